@@ -65,7 +65,7 @@ train, cases = (list(rows(name)) for name in sys.argv[1:])
 begin = time.process_time()
 search = Search(cases)
 search.look_in(train, "train")
-print(len(search.found()), time.process_time() - begin)
+print(len(search.shared_cases()), time.process_time() - begin)
 """
 FIRST_RUN = """
 import time

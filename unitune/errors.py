@@ -157,7 +157,7 @@ class BackendError(UnituneError):
 
     @property
     def is_not_found(self) -> bool:
-        """Whether there is no such thing at the vendor."""
+        """Whether there is no such object at the vendor."""
         return self.status == NOT_FOUND
 
 

@@ -71,7 +71,7 @@ def clip(value: object, longest: int = 60) -> str:
 
 
 def grouped(findings: Iterable[Finding]) -> list[tuple[Finding, int]]:
-    """Return each thing that is wrong once, at its first place, with its count."""
+    """Return each finding once, at its first place, with its count."""
     first: dict[tuple[str, ...], Finding] = {}
     counts: Counter[tuple[str, ...]] = Counter()
     for finding in findings:

@@ -2,7 +2,7 @@
 
 A ChatModel belongs to the backend that made it. It sends a request once and never raises for a
 single failed one: the reply then carries `error`, so that an evaluation records a row instead of
-crashing, and says whether asking again is of use. Asking again, and how many are asked at once, is
+crashing, and says whether a retry is of use. Retries, and how many requests are sent at once, are
 the business of `unitune.evaluate.inference.engine`.
 """
 
@@ -25,13 +25,13 @@ ToolCalls: TypeAlias = tuple[dict[str, JsonValue], ...]
 
 def _whole_calls(calls: ToolCalls | None) -> ToolCalls | None:
     """Return calls with unpaired surrogates replaced."""
-    told = json.dumps(calls, ensure_ascii=False)
-    whole = whole_text(told)
-    return calls if whole == told else tuple(json.loads(whole))
+    text = json.dumps(calls, ensure_ascii=False)
+    whole = whole_text(text)
+    return calls if whole == text else tuple(json.loads(whole))
 
 
 Text: TypeAlias = Annotated[str, AfterValidator(whole_text)]
-"""What a vendor has said, such that it can be written down: no file holds an unpaired surrogate."""
+"""A vendor's text, such that it can be written down: no file holds an unpaired surrogate."""
 
 
 class Request(BaseModel):
@@ -70,7 +70,7 @@ class Reply:
     max_tokens: int | None = None
     """The longest answer that it was allowed, where that is known."""
     left_out: tuple[str, ...] = ()
-    """Settings that the model refused, so that it was asked without them."""
+    """Settings that the model refused, so that the request was sent without them."""
     seconds: float | None = None
     """Wall time of this request; for batched local models its share of the batch."""
     tool_calls: Annotated[ToolCalls | None, AfterValidator(_whole_calls)] = None

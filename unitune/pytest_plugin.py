@@ -198,7 +198,7 @@ def _lost(comparison: Comparison) -> list[CaseResult]:
 def _shown(comparison: Comparison, case: CaseResult) -> list[str]:
     answers = case.answers
     texts = {
-        "asked": case.messages[-1].text if case.messages else "",
+        "question": case.messages[-1].text if case.messages else "",
         "expected": case.expected,
         comparison.baseline: answers[comparison.baseline].text,
         comparison.candidate: answers[comparison.candidate].error

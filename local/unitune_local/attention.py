@@ -1,7 +1,7 @@
 """Exact attention over rows laid end to end, with the tokens that they share computed once.
 
 A micro-batch is one sequence ``[prefix | row 1 | row 2 | … | tail]``, in which nearly every token
-that a linear layer, norm or activation runs on is real. Only here, inside attention, are rows told
+that a linear layer, norm or activation runs on is real. Only here, inside attention, are rows kept
 apart: the prefix attends to itself, each row to the prefix and to itself. The tail only makes the
 sequence a round number of tokens: nothing attends to it, and what comes out for it is not used.
 The model's own rotary positions stay right because the caller passes each token's own position.

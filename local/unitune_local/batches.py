@@ -144,7 +144,7 @@ def shared_prefix(rows: Sequence[TrainingRow]) -> int:
     # What the smallest and the largest row have in common, all rows between them have.
     first, last = min(row.ids for row in rows), max(row.ids for row in rows)
     limit = min(_untrained_start(row) for row in rows)
-    same = (one == other for one, other in zip(first[:limit], last[:limit], strict=True))
+    same = (start == end for start, end in zip(first[:limit], last[:limit], strict=True))
     return next((place for place, equal in enumerate(same) if not equal), limit)
 
 

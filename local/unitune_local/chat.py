@@ -138,10 +138,12 @@ class LocalChatModel(BatchedChatModel):
         try:
             with self._busy:  # the model is switched while it generates, so one call at a time
                 prepared = [self._prepare(request) for request in requests]
-                failed = [(at, one) for at, one in enumerate(prepared) if one.error is not None]
-                tell([(at, Reply(error=one.error)) for at, one in failed])
-                open_ones = {at: one for at, one in enumerate(prepared) if one.error is None}
-                self._answer(open_ones, interrupt, tell)
+                failed = [
+                    (at, prompt) for at, prompt in enumerate(prepared) if prompt.error is not None
+                ]
+                tell([(at, Reply(error=prompt.error)) for at, prompt in failed])
+                valid = {at: prompt for at, prompt in enumerate(prepared) if prompt.error is None}
+                self._answer(valid, interrupt, tell)
         finally:
             tell(None)
 
@@ -181,8 +183,8 @@ class LocalChatModel(BatchedChatModel):
             tell(list(zip(some, replies, strict=True)))
             start = time.perf_counter()
 
-        prompts = [one.ids for one in prepared.values()]
-        settings = [one.sampling for one in prepared.values()]
+        prompts = [prompt.ids for prompt in prepared.values()]
+        settings = [prompt.sampling for prompt in prepared.values()]
         try:
             if prompts:
                 generate(
@@ -234,14 +236,14 @@ def _check_adapter(adapter: Path, base: str, fingerprint: str, template: str) ->
             f"{adapter} has no readable unitune.json, so it is not known what the adapter was "
             "trained on. Only adapters that unitune trained can be used."
         ) from error
-    for what, trained_on, found in (
+    for what, trained_on, current in (
         ("weights and tokenizer", record.base_fingerprint, fingerprint),
         ("chat template", record.template_fingerprint, template),
     ):
-        if trained_on != found:
+        if trained_on != current:
             raise Mismatch(
                 f"the adapter in {adapter} was trained on {what} {trained_on[:16]}, but base model "
-                f"{base!r} has {found[:16]}. Restore the base of the training, or train again."
+                f"{base!r} has {current[:16]}. Restore the base of the training, or train again."
             )
 
 

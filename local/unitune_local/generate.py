@@ -1,11 +1,11 @@
 """Answers of a local model to many prompts at once, the same as one by one.
 
 The tokens that all prompts begin with are computed once. The rest goes in batches of similar
-length, within budgets of memory and of tokens, so that answers come while others are still asked
-for; finished rows leave their batch. Greedy or sampled; what a row samples depends on its own seed,
-never on its neighbours. (Batches change the order of sums inside matrix products, so logits differ
-in the last bits; in float32 that does not change answers, in bfloat16 it may where two tokens are
-nearly tied.)
+length, within budgets of memory and of tokens, so that first answers come while others are still
+generated; finished rows leave their batch. Greedy or sampled; what a row samples depends on its own
+seed, never on its neighbours. (Batches change the order of sums inside matrix products, so logits
+differ in the last bits; in float32 that does not change answers, in bfloat16 it may where two
+tokens are nearly tied.)
 
 Not here: chat messages (`unitune_local.chat`), and how a model takes tokens
 (`unitune_local.decoding`).
@@ -35,7 +35,7 @@ MEMORY_BYTES = 1 << 30
 """Most that the keys and values of one batch may take; a lone row may take more."""
 SLICE_TOKENS = 8192
 """Most tokens of a batch on a CPU, its answers included: some ten seconds for the embedded model on
-2 cores, after which its answers are handed on. By tokens and not by the clock, so that the same
+2 cores, after which its answers are passed on. By tokens and not by the clock, so that the same
 prompts make the same batches on every run."""
 FEWEST_ROWS = 32
 """Rows of a batch on a CPU however long they are: each token of a batch costs a pass over all
@@ -117,7 +117,7 @@ def generate(  # noqa: PLR0913 - the last two are rarely given
             rows = PrefixCachedRows(model, shared, check) if plain else CachedRows(model)
             _answer_batch(rows, batch, model.device, check)
             if done is not None:
-                done([one.place for one in batch], [one.finished() for one in batch])
+                done([answer.place for answer in batch], [answer.finished() for answer in batch])
     return [answer.finished() for answer in answers]
 
 
@@ -242,7 +242,7 @@ def _batches(
     """Yield answers of similar length, the longest first, within the budgets."""
     most = MEMORY_BYTES // _bytes_per_token(model)
     batch: list[_Answer] = []
-    for answer in sorted(answers, key=lambda one: len(one.prompt), reverse=True):
+    for answer in sorted(answers, key=lambda item: len(item.prompt), reverse=True):
         wider = [*batch, answer]
         tokens = len(wider) * _room(wider)
         slow = model.device.type == "cpu" and len(wider) > FEWEST_ROWS and tokens > SLICE_TOKENS

@@ -55,7 +55,7 @@ class JobFolder:
         self.adapter = path / "adapter"
 
     def is_to_stop(self) -> bool:
-        """Return whether the worker is asked to stop, for good or for now."""
+        """Return whether the worker is requested to stop, for good or for now."""
         return self.cancel.exists() or self.pause.exists()
 
     def saved_step(self) -> int:

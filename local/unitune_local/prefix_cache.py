@@ -67,7 +67,7 @@ class PrefixCache:
     def places(self, new: int) -> int:
         """Return the places that every layer has after so many new tokens (C)."""
         needed = self.used + new
-        held = next((one.places for one in self.layers.values()), needed)
+        held = next((layer.places for layer in self.layers.values()), needed)
         return held if needed <= held else needed + BLOCK
 
     def add(self, layer: int, key: Tensor, value: Tensor) -> KeysValues:
@@ -110,7 +110,7 @@ def joined(parts: Sequence[PrefixCache]) -> PrefixCache:
             for part in parts
         ]
         whole.layers[layer] = KeysValues(
-            torch.cat([one.keys for one in own]), torch.cat([one.values for one in own])
+            torch.cat([part.keys for part in own]), torch.cat([part.values for part in own])
         )
     return whole
 

@@ -317,8 +317,8 @@ def render_rows(tokenizer: PreTrainedTokenizerBase, dataset: Dataset, longest: i
     source = iter(dataset.rows)
     while some := list(islice(source, RENDERED_TOGETHER)):
         seen = render_all(tokenizer, [row.example for row in some])
-        for row, one in zip(some, seen, strict=True):
-            made = _usable(one, row, longest)
+        for row, rendered in zip(some, seen, strict=True):
+            made = _usable(rendered, row, longest)
             if isinstance(made, TrainingRow):
                 rows.append(made)
             else:

@@ -139,7 +139,7 @@ def resolve(job: Job, base: Dimensions) -> Settings:
         dtype=_dtype(options, device),
         threads=machine.cores() if options.threads == "auto" else options.threads,
         micro_batch_tokens=_auto(options.micro_batch_tokens, MICRO_BATCH_TOKENS[device.type]),
-        # Rows of a batch would share one dropout mask over the prefix, which is not what was asked.
+        # With a shared prefix, the rows of a batch would share one dropout mask over the prefix.
         share_prefix=options.share_prefix and dropout == 0,
         checkpoint_seconds=options.checkpoint_seconds,
         checkpoint_every_steps=options.checkpoint_every_steps,

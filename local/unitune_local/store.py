@@ -188,7 +188,7 @@ def hub_models() -> list[StoredModel]:
         StoredModel(
             name=repository.repo_id, path=revision.snapshot_path, bytes=revision.size_on_disk
         )
-        for repository in sorted(repositories, key=lambda one: one.repo_id)
+        for repository in sorted(repositories, key=lambda repo: repo.repo_id)
         if repository.repo_type == "model"
         for revision in repository.revisions
         if "main" in revision.refs and not missing_parts(revision.snapshot_path)

@@ -42,8 +42,8 @@ class TrainingContext:
 
     Args:
         checkpoints: Folder for checkpoints; the newest one in it is gone on from.
-        note: Told of every step, validation, checkpoint, warning and message.
-        stop: Asked after every step whether to stop.
+        note: Receives every step, validation, checkpoint, warning and message.
+        stop: Called after every step; returns whether to stop.
     """
 
     checkpoints: Path
@@ -58,7 +58,7 @@ def train(  # noqa: PLR0915 - the loop is to be read from top to bottom
     settings: Settings,
     context: TrainingContext,
 ) -> bool:
-    """Train adapters in place, on rows with trained tokens; False when it was asked to stop.
+    """Train adapters in place, on rows with trained tokens; False when it was stopped.
 
     Raises:
         RunFailed: Loss or gradient is not a finite number; the last checkpoint is good.
@@ -195,7 +195,7 @@ def _described(form: Form, settings: Settings) -> str:
         return f"rows are padded: this model cannot take packed rows, because {form.reason}"
     if settings.dropout > 0:
         return "a shared prefix is computed for each row, because there is dropout"
-    return "a shared prefix is computed once" if form.share else "no shared prefix, as asked"
+    return "a shared prefix is computed once" if form.share else "no shared prefix, as requested"
 
 
 def _not_finite(
@@ -205,5 +205,5 @@ def _not_finite(
     return (
         f"step {step} has loss {loss} and gradient norm {norm} at learning rate "
         f"{learning_rate:.2g}, on the training rows of lines {lines}. No such weights were saved. "
-        "Lower tuning.learning_rate, or look at these rows."
+        "Lower tuning.learning_rate, or check these rows."
     )

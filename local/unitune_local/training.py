@@ -1,6 +1,6 @@
 """One training: from a launch to its spec, and, in the worker, to an adapter that is checked.
 
-Heavy: imports torch, transformers and peft. The worker imports it after it has said that it lives.
+Heavy: imports torch, transformers and peft. The worker imports it once its lock is held.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def prepare(launch: Launch) -> Spec:
     held_out = launch.validation
     validation = read_rows(Path(held_out.ref)) if held_out else Dataset("validation", ())
     expected = forecast(job, base, train, validation)
-    wrong = tuple(one for one in expected.summary.findings if one.severity == "error")
+    wrong = tuple(finding for finding in expected.summary.findings if finding.severity == "error")
     if wrong:
         raise DataError(f"{len(wrong)} rows cannot be trained on; first: {wrong[0]}", wrong)
     require_memory(expected.summary)
@@ -62,7 +62,7 @@ def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
     """Train what a folder's spec says, from its last checkpoint if there is one.
 
     Returns:
-        The tuned model, or None when it was asked to stop.
+        The tuned model, or None when it was stopped.
 
     Raises:
         Mismatch: Base or rows are not those of the submit.
@@ -101,8 +101,8 @@ def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
     )
     taken = {"seconds": machine.process_seconds(), "cpu_seconds": time.process_time()}
     peak = machine.peak_of_process(settings.device)
-    told = f"took {taken['seconds']:.0f} s and {peak / 1e9:.2f} GB of memory at most"
-    log.write("message", {"text": told, **taken, "memory_bytes": peak})
+    text = f"took {taken['seconds']:.0f} s and {peak / 1e9:.2f} GB of memory at most"
+    log.write("message", {"text": text, **taken, "memory_bytes": peak})
     return TunedModel(
         backend="local",
         name=str(folder.adapter),
@@ -120,19 +120,19 @@ def trainable_model(base: Path, settings: Settings) -> PeftModel:
 
 
 def _check_base(spec: Spec) -> None:
-    found = store.fingerprint(spec.base_path)
-    if found != spec.base_fingerprint:
+    current = store.fingerprint(spec.base_path)
+    if current != spec.base_fingerprint:
         raise Mismatch(
             f"base model {spec.base!r} in {spec.base_path} has changed since the run was submitted "
-            f"(fingerprint {found[:12]}, was {spec.base_fingerprint[:12]}). Start a new run."
+            f"(fingerprint {current[:12]}, was {spec.base_fingerprint[:12]}). Start a new run."
         )
 
 
 def _unchanged(file: DataFile) -> Path:
-    found = hashlib.sha256(file.path.read_bytes()).hexdigest()
-    if found != file.sha256:
+    current = hashlib.sha256(file.path.read_bytes()).hexdigest()
+    if current != file.sha256:
         raise Mismatch(
-            f"{file.path} has changed since the run was submitted (SHA-256 {found[:12]}, was "
+            f"{file.path} has changed since the run was submitted (SHA-256 {current[:12]}, was "
             f"{file.sha256[:12]}). Start a new run."
         )
     return file.path

@@ -38,7 +38,7 @@ ENVIRONMENT = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**40),  # bytes; more than there are
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_OFFLINE": "1",  # the base is here already, and nothing else is to be asked for
+    "HF_HUB_OFFLINE": "1",  # the base is here already, and nothing else is to be fetched
     "TOKENIZERS_PARALLELISM": "false",
 }
 

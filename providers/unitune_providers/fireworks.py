@@ -75,7 +75,7 @@ class FireworksOptions(Spec):
 
 
 class FireworksDeployOptions(Spec):
-    """What a deployment may be told."""
+    """Options of a deployment."""
 
     shape: str = "default"
     """Name of a deployment shape: hardware and precision that Fireworks has tried with a base."""
@@ -260,8 +260,8 @@ class FireworksBackend(HostedBackend[FireworksOptions]):
         return "/".join(("accounts", account, *path))
 
     def _find(self, ref: str, query: Query | None = None) -> Fields | None:
-        found = self.api.find("v1", *ref.split("/"), action=f"find {ref}", query=query)
-        return None if found and found.text("state") in GONE else found
+        resource = self.api.find("v1", *ref.split("/"), action=f"find {ref}", query=query)
+        return None if resource and resource.text("state") in GONE else resource
 
     def _job(self, job_id: str) -> tuple[Fields, Fields]:
         """Return a job and its settings, which only some methods keep apart."""

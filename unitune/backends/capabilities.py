@@ -96,7 +96,7 @@ class Forecasts(Protocol):
     """A backend that trains here, and can say what it would take."""
 
     def forecast(self, job: Job, train: Dataset, validation: Dataset) -> Forecast:
-        """Look at rows, model and machine, and train nothing."""
+        """Inspect rows, model and machine, and train nothing."""
         ...
 
 

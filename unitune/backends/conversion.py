@@ -137,12 +137,12 @@ def _decoded(
     try:
         return Converted(item.line, form.decode(item.value).line)
     except UnrepresentableRow as problem:
-        found = error(
+        finding = error(
             "cannot-read",
             f"this is no row of {form.name} that can be read: {problem}.",
             "Change the row, leave it out, or name the format that it has.",
         )
-        return found.at(file=str(path), line=item.line)
+        return finding.at(file=str(path), line=item.line)
 
 
 def _cannot_carry(form: Format, problem: UnrepresentableRow) -> Finding:

@@ -68,8 +68,8 @@ def is_deployment_name(name: str) -> bool:
 
 def launch_key_in(text: str) -> str | None:
     """Return the launch key that stands in a job's name, suffix or label; None where none does."""
-    found = LAUNCH_KEY.search(text)
-    return found and found[0]
+    match = LAUNCH_KEY.search(text)
+    return match and match[0]
 
 
 def batch_key(time: float) -> str:

@@ -134,7 +134,7 @@ class OfferedModel(Fact):
 
 
 class ModelUpdate(Fact):
-    """What a vendor said of a model after the offer was written."""
+    """What a vendor published about a model after the offer was written."""
 
     backend: str
     model: str
@@ -146,7 +146,7 @@ class ModelUpdate(Fact):
 
 
 class Refused(Fact):
-    """Base models that are asked for and cannot be tuned here, with the reason."""
+    """Base models that users request and cannot be tuned here, with the reason."""
 
     pattern: str
     """Regular expression over the model's name."""
@@ -217,7 +217,7 @@ class Offer(Fact):
     newest: Newest | None = None
     """Of about the size that is tuned here."""
     tiers: Tiers | None = None
-    """None: there is one price for each thing."""
+    """None: there is one price for each kind."""
     inference_prices: str | None = None
     """Name of the vendor in the package genai-prices, which prices answers of untuned models."""
     closed: Closed | None = None
@@ -226,7 +226,7 @@ class Offer(Fact):
     """Model of what a job may say under ``options.NAME``, as ``module:Class``; none of the vendor's
     packages is needed to import it."""
     deploy_options: str | None = None
-    """Likewise, of what a deployment may be told."""
+    """Likewise, of the options of a deployment."""
     settle_seconds: Annotated[float, Field(ge=0)] = 120.0
     """How long after a create call without an answer its job may still turn up in lists."""
     training_price: Literal["none"] | None = None
@@ -248,21 +248,21 @@ class Offer(Fact):
         return rows_of(self.prices, backend=self.name, origin="offer")
 
     def updated(self, updates: Iterable[ModelUpdate]) -> Self:
-        """Return the offer with what its vendor has said since; the newest wins.
+        """Return the offer with its vendor's later updates; the newest wins.
 
         Args:
             updates: Of any backends and models; what is not in this offer is left out.
         """
         changes: dict[str, dict[str, object]] = {}
-        for update in sorted(updates, key=lambda one: one.as_of):
+        for update in sorted(updates, key=lambda item: item.as_of):
             if update.backend == self.name and self.model(update.model):
                 change = changes.setdefault(update.model, {})
                 if update.retires_on is not None:
                     change |= {"retires_on": update.retires_on, "retires_on_source": update.source}
                 if update.limits is not None:
-                    told = update.limits.model_dump(exclude_none=True)
-                    change["limits"] = self.limits_for(update.model).model_copy(update=told)
-        models = (one.model_copy(update=changes.get(one.name, {})) for one in self.models)
+                    limits = update.limits.model_dump(exclude_none=True)
+                    change["limits"] = self.limits_for(update.model).model_copy(update=limits)
+        models = (model.model_copy(update=changes.get(model.name, {})) for model in self.models)
         return self.model_copy(update={"models": tuple(models)}) if changes else self
 
     def model(self, name: str) -> OfferedModel | None:
@@ -276,7 +276,7 @@ class Offer(Fact):
         """Return how a model of this name answers; None where that is not known."""
         import re  # noqa: PLC0415 - only here
 
-        return next((one for one in self.serving if re.search(one.pattern, name)), None)
+        return next((serving for serving in self.serving if re.search(serving.pattern, name)), None)
 
     def tier(self, options: Mapping[str, object]) -> str | None:
         """Return the tier whose prices apply.
@@ -292,8 +292,8 @@ class Offer(Fact):
         """Return why a model is refused by name, or None."""
         import re  # noqa: PLC0415 - only here
 
-        found = (one.reason for one in self.refuses if re.search(one.pattern, name))
-        return next(found, None)
+        reasons = (refusal.reason for refusal in self.refuses if re.search(refusal.pattern, name))
+        return next(reasons, None)
 
     def format_name(self, method: str, model: str) -> str | None:
         """Return the name of the wire format of a method and model; None: canonical."""

@@ -43,8 +43,8 @@ def validated(kind: type[Options], given: Mapping[str, JsonValue], where: str) -
     try:
         return kind.model_validate(dict(given))
     except ValidationError as error:
-        told = [_sentence(detail, list(kind.model_fields), where) for detail in error.errors()]
-        raise JobError("\n".join(dict.fromkeys(told))) from error
+        sentences = [_sentence(detail, list(kind.model_fields), where) for detail in error.errors()]
+        raise JobError("\n".join(dict.fromkeys(sentences))) from error
 
 
 def _sentence(detail: ErrorDetails, known: list[str], where: str) -> str:

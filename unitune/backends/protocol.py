@@ -159,10 +159,10 @@ class Backend(Protocol):
     guarantee: ClassVar[Guarantee]
 
     def upload(self, path: Path, sha256: str) -> Upload:
-        """Hand over a file, in the format that the offer names for the method.
+        """Upload a file, in the format that the offer names for the method.
 
         The file is named by its hash at the backend, so that a file which is there already, by
-        whatever run or after whatever interruption, is found and not handed over again.
+        whatever run or after whatever interruption, is found and not uploaded again.
 
         Args:
             path: The file.

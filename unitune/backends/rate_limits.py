@@ -2,7 +2,7 @@
 
 `parse_retry_after` reads what comes with a refusal, `rate_limit_delay` what comes with any answer:
 once no request or token is left, the next would be refused. `believable` is for what others have
-read. How much of it is waited for, at most `LONGEST_WISH_SECONDS`, is the business of
+read. How much of it is waited for, at most `MAX_RETRY_AFTER_SECONDS`, is the business of
 `unitune.backends.retry` and of `unitune.evaluate.inference`.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-LONGEST_WISH_SECONDS = 60.0
+MAX_RETRY_AFTER_SECONDS = 60.0
 """Nobody waits longer at a time, whatever a vendor says: meanwhile a budget may be spent."""
 LONGEST_BELIEVED_SECONDS = 31 * 86_400.0
 """No quota is counted by more than a month, so a longer wait is a mistake."""
@@ -56,11 +56,11 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     """
     if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
         return believable(milliseconds / 1000)
-    wish = headers.get("retry-after", "")
-    if (seconds := _number(wish)) is not None:
+    value = headers.get("retry-after", "")
+    if (seconds := _number(value)) is not None:
         return believable(seconds)
     try:
-        left = (parsedate_to_datetime(wish) - datetime.now(UTC)).total_seconds()
+        left = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
     except (TypeError, ValueError, OverflowError, IndexError):
         return None
     return believable(max(0.0, left))

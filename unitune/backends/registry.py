@@ -36,20 +36,20 @@ OWN_PACKAGES = ("unitune", "unitune_local", "unitune_providers")
 
 @cache
 def _entries(group: str) -> dict[str, list[EntryPoint]]:
-    found: dict[str, list[EntryPoint]] = {}
+    entries: dict[str, list[EntryPoint]] = {}
     for entry in entry_points(group=f"unitune.{group}"):
-        named = found.setdefault(entry.name, [])
+        named = entries.setdefault(entry.name, [])
         if entry.value not in [other.value for other in named]:
             named.append(entry)
-    return found
+    return entries
 
 
 def _entry(group: str, name: str) -> EntryPoint:
     """Return who brings a name; of several offers, the one that comes with the backend."""
-    found = _entries(group)
-    if name not in found:
-        raise NotFoundError("format" if group == "formats" else "backend", name, found)
-    named = found[name]
+    entries = _entries(group)
+    if name not in entries:
+        raise NotFoundError("format" if group == "formats" else "backend", name, entries)
+    named = entries[name]
     if group == "offers" and len(named) > 1:
         makers = {_package(entry) for entry in _entries("backends").get(name, [])}
         named = [entry for entry in named if _package(entry) in makers] or named
@@ -87,10 +87,10 @@ def missing_packages(name: str) -> list[str]:
         name: Of one of our own backends; a stranger's package brings what it needs.
     """
     needed = [
-        found[1]
+        match[1]
         for line in requires("unitune") or ()
-        if (found := re.match(r"([\w.-]+).*;.*extra\s*==\s*['\"]([\w-]+)['\"]", line))
-        and found[2] == name
+        if (match := re.match(r"([\w.-]+).*;.*extra\s*==\s*['\"]([\w-]+)['\"]", line))
+        and match[2] == name
     ]
     return [package for package in needed if not _is_installed(package)]
 
@@ -139,15 +139,14 @@ def options_of(path: str) -> type[BaseModel]:
     return getattr(importlib.import_module(module), name)
 
 
-def unavailable(told: Offer) -> str:
+def unavailable(offer: Offer) -> str:
     """Return why nothing can be launched at a vendor that has an offer and no backend."""
-    if told.closed is not None:
-        return (
-            f"{told.name} tunes no more, since {told.closed.by} at the latest: {told.closed.reason}"
-        )
+    if offer.closed is not None:
+        closed = offer.closed
+        return f"{offer.name} tunes no more, since {closed.by} at the latest: {closed.reason}"
     return (
-        f"unitune cannot launch at {told.name} yet; `unitune plan` and `unitune prices "
-        f"{told.name}` say what it would cost. A package can bring a backend of that name (entry "
+        f"unitune cannot launch at {offer.name} yet; `unitune plan` and `unitune prices "
+        f"{offer.name}` say what it would cost. A package can bring a backend of that name (entry "
         "point unitune.backends)."
     )
 

@@ -1,7 +1,7 @@
 """Waiting for a vendor: whether and when the same request is sent again.
 
-What the vendor asks for (Retry-After) comes first, bounded by `LONGEST_WISH_SECONDS`; else delays
-grow. Only what may be repeated is repeated here; create calls belong to `exactly_once`.
+What the vendor asks for (Retry-After) comes first, bounded by `MAX_RETRY_AFTER_SECONDS`; else
+delays grow. Only what may be repeated is repeated here; create calls belong to `exactly_once`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tenacity import (
     wait_exponential,
 )
 
-from unitune.backends.rate_limits import LONGEST_WISH_SECONDS, believable
+from unitune.backends.rate_limits import MAX_RETRY_AFTER_SECONDS, believable
 from unitune.errors import BackendError
 from unitune.models import Reply
 
@@ -51,14 +51,14 @@ def delays(longest: float = LONGEST_DELAY_SECONDS) -> Iterator[float]:
 
 
 def retry_delay(error: BaseException | None, otherwise: float) -> float:
-    """Return the seconds to wait that the vendor asks for, bounded, or else ours."""
-    asked = _retry_after(error)
-    return otherwise if asked is None else min(asked, LONGEST_WISH_SECONDS)
+    """Return the seconds to wait that the vendor requests, bounded, or else ours."""
+    requested = _retry_after(error)
+    return otherwise if requested is None else min(requested, MAX_RETRY_AFTER_SECONDS)
 
 
 def is_delay_too_long(error: BaseException) -> bool:
-    """Return whether the vendor asks for a longer wait than `LONGEST_WISH_SECONDS`."""
-    return (_retry_after(error) or 0.0) > LONGEST_WISH_SECONDS
+    """Return whether the vendor asks for a longer wait than `MAX_RETRY_AFTER_SECONDS`."""
+    return (_retry_after(error) or 0.0) > MAX_RETRY_AFTER_SECONDS
 
 
 def sleep(seconds: float) -> None:
@@ -96,7 +96,7 @@ async def retry_reply(attempt: Callable[[], Awaitable[Reply]]) -> Reply:
         if sent:
             await asyncio.sleep(reply_delay(reply) or _growing_pause(sent))
         reply = await attempt()
-        if not reply.retryable or reply_delay(reply) > LONGEST_WISH_SECONDS:
+        if not reply.retryable or reply_delay(reply) > MAX_RETRY_AFTER_SECONDS:
             break
     return reply
 

@@ -1,7 +1,7 @@
 """The command `unitune convert`: rows into a vendor's format, and back.
 
 Rows go to standard output or to a file, and only when all of them could be converted or the user
-said that the others may be dropped: they are spooled into a temporary file first, so that memory
+allowed to drop the others: they are spooled into a temporary file first, so that memory
 stays small and a refused row leaves nothing half written. What was refused, dropped or left out
 is printed to standard error.
 """

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from unitune.importers.vendor_jobs import Imported
 
 SHOWN_FINDINGS = 20
-"""Things without a counterpart that are named; more of them are counted."""
+"""Items without a counterpart that are named; more of them are counted."""
 
 
 def import_sources(
@@ -80,7 +80,7 @@ def _import_suite(sources: list[str], directory: Path, *, drop: bool, quiet: boo
         _print_findings(refusal.findings)
         count = len(refusal.findings)
         aside().print(
-            f"{'1 thing has' if count == 1 else f'{count:,} things have'} no counterpart; nothing "
+            f"{'1 item has' if count == 1 else f'{count:,} items have'} no counterpart; nothing "
             "was written. Change them, or leave them out with --drop."
         )
         raise typer.Exit(refusal.exit_code) from None

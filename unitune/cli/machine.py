@@ -112,7 +112,7 @@ def trust(
         Path, typer.Argument(metavar="FOLDER", help="The folder, here or wherever it is.")
     ] = Path(".unitune"),
 ) -> None:
-    """Use a .unitune folder that was moved, or came from elsewhere; look at it first.
+    """Use a .unitune folder that was moved, or came from elsewhere; check its content first.
 
     It decides which jobs and deployments are ended with your keys.
 

@@ -118,7 +118,7 @@ def confirmed(question: str, *, err: bool = True) -> bool:
 
     Args:
         question: What yes agrees to.
-        err: Whether it is asked on standard error.
+        err: Whether the prompt goes to standard error.
     """
     try:
         return typer.confirm(printable(question), err=err)

@@ -149,8 +149,8 @@ def _facts(plan: Plan, evaluate: Evaluate) -> dict[str, str]:
         }
     tokens = "unknown"
     if estimate.trained_tokens is not None:
-        one = estimate.epochs == Count.of(1)
-        epochs = "1 epoch" if one else f"{_count(estimate.epochs)} epochs"
+        single = estimate.epochs == Count.of(1)
+        epochs = "1 epoch" if single else f"{_count(estimate.epochs)} epochs"
         tokens = f"{_count(estimate.trained_tokens)} trained, in {epochs}"
     return rows | {"tokens": tokens, "charge": usd_range(estimate.launch_usd)}
 

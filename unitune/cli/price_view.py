@@ -57,7 +57,7 @@ class PriceView(BaseModel):
     age_days: int
     freshness: Freshness
     overridden: bool
-    """Whether another row says something else of the same thing, and wins."""
+    """Whether another row about the same subject differs, and wins."""
 
 
 class BackendPrices(BaseModel):

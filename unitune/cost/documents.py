@@ -1,4 +1,4 @@
-"""What a job costs at one backend, as a document: `Estimate`, made of a `Line` for each thing.
+"""What a job costs at one backend, as a document: `Estimate`, made of a `Line` for each item.
 
 A line whose price or quantity is not known is unknown, and so is every sum that it stands in: never
 zero. Money is Decimal throughout. How it is computed is `unitune.cost.estimate`.
@@ -24,7 +24,7 @@ MONTHLY: frozenset[Item] = frozenset({"hosting", "storage"})
 
 
 class Line(BaseModel):
-    """One thing that costs money."""
+    """One item that costs money."""
 
     model_config = ConfigDict(frozen=True)
     item: Item

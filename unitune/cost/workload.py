@@ -1,6 +1,6 @@
 """How many tokens a job's rows are, as the tokenizer of one model counts them.
 
-Rows are counted once for each tokenizer, however many backends a plan looks at, and only lengths
+Rows are counted once for each tokenizer, however many backends a plan has, and only lengths
 are kept: what a vendor makes of them (limits, epochs) is computed in `unitune.cost.billing`.
 """
 
@@ -62,7 +62,7 @@ class Lengths:
 
     def __add__(self, other: Lengths) -> Lengths:
         """Return row by row the sum of two lengths of the same rows."""
-        return Lengths.of(one + more for one, more in zip(self, other, strict=True))
+        return Lengths.of(length + added for length, added in zip(self, other, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Everything there is to report about data files before anything is spent on them.
 
-`check_file` looks at one file. `read_job` looks at all files of a job and at what stands in more
-than one of them, and keeps the rows, split. Rows are streamed, and some 60 bytes are kept of each,
+`check_file` checks one file. `read_job` checks all files of a job and what stands in more than
+one of them, and keeps the rows, split. Rows are streamed, and some 60 bytes are kept of each,
 so a big file needs little memory; test and validation rows are kept while the training file streams
 past them, and training rows wait on disk (`unitune.data.dataset`).
 Beyond the findings of `unitune.data.load`: equal rows, equal inputs with different answers, ids
@@ -171,7 +171,7 @@ class _File:
 
 
 def check_file(path: str | os.PathLike[str]) -> DataReport:
-    """Look at one file: JSON Lines, CSV or TSV.
+    """Check one file: JSON Lines, CSV or TSV.
 
     Returns:
         Figures and findings; a file that cannot be read is a finding too.
@@ -204,7 +204,9 @@ class JobRows:
             DataError: A file cannot be used, or train is too small to leave rows on both sides.
         """
         if self.usable is None:
-            unusable = [one for one in self.report.errors if one.code not in ABOUT_CASES]
+            unusable = [
+                finding for finding in self.report.errors if finding.code not in ABOUT_CASES
+            ]
             raise DataError("\n".join(shown(unusable)), tuple(unusable))
         return self.usable
 
@@ -231,7 +233,7 @@ def read_job(job: Job) -> JobRows:
         spool.add(row)
     for search in searches[1:]:
         search.look_in(rows[0], held[0].name)
-    shared = [search.found() for search in searches]
+    shared = [search.shared_cases() for search in searches]
     files = [*([train] if train else []), *held]
     across = [*_cut_findings(job, train), *_own_keys(job, train, own_keys)] if train else []
     for file, cases in zip(held, shared, strict=True):

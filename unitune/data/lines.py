@@ -78,7 +78,7 @@ class Lines:
 
     @classmethod
     def of(cls, stream: BufferedReader) -> Lines:
-        """Look at the first bytes of a file and leave the rest for later."""
+        """Read the first bytes of a file and leave the rest for later."""
         head = stream.peek(4)[:4]
         lines = cls(stream)
         if encoding := _foreign_encoding(head):

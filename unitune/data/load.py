@@ -4,7 +4,7 @@
 
 `read_records` ends before the examples, for rows that are not in the canonical form. Every row
 comes out either as a `Row` or as an error that names file and line; a bad row never hides the next
-one, and no content of a file makes `read` raise. Duplicates and other things that only show across
+one, and no content of a file makes `read` raise. Duplicates and other errors that only show across
 rows are the business of `unitune.data.check`.
 """
 

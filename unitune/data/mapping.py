@@ -40,7 +40,7 @@ class Mapping(Protocol):
 
     @property
     def reads(self) -> frozenset[str]:
-        """The columns that it looks at."""
+        """The columns that it reads."""
         ...
 
     def misfit(self, columns: Collection[str]) -> Finding | None:

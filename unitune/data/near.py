@@ -77,8 +77,8 @@ class NearIndex:
         """
         for start, batch in _batches(texts):
             for text, indexed in sorted(self._candidates(batch)):
-                one, other = self._pieces(batch[text]), self._pieces(self._texts[indexed])
-                similarity = len(one & other) / len(one | other)
+                pieces, others = self._pieces(batch[text]), self._pieces(self._texts[indexed])
+                similarity = len(pieces & others) / len(pieces | others)
                 if similarity >= NEAR_SIMILARITY:
                     yield Double(start + text, indexed, similarity)
 

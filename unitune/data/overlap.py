@@ -178,7 +178,7 @@ class Search:
             self._questions.append(_Question(words, len(runs), places))
             for run in runs:
                 self._by_run[run].append(at)
-        self._near = NearIndex([_text(one.words) for one in self._questions])
+        self._near = NearIndex([_text(entry.words) for entry in self._questions])
 
     def look_in(self, rows: Iterable[Row], file: str) -> None:
         """Compare rows with the cases.
@@ -191,14 +191,14 @@ class Search:
             self.look_at(row, file)
 
     def look_at(self, row: Row, file: str) -> None:
-        """Compare one row with the cases, together with others or when `found` is called."""
+        """Compare one row with the cases, together with others or when `shared_cases` is called."""
         turns = question(row.example)
         self._waiting.append(_Waiting(row, file, turns))
         self._waiting_letters += sum(map(len, turns))
         if len(self._waiting) == WAITING_ROWS or self._waiting_letters >= WAITING_LETTERS:
             self._compare()
 
-    def found(self) -> tuple[SharedCase, ...]:
+    def shared_cases(self) -> tuple[SharedCase, ...]:
         """Return the cases that stand in the rows so far, in the order of the cases."""
         self._compare()
         return tuple(
@@ -217,16 +217,16 @@ class Search:
     def _compare(self) -> None:
         """Compare the rows that wait with the cases."""
         waiting, self._waiting, self._waiting_letters = self._waiting, [], 0
-        words = [self._own_words(one.turns) for one in waiting]
+        words = [self._own_words(item.turns) for item in waiting]
         near: defaultdict[int, list[_Match]] = defaultdict(list)
         for double in self._near.doubles([_text(own) for own in words]):
             cases = self._questions[double.indexed].cases
             near[double.text].append(_Match(cases, "near-duplicate", double.similarity))
-        for at, one in enumerate(waiting):
-            exact = self._exact.get(one.turns, ())
+        for at, item in enumerate(waiting):
+            exact = self._exact.get(item.turns, ())
             for match in (_Match(exact, "exact", 1.0), *near.pop(at, ()), *self._quoted(words[at])):
                 for case in match.cases:
-                    self._note(one, case, match)
+                    self._note(item, case, match)
 
     def _note(self, waiting: _Waiting, at: int, match: _Match) -> None:
         example, case = waiting.row.example, self._cases[at].example
@@ -321,7 +321,7 @@ def leaks(seen: Iterable[Dataset], test: Dataset) -> tuple[SharedCase, ...]:
     search = Search(test.rows)
     for rows in some:
         search.look_in(rows.rows, rows.name)
-    return search.found()
+    return search.shared_cases()
 
 
 def refuse(shared: Sequence[SharedCase], test: Dataset) -> None:

@@ -104,7 +104,7 @@ def _problems(row: Flat) -> Iterator[Finding]:
     wrong = [each for pair in zip(TRIPLE[1:], outputs, strict=True) for each in _wrong(*pair)]
     yield from wrong
     better, worse = (output[0] if output else None for output in outputs)
-    if not wrong and better and worse and _said(better) == _said(worse):
+    if not wrong and better and worse and _content(better) == _content(worse):
         yield error(
             "equal-outputs",
             f"preferred_output and non_preferred_output are equal: {clip(better.text)}.",
@@ -121,7 +121,7 @@ def _wrong(key: str, output: tuple[Message, ...]) -> Iterator[Finding]:
         yield error("empty-output", f"{key} is empty.", "Write it, or leave the row out.")
 
 
-def _said(turn: Message) -> tuple[object, ...]:
+def _content(turn: Message) -> tuple[object, ...]:
     return turn.text, turn.tool_calls or None
 
 

@@ -124,7 +124,7 @@ def _about(example: Example, use: Use) -> Iterator[Finding]:
     yield from _about_use(example, use)
     if not example.prompt:
         yield error(
-            "nothing-asked",
+            "missing-question",
             "the row is an answer without a question.",
             "Put a user message before the assistant's.",
         )

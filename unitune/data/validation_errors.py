@@ -28,7 +28,7 @@ _SYNONYMS = {
     "prompt": "user",
     "value": "content",
 }
-"""What other tools call the same things."""
+"""Names of other tools for the same keys."""
 _MEDIA = ("image", "audio", "video", "file", "document")
 """In the names of parts, in the formats of OpenAI, Anthropic and Google."""
 

@@ -90,7 +90,7 @@ def required_cases(
 
 
 def gather(judgement: Judgement, required: Requirements, dev: Ruling | None) -> Evidence:
-    """Gather what a gate looks at, the errors on dev included."""
+    """Gather what a gate reads, the errors on dev included."""
     scored = judgement.scored
     return replace(
         _evidence(scored, required),

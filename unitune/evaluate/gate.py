@@ -46,8 +46,8 @@ scores 0, so this also bounds what errors can move a score."""
 MOST_REASONS = 3
 """Reasons that a result spells out; its checks have them all."""
 NOTHING_RIGHT = (
-    "Nothing was right: no side got a single case right, which says more of how they were asked "
-    "and scored than of them. Check scorer, template and labels."
+    "Nothing was right: no side got a single case right, which says more of the prompt "
+    "and the scorer than of them. Check scorer, template and labels."
 )
 
 ExitCode = Literal[0, 1, 3, 4]
@@ -100,7 +100,7 @@ class Ruling:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a gate looks at; intervals and margin are proportions.
+    """What a gate reads; intervals and margin are proportions.
 
     Args:
         interval: Of candidate minus the best baseline.

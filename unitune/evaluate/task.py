@@ -209,7 +209,7 @@ def prepare(
 
     Raises:
         JobError: The job has no test cases.
-        DataError: Cases cannot be told apart, or an expected answer cannot be read.
+        DataError: Cases cannot be distinguished, or an expected answer cannot be read.
         Leak: Test cases stand in training rows, and the job refuses that or requires one.
     """
     job, splits = resolved.job, resolved.splits

@@ -87,7 +87,7 @@ def import_suite(sources: Sequence[str], folder: Path, *, drop: bool = False) ->
     if suite.findings and not drop:
         count = len(suite.findings)
         raise ImportUnsupported(
-            f"{suite.file}: {'1 thing has' if count == 1 else f'{count} things have'} no "
+            f"{suite.file}: {'1 item has' if count == 1 else f'{count} items have'} no "
             f"counterpart; nothing was written. The first: {suite.findings[0]} With --drop they "
             "are left out.",
             suite.findings,
@@ -173,7 +173,9 @@ def _recorded(answers: Sequence[Answers], files: Sequence[str]) -> tuple[Recorde
 
 def _answer_files(answers: Sequence[Answers]) -> list[str]:
     """Return a file name for each model; names that come out the same are numbered."""
-    short = [re.sub(r"[^a-z0-9.]+", "-", one.model.lower()).strip("-.")[:60] for one in answers]
+    short = [
+        re.sub(r"[^a-z0-9.]+", "-", answer.model.lower()).strip("-.")[:60] for answer in answers
+    ]
     if len(set(short)) < len(short):
         short = [f"{number}-{name}" for number, name in enumerate(short, start=1)]
     return [f"answers-{name}.jsonl" for name in short]

@@ -165,7 +165,9 @@ def _extracted(path: Path, archive: ZipFile) -> tuple[Header, Sequence[Sample]]:
     header = _header(path, contents.pop("header.json"))
     samples = [_parsed(Sample, path, name, value) for name, value in contents.items()]
     # Numbers by value, before texts; a log holds samples in the order of their ends.
-    return header, sorted(samples, key=lambda one: (isinstance(one.id, str), one.id, one.epoch))
+    return header, sorted(
+        samples, key=lambda sample: (isinstance(sample.id, str), sample.id, sample.epoch)
+    )
 
 
 def _zip_file(path: Path) -> ZipFile:
@@ -194,10 +196,12 @@ def _refuse_bombs(path: Path, archive: ZipFile) -> None:
         DataError: It would.
     """
     entries = [
-        one for one in archive.infolist() if one.filename.startswith(("header.json", "samples/"))
+        entry
+        for entry in archive.infolist()
+        if entry.filename.startswith(("header.json", "samples/"))
     ]
-    whole, compressed = sum(one.file_size for one in entries), path.stat().st_size
-    largest = max(entries, key=lambda one: one.file_size, default=None)
+    whole, compressed = sum(entry.file_size for entry in entries), path.stat().st_size
+    largest = max(entries, key=lambda entry: entry.file_size, default=None)
     if largest and largest.file_size > LARGEST_SAMPLE:
         what = (
             f"{clip(largest.filename)} in it decompresses to {largest.file_size:,} bytes; a sample "

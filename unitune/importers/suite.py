@@ -93,7 +93,12 @@ Reader = Callable[[Path], Suite]
 
 def kept_scores(answers: Iterable[Answers]) -> tuple[RecordedScore, ...]:
     """Return a scorer for each score that every answer has, and that is a share from 0 to 1."""
-    scored = [scores for one in answers for case, scores in one.scores.items() if case in one.texts]
+    scored = [
+        scores
+        for answer in answers
+        for case, scores in answer.scores.items()
+        if case in answer.texts
+    ]
     keys = dict.fromkeys(key for scores in scored for key in scores)
     usable = [key for key in keys if all(0 <= scores.get(key, -1) <= 1 for scores in scored)]
     return tuple(RecordedScore(name=key, key=key) for key in usable)

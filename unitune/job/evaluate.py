@@ -52,7 +52,7 @@ class Gate(Spec):
     against; `compare --update-baseline` writes it. Without one it is the best baseline."""
     constraints: tuple[Constraint, ...] = ()
     """Further lines that the candidate must keep to, such as ``{metric: json_valid, at_least:
-    0.99}``; each looks at a score as it is, without an interval."""
+    0.99}``; each takes a score as it is, without an interval."""
 
     @model_validator(mode="after")
     def _baseline_when_regressing(self) -> Self:
@@ -176,7 +176,7 @@ class Evaluate(Spec):
 
     @property
     def needs_expected(self) -> bool:
-        """Whether a case must say what is expected, because some scorer looks at it."""
+        """Whether a case must say what is expected, because some scorer reads it."""
         return any(scorer.needs_expected for scorer in self.scorers)
 
     @property

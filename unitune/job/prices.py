@@ -1,6 +1,6 @@
 """What a price is: flat rows, and the shorter way in which people write them down.
 
-A `PriceRow` says what one thing costs, since when, and who says so. Offers, a project's
+A `PriceRow` says what one item costs, since when, and who says so. Offers, a project's
 ``prices.yaml``, a user's own file and the section ``prices:`` of a job write a `PriceEntry`: one
 line for everything that a model costs, and common facts (day, source) once for many lines.
 `rows_of` turns entries into rows.
@@ -125,7 +125,7 @@ unit is not the kind's usual one."""
 
 
 class PriceRow(Spec):
-    """What one thing costs at a backend, since when, and who says so."""
+    """What one item costs at a backend, since when, and who says so."""
 
     backend: str
     model: str = ANY_MODEL
@@ -200,7 +200,7 @@ class PriceRow(Spec):
 
     @property
     def subject(self) -> tuple[str, str, Kind, str | None, str | None, bool]:
-        """What the row is about: two rows of one subject say different things of it."""
+        """What the row is about: two rows of one subject differ about it."""
         return self.backend, self.model, self.kind, self.method, self.tier, self.tuned
 
     def fits(self, model: str) -> bool:

@@ -143,7 +143,7 @@ class _Seen(NamedTuple):
 
 
 def _seen(pid: int) -> _Seen | None:
-    """Look at a process; None when it cannot be seen.
+    """Read a process; None when it cannot be seen.
 
     Source: proc_pid_stat(5): after the command in parentheses, the state is the first field and
     the start time the twentieth.

@@ -176,7 +176,7 @@ class Ledger(CostLedger):
         raise leases.unknown(run_id)
 
     def newest(self, most: int | None) -> list[RunRecord | UnreadableRecord]:
-        """Return the newest runs, newest first, without a look at the others.
+        """Return the newest runs, newest first, without reading the others.
 
         What cannot be read comes last, as the reason why.
 

@@ -122,7 +122,7 @@ class SQLite(Database):
         raise UnituneError(
             f"the ledger {self.name} is empty, while {runs} has files of runs: it was lost, as by "
             "a power cut. Restore it from a backup. Without one, move it away to begin a new one, "
-            "and look at your vendors' own pages for jobs and deployments that still cost money."
+            "and check your vendors' own pages for jobs and deployments that still cost money."
         )
 
     def explained(self, error: SQLAlchemyError | sqlite3.Error) -> UnituneError:

@@ -27,7 +27,7 @@ class Bound(BaseModel):
     job: dict[str, Any]
     """The job, without its folder."""
     files: dict[str, str]
-    """SHA-256 of each file as it would be handed over, by its name."""
+    """SHA-256 of each file as it would be uploaded, by its name."""
     job_file: str | None = None
     """Where the job stands, from the folder of the saved plan; None where it was not saved."""
     given_prices: tuple[PriceEntry, ...] = ()

@@ -61,7 +61,7 @@ def offer_findings(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
 
 
 def _against(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
-    """Return what an offer says against a job, without a look at other backends."""
+    """Return what an offer says against a job, without regard to other backends."""
     model = offer.model(job.base_model)
     reason = offer.refusal(job.base_model)
     if job.data.train is None:

@@ -1,9 +1,9 @@
 """What would happen: the findings, and the forecast or the estimate, of one job on each backend.
 
-`plan` looks at the offer (data, no SDK), the data files, and, for backends that train on this
+`plan` reads the offer (data, no SDK), the data files, and, for backends that train on this
 machine, at model and machine. It starts nothing, spends nothing and calls no vendor. A launch is
 refused for the errors of its plan, so a plan without errors is a job that can be launched.
-`plans` looks at several backends at once: data are read, checked and counted once for all of them.
+`plans` compares several backends at once: data are read, checked and counted once for all of them.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def _counts(checks: tuple[GateCheck, ...]) -> dict[str, str]:
 
 
 def _properties(suite: ET.Element, comparison: Comparison) -> None:
-    """Write what the verdict rests on, for who looks at nothing but this file."""
+    """Write what the verdict rests on, for readers of nothing but this file."""
     properties = ET.SubElement(suite, "properties")
     for name, value in {
         "verdict": comparison.verdict,

@@ -53,7 +53,7 @@ def _same_model(name: str, other: str) -> bool:
 
 def _refusal(record: RunRecord, job_id: str, reasons: list[str]) -> UserError:
     return UserError(
-        f"job {job_id} cannot be that of run {record.id}: {'; '.join(reasons)}. Look at "
+        f"job {job_id} cannot be that of run {record.id}: {'; '.join(reasons)}. Search "
         f"{record.backend} for a job with {record.launch_key!r} in its name: if there is one, "
         f"`unitune resume {record.id} --adopt ITS_ID`, else `unitune resume {record.id} "
         "--resubmit`."

@@ -130,7 +130,7 @@ def search_again(ledger: Ledger, record: RunRecord) -> RunRecord:
 def _uncertain(ledger: Ledger, record: RunRecord, uncertain: Uncertain) -> RunRecord:
     """Write down that only the user can know which job is the run's, and what to do."""
     advice = (
-        f"{uncertain.reason}. Look at {record.backend} for a job with {record.launch_key!r} in its "
+        f"{uncertain.reason}. Search {record.backend} for a job with {record.launch_key!r} in its "
         f"name: if there is one, `unitune resume {record.id} --adopt ITS_ID`, else "
         f"`unitune resume {record.id} --resubmit`."
     )

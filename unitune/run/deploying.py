@@ -2,9 +2,9 @@
 
 Some vendors answer with a tuned model only from a deployment, paid by the hour. `deploy` writes
 down what it is about to do, brings the model up, and leaves a small process behind that takes it
-down when its time is over (`unitune.run.reaper`). Every other look at deployments takes down what
-is overdue too, for the case that the machine was off, and logs it under `unitune`, whose warnings
-Python writes to standard error. Nothing else in unitune deploys.
+down when its time is over (`unitune.run.reaper`). Every other listing of deployments takes down
+what is overdue too, for the case that the machine was off, and logs it under `unitune`, whose
+warnings Python writes to standard error. Nothing else in unitune deploys.
 
 A deployment's id is its name at the vendor, so a deploy that was interrupted is found by it. Its
 times are those of the ledger's clock.

@@ -260,7 +260,7 @@ def host_of(backend: str) -> Deploys:
 
 
 def remove(record: DeploymentRecord, age_seconds: float) -> None:
-    """Take a deployment down at its vendor, without a look at the ledger.
+    """Take a deployment down at its vendor, without reading the ledger.
 
     Args:
         record: As the ledger has it.

@@ -159,7 +159,7 @@ class Run:
     def interrupted(self) -> bool:
         """Whether its launch was begun, is not done, and no process is at it: `resume` goes on."""
         at_work = self._ledger.is_held(self.id)
-        self._reload()  # after the look at the lease: a launch may just have been done
+        self._reload()  # after the lease was read: a launch may just have been done
         return not at_work and self.state in launching.BEFORE_JOB
 
     def events(self) -> list[Event]:
@@ -327,7 +327,7 @@ class Run:
             reports: Delete the reports of its evaluation, too.
 
         Returns:
-            A sentence for each thing that could not be deleted; the run is then still in the
+            A sentence for each object that could not be deleted; the run is then still in the
             ledger, unless forced. Nothing: there is no such run any more.
 
         Raises:

@@ -105,13 +105,13 @@ def launch(
         return Run(ledger, launching.advance(ledger, planned))
 
 
-def _refuse_changes(plan: Plan, found: Plan) -> None:
+def _refuse_changes(plan: Plan, current: Plan) -> None:
     """Refuse to launch what is not what a plan was made of.
 
     Raises:
         Mismatch: Something has changed.
     """
-    changed = saved.changes(plan, found)
+    changed = saved.changes(plan, current)
     if changed:
         listed = "".join(f"\n  {change}" for change in changed)
         raise Mismatch(
@@ -152,10 +152,10 @@ def runs(limit: int | None = None) -> list[Run]:
     Args:
         limit: How many at most, which are read alone; None for all.
     """
-    found = look_for_runs(limit)
-    for problem in found.unreadable:
+    result = look_for_runs(limit)
+    for problem in result.unreadable:
         logging.getLogger("unitune").warning("%s", problem)
-    return found.runs
+    return result.runs
 
 
 def look_for_runs(limit: int | None = None) -> RunsFound:
@@ -165,10 +165,10 @@ def look_for_runs(limit: int | None = None) -> RunsFound:
         limit: How many at most, which are read alone; None for all.
     """
     ledger = Ledger(home())
-    found = ledger.newest(limit)
+    records = ledger.newest(limit)
     return RunsFound(
-        [Run(ledger, record) for record in found if isinstance(record, RunRecord)],
-        [problem for problem in found if isinstance(problem, UnreadableRecord)],
+        [Run(ledger, record) for record in records if isinstance(record, RunRecord)],
+        [problem for problem in records if isinstance(problem, UnreadableRecord)],
     )
 
 
@@ -185,19 +185,19 @@ def find_run(id_or_prefix: str) -> Run:
         UserError: Several do.
     """
     ledger = Ledger(home())
-    found = ledger.run_ids(id_or_prefix) if id_or_prefix else []
-    if id_or_prefix in found:
-        found = [id_or_prefix]
-    if not found:
+    ids = ledger.run_ids(id_or_prefix) if id_or_prefix else []
+    if id_or_prefix in ids:
+        ids = [id_or_prefix]
+    if not ids:
         known = ledger.run_ids(most=SHOWN_RUNS)
         raise NotFoundError("run", id_or_prefix, known, hint="`unitune runs` lists them.")
-    if len(found) > 1:
-        listed = ", ".join(found[:SHOWN_RUNS])
-        more = f" and {len(found) - SHOWN_RUNS:,} more" if len(found) > SHOWN_RUNS else ""
+    if len(ids) > 1:
+        listed = ", ".join(ids[:SHOWN_RUNS])
+        more = f" and {len(ids) - SHOWN_RUNS:,} more" if len(ids) > SHOWN_RUNS else ""
         raise UserError(
             f"{id_or_prefix!r} is the beginning of several runs: {listed}{more}. Give more."
         )
-    return Run(ledger, ledger.record(found[0]))
+    return Run(ledger, ledger.record(ids[0]))
 
 
 def _planned(resolved: ResolvedJob) -> RunRecord:

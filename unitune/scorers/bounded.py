@@ -28,7 +28,7 @@ from unitune.scorers.interface import Unscorable
 
 SECONDS = 1.0
 """Of processor time for one text. Plain patterns take microseconds on the longest answers."""
-PATIENCE_SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 """Until a process that does not stop itself is killed: its start on a busy machine included."""
 
 
@@ -59,7 +59,7 @@ class _Worker:
             with suppress(BrokenPipeError):
                 process.stdin.write(request + "\n")
                 process.stdin.flush()
-                readable, _, _ = select([process.stdout], [], [], PATIENCE_SECONDS)
+                readable, _, _ = select([process.stdout], [], [], TIMEOUT_SECONDS)
                 reply = process.stdout.readline() if readable else ""
             if not reply:
                 self.close()
@@ -101,7 +101,7 @@ def broken_by(check: dict[str, JsonValue], text: str) -> str | None:
     """
     reply = _WORKER.send(json.dumps({"check": json.dumps(check), "text": text}))
     if not reply:
-        raise CheckFailed("OutOfTime", f"no answer within {PATIENCE_SECONDS:g} s")
+        raise CheckFailed("OutOfTime", f"no answer within {TIMEOUT_SECONDS:g} s")
     verdict: dict[str, Any] = json.loads(reply)
     if "failed" in verdict:
         raise CheckFailed(verdict["failed"], verdict["message"])

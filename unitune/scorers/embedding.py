@@ -19,11 +19,11 @@ EMBEDDINGS_KEY = "OPENAI_API_KEY"
 """The one key that needs no permission to be sent to `EMBEDDINGS_URL`: it is that vendor's."""
 
 
-def cosine(one: Any, other: Any) -> float:
+def cosine(first: Any, second: Any) -> float:
     """Return the cosine of the angle between two vectors of numpy, 0 where it is negative."""
     import numpy as np  # noqa: PLC0415 - slow to import
 
-    a, b = one.astype(np.float64), other.astype(np.float64)
+    a, b = first.astype(np.float64), second.astype(np.float64)
     length = float(np.linalg.norm(a) * np.linalg.norm(b))
     return min(1.0, max(0.0, float(a @ b) / length)) if length else 0.0
 
@@ -66,8 +66,8 @@ class Embedding(Scorer):
     def judge(self, attempt: Attempt) -> float:
         if not attempt.text.strip():
             return 0.0
-        one, other = self._vectors([attempt])
-        return cosine(one, other)
+        first, second = self._vectors([attempt])
+        return cosine(first, second)
 
     def fetch(self, attempts: Sequence[Attempt]) -> None:
         self._vectors([attempt for attempt in attempts if attempt.text.strip()])

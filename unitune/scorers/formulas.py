@@ -2,7 +2,7 @@
 
 Every score here (means, F1 over classes, BLEU, chrF) is a formula over sums that run over cases. So
 a row of summands is computed once for each case, and a resample only adds rows up again: it never
-looks at a text twice.
+reads a text twice.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What is measured of answers beside their quality: length, latency, cost, consistency.
 
-A measure looks at all answers of one contender to one case, one for each repeat, and gives a figure
+A measure takes all answers of one contender to one case, one for each repeat, and gives a figure
 of that case, or None where it is not known. Figures have units and no best direction that holds for
 every task, so no verdict rests on them.
 """

@@ -12,7 +12,7 @@ from unitune.findings import clip
 from unitune.scorers.interface import Attempt, Case, Scorer
 
 _NUMBER = r"""
-    (?<![\w.])[-+\u2212]?       # a sign, unless it joins two things, as in 3-5 or T-12
+    (?<![\w.])[-+\u2212]?       # a sign, unless it joins two numbers or words, as in 3-5 or T-12
     (?<!\w)                     # not inside a word: v2 has no number
     (?: \d{{1,3}}(?:{group}\d{{3}})+(?!\d) | \d+ )
     (?: {point}\d+ )?

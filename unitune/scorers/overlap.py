@@ -151,8 +151,8 @@ def _runs(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
     return [tuple(tokens[at : at + n]) for at in range(len(tokens) - n + 1)]
 
 
-def _common(one: Sequence[object], other: Sequence[object]) -> int:
-    return (Counter(one) & Counter(other)).total()
+def _common(first: Sequence[object], second: Sequence[object]) -> int:
+    return (Counter(first) & Counter(second)).total()
 
 
 def _f1(common: int, given: int, wanted: int) -> float:

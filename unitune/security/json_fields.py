@@ -61,7 +61,7 @@ class Fields:
 
     def items(self, name: str) -> list[Fields]:
         """Return the objects in a list."""
-        return [Fields(one) for one in self.values(name) if isinstance(one, dict)]
+        return [Fields(item) for item in self.values(name) if isinstance(item, dict)]
 
     def values(self, name: str) -> list[JsonValue]:
         """Return a list."""

@@ -13,7 +13,7 @@ class ServerBehavior:
     """How a vendor behaves; a test may change it while it runs.
 
     Args:
-        queued_polls: Looks at a job for which it stays queued.
+        queued_polls: Polls of a job for which it stays queued.
         steps: Training steps, each with a loss.
         steps_per_poll: Steps done between two looks.
         seconds: When set, a job is done after so long, and looks do not matter.
@@ -43,7 +43,7 @@ class ServerBehavior:
 
 @dataclass(slots=True)
 class Progress:
-    """How far one job is; a vendor keeps one for each, and calls `look` for each look at it."""
+    """How far one job is; a vendor keeps one for each, and calls `look` at each poll."""
 
     created: float = field(default_factory=time.time)
     polls: int = 0

@@ -163,7 +163,7 @@ class BackendContract(
         assert self.follow(job_id)[-1].state is State.CANCELLED
 
     def test_unknown_job_is_a_backend_error(self, backend: Backend) -> None:
-        """A job that is not there is said to be so, in our words."""
+        """An unknown job is reported in our words."""
         with pytest.raises(BackendError):
             backend.poll("no-such-job", "")
         with pytest.raises(BackendError):
@@ -179,7 +179,7 @@ class BackendContract(
         assert backend.find(launch.key, launch.folder) == []
 
     def test_tuned_and_untuned_models_reply(self, backend: Backend, training: Training) -> None:
-        """Both sides of a comparison can be asked."""
+        """Both sides of a comparison answer."""
         assert reply_once(backend.chat(self.base_model())).error is None
         with self.answering(training.model) as model:
             assert reply_once(backend.chat(model)).error is None
@@ -199,7 +199,7 @@ class BackendContract(
     def test_missing_tuned_model_is_an_error_of_ours(
         self, backend: Backend, training: Training
     ) -> None:
-        """A model that was deleted is said to be so when it is opened or asked."""
+        """A deleted model is reported when it is opened or gets a request."""
         gone = training.model.model_copy(update={"name": "no-such-model"})
         try:
             reply = reply_once(backend.chat(gone))

@@ -34,9 +34,9 @@ COLOURS = {
     "a mouse": "grey",
 }
 ROWS = tuple(
-    f'{{"messages":[{{"role":"user","content":"What is the colour of {thing}?"}},'
+    f'{{"messages":[{{"role":"user","content":"What is the colour of {subject}?"}},'
     f'{{"role":"assistant","content":"{colour}"}}]}}\n'
-    for thing, colour in COLOURS.items()
+    for subject, colour in COLOURS.items()
 )
 """Rows to train on, one JSON line each."""
 QUESTION = Request(

@@ -60,7 +60,7 @@ class CapabilityContract(ContractBase):
     @pytest.fixture(scope="class")
     @classmethod
     def deploys(cls, served: ServedVendor | None) -> Deploys:
-        """The backend, if its models answer from deployments; asked for before a training is."""
+        """The backend, if its models answer from deployments; checked before a training is."""
         del served
         backend = registry.backend(cls.name)
         if not isinstance(backend, Deploys):
@@ -84,7 +84,7 @@ class CapabilityContract(ContractBase):
         return status
 
     def test_each_request_of_a_batch_is_answered_under_its_id(self, batches: Batches) -> None:
-        """A batch comes to its end, and says so again with the same answers when asked again."""
+        """A batch comes to its end, and a second poll gives the same answers."""
         batch_id, *requests = self.submitted(batches, batch_key(time.time()))
         status = self.followed(batches, batch_id)
         assert status.state == "ended", status.error
@@ -113,7 +113,7 @@ class CapabilityContract(ContractBase):
         batches.cancel_batch(batch_id)
 
     def test_unknown_batch_is_an_error_of_ours(self, batches: Batches) -> None:
-        """A batch that is not there is said to be so, in our words."""
+        """An unknown batch is reported in our words."""
         with pytest.raises((BackendError, NotFoundError)):
             batches.poll_batch("no-such-batch")
         with pytest.raises((BackendError, NotFoundError)):
@@ -140,12 +140,12 @@ class CapabilityContract(ContractBase):
         assert len(counts) == 1
 
     def test_unknown_model_is_an_error_of_ours(self, counting: CountsTokens) -> None:
-        """A model that is not there is said to be so, in our words."""
+        """An unknown model is reported in our words."""
         with pytest.raises(UnituneError):
             counting.count_tokens("no-such-model", SHORT)
 
     def ready(self, deploys: Deploys, ref: str, model: TunedModel) -> DeploymentStatus:
-        """Look at a deployment until it comes up no more."""
+        """Poll a deployment until it comes up no more."""
         until = time.monotonic() + self.timeout_seconds
         while (seen := deploys.deployment_status(ref, model)).state == "starting":
             assert time.monotonic() < until, f"still starting, {seen.raw!r}"
@@ -155,7 +155,7 @@ class CapabilityContract(ContractBase):
 
     @contextmanager
     def answering(self, model: TunedModel) -> Generator[TunedModel]:
-        """Give the model that is asked, deployed while the body runs where it has to be."""
+        """Give the model that answers, deployed while the body runs where it has to be."""
         backend = registry.backend(self.name)
         if not isinstance(backend, Deploys):
             yield model
@@ -167,7 +167,7 @@ class CapabilityContract(ContractBase):
             backend.undeploy(ref)
 
     def test_deployment_comes_up_once_and_goes(self, deploys: Deploys, training: Training) -> None:
-        """What is charged by the hour is found by its name, never doubled, and ends when told."""
+        """What is charged by the hour is found by its name, never doubled, and ends on request."""
         name = f"contract-{time.time_ns() % 10**12}"
         assert deploys.find_deployment(name) is None
         ref = deploys.deploy(training.model, name, self.deploy_options)
@@ -182,7 +182,7 @@ class CapabilityContract(ContractBase):
     def test_deployment_told_its_own_answer_says_the_same(
         self, deploys: Deploys, training: Training
     ) -> None:
-        """A later look is handed the model that an earlier look gave; it must not change."""
+        """A later poll gets the model that an earlier poll gave; it must not change."""
         ref = deploys.deploy(
             training.model, f"contract-{time.time_ns() % 10**12}", self.deploy_options
         )

@@ -111,7 +111,7 @@ class FaultContract(ContractBase):
     def test_create_call_delivered_twice_is_reported_and_can_be_cancelled(
         self, vendor: ServedVendor, tmp_path: Path
     ) -> None:
-        """A second job of one launch costs money; its user is told, and can end it."""
+        """A second job of one launch costs money; its user is informed, and can end it."""
         vendor.server.inject_fault(Fault.TWICE, "POST", vendor.setup.create)
         run = launch(self.launchable(tmp_path))
         surplus = reported_duplicates(run, vendor)

@@ -33,12 +33,12 @@ JOBS = 5
 REASON = "the rows taste of soap"
 LOST = (Fault.ERROR_AFTER, Fault.CUT, Fault.SHORT)
 """Faults of a create call that took effect, and whose answer does not say so."""
-SAID = {Fault.RATE_LIMITED: 429, Fault.EXPIRED_KEY: 401, Fault.SERVER_ERROR: 500}
+STATUSES = {Fault.RATE_LIMITED: 429, Fault.EXPIRED_KEY: 401, Fault.SERVER_ERROR: 500}
 """Statuses of create calls that were refused, or failed."""
 
 
 class HostedContract(ContractBase):
-    """The tests; a subclass names the backend and hands over its vendor."""
+    """The tests; a subclass names the backend and provides its vendor."""
 
     settings: ClassVar[Mapping[str, Sequence[Any]]] = {
         "epochs": (2, 3),
@@ -50,7 +50,7 @@ class HostedContract(ContractBase):
     """Two values of each setting of a job; those that the offer supports are tried."""
 
     def created(self, server: Server, launch: Launch) -> bytes:
-        """Create a job and return what the vendor was told, but for the launch key."""
+        """Create a job and return what the vendor received, but for the launch key."""
         registry.backend(self.name).submit(launch)
         body = server.received("POST", self.create_path())[-1].body
         return body.replace(launch.key.encode(), b"KEY")
@@ -58,7 +58,7 @@ class HostedContract(ContractBase):
     def test_failed_job_is_failed_in_the_vendors_words(
         self, backend: Backend, behavior: ServerBehavior, tmp_path: Path
     ) -> None:
-        """A failure that is told as a success would be deployed, and judged."""
+        """A failure that is reported as a success would be deployed, and judged."""
         job_id = backend.submit(self.launch(tmp_path))
         behavior.fails = REASON
         last = self.follow(job_id)[-1]
@@ -66,7 +66,9 @@ class HostedContract(ContractBase):
         assert last.model is None
         assert REASON in str(last.error)
 
-    @pytest.mark.parametrize(("fault", "status"), SAID.items(), ids=[str(fault) for fault in SAID])
+    @pytest.mark.parametrize(
+        ("fault", "status"), STATUSES.items(), ids=[str(fault) for fault in STATUSES]
+    )
     def test_refused_create_call_says_its_status(
         self, backend: Backend, server: Server, fault: Fault, status: int, tmp_path: Path
     ) -> None:
@@ -93,9 +95,9 @@ class HostedContract(ContractBase):
     def test_refused_poll_says_its_status(
         self, backend: Backend, server: Server, tmp_path: Path
     ) -> None:
-        """A key that has expired is told from a network that is down."""
+        """A key that has expired is distinguished from a network that is down."""
         job_id = backend.submit(self.launch(tmp_path))
-        # Of this job alone: an SDK may look at something else meanwhile, in a thread of its own.
+        # Of this job alone: an SDK may read something else meanwhile, in a thread of its own.
         server.inject_fault(Fault.EXPIRED_KEY, "GET", re.escape(re.split("[/:]", job_id)[-1]))
         with pytest.raises(BackendError) as error:
             backend.poll(job_id, "")
@@ -113,17 +115,17 @@ class HostedContract(ContractBase):
         assert omits.omitted
 
     def test_settings_that_the_offer_honours_are_sent(self, server: Server, tmp_path: Path) -> None:
-        """A setting that is taken and dropped trains something else than was asked for."""
+        """A setting that is taken and dropped trains something else than was requested."""
         honoured = [
             name for name in self.settings if name in registry.offer(self.name).supported_settings
         ]
         again = [self.created(server, self.launch(tmp_path)) for _ in range(2)]
-        assert again[0] == again[1], "two launches that are alike are told in two ways"
+        assert again[0] == again[1], "two launches that are alike send different requests"
         dropped = list[str]()
         for name in honoured:
             tunings = [Tuning.model_validate({name: value}) for value in self.settings[name]]
-            told = {self.created(server, self.launch(tmp_path, tuning)) for tuning in tunings}
-            dropped += [name] if len(told) == 1 else []
+            bodies = {self.created(server, self.launch(tmp_path, tuning)) for tuning in tunings}
+            dropped += [name] if len(bodies) == 1 else []
         assert dropped == []
 
     @pytest.mark.usefixtures("server")
@@ -136,12 +138,14 @@ class HostedContract(ContractBase):
         ]
 
     def test_validation_rows_are_sent(self, server: Server, tmp_path: Path) -> None:
-        """Rows that were held out are handed over, and named in the create call."""
+        """Rows that were held out are uploaded, and named in the create call."""
         launch = self.launch(tmp_path)
-        told = [self.created(server, replace(launch, validation=None)), b""]
+        bodies = [self.created(server, replace(launch, validation=None)), b""]
         other = self.launch(tmp_path)
-        told[1] = self.created(server, other)
-        assert told[0] != told[1], "the create call is the same with and without validation rows"
+        bodies[1] = self.created(server, other)
+        assert bodies[0] != bodies[1], (
+            "the create call is the same with and without validation rows"
+        )
 
     @pytest.mark.usefixtures("server")
     def test_file_of_other_content_under_one_path_is_another(self, tmp_path: Path) -> None:

@@ -59,9 +59,9 @@ def _each(change: Callable[[JsonValue], JsonValue]) -> Change:
 
 def _walked(value: JsonValue, change: Callable[[JsonValue], JsonValue]) -> JsonValue:
     if isinstance(value, dict) and value:
-        value = {key: _walked(one, change) for key, one in value.items()}
+        value = {key: _walked(item, change) for key, item in value.items()}
     elif isinstance(value, list) and value:
-        value = [_walked(one, change) for one in value]
+        value = [_walked(item, change) for item in value]
     return change(value)
 
 
@@ -179,8 +179,8 @@ def _refused(act: Callable[[], object]) -> UnituneError | None:
     return None
 
 
-def _check_row(asked: Request, reply: Reply) -> None:
-    record = record_of("c", Question("case", asked), "m", "hash", reply)
+def _check_row(request: Request, reply: Reply) -> None:
+    record = record_of("c", Question("case", request), "m", "hash", reply)
     assert read_record(line_of(record)) == record, "what was written is not what is read"
 
 

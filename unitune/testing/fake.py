@@ -145,8 +145,8 @@ class FakeBackend(FakeBatches):
         return FakeChatModel(job.key, job.script.tuned or _learned(Path(job.training.ref)))
 
     def _create(self, vendor: Path, launch: Launch, script: Script) -> str:
-        one_a_key = self.guarantee in (Guarantee.OWN_ID, Guarantee.TOKEN)
-        folder = vendor / f"{launch.key}.{'job' if one_a_key else secrets.token_hex(4)}"
+        repeatable = self.guarantee in (Guarantee.OWN_ID, Guarantee.TOKEN)
+        folder = vendor / f"{launch.key}.{'job' if repeatable else secrets.token_hex(4)}"
         if not (folder / "job.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
             job = FakeJob(
@@ -239,5 +239,5 @@ def _learned(training: Path) -> Answers:
 
 
 def _question(messages: tuple[Message, ...]) -> str:
-    asked = [message.text for message in messages if message.role == "user"]
-    return asked[-1] if asked else ""
+    texts = [message.text for message in messages if message.role == "user"]
+    return texts[-1] if texts else ""

@@ -42,7 +42,7 @@ class _Chats(Protocol):
 
 
 class FakeBatches:
-    """The verbs of `Batches`, for a backend whose models can be asked."""
+    """The verbs of `Batches`, for a backend whose models answer."""
 
     def submit_batch(
         self: _Chats, key: str, model: str | TunedModel, requests: Mapping[str, Request]
@@ -55,8 +55,10 @@ class FakeBatches:
     def find_batch(self, key: str, since: float) -> list[str]:
         """Return the batches that carry the key and are shown by now."""
         shown = time.time() - _script().shown_after_seconds
-        found = ((str(file.parent), _batch(file)) for file in _folder().glob(f"{key}.*/batch.json"))
-        return sorted(batch_id for batch_id, batch in found if since <= batch.created <= shown)
+        batches = (
+            (str(file.parent), _batch(file)) for file in _folder().glob(f"{key}.*/batch.json")
+        )
+        return sorted(batch_id for batch_id, batch in batches if since <= batch.created <= shown)
 
     def poll_batch(self, batch_id: str) -> BatchStatus:
         """Let a tick pass and say how the batch stands."""

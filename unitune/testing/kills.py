@@ -2,7 +2,7 @@
 
 A step is a write to the ledger or a verb of the backend, and a process can die before it and after
 it. `steps_of` counts them in an act that gets through; `kill_at` lets a fork of this process die
-at one of them, and another fork do what a user does then: look at the runs, launch again if there
+at one of them, and another fork do what a user does then: list the runs, launch again if there
 is none, else resume; or cancel or delete again. What the vendor has in the end is counted at the
 vendor itself, in this process.
 
@@ -75,7 +75,7 @@ class Outcome:
         state: State of the run in the end; `DELETED` when there is none any more.
         known: Whether the run knows the only job that carries its key.
         advice: What the run says to its user.
-        error: What the recovery said, when it failed.
+        error: The message of the recovery, when it failed.
         jobs: Jobs at the vendor that were made on the way.
         files: Files there, likewise.
     """
@@ -149,10 +149,10 @@ def kill_at(
     where = _in_fork(die)
     if where is None:
         return None
-    found = Outcome(**cast("dict[str, Any]", _in_fork(lambda _: asdict(_recovered(job, act)))))
+    outcome = Outcome(**cast("dict[str, Any]", _in_fork(lambda _: asdict(_recovered(job, act)))))
     after = count()
     jobs, files = after.jobs - before.jobs, after.files - before.files
-    return replace(found, step=str(where), jobs=jobs, files=files)
+    return replace(outcome, step=str(where), jobs=jobs, files=files)
 
 
 def kill_at_every_step(
@@ -239,10 +239,10 @@ def _do(job: Job, act: Act) -> None:
 def _recovered(job: Job, act: Act) -> Outcome:
     """Do what a user does who finds an interrupted run."""
     _step_by_step()
-    found, error = runs(), ""
-    left = str(found[0].state) if found else ""
+    earlier, error = runs(), ""
+    left = str(earlier[0].state) if earlier else ""
     try:
-        run = _repeated(job, act, found)
+        run = _repeated(job, act, earlier)
     except UnituneError as problem:
         run, error = runs()[0], str(problem)
     if run is None:
@@ -252,20 +252,20 @@ def _recovered(job: Job, act: Act) -> Outcome:
     return Outcome("", left, str(run.state), known, run.error or "", error)
 
 
-def _repeated(job: Job, act: Act, found: list[Run]) -> Run | None:
+def _repeated(job: Job, act: Act, earlier: list[Run]) -> Run | None:
     """Do again what was interrupted; None when the run is deleted."""
     match act:
         case Act.LAUNCH:
-            return _launch_recovered(job, found)
+            return _launch_recovered(job, earlier)
         case Act.CANCEL:
-            return _cancel_recovered(found[0])
+            return _cancel_recovered(earlier[0])
         case Act.DELETE:
-            left = [sentence for run in found for sentence in run.delete()]
-            return found[0] if left else None
+            left = [sentence for run in earlier for sentence in run.delete()]
+            return earlier[0] if left else None
 
 
-def _launch_recovered(job: Job, found: list[Run]) -> Run:
-    return found[0].resume() if found else launch(job)
+def _launch_recovered(job: Job, earlier: list[Run]) -> Run:
+    return earlier[0].resume() if earlier else launch(job)
 
 
 def _cancel_recovered(run: Run) -> Run:
@@ -302,12 +302,12 @@ def _step_by_step(at: int = 0, report: int = -1) -> list[str]:
     wrapped: set[str] = set()
 
     def backend(name: str) -> object:
-        found = original_backend(name)
+        instance = original_backend(name)
         if name not in wrapped:
             wrapped.add(name)
-            for verb in filter(partial(hasattr, found), VERBS):
-                setattr(found, verb, counted(verb, getattr(found, verb)))
-        return found
+            for verb in filter(partial(hasattr, instance), VERBS):
+                setattr(instance, verb, counted(verb, getattr(instance, verb)))
+        return instance
 
     def offer(name: str) -> Offer:
         return original_offer(name).model_copy(update={"settle_seconds": SETTLE_SECONDS})
@@ -325,7 +325,7 @@ def _import_all(modules: list[str]) -> None:
 
 
 def _in_fork(act: Callable[[int], object]) -> object:
-    """Do something in a fork of this process; return what it returned, or told before it died.
+    """Do something in a fork of this process; return what it returned, or reported before it died.
 
     Args:
         act: Given the descriptor that it can tell its parent through.

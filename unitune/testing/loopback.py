@@ -40,27 +40,27 @@ class Fault(StrEnum):
     SERVER_ERROR = "server error"
     """A 500; the vendor never sees the request."""
     ERROR_AFTER = "server error after it took effect"
-    """The vendor does as asked, and answers 500."""
+    """The vendor does as requested, and answers 500."""
     SILENCE = "no answer"
-    """The vendor does as asked, and never answers."""
+    """The vendor does as requested, and never answers."""
     CUT = "connection cut"
-    """The vendor does as asked; the connection ends in the middle of the answer's head."""
+    """The vendor does as requested; the connection ends in the middle of the answer's head."""
     SHORT = "body cut short"
-    """The vendor does as asked; the body ends before its announced length."""
+    """The vendor does as requested; the body ends before its announced length."""
     EXPIRED_KEY = "expired key"
     """A 401; the vendor never sees the request."""
     CONFLICT_AFTER = "conflict after it took effect"
-    """The vendor does as asked, and answers 409, as where a proxy has sent the request again."""
+    """The vendor does as requested, and answers 409, as where a proxy has sent it again."""
     RATE_LIMITED_AFTER = "rate limited after it took effect"
-    """The vendor does as asked, and answers 429 with Retry-After, likewise."""
+    """The vendor does as requested, and answers 429 with Retry-After, likewise."""
     TWICE = "delivered twice"
-    """The vendor does as asked, twice, and gives the answer to the second request."""
+    """The vendor does as requested, twice, and gives the answer to the second request."""
     LATE = "delivered late"
     """The connection is cut; the vendor sees the request `Server.late_seconds` later."""
 
 
 TOOK_EFFECT = frozenset({Fault.ERROR_AFTER, Fault.SILENCE, Fault.CUT, Fault.SHORT})
-"""Faults behind which the vendor has done what was asked, and that say nothing of it."""
+"""Faults behind which the vendor has done what was requested, and that say nothing of it."""
 REFUSED_AFTER = frozenset({Fault.CONFLICT_AFTER, Fault.RATE_LIMITED_AFTER})
 """Faults behind which it has, though the answer is a refusal."""
 OF_PROXIES = REFUSED_AFTER | {Fault.TWICE, Fault.LATE}
@@ -105,12 +105,12 @@ class VendorRequest:
             Malformed: It is none.
         """
         try:
-            told: object = json.loads(self.body) if self.body else {}
+            content: object = json.loads(self.body) if self.body else {}
         except (ValueError, RecursionError) as error:
             raise Malformed("The body of the request is not valid JSON.") from error
-        if not isinstance(told, dict):
+        if not isinstance(content, dict):
             raise Malformed("The body of the request is not a JSON object.")
-        return cast("dict[str, Any]", told)
+        return cast("dict[str, Any]", content)
 
     def first(self, name: str) -> str | None:
         """Return the first value of a query parameter."""
@@ -122,10 +122,10 @@ class VendorRequest:
         Raises:
             Malformed: It is none.
         """
-        told = self.first(name)
-        if told and not told.isdecimal():
-            raise Malformed(f"{name} must be a whole number of 0 or more, and is {told!r}.")
-        return int(told) if told else otherwise
+        value = self.first(name)
+        if value and not value.isdecimal():
+            raise Malformed(f"{name} must be a whole number of 0 or more, and is {value!r}.")
+        return int(value) if value else otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +213,11 @@ class Server:
     def received(self, method: str, path: str) -> list[VendorRequest]:
         """Return the requests of a method whose path holds a regular expression."""
         pattern = re.compile(path)
-        return [one for one in self.requests if one.method == method and pattern.search(one.path)]
+        return [
+            request
+            for request in self.requests
+            if request.method == method and pattern.search(request.path)
+        ]
 
     def start(self) -> None:
         """VendorResponse from a thread of its own until `close`."""
@@ -225,36 +229,40 @@ class Server:
         self._http.shutdown()
         self._http.server_close()
 
-    def handle(self, asked: VendorRequest, connection: BaseHTTPRequestHandler) -> None:
+    def handle(self, request: VendorRequest, connection: BaseHTTPRequestHandler) -> None:
         """VendorResponse one request over its connection, spoiled if that is due."""
         with self._lock:
-            self.requests.append(asked)
-            fault = self._due(asked)
+            self.requests.append(request)
+            fault = self._due(request)
             answer = VendorResponse()
             if fault is None or fault in TOOK_EFFECT | REFUSED_AFTER | {Fault.TWICE}:
-                answer = self.vendor.answer(asked)
+                answer = self.vendor.answer(request)
             if fault is Fault.TWICE:
-                answer = self.vendor.answer(asked)
+                answer = self.vendor.answer(request)
             if self.change is not None:
-                answer = self.change(asked, answer)
+                answer = self.change(request, answer)
         if fault is None:
-            _send(connection, thinned(self.omits, answer, asked, anything))
+            _send(connection, thinned(self.omits, answer, request, anything))
         else:
             if fault is Fault.LATE:
-                threading.Thread(target=self._deliver_late, args=(asked,), daemon=True).start()
+                threading.Thread(target=self._deliver_late, args=(request,), daemon=True).start()
             self._spoil(connection, fault, answer)
 
-    def _due(self, asked: VendorRequest) -> Fault | None:
-        for one in self._spoiled:
-            if one.left and one.method == asked.method and one.path.search(asked.path):
-                one.left -= 1
-                return one.fault
+    def _due(self, request: VendorRequest) -> Fault | None:
+        for injected in self._spoiled:
+            if (
+                injected.left
+                and injected.method == request.method
+                and injected.path.search(request.path)
+            ):
+                injected.left -= 1
+                return injected.fault
         return None
 
-    def _deliver_late(self, asked: VendorRequest) -> None:
+    def _deliver_late(self, request: VendorRequest) -> None:
         self._closed.wait(self.late_seconds)
         with self._lock:
-            self.vendor.answer(asked)
+            self.vendor.answer(request)
 
     def _spoil(
         self, connection: BaseHTTPRequestHandler, fault: Fault, answer: VendorResponse
@@ -315,7 +323,7 @@ def _handler_of(server: Server) -> type[BaseHTTPRequestHandler]:
 
         def handle_any(self) -> None:
             place = urlsplit(self.path)
-            asked = VendorRequest(
+            request = VendorRequest(
                 method=self.command,
                 path=unquote(place.path),
                 query=parse_qs(place.query, keep_blank_values=True),
@@ -323,7 +331,7 @@ def _handler_of(server: Server) -> type[BaseHTTPRequestHandler]:
                 body=_body_of(self),
             )
             try:
-                server.handle(asked, self)
+                server.handle(request, self)
             except (BrokenPipeError, ConnectionResetError):
                 self.close_connection = True  # the client was killed, or gave up
 

@@ -81,7 +81,7 @@ class Omissions:
         schema = _fitting(value, schema, root)
         if isinstance(value, list):
             items = schema.get("items", {})
-            return [self._value(one, items, root, f"{path}[]") for one in value]
+            return [self._value(item, items, root, f"{path}[]") for item in value]
         if not isinstance(value, dict):
             return value
         kept: dict[str, JsonValue] = {}
@@ -115,7 +115,7 @@ class Omissions:
 def thinned(
     omits: Omissions | None,
     answer: VendorResponse,
-    asked: VendorRequest,
+    request: VendorRequest,
     shapes: Callable[[], Sequence[Shape]],
 ) -> VendorResponse:
     """Return an answer as a vendor gives it that leaves fields out.
@@ -123,13 +123,13 @@ def thinned(
     Args:
         omits: What it leaves out; None: nothing.
         answer: The whole one.
-        asked: The request.
+        request: The request.
         shapes: What the vendor's answers look like; an answer of no known shape stays whole.
     """
     if omits is None or answer.status >= 300 or isinstance(answer.content, bytes):
         return answer
     for shape in shapes():
-        if shape.method == asked.method and re.fullmatch(shape.path, asked.path):
+        if shape.method == request.method and re.fullmatch(shape.path, request.path):
             return replace(answer, content=omits.thinned(answer.content, shape.schema))
     return answer
 
@@ -167,20 +167,22 @@ def _part(name: str, schema: Schema) -> Schema:
 def _fitting(value: JsonValue, schema: Schema, root: Schema) -> Schema:
     """Return the variant of a schema that knows most of a value's fields."""
     schema = _resolved(schema, root)
-    variants = [_resolved(one, root) for one in schema.get("anyOf") or schema.get("oneOf") or ()]
+    variants = [
+        _resolved(variant, root) for variant in schema.get("anyOf") or schema.get("oneOf") or ()
+    ]
     if not variants:
         return schema
     if isinstance(value, list):
-        return next((one for one in variants if "items" in one), EMPTY)
+        return next((variant for variant in variants if "items" in variant), EMPTY)
     names = value.keys() if isinstance(value, dict) else set[str]()
-    known = [_fitting(value, one, root) for one in variants]
-    return max(known, key=lambda one: len(names & one.get("properties", {}).keys()))
+    known = [_fitting(value, variant, root) for variant in variants]
+    return max(known, key=lambda variant: len(names & variant.get("properties", {}).keys()))
 
 
 def _takes_null(schema: Schema, root: Schema) -> bool:
     schema = _resolved(schema, root)
     variants = schema.get("anyOf") or schema.get("oneOf") or ()
-    return schema.get("type") == "null" or any(_takes_null(one, root) for one in variants)
+    return schema.get("type") == "null" or any(_takes_null(variant, root) for variant in variants)
 
 
 def _resolved(schema: Schema, root: Schema) -> Schema:

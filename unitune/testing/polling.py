@@ -176,7 +176,7 @@ def poll_batches_without_fields(
 
 
 def _sound(status: Status) -> Status:
-    """Return a status that a ledger can hold, and whose model can be asked where there is one.
+    """Return a status that a ledger can hold, and whose model answers where there is one.
 
     Raises:
         TypeError: A part of it has not the type that it promises.

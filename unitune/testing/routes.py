@@ -5,7 +5,7 @@
         def job(self, request: VendorRequest, job_id: str) -> JsonValue:
             return existing(self.jobs, job_id, "job").as_json()
 
-A path is matched whole, by the first route that fits; a part in braces is handed over.
+A path is matched whole, by the first route that fits; a part in braces is passed on.
 """
 
 from __future__ import annotations
@@ -138,13 +138,13 @@ def chat_completion(body: Mapping[str, Any], text: str) -> JsonValue:
     """
     words = text.split()
     limit = body.get("max_tokens") or body.get("max_completion_tokens") or len(words)
-    asked = sum(len(str(message["content"]).split()) for message in body["messages"])
+    prompt_tokens = sum(len(str(message["content"]).split()) for message in body["messages"])
     choice: JsonValue = {
         "index": 0,
         "finish_reason": "length" if len(words) > limit else "stop",
         "message": {"role": "assistant", "content": " ".join(words[:limit])},
     }
-    counts = {"prompt_tokens": asked, "completion_tokens": min(len(words), limit)}
+    counts = {"prompt_tokens": prompt_tokens, "completion_tokens": min(len(words), limit)}
     return {
         "id": "chat-1",
         "object": "chat.completion",

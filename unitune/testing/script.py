@@ -2,7 +2,7 @@
 
 A fake job has no clock and no thread: each poll is a tick, and what the job looks like is computed
 from the number of ticks, or from the time when `seconds_per_step` is set. So a job goes on while no
-process lives, and two processes that look at the same tick see the same.
+process lives, and two processes that read the same tick see the same.
 """
 
 from __future__ import annotations

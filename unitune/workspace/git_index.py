@@ -52,7 +52,7 @@ def _indexes(git: Path) -> list[Path]:
         index = git / "index"
         if index.is_file():
             # What the index has removed from the other one since still counts.
-            return [index, *(one for one in git.glob("sharedindex.*") if _builds_on(index, one))]
+            return [index, *(path for path in git.glob("sharedindex.*") if _builds_on(index, path))]
     return []
 
 

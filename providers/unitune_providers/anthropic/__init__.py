@@ -1,4 +1,4 @@
-"""Claude, to be asked: a baseline or judge beside what is tuned elsewhere."""
+"""Claude as a baseline or judge beside models that are tuned elsewhere."""
 
 from unitune_providers.anthropic.backend import AnthropicBackend
 

@@ -64,16 +64,18 @@ class AnthropicBackend(HostedBackend[NoOptions]):
             docs.anthropic.com, build-with-claude/token-counting (read 2026-11-25).
 
         Raises:
-            Unsupported: The model is a tuned one, or the request cannot be asked.
+            Unsupported: The model is a tuned one, or cannot take the request.
             BackendError: Anthropic refused.
         """
         name = self._untuned(model)
         try:
-            asked = question(name, request)
+            full_body = question(name, request)
         except (KeyError, ValueError) as problem:
-            raise Unsupported(f"{name} cannot be asked this: {problem}") from problem
+            raise Unsupported(f"{name} cannot take this request: {problem}") from problem
         body = {
-            part: asked[part] for part in ("model", "messages", "system", "tools") if part in asked
+            part: full_body[part]
+            for part in ("model", "messages", "system", "tools")
+            if part in full_body
         }
         path = ("v1", "messages", "count_tokens")
         action = f"count tokens for {name}"

@@ -53,13 +53,13 @@ NOT_REACHED = {
 def submit(api: Api, model: str, requests: Mapping[str, Request]) -> str:
     """Submit requests, with one create call that is never repeated, and return the batch's id.
 
-    Whether a model takes a temperature is told by its refusal alone, which a batch would show
-    hours later and for every request: so one question of a word is asked before, as `chat` would.
+    Whether a model takes a temperature shows in its refusal alone, which a batch would show
+    hours later and for every request: so a request of one word is sent before, as `chat` would.
     It costs a few tokens, and finds out a wrong key or model too. Its failure is never of the kind
     that leaves open whether there is a batch.
 
     Raises:
-        Unsupported: A request cannot be asked, or there are too many; nothing was sent.
+        Unsupported: A model cannot take a request, or there are too many; nothing was sent.
         BackendError: Anthropic refused, or did not answer before anything was submitted.
         Unreachable: It gave no answer; there may be a batch, which `find` finds.
     """
@@ -80,8 +80,8 @@ def find(api: Api, key: str, since: float) -> list[str]:
     Of a batch that has ended the ids of its requests tell the key; of one that goes on nothing
     does. So the batches that were created since the announcement are looked at, and
 
-    - those that have ended with our ids are ours, and the others are not asked about;
-    - if there is none, every one that cannot be told is returned. A single one is most likely
+    - those that have ended with our ids are ours, and the others are not considered;
+    - if there is none, every undecided batch is returned. A single batch is most likely
       ours, and being wrong bills nothing twice: its answers then have other ids than ours. Where
       there are several, the caller must refuse and name them; once they have ended, it is certain
       which is ours, and looking again tells.
@@ -158,7 +158,7 @@ def _question(name: str, model: str, request: Request) -> dict[str, JsonValue]:
         return question(model, request)
     except (KeyError, ValueError) as problem:
         raise Unsupported(
-            f"{model} cannot be asked request {name}: {problem}. Leave that case out, or run "
+            f"{model} cannot take request {name}: {problem}. Leave that case out, or run "
             "without --batch, where it alone fails."
         ) from problem
 
@@ -207,7 +207,7 @@ def _recent(api: Api, since: float) -> Iterator[Fields]:
 
 
 def _a_request_of(api: Api, batch: Fields) -> str | None:
-    """Return the id of one request of a batch; None where that cannot be told."""
+    """Return the id of one request of a batch; None where that is unknown."""
     batch_id = batch.text("id")
     if batch.text("processing_status") != ENDED or not batch.text("results_url") or not batch_id:
         return None

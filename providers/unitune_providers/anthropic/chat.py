@@ -44,7 +44,7 @@ class ClaudeChatModel(JsonChatModel):
     def learn(self, body: dict[str, object], request: Request, refusal: Refusal) -> bool:
         """Leave the temperature out, which Claude 4.7 and later refuse.
 
-        Which models do is told by their refusal alone ("`temperature` is deprecated for this
+        Which models do shows in their refusal alone ("`temperature` is deprecated for this
         model").
         """
         if "temperature" not in body or not refuses(refusal, request, "temperature"):
@@ -82,7 +82,7 @@ def sampling(request: Request, *, warm: bool) -> dict[str, JsonValue]:
     """Return the sampling settings of a request.
 
     Args:
-        request: What is asked.
+        request: The request.
         warm: Whether the model takes a temperature.
     """
     return {"temperature": request.temperature} if warm else {}
@@ -144,7 +144,7 @@ def read_answer(answer: Fields, seconds: float | None = None) -> Reply | None:
 
     Args:
         answer: A message.
-        seconds: Wall time; None where many were asked together.
+        seconds: Wall time; None where many were sent together.
 
     Returns:
         The reply; None where it is no message.

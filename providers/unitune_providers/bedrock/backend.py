@@ -163,7 +163,7 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
             deployment = self._deployment(name)
             if deployment is None:
                 raise NotFoundError("deployment", name, ())
-            behind = arn_of(deployment, "modelArn", f"look at {name}")
+            behind = arn_of(deployment, "modelArn", f"read {name}")
         return BedrockChatModel(self._aws, model_id, f"{NAME}:{behind}")
 
     def delete_file(self, ref: str) -> None:
@@ -232,7 +232,7 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
             Unsupported: It is no training on examples.
         """
         get = self._aws.bedrock.get_model_customization_job
-        job = call_or_none(f"look at {job_id}", get, jobIdentifier=job_id)
+        job = call_or_none(f"read {job_id}", get, jobIdentifier=job_id)
         if job is None:
             raise NotFoundError("Bedrock job", job_id, ())
         kind = job.text("customizationType") or "FINE_TUNING"
@@ -257,7 +257,7 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
 
     def _job(self, job_id: str) -> Fields:
         get = self._aws.bedrock.get_model_customization_job
-        return call(f"look at {job_id}", get, jobIdentifier=job_id)
+        return call(f"read {job_id}", get, jobIdentifier=job_id)
 
     def _losses(self, job: Fields) -> str:
         folder = job.fields("outputDataConfig").text("s3Uri")
@@ -269,7 +269,7 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
 
     def _deployment(self, ref: str) -> Fields | None:
         get = self._aws.bedrock.get_custom_model_deployment
-        return call_or_none(f"look at {ref}", get, customModelDeploymentIdentifier=ref)
+        return call_or_none(f"read {ref}", get, customModelDeploymentIdentifier=ref)
 
     def _deployment_of(self, model_arn: str) -> str:
         """Return a deployment of a tuned model that is ready."""

@@ -71,7 +71,7 @@ class BedrockChatModel(ChatModel):
         try:
             converse = converse_request(self._model_id, request)
         except (KeyError, ValueError) as problem:
-            words = f"{self._model_id} cannot be asked this: {problem}"
+            words = f"{self._model_id} cannot take this request: {problem}"
             return Reply(error=words, finish_reason="error")
         started, action = time.perf_counter(), f"answer as {self._model_id}"
         try:

@@ -149,7 +149,7 @@ def call(action: str, method: Callable[..., Mapping[str, object]], **parameters:
 def call_or_none(
     action: str, method: Callable[..., Mapping[str, object]], **parameters: object
 ) -> Fields | None:
-    """As `call`; None where AWS has no such thing."""
+    """As `call`; None where AWS has no such resource."""
     try:
         return call(action, method, **parameters)
     except BackendError as error:
@@ -218,7 +218,7 @@ def aws_errors(action: str) -> Generator[None]:
     except UnituneError:
         raise
     except BotoCoreError as error:  # raised before anything is sent
-        raise UserError(f"AWS could not be asked to {action}: {error}. {SETUP}") from error
+        raise UserError(f"AWS could not be called to {action}: {error}. {SETUP}") from error
     except UNREADABLE as error:
         raise AWS.unreachable(action, error) from error
 

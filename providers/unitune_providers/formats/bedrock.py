@@ -108,24 +108,24 @@ def _text_row(example: Example) -> None:
 
 
 def _blocks(where: str, turn: Message) -> list[JsonValue]:
-    said = texts(where, turn)
+    content = texts(where, turn)
     for word in RESERVED if turn.role != "assistant" else ():
         if word in turn.text:
             raise UnrepresentableRow(
                 f"{where} has {word!r} in it, a word that Nova reserves; write it in another way"
             )
-    return [{"text": text} for text in said]
+    return [{"text": text} for text in content]
 
 
 def _content(where: str, value: JsonValue) -> JsonValue:
     """Return blocks of text as content: one text, or a list of them."""
-    said: list[str] = []
+    content: list[str] = []
     for index, block in enumerate(objects(where, value)):
         known_keys(f"{where}[{index}]", block, ("text",))
-        said.append(text_of(f"{where}[{index}].text", block.get("text")))
-    if len(said) == 1:
-        return said[0]
-    return [{"type": "text", "text": text} for text in said]
+        content.append(text_of(f"{where}[{index}].text", block.get("text")))
+    if len(content) == 1:
+        return content[0]
+    return [{"type": "text", "text": text} for text in content]
 
 
 NOVA = Format("bedrock-nova", "Nova conversations on Bedrock", encode_nova, decode_nova)

@@ -53,9 +53,9 @@ def is_pair(example: Example) -> Message:
     if example.non_preferred_output is None:
         raise UnrepresentableRow("the row has no worse answer (`non_preferred_output`)")
     if not example.prompt:
-        raise UnrepresentableRow("nothing is asked before the two answers")
-    if isinstance(found := triple(example.content), list):
-        raise _refusal(found[0])
+        raise UnrepresentableRow("there is no question before the two answers")
+    if isinstance(findings := triple(example.content), list):
+        raise _refusal(findings[0])
     return example.non_preferred_output[0]
 
 

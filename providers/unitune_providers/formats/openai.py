@@ -53,9 +53,9 @@ def encode_dpo(example: Example) -> WireRow:
     """Write a pair of answers."""
     worse = is_pair(example)
     counts_as_one(example)
-    *asked, preferred = example.messages
+    *prompt, preferred = example.messages
     return {
-        "input": {"messages": _messages(asked), **_tools(example)},
+        "input": {"messages": _messages(prompt), **_tools(example)},
         "preferred_output": [unweighted("preferred_output", preferred)],
         "non_preferred_output": [unweighted("non_preferred_output", worse)],
     }

@@ -221,14 +221,14 @@ def _messages(contents: JsonValue) -> list[JsonValue]:
 
 
 def _assistant_turn(where: str, parts: list[WireRow], names: dict[str, str]) -> JsonValue:
-    said = [part for part in parts if "functionCall" not in part]
+    text_parts = [part for part in parts if "functionCall" not in part]
     turn: dict[str, JsonValue] = {"role": "assistant"}
-    if said or not parts:
-        turn["content"] = _joined(where, said)
-    if parts[: len(said)] != said:
+    if text_parts or not parts:
+        turn["content"] = _joined(where, text_parts)
+    if parts[: len(text_parts)] != text_parts:
         raise UnrepresentableRow(f"{where} has text behind a functionCall")
     calls: list[JsonValue] = []
-    for index, part in enumerate(parts[len(said) :], start=len(said)):
+    for index, part in enumerate(parts[len(text_parts) :], start=len(text_parts)):
         place = f"{where}.parts[{index}]"
         known_keys(place, part, ("functionCall",))
         calls.append(_call(place, object_of(place, part["functionCall"]), names))
@@ -269,13 +269,13 @@ def _result(where: str, answer: WireRow) -> str:
 
 def _joined(where: str, parts: list[WireRow]) -> JsonValue:
     """Return parts of text as content: one text, or a list of them."""
-    said: list[str] = []
+    content: list[str] = []
     for index, part in enumerate(parts):
         known_keys(f"{where}.parts[{index}]", part, ("text",))
-        said.append(text_of(f"{where}.parts[{index}].text", part.get("text")))
-    if len(said) == 1:
-        return said[0]
-    return [{"type": "text", "text": text} for text in said]
+        content.append(text_of(f"{where}.parts[{index}].text", part.get("text")))
+    if len(content) == 1:
+        return content[0]
+    return [{"type": "text", "text": text} for text in content]
 
 
 _SPELLINGS: Mapping[str, str] = {

@@ -100,8 +100,8 @@ class BatchingBackend(WireBackend[Options]):
         """Return the batches that carry a key, reading the list until it is older than `since`."""
         listed = self.server().listed("batches", action="list batches")
         recent = _down_to(since - CLOCK_SECONDS, listed)
-        same = [one for one in recent if one.fields("metadata").text(METADATA_KEY) == key]
-        return [name for one in same if (name := one.text("id"))]
+        same = [batch for batch in recent if batch.fields("metadata").text(METADATA_KEY) == key]
+        return [name for batch in same if (name := batch.text("id"))]
 
     def poll_batch(self, batch_id: str) -> BatchStatus:
         """Return how a batch stands."""

@@ -148,8 +148,8 @@ class WireBackend(HostedBackend[Options]):
         """Return the jobs that carry a launch key as metadata or suffix."""
         server = self.server(self.address_near(folder))
         query = {f"metadata[{METADATA_KEY}]": launch_key} if self.filters(server) else None
-        found = [job.text("id") for job in server.jobs(query) if launch_key in launch_keys(job)]
-        return [server.mark(name) for name in found if name]
+        names = [job.text("id") for job in server.jobs(query) if launch_key in launch_keys(job)]
+        return [server.mark(name) for name in names if name]
 
     def describe_job(self, job_id: str) -> JobDescription:
         """Return what is known of a job."""
@@ -180,7 +180,7 @@ class WireBackend(HostedBackend[Options]):
         self._tell(job_id, "cancel")
 
     def chat(self, model: str | TunedModel) -> ChatModel:
-        """Return a model to ask; whether it exists shows when it is asked."""
+        """Return a model for requests; whether it exists shows at the first one."""
         from unitune.backends.kit.chat import ChatCompletions  # noqa: PLC0415 - loads aiohttp
 
         ref = model if isinstance(model, str) else model.name

@@ -147,8 +147,8 @@ def rows_of_items(
             continue
         prices.setdefault(meter, []).append(price * unit[0])
         units[meter] = unit[1]
-    for meter, found in prices.items():
-        least, most = _plain(min(found)), _plain(max(found))
+    for meter, amounts in prices.items():
+        least, most = _plain(min(amounts)), _plain(max(amounts))
         yield PriceRow(
             backend=backend,
             model=meter.model,
@@ -180,11 +180,11 @@ def _items() -> Iterator[Mapping[str, object]]:
     """Yield all meters of the products with fine-tuning, page by page."""
     address = environment_address(URL_VARIABLE) or URL
     for product in PRODUCTS:
-        asked = {
+        parameters = {
             "api-version": API_VERSION,
             "$filter": f"startswith(productName, '{product}') and priceType eq 'Consumption'",
         }
-        page = _page(get("azure", address, asked))
+        page = _page(get("azure", address, parameters))
         for _ in range(PAGES_MOST):
             yield from cast("list[Mapping[str, object]]", page.get("Items") or [])
             following = page.get("NextPageLink")

@@ -41,7 +41,7 @@ class HuggingFacePrices:
 def _row(machine: Mapping[str, object], backend: str, day: date) -> PriceRow:
     """Return the row of a machine.
 
-    Its price is told in whole micro-dollars a minute, so that an hour is right to a hundredth of a
+    Its price is given in whole micro-dollars a minute, so that an hour is right to a hundredth of a
     cent; it is rounded to the cent, as the price page has it.
     """
     micros, unit = machine.get("unitCostMicroUSD"), machine.get("unitLabel")

@@ -14,7 +14,7 @@ from unitune.backends.kit.errors import Vendor
 from unitune.backends.retry import retry_rate_limited
 from unitune.errors import BackendError
 
-PATIENCE_SECONDS = 120.0
+TIMEOUT_SECONDS = 120.0
 """How long a vendor may refuse requests for their rate; Azure does within a full reading."""
 
 
@@ -33,7 +33,7 @@ def get(vendor: str, url: str, parameters: Mapping[str, str] | None = None) -> o
     api = Api(Endpoint(Vendor(vendor, url=url), url))
     action = f"tell its prices at {url}"
     read = partial(api.content, action=action, query=parameters, largest=LARGEST_ANSWER)
-    content = retry_rate_limited(read, PATIENCE_SECONDS)
+    content = retry_rate_limited(read, TIMEOUT_SECONDS)
     try:
         return json.loads(content, parse_float=Decimal)
     except (ValueError, ArithmeticError, RecursionError) as error:

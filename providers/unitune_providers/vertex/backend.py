@@ -143,11 +143,11 @@ class VertexBackend(HostedBackend[VertexOptions]):
     def chat(self, model: str | TunedModel) -> ChatModel:
         """Return a model to ask: a published model by its name, or a tuned model's endpoint.
 
-        Untuned models are asked in ``UNITUNE_VERTEX_BASE_LOCATION`` when that is set, since some
-        are served only globally while trainings run in a region.
+        Requests to untuned models go to ``UNITUNE_VERTEX_BASE_LOCATION`` when that is set, since
+        some are served only globally while trainings run in a region.
         """
         name, base = (model, model) if isinstance(model, str) else (model.name, model.base)
-        return VertexChatModel(self._cloud, name, asked_as(self._cloud, model), base)
+        return VertexChatModel(self._cloud, name, resource_name(self._cloud, model), base)
 
     def count_tokens(self, model: str | TunedModel, request: Request) -> int:
         """Return Google's own count of a request's input; nothing is generated.
@@ -156,12 +156,12 @@ class VertexBackend(HostedBackend[VertexOptions]):
             Unsupported: It says something that Gemini has no place for.
             BackendError: Google refused.
         """
-        name = f"{asked_as(self._cloud, model)}:countTokens"
+        name = f"{resource_name(self._cloud, model)}:countTokens"
         action = f"count tokens for {model if isinstance(model, str) else model.name}"
         try:
             body = question(request)
         except UnrepresentableRow as problem:
-            raise Unsupported(f"Gemini cannot be asked this: {problem}") from problem
+            raise Unsupported(f"Gemini cannot take this request: {problem}") from problem
         api = self._cloud.api(name)
         counted = api.post(*name.split("/"), action=action, body=body, changes_nothing=True)
         if (tokens := counted.whole("totalTokens")) is None:
@@ -332,8 +332,8 @@ def create_body(launch: Launch) -> dict[str, JsonValue]:
     )
 
 
-def asked_as(cloud: Cloud, model: str | TunedModel) -> str:
-    """Return the full resource name of a model, in the location where it is asked."""
+def resource_name(cloud: Cloud, model: str | TunedModel) -> str:
+    """Return the full resource name of a model, in the location that its requests go to."""
     name = model if isinstance(model, str) else model.name
     if name.startswith("projects/"):
         location_of(name)  # the caller's token goes to its host

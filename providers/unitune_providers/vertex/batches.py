@@ -4,8 +4,8 @@ A row is a request as `chat` asks it, with a label: Vertex AI knows no id of a r
 any order, and gives each request back beside its answer. Rows go to the bucket that training files
 go to, and answers are written beside them. A job is found by its display name, which is the key.
 
-Tuned models are asked by their model resource, where an endpoint is what `chat` asks; the endpoint
-is asked which model it answers with. A batch knows no checkpoints, so an endpoint that answers with
+A batch names a tuned model by its model resource, where `chat` uses an endpoint; the endpoint says
+which model it answers with. A batch knows no checkpoints, so an endpoint that answers with
 another than the model's default is refused.
 
 Source: docs.cloud.google.com/gemini-enterprise-agent-platform, models/capabilities/batch-inference
@@ -59,7 +59,7 @@ SHOWN_CHARACTERS = 1000
 
 
 class _Target(NamedTuple):
-    """What a batch asks: the model's name for Vertex AI, its base and where it is asked."""
+    """What a batch asks: the model's name for Vertex AI, its base and its location."""
 
     model: str
     base: str
@@ -136,7 +136,7 @@ def fetch(cloud: Cloud, batch_id: str) -> dict[str, Reply]:
     """Return the answers of a job that has ended; one that was cancelled has only some.
 
     Raises:
-        BackendError: The job goes on or failed, or its rows cannot be told apart.
+        BackendError: The job goes on or failed, or its rows cannot be distinguished.
         Unreachable: Cloud Storage gave no answer, or not the whole of it.
     """
     job = _job(cloud, batch_id)
@@ -174,11 +174,11 @@ def write_rows(requests: Mapping[str, Request], base: str) -> bytes:
     """Return a file of requests, by their ids.
 
     Args:
-        requests: What is asked.
+        requests: The requests.
         base: Name of the base, which decides how little it can think.
 
     Raises:
-        Unsupported: A request cannot be asked, or there are too many.
+        Unsupported: Gemini cannot take a request, or there are too many.
     """
     content = b"".join(_row(name, request, base) for name, request in requests.items())
     if len(requests) > REQUESTS_MOST or len(content) > BYTES_MOST:
@@ -197,14 +197,14 @@ def _row(name: str, request: Request, base: str) -> bytes:
             "and - for a label."
         )
     try:
-        asked = question(request)
+        content = question(request)
     except UnrepresentableRow as problem:
         raise Unsupported(
-            f"Gemini cannot be asked request {name}: {problem} Leave that case out, or run "
+            f"Gemini cannot take request {name}: {problem} Leave that case out, or run "
             "without --batch, where it alone fails."
         ) from problem
     settings = generation(request, least_thinking(base))
-    body = {**asked, "generationConfig": settings, "labels": {LABEL: name}}
+    body = {**content, "generationConfig": settings, "labels": {LABEL: name}}
     return json.dumps({"request": body}, ensure_ascii=False).encode() + b"\n"
 
 

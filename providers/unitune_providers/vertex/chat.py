@@ -1,8 +1,8 @@
 """Gemini's wire: a question and its answer, alone or in a batch.
 
 A question is written as the training rows were, by the same pure functions (`formats.vertex`), so
-that a tuned model is asked as it was trained. Gemini thinks before it answers, and its thoughts
-count as answer tokens: both sides of a comparison are asked with the least thinking that their
+that a tuned model gets requests in the form of its training. Gemini thinks before it answers, and
+its thoughts count as answer tokens: both sides of a comparison get the least thinking that their
 base takes, as Google advises for tuned models, whose training has no thoughts.
 """
 
@@ -57,7 +57,7 @@ class VertexChatModel(JsonChatModel):
         return {**question(request), "generationConfig": settings}
 
     def learn(self, body: dict[str, object], request: Request, refusal: Refusal) -> bool:
-        """As of `JsonChatModel`: there is nothing that Gemini could be asked without."""
+        """As of `JsonChatModel`: Gemini has no setting that could be left out."""
         del body, request, refusal
         return False
 
@@ -84,7 +84,7 @@ def generation(request: Request, thinking: Thinking | None) -> dict[str, JsonVal
     """Return how a request is to be answered.
 
     Args:
-        request: What is asked.
+        request: The request.
         thinking: How much the model is to think; None leaves it to the model.
     """
     return without_none(
@@ -120,7 +120,7 @@ def read_answer(answer: Fields, seconds: float | None = None) -> Reply | None:
 
     Args:
         answer: A response.
-        seconds: Wall time; None where many were asked together.
+        seconds: Wall time; None where many were sent together.
 
     Returns:
         The reply; None where it is no response of a model.

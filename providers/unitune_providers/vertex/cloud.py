@@ -6,7 +6,7 @@ and ``STORAGE_EMULATOR_HOST`` lead to another server; one on this machine is a s
 and gets a fixed token, never real credentials.
 
 A resource's name holds its location, so a job or model of another location than the configured one
-is asked there.
+is requested there.
 """
 
 from __future__ import annotations

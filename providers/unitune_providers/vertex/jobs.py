@@ -44,7 +44,7 @@ FINER: Mapping[str, State] = {
 """What a running job is really doing, where that is not running."""
 SPECS = {"sft": "supervisedTuningSpec", "dpo": "preferenceOptimizationSpec"}
 MOST_EPOCHS = 1000
-"""Of those that are told; a response may name any number."""
+"""Of those that are read; a response may name any number."""
 
 
 def state_of(job: Fields) -> State:
@@ -89,7 +89,7 @@ def tuned_model(job: Fields) -> TunedModel | None:
 
 
 def checkpoints_of(job: Fields, base: str) -> list[Checkpoint]:
-    """Return a job's checkpoints that can be asked, oldest first.
+    """Return a job's checkpoints that take requests, oldest first.
 
     Args:
         job: As read.

@@ -97,7 +97,7 @@ BAD = [
     Bad(chat(USER, '{"role": "assistant"}'), "empty-answer", "is empty"),
     Bad(chat(USER, ANSWER)[:-1] + ', "expected": ""}', "empty-answer", "is empty"),
     Bad(chat('{"role": "user", "content": ""}', ANSWER), "empty-message", "messages[0]"),
-    Bad(chat(ANSWER), "nothing-asked", "without a question"),
+    Bad(chat(ANSWER), "missing-question", "without a question"),
     Bad('{"prompt": "a"}', "missing-answer", "no `completion`"),
     Bad('{"prompt": "a", "completion": null}', "missing-answer", "no `completion`"),
     Bad('{"prompt": 5, "completion": "b"}', "not-a-text", "'prompt' is 5"),

@@ -38,7 +38,7 @@ def rows(*questions: str, answer: str = "x") -> list[Row]:
 def found(train: list[Row], cases: list[Row]) -> tuple[SharedCase, ...]:
     search = Search(cases)
     search.look_in(train, "train")
-    return search.found()
+    return search.shared_cases()
 
 
 def kinds(train: list[Row], cases: list[Row]) -> list[tuple[int, str]]:
@@ -259,7 +259,7 @@ def test_the_search_finds_what_holding_every_row_against_every_case_finds(
     search = Search(cases)
     search.look_in(rows(*train), "train")
     assert expected == {
-        one.line: (one.kind, one.similarity, one.train_line) for one in search.found()
+        one.line: (one.kind, one.similarity, one.train_line) for one in search.shared_cases()
     }
 
 

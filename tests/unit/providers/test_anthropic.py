@@ -251,7 +251,7 @@ def test_a_model_that_is_not_there_is_an_error_in_the_reply() -> None:
 def test_a_tool_call_that_is_no_json_is_an_error_in_the_reply() -> None:
     call = {**CALL, "function": {"name": "weather", "arguments": "{"}}
     turn = Message(role="assistant", tool_calls=(call,))
-    assert "cannot be asked this" in (ask(Request(messages=(turn,))).error or "")
+    assert "cannot take this request" in (ask(Request(messages=(turn,))).error or "")
 
 
 def test_a_key_is_taken_out_of_a_gateways_words(

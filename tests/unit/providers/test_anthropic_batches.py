@@ -333,7 +333,7 @@ def test_a_model_that_is_not_there_is_told_before_anything_is_handed_in(
                     )
                 )
             },
-            "cannot be asked request k-1-7",
+            "cannot take request k-1-7",
         ),
     ],
 )

@@ -127,7 +127,7 @@ def test_a_poll_that_fails_says_so_and_the_next_goes_on(
 ) -> None:
     job_id = backend.submit(launch)
     server.inject_fault(fault, "GET", "/model-customization-jobs/")
-    with pytest.raises(BackendError, match="AWS could not look at") as caught:
+    with pytest.raises(BackendError, match="AWS could not read") as caught:
         backend.poll(job_id, "")
 
     assert kind is type(caught.value)
@@ -228,7 +228,7 @@ def test_a_tool_call_that_is_no_json_is_an_error_in_the_reply(backend: BedrockBa
     chat = backend.chat(NOVA)
     reply = reply_once(chat, Request(messages=turns))
 
-    assert "cannot be asked this" in (reply.error or "")
+    assert "cannot take this request" in (reply.error or "")
 
 
 def test_a_question_is_written_as_converse_takes_it() -> None:

@@ -147,7 +147,7 @@ def test_a_create_call_that_is_refused_for_its_rate_again_and_again_leaves_a_run
 def test_a_vendor_that_wants_a_long_pause_is_not_waited_for(
     make_job: MakeJob, vendor: Vendor
 ) -> None:
-    vendor.answers = [too_often(retry.LONGEST_WISH_SECONDS + 1)]
+    vendor.answers = [too_often(retry.MAX_RETRY_AFTER_SECONDS + 1)]
     with pytest.raises(BackendError, match="too often"):
         launch(make_job({}))
     assert [] == vendor.clock.slept

@@ -110,7 +110,7 @@ def test_an_answer_that_the_provider_failed_to_give_is_an_error_and_no_wrong_ans
 
 
 def test_a_suite_without_answers_waits_for_rows_to_train_on(tmp_path: Path) -> None:
-    with pytest.raises(ImportUnsupported, match="3 things have no counterpart") as caught:
+    with pytest.raises(ImportUnsupported, match="3 items have no counterpart") as caught:
         import_suite([ECHOED], tmp_path / "evals")
     assert 3 == len(caught.value.findings)
     assert not (tmp_path / "evals").exists()

@@ -94,7 +94,7 @@ def test_a_failure_shows_verdict_interval_lost_cases_and_report(
     assert ["case-1", "case-3", "case-5"] == [
         line.split()[-1] for line in shown.splitlines() if line.startswith("lost: case")
     ]
-    assert "  asked: Is case-1 odd?" in shown
+    assert "  question: Is case-1 odd?" in shown
     assert "  expected: yes" in shown
     assert f"report: {tmp_path / '.unitune' / 'evaluations' / 'odd' / 'report.html'}" in shown
 

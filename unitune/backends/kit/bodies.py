@@ -42,7 +42,7 @@ class Body:
     def __init__(self, encoding: str | None, most: int = LARGEST_ANSWER) -> None:
         encoding = (encoding or "").strip().lower()
         if encoding not in (*_PLAIN, *_GZIP):
-            raise BodyError(f"it is compressed as {encoding[:30]!r}, and only gzip was asked for")
+            raise BodyError(f"it is compressed as {encoding[:30]!r}, and only gzip was requested")
         self._is_compressed = encoding in _GZIP
         self._decompressor = zlib.decompressobj(_GZIP_BITS)
         self._ended = True

@@ -55,7 +55,7 @@ class JsonChatModel(RemoteChatModel[aiohttp.ClientSession]):
         self._model = model
 
     def body(self, request: Request) -> dict[str, object]:
-        """Return a request as the wire has it; a ValueError says that it cannot be asked."""
+        """Return a request as the wire has it; a ValueError says why it cannot be sent."""
         raise NotImplementedError
 
     def learn(self, body: dict[str, object], request: Request, refusal: Refusal) -> bool:
@@ -94,7 +94,7 @@ class JsonChatModel(RemoteChatModel[aiohttp.ClientSession]):
         except UnituneError:
             raise
         except (KeyError, ValueError) as error:
-            words = f"{self._model} cannot be asked this: {error}"
+            words = f"{self._model} cannot take this request: {error}"
             return Reply(error=words, finish_reason="error")
 
     def new_client(self) -> aiohttp.ClientSession:

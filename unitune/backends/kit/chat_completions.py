@@ -59,7 +59,7 @@ class Refusal:
 
     Args:
         status: HTTP status.
-        words: What the vendor said.
+        words: The vendor's message.
         param: The parameter that it named in a field of its own.
     """
 
@@ -68,11 +68,11 @@ class Refusal:
     param: str | None = None
 
     @classmethod
-    def read(cls, status: int, told: object) -> Refusal:
+    def read(cls, status: int, body: object) -> Refusal:
         """Return a refusal from the body of an answer, in whatever form it says why."""
-        whole = Fields(told)
+        whole = Fields(body)
         inner = whole.fields("error") if whole.fields("error").all else whole
-        words = inner.text("message") or str(whole.all or told or "")
+        words = inner.text("message") or str(whole.all or body or "")
         return cls(status, words, inner.text("param"))
 
     def names(self, parameter: str) -> bool:
@@ -92,8 +92,8 @@ def refuses(refusal: Refusal, request: Request, parameter: str) -> bool:
     """Whether a model refused a request for one of its sampling parameters alone.
 
     Args:
-        refusal: What it said.
-        request: What was asked.
+        refusal: The response.
+        request: The request.
         parameter: In question; it was sent.
 
     Raises:
@@ -105,14 +105,14 @@ def refuses(refusal: Refusal, request: Request, parameter: str) -> bool:
         raise JobError(
             f"evaluate.{parameter} is {getattr(request, parameter):g}, and a model takes none: "
             f"{refusal.words.rstrip('. ')}. Leave evaluate.{parameter} out, so that such a model "
-            "is asked without and the report says so, or leave the contender out."
+            "gets requests without it and the report says so, or leave the contender out."
         )
     return True
 
 
 @dataclass(slots=True)
 class Dialect:
-    """What one model takes, as far as it has said; shared by all requests to it.
+    """What one model takes, as far as its responses show; shared by all requests to it.
 
     Args:
         limit: The name under which it takes the longest answer.
@@ -132,7 +132,7 @@ class Dialect:
 
         Args:
             model: Its name on the server.
-            request: What is asked.
+            request: The request.
         """
         sampling = {"temperature": request.temperature, "seed": request.seed}
         return {
@@ -151,7 +151,7 @@ class Dialect:
     def read(
         self,
         body: dict[str, object],
-        told: object,
+        content: object,
         seconds: float | None = None,
         retry_after_seconds: float | None = None,
     ) -> Reply:
@@ -159,14 +159,14 @@ class Dialect:
 
         Args:
             body: As it was sent.
-            told: The body of the answer.
-            seconds: Wall time; None where many were asked together.
+            content: The body of the answer.
+            seconds: Wall time; None where many were sent together.
             retry_after_seconds: What the vendor asks to wait before the next request.
         """
         self.proven = True
         missing = tuple(name for name in SAMPLING if name in self.left_out and name not in body)
         limit = cast("int", body["max_tokens" if "max_tokens" in body else "max_completion_tokens"])
-        reply = read_reply(told, seconds, retry_after_seconds)
+        reply = read_reply(content, seconds, retry_after_seconds)
         return replace(reply, max_tokens=limit, left_out=missing)
 
     def learn(self, body: dict[str, object], request: Request, refusal: Refusal) -> bool:
@@ -174,7 +174,7 @@ class Dialect:
 
         Args:
             body: As it was sent; changed in place.
-            request: What was asked.
+            request: The request.
             refusal: What came of it.
 
         Returns:
@@ -217,16 +217,16 @@ class Dialect:
 
 
 def read_reply(
-    told: object, seconds: float | None, retry_after_seconds: float | None = None
+    content: object, seconds: float | None, retry_after_seconds: float | None = None
 ) -> Reply:
     """Return an answer in our words, as much of it as is there.
 
     Args:
-        told: The body of the answer.
-        seconds: Wall time; None where many were asked together.
+        content: The body of the answer.
+        seconds: Wall time; None where many were sent together.
         retry_after_seconds: What the vendor asks to wait before the next request.
     """
-    answer = Fields(told)
+    answer = Fields(content)
     choice = next(iter(answer.items("choices")), None)
     if choice is None or not isinstance(choice.all.get("message"), dict):
         what = "no choices" if choice is None else "no message"

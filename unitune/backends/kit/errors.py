@@ -44,7 +44,7 @@ class Vendor:
     Args:
         name: Of the vendor, or the address of a server.
         key_variable: Environment variable with the key; None: there is none.
-        url: Where it is, said when no answer comes.
+        url: Its address, shown when no answer comes.
         advice: What to do next by status, over `ADVICE`.
         secrets: Beside the environment's own, what no message may repeat.
     """

@@ -130,7 +130,7 @@ class HostedBackend(Generic[Options]):
         raise self.tunes_nothing()
 
     def chat(self, model: str | TunedModel) -> ChatModel:
-        """Return a model to ask; whether it exists shows when it is asked.
+        """Return a model for requests; whether it exists shows at the first one.
 
         Raises:
             UserError: There is no key.

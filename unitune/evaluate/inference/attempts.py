@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
-from unitune.backends.rate_limits import LONGEST_WISH_SECONDS
+from unitune.backends.rate_limits import MAX_RETRY_AFTER_SECONDS
 from unitune.backends.retry import reply_delay, retry_reply
 from unitune.errors import BackendError, UnituneError
 from unitune.evaluate.inference.budget import BudgetGuard, without_impossible_counts
@@ -23,7 +23,7 @@ from unitune.security.json_fields import whole_text
 SHOWN = 1000
 """Characters of an unforeseen error."""
 OVERLOADED = (429, 503, 529)
-"""Asked too often, or too busy: 529 is Anthropic's own."""
+"""Too many requests, or too busy: 529 is Anthropic's own."""
 
 
 class Outcome(NamedTuple):
@@ -79,7 +79,7 @@ async def _attempt(
         reply = Reply(finish_reason="error", error=words[:SHOWN])
     reply = without_impossible_counts(request, reply)
     uncounted = None if guard is None else guard.settle(request, reply)
-    pause = min(reply_delay(reply), LONGEST_WISH_SECONDS)
+    pause = min(reply_delay(reply), MAX_RETRY_AFTER_SECONDS)
     if reply.status in OVERLOADED:
         limiter.refused(sent, pause)
     elif reply.error is None:

@@ -136,7 +136,7 @@ def run_batches(
 class BatchRunner:
     """Submits and collects one backend's batches.
 
-    `short` counts, by batch, the looks at fewer answers than are done, `done` the answers;
+    `short` counts, by batch, the polls with fewer answers than are done, `done` the answers;
     `progress` has, by contender, what the user was shown last.
     """
 
@@ -305,7 +305,7 @@ class BatchRunner:
                 raise
 
     def _explained(self, batch: Batch, error: BackendError) -> BackendError:
-        """Return an error with what to do about it, where the batch is said not to be there."""
+        """Return an error with what to do about it, where the batch does not exist."""
         if error.status != NOT_FOUND:
             return error
         return BackendError(

@@ -96,9 +96,11 @@ class EmbeddingsClient:
                     )
                 for at in range(0, len(missing), BATCH):
                     batch = missing[at : at + BATCH]
-                    found = dict(zip(batch, retry_read(partial(self._request, batch)), strict=True))
-                    self._known.update(found)
-                    file.put({self._key(t): v.astype("<f4").tobytes() for t, v in found.items()})
+                    vectors = dict(
+                        zip(batch, retry_read(partial(self._request, batch)), strict=True)
+                    )
+                    self._known.update(vectors)
+                    file.put({self._key(t): v.astype("<f4").tobytes() for t, v in vectors.items()})
                     file.commit()
         return self._of_one_length([self._known[text] for text in texts])
 

@@ -153,7 +153,7 @@ class ReplayedModel(ChatModel):
         raise NotImplementedError(request)
 
 
-async def collect_answers(  # noqa: PLR0913 - each is a thing of its own
+async def collect_answers(  # noqa: PLR0913 - each is independent
     model: ChatModel,
     questions: Sequence[Question],
     journal: Journal,

@@ -142,7 +142,7 @@ def _points(events: Iterable[Event], kind: str, name: str) -> dict[int, float]:
 def check_prompts(job: Job, trained: Iterable[Dataset], cases: Iterable[Example]) -> None:
     """Refuse cases whose system prompt the tuned model has never seen in training.
 
-    Its own prompt is the one that it was trained with; another would judge another thing. Where
+    Its own prompt is the one that it was trained with; another would judge another setup. Where
     nearly every row has a system prompt of its own, none of them is the model's, and any will do.
 
     Raises:
