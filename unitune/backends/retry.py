@@ -20,6 +20,7 @@ from tenacity import (
     stop_before_delay,
     wait_exponential,
 )
+from tenacity.stop import stop_base
 
 from unitune.backends.rate_limits import MAX_RETRY_AFTER_SECONDS, believable
 from unitune.errors import BackendError
@@ -76,13 +77,7 @@ def retry_rate_limited(call: Callable[[], Result], seconds: float) -> Result:
     Raises:
         UnituneError: Any other error at once; the rate limit when the time is over.
     """
-    return Retrying(
-        retry=retry_if_exception(_is_rate_limited),
-        wait=_delay,
-        stop=stop_before_delay(seconds),
-        sleep=_sleep,
-        reraise=True,
-    )(call)
+    return _repeat(call, _is_rate_limited, stop_before_delay(seconds))
 
 
 async def retry_reply(attempt: Callable[[], Awaitable[Reply]]) -> Reply:
@@ -118,18 +113,18 @@ def retry_read(call: Callable[[], Result]) -> Result:
     Raises:
         UnituneError: Any other error at once; the last one after `READ_ATTEMPTS`.
     """
-    return Retrying(
-        retry=retry_if_exception(_is_transient),
-        wait=_delay,
-        stop=stop_after_attempt(READ_ATTEMPTS),
-        sleep=_sleep,
-        reraise=True,
-    )(call)
+    return _repeat(call, _is_transient, stop_after_attempt(READ_ATTEMPTS))
+
+
+def _repeat(
+    call: Callable[[], Result], is_worth_it: Callable[[BaseException], bool], stop: stop_base
+) -> Result:
+    retry = retry_if_exception(lambda error: is_worth_it(error) and not is_delay_too_long(error))
+    return Retrying(retry=retry, wait=_delay, stop=stop, sleep=_sleep, reraise=True)(call)
 
 
 def _is_transient(error: BaseException) -> bool:
-    transient = isinstance(error, BackendError) and error.is_retryable
-    return transient and not is_delay_too_long(error)
+    return isinstance(error, BackendError) and error.is_retryable
 
 
 def _delay(state: RetryCallState) -> float:
@@ -143,8 +138,7 @@ def _sleep(seconds: float) -> None:
 
 
 def _is_rate_limited(error: BaseException) -> bool:
-    rate_limited = isinstance(error, BackendError) and error.is_rate_limited
-    return rate_limited and not is_delay_too_long(error)
+    return isinstance(error, BackendError) and error.is_rate_limited
 
 
 def _retry_after(error: BaseException | None) -> float | None:
