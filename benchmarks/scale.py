@@ -64,7 +64,7 @@ def rows(name):
 train, cases = (list(rows(name)) for name in sys.argv[1:])
 begin = time.process_time()
 search = Search(cases)
-search.look_in(train, "train")
+search.compare_rows(train, "train")
 print(len(search.shared_cases()), time.process_time() - begin)
 """
 FIRST_RUN = """

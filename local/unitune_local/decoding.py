@@ -67,7 +67,7 @@ class PrefixCachedRows:
 
     def add(self, tokens: Tensor) -> Tensor:
         """Add one token to every row and return the logits after them (B, V)."""
-        self._real = _one_more(self._real)
+        self._real = _with_new_token(self._real)
         return self._feed(self.cache, tokens[:, None], self._real)
 
     def keep(self, rows: Tensor) -> None:
@@ -126,7 +126,7 @@ class CachedRows:
 
     def add(self, tokens: Tensor) -> Tensor:
         """Add one token to every row and return the logits after them (B, V)."""
-        self._real = _one_more(self._real)
+        self._real = _with_new_token(self._real)
         return self._forward(tokens[:, None])
 
     def keep(self, rows: Tensor) -> None:
@@ -176,7 +176,7 @@ def _of_similar_length(prompts: Sequence[Sequence[int]]) -> Iterator[Sequence[Se
     yield prompts[start:]
 
 
-def _one_more(real: Tensor) -> Tensor:
+def _with_new_token(real: Tensor) -> Tensor:
     """Return which tokens are real (B, N) after one more that is (B, N + 1)."""
     return functional.pad(real, (0, 1), value=True)
 

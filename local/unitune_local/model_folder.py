@@ -3,7 +3,7 @@
 The fingerprint covers what determines the answers: weights, configuration, tokenizer and chat
 template. Hashing gigabytes takes seconds, so it is kept in the cache and used again as long as
 every file is the same one and the system has noted no change of it. That is not its time of
-modification, which anybody can set, but the time that goes with each change and that nobody can.
+modification, which any user can set, but the time of the inode's last change, which none can.
 """
 
 from __future__ import annotations

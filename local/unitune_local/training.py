@@ -142,7 +142,7 @@ def _fix_arithmetic(threads: int, seed: int) -> None:
     """Make sums come out the same every time."""
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
-    # Filling fresh memory would only matter for code that reads what nobody wrote.
+    # Filling fresh memory would only matter for code that reads uninitialised memory.
     cast("Any", torch).utils.deterministic.fill_uninitialized_memory = False
     cast("Any", torch).manual_seed(seed)
 

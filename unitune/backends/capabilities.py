@@ -64,7 +64,7 @@ class DescribesJobs(Protocol):
 
 
 class Forecast(BaseModel):
-    """What a training on one's own machine would take."""
+    """What a training on this machine would take."""
 
     model_config = ConfigDict(frozen=True)
     findings: tuple[Finding, ...] = ()

@@ -24,7 +24,7 @@ from unitune.job.job import Job
 from unitune.models import Reply, Request
 
 LEAST_TOKENS = 64
-"""Beside the longest expected answer, on one's own machine, where each token takes time."""
+"""Beside the longest expected answer, on this machine, where each token takes time."""
 SERVED_TOKENS = 1024
 """Likewise on a server: an explanation of some 700 words."""
 THINKING_TOKENS = 25_000

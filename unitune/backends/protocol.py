@@ -21,7 +21,7 @@ from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
 
 INTERRUPTED = "interrupted"
-"""How the raw word begins of a job that stands still although nobody paused it."""
+"""How the raw word begins of a job that stands still although no user paused it."""
 
 
 class State(StrEnum):
@@ -174,9 +174,9 @@ class Backend(Protocol):
         """Start the training and return the backend's id for it. Never retried blindly.
 
         It must be over, with an answer or without one, in less than `CREATE_SECONDS` of
-        `unitune.run.creating` (two minutes), connecting and sending included: so long nobody else
-        acts for the run, even where its ledger is away. With `Guarantee.FINDABLE` or `SUFFIX_ONLY`
-        a call that takes longer may make a second job.
+        `unitune.run.creating` (two minutes), connecting and sending included: so long no other
+        process acts for the run, even where its ledger is away. With `Guarantee.FINDABLE` or
+        `SUFFIX_ONLY` a call that takes longer may make a second job.
         """
         ...
 

@@ -119,7 +119,7 @@ def plan(
     if show_tokens:
         print_tokens(resolved, rows)
         return
-    planned = _plan_one(resolved, count_with_vendor=count_with_vendor)
+    planned = _plan_single(resolved, count_with_vendor=count_with_vendor)
     if output is not None and not planned.errors:
         _save(planned, output, file)  # before anything is printed: no one may be reading
     if markdown:
@@ -159,7 +159,7 @@ def _plan_several(job: Job, names: list[str], *, json: bool) -> None:
     print_json(planned) if json else print_plans(planned)
 
 
-def _plan_one(resolved: ResolvedJob, *, count_with_vendor: bool) -> Plan:
+def _plan_single(resolved: ResolvedJob, *, count_with_vendor: bool) -> Plan:
     """Return a plan, with what a comparison of the job would refuse."""
     from unitune.evaluate.readiness import readiness_findings
     from unitune.planning.plan import plan

@@ -194,7 +194,7 @@ def _source(view: PriceView) -> tuple[str, date, str]:
     return view.price.source, view.price.as_of, view.price.origin
 
 
-def print_one(prices: BackendPrices, day: date) -> None:
+def print_backend(prices: BackendPrices, day: date) -> None:
     """Print all prices of a backend, each with a number that leads to its source below."""
     summary = registry.offer(prices.backend).summary
     console().print(Text.assemble((prices.backend, "bold"), f": {summary}"))

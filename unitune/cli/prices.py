@@ -52,14 +52,14 @@ def show(backend: Whose = None, *, json: Json = False) -> None:
     $ unitune prices openai[/dim]
     """
     from unitune.backends import registry
-    from unitune.cli.price_view import price_list, print_all, print_one
+    from unitune.cli.price_view import price_list, print_all, print_backend
 
     names = [name for name in registry.offer_names() if name != "fake"]
     listed = price_list([backend] if backend else names, Path())
     if json:
         print_json(listed)
     elif backend:
-        print_one(listed.backends[0], listed.day)
+        print_backend(listed.backends[0], listed.day)
     else:
         print_all(listed)
 

@@ -38,7 +38,7 @@ READ_BY_SOME = "parallel_tool_calls"
 ABOUT_CASES = ("leak", "repeated-id")
 """Codes of errors about test cases whose rows can be read all the same."""
 MOST_OWN_KEYS = 20
-"""So many keys of one's own are named."""
+"""So many custom keys are named."""
 _AFTER_A_LEAK = {
     "refuse": "Take the row out of one of the files, or let `evaluate.leaks: drop` leave such "
     "cases out, or `allow` keep them.",
@@ -229,10 +229,10 @@ def read_job(job: Job) -> JobRows:
     for row in train.rows_of(job) if train else ():
         own_keys.update((row.example.model_extra or {}).keys())
         for search in searches:
-            search.look_at(row, train.name if train else "")
+            search.compare_row(row, train.name if train else "")
         spool.add(row)
     for search in searches[1:]:
-        search.look_in(rows[0], held[0].name)
+        search.compare_rows(rows[0], held[0].name)
     shared = [search.shared_cases() for search in searches]
     files = [*([train] if train else []), *held]
     across = [*_cut_findings(job, train), *_own_keys(job, train, own_keys)] if train else []
@@ -293,7 +293,7 @@ def _cut_findings(job: Job, train: _File) -> Iterator[Finding]:
 
 
 def _own_keys(job: Job, train: _File, counts: Counter[str]) -> Iterator[Finding]:
-    """Report which keys of one's own no training reads; graders read them all."""
+    """Report which custom keys no training reads; graders read them all."""
     del counts[READ_BY_SOME]
     if job.method == "rft" or not counts:
         return

@@ -96,7 +96,7 @@ class Example(BaseModel):
     @model_validator(mode="after")
     def _system_is_a_message(self) -> Self:
         if "system" in (self.model_extra or {}):
-            raise ValueError("'system' is no key of one's own: it is the first of messages")
+            raise ValueError("'system' is no custom key: it is the first of messages")
         return self
 
     @model_validator(mode="after")
@@ -106,7 +106,7 @@ class Example(BaseModel):
         if self.messages[-1].role != "assistant":
             raise ValueError("the last of messages is the preferred output, from the assistant")
         if taken := [key for key in TRIPLE if key in (self.model_extra or {})]:
-            raise ValueError(f"{taken[0]!r} cannot be a key of one's own in a preference row")
+            raise ValueError(f"{taken[0]!r} cannot be a custom key in a preference row")
         return self
 
     @property

@@ -1,7 +1,7 @@
 """Keys beside the conversation to which other tools give a meaning.
 
-A row may hold keys of one's own. Some names are not one's own: another tool trains by them, so that
-leaving them aside would teach something else than the row says. A text under `system` becomes the
+A row may hold custom keys. Some names are reserved: another tool trains by them, so that leaving
+them aside would teach something else than the row says. A text under `system` becomes the
 first message, as Anthropic means it; any other such key is refused, with what to do. A key without
 a value (null, "", []) says nothing, as in files that name every column in every row; nor does a
 flag or a number, but for ratings.

@@ -168,19 +168,19 @@ class Search:
         for at, row in enumerate(cases):
             self._exact[question(row.example)].append(at)
         self._templates = _templates(self._exact)
-        asking: defaultdict[Words, list[int]] = defaultdict(list)
+        by_words: defaultdict[Words, list[int]] = defaultdict(list)
         for turns, places in self._exact.items():
-            asking[self._own_words(turns)] += places
+            by_words[self._own_words(turns)] += places
         self._questions: list[_Question] = []
         self._by_run: defaultdict[Run, list[int]] = defaultdict(list)
-        for at, (words, places) in enumerate(asking.items()):
+        for at, (words, places) in enumerate(by_words.items()):
             runs = set(_runs(words, RUN_WORDS))
             self._questions.append(_Question(words, len(runs), places))
             for run in runs:
                 self._by_run[run].append(at)
         self._near = NearIndex([_text(entry.words) for entry in self._questions])
 
-    def look_in(self, rows: Iterable[Row], file: str) -> None:
+    def compare_rows(self, rows: Iterable[Row], file: str) -> None:
         """Compare rows with the cases.
 
         Args:
@@ -188,9 +188,9 @@ class Search:
             file: Where they come from, for `SharedCase`.
         """
         for row in rows:
-            self.look_at(row, file)
+            self.compare_row(row, file)
 
-    def look_at(self, row: Row, file: str) -> None:
+    def compare_row(self, row: Row, file: str) -> None:
         """Compare one row with the cases, together with others or when `shared_cases` is called."""
         turns = question(row.example)
         self._waiting.append(_Waiting(row, file, turns))
@@ -320,7 +320,7 @@ def leaks(seen: Iterable[Dataset], test: Dataset) -> tuple[SharedCase, ...]:
         return ()
     search = Search(test.rows)
     for rows in some:
-        search.look_in(rows.rows, rows.name)
+        search.compare_rows(rows.rows, rows.name)
     return search.shared_cases()
 
 

@@ -14,8 +14,8 @@ lo and hi are the ends of the interval of candidate minus the best baseline, m t
 absolute, those of the candidate's own score. Too many errors leave all that follows unjudged, too
 few cases all but required ones. Whatever has no value (None, NaN) is never a pass.
 
-A case that ended in an error is nobody's gain, nor is one whose answer was cut off at `max_tokens`,
-unless the scorer that decides finds it wrong whatever would have followed
+A case that ended in an error favours no side, nor does a case whose answer was cut off at
+`max_tokens`, unless the scorer that decides finds it wrong whatever would have followed
 (`unitune.evaluate.readings`). Of the modes and `constraints` therefore:
 
     errors, read as right and as wrong, do not give the same result                     4
@@ -252,7 +252,7 @@ def undecided(errors: int, cut: Iterable[Cut]) -> Ruling:
         cases = "1 case" if errors == 1 else f"{errors:,} cases"
         return Ruling(
             4,
-            f"The result hangs on {cases} in error, and an error is nobody's gain. "
+            f"The result hangs on {cases} in error, and an error favours no side. "
             "Run compare again: it requests only those.",
         )
     sides = " ".join(str(side) for side in cut if side.cases)

@@ -1,4 +1,4 @@
-"""Cases by what their rows say about them: clusters that belong together, slices to look at.
+"""Cases by what their rows say about them: clusters that belong together, slices to report.
 
 Both are extra keys in the rows of ``data.test``, named by `evaluate.clusters` and
 `evaluate.slices`. Cases that ask the same belong together whatever the keys say: a model that is

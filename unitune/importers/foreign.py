@@ -1,4 +1,4 @@
-"""Reading what another tool has written: texts and JSON from files that nobody vouches for.
+"""Reading what another tool has written: texts and JSON from untrusted files.
 
 What comes out is plain JSON of a bounded depth with whole characters, so that importers need not
 expect anything else; what cannot be read is a `DataError` that names the place and what is allowed.

@@ -35,7 +35,7 @@ ANSWERS = "old-answers.jsonl"
 OLD_MODEL = "old-model"
 """Name of the contender that the old tuned model is."""
 IN_FLIGHT = 8
-"""Requests at once; few, since nobody waits for a vendor that is being left."""
+"""Requests at once; few, since no run waits for a vendor that is being left."""
 
 
 @dataclass(frozen=True, slots=True)

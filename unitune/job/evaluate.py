@@ -27,7 +27,7 @@ class Constraint(Spec):
     """The highest that passes."""
 
     @model_validator(mode="after")
-    def _one_line(self) -> Self:
+    def _check_bounds(self) -> Self:
         if (self.at_least is None) == (self.at_most is None):
             raise ValueError("give either at_least or at_most")
         return self
@@ -101,10 +101,10 @@ class Evaluate(Spec):
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Differences smaller than this do not matter to the team."""
     clusters: str | None = None
-    """A key of one's own in the test rows: cases with equal values belong together, such as those
+    """A custom key in the test rows: cases with equal values belong together, such as those
     of one customer or one document."""
     slices: tuple[str, ...] = ()
-    """Keys of one's own in the test rows: each of their values is looked at on its own, too."""
+    """Custom keys in the test rows: each of their values is looked at on its own, too."""
     leaks: Literal["refuse", "drop", "allow"] = "refuse"
     """What to do with test cases that stand in train: equal, near duplicates, or half quoted."""
     max_tokens: Annotated[int, Field(ge=1)] | Auto = "auto"

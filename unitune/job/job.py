@@ -76,7 +76,7 @@ class Job(Spec):
     usage: Usage = Usage()
     """How the model will be used, for `unitune cost`."""
     prices: tuple[PriceEntry, ...] = ()
-    """Prices of one's own, which win over all that are known: ``{backend: azure, training: 21.00}``
+    """Custom prices, which win over all that are known: ``{backend: azure, training: 21.00}``
     or ``{backend: local, machine: 0.85}`` an hour; as in ``prices.yaml``."""
     options: dict[str, dict[str, JsonValue]] = {}  # noqa: RUF012 - pydantic copies it
     """What one backend alone understands, by backend."""

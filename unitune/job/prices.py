@@ -43,7 +43,7 @@ Kind = Literal[
     "storage",
     "machine",
 ]
-"""What is paid for. machine: an hour of hardware, rented or one's own."""
+"""What is paid for. machine: an hour of hardware, rented or owned."""
 Unit = Literal["million-tokens", "hour", "gpu-hour", "month", "gb-month"]
 SourceKind = Literal["first-party-page", "first-party-api", "sdk", "third-party", "own"]
 """own: what the user says himself, such as a contract's price."""

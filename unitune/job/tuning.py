@@ -49,7 +49,7 @@ class Data(Spec):
     """For tables: how messages are made from the columns; instead of `columns`."""
 
     @model_validator(mode="after")
-    def _one_mapping(self) -> Self:
+    def _refuse_both_mappings(self) -> Self:
         if self.columns and self.template:
             raise ValueError("give either columns or template, not both")
         return self

@@ -50,7 +50,7 @@ class Plan(BaseModel):
     listed: bool
     """Whether the offer names the model, or takes all of the hub's by their names there."""
     charge: Literal["none", "estimated", "unknown"]
-    """"none" on one's own machine; "unknown" where no price is known."""
+    """"none" on this machine; "unknown" where no price is known."""
     train_rows: int = 0
     validation_rows: int = 0
     test_rows: int | None = None

@@ -27,7 +27,7 @@ SEARCHED = "submit.searched"
 
 def searched_after_launch(ledger: Ledger, record: RunRecord) -> RunRecord:
     """Look for a second job of a run whose own one has just become known."""
-    if _makes_one_job(record):
+    if _creates_single_job(record):
         return record
     try:
         events = list(_warnings(ledger, record))
@@ -44,7 +44,7 @@ def events_of_poll(ledger: Ledger, record: RunRecord, *, ended: bool) -> Iterato
         record: With its own job.
         ended: Whether that has ended: then it is time, for the last time.
     """
-    if _makes_one_job(record) or not (ended or _settle_time_is_over(ledger, record)):
+    if _creates_single_job(record) or not (ended or _settle_time_is_over(ledger, record)):
         return
     try:
         yield from _warnings(ledger, record)
@@ -91,7 +91,7 @@ def jobs_with_key(ledger: Ledger, record: RunRecord) -> list[str]:
     return retry_rate_limited(lambda: backend.find(record.launch_key, folder), FIND_SECONDS)
 
 
-def _makes_one_job(record: RunRecord) -> bool:
+def _creates_single_job(record: RunRecord) -> bool:
     """Return whether the backend makes one job of several create calls with one key."""
     return registry.backend(record.backend).guarantee in SAFE_TO_REPEAT
 

@@ -25,11 +25,11 @@ class NgramScore(Scorer):
 
     kind = Kind.CORPUS
     packages = ("sacrebleu",)
-    _of_all: Any = PrivateAttr(None)
-    _of_one: Any = PrivateAttr(None)
+    _corpus_scorer: Any = PrivateAttr(None)
+    _sentence_scorer: Any = PrivateAttr(None)
 
     def judge(self, attempt: Attempt) -> float:
-        score = self._of_one.sentence_score(attempt.text, [attempt.expected]).score
+        score = self._sentence_scorer.sentence_score(attempt.text, [attempt.expected]).score
         return min(1.0, score / 100)
 
     def refusal(self, case: Case) -> str | None:
@@ -43,7 +43,7 @@ class NgramScore(Scorer):
         answers = [attempt.text for attempt in attempts]
         expected = [attempt.expected for attempt in attempts]
         # sacrebleu's own significance tests take its counts, one row a case, likewise.
-        counts = self._of_all._extract_corpus_statistics(answers, [expected])  # noqa: SLF001
+        counts = self._corpus_scorer._extract_corpus_statistics(answers, [expected])  # noqa: SLF001
         return Sums(np.array(counts, dtype=np.float64), self._formula())
 
     def _formula(self) -> Formula:
@@ -74,7 +74,7 @@ class Bleu(NgramScore):
         from sacrebleu.metrics.bleu import BLEU  # noqa: PLC0415 - an extra
 
         # `force` keeps sacrebleu from warning of texts that look tokenized already.
-        self._of_all, self._of_one = (
+        self._corpus_scorer, self._sentence_scorer = (
             BLEU(
                 tokenize=self.tokenize,
                 lowercase=self.ignore_case,
@@ -108,7 +108,7 @@ class Chrf(NgramScore):
     def prepare(self, setting: Setting) -> None:
         from sacrebleu.metrics.chrf import CHRF  # noqa: PLC0415 - an extra
 
-        self._of_all = self._of_one = CHRF(word_order=self.word_order)
+        self._corpus_scorer = self._sentence_scorer = CHRF(word_order=self.word_order)
 
     def _formula(self) -> Formula:
         from unitune.scorers.formulas import chrf_of  # noqa: PLC0415 - numpy

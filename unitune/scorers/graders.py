@@ -247,7 +247,7 @@ class Multi(Spec):
     """Formula over the graders' names: + - * / ^, min, max, abs, floor, ceil, exp, sqrt, log."""
 
     @model_validator(mode="after")
-    def _formula_is_one(self) -> Self:
+    def _check_formula(self) -> Self:
         compile_formula(self.calculate_output, self.graders)
         return self
 

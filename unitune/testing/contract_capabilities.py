@@ -120,7 +120,7 @@ class CapabilityContract(ContractBase):
             batches.fetch_batch("no-such-batch")
 
     @pytest.mark.parametrize("request_", [SHORT, LONG], ids=["short", "long"])
-    def test_count_is_what_an_answer_says_it_was_asked(
+    def test_count_is_the_usage_of_an_answer(
         self, counting: CountsTokens, request_: Request
     ) -> None:
         """The count is of what is billed as input, so an answer's usage has the same."""
@@ -179,7 +179,7 @@ class CapabilityContract(ContractBase):
         assert deploys.deployment_status(ref, training.model).state == "gone"
         deploys.undeploy(ref)
 
-    def test_deployment_told_its_own_answer_says_the_same(
+    def test_deployment_polled_with_its_own_status_is_the_same(
         self, deploys: Deploys, training: Training
     ) -> None:
         """A later poll gets the model that an earlier poll gave; it must not change."""

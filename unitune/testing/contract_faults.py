@@ -115,7 +115,7 @@ class FaultContract(ContractBase):
         vendor.server.inject_fault(Fault.TWICE, "POST", vendor.setup.create)
         run = launch(self.launchable(tmp_path))
         surplus = reported_duplicates(run, vendor)
-        assert len(surplus) == (0 if makes_one_job(run) else 1)
+        assert len(surplus) == (0 if creates_single_job(run) else 1)
         for job_id in surplus:
             run.cancel_duplicate(job_id)
             state = registry.backend(run.backend_name).poll(job_id, "").state
@@ -129,7 +129,7 @@ class FaultContract(ContractBase):
     def test_create_call_that_arrives_after_the_settle_time_is_reported_by_the_end(
         self, vendor: ServedVendor, tmp_path: Path
     ) -> None:
-        """A job that appears once nobody looks for it any more is found when the run ends."""
+        """A job that appears once no process looks for it any more is found when the run ends."""
         vendor.server.late_seconds = SETTLE_SECONDS + 1
         vendor.server.inject_fault(Fault.LATE, "POST", vendor.setup.create)
         run = launch_and_resume(self.launchable(tmp_path))
@@ -137,7 +137,7 @@ class FaultContract(ContractBase):
         time.sleep(1.5)
         assert run.refresh().wait(0.01).state is State.SUCCEEDED
         surplus = reported_duplicates(run, vendor)
-        assert len(surplus) == (0 if makes_one_job(run) or is_suffix_only(run) else 1)
+        assert len(surplus) == (0 if creates_single_job(run) or is_suffix_only(run) else 1)
         assert at_once == (0 if is_suffix_only(run) else 1)
 
     @pytest.mark.parametrize("fault", sorted(OF_VENDORS - {Fault.EXPIRED_KEY}))
@@ -274,6 +274,6 @@ def is_suffix_only(run: Run) -> bool:
     return registry.backend(run.backend_name).guarantee is Guarantee.SUFFIX_ONLY
 
 
-def makes_one_job(run: Run) -> bool:
+def creates_single_job(run: Run) -> bool:
     """Whether two create calls with one key make one job."""
     return registry.backend(run.backend_name).guarantee in SAFE_TO_REPEAT

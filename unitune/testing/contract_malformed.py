@@ -2,7 +2,7 @@
 
 Proxies answer with pages, gateways with other vendors' shapes, and bodies are cut. Whatever comes
 back, an answer to a question is a row with a text or an error, and any other verb gives what it can
-read or an error of ours. Skipped where the test hands over no server that plays the vendor.
+read or an error of ours. Skipped where the test provides no server that plays the vendor.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ ODD: Mapping[str, Change] = {
 
 
 class MalformedReplyContract(ContractBase):
-    """For every backend that answers; a subclass names it and hands over its vendor."""
+    """For every backend that answers; a subclass names it and provides its vendor."""
 
     def test_whatever_answers_a_question_it_is_a_row(
         self, backend: Backend, server: Server, monkeypatch: pytest.MonkeyPatch

@@ -1,4 +1,4 @@
-"""A vendor of nobody, on loopback: the example that a double of your vendor can begin with.
+"""A made-up vendor on loopback: the example that a double of your vendor can begin with.
 
 It has files, jobs, deployments and answers, on a wire of its own, moves its jobs with each poll of
 them, and keeps to `ServerBehavior`. ``tests/stranger`` of unitune's repository is a backend for it.

@@ -63,7 +63,7 @@ class Script(Spec):
 
     states: tuple[str, ...] = ("queued",)
     """Words shown before the training runs, one a tick; the fake knows queued, validating_files and
-    running, and any other is a vendor's word that nobody knows."""
+    running, and any other is an unknown word of a vendor."""
     steps: Annotated[int, Field(ge=1)] = 4
     """Training steps, an event each."""
     losses: tuple[float, ...] = ()
@@ -118,7 +118,7 @@ class Moment:
 
 
 def moment(script: Script, ticks: int, *, resumed: bool, first_attempt: bool) -> Moment:
-    """Return how a job stands that nobody has cancelled.
+    """Return how a job stands that was not cancelled.
 
     Args:
         script: How the job goes.

@@ -18,15 +18,15 @@ from pydantic import JsonValue
 from unitune.backends.formats import Format, UnrepresentableRow, WireRow
 from unitune.data.example import Example, Message
 from unitune_providers.formats.checks import (
-    counts_as_one,
     example_of,
     is_answered,
     known_keys,
     no_name,
     objects,
-    one_text,
     only_text,
     places,
+    require_unit_weight,
+    single_text,
     text_of,
     texts,
     weighs_as_usual,
@@ -81,7 +81,7 @@ def encode_prompt(example: Example) -> WireRow:
             f"the row's messages are from {', '.join(roles)}, and a pair of prompt and completion "
             "has one from user and one from assistant; put a system prompt into the user's"
         )
-    prompt, completion = (one_text(*place) for place in places(example.messages))
+    prompt, completion = (single_text(*place) for place in places(example.messages))
     return {"prompt": prompt, "completion": completion}
 
 
@@ -98,7 +98,7 @@ def decode_prompt(row: Mapping[str, JsonValue]) -> Example:
 def _text_row(example: Example) -> None:
     """Refuse a row that is no answered conversation of plain text."""
     is_answered(example)
-    counts_as_one(example)
+    require_unit_weight(example)
     if example.tools is not None:
         raise UnrepresentableRow("the row has tools, and tools have no place there")
     for where, turn in places(example.messages):

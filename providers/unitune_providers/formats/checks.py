@@ -1,9 +1,9 @@
 """What formats ask of a canonical row before they write it, and how they read one back.
 
-Each check raises `UnrepresentableRow` in words that name the place in the row. Two things say
-nothing and are therefore no loss: weight 1 on an assistant's turn or 0 on another's, which is what
-such turns weigh anyway, and one text written as a list of one part. `id`, `expected` and keys of
-one's own are for judging, never for training: formats leave them out, but for reinforcement, whose
+Each check raises `UnrepresentableRow` with the position in the row. Two details carry no
+information and are therefore no loss: weight 1 on an assistant's turn or 0 on another's, which is
+what such turns weigh anyway, and a text written as a list of one part. `id`, `expected` and custom
+keys are for judging, never for training: formats leave them out, but for reinforcement, whose
 graders read them. What one vendor alone asks stands in its own module.
 """
 
@@ -25,7 +25,7 @@ from unitune.findings import Finding
 Encode = Callable[[Example], WireRow]
 
 
-def counts_as_one(example: Example) -> None:
+def require_unit_weight(example: Example) -> None:
     """Refuse a row whose weight is not 1."""
     if example.weight != 1:
         raise UnrepresentableRow(
@@ -93,7 +93,7 @@ def texts(where: str, turn: Message) -> list[str]:
     return [part.text for part in turn.content]
 
 
-def one_text(where: str, turn: Message) -> str:
+def single_text(where: str, turn: Message) -> str:
     """Return the content of a turn as the one text that it must be."""
     given = texts(where, turn)
     if len(given) > 1:

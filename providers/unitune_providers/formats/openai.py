@@ -19,13 +19,13 @@ from pydantic import JsonValue
 from unitune.backends.formats import Format, UnrepresentableRow, WireRow
 from unitune.data.example import Example, Message
 from unitune_providers.formats.checks import (
-    counts_as_one,
     example_of,
     is_answered,
     is_pair,
     known_keys,
     object_of,
     places,
+    require_unit_weight,
     text_of,
     texts,
     weighs_as_usual,
@@ -39,7 +39,7 @@ FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 def encode_chat(example: Example) -> WireRow:
     """Write a row for supervised tuning."""
     is_answered(example)
-    counts_as_one(example)
+    require_unit_weight(example)
     return {"messages": _messages(example.messages), **_tools(example)}
 
 
@@ -52,7 +52,7 @@ def decode_chat(row: Mapping[str, JsonValue]) -> Example:
 def encode_dpo(example: Example) -> WireRow:
     """Write a pair of answers."""
     worse = is_pair(example)
-    counts_as_one(example)
+    require_unit_weight(example)
     *prompt, preferred = example.messages
     return {
         "input": {"messages": _messages(prompt), **_tools(example)},
@@ -77,7 +77,7 @@ def encode_rft(example: Example) -> WireRow:
             f"the last message is from {last!r}, and the user's must end the row; give the answer "
             "as `expected`, which graders read as item.expected"
         )
-    counts_as_one(example)
+    require_unit_weight(example)
     row = example.content
     row["messages"] = [unweighted(*place) for place in places(example.messages)]
     return {**row, **_tools(example)}

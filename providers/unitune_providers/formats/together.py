@@ -23,8 +23,8 @@ from unitune_providers.formats.checks import (
     is_pair,
     json_object,
     no_name,
-    one_text,
     places,
+    single_text,
     weighs_as_usual,
 )
 from unitune_providers.formats.openai import check_tools, check_turn
@@ -98,7 +98,7 @@ def _turn(where: str, turn: Message) -> dict[str, JsonValue]:
         json_object(f"{where}.tool_calls[{index}].function.arguments", str(function["arguments"]))
     row = turn.row
     if turn.content is not None:
-        row["content"] = one_text(where, turn)
+        row["content"] = single_text(where, turn)
     return row
 
 

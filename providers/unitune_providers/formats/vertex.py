@@ -25,7 +25,6 @@ from pydantic import JsonValue
 from unitune.backends.formats import Format, UnrepresentableRow, WireRow
 from unitune.data.example import Example, Message
 from unitune_providers.formats.checks import (
-    counts_as_one,
     example_of,
     is_answered,
     is_pair,
@@ -34,9 +33,10 @@ from unitune_providers.formats.checks import (
     no_name,
     object_of,
     objects,
-    one_text,
     only_text,
     places,
+    require_unit_weight,
+    single_text,
     text_of,
     texts,
     weighs_as_usual,
@@ -51,7 +51,7 @@ Parts = list[JsonValue]
 def encode_sft(example: Example) -> WireRow:
     """Write a row for supervised tuning."""
     is_answered(example)
-    counts_as_one(example)
+    require_unit_weight(example)
     system, turns = _system(example.messages)
     row: WireRow = {"contents": list(_contents(turns))}
     if system is not None:
@@ -71,7 +71,7 @@ def decode_sft(row: Mapping[str, JsonValue]) -> Example:
 def encode_preference(example: Example) -> WireRow:
     """Write a pair of answers, which may be of text alone."""
     worse = is_pair(example)
-    counts_as_one(example)
+    require_unit_weight(example)
     if example.tools is not None:
         raise UnrepresentableRow("the row has tools, and preferences are of text alone there")
     for where, turn in [*places(example.messages), ("non_preferred_output", worse)]:
@@ -178,7 +178,7 @@ def _response(where: str, turn: Message, names: dict[str, str]) -> JsonValue:
             f"{where} has the name {turn.name!r}, but answers a call of {name!r}"
         )
     id_ = {} if turn.tool_call_id is None else {"id": turn.tool_call_id}
-    response: JsonValue = {"output": one_text(where, turn)}
+    response: JsonValue = {"output": single_text(where, turn)}
     return {"functionResponse": {**id_, "name": name, "response": response}}
 
 

@@ -37,7 +37,7 @@ def rows(*questions: str, answer: str = "x") -> list[Row]:
 
 def found(train: list[Row], cases: list[Row]) -> tuple[SharedCase, ...]:
     search = Search(cases)
-    search.look_in(train, "train")
+    search.compare_rows(train, "train")
     return search.shared_cases()
 
 
@@ -257,7 +257,7 @@ def test_the_search_finds_what_holding_every_row_against_every_case_finds(
     kinds = {kind for kind, _, _ in expected.values()}
     assert {"exact", "near-duplicate"} <= kinds
     search = Search(cases)
-    search.look_in(rows(*train), "train")
+    search.compare_rows(rows(*train), "train")
     assert expected == {
         one.line: (one.kind, one.similarity, one.train_line) for one in search.shared_cases()
     }

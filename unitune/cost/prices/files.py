@@ -2,7 +2,7 @@
 
     prices:                                  # written by people
       - {backend: azure, tier: global, training: 21.25, source: contract 7, as_of: 2026-11-01}
-      - {backend: local, machine: 0.85}      # an hour of one's own machine
+      - {backend: local, machine: 0.85}      # an hour of a local machine
     discounts: {openai: 0.90}                # what is paid of each list price
     # Below: written by `unitune prices refresh`; edits are lost.
     refreshed: …

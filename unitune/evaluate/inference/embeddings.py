@@ -102,7 +102,7 @@ class EmbeddingsClient:
                     self._known.update(vectors)
                     file.put({self._key(t): v.astype("<f4").tobytes() for t, v in vectors.items()})
                     file.commit()
-        return self._of_one_length([self._known[text] for text in texts])
+        return self._same_length([self._known[text] for text in texts])
 
     def _key(self, text: str) -> str:
         """Return the hash of what determines an embedding: endpoint, model and text."""
@@ -143,9 +143,9 @@ class EmbeddingsClient:
                 f"{self._where} gave no embeddings: of {count} texts {len(missing)} have none, the "
                 f"first with the index {missing[0]}."
             )
-        return self._of_one_length([vectors[index] for index in range(count)])
+        return self._same_length([vectors[index] for index in range(count)])
 
-    def _of_one_length(self, vectors: list[Vector]) -> list[Vector]:
+    def _same_length(self, vectors: list[Vector]) -> list[Vector]:
         lengths = sorted({len(vector) for vector in vectors})
         if len(lengths) > 1:
             raise BackendError(

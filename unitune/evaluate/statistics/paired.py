@@ -217,10 +217,10 @@ def verdict(interval: Interval, interval90: Interval, margin: float) -> Verdict:
 def _intervals(units: Units, level: float) -> tuple[Interval, Interval]:
     """Return the intervals of the difference at the requested level and at that of equivalence."""
     wide, narrow = (difference_interval(units, each) for each in (level, EQUIVALENCE_LEVEL))
-    return _within_one(wide), _within_one(narrow)
+    return _clipped(wide), _clipped(narrow)
 
 
-def _within_one(interval: Interval) -> Interval:
+def _clipped(interval: Interval) -> Interval:
     return Interval(max(-1.0, interval.low), min(1.0, interval.high), interval.level)
 
 
