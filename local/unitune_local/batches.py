@@ -98,7 +98,7 @@ def epoch_batches(
 
     Args:
         lengths: Tokens of each row.
-        batch_size: Rows of a step; the last one may have fewer.
+        batch_size: Rows of a step; the last step may have fewer.
         seed: Of the run.
         epoch: Counted from 0; each has an order of its own.
     """
@@ -165,7 +165,7 @@ def packed(rows: Sequence[TrainingRow], *, share: bool, multiple: int = 1) -> Ba
     keep: list[int] = []
     for row in rows:
         # Where token `place` of the row stands in the sequence is `shift + place`, but what
-        # predicts the first own token is the last one of the prefix.
+        # predicts the first own token is the last token of the prefix.
         shift = len(ids) - prefix
         keep += [
             place - 1 + (shift if place > prefix else 0)

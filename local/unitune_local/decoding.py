@@ -1,6 +1,6 @@
 """Rows of tokens that grow together: what generation needs of a model, and nothing more.
 
-`Rows` take new tokens and give the logits after the last one. `PrefixCachedRows` keep one copy of
+`Rows` take new tokens and give the logits after the last token. `PrefixCachedRows` keep one copy of
 the prompts' common beginning (`unitune_local.prefix_cache`); `CachedRows` use the cache of
 transformers, for models whose attention is not plain (sliding windows, sinks, soft caps).
 

@@ -97,7 +97,7 @@ class EventLog:
         self._seen = {event.key: event for event in read_events(path, "").events}
 
     def write(self, kind: Kind, data: dict[str, JsonValue]) -> Event:
-        """Append an event and return it; the earlier one when its key stands there already.
+        """Append an event and return it; the earlier event when its key stands there already.
 
         Args:
             kind: What happened; step, validation and checkpoint are named by ``data["step"]``.

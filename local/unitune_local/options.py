@@ -19,7 +19,7 @@ class LocalOptions(Spec):
     device: Literal["cpu", "cuda", "mps"] | Auto = "auto"
     """Where to train; `auto`: the best that is there."""
     dtype: Literal["float32", "bfloat16"] | Auto = "auto"
-    """Of the frozen weights; `auto`: the one that multiplies faster. Adapters stay float32."""
+    """Of the frozen weights; `auto`: the type that multiplies faster. Adapters stay float32."""
     threads: Annotated[int, Field(ge=1)] | Auto = "auto"
     """CPU threads; `auto`: the cores that the process really has."""
     micro_batch_tokens: Annotated[int, Field(ge=16)] | Auto = "auto"

@@ -59,7 +59,7 @@ class ProfileRun(BaseModel):
     spec: Spec
     """Of the training; its files of rows are not read."""
     parts: tuple[tuple[TrainingRow, ...], ...]
-    """Micro-batches: the one that holds most, then some of the training's."""
+    """Micro-batches: the largest, then some of the training's."""
     prompts: tuple[tuple[int, ...], ...]
     """For the check of the adapter."""
 

@@ -4,7 +4,7 @@ A name is an embedded model (`unitune_local.embedded`), which a package index de
 converted once into the model cache; a folder; or a Hugging Face name, which stays in the hub's own
 cache and is used from there without asking the hub again. Whatever it was, `resolve` gives a folder
 with safetensors, configuration and tokenizer. Models appear in the cache whole or not at all, and
-of two processes that want the same one, one does the work and the other waits.
+of two processes that want the same model, one does the work and the other waits.
 
 Not here: loading (`unitune_local.model`), so that listing models needs no torch.
 """

@@ -322,7 +322,7 @@ class CountsTokens(Protocol):
         """Return how many tokens a request is, as the vendor would bill its input.
 
         Its messages and tools count, not how it is to be answered. `Unsupported` says that the
-        model cannot be sent this request; another one may well be counted.
+        model cannot be sent this request; another request may well be counted.
         """
         ...
 

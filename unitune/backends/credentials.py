@@ -1,10 +1,11 @@
 """Which key may be sent where: a job never decides that, since it may be somebody else's.
 
-A backend sends its key to its vendor's own address, or to the one that the environment names for
-it. Any other address, named by a job or by an id, gets a key only where the user has allowed this
-pair of an environment variable and an origin (scheme, host and port): in the user's configuration
-(`unitune.workspace.user_config`), which `unitune keys allow` writes, or in ``UNITUNE_ALLOW_KEYS``,
-such as ``LLM_API_KEY@https://llm.example.com``, where there is no such file, as in CI.
+A backend sends its key to its vendor's own address, or to the address that the environment names
+for it. Any other address, named by a job or by an id, gets a key only where the user has allowed
+this pair of an environment variable and an origin (scheme, host and port): in the user's
+configuration (`unitune.workspace.user_config`), which `unitune keys allow` writes, or in
+``UNITUNE_ALLOW_KEYS``, such as ``LLM_API_KEY@https://llm.example.com``, where there is no such
+file, as in CI.
 """
 
 from __future__ import annotations

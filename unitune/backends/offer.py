@@ -100,7 +100,7 @@ class Tiers(Fact):
 
     @property
     def names(self) -> frozenset[str]:
-        """All tiers that a training can have; a price of another one is of a machine."""
+        """All tiers that a training can have; a price of another tier is of a machine."""
         return frozenset({self.usual, *self.chosen.values()})
 
 
@@ -181,7 +181,7 @@ class Serving(Fact):
 
 
 class Newest(Fact):
-    """The newest model that answers, untuned: what a tuned older one is held against."""
+    """The newest model that answers, untuned: what a tuned older model is held against."""
 
     model: str
     source: str

@@ -111,7 +111,7 @@ def retry_read(call: Callable[[], Result]) -> Result:
     """Repeat a call that changes nothing after silence, a rate limit or a failure of the vendor.
 
     Raises:
-        UnituneError: Any other error at once; the last one after `READ_ATTEMPTS`.
+        UnituneError: Any other error at once; the last error after `READ_ATTEMPTS`.
     """
     return _repeat(call, _is_transient, stop_after_attempt(READ_ATTEMPTS))
 

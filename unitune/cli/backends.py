@@ -55,7 +55,7 @@ class BackendView:
 
 def backends(
     name: Annotated[
-        str | None, typer.Argument(help="Show this one in full.", show_default=False)
+        str | None, typer.Argument(help="Show this backend in full.", show_default=False)
     ] = None,
     *,
     json: Json = False,

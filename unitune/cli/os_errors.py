@@ -48,7 +48,7 @@ def explained(error: OSError | UnituneError, arguments: Sequence[str]) -> Unitun
             f"command again; what was written is kept. {ELSEWHERE}, if another disk has more room."
         )
     if _current_folder_is_gone():
-        return UserError("the current folder is not there any more. Change to another one.")
+        return UserError("the current folder is not there any more. Change to another folder.")
     if not path and error.errno == errno.ENOENT:  # of `tempfile`: no name, and its own sentence
         return BackendError(f"{why}. Free some space there, or let TMPDIR name a folder with room.")
     kind = UserError if path and _is_given(Path(path), given) else BackendError

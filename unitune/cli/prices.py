@@ -38,7 +38,7 @@ prices = typer.Typer(
 )
 
 Whose = Annotated[
-    str | None, typer.Argument(metavar="BACKEND", help="Only of this one.", show_default=False)
+    str | None, typer.Argument(metavar="BACKEND", help="Only of this backend.", show_default=False)
 ]
 
 

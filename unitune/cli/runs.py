@@ -42,11 +42,11 @@ def runs(
     [dim]$ unitune runs
     $ unitune runs --limit 200[/dim]
     """
-    from unitune.run.run import SHOWN_RUNS, look_for_runs, run_count
+    from unitune.run.run import SHOWN_RUNS, run_count, run_listing
 
     if all_runs and limit is not None:
         raise UserError("give --limit N or --all, not both.")
-    listed, unreadable = look_for_runs(None if all_runs else limit or SHOWN_RUNS)
+    listed, unreadable = run_listing(None if all_runs else limit or SHOWN_RUNS)
     shown = len(listed) + len(unreadable)
     total = max(run_count(), shown)
     if json:

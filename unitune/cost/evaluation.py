@@ -2,7 +2,7 @@
 
 Prompts are not built here, which needs dev: instructions and shots are bounded by what
 `unitune.evaluate` makes of a training file. Requests on dev, to choose a contender's prompt, are
-in its tokens. The guard while requests are made is another one (`evaluate.budget`).
+in its tokens. The guard while requests are made is separate (`evaluate.budget`).
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class FileReport(BaseModel):
     roles: dict[str, int]
     """Messages by role."""
     duplicates: int
-    """Rows that equal an earlier one in all but their id."""
+    """Rows that equal an earlier row in all but their id."""
     contradictions: int
     """Rows that answer an earlier row's input differently."""
     shared: dict[Kind, int] = {}

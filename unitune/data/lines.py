@@ -44,7 +44,7 @@ class Line:
 
 @dataclass(slots=True)
 class Blanks:
-    """Blank lines met so far: how many, and where the first one was."""
+    """Blank lines met so far: how many, and where the first was."""
 
     count: int = 0
     first: int = 0

@@ -51,7 +51,7 @@ class Repeats:
         self._ids.append(key(example.id) if example.id else 0)
 
     def findings(self, *, ids_are_cases: bool) -> Iterator[tuple[int, Finding]]:
-        """Yield what repeats an earlier row, with the position of the later one.
+        """Yield what repeats an earlier row, with the position of the later row.
 
         Args:
             ids_are_cases: Whether two rows of one id are an error.

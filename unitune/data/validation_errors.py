@@ -43,7 +43,7 @@ def explain(failure: ValidationError, value: JsonValue) -> list[Finding]:
     places: dict[Location, list[ErrorDetails]] = {}
     for detail in failure.errors():
         places.setdefault(location_in(value, detail), []).append(detail)
-    # An error about a whole (no text, too short) only echoes the one about its part.
+    # An error about a whole (no text, too short) only echoes the error about its part.
     wholes = {at[:length] for at in places for length in range(len(at))}
     findings = (_finding(value, at, places[at]) for at in places if at not in wholes)
     return list(dict.fromkeys(findings))

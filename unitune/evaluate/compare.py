@@ -75,7 +75,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
             start one for at most so long, and end it afterwards. It costs money.
         deploy_options: The backend's own for that deployment: hardware, capacity, …
         batch: Have test cases answered in batches, wherever a contender's backend can: within a
-            day, for about half the price. The same call collects what an earlier one submitted.
+            day, for about half the price. The same call collects what an earlier call submitted.
         replay: Judge by the answers that are recorded in the folder, without any request: at no
             cost, without keys, without the ledger that knows the run.
         use_cache: Take answers that the same model gave to the same request in any comparison of
@@ -260,7 +260,7 @@ def _results_folder(out: str | os.PathLike[str] | None, job: str, run: str | Non
 def _tuned_run(resolved: ResolvedJob, run: Run | None, *, replay: bool) -> TunedRun | None:
     """Return the run that made the tuned model; None when every contender is prompted.
 
-    A replay needs no ledger: None, too, where this one does not know the run.
+    A replay needs no ledger: None, too, where this ledger does not know the run.
     """
     job = resolved.job
     if any(isinstance(spec, Tuned) for spec in job.evaluate.contenders):

@@ -2,7 +2,7 @@
 
 `conclude` scores the contenders' answers, compares the candidate with each baseline, and applies
 the gate. The verdict is about the best baseline (`statistics.paired.against_best`); the figures
-beside it are those against the one that is hardest to beat. It requests nothing and writes nothing,
+beside it are those against the hardest baseline. It requests nothing and writes nothing,
 so the same records always give the same comparison.
 """
 

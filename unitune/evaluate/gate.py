@@ -52,7 +52,7 @@ NOTHING_RIGHT = (
 
 ExitCode = Literal[0, 1, 3, 4]
 SEVERITY: tuple[ExitCode, ...] = (4, 1, 3, 0)
-"""Exit codes, the one that decides first."""
+"""Exit codes, the deciding code first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ def apply(gate: Gate, evidence: Evidence) -> GateResult:
 
 
 def _checks(gate: Gate, evidence: Evidence) -> Iterator[GateCheck]:
-    """Yield every check, in the order of the table; unjudged where an earlier one forbids it."""
+    """Yield every check, in the order of the table; unjudged where an earlier check forbids it."""
     errors = _errors(evidence)
     yield _check("errors", errors)
     if evidence.dev is not None:

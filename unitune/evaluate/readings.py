@@ -76,7 +76,7 @@ class Pairing:
     def compare(
         self, metric: str | None = None, members: Sequence[int] | None = None
     ) -> PairedResult:
-        """Compare by a metric, the one that decides by default, on all cases or on some."""
+        """Compare by a metric, the deciding metric by default, on all cases or on some."""
         metric = metric or self.task.primary
         old, new = self.baseline.sums[metric], self.candidate.sums[metric]
         places = list(range(len(old)) if members is None else members)
@@ -90,7 +90,7 @@ class Pairing:
         return compare_paired(*scores, clusters=clusters, margin=self.margin)
 
     def secondary(self) -> tuple[Contrast, ...]:
-        """Compare by every metric but the one that decides."""
+        """Compare by every metric but the deciding metric."""
         names = [scorer.name for scorer in self.task.scorers if scorer.name != self.task.primary]
         return _family({name: self.compare(name) for name in names}, holm)
 

@@ -5,7 +5,7 @@ one fits where two would not. The tuned one comes first: it may turn out not to 
 and that should not cost the user minutes. Once more it comes last, for contenders that use the best
 baseline's prompt. Each contender chooses its prompt on dev and then answers the test cases with
 that prompt alone, at once or, with batches, when all contenders have chosen: dev always takes
-single requests, since each round waits for the one before.
+single requests, since each round waits for the round before.
 
 Answers to dev rows go to ``dev.jsonl``, those to test cases to ``rows.jsonl``, those to general
 questions to ``probes.jsonl``. A replay reads the same files and loads no model.
@@ -221,7 +221,7 @@ class EvaluationRunner:
             self.loop.run(model.aclose())
 
     def _recorded_fingerprint(self, spec: ContenderSpec) -> str:
-        """Return the fingerprint of the one model that recorded answers must be of."""
+        """Return the fingerprint of the model that recorded answers must be of."""
         origin = self.config.models.origin(spec)
         if isinstance(spec, Server | Recorded):
             return origin  # others' fingerprint also tells what the job does not know

@@ -1,6 +1,6 @@
 """What a team wants from a model: a `Job`, frozen data, the same in YAML and in Python.
 
-`Job.load` reads a file, `job.save` writes one, and a Job built in Python equals the one read from
+`Job.load` reads a file, `job.save` writes one, and a Job built in Python equals the Job read from
 the file it saves. Nothing here acts: `unitune.plan` looks, `unitune.launch` trains, and
 `unitune.compare` judges. Paths are kept as written and resolved against the job file's folder.
 

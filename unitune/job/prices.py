@@ -268,7 +268,7 @@ class PriceEntry(Spec):
                 yield kind, amount
 
     def _inside(self, around: PriceEntry) -> PriceEntry:
-        """Return the entry with what it leaves out taken from the one around it."""
+        """Return the entry with what it leaves out taken from the entry around it."""
         mine = {name: getattr(self, name) for name in CONTEXT if getattr(self, name) is not None}
         return self.model_copy(update={name: getattr(around, name) for name in CONTEXT} | mine)
 

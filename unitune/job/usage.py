@@ -58,4 +58,4 @@ class Usage(Spec):
     preparation_usd: Annotated[Decimal, Field(ge=0, le=10**12)] = Decimal(0)
     """What collecting and labelling the rows costs, in US dollars."""
     alternative: Alternative | None = None
-    """Newest untuned model; by default the one that the backend's offer names."""
+    """Newest untuned model; by default the model that the backend's offer names."""

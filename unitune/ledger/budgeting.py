@@ -110,7 +110,7 @@ def reserve(ledger: Ledger, record: RunRecord) -> None:
     """Set the money of a run's next create call aside.
 
     Raises:
-        Mismatch: A file that was uploaded is not the one that the estimate is of.
+        Mismatch: A file that was uploaded is not the file that the estimate is of.
         OverBudget: It may cost more than is left, or the price is unknown.
     """
     # Read before the lock on the money is taken: who holds it must need no further connection, for

@@ -57,7 +57,7 @@ class Database(ABC):
 
     @abstractmethod
     def lock(self, connection: sa.Connection, key: str) -> None:
-        """Wait until no other transaction holds a key, and hold it until this one ends."""
+        """Wait until no other transaction holds a key, and hold it until this transaction ends."""
 
     @abstractmethod
     def transaction(self, *, durable: bool) -> AbstractContextManager[sa.Connection]:

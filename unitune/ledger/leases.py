@@ -3,7 +3,7 @@
 A thread renews a lease until its holder's work ends. A process of this machine keeps its lease
 while it lives, whatever a clock says and even if it stands still: its create call may be about to
 be sent. A process elsewhere (another machine, another container) cannot be seen, so its lease ends
-when it was not renewed in time. Each holder gets a greater fence than the one before, and the
+when it was not renewed in time. Each holder gets a greater fence than the holder before, and the
 ledger takes a write only with the present fence: a process that stood still past its lease cannot
 undo what the next one did.
 
@@ -170,7 +170,7 @@ def renew(database: Database, run_id: str, fence: int, seconds: float) -> bool:
 
 
 def taken_over(run_id: str) -> LockTimeout:
-    """Return the error of a process whose lease another one has taken."""
+    """Return the error of a process whose lease another process has taken."""
     return LockTimeout(
         f"another process has taken run {run_id} over, because this one stood still for too long. "
         f"Nothing is lost: see where it is with `unitune show {run_id}`."
@@ -226,7 +226,7 @@ class _Held(NamedTuple):
 def _held(database: Database, holder: Holder, seconds_left: float) -> _Held:
     """Return what is known of the holder of a lease.
 
-    All who use one SQLite file at a time run under one kernel, so another boot was an earlier one.
+    All who use one SQLite file at a time run under one kernel, so another boot was an earlier boot.
     Source: "Write-Ahead Logging", https://sqlite.org/wal.html (2026-11-26): all processes must be
     on the same host, because they share memory.
     """

@@ -58,7 +58,7 @@ class Ledger(CostLedger):
         return self.folder / "runs" / run_id
 
     def acting(self, run_id: str) -> AbstractContextManager[RunRecord]:
-        """Be the one who acts for a run while the body runs, and get its record.
+        """Be the process that acts for a run while the body runs, and get its record.
 
         Raises:
             LockTimeout: Another process acts for it and does not end.
@@ -275,7 +275,7 @@ class Ledger(CostLedger):
         return [read(Transition, row, f"run {run_id}", "history") for row in rows]
 
     def add_upload(self, record: RunRecord, name: str, upload: Upload) -> None:
-        """Write down a file that the backend holds; a later one of the same name replaces it.
+        """Write down a file that the backend holds; a later file of the same name replaces it.
 
         Raises:
             LockTimeout: Another process has taken the run over since the record was read.
@@ -373,7 +373,7 @@ def _add_events(connection: sa.Connection, record: RunRecord, events: Sequence[E
 
 
 def _short(key: str) -> str:
-    """Return a key that fits its column, and is another one for every other key."""
+    """Return a key that fits its column, and differs for every other key."""
     if len(key) <= LONGEST_KEY:
         return key
     return key[: LONGEST_KEY - 64] + hashlib.sha256(key.encode()).hexdigest()

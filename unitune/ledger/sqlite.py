@@ -121,7 +121,7 @@ class SQLite(Database):
                 return
         raise UnituneError(
             f"the ledger {self.name} is empty, while {runs} has files of runs: it was lost, as by "
-            "a power cut. Restore it from a backup. Without one, move it away to begin a new one, "
+            "a power cut. Restore it from a backup. Without one, move it away to begin another, "
             "and check your vendors' own pages for jobs and deployments that still cost money."
         )
 
@@ -131,13 +131,13 @@ class SQLite(Database):
         if getattr(cause, "sqlite_errorcode", 0) & 0xFF in DAMAGED:  # what follows is detail
             return UnituneError(
                 f"the ledger {self.name} is damaged or no ledger: {cause}. Restore it from a "
-                "backup, or move it away to begin a new one."
+                "backup, or move it away to begin a new ledger."
             )
         if "locked" in str(cause):
             return LockTimeout(f"the ledger {self.name} is in use by another process; try again.")
         return UnituneError(
             f"the ledger {self.name} cannot be used: {cause}. Check that its folder exists "
-            "and can be written to, or set UNITUNE_DIR to another one."
+            "and can be written to, or set UNITUNE_DIR to another folder."
         )
 
 

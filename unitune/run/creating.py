@@ -146,7 +146,7 @@ def _adopt_created(ledger: Ledger, record: RunRecord, job_id: str) -> RunRecord:
 
 
 def _cancel_created(ledger: Ledger, record: RunRecord, job_id: str) -> str:
-    """Cancel the job that this process has created, if the run has another one by now."""
+    """Cancel the job that this process has created, if the run has another job by now."""
     current = ledger.record(record.id).job_id
     if current == job_id:
         return f"It has found the job that this process created ({job_id})."

@@ -89,7 +89,7 @@ def _items(ledger: Ledger, record: RunRecord, *, reports: bool) -> list[_Item]:
 
 
 def _model(ledger: Ledger, record: RunRecord) -> Iterator[_Item]:
-    """Yield the model at the vendor, unless another run has the same one."""
+    """Yield the model at the vendor, unless another run has the same model."""
     model = record.model
     if model is None or _is_in_folder(ledger, record, model.name):
         return

@@ -174,8 +174,8 @@ class Deployment:
         """End it; one that is down already is left as it is.
 
         Raises:
-            BackendError: The vendor did not take it down, or shows another one than the ledger has;
-                it still stands, and costs.
+            BackendError: The vendor did not take it down, or shows another deployment than the
+                ledger has; it still stands, and costs.
         """
         if self.stands:
             remove(self._record, self._ledger.now() - self._record.created)
@@ -267,7 +267,7 @@ def remove(record: DeploymentRecord, age_seconds: float) -> None:
         age_seconds: How long ago it was requested.
 
     Raises:
-        BackendError: The vendor did not do so, or shows another one than the ledger has.
+        BackendError: The vendor did not do so, or shows another deployment than the ledger has.
     """
     host = host_of(record.backend)
     ref = host.find_deployment(record.name)

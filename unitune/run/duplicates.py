@@ -3,7 +3,7 @@
 No search before a create call can exclude that. So the jobs that carry the run's key are looked
 for when its own job is known, once more when the settle time is over, and when the job has ended.
 A second one is reported as a warning with the command that cancels it. It is not cancelled by
-itself: someone may have made it at the vendor on purpose, from the first one.
+itself: someone may have made it at the vendor on purpose, from the first job.
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ class ModelClient:
             return self._chat
 
     def _forget_deployment(self, reply: Reply) -> None:
-        """After a failure, look again which deployment answers: the one before may be gone."""
+        """After a failure, look again which deployment answers: the former may be gone."""
         if reply.error is not None and needs_deployments(self.backend_name):
             self.close()
 

@@ -60,7 +60,7 @@ class _Task:
     since: float = field(default_factory=clock)
 
     def read(self) -> None:
-        """Read the record; the first one says when the deployment is due."""
+        """Read the record; the first record says when the deployment is due."""
         try:
             if not self.ledger.exists:
                 raise Unreachable(f"there is no ledger in {self.ledger.folder}.")

@@ -139,7 +139,7 @@ def _approval(resolved: ResolvedJob, made: Plan, money: Money, plan: Plan | None
     ).model_dump_json()
 
 
-class RunsFound(NamedTuple):
+class RunListing(NamedTuple):
     """Runs, newest first, and what stands in the ledger in place of others."""
 
     runs: list[Run]
@@ -152,13 +152,13 @@ def runs(limit: int | None = None) -> list[Run]:
     Args:
         limit: How many at most, which are read alone; None for all.
     """
-    result = look_for_runs(limit)
+    result = run_listing(limit)
     for problem in result.unreadable:
         logging.getLogger("unitune").warning("%s", problem)
     return result.runs
 
 
-def look_for_runs(limit: int | None = None) -> RunsFound:
+def run_listing(limit: int | None = None) -> RunListing:
     """Return the runs of this folder's ledger, and those that cannot be read.
 
     Args:
@@ -166,7 +166,7 @@ def look_for_runs(limit: int | None = None) -> RunsFound:
     """
     ledger = Ledger(home())
     records = ledger.newest(limit)
-    return RunsFound(
+    return RunListing(
         [Run(ledger, record) for record in records if isinstance(record, RunRecord)],
         [problem for problem in records if isinstance(problem, UnreadableRecord)],
     )
@@ -230,7 +230,7 @@ def _files(resolved: ResolvedJob) -> dict[str, str]:
 def _files_of_a_recorded_run(ledger: Ledger, record: RunRecord) -> Generator[None]:
     """Leave no files behind of a run that the ledger does not get to know.
 
-    It is read once before, so that one that does not answer is noticed first. Where its last
+    It is read once before, so that a ledger that does not answer is noticed first. Where its last
     response is missing, the run may be on record, and then needs its files.
     """
     make_home(ledger.folder)

@@ -38,7 +38,7 @@ class _Vendor:
     Args:
         name: The backend's.
         cursor: Of the page of its list that is requested next.
-        listed: Jobs on the pages since the first one.
+        listed: Jobs on the pages since the first page.
         due: Jobs to be polled in turn: no page has shown them, or a poll has failed.
         polled: State on the list when a job was last polled.
         turns: When a job was last polled in its turn, by a count.
@@ -85,7 +85,7 @@ class _Vendor:
         return differs
 
     def _turn_page(self, page: JobPage, waiting: Mapping[str, Standing]) -> None:
-        """Go on to the next page, or to the first one once all jobs were listed."""
+        """Go on to the next page, or to the first page once all jobs were listed."""
         self.listed |= page.states.keys()
         missing = waiting.keys() - self.listed
         self.cursor = page.cursor if missing else ""
@@ -185,7 +185,7 @@ class _Watch:
         return Run(self.ledger, self.ledger.record(run_id))
 
     def _report(self, run: Run) -> Iterator[Run]:
-        """Yield a run whose state is another one than when it was last yielded."""
+        """Yield a run whose state differs from when it was last yielded."""
         if self.reported.get(run.id) is not run.state:
             self.reported[run.id] = run.state
             yield run

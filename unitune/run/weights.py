@@ -1,4 +1,4 @@
-"""The models of a run beyond the one that it ended with, and their weights.
+"""The models of a run beyond the model that it ended with, and their weights.
 
 Which vendors keep checkpoints, and which hand weights out, is theirs to say
 (`unitune.backends.capabilities.Checkpoints`, `unitune.backends.capabilities.Downloads`).

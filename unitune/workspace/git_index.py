@@ -25,7 +25,7 @@ HASHES = (20, 32)
 EXTENDED, NAME_LENGTH = 0x4000, 0x0FFF
 """Of an entry's flags: two more bytes follow; the length of its path, or all ones."""
 COMPRESSED = 4
-"""The version that writes of each path only what differs from the one before."""
+"""The version that writes of each path only what differs from the path before."""
 
 
 def tracked_in(folder: Path) -> str | None:
@@ -45,19 +45,19 @@ def tracked_in(folder: Path) -> str | None:
 
 
 def _indexes(git: Path) -> list[Path]:
-    """Return the index of a repository, and the one that it builds upon where it is split."""
+    """Return the index of a repository, and the index that it builds upon where it is split."""
     with suppress(OSError, ValueError):
         if git.is_file():  # of a worktree or a submodule
             git = git.parent / git.read_text("utf-8").strip().removeprefix("gitdir: ")
         index = git / "index"
         if index.is_file():
-            # What the index has removed from the other one since still counts.
+            # What the index has removed from the other index since still counts.
             return [index, *(path for path in git.glob("sharedindex.*") if _builds_on(index, path))]
     return []
 
 
 def _builds_on(index: Path, shared: Path) -> bool:
-    """Return whether an index names another one, by its hash."""
+    """Return whether an index names another index, by its hash."""
     name = re.fullmatch(r"\.([0-9a-f]{40}|[0-9a-f]{64})", shared.suffix)
     return name is not None and shared.is_file() and bytes.fromhex(name[1]) in index.read_bytes()
 

@@ -135,7 +135,7 @@ def _secret() -> bytes | None:
 
 
 def _new_secret() -> bytes:
-    """Make the secret, or return the one that another process has just made."""
+    """Make the secret, or return the secret that another process has just made."""
     folder = user_config.folder()
     try:
         private_folder(folder)

@@ -1,8 +1,8 @@
 """The states of a Bedrock job, and what happened to it.
 
 Bedrock has no log of events, only the present: one word for the job and one for each of its three
-phases. The events are derived from that, so that every poll gives the same ones again and more; an
-end has a time only once the job is over, as a phase may be touched until then. A job's losses stand
+phases. The events are derived from that, so that every poll repeats them and adds more; an end
+has a time only once the job is over, as a phase may be touched until then. A job's losses stand
 in a CSV file that Bedrock writes when the job has completed, and not before.
 """
 

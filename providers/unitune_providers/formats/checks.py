@@ -94,7 +94,7 @@ def texts(where: str, turn: Message) -> list[str]:
 
 
 def single_text(where: str, turn: Message) -> str:
-    """Return the content of a turn as the one text that it must be."""
+    """Return the content of a turn, which must be a single text."""
     given = texts(where, turn)
     if len(given) > 1:
         raise UnrepresentableRow(

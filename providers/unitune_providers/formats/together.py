@@ -80,7 +80,7 @@ def _messages(messages: Sequence[Message]) -> list[JsonValue]:
             )
         if turn.role == before.role != "tool":
             raise UnrepresentableRow(
-                f"{where} is from {turn.role!r} like the one before; they alternate"
+                f"{where} is from {turn.role!r} like the turn before; they alternate"
             )
     return [_turn(where, turn) for where, turn in places(messages)]
 

@@ -180,7 +180,7 @@ class WireBackend(HostedBackend[Options]):
         self._tell(job_id, "cancel")
 
     def chat(self, model: str | TunedModel) -> ChatModel:
-        """Return a model for requests; whether it exists shows at the first one."""
+        """Return a model for requests; whether it exists shows at the first request."""
         from unitune.backends.kit.chat import ChatCompletions  # noqa: PLC0415 - loads aiohttp
 
         ref = model if isinstance(model, str) else model.name

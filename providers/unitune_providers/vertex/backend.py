@@ -228,8 +228,8 @@ class VertexBackend(HostedBackend[VertexOptions]):
         """Remove the model that an endpoint answers with, and its endpoints.
 
         A model can only be deleted when no endpoint has it deployed, and of a model with several
-        versions only the one that the endpoint answers with may go. What is gone already counts as
-        done.
+        versions only the version that the endpoint answers with may go. What is gone already counts
+        as done.
 
         Raises:
             BackendError: Vertex AI refused a step.

@@ -302,7 +302,7 @@ class Api:
         """Return the address of a resource.
 
         Raises:
-            BackendError: A part of the path would lead to another one.
+            BackendError: A part of the path would lead to another path.
         """
         if {"", ".", ".."} & set(path):
             raise BackendError(f"{'/'.join(path)!r} names nothing at {self.endpoint.vendor.name}.")

@@ -1,7 +1,7 @@
 """Bodies of answers within bounds, however they are compressed: 99 KiB of gzip may hold 100 MiB.
 
 `Body` takes a body as it comes and never decompresses more than it may hold. `GZIP_ONLY` asks for
-the one compression that is known here; an answer in another is refused. Not here: files that are
+the only compression that is known here; an answer in another is refused. Not here: files that are
 written to the disk as they come.
 """
 

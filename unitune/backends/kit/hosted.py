@@ -130,7 +130,7 @@ class HostedBackend(Generic[Options]):
         raise self.tunes_nothing()
 
     def chat(self, model: str | TunedModel) -> ChatModel:
-        """Return a model for requests; whether it exists shows at the first one.
+        """Return a model for requests; whether it exists shows at the first request.
 
         Raises:
             UserError: There is no key.

@@ -33,7 +33,7 @@ class Outcome(NamedTuple):
     uncounted: Uncounted | None = None
 
     def after(self, other: Outcome) -> Outcome:
-        """Return this one with what another request for the same answer took."""
+        """Return this outcome with what another request for the same answer took."""
         prompt, completion = other.reply.prompt_tokens, other.reply.completion_tokens
         taken = other.uncounted
         if prompt is not None and completion is not None:

@@ -11,7 +11,7 @@ others, so what was answered in a batch is not requested singly, nor the other w
     no open question   (cases, prompt or model have changed) cancelled, if its id is known
 
 A batch of another backend in the same folder is left alone, and so is every batch when questions
-are sent singly. One process acts at a time: the one that holds ``rows.jsonl``.
+are sent singly. One process acts at a time: the holder of ``rows.jsonl``.
 """
 
 from __future__ import annotations

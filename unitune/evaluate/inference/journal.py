@@ -149,7 +149,7 @@ def heal(
     read: Callable[[bytes, int], Line],
     refuse: Callable[[bytes, int], Exception],
 ) -> list[Line]:
-    """Return the lines, and cut a torn last one off; a file of other content is left alone.
+    """Return the lines, and cut a torn last line off; a file of other content is left alone.
 
     Args:
         file: Open for reading and appending.

@@ -10,7 +10,7 @@ totals into the score:
     compare_corpus(baseline, candidate, precision)     # each (N, 2)
 
 Leaving out one case, or exchanging its two answers, then costs a subtraction and no rescoring.
-The interval is the one of a mean, taken of jackknife values: what each case adds to the statistic.
+The interval is that of a mean, taken of jackknife values: what each case adds to the statistic.
 The p-value is that of approximate randomisation. The statistics themselves belong to the scorers.
 
 Letters in shapes: N cases, U units, S sufficient statistics, ... any leading axes.

@@ -115,7 +115,7 @@ def refuted(
     which is where Σ x / (1 + l x) has not come down to zero yet. No weight may be negative: beyond
     the l that leaves all remaining weight to the farthest unit, the mean is not refuted.
 
-    A unit that was not seen is taken to be as large as the one that a case lies in on average,
+    A unit that was not seen is taken to be as large as the unit that a case lies in on average,
     Σ size² / Σ size: clusters of uneven size may hide a large one.
     """
     mean = np.asarray(mean)
