@@ -78,7 +78,7 @@ MODELS = {
     "openai": "gpt-4.1",
     "vertex": "gemini-3.5-flash",
 }
-WITH_SDK = ("bedrock", "together", "vertex")
+WITH_SDK = ("bedrock", "vertex")
 FORMATS = ("bedrock-nova", "bedrock-prompt", "openai-chat", "together-chat", "vertex-sft")
 
 

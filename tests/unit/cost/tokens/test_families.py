@@ -53,7 +53,7 @@ def test_models_whose_encoding_is_not_told_are_ranges_that_say_so(model: str) ->
 
     assert known.expected == count.expected
     assert (count.low, count.high) == (known.low * 9 // 10, -(-known.high * 11 // 10))
-    assert "OpenAI has not said which encoding it has" in counter.assumptions[0]
+    assert "OpenAI has not published which encoding it has" in counter.assumptions[0]
 
 
 @pytest.mark.parametrize(
