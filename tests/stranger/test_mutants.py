@@ -144,7 +144,7 @@ module.read = first
 """,
     ),
     "a deployment's name that grows": (
-        "deployment_told_its_own_answer",
+        "deployment_polled_with_its_own_status",
         """
 status_of = Backend.deployment_status
 def growing(self, ref, model):
