@@ -39,7 +39,7 @@ from unitune.testing.behavior import ServerBehavior
 from unitune.testing.kills import FOR_EVER, Act, Outcome, Verdict, kill_at_every_step
 from unitune.testing.vendor_setup import VendorState
 
-HOSTED = ("openai", "together", "vertex", "bedrock")
+HOSTED = ("openai", "together", "fireworks", "vertex", "bedrock")
 BACKENDS = (*HOSTED, "local", "fake")
 LEDGERS = ("sqlite", "postgresql")
 COLUMNS: tuple[Verdict, ...] = ("one job", "deleted", "uncertain", "lost", "doubled")

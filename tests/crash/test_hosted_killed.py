@@ -19,9 +19,10 @@ from crash.postgres import STORES, the_server
 
 TABLE = Path(__file__).parents[2] / "benchmarks" / "kill_table.py"
 SDKS = {
-    "openai": "openai",
-    "together": "together",
-    "vertex": "google.genai",
+    "openai": "unitune",
+    "together": "unitune",
+    "fireworks": "unitune",
+    "vertex": "google.auth",
     "bedrock": "boto3",
     "local": "torch",
     "fake": "unitune",
