@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from unitune.findings import Finding
 
-NOT_FOUND, REQUEST_TIMEOUT, RATE_LIMITED, SERVER_ERROR = 404, 408, 429, 500
+NOT_FOUND, REQUEST_TIMEOUT, CONFLICT, RATE_LIMITED, SERVER_ERROR = 404, 408, 409, 429, 500
 
 
 class UnituneError(Exception):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import cast
 
 from pydantic import JsonValue
@@ -49,9 +49,13 @@ class Fields:
         return value if abs(value) < float("inf") else None
 
     def time(self, name: str) -> float:
-        """Return a time of RFC 3339, in seconds since 1970; 0 where there is none."""
+        """Return a time of RFC 3339, in seconds since 1970; 0 where there is none.
+
+        One without a zone is UTC, on whatever machine it is read.
+        """
         try:
-            return datetime.fromisoformat(self.text(name) or "").timestamp()
+            time = datetime.fromisoformat(self.text(name) or "")
+            return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
         except (ValueError, OverflowError):
             return 0.0
 

@@ -21,7 +21,7 @@ from unitune.backends.kit.api import Api, created_id
 from unitune.backends.kit.chat_completions import Refusal, refuses
 from unitune.backends.kit.errors import ErrorResponse
 from unitune.backends.kit.paging import by_last_id
-from unitune.errors import BackendError, Unsupported
+from unitune.errors import CONFLICT, BackendError, Unsupported
 from unitune.models import Reply, Request
 from unitune.security.json_fields import Fields
 from unitune_providers.anthropic.chat import question, read_answer, sampling
@@ -34,7 +34,7 @@ PAGE_SIZE = 100
 MARGIN_SECONDS = 60.0
 """By how much Anthropic's clock may have gone on otherwise than ours since a batch was announced;
 how far they are apart is read from its answers."""
-BAD_REQUEST, CONFLICT = 400, 409
+BAD_REQUEST = 400
 STATUS = {"authentication_error": 401, "not_found_error": 404, "rate_limit_error": 429}
 """By the kind of an error, which a failed request has without its status."""
 ENDED = "ended"

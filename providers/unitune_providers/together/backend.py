@@ -25,11 +25,11 @@ from pydantic import JsonValue
 
 from unitune.backends.capabilities import DeploymentStatus
 from unitune.backends.kit.api import created_id
-from unitune.backends.kit.hosted import CONFLICT, without_none
+from unitune.backends.kit.hosted import without_none
 from unitune.backends.kit.paging import by_token
 from unitune.backends.offer import Limits, ModelUpdate, Offer, PriceUpdate
 from unitune.backends.options import validated
-from unitune.errors import BackendError, JobError, NotFoundError, Unsupported, UserError
+from unitune.errors import CONFLICT, BackendError, JobError, NotFoundError, Unsupported, UserError
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
 from unitune_providers.together.options import DeployOptions

@@ -26,14 +26,13 @@ from unitune.backends.kit.api import REDIRECTS, created_id
 from unitune.backends.kit.bodies import LARGEST_FILE
 from unitune.backends.kit.cursor import Cursor
 from unitune.backends.kit.hosted import (
-    CONFLICT,
     HostedBackend,
     content_name,
     wait_for_file,
     without_none,
 )
 from unitune.backends.protocol import Event, Launch, State, Status, Upload
-from unitune.errors import BackendError, NotFoundError, Unreachable, Unsupported
+from unitune.errors import CONFLICT, BackendError, NotFoundError, Unreachable, Unsupported
 from unitune.job.job import Job
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import httpx
@@ -160,6 +161,40 @@ def test_pages_follow_tokens(api: Api, vendor: respx.MockRouter) -> None:
     vendor.get("/jobs").respond(json={"jobs": [{"name": "a"}], "nextPageToken": "two"})
     listed = api.pages("jobs", action="list jobs", next_page=by_token(), items="jobs")
     assert [item.text("name") for item in listed] == ["a", "b"]
+
+
+def test_empty_page_that_names_another_is_not_the_last(api: Api, vendor: respx.MockRouter) -> None:
+    vendor.get("/jobs", params={"pageToken": "two"}).respond(json={"jobs": [{"name": "b"}]})
+    vendor.get("/jobs").respond(json={"jobs": [], "nextPageToken": "two"})
+    listed = api.pages("jobs", action="list jobs", next_page=by_token(), items="jobs")
+    assert [item.text("name") for item in listed] == ["b"]
+
+
+def test_list_whose_pages_go_round_ends(api: Api, vendor: respx.MockRouter) -> None:
+    page = vendor.get("/jobs").respond(json={"jobs": [{"name": "a"}], "nextPageToken": "again"})
+    listed = api.pages("jobs", action="list jobs", next_page=by_token(), items="jobs")
+    assert [item.text("name") for item in listed] == ["a"]
+    assert page.call_count == 2
+
+
+def test_list_of_empty_pages_without_end_ends(api: Api, vendor: respx.MockRouter) -> None:
+    names = count()
+    vendor.get("/jobs").mock(
+        side_effect=lambda _: httpx.Response(200, json={"nextPageToken": f"t{next(names)}"})
+    )
+    listed = api.pages("jobs", action="list jobs", next_page=by_token(), items="jobs")
+    assert list(listed) == []
+
+
+def test_line_without_end_is_refused(api: Api, vendor: respx.MockRouter) -> None:
+    vendor.get("/files/f1").respond(content=b"x" * (20 << 20))
+    with pytest.raises(Unreachable, match="a line of more than"):
+        list(api.lines("files", "f1", action="read file f1"))
+
+
+def test_time_without_a_zone_is_utc() -> None:
+    told = Fields({"at": "2026-11-27T00:00:00", "zoned": "2026-11-27T01:00:00+01:00"})
+    assert told.time("at") == told.time("zoned") == 1795737600.0
 
 
 def test_body_without_end_is_refused(api: Api, vendor: respx.MockRouter) -> None:

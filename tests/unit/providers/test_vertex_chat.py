@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from vendors.vertex.vendor import VertexVendor, environment
 
 from unitune.data.example import Example, Message
+from unitune.errors import UserError
 from unitune.models import ChatModel, Reply, Request, TunedModel
 from unitune.security.json_fields import Fields
 from unitune.testing.behavior import ServerBehavior
@@ -128,6 +129,16 @@ def test_failure_is_a_reply_with_an_error(tuned: ChatModel, server: Server, faul
     assert ("", "error") == (reply.text, reply.finish_reason)
     assert reply.error
     assert "loopback" not in reply.error
+
+
+def test_credentials_that_end_during_a_comparison_are_a_reply_with_an_error(
+    tuned: ChatModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(credentials: object) -> str:
+        raise UserError(f"Sign in again. ({type(credentials).__name__})")
+
+    monkeypatch.setattr("unitune_providers.vertex.chat.token_of", refuse)
+    assert "Sign in again" in (ask(tuned).error or "")
 
 
 def test_what_rows_cannot_carry_is_a_reply_with_an_error(tuned: ChatModel) -> None:

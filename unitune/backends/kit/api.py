@@ -24,7 +24,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import JsonValue
 
-from unitune.backends.kit.bodies import GZIP_ONLY, LARGEST_ANSWER, LARGEST_FILE, unpacked
+from unitune.backends.kit.bodies import GZIP_ONLY, LARGEST_ANSWER, LARGEST_FILE, BodyError, unpacked
 from unitune.backends.kit.chat_model import Endpoint
 from unitune.backends.kit.errors import ErrorResponse, complaint, vendor_errors
 from unitune.backends.kit.paging import NextPage, Query, item_key
@@ -39,6 +39,8 @@ UPLOAD_SECONDS = 600.0
 
 REDIRECTS = (301, 302, 303, 307, 308)
 MOST_REDIRECTS = 5
+MOST_EMPTY_PAGES = 100
+"""Pages in a row that bring nothing new, before a list is taken to be at its end."""
 
 
 class Response(NamedTuple):
@@ -102,15 +104,18 @@ class Api:
             items: Field of a page that holds its items.
             query: Of every page.
         """
-        seen = set[str]()
+        seen, requested, empty = set[str](), set[str](), 0
         added: Query | None = {}
-        while added is not None:
+        # A page may be empty and yet not the last (https://google.aip.dev/158).
+        while added is not None and str(added) not in requested and empty < MOST_EMPTY_PAGES:
+            requested.add(str(added))
             page = self.get(*path, action=action, query={**(query or {}), **added})
             fresh = {item_key(item): item for item in page.items(items)}
             new = [item for key, item in fresh.items() if key not in seen]
             yield from new
             seen.update(fresh)
-            added = next_page(page) if new else None
+            empty = 0 if new else empty + 1
+            added = next_page(page)
 
     def post(
         self,
@@ -286,6 +291,8 @@ class Api:
             rest = b""
             for piece in _body(response, LARGEST_FILE):
                 *whole, rest = (rest + piece).split(b"\n")
+                if len(rest) > LARGEST_ANSWER:
+                    raise BodyError(f"it has a line of more than {LARGEST_ANSWER:,} bytes")
                 yield from (Fields(read_json(line)) for line in whole if line.strip())
             if rest.strip():
                 yield Fields(read_json(rest))

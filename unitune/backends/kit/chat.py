@@ -91,8 +91,10 @@ class JsonChatModel(RemoteChatModel[aiohttp.ClientSession]):
                     return Reply.failed(vendor.refused(action, error), seconds)
         except SILENT as error:
             return Reply.failed(vendor.unreachable(action, error), time.perf_counter() - started)
-        except UnituneError:
+        except JobError:
             raise
+        except UnituneError as error:  # such as credentials that give no token any more
+            return Reply.failed(error, time.perf_counter() - started)
         except (KeyError, ValueError) as error:
             words = f"{self._model} cannot take this request: {error}"
             return Reply(error=words, finish_reason="error")

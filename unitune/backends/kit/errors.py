@@ -136,26 +136,10 @@ class ErrorTable:
         return vendor.failed(doing, error)
 
 
-def error_response(response: Any) -> ErrorResponse:
-    """Read an answer of httpx, httpx2 or requests."""
-    try:
-        content = cast("bytes", getattr(response, "content", b""))
-    except RuntimeError:  # a stream that was not read, or is closed
-        content = b""
-    words = complaint(content) or str(getattr(response, "reason_phrase", ""))
-    return ErrorResponse(response.status_code, response.headers, words)
-
-
-def error_of_response(error: Any) -> ErrorResponse:
-    """Read an exception that holds its answer as `response`, as those of most SDKs do."""
-    return error_response(error.response)
-
-
 BROKEN = (json.JSONDecodeError, Unreadable, BodyError)
 """What reading an answer raises that did not come as it was sent."""
-HTTPX_ERRORS = ErrorTable(
-    {httpx.HTTPStatusError: error_of_response}, (httpx.HTTPError, httpx.StreamError, *BROKEN)
-)
+HTTPX_ERRORS = ErrorTable({}, (httpx.HTTPError, httpx.StreamError, *BROKEN))
+"""`Api` reads an error status itself."""
 
 
 @contextmanager

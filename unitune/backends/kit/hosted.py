@@ -24,11 +24,10 @@ from unitune.backends.kit.cursor import unseen
 from unitune.backends.kit.errors import Vendor
 from unitune.backends.options import job_options
 from unitune.backends.protocol import Event, Guarantee, Launch, State, Status, Upload
-from unitune.errors import BackendError, Unreachable, Unsupported, UserError
+from unitune.errors import CONFLICT, BackendError, Unreachable, Unsupported, UserError
 from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
 
-CONFLICT = 409
 FILE_SECONDS = 1800.0
 """Longest wait for the vendor to validate a file; after that an upload can be repeated."""
 FILE_POLL_SECONDS = 2.0
