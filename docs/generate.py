@@ -39,7 +39,7 @@ def job_file() -> str:
     """Return each part of a job file with its keys, types, defaults and meanings."""
     schema = Job.model_json_schema()
     parts = {"Job": schema} | schema["$defs"]
-    return "\n".join(line for name in _reachable(parts) for line in _part(name, parts[name]))
+    return "\n".join(line for name in _reachable(parts) for line in _part(name, parts))
 
 
 def job_parts() -> str:
@@ -172,7 +172,9 @@ def _references(schema: object) -> list[str]:
     )
 
 
-def _part(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
+def _part(name: str, parts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of a part; a key without a description is what the part it names is."""
+    schema = parts[name]
     yield f"## {name} {{#{name.lower()}}}\n"
     yield _cell(schema.get("description", "").partition("\n\nExample")[0], " ") + "\n"
     required = schema.get("required", [])
@@ -180,12 +182,17 @@ def _part(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
         (
             f"`{key}`",
             _kind(field) + ("<br>required" if key in required else _default(field)),
-            _cell(field.get("description", "")),
+            _cell(field.get("description") or _summary(field, parts)),
         )
         for key, field in _keys(schema).items()
     ]
     if rows:
         yield _table(("key", "value", "meaning"), rows) + "\n"
+
+
+def _summary(field: Mapping[str, Any], parts: Mapping[str, Any]) -> str:
+    names = [name for name in _references(field) if name in parts]
+    return parts[names[0]].get("description", "").partition("\n")[0] if len(names) == 1 else ""
 
 
 def _keys(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -40,18 +40,20 @@ class TestFireworks(BackendContract):
         launch = replace(launch, job=job, training=rows or launch.training, validation=None)
         backend = registry.backend("fireworks")
         job_id = backend.submit(launch)
-        client = Fireworks(api_key=vendor.KEY, account_id=vendor.ACCOUNT, base_url=server.url)
-        jobs: dict[str, Any] = {
-            "sft": client.supervised_fine_tuning_jobs,
-            "dpo": client.dpo_jobs,
-            "rft": client.reinforcement_fine_tuning_jobs,
-        }
-        told = jobs[method].get(launch.key)
-        training = told if method == "sft" else told.training_config
+        with Fireworks(
+            api_key=vendor.KEY, account_id=vendor.ACCOUNT, base_url=server.url
+        ) as client:
+            jobs: dict[str, Any] = {
+                "sft": client.supervised_fine_tuning_jobs,
+                "dpo": client.dpo_jobs,
+                "rft": client.reinforcement_fine_tuning_jobs,
+            }
+            read = jobs[method].get(launch.key)
+        training = read if method == "sft" else read.training_config
         assert (training.epochs, training.batch_size_samples) == (2, 4)
         assert training.base_model == vendor.BASE
         assert training.learning_rate_warmup_steps == 3
-        assert told.dataset == launch.training.ref
+        assert read.dataset == launch.training.ref
         model = self.follow(job_id)[-1].model
         assert model is not None
         assert model.name == f"accounts/acme/models/{launch.key}"

@@ -87,16 +87,16 @@ def place(
 
 def tuned_by_other_means(server: Server, rows: Path) -> str:
     """Tune a model as people did, with OpenAI's own client; return the job's id."""
-    client = OpenAI(base_url=f"{server.url}/v1", api_key=KEY)
-    file = client.files.create(file=rows, purpose="fine-tune")
-    job = client.fine_tuning.jobs.create(
-        training_file=file.id,
-        model="gpt-4.1-mini-2025-04-14",
-        seed=0,
-        method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2}}},
-    )
-    while job.status != "succeeded":
-        job = client.fine_tuning.jobs.retrieve(job.id)
+    with OpenAI(base_url=f"{server.url}/v1", api_key=KEY) as client:
+        file = client.files.create(file=rows, purpose="fine-tune")
+        job = client.fine_tuning.jobs.create(
+            training_file=file.id,
+            model="gpt-4.1-mini-2025-04-14",
+            seed=0,
+            method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2}}},
+        )
+        while job.status != "succeeded":
+            job = client.fine_tuning.jobs.retrieve(job.id)
     return str(job.id)
 
 

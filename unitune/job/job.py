@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from unitune.errors import JobError
 from unitune.job.evaluate import Constraint, Economics, Evaluate, Gate, TokenPrice
@@ -80,9 +81,11 @@ class Job(Spec):
     or ``{backend: local, machine: 0.85}`` an hour; as in ``prices.yaml``."""
     options: dict[str, dict[str, JsonValue]] = {}  # noqa: RUF012 - pydantic copies it
     """What one backend alone understands, by backend."""
-    folder: Annotated[Path, Field(exclude=True, repr=False)] = Path()
+    folder: Annotated[SkipJsonSchema[Path], Field(exclude=True, repr=False)] = Path()
     """Where relative paths start; the job file's folder."""
-    given_prices: Annotated[tuple[PriceEntry, ...], Field(exclude=True, repr=False)] = ()
+    given_prices: Annotated[
+        SkipJsonSchema[tuple[PriceEntry, ...]], Field(exclude=True, repr=False)
+    ] = ()
     """Prices of the command line, which win over `prices`."""
 
     @model_validator(mode="after")
