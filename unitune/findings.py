@@ -30,36 +30,36 @@ class Finding(BaseModel):
     """Line in the file, counted from 1."""
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """``file:line``, ``file`` or nothing."""
         line = f":{self.line}" if self.line is not None else ""
         return f"{self.file}{line}" if self.file else ""
 
     def at(self, *, file: str | None = None, line: int | None = None) -> Self:
-        """Return the same finding in this place; what is not given stays."""
-        place = {"file": file, "line": line}
+        """Return the same finding at this location; what is not given stays."""
+        given = {"file": file, "line": line}
         return self.model_copy(
-            update={key: value for key, value in place.items() if value is not None}
+            update={key: value for key, value in given.items() if value is not None}
         )
 
     def __str__(self) -> str:
         """One line for a terminal or an error message."""
-        place = f"{self.place}: " if self.place else ""
-        return f"{place}{self.message}{' ' + self.fix if self.fix else ''}"
+        prefix = f"{self.location}: " if self.location else ""
+        return f"{prefix}{self.message}{' ' + self.fix if self.fix else ''}"
 
 
 def error(code: str, message: str, fix: str = "") -> Finding:
-    """Return a finding that stops the work, not yet placed."""
+    """Return a finding that stops the work, without a location yet."""
     return Finding(severity="error", code=code, message=message, fix=fix)
 
 
 def warning(code: str, message: str, fix: str = "") -> Finding:
-    """Return a finding about what was probably not meant, not yet placed."""
+    """Return a finding about what was probably not meant, without a location yet."""
     return Finding(severity="warning", code=code, message=message, fix=fix)
 
 
 def note(code: str, message: str, fix: str = "") -> Finding:
-    """Return a finding that is good to know, not yet placed."""
+    """Return a finding that is good to know, without a location yet."""
     return Finding(severity="note", code=code, message=message, fix=fix)
 
 
@@ -71,7 +71,7 @@ def clip(value: object, longest: int = 60) -> str:
 
 
 def grouped(findings: Iterable[Finding]) -> list[tuple[Finding, int]]:
-    """Return each finding once, at its first place, with its count."""
+    """Return each finding once, at its first location, with its count."""
     first: dict[tuple[str, ...], Finding] = {}
     counts: Counter[tuple[str, ...]] = Counter()
     for finding in findings:

@@ -140,7 +140,7 @@ def print_findings(findings: Iterable[Finding]) -> None:
             row.add_row(
                 severity,
                 Text.assemble(
-                    (f"{finding.place} " if finding.place else "", "dim"),
+                    (f"{finding.location} " if finding.location else "", "dim"),
                     f"{finding.message}{also(count)}",
                     (f"\n{finding.fix}" if finding.fix else "", "dim"),
                 ),
@@ -163,7 +163,7 @@ def print_finding_lines(findings: Iterable[Finding], more: int = 0) -> None:
         shown_fixes.add(finding.fix)
         line = Text.assemble(
             (f"{finding.severity:<7}", SEVERITY_STYLES[finding.severity]),
-            (f" {finding.place}", "dim"),
+            (f" {finding.location}", "dim"),
             f" {finding.message}",
             (fix, "dim"),
         )

@@ -43,7 +43,7 @@ WAIT_OR_END = "Wait until it is done, or end it, and try again."
 RENEWALS, RENEWALS_AFTER_FAILURE = 3, 12
 """How often a lease is renewed within its length; sooner again where that has just failed."""
 
-Place = tuple[str, str]
+LeaseKey = tuple[str, str]
 """A database by its name, and a run."""
 
 
@@ -55,7 +55,7 @@ class _Lease(NamedTuple):
     fence: int
 
     @property
-    def place(self) -> Place:
+    def key(self) -> LeaseKey:
         return self.database.name, self.run_id
 
 
@@ -67,8 +67,8 @@ class _Kept:
     """
 
     def __init__(self) -> None:
-        self.turns: dict[Place, threading.Lock] = {}
-        self.leases: dict[Place, _Lease] = {}
+        self.turns: dict[LeaseKey, threading.Lock] = {}
+        self.leases: dict[LeaseKey, _Lease] = {}
         self.to_give_back: set[_Lease] = set()
         self.thread: threading.Thread | None = None
         self.at_work = threading.Lock()
@@ -76,14 +76,14 @@ class _Kept:
 
     def keep(self, lease: _Lease) -> None:
         """Renew a lease until it is given back or lost; a lost one is noticed by the next write."""
-        self.leases[lease.place] = lease
+        self.leases[lease.key] = lease
         if self.thread is None or not self.thread.is_alive():
             self.thread = threading.Thread(target=self._renew_for_ever, daemon=True)
             self.thread.start()
 
     def give_back(self, lease: _Lease) -> None:
         """Renew a lease no more, and let others have it, now or as soon as the database answers."""
-        self.leases.pop(lease.place, None)
+        self.leases.pop(lease.key, None)
         self.to_give_back.add(lease)
         self._work_off([lease])
 

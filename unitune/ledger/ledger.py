@@ -130,9 +130,9 @@ class Ledger(CostLedger):
             before, now = self._before(connection, after.id)
             written = replace(after, version=after.version + 1, updated=now, error=error)
             _change(connection, before, after, values_of(written))
-            place, new_place = _transition(before), _transition(written)
-            if place | {"time": now} != new_place:
-                connection.execute(TRANSITIONS.insert().values(new_place))
+            previous, current = _transition(before), _transition(written)
+            if previous | {"time": now} != current:
+                connection.execute(TRANSITIONS.insert().values(current))
             _add_events(connection, written, events)
         return written
 
@@ -255,7 +255,7 @@ class Ledger(CostLedger):
         Args:
             run_id: The run.
             attempt: The attempt.
-            after: Place of the last event already seen; 0 for all.
+            after: Id of the last event already seen; 0 for all.
             key: The beginning of their keys.
         """
         query = sa.select(EVENTS).where(

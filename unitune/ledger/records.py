@@ -91,9 +91,9 @@ class Transition:
 
 @dataclass(frozen=True, slots=True)
 class RecordedEvent:
-    """An event with its place in the ledger, which grows with each."""
+    """An event with its id in the ledger, which grows with each."""
 
-    place: int
+    id: int
     event: Event
 
 

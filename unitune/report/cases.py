@@ -247,8 +247,8 @@ def fair_limit(lengths: Iterable[int], budget: int) -> int:
     """
     ordered = sorted(lengths)
     left = budget
-    for place, length in enumerate(ordered):
-        share = left // (len(ordered) - place)
+    for index, length in enumerate(ordered):
+        share = left // (len(ordered) - index)
         if length > share:
             return max(SHORTEST_CUT, share)
         left -= length

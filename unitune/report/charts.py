@@ -47,10 +47,10 @@ class Axis:
         # A hair's breadth is a rounding error (0.3 / 0.1 is below 3) and no reason for a tick more.
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
         last = max(last, first + 1)
-        ticks = tuple(float(f"{place * step:.10g}") for place in range(first, last + 1))
+        ticks = tuple(float(f"{multiple * step:.10g}") for multiple in range(first, last + 1))
         return cls(ticks[0], ticks[-1], ticks)
 
-    def place(self, value: float) -> float:
+    def position(self, value: float) -> float:
         """Return where a value stands, in percent from the beginning."""
         return round(100 * (value - self.low) / (self.high - self.low), 2)
 
@@ -122,9 +122,9 @@ class DrawnCurve:
     x: Axis
     y: Axis
 
-    def places(self, line: Sequence[Point]) -> list[tuple[float, float]]:
+    def positions(self, line: Sequence[Point]) -> list[tuple[float, float]]:
         """Return where points are drawn, in percent from the left and from the top."""
-        return [(self.x.place(p.step), round(100 - self.y.place(p.value), 2)) for p in line]
+        return [(self.x.position(p.step), round(100 - self.y.position(p.value), 2)) for p in line]
 
     @property
     def description(self) -> str:
@@ -139,7 +139,7 @@ class DrawnCurve:
     def labels(self) -> list[Label]:
         """The names of the lines, far enough apart to be read."""
         ends = sorted(
-            (100 - self.y.place(line[-1].value), name, line[-1].value)
+            (100 - self.y.position(line[-1].value), name, line[-1].value)
             for name, line in self.lines.items()
         )
         labels: list[Label] = []

@@ -29,13 +29,13 @@ def write_report(comparison: Comparison, folder: str | os.PathLike[str] | None =
     Examples:
         >>> page = unitune.write_report(comparison)
     """
-    place = default_folder(comparison) if folder is None else Path(folder)
+    target = default_folder(comparison) if folder is None else Path(folder)
     contents: tuple[Iterable[str], ...] = (
         html.pieces(comparison),
         [markdown.render(comparison)],
         [junit.render(comparison)],
     )
     for name, pieces in zip(REPORTS, contents, strict=True):
-        with replacing(place / name) as file:
+        with replacing(target / name) as file:
             file.writelines(pieces)
-    return place / REPORTS[0]
+    return target / REPORTS[0]

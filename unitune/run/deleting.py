@@ -37,7 +37,7 @@ class _Item:
 def inventory(ledger: Ledger, record: RunRecord, *, reports: bool = False) -> list[str]:
     """Return what `delete` would delete, a line each; see `unitune.run.handle.Run.inventory`."""
     items = _items(ledger, record, reports=reports)
-    return [*(item.name for item in items), "the run's place in the ledger"]
+    return [*(item.name for item in items), "the run's record in the ledger"]
 
 
 def delete(

@@ -196,13 +196,13 @@ class Run:
         Raises:
             Unreachable: The backend did not answer many times in a row.
         """
-        place, pause, missed = 0, poll_seconds, 0
+        last_id, pause, missed = 0, poll_seconds, 0
         while True:
             failure = self._refresh_patiently(missed)
             missed = 0 if failure is None else missed + 1
-            fresh = self._ledger.events(self.id, self.attempt, place)
+            fresh = self._ledger.events(self.id, self.attempt, last_id)
             for seen in fresh:
-                place = seen.place
+                last_id = seen.id
                 yield seen.event
             if self.is_at_rest:
                 return

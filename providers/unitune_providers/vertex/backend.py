@@ -95,9 +95,9 @@ class VertexBackend(HostedBackend[VertexOptions]):
             BackendError: Vertex AI refused.
             Unreachable: It gave no answer; there may be a job, which `find` finds.
         """
-        body, place = create_body(launch), self._cloud.place()
-        api = self._cloud.api(place)
-        created = api.post(*place.split("/"), "tuningJobs", action="create the job", body=body)
+        body, parent = create_body(launch), self._cloud.parent()
+        api = self._cloud.api(parent)
+        created = api.post(*parent.split("/"), "tuningJobs", action="create the job", body=body)
         return created_id(created, api.endpoint, "name")
 
     def find(self, launch_key: str, folder: Path) -> list[str]:
@@ -193,10 +193,10 @@ class VertexBackend(HostedBackend[VertexOptions]):
 
     def list_jobs(self, cursor: str) -> JobPage:
         """Return one page of jobs with their states."""
-        place = self._cloud.place()
+        parent = self._cloud.parent()
         query = {"pageSize": PAGE_SIZE, "pageToken": cursor} if cursor else {"pageSize": PAGE_SIZE}
-        path, action = (*place.split("/"), "tuningJobs"), "list the jobs"
-        page = self._cloud.api(place).get(*path, action=action, query=query)
+        path, action = (*parent.split("/"), "tuningJobs"), "list the jobs"
+        page = self._cloud.api(parent).get(*path, action=action, query=query)
         listed = page.items("tuningJobs")
         states = {name: jobs.state_of(job) for job in listed if (name := job.text("name"))}
         return JobPage(states, page.text("nextPageToken") or "")
@@ -243,30 +243,30 @@ class VertexBackend(HostedBackend[VertexOptions]):
         endpoints = {model.name: None}
         for version in versions:
             for deployed in (_find(api, version) or Fields({})).items("deployedModels"):
-                place = deployed.text("endpoint") or ""
+                resource = deployed.text("endpoint") or ""
                 body: dict[str, JsonValue] = {"deployedModelId": deployed.text("deployedModelId")}
                 _wait(
                     api,
                     api.post(
-                        *f"{place}:undeployModel".split("/"),
+                        *f"{resource}:undeployModel".split("/"),
                         action=f"undeploy {version}",
                         body=body,
                     ),
                 )
-                endpoints[place] = None
+                endpoints[resource] = None
         for version in versions:
             whole = version.partition("@")[0]
             listed = (_find(api, f"{whole}:listVersions") or Fields({})).items("models")
             # The only version goes with its model, as Vertex AI wants it.
             _delete(api, whole if len(listed) <= 1 else f"{version}:deleteVersion")
-        for place in endpoints:
-            _delete(api, place)
+        for resource in endpoints:
+            _delete(api, resource)
 
     def _resource(self, job_id: str) -> str:
         """Return a job's full name; the last part of one names it in the location in use."""
         if job_id.startswith("projects/"):
             return job_id
-        return f"{self._cloud.place()}/tuningJobs/{job_id.rpartition('/')[2]}"
+        return f"{self._cloud.parent()}/tuningJobs/{job_id.rpartition('/')[2]}"
 
     def _job(self, job_id: str) -> Fields:
         name = self._resource(job_id)
@@ -274,10 +274,10 @@ class VertexBackend(HostedBackend[VertexOptions]):
 
     def _labelled(self, launch_key: str, condition: str | None) -> list[str]:
         """Return the jobs with the key, in the list that a filter leaves; none if it is refused."""
-        place = self._cloud.place()
+        parent = self._cloud.parent()
         query = {"pageSize": PAGE_SIZE, **({"filter": condition} if condition else {})}
-        path, paging = (*place.split("/"), "tuningJobs"), by_token()
-        api, action = self._cloud.api(place), "list the jobs"
+        path, paging = (*parent.split("/"), "tuningJobs"), by_token()
+        api, action = self._cloud.api(parent), "list the jobs"
         listed = api.pages(*path, action=action, next_page=paging, items="tuningJobs", query=query)
         try:
             return [
@@ -340,7 +340,7 @@ def resource_name(cloud: Cloud, model: str | TunedModel) -> str:
         return name
     location = os.environ.get("UNITUNE_VERTEX_BASE_LOCATION") if isinstance(model, str) else None
     published = name if name.startswith("publishers/") else f"publishers/google/models/{name}"
-    return f"{cloud.place(location)}/{published}"
+    return f"{cloud.parent(location)}/{published}"
 
 
 def _find(api: Api, name: str) -> Fields | None:

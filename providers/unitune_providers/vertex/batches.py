@@ -77,7 +77,7 @@ def submit(cloud: Cloud, key: str, model: str | TunedModel, requests: Mapping[st
     target = _target(cloud, model)
     content = write_rows(requests, target.base)
     name = f"unitune-batch-{key}-{hashlib.sha256(content).hexdigest()[:16]}"
-    folder, place = upload_folder(), cloud.place(target.location)
+    folder, parent = upload_folder(), cloud.parent(target.location)
     rows = folder.uri(f"{name}.jsonl")
     cloud.write(rows, BytesIO(content))
     body: dict[str, JsonValue] = {
@@ -89,7 +89,7 @@ def submit(cloud: Cloud, key: str, model: str | TunedModel, requests: Mapping[st
             "gcsDestination": {"outputUriPrefix": folder.uri(name)},
         },
     }
-    api, path = cloud.api(place), (*place.split("/"), "batchPredictionJobs")
+    api, path = cloud.api(parent), (*parent.split("/"), "batchPredictionJobs")
     created = api.post(*path, action="create the batch", body=body)
     return created_id(created, api.endpoint, "name")
 
@@ -101,7 +101,9 @@ def find(cloud: Cloud, key: str) -> list[str]:
     overlooked would be paid for twice: so names are compared here, over the whole list if need be.
     """
     for condition in (f'display_name="{key}"', None):
-        listed = [job for place in _places(cloud) for job in _named(cloud, place, key, condition)]
+        listed = [
+            job for location in _locations(cloud) for job in _named(cloud, location, key, condition)
+        ]
         if listed:
             return listed
     return []
@@ -251,7 +253,7 @@ def _target(cloud: Cloud, model: str | TunedModel) -> _Target:
     name, base = (model, model) if isinstance(model, str) else (model.name, model.base)
     untuned = os.environ.get("UNITUNE_VERTEX_BASE_LOCATION") if name == base else None
     location = location_of(name) or untuned or cloud.location
-    if location not in _places(cloud):
+    if location not in _locations(cloud):
         raise Unsupported(
             f"{name} is in {location}, where its batch would not be found again after a failure: "
             f"GOOGLE_CLOUD_LOCATION is {cloud.location}. Set it to {location}, or run without "
@@ -263,7 +265,7 @@ def _target(cloud: Cloud, model: str | TunedModel) -> _Target:
     return _Target(name if is_full else f"publishers/google/models/{name}", base, location)
 
 
-def _places(cloud: Cloud) -> list[str]:
+def _locations(cloud: Cloud) -> list[str]:
     """Return the locations in which batches are created."""
     untuned = os.environ.get("UNITUNE_VERTEX_BASE_LOCATION") or cloud.location
     return list(dict.fromkeys([cloud.location, untuned]))
@@ -312,10 +314,10 @@ def _job(cloud: Cloud, batch_id: str) -> Fields:
 
 def _named(cloud: Cloud, location: str, key: str, condition: str | None) -> Iterator[str]:
     """Yield the jobs of a location with the name, in the list that a filter leaves."""
-    place = cloud.place(location)
+    parent = cloud.parent(location)
     query = {"pageSize": PAGE_SIZE, **({"filter": condition} if condition else {})}
-    listed = cloud.api(place).pages(
-        *place.split("/"),
+    listed = cloud.api(parent).pages(
+        *parent.split("/"),
         "batchPredictionJobs",
         action="list batches",
         next_page=by_token(),

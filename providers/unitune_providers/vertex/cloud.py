@@ -74,7 +74,7 @@ class Cloud:
     credentials: Credentials
     base_url: str = ""
 
-    def place(self, location: str | None = None) -> str:
+    def parent(self, location: str | None = None) -> str:
         """Return the resource name of a location, by default the configured one."""
         return f"projects/{self.project}/locations/{location or self.location}"
 

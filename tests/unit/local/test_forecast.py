@@ -93,7 +93,7 @@ def test_a_row_that_is_too_long_is_an_error_with_its_line(tiny_model: Path) -> N
     assert ("error", "too-long", "train.jsonl:7") == (
         finding.severity,
         finding.code,
-        finding.place,
+        finding.location,
     )
 
 

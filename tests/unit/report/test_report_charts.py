@@ -71,13 +71,13 @@ def test_the_difference_its_interval_and_the_margin_share_one_scale(verdict: str
     origin = percent(zero, "x1")
     point = percent(zone, "width") / (200 * comparison.margin)  # percent of the width
 
-    def place(difference: float) -> float:
+    def position(difference: float) -> float:
         return origin + 100 * difference * point
 
-    assert percent(zone, "x") == pytest.approx(place(-comparison.margin), abs=0.1)
-    assert percent(dot, "cx") == pytest.approx(place(comparison.difference), abs=0.1)
-    assert percent(span, "x1") == pytest.approx(place(comparison.interval[0]), abs=0.1)
-    assert percent(span, "x2") == pytest.approx(place(comparison.interval[1]), abs=0.1)
+    assert percent(zone, "x") == pytest.approx(position(-comparison.margin), abs=0.1)
+    assert percent(dot, "cx") == pytest.approx(position(comparison.difference), abs=0.1)
+    assert percent(span, "x1") == pytest.approx(position(comparison.interval[0]), abs=0.1)
+    assert percent(span, "x2") == pytest.approx(position(comparison.interval[1]), abs=0.1)
     assert all(0 <= percent(span, end) <= 100 for end in ("x1", "x2"))
 
 
@@ -157,4 +157,4 @@ def test_an_axis_holds_its_values_between_few_round_ticks(values: list[float]) -
     assert axis.high >= max(values) - hair
     assert 2 <= len(axis.ticks) <= 6
     assert (axis.low, axis.high) == (axis.ticks[0], axis.ticks[-1])
-    assert (0, 100) == (axis.place(axis.low), axis.place(axis.high))
+    assert (0, 100) == (axis.position(axis.low), axis.position(axis.high))

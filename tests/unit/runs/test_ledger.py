@@ -97,7 +97,7 @@ def test_events_after_a_place_are_those_not_seen(ledger: Ledger) -> None:
     ledger.add(record)
     ledger.write(record, [Event(key, "step", 0.0) for key in "abc"])
     first, *others = ledger.events(record.id, 1)
-    assert others == ledger.events(record.id, 1, after=first.place)
+    assert others == ledger.events(record.id, 1, after=first.id)
 
 
 def test_only_a_change_of_place_leaves_a_transition(ledger: Ledger) -> None:
