@@ -51,7 +51,6 @@ from unitune_providers.openai.wire import PausingBackend, WireBackend
 OPENAI_URL = "https://api.openai.com/v1"
 ACCOUNT_HEADERS = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
 """Headers by environment variable; not for a server that a job names."""
-AZURE_TOKEN = "AZURE_OPENAI_AD_TOKEN"  # noqa: S105 - the name of a variable
 GLOBAL_STANDARD = ("globalStandard", "GlobalStandard")
 
 
@@ -137,16 +136,13 @@ class AzureBackend(AzureDeployments, PausingBackend[AzureOptions]):
     guarantee: ClassVar[Guarantee] = Guarantee.FINDABLE
     options = AzureOptions
 
-    def endpoint(self, path: str = "") -> Endpoint:
-        """Return the resource that ``AZURE_OPENAI_ENDPOINT`` names, with its token or key."""
-        address = resource_address()
-        url = address if address.endswith("/openai/v1") else f"{address}/openai/v1"
-        variable = AZURE_TOKEN if os.environ.get(AZURE_TOKEN) else "AZURE_OPENAI_API_KEY"
-        return self.endpoint_at(f"{url}{path}", variable)
+    key_variable = "AZURE_OPENAI_API_KEY"
+    key_header = "api-key"
+    token_variable = "AZURE_OPENAI_AD_TOKEN"  # noqa: S105 - the name of a variable
 
-    def headers(self, key: str) -> dict[str, str]:
-        """Return the headers that carry the token or key."""
-        return super().headers(key) if os.environ.get(AZURE_TOKEN) else {"api-key": key}
+    def base_url(self) -> str:
+        address = resource_address()
+        return address if address.endswith("/openai/v1") else f"{address}/openai/v1"
 
     def settings(self, job: Job) -> Body:
         """Return method, seed, integrations and where Azure trains.
@@ -172,14 +168,13 @@ class MantleBackend(WireBackend[MantleOptions]):
     options = MantleOptions
     limit_name: ClassVar[LimitName] = "max_tokens"
 
-    def endpoint(self, path: str = "") -> Endpoint:
-        """Return the endpoint of ``AWS_REGION``, or ``AWS_BEDROCK_BASE_URL``, with the key."""
-        url = environment_address("AWS_BEDROCK_BASE_URL")
-        if not url:
-            region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-            region = region or required("AWS_REGION", "the region of Amazon Bedrock")
-            url = f"https://bedrock-mantle.{region}.api.aws/v1"
-        return self.endpoint_at(f"{url}{path}", self.key_variable)
+    def base_url(self) -> str:
+        """Return ``AWS_BEDROCK_BASE_URL``, or the endpoint of ``AWS_REGION``."""
+        if url := environment_address("AWS_BEDROCK_BASE_URL"):
+            return url
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        region = region or required("AWS_REGION", "the region of Amazon Bedrock")
+        return f"https://bedrock-mantle.{region}.api.aws/v1"
 
     def settings(self, job: Job) -> Body:
         """Return method and seed."""

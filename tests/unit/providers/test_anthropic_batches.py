@@ -39,7 +39,8 @@ from unitune.testing.loopback import (
     VendorResponse,
     serve,
 )
-from unitune_providers.anthropic import AnthropicBackend, batches
+from unitune_providers import anthropic as batches
+from unitune_providers.anthropic import AnthropicBackend
 
 NEW, OLD = "claude-sonnet-5-5", "claude-haiku-4-5"
 CREATE = ("POST", r"/v1/messages/batches$")

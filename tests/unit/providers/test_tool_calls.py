@@ -22,7 +22,7 @@ def completions() -> Reply:
 
 
 def anthropic() -> Reply:
-    from unitune_providers.anthropic.chat import read_answer  # noqa: PLC0415
+    from unitune_providers.anthropic import read_answer  # noqa: PLC0415
 
     block = {"type": "tool_use", "id": "c1", "name": "weather", "input": ARGUMENTS}
     reply = read_answer(Fields({"content": [block], "stop_reason": "tool_use"}))

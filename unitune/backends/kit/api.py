@@ -41,6 +41,7 @@ REDIRECTS = (301, 302, 303, 307, 308)
 MOST_REDIRECTS = 5
 MOST_EMPTY_PAGES = 100
 """Pages in a row that bring nothing new, before a list is taken to be at its end."""
+Body = Mapping[str, JsonValue]
 
 
 class Response(NamedTuple):
@@ -121,7 +122,7 @@ class Api:
         self,
         *path: str,
         action: str,
-        body: Mapping[str, JsonValue] | None = None,
+        body: Body | None = None,
         query: Query | None = None,
         changes_nothing: bool = False,
     ) -> Fields:
@@ -141,23 +142,11 @@ class Api:
         send = partial(self._json, "POST", path, action, json=body, params=query)
         return retry_read(send) if changes_nothing else send()
 
-    def patch(
-        self,
-        *path: str,
-        action: str,
-        body: Mapping[str, JsonValue],
-        query: Query | None = None,
-    ) -> Fields:
+    def patch(self, *path: str, action: str, body: Body, query: Query | None = None) -> Fields:
         """Change a resource; sent once, as `post`."""
         return self._json("PATCH", path, action, json=body, params=query)
 
-    def put(
-        self,
-        *path: str,
-        action: str,
-        body: Mapping[str, JsonValue],
-        query: Query | None = None,
-    ) -> Fields:
+    def put(self, *path: str, action: str, body: Body, query: Query | None = None) -> Fields:
         """Create a resource under its name, or replace it; sent once, as `post`."""
         return self._json("PUT", path, action, json=body, params=query)
 
@@ -260,6 +249,15 @@ class Api:
                 return b"".join(_body(response, largest))
 
         return retry_read(read)
+
+    def find_content(self, *path: str, action: str, query: Query | None = None) -> bytes | None:
+        """Return the content of a file; None where there is none."""
+        try:
+            return self.content(*path, action=action, query=query)
+        except BackendError as error:
+            if error.is_not_found:
+                return None
+            raise
 
     def download(self, *path: str, action: str, file: BinaryIO, query: Query | None = None) -> str:
         """Write a file of any size as it comes, and return its content type.

@@ -50,6 +50,12 @@ class HostedBackend(Generic[Options]):
     """Environment variable that names another."""
     key_variable: ClassVar[str]
     """Environment variable that holds the key."""
+    key_header: ClassVar[str | None] = None
+    """Header that takes the key; None: the key is a bearer token."""
+    token_variable: ClassVar[str] = ""
+    """Environment variable that may hold a bearer token, which is then used instead of the key."""
+    headers: ClassVar[Mapping[str, str]] = {}
+    """Sent with each request, beside the key."""
     chat_path: ClassVar[str] = "/v1"
     """Where chat completions stand, below the address."""
     states: ClassVar[Mapping[str, State]] = {}
@@ -68,24 +74,27 @@ class HostedBackend(Generic[Options]):
         """
         return Api(self.endpoint())
 
-    def endpoint(self, path: str = "") -> Endpoint:
-        """Return the vendor's address, or a path below it, with the key."""
-        url = environment_address(self.address_variable) or self.address
-        return self.endpoint_at(f"{url}{path}", self.key_variable)
+    def base_url(self) -> str:
+        """Return the vendor's address: that of the environment, or its own."""
+        return environment_address(self.address_variable) or self.address
 
-    def endpoint_at(self, url: str, key_variable: str) -> Endpoint:
-        """Return an address with the key that an environment variable holds.
+    def endpoint(self, path: str = "") -> Endpoint:
+        """Return the vendor's address, or a path below it, with the token or key."""
+        has_token = bool(os.environ.get(self.token_variable, "").strip())
+        variable = self.token_variable if has_token else self.key_variable
+        return self.endpoint_at(f"{self.base_url()}{path}", variable)
+
+    def endpoint_at(self, url: str, variable: str) -> Endpoint:
+        """Return an address with the key or token that an environment variable holds.
 
         Raises:
             UserError: It is not set.
         """
-        key = required(key_variable, f"the key of {self.name}, for {url},")
-        vendor = Vendor(self.name, key_variable, url, self.advice, secrets=(key,))
-        return Endpoint(vendor, url, self.headers(key))
-
-    def headers(self, key: str) -> dict[str, str]:
-        """Return the headers that carry the key."""
-        return {"Authorization": f"Bearer {key}"}
+        key = required(variable, f"the key of {self.name}, for {url},")
+        vendor = Vendor(self.name, variable, url, self.advice, secrets=(key,))
+        header = self.key_header if variable == self.key_variable else None
+        secret = {header: key} if header else {"Authorization": f"Bearer {key}"}
+        return Endpoint(vendor, url, {**self.headers, **secret})
 
     def job_options(self, job: Job) -> Options:
         """Return a job's options for this backend.
@@ -246,11 +255,16 @@ def wait_for_file(is_validated: Callable[[], bool], what: str) -> None:
     Raises:
         Unreachable: It took longer than `FILE_SECONDS`.
     """
-    until = time.monotonic() + FILE_SECONDS
-    while not is_validated():
-        if time.monotonic() > until:
-            raise Unreachable(
-                f"{what} is still being validated after {FILE_SECONDS:.0f} seconds. Launch again "
-                "later; it is not sent again."
-            )
-        time.sleep(FILE_POLL_SECONDS)
+    if not wait_until(is_validated, FILE_SECONDS, FILE_POLL_SECONDS):
+        raise Unreachable(
+            f"{what} is still being validated after {FILE_SECONDS:.0f} seconds. Launch again "
+            "later; it is not sent again."
+        )
+
+
+def wait_until(is_done: Callable[[], bool], seconds: float, poll_seconds: float) -> bool:
+    """Wait until something is done, and return whether it was within the seconds."""
+    until = time.monotonic() + seconds
+    while not (done := is_done()) and time.monotonic() <= until:
+        time.sleep(poll_seconds)
+    return done

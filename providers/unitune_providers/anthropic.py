@@ -1,0 +1,347 @@
+"""The backend named ``anthropic``: Claude answers, one request at a time or many in a batch.
+
+It cannot tune; the dated reason why stands in the offer (``anthropic.yaml``).
+
+A batch has neither a name nor metadata: ours is recognised by the ids of its requests, which come
+back with its answers only. Everything but the create call may be repeated, and is.
+
+Sources: anthropic 2.13.0, types/message_create_params.py, message.py, _client.py and
+resources/messages/batches.py; platform.claude.com/docs/en/build-with-claude, batch-processing
+(limits, what is billed, 24 hours, 29 days) and token-counting (read 2026-11-25).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
+from typing import Any, ClassVar, cast
+
+from pydantic import JsonValue
+
+from unitune.backends.capabilities import BatchStatus
+from unitune.backends.kit.api import created_id
+from unitune.backends.kit.batches import (
+    BAD_REQUEST,
+    cancel_unless_ended,
+    cannot_take,
+    check_size,
+)
+from unitune.backends.kit.chat import JsonChatModel
+from unitune.backends.kit.chat_completions import Refusal, refuses
+from unitune.backends.kit.chat_model import Endpoint
+from unitune.backends.kit.errors import ErrorResponse
+from unitune.backends.kit.hosted import HostedBackend, NoOptions
+from unitune.backends.kit.paging import by_last_id
+from unitune.data.example import Message
+from unitune.errors import BackendError, Unreachable, Unsupported
+from unitune.models import ChatModel, Reply, Request, TunedModel, function_call
+from unitune.security.json_fields import Fields
+
+BATCHES = ("v1", "messages", "batches")
+REQUESTS_MOST = 100_000
+BYTES_MOST = 256_000_000
+CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+PAGE_SIZE = 100
+MARGIN_SECONDS = 60.0
+"""By how much Anthropic's clock may have drifted from ours since a batch was announced; how far
+they are apart is read from its answers."""
+STATUS = {"authentication_error": 401, "not_found_error": 404, "rate_limit_error": 429}
+"""By the kind of an error, which a failed request has without its status."""
+ENDED = "ended"
+NOT_REACHED = {
+    "expired": "Anthropic did not come to it within the 24 hours of its batch, and does not bill "
+    "it. Send it in a new batch, or without --batch.",
+    "canceled": "The batch was cancelled before Anthropic came to it; it is not billed. Send it in "
+    "a new batch, or without --batch.",
+}
+FINISHES = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}
+NO_ARGUMENTS: JsonValue = {"type": "object", "properties": {}}
+THOUGHTS = ("thinking", "redacted_thinking")
+COUNTED = ("model", "messages", "system", "tools")
+"""Fields of a request that its input consists of."""
+
+
+class AnthropicBackend(HostedBackend[NoOptions]):
+    """Answers."""
+
+    name: ClassVar[str] = "anthropic"
+    address = "https://api.anthropic.com"
+    address_variable = "ANTHROPIC_BASE_URL"
+    key_variable = "ANTHROPIC_API_KEY"
+    key_header = "x-api-key"
+    token_variable = "ANTHROPIC_AUTH_TOKEN"  # noqa: S105 - a variable's name
+    headers: ClassVar[Mapping[str, str]] = {"anthropic-version": "2023-06-01"}
+    advice: ClassVar[Mapping[int, str]] = {
+        404: "Check the model's name; `claude-` and what docs.claude.com lists."
+    }
+
+    def chat(self, model: str | TunedModel) -> ChatModel:
+        name = self._untuned(model)
+        return ClaudeChatModel(self.endpoint(), name)
+
+    def count_tokens(self, model: str | TunedModel, request: Request) -> int:
+        """Return Anthropic's estimate of a request's input, which it gives for nothing."""
+        name = self._untuned(model)
+        try:
+            message = message_body(name, request)
+        except (KeyError, ValueError) as problem:
+            raise Unsupported(f"{name} cannot take this request: {problem}") from problem
+        body = {part: message[part] for part in COUNTED if part in message}
+        path, action = ("v1", "messages", "count_tokens"), f"count tokens for {name}"
+        counted = self.api.post(*path, action=action, body=body, changes_nothing=True)
+        if (tokens := counted.whole("input_tokens")) is None:
+            raise Unreachable(f"anthropic could not {action}: it names no count.")
+        return tokens
+
+    def submit_batch(
+        self, key: str, model: str | TunedModel, requests: Mapping[str, Request]
+    ) -> str:
+        """Create a batch with one call; the key stands in the requests' ids.
+
+        Whether a model takes a temperature shows in its refusal alone, which a batch would show
+        hours later and for every request. So a request of one word is sent before, as `chat` would
+        send it; it costs a few tokens, and shows a wrong key or model too.
+        """
+        del key
+        name, api = self._untuned(model), self.api
+        bodies = {id_: _batched_body(id_, name, request) for id_, request in requests.items()}
+        around = len(json.dumps({"custom_id": "", "params": {}})) * len(bodies)
+        size = len(json.dumps(bodies, ensure_ascii=False).encode()) + around
+        check_size("Anthropic", len(bodies), size, most=REQUESTS_MOST, most_bytes=BYTES_MOST)
+        if not self._takes_temperature(name, next(iter(requests.values()))):
+            for body in bodies.values():
+                del body["temperature"]
+        rows: list[JsonValue] = [{"custom_id": id_, "params": bodies[id_]} for id_ in bodies]
+        created = api.post(*BATCHES, action="create the batch", body={"requests": rows})
+        return created_id(created, api.endpoint)
+
+    def find_batch(self, key: str, since: float) -> list[str]:
+        """Return the batches with this key, or, where there is none, all that may have it.
+
+        The requests' ids tell the key of a batch that has ended; of one that goes on nothing does.
+        A single undecided batch is most likely ours, and being wrong bills nothing twice: its
+        answers then have other ids. Where there are several, the caller refuses and names them;
+        once they have ended, a second look is certain.
+        """
+        certain, undecided = list[str](), list[str]()
+        for batch in self._recent(since):
+            batch_id, name = batch.text("id") or "", self._a_request_of(batch)
+            if name is None:
+                undecided.append(batch_id)
+            elif name.rpartition("-")[0] == key:
+                certain.append(batch_id)
+        return certain or undecided
+
+    def poll_batch(self, batch_id: str) -> BatchStatus:
+        """Return how a batch stands; Anthropic counts requests only once all have ended."""
+        batch = self.api.get(*BATCHES, batch_id, action=f"read batch {batch_id}")
+        word = batch.text("processing_status") or "no status"
+        if word != ENDED:
+            return BatchStatus("running", word)
+        if batch.text("results_url") is None:
+            gone = (
+                f"The answers of batch {batch_id} are gone: Anthropic keeps them for 29 days. Send "
+                "the requests in a new batch, or without --batch."
+            )
+            return BatchStatus("failed", word, error=gone)
+        counts = batch.fields("request_counts")
+        ends = [counts.whole(name) or 0 for name in ("succeeded", "errored", "canceled", "expired")]
+        return BatchStatus("ended", word, done=sum(ends) if counts.all else None)
+
+    def fetch_batch(self, batch_id: str) -> Mapping[str, Reply]:
+        status = self.poll_batch(batch_id)
+        if status.state == "running":
+            raise BackendError(f"Batch {batch_id} is {status.raw}. Wait until it has ended.")
+        if status.error is not None:
+            raise BackendError(status.error)
+        results = self._results(batch_id)
+        return {row.text("custom_id") or "": self._reply(row.fields("result")) for row in results}
+
+    def cancel_batch(self, batch_id: str) -> None:
+        cancel_unless_ended(
+            lambda: self.api.post(*BATCHES, batch_id, "cancel", action=f"cancel {batch_id}"),
+            lambda: self.poll_batch(batch_id).state == "running",
+        )
+
+    def _untuned(self, model: str | TunedModel) -> str:
+        if isinstance(model, TunedModel):
+            raise self.tunes_nothing()
+        return model
+
+    def _takes_temperature(self, model: str, request: Request) -> bool:
+        hello = (Message(role="user", content="Hello"),)
+        short = Request(messages=hello, max_tokens=1, temperature=request.temperature)
+        body, path = message_body(model, short), ("v1", "messages")
+        try:
+            self.api.post(*path, action=f"answer as {model}", body=body, changes_nothing=True)
+        except BackendError as error:
+            refusal = Refusal(error.status or 0, str(error))
+            if error.status == BAD_REQUEST and refuses(refusal, request, "temperature"):
+                return False
+            if not error.is_ambiguous:
+                raise
+            # After an open outcome the caller would look for a batch, and could only find another.
+            words = f"{error} No batch was submitted. Try again."
+            raise BackendError(words, request_id=error.request_id) from error
+        return True
+
+    def _recent(self, since: float) -> Iterator[Fields]:
+        """Yield the batches that were created since then, or do not say when."""
+        api, action = self.api, "list batches"
+        oldest = since + api.seconds_ahead(*BATCHES, action=action) - MARGIN_SECONDS
+        paging, query = by_last_id(parameter="after_id"), {"limit": PAGE_SIZE}
+        for batch in api.pages(*BATCHES, action=action, next_page=paging, query=query):
+            if (batch.time("created_at") or oldest) < oldest:
+                return
+            yield batch
+
+    def _a_request_of(self, batch: Fields) -> str | None:
+        """Return the id of one request of a batch; None where that is unknown."""
+        batch_id, word = batch.text("id"), batch.text("processing_status")
+        if word != ENDED or not batch.text("results_url") or not batch_id:
+            return None
+        with closing(self._results(batch_id)) as rows:
+            return next((row.text("custom_id") for row in rows), None)
+
+    def _results(self, batch_id: str) -> Generator[Fields]:
+        action = f"send the answers of {batch_id}"
+        return self.api.lines(*BATCHES, batch_id, "results", action=action)
+
+    def _reply(self, result: Fields) -> Reply:
+        kind = result.text("type") or "nothing"
+        if kind == "succeeded" and (reply := read_answer(result.fields("message"))) is not None:
+            return reply
+        words = NOT_REACHED.get(kind, f"Anthropic says {kind!r} of it, which is not known here.")
+        if kind == "errored":
+            error = result.fields("error").fields("error")
+            name = error.text("type") or ""
+            response = ErrorResponse(STATUS.get(name, 0), {}, f"{error.text('message')} [{name}]")
+            words = str(self.endpoint().vendor.refused("answer", response))
+        return Reply(error=words, finish_reason="error")
+
+
+class ClaudeChatModel(JsonChatModel):
+    """A Claude that answers one request at a time.
+
+    Args:
+        endpoint: Anthropic.
+        model: Anthropic's name of it.
+    """
+
+    def __init__(self, endpoint: Endpoint, model: str) -> None:
+        super().__init__(endpoint, "/v1/messages", model, f"anthropic:{model}")
+        self._takes_temperature = True
+
+    def body(self, request: Request) -> dict[str, object]:
+        body: dict[str, object] = {**message_body(self._model, request)}
+        if not self._takes_temperature and "temperature" not in request.fixed:
+            del body["temperature"]
+        return body
+
+    def learn(self, body: dict[str, object], request: Request, refusal: Refusal) -> bool:
+        """Leave the temperature out, which Claude 4.7 and later refuse.
+
+        Which models do shows in their refusal alone ("`temperature` is deprecated for this
+        model").
+        """
+        if "temperature" not in body or not refuses(refusal, request, "temperature"):
+            return False
+        self._takes_temperature = False
+        del body["temperature"]
+        return True
+
+    def read(self, body: dict[str, object], answer: object, seconds: float) -> Reply | None:
+        reply = read_answer(Fields(answer), seconds)
+        left_out = () if "temperature" in body else ("temperature",)
+        return reply and replace(reply, left_out=left_out)
+
+
+def message_body(model: str, request: Request) -> dict[str, JsonValue]:
+    """Return a request as Anthropic takes it.
+
+    Raises:
+        ValueError: A tool call's arguments are no JSON.
+        KeyError: A tool or a call of one lacks a part.
+    """
+    prompts = ("system", "developer")
+    system = [turn.text for turn in request.messages if turn.role in prompts and turn.text]
+    return {
+        "model": model,
+        "max_tokens": request.max_tokens,
+        "temperature": request.temperature,
+        "messages": [_turn(turn) for turn in request.messages if turn.role not in prompts],
+        **({"system": "\n\n".join(system)} if system else {}),
+        **({"stop_sequences": list(request.stop)} if request.stop else {}),
+        **({"tools": [_tool(tool) for tool in request.tools]} if request.tools else {}),
+    }
+
+
+def _batched_body(request_id: str, model: str, request: Request) -> dict[str, JsonValue]:
+    if not CUSTOM_ID.fullmatch(request_id):
+        raise Unsupported(
+            f"A request's id is {request_id!r}; Anthropic takes 1 to 64 letters, digits, _ and -."
+        )
+    try:
+        return message_body(model, request)
+    except (KeyError, ValueError) as problem:
+        raise cannot_take(model, request_id, problem) from problem
+
+
+def _turn(message: Message) -> JsonValue:
+    role = "assistant" if message.role == "assistant" else "user"
+    return {"role": role, "content": list(_blocks(message))}
+
+
+def _blocks(message: Message) -> Iterator[JsonValue]:
+    if message.role == "tool":
+        called = message.tool_call_id or ""
+        yield {"type": "tool_result", "tool_use_id": called, "content": message.text}
+        return
+    if message.text:
+        yield {"type": "text", "text": message.text}
+    for call in message.tool_calls or ():
+        function = cast("Mapping[str, Any]", call["function"])
+        arguments = json.loads(function["arguments"] or "{}")
+        yield {"type": "tool_use", "id": call["id"], "name": function["name"], "input": arguments}
+
+
+def _tool(tool: Mapping[str, JsonValue]) -> JsonValue:
+    function = cast("Mapping[str, Any]", tool["function"])
+    described = {"description": function["description"]} if function.get("description") else {}
+    schema = function.get("parameters") or NO_ARGUMENTS
+    return {"name": function["name"], "input_schema": schema, **described}
+
+
+def read_answer(answer: Fields, seconds: float | None = None) -> Reply | None:
+    """Return Claude's answer as ours, without its thoughts; None where it is no message.
+
+    Args:
+        answer: A message.
+        seconds: Wall time; None where many were sent together.
+    """
+    if not isinstance(answer.all.get("content"), list):
+        return None
+    blocks, usage = answer.items("content"), answer.fields("usage")
+    word = answer.text("stop_reason") or "end_turn"
+    text = "".join(block.text("text") or "" for block in blocks if block.text("type") == "text")
+    if word == "refusal" and not text:
+        text = answer.fields("stop_details").text("explanation") or ""
+    input_tokens = usage.whole("input_tokens")
+    cached = [usage.whole(f"cache_{kind}_input_tokens") or 0 for kind in ("creation", "read")]
+    calls = tuple(
+        function_call(block.text("name") or "", block.all.get("input"), block.text("id"))
+        for block in blocks
+        if block.text("type") == "tool_use"
+    )
+    return Reply(
+        text=text,
+        finish_reason=FINISHES.get(word, word),
+        prompt_tokens=None if input_tokens is None else input_tokens + sum(cached),
+        completion_tokens=usage.whole("output_tokens"),
+        thought=any(block.text("type") in THOUGHTS for block in blocks),
+        seconds=seconds,
+        tool_calls=calls or None,
+    )
