@@ -58,7 +58,7 @@ class _Job(BackendContract):
     @classmethod
     def upload(cls, path: Path, rows: Sequence[str]) -> Upload:
         """Hand rows over as the vendor takes them, more than the fewest that it takes."""
-        name = registry.offer(cls.name).format_name("sft", cls.model)
+        name = registry.offer(cls.name).terms(cls.model).formats.get("sft")
         form = registry.wire_format(name or "openai-chat")
         wire = [json.dumps(form.encode(Example.model_validate_json(row))) + "\n" for row in rows]
         return super().upload(path, wire * 5)

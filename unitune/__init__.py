@@ -53,8 +53,7 @@ if TYPE_CHECKING:
     from unitune.job.tuning import Budget, Columns, Data, Lora, Template, TrainingBudget, Tuning
     from unitune.job.usage import Alternative, Usage
     from unitune.models import Reply, Request, TunedModel
-    from unitune.planning.documents import Plan
-    from unitune.planning.plan import plan
+    from unitune.planning.plan import Plan, plan
     from unitune.report.files import write_report
     from unitune.run.deploying import deploy
     from unitune.run.deployment import Deployment, deployments
@@ -130,8 +129,7 @@ _NAMES = {
     ),
     "unitune.job.usage": ("Alternative", "Usage"),
     "unitune.models": ("Reply", "Request", "TunedModel"),
-    "unitune.planning.documents": ("Plan",),
-    "unitune.planning.plan": ("plan",),
+    "unitune.planning.plan": ("Plan", "plan"),
     "unitune.report.files": ("write_report",),
     "unitune.run.deploying": ("deploy",),
     "unitune.run.deployment": ("Deployment", "deployments"),

@@ -102,7 +102,7 @@ def wire_text(job: Job, dataset: Dataset) -> str:
     Raises:
         DataError: A row cannot be carried.
     """
-    name = registry.offer(job.backend).format_name(job.method, job.base_model)
+    name = registry.offer(job.backend).terms(job.base_model).formats.get(job.method)
     lines: list[str] = []
     findings: list[Finding] = []
     for item in wire_lines(dataset, name):

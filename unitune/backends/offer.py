@@ -188,6 +188,28 @@ class Newest(Fact):
     """Where it stands."""
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds for one base model: what it has of its own, else what the offer has for all."""
+
+    model: OfferedModel | None
+    """None where the offer does not list it."""
+    methods: tuple[str, ...]
+    formats: Mapping[str, str]
+    """Wire format by method; a method without one takes canonical JSON Lines."""
+    limits: Limits
+    billing: Billing
+    serving: Serving | None
+    """How it answers; None where that is not known."""
+    refusal: str | None
+    """Why it is refused by name."""
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Other names of the same weights."""
+        return self.model.aliases if self.model else ()
+
+
 class Offer(Fact):
     """What a backend offers."""
 
@@ -261,7 +283,7 @@ class Offer(Fact):
                     change |= {"retires_on": update.retires_on, "retires_on_source": update.source}
                 if update.limits is not None:
                     limits = update.limits.model_dump(exclude_none=True)
-                    change["limits"] = self.limits_for(update.model).model_copy(update=limits)
+                    change["limits"] = self.terms(update.model).limits.model_copy(update=limits)
         models = (model.model_copy(update=changes.get(model.name, {})) for model in self.models)
         return self.model_copy(update={"models": tuple(models)}) if changes else self
 
@@ -272,11 +294,23 @@ class Offer(Fact):
                 return offered
         return None
 
-    def serving_of(self, name: str) -> Serving | None:
-        """Return how a model of this name answers; None where that is not known."""
+    def terms(self, name: str) -> Terms:
+        """Return what holds for a model, listed or not, by its name or alias."""
         import re  # noqa: PLC0415 - only here
 
-        return next((serving for serving in self.serving if re.search(serving.pattern, name)), None)
+        offered = self.model(name) or OfferedModel(name=name)
+        own_billing = offered.billing.model_dump(exclude_defaults=True) if offered.billing else {}
+        refused = (each for each in self.refuses if re.search(each.pattern, offered.name))
+        servings = (each for each in self.serving if re.search(each.pattern, offered.name))
+        return Terms(
+            model=self.model(name),
+            methods=offered.methods or self.methods,
+            formats=self.formats | (offered.formats or {}),
+            limits=offered.limits or self.limits,
+            billing=self.billing.model_copy(update=own_billing),
+            serving=next(servings, None),
+            refusal=next((each.reason for each in refused), None),
+        )
 
     def tier(self, options: Mapping[str, object]) -> str | None:
         """Return the tier whose prices apply.
@@ -287,32 +321,6 @@ class Offer(Fact):
         if self.tiers is None:
             return None
         return self.tiers.chosen.get(str(options.get(self.tiers.option)), self.tiers.usual)
-
-    def refusal(self, name: str) -> str | None:
-        """Return why a model is refused by name, or None."""
-        import re  # noqa: PLC0415 - only here
-
-        reasons = (refusal.reason for refusal in self.refuses if re.search(refusal.pattern, name))
-        return next(reasons, None)
-
-    def format_name(self, method: str, model: str) -> str | None:
-        """Return the name of the wire format of a method and model; None: canonical."""
-        offered = self.model(model)
-        own = offered.formats if offered and offered.formats else {}
-        return own.get(method) or self.formats.get(method)
-
-    def billing_for(self, model: str) -> Billing:
-        """Return the billing rules for a base model: its own first, then the offer's."""
-        offered = self.model(model)
-        own = (
-            offered.billing.model_dump(exclude_defaults=True) if offered and offered.billing else {}
-        )
-        return self.billing.model_copy(update=own)
-
-    def limits_for(self, model: str) -> Limits:
-        """Return the limits for a base model."""
-        offered = self.model(model)
-        return offered.limits if offered and offered.limits else self.limits
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ def is_known_to_think(spec: ContenderSpec, job: Job) -> bool:
         case _:
             backend, model = job.backend, job.base_model
     offer = _offer(backend)
-    serving = offer and offer.serving_of(model)
+    serving = offer and offer.terms(model).serving
     return bool(serving and serving.reasons)
 
 

@@ -22,7 +22,8 @@ from unitune.evaluate.inference.budget import most_usd
 from unitune.evaluate.inference.pricing import AnswerPrices, answer_prices
 from unitune.evaluate.readiness import readiness_findings
 from unitune.findings import shown
-from unitune.planning.plan import estimated, plan
+from unitune.planning.money import estimated
+from unitune.planning.plan import plan
 from unitune.planning.preflight import ResolvedJob
 from unitune.report.typography import dollars, usd_range
 from unitune.run.hosting import budget_of, usd_per_hour

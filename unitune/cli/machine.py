@@ -213,7 +213,7 @@ def document_model(name: DocumentName) -> type[BaseModel]:
     from unitune.data.check import DataReport
     from unitune.evaluate.results import Comparison
     from unitune.job.job import Job
-    from unitune.planning.documents import Plan
+    from unitune.planning.plan import Plan
     from unitune.tco.documents import TotalCostList
 
     models: dict[DocumentName, type[BaseModel]] = {

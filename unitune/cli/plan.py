@@ -25,7 +25,7 @@ from unitune.errors import OverBudget, UserError
 
 if TYPE_CHECKING:
     from unitune.job.job import Job
-    from unitune.planning.documents import Plan
+    from unitune.planning.plan import Plan
     from unitune.planning.preflight import ResolvedJob
 
 Backends = Annotated[
@@ -96,7 +96,7 @@ def plan(
     """
     from unitune.cli.plan_view import print_plan, print_quote, print_tokens
     from unitune.job.job import Job
-    from unitune.planning.plan import calibrate as time_steps
+    from unitune.planning.backend_calls import calibrate as time_steps
     from unitune.planning.preflight import preflight
 
     names = _backend_names(backend, all_backends=all_backends)

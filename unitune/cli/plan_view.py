@@ -17,10 +17,10 @@ from unitune.cost.tokens import Count
 from unitune.errors import Unsupported
 from unitune.job.job import Evaluate
 from unitune.job.prices import PriceRow
-from unitune.planning.documents import NO_BACKEND, Plan, PlanSet
+from unitune.planning.backend_calls import NO_BACKEND, quote
 from unitune.planning.masks import MaskedRow, audit
+from unitune.planning.plan import Plan, PlanSet
 from unitune.planning.preflight import ResolvedJob
-from unitune.planning.quoting import quote
 from unitune.report.typography import dollars, usd_range
 
 QUOTE_GAP = Decimal("0.05")

@@ -16,9 +16,9 @@ from decimal import Decimal
 from unitune.cost import billing
 from unitune.cost.documents import LAUNCH, Estimate, Item, Line
 from unitune.cost.evaluation import ContenderTokens, contender_tokens
-from unitune.cost.narrowing import LEAST_BILLS, Lesson, narrowed_epochs, narrowed_tokens
 from unitune.cost.prices.book import PriceBook, PriceLookup
-from unitune.cost.spread import Spread
+from unitune.cost.reconcile import LEAST_BILLS, Lesson, narrowed_epochs, narrowed_tokens
+from unitune.cost.spread import MILLION, Spread
 from unitune.cost.tokens import Count
 from unitune.cost.workload import Tally, Workload
 from unitune.job.contenders import ContenderSpec, Model, Recorded, Server, Tuned
@@ -29,7 +29,6 @@ HOURS_A_MONTH = Decimal(730)
 """365 days of 24 hours in 12 months, as cloud price lists have it."""
 EVALUATION_HOURS = Decimal(2)
 """How long a deployment stands by default (`unitune.run.deploying.DEFAULT_TTL`)."""
-MILLION = Decimal(1_000_000)
 NO_MODEL_GRADERS = ("string_check", "text_similarity", "python")
 """Graders that call no model."""
 
@@ -54,7 +53,7 @@ def estimate(  # noqa: PLR0913 - what a cost depends on
         lessons: Of earlier bills of the same backend and model.
     """
     offer = book.offer(job.backend)
-    rules, limits = offer.billing_for(job.base_model), offer.limits_for(job.base_model)
+    rules, limits = offer.terms(job.base_model).billing, offer.terms(job.base_model).limits
     tier = offer.tier(job.options.get(offer.name, {}))
     prices = PriceLookup(book, offer.name, job.base_model, day, job.method, tier)
     epochs = billing.epochs(job, offer.name, rules, len(work.train))
@@ -102,15 +101,7 @@ def repriced(made: Estimate, book: PriceBook, day: date) -> Estimate:
         if old is None or line.item not in LAUNCH:
             lines.append(line)
             continue
-        row = book.find(
-            old.backend,
-            made.model,
-            old.kind,
-            method=old.method,
-            tier=old.tier,
-            tuned=old.tuned,
-            on=day,
-        )
+        row = book.same_price(old, made.model, day)
         usd = row and _amount(row, line.tokens, line.units)
         lines.append(line.model_copy(update={"price": row and row.id, "usd": usd}))
         prices |= {row.id: row} if row else {}
@@ -166,7 +157,7 @@ def _validation(
     job: Job, prices: PriceLookup, rows: Tally, passes: Count, assumptions: list[str]
 ) -> Iterator[Line]:
     offer = prices.book.offer(job.backend)
-    rules, limits = offer.billing_for(job.base_model), offer.limits_for(job.base_model)
+    rules, limits = offer.terms(job.base_model).billing, offer.terms(job.base_model).limits
     if not len(rows) or limits.validation_rows_most == 0 or rules.validation == "free":
         return
     row = prices.find("validation") or prices.find("training")

@@ -1,4 +1,8 @@
-"""The bill of a run beside its estimate, and what the difference says.
+"""The bill of a run beside its estimate, and what the difference says of the next estimate.
+
+A bill tells where in our range of tokens the truth lay: at its low end if a vendor does not charge
+the tail of the chat template, at its high end if it does, and likewise for characters a token where
+no tokenizer was available. Three bills that agree narrow the range to what they have shown.
 
 Of a run that succeeded the vendor's own figures are final. Of one that was cancelled or has failed
 vendors charge by their rules, which is provisional here until a person has read the bill.
@@ -6,21 +10,23 @@ vendors charge by their rules, which is provisional here until a person has read
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
+from statistics import median
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from unitune.backends.offer import Billing
 from unitune.cost.documents import Estimate, Line
-from unitune.cost.estimate import MILLION
-from unitune.cost.narrowing import Lesson
-from unitune.cost.spread import Spread
+from unitune.cost.spread import MILLION, Spread
 from unitune.cost.tokens import Count
 from unitune.job.prices import PriceRow
 
 End = Literal["succeeded", "failed", "cancelled"]
 SIX_PLACES = Decimal("0.000001")
+LEAST_BILLS = 3
+"""Fewer show no pattern."""
 
 
 class Bill(BaseModel):
@@ -36,6 +42,18 @@ class Bill(BaseModel):
     """Of these, those until the last checkpoint; None: none was seen."""
     share: Decimal | None = None
     """Steps done of all steps, from 0 to 1."""
+
+
+class Lesson(BaseModel):
+    """What one bill has shown."""
+
+    model_config = ConfigDict(frozen=True)
+    basis: str
+    """What the tokens were counted with."""
+    place: Decimal | None
+    """Where between low (0) and high (1) the tokens of one epoch lay; None: there was no range."""
+    epochs_beside: int | None
+    """Epochs more than expected, where the vendor chose them."""
 
 
 class Reconciliation(BaseModel):
@@ -171,3 +189,25 @@ def _lesson(made: Estimate, epoch: Count, epochs: int, per_epoch: Decimal) -> Le
 
 def _rounded(value: Decimal) -> Decimal:
     return value.quantize(SIX_PLACES, rounding=ROUND_HALF_EVEN)
+
+
+def narrowed_tokens(counted: Count, lessons: Sequence[Lesson]) -> Count:
+    """Return the tokens of one epoch, as far as earlier bills narrow them."""
+    width = counted.high - counted.low
+    places = [lesson.place for lesson in lessons if lesson.place is not None]
+    return _narrowed(counted, [counted.low + round(width * place) for place in places])
+
+
+def narrowed_epochs(charged: Count, lessons: Sequence[Lesson]) -> Count:
+    """Return the epochs, as far as earlier choices of the vendor narrow them."""
+    beside = [lesson.epochs_beside for lesson in lessons if lesson.epochs_beside is not None]
+    return _narrowed(charged, [charged.expected + more for more in beside])
+
+
+def _narrowed(count: Count, seen: Sequence[int]) -> Count:
+    """Return the range of what was seen; a bill outside of the range shows that it was wrong."""
+    if count.exact or len(seen) < LEAST_BILLS:
+        return count
+    if min(seen) < count.low or max(seen) > count.high:
+        return count
+    return Count(min(seen), round(median(seen)), max(seen))

@@ -29,7 +29,6 @@ from unitune.findings import Finding, error, note
 from unitune.job.contenders import Model
 from unitune.job.job import Job
 from unitune.planning.feasibility import offer_findings
-from unitune.planning.preflight import resolve_model
 from unitune.scorers.embedding import Embedding
 from unitune.scorers.functions import PythonFunction
 from unitune.scorers.interface import Scorer, Setting
@@ -75,7 +74,7 @@ def backend_findings(job: Job) -> tuple[Finding, ...]:
         offer = registry.offer(job.backend)
         if job.data.train is None:
             return ()
-        findings = offer_findings(resolve_model(job, offer), offer, today())
+        findings = offer_findings(job, offer, today())
     except UnituneError as refusal:
         return tuple(_findings_of(refusal))
     return tuple(finding for finding in findings if finding.severity == "error")

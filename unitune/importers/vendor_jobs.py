@@ -140,7 +140,7 @@ async def _record_all(
 
 
 def _write(name: str, job_id: str, old: ImportedJob, training: bytes, folder: Path) -> Imported:
-    form = registry.offer(name).format_name(old.method, old.base_model)
+    form = registry.offer(name).terms(old.base_model).formats.get(old.method)
     parts = {"train.jsonl": training, "validation.jsonl": old.validation}
     with TemporaryDirectory() as place:
         draft = Path(place)

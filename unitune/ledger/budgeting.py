@@ -28,9 +28,8 @@ from unitune.backends.protocol import State
 from unitune.cost.budget import Cap, ProjectBudget, Spent, budget_findings, caps
 from unitune.cost.documents import Estimate
 from unitune.cost.estimate import repriced
-from unitune.cost.narrowing import Lesson
 from unitune.cost.prices.book import PriceBook
-from unitune.cost.reconcile import End, Reconciliation, reconcile
+from unitune.cost.reconcile import End, Lesson, Reconciliation, reconcile
 from unitune.cost.spread import Spread
 from unitune.errors import Mismatch, OverBudget, UnreadableRecord
 from unitune.findings import Finding
@@ -261,7 +260,7 @@ def reconciled(ledger: Ledger, record: RunRecord) -> Reconciliation | None:
         approval.estimate,
         bill_of(ledger, record),
         _END[record.state],
-        registry.offer(record.backend).billing_for(approval.estimate.model),
+        registry.offer(record.backend).terms(approval.estimate.model).billing,
     )
     ledger.settle(record, outcome.model_dump_json())
     return outcome

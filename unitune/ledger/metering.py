@@ -9,9 +9,8 @@ from pydantic import JsonValue
 
 from unitune.backends.protocol import Event, State, Status
 from unitune.cost.documents import Estimate
-from unitune.cost.estimate import MILLION
 from unitune.cost.reconcile import Bill
-from unitune.cost.spread import cents
+from unitune.cost.spread import MILLION, cents
 from unitune.cost.tokens import Count
 from unitune.ledger.ledger import Ledger
 from unitune.ledger.records import RunRecord

@@ -19,7 +19,7 @@ from typing import Literal
 
 from unitune.backends import registry
 from unitune.backends.conversion import wire_lines
-from unitune.backends.offer import Limits, Offer, OfferedModel
+from unitune.backends.offer import Limits, Offer, OfferedModel, Terms
 from unitune.cost.workload import Lengths
 from unitune.data.dataset import Dataset
 from unitune.data.split import Splits
@@ -62,8 +62,7 @@ def offer_findings(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
 
 def _against(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
     """Return what an offer says against a job, without regard to other backends."""
-    model = offer.model(job.base_model)
-    reason = offer.refusal(job.base_model)
+    terms = offer.terms(job.base_model)
     if job.data.train is None:
         what = f"job {job.name!r} names no rows to train on; it can only be compared."
         return (error("no-training-rows", what, "Name a file under `data.train`."),)
@@ -71,16 +70,20 @@ def _against(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
         return (error("closed-backend", registry.unavailable(offer)),)
     if not offer.methods:
         return (error("unsupported-method", offer.summary),)
-    if reason is not None:
-        return (error("refused-model", f"{offer.name} cannot tune {job.base_model!r}: {reason}"),)
-    findings = [*_model_findings(job, offer, model), *_setting_findings(job, offer)]
-    return (*findings, *_date_findings(offer, model, day)) if model else tuple(findings)
+    if terms.refusal is not None:
+        what = f"{offer.name} cannot tune {job.base_model!r}: {terms.refusal}"
+        return (error("refused-model", what),)
+    return (
+        *_model_findings(job, offer, terms),
+        *_setting_findings(job, offer, terms.limits.epochs_most),
+        *(_date_findings(offer, terms.model, day) if terms.model else ()),
+    )
 
 
 def _other_backends(job: Job, own: Offer, day: date) -> str:
     """Return in a sentence or two which other backends take a job; empty where none does."""
-    model = own.model(job.base_model)
-    names = {job.base_model, *(_names(model) if model else ())}
+    model = own.model(job.base_model) or OfferedModel(name=job.base_model)
+    names = {job.base_model, *_names(model)}
     same: list[str] = []
     other: list[str] = []
     for offer in map(registry.offer, registry.backend_names()):
@@ -154,32 +157,32 @@ def wire_file(rows: Dataset, format_name: str | None) -> WireFile:
 
 
 def row_findings(
-    job: Job,
-    offer: Offer,
+    vendor: str,
+    terms: Terms,
     splits: Splits,
     files: Mapping[str, WireFile],
     lengths: Lengths | None = None,
 ) -> tuple[Finding, ...]:
-    """Return what the offer of a job's backend says against its rows: format and limits.
+    """Return what a backend's terms for a model say against rows: format and limits.
 
     Args:
-        job: What to tune and how.
-        offer: Of the job's backend.
+        vendor: The backend's name.
+        terms: For the base model.
         splits: Rows to train on and to hold out.
         files: The same rows as they would be uploaded, by file name.
         lengths: Tokens of the training rows; None: not counted.
     """
     findings = [finding for file in files.values() for finding in file.findings]
-    limits = offer.limits_for(job.base_model)
-    findings += _count_findings(offer, limits, splits)
+    limits = terms.limits
+    findings += _count_findings(vendor, limits, splits)
     size = files["train.jsonl"].size
     if limits.file_bytes is not None and size > limits.file_bytes:
-        what = f"the training file has {size:,} bytes; {offer.name} takes {limits.file_bytes:,}."
+        what = f"the training file has {size:,} bytes; {vendor} takes {limits.file_bytes:,}."
         fix = "Leave rows out, or choose a backend that takes more."
         findings.append(error("file-too-large", what, fix))
     if limits.row_tokens is not None and lengths is not None:
-        fate = offer.billing_for(job.base_model).overlength
-        findings += _long_rows(offer, fate, limits.row_tokens, splits.train, lengths)
+        fate = terms.billing.overlength
+        findings += _long_rows(vendor, fate, limits.row_tokens, splits.train, lengths)
     return tuple(findings)
 
 
@@ -190,13 +193,12 @@ def explicit_settings(tuning: Tuning) -> list[str]:
     return [name for name, value in flat.items() if value != "auto"]
 
 
-def _model_findings(job: Job, offer: Offer, model: OfferedModel | None) -> Iterator[Finding]:
-    methods = (model and model.methods) or offer.methods
-    if job.method not in methods:
+def _model_findings(job: Job, offer: Offer, terms: Terms) -> Iterator[Finding]:
+    if job.method not in terms.methods:
         what = f"{offer.name} cannot do {job.method}"
         what += f" with {job.base_model}" if job.method in offer.methods else ""
-        yield _refusal("method", what, methods)
-    if model is not None:
+        yield _refusal("method", what, terms.methods)
+    if terms.model is not None:
         return
     names = tuple(sorted(each.name for each in offer.models))
     guess = nearest(job.base_model, names)
@@ -215,7 +217,7 @@ def _model_findings(job: Job, offer: Offer, model: OfferedModel | None) -> Itera
         )
 
 
-def _setting_findings(job: Job, offer: Offer) -> Iterator[Finding]:
+def _setting_findings(job: Job, offer: Offer, most_epochs: int | None) -> Iterator[Finding]:
     for setting in explicit_settings(job.tuning):
         if setting == "seed" and setting not in offer.supported_settings:
             yield warning(
@@ -227,11 +229,11 @@ def _setting_findings(job: Job, offer: Offer) -> Iterator[Finding]:
             yield _refusal(
                 "setting", f"{offer.name} cannot honour tuning.{setting}", offer.supported_settings
             )
-    most = offer.limits_for(job.base_model).epochs_most
-    if most is not None and job.tuning.epochs != "auto" and job.tuning.epochs > most:
+    epochs = job.tuning.epochs
+    if most_epochs is not None and epochs != "auto" and epochs > most_epochs:
         yield error(
             "too-many-epochs",
-            f"tuning.epochs is {job.tuning.epochs}; {offer.name} makes at most {most}.",
+            f"tuning.epochs is {epochs}; {offer.name} makes at most {most_epochs}.",
             "Lower it, or leave it to auto.",
         )
 
@@ -264,26 +266,26 @@ def _by_date(when: date, day: date) -> Callable[..., Finding]:
     return warning if when - day < SOON else note
 
 
-def _count_findings(offer: Offer, limits: Limits, splits: Splits) -> Iterator[Finding]:
+def _count_findings(vendor: str, limits: Limits, splits: Splits) -> Iterator[Finding]:
     least, most = limits.min_rows, limits.max_rows
     count = len(splits.train)
     if least is not None and count < least:
-        yield _count(offer, splits.train, f"at least {least:,}", "Add rows.")
+        yield _count(vendor, splits.train, f"at least {least:,}", "Add rows.")
     if most is not None and count > most:
-        yield _count(offer, splits.train, f"at most {most:,}", "Leave rows out.")
+        yield _count(vendor, splits.train, f"at most {most:,}", "Leave rows out.")
     held_out = limits.validation_rows_most
     if held_out == 0 and len(splits.validation):
         yield note(
             "no-validation",
-            f"{offer.name} takes no validation rows for this model; they stay here, for choosing "
+            f"{vendor} takes no validation rows for this model; they stay here, for choosing "
             "prompts.",
         )
     elif held_out is not None and len(splits.validation) > held_out:
-        yield _count(offer, splits.validation, f"at most {held_out:,}", "Hold fewer rows out.")
+        yield _count(vendor, splits.validation, f"at most {held_out:,}", "Hold fewer rows out.")
 
 
 def _long_rows(
-    offer: Offer, fate: str | None, most: int, rows: Dataset, lengths: Lengths
+    vendor: str, fate: str | None, most: int, rows: Dataset, lengths: Lengths
 ) -> Iterator[Finding]:
     """Yield an error for each row that is too long in any case, a warning for what may be."""
     if lengths.longest.high <= most:
@@ -294,16 +296,14 @@ def _long_rows(
         kind = error if count.low > most and fate in (None, "refused") else warning
         yield kind(
             "row-too-long",
-            f"the row has about {count.expected:,} tokens; {offer.name} takes {most:,}"
+            f"the row has about {count.expected:,} tokens; {vendor} takes {most:,}"
             f"{f', and longer rows are {fate}' if fate else ''}.",
             "Shorten it, split it, or leave it out.",
         ).at(file=rows.name, line=row.line)
 
 
-def _count(offer: Offer, rows: Dataset, allowed: str, fix: str) -> Finding:
-    return error(
-        "row-count", f"{rows.name} has {len(rows):,} rows; {offer.name} takes {allowed}.", fix
-    )
+def _count(vendor: str, rows: Dataset, allowed: str, fix: str) -> Finding:
+    return error("row-count", f"{rows.name} has {len(rows):,} rows; {vendor} takes {allowed}.", fix)
 
 
 def _refusal(what: str, message: str, allowed: tuple[str, ...]) -> Finding:

@@ -1,97 +1,136 @@
 """What would happen: the findings, and the forecast or the estimate, of one job on each backend.
 
-`plan` reads the offer (data, no SDK), the data files, and, for backends that train on this
-machine, at model and machine. It starts nothing, spends nothing and calls no vendor. A launch is
-refused for the errors of its plan, so a plan without errors is a job that can be launched.
-`plans` compares several backends at once: data are read, checked and counted once for all of them.
+    preflight ──► rows against the offer ──► estimate against budgets ──► backend ──► `Plan`
+
+`plan` reads the offer (data, no SDK), the data files, and, for backends that train on this machine,
+model and machine. It starts nothing, spends nothing and calls no vendor. A launch is refused for
+the errors of its plan, so a plan without errors is a job that can be launched. `plans` compares
+several backends at once: data are read, checked and counted once for all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
+from html import escape
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from unitune.backends import registry
-from unitune.backends.capabilities import (
-    Calibrates,
-    CountsTokens,
-    Forecast,
-    Forecasts,
-    ValidatesOptions,
-)
-from unitune.cost.budget import (
-    ProjectBudget,
-    Spent,
-    budget_findings,
-    caps,
-    project_budget,
-    unknown_findings,
-)
+from unitune.backends.capabilities import Forecast
 from unitune.cost.documents import Estimate
-from unitune.cost.estimate import estimate
-from unitune.cost.narrowing import Lesson
-from unitune.cost.prices.staleness import age_findings
-from unitune.cost.tokens import VendorCounter, counter_for
-from unitune.cost.tokens.by_vendor import SAMPLE_ROWS
+from unitune.cost.spread import cents
 from unitune.data.check import read_job
-from unitune.data.dataset import spread
-from unitune.errors import JobError, MissingExtra, Unsupported
-from unitune.findings import Finding, error, note, warning
-from unitune.job.contenders import Model
-from unitune.job.job import Job
-from unitune.job.prices import OWN_WORD
-from unitune.planning.documents import NO_BACKEND, Bound, Plan, PlanSet
+from unitune.errors import JobError
+from unitune.findings import Finding, error
+from unitune.job.job import Job, TrainingBudget
+from unitune.job.prices import PriceEntry
+from unitune.planning.backend_calls import (
+    backend_findings,
+    counted_by_vendor,
+    existence_findings,
+)
 from unitune.planning.feasibility import row_findings
+from unitune.planning.money import Money, estimated, money_findings, money_of
 from unitune.planning.preflight import ResolvedJob, Rows, preflight
-from unitune.workspace.home import home, ledger_url
-from unitune.workspace.install import install_command
 from unitune.workspace.today import today
 
 
-@dataclass(frozen=True, slots=True)
-class Money:
-    """What is known of money before a plan is made.
+class Bound(BaseModel):
+    """What a saved plan holds for: changed, `unitune apply` refuses it."""
 
-    Args:
-        project: Limits of the project.
-        spent: What its runs and deployments have cost.
-        lessons: What the bills of earlier runs have shown, by backend and base model.
-        unpriced: Whether the user takes a price that is unknown or old.
-    """
-
-    project: ProjectBudget = field(default_factory=ProjectBudget)
-    spent: Spent = field(default_factory=Spent)
-    lessons: Mapping[tuple[str, str], Sequence[Lesson]] = field(
-        default_factory=dict[tuple[str, str], Sequence[Lesson]]
-    )
-    unpriced: bool = False
+    model_config = ConfigDict(frozen=True)
+    job: dict[str, Any]
+    """The job, without its folder."""
+    files: dict[str, str]
+    """SHA-256 of each file as it would be uploaded, by its name."""
+    job_file: str | None = None
+    """Where the job stands, from the folder of the saved plan; None where it was not saved."""
+    given_prices: tuple[PriceEntry, ...] = ()
+    """Prices of the command line that it was made with; they hold for the launch, too."""
+    given_budget: TrainingBudget | None = None
+    """The budget of the command line, likewise."""
 
 
-NOTHING_KNOWN = Money()
+class Plan(BaseModel):
+    """What one job would do on one backend."""
+
+    model_config = ConfigDict(frozen=True)
+    schema_version: int = 1
+    job: str
+    backend: str
+    model: str
+    method: str
+    day: date
+    """Day that it was made for."""
+    listed: bool
+    """Whether the offer names the model, or takes all of the hub's by their names there."""
+    charge: Literal["none", "estimated", "unknown"]
+    """"none" on this machine; "unknown" where no price is known."""
+    train_rows: int = 0
+    validation_rows: int = 0
+    test_rows: int | None = None
+    findings: tuple[Finding, ...] = ()
+    tunable_until: date | None = None
+    """Day from which this base cannot be tuned here any more."""
+    retires_on: date | None = None
+    """Day on which the base, and what was tuned from it, is switched off here."""
+    forecast: Forecast | None = None
+    """For backends that train on this machine."""
+    estimate: Estimate | None = None
+    """For hosted backends."""
+    bound: Bound | None = None
+    """None where the job cannot be launched."""
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that stop a launch."""
+        return tuple(finding for finding in self.findings if finding.severity == "error")
+
+    def __repr__(self) -> str:
+        return f"<Plan {self.job!r} on {self.backend}: {len(self.errors)} errors>"
+
+    def __str__(self) -> str:
+        """A few lines for a person: rows, time and memory or cost, and the findings."""
+        lines = [f"{self.job}: {self.method} of {self.model} on {self.backend}, {self.day}"]
+        if not self.errors:
+            lines += self._figures()
+        lines += [f"{finding.severity}: {finding}" for finding in self.findings]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
+
+    def _figures(self) -> Iterator[str]:
+        test = "none" if self.test_rows is None else f"{self.test_rows:,}"
+        yield f"rows: {self.train_rows:,} train, {self.validation_rows:,} validation, {test} test"
+        if (forecast := self.forecast) is not None:
+            low, high = (
+                timedelta(seconds=round(seconds))
+                for seconds in (forecast.seconds_low, forecast.seconds_high)
+            )
+            yield f"time: {low} to {high}, for {forecast.steps:,} steps"
+            yield f"memory: {forecast.memory_bytes / 1e9:.1f} GB"
+        yield f"cost: {self._cost()}"
+
+    def _cost(self) -> str:
+        usd = self.estimate and self.estimate.launch_usd
+        if usd is None:
+            return "none: it trains on this machine" if self.charge == "none" else "unknown"
+        if usd.exact:
+            return f"${cents(usd.high)}"
+        return f"${cents(usd.low)} to ${cents(usd.high)}, expected ${cents(usd.expected)}"
 
 
-def money_of(job: Job, *, unpriced: bool = False) -> Money:
-    """Return what is known of money where a job stands.
+class PlanSet(BaseModel):
+    """What one job would do on several backends."""
 
-    A ledger that machines share is only read when budget.yaml makes it matter: a plan opens no
-    connection of its own accord.
-
-    Args:
-        job: Its folder has the project's budget.
-        unpriced: Whether the user takes a price that is unknown or old.
-
-    Raises:
-        JobError: budget.yaml is not valid.
-    """
-    project = project_budget(job.folder)
-    shared = ledger_url() is not None
-    wanted = project != ProjectBudget() if shared else (home() / "ledger.db").exists()
-    if not wanted:
-        return Money(project, unpriced=unpriced)
-    from unitune.ledger import Ledger, budgeting  # noqa: PLC0415 - brings the database
-
-    books = budgeting.books_of(Ledger(home()))
-    return Money(project, budgeting.spent(books, today()), budgeting.lessons(books.costs), unpriced)
+    model_config = ConfigDict(frozen=True)
+    schema_version: int = 1
+    job: str
+    day: date
+    plans: tuple[Plan, ...]
 
 
 def plan(job: Job | ResolvedJob, *, vendor_counts: bool = False) -> Plan:
@@ -118,9 +157,11 @@ def plan(job: Job | ResolvedJob, *, vendor_counts: bool = False) -> Plan:
         BackendError: It refused to, or did not answer.
     """
     resolved = preflight(job)
-    if vendor_counts and not _has_error(resolved.findings):
-        resolved = _counted_by_vendor(resolved)
-    return plan_of(resolved, money_of(resolved.job))
+    money = money_of(resolved.job)
+    unusable = resolved.rows.read.report.errors or _has_error(resolved.offer_findings)
+    if vendor_counts and not unusable:
+        resolved = counted_by_vendor(resolved)
+    return plan_of(resolved, money)
 
 
 def plans(job: Job, backends: Sequence[str]) -> PlanSet:
@@ -151,95 +192,52 @@ def plan_of(resolved: ResolvedJob, money: Money, *, alone: bool = True) -> Plan:
         alone: Whether its backend is imported, to forecast and to validate options. Beside other
             backends it is not, and of the data, the same for all, only errors are findings.
     """
+    job, offer, terms = resolved.job, resolved.offer, resolved.terms
     findings, read = list(resolved.offer_findings), resolved.rows.read.report
-    if alone or read.errors or resolved.job.data.train is None:
+    if alone or read.errors or job.data.train is None:
         findings += read.findings
-    if _has_error(findings):
-        return _document(resolved, findings, None, None)
-    findings += _row_findings(resolved)
-    here = resolved.offer.training_price == "none"
-    made = None if here else estimated(resolved, money)
-    if made is not None:
-        findings += _money_findings(resolved, made, money)
-    forecast = None
-    if not alone:
-        findings += _no_backend(resolved)
-    elif here:
-        more, forecast = _forecast(resolved)
-        findings += more
-    else:
-        findings += _backend_findings(resolved)
-    return _document(resolved, findings, made, forecast, launchable=True)
-
-
-def calibrate(job: Job | ResolvedJob) -> None:
-    """Time a few steps of a job's training here, so that its plans become narrow.
-
-    The backend keeps what it measured, and makes every later forecast from it.
-
-    Raises:
-        Unsupported: Its backend does not train on this machine.
-        BackendError: The measuring process died.
-    """
-    resolved = preflight(job)
-    backend = resolved.backend
-    if not isinstance(backend, Calibrates):
-        raise Unsupported(
-            f"backend {resolved.offer.name!r} does not train on this machine, so there is nothing "
-            "to calibrate. Leave --calibrate out."
-        )
-    splits = resolved.splits
-    backend.calibrate(resolved.job, splits.train, splits.validation)
-
-
-def estimated(resolved: ResolvedJob, money: Money = NOTHING_KNOWN) -> Estimate:
-    """Return what a training and the answers of its comparison cost at a vendor."""
-    job = resolved.job
-    others = {
-        spec.name: resolved.rows.counted_for(spec.model)
-        for spec in job.evaluate.contenders
-        if isinstance(spec, Model) and spec.model != job.base_model
-    }
-    lessons = money.lessons.get((job.backend, job.base_model), ())
-    return estimate(job, resolved.workload, resolved.book, today(), others=others, lessons=lessons)
-
-
-def _document(
-    resolved: ResolvedJob,
-    findings: Sequence[Finding],
-    made: Estimate | None,
-    forecast: Forecast | None,
-    *,
-    launchable: bool = False,
-) -> Plan:
-    """Return the plan; its rows are counted and bound where it can be launched."""
-    job, offer, model = resolved.job, resolved.offer, resolved.model
-    splits, bound = None, None
-    if launchable:
-        files = {name: file.sha256 for name, file in resolved.files.items()}
-        content = job.model_dump(mode="json")
-        splits, bound = (
-            resolved.splits,
-            Bound(job=content, files=files, given_prices=job.given_prices),
-        )
-    charge = offer.training_price or "unknown"
-    return Plan(
+    document = Plan(
         job=job.name,
         backend=job.backend,
         model=job.base_model,
         method=job.method,
         day=today(),
-        listed=model is not None or (offer.hub_models and "/" in job.base_model),
-        charge="estimated" if made is not None and made.launch_usd is not None else charge,
-        train_rows=len(splits.train) if splits else 0,
-        validation_rows=len(splits.validation) if splits else 0,
-        test_rows=len(splits.test) if splits and splits.test is not None else None,
+        listed=terms.model is not None or (offer.hub_models and "/" in job.base_model),
+        charge=offer.training_price or "unknown",
         findings=tuple(findings),
-        tunable_until=model.tunable_until if model else None,
-        retires_on=model.retires_on if model else None,
-        forecast=forecast,
-        estimate=made,
-        bound=bound,
+        tunable_until=terms.model.tunable_until if terms.model else None,
+        retires_on=terms.model.retires_on if terms.model else None,
+    )
+    if document.errors:
+        return document
+
+    splits, files = resolved.splits, resolved.files
+    lengths = None if terms.limits.row_tokens is None else resolved.workload.train.totals
+    findings += row_findings(offer.name, terms, splits, files, lengths)
+    made = forecast = None
+    if offer.training_price != "none":
+        made = estimated(resolved, money)
+        findings += money_findings(resolved, made, money)
+    if alone:
+        refusals, forecast = backend_findings(resolved)
+    else:
+        refusals = existence_findings(resolved)
+    bound = Bound(
+        job=job.model_dump(mode="json"),
+        files={name: file.sha256 for name, file in files.items()},
+        given_prices=job.given_prices,
+    )
+    return document.model_copy(
+        update={
+            "charge": "estimated" if made and made.launch_usd is not None else document.charge,
+            "train_rows": len(splits.train),
+            "validation_rows": len(splits.validation),
+            "test_rows": None if splits.test is None else len(splits.test),
+            "findings": (*findings, *refusals),
+            "forecast": forecast,
+            "estimate": made,
+            "bound": bound,
+        }
     )
 
 
@@ -263,97 +261,3 @@ def _without_model(job: Job, problem: JobError) -> Plan:
 
 def _has_error(findings: Sequence[Finding]) -> bool:
     return any(finding.severity == "error" for finding in findings)
-
-
-def _row_findings(resolved: ResolvedJob) -> tuple[Finding, ...]:
-    limited = resolved.offer.limits_for(resolved.job.base_model).row_tokens is not None
-    lengths = resolved.workload.train.totals if limited else None
-    return row_findings(resolved.job, resolved.offer, resolved.splits, resolved.files, lengths)
-
-
-def _money_findings(resolved: ResolvedJob, made: Estimate, money: Money) -> Iterator[Finding]:
-    job = resolved.job
-    limits = caps(job.budget and job.budget.usd, money.project, money.spent)
-    yield from budget_findings(limits, made.launch_usd, made.backend, unpriced=money.unpriced)
-    yield from unknown_findings(limits, money.spent)
-    yield from age_findings(made.launch_prices, made.day, allow_stale=money.unpriced or not limits)
-    yield from _free_findings(resolved, made)
-
-
-def _free_findings(resolved: ResolvedJob, made: Estimate) -> Iterator[Finding]:
-    """Warn of what costs nothing by the word of the job's own folder alone: no budget holds it."""
-    book = resolved.book.without_own()
-    for row in made.prices:
-        if row.usd or row.origin not in ("job", "project"):
-            continue
-        listed = book.find(
-            row.backend,
-            made.model,
-            row.kind,
-            method=row.method,
-            tier=row.tier,
-            tuned=row.tuned,
-            on=made.day,
-        )
-        if listed is not None and not listed.usd:
-            continue
-        known = "no price of it is known otherwise" if listed is None else f"${listed.usd:f} else"
-        yield warning(
-            "free-by-own-price",
-            f"{row.kind} costs $0 by {OWN_WORD[row.origin]} ({known}), so no budget limits it.",
-            f"Take the price out unless {row.backend} charges you nothing.",
-        )
-
-
-def _counted_by_vendor(resolved: ResolvedJob) -> ResolvedJob:
-    """Return the job with its rows counted as its vendor counts a sample of them."""
-    backend, model = resolved.backend, resolved.job.base_model
-    if not isinstance(backend, CountsTokens):
-        raise Unsupported(f"{resolved.offer.name} counts no tokens before a launch.")
-    own = counter_for(model, aliases=resolved.model.aliases if resolved.model else ())
-    sample = [row.example for row in spread(resolved.splits.train.rows, SAMPLE_ROWS)]
-    counters = {model: VendorCounter.sampled(backend, model, own, sample)}
-    return replace(resolved, rows=Rows(resolved.rows.read, counters))
-
-
-def _forecast(resolved: ResolvedJob) -> tuple[tuple[Finding, ...], Forecast | None]:
-    """Return what a backend that trains on this machine says, and its forecast."""
-    try:
-        backend = resolved.backend
-    except MissingExtra as missing:
-        return (error("missing-extra", str(missing)),), None
-    refused = _options_findings(resolved)
-    if refused or not isinstance(backend, Forecasts):
-        return refused, None
-    splits = resolved.splits
-    forecast = backend.forecast(resolved.job, splits.train, splits.validation)
-    return forecast.findings, forecast
-
-
-def _backend_findings(resolved: ResolvedJob) -> tuple[Finding, ...]:
-    """Return what a hosted backend itself says against the job, where it is installed."""
-    if no_backend := _no_backend(resolved):
-        return no_backend
-    name = resolved.offer.name
-    missing = registry.missing_packages(name)
-    if not missing:
-        return _options_findings(resolved)
-    what = f"to launch there, {', '.join(missing)} must be installed."
-    return (note("missing-extra", what, f"Install with: {install_command(name)}"),)
-
-
-def _no_backend(resolved: ResolvedJob) -> tuple[Finding, ...]:
-    if resolved.offer.name in registry.backend_names():
-        return ()
-    return (error(NO_BACKEND, registry.unavailable(resolved.offer)),)
-
-
-def _options_findings(resolved: ResolvedJob) -> tuple[Finding, ...]:
-    try:
-        if isinstance(resolved.backend, ValidatesOptions):
-            resolved.backend.validate_options(resolved.job)
-    except JobError as refusal:
-        return (error("refused-options", str(refusal)),)
-    except Unsupported as refusal:
-        return (error("unsupported-options", str(refusal)),)
-    return ()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from unitune.backends import registry
-from unitune.backends.offer import Offer, OfferedModel
+from unitune.backends.offer import Offer, Terms
 from unitune.backends.protocol import Backend
 from unitune.cost.budget import BUDGET_CODES
 from unitune.cost.prices.book import PriceBook, book_for
@@ -81,16 +81,13 @@ class ResolvedJob:
     job: Job
     """With the offer's own name of its base model."""
     offer: Offer
+    terms: Terms
+    """Of the offer, for the base model."""
     book: PriceBook
     rows: Rows
     """The same for all backends."""
     offer_findings: tuple[Finding, ...]
     """What the offer says against the job."""
-
-    @property
-    def findings(self) -> tuple[Finding, ...]:
-        """What the offer and the data say against the job."""
-        return (*self.offer_findings, *self.rows.read.report.findings)
 
     @property
     def splits(self) -> Splits:
@@ -107,11 +104,6 @@ class ResolvedJob:
         return self.rows.read.leaks
 
     @cached_property
-    def model(self) -> OfferedModel | None:
-        """The base model as the offer names it; None where it only takes all of a hub's."""
-        return self.offer.model(self.job.base_model)
-
-    @cached_property
     def backend(self) -> Backend:
         """The backend.
 
@@ -123,12 +115,12 @@ class ResolvedJob:
     @cached_property
     def workload(self) -> Workload:
         """The rows as the base model counts them."""
-        return self.rows.counted_for(self.job.base_model, self.model.aliases if self.model else ())
+        return self.rows.counted_for(self.job.base_model, self.terms.aliases)
 
     @cached_property
     def files(self) -> dict[str, WireFile]:
         """The files as they would be uploaded, by name."""
-        return self.rows.written_in(self.offer.format_name(self.job.method, self.job.base_model))
+        return self.rows.written_in(self.terms.formats.get(self.job.method))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -167,17 +159,11 @@ def preflight(
         return job
     book = book or book_for(job)
     offer = book.offer(job.backend)
-    job = resolve_model(job, offer)
+    terms = offer.terms(job.base_model)
+    if terms.model is not None and terms.model.name != job.base_model:
+        job = job.model_copy(update={"model": terms.model.name})
     findings = offer_findings(job, offer, today())
-    return ResolvedJob(job, offer, book, rows or Rows(read_job(job)), findings)
-
-
-def resolve_model(job: Job, offer: Offer) -> Job:
-    """Return the job with the offer's own name of its base model, where it was given an alias."""
-    model = offer.model(job.base_model)
-    if model is None or model.name == job.base_model:
-        return job
-    return job.model_copy(update={"model": model.name})
+    return ResolvedJob(job, offer, terms, book, rows or Rows(read_job(job)), findings)
 
 
 def refuse(findings: Iterable[Finding]) -> None:

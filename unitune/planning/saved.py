@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from unitune.errors import JobError, UserError
 from unitune.job.job import Job
-from unitune.planning.documents import Plan
+from unitune.planning.plan import Plan
 from unitune.workspace.filesystem import content_of
 
 

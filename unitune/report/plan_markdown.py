@@ -13,7 +13,7 @@ from unitune.cost import spread
 from unitune.cost.budget import BUDGET_CODES
 from unitune.cost.documents import LAUNCH, MONTHLY
 from unitune.cost.tokens import Count
-from unitune.planning.documents import Plan
+from unitune.planning.plan import Plan
 from unitune.report.markdown import fill, marker
 from unitune.report.typography import usd_range
 

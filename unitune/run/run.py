@@ -33,8 +33,8 @@ from unitune.errors import (
 from unitune.job.job import Job
 from unitune.ledger import Ledger, RunRecord, budgeting
 from unitune.planning import saved
-from unitune.planning.documents import Plan
-from unitune.planning.plan import Money, money_of, plan_of
+from unitune.planning.money import Money, money_of
+from unitune.planning.plan import Plan, plan_of
 from unitune.planning.preflight import ResolvedJob, preflight, refuse
 from unitune.run import launching
 from unitune.run.handle import Run
@@ -221,7 +221,7 @@ def _files(resolved: ResolvedJob) -> dict[str, str]:
     parts = {"train.jsonl": splits.train, "validation.jsonl": splits.validation}
     given = {name: rows for name, rows in parts.items() if len(rows)}
     files = {name: rows.jsonl for name, rows in given.items()}
-    if resolved.offer.format_name(job.method, job.base_model):
+    if resolved.terms.formats.get(job.method):
         files |= {f"{WIRE}/{name}": wire_text(job, rows) for name, rows in given.items()}
     return files
 

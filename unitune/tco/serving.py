@@ -71,7 +71,7 @@ def serving_option(
 
 
 def _request(prices: PriceLookup, rates: Rates, tokens: RequestTokens, profile: Profile) -> Request:
-    serving = prices.book.offer(prices.backend).serving_of(prices.model)
+    serving = prices.book.offer(prices.backend).terms(prices.model).serving
     reasons = serving is not None and serving.reasons and not tokens.hidden
     return Request(
         prompt=tokens.prompt,

@@ -22,7 +22,7 @@ from unitune.data.check import read_job
 from unitune.errors import JobError, MissingExtra, UnituneError, UserError
 from unitune.job.job import Job
 from unitune.job.usage import Alternative
-from unitune.planning.plan import estimated
+from unitune.planning.money import estimated
 from unitune.planning.preflight import ResolvedJob, Rows, preflight
 from unitune.tco.documents import (
     Column,
@@ -137,7 +137,7 @@ def total_cost(
 def _horizon(resolved: ResolvedJob) -> Horizon:
     """Return the horizon of the tuned model, which lives no longer than its base."""
     job, begins, planned = resolved.job, today(), resolved.job.usage.months
-    ends = resolved.model.retires_on if resolved.model else None
+    ends = resolved.terms.model.retires_on if resolved.terms.model else None
     if ends is None:
         return Horizon(months=Decimal(planned), planned=planned, begins=begins)
     left = Decimal((ends - begins).days) * 24 / HOURS_A_MONTH
@@ -157,8 +157,7 @@ def _counted(resolved: ResolvedJob) -> Counted:
     if resolved.offer.training_price == "none":
         with suppress(MissingExtra):
             stored = resolved.backend.stored() if isinstance(resolved.backend, Stores) else []
-    aliases = resolved.model.aliases if resolved.model else ()
-    counter = counter_for(resolved.job.base_model, stored, aliases=aliases)
+    counter = counter_for(resolved.job.base_model, stored, aliases=resolved.terms.aliases)
     return count(resolved.job, resolved.splits, counter)
 
 

@@ -128,7 +128,7 @@ def create_request(launch: Launch, options: BedrockOptions) -> dict[str, Any]:
         "jobTags": [*tags, {"key": f"{TAG}-job", "value": job.name}],
         "customModelTags": tags,
     }
-    limits = registry.offer(NAME).limits_for(job.base_model)
+    limits = registry.offer(NAME).terms(job.base_model).limits
     if launch.validation is not None and limits.validation_rows_most != 0:
         request["validationDataConfig"] = {"validators": [{"s3Uri": launch.validation.ref}]}
     if options.kms_key is not None:

@@ -18,7 +18,6 @@ from unitune.planning.feasibility import (
     row_findings,
     wire_file,
 )
-from unitune.planning.preflight import resolve_model
 from unitune.workspace.today import today
 
 DAY = date(2026, 11, 25)
@@ -104,9 +103,9 @@ def test_more_epochs_than_the_vendor_makes_are_refused() -> None:
     assert "error" == told(tuning={"epochs": 6})["too-many-epochs"]
 
 
-def test_an_alias_becomes_the_vendors_own_name() -> None:
-    assert "small-1" == resolve_model(job("org/small"), OFFER).base_model
-    assert "other" == resolve_model(job("other"), OFFER).base_model
+def test_a_model_is_listed_under_its_aliases() -> None:
+    assert OFFER.terms("small-1") == OFFER.terms("org/small")
+    assert OFFER.terms("other").model is None
 
 
 def files(splits: Splits) -> dict[str, WireFile]:
@@ -121,7 +120,7 @@ def test_rows_are_counted_against_the_limits(
     train: int, validation: int, expected: list[str]
 ) -> None:
     splits = Splits(rows("train.jsonl", train), rows("dev.jsonl", validation), None)
-    found = row_findings(job(), OFFER, splits, files(splits))
+    found = row_findings("vendor", OFFER.terms("small-1"), splits, files(splits))
     assert expected == [finding.code for finding in found]
 
 
@@ -129,7 +128,7 @@ def test_a_file_larger_than_the_vendor_takes_is_refused() -> None:
     limits = Limits(file_bytes=100)
     offer = OFFER.model_copy(update={"limits": limits})
     splits = Splits(rows("train.jsonl", 10), rows("dev.jsonl", 0), None)
-    (finding,) = row_findings(job(), offer, splits, files(splits))
+    (finding,) = row_findings("vendor", offer.terms("small-1"), splits, files(splits))
     assert "file-too-large" == finding.code
     assert "100" in finding.message
 

@@ -99,7 +99,7 @@ def test_what_a_vendor_said_of_its_models_changes_the_offer(tmp_path: Path) -> N
     stopping = found.offer("openai").model("gpt-4.1")
     assert stopping is not None
     assert (date(2027, 2, 1), "GET /v1/models") == (stopping.retires_on, stopping.retires_on_source)
-    taken = found.offer("together").limits_for("Qwen/Qwen3-8B")
+    taken = found.offer("together").terms("Qwen/Qwen3-8B").limits
     assert (7, 1) == (taken.epochs_most, taken.min_rows)
     assert registry.offer("vertex") is found.offer("vertex")
 

@@ -321,7 +321,7 @@ def test_the_offer_tunes_nothing_and_refuses_every_model() -> None:
     offer = registry.offer("anthropic")
 
     assert () == offer.methods
-    assert offer.refusal(NEW)
+    assert offer.terms(NEW).refusal
     assert "cannot be tuned" in offer.summary
 
 

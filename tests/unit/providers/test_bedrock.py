@@ -535,5 +535,5 @@ def test_claude_is_refused_by_the_offer_with_a_dated_reason() -> None:
     offer = registry.offer("bedrock")
 
     for name in ("anthropic.claude-3-haiku-20240307-v1:0:200k", "claude-sonnet-5-5"):
-        assert "2026-09-10" in (offer.refusal(name) or "")
-    assert {None} == {offer.refusal(model.name) for model in offer.models}
+        assert "2026-09-10" in (offer.terms(name).refusal or "")
+    assert {None} == {offer.terms(model.name).refusal for model in offer.models}

@@ -151,7 +151,7 @@ def reinforcement(model: str, end: End, bill: Bill) -> Decimal | None:
         prices=(row,),
         assumptions=(),
     )
-    return reconcile(made, bill, end, offer.billing_for(model)).usd
+    return reconcile(made, bill, end, offer.terms(model).billing).usd
 
 
 def test_reinforcement_that_fails_is_charged_until_its_last_checkpoint() -> None:

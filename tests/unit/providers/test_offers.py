@@ -70,7 +70,7 @@ def test_what_is_priced_can_be_bought(offer: Offer) -> None:
     assert names <= {model.name for model in offer.models}
     for model in offer.models:
         assert set(model.formats or ()) <= set(offer.methods), model.name
-        assert not offer.refusal(model.name), model.name
+        assert not offer.terms(model.name).refusal, model.name
 
 
 @every_offer

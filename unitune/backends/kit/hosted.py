@@ -194,7 +194,7 @@ class HostedBackend(Generic[Options]):
 
     def tunes_nothing(self) -> Unsupported:
         """Return the refusal to tune, with the offer's reason."""
-        reason = registry.offer(self.name).refusal(self.name) or "Choose another backend."
+        reason = registry.offer(self.name).terms(self.name).refusal or "Choose another backend."
         return Unsupported(f"{self.name} answers, and tunes no models: {reason}")
 
 

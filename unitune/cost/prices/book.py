@@ -111,6 +111,18 @@ class PriceBook:
             return self._discounted(listed) if listed else None
         return None
 
+    def same_price(self, row: PriceRow, model: str, on: date) -> PriceRow | None:
+        """Return the row that applies on a day to what an earlier row priced for a model."""
+        return self.find(
+            row.backend,
+            model,
+            row.kind,
+            method=row.method,
+            tier=row.tier,
+            tuned=row.tuned,
+            on=on,
+        )
+
     def hosting(
         self, backend: str, model: str, *, tier: str | None = None, on: date
     ) -> tuple[PriceRow, PriceRow] | None:
@@ -169,7 +181,7 @@ class PriceLookup:
         It is looked for at the tier; there under the other of base and tuned model, where both
         cost the same; and for a base at its usual tier.
         """
-        serving = self.book.offer(self.backend).serving_of(self.model)
+        serving = self.book.offer(self.backend).terms(self.model).serving
         same = serving is not None and serving.tuned_as_base
         choices = [(tuned, self.tier)]
         choices += [(not tuned, self.tier)] if same else []

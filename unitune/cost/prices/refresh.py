@@ -89,7 +89,7 @@ def _model_changes(offer: Offer, update: ModelUpdate) -> Iterator[Change]:
     if update.retires_on is not None:
         before = model.retires_on if model else None
         yield _change(f"{update.model} stops", before, update.retires_on, update.source)
-    earlier = offer.limits_for(update.model).model_dump()
+    earlier = offer.terms(update.model).limits.model_dump()
     limits = update.limits or Limits()
     for name, value in limits.model_dump(exclude_none=True).items():
         what = f"{update.model} {name.replace('_', ' ')}"

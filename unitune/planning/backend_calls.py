@@ -1,0 +1,138 @@
+"""What a job's backend itself says of it, where it is installed; no training is started.
+
+A plan forecasts and validates options without a connection. A vendor's own price, its count of
+tokens and a timing of steps here are made only on request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from unitune.backends import registry
+from unitune.backends.capabilities import (
+    Calibrates,
+    CountsTokens,
+    Forecast,
+    Forecasts,
+    Quotes,
+    ValidatesOptions,
+)
+from unitune.backends.conversion import wire_text
+from unitune.backends.protocol import Launch, Upload
+from unitune.cost.tokens import VendorCounter, counter_for
+from unitune.cost.tokens.by_vendor import SAMPLE_ROWS
+from unitune.data.dataset import spread
+from unitune.errors import JobError, MissingExtra, Unsupported
+from unitune.findings import Finding, error, note
+from unitune.job.job import Job
+from unitune.planning.preflight import ResolvedJob, Rows, preflight
+from unitune.workspace.install import install_command
+
+NO_BACKEND = "no-backend"
+"""Code of the finding that something is known of a vendor, and nothing can be launched there."""
+QUOTE_KEY = "unitune-quote"
+"""In place of a launch key; nothing is created under it."""
+
+
+def existence_findings(resolved: ResolvedJob) -> tuple[Finding, ...]:
+    """Return the error that no installed package brings the backend, if none does."""
+    if resolved.offer.name in registry.backend_names():
+        return ()
+    return (error(NO_BACKEND, registry.unavailable(resolved.offer)),)
+
+
+def backend_findings(resolved: ResolvedJob) -> tuple[tuple[Finding, ...], Forecast | None]:
+    """Return what the backend says against the job, and its forecast if it trains here."""
+    if no_backend := existence_findings(resolved):
+        return no_backend, None
+    name, here = resolved.offer.name, resolved.offer.training_price == "none"
+    if not here and (missing := registry.missing_packages(name)):
+        what = f"to launch there, {', '.join(missing)} must be installed."
+        return (note("missing-extra", what, f"Install with: {install_command(name)}"),), None
+    refused = _refusal(resolved)
+    if refused or not (here and isinstance(resolved.backend, Forecasts)):
+        return refused, None
+    splits = resolved.splits
+    forecast = resolved.backend.forecast(resolved.job, splits.train, splits.validation)
+    return forecast.findings, forecast
+
+
+def _refusal(resolved: ResolvedJob) -> tuple[Finding, ...]:
+    """Return why the backend cannot be imported or refuses the job's options, if so."""
+    try:
+        if isinstance(resolved.backend, ValidatesOptions):
+            resolved.backend.validate_options(resolved.job)
+    except MissingExtra as missing:
+        return (error("missing-extra", str(missing)),)
+    except JobError as refusal:
+        return (error("refused-options", str(refusal)),)
+    except Unsupported as refusal:
+        return (error("unsupported-options", str(refusal)),)
+    return ()
+
+
+def calibrate(job: Job | ResolvedJob) -> None:
+    """Time a few steps of a job's training here, so that its plans become narrow.
+
+    The backend keeps what it measured, and makes every later forecast from it.
+
+    Raises:
+        Unsupported: Its backend does not train on this machine.
+        BackendError: The measuring process died.
+    """
+    resolved = preflight(job)
+    backend, splits = resolved.backend, resolved.splits
+    if not isinstance(backend, Calibrates):
+        raise Unsupported(
+            f"backend {resolved.offer.name!r} does not train on this machine, so there is nothing "
+            "to calibrate. Leave --calibrate out."
+        )
+    backend.calibrate(resolved.job, splits.train, splits.validation)
+
+
+def counted_by_vendor(resolved: ResolvedJob) -> ResolvedJob:
+    """Return the job with its rows counted as its vendor counts the prompts of a sample.
+
+    Raises:
+        Unsupported: The vendor counts no tokens.
+        BackendError: It refused to, or did not answer.
+    """
+    backend, model = resolved.backend, resolved.job.base_model
+    if not isinstance(backend, CountsTokens):
+        raise Unsupported(f"{resolved.offer.name} counts no tokens before a launch.")
+    own = counter_for(model, aliases=resolved.terms.aliases)
+    sample = [row.example for row in spread(resolved.splits.train.rows, SAMPLE_ROWS)]
+    counters = {model: VendorCounter.sampled(backend, model, own, sample)}
+    return replace(resolved, rows=Rows(resolved.rows.read, counters))
+
+
+def quote(job: Job | ResolvedJob) -> Decimal:
+    """Return a vendor's own price of a training, in US dollars.
+
+    It is computed from the files of a launch, so they are uploaded, under the name of their hash: a
+    launch finds them there.
+
+    Raises:
+        Unsupported: The vendor gives no price of its own.
+        MissingExtra: The backend's packages are not installed.
+        BackendError: It refused the files, or did not answer.
+    """
+    resolved = preflight(job)
+    job, backend, splits = resolved.job, resolved.backend, resolved.splits
+    if not isinstance(backend, Quotes):
+        raise Unsupported(f"{job.backend} gives no price of its own before a launch.")
+    parts = {"train.jsonl": splits.train, "validation.jsonl": splits.validation}
+    with TemporaryDirectory() as temporary:
+        folder, uploads = Path(temporary), dict[str, Upload]()
+        for name, rows in parts.items():
+            if len(rows):
+                content = wire_text(job, rows).encode()
+                (folder / name).write_bytes(content)
+                sha256 = hashlib.sha256(content).hexdigest()
+                uploads[name] = backend.upload(folder / name, sha256)
+        training, validation = uploads["train.jsonl"], uploads.get("validation.jsonl")
+        return backend.quote(Launch(QUOTE_KEY, job, training, validation, folder))

@@ -1,0 +1,107 @@
+"""What a resolved job costs at a vendor, and what budgets and prices say against that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from unitune.cost.budget import (
+    ProjectBudget,
+    Spent,
+    budget_findings,
+    caps,
+    project_budget,
+    unknown_findings,
+)
+from unitune.cost.documents import Estimate
+from unitune.cost.estimate import estimate
+from unitune.cost.prices.book import PriceBook
+from unitune.cost.prices.staleness import age_findings
+from unitune.cost.reconcile import Lesson
+from unitune.findings import Finding, warning
+from unitune.job.contenders import Model
+from unitune.job.job import Job
+from unitune.job.prices import OWN_WORD
+from unitune.planning.preflight import ResolvedJob
+from unitune.workspace.home import home, ledger_url
+from unitune.workspace.today import today
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """What is known of money before a plan is made."""
+
+    project: ProjectBudget = field(default_factory=ProjectBudget)
+    spent: Spent = field(default_factory=Spent)
+    """By the project's runs and deployments."""
+    lessons: Mapping[tuple[str, str], Sequence[Lesson]] = field(
+        default_factory=dict[tuple[str, str], Sequence[Lesson]]
+    )
+    """Of the bills of earlier runs, by backend and base model."""
+    unpriced: bool = False
+    """Whether the user takes a price that is unknown or old."""
+
+
+NOTHING_KNOWN = Money()
+
+
+def money_of(job: Job, *, unpriced: bool = False) -> Money:
+    """Return what is known of money where a job stands.
+
+    A ledger that machines share is only read when budget.yaml makes it matter: a plan opens no
+    connection of its own accord.
+
+    Args:
+        job: Its folder has the project's budget.
+        unpriced: Whether the user takes a price that is unknown or old.
+
+    Raises:
+        JobError: budget.yaml is not valid.
+    """
+    project = project_budget(job.folder)
+    shared = ledger_url() is not None
+    wanted = project != ProjectBudget() if shared else (home() / "ledger.db").exists()
+    if not wanted:
+        return Money(project, unpriced=unpriced)
+    from unitune.ledger import Ledger, budgeting  # noqa: PLC0415 - brings the database
+
+    books = budgeting.books_of(Ledger(home()))
+    return Money(project, budgeting.spent(books, today()), budgeting.lessons(books.costs), unpriced)
+
+
+def estimated(resolved: ResolvedJob, money: Money = NOTHING_KNOWN) -> Estimate:
+    """Return what a training and the answers of its comparison cost at a vendor."""
+    job = resolved.job
+    others = {
+        spec.name: resolved.rows.counted_for(spec.model)
+        for spec in job.evaluate.contenders
+        if isinstance(spec, Model) and spec.model != job.base_model
+    }
+    lessons = money.lessons.get((job.backend, job.base_model), ())
+    return estimate(job, resolved.workload, resolved.book, today(), others=others, lessons=lessons)
+
+
+def money_findings(resolved: ResolvedJob, made: Estimate, money: Money) -> Iterator[Finding]:
+    """Yield what budgets and the age and origin of prices say against an estimate."""
+    job = resolved.job
+    limits = caps(job.budget and job.budget.usd, money.project, money.spent)
+    yield from budget_findings(limits, made.launch_usd, made.backend, unpriced=money.unpriced)
+    yield from unknown_findings(limits, money.spent)
+    yield from age_findings(made.launch_prices, made.day, allow_stale=money.unpriced or not limits)
+    yield from _free_findings(resolved.book.without_own(), made)
+
+
+def _free_findings(book: PriceBook, made: Estimate) -> Iterator[Finding]:
+    """Warn of what costs nothing by the word of the job's own folder alone: no budget holds it."""
+    for row in made.prices:
+        if row.usd or row.origin not in ("job", "project"):
+            continue
+        listed = book.same_price(row, made.model, made.day)
+        if listed is not None and not listed.usd:
+            continue
+        known = "no price of it is known otherwise" if listed is None else f"${listed.usd:f} else"
+        yield warning(
+            "free-by-own-price",
+            f"{row.kind} costs $0 by {OWN_WORD[row.origin]} ({known}), so no budget limits it.",
+            f"Take the price out unless {row.backend} charges you nothing.",
+        )
