@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unitune.backends.protocol import Event, State
-    from unitune.data.check import DataReport
     from unitune.data.dataset import Dataset
     from unitune.data.example import Example, Message
     from unitune.data.load import load
+    from unitune.data.report import DataReport
     from unitune.errors import (
         BackendError,
         DataError,
@@ -78,7 +78,7 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "unitune.backends.protocol": ("Event", "State"),
-    "unitune.data.check": ("DataReport",),
+    "unitune.data.report": ("DataReport",),
     "unitune.data.dataset": ("Dataset",),
     "unitune.data.example": ("Example", "Message"),
     "unitune.data.load": ("load",),

@@ -26,7 +26,7 @@ from unitune.cli.output_files import replacing
 from unitune.errors import DuplicateRunError, UserError
 
 if TYPE_CHECKING:
-    from unitune.data.check import DataReport
+    from unitune.data.report import DataReport
 
 EXAMPLE = "support-triage"
 EXAMPLE_FILES = ("unitune.yaml", "train.jsonl", "test.jsonl", "README.md")

@@ -210,7 +210,7 @@ def document_model(name: DocumentName) -> type[BaseModel]:
     from unitune.cli.run_view import RunView
     from unitune.cost.budget import ProjectBudget
     from unitune.cost.prices.files import PricesFile
-    from unitune.data.check import DataReport
+    from unitune.data.report import DataReport
     from unitune.evaluate.results import Comparison
     from unitune.job.job import Job
     from unitune.planning.plan import Plan

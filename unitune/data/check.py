@@ -14,27 +14,19 @@ import os
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from html import escape
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict
 
 from unitune.data.dataset import Dataset, Row, Spool
-from unitune.data.histogram import Lengths
 from unitune.data.load import read
 from unitune.data.overlap import RUN_WORDS, Kind, Search, SharedCase
 from unitune.data.repeats import Repeats
+from unitune.data.report import DataReport, FileReport, Lengths, Purpose
 from unitune.data.split import Inputs, Splits, seed_of, too_few_rows, validation_rows
 from unitune.errors import DataError
 from unitune.findings import Finding, error, note, shown, warning
 from unitune.job.job import Job
 
-Purpose = Literal["train", "validation", "test"]
-
-READ_BY_SOME = "parallel_tool_calls"
-"""OpenAI's own key of a row, which is trained with where it is taken."""
 ABOUT_CASES = ("leak", "repeated-id")
 """Codes of errors about test cases whose rows can be read all the same."""
 MOST_OWN_KEYS = 20
@@ -50,75 +42,26 @@ _AFTER_AN_OVERLAP = (
 )
 
 
-class FileReport(BaseModel):
-    """One data file in figures."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    name: str
-    """Path, as it was given or as the job gives it."""
-    purpose: Purpose | None = None
-    """What the job uses it for; None outside a job."""
-    rows: int
-    """Rows that can be used."""
-    messages: int
-    """Messages in all rows together."""
-    roles: dict[str, int]
-    """Messages by role."""
-    duplicates: int
-    """Rows that equal an earlier row in all but their id."""
-    contradictions: int
-    """Rows that answer an earlier row's input differently."""
-    shared: dict[Kind, int] = {}
-    """Rows whose question stands in an earlier file of the job, by the kind of match."""
-    characters: Lengths | None
-    """Length of the rows; tokens depend on the model, and `unitune plan` counts them."""
-
-    @property
-    def histogram(self) -> list[tuple[str, int]]:
-        """Ranges of characters, as a person writes them, with the rows in each."""
-        return [(bar.label, bar.count) for bar in self.characters.bins] if self.characters else []
-
-
-class DataReport(BaseModel):
-    """The result of a check; printed by `unitune check`, with ``--json`` as it stands here."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    schema_version: Literal[1] = 1
-    files: tuple[FileReport, ...]
-    findings: tuple[Finding, ...]
-    """File by file, each in the order of its lines; what concerns several files comes last."""
-
-    @property
-    def errors(self) -> tuple[Finding, ...]:
-        """The findings that must be mended before a launch."""
-        return tuple(finding for finding in self.findings if finding.severity == "error")
-
-    def __repr__(self) -> str:
-        return f"<DataReport {len(self.files)} files, {len(self.errors)} errors>"
-
-    def __str__(self) -> str:
-        """A line for each file and each finding."""
-        files = [f"{file.name}: {file.rows:,} rows" for file in self.files]
-        return "\n".join((*files, *(f"{each.severity}: {each}" for each in self.findings)))
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>"
-
-
-@dataclass(slots=True)
 class _File:
-    """A file, as far as it has been read."""
+    """A file, as far as it has been read.
 
-    name: str
-    purpose: Purpose | None = None
-    inputs: Inputs | None = None
-    """What the rows ask, where some of them may be held out."""
-    shared: Counter[Kind] = field(default_factory=Counter[Kind])
-    _lengths: array[int] = field(default_factory=lambda: array("Q"))
-    _roles: Counter[str] = field(default_factory=Counter[str])
-    _repeats: Repeats = field(default_factory=Repeats)
-    _findings: list[tuple[int, Finding]] = field(default_factory=list[tuple[int, Finding]])
-    """Each with the number of rows before it."""
+    Args:
+        name: Its path.
+        purpose: What the job uses it for; None outside a job.
+        inputs: What the rows ask, where some of them may be held out.
+    """
+
+    def __init__(
+        self, name: str, purpose: Purpose | None = None, inputs: Inputs | None = None
+    ) -> None:
+        self.name = name
+        self.purpose: Purpose | None = purpose
+        self.inputs = inputs
+        self.shared = Counter[Kind]()
+        self._lengths = array("Q")
+        self._roles = Counter[str]()
+        self._repeats = Repeats()
+        self._findings: list[tuple[int, Finding]] = []  # each with the number of rows before it
 
     @classmethod
     def of(cls, job: Job, purpose: Purpose, name: str) -> _File:
@@ -128,8 +71,9 @@ class _File:
 
     def rows_of(self, job: Job) -> Iterator[Row]:
         """Read the file as the job says."""
-        for_cases = "case" if job.evaluate.needs_expected else "any"
-        use = for_cases if self.purpose == "test" else job.method
+        use = job.method
+        if self.purpose == "test":
+            use = "case" if job.evaluate.needs_expected else "any"
         yield from self.take(read(self.name, job.data, use))
 
     def take(self, items: Iterable[Row | Finding]) -> Iterator[Row]:
@@ -204,10 +148,8 @@ class JobRows:
             DataError: A file cannot be used, or train is too small to leave rows on both sides.
         """
         if self.usable is None:
-            unusable = [
-                finding for finding in self.report.errors if finding.code not in ABOUT_CASES
-            ]
-            raise DataError("\n".join(shown(unusable)), tuple(unusable))
+            unusable = tuple(each for each in self.report.errors if each.code not in ABOUT_CASES)
+            raise DataError("\n".join(shown(unusable)), unusable)
         return self.usable
 
 
@@ -243,7 +185,6 @@ def read_job(job: Job) -> JobRows:
         files=tuple(file.report() for file in files),
         findings=(*(finding for file in files for finding in file.findings), *across),
     )
-    leaks = shared[-1] if test else ()
     usable = all(finding.code in ABOUT_CASES for finding in report.errors)
     sets = {
         file.purpose: Dataset(Path(file.name).name, some)
@@ -252,7 +193,10 @@ def read_job(job: Job) -> JobRows:
     return JobRows(
         report,
         # A verdict does not publish the folder of a double.
-        tuple(leak.model_copy(update={"train_file": Path(leak.train_file).name}) for leak in leaks),
+        tuple(
+            leak.model_copy(update={"train_file": Path(leak.train_file).name})
+            for leak in (shared[-1] if test else ())
+        ),
         _splits(job, train, spool, sets.get("validation"), sets.get("test")) if usable else None,
     )
 
@@ -294,7 +238,7 @@ def _cut_findings(job: Job, train: _File) -> Iterator[Finding]:
 
 def _own_keys(job: Job, train: _File, counts: Counter[str]) -> Iterator[Finding]:
     """Report which custom keys no training reads; graders read them all."""
-    del counts[READ_BY_SOME]
+    del counts["parallel_tool_calls"]  # OpenAI's key, which is trained with where it is taken
     if job.method == "rft" or not counts:
         return
     named = [f"{key!r} ({count:,})" for key, count in counts.most_common(MOST_OWN_KEYS)]
@@ -314,8 +258,7 @@ def _shared_finding(job: Job, file: _File, case: SharedCase, files: Sequence[_Fi
         "n-gram": f"{case.similarity:.0%} of the question's runs of {RUN_WORDS} words stand",
     }[case.kind]
     answer = "the same" if case.same_answer else "another"
-    place = f"{purpose}, {case.train_file}:{case.train_line}"
-    where = f"{what} in {place}, with {answer} answer."
+    where = f"{what} in {purpose}, {case.train_file}:{case.train_line}, with {answer} answer."
     if file.purpose == "test":
         severity = error if job.evaluate.leaks == "refuse" else warning
         finding = severity("leak", where, _AFTER_A_LEAK[job.evaluate.leaks])

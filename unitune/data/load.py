@@ -1,6 +1,6 @@
 """Reading a data file: `read` streams it row by row, `load` collects it whole.
 
-    bytes ─► lines ─► records (JSON Lines or a table) ─► examples ─► Row | Finding
+    bytes ─► records (`READERS`, by suffix) ─► examples (`rows`, by shape) ─► Row | Finding
 
 `read_records` ends before the examples, for rows that are not in the canonical form. Every row
 comes out either as a `Row` or as an error that names file and line; a bad row never hides the next
@@ -11,15 +11,16 @@ rows are the business of `unitune.data.check`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from itertools import chain, islice
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from io import BufferedReader
+from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias
 
+from unitune.data import mapping
 from unitune.data.dataset import Dataset, Row
-from unitune.data.lines import Lines
-from unitune.data.mapping import ByUsualNames, Mapping, mapping_of
-from unitune.data.records import Record, json_records
+from unitune.data.records import BadRow, CheckHeader, Record, encoding_findings, json_records
 from unitune.data.rows import Use, examples, is_mapped
 from unitune.data.tables import table_records
 from unitune.errors import DataError, nearest
@@ -27,12 +28,17 @@ from unitune.findings import Finding, error, note
 from unitune.job.job import Data
 from unitune.workspace.filesystem import opened
 
-JSON_LINES = (".jsonl", ".ndjson", ".json")
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-SUFFIXES = (*JSON_LINES, *DELIMITERS)
+Reader: TypeAlias = Callable[[BufferedReader, CheckHeader], Iterator[Record | Finding]]
+READERS: Mapping[str, Reader] = {
+    ".jsonl": json_records,
+    ".ndjson": json_records,
+    ".json": json_records,
+    ".csv": partial(table_records, delimiter=","),
+    ".tsv": partial(table_records, delimiter="\t"),
+}
+"""By the suffix of a file; another kind of file is one such function."""
 SHOWN_FINDINGS = 5
 """So many fit an error message; `unitune check` shows them all."""
-T = TypeVar("T")
 _MAX_NAMES = 20
 """Keys remembered for the note on what was left out: a file may have any number."""
 
@@ -51,18 +57,17 @@ def read(
         Usable rows, and findings with file and line, in the file's order; what concerns the whole
         file comes first or last.
     """
-    file, usable, errors = Path(path), 0, 0
-    for item in _items(file, data, use):
+    usable = errors = 0
+    for item in _rows(Path(path), data, use):
         if isinstance(item, Row):
             usable += 1
             yield item
         else:
             errors += item.severity == "error"
-            yield item.at(file=str(file))
+            yield item.at(file=str(path))
     if not usable and not errors:
-        yield error("empty-file", "there are no rows.", "Put at least one row in it.").at(
-            file=str(file)
-        )
+        problem = error("empty-file", "there are no rows.", "Put at least one row in it.")
+        yield problem.at(file=str(path))
 
 
 def load(path: str | os.PathLike[str], data: Data | None = None, use: Use = "case") -> Dataset:
@@ -102,29 +107,52 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[Record | Finding]:
         One object a line, and findings with file and line, in the file's order.
     """
     file = Path(path)
-    if file.suffix.lower() in DELIMITERS:
+    if READERS.get(file.suffix.lower(), json_records) is not json_records:
         problem = error("unknown-format", "a table is no JSON Lines.", "Write one object a line.")
         yield problem.at(file=str(file))
         return
-    for item in _opened(file, lambda lines: chain(lines.findings, json_records(lines))):
+    for item in _records(file, lambda _: None):
         yield item.at(file=str(file)) if isinstance(item, Finding) else item
 
 
-def _items(file: Path, data: Data | None, use: Use) -> Iterator[Row | Finding]:
-    mapping = mapping_of(data)
-    if isinstance(mapping, Finding):
-        yield mapping
+def _rows(file: Path, data: Data | None, use: Use) -> Iterator[Row | Finding]:
+    try:
+        by_job = mapping.mapping_of(data)
+    except BadRow as broken:
+        yield from broken.findings
         return
-    yield from _opened(file, lambda lines: _rows(lines, file.suffix.lower(), mapping, use))
+    by_name = mapping.ByUsualNames()
+    left_out: dict[str, None] = {}
+    for record in _records(file, (by_job or by_name).check_header):
+        if isinstance(record, Finding):
+            yield record
+            continue
+        mapped = by_job or (by_name if record.from_table else None)
+        for item in examples(record, mapped, use):
+            is_finding = isinstance(item, Finding)
+            yield item.at(line=record.line) if is_finding else Row(record.line, item)
+        if mapped and len(left_out) < _MAX_NAMES and is_mapped(record, mapped):
+            unread = (key for key in record.value if key not in mapped.reads and key != "id")
+            left_out |= dict.fromkeys(unread)
+    if left_out:
+        yield note(
+            "columns-left-out",
+            "not mapped, and so not part of any row: "
+            f"{', '.join(map(repr, list(left_out)[:_MAX_NAMES]))}.",
+            "Name them under `data.columns` or in `data.template` if the model should see them.",
+        )
 
 
-def _opened(file: Path, items: Callable[[Lines], Iterator[T | Finding]]) -> Iterator[T | Finding]:
+def _records(file: Path, check_header: CheckHeader) -> Iterator[Record | Finding]:
     try:
         if problem := _unreadable(file):
             yield problem
             return
         with opened(file) as stream:
-            yield from items(Lines.of(stream))
+            findings = encoding_findings(stream)
+            yield from findings
+            if all(finding.severity != "error" for finding in findings):
+                yield from READERS[file.suffix.lower()](stream, check_header)
     except OSError as failure:
         yield error(
             "unreadable-file",
@@ -135,45 +163,18 @@ def _opened(file: Path, items: Callable[[Lines], Iterator[T | Finding]]) -> Iter
 
 def _unreadable(file: Path) -> Finding | None:
     if file.is_dir():
-        held = sorted(entry.name for entry in file.iterdir() if entry.suffix in SUFFIXES)
+        held = sorted(entry.name for entry in file.iterdir() if entry.suffix in READERS)
         listed = f"It holds {', '.join(held[:8])}." if held else "It holds no data files."
         return error("not-a-file", "this is a directory.", f"Name one file. {listed}")
     if not file.exists():
         siblings = islice(file.parent.glob("*"), 1000)
-        near = nearest(file.name, [other.name for other in siblings if other.suffix in SUFFIXES])
+        near = nearest(file.name, [other.name for other in siblings if other.suffix in READERS])
         guess = f"Did you mean {near!r}?" if near else "Check the name and the folder."
         return error("missing-file", "there is no such file.", guess)
-    if file.suffix.lower() not in SUFFIXES:
+    if file.suffix.lower() not in READERS:
         return error(
             "unknown-format",
             f"files that end in {file.suffix!r} are not read.",
-            f"Use one of {', '.join(SUFFIXES)}, and convert or rename the file.",
+            f"Use one of {', '.join(READERS)}, and convert or rename the file.",
         )
     return None
-
-
-def _rows(lines: Lines, suffix: str, mapping: Mapping | None, use: Use) -> Iterator[Row | Finding]:
-    yield from lines.findings
-    if suffix in DELIMITERS:
-        mapping = mapping or ByUsualNames()
-        records = table_records(lines, DELIMITERS[suffix], mapping)
-    else:
-        records = json_records(lines)
-    left_out: dict[str, None] = {}
-    for record in records:
-        if isinstance(record, Finding):
-            yield record
-            continue
-        for item in examples(record, mapping, use):
-            is_finding = isinstance(item, Finding)
-            yield item.at(line=record.line) if is_finding else Row(record.line, item)
-        if mapping and len(left_out) < _MAX_NAMES and is_mapped(record, mapping):
-            unread = (key for key in record.value if key not in mapping.reads and key != "id")
-            left_out |= dict.fromkeys(unread)
-    if left_out:
-        yield note(
-            "columns-left-out",
-            "not mapped, and so not part of any row: "
-            f"{', '.join(map(repr, list(left_out)[:_MAX_NAMES]))}.",
-            "Name them under `data.columns` or in `data.template` if the model should see them.",
-        )

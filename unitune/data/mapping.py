@@ -1,7 +1,7 @@
 """Flat rows to messages: by column, by template, or by the usual names.
 
 A mapping knows which columns it reads, whether a table's header fits it, and how one row becomes
-what `unitune.data.rows` reads. Columns that it does not read are left out of the example, so that
+what `unitune.data.shapes` reads. Columns that it does not read are left out of the example, so that
 nothing which the job did not name leaves the machine; `unitune.data.load` reports which. A blank
 system prompt is none.
 """
@@ -9,21 +9,17 @@ system prompt is none.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from pydantic import JsonValue
 
-from unitune.data.foreign import SYSTEM
+from unitune.data.records import BadRow, Flat, bad
 from unitune.errors import nearest
-from unitune.findings import Finding, clip, error
+from unitune.findings import clip
 from unitune.job.job import Columns, Data, Template
 
 if TYPE_CHECKING:
     import jinja2
-
-Flat = dict[str, JsonValue]
-"""One row of a table, or one JSON object, by column."""
 
 _ROLES = ("system", "user", "assistant")
 _PAIR = ("prompt", "completion")
@@ -36,45 +32,40 @@ _NAME_THEM = (
 
 
 class Mapping(Protocol):
-    """How a flat row becomes messages."""
+    """How a flat row becomes messages; both methods raise `BadRow`."""
 
     @property
     def reads(self) -> frozenset[str]:
         """The columns that it reads."""
         ...
 
-    def misfit(self, columns: Collection[str]) -> Finding | None:
-        """Return why a table with these columns cannot be read, or None when it can."""
+    def check_header(self, columns: Collection[str]) -> None:
+        """Refuse a table whose columns do not fit."""
         ...
 
-    def content(self, row: Flat) -> Flat | Finding:
-        """Return one row with its messages, or why there are none."""
+    def content(self, row: Flat) -> Flat:
+        """Return one row with its messages."""
         ...
 
 
 class ByColumn:
-    """One column for each message, word for word.
-
-    Args:
-        columns: Which is which.
-    """
+    """One column for each message, word for word."""
 
     def __init__(self, columns: Columns) -> None:
         named = {role: getattr(columns, role) for role in _ROLES}
         self._columns = {role: column for role, column in named.items() if column is not None}
         self.reads = frozenset(self._columns.values())
 
-    def misfit(self, columns: Collection[str]) -> Finding | None:
-        return _missing(self._columns.values(), columns, _IN_JOB)
+    def check_header(self, columns: Collection[str]) -> None:
+        _require(self._columns.values(), columns, _IN_JOB)
 
-    def content(self, row: Flat) -> Flat | Finding:
-        if misfit := self.misfit(row):
-            return misfit
+    def content(self, row: Flat) -> Flat:
+        self.check_header(row)
         texts: dict[str, str] = {}
         for role, column in self._columns.items():
             value = row[column]
             if not isinstance(value, str):
-                return error(
+                raise bad(
                     "not-a-text",
                     f"column {column!r} holds {clip(value)}, which is no text.",
                     "Put it in quotes, or use `data.template`, which takes any value.",
@@ -83,28 +74,17 @@ class ByColumn:
         return _as_messages(texts)
 
 
-@dataclass(frozen=True, slots=True)
 class ByTemplate:
-    """One Jinja2 template for each message, rendered over the row's columns in a sandbox.
+    """One Jinja2 template for each message, rendered over the row's columns in a sandbox."""
 
-    Args:
-        templates: By role.
-        reads: The names that the templates use.
-    """
-
-    templates: dict[str, jinja2.Template]
-    reads: frozenset[str]
-
-    @classmethod
-    def of(cls, template: Template) -> ByTemplate | Finding:
-        """Compile the templates, or return which one is broken."""
+    def __init__(self, template: Template) -> None:
         import jinja2.meta  # noqa: PLC0415 - most rows need no template
         from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415 - likewise
 
         environment = ImmutableSandboxedEnvironment(  # prompts are plain text, never HTML
             undefined=jinja2.StrictUndefined, autoescape=False
         )
-        compiled: dict[str, jinja2.Template] = {}
+        self._templates: dict[str, jinja2.Template] = {}
         names: set[str] = set()
         for role in _ROLES:
             source: str | None = getattr(template, role)
@@ -112,42 +92,37 @@ class ByTemplate:
                 continue
             try:
                 names |= jinja2.meta.find_undeclared_variables(environment.parse(source))
-                compiled[role] = environment.from_string(source)
+                self._templates[role] = environment.from_string(source)
             except jinja2.TemplateSyntaxError as failure:
-                return error(
-                    "broken-template",
-                    f"data.template.{role}, line {failure.lineno} of the template: "
-                    f"{failure.message}",
-                    "Write a column as {{ name }}.",
-                )
-        return cls(compiled, frozenset(names))
+                where = f"data.template.{role}, line {failure.lineno} of the template"
+                what = f"{where}: {failure.message}"
+                raise bad("broken-template", what, "Write a column as {{ name }}.") from failure
+        self.reads = frozenset(names)
 
-    def misfit(self, columns: Collection[str]) -> Finding | None:
-        """Return an error when a row of blanks cannot be rendered for lack of a column."""
-        rendered = self.content(dict.fromkeys(columns, ""))
-        # Any other failure may be due to the blanks, and is reported on the row where it is real.
-        if isinstance(rendered, Finding) and rendered.code == "missing-column":
-            return rendered
-        return None
+    def check_header(self, columns: Collection[str]) -> None:
+        """Refuse columns with which a row of blanks cannot be rendered for lack of a column."""
+        try:
+            self.content(dict.fromkeys(columns, ""))
+        except BadRow as problem:
+            # Any other failure may be due to the blanks, and is reported on the row where it is.
+            if problem.findings[0].code == "missing-column":
+                raise
 
-    def content(self, row: Flat) -> Flat | Finding:
-        import jinja2  # noqa: PLC0415 - as in `of`
+    def content(self, row: Flat) -> Flat:
+        import jinja2  # noqa: PLC0415 - as in `__init__`
 
         texts: dict[str, str] = {}
-        for role, template in self.templates.items():
-            fix = "Correct the template, or the row."
+        for role, template in self._templates.items():
             try:
                 texts[role] = template.render(row)
-                continue
-            except jinja2.UndefinedError as failure:
-                why = str(failure)
-                fix = "Use `| default('')` where a value may be absent."
-                if absent := sorted(name for name in self.reads - set(row) if f"'{name}'" in why):
-                    return _no_column(absent[0], row, _IN_JOB)
-            except Exception as failure:  # noqa: BLE001 - whatever the user's template raises is about the row
-                why = str(failure)
-            what = f"data.template.{role} cannot be rendered over this row ({why})."
-            return error("template-failed", what, fix)
+            except Exception as failure:  # whatever the user's template raises is about the row
+                fix = "Correct the template, or the row."
+                if isinstance(failure, jinja2.UndefinedError):
+                    fix = "Use `| default('')` where a value may be absent."
+                    absent = (n for n in sorted(self.reads - set(row)) if f"'{n}'" in str(failure))
+                    _require(absent, row, _IN_JOB)
+                what = f"data.template.{role} cannot be rendered over this row ({failure})."
+                raise bad("template-failed", what, fix) from failure
         return _as_messages(texts)
 
 
@@ -157,41 +132,24 @@ class ByUsualNames:
     A column `system` beside them holds the system prompt.
     """
 
-    reads = frozenset((*_PAIR, *_PREFERENCE, SYSTEM))
+    reads = frozenset((*_PAIR, *_PREFERENCE, "system"))
 
-    def misfit(self, columns: Collection[str]) -> Finding | None:
-        return _missing(_usual(columns), columns, _NAME_THEM)
+    def check_header(self, columns: Collection[str]) -> None:
+        _require(_usual(columns), columns, _NAME_THEM)
 
-    def content(self, row: Flat) -> Flat | Finding:
-        return {name: row[name] for name in (*_usual(row), SYSTEM) if name in row}
-
-
-def mapping_of(data: Data | None) -> Mapping | Finding | None:
-    """Return a job's mapping, what is wrong with it, or None when the job has none."""
-    if data is None:
-        return None
-    if data.template:
-        return ByTemplate.of(data.template)
-    return ByColumn(data.columns) if data.columns else None
+    def content(self, row: Flat) -> Flat:
+        return {name: row[name] for name in (*_usual(row), "system") if name in row}
 
 
-def turns(key: str, value: JsonValue, role: str) -> list[JsonValue] | Finding:
-    """Return a value that is a text, from this role, or a list of messages as messages.
+def mapping_of(data: Data | None) -> Mapping | None:
+    """Return a job's mapping; None when it has none.
 
-    Args:
-        key: Under which it stands.
-        value: Of the key.
-        role: Of a text.
+    Raises:
+        BadRow: A template is broken.
     """
-    if isinstance(value, str):
-        return [{"role": role, "content": value}]
-    if isinstance(value, list):
-        return value
-    return error(
-        "not-a-text",
-        f"{key!r} is {clip(value)}.",
-        "Allowed is text in quotes, or a list of messages.",
-    )
+    if data and data.template:
+        return ByTemplate(data.template)
+    return ByColumn(data.columns) if data and data.columns else None
 
 
 def _usual(columns: Collection[str]) -> tuple[str, ...]:
@@ -208,13 +166,12 @@ def _as_messages(texts: dict[str, str]) -> Flat:
     return {"messages": messages}
 
 
-def _missing(names: Iterable[str], columns: Collection[str], fix: str) -> Finding | None:
-    """Return an error about the first name that is no column."""
-    return next((_no_column(name, columns, fix) for name in names if name not in columns), None)
-
-
-def _no_column(name: str, columns: Collection[str], fix: str) -> Finding:
-    near = nearest(name, columns)
-    guess = f" Did you mean {near!r}?" if near else ""
-    listed = ", ".join(map(repr, columns)) or "none"
-    return error("missing-column", f"there is no column {name!r}.{guess} There are: {listed}.", fix)
+def _require(names: Iterable[str], columns: Collection[str], fix: str) -> None:
+    """Refuse the first name that is no column."""
+    for name in names:
+        if name not in columns:
+            near = nearest(name, columns)
+            guess = f" Did you mean {near!r}?" if near else ""
+            listed = ", ".join(map(repr, columns)) or "none"
+            what = f"there is no column {name!r}.{guess} There are: {listed}."
+            raise bad("missing-column", what, fix)

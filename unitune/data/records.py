@@ -1,37 +1,69 @@
-"""JSON Lines to records: one JSON object a line.
+"""A file's bytes to records: lines of text, and JSON Lines.
 
-`json_records` yields a `Record` for each good line and a `Finding` for each bad one, and goes on
-after it. JSON is read strictly: no NaN, no numbers beyond a float's range, no unpaired surrogates,
-and a repeated key is a warning. `unitune.data.rows` gives the keys their meaning.
+A reader takes the open file and yields a `Record` for each good row and a `Finding`, with its line,
+for each bad one; it goes on after it. `unitune.data.load` lists the readers by the file's suffix,
+`unitune.data.tables` has the other. What the names in a record mean is known in
+`unitune.data.shapes`.
+
+A line that is not clean UTF-8 keeps its place, so that one bad byte never hides the rest of a file;
+its bad bytes become lone surrogates, which lets a table reader keep counting quotes across it. JSON
+is read strictly (`strict_json`).
 """
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NoReturn, cast
+from io import BufferedReader
+from typing import NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar
 
 from pydantic import JsonValue
 
-from unitune.data.lines import Blanks, Line
-from unitune.findings import Finding, clip, error, warning
+from unitune.findings import Finding, clip, error, note, warning
 
+Flat: TypeAlias = dict[str, JsonValue]
+"""One row of a table, or one JSON object, by name."""
+CheckHeader: TypeAlias = Callable[[list[str]], None]
+"""Raises `BadRow` where a table with these columns cannot be read, so that it is said once."""
+
+MOST_BYTES = 1 << 26
+"""Of a line: ten times what the longest context of any model holds."""
 MAX_DEPTH = 100
 """Lists and objects inside one another: no row needs it, and pydantic ends at about 250."""
-
 MAX_DIGITS = 1000
 """Digits of a whole number; Python's own limit of 4,300 would raise later, when it is written."""
 
-_TOO_DEEP = error(
+# UTF-32's little-endian mark begins with UTF-16's, so it stands first.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+_TOO_DEEP = (
     "too-deep",
     f"lists and objects stand more than {MAX_DEPTH} deep inside one another.",
     "Flatten the row, or write the deep part as a text.",
 )
 _ONE_OBJECT = "Write one JSON object on each line, with names and texts in double quotes."
+
+
+class BadRow(ValueError):
+    """A row, or the header of a table, cannot be read; the findings have no place yet."""
+
+    def __init__(self, *findings: Finding) -> None:
+        super().__init__(*map(str, findings))
+        self.findings = findings
+
+
+def bad(code: str, message: str, fix: str) -> BadRow:
+    """Return the failure to read a row, for one reason."""
+    return BadRow(error(code, message, fix))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,89 +77,180 @@ class Record:
     """
 
     line: int
-    value: dict[str, JsonValue]
+    value: Flat
     from_table: bool = False
 
 
-class _StrictJson:
-    """A JSON reader that remembers the repeated keys of the last text."""
+class Line(NamedTuple):
+    """A line with its end; a problem says why its text cannot be used."""
 
-    def __init__(self) -> None:
-        self.repeated: list[str] = []
-        self._decoder = json.JSONDecoder(
-            object_pairs_hook=self._object,
-            parse_float=_finite,
-            parse_int=_short,
-            parse_constant=_refuse,
-        )
+    number: int
+    text: str
+    problem: Finding | None = None
 
-    def read(self, text: str) -> JsonValue:
-        """Parse one value; ValueError or RecursionError when it is not JSON."""
-        self.repeated.clear()
-        return cast("JsonValue", self._decoder.decode(text))
-
-    def _object(self, pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
-        made = dict(pairs)
-        if len(made) != len(pairs):
-            counts = Counter(key for key, _ in pairs)
-            self.repeated.extend(key for key, count in counts.items() if count > 1)
-        return made
+    @property
+    def is_blank(self) -> bool:
+        """Whether there is nothing to read."""
+        return self.problem is None and not self.text.strip()
 
 
-def json_records(lines: Iterable[Line]) -> Iterator[Record | Finding]:
-    """Read JSON Lines.
+class _MaybeBlank(Protocol):
+    @property
+    def number(self) -> int: ...
+    @property
+    def is_blank(self) -> bool: ...
+
+
+T = TypeVar("T", bound=_MaybeBlank)
+
+
+def encoding_findings(stream: BufferedReader) -> list[Finding]:
+    """Return an error about a file in UTF-16 or UTF-32, or a note about UTF-8's mark.
 
     Args:
-        lines: Lines of the file.
-
-    Yields:
-        Records and findings in the file's order; findings carry their line.
+        stream: At its start; may be a pipe, of which nothing is taken.
     """
-    reader, blanks, first = _StrictJson(), Blanks(), True
-    for line in lines:
-        if line.problem:
+    head = stream.peek(4)[:4]
+    if head.startswith(codecs.BOM_UTF8):
+        what = "the file begins with a byte order mark, skipped."
+        return [note("byte-order-mark", what).at(line=1)]
+    # Without a mark, UTF-16 text shows by a zero in every second byte.
+    unmarked = [byte == 0 for byte in head] in ([True, False] * 2, [False, True] * 2)
+    marked = next((name for mark, name in _MARKS.items() if head.startswith(mark)), None)
+    encoding = marked or ("UTF-16" if unmarked else None)
+    if encoding is None:
+        return []
+    what = f"the file is {encoding}, seen at byte 0; nothing of it was read."
+    fix = f"Save it as UTF-8, e.g. `iconv -f {encoding} -t UTF-8 FILE > NEW`."
+    return [error("encoding", what, fix).at(line=1)]
+
+
+def json_records(stream: BufferedReader, _: CheckHeader) -> Iterator[Record | Finding]:
+    """Read JSON Lines: one object a line."""
+    for at, line in enumerate(without_blanks(lines_of(stream))):
+        if isinstance(line, Finding):
+            yield line
+        elif line.problem:
             yield line.problem
-        elif not line.text.strip():
-            blanks.add(line.number)
-            continue
-        elif first and (whole := _whole_file(line.text.strip(), reader)):
+        elif at == 0 and (whole := _whole_file(line.text.strip())):
             yield whole.at(line=line.number)
             return
         else:
-            value = _parsed(line.text.rstrip(), reader)
-            for key in reader.repeated:
+            try:
+                value, repeated = _object(line.text.rstrip())
+            except BadRow as broken:
+                yield from (finding.at(line=line.number) for finding in broken.findings)
+                continue
+            for key in repeated:
                 what = f"the key {clip(key)} stands more than once in one object; the last counts."
                 yield warning("repeated-key", what, "Keep one.").at(line=line.number)
-            is_finding = isinstance(value, Finding)
-            yield value.at(line=line.number) if is_finding else Record(line.number, value)
-        first = False
-    yield from blanks.note()
+            yield Record(line.number, value)
 
 
-def _parsed(text: str, reader: _StrictJson) -> dict[str, JsonValue] | Finding:
+def strict_json(text: str) -> tuple[JsonValue, list[str]]:
+    """Parse one JSON value: no NaN, no number beyond a float's range or of over 1,000 digits.
+
+    Returns:
+        The value, and the keys that stand more than once in one object.
+
+    Raises:
+        ValueError: It is not JSON.
+        RecursionError: It is nested too deeply.
+    """
+    repeated: list[str] = []
+
+    def once_each(pairs: list[tuple[str, JsonValue]]) -> Flat:
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            counts = Counter(key for key, _ in pairs)
+            repeated.extend(key for key, count in counts.items() if count > 1)
+        return made
+
+    value: JsonValue = json.loads(
+        text,
+        object_pairs_hook=once_each,
+        parse_float=_finite,
+        parse_int=_short,
+        parse_constant=_refuse,
+    )
+    return value, repeated
+
+
+def lines_of(stream: BufferedReader) -> Iterator[Line]:
+    """Yield the lines of a file, from its start."""
+    offset = 0
+    pieces = iter(lambda: stream.readline(MOST_BYTES + 1), b"")
+    for number, raw in enumerate(pieces, start=1):
+        if len(raw) > MOST_BYTES:
+            what = f"the line has more than {MOST_BYTES >> 20} MiB; nothing from here on was read."
+            problem = error("line-too-long", what, "End each row with a line break.")
+            yield Line(number, "", problem.at(line=number))
+            return
+        mark = len(codecs.BOM_UTF8) if number == 1 and raw.startswith(codecs.BOM_UTF8) else 0
+        yield _line(number, raw[mark:], offset + mark)
+        offset += len(raw)
+
+
+def _line(number: int, raw: bytes, offset: int) -> Line:
+    problem = None
     try:
-        value = reader.read(text)
+        text = raw.decode("utf-8")
+        if "\0" in text:
+            problem = error(
+                "nul-byte",
+                f"there is a NUL byte at offset {offset + raw.index(0):,} of the file.",
+                "Remove it; an interrupted copy leaves such bytes, so look whether rows are "
+                "missing.",
+            )
+    except UnicodeDecodeError as failure:
+        text = raw.decode("utf-8", "surrogateescape")
+        problem = error(
+            "encoding",
+            f"byte 0x{raw[failure.start]:02X} at offset {offset + failure.start:,} of the file "
+            "is not UTF-8.",
+            "Save the file as UTF-8, e.g. `iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW`.",
+        )
+    return Line(number, text, problem and problem.at(line=number))
+
+
+def without_blanks(items: Iterator[T]) -> Iterator[T | Finding]:
+    """Leave out blank lines or rows, and say at the end how many there were."""
+    count = first = 0
+    for item in items:
+        if item.is_blank:
+            first, count = first or item.number, count + 1
+        else:
+            yield item
+    if count:
+        lines = "1 blank line was" if count == 1 else f"{count:,} blank lines were"
+        yield note("blank-lines", f"{lines} skipped, the first here.").at(line=first)
+
+
+def _object(text: str) -> tuple[Flat, list[str]]:
+    """Return the object of a line, and its repeated keys."""
+    try:
+        value, repeated = strict_json(text)
     except RecursionError:
-        return _TOO_DEEP
+        raise bad(*_TOO_DEEP) from None
     except ValueError as failure:
         why = str(failure)
         if isinstance(failure, json.JSONDecodeError):
             near = clip(text[max(0, failure.pos - 15) : failure.pos + 15])
             why = f"at column {failure.pos + 1}, near {near}: {failure.msg}"
-        return error("broken-json", f"not valid JSON: {why}.", _ONE_OBJECT)
+        raise bad("broken-json", f"not valid JSON: {why}.", _ONE_OBJECT) from None
     if not isinstance(value, dict):
         given = text if len(text) <= 40 else f"{text[:40]}…"
-        return error("not-an-object", f"the line is no object but {given}.", _ONE_OBJECT)
+        raise bad("not-an-object", f"the line is no object but {given}.", _ONE_OBJECT)
     if text.count("{") + text.count("[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
-        return _TOO_DEEP
+        raise bad(*_TOO_DEEP)
     half = "\\ud" in text or "\\uD" in text  # how every escaped surrogate begins
     if half and (broken := _unpaired_surrogate(value)):
-        return error(
+        raise bad(
             "unpaired-surrogate",
             f"the escape \\u{ord(broken):04x} is half of a character.",
             "Write the whole character, or both halves of the pair; the text was probably cut.",
         )
-    return value
+    return value, repeated
 
 
 def _depth(value: JsonValue) -> int:
@@ -167,7 +290,7 @@ def _refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON value")
 
 
-def _whole_file(text: str, reader: _StrictJson) -> Finding | None:
+def _whole_file(text: str) -> Finding | None:
     """Recognise, by its first line, a file that is JSON but not JSON Lines."""
     if text == "{":
         return error(
@@ -178,7 +301,7 @@ def _whole_file(text: str, reader: _StrictJson) -> Finding | None:
     if not text.startswith("["):
         return None
     with suppress(ValueError, RecursionError):
-        value = reader.read(text)
+        value, _ = strict_json(text)
         if not (isinstance(value, list) and any(isinstance(item, dict) for item in value)):
             return None  # a list of its own, which is no object
     return error(

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from io import BufferedReader
 from typing import NamedTuple
 
-from unitune.data.lines import Blanks, Line
-from unitune.data.mapping import Mapping
-from unitune.data.records import Record
+from unitune.data.records import BadRow, CheckHeader, Line, Record, lines_of, without_blanks
 from unitune.findings import Finding, error
 
 _QUOTING = (
@@ -31,46 +30,36 @@ _REASONS = {
 """By words in the csv module's errors."""
 
 
-class _Row(NamedTuple):
-    """The values of a record, and what is wrong with its text."""
-
-    line: int
+class _TableRow(NamedTuple):
+    number: int
     values: list[str]
-    findings: list[Finding]
+    problems: list[Finding]
+
+    @property
+    def is_blank(self) -> bool:
+        return not self.values and not self.problems
 
 
 def table_records(
-    lines: Iterable[Line], delimiter: str, mapping: Mapping
+    stream: BufferedReader, check_header: CheckHeader, *, delimiter: str
 ) -> Iterator[Record | Finding]:
-    """Read a table.
-
-    Args:
-        lines: Lines of the file.
-        delimiter: Comma or tab.
-        mapping: Checked against the header, so that a wrong name is reported once and not for each
-            row.
-
-    Yields:
-        Records and findings in the file's order; findings carry their line.
-    """
+    """Read a table: a header, then one record a row."""
     header: list[str] | None = None
-    blanks = Blanks()
-    for row in _rows(lines, delimiter):
-        if not row.values and not row.findings:
-            blanks.add(row.line)
+    for row in without_blanks(_table_rows(stream, delimiter)):
+        if isinstance(row, Finding):
+            yield row
         elif header is not None:
-            yield from row.findings or [_record(row, header)]
+            yield from row.problems or [_table_record(row, header)]
         else:
             header = row.values
-            findings = row.findings or list(_header_findings(header, delimiter, mapping))
-            yield from (finding.at(line=row.line) for finding in findings)
-            if findings:
+            problems = row.problems or [*_header_problems(header, delimiter, check_header)]
+            yield from (problem.at(line=row.number) for problem in problems)
+            if problems:
                 return
-    yield from blanks.note()
 
 
-def _rows(lines: Iterable[Line], delimiter: str) -> Iterator[_Row]:
-    unread, again, taken = iter(lines), list[Line](), list[Line]()
+def _table_rows(stream: BufferedReader, delimiter: str) -> Iterator[_TableRow]:
+    unread, again, taken = lines_of(stream), list[Line](), list[Line]()
 
     def texts() -> Iterator[str]:
         while line := again.pop() if again else next(unread, None):
@@ -85,11 +74,11 @@ def _rows(lines: Iterable[Line], delimiter: str) -> Iterator[_Row]:
         except StopIteration:
             return
         except csv.Error as failure:
-            yield _Row(taken[0].number, [], [_unreadable(taken, str(failure))])
+            yield _TableRow(taken[0].number, [], [_unreadable(taken, str(failure))])
             again.extend(reversed(taken[1:]))
             reader = csv.reader(texts(), delimiter=delimiter, strict=True)
             continue
-        yield _Row(taken[0].number, values, [line.problem for line in taken if line.problem])
+        yield _TableRow(taken[0].number, values, [line.problem for line in taken if line.problem])
 
 
 def _unreadable(taken: list[Line], failure: str) -> Finding:
@@ -99,18 +88,20 @@ def _unreadable(taken: list[Line], failure: str) -> Finding:
     return error("broken-row", f"{where} cannot be read: {why}.", _QUOTING).at(line=first)
 
 
-def _record(row: _Row, header: list[str]) -> Record | Finding:
+def _table_record(row: _TableRow, header: list[str]) -> Record | Finding:
     if len(row.values) != len(header):
         values = "1 value" if len(row.values) == 1 else f"{len(row.values)} values"
         return error(
             "column-count",
             f"the row has {values} where the header names {len(header)}.",
             "Give every column a value, and put values that hold the separator in quotes.",
-        ).at(line=row.line)
-    return Record(row.line, dict(zip(header, row.values, strict=True)), from_table=True)
+        ).at(line=row.number)
+    return Record(row.number, dict(zip(header, row.values, strict=True)), from_table=True)
 
 
-def _header_findings(header: list[str], delimiter: str, mapping: Mapping) -> Iterator[Finding]:
+def _header_problems(
+    header: list[str], delimiter: str, check_header: CheckHeader
+) -> Iterator[Finding]:
     other = next((mark for mark in ";\t,|" if mark != delimiter and mark in header[0]), None)
     if len(header) == 1 and other:
         yield error(
@@ -121,10 +112,9 @@ def _header_findings(header: list[str], delimiter: str, mapping: Mapping) -> Ite
         )
         return
     if repeated := [name for name, count in Counter(header).items() if count > 1]:
-        yield error(
-            "repeated-column",
-            f"the header names {', '.join(map(repr, repeated))} more than once; no row was read.",
-            "Give each column a name of its own.",
-        )
-    if misfit := mapping.misfit(header):
-        yield misfit
+        what = f"the header names {', '.join(map(repr, repeated))} more than once; no row was read."
+        yield error("repeated-column", what, "Give each column a name of its own.")
+    try:
+        check_header(header)
+    except BadRow as misfit:
+        yield from misfit.findings

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from unitune.backends import registry
 from unitune.backends.credentials import check_allowed
-from unitune.data.check import DataReport, check_file, read_job
+from unitune.data.check import check_file, read_job
 from unitune.data.dataset import Dataset
+from unitune.data.report import DataReport
 from unitune.data.split import Splits
 from unitune.errors import DataError, MissingExtra, UnituneError
 from unitune.evaluate.baseline import standing

@@ -9,16 +9,14 @@ graders read them. What one vendor alone asks stands in its own module.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Collection, Mapping
-from typing import NoReturn, cast
 
 from pydantic import JsonValue, ValidationError
 
 from unitune.backends.formats import UnrepresentableRow, WireRow
 from unitune.data.example import Example, Message
-from unitune.data.preferences import triple
+from unitune.data.records import BadRow, strict_json
+from unitune.data.shapes import preference
 from unitune.data.validation_errors import explain
 from unitune.findings import Finding
 
@@ -54,8 +52,10 @@ def is_pair(example: Example) -> Message:
         raise UnrepresentableRow("the row has no worse answer (`non_preferred_output`)")
     if not example.prompt:
         raise UnrepresentableRow("there is no question before the two answers")
-    if isinstance(findings := triple(example.content), list):
-        raise _refusal(findings[0])
+    try:
+        preference(example.content)
+    except BadRow as problem:
+        raise _refusal(problem.findings[0]) from None
     return example.non_preferred_output[0]
 
 
@@ -111,14 +111,11 @@ def places(messages: Collection[Message]) -> list[tuple[str, Message]]:
 def json_object(where: str, text: str) -> dict[str, JsonValue]:
     """Parse a text that must be one JSON object, losing nothing of what it says."""
     try:
-        value = cast(
-            "JsonValue",
-            json.loads(
-                text, object_pairs_hook=_once_each, parse_constant=_refuse, parse_float=_finite
-            ),
-        )
+        value, repeated = strict_json(text)
     except (ValueError, RecursionError) as error:
         raise UnrepresentableRow(f"{where} is no JSON that can be carried ({error})") from None
+    if repeated:
+        raise UnrepresentableRow(f"{where} has the key {repeated[0]!r} twice in one object")
     if not isinstance(value, dict):
         raise UnrepresentableRow(f"{where} is no JSON object")
     return value
@@ -160,13 +157,12 @@ def example_of(row: Mapping[str, JsonValue], encode: Encode) -> Example:
         encode: The format's own, whose checks hold for what it reads too.
     """
     content = dict(row)
-    if "non_preferred_output" in content:
-        made = triple(content)
-        if isinstance(made, list):
-            raise _refusal(made[0])
-        content = made
     try:
+        if "non_preferred_output" in content:
+            preference(content)
         example = Example.model_validate(content)
+    except BadRow as problem:
+        raise _refusal(problem.findings[0]) from None
     except ValidationError as failure:
         raise _refusal(explain(failure, content)[0]) from None
     encode(example)
@@ -175,21 +171,3 @@ def example_of(row: Mapping[str, JsonValue], encode: Encode) -> Example:
 
 def _refusal(finding: Finding) -> UnrepresentableRow:
     return UnrepresentableRow(finding.message.partition(" Did you mean")[0].removesuffix("."))
-
-
-def _once_each(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise ValueError("a key stands twice")
-    return made
-
-
-def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON value")
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if not math.isfinite(number):
-        raise ValueError(f"the number {digits[:20]} is too large")
-    return number

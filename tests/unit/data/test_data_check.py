@@ -8,9 +8,9 @@ import pytest
 from unitune.data.check import DataReport, check_file, read_job
 from unitune.data.dataset import Row
 from unitune.data.example import Example, Message
-from unitune.data.histogram import Lengths
 from unitune.data.load import load
 from unitune.data.repeats import Repeats
+from unitune.data.report import Lengths
 from unitune.errors import DataError
 from unitune.job.job import Data, Evaluate, Job
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from unitune.data import lines
+from unitune.data import records
 from unitune.data.dataset import Row
 from unitune.data.load import load, read
 from unitune.errors import DataError
@@ -98,8 +98,8 @@ BAD = [
     Bad(chat(USER, ANSWER)[:-1] + ', "expected": ""}', "empty-answer", "is empty"),
     Bad(chat('{"role": "user", "content": ""}', ANSWER), "empty-message", "messages[0]"),
     Bad(chat(ANSWER), "missing-question", "without a question"),
-    Bad('{"prompt": "a"}', "missing-answer", "no `completion`"),
-    Bad('{"prompt": "a", "completion": null}', "missing-answer", "no `completion`"),
+    Bad('{"prompt": "a"}', "missing-answer", "as `completion`"),
+    Bad('{"prompt": "a", "completion": null}', "missing-answer", "as `completion`"),
     Bad('{"prompt": 5, "completion": "b"}', "not-a-text", "'prompt' is 5"),
     Bad('{"prompt": "a", "completion": true}', "not-a-text", "'completion' is True"),
     Bad('{"prompt": "a", "completion": "b", "id": 4}', "wrong-value", "id is 4"),
@@ -279,7 +279,7 @@ def test_an_unknown_suffix_is_an_error_that_lists_the_known_ones(tmp_path: Path)
 def test_a_line_without_end_is_an_error_after_which_nothing_is_read(
     name: str, letter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lines, "MOST_BYTES", 100)
+    monkeypatch.setattr(records, "MOST_BYTES", 100)
     rows = {
         "rows.jsonl": '{"prompt": "a", "completion": "b"}\n',
         "rows.csv": "prompt,completion\na,b\n",

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, Message, TextPart, digest, digest_all
-from unitune.data.foreign import WATCHED
 from unitune.data.load import load, read
+from unitune.data.shapes import RESERVED
 from unitune.findings import Finding
 from unitune.job.job import Columns, Data, Template
 
@@ -54,7 +54,7 @@ def an_example(draw: st.DrawFn) -> Example:
     turns = [*map(turn, before), turn("user"), turn("assistant")]
     extra: dict[str, Any] = draw(
         st.dictionaries(
-            ANY_TEXT.filter(lambda key: key not in {*Example.model_fields, *WATCHED}),
+            ANY_TEXT.filter(lambda key: key not in {*Example.model_fields, *RESERVED}),
             JSON,
             max_size=3,
         )
