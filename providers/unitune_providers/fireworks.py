@@ -19,6 +19,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, JsonValue
 
 from unitune.backends.capabilities import DeploymentStatus, JobDescription, JobPage
+from unitune.backends.kit.api import ResourceApi
 from unitune.backends.kit.hosted import (
     HostedBackend,
     content_name,
@@ -112,6 +113,11 @@ class FireworksBackend(HostedBackend[FireworksOptions]):
         "JOB_STATE_DELETING_CLEANING_UP": State.CANCELLED,
     }
 
+    @property
+    def api(self) -> ResourceApi:
+        """The vendor's API, whose resources are named by their paths."""
+        return ResourceApi(self.endpoint("/v1"))
+
     def validate_options(self, job: Job) -> None:
         """Refuse a job whose options are not valid, or that has no evaluator to learn from."""
         if self.job_options(job).evaluator is None and job.method == "rft":
@@ -122,18 +128,17 @@ class FireworksBackend(HostedBackend[FireworksOptions]):
 
     def upload(self, path: Path, sha256: str) -> Upload:
         """Hand a file over as a dataset that is named by its hash, and wait until it is ready."""
-        name = content_name(sha256)
-        ref = self._ref("datasets", name)
-        place = ("v1", *ref.split("/"))
+        name, datasets = content_name(sha256), self._ref("datasets")
+        ref = f"{datasets}/{name}"
         with path.open("rb") as file:
             if (dataset := self._find(ref)) is None:
                 content: JsonValue = {"exampleCount": str(sum(1 for _ in file)), "userUploaded": {}}
                 body: dict[str, JsonValue] = {"datasetId": name, "dataset": content}
-                dataset = self.api.post(*place[:-1], action=f"create {ref}", body=body)
+                dataset = self.api.post(datasets, action=f"create {ref}", body=body)
                 file.seek(0)
             if dataset.text("state") != "READY":
-                upload = (*place[:-1], f"{name}:upload")
-                self.api.send_file(*upload, action=f"take {path.name}", name=path.name, file=file)
+                action = f"take {path.name}"
+                self.api.send_file(f"{ref}:upload", action=action, name=path.name, file=file)
                 wait_for_file(lambda: self._is_ready(ref), f"fireworks: {ref}")
         return Upload(ref, sha256)
 
@@ -152,7 +157,6 @@ class FireworksBackend(HostedBackend[FireworksOptions]):
         return [job_id for job_id in ids if self._find(self._ref(job_id), {"readMask": "name"})]
 
     def poll(self, job_id: str, cursor: str) -> Status:
-        """Return how a job stands."""
         job, settings = self._job(job_id)
         name = settings.text("outputModel") or job_id.rpartition("/")[2]
         full = name if "/" in name else self._ref("models", name)
@@ -162,12 +166,9 @@ class FireworksBackend(HostedBackend[FireworksOptions]):
         return replace(status, epochs=settings.whole("epochs"))
 
     def cancel(self, job_id: str) -> None:
-        """Ask for the end of a job."""
-        path = f"{self._ref(job_id)}:cancel".split("/")
-        self.api.post("v1", *path, action=f"cancel {job_id}", body={})
+        self.api.post(f"{self._ref(job_id)}:cancel", action=f"cancel {job_id}", body={})
 
     def describe_job(self, job_id: str) -> JobDescription:
-        """Return what is known of a job."""
         job, settings = self._job(job_id)
         key = job_id.rpartition("/")[2]
         return JobDescription(key, settings.text("baseModel"), job.text("dataset"))
@@ -176,8 +177,8 @@ class FireworksBackend(HostedBackend[FireworksOptions]):
         """Return a page of jobs: one method's after the other's."""
         collections = [*COLLECTIONS.values(), ""]
         collection, _, token = (cursor or collections[0]).partition("|")
-        query, place = {"pageSize": "200", "pageToken": token}, self._ref(collection).split("/")
-        page = self.api.get("v1", *place, action="list the jobs", query=query)
+        query = {"pageSize": "200", "pageToken": token}
+        page = self.api.get(self._ref(collection), action="list the jobs", query=query)
         jobs = {(job.text("name") or "").rpartition("/")[2]: job for job in page.items(collection)}
         states = {
             f"{collection}/{name}": self.state_of(job.text("state")) for name, job in jobs.items()
@@ -187,11 +188,9 @@ class FireworksBackend(HostedBackend[FireworksOptions]):
         return JobPage(states, f"{collection}|{more}" if more else after)
 
     def delete_file(self, ref: str) -> None:
-        """Delete a dataset; one that is gone is no error."""
         self._delete(ref)
 
     def delete_model(self, model: TunedModel) -> None:
-        """Delete a tuned model; one that is gone is no error."""
         self._delete(model.name)
 
     def deploy(self, model: TunedModel, name: str, options: Mapping[str, JsonValue]) -> str:
@@ -206,7 +205,6 @@ class FireworksBackend(HostedBackend[FireworksOptions]):
         return self._create("deployments", "deploymentId", name, body)
 
     def find_deployment(self, name: str) -> str | None:
-        """Return the resource name of a deployment."""
         ref = self._ref("deployments", name)
         return ref if self._find(ref) else None
 
@@ -260,24 +258,23 @@ class FireworksBackend(HostedBackend[FireworksOptions]):
         return "/".join(("accounts", account, *path))
 
     def _find(self, ref: str, query: Query | None = None) -> Fields | None:
-        resource = self.api.find("v1", *ref.split("/"), action=f"find {ref}", query=query)
+        resource = self.api.find(ref, action=f"find {ref}", query=query)
         return None if resource and resource.text("state") in GONE else resource
 
     def _job(self, job_id: str) -> tuple[Fields, Fields]:
         """Return a job and its settings, which only some methods keep apart."""
-        job = self.api.get("v1", *self._ref(job_id).split("/"), action=f"read job {job_id}")
+        job = self.api.get(self._ref(job_id), action=f"read job {job_id}")
         return job, Fields({**job.fields("trainingConfig").all, **job.all})
 
     def _delete(self, ref: str) -> None:
         query = {"ignoreChecks": "true"} if "/deployments/" in ref else {}
-        self.api.delete("v1", *ref.split("/"), action=f"delete {ref}", query=query)
+        self.api.delete(ref, action=f"delete {ref}", query=query)
 
     def _create(
         self, collection: str, parameter: str, name: str, body: Mapping[str, JsonValue]
     ) -> str:
         ref, action = self._ref(collection), f"create {name}"
-        place = ("v1", *ref.split("/"))
-        create_named(self.api, *place, parameter=parameter, name=name, action=action, body=body)
+        create_named(self.api, ref, parameter=parameter, name=name, action=action, body=body)
         return f"{ref}/{name}"
 
     def _is_ready(self, ref: str) -> bool:

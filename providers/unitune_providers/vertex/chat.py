@@ -1,6 +1,6 @@
-"""Gemini's wire: a question and its answer, alone or in a batch.
+"""Gemini's wire: a request and its answer, alone or in a batch.
 
-A question is written as the training rows were, by the same pure functions (`formats.vertex`), so
+A request is written as the training rows were, by the same pure functions (`formats.vertex`), so
 that a tuned model gets requests in the form of its training. Gemini thinks before it answers, and
 its thoughts count as answer tokens: both sides of a comparison get the least thinking that their
 base takes, as Google advises for tuned models, whose training has no thoughts.
@@ -17,7 +17,6 @@ from typing import cast
 from pydantic import JsonValue
 
 from unitune.backends.kit.chat import JsonChatModel
-from unitune.backends.kit.chat_completions import Refusal
 from unitune.backends.kit.hosted import without_none
 from unitune.data.example import Example, Message
 from unitune.models import Reply, Request, function_call
@@ -48,21 +47,13 @@ class VertexChatModel(JsonChatModel):
         super().__init__(endpoint, path, name, f"vertex:{name}:thinking={shown}")
 
     def headers(self) -> Mapping[str, str]:
-        """As of `JsonChatModel`: a token lives an hour, a comparison may take longer."""
+        """Return the caller's token: it lives an hour, and a comparison may take longer."""
         return {"Authorization": f"Bearer {token_of(self._cloud.credentials)}"}
 
     def body(self, request: Request) -> dict[str, object]:
-        """As of `JsonChatModel`."""
-        settings = generation(request, self._thinking)
-        return {**question(request), "generationConfig": settings}
-
-    def learn(self, body: dict[str, object], request: Request, refusal: Refusal) -> bool:
-        """As of `JsonChatModel`: Gemini has no setting that could be left out."""
-        del body, request, refusal
-        return False
+        return {**request_body(request, self._thinking)}
 
     def read(self, body: dict[str, object], answer: object, seconds: float) -> Reply | None:
-        """As of `JsonChatModel`."""
         del body
         return read_answer(Fields(answer), seconds)
 
@@ -80,22 +71,20 @@ def question(request: Request) -> dict[str, JsonValue]:
     return {**row, "contents": contents[:-1]}
 
 
-def generation(request: Request, thinking: Thinking | None) -> dict[str, JsonValue]:
-    """Return how a request is to be answered.
+def request_body(request: Request, thinking: Thinking | None) -> dict[str, JsonValue]:
+    """Return a request with how it is to be answered; no thinking leaves that to the model.
 
-    Args:
-        request: The request.
-        thinking: How much the model is to think; None leaves it to the model.
+    Raises:
+        UnrepresentableRow: As of `question`.
     """
-    return without_none(
-        {
-            "maxOutputTokens": request.max_tokens,
-            "temperature": request.temperature,
-            "seed": request.seed if request.temperature else None,
-            "stopSequences": list(request.stop) or None,
-            "thinkingConfig": dict(thinking) if thinking else None,
-        }
-    )
+    settings: dict[str, JsonValue] = {
+        "maxOutputTokens": request.max_tokens,
+        "temperature": request.temperature,
+        "seed": request.seed if request.temperature else None,
+        "stopSequences": list(request.stop) or None,
+        "thinkingConfig": dict(thinking) if thinking else None,
+    }
+    return {**question(request), "generationConfig": without_none(settings)}
 
 
 def least_thinking(base: str) -> Thinking | None:
@@ -116,14 +105,11 @@ def least_thinking(base: str) -> Thinking | None:
 
 
 def read_answer(answer: Fields, seconds: float | None = None) -> Reply | None:
-    """Return Gemini's answer as ours; thoughts are no part of the text.
+    """Return Gemini's answer as ours, without its thoughts; None where it is none of a model.
 
     Args:
         answer: A response.
         seconds: Wall time; None where many were sent together.
-
-    Returns:
-        The reply; None where it is no response of a model.
     """
     candidates, usage = answer.items("candidates"), answer.fields("usageMetadata")
     if not candidates:

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, cast
 from urllib.parse import urlsplit
 
 import google.auth
@@ -26,12 +26,15 @@ from google.auth.transport.requests import Request
 from google.oauth2.credentials import Credentials as TokenCredentials
 
 from unitune.backends.credentials import environment_address
-from unitune.backends.kit.api import Api
+from unitune.backends.kit.api import Api, ResourceApi
+from unitune.backends.kit.batches import BAD_REQUEST
 from unitune.backends.kit.chat_model import Endpoint
 from unitune.backends.kit.errors import Vendor
 from unitune.backends.kit.hosted import required
 from unitune.backends.kit.paging import by_token
 from unitune.errors import BackendError, Unreachable, UserError
+from unitune.models import TunedModel
+from unitune.security.json_fields import Fields
 
 _default_credentials = cast("Callable[..., tuple[Credentials, str | None]]", google.auth.default)  # pyright: ignore[reportUnknownMemberType] - half typed
 
@@ -41,21 +44,11 @@ STORAGE_URL = "https://storage.googleapis.com"
 MULTI_REGIONS = ("us", "eu")
 """Locations with a host name of another form (google-genai 3.6.1, `_api_client`)."""
 PRECONDITION_FAILED = 412
+PAGE_SIZE = 100
 SIGN_IN = (
     "Sign in with `gcloud auth application-default login`, or let GOOGLE_APPLICATION_CREDENTIALS "
     "name a key file."
 )
-
-
-class Folder(NamedTuple):
-    """Where uploads go: a bucket, and what object names begin with."""
-
-    bucket: str
-    prefix: str = ""
-
-    def uri(self, name: str) -> str:
-        """Return the address of an object."""
-        return f"gs://{self.bucket}/{self.prefix}{name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +67,23 @@ class Cloud:
     credentials: Credentials
     base_url: str = ""
 
+    @property
+    def base_location(self) -> str:
+        """Where untuned models answer: some do only globally, while trainings run in a region."""
+        return os.environ.get("UNITUNE_VERTEX_BASE_LOCATION") or self.location
+
     def parent(self, location: str | None = None) -> str:
         """Return the resource name of a location, by default the configured one."""
         return f"projects/{self.project}/locations/{location or self.location}"
+
+    def resource_name(self, model: str | TunedModel) -> str:
+        """Return the full resource name of a model, in the location that its requests go to."""
+        name = model if isinstance(model, str) else model.name
+        if name.startswith("projects/"):
+            location_of(name)  # the caller's token goes to its host
+            return name
+        location = self.base_location if isinstance(model, str) else self.location
+        return f"{self.parent(location)}/{published_name(name)}"
 
     def endpoint(self, resource: str, version: str = "v1beta1") -> Endpoint:
         """Return the server of a resource, with the caller's token.
@@ -88,24 +95,38 @@ class Cloud:
         host = self.base_url or _host(location_of(resource) or self.location)
         return _endpoint("Vertex AI", f"{host}/{version}", self.credentials)
 
-    def api(self, resource: str, version: str = "v1beta1") -> Api:
+    def api(self, resource: str, version: str = "v1beta1") -> ResourceApi:
         """Return the API at the server of a resource; see `endpoint`."""
-        return Api(self.endpoint(resource, version))
+        return ResourceApi(self.endpoint(resource, version))
 
-    def read(self, uri: str) -> bytes | None:
-        """Return the content of an object; None where there is none.
+    def find_jobs(
+        self,
+        parents: Sequence[str],
+        collection: str,
+        condition: str,
+        is_ours: Callable[[Fields], bool],
+    ) -> list[str]:
+        """Return the names of the jobs that are ours.
+
+        What the service makes of a filter is not documented for each list, and a job that is
+        overlooked is paid for twice: so each job is looked at, over the whole list if need be.
 
         Args:
-            uri: ``gs://BUCKET/NAME``.
+            parents: Resource names of the locations.
+            collection: ``tuningJobs``, …
+            condition: The filter.
+            is_ours: What it should find.
         """
-        try:
-            return self._storage.content(
-                *_object(uri), action=f"read {uri}", query={"alt": "media"}
-            )
-        except BackendError as error:
-            if error.is_not_found:
-                return None
-            raise
+        for filter_ in (condition, None):
+            listed = (job for parent in parents for job in self._list(parent, collection, filter_))
+            if names := [name for job in listed if is_ours(job) and (name := job.text("name"))]:
+                return names
+        return []
+
+    def read(self, uri: str) -> bytes | None:
+        """Return the content of an object, ``gs://BUCKET/NAME``; None where there is none."""
+        query = {"alt": "media"}
+        return self._storage.find_content(*_object(uri), action=f"read {uri}", query=query)
 
     def write(self, uri: str, content: BinaryIO) -> None:
         """Write an object unless it is there; repeated, since a second writing changes nothing."""
@@ -136,6 +157,19 @@ class Cloud:
         """Delete an object; one that is gone is no error."""
         self._storage.delete(*_object(uri), action=f"delete {uri}")
 
+    def _list(self, parent: str, collection: str, filter_: str | None) -> Iterator[Fields]:
+        """Yield the jobs of a location that a filter leaves; none if the filter is refused."""
+        query = {"pageSize": PAGE_SIZE, **({"filter": filter_} if filter_ else {})}
+        path, action = (parent, collection), f"list {collection}"
+        api, paging = self.api(parent), by_token()
+        try:
+            yield from api.pages(
+                *path, action=action, next_page=paging, items=collection, query=query
+            )
+        except BackendError as error:
+            if filter_ is None or error.status != BAD_REQUEST:
+                raise
+
     @property
     def _storage(self) -> Api:
         url = environment_address("STORAGE_EMULATOR_HOST") or ""
@@ -161,19 +195,18 @@ def connect() -> Cloud:
     return Cloud(project, location, credentials, base_url)
 
 
-def upload_folder() -> Folder:
-    """Return where uploads go.
+def upload_uri(name: str) -> str:
+    """Return the address of a file in the bucket that the environment names.
 
     Raises:
-        UserError: The environment does not say.
+        UserError: It names none.
     """
     what = (
         "the Cloud Storage bucket for training files, such as my-bucket or gs://my-bucket/unitune, "
         "in the location of the training,"
     )
-    chosen = required("UNITUNE_VERTEX_BUCKET", what).removeprefix("gs://").strip("/")
-    bucket, _, prefix = chosen.partition("/")
-    return Folder(bucket, f"{prefix}/" if prefix else "")
+    folder = required("UNITUNE_VERTEX_BUCKET", what).removeprefix("gs://").strip("/")
+    return f"gs://{folder}/{name}"
 
 
 def location_of(resource: str) -> str | None:
@@ -191,6 +224,19 @@ def location_of(resource: str) -> str | None:
             "written like us-central1."
         )
     return match[1]
+
+
+def published_name(model: str) -> str:
+    """Return the resource name of a model, where it is a published one's short name."""
+    is_full = model.startswith(("projects/", "publishers/"))
+    return model if is_full else f"publishers/google/models/{model}"
+
+
+def version_behind(deployed: Fields) -> str:
+    """Return the version of a model that an endpoint has deployed."""
+    model = (deployed.text("model") or "").partition("@")[0]
+    version = deployed.text("modelVersionId")
+    return f"{model}@{version}" if version else model
 
 
 def is_here(url: str) -> bool:

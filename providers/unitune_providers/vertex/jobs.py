@@ -1,24 +1,28 @@
-"""What a tuning job of Vertex AI says of itself, in our words; pure functions over its JSON.
+"""Tuning jobs at Vertex AI as JSON: a job's options, its create call, its events, its import.
 
-There is no list of events at Vertex AI. Events are made from what a job keeps: when it was created,
-started and ended, what was counted in its data, epochs done, and checkpoints. Since all of these
-stay in the job, a late poll makes the same events as many early ones. The finer words of a running
-job, which do not stay, are in `Status.raw`. Losses by step are only in Vertex AI's console.
+There is no list of events. They are made from what a job keeps: when it was created, started and
+ended, what was counted in its data, epochs done, and checkpoints. All of these stay in the job, so
+a late poll makes the same events as many early ones. The finer words of a running job, which do not
+stay, are in `Status.raw`. Losses by step are only in Vertex AI's console.
+
+Pure functions, which need no package of Google's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from unitune.backends.capabilities import Checkpoint, ImportedJob, JobDescription
-from unitune.backends.protocol import Event, State
-from unitune.errors import Unsupported
+from unitune.backends.kit.hosted import explicit, without_none
+from unitune.backends.protocol import Event, Launch, State
+from unitune.errors import JobError, Unsupported
+from unitune.job.job import Job
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
-from unitune_providers.vertex.cloud import Cloud
-from unitune_providers.vertex_options import ADAPTER_SIZES
+from unitune.security.spec import Spec
 
 NAME = "vertex"
 LABEL = "unitune"
@@ -43,8 +47,93 @@ FINER: Mapping[str, State] = {
 }
 """What a running job is really doing, where that is not running."""
 SPECS = {"sft": "supervisedTuningSpec", "dpo": "preferenceOptimizationSpec"}
+"""Where a job has its files and settings, by method."""
 MOST_EPOCHS = 1000
 """Of those that are read; a response may name any number."""
+ADAPTER_SIZES = {
+    1: "ADAPTER_SIZE_ONE",
+    2: "ADAPTER_SIZE_TWO",
+    4: "ADAPTER_SIZE_FOUR",
+    8: "ADAPTER_SIZE_EIGHT",
+    16: "ADAPTER_SIZE_SIXTEEN",
+    32: "ADAPTER_SIZE_THIRTY_TWO",
+}
+"""By rank. Not every model takes every size; Vertex AI says so when the job is created."""
+LONGEST_NAME = 128
+
+
+class VertexOptions(Spec):
+    """What a job may say under ``options: {vertex: …}``."""
+
+    learning_rate_multiplier: Annotated[float, Field(gt=0)] | None = None
+    """Factor on the model's own learning rate; 1 when left out."""
+    export_last_checkpoint_only: bool = False
+    """Keep no checkpoints but the last; else each epoch's gets an endpoint."""
+    beta: Annotated[float, Field(gt=0)] | None = None
+    """For dpo: how closely the tuned model stays with its base."""
+    pre_tuned_model_checkpoint_id: str | None = None
+    """When a tuned model is tuned on: the checkpoint to begin with; its default when left out."""
+
+
+def check_job(job: Job, options: VertexOptions) -> None:
+    """Refuse a job that could not be created.
+
+    Raises:
+        JobError: A value is not allowed.
+        Unsupported: The method is not one of Vertex AI's.
+    """
+    rank = job.tuning.lora.rank
+    if job.method not in SPECS:
+        raise Unsupported(
+            f"backend vertex cannot tune by method {job.method!r}. Methods: {', '.join(SPECS)}."
+        )
+    if options.beta is not None and job.method != "dpo":
+        raise JobError(f"options.vertex.beta is for method dpo, not {job.method}. Leave it out.")
+    if options.pre_tuned_model_checkpoint_id is not None and not _is_tuned(job.base_model):
+        raise JobError(
+            "options.vertex.pre_tuned_model_checkpoint_id is for tuning a tuned model on, whose "
+            f"name is projects/…/models/…, and model is {job.base_model!r}. Leave it out."
+        )
+    if rank != "auto" and rank not in ADAPTER_SIZES:
+        allowed = ", ".join(str(size) for size in ADAPTER_SIZES)
+        raise JobError(f"tuning.lora.rank is {rank}; Vertex AI's adapters have {allowed} or auto.")
+
+
+def create_body(launch: Launch, options: VertexOptions) -> dict[str, JsonValue]:
+    """Return a create call.
+
+    The display name is always given: without one, tuning a tuned model on would add a version to
+    that model instead of making one.
+    """
+    job, rank = launch.job, launch.job.tuning.lora.rank
+    settings: dict[str, JsonValue] = {
+        "epochCount": explicit(job.tuning.epochs),
+        "adapterSize": None if rank == "auto" else ADAPTER_SIZES[rank],
+        "learningRateMultiplier": options.learning_rate_multiplier,
+        "beta": options.beta,
+    }
+    spec: dict[str, JsonValue] = {
+        "trainingDatasetUri": launch.training.ref,
+        "validationDatasetUri": launch.validation and launch.validation.ref,
+        "hyperParameters": without_none(settings) or None,
+        "exportLastCheckpointOnly": options.export_last_checkpoint_only or None,
+    }
+    base: dict[str, JsonValue] = {"baseModel": job.base_model}
+    if _is_tuned(job.base_model):
+        checkpoint = options.pre_tuned_model_checkpoint_id
+        tuned: dict[str, JsonValue] = {"tunedModelName": job.base_model, "checkpointId": checkpoint}
+        base = {"preTunedModel": without_none(tuned)}
+    return {
+        **base,
+        "tunedModelDisplayName": f"{job.name} {launch.key}"[:LONGEST_NAME],
+        "labels": {LABEL: launch.key},
+        SPECS[str(job.method)]: without_none(spec),
+    }
+
+
+def _is_tuned(model: str) -> bool:
+    """Whether a base model is itself a tuned one, named by its resource."""
+    return model.startswith("projects/")
 
 
 def state_of(job: Fields) -> State:
@@ -89,12 +178,7 @@ def tuned_model(job: Fields) -> TunedModel | None:
 
 
 def checkpoints_of(job: Fields, base: str) -> list[Checkpoint]:
-    """Return a job's checkpoints that take requests, oldest first.
-
-    Args:
-        job: As read.
-        base: Name of the base model.
-    """
+    """Return a job's checkpoints that take requests, each at its own endpoint, oldest first."""
     checkpoints = [
         Checkpoint(
             step=count(item, "step") or 0,
@@ -163,12 +247,12 @@ def count(fields: Fields, name: str) -> int | None:
     return int(text) if text is not None and text.isdecimal() else fields.whole(name)
 
 
-def imported(job: Fields, cloud: Cloud) -> ImportedJob:
+def imported(job: Fields, read: Callable[[str], bytes | None]) -> ImportedJob:
     """Return a job that was launched by other means, with its files.
 
     Args:
-        job: As read.
-        cloud: Where its files are.
+        job: As Vertex AI describes it.
+        read: Returns the content of a file in Cloud Storage; None where it is gone.
 
     Raises:
         Unsupported: It was tuned by a method that is not ours.
@@ -179,8 +263,7 @@ def imported(job: Fields, cloud: Cloud) -> ImportedJob:
             f"{job.text('name') or 'the job'} is neither supervised nor preference tuning; nothing "
             "else can be imported. Write the job file by hand."
         )
-    settings, notes = spec.fields("hyperParameters"), list[str]()
-    tuning: dict[str, JsonValue] = {}
+    settings, notes, tuning = spec.fields("hyperParameters"), list[str](), dict[str, JsonValue]()
     if epochs := count(settings, "epochCount"):
         tuning["epochs"] = epochs
     size = settings.text("adapterSize")
@@ -194,25 +277,21 @@ def imported(job: Fields, cloud: Cloud) -> ImportedJob:
     }
     if settings.all.keys() & {"learningRate", "batchSize"}:
         notes.append("Learning rate and batch size of open models are not carried over.")
+    files = dict[str, bytes | None]()
+    for use in ("training", "validation"):
+        uri = spec.text(f"{use}DatasetUri") or ""
+        is_file = uri.startswith("gs://")
+        files[use] = read(uri) if is_file else None
+        if uri and files[use] is None:
+            why = "is gone" if is_file else "is no file in Cloud Storage"
+            notes.append(f"The {use} data {uri} {why}.")
     return ImportedJob(
         base_model=base_of(job),
         method=method,
-        training=_rows(cloud, spec.text("trainingDatasetUri"), "training", notes),
-        validation=_rows(cloud, spec.text("validationDatasetUri"), "validation", notes),
+        training=files["training"],
+        validation=files["validation"],
         tuning=tuning,
-        options={name: value for name, value in options.items() if value is not None},
+        options=without_none(options),
         model=tuned_model(job),
         notes=tuple(notes),
     )
-
-
-def _rows(cloud: Cloud, uri: str | None, use: str, notes: list[str]) -> bytes | None:
-    if not uri:
-        return None
-    if not uri.startswith("gs://"):
-        notes.append(f"The {use} data is {uri}, which is no file in Cloud Storage.")
-        return None
-    content = cloud.read(uri)
-    if content is None:
-        notes.append(f"The {use} file {uri} is gone.")
-    return content

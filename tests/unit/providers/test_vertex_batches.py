@@ -519,7 +519,7 @@ def test_a_filter_that_is_honoured_spares_the_whole_list(
 def test_long_repeating_and_reordered_lists_give_each_job_once(
     backend: VertexBackend, vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "PAGE_SIZE", 2)
+    monkeypatch.setattr(vertex_cloud, "PAGE_SIZE", 2)
     vendor.behavior.lists_repeat = True
     vendor.batches.filters = "ignored"
     made = [submit(backend) for _ in range(5)]

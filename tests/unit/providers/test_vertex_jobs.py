@@ -16,8 +16,7 @@ from unitune.errors import Unreachable, Unsupported, UserError
 from unitune.security.json_fields import Fields
 from unitune_providers.vertex import cloud
 from unitune_providers.vertex.backend import VertexBackend
-from unitune_providers.vertex.jobs import STATES, events_of, imported, state_of
-from unitune_providers.vertex_options import VertexOptions
+from unitune_providers.vertex.jobs import STATES, VertexOptions, events_of, imported, state_of
 
 NOW, LATER = datetime(2026, 11, 25, tzinfo=UTC), datetime(2026, 11, 26, tzinfo=UTC)
 
@@ -113,34 +112,28 @@ def test_published_name_of_a_base_is_shortened() -> None:
     assert ("gemini-3.5-flash", "e") == (model.base, model.name)
 
 
-class Bucket(cloud.Cloud):
-    """Files of one content."""
-
-    def __init__(self) -> None:
-        super().__init__("p", "us-central1", cloud.stand_in())
-
-    def read(self, uri: str) -> bytes | None:
-        return b"rows" if uri else None
+def read_rows(uri: str) -> bytes | None:
+    return b"rows" if uri else None
 
 
 def test_imported_preference_job_keeps_beta() -> None:
     spec = {"training_dataset_uri": "gs://b/t", "hyper_parameters": {"beta": 0.3}}
     found = imported(
-        job(base_model="gemini-3.5-flash", preference_optimization_spec=spec), Bucket()
+        job(base_model="gemini-3.5-flash", preference_optimization_spec=spec), read_rows
     )
     assert ("dpo", {"beta": 0.3}, b"rows") == (found.method, found.options, found.training)
 
 
 def test_imported_data_set_that_is_no_file_is_told() -> None:
     spec = {"training_dataset_uri": "projects/p/locations/l/datasets/1"}
-    found = imported(job(base_model="gemini-3.5-flash", supervised_tuning_spec=spec), Bucket())
+    found = imported(job(base_model="gemini-3.5-flash", supervised_tuning_spec=spec), read_rows)
     assert found.training is None
     assert "no file in Cloud Storage" in found.notes[0]
 
 
 def test_other_kinds_of_tuning_cannot_be_imported() -> None:
     with pytest.raises(Unsupported, match="by hand"):
-        imported(job(distillation_spec={}), Bucket())
+        imported(job(distillation_spec={}), read_rows)
 
 
 def test_offer_names_what_options_replace() -> None:

@@ -158,15 +158,7 @@ class Api:
         file: BinaryIO,
         form: Mapping[str, str] | None = None,
     ) -> Fields:
-        """Upload a file as a multipart form; sent once, as `post`.
-
-        Args:
-            path: Where to.
-            action: See the class.
-            name: Of the file, at the vendor.
-            file: Its content.
-            form: Further fields of the form.
-        """
+        """Upload a file, under a name, in a multipart form of further fields; sent once."""
         content = {"file": (name, file, "application/jsonl")}
         return self._json("POST", path, action, files=content, data=form, timeout=UPLOAD_SECONDS)
 
@@ -196,13 +188,7 @@ class Api:
             return Response(response.status_code, response.headers, fields)
 
     def put_file(self, url: str, *, action: str, file: BinaryIO) -> None:
-        """Store a file under an address that the vendor has signed, which gets no key.
-
-        Args:
-            url: The address.
-            action: See the class.
-            file: Its content.
-        """
+        """Store a file under an address that the vendor has signed, which gets no key."""
         sending = self._response("PUT", url, action, {}, content=file, timeout=UPLOAD_SECONDS)
         with sending as response:
             list(_body(response, LARGEST_ANSWER))
@@ -210,14 +196,7 @@ class Api:
     def store(
         self, *path: str, action: str, content: BinaryIO, query: Query | None = None
     ) -> Fields:
-        """Send bytes as they are; repeated as a read is, so storing them twice must change nothing.
-
-        Args:
-            path: Where to.
-            action: See the class.
-            content: Read from its beginning.
-            query: Parameters.
-        """
+        """Send bytes as they are; repeated as a read is, so a second time must change nothing."""
 
         def send() -> Fields:
             content.seek(0)
@@ -368,6 +347,14 @@ class Api:
                 error = ErrorResponse(response.status_code, response.headers, words)
                 raise vendor.refused(action, error)
             yield response
+
+
+class ResourceApi(Api):
+    """An API whose resources are named by their path: ``accounts/acme/jobs/1`` is one name."""
+
+    def url(self, *path: str) -> str:
+        """As of `Api`; a slash in a name divides it."""
+        return super().url(*"/".join(path).split("/"))
 
 
 def created_id(created: Fields, endpoint: Endpoint, field: str = "id") -> str:

@@ -59,8 +59,9 @@ class JsonChatModel(RemoteChatModel[aiohttp.ClientSession]):
         raise NotImplementedError
 
     def learn(self, body: dict[str, object], request: Request, refusal: Refusal) -> bool:
-        """Change a body that was refused; False: it cannot be mended."""
-        raise NotImplementedError
+        """Change a body that was refused; False, the default: it cannot be mended."""
+        del body, request, refusal
+        return False
 
     def read(self, body: dict[str, object], answer: object, seconds: float) -> Reply | None:
         """Return a reply; None where the answer is none of a model."""
