@@ -27,7 +27,7 @@ from vendors.serving import ServedVendor, serve_vendor
 from unitune.errors import LockTimeout, UnituneError, Unreachable
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.ledger.holders import Holder, this_process
-from unitune.run import deploying, deployment, reaper, reaping
+from unitune.run import deploying, deployment, reaper
 from unitune.run.deploying import deploy, deployments, without_reaper
 from unitune.run.run import Run
 from unitune.workspace.home import home
@@ -82,7 +82,7 @@ def noted(left: list[Holder], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def note_reaper(folder: Path, deployment_id: str) -> Holder:
-    found = reaping.reaper_of(folder, deployment_id)
+    found = reaper.reaper_of(folder, deployment_id)
     assert found is not None
     return found.holder
 
@@ -136,7 +136,7 @@ def test_a_reaper_outlives_a_home_that_is_away_for_a_while(run: Run, tmp_path: P
     ended = record_of(made).ended
     assert ended is not None
     assert made.until <= datetime.fromtimestamp(ended, UTC)
-    log = reaping.log_file(tmp_path / "home", made.id)
+    log = reaper.log_file(tmp_path / "home", made.id)
     assert "there is no ledger in" in log.read_text(encoding="utf-8")
     assert 0o600 == stat.S_IMODE(log.stat().st_mode)
 

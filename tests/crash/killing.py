@@ -27,20 +27,12 @@ from unitune.backends.protocol import Guarantee, State
 from unitune.errors import UnituneError
 from unitune.job.job import Data, Job
 from unitune.ledger import costs, database, holders, leases, ledger, records, sqlite
-from unitune.run import (
-    creating,
-    deleting,
-    duplicates,
-    handle,
-    launching,
-    run,
-    uploading,
-)
+from unitune.run import creating, deleting, handle, launching, run
 from unitune.run.run import Run, launch, runs
 from unitune.testing import FakeBackend, fake, fake_vendor
 from unitune.workspace import locks
 
-LAUNCHING = (creating, deleting, duplicates, handle, launching, run, uploading)
+LAUNCHING = (creating, deleting, handle, launching, run)
 ACTING = (*LAUNCHING, exactly_once, locks, retry, fake, fake_vendor)
 RECORDING = (costs, database, holders, leases, ledger, records, sqlite)
 OURS = {str(module.__file__) for module in (*ACTING, *RECORDING)}

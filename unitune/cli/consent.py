@@ -26,7 +26,7 @@ from unitune.planning.money import estimated
 from unitune.planning.plan import plan
 from unitune.planning.preflight import ResolvedJob
 from unitune.report.typography import dollars, usd_range
-from unitune.run.hosting import budget_of, usd_per_hour
+from unitune.run.deploying import budget_of, usd_per_hour
 from unitune.run.run import Run
 
 TRAINING = (

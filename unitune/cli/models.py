@@ -98,9 +98,8 @@ def checkpoints(run: RunId, *, json: Json = False) -> None:
     [dim]$ unitune checkpoints r2611[/dim]
     """
     from unitune.run.run import find_run
-    from unitune.run.weights import checkpoints
 
-    saved = checkpoints(find_run(run))
+    saved = find_run(run).checkpoints()
     if json:
         rows = [
             {"step": point.step, "model": point.model.name, "metrics": point.metrics}
@@ -133,7 +132,6 @@ def download(
     [dim]$ unitune download r2611 -o weights[/dim]
     """
     from unitune.run.run import find_run
-    from unitune.run.weights import download
 
-    file = download(find_run(run), output, step=step)
+    file = find_run(run).download(output, step=step)
     console().print(f"{file}  {file.stat().st_size:,} bytes", soft_wrap=True)

@@ -2,26 +2,46 @@
 
 The state `submitting` is on record before a create call is sent, `uploading` once it is known that
 it has created nothing. Where only the user can know which job is the run's, it is `uncertain`.
+
+No search before a create call can exclude that it is delivered twice, or after we gave it up. So
+the jobs that carry the run's key are searched for when its own job is known, once more when the
+settle time is over, and when the job has ended. A second job is reported as a warning with the
+command that cancels it, and not cancelled: someone may have made it at the vendor on purpose.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 
+from pydantic import JsonValue
+
 from unitune.backends import registry
-from unitune.backends.capabilities import GuaranteesByServer
-from unitune.backends.exactly_once import CreateCall, Uncertain, exactly_once, recover, search
+from unitune.backends.capabilities import DescribesJobs, GuaranteesByServer, JobDescription
+from unitune.backends.exactly_once import (
+    FIND_SECONDS,
+    CreateCall,
+    Uncertain,
+    exactly_once,
+    recover,
+    search,
+)
+from unitune.backends.launch_keys import launch_key_in
 from unitune.backends.protocol import SAFE_TO_REPEAT, Event, Launch, State
-from unitune.errors import BackendError, LockTimeout, UnituneError
+from unitune.backends.retry import retry_rate_limited
+from unitune.errors import BackendError, LockTimeout, UnituneError, UserError
 from unitune.ledger import Ledger, RunRecord, budgeting
 from unitune.ledger.leases import LONGEST_LEASE_SECONDS
-from unitune.run.duplicates import jobs_with_key, searched_after_launch
 
 CREATE_SECONDS = LONGEST_LEASE_SECONDS
 """How long a create call may take: that long at least, this process acts for the run."""
 CANCELLED_LATE = "submit.cancelled:"
 """Beginning of the key of a warning: a process that stood still has cancelled its own job."""
+DUPLICATE = "submit.duplicate:"
+"""Beginning of the key of a warning; the job's id follows."""
+SEARCHED = "submit.searched"
+"""Key of the event that says that the search after the settle time is done."""
 INTERRUPTED = "the launch was interrupted while it created the job"
 
 
@@ -99,7 +119,10 @@ def create(ledger: Ledger, record: RunRecord) -> RunRecord:
         return _uncertain(ledger, call.record, uncertain)
     if job_id != call.created:
         return adopt(ledger, call.record, job_id)
-    return _adopt_created(ledger, call.record, job_id)
+    try:
+        return report_duplicates(ledger, adopt(ledger, call.record, job_id))
+    except LockTimeout as error:
+        raise LockTimeout(f"{error} {_cancel_created(ledger, call.record, job_id)}") from error
 
 
 def cancel_submit(ledger: Ledger, record: RunRecord) -> RunRecord:
@@ -123,26 +146,150 @@ def adopt(ledger: Ledger, record: RunRecord, job_id: str) -> RunRecord:
 
 def search_again(ledger: Ledger, record: RunRecord) -> RunRecord:
     """Search once more for the job of an uncertain run, and adopt it if it is the only one."""
-    ids = jobs_with_key(ledger, record)
+    ids = _jobs_with_key(ledger, record)
     return adopt(ledger, record, ids[0]) if len(ids) == 1 else record
+
+
+def adopt_named(ledger: Ledger, record: RunRecord, job_id: str) -> RunRecord:
+    """Adopt the job that the user names for an uncertain run, unless it cannot be the run's.
+
+    A run that took another's job would report another training as its own, and its real job would
+    be lost.
+
+    Raises:
+        UserError: Another run has it, or its key, base model or training file is not the run's.
+        BackendError: The backend knows no such job.
+    """
+    owner = ledger.run_of_job(record.backend, job_id)
+    backend = registry.backend(record.backend)
+    reasons: list[str] = []
+    if owner not in (None, record.id):
+        reasons = [f"it is the job of run {owner}"]
+    elif isinstance(backend, DescribesJobs):
+        reasons = [*_differences(ledger, record, backend.describe_job(job_id))]
+    else:
+        backend.poll(job_id, "")  # an id that it does not know is refused
+    if reasons:
+        raise UserError(
+            f"job {job_id} cannot be that of run {record.id}: {'; '.join(reasons)}. "
+            f"{_how_to_decide(record)}"
+        )
+    return report_duplicates(ledger, adopt(ledger, record, job_id))
+
+
+def report_duplicates(ledger: Ledger, record: RunRecord) -> RunRecord:
+    """Search for a second job of a run whose own job has just become known."""
+    if _creates_single_job(record):
+        return record
+    try:
+        events = list(_duplicate_warnings(ledger, record))
+    except BackendError:
+        return record  # the job is there; polls search again
+    return ledger.write(record, events) if events else record
+
+
+def events_of_poll(ledger: Ledger, record: RunRecord, *, ended: bool) -> Iterator[Event]:
+    """Yield a warning for each second job, when it is time to search: at the end for the last."""
+    if _creates_single_job(record) or not (ended or _settle_time_is_over(ledger, record)):
+        return
+    try:
+        yield from _duplicate_warnings(ledger, record)
+    except BackendError as error:
+        if ended:
+            text = (
+                f"whether {record.backend} has a second job for this run is not known: {error} "
+                f"Look there for jobs that carry the key {record.launch_key!r}."
+            )
+            yield Event(f"{SEARCHED}:failed", "warning", ledger.now(), {"text": text})
+        return
+    if not ended:
+        yield Event(SEARCHED, "message", ledger.now())
+
+
+def cancel_duplicate(ledger: Ledger, record: RunRecord, job_id: str) -> None:
+    """End a second job of a run; see `unitune.run.handle.Run.cancel_duplicate`."""
+    if job_id == record.job_id:
+        raise UserError(
+            f"job {job_id} is run {record.id}'s own. To end it: unitune cancel {record.id}"
+        )
+    others = [job for job in _jobs_with_key(ledger, record) if job != record.job_id]
+    if job_id not in others:
+        listed = f"these do: {', '.join(others)}" if others else "no second job does"
+        raise UserError(
+            f"job {job_id} does not carry the key {record.launch_key!r} of run {record.id} at "
+            f"{record.backend}; {listed}."
+        )
+    registry.backend(record.backend).cancel(job_id)
+
+
+def _jobs_with_key(ledger: Ledger, record: RunRecord) -> list[str]:
+    backend, folder = registry.backend(record.backend), ledger.run_folder(record.id)
+    return retry_rate_limited(lambda: backend.find(record.launch_key, folder), FIND_SECONDS)
+
+
+def _creates_single_job(record: RunRecord) -> bool:
+    """Return whether the backend makes one job of several create calls with one key."""
+    return registry.backend(record.backend).guarantee in SAFE_TO_REPEAT
+
+
+def _settle_time_is_over(ledger: Ledger, record: RunRecord) -> bool:
+    """Return whether a list must show by now what was created, and was not searched since."""
+    if ledger.events(record.id, record.attempt, key=SEARCHED):
+        return False
+    known_since = max(
+        (
+            seen.time
+            for seen in ledger.transitions(record.id)
+            if seen.attempt == record.attempt and seen.state in (State.SUBMITTING, State.UNCERTAIN)
+        ),
+        default=record.created,
+    )
+    return ledger.now() >= known_since + registry.offer(record.backend).settle_seconds
+
+
+def _duplicate_warnings(ledger: Ledger, record: RunRecord) -> Iterator[Event]:
+    for job in _jobs_with_key(ledger, record):
+        if job == record.job_id:
+            continue
+        text = (
+            f"{record.backend} has a second job for this run, {job}, beside its own "
+            f"({record.job_id}): the create call was delivered twice, or late. It is charged as "
+            f"well. Cancel it: unitune cancel {record.id} --job {job}"
+        )
+        data: dict[str, JsonValue] = {"text": text, "job": job}
+        yield Event(f"{DUPLICATE}{job}", "warning", ledger.now(), data)
+
+
+def _differences(ledger: Ledger, record: RunRecord, job: JobDescription) -> Iterator[str]:
+    """Yield why a job cannot be the run's."""
+    key = launch_key_in(job.key or "")
+    if key and key.rpartition("-")[0] != record.id:
+        yield f"it carries the key {key!r} of another run"
+    if job.base_model and not _same_model(job.base_model, record.base_model):
+        yield f"it trains {job.base_model!r}, and the run {record.base_model!r}"
+    uploaded = ledger.uploads(record.id).get("train.jsonl")
+    if job.training and uploaded and job.training != uploaded.ref:
+        yield f"its training file is {job.training!r}, and the run's {uploaded.ref!r}"
+
+
+def _same_model(name: str, other: str) -> bool:
+    """Return whether two names may be of one model: vendors add dates, owners and paths."""
+    name, other = name.casefold(), other.casefold()
+    return name in other or other in name
 
 
 def _uncertain(ledger: Ledger, record: RunRecord, uncertain: Uncertain) -> RunRecord:
     """Write down that only the user can know which job is the run's, and what to do."""
-    advice = (
-        f"{uncertain.reason}. Search {record.backend} for a job with {record.launch_key!r} in its "
-        f"name: if there is one, `unitune resume {record.id} --adopt ITS_ID`, else "
-        f"`unitune resume {record.id} --resubmit`."
-    )
+    advice = f"{uncertain.reason}. {_how_to_decide(record)}"
     return ledger.write(replace(record, state=State.UNCERTAIN, error=advice))
 
 
-def _adopt_created(ledger: Ledger, record: RunRecord, job_id: str) -> RunRecord:
-    """Adopt the job that this process has created, and look for a second one."""
-    try:
-        return searched_after_launch(ledger, adopt(ledger, record, job_id))
-    except LockTimeout as error:
-        raise LockTimeout(f"{error} {_cancel_created(ledger, record, job_id)}") from error
+def _how_to_decide(record: RunRecord) -> str:
+    return (
+        f"Search {record.backend} for a job with {record.launch_key!r} in its name: if there is "
+        f"one, `unitune resume {record.id} --adopt ITS_ID`, else `unitune resume {record.id} "
+        "--resubmit`."
+    )
 
 
 def _cancel_created(ledger: Ledger, record: RunRecord, job_id: str) -> str:

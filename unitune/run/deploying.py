@@ -15,11 +15,12 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 
 from pydantic import JsonValue
 
@@ -27,7 +28,8 @@ from unitune.backends.capabilities import Deploys
 from unitune.backends.exactly_once import CreateCall, exactly_once
 from unitune.backends.launch_keys import deployment_name
 from unitune.backends.protocol import Guarantee
-from unitune.cost.budget import NO_LIMIT, HostingBudget
+from unitune.cost.budget import NO_LIMIT, HostingBudget, ProjectBudget, least, project_budget
+from unitune.cost.prices.book import book_for
 from unitune.errors import (
     BackendError,
     NotFoundError,
@@ -42,19 +44,19 @@ from unitune.models import TunedModel
 from unitune.run.deployment import (
     Deployment,
     deployments,
-    host_of,
     needs_deployments,
     ready_deployment,
-    write,
 )
-from unitune.run.hosting import budget_of, usd_per_hour
-from unitune.run.reaping import leave_reaper, seconds_left
+from unitune.run.reaper import host_of, leave_reaper, seconds_left, write
 from unitune.run.run import Run
 from unitune.workspace.home import home
+from unitune.workspace.today import today
 
 DEFAULT_TTL = timedelta(hours=2)
 """Long enough for an evaluation."""
 UNIT_SECONDS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
+HOURLY = ("hour", "gpu-hour")
+"""Units of what is paid while a deployment stands; a price a month buys no hours."""
 log = logging.getLogger(__name__)
 
 
@@ -241,7 +243,7 @@ def needs_deployment(run: Run) -> bool:
 
 
 def _planned(
-    ledger: Ledger, run: Run, model: TunedModel, seconds: float, prices: Sequence[PriceEntry]
+    ledger: Ledger, run: Run, model: TunedModel, seconds: float, prices: Iterable[PriceEntry]
 ) -> DeploymentRecord:
     earlier = sum(record.run_id == run.id for record in ledger.deployments())
     name = deployment_name(run.id, earlier + 1)
@@ -265,3 +267,42 @@ def _planned(
 def _leave_reaper(ledger: Ledger, record: DeploymentRecord, parent: str | None) -> None:
     left = seconds_left(ledger.folder, record, ledger.now())
     leave_reaper(ledger.folder, record.id, left, parent)
+
+
+def usd_per_hour(run: Run, prices: Iterable[PriceEntry] = ()) -> Decimal | None:
+    """Return what a deployment costs an hour, on the dearest machine; None: not known.
+
+    Args:
+        run: Whose model it is.
+        prices: Of the command line, which win over all others.
+    """
+    job = run.job.model_copy(update={"folder": _project(run) or Path()}).with_prices(prices)
+    book = book_for(job)
+    tier = book.offer(run.backend_name).tier(job.options.get(run.backend_name, {}))
+    ends = book.hosting(run.backend_name, run.base_model, tier=tier, on=today())
+    if ends is None or any(row.usd and row.per not in HOURLY for row in ends):
+        return None
+    return ends[1].usd
+
+
+def budget_of(run: Run) -> ProjectBudget:
+    """Return the limits that hold for a deployment of a run's model.
+
+    Those of its project and of the current folder; where the project is not on this machine, those
+    that the run was launched under.
+
+    Raises:
+        JobError: A budget.yaml is not valid.
+    """
+    here, project = project_budget(Path()), _project(run)
+    if project is not None:
+        return least((here, project_budget(project)))
+    approval = budgeting.approval_of(Ledger(home()), run.id)
+    return least((here, approval.project)) if approval else here
+
+
+def _project(run: Run) -> Path | None:
+    """Return the folder of the rows that a run was trained on, if they are still there."""
+    job = run.job
+    rows = job.path(job.data.train) if job.data.train else None
+    return rows.parent.resolve() if rows is not None and rows.exists() else None

@@ -1,42 +1,32 @@
-"""`Deployment`: the handle on what costs money while it stands, and how it is taken down.
-
-Taken down is only what this ledger is seen to have put up: the vendor must show, under a name of
-ours, the very deployment that the ledger has. A ledger may come from elsewhere, and what it names
-may be someone else's production.
-"""
+"""`Deployment`: the handle on what costs money while it stands; who answers for a run's model."""
 
 from __future__ import annotations
 
 import logging
 import time
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Self
+from typing import Self
 
 from unitune.backends import registry
 from unitune.backends.capabilities import Deploys
-from unitune.backends.launch_keys import is_deployment_name
-from unitune.errors import (
-    BackendError,
-    LockTimeout,
-    RunFailed,
-    UnituneError,
-    Unsupported,
-    UserError,
-)
+from unitune.errors import BackendError, RunFailed, UnituneError, UserError
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.models import TunedModel
-from unitune.run.reaping import Reaper, forget, reaper_of, seconds_left
+from unitune.run.reaper import (
+    Reaper,
+    forget,
+    host_of,
+    reaper_of,
+    remove,
+    seconds_left,
+    write,
+)
 from unitune.security.printable import one_line
 from unitune.workspace.home import home
 
 POLL_SECONDS = 5.0
-WRITES = 3
-"""How often a change is tried while other processes change the record in between."""
-
-
 log = logging.getLogger(__name__)
 
 
@@ -126,7 +116,9 @@ class Deployment:
     @property
     def is_overdue(self) -> bool:
         """Whether it stands though its time is over."""
-        return self.stands and self._seconds_left() <= 0
+        return (
+            self.stands and seconds_left(self._ledger.folder, self._record, self._ledger.now()) <= 0
+        )
 
     @property
     def reaper(self) -> Reaper | None:
@@ -179,13 +171,11 @@ class Deployment:
         """
         if self.stands:
             remove(self._record, self._ledger.now() - self._record.created)
-            self._record = write_end(self._ledger, self._record)
+            ended = self._ledger.now()
+            self._record = write(self._ledger, self._record, state="gone", ended=ended)
             with suppress(OSError):
                 forget(self._ledger.folder, self.id)
         return self
-
-    def _seconds_left(self) -> float:
-        return seconds_left(self._ledger.folder, self._record, self._ledger.now())
 
 
 def deployments(*, standing: bool = False) -> list[Deployment]:
@@ -245,77 +235,3 @@ def answering(run_id: str, model: TunedModel) -> TunedModel:
         f"the model of run {run_id} answers only from a deployment at {model.backend}, which "
         f"costs money, and none is ready. Bring it up: unitune deploy {run_id} --ttl 2h"
     )
-
-
-def host_of(backend: str) -> Deploys:
-    """Return a backend whose models answer from deployments.
-
-    Raises:
-        Unsupported: Its models need none.
-    """
-    host = registry.backend(backend)
-    if not isinstance(host, Deploys):
-        raise Unsupported(f"models of {backend} answer without a deployment.")
-    return host
-
-
-def remove(record: DeploymentRecord, age_seconds: float) -> None:
-    """Take a deployment down at its vendor, without reading the ledger.
-
-    Args:
-        record: As the ledger has it.
-        age_seconds: How long ago it was requested.
-
-    Raises:
-        BackendError: The vendor did not do so, or shows another deployment than the ledger has.
-    """
-    host = host_of(record.backend)
-    ref = host.find_deployment(record.name)
-    if ref is None and record.ref is None:
-        if age_seconds < registry.offer(record.backend).settle_seconds:
-            raise BackendError(
-                f"{record.backend} shows no deployment {record.name} yet, and it may still "
-                f"come: it was requested just now. Again: unitune undeploy {record.id}"
-            )
-        return
-    if ref is None and host.deployment_status(str(record.ref), record.model).state == "gone":
-        return
-    if ref is None or record.ref not in (None, ref) or not is_deployment_name(record.name):
-        raise BackendError(
-            f"{record.backend} shows {ref!r} as the deployment {record.name!r}, and the ledger "
-            f"has {record.ref!r}: that is not seen to be one that this ledger has put up, so it is "
-            f"left alone. If it is yours, take it down at {record.backend}."
-        )
-    host.undeploy(ref)
-
-
-def write(ledger: Ledger, record: DeploymentRecord, **changes: Any) -> DeploymentRecord:
-    """Write down what has changed of a deployment, also when another process writes in between.
-
-    Args:
-        ledger: Where it is written down.
-        record: As it was read.
-        changes: Fields of the record; left out where another process has seen its end.
-
-    Returns:
-        The record as it then stands.
-
-    Raises:
-        LockTimeout: Others change it again and again.
-    """
-    for tries in range(1, WRITES + 1):
-        changed = replace(record, **changes)
-        if changed == record or record.ended is not None:
-            return record
-        try:
-            return ledger.write_deployment(changed)
-        except LockTimeout:
-            if tries == WRITES:
-                raise
-            record = ledger.deployment(record.id)
-    raise AssertionError("the last try returns or raises")
-
-
-def write_end(ledger: Ledger, record: DeploymentRecord) -> DeploymentRecord:
-    """Write down that a deployment is down, and return the record as it then stands."""
-    return write(ledger, record, state="gone", ended=ledger.now())

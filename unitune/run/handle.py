@@ -7,22 +7,25 @@ found by `unitune.run.run`.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
+from unitune.backends import registry
+from unitune.backends.capabilities import Checkpoint, Checkpoints, Downloads
 from unitune.backends.protocol import Event, State
 from unitune.backends.retry import retry_delay
 from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
-from unitune.errors import BackendError, LockTimeout, RunFailed, UserError
+from unitune.errors import BackendError, LockTimeout, RunFailed, Unsupported, UserError
 from unitune.job.job import Job
 from unitune.ledger import Ledger, RunRecord, Transition, budgeting
 from unitune.models import TunedModel
-from unitune.run import deleting, duplicates, launching
+from unitune.run import creating, deleting, launching
 from unitune.run.model_client import ModelClient
 
 SLOWEST_POLL_SECONDS = 5.0
@@ -125,10 +128,7 @@ class Run:
 
     @cached_property
     def model(self) -> ModelClient:
-        """The tuned model, to send requests to.
-
-        Examples:
-            >>> print(run.model.ask("Where is my parcel?"))
+        """The tuned model, for requests such as ``run.model.ask("Where is my parcel?")``.
 
         Raises:
             UserError: The run has no model, or none yet.
@@ -137,11 +137,7 @@ class Run:
 
     @cached_property
     def base(self) -> ModelClient:
-        """The untuned base of `model`, to hold its answers against.
-
-        Raises:
-            UserError: The run has no model, or none yet.
-        """
+        """The untuned base of `model`, to hold its answers against; raises as `model` does."""
         return self._client(base=True)
 
     @cached_property
@@ -180,14 +176,12 @@ class Run:
         """
         self._reload()
         if launching.has_open_job(self._record) or self.state is State.UNCERTAIN:
-            with self._acting():
-                self._record = launching.refresh(self._ledger, self._record)
+            self._act(launching.refresh)
         return self
 
     def watch(self, poll_seconds: float = 0.5) -> Iterator[Event]:
-        """Yield the recorded events, then those that come, until the run comes to rest.
+        """Yield the recorded events, then those that come, until the run `is_at_rest`.
 
-        At rest is what has ended, is paused or uncertain, or was interrupted during its launch.
         Stopping to watch, Ctrl-C included, does nothing to the run.
 
         Args:
@@ -218,8 +212,7 @@ class Run:
         """
         self._reload()
         if launching.has_open_job(self._record):
-            with self._acting():
-                self._record = launching.within_limits(self._ledger, self._record)
+            self._act(launching.within_limits)
         return self
 
     def wait(self, poll_seconds: float = 0.5) -> Run:
@@ -245,27 +238,22 @@ class Run:
         """
         if self.state is State.UNCERTAIN:
             self.refresh()
-        with self._acting():
-            self._record = launching.cancel(self._ledger, self._record)
-        return self
+        return self._act(launching.cancel)
 
     @property
     def duplicates(self) -> list[str]:
         """The backend's ids of further jobs that were seen to carry the run's key."""
-        warnings = self._ledger.events(self.id, self.attempt, key=duplicates.DUPLICATE)
+        warnings = self._ledger.events(self.id, self.attempt, key=creating.DUPLICATE)
         return [str(warning.event.data["job"]) for warning in warnings]
 
     def cancel_duplicate(self, job_id: str) -> None:
-        """End a further job that carries the run's key; the run's own goes on.
-
-        Args:
-            job_id: The backend's id of it.
+        """End a further job that carries the run's key, by its id; the run's own goes on.
 
         Raises:
             UserError: It is the run's own job, or does not carry the run's key.
         """
-        with self._acting():
-            duplicates.cancel_duplicate(self._ledger, self._record, job_id)
+        with self._ledger.acting(self.id) as self._record:
+            creating.cancel_duplicate(self._ledger, self._record, job_id)
 
     def pause(self) -> Run:
         """Stop the run for now; `watch` then shows paused, and `resume` goes on.
@@ -274,9 +262,7 @@ class Run:
             UserError: It has no job yet, or has ended.
             Unsupported: Its backend cannot.
         """
-        with self._acting():
-            self._record = launching.pause(self._ledger, self._record)
-        return self
+        return self._act(launching.pause)
 
     def resume(self, *, adopt: str | None = None, resubmit: bool = False) -> Run:
         """Let the run go on from wherever it stopped; one that runs or succeeded is left alone.
@@ -302,19 +288,48 @@ class Run:
                 f"run {self.id} has just found its own job, {self.job_id}, by its key; {adopt} is "
                 f"not adopted. Follow it: unitune watch {self.id}"
             )
-        with self._acting():
-            self._record = launching.resume(self._ledger, self._record, adopt, resubmit=resubmit)
-        return self
+        return self._act(partial(launching.resume, adopt_id=adopt, resubmit=resubmit))
 
-    def inventory(self, *, reports: bool = False) -> list[str]:
-        """Return what `delete` would delete, a line each.
-
-        Args:
-            reports: With the reports of its evaluation.
+    def checkpoints(self) -> list[Checkpoint]:
+        """Return the models that were saved during the training, oldest first.
 
         Raises:
-            UserError: The run has not ended, or a deployment of its model stands.
+            UserError: The run has no job yet.
+            Unsupported: Its backend keeps no checkpoints.
+            BackendError: The backend refused or did not answer.
         """
+        backend = registry.backend(self.backend_name)
+        if not isinstance(backend, Checkpoints):
+            raise Unsupported(f"backend {self.backend_name!r} lists no checkpoints.")
+        return list(backend.checkpoints(launching.job_of(self._record), self.base_model))
+
+    def download(self, folder: str | os.PathLike[str], *, step: int | None = None) -> Path:
+        """Write the weights of the tuned model into a folder, and return the file.
+
+        Args:
+            folder: Made when it is not there.
+            step: Of a checkpoint; None for the model that the run ended with.
+
+        Raises:
+            UserError: The run has no model, or no checkpoint of this step.
+            Unsupported: Its backend has no download of weights.
+            BackendError: The backend refused or did not answer.
+        """
+        backend = registry.backend(self.backend_name)
+        if not isinstance(backend, Downloads):
+            raise Unsupported(f"backend {self.backend_name!r} does not hand out weights.")
+        if step is None:
+            if self.tuned_model is None:
+                raise UserError(f"run {self.id} is {self.state} and has no model to download.")
+            return backend.download(self.tuned_model, Path(folder))
+        saved = {checkpoint.step: checkpoint.model for checkpoint in self.checkpoints()}
+        if step not in saved:
+            known = ", ".join(map(str, saved)) or "none"
+            raise UserError(f"run {self.id} has no checkpoint of step {step}. There are: {known}.")
+        return backend.download(saved[step], Path(folder))
+
+    def inventory(self, *, reports: bool = False) -> list[str]:
+        """Return what `delete` would delete, a line each; raises as `delete` does."""
         return deleting.inventory(self._ledger, self._record, reports=reports)
 
     def delete(self, *, force: bool = False, reports: bool = False) -> list[str]:
@@ -333,7 +348,7 @@ class Run:
         Raises:
             UserError: It has not ended, or a deployment of its model stands.
         """
-        with self._acting():
+        with self._ledger.acting(self.id) as self._record:
             return deleting.delete(self._ledger, self._record, force=force, reports=reports)
 
     def _client(self, *, base: bool = False) -> ModelClient:
@@ -352,7 +367,7 @@ class Run:
         return self.state.ended or self.state in (State.PAUSED, State.UNCERTAIN)
 
     def _rest(self, seconds: float) -> None:
-        """Wait between two polls; while that is long, the run is held to its budget."""
+        """Wait between two polls; a long wait holds the run to its budget."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             time.sleep(min(left, SLOWEST_POLL_SECONDS))
@@ -361,11 +376,7 @@ class Run:
                     self.hold_to_budget()
 
     def _refresh_patiently(self, missed: int) -> BackendError | LockTimeout | None:
-        """Refresh, and return why that has not worked this time.
-
-        Args:
-            missed: How many times in a row it has not worked before.
-        """
+        """Refresh, and return why that has not worked, as so many times in a row before."""
         try:
             self.refresh()
         except (BackendError, LockTimeout) as error:
@@ -377,7 +388,9 @@ class Run:
     def _reload(self) -> None:
         self._record = self._ledger.record(self.id)
 
-    @contextmanager
-    def _acting(self) -> Generator[None]:
-        with self._ledger.acting(self.id) as self._record:
-            yield
+    def _act(self, step: Callable[[Ledger, RunRecord], RunRecord]) -> Run:
+        """Be the process that acts for the run, and take it a step on from its present record."""
+        with self._ledger.acting(self.id) as current:
+            self._record = current  # as it is should the step fail
+            self._record = step(self._ledger, current)
+        return self

@@ -9,15 +9,20 @@ dies leaves a record that says how far it may have come:
     uncertain            only the user can know: `adopt` or `attempt_again`
     others               there is a job: `poll`
 
-Not here: the handle that users hold (`unitune.run.handle`), the create call
-(`unitune.run.creating`), and how files are uploaded (`unitune.run.uploading`).
+Files are known by their hash: what the ledger has as uploaded, or the backend has from another run,
+is not uploaded again. Not here: the handle that users hold (`unitune.run.handle`), and the create
+call (`unitune.run.creating`).
 """
 
 from __future__ import annotations
 
+import hashlib
+import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from pydantic import JsonValue
 
@@ -35,15 +40,22 @@ from unitune.errors import (
 )
 from unitune.ledger import Ledger, RunRecord, budgeting
 from unitune.ledger.metering import billing_events
-from unitune.run.adopting import refuse_foreign_job
-from unitune.run.creating import adopt, cancel_submit, create, search_again
-from unitune.run.duplicates import events_of_poll, searched_after_launch
-from unitune.run.uploading import files_to_upload, upload
+from unitune.run.creating import (
+    adopt_named,
+    cancel_submit,
+    create,
+    events_of_poll,
+    search_again,
+)
 
 BEFORE_JOB = (State.PLANNED, State.UPLOADING, State.SUBMITTING)
 """States in which the backend may have no job yet."""
 POLL_SECONDS = 10.0
 """How long a poll is repeated while it is refused for its rate; others may act after that."""
+UPLOAD_SECONDS = 120.0
+"""How long an upload is repeated while it is refused for its rate."""
+WIRE = "wire"
+"""Folder within a run's for its rows in the backend's own format, where that is not canonical."""
 OVERRUN = "run.over_budget"
 """Key of the event that says why a run was cancelled for its cost."""
 
@@ -95,6 +107,49 @@ def _advance(ledger: Ledger, record: RunRecord) -> RunRecord:
     return record
 
 
+def files_to_upload(ledger: Ledger, record: RunRecord) -> list[Path]:
+    """Return a run's files that are here; none when all were uploaded, wherever they are.
+
+    Raises:
+        UserError: They still have to be uploaded, and are on another machine or gone.
+    """
+    folder = ledger.run_folder(record.id)
+    folder = folder / WIRE if (folder / WIRE).exists() else folder
+    training, validation = folder / "train.jsonl", folder / "validation.jsonl"
+    if training.exists():
+        return [file for file in (training, validation) if file.exists()]
+    if any(seen.state is State.SUBMITTING for seen in ledger.transitions(record.id)):
+        return []  # a create call was announced, in whichever attempt, so all were uploaded
+    raise _missing(ledger, record)
+
+
+def upload(ledger: Ledger, record: RunRecord, files: Sequence[Path]) -> None:
+    """Upload files, except those that the ledger knows to be there."""
+    backend = registry.backend(record.backend)
+    known = ledger.uploads(record.id)
+    for path in files:
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        if path.name not in known or known[path.name].sha256 != sha256:
+            send = partial(backend.upload, path, sha256)
+            uploaded = retry_rate_limited(send, UPLOAD_SECONDS)
+            ledger.add_upload(record, path.name, replace(uploaded, sha256=sha256))
+
+
+def _missing(ledger: Ledger, record: RunRecord) -> UserError:
+    """Say where the files are, or that they are gone."""
+    if record.host not in ("", socket.gethostname()):
+        return UserError(
+            f"run {record.id} cannot go on here: it still has to upload its files, which are "
+            f"on the machine {record.host!r}. Go on there with `unitune resume {record.id}`, or "
+            f"end it with `unitune cancel {record.id}` and launch the job file again."
+        )
+    return UserError(
+        f"run {record.id} cannot go on, because it still has to upload its rows and "
+        f"{ledger.run_folder(record.id)} has no train.jsonl any more. End it with `unitune cancel "
+        f"{record.id}` and launch the job file again."
+    )
+
+
 def has_open_job(record: RunRecord) -> bool:
     """Return whether the backend has a job of a run that has not ended."""
     return not (record.state.ended or record.state in (*BEFORE_JOB, State.UNCERTAIN))
@@ -142,8 +197,7 @@ def _decided(
         raise UserError(f"run {record.id} is uncertain: {record.error}")
     if adopt_id is None:
         return attempt_again(ledger, record)
-    refuse_foreign_job(ledger, record, adopt_id)
-    return searched_after_launch(ledger, adopt(ledger, record, adopt_id))
+    return adopt_named(ledger, record, adopt_id)
 
 
 def attempt_again(ledger: Ledger, record: RunRecord) -> RunRecord:
@@ -170,7 +224,7 @@ def attempt_again(ledger: Ledger, record: RunRecord) -> RunRecord:
 
 def poll(ledger: Ledger, record: RunRecord) -> RunRecord:
     """Request the status of a job from its backend once, and write down what is new."""
-    request = partial(registry.backend(record.backend).poll, _job_of(record), record.cursor)
+    request = partial(registry.backend(record.backend).poll, job_of(record), record.cursor)
     status = retry_rate_limited(request, POLL_SECONDS)
     # A cancel that has not reached the backend yet must not be forgotten.
     cancelling = record.state is State.CANCELLING and not status.state.ended
@@ -212,7 +266,7 @@ def _cancelled_for_its_cost(ledger: Ledger, record: RunRecord) -> RunRecord:
     """Send a cancel for cost again: the process that decided on it may have died before."""
     if ledger.events(record.id, record.attempt, key=OVERRUN):
         with suppress(BackendError):  # the job may just have ended, or not listen twice
-            registry.backend(record.backend).cancel(_job_of(record))
+            registry.backend(record.backend).cancel(job_of(record))
     return record
 
 
@@ -231,7 +285,7 @@ def pause(ledger: Ledger, record: RunRecord) -> RunRecord:
             f"run {record.id} cannot be paused: backend {record.backend!r} only ends a job "
             f"(unitune cancel {record.id})."
         )
-    backend.pause(_job_of(record))
+    backend.pause(job_of(record))
     return poll(ledger, record)
 
 
@@ -243,7 +297,7 @@ def _unpause(ledger: Ledger, record: RunRecord) -> RunRecord:
             f"Resume it at the vendor, or end it with `unitune cancel {record.id}`."
         )
     record = ledger.write(replace(record, state=State.QUEUED))
-    backend.resume(_job_of(record))
+    backend.resume(job_of(record))
     return record
 
 
@@ -270,7 +324,7 @@ def cancel(ledger: Ledger, record: RunRecord) -> RunRecord:
 
 def _send_cancel(ledger: Ledger, record: RunRecord) -> RunRecord:
     try:
-        registry.backend(record.backend).cancel(_job_of(record))
+        registry.backend(record.backend).cancel(job_of(record))
     except BackendError:
         # The job may have ended in the meantime, which a vendor answers with an error.
         record = poll(ledger, record)
@@ -280,7 +334,8 @@ def _send_cancel(ledger: Ledger, record: RunRecord) -> RunRecord:
     return poll(ledger, record)
 
 
-def _job_of(record: RunRecord) -> str:
+def job_of(record: RunRecord) -> str:
+    """Return the id of a run's job; a UserError where it has none."""
     if record.job_id is None:
         raise UserError(f"run {record.id} is {record.state} and has no job at {record.backend}.")
     return record.job_id

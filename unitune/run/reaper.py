@@ -2,29 +2,46 @@
 
 It outlives the process that started it. It ends a deployment when its time is over, by a clock that
 is never set, or as soon as PROCESS (`Holder.text`) has ended. Whatever the ledger or the vendor
-does, it looks again: once it has read of a deployment, it takes it down in time, also when the
+does, it tries again: once it has read of a deployment, it takes it down in time, also when the
 ledger cannot be reached by then. It leaves when the ledger says that the deployment is down, or
 when the vendor says so and the ledger no longer has it. What goes wrong stands in its log.
+
+A reaper has a file in the folder ``reapers`` of the home, which says which process it is and when
+the deployment is due; its log stands beside it. Both are private to the user. A deployment that
+another machine has put up has no file here.
+
+Taken down is only what this ledger is seen to have put up: the vendor must show, under a name of
+ours, the very deployment that the ledger has. A ledger may come from elsewhere, and what it names
+may be someone else's production.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
+from pydantic import BaseModel, ConfigDict
+
+from unitune.backends import registry
+from unitune.backends.capabilities import Deploys
+from unitune.backends.launch_keys import is_deployment_name
 from unitune.backends.retry import delays
-from unitune.errors import NotFoundError, Unreachable
+from unitune.errors import BackendError, LockTimeout, NotFoundError, Unreachable, Unsupported
 from unitune.ledger import DeploymentRecord, Ledger
-from unitune.ledger.holders import Holder
-from unitune.run.deployment import remove, write_end
-from unitune.run.reaping import clock, forget, log_file, seconds_left
+from unitune.ledger.holders import Holder, Life, process, this_process
 from unitune.security.printable import one_line
+from unitune.workspace.filesystem import private_folder, replacing
 from unitune.workspace.home import home
 
 LOOK_SECONDS = 5.0
@@ -32,8 +49,173 @@ TRY_AGAIN_SECONDS = 60.0
 """The longest pause after something went wrong."""
 GIVE_UP_SECONDS = 86_400.0
 """How long to go on where the ledger does not answer and nothing is left to take down."""
+WRITES = 3
+"""How often a change is tried while other processes change the record in between."""
 LOG_BYTES = 65_536
+CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""A clock that is never set, and that goes on while the machine sleeps, as a vendor's price does.
+
+Source: clock_gettime(2) of Linux, clock_gettime(3) of macOS, whose CLOCK_MONOTONIC does so.
+"""
 log = logging.getLogger(__name__)
+
+
+class Reaper(BaseModel):
+    """A process that takes a deployment down.
+
+    Args:
+        process: As a line of `Holder.text`.
+        due: When it does so, by `CLOCK`.
+        parent: Process whose end is the deployment's too, likewise.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    process: str
+    due: float
+    parent: str | None = None
+
+    @property
+    def holder(self) -> Holder:
+        """The process."""
+        return Holder.parse(self.process)
+
+    @property
+    def life(self) -> Life:
+        """Whether it lives, as far as can be seen."""
+        return "gone" if self.holder.was_before_this_boot else self.holder.life
+
+
+def clock() -> float:
+    """Return the seconds of `CLOCK`."""
+    return time.clock_gettime(CLOCK)
+
+
+def reaper_of(home: Path, deployment_id: str) -> Reaper | None:
+    """Return the process that was left for a deployment on this machine; None: there is none."""
+    with suppress(OSError, ValueError):
+        return Reaper.model_validate_json(_file(home, deployment_id).read_text("utf-8"))
+    return None
+
+
+def seconds_left(home: Path, record: DeploymentRecord, now: float) -> float:
+    """Return how long a deployment is to stand yet.
+
+    Args:
+        home: Of the ledger.
+        record: The deployment.
+        now: By the ledger's clock, which counts where no process of this boot was left for it.
+    """
+    reaper, me = reaper_of(home, record.id), this_process()
+    if reaper is None or (reaper.holder.host, reaper.holder.boot) != (me.host, me.boot):
+        return record.until - now
+    return reaper.due - clock()
+
+
+def leave_reaper(home: Path, deployment_id: str, seconds: float, parent: str | None) -> None:
+    """Start the process that takes a deployment down; no terminal can end it.
+
+    Args:
+        home: Of the ledger.
+        deployment_id: Of the deployment.
+        seconds: How long it is to stand yet.
+        parent: Process whose end is the deployment's too, as a line of `Holder.text`.
+    """
+    due = clock() + seconds
+    watched = [] if parent is None else [parent]
+    started = subprocess.Popen(  # noqa: S603 - our own module
+        [sys.executable, "-P", "-m", "unitune.run.reaper", deployment_id, *watched],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, "UNITUNE_DIR": str(home)},
+    )
+    # Someone has to take note of its end, or it stays in the process table.
+    threading.Thread(target=started.wait, daemon=True).start()
+    file = _file(home, deployment_id)
+    private_folder(file.parent)
+    with replacing(file) as draft:
+        os.fchmod(draft.fileno(), 0o600)
+        made = Reaper(process=process(started.pid).text, due=due, parent=parent)
+        draft.write(made.model_dump_json())
+
+
+def log_file(home: Path, deployment_id: str) -> Path:
+    """Return where the process of a deployment writes what went wrong."""
+    return _file(home, deployment_id, "log")
+
+
+def forget(home: Path, deployment_id: str) -> None:
+    """Remove the file of a process whose deployment is down."""
+    _file(home, deployment_id).unlink(missing_ok=True)
+
+
+def _file(home: Path, deployment_id: str, kind: str = "json") -> Path:
+    """Return a file of a process; an id that a ledger has from elsewhere leads out of no folder."""
+    return home / "reapers" / f"{quote(deployment_id, safe='')}.{kind}"
+
+
+def host_of(backend: str) -> Deploys:
+    """Return a backend whose models answer from deployments.
+
+    Raises:
+        Unsupported: Its models need none.
+    """
+    host = registry.backend(backend)
+    if not isinstance(host, Deploys):
+        raise Unsupported(f"models of {backend} answer without a deployment.")
+    return host
+
+
+def remove(record: DeploymentRecord, age_seconds: float) -> None:
+    """Take a deployment down at its vendor, without reading the ledger.
+
+    Args:
+        record: As the ledger has it.
+        age_seconds: How long ago it was requested.
+
+    Raises:
+        BackendError: The vendor did not do so, or shows another deployment than the ledger has.
+    """
+    host = host_of(record.backend)
+    ref = host.find_deployment(record.name)
+    if ref is None and record.ref is None:
+        if age_seconds < registry.offer(record.backend).settle_seconds:
+            raise BackendError(
+                f"{record.backend} shows no deployment {record.name} yet, and it may still "
+                f"come: it was requested just now. Again: unitune undeploy {record.id}"
+            )
+        return
+    if ref is None and host.deployment_status(str(record.ref), record.model).state == "gone":
+        return
+    if ref is None or record.ref not in (None, ref) or not is_deployment_name(record.name):
+        raise BackendError(
+            f"{record.backend} shows {ref!r} as the deployment {record.name!r}, and the ledger "
+            f"has {record.ref!r}: that is not seen to be one that this ledger has put up, so it is "
+            f"left alone. If it is yours, take it down at {record.backend}."
+        )
+    host.undeploy(ref)
+
+
+def write(ledger: Ledger, record: DeploymentRecord, **changes: Any) -> DeploymentRecord:
+    """Write down what has changed of a deployment, also when another process writes in between.
+
+    Where another process has seen its end, nothing is changed. Returns the record as it then is.
+
+    Raises:
+        LockTimeout: Others change it again and again.
+    """
+    for tries in range(1, WRITES + 1):
+        changed = replace(record, **changes)
+        if changed == record or record.ended is not None:
+            return record
+        try:
+            return ledger.write_deployment(changed)
+        except LockTimeout:
+            if tries == WRITES:
+                raise
+            record = ledger.deployment(record.id)
+    raise AssertionError("the last try returns or raises")
 
 
 @dataclass
@@ -69,25 +251,20 @@ class _Task:
             self.forgotten = True
             return
         if self.record is None:
-            left = seconds_left(self.ledger.folder, record, self.ledger.now())
-            self.due = clock() + left
+            self.due = clock() + seconds_left(self.ledger.folder, record, self.ledger.now())
         self.record, self.forgotten = record, False
-
-    @property
-    def is_due(self) -> bool:
-        """Whether it is to be taken down now."""
-        return clock() >= self.due or (self.parent is not None and self.parent.life == "gone")
 
     def take_down_if_due(self) -> None:
         """Take the deployment down, and write that down, once its time is over."""
-        if self.record is None or self.is_done or not self.is_due:
+        is_due = clock() >= self.due or (self.parent is not None and self.parent.life == "gone")
+        if self.record is None or self.is_done or not is_due:
             return
         if not self.down:
             remove(self.record, clock() - self.since)
             self.down, self.since = True, clock()
             log.info("%s was taken down", self.id)
         if not self.forgotten:
-            self.record = write_end(self.ledger, self.record)
+            self.record = write(self.ledger, self.record, state="gone", ended=self.ledger.now())
 
     @property
     def is_done(self) -> bool:

@@ -38,7 +38,7 @@ from unitune.planning.plan import Plan, plan_of
 from unitune.planning.preflight import ResolvedJob, preflight, refuse
 from unitune.run import launching
 from unitune.run.handle import Run
-from unitune.run.uploading import WIRE
+from unitune.run.launching import WIRE
 from unitune.workspace.filesystem import private_folder, replacing
 from unitune.workspace.home import home, make_home
 

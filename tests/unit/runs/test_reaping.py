@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from unitune.run.reaping import forget, log_file
+from unitune.run.reaper import forget, log_file
 
 
 @pytest.mark.parametrize("deployment_id", ["../../mine", "{folder}/mine"])
