@@ -18,6 +18,9 @@ from unitune.errors import LockTimeout, NotFoundError
 from unitune.ledger.database import Database
 from unitune.ledger.postgres import PostgreSQL
 from unitune.ledger.records import (
+    COSTS,
+    DEPLOYMENTS,
+    RUNS,
     CostRecord,
     DeploymentRecord,
     Row,
@@ -28,7 +31,6 @@ from unitune.ledger.records import (
     values_of,
 )
 from unitune.ledger.sqlite import SQLite
-from unitune.ledger.tables import COSTS, DEPLOYMENTS, RUNS
 from unitune.workspace.home import ledger_url
 
 SETTING_ASIDE = "costs"

@@ -1,7 +1,7 @@
 """The database under the ledger: how it is opened, read, written, and brought up to date.
 
 It is a SQLite file in the home folder (`sqlite`), or the PostgreSQL database that
-``UNITUNE_LEDGER`` names (`postgres`). The schema (`tables`) has versions (`migrations`), and
+``UNITUNE_LEDGER`` names (`postgres`). The schema (`records`) has versions (`migrations`), and
 alembic is imported only when a database is behind.
 """
 
@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from unitune.errors import LockTimeout, UnituneError, UserError
-from unitune.ledger.tables import HEAD, VERSIONS
+from unitune.ledger.records import HEAD, VERSIONS
 from unitune.workspace.install import upgrade_command
 
 

@@ -28,8 +28,7 @@ import sqlalchemy as sa
 from unitune.errors import LockTimeout, NotFoundError
 from unitune.ledger.database import Database
 from unitune.ledger.holders import Holder, Life, this_process
-from unitune.ledger.records import RunRecord, columns_of, run_of
-from unitune.ledger.tables import RUNS
+from unitune.ledger.records import RUNS, RunRecord, columns_of, run_of
 
 LEASE_SECONDS = 60.0
 """How long a lease that is not renewed keeps other machines waiting."""

@@ -26,6 +26,11 @@ from unitune.job.job import Job
 from unitune.ledger import costs, leases
 from unitune.ledger.costs import CostLedger
 from unitune.ledger.records import (
+    DEPLOYMENTS,
+    EVENTS,
+    RUNS,
+    TRANSITIONS,
+    UPLOADS,
     RecordedEvent,
     RunRecord,
     Standing,
@@ -36,13 +41,12 @@ from unitune.ledger.records import (
     state_of,
     values_of,
 )
-from unitune.ledger.tables import DEPLOYMENTS, EVENTS, RUNS, TRANSITIONS, UPLOADS
 from unitune.security.redaction import redacted
 
 RUN_COLUMNS = columns_of(RUNS, RunRecord)
 NEWEST_FIRST = RUNS.c.created.desc(), RUNS.c.id.desc()
 LONGEST_KEY = 200
-"""Characters of an event's key, as in `unitune.ledger.tables`."""
+"""Characters of an event's key, as in `unitune.ledger.records`."""
 
 
 class Ledger(CostLedger):

@@ -17,7 +17,7 @@ from unitune.backends.protocol import State, Upload
 from unitune.errors import LockTimeout, NotFoundError
 from unitune.ledger import Ledger, RunRecord, leases
 from unitune.ledger.holders import Holder, this_process
-from unitune.ledger.tables import RUNS
+from unitune.ledger.records import RUNS
 
 End = Callable[[Fork], None]
 

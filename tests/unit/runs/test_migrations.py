@@ -21,8 +21,8 @@ from unitune.errors import UnituneError, UserError
 from unitune.ledger import Ledger, RunRecord
 from unitune.ledger.database import Database
 from unitune.ledger.postgres import PostgreSQL
+from unitune.ledger.records import HEAD, METADATA
 from unitune.ledger.sqlite import SQLite
-from unitune.ledger.tables import HEAD, METADATA
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

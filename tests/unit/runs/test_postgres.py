@@ -18,7 +18,7 @@ from sqlalchemy.exc import NoSuchTableError, SQLAlchemyError, StatementError
 
 from unitune.errors import LockTimeout, MissingExtra, UnituneError, Unreachable, UserError
 from unitune.ledger import DeploymentRecord, Ledger, postgres
-from unitune.ledger.tables import DEPLOYMENTS, RUNS
+from unitune.ledger.records import DEPLOYMENTS, RUNS
 from unitune.models import TunedModel
 from unitune.workspace.install import install_command
 

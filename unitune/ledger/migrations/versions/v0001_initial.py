@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import op
 
-from unitune.ledger.tables import METADATA
+from unitune.ledger.records import METADATA
 
 revision = "0001"
 down_revision = None
