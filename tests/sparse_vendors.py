@@ -18,6 +18,7 @@ from vendors.serving import VENDORS, serve_vendor
 
 from unitune.backends import registry
 from unitune.backends.capabilities import Batches
+from unitune.backends.formats import wire_format
 from unitune.backends.protocol import Upload
 from unitune.data.example import Example
 from unitune.testing.behavior import ServerBehavior
@@ -59,7 +60,7 @@ class _Job(BackendContract):
     def upload(cls, path: Path, rows: Sequence[str]) -> Upload:
         """Hand rows over as the vendor takes them, more than the fewest that it takes."""
         name = registry.offer(cls.name).terms(cls.model).formats.get("sft")
-        form = registry.wire_format(name or "openai-chat")
+        form = wire_format(name or "openai-chat")
         wire = [json.dumps(form.encode(Example.model_validate_json(row))) + "\n" for row in rows]
         return super().upload(path, wire * 5)
 

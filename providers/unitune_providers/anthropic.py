@@ -31,8 +31,7 @@ from unitune.backends.kit.batches import (
 )
 from unitune.backends.kit.chat import JsonChatModel
 from unitune.backends.kit.chat_completions import Refusal, refuses
-from unitune.backends.kit.chat_model import Endpoint
-from unitune.backends.kit.errors import ErrorResponse
+from unitune.backends.kit.errors import Endpoint, ErrorResponse
 from unitune.backends.kit.hosted import HostedBackend, NoOptions
 from unitune.backends.kit.paging import by_last_id
 from unitune.data.example import Message

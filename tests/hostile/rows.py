@@ -9,7 +9,7 @@ from hostile.examples import FILES, JOBS, as_file, job
 from hostile.values import damaged, spoilt_lines, texts
 from hypothesis import strategies as st
 
-from unitune.backends import registry
+from unitune.backends.formats import format_names
 
 TOOL = {
     "type": "function",
@@ -76,7 +76,7 @@ def rows(draw: st.DrawFn) -> Attempt:
     """Return a file of rows that is not as it should be, as train, dev or test or by itself."""
     content = draw(spoilt_lines(draw(st.sampled_from(SOURCES))))
     name = draw(st.sampled_from(("train", "dev", "test", "own"))) + ".jsonl"
-    formats = registry.format_names()
+    formats = format_names()
     of_a_file = (
         ("check", name),
         ("check", name, "--json"),

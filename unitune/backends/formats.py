@@ -1,19 +1,30 @@
 """Wire formats: a vendor's rows as pure functions, found by name without the vendor's SDK.
 
-A `Format` turns one canonical row into one of the vendor's and back. A row that the format cannot
-represent raises `UnrepresentableRow`, so that nothing is lost silently; the caller names the line.
-Entry points in the group ``unitune.formats`` name `Format` objects
-(`unitune.backends.registry.format`).
+A `Format` turns a canonical row into a vendor's row and back. What it cannot represent raises
+`UnrepresentableRow` and becomes an error finding with file and line, so that nothing is lost
+silently. Entry points in the group ``unitune.formats`` name `Format` objects; they stand beside
+their vendors' backends. `wire_lines` works on rows that are read, `encode_file` and `decode_file`
+on files of any size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from pydantic import JsonValue
+from pydantic_core import to_json
 
+from unitune.backends import registry
+from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
+from unitune.data.load import read, read_records
+from unitune.data.records import Record
+from unitune.errors import DataError
+from unitune.findings import Finding, error
+from unitune.job.job import Job
 
 WireRow = dict[str, JsonValue]
 
@@ -37,3 +48,152 @@ class Format:
     summary: str
     encode: Callable[[Example], WireRow]
     decode: Callable[[Mapping[str, JsonValue]], Example]
+
+
+def format_names() -> list[str]:
+    """Return the names of all wire formats that installed packages bring, sorted."""
+    return registry.names("formats")
+
+
+@cache
+def wire_format(name: str) -> Format:
+    """Return the wire format of this name; no SDK is imported.
+
+    Raises:
+        NotFoundError: No installed package brings it.
+    """
+    return registry.entry("formats", name).load()
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """One row in its new form.
+
+    Args:
+        line: Of the file that it came from.
+        text: A line of JSON Lines, without its end.
+        left_out: Keys that no training reads and the format has no place for.
+    """
+
+    line: int
+    text: str
+    left_out: tuple[str, ...] = ()
+
+
+def wire_lines(dataset: Dataset, format_name: str | None) -> Iterator[str | Finding]:
+    """Write a dataset's rows as lines of the file that a backend takes, one by one.
+
+    Args:
+        dataset: Canonical rows.
+        format_name: As `format_names` lists them; None: canonical JSON Lines.
+
+    Yields:
+        Lines with their ends, and an error for each row that the format cannot carry.
+
+    Raises:
+        NotFoundError: No installed package brings the format.
+    """
+    if format_name is None:
+        yield from (row.line + "\n" for row in dataset)
+        return
+    form = wire_format(format_name)
+    for row in dataset.rows:
+        try:
+            yield _line(form.encode(row.example)) + "\n"
+        except UnrepresentableRow as problem:
+            yield _cannot_carry(form, problem).at(file=dataset.name, line=row.line)
+
+
+def encode_file(path: str | os.PathLike[str], format_name: str) -> Iterator[Converted | Finding]:
+    """Write a file's rows in a format, one by one.
+
+    Args:
+        path: Canonical JSON Lines, or a table with the usual columns; rows for any method.
+        format_name: As `format_names` lists them.
+
+    Yields:
+        Converted rows, and findings with file and line, in the file's order.
+
+    Raises:
+        NotFoundError: No installed package brings the format.
+    """
+    form = wire_format(format_name)
+    return (_encoded(form, item, path) for item in read(path, use="any"))
+
+
+def decode_file(path: str | os.PathLike[str], format_name: str) -> Iterator[Converted | Finding]:
+    """Read a file of a vendor's rows into canonical ones, one by one.
+
+    Args:
+        path: JSON Lines in the format.
+        format_name: As `format_names` lists them.
+
+    Yields:
+        Converted rows, and findings with file and line, in the file's order.
+
+    Raises:
+        NotFoundError: No installed package brings the format.
+    """
+    form = wire_format(format_name)
+    return (_decoded(form, item, path) for item in read_records(path))
+
+
+def wire_text(job: Job, dataset: Dataset) -> str:
+    """Return rows as the job's backend takes them: canonical, unless its offer names a format.
+
+    Raises:
+        DataError: A row cannot be carried.
+    """
+    name = registry.offer(job.backend).terms(job.base_model).formats.get(job.method)
+    lines: list[str] = []
+    findings: list[Finding] = []
+    for item in wire_lines(dataset, name):
+        lines.append(item) if isinstance(item, str) else findings.append(item)
+    if findings:
+        raise DataError(
+            f"{dataset.name} has {len(findings)} rows that {job.backend} cannot take; the first: "
+            f"{findings[0]}",
+            tuple(findings),
+        )
+    return "".join(lines)
+
+
+def _encoded(
+    form: Format, item: Row | Finding, path: str | os.PathLike[str]
+) -> Converted | Finding:
+    if isinstance(item, Finding):
+        return item
+    try:
+        row = form.encode(item.example)
+    except UnrepresentableRow as problem:
+        return _cannot_carry(form, problem).at(file=str(path), line=item.line)
+    left_out = tuple(key for key in item.example.beside if key not in row)
+    return Converted(item.line, _line(row), left_out)
+
+
+def _decoded(
+    form: Format, item: Record | Finding, path: str | os.PathLike[str]
+) -> Converted | Finding:
+    if isinstance(item, Finding):
+        return item
+    try:
+        return Converted(item.line, form.decode(item.value).line)
+    except UnrepresentableRow as problem:
+        finding = error(
+            "cannot-read",
+            f"this is no row of {form.name} that can be read: {problem}.",
+            "Change the row, leave it out, or name the format that it has.",
+        )
+        return finding.at(file=str(path), line=item.line)
+
+
+def _cannot_carry(form: Format, problem: UnrepresentableRow) -> Finding:
+    return error(
+        "cannot-carry",
+        f"{form.name} cannot carry this row: {problem}.",
+        "Change the row, leave it out, or choose a backend that can.",
+    )
+
+
+def _line(row: WireRow) -> str:
+    return to_json(row).decode()

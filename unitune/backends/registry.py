@@ -24,7 +24,6 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from unitune.backends.formats import Format
 from unitune.backends.offer import Offer, RefreshesPrices
 from unitune.backends.protocol import Backend
 from unitune.errors import MissingExtra, NotFoundError, UnituneError, Unsupported, UserError
@@ -44,8 +43,13 @@ def _entries(group: str) -> dict[str, list[EntryPoint]]:
     return entries
 
 
-def _entry(group: str, name: str) -> EntryPoint:
-    """Return who brings a name; of several offers, the one that comes with the backend."""
+def entry(group: str, name: str) -> EntryPoint:
+    """Return who brings a name; of several offers, that which comes with the backend.
+
+    Raises:
+        NotFoundError: No installed package brings it.
+        UserError: Several do.
+    """
     entries = _entries(group)
     if name not in entries:
         raise NotFoundError("format" if group == "formats" else "backend", name, entries)
@@ -67,9 +71,14 @@ def _package(entry: EntryPoint) -> str:
     return entry.dist.name if entry.dist else entry.value.partition(".")[0].partition(":")[0]
 
 
+def names(group: str) -> list[str]:
+    """Return the names that installed packages bring in a group of entry points, sorted."""
+    return sorted({entry.name for entry in entry_points(group=f"unitune.{group}")})
+
+
 def backend_names() -> list[str]:
     """Return the names of all backends that installed packages bring, sorted."""
-    return sorted({entry.name for entry in entry_points(group="unitune.backends")})
+    return names("backends")
 
 
 def offer_names() -> list[str]:
@@ -77,7 +86,7 @@ def offer_names() -> list[str]:
 
     Not all have a backend: some have closed, and at some unitune cannot launch yet.
     """
-    return sorted({entry.name for entry in entry_points(group="unitune.offers")})
+    return names("offers")
 
 
 def missing_packages(name: str) -> list[str]:
@@ -103,21 +112,6 @@ def _is_installed(package: str) -> bool:
     return True
 
 
-def format_names() -> list[str]:
-    """Return the names of all wire formats that installed packages bring, sorted."""
-    return sorted({entry.name for entry in entry_points(group="unitune.formats")})
-
-
-@cache
-def wire_format(name: str) -> Format:
-    """Return the wire format of this name; no SDK is imported.
-
-    Raises:
-        NotFoundError: No installed package brings it.
-    """
-    return _entry("formats", name).load()
-
-
 @cache
 def offer(name: str) -> Offer:
     """Return what is known of a backend, without importing it.
@@ -125,7 +119,7 @@ def offer(name: str) -> Offer:
     Raises:
         NotFoundError: No installed package brings this backend.
     """
-    package = _entry("offers", name).value
+    package = entry("offers", name).value
     text = importlib.resources.files(package).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     try:
         return Offer.model_validate(yaml_file.parse(text))
@@ -162,12 +156,12 @@ def backend(name: str) -> Backend:
     """
     if name not in backend_names() and name in offer_names():
         raise Unsupported(unavailable(offer(name)))
-    return _made(_entry("backends", name), name)
+    return _made(entry("backends", name), name)
 
 
 def refreshable_names() -> list[str]:
     """Return the names of all vendors whose prices can be read by machine, sorted."""
-    return sorted({entry.name for entry in entry_points(group="unitune.prices")})
+    return names("prices")
 
 
 def price_reader(name: str) -> RefreshesPrices:
@@ -180,7 +174,7 @@ def price_reader(name: str) -> RefreshesPrices:
     if name not in refreshable_names():
         hint = f"These can be read by machine: {', '.join(refreshable_names())}."
         raise NotFoundError("reader for the prices of", name, refreshable_names(), hint)
-    return _made(_entry("prices", name), name)
+    return _made(entry("prices", name), name)
 
 
 def _made(entry: EntryPoint, name: str) -> Any:

@@ -26,7 +26,7 @@ from unitune.cli.streams import output_failed
 from unitune.errors import DataError, NotFoundError, UserError
 
 if TYPE_CHECKING:
-    from unitune.backends.conversion import Converted
+    from unitune.backends.formats import Converted
     from unitune.findings import Finding
 
 SHOWN_ROWS = 20
@@ -80,7 +80,7 @@ def convert(
     $ unitune convert vertex.jsonl --from vertex-sft
     $ unitune convert --list[/dim]
     """
-    from unitune.backends.conversion import decode_file, encode_file
+    from unitune.backends.formats import decode_file, encode_file
 
     if list_formats:
         _print_formats(console())
@@ -109,9 +109,9 @@ def convert(
 
 
 def _print_formats(out: Console) -> None:
-    from unitune.backends import registry
+    from unitune.backends.formats import format_names, wire_format
 
-    formats = [registry.wire_format(name) for name in registry.format_names()]
+    formats = [wire_format(name) for name in format_names()]
     out.print(facts({form.name: form.summary for form in formats}))
 
 
@@ -121,7 +121,7 @@ def _write_rows(items: Iterable[Converted | Finding], rows: IO[bytes]) -> Summar
     Raises:
         DataError: The file that they come from cannot be read.
     """
-    from unitune.backends.conversion import Converted
+    from unitune.backends.formats import Converted
 
     summary = Summary()
     for item in items:

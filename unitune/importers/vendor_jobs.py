@@ -17,7 +17,7 @@ from pydantic import JsonValue
 
 from unitune.backends import event_loop, registry
 from unitune.backends.capabilities import ImportedJob, Imports
-from unitune.backends.conversion import Converted, decode_file
+from unitune.backends.formats import Converted, decode_file
 from unitune.data.example import Example
 from unitune.errors import DataError, NotFoundError, Unsupported, UserError
 from unitune.evaluate.inference.attempts import request_with_retry

@@ -21,7 +21,7 @@ from unitune.backends.capabilities import (
     Quotes,
     ValidatesOptions,
 )
-from unitune.backends.conversion import wire_text
+from unitune.backends.formats import wire_text
 from unitune.backends.protocol import Launch, Upload
 from unitune.cost.tokens import VendorCounter, counter_for
 from unitune.cost.tokens.by_vendor import SAMPLE_ROWS

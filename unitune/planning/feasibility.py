@@ -18,7 +18,7 @@ from datetime import date, timedelta
 from typing import Literal
 
 from unitune.backends import registry
-from unitune.backends.conversion import wire_lines
+from unitune.backends.formats import wire_lines
 from unitune.backends.offer import Limits, Offer, OfferedModel, Terms
 from unitune.cost.workload import Lengths
 from unitune.data.dataset import Dataset

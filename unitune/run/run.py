@@ -21,7 +21,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import NamedTuple
 
-from unitune.backends.conversion import wire_text
+from unitune.backends.formats import wire_text
 from unitune.backends.launch_keys import run_id
 from unitune.errors import (
     Mismatch,

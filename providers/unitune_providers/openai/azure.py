@@ -20,8 +20,7 @@ from pydantic import JsonValue
 from unitune.backends.capabilities import DeploymentStatus
 from unitune.backends.credentials import environment_address
 from unitune.backends.kit.api import Api
-from unitune.backends.kit.chat_model import Endpoint
-from unitune.backends.kit.errors import Vendor
+from unitune.backends.kit.errors import Endpoint, Vendor
 from unitune.backends.kit.hosted import required
 from unitune.backends.options import validated
 from unitune.errors import UserError

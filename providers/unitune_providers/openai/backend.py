@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 from unitune.backends.credentials import environment_address
 from unitune.backends.kit.chat_completions import LimitName
-from unitune.backends.kit.chat_model import Endpoint
+from unitune.backends.kit.errors import Endpoint
 from unitune.backends.kit.hosted import required
 from unitune.backends.launch_keys import launch_key_in
 from unitune.backends.protocol import Guarantee, Launch

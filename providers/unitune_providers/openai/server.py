@@ -10,7 +10,7 @@ from os import SEEK_END
 from typing import BinaryIO, ClassVar, Literal
 
 from unitune.backends.kit.api import Api, created_id
-from unitune.backends.kit.chat_model import Endpoint
+from unitune.backends.kit.errors import Endpoint
 from unitune.backends.kit.hosted import wait_for_file
 from unitune.backends.kit.paging import Query, by_last_id
 from unitune.errors import BackendError, DataError

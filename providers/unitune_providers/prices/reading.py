@@ -9,8 +9,7 @@ from functools import partial
 
 from unitune.backends.kit.api import Api
 from unitune.backends.kit.bodies import LARGEST_ANSWER
-from unitune.backends.kit.chat_model import Endpoint
-from unitune.backends.kit.errors import Vendor
+from unitune.backends.kit.errors import Endpoint, Vendor
 from unitune.backends.retry import retry_rate_limited
 from unitune.errors import BackendError
 

@@ -24,8 +24,8 @@ from pydantic import JsonValue
 from unitune.backends.capabilities import Checkpoint, ImportedJob, JobDescription, JobPage
 from unitune.backends.kit.api import REDIRECTS, created_id
 from unitune.backends.kit.bodies import LARGEST_FILE
-from unitune.backends.kit.cursor import Cursor
 from unitune.backends.kit.hosted import (
+    Cursor,
     HostedBackend,
     content_name,
     wait_for_file,

@@ -28,8 +28,7 @@ from google.oauth2.credentials import Credentials as TokenCredentials
 from unitune.backends.credentials import environment_address
 from unitune.backends.kit.api import Api, ResourceApi
 from unitune.backends.kit.batches import BAD_REQUEST
-from unitune.backends.kit.chat_model import Endpoint
-from unitune.backends.kit.errors import Vendor
+from unitune.backends.kit.errors import Endpoint, Vendor
 from unitune.backends.kit.hosted import required
 from unitune.backends.kit.paging import by_token
 from unitune.errors import BackendError, Unreachable, UserError

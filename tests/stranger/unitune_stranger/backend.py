@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationEr
 from unitune.backends.capabilities import DeploymentStatus
 from unitune.backends.options import job_options
 from unitune.backends.protocol import Event, Guarantee, Launch, State, Status, Upload
-from unitune.backends.rate_limits import parse_retry_after
+from unitune.backends.retry import parse_retry_after
 from unitune.errors import BackendError, Unreachable, Unsupported
 from unitune.models import ChatModel, Reply, Request, TunedModel
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitune.backends.rate_limits import (
+from unitune.backends.retry import (
     LONGEST_BELIEVED_SECONDS,
     MAX_RETRY_AFTER_SECONDS,
     parse_retry_after,
     rate_limit_delay,
+    retry_delay,
 )
-from unitune.backends.retry import retry_delay
 from unitune.errors import BackendError
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from unitune.backends.conversion import Converted, decode_file, encode_file, wire_lines
+from unitune.backends.formats import Converted, decode_file, encode_file, wire_lines
 from unitune.data.load import load
 from unitune.errors import NotFoundError
 from unitune.findings import Finding

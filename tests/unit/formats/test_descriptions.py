@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from unitune.backends import registry
+from unitune.backends.formats import wire_format
 from unitune.data.example import Example
 
 SPEC = Path(__file__).parents[4] / "shared" / "specs" / "openai-openapi.json"
@@ -50,10 +50,10 @@ PLAIN = Example(messages=(*ROW.messages[:2], ROW.messages[-1]))
 
 def test_vertex_rows_are_what_googles_types_describe() -> None:
     types = pytest.importorskip("google.genai.types", reason="needs the extra `vertex`")
-    row = registry.wire_format("vertex-sft").encode(ROW)
+    row = wire_format("vertex-sft").encode(ROW)
     # The row of reinforcement tuning has the same keys, and there is no type of the supervised one.
     assert types.ReinforcementTuningExample.model_validate(row).tools
-    pair = registry.wire_format("vertex-preference").encode(PAIR)
+    pair = wire_format("vertex-preference").encode(PAIR)
     instruction = pair.pop("system_instruction")
     assert types.Content.model_validate(instruction).parts
     assert types.GeminiPreferenceExample.model_validate(pair).completions
@@ -66,7 +66,7 @@ def test_nova_rows_are_what_converse_takes() -> None:
 
     model = ServiceModel(loaders.Loader().load_service_model("bedrock-runtime", "service-2"))
     shape = model.operation_model("Converse").input_shape
-    row = registry.wire_format("bedrock-nova").encode(PLAIN)
+    row = wire_format("bedrock-nova").encode(PLAIN)
     asked = {"modelId": "nova", "system": row["system"], "messages": row["messages"]}
     assert not ParamValidator().validate(asked, shape).has_errors()
 
@@ -85,7 +85,7 @@ def fits(value: Any, name: str) -> bool:
 
 @pytest.mark.skipif(not SPEC.exists(), reason="needs ../shared/specs/openai-openapi.json")
 def test_openai_turns_and_tools_are_what_the_api_describes() -> None:
-    row = registry.wire_format("openai-chat").encode(ROW)
+    row = wire_format("openai-chat").encode(ROW)
     assert all(fits(turn, _schema_of(turn)) for turn in row["messages"])  # type: ignore[union-attr]
     assert all(fits(tool, "ChatCompletionTool") for tool in row["tools"])  # type: ignore[union-attr]
     assert not fits({"role": "user"}, "ChatCompletionRequestMessage")

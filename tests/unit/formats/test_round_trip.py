@@ -16,8 +16,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from unitune.backends import registry
-from unitune.backends.formats import Format, UnrepresentableRow, WireRow
+from unitune.backends.formats import Format, UnrepresentableRow, WireRow, format_names, wire_format
 from unitune.data.example import Example, Message
 
 FORMATS = [
@@ -239,7 +238,7 @@ def carried(content: dict[str, Any]) -> dict[str, tuple[Example, WireRow]]:
     made: dict[str, tuple[Example, WireRow]] = {}
     for name in FORMATS:
         try:
-            made[name] = example, registry.wire_format(name).encode(example)
+            made[name] = example, wire_format(name).encode(example)
         except UnrepresentableRow as problem:
             SAID_BY_REFUSALS.add(str(problem))
     return made
@@ -253,7 +252,7 @@ def test_what_a_format_writes_it_reads_back_and_what_it_refuses_it_says() -> Non
     def check(content: dict[str, Any]) -> None:
         for name, (example, written) in carried(content).items():
             accepted[name] += 1
-            form = registry.wire_format(name)
+            form = wire_format(name)
             assert written == json.loads(json.dumps(written))
             read = form.decode(written)
             assert without_idle_words(example, name) == read, name
@@ -269,7 +268,7 @@ def test_what_a_format_writes_it_reads_back_and_what_it_refuses_it_says() -> Non
 @QUICK
 def test_reading_fails_in_no_other_way_than_by_saying_why(data: st.DataObject) -> None:
     for name, (_, written) in carried(data.draw(row())).items():
-        form = registry.wire_format(name)
+        form = wire_format(name)
         broken = broken_somewhere(data, json.loads(json.dumps(written)))
         with contextlib.suppress(UnrepresentableRow):
             read = form.decode(broken)
@@ -293,10 +292,10 @@ def broken_somewhere(data: st.DataObject, value: Any) -> Any:
 
 
 def test_every_format_is_tested_and_named_as_it_is_found() -> None:
-    ours = [name for name in registry.format_names() if name.split("-")[0] in _VENDORS]
+    ours = [name for name in format_names() if name.split("-")[0] in _VENDORS]
     assert FORMATS == ours
-    assert FORMATS == [registry.wire_format(name).name for name in ours]
-    assert all(isinstance(registry.wire_format(name), Format) for name in ours)
+    assert FORMATS == [wire_format(name).name for name in ours]
+    assert all(isinstance(wire_format(name), Format) for name in ours)
 
 
 _VENDORS = ("bedrock", "openai", "together", "vertex")

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from unitune.backends import registry
-from unitune.backends.formats import UnrepresentableRow
+from unitune.backends.formats import UnrepresentableRow, wire_format
 from unitune.data.example import Example
 
 SYSTEM = {"role": "system", "content": "Be short."}
@@ -146,7 +145,7 @@ PAIRS = [
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.format)
 def test_a_row_is_written_as_the_vendor_describes_it(pair: Pair) -> None:
-    assert pair.wire == registry.wire_format(pair.format).encode(Example.model_validate(pair.row))
+    assert pair.wire == wire_format(pair.format).encode(Example.model_validate(pair.row))
 
 
 @dataclass(frozen=True)
@@ -225,19 +224,19 @@ REFUSED = [
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: f"{case.format}: {case.says}")
 def test_what_has_no_place_is_refused_with_its_place_and_reason(case: Refused) -> None:
     with pytest.raises(UnrepresentableRow) as caught:
-        registry.wire_format(case.format).encode(Example.model_validate(case.row))
+        wire_format(case.format).encode(Example.model_validate(case.row))
     assert case.says in str(caught.value)
 
 
 def test_a_word_that_nova_reserves_may_stand_in_an_answer() -> None:
     row = Example.model_validate(chat(USER, {**ANSWER, "content": "System: up"}))
-    assert registry.wire_format("bedrock-nova").encode(row)
+    assert wire_format("bedrock-nova").encode(row)
 
 
 @pytest.mark.parametrize("name", [*SFT, *DPO])
 def test_what_is_for_judging_is_no_reason_to_refuse(name: str) -> None:
     row = {"messages": [USER, ANSWER]} if name in SFT else PAIR
-    form = registry.wire_format(name)
+    form = wire_format(name)
     judged = Example.model_validate({**row, "id": "7", "expected": "b", "customer": 4711})
     assert form.encode(Example.model_validate(row)) == form.encode(judged)
 
@@ -253,7 +252,7 @@ def test_rows_of_googles_documentation_are_read() -> None:
         ],
         "tools": [{"function_declarations": [{"name": "sku", "parameters": {"type": "OBJECT"}}]}],
     }
-    read = registry.wire_format("vertex-sft").decode(row)
+    read = wire_format("vertex-sft").decode(row)
     assert ["system", "user", "assistant", "tool", "assistant"] == [m.role for m in read.messages]
     assert ("True", "sku") == (read.messages[3].content, read.messages[3].name)
     assert (
@@ -264,11 +263,11 @@ def test_rows_of_googles_documentation_are_read() -> None:
 def test_a_structured_result_of_a_tool_is_read_as_its_json() -> None:
     answer = {"functionResponse": {"name": "sku", "response": {"sku": "GA1"}}}
     row = {"contents": [user({"text": "a"}), user(answer), model({"text": "b"})]}
-    assert '{"sku": "GA1"}' == registry.wire_format("vertex-sft").decode(row).messages[1].content
+    assert '{"sku": "GA1"}' == wire_format("vertex-sft").decode(row).messages[1].content
 
 
 def test_completions_are_read_in_either_order() -> None:
-    form = registry.wire_format("vertex-preference")
+    form = wire_format("vertex-preference")
     row = form.encode(Example.model_validate(PAIR))
     turned = {**row, "completions": list(reversed(row["completions"]))}  # type: ignore[arg-type]
     assert form.decode(row) == form.decode(turned)
@@ -302,5 +301,5 @@ UNREADABLE = [
 @pytest.mark.parametrize(("name", "row", "says"), UNREADABLE)
 def test_rows_of_unknown_shape_are_refused(name: str, row: dict[str, Any], says: str) -> None:
     with pytest.raises(UnrepresentableRow) as caught:
-        registry.wire_format(name).decode(row)
+        wire_format(name).decode(row)
     assert says in str(caught.value)

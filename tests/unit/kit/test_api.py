@@ -13,8 +13,7 @@ import pytest
 import respx
 
 from unitune.backends.kit.api import Api, created_id
-from unitune.backends.kit.chat_model import Endpoint
-from unitune.backends.kit.errors import Vendor
+from unitune.backends.kit.errors import Endpoint, Vendor
 from unitune.backends.kit.hosted import create_named
 from unitune.backends.kit.paging import by_last_id, by_token
 from unitune.errors import BackendError, Unreachable

@@ -7,7 +7,7 @@ from typing import Literal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitune.backends.kit.cursor import count_of, unseen
+from unitune.backends.kit.hosted import count_of, unseen
 from unitune.backends.protocol import Event
 
 

@@ -40,11 +40,12 @@ ROWS = "".join(
 )
 READ_ALL = """
 from unitune.backends import registry
+from unitune.backends.formats import format_names, wire_format
 for name in registry.backend_names():
     assert registry.offer(name).name == name
-for name in registry.format_names():
-    assert registry.wire_format(name).encode
-print(len(registry.format_names()))
+for name in format_names():
+    assert wire_format(name).encode
+print(len(format_names()))
 """
 OPEN = """
 from unitune.backends import registry

@@ -15,8 +15,7 @@ from command_line import Command
 
 from unitune.backends.kit.api import Api
 from unitune.backends.kit.bodies import LARGEST_ANSWER, Body, BodyError
-from unitune.backends.kit.chat_model import Endpoint
-from unitune.backends.kit.errors import Vendor
+from unitune.backends.kit.errors import Endpoint, Vendor
 from unitune.testing.loopback import Server, VendorRequest, VendorResponse, serve
 
 DEEP = b"[" * 100_000 + b"]" * 100_000

@@ -25,8 +25,7 @@ import httpx
 from pydantic import JsonValue
 
 from unitune.backends.kit.bodies import GZIP_ONLY, LARGEST_ANSWER, LARGEST_FILE, BodyError, unpacked
-from unitune.backends.kit.chat_model import Endpoint
-from unitune.backends.kit.errors import ErrorResponse, complaint, vendor_errors
+from unitune.backends.kit.errors import Endpoint, ErrorResponse, complaint, vendor_errors
 from unitune.backends.kit.paging import NextPage, Query, item_key
 from unitune.backends.retry import retry_read
 from unitune.errors import BackendError, Unreachable

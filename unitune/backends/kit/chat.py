@@ -8,6 +8,7 @@ decides.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Mapping
@@ -20,11 +21,10 @@ import aiohttp
 
 from unitune.backends.kit.bodies import GZIP_ONLY, Body, BodyError
 from unitune.backends.kit.chat_completions import Dialect, Refusal
-from unitune.backends.kit.chat_model import Endpoint, RemoteChatModel
-from unitune.backends.kit.errors import TEXT_BYTES, ErrorResponse, Vendor, complaint
-from unitune.backends.rate_limits import rate_limit_delay
+from unitune.backends.kit.errors import TEXT_BYTES, Endpoint, ErrorResponse, Vendor, complaint
+from unitune.backends.retry import rate_limit_delay
 from unitune.errors import JobError, UnituneError
-from unitune.models import Reply, Request
+from unitune.models import ChatModel, Reply, Request
 from unitune.security.addresses import NotAnAddress, checked
 from unitune.security.json_fields import Unreadable, read_json
 
@@ -35,7 +35,7 @@ NO_SUCCESS = 300
 SILENT = (aiohttp.ClientError, TimeoutError, ConnectionError, BodyError)
 
 
-class JsonChatModel(RemoteChatModel[aiohttp.ClientSession]):
+class JsonChatModel(ChatModel):
     """A model that answers a POST of JSON; a subclass knows the wire.
 
     Its methods may raise a `JobError` for what the job itself has set, and a KeyError or ValueError
@@ -49,7 +49,9 @@ class JsonChatModel(RemoteChatModel[aiohttp.ClientSession]):
     """
 
     def __init__(self, endpoint: Endpoint, path: str, model: str, fingerprint: str) -> None:
-        super().__init__(fingerprint)
+        self.fingerprint = fingerprint
+        self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._endpoint = endpoint
         self._url = f"{endpoint.url}{path}"
         self._model = model
@@ -78,7 +80,7 @@ class JsonChatModel(RemoteChatModel[aiohttp.ClientSession]):
         try:
             body = self.body(request)
             while True:
-                sent = self.client().post(
+                sent = self._connected().post(
                     self._url, data=json.dumps(body), headers=self.headers(), allow_redirects=False
                 )
                 async with sent as response:
@@ -100,16 +102,26 @@ class JsonChatModel(RemoteChatModel[aiohttp.ClientSession]):
             words = f"{self._model} cannot take this request: {error}"
             return Reply(error=words, finish_reason="error")
 
-    def new_client(self) -> aiohttp.ClientSession:
-        """Return a session for the running event loop."""
-        return aiohttp.ClientSession(
-            # The engine limits what is in flight; a second limit here would only queue.
-            connector=aiohttp.TCPConnector(limit=0),
-            timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS, sock_connect=CONNECT_SECONDS),
-            headers={"Content-Type": "application/json", **GZIP_ONLY, **self._endpoint.headers},
-            proxy=_proxy(self._url),
-            auto_decompress=False,
-        )
+    async def aclose(self) -> None:
+        """Close the connections."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    def _connected(self) -> aiohttp.ClientSession:
+        """Return the session of the running event loop."""
+        loop = asyncio.get_running_loop()
+        if self._session is None or self._loop is not loop:
+            self._loop = loop
+            self._session = aiohttp.ClientSession(
+                # The engine limits what is in flight; a second limit here would only queue.
+                connector=aiohttp.TCPConnector(limit=0),
+                timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS, sock_connect=CONNECT_SECONDS),
+                headers={"Content-Type": "application/json", **GZIP_ONLY, **self._endpoint.headers},
+                proxy=_proxy(self._url),
+                auto_decompress=False,
+            )
+        return self._session
 
     def _read(
         self,

@@ -1,4 +1,4 @@
-"""What goes wrong at a vendor, as errors of ours: one map for all backends.
+"""Who is called, and what goes wrong there, as errors of ours: one map for all backends.
 
 An answer with an error status becomes a `BackendError`, which says whether the request was refused
 (4xx) or may have taken effect (5xx); no answer, or none that can be read to its end, becomes
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, cast
 import httpx
 
 from unitune.backends.kit.bodies import BodyError
-from unitune.backends.rate_limits import parse_retry_after
+from unitune.backends.retry import parse_retry_after
 from unitune.errors import BackendError, Unreachable
 from unitune.security.addresses import is_redirect, redirected
 from unitune.security.json_fields import Unreadable, read_json, whole_text
@@ -91,6 +91,21 @@ class Vendor:
     def safe(self, words: str) -> str:
         """Return the vendor's words without keys, cut to `SHOWN_CHARACTERS`."""
         return redacted(whole_text(words), self.secrets, SHOWN_CHARACTERS).strip().rstrip(".")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An address that requests go to.
+
+    Args:
+        vendor: Who answers there.
+        url: Base URL, with its version.
+        headers: Sent with each request, a key among them.
+    """
+
+    vendor: Vendor
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
 
 class ErrorResponse(NamedTuple):

@@ -13,15 +13,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from unitune.backends import registry
 from unitune.backends.credentials import environment_address
 from unitune.backends.kit.api import Api
 from unitune.backends.kit.chat_completions import Dialect
-from unitune.backends.kit.chat_model import Endpoint
-from unitune.backends.kit.cursor import unseen
-from unitune.backends.kit.errors import Vendor
+from unitune.backends.kit.errors import Endpoint, Vendor
 from unitune.backends.options import job_options
 from unitune.backends.protocol import Event, Guarantee, Launch, State, Status, Upload
 from unitune.errors import CONFLICT, BackendError, Unreachable, Unsupported, UserError
@@ -33,6 +31,9 @@ FILE_SECONDS = 1800.0
 FILE_POLL_SECONDS = 2.0
 
 Options = TypeVar("Options", bound=BaseModel)
+
+COUNTED = {"step": "step", "validation": "step", "message": "progress"}
+"""Field of an event's data that counts upwards, by the kind of event."""
 
 
 class NoOptions(BaseModel, extra="forbid", frozen=True):
@@ -268,3 +269,62 @@ def wait_until(is_done: Callable[[], bool], seconds: float, poll_seconds: float)
     while not (done := is_done()) and time.monotonic() <= until:
         time.sleep(poll_seconds)
     return done
+
+
+class Cursor(BaseModel):
+    """What polls have returned.
+
+    Args:
+        time: Of the newest message, in seconds since 1970.
+        keys: Of the messages at that time.
+        counts: Last number by the kind of event.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    time: float = 0.0
+    keys: tuple[str, ...] = ()
+    counts: dict[str, int] = {}
+
+    @classmethod
+    def read(cls, text: str) -> Cursor:
+        """Return the cursor of an earlier poll; empty text is the beginning."""
+        return cls.model_validate_json(text) if text else cls()
+
+    def is_before(self, event: Event) -> bool:
+        """Whether an event is new."""
+        if (count := count_of(event)) is not None:
+            return count > self.counts.get(event.kind, -1)
+        return event.time > self.time or (event.time == self.time and event.key not in self.keys)
+
+
+def unseen(events: Iterable[Event], cursor: str) -> tuple[tuple[Event, ...], str]:
+    """Return the events after a cursor, oldest first and each once, and the cursor after them.
+
+    Args:
+        events: In any order; those of one time stay in theirs.
+        cursor: Of the poll before; empty: none was returned yet.
+    """
+    before = Cursor.read(cursor)
+    new = {event.key: event for event in events if before.is_before(event)}
+    if not new:
+        return (), cursor
+    ordered = sorted(new.values(), key=lambda event: event.time)
+    messages = [event for event in ordered if count_of(event) is None]
+    newest = max((event.time for event in messages), default=before.time)
+    keys = tuple(event.key for event in messages if event.time == newest)
+    counts = dict(before.counts)
+    for event in ordered:
+        if (count := count_of(event)) is not None:
+            counts[event.kind] = max(count, counts.get(event.kind, count))
+    after = Cursor(
+        time=newest,
+        keys=(*before.keys, *keys) if newest == before.time else keys,
+        counts=counts,
+    )
+    return tuple(ordered), after.model_dump_json()
+
+
+def count_of(event: Event) -> int | None:
+    """Return the number of an event that is counted; None of any other."""
+    count = event.data.get(COUNTED.get(event.kind, ""))
+    return count if isinstance(count, int) else None

@@ -11,8 +11,7 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
-from unitune.backends.rate_limits import MAX_RETRY_AFTER_SECONDS
-from unitune.backends.retry import reply_delay, retry_reply
+from unitune.backends.retry import MAX_RETRY_AFTER_SECONDS, reply_delay, retry_reply
 from unitune.errors import BackendError, UnituneError
 from unitune.evaluate.inference.budget import BudgetGuard, without_impossible_counts
 from unitune.evaluate.inference.rate_limiter import AdaptiveLimiter

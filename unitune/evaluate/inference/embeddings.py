@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 
 from unitune.backends.credentials import key_for
 from unitune.backends.kit.api import Api
-from unitune.backends.kit.chat_model import Endpoint
-from unitune.backends.kit.errors import Vendor
+from unitune.backends.kit.errors import Endpoint, Vendor
 from unitune.backends.retry import retry_read
 from unitune.errors import BackendError, Mismatch
 from unitune.evaluate.inference.budget import ScorerBudget
