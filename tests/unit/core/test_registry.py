@@ -75,7 +75,7 @@ def test_the_offer_that_comes_with_the_backend_wins(site: Path) -> None:
     """Unitune itself ships an offer of this name, and no backend."""
     entries = {"backends": "strangers_cohere:Backend", "offers": "strangers_cohere"}
     installed(site, "strangers-cohere", entries)
-    assert "strangers_cohere" == registry._entry("offers", "cohere").value
+    assert "strangers_cohere" == registry.entry("offers", "cohere").value
 
 
 def test_two_backends_of_one_name_are_told_with_their_packages(site: Path) -> None:
