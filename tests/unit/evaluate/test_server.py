@@ -153,7 +153,7 @@ def test_connections_are_shared_within_a_loop_and_closed_with_the_model(stage: S
     async def ask_many() -> list[Reply]:
         async with model:
             replies = await asyncio.gather(*(model.reply(ASKED) for _ in range(20)))
-            session = model.client()
+            session = model.session()
         assert session.closed
         return replies
 

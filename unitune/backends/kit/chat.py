@@ -80,7 +80,7 @@ class JsonChatModel(ChatModel):
         try:
             body = self.body(request)
             while True:
-                sent = self._connected().post(
+                sent = self.session().post(
                     self._url, data=json.dumps(body), headers=self.headers(), allow_redirects=False
                 )
                 async with sent as response:
@@ -108,7 +108,7 @@ class JsonChatModel(ChatModel):
         if session is not None:
             await session.close()
 
-    def _connected(self) -> aiohttp.ClientSession:
+    def session(self) -> aiohttp.ClientSession:
         """Return the session of the running event loop."""
         loop = asyncio.get_running_loop()
         if self._session is None or self._loop is not loop:
