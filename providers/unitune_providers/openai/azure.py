@@ -69,11 +69,9 @@ class AzureDeployments:
         return name
 
     def find_deployment(self, name: str) -> str | None:
-        """Return the name itself where there is such a deployment."""
         return name if _arm().find(name, action=f"show deployment {name}", query=VERSION) else None
 
     def deployment_status(self, ref: str, model: TunedModel) -> DeploymentStatus:
-        """Return how a deployment stands; its model answers by the deployment's name."""
         served = model.model_copy(update={"name": ref})
         deployment = _arm().find(ref, action=f"show deployment {ref}", query=VERSION)
         if deployment is None:
@@ -82,23 +80,18 @@ class AzureDeployments:
         return DeploymentStatus(STATES.get(raw, "starting"), served, raw)
 
     def undeploy(self, ref: str) -> None:
-        """Take a deployment down; one that is gone is no error."""
         _arm().delete(ref, action=f"delete deployment {ref}", query=VERSION)
+
+
+def resource_address() -> str:
+    """Return the address of the Azure resource that the environment names."""
+    required("AZURE_OPENAI_ENDPOINT", "the address of the Azure resource")
+    return environment_address("AZURE_OPENAI_ENDPOINT") or ""
 
 
 def maker_of(base: str) -> str:
     """Return Azure's word for the maker of a base model, by its name."""
     return next((maker for mark, maker in MAKERS.items() if mark in base.lower()), OPENAI)
-
-
-def resource_address() -> str:
-    """Return the address of the Azure resource.
-
-    Raises:
-        UserError: The environment does not name it, or it is no address.
-    """
-    required("AZURE_OPENAI_ENDPOINT", "the address of the Azure resource")
-    return environment_address("AZURE_OPENAI_ENDPOINT") or ""
 
 
 def _arm() -> Api:

@@ -40,13 +40,14 @@ from unitune_providers.openai.batches import BatchingBackend
 from unitune_providers.openai.jobs import METADATA_KEY, launch_keys
 from unitune_providers.openai.options import (
     AzureOptions,
+    Body,
     MantleOptions,
     NebiusOptions,
     OpenAIOptions,
+    nebius_form,
+    openai_form,
 )
-from unitune_providers.openai.request import Body, nebius_form, openai_form
-from unitune_providers.openai.server import Server
-from unitune_providers.openai.wire import PausingBackend, WireBackend
+from unitune_providers.openai.wire import PausingBackend, Server, WireBackend
 
 OPENAI_URL = "https://api.openai.com/v1"
 ACCOUNT_HEADERS = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
@@ -80,7 +81,6 @@ class OpenAIBackend(BatchingBackend[OpenAIOptions], PausingBackend[OpenAIOptions
         return _is_openai(server)
 
     def guarantee_of(self, job: Job) -> Guarantee:
-        """Return how a launch is found at the server that this job is sent to."""
         server = self.server(self._address(job))
         shown = (key for listed in server.jobs() for key in launch_keys(listed))
         if _is_openai(server) or any(launch_key_in(key) for key in shown):
@@ -111,7 +111,6 @@ class OpenAIBackend(BatchingBackend[OpenAIOptions], PausingBackend[OpenAIOptions
         return super().submit(launch)
 
     def settings(self, job: Job) -> Body:
-        """Return method, seed and integrations."""
         return openai_form(job, self.job_options(job))
 
     def key_fields(self, launch: Launch, server: Server) -> Body:
@@ -120,7 +119,6 @@ class OpenAIBackend(BatchingBackend[OpenAIOptions], PausingBackend[OpenAIOptions
         return fields if _is_openai(server) else {**fields, "suffix": launch.key}
 
     def delete_model(self, model: TunedModel) -> None:
-        """Delete a tuned model; where there is none, that is no error."""
         server, name = self._at(model.name)
         server.delete("models", name, action=f"delete model {name}")
 
@@ -177,7 +175,6 @@ class MantleBackend(WireBackend[MantleOptions]):
         return f"https://bedrock-mantle.{region}.api.aws/v1"
 
     def settings(self, job: Job) -> Body:
-        """Return method and seed."""
         return openai_form(job, self.job_options(job))
 
     def key_fields(self, launch: Launch, server: Server) -> Body:
@@ -197,11 +194,9 @@ class NebiusBackend(WireBackend[NebiusOptions]):
     limit_name: ClassVar[LimitName] = "max_tokens"
 
     def settings(self, job: Job) -> Body:
-        """Return hyperparameters and seed."""
         return nebius_form(job, self.job_options(job))
 
     def key_fields(self, launch: Launch, server: Server) -> Body:
-        """Return the launch key as the suffix."""
         del server
         return {"suffix": launch.key}
 

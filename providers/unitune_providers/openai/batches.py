@@ -18,17 +18,19 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from io import BytesIO
-from itertools import islice
 from typing import Literal
+
+from pydantic import JsonValue
 
 from unitune.backends import event_loop
 from unitune.backends.capabilities import BatchStatus
 from unitune.backends.kit.api import created_id
-from unitune.backends.kit.chat_completions import LEAST_TOKENS, SAMPLING, read_reply
+from unitune.backends.kit.batches import cancel_unless_ended, check_size
+from unitune.backends.kit.chat_completions import LEAST_TOKENS, SAMPLING, Dialect, read_reply
 from unitune.backends.kit.errors import ErrorResponse, Vendor, complaint
 from unitune.backends.retry import retry_read
 from unitune.errors import BackendError, Unsupported
@@ -36,8 +38,7 @@ from unitune.models import ChatModel, Reply, Request, TunedModel
 from unitune.security.json_fields import Fields
 from unitune_providers.openai.jobs import METADATA_KEY
 from unitune_providers.openai.options import Options
-from unitune_providers.openai.server import Server
-from unitune_providers.openai.wire import WireBackend
+from unitune_providers.openai.wire import Server, WireBackend
 
 ENDPOINT = "/v1/chat/completions"
 MOST_REQUESTS = 50_000
@@ -59,6 +60,8 @@ STATES: dict[str, Literal["running", "ended", "failed"]] = {
 }
 """Our words by the vendor's; with any other the batch is at work."""
 STOPPABLE = ("validating", "in_progress")
+LEFT_OUT = "left_out"
+"""Metadata of a batch: the settings that its model refuses, and that its requests go without."""
 EXPIRED = "batch_expired"
 NO_REASON = "the vendor gives no reason"
 OK = 200
@@ -70,30 +73,32 @@ class BatchingBackend(WireBackend[Options]):
     def submit_batch(
         self, key: str, model: str | TunedModel, requests: Mapping[str, Request]
     ) -> str:
-        """Submit requests; the create call is sent once, whatever happens."""
         server, name = self._at(model if isinstance(model, str) else model.name)
         if server.named:
             raise Unsupported(
                 f"{name} is on {server.endpoint.url}, which a job named, and whether batches are "
                 "answered there is not known. Run without --batch."
             )
-        content = self._requests_file(name, requests)
-        if not self.dialect(name).proven:
+        dialect = self.dialect(name)
+        content = _requests_file(self.name, name, dialect, requests)
+        if not dialect.proven:
             # What the model refuses would meet all requests; a short one shows what that is.
             short = next(iter(requests.values())).model_copy(update={"max_tokens": LEAST_TOKENS})
             event_loop.run(_learn(self.chat(name), short))
-            content = self._requests_file(name, requests)
+            content = _requests_file(self.name, name, dialect, requests)
         file = f"unitune-{key}-{sha256(content).hexdigest()[:16]}.jsonl"
-        created = server.post(
-            "batches",
-            action="create the batch",
-            body={
-                "completion_window": "24h",
-                "endpoint": ENDPOINT,
-                "input_file_id": server.upload_once(file, BytesIO(content), "batch"),
-                "metadata": {METADATA_KEY: key},
+        fixed = next(iter(requests.values())).fixed
+        left_out = [part for part in SAMPLING if part in dialect.left_out and part not in fixed]
+        body: dict[str, JsonValue] = {
+            "completion_window": "24h",
+            "endpoint": ENDPOINT,
+            "input_file_id": server.upload_once(file, BytesIO(content), "batch"),
+            "metadata": {
+                METADATA_KEY: key,
+                **({LEFT_OUT: " ".join(left_out)} if left_out else {}),
             },
-        )
+        }
+        created = server.post("batches", action="create the batch", body=body)
         return created_id(created, server.endpoint)
 
     def find_batch(self, key: str, since: float) -> list[str]:
@@ -104,7 +109,6 @@ class BatchingBackend(WireBackend[Options]):
         return [name for batch in same if (name := batch.text("id"))]
 
     def poll_batch(self, batch_id: str) -> BatchStatus:
-        """Return how a batch stands."""
         server = self.server()
         batch = _shown(server, batch_id)
         raw = batch.text("status") or "no status"
@@ -119,49 +123,48 @@ class BatchingBackend(WireBackend[Options]):
         )
 
     def fetch_batch(self, batch_id: str) -> dict[str, Reply]:
-        """Return the answers of a batch that has ended, by the ids of their requests."""
         server = self.server()
         batch = _shown(server, batch_id)
         action = f"answer as {batch.text('model') or 'the model'}"
         files = (batch.text("error_file_id"), batch.text("output_file_id"))
-        missing = _left_out(server, batch)
+        left_out = tuple((batch.fields("metadata").text(LEFT_OUT) or "").split())
         return {
-            name: replace(_reply(row, server.endpoint.vendor, action), left_out=missing)
+            name: replace(_reply(row, server.endpoint.vendor, action), left_out=left_out)
             for file in files
             if file
             for name, row in _answers(server, file)
         }
 
     def cancel_batch(self, batch_id: str) -> None:
-        """Ask for the end of a batch; one that has ended is no error."""
         server = self.server()
-        try:
-            if _shown(server, batch_id).text("status") in STOPPABLE:
-                server.post("batches", batch_id, "cancel", action=f"cancel batch {batch_id}")
-        except BackendError:
-            # It may have ended between the look and the call.
-            if _shown(server, batch_id).text("status") in STOPPABLE:
-                raise
 
-    def _requests_file(self, model: str, requests: Mapping[str, Request]) -> bytes:
-        if not 1 <= len(requests) <= MOST_REQUESTS:
-            raise Unsupported(
-                f"there are {len(requests):,} requests, and a batch of {self.name} takes 1 to "
-                f"{MOST_REQUESTS:,}. Ask in parts, or run without --batch."
-            )
-        dialect = self.dialect(model)
-        content = bytearray()
-        for custom_id, request in requests.items():
-            body = dialect.body(model, request)
-            line = {"custom_id": custom_id, "method": "POST", "url": ENDPOINT, "body": body}
-            # ASCII, so that no reader takes a character such as U+2028 for the end of a line.
-            content += json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n"
-            if len(content) > MOST_BYTES:
-                raise Unsupported(
-                    f"the requests from {custom_id} on are too many: a batch of {self.name} takes "
-                    f"{MOST_BYTES // 1_000_000} MB. Ask in parts, or run without --batch."
-                )
-        return bytes(content)
+        def is_stoppable() -> bool:
+            return _shown(server, batch_id).text("status") in STOPPABLE
+
+        def cancel() -> Fields:
+            action = f"cancel batch {batch_id}"
+            return server.post("batches", batch_id, "cancel", action=action)
+
+        if is_stoppable():
+            cancel_unless_ended(cancel, is_stoppable)
+
+
+def _requests_file(
+    vendor: str, model: str, dialect: Dialect, requests: Mapping[str, Request]
+) -> bytes:
+    lines = [
+        {
+            "custom_id": custom_id,
+            "method": "POST",
+            "url": ENDPOINT,
+            "body": dialect.body(model, request),
+        }
+        for custom_id, request in requests.items()
+    ]
+    # ASCII, so that no reader takes a character such as U+2028 for the end of a line.
+    content = "".join(f"{json.dumps(line, separators=(',', ':'))}\n" for line in lines).encode()
+    check_size(vendor, len(lines), len(content), most=MOST_REQUESTS, most_bytes=MOST_BYTES)
+    return content
 
 
 async def _learn(chat: ChatModel, request: Request) -> None:
@@ -200,37 +203,18 @@ def _why(batch: Fields) -> str:
     return "; ".join(reasons) or NO_REASON
 
 
-def _rows(server: Server, file_id: str, most: int | None = None) -> list[Fields] | None:
-    """Return the rows of a file, or the first of them; None where the file is gone."""
-
-    def read() -> list[Fields]:
-        action = f"read file {file_id}"
-        with closing(server.lines("files", file_id, "content", action=action)) as rows:
-            return list(islice(rows, most))
-
+def _answers(server: Server, file_id: str) -> Iterator[tuple[str, Fields]]:
+    """Yield the rows of a file of answers or failures, each with the id of its request."""
+    vendor, action = server.endpoint.vendor.name, f"read file {file_id}"
     try:
-        return retry_read(read)
+        rows = retry_read(lambda: list(server.lines("files", file_id, "content", action=action)))
     except BackendError as error:
         if not error.is_not_found:
             raise
-        return None
-
-
-def _left_out(server: Server, batch: Fields) -> tuple[str, ...]:
-    """Return the settings that a batch was sent without, by the file of its requests."""
-    requests = _rows(server, batch.text("input_file_id") or "none", most=1)
-    body = (requests[0] if requests else Fields({})).fields("body").all
-    return tuple(name for name in SAMPLING if body and name not in body)
-
-
-def _answers(server: Server, file_id: str) -> Iterator[tuple[str, Fields]]:
-    """Yield the rows of a file of answers or failures, each with the id of its request."""
-    vendor, rows = server.endpoint.vendor.name, _rows(server, file_id)
-    if rows is None:
         raise BackendError(
             f"{vendor} no longer has {file_id}, a file of the batch's answers: it drops them after "
             "30 days. Ask again."
-        )
+        ) from error
     for number, row in enumerate(rows, 1):
         name = row.text("custom_id")
         if not name:

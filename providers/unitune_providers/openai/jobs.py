@@ -24,7 +24,7 @@ from unitune.backends.kit.paging import item_key
 from unitune.backends.protocol import Event, State
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
-from unitune_providers.openai.request import METHODS, NEBIUS_TUNING, OWN_HYPERPARAMETERS, Body
+from unitune_providers.openai.options import METHODS, NEBIUS_TUNING, OWN_HYPERPARAMETERS, Body
 
 METADATA_KEY = "unitune"
 """Where jobs and batches carry the launch key in their metadata."""
@@ -42,8 +42,6 @@ STEP_OF_STEPS = re.compile(r"Step (?P<step>\d+)/(?P<steps>\d+)")
 OUR_METHODS = {theirs: ours for ours, theirs in METHODS.items()}
 OUR_TUNING = {theirs: ours for ours, theirs in NEBIUS_TUNING.items()}
 """Our words by those of every vendor of the wire."""
-
-
 TRAINING = {
     "loss": ("train_loss", "training_loss"),
     "reward": ("train_mean_reward", "train_reward_mean"),
@@ -103,13 +101,7 @@ def events_of(event: Fields) -> Iterator[Event]:
 def imported(
     job: Fields, files: Mapping[str, bytes | None], model: TunedModel | None
 ) -> ImportedJob:
-    """Return a job in our words.
-
-    Args:
-        job: As the vendor shows it.
-        files: Content by the vendor's file id; None for a file that is gone.
-        model: What the job left behind.
-    """
+    """Return a job in our words, with its files by their ids; None for a file that is gone."""
     kind = job.fields("method").text("type") or "supervised"
     tuning, options, notes = Body(), Body(), list[str]()
     for name, value in _chosen(hyperparameters_of(job)).items():

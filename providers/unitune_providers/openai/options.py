@@ -1,7 +1,8 @@
-"""What a job may say under ``options`` for the backends that speak OpenAI's wire.
+"""What a job may say under ``options`` for the backends that speak OpenAI's wire, and what is sent.
 
-One frozen model for each vendor. Bounds are those of OpenAI's published description (API 2.3.0,
-2026-08-21).
+One frozen model for each vendor; bounds are those of OpenAI's published description (API 2.3.0,
+2026-08-21). OpenAI's create call has a `method` with its hyperparameters; Nebius takes them at the
+top level, under names of its own. `auto` is left out, so that the vendor chooses.
 """
 
 from __future__ import annotations
@@ -10,10 +11,38 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import Field, JsonValue
 
-from unitune.job.job import Auto
+from unitune.backends.kit.hosted import explicit, without_none
+from unitune.errors import JobError
+from unitune.job.job import Auto, Job
 from unitune.security.addresses import Address
 from unitune.security.spec import Spec
 
+METHODS = {"sft": "supervised", "dpo": "dpo", "rft": "reinforcement"}
+"""OpenAI's words by ours."""
+OWN_HYPERPARAMETERS = (
+    "learning_rate_multiplier",
+    "beta",
+    "l2_multiplier",
+    "reasoning_effort",
+    "compute_multiplier",
+    "eval_interval",
+    "eval_samples",
+)
+"""Options that are sent as hyperparameters under the same name."""
+NEBIUS_TUNING = {
+    "epochs": "n_epochs",
+    "batch_size": "batch_size",
+    "learning_rate": "learning_rate",
+    "sequence_length": "context_length",
+    "lora.rank": "lora_r",
+    "lora.alpha": "lora_alpha",
+    "lora.dropout": "lora_dropout",
+}
+"""Nebius' words by ours.
+
+Source: docs.tokenfactory.nebius.com/api-reference/fine-tuning/create-a-fine-tuning-job, a copy.
+"""
+Body = dict[str, JsonValue]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -126,3 +155,51 @@ class NebiusOptions(WireOptions):
     """Gradients are clipped to this norm."""
     packing: bool | None = None
     """Several short rows in one sequence."""
+
+
+def openai_form(job: Job, options: OwnHyperparameters | MantleOptions) -> Body:
+    """Return `method`, `seed` and `integrations` in OpenAI's form.
+
+    Raises:
+        JobError: Reinforcement without a grader.
+    """
+    kind = METHODS[job.method]
+    own = {name: explicit(getattr(options, name, None)) for name in OWN_HYPERPARAMETERS}
+    epochs, batch_size = explicit(job.tuning.epochs), explicit(job.tuning.batch_size)
+    hyperparameters = without_none({"n_epochs": epochs, "batch_size": batch_size, **own})
+    inner: Body = {"hyperparameters": hyperparameters} if hyperparameters else {}
+    if kind == "reinforcement":
+        if options.grader is None:
+            raise JobError(
+                "method rft needs a grader, which says how good an answer is. Give it as "
+                f"options.{job.backend}.grader, in the vendor's own form."
+            )
+        inner["grader"] = options.grader
+    body: Body = {"method": {"type": kind, **({kind: inner} if inner else {})}}
+    if isinstance(options, OwnHyperparameters) and options.wandb is not None:
+        wandb = options.wandb.model_dump(mode="json", exclude_none=True)
+        body["integrations"] = [{"type": "wandb", "wandb": wandb}]
+    return without_none({**body, "seed": explicit(job.tuning.seed)})
+
+
+def nebius_form(job: Job, options: NebiusOptions) -> Body:
+    """Return `hyperparameters` and `seed` in Nebius' form.
+
+    Raises:
+        JobError: Adapter settings for a training of all weights.
+    """
+    lora = {f"lora.{name}": value for name, value in job.tuning.lora}
+    tuning: Body = {**dict(job.tuning), **lora}
+    settings = without_none({ours: explicit(tuning[ours]) for ours in NEBIUS_TUNING})
+    adapters = sorted(f"tuning.{name}" for name in settings if name in lora)
+    if adapters and options.lora is False:
+        raise JobError(
+            f"options.nebius.lora is false, so {', '.join(adapters)} has no meaning. Leave one out."
+        )
+    hyperparameters: Body = {NEBIUS_TUNING[name]: value for name, value in settings.items()}
+    if options.lora != "auto" or adapters:
+        hyperparameters["lora"] = options.lora is not False
+    hyperparameters |= options.model_dump(mode="json", exclude_none=True, exclude={"lora"})
+    return without_none(
+        {"hyperparameters": hyperparameters or None, "seed": explicit(job.tuning.seed)}
+    )

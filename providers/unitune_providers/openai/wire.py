@@ -11,23 +11,30 @@ What is not here: addresses, keys and what each vendor can do (`unitune_provider
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from itertools import takewhile
+from os import SEEK_END
 from pathlib import Path
-from typing import ClassVar
+from typing import BinaryIO, ClassVar, Literal
 
 from pydantic import JsonValue
 
 from unitune.backends.capabilities import Checkpoint, ImportedJob, JobDescription, JobPage
 from unitune.backends.credentials import allowed_variables, not_allowed
-from unitune.backends.kit.api import created_id
+from unitune.backends.kit.api import Api, created_id
 from unitune.backends.kit.chat_completions import Dialect, LimitName
-from unitune.backends.kit.hosted import HostedBackend, content_name, without_none
-from unitune.backends.kit.paging import Query, item_key
+from unitune.backends.kit.errors import Endpoint
+from unitune.backends.kit.hosted import (
+    HostedBackend,
+    content_name,
+    wait_for_file,
+    without_none,
+)
+from unitune.backends.kit.paging import Query, by_last_id, item_key
 from unitune.backends.protocol import Launch, State, Status, Upload
-from unitune.errors import JobError, NotFoundError, Unsupported, UserError
+from unitune.errors import DataError, JobError, NotFoundError, Unsupported, UserError
 from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
 from unitune.security.json_fields import Fields
@@ -40,11 +47,87 @@ from unitune_providers.openai.jobs import (
     imported,
     launch_keys,
 )
-from unitune_providers.openai.options import Options
-from unitune_providers.openai.request import Body
-from unitune_providers.openai.server import JOBS, Server
+from unitune_providers.openai.options import Body, Options
 
+JOBS = ("fine_tuning", "jobs")
+BEING_VALIDATED = ("pending", "running")
+"""Azure's words for a file that no job can take yet."""
 MARKED = re.compile(r"^(?P<name>.+?)@(?P<url>https?://\S+)$")
+
+
+class Server(Api):
+    """A server of this wire.
+
+    Args:
+        endpoint: As of `Api`.
+        named: Whether a job named it, so that ids must carry its address.
+    """
+
+    page: ClassVar[int] = 100
+    """Items of a page."""
+    files_page: ClassVar[int] = 1000
+
+    def __init__(self, endpoint: Endpoint, *, named: bool = False) -> None:
+        super().__init__(endpoint)
+        self.named = named
+
+    def mark(self, name: str) -> str:
+        """Return an id as the ledger keeps it."""
+        return f"{name}@{self.endpoint.url}" if self.named else name
+
+    def listed(self, *path: str, action: str, query: Query | None = None) -> Iterator[Fields]:
+        """Yield the items of a list, page by page."""
+        query = {"limit": self.page, **(query or {})}
+        return self.pages(*path, action=action, next_page=by_last_id(), query=query)
+
+    def jobs(self, query: Query | None = None) -> Iterator[Fields]:
+        """Yield the fine-tuning jobs."""
+        return self.listed(*JOBS, action="list fine-tuning jobs", query=query)
+
+    def job(self, name: str) -> Fields:
+        """Return a fine-tuning job."""
+        return self.get(*JOBS, name, action=f"show job {name}")
+
+    def upload_once(
+        self, name: str, content: BinaryIO, purpose: Literal["fine-tune", "batch"]
+    ) -> str:
+        """Return the vendor's id of a file, uploading it unless one of its name and size is there.
+
+        Raises:
+            DataError: The vendor has validated the file and cannot use it.
+        """
+        size = content.seek(0, SEEK_END)
+        content.seek(0)
+        file = self._uploaded(name, size, purpose)
+        if file is None:
+            action, form = f"take file {name}", {"purpose": purpose}
+            file = self.send_file("files", action=action, name=name, file=content, form=form)
+        file_id = created_id(file, self.endpoint)
+        if not self._is_validated(file):
+            action, what = f"show file {file_id}", f"{self.endpoint.vendor.name}: file {file_id}"
+            wait_for_file(
+                lambda: self._is_validated(self.get("files", file_id, action=action)), what
+            )
+        return file_id
+
+    def _uploaded(self, name: str, size: int, purpose: str) -> Fields | None:
+        """Return the file of this name; one of another size was cut short on its way."""
+        query: Query = {"purpose": purpose, "limit": self.files_page}
+        files = self.listed("files", action=f"look for file {name}", query=query)
+        same = (
+            file
+            for file in files
+            if (file.text("filename"), file.whole("bytes")) == (name, size)
+            if file.text("id") and file.text("status") != "error"
+        )
+        return next(same, None)
+
+    def _is_validated(self, file: Fields) -> bool:
+        if file.text("status") == "error":
+            reason = file.text("status_details") or "it gives no reason"
+            name = file.text("filename") or file.text("id")
+            raise DataError(f"{self.endpoint.vendor.name} cannot use file {name}: {reason}")
+        return file.text("status") not in BEING_VALIDATED
 
 
 class WireBackend(HostedBackend[Options]):
@@ -105,11 +188,7 @@ class WireBackend(HostedBackend[Options]):
         return allowed[0]
 
     def job_options(self, job: Job) -> Options:
-        """Return a job's options for this backend.
-
-        Raises:
-            JobError: A key is unknown, a value not allowed, or a key is not for the job's method.
-        """
+        """As of `HostedBackend`; also refuses a key that is not for the job's method."""
         options = super().job_options(job)
         for key in options.model_fields_set:
             method = options.only_for.get(key, job.method)
@@ -121,18 +200,15 @@ class WireBackend(HostedBackend[Options]):
         return options
 
     def validate_options(self, job: Job) -> None:
-        """Refuse a job whose options are not valid, or do not go with its method."""
         self.settings(job)
 
     def upload(self, path: Path, sha256: str) -> Upload:
-        """Upload a file, unless one with its hash is there, and wait until it is validated."""
         server = self.server(self.address_near(path.parent))
         with path.open("rb") as file:
             name = server.upload_once(f"{content_name(sha256)}.jsonl", file, "fine-tune")
         return Upload(server.mark(name), sha256)
 
     def submit(self, launch: Launch) -> str:
-        """Create the job; sent once, whatever happens."""
         server, training = self._at(launch.training.ref)
         body: dict[str, JsonValue] = {
             "model": launch.job.base_model,
@@ -152,7 +228,6 @@ class WireBackend(HostedBackend[Options]):
         return [server.mark(name) for name in names if name]
 
     def describe_job(self, job_id: str) -> JobDescription:
-        """Return what is known of a job."""
         server, name = self._at(job_id)
         job = server.job(name)
         training = job.text("training_file")
@@ -176,11 +251,9 @@ class WireBackend(HostedBackend[Options]):
         )
 
     def cancel(self, job_id: str) -> None:
-        """Ask for the end of a job."""
         self._tell(job_id, "cancel")
 
     def chat(self, model: str | TunedModel) -> ChatModel:
-        """Return a model for requests; whether it exists shows at the first request."""
         from unitune.backends.kit.chat import ChatCompletions  # noqa: PLC0415 - loads aiohttp
 
         ref = model if isinstance(model, str) else model.name
@@ -190,14 +263,12 @@ class WireBackend(HostedBackend[Options]):
         )
 
     def dialect(self, model: str) -> Dialect:
-        """Return what is known of a model's wire, in this process."""
         server, name = self._at(model)
         return _dialect(
             server.endpoint.url, name, "max_tokens" if server.named else self.limit_name
         )
 
     def list_jobs(self, cursor: str) -> JobPage:
-        """Return one page of the vendor's own jobs, the newest first."""
         query: Query = {"limit": Server.page, **({"after": cursor} if cursor else {})}
         page = self.server().get(*JOBS, action="list fine-tuning jobs", query=query)
         jobs = {name: job for job in page.items("data") if (name := job.text("id"))}
@@ -205,19 +276,16 @@ class WireBackend(HostedBackend[Options]):
         return JobPage(states, list(states)[-1] if states and page.all.get("has_more") else "")
 
     def delete_file(self, ref: str) -> None:
-        """Delete an uploaded file; where there is none, that is no error."""
         server, name = self._at(ref)
         server.delete("files", name, action=f"delete file {name}")
 
     def delete_model(self, model: TunedModel) -> None:
-        """Refuse: the vendor has no call for it."""
         raise Unsupported(
             f"{self.name} has no call that deletes a tuned model. Delete {model.name} in the "
             "vendor's console."
         )
 
     def checkpoints(self, job_id: str, base: str) -> list[Checkpoint]:
-        """Return the checkpoints of a job, oldest first."""
         server, name = self._at(job_id)
         action = f"list checkpoints of job {name}"
         checkpoints = [
@@ -232,13 +300,16 @@ class WireBackend(HostedBackend[Options]):
         return sorted(checkpoints, key=lambda checkpoint: checkpoint.step)
 
     def import_job(self, job_id: str) -> ImportedJob:
-        """Return an existing job with its files."""
         server, name = self._at(job_id)
         job = server.find(*JOBS, name, action=f"show job {name}")
         if job is None:
             raise NotFoundError("job", job_id, (), hint=f"{self.name} knows none of this id.")
         files = [job.text("training_file"), job.text("validation_file")]
-        contents = {file: server.file_content(file) for file in files if file}
+        contents = {
+            file: server.find_content("files", file, "content", action=f"send file {file}")
+            for file in files
+            if file
+        }
         return imported(job, contents, self._model_of(server, name, job))
 
     def _at(self, ref: str) -> tuple[Server, str]:
@@ -268,11 +339,9 @@ class PausingBackend(WireBackend[Options]):
     """A vendor whose jobs can stop and go on."""
 
     def pause(self, job_id: str) -> None:
-        """Ask a job to stop for now."""
         self._tell(job_id, "pause")
 
     def resume(self, job_id: str) -> None:
-        """Let a paused job go on."""
         self._tell(job_id, "resume")
 
 

@@ -66,7 +66,7 @@ def test_file_is_found_on_a_later_page(stage: Stage, monkeypatch: pytest.MonkeyP
     first = stage.upload("train.jsonl", CHAT_ROW * 10)
     for count in range(11, 15):
         stage.upload("train.jsonl", CHAT_ROW * count)
-    monkeypatch.setattr("unitune_providers.openai.server.Server.files_page", 2)
+    monkeypatch.setattr("unitune_providers.openai.wire.Server.files_page", 2)
     assert first == stage.upload("train.jsonl", CHAT_ROW * 10)
 
 
@@ -173,7 +173,7 @@ def test_find_does_not_trust_a_filter(stage: Stage, monkeypatch: pytest.MonkeyPa
 def test_find_reads_all_pages_and_drops_repeats(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unitune_providers.openai.server.Server.page", 2)
+    monkeypatch.setattr("unitune_providers.openai.wire.Server.page", 2)
     stage.vendor.behavior.lists_repeat = True
     same = [stage.submit() for _ in range(7)]
     assert sorted(same) == sorted(stage.backend.find(LAUNCH_KEY, stage.folder))
@@ -225,7 +225,7 @@ def test_steps_have_losses_and_the_last_is_measured(stage: Stage) -> None:
 def test_events_of_many_pages_come_once_and_in_order(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unitune_providers.openai.server.Server.page", 3)
+    monkeypatch.setattr("unitune_providers.openai.wire.Server.page", 3)
     stage.vendor.behavior.steps = 20
     statuses = stage.follow(stage.submit())
     keys = [event.key for status in statuses for event in status.events]
@@ -258,7 +258,7 @@ def test_unusable_rows_end_the_job(stage: Stage, rows: str, words: str) -> None:
 
 
 def test_survey_turns_the_pages(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unitune_providers.openai.server.Server.page", 2)
+    monkeypatch.setattr("unitune_providers.openai.wire.Server.page", 2)
     jobs = [stage.submit() for _ in range(3)]
     first = stage.backend.list_jobs("")
     second = stage.backend.list_jobs(first.cursor)

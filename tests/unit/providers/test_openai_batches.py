@@ -238,7 +238,7 @@ def test_list_that_shows_a_batch_late_shows_it_then(stage: Stage) -> None:
 def test_batch_is_found_once_in_a_list_that_repeats_and_changes_its_order(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unitune_providers.openai.server.Server.page", 2)
+    monkeypatch.setattr("unitune_providers.openai.wire.Server.page", 2)
     stage.vendor.behavior.lists_repeat = True
     wanted = submit(stage)
     for number in range(2, 7):
@@ -250,7 +250,7 @@ def test_batch_is_found_once_in_a_list_that_repeats_and_changes_its_order(
 def test_list_is_read_until_it_is_older_than_the_announcement(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unitune_providers.openai.server.Server.page", 2)
+    monkeypatch.setattr("unitune_providers.openai.wire.Server.page", 2)
     for number in range(12):
         submit(stage, key=f"b0123456789abcdef-{number}")
     for batch in list(stage.vendor.batches.values())[:10]:
@@ -263,7 +263,7 @@ def test_list_is_read_until_it_is_older_than_the_announcement(
 def test_old_batch_that_a_page_shows_first_hides_none(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unitune_providers.openai.server.Server.page", 2)
+    monkeypatch.setattr("unitune_providers.openai.wire.Server.page", 2)
     stage.vendor.behavior.lists_repeat = True
     old = submit(stage, key="b0123456789abcdef-0")
     stage.vendor.batches[old].progress.created -= 2 * openai_batches.CLOCK_SECONDS
@@ -449,9 +449,9 @@ def test_answer_that_says_little_is_an_error_of_its_request(
 @pytest.mark.parametrize(
     ("most", "requests", "words"),
     [
-        ("MOST_REQUESTS", REQUESTS, "there are 4 requests"),
-        ("MOST_REQUESTS", {}, "there are 0 requests"),
-        ("MOST_BYTES", REQUESTS, f"requests from {BATCH_KEY}-1 on"),
+        ("MOST_REQUESTS", REQUESTS, "these are 4 with"),
+        ("MOST_REQUESTS", {}, "these are 0 with"),
+        ("MOST_BYTES", REQUESTS, "these are 4 with"),
     ],
 )
 def test_too_much_for_one_batch_is_refused_before_anything_is_sent(

@@ -101,7 +101,7 @@ def test_azure_trains_with_its_own_header_and_training_type(azure: Stage) -> Non
 
 
 def test_azure_finds_among_all_jobs(azure: Stage, monkeypatch: Patch) -> None:
-    monkeypatch.setattr("unitune_providers.openai.server.Server.page", 2)
+    monkeypatch.setattr("unitune_providers.openai.wire.Server.page", 2)
     job_id = azure.submit()
     for attempt in range(2, 7):
         azure.submit(key=f"r0123456789abcdef-{attempt}")

@@ -10,7 +10,7 @@ BAD_REQUEST = 400
 
 
 def check_size(vendor: str, requests: int, size: int, *, most: int, most_bytes: int) -> None:
-    """Refuse a batch that is larger than a vendor takes.
+    """Refuse a batch that is empty, or larger than a vendor takes.
 
     Args:
         vendor: As messages name it.
@@ -20,11 +20,11 @@ def check_size(vendor: str, requests: int, size: int, *, most: int, most_bytes: 
         most_bytes: Bytes of one batch.
 
     Raises:
-        Unsupported: It is too large.
+        Unsupported: It is.
     """
-    if requests > most or size > most_bytes:
+    if not 1 <= requests <= most or size > most_bytes:
         raise Unsupported(
-            f"A batch at {vendor} holds at most {most:,} requests and {most_bytes / 1e6:,.0f} MB, "
+            f"A batch at {vendor} holds 1 to {most:,} requests and {most_bytes / 1e6:,.0f} MB, "
             f"and these are {requests:,} with {size / 1e6:,.1f} MB. Take fewer or shorter cases, "
             "or run without --batch."
         )
