@@ -181,10 +181,10 @@ def _save(planned: Plan, output: Path, file: Path) -> None:
 
 def _print_markdown(planned: Plan, against: Path | None) -> None:
     from unitune.planning import saved
-    from unitune.report import plan_markdown
+    from unitune.report import markdown
 
     base = saved.read(against) if against is not None else None
-    if text := plan_markdown.render(planned, base):
+    if text := markdown.render_plan(planned, base):
         print_raw(text.removesuffix("\n"))
 
 

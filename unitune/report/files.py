@@ -2,21 +2,37 @@
 
     report.html    the page to read (`unitune.report.html`)
     summary.md     for a pull request (`unitune.report.markdown`)
-    junit.xml      for the test tab of a CI (`unitune.report.junit`)
+    junit.xml      for the test tab of a CI (``junit.xml.j2``)
 
 ``verdict.json`` and the recorded answers, which `unitune.compare` writes, stand beside them.
+
+In junit.xml each check of the gate is a testcase, each required case too, and never a sample: what
+fails a build is the gate, and a model is allowed to get cases wrong. An inconclusive check is a
+failure, because `compare` exits 3, which stops a build too. Without a gate there is one skipped
+test, because some readers take an empty suite for a mistake. There is no official schema; the
+elements and attributes are those that the tools share: https://github.com/testmoapp/junitxml
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from unitune.evaluate.compare import default_folder
-from unitune.evaluate.results import REPORTS, Comparison
-from unitune.report import html, junit, markdown
+from unitune.evaluate.results import REPORTS, Comparison, GateCheck
+from unitune.report import html, markdown
 from unitune.workspace.filesystem import replacing
+
+NO_GATE = GateCheck(
+    name="gate", exit_code=None, reason="The job has no gate, so nothing is judged."
+)
+JUNIT_TAGS = {0: "", 1: "failure", 3: "failure", 4: "error", None: "skipped"}
+JUNIT_TYPES = {1: "failed", 3: "inconclusive", 4: "infrastructure"}
+
+# No XML 1.0 file may hold these, even escaped (W3C, section 2.2).
+_NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def write_report(comparison: Comparison, folder: str | os.PathLike[str] | None = None) -> Path:
@@ -33,9 +49,25 @@ def write_report(comparison: Comparison, folder: str | os.PathLike[str] | None =
     contents: tuple[Iterable[str], ...] = (
         html.pieces(comparison),
         [markdown.render(comparison)],
-        [junit.render(comparison)],
+        [junit(comparison)],
     )
     for name, pieces in zip(REPORTS, contents, strict=True):
         with replacing(target / name) as file:
             file.writelines(pieces)
     return target / REPORTS[0]
+
+
+def junit(comparison: Comparison) -> str:
+    """Return a comparison's gate as JUnit XML."""
+    checks = comparison.gate.checks if comparison.gate else (NO_GATE,)
+    text = (
+        html.environment()
+        .get_template("junit.xml.j2")
+        .render(
+            comparison=comparison,
+            checks=checks,
+            tags=[JUNIT_TAGS[check.exit_code] for check in checks],
+            types=JUNIT_TYPES,
+        )
+    )
+    return _NOT_IN_XML.sub("\ufffd", text)

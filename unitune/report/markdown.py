@@ -1,45 +1,46 @@
-"""Markdown for CI: a comparison as a step's summary, and the one comment of a pull request.
+"""Markdown for CI: a comparison or a plan, as a step's summary and as a comment of a pull request.
 
 The first line is a hidden comment, the same for a job from run to run, by which the next run finds
-the comment that it replaces. Then the verdict, in one sentence (``summary.md.j2``).
+the comment that it replaces. The texts are in ``summary.md.j2`` and ``plan.md.j2``.
 
 Names and a model's texts are data: whatever they hold, they make no markup, mention no one and link
 nowhere, since every value of a template is escaped. The whole stays below what GitHub takes; what
-stands last, the cases, is left out first.
+stands last is left out first.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from decimal import Decimal
 from functools import cache
 from html import escape
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from unitune.cost.budget import BUDGET_CODES
+from unitune.cost.documents import LAUNCH, MONTHLY
+from unitune.cost.spread import cents
+from unitune.cost.tokens import Count
 from unitune.evaluate.results import Comparison
+from unitune.planning.plan import Plan
 from unitune.report import typography, words
 from unitune.report.cases import Outcome, outcome, question, shared_system_prompt
 
+# GitHub takes 65,536 characters in a comment. Bytes are never fewer, and an action adds links.
 MAX_BYTES = 60_000
-"""GitHub takes 65,536 characters in a comment and 1 MiB in a step's summary; bytes are counted here
-because they are never fewer, and some are left for what an action adds, such as links."""
-MAX_CASES = 10
-"""Cases shown of those gained, and of those lost: enough to see what kind they are."""
-MAX_ROWS = 30
-"""Contenders, checks, notes and case ids shown of each."""
-CASE_CHARACTERS = 300
-"""Of each text of a case."""
+MAX_CASES = 10  # of those gained, and of those lost: enough to see what kind they are
+MAX_ROWS = 30  # contenders, checks, notes and case ids shown of each
+MAX_FINDINGS = 10
+CASE_CHARACTERS = 300  # of each text of a case
 NAME_CHARACTERS = 60
-"""Of each name and case id."""
 SENTENCE_CHARACTERS = 400
-"""Of each sentence."""
-CUT = Markup("\f")
-"""Between the parts of a text; no value holds one when it is escaped."""
+CUT = Markup("\f")  # between the parts of a text; no escaped value holds a form feed
 
 _MARKUP = re.compile(r"([\\`*_\[\]|~])")
+# Where GitHub sees a person, an issue or an address; a space of no width behind it is enough.
 _LINKS = re.compile(r"[@#]|(?<=\w)://|(?<=www)\.", re.IGNORECASE)
-"""Where GitHub sees a person, an issue or an address; a space of no width behind it is enough."""
 
 
 def render(comparison: Comparison) -> str:
@@ -53,7 +54,7 @@ def render(comparison: Comparison) -> str:
         for which in (Outcome.LOST, Outcome.GAINED)  # what broke matters more
     ]
     checks = comparison.gate.checks if comparison.gate else ()
-    return fill(
+    return _fill(
         "summary.md.j2",
         marker=marker("compare", comparison.job),
         comparison=comparison,
@@ -61,14 +62,74 @@ def render(comparison: Comparison) -> str:
         changed=changed,
         prompt=shared_system_prompt(comparison.cases),
         question=question,
-        words=words,
-        typography=typography,
         max_rows=MAX_ROWS,
         max_cases=MAX_CASES,
     )
 
 
-def fill(template: str, **values: object) -> str:
+def render_plan(plan: Plan, base: Plan | None = None) -> str:
+    """Return a plan as Markdown; empty when it is as it was.
+
+    Args:
+        plan: What to write.
+        base: Of the base branch; None: there is nothing to compare it with.
+    """
+    figures = dict(_plan_figures(plan))
+    before = dict(_plan_figures(base)) if base is not None else figures
+    if base is not None and figures == before and _errors(base) == _errors(plan):
+        return ""
+    sums = []
+    if estimate := plan.estimate:
+        sums = [("launch", LAUNCH, estimate.launch_usd), ("a month", MONTHLY, estimate.month_usd)]
+    return _fill(
+        "plan.md.j2",
+        marker=marker("plan", plan.job),
+        plan=plan,
+        over_budget=[finding for finding in plan.errors if finding.code in BUDGET_CODES],
+        changes=[
+            (name, before.get(name, ""), after)
+            for name, after in figures.items()
+            if before.get(name) != after
+        ],
+        monthly=MONTHLY,
+        sums=sums,
+        findings=[finding for finding in plan.findings if finding.severity != "note"],
+        max_findings=MAX_FINDINGS,
+        count=_count,
+        cents=_cents,
+    )
+
+
+def _errors(plan: Plan) -> list[str]:
+    return list(map(str, plan.errors))
+
+
+def _plan_figures(plan: Plan) -> Iterator[tuple[str, str]]:
+    yield "backend", plan.backend
+    yield "base model", plan.model
+    yield "training rows", f"{plan.train_rows:,}"
+    estimate = plan.estimate
+    if estimate is None:
+        yield "training", "no charge" if plan.charge == "none" else "unknown"
+        return
+    yield "epochs", _count(estimate.epochs)
+    yield "trained tokens", _count(estimate.trained_tokens)
+    yield "training", typography.usd_range(estimate.launch_usd)
+    yield "answers of the comparison", typography.usd_range(estimate.evaluation_usd)
+    yield "a month after it", typography.usd_range(estimate.month_usd)
+
+
+def _count(count: Count | None) -> str:
+    if count is None:
+        return "unknown"
+    return f"{count.low:,}" if count.exact else f"{count.low:,} to {count.high:,}"
+
+
+def _cents(usd: Decimal) -> str:
+    return f"{cents(usd):,}"
+
+
+def _fill(template: str, **values: object) -> str:
     """Return a template with its values, without the last parts where it is too long."""
     text = _environment().get_template(template).render(cut=CUT, **values)
     parts = [part.strip() for part in text.split(CUT) if part.strip()]
@@ -84,18 +145,11 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_finalized,
+        finalize=lambda value: value if isinstance(value, Markup) else escaped(str(value)),
     )
-    environment.filters |= {"name": _name, "code": _code}
+    environment.filters |= {"name": lambda text: escaped(text, NAME_CHARACTERS), "code": _code}
+    environment.globals |= {"words": words, "typography": typography}
     return environment
-
-
-def _finalized(value: object) -> Markup:
-    return value if isinstance(value, Markup) else escaped(str(value))
-
-
-def _name(text: str) -> Markup:
-    return escaped(text, NAME_CHARACTERS)
 
 
 def marker(command: str, job: str) -> Markup:

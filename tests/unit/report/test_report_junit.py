@@ -9,7 +9,7 @@ from sample_comparison import VERDICTS, Counts, gated, infested, sample_comparis
 
 from unitune.evaluate.results import Comparison
 from unitune.job.job import Gate
-from unitune.report.junit import render
+from unitune.report.files import junit
 
 IMPROVE = Gate.model_validate(
     {"mode": "improve", "constraints": [{"metric": "json_valid", "at_least": 0.99}]}
@@ -17,7 +17,7 @@ IMPROVE = Gate.model_validate(
 
 
 def suite(comparison: Comparison) -> ET.Element:
-    root = ET.fromstring(render(comparison).encode())  # noqa: S314 - our own file
+    root = ET.fromstring(junit(comparison).encode())  # noqa: S314 - our own file
     (found,) = root
     return found
 
