@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from enum import StrEnum
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from markupsafe import escape
 
@@ -25,26 +25,17 @@ from unitune.data.example import Message
 from unitune.evaluate.records import CaseResult
 from unitune.evaluate.results import Comparison
 
-FOLD_ABOVE = 420
-"""Characters that a reader takes in at once, about five lines; longer texts are folded."""
-BEGINNING = 240
-"""Characters of a folded text that stay visible."""
+FOLD_ABOVE = 420  # characters that a reader takes in at once, about five lines
+BEGINNING = 240  # characters of a folded text that stay visible
+# Bytes of all texts of a page with their marks; 1,000 rows around them still make under 1.5 MB.
 TEXT_BUDGET = 1_100_000
-"""Bytes of all texts of a page with their marks; 1,000 rows around them still make under 1.5 MB."""
-SHORTEST_CUT = 60
-"""No text is cut to fewer characters, however many cases there are."""
-FOLD_BYTES = 130
-"""What folding or cutting a text costs on the page."""
-MARKS_SHARE = 0.5
-"""Bytes for the marks of wrong answers, for each byte of text: more than half the words differ."""
-REASON_CHARACTERS = 160
-"""Of a scorer's reason, which is a few words."""
-MAX_CASES = 1000
-"""Cases shown of one group; a page of more serves no one, and `rows.jsonl` has them all."""
-HALF = 0.5
-"""Two answers with the same score are both right from here on."""
-LEAST_SHARED = 0.35
-"""Texts that share a smaller part of their words are different texts, not a changed one."""
+SHORTEST_CUT = 60  # no text is cut to fewer characters, however many cases there are
+FOLD_BYTES = 130  # what folding or cutting a text costs on the page
+MARKED_BYTES = 1.5  # for each byte of text: more than half the words of a wrong answer differ
+REASON_CHARACTERS = 160  # of a scorer's reason, which is a few words
+MAX_CASES = 1000  # shown of one group; `rows.jsonl` has them all
+HALF = 0.5  # two answers with the same score are both right from here on
+LEAST_SHARED = 0.35  # texts that share fewer of their words are different texts, not a changed one
 
 # A Chinese, Japanese or Korean character is a word of its own: those scripts have no spaces.
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af"
@@ -60,8 +51,7 @@ class Outcome(StrEnum):
     BOTH_RIGHT = "both right"
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A run of words: in both texts, only in the answer, or only in the expected answer."""
 
     kind: Literal["same", "extra", "missing"]
@@ -70,65 +60,38 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A text to show.
-
-    Args:
-        pieces: The text, marked.
-        beginning: What stays visible of a folded text; empty when it is short enough to stand open.
-        characters: Length of the whole text.
-        cut: Characters left out at its end.
-        error: Why there is no answer.
-        note: What the scorer that decides says of an answer that is not wholly right.
-    """
+    """A text to show, in marked pieces."""
 
     pieces: tuple[Piece, ...]
-    beginning: str = ""
-    characters: int = 0
-    cut: int = 0
-    error: str | None = None
-    note: str = ""
+    beginning: str = ""  # what stays visible of a folded text; empty: it stands open
+    characters: int = 0  # of the whole text
+    cut: int = 0  # characters left out at its end
+    error: str | None = None  # why there is no answer
+    note: str = ""  # what the scorer that decides says of an answer that is not wholly right
 
 
 @dataclass(frozen=True, slots=True)
 class ShownCase:
-    """One case, ready to show.
-
-    Args:
-        id: Of the case.
-        question: Its messages, without the shared system prompt.
-        expected: The expected answer.
-        baseline: The baseline's answer.
-        candidate: The candidate's answer.
-        also_right: Other contenders that got it right.
-        required: The gate wants it right.
-    """
+    """One case, ready to show."""
 
     id: str
-    question: Passage
+    question: Passage  # without the system prompt that all cases share
     expected: Passage
     baseline: Passage
     candidate: Passage
-    also_right: tuple[str, ...] = ()
-    required: bool = False
+    also_right: tuple[str, ...] = ()  # other contenders that got it right
+    required: bool = False  # the gate wants it right
 
     @property
     def marks(self) -> str:
         """Classes by which it can be filtered, besides its group's outcome."""
         failed = self.baseline.error is not None or self.candidate.error is not None
-        return " ".join(
-            name for name, holds in (("required", self.required), ("error", failed)) if holds
-        )
+        return " ".join(["required"] * self.required + ["error"] * failed)
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Cases with the same outcome.
-
-    Args:
-        outcome: Theirs.
-        total: How many there are.
-        cases: The first `MAX_CASES` of them.
-    """
+    """Cases with the same outcome: how many, and the first `MAX_CASES` of them."""
 
     outcome: Outcome
     total: int
@@ -146,37 +109,29 @@ def grouped(comparison: Comparison, budget: int = TEXT_BUDGET) -> tuple[Group, .
     for case in comparison.cases:
         by_outcome[outcome(comparison, case)].append(case)
     prompt = shared_system_prompt(comparison.cases)
-    texts = [
-        text
-        for cases in by_outcome.values()
-        for case in cases[:MAX_CASES]
-        for text in _texts(comparison, case, prompt)
-    ]
+    texts: list[str] = []
+    for cases in by_outcome.values():
+        for case in cases[:MAX_CASES]:
+            answers = (case.answers[name] for name in (comparison.baseline, comparison.candidate))
+            texts += (question(case, prompt), case.expected)
+            texts += (answer.error or answer.text for answer in answers)
     limit = _length_limit(texts, budget)
     return tuple(
         Group(
-            outcome=key,
-            total=len(cases),
-            cases=tuple(_shown(comparison, case, prompt, limit) for case in cases[:MAX_CASES]),
+            key,
+            len(cases),
+            tuple(_shown(comparison, case, prompt, limit) for case in cases[:MAX_CASES]),
         )
         for key, cases in by_outcome.items()
     )
 
 
-def count_marked(groups: Iterable[Group], mark: str) -> int:
-    """Return how many of the shown cases carry a mark."""
-    return sum(mark in case.marks.split() for group in groups for case in group.cases)
-
-
 def outcome(comparison: Comparison, case: CaseResult) -> Outcome:
     """Return which of candidate and baseline did better, by the metric that decides."""
-    candidate, baseline = (
-        _score(comparison, case, name) for name in (comparison.candidate, comparison.baseline)
-    )
-    if candidate > baseline:
-        return Outcome.GAINED
-    if candidate < baseline:
-        return Outcome.LOST
+    candidate = _score(comparison, case, comparison.candidate)
+    baseline = _score(comparison, case, comparison.baseline)
+    if candidate != baseline:
+        return Outcome.GAINED if candidate > baseline else Outcome.LOST
     return Outcome.BOTH_RIGHT if candidate >= HALF else Outcome.BOTH_WRONG
 
 
@@ -214,23 +169,14 @@ def _content(message: Message) -> str:
     return message.text + json.dumps(message.tool_calls, ensure_ascii=False)
 
 
-def _texts(comparison: Comparison, case: CaseResult, prompt: str) -> tuple[str, ...]:
-    answers = (case.answers[name] for name in (comparison.baseline, comparison.candidate))
-    return (
-        question(case, prompt),
-        case.expected,
-        *(answer.error or answer.text for answer in answers),
-    )
-
-
 def _length_limit(texts: Sequence[str], budget: int) -> int:
     """Return how many characters of a text may be shown, so that all fit a budget of bytes."""
     characters = sum(map(len, texts))
     if not characters:
         return SHORTEST_CUT
-    written = sum(len(escape(text).encode("utf-8", "replace")) for text in texts)
-    bytes_each = (1 + MARKS_SHARE) * written / characters
-    return fair_limit(map(len, texts), int((budget - FOLD_BYTES * len(texts)) / bytes_each))
+    written = MARKED_BYTES * sum(len(escape(text).encode("utf-8", "replace")) for text in texts)
+    left = budget - FOLD_BYTES * len(texts)
+    return fair_limit(map(len, texts), int(left * characters / written))
 
 
 def fair_limit(lengths: Iterable[int], budget: int) -> int:
@@ -256,7 +202,7 @@ def fair_limit(lengths: Iterable[int], budget: int) -> int:
 
 
 def _shown(comparison: Comparison, case: CaseResult, prompt: str, limit: int) -> ShownCase:
-    compared = (comparison.candidate, comparison.baseline)
+    others = case.answers.keys() - {comparison.candidate, comparison.baseline}
     return ShownCase(
         id=case.id,
         question=_plain(question(case, prompt), limit),
@@ -264,9 +210,7 @@ def _shown(comparison: Comparison, case: CaseResult, prompt: str, limit: int) ->
         baseline=_answer(comparison, case, comparison.baseline, limit),
         candidate=_answer(comparison, case, comparison.candidate, limit),
         also_right=tuple(
-            name
-            for name in case.answers
-            if name not in compared and _score(comparison, case, name) >= 1
+            name for name in case.answers if name in others and _score(comparison, case, name) >= 1
         ),
         required=case.required,
     )
@@ -276,14 +220,13 @@ def _answer(comparison: Comparison, case: CaseResult, name: str, limit: int) -> 
     answer = case.answers[name]
     if answer.error is not None:
         return Passage((), error=answer.error[:limit])
-    score = _score(comparison, case, name)
+    shown, score = _plain(answer.text, limit), _score(comparison, case, name)
     if score >= 1:
-        return _plain(answer.text, limit)
-    pieces = marked(case.expected[:limit], answer.text[:limit])
+        return shown
     graded = f"scored {score:.2f}" if score > 0 else ""
     reason = answer.reasons.get(comparison.metric, "")[:REASON_CHARACTERS]
-    note = ": ".join(filter(None, [graded, reason]))
-    return replace(_plain(answer.text, limit), pieces=pieces, note=note)
+    pieces = marked(case.expected[:limit], answer.text[:limit])
+    return replace(shown, pieces=pieces, note=": ".join(filter(None, [graded, reason])))
 
 
 def _plain(text: str, limit: int) -> Passage:
@@ -317,11 +260,7 @@ def marked(expected: str, answer: str) -> tuple[Piece, ...]:
         old, new = "".join(wanted[start:stop]), "".join(given[given_start:given_stop])
         # A space that two changes have in common is no agreement: it would tear both apart.
         if tag == "equal" and not (old.isspace() and (missing or extra)):
-            pieces += (
-                Piece("missing", missing),
-                Piece("extra", extra),
-                Piece("same", old),
-            )
+            pieces += (Piece("missing", missing), Piece("extra", extra), Piece("same", old))
             missing = extra = ""
         else:
             missing, extra = missing + old, extra + new

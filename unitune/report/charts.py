@@ -8,26 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import NamedTuple
 
 from unitune.evaluate.results import Comparison, Contrast, Curve
 
-MAX_POINTS = 300
-"""Points of a drawn line: one for every two pixels or so; longer lines are averaged in runs."""
-
-LABEL_GAP = 8.0
-"""Percent of the height that two labels at a line's end keep between them."""
+MAX_POINTS = 300  # of a drawn line, one for every two pixels or so
+LABEL_GAP = 8.0  # percent of the height that two labels at a line's end keep between them
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A line of numbers with ticks at round values.
-
-    Args:
-        low: Value at the beginning.
-        high: Value at the end.
-        ticks: Values that are marked, ascending.
-    """
+    """A line of numbers with ticks at round values, ascending."""
 
     low: float
     high: float
@@ -55,8 +47,8 @@ class Axis:
         return round(100 * (value - self.low) / (self.high - self.low), 2)
 
 
+# Scores are drawn from 0 to 100 %, so that their distances can be trusted.
 PERCENT = Axis(0, 100, (0, 25, 50, 75, 100))
-"""Scores are drawn from 0 to 100 %, so that their distances can be trusted."""
 
 
 def _span(low: float, high: float) -> float:
@@ -93,33 +85,20 @@ class Point(NamedTuple):
 
 
 class Label(NamedTuple):
-    """The name of a line at its end.
-
-    Args:
-        name: Of the line.
-        y: In percent from the top.
-        value: The line's last.
-    """
+    """The name of a line at its end, with the line's last value."""
 
     name: str
-    y: float
+    y: float  # in percent from the top
     value: float
 
 
 @dataclass(frozen=True, slots=True)
 class DrawnCurve:
-    """A figure over a training, ready to be drawn.
+    """A figure over a training, ready to be drawn."""
 
-    Args:
-        figure: A loss or a reward.
-        lines: By name; only those that have points.
-        x: Steps.
-        y: Values.
-    """
-
-    figure: str
-    lines: Mapping[str, tuple[Point, ...]]
-    x: Axis
+    figure: str  # loss or reward
+    lines: Mapping[str, tuple[Point, ...]]  # by name; only those that have points
+    x: Axis  # steps
     y: Axis
 
     def positions(self, line: Sequence[Point]) -> list[tuple[float, float]]:
@@ -174,9 +153,6 @@ def thinned(points: Sequence[Point], limit: int = MAX_POINTS) -> tuple[Point, ..
     size = max(1, math.ceil(len(points) / limit))
     runs = [points[start : start + size] for start in range(0, len(points), size)]
     return tuple(
-        Point(
-            sum(point.step for point in run) / len(run),
-            sum(point.value for point in run) / len(run),
-        )
+        Point(fmean(point.step for point in run), fmean(point.value for point in run))
         for run in runs
     )

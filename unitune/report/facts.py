@@ -6,23 +6,16 @@ No statistic is computed here: every figure comes out of `Comparison`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from decimal import Decimal
+from typing import NamedTuple
 
 from unitune.evaluate.results import Comparison, Money
 from unitune.report.typography import counted, interval, moment, p_value, percent, points
 from unitune.report.words import best_on_dev, leak_kinds, level, measure, metric
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """A figure with its name and what it means.
-
-    Args:
-        term: What it is.
-        value: The figure.
-        meaning: One or two sentences for somebody who knows no statistics.
-    """
+class Fact(NamedTuple):
+    """A figure with its name and what it means, for readers who know no statistics."""
 
     term: str
     value: str

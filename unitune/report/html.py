@@ -13,7 +13,6 @@ import base64
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import cast
@@ -23,31 +22,13 @@ from markupsafe import Markup
 
 from unitune.evaluate.results import Comparison
 from unitune.report import cases, charts, facts, typography, words
+from unitune.security.json_fields import whole_text
 
 PACKAGE = "unitune.report"
+# Filters across the outcomes: their names, and the class of the cases that they leave.
 MARKS = (("Errors", "error"), ("Required", "required"))
-"""Filters across the outcomes: what they are called, and the class of the cases that they leave."""
-MAX_CHECKS = 50
-"""Checks of a gate shown; a job may pin hundreds of cases, and those not passed come first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An error that a contender's answers ended in, and how many."""
-
-    contender: str
-    error: str
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Mixup:
-    """A label that was taken for another, by a scorer of labels; an empty answer is no label."""
-
-    metric: str
-    expected: str
-    answered: str
-    count: int
+MAX_CHECKS = 50  # of a gate; a job may require hundreds of cases, and those not passed come first
+MAX_FAILURES, MAX_MIXUPS = 20, 10
 
 
 def render(comparison: Comparison) -> str:
@@ -63,6 +44,7 @@ def pieces(comparison: Comparison) -> Iterator[str]:
     """Return the page of `render` in pieces: whole, it would take many times its size to make."""
     style, script = resource("style.css"), resource("script.js")
     groups = cases.grouped(comparison)
+    marks = Counter(mark for group in groups for case in group.cases for mark in case.marks.split())
     checks = comparison.gate.checks if comparison.gate else ()
     metrics = _names(result.scores for result in comparison.contenders)
     page = (
@@ -73,46 +55,43 @@ def pieces(comparison: Comparison) -> Iterator[str]:
             candidate=words.contender(comparison, comparison.candidate),
             baseline=words.contender(comparison, comparison.baseline),
             groups=groups,
-            marks=[
-                (name, mark, n) for name, mark in MARKS if (n := cases.count_marked(groups, mark))
-            ],
+            marks=[(name, mark, marks[mark]) for name, mark in MARKS if marks[mark]],
             checks=sorted(checks, key=lambda check: check.exit_code == 0),
             max_checks=MAX_CHECKS,
             system_prompt=cases.shared_system_prompt(comparison.cases),
             metrics=[name for name in metrics if name != comparison.metric],
             measures=_names(result.measures for result in comparison.contenders),
-            mixups=mixups(comparison),
-            failures=failures(comparison),
+            mixups=_mixups(comparison),
+            failures=_failures(comparison),
             style=Markup(style),  # noqa: S704 - our own file
             script=Markup(script),  # noqa: S704 - our own file
             policy=policy(style, script),
         )
     )
-    return map(_writable, page)
+    return map(whole_text, page)  # of a model's JSON, which may hold lone surrogates
 
 
-def failures(comparison: Comparison) -> list[Failure]:
-    """Return the errors of each contender, the most frequent first."""
-    counts = Counter(
+def _failures(comparison: Comparison) -> list[tuple[tuple[str, str], int]]:
+    """Return contender and error of answers that failed, with how many, the most frequent first."""
+    return Counter(
         (name, answer.error)
         for case in comparison.cases
         for name, answer in case.answers.items()
         if answer.error is not None
-    )
-    return [Failure(name, error, count) for (name, error), count in counts.most_common()]
+    ).most_common(MAX_FAILURES)
 
 
-def mixups(comparison: Comparison) -> list[Mixup]:
-    """Return the labels that the candidate took for others, the most frequent first."""
+def _mixups(comparison: Comparison) -> list[tuple[tuple[str, str, str], int]]:
+    """Return metric, expected and answered label where they differ, the most frequent first.
+
+    Of the candidate, by its scorers of labels; an empty answer is no label.
+    """
     confusion = words.contender(comparison, comparison.candidate).confusion
-    counts = [
-        Mixup(metric, expected, answered, count)
-        for metric, matrix in confusion.items()
-        for expected, row in matrix.counts.items()
-        for answered, count in row.items()
-        if answered != expected
-    ]
-    return sorted(counts, key=lambda mixup: -mixup.count)
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for metric, matrix in confusion.items():
+        for expected, row in matrix.counts.items():
+            counts |= Counter({(metric, expected, x): n for x, n in row.items() if x != expected})
+    return counts.most_common(MAX_MIXUPS)
 
 
 @cache
@@ -152,8 +131,3 @@ def _hash(text: str) -> str:
 def _names(figures: Iterable[Mapping[str, float]]) -> tuple[str, ...]:
     """Return the names of all figures, each once, in their order."""
     return tuple(dict.fromkeys(name for each in figures for name in each))
-
-
-def _writable(piece: str) -> str:
-    """Replace lone surrogates, which a model's JSON may hold and no UTF-8 file can."""
-    return piece.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

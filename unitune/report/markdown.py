@@ -16,7 +16,7 @@ from decimal import Decimal
 from functools import cache
 from html import escape
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from unitune.cost.budget import BUDGET_CODES
@@ -25,8 +25,9 @@ from unitune.cost.spread import cents
 from unitune.cost.tokens import Count
 from unitune.evaluate.results import Comparison
 from unitune.planning.plan import Plan
-from unitune.report import typography, words
+from unitune.report import typography
 from unitune.report.cases import Outcome, outcome, question, shared_system_prompt
+from unitune.report.html import environment
 
 # GitHub takes 65,536 characters in a comment. Bytes are never fewer, and an action adds links.
 MAX_BYTES = 60_000
@@ -78,9 +79,6 @@ def render_plan(plan: Plan, base: Plan | None = None) -> str:
     before = dict(_plan_figures(base)) if base is not None else figures
     if base is not None and figures == before and _errors(base) == _errors(plan):
         return ""
-    sums = []
-    if estimate := plan.estimate:
-        sums = [("launch", LAUNCH, estimate.launch_usd), ("a month", MONTHLY, estimate.month_usd)]
     return _fill(
         "plan.md.j2",
         marker=marker("plan", plan.job),
@@ -92,7 +90,7 @@ def render_plan(plan: Plan, base: Plan | None = None) -> str:
             if before.get(name) != after
         ],
         monthly=MONTHLY,
-        sums=sums,
+        launch=LAUNCH,
         findings=[finding for finding in plan.findings if finding.severity != "note"],
         max_findings=MAX_FINDINGS,
         count=_count,
@@ -140,16 +138,18 @@ def _fill(template: str, **values: object) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(  # noqa: S701 - `finalize` escapes for Markdown
-        loader=PackageLoader("unitune.report", package_path=""),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) else escaped(str(value)),
-    )
-    environment.filters |= {"name": lambda text: escaped(text, NAME_CHARACTERS), "code": _code}
-    environment.globals |= {"words": words, "typography": typography}
-    return environment
+    """Return the templates of this package, which escape every value for Markdown."""
+    markdown = environment().overlay(autoescape=False, finalize=_finalized)
+    markdown.filters.update({"name": _name, "code": _code})
+    return markdown
+
+
+def _finalized(value: object) -> Markup:
+    return value if isinstance(value, Markup) else escaped(str(value))
+
+
+def _name(text: str) -> Markup:
+    return escaped(text, NAME_CHARACTERS)
 
 
 def marker(command: str, job: str) -> Markup:

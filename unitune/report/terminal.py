@@ -29,8 +29,7 @@ COLOURS = {
     "inconclusive": "bold yellow",
 }
 
-LEAST_BAR, MOST_BAR = 16, 40
-"""Columns of a drawn interval: fewer show nothing, more say nothing new."""
+LEAST_BAR, MOST_BAR = 16, 40  # columns: fewer show nothing, more show nothing new
 
 FILES = (*REPORTS, VERDICT, "rows.jsonl")
 
@@ -48,7 +47,11 @@ def comparison_view(comparison: Comparison, folder: Path) -> Group:
 
 def verdict_lines(comparison: Comparison) -> Group:
     """Return the verdict with its figures, in words, with its caveats, and the gate's line."""
-    lines = [_verdict_line(comparison), _figures_line(comparison), Text()]
+    lines = [
+        _verdict_line(comparison),
+        plain(f"{' ' * len(comparison.verdict)}  {words.figures(comparison)}"),
+        Text(),
+    ]
     lines.append(plain(f"{words.headline(comparison)}. {words.reason(comparison)}"))
     lines += [
         Text.assemble(("Note: ", "yellow"), plain(note)) for note in words.caveats(comparison)
@@ -89,25 +92,18 @@ def file_lines(paths: Iterable[Path]) -> list[Text]:
 
 
 def plain(text: str, style: str = "") -> Text:
-    """Return text that does to a terminal nothing but appear.
-
-    Args:
-        text: Anything; control characters and line breaks become U+FFFD.
-        style: A rich style.
-    """
+    """Return text on one line, its control characters and line breaks visible as U+FFFD."""
     return Text(one_line(text), style=style)
 
 
-@dataclass(frozen=True, slots=True)
-class IntervalBar:
-    """A score with its interval, drawn over the width that its column has.
+class _Bar:
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(LEAST_BAR, max(LEAST_BAR, min(MOST_BAR, options.max_width)))
 
-    Args:
-        score: From 0 to 1.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
-        style: A rich style.
-    """
+
+@dataclass(frozen=True)
+class IntervalBar(_Bar):
+    """A score with its interval, from 0 to 1, drawn over the width that its column has."""
 
     score: float
     low: float
@@ -123,20 +119,13 @@ class IntervalBar:
         yield Segment("\u2501" * (middle - left) + "\u25cf" + "\u2501" * (right - middle), style)
         yield Segment("\u00b7" * (last - right), faint)
 
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement(LEAST_BAR, max(LEAST_BAR, min(MOST_BAR, options.max_width)))
 
-
-@dataclass(frozen=True, slots=True)
-class IntervalScale:
+class IntervalScale(_Bar):
     """The ends of the axis on which `IntervalBar` draws."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield Segment.line()
         yield Segment("0 %" + "100 %".rjust(options.max_width - 3))
-
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement(LEAST_BAR, max(LEAST_BAR, min(MOST_BAR, options.max_width)))
 
 
 def _verdict_line(comparison: Comparison) -> Text:
@@ -151,10 +140,6 @@ def _verdict_line(comparison: Comparison) -> Text:
             f"{difference} [{ends}] ({words.level(comparison)})"
         ),
     )
-
-
-def _figures_line(comparison: Comparison) -> Text:
-    return plain(f"{' ' * len(comparison.verdict)}  {words.figures(comparison)}")
 
 
 def _cells(
@@ -172,8 +157,6 @@ def _cells(
         plain(typography.per_case(words.tokens(result), result.n)),
         plain(typography.per_case(result.seconds, result.n, "{:.2f}".format)),
     ]
-    return [*cells, plain(_usd(result))] if priced else cells
-
-
-def _usd(result: ContenderResult) -> str:
-    return "-" if result.usd is None else f"{result.usd:.4f}"
+    if priced:
+        cells.append(plain("-" if result.usd is None else f"{result.usd:.4f}"))
+    return cells
