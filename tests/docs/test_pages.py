@@ -27,7 +27,7 @@ from crash.postgres import new_database
 
 import unitune.errors
 from unitune.cost.budget import ProjectBudget
-from unitune.cost.prices.files import PricesFile
+from unitune.cost.prices.book import PricesFile
 from unitune.job.job import Job
 
 ROOT = Path(__file__).parents[2]

@@ -265,6 +265,18 @@ class Offer(Fact):
         self.price_rows()
         return self
 
+    @property
+    def unavailable(self) -> str:
+        """Why nothing can be launched there, of a vendor that has no backend."""
+        if self.closed is not None:
+            closed = self.closed
+            return f"{self.name} tunes no more, since {closed.by} at the latest: {closed.reason}"
+        return (
+            f"unitune cannot launch at {self.name} yet; `unitune plan` and `unitune prices "
+            f"{self.name}` say what it would cost. A package can bring a backend of that name "
+            "(entry point unitune.backends)."
+        )
+
     def price_rows(self) -> tuple[PriceRow, ...]:
         """Return the offer's prices, a row each."""
         return rows_of(self.prices, backend=self.name, origin="offer")

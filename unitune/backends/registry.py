@@ -133,18 +133,6 @@ def options_of(path: str) -> type[BaseModel]:
     return getattr(importlib.import_module(module), name)
 
 
-def unavailable(offer: Offer) -> str:
-    """Return why nothing can be launched at a vendor that has an offer and no backend."""
-    if offer.closed is not None:
-        closed = offer.closed
-        return f"{offer.name} tunes no more, since {closed.by} at the latest: {closed.reason}"
-    return (
-        f"unitune cannot launch at {offer.name} yet; `unitune plan` and `unitune prices "
-        f"{offer.name}` say what it would cost. A package can bring a backend of that name (entry "
-        "point unitune.backends)."
-    )
-
-
 @cache
 def backend(name: str) -> Backend:
     """Return the backend of this name, one object a process.
@@ -155,7 +143,7 @@ def backend(name: str) -> Backend:
         MissingExtra: Its SDK is not installed; the message has the install command.
     """
     if name not in backend_names() and name in offer_names():
-        raise Unsupported(unavailable(offer(name)))
+        raise Unsupported(offer(name).unavailable)
     return _made(entry("backends", name), name)
 
 

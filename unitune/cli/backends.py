@@ -215,13 +215,12 @@ def _print_options(title: str, options: Sequence[OptionView]) -> None:
 
 
 def _here(view: BackendView) -> str:
-    from unitune.backends import registry
     from unitune.workspace.install import install_command
 
     if view.installed:
         return "yes"
     if not view.launchable:
-        return registry.unavailable(view.offer)
+        return view.offer.unavailable
     return f"no; {install_command(view.offer.name)}"
 
 

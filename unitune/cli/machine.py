@@ -209,7 +209,7 @@ def document_model(name: DocumentName) -> type[BaseModel]:
     from unitune.cli.price_view import PriceList
     from unitune.cli.run_view import RunView
     from unitune.cost.budget import ProjectBudget
-    from unitune.cost.prices.files import PricesFile
+    from unitune.cost.prices.book import PricesFile
     from unitune.data.report import DataReport
     from unitune.evaluate.results import Comparison
     from unitune.job.job import Job

@@ -82,8 +82,7 @@ def refresh(
     [dim]$ unitune prices refresh azure
     $ unitune prices refresh --user --yes[/dim]
     """
-    from unitune.cost.prices.book import book_here
-    from unitune.cost.prices.files import NAME, user_file
+    from unitune.cost.prices.book import NAME, book_here, user_file
     from unitune.cost.prices.refresh import changes
 
     file = user_file() if user else Path(NAME)
@@ -144,7 +143,8 @@ def _print_changes(changes: Sequence[Change], notes: Sequence[str]) -> None:
 
 
 def _write(file: Path, updates: dict[str, PriceUpdate]) -> None:
-    from unitune.cost.prices.files import merged, read_prices, write_refreshed
+    from unitune.cost.prices.book import read_prices
+    from unitune.cost.prices.refresh import merged, write_refreshed
 
     refreshed = read_prices(file).refreshed
     for update in updates.values():

@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 
+from unitune.backends.offer import Terms
 from unitune.cost import billing
 from unitune.cost.documents import LAUNCH, Estimate, Item, Line
 from unitune.cost.evaluation import ContenderTokens, contender_tokens
@@ -53,11 +54,12 @@ def estimate(  # noqa: PLR0913 - what a cost depends on
         lessons: Of earlier bills of the same backend and model.
     """
     offer = book.offer(job.backend)
-    rules, limits = offer.terms(job.base_model).billing, offer.terms(job.base_model).limits
+    terms = offer.terms(job.base_model)
+    rules = terms.billing
     tier = offer.tier(job.options.get(offer.name, {}))
     prices = PriceLookup(book, offer.name, job.base_model, day, job.method, tier)
     epochs = billing.epochs(job, offer.name, rules, len(work.train))
-    tokens = billing.training_tokens(job, offer.name, rules, limits.row_tokens, work.train)
+    tokens = billing.training_tokens(job, offer.name, rules, terms.limits.row_tokens, work.train)
     assumptions = [*work.assumptions, *tokens.because, *epochs.because]
     passes, charged = epochs.count or Count.of(1), tokens.count
     fitting = [lesson for lesson in lessons if lesson.basis == work.basis]
@@ -66,7 +68,7 @@ def estimate(  # noqa: PLR0913 - what a cost depends on
         charged = charged and narrowed_tokens(charged, fitting)
         assumptions.append(f"narrowed by the bills of {len(fitting)} earlier runs of this model")
     lines = [_training(job, prices, charged, passes)]
-    lines += _validation(job, prices, work.validation, passes, assumptions)
+    lines += _validation(job, terms, prices, work.validation, passes, assumptions)
     lines += _graders(job)
     if job.data.test is not None:
         lines += _evaluation(job, prices, work, others or {}, assumptions)
@@ -153,11 +155,15 @@ def _training(job: Job, prices: PriceLookup, tokens: Count | None, passes: Count
     )
 
 
-def _validation(
-    job: Job, prices: PriceLookup, rows: Tally, passes: Count, assumptions: list[str]
+def _validation(  # noqa: PLR0913, PLR0917 - what it depends on
+    job: Job,
+    terms: Terms,
+    prices: PriceLookup,
+    rows: Tally,
+    passes: Count,
+    assumptions: list[str],
 ) -> Iterator[Line]:
-    offer = prices.book.offer(job.backend)
-    rules, limits = offer.terms(job.base_model).billing, offer.terms(job.base_model).limits
+    rules, limits = terms.billing, terms.limits
     if not len(rows) or limits.validation_rows_most == 0 or rules.validation == "free":
         return
     row = prices.find("validation") or prices.find("training")

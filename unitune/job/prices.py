@@ -7,7 +7,7 @@ line for everything that a model costs, and common facts (day, source) once for 
 
 Amounts are text until they are `Decimal`: no float is ever made of them. Which row applies to a job
 is not here but in `unitune.cost.prices.book`, and how rows are written as entries in
-`unitune.cost.prices.files`.
+`unitune.cost.prices.refresh`.
 """
 
 from __future__ import annotations

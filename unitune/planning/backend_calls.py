@@ -29,7 +29,8 @@ from unitune.data.dataset import spread
 from unitune.errors import JobError, MissingExtra, Unsupported
 from unitune.findings import Finding, error, note
 from unitune.job.job import Job
-from unitune.planning.preflight import ResolvedJob, Rows, preflight
+from unitune.planning.preflight import ResolvedJob, preflight
+from unitune.planning.rows import Rows
 from unitune.workspace.install import install_command
 
 NO_BACKEND = "no-backend"
@@ -42,7 +43,7 @@ def existence_findings(resolved: ResolvedJob) -> tuple[Finding, ...]:
     """Return the error that no installed package brings the backend, if none does."""
     if resolved.offer.name in registry.backend_names():
         return ()
-    return (error(NO_BACKEND, registry.unavailable(resolved.offer)),)
+    return (error(NO_BACKEND, resolved.offer.unavailable),)
 
 
 def backend_findings(resolved: ResolvedJob) -> tuple[tuple[Finding, ...], Forecast | None]:

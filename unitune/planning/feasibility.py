@@ -11,18 +11,12 @@ hub), then those that would train the same rows on another base.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, timedelta
 from typing import Literal
 
 from unitune.backends import registry
-from unitune.backends.formats import wire_lines
-from unitune.backends.offer import Limits, Offer, OfferedModel, Terms
-from unitune.cost.workload import Lengths
-from unitune.data.dataset import Dataset
-from unitune.data.split import Splits
+from unitune.backends.offer import Offer, OfferedModel, Terms
 from unitune.errors import nearest
 from unitune.findings import Finding, error, note, warning
 from unitune.job.job import Job, Tuning
@@ -67,7 +61,7 @@ def _against(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
         what = f"job {job.name!r} names no rows to train on; it can only be compared."
         return (error("no-training-rows", what, "Name a file under `data.train`."),)
     if offer.closed is not None and day >= offer.closed.by:
-        return (error("closed-backend", registry.unavailable(offer)),)
+        return (error("closed-backend", offer.unavailable),)
     if not offer.methods:
         return (error("unsupported-method", offer.summary),)
     if terms.refusal is not None:
@@ -130,60 +124,6 @@ def _names(model: OfferedModel) -> set[str]:
 def _listed(names: Sequence[str]) -> str:
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last
-
-
-@dataclass(frozen=True, slots=True)
-class WireFile:
-    """A file as it would be uploaded, without its content."""
-
-    findings: tuple[Finding, ...]
-    """An error for each row that the format cannot carry."""
-    size: int
-    """In bytes."""
-    sha256: str
-
-
-def wire_file(rows: Dataset, format_name: str | None) -> WireFile:
-    """Write rows in a wire format, or as canonical JSON Lines, and keep what describes the file."""
-    content, size, findings = hashlib.sha256(), 0, list[Finding]()
-    for item in wire_lines(rows, format_name):
-        if isinstance(item, Finding):
-            findings.append(item)
-            continue
-        line = item.encode()
-        content.update(line)
-        size += len(line)
-    return WireFile(tuple(findings), size, content.hexdigest())
-
-
-def row_findings(
-    vendor: str,
-    terms: Terms,
-    splits: Splits,
-    files: Mapping[str, WireFile],
-    lengths: Lengths | None = None,
-) -> tuple[Finding, ...]:
-    """Return what a backend's terms for a model say against rows: format and limits.
-
-    Args:
-        vendor: The backend's name.
-        terms: For the base model.
-        splits: Rows to train on and to hold out.
-        files: The same rows as they would be uploaded, by file name.
-        lengths: Tokens of the training rows; None: not counted.
-    """
-    findings = [finding for file in files.values() for finding in file.findings]
-    limits = terms.limits
-    findings += _count_findings(vendor, limits, splits)
-    size = files["train.jsonl"].size
-    if limits.file_bytes is not None and size > limits.file_bytes:
-        what = f"the training file has {size:,} bytes; {vendor} takes {limits.file_bytes:,}."
-        fix = "Leave rows out, or choose a backend that takes more."
-        findings.append(error("file-too-large", what, fix))
-    if limits.row_tokens is not None and lengths is not None:
-        fate = terms.billing.overlength
-        findings += _long_rows(vendor, fate, limits.row_tokens, splits.train, lengths)
-    return tuple(findings)
 
 
 def explicit_settings(tuning: Tuning) -> list[str]:
@@ -264,46 +204,6 @@ def _date_findings(offer: Offer, model: OfferedModel, day: date) -> Iterator[Fin
 
 def _by_date(when: date, day: date) -> Callable[..., Finding]:
     return warning if when - day < SOON else note
-
-
-def _count_findings(vendor: str, limits: Limits, splits: Splits) -> Iterator[Finding]:
-    least, most = limits.min_rows, limits.max_rows
-    count = len(splits.train)
-    if least is not None and count < least:
-        yield _count(vendor, splits.train, f"at least {least:,}", "Add rows.")
-    if most is not None and count > most:
-        yield _count(vendor, splits.train, f"at most {most:,}", "Leave rows out.")
-    held_out = limits.validation_rows_most
-    if held_out == 0 and len(splits.validation):
-        yield note(
-            "no-validation",
-            f"{vendor} takes no validation rows for this model; they stay here, for choosing "
-            "prompts.",
-        )
-    elif held_out is not None and len(splits.validation) > held_out:
-        yield _count(vendor, splits.validation, f"at most {held_out:,}", "Hold fewer rows out.")
-
-
-def _long_rows(
-    vendor: str, fate: str | None, most: int, rows: Dataset, lengths: Lengths
-) -> Iterator[Finding]:
-    """Yield an error for each row that is too long in any case, a warning for what may be."""
-    if lengths.longest.high <= most:
-        return
-    for row, count in zip(rows.rows, lengths, strict=True):
-        if count.high <= most:
-            continue
-        kind = error if count.low > most and fate in (None, "refused") else warning
-        yield kind(
-            "row-too-long",
-            f"the row has about {count.expected:,} tokens; {vendor} takes {most:,}"
-            f"{f', and longer rows are {fate}' if fate else ''}.",
-            "Shorten it, split it, or leave it out.",
-        ).at(file=rows.name, line=row.line)
-
-
-def _count(vendor: str, rows: Dataset, allowed: str, fix: str) -> Finding:
-    return error("row-count", f"{rows.name} has {len(rows):,} rows; {vendor} takes {allowed}.", fix)
 
 
 def _refusal(what: str, message: str, allowed: tuple[str, ...]) -> Finding:

@@ -15,13 +15,11 @@ from unitune.cost.budget import (
 )
 from unitune.cost.documents import Estimate
 from unitune.cost.estimate import estimate
-from unitune.cost.prices.book import PriceBook
-from unitune.cost.prices.staleness import age_findings
+from unitune.cost.prices.staleness import age_findings, free_findings
 from unitune.cost.reconcile import Lesson
-from unitune.findings import Finding, warning
+from unitune.findings import Finding
 from unitune.job.contenders import Model
 from unitune.job.job import Job
-from unitune.job.prices import OWN_WORD
 from unitune.planning.preflight import ResolvedJob
 from unitune.workspace.home import home, ledger_url
 from unitune.workspace.today import today
@@ -88,20 +86,4 @@ def money_findings(resolved: ResolvedJob, made: Estimate, money: Money) -> Itera
     yield from budget_findings(limits, made.launch_usd, made.backend, unpriced=money.unpriced)
     yield from unknown_findings(limits, money.spent)
     yield from age_findings(made.launch_prices, made.day, allow_stale=money.unpriced or not limits)
-    yield from _free_findings(resolved.book.without_own(), made)
-
-
-def _free_findings(book: PriceBook, made: Estimate) -> Iterator[Finding]:
-    """Warn of what costs nothing by the word of the job's own folder alone: no budget holds it."""
-    for row in made.prices:
-        if row.usd or row.origin not in ("job", "project"):
-            continue
-        listed = book.same_price(row, made.model, made.day)
-        if listed is not None and not listed.usd:
-            continue
-        known = "no price of it is known otherwise" if listed is None else f"${listed.usd:f} else"
-        yield warning(
-            "free-by-own-price",
-            f"{row.kind} costs $0 by {OWN_WORD[row.origin]} ({known}), so no budget limits it.",
-            f"Take the price out unless {row.backend} charges you nothing.",
-        )
+    yield from free_findings(made.prices, resolved.book.without_own(), made.model, made.day)

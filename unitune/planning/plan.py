@@ -31,9 +31,9 @@ from unitune.planning.backend_calls import (
     counted_by_vendor,
     existence_findings,
 )
-from unitune.planning.feasibility import row_findings
 from unitune.planning.money import Money, estimated, money_findings, money_of
-from unitune.planning.preflight import ResolvedJob, Rows, preflight
+from unitune.planning.preflight import ResolvedJob, preflight
+from unitune.planning.rows import Rows, row_findings
 from unitune.workspace.today import today
 
 
@@ -246,7 +246,7 @@ def _without_model(job: Job, problem: JobError) -> Plan:
     offer = registry.offer(job.backend)
     finding = error("no-model", str(problem))
     if offer.closed is not None and today() >= offer.closed.by:
-        finding = error("closed-backend", registry.unavailable(offer))
+        finding = error("closed-backend", offer.unavailable)
     return Plan(
         job=job.name,
         backend=job.backend,

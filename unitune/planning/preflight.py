@@ -10,8 +10,8 @@ launch, in the same words.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
 
 from unitune.backends import registry
@@ -19,10 +19,8 @@ from unitune.backends.offer import Offer, Terms
 from unitune.backends.protocol import Backend
 from unitune.cost.budget import BUDGET_CODES
 from unitune.cost.prices.book import PriceBook, book_for
-from unitune.cost.tokens import TokenCounter, counter_for
-from unitune.cost.tokens.by_characters import CharacterCounter
-from unitune.cost.workload import Workload, measure
-from unitune.data.check import JobRows, read_job
+from unitune.cost.workload import Workload
+from unitune.data.check import read_job
 from unitune.data.example import digest
 from unitune.data.overlap import SharedCase
 from unitune.data.split import Splits
@@ -37,41 +35,9 @@ from unitune.errors import (
 )
 from unitune.findings import Finding, shown
 from unitune.job.job import Job
-from unitune.planning.feasibility import WireFile, offer_findings, wire_file
+from unitune.planning.feasibility import offer_findings
+from unitune.planning.rows import Rows, WireFile
 from unitune.workspace.today import today
-
-
-@dataclass(slots=True)
-class Rows:
-    """A job's rows, read once, written once in each format, counted once by each tokenizer."""
-
-    read: JobRows
-    counters: Mapping[str, TokenCounter] = field(default_factory=dict[str, TokenCounter])
-    """Of models whose vendor counted, by model."""
-    _counted: dict[object, Workload] = field(default_factory=dict[object, Workload])
-    _written: dict[str | None, dict[str, WireFile]] = field(
-        default_factory=dict[str | None, dict[str, WireFile]]
-    )
-
-    def counted_for(self, model: str, aliases: Iterable[str] = ()) -> Workload:
-        """Return the rows as a model counts them."""
-        counter = self.counters.get(model) or counter_for(model, aliases=aliases)
-        # Characters are counted alike for all models, whichever tokenizer is missing.
-        alike = isinstance(counter, CharacterCounter)
-        key = counter.basis if alike else (counter.basis, counter.assumptions)
-        if key not in self._counted:
-            self._counted[key] = measure(self.read.splits, counter)
-        return replace(self._counted[key], assumptions=counter.assumptions)
-
-    def written_in(self, format_name: str | None) -> dict[str, WireFile]:
-        """Return the files as they would be uploaded, by name."""
-        if format_name not in self._written:
-            splits = self.read.splits
-            parts = {"train.jsonl": splits.train, "validation.jsonl": splits.validation}
-            self._written[format_name] = {
-                name: wire_file(part, format_name) for name, part in parts.items() if len(part)
-            }
-        return self._written[format_name]
 
 
 @dataclass(frozen=True, eq=False)

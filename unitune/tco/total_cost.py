@@ -23,7 +23,8 @@ from unitune.errors import JobError, MissingExtra, UnituneError, UserError
 from unitune.job.job import Job
 from unitune.job.usage import Alternative
 from unitune.planning.money import estimated
-from unitune.planning.preflight import ResolvedJob, Rows, preflight
+from unitune.planning.preflight import ResolvedJob, preflight
+from unitune.planning.rows import Rows
 from unitune.tco.documents import (
     Column,
     CostAt,

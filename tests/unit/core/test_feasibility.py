@@ -12,12 +12,8 @@ from unitune.data.example import Example, Message
 from unitune.data.split import Splits
 from unitune.errors import UserError
 from unitune.job.job import Data, Job
-from unitune.planning.feasibility import (
-    WireFile,
-    offer_findings,
-    row_findings,
-    wire_file,
-)
+from unitune.planning.feasibility import offer_findings
+from unitune.planning.rows import WireFile, row_findings, wire_file
 from unitune.workspace.today import today
 
 DAY = date(2026, 11, 25)

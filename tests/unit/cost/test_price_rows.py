@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from unitune.cost.prices.files import entries_of
+from unitune.cost.prices.refresh import entries_of
 from unitune.job.prices import KINDS, OF_A_METHOD, OF_ANSWERS, UNITS, PriceEntry, PriceRow, rows_of
 from unitune.workspace import yaml_file
 

@@ -10,8 +10,8 @@ import pytest
 
 from unitune.backends import registry
 from unitune.backends.offer import Limits, ModelUpdate
-from unitune.cost.prices.book import book_here
-from unitune.cost.prices.files import MARK, Refreshed, merged, read_prices, write_refreshed
+from unitune.cost.prices.book import Refreshed, book_here, read_prices
+from unitune.cost.prices.refresh import MARK, merged, write_refreshed
 from unitune.errors import JobError
 from unitune.job.prices import PriceRow
 

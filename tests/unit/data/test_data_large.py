@@ -15,7 +15,7 @@ from unitune.data.check import check_file, read_job
 from unitune.data.dataset import Row, Spool
 from unitune.data.example import Example
 from unitune.job.job import Data, Job
-from unitune.planning.preflight import Rows
+from unitune.planning.rows import Rows
 
 
 def test_repeats_stand_beside_each_row(tmp_path: Path) -> None:

@@ -8,8 +8,15 @@ unknown.
     book = book_for(job)
     book.find("openai", "gpt-4o-mini", "training", method="sft", on=today())
 
-Reading files is not here (`unitune.cost.prices.files`), nor what an old row means
-(`unitune.cost.prices.staleness`).
+A prices file is a project's ``prices.yaml`` beside its job, or the user's own:
+
+    prices:                                  # written by people
+      - {backend: azure, tier: global, training: 21.25, source: contract 7, as_of: 2026-11-01}
+      - {backend: local, machine: 0.85}      # an hour of a local machine
+    discounts: {openai: 0.90}                # what is paid of each list price
+    refreshed: …                             # what `unitune.cost.prices.refresh` has written
+
+What an old row means is `unitune.cost.prices.staleness`.
 """
 
 from __future__ import annotations
@@ -19,17 +26,68 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import get_args
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import BeforeValidator, Field, model_validator
 
 from unitune.backends import registry
 from unitune.backends.offer import ModelUpdate, Offer
 from unitune.cost.prices import inference
-from unitune.cost.prices.files import NAME, read_prices, user_file
 from unitune.job.job import Job
-from unitune.job.prices import OF_ANSWERS, Kind, Origin, PriceRow, rows_of
+from unitune.job.prices import OF_ANSWERS, Kind, Origin, PriceEntry, PriceRow, as_written, rows_of
+from unitune.security.spec import Spec
+from unitune.workspace import user_config, yaml_file
 from unitune.workspace.today import today
 
+NAME = "prices.yaml"
+Share = Annotated[Decimal, BeforeValidator(as_written), Field(gt=0, le=1)]
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
+
+
+class Refreshed(Spec):
+    """What vendors stated since an offer was written."""
+
+    prices: tuple[PriceEntry, ...] = ()
+    models: tuple[ModelUpdate, ...] = ()
+
+
+class PricesFile(Spec):
+    """Prices that a project or a user keeps."""
+
+    version: Literal[1] = 1
+    prices: tuple[PriceEntry, ...] = ()
+    discounts: dict[str, Share] = {}  # noqa: RUF012 - pydantic copies it
+    """What is paid of each list price, by backend: 0.85 is 15 % off."""
+    refreshed: Refreshed = Refreshed()
+
+    @model_validator(mode="after")
+    def _prices_name_a_backend(self) -> Self:
+        self.rows("project")
+        return self
+
+    def rows(self, origin: Literal["project", "user"]) -> tuple[PriceRow, ...]:
+        """Return all prices of the file; what people wrote comes first."""
+        return tuple(
+            row
+            for entries in (self.prices, self.refreshed.prices)
+            for row in rows_of(entries, origin=origin, day=today())
+        )
+
+
+def user_file() -> Path:
+    """Return the path of the user's own prices file, whether it exists or not."""
+    return user_config.folder() / NAME
+
+
+def read_prices(path: Path) -> PricesFile:
+    """Return what a prices file says; one that does not exist says nothing.
+
+    Raises:
+        JobError: It is not valid; the message names the line.
+    """
+    if not path.exists():
+        return PricesFile()
+    return yaml_file.load(path, PricesFile, kind="a prices file", floats=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +289,12 @@ def book_here(folder: Path) -> PriceBook:
     Raises:
         JobError: A prices file is not valid.
     """
-    return _book(folder, ())
+    project, user = read_prices(folder / NAME), read_prices(user_file())
+    return PriceBook(
+        own=(*project.rows("project"), *user.rows("user")),
+        discounts={**user.discounts, **project.discounts},
+        updates=(*user.refreshed.models, *project.refreshed.models),
+    )
 
 
 def book_for(job: Job) -> PriceBook:
@@ -240,14 +303,6 @@ def book_for(job: Job) -> PriceBook:
     Raises:
         JobError: A prices file is not valid.
     """
+    book = book_here(job.folder)
     flags = rows_of(job.given_prices, origin="flag", day=today())
-    return _book(job.folder, (*flags, *rows_of(job.prices, origin="job", day=today())))
-
-
-def _book(folder: Path, rows: tuple[PriceRow, ...]) -> PriceBook:
-    project, user = read_prices(folder / NAME), read_prices(user_file())
-    return PriceBook(
-        own=(*rows, *project.rows("project"), *user.rows("user")),
-        discounts={**user.discounts, **project.discounts},
-        updates=(*user.refreshed.models, *project.refreshed.models),
-    )
+    return replace(book, own=(*flags, *rows_of(job.prices, origin="job", day=today()), *book.own))

@@ -1,20 +1,36 @@
-"""What a refresh would change: what a vendor states now, beside what is known here.
+"""What a vendor states now, beside what is known here, and writing it into a prices file.
 
-Reading the vendor's page or API is not here (entry points ``unitune.prices``), nor writing it down
-(`unitune.cost.prices.files`). Nothing refreshes by itself.
+What people wrote above the mark stays as it is, comments and all. Reading the vendor's page or API
+is not here (entry points ``unitune.prices``). Nothing refreshes by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import date
-from itertools import pairwise
+from itertools import groupby, pairwise
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from unitune.backends.offer import Limits, ModelUpdate, Offer, PriceUpdate
-from unitune.cost.prices.book import PriceBook
-from unitune.job.prices import ANY_MODEL, OF_ANSWERS, Kind, PriceRow
+from unitune.cost.prices.book import PriceBook, Refreshed, read_prices
+from unitune.job.prices import (
+    ANY_MODEL,
+    OF_ANSWERS,
+    USUAL_UNIT,
+    Kind,
+    PriceEntry,
+    PriceRow,
+    rows_of,
+)
+from unitune.workspace import yaml_file
+from unitune.workspace.filesystem import replacing
+from unitune.workspace.today import today
+
+COMMON = {"backend", "as_of", "valid_from", "valid_to", "source", "source_kind"}
+OF_A_ROW = {"model", "method", "tier", "tuned", "note"}
+MARK = "# Below: written by `unitune prices refresh`; edits are lost."
 
 
 class Change(BaseModel):
@@ -99,3 +115,47 @@ def _model_changes(offer: Offer, update: ModelUpdate) -> Iterator[Change]:
 def _change(subject: str, before: date | int | None, after: date | int, source: str) -> Change:
     known = None if before is None else str(before)
     return Change(subject=subject, before=known, after=str(after), source=source)
+
+
+def write_refreshed(path: Path, refreshed: Refreshed) -> None:
+    """Replace what vendors stated in a prices file, and leave what people wrote as it is.
+
+    Raises:
+        JobError: What people wrote has a key ``refreshed`` of its own.
+    """
+    mine = path.read_text(encoding="utf-8-sig").partition(MARK)[0] if path.exists() else ""
+    content = refreshed.model_dump(mode="json", exclude_defaults=True)
+    text = f"{mine.rstrip()}\n\n{MARK}\n" if mine.strip() else f"{MARK}\n"
+    text += yaml_file.dump({"refreshed": content})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as draft:
+        draft.write(text)
+        draft.flush()
+        read_prices(Path(draft.name))
+
+
+def merged(
+    old: Refreshed, rows: tuple[PriceRow, ...], models: tuple[ModelUpdate, ...]
+) -> Refreshed:
+    """Return what is known after a refresh: new facts replace the old ones of the same subject."""
+    priced = {row.subject for row in rows}
+    kept = rows_of(old.prices, origin="project", day=today())
+    still_valid = [row for row in kept if row.subject not in priced]
+    updated = {(update.backend, update.model) for update in models}
+    others = tuple(each for each in old.models if (each.backend, each.model) not in updated)
+    return Refreshed(prices=entries_of([*still_valid, *rows]), models=(*others, *models))
+
+
+def entries_of(rows: Iterable[PriceRow]) -> tuple[PriceEntry, ...]:
+    """Return rows as a prices file holds them: what neighbours have in common is written once."""
+    grouped = groupby(rows, key=lambda row: row.model_dump(include=COMMON, exclude_none=True))
+    return tuple(
+        PriceEntry.model_validate({**common, "rows": [_line(row) for row in group]})
+        for common, group in grouped
+    )
+
+
+def _line(row: PriceRow) -> dict[str, object]:
+    unit = "" if row.per == USUAL_UNIT[row.kind] else f"/{row.per}"
+    values = row.model_dump(include=OF_A_ROW, exclude_defaults=True)
+    return {**values, row.kind: f"{row.written}{unit}"}

@@ -1,4 +1,6 @@
-"""How old a price is, and what follows from it: a notice, a warning, or a refusal (exit 6).
+"""What speaks against relying on a price: its age, or that a folder sets it to nothing.
+
+By age it is a notice, a warning or a refusal (exit 6).
 
 Prices of this field change within weeks, and undated tables rot: one package on PyPI had a model's
 training a third too cheap after a price change. So each row carries the day on which its source
@@ -7,12 +9,13 @@ gave it. A row past its own last day is refused at any age.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import date
 from typing import Literal
 
+from unitune.cost.prices.book import PriceBook
 from unitune.findings import Finding, error, note, warning
-from unitune.job.prices import PriceRow
+from unitune.job.prices import OWN_WORD, PriceRow
 
 Freshness = Literal["fresh", "aging", "old", "stale"]
 AGING_DAYS, OLD_DAYS, STALE_DAYS = 45, 90, 180
@@ -61,3 +64,28 @@ def _finding(rows: list[PriceRow], day: date, *, allow_stale: bool) -> Finding |
         return warning("old-price", what, fix)
     kind = warning if allow_stale else error
     return kind(STALE_CODE, what, f"{fix} --allow-unpriced uses it all the same.")
+
+
+def free_findings(
+    rows: Iterable[PriceRow], listed: PriceBook, model: str, day: date
+) -> Iterator[Finding]:
+    """Warn of what costs nothing by the word of the job's own folder alone: no budget holds it.
+
+    Args:
+        rows: The prices that are used.
+        listed: Prices without those of folder, user and command line.
+        model: The base model.
+        day: Whose prices are taken.
+    """
+    for row in rows:
+        if row.usd or row.origin not in ("job", "project"):
+            continue
+        other = listed.same_price(row, model, day)
+        if other is not None and not other.usd:
+            continue
+        known = "no price of it is known otherwise" if other is None else f"${other.usd:f} else"
+        yield warning(
+            "free-by-own-price",
+            f"{row.kind} costs $0 by {OWN_WORD[row.origin]} ({known}), so no budget limits it.",
+            f"Take the price out unless {row.backend} charges you nothing.",
+        )

@@ -1,0 +1,147 @@
+"""A job's rows: read once, counted once by each tokenizer, written once in each format.
+
+`row_findings` holds them against what a backend takes for a model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from unitune.backends.formats import wire_lines
+from unitune.backends.offer import Limits, Terms
+from unitune.cost.tokens import TokenCounter, counter_for
+from unitune.cost.tokens.by_characters import CharacterCounter
+from unitune.cost.workload import Lengths, Workload, measure
+from unitune.data.check import JobRows
+from unitune.data.dataset import Dataset
+from unitune.data.split import Splits
+from unitune.findings import Finding, error, note, warning
+
+
+@dataclass(frozen=True, slots=True)
+class WireFile:
+    """A file as it would be uploaded, without its content."""
+
+    findings: tuple[Finding, ...]
+    """An error for each row that the format cannot carry."""
+    size: int
+    """In bytes."""
+    sha256: str
+
+
+def wire_file(rows: Dataset, format_name: str | None) -> WireFile:
+    """Write rows in a wire format, or as canonical JSON Lines, and keep what describes the file."""
+    content, size, findings = hashlib.sha256(), 0, list[Finding]()
+    for item in wire_lines(rows, format_name):
+        if isinstance(item, Finding):
+            findings.append(item)
+            continue
+        line = item.encode()
+        content.update(line)
+        size += len(line)
+    return WireFile(tuple(findings), size, content.hexdigest())
+
+
+@dataclass(slots=True)
+class Rows:
+    """A job's rows, read once, written once in each format, counted once by each tokenizer."""
+
+    read: JobRows
+    counters: Mapping[str, TokenCounter] = field(default_factory=dict[str, TokenCounter])
+    """Of models whose vendor counted, by model."""
+    _counted: dict[object, Workload] = field(default_factory=dict[object, Workload])
+    _written: dict[str | None, dict[str, WireFile]] = field(
+        default_factory=dict[str | None, dict[str, WireFile]]
+    )
+
+    def counted_for(self, model: str, aliases: Iterable[str] = ()) -> Workload:
+        """Return the rows as a model counts them."""
+        counter = self.counters.get(model) or counter_for(model, aliases=aliases)
+        # Characters are counted alike for all models, whichever tokenizer is missing.
+        alike = isinstance(counter, CharacterCounter)
+        key = counter.basis if alike else (counter.basis, counter.assumptions)
+        if key not in self._counted:
+            self._counted[key] = measure(self.read.splits, counter)
+        return replace(self._counted[key], assumptions=counter.assumptions)
+
+    def written_in(self, format_name: str | None) -> dict[str, WireFile]:
+        """Return the files as they would be uploaded, by name."""
+        if format_name not in self._written:
+            splits = self.read.splits
+            parts = {"train.jsonl": splits.train, "validation.jsonl": splits.validation}
+            self._written[format_name] = {
+                name: wire_file(part, format_name) for name, part in parts.items() if len(part)
+            }
+        return self._written[format_name]
+
+
+def row_findings(
+    vendor: str,
+    terms: Terms,
+    splits: Splits,
+    files: Mapping[str, WireFile],
+    lengths: Lengths | None = None,
+) -> tuple[Finding, ...]:
+    """Return what a backend's terms for a model say against rows: format and limits.
+
+    Args:
+        vendor: The backend's name.
+        terms: For the base model.
+        splits: Rows to train on and to hold out.
+        files: The same rows as they would be uploaded, by file name.
+        lengths: Tokens of the training rows; None: not counted.
+    """
+    findings = [finding for file in files.values() for finding in file.findings]
+    limits = terms.limits
+    findings += _count_findings(vendor, limits, splits)
+    size = files["train.jsonl"].size
+    if limits.file_bytes is not None and size > limits.file_bytes:
+        what = f"the training file has {size:,} bytes; {vendor} takes {limits.file_bytes:,}."
+        fix = "Leave rows out, or choose a backend that takes more."
+        findings.append(error("file-too-large", what, fix))
+    if limits.row_tokens is not None and lengths is not None:
+        fate = terms.billing.overlength
+        findings += _long_rows(vendor, fate, limits.row_tokens, splits.train, lengths)
+    return tuple(findings)
+
+
+def _count_findings(vendor: str, limits: Limits, splits: Splits) -> Iterator[Finding]:
+    least, most = limits.min_rows, limits.max_rows
+    count = len(splits.train)
+    if least is not None and count < least:
+        yield _count(vendor, splits.train, f"at least {least:,}", "Add rows.")
+    if most is not None and count > most:
+        yield _count(vendor, splits.train, f"at most {most:,}", "Leave rows out.")
+    held_out = limits.validation_rows_most
+    if held_out == 0 and len(splits.validation):
+        yield note(
+            "no-validation",
+            f"{vendor} takes no validation rows for this model; they stay here, for choosing "
+            "prompts.",
+        )
+    elif held_out is not None and len(splits.validation) > held_out:
+        yield _count(vendor, splits.validation, f"at most {held_out:,}", "Hold fewer rows out.")
+
+
+def _long_rows(
+    vendor: str, fate: str | None, most: int, rows: Dataset, lengths: Lengths
+) -> Iterator[Finding]:
+    """Yield an error for each row that is too long in any case, a warning for what may be."""
+    if lengths.longest.high <= most:
+        return
+    for row, count in zip(rows.rows, lengths, strict=True):
+        if count.high <= most:
+            continue
+        kind = error if count.low > most and fate in (None, "refused") else warning
+        yield kind(
+            "row-too-long",
+            f"the row has about {count.expected:,} tokens; {vendor} takes {most:,}"
+            f"{f', and longer rows are {fate}' if fate else ''}.",
+            "Shorten it, split it, or leave it out.",
+        ).at(file=rows.name, line=row.line)
+
+
+def _count(vendor: str, rows: Dataset, allowed: str, fix: str) -> Finding:
+    return error("row-count", f"{rows.name} has {len(rows):,} rows; {vendor} takes {allowed}.", fix)
