@@ -1,10 +1,11 @@
 """What a training takes on one machine: seconds and bytes, from what it has to compute.
 
-A training is a start, micro-batches, validations, checkpoints and an end that saves and checks the
-adapter. A micro-batch costs a fixed time, a time for each operation, and a time for each number of
-tokens that is new (`StepTimeFit`). Memory is what the process always holds and a factor on what the
-largest micro-batch holds. The figures are measured by `unitune_local.profile_run` and kept in the
-cache under all that they depend on, or guessed from a short measurement of matrix products.
+A training is a start, micro-batches, validations and an end that saves and checks the adapter. A
+micro-batch costs a fixed time and a time for each operation. Memory is what the process always
+holds and a factor on what the largest micro-batch holds. The figures are measured by
+`unitune_local.profile_run` and kept in the cache under all that they depend on, or guessed from a
+short measurement of matrix products. Left out are checkpoints and the making of kernels, which take
+1 to 2 % of a training's time.
 """
 
 from __future__ import annotations
@@ -52,49 +53,6 @@ class PartWork(NamedTuple):
     flops: float
 
 
-class Work(NamedTuple):
-    """What a training computes: the parts of one epoch, and those of one validation."""
-
-    parts: Sequence[PartWork]
-    steps: int
-    validation: Sequence[PartWork]
-    render_seconds: float
-
-
-class TimedPart(NamedTuple):
-    """A micro-batch that was trained on, whether its number of tokens was new, and its time."""
-
-    work: PartWork
-    new: bool
-    seconds: float
-
-
-class StepTimeFit(BaseModel):
-    """How long micro-batches take."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    part_seconds: float
-    """Of a micro-batch, whatever its size."""
-    flop_seconds: float
-    """Of an operation in forward and backward."""
-    size_seconds: float
-    """Of a micro-batch whose number of tokens is new, beside that: making kernels for it."""
-
-    @classmethod
-    def of(cls, timed: Sequence[TimedPart]) -> StepTimeFit:
-        """Return the fit with the least squared relative errors, no cost below zero."""
-        causes = np.array([(1.0, part.work.flops, part.new) for part in timed])  # (parts, 3)
-        relative = causes / np.array([part.seconds for part in timed])[:, None]
-        scale = np.maximum(relative.max(axis=0), np.finfo(float).tiny)  # operations are many
-        part, flop, size = map(float, nnls(relative / scale, np.ones(len(timed)))[0] / scale)
-        return cls(part_seconds=part, flop_seconds=flop, size_seconds=size)
-
-    def seconds(self, parts: Sequence[PartWork]) -> float:
-        """Return what micro-batches take, none of a new number of tokens."""
-        flops = sum(part.flops for part in parts)
-        return len(parts) * self.part_seconds + flops * self.flop_seconds
-
-
 class CostModel(BaseModel):
     """What the parts of a training take here."""
 
@@ -106,40 +64,37 @@ class CostModel(BaseModel):
     start_seconds: float
     """From the start of the process to the first step, rendering of rows apart, and what growing
     to the memory of a step takes."""
-    step_time: StepTimeFit
-    checkpoint_seconds: float
+    part_seconds: float
+    """Of a micro-batch, whatever its size."""
+    flop_seconds: float
+    """Of an operation in forward and backward."""
     end_seconds: float
     """Saving the adapter, loading it on a fresh base and comparing the answers of both."""
     held_bytes: int
     """All but what grows with micro-batches."""
-    others_share: float = 0.0
-    """Of the machine's processor time during the measurement, what other programs had."""
 
     def form(self, settings: Settings) -> Form:
         """Return how micro-batches are laid out."""
         share = self.packed and settings.share_prefix
         return Form("packed" if self.packed else "padded", share, settings.length_multiple)
 
-    def seconds(self, settings: Settings, work: Work) -> float:
-        """Return how long a training is expected to take, from the start of its process."""
-        epochs, epoch = settings.epochs, self.step_time.seconds(work.parts)
-        sizes = different_sizes(work.parts)
-        if sizes > MOST_SIZES:  # then each epoch makes them anew
-            sizes *= epochs
-        if settings.checkpoint_every_steps is not None:
-            checkpoints = epochs * work.steps / settings.checkpoint_every_steps
-        else:
-            between = max(settings.checkpoint_seconds, epoch / max(work.steps, 1), 1e-9)
-            checkpoints = epochs * (1 + epoch / between)
-        return (
-            self.start_seconds
-            + work.render_seconds
-            + epochs * epoch
-            + sizes * self.step_time.size_seconds
-            + (epochs + 1) * self.step_time.seconds(work.validation) / 2  # there is no backward
-            + checkpoints * self.checkpoint_seconds
-            + self.end_seconds
-        )
+    def seconds(
+        self, epochs: int, parts: Sequence[PartWork], validation: Sequence[PartWork]
+    ) -> float:
+        """Return how long a training is expected to take, rendering of rows apart.
+
+        Args:
+            epochs: Passes over the rows.
+            parts: Micro-batches of one epoch.
+            validation: Micro-batches of one validation, which has no backward pass.
+        """
+        validations = (epochs + 1) * self._seconds(validation) / 2
+        steps = epochs * self._seconds(parts)
+        return self.start_seconds + steps + validations + self.end_seconds
+
+    def _seconds(self, parts: Sequence[PartWork]) -> float:
+        flops = sum(part.flops for part in parts)
+        return len(parts) * self.part_seconds + flops * self.flop_seconds
 
     def peak_bytes(self, settings: Settings, part_bytes: int, sizes: int) -> int:
         """Return the most memory that the worker is expected to hold; see `steps_bytes`."""
@@ -155,6 +110,18 @@ def steps_bytes(settings: Settings, part_bytes: int, sizes: int) -> int:
     """Return what steps add to what is held before the first of them."""
     kernels = SIZE_BYTES * min(sizes, MOST_SIZES) if settings.makes_kernels else 0
     return round(WORKSPACE * part_bytes) + kernels
+
+
+def fit(timed: Sequence[tuple[PartWork, float]]) -> tuple[float, float]:
+    """Return the seconds of a micro-batch and of an operation that explain measured times best.
+
+    Best: with the least squared relative errors, no cost below zero.
+    """
+    causes = np.array([(1.0, work.flops) for work, _ in timed])  # (parts, 2)
+    relative = causes / np.array([seconds for _, seconds in timed])[:, None]
+    scale = relative.max(axis=0)  # operations are many
+    part, flop = map(float, nnls(relative / scale, np.ones(len(timed)))[0] / scale)
+    return part, flop
 
 
 def part_work(shape: Shape, rows: Sequence[TrainingRow], form: Form) -> PartWork:
@@ -196,13 +163,8 @@ def guess(
     return CostModel(
         packed=packed,
         start_seconds=10.0,
-        step_time=StepTimeFit(
-            part_seconds=0.02,
-            flop_seconds=flop_seconds,
-            # 0.01 s (the embedded model) to 0.14 s (300 million weights) were measured.
-            size_seconds=0.1 if settings.makes_kernels else 0.0,
-        ),
-        checkpoint_seconds=0.2,
+        part_seconds=0.02,
+        flop_seconds=flop_seconds,
         end_seconds=2.0 + check,
         # For the check the file of the base is mapped once more.
         held_bytes=PROCESS_BYTES + weights + ADAPTER_BYTES * shape.adapter + weight_file_bytes,

@@ -29,7 +29,6 @@ from unitune_local.batches import TrainingRow, epoch_batches, micro_batches
 from unitune_local.cost_model import (
     CostModel,
     PartWork,
-    Work,
     different_sizes,
     guess,
     part_work,
@@ -42,8 +41,6 @@ from unitune_local.settings import Settings, resolve
 
 SMALLEST_MICRO_BATCH = 256
 """Tokens; below, the matrix products get slow."""
-BUSY_SHARE = 0.2
-"""Beyond what a desktop, or a build that ends at once, takes of a machine."""
 GUESSED_TIME_BAND, GUESSED_MEMORY_BAND = (0.5, 2.0), (0.75, 1.4)
 TIME_BAND, MEMORY_BAND = (0.8, 1.25), (0.8, 1.25)
 """Low and high as shares of what is expected after a calibration; ``benchmarks/local_forecast.py``
@@ -101,20 +98,16 @@ def forecast(job: Job, folder: Path, train: Dataset, validation: Dataset) -> Tra
     by_length = sorted(held_out.rows, key=lambda row: len(row.ids))
     validated = micro_batches(by_length, settings.micro_batch_tokens, share=form.share)
     steps = math.ceil(len(learnt.rows) / settings.batch_size)
-    work = Work(
-        parts=batching.work,
-        steps=steps,
-        validation=[part_work(shape, part, form) for part in validated],
-        render_seconds=render_seconds,
-    )
-    expected, peak = cost_model.seconds(settings, work), batching.peak_bytes
+    validation_work = [part_work(shape, part, form) for part in validated]
+    expected = render_seconds + cost_model.seconds(settings.epochs, batching.work, validation_work)
+    peak = batching.peak_bytes
     measured = cost_model.measured_on is not None
     time_band = TIME_BAND if measured else GUESSED_TIME_BAND
     memory_band = MEMORY_BAND if measured else GUESSED_MEMORY_BAND
     tokens = sum(len(row.ids) for row in learnt.rows)
     trained = sum(row.trained_tokens for row in learnt.rows)
     findings = [*learnt.findings, *held_out.findings]
-    findings += _findings(settings, learnt.rows, turn_end(tokenizer), shape, cost_model)
+    findings += _findings(settings, learnt.rows, turn_end(tokenizer), shape)
     summary = Forecast(
         findings=tuple(findings),
         rows=len(train),
@@ -194,7 +187,6 @@ def _findings(
     rows: Sequence[TrainingRow],
     stop: int,
     shape: Shape,
-    cost_model: CostModel,
 ) -> Iterator[Finding]:
     if settings.sequence_length > shape.context:
         yield Finding(
@@ -223,12 +215,4 @@ def _findings(
             code="nothing-to-learn",
             message="no row can be learnt from.",
             fix="Give rows an assistant turn.",
-        )
-    if cost_model.others_share > BUSY_SHARE:
-        yield Finding(
-            severity="warning",
-            code="busy-calibration",
-            message=f"other programs had {cost_model.others_share:.0%} of this machine's "
-            "processors while steps were timed, so the time is that of a busy machine.",
-            fix="Calibrate again when it is idle: unitune plan FILE --calibrate.",
         )

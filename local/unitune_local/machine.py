@@ -171,12 +171,6 @@ def process_seconds() -> float:
     return time.time() - psutil.Process().create_time()
 
 
-def busy_seconds() -> float:
-    """Return the seconds that all processors of the machine have worked since it was started."""
-    spent = psutil.cpu_times()
-    return sum(spent) - spent.idle - getattr(spent, "iowait", 0.0)
-
-
 def _memory_left(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
     """Return the bytes left of this process's control group, version 2 or 1.
 

@@ -4,8 +4,8 @@
 
 reads ``profile.json`` in the folder and writes ``cost_model.json``. The process is started as a
 worker is, so that it computes alike. It loads the model, trains on the job's largest micro-batch
-and on others of every size, each twice (once when kernels are made for it, once when they are
-there), and saves and checks the adapter. Memory is the process's own high-water mark.
+and on others of every size, each twice (the first time makes its kernels), and saves and checks the
+adapter. Memory is the process's own high-water mark.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import psutil
 import torch
 from peft import PeftModel
 from pydantic import BaseModel, ConfigDict
@@ -28,13 +27,13 @@ from unitune.errors import BackendError, DataError
 from unitune.job.job import Job
 from unitune.workspace.filesystem import replacing
 from unitune.workspace.today import today
-from unitune_local import checkpoint, cost_model, machine, memory, store
+from unitune_local import cost_model, machine, memory, store
 from unitune_local.adapter import check_adapter, checked_prompts, save_adapter
 from unitune_local.batches import TrainingRow
 from unitune_local.cost_model import (
     CostModel,
-    StepTimeFit,
-    TimedPart,
+    different_sizes,
+    fit,
     part_work,
     steps_bytes,
 )
@@ -118,50 +117,39 @@ def profile(run: ProfileRun, folder: Path) -> CostModel:
     rows = [row for part in run.parts for row in part]
     share, multiple = settings.share_prefix, settings.length_multiple
     form = choose_form(model, rows, share=share, multiple=multiple)
-    start_seconds, start_cpu_seconds = machine.process_seconds(), time.process_time()
-    start_busy_seconds = machine.busy_seconds()
+    start_seconds = machine.process_seconds()
 
     shape = memory.shape_of(model)
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     optimizer = torch.optim.AdamW(weights.values(), lr=0.0, fused=True)
     # The first time with new memory and kernels.
     first, again = (_seconds(model, optimizer, form, run.parts[0]) for _ in range(2))
-    work = part_work(shape, run.parts[0], form)
-    timed, known = [TimedPart(work, new=False, seconds=again)], {work.tokens}
+    timed = [(part_work(shape, run.parts[0], form), again)]
     before = time.perf_counter()
-    for number, part in enumerate(run.parts[1:]):
-        if number >= FEWEST_PARTS and time.perf_counter() - before > PARTS_SECONDS:
+    for part in run.parts[1:]:
+        if len(timed) > FEWEST_PARTS and time.perf_counter() - before > PARTS_SECONDS:
             break
-        work = part_work(shape, part, form)
-        for _ in range(2):
-            new = settings.makes_kernels and work.tokens not in known
-            known.add(work.tokens)
-            timed.append(TimedPart(work, new, _seconds(model, optimizer, form, part)))
-    step_time = StepTimeFit.of(timed)
+        _seconds(model, optimizer, form, part)
+        timed.append((part_work(shape, part, form), _seconds(model, optimizer, form, part)))
+    part_seconds, flop_seconds = fit(timed)
 
     before = time.perf_counter()
-    checkpoint.save(folder / "checkpoints", 1, weights, optimizer)
-    checkpoint_seconds = time.perf_counter() - before
     save_adapter(model, tokenizer, spec, folder / "adapter")
     check_adapter(model, spec, folder / "adapter", run.prompts)
-    end_seconds = time.perf_counter() - before - checkpoint_seconds
+    end_seconds = time.perf_counter() - before
     peak = machine.peak_of_process(settings.device)
 
-    own = time.process_time() - start_cpu_seconds
-    others = machine.busy_seconds() - start_busy_seconds - own
-    all_seconds = (machine.process_seconds() - start_seconds) * (psutil.cpu_count() or 1)
     meta = memory.meta_model(spec.base_path, settings)
     part_bytes = memory.held_bytes(meta, form, run.parts[0])
-    growth = first - again - step_time.size_seconds
+    sizes = different_sizes([work for work, _ in timed])
     return CostModel(
         measured_on=today(),
         packed=form.kind == "packed",
-        start_seconds=start_seconds + max(0.0, growth),
-        step_time=step_time,
-        checkpoint_seconds=checkpoint_seconds,
+        start_seconds=start_seconds + max(0.0, first - again),
+        part_seconds=part_seconds,
+        flop_seconds=flop_seconds,
         end_seconds=end_seconds,
-        held_bytes=peak - steps_bytes(settings, part_bytes, len(known)),
-        others_share=min(1.0, max(0.0, others / all_seconds)),
+        held_bytes=peak - steps_bytes(settings, part_bytes, sizes),
     )
 
 

@@ -86,12 +86,13 @@ def calibrate(job: Job | ResolvedJob) -> None:
         BackendError: The measuring process died.
     """
     resolved = preflight(job)
-    backend, splits = resolved.backend, resolved.splits
+    backend = resolved.backend
     if not isinstance(backend, Calibrates):
         raise Unsupported(
             f"backend {resolved.offer.name!r} does not train on this machine, so there is nothing "
             "to calibrate. Leave --calibrate out."
         )
+    splits = resolved.splits
     backend.calibrate(resolved.job, splits.train, splits.validation)
 
 

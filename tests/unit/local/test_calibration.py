@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +20,7 @@ from unitune_local.batches import TrainingRow
 from unitune_local.cost_model import (
     CostModel,
     PartWork,
-    StepTimeFit,
-    TimedPart,
-    Work,
+    fit,
     keep,
     part_work,
     recall,
@@ -51,8 +46,8 @@ SHAPE = Shape(
 COSTS = CostModel(
     packed=True,
     start_seconds=5.0,
-    step_time=StepTimeFit(part_seconds=0.01, flop_seconds=1e-9, size_seconds=0.5),
-    checkpoint_seconds=0.0,
+    part_seconds=0.01,
+    flop_seconds=1e-9,
     end_seconds=1.0,
     held_bytes=1000,
 )
@@ -138,18 +133,14 @@ def test_a_model_that_cannot_run_without_numbers_is_estimated_by_its_shape(
 def seconds(rows: Sequence[TrainingRow], epochs: int = 1) -> float:
     """Each row is a micro-batch of its own."""
     work = [part_work(SHAPE, [one], PACKED) for one in rows]
-    settings = SETTINGS.model_copy(update={"epochs": epochs})
-    return COSTS.seconds(settings, Work(work, len(work), work[:2], render_seconds=0.5))
+    return COSTS.seconds(epochs, work, work[:2])
 
 
 def test_a_training_takes_the_sum_of_its_parts() -> None:
     """By hand: two epochs of two steps, three validations of half the cost of a step."""
     work = [PartWork(tokens=10, flops=1e9), PartWork(tokens=20, flops=3e9)]
-    costs = COSTS.model_copy(update={"checkpoint_seconds": 0.25})
-    settings = SETTINGS.model_copy(update={"epochs": 2, "checkpoint_every_steps": 2})
-    expected = 5 + 0.5 + 2 * (0.02 + 4) + 2 * 0.5 + 3 * (0.01 + 1) / 2 + 2 * 0.25 + 1
-    actual = costs.seconds(settings, Work(work, 2, work[:1], render_seconds=0.5))
-    assert expected == pytest.approx(actual)
+    expected = 5 + 2 * (0.02 + 4) + 3 * (0.01 + 1) / 2 + 1
+    assert expected == pytest.approx(COSTS.seconds(2, work, work[:1]))
 
 
 @given(st.lists(st.integers(2, 300), min_size=1, max_size=40), st.integers(1, 9))
@@ -157,17 +148,6 @@ def test_more_epochs_and_longer_rows_never_take_less_time(lengths: list[int], ep
     rows, longer = [row(length) for length in lengths], [row(length + 9) for length in lengths]
     assert seconds(rows, epochs) < seconds(rows, epochs + 1)
     assert seconds(rows, epochs) < seconds(longer, epochs)
-
-
-def test_more_sizes_than_are_kept_are_made_in_every_epoch() -> None:
-    few, many = (
-        COSTS.seconds(
-            SETTINGS.model_copy(update={"epochs": 3}),
-            Work([PartWork(tokens, 0.0) for tokens in range(count)], count, [], 0.0),
-        )
-        for count in (45, 46)
-    )
-    assert many - few == pytest.approx(3 * 0.01 + (3 * 46 - 45) * 0.5)
 
 
 def test_what_rows_compute_is_counted_with_their_prefix_once() -> None:
@@ -184,21 +164,16 @@ def test_what_rows_compute_is_counted_with_their_prefix_once() -> None:
 @given(
     st.floats(0, 1),
     st.floats(1e-12, 1e-9),
-    st.floats(0, 1),
     st.lists(st.integers(10, 2000), min_size=2, max_size=8, unique=True),
 )
 def test_costs_that_micro_batches_follow_are_found(
-    part: float, flop: float, size: float, tokens: list[int]
+    part: float, flop: float, tokens: list[int]
 ) -> None:
-    timed = [
-        TimedPart(PartWork(count, 1e9 * count), new, part + flop * 1e9 * count + size * new)
-        for count in tokens
-        for new in (True, False)
-    ]
-    fit = StepTimeFit.of(timed)
-    for one in timed:
-        expected = fit.seconds([one.work]) + one.new * fit.size_seconds
-        assert expected == pytest.approx(one.seconds, rel=1e-3)
+    works = [PartWork(count, 1e9 * count) for count in tokens]
+    timed = [(work, part + flop * work.flops) for work in works]
+    part_seconds, flop_seconds = fit(timed)
+    for work, seconds in timed:
+        assert part_seconds + flop_seconds * work.flops == pytest.approx(seconds, rel=1e-3)
 
 
 # --- what is kept
@@ -246,26 +221,6 @@ def test_a_calibration_narrows_the_next_forecast_and_leaves_nothing_else(
     assert {"cache", "train.jsonl", "validation.jsonl"} == {one.name for one in tmp_path.iterdir()}
     other = job(tiny_model, Tuning(lora=Lora(rank=3)))
     assert backend.forecast(other, train, validation).measured_on is None
-
-
-def test_a_calibration_on_a_busy_machine_is_told_in_every_later_forecast(
-    tiny_model: Path, tmp_path: Path
-) -> None:
-    rows, wanted = read_rows(write_rows(tmp_path / "train.jsonl", 60)), job(tiny_model)
-    burn = [sys.executable, "-c", "while True: pass"]
-    others = [subprocess.Popen(burn) for _ in range(2 * (os.cpu_count() or 1))]
-    try:
-        LocalBackend().calibrate(wanted, rows, NOTHING)
-    finally:
-        for other in others:
-            other.kill()
-            other.wait()
-    (found,) = (
-        finding
-        for finding in LocalBackend().forecast(wanted, rows, NOTHING).findings
-        if finding.code == "busy-calibration"
-    )
-    assert "other programs had" in found.message
 
 
 def test_rows_without_anything_to_learn_are_not_calibrated(tiny_model: Path) -> None:
