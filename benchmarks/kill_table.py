@@ -35,9 +35,8 @@ from pydantic import JsonValue
 
 from unitune.job.job import Data, Job, Tuning
 from unitune.ledger.postgres import VARIABLE
-from unitune.testing.behavior import ServerBehavior
 from unitune.testing.kills import FOR_EVER, Act, Outcome, Verdict, kill_at_every_step
-from unitune.testing.vendor_setup import VendorState
+from unitune.testing.vendor_setup import ServerBehavior, VendorState
 
 HOSTED = ("openai", "together", "fireworks", "vertex", "bedrock")
 BACKENDS = (*HOSTED, "local", "fake")

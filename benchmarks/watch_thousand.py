@@ -54,8 +54,8 @@ def serve(vendors: list[str]) -> None:
     from vendors.bedrock import wire  # noqa: PLC0415 - likewise
     from vendors.serving import serve_vendor  # noqa: PLC0415 - likewise
 
-    from unitune.testing.behavior import ServerBehavior  # noqa: PLC0415 - in this process only
     from unitune.testing.loopback import Server  # noqa: PLC0415 - in this process only
+    from unitune.testing.vendor_setup import ServerBehavior  # noqa: PLC0415 - in this process only
 
     wire.PAGE = PAGE
     logging.getLogger("werkzeug").setLevel(logging.ERROR)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
@@ -20,16 +21,48 @@ from unitune.backends import registry
 from unitune.backends.capabilities import Batches
 from unitune.backends.formats import wire_format
 from unitune.backends.protocol import Upload
-from unitune.data.example import Example
-from unitune.testing.behavior import ServerBehavior
+from unitune.data.example import Example, Message
+from unitune.models import Request
 from unitune.testing.contract import BackendContract
+from unitune.testing.contract_hosted import ROUNDS, Tally, poll_without_fields
 from unitune.testing.loopback import serve
 from unitune.testing.omissions import Omissions
-from unitune.testing.polling import Tally, poll_batches_without_fields, poll_without_fields
+from unitune.testing.vendor_setup import ServerBehavior
 
 CLAUDE = "claude-haiku-4-5"
 GPT = "gpt-4.1-mini-2025-04-14"
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct"
+
+
+def poll_batches_without_fields(
+    backend: Batches, model: str, behavior: ServerBehavior, omits: Omissions, polls: int
+) -> Tally:
+    """Follow batches at a vendor that leaves fields out, until there were so many polls.
+
+    Args:
+        backend: With its environment leading to the vendor on loopback.
+        model: To ask.
+        behavior: As for `poll_without_fields`.
+        omits: Likewise.
+        polls: Likewise.
+    """
+    tally = Tally()
+    question = Request(messages=(Message(role="user", content="Why?"),), max_tokens=8)
+    for number in count():
+        if tally.polls >= polls:
+            break
+        behavior.omits = None
+        key = f"b{number}-1"
+        batch = backend.submit_batch(key, model, {f"{key}-0": question, f"{key}-1": question})
+        behavior.omits = omits
+        for _ in range(ROUNDS):
+            for _ in range(behavior.queued_polls + 2):
+                tally.call(partial(backend.poll_batch, batch))
+            tally.call(partial(backend.find_batch, key, 0.0))
+            tally.call(partial(backend.fetch_batch, batch))
+        tally.call(partial(backend.cancel_batch, batch))
+    behavior.omits = None
+    return tally
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from unitune.importers.vendor_jobs import ANSWERS, OLD_MODEL, import_job, record
 from unitune.job.contenders import Recorded, Tuned
 from unitune.job.job import Data, Job, Tuning
 from unitune.run.run import Run, launch
-from unitune.testing.behavior import ServerBehavior
 from unitune.testing.loopback import Fault
+from unitune.testing.vendor_setup import ServerBehavior
 from unitune_providers.openai.backend import OpenAIBackend
 
 ROWS = [

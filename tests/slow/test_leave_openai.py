@@ -22,8 +22,8 @@ from openai import OpenAI
 from vendors.openai.vendor import KEY, OpenAIVendor
 
 from unitune.data.load import load
-from unitune.testing.behavior import ServerBehavior
 from unitune.testing.loopback import Server, serve
+from unitune.testing.vendor_setup import ServerBehavior
 
 pytestmark = pytest.mark.slow
 

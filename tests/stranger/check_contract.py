@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from unitune_stranger.vendor import KEY, ExampleVendor
+
 from unitune.testing import BackendContract, VendorSetup
-from unitune.testing.example_vendor import KEY, ExampleVendor
 
 
 class TestStrangerBackend(BackendContract):

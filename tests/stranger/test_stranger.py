@@ -15,7 +15,7 @@ import asyncio
 from unitune import Job, Request, launch, plan
 from unitune.backends.registry import backend, backend_names
 from unitune.data.example import Message
-from unitune.testing.behavior import ServerBehavior
+from unitune.testing.vendor_setup import ServerBehavior
 from unitune.testing.vendor_setup import serve_vendor
 from check_contract import TestStrangerBackend
 

@@ -21,9 +21,8 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-from unitune.testing.behavior import ServerBehavior
-from unitune.testing.loopback import UNREADABLE, VendorRequest, VendorResponse
-from unitune.testing.omissions import thinned
+from unitune.testing.loopback import UNREADABLE, VendorRequest, VendorResponse, thinned
+from unitune.testing.vendor_setup import ServerBehavior
 from vendors import shapes
 
 KEY = "sk-ant-loopback"

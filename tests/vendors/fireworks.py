@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 from pydantic import JsonValue, ValidationError
 
-from unitune.testing.behavior import Progress, ServerBehavior
 from unitune.testing.loopback import VendorRequest
 from unitune.testing.omissions import Shape
 from unitune.testing.routes import (
@@ -24,6 +23,7 @@ from unitune.testing.routes import (
     form_parts,
     route,
 )
+from unitune.testing.vendor_setup import Progress, ServerBehavior
 from vendors import shapes
 
 ACCOUNT = "acme"

@@ -6,9 +6,8 @@ from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 
 from unitune.testing import vendor_setup
-from unitune.testing.behavior import ServerBehavior
 from unitune.testing.loopback import Server
-from unitune.testing.vendor_setup import ServedVendor, VendorSetup, VendorState
+from unitune.testing.vendor_setup import ServedVendor, ServerBehavior, VendorSetup, VendorState
 from vendors import fireworks
 from vendors.bedrock import vendor as bedrock
 from vendors.bedrock.storage import s3_storage

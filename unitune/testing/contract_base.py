@@ -19,9 +19,8 @@ from unitune.backends.protocol import Backend, Event, Launch, Status, Upload
 from unitune.data.example import Message
 from unitune.job.job import Data, Job, Tuning
 from unitune.models import ChatModel, Reply, Request, TunedModel
-from unitune.testing.behavior import ServerBehavior
 from unitune.testing.loopback import Server
-from unitune.testing.vendor_setup import ServedVendor, VendorSetup, serve_vendor
+from unitune.testing.vendor_setup import ServedVendor, ServerBehavior, VendorSetup, serve_vendor
 
 COLOURS = {
     "snow": "white",

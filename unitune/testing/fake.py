@@ -3,7 +3,7 @@
 Its "vendor" is a folder, so that jobs outlive every process: ``UNITUNE_FAKE_DIR`` when set, else
 ``fake`` in the run's folder. A job there is a folder of files that are written once or only grow.
 What a job does is in its `Script`; what an untuned model says, in ``untuned.json`` (`Answers`) in
-``UNITUNE_FAKE_DIR``; how batches go, in ``batches.json`` there (`unitune.testing.fake_batches`).
+``UNITUNE_FAKE_DIR``; how batches go, in ``batches.json`` there (`unitune.testing.fake_vendor`).
 
 A test may set `FakeBackend.guarantee` to play the other kinds of vendors: with `own id` and `token`
 a second create call with the same key finds the first job, else it makes another.
@@ -27,8 +27,7 @@ from unitune.backends.protocol import Guarantee, Launch, State, Status, Upload
 from unitune.data.example import Example, Message, digest
 from unitune.errors import BackendError, NotFoundError
 from unitune.models import ChatModel, Reply, Request, TunedModel
-from unitune.testing.fake_batches import FakeBatches
-from unitune.testing.fake_vendor import count, create_call, tick, vendor_folder, write
+from unitune.testing.fake_vendor import FakeBatches, count, create_call, tick, vendor_folder, write
 from unitune.testing.script import STATES, Answers, Moment, Script, events, moment
 
 

@@ -1,17 +1,28 @@
-"""The fake's "vendor": a folder of files that are written once or only grow; faults on request."""
+"""The fake's "vendor": a folder of files that are written once or only grow; its batches; faults.
+
+A batch is a folder below ``batches`` in the vendor's, which is ``UNITUNE_FAKE_DIR`` when set, else
+``fake`` in unitune's home; so it outlives every process. Its requests are answered at once, and
+shown as ``batches.json`` there says (`BatchScript`).
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
+import secrets
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
+from unitune.backends.capabilities import BatchStatus
 from unitune.errors import BackendError, Unreachable
-from unitune.testing.script import Fault
+from unitune.models import ChatModel, Reply, Request, TunedModel
+from unitune.testing.script import BatchScript, Fault
+from unitune.workspace.home import home
 
 
 def vendor_folder(otherwise: Path) -> Path:
@@ -70,3 +81,110 @@ def write(file: Path, content: BaseModel) -> None:
 def _die() -> NoReturn:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("a killed process goes on")
+
+
+class FakeBatch(BaseModel):
+    """What the fake's vendor knows of a batch; ``batch.json`` in its folder."""
+
+    model_config = ConfigDict(frozen=True)
+    key: str
+    created: float
+    """Seconds since 1970, UTC."""
+    size: int
+    """Number of requests."""
+    replies: dict[str, Reply]
+    """By the ids of the requests; one that is never reached has none."""
+
+
+class _Chats(Protocol):
+    def chat(self, model: str | TunedModel) -> ChatModel: ...
+
+
+class FakeBatches:
+    """The verbs of `Batches`, for a backend whose models answer."""
+
+    def submit_batch(
+        self: _Chats, key: str, model: str | TunedModel, requests: Mapping[str, Request]
+    ) -> str:
+        """Create a batch, or do what the script says goes wrong."""
+        calls = tick(_folder() / "creates")
+        chat = self.chat(model)
+        return create_call(_script().submits, calls, "batch", lambda: _created(key, chat, requests))
+
+    def find_batch(self, key: str, since: float) -> list[str]:
+        """Return the batches that carry the key and are shown by now."""
+        shown = time.time() - _script().shown_after_seconds
+        batches = (
+            (str(file.parent), _batch(file)) for file in _folder().glob(f"{key}.*/batch.json")
+        )
+        return sorted(batch_id for batch_id, batch in batches if since <= batch.created <= shown)
+
+    def poll_batch(self, batch_id: str) -> BatchStatus:
+        """Let a tick pass and say how the batch stands."""
+        batch = _existing(batch_id)
+        return _status(batch_id, batch, tick(Path(batch_id) / "polls"))
+
+    def fetch_batch(self, batch_id: str) -> Mapping[str, Reply]:
+        """Return the answers; none when it was cancelled before its end."""
+        batch = _existing(batch_id)
+        status = _status(batch_id, batch, count(Path(batch_id) / "polls"))
+        if status.state != "ended":
+            raise BackendError(f"batch {batch_id} is {status.raw}.", status=409)
+        return batch.replies if status.raw == "ended" else {}
+
+    def cancel_batch(self, batch_id: str) -> None:
+        """End a batch where it is; one that has ended stays as it is."""
+        batch = _existing(batch_id)
+        if _status(batch_id, batch, count(Path(batch_id) / "polls")).state == "running":
+            (Path(batch_id) / "cancelled").touch()
+
+
+def _folder() -> Path:
+    return vendor_folder(home()) / "batches"
+
+
+def _script() -> BatchScript:
+    file = vendor_folder(home()) / "batches.json"
+    if not file.exists():
+        return BatchScript()
+    return BatchScript.model_validate_json(file.read_text(encoding="utf-8"))
+
+
+def _created(key: str, chat: ChatModel, requests: Mapping[str, Request]) -> str:
+    missing = _script().missing
+
+    async def replies() -> dict[str, Reply]:
+        return {
+            request_id: await chat.reply(request)
+            for request_id, request in requests.items()
+            if request.messages[-1].text not in missing
+        }
+
+    folder = _folder() / f"{key}.{secrets.token_hex(4)}"
+    folder.mkdir(parents=True)
+    answered = asyncio.run(replies())
+    batch = FakeBatch(key=key, created=time.time(), size=len(requests), replies=answered)
+    write(folder / "batch.json", batch)
+    return str(folder)
+
+
+def _existing(batch_id: str) -> FakeBatch:
+    try:
+        return _batch(Path(batch_id) / "batch.json")
+    except OSError as error:
+        raise BackendError(f"the fake has no batch {batch_id!r}.", status=404) from error
+
+
+def _batch(file: Path) -> FakeBatch:
+    return FakeBatch.model_validate_json(file.read_text(encoding="utf-8"))
+
+
+def _status(batch_id: str, batch: FakeBatch, polls: int) -> BatchStatus:
+    script = _script()
+    if (Path(batch_id) / "cancelled").exists():
+        return BatchStatus("ended", "cancelled", 0)
+    if script.fails and polls > script.polls:
+        return BatchStatus("failed", "failed", 0, script.fails)
+    if polls > script.polls:
+        return BatchStatus("ended", "ended", len(batch.replies))
+    return BatchStatus("running", "in_progress", batch.size * polls // (script.polls + 1))

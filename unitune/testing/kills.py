@@ -38,8 +38,7 @@ from unitune.errors import UnituneError
 from unitune.job.job import Job
 from unitune.ledger import Ledger
 from unitune.run.run import Run, launch, runs
-from unitune.testing.behavior import ServerBehavior
-from unitune.testing.vendor_setup import VendorState, serve_vendor
+from unitune.testing.vendor_setup import ServerBehavior, VendorState, serve_vendor
 
 JOURNAL = ("add", "write", "add_upload", "reserve", "settle", "delete")
 """Methods of the ledger that write down what is done."""

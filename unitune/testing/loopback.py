@@ -19,9 +19,9 @@ import json
 import re
 import sys
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol, cast
@@ -29,7 +29,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import JsonValue
 
-from unitune.testing.omissions import Omissions, anything, thinned
+from unitune.testing.omissions import EMPTY, Omissions, Shape
 
 
 class Fault(StrEnum):
@@ -67,6 +67,8 @@ OF_PROXIES = REFUSED_AFTER | {Fault.TWICE, Fault.LATE}
 """Faults that something between client and vendor makes."""
 OF_VENDORS = frozenset(Fault) - OF_PROXIES
 """Faults of the vendor itself and of the line to it."""
+ANYTHING = (Shape("GET", ".*", EMPTY),)
+"""The shape of answers of which nothing is known."""
 SILENT_SECONDS = 600.0
 """Longer than any client waits; a server that is closed ends it."""
 
@@ -242,7 +244,7 @@ class Server:
             if self.change is not None:
                 answer = self.change(request, answer)
         if fault is None:
-            _send(connection, thinned(self.omits, answer, request, anything))
+            _send(connection, thinned(self.omits, answer, request, lambda: ANYTHING))
         else:
             if fault is Fault.LATE:
                 threading.Thread(target=self._deliver_late, args=(request,), daemon=True).start()
@@ -296,6 +298,28 @@ def serve(vendor: Vendor) -> Generator[Server]:
         yield server
     finally:
         server.close()
+
+
+def thinned(
+    omits: Omissions | None,
+    answer: VendorResponse,
+    request: VendorRequest,
+    shapes: Callable[[], Sequence[Shape]],
+) -> VendorResponse:
+    """Return an answer as a vendor gives it that leaves fields out.
+
+    Args:
+        omits: What it leaves out; None: nothing.
+        answer: The whole one.
+        request: The request.
+        shapes: What the vendor's answers look like; an answer of no known shape stays whole.
+    """
+    if omits is None or answer.status >= 300 or isinstance(answer.content, bytes):
+        return answer
+    for shape in shapes():
+        if shape.method == request.method and re.fullmatch(shape.path, request.path):
+            return replace(answer, content=omits.thinned(answer.content, shape.schema))
+    return answer
 
 
 def _complaint(status: int, text: str, headers: Mapping[str, str] | None = None) -> VendorResponse:

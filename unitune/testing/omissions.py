@@ -12,18 +12,14 @@ plays those. What is not here: fields of another type than described.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from pydantic import JsonValue, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-
-if TYPE_CHECKING:
-    from unitune.testing.loopback import VendorRequest, VendorResponse
 
 Schema = Mapping[str, Any]
 """A JSON Schema; its ``$ref`` lead into its own ``$defs``."""
@@ -110,33 +106,6 @@ class Omissions:
             return ("gone",) if schema.get("additionalProperties") not in (None, True) else ()
         null = ("null",) if _takes_null(_part(name, schema), root) else ()
         return (*(("gone",) if optional else ()), *null)
-
-
-def thinned(
-    omits: Omissions | None,
-    answer: VendorResponse,
-    request: VendorRequest,
-    shapes: Callable[[], Sequence[Shape]],
-) -> VendorResponse:
-    """Return an answer as a vendor gives it that leaves fields out.
-
-    Args:
-        omits: What it leaves out; None: nothing.
-        answer: The whole one.
-        request: The request.
-        shapes: What the vendor's answers look like; an answer of no known shape stays whole.
-    """
-    if omits is None or answer.status >= 300 or isinstance(answer.content, bytes):
-        return answer
-    for shape in shapes():
-        if shape.method == request.method and re.fullmatch(shape.path, request.path):
-            return replace(answer, content=omits.thinned(answer.content, shape.schema))
-    return answer
-
-
-def anything() -> Sequence[Shape]:
-    """Return the shape of answers of which nothing is known."""
-    return (Shape("GET", ".*", EMPTY),)
 
 
 @cache

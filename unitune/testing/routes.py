@@ -19,9 +19,9 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import JsonValue
 
-from unitune.testing.behavior import ServerBehavior
-from unitune.testing.loopback import UNREADABLE, VendorRequest, VendorResponse
-from unitune.testing.omissions import Shape, thinned
+from unitune.testing.loopback import UNREADABLE, VendorRequest, VendorResponse, thinned
+from unitune.testing.omissions import Shape
+from unitune.testing.vendor_setup import ServerBehavior
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 Resource = TypeVar("Resource")

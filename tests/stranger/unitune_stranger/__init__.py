@@ -1,1 +1,1 @@
-"""A backend for the vendor of `unitune.testing.example_vendor`, as a package of its own."""
+"""A backend for a made-up vendor, as a package of its own."""

@@ -14,8 +14,8 @@ from vendors.openai.azure import AzureVendor, environment
 from vendors.openai.vendor import KEY, OpenAIVendor
 
 from unitune.backends import registry
-from unitune.testing.behavior import ServerBehavior
 from unitune.testing.loopback import Server, VendorRequest, VendorResponse, serve
+from unitune.testing.vendor_setup import ServerBehavior
 
 THINKING = "gpt-6-luna"
 CASES = 40

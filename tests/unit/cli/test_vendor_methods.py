@@ -14,8 +14,8 @@ from vendors.openai.azure import AzureVendor, environment
 from vendors.openai.vendor import KEY, OpenAIVendor
 
 from unitune.backends import registry
-from unitune.testing.behavior import ServerBehavior
 from unitune.testing.loopback import Server, serve
+from unitune.testing.vendor_setup import ServerBehavior
 
 CHATTY, THINKING = "gpt-4.1-2025-04-14", "o4-mini-2025-04-16"
 TUNED_BEFORE = "ft:gpt-5-2025-08-07:loopback::00000001"

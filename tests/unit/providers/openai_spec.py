@@ -22,8 +22,8 @@ from vendors.openai.vendor import KEY, PREFIX, OpenAIVendor
 
 from unitune.backends.protocol import Launch, State, Status, Upload
 from unitune.job.job import Data, Job
-from unitune.testing.behavior import ServerBehavior
 from unitune.testing.loopback import Server, VendorRequest, VendorResponse, serve
+from unitune.testing.vendor_setup import ServerBehavior
 from unitune_providers.openai.backend import OpenAIBackend
 from unitune_providers.openai.wire import WireBackend
 

@@ -27,9 +27,9 @@ from unitune.data.example import Message
 from unitune.errors import Unsupported, UserError
 from unitune.job.job import Data, Job
 from unitune.models import Reply, Request, TunedModel
-from unitune.testing.behavior import ServerBehavior
 from unitune.testing.contract_base import reply_once
 from unitune.testing.loopback import Fault, Server, VendorRequest, VendorResponse, serve
+from unitune.testing.vendor_setup import ServerBehavior
 from unitune_providers.anthropic import AnthropicBackend
 
 NEW, OLD = "claude-sonnet-5-5", "claude-haiku-4-5"

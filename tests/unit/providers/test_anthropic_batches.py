@@ -26,9 +26,8 @@ from unitune.backends.launch_keys import batch_key
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported, UserError
 from unitune.models import Reply, Request, TunedModel
-from unitune.testing.behavior import ServerBehavior
+from unitune.testing.contract import CapabilityContract
 from unitune.testing.contract_base import reply_once
-from unitune.testing.contract_capabilities import CapabilityContract
 from unitune.testing.contract_malformed import MalformedReplyContract
 from unitune.testing.loopback import (
     OF_VENDORS,
@@ -39,6 +38,7 @@ from unitune.testing.loopback import (
     VendorResponse,
     serve,
 )
+from unitune.testing.vendor_setup import ServerBehavior
 from unitune_providers import anthropic as batches
 from unitune_providers.anthropic import AnthropicBackend
 

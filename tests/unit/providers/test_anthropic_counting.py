@@ -16,9 +16,9 @@ from unitune.backends import registry
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported, UserError
 from unitune.models import Request, TunedModel
-from unitune.testing.behavior import ServerBehavior
-from unitune.testing.contract_capabilities import LONG, SHORT
+from unitune.testing.contract import LONG, SHORT
 from unitune.testing.loopback import Fault, Server, serve
+from unitune.testing.vendor_setup import ServerBehavior
 from unitune_providers.anthropic import AnthropicBackend
 
 MODEL = "claude-sonnet-5-5"

@@ -12,8 +12,8 @@ pytest.importorskip("anthropic", reason="needs the extra `anthropic`")
 from anthropic import Anthropic, BadRequestError, NotFoundError
 from vendors.anthropic import KEY, AnthropicVendor
 
-from unitune.testing.behavior import ServerBehavior
 from unitune.testing.loopback import serve
+from unitune.testing.vendor_setup import ServerBehavior
 
 MODEL = "claude-haiku-4-5"
 TOOL = {"name": "weather", "input_schema": {"type": "object"}}

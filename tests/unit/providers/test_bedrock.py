@@ -23,9 +23,9 @@ from unitune.errors import BackendError, JobError, NotFoundError, Unsupported, U
 from unitune.job.job import Data, Job, Tuning
 from unitune.models import Reply, Request, TunedModel
 from unitune.security.json_fields import Fields
-from unitune.testing.behavior import ServerBehavior
 from unitune.testing.contract_base import reply_once
 from unitune.testing.loopback import Server, serve
+from unitune.testing.vendor_setup import ServerBehavior
 from unitune_providers.bedrock import chat as bedrock_chat
 from unitune_providers.bedrock.backend import BedrockBackend
 from unitune_providers.bedrock.status import events_of, raw_of

@@ -15,8 +15,8 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from vendors.bedrock.vendor import KEY, ROLE, BedrockVendor
 
-from unitune.testing.behavior import ServerBehavior
 from unitune.testing.loopback import serve
+from unitune.testing.vendor_setup import ServerBehavior
 
 GOOD: dict[str, Any] = {
     "jobName": "job-1",

@@ -24,9 +24,9 @@ from unitune.data.example import Message
 from unitune.errors import BackendError
 from unitune.job.job import Data, Job, Tuning
 from unitune.models import Request
-from unitune.testing.behavior import ServerBehavior
 from unitune.testing.contract_base import reply_once
 from unitune.testing.loopback import VendorRequest, VendorResponse, serve
+from unitune.testing.vendor_setup import ServerBehavior
 from unitune_providers.bedrock.backend import BedrockBackend
 
 COMMON_ERRORS = {"UnrecognizedClientException": 403}

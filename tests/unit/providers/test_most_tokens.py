@@ -26,8 +26,8 @@ from unitune.backends.kit.chat import open_server
 from unitune.data.example import Message
 from unitune.evaluate.inference.budget import most_tokens
 from unitune.models import ChatModel, Request
-from unitune.testing.behavior import ServerBehavior
 from unitune.testing.loopback import Server, serve
+from unitune.testing.vendor_setup import ServerBehavior
 
 LIMITS = ("max_tokens", "max_completion_tokens", "maxTokens", "maxOutputTokens")
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=60)

@@ -30,8 +30,8 @@ from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported
 from unitune.models import Reply, Request, TunedModel
 from unitune.security.json_fields import Fields
-from unitune.testing.behavior import ServerBehavior
 from unitune.testing.loopback import TOOK_EFFECT, Fault, Vendor, VendorRequest, VendorResponse
+from unitune.testing.vendor_setup import ServerBehavior
 from unitune_providers.openai import batches as openai_batches
 
 BATCH_KEY = "b0123456789abcdef-1"

@@ -18,8 +18,8 @@ from vendors.openai.vendor import KEY, OpenAIVendor
 from unitune.backends import registry
 from unitune.job.job import Data, Job
 from unitune.planning.feasibility import offer_findings
-from unitune.testing.behavior import ServerBehavior
 from unitune.testing.loopback import serve
+from unitune.testing.vendor_setup import ServerBehavior
 
 REINFORCED = {"type": "reinforcement", "reinforcement": {"grader": GRADER}}
 

@@ -15,9 +15,9 @@ from unitune.backends.protocol import Launch, State, Status
 from unitune.errors import BackendError, JobError, NotFoundError, Unsupported, UserError
 from unitune.job.job import Data, Job, Lora, Tuning
 from unitune.models import TunedModel
-from unitune.testing.behavior import ServerBehavior
 from unitune.testing.contract_base import ROWS
 from unitune.testing.loopback import Server, serve
+from unitune.testing.vendor_setup import ServerBehavior
 from unitune_providers.together import backend as together
 from unitune_providers.together.backend import TogetherBackend
 

@@ -12,8 +12,8 @@ from vendors.together.vendor import KEY, TogetherVendor
 from unitune.data.example import Message
 from unitune.errors import BackendError, JobError, NotFoundError
 from unitune.models import Reply, Request, TunedModel
-from unitune.testing.behavior import Progress, ServerBehavior
 from unitune.testing.loopback import Server, serve
+from unitune.testing.vendor_setup import Progress, ServerBehavior
 from unitune_providers.together import backend as together
 from unitune_providers.together.backend import TogetherBackend
 

@@ -38,9 +38,9 @@ from vendors.together.vendor import KEY, TogetherVendor
 from unitune.backends.protocol import Launch
 from unitune.job.job import Data, Job, Lora, Tuning
 from unitune.models import TunedModel
-from unitune.testing.behavior import ServerBehavior
 from unitune.testing.contract_base import ROWS, reply_once
 from unitune.testing.loopback import VendorRequest, VendorResponse, serve
+from unitune.testing.vendor_setup import ServerBehavior
 from unitune_providers.together import backend as together
 from unitune_providers.together.backend import TogetherBackend
 

@@ -26,8 +26,8 @@ from unitune.errors import (
 )
 from unitune.job.job import Data, Job, Lora, Tuning
 from unitune.models import TunedModel
-from unitune.testing.behavior import ServerBehavior
 from unitune.testing.loopback import OF_VENDORS, Fault, Server, serve
+from unitune.testing.vendor_setup import ServerBehavior
 from unitune_providers.vertex import backend as vertex
 from unitune_providers.vertex import cloud as vertex_cloud
 from unitune_providers.vertex.backend import VertexBackend

@@ -20,7 +20,6 @@ from unitune.backends.capabilities import Batches, BatchStatus
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported, UserError
 from unitune.models import Reply, Request, TunedModel
-from unitune.testing.behavior import ServerBehavior
 from unitune.testing.contract_base import reply_once
 from unitune.testing.loopback import (
     OF_VENDORS,
@@ -31,6 +30,7 @@ from unitune.testing.loopback import (
     VendorResponse,
     serve,
 )
+from unitune.testing.vendor_setup import ServerBehavior
 from unitune_providers.vertex import batches
 from unitune_providers.vertex import cloud as vertex_cloud
 from unitune_providers.vertex.backend import VertexBackend

@@ -15,9 +15,9 @@ from unitune.data.example import Example, Message
 from unitune.errors import UserError
 from unitune.models import ChatModel, Reply, Request, TunedModel
 from unitune.security.json_fields import Fields
-from unitune.testing.behavior import ServerBehavior
 from unitune.testing.contract_base import reply_once
 from unitune.testing.loopback import OF_VENDORS, Fault, Server, VendorResponse, serve
+from unitune.testing.vendor_setup import ServerBehavior
 from unitune_providers.formats.vertex import SFT
 from unitune_providers.vertex.backend import VertexBackend
 from unitune_providers.vertex.chat import least_thinking, read_answer

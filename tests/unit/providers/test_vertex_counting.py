@@ -14,7 +14,7 @@ from unitune.errors import BackendError, Unreachable, Unsupported
 from unitune.job.job import Data, Job
 from unitune.models import Request, TunedModel
 from unitune.planning.plan import plan
-from unitune.testing.contract_capabilities import LONG, SHORT
+from unitune.testing.contract import LONG, SHORT
 from unitune.testing.loopback import Fault, Server, VendorResponse, serve
 from unitune_providers.vertex.backend import VertexBackend
 

@@ -16,9 +16,9 @@ from unitune.backends.protocol import Launch
 from unitune.data.example import Message
 from unitune.job.job import Data, Job, Lora, Tuning
 from unitune.models import Request
-from unitune.testing.behavior import ServerBehavior
 from unitune.testing.contract_base import reply_once
 from unitune.testing.loopback import VendorRequest, VendorResponse, serve
+from unitune.testing.vendor_setup import ServerBehavior
 from unitune_providers.vertex.backend import VertexBackend
 
 BEARING = {

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from unitune.testing.behavior import Progress, ServerBehavior
 from unitune.testing.loopback import (
     TOOK_EFFECT,
     Fault,
@@ -16,6 +15,7 @@ from unitune.testing.loopback import (
     VendorResponse,
     serve,
 )
+from unitune.testing.vendor_setup import Progress, ServerBehavior
 
 
 class Counter:

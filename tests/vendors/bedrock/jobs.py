@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from unitune.testing.behavior import Progress, ServerBehavior, loss
+from unitune.testing.vendor_setup import Progress, ServerBehavior, loss
 from unitune_providers.bedrock.status import METRICS
 from vendors.bedrock.storage import REGION, Storage
 

@@ -23,9 +23,8 @@ from typing import Any, NamedTuple
 
 from pydantic import JsonValue
 
-from unitune.testing.behavior import ServerBehavior
-from unitune.testing.loopback import UNREADABLE, VendorRequest, VendorResponse
-from unitune.testing.omissions import thinned
+from unitune.testing.loopback import UNREADABLE, VendorRequest, VendorResponse, thinned
+from unitune.testing.vendor_setup import ServerBehavior
 from vendors import shapes
 from vendors.bedrock.checks import check_job, check_members, region_of
 from vendors.bedrock.jobs import ACCOUNT, CustomizationJob, when

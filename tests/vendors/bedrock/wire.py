@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from unitune.testing.behavior import ServerBehavior
 from unitune.testing.loopback import VendorRequest, VendorResponse
+from unitune.testing.vendor_setup import ServerBehavior
 
 STATUS = {
     "AccessDeniedException": 403,

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-from unitune.testing.behavior import Progress, ServerBehavior
+from unitune.testing.vendor_setup import Progress, ServerBehavior
 from vendors.openai.checks import Body, Refused, check_metadata
 from vendors.openai.files import FileShelf
 from vendors.openai.lists import Json

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from unitune.testing.behavior import Progress, ServerBehavior, loss
+from unitune.testing.vendor_setup import Progress, ServerBehavior, loss
 from vendors.openai.lists import Json
 
 AUTO = ("n_epochs", "batch_size", "learning_rate_multiplier")

@@ -1,7 +1,6 @@
 """OpenAI on loopback: files, fine-tuning jobs, models, chat completions and batches, on its wire.
 
-Jobs and batches move with each look at them (`unitune.testing.behavior.ServerBehavior`), files are
-checked as the vendor's validation would, and what the vendor refuses is refused in its words.
+Jobs and batches move with each look at them (`ServerBehavior`), files are checked as the vendor's validation would, and what the vendor refuses is refused in its words.
 Paths may begin with ``/v1`` or, as on Azure, with ``/openai/v1``. Other vendors of the wire are
 `MantleVendor`, `NebiusVendor` and `vendors.openai.azure`, which differ in what
 they know and give back.
@@ -18,9 +17,8 @@ from typing import Any, ClassVar
 
 from pydantic import JsonValue
 
-from unitune.testing.behavior import ServerBehavior
-from unitune.testing.loopback import VendorRequest, VendorResponse
-from unitune.testing.omissions import thinned
+from unitune.testing.loopback import VendorRequest, VendorResponse, thinned
+from unitune.testing.vendor_setup import ServerBehavior
 from vendors import shapes
 from vendors.openai.batches import LoopbackBatch, open_batch
 from vendors.openai.chat import THINKING, Finish, Manner, completion

@@ -6,9 +6,9 @@ import re
 import time
 from dataclasses import dataclass, field
 
-from unitune.testing.behavior import ServerBehavior
 from unitune.testing.loopback import VendorRequest
 from unitune.testing.routes import Refused, route
+from unitune.testing.vendor_setup import ServerBehavior
 from vendors.together.jobs import Jobs
 from vendors.together.parts import (
     NAMESPACE,

@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from unitune.testing.behavior import ServerBehavior
 from unitune.testing.loopback import VendorRequest, VendorResponse
 from unitune.testing.routes import Refused, RoutedVendor, form_parts, route
+from unitune.testing.vendor_setup import ServerBehavior
 from vendors.together.parts import Fields, fresh, missing
 
 LOOKS = 2

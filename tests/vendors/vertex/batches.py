@@ -20,8 +20,8 @@ from typing import Any, Literal, cast
 
 from pydantic import JsonValue
 
-from unitune.testing.behavior import Progress, ServerBehavior
 from unitune.testing.loopback import VendorRequest, VendorResponse
+from unitune.testing.vendor_setup import Progress, ServerBehavior
 from vendors.vertex.models import Refused, invalid, missing, untimely
 from vendors.vertex.requests import camel, check_batch, read_body
 from vendors.vertex.storage import StorageVendor

@@ -22,9 +22,8 @@ from typing import Any, Literal
 
 from pydantic import JsonValue
 
-from unitune.testing.behavior import Progress, ServerBehavior
-from unitune.testing.loopback import UNREADABLE, VendorRequest, VendorResponse
-from unitune.testing.omissions import thinned
+from unitune.testing.loopback import UNREADABLE, VendorRequest, VendorResponse, thinned
+from unitune.testing.vendor_setup import Progress, ServerBehavior
 from vendors import shapes
 from vendors.vertex.batches import BatchJobs
 from vendors.vertex.models import PLACE, Models, Refused, invalid, missing, untimely

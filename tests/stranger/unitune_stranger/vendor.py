@@ -1,7 +1,7 @@
 """A made-up vendor on loopback: the example that a double of your vendor can begin with.
 
 It has files, jobs, deployments and answers, on a wire of its own, moves its jobs with each poll of
-them, and keeps to `ServerBehavior`. ``tests/stranger`` of unitune's repository is a backend for it.
+them, and keeps to `ServerBehavior`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from unitune.testing.behavior import Progress, ServerBehavior, loss
 from unitune.testing.loopback import VendorRequest
 from unitune.testing.routes import Refused, RoutedVendor, existing, route
+from unitune.testing.vendor_setup import Progress, ServerBehavior, loss
 
 KEY = "example-key"
 PAGE_SIZE = 2
