@@ -38,7 +38,7 @@ from unitune.evaluate.results import Comparison
 from unitune.job.job import Job
 from unitune.models import Request, TunedModel
 from unitune.run.run import launch
-from unitune.testing import FakeBackend, fake_batches
+from unitune.testing import FakeBackend, fake_vendor
 
 TWO = {
     "contenders": [
@@ -73,7 +73,7 @@ class Clock:
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    for module in (retry, batch_runner, exactly_once, fake_batches):
+    for module in (retry, batch_runner, exactly_once, fake_vendor):
         monkeypatch.setattr(module, "time", made)
     return made
 

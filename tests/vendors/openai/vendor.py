@@ -1,6 +1,7 @@
 """OpenAI on loopback: files, fine-tuning jobs, models, chat completions and batches, on its wire.
 
-Jobs and batches move with each look at them (`ServerBehavior`), files are checked as the vendor's validation would, and what the vendor refuses is refused in its words.
+Jobs and batches move with each look at them (`ServerBehavior`), files are checked as the
+vendor's validation would, and what the vendor refuses is refused in its words.
 Paths may begin with ``/v1`` or, as on Azure, with ``/openai/v1``. Other vendors of the wire are
 `MantleVendor`, `NebiusVendor` and `vendors.openai.azure`, which differ in what
 they know and give back.
