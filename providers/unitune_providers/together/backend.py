@@ -14,18 +14,18 @@ from __future__ import annotations
 
 import os
 import secrets
-import time
 from collections.abc import Mapping
 from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from pydantic import JsonValue
 
 from unitune.backends.capabilities import DeploymentStatus
-from unitune.backends.kit.api import created_id
-from unitune.backends.kit.hosted import without_none
+from unitune.backends.kit.api import Api, created_id
+from unitune.backends.kit.hosted import wait_until, without_none
 from unitune.backends.kit.paging import by_token
 from unitune.backends.offer import Limits, ModelUpdate, Offer, PriceUpdate
 from unitune.backends.options import validated
@@ -54,12 +54,7 @@ class TogetherBackend(TogetherTrainings):
     def download(self, model: TunedModel, folder: Path) -> Path:
         """Write a tuned model's weights into a folder and return the file.
 
-        For a LoRA training that is the adapter, which there always is; merged weights are kept for
-        some base models only.
-
-        Raises:
-            NotFoundError: No job made such a model.
-            Unreachable: The file did not come whole.
+        For a LoRA training that is the adapter: merged weights are kept for some base models only.
         """
         job_id, step = self._training_of(model)
         is_full = self._job(job_id).fields("training_type").text("type") == "Full"
@@ -83,11 +78,7 @@ class TogetherBackend(TogetherTrainings):
             draft.unlink(missing_ok=True)
 
     def delete_model(self, model: TunedModel) -> None:
-        """Delete a tuned model together with its job; one that is gone is no error.
-
-        Raises:
-            Unsupported: It is a checkpoint, which goes with its job.
-        """
+        """Delete a tuned model together with its job."""
         name, step = _name_and_step(model.name)
         if step is not None:
             raise Unsupported(
@@ -114,12 +105,7 @@ class TogetherBackend(TogetherTrainings):
         )
 
     def deploy(self, model: TunedModel, name: str, options: Mapping[str, JsonValue]) -> str:
-        """Bring a tuned model up on hardware of its own and return the endpoint's id.
-
-        Raises:
-            JobError: An option is not right; several configurations serve the model, or none.
-            NotFoundError: Together has no such model.
-        """
+        """Bring a tuned model up on hardware of its own and return the endpoint's id."""
         chosen = validated(DeployOptions, options, "deploy option")
         endpoint = self._endpoint(name)
         deployment = endpoint and _deployment(endpoint, name)
@@ -127,9 +113,7 @@ class TogetherBackend(TogetherTrainings):
             body = self._deployment_body(model, name, chosen)  # before anything is made
             endpoint = endpoint or self._create(name)
             path = ("endpoints", self._id(endpoint), "deployments")
-            deployment = self.api.post(
-                *self._project, *path, action=f"start deployment {name}", body=body
-            )
+            deployment = self._serving.post(*path, action=f"start deployment {name}", body=body)
         elif deployment.text("state") in ASLEEP:
             self._scale(self._id(endpoint), deployment, _autoscaling(chosen))
         deployment_id = self._id(deployment)
@@ -139,7 +123,6 @@ class TogetherBackend(TogetherTrainings):
         return self._id(endpoint)
 
     def find_deployment(self, name: str) -> str | None:
-        """Return the id of the endpoint of this name."""
         endpoint = self._endpoint(name)
         return endpoint and endpoint.text("id")
 
@@ -155,11 +138,7 @@ class TogetherBackend(TogetherTrainings):
         return DeploymentStatus("failed", served, "the endpoint has no deployment")
 
     def undeploy(self, ref: str) -> None:
-        """Stop and remove an endpoint; one that is gone is no error.
-
-        Raises:
-            BackendError: It is still stopping; call again.
-        """
+        """Stop and remove an endpoint; a `BackendError` says that it is still stopping."""
         endpoint = self._existing(ref)
         if endpoint is None:
             return
@@ -169,31 +148,28 @@ class TogetherBackend(TogetherTrainings):
         if endpoint.items("trafficSplit"):
             self._route(ref, [])
         action = f"remove endpoint {ref}"
-        path = (*self._project, "endpoints", ref)
         for deployment in endpoint.items("deployments"):
-            self.api.delete(*path, "deployments", self._id(deployment), action=action)
-        self.api.delete(*path, action=action)
+            path = ("endpoints", ref, "deployments", self._id(deployment))
+            self._serving.delete(*path, action=action)
+        self._serving.delete("endpoints", ref, action=action)
 
     @property
-    def _project(self) -> tuple[str, ...]:
-        return ("v2", "projects", self.project)
+    def _serving(self) -> Api:
+        """The API of the project's endpoints, configurations and models."""
+        return Api(self.endpoint(f"/v2/projects/{quote(self.project, safe='')}"))
 
     def _endpoint(self, name: str) -> Fields | None:
         """Return the endpoint of a name; its full name begins with that of the project."""
-        endpoints = self.api.pages(
-            *self._project,
-            "endpoints",
-            action="list the endpoints",
-            next_page=NEXT_PAGE,
-            query={"filter": f'name="{name}"'},
+        query, action = {"filter": f'name="{name}"'}, "list the endpoints"
+        endpoints = self._serving.pages(
+            "endpoints", action=action, next_page=NEXT_PAGE, query=query
         )
         return next((endpoint for endpoint in endpoints if _has_name(endpoint, name)), None)
 
     def _create(self, name: str) -> Fields:
         try:
-            return self.api.post(
-                *self._project, "endpoints", action=f"create endpoint {name}", body={"name": name}
-            )
+            action = f"create endpoint {name}"
+            return self._serving.post("endpoints", action=action, body={"name": name})
         except BackendError as error:
             # Another process may have made it since we looked.
             endpoint = self._endpoint(name) if error.status == CONFLICT else None
@@ -202,15 +178,13 @@ class TogetherBackend(TogetherTrainings):
             return endpoint
 
     def _existing(self, ref: str) -> Fields | None:
-        return self.api.find(*self._project, "endpoints", ref, action=f"read endpoint {ref}")
+        return self._serving.find("endpoints", ref, action=f"read endpoint {ref}")
 
     def _deployment_body(
         self, model: TunedModel, name: str, options: DeployOptions
     ) -> dict[str, JsonValue]:
         weights_id = self._weights_id(model)
-        weights = self.api.get(
-            *self._project, "models", weights_id, action=f"read model {weights_id}"
-        )
+        weights = self._serving.get("models", weights_id, action=f"read model {weights_id}")
         path = f"projects/{weights.text('projectId')}/models/{weights_id}"
         config = options.config
         if config is None:
@@ -255,13 +229,8 @@ class TogetherBackend(TogetherTrainings):
 
     def _config(self, weights: Fields, base: str, options: DeployOptions) -> str:
         """Return the only configuration that fits; of several the user must choose."""
-        listed = self.api.pages(
-            *self._project,
-            "configs",
-            action=f"list the configurations of {base}",
-            next_page=NEXT_PAGE,
-            query={"referenceModel": base},
-        )
+        query, action = {"referenceModel": base}, f"list the configurations of {base}"
+        listed = self._serving.pages("configs", action=action, next_page=NEXT_PAGE, query=query)
         whole = [item for item in listed if _selector(item, "adapter_mode") not in SERVES_ADAPTERS]
         fitting = [item for item in whole if options.hardware in (None, _hardware(item))]
         if len(fitting) == 1:
@@ -275,16 +244,16 @@ class TogetherBackend(TogetherTrainings):
         )
 
     def _scale(self, ref: str, deployment: Fields, replicas: dict[str, JsonValue]) -> None:
-        self.api.patch(
-            *(*self._project, "endpoints", ref, "deployments", self._id(deployment)),
+        self._serving.patch(
+            *("endpoints", ref, "deployments", self._id(deployment)),
             action=f"scale the deployment of endpoint {ref}",
             query={"updateMask": "autoscaling"},
             body={"autoscaling": replicas},
         )
 
     def _route(self, ref: str, split: list[JsonValue]) -> None:
-        self.api.patch(
-            *(*self._project, "endpoints", ref),
+        self._serving.patch(
+            *("endpoints", ref),
             action=f"route the requests of endpoint {ref}",
             query={"updateMask": "trafficSplit"},
             body={"trafficSplit": split},
@@ -292,19 +261,21 @@ class TogetherBackend(TogetherTrainings):
 
     def _stopped(self, ref: str) -> Fields:
         """Wait until nothing serves any more: Together removes only what is stopped."""
-        until = time.monotonic() + STOP_SECONDS
-        while True:
+        endpoint, running = Fields({}), list[str | None]()
+
+        def is_stopped() -> bool:
+            nonlocal endpoint, running
             endpoint = self._existing(ref) or Fields({})
             states = [deployment.text("state") for deployment in endpoint.items("deployments")]
             running = [state for state in states if state not in STOPPED]
-            if not running:
-                return endpoint
-            if time.monotonic() > until:
-                raise BackendError(
-                    f"endpoint {ref} is scaled to nothing, but still {running[0]} after "
-                    f"{STOP_SECONDS:.0f} seconds. It costs until it has stopped; undeploy it again."
-                )
-            time.sleep(POLL_SECONDS)
+            return not running
+
+        if not wait_until(is_stopped, STOP_SECONDS, POLL_SECONDS):
+            raise BackendError(
+                f"endpoint {ref} is scaled to nothing, but still {running[0]} after "
+                f"{STOP_SECONDS:.0f} seconds. It costs until it has stopped; undeploy it again."
+            )
+        return endpoint
 
     def _id(self, resource: Fields) -> str:
         return created_id(resource, self.api.endpoint)
@@ -314,7 +285,6 @@ class TogetherPrices:
     """Reads what models take at most; Together publishes no price list by API."""
 
     def read_prices(self, offer: Offer, day: date) -> PriceUpdate:
-        """Return the limits of the models; see `RefreshesPrices`."""
         backend, updates, notes = TogetherBackend(), list[ModelUpdate](), list[str]()
         for name in (model.name for model in offer.models):
             limits = backend.limits(name)
@@ -340,7 +310,6 @@ def _name_and_step(name: str) -> tuple[str, int | None]:
 
 
 def _no_model(model: TunedModel) -> NotFoundError:
-    """Return the error for a model that no job made."""
     hint = "It may have been deleted; `tg fine-tuning list` shows what is there."
     return NotFoundError("model at together", model.name, (), hint)
 

@@ -1,29 +1,79 @@
-"""Settings that Together alone has: ``options: {together: {…}}`` of a job, and those of a deploy.
+"""Settings at Together: a job's options, the body of its create call, and both read back.
 
-What is not set is left out of the request, so that Together's own default holds. Left out on
-purpose: what needs a second secret in the request (Weights & Biases, uploads to the Hugging Face
-Hub), and starting from the checkpoint of another job.
+What is not set is left out of the request, so that Together's own default holds. Together publishes
+what it takes at most for a base model; a setting beyond that is refused before anything is sent.
+Left out on purpose: what needs a second secret in the request (Weights & Biases, uploads to the
+Hugging Face Hub), and starting from the checkpoint of another job.
+
+Source: together 3.1.1, ``fine_tuning.create``, ``endpoints.deployments.create`` and
+``types/finetune_model_limits.py``; togethercomputer/openapi, 2026-04-28.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
+from unitune.backends.kit.hosted import explicit, without_none
+from unitune.backends.protocol import Launch
 from unitune.errors import JobError
+from unitune.job.job import Job, Lora
+from unitune.security.json_fields import Fields
 from unitune.security.spec import Spec
 
+Body = dict[str, JsonValue]
+Bound = tuple[float | str | None, float | None, float | None]
+"""A setting, its lowest and its highest value; None is no limit, or one that is not published."""
+
+ALPHA_OVER_RANK = 2
+"""Together's default: alpha is twice the rank."""
+TUNING = {
+    "epochs": "n_epochs",
+    "batch_size": "batch_size",
+    "learning_rate": "learning_rate",
+    "sequence_length": "max_seq_length",
+    "seed": "random_seed",
+}
+"""Settings of a job by their name there."""
+LORA = {"rank": "lora_r", "alpha": "lora_alpha", "dropout": "lora_dropout"}
+SAME_NAME = (
+    "packing",
+    "gradient_accumulation_steps",
+    "n_evals",
+    "n_checkpoints",
+    "warmup_ratio",
+    "max_grad_norm",
+    "weight_decay",
+    "early_stopping_enabled",
+    "early_stopping_patience",
+    "early_stopping_min_delta",
+    "early_stopping_warmup_evals",
+)
+"""Options that have the same name there."""
+PRICED = (
+    "model",
+    "training_file",
+    "validation_file",
+    "n_epochs",
+    "n_evals",
+    "training_method",
+    "training_type",
+)
+"""Fields of the body that the price of a training depends on."""
+NOT_IMPORTED = {
+    "from_checkpoint": "it went on from checkpoint",
+    "from_hf_model": "it began from the Hugging Face model",
+    "wandb_project_name": "it reported to the Weights & Biases project",
+}
+"""Fields of a training that a job of ours cannot hold, and what they mean."""
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 
 
 class TogetherOptions(Spec):
-    """Settings of a training at Together.
-
-    Source: together 3.1.1, ``fine_tuning.create``; togethercomputer/openapi, 2026-04-28.
-    """
+    """What a job may say under ``options: {together: …}``."""
 
     training: Literal["lora", "full"] | None = None
     """What is trained; a LoRA adapter by default."""
@@ -85,10 +135,7 @@ class TogetherOptions(Spec):
 
 
 class DeployOptions(Spec):
-    """Settings of a dedicated endpoint.
-
-    Source: together 3.1.1, ``endpoints.deployments.create``.
-    """
+    """Settings of a dedicated endpoint."""
 
     config: str | None = None
     """Which of the model's configurations serves it (``cr_…``), where it has several."""
@@ -109,11 +156,7 @@ class DeployOptions(Spec):
 
 
 def check_method(options: TogetherOptions, method: str) -> None:
-    """Refuse options that mean nothing for a method.
-
-    Raises:
-        JobError: An option is for another method.
-    """
+    """Refuse options that mean nothing for a method."""
     others = {"sft": ("dpo_", "rpo_", "simpo_"), "dpo": ("train_on_inputs",)}.get(method, ())
     for name in sorted(options.model_fields_set):
         if others and name.startswith(others):
@@ -121,3 +164,190 @@ def check_method(options: TogetherOptions, method: str) -> None:
                 f"options.together.{name} is not for method {method}. Take it out, or change the "
                 "job's method."
             )
+
+
+def create_body(launch: Launch, options: TogetherOptions, limits: Fields) -> Body:
+    """Return the body that creates a training; the launch key becomes the suffix of its model.
+
+    Raises:
+        JobError: A setting is beyond the limits of the base model.
+    """
+    job = launch.job
+    bounds = _bounds(job, options, limits).items()
+    broken = [problem for setting, bound in bounds if (problem := _problem(setting, *bound))]
+    broken += _unknown_targets(job.tuning.lora, limits)
+    if broken:
+        raise JobError("\n".join((*broken, "Nothing was sent. Change the job, or use auto.")))
+    return without_none(
+        {
+            "model": job.base_model,
+            "training_file": launch.training.ref,
+            "validation_file": launch.validation and launch.validation.ref,
+            "suffix": launch.key,
+            **{there: explicit(getattr(job.tuning, ours)) for ours, there in TUNING.items()},
+            "training_type": _training_type(job.tuning.lora, options, limits),
+            "training_method": _training_method(str(job.method), options),
+            "lr_scheduler": _scheduler(options),
+            **{name: getattr(options, name) for name in SAME_NAME},
+        }
+    )
+
+
+def _training_type(lora: Lora, options: TogetherOptions, limits: Fields) -> JsonValue:
+    """Return LoRA or full; None leaves it to Together, whose default is LoRA."""
+    is_set = any(value != "auto" for _, value in lora)
+    if options.training == "full":
+        if is_set:
+            raise JobError(
+                "options.together.training is 'full', and tuning.lora has settings. Take one of "
+                "them out."
+            )
+        if limits.all.get("supports_full_training") is False:
+            raise JobError(
+                "options.together.training is 'full', which together does not offer for this base "
+                "model. Take it out to train a LoRA adapter."
+            )
+        return {"type": "Full"}
+    if not is_set and options.training is None:
+        return None
+    rank = _default_rank(limits) if lora.rank == "auto" else lora.rank
+    alpha = rank * ALPHA_OVER_RANK if lora.alpha == "auto" else lora.alpha
+    if alpha != int(alpha):
+        raise JobError(f"tuning.lora.alpha is {alpha}; together takes whole numbers only.")
+    modules = None if lora.targets == "auto" else ",".join(lora.targets)
+    adapter: Body = {
+        "type": "Lora",
+        "lora_r": rank,
+        "lora_alpha": int(alpha),
+        "lora_dropout": explicit(lora.dropout),
+        "lora_trainable_modules": modules,
+    }
+    return without_none(adapter)
+
+
+def _default_rank(limits: Fields) -> int:
+    """Return Together's own rank: it takes rank and alpha together, or neither."""
+    rank = limits.fields("lora_training").whole("default_rank")
+    if rank is None:
+        raise JobError(
+            "together does not publish which LoRA rank it takes by default for this base model. "
+            "Set tuning.lora.rank beside the other settings of tuning.lora."
+        )
+    return rank
+
+
+def _training_method(method: str, options: TogetherOptions) -> JsonValue:
+    if method == "sft":
+        inputs = "auto" if options.train_on_inputs is None else options.train_on_inputs
+        return {"method": "sft", "train_on_inputs": inputs}
+    simpo = bool(options.simpo_gamma)
+    return without_none(
+        {
+            "method": "dpo",
+            "dpo_beta": options.dpo_beta,
+            "dpo_normalize_logratios_by_length": simpo or options.dpo_normalize_logratios_by_length,
+            "dpo_reference_free": simpo or None,
+            "rpo_alpha": options.rpo_alpha,
+            "simpo_gamma": options.simpo_gamma,
+        }
+    )
+
+
+def _scheduler(options: TogetherOptions) -> JsonValue:
+    if options.lr_scheduler is None:
+        return None
+    arguments: Body = {"min_lr_ratio": options.min_lr_ratio or 0.0}
+    if options.lr_scheduler == "cosine":
+        arguments["num_cycles"] = options.num_cycles or 0.5
+    return {"lr_scheduler_type": options.lr_scheduler, "lr_scheduler_args": arguments}
+
+
+def _bounds(job: Job, options: TogetherOptions, limits: Fields) -> dict[str, Bound]:
+    tuning, number, adapter = job.tuning, limits.number, limits.fields("lora_training")
+    sizes = limits.fields("full_training") if options.training == "full" else adapter
+    dpo = job.method == "dpo"
+    longest = number("max_seq_length_dpo" if dpo else "max_seq_length_sft")
+    largest = sizes.number("max_batch_size_dpo" if dpo else "max_batch_size")
+    slowest, fastest = number("min_learning_rate"), number("max_learning_rate")
+    checkpoints = number("max_num_checkpoints")
+    return {
+        "tuning.epochs": (tuning.epochs, None, number("max_num_epochs")),
+        "tuning.learning_rate": (tuning.learning_rate, slowest, fastest),
+        "tuning.sequence_length": (tuning.sequence_length, number("min_max_seq_length"), longest),
+        "tuning.batch_size": (tuning.batch_size, sizes.number("min_batch_size"), largest),
+        "tuning.lora.rank": (tuning.lora.rank, None, adapter.number("max_rank")),
+        "options.together.n_evals": (options.n_evals, None, number("max_num_evals")),
+        "options.together.n_checkpoints": (options.n_checkpoints, None, checkpoints),
+    }
+
+
+def _problem(
+    setting: str, value: float | str | None, lowest: float | None, highest: float | None
+) -> str | None:
+    if not isinstance(value, int | float):
+        return None
+    if (lowest is None or value >= lowest) and (highest is None or value <= highest):
+        return None
+    ends = {"at least": lowest, "at most": highest}
+    allowed = " and ".join(f"{end} {limit:g}" for end, limit in ends.items() if limit is not None)
+    return f"{setting} is {value}; together takes {allowed} for this base model."
+
+
+def _unknown_targets(lora: Lora, limits: Fields) -> list[str]:
+    known = limits.fields("lora_training").values("target_modules")
+    if lora.targets in ("auto", ("all-linear",)) or not known:
+        return []
+    return [
+        f"tuning.lora.targets has {name!r}; for this base model together knows all-linear, "
+        f"{', '.join(map(str, known))}."
+        for name in lora.targets
+        if name not in known
+    ]
+
+
+def imported_tuning(training: Fields) -> Body:
+    """Return the settings of a training as `unitune.job.job.Tuning` has them."""
+    tuning: Body = {
+        ours: value
+        for ours, there in TUNING.items()
+        if (value := training.number(there)) is not None and (value or ours == "seed")
+    }
+    kind = training.fields("training_type")
+    if kind.text("type") != "Lora":
+        return tuning
+    modules = kind.text("lora_trainable_modules")
+    targets: JsonValue = [name.strip() for name in modules.split(",")] if modules else None
+    adapter: Body = {ours: kind.number(there) for ours, there in LORA.items()}
+    adapter = without_none({**adapter, "targets": targets})
+    return {**tuning, "lora": adapter} if adapter else tuning
+
+
+def imported_options(training: Fields) -> Body:
+    """Return the settings of a training that are options of ours; zeros mean that none was set."""
+    method, scheduler = training.fields("training_method"), training.fields("lr_scheduler")
+    schedule = scheduler.text("lr_scheduler_type")
+    is_full = training.fields("training_type").text("type") == "Full"
+    settings: Body = {
+        **training.all,
+        **method.all,
+        **scheduler.fields("lr_scheduler_args").all,
+        "lr_scheduler": schedule,
+        "training": "full" if is_full else None,
+    }
+    unused = {
+        "train_on_inputs": method.text("method") == "dpo",
+        "min_lr_ratio": not schedule,
+        "num_cycles": schedule != "cosine",
+    }
+    names = [name for name in TogetherOptions.model_fields if not unused.get(name)]
+    return {name: settings[name] for name in names if settings.get(name)}
+
+
+def imported_notes(training: Fields) -> tuple[str, ...]:
+    """Return what a job of ours cannot hold of a training, for people."""
+    notes = [
+        f"{what} {text}" for name, what in NOT_IMPORTED.items() if (text := training.text(name))
+    ]
+    if training.fields("multimodal_params").all.get("train_vision"):
+        notes.append("it trained the vision encoder too")
+    return tuple(notes)

@@ -36,7 +36,7 @@ from unitune.errors import CONFLICT, BackendError, NotFoundError, Unreachable, U
 from unitune.job.job import Job
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
-from unitune_providers.together import request
+from unitune_providers.together import options as settings
 from unitune_providers.together.options import TogetherOptions, check_method
 
 TRAININGS = ("v1", "fine-tunes")
@@ -81,11 +81,6 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
         return options
 
     def upload(self, path: Path, sha256: str) -> Upload:
-        """Upload a file named by its hash, and wait until Together has validated it.
-
-        Raises:
-            BackendError: The rows are not valid; the message is Together's report.
-        """
         name, size = f"{content_name(sha256)}.jsonl", path.stat().st_size
         files = self.api.get(*FILES, action="list the files", largest=LARGEST_FILE).items("data")
         ref = next((file.text("id") for file in files if _is_sent(file, name, size)), None)
@@ -94,23 +89,15 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
         return Upload(ref, sha256)
 
     def submit(self, launch: Launch) -> str:
-        """Start the training and return Together's id for it.
-
-        Raises:
-            JobError: A setting is beyond what the base model takes.
-            Unsupported: Together does not tune this base model.
-        """
         body = self._create_body(launch)
         created = self.api.post(*TRAININGS, action="create the training", body=body)
         return created_id(created, self.api.endpoint)
 
     def find(self, launch_key: str, folder: Path) -> list[str]:
-        """Return the ids of the jobs whose model's name carries this launch key."""
         del folder
         return [ref for ref, job in self._jobs().items() if _carries(job, launch_key)]
 
     def describe_job(self, job_id: str) -> JobDescription:
-        """Return what is known of a job."""
         job = self._job(job_id)
         return JobDescription(*map(job.text, ("model_output_name", "model", "training_file")))
 
@@ -137,7 +124,6 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
         )
 
     def cancel(self, job_id: str) -> None:
-        """Request the end; steps that are done are charged."""
         self.api.post(*TRAININGS, job_id, "cancel", action=f"cancel training {job_id}")
 
     def list_jobs(self, cursor: str) -> JobPage:
@@ -155,13 +141,9 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
         )
 
     def quote(self, launch: Launch) -> Decimal:
-        """Return Together's own price of a training, in US dollars; the files must be there.
-
-        Raises:
-            Unsupported: Together gives none, with its reason.
-        """
+        """Return Together's own price of a training; the files must be there."""
         body = self._create_body(launch)
-        priced = {name: body[name] for name in request.PRICED if name in body}
+        priced = {name: body[name] for name in settings.PRICED if name in body}
         estimate = self.api.post(
             *(*TRAININGS, "estimate-price"),
             action="estimate the price",
@@ -175,7 +157,6 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
         return Decimal(str(price))
 
     def checkpoints(self, job_id: str, base: str) -> Sequence[Checkpoint]:
-        """Return the checkpoints of a job, oldest first."""
         model = self._model(self._job(job_id))
         name = model.name if model else job_id
         # A LoRA job lists each step twice, as an adapter and merged; it is one model.
@@ -194,11 +175,6 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
         ]
 
     def import_job(self, job_id: str) -> ImportedJob:
-        """Return an existing job with its files.
-
-        Raises:
-            NotFoundError: There is no such job.
-        """
         job = self.api.find(*TRAININGS, job_id, action=f"read training {job_id}")
         if job is None:
             hint = "`tg fine-tuning list` shows the trainings that there are."
@@ -209,14 +185,13 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
             method=job.fields("training_method").text("method") or "sft",
             training=self._content(job.text("training_file")),
             validation=self._content(job.text("validation_file")),
-            tuning=request.imported_tuning(job),
-            options=request.imported_options(job),
+            tuning=settings.imported_tuning(job),
+            options=settings.imported_options(job),
             model=self._model(job) if succeeded else None,
-            notes=request.imported_notes(job),
+            notes=settings.imported_notes(job),
         )
 
     def delete_file(self, ref: str) -> None:
-        """Delete an uploaded file; one that is gone is no error."""
         self.api.delete(*FILES, ref, action=f"delete file {ref}")
 
     def _send_file(self, path: Path, name: str, sha256: str) -> str:
@@ -252,12 +227,8 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
         return word not in WAITING
 
     def _content(self, ref: str | None) -> bytes | None:
-        try:
-            return self.api.content(*FILES, ref, "content", action=f"read {ref}") if ref else None
-        except BackendError as error:
-            if error.is_not_found:
-                return None
-            raise
+        path = (*FILES, ref or "", "content")
+        return self.api.find_content(*path, action=f"read {ref}") if ref else None
 
     def _create_body(self, launch: Launch) -> dict[str, JsonValue]:
         base, options = launch.job.base_model, self.job_options(launch.job)
@@ -274,7 +245,7 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
                 "whether it tunes another; "
                 "https://docs.together.ai/docs/fine-tuning/supported-models lists them."
             )
-        return request.create_body(launch, options, limits)
+        return settings.create_body(launch, options, limits)
 
     def _jobs(self) -> dict[str, Fields]:
         jobs = self.api.get(*TRAININGS, action="list the trainings", largest=LARGEST_FILE)

@@ -15,8 +15,7 @@ from unitune.errors import JobError
 from unitune.job.job import Data, Job, Lora, Tuning
 from unitune.security.json_fields import Fields
 from unitune_providers.together.backend import TogetherBackend
-from unitune_providers.together.options import DeployOptions, TogetherOptions
-from unitune_providers.together.request import Body, create_body
+from unitune_providers.together.options import Body, DeployOptions, TogetherOptions, create_body
 
 KNOWN = Fields({"model_name": "Qwen/Qwen3-8B", **LIMITS})
 Options = Mapping[str, JsonValue]
