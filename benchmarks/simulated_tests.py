@@ -49,9 +49,8 @@ import false_claims
 import numpy as np
 import numpy.typing as npt
 
-from unitune.evaluate.statistics.corpus import compare_corpus, jackknife
 from unitune.evaluate.statistics.intervals import refuted
-from unitune.evaluate.statistics.paired import compare_paired
+from unitune.evaluate.statistics.paired import compare_corpus, compare_paired, jackknife
 
 FloatArray = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -61,7 +61,6 @@ if TYPE_CHECKING:
     from unitune.run.model_client import ModelClient
     from unitune.run.run import find_run, launch, runs
     from unitune.scorers.corpus import Bleu, Chrf
-    from unitune.scorers.embedding import Embedding
     from unitune.scorers.functions import PythonFunction, RecordedScore
     from unitune.scorers.graders import OpenAIGrader
     from unitune.scorers.json_text import JsonEqual, JsonFields, JsonSchema, JsonValid
@@ -137,7 +136,6 @@ _NAMES = {
     "unitune.run.model_client": ("ModelClient",),
     "unitune.run.run": ("find_run", "launch", "runs"),
     "unitune.scorers.corpus": ("Bleu", "Chrf"),
-    "unitune.scorers.embedding": ("Embedding",),
     "unitune.scorers.functions": ("PythonFunction", "RecordedScore"),
     "unitune.scorers.graders": ("OpenAIGrader",),
     "unitune.scorers.json_text": ("JsonEqual", "JsonFields", "JsonSchema", "JsonValid"),
@@ -174,7 +172,6 @@ __all__ = [
     "DuplicateRunError",
     "Economics",
     "EditDistance",
-    "Embedding",
     "Evaluate",
     "Event",
     "Exact",

@@ -29,7 +29,7 @@ from typing import Any
 from unitune.backends import exactly_once, registry
 from unitune.evaluate.compare import compare
 from unitune.evaluate.inference import batch_runner
-from unitune.evaluate.inference.batch_file import BatchFile
+from unitune.evaluate.inference.batches import BatchFile
 from unitune.evaluate.inference.journal import Journal
 from unitune.job.job import Job
 from unitune.run.run import launch

@@ -286,14 +286,11 @@ def backends(draw: st.DrawFn, only: str | None = None, scene: int | None = None)
 
 
 class ChatServer:
-    """A server that speaks chat completions and embeddings."""
+    """A server that speaks chat completions."""
 
     def answer(self, asked: VendorRequest) -> VendorResponse:
         """VendorResponse anything."""
-        if asked.path.endswith("/embeddings"):
-            given = asked.json.get("input", [])
-            data = [{"index": at, "embedding": [1.0, 0.5]} for at in range(len(given))]
-            return VendorResponse(cast("Any", {"data": data, "usage": {"prompt_tokens": 3}}))
+        del asked
         call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
         message = {"role": "assistant", "content": "Paris 1", "tool_calls": [call]}
         usage = {"prompt_tokens": 3, "completion_tokens": 4}
@@ -322,21 +319,12 @@ def _served(made: tuple[Change, ...]) -> Generator[Around]:
 
 @st.composite
 def servers(draw: st.DrawFn) -> Attempt:
-    """Return a comparison with a server, or embeddings, whose answers are not as they should be."""
+    """Return a comparison with a server whose answers are not as they should be."""
     scorers = draw(
         st.sampled_from(
             (
                 ["exact"],
                 ["numeric", "contains"],
-                [
-                    "exact",
-                    {
-                        "type": "embedding",
-                        "base_url": "@url/v1",
-                        "model": "m",
-                        "api_key_variable": None,
-                    },
-                ],
                 ["tool_calls", "exact", "latency", "cost", "length"],
             )
         )

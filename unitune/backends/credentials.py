@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from unitune.errors import JobError, UserError
-from unitune.scorers.embedding import EMBEDDINGS_KEY, EMBEDDINGS_URL
 from unitune.security.addresses import VARIABLE, NotAnAddress, as_origin, checked
 from unitune.workspace import user_config
 from unitune.workspace.user_config import UserConfig
@@ -47,8 +46,7 @@ def allowed_variables(url: str) -> tuple[str, ...]:
     """
     origin = origin_of(url)
     named = [variable for variable, place in _of_environment() if place == origin]
-    own = [EMBEDDINGS_KEY] if origin == as_origin(EMBEDDINGS_URL) else []
-    return tuple(dict.fromkeys([*named, *user_config.read().keys.get(origin, ()), *own]))
+    return tuple(dict.fromkeys([*named, *user_config.read().keys.get(origin, ())]))
 
 
 def check_allowed(variable: str | None, url: str, who: str) -> None:

@@ -87,7 +87,7 @@ def compare(
     """
     from unitune.cli.progress import evaluation_progress
     from unitune.evaluate.compare import compare as run_comparison
-    from unitune.evaluate.compare import default_folder
+    from unitune.evaluate.results import default_folder
     from unitune.job.job import Job
     from unitune.planning.preflight import preflight
     from unitune.report.files import write_report

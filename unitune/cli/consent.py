@@ -17,9 +17,7 @@ from unitune.cli.output import confirmed
 from unitune.cost.budget import HostingBudget, ProjectBudget, project_budget
 from unitune.cost.spread import Spread
 from unitune.errors import OverBudget, UserError
-from unitune.evaluate import retention
-from unitune.evaluate.inference.budget import most_usd
-from unitune.evaluate.inference.pricing import AnswerPrices, answer_prices
+from unitune.evaluate.inference.budget import AnswerPrices, answer_prices
 from unitune.evaluate.readiness import readiness_findings
 from unitune.findings import shown
 from unitune.planning.money import estimated
@@ -98,14 +96,6 @@ def _answers_usd(resolved: ResolvedJob, prices: AnswerPrices) -> str:
         usd for name, usd in by_contender.items() if name in prices.contenders and usd is not None
     ]
     parts = [usd_range(Spread.total(paid))] if paid else []
-    if prices.retention:
-        most = sum(
-            most_usd(price, question.request)
-            for price in prices.retention.values()
-            for question in retention.questions()
-        )
-        parts.append(f"up to {dollars(Decimal(most))} for general questions")
-    parts += [f"what {name} requests" for name in prices.scorers]
     parts += [f"unknown for {name}" for name in prices.unpriced]
     return "; ".join(parts)
 

@@ -1,20 +1,21 @@
-"""The baseline file: the candidate's scores when somebody last accepted them, case by case.
+"""What a gate requires of the cases, and the baseline file: scores that somebody has accepted.
 
-It stands in the repository beside the job, and a change of it is reviewed like code. So its lines
-are sorted, its numbers rounded, and nothing in it changes by itself: a diff shows the cases whose
-score has changed, and no others.
+`requirements` looks up before any request what the job's gate asks for, so that a mistake costs
+nothing.
+
+The baseline file stands in the repository beside the job, and a change of it is reviewed like code.
+So its lines are sorted, its numbers rounded, and nothing in it changes by itself: a diff shows the
+cases whose score has changed, and no others. Only ``compare --update-baseline`` writes it.
 
     {"schema_version": 1, "metric": "exact", "scorers": {"exact": "0f3a5c…"}}
     {"id": "0a1b…", "content": "9c1e…", "scores": {"exact": 1, "json_valid": 1}}
-
-`standing` reads the file and refuses it before any request where it cannot be held against the
-cases of today; `regress` compares; `write` is called only by ``compare --update-baseline``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -22,12 +23,12 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, ValidationError
 
 from unitune.data.example import Example
-from unitune.errors import BackendError, DataError, JobError, Mismatch
-from unitune.evaluate.gate import is_known
+from unitune.errors import BackendError, DataError, JobError, Mismatch, NotFoundError
 from unitune.evaluate.records import Answer
-from unitune.evaluate.results import Frozen, Regression
+from unitune.evaluate.results import Comparison, Frozen, Regression
 from unitune.evaluate.statistics.paired import compare_paired
-from unitune.job.job import Job
+from unitune.evaluate.task import Task
+from unitune.job.job import Gate, Job
 from unitune.scorers.interface import Kind, Scorer
 from unitune.workspace.filesystem import content_of, replacing
 
@@ -76,6 +77,73 @@ class Standing:
     scores: Mapping[str, float]
     added: tuple[str, ...]
     removed: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Requirements:
+    """What a job's gate asks of these cases.
+
+    Args:
+        cases: Ids of the cases that the candidate must get right.
+        standing: The baseline file, when the candidate is held against one.
+        accepting: The candidate's scores are to become the baseline file.
+    """
+
+    cases: frozenset[str] = frozenset()
+    standing: Standing | None = None
+    accepting: bool = False
+
+
+def requirements(job: Job, task: Task, *, accepting: bool = False) -> Requirements:
+    """Look up what the job's gate asks of these cases.
+
+    Raises:
+        JobError: The baseline file is not there, the job names none to write, or the primary
+            metric has no scores to keep.
+        NotFoundError: The gate requires a case that is not among them.
+        DataError: A line of the baseline file cannot be read.
+        Mismatch: The file cannot be held against these cases.
+    """
+    gate, primary = job.evaluate.gate, task.scoring.primary
+    if accepting and (gate is None or gate.baseline is None):
+        raise JobError(
+            f"job {job.name!r} names no baseline file to update. "
+            "Set evaluate.gate to {mode: no-regress, baseline: baseline.jsonl}."
+        )
+    if gate and gate.baseline:
+        check_kept(primary)
+        if accepting:
+            check_replaceable(job.path(gate.baseline))
+    return Requirements(
+        cases=required_cases(gate, task.cases, task.copies),
+        standing=None if accepting else standing(job, primary, task.cases),
+        accepting=accepting,
+    )
+
+
+def required_cases(
+    gate: Gate | None, cases: Iterable[Example], copies: Mapping[str, str] = {}
+) -> frozenset[str]:
+    """Return the ids of the cases that the candidate must get right.
+
+    Args:
+        gate: With the ids that the job names; None without a gate.
+        cases: Test cases; a row may say ``required: true`` itself.
+        copies: Ids of copies that were left out, with those of what they copy.
+
+    Raises:
+        NotFoundError: The gate names a case that is not among them.
+    """
+    by_id = {case.case_id: case for case in cases}
+    named = [copies.get(name, name) for name in (gate.required_cases if gate else ())]
+    hint = (
+        "evaluate.gate.required_cases takes ids of test cases: a row's own `id`, or the one that "
+        "the report shows."
+    )
+    for name in named:
+        if name not in by_id:
+            raise NotFoundError("case", name, by_id, hint)
+    return frozenset(named) | {name for name, case in by_id.items() if case.required}
 
 
 def standing(job: Job, primary: Scorer, cases: Sequence[Example]) -> Standing | None:
@@ -236,6 +304,21 @@ def check_replaceable(path: Path) -> None:
         ) from error
 
 
+def accept(job: Job, task: Task, comparison: Comparison) -> None:
+    """Write the candidate's scores as the baseline file of the job's gate.
+
+    Cases without a whole answer are left out: as zeros they would be gains of later candidates.
+    """
+    gate = job.evaluate.gate
+    assert gate is not None
+    assert gate.baseline is not None, "`requirements` sees to it"
+    answers = {case.id: case.answers[comparison.candidate] for case in comparison.cases}
+    answers = {case: answer for case, answer in answers.items() if answer.known}
+    cases = [case for case in task.cases if case.case_id in answers]
+    scoring = task.scoring
+    write(job.path(gate.baseline), scoring.primary.name, scoring.scorers, cases, answers)
+
+
 def write(
     path: Path,
     metric: str,
@@ -269,7 +352,9 @@ def _content(case: Example) -> str:
 def _scores(case: str, metric: str, answer: Answer) -> dict[str, float]:
     """Return the scores that have a value, in the order of their names."""
     known = {
-        name: rounded(score) for name, score in sorted(answer.scores.items()) if is_known(score)
+        name: rounded(score)
+        for name, score in sorted(answer.scores.items())
+        if math.isfinite(score)
     }
     if metric not in known:
         raise BackendError(

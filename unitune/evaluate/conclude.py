@@ -8,7 +8,8 @@ so the same records always give the same comparison.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -18,19 +19,17 @@ from unitune import __version__
 from unitune.data.example import digest_all
 from unitune.errors import BackendError
 from unitune.evaluate import gate
-from unitune.evaluate.evidence import Requirements, gather
-from unitune.evaluate.grading import Graded, grade
-from unitune.evaluate.grouping import clusters_of, slices_of
-from unitune.evaluate.notes import notes
-from unitune.evaluate.prompts.dev import best_baseline, errors_on_dev
-from unitune.evaluate.readings import Judgement, Pairing, judge
+from unitune.evaluate.baseline import Requirements
+from unitune.evaluate.grading import Answered, Graded, grade
+from unitune.evaluate.prompts.contenders import best_baseline
+from unitune.evaluate.readings import Judgement, Pairing, errors_on_dev, judge
 from unitune.evaluate.records import CaseResult
-from unitune.evaluate.responses import Answered, EvaluationResponses
 from unitune.evaluate.results import BaselineResult, Comparison, ContenderResult
 from unitune.evaluate.statistics.paired import LEVEL, Verdict
 from unitune.evaluate.task import Task
-from unitune.job.contenders import Model, Recorded, Server
+from unitune.job.contenders import FewShot, Model, Recorded, Server, prompt_kind
 from unitune.job.job import Job
+from unitune.planning.preflight import ResolvedJob
 
 if TYPE_CHECKING:
     from unitune.evaluate.prompts.tuned_run import TunedRun
@@ -38,24 +37,34 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", int, float)
 
 
-def conclude(
-    job: Job,
+def conclude(  # noqa: PLR0913 - each is independent
+    resolved: ResolvedJob,
     task: Task,
-    responses: EvaluationResponses,
+    contenders: Sequence[Answered],
     tuned: TunedRun | None,
     required: Requirements,
+    *,
+    spent: Decimal,
 ) -> Comparison:
     """Judge the candidate.
+
+    Args:
+        resolved: The job.
+        task: Cases and scorers.
+        contenders: With their answers, in the job's order.
+        tuned: The run whose model is judged.
+        required: What the gate asks of the cases.
+        spent: Cost of all requests so far, in US dollars.
 
     Raises:
         BackendError: Candidate or baseline gave no answer at all.
     """
-    clusters, evaluate = clusters_of(task.cases, job.evaluate), job.evaluate
-    graded = [grade(task, answered, clusters) for answered in responses.contenders]
+    job, evaluate = resolved.job, resolved.job.evaluate
+    graded = [grade(task, answered) for answered in contenders]
     candidate = next(each for each in graded if each.spec.role == "candidate")
     baselines = [each for each in graded if each.spec.role == "baseline"]
     _refuse_silence(*baselines, candidate)
-    choices = [answered.choice for answered in responses.contenders]
+    choices = [answered.choice for answered in contenders]
     chosen, on_dev = best_baseline(choices).contender.name, errors_on_dev(choices)
     pairings = {each.name: Pairing(each, candidate, evaluate.margin) for each in baselines}
     judgement = judge(pairings, chosen)
@@ -63,7 +72,6 @@ def conclude(
         judgement = replace(judgement, verdict=Verdict.INCONCLUSIVE, doubt=on_dev)
     pairing, paired = judgement.scored.hardest, judgement.scored.paired
     results = tuple(_result(each, tuned) for each in graded)
-    evidence = gather(judgement, required, on_dev)
     return Comparison(
         job=job.name,
         run=tuned.run.id if tuned else None,
@@ -72,7 +80,7 @@ def conclude(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         verdict=judgement.verdict.value,
         doubt=judgement.doubt and judgement.doubt.reason,
-        metric=task.primary,
+        metric=task.scoring.primary.name,
         candidate=candidate.name,
         baseline=pairing.baseline.name,
         baselines=tuple(_against(judgement.only(name), chosen) for name in pairings),
@@ -92,18 +100,17 @@ def conclude(
         cases_needed=paired.cases_needed,
         smallest_detectable=paired.smallest_detectable,
         secondary=pairing.secondary(),
-        slices=pairing.slices(slices_of(task.cases, evaluate)),
+        slices=pairing.slices(),
         answered=pairing.answered(),
         contenders=results,
-        spent_usd=_spent(responses, results),
-        gate=gate.apply(evaluate.gate, evidence) if evaluate.gate else None,
+        spent_usd=spent if spent or any(each.usd is not None for each in results) else None,
+        gate=gate.decide(evaluate.gate, judgement, required, on_dev),
         economics=pairing.money(evaluate.economics),
-        retention=responses.retention,
         leaks=task.leaks,
         dev_rows=len(task.dev),
-        notes=notes(job, task, tuned, graded) + paired.warnings,
+        notes=(*_notes(resolved, task, tuned, graded), *paired.warnings),
         curve=tuned.curve if tuned else None,
-        provenance=_provenance(task, responses.contenders),
+        provenance=_provenance(task, contenders),
         cases=_cases(task, graded, required.cases),
     )
 
@@ -131,14 +138,6 @@ def _against(alone: Judgement, chosen: str) -> BaselineResult:
     )
 
 
-def _spent(responses: EvaluationResponses, results: Iterable[ContenderResult]) -> Decimal | None:
-    """Return the cost of all requests; None where no charge is known."""
-    retention = responses.retention
-    known = [*(each.usd for each in results), retention.usd if retention else None]
-    spent = responses.budget.spent
-    return spent if spent or any(usd is not None for usd in known) else None
-
-
 def _result(each: Graded, tuned: TunedRun | None) -> ContenderResult:
     answered, task = each.answered, each.task
     succeeded = answered.succeeded
@@ -146,14 +145,14 @@ def _result(each: Graded, tuned: TunedRun | None) -> ContenderResult:
         name=each.name,
         type=each.spec.type,
         role=each.spec.role,
-        score=each.sums[task.primary].statistic(),
+        score=each.score,
         interval=each.own_interval.ends,
         n=len(each.answers),
         errors=each.errors,
         cut=sum(answer.cut for answer in each.answers),
         scores={name: sums.statistic() for name, sums in each.sums.items()},
         measures=each.measures,
-        confusion=task.confusion(answered.records),
+        confusion=task.scoring.confusion(task.attempts(answered.records)),
         answers=len(succeeded),
         prompt_tokens=_total([record.prompt_tokens for record in succeeded]),
         completion_tokens=_total([record.completion_tokens for record in succeeded]),
@@ -207,7 +206,7 @@ def _provenance(task: Task, contenders: Sequence[Answered]) -> dict[str, str]:
     return {
         **{_called(each): each.fingerprint for each in contenders},
         **({"Training": trainings[0]} if trainings else {}),
-        **{f"Scorer {scorer.name}": scorer.fingerprint for scorer in task.scorers},
+        **{f"Scorer {scorer.name}": scorer.fingerprint for scorer in task.scoring.scorers},
         "Test cases": digest_all(case.content for case in task.cases),
         "Sampling": f"{how}, {most} answer{often}",
         "unitune": __version__,
@@ -221,3 +220,94 @@ def _called(each: Answered) -> str:
     if isinstance(contender.spec, Model | Server):
         return f"Model of {contender.name}"
     return "Tuned model" if contender.is_tuned else "Untuned model"
+
+
+def _notes(
+    resolved: ResolvedJob, task: Task, tuned: TunedRun | None, graded: Sequence[Graded]
+) -> Iterator[str]:
+    """Yield what a reader must know of cases, training, baselines, and each contender's answers."""
+    yield from task.notes
+    yield from tuned.notes if tuned else ()
+    yield from _weak_baselines(resolved.job)
+    base, specs = resolved.model, resolved.job.evaluate.contenders
+    if base and base.note and not all(isinstance(spec, Recorded) for spec in specs):
+        yield f"{base.name}: {base.note}"
+    for each in graded:
+        answered = each.answered
+        yield from _on_dev(answered)
+        yield from _failed_scorers(each)
+        yield from _about_records(answered)
+        if tuned is None and answered.choice.contender.is_tuned:
+            yield (
+                f"{each.name}: its recorded answers are of the model {answered.fingerprint}, made "
+                f"by {answered.origin}, which is the training that the job describes."
+            )
+
+
+def _on_dev(answered: Answered) -> Iterator[str]:
+    """Tell of errors and cut answers by which prompts were chosen."""
+    scores = [trial.score for trial in answered.choice.trials]
+    errors, answers = sum(len(each.errors) for each in scores), sum(each.rows for each in scores)
+    if errors:
+        yield (
+            f"{answered.name}: {errors} of {answers} dev answers ended in an error; an error "
+            "counts as a wrong answer."
+        )
+    if cut := sum(each.cut for each in scores):
+        yield (
+            f"{answered.name}: {cut} of {answers} dev answers were cut off at max_tokens, so dev "
+            "may have chosen a weaker prompt. Raise evaluate.max_tokens."
+        )
+
+
+def _failed_scorers(graded: Graded) -> Iterator[str]:
+    """Tell of scores that are 0 because a scorer failed, and not because of the answer."""
+    failed = Counter(name for answer in graded.answers for name in answer.failed)
+    for name, count in failed.items():
+        first = next(a.reasons.get(name) for a in graded.answers if name in a.failed)
+        yield (
+            f"{graded.name}: the scorer {name} failed on {count} answers, which count as 0. First "
+            f"reason: {first}"
+        )
+
+
+def _about_records(answered: Answered) -> Iterator[str]:
+    """Tell of answers that were requested or charged otherwise than usual."""
+    name, records = answered.name, answered.records
+    if count := sum(record.cached is not None for record in records):
+        yield f"{name}: {count} answers were given in an earlier comparison (--use-cache)."
+    if count := sum(record.uncounted is not None for record in answered.succeeded):
+        yield (
+            f"{name}: for {count} answers the most tokens that a request can take were held "
+            "against the budget, since the vendor gave no possible count."
+        )
+    without = sorted({setting for record in records for setting in record.left_out or ()})
+    if without:
+        greedy = " Its answers are not greedy." if "temperature" in without else ""
+        yield f"{name}: requested without {' and '.join(without)}, which it refuses.{greedy}"
+    if hidden := sum(record.reasoning_tokens or 0 for record in records):
+        yield (
+            f"{name}: thinks before it answers ({hidden / len(records):,.0f} tokens of thoughts "
+            "an answer, which are paid for and not scored)."
+        )
+
+
+def _weak_baselines(job: Job) -> Iterator[str]:
+    """Warn of baselines without any effort in them, and of prompts that were left out."""
+    specs = [spec for spec in job.evaluate.contenders if spec.role == "baseline"]
+    if {prompt_kind(spec) for spec in specs} == {"zero-shot"}:
+        yield (
+            "The only baseline is zero-shot, a prompt without any effort: instructions or shots "
+            "may do as well as tuning. Add instructed and few-shot to evaluate.contenders."
+        )
+    shot_choices = {
+        spec.choose
+        for spec in specs
+        if isinstance(spec, FewShot | Model | Server) and prompt_kind(spec) == "few-shot"
+    }
+    if shot_choices == {"random"}:
+        yield (
+            "Left out of the comparison: a prompt that shows each case its own nearest training "
+            "rows, often stronger than the same rows for all (choose: random). With choose: auto "
+            "dev tries both."
+        )

@@ -32,25 +32,30 @@ any check has, else 0: a vendor's failure is never taken for evidence, and evide
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal, TypeGuard
+from statistics import fmean
+from typing import TypeGuard
 
+from unitune.evaluate.baseline import Requirements, Standing, regress
+from unitune.evaluate.grading import MOST_ERRORS, Graded
+from unitune.evaluate.readings import (
+    NOTHING_RIGHT,
+    Cut,
+    ExitCode,
+    Judgement,
+    Reading,
+    Ruling,
+    undecided,
+    uninformative,
+)
 from unitune.evaluate.results import GateCheck, GateResult, Regression, VerdictName
+from unitune.evaluate.statistics.paired import LEVEL, own_score
 from unitune.job.job import Constraint, Gate
 
-MOST_ERRORS = 0.02
-"""Larger shares of cases in error say more about the vendor than about the model. A case in error
-scores 0, so this also bounds what errors can move a score."""
 MOST_REASONS = 3
 """Reasons that a result spells out; its checks have them all."""
-NOTHING_RIGHT = (
-    "Nothing was right: no side got a single case right, which says more of the prompt "
-    "and the scorer than of them. Check scorer, template and labels."
-)
-
-ExitCode = Literal[0, 1, 3, 4]
 SEVERITY: tuple[ExitCode, ...] = (4, 1, 3, 0)
 """Exit codes, the deciding code first."""
 
@@ -65,37 +70,6 @@ class RequiredCase:
     case: str
     scores: tuple[float | None, ...]
     cut: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """How many answers of a contender were cut off before they were right or wrong."""
-
-    contender: str
-    cases: int
-    n: int
-    max_tokens: int
-
-    @property
-    def too_many(self) -> bool:
-        """Whether so many leave open how good the contender is."""
-        return self.cases > MOST_ERRORS * self.n
-
-    def __str__(self) -> str:
-        """Return whose they are, and what to do."""
-        return (
-            f"{self.contender}: {self.cases:,} of {self.n:,} answers were cut off at "
-            f"{self.max_tokens:,} tokens before they were right or wrong. "
-            "Raise evaluate.max_tokens."
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Ruling:
-    """An exit code with its reason in plain words."""
-
-    exit_code: ExitCode
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +106,77 @@ class Evidence:
     uninformative: str | None = None
     doubt: Ruling | None = None
     readings: tuple[Evidence, ...] = ()
+
+
+def gather(judgement: Judgement, required: Requirements, dev: Ruling | None) -> Evidence:
+    """Gather what a gate reads, the errors on dev included."""
+    scored = judgement.scored
+    return replace(
+        _evidence(scored, required),
+        verdict=judgement.verdict.value,
+        doubt=judgement.doubt,
+        dev=dev,
+        required=tuple(_required_cases(scored.hardest.candidate, required.cases)),
+        uninformative=_uninformative(scored, required.standing),
+        readings=tuple(_evidence(other, required) for other in judgement.others),
+    )
+
+
+def _evidence(reading: Reading, required: Requirements) -> Evidence:
+    """Return the evidence of one reading."""
+    candidate, margin = reading.hardest.candidate, reading.hardest.margin
+    return Evidence(
+        verdict=reading.best.verdict.value,
+        interval=reading.best.interval.ends,
+        margin=margin,
+        own_interval=candidate.own_interval.ends,
+        n=reading.paired.n,
+        errors=reading.errors,
+        totals=candidate.totals,
+        regression=required.standing and _regression(required.standing, candidate, margin),
+        accepting=required.accepting,
+        cut=reading.cut,
+    )
+
+
+def _regression(then: Standing, candidate: Graded, margin: float) -> Regression:
+    ids, labels = [case.case_id for case in candidate.task.cases], candidate.task.clusters
+    clusters = dict(zip(ids, labels, strict=True)) if labels else None
+    return regress(then, dict(zip(ids, candidate.answers, strict=True)), clusters, margin, LEVEL)
+
+
+def _uninformative(scored: Reading, then: Standing | None) -> str | None:
+    """Say why the candidate's scores, and those that they are held against, tell nothing."""
+    if then is None:
+        return scored.uninformative
+    candidate, before = scored.hardest.candidate, [*then.scores.values(), *then.removed.values()]
+    scores = fmean(before), candidate.sums[then.metric].statistic()
+    highs = own_score(before).high, candidate.own_interval.high
+    return uninformative(scores, highs, scored.hardest.margin)
+
+
+def _required_cases(candidate: Graded, required: Collection[str]) -> Iterator[RequiredCase]:
+    """Yield the candidate's scores of each required case, in the order of their ids."""
+    task, primary = candidate.task, candidate.task.scoring.primary.name
+    ids = [case.case_id for case in task.cases]
+    repeats = dict(zip(ids, candidate.repeats, strict=True))
+    for name in sorted(required):
+        scores = (each.scores[primary] if each.known else None for each in repeats[name])
+        yield RequiredCase(name, tuple(scores), cut=any(each.open for each in repeats[name]))
+
+
+def decide(
+    gate: Gate | None, judgement: Judgement, required: Requirements, dev: Ruling | None
+) -> GateResult | None:
+    """Return a gate's decision; None without a gate.
+
+    Args:
+        gate: As the job has it.
+        judgement: What the answers show.
+        required: What the gate asks of the cases.
+        dev: How many answers on dev are errors.
+    """
+    return apply(gate, gather(judgement, required, dev)) if gate else None
 
 
 def apply(gate: Gate, evidence: Evidence) -> GateResult:
@@ -244,39 +289,6 @@ def _in_every_reading(rule: Callable[[Evidence], Ruling], evidence: Evidence) ->
     if all(rule(other).exit_code == ruling.exit_code for other in evidence.readings):
         return ruling
     return undecided(evidence.errors, evidence.cut)
-
-
-def undecided(errors: int, cut: Iterable[Cut]) -> Ruling:
-    """Return the ruling where errors or cut answers decide the result."""
-    if errors:
-        cases = "1 case" if errors == 1 else f"{errors:,} cases"
-        return Ruling(
-            4,
-            f"The result hangs on {cases} in error, and an error favours no side. "
-            "Run compare again: it requests only those.",
-        )
-    sides = " ".join(str(side) for side in cut if side.cases)
-    return Ruling(3, f"The result hangs on answers that were cut off. {sides}")
-
-
-def uninformative(scores: Sequence[float], highs: Sequence[float], margin: float) -> str | None:
-    """Say why scores tell nothing of a candidate, because nothing or next to nothing was right.
-
-    A candidate that gets nothing right loses no more than the baseline has. Where that is less than
-    the margin, no candidate could ever be worse by more than the margin.
-
-    Source:
-        Assay sensitivity of a non-inferiority trial: ICH E10 (2000), section 1.5.
-    """
-    if max(scores) <= 0:
-        return NOTHING_RIGHT
-    if max(highs) <= margin:
-        return (
-            f"Next to nothing was right: all scores are below the margin of {_points(margin)}, so "
-            "a candidate that gets nothing right would do as well. Check scorer, template and "
-            "labels, or set a smaller evaluate.margin."
-        )
-    return None
 
 
 def _rule(gate: Gate, evidence: Evidence) -> Ruling:

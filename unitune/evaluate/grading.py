@@ -1,7 +1,8 @@
 """Scored answers: the result of each contender for each case, and over all of them.
 
 A case that is requested several times counts once, with the mean of its scores, so that repeats
-make a score steadier and are no further evidence. In shapes: N cases, K repeats of a case.
+make a score steadier and are no further evidence. In shapes: N cases, K repeats of a case, S
+sufficient statistics.
 """
 
 from __future__ import annotations
@@ -12,18 +13,65 @@ from decimal import Decimal
 from itertools import chain
 from statistics import fmean
 
-from unitune.evaluate.gate import MOST_ERRORS, Cut
 from unitune.evaluate.inference.budget import usd
+from unitune.evaluate.prompts.contenders import Choice, DevScore
 from unitune.evaluate.records import Answer, Record
-from unitune.evaluate.responses import Answered
-from unitune.evaluate.statistics.corpus import own_corpus
+from unitune.evaluate.scoring import attempt_of
 from unitune.evaluate.statistics.intervals import Interval
-from unitune.evaluate.statistics.paired import own_score
+from unitune.evaluate.statistics.paired import own_corpus, own_score
 from unitune.evaluate.task import Task
 from unitune.job.contenders import ContenderSpec
 from unitune.job.job import TokenPrice
 from unitune.scorers.formulas import Sums
 from unitune.scorers.interface import Attempt, Kind
+
+MOST_ERRORS = 0.02
+"""Larger shares of cases in error say more about the vendor than about the model. A case in error
+scores 0, so this also bounds what errors can move a score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A contender with its answers to all test cases.
+
+    Args:
+        choice: The contender and its prompt.
+        records: One a case and repeat, in the task's order, the repeats of a case together.
+        fingerprint: Of the model that answered.
+        origin: As `Record.origin`.
+        price: Of its tokens, where it is known.
+    """
+
+    choice: Choice
+    records: tuple[Record, ...]
+    fingerprint: str
+    origin: str
+    price: TokenPrice | None = None
+
+    @property
+    def name(self) -> str:
+        """The contender's name."""
+        return self.choice.contender.name
+
+    @property
+    def succeeded(self) -> list[Record]:
+        """Records that are no errors."""
+        return [record for record in self.records if record.error is None]
+
+    @property
+    def usd(self) -> Decimal | None:
+        """Cost of the answers; None where tokens or their price are not known."""
+        costs = self.costs(self.succeeded)
+        return None if costs is None else sum(costs, Decimal(0))
+
+    def costs(self, records: Sequence[Record]) -> list[Decimal] | None:
+        """Return the cost of each record, in US dollars; None where any is not known."""
+        if self.price is None:
+            return None
+        price = self.price
+        costs = [usd(price, record.prompt_tokens, record.completion_tokens) for record in records]
+        known = [cost for cost in costs if cost is not None]
+        return known if len(known) == len(costs) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +80,6 @@ class Graded:
 
     Args:
         task: Cases and scorers.
-        clusters: Of each case; None where each stands alone.
         answered: The contender and its records.
         answers: One a case: the first of its repeats, with the scores of all.
         repeats: Of each case.
@@ -40,7 +87,6 @@ class Graded:
     """
 
     task: Task
-    clusters: Sequence[str] | None
     answered: Answered
     answers: tuple[Answer, ...]  # (N,)
     repeats: tuple[tuple[Answer, ...], ...]  # (N, K)
@@ -67,20 +113,18 @@ class Graded:
         return sum(answer.error is not None for answer in self.answers)
 
     @property
-    def cut(self) -> Cut:
-        """Answers that were cut off before it was clear whether they are right."""
-        limits = [record.max_tokens or 0 for record in self.answered.records if record.cut]
-        limit = max(limits, default=0) or self.task.output_limit.of(self.spec)
-        return Cut(self.name, sum(answer.open for answer in self.answers), len(self.answers), limit)
+    def score(self) -> float:
+        """The score by the metric that decides."""
+        return self.sums[self.task.scoring.primary.name].statistic()
 
     @property
     def own_interval(self) -> Interval:
-        """Interval of the contender's own score by the metric that decides."""
-        task = self.task
-        if task.scorer(task.primary).kind is Kind.CORPUS:
-            sums = self.sums[task.primary]
-            return own_corpus(sums.rows, sums.formula, clusters=self.clusters)
-        return own_score(self.scores(task.primary), clusters=self.clusters)
+        """Interval of that score."""
+        primary, clusters = self.task.scoring.primary, self.task.clusters
+        if primary.kind is Kind.CORPUS:
+            sums = self.sums[primary.name]
+            return own_corpus(sums.rows, sums.formula, clusters=clusters)
+        return own_score(self.scores(primary.name), clusters=clusters)
 
     @property
     def measures(self) -> dict[str, float]:
@@ -107,55 +151,68 @@ class Graded:
         """Return the scores of one metric, in the order of the cases."""
         return [answer.scores[metric] for answer in self.answers]
 
-    def costs(self, price: TokenPrice) -> list[Decimal | None]:
+    def costs(self) -> list[Decimal | None]:
         """Return what an answer to each case cost, in US dollars; None where it is not known."""
-        records, size = self.answered.records, self.task.repeats
-        return [_mean_usd(price, records[at : at + size]) for at in range(0, len(records), size)]
+        size, records = self.task.repeats, self.answered.records
+        cases = [
+            self.answered.costs(records[at : at + size]) for at in range(0, len(records), size)
+        ]
+        return [None if costs is None else sum(costs, Decimal(0)) / size for costs in cases]
 
 
-def grade(task: Task, answered: Answered, clusters: Sequence[str] | None) -> Graded:
+def dev_score(task: Task, records: Sequence[Record]) -> DevScore:
+    """Return a prompt's score, from its answers to the first dev rows in their order."""
+    cases = task.dev[: len(records)]
+    attempts = [attempt_of(*pair) for pair in zip(cases, records, strict=True)]
+    answers = task.scoring.answers(attempts, records, None)
+    sums = task.scoring.sums(attempts, answers)
+    scores = {name: each.statistic() for name, each in sums.items()}
+    return DevScore(
+        primary=scores[task.scoring.primary.name],
+        overall=fmean(scores.values()),
+        rows=len(records),
+        errors=tuple(record.error for record in records if record.error is not None),
+        cut=sum(answer.open for answer in answers),
+    )
+
+
+def grade(task: Task, answered: Answered) -> Graded:
     """Score all answers of a contender."""
     attempts = task.attempts(answered.records)
-    scored = task.grade_all(attempts, answered.records)
-    return _graded(task, answered, clusters, attempts, scored)
+    scored = task.scoring.answers(attempts, answered.records, answered.price)
+    return _graded(task, answered, attempts, scored)
 
 
 def read_as(graded: Graded, *, right: bool) -> Graded:
     """Return a contender as if all its answers in error or cut off had been right, or wrong."""
     if graded.known:
         return graded
-    task, answered = graded.task, graded.answered
-    attempts = task.attempts(answered.records)
+    attempts = graded.task.attempts(graded.answered.records)
     scored = list(chain.from_iterable(graded.repeats))
     for at, (attempt, answer) in enumerate(zip(attempts, scored, strict=True)):
         if not answer.known:
             attempts[at] = Attempt(attempt.case, attempt.expected if right else "")
             scored[at] = replace(answer, scores=dict.fromkeys(answer.scores, float(right)))
-    return _graded(task, answered, graded.clusters, attempts, scored)
+    return _graded(graded.task, graded.answered, attempts, scored)
 
 
 def _graded(
-    task: Task,
-    answered: Answered,
-    clusters: Sequence[str] | None,
-    attempts: Sequence[Attempt],
-    scored: Sequence[Answer],
+    task: Task, answered: Answered, attempts: Sequence[Attempt], scored: Sequence[Answer]
 ) -> Graded:
-    size = task.repeats
-    starts = range(0, len(scored), size)
-    repeats = tuple(tuple(scored[at : at + size]) for at in starts)
-    records = (answered.records[at : at + size] for at in starts)
-    return Graded(
-        task=task,
-        clusters=clusters,
-        answered=answered,
-        answers=tuple(_merged(task, *case) for case in zip(repeats, records, strict=True)),
-        repeats=repeats,
-        sums={name: _averaged(sums, size) for name, sums in task.sums(attempts, scored).items()},
-    )
+    size, answers, repeats = task.repeats, list[Answer](), list[tuple[Answer, ...]]()
+    for at in range(0, len(scored), size):
+        repeats.append(tuple(scored[at : at + size]))
+        measures = task.scoring.measured(answered.records[at : at + size], answered.price)
+        answers.append(_merged(repeats[-1], measures))
+    sums = {
+        # (N * K, S) to (N, S): of each case the mean over its repeats
+        name: replace(each, rows=each.rows.reshape(-1, size, each.rows.shape[1]).mean(axis=1))
+        for name, each in task.scoring.sums(attempts, scored).items()
+    }
+    return Graded(task, answered, tuple(answers), tuple(repeats), sums)
 
 
-def _merged(task: Task, repeats: Sequence[Answer], records: Sequence[Record]) -> Answer:
+def _merged(repeats: Sequence[Answer], measures: dict[str, float]) -> Answer:
     """Return one answer for a case; it is in error when any of its repeats is."""
     first = repeats[0]
     if len(repeats) == 1:
@@ -164,20 +221,8 @@ def _merged(task: Task, repeats: Sequence[Answer], records: Sequence[Record]) ->
         first,
         scores={name: fmean(answer.scores[name] for answer in repeats) for name in first.scores},
         failed=tuple(dict.fromkeys(name for answer in repeats for name in answer.failed)),
-        measures=task.measured(records),
+        measures=measures,
         error=next((answer.error for answer in repeats if answer.error), None),
         cut=any(answer.cut for answer in repeats),
         open=any(answer.open for answer in repeats),
     )
-
-
-def _mean_usd(price: TokenPrice, records: Sequence[Record]) -> Decimal | None:
-    costs = [usd(price, record.prompt_tokens, record.completion_tokens) for record in records]
-    known = [cost for cost in costs if cost is not None]
-    return sum(known, Decimal(0)) / len(known) if len(known) == len(costs) else None
-
-
-def _averaged(sums: Sums, repeats: int) -> Sums:
-    """Return the sums of the cases, each the mean over its repeats."""
-    rows = sums.rows.reshape(-1, repeats, sums.rows.shape[1])  # (N, K, S)
-    return replace(sums, rows=rows.mean(axis=1))

@@ -13,24 +13,20 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from unitune.backends import registry
-from unitune.backends.credentials import check_allowed
 from unitune.data.check import check_file, read_job
 from unitune.data.dataset import Dataset
 from unitune.data.report import DataReport
 from unitune.data.split import Splits
 from unitune.errors import DataError, MissingExtra, UnituneError
-from unitune.evaluate.baseline import standing
-from unitune.evaluate.evidence import required_cases
-from unitune.evaluate.grouping import clusters_of, slices_of
-from unitune.evaluate.inference.sources import keys_sent
-from unitune.evaluate.prompts.build import check_roles
+from unitune.evaluate.baseline import required_cases, standing
+from unitune.evaluate.inference.sources import check_keys
+from unitune.evaluate.prompts.contenders import check_roles
 from unitune.evaluate.scoring import build, check_expected, check_indulgence, labels_of
-from unitune.evaluate.task import once_each
+from unitune.evaluate.task import clusters_of, once_each, slices_of
 from unitune.findings import Finding, error, note
-from unitune.job.contenders import Model
+from unitune.job.contenders import Model, Server
 from unitune.job.job import Job
 from unitune.planning.feasibility import offer_findings
-from unitune.scorers.embedding import Embedding
 from unitune.scorers.functions import PythonFunction
 from unitune.scorers.interface import Scorer, Setting
 from unitune.scorers.labels import Labelled
@@ -92,8 +88,8 @@ def readiness_findings(job: Job, splits: Splits) -> tuple[Finding, ...]:
     for spec in job.evaluate.contenders:
         if isinstance(spec, Model):
             findings += _refusals(registry.offer, spec.backend)
-    for sent in keys_sent(job.evaluate):
-        findings += _warnings(_refusals(check_allowed, *sent))
+        if isinstance(spec, Server):
+            findings += _warnings(_refusals(check_keys, spec))
     if splits.test is not None:
         findings += _case_findings(job, splits.train, splits.test)
     return tuple(findings)
@@ -126,8 +122,6 @@ def _scorer_findings(job: Job, train: Dataset, ready: list[Scorer]) -> list[Find
     for spec in specs:
         if isinstance(spec, PythonFunction):
             findings += _refusals(spec.check, job.folder)
-        elif isinstance(spec, Embedding):
-            continue
         elif isinstance(spec, Scorer):
             try:
                 ready.append(build(spec, setting))

@@ -19,29 +19,22 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
-from unitune.evaluate.gate import (
-    MOST_ERRORS,
-    NOTHING_RIGHT,
-    Cut,
-    Ruling,
-    undecided,
-    uninformative,
-)
-from unitune.evaluate.grading import Graded, read_as
-from unitune.evaluate.grouping import Slice
+from unitune.evaluate.grading import MOST_ERRORS, Graded, read_as
+from unitune.evaluate.prompts.contenders import Choice
 from unitune.evaluate.results import Contrast, Money
-from unitune.evaluate.statistics.corpus import compare_corpus
 from unitune.evaluate.statistics.economics import weigh
 from unitune.evaluate.statistics.paired import (
     AgainstBest,
     PairedResult,
     Verdict,
     against_best,
+    compare_corpus,
     compare_paired,
 )
 from unitune.evaluate.statistics.significance import benjamini_hochberg, holm
@@ -49,9 +42,47 @@ from unitune.evaluate.task import Task
 from unitune.job.job import Economics
 from unitune.scorers.interface import Kind
 
+NOTHING_RIGHT = (
+    "Nothing was right: no side got a single case right, which says more of the prompt "
+    "and the scorer than of them. Check scorer, template and labels."
+)
+
+
+ExitCode = Literal[0, 1, 3, 4]
 IN_FAVOUR_OF_CANDIDATE = (Verdict.BETTER, Verdict.EQUIVALENT, Verdict.NON_INFERIOR)
 IN_FAVOUR_OF_BASELINE = (Verdict.WORSE, Verdict.EQUIVALENT)
 WITHIN_MARGIN = (Verdict.EQUIVALENT, Verdict.NON_INFERIOR)
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """An exit code with its reason in plain words."""
+
+    exit_code: ExitCode
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How many answers of a contender were cut off before they were right or wrong."""
+
+    contender: str
+    cases: int
+    n: int
+    max_tokens: int
+
+    @property
+    def too_many(self) -> bool:
+        """Whether so many leave open how good the contender is."""
+        return self.cases > MOST_ERRORS * self.n
+
+    def __str__(self) -> str:
+        """Return whose they are, and what to do."""
+        return (
+            f"{self.contender}: {self.cases:,} of {self.n:,} answers were cut off at "
+            f"{self.max_tokens:,} tokens before they were right or wrong. "
+            "Raise evaluate.max_tokens."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +108,12 @@ class Pairing:
         self, metric: str | None = None, members: Sequence[int] | None = None
     ) -> PairedResult:
         """Compare by a metric, the deciding metric by default, on all cases or on some."""
-        metric = metric or self.task.primary
+        metric = metric or self.task.scoring.primary.name
         old, new = self.baseline.sums[metric], self.candidate.sums[metric]
         places = list(range(len(old)) if members is None else members)
-        labels = self.candidate.clusters
+        labels = self.task.clusters
         clusters = labels and [labels[place] for place in places]
-        if self.task.scorer(metric).kind is Kind.CORPUS:
+        if self.task.scoring.scorer(metric).kind is Kind.CORPUS:
             rows, formula = (old.rows[places], new.rows[places]), old.formula
             return compare_corpus(*rows, formula, clusters=clusters, margin=self.margin)
         sides = (self.baseline.scores(metric), self.candidate.scores(metric))
@@ -91,12 +122,13 @@ class Pairing:
 
     def secondary(self) -> tuple[Contrast, ...]:
         """Compare by every metric but the deciding metric."""
-        names = [scorer.name for scorer in self.task.scorers if scorer.name != self.task.primary]
+        scoring = self.task.scoring
+        names = [scorer.name for scorer in scoring.scorers if scorer is not scoring.primary]
         return _family({name: self.compare(name) for name in names}, holm)
 
-    def slices(self, slices: Sequence[Slice]) -> tuple[Contrast, ...]:
+    def slices(self) -> tuple[Contrast, ...]:
         """Compare on parts of the cases."""
-        results = {each.name: self.compare(members=each.members) for each in slices}
+        results = {each.name: self.compare(members=each.members) for each in self.task.slices}
         return _family(results, benjamini_hochberg)
 
     def answered(self) -> Contrast | None:
@@ -110,14 +142,11 @@ class Pairing:
 
     def money(self, economics: Economics) -> Money | None:
         """Weigh quality against cost; None where the price of an answer is not known."""
-        task, old, new = self.task, self.baseline, self.candidate
-        old_price, new_price = task.prices.get(old.name), task.prices.get(new.name)
-        if task.scorer(task.primary).kind is Kind.CORPUS or old_price is None or new_price is None:
+        primary, old, new = self.task.scoring.primary, self.baseline, self.candidate
+        if primary.kind is Kind.CORPUS:
             return None
-        gains = np.array(new.scores(task.primary)) - np.array(old.scores(task.primary))
-        return weigh(
-            gains, old.costs(old_price), new.costs(new_price), economics, clusters=new.clusters
-        )
+        gains = np.array(new.scores(primary.name)) - np.array(old.scores(primary.name))
+        return weigh(gains, old.costs(), new.costs(), economics, clusters=self.task.clusters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +191,12 @@ class Reading:
     @property
     def cut(self) -> tuple[Cut, ...]:
         """Answers that were cut off, of each of `sides`."""
-        return tuple(side.cut for side in self.sides)
+        return tuple(map(cut_answers, self.sides))
 
     @property
     def uninformative(self) -> str | None:
-        """Why the scores tell nothing; see `gate.uninformative`."""
-        scores = [side.sums[side.task.primary].statistic() for side in self.sides]
+        """Why the scores tell nothing; see `uninformative`."""
+        scores = [side.score for side in self.sides]
         highs = [side.own_interval.high for side in self.sides]
         return uninformative(scores, highs, self.hardest.margin)
 
@@ -248,7 +277,15 @@ def _too_little(side: Graded) -> Ruling | None:
             f"{side.name}: {side.errors:,} of {len(side.answers):,} cases ended in an error, more "
             f"than {MOST_ERRORS:.0%}. Run compare again: it requests only those.",
         )
-    return Ruling(3, str(side.cut)) if side.cut.too_many else None
+    cut = cut_answers(side)
+    return Ruling(3, str(cut)) if cut.too_many else None
+
+
+def cut_answers(side: Graded) -> Cut:
+    """Return how many answers of a contender were cut off before they were right or wrong."""
+    limits = [record.max_tokens or 0 for record in side.answered.records if record.cut]
+    limit = max(limits, default=0) or side.task.output_limit.of(side.spec)
+    return Cut(side.name, sum(answer.open for answer in side.answers), len(side.answers), limit)
 
 
 def _family(
@@ -270,3 +307,64 @@ def _contrast(name: str, result: PairedResult, p_adjusted: float) -> Contrast:
         p_value=result.p_value,
         p_adjusted=p_adjusted,
     )
+
+
+def undecided(errors: int, cut: Iterable[Cut]) -> Ruling:
+    """Return the ruling where errors or cut answers decide the result."""
+    if errors:
+        cases = "1 case" if errors == 1 else f"{errors:,} cases"
+        return Ruling(
+            4,
+            f"The result hangs on {cases} in error, and an error favours no side. "
+            "Run compare again: it requests only those.",
+        )
+    sides = " ".join(str(side) for side in cut if side.cases)
+    return Ruling(3, f"The result hangs on answers that were cut off. {sides}")
+
+
+def uninformative(scores: Sequence[float], highs: Sequence[float], margin: float) -> str | None:
+    """Say why scores tell nothing of a candidate, because nothing or next to nothing was right.
+
+    A candidate that gets nothing right loses no more than the baseline has. Where that is less than
+    the margin, no candidate could ever be worse by more than the margin.
+
+    Source:
+        Assay sensitivity of a non-inferiority trial: ICH E10 (2000), section 1.5.
+    """
+    if max(scores) <= 0:
+        return NOTHING_RIGHT
+    if max(highs) <= margin:
+        return (
+            "Next to nothing was right: all scores are below the margin of "
+            f"{100 * margin:.3g} points, so a candidate that gets nothing right would do as well. "
+            "Check scorer, template and labels, or set a smaller evaluate.margin."
+        )
+    return None
+
+
+def errors_on_dev(choices: Sequence[Choice]) -> Ruling | None:
+    """Say how many answers on dev are errors, and whether there are too many to choose by.
+
+    The prompts of a reference compete for nothing, so their errors never are too many.
+
+    Returns:
+        None where nothing was requested on dev.
+    """
+    trials = [(choice.contender, trial) for choice in choices for trial in choice.trials]
+    if not trials:
+        return None
+    for contender, trial in trials:
+        score = trial.score
+        if contender.spec.role != "reference" and len(score.errors) > MOST_ERRORS * score.rows:
+            return Ruling(
+                4,
+                f"{contender.name}: {len(score.errors)} of {score.rows} dev rows with "
+                f"{trial.prompt.label} ended in an error, more than {MOST_ERRORS:.0%}, so dev may "
+                f"have chosen wrongly. First reason: {score.errors[0]}. Run compare again: it "
+                "requests only those. If they fail for good, such as a prompt that is too long "
+                "for the model, change the contender (few-shot takes `shots: 4`), or give it "
+                "`role: reference`.",
+            )
+    failed = sum(len(trial.score.errors) for _, trial in trials)
+    rows = sum(trial.score.rows for _, trial in trials)
+    return Ruling(0, f"{failed:,} of {rows:,} answers on dev ended in an error.")

@@ -6,17 +6,21 @@ Every total is computed from records (`unitune.evaluate.records`), and no statis
 
 from __future__ import annotations
 
+import os
 from decimal import Decimal
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from unitune.data.overlap import SharedCase
-from unitune.errors import MissingExtra
+from unitune.errors import MissingExtra, UserError
 from unitune.evaluate.records import CaseResult
 from unitune.job.contenders import Role
 from unitune.scorers.interface import Confusion
+from unitune.workspace.filesystem import private_folder, replacing
+from unitune.workspace.home import EVALUATION, home, make_home
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,25 +183,6 @@ class Money(Frozen):
     )
 
 
-class Retained(Frozen):
-    """General questions that the untuned base got right, put to the tuned model."""
-
-    probes: int
-    """Questions that both answered."""
-    base_right: int
-    """Of these, what the base got right."""
-    lost: tuple[str, ...]
-    """Ids of those that the tuned model gets wrong."""
-    gained: tuple[str, ...]
-    """Ids of those that it alone gets right."""
-    share: float | None
-    """Of the base's right answers that are kept; None when there were none."""
-    interval: tuple[float, float] | None
-    """Of the share, at the comparison's level."""
-    usd: Decimal | None = None
-    """What the answers of both have cost; None: no charge known."""
-
-
 class LeakResult(Frozen):
     """Test cases that stand in the training rows."""
 
@@ -272,13 +257,11 @@ class Comparison(Frozen):
     """By the primary metric on the cases that both sides answered, where some ended in an error."""
     contenders: tuple[ContenderResult, ...]
     spent_usd: Decimal | None = None
-    """Cost of all requests: dev, test, general questions, scorers; at most, where a vendor counted
-    no tokens. None: no charge known."""
+    """Cost of all requests, on dev and on the test; at most, where a vendor counted no tokens; None
+    where no charge is known."""
     gate: GateResult | None = None
     economics: Money | None = None
     """With the prices of both sides."""
-    retention: Retained | None = None
-    """When the job asks for it."""
     leaks: LeakResult
     dev_rows: int
     notes: tuple[str, ...] = ()
@@ -365,3 +348,49 @@ class Comparison(Frozen):
         )
         paragraphs = "".join(f"<p>{escape(line)}</p>" for line in lines if line)
         return f"<div>{paragraphs}<table><tr>{header}</tr>{rows}</table></div>"
+
+
+def default_folder(comparison: Comparison) -> Path:
+    """Return where `compare` writes when it is given no folder."""
+    return _folder(comparison.job, comparison.run)
+
+
+def _folder(job: str, run: str | None) -> Path:
+    return home() / "runs" / run / EVALUATION if run else home() / "evaluations" / job
+
+
+def results_folder(out: str | os.PathLike[str] | None, job: str, run: str | None) -> Path:
+    """Return the folder for the files of a comparison.
+
+    Args:
+        out: As the user names it; None: that of the job, or of the run.
+        job: Name of the job.
+        run: Id of the run that made the tuned model.
+
+    Raises:
+        UserError: The folder holds results that are no comparison's.
+    """
+    if not out:
+        make_home(home())
+        folder = _folder(job, run)
+        private_folder(folder)
+        return folder
+    folder = Path(out)
+    if folder.is_symlink():
+        raise UserError(
+            f"{folder} is a symbolic link to {folder.readlink()}, and no results are written "
+            "through one. Name the folder itself."
+        )
+    taken = [name for name in (*REPORTS, VERDICT) if (folder / name).exists()]
+    if taken and not (folder / "rows.jsonl").exists():
+        raise UserError(
+            f"{folder / taken[0]} is of no comparison, and is not overwritten. Name another "
+            "folder for the results."
+        )
+    return folder
+
+
+def write_verdict(comparison: Comparison, folder: Path) -> None:
+    """Write ``verdict.json``, whole or not at all."""
+    with replacing(folder / VERDICT) as file:
+        file.write(comparison.verdict_json())

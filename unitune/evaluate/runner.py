@@ -7,8 +7,8 @@ baseline's prompt. Each contender chooses its prompt on dev and then answers the
 that prompt alone, at once or, with batches, when all contenders have chosen: dev always takes
 single requests, since each round waits for the round before.
 
-Answers to dev rows go to ``dev.jsonl``, those to test cases to ``rows.jsonl``, those to general
-questions to ``probes.jsonl``. A replay reads the same files and loads no model.
+Answers to dev rows go to ``dev.jsonl``, those to test cases to ``rows.jsonl``. A replay reads the
+same files and loads no model.
 """
 
 from __future__ import annotations
@@ -17,21 +17,20 @@ import asyncio
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import NamedTuple
 
 from unitune.cost.evaluation import SCREENING_ROWS
 from unitune.errors import Interrupted
-from unitune.evaluate import retention
-from unitune.evaluate.inference import batch_file
-from unitune.evaluate.inference.batch_file import open_batches
+from unitune.evaluate.grading import Answered, dev_score
 from unitune.evaluate.inference.batch_runner import BatchJob, run_batches
-from unitune.evaluate.inference.batch_submit import supports_batches
-from unitune.evaluate.inference.budget import ScorerBudget, most_usd, record_usd
+from unitune.evaluate.inference.batches import BATCHES, open_batches
+from unitune.evaluate.inference.budget import Budget, most_usd
 from unitune.evaluate.inference.engine import (
     EvaluationProgress,
     InferenceOptions,
@@ -40,16 +39,26 @@ from unitune.evaluate.inference.engine import (
     collect_answers,
     wants_more_room,
 )
-from unitune.evaluate.inference.journal import Journal, open_journal
-from unitune.evaluate.inference.response_cache import ResponseCache, open_response_cache
-from unitune.evaluate.inference.sources import Hosted
-from unitune.evaluate.prompts.build import Contender
-from unitune.evaluate.prompts.dev import Choice, Trial, best_trial, borrow, finalists, needs_dev
+from unitune.evaluate.inference.journal import (
+    Journal,
+    ResponseCache,
+    open_journal,
+    open_response_cache,
+)
+from unitune.evaluate.inference.sources import Source
+from unitune.evaluate.prompts.contenders import (
+    Choice,
+    Contender,
+    Trial,
+    best_trial,
+    borrow,
+    finalists,
+    needs_dev,
+)
 from unitune.evaluate.prompts.prompts import Prompt
 from unitune.evaluate.records import Record
-from unitune.evaluate.responses import Answered, EvaluationConfig, EvaluationResponses
-from unitune.evaluate.results import Retained
-from unitune.job.contenders import ContenderSpec, Recorded, Server, Tuned, ZeroShot
+from unitune.evaluate.task import Task
+from unitune.job.contenders import Recorded
 from unitune.job.job import TokenPrice
 from unitune.models import ChatModel
 from unitune.workspace.home import home, make_home
@@ -57,42 +66,61 @@ from unitune.workspace.home import home, make_home
 Notify = Callable[[EvaluationProgress], None]
 
 
+@dataclass(frozen=True, slots=True)
+class EvaluationConfig:
+    """Which contenders answer which cases, and how; the flags are those of `compare`.
+
+    Args:
+        contenders: All of them, in the job's order.
+        sources: Who answers for each, by name.
+        folder: Where answers are recorded.
+        concurrency: Requests in flight at most.
+        announce: Called with what the user should know, a sentence.
+    """
+
+    task: Task
+    contenders: tuple[Contender, ...]
+    sources: Mapping[str, Source]
+    folder: Path
+    budget: Budget
+    concurrency: int
+    batch: bool
+    replay: bool
+    use_cache: bool
+    announce: Callable[[str], None]
+
+    @property
+    def prices(self) -> dict[str, TokenPrice]:
+        """Of tokens, by contender, where they are known."""
+        return {name: each.price for name, each in self.sources.items() if each.price is not None}
+
+
 class Journals(NamedTuple):
-    """The recorded answers of a comparison; `probes` where the job measures retention."""
+    """The recorded answers of a comparison."""
 
     dev: Journal
     test: Journal
-    probes: Journal | None
 
 
 @contextmanager
-def open_journals(config: EvaluationConfig, scorers: ScorerBudget) -> Generator[Journals]:
+def open_journals(config: EvaluationConfig) -> Generator[Journals]:
     """Open the files of recorded answers, and charge the budget for what they have cost.
 
     Raises:
         LockTimeout: Another process has them open.
     """
-    prices = config.prices
-    with ExitStack() as stack:
-
-        def opened(name: str, prices: Mapping[str, TokenPrice]) -> Journal:
-            journal = stack.enter_context(open_journal(config.folder / f"{name}.jsonl"))
-            config.budget.charge(journal, prices)
-            return journal
-
-        if scorers.prices:
-            scorers.journal = opened("scoring", scorers.prices)
-        yield Journals(
-            dev=opened("dev", prices.contenders),
-            test=opened("rows", prices.contenders),
-            probes=opened("probes", prices.retention) if config.job.evaluate.retention else None,
-        )
+    with (
+        open_journal(config.folder / "dev.jsonl") as dev,
+        open_journal(config.folder / "rows.jsonl") as test,
+    ):
+        config.budget.charge(chain(dev, test), config.prices)
+        yield Journals(dev, test)
 
 
 def collect_responses(
     config: EvaluationConfig, journals: Journals, notify: Notify
-) -> EvaluationResponses:
-    """Request every answer that is not recorded yet.
+) -> tuple[Answered, ...]:
+    """Request every answer that is not recorded yet; return the contenders with their answers.
 
     Where an event loop runs already, as in a notebook, the requests are sent from a thread of their
     own.
@@ -102,7 +130,11 @@ def collect_responses(
         BackendError: A batch was refused or has failed, or its state is not known.
     """
     stopped = threading.Event()
-    interrupted = Interrupted(_stopped(config))
+    kept = f"stopped; every answer so far is recorded in {config.folder}."
+    more = "The same command goes on from there."
+    if config.batch:
+        more = "Submitted batches go on at their vendors; the same command collects them."
+    interrupted = Interrupted(f"{kept} {more}")
 
     def notify_or_stop(progress: EvaluationProgress) -> None:
         if stopped.is_set():
@@ -115,16 +147,9 @@ def collect_responses(
         raise interrupted from None
 
 
-def _stopped(config: EvaluationConfig) -> str:
-    kept = f"stopped; every answer so far is recorded in {config.folder}."
-    if not config.batch:
-        return f"{kept} The same command goes on from there."
-    return f"{kept} Submitted batches go on at their vendors; the same command collects them."
-
-
 def _outside_any_loop(
-    work: Callable[[], EvaluationResponses], stopped: threading.Event
-) -> EvaluationResponses:
+    work: Callable[[], tuple[Answered, ...]], stopped: threading.Event
+) -> tuple[Answered, ...]:
     """Do the work here, or in a thread that stops when waiting for it ends early."""
     try:
         asyncio.get_running_loop()
@@ -137,23 +162,14 @@ def _outside_any_loop(
             stopped.set()
 
 
-def _collect(config: EvaluationConfig, journals: Journals, notify: Notify) -> EvaluationResponses:
+def _collect(config: EvaluationConfig, journals: Journals, notify: Notify) -> tuple[Answered, ...]:
     cached: AbstractContextManager[ResponseCache | None] = nullcontext()
     if not config.replay:
         make_home(home())
         cached = open_response_cache(home(), use_cache=config.use_cache)
     with cached as cache, asyncio.Runner() as loop:
-        runner = EvaluationRunner(config, loop, journals, cache, notify)
-        answered = runner.run()
-        retained = runner.retention(journals.probes) if journals.probes else None
-    contenders = tuple(answered[contender.name] for contender in config.contenders)
-    return EvaluationResponses(contenders, retained, config.budget)
-
-
-def _turn(contender: Contender) -> tuple[bool, bool, bool]:
-    """Return what contenders are sorted by: what may be refused comes before what takes minutes."""
-    recorded = isinstance(contender.spec, Recorded)
-    return contender.borrows, not contender.is_tuned, not recorded
+        answered = EvaluationRunner(config, loop, journals, cache, notify).run()
+    return tuple(answered[contender.name] for contender in config.contenders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +177,9 @@ class _Round:
     """Questions that a contender's model answers; the answers are recorded under `name`."""
 
     name: str
-    spec: ContenderSpec
+    source: Source
     questions: Sequence[Question]
     journal: Journal
-    price: TokenPrice | None
     progress: EvaluationProgress
 
 
@@ -186,46 +201,51 @@ class EvaluationRunner:
 
     def run(self) -> dict[str, Answered]:
         """Return each contender with its answers, by name."""
-        config = self.config
         answered: dict[str, Answered] = {}
         batched: dict[str, list[BatchJob]] = {}
         for group in self._groups():
-            with self._opened(group[0].spec) as model:
+            with self._opened(self.config.sources[group[0].name]) as model:
                 for contender in group:
                     choice = self._choose(model, contender)
-                    hosted = config.models.hosted(contender.spec) if config.batch else None
-                    if hosted and supports_batches(hosted.backend):
-                        batch_job = self._batch_job(hosted, model, choice)
-                        batched.setdefault(hosted.backend, []).append(batch_job)
+                    source = self.config.sources[contender.name]
+                    if self.config.batch and source.backend and source.answers_in_batches:
+                        batch_job = self._batch_job(source, model, choice)
+                        batched.setdefault(source.backend, []).append(batch_job)
                     else:
                         answered[contender.name] = self._answered(model, choice)
         return answered | (self._answered_in_batches(batched) if batched else {})
 
     def _groups(self) -> Iterable[Sequence[Contender]]:
-        """Return the contenders by the model that answers for them, in the order of loading."""
+        """Return the contenders by the model that answers for them, in the order of loading.
+
+        What may be refused comes before what takes minutes.
+        """
+
+        def turn(each: Contender) -> tuple[bool, bool, bool]:
+            return each.borrows, not each.is_tuned, not isinstance(each.spec, Recorded)
+
         groups: dict[tuple[bool, str], list[Contender]] = {}
-        for each in sorted(self.config.contenders, key=_turn):
-            origin = self.config.models.origin(each.spec)
+        for each in sorted(self.config.contenders, key=turn):
+            origin = self.config.sources[each.name].origin
             groups.setdefault((each.borrows, origin), []).append(each)
         return groups.values()
 
     @contextmanager
-    def _opened(self, spec: ContenderSpec) -> Generator[ChatModel]:
+    def _opened(self, source: Source) -> Generator[ChatModel]:
         if self.config.replay:
-            yield ReplayedModel(self._recorded_fingerprint(spec))
+            yield ReplayedModel(self._recorded_fingerprint(source))
             return
-        model = self.config.models.open(spec, self.config.task.cases)
+        model = source.open(self.config.task.cases)
         try:
             yield model
         finally:
             self.loop.run(model.aclose())
 
-    def _recorded_fingerprint(self, spec: ContenderSpec) -> str:
+    def _recorded_fingerprint(self, source: Source) -> str:
         """Return the fingerprint of the model that recorded answers must be of."""
-        origin = self.config.models.origin(spec)
-        if isinstance(spec, Server | Recorded):
-            return origin  # others' fingerprint also tells what the job does not know
-        recorded = (journal.model_of(origin) for journal in self.journals if journal)
+        if source.knows_its_model:
+            return source.origin
+        recorded = (journal.model_of(source.origin) for journal in self.journals)
         return next(filter(None, recorded), "")
 
     def _choose(self, model: ChatModel, contender: Contender) -> Choice:
@@ -251,52 +271,34 @@ class EvaluationRunner:
     def _trial(self, model: ChatModel, contender: Contender, prompt: Prompt, rows: int) -> Trial:
         """Score a prompt on the first dev rows."""
         task, name = self.config.task, contender.name
+        questions = [task.question(row, prompt, contender.spec) for row in task.dev[:rows]]
         round_ = _Round(
             name=f"{name}: {prompt.label}",  # a reader of the file can tell the prompts apart
-            spec=contender.spec,
-            questions=[task.question(row, prompt, contender.spec) for row in task.dev[:rows]],
+            source=self.config.sources[name],
+            questions=questions,
             journal=self.journals.dev,
-            price=self.config.prices.contenders.get(name),
             progress=EvaluationProgress(name, "dev", prompt.label, 0, rows),
         )
-        return Trial(prompt, task.dev_score(self._records(model, round_)))
+        return Trial(prompt, dev_score(task, self._records(model, round_)))
 
     def _answered(self, model: ChatModel, choice: Choice) -> Answered:
         """Return a contender's answers to the test cases."""
-        spec, name, journal = choice.contender.spec, choice.contender.name, self.journals.test
-        questions = self.config.task.questions(choice.prompt, spec)
-        price = self.config.prices.contenders.get(name)
+        name, source = choice.contender.name, self.config.sources[choice.contender.name]
+        questions = self.config.task.questions(choice.prompt, source.spec)
         progress = EvaluationProgress(name, "test", choice.prompt.label, 0, len(questions))
-        round_ = _Round(name, spec, questions, journal, price, progress)
+        round_ = _Round(name, source, questions, self.journals.test, progress)
         records = tuple(self._records(model, round_))
-        return Answered(choice, records, model.fingerprint, price, journal.origins[name])
-
-    def retention(self, journal: Journal) -> Retained:
-        """Put the general questions to base and tuned model."""
-        prices, questions = self.config.prices.retention, retention.questions()
-        records: list[list[Record]] = []
-        for name, spec in (("base", ZeroShot()), ("tuned", Tuned())):
-            progress = EvaluationProgress(
-                f"retention, {name}", "probe", "general questions", 0, len(questions)
-            )
-            round_ = _Round(name, spec, questions, journal, prices.get(name), progress)
-            with self._opened(spec) as model:
-                records.append(self._records(model, round_))
-        costs = [
-            record_usd(prices[record.contender], record)
-            for record in chain(*records)
-            if record.contender in prices
-        ]
-        return retention.retained(*records, usd=sum(costs, Decimal(0)) if costs else None)
+        return Answered(choice, records, model.fingerprint, source.origin, source.price)
 
     def _records(self, model: ChatModel, round_: _Round) -> list[Record]:
         """Return the answers to a round's questions: recorded ones, and where allowed new ones."""
-        round_.journal.origins[round_.name] = self.config.models.origin(round_.spec)
-        guard = round_.price and self.config.budget.guard(round_.progress.contender, round_.price)
-        cache = None if isinstance(round_.spec, Recorded) else self.cache
-        concurrency = self.config.job.evaluate.concurrency
-        replay = self.config.replay
-        options = InferenceOptions(concurrency, guard, cache, self.thinking, replay)
+        source, config = round_.source, self.config
+        round_.journal.origins[round_.name] = source.origin
+        guard = source.price and config.budget.guard(round_.progress.contender, source.price)
+        cache = None if isinstance(source.spec, Recorded) else self.cache
+        options = InferenceOptions(
+            config.concurrency, guard, cache, self.thinking, replay=config.replay
+        )
 
         def notify(done: int) -> None:
             self.notify(replace(round_.progress, done=done))
@@ -312,22 +314,21 @@ class EvaluationRunner:
 
         return self.loop.run(collect())
 
-    def _batch_job(self, hosted: Hosted, model: ChatModel, choice: Choice) -> BatchJob:
-        contender = choice.contender
-        self.journals.test.origins[contender.name] = self.config.models.origin(contender.spec)
+    def _batch_job(self, source: Source, model: ChatModel, choice: Choice) -> BatchJob:
+        name = choice.contender.name
+        self.journals.test.origins[name] = source.origin
         return BatchJob(
-            contender=contender.name,
+            contender=name,
             prompt=choice.prompt.label,
-            model=hosted.model,
+            model=source.model,
             fingerprint=model.fingerprint,
-            questions=self.config.task.questions(choice.prompt, contender.spec),
+            questions=self.config.task.questions(choice.prompt, source.spec),
             thinks=model.fingerprint in self.thinking,
         )
 
     def _answered_in_batches(self, by_backend: Mapping[str, list[BatchJob]]) -> dict[str, Answered]:
         """Have the test cases of these contenders answered, those of each backend together."""
-        config, rows = self.config, self.journals.test
-        prices = config.prices.contenders
+        config, rows, prices = self.config, self.journals.test, self.config.prices
         batch_jobs = list(chain.from_iterable(by_backend.values()))
         unanswered = {each.contender: each.unanswered(rows) for each in batch_jobs}
         most = (
@@ -336,8 +337,8 @@ class EvaluationRunner:
             if name in prices
             for request in requests.values()
         )
-        config.budget.afford("the answers in batches", sum(most, Decimal(0)))
-        with open_batches(config.folder / batch_file.NAME) as batches:
+        config.budget.afford(sum(most, Decimal(0)))
+        with open_batches(config.folder / BATCHES) as batches:
             records = run_batches(by_backend, batches, rows, self.notify, config.announce)
         for name, pairs in unanswered.items():
             last = (rows.last(name, *pair) for pair in pairs)
@@ -348,10 +349,9 @@ class EvaluationRunner:
 
     def _with_room(self, batch_job: BatchJob, records: tuple[Record, ...]) -> Answered:
         """Return a batch's answers; what thoughts have cut short is requested once more."""
-        name, choice = batch_job.contender, self.chosen[batch_job.contender]
+        source, choice = self.config.sources[batch_job.contender], self.chosen[batch_job.contender]
         pairs = zip(records, batch_job.requested().values(), strict=True)
         if any(wants_more_room(*pair) for pair in pairs):
-            with self._opened(choice.contender.spec) as model:
+            with self._opened(source) as model:
                 return self._answered(model, choice)
-        price, origin = self.config.prices.contenders.get(name), self.journals.test.origins[name]
-        return Answered(choice, records, batch_job.fingerprint, price, origin)
+        return Answered(choice, records, batch_job.fingerprint, source.origin, source.price)

@@ -1,8 +1,13 @@
-"""Making a job's scorers ready, and refusing what no answer could change, before any request."""
+"""The scorers of a comparison: made ready, held against the cases, and applied to answers.
+
+What no answer could change is refused before any request: cases to which no answer could be right,
+and scorers that would find every answer right.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from pydantic import JsonValue
@@ -11,15 +16,101 @@ from unitune import findings
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example, digest
 from unitune.errors import DataError, JobError
-from unitune.evaluate.records import Record
-from unitune.scorers.interface import Attempt, Scorer, Setting
+from unitune.evaluate.inference.budget import usd
+from unitune.evaluate.records import Answer, Record
+from unitune.job.job import TokenPrice
+from unitune.scorers.formulas import Sums
+from unitune.scorers.interface import Attempt, Confusion, Score, Scorer, Setting
+from unitune.scorers.measures import Measure, Measured
 
 FINGERPRINT_DIGITS = 16
 """Hex digits: 64 bits, far beyond chance for the few scorers of a baseline."""
-UNSCORED = {"name", "api_key_variable"}
+UNSCORED = {"name"}
 """Options that change no score."""
 
 S = TypeVar("S", bound=Scorer)
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """By what answers are scored.
+
+    Args:
+        scorers: Ready to score.
+        primary: The scorer that decides.
+        measures: Figures beside the quality, such as latency.
+    """
+
+    scorers: tuple[Scorer, ...]
+    primary: Scorer
+    measures: tuple[Measure, ...] = ()
+
+    def scorer(self, name: str) -> Scorer:
+        """Return the scorer of a name."""
+        return next(scorer for scorer in self.scorers if scorer.name == name)
+
+    def answers(
+        self, attempts: Sequence[Attempt], records: Sequence[Record], price: TokenPrice | None
+    ) -> list[Answer]:
+        """Score recorded answers; an error has 0 by every scorer."""
+        pairs = zip(attempts, records, strict=True)
+        return [self._answer(attempt, record, price) for attempt, record in pairs]
+
+    def _answer(self, attempt: Attempt, record: Record, price: TokenPrice | None) -> Answer:
+        scores = {
+            scorer.name: Score(0.0) if record.error else scorer.score(attempt)
+            for scorer in self.scorers
+        }
+        primary = scores[self.primary.name]
+        return Answer(
+            text=record.text,
+            scores={name: score.value for name, score in scores.items()},
+            reasons={name: score.reason for name, score in scores.items() if score.reason},
+            failed=tuple(name for name, score in scores.items() if score.failed),
+            measures=self.measured([record], price),
+            tool_calls=record.tool_calls,
+            error=record.error or (primary.reason if primary.failed else None),
+            cut=record.cut,
+            open=record.cut and not self.primary.wrong_already(attempt),
+        )
+
+    def measured(self, records: Sequence[Record], price: TokenPrice | None) -> dict[str, float]:
+        """Return the measures of a case that are known, from all its answers of one contender."""
+        answers = [measured_answer(record, price) for record in records if record.error is None]
+        figures = {measure.name: measure.figure(answers) for measure in self.measures}
+        return {name: figure for name, figure in figures.items() if figure is not None}
+
+    def sums(self, attempts: Sequence[Attempt], answers: Sequence[Answer]) -> dict[str, Sums]:
+        """Return what each scorer's score over cases, or over a resample of them, is made of."""
+        return {
+            scorer.name: scorer.sums(
+                [
+                    Attempt(attempt.case, "") if scorer.name in answer.failed else attempt
+                    for attempt, answer in zip(attempts, answers, strict=True)
+                ],
+                [answer.scores[scorer.name] for answer in answers],
+            )
+            for scorer in self.scorers
+        }
+
+    def confusion(self, attempts: Sequence[Attempt]) -> dict[str, Confusion]:
+        """Return the confusion matrices of answers, by scorer of labels."""
+        matrices = {scorer.name: scorer.confusion(attempts) for scorer in self.scorers}
+        return {name: matrix for name, matrix in matrices.items() if matrix}
+
+
+def measured_answer(record: Record, price: TokenPrice | None) -> Measured:
+    """Return a record as measures see it."""
+    cost = price and usd(price, record.prompt_tokens, record.completion_tokens)
+    dollars = None if cost is None else float(cost)
+    return Measured(record.text, record.completion_tokens, record.seconds, dollars)
+
+
+def attempt_of(case: Example, record: Record) -> Attempt:
+    """Return a record as scorers see it; an error is an empty answer."""
+    if record.error:
+        return Attempt(case, "")
+    return Attempt(case, record.text, record.tool_calls or (), record.given or {})
 
 
 def build(scorer: S, setting: Setting | None = None) -> S:
@@ -28,7 +119,6 @@ def build(scorer: S, setting: Setting | None = None) -> S:
     Raises:
         JobError: What the options name cannot be used: a file, a schema, a function, labels.
         MissingExtra: A package is not installed; the message has the install command.
-        UserError: An environment variable is not set.
     """
     setting = setting or Setting()
     return scorer.ready(setting, scorer_fingerprint(scorer, setting))
@@ -55,13 +145,6 @@ def labels_of(train: Iterable[Example]) -> tuple[str, ...]:
     """Return the distinct answers of the training rows, in order of appearance."""
     answers = (example.answer for example in train)
     return tuple(dict.fromkeys(answer.strip() for answer in answers if answer))
-
-
-def attempt_of(case: Example, record: Record) -> Attempt:
-    """Return a record as scorers see it; an error is an empty answer."""
-    if record.error:
-        return Attempt(case, "")
-    return Attempt(case, record.text, record.tool_calls or (), record.given or {})
 
 
 def check_expected(scorers: Sequence[Scorer], cases: Dataset) -> None:

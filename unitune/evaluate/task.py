@@ -1,33 +1,38 @@
-"""The cases of a comparison with their scorers.
+"""The cases of a comparison with their scorers, and what their rows say of their kinship.
 
 `prepare` makes a `Task` out of a job's splits. It refuses what would make the evidence worthless
 before any model is loaded: test cases that stand in training rows (as `evaluate.leaks` says),
 two different cases under one id, expected answers that a scorer cannot read or that any answer
 meets. A case that stands in the file twice, under whatever ids, counts once, because it is no
 second piece of evidence.
+
+Clusters that belong together, and slices to report, are extra keys in the rows of ``data.test``,
+named by `evaluate.clusters` and `evaluate.slices`. Cases that ask the same belong together whatever
+the keys say: a model that is right in one of them is right in all.
 """
 
 from __future__ import annotations
 
+import json
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from statistics import fmean
-from typing import Literal
+from typing import Literal, NamedTuple
+
+from pydantic import JsonValue
 
 from unitune.backends.output_limit import OutputLimit, longest_expected
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, digest
 from unitune.data.overlap import leaks, refuse
 from unitune.errors import DataError, JobError, Leak
-from unitune.evaluate.grouping import check_groups, question_hash
-from unitune.evaluate.inference.budget import ScorerBudget, usd
 from unitune.evaluate.inference.engine import Question
-from unitune.evaluate.prompts.dev import DevScore
 from unitune.evaluate.prompts.prompts import Prompt
-from unitune.evaluate.records import Answer, Record
+from unitune.evaluate.records import Record
 from unitune.evaluate.results import LeakResult
 from unitune.evaluate.scoring import (
+    Scoring,
     attempt_of,
     build,
     check_expected,
@@ -35,17 +40,24 @@ from unitune.evaluate.scoring import (
     labels_of,
 )
 from unitune.job.contenders import ContenderSpec
-from unitune.job.job import TokenPrice
+from unitune.job.job import Evaluate
 from unitune.models import Request
 from unitune.planning.preflight import ResolvedJob
-from unitune.scorers.embedding import Embedding
-from unitune.scorers.formulas import Sums
-from unitune.scorers.interface import Attempt, Confusion, Embedder, Score, Scorer, Setting
-from unitune.scorers.measures import Measure, Measured
-from unitune.workspace.home import home
+from unitune.scorers.interface import Attempt, Scorer, Setting
+from unitune.scorers.measures import Measure
 
 FIXABLE: tuple[Literal["temperature", "max_tokens"], ...] = ("temperature", "max_tokens")
 """Settings that a model may refuse where the job leaves them to `auto`."""
+SMALLEST_SLICE = 10
+"""Slices of fewer cases are not looked at: they show noise, and each takes part of the others'
+power."""
+
+
+class Slice(NamedTuple):
+    """The cases, by their positions, that have one value at one key."""
+
+    name: str
+    members: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,33 +67,28 @@ class Task:
     Args:
         cases: Test cases, each once.
         dev: Rows that choose prompts and the best baseline.
-        primary: Name of the scorer that decides.
+        scoring: Scorers and measures.
         leaks: Test cases that stand in training rows.
+        clusters: The cluster of each case; None where each stands alone.
+        slices: Parts of the cases to report.
         notes: What a reader of the verdict must know about the cases.
         repeats: How often each test case is requested.
         fixed: Settings that the job itself names, `Request.fixed`.
-        measures: Figures beside the quality, such as latency.
-        prices: Of the contenders' tokens, by contender.
         copies: Ids of cases left out as copies, each with the id of the case that is kept.
     """
 
     cases: tuple[Example, ...]
     dev: tuple[Example, ...]
-    scorers: tuple[Scorer, ...]
-    primary: str
+    scoring: Scoring
     output_limit: OutputLimit
     leaks: LeakResult
+    clusters: list[str] | None = None
+    slices: tuple[Slice, ...] = ()
     notes: tuple[str, ...] = ()
     repeats: int = 1
     temperature: float = 0.0
     fixed: tuple[Literal["temperature", "max_tokens"], ...] = ()
-    measures: tuple[Measure, ...] = ()
-    prices: Mapping[str, TokenPrice] = field(default_factory=dict[str, TokenPrice])
     copies: Mapping[str, str] = field(default_factory=dict[str, str])
-
-    def scorer(self, name: str) -> Scorer:
-        """Return the scorer of a name."""
-        return next(scorer for scorer in self.scorers if scorer.name == name)
 
     def question(
         self, case: Example, prompt: Prompt, spec: ContenderSpec, repeat: int = 0
@@ -113,102 +120,16 @@ class Task:
         cases = (case for case in self.cases for _ in range(self.repeats))
         return [attempt_of(*pair) for pair in zip(cases, records, strict=True)]
 
-    def grade_all(
-        self, attempts: Sequence[Attempt], records: Sequence[Record]
-    ) -> tuple[Answer, ...]:
-        """Score recorded answers; what scorers need of a server is requested together."""
-        pairs = list(zip(attempts, records, strict=True))
-        for scorer in self.scorers:
-            scorer.fetch_all([attempt for attempt, record in pairs if not record.error])
-        return tuple(self._grade(*pair) for pair in pairs)
 
-    def _grade(self, attempt: Attempt, record: Record) -> Answer:
-        """Score a recorded answer; 0 by every scorer when it is an error."""
-        scores = {
-            scorer.name: Score(0.0) if record.error else scorer.score(attempt)
-            for scorer in self.scorers
-        }
-        primary = scores[self.primary]
-        return Answer(
-            text=record.text,
-            scores={name: score.value for name, score in scores.items()},
-            reasons={name: score.reason for name, score in scores.items() if score.reason},
-            failed=tuple(name for name, score in scores.items() if score.failed),
-            measures=self.measured([record]),
-            tool_calls=record.tool_calls,
-            error=record.error or (primary.reason if primary.failed else None),
-            cut=record.cut,
-            open=record.cut and not self.scorer(self.primary).wrong_already(attempt),
-        )
-
-    def measured(self, records: Sequence[Record]) -> dict[str, float]:
-        """Return the measures of a case that are known, from all its answers of one contender."""
-        price = self.prices.get(records[0].contender)
-        answers = [measured_answer(record, price) for record in records if record.error is None]
-        figures = {measure.name: measure.figure(answers) for measure in self.measures}
-        return {name: figure for name, figure in figures.items() if figure is not None}
-
-    def sums(self, attempts: Sequence[Attempt], answers: Sequence[Answer]) -> dict[str, Sums]:
-        """Return what each scorer's score over cases, or over a resample of them, is made of."""
-        return {
-            scorer.name: scorer.sums(
-                [
-                    Attempt(attempt.case, "") if scorer.name in answer.failed else attempt
-                    for attempt, answer in zip(attempts, answers, strict=True)
-                ],
-                [answer.scores[scorer.name] for answer in answers],
-            )
-            for scorer in self.scorers
-        }
-
-    def confusion(self, records: Sequence[Record]) -> dict[str, Confusion]:
-        """Return the confusion matrices of answers to the test cases, by scorer of labels."""
-        attempts = self.attempts(records)
-        matrices = {scorer.name: scorer.confusion(attempts) for scorer in self.scorers}
-        return {name: matrix for name, matrix in matrices.items() if matrix}
-
-    def dev_score(self, records: Sequence[Record]) -> DevScore:
-        """Return a prompt's score, from its answers to the first dev rows in their order."""
-        attempts = [
-            attempt_of(*pair) for pair in zip(self.dev[: len(records)], records, strict=True)
-        ]
-        answers = self.grade_all(attempts, records)
-        scores = {name: sums.statistic() for name, sums in self.sums(attempts, answers).items()}
-        return DevScore(
-            primary=scores[self.primary],
-            overall=fmean(scores.values()),
-            rows=len(records),
-            errors=tuple(record.error for record in records if record.error is not None),
-            cut=sum(answer.open for answer in answers),
-        )
-
-
-def measured_answer(record: Record, price: TokenPrice | None) -> Measured:
-    """Return a record as measures see it."""
-    cost = price and usd(price, record.prompt_tokens, record.completion_tokens)
-    dollars = None if cost is None else float(cost)
-    return Measured(record.text, record.completion_tokens, record.seconds, dollars)
-
-
-def prepare(
-    resolved: ResolvedJob,
-    trained: Iterable[Dataset] = (),
-    prices: Mapping[str, TokenPrice] | None = None,
-    *,
-    paid: ScorerBudget | None = None,
-    replay: bool = False,
-) -> Task:
+def prepare(resolved: ResolvedJob, trained: Iterable[Dataset] = ()) -> Task:
     """Make the task of a job.
 
     Args:
         resolved: The job with its rows.
         trained: Other rows of the training, to be searched for test cases too.
-        prices: Of the contenders' tokens.
-        paid: Pays for scorers that call a model.
-        replay: Whether no request may be sent.
 
     Raises:
-        JobError: The job has no test cases.
+        JobError: The job has no test cases, or they lack a key that it names.
         DataError: Cases cannot be distinguished, or an expected answer cannot be read.
         Leak: Test cases stand in training rows, and the job refuses that or requires one.
     """
@@ -220,35 +141,32 @@ def prepare(
         )
     evaluate, limit = job.evaluate, job.evaluate.max_tokens
     test, copies = once_each(splits.test)
-
-    def embedder(spec: Embedding) -> Embedder:
-        from unitune.evaluate.inference.embeddings import EmbeddingsClient  # noqa: PLC0415 - httpx
-
-        return EmbeddingsClient(spec, home() / "cache", paid, replay=replay)
-
-    setting = Setting(folder=job.folder, labels=labels_of(splits.train), embedder=embedder)
-    scorers = tuple(build(spec, setting) for spec in evaluate.scorers if isinstance(spec, Scorer))
+    setting = Setting(folder=job.folder, labels=labels_of(splits.train))
+    scorers = [build(spec, setting) for spec in evaluate.scorers if isinstance(spec, Scorer)]
     check_expected(scorers, test)
     check_expected(scorers, splits.validation)
     check_indulgence(scorers, test)
     check_groups(tuple(test), evaluate)
     leaking = _leaks(resolved, trained, test)
     names = evaluate.gate.required_cases if evaluate.gate else ()
-    kept = _without(test, leaking, {copies.get(name, name) for name in names})
+    cases = tuple(_without(test, leaking, {copies.get(name, name) for name in names}))
     longest = longest_expected(chain(splits.train, test))
     return Task(
-        cases=tuple(kept),
+        cases=cases,
         dev=dev_rows(splits.validation),
-        scorers=scorers,
-        primary=evaluate.primary_scorer,
+        scoring=Scoring(
+            scorers=tuple(scorers),
+            primary=next(each for each in scorers if each.name == evaluate.primary_scorer),
+            measures=tuple(spec for spec in evaluate.scorers if isinstance(spec, Measure)),
+        ),
         output_limit=OutputLimit(None if limit == "auto" else limit, longest, job.backend),
         leaks=leaking,
-        notes=tuple(_notes(len(splits.test) - len(test), kept)),
+        clusters=clusters_of(cases, evaluate),
+        slices=tuple(slices_of(cases, evaluate)),
+        notes=tuple(_notes(len(splits.test) - len(test), cases)),
         repeats=evaluate.repeats,
         temperature=0.0 if evaluate.temperature == "auto" else evaluate.temperature,
         fixed=tuple(name for name in FIXABLE if getattr(evaluate, name) != "auto"),
-        prices=prices or {},
-        measures=tuple(spec for spec in evaluate.scorers if isinstance(spec, Measure)),
         copies=copies,
     )
 
@@ -328,3 +246,101 @@ def _notes(copies: int, cases: Sequence[Example]) -> Iterator[str]:
     if alike := len(cases) - len({question_hash(case) for case in cases}):
         what = "1 test case asks" if alike == 1 else f"{alike} test cases ask"
         yield f"{what} the same as another; such cases are one piece of evidence together."
+
+
+def check_groups(cases: Sequence[Example], evaluate: Evaluate) -> None:
+    """Refuse keys that the cases do not have, before any request.
+
+    Raises:
+        JobError: A case lacks the key of clusters, or all lack one of slices.
+    """
+    clusters_of(cases, evaluate)
+    slices_of(cases, evaluate)
+
+
+def clusters_of(cases: Sequence[Example], evaluate: Evaluate) -> list[str] | None:
+    """Return the cluster of each case; None when each stands alone.
+
+    Raises:
+        JobError: A case lacks the key that the job names.
+    """
+    named = _named_clusters(cases, evaluate.clusters)
+    questions = [question_hash(case) for case in cases]
+    if len(set(questions)) == len(questions):
+        return named
+    return _joined(zip(named or map(str, range(len(cases))), questions, strict=True))
+
+
+def question_hash(case: Example) -> str:
+    """Return the hash of a case's question, without regard to case, width and white space."""
+
+    def normal(text: str) -> str:
+        return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+    turns = [[turn.role, normal(turn.text), turn.tool_calls] for turn in case.prompt]
+    return digest([turns, case.tools])
+
+
+def _joined(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Return one label a pair, equal where pairs hang together by either of their labels."""
+    above: dict[str, str] = {}
+
+    def top(label: str) -> str:
+        while above.setdefault(label, label) != label:
+            label = above[label]
+        return label
+
+    firsts: list[str] = []
+    for named, question in pairs:
+        first, second = f"named {named}", f"question {question}"
+        above[top(second)] = top(first)
+        firsts.append(first)
+    return [top(first) for first in firsts]
+
+
+def _named_clusters(cases: Sequence[Example], key: str | None) -> list[str] | None:
+    if key is None:
+        return None
+    labels: list[str] = []
+    for case in cases:
+        if (value := _value(case, key)) is None:
+            known = ", ".join(sorted(case.model_extra or {})) or "none"
+            raise JobError(
+                f"evaluate.clusters is {key!r}, but test case {case.case_id} has no such key "
+                f"(its own keys: {known}). Give every row one, or leave evaluate.clusters out."
+            )
+        labels.append(_label(value))
+    return labels
+
+
+def slices_of(cases: Sequence[Example], evaluate: Evaluate) -> list[Slice]:
+    """Return the slices with enough cases, in the order of keys and of values.
+
+    Raises:
+        JobError: No case has a key.
+    """
+    slices: list[Slice] = []
+    for key in evaluate.slices:
+        members: dict[str, list[int]] = {}
+        for place, case in enumerate(cases):
+            if (value := _value(case, key)) is not None:
+                members.setdefault(_label(value), []).append(place)
+        if not members:
+            raise JobError(
+                f"evaluate.slices names {key!r}, but no test case has such a key. "
+                "Add it to the rows of data.test, or leave it out."
+            )
+        slices += [
+            Slice(f"{key} = {value}", tuple(places))
+            for value, places in sorted(members.items())
+            if len(places) >= SMALLEST_SLICE
+        ]
+    return slices
+
+
+def _value(case: Example, key: str) -> JsonValue:
+    return (case.model_extra or {}).get(key)
+
+
+def _label(value: JsonValue) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

@@ -20,9 +20,8 @@ from unitune.backends.capabilities import ImportedJob, Imports
 from unitune.backends.formats import Converted, decode_file
 from unitune.data.example import Example
 from unitune.errors import DataError, NotFoundError, Unsupported, UserError
-from unitune.evaluate.inference.attempts import request_with_retry
-from unitune.evaluate.inference.rate_limiter import AdaptiveLimiter
 from unitune.evaluate.inference.recorded import answer_line, mend, read_answers
+from unitune.evaluate.inference.requests import AdaptiveLimiter, request_with_retry
 from unitune.findings import Finding
 from unitune.job.contenders import Recorded, Tuned
 from unitune.job.job import Data, Evaluate, Job, Tuning

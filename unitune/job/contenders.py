@@ -3,7 +3,7 @@
 `ContenderSpec` is their union. Three ask the job's own base (zero-shot, instructed, few-shot), one
 the tuned model, two any other model with a prompt of the same three kinds (`Model` of any backend,
 `Server` by its URL), and one reads answers that were written down. Which prompts each may choose
-from is the business of `unitune.evaluate.prompts.build`; nothing here acts.
+from is the business of `unitune.evaluate.prompts.contenders`; nothing here acts.
 """
 
 from __future__ import annotations

@@ -122,8 +122,6 @@ class Evaluate(Spec):
     """The most that the answers may cost; needs the price of every contender that costs money."""
     economics: Economics = Economics()
     """With `prices`: whether the candidate is worth its money."""
-    retention: bool = False
-    """Also compare base and tuned model on general questions: what tuning made it forget."""
     gate: Gate | None = None
     """When set, `compare` exits by it."""
 
@@ -142,14 +140,6 @@ class Evaluate(Spec):
             raise ValueError("the scorers only measure; add one that says what is right, as exact")
         if self.primary is not None and self.primary not in quality:
             raise ValueError(f"primary is {self.primary!r}, but scorers are {', '.join(quality)}")
-        return self
-
-    @model_validator(mode="after")
-    def _retention_of_a_tuned_model(self) -> Self:
-        if self.retention and not any(isinstance(each, Tuned) for each in self.contenders):
-            raise ValueError(
-                "retention asks what tuning made a model forget; no contender is tuned"
-            )
         return self
 
     @model_validator(mode="after")

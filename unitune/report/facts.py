@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from unitune.evaluate.results import Comparison, Money
-from unitune.report.typography import counted, interval, moment, p_value, percent, points
+from unitune.report.typography import counted, interval, moment, p_value, points
 from unitune.report.words import best_on_dev, leak_kinds, level, measure, metric
 
 
@@ -56,7 +56,6 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
             "A true difference of this size is found by four of five such tests; a smaller one is "
             "often missed.",
         ),
-        *_retention(comparison),
         *_spent(comparison),
     )
 
@@ -73,27 +72,9 @@ def _chance(p: float) -> str:
     return f"Were both equally good, gains and losses this uneven would come up {often} such tests."
 
 
-def _retention(comparison: Comparison) -> Iterator[Fact]:
-    """Yield what the tuned model still knows, where that was tested."""
-    kept = comparison.retention
-    if kept is None:
-        return
-    if kept.share is None or kept.interval is None:
-        yield Fact("Still known", "not known", "The base got no general question right.")
-        return
-    low, high = map(percent, kept.interval)
-    yield Fact(
-        "Still known",
-        percent(kept.share),
-        f"Of {counted(kept.base_right, 'general question')} that the base got right "
-        f"({level(comparison)} interval: {low} to {high}); it alone gets {len(kept.gained)} more. "
-        "A warning light and no benchmark.",
-    )
-
-
 def _spent(comparison: Comparison) -> Iterator[Fact]:
     if comparison.spent_usd is not None:
-        what = "All requests: dev, test, general questions and scorers that call a model."
+        what = "All requests, on dev and on the test."
         yield Fact("Answers cost", f"{comparison.spent_usd:,.4f} USD", what)
 
 

@@ -20,8 +20,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from unitune.evaluate.compare import default_folder
-from unitune.evaluate.results import REPORTS, Comparison, GateCheck
+from unitune.evaluate.results import REPORTS, Comparison, GateCheck, default_folder
 from unitune.report import html, markdown
 from unitune.workspace.filesystem import replacing
 

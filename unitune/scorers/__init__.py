@@ -8,7 +8,6 @@
                  json_schema
     tools        tool_calls                                 names and arguments of calls
     overlap      token_f1, rouge, sentence_chrf             words and characters in common
-    embedding    embedding                                  nearness in an embedding model
     corpus       bleu, chrf                                 n-grams, over all cases
     functions    python, recorded_score                     a function of the user's; what
                                                             another tool gave

@@ -76,7 +76,7 @@ _REFUSED = {
     "label_model": _A_JUDGE,
     "python": "is code; write its function into a file and name it in the scorer `python`",
     "meteor": "needs WordNet, which is not here; take rouge_l or fuzzy_match",
-    "cosine": "asks a model; use the scorer `embedding`, which says which",
+    "cosine": "asks an embedding model; name a function that does in the scorer `python`",
 }
 """Types of graders and metrics, and why they cannot be used here."""
 

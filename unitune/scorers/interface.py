@@ -28,11 +28,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self, TypeAlias, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, JsonValue, PrivateAttr
 
-from unitune.errors import BackendError, MissingExtra, UnituneError
+from unitune.errors import MissingExtra, UnituneError
 from unitune.security.json_fields import whole_text
 from unitune.security.spec import Typed
 from unitune.workspace.install import install_command
@@ -142,21 +142,12 @@ class Score:
     failed: bool = False
 
 
-class Embedder(Protocol):
-    """An embeddings endpoint (`unitune.evaluate.inference.embeddings`)."""
-
-    def vectors(self, texts: Sequence[str]) -> Sequence[Any]:
-        """Return the embeddings of texts."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What scorers need of the job beside their options."""
 
     folder: Path = Path()
     labels: tuple[str, ...] = ()
-    embedder: Callable[[Any], Embedder] | None = None
 
 
 class Confusion(BaseModel):
@@ -247,9 +238,6 @@ class Scorer(Entry):
         """Whether an answer that was cut off is wrong, whatever would have followed."""
         return False
 
-    def fetch(self, attempts: Sequence[Attempt]) -> None:
-        """Get at once what judging many attempts takes, for scorers that call a server."""
-
     def confusion(self, attempts: Sequence[Attempt]) -> Confusion | None:
         """Return which label was answered where which was expected; None: it has no labels."""
         return None
@@ -277,22 +265,6 @@ class Scorer(Entry):
         except Exception as error:  # noqa: BLE001 - no text that a model writes ends a command
             why = f"{type(error).__name__}: {error}"
             return Score(0.0, whole_text(why[:300]), failed=True)
-
-    def fetch_all(self, attempts: Sequence[Attempt]) -> None:
-        """Fetch, with any failure as an error that names the scorer.
-
-        Raises:
-            UnituneError: It cannot be had.
-        """
-        try:
-            self.fetch(attempts)
-        except UnituneError:
-            raise
-        except Exception as error:
-            raise BackendError(
-                f"the scorer {self.name} cannot get what it scores by: "
-                f"{type(error).__name__}: {error}"[:500]
-            ) from error
 
 
 def leaves(base: type[Entry]) -> list[type[Entry]]:

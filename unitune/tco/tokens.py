@@ -18,8 +18,7 @@ from unitune.cost.tokens import Count, RowCount, TokenCounter
 from unitune.data.dataset import spread
 from unitune.data.example import Example, Message
 from unitune.data.split import Splits
-from unitune.evaluate.prompts.build import build
-from unitune.evaluate.prompts.dev import EFFORT
+from unitune.evaluate.prompts.contenders import EFFORT, build
 from unitune.evaluate.prompts.prompts import OWN_MESSAGES, Prompt
 from unitune.evaluate.results import Comparison, ContenderResult
 from unitune.job.contenders import prompt_kind

@@ -20,10 +20,10 @@ from unitune.backends import registry, retry
 from unitune.backends.capabilities import Batches
 from unitune.backends.protocol import Backend
 from unitune.errors import UnituneError
-from unitune.evaluate.inference import attempts
+from unitune.evaluate.inference import requests
 from unitune.evaluate.inference.engine import Question, record_of
 from unitune.evaluate.inference.journal import line_of, read_record
-from unitune.evaluate.inference.rate_limiter import AdaptiveLimiter
+from unitune.evaluate.inference.requests import AdaptiveLimiter
 from unitune.models import Reply, Request
 from unitune.testing.contract_base import QUESTION, ContractBase
 from unitune.testing.loopback import Server, VendorRequest, VendorResponse
@@ -112,7 +112,7 @@ class MalformedReplyContract(ContractBase):
         def ask() -> None:
             async def attempt() -> Reply:
                 async with backend.chat(self.base_model()) as chat:
-                    done = await attempts.request_with_retry(chat, QUESTION, AdaptiveLimiter(1))
+                    done = await requests.request_with_retry(chat, QUESTION, AdaptiveLimiter(1))
                 return done.reply
 
             _check_row(QUESTION, asyncio.run(attempt()))

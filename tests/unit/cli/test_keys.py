@@ -31,9 +31,6 @@ from unitune_providers.vertex import cloud
 
 SECRET = "sk-REAL/SECRET+0123456789abcdef"  # noqa: S105 - of nobody
 CREDENTIALS = re.compile(r"authorization|key|token", re.IGNORECASE)
-EMBEDDED: dict[str, Any] = {
-    "data": [{"index": 0, "embedding": [1.0, 0.5]}, {"index": 1, "embedding": [1.0, 0.5]}]
-}
 MESSAGE = {"role": "assistant", "content": "Paris"}
 ANSWER: dict[str, Any] = {
     # OpenAI and those that speak its wire, Anthropic, Vertex AI, Bedrock: each reads its own part.
@@ -69,7 +66,7 @@ class Vendor:
             sent = "; ".join(f"{name}: {value}" for name, value in asked.headers.items())
             words = f"You sent {sent}"
             return VendorResponse({"error": {"message": words}, "message": words}, self.status)
-        return VendorResponse(EMBEDDED if asked.path.endswith("embeddings") else ANSWER)
+        return VendorResponse(ANSWER)
 
     @property
     def keys(self) -> list[str]:
@@ -144,13 +141,10 @@ def named_by_job(kind: str, url: str, variable: str | None = "LLM_API_KEY") -> s
     """Return a job that wants something asked at an address."""
     if kind == "server":
         return job(asked("server", url=url, api_key_variable=variable))
-    if kind == "embedding":
-        scorer = {"type": "embedding", "base_url": url, "model": "m", "api_key_variable": variable}
-        return job(recorded("b", "candidate"), scorers=["exact", scorer])
     return job(asked("model", backend="openai", model=f"m@{url}"))
 
 
-BY_JOB = ["server", "embedding", "openai-id"]
+BY_JOB = ["server", "openai-id"]
 BY_ENVIRONMENT = {
     "openai": {"OPENAI_BASE_URL": "/v1", "OPENAI_API_KEY": SECRET},
     "azure": {"AZURE_OPENAI_ENDPOINT": "/openai/v1", "AZURE_OPENAI_API_KEY": SECRET},
@@ -222,17 +216,6 @@ def test_another_key_port_or_scheme_is_another_pair(
     assert (2, []) == (refused.code, stage.vendor.seen), refused.err
 
 
-def test_an_embeddings_endpoint_that_is_not_the_vendors_gets_no_key_unasked(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-    scorer = {"type": "embedding", "base_url": f"{stage.server.url}/v1", "model": "m"}
-    done = stage.compare(job(recorded("b", "candidate"), scorers=["exact", scorer]))
-    assert done.code in (0, 3), done.err
-    assert stage.vendor.seen
-    assert [] == stage.vendor.keys
-
-
 @pytest.mark.parametrize("kind", BY_JOB)
 def test_nobody_else_is_asked_before_a_key_is_refused(
     stage: Stage, kind: str, monkeypatch: pytest.MonkeyPatch
@@ -247,9 +230,8 @@ def test_nobody_else_is_asked_before_a_key_is_refused(
     assert ([], []) == (stage.vendor.seen, stage.other.requests)
 
 
-@pytest.mark.parametrize("kind", ["server", "embedding"])
-def test_check_and_plan_say_that_a_key_is_not_allowed(stage: Stage, kind: str) -> None:
-    told = json.loads(named_by_job(kind, f"{stage.server.url}/v1"))
+def test_check_and_plan_say_that_a_key_is_not_allowed(stage: Stage) -> None:
+    told = json.loads(named_by_job("server", f"{stage.server.url}/v1"))
     told |= {"model": "smollm2-135m-instruct"}
     told["data"]["train"] = "train.jsonl"
     (stage.folder / "unitune.yaml").write_text(json.dumps(told), encoding="utf-8")

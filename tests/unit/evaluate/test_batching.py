@@ -30,7 +30,7 @@ from unitune.errors import (
 )
 from unitune.evaluate.compare import compare
 from unitune.evaluate.inference import batch_runner
-from unitune.evaluate.inference.batch_file import Batch, Change, open_batches
+from unitune.evaluate.inference.batches import Batch, Change, open_batches
 from unitune.evaluate.inference.engine import EvaluationProgress
 from unitune.evaluate.inference.journal import line_of, read_record
 from unitune.evaluate.records import Record

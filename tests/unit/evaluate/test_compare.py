@@ -13,9 +13,10 @@ import pytest
 
 from unitune.backends.output_limit import LEAST_TOKENS
 from unitune.errors import BackendError, DataError, Interrupted, JobError, Leak, UserError
-from unitune.evaluate.compare import compare, default_folder
+from unitune.evaluate.compare import compare
 from unitune.evaluate.inference.engine import EvaluationProgress
 from unitune.evaluate.inference.journal import read_record
+from unitune.evaluate.results import default_folder
 from unitune.job.job import Job
 from unitune.models import Request
 from unitune.report.files import write_report

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitune.evaluate.compare import compare
-from unitune.evaluate.statistics.corpus import own_corpus
-from unitune.evaluate.statistics.paired import own_score
+from unitune.evaluate.statistics.paired import own_corpus, own_score
 from unitune.models import Request
 from unitune.scorers.formulas import mean_of
 

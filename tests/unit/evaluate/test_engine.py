@@ -24,9 +24,13 @@ from unitune.evaluate.inference.engine import (
     collect_answers,
     request_hash,
 )
-from unitune.evaluate.inference.journal import Journal, open_journal, read_record
-from unitune.evaluate.inference.rate_limiter import LIMIT
-from unitune.evaluate.inference.response_cache import open_response_cache
+from unitune.evaluate.inference.journal import (
+    Journal,
+    open_journal,
+    open_response_cache,
+    read_record,
+)
+from unitune.evaluate.inference.requests import LIMIT
 from unitune.evaluate.records import Record
 from unitune.models import BatchedChatModel, Placed, Reply, Request
 

@@ -13,9 +13,9 @@ from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.errors import JobError, Leak
 from unitune.evaluate.compare import compare
-from unitune.evaluate.grouping import clusters_of
 from unitune.evaluate.results import Comparison
 from unitune.evaluate.scoring import build, check_indulgence
+from unitune.evaluate.task import clusters_of
 from unitune.job.job import Evaluate, Gate, Job
 from unitune.scorers.text import Regex
 from unitune.scorers.tools import ToolCalls

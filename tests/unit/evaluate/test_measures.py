@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from unitune.evaluate.compare import compare
 from unitune.evaluate.records import Record
-from unitune.evaluate.task import measured_answer
+from unitune.evaluate.scoring import measured_answer
 from unitune.job.job import Evaluate, TokenPrice
 from unitune.scorers.measures import Consistency, Cost, Latency, Length, Measure
 

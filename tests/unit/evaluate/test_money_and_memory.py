@@ -1,22 +1,14 @@
-"""What a comparison says of money and of what was forgotten, from its answers to its report."""
+"""What a comparison says of money, from its answers to its report."""
 
 from __future__ import annotations
 
-import json
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
-
-import pytest
-from pydantic import ValidationError
 
 from unitune.evaluate.compare import compare
 from unitune.evaluate.results import Comparison
-from unitune.evaluate.retention import probes
-from unitune.job.job import Evaluate
 from unitune.models import Request
 from unitune.report.html import render
-from unitune.run.run import launch
 
 PROMPTED: list[Any] = [
     "zero-shot",
@@ -55,33 +47,3 @@ def test_without_a_price_nothing_is_said_of_money(make_job: Any, backend_of: Any
     one_sided = {"zero-shot": PRICES["zero-shot"]}
     assert judged(make_job, backend_of, prices=one_sided).economics is None
     assert judged(make_job, backend_of).economics is None
-
-
-def test_what_tuning_made_the_model_forget_is_told_when_asked(
-    make_job: Any, tmp_path: Path
-) -> None:
-    """The scripted base knows the first four answers, the tuned model two of them and one more."""
-    known = probes()[:5]
-
-    def replies(*wanted: int) -> dict[str, str]:
-        return {f"{known[at].ask} Answer in a few words.": known[at].accept[0] for at in wanted}
-
-    job = make_job({"contenders": ["zero-shot", "tuned"], "retention": True})
-    vendor = tmp_path / "vendor"
-    vendor.mkdir()
-    (vendor / "untuned.json").write_text(json.dumps({"replies": replies(0, 1, 2, 3)}))
-    script = {"tuned": {"replies": replies(0, 1, 4), "otherwise": "yes"}}
-    job = job.model_copy(update={"options": {"fake": script}})
-    launch(job).wait()
-    for found in (compare(job), compare(job, replay=True)):
-        kept = found.retention
-        assert kept is not None
-        assert (len(probes()), 4, 0.5) == (kept.probes, kept.base_right, kept.share)
-        assert (known[2].id, known[3].id) == kept.lost
-        assert (known[4].id,) == kept.gained
-        assert "Of 4 general questions that the base got right" in render(found)
-
-
-def test_retention_needs_a_tuned_contender() -> None:
-    with pytest.raises(ValidationError, match="no contender is tuned"):
-        Evaluate.model_validate({"contenders": PROMPTED, "retention": True})

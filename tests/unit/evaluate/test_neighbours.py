@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from unitune.data.example import Example, Message
-from unitune.evaluate.prompts import shots
-from unitune.evaluate.prompts.shots import Neighbours
+from unitune.evaluate.prompts import prompts
+from unitune.evaluate.prompts.prompts import Neighbours
 
 
 def row(question: str, answer: str = "x") -> Example:
@@ -71,7 +71,7 @@ def test_the_order_of_the_file_decides_nothing(texts: list[str], chance: random.
 def test_likeness_is_the_cosine_that_scikit_learn_finds(texts: list[str], question: str) -> None:
     found = Neighbours([row(text) for text in texts])
     expected = np.zeros(len(found._rows))
-    for terms in (shots._word_terms, shots._letter_terms):
+    for terms in (prompts._word_terms, prompts._letter_terms):
         oracle = TfidfVectorizer(analyzer=lambda text, of=terms: list(of(text)), sublinear_tf=True)
         kept = [one.messages[0].text for one in found._rows]
         if not any(list(terms(text)) for text in kept):
@@ -82,8 +82,8 @@ def test_likeness_is_the_cosine_that_scikit_learn_finds(texts: list[str], questi
 
 
 def test_letters_meet_inside_words_and_never_across_them() -> None:
-    assert [" to", "top", "op ", " top", "top ", " top "] == list(shots._letter_terms("top"))
-    assert "p u" not in set(shots._letter_terms("top up"))
+    assert [" to", "top", "op ", " top", "top ", " top "] == list(prompts._letter_terms("top"))
+    assert "p u" not in set(prompts._letter_terms("top up"))
 
 
 def test_of_rows_with_one_question_one_is_shown() -> None:

@@ -17,10 +17,10 @@ pytest.importorskip("together", reason="needs the vendors' extras")
 from unitune.backends import registry, retry
 from unitune.backends.kit.chat import open_server
 from unitune.data.example import Message
-from unitune.evaluate.inference import attempts
+from unitune.evaluate.inference import requests
 from unitune.evaluate.inference.engine import Question, record_of
 from unitune.evaluate.inference.journal import line_of, read_record
-from unitune.evaluate.inference.rate_limiter import AdaptiveLimiter
+from unitune.evaluate.inference.requests import AdaptiveLimiter
 from unitune.models import ChatModel, Reply, Request
 from unitune.testing.loopback import VendorRequest, VendorResponse, serve
 
@@ -73,7 +73,7 @@ def hosted(backend: str) -> Callable[[str], ChatModel]:
 
 async def request_with_retry(model: ChatModel) -> Reply:
     async with model:
-        return (await attempts.request_with_retry(model, ASKED, AdaptiveLimiter(1))).reply
+        return (await requests.request_with_retry(model, ASKED, AdaptiveLimiter(1))).reply
 
 
 MODELS: Mapping[str, Callable[[str], ChatModel]] = {

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from unitune.evaluate.inference.rate_limiter import FIRST_LIMIT, AdaptiveLimiter
+from unitune.evaluate.inference.requests import FIRST_LIMIT, AdaptiveLimiter
 
 
 async def rounds(limiter: AdaptiveLimiter, number: int, waiting: int) -> list[int]:

@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 
 from unitune.data.example import Example, Message
 from unitune.errors import JobError
-from unitune.evaluate.prompts.build import LADDER, MOST_SHOT_BYTES, build, check_roles
+from unitune.evaluate.prompts.contenders import LADDER, MOST_SHOT_BYTES, build, check_roles
 from unitune.evaluate.prompts.prompts import (
     MOST_LISTED,
     MOST_SAMPLES,
     OWN_MESSAGES,
     Nearest,
     Prompt,
+    draw,
     instructions_from,
 )
-from unitune.evaluate.prompts.shots import draw
 from unitune.job.contenders import FewShot, Instructed, Recorded, ShotChoice, Tuned, ZeroShot
 from unitune.job.job import Evaluate, Tuning
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unitune.evaluate.inference.response_cache import NAME, open_response_cache
+from unitune.evaluate.inference.journal import CACHE, open_response_cache
 from unitune.models import Reply
 
 ANSWER = Reply(text="yes", prompt_tokens=5, completion_tokens=2, seconds=0.5)
@@ -37,17 +37,17 @@ def test_errors_and_refusals_are_asked_again(reply: Reply, tmp_path: Path) -> No
 
 
 def test_a_file_that_is_none_of_ours_is_left_alone_and_everything_is_asked(tmp_path: Path) -> None:
-    (tmp_path / NAME).write_text("notes")
+    (tmp_path / CACHE).write_text("notes")
     with open_response_cache(tmp_path, use_cache=True) as remembered:
         remembered.put("h", ANSWER)
         assert None is remembered.get("h")
-    assert "notes" == (tmp_path / NAME).read_text()
+    assert "notes" == (tmp_path / CACHE).read_text()
 
 
 def test_an_answer_that_cannot_be_read_is_asked_again(tmp_path: Path) -> None:
     with open_response_cache(tmp_path, use_cache=True) as remembered:
         remembered.put("h", ANSWER)
-    with sqlite3.connect(tmp_path / NAME) as file:
+    with sqlite3.connect(tmp_path / CACHE) as file:
         file.execute("UPDATE kept SET value = '{'")
     file.close()
     with open_response_cache(tmp_path, use_cache=True) as remembered:
@@ -57,9 +57,9 @@ def test_an_answer_that_cannot_be_read_is_asked_again(tmp_path: Path) -> None:
 def test_another_process_that_writes_does_not_stop_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unitune.evaluate.inference.response_cache.WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("unitune.evaluate.inference.journal.CACHE_WAIT_SECONDS", 0.05)
     with open_response_cache(tmp_path, use_cache=True) as remembered:
-        other = sqlite3.connect(tmp_path / NAME)
+        other = sqlite3.connect(tmp_path / CACHE)
         other.execute("BEGIN EXCLUSIVE")
         remembered.put("h", ANSWER)
         assert None is remembered.get("h")

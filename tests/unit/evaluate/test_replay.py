@@ -162,40 +162,6 @@ def test_rows_of_one_contender_are_of_one_model(
         compare(make_job(PROMPTED), out=tmp_path / "out", replay=True)
 
 
-def test_a_replay_asks_no_embeddings_endpoint_and_needs_no_key(
-    make_job: Any, backend_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Embeddings:
-        def answer(self, asked: VendorRequest) -> VendorResponse:
-            texts: list[str] = asked.json["input"]
-            rows = [{"index": at, "embedding": [1.0, len(text)]} for at, text in enumerate(texts)]
-            return VendorResponse({"data": rows})
-
-    with serve(Embeddings()) as server:
-        scorer = {
-            "type": "embedding",
-            "base_url": f"{server.url}/v1",
-            "model": "m",
-            "api_key_variable": "EMBEDDINGS_KEY",
-        }
-        evaluate = PROMPTED | {"scorers": [scorer]}
-        monkeypatch.setenv("EMBEDDINGS_KEY", "key")
-        monkeypatch.setenv("UNITUNE_ALLOW_KEYS", f"EMBEDDINGS_KEY@{server.url}")
-        backend_of(rule)
-        compare(make_job(PROMPTED), out=tmp_path / "out")
-        monkeypatch.delenv("EMBEDDINGS_KEY")
-        with pytest.raises(Mismatch, match="no recorded embedding on this machine"):
-            compare(make_job(evaluate), out=tmp_path / "out", replay=True)
-        assert [] == server.requests
-        monkeypatch.setenv("EMBEDDINGS_KEY", "key")
-        once = compare(make_job(evaluate), out=tmp_path / "out")
-        asked = len(server.requests)
-        monkeypatch.delenv("EMBEDDINGS_KEY")
-        again = compare(make_job(evaluate), out=tmp_path / "out", replay=True)
-    assert asked == len(server.requests) > 0
-    assert once.model_copy(update={"created": again.created}) == again
-
-
 PRICES = {"base": {"input": 1, "output": 10}}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from scoring import case
 
-from unitune.errors import BackendError, DataError, MissingExtra
+from unitune.errors import DataError, MissingExtra
 from unitune.evaluate.compare import compare
 from unitune.evaluate.inference.journal import line_of, read_record
 from unitune.evaluate.records import Record
@@ -133,25 +133,6 @@ def test_cases_that_can_never_be_right_are_refused_before_anybody_is_asked(
     with pytest.raises(DataError, match=r"test\.jsonl:1: the expected answer 'yes' holds no num"):
         compare(job)
     assert [] == backend.requests
-
-
-def test_an_embeddings_endpoint_that_is_down_loses_no_answer(
-    make_job: Any, backend_of: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("unitune.backends.retry.sleep", lambda _seconds: None)
-    backend = backend_of(rule)
-    nowhere = {
-        "type": "embedding",
-        "base_url": "http://127.0.0.1:9",
-        "model": "m",
-        "api_key_variable": None,
-    }
-    contenders = CONTENDERS
-    with pytest.raises(BackendError, match="no whole answer"):
-        compare(make_job({"scorers": ["exact", nowhere], "contenders": contenders}))
-    asked = len(backend.requests)
-    compare(make_job({"scorers": ["exact"], "contenders": contenders}))
-    assert asked == len(backend.requests) == 120
 
 
 def test_tool_calls_are_recorded_and_scored() -> None:

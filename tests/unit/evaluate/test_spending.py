@@ -13,10 +13,16 @@ from pydantic import JsonValue
 from unitune.cost.prices.book import PriceBook
 from unitune.data.example import Message
 from unitune.errors import BackendError, OverBudget, Unreachable
-from unitune.evaluate.inference.attempts import Outcome, request_with_retry
-from unitune.evaluate.inference.budget import Budget, most_tokens, most_usd, record_usd, usd
-from unitune.evaluate.inference.pricing import AnswerPrices, answer_prices
-from unitune.evaluate.inference.rate_limiter import AdaptiveLimiter
+from unitune.evaluate.inference.budget import (
+    AnswerPrices,
+    Budget,
+    answer_prices,
+    most_tokens,
+    most_usd,
+    record_usd,
+    usd,
+)
+from unitune.evaluate.inference.requests import AdaptiveLimiter, Outcome, request_with_retry
 from unitune.evaluate.records import Record
 from unitune.job.job import Data, Evaluate, Job, TokenPrice
 from unitune.models import Reply, Request
@@ -202,8 +208,6 @@ def test_a_budget_without_a_price_is_refused_with_what_to_write() -> None:
 @pytest.mark.parametrize(
     ("evaluate", "name"),
     [
-        ({"retention": True, "prices": {"zero-shot": {"input": 1, "output": 1}}}, "retention"),
-        ({"scorers": [{"type": "embedding", "model": "e"}], "prices": BOTH}, "embedding"),
         ({"contenders": ["zero-shot", SERVER], "prices": BASE}, "of m"),
     ],
 )
@@ -213,12 +217,7 @@ def test_all_that_is_asked_is_under_the_budget(evaluate: dict[str, object], name
     assert prices(job(**evaluate)).charged
 
 
-def test_general_questions_cost_what_the_models_do() -> None:
-    found = prices(job(budget={"usd": "1"}, retention=True, prices=BOTH))
-    assert {"base": PRICE, "tuned": found.contenders["tuned"]} == found.retention
-
-
 def test_a_backend_that_takes_no_money_needs_no_price() -> None:
-    wanted = job(budget={"usd": "1"}, retention=True).model_copy(update={"backend": "local"})
+    wanted = job(budget={"usd": "1"}).model_copy(update={"backend": "local"})
     assert AnswerPrices() == prices(wanted)
     assert not prices(wanted).charged

@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitune.evaluate.statistics.intervals import Interval, difference_interval, own_interval
+from unitune.evaluate.statistics.intervals import Interval, Units, difference_interval, own_interval
 from unitune.evaluate.statistics.paired import Verdict, compare_paired, own_score, verdict
 from unitune.evaluate.statistics.sample_size import cases_needed_for_margin, smallest_detectable
 from unitune.evaluate.statistics.significance import mcnemar_exact, mcnemar_mid_p, sign_flip_p
-from unitune.evaluate.statistics.units import Units
 
 GRADED = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=60)
 # Eighths, so that 1 - score is exact.

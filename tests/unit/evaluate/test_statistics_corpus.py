@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from unitune.evaluate.statistics.corpus import compare_corpus, jackknife
-from unitune.evaluate.statistics.paired import Verdict, compare_paired
-from unitune.evaluate.statistics.units import Units
+from unitune.evaluate.statistics.intervals import Units
+from unitune.evaluate.statistics.paired import Verdict, compare_corpus, compare_paired, jackknife
 
 LAW_SCHOOLS = [
     (576, 3.39), (635, 3.30), (558, 2.81), (578, 3.03), (666, 3.44), (580, 3.07), (555, 3.00),

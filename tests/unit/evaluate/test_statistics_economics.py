@@ -9,8 +9,7 @@ import pytest
 
 from unitune.evaluate.results import Money
 from unitune.evaluate.statistics.economics import weigh
-from unitune.evaluate.statistics.intervals import difference_interval
-from unitune.evaluate.statistics.units import Units
+from unitune.evaluate.statistics.intervals import Units, difference_interval
 from unitune.job.job import Economics
 
 N = 400

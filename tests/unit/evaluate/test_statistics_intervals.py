@@ -17,12 +17,12 @@ from statsmodels.stats.proportion import proportion_confint
 
 from unitune.evaluate.statistics.intervals import (
     Interval,
+    Units,
     difference_interval,
     own_interval,
     refuted,
     two_sided_z,
 )
-from unitune.evaluate.statistics.units import Units
 
 Z95 = two_sided_z(0.95)
 SHARES = st.floats(0.01, 0.99)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, multinomial, norm
 
 from unitune.evaluate.scoring import build
-from unitune.evaluate.statistics.intervals import difference_interval
+from unitune.evaluate.statistics.intervals import Units, difference_interval
 from unitune.evaluate.statistics.paired import Verdict, compare_paired
 from unitune.evaluate.statistics.sample_size import (
     cases_needed,
@@ -22,7 +22,6 @@ from unitune.evaluate.statistics.sample_size import (
     power_to_find,
     smallest_detectable,
 )
-from unitune.evaluate.statistics.units import Units
 from unitune.job.job import Evaluate
 from unitune.scorers.interface import Kind, Setting
 

@@ -47,12 +47,6 @@ def compressed(content: bytes) -> VendorResponse:
     return VendorResponse(gzip.compress(content, 9), 200, {"Content-Encoding": "gzip"})
 
 
-def embedded(*vectors: object) -> VendorResponse:
-    return VendorResponse(
-        {"data": [{"index": at, "embedding": one} for at, one in enumerate(vectors)]}
-    )  # pyright: ignore[reportArgumentType]
-
-
 @pytest.mark.parametrize("pieces", [1, 7, 1000])
 def test_a_body_is_decompressed_piece_by_piece(pieces: int) -> None:
     content = b"".join(str(number).encode() for number in range(10_000))
@@ -112,49 +106,6 @@ def job(folder: Path, scorers: list[Any], candidate: Mapping[str, Any], cases: i
     evaluate = {"scorers": scorers, "contenders": [recorded, {"role": "candidate", **candidate}]}
     content = {"name": "j", "model": "m", "backend": "openai", "data": {"test": "test.jsonl"}}
     (folder / "unitune.yaml").write_text(json.dumps({**content, "evaluate": evaluate}))
-
-
-ODD_EMBEDDINGS: Mapping[str, tuple[VendorResponse, str]] = {
-    "Retry-After: nan": (VendorResponse({}, 400, {"Retry-After": "nan"}), "HTTP 400"),
-    "Retry-After: 99999999999": (
-        VendorResponse({}, 429, {"Retry-After": "99999999999"}),
-        "HTTP 429",
-    ),
-    "two lengths": (embedded([1.0], [1.0, 2.0]), "embeddings of 1 and of 2 numbers"),
-    "no numbers": (embedded(["a"], ["b"]), "no list of numbers"),
-    "no list": (embedded("AAAA", 5), "no list of numbers"),
-    "lists in lists": (embedded([[1.0]], [[1.0]]), "no list of numbers"),
-    "nothing in it": (embedded([], []), "no list of numbers"),
-    "a number of 400 digits": (embedded([10**400], [1]), "no list of numbers"),
-    "a number beyond a float": (embedded([1e300], [1.0]), "no list of numbers"),
-    "too few": (embedded([1.0]), "of 2 texts 1 have none"),
-    "no data": (VendorResponse({}), "of 2 texts 2 have none"),
-    "data of another shape": (VendorResponse({"data": {"a": 1}}), "of 2 texts 2 have none"),
-    "a list": (VendorResponse([]), "of 2 texts 2 have none"),
-    "deep JSON": (VendorResponse(DEEP), "no whole answer"),
-    "no UTF-8": (VendorResponse(b'"\xff"'), "no whole answer"),
-    "nothing": (VendorResponse(b""), "gave no embeddings"),
-    "a page": (VendorResponse(b"<html>", 200, {"Content-Type": "text/html"}), "no whole answer"),
-    "a page in an unknown script": (
-        VendorResponse(b"<html>\xff", 400, {"Content-Type": "text/html; charset=klingon"}),
-        "HTTP 400",
-    ),
-    "too long": (compressed(b"[" + b" " * (32 * MIB)), "longer than 16,777,216 bytes"),
-}
-
-
-@pytest.mark.parametrize("name", list(ODD_EMBEDDINGS))
-def test_an_odd_answer_of_an_embeddings_endpoint_ends_with_4(
-    name: str, server: Server, unitune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("unitune.backends.retry.sleep", lambda _seconds: None)
-    answer, words = ODD_EMBEDDINGS[name]
-    say(server, answer)
-    scorer = {"type": "embedding", "base_url": f"{server.url}/v1", "model": "m"}
-    again = {"type": "recorded", "name": "b", "answers": "a.jsonl"}
-    job(tmp_path, ["exact", {**scorer, "api_key_variable": None}], again)
-    done = unitune("compare", "unitune.yaml", "--output", "out")
-    assert (4, True) == (done.code, words in " ".join(done.err.split())), done.err
 
 
 def test_a_bomb_is_that_questions_error_and_leaves_a_short_row(

@@ -11,8 +11,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 
 LARGEST_ANSWER = 16 << 20
-"""Bytes of an answer: 128,000 tokens, the longest that models give, are some 0.5 MiB, and 64
-embeddings of 4,096 numbers 6 MiB."""
+"""Bytes of an answer: 128,000 tokens, the longest that models give, are some 0.5 MiB."""
 LARGEST_FILE = 1 << 30
 """Bytes of a list or of a batch's results; OpenAI takes 200 MB of requests in one batch."""
 MOST_RATIO = 100

@@ -2,8 +2,8 @@
 
 Every contender's open questions are submitted first, each at its own backend, then all batches are
 waited for, those of one backend together. A batch is paid for once, as a launch is: it is on record
-before it is submitted (`unitune.evaluate.inference.batch_file`), and searched for before it is
-submitted again (`unitune.evaluate.inference.batch_submit`). Its answers become records like any
+before it is submitted (`unitune.evaluate.inference.batches`), and searched for before it is
+submitted again (`unitune.evaluate.inference.batches`). Its answers become records like any
 others, so what was answered in a batch is not requested singly, nor the other way round.
 
     announced, no id   searched for; adopted, or else submitted again under its key
@@ -27,8 +27,13 @@ from unitune.backends.launch_keys import batch_key
 from unitune.backends.output_limit import widened
 from unitune.backends.retry import delays, retry_delay, sleep
 from unitune.errors import BackendError, Unreachable
-from unitune.evaluate.inference.batch_file import Batch, BatchFile, Pair
-from unitune.evaluate.inference.batch_submit import BatchSubmitter, batching_backend
+from unitune.evaluate.inference.batches import (
+    Batch,
+    BatchFile,
+    BatchSubmitter,
+    Pair,
+    batching_backend,
+)
 from unitune.evaluate.inference.budget import uncounted, without_impossible_counts
 from unitune.evaluate.inference.engine import (
     EvaluationProgress,

@@ -1,12 +1,14 @@
-"""The budget of a comparison's answers: a cap that no request may break.
+"""The prices of a comparison's answers, and their budget: a cap that no request may break.
+
+A price is the job's own under `evaluate.prices`, else the vendor's (`unitune.cost.prices`). What
+costs money and has neither is named, since no budget can hold it.
 
 Before a request is sent, the most that it may cost is reserved: its text, counted high, and the
 longest answer that it allows, hidden reasoning included. The tokens that the vendor counted then
 take its place; where it gave no count, or an impossible one, the most stays counted. Near the cap
 requests wait for one another.
 
-Not here: the prices (`unitune.evaluate.inference.pricing`), and what a training costs
-(`unitune.cost`).
+Not here: what a training costs, and what answers may cost, before any is there (`unitune.cost`).
 """
 
 from __future__ import annotations
@@ -17,11 +19,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
+from unitune.cost.prices.book import PriceBook, PriceLookup
+from unitune.cost.prices.staleness import freshness
 from unitune.errors import OverBudget
-from unitune.evaluate.inference.journal import Journal
 from unitune.evaluate.records import Record, Uncounted
-from unitune.job.job import TokenPrice
+from unitune.job.contenders import ContenderSpec, Model, Recorded, Server, Tuned
+from unitune.job.job import Job, TokenPrice
 from unitune.models import Reply, Request
+from unitune.workspace.today import today
 
 AROUND_REQUEST = 100
 """Tokens that a chat template may put around the messages, such as a system prompt of its own where
@@ -95,6 +100,102 @@ def record_usd(price: TokenPrice, record: Record) -> Decimal:
     return cost
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerPrices:
+    """The known token prices of a comparison's answers.
+
+    Args:
+        contenders: By contender.
+        unpriced: Contenders that cost money at a vendor, at an unknown price.
+    """
+
+    contenders: dict[str, TokenPrice] = field(default_factory=dict[str, TokenPrice])
+    unpriced: tuple[str, ...] = ()
+
+    @property
+    def charged(self) -> bool:
+        """Whether a vendor takes money, as far as that is known."""
+        known = self.contenders.values()
+        return bool(self.unpriced) or any(price.input or price.output for price in known)
+
+
+def answer_prices(job: Job, book: PriceBook, *, allow_unpriced: bool = False) -> AnswerPrices:
+    """Return the prices of a comparison's answers, as far as they are known.
+
+    Args:
+        job: With the offer's own name of its model.
+        book: All prices; a stale one is not relied on where the answers have a budget.
+        allow_unpriced: Whether the user accepts prices that are unknown or stale.
+
+    Raises:
+        OverBudget: The answers have a budget, and something that costs money has no price.
+    """
+    budget, day = job.evaluate.budget, today()
+    tier = book.offer(job.backend).tier(job.options.get(job.backend, {}))
+    at_backend = PriceLookup(book, job.backend, job.base_model, day, tier=tier)
+    prices: dict[str, TokenPrice] = {}
+    unpriced: list[str] = []
+    unknown: list[str] = []
+    for spec in job.evaluate.contenders:
+        lookup = at_backend
+        if isinstance(spec, Model):
+            lookup = replace(lookup, backend=spec.backend, model=spec.model, tier=None)
+        price = _price_of_job(spec, job)
+        if price is None and not isinstance(spec, Server):
+            price = _price_of_vendor(spec, lookup, stale=allow_unpriced or budget is None)
+        if price is not None:
+            prices[spec.name] = price
+        elif isinstance(spec, Server):
+            unknown.append(spec.name)
+        elif not _is_free(spec, lookup):
+            unpriced.append(spec.name)
+    unknown = [*unpriced, *unknown]
+    if budget is not None and unknown and not allow_unpriced:
+        raise OverBudget(
+            f"evaluate.budget is ${budget.usd}, and no price is known of "
+            f"{', '.join(unknown)}. Give it under evaluate.prices, by name: "
+            f"{{{unknown[0]}: {{input: 0.15, output: 0.60}}}}, in US dollars a million tokens (0 "
+            "where nothing is charged), or accept that with --allow-unpriced."
+        )
+    return AnswerPrices(prices, tuple(unpriced))
+
+
+def _price_of_job(spec: ContenderSpec, job: Job) -> TokenPrice | None:
+    """Return the job's own price of a contender; of an untuned one also by its model's name."""
+    prices = job.evaluate.prices
+    if isinstance(spec, Tuned | Recorded):
+        return prices.get(spec.name)
+    model = spec.model if isinstance(spec, Model | Server) else job.base_model
+    return prices.get(spec.name) or prices.get(model)
+
+
+def _price_of_vendor(spec: ContenderSpec, lookup: PriceLookup, *, stale: bool) -> TokenPrice | None:
+    """Return the vendor's price; None where no answer is charged, or the price is not known."""
+    if _is_uncharged(spec, lookup):
+        return None
+    tuned = isinstance(spec, Tuned)
+    read, written = lookup.tokens("input", tuned=tuned), lookup.tokens("output", tuned=tuned)
+    if read is None or written is None:
+        return None
+    if not stale and "stale" in (freshness(read, lookup.day), freshness(written, lookup.day)):
+        return None
+    if not read.usd and not written.usd and _is_free(spec, lookup):
+        return None  # the deployment costs, and no answer
+    return TokenPrice(input=read.usd, output=written.usd)
+
+
+def _is_free(spec: ContenderSpec, lookup: PriceLookup) -> bool:
+    """Whether nothing is paid by the token: nothing at all, or a deployment by the hour."""
+    if _is_uncharged(spec, lookup):
+        return True
+    hosting = lookup.hosting() if isinstance(spec, Tuned) else None
+    return hosting is not None and bool(hosting[1].usd) and hosting[1].per in ("hour", "gpu-hour")
+
+
+def _is_uncharged(spec: ContenderSpec, lookup: PriceLookup) -> bool:
+    return isinstance(spec, Recorded) or lookup.book.offer(lookup.backend).training_price == "none"
+
+
 @dataclass(slots=True)
 class Budget:
     """The money of a comparison, in US dollars.
@@ -122,17 +223,17 @@ class Budget:
             if price is not None:
                 self.spent += record_usd(price, record)
 
-    def afford(self, what: str, most: Decimal) -> None:
-        """Refuse what is paid all at once, as batches are, where it may pass the cap.
+    def afford(self, most: Decimal) -> None:
+        """Refuse batches, which are paid all at once, where they may pass the cap.
 
         Raises:
-            OverBudget: It may.
+            OverBudget: They may.
         """
         if self.cap is not None and self.spent + most > self.cap:
             raise OverBudget(
-                f"{what} may cost up to ${most:.6f}, and of the ${self.cap} that this comparison "
-                f"may spend ${self.spent:.6f} are spent. Nothing was sent. Raise --budget, or use "
-                "fewer cases."
+                f"the answers in batches may cost up to ${most:.6f}, and of the ${self.cap} that "
+                f"this comparison may spend ${self.spent:.6f} are spent. Nothing was sent. Raise "
+                "--budget, or use fewer cases."
             )
 
     async def reserve(self, most: Decimal) -> bool:
@@ -185,43 +286,6 @@ class BudgetGuard:
         cost = _usd_of(self.price, most) if most else counted or Decimal(0)
         self.budget.settle(most_usd(self.price, request), cost)
         return most
-
-
-@dataclass(slots=True)
-class ScorerBudget:
-    """Pays for scorers that call a model, by their prices, out of the comparison's budget.
-
-    Payments are recorded in the journal, for the next call of the comparison.
-    """
-
-    budget: Budget
-    prices: Mapping[str, TokenPrice]
-    journal: Journal | None = None
-
-    def afford(self, scorer: str, most: int) -> None:
-        """Refuse a request of at most so many tokens where it may pass the cap.
-
-        Raises:
-            OverBudget: It may.
-        """
-        price = self.prices.get(scorer)
-        if price is not None:
-            self.budget.afford(f"the scorer {scorer}", price.input * most / 1_000_000)
-
-    def pay(self, scorer: str, key: str, most: int, counted: int | None) -> None:
-        """Count a request, by its hash, at the tokens that were counted, or else at the most."""
-        known = counted is not None and 0 <= counted <= IMPOSSIBLE * most
-        record = Record(
-            contender=scorer,
-            case=key,
-            request_hash=key,
-            prompt_tokens=counted if known else None,
-            completion_tokens=0 if known else None,
-            uncounted=None if known else Uncounted(prompt_tokens=most, completion_tokens=0),
-        )
-        self.budget.charge([record], self.prices)
-        if self.journal is not None and scorer in self.prices:
-            self.journal.append([record])
 
 
 def _price_of(name: str, prices: Mapping[str, TokenPrice]) -> TokenPrice | None:

@@ -1,7 +1,7 @@
 """Putting many questions to a model, with every answer recorded as it comes.
 
 A thin asyncio engine. A model that likes batches gets one batch at a time; any other gets as many
-requests at once as it bears (`unitune.evaluate.inference.rate_limiter`). What the journal holds is
+requests at once as it bears (`unitune.evaluate.inference.requests`). What the journal holds is
 not requested again, unless it was an error. The hash that decides this covers the model's
 fingerprint, the messages and every sampling setting, so another model or prompt never gets
 somebody else's answers.
@@ -25,11 +25,9 @@ from typing import Literal, NamedTuple
 from unitune.backends.output_limit import is_cut_by_thoughts, thinks, widened
 from unitune.data.example import digest
 from unitune.errors import BackendError, Mismatch
-from unitune.evaluate.inference.attempts import Outcome, request_with_retry
 from unitune.evaluate.inference.budget import BudgetGuard
-from unitune.evaluate.inference.journal import Journal
-from unitune.evaluate.inference.rate_limiter import LIMIT, AdaptiveLimiter
-from unitune.evaluate.inference.response_cache import ResponseCache
+from unitune.evaluate.inference.journal import Journal, ResponseCache
+from unitune.evaluate.inference.requests import LIMIT, AdaptiveLimiter, Outcome, request_with_retry
 from unitune.evaluate.records import Record, Uncounted
 from unitune.models import BatchedChatModel, ChatModel, Reply, Request
 from unitune.security.redaction import redacted

@@ -1,17 +1,22 @@
-"""Files of recorded answers: `Record` lines that survive a killed process.
+"""Recorded answers: `Record` lines that survive a killed process, and answers of other comparisons.
 
 A line is appended, whole, as soon as there is an answer. A process killed at any moment leaves at
 worst a torn last line, which the next one cuts off; so at most what was in flight is requested
 again. The file only grows: of several lines for one question the last counts, and a line whose
 `Record.request_hash` no request has any more (another model, prompt or setting) counts for nothing.
 One process writes at a time.
+
+`ResponseCache` keeps answers of all comparisons of a ledger's folder in a small SQLite file, by
+`engine.request_hash`, which covers the model first: two models never share an answer. It saves
+requests and is no record: where the file cannot be used, everything is requested.
 """
 
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from io import RawIOBase
 from pathlib import Path
@@ -21,16 +26,24 @@ from pydantic import TypeAdapter, ValidationError
 
 from unitune.errors import Mismatch
 from unitune.evaluate.records import Record
-from unitune.workspace.filesystem import no_link
+from unitune.models import Reply
+from unitune.workspace.filesystem import no_link, private_file, private_folder
 from unitune.workspace.locks import locked
 
 BEGINNING = b'{"contender":'
 """Of every line; a torn line that begins otherwise is not ours to cut off."""
 WAIT_SECONDS = 1.0
 """A killed process frees its files at once; one that still writes after this goes on writing."""
+CACHE = "answers.sqlite"
+CACHE_WAIT_SECONDS = 1.0
+"""For another process that writes; then this one does without."""
+WRITTEN_TOGETHER = 100
+"""Answers of one transaction: each takes a write to disk, and the last can be requested again."""
+KEPT_FINISHES = ("stop", "length")
 
 Line = TypeVar("Line")
 _RECORD = TypeAdapter(Record)
+_REPLY = TypeAdapter(Reply)
 
 
 def line_of(record: Record) -> str:
@@ -165,3 +178,72 @@ def heal(
     file.truncate(file.tell() - len(torn))
     file.seek(0, os.SEEK_END)
     return lines
+
+
+class ResponseCache:
+    """Answers by the hash of their request, in a file that only the user may read.
+
+    Args:
+        file: None: no answer is known, and none is kept.
+        use_cache: Whether the user wants such answers; they are kept in any case.
+    """
+
+    def __init__(self, file: sqlite3.Connection | None, *, use_cache: bool) -> None:
+        self._file = file
+        self._use_cache = use_cache
+        self._fresh = 0
+
+    def get(self, request_hash: str) -> Reply | None:
+        """Return the answer to an earlier request, where the user wants such answers."""
+        if self._file is not None and self._use_cache:
+            with suppress(sqlite3.Error, ValueError):
+                rows = self._file.execute("SELECT value FROM kept WHERE key = ?", (request_hash,))
+                if row := rows.fetchone():
+                    return _REPLY.validate_json(row[0])
+        return None
+
+    def put(self, request_hash: str, reply: Reply) -> None:
+        """Keep an answer, unless it is an error or a refusal."""
+        if self._file is None or reply.error or reply.finish_reason not in KEPT_FINISHES:
+            return
+        value = _REPLY.dump_json(reply, exclude_none=True)
+        with suppress(sqlite3.Error):
+            self._file.execute("INSERT OR REPLACE INTO kept VALUES (?, ?)", (request_hash, value))
+            self._fresh += 1
+            if self._fresh >= WRITTEN_TOGETHER:
+                self.commit()
+
+    def commit(self) -> None:
+        """Write to the file what was put."""
+        if self._file is not None:
+            with suppress(sqlite3.Error):
+                self._file.commit()
+                self._fresh = 0
+
+
+@contextmanager
+def open_response_cache(folder: Path, *, use_cache: bool) -> Generator[ResponseCache]:
+    """Open the answers of a folder; what cannot be opened knows nothing."""
+    file = None
+    with suppress(sqlite3.Error, OSError):
+        private_folder(folder)
+        private_file(folder / CACHE)
+        # A comparison inside a running event loop sends requests from a thread of its own.
+        file = sqlite3.connect(folder / CACHE, timeout=CACHE_WAIT_SECONDS, check_same_thread=False)
+    cache = ResponseCache(file and _prepared(file), use_cache=use_cache)
+    try:
+        yield cache
+    finally:
+        cache.commit()
+        if file is not None:
+            file.close()
+
+
+def _prepared(file: sqlite3.Connection) -> sqlite3.Connection | None:
+    """Return the file with its table; None where it is no such file, or another process writes."""
+    # What a power cut takes away is requested again; waiting for the disk holds up others.
+    with suppress(sqlite3.Error):
+        file.execute("PRAGMA synchronous = OFF")
+        file.execute("CREATE TABLE IF NOT EXISTS kept (key TEXT PRIMARY KEY, value BLOB)")
+        return file
+    return None

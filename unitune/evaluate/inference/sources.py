@@ -1,4 +1,4 @@
-"""Which model answers for a contender, and how it is opened.
+"""Which model answers for a contender, resolved once, and how it is opened.
 
 The job's own base and any model of a backend come through the registry, a server is called by its
 URL, and recorded answers are read from their file. Contenders of one origin share one opened model.
@@ -7,125 +7,167 @@ A key is read from the environment when its model is opened, and stored nowhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from unitune.backends import registry
-from unitune.backends.credentials import key_for
+from unitune.backends.credentials import check_allowed, key_for
 from unitune.data.example import Example
+from unitune.errors import UserError
+from unitune.evaluate.inference.batches import batching_backend, supports_batches
 from unitune.evaluate.inference.recorded import RecordedModel, recorded_fingerprint
 from unitune.job.contenders import ContenderSpec, Model, Recorded, Server, Tuned
-from unitune.job.job import Evaluate
+from unitune.job.job import Job, TokenPrice
 from unitune.models import ChatModel, TunedModel
-from unitune.scorers.embedding import Embedding
-
-
-class Hosted(NamedTuple):
-    """A model of a backend."""
-
-    backend: str
-    model: str | TunedModel
-
-
-class KeySent(NamedTuple):
-    """A key that a job names: its environment variable, the URL it is sent to, and what for."""
-
-    variable: str | None
-    url: str
-    who: str
+from unitune.planning.preflight import ResolvedJob
 
 
 @dataclass(frozen=True, slots=True)
-class Models:
-    """The models of a comparison: of the job's backend and of others, on servers, in files."""
+class Source:
+    """The model that answers for a contender.
 
-    backend: str
-    base: str
-    tuned: TunedModel | None
+    Args:
+        spec: The contender.
+        origin: Which model it is, as far as the job says: `Record.origin`.
+        folder: Of the job, where recorded answers are.
+        backend: Who answers; None for servers and recorded answers.
+        model: Its name there; a tuned model is put there when it is ready to answer.
+        price: Of its tokens, where it is known.
+    """
+
+    spec: ContenderSpec
+    origin: str
     folder: Path
-    training: str = ""
+    backend: str | None = None
+    model: str | TunedModel = ""
+    price: TokenPrice | None = None
 
-    def origin(self, spec: ContenderSpec) -> str:
-        """Return which model a contender is, as far as the job says: `Record.origin`.
+    @property
+    def knows_its_model(self) -> bool:
+        """Whether the origin is the model's fingerprint, too."""
+        return isinstance(self.spec, Server | Recorded)
 
-        It takes no key, no vendor's package and no model.
+    @property
+    def answers_in_batches(self) -> bool:
+        """Whether its backend does."""
+        return self.backend is not None and supports_batches(self.backend)
 
-        Raises:
-            DataError: Recorded answers cannot be read.
-        """
-        match spec:
-            case Tuned():
-                return f"training:{self.training}"
-            case Model():
-                return f"{spec.backend}:{_offered_name(spec)}"
-            case Server():
-                return f"{spec.url.rstrip('/')}:{spec.model}"
-            case Recorded():
-                return recorded_fingerprint(self.folder / spec.answers)
-            case _:
-                return f"{self.backend}:{self.base}"
-
-    def hosted(self, spec: ContenderSpec) -> Hosted | None:
-        """Return a contender's model at its backend; None for servers and recorded answers."""
-        match spec:
-            case Tuned():
-                assert self.tuned is not None, "a tuned contender has a tuned model"
-                return Hosted(self.backend, self.tuned)
-            case Model():
-                return Hosted(spec.backend, _offered_name(spec))
-            case Server() | Recorded():
-                return None
-            case _:
-                return Hosted(self.backend, self.base)
-
-    def open(self, spec: ContenderSpec, cases: Sequence[Example]) -> ChatModel:
-        """Open a contender's model.
+    def open(self, cases: Sequence[Example]) -> ChatModel:
+        """Open the model.
 
         Raises:
             UserError: The key may not be sent there, or is not set.
             DataError: Recorded answers cannot be read.
             MissingExtra: A backend's packages are not installed.
         """
+        spec = self.spec
         if isinstance(spec, Recorded):
             return RecordedModel(self.folder / spec.answers, cases)
         if isinstance(spec, Server):
             from unitune.backends.kit.chat import open_server  # noqa: PLC0415 - loads aiohttp
 
-            key = key_for(spec.api_key_variable, spec.url, f"the contender {spec.model!r}")
-            return open_server(spec.url, spec.model, key=key)
-        hosted = self.hosted(spec)
-        assert hosted is not None, "all others are a backend's"
-        return registry.backend(hosted.backend).chat(hosted.model)
+            return open_server(spec.url, spec.model, key=key_for(*_key_of(spec)))
+        assert self.backend is not None, "all others are a backend's"
+        return registry.backend(self.backend).chat(self.model)
 
 
-def check_sources(evaluate: Evaluate) -> None:
-    """Refuse models, and endpoints of scorers, that cannot be called, before any request.
+def resolve_sources(
+    resolved: ResolvedJob, training: str, prices: Mapping[str, TokenPrice]
+) -> dict[str, Source]:
+    """Return who answers for each contender, by its name; it takes no key and no package.
+
+    Args:
+        resolved: The job.
+        training: Fingerprint of the training that made the tuned model.
+        prices: Of tokens, by contender.
+
+    Raises:
+        NotFoundError: There is no such backend.
+        DataError: Recorded answers cannot be read.
+    """
+    job = resolved.job
+    sources: dict[str, Source] = {}
+    for spec in job.evaluate.contenders:
+        backend, model = job.backend, job.base_model
+        match spec:
+            case Tuned():
+                origin = f"training:{training}"
+            case Server():
+                backend, origin = None, f"{spec.url.rstrip('/')}:{spec.model}"
+            case Recorded():
+                backend, origin = None, recorded_fingerprint(job.folder / spec.answers)
+            case Model():
+                known = resolved.book.offer(spec.backend).model(spec.model)
+                backend, model = spec.backend, known.name if known else spec.model
+                origin = f"{backend}:{model}"
+            case _:
+                origin = f"{backend}:{model}"
+        price = prices.get(spec.name)
+        sources[spec.name] = Source(spec, origin, job.folder, backend, model, price)
+    return sources
+
+
+def check_sources(job: Job, *, batch: bool, replay: bool, deploys: bool) -> None:
+    """Refuse models that cannot be called, before any request.
+
+    Args:
+        job: With its contenders.
+        batch: Whether test cases are to be answered in batches.
+        replay: Whether no request is sent.
+        deploys: Whether the tuned model is to be deployed.
 
     Raises:
         NotFoundError: There is no such backend.
         MissingExtra: Its packages are not installed.
-        UserError: The user has not allowed a key to be sent there, or it is not set.
+        Unsupported: No backend answers in batches.
+        UserError: The user has not allowed a key to be sent there, or it is not set; or a
+            deployment would stand while batches are waited for.
     """
-    for spec in evaluate.contenders:
-        if isinstance(spec, Model):
-            registry.backend(spec.backend)
-    for sent in keys_sent(evaluate):
-        key_for(sent.variable, sent.url, sent.who)
+    specs = job.evaluate.contenders
+    if not replay:
+        for spec in specs:
+            if isinstance(spec, Model):
+                registry.backend(spec.backend)
+        for spec in specs:
+            if isinstance(spec, Server):
+                key_for(*_key_of(spec))
+    if not batch:
+        return
+    hosts = [
+        spec.backend if isinstance(spec, Model) else job.backend
+        for spec in specs
+        if not isinstance(spec, Server | Recorded)
+    ]
+    if not any(map(supports_batches, hosts)):
+        batching_backend(job.backend)  # says which backends can
+    if deploys:
+        raise UserError(
+            "--deploy and --batch are both given: a batch takes up to a day, and a deployment is "
+            "paid by the hour meanwhile. Leave one of them out."
+        )
 
 
-def keys_sent(evaluate: Evaluate) -> Iterator[KeySent]:
-    """Yield the keys that a job names, and where it would have them sent."""
-    for spec in evaluate.contenders:
-        if isinstance(spec, Server):
-            yield KeySent(spec.api_key_variable, spec.url, f"the contender {spec.name!r}")
-    for spec in evaluate.scorers:
-        if isinstance(spec, Embedding):
-            yield KeySent(spec.api_key_variable, spec.base_url, f"the scorer {spec.name!r}")
+def check_keys(spec: Server) -> None:
+    """Refuse a server whose key the user has not allowed to be sent there.
+
+    Raises:
+        UserError: This pair is not allowed.
+    """
+    check_allowed(*_key_of(spec))
 
 
-def _offered_name(spec: Model) -> str:
-    """Return the offer's own name of a model that was given by an alias."""
-    known = registry.offer(spec.backend).model(spec.model)
-    return spec.model if known is None else known.name
+def _key_of(spec: Server) -> tuple[str | None, str, str]:
+    return spec.api_key_variable, spec.url, f"the contender {spec.name!r}"
+
+
+def without_batches(sources: Mapping[str, Source]) -> Iterator[str]:
+    """Yield, a sentence each, which contenders no batch answers."""
+    for name, source in sources.items():
+        if isinstance(source.spec, Recorded) or source.answers_in_batches:
+            continue
+        who = source.backend or "a server"
+        yield (
+            f"Contender {name} takes single requests, at the full price: {who} does not answer in "
+            "batches."
+        )

@@ -6,20 +6,29 @@ Only comparisons with a tuned contender import this: it loads the ledger.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from pydantic import JsonValue
 
 from unitune.backends.protocol import FIGURES, Event, State
+from unitune.cost.budget import HostingBudget
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example
 from unitune.data.load import load
 from unitune.errors import Mismatch, NotFoundError, UserError
+from unitune.evaluate.inference.budget import Budget
+from unitune.evaluate.inference.sources import Source
 from unitune.evaluate.prompts.prompts import SYSTEM_ROLES
 from unitune.evaluate.results import Curve
 from unitune.findings import clip
 from unitune.job.contenders import Tuned
 from unitune.job.job import Job
 from unitune.planning.preflight import ResolvedJob
+from unitune.run.deploying import standing
+from unitune.run.deployment import answering
 from unitune.run.run import Run, runs
 
 MOST_SYSTEM_PROMPTS = 0.1
@@ -39,6 +48,41 @@ class TunedRun:
     effort: str
     curve: Curve | None
     notes: tuple[str, ...]
+
+    def check_prompts(self, job: Job, train: Dataset, cases: Iterable[Example]) -> None:
+        """Refuse cases whose system prompt the model has never seen; see `check_prompts`."""
+        check_prompts(job, self.rows or (train,), cases)
+
+    @contextmanager
+    def answering(
+        self,
+        sources: Mapping[str, Source],
+        budget: Budget,
+        seconds: float | None,
+        options: Mapping[str, JsonValue] | None,
+        *,
+        unpriced: bool,
+    ) -> Generator[dict[str, Source]]:
+        """Give the sources with the tuned model, deployed while the body runs where need be.
+
+        Args:
+            sources: Who answers for each contender.
+            budget: Pays for the deployment, too.
+            seconds: How long a deployment may stand; None: none is started.
+            options: The backend's own for it.
+            unpriced: Whether its price may be unknown.
+        """
+        assert self.run.tuned_model is not None, "`find_tuned_run` sees to it"
+        with ExitStack() as stack:
+            if seconds:
+                left = None if budget.cap is None else max(Decimal(0), budget.cap - budget.spent)
+                hosting = HostingBudget(left, unpriced)
+                budget.spent += stack.enter_context(standing(self.run, seconds, hosting, options))
+            model = answering(self.run.id, self.run.tuned_model)
+            yield {
+                name: replace(source, model=model) if isinstance(source.spec, Tuned) else source
+                for name, source in sources.items()
+            }
 
 
 def find_tuned_run(resolved: ResolvedJob, run: Run | None) -> TunedRun:

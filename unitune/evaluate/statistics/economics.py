@@ -22,8 +22,13 @@ import numpy as np
 
 from unitune.cost.break_even import cheaper
 from unitune.evaluate.results import Money, PayBack, UsdInterval
-from unitune.evaluate.statistics.intervals import Interval, difference_interval
-from unitune.evaluate.statistics.units import Clusters, FloatArray, Units
+from unitune.evaluate.statistics.intervals import (
+    Clusters,
+    FloatArray,
+    Interval,
+    Units,
+    difference_interval,
+)
 from unitune.job.job import Economics
 
 MOST_WORTH_USD = 1e9

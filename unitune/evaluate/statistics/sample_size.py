@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unitune.evaluate.statistics.intervals import check_share, two_sided_z
-from unitune.evaluate.statistics.units import FloatArray
+from unitune.evaluate.statistics.intervals import FloatArray, check_share, two_sided_z
 
 EQUIVALENCE_LEVEL = 0.90
 """Level of the interval that must lie inside the margin: two one-sided tests at 5 % each."""

@@ -9,7 +9,7 @@ metrics), where all claims together are wrong with at most the level's probabili
 `benjamini_hochberg` for what is looked at to get ideas (slices), where at most the level's share of
 the claims is wrong on average. The primary metric is no part of any family.
 
-Letters in shapes: U units (`unitune.evaluate.statistics.units`), R exchanges, S sufficient
+Letters in shapes: U units (`unitune.evaluate.statistics.intervals`), R exchanges, S sufficient
 statistics.
 """
 
@@ -20,7 +20,7 @@ from itertools import accumulate, product
 
 import numpy as np
 
-from unitune.evaluate.statistics.units import FloatArray
+from unitune.evaluate.statistics.intervals import FloatArray
 
 MOST_UNITS_IN_FULL = 15
 """Up to as many units every exchange is enumerated: 2^15 are done in milliseconds."""

@@ -1,23 +1,36 @@
-"""Who competes: each contender of the job with the prompts that it may choose from.
+"""Who competes: each contender of the job, with the prompts that it chooses from on dev.
 
 zero-shot and tuned have one prompt, the row's own messages. instructed has one more text. few-shot
 has a first round of prompts, with more and more shots, and a second made from the winner of the
 first: without the instructions, with other rows, and with each case's nearest rows; at most six
 prompts. A model of another backend or on a server has the prompts of the kind that it names. A
 tuned model may borrow the prompt that the best baseline has chosen.
+
+The test cases have no part in a choice: nothing here can see them. All dev rows count. Where a
+contender has several prompts and dev many rows, the first `SCREENING_ROWS` pick `FINALISTS`, which
+answer the others too. Between equals the mean of all scorers decides, then for prompts the order of
+trial, shorter first, and for baselines the effort in them, so that a tie never gives the candidate
+the easier opponent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
+from unitune.cost.evaluation import FINALISTS
 from unitune.data.example import Example
 from unitune.errors import JobError
-from unitune.evaluate.prompts.prompts import OWN_MESSAGES, Nearest, Prompt, instructions_from
-from unitune.evaluate.prompts.shots import Neighbours, draw
+from unitune.evaluate.prompts.prompts import (
+    OWN_MESSAGES,
+    Nearest,
+    Neighbours,
+    Prompt,
+    draw,
+    instructions_from,
+)
 from unitune.job.contenders import (
     ContenderSpec,
     FewShot,
@@ -29,7 +42,7 @@ from unitune.job.contenders import (
     Tuned,
     prompt_kind,
 )
-from unitune.job.job import Evaluate, Tuning
+from unitune.job.job import Evaluate, Job, Tuning
 
 LADDER = (4, 8, 16)
 """Numbers of shots that `auto` tries: doubling, because each further shot gains less than the one
@@ -78,13 +91,31 @@ class Contender:
         return len(self.prompts) > 1 or self.refine is not _nothing_more
 
 
-def needs_train(spec: ContenderSpec, evaluate: Evaluate) -> bool:
-    """Whether a contender's prompt is made from training rows."""
-    match spec:
-        case Instructed() | Model(prompt="instructed") | Server(prompt="instructed"):
-            return not (spec.instructions or evaluate.instructions)
-        case _:
-            return prompt_kind(spec) == "few-shot"
+def check_contenders(job: Job, run: str | None) -> None:
+    """Refuse contenders that cannot be compared, or be made of what the job names.
+
+    Args:
+        job: With its contenders.
+        run: Id of the run whose model is to be judged, where the user names it.
+
+    Raises:
+        JobError: See `check_roles`; or training rows are missing, or a run is named for nothing.
+    """
+    specs = job.evaluate.contenders
+    check_roles(specs)
+    tuned = [spec.name for spec in specs if isinstance(spec, Tuned)]
+    if run and not tuned:
+        raise JobError(
+            f"run {run} is to be judged, but no contender of job {job.name!r} is tuned. "
+            "Add `tuned` to evaluate.contenders, or name no run."
+        )
+    from_train = [spec.name for spec in specs if _needs_train(spec, job.evaluate)]
+    from_train += [] if run else tuned
+    if job.data.train is None and from_train:
+        raise JobError(
+            f"job {job.name!r} names no training rows, and {', '.join(from_train)} "
+            "cannot be made without. Set data.train, or leave them out of evaluate.contenders."
+        )
 
 
 def check_roles(specs: Sequence[ContenderSpec]) -> None:
@@ -96,6 +127,14 @@ def check_roles(specs: Sequence[ContenderSpec]) -> None:
     """
     if why := _not_comparable(specs):
         raise JobError(f"evaluate.contenders: {why}")
+
+
+def _needs_train(spec: ContenderSpec, evaluate: Evaluate) -> bool:
+    match spec:
+        case Instructed() | Model(prompt="instructed") | Server(prompt="instructed"):
+            return not (spec.instructions or evaluate.instructions)
+        case _:
+            return prompt_kind(spec) == "few-shot"
 
 
 def _not_comparable(specs: Sequence[ContenderSpec]) -> str | None:
@@ -234,3 +273,99 @@ def _counts(shots: Sequence[Example]) -> tuple[int, ...]:
 
 def _shots(count: int, which: str = "") -> str:
     return f"{count} {which}shot{'' if count == 1 else 's'}"
+
+
+EFFORT = (None, "zero-shot", "instructed", "few-shot")
+"""Kinds of prompts by the effort in them."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class DevScore:
+    """A prompt's score on the dev rows; greater is better.
+
+    Args:
+        primary: Mean of the primary metric.
+        overall: Mean of all metrics, which decides between equals.
+        rows: Dev rows that were requested.
+        errors: The reason of each without an answer; an error scores 0.
+        cut: Answers that were cut off before it was clear whether they are right.
+    """
+
+    primary: float
+    overall: float
+    rows: int = field(default=0, compare=False)
+    errors: tuple[str, ...] = field(default=(), compare=False)
+    cut: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A prompt with its score on dev."""
+
+    prompt: Prompt
+    score: DevScore
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A contender with its prompt for the test, and all trials, in order, that chose it."""
+
+    contender: Contender
+    prompt: Prompt
+    trials: tuple[Trial, ...] = ()
+
+    @property
+    def score(self) -> DevScore | None:
+        """The chosen prompt's score on dev, when it was measured."""
+        return next((each.score for each in self.trials if each.prompt is self.prompt), None)
+
+    @property
+    def effort(self) -> str:
+        """What was tried on dev, in words."""
+        score = self.score
+        if score is None:
+            return self.prompt.label
+        right = f"{score.primary:.1%} right"
+        if len(self.trials) == 1:
+            return f"{self.prompt.label}; {right} on {score.rows} dev rows"
+        tried = ", ".join(trial.prompt.label for trial in self.trials)
+        fewest = min(trial.score.rows for trial in self.trials)
+        finals = f", the best {FINALISTS} on all {score.rows}" if fewest < score.rows else ""
+        return (
+            f"tried {len(self.trials)} prompts on {fewest} dev rows{finals} ({tried}); "
+            f"chose {self.prompt.label}, {right}"
+        )
+
+
+def best_trial(trials: Sequence[Trial]) -> Trial:
+    """Return the trial with the best score; of equals the first."""
+    return max(trials, key=lambda trial: trial.score)
+
+
+def finalists(trials: Sequence[Trial]) -> list[int]:
+    """Return the positions of the best trials, in their order."""
+    ranked = sorted(range(len(trials)), key=lambda at: trials[at].score, reverse=True)
+    return sorted(ranked[:FINALISTS])
+
+
+def best_baseline(choices: Sequence[Choice]) -> Choice:
+    """Return the baseline with the best score on dev."""
+
+    def strength(choice: Choice) -> tuple[DevScore, int]:
+        effort = EFFORT.index(prompt_kind(choice.contender.spec))
+        return choice.score or DevScore(0.0, 0.0), effort
+
+    return max((each for each in choices if each.contender.spec.role == "baseline"), key=strength)
+
+
+def borrow(contender: Contender, choices: Sequence[Choice]) -> Choice:
+    """Return a contender with the prompt that the best baseline has chosen."""
+    lender = best_baseline(choices)
+    label = f"the prompt of {lender.contender.name}: {lender.prompt.label}"
+    return Choice(contender, replace(lender.prompt, label=label))
+
+
+def needs_dev(contender: Contender, contenders: Sequence[Contender]) -> bool:
+    """Whether dev decides anything about this contender: its prompt, or which baseline is best."""
+    rivals = sum(other.spec.role == "baseline" for other in contenders)
+    return contender.has_choice or (contender.spec.role == "baseline" and rivals > 1)

@@ -1,0 +1,311 @@
+"""Batches of requests: on record in ``batches.jsonl``, and submitted exactly once.
+
+A batch is written down, with its key, before the paid call that submits it: a process that dies
+leaves a line to look for it by (`unitune.backends.exactly_once`). A later line of its key adds the
+backend's id of it, or its end. Such a line is short enough to be added by hand where only the user
+can know. The file only grows, and a torn last line is cut off, as in ``rows.jsonl``, whose lock the
+one process that writes here holds.
+
+Not here: waiting and collecting (`unitune.evaluate.inference.batch_runner`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from io import RawIOBase
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+
+from unitune.backends import registry
+from unitune.backends.capabilities import Batches
+from unitune.backends.exactly_once import CreateCall, Uncertain, exactly_once, recover
+from unitune.errors import (
+    BackendError,
+    Mismatch,
+    MissingExtra,
+    UnituneError,
+    Unreachable,
+    Unsupported,
+    UserError,
+)
+from unitune.evaluate.inference.journal import heal, write_whole
+from unitune.evaluate.results import Frozen
+from unitune.models import Request, TunedModel
+from unitune.workspace.filesystem import no_link
+
+BATCHES = "batches.jsonl"
+BEGINNING = b'{"key":'
+"""Of every line."""
+
+End = Literal["collected", "failed", "refused", "unwanted"]
+"""Its answers are in ``rows.jsonl``; nothing was answered; it was never taken; or its answers are
+no longer needed: then it was cancelled, if its id was known and it had not ended."""
+
+
+class Pair(NamedTuple):
+    """A case with the hash of its request."""
+
+    case: str
+    request_hash: str
+
+
+class Batch(Frozen):
+    """A batch of requests; the line that is written before it is submitted."""
+
+    key: str
+    """What it carries at its backend."""
+    backend: str
+    contender: str
+    fingerprint: str
+    """Of the model that requests go to."""
+    announced: float
+    """Seconds since 1970."""
+    cases: tuple[str, ...]
+    hashes: tuple[str, ...]
+    """`Record.request_hash` of each case."""
+    batch_id: str | None = None
+    """The backend's; None or empty while it is not known."""
+    end: End | None = None
+    """None while there may be something to do."""
+
+    def requests(self) -> dict[str, Pair]:
+        """Return case and hash of each request, by its id at the backend."""
+        pairs = zip(self.cases, self.hashes, strict=True)
+        return {f"{self.key}-{at}": Pair(*pair) for at, pair in enumerate(pairs, start=1)}
+
+
+class Change(Frozen):
+    """What became known of a batch later; a line of its own."""
+
+    key: str
+    batch_id: str | None = None
+    end: End | None = None
+
+
+_LINE: TypeAdapter[Batch | Change] = TypeAdapter(Batch | Change)
+
+
+class BatchFile:
+    """Batches, in memory and in their file; open one with `open_batches`."""
+
+    def __init__(self, file: RawIOBase, path: Path, lines: Iterable[Batch | Change]) -> None:
+        self.path = path
+        self._file = file
+        self._batches: dict[str, Batch] = {}
+        self._ids: set[str] = set()
+        for line in lines:
+            self._take(line)
+
+    def open(self, backend: str, contender: str | None = None) -> list[Batch]:
+        """Return the batches of a backend that have no end, in the order of their announcement."""
+        return [
+            batch
+            for batch in self._batches.values()
+            if batch.end is None
+            and batch.backend == backend
+            and contender in (None, batch.contender)
+        ]
+
+    def ids(self) -> set[str]:
+        """Return all ids of batches on record, ended ones and those of others included."""
+        return set(self._ids)
+
+    def announce(self, batch: Batch) -> None:
+        """Write down a batch that is about to be submitted."""
+        self._write(batch)
+
+    def change(self, batch: Batch, *, batch_id: str | None = None, end: End | None = None) -> None:
+        """Write down what became known of a batch.
+
+        Args:
+            batch: One that is announced.
+            batch_id: The backend's id of it; empty: the id so far is of another batch.
+            end: What became of it.
+        """
+        self._write(Change(key=batch.key, batch_id=batch_id, end=end))
+
+    def _write(self, line: Batch | Change) -> None:
+        """Write a line that survives a power cut: it is about something paid for."""
+        write_whole(self._file, f"{line.model_dump_json(exclude_none=True)}\n".encode())
+        os.fsync(self._file.fileno())
+        self._take(line)
+
+    def _take(self, line: Batch | Change) -> None:
+        if line.batch_id:
+            self._ids.add(line.batch_id)
+        if isinstance(line, Batch):
+            self._batches[line.key] = line
+            return
+        known = line.model_dump(exclude_none=True)
+        self._batches[line.key] = self._batches[line.key].model_copy(update=known)
+
+
+@contextmanager
+def open_batches(path: Path) -> Generator[BatchFile]:
+    """Open the file of batches for reading and appending, healing a torn last line.
+
+    Args:
+        path: The file, in a folder whose ``rows.jsonl`` this process holds; made when not there.
+
+    Raises:
+        Mismatch: A line is nothing that is written here.
+    """
+    announced: set[str] = set()
+
+    def refuse(line: bytes, number: int) -> Mismatch:
+        return Mismatch(
+            f"{path}:{number} is no record of a batch: {line[:80]!r}. It was changed by hand or by "
+            "another program: mend the line, or choose another folder (unitune compare FILE "
+            "--output DIR), where all requests are sent again."
+        )
+
+    def read(line: bytes, number: int) -> Batch | Change:
+        try:
+            record = _LINE.validate_json(line)
+        except ValidationError as error:
+            raise refuse(line, number) from error
+        if isinstance(record, Batch):
+            announced.add(record.key)
+        elif record.key not in announced:
+            raise refuse(line, number)
+        return record
+
+    with open(path, "a+b", buffering=0, opener=no_link) as file:
+        yield BatchFile(file, path, heal(file, BEGINNING, read, refuse))
+
+
+def supports_batches(name: str) -> bool:
+    """Return whether a backend answers in batches."""
+    return isinstance(registry.backend(name), Batches)
+
+
+def batching_backend(name: str) -> Batches:
+    """Return a backend that answers in batches.
+
+    Raises:
+        Unsupported: This one does not; the message names those that do.
+    """
+    backend = registry.backend(name)
+    if isinstance(backend, Batches):
+        return backend
+    raise Unsupported(
+        f"backend {name!r} does not answer in batches; of those installed here, "
+        f"{', '.join(_able()) or 'none'} can. Without --batch, requests are sent to its models one "
+        "at a time."
+    )
+
+
+def _able() -> list[str]:
+    able: list[str] = []
+    for name in registry.backend_names():
+        with suppress(MissingExtra):
+            if name != "fake" and isinstance(registry.backend(name), Batches):
+                able.append(name)
+    return able
+
+
+class _BatchCall(CreateCall):
+    """The create call of a batch."""
+
+    def __init__(
+        self, submitter: BatchSubmitter, batch: Batch, create: Callable[[], str] | None = None
+    ) -> None:
+        self.settle_seconds = registry.offer(submitter.name).settle_seconds
+        self._submitter = submitter
+        self._batch = batch
+        self._create = create
+
+    def create(self) -> str:
+        assert self._create is not None, "a batch that is only searched for has no requests"
+        return self._create()
+
+    def find(self) -> list[str]:
+        """Return what may be the batch; a vendor may not say whose a batch is before it ends."""
+        submitter, batch = self._submitter, self._batch
+        ids = submitter.backend.find_batch(batch.key, batch.announced)
+        return [batch_id for batch_id in ids if batch_id not in submitter.batches.ids()]
+
+    def sleep(self, seconds: float) -> None:
+        self._submitter.sleep(seconds)
+
+    def refuse(self, error: UnituneError) -> None:
+        del error
+        self._submitter.batches.change(self._batch, end="refused")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSubmitter:
+    """Where batches are submitted.
+
+    Args:
+        backend: Who takes them.
+        name: Its name.
+        batches: Where each is written down before it is submitted.
+        sleep: Waits for so many seconds; Ctrl-C ends it.
+    """
+
+    backend: Batches
+    name: str
+    batches: BatchFile
+    sleep: Callable[[float], None]
+
+    def submit(
+        self, batch: Batch, model: str | TunedModel, requests: Mapping[str, Request]
+    ) -> None:
+        """Submit a batch that is written down, and that no earlier call has created.
+
+        Raises:
+            Unreachable: What became of it is not known yet; the next process searches for it.
+            UserError: The backend has several batches of its key.
+            UnituneError: It was refused, which is written down.
+        """
+        create = partial(self.backend.submit_batch, batch.key, model, requests)
+        with self._explained(batch):
+            batch_id = exactly_once(_BatchCall(self, batch, create))
+        self.batches.change(batch, batch_id=batch_id)
+
+    def recover(self, batch: Batch) -> bool:
+        """Search for a batch that another process may have submitted, and write its id down.
+
+        Returns:
+            Whether the backend has it.
+
+        Raises:
+            UserError: It has several.
+            Unreachable: The search got no response.
+        """
+        with self._explained(batch):
+            batch_id = recover(_BatchCall(self, batch), "")
+        if batch_id is not None:
+            self.batches.change(batch, batch_id=batch_id)
+        return batch_id is not None
+
+    @contextmanager
+    def _explained(self, batch: Batch) -> Generator[None]:
+        """Say what to do when what became of a batch is not known."""
+        try:
+            yield
+        except Uncertain as error:
+            raise UserError(
+                f"any of several batches at {self.name} may be the one with the key "
+                f"{batch.key!r}: {', '.join(error.ids)}. Compare again when they have ended, which "
+                "may tell. If all are this comparison's, one is enough: cancel the others there. "
+                "The one to collect can be written down, and is then looked for no more: "
+                f"""echo '{{"key":"{batch.key}","batch_id":"ITS_ID"}}' >> {self.batches.path}"""
+            ) from error
+        except BackendError as error:
+            if not error.is_ambiguous:
+                raise
+            raise Unreachable(
+                f"{error} Nothing is lost: the same command finds out what became of the batch and "
+                "goes on.",
+                status=error.status,
+                request_id=error.request_id,
+                retry_after=error.retry_after,
+            ) from error
