@@ -229,7 +229,7 @@ def _notes(
     yield from task.notes
     yield from tuned.notes if tuned else ()
     yield from _weak_baselines(resolved.job)
-    base, specs = resolved.model, resolved.job.evaluate.contenders
+    base, specs = resolved.terms.model, resolved.job.evaluate.contenders
     if base and base.note and not all(isinstance(spec, Recorded) for spec in specs):
         yield f"{base.name}: {base.note}"
     for each in graded:
