@@ -52,11 +52,6 @@ def allowed_variables(url: str) -> tuple[str, ...]:
 def check_allowed(variable: str | None, url: str, who: str) -> None:
     """Refuse to send a key where the user has not allowed it; None: no key is sent.
 
-    Args:
-        variable: Environment variable that holds the key.
-        url: Where a job would have it sent.
-        who: What the job wants the key for, as in "WHO sends the key".
-
     Raises:
         UserError: This pair is not allowed.
     """
@@ -65,13 +60,7 @@ def check_allowed(variable: str | None, url: str, who: str) -> None:
 
 
 def not_allowed(variable: str | None, url: str, who: str) -> str:
-    """Return why a key is not sent, and how to allow it.
-
-    Args:
-        variable: Environment variable that holds the key; None: the user is to say which.
-        url: Where a job would have it sent.
-        who: What the job wants the key for.
-    """
+    """Return why a key is not sent, and how to allow it."""
     origin, named = origin_of(url), variable or "VARIABLE"
     key = f"the key in {variable}" if variable else "a key"
     which = "" if variable else ", VARIABLE being the environment variable that holds its key"
@@ -84,11 +73,6 @@ def not_allowed(variable: str | None, url: str, who: str) -> str:
 
 def key_for(variable: str | None, url: str, who: str) -> str | None:
     """Return the key for an address that a job names; None: none is sent.
-
-    Args:
-        variable: Environment variable that holds the key.
-        url: Where it is sent.
-        who: What the job wants the key for.
 
     Raises:
         UserError: This pair is not allowed, or the variable is not set.
@@ -108,10 +92,6 @@ def key_for(variable: str | None, url: str, who: str) -> str | None:
 def allow(url: str, variable: str) -> str:
     """Let a key be sent to an address from now on, and return its origin.
 
-    Args:
-        url: The address; all of its origin is allowed.
-        variable: Environment variable that holds the key.
-
     Raises:
         UserError: It is no address, or no name of a variable.
     """
@@ -127,11 +107,7 @@ def allow(url: str, variable: str) -> str:
 
 
 def disallow(url: str, variable: str | None = None) -> int:
-    """Take permissions of the user's configuration back, and return how many there were.
-
-    Args:
-        url: The address.
-        variable: Which key; None: all.
+    """Take permissions of the user's configuration back, of one key or all; return how many.
 
     Raises:
         UserError: It is no address.
@@ -174,9 +150,6 @@ def origin_of(url: str) -> str:
 
 def environment_address(variable: str) -> str | None:
     """Return the address that an environment variable names; None where it is not set.
-
-    Args:
-        variable: Whose value is the user's own word on where a backend's key goes.
 
     Raises:
         UserError: It is no address, or holds a user, password, query or fragment.

@@ -24,7 +24,6 @@ from unitune.data.load import read, read_records
 from unitune.data.records import Record
 from unitune.errors import DataError
 from unitune.findings import Finding, error
-from unitune.job.job import Job
 
 WireRow = dict[str, JsonValue]
 
@@ -98,18 +97,12 @@ def wire_lines(dataset: Dataset, format_name: str | None) -> Iterator[str | Find
         return
     form = wire_format(format_name)
     for row in dataset.rows:
-        try:
-            yield _line(form.encode(row.example)) + "\n"
-        except UnrepresentableRow as problem:
-            yield _cannot_carry(form, problem).at(file=dataset.name, line=row.line)
+        item = _encoded(form, row, dataset.name)
+        yield item if isinstance(item, Finding) else f"{item.text}\n"
 
 
 def encode_file(path: str | os.PathLike[str], format_name: str) -> Iterator[Converted | Finding]:
     """Write a file's rows in a format, one by one.
-
-    Args:
-        path: Canonical JSON Lines, or a table with the usual columns; rows for any method.
-        format_name: As `format_names` lists them.
 
     Yields:
         Converted rows, and findings with file and line, in the file's order.
@@ -124,10 +117,6 @@ def encode_file(path: str | os.PathLike[str], format_name: str) -> Iterator[Conv
 def decode_file(path: str | os.PathLike[str], format_name: str) -> Iterator[Converted | Finding]:
     """Read a file of a vendor's rows into canonical ones, one by one.
 
-    Args:
-        path: JSON Lines in the format.
-        format_name: As `format_names` lists them.
-
     Yields:
         Converted rows, and findings with file and line, in the file's order.
 
@@ -138,20 +127,19 @@ def decode_file(path: str | os.PathLike[str], format_name: str) -> Iterator[Conv
     return (_decoded(form, item, path) for item in read_records(path))
 
 
-def wire_text(job: Job, dataset: Dataset) -> str:
-    """Return rows as the job's backend takes them: canonical, unless its offer names a format.
+def wire_text(dataset: Dataset, format_name: str | None) -> str:
+    """Return rows as lines of the file that a backend takes; see `wire_lines`.
 
     Raises:
         DataError: A row cannot be carried.
     """
-    name = registry.offer(job.backend).terms(job.base_model).formats.get(job.method)
     lines: list[str] = []
     findings: list[Finding] = []
-    for item in wire_lines(dataset, name):
+    for item in wire_lines(dataset, format_name):
         lines.append(item) if isinstance(item, str) else findings.append(item)
     if findings:
         raise DataError(
-            f"{dataset.name} has {len(findings)} rows that {job.backend} cannot take; the first: "
+            f"{dataset.name} has {len(findings)} rows that {format_name} cannot carry; the first: "
             f"{findings[0]}",
             tuple(findings),
         )
@@ -166,7 +154,12 @@ def _encoded(
     try:
         row = form.encode(item.example)
     except UnrepresentableRow as problem:
-        return _cannot_carry(form, problem).at(file=str(path), line=item.line)
+        finding = error(
+            "cannot-carry",
+            f"{form.name} cannot carry this row: {problem}.",
+            "Change the row, leave it out, or choose a backend that can.",
+        )
+        return finding.at(file=str(path), line=item.line)
     left_out = tuple(key for key in item.example.beside if key not in row)
     return Converted(item.line, _line(row), left_out)
 
@@ -185,14 +178,6 @@ def _decoded(
             "Change the row, leave it out, or name the format that it has.",
         )
         return finding.at(file=str(path), line=item.line)
-
-
-def _cannot_carry(form: Format, problem: UnrepresentableRow) -> Finding:
-    return error(
-        "cannot-carry",
-        f"{form.name} cannot carry this row: {problem}.",
-        "Change the row, leave it out, or choose a backend that can.",
-    )
 
 
 def _line(row: WireRow) -> str:

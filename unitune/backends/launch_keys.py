@@ -40,24 +40,14 @@ def run_id(time: float) -> str:
 
 
 def launch_key(run: str, attempt: int) -> str:
-    """Return the key that the attempt's job carries at its backend.
-
-    Args:
-        run: Run id.
-        attempt: Counted from 1 to 99,999.
-    """
+    """Return the key that the attempt's job carries at its backend."""
     if not 1 <= attempt <= MOST_ATTEMPTS:
         raise ValueError(f"attempt is {attempt}; it must be from 1 to {MOST_ATTEMPTS}")
     return f"{run}-{attempt}"
 
 
 def deployment_name(run: str, number: int) -> str:
-    """Return the name of a run's deployment at its backend.
-
-    Args:
-        run: Run id.
-        number: Counted from 1.
-    """
+    """Return the name of a run's deployment at its backend."""
     return f"{run}-d{number}"
 
 
@@ -73,11 +63,7 @@ def launch_key_in(text: str) -> str | None:
 
 
 def batch_key(time: float) -> str:
-    """Return a new key for a batch of questions to carry at its backend.
-
-    Args:
-        time: As for `run_id`.
-    """
+    """Return a new key for a batch of questions to carry at its backend."""
     return f"b{run_id(time)[1:]}"
 
 

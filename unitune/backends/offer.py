@@ -282,11 +282,7 @@ class Offer(Fact):
         return rows_of(self.prices, backend=self.name, origin="offer")
 
     def updated(self, updates: Iterable[ModelUpdate]) -> Self:
-        """Return the offer with its vendor's later updates; the newest wins.
-
-        Args:
-            updates: Of any backends and models; what is not in this offer is left out.
-        """
+        """Return the offer with those updates that are its vendor's; the newest wins."""
         changes: dict[str, dict[str, object]] = {}
         for update in sorted(updates, key=lambda item: item.as_of):
             if update.backend == self.name and self.model(update.model):
@@ -325,11 +321,7 @@ class Offer(Fact):
         )
 
     def tier(self, options: Mapping[str, object]) -> str | None:
-        """Return the tier whose prices apply.
-
-        Args:
-            options: The job's own for this backend (``Job.options[NAME]``).
-        """
+        """Return the tier whose prices apply to a job with these options for the backend."""
         if self.tiers is None:
             return None
         return self.tiers.chosen.get(str(options.get(self.tiers.option)), self.tiers.usual)

@@ -18,11 +18,6 @@ Options = TypeVar("Options", bound=BaseModel)
 def job_options(job: Job, backend: str, kind: type[Options]) -> Options:
     """Return a job's options for a backend.
 
-    Args:
-        job: Its options are read.
-        backend: Name under which they stand.
-        kind: Their model; one that forbids unknown keys.
-
     Raises:
         JobError: A key is unknown or a value not allowed; says all of them.
     """

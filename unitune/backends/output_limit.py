@@ -62,22 +62,12 @@ class OutputLimit:
 
 
 def automatic_tokens(longest: int, *, served: bool) -> int:
-    """Return the longest answer that a model may give, in tokens, where the job says nothing.
-
-    Args:
-        longest: Of an expected answer, in tokens.
-        served: Whether it answers on a server, a vendor's or another.
-    """
+    """Return the longest answer that a model may give, in tokens, where the job says nothing."""
     return longest + max(SERVED_TOKENS if served else LEAST_TOKENS, longest)
 
 
 def is_served(spec: ContenderSpec, backend: str) -> bool:
-    """Whether a contender's answers are made on a server, and not on this machine.
-
-    Args:
-        spec: The contender.
-        backend: Of its job.
-    """
+    """Whether a contender's answers are made on a server, and not on this machine."""
     match spec:
         case Server():
             return True
@@ -89,12 +79,7 @@ def is_served(spec: ContenderSpec, backend: str) -> bool:
 
 
 def is_known_to_think(spec: ContenderSpec, job: Job) -> bool:
-    """Whether an offer says that a contender's model thinks before it answers.
-
-    Args:
-        spec: The contender.
-        job: Whose it is.
-    """
+    """Whether an offer says that a contender's model thinks before it answers."""
     match spec:
         case Server() | Recorded():
             return False

@@ -122,12 +122,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file that the backend holds.
-
-    Args:
-        ref: The backend's name for it.
-        sha256: Hash of its content.
-    """
+    """A file that the backend holds: its name there, and the hash of its content."""
 
     ref: str
     sha256: str
@@ -163,10 +158,6 @@ class Backend(Protocol):
 
         The file is named by its hash at the backend, so that a file which is there already, by
         whatever run or after whatever interruption, is found and not uploaded again.
-
-        Args:
-            path: The file.
-            sha256: Hash of its content.
         """
         ...
 

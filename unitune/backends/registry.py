@@ -90,11 +90,7 @@ def offer_names() -> list[str]:
 
 
 def missing_packages(name: str) -> list[str]:
-    """Return the packages of a backend's extra that are not installed, without importing any.
-
-    Args:
-        name: Of one of our own backends; a stranger's package brings what it needs.
-    """
+    """Return the packages of our own backend's extra that are not installed; imports none."""
     needed = [
         match[1]
         for line in requires("unitune") or ()

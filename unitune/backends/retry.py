@@ -61,11 +61,7 @@ Result = TypeVar("Result")
 
 
 def delays(longest: float = LONGEST_DELAY_SECONDS) -> Iterator[float]:
-    """Yield the seconds between attempts: 1, 2, 4, 8, … up to the longest, then that for ever.
-
-    Args:
-        longest: In seconds.
-    """
+    """Yield the seconds between attempts: 1, 2, 4, 8, … up to the longest, then that for ever."""
     delay = FIRST_DELAY_SECONDS
     while True:
         yield delay
@@ -89,11 +85,7 @@ def sleep(seconds: float) -> None:
 
 
 def retry_rate_limited(call: Callable[[], Result], seconds: float) -> Result:
-    """Repeat a call for as long as the vendor refuses it for its rate.
-
-    Args:
-        call: What may be repeated.
-        seconds: How long to go on.
+    """Repeat a call for so long as the vendor refuses it for its rate.
 
     Raises:
         UnituneError: Any other error at once; the rate limit when the time is over.
@@ -102,11 +94,7 @@ def retry_rate_limited(call: Callable[[], Result], seconds: float) -> Result:
 
 
 async def retry_reply(attempt: Callable[[], Awaitable[Reply]]) -> Reply:
-    """Send a request until there is a reply, or sending it again is of no use.
-
-    Args:
-        attempt: Sends it once; a failure is in the reply's `error`.
-    """
+    """Send a request until there is a reply, or sending it again is of no use."""
     reply = Reply()
     for sent in range(ATTEMPTS):
         if sent:
@@ -167,11 +155,7 @@ def _retry_after(error: BaseException | None) -> float | None:
 
 
 def believable(seconds: float | None) -> float | None:
-    """Return the seconds that a vendor asks to wait; None where that is no time to wait.
-
-    Args:
-        seconds: As it was read; NaN, below 0 or beyond `LONGEST_BELIEVED_SECONDS`, perhaps.
-    """
+    """Return the seconds that a vendor requests to wait; None where they are no time to wait."""
     if seconds is None or math.isnan(seconds) or not 0 <= seconds <= LONGEST_BELIEVED_SECONDS:
         return None
     return seconds

@@ -141,14 +141,7 @@ def add_deployment(
     *,
     unpriced: bool = False,
 ) -> None:
-    """Write down a deployment that is about to be made, unless it may cost more than is left.
-
-    Args:
-        ledger: Where it is written down.
-        record: The deployment, with its price and its end.
-        project: Limits of the project.
-        usd: The most that it may cost by itself.
-        unpriced: Whether the user takes an unknown price.
+    """Write down a deployment that is about to be made, unless it may cost more than it may.
 
     Raises:
         OverBudget: It may cost more, or the price is unknown.
@@ -183,10 +176,6 @@ def spent(books: Books, day: date) -> Spent:
     """Return what runs and deployments have cost, or may still cost.
 
     A deployment that stands costs at least what it has cost so far, also when its time is over.
-
-    Args:
-        books: Runs, deployments and the time.
-        day: Of the month in question.
     """
     begin, end = _month(day)
     month, total, unknown = Decimal(0), Decimal(0), 0
@@ -218,12 +207,7 @@ def books_of(ledger: Ledger) -> Books:
 
 
 def overrun(ledger: Ledger, record: RunRecord) -> str | None:
-    """Return why a run that goes on must be ended now, if it must.
-
-    Args:
-        ledger: Where it is written down.
-        record: As it was just polled.
-    """
+    """Return why a run that was just polled and goes on must be ended now, if it must."""
     books = books_of(ledger)
     cost = _of_attempt(books.costs, record)
     if cost is None:

@@ -120,12 +120,7 @@ class CostLedger:
             connection.execute(_attempt(run).values(outcome=outcome))
 
     def add_deployment(self, record: DeploymentRecord, allow: Callable[[Books], None]) -> None:
-        """Write down a new deployment, and with it what it may cost, unless there is not enough.
-
-        Args:
-            record: The deployment.
-            allow: Is given the books, and raises when it is too much.
-        """
+        """Write down a new deployment, and with it what it may cost, unless `allow` raises."""
         with self._setting_aside() as (connection, books):
             allow(books)
             connection.execute(DEPLOYMENTS.insert().values(values_of(record)))

@@ -150,14 +150,7 @@ def is_held(database: Database, run_id: str) -> bool:
 
 
 def renew(database: Database, run_id: str, fence: int, seconds: float) -> bool:
-    """Renew a lease, for so many seconds from now at least; return whether it was still held.
-
-    Args:
-        database: The ledger's.
-        run_id: The run.
-        fence: As it was when the lease was taken.
-        seconds: At most `LONGEST_LEASE_SECONDS`.
-    """
+    """Renew a lease, for so many seconds from now; return whether it was still held."""
     with database.writing(durable=False) as connection:
         until, latest = (
             database.lease_clock() + length for length in (seconds, LONGEST_LEASE_SECONDS)

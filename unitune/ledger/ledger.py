@@ -141,11 +141,7 @@ class Ledger(CostLedger):
         return written
 
     def note(self, record: RunRecord, event: Event) -> None:
-        """Write an event down, from any process, without a change of the run.
-
-        Args:
-            record: Names the run and the attempt.
-            event: Left out if its key is recorded already.
+        """Write down an event whose key is new, from any process, without a change of the run.
 
         Raises:
             LockTimeout: The run is gone, or another process has just written the same.
@@ -180,12 +176,9 @@ class Ledger(CostLedger):
         raise leases.unknown(run_id)
 
     def newest(self, most: int | None) -> list[RunRecord | UnreadableRecord]:
-        """Return the newest runs, newest first, without reading the others.
+        """Return the newest runs, newest first, without reading the others; None: all.
 
         What cannot be read comes last, as the reason why.
-
-        Args:
-            most: How many at most; None for all.
         """
         runs: list[RunRecord] = []
         unreadable: list[UnreadableRecord] = []
@@ -199,12 +192,7 @@ class Ledger(CostLedger):
         return [*runs, *unreadable]
 
     def run_ids(self, prefix: str = "", most: int | None = None) -> list[str]:
-        """Return the ids of runs that begin so, newest first.
-
-        Args:
-            prefix: The beginning; empty for all.
-            most: How many at most; None for all.
-        """
+        """Return the ids of runs that begin so, newest first, so many at most; None: all."""
         like = RUNS.c.id.startswith(prefix, autoescape=True)
         rows = self._rows(sa.select(RUNS.c.id).where(like).order_by(RUNS.c.id.desc()).limit(most))
         # SQLite's LIKE ignores case.

@@ -26,10 +26,6 @@ def billing_events(status: Status, now: float) -> Iterator[Event]:
     """Yield what a poll says of epochs, and, once the job has ended, of its bill.
 
     Before that the bill may still change.
-
-    Args:
-        status: As polled.
-        now: Seconds since 1970.
     """
     if status.epochs is not None:
         yield Event(EPOCHS, "message", now, {"epochs": status.epochs})
@@ -49,13 +45,7 @@ def billing_events(status: Status, now: float) -> Iterator[Event]:
 
 
 def running_seconds(ledger: Ledger, record: RunRecord, until: float | None = None) -> float:
-    """Return how long an attempt has been running; what it waited is not charged.
-
-    Args:
-        ledger: Its transitions and clock.
-        record: The run's newest attempt.
-        until: Seconds since 1970; None: now.
-    """
+    """Return how long an attempt has been running until a time or now, without its waits."""
     end = ledger.now() if until is None else until
     states = [seen for seen in ledger.transitions(record.id) if seen.attempt == record.attempt]
     ends = [*(seen.time for seen in states[1:]), end]
@@ -69,13 +59,7 @@ def running_seconds(ledger: Ledger, record: RunRecord, until: float | None = Non
 def costs_so_far(
     estimate: Estimate, events: Iterable[Event], seconds: float
 ) -> Iterator[tuple[Decimal, str]]:
-    """Yield what a training that goes on costs at least, in US dollars, with words that say so.
-
-    Args:
-        estimate: What it was estimated to cost.
-        events: Those of the attempt.
-        seconds: How long it will have been running at the next poll.
-    """
+    """Yield what a training that has run so long costs at least, in US dollars and in words."""
     row = estimate.price(estimate.of("training")[0])
     if row is not None and row.per == "hour":
         usd = row.usd * Decimal(seconds) / SECONDS_AN_HOUR

@@ -50,10 +50,7 @@ Source: PostgreSQL 15, appendix A, https://www.postgresql.org/docs/15/errcodes-a
 
 
 class PostgreSQL(Database):
-    """A database on a server.
-
-    Args:
-        url: As in ``UNITUNE_LEDGER``.
+    """A database on a server, by a URL as in ``UNITUNE_LEDGER``.
 
     Raises:
         UserError: It is no URL of a PostgreSQL database.

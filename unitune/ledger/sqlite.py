@@ -27,11 +27,7 @@ BUSY_SECONDS = 30
 
 
 class SQLite(Database):
-    """A SQLite file.
-
-    Args:
-        path: The file; it and its folder are made on the first write.
-    """
+    """A SQLite file; it and its folder are made on the first write."""
 
     is_shared = False
 

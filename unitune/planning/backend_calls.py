@@ -128,11 +128,12 @@ def quote(job: Job | ResolvedJob) -> Decimal:
     if not isinstance(backend, Quotes):
         raise Unsupported(f"{job.backend} gives no price of its own before a launch.")
     parts = {"train.jsonl": splits.train, "validation.jsonl": splits.validation}
+    form = resolved.terms.formats.get(job.method)
     with TemporaryDirectory() as temporary:
         folder, uploads = Path(temporary), dict[str, Upload]()
         for name, rows in parts.items():
             if len(rows):
-                content = wire_text(job, rows).encode()
+                content = wire_text(rows, form).encode()
                 (folder / name).write_bytes(content)
                 sha256 = hashlib.sha256(content).hexdigest()
                 uploads[name] = backend.upload(folder / name, sha256)

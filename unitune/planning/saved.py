@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from unitune.errors import JobError, UserError
+from unitune.errors import JobError, Mismatch, UserError
 from unitune.job.job import Job
 from unitune.planning.plan import Plan
 from unitune.workspace.filesystem import content_of
@@ -82,6 +82,21 @@ def job_of(plan: Plan, path: Path) -> Job:
     job = Job.load(file).with_backend(plan.backend).with_prices(plan.bound.given_prices)
     given = plan.bound.given_budget
     return job if given is None else job.model_copy(update={"budget": given})
+
+
+def refuse_changes(then: Plan, now: Plan) -> None:
+    """Refuse to launch what is not what a saved plan was made of.
+
+    Raises:
+        Mismatch: Something has changed.
+    """
+    changed = changes(then, now)
+    if changed:
+        listed = "".join(f"\n  {change}" for change in changed)
+        raise Mismatch(
+            f"the plan of {then.day} does not hold any more:{listed}\nNothing was launched. Look "
+            "at a new plan, and apply that."
+        )
 
 
 def changes(then: Plan, now: Plan) -> tuple[str, ...]:

@@ -115,11 +115,7 @@ def deploy(
 
 
 def ttl_seconds(ttl: timedelta | str | float, name: str = "ttl") -> float:
-    """Return a time in seconds.
-
-    Args:
-        ttl: Such as "30m", "2h" or "1d", or seconds.
-        name: What it is called in the message.
+    """Return a time such as "30m", "2h" or "1d", or seconds, in seconds.
 
     Raises:
         UserError: It is no time, or none that is left.
@@ -270,12 +266,7 @@ def _leave_reaper(ledger: Ledger, record: DeploymentRecord, parent: str | None) 
 
 
 def usd_per_hour(run: Run, prices: Iterable[PriceEntry] = ()) -> Decimal | None:
-    """Return what a deployment costs an hour, on the dearest machine; None: not known.
-
-    Args:
-        run: Whose model it is.
-        prices: Of the command line, which win over all others.
-    """
+    """Return what a deployment costs an hour, on the dearest machine; None: not known."""
     job = run.job.model_copy(update={"folder": _project(run) or Path()}).with_prices(prices)
     book = book_for(job)
     tier = book.offer(run.backend_name).tier(job.options.get(run.backend_name, {}))

@@ -36,10 +36,6 @@ class Deployment:
     Examples:
         >>> with unitune.deploy(run, ttl="2h"):
         ...     print(run.model.ask("Where is my parcel?"))
-
-    Args:
-        ledger: Where it is written down.
-        record: What is written down of it.
     """
 
     def __init__(self, ledger: Ledger, record: DeploymentRecord) -> None:
@@ -141,10 +137,7 @@ class Deployment:
         return self
 
     def wait(self, seconds: float = 3600.0) -> Deployment:
-        """Wait until it is ready.
-
-        Args:
-            seconds: How long at most.
+        """Wait until it is ready, for so many seconds at most.
 
         Raises:
             RunFailed: It failed or is gone.
@@ -182,9 +175,6 @@ def deployments(*, standing: bool = False) -> list[Deployment]:
     """Return the deployments of this ledger, newest first, and take down what is overdue.
 
     What its vendor does not take down now still stands; the next look tries again.
-
-    Args:
-        standing: Only those that may cost money.
     """
     ledger = Ledger(home())
     listed = [Deployment(ledger, record) for record in ledger.deployments()]
@@ -218,10 +208,6 @@ def ready_deployment(run_id: str) -> Deployment | None:
 
 def answering(run_id: str, model: TunedModel) -> TunedModel:
     """Return what requests for a run's model go to: itself, or the deployment that stands for it.
-
-    Args:
-        run_id: Of the run that tuned it.
-        model: The tuned model.
 
     Raises:
         UserError: It answers only from a deployment, and none is ready.

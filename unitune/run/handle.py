@@ -216,10 +216,7 @@ class Run:
         return self
 
     def wait(self, poll_seconds: float = 0.5) -> Run:
-        """Follow the run until it comes to rest.
-
-        Args:
-            poll_seconds: As for `watch`.
+        """Follow the run, as `watch` does, until it comes to rest.
 
         Raises:
             RunFailed: It failed; the message has the reason.

@@ -111,11 +111,6 @@ class ModelClient:
 
         May be awaited in any event loop, and many at once.
 
-        Args:
-            prompt: As for `ask`.
-            system: As for `ask`.
-            max_tokens: As for `ask`.
-
         Raises:
             UserError: The model answers only from a deployment, and none is ready.
         """

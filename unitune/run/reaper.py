@@ -112,13 +112,9 @@ def seconds_left(home: Path, record: DeploymentRecord, now: float) -> float:
 
 
 def leave_reaper(home: Path, deployment_id: str, seconds: float, parent: str | None) -> None:
-    """Start the process that takes a deployment down; no terminal can end it.
+    """Start the process that takes a deployment down in so many seconds, or when its parent ends.
 
-    Args:
-        home: Of the ledger.
-        deployment_id: Of the deployment.
-        seconds: How long it is to stand yet.
-        parent: Process whose end is the deployment's too, as a line of `Holder.text`.
+    No terminal can end it. The parent is a line of `Holder.text`.
     """
     due = clock() + seconds
     watched = [] if parent is None else [parent]
@@ -169,10 +165,6 @@ def host_of(backend: str) -> Deploys:
 
 def remove(record: DeploymentRecord, age_seconds: float) -> None:
     """Take a deployment down at its vendor, without reading the ledger.
-
-    Args:
-        record: As the ledger has it.
-        age_seconds: How long ago it was requested.
 
     Raises:
         BackendError: The vendor did not do so, or shows another deployment than the ledger has.
@@ -277,12 +269,7 @@ class _Task:
 
 
 def reap(deployment_id: str, parent: Holder | None) -> None:
-    """Wait for a deployment's end, and see to it.
-
-    Args:
-        deployment_id: Of a deployment in this ledger.
-        parent: Process whose end is the deployment's too.
-    """
+    """Wait for the end of a deployment in this ledger, or of its parent process, and see to it."""
     task = _Task(Ledger(home()), deployment_id, parent)
     again = delays(TRY_AGAIN_SECONDS)
     while True:

@@ -24,7 +24,6 @@ from typing import NamedTuple
 from unitune.backends.formats import wire_text
 from unitune.backends.launch_keys import run_id
 from unitune.errors import (
-    Mismatch,
     NotFoundError,
     UnituneError,
     UnreadableRecord,
@@ -91,7 +90,7 @@ def launch(
     money = money_of(resolved.job, unpriced=allow_unpriced)
     made = plan_of(resolved, money)
     if plan is not None and made.bound is not None:
-        _refuse_changes(plan, made)
+        saved.refuse_changes(plan, made)
     refuse(made.findings)
     _ = resolved.backend  # a missing package is an error before anything is written or sent
     files = _files(resolved)
@@ -103,21 +102,6 @@ def launch(
         ledger.add(record, job=text, approval=approval, again=allow_duplicate)
     with ledger.acting(record.id) as planned:
         return Run(ledger, launching.advance(ledger, planned))
-
-
-def _refuse_changes(plan: Plan, current: Plan) -> None:
-    """Refuse to launch what is not what a plan was made of.
-
-    Raises:
-        Mismatch: Something has changed.
-    """
-    changed = saved.changes(plan, current)
-    if changed:
-        listed = "".join(f"\n  {change}" for change in changed)
-        raise Mismatch(
-            f"the plan of {plan.day} does not hold any more:{listed}\nNothing was launched. Look "
-            "at a new plan, and apply that."
-        )
 
 
 def _approval(resolved: ResolvedJob, made: Plan, money: Money, plan: Plan | None) -> str | None:
@@ -159,11 +143,7 @@ def runs(limit: int | None = None) -> list[Run]:
 
 
 def run_listing(limit: int | None = None) -> RunListing:
-    """Return the runs of this folder's ledger, and those that cannot be read.
-
-    Args:
-        limit: How many at most, which are read alone; None for all.
-    """
+    """Return the runs of this folder's ledger, so many at most, and those that cannot be read."""
     ledger = Ledger(home())
     records = ledger.newest(limit)
     return RunListing(
@@ -221,8 +201,8 @@ def _files(resolved: ResolvedJob) -> dict[str, str]:
     parts = {"train.jsonl": splits.train, "validation.jsonl": splits.validation}
     given = {name: rows for name, rows in parts.items() if len(rows)}
     files = {name: rows.jsonl for name, rows in given.items()}
-    if resolved.terms.formats.get(job.method):
-        files |= {f"{WIRE}/{name}": wire_text(job, rows) for name, rows in given.items()}
+    if form := resolved.terms.formats.get(job.method):
+        files |= {f"{WIRE}/{name}": wire_text(rows, form) for name, rows in given.items()}
     return files
 
 

@@ -54,12 +54,7 @@ class _Vendor:
     rests_until: float = 0.0
 
     def changed(self, waiting: Mapping[str, Standing], limited: Collection[str]) -> list[str]:
-        """Send the vendor one request, and return the jobs that are to be polled, ended ones first.
-
-        Args:
-            waiting: The runs there that have not ended, by job.
-            limited: The ids of those that a budget limits.
-        """
+        """Send the vendor one request, and return the jobs to be polled, ended ones first."""
         backend = registry.backend(self.name)
         if not isinstance(backend, ListsJobs):
             return self._next(list(waiting))

@@ -115,13 +115,7 @@ class ContractBase:
         tuning: Tuning | None = None,
         options: Mapping[str, JsonValue] | None = None,
     ) -> Job:
-        """Return a job that trains on ``train.jsonl`` of a folder.
-
-        Args:
-            folder: Where its files are.
-            tuning: `tuning` of the class when None.
-            options: Over `options` of the class.
-        """
+        """Return a job that trains on ``train.jsonl`` of a folder, with further options."""
         return Job(
             name="contract",
             model=cls.base_model(),

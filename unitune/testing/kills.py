@@ -89,12 +89,7 @@ class Outcome:
     files: int = 0
 
     def verdict(self, guarantee: Guarantee, files: int) -> Verdict:
-        """Say whether the promise was kept: one job is, and uncertain where the vendor is so.
-
-        Args:
-            guarantee: The backend's.
-            files: How many an undisturbed act leaves at the vendor.
-        """
+        """Say whether the promise was kept: one job is, and uncertain where the vendor is so."""
         if self.jobs > 1 or self.files > files:
             return "doubled"
         if self.state == DELETED:
@@ -108,12 +103,7 @@ class Outcome:
 
 
 def steps_of(job: Job, act: Act = Act.LAUNCH) -> list[str]:
-    """Return the steps of an act that gets through, done in a fork.
-
-    Args:
-        job: With a ledger that has no run yet.
-        act: What is done.
-    """
+    """Return the steps of an act that gets through, done in a fork, with a ledger without a run."""
     _prepare(job, act)
 
     def counted(_: int) -> tuple[list[str], list[str]]:
@@ -130,14 +120,7 @@ def steps_of(job: Job, act: Act = Act.LAUNCH) -> list[str]:
 def kill_at(
     step: int, job: Job, count: Callable[[], VendorState], act: Act = Act.LAUNCH
 ) -> Outcome | None:
-    """Let an act die at a step, and recover; None where it got through before.
-
-    Args:
-        step: Counted from 1, as in `steps_of`.
-        job: With a ledger that has no run yet.
-        count: Asks the vendor what it has.
-        act: What dies.
-    """
+    """Let an act die at a step, counted from 1, and recover; None where it got through before."""
     before = count()
     _prepare(job, act)
 
@@ -324,11 +307,7 @@ def _import_all(modules: list[str]) -> None:
 
 
 def _in_fork(act: Callable[[int], object]) -> object:
-    """Do something in a fork of this process; return what it returned, or reported before it died.
-
-    Args:
-        act: Given the descriptor that it can tell its parent through.
-    """
+    """Do something in a fork; return its result, or what it wrote to its descriptor."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         # Python warns of threads, here a server's; they hold nothing while no client asks.

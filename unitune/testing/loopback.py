@@ -306,14 +306,7 @@ def thinned(
     request: VendorRequest,
     shapes: Callable[[], Sequence[Shape]],
 ) -> VendorResponse:
-    """Return an answer as a vendor gives it that leaves fields out.
-
-    Args:
-        omits: What it leaves out; None: nothing.
-        answer: The whole one.
-        request: The request.
-        shapes: What the vendor's answers look like; an answer of no known shape stays whole.
-    """
+    """Return an answer as a vendor gives it that leaves fields out; one of no known shape whole."""
     if omits is None or answer.status >= 300 or isinstance(answer.content, bytes):
         return answer
     for shape in shapes():

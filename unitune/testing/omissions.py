@@ -65,12 +65,7 @@ class Omissions:
         self._random = Random(self.seed)  # noqa: S311 - no secret
 
     def thinned(self, content: JsonValue, schema: Schema) -> JsonValue:
-        """Return an answer without some of what may be left out.
-
-        Args:
-            content: The whole answer.
-            schema: What it looks like.
-        """
+        """Return an answer, of this shape, without some of what may be left out."""
         return self._value(content, schema, schema, "")
 
     def _value(self, value: JsonValue, schema: Schema, root: Schema, path: str) -> JsonValue:
@@ -110,11 +105,7 @@ class Omissions:
 
 @cache
 def schema_of(kind: Any) -> Schema:
-    """Return the schema of a type of an SDK that is made with pydantic.
-
-    Args:
-        kind: A model, or what else pydantic describes.
-    """
+    """Return the schema of a type that pydantic describes, such as those of an SDK."""
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
     return adapter.json_schema(schema_generator=_Lenient, mode="validation")
 

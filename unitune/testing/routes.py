@@ -130,12 +130,7 @@ def form_parts(request: VendorRequest) -> dict[str, bytes]:
 
 
 def chat_completion(body: Mapping[str, Any], text: str) -> JsonValue:
-    """Return a chat completion on OpenAI's wire, cut at the request's limit; a word is a token.
-
-    Args:
-        body: Of the request.
-        text: The whole answer.
-    """
+    """Return a chat completion on OpenAI's wire, cut at the request's limit; a word is a token."""
     words = text.split()
     limit = body.get("max_tokens") or body.get("max_completion_tokens") or len(words)
     prompt_tokens = sum(len(str(message["content"]).split()) for message in body["messages"])

@@ -138,13 +138,7 @@ def moment(script: Script, ticks: int, *, resumed: bool, first_attempt: bool) ->
 
 
 def events(script: Script, now: Moment, started: float) -> tuple[Event, ...]:
-    """Return everything that happened up to a moment, oldest first.
-
-    Args:
-        script: How the job goes.
-        now: How it stands.
-        started: When it was created, in seconds since 1970.
-    """
+    """Return everything that happened up to a moment, oldest first."""
     happened = [Event("created", "message", started, {"text": "the fake job was created"})]
     for step in range(1, now.steps + 1):
         time = started + step * script.seconds_per_step

@@ -12,13 +12,6 @@ BAD_REQUEST = 400
 def check_size(vendor: str, requests: int, size: int, *, most: int, most_bytes: int) -> None:
     """Refuse a batch that is empty, or larger than a vendor takes.
 
-    Args:
-        vendor: As messages name it.
-        requests: Their number.
-        size: Of all of them together, in bytes.
-        most: Requests in one batch.
-        most_bytes: Bytes of one batch.
-
     Raises:
         Unsupported: It is.
     """

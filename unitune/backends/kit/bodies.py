@@ -91,12 +91,7 @@ class Body:
 
 
 def unpacked(pieces: Iterable[bytes], encoding: str | None, most: int) -> Iterator[bytes]:
-    """Yield a whole body, decompressed.
-
-    Args:
-        pieces: The body as it comes.
-        encoding: The header Content-Encoding.
-        most: Bytes that it may have, decompressed.
+    """Yield a whole body, decompressed, of at most so many bytes.
 
     Raises:
         BodyError: It is too long, cannot be decompressed, or its end is missing.

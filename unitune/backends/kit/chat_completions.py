@@ -89,12 +89,7 @@ class Refusal:
 
 
 def refuses(refusal: Refusal, request: Request, parameter: str) -> bool:
-    """Whether a model refused a request for one of its sampling parameters alone.
-
-    Args:
-        refusal: The response.
-        request: The request.
-        parameter: In question; it was sent.
+    """Whether a model refused a request for a sampling parameter that was sent.
 
     Raises:
         JobError: It did, and the job itself has set the parameter.
@@ -128,12 +123,7 @@ class Dialect:
     _limits_refused: set[LimitName] = field(default_factory=set[LimitName])
 
     def body(self, model: str, request: Request) -> dict[str, object]:
-        """Return what is sent for a request.
-
-        Args:
-            model: Its name on the server.
-            request: The request.
-        """
+        """Return what is sent for a request."""
         sampling = {"temperature": request.temperature, "seed": request.seed}
         return {
             "model": model,
@@ -155,14 +145,7 @@ class Dialect:
         seconds: float | None = None,
         retry_after_seconds: float | None = None,
     ) -> Reply:
-        """Return an answer in our words, with what was left out of its question.
-
-        Args:
-            body: As it was sent.
-            content: The body of the answer.
-            seconds: Wall time; None where many were sent together.
-            retry_after_seconds: What the vendor asks to wait before the next request.
-        """
+        """Return an answer in our words as `read_reply` does, with what was left out of its request."""
         self.proven = True
         missing = tuple(name for name in SAMPLING if name in self.left_out and name not in body)
         limit = cast("int", body["max_tokens" if "max_tokens" in body else "max_completion_tokens"])
@@ -170,12 +153,7 @@ class Dialect:
         return replace(reply, max_tokens=limit, left_out=missing)
 
     def learn(self, body: dict[str, object], request: Request, refusal: Refusal) -> bool:
-        """Change a refused body into one that the model may take, if its words say how.
-
-        Args:
-            body: As it was sent; changed in place.
-            request: The request.
-            refusal: What came of it.
+        """Change a refused body, in place, into one that the model may take, if its words say how.
 
         Returns:
             Whether it is worth sending again.

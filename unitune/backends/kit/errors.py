@@ -56,12 +56,7 @@ class Vendor:
     secrets: tuple[str | None, ...] = field(default=(), repr=False)
 
     def refused(self, doing: str, response: ErrorResponse) -> BackendError:
-        """Return the error for an answer with an error status.
-
-        Args:
-            doing: As in "VENDOR could not DOING".
-            response: What came.
-        """
+        """Return the error for an answer with an error status."""
         status, headers = response.status, response.headers
         words = response.words or "no reason given"
         if is_redirect(status):
@@ -136,13 +131,7 @@ class ErrorTable:
         return (*self.responses, *self.silent, *self.others)
 
     def map_error(self, error: Exception, vendor: Vendor, doing: str) -> BackendError:
-        """Return our error for one of `all`.
-
-        Args:
-            error: As the library raised it.
-            vendor: Who was called.
-            doing: As in "VENDOR could not DOING".
-        """
+        """Return our error for one of `all`."""
         for kind, read in self.responses.items():
             if isinstance(error, kind):
                 return vendor.refused(doing, read(error))

@@ -214,16 +214,7 @@ def required(variable: str, what: str) -> str:
 def create_named(
     api: Api, *path: str, parameter: str, name: str, action: str, body: Mapping[str, JsonValue]
 ) -> None:
-    """Create a resource under a name of the caller's; one that is there already is the same.
-
-    Args:
-        api: The vendor's.
-        path: Of its collection.
-        parameter: Query parameter that takes the name.
-        name: As the vendor allows it.
-        action: As of `Api`.
-        body: As of `Api.post`.
-    """
+    """Create a resource under a name of the caller's; one that is there already is the same."""
     try:
         api.post(*path, action=action, query={parameter: name}, body=body)
     except BackendError as error:

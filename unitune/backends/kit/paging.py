@@ -12,12 +12,7 @@ NextPage = Callable[[Fields], Query | None]
 
 
 def by_token(parameter: str = "pageToken", field: str = "nextPageToken") -> NextPage:
-    """Return the paging of a list that names its next page in a token.
-
-    Args:
-        parameter: Query parameter that takes the token.
-        field: Field of the page that holds it.
-    """
+    """Return the paging of a list whose page has the token of the next in a field."""
     return lambda page: {parameter: token} if (token := page.text(field)) else None
 
 
