@@ -22,7 +22,7 @@ from typing import Any, ClassVar, cast
 from pydantic import JsonValue
 
 from unitune.backends.capabilities import BatchStatus
-from unitune.backends.kit.api import created_id
+from unitune.backends.kit.api import by_last_id, created_id
 from unitune.backends.kit.batches import (
     BAD_REQUEST,
     cancel_unless_ended,
@@ -33,7 +33,6 @@ from unitune.backends.kit.chat import JsonChatModel
 from unitune.backends.kit.chat_completions import Refusal, refuses
 from unitune.backends.kit.errors import Endpoint, ErrorResponse
 from unitune.backends.kit.hosted import HostedBackend, NoOptions
-from unitune.backends.kit.paging import by_last_id
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported
 from unitune.models import ChatModel, Reply, Request, TunedModel, function_call

@@ -19,7 +19,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, JsonValue
 
 from unitune.backends.capabilities import DeploymentStatus, JobDescription, JobPage
-from unitune.backends.kit.api import ResourceApi
+from unitune.backends.kit.api import Query, ResourceApi
 from unitune.backends.kit.hosted import (
     HostedBackend,
     content_name,
@@ -29,7 +29,6 @@ from unitune.backends.kit.hosted import (
     wait_for_file,
     without_none,
 )
-from unitune.backends.kit.paging import Query
 from unitune.backends.options import validated
 from unitune.backends.protocol import Event, Guarantee, Launch, State, Status, Upload
 from unitune.errors import BackendError, JobError

@@ -238,21 +238,13 @@ def _repeated(job: Job, act: Act, earlier: list[Run]) -> Run | None:
     """Do again what was interrupted; None when the run is deleted."""
     match act:
         case Act.LAUNCH:
-            return _launch_recovered(job, earlier)
+            return earlier[0].resume() if earlier else launch(job)
         case Act.CANCEL:
-            return _cancel_recovered(earlier[0])
+            run = earlier[0].refresh()
+            return (run if run.state.ended else run.cancel()).wait(0.01)
         case Act.DELETE:
             left = [sentence for run in earlier for sentence in run.delete()]
             return earlier[0] if left else None
-
-
-def _launch_recovered(job: Job, earlier: list[Run]) -> Run:
-    return earlier[0].resume() if earlier else launch(job)
-
-
-def _cancel_recovered(run: Run) -> Run:
-    run.refresh()
-    return (run if run.state.ended else run.cancel()).wait(0.01)
 
 
 def _step_by_step(at: int = 0, report: int = -1) -> list[str]:

@@ -19,8 +19,8 @@ from typing import cast
 from pydantic import JsonValue
 
 from unitune.backends.capabilities import ImportedJob
+from unitune.backends.kit.api import item_key
 from unitune.backends.kit.hosted import without_none
-from unitune.backends.kit.paging import item_key
 from unitune.backends.protocol import Event, State
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields

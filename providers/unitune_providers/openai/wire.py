@@ -23,7 +23,7 @@ from pydantic import JsonValue
 
 from unitune.backends.capabilities import Checkpoint, ImportedJob, JobDescription, JobPage
 from unitune.backends.credentials import allowed_variables, not_allowed
-from unitune.backends.kit.api import Api, created_id
+from unitune.backends.kit.api import Api, Query, by_last_id, created_id, item_key
 from unitune.backends.kit.chat_completions import Dialect, LimitName
 from unitune.backends.kit.errors import Endpoint
 from unitune.backends.kit.hosted import (
@@ -32,7 +32,6 @@ from unitune.backends.kit.hosted import (
     wait_for_file,
     without_none,
 )
-from unitune.backends.kit.paging import Query, by_last_id, item_key
 from unitune.backends.protocol import Launch, State, Status, Upload
 from unitune.errors import DataError, JobError, NotFoundError, Unsupported, UserError
 from unitune.job.job import Job

@@ -24,9 +24,8 @@ from urllib.parse import quote
 from pydantic import JsonValue
 
 from unitune.backends.capabilities import DeploymentStatus
-from unitune.backends.kit.api import Api, created_id
+from unitune.backends.kit.api import Api, by_token, created_id
 from unitune.backends.kit.hosted import wait_until, without_none
-from unitune.backends.kit.paging import by_token
 from unitune.backends.offer import Limits, ModelUpdate, Offer, PriceUpdate
 from unitune.backends.options import validated
 from unitune.errors import CONFLICT, BackendError, JobError, NotFoundError, Unsupported, UserError

@@ -26,11 +26,10 @@ from google.auth.transport.requests import Request
 from google.oauth2.credentials import Credentials as TokenCredentials
 
 from unitune.backends.credentials import environment_address
-from unitune.backends.kit.api import Api, ResourceApi
+from unitune.backends.kit.api import Api, ResourceApi, by_token
 from unitune.backends.kit.batches import BAD_REQUEST
 from unitune.backends.kit.errors import Endpoint, Vendor
 from unitune.backends.kit.hosted import required
-from unitune.backends.kit.paging import by_token
 from unitune.errors import BackendError, Unreachable, UserError
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields

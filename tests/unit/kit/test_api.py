@@ -12,10 +12,9 @@ import httpx
 import pytest
 import respx
 
-from unitune.backends.kit.api import Api, created_id
+from unitune.backends.kit.api import Api, by_last_id, by_token, created_id
 from unitune.backends.kit.errors import Endpoint, Vendor
 from unitune.backends.kit.hosted import create_named
-from unitune.backends.kit.paging import by_last_id, by_token
 from unitune.errors import BackendError, Unreachable
 from unitune.security.json_fields import Fields
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from functools import cache, partial
@@ -26,7 +26,6 @@ from pydantic import JsonValue
 
 from unitune.backends.kit.bodies import GZIP_ONLY, LARGEST_ANSWER, LARGEST_FILE, BodyError, unpacked
 from unitune.backends.kit.errors import Endpoint, ErrorResponse, complaint, vendor_errors
-from unitune.backends.kit.paging import NextPage, Query, item_key
 from unitune.backends.retry import retry_read
 from unitune.errors import BackendError, Unreachable
 from unitune.security.json_fields import Fields, Unreadable, read_json
@@ -41,6 +40,9 @@ MOST_REDIRECTS = 5
 MOST_EMPTY_PAGES = 100
 """Pages in a row that bring nothing new, before a list is taken to be at its end."""
 Body = Mapping[str, JsonValue]
+Query = Mapping[str, str | int | list[str]]
+NextPage = Callable[[Fields], Query | None]
+"""Returns what the request for the next page adds to the query; None after the last page."""
 
 
 class Response(NamedTuple):
@@ -97,12 +99,7 @@ class Api:
     ) -> Iterator[Fields]:
         """Yield each item of a list once, whatever the order and the overlap of its pages.
 
-        Args:
-            path: Of the list.
-            action: See the class.
-            next_page: How the list is paged.
-            items: Field of a page that holds its items.
-            query: Of every page.
+        `items` is the field of a page that holds its items; `query` is sent for each page.
         """
         seen, requested, empty = set[str](), set[str](), 0
         added: Query | None = {}
@@ -125,14 +122,7 @@ class Api:
         query: Query | None = None,
         changes_nothing: bool = False,
     ) -> Fields:
-        """Send a write, once.
-
-        Args:
-            path: Of the resource.
-            action: See the class.
-            body: JSON.
-            query: Parameters.
-            changes_nothing: Whether it only computes something, and is repeated as a read is.
+        """Send a write, once; one that `changes_nothing` is repeated as a read is.
 
         Raises:
             BackendError: The vendor refused (4xx), or failed and may have acted (5xx).
@@ -168,14 +158,7 @@ class Api:
         form: Mapping[str, str],
         expected: Collection[int] = (),
     ) -> Response:
-        """Send the fields of a multipart form; sent once, as `post`.
-
-        Args:
-            path: Where to.
-            action: See the class.
-            form: The fields.
-            expected: Statuses beside success that are no error, such as a redirect to be read.
-        """
+        """Send the fields of a multipart form, once; an `expected` status is no error."""
         fields = {name: (None, value) for name, value in form.items()}
         sending = self._response(
             "POST", self.url(*path), action, self.endpoint.headers, expected, files=fields
@@ -238,15 +221,9 @@ class Api:
             raise
 
     def download(self, *path: str, action: str, file: BinaryIO, query: Query | None = None) -> str:
-        """Write a file of any size as it comes, and return its content type.
+        """Write a file of any size into an emptied file, and return its content type.
 
         It may lie elsewhere: redirects are followed, and the key stays at the vendor's address.
-
-        Args:
-            path: Of the file.
-            action: See the class.
-            file: Where it is written; emptied first.
-            query: See `get`.
         """
 
         def write() -> str:
@@ -354,6 +331,38 @@ class ResourceApi(Api):
     def url(self, *path: str) -> str:
         """As of `Api`; a slash in a name divides it."""
         return super().url(*"/".join(path).split("/"))
+
+
+def by_token(parameter: str = "pageToken", field: str = "nextPageToken") -> NextPage:
+    """Return the paging of a list whose page has the token of the next in a field."""
+    return lambda page: {parameter: token} if (token := page.text(field)) else None
+
+
+def by_last_id(items: str = "data", parameter: str = "after") -> NextPage:
+    """Return the paging of a list whose next page comes after the id of the last item.
+
+    A page in another order may end with an id that was used already; the last unused one is taken.
+
+    Args:
+        items: Field of the page that holds its items.
+        parameter: Query parameter that takes the id.
+    """
+    used = set[str]()
+
+    def next_page(page: Fields) -> Query | None:
+        if page.all.get("has_more") is False:
+            return None
+        ids = [item.text("id") for item in reversed(page.items(items))]
+        last = next((name for name in ids if name and name not in used), None)
+        used.add(last or "")
+        return {parameter: last} if last else None
+
+    return next_page
+
+
+def item_key(item: Fields) -> str:
+    """Return the id of an item of a list, or all of its content where it has none."""
+    return item.text("id") or item.text("name") or repr(item.all)
 
 
 def created_id(created: Fields, endpoint: Endpoint, field: str = "id") -> str:

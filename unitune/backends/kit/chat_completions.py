@@ -145,7 +145,7 @@ class Dialect:
         seconds: float | None = None,
         retry_after_seconds: float | None = None,
     ) -> Reply:
-        """Return an answer in our words as `read_reply` does, with what was left out of its request."""
+        """Return an answer as `read_reply` does, with what was left out of its request."""
         self.proven = True
         missing = tuple(name for name in SAMPLING if name in self.left_out and name not in body)
         limit = cast("int", body["max_tokens" if "max_tokens" in body else "max_completion_tokens"])
