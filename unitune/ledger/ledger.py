@@ -203,15 +203,13 @@ class Ledger(CostLedger):
         rows = self._rows(sa.select(sa.func.count().label("count")).select_from(RUNS))
         return rows[0]["count"] if rows else 0
 
-    def records(self, fingerprint: str | None = None) -> list[RunRecord]:
-        """Return all runs, or those of one training fingerprint, newest first.
+    def records(self) -> list[RunRecord]:
+        """Return all runs, newest first.
 
         Raises:
             UnreadableRecord: One of them cannot be read.
         """
         query = sa.select(*RUN_COLUMNS).order_by(*NEWEST_FIRST)
-        if fingerprint is not None:
-            query = query.where(RUNS.c.fingerprint == fingerprint)
         return [run_of(row) for row in self._rows(query)]
 
     def standings(self) -> list[Standing]:
