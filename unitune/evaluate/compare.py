@@ -28,7 +28,7 @@ from unitune.errors import NotFoundError
 from unitune.evaluate.baseline import accept, requirements
 from unitune.evaluate.conclude import conclude
 from unitune.evaluate.inference.budget import Budget, answer_prices
-from unitune.evaluate.inference.sources import check_sources, resolve_sources, without_batches
+from unitune.evaluate.inference.sources import resolve_sources, without_batches
 from unitune.evaluate.prompts.contenders import build, check_contenders
 from unitune.evaluate.results import Comparison, results_folder, write_verdict
 from unitune.evaluate.runner import EvaluationConfig, Notify, collect_responses, open_journals
@@ -93,7 +93,6 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     resolved = preflight(job)
     job, announce = resolved.job, announce or _ignore
     check_contenders(job, run and run.id)
-    check_sources(job, batch=batch, replay=replay, deploys=deploy_seconds is not None)
     tuned = None
     if any(isinstance(spec, Tuned) for spec in job.evaluate.contenders):
         from unitune.evaluate.prompts.tuned_run import find_tuned_run  # noqa: PLC0415 - the ledger
@@ -102,12 +101,18 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         with suppress(NotFoundError) if replay and run is None else nullcontext():
             tuned = find_tuned_run(resolved, run)
     prices = answer_prices(job, resolved.book, allow_unpriced=allow_unpriced or replay)
+    sources = resolve_sources(
+        resolved,
+        tuned.run.fingerprint if tuned else resolved.fingerprint,
+        prices.contenders,
+        batch=batch,
+        replay=replay,
+        deploys=deploy_seconds is not None,
+    )
     task = prepare(resolved, tuned.rows if tuned else ())
     if tuned:
         tuned.check_prompts(job, resolved.splits.train, task.cases)
     required = requirements(job, task, accepting=update_baseline)
-    training = tuned.run.fingerprint if tuned else resolved.fingerprint
-    sources = resolve_sources(resolved, training, prices.contenders)
     announce(foresight(len(task.cases), job.evaluate.margin, graded=job.evaluate.graded))
     for sentence in without_batches(sources) if batch else ():
         announce(sentence)

@@ -18,7 +18,7 @@ from unitune.errors import UserError
 from unitune.evaluate.inference.batches import batching_backend, supports_batches
 from unitune.evaluate.inference.recorded import RecordedModel, recorded_fingerprint
 from unitune.job.contenders import ContenderSpec, Model, Recorded, Server, Tuned
-from unitune.job.job import Job, TokenPrice
+from unitune.job.job import TokenPrice
 from unitune.models import ChatModel, TunedModel
 from unitune.planning.preflight import ResolvedJob
 
@@ -53,6 +53,18 @@ class Source:
         """Whether its backend does."""
         return self.backend is not None and supports_batches(self.backend)
 
+    def check(self) -> None:
+        """Refuse a model that cannot be called.
+
+        Raises:
+            MissingExtra: Its backend's packages are not installed.
+            UserError: The user has not allowed the key to be sent there, or it is not set.
+        """
+        if isinstance(self.spec, Model):
+            registry.backend(self.spec.backend)
+        elif isinstance(self.spec, Server):
+            key_for(*_key_of(self.spec))
+
     def open(self, cases: Sequence[Example]) -> ChatModel:
         """Open the model.
 
@@ -72,19 +84,32 @@ class Source:
         return registry.backend(self.backend).chat(self.model)
 
 
-def resolve_sources(
-    resolved: ResolvedJob, training: str, prices: Mapping[str, TokenPrice]
+def resolve_sources(  # noqa: PLR0913 - each is independent
+    resolved: ResolvedJob,
+    training: str,
+    prices: Mapping[str, TokenPrice],
+    *,
+    batch: bool,
+    replay: bool,
+    deploys: bool,
 ) -> dict[str, Source]:
-    """Return who answers for each contender, by its name; it takes no key and no package.
+    """Return who answers for each contender, by its name, before any request.
 
     Args:
         resolved: The job.
         training: Fingerprint of the training that made the tuned model.
         prices: Of tokens, by contender.
+        batch: Whether test cases are to be answered in batches.
+        replay: Whether no request is sent, so that neither a key nor a package is needed.
+        deploys: Whether the tuned model is to be deployed.
 
     Raises:
         NotFoundError: There is no such backend.
+        MissingExtra: Its packages are not installed.
+        Unsupported: No backend answers in batches.
         DataError: Recorded answers cannot be read.
+        UserError: The user has not allowed a key to be sent there, or it is not set; or a
+            deployment would stand while batches are waited for.
     """
     job = resolved.job
     sources: dict[str, Source] = {}
@@ -105,47 +130,16 @@ def resolve_sources(
                 origin = f"{backend}:{model}"
         price = prices.get(spec.name)
         sources[spec.name] = Source(spec, origin, job.folder, backend, model, price)
-    return sources
-
-
-def check_sources(job: Job, *, batch: bool, replay: bool, deploys: bool) -> None:
-    """Refuse models that cannot be called, before any request.
-
-    Args:
-        job: With its contenders.
-        batch: Whether test cases are to be answered in batches.
-        replay: Whether no request is sent.
-        deploys: Whether the tuned model is to be deployed.
-
-    Raises:
-        NotFoundError: There is no such backend.
-        MissingExtra: Its packages are not installed.
-        Unsupported: No backend answers in batches.
-        UserError: The user has not allowed a key to be sent there, or it is not set; or a
-            deployment would stand while batches are waited for.
-    """
-    specs = job.evaluate.contenders
-    if not replay:
-        for spec in specs:
-            if isinstance(spec, Model):
-                registry.backend(spec.backend)
-        for spec in specs:
-            if isinstance(spec, Server):
-                key_for(*_key_of(spec))
-    if not batch:
-        return
-    hosts = [
-        spec.backend if isinstance(spec, Model) else job.backend
-        for spec in specs
-        if not isinstance(spec, Server | Recorded)
-    ]
-    if not any(map(supports_batches, hosts)):
+    for source in () if replay else sources.values():
+        source.check()
+    if batch and not any(source.answers_in_batches for source in sources.values()):
         batching_backend(job.backend)  # says which backends can
-    if deploys:
+    if batch and deploys:
         raise UserError(
             "--deploy and --batch are both given: a batch takes up to a day, and a deployment is "
             "paid by the hour meanwhile. Leave one of them out."
         )
+    return sources
 
 
 def check_keys(spec: Server) -> None:

@@ -7,16 +7,9 @@ baselines.
 
 `compare_corpus` takes statistics of a whole corpus that are no mean of cases: BLEU, chrF, macro-F1.
 Each case brings sufficient statistics that add up (its n-gram matches and lengths, or one count in
-the confusion matrix), and a function turns their totals into the score:
-
-    def precision(totals):                 # (..., 2): matches, n-grams
-        return totals[..., 0] / totals[..., 1]
-
-    compare_corpus(baseline, candidate, precision)     # each (N, 2)
-
-Leaving out one case, or exchanging its two answers, then costs a subtraction and no rescoring. The
-interval is that of a mean, taken of jackknife values: what each case adds to the statistic. The
-statistics themselves belong to the scorers.
+the confusion matrix), and a function of the scorer turns their totals into the score. Leaving out
+one case, or exchanging its two answers, then costs a subtraction and no rescoring. The interval is
+that of a mean, taken of jackknife values: what each case adds to the statistic.
 
 Letters in shapes: N cases, K repeats of a case, U units, S sufficient statistics, ... any leading
 axes.
@@ -210,11 +203,6 @@ def own_score(
 
 def verdict(interval: Interval, interval90: Interval, margin: float) -> Verdict:
     """Return the first claim that the intervals of candidate minus baseline support.
-
-    Args:
-        interval: Interval of the difference that decides, usually at 95 %.
-        interval90: Interval of the difference at 90 %, for equivalence.
-        margin: Difference too small to matter, as a proportion.
 
     Returns:
         better (all above 0), worse (all below 0), equivalent (the 90 % interval inside the
