@@ -18,13 +18,12 @@ from unitune.testing.omissions import Shape
 from unitune.testing.routes import (
     Refused,
     RoutedVendor,
-    chat_completion,
     existing,
-    form_parts,
     route,
 )
 from unitune.testing.vendor_setup import Progress, ServerBehavior
 from vendors import shapes
+from vendors.bodies import chat_completion, form_parts
 
 ACCOUNT = "acme"
 KEY = "fw-loopback"

@@ -20,10 +20,11 @@ from typing import (
     get_type_hints,
 )
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from typing_extensions import is_typeddict
 
-from unitune.testing.omissions import Schema, Shape, schema_of
+from unitune.testing.omissions import Schema, Shape
 
 OPENAI_PATH = r"(?:/openai)?/v1"
 GOOGLE_PATH = r"/v1beta1/projects/[^/]+/locations/[^/]+"
@@ -193,3 +194,18 @@ def _described(shape: Any, around: Sequence[str]) -> Schema:
             return {"additionalProperties": _described(shape.value, around)}
         case _:
             return {}
+
+
+@cache
+def schema_of(kind: Any) -> Schema:
+    """Return the schema of a type that pydantic describes, such as those of an SDK."""
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+    return adapter.json_schema(schema_generator=_Lenient, mode="validation")
+
+
+class _Lenient(GenerateJsonSchema):
+    """Describes what has no JSON form, such as an HTTP client among the options, as anything."""
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchemaValue:
+        del schema, error_info
+        return {}

@@ -1,7 +1,7 @@
 """Answers of a vendor without what it may leave out: optional fields, gone or null, at random.
 
 Which fields are optional is not listed here: it is read from the vendor's own description of its
-answers, as JSON Schema, such as the types of its SDK give one (`schema_of`). A loopback vendor says
+answers, as JSON Schema, such as the types of its SDK give one. A loopback vendor says
 which description belongs to which request (`Shape`), and `ServerBehavior.omits` switches it on:
 
     behavior.omits = Omissions(seed=1)
@@ -14,12 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from random import Random
 from typing import Any, NamedTuple, cast
 
-from pydantic import JsonValue, TypeAdapter
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic import JsonValue
 
 Schema = Mapping[str, Any]
 """A JSON Schema; its ``$ref`` lead into its own ``$defs``."""
@@ -101,21 +99,6 @@ class Omissions:
             return ("gone",) if schema.get("additionalProperties") not in (None, True) else ()
         null = ("null",) if _takes_null(_part(name, schema), root) else ()
         return (*(("gone",) if optional else ()), *null)
-
-
-@cache
-def schema_of(kind: Any) -> Schema:
-    """Return the schema of a type that pydantic describes, such as those of an SDK."""
-    adapter: TypeAdapter[Any] = TypeAdapter(kind)
-    return adapter.json_schema(schema_generator=_Lenient, mode="validation")
-
-
-class _Lenient(GenerateJsonSchema):
-    """Describes what has no JSON form, such as an HTTP client among the options, as anything."""
-
-    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchemaValue:
-        del schema, error_info
-        return {}
 
 
 def _part(name: str, schema: Schema) -> Schema:

@@ -11,10 +11,7 @@ A path is matched whole, by the first route that fits; a part in braces is passe
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
-from email import message_from_bytes
-from email.policy import HTTP
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import JsonValue
@@ -115,39 +112,6 @@ class RoutedVendor:
             if match and method == request.method:
                 return getattr(self, name)(request, **match.groupdict())
         raise Refused(404, f"there is no {request.method} {request.path}")
-
-
-def form_parts(request: VendorRequest) -> dict[str, bytes]:
-    """Return the parts of a multipart form, by name."""
-    head = f"content-type: {request.headers['content-type']}\r\n\r\n".encode()
-    message = message_from_bytes(head + request.body, policy=HTTP)
-    return {
-        str(part.get_param("name", header="content-disposition")): bytes(
-            part.get_payload(decode=True)
-        )
-        for part in message.iter_parts()
-    }
-
-
-def chat_completion(body: Mapping[str, Any], text: str) -> JsonValue:
-    """Return a chat completion on OpenAI's wire, cut at the request's limit; a word is a token."""
-    words = text.split()
-    limit = body.get("max_tokens") or body.get("max_completion_tokens") or len(words)
-    prompt_tokens = sum(len(str(message["content"]).split()) for message in body["messages"])
-    choice: JsonValue = {
-        "index": 0,
-        "finish_reason": "length" if len(words) > limit else "stop",
-        "message": {"role": "assistant", "content": " ".join(words[:limit])},
-    }
-    counts = {"prompt_tokens": prompt_tokens, "completion_tokens": min(len(words), limit)}
-    return {
-        "id": "chat-1",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": body["model"],
-        "choices": [choice],
-        "usage": {**counts, "total_tokens": sum(counts.values())},
-    }
 
 
 def existing(resources: Mapping[str, Resource], name: str, kind: str) -> Resource:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, JsonValue
+from vendors.shapes import schema_of
 
-from unitune.testing.omissions import Omissions, schema_of
+from unitune.testing.omissions import Omissions
 
 WHOLE: JsonValue = {
     "id": "job-1",
