@@ -60,16 +60,13 @@ if TYPE_CHECKING:
     from unitune.run.handle import Run
     from unitune.run.model_client import ModelClient
     from unitune.run.run import find_run, launch, runs
-    from unitune.scorers.corpus import Bleu, Chrf
     from unitune.scorers.functions import PythonFunction, RecordedScore
     from unitune.scorers.graders import OpenAIGrader
-    from unitune.scorers.json_text import JsonEqual, JsonFields, JsonSchema, JsonValid
+    from unitune.scorers.json_text import JsonEqual, JsonFields, JsonSchema, JsonValid, ToolCalls
     from unitune.scorers.labels import Choice, ClassF1
     from unitune.scorers.measures import Consistency, Cost, Latency, Length
-    from unitune.scorers.numbers import Numeric
-    from unitune.scorers.overlap import Rouge, SentenceChrf, TokenF1
-    from unitune.scorers.text import Contains, EditDistance, Exact, Regex
-    from unitune.scorers.tools import ToolCalls
+    from unitune.scorers.overlap import Bleu, Chrf, Rouge, SentenceChrf, TokenF1
+    from unitune.scorers.text import Contains, EditDistance, Exact, Numeric, Regex
     from unitune.tco.documents import TotalCost
     from unitune.tco.total_cost import total_cost
 
@@ -135,16 +132,19 @@ _NAMES = {
     "unitune.run.handle": ("Run",),
     "unitune.run.model_client": ("ModelClient",),
     "unitune.run.run": ("find_run", "launch", "runs"),
-    "unitune.scorers.corpus": ("Bleu", "Chrf"),
     "unitune.scorers.functions": ("PythonFunction", "RecordedScore"),
     "unitune.scorers.graders": ("OpenAIGrader",),
-    "unitune.scorers.json_text": ("JsonEqual", "JsonFields", "JsonSchema", "JsonValid"),
+    "unitune.scorers.json_text": (
+        "JsonEqual",
+        "JsonFields",
+        "JsonSchema",
+        "JsonValid",
+        "ToolCalls",
+    ),
     "unitune.scorers.labels": ("Choice", "ClassF1"),
     "unitune.scorers.measures": ("Consistency", "Cost", "Latency", "Length"),
-    "unitune.scorers.numbers": ("Numeric",),
-    "unitune.scorers.overlap": ("Rouge", "SentenceChrf", "TokenF1"),
-    "unitune.scorers.text": ("Contains", "EditDistance", "Exact", "Regex"),
-    "unitune.scorers.tools": ("ToolCalls",),
+    "unitune.scorers.overlap": ("Bleu", "Chrf", "Rouge", "SentenceChrf", "TokenF1"),
+    "unitune.scorers.text": ("Contains", "EditDistance", "Exact", "Numeric", "Regex"),
     "unitune.tco.documents": ("TotalCost",),
     "unitune.tco.total_cost": ("total_cost",),
 }

@@ -1,14 +1,13 @@
 """What counts as a right answer: every scorer behind one interface, one class each.
 
     module       scorers                                    what is compared
-    text         exact, contains, regex, edit_distance      texts as they stand
+    text         exact, contains, regex, edit_distance,     texts as they stand; the number
+                 numeric                                    that a text holds
     labels       choice, class_f1                           the label that a text names
-    numbers      numeric                                    the number that a text holds
-    json_text    json_valid, json_equal, json_fields,       strict JSON
-                 json_schema
-    tools        tool_calls                                 names and arguments of calls
-    overlap      token_f1, rouge, sentence_chrf             words and characters in common
-    corpus       bleu, chrf                                 n-grams, over all cases
+    json_text    json_valid, json_equal, json_fields,       strict JSON; names and arguments
+                 json_schema, tool_calls                    of calls
+    overlap      token_f1, rouge, sentence_chrf, chrf,      words and characters in common
+                 bleu
     functions    python, recorded_score                     a function of the user's; what
                                                             another tool gave
     graders      grader                                     OpenAI's grader objects

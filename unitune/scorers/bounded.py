@@ -1,9 +1,8 @@
 """Patterns and JSON Schemas from jobs, applied within a time limit: `broken_by`.
 
 A pattern such as ``(a+)+$`` doubles its time with each letter, a schema whose parts refer to each
-other likewise, and neither `re` nor jsonschema has a limit. So both run in a process of their own,
-which stops itself after `SECONDS` of processor time, and is killed where it cannot. One process
-serves all scorers; the first that needs it starts it, and it ends with this one.
+other likewise, and neither `re` nor jsonschema has a limit. So both run in one separate process for
+all scorers, which stops itself after `SECONDS` of processor time, and is killed where it cannot.
 
 Why no other engine: `regex` has a time-out, but reads some of Python's patterns otherwise (``{e}``,
 ``[[:alpha:]]``, what is a letter); RE2 knows no look-around and no back-references; and neither

@@ -2,12 +2,11 @@
 
     def polite(answer: str, case: unitune.Example) -> float | bool | dict
 
-A function stands in a file or an installed module. It is given the answer's text and the case,
-whose `answer` is the expected one and whose own keys are in `model_extra`. It returns True or
-False, a number from 0 to 1, or a dictionary with such a `score` and, where there is one, a
-`reason`. What it raises, or returns otherwise, is recorded as the failure of that one case. It runs
-in this process, and it should give the same score for the same answer on every call, or rescoring
-means nothing.
+A function stands in a file or an installed module. It gets the answer's text and the case, whose
+`answer` is the expected one and whose custom keys are in `model_extra`. It returns True or False, a
+number from 0 to 1, or a dictionary with such a `score` and a `reason` or none. What it raises, or
+returns otherwise, is recorded as the failure of that one case. It runs in this process, and should
+give the same score for the same answer on every call, or rescoring means nothing.
 """
 
 from __future__ import annotations
@@ -24,17 +23,7 @@ from typing import Annotated, Literal, SupportsFloat, TypeAlias, cast
 from pydantic import Field, JsonValue, PrivateAttr
 
 from unitune.errors import JobError
-from unitune.scorers.interface import (
-    Attempt,
-    Case,
-    Kind,
-    Score,
-    Scorer,
-    Setting,
-    Unscorable,
-    guarded,
-    share,
-)
+from unitune.scorers.interface import Attempt, Case, Kind, Score, Scorer, Setting, Unscorable, share
 
 Function: TypeAlias = Callable[[str, Case], object]
 
@@ -75,9 +64,7 @@ class PythonFunction(Scorer):
             JobError: The module cannot be found or imported, or has no such function.
         """
         module, _, name = self.function.rpartition(":")
-        spec = module_spec(module, setting.folder)
-        if spec is None:
-            raise self._no_module(setting.folder)
+        spec = self._spec(module, setting.folder)
         try:
             loaded = _from_file(spec) if module.endswith(".py") else importlib.import_module(module)
         except (Exception, SystemExit) as error:
@@ -95,7 +82,11 @@ class PythonFunction(Scorer):
     def judge(self, attempt: Attempt) -> Score:
         function = self._function
         assert function is not None, "`build` imports it"
-        return read_score(guarded(lambda: function(attempt.text, attempt.case)))
+        try:
+            returned = function(attempt.text, attempt.case)
+        except (Exception, SystemExit) as error:  # whatever the user's code raises
+            raise Unscorable(f"{type(error).__name__}: {error}"[:300]) from error
+        return read_score(returned)
 
     def check(self, folder: Path) -> None:
         """Refuse a function that is not there, by its file alone: none of its code runs.
@@ -107,9 +98,7 @@ class PythonFunction(Scorer):
         """
         module, _, name = self.function.rpartition(":")
         is_file = module.endswith(".py")
-        spec = module_spec(module if is_file else module.partition(".")[0], folder)
-        if spec is None:
-            raise self._no_module(folder)
+        self._spec(module if is_file else module.partition(".")[0], folder)
         if not is_file:
             return
         try:
@@ -126,8 +115,10 @@ class PythonFunction(Scorer):
             f"the scorer {self.name!r} cannot import {module}: {type(error).__name__}: {error}"
         )
 
-    def _no_module(self, folder: Path) -> JobError:
-        return JobError(
+    def _spec(self, module: str, folder: Path) -> ModuleSpec:
+        if spec := module_spec(module, folder):
+            return spec
+        raise JobError(
             f"the scorer {self.name!r} names {self.function.rpartition(':')[0]!r}, which is "
             f"neither a Python file in {folder} nor an installed module."
         )

@@ -16,11 +16,12 @@ BLEU, and `rouge_*` is without a stemmer. Graders that run code or ask a model a
 
 from __future__ import annotations
 
+import ast
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias, cast
 
 from pydantic import (
@@ -31,12 +32,10 @@ from pydantic import (
     PrivateAttr,
     TypeAdapter,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
 from unitune.errors import JobError
-from unitune.scorers.grader_formula import compile_formula
 from unitune.scorers.interface import (
     Attempt,
     Case,
@@ -49,18 +48,12 @@ from unitune.scorers.interface import (
 )
 from unitune.scorers.overlap import gleu, rouge_l, rouge_n
 from unitune.security.spec import Spec
-from unitune.workspace.filesystem import content_of
 
 Context: TypeAlias = Mapping[str, JsonValue]
 """`item` and `sample`, as templates read them."""
-Metric: TypeAlias = Literal[
-    "fuzzy_match", "bleu", "gleu", "rouge_1", "rouge_2", "rouge_3", "rouge_4", "rouge_5", "rouge_l"
-]
-PACKAGES: Mapping[str, str] = {
-    "fuzzy_match": "rapidfuzz",
-    "rouge_l": "rapidfuzz",
-    "bleu": "sacrebleu",
-}
+Formula: TypeAlias = Callable[[Mapping[str, float]], float]
+"""From values by name to the value; raises ArithmeticError or ValueError where it has none."""
+PACKAGES = {"fuzzy_match": "rapidfuzz", "rouge_l": "rapidfuzz", "bleu": "sacrebleu"}
 """What metrics need beyond a plain install."""
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(.+?)\s*\}\}")
@@ -79,6 +72,25 @@ _REFUSED = {
     "cosine": "asks an embedding model; name a function that does in the scorer `python`",
 }
 """Types of graders and metrics, and why they cannot be used here."""
+_FUNCTIONS: Mapping[str, Callable[..., float]] = {
+    "min": lambda *values: min(values),
+    "max": lambda *values: max(values),
+    "abs": math.fabs,
+    "floor": math.floor,
+    "ceil": math.ceil,
+    "exp": math.exp,
+    "sqrt": math.sqrt,
+    "log": math.log,
+}
+_OPERATORS: Mapping[type[ast.AST], Callable[..., float]] = {
+    ast.Add: float.__add__,
+    ast.Sub: float.__sub__,
+    ast.Mult: float.__mul__,
+    ast.Div: float.__truediv__,
+    ast.Pow: math.pow,
+    ast.USub: float.__neg__,
+    ast.UAdd: float.__pos__,
+}
 
 
 class Absent(LookupError):
@@ -126,8 +138,20 @@ def _only_known_placeholders(text: str) -> str:
     return text
 
 
+def _not_refused(value: object) -> object:
+    """Say why a type of graders or a metric cannot be used here."""
+    kind = value if isinstance(value, str) else _mapping(value).get("type")
+    if isinstance(kind, str) and kind in _REFUSED:
+        what = "" if isinstance(value, str) else "a grader of type "
+        raise ValueError(f"{what}{kind} {_REFUSED[kind]}")
+    return value
+
+
 Text: TypeAlias = Annotated[str, AfterValidator(_only_known_placeholders)]
 """A text that may hold placeholders."""
+Metric: TypeAlias = Literal[
+    "fuzzy_match", "bleu", "gleu", "rouge_1", "rouge_2", "rouge_3", "rouge_4", "rouge_5", "rouge_l"
+]
 
 
 class OfTwoTexts(Spec):
@@ -171,18 +195,11 @@ class TextSimilarity(OfTwoTexts):
     """How alike two texts are."""
 
     type: Literal["text_similarity"]
-    evaluation_metric: Metric
+    evaluation_metric: Annotated[Metric, BeforeValidator(_not_refused)]
     """Which likeness."""
     pass_threshold: float | None = None
     """When set, the grade is 1 from this likeness on, else 0; in a multi grader it decides nothing,
     since the formula takes the likeness itself."""
-
-    @field_validator("evaluation_metric", mode="before")
-    @classmethod
-    def _can_be_computed_here(cls, metric: JsonValue) -> JsonValue:
-        if isinstance(metric, str) and metric in _REFUSED:
-            raise ValueError(f"{metric} {_REFUSED[metric]}")
-        return metric
 
     def compare(self, given: str, wanted: str) -> float:
         match self.evaluation_metric:
@@ -208,16 +225,9 @@ def _mapping(value: object) -> dict[str, object]:
     return cast("dict[str, object]", value) if isinstance(value, dict) else {}
 
 
-def _can_be_used_here(value: object) -> object:
-    kind = _mapping(value).get("type")
-    if isinstance(kind, str) and kind in _REFUSED:
-        raise ValueError(f"a grader of type {kind} {_REFUSED[kind]}")
-    return value
-
-
 SingleGrader: TypeAlias = Annotated[
     Annotated[StringCheck | TextSimilarity, Field(discriminator="type")],
-    BeforeValidator(_can_be_used_here),
+    BeforeValidator(_not_refused),
 ]
 
 
@@ -263,9 +273,48 @@ class Multi(Spec):
             raise Unscorable(f"calculate_output fails on {values}: {error}") from error
 
 
+def compile_formula(text: str, names: Collection[str]) -> Formula:
+    """Return a multi grader's formula over these names; ``^`` is a power. It never runs as code.
+
+    Raises:
+        ValueError: It is not one.
+    """
+    try:
+        tree = ast.parse(text.replace("^", "**").strip(), mode="eval").body
+        return _compiled(tree, text, names)
+    except (SyntaxError, RecursionError, MemoryError) as error:
+        raise ValueError(f"calculate_output {text!r} is not a formula") from error
+
+
+def _compiled(tree: ast.expr, text: str, names: Collection[str]) -> Formula:
+    match tree:
+        case ast.Constant(value=int() | float() as number):
+            return lambda _: float(number)
+        case ast.Name(id=name) if name in names:
+            return lambda values: float(values[name])
+        case ast.Name(id=name):
+            known = ", ".join(sorted(names))
+            raise ValueError(f"calculate_output uses {name!r}, and the graders are {known}")
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+            function, arguments = _OPERATORS[type(op)], [left, right]
+        case ast.UnaryOp(op=op, operand=operand) if type(op) in _OPERATORS:
+            function, arguments = _OPERATORS[type(op)], [operand]
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if (
+            name in _FUNCTIONS and (len(arguments) == 1 or (arguments and name in ("min", "max")))
+        ):
+            function = _FUNCTIONS[name]
+        case _:
+            raise ValueError(
+                f"calculate_output {text!r}: only numbers, the graders' names, + - * / ^ and "
+                f"{', '.join(sorted(_FUNCTIONS))} may stand in it"
+            )
+    inner = [_compiled(argument, text, names) for argument in arguments]
+    return lambda values: float(function(*(part(values) for part in inner)))
+
+
 Grader: TypeAlias = Annotated[
     Annotated[StringCheck | TextSimilarity | Multi, Field(discriminator="type")],
-    BeforeValidator(_can_be_used_here),
+    BeforeValidator(_not_refused),
 ]
 
 
@@ -290,7 +339,7 @@ class OpenAIGrader(Scorer):
             JobError: It cannot be read.
             MissingExtra: It needs a package that is not installed.
         """
-        self._loaded = self._load(setting.folder)
+        self._loaded = self._load(setting)
         for part in _parts(self._loaded):
             if isinstance(part, TextSimilarity) and part.evaluation_metric in PACKAGES:
                 self.require(PACKAGES[part.evaluation_metric])
@@ -298,13 +347,20 @@ class OpenAIGrader(Scorer):
     def material(self, setting: Setting) -> JsonValue:
         if not isinstance(self.grader, str):
             return None
-        return self._load(setting.folder).model_dump(mode="json")
+        return self._load(setting).model_dump(mode="json")
 
     def judge(self, attempt: Attempt) -> Score:
         grader = self._loaded
         assert grader is not None, "`build` reads the grader"
+        message: dict[str, JsonValue] = {"role": "assistant", "content": attempt.text}
+        sample: dict[str, JsonValue] = {"output_text": attempt.text}
+        if attempt.tool_calls:
+            sample["output_tools"] = message["tool_calls"] = [*attempt.tool_calls]
+        with suppress(ValueError, RecursionError):  # a text that is no JSON has none
+            sample["output_json"] = json.loads(attempt.text)
+        sample["choices"] = [{"index": 0, "message": message}]
         try:
-            grade = grader.grade(_context(attempt))
+            grade = grader.grade({"item": _item(attempt.case), "sample": sample})
         except Absent as error:
             return Score(0.0, str(error))
         if isinstance(grader, TextSimilarity) and grader.pass_threshold is not None:
@@ -322,35 +378,19 @@ class OpenAIGrader(Scorer):
                 return f"the row has no {variable.removeprefix('item.')!r}, which the grader reads"
         return None
 
-    def _load(self, folder: Path) -> Grader:
+    def _load(self, setting: Setting) -> Grader:
         if not isinstance(self.grader, str):
             return self.grader
-        path = folder / self.grader
         try:
-            return TypeAdapter[Grader](Grader).validate_json(content_of(path))
+            return TypeAdapter[Grader](Grader).validate_python(self.json_of(self.grader, setting))
         except ValidationError as error:
             why = error.errors()[0]["msg"].removeprefix("Value error, ")
+            path = setting.folder / self.grader
             raise JobError(f"{path}: this is no grader that can be used here: {why}") from error
-        except (OSError, ValueError) as error:
-            raise JobError(
-                f"{path}: the scorer {self.name!r} cannot be made of it: {error}"
-            ) from error
 
 
 def _parts(grader: Grader) -> list[StringCheck | TextSimilarity]:
     return [*grader.graders.values()] if isinstance(grader, Multi) else [grader]
-
-
-def _context(attempt: Attempt) -> Context:
-    """Return what a grader sees of an attempt."""
-    message: dict[str, JsonValue] = {"role": "assistant", "content": attempt.text}
-    sample: dict[str, JsonValue] = {"output_text": attempt.text}
-    if attempt.tool_calls:
-        sample["output_tools"] = message["tool_calls"] = [*attempt.tool_calls]
-    with suppress(ValueError, RecursionError):  # a text that is no JSON has none
-        sample["output_json"] = json.loads(attempt.text)
-    sample["choices"] = [{"index": 0, "message": message}]
-    return {"item": _item(attempt.case), "sample": sample}
 
 
 def _item(case: Case) -> dict[str, JsonValue]:

@@ -1,9 +1,9 @@
 """The one interface of all scorers: an `Attempt` at a case goes in, a `Score` comes out.
 
-A scorer is one class, its specification and its scoring together: the fields are its options in a
-job file, the docstring's first line is what reports and documentation call it, and the methods
-score. It sees what was answered and what was expected, never the model, the prompt or another
-case: the same rows always give the same scores, so a changed scorer rescores without new requests.
+A scorer is one class: its fields are its options in a job file, its docstring's first line is what
+reports and documentation call it, and its methods score. It sees what was answered and what was
+expected, never the model, the prompt or another case: the same rows always give the same scores, so
+a changed scorer rescores without new requests.
 
     class Shout(Scorer):
         \"\"\"The answer is the expected one in capitals.\"\"\"
@@ -23,24 +23,25 @@ people to read. A scorer that cannot score raises `Unscorable`, and the case is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol, Self, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self, TypeAlias, cast
 
 from pydantic import BaseModel, ConfigDict, JsonValue, PrivateAttr
 
-from unitune.errors import MissingExtra, UnituneError
+from unitune.errors import JobError, MissingExtra, UnituneError
 from unitune.security.json_fields import whole_text
 from unitune.security.spec import Typed
+from unitune.workspace.filesystem import content_of
 from unitune.workspace.install import install_command
 
 if TYPE_CHECKING:
     from unitune.scorers.formulas import Sums
 
-T = TypeVar("T")
 ToolCalls: TypeAlias = tuple[dict[str, JsonValue], ...]
 """Calls of tools in OpenAI's form."""
 
@@ -58,18 +59,6 @@ class Kind(StrEnum):
 
 class Unscorable(Exception):
     """A scorer cannot say how good an answer is, through no fault of the answer."""
-
-
-def guarded(call: Callable[[], T]) -> T:
-    """Return what a user's code returns.
-
-    Raises:
-        Unscorable: It raised, whatever it was; only Ctrl-C goes through.
-    """
-    try:
-        return call()
-    except (Exception, SystemExit) as error:
-        raise Unscorable(f"{type(error).__name__}: {error}"[:300]) from error
 
 
 def share(value: float, subject: str) -> float:
@@ -185,6 +174,8 @@ class Scorer(Entry):
     """What all scorers share; `build` makes one ready to score."""
 
     kind: ClassVar[Kind] = Kind.BINARY
+    expects_text: ClassVar[bool] = False
+    """Whether no answer could be right where an empty one is expected."""
     packages: ClassVar[tuple[str, ...]] = ()
     """What it needs beyond a plain install, of the extra `metrics`."""
     _fingerprint: str = PrivateAttr("")
@@ -195,7 +186,7 @@ class Scorer(Entry):
         return self._fingerprint
 
     def ready(self, setting: Setting, fingerprint: str) -> Self:
-        """Return the scorer with all that scoring takes."""
+        """Return the scorer with everything that scoring needs."""
         for package in self.packages:
             self.require(package)
         made = self.model_copy()
@@ -215,6 +206,22 @@ class Scorer(Entry):
                 f"Install it with: {install_command('metrics')}"
             )
 
+    def json_of(self, option: JsonValue, setting: Setting) -> JsonValue:
+        """Return an option that is JSON, or that is the path of a JSON file.
+
+        Raises:
+            JobError: The file cannot be read, or is not JSON.
+        """
+        if not isinstance(option, str):
+            return option
+        path = setting.folder / option
+        try:
+            return json.loads(content_of(path))
+        except (OSError, ValueError, RecursionError) as error:
+            raise JobError(
+                f"{path}: the scorer {self.name!r} cannot be made of it: {error}"
+            ) from error
+
     def prepare(self, setting: Setting) -> None:
         """Load what judging takes: labels, a schema, a function."""
 
@@ -228,7 +235,8 @@ class Scorer(Entry):
 
     def refusal(self, case: Case) -> str | None:
         """Say why no answer to a case could ever be right; None where one can."""
-        return None
+        blank = self.expects_text and not (case.answer or "").strip()
+        return "the expected answer is empty" if blank else None
 
     def indulgence(self, case: Case) -> str | None:
         """Say why every answer to a case would be right; None where one can be wrong."""

@@ -1,4 +1,4 @@
-"""Scorers that read JSON: valid, equal, field by field, and against a JSON Schema.
+"""Scorers that read JSON: valid, equal, field by field, against a JSON Schema; and tool calls.
 
 All of them read strict JSON (RFC 8259) by `read_json`: no NaN, no key twice in one object, nothing
 around the value. A code fence around it makes an answer wrong, as it would break the program that
@@ -8,18 +8,24 @@ reads it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
-from pathlib import Path
-from typing import Literal, NamedTuple, Never, TypeAlias
+from typing import Literal, NamedTuple, Never, TypeAlias, cast
 
 from pydantic import JsonValue, PrivateAttr
 
 from unitune.errors import DataError, JobError
 from unitune.findings import clip
 from unitune.scorers.bounded import CheckFailed, broken_by
-from unitune.scorers.interface import Attempt, Case, Kind, Score, Scorer, Setting
-from unitune.workspace.filesystem import content_of
+from unitune.scorers.interface import (
+    Attempt,
+    Case,
+    Kind,
+    Score,
+    Scorer,
+    Setting,
+)
+from unitune.scorers.interface import ToolCalls as Calls
 
 
 class Number(NamedTuple):
@@ -62,8 +68,47 @@ def read_json(text: str) -> Json:
         raise ValueError("it is nested too deeply") from None
 
 
+def _refuse_constant(name: str) -> Never:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _number(text: str) -> Number:
+    try:
+        return Number(Decimal(text))
+    except InvalidOperation:
+        raise ValueError(f"the number {text[:40]} is out of range") from None
+
+
+def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"a key stands twice: {next(key for key in keys if keys.count(key) > 1)}")
+    return value
+
+
+def expected_json(text: str) -> Json:
+    """Read the expected answer of a case.
+
+    Raises:
+        DataError: It is not JSON.
+    """
+    try:
+        return read_json(text)
+    except ValueError as error:
+        raise DataError(f"the expected answer {clip(text)} is not JSON: {error}") from error
+
+
 class JsonText(Scorer):
     """A scorer of answers that must be JSON."""
+
+    def refusal(self, case: Case) -> str | None:
+        try:
+            if self.needs_expected:
+                expected_json(case.answer or "")
+        except DataError as error:
+            return str(error)
+        return None
 
     def wrong_already(self, attempt: Attempt) -> bool:
         """Whether no text that begins so is JSON: another beginning, or more behind a value."""
@@ -98,18 +143,7 @@ class JsonValid(JsonText):
         return True
 
 
-class AgainstJson(JsonText):
-    """A scorer whose expected answer is JSON."""
-
-    def refusal(self, case: Case) -> str | None:
-        try:
-            expected_json(case.answer or "")
-        except DataError as error:
-            return str(error)
-        return None
-
-
-class JsonEqual(AgainstJson):
+class JsonEqual(JsonText):
     """The answer is JSON equal to the expected JSON, whatever its spacing and key order.
 
     Why: spacing and the order of keys carry no meaning. Numbers are compared by value, texts
@@ -127,7 +161,7 @@ class JsonEqual(AgainstJson):
             return False
 
 
-class JsonFields(AgainstJson):
+class JsonFields(JsonText):
     """Share of the fields of the expected JSON that are right.
 
     Why: a record with one wrong field of ten is nearly right, and `json_equal` cannot say so. A
@@ -156,6 +190,19 @@ class JsonFields(AgainstJson):
         return Score(1 - len(wrong) / len(paths), reason)
 
 
+def _fields(value: Json, path: str = "") -> Iterator[tuple[str, Json]]:
+    """Yield every value that holds no other, by its path; an empty object or list is one."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            name = key if key.isidentifier() else json.dumps(key)
+            yield from _fields(inner, f"{path}.{name}" if path else name)
+    elif isinstance(value, list) and value:
+        for index, inner in enumerate(value):
+            yield from _fields(inner, f"{path}[{index}]")
+    else:
+        yield path or "the whole", value
+
+
 class JsonSchema(JsonText):
     """The answer is JSON that a JSON Schema allows.
 
@@ -176,11 +223,28 @@ class JsonSchema(JsonText):
     _schema: JsonValue = PrivateAttr(None)
 
     def prepare(self, setting: Setting) -> None:
-        self._schema = self._load(setting.folder)
-        _check_schema(self._schema)
+        """Read the schema and refuse what is none, or refers to another document.
+
+        Raises:
+            JobError: It is not, or does.
+        """
+        self._schema = self.json_of(self.definition, setting)
+        try:
+            broken_by({"schema": self._schema}, "{}")
+        except CheckFailed as error:
+            if error.kind == "Unresolvable":
+                raise JobError(
+                    f"the scorer json_schema would have to fetch {error.message}; put it into the "
+                    "schema's $defs"
+                ) from error
+            what = error.message if error.kind == "SchemaError" else str(error)
+            raise JobError(f"the scorer json_schema is given no JSON Schema: {what}") from error
+        except RecursionError as error:
+            raise JobError("the schema of the scorer json_schema is nested too deeply") from error
 
     def material(self, setting: Setting) -> JsonValue:
-        return [self._load(setting.folder)] if isinstance(self.definition, str) else None
+        by_path = isinstance(self.definition, str)
+        return [self.json_of(self.definition, setting)] if by_path else None
 
     def judge(self, attempt: Attempt) -> Score:
         try:
@@ -191,77 +255,74 @@ class JsonSchema(JsonText):
         why = broken_by({"schema": self._schema}, attempt.text)
         return Score(1.0) if why is None else Score(0.0, clip(why, 200))
 
-    def _load(self, folder: Path) -> JsonValue:
-        if not isinstance(self.definition, str):
-            return self.definition
-        path = folder / self.definition
+
+class Call(NamedTuple):
+    """A call by its content: the function's name and its arguments as values."""
+
+    name: str
+    arguments: Json
+
+
+class ToolCalls(Scorer):
+    """The answer calls the expected tools with the expected arguments.
+
+    Why: a program acts on the calls, so text beside them does not matter and a call too many does.
+    Arguments are compared as JSON, numbers by value. Where no call is expected, none is right. It
+    leaves out arguments that mean the same (``Paris`` and ``Paris, France``; a default that is
+    written out), and calls that a model writes into its text.
+    """
+
+    type: Literal["tool_calls"] = "tool_calls"
+    name: str = "tool_calls"
+    ordered: bool = False
+    """Whether the order of several calls counts."""
+    arguments: bool = True
+    """Whether arguments are compared; else names alone."""
+
+    def judge(self, attempt: Attempt) -> Score:
+        right = self._same(attempt.tool_calls, expected_calls(attempt.case))
+        return Score(float(right), "" if right else f"called {_shown(attempt.tool_calls)}")
+
+    def refusal(self, case: Case) -> str | None:
+        for call in expected_calls(case):
+            try:
+                self._read(call)
+            except ValueError as error:
+                return f"the arguments of the expected call {clip(call)} are not JSON: {error}"
+        return None
+
+    def indulgence(self, case: Case) -> str | None:
+        if case.tools or expected_calls(case):
+            return None
+        return "no case offers a tool or expects a call, and an answer without a call is right"
+
+    def _same(self, given: Calls, expected: Calls) -> bool:
+        wanted = [self._read(call) for call in expected]
         try:
-            return json.loads(content_of(path))
-        except (OSError, ValueError, RecursionError) as error:
-            raise JobError(
-                f"{path}: the scorer {self.name!r} finds no JSON Schema there: {error}"
-            ) from error
+            made = [self._read(call) for call in given]
+        except ValueError:
+            return False
+        if self.ordered:
+            return made == wanted
+        return len(made) == len(wanted) and all(made.count(c) == wanted.count(c) for c in wanted)
+
+    def _read(self, call: Mapping[str, JsonValue]) -> Call:
+        function = _function(call)
+        arguments = read_json(function.get("arguments") or "{}") if self.arguments else None
+        return Call(function.get("name", ""), arguments)
 
 
-def _check_schema(schema: JsonValue) -> None:
-    """Refuse what is no JSON Schema, or refers to another document.
-
-    Raises:
-        JobError: It is not, or does.
-    """
-    try:
-        broken_by({"schema": schema}, "{}")
-    except CheckFailed as error:
-        if error.kind == "Unresolvable":
-            raise JobError(
-                f"the scorer json_schema would have to fetch {error.message}; put it into the "
-                "schema's $defs"
-            ) from error
-        what = error.message if error.kind == "SchemaError" else str(error)
-        raise JobError(f"the scorer json_schema is given no JSON Schema: {what}") from error
-    except RecursionError as error:
-        raise JobError("the schema of the scorer json_schema is nested too deeply") from error
+def expected_calls(case: Case) -> Calls:
+    """Return the calls of a case's last turn; none where it is not an assistant's."""
+    last = case.messages[-1]
+    return (last.tool_calls or ()) if last.role == "assistant" else ()
 
 
-def _fields(value: Json, path: str = "") -> Iterator[tuple[str, Json]]:
-    """Yield every value that holds no other, by its path; an empty object or list is one."""
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            name = key if key.isidentifier() else json.dumps(key)
-            yield from _fields(inner, f"{path}.{name}" if path else name)
-    elif isinstance(value, list) and value:
-        for index, inner in enumerate(value):
-            yield from _fields(inner, f"{path}[{index}]")
-    else:
-        yield path or "the whole", value
+def _function(call: Mapping[str, JsonValue]) -> dict[str, str]:
+    return cast("dict[str, str]", call.get("function") or {})
 
 
-def expected_json(text: str) -> Json:
-    """Read the expected answer of a case.
-
-    Raises:
-        DataError: It is not JSON.
-    """
-    try:
-        return read_json(text)
-    except ValueError as error:
-        raise DataError(f"the expected answer {clip(text)} is not JSON: {error}") from error
-
-
-def _refuse_constant(name: str) -> Never:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _number(text: str) -> Number:
-    try:
-        return Number(Decimal(text))
-    except InvalidOperation:
-        raise ValueError(f"the number {text[:40]} is out of range") from None
-
-
-def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"a key stands twice: {next(key for key in keys if keys.count(key) > 1)}")
-    return value
+def _shown(calls: Calls) -> str:
+    functions = map(_function, calls)
+    shown = (f"{call.get('name', '?')}({call.get('arguments', '')})" for call in functions)
+    return clip(", ".join(shown), 200) if calls else "nothing"

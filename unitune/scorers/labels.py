@@ -35,9 +35,8 @@ def find_label(
 ) -> str | None:
     """Return the label that a text names, or None.
 
-    A text that is a label, outer whitespace aside, names it. Else labels are looked for as whole
-    words, the longest first, so that ``card`` is not found in ``card arrival`` where both are
-    labels. Of several different ones `take` says which counts.
+    A text that is a label, outer whitespace aside, names it. Else labels are searched as whole
+    words, the longest first: in ``card arrival`` there is no ``card`` where both are labels.
     """
     known = {plain(label, ignore_case=ignore_case): label for label in reversed(labels)}
     given = plain(text, ignore_case=ignore_case)
@@ -145,20 +144,15 @@ class ClassF1(Labelled):
     """macro: every class counts the same. micro: every case does."""
 
     def sums(self, attempts: Sequence[Attempt], scores: Sequence[float]) -> Sums:
-        from unitune.scorers.formulas import (  # noqa: PLC0415 - numpy
-            Sums,
-            class_counts,
-            macro_f1,
-            micro_f1,
-        )
+        from unitune.scorers import formulas  # noqa: PLC0415 - numpy
 
         index = {label: at for at, label in enumerate(self._labels)}
         pairs = [
             (index[expected], None if answered is None else index[answered])
             for expected, answered in map(self._known_pair, attempts)
         ]
-        formula = macro_f1 if self.average == "macro" else micro_f1
-        return Sums(class_counts(pairs, len(index)), formula)
+        formula = formulas.macro_f1 if self.average == "macro" else formulas.micro_f1
+        return formulas.Sums(formulas.class_counts(pairs, len(index)), formula)
 
     def confusion(self, attempts: Sequence[Attempt]) -> Confusion:
         counts: dict[str, Counter[str]] = {label: Counter() for label in self._labels}
@@ -182,20 +176,14 @@ class ClassF1(Labelled):
 
 @lru_cache(maxsize=64)
 def _pattern(labels: Iterable[str]) -> re.Pattern[str]:
-    longest_first = sorted(labels, key=len, reverse=True)
-    return re.compile("|".join(_whole(label) for label in longest_first))
+    """Return a pattern that finds each label as a whole word, the longest first.
 
-
-def _whole(label: str) -> str:
-    """Return a pattern that finds a label as a whole word, where its script has words."""
-    before = r"(?<!\w)" if _joins(label[0]) else ""
-    after = r"(?!\w)" if _joins(label[-1]) else ""
-    return f"{before}{re.escape(label)}{after}"
-
-
-def _joins(character: str) -> bool:
-    """Whether more letters beside a character would make it another word.
-
-    Not so in scripts without case, such as Chinese or Thai, which mostly write no spaces.
+    Scripts without case (letters of category Lo), such as Chinese or Thai, mostly write no spaces.
     """
-    return unicodedata.category(character) != "Lo"
+
+    def whole(label: str) -> str:
+        before = "" if unicodedata.category(label[0]) == "Lo" else r"(?<!\w)"
+        after = "" if unicodedata.category(label[-1]) == "Lo" else r"(?!\w)"
+        return f"{before}{re.escape(label)}{after}"
+
+    return re.compile("|".join(map(whole, sorted(labels, key=len, reverse=True))))

@@ -1,4 +1,9 @@
-"""Scorers that count what two texts have in common: token F1, ROUGE, sentence chrF."""
+"""Scorers that count what two texts have in common: token F1, ROUGE, chrF, BLEU.
+
+chrF and BLEU over all cases add up sacrebleu's n-gram counts of every case; the formulas over the
+added counts stand in `unitune.scorers.formulas`, over arrays, so that thousands of resamples cost
+as many additions. Tests hold them against sacrebleu's scores, which go from 0 to 100 and not to 1.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +11,15 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import PrivateAttr
 
 from unitune.findings import clip
 from unitune.scorers.interface import Attempt, Case, Kind, Scorer, Setting
-from unitune.scorers.text import refuse_empty
+
+if TYPE_CHECKING:
+    from unitune.scorers.formulas import Sums
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -24,6 +33,11 @@ def squad_tokens(text: str) -> list[str]:
         Rajpurkar et al. 2016, arXiv 1606.05250, section 6.1, and its official evaluation script.
     """
     return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
+
+
+def rouge_tokens(text: str) -> list[str]:
+    """Return a text's words as ROUGE compares them."""
+    return _ROUGE_TOKEN.findall(text.lower())
 
 
 def rouge_n(answer: str, expected: str, n: int) -> float:
@@ -40,16 +54,11 @@ def rouge_l(answer: str, expected: str) -> float:
     return _f1(LCSseq.similarity(given, wanted), len(given), len(wanted))
 
 
-def rouge_tokens(text: str) -> list[str]:
-    """Return a text's words as ROUGE compares them."""
-    return _ROUGE_TOKEN.findall(text.lower())
-
-
 def gleu(answer: str, expected: str) -> float:
     """Return Google's GLEU: the smaller of precision and recall over runs of 1 to 4 words.
 
-    Why: OpenAI's graders name it; it is BLEU made for single sentences. Words are what spaces part.
-    It leaves out what BLEU leaves out.
+    Why: OpenAI's graders name it; it is BLEU made for single sentences, and leaves out what BLEU
+    leaves out. Words are what spaces part.
 
     Source:
         Wu et al. 2016, arXiv 1609.08144, section 5.2.
@@ -58,6 +67,19 @@ def gleu(answer: str, expected: str) -> float:
         [run for n in range(1, 5) for run in _runs(text.split(), n)] for text in (answer, expected)
     )
     return _common(given, wanted) / max(len(given), len(wanted), 1)
+
+
+def _runs(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    return [tuple(tokens[at : at + n]) for at in range(len(tokens) - n + 1)]
+
+
+def _common(first: Sequence[object], second: Sequence[object]) -> int:
+    return (Counter(first) & Counter(second)).total()
+
+
+def _f1(common: int, given: int, wanted: int) -> float:
+    """Return the harmonic mean of common / given and common / wanted."""
+    return 2 * common / (given + wanted) if common else 0.0
 
 
 class TokenF1(Scorer):
@@ -121,7 +143,33 @@ class Rouge(Scorer):
         )
 
 
-class SentenceChrf(Scorer):
+class Sacrebleu(Scorer):
+    """A score of sacrebleu's; subclasses make its scorers of one case and of all."""
+
+    expects_text = True
+    packages = ("sacrebleu",)
+    _of_case: Any = PrivateAttr(None)
+    _of_all: Any = PrivateAttr(None)
+
+    def judge(self, attempt: Attempt) -> float:
+        return min(1.0, self._of_case.sentence_score(attempt.text, [attempt.expected]).score / 100)
+
+    def sums(self, attempts: Sequence[Attempt], scores: Sequence[float]) -> Sums:
+        if self.kind is not Kind.CORPUS:
+            return super().sums(attempts, scores)
+        import numpy as np  # noqa: PLC0415 - slow to import
+
+        from unitune.scorers.formulas import Sums, bleu_of, chrf_of  # noqa: PLC0415 - numpy
+
+        answers = [attempt.text for attempt in attempts]
+        expected = [attempt.expected for attempt in attempts]
+        # sacrebleu's own significance tests take its counts, one row a case, likewise.
+        counts = self._of_all._extract_corpus_statistics(answers, [expected])  # noqa: SLF001
+        formula = bleu_of if isinstance(self, Bleu) else chrf_of
+        return Sums(np.array(counts, dtype=np.float64), formula)
+
+
+class SentenceChrf(Sacrebleu):
     """Overlap in runs of characters, case by case (chrF).
 
     F2 of the runs of 1 to 6 characters in common. Why: of the measures of overlap it follows human
@@ -130,31 +178,67 @@ class SentenceChrf(Scorer):
     all overlap does, and spaces.
 
     Source:
-        Popović 2015, W15-3049; sacrebleu's default signature, from 0 to 1 instead of 100.
+        Popović 2015, W15-3049; sacrebleu's default signature.
     """
 
     kind = Kind.GRADED
-    packages = ("sacrebleu",)
     type: Literal["sentence_chrf"] = "sentence_chrf"
     name: str = "sentence_chrf"
 
-    def judge(self, attempt: Attempt) -> float:
+    def prepare(self, setting: Setting) -> None:
         from sacrebleu.metrics.chrf import CHRF  # noqa: PLC0415 - an extra
 
-        return min(1.0, CHRF().sentence_score(attempt.text, [attempt.expected]).score / 100)
-
-    def refusal(self, case: Case) -> str | None:
-        return refuse_empty(case)
+        self._of_case = CHRF()
 
 
-def _runs(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    return [tuple(tokens[at : at + n]) for at in range(len(tokens) - n + 1)]
+class Chrf(Sacrebleu):
+    """chrF over all cases, by sacrebleu.
+
+    Why and what it leaves out: as `sentence_chrf`, which is the score of a single case here too;
+    the score of all cases adds their n-grams up, so long cases weigh more.
+
+    Source:
+        Popović 2015, W15-3049; chrF++: Popović 2017, W17-4770; n-grams by sacrebleu.
+    """
+
+    kind = Kind.CORPUS
+    type: Literal["chrf"] = "chrf"
+    name: str = "chrf"
+    word_order: Literal[0, 2] = 0
+    """0: chrF, characters alone. 2: chrF++, words and pairs of words as well."""
+
+    def prepare(self, setting: Setting) -> None:
+        from sacrebleu.metrics.chrf import CHRF  # noqa: PLC0415 - an extra
+
+        self._of_case = self._of_all = CHRF(word_order=self.word_order)
 
 
-def _common(first: Sequence[object], second: Sequence[object]) -> int:
-    return (Counter(first) & Counter(second)).total()
+class Bleu(Sacrebleu):
+    """BLEU over all cases, by sacrebleu.
 
+    Why: the figure that translation is published in. It leaves out synonyms and word order beyond
+    four words, it means little below some hundred sentences, and it is 0 for cases that are all
+    shorter than four words; chrF serves those. Compare it only with BLEU of the same tokenizer. The
+    score of a single case, for reading, is sentence BLEU without the orders that it is too short
+    for.
 
-def _f1(common: int, given: int, wanted: int) -> float:
-    """Return the harmonic mean of common / given and common / wanted."""
-    return 2 * common / (given + wanted) if common else 0.0
+    Source:
+        Papineni et al. 2002, P02-1040; n-grams by sacrebleu (Post 2018, W18-6319).
+    """
+
+    kind = Kind.CORPUS
+    type: Literal["bleu"] = "bleu"
+    name: str = "bleu"
+    tokenize: Literal["13a", "intl", "zh", "char", "none"] = "13a"
+    """sacrebleu's tokenizer; 13a is its default."""
+    ignore_case: bool = False
+    """Compare without regard to case."""
+
+    def prepare(self, setting: Setting) -> None:
+        from sacrebleu.metrics.bleu import BLEU  # noqa: PLC0415 - an extra
+
+        # `force` keeps sacrebleu from warning of texts that look tokenized already.
+        self._of_all, self._of_case = (
+            BLEU(tokenize=self.tokenize, lowercase=self.ignore_case, force=True, effective_order=of)
+            for of in (False, True)
+        )

@@ -1,18 +1,31 @@
-"""Scorers that compare texts as they stand: exact, contains, regex, edit distance."""
+"""Scorers that compare texts as they stand, or the number in them."""
 
 from __future__ import annotations
 
 import re
-from typing import Literal
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation
+from typing import Annotated, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
+from unitune.findings import clip
 from unitune.scorers.bounded import CheckFailed, broken_by
 from unitune.scorers.interface import Attempt, Case, Kind, Scorer
 from unitune.workspace import yaml_file
 
 _ASSERTION = re.compile(r"[$^]|\\[AbBZ]|\(\?<?[=!]|\(\?\(")
 """What may keep a pattern from matching though nothing is to be matched."""
+_NUMBER = r"""
+    (?<![\w.])[-+\u2212]?       # a sign, unless it joins two numbers or words, as in 3-5 or T-12
+    (?<!\w)                     # not inside a word: v2 has no number
+    (?: \d{{1,3}}(?:{group}\d{{3}})+(?!\d) | \d+ )
+    (?: {point}\d+ )?
+    (?: [eE][-+]?\d+ )?
+    | (?<![\w.,])[-+\u2212]?{point}\d+
+"""
+_POINT = re.compile(_NUMBER.format(group=r"[,\u00a0\u202f'\u2019]", point=r"\."), re.VERBOSE)
+_COMMA = re.compile(_NUMBER.format(group=r"[.\u00a0\u202f'\u2019]", point=","), re.VERBOSE)
+_WIDEST = Context(Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 
 
 def plain(text: str, *, ignore_case: bool) -> str:
@@ -20,12 +33,18 @@ def plain(text: str, *, ignore_case: bool) -> str:
     return text.strip().casefold() if ignore_case else text.strip()
 
 
-def refuse_empty(case: Case) -> str | None:
-    """Say that an expected text is empty, for scorers that find an empty text nowhere."""
-    return None if (case.answer or "").strip() else "the expected answer is empty"
+class CaseOption(Scorer):
+    """A scorer that may compare without regard to case."""
+
+    ignore_case: bool = False
+    """Compare without regard to case."""
+
+    def plain(self, text: str) -> str:
+        """Return a text as it is compared."""
+        return plain(text, ignore_case=self.ignore_case)
 
 
-class Exact(Scorer):
+class Exact(CaseOption):
     """The answer equals the expected one.
 
     Why: for labels and short fixed texts nothing else is as plain. Outer whitespace does not count.
@@ -35,40 +54,31 @@ class Exact(Scorer):
 
     type: Literal["exact"] = "exact"
     name: str = "exact"
-    ignore_case: bool = False
-    """Compare without regard to case."""
 
     def judge(self, attempt: Attempt) -> bool:
-        answer, expected = (
-            plain(text, ignore_case=self.ignore_case) for text in (attempt.text, attempt.expected)
-        )
-        return answer == expected
+        return self.plain(attempt.text) == self.plain(attempt.expected)
 
     def wrong_already(self, attempt: Attempt) -> bool:
         begun = attempt.text.casefold() if self.ignore_case else attempt.text
-        wanted = plain(attempt.expected, ignore_case=self.ignore_case)
+        wanted = self.plain(attempt.expected)
         return begun.strip() != wanted and not wanted.startswith(begun.lstrip())
 
 
-class Contains(Scorer):
+class Contains(CaseOption):
     """The expected text stands somewhere in the answer.
 
     Why: to credit a model that wraps the right label in a sentence. It leaves out what else the
     answer says: naming every label is right too, and so is ``not refund`` for ``refund``; `choice`
-    is stricter. An empty expected text is found nowhere, so that it never counts as right.
+    is stricter. An empty expected text is never right.
     """
 
+    expects_text = True
     type: Literal["contains"] = "contains"
     name: str = "contains"
-    ignore_case: bool = False
-    """Compare without regard to case."""
 
     def judge(self, attempt: Attempt) -> bool:
-        wanted = plain(attempt.expected, ignore_case=self.ignore_case)
-        return wanted != "" and wanted in plain(attempt.text, ignore_case=self.ignore_case)
-
-    def refusal(self, case: Case) -> str | None:
-        return refuse_empty(case)
+        wanted = self.plain(attempt.expected)
+        return wanted != "" and wanted in self.plain(attempt.text)
 
 
 class Regex(Scorer):
@@ -96,18 +106,17 @@ class Regex(Scorer):
 
     def indulgence(self, case: Case) -> str | None:
         # Without assertions, which look around, what matches nothing matches nothing anywhere.
-        if _ASSERTION.search(self.pattern) or not self._matches_nothing():
+        if _ASSERTION.search(self.pattern):
             return None
-        return f"the pattern {self.pattern!r} is found in every text, also in an empty one"
-
-    def _matches_nothing(self) -> bool:
         try:
-            return broken_by({"pattern": self.pattern}, "") is None
+            matches_nothing = broken_by({"pattern": self.pattern}, "") is None
         except CheckFailed:  # recorded with the answers that it meets
-            return False
+            return None
+        every = f"the pattern {self.pattern!r} is found in every text, also in an empty one"
+        return every if matches_nothing else None
 
 
-class EditDistance(Scorer):
+class EditDistance(CaseOption):
     """Similarity by the fewest characters to insert, delete or replace.
 
     1 - (fewest edits) / (length of the longer text), outer whitespace aside. Why: for short texts
@@ -123,13 +132,77 @@ class EditDistance(Scorer):
     packages = ("rapidfuzz",)
     type: Literal["edit_distance"] = "edit_distance"
     name: str = "edit_distance"
-    ignore_case: bool = False
-    """Compare without regard to case."""
 
     def judge(self, attempt: Attempt) -> float:
         from rapidfuzz.distance import Levenshtein  # noqa: PLC0415 - an extra
 
         return Levenshtein.normalized_similarity(
-            plain(attempt.text, ignore_case=self.ignore_case),
-            plain(attempt.expected, ignore_case=self.ignore_case),
+            self.plain(attempt.text), self.plain(attempt.expected)
         )
+
+
+class Numeric(Scorer):
+    """The number in the answer is the expected one, within a tolerance.
+
+    Why: for sums, measures and prices, where ``1,000`` and ``1000.0 EUR`` are one answer. The last
+    number of a text counts by default, since models reason before they answer. It compares decimal
+    digits, so 0.3 is 0.1 + 0.2. It leaves out units, currencies, percent signs, fractions (1/2),
+    numbers in words, and other numbers that the text holds.
+    """
+
+    type: Literal["numeric"] = "numeric"
+    name: str = "numeric"
+    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Largest difference that is still right."""
+    relative: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Likewise as a share of the expected number; the larger of the two holds."""
+    take: Literal["first", "last"] = "last"
+    """Which number of the text is the answer."""
+    decimal: Literal["point", "comma"] = "point"
+    """How fractions are written: 1,234.5 or 1.234,5."""
+
+    def judge(self, attempt: Attempt) -> bool:
+        given, wanted = self._number(attempt.text), self._number(attempt.expected)
+        if given is None or wanted is None:
+            return False
+        return is_near(given, wanted, self.tolerance, self.relative)
+
+    def refusal(self, case: Case) -> str | None:
+        if self._number(case.answer or "") is None:
+            return f"the expected answer {clip(case.answer or '')} holds no number"
+        return None
+
+    def _number(self, text: str) -> Decimal | None:
+        return find_number(text, take=self.take, decimal=self.decimal)
+
+
+def find_number(
+    text: str,
+    *,
+    take: Literal["first", "last"] = "last",
+    decimal: Literal["point", "comma"] = "point",
+) -> Decimal | None:
+    """Return a number of a text, or None: also where it has more digits than any number could."""
+    numbers = [match[0] for match in (_POINT if decimal == "point" else _COMMA).finditer(text)]
+    if not numbers:
+        return None
+    number = numbers[0] if take == "first" else numbers[-1]
+    group, point = (",", ".") if decimal == "point" else (".", ",")
+    digits = re.sub(rf"[{group}\u00a0\u202f'\u2019]", "", number).replace(point, ".")
+    digits = digits.replace("\u2212", "-")
+    try:
+        return Decimal(digits)
+    except InvalidOperation:  # an exponent beyond a Decimal's: a small one is 0
+        nearest = _WIDEST.create_decimal(digits)
+        return nearest if nearest.is_finite() else None
+
+
+def is_near(given: Decimal, wanted: Decimal, tolerance: float, relative: float) -> bool:
+    """Whether a number is another within the larger of an absolute and a relative tolerance."""
+    if given == wanted:
+        return True
+    try:
+        allowed = max(Decimal(repr(tolerance)), Decimal(repr(relative)) * abs(wanted))
+        return abs(given - wanted) <= allowed
+    except ArithmeticError:  # exponents beyond any measure
+        return False

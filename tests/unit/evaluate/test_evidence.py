@@ -17,8 +17,8 @@ from unitune.evaluate.results import Comparison
 from unitune.evaluate.scoring import build, check_indulgence
 from unitune.evaluate.task import clusters_of
 from unitune.job.job import Evaluate, Gate, Job
+from unitune.scorers.json_text import ToolCalls
 from unitune.scorers.text import Regex
-from unitune.scorers.tools import ToolCalls
 
 PAIR = [
     {"type": "recorded", "name": "old", "answers": "old.jsonl", "role": "baseline"},

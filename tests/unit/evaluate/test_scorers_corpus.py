@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scoring import attempt, score
 
 from unitune.evaluate.scoring import build
-from unitune.scorers.corpus import Bleu, Chrf
 from unitune.scorers.formulas import Sums, bleu_of
 from unitune.scorers.interface import Attempt, Scorer
+from unitune.scorers.overlap import Bleu, Chrf
 from unitune.scorers.text import Exact
 
 sacrebleu: Any = importlib.import_module("sacrebleu")

@@ -12,7 +12,7 @@ from scoring import dataset, score
 
 from unitune.errors import DataError
 from unitune.evaluate.scoring import build, check_expected
-from unitune.scorers.numbers import Numeric, find_number
+from unitune.scorers.text import Numeric, find_number
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from unitune.errors import DataError
 from unitune.evaluate.scoring import build, check_expected
 from unitune.models import function_call
 from unitune.scorers.interface import Attempt
-from unitune.scorers.tools import ToolCalls
+from unitune.scorers.json_text import ToolCalls
 
 PLAY = function_call("play", {"artist": "Abba", "minutes": 20}, "call_1")
 STOP = function_call("stop", {}, "call_2")

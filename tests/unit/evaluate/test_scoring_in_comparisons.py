@@ -20,16 +20,13 @@ from unitune.evaluate.scoring import attempt_of, build, scorer_fingerprint
 from unitune.job.job import Evaluate, Job
 from unitune.models import Request
 from unitune.scorers import ScorerSpec, interface
-from unitune.scorers.corpus import Bleu, Chrf
 from unitune.scorers.functions import PythonFunction
 from unitune.scorers.graders import OpenAIGrader
 from unitune.scorers.interface import Scorer, Setting
-from unitune.scorers.json_text import JsonSchema
+from unitune.scorers.json_text import JsonSchema, ToolCalls
 from unitune.scorers.labels import Choice
-from unitune.scorers.numbers import Numeric
-from unitune.scorers.overlap import Rouge, SentenceChrf
-from unitune.scorers.text import Contains, EditDistance, Exact
-from unitune.scorers.tools import ToolCalls
+from unitune.scorers.overlap import Bleu, Chrf, Rouge, SentenceChrf
+from unitune.scorers.text import Contains, EditDistance, Exact, Numeric
 from unitune.workspace.install import install_command
 
 CONTENDERS = ["zero-shot", {"type": "instructed", "role": "candidate", "instructions": "TOLD"}]

@@ -24,8 +24,7 @@ from unitune.evaluate import baseline
 from unitune.evaluate.scoring import build
 from unitune.scorers.interface import Score
 from unitune.scorers.json_text import JsonSchema
-from unitune.scorers.numbers import Numeric, find_number
-from unitune.scorers.text import Exact, Regex
+from unitune.scorers.text import Exact, Numeric, Regex, find_number
 
 UNITUNE = str(Path(sys.executable).with_name("unitune"))
 SLOW = "(a+)+$"
