@@ -25,7 +25,7 @@ from pydantic import JsonValue
 from transformers import PreTrainedTokenizerBase
 
 from unitune.backends.capabilities import MaskedToken
-from unitune.cost.tokens.chat_template import template_turn
+from unitune.cost.tokens.by_tokenizer import template_turn
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, Message, digest
 from unitune.errors import DataError, Mismatch

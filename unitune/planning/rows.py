@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from unitune.backends.formats import wire_lines
 from unitune.backends.offer import Limits, Terms
 from unitune.cost.tokens import TokenCounter, counter_for
-from unitune.cost.tokens.by_characters import CharacterCounter
+from unitune.cost.tokens.count import CharacterCounter
 from unitune.cost.workload import Lengths, Workload, measure
 from unitune.data.check import JobRows
 from unitune.data.dataset import Dataset

@@ -16,9 +16,11 @@ from unitune.cost.tokens import Count
 from unitune.job.job import Job
 from unitune.job.usage import Usage
 from unitune.tco.documents import Figure
-from unitune.tco.request import BEST_HIT_RATE, WORST_HIT_RATE
 from unitune.tco.tokens import Counted, Measured
 
+BEST_HIT_RATE, WORST_HIT_RATE = Decimal("0.95"), Decimal(0)
+"""Ends of the range beside the expected rate: some requests always come first, or after the vendor
+has forgotten the prompt; and traffic may be so thin that none finds it."""
 USUAL_HIT_RATE = Decimal("0.5")
 """The middle of the range, where nothing is known."""
 

