@@ -14,5 +14,5 @@ class TestStrangerBackend(BackendContract):
         environment=lambda server: {"STRANGER_URL": server.url, "STRANGER_API_KEY": KEY},
         create=r"/jobs$",
         model="base-words",
-        timeouts=("unitune_stranger.backend.TIMEOUT_SECONDS",),
+        timeouts=("unitune.backends.kit.api.TIMEOUT_SECONDS",),
     )

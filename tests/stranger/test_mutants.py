@@ -52,10 +52,21 @@ module.{function} = lambda *given: {{
     name: value for name, value in original(*given).items() if name not in {names}
 }}
 """
+REFUSED = """
+submit = Backend.submit
+def mapped(self, launch):
+    try:
+        return submit(self, launch)
+    except Unreachable:
+        raise
+    except BackendError as error:
+        raise {error} from error
+Backend.submit = mapped
+"""
 MUTANTS = {  # which test catches it, and the mistake
     "errors without a status": (
         "refused_create_call_says_its_status",
-        "module.map_error = lambda response, action: BackendError(f'could not {action}')",
+        REFUSED.format(error="BackendError(str(error))"),
     ),
     "files named by their path": (
         "files_of_one_name_and_other_content",
@@ -107,7 +118,7 @@ Backend.poll = optimist
     ),
     "every error is 400": (
         "refused_create_call_says_its_status",
-        "module.map_error = lambda response, action: BackendError('no', status=400)",
+        REFUSED.format(error="BackendError('no', status=400)"),
     ),
     "create calls repeated blindly": (
         "after_a_fault_of_the_create_call_there_is_one_job",
@@ -135,13 +146,7 @@ Backend.submit = sure
     ),
     "only the first page of jobs is searched": (
         "job_among_many_is_found",
-        """
-read = module.read
-def first(kind, body, action):
-    page = read(kind, body, action)
-    return page.model_copy(update={"next": None}) if kind is module.JobList else page
-module.read = first
-""",
+        "module.next_page = lambda page: None",
     ),
     "a deployment's name that grows": (
         "deployment_polled_with_its_own_status",
@@ -169,10 +174,9 @@ Backend.poll = uncounted
     "a poll that trusts every field": (
         "polls_survive_fields_that_are_left_out",
         """
-import json
 poll = Backend.poll
 def trusting(self, job_id, cursor):
-    job = json.loads(module.call("GET", f"/jobs/{job_id}", "read the job"))
+    job = self.api.get("jobs", job_id, action="read the job").all
     assert [step["loss"] for step in job["steps"]] is not None
     return poll(self, job_id, cursor)
 Backend.poll = trusting

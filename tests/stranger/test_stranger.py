@@ -30,7 +30,12 @@ with serve_vendor(TestStrangerBackend.setup, behavior) as served:
     ref = host.deploy(run.tuned_model, "demo", {})
     chat = host.chat(host.deployment_status(ref, run.tuned_model).model)
     question = Message(role="user", content="Why was I charged twice?")
-    print(run.state, asyncio.run(chat.reply(Request(messages=(question,)))).text)
+
+    async def answer():
+        async with chat:
+            return await chat.reply(Request(messages=(question,)))
+
+    print(run.state, asyncio.run(answer()).text)
 """
 ROWS = {"Why was I charged twice?": "billing", "The app does not open.": "defect"}
 LACKS = ("does not answer in batches", "does not count tokens", "does not promise it")

@@ -69,8 +69,8 @@ class ExampleVendor(RoutedVendor):
         self.deleted: set[str] = set()
         self._lists = 0
 
-    @route("PUT", "/files/{name}")
-    def put_file(self, request: VendorRequest, name: str) -> JsonValue:
+    @route("POST", "/files/{name}")
+    def store_file(self, request: VendorRequest, name: str) -> JsonValue:
         """Keep a file."""
         if name != hashlib.sha256(request.body).hexdigest():
             raise Refused(400, "a file is named by the hash of its content")
