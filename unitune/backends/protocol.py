@@ -122,7 +122,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file that the backend holds: its name there, and the hash of its content."""
+    """A file that the backend holds, by its name there, with the SHA-256 of its content."""
 
     ref: str
     sha256: str

@@ -215,11 +215,7 @@ def standing(
     is first. Models that answer without a deployment, or from one that stands, get none. What is
     given is what it may cost at most, in US dollars; nothing where its price is not known.
 
-    Args:
-        run: A succeeded run.
-        seconds: How long the deployment may stand.
-        budget: What it may cost.
-        options: The backend's own: hardware, capacity, …
+    Arguments are those of `deploy`.
     """
     if not needs_deployment(run):
         yield Decimal(0)

@@ -174,7 +174,8 @@ class Deployment:
 def deployments(*, standing: bool = False) -> list[Deployment]:
     """Return the deployments of this ledger, newest first, and take down what is overdue.
 
-    What its vendor does not take down now still stands; the next look tries again.
+    With `standing`, only those that may cost money. What its vendor does not take down now still
+    stands; the next look tries again.
     """
     ledger = Ledger(home())
     listed = [Deployment(ledger, record) for record in ledger.deployments()]

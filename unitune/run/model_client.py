@@ -109,7 +109,7 @@ class ModelClient:
     ) -> Reply:
         """Return the model's reply: its text, tool calls, tokens, or why there is none (`error`).
 
-        May be awaited in any event loop, and many at once.
+        May be awaited in any event loop, and many at once; arguments as of `ask`.
 
         Raises:
             UserError: The model answers only from a deployment, and none is ready.
