@@ -686,7 +686,8 @@ def test_more_threads_than_connections_set_their_money_aside(
         ledger = Ledger(home())
         (first,) = ledger.records()
         approval = json.loads(ledger.costs(first.id)[0].approval) | {"files": {}}
-        records = [replace(first, id=f"{first.id[:-2]}{number:02}") for number in range(40)]
+        # No id has a u, so none of these is the first one's.
+        records = [replace(first, id=f"{first.id[:-3]}u{number:02}") for number in range(40)]
         for record in records:
             ledger.add(record, approval=json.dumps(approval), again=True)
         start = Barrier(len(records))
