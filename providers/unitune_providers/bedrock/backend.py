@@ -76,11 +76,6 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
         check_settings(job, self.job_options(job))
 
     def upload(self, path: Path, sha256: str) -> Upload:
-        """Put a file into the bucket, unless it is there already.
-
-        Raises:
-            UserError: No bucket is named.
-        """
         uri = bucket_uri(f"{content_name(sha256)}.jsonl")
         put_file(self._aws.s3, path, uri)
         return Upload(uri, sha256)
@@ -114,13 +109,11 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
         return list(dict.fromkeys(arns))
 
     def describe_job(self, job_id: str) -> JobDescription:
-        """Return what is known of a job."""
         job = self._job(job_id)
         training = job.fields("trainingDataConfig").text("s3Uri")
         return JobDescription(job.text("jobName"), job.text("baseModelArn"), training)
 
     def list_jobs(self, cursor: str) -> JobPage:
-        """Return one page of all jobs, the newest first."""
         page = call(
             "list the jobs",
             self._aws.bedrock.list_model_customization_jobs,
@@ -144,17 +137,11 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
         return self.status(raw_of(job), events, cursor, _tuned_model(job), error)
 
     def cancel(self, job_id: str) -> None:
-        """Ask Bedrock to stop a job."""
         stop = self._aws.bedrock.stop_model_customization_job
         call(f"stop {job_id}", stop, jobIdentifier=job_id)
 
     def chat(self, model: str | TunedModel) -> ChatModel:
-        """Return a base model, a deployment, or a tuned model by whatever deployment it has.
-
-        Raises:
-            UserError: The tuned model has no deployment that is ready.
-            NotFoundError: There is no such deployment.
-        """
+        """Return a base model, a deployment, or a tuned model by whatever deployment it has."""
         name = model if isinstance(model, str) else model.name
         model_id = behind = answering_id(name)
         if ":custom-model/" in name:
@@ -167,7 +154,6 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
         return BedrockChatModel(self._aws, model_id, f"{NAME}:{behind}")
 
     def delete_file(self, ref: str) -> None:
-        """Remove an uploaded file."""
         bucket, key = split_uri(ref)
         call_or_none(f"delete {ref}", self._aws.s3.delete_object, Bucket=bucket, Key=key)
 
@@ -177,11 +163,7 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
         call_or_none(f"delete {model.name}", delete, modelIdentifier=model.name)
 
     def deploy(self, model: TunedModel, name: str, options: Mapping[str, JsonValue]) -> str:
-        """Deploy a tuned model for on-demand inference; the same name again finds the first.
-
-        Raises:
-            JobError: An option is given; Bedrock's deployments have none.
-        """
+        """Deploy a tuned model for on-demand inference; the same name again finds the first."""
         if options:
             raise JobError(
                 f"{', '.join(options)} cannot be set: Bedrock's on-demand deployments have no "
@@ -202,7 +184,6 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
         return arn_of(created, "customModelDeploymentArn", action)
 
     def find_deployment(self, name: str) -> str | None:
-        """Return the ARN of the deployment of this name."""
         action, operation = f"look for the deployment {name}", "list_custom_model_deployments"
         for page in list_all(action, self._aws.bedrock, operation, nameContains=name):
             for deployment in page.items("modelDeploymentSummaries"):
@@ -211,7 +192,6 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
         return None
 
     def deployment_status(self, ref: str, model: TunedModel) -> DeploymentStatus:
-        """Return how a deployment stands."""
         serving, deployment = model.model_copy(update={"name": ref}), self._deployment(ref)
         if deployment is None:
             return DeploymentStatus("gone", serving, "not found")
@@ -220,17 +200,10 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
         return DeploymentStatus(DEPLOYMENT_STATES.get(word, "starting"), serving, raw)
 
     def undeploy(self, ref: str) -> None:
-        """Take a deployment down; one that is gone is no error."""
         delete = self._aws.bedrock.delete_custom_model_deployment
         call_or_none(f"delete {ref}", delete, customModelDeploymentIdentifier=ref)
 
     def import_job(self, job_id: str) -> ImportedJob:
-        """Return an existing job with its files.
-
-        Raises:
-            NotFoundError: There is no such job.
-            Unsupported: It is no training on examples.
-        """
         get = self._aws.bedrock.get_model_customization_job
         job = call_or_none(f"read {job_id}", get, jobIdentifier=job_id)
         if job is None:
