@@ -9,7 +9,6 @@ right. Nothing is pickled.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import shutil
@@ -23,6 +22,7 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from unitune.workspace.filesystem import flush
+from unitune_local.model_folder import sha256
 
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 KEPT = 2
@@ -70,7 +70,7 @@ def save(
     state = random.getstate()
     position = Position(step=step, python_random=cast("tuple[int, tuple[int, ...], None]", state))
     (scratch / STATE).write_text(position.model_dump_json(), encoding="utf-8")
-    hashes = {name: _sha256(scratch / name) for name in (TENSORS, STATE)}
+    hashes = {name: sha256(scratch / name) for name in (TENSORS, STATE)}
     (scratch / MANIFEST).write_text(json.dumps(hashes), encoding="utf-8")
     for name in (TENSORS, STATE, MANIFEST):
         flush(scratch / name)
@@ -133,11 +133,6 @@ def _steps(folder: Path) -> list[int]:
 def _whole(place: Path) -> bool:
     try:
         hashes = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
-        return all(_sha256(place / name) == hashes[name] for name in (TENSORS, STATE))
+        return all(sha256(place / name) == hashes[name] for name in (TENSORS, STATE))
     except (OSError, ValueError, KeyError):
         return False
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

