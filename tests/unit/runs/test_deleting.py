@@ -102,7 +102,7 @@ def test_what_would_be_deleted_is_said_beforehand_and_reports_stay(
     (run.folder / "link").symlink_to(workplace)
     files = [f"the file {file} at fake" for file in uploads(workplace)]
     model = f"the model {run.job_id} at fake"
-    ledger = "the run's place in the ledger"
+    ledger = "the run's record in the ledger"
     folder = f"the folder {run.folder}"
     assert [model, *files, folder, ledger] == run.inventory(reports=True)
     assert [model, *files, f"{folder}, but for its evaluation", ledger] == run.inventory()
