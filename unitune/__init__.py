@@ -50,8 +50,17 @@ if TYPE_CHECKING:
     from unitune.job.evaluate import Constraint, Economics, Evaluate, Gate, TokenPrice
     from unitune.job.job import Job
     from unitune.job.prices import PriceEntry
-    from unitune.job.tuning import Budget, Columns, Data, Lora, Template, TrainingBudget, Tuning
-    from unitune.job.usage import Alternative, Usage
+    from unitune.job.tuning import (
+        Alternative,
+        Budget,
+        Columns,
+        Data,
+        Lora,
+        Template,
+        TrainingBudget,
+        Tuning,
+        Usage,
+    )
     from unitune.models import Reply, Request, TunedModel
     from unitune.planning.plan import Plan, plan
     from unitune.report.files import write_report
@@ -115,6 +124,7 @@ _NAMES = {
     "unitune.job.job": ("Job",),
     "unitune.job.prices": ("PriceEntry",),
     "unitune.job.tuning": (
+        "Alternative",
         "Budget",
         "Columns",
         "Data",
@@ -122,8 +132,8 @@ _NAMES = {
         "Template",
         "TrainingBudget",
         "Tuning",
+        "Usage",
     ),
-    "unitune.job.usage": ("Alternative", "Usage"),
     "unitune.models": ("Reply", "Request", "TunedModel"),
     "unitune.planning.plan": ("Plan", "plan"),
     "unitune.report.files": ("write_report",),

@@ -63,7 +63,7 @@ BasePlan = Annotated[
 ]
 Markdown = Annotated[bool, typer.Option("--markdown", help="For a comment on a pull request.")]
 MAX_REQUESTS = 10**10
-"""As of `unitune.job.usage`, which ``--help`` need not load."""
+"""As of `unitune.job.tuning`, which ``--help`` need not load."""
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="A saved plan, e.g. plan.json.")]
 
 

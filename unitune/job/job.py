@@ -22,8 +22,17 @@ from pydantic.json_schema import SkipJsonSchema
 from unitune.errors import JobError
 from unitune.job.evaluate import Constraint, Economics, Evaluate, Gate, TokenPrice
 from unitune.job.prices import PriceEntry, rows_of
-from unitune.job.tuning import Auto, Budget, Columns, Data, Lora, Template, TrainingBudget, Tuning
-from unitune.job.usage import Usage
+from unitune.job.tuning import (
+    Auto,
+    Budget,
+    Columns,
+    Data,
+    Lora,
+    Template,
+    TrainingBudget,
+    Tuning,
+    Usage,
+)
 from unitune.security.addresses import NotAnAddress, check_no_secret, unrepeated
 from unitune.security.spec import Spec
 from unitune.workspace import yaml_file

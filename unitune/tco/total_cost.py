@@ -21,7 +21,7 @@ from unitune.cost.tokens import counter_for
 from unitune.data.check import read_job
 from unitune.errors import JobError, MissingExtra, UnituneError, UserError
 from unitune.job.job import Job
-from unitune.job.usage import Alternative
+from unitune.job.tuning import Alternative
 from unitune.planning.money import estimated
 from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.planning.rows import Rows

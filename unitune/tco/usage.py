@@ -14,7 +14,7 @@ from typing import Literal
 from unitune.backends.output_limit import REASONING
 from unitune.cost.tokens import Count
 from unitune.job.job import Job
-from unitune.job.usage import Usage
+from unitune.job.tuning import Usage
 from unitune.tco.documents import Figure
 from unitune.tco.tokens import Counted, Measured
 
