@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -46,8 +46,7 @@ SHORT_UNITS: dict[Unit, str] = {
     "gb-month": "/GB month",
 }
 COLUMNS = ("training", "input", "cached", "output", "by time")
-MAX_WIDTH = 100
-MIN_LABEL_WIDTH = 12
+Source = tuple[str, date, str]
 
 
 class PriceView(BaseModel):
@@ -137,61 +136,25 @@ def _age(view: PriceView) -> Text:
     return Text(days, AGE_STYLES[view.freshness])
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Line:
-    """Prices of a model that stand side by side, by their columns."""
+    """Prices of a model that differ in nothing but their columns."""
 
-    views: dict[str, PriceView]
-
-    @property
-    def first(self) -> PriceView:
-        return next(iter(self.views.values()))
-
-    def takes(self, view: PriceView) -> bool:
-        """Whether a price belongs here: its column is free, and all else is the same."""
-        row, first = view.price, self.first
-        methods = {each.price.method for each in (*self.views.values(), view)} - {None}
-        return (
-            _column(row) not in self.views
-            and len(methods) <= 1
-            and (row.tier, row.tuned) == (first.price.tier, first.price.tuned)
-            and view.overridden == first.overridden
-            and _source(view) == _source(first)
-        )
+    label: str
+    overridden: bool
+    source: Source
+    views: dict[str, PriceView]  # by column
 
     @property
-    def label(self) -> str:
-        """What sets the line apart from the others of its model."""
-        rows = [view.price for view in self.views.values()]
-        kinds = {row.kind for row in rows}
-        parts = [rows[0].tier, *({row.method for row in rows} - {None})]
-        parts.append("tuned" if rows[0].tuned else "")
-        if kinds <= {"hosting", "storage", "machine"}:
-            parts += kinds
-        usual = "untuned" if kinds & OF_ANSWERS else "training"
-        return ", ".join(part for part in parts if part) or usual
-
-    @property
-    def amounts(self) -> list[str]:
-        """One for each of `COLUMNS`; empty where there is no price."""
-        views = (self.views.get(column) for column in COLUMNS)
-        return [
-            f"{view.price.written}{SHORT_UNITS[view.price.per]}" if view else "" for view in views
-        ]
+    def amounts(self) -> dict[str, str]:
+        return {
+            column: f"{view.price.written}{SHORT_UNITS[view.price.per]}"
+            for column, view in self.views.items()
+        }
 
     @property
     def notes(self) -> list[str]:
-        return list(dict.fromkeys(v.price.note for v in self.views.values() if v.price.note))
-
-
-def _column(row: PriceRow) -> str:
-    if row.per != "million-tokens":
-        return "by time"
-    return "cached" if row.kind == "cached-input" else row.kind
-
-
-def _source(view: PriceView) -> tuple[str, date, str]:
-    return view.price.source, view.price.as_of, view.price.origin
+        return [view.price.note for view in self.views.values() if view.price.note]
 
 
 def print_backend(prices: BackendPrices, day: date) -> None:
@@ -203,34 +166,56 @@ def print_backend(prices: BackendPrices, day: date) -> None:
     if not prices.prices:
         console().print("\nNo price is known; an estimate says unknown, never nothing.")
         return
-    sources: dict[tuple[str, date, str], PriceView] = {}
+    sources: dict[Source, PriceView] = {}
     for view in prices.prices:
         sources.setdefault(_source(view), view)
-    numbers = {source: f"[{number}]" for number, source in enumerate(sources, start=1)}
-    models = _lines_by_model(prices.prices)
-    amounts = [line.amounts for lines in models.values() for line in lines]
-    widths = [max(map(len, column)) for column in zip(COLUMNS, *amounts, strict=True)]
+    numbers = {
+        source: Text(f"[{number}]", AGE_STYLES[view.freshness])
+        for number, (source, view) in enumerate(sources.items(), start=1)
+    }
+    groups = _alike(_lines_by_model(prices.prices))
     console().print()
-    console().print(_grid(widths, [["US dollars", *COLUMNS, ""]], style="dim"))
-    for names, lines in _alike(models):
-        console().print(", ".join(names), style="bold")
-        console().print(_grid(widths, [_cells(line, numbers) for line in lines]))
-        for note in _notes(lines):
-            console().print(f"  {note}", style="dim")
-    _print_sources({numbers[source]: view for source, view in sources.items()}, day)
+    console().print(_price_table(groups, numbers))
+    console().print()
+    table = Table.grid(padding=(0, 1))
+    for source, view in sources.items():
+        table.add_row(numbers[source], _source_text(view))
+    console().print(table)
+    console().print(f"Tokens by the million; ages as of {day}.", style="dim")
 
 
 def _lines_by_model(views: Iterable[PriceView]) -> dict[str, list[_Line]]:
     models: dict[str, list[_Line]] = {}
     for view in views:
-        name = "any model" if view.price.model == ANY_MODEL else view.price.model
-        lines = models.setdefault(name, [])
-        line = next((line for line in lines if line.takes(view)), None)
-        if line is None:
-            lines.append(_Line({_column(view.price): view}))
-        else:
-            line.views[_column(view.price)] = view
+        row = view.price
+        lines = models.setdefault("any model" if row.model == ANY_MODEL else row.model, [])
+        key = (_label(row), view.overridden, _source(view))
+        line = next(
+            (each for each in lines if (each.label, each.overridden, each.source) == key), None
+        )
+        if line is None or _column(row) in line.views:
+            line = _Line(*key, {})
+            lines.append(line)
+        line.views[_column(row)] = view
     return models
+
+
+def _label(row: PriceRow) -> str:
+    """Return what sets a price apart from others of its model, besides its column."""
+    by_time = row.per != "million-tokens"
+    parts = (row.tier, row.method, "tuned" if row.tuned else "", row.kind if by_time else "")
+    usual = "untuned" if row.kind in OF_ANSWERS else "training"
+    return ", ".join(filter(None, parts)) or usual
+
+
+def _column(row: PriceRow) -> str:
+    if row.per != "million-tokens":
+        return "by time"
+    return "cached" if row.kind == "cached-input" else row.kind
+
+
+def _source(view: PriceView) -> Source:
+    return view.price.source, view.price.as_of, view.price.origin
 
 
 def _alike(models: dict[str, list[_Line]]) -> list[tuple[list[str], list[_Line]]]:
@@ -238,58 +223,39 @@ def _alike(models: dict[str, list[_Line]]) -> list[tuple[list[str], list[_Line]]
     groups: dict[str, tuple[list[str], list[_Line]]] = {}
     for name, lines in models.items():
         content = [
-            (line.label, line.amounts, line.notes, line.first.overridden, _source(line.first))
-            for line in lines
+            (line.label, line.amounts, line.notes, line.overridden, line.source) for line in lines
         ]
         groups.setdefault(repr(content), ([], lines))[0].append(name)
     return list(groups.values())
 
 
-def _grid(widths: Sequence[int], rows: Iterable[Sequence[str | Text]], style: str = "") -> Table:
-    """Return rows in the columns that all parts of a price list share."""
-    table = Table.grid(padding=(0, 1))
-    columns = [*widths, 4]  # the number of a source, such as [12]
-    label = min(console().width, MAX_WIDTH) - sum(columns) - len(columns)
-    table.add_column(width=max(label, MIN_LABEL_WIDTH), overflow="fold", style=style)
-    for width in columns:
-        table.add_column(width=width, justify="right", no_wrap=True, style=style)
-    for row in rows:
-        table.add_row(*row)
+def _price_table(
+    groups: Iterable[tuple[list[str], list[_Line]]], numbers: dict[Source, Text]
+) -> Table:
+    groups = list(groups)
+    used = {column for _, lines in groups for line in lines for column in line.views}
+    columns = [column for column in COLUMNS if column in used]
+    table = new_table("US dollars", *columns, "", right=(*columns, ""), fold=("US dollars",))
+    table.padding = (0, 1, 0, 0)
+    for names, lines in groups:
+        table.add_row(Text(", ".join(names), "bold"))
+        for line in lines:
+            style = "dim strike" if line.overridden else ""
+            amounts = (Text(line.amounts.get(column, ""), style) for column in columns)
+            table.add_row(f"  {line.label}", *amounts, numbers[line.source])
+        for note in dict.fromkeys(note for line in lines for note in line.notes):
+            labels = [line.label for line in lines if note in line.notes]
+            whose = "" if len(labels) == len(lines) else f"{'; '.join(labels)}: "
+            table.add_row(Text(f"  {whose}{note}", "dim"))
     return table
 
 
-def _cells(line: _Line, numbers: dict[tuple[str, date, str], str]) -> list[Text]:
-    style = "dim strike" if line.first.overridden else ""
-    number = Text(numbers[_source(line.first)], AGE_STYLES[line.first.freshness])
-    return [Text(f"  {line.label}"), *(Text(text, style) for text in line.amounts), number]
-
-
-def _notes(lines: Sequence[_Line]) -> list[str]:
-    """Return the notes of a model's lines, each once, with the lines that it is of."""
-    labels: dict[str, list[str]] = {}
-    for line in lines:
-        for note in line.notes:
-            labels.setdefault(note, []).append(line.label)
-    return [
-        note if len(names) == len(lines) else f"{'; '.join(names)}: {note}"
-        for note, names in labels.items()
-    ]
-
-
-def _print_sources(sources: dict[str, PriceView], day: date) -> None:
-    table = Table.grid(padding=(0, 1))
-    for _ in range(2):
-        table.add_column(overflow="fold")
-    for number, view in sources.items():
-        row = view.price
-        origin = "" if row.origin == "offer" else f" [{row.origin}]"
-        text = Text.assemble(
-            f"{row.as_of}, ",
-            _age(view),
-            f"{AGE_WORDS[view.freshness]} · {SOURCE_NAMES[row.source_kind]}{origin}\n",
-            (row.source, "dim"),
-        )
-        table.add_row(number, text)
-    console().print()
-    console().print(table)
-    console().print(f"Tokens by the million; ages as of {day}.", style="dim")
+def _source_text(view: PriceView) -> Text:
+    row = view.price
+    origin = "" if row.origin == "offer" else f" [{row.origin}]"
+    return Text.assemble(
+        f"{row.as_of}, ",
+        _age(view),
+        f"{AGE_WORDS[view.freshness]} · {SOURCE_NAMES[row.source_kind]}{origin}\n",
+        (row.source, "dim"),
+    )
