@@ -39,6 +39,7 @@ from unitune.job.job import Job
 from unitune.planning.preflight import ResolvedJob, preflight
 
 if TYPE_CHECKING:
+    from unitune.evaluate.prompts.tuned_run import TunedRun
     from unitune.run.run import Run
 
 
@@ -93,13 +94,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     resolved = preflight(job)
     job, announce = resolved.job, announce or _ignore
     check_contenders(job, run and run.id)
-    tuned = None
-    if any(isinstance(spec, Tuned) for spec in job.evaluate.contenders):
-        from unitune.evaluate.prompts.tuned_run import find_tuned_run  # noqa: PLC0415 - the ledger
-
-        # A replay needs no ledger that knows the run.
-        with suppress(NotFoundError) if replay and run is None else nullcontext():
-            tuned = find_tuned_run(resolved, run)
+    tuned = _tuned_run(resolved, run, replay=replay)
     prices = answer_prices(job, resolved.book, allow_unpriced=allow_unpriced or replay)
     sources = resolve_sources(
         resolved,
@@ -128,18 +123,27 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         use_cache=use_cache,
         announce=announce,
     )
-    with open_journals(config) as journals:
-        ready = nullcontext(sources)
-        if tuned and not replay:
-            ready = tuned.answering(
-                sources, config.budget, deploy_seconds, deploy_options, unpriced=allow_unpriced
-            )
-        with ready as answering:
-            answered = collect_responses(
-                replace(config, sources=answering), journals, progress or _ignore
-            )
+    ready = nullcontext(sources)
+    if tuned and not replay:
+        ready = tuned.answering(
+            sources, config.budget, deploy_seconds, deploy_options, unpriced=allow_unpriced
+        )
+    with open_journals(config) as journals, ready as answering:
+        config = replace(config, sources=answering)
+        answered = collect_responses(config, journals, progress or _ignore)
         comparison = conclude(resolved, task, answered, tuned, required, spent=config.budget.spent)
     if update_baseline and comparison.exit_code == 0:
         accept(job, task, comparison)
     write_verdict(comparison, config.folder)
     return comparison
+
+
+def _tuned_run(resolved: ResolvedJob, run: Run | None, *, replay: bool) -> TunedRun | None:
+    if not any(isinstance(spec, Tuned) for spec in resolved.job.evaluate.contenders):
+        return None
+    from unitune.evaluate.prompts.tuned_run import find_tuned_run  # noqa: PLC0415 - the ledger
+
+    # A replay needs no ledger that knows the run.
+    with suppress(NotFoundError) if replay and run is None else nullcontext():
+        return find_tuned_run(resolved, run)
+    return None
