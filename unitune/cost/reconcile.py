@@ -50,7 +50,7 @@ class Lesson(BaseModel):
     model_config = ConfigDict(frozen=True)
     basis: str
     """What the tokens were counted with."""
-    place: Decimal | None
+    position: Decimal | None
     """Where between low (0) and high (1) the tokens of one epoch lay; None: there was no range."""
     epochs_beside: int | None
     """Epochs more than expected, where the vendor chose them."""
@@ -182,7 +182,7 @@ def _lesson(made: Estimate, epoch: Count, epochs: int, per_epoch: Decimal) -> Le
     width, chosen = epoch.high - epoch.low, made.counted_epochs
     return Lesson(
         basis=made.basis,
-        place=_rounded((per_epoch - epoch.low) / width) if width else None,
+        position=_rounded((per_epoch - epoch.low) / width) if width else None,
         epochs_beside=None if chosen.exact else epochs - chosen.expected,
     )
 
@@ -194,8 +194,8 @@ def _rounded(value: Decimal) -> Decimal:
 def narrowed_tokens(counted: Count, lessons: Sequence[Lesson]) -> Count:
     """Return the tokens of one epoch, as far as earlier bills narrow them."""
     width = counted.high - counted.low
-    places = [lesson.place for lesson in lessons if lesson.place is not None]
-    return _narrowed(counted, [counted.low + round(width * place) for place in places])
+    positions = [lesson.position for lesson in lessons if lesson.position is not None]
+    return _narrowed(counted, [counted.low + round(width * position) for position in positions])
 
 
 def narrowed_epochs(charged: Count, lessons: Sequence[Lesson]) -> Count:

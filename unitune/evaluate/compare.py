@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ from unitune.errors import NotFoundError
 from unitune.evaluate.baseline import accept, requirements
 from unitune.evaluate.conclude import conclude
 from unitune.evaluate.inference.budget import Budget, answer_prices
-from unitune.evaluate.inference.sources import resolve_sources, without_batches
+from unitune.evaluate.inference.sources import check_batches, resolve_sources, without_batches
 from unitune.evaluate.prompts.contenders import build, check_contenders
 from unitune.evaluate.results import Comparison, results_folder, write_verdict
 from unitune.evaluate.runner import EvaluationConfig, Notify, collect_responses, open_journals
@@ -39,6 +39,7 @@ from unitune.job.job import Job
 from unitune.planning.preflight import ResolvedJob, preflight
 
 if TYPE_CHECKING:
+    from unitune.evaluate.inference.sources import Source
     from unitune.evaluate.prompts.tuned_run import TunedRun
     from unitune.run.run import Run
 
@@ -73,16 +74,14 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         deploy_options: The backend's own for that deployment: hardware, capacity, …
         batch: Have test cases answered in batches, wherever a contender's backend can: within a
             day, for about half the price. The same call collects what an earlier call submitted.
-        replay: Judge by the answers that are recorded in the folder, without any request: at no
-            cost, without keys, without the ledger that knows the run.
+        replay: Judge by the answers recorded in the folder: no request, cost, key or ledger.
         use_cache: Take answers that the same model gave to the same request in any comparison of
             this ledger's folder. A vendor may have changed a model under its name since.
         update_baseline: Make the candidate's scores the gate's baseline file, if it passes whatever
             else the gate checks.
         allow_unpriced: Go on although a price is unknown or old; what has none is in no budget.
         progress: Called as answers come; with batches about once a second, too.
-        announce: Called, before any request, with what so many cases can show, and with what no
-            batch can answer.
+        announce: Called before any request: what so many cases can show, what no batch answers.
 
     Raises:
         UserError: The job cannot be compared as it is; its kinds are JobError, DataError, Leak,
@@ -94,16 +93,12 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     resolved = preflight(job)
     job, announce = resolved.job, announce or _ignore
     check_contenders(job, run and run.id)
+    if batch:
+        check_batches(job, deploys=deploy_seconds is not None)
     tuned = _tuned_run(resolved, run, replay=replay)
     prices = answer_prices(job, resolved.book, allow_unpriced=allow_unpriced or replay)
-    sources = resolve_sources(
-        resolved,
-        tuned.run.fingerprint if tuned else resolved.fingerprint,
-        prices.contenders,
-        batch=batch,
-        replay=replay,
-        deploys=deploy_seconds is not None,
-    )
+    training = tuned.run.fingerprint if tuned else resolved.fingerprint
+    sources = resolve_sources(resolved, training, prices.contenders, replay=replay)
     task = prepare(resolved, tuned.rows if tuned else ())
     if tuned:
         tuned.check_prompts(job, resolved.splits.train, task.cases)
@@ -123,14 +118,10 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         use_cache=use_cache,
         announce=announce,
     )
-    ready = nullcontext(sources)
-    if tuned and not replay:
-        ready = tuned.answering(
-            sources, config.budget, deploy_seconds, deploy_options, unpriced=allow_unpriced
-        )
-    with open_journals(config) as journals, ready as answering:
-        config = replace(config, sources=answering)
-        answered = collect_responses(config, journals, progress or _ignore)
+    with open_journals(config) as journals:
+        with _deployed(tuned, config, deploy_seconds, deploy_options, allow_unpriced) as ready:
+            config = replace(config, sources=ready)
+            answered = collect_responses(config, journals, progress or _ignore)
         comparison = conclude(resolved, task, answered, tuned, required, spent=config.budget.spent)
     if update_baseline and comparison.exit_code == 0:
         accept(job, task, comparison)
@@ -147,3 +138,16 @@ def _tuned_run(resolved: ResolvedJob, run: Run | None, *, replay: bool) -> Tuned
     with suppress(NotFoundError) if replay and run is None else nullcontext():
         return find_tuned_run(resolved, run)
     return None
+
+
+def _deployed(
+    tuned: TunedRun | None,
+    config: EvaluationConfig,
+    seconds: float | None,
+    options: Mapping[str, JsonValue] | None,
+    unpriced: bool,  # noqa: FBT001 - one caller
+) -> AbstractContextManager[Mapping[str, Source]]:
+    """Return who answers, with the tuned model deployed meanwhile where need be."""
+    if tuned is None or config.replay:
+        return nullcontext(config.sources)
+    return tuned.answering(config.sources, config.budget, seconds, options, unpriced=unpriced)

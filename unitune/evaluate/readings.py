@@ -110,14 +110,14 @@ class Pairing:
         """Compare by a metric, the deciding metric by default, on all cases or on some."""
         metric = metric or self.task.scoring.primary.name
         old, new = self.baseline.sums[metric], self.candidate.sums[metric]
-        places = list(range(len(old)) if members is None else members)
+        positions = list(range(len(old)) if members is None else members)
         labels = self.task.clusters
-        clusters = labels and [labels[place] for place in places]
+        clusters = labels and [labels[position] for position in positions]
         if self.task.scoring.scorer(metric).kind is Kind.CORPUS:
-            rows, formula = (old.rows[places], new.rows[places]), old.formula
+            rows, formula = (old.rows[positions], new.rows[positions]), old.formula
             return compare_corpus(*rows, formula, clusters=clusters, margin=self.margin)
         sides = (self.baseline.scores(metric), self.candidate.scores(metric))
-        scores = ([side[place] for place in places] for side in sides)
+        scores = ([side[position] for position in positions] for side in sides)
         return compare_paired(*scores, clusters=clusters, margin=self.margin)
 
     def secondary(self) -> tuple[Contrast, ...]:
@@ -134,7 +134,9 @@ class Pairing:
     def answered(self) -> Contrast | None:
         """Compare on the cases to which both gave a whole answer; None when those are all."""
         pairs = zip(self.baseline.answers, self.candidate.answers, strict=True)
-        members = [place for place, pair in enumerate(pairs) if all(each.known for each in pair)]
+        members = [
+            position for position, pair in enumerate(pairs) if all(each.known for each in pair)
+        ]
         if len(members) < 2 or len(members) == len(self.task.cases):
             return None
         result = self.compare(members=members)

@@ -322,18 +322,18 @@ def slices_of(cases: Sequence[Example], evaluate: Evaluate) -> list[Slice]:
     slices: list[Slice] = []
     for key in evaluate.slices:
         members: dict[str, list[int]] = {}
-        for place, case in enumerate(cases):
+        for position, case in enumerate(cases):
             if (value := _value(case, key)) is not None:
-                members.setdefault(_label(value), []).append(place)
+                members.setdefault(_label(value), []).append(position)
         if not members:
             raise JobError(
                 f"evaluate.slices names {key!r}, but no test case has such a key. "
                 "Add it to the rows of data.test, or leave it out."
             )
         slices += [
-            Slice(f"{key} = {value}", tuple(places))
-            for value, places in sorted(members.items())
-            if len(places) >= SMALLEST_SLICE
+            Slice(f"{key} = {value}", tuple(positions))
+            for value, positions in sorted(members.items())
+            if len(positions) >= SMALLEST_SLICE
         ]
     return slices
 

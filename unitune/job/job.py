@@ -199,9 +199,9 @@ class Job(Spec):
         """Let a scorer's options name the same files from another folder."""
         for key in {"definition", "grader"} & scorer.keys():
             scorer[key] = self._moved(scorer[key], folder)
-        place, _, name = str(scorer.get("function", "")).rpartition(":")
-        if place.endswith(".py"):
-            scorer["function"] = f"{self._moved(place, folder)}:{name}"
+        path, _, name = str(scorer.get("function", "")).rpartition(":")
+        if path.endswith(".py"):
+            scorer["function"] = f"{self._moved(path, folder)}:{name}"
 
     def _moved(self, value: Any, folder: Path) -> Any:
         if not isinstance(value, str) or Path(value).is_absolute() or folder == self.folder:

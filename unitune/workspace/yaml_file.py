@@ -90,7 +90,7 @@ def read(path: Path, *, kind: str = "a job", floats: bool = True) -> Document:
     if not isinstance(node, yaml.MappingNode):
         raise JobError(f"{path}:1: {kind} is a mapping of keys to values.")
     document = Document(path, value, {}, {})
-    _note_places(document, node, ())
+    _note_lines(document, node, ())
     return document
 
 
@@ -136,24 +136,24 @@ def parse(text: str) -> Any:
     return yaml.load(text, Loader=_AsWritten)  # noqa: S506 - a safe loader that knows less
 
 
-def _note_places(document: Document, node: yaml.Node, at: Location) -> None:
+def _note_lines(document: Document, node: yaml.Node, at: Location) -> None:
     lines = document.lines
     lines.setdefault(at, node.start_mark.line + 1)
     if isinstance(node, yaml.ScalarNode):
         document.written[at] = node.value
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            _note_places(document, item, (*at, index))
+            _note_lines(document, item, (*at, index))
     if isinstance(node, yaml.MappingNode):
         for key, item in node.value:
-            place = (*at, str(key.value))
-            if place in lines:
+            key_path = (*at, str(key.value))
+            if key_path in lines:
                 raise JobError(
                     f"{document.path}:{key.start_mark.line + 1}: {key.value!r} stands twice, first "
-                    f"on line {lines[place]}. Keep one."
+                    f"on line {lines[key_path]}. Keep one."
                 )
-            lines[place] = key.start_mark.line + 1
-            _note_places(document, item, place)
+            lines[key_path] = key.start_mark.line + 1
+            _note_lines(document, item, key_path)
 
 
 class _Dumper(yaml.SafeDumper):

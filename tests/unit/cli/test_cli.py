@@ -198,9 +198,6 @@ def test_compare_in_batches_says_how_far_they_are(
 def test_compare_in_batches_is_refused_where_there_are_none(
     unitune: Command, job_file: Path
 ) -> None:
-    text = job_file.read_text(encoding="utf-8")
-    contenders = "[zero-shot, {type: instructed, role: candidate}]"
-    job_file.write_text(f"{text}evaluate: {{contenders: {contenders}}}\n", encoding="utf-8")
     outcome = unitune("compare", str(job_file), "--batch", "--backend", "local")
 
     assert 2 == outcome.code

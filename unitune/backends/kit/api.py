@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from functools import cache, partial
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -41,6 +41,7 @@ MOST_EMPTY_PAGES = 100
 """Pages in a row that bring nothing new, before a list is taken to be at its end."""
 Body = Mapping[str, JsonValue]
 Query = Mapping[str, str | int | list[str]]
+Content = TypeVar("Content")
 NextPage = Callable[[Fields], Query | None]
 """Returns what the request for the next page adds to the query; None after the last page."""
 
@@ -82,12 +83,7 @@ class Api:
 
     def find(self, *path: str, action: str, query: Query | None = None) -> Fields | None:
         """Return a resource; None where there is none."""
-        try:
-            return self.get(*path, action=action, query=query)
-        except BackendError as error:
-            if error.is_not_found:
-                return None
-            raise
+        return _unless_missing(partial(self.get, *path, action=action, query=query))
 
     def pages(
         self,
@@ -189,12 +185,8 @@ class Api:
 
     def delete(self, *path: str, action: str, query: Query | None = None) -> Fields:
         """Delete a resource and return the response, empty where there was no such resource."""
-        try:
-            return self._json("DELETE", path, action, params=query)
-        except BackendError as error:
-            if error.is_not_found:
-                return Fields({})
-            raise
+        send = partial(self._json, "DELETE", path, action, params=query)
+        return _unless_missing(send) or Fields({})
 
     def content(
         self,
@@ -213,12 +205,7 @@ class Api:
 
     def find_content(self, *path: str, action: str, query: Query | None = None) -> bytes | None:
         """Return the content of a file; None where there is none."""
-        try:
-            return self.content(*path, action=action, query=query)
-        except BackendError as error:
-            if error.is_not_found:
-                return None
-            raise
+        return _unless_missing(partial(self.content, *path, action=action, query=query))
 
     def download(self, *path: str, action: str, file: BinaryIO, query: Query | None = None) -> str:
         """Write a file of any size into an emptied file, and return its content type.
@@ -323,6 +310,15 @@ class Api:
                 error = ErrorResponse(response.status_code, response.headers, words)
                 raise vendor.refused(action, error)
             yield response
+
+
+def _unless_missing(send: Callable[[], Content]) -> Content | None:
+    try:
+        return send()
+    except BackendError as error:
+        if error.is_not_found:
+            return None
+        raise
 
 
 class ResourceApi(Api):

@@ -18,7 +18,7 @@ from unitune.errors import UserError
 from unitune.evaluate.inference.batches import batching_backend, supports_batches
 from unitune.evaluate.inference.recorded import RecordedModel, recorded_fingerprint
 from unitune.job.contenders import ContenderSpec, Model, Recorded, Server, Tuned
-from unitune.job.job import TokenPrice
+from unitune.job.job import Job, TokenPrice
 from unitune.models import ChatModel, TunedModel
 from unitune.planning.preflight import ResolvedJob
 
@@ -84,14 +84,8 @@ class Source:
         return registry.backend(self.backend).chat(self.model)
 
 
-def resolve_sources(  # noqa: PLR0913 - each is independent
-    resolved: ResolvedJob,
-    training: str,
-    prices: Mapping[str, TokenPrice],
-    *,
-    batch: bool,
-    replay: bool,
-    deploys: bool,
+def resolve_sources(
+    resolved: ResolvedJob, training: str, prices: Mapping[str, TokenPrice], *, replay: bool
 ) -> dict[str, Source]:
     """Return who answers for each contender, by its name, before any request.
 
@@ -99,17 +93,13 @@ def resolve_sources(  # noqa: PLR0913 - each is independent
         resolved: The job.
         training: Fingerprint of the training that made the tuned model.
         prices: Of tokens, by contender.
-        batch: Whether test cases are to be answered in batches.
         replay: Whether no request is sent, so that neither a key nor a package is needed.
-        deploys: Whether the tuned model is to be deployed.
 
     Raises:
         NotFoundError: There is no such backend.
         MissingExtra: Its packages are not installed.
-        Unsupported: No backend answers in batches.
         DataError: Recorded answers cannot be read.
-        UserError: The user has not allowed a key to be sent there, or it is not set; or a
-            deployment would stand while batches are waited for.
+        UserError: The user has not allowed a key to be sent there, or it is not set.
     """
     job = resolved.job
     sources: dict[str, Source] = {}
@@ -132,13 +122,6 @@ def resolve_sources(  # noqa: PLR0913 - each is independent
         sources[spec.name] = Source(spec, origin, job.folder, backend, model, price)
     for source in () if replay else sources.values():
         source.check()
-    if batch and not any(source.answers_in_batches for source in sources.values()):
-        batching_backend(job.backend)  # says which backends can
-    if batch and deploys:
-        raise UserError(
-            "--deploy and --batch are both given: a batch takes up to a day, and a deployment is "
-            "paid by the hour meanwhile. Leave one of them out."
-        )
     return sources
 
 
@@ -153,6 +136,27 @@ def check_keys(spec: Server) -> None:
 
 def _key_of(spec: Server) -> tuple[str | None, str, str]:
     return spec.api_key_variable, spec.url, f"the contender {spec.name!r}"
+
+
+def check_batches(job: Job, *, deploys: bool) -> None:
+    """Refuse batches that no contender's backend answers, or with a deployment.
+
+    Raises:
+        Unsupported: No backend answers in batches; the message names those that do.
+        UserError: The tuned model is to be deployed, and would stand while batches are waited for.
+    """
+    backends = {
+        spec.backend if isinstance(spec, Model) else job.backend
+        for spec in job.evaluate.contenders
+        if not isinstance(spec, Server | Recorded)
+    }
+    if not any(supports_batches(name) for name in backends):
+        batching_backend(job.backend)
+    if deploys:
+        raise UserError(
+            "--deploy and --batch are both given: a batch takes up to a day, and a deployment is "
+            "paid by the hour meanwhile. Leave one of them out."
+        )
 
 
 def without_batches(sources: Mapping[str, Source]) -> Iterator[str]:
