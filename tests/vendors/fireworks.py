@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
@@ -84,7 +84,7 @@ class Job:
 class FireworksVendor(RoutedVendor):
     """Fireworks, with one account and one key; `files` and `jobs` are its books."""
 
-    key: ClassVar[str] = KEY
+    key = KEY
 
     def __init__(self, behavior: ServerBehavior | None = None) -> None:
         super().__init__(behavior)

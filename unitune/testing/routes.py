@@ -5,7 +5,8 @@
         def job(self, request: VendorRequest, job_id: str) -> JsonValue:
             return existing(self.jobs, job_id, "job").as_json()
 
-A path is matched whole, by the first route that fits; a part in braces is passed on.
+A path is matched whole, by the first route that fits; a part in braces is passed on. It has no
+slash, unless it names a regular expression: ``/jobs/{job_id:.+}``.
 """
 
 from __future__ import annotations
@@ -45,13 +46,18 @@ def route(method: str, path: str) -> Callable[[Handler], Handler]:
         method: GET, POST, …
         path: With parts in braces, such as ``/jobs/{job_id}``.
     """
-    pattern = re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+?)", re.escape(path)))
+    pattern = re.compile(re.sub(r"\{(\w+)(?::([^}]+))?\}|[^{]+", _expression, path))
 
     def mark(handler: Handler) -> Handler:
         handler.__dict__.setdefault("routes", []).append((method, pattern))
         return handler
 
     return mark
+
+
+def _expression(part: re.Match[str]) -> str:
+    name, expression = part.groups()
+    return f"(?P<{name}>{expression or '[^/]+?'})" if name else re.escape(part[0])
 
 
 class RoutedVendor:
@@ -61,8 +67,10 @@ class RoutedVendor:
         behavior: How it behaves; a test may change it while it runs.
     """
 
-    key: ClassVar[str]
+    key: str
     """What a request must carry."""
+    unreadable: ClassVar[str] = "cannot be read:"
+    """What the refusal of a request begins with whose parts are not what they should be."""
     _routes: ClassVar[Sequence[tuple[str, re.Pattern[str], str]]] = ()
 
     def __init_subclass__(cls) -> None:
@@ -84,18 +92,21 @@ class RoutedVendor:
         try:
             self.check_key(request)
             content = self._dispatch(request)
-        except Refused as refusal:
-            return VendorResponse(self.error(refusal.status, refusal.message), refusal.status)
+        except Refused as refused:
+            return self.refusal(refused)
         except UNREADABLE as error:
-            return VendorResponse(self.error(400, f"cannot be read: {error}"), 400)
-        if isinstance(content, VendorResponse):
-            return content
-        return thinned(self.behavior.omits, VendorResponse(content), request, self.shapes)
+            return self.refusal(Refused(400, f"{self.unreadable} {error}"))
+        response = content if isinstance(content, VendorResponse) else VendorResponse(content)
+        return thinned(self.behavior.omits, response, request, self.shapes)
 
     def check_key(self, request: VendorRequest) -> None:
         """Refuse a request without the key."""
         if request.headers.get("authorization") != f"Bearer {self.key}":
             raise Refused(401, "the key is not valid")
+
+    def refusal(self, refused: Refused) -> VendorResponse:
+        """Return the response to a request that is not done."""
+        return VendorResponse(self.error(refused.status, refused.message), refused.status)
 
     def error(self, status: int, message: str) -> JsonValue:
         """Return the body of a refusal."""

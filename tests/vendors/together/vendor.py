@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import ClassVar
 
 from pydantic import JsonValue
 
@@ -33,7 +32,7 @@ NOT_FOUND = 404
 class TogetherVendor(Endpoints):
     """Plays Together."""
 
-    key: ClassVar[str] = KEY
+    key = KEY
 
     def error(self, status: int, message: str) -> JsonValue:
         """As ``ErrorData`` of the description."""
