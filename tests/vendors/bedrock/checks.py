@@ -20,7 +20,7 @@ from typing import Any, cast
 from botocore.session import Session
 
 from unitune.testing.loopback import VendorRequest
-from vendors.bedrock.wire import Refusal
+from vendors.bedrock.wire import AwsError
 
 KINDS: Mapping[str, type | tuple[type, ...]] = {
     "structure": dict,
@@ -81,9 +81,9 @@ BASES = {
 }
 
 
-def invalid(words: str) -> Refusal:
+def invalid(message: str) -> AwsError:
     """Return the refusal of a request that cannot be right."""
-    return Refusal("ValidationException", words)
+    return AwsError("ValidationException", message)
 
 
 def check_members(operation: str, members: Mapping[str, Any], service: str = "bedrock") -> None:
@@ -95,7 +95,7 @@ def check_members(operation: str, members: Mapping[str, Any], service: str = "be
         service: Its botocore name.
 
     Raises:
-        Refusal: One is missing, of another kind, or out of its bounds; the first is named.
+        AwsError: One is missing, of another kind, or out of its bounds; the first is named.
     """
     shape: Any = _input_of(service, operation)
     for where, value, rule in _broken(shape, members, ""):
@@ -113,7 +113,7 @@ def check_job(request: Mapping[str, Any], region: str) -> None:
         region: Where it was sent.
 
     Raises:
-        Refusal: Its base, a hyperparameter or its validation rows.
+        AwsError: Its base, a hyperparameter or its validation rows.
     """
     name = str(request["baseModelIdentifier"]).rpartition("foundation-model/")[2]
     base = BASES.get(name)
@@ -126,10 +126,10 @@ def check_job(request: Mapping[str, Any], region: str) -> None:
             _check_hyperparameter(parameter, value, base.bounds)
 
 
-def region_of(asked: VendorRequest) -> str:
+def region_of(request: VendorRequest) -> str:
     """Return the region for which a request was signed."""
-    found = re.search(r"Credential=[^/]+/\d+/([^/]+)/", asked.headers.get("authorization", ""))
-    return found[1] if found else EAST
+    scope = re.search(r"Credential=[^/]+/\d+/([^/]+)/", request.headers.get("authorization", ""))
+    return scope[1] if scope else EAST
 
 
 def _check_hyperparameter(name: str, value: str, bounds: Mapping[str, Bound]) -> None:

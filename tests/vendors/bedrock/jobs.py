@@ -1,4 +1,4 @@
-"""Jobs of a Bedrock on loopback: their state, and what Bedrock tells of them.
+"""Jobs of a Bedrock on loopback: their state, and what Bedrock shows of them.
 
 A job goes on when it is looked at (`ServerBehavior`). When it completes it writes its losses to S3,
 as Bedrock does, and leaves a custom model behind. Names of members are those of botocore's model.
@@ -28,7 +28,7 @@ COPIED = (
     "hyperParameters",
     "clientRequestToken",
 )
-"""Members of the create call that Bedrock tells again."""
+"""Members of the create call that Bedrock shows again."""
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class CustomizationJob:
     progress: Progress = field(default_factory=Progress)
     stopped: int | None = None
     ended: float | None = None
-    complaint: str | None = None
+    failure: str | None = None
 
     @property
     def base(self) -> str:
@@ -69,7 +69,7 @@ class CustomizationJob:
         """Return Bedrock's word for it."""
         if self.stopped is not None:
             return "Stopping" if self.progress.polls <= self.stopped + 1 else "Stopped"
-        if self.complaint is not None:
+        if self.failure is not None:
             return "Failed"
         if self.progress.started(behavior) and self.progress.done(behavior):
             return "Completed"
@@ -88,10 +88,10 @@ class CustomizationJob:
         if status in ("Completed", "Failed", "Stopped"):
             self.ended = time.time()
 
-    def told(self, behavior: ServerBehavior) -> dict[str, JsonValue]:
-        """Return what GetModelCustomizationJob tells."""
+    def as_json(self, behavior: ServerBehavior) -> dict[str, JsonValue]:
+        """Return what GetModelCustomizationJob shows."""
         status, request = self.status(behavior), self.request
-        told: dict[str, JsonValue] = {
+        details: dict[str, JsonValue] = {
             "jobArn": self.arn,
             "jobName": request["jobName"],
             "outputModelName": request["customModelName"],
@@ -104,42 +104,43 @@ class CustomizationJob:
             **{name: request[name] for name in COPIED if name in request},
         }
         if self.ended is not None:
-            told["endTime"] = when(self.ended)
-        if self.complaint is not None:
-            told["failureMessage"] = self.complaint
+            details["endTime"] = when(self.ended)
+        if self.failure is not None:
+            details["failureMessage"] = self.failure
         if status == "Completed":
-            told["outputModelArn"] = self.model_arn
-            told["trainingMetrics"] = {"trainingLoss": loss(behavior.steps)}
-            held_out = request.get("validationDataConfig", {}).get("validators", [])
-            told["validationMetrics"] = [{"validationLoss": loss(behavior.steps)} for _ in held_out]
-        return told
+            details["outputModelArn"] = self.model_arn
+            details["trainingMetrics"] = {"trainingLoss": loss(behavior.steps)}
+            validators = request.get("validationDataConfig", {}).get("validators", [])
+            details["validationMetrics"] = [
+                {"validationLoss": loss(behavior.steps)} for _ in validators
+            ]
+        return details
 
     def summary(self, behavior: ServerBehavior) -> dict[str, JsonValue]:
-        """Return what a list tells."""
-        whole = self.told(behavior)
+        """Return what a list shows."""
+        details = self.as_json(behavior)
         names = ("jobArn", "baseModelArn", "jobName", "status", "statusDetails", "creationTime")
         more = ("lastModifiedTime", "endTime", "customizationType")
-        summary = {name: whole[name] for name in (*names, *more) if name in whole}
-        if "outputModelArn" in whole:
-            summary["customModelArn"] = whole["outputModelArn"]
-            summary["customModelName"] = whole["outputModelName"]
+        summary = {name: details[name] for name in (*names, *more) if name in details}
+        if "outputModelArn" in details:
+            summary["customModelArn"] = details["outputModelArn"]
+            summary["customModelName"] = details["outputModelName"]
         return summary
 
     def _check(self, behavior: ServerBehavior, storage: Storage) -> None:
         uri = self.request["trainingDataConfig"]["s3Uri"]
         if behavior.rejects_files is not None:
-            self.complaint = behavior.rejects_files
+            self.failure = behavior.rejects_files
         elif storage.read(uri) is None:
-            self.complaint = f"The training data at {uri} cannot be read."
+            self.failure = f"The training data at {uri} cannot be read."
         elif behavior.fails is not None and self.progress.done(behavior):
-            self.complaint = behavior.fails
+            self.failure = behavior.fails
 
     def _details(self, behavior: ServerBehavior) -> dict[str, JsonValue]:
-        words = self._phases(behavior)
         created, changed = when(self.progress.created), when(self.ended or time.time())
         return {
-            phase: {"status": word, "creationTime": created, "lastModifiedTime": changed}
-            for phase, word in zip(PHASES, words, strict=True)
+            phase: {"status": status, "creationTime": created, "lastModifiedTime": changed}
+            for phase, status in zip(PHASES, self._phases(behavior), strict=True)
         }
 
     def _phases(self, behavior: ServerBehavior) -> tuple[str, str, str]:

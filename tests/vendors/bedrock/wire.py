@@ -1,4 +1,4 @@
-"""AWS's rest-json as Bedrock on loopback speaks it: refusals, members, and pages of a list."""
+"""AWS's rest-json as Bedrock on loopback speaks it: errors, members, and pages of a list."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import VendorRequest, VendorResponse
+from unitune.testing.loopback import VendorRequest
+from unitune.testing.routes import Refused
 from unitune.testing.vendor_setup import ServerBehavior
 
 STATUS = {
@@ -24,7 +25,7 @@ PAGE = 2
 """Most items on a page, whatever was asked for: a vendor may give fewer."""
 
 
-class Refusal(Exception):
+class AwsError(Refused):
     """What AWS says no with.
 
     Args:
@@ -33,31 +34,19 @@ class Refusal(Exception):
     """
 
     def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(STATUS[code], message)
         self.code = code
-        self.message = message
 
 
-def refused(refusal: Refusal, request_id: str) -> VendorResponse:
-    """Return a refusal as AWS writes it.
-
-    Args:
-        refusal: What AWS says no with.
-        request_id: AWS's id for the request.
-    """
-    headers = {"x-amzn-ErrorType": refusal.code, "x-amzn-RequestId": request_id}
-    return VendorResponse({"message": refusal.message}, STATUS[refusal.code], headers)
-
-
-def texts_of(asked: VendorRequest) -> dict[str, Any]:
+def texts_of(request: VendorRequest) -> dict[str, Any]:
     """Return the members of a query as texts, but for counts.
 
     Raises:
         Malformed: A count is none.
     """
-    texts: dict[str, Any] = {name: values[0] for name, values in asked.query.items()}
+    texts: dict[str, Any] = {name: values[0] for name, values in request.query.items()}
     if "maxResults" in texts:
-        texts["maxResults"] = asked.number("maxResults", PAGE)
+        texts["maxResults"] = request.number("maxResults", PAGE)
     return texts
 
 
@@ -74,28 +63,28 @@ class Lists:
     """
 
     def __init__(self, behavior: ServerBehavior) -> None:
-        self._conduct = behavior
-        self._turns = itertools.count()
+        self._behavior = behavior
+        self._rotations = itertools.count()
 
     def page(
-        self, name: str, items: Iterable[dict[str, JsonValue]], asked: VendorRequest
+        self, name: str, items: Iterable[dict[str, JsonValue]], request: VendorRequest
     ) -> dict[str, JsonValue]:
         """Return one page; its token keeps the order of the first page to the last.
 
         Args:
             name: Under which the items stand.
             items: All of the list.
-            asked: The request.
+            request: The request.
         """
         shown = list(items)
-        token = asked.first("nextToken")
-        turn, start = map(int, token.split("-")) if token else (next(self._turns), 0)
-        repeats = self._conduct.lists_repeat and bool(shown)
+        token = request.first("nextToken")
+        rotation, start = map(int, token.split("-")) if token else (next(self._rotations), 0)
+        repeats = self._behavior.lists_repeat and bool(shown)
         if repeats:
-            shown = shown[turn % len(shown) :] + shown[: turn % len(shown)]
-        stop = start + min(PAGE, asked.number("maxResults", PAGE))
+            shown = shown[rotation % len(shown) :] + shown[: rotation % len(shown)]
+        stop = start + min(PAGE, request.number("maxResults", PAGE))
         page: dict[str, JsonValue] = {name: list[JsonValue](shown[start:stop])}
         if stop < len(shown):
             # With repeats, the last of this page is the first of the next.
-            page["nextToken"] = f"{turn}-{stop - 1 if repeats else stop}"
+            page["nextToken"] = f"{rotation}-{stop - 1 if repeats else stop}"
         return page
