@@ -93,8 +93,8 @@ class FireworksVendor(RoutedVendor):
         self.deployments: dict[str, dict[str, JsonValue]] = {}
         self.deleted: set[str] = set()
 
-    def error(self, status: int, message: str) -> JsonValue:
-        return {"code": status, "message": message, "details": []}  # a google.rpc.Status
+    def error(self, refusal: Refused) -> JsonValue:  # a google.rpc.Status
+        return {"code": refusal.status, "message": refusal.message, "details": []}
 
     def shapes(self) -> Sequence[Shape]:
         return shapes.fireworks()

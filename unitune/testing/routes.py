@@ -31,12 +31,14 @@ class Refused(Exception):
     Args:
         status: HTTP status.
         message: Why, in the vendor's words.
+        details: What the vendor adds, such as a code.
     """
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, **details: str) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
+        self.details = details
 
 
 def route(method: str, path: str) -> Callable[[Handler], Handler]:
@@ -69,8 +71,9 @@ class RoutedVendor:
 
     key: str
     """What a request must carry."""
-    unreadable: ClassVar[str] = "cannot be read:"
-    """What the refusal of a request begins with whose parts are not what they should be."""
+    wrong_key: ClassVar[str] = "the key is not valid"
+    no_route: ClassVar[str] = "there is no {method} {path}"
+    unreadable: ClassVar[str] = "cannot be read: {error}"
     _routes: ClassVar[Sequence[tuple[str, re.Pattern[str], str]]] = ()
 
     def __init_subclass__(cls) -> None:
@@ -92,26 +95,25 @@ class RoutedVendor:
         try:
             self.check_key(request)
             content = self._dispatch(request)
-        except Refused as refused:
-            return self.refusal(refused)
+        except Refused as refusal:
+            return self.refuse(refusal)
         except UNREADABLE as error:
-            return self.refusal(Refused(400, f"{self.unreadable} {error}"))
+            return self.refuse(Refused(400, self.unreadable.format(error=error)))
         response = content if isinstance(content, VendorResponse) else VendorResponse(content)
         return thinned(self.behavior.omits, response, request, self.shapes)
 
     def check_key(self, request: VendorRequest) -> None:
         """Refuse a request without the key."""
         if request.headers.get("authorization") != f"Bearer {self.key}":
-            raise Refused(401, "the key is not valid")
+            raise Refused(401, self.wrong_key)
 
-    def refusal(self, refused: Refused) -> VendorResponse:
+    def refuse(self, refusal: Refused) -> VendorResponse:
         """Return the response to a request that is not done."""
-        return VendorResponse(self.error(refused.status, refused.message), refused.status)
+        return VendorResponse(self.error(refusal), refusal.status)
 
-    def error(self, status: int, message: str) -> JsonValue:
+    def error(self, refusal: Refused) -> JsonValue:
         """Return the body of a refusal."""
-        del status
-        return {"error": {"message": message}}
+        return {"error": {"message": refusal.message}}
 
     def shapes(self) -> Sequence[Shape]:
         """Return which fields its responses may leave out; none that are known, by default."""
@@ -122,7 +124,7 @@ class RoutedVendor:
             match = pattern.fullmatch(request.path)
             if match and method == request.method:
                 return getattr(self, name)(request, **match.groupdict())
-        raise Refused(404, f"there is no {request.method} {request.path}")
+        raise Refused(404, self.no_route.format(method=request.method, path=request.path))
 
 
 def existing(resources: Mapping[str, Resource], name: str, kind: str) -> Resource:

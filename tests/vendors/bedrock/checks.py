@@ -20,7 +20,8 @@ from typing import Any, cast
 from botocore.session import Session
 
 from unitune.testing.loopback import VendorRequest
-from vendors.bedrock.wire import AwsError
+from unitune.testing.routes import Refused
+from vendors.bedrock.wire import refused
 
 KINDS: Mapping[str, type | tuple[type, ...]] = {
     "structure": dict,
@@ -81,9 +82,9 @@ BASES = {
 }
 
 
-def invalid(message: str) -> AwsError:
+def invalid(message: str) -> Refused:
     """Return the refusal of a request that cannot be right."""
-    return AwsError("ValidationException", message)
+    return refused("ValidationException", message)
 
 
 def check_members(operation: str, members: Mapping[str, Any], service: str = "bedrock") -> None:
@@ -95,7 +96,7 @@ def check_members(operation: str, members: Mapping[str, Any], service: str = "be
         service: Its botocore name.
 
     Raises:
-        AwsError: One is missing, of another kind, or out of its bounds; the first is named.
+        Refused: One is missing, of another kind, or out of its bounds; the first is named.
     """
     shape: Any = _input_of(service, operation)
     for where, value, rule in _broken(shape, members, ""):
@@ -113,7 +114,7 @@ def check_job(request: Mapping[str, Any], region: str) -> None:
         region: Where it was sent.
 
     Raises:
-        AwsError: Its base, a hyperparameter or its validation rows.
+        Refused: Its base, a hyperparameter or its validation rows.
     """
     name = str(request["baseModelIdentifier"]).rpartition("foundation-model/")[2]
     base = BASES.get(name)

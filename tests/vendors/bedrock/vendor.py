@@ -30,7 +30,7 @@ from vendors import shapes
 from vendors.bedrock.checks import check_job, check_members, invalid, region_of
 from vendors.bedrock.jobs import ACCOUNT, CustomizationJob, when
 from vendors.bedrock.storage import REGION, Storage
-from vendors.bedrock.wire import AwsError, Lists, moment, texts_of
+from vendors.bedrock.wire import STATUS, Lists, moment, refused, texts_of
 
 KEY = "AKIAUNITUNELOOPBACK"
 BUCKET = "unitune-loopback"
@@ -98,7 +98,8 @@ class BedrockVendor(RoutedVendor):
     """
 
     key = KEY
-    unreadable = "Invalid request:"
+    wrong_key = "The security token in the request is invalid."
+    unreadable = "Invalid request: {error}"
 
     def __init__(self, storage: Storage, behavior: ServerBehavior | None = None) -> None:
         super().__init__(behavior)
@@ -116,15 +117,12 @@ class BedrockVendor(RoutedVendor):
 
     def check_key(self, request: VendorRequest) -> None:
         if f"Credential={self.key}/" not in request.headers.get("authorization", ""):
-            raise AwsError(
-                "UnrecognizedClientException", "The security token in the request is invalid."
-            )
+            raise refused("UnrecognizedClientException", self.wrong_key)
 
-    def refusal(self, refused: Refused) -> VendorResponse:
-        error = refused if isinstance(refused, AwsError) else invalid(refused.message)
-        return VendorResponse(
-            {"message": error.message}, error.status, {"x-amzn-ErrorType": error.code}
-        )
+    def refuse(self, refusal: Refused) -> VendorResponse:
+        code = refusal.details.get("code", "ValidationException")
+        headers = {"x-amzn-ErrorType": code}
+        return VendorResponse({"message": refusal.message}, STATUS[code], headers)
 
     def shapes(self) -> Sequence[Shape]:
         return shapes.bedrock()
@@ -140,7 +138,7 @@ class BedrockVendor(RoutedVendor):
                 return VendorResponse({"jobArn": job.arn}, 201)
             for name in ("jobName", "customModelName"):
                 if job.request[name] == body[name]:
-                    raise AwsError("ConflictException", f"The {name} {body[name]} is in use.")
+                    raise refused("ConflictException", f"The {name} {body[name]} is in use.")
         check_job(body, region_of(request))
         job = CustomizationJob(body, self._number())
         self.jobs.append(job)
@@ -170,7 +168,7 @@ class BedrockVendor(RoutedVendor):
     def stop_job(self, _: VendorRequest, identifier: str) -> JsonValue:
         job = self._job(identifier)
         if job.ended is not None:
-            raise AwsError("ConflictException", "The job has ended and cannot be stopped.")
+            raise refused("ConflictException", "The job has ended and cannot be stopped.")
         if job.stopped is None:
             job.stopped = job.progress.polls
         return {}
@@ -179,7 +177,7 @@ class BedrockVendor(RoutedVendor):
     def delete_model(self, _: VendorRequest, arn: str) -> JsonValue:
         self._check_model(arn)
         if any(deployment.model_arn == arn for deployment in self.deployments):
-            raise AwsError("ConflictException", "The model has a deployment.")
+            raise refused("ConflictException", "The model has a deployment.")
         self.deleted_models.add(arn)
         return {}
 
@@ -260,7 +258,7 @@ class BedrockVendor(RoutedVendor):
         """Return whether a tuned model answers by this name, or an untuned one."""
         if ":custom-model-deployment/" in model_id:
             if self._deployment(model_id).status(self.behavior) != "Active":
-                raise AwsError("ModelNotReadyException", "The deployment is not ready.")
+                raise refused("ModelNotReadyException", "The deployment is not ready.")
             return True
         if not re.fullmatch(r"([a-z]+\.)?(amazon|meta)\.[a-z0-9-]+:\d+", model_id):
             raise invalid("The provided model identifier is invalid.")
@@ -274,20 +272,20 @@ class BedrockVendor(RoutedVendor):
         for job in self.jobs:
             if identifier in (job.arn, job.request["jobName"]):
                 return job
-        raise AwsError("ResourceNotFoundException", f"There is no job {identifier}.")
+        raise refused("ResourceNotFoundException", f"There is no job {identifier}.")
 
     def _check_model(self, arn: str) -> None:
         for job in self.jobs:
             completed = job.status(self.behavior) == "Completed"
             if job.model_arn == arn and completed and arn not in self.deleted_models:
                 return
-        raise AwsError("ResourceNotFoundException", f"There is no custom model {arn}.")
+        raise refused("ResourceNotFoundException", f"There is no custom model {arn}.")
 
     def _deployment(self, identifier: str) -> Deployment:
         for deployment in self.deployments:
             if identifier in (deployment.arn, deployment.name):
                 return deployment
-        raise AwsError("ResourceNotFoundException", f"There is no deployment {identifier}.")
+        raise refused("ResourceNotFoundException", f"There is no deployment {identifier}.")
 
     def _number(self) -> str:
         return f"{next(self._numbers):012x}"

@@ -25,17 +25,14 @@ PAGE = 2
 """Most items on a page, whatever was asked for: a vendor may give fewer."""
 
 
-class AwsError(Refused):
-    """What AWS says no with.
+def refused(code: str, message: str) -> Refused:
+    """Return the refusal of a request.
 
     Args:
         code: AWS's name of the error.
         message: In AWS's words, more or less.
     """
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(STATUS[code], message)
-        self.code = code
+    return Refused(STATUS[code], message, code=code)
 
 
 def texts_of(request: VendorRequest) -> dict[str, Any]:

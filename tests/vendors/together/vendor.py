@@ -34,11 +34,11 @@ class TogetherVendor(Endpoints):
 
     key = KEY
 
-    def error(self, status: int, message: str) -> JsonValue:
+    def error(self, refusal: Refused) -> JsonValue:
         """As ``ErrorData`` of the description."""
-        code = "not_found" if status == NOT_FOUND else None
+        code = "not_found" if refusal.status == NOT_FOUND else None
         kind = "invalid_request_error"
-        return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+        return {"error": {"message": refusal.message, "type": kind, "param": None, "code": code}}
 
     def shapes(self) -> Sequence[Shape]:
         """Answers of Together, by its SDK."""
