@@ -14,16 +14,19 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, ClassVar
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import UNREADABLE, VendorRequest, VendorResponse, thinned
+from unitune.testing.loopback import VendorRequest, VendorResponse
+from unitune.testing.omissions import Shape
+from unitune.testing.routes import Refused, RoutedVendor, existing, route
 from unitune.testing.vendor_setup import ServerBehavior
 from vendors import shapes
+from vendors.bodies import text_of
 
 KEY = "sk-ant-loopback"
 DAY_SECONDS = 86_400
@@ -61,25 +64,6 @@ NO_TEMPERATURE = re.compile(r"claude-(opus-4-[7-9]|(opus|sonnet|haiku|fable|myth
 """Models that refuse a temperature, as reported in public issues (2026-05 to 2026-11)."""
 
 
-class Refusal(Exception):
-    """What Anthropic says no with.
-
-    Args:
-        status: HTTP status.
-        message: In Anthropic's words, more or less.
-    """
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-
-    @property
-    def content(self) -> dict[str, JsonValue]:
-        """The error as Anthropic writes it."""
-        return {"type": "error", "error": {"type": TYPES[self.status], "message": self.message}}
-
-
 @dataclass(slots=True)
 class Batch:
     """Messages that are answered together, in Anthropic's time."""
@@ -92,7 +76,7 @@ class Batch:
     archived: bool = False
 
 
-class AnthropicVendor:
+class AnthropicVendor(RoutedVendor):
     """Anthropic, with one key.
 
     Args:
@@ -101,76 +85,133 @@ class AnthropicVendor:
         expires: Questions that a batch does not come to within its day.
     """
 
+    key = KEY
+    key_headers: ClassVar[Mapping[str, str]] = {"x-api-key": "", "authorization": "Bearer "}
+    prefix = shapes.ANTHROPIC_PATH
+    wrong_key = "invalid x-api-key"
+    unreadable = "invalid request: {error}"
+
     def __init__(
         self,
         behavior: ServerBehavior | None = None,
         refused: frozenset[str] = frozenset(),
         expires: frozenset[str] = frozenset(),
     ) -> None:
-        self.behavior = behavior or ServerBehavior()
+        super().__init__(behavior)
         self.refused = refused
         self.expires = expires
         self.batches: dict[str, Batch] = {}
         self._numbers = itertools.count(1)
         self._lists = 0
 
-    def answer(self, asked: VendorRequest) -> VendorResponse:
-        """Answer a request, changing state as Anthropic would."""
-        headers = {"request-id": self._id("req")}
-        try:
-            _check_headers(asked)
-            content = self._content(asked)
-        except Refusal as refusal:
-            return _refused(refusal, headers)
-        except UNREADABLE as problem:
-            return _refused(Refusal(400, f"invalid request: {problem}"), headers)
-        answer = VendorResponse(content, 200, headers)
-        return thinned(self.behavior.omits, answer, asked, shapes.anthropic)
+    def answer(self, request: VendorRequest) -> VendorResponse:
+        """Answer a request, with an id that errors repeat."""
+        request_id = self._id("req")
+        response = super().answer(request)
+        content = response.content
+        if response.status >= 400 and isinstance(content, dict):
+            content = {**content, "request_id": request_id}
+        return replace(response, content=content, headers={"request-id": request_id})
 
-    def _content(self, asked: VendorRequest) -> JsonValue | bytes:
-        place, method = asked.path.removeprefix("/v1/messages"), asked.method
-        if method == "POST" and place in ("", "/count_tokens"):
-            return self._count(asked.json) if place else self._message(asked.json)
-        if (method, place) == ("POST", "/batches"):
-            return self._create(asked)
-        if (method, place) == ("GET", "/batches"):
-            return self._list(asked)
-        found = re.fullmatch(r"/batches/([^/]+)(/results|/cancel)?", place)
-        batch = self.batches.get(found[1]) if found else None
-        if found is None or batch is None:
-            raise Refusal(404, f"{method} {asked.path} is not here")
-        match (method, found[2]):
-            case ("GET", None):
-                batch.looks += 1
-                return self._told(batch, asked)
-            case ("GET", "/results"):
-                return self._results(batch)
-            case ("POST", "/cancel"):
-                if self._ended(batch):
-                    raise Refusal(400, f"Batch {batch.id} cannot be canceled: it has ended")
-                batch.cancelled = True
-                return self._told(batch, asked)
-            case _:
-                raise Refusal(404, f"{method} {asked.path} is not here")
+    def check_key(self, request: VendorRequest) -> None:
+        super().check_key(request)
+        if "anthropic-version" not in request.headers:
+            raise Refused(400, "anthropic-version: header is required")
 
-    def _message(self, request: Mapping[str, Any]) -> dict[str, JsonValue]:
-        _check_request(request)
-        question = _texts(request["messages"][-1]["content"])
+    def error(self, refusal: Refused) -> dict[str, JsonValue]:
+        error: JsonValue = {"type": TYPES[refusal.status], "message": refusal.message}
+        return {"type": "error", "error": error}
+
+    def shapes(self) -> Sequence[Shape]:
+        return shapes.anthropic()
+
+    @route("POST", "")
+    def create_message(self, request: VendorRequest) -> JsonValue:
+        return self._message(request.json)
+
+    @route("POST", "/count_tokens")
+    def count_tokens(self, request: VendorRequest) -> JsonValue:
+        body = request.json
+        for name in body.keys() & UNCOUNTED:
+            raise Refused(400, f"{name}: Extra inputs are not permitted")
+        _check_message_request({**body, "max_tokens": 1})
+        return {"input_tokens": _input_tokens(body)}
+
+    @route("POST", "/batches")
+    def create_batch(self, request: VendorRequest) -> JsonValue:
+        entries: list[Mapping[str, Any]] = request.json.get("requests", [])
+        names = [str(entry.get("custom_id", "")) for entry in entries]
+        if not entries or len(set(names)) < len(names):
+            raise Refused(400, "requests: custom_id must be unique, and there must be one")
+        for name in names:
+            if not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name):
+                raise Refused(400, f"requests: custom_id {name!r} is not allowed")
+        batch = Batch(self._id("msgbatch"), entries)
+        self.batches[batch.id] = batch
+        return self._batch_json(batch, request)
+
+    @route("GET", "/batches")
+    def list_batches(self, request: VendorRequest) -> JsonValue:
+        """Return a page of batches, the newest first."""
+        lag = self.behavior.list_lag_seconds
+        listed = [batch for batch in self.batches.values() if time.time() - batch.created >= lag]
+        listed.reverse()
+        after = request.first("after_id")
+        start = 1 + [batch.id for batch in listed].index(after) if after else 0
+        end = start + request.number("limit", 20)
+        page = listed[max(0, start - self.behavior.lists_repeat) : end]
+        last = page[-1].id if page else None
+        self._lists += 1
+        if self.behavior.lists_repeat and self._lists % 2:
+            page.reverse()
+        return {
+            "data": [self._batch_json(batch, request) for batch in page],
+            "has_more": end < len(listed),
+            "first_id": page[0].id if page else None,
+            "last_id": last,
+        }
+
+    @route("GET", "/batches/{batch_id}")
+    def batch(self, request: VendorRequest, batch_id: str) -> JsonValue:
+        batch = existing(self.batches, batch_id, "batch")
+        batch.looks += 1
+        return self._batch_json(batch, request)
+
+    @route("GET", "/batches/{batch_id}/results")
+    def batch_results(self, _: VendorRequest, batch_id: str) -> bytes:
+        """Return a line for each request, in another order: Anthropic promises none."""
+        batch = existing(self.batches, batch_id, "batch")
+        if not self._ended(batch):
+            raise Refused(404, f"batch {batch.id} has no results yet")
+        lines = [
+            json.dumps({"custom_id": entry["custom_id"], "result": self._result(entry, batch)})
+            for entry in reversed(batch.requests)
+        ]
+        return "".join(f"{line}\n" for line in lines).encode()
+
+    @route("POST", "/batches/{batch_id}/cancel")
+    def cancel_batch(self, request: VendorRequest, batch_id: str) -> JsonValue:
+        batch = existing(self.batches, batch_id, "batch")
+        if self._ended(batch):
+            raise Refused(400, f"Batch {batch.id} cannot be canceled: it has ended")
+        batch.cancelled = True
+        return self._batch_json(batch, request)
+
+    def _message(self, body: Mapping[str, Any]) -> dict[str, JsonValue]:
+        _check_message_request(body)
+        question = text_of(body["messages"][-1]["content"])
         refused = question in self.refused
-        words = (
-            []
-            if refused
-            else self.behavior.replies.get(question, self.behavior.otherwise).split(" ")
-        )
-        said = words[: request["max_tokens"]]
-        text, cut = " ".join(said), len(said) < len(words)
+        reply = self.behavior.replies.get(question, self.behavior.otherwise)
+        words = [] if refused else reply.split(" ")
+        text = " ".join(words[: body["max_tokens"]])
         content: list[JsonValue] = [] if refused else [{"type": "text", "text": text}]
+        cut = len(words) > body["max_tokens"]
         details: dict[str, JsonValue] = {"type": "refusal", "category": None}
         return {
             "id": self._id("msg"),
             "type": "message",
             "role": "assistant",
-            "model": request["model"],
+            "model": body["model"],
             "content": content,
             "stop_reason": "refusal" if refused else "max_tokens" if cut else "end_turn",
             "stop_sequence": None,
@@ -178,58 +219,20 @@ class AnthropicVendor:
             if refused
             else None,
             "usage": {
-                "input_tokens": _input_tokens(request),
+                "input_tokens": _input_tokens(body),
                 "output_tokens": len(text.split()),
                 "cache_creation_input_tokens": 0,
                 "cache_read_input_tokens": 0,
             },
         }
 
-    def _count(self, request: Mapping[str, Any]) -> dict[str, JsonValue]:
-        for name in request.keys() & UNCOUNTED:
-            raise Refusal(400, f"{name}: Extra inputs are not permitted")
-        _check_request({**request, "max_tokens": 1})
-        return {"input_tokens": _input_tokens(request)}
-
-    def _create(self, asked: VendorRequest) -> dict[str, JsonValue]:
-        requests: list[Mapping[str, Any]] = asked.json.get("requests", [])
-        names = [str(one.get("custom_id", "")) for one in requests]
-        if not requests or len(set(names)) < len(names):
-            raise Refusal(400, "requests: custom_id must be unique, and there must be one")
-        for name in names:
-            if not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name):
-                raise Refusal(400, f"requests: custom_id {name!r} is not allowed")
-        batch = Batch(self._id("msgbatch"), requests)
-        self.batches[batch.id] = batch
-        return self._told(batch, asked)
-
-    def _list(self, asked: VendorRequest) -> dict[str, JsonValue]:
-        """Return a page of batches, the newest first."""
-        lag = self.behavior.list_lag_seconds
-        shown = [one for one in self.batches.values() if time.time() - one.created >= lag]
-        shown.reverse()
-        after = asked.first("after_id")
-        start = 1 + [one.id for one in shown].index(after) if after else 0
-        end = start + asked.number("limit", 20)
-        page = shown[max(0, start - self.behavior.lists_repeat) : end]
-        last = page[-1].id if page else None
-        self._lists += 1
-        if self.behavior.lists_repeat and self._lists % 2:
-            page.reverse()
-        return {
-            "data": [self._told(one, asked) for one in page],
-            "has_more": end < len(shown),
-            "first_id": page[0].id if page else None,
-            "last_id": last,
-        }
-
-    def _told(self, batch: Batch, asked: VendorRequest) -> dict[str, JsonValue]:
+    def _batch_json(self, batch: Batch, request: VendorRequest) -> dict[str, JsonValue]:
         ended = self._ended(batch)
-        results = [self._result(one, batch)["type"] for one in batch.requests] if ended else []
+        results = [self._result(entry, batch)["type"] for entry in batch.requests] if ended else []
         kinds = ("succeeded", "errored", "canceled", "expired")
         counts: dict[str, JsonValue] = {kind: results.count(kind) for kind in kinds}
         working = "canceling" if batch.cancelled else self.behavior.state or "in_progress"
-        address = f"http://{asked.headers['host']}/v1/messages/batches/{batch.id}"
+        address = f"http://{request.headers['host']}/v1/messages/batches/{batch.id}"
         return {
             "id": batch.id,
             "type": "message_batch",
@@ -243,25 +246,15 @@ class AnthropicVendor:
             "results_url": f"{address}/results" if ended and not batch.archived else None,
         }
 
-    def _results(self, batch: Batch) -> bytes:
-        """Return a line for each request, in another order: Anthropic promises none."""
-        if not self._ended(batch):
-            raise Refusal(404, f"batch {batch.id} has no results yet")
-        lines = [
-            json.dumps({"custom_id": one["custom_id"], "result": self._result(one, batch)})
-            for one in reversed(batch.requests)
-        ]
-        return "".join(f"{line}\n" for line in lines).encode()
-
-    def _result(self, one: Mapping[str, Any], batch: Batch) -> dict[str, JsonValue]:
+    def _result(self, entry: Mapping[str, Any], batch: Batch) -> dict[str, JsonValue]:
         if batch.cancelled:
             return {"type": "canceled"}
-        if _texts(one["params"]["messages"][-1]["content"]) in self.expires:
+        if text_of(entry["params"]["messages"][-1]["content"]) in self.expires:
             return {"type": "expired"}
         try:
-            return {"type": "succeeded", "message": self._message(one["params"])}
-        except Refusal as refusal:
-            return {"type": "errored", "error": refusal.content}
+            return {"type": "succeeded", "message": self._message(entry["params"])}
+        except Refused as refusal:
+            return {"type": "errored", "error": self.error(refusal)}
 
     def _ended(self, batch: Batch) -> bool:
         return batch.looks > self.behavior.queued_polls
@@ -270,65 +263,45 @@ class AnthropicVendor:
         return f"{kind}_{next(self._numbers):024d}"
 
 
-def _refused(refusal: Refusal, headers: Mapping[str, str]) -> VendorResponse:
-    return VendorResponse(
-        {**refusal.content, "request_id": headers["request-id"]}, refusal.status, headers
-    )
-
-
-def _check_headers(asked: VendorRequest) -> None:
-    bearer = asked.headers.get("authorization") == f"Bearer {KEY}"
-    if asked.headers.get("x-api-key") != KEY and not bearer:
-        raise Refusal(401, "invalid x-api-key")
-    if "anthropic-version" not in asked.headers:
-        raise Refusal(400, "anthropic-version: header is required")
-
-
-def _check_request(request: Mapping[str, Any]) -> None:
-    for name in request.keys() - TAKEN:
-        raise Refusal(400, f"{name}: Extra inputs are not permitted")
+def _check_message_request(body: Mapping[str, Any]) -> None:
+    for name in body.keys() - TAKEN:
+        raise Refused(400, f"{name}: Extra inputs are not permitted")
     for name in ("model", "max_tokens", "messages"):
-        if not request.get(name):
-            raise Refusal(400, f"{name}: Field required")
-    if not isinstance(request["max_tokens"], int) or request["max_tokens"] < 1:
-        raise Refusal(400, "max_tokens: Input should be greater than or equal to 1")
-    for number, message in enumerate(request["messages"]):
+        if not body.get(name):
+            raise Refused(400, f"{name}: Field required")
+    if not isinstance(body["max_tokens"], int) or body["max_tokens"] < 1:
+        raise Refused(400, "max_tokens: Input should be greater than or equal to 1")
+    for number, message in enumerate(body["messages"]):
         _check_message(number, message)
-    if not MODEL.fullmatch(str(request["model"])):
-        raise Refusal(404, f"model: {request['model']}")
-    if "temperature" in request and NO_TEMPERATURE.match(request["model"]):
-        raise Refusal(400, "`temperature` is deprecated for this model.")
-    if not 0 <= request.get("temperature", 1) <= 1:
-        raise Refusal(400, "temperature: range: 0..1")
-    for number, tool in enumerate(request.get("tools", [])):
+    if not MODEL.fullmatch(str(body["model"])):
+        raise Refused(404, f"model: {body['model']}")
+    if "temperature" in body and NO_TEMPERATURE.match(body["model"]):
+        raise Refused(400, "`temperature` is deprecated for this model.")
+    if not 0 <= body.get("temperature", 1) <= 1:
+        raise Refused(400, "temperature: range: 0..1")
+    for number, tool in enumerate(body.get("tools", [])):
         _check_tool(number, tool)
 
 
 def _check_message(number: int, message: Mapping[str, Any]) -> None:
-    # Whether the first turn must be the user's is not told alike by all reports, so it need not.
+    # Whether the first turn must be the user's differs between reports, so it need not.
     if message.get("role") not in ("user", "assistant"):
-        raise Refusal(400, f"messages.{number}: unexpected role {message.get('role')!r}")
+        raise Refused(400, f"messages.{number}: unexpected role {message.get('role')!r}")
     if not message.get("content"):
-        raise Refusal(400, f"messages.{number}: content must not be empty")
+        raise Refused(400, f"messages.{number}: content must not be empty")
 
 
 def _check_tool(number: int, tool: Mapping[str, Any]) -> None:
     if not re.fullmatch(r"[a-zA-Z0-9_-]{1,128}", tool.get("name", "")):
-        wanted = "String should match pattern '^[a-zA-Z0-9_-]{1,128}$'"
-        raise Refusal(400, f"tools.{number}.custom.name: {wanted}")
+        rule = "String should match pattern '^[a-zA-Z0-9_-]{1,128}$'"
+        raise Refused(400, f"tools.{number}.custom.name: {rule}")
     if tool.get("input_schema", {}).get("type") != "object":
-        raise Refusal(400, f"tools.{number}.custom.input_schema.type: Field required")
+        raise Refused(400, f"tools.{number}.custom.input_schema.type: Field required")
 
 
-def _input_tokens(request: Mapping[str, Any]) -> int:
-    parts = [request.get(name, "") for name in ("system", "tools", "messages")]
+def _input_tokens(body: Mapping[str, Any]) -> int:
+    parts = [body.get(name, "") for name in ("system", "tools", "messages")]
     return len(json.dumps(parts).split())
-
-
-def _texts(content: str | list[dict[str, JsonValue]]) -> str:
-    if isinstance(content, str):
-        return content
-    return "".join(cast("str", block.get("text", "")) for block in content)
 
 
 def _when(seconds: float) -> str:

@@ -1,28 +1,48 @@
-"""Bodies that several vendors' doubles read or give: multipart forms, chat completions."""
+"""Bodies that several vendors' doubles read or give: forms, messages, chat completions."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from email import message_from_bytes
 from email.policy import HTTP
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import JsonValue
 
 from unitune.testing.loopback import VendorRequest
 
 
-def form_parts(request: VendorRequest) -> dict[str, bytes]:
+class FormPart(NamedTuple):
+    """A part of a multipart form; only files have a name."""
+
+    filename: str
+    content: bytes
+
+
+def form_parts(request: VendorRequest) -> dict[str, FormPart]:
     """Return the parts of a multipart form, by name."""
     head = f"content-type: {request.headers['content-type']}\r\n\r\n".encode()
     message = message_from_bytes(head + request.body, policy=HTTP)
     return {
-        str(part.get_param("name", header="content-disposition")): bytes(
-            part.get_payload(decode=True)
+        str(part.get_param("name", header="content-disposition")): FormPart(
+            part.get_filename() or "", bytes(part.get_payload(decode=True))
         )
         for part in message.iter_parts()
     }
+
+
+def text_of(content: str | Sequence[Mapping[str, Any]] | None) -> str:
+    """Return the text of a message's content, which may come in parts."""
+    if isinstance(content, str):
+        return content
+    return "".join(str(part.get("text", "")) for part in content or ())
+
+
+def last_question(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Return the text of the user's last message; empty where there is none."""
+    contents = [message.get("content") for message in messages if message.get("role") == "user"]
+    return text_of(contents[-1]) if contents else ""
 
 
 def chat_completion(body: Mapping[str, Any], text: str) -> JsonValue:

@@ -15,12 +15,7 @@ from pydantic import JsonValue, ValidationError
 
 from unitune.testing.loopback import VendorRequest
 from unitune.testing.omissions import Shape
-from unitune.testing.routes import (
-    Refused,
-    RoutedVendor,
-    existing,
-    route,
-)
+from unitune.testing.routes import Refused, RoutedVendor, existing, route
 from unitune.testing.vendor_setup import Progress, ServerBehavior
 from vendors import shapes
 from vendors.bodies import chat_completion, form_parts
@@ -111,7 +106,7 @@ class FireworksVendor(RoutedVendor):
     @route("POST", f"{ROOT}/datasets/{{name}}:upload")
     def upload_dataset(self, request: VendorRequest, name: str) -> JsonValue:
         dataset = existing(self.files, name, "dataset")
-        content = form_parts(request)["file"]
+        content = form_parts(request)["file"].content
         if len(content) > LARGEST_FILE:
             raise Refused(413, "the file is larger than 150 MB")
         if len([json.loads(line) for line in content.splitlines()]) != dataset.rows:

@@ -36,7 +36,6 @@ VENDORS = {
         },
         create=r"/fine_tuning/jobs$",
         model="gpt-4.1-mini-2025-04-14",
-        state=lambda vendor: VendorState(len(vendor.jobs), len(vendor.files.stored)),
         patches=_openai_patches,
         timeouts=("unitune.backends.kit.api.TIMEOUT_SECONDS",),
     ),

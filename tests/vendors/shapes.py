@@ -27,6 +27,7 @@ from typing_extensions import is_typeddict
 from unitune.testing.omissions import Schema, Shape
 
 OPENAI_PATH = r"(?:/openai)?/v1"
+ANTHROPIC_PATH = "/v1/messages"
 GOOGLE_PATH = r"/v1beta1/projects/[^/]+/locations/[^/]+"
 
 
@@ -155,7 +156,7 @@ def anthropic() -> Sequence[Shape]:
         ("GET", "/batches/[^/]+", MessageBatch),
         ("POST", "/batches/[^/]+/cancel", MessageBatch),
     )
-    return _shapes(paths, "/v1/messages")
+    return _shapes(paths, ANTHROPIC_PATH)
 
 
 @cache

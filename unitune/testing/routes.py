@@ -48,7 +48,7 @@ def route(method: str, path: str) -> Callable[[Handler], Handler]:
         method: GET, POST, …
         path: With parts in braces, such as ``/jobs/{job_id}``.
     """
-    pattern = re.compile(re.sub(r"\{(\w+)(?::([^}]+))?\}|[^{]+", _expression, path))
+    pattern = re.sub(r"\{(\w+)(?::([^}]+))?\}|[^{]+", _expression, path)
 
     def mark(handler: Handler) -> Handler:
         handler.__dict__.setdefault("routes", []).append((method, pattern))
@@ -71,10 +71,14 @@ class RoutedVendor:
 
     key: str
     """What a request must carry."""
+    key_headers: ClassVar[Mapping[str, str]] = {"authorization": "Bearer "}
+    """Headers that may carry the key, each with what stands before it there."""
+    prefix: ClassVar[str] = ""
+    """Regular expression of what all paths begin with."""
     wrong_key: ClassVar[str] = "the key is not valid"
     no_route: ClassVar[str] = "there is no {method} {path}"
     unreadable: ClassVar[str] = "cannot be read: {error}"
-    _routes: ClassVar[Sequence[tuple[str, re.Pattern[str], str]]] = ()
+    _routes: ClassVar[Sequence[tuple[str, str, str]]] = ()
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -104,8 +108,10 @@ class RoutedVendor:
 
     def check_key(self, request: VendorRequest) -> None:
         """Refuse a request without the key."""
-        if request.headers.get("authorization") != f"Bearer {self.key}":
-            raise Refused(401, self.wrong_key)
+        for name, before in self.key_headers.items():
+            if request.headers.get(name) == f"{before}{self.key}":
+                return
+        raise Refused(401, self.wrong_key)
 
     def refuse(self, refusal: Refused) -> VendorResponse:
         """Return the response to a request that is not done."""
@@ -121,7 +127,7 @@ class RoutedVendor:
 
     def _dispatch(self, request: VendorRequest) -> Any:
         for method, pattern, name in self._routes:
-            match = pattern.fullmatch(request.path)
+            match = re.fullmatch(self.prefix + pattern, request.path)
             if match and method == request.method:
                 return getattr(self, name)(request, **match.groupdict())
         raise Refused(404, self.no_route.format(method=request.method, path=request.path))

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
-from vendors.openai.vendor import KEY, PREFIX, OpenAIVendor
+from vendors.openai.vendor import KEY, OpenAIVendor
+from vendors.shapes import OPENAI_PATH
 
 from unitune.backends.protocol import Launch, State, Status, Upload
 from unitune.job.job import Data, Job
@@ -56,10 +57,10 @@ class Recorder:
     vendor: OpenAIVendor
     exchanges: list[tuple[VendorRequest, VendorResponse]] = field(default_factory=list)
 
-    def answer(self, asked: VendorRequest) -> VendorResponse:
-        answer = self.vendor.answer(asked)
-        self.exchanges.append((asked, answer))
-        return answer
+    def answer(self, request: VendorRequest) -> VendorResponse:
+        response = self.vendor.answer(request)
+        self.exchanges.append((request, response))
+        return response
 
 
 @dataclass
@@ -142,22 +143,22 @@ def description() -> dict[str, Any]:
     return _rewritten(json.loads(DESCRIPTION.read_text(encoding="utf-8")))
 
 
-def problems(asked: VendorRequest, answer: VendorResponse) -> list[str]:
+def problems(request: VendorRequest, response: VendorResponse) -> list[str]:
     """Return what is wrong with an exchange by the description."""
-    operation, path = _operation(asked)
-    found = [] if operation else [f"{asked.method} {path} is not described"]
-    parameters = {one["name"] for one in operation.get("parameters", ())}
-    asked_for = {name.partition("[")[0] for name in asked.query}
-    found += [f"unknown query parameter {name}" for name in sorted(asked_for - parameters)]
-    if asked.headers.get("content-type", "").startswith("application/json") and asked.body:
+    operation, path = _operation(request)
+    wrong = [] if operation else [f"{request.method} {path} is not described"]
+    parameters = {parameter["name"] for parameter in operation.get("parameters", ())}
+    given = {name.partition("[")[0] for name in request.query}
+    wrong += [f"unknown query parameter {name}" for name in sorted(given - parameters)]
+    if request.headers.get("content-type", "").startswith("application/json") and request.body:
         schema = operation["requestBody"]["content"]["application/json"]["schema"]
-        found += _invalid(schema, asked.json) + _unknown_keys(schema, asked.json)
-    if answer.status != 200:
-        return found + _invalid({"$ref": "#/components/schemas/ErrorResponse"}, answer.content)
-    if not isinstance(answer.content, bytes):
+        wrong += _invalid(schema, request.json) + _unknown_keys(schema, request.json)
+    if response.status != 200:
+        return wrong + _invalid({"$ref": "#/components/schemas/ErrorResponse"}, response.content)
+    if not isinstance(response.content, bytes):
         schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
-        found += _invalid(schema, _with_hyperparameters(answer.content))
-    return found
+        wrong += _invalid(schema, _with_hyperparameters(response.content))
+    return wrong
 
 
 def _with_hyperparameters(content: Any) -> Any:
@@ -169,7 +170,7 @@ def _with_hyperparameters(content: Any) -> Any:
     if not isinstance(content, dict):
         return content
     if isinstance(content.get("data"), list):
-        return {**content, "data": [_with_hyperparameters(one) for one in content["data"]]}
+        return {**content, "data": [_with_hyperparameters(item) for item in content["data"]]}
     if content.get("object") != "fine_tuning.job" or "method" not in content:
         return content
     supervised = content["method"]["type"] == "supervised"
@@ -182,12 +183,12 @@ def problems_of(name: str, value: Any) -> list[str]:
     return _invalid(schema, value) + _unknown_keys(schema, value)
 
 
-def _operation(asked: VendorRequest) -> tuple[dict[str, Any], str]:
-    path = PREFIX.sub("", asked.path)
+def _operation(request: VendorRequest) -> tuple[dict[str, Any], str]:
+    path = re.sub(f"^{OPENAI_PATH}", "", request.path)
     for template, operations in description()["paths"].items():
         pattern = re.sub(r"\{[^}]+\}", "[^/]+", template)
-        if re.fullmatch(pattern, path) and asked.method.lower() in operations:
-            return operations[asked.method.lower()], path
+        if re.fullmatch(pattern, path) and request.method.lower() in operations:
+            return operations[request.method.lower()], path
     return {}, path
 
 
@@ -197,17 +198,17 @@ def _invalid(schema: dict[str, Any], value: Any) -> list[str]:
     return [f"{error.json_path}: {error.message[:200]}" for error in errors]
 
 
-def _unknown_keys(schema: dict[str, Any], value: Any, place: str = "$") -> list[str]:
+def _unknown_keys(schema: dict[str, Any], value: Any, at: str = "$") -> list[str]:
     """Return the keys that no branch of a schema knows."""
     if not isinstance(value, dict):
         return []
     known = _properties(schema)
     if known is None:
         return []
-    found = [f"{place}.{key} is not described" for key in value if key not in known]
+    unknown = [f"{at}.{key} is not described" for key in value if key not in known]
     for key in value.keys() & known.keys():
-        found += _unknown_keys(known[key], value[key], f"{place}.{key}")
-    return found
+        unknown += _unknown_keys(known[key], value[key], f"{at}.{key}")
+    return unknown
 
 
 def _properties(schema: dict[str, Any]) -> dict[str, Any] | None:
@@ -217,22 +218,22 @@ def _properties(schema: dict[str, Any]) -> dict[str, Any] | None:
     branches = [*schema.get("allOf", ()), *schema.get("anyOf", ()), *schema.get("oneOf", ())]
     if schema.get("additionalProperties") or not (branches or "properties" in schema):
         return None
-    found = dict(schema.get("properties", {}))
+    properties = dict(schema.get("properties", {}))
     for branch in branches:
         inner = _properties(branch)
         if inner is None and branch.get("type") in ("object", None):
             return None
-        found |= inner or {}
-    return found
+        properties |= inner or {}
+    return properties
 
 
 def _rewritten(value: Any) -> Any:
     """Rewrite `nullable` and Boolean `exclusiveMinimum`, which JSON Schema has no more."""
     if isinstance(value, list):
-        return [_rewritten(one) for one in value]
+        return [_rewritten(item) for item in value]
     if not isinstance(value, dict):
         return value
-    new = {key: _rewritten(one) for key, one in value.items()}
+    new = {key: _rewritten(item) for key, item in value.items()}
     if new.get("exclusiveMinimum") is True:
         new["exclusiveMinimum"] = new.pop("minimum")
     if new.pop("nullable", None) is True:

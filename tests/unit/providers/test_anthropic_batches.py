@@ -293,7 +293,7 @@ def test_a_refused_create_call_keeps_its_status_and_is_sent_once(
 def test_an_answer_without_an_id_is_no_clear_answer(
     backend: AnthropicBackend, vendor: AnthropicVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vendor, "_create", lambda _: {"type": "message_batch"})
+    monkeypatch.setattr(vendor, "create_batch", lambda _: {"type": "message_batch"})
     with pytest.raises(Unreachable, match="names no id"):
         submit(backend)
 
@@ -508,7 +508,7 @@ def test_a_line_that_is_cut_is_no_answer(
 ) -> None:
     batch_id = submit(backend)
     follow(backend, batch_id)
-    monkeypatch.setattr(vendor, "_results", lambda _: b'{"custom_id": "k-1-0", "resu')
+    monkeypatch.setattr(vendor, "batch_results", lambda *_: b'{"custom_id": "k-1-0", "resu')
     with pytest.raises(Unreachable):
         backend.fetch_batch(batch_id)
 

@@ -48,15 +48,15 @@ def test_can_what_the_task_of_the_backend_lists(stage: Stage) -> None:
 def test_file_is_named_by_its_hash_and_found_by_its_name(stage: Stage) -> None:
     first = stage.upload("train.jsonl", CHAT_ROW * 10)
     assert first == stage.upload("train.jsonl", CHAT_ROW * 10)
-    (file,) = stage.vendor.files.stored.values()
+    (file,) = stage.vendor.files.values()
     assert (first.ref, f"unitune-{first.sha256[:32]}.jsonl") == (file.id, file.name)
     assert (CHAT_ROW * 10).encode() == file.content
 
 
 def test_file_that_was_cut_short_on_its_way_is_sent_again(stage: Stage) -> None:
     first = stage.upload("train.jsonl", CHAT_ROW * 10)
-    cut = stage.vendor.files.stored[first.ref]
-    stage.vendor.files.stored[first.ref] = type(cut)(
+    cut = stage.vendor.files[first.ref]
+    stage.vendor.files[first.ref] = type(cut)(
         cut.id, cut.name, cut.purpose, cut.content[:-1], cut.created
     )
     assert first.ref != stage.upload("train.jsonl", CHAT_ROW * 10).ref
@@ -273,7 +273,7 @@ def test_deleting_what_is_gone_is_no_error(stage: Stage) -> None:
     for _ in range(2):
         stage.backend.delete_file(ref)
         stage.backend.delete_model(status.model)
-    assert ref not in stage.vendor.files.stored
+    assert ref not in stage.vendor.files
     assert status.model is not None
     assert {status.model.name} == stage.vendor.deleted
 

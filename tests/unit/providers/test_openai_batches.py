@@ -94,12 +94,12 @@ def found(stage: Stage, key: str = BATCH_KEY, since: float | None = None) -> lis
 
 def sent_lines(stage: Stage) -> list[dict[str, Any]]:
     """Return the lines of the last file of requests."""
-    files = [one for one in stage.vendor.files.stored.values() if one.purpose == "batch"]
+    files = [one for one in stage.vendor.files.values() if one.purpose == "batch"]
     return [json.loads(line) for line in files[-1].content.splitlines()]
 
 
 def sent_files(stage: Stage) -> list[str]:
-    stored = stage.vendor.files.stored.values()
+    stored = stage.vendor.files.values()
     return [file.name for file in stored if file.purpose == "batch"]
 
 
@@ -158,7 +158,7 @@ def test_requests_of_a_batch_are_those_of_chat(stage: Stage) -> None:
 
 def test_batch_carries_its_key_and_its_file_does_too(stage: Stage) -> None:
     submit(stage)
-    (file,) = [one for one in stage.vendor.files.stored.values() if one.purpose == "batch"]
+    (file,) = [one for one in stage.vendor.files.values() if one.purpose == "batch"]
     assert {
         "input_file_id": file.id,
         "endpoint": "/v1/chat/completions",
@@ -401,8 +401,8 @@ def test_fetching_is_repeated(stage: Stage, path: str, fault: Fault) -> None:
 def test_answers_that_the_vendor_has_dropped_are_an_error(stage: Stage) -> None:
     batch_id = submit(stage)
     follow(stage, batch_id)
-    for file in [one for one in stage.vendor.files.stored.values() if one.purpose != "batch"]:
-        stage.vendor.files.forget(file.id)
+    for file in [one for one in stage.vendor.files.values() if one.purpose != "batch"]:
+        del stage.vendor.files[file.id]
     with pytest.raises(BackendError, match="after 30 days"):
         stage.backend.fetch_batch(batch_id)
 
@@ -418,7 +418,7 @@ def test_answers_that_cannot_be_read_are_an_error(stage: Stage, content: bytes) 
 
 def put_answers(stage: Stage, batch_id: str, content: bytes) -> None:
     """Let a batch that has ended have these answers alone."""
-    name = stage.vendor.files.put("answers.jsonl", "batch_output", content)
+    name = stage.vendor.store_file("answers.jsonl", "batch_output", content)
     stage.vendor.batches[batch_id].files = {"output_file_id": name}
 
 
@@ -512,7 +512,7 @@ def test_lines_hold_what_the_description_has_for_chat(stage: Stage) -> None:
     """The description has no schema of the lines themselves; their bodies are chat's."""
     batch_id = submit(stage)
     follow(stage, batch_id)
-    stored = stage.vendor.files.stored.values()
+    stored = stage.vendor.files.values()
     came = [
         json.loads(line)["response"]
         for file in stored

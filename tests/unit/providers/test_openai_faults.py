@@ -67,7 +67,7 @@ def test_upload_without_an_answer_leaves_one_file(stage: Stage, fault: Fault) ->
     with pytest.raises(BackendError):
         stage.upload("train.jsonl", CHAT_ROW * 10)
     stage.upload("train.jsonl", CHAT_ROW * 10)
-    assert 1 == len(stage.vendor.files.stored)
+    assert 1 == len(stage.vendor.files)
 
 
 @pytest.mark.parametrize("fault", [Fault.SERVER_ERROR, Fault.CUT, Fault.SHORT])
@@ -117,14 +117,14 @@ def test_file_that_the_vendor_looks_through_first_is_waited_for(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("unitune.backends.kit.hosted.FILE_POLL_SECONDS", 0.0)
-    stage.vendor.files.statuses = ["pending", "running", "processed"]
-    assert stage.upload("train.jsonl", CHAT_ROW * 10).ref in stage.vendor.files.stored
-    assert [] == stage.vendor.files.statuses
+    stage.vendor.file_statuses = ["pending", "running", "processed"]
+    assert stage.upload("train.jsonl", CHAT_ROW * 10).ref in stage.vendor.files
+    assert [] == stage.vendor.file_statuses
 
 
 def test_file_that_the_vendor_cannot_use_is_told(stage: Stage) -> None:
-    stage.vendor.files.statuses = ["error"]
-    stage.vendor.files.details = "line 3 is no JSON"
+    stage.vendor.file_statuses = ["error"]
+    stage.vendor.file_details = "line 3 is no JSON"
     with pytest.raises(DataError, match="line 3 is no JSON"):
         stage.upload("train.jsonl", CHAT_ROW * 10)
 
@@ -133,6 +133,6 @@ def test_file_that_is_looked_through_for_ever_is_given_up(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("unitune.backends.kit.hosted.FILE_SECONDS", 0.0)
-    stage.vendor.files.statuses = ["pending"] * 9
+    stage.vendor.file_statuses = ["pending"] * 9
     with pytest.raises(Unreachable, match="still being validated"):
         stage.upload("train.jsonl", CHAT_ROW * 10)

@@ -13,7 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from pydantic import JsonValue
+
 from unitune.testing.loopback import Server, VendorRequest, VendorResponse
+from unitune.testing.routes import Refused, RoutedVendor, route
 from vendors.openai.checks import Rules
 from vendors.openai.lists import Json
 from vendors.openai.vendor import OpenAIVendor
@@ -21,8 +24,9 @@ from vendors.openai.vendor import OpenAIVendor
 ARM_TOKEN = "arm-token-0123456789"  # noqa: S105 - of a server on loopback
 ACCOUNT = (
     "/subscriptions/sub-1/resourceGroups/group-1/providers/Microsoft.CognitiveServices"
-    "/accounts/resource-1/deployments/"
+    "/accounts/resource-1"
 )
+DEPLOYMENT = f"{ACCOUNT}/deployments/{{name}}"
 
 
 def environment(server: Server) -> dict[str, str]:
@@ -40,7 +44,7 @@ def environment(server: Server) -> dict[str, str]:
     }
 
 
-@dataclass(slots=True)
+@dataclass
 class AzureVendor(OpenAIVendor):
     """Azure's state.
 
@@ -50,17 +54,17 @@ class AzureVendor(OpenAIVendor):
     """
 
     rules: ClassVar[Rules] = Rules(arguments=Rules().arguments | {"trainingType"})
-    key_header: ClassVar[str] = "api-key"
+    key_headers: ClassVar[Mapping[str, str]] = {"api-key": ""}
     filters: ClassVar[bool] = False
 
     deployments: dict[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     provisioning: str = "Succeeded"
 
-    def answer(self, asked: VendorRequest) -> VendorResponse:
+    def answer(self, request: VendorRequest) -> VendorResponse:
         """Answer a request to the resource or to the management API."""
-        if asked.path.startswith("/subscriptions/"):
-            return self._manage(asked)
-        return OpenAIVendor.answer(self, asked)
+        if request.path.startswith("/subscriptions/"):
+            return ResourceManager(self).answer(request)
+        return super().answer(request)
 
     def _behind(self, name: str) -> str:
         """Return the model of a deployment; a tuned one has no other name."""
@@ -68,37 +72,50 @@ class AzureVendor(OpenAIVendor):
             return str(self.deployments[name]["properties"]["model"]["name"])
         return "no such deployment" if name in self.tuned() else name
 
-    def _manage(self, asked: VendorRequest) -> VendorResponse:
-        if asked.headers.get("authorization") != f"Bearer {ARM_TOKEN}":
-            return _error(401, "InvalidAuthenticationToken")
-        if not asked.path.startswith(ACCOUNT) or asked.query.get("api-version") != ["2024-10-01"]:
-            return _error(400, "InvalidResource")
-        name = asked.path.removeprefix(ACCOUNT)
-        if asked.method == "PUT":
-            return self._deploy(name, asked)
-        if asked.method == "DELETE":
-            return VendorResponse(b"", 202 if self.deployments.pop(name, None) else 204)
-        return (
-            VendorResponse(self._standing(name))
-            if name in self.deployments
-            else _error(404, "NotFound")
-        )
 
-    def _deploy(self, name: str, asked: VendorRequest) -> VendorResponse:
-        body = asked.json
+class ResourceManager(RoutedVendor):
+    """The management API, with the deployments of one resource.
+
+    Args:
+        resource: Whose deployments they are.
+    """
+
+    key = ARM_TOKEN
+    wrong_key = "InvalidAuthenticationToken"
+    no_route = "NotFound"
+    unreadable = "InvalidRequestContent"
+
+    def __init__(self, resource: AzureVendor) -> None:
+        super().__init__(resource.behavior)
+        self.resource = resource
+
+    def check_key(self, request: VendorRequest) -> None:
+        super().check_key(request)
+        version = request.query.get("api-version")
+        if not request.path.startswith(ACCOUNT) or version != ["2024-10-01"]:
+            raise Refused(400, "InvalidResource")
+
+    def error(self, refusal: Refused) -> JsonValue:
+        return {"error": {"code": refusal.message, "message": f"It is {refusal.message}."}}
+
+    @route("PUT", DEPLOYMENT)
+    def deploy(self, request: VendorRequest, name: str) -> VendorResponse:
+        body = request.json
         model = body.get("properties", {}).get("model", {})
         if not re.fullmatch(r"[A-Za-z0-9._-]{2,64}", name) or {"sku", "properties"} != body.keys():
-            return _error(400, "InvalidRequestContent")
-        if model.get("name") not in self.tuned():
-            return _error(400, "DeploymentModelNotSupported")
-        self.deployments[name] = body
-        return VendorResponse(self._standing(name), 201)
+            raise Refused(400, "InvalidRequestContent")
+        if model.get("name") not in self.resource.tuned():
+            raise Refused(400, "DeploymentModelNotSupported")
+        self.resource.deployments[name] = body
+        return VendorResponse(self.deployment(request, name), 201)
 
-    def _standing(self, name: str) -> Json:
-        properties: Json = {"provisioningState": self.provisioning}
-        return {**self.deployments[name], "name": name, "properties": properties}
+    @route("GET", DEPLOYMENT)
+    def deployment(self, _: VendorRequest, name: str) -> Json:
+        if name not in self.resource.deployments:
+            raise Refused(404, "NotFound")
+        properties: Json = {"provisioningState": self.resource.provisioning}
+        return {**self.resource.deployments[name], "name": name, "properties": properties}
 
-
-def _error(status: int, code: str) -> VendorResponse:
-    content: Json = {"error": {"code": code, "message": f"It is {code}."}}
-    return VendorResponse(content, status, {"x-ms-request-id": "request-1"})
+    @route("DELETE", DEPLOYMENT)
+    def undeploy(self, _: VendorRequest, name: str) -> VendorResponse:
+        return VendorResponse(b"", 202 if self.resource.deployments.pop(name, None) else 204)

@@ -1,6 +1,6 @@
 """Batches at OpenAI: the create call checked, the lines checked, and the two files that come out.
 
-The words of what is refused in a file are Azure's, which documents them where OpenAI does not.
+The messages for what is refused in a file are Azure's, which documents them; OpenAI does not.
 
 Sources: openai/openai-openapi 2.3.0, /batches; OpenAI's batch guide, a copy; MicrosoftDocs/
 azure-ai-docs, how-to-batch-content, 2026-03-19 (codes); openai/openai-openapi issue 302.
@@ -15,9 +15,10 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
+from unitune.testing.routes import Refused
 from unitune.testing.vendor_setup import Progress, ServerBehavior
-from vendors.openai.checks import Body, Refused, check_metadata
-from vendors.openai.files import FileShelf
+from vendors.openai.checks import Body, check_metadata
+from vendors.openai.files import LoopbackFile
 from vendors.openai.lists import Json
 
 ENDPOINTS = (
@@ -86,7 +87,7 @@ class LoopbackBatch:
         """
         status = self.status(behavior)
         if status in ENDED:
-            raise Refused(f"Cannot cancel a batch with status '{status}'.", 409)
+            raise Refused(409, f"Cannot cancel a batch with status '{status}'.")
         if self.stopped is None:
             self.stopped, self.progress = self.done(behavior), Progress(self.progress.created)
 
@@ -117,10 +118,10 @@ class LoopbackBatch:
         return len(self.lines) * self.progress.steps(behavior) // max(1, behavior.steps)
 
     def as_json(self, behavior: ServerBehavior) -> Json:
-        """Return the batch as the vendor tells it; what is not there is left out."""
+        """Return the batch as the vendor shows it; what is not there is left out."""
         status, created = self.status(behavior), int(self.progress.created)
         begun = status not in ("validating", "failed")
-        told: Json = {
+        shown: Json = {
             "id": self.id,
             "object": "batch",
             "endpoint": self.request["endpoint"],
@@ -138,12 +139,12 @@ class LoopbackBatch:
             **(self.files or {}),
         }
         if begun and self.lines:
-            told |= {"model": _model(self.lines[0]), "in_progress_at": created}
+            shown |= {"model": _model(self.lines[0]), "in_progress_at": created}
         if status in (*ENDED, "cancelling", "finalizing"):
-            told[f"{status}_at"] = created + self.progress.polls
+            shown[f"{status}_at"] = created + self.progress.polls
         if status == "failed":
-            told["errors"] = {"object": "list", "data": [self._error(behavior)]}
-        return told
+            shown["errors"] = {"object": "list", "data": [self._error(behavior)]}
+        return shown
 
     def _error(self, behavior: ServerBehavior) -> Json:
         if self.problem:
@@ -154,33 +155,39 @@ class LoopbackBatch:
     def settle(
         self,
         behavior: ServerBehavior,
-        answer: Callable[[Body], JsonValue],
+        respond: Callable[[Body], Json],
         keep: Callable[[bytes], str],
     ) -> None:
         """Write both files once the end is there.
 
         Args:
             behavior: How it goes.
-            answer: Answers the body of a request, or refuses it.
+            respond: Returns status and body of the response to the body of a request.
             keep: Keeps a file and returns its id.
         """
         status = self.status(behavior)
         if self.files is not None or status not in ENDED or status == "failed":
             return
         done = self.done(behavior)
-        lines = [_answered(number, one, answer) for number, one in enumerate(self.lines[:done])]
-        good = [line for line in lines if _status(line) == 200]
-        bad = [line for line in lines if _status(line) != 200]
+        results = [
+            _result(number, line, response=respond(cast("Body", line["body"])))
+            for number, line in enumerate(self.lines[:done])
+        ]
+        good = [result for result in results if _status(result) == 200]
+        bad = [result for result in results if _status(result) != 200]
         self.failed = len(bad)
         if status == "expired":
-            bad += [_line(n, one, error=EXPIRED) for n, one in enumerate(self.lines[done:], done)]
+            bad += [
+                _result(number, line, error=EXPIRED)
+                for number, line in enumerate(self.lines[done:], done)
+            ]
         # The order of answers is not that of the requests.
-        both = {"output_file_id": good[::-1], "error_file_id": bad}
-        self.files = {name: keep(_jsonl(some)) for name, some in both.items() if some}
+        contents = {"output_file_id": good[::-1], "error_file_id": bad}
+        self.files = {name: keep(_jsonl(lines)) for name, lines in contents.items() if lines}
 
 
 def open_batch(
-    batch_id: str, body: Body, files: FileShelf, models: Collection[str]
+    batch_id: str, body: Body, files: Mapping[str, LoopbackFile], models: Collection[str]
 ) -> LoopbackBatch:
     """Return a new batch, whose file is looked through already.
 
@@ -194,10 +201,10 @@ def open_batch(
         Refused: In the vendor's words; whatever stands in the file.
     """
     _check_create(body)
-    file = files.stored.get(body["input_file_id"])
+    file = files.get(body["input_file_id"])
     if file is None or file.purpose != "batch":
-        words = f"No file for batches: {body['input_file_id']}"
-        raise Refused(words, code="file_not_found", param="input_file_id")
+        message = f"No file for batches: {body['input_file_id']}"
+        raise Refused(400, message, code="file_not_found", param="input_file_id")
     lines, problem = _read(file.content)
     problem = problem or _problem_in(lines, body["endpoint"], models)
     return LoopbackBatch(batch_id, body, lines, problem)
@@ -205,31 +212,31 @@ def open_batch(
 
 def _check_create(body: Body) -> None:
     for name in sorted(body.keys() - ARGUMENTS):
-        raise Refused(f"Unknown parameter: '{name}'.", param=name)
+        raise Refused(400, f"Unknown parameter: '{name}'.", param=name)
     for name in ("input_file_id", "endpoint", "completion_window"):
         if name not in body:
-            raise Refused(f"Missing required parameter: '{name}'.", param=name)
+            raise Refused(400, f"Missing required parameter: '{name}'.", param=name)
     if body["endpoint"] not in ENDPOINTS:
-        raise Refused(f"Invalid value: '{body['endpoint']}'.", param="endpoint")
+        raise Refused(400, f"Invalid value: '{body['endpoint']}'.", param="endpoint")
     if body["completion_window"] != "24h":
-        raise Refused("Invalid value: supported is '24h'.", param="completion_window")
+        raise Refused(400, "Invalid value: supported is '24h'.", param="completion_window")
     check_metadata(body.get("metadata"))
 
 
-def _read(content: bytes) -> tuple[list[Json], Json | None]:
+def _read(file: bytes) -> tuple[list[Json], Json | None]:
     """Return the lines of an input file, and as a problem the first that is no JSON object."""
     lines: list[Json] = []
-    for number, line in enumerate(content.split(b"\n"), 1):
+    for number, line in enumerate(file.split(b"\n"), 1):
         if not line:
             continue
         try:
-            told = json.loads(line)
+            content = json.loads(line)
         except ValueError:
-            told = None
-        if not isinstance(told, dict):
-            words = "This line is not parseable as valid JSON."
-            return lines, _problem("invalid_json_line", words, number)
-        lines.append(cast("Json", told))
+            content = None
+        if not isinstance(content, dict):
+            message = "This line is not parseable as valid JSON."
+            return lines, _problem("invalid_json_line", message, number)
+        lines.append(cast("Json", content))
     return lines, None
 
 
@@ -241,19 +248,19 @@ def _problem_in(lines: list[Json], endpoint: str, models: Collection[str]) -> Js
         return _problem("too_many_tasks", f"More than {MOST_REQUESTS} requests.", None)
     seen = set[str]()
     for number, line in enumerate(lines, 1):
-        found = _wrong(line, endpoint, seen)
-        if found is None and _model(line) not in models:
-            found = "model_not_found", f"The model {_model(line)!r} was not found."
-        if found is None and _model(line) != _model(lines[0]):
-            found = "model_mismatch", "The model is not that of the first line."
-        if found is not None:
-            return _problem(*found, number)
+        problem = _problem_of(line, endpoint, seen)
+        if problem is None and _model(line) not in models:
+            problem = "model_not_found", f"The model {_model(line)!r} was not found."
+        if problem is None and _model(line) != _model(lines[0]):
+            problem = "model_mismatch", "The model is not that of the first line."
+        if problem is not None:
+            return _problem(*problem, number)
         seen.add(str(line["custom_id"]))
     return None
 
 
-def _wrong(line: Json, endpoint: str, seen: set[str]) -> tuple[str, str] | None:
-    """Return code and words of what is wrong with a line as such."""
+def _problem_of(line: Json, endpoint: str, seen: set[str]) -> tuple[str, str] | None:
+    """Return code and message of what is wrong with a line as such."""
     for name, kind in LINE.items():
         if not isinstance(line.get(name), kind):
             return "invalid_request", f"Missing required parameter: '{name}'."
@@ -274,28 +281,19 @@ def _model(line: Json) -> str:
     return str(cast("dict[str, Any]", line["body"]).get("model"))
 
 
-def _answered(number: int, asked: Json, answer: Callable[[Body], JsonValue]) -> Json:
-    try:
-        status, body = 200, answer(cast("Body", asked["body"]))
-    except Refused as refusal:
-        status, body = refusal.status, refusal.body
-    response: Json = {"status_code": status, "request_id": f"req-{number:08d}", "body": body}
-    return _line(number, asked, response=response)
-
-
-def _line(
-    number: int, asked: Json, *, response: Json | None = None, error: Json | None = None
+def _result(
+    number: int, line: Json, *, response: Json | None = None, error: Json | None = None
 ) -> Json:
     return {
         "id": f"batch_req_{number:08d}",
-        "custom_id": asked["custom_id"],
-        "response": response,
+        "custom_id": line["custom_id"],
+        "response": response and {**response, "request_id": f"req-{number:08d}"},
         "error": error,
     }
 
 
-def _status(line: Json) -> JsonValue:
-    return cast("Json", line["response"])["status_code"]
+def _status(result: Json) -> JsonValue:
+    return cast("Json", result["response"])["status_code"]
 
 
 def _jsonl(lines: list[Json]) -> bytes:

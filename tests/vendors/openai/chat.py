@@ -17,7 +17,8 @@ from typing import Any, Literal, cast
 
 from pydantic import JsonValue
 
-from vendors.openai.checks import Refused
+from unitune.testing.routes import Refused
+from vendors.bodies import last_question
 from vendors.openai.rows import ROLES
 
 Finish = Literal["content_filter", "refusal"]
@@ -77,13 +78,13 @@ def completion(body: Mapping[str, Any], manner: Manner) -> JsonValue:
         Refused: The request is not what the vendor takes.
     """
     _check(body, thinks=manner.thinks is not None)
-    question = _question(body["messages"])
+    question = last_question(body["messages"])
     words = manner.replies.get(question, manner.otherwise).split(" ")
     limit = next((int(body[name]) for name in LIMITS if body.get(name) is not None), None)
     hidden = min(manner.thinks or 0, limit or manner.thinks or 0)
-    said = words if limit is None else words[: limit - hidden]
+    answer_words = words if limit is None else words[: limit - hidden]
     ends = manner.finishes.get(question)
-    asked = sum(len(str(message.get("content") or "").split()) for message in body["messages"])
+    prompt = sum(len(str(message.get("content") or "").split()) for message in body["messages"])
     reason = "content_filter" if ends == "content_filter" else "stop"
     return {
         "id": "chatcmpl-loopback",
@@ -93,19 +94,19 @@ def completion(body: Mapping[str, Any], manner: Manner) -> JsonValue:
         "choices": [
             {
                 "index": 0,
-                "finish_reason": "length" if len(said) < len(words) else reason,
+                "finish_reason": "length" if len(answer_words) < len(words) else reason,
                 "message": {
                     "role": "assistant",
-                    "content": None if ends else " ".join(said),
+                    "content": None if ends else " ".join(answer_words),
                     "refusal": "I cannot help with that." if ends == "refusal" else None,
                 },
                 "logprobs": None,
             }
         ],
         "usage": {
-            "prompt_tokens": asked,
-            "completion_tokens": hidden + len(said),
-            "total_tokens": asked + hidden + len(said),
+            "prompt_tokens": prompt,
+            "completion_tokens": hidden + len(answer_words),
+            "total_tokens": prompt + hidden + len(answer_words),
             "completion_tokens_details": {"reasoning_tokens": hidden},
         },
     }
@@ -113,49 +114,50 @@ def completion(body: Mapping[str, Any], manner: Manner) -> JsonValue:
 
 def _check(body: Mapping[str, Any], *, thinks: bool) -> None:
     for name in sorted(body.keys() - ARGUMENTS):
-        raise Refused(f"Unrecognized request argument supplied: {name}")
+        raise Refused(400, f"Unrecognized request argument supplied: {name}")
     _check_messages(body.get("messages"))
     _check_tools(body.get("tools", []))
     if thinks:
         _check_thinking(body)
     temperature = body.get("temperature", 1)
     if not isinstance(temperature, int | float) or not 0 <= temperature <= 2:
-        raise Refused("Invalid 'temperature': 0 to 2", param="temperature")
+        raise Refused(400, "Invalid 'temperature': 0 to 2", param="temperature")
     for name in LIMITS:
         limit = body.get(name)
         if limit is not None and (not isinstance(limit, int) or limit < 1):
-            words = f"Invalid '{name}': integer below minimum value. Expected a value >= 1."
-            raise Refused(words, code="integer_below_min_value", param=name)
+            message = f"Invalid '{name}': integer below minimum value. Expected a value >= 1."
+            raise Refused(400, message, code="integer_below_min_value", param=name)
 
 
 def _check_thinking(body: Mapping[str, Any]) -> None:
     """Refuse what a model that thinks does not take."""
     if body.get("max_tokens") is not None:
-        words = (
+        message = (
             "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
             "'max_completion_tokens' instead."
         )
-        raise Refused(words, code="unsupported_parameter", param="max_tokens")
+        raise Refused(400, message, code="unsupported_parameter", param="max_tokens")
     temperature = body.get("temperature", 1)
     if temperature != 1:
-        words = (
+        message = (
             f"Unsupported value: 'temperature' does not support {temperature:g} with this model. "
             "Only the default (1) value is supported."
         )
-        raise Refused(words, code="unsupported_value", param="temperature")
+        raise Refused(400, message, code="unsupported_value", param="temperature")
 
 
 def _check_messages(messages: Any) -> None:
     if not isinstance(messages, list) or not messages:
-        raise Refused("Invalid 'messages': empty array", param="messages")
+        raise Refused(400, "Invalid 'messages': empty array", param="messages")
     for message in cast("list[Any]", messages):
         if (
             not isinstance(message, dict)
             or cast("dict[str, Any]", message).get("role") not in ROLES
         ):
-            raise Refused("Invalid value for 'messages.role'", param="messages")
+            raise Refused(400, "Invalid value for 'messages.role'", param="messages")
     for open_calls in _unanswered(cast("list[dict[str, Any]]", messages)):
         raise Refused(
+            400,
             "An assistant message with 'tool_calls' must be followed by tool messages responding "
             "to each 'tool_call_id'. The following tool_call_ids did not have response messages: "
             f"{', '.join(sorted(open_calls))}",
@@ -179,22 +181,13 @@ def _unanswered(messages: list[dict[str, Any]]) -> Iterator[set[str]]:
 
 def _check_tools(tools: Any) -> None:
     if not isinstance(tools, list):
-        raise Refused("Invalid type for 'tools': expected an array", param="tools")
+        raise Refused(400, "Invalid type for 'tools': expected an array", param="tools")
     for number, tool in enumerate(cast("list[Any]", tools)):
         given = cast("dict[str, Any]", tool) if isinstance(tool, dict) else {}
         if given.get("type") != "function":
-            words = f"Invalid value for 'tools[{number}].type': supported is 'function'."
-            raise Refused(words, param=f"tools[{number}].type")
+            message = f"Invalid value for 'tools[{number}].type': supported is 'function'."
+            raise Refused(400, message, param=f"tools[{number}].type")
         function = given.get("function")
         if not isinstance(function, dict) or not cast("dict[str, Any]", function).get("name"):
-            words = f"Missing required parameter: 'tools[{number}].function.name'."
-            raise Refused(words, param=f"tools[{number}].function.name")
-
-
-def _question(messages: list[dict[str, Any]]) -> str:
-    asked = [message.get("content") for message in messages if message["role"] == "user"]
-    last = asked[-1] if asked else ""
-    if isinstance(last, list):
-        parts = cast("list[dict[str, Any]]", last)
-        return "".join(str(part.get("text", "")) for part in parts)
-    return str(last or "")
+            message = f"Missing required parameter: 'tools[{number}].function.name'."
+            raise Refused(400, message, param=f"tools[{number}].function.name")

@@ -1,7 +1,7 @@
 """What OpenAI refuses when a job is created: the body against the published bounds.
 
-A refusal is a `Refused` with the vendor's status, code and parameter. Other vendors of the same
-wire differ by what they know: see `Rules`.
+A `Refused` has the vendor's status, code and parameter. Other vendors of the same wire differ by
+what they know: see `Rules`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from pydantic import JsonValue
-
-from unitune.testing.loopback import VendorRequest, VendorResponse
+from unitune.testing.routes import Refused
 from vendors.openai.graders import problem_of
 
 Body = Mapping[str, Any]
@@ -55,35 +53,6 @@ class Rules:
     reinforced: str = r"(ft:)?(o\d|gpt-[5-9])"
 
 
-class Refused(Exception):
-    """A request that the vendor does not accept.
-
-    Args:
-        message: In the vendor's words.
-        status: HTTP status.
-        code: Machine-readable.
-        param: Which parameter is wrong.
-    """
-
-    def __init__(
-        self, message: str, status: int = 400, code: str | None = None, param: str | None = None
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        error: dict[str, JsonValue] = {
-            "message": message,
-            "type": "invalid_request_error",
-            "param": param,
-            "code": code,
-        }
-        self.body: JsonValue = {"error": error}
-
-    @property
-    def answer(self) -> VendorResponse:
-        """As it goes over the wire."""
-        return VendorResponse(self.body, self.status)
-
-
 @dataclass(frozen=True, slots=True)
 class Bound:
     """Which values a hyperparameter takes.
@@ -93,19 +62,19 @@ class Bound:
         least: Smallest value.
         most: Largest value; None: no bound.
         open: Whether the smallest value itself is out of bounds.
-        words: Texts that it takes.
+        choices: Texts that it takes.
     """
 
     kind: type = int
     least: float = 1
     most: float | None = None
     open: bool = False
-    words: tuple[str, ...] = ("auto",)
+    choices: tuple[str, ...] = ("auto",)
 
     def takes(self, value: object) -> bool:
         """Whether a value is within the bounds."""
         if isinstance(value, str):
-            return value in self.words
+            return value in self.choices
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         if self.kind is int and not isinstance(value, int):
@@ -124,7 +93,7 @@ HYPERPARAMETERS: dict[str, dict[str, Bound]] = {
     "dpo": {**SHARED, "beta": Bound(float, 0, 2, open=True)},
     "reinforcement": {
         **SHARED,
-        "reasoning_effort": Bound(str, words=("default", "low", "medium", "high")),
+        "reasoning_effort": Bound(str, choices=("default", "low", "medium", "high")),
         "compute_multiplier": Bound(float, 1e-5, 10, open=True),
         "eval_interval": Bound(),
         "eval_samples": Bound(),
@@ -132,25 +101,6 @@ HYPERPARAMETERS: dict[str, dict[str, Bound]] = {
 }
 MOST_SEED = 2147483647
 SUFFIX = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-
-def body_of(asked: VendorRequest) -> Body:
-    """Return the body of a request.
-
-    Raises:
-        Refused: It is no JSON object.
-    """
-    try:
-        told: object = asked.json
-    except (ValueError, RecursionError):
-        told = None
-    if not isinstance(told, dict):
-        raise Refused(
-            "We could not parse the JSON body of your request. (HINT: This likely means you "
-            "aren't using your HTTP library correctly. The OpenAI API expects a JSON payload, but "
-            "what was sent was not valid JSON.)"
-        )
-    return cast("Body", told)
 
 
 def check_create(body: Body, rules: Rules) -> None:
@@ -164,10 +114,10 @@ def check_create(body: Body, rules: Rules) -> None:
         Refused: In the vendor's words.
     """
     for name in sorted(body.keys() - rules.arguments):
-        raise Refused(f"Unrecognized request argument supplied: {name}")
+        raise Refused(400, f"Unrecognized request argument supplied: {name}")
     for name in ("model", "training_file"):
         if not isinstance(body.get(name), str) or not body[name]:
-            raise Refused(f"you must provide a {name} parameter", param=name)
+            raise Refused(400, f"you must provide a {name} parameter", param=name)
     _check_suffix(body.get("suffix"))
     _check_seed(body.get("seed"))
     check_metadata(body.get("metadata"))
@@ -177,9 +127,9 @@ def check_create(body: Body, rules: Rules) -> None:
         _check_top(body)
         _check_method(body.get("method", {"type": "supervised"}), rules)
         _check_trainable(str(body["model"]), method_of(body), rules)
-    for one in body.get("integrations") or ():
-        if one.get("type") != "wandb" or not one.get("wandb", {}).get("project"):
-            raise Refused("Invalid integration", param="integrations")
+    for integration in body.get("integrations") or ():
+        if integration.get("type") != "wandb" or not integration.get("wandb", {}).get("project"):
+            raise Refused(400, "Invalid integration", param="integrations")
 
 
 def method_of(body: Body) -> str:
@@ -189,13 +139,13 @@ def method_of(body: Body) -> str:
 
 def _check_suffix(suffix: object) -> None:
     if suffix is not None and not (isinstance(suffix, str) and SUFFIX.fullmatch(suffix)):
-        words = "Invalid suffix: 1 to 64 letters, numbers, hyphens and underscores"
-        raise Refused(words, param="suffix")
+        message = "Invalid suffix: 1 to 64 letters, numbers, hyphens and underscores"
+        raise Refused(400, message, param="suffix")
 
 
 def _check_seed(seed: object) -> None:
-    if seed is not None and not Bound(least=0, most=MOST_SEED, words=()).takes(seed):
-        raise Refused(f"Invalid seed: 0 to {MOST_SEED}", param="seed")
+    if seed is not None and not Bound(least=0, most=MOST_SEED, choices=()).takes(seed):
+        raise Refused(400, f"Invalid seed: 0 to {MOST_SEED}", param="seed")
 
 
 def check_metadata(metadata: object) -> None:
@@ -215,26 +165,26 @@ def check_metadata(metadata: object) -> None:
         for key, value in pairs.items()
     )
     if pairs is None or not ok or len(pairs) > 16:
-        raise Refused("Invalid metadata: 16 pairs of texts at most", param="metadata")
+        raise Refused(400, "Invalid metadata: 16 pairs of texts at most", param="metadata")
 
 
 def _check_own(body: Body, known: frozenset[str]) -> None:
     if "method" in body and "hyperparameters" in body:
-        raise Refused("Only one of 'method' or 'hyperparameters' must be provided", 422)
+        raise Refused(422, "Only one of 'method' or 'hyperparameters' must be provided")
     for name in sorted(body.get("hyperparameters", {}).keys() - known):
-        raise Refused(f"hyperparameters.{name}: extra fields not permitted", 422)
+        raise Refused(422, f"hyperparameters.{name}: extra fields not permitted")
 
 
 def _check_method(method: Any, rules: Rules) -> None:
     given = cast("dict[str, Any]", method) if isinstance(method, dict) else dict[str, Any]()
     kind = str(given.get("type"))
     if kind not in HYPERPARAMETERS:
-        raise Refused(f"Invalid value for method.type: {kind!r}", param="method.type")
+        raise Refused(400, f"Invalid value for method.type: {kind!r}", param="method.type")
     for other in sorted(given.keys() - {"type", kind}):
-        raise Refused(f"method.{other} does not go with type {kind}", param=f"method.{other}")
+        raise Refused(400, f"method.{other} does not go with type {kind}", param=f"method.{other}")
     inner = given.get(kind, {})
-    if kind == "reinforcement" and (wrong := problem_of(inner.get("grader"), rules.graders)):
-        raise Refused(f"Invalid grader: {wrong}", param="method.reinforcement.grader")
+    if kind == "reinforcement" and (problem := problem_of(inner.get("grader"), rules.graders)):
+        raise Refused(400, f"Invalid grader: {problem}", param="method.reinforcement.grader")
     _check_bounds(inner.get("hyperparameters", {}), kind, f"method.{kind}.hyperparameters")
 
 
@@ -243,23 +193,23 @@ def _check_top(body: Body) -> None:
     if "hyperparameters" not in body:
         return
     if "method" in body:
-        words = "Only one of 'method' or 'hyperparameters' may be provided."
-        raise Refused(words, param="hyperparameters")
+        message = "Only one of 'method' or 'hyperparameters' may be provided."
+        raise Refused(400, message, param="hyperparameters")
     _check_bounds(body["hyperparameters"], "supervised", "hyperparameters")
 
 
-def _check_bounds(given: Any, kind: str, place: str) -> None:
+def _check_bounds(given: Any, kind: str, path: str) -> None:
     if not isinstance(given, dict):
-        raise Refused(f"Invalid type for {place}: expected an object", param=place)
+        raise Refused(400, f"Invalid type for {path}: expected an object", param=path)
     for name, value in cast("dict[str, Any]", given).items():
         bound = HYPERPARAMETERS[kind].get(name)
         if bound is None or not bound.takes(value):
-            words = f"Invalid value for {place}.{name}: {value!r}"
-            raise Refused(words, param=f"{place}.{name}")
+            message = f"Invalid value for {path}.{name}: {value!r}"
+            raise Refused(400, message, param=f"{path}.{name}")
 
 
 def _check_trainable(model: str, kind: str, rules: Rules) -> None:
     """Refuse a method that a model is not trained by."""
     if (kind == "reinforcement") != bool(re.match(rules.reinforced, model)):
-        words = f"The method '{kind}' is not supported for model {model}."
-        raise Refused(words, code="invalid_method", param="method.type")
+        message = f"The method '{kind}' is not supported for model {model}."
+        raise Refused(400, message, code="invalid_method", param="method.type")

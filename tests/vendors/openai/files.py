@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from email import message_from_bytes
-from email.policy import HTTP
 
 from pydantic import JsonValue
 
 from unitune.testing.loopback import VendorRequest
-from vendors.openai.checks import Refused
-from vendors.openai.lists import Json
+from unitune.testing.routes import Refused, RoutedVendor, route
+from unitune.testing.vendor_setup import ServerBehavior
+from vendors.bodies import form_parts
+from vendors.openai.lists import Json, paged
 
 MOST_BYTES = {"fine-tune": 512 << 20, "batch": 200 << 20}
 """By purpose, of those whose files are JSON lines."""
@@ -36,7 +36,7 @@ class LoopbackFile:
     created: int
 
     def as_json(self, status: str = "processed") -> Json:
-        """Return the file as the vendor tells it.
+        """Return the file as the vendor shows it.
 
         Args:
             status: uploaded, processed or error; on Azure pending and running too.
@@ -52,101 +52,77 @@ class LoopbackFile:
         }
 
 
-@dataclass(slots=True)
-class FileShelf:
-    """All files, by id, oldest first.
+@dataclass
+class Files(RoutedVendor):
+    """All files of the account.
 
     Args:
-        stored: Those that are there.
-        count: How many there ever were.
-        statuses: What the next looks at files show, as on a vendor that looks through them first.
-        details: Why a file has the status error.
+        behavior: How the vendor behaves.
+        files: Those that are there, by id, oldest first.
+        file_count: How many there ever were.
+        file_statuses: What the next looks at files show, as on a vendor that validates them first.
+        file_details: Why a file has the status error.
     """
 
-    stored: dict[str, LoopbackFile] = field(default_factory=dict[str, LoopbackFile])
-    count: int = 0
-    statuses: list[str] = field(default_factory=list[str])
-    details: str | None = None
+    behavior: ServerBehavior = field(default_factory=ServerBehavior)
+    files: dict[str, LoopbackFile] = field(default_factory=dict[str, LoopbackFile])
+    file_count: int = 0
+    file_statuses: list[str] = field(default_factory=list[str])
+    file_details: str | None = None
 
-    def keep(self, asked: VendorRequest) -> JsonValue:
-        """Keep the file of a multipart request.
-
-        Raises:
-            Refused: It is not what the vendor takes.
-        """
-        parts = _parts(asked)
-        if "purpose" not in parts:
-            raise Refused("'purpose' is a required property")
-        if "file" not in parts:
-            raise Refused("'file' is a required property")
+    @route("POST", "/files")
+    def create_file(self, request: VendorRequest) -> JsonValue:
+        parts = form_parts(request)
+        for part in ("purpose", "file"):
+            if part not in parts:
+                raise Refused(400, f"'{part}' is a required property")
         name, content = parts["file"]
-        purpose = parts["purpose"][1].decode()
+        purpose = parts["purpose"].content.decode()
         if purpose not in ("fine-tune", "batch", "assistants", "vision", "user_data", "evals"):
-            raise Refused(f"'{purpose}' is not one of the purposes", param="purpose")
+            raise Refused(400, f"'{purpose}' is not one of the purposes", param="purpose")
         if purpose in MOST_BYTES and not name.endswith(".jsonl"):
-            raise Refused(f"Invalid file format: files for {purpose} must end in .jsonl")
+            raise Refused(400, f"Invalid file format: files for {purpose} must end in .jsonl")
         if not content and purpose == "fine-tune":
-            raise Refused("The file is empty.", param="file")
+            raise Refused(400, "The file is empty.", param="file")
         most = MOST_BYTES.get(purpose, MOST_BYTES["fine-tune"])
         if len(content) > most:
-            raise Refused(f"The file is larger than {most >> 20} MB", 413)
-        return self.shown(self.put(name, purpose, content))
+            raise Refused(413, f"The file is larger than {most >> 20} MB")
+        return self.show_file(request, self.store_file(name, purpose, content))
 
-    def put(self, name: str, purpose: str, content: bytes) -> str:
-        """Keep a file, be it sent or made here, and return its id.
+    @route("GET", "/files")
+    def list_files(self, request: VendorRequest) -> JsonValue:
+        """List files, the newest first."""
+        purpose, newest = request.first("purpose"), reversed(self.files.values())
+        listed = [file.as_json() for file in newest if purpose in (None, file.purpose)]
+        return paged(request, listed, 10_000, most=10_000).as_json(empty="")
 
-        Args:
-            name: Its name.
-            purpose: What for.
-            content: What stands in it.
-        """
-        self.count += 1
-        kept = LoopbackFile(f"file-{self.count:024d}", name, purpose, content, int(time.time()))
-        self.stored[kept.id] = kept
-        return kept.id
+    @route("GET", "/files/{file_id}")
+    def show_file(self, _: VendorRequest, file_id: str) -> JsonValue:
+        status = self.file_statuses.pop(0) if self.file_statuses else "processed"
+        shown = self._file(file_id).as_json(status)
+        return {**shown, **({"status_details": self.file_details} if self.file_details else {})}
 
-    def listed(self, purpose: str | None) -> list[Json]:
-        """Return files as the vendor lists them, the newest first."""
-        newest = reversed(self.stored.values())
-        return [file.as_json() for file in newest if purpose in (None, file.purpose)]
+    @route("GET", "/files/{file_id}/content")
+    def read_file(self, _: VendorRequest, file_id: str) -> bytes:
+        return self.content(file_id)
 
-    def shown(self, file_id: str) -> Json:
-        """Return a file as a look at it shows it.
-
-        Raises:
-            Refused: It is not there.
-        """
-        told = self.at(file_id).as_json(self.statuses.pop(0) if self.statuses else "processed")
-        return {**told, **({"status_details": self.details} if self.details else {})}
-
-    def at(self, file_id: str) -> LoopbackFile:
-        """Return a file.
-
-        Raises:
-            Refused: It is not there.
-        """
-        if file_id not in self.stored:
-            raise Refused(f"No such File object: {file_id}", 404, param="id")
-        return self.stored[file_id]
-
-    def forget(self, file_id: str) -> JsonValue:
-        """Remove a file.
-
-        Raises:
-            Refused: It is not there.
-        """
-        del self.stored[self.at(file_id).id]
+    @route("DELETE", "/files/{file_id}")
+    def delete_file(self, _: VendorRequest, file_id: str) -> JsonValue:
+        del self.files[self._file(file_id).id]
         return {"id": file_id, "object": "file", "deleted": True}
 
+    def content(self, file_id: str) -> bytes:
+        """Return the content of a file."""
+        return self._file(file_id).content
 
-def _parts(asked: VendorRequest) -> dict[str, tuple[str, bytes]]:
-    """Return file name and content of each part, by the part's name."""
-    head = f"Content-Type: {asked.headers.get('content-type', '')}\r\n\r\n".encode()
-    message = message_from_bytes(head + asked.body, policy=HTTP)
-    found: dict[str, tuple[str, bytes]] = {}
-    for part in message.iter_parts():
-        name = part.get_param("name", header="content-disposition")
-        content = part.get_payload(decode=True)
-        if isinstance(name, str) and isinstance(content, bytes):
-            found[name] = (part.get_filename() or "", content)
-    return found
+    def store_file(self, name: str, purpose: str, content: bytes) -> str:
+        """Keep a file, be it sent or made here, and return its id."""
+        self.file_count += 1
+        file_id = f"file-{self.file_count:024d}"
+        self.files[file_id] = LoopbackFile(file_id, name, purpose, content, int(time.time()))
+        return file_id
+
+    def _file(self, file_id: str) -> LoopbackFile:
+        if file_id not in self.files:
+            raise Refused(404, f"No such File object: {file_id}", param="id")
+        return self.files[file_id]

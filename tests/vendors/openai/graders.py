@@ -26,7 +26,7 @@ FIELDS: Mapping[str, Mapping[str, type]] = {
     "lambda": {"lambda": dict},
 }
 """The required fields by type of grader; Bedrock's own is the last."""
-WORDS: Mapping[str, tuple[str, ...]] = {
+CHOICES: Mapping[str, tuple[str, ...]] = {
     "operation": ("eq", "ne", "like", "ilike"),
     "evaluation_metric": (
         *("cosine", "fuzzy_match", "bleu", "gleu", "meteor"),
@@ -49,7 +49,7 @@ def problem_of(grader: object, kinds: tuple[str, ...]) -> str | None:
     for name, required in FIELDS[str(kind)].items():
         if not isinstance(given.get(name), required) or not given[name]:
             return f"missing required parameter: {name!r}"
-        if name in WORDS and given[name] not in WORDS[name]:
+        if name in CHOICES and given[name] not in CHOICES[name]:
             return f"invalid value for {name!r}: {given[name]!r}"
     return _problem_of_parts(given) if kind == "multi" else None
 

@@ -2,7 +2,7 @@
 
 Everything is computed from the request, its file, the behavior and the progress, so that looking
 twice shows the same: events and checkpoints have ids made from the job's and their number. As at
-the vendor, `hyperparameters` are told of supervised jobs alone (null for dpo, absent for
+the vendor, `hyperparameters` are shown of supervised jobs alone (null for dpo, absent for
 reinforcement), are `auto` until the training begins, and steps of reinforcement have no loss.
 
 Sources: OpenAI's published description (API 2.3.0), FineTuningJob and the examples of POST
@@ -104,11 +104,11 @@ class LoopbackJob:
         return self.status(behavior) in ("succeeded", "failed", "cancelled")
 
     def as_json(self, behavior: ServerBehavior) -> Json:
-        """Return the job as the vendor tells it."""
+        """Return the job as the vendor shows it."""
         status = self.status(behavior)
         done = status == "succeeded"
         created, steps = int(self.progress.created), self.steps(behavior)
-        told: Json = {
+        shown: Json = {
             "object": "fine_tuning.job",
             "id": self.id,
             "model": self.request["model"],
@@ -131,11 +131,11 @@ class LoopbackJob:
         }
         if self.method != "reinforcement":
             supervised = self.method == "supervised"
-            told["hyperparameters"] = self._hyperparameters(behavior) if supervised else None
+            shown["hyperparameters"] = self._hyperparameters(behavior) if supervised else None
         if not self.names_model:
-            told["suffix"] = told.pop("user_provided_suffix")
-            del told["fine_tuned_model"]
-        return told
+            shown["suffix"] = shown.pop("user_provided_suffix")
+            del shown["fine_tuned_model"]
+        return shown
 
     @property
     def results_id(self) -> str:
@@ -154,7 +154,7 @@ class LoopbackJob:
         return inner or self.request.get("hyperparameters") or {}
 
     def _hyperparameters(self, behavior: ServerBehavior) -> Json:
-        """Return what was asked for; what was `auto` is a number once the training runs."""
+        """Return what the request chose; what was `auto` is a number once the training runs."""
         chosen: Json = dict.fromkeys(AUTO, "auto")
         if self.progress.started(behavior):
             chosen = {
@@ -162,12 +162,12 @@ class LoopbackJob:
                 "batch_size": max(1, math.ceil(0.002 * self.rows)),
                 "learning_rate_multiplier": 1.8,
             }
-        asked = {name: value for name, value in self._given().items() if value != "auto"}
-        return {**chosen, **asked}
+        fixed = {name: value for name, value in self._given().items() if value != "auto"}
+        return {**chosen, **fixed}
 
     def _method(self, behavior: ServerBehavior) -> Json:
-        asked = self.request.get("method", {}).get(self.method, {})
-        inner: Json = {**asked, "hyperparameters": self._hyperparameters(behavior)}
+        given = self.request.get("method", {}).get(self.method, {})
+        inner: Json = {**given, "hyperparameters": self._hyperparameters(behavior)}
         return {"type": self.method, self.method: inner}
 
     def _trained_tokens(self) -> int | None:
@@ -230,15 +230,15 @@ class LoopbackJob:
 
     def _data(self, step: int, behavior: ServerBehavior, *, validated: bool = False) -> Json:
         """Return the figures of a step."""
-        told: Json = {"step": step, "total_steps": behavior.steps}
+        data: Json = {"step": step, "total_steps": behavior.steps}
         if self.method == "reinforcement":
-            told["train_mean_reward"] = reward(step)
-            return {**told, **({"full_valid_mean_reward": reward(step)} if validated else {})}
-        told |= {
+            data["train_mean_reward"] = reward(step)
+            return {**data, **({"full_valid_mean_reward": reward(step)} if validated else {})}
+        data |= {
             "train_loss": loss(step),
             "train_mean_token_accuracy": round(1 - loss(step) / 2, 6),
         }
-        return {**told, **({"full_valid_loss": loss(step)} if validated else {})}
+        return {**data, **({"full_valid_loss": loss(step)} if validated else {})}
 
     def _happened(self, behavior: ServerBehavior) -> Iterator[tuple[str, str, Json]]:
         yield "info", f"Created fine-tuning job: {self.id}", {}
@@ -255,8 +255,8 @@ class LoopbackJob:
                 if self.method == "reinforcement"
                 else f"training loss={loss(step):.2f}"
             )
-            words = f"Step {step}/{behavior.steps}: {figure}"
-            yield "info", words, self._data(step, behavior, validated=step == behavior.steps)
+            message = f"Step {step}/{behavior.steps}: {figure}"
+            yield "info", message, self._data(step, behavior, validated=step == behavior.steps)
         if status == "succeeded":
             yield "info", f"New fine-tuned model created: {self.tuned}", {}
             yield "info", "The job has successfully completed", {}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from unitune.testing.loopback import VendorRequest
-from vendors.openai.checks import Refused
+from unitune.testing.routes import Refused
 
 Json = dict[str, JsonValue]
 FILTER = re.compile(r"^metadata\[(?P<key>.+)\]$")
@@ -28,7 +28,7 @@ class Paged:
     more: bool
 
     def as_json(self, *, empty: str | None = None) -> Json:
-        """Return the page as the vendor tells it.
+        """Return the page as the vendor writes it.
 
         Args:
             empty: What first_id and last_id are when the page is empty.
@@ -44,41 +44,46 @@ class Paged:
 
     @property
     def without_ends(self) -> Json:
-        """The page as the vendor tells it where it does not name the ends."""
+        """The page as the vendor writes it where it does not name the ends."""
         return {"object": "list", "data": [*self.items], "has_more": self.more}
 
 
 def paged(
-    asked: VendorRequest, items: Sequence[Json], default: int, *, most: int = 100, overlap: int = 0
+    request: VendorRequest,
+    items: Sequence[Json],
+    default: int,
+    *,
+    most: int = 100,
+    overlap: int = 0,
 ) -> Paged:
-    """Return the page that a request asks for.
+    """Return the page that a request is for.
 
     Args:
-        asked: Its `after` and `limit` are read.
+        request: Its `after` and `limit` are read.
         items: All of the list.
-        default: Limit when none is asked for.
+        default: Limit when the request has none.
         most: Largest limit.
         overlap: How many items of the page before are repeated.
 
     Raises:
         Refused: The limit is none, or there is no item to begin after.
     """
-    wish = asked.first("limit")
-    limit = int(wish) if wish is not None and wish.isdecimal() else default
-    if (wish is not None and not wish.isdecimal()) or not 1 <= limit <= most:
-        words = f"Invalid 'limit': expected an integer between 1 and {most}, but got {wish!r}."
-        raise Refused(words, param="limit")
-    after, start = asked.first("after"), 0
+    value = request.first("limit")
+    limit = default if value is None else int(value) if value.isdecimal() else 0
+    if not 1 <= limit <= most:
+        message = f"Invalid 'limit': expected an integer between 1 and {most}, but got {value!r}."
+        raise Refused(400, message, param="limit")
+    after, start = request.first("after"), 0
     if after is not None:
         ids = [item["id"] for item in items]
         if after not in ids:
-            raise Refused(f"No such object: {after}", 404, param="after")
+            raise Refused(404, f"No such object: {after}", param="after")
         start = ids.index(after) + 1
     page = items[max(0, start - overlap) : start + limit]
     return Paged(page, start + limit < len(items))
 
 
-def metadata_asked_for(asked: VendorRequest) -> Mapping[str, str]:
+def metadata_filter(request: VendorRequest) -> Mapping[str, str]:
     """Return the pairs that a list is filtered by, as in ``?metadata[run]=abc``."""
-    found = ((FILTER.match(name), values) for name, values in asked.query.items())
-    return {match["key"]: values[0] for match, values in found if match}
+    filters = ((FILTER.match(name), values) for name, values in request.query.items())
+    return {match["key"]: values[0] for match, values in filters if match}

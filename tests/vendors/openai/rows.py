@@ -43,7 +43,7 @@ def rows_and_tokens(content: bytes) -> tuple[int, int]:
     """Return the rows of a file, and its tokens at four bytes each, three around a message."""
     lines = [line for line in content.decode("utf-8", "replace").splitlines() if line.strip()]
     messages = [_messages_in(line) for line in lines]
-    texts = (str(one.get("content") or "") for some in messages for one in some)
+    texts = (str(message.get("content") or "") for row in messages for message in row)
     around = 3 * sum(map(len, messages))
     return len(lines), around + sum((len(text.encode()) + 3) // 4 for text in texts)
 
@@ -54,7 +54,7 @@ def _messages_in(line: str) -> list[Row]:
         row = cast("Row", json.loads(line))
         parts = [*row.get("messages", ()), *row.get("input", {}).get("messages", ())]
         parts += [*row.get("preferred_output", ()), *row.get("non_preferred_output", ())]
-        return [one for one in parts if isinstance(one, dict)]
+        return [message for message in parts if isinstance(message, dict)]
     except (ValueError, AttributeError, TypeError):
         return []
 
@@ -143,4 +143,4 @@ CHECKS: dict[str, Callable[[Row], Problems]] = {
     "dpo": _triple,
     "reinforcement": _reinforcement,
 }
-"""By method; each yields what is wrong, the worst first, and is not asked on after that."""
+"""By method; each yields what is wrong, the worst first, and no more is read after that."""

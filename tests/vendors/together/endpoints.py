@@ -84,7 +84,7 @@ class Endpoints(Jobs):
         name = needed(request.json, "name", str)
         if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name):
             raise Refused(400, f"invalid endpoint name {name}")
-        if any(one.name == name for one in self.endpoints.values()):
+        if any(endpoint.name == name for endpoint in self.endpoints.values()):
             raise Refused(409, f"endpoint {name} already exists")
         endpoint = Endpoint(fresh("ep_"), name)
         self.endpoints[endpoint.id] = endpoint
@@ -93,14 +93,16 @@ class Endpoints(Jobs):
     @route("GET", f"{PROJECT}/endpoints")
     def list_endpoints(self, request: VendorRequest) -> Fields:
         """Answer a page of endpoints."""
-        wanted = re.fullmatch(r'name="([^"]*)"', request.first("filter") or "")
-        if request.first("filter") and not wanted:
+        text = request.first("filter") or ""
+        match = re.fullmatch(r'name="([^"]*)"', text)
+        if text and not match:
             raise Refused(400, "invalid filter expression")
         # The real filter knows substrings too; a client must look at the names itself.
-        found = [one for one in self.endpoints.values() if not wanted or wanted[1] in one.name]
+        name = match[1] if match else ""
+        listed = [endpoint for endpoint in self.endpoints.values() if name in endpoint.name]
         start = request.number("after", 0)
-        page = [self._shown(one) for one in found[start : start + PAGE]]
-        more = start + PAGE < len(found)
+        page = [self._shown(endpoint) for endpoint in listed[start : start + PAGE]]
+        more = start + PAGE < len(listed)
         return {"data": page, "next_cursor": str(start + PAGE) if more else None}
 
     @route("GET", ENDPOINT)
@@ -141,7 +143,7 @@ class Endpoints(Jobs):
         name, model = needed(body, "name", str), needed(body, "model", str)
         scaling = needed(body, "autoscaling", dict)
         config = needed(body, "config", str)
-        if any(one.name == name for one in endpoint.deployments.values()):
+        if any(deployment.name == name for deployment in endpoint.deployments.values()):
             raise Refused(409, f"deployment {name} already exists")
         if self.weights(model.rpartition("/")[2]) is None:
             raise missing("Model", model)
@@ -219,9 +221,9 @@ class Endpoints(Jobs):
         for endpoint in self.endpoints.values():
             if f"{NAMESPACE}/{endpoint.name}" == name:
                 ready = {
-                    one.id
-                    for one in endpoint.deployments.values()
-                    if one.state(self.behavior) == "DEPLOYMENT_STATE_READY"
+                    deployment.id
+                    for deployment in endpoint.deployments.values()
+                    if deployment.state(self.behavior) == "DEPLOYMENT_STATE_READY"
                 }
                 return any(weight and key in ready for key, weight in endpoint.split.items())
         return None
@@ -249,7 +251,9 @@ class Endpoints(Jobs):
             "trafficSplit": [
                 {"deploymentId": key, "weight": weight} for key, weight in endpoint.split.items()
             ],
-            "deployments": [self._summary(endpoint, one) for one in endpoint.deployments.values()],
+            "deployments": [
+                self._summary(endpoint, deployment) for deployment in endpoint.deployments.values()
+            ],
         }
 
     def _summary(self, endpoint: Endpoint, deployment: Deployment) -> Fields:

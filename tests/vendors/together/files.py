@@ -45,18 +45,18 @@ class Files(RoutedVendor):
     @route("POST", "/v1/files")
     def place_file(self, request: VendorRequest) -> VendorResponse:
         """Answer where to send a file, or that one with the same content is there already."""
-        fields = {name: value.decode() for name, value in form_parts(request).items()}
+        fields = {name: part.content.decode() for name, part in form_parts(request).items()}
         for name in ("purpose", "file_name", "file_type", "checksum"):
             if not fields.get(name):
                 raise Refused(400, f"{name} is required")
         for file in self.files.values():
             if file.sent and file.checksum == fields["checksum"]:
-                told: JsonValue = {"file_id": file.id, "message": "file already exists"}
-                return VendorResponse(told, 409)
+                content: JsonValue = {"file_id": file.id, "message": "file already exists"}
+                return VendorResponse(content, 409)
         file = File(fresh("file-"), fields["file_name"], fields["purpose"], fields["checksum"])
         self.files[file.id] = file
-        place = f"http://{request.headers['host']}/storage/{file.id}?signature=loopback"
-        return VendorResponse(b"", 302, {"Location": place, "X-Together-File-Id": file.id})
+        address = f"http://{request.headers['host']}/storage/{file.id}?signature=loopback"
+        return VendorResponse(b"", 302, {"Location": address, "X-Together-File-Id": file.id})
 
     def check_key(self, request: VendorRequest) -> None:
         """Refuse a request without the key; the place of a file is secret itself."""

@@ -191,7 +191,7 @@ class Jobs(Files):
         if job.cancelled_at is not None:
             happened += [("cancel_requested", "Cancel requested", steps)]
         start = job.progress.created
-        return {"data": [self._event(one, start + n) for n, one in enumerate(happened)]}
+        return {"data": [self._event(event, start + n) for n, event in enumerate(happened)]}
 
     @route("GET", "/v1/fine-tunes/{job_id}/metrics")
     def metrics(self, request: VendorRequest, job_id: str) -> Fields:
@@ -276,12 +276,12 @@ class Jobs(Files):
 
     def _job_json(self, job: Job) -> Fields:
         """A job as ``FinetuneResponseTruncated`` of the description."""
-        told = ("model", "training_file", "validation_file", "suffix", "max_seq_length")
+        copied = ("model", "training_file", "validation_file", "suffix", "max_seq_length")
         kind = job.body.get("training_type") or _lora()
         sizes: Mapping[str, int] = LIMITS[TRAININGS[kind["type"]]]
         batch = job.body.get("batch_size", "max")
         return {
-            **{name: job.body[name] for name in told if name in job.body},
+            **{name: job.body[name] for name in copied if name in job.body},
             **{name: job.body.get(name, default) for name, default in DEFAULTS.items()},
             "id": job.id,
             "status": job.status(self.behavior),

@@ -21,6 +21,7 @@ from unitune.testing.loopback import VendorRequest
 from unitune.testing.omissions import Shape
 from unitune.testing.routes import Refused, route
 from vendors import shapes
+from vendors.bodies import last_question
 from vendors.together.endpoints import Endpoints
 from vendors.together.jobs import MODELS
 from vendors.together.parts import NAMESPACE, PROJECT_ID, fresh, needed
@@ -64,7 +65,7 @@ class TogetherVendor(Endpoints):
         serves = model in MODELS or self.answers(model)
         if not serves:
             raise _not_served(model, exists=serves is not None)
-        question = _last_question(messages)
+        question = last_question(messages)
         text = self.behavior.otherwise
         if model not in MODELS:
             text = self.behavior.replies.get(question, text)
@@ -102,11 +103,3 @@ def _not_served(model: str, *, exists: bool) -> Refused:
         f"https://api.together.ai/models/{model} to create and start a new dedicated endpoint for "
         "the model.",
     )
-
-
-def _last_question(messages: list[dict[str, JsonValue]]) -> str:
-    asked = [message.get("content") for message in messages if message.get("role") == "user"]
-    last = asked[-1] if asked else ""
-    if isinstance(last, list):
-        return "".join(str(part.get("text")) for part in last if isinstance(part, dict))
-    return str(last or "")
