@@ -508,7 +508,8 @@ def test_a_line_that_is_cut_is_no_answer(
 ) -> None:
     batch_id = submit(backend)
     follow(backend, batch_id)
-    monkeypatch.setattr(vendor, "batch_results", lambda *_: b'{"custom_id": "k-1-0", "resu')
+    line = b'{"custom_id": "k-1-0", "resu'
+    monkeypatch.setattr(vendor, "batch_results", lambda *_, **__: line)
     with pytest.raises(Unreachable):
         backend.fetch_batch(batch_id)
 
