@@ -160,10 +160,10 @@ def test_a_batch_says_what_chat_says_and_asks_as_chat_asks(
     batched = backend.fetch_batch(batch_id)
 
     (created,) = server.received(*CREATE)
-    sent = {one["custom_id"]: one["params"] for one in created.json["requests"]}
+    sent = {entry["custom_id"]: entry["params"] for entry in created.json["requests"]}
     for name, request in requests.items():
         reply = chatted(request, model)
-        # What a batch was asked without, its results do not tell.
+        # What a batch was sent without, its results do not show.
         assert replace(reply, seconds=None, left_out=()) == batched[name]
         assert server.received("POST", "/v1/messages$")[-1].json == sent[name]
     assert (model == OLD) is ("temperature" in sent["k-1-0"])
@@ -216,7 +216,9 @@ def test_cancelling_that_is_refused_is_an_error(
         {"type": "error", "error": {"type": "invalid_request_error", "message": "no"}}, 400
     )
     monkeypatch.setattr(
-        vendor, "answer", lambda asked: no if asked.path.endswith("/cancel") else answer(asked)
+        vendor,
+        "answer",
+        lambda request: no if request.path.endswith("/cancel") else answer(request),
     )
     with pytest.raises(BackendError, match="no"):
         backend.cancel_batch(batch_id)
@@ -319,7 +321,7 @@ def test_a_model_that_is_not_there_is_told_before_anything_is_handed_in(
 
 
 @pytest.mark.parametrize(
-    ("requests", "words"),
+    ("requests", "message"),
     [
         ({"a b": asking("So?")}, "'a b'; Anthropic takes 1 to 64 letters"),
         ({"k" * 65: asking("So?")}, "1 to 64"),
@@ -339,9 +341,9 @@ def test_a_model_that_is_not_there_is_told_before_anything_is_handed_in(
     ],
 )
 def test_a_request_that_cannot_be_asked_is_named_and_nothing_is_sent(
-    backend: AnthropicBackend, server: Server, requests: dict[str, Request], words: str
+    backend: AnthropicBackend, server: Server, requests: dict[str, Request], message: str
 ) -> None:
-    with pytest.raises(Unsupported, match=words):
+    with pytest.raises(Unsupported, match=message):
         backend.submit_batch("k-1", OLD, requests)
     assert [] == server.requests
 
@@ -455,8 +457,8 @@ def test_long_and_repeating_lists_give_each_batch_once(
     vendor.behavior.lists_repeat = repeats
     since = time.time()
     made = [submit(backend) for _ in range(5)]
-    found = backend.find_batch("k-1", since)
-    assert sorted(made) == sorted(found)
+    listed = backend.find_batch("k-1", since)
+    assert sorted(made) == sorted(listed)
 
 
 def test_a_late_list_shows_the_batch_later(
@@ -567,15 +569,15 @@ class Telltale:
         self.vendor = vendor
         self.refuses = False
 
-    def answer(self, asked: VendorRequest) -> VendorResponse:
-        told: dict[str, Any] = {"type": "authentication_error", "message": f"no {KEY} here"}
+    def answer(self, request: VendorRequest) -> VendorResponse:
+        error: dict[str, Any] = {"type": "authentication_error", "message": f"no {KEY} here"}
         if self.refuses:
-            return VendorResponse({"type": "error", "error": told}, 403)
-        if asked.path.endswith("/results"):
-            error = {"type": "error", "error": told}
-            line = {"custom_id": "k-1-0", "result": {"type": "errored", "error": error}}
+            return VendorResponse({"type": "error", "error": error}, 403)
+        if request.path.endswith("/results"):
+            result = {"type": "errored", "error": {"type": "error", "error": error}}
+            line = {"custom_id": "k-1-0", "result": result}
             return VendorResponse(json.dumps(line).encode())
-        return self.vendor.answer(asked)
+        return self.vendor.answer(request)
 
 
 def test_the_key_is_nowhere_even_if_anthropic_repeats_it(
@@ -584,7 +586,7 @@ def test_the_key_is_nowhere_even_if_anthropic_repeats_it(
     server.vendor = telltale = Telltale(vendor)
     batch_id = submit(backend)
     follow(backend, batch_id)
-    told = [repr(backend.fetch_batch(batch_id)), repr(backend.poll_batch(batch_id))]
+    texts = [repr(backend.fetch_batch(batch_id)), repr(backend.poll_batch(batch_id))]
     telltale.refuses = True
     for act in (
         lambda: submit(backend),
@@ -595,19 +597,19 @@ def test_the_key_is_nowhere_even_if_anthropic_repeats_it(
     ):
         with pytest.raises(BackendError) as raised:
             act()
-        told.append(str(raised.value))
-    assert 6 == sum("no *** here" in text for text in told)
-    assert not any(KEY in text for text in told)
+        texts.append(str(raised.value))
+    assert 6 == sum("no *** here" in text for text in texts)
+    assert not any(KEY in text for text in texts)
 
 
 def unknown(model: Any) -> list[str]:
     """Return what an answer holds that the SDK's types do not know, however deep."""
     if isinstance(model, list):
-        return [name for one in model for name in unknown(one)]
+        return [name for item in model for name in unknown(item)]
     if not hasattr(model, "model_fields_set"):
         return []
     inner = [getattr(model, name) for name in type(model).model_fields]
-    return [*(model.model_extra or {}), *(name for one in inner for name in unknown(one))]
+    return [*(model.model_extra or {}), *(name for item in inner for name in unknown(item))]
 
 
 def test_what_is_sent_and_answered_fits_the_sdks_own_types(
@@ -616,8 +618,8 @@ def test_what_is_sent_and_answered_fits_the_sdks_own_types(
     answers: list[tuple[VendorRequest, VendorResponse]] = []
     original = vendor.answer
 
-    def record(asked: VendorRequest) -> VendorResponse:
-        answers.append((asked, original(asked)))
+    def record(request: VendorRequest) -> VendorResponse:
+        answers.append((request, original(request)))
         return answers[-1][1]
 
     vendor.answer = record  # type: ignore[method-assign]
@@ -628,23 +630,25 @@ def test_what_is_sent_and_answered_fits_the_sdks_own_types(
     backend.fetch_batch(batch_id)
 
     (created, _) = server.received(*CREATE)
-    for one in created.json["requests"]:
-        assert {"custom_id", "params"} == one.keys()
-        assert set() == one["params"].keys() - set(MessageCreateParamsNonStreaming.__annotations__)
-        for message in one["params"]["messages"]:
+    for entry in created.json["requests"]:
+        assert {"custom_id", "params"} == entry.keys()
+        assert set() == entry["params"].keys() - set(
+            MessageCreateParamsNonStreaming.__annotations__
+        )
+        for message in entry["params"]["messages"]:
             TypeAdapter(MessageParam).validate_python(message)
     kinds = {"list": 0, "results": 0, "batch": 0}
-    for asked, answer in answers:
-        if asked.path.endswith("/results"):
+    for request, answer in answers:
+        if request.path.endswith("/results"):
             kinds["results"] += 1
             for line in answer.body.splitlines():
-                said = TypeAdapter(MessageBatchIndividualResponse).validate_json(line)
-                assert [] == unknown(said)
-        elif asked.path.endswith("/batches") and asked.method == "GET":
+                response = TypeAdapter(MessageBatchIndividualResponse).validate_json(line)
+                assert [] == unknown(response)
+        elif request.path.endswith("/batches") and request.method == "GET":
             kinds["list"] += 1
             page = TypeAdapter(SyncPage[MessageBatch]).validate_json(answer.body)
             assert [] == [name for batch in page.data for name in unknown(batch)]
-        elif "/batches" in asked.path:
+        elif "/batches" in request.path:
             kinds["batch"] += 1
             assert [] == unknown(TypeAdapter(MessageBatch).validate_json(answer.body))
     assert all(kinds.values()), kinds

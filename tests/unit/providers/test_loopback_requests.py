@@ -22,7 +22,7 @@ from vendors.vertex import vendor as vertex
 
 from unitune.testing.loopback import Server, Vendor, serve
 
-PLACE = "/v1beta1/projects/p/locations/l"
+LOCATION = "/v1beta1/projects/p/locations/l"
 BROKEN = {
     "no JSON": b"name=job",
     "cut": b'{"model": "a',
@@ -51,13 +51,13 @@ class NoStorage:
 
 @dataclass(frozen=True)
 class Play:
-    """A vendor, how it is let in, where it takes bodies and pages, and its words of an error."""
+    """A vendor, how it is let in, where it takes bodies and pages, and how it words an error."""
 
     vendor: Callable[[], Vendor]
     headers: Mapping[str, str]
     bodies: tuple[str, ...]
     pages: tuple[str, ...]
-    words: Callable[[Any], Any]
+    message: Callable[[Any], Any]
 
 
 BEARER = {"authorization": f"Bearer {together.KEY}"}
@@ -79,8 +79,8 @@ PLAYS = {
     "vertex": Play(
         vertex.VertexVendor,
         {"authorization": f"Bearer {vertex.KEY}"},
-        (f"{PLACE}/tuningJobs", f"{PLACE}/batchPredictionJobs"),
-        (f"{PLACE}/tuningJobs?pageSize=abc", f"{PLACE}/batchPredictionJobs?pageToken=abc"),
+        (f"{LOCATION}/tuningJobs", f"{LOCATION}/batchPredictionJobs"),
+        (f"{LOCATION}/tuningJobs?pageSize=abc", f"{LOCATION}/batchPredictionJobs?pageToken=abc"),
         lambda body: (body["error"]["code"] == 400) and body["error"]["message"],
     ),
     "bedrock": Play(
@@ -130,23 +130,23 @@ def test_a_body_that_cannot_be_read_is_a_400_in_the_vendors_form(
 ) -> None:
     kind, server = play
     for path in kind.bodies:
-        status, told = answered(server, kind, "POST", path, body)
-        assert 400 == status, (path, told)
-        assert kind.words(json.loads(told)), path
+        status, content = answered(server, kind, "POST", path, body)
+        assert 400 == status, (path, content)
+        assert kind.message(json.loads(content)), path
 
 
 def test_a_body_of_another_shape_is_refused(play: tuple[Play, Server]) -> None:
     kind, server = play
     for path in kind.bodies:
         for odd in ODD:
-            status, told = answered(server, kind, "POST", path, json.dumps(odd).encode())
-            assert status in (400, 404, 422), (path, odd, told)
-            assert json.loads(told)
+            status, content = answered(server, kind, "POST", path, json.dumps(odd).encode())
+            assert status in (400, 404, 422), (path, odd, content)
+            assert json.loads(content)
 
 
 def test_a_page_of_no_number_is_a_400_in_the_vendors_form(play: tuple[Play, Server]) -> None:
     kind, server = play
     for path in kind.pages:
-        status, told = answered(server, kind, "GET", path, b"")
-        assert 400 == status, (path, told)
-        assert kind.words(json.loads(told)), path
+        status, content = answered(server, kind, "GET", path, b"")
+        assert 400 == status, (path, content)
+        assert kind.message(json.loads(content)), path

@@ -118,7 +118,7 @@ def test_reinforcement_takes_the_grader_as_it_is(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "options", "words"),
+    ("method", "options", "message"),
     [
         ("rft", {}, "options.openai.grader"),
         ("sft", {"beta": 0.1}, "options.openai.beta is for method dpo"),
@@ -130,11 +130,11 @@ def test_reinforcement_takes_the_grader_as_it_is(stage: Stage) -> None:
     ],
 )
 def test_wrong_option_is_named_and_creates_nothing(
-    stage: Stage, method: str, options: dict[str, object], words: str
+    stage: Stage, method: str, options: dict[str, object], message: str
 ) -> None:
     launch = stage.launch(job={"method": method})
     wrong = launch.job.model_copy(update={"options": {"openai": options}})
-    with pytest.raises(JobError, match=words):
+    with pytest.raises(JobError, match=message):
         stage.backend.submit(type(launch)(launch.key, wrong, launch.training, None, stage.folder))
     assert [] == stage.server.received("POST", "/fine_tuning/jobs$")
 
@@ -241,7 +241,7 @@ def test_failure_says_why_in_the_vendors_words(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "words"),
+    ("rows", "message"),
     [
         (CHAT_ROW * 9, "must have at least 10 examples"),
         ('{"messages":[{"role":"user","content":"x"}]}\n' * 10, "last message must be"),
@@ -249,11 +249,11 @@ def test_failure_says_why_in_the_vendors_words(stage: Stage) -> None:
         (CHAT_ROW * 9 + TRIPLE_ROW, "Line 10"),
     ],
 )
-def test_unusable_rows_end_the_job(stage: Stage, rows: str, words: str) -> None:
+def test_unusable_rows_end_the_job(stage: Stage, rows: str, message: str) -> None:
     status = stage.follow(stage.submit(rows=rows))[-1]
     assert State.FAILED is status.state
     assert status.error is not None
-    assert words in status.error
+    assert message in status.error
     assert "[invalid_training_file]" in status.error
 
 
@@ -286,7 +286,7 @@ def test_deleting_what_must_stay_is_an_error(stage: Stage) -> None:
 
 def test_checkpoints_are_models_oldest_first(stage: Stage) -> None:
     saved = stage.backend.checkpoints(stage.succeed(), MODEL)
-    assert [2, 4] == [one.step for one in saved]
+    assert [2, 4] == [checkpoint.step for checkpoint in saved]
     assert saved[0].model.name.endswith(":ckpt-step-2")
     assert 0.666667 == saved[0].metrics["train_loss"]
 
@@ -297,25 +297,25 @@ def test_import_brings_files_and_hyperparameters(stage: Stage) -> None:
         rows=TRIPLE_ROW * 10,
         job={"method": "dpo", "tuning": Tuning(epochs=3, seed=7)},
     )
-    found = stage.backend.import_job(job_id)
-    assert (MODEL, "dpo") == (found.base_model, found.method)
-    assert (TRIPLE_ROW * 10).encode() == found.training == found.validation
-    # What the vendor chose is told as what was asked for.
-    assert {"epochs": 3, "batch_size": 1, "seed": 7} == found.tuning
+    imported = stage.backend.import_job(job_id)
+    assert (MODEL, "dpo") == (imported.base_model, imported.method)
+    assert (TRIPLE_ROW * 10).encode() == imported.training == imported.validation
+    # What the vendor chose is reported as if it had been requested.
+    assert {"epochs": 3, "batch_size": 1, "seed": 7} == imported.tuning
     wandb = {"project": "colours"}
-    assert {"beta": 0.2, "learning_rate_multiplier": 1.8, "wandb": wandb} == found.options
-    assert found.model is not None
-    assert () == found.notes
+    assert {"beta": 0.2, "learning_rate_multiplier": 1.8, "wandb": wandb} == imported.options
+    assert imported.model is not None
+    assert () == imported.notes
 
 
 def test_import_says_which_file_is_gone(stage: Stage) -> None:
     launch = stage.launch()
     job_id = stage.backend.submit(launch)
     stage.backend.delete_file(launch.training.ref)
-    found = stage.backend.import_job(job_id)
-    assert found.training is None
-    assert found.model is None
-    assert launch.training.ref in found.notes[0]
+    imported = stage.backend.import_job(job_id)
+    assert imported.training is None
+    assert imported.model is None
+    assert launch.training.ref in imported.notes[0]
 
 
 def test_import_of_no_job_is_an_unknown_name(stage: Stage) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -76,7 +76,9 @@ def tuned(stage: Stage) -> TunedModel:
 
 def submit(stage: Stage, model: str | TunedModel = MODEL, key: str = BATCH_KEY) -> str:
     numbered = enumerate(REQUESTS.values(), 1)
-    return stage.backend.submit_batch(key, model, {f"{key}-{n}": one for n, one in numbered})
+    return stage.backend.submit_batch(
+        key, model, {f"{key}-{n}": request for n, request in numbered}
+    )
 
 
 def follow(stage: Stage, batch_id: str) -> list[BatchStatus]:
@@ -88,13 +90,13 @@ def follow(stage: Stage, batch_id: str) -> list[BatchStatus]:
     return statuses
 
 
-def found(stage: Stage, key: str = BATCH_KEY, since: float | None = None) -> list[str]:
+def find(stage: Stage, key: str = BATCH_KEY, since: float | None = None) -> list[str]:
     return stage.backend.find_batch(key, time.time() if since is None else since)
 
 
 def sent_lines(stage: Stage) -> list[dict[str, Any]]:
     """Return the lines of the last file of requests."""
-    files = [one for one in stage.vendor.files.values() if one.purpose == "batch"]
+    files = [file for file in stage.vendor.files.values() if file.purpose == "batch"]
     return [json.loads(line) for line in files[-1].content.splitlines()]
 
 
@@ -111,7 +113,7 @@ def one_by_one(stage: Stage, model: str | TunedModel) -> list[Reply]:
         async with chat:
             return [await chat.reply(request) for request in REQUESTS.values()]
 
-    # Of a request in a batch neither time nor status nor limit is told.
+    # Of a request in a batch neither time nor status nor limit is known.
     untold = {"seconds": None, "status": None, "max_tokens": None}
     return [replace(reply, **untold) for reply in asyncio.run(ask())]
 
@@ -132,7 +134,7 @@ def test_batch_is_handed_in_polled_and_fetched(stage: Stage, tuned: TunedModel) 
         replies[name].text for name in REQUESTS
     ]
     assert [name for name in REQUESTS if replies[name].error] == [f"{BATCH_KEY}-3"]
-    assert [batch_id] == found(stage)
+    assert [batch_id] == find(stage)
 
 
 def test_answers_of_a_batch_are_those_of_chat(stage: Stage, tuned: TunedModel) -> None:
@@ -151,14 +153,14 @@ def test_requests_of_a_batch_are_those_of_chat(stage: Stage) -> None:
     submit(stage)
     before = len(stage.server.received("POST", "/chat/completions$"))
     one_by_one(stage, MODEL)
-    asked = [one.json for one in stage.server.received("POST", "/chat/completions$")]
-    assert asked[before:] == [line["body"] for line in sent_lines(stage)]
+    bodies = [request.json for request in stage.server.received("POST", "/chat/completions$")]
+    assert bodies[before:] == [line["body"] for line in sent_lines(stage)]
     assert list(REQUESTS) == [line["custom_id"] for line in sent_lines(stage)]
 
 
 def test_batch_carries_its_key_and_its_file_does_too(stage: Stage) -> None:
     submit(stage)
-    (file,) = [one for one in stage.vendor.files.values() if one.purpose == "batch"]
+    (file,) = [file for file in stage.vendor.files.values() if file.purpose == "batch"]
     assert {
         "input_file_id": file.id,
         "endpoint": "/v1/chat/completions",
@@ -192,7 +194,7 @@ def test_create_without_a_clear_answer_is_sent_once_and_found_once(
     assert (500 if fault is Fault.ERROR_AFTER else None) == caught.value.status
     assert isinstance(caught.value, Unreachable) is (fault is not Fault.ERROR_AFTER)
     assert 1 == len(stage.server.received("POST", CREATE))
-    assert list(stage.vendor.batches) == found(stage)
+    assert list(stage.vendor.batches) == find(stage)
     assert 1 == len(stage.vendor.batches)
 
 
@@ -208,7 +210,7 @@ def test_create_that_is_refused_made_nothing_and_is_sent_once(
         submit(stage)
     assert status == caught.value.status
     assert 1 == len(stage.server.received("POST", CREATE))
-    assert [] == found(stage)
+    assert [] == find(stage)
 
 
 @pytest.mark.parametrize("path", ["/files$", CREATE])
@@ -230,9 +232,9 @@ def test_other_requests_under_the_same_key_are_another_file(stage: Stage) -> Non
 def test_list_that_shows_a_batch_late_shows_it_then(stage: Stage) -> None:
     stage.vendor.behavior.list_lag_seconds = 0.5
     batch_id = submit(stage)
-    assert [] == found(stage)
+    assert [] == find(stage)
     stage.vendor.batches[batch_id].progress.created -= 0.5
-    assert [batch_id] == found(stage)
+    assert [batch_id] == find(stage)
 
 
 def test_batch_is_found_once_in_a_list_that_repeats_and_changes_its_order(
@@ -244,7 +246,7 @@ def test_batch_is_found_once_in_a_list_that_repeats_and_changes_its_order(
     for number in range(2, 7):
         submit(stage, key=f"b0123456789abcdef-{number}")
     for _ in range(2):
-        assert [wanted] == found(stage)
+        assert [wanted] == find(stage)
 
 
 def test_list_is_read_until_it_is_older_than_the_announcement(
@@ -255,8 +257,8 @@ def test_list_is_read_until_it_is_older_than_the_announcement(
         submit(stage, key=f"b0123456789abcdef-{number}")
     for batch in list(stage.vendor.batches.values())[:10]:
         batch.progress.created -= 2 * openai_batches.CLOCK_SECONDS
-    assert list(stage.vendor.batches)[-2:-1] == found(stage, "b0123456789abcdef-10")
-    assert [] == found(stage, "b0123456789abcdef-0")
+    assert list(stage.vendor.batches)[-2:-1] == find(stage, "b0123456789abcdef-10")
+    assert [] == find(stage, "b0123456789abcdef-0")
     assert 2 * 2 == len(stage.server.received("GET", CREATE))  # of six pages two, each time
 
 
@@ -269,21 +271,21 @@ def test_old_batch_that_a_page_shows_first_hides_none(
     stage.vendor.batches[old].progress.created -= 2 * openai_batches.CLOCK_SECONDS
     wanted = submit(stage)
     for _ in range(2):
-        assert [wanted] == found(stage)
+        assert [wanted] == find(stage)
 
 
 def test_vendors_clock_may_be_behind(stage: Stage) -> None:
     batch_id = submit(stage)
     stage.vendor.batches[batch_id].progress.created -= openai_batches.CLOCK_SECONDS / 2
-    assert [batch_id] == found(stage)
+    assert [batch_id] == find(stage)
 
 
 # How it stands
 
 
 def test_every_state_of_the_vendor_has_a_word_of_ours() -> None:
-    told = set(get_args(Batch.model_fields["status"].annotation))
-    assert told == set(openai_batches.STATES)
+    statuses = set(get_args(Batch.model_fields["status"].annotation))
+    assert statuses == set(openai_batches.STATES)
 
 
 @pytest.mark.parametrize("word", ["validating", "in_progress", "finalizing", "brand_new"])
@@ -305,8 +307,8 @@ def test_batch_that_fails_without_a_reason_says_that(stage: Stage) -> None:
     stage.vendor.behavior.fails = "it is late"
     batch_id = submit(stage)
     assert "it is late [server_error]" == follow(stage, batch_id)[-1].error
-    told = Fields({"status": "failed", "errors": None})
-    assert openai_batches.NO_REASON == openai_batches._why(told)
+    fields = Fields({"status": "failed", "errors": None})
+    assert openai_batches.NO_REASON == openai_batches._why(fields)
 
 
 def test_batch_that_expires_has_answers_and_says_what_to_do(
@@ -318,11 +320,11 @@ def test_batch_that_expires_has_answers_and_says_what_to_do(
     assert ("ended", "expired") == (status.state, status.raw)
     replies = stage.backend.fetch_batch(batch_id)
     assert "white as can be" == replies[f"{BATCH_KEY}-1"].text
-    words = (
+    message = (
         f"openai could not answer as {tuned.name}: This request could not be executed before the "
         "completion window expired [batch_expired]. Ask again, or run without --batch."
     )
-    assert [words] * 3 == [replies[f"{BATCH_KEY}-{number}"].error for number in (2, 3, 4)]
+    assert [message] * 3 == [replies[f"{BATCH_KEY}-{number}"].error for number in (2, 3, 4)]
 
 
 def test_batch_that_is_cancelled_keeps_what_was_answered(stage: Stage) -> None:
@@ -358,9 +360,9 @@ class Late:
     vendor: OpenAIVendor
     shown: bool = False
 
-    def answer(self, asked: VendorRequest) -> VendorResponse:
-        answer = self.vendor.answer(asked)
-        if asked.method == "GET" and not self.shown and isinstance(answer.content, dict):
+    def answer(self, request: VendorRequest) -> VendorResponse:
+        answer = self.vendor.answer(request)
+        if request.method == "GET" and not self.shown and isinstance(answer.content, dict):
             self.shown = True
             return VendorResponse({**answer.content, "status": "in_progress"})
         return answer
@@ -401,7 +403,7 @@ def test_fetching_is_repeated(stage: Stage, path: str, fault: Fault) -> None:
 def test_answers_that_the_vendor_has_dropped_are_an_error(stage: Stage) -> None:
     batch_id = submit(stage)
     follow(stage, batch_id)
-    for file in [one for one in stage.vendor.files.values() if one.purpose != "batch"]:
+    for file in [file for file in stage.vendor.files.values() if file.purpose != "batch"]:
         del stage.vendor.files[file.id]
     with pytest.raises(BackendError, match="after 30 days"):
         stage.backend.fetch_batch(batch_id)
@@ -423,7 +425,7 @@ def put_answers(stage: Stage, batch_id: str, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("response", "words"),
+    ("response", "message"),
     [
         ({"status_code": 200, "body": {}}, "the answer has no choices"),
         ({"status_code": 200, "body": None}, "the answer has no choices"),
@@ -432,7 +434,7 @@ def put_answers(stage: Stage, batch_id: str, content: bytes) -> None:
     ],
 )
 def test_answer_that_says_little_is_an_error_of_its_request(
-    stage: Stage, response: object, words: str
+    stage: Stage, response: object, message: str
 ) -> None:
     batch_id = submit(stage)
     follow(stage, batch_id)
@@ -440,14 +442,14 @@ def test_answer_that_says_little_is_an_error_of_its_request(
     put_answers(stage, batch_id, line.encode())
     reply = stage.backend.fetch_batch(batch_id)["a"]
     assert reply.error is not None
-    assert reply.error.endswith(words)
+    assert reply.error.endswith(message)
 
 
 # Limits
 
 
 @pytest.mark.parametrize(
-    ("most", "requests", "words"),
+    ("most", "requests", "message"),
     [
         ("MOST_REQUESTS", REQUESTS, "these are 4 with"),
         ("MOST_REQUESTS", {}, "these are 0 with"),
@@ -459,10 +461,10 @@ def test_too_much_for_one_batch_is_refused_before_anything_is_sent(
     monkeypatch: pytest.MonkeyPatch,
     most: str,
     requests: Mapping[str, Request],
-    words: str,
+    message: str,
 ) -> None:
     monkeypatch.setattr(openai_batches, most, 3)
-    with pytest.raises(Unsupported, match=words) as caught:
+    with pytest.raises(Unsupported, match=message) as caught:
         stage.backend.submit_batch(BATCH_KEY, MODEL, requests)
     assert "run without --batch" in str(caught.value)
     assert [] == stage.server.requests
@@ -475,10 +477,10 @@ def test_as_much_as_one_batch_takes_is_taken(stage: Stage, monkeypatch: pytest.M
 
 @pytest.mark.skipif(not DESCRIPTION.exists(), reason="needs ../shared/specs/openai-openapi.json")
 def test_limits_are_those_that_the_description_names() -> None:
-    asked = description()["components"]["schemas"]["CreateBatchRequest"]["properties"]
-    words = asked["input_file_id"]["description"]
+    properties = description()["components"]["schemas"]["CreateBatchRequest"]["properties"]
+    text = properties["input_file_id"]["description"]
     requests, megabytes = openai_batches.MOST_REQUESTS, openai_batches.MOST_BYTES // 10**6
-    assert f"up to {requests:,} requests, and can be up to {megabytes} MB in size" in words
+    assert f"up to {requests:,} requests, and can be up to {megabytes} MB in size" in text
 
 
 # The published description, and keys
@@ -491,18 +493,18 @@ def test_every_exchange_keeps_to_the_published_description(stage: Stage) -> None
         batch_id = submit(stage, model)
         follow(stage, batch_id)
         stage.backend.fetch_batch(batch_id)
-        found(stage)
+        find(stage)
     stage.backend.cancel_batch(submit(stage))
     with pytest.raises(BackendError):
         stage.backend.poll_batch("batch_none")
     exchanges = stage.recorder.exchanges
-    met = {(asked.method, asked.path.split("/")[2]) for asked, _ in exchanges}
+    met = {(request.method, request.path.split("/")[2]) for request, _ in exchanges}
     both = {(method, what) for method in ("GET", "POST") for what in ("batches", "files")}
     assert {*both, ("POST", "chat")} == met
     wrong = {
-        f"{asked.method} {asked.path}: {problem}"
-        for asked, answer in exchanges
-        for problem in problems(asked, answer)
+        f"{request.method} {request.path}: {problem}"
+        for request, answer in exchanges
+        for problem in problems(request, answer)
     }
     assert set() == wrong
 
@@ -513,19 +515,22 @@ def test_lines_hold_what_the_description_has_for_chat(stage: Stage) -> None:
     batch_id = submit(stage)
     follow(stage, batch_id)
     stored = stage.vendor.files.values()
-    came = [
+    responses = [
         json.loads(line)["response"]
         for file in stored
         if file.purpose == "batch_output"
         for line in file.content.splitlines()
     ]
-    asked, kinds = "CreateChatCompletionRequest", {200: "CreateChatCompletionResponse"}
+    kinds = {200: "CreateChatCompletionResponse"}
     bodies = [line["body"] for line in sent_lines(stage) if line["body"]["temperature"] <= 2]
-    wrong = [one for body in bodies for one in problems_of(asked, body)]
-    for one in came:
-        wrong += problems_of(kinds.get(one["status_code"], "ErrorResponse"), one["body"])
+    wrong = [
+        problem for body in bodies for problem in problems_of("CreateChatCompletionRequest", body)
+    ]
+    for response in responses:
+        kind = kinds.get(response["status_code"], "ErrorResponse")
+        wrong += problems_of(kind, response["body"])
     assert [] == wrong
-    assert [200, 200, 200, 400] == sorted(one["status_code"] for one in came)
+    assert [200, 200, 200, 400] == sorted(response["status_code"] for response in responses)
 
 
 @dataclass
@@ -534,13 +539,12 @@ class Telltale:
 
     vendor: Vendor
     refuses: Callable[[VendorRequest], bool] = lambda _: False
-    told: list[str] = field(default_factory=list[str])
 
-    def answer(self, asked: VendorRequest) -> VendorResponse:
-        if self.refuses(asked):
+    def answer(self, request: VendorRequest) -> VendorResponse:
+        if self.refuses(request):
             return VendorResponse({"error": {"message": f"Not with {KEY}!", "code": KEY}}, 403)
-        answer = self.vendor.answer(asked)
-        if asked.path.endswith("/content") or not isinstance(answer.content, dict):
+        answer = self.vendor.answer(request)
+        if request.path.endswith("/content") or not isinstance(answer.content, dict):
             return answer
         if answer.content.get("status") == "failed":
             errors = {"object": "list", "data": [{"code": KEY, "message": f"Not with {KEY}!"}]}
@@ -551,18 +555,18 @@ class Telltale:
 def test_key_is_nowhere(stage: Stage) -> None:
     telltale = Telltale(stage.vendor)
     stage.server.vendor = telltale
-    told: list[str] = []
+    texts: list[str] = []
     failed = submit(stage, "gpt-none")
-    told.append(repr(follow(stage, failed)))
+    texts.append(repr(follow(stage, failed)))
     batch_id = submit(stage)
     follow(stage, batch_id)
     put_answers(stage, batch_id, b"".join(complaints()))
-    told.append(repr(stage.backend.fetch_batch(batch_id)))
-    telltale.refuses = lambda asked: "batches" in asked.path
+    texts.append(repr(stage.backend.fetch_batch(batch_id)))
+    telltale.refuses = lambda request: "batches" in request.path
     backend = stage.backend
     acts: tuple[Callable[[], object], ...] = (
         lambda: submit(stage),
-        lambda: found(stage),
+        lambda: find(stage),
         lambda: backend.poll_batch(batch_id),
         lambda: backend.fetch_batch(batch_id),
         lambda: backend.cancel_batch(batch_id),
@@ -570,9 +574,9 @@ def test_key_is_nowhere(stage: Stage) -> None:
     for act in acts:
         with pytest.raises(BackendError) as caught:
             act()
-        told.append(f"{caught.value} {caught.value!r}")
-    assert len(told) == len([text for text in told if "***" in text])
-    assert KEY not in "".join(told)
+        texts.append(f"{caught.value} {caught.value!r}")
+    assert len(texts) == len([text for text in texts if "***" in text])
+    assert KEY not in "".join(texts)
     assert KEY not in json.dumps(sent_lines(stage))
 
 
@@ -596,7 +600,7 @@ def sdk(stage: Stage) -> Iterator[OpenAI]:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"),
+    ("wrong", "message"),
     [
         ({"input_file_id": "file-none"}, "No file for batches"),
         ({"endpoint": "/v1/chat"}, "Invalid value: '/v1/chat'"),
@@ -606,11 +610,11 @@ def sdk(stage: Stage) -> Iterator[OpenAI]:
     ],
 )
 def test_malformed_create_is_refused(
-    stage: Stage, sdk: OpenAI, wrong: Mapping[str, Any], words: str
+    stage: Stage, sdk: OpenAI, wrong: Mapping[str, Any], message: str
 ) -> None:
     submit(stage)
     right = stage.server.received("POST", CREATE)[-1].json
-    with pytest.raises(openai.BadRequestError, match=words):
+    with pytest.raises(openai.BadRequestError, match=message):
         sdk.batches.create(**{**right, **wrong})
     assert 1 == len(stage.vendor.batches)
 
@@ -666,7 +670,7 @@ def test_malformed_file_fails_the_batch(
     batch = sdk.batches.retrieve(batch.id)
     assert batch.errors is not None
     assert [("failed", code, number)] == [
-        (batch.status, one.code, one.line) for one in batch.errors.data or []
+        (batch.status, error.code, error.line) for error in batch.errors.data or []
     ]
 
 

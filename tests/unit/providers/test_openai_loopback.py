@@ -34,7 +34,7 @@ def client(url: str, key: str = KEY) -> OpenAI:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"),
+    ("wrong", "message"),
     [
         ({"model": "gpt-5"}, "not available for fine-tuning"),
         ({"training_file": "file-none"}, "invalid training_file"),
@@ -57,11 +57,11 @@ def client(url: str, key: str = KEY) -> OpenAI:
     ],
 )
 def test_malformed_create_is_refused(
-    vendor: OpenAIVendor, wrong: Mapping[str, Any], words: str
+    vendor: OpenAIVendor, wrong: Mapping[str, Any], message: str
 ) -> None:
     with serve(vendor) as server, client(server.url) as sdk:
         file = sdk.files.create(file=("a.jsonl", (CHAT_ROW * 10).encode()), purpose="fine-tune")
-        with pytest.raises(openai.BadRequestError, match=words):
+        with pytest.raises(openai.BadRequestError, match=message):
             sdk.fine_tuning.jobs.create(**{"model": MODEL, "training_file": file.id, **wrong})
     assert {} == vendor.jobs
 
@@ -95,7 +95,7 @@ def test_hyperparameter_out_of_bounds_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("method", "row", "words"),
+    ("method", "row", "message"),
     [
         ("supervised", CHAT_ROW, None),
         ("dpo", TRIPLE_ROW, None),
@@ -111,10 +111,10 @@ def test_hyperparameter_out_of_bounds_is_refused(
     ],
 )
 def test_rows_are_checked_as_the_vendor_documents_them(
-    method: str, row: str, words: str | None
+    method: str, row: str, message: str | None
 ) -> None:
     problem = problem_in((row * 10).encode(), method)
-    assert words is None if problem is None else words is not None and words in problem
+    assert message is None if problem is None else message is not None and message in problem
 
 
 def test_wrong_key_and_unknown_paths_are_refused(vendor: OpenAIVendor) -> None:
@@ -159,8 +159,8 @@ def test_job_on_the_clock_ends_by_itself() -> None:
 )
 def test_offer_knows_what_ends_when(model: str, day: date, codes: set[str]) -> None:
     job = Job(name="colours", model=model, backend="openai", data=Data(train="train.jsonl"))
-    found = offer_findings(job, registry.offer("openai"), day)
-    assert codes == {finding.code for finding in found}
+    findings = offer_findings(job, registry.offer("openai"), day)
+    assert codes == {finding.code for finding in findings}
 
 
 @pytest.mark.parametrize("name", ["openai", "azure", "mantle", "nebius"])
@@ -175,7 +175,7 @@ def test_offer_has_a_format_for_each_method_and_sources_for_each_price(name: str
 
 
 @pytest.mark.parametrize(
-    ("grader", "words"),
+    ("grader", "message"),
     [
         ({"type": "python"}, "'name'"),
         ({**GRADER, "operation": "is"}, "'operation'"),
@@ -191,7 +191,7 @@ def test_offer_has_a_format_for_each_method_and_sources_for_each_price(name: str
     ],
 )
 def test_a_grader_without_its_fields_is_refused(
-    vendor: OpenAIVendor, grader: Mapping[str, Any], words: str
+    vendor: OpenAIVendor, grader: Mapping[str, Any], message: str
 ) -> None:
     with serve(vendor) as server, client(server.url) as sdk:
         file = sdk.files.create(file=("a.jsonl", b"{}\n"), purpose="fine-tune")
@@ -201,7 +201,7 @@ def test_a_grader_without_its_fields_is_refused(
                 training_file=file.id,
                 method={"type": "reinforcement", "reinforcement": {"grader": grader}},  # type: ignore[typeddict-item] - what must be refused
             )
-        assert words in str(caught.value)
+        assert message in str(caught.value)
 
 
 def test_files_that_no_training_takes_are_refused(vendor: OpenAIVendor) -> None:

@@ -11,7 +11,7 @@ from unitune.testing.loopback import VendorRequest
 from unitune.testing.routes import Refused, RoutedVendor, route
 from unitune.testing.vendor_setup import ServerBehavior
 from vendors.bodies import form_parts
-from vendors.openai.lists import Json, paged
+from vendors.openai.lists import Json, paged, with_ends
 
 MOST_BYTES = {"fine-tune": 512 << 20, "batch": 200 << 20}
 """By purpose, of those whose files are JSON lines."""
@@ -94,7 +94,7 @@ class Files(RoutedVendor):
         """List files, the newest first."""
         purpose, newest = request.first("purpose"), reversed(self.files.values())
         listed = [file.as_json() for file in newest if purpose in (None, file.purpose)]
-        return paged(request, listed, 10_000, most=10_000).as_json(empty="")
+        return with_ends(paged(request, listed, 10_000, most=10_000), empty="")
 
     @route("GET", "/files/{file_id}")
     def show_file(self, _: VendorRequest, file_id: str) -> JsonValue:

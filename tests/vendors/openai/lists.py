@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import cast
 
 from pydantic import JsonValue
 
@@ -15,39 +15,6 @@ Json = dict[str, JsonValue]
 FILTER = re.compile(r"^metadata\[(?P<key>.+)\]$")
 
 
-@dataclass(frozen=True, slots=True)
-class Paged:
-    """A page of a list.
-
-    Args:
-        items: In the vendor's order.
-        more: Whether others follow.
-    """
-
-    items: Sequence[Json]
-    more: bool
-
-    def as_json(self, *, empty: str | None = None) -> Json:
-        """Return the page as the vendor writes it.
-
-        Args:
-            empty: What first_id and last_id are when the page is empty.
-        """
-        first, last = (self.items[0], self.items[-1]) if self.items else ({}, {})
-        return {
-            "object": "list",
-            "data": [*self.items],
-            "first_id": first.get("id", empty),
-            "last_id": last.get("id", empty),
-            "has_more": self.more,
-        }
-
-    @property
-    def without_ends(self) -> Json:
-        """The page as the vendor writes it where it does not name the ends."""
-        return {"object": "list", "data": [*self.items], "has_more": self.more}
-
-
 def paged(
     request: VendorRequest,
     items: Sequence[Json],
@@ -55,7 +22,8 @@ def paged(
     *,
     most: int = 100,
     overlap: int = 0,
-) -> Paged:
+    turned: bool = False,
+) -> Json:
     """Return the page that a request is for.
 
     Args:
@@ -64,6 +32,7 @@ def paged(
         default: Limit when the request has none.
         most: Largest limit.
         overlap: How many items of the page before are repeated.
+        turned: Whether its items come in the opposite order.
 
     Raises:
         Refused: The limit is none, or there is no item to begin after.
@@ -80,7 +49,20 @@ def paged(
             raise Refused(404, f"No such object: {after}", param="after")
         start = ids.index(after) + 1
     page = items[max(0, start - overlap) : start + limit]
-    return Paged(page, start + limit < len(items))
+    more = start + limit < len(items)
+    return {"object": "list", "data": [*page[:: -1 if turned else 1]], "has_more": more}
+
+
+def with_ends(page: Json, empty: str | None = None) -> Json:
+    """Return a page as the vendor writes it where it names the first and the last item.
+
+    Args:
+        page: Without them.
+        empty: What they are when the page is empty.
+    """
+    items = cast("list[Json]", page["data"])
+    first, last = (items[0], items[-1]) if items else ({}, {})
+    return {**page, "first_id": first.get("id", empty), "last_id": last.get("id", empty)}
 
 
 def metadata_filter(request: VendorRequest) -> Mapping[str, str]:

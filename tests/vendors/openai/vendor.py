@@ -25,7 +25,7 @@ from vendors.openai.chat import THINKING, Finish, Manner, completion
 from vendors.openai.checks import Body, Rules, check_create, method_of
 from vendors.openai.files import Files
 from vendors.openai.jobs import LoopbackJob
-from vendors.openai.lists import Json, Paged, metadata_filter, paged
+from vendors.openai.lists import Json, metadata_filter, paged, with_ends
 from vendors.openai.rows import problem_in, rows_and_tokens
 
 BASES = (
@@ -157,11 +157,10 @@ class OpenAIVendor(Files):
         return self._page(request, [job.as_json(self.behavior) for job in listed])
 
     def _page(self, request: VendorRequest, items: Sequence[Json]) -> JsonValue:
-        page = paged(request, items, 20, overlap=int(self.behavior.lists_repeat))
         self.lists += 1
-        if self.behavior.lists_repeat and self.lists % 2:
-            page = Paged(page.items[::-1], page.more)
-        return page.without_ends
+        repeats = self.behavior.lists_repeat
+        turned = repeats and self.lists % 2 == 1
+        return paged(request, items, 20, overlap=int(repeats), turned=turned)
 
     @route("GET", "/fine_tuning/jobs/{job_id}")
     def show_job(self, _: VendorRequest, job_id: str) -> JsonValue:
@@ -202,12 +201,12 @@ class OpenAIVendor(Files):
     def list_events(self, request: VendorRequest, job_id: str) -> JsonValue:
         """List what happened to a job, the newest first."""
         happened = list(reversed(self._job(job_id).events(self.behavior)))
-        return paged(request, happened, 20).without_ends
+        return paged(request, happened, 20)
 
     @route("GET", "/fine_tuning/jobs/{job_id}/checkpoints")
     def list_checkpoints(self, request: VendorRequest, job_id: str) -> JsonValue:
         """List what was saved on the way, the newest first."""
-        return paged(request, self._saved(self._job(job_id)), 10).as_json()
+        return with_ends(paged(request, self._saved(self._job(job_id)), 10))
 
     def content(self, file_id: str) -> bytes:
         """Return the content of a file, be it sent or a job's results."""
