@@ -181,7 +181,7 @@ def test_preference_tuning_has_a_spec_of_its_own(server: Server, submit: Submit)
 def test_tuned_model_is_tuned_on_into_a_model_of_its_own(
     server: Server, vendor: VertexVendor, backend: VertexBackend, submit: Submit
 ) -> None:
-    version, _ = vendor.models.add("projects/my-project/locations/us-central1", None, 1)
+    version, _ = vendor.add_model("projects/my-project/locations/us-central1", None, 1)
     options = {"vertex": {"pre_tuned_model_checkpoint_id": "2"}}
     done = follow(backend, submit(model=version, options=options))
     body = server.received(*CREATE)[0].json
@@ -190,7 +190,7 @@ def test_tuned_model_is_tuned_on_into_a_model_of_its_own(
     assert "baseModel" not in body
     assert done.model is not None
     assert version == done.model.base
-    assert 2 == len(vendor.models.versions)
+    assert 2 == len(vendor.versions)
 
 
 @pytest.mark.parametrize(
@@ -473,19 +473,19 @@ def test_deleted_model_leaves_neither_endpoint_nor_model(
     model = _tuned(backend, submit)
     backend.delete_model(model)
     backend.delete_model(model)
-    assert {} == vendor.models.endpoints
-    assert {} == vendor.models.versions
+    assert {} == vendor.endpoints
+    assert {} == vendor.versions
 
 
 def test_of_a_model_with_versions_only_one_is_deleted(
     backend: VertexBackend, vendor: VertexVendor, submit: Submit
 ) -> None:
     model = _tuned(backend, submit)
-    (whole,) = vendor.models.versions
-    vendor.models.add(whole.partition("/models/")[0], whole, 1)
+    (whole,) = vendor.versions
+    vendor.add_model(whole.partition("/models/")[0], whole, 1)
     backend.delete_model(model)
-    assert {whole: [2]} == vendor.models.versions
-    assert [f"{whole}@2"] == list(vendor.models.endpoints.values())
+    assert {whole: [2]} == vendor.versions
+    assert [f"{whole}@2"] == list(vendor.endpoints.values())
 
 
 def test_refused_deletion_keeps_its_status(

@@ -112,7 +112,7 @@ def backend(server: Server) -> VertexBackend:
 @pytest.fixture
 def tuned(server: Server, vendor: VertexVendor) -> TunedModel:
     assert server.vendor is vendor
-    _, (endpoint,) = vendor.models.add(PLACE, None, 1)
+    _, (endpoint,) = vendor.add_model(PLACE, None, 1)
     return TunedModel(backend="vertex", name=endpoint, base=BASE)
 
 
@@ -200,7 +200,7 @@ def test_answers_in_several_files_are_one_and_what_was_answered_counts(
 ) -> None:
     batch_id = backend.submit_batch("k-1", BASE, ASKED)
     follow(backend, batch_id)
-    job = vendor.batches.all[batch_id]
+    job = vendor.batches[batch_id]
     (place,) = [uri for uri in vendor.storage.objects if str(job.written) in uri]
     content = vendor.storage.objects.pop(place).content
     lines = content.splitlines(keepends=True)
@@ -294,7 +294,7 @@ def test_a_job_that_expired_has_the_answers_that_it_wrote(
     assert "want of capacity" in (backend.poll_batch(batch_id).error or "")
     with pytest.raises(BackendError, match="JOB_STATE_EXPIRED"):
         backend.fetch_batch(batch_id)
-    vendor.batches._write(vendor.batches.all[batch_id], 1)
+    vendor.write_answers(vendor.batches[batch_id], 1)
     assert BatchStatus("ended", "JOB_STATE_EXPIRED", 1) == backend.poll_batch(batch_id)
     assert {"k-1-0"} == set(backend.fetch_batch(batch_id))
 
@@ -429,15 +429,15 @@ def test_a_tuned_model_is_asked_by_the_version_behind_its_endpoint(
     backend: VertexBackend, server: Server, vendor: VertexVendor, tuned: TunedModel
 ) -> None:
     backend.submit_batch("k-1", tuned, ASKED)
-    assert vendor.models.endpoints[tuned.name] == server.received(*CREATE)[0].json["model"]
+    assert vendor.endpoints[tuned.name] == server.received(*CREATE)[0].json["model"]
     backend.submit_batch("k-2", tuned.name, ASKED)
-    assert vendor.models.endpoints[tuned.name] == server.received(*CREATE)[1].json["model"]
+    assert vendor.endpoints[tuned.name] == server.received(*CREATE)[1].json["model"]
 
 
 def test_of_several_checkpoints_only_the_default_can_be_asked(
     backend: VertexBackend, server: Server, vendor: VertexVendor
 ) -> None:
-    version, (first, last) = vendor.models.add(PLACE, None, 2)
+    version, (first, last) = vendor.add_model(PLACE, None, 2)
     with pytest.raises(Unsupported, match=r"answers with checkpoint 1 of .* checkpoint 2"):
         backend.submit_batch("k-1", TunedModel(backend="vertex", name=first, base=BASE), ASKED)
     assert [] == server.received(*CREATE)
@@ -448,7 +448,7 @@ def test_of_several_checkpoints_only_the_default_can_be_asked(
 def test_an_endpoint_that_does_not_name_its_checkpoint_is_not_taken_for_the_default(
     backend: VertexBackend, vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, (_, last) = vendor.models.add(PLACE, None, 2)
+    _, (_, last) = vendor.add_model(PLACE, None, 2)
     answer = vendor.answer
 
     def unnamed(asked: VendorRequest) -> VendorResponse:
@@ -466,7 +466,7 @@ def test_an_endpoint_that_does_not_name_its_checkpoint_is_not_taken_for_the_defa
 def test_an_endpoint_without_a_model_is_unsupported(
     backend: VertexBackend, vendor: VertexVendor, tuned: TunedModel
 ) -> None:
-    vendor.models.endpoints[tuned.name] = None
+    vendor.endpoints[tuned.name] = None
     with pytest.raises(Unsupported, match="answers with 0 models"):
         backend.submit_batch("k-1", tuned, ASKED)
 
@@ -501,7 +501,7 @@ def test_a_model_elsewhere_is_refused_since_its_batch_would_not_be_found(
 def test_a_job_is_found_whatever_the_vendor_makes_of_filters(
     backend: VertexBackend, vendor: VertexVendor, filters: Any
 ) -> None:
-    vendor.batches.filters = filters
+    vendor.filters = filters
     wanted, _ = submit(backend, "k-1"), submit(backend, "k-12")
     assert [wanted] == backend.find_batch("k-1", time.time())
     assert [] == backend.find_batch("k-", time.time())
@@ -521,7 +521,7 @@ def test_long_repeating_and_reordered_lists_give_each_job_once(
 ) -> None:
     monkeypatch.setattr(vertex_cloud, "PAGE_SIZE", 2)
     vendor.behavior.lists_repeat = True
-    vendor.batches.filters = "ignored"
+    vendor.filters = "ignored"
     made = [submit(backend) for _ in range(5)]
     assert sorted(made) == sorted(backend.find_batch("k-1", time.time()))
 
@@ -563,7 +563,7 @@ def test_answers_that_do_not_come_whole_are_no_answers(
 
 
 def rewrite(vendor: VertexVendor, batch_id: str, content: bytes) -> None:
-    vendor.storage.put(f"{vendor.batches.all[batch_id].written}/predictions.jsonl", content)
+    vendor.storage.put(f"{vendor.batches[batch_id].written}/predictions.jsonl", content)
 
 
 @pytest.mark.parametrize("content", [b'{"request": {}, "response": {}}', b'{"requ', b"[]"])

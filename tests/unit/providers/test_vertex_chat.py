@@ -49,7 +49,7 @@ def server(vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch) -> Generator[S
 @pytest.fixture
 def tuned(server: Server, vendor: VertexVendor) -> Generator[ChatModel]:
     assert server.vendor is vendor
-    _, (endpoint,) = vendor.models.add(PLACE, None, 1)
+    _, (endpoint,) = vendor.add_model(PLACE, None, 1)
     return VertexBackend().chat(TunedModel(backend="vertex", name=endpoint, base=BASE))
 
 

@@ -52,7 +52,7 @@ def test_system_prompt_turns_and_tools_are_counted(server: Server) -> None:
 
 
 def test_tuned_model_counts_at_its_endpoint(server: Server, vendor: VertexVendor) -> None:
-    _, (endpoint,) = vendor.models.add(PLACE, None, 1)
+    _, (endpoint,) = vendor.add_model(PLACE, None, 1)
     tuned = TunedModel(backend="vertex", name=endpoint, base=MODEL)
 
     assert VertexBackend().count_tokens(tuned, SHORT) > 0

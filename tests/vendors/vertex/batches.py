@@ -1,7 +1,7 @@
 """Batch jobs of Vertex AI on loopback: rows from the bucket, answers into it.
 
-A job answers each row as its model answers a question; a row that cannot be asked has its refusal
-as a status. Answers are written in another order than rows, each beside its request, labels
+A job answers each row as its model answers a question; a row that cannot be answered has its
+refusal as a status. Answers are written in another order than rows, each beside its request, labels
 included. A job that is cancelled has written what it had answered by then.
 
 Source: docs.cloud.google.com/gemini-enterprise-agent-platform, models/capabilities/batch-inference
@@ -13,206 +13,128 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import VendorRequest, VendorResponse
-from unitune.testing.vendor_setup import Progress, ServerBehavior
-from vendors.vertex.models import Refused, invalid, missing, untimely
-from vendors.vertex.requests import camel, check_batch, read_body
-from vendors.vertex.storage import StorageVendor
+from unitune.testing.loopback import VendorRequest
+from unitune.testing.routes import Refused, route
+from unitune.testing.vendor_setup import ServerBehavior
+from vendors.vertex.jobs import CANCELLED, SUCCEEDED, Job, TuningJobs, existing_job, timestamp
+from vendors.vertex.requests import PLACE, camel, check_batch, invalid, read_body
 
+BATCHES = f"/v1beta1/{{place:{PLACE}}}/batchPredictionJobs"
+BATCH = f"/v1beta1/{{name:{PLACE}/batchPredictionJobs/[^/:]+}}"
 FILTER = re.compile(r'display_?[nN]ame="([^"]*)"')
-CANCELLED_CODE, INTERNAL_CODE = 1, 13
-"""google.rpc.Code of a job's error."""
 
-Filters = Literal["honoured", "ignored", "refused", "blind"]
 Row = dict[str, Any]
 
 
-@dataclass(slots=True)
-class BatchJob:
-    """One job with its rows."""
+@dataclass(slots=True, kw_only=True)
+class BatchJob(Job):
+    """A job that answers rows."""
 
-    name: str
-    body: Row
     rows: list[Row]
-    progress: Progress = field(default_factory=Progress)
-    cancel_looks: int | None = None
-    ended: tuple[str, float] | None = None
-    error: JsonValue = None
     written: str | None = None
+    """Folder of its answers."""
     answered: int = 0
     failed: int = 0
 
+    @property
+    def model(self) -> str:
+        """Full name of its model."""
+        name = str(self.body["model"])
+        return f"{self.place}/{name}" if name.startswith("publishers/") else name
 
-@dataclass(slots=True)
-class BatchJobs:
-    """Batch jobs, in all locations.
 
-    Args:
-        behavior: How they go on.
-        storage: Where rows are and answers go.
-        ask: Answers a model's question, or raises `Refused`; without a question it says whether
-            there is such a model.
-        filters: What is made of a list's filter.
-    """
+class BatchJobs(TuningJobs):
+    """Answers rows in batches."""
 
-    behavior: ServerBehavior
-    storage: StorageVendor
-    ask: Callable[[str, Row | None], VendorResponse]
-    filters: Filters = "honoured"
-    all: dict[str, BatchJob] = field(default_factory=dict[str, BatchJob])
-    _lists: int = 0
+    def __init__(self, behavior: ServerBehavior | None = None) -> None:
+        super().__init__(behavior)
+        self.batches: dict[str, BatchJob] = {}
 
-    def create(self, asked: VendorRequest, place: str) -> VendorResponse:
-        """Take a job whose rows are there."""
-        body = read_body(asked)
+    @route("POST", BATCHES)
+    def create_batch(self, request: VendorRequest, place: str) -> JsonValue:
+        body = read_body(request)
         check_batch(body)
         uri = body["inputConfig"]["gcsSource"]["uris"][0]
         stored = self.storage.objects.get(uri)
         if stored is None:
             raise invalid(f"The file {uri} does not exist.")
-        self.ask(f"{place}/{body['model']}" if _published(body) else body["model"], None)
         rows = [cast("Row", json.loads(line)) for line in stored.content.splitlines()]
-        name = f"{place}/batchPredictionJobs/{6_000_001 + len(self.all)}"
-        self.all[name] = BatchJob(name, body, rows)
-        return VendorResponse(self._shown(self.all[name]))
+        name = f"{place}/batchPredictionJobs/{6_000_001 + len(self.batches)}"
+        batch = BatchJob(name=name, body=body, rows=rows)
+        self.is_tuned(batch.model)
+        self.batches[name] = batch
+        return self._batch_json(batch)
 
-    def get(self, asked: VendorRequest, name: str) -> VendorResponse:
-        """Show a job; each look lets it go on."""
-        del asked
-        job = self._job(name)
-        job.progress.look()
-        if job.cancel_looks is not None:
-            job.cancel_looks += 1
-        return VendorResponse(self._shown(job))
-
-    def cancel(self, asked: VendorRequest, name: str) -> VendorResponse:
-        """Take the wish to end a job that goes on."""
-        del asked
-        job = self._job(name)
-        self._settle(job)
-        if job.ended:
-            raise untimely(f"The job is in state {job.ended[0]} and cannot be cancelled.")
-        job.cancel_looks = job.cancel_looks or 0
-        return VendorResponse({})
-
-    def list(self, asked: VendorRequest, place: str) -> VendorResponse:
+    @route("GET", BATCHES)
+    def list_batches(self, request: VendorRequest, place: str) -> JsonValue:
         """Show a page of a location's jobs, the newest first."""
-        jobs = [
-            job
-            for job in reversed(self.all.values())
-            if job.name.startswith(f"{place}/") and job.progress.listed(self.behavior)
+        condition = self.condition(request, FILTER)
+        batches = [
+            batch
+            for batch in self.batches.values()
+            if not condition or batch.body["displayName"] == condition[1]
         ]
-        jobs = self._filtered(jobs, asked.first("filter") or "")
-        start = asked.number("pageToken", 0)
-        end = start + asked.number("pageSize", 100)
-        page = jobs[max(0, start - self.behavior.lists_repeat) : end]
-        self._lists += 1
-        if self.behavior.lists_repeat and self._lists % 2:
-            page.reverse()
-        shown: dict[str, JsonValue] = {"batchPredictionJobs": [self._shown(job) for job in page]}
-        return VendorResponse({**shown, "nextPageToken": str(end)} if end < len(jobs) else shown)
+        page, token = self.page(request, place, batches)
+        return {"batchPredictionJobs": [self._batch_json(batch) for batch in page], **token}
 
-    def _filtered(self, jobs: list[BatchJob], query: str) -> list[BatchJob]:
-        if not query or self.filters == "ignored":
-            return jobs
-        found = FILTER.fullmatch(query)
-        if self.filters == "refused" or not found:
-            raise invalid(f"Invalid filter: {query}")
-        if self.filters == "blind":
-            return []
-        return [job for job in jobs if job.body["displayName"] == found[1]]
+    @route("GET", BATCH)
+    def batch(self, _: VendorRequest, name: str) -> JsonValue:
+        """Show a job; each look lets it go on."""
+        batch = existing_job(self.batches, name)
+        batch.look()
+        return self._batch_json(batch)
 
-    def _job(self, name: str) -> BatchJob:
-        if name not in self.all:
-            raise missing(f"The BatchPredictionJob {name}")
-        return self.all[name]
+    @route("POST", f"{BATCH}:cancel")
+    def cancel_batch(self, _: VendorRequest, name: str) -> JsonValue:
+        batch = existing_job(self.batches, name)
+        self._advance_batch(batch)
+        batch.cancel()
+        return {}
 
-    def _settle(self, job: BatchJob) -> str:
-        """Let a job come to the end that is due, and return its state."""
-        if job.ended is None and (state := self._end(job)):
-            job.ended = (state, datetime.now(UTC).timestamp())
-        if job.ended:
-            return job.ended[0]
-        if job.cancel_looks is not None:
-            return "JOB_STATE_CANCELLING"
-        if self.behavior.state:
-            return self.behavior.state
-        started = job.progress.started(self.behavior)
-        return "JOB_STATE_RUNNING" if started else "JOB_STATE_PENDING"
-
-    def _end(self, job: BatchJob) -> str | None:
-        steps = job.progress.steps(self.behavior)
-        if job.cancel_looks is not None:
-            if job.cancel_looks < 2:
-                return None
-            job.error = {"code": CANCELLED_CODE, "message": "The job was cancelled."}
-            self._write(job, len(job.rows) * steps // self.behavior.steps)
-            return "JOB_STATE_CANCELLED"
-        if self.behavior.state or not job.progress.done(self.behavior):
-            return None
-        if self.behavior.fails:
-            job.error = {"code": INTERNAL_CODE, "message": self.behavior.fails}
-            return "JOB_STATE_FAILED"
-        self._write(job, len(job.rows))
-        return "JOB_STATE_SUCCEEDED"
-
-    def _write(self, job: BatchJob, count: int) -> None:
-        """VendorResponse so many rows, and write the answers, the last first."""
+    def write_answers(self, batch: BatchJob, count: int) -> None:
+        """Answer so many rows, and write the answers, the last first."""
         if not count:
             return
-        lines = [self._answered(job, row) for row in job.rows[:count]]
-        job.failed = sum(bool(line["status"]) for line in lines)
-        job.answered = len(lines) - job.failed
-        prefix = job.body["outputConfig"]["gcsDestination"]["outputUriPrefix"].rstrip("/")
-        job.written = f"{prefix}/prediction-model-{_time(job.progress.created)}"
+        lines = [self._answer_row(batch, row) for row in batch.rows[:count]]
+        batch.failed = sum(bool(line["status"]) for line in lines)
+        batch.answered = len(lines) - batch.failed
+        prefix = batch.body["outputConfig"]["gcsDestination"]["outputUriPrefix"].rstrip("/")
+        batch.written = f"{prefix}/prediction-model-{timestamp(batch.progress.created)}"
         content = "".join(json.dumps(line) + "\n" for line in reversed(lines)).encode()
-        self.storage.put(f"{job.written}/predictions.jsonl", content)
+        self.storage.put(f"{batch.written}/predictions.jsonl", content)
 
-    def _answered(self, job: BatchJob, row: Row) -> Row:
-        place = job.name.partition("/batchPredictionJobs/")[0]
-        model = f"{place}/{job.body['model']}" if _published(job.body) else job.body["model"]
-        told = {"processed_time": _time(datetime.now(UTC).timestamp()), "request": row["request"]}
+    def _advance_batch(self, batch: BatchJob) -> None:
+        end_state, rows = batch.advance(self.behavior), len(batch.rows)
+        if end_state == CANCELLED:
+            rows = rows * batch.progress.steps(self.behavior) // self.behavior.steps
+        if end_state in (SUCCEEDED, CANCELLED):
+            self.write_answers(batch, rows)
+
+    def _answer_row(self, batch: BatchJob, row: Row) -> Row:
+        now = timestamp(datetime.now(UTC).timestamp())
+        line: Row = {"processed_time": now, "request": row["request"]}
         try:
-            answer = self.ask(model, cast("Row", camel(row["request"])))
-        except Refused as refused:
-            said = json.dumps(refused.answer.content)
-            return {"status": f"Bad Request: {said}", **told, "response": {}}
-        return {"status": "", **told, "response": answer.content}
+            response = self.respond(batch.model, cast("Row", camel(row["request"])))
+        except Refused as refusal:
+            status = f"Bad Request: {json.dumps(self.error(refusal))}"
+            return {"status": status, **line, "response": {}}
+        return {"status": "", **line, "response": response}
 
-    def _shown(self, job: BatchJob) -> JsonValue:
-        state = self._settle(job)
-        started = job.progress.created if job.progress.started(self.behavior) else None
-        ended = job.ended[1] if job.ended else None
+    def _batch_json(self, batch: BatchJob) -> JsonValue:
+        self._advance_batch(batch)
         counts: JsonValue = {
-            "successfulCount": str(job.answered),
-            "failedCount": str(job.failed),
-            "incompleteCount": str(len(job.rows) - job.answered - job.failed),
+            "successfulCount": str(batch.answered),
+            "failedCount": str(batch.failed),
+            "incompleteCount": str(len(batch.rows) - batch.answered - batch.failed),
         }
-        shown: dict[str, JsonValue] = {
-            **job.body,
-            "name": job.name,
-            "state": state,
-            "createTime": _time(job.progress.created),
-            "updateTime": _time(ended or job.progress.created),
-            "startTime": _time(started) if started else None,
-            "endTime": _time(ended) if ended else None,
-            "completionStats": counts if job.written else None,
-            "outputInfo": {"gcsOutputDirectory": job.written} if job.written else None,
-            "error": job.error,
+        details: dict[str, JsonValue] = {
+            "completionStats": counts if batch.written else None,
+            "outputInfo": {"gcsOutputDirectory": batch.written} if batch.written else None,
         }
-        return {name: value for name, value in shown.items() if value is not None}
-
-
-def _published(body: Row) -> bool:
-    return body["model"].startswith("publishers/")
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+        return batch.as_json(self.behavior, details)

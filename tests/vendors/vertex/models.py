@@ -1,6 +1,7 @@
-"""Tuned models and endpoints on loopback: what a tuning job of Vertex AI leaves, and its removal.
+"""Tuned models and endpoints on loopback: what a tuning job of Vertex AI leaves, how it answers,
+and its removal.
 
-Deletions are operations: the first answer says that one goes on, the next look that it is done. A
+Deletions are operations: the first answer says that it goes on, the next look that it is done. A
 model that an endpoint has deployed cannot be deleted, nor the only version of a model by itself.
 
 Source: googleapis/googleapis, google/cloud/aiplatform/v1, endpoint_service.proto and
@@ -10,66 +11,48 @@ model_service.proto.
 from __future__ import annotations
 
 import itertools
-import re
-from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import VendorRequest, VendorResponse
+from unitune.testing.loopback import VendorRequest
+from unitune.testing.routes import RoutedVendor, route
+from unitune.testing.vendor_setup import ServerBehavior
+from vendors.vertex.requests import (
+    ANSWERING,
+    PLACE,
+    answer_with,
+    check_count,
+    check_thinking,
+    input_tokens,
+    missing,
+    question,
+    read_body,
+    untimely,
+)
 
-PLACE = r"projects/[^/]+/locations/[^/]+"
-
-
-class Refused(Exception):
-    """What Vertex AI says no to.
-
-    Args:
-        status: HTTP status.
-        word: Google's word for it.
-        message: For people.
-    """
-
-    def __init__(self, status: int, word: str, message: str) -> None:
-        super().__init__(message)
-        self.answer = VendorResponse(
-            {"error": {"code": status, "message": message, "status": word}}, status
-        )
-
-
-def missing(what: str) -> Refused:
-    """Return the refusal of something that is not there."""
-    return Refused(404, "NOT_FOUND", f"{what} is not found.")
+ENDPOINT = rf"{{name:{PLACE}/endpoints/\d+}}"
+MODEL = rf"{{name:{PLACE}/models/\d+(?:@\d+)?}}"
+VERSION = rf"{{name:{PLACE}/models/\d+@\d+}}"
+OPERATION = rf"{{name:{PLACE}/operations/\d+}}"
+ANSWERS = f"/v1beta1/{{model:{PLACE}/(?:endpoints|publishers)/[^:]+}}"
 
 
-def invalid(why: str) -> Refused:
-    """Return the refusal of a request that cannot be right."""
-    return Refused(400, "INVALID_ARGUMENT", why)
+class Models(RoutedVendor):
+    """Models with their versions, and endpoints that answer with them."""
 
+    def __init__(self, behavior: ServerBehavior | None = None) -> None:
+        super().__init__(behavior)
+        self.versions: dict[str, list[int]] = {}
+        """By model: the versions that exist."""
+        self.endpoints: dict[str, str | None] = {}
+        """By endpoint: the version that it has deployed, ``MODEL@VERSION``, if any."""
+        self.checkpoints: dict[str, str] = {}
+        """By endpoint: the checkpoint of that version; the last is the default."""
+        self._operations: set[str] = set()
+        self._numbers = itertools.count(7_000_001)
 
-def untimely(why: str) -> Refused:
-    """Return the refusal of what cannot be done now."""
-    return Refused(400, "FAILED_PRECONDITION", why)
-
-
-@dataclass(slots=True)
-class Models:
-    """Models with their versions, and endpoints that answer with them.
-
-    Args:
-        versions: By model: the versions that exist.
-        endpoints: By endpoint: the version that it has deployed, ``MODEL@VERSION``, if any.
-        checkpoints: By endpoint: the checkpoint of that version; the last is the default.
-        deleted: Whatever was deleted, oldest first.
-    """
-
-    versions: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
-    endpoints: dict[str, str | None] = field(default_factory=dict[str, str | None])
-    checkpoints: dict[str, str] = field(default_factory=dict[str, str])
-    deleted: list[str] = field(default_factory=list[str])
-    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(7_000_001))
-    _operations: set[str] = field(default_factory=set[str])
-
-    def add(self, place: str, model: str | None, endpoints: int) -> tuple[str, list[str]]:
+    def add_model(self, place: str, model: str | None, endpoints: int) -> tuple[str, list[str]]:
         """Make a model, or a new version of one, and deploy it.
 
         Args:
@@ -83,109 +66,148 @@ class Models:
         name = model or f"{place}/models/{next(self._numbers)}"
         versions = self.versions.setdefault(name, [])
         versions.append(max(versions, default=0) + 1)
-        made = [f"{place}/endpoints/{next(self._numbers)}" for _ in range(endpoints)]
+        names = [f"{place}/endpoints/{next(self._numbers)}" for _ in range(endpoints)]
         version = f"{name}@{versions[-1]}"
-        self.endpoints.update(dict.fromkeys(made, version))
-        self.checkpoints.update((one, str(number)) for number, one in enumerate(made, 1))
-        return version, made
+        self.endpoints.update(dict.fromkeys(names, version))
+        self.checkpoints.update((name, str(number)) for number, name in enumerate(names, 1))
+        return version, names
 
-    def answer(self, asked: VendorRequest) -> VendorResponse:
-        """Answer a request to the Model and Endpoint services."""
-        path = re.sub(r"^/v1(beta1)?/", "", asked.path)
-        if found := re.fullmatch(rf"({PLACE}/endpoints/\d+)(:undeployModel)?", path):
-            return self._endpoint(asked, found[1], undeploy=bool(found[2]))
-        if found := re.fullmatch(rf"({PLACE}/models/\d+)(?:@(\d+))?(:\w+)?", path):
-            return self._model(asked.method, found[1], found[2], found[3] or "")
-        if path in self._operations:
-            return VendorResponse({"name": path, "done": True, "response": {}})
-        raise missing(asked.path)
+    def is_tuned(self, model: str) -> bool:
+        """Whether a model that answers is a tuned one: an endpoint, or a model with a version.
 
-    def stands(self, name: str) -> bool:
-        """Whether an endpoint answers, or there is such a version of a model."""
-        if "/endpoints/" in name:
-            return self.endpoints.get(name) is not None
-        model, _, version = name.partition("@")
-        versions = self.versions.get(model, [])
-        return bool(versions) and (not version or int(version) in versions)
+        Raises:
+            Refused: There is none of this name.
+        """
+        if "/publishers/" in model:
+            if not ANSWERING.fullmatch(model.rpartition("/")[2]):
+                raise missing(f"Publisher Model `{model}`")
+            return False
+        if "/endpoints/" not in model:
+            self._version(model)
+        elif self.endpoints.get(model) is None:
+            raise missing(model)
+        return True
 
-    def _endpoint(self, asked: VendorRequest, name: str, *, undeploy: bool) -> VendorResponse:
-        if name not in self.endpoints:
-            raise missing(f"The Endpoint {name}")
-        version = self.endpoints[name]
-        if undeploy:
-            if version is None or asked.json.get("deployedModelId") != _deployed_id(name):
-                raise missing(f"DeployedModel {asked.json.get('deployedModelId')}")
-            self.endpoints[name] = None
-            return self._operation(name)
-        if asked.method == "GET":
-            deployed: list[JsonValue] = (
-                [_deployed(name, version, self.checkpoints.get(name))] if version else []
-            )
-            return VendorResponse({"name": name, "deployedModels": deployed})
-        if version is not None:
-            raise untimely(f"Endpoint {name} has a deployed model. Undeploy it first.")
-        del self.endpoints[name]
-        return self._deletion(name)
+    def respond(self, model: str, body: dict[str, Any]) -> JsonValue:
+        """Answer a request to any model."""
+        replies = self.behavior.replies if self.is_tuned(model) else {}
+        check_thinking(body, model.rpartition("/")[2])
+        return answer_with(body, replies.get(question(body), self.behavior.otherwise))
 
-    def _model(self, method: str, name: str, version: str | None, verb: str) -> VendorResponse:
-        versions = self.versions.get(name)
-        if versions is None or (version and int(version) not in versions):
-            raise missing(f"The Model {name}")
-        if (method, verb) == ("GET", ":listVersions"):
-            return VendorResponse(
-                {"models": [{"name": name, "versionId": str(one)} for one in versions]}
-            )
-        standing = self._standing(f"{name}@{version or versions[-1]}")
-        if method == "GET":
-            number = str(version or versions[-1])
-            shown: dict[str, JsonValue] = {
-                "name": name,
-                "versionId": number,
-                "deployedModels": standing,
-            }
-            return VendorResponse({**shown, **self._checkpoints(f"{name}@{number}")})
-        if standing:
-            raise untimely(f"Model {name} is deployed. Undeploy it first.")
-        if verb == ":deleteVersion":
-            if len(versions) == 1:
-                raise untimely(f"{name}@{version} is the only version. Delete the model instead.")
-            versions.remove(int(version or 0))
-            return self._deletion(f"{name}@{version}")
-        del self.versions[name]
-        return self._deletion(name)
+    @route("POST", f"{ANSWERS}:generateContent")
+    def generate_content(self, request: VendorRequest, model: str) -> JsonValue:
+        return self.respond(model, read_body(request))
 
-    def _checkpoints(self, version: str) -> dict[str, JsonValue]:
-        kept = [
-            self.checkpoints[endpoint]
-            for endpoint, deployed in self.endpoints.items()
-            if deployed == version and endpoint in self.checkpoints
-        ]
-        listed: list[JsonValue] = [{"checkpointId": one, "epoch": one} for one in kept]
-        return {"checkpoints": listed, "defaultCheckpointId": kept[-1]} if kept else {}
+    @route("POST", f"{ANSWERS}:countTokens")
+    def count_tokens(self, request: VendorRequest, model: str) -> JsonValue:
+        """Count what a model would read."""
+        self.is_tuned(model)
+        body = read_body(request)
+        check_count(body)
+        return {"totalTokens": input_tokens(body)}
 
-    def _standing(self, version: str) -> list[JsonValue]:
-        return [
-            {"endpoint": endpoint, "deployedModelId": _deployed_id(endpoint)}
-            for endpoint, deployed in self.endpoints.items()
-            if deployed == version
-        ]
+    @route("GET", f"/v1/{ENDPOINT}")
+    @route("GET", f"/v1beta1/{ENDPOINT}")
+    def endpoint(self, _: VendorRequest, name: str) -> JsonValue:
+        """Show an endpoint with what it has deployed."""
+        version = self._deployed_version(name)
+        if version is None:
+            return {"name": name, "deployedModels": []}
+        model, number = version.split("@")
+        deployed = {"id": _deployed_id(name), "model": model, "modelVersionId": number}
+        if name in self.checkpoints:
+            deployed["checkpointId"] = self.checkpoints[name]
+        return {"name": name, "deployedModels": [{**deployed}]}
 
-    def _deletion(self, name: str) -> VendorResponse:
-        self.deleted.append(name)
+    @route("POST", f"/v1/{ENDPOINT}:undeployModel")
+    def undeploy_model(self, request: VendorRequest, name: str) -> JsonValue:
+        """Let an endpoint answer no longer."""
+        deployed_id = request.json.get("deployedModelId")
+        if self._deployed_version(name) is None or deployed_id != _deployed_id(name):
+            raise missing(f"DeployedModel {deployed_id}")
+        self.endpoints[name] = None
         return self._operation(name)
 
-    def _operation(self, resource: str) -> VendorResponse:
+    @route("DELETE", f"/v1/{ENDPOINT}")
+    def delete_endpoint(self, _: VendorRequest, name: str) -> JsonValue:
+        if self._deployed_version(name) is not None:
+            raise untimely(f"Endpoint {name} has a deployed model. Undeploy it first.")
+        del self.endpoints[name]
+        return self._operation(name)
+
+    @route("GET", f"/v1/{MODEL}")
+    @route("GET", f"/v1beta1/{MODEL}")
+    def model(self, _: VendorRequest, name: str) -> JsonValue:
+        """Show a version of a model, by default its last."""
+        model, number = self._version(name)
+        deployed = self._endpoints_of(f"{model}@{number}")
+        kept = [self.checkpoints[name] for name in deployed if name in self.checkpoints]
+        checkpoints: list[JsonValue] = [{"checkpointId": name, "epoch": name} for name in kept]
+        return {
+            "name": model,
+            "versionId": str(number),
+            "deployedModels": [
+                {"endpoint": name, "deployedModelId": _deployed_id(name)} for name in deployed
+            ],
+            **({"checkpoints": checkpoints, "defaultCheckpointId": kept[-1]} if kept else {}),
+        }
+
+    @route("GET", f"/v1/{MODEL}:listVersions")
+    def list_versions(self, _: VendorRequest, name: str) -> JsonValue:
+        model = self._version(name)[0]
+        return {
+            "models": [{"name": model, "versionId": str(number)} for number in self.versions[model]]
+        }
+
+    @route("DELETE", f"/v1/{MODEL}")
+    def delete_model(self, _: VendorRequest, name: str) -> JsonValue:
+        model = self._undeployed_version(name)[0]
+        del self.versions[model]
+        return self._operation(model)
+
+    @route("DELETE", f"/v1/{VERSION}:deleteVersion")
+    def delete_version(self, _: VendorRequest, name: str) -> JsonValue:
+        model, number = self._undeployed_version(name)
+        if len(self.versions[model]) == 1:
+            raise untimely(f"{name} is the only version. Delete the model instead.")
+        self.versions[model].remove(number)
+        return self._operation(model)
+
+    @route("GET", f"/v1/{OPERATION}")
+    def operation(self, _: VendorRequest, name: str) -> JsonValue:
+        """Show an operation, which is done by then."""
+        if name not in self._operations:
+            raise missing(f"The Operation {name}")
+        return {"name": name, "done": True, "response": {}}
+
+    def _deployed_version(self, endpoint: str) -> str | None:
+        if endpoint not in self.endpoints:
+            raise missing(f"The Endpoint {endpoint}")
+        return self.endpoints[endpoint]
+
+    def _version(self, name: str) -> tuple[str, int]:
+        """Return a model and the version of it that is named, by default its last."""
+        model, _, number = name.partition("@")
+        versions = self.versions.get(model)
+        if not versions or (number and int(number) not in versions):
+            raise missing(f"The Model {model}")
+        return model, int(number or versions[-1])
+
+    def _undeployed_version(self, name: str) -> tuple[str, int]:
+        model, number = self._version(name)
+        if self._endpoints_of(f"{model}@{number}"):
+            raise untimely(f"Model {model} is deployed. Undeploy it first.")
+        return model, number
+
+    def _endpoints_of(self, version: str) -> list[str]:
+        return [name for name, deployed in self.endpoints.items() if deployed == version]
+
+    def _operation(self, resource: str) -> JsonValue:
         place = "/".join(resource.split("/")[:4])
         operation = f"{place}/operations/{next(self._numbers)}"
         self._operations.add(operation)
-        return VendorResponse({"name": operation})
+        return {"name": operation}
 
 
 def _deployed_id(endpoint: str) -> str:
     return f"9{endpoint.rpartition('/')[2]}"
-
-
-def _deployed(endpoint: str, version: str, checkpoint: str | None) -> JsonValue:
-    model, _, number = version.partition("@")
-    named = {"id": _deployed_id(endpoint), "model": model, "modelVersionId": number}
-    return {**named, "checkpointId": checkpoint} if checkpoint else {**named}

@@ -12,9 +12,10 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import VendorRequest, VendorResponse
-from vendors.vertex.models import invalid
+from unitune.testing.loopback import VendorRequest
+from unitune.testing.routes import Refused
 
+PLACE = r"projects/[^/]+/locations/[^/]+"
 SPECS = {
     "supervisedTuningSpec": "supervised",
     "preferenceOptimizationSpec": "preferenceOptimization",
@@ -78,26 +79,41 @@ LEAST = {"epochCount": 1, "learningRateMultiplier": 0, "beta": 0}
 """Least value of each hyperparameter that is a number; what is the most is not published."""
 
 
-def read_body(asked: VendorRequest) -> dict[str, Any]:
+def missing(resource: str) -> Refused:
+    """Return the refusal of something that is not there."""
+    return Refused(404, f"{resource} is not found.")
+
+
+def invalid(message: str) -> Refused:
+    """Return the refusal of a request that cannot be right."""
+    return Refused(400, message)
+
+
+def untimely(message: str) -> Refused:
+    """Return the refusal of what cannot be done now."""
+    return Refused(400, message, code="FAILED_PRECONDITION")
+
+
+def read_body(request: VendorRequest) -> dict[str, Any]:
     """Return a request's body with names as Google's answers have them.
 
     Google's JSON interfaces take ``checkpoint_id`` for ``checkpointId`` (ProtoJSON), and
     google-genai 3.6.1 sends both kinds.
     """
-    return cast("dict[str, Any]", camel(asked.json))
+    return cast("dict[str, Any]", camel(request.json))
 
 
 def camel(value: JsonValue) -> JsonValue:
     """Return a value with names as Google's answers have them, but for labels."""
     if isinstance(value, list):
-        return [camel(one) for one in value]
+        return [camel(item) for item in value]
     if not isinstance(value, dict):
         return value
     return {
-        re.sub(r"_([a-z])", lambda found: found[1].upper(), name): held
+        re.sub(r"_([a-z])", lambda letter: letter[1].upper(), name): member
         if name == "labels"
-        else camel(held)
-        for name, held in value.items()
+        else camel(member)
+        for name, member in value.items()
     }
 
 
@@ -202,7 +218,7 @@ def _check_labels(body: dict[str, Any]) -> None:
 
 
 def question(body: dict[str, Any]) -> str:
-    """Return the text of the last turn that a model is asked.
+    """Return the text of the last turn of a request.
 
     Raises:
         Refused: There is none, or it is the model's own.
@@ -248,23 +264,21 @@ def input_tokens(body: dict[str, Any]) -> int:
     return sum(len(str(part).split()) for turn in body["contents"] for part in turn["parts"])
 
 
-def answer_with(body: dict[str, Any], text: str) -> VendorResponse:
+def answer_with(body: dict[str, Any], text: str) -> JsonValue:
     """Return a model's answer, cut after as many words as it may have tokens.
 
     Args:
-        body: What it was asked.
-        text: What it says.
+        body: The request's.
+        text: What the model answers.
     """
     words = text.split()
-    most = int(body.get("generationConfig", {}).get("maxOutputTokens", 8192))
-    asked = input_tokens(body)
-    content: JsonValue = {"role": "model", "parts": [{"text": " ".join(words[:most])}]}
+    limit = int(body.get("generationConfig", {}).get("maxOutputTokens", 8192))
+    prompt_tokens, answer_tokens = input_tokens(body), min(limit, len(words))
+    content: JsonValue = {"role": "model", "parts": [{"text": " ".join(words[:limit])}]}
     usage: JsonValue = {
-        "promptTokenCount": asked,
-        "candidatesTokenCount": min(most, len(words)),
-        "totalTokenCount": asked + min(most, len(words)),
+        "promptTokenCount": prompt_tokens,
+        "candidatesTokenCount": answer_tokens,
+        "totalTokenCount": prompt_tokens + answer_tokens,
     }
-    finish = "MAX_TOKENS" if len(words) > most else "STOP"
-    return VendorResponse(
-        {"candidates": [{"content": content, "finishReason": finish}], "usageMetadata": usage}
-    )
+    finish = "MAX_TOKENS" if len(words) > limit else "STOP"
+    return {"candidates": [{"content": content, "finishReason": finish}], "usageMetadata": usage}
