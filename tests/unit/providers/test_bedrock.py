@@ -192,7 +192,7 @@ def test_role_and_output_can_be_the_jobs_own(
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         ({"role_arm": "x"}, "role_arm is not a known key. Did you mean 'role_arn'?"),
         ({"learning_rate_warmup_steps": -1}, "learning_rate_warmup_steps is -1"),
@@ -205,16 +205,16 @@ def test_a_wrong_option_creates_nothing(
     server: Server,
     tmp_path: Path,
     options: dict[str, JsonValue],
-    words: str,
+    message: str,
 ) -> None:
     with pytest.raises(JobError, match=r"options\.bedrock\.") as caught:
         backend.submit(launch(backend, tmp_path, options=options))
-    assert words in str(caught.value)
+    assert message in str(caught.value)
     assert [] == server.received("POST", "/model-customization-jobs$")
 
 
 @pytest.mark.parametrize(
-    ("setting", "words"),
+    ("setting", "message"),
     [
         ("UNITUNE_BEDROCK_BUCKET=", "UNITUNE_BEDROCK_BUCKET is not set"),
         ("UNITUNE_BEDROCK_BUCKET=No_Bucket", "'No_Bucket', which names no bucket"),
@@ -227,14 +227,14 @@ def test_what_is_missing_is_named(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     setting: str,
-    words: str,
+    message: str,
 ) -> None:
     prepared = launch(backend, tmp_path)
     monkeypatch.setenv(*setting.split("="))
 
     with pytest.raises(UserError) as caught:
         backend.submit(prepared)
-    assert words in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.usefixtures("server")
@@ -326,7 +326,7 @@ def test_a_table_with_broken_lines_gives_the_others(
     table = "step_number,epoch_number,training_loss\n0,0,1.5\n1,0,\n1,0,x\n2,1,0.5\n2\n"
 
     steps = [event for event in events_of(job, table) if event.kind == "step"]
-    assert [(0, 1.5), (2, 0.5)] == [(one.data["step"], one.data["loss"]) for one in steps]
+    assert [(0, 1.5), (2, 0.5)] == [(event.data["step"], event.data["loss"]) for event in steps]
     assert "step" not in {event.kind for event in events_of(job, "something else")}
 
 
@@ -353,8 +353,8 @@ def test_a_stopped_job_says_stopping_and_stopped(backend: BedrockBackend, tmp_pa
     job_id = backend.submit(launch(backend, tmp_path))
     backend.cancel(job_id)
 
-    words = [(status.state, status.raw) for status in follow(backend, job_id)]
-    assert [(State.CANCELLING, "Stopping"), (State.CANCELLED, "Stopped")] == words
+    states = [(status.state, status.raw) for status in follow(backend, job_id)]
+    assert [(State.CANCELLING, "Stopping"), (State.CANCELLED, "Stopped")] == states
 
 
 def test_find_gives_the_exact_key_alone_through_lists_that_repeat_and_reorder(
@@ -412,8 +412,8 @@ def test_a_tuned_model_answers_only_from_a_deployment(
         backend.chat(model)
 
     serving = deployed(backend, model)
-    assert ["white", "white"] == [ask(backend, one).text for one in (model, serving)]
-    prints = {backend.chat(one).fingerprint for one in (model, serving)}
+    assert ["white", "white"] == [ask(backend, name).text for name in (model, serving)]
+    prints = {backend.chat(name).fingerprint for name in (model, serving)}
     assert {f"bedrock:{model.name}"} == prints
 
 
@@ -472,17 +472,17 @@ def test_a_job_of_others_is_imported_with_its_rows(backend: BedrockBackend, tmp_
     prepared = launch(backend, tmp_path, tuning=tuning, options=options)
     job_id = backend.submit(prepared)
     model = follow(backend, job_id)[-1].model
-    found = backend.import_job(job_id)
+    imported = backend.import_job(job_id)
 
     assert (NOVA, "sft", ROWS, ROWS) == (
-        found.base_model,
-        found.method,
-        found.training,
-        found.validation,
+        imported.base_model,
+        imported.method,
+        imported.training,
+        imported.validation,
     )
-    assert {"epochs": 3, "learning_rate": 1e-5} == found.tuning
-    assert {"learning_rate_warmup_steps": 7} == found.options
-    assert (model, ()) == (found.model, found.notes)
+    assert {"epochs": 3, "learning_rate": 1e-5} == imported.tuning
+    assert {"learning_rate_warmup_steps": 7} == imported.options
+    assert (model, ()) == (imported.model, imported.notes)
 
     backend.delete_file(prepared.training.ref)
     assert None is backend.import_job(job_id).training
@@ -506,7 +506,7 @@ def test_what_an_import_cannot_carry_is_noted(
 
 
 @pytest.mark.parametrize(
-    ("base", "profile", "asked"),
+    ("base", "profile", "answering"),
     [
         (NOVA, None, "amazon.nova-micro-v1:0"),
         ("amazon.nova-2-lite-v1:0:256k", None, "us.amazon.nova-2-lite-v1:0"),
@@ -519,11 +519,11 @@ def test_what_an_import_cannot_carry_is_noted(
     ],
 )
 def test_a_base_is_asked_by_the_name_that_answers(
-    base: str, profile: str | None, asked: str | None, monkeypatch: pytest.MonkeyPatch
+    base: str, profile: str | None, answering: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if profile:
         monkeypatch.setenv("UNITUNE_BEDROCK_PROFILE", profile)
-    assert (asked or base) == bedrock_chat.answering_id(base)
+    assert (answering or base) == bedrock_chat.answering_id(base)
 
 
 def test_every_base_of_the_offer_can_be_asked(backend: BedrockBackend) -> None:

@@ -190,7 +190,7 @@ def test_a_bucket_that_is_not_there_is_aws_saying_no(
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("fault", "message"),
     [
         (Fault.RATE_LIMITED, "HTTP 429"),
         (Fault.SERVER_ERROR, "HTTP 500"),
@@ -201,14 +201,14 @@ def test_a_bucket_that_is_not_there_is_aws_saying_no(
     ],
 )
 def test_a_question_that_fails_is_an_error_in_the_reply(
-    backend: BedrockBackend, server: Server, fault: Fault, words: str
+    backend: BedrockBackend, server: Server, fault: Fault, message: str
 ) -> None:
     server.inject_fault(fault, "POST", "/converse$")
     request = Request(messages=(Message(role="user", content="Who?"),))
     chat = backend.chat(NOVA)
     failed, answered = (reply_once(chat, request) for _ in range(2))
 
-    assert words in (failed.error or "")
+    assert message in (failed.error or "")
     assert (None, "I do not know.") == (answered.error, answered.text)
 
 
@@ -255,14 +255,14 @@ def test_a_question_is_written_as_converse_takes_it() -> None:
 class Cutting:
     """A vendor that answers in the middle of a word, and says why."""
 
-    def answer(self, asked: VendorRequest) -> VendorResponse:
+    def answer(self, request: VendorRequest) -> VendorResponse:
         thinking = {"reasoningContent": {"reasoningText": {"text": "hm"}}}
         return VendorResponse(
             {
                 "output": {
                     "message": {"role": "assistant", "content": [thinking, {"text": "whi"}]}
                 },
-                "stopReason": "max_tokens" if b"snow" in asked.body else "content_filtered",
+                "stopReason": "max_tokens" if b"snow" in request.body else "content_filtered",
                 "usage": {"inputTokens": 7, "outputTokens": 2, "totalTokens": 9},
                 "metrics": {"latencyMs": 1},
             },
@@ -289,9 +289,9 @@ def test_an_answer_is_read_with_its_end_and_tokens(
 
 
 def all_kinds(kind: type[aws.BotoCoreError]) -> Iterator[type[aws.BotoCoreError]]:
-    for one in kind.__subclasses__():
-        yield one
-        yield from all_kinds(one)
+    for error in kind.__subclasses__():
+        yield error
+        yield from all_kinds(error)
 
 
 def mapped(error: Exception) -> UnituneError:
@@ -300,7 +300,9 @@ def mapped(error: Exception) -> UnituneError:
     return caught.value
 
 
-@pytest.mark.parametrize("kind", sorted(all_kinds(aws.BotoCoreError), key=lambda one: one.__name__))
+@pytest.mark.parametrize(
+    "kind", sorted(all_kinds(aws.BotoCoreError), key=lambda error: error.__name__)
+)
 def test_every_error_of_botocore_has_one_of_ours(kind: type[aws.BotoCoreError]) -> None:
     """What is no answer leaves the outcome open; all else happened before anything was sent."""
     error = mapped(kind.__new__(kind))
@@ -321,9 +323,9 @@ def test_an_answer_that_cannot_be_read_is_unreachable(error: Exception) -> None:
 
 
 def test_a_complaint_about_a_signature_does_not_quote_the_request() -> None:
-    told = "The signature does not match.\n\nThe Canonical String was\nx-amz-security-token:hush"
+    message = "The signature does not match.\n\nThe Canonical String was\nx-amz-security-token:hush"
     response: Any = {
-        "Error": {"Code": "InvalidSignatureException", "Message": told},
+        "Error": {"Code": "InvalidSignatureException", "Message": message},
         "ResponseMetadata": {"HTTPStatusCode": 403, "RequestId": "r-1"},
     }
     error = mapped(aws.ClientError(response, "GetModelCustomizationJob"))

@@ -126,7 +126,7 @@ def test_lists_are_filtered_by_state_and_time(bedrock: Any) -> None:
 
     def listed(**query: Any) -> list[str]:
         page = bedrock.list_model_customization_jobs(**query)
-        return [one["jobArn"] for one in page["modelCustomizationJobSummaries"]]
+        return [job["jobArn"] for job in page["modelCustomizationJobSummaries"]]
 
     assert arns[:1] == listed(statusEquals="Completed")
     assert arns[1:] == listed(statusEquals="InProgress")
@@ -139,13 +139,13 @@ def test_lists_are_filtered_by_state_and_time(bedrock: Any) -> None:
 
 def test_an_answer_is_cut_at_its_limit_and_odd_settings_are_refused(url: str) -> None:
     runtime = client(url, service="bedrock-runtime")
-    asked: dict[str, Any] = {
+    request: dict[str, Any] = {
         "modelId": "amazon.nova-micro-v1:0",
         "messages": [{"role": "user", "content": [{"text": "Why?"}]}],
     }
-    told = runtime.converse(**asked, inferenceConfig={"maxTokens": 2})
-    assert "max_tokens" == told["stopReason"]
-    assert 2 == len(told["output"]["message"]["content"][0]["text"].split())
+    response = runtime.converse(**request, inferenceConfig={"maxTokens": 2})
+    assert "max_tokens" == response["stopReason"]
+    assert 2 == len(response["output"]["message"]["content"][0]["text"].split())
     for wrong in ({"temperature": 5}, {"maxTokens": 0}):
         with pytest.raises(ClientError, match="ValidationException"):
-            runtime.converse(**asked, inferenceConfig=wrong)
+            runtime.converse(**request, inferenceConfig=wrong)

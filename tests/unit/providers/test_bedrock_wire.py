@@ -45,15 +45,15 @@ def problems(shape: Shape, value: Any, at: str) -> list[str]:
     """Return what botocore's model says against a value as it stands in JSON."""
     if shape.type_name == "structure":
         return structure_problems(shape, value, at)
-    found = bound_problems(shape, value, at)
+    issues = bound_problems(shape, value, at)
     if shape.type_name == "list":
         for number, item in enumerate(value):
-            found += problems(shape.member, item, f"{at}[{number}]")
+            issues += problems(shape.member, item, f"{at}[{number}]")
     if shape.type_name == "map":
         for key, item in value.items():
-            found += problems(shape.key, key, f"{at} key")
-            found += problems(shape.value, item, f"{at}.{key}")
-    return found
+            issues += problems(shape.key, key, f"{at} key")
+            issues += problems(shape.value, item, f"{at}.{key}")
+    return issues
 
 
 def structure_problems(shape: Any, value: Any, at: str) -> list[str]:
@@ -61,13 +61,13 @@ def structure_problems(shape: Any, value: Any, at: str) -> list[str]:
         return []
     if not isinstance(value, dict):
         return [f"{at} is no object"]
-    found = [f"{at}.{name} is not known" for name in value if name not in shape.members]
-    found += [f"{at}.{name} is missing" for name in shape.required_members if name not in value]
+    issues = [f"{at}.{name} is not known" for name in value if name not in shape.members]
+    issues += [f"{at}.{name} is missing" for name in shape.required_members if name not in value]
     if shape.is_tagged_union and len(value) != 1:
-        found.append(f"{at} must have one member, not {sorted(value)}")
+        issues.append(f"{at} must have one member, not {sorted(value)}")
     for name in value.keys() & shape.members.keys():
-        found += problems(shape.members[name], value[name], f"{at}.{name}")
-    return found
+        issues += problems(shape.members[name], value[name], f"{at}.{name}")
+    return issues
 
 
 def bound_problems(shape: Any, value: Any, at: str) -> list[str]:
@@ -84,17 +84,17 @@ def bound_problems(shape: Any, value: Any, at: str) -> list[str]:
     }
     if not isinstance(value, kinds[shape.type_name]):
         return [f"{at} is {value!r}, no {shape.type_name}"]
-    facts, found = shape.metadata, list[str]()
+    facts, issues = shape.metadata, list[str]()
     size = value if isinstance(value, int | float) else len(value)
     if size < facts.get("min", size) or size > facts.get("max", size):
-        found.append(f"{at} is {value!r}, beyond {facts.get('min')} to {facts.get('max')}")
+        issues.append(f"{at} is {value!r}, beyond {facts.get('min')} to {facts.get('max')}")
     if shape.type_name == "timestamp" and not re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", value):
-        found.append(f"{at} is {value!r}, no ISO 8601 time")
+        issues.append(f"{at} is {value!r}, no ISO 8601 time")
     if value not in facts.get("enum", [value]):
-        found.append(f"{at} is {value!r}, none of {facts['enum']}")
+        issues.append(f"{at} is {value!r}, none of {facts['enum']}")
     if "pattern" in facts and not re.fullmatch(facts["pattern"], value):
-        found.append(f"{at} is {value!r}, against {facts['pattern']}")
-    return found
+        issues.append(f"{at} is {value!r}, against {facts['pattern']}")
+    return issues
 
 
 class Model:
@@ -109,37 +109,40 @@ class Model:
             for name in service.operation_names
         ]
 
-    def operation(self, asked: VendorRequest) -> tuple[OperationModel, dict[str, str]]:
+    def operation(self, request: VendorRequest) -> tuple[OperationModel, dict[str, str]]:
         """Return which operation a request is, and the members in its path."""
-        for operation in sorted(self.operations, key=lambda one: -len(one.http["requestUri"])):
+        for operation in sorted(
+            self.operations, key=lambda operation: -len(operation.http["requestUri"])
+        ):
             template = operation.http["requestUri"].partition("?")[0]
             path = re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+)", re.escape(template))
-            found = re.fullmatch(path, asked.path)
-            if found and operation.http["method"] == asked.method:
-                return operation, found.groupdict()
-        raise AssertionError(f"no operation is {asked.method} {asked.path}")
+            match = re.fullmatch(path, request.path)
+            if match and operation.http["method"] == request.method:
+                return operation, match.groupdict()
+        raise AssertionError(f"no operation is {request.method} {request.path}")
 
-    def request_problems(self, asked: VendorRequest) -> list[str]:
-        operation, members = self.operation(asked)
+    def request_problems(self, request: VendorRequest) -> list[str]:
+        operation, members = self.operation(request)
         shape: Any = operation.input_shape
-        given: dict[str, Any] = {**members, **asked.json}
+        given: dict[str, Any] = {**members, **request.json}
         by_query = {
             member.serialization["name"]: (name, member)
             for name, member in shape.members.items()
             if member.serialization.get("location") == "querystring"
         }
-        for name, values in asked.query.items():
+        for name, values in request.query.items():
             own, member = by_query[name]
             given[own] = int(values[0]) if member.type_name == "integer" else values[0]
         return problems(shape, given, f"{operation.name} request")
 
-    def answer_problems(self, asked: VendorRequest, answer: VendorResponse) -> list[str]:
-        operation, _ = self.operation(asked)
+    def answer_problems(self, request: VendorRequest, answer: VendorResponse) -> list[str]:
+        operation, _ = self.operation(request)
         at = f"{operation.name} answer"
         code = answer.headers.get("x-amzn-ErrorType")
         if code is not None:
             known = {
-                one.name: one.metadata["error"]["httpStatusCode"] for one in operation.error_shapes
+                error.name: error.metadata["error"]["httpStatusCode"]
+                for error in operation.error_shapes
             }
             status = {**COMMON_ERRORS, **known}.get(code)
             return [] if status == answer.status else [f"{at}: {code} with {answer.status}"]
@@ -155,9 +158,9 @@ class Recorded:
     vendor: BedrockVendor
     exchanges: list[tuple[VendorRequest, VendorResponse]] = field(default_factory=list)
 
-    def answer(self, asked: VendorRequest) -> VendorResponse:
-        answer = self.vendor.answer(asked)
-        self.exchanges.append((asked, answer))
+    def answer(self, request: VendorRequest) -> VendorResponse:
+        answer = self.vendor.answer(request)
+        self.exchanges.append((request, answer))
         return answer
 
 
@@ -167,10 +170,10 @@ def exchanges(
 ) -> list[tuple[VendorRequest, VendorResponse]]:
     """All that was said while every verb of the backend was used, in good and in bad."""
     with s3_storage(BUCKET) as storage:
-        return said_over(storage, tmp_path_factory.mktemp("rows"))
+        return exchanges_with(storage, tmp_path_factory.mktemp("rows"))
 
 
-def said_over(storage: S3Storage, folder: Path) -> list[tuple[VendorRequest, VendorResponse]]:
+def exchanges_with(storage: S3Storage, folder: Path) -> list[tuple[VendorRequest, VendorResponse]]:
     recorded = Recorded(BedrockVendor(storage, ServerBehavior(queued_polls=2, lists_repeat=True)))
     with serve(recorded) as server, pytest.MonkeyPatch.context() as patch:
         for name, value in environment(server.url, storage.url).items():
@@ -263,7 +266,7 @@ def model() -> Model:
 def test_every_operation_of_the_backend_was_held(
     model: Model, exchanges: list[tuple[VendorRequest, VendorResponse]]
 ) -> None:
-    used = {model.operation(asked)[0].name for asked, _ in exchanges}
+    used = {model.operation(request)[0].name for request, _ in exchanges}
 
     assert {
         "Converse",
@@ -282,27 +285,31 @@ def test_every_operation_of_the_backend_was_held(
 def test_every_request_fits_the_model(
     model: Model, exchanges: list[tuple[VendorRequest, VendorResponse]]
 ) -> None:
-    assert [] == [found for asked, _ in exchanges for found in model.request_problems(asked)]
+    assert [] == [
+        problem for request, _ in exchanges for problem in model.request_problems(request)
+    ]
 
 
 def test_every_answer_fits_the_model(
     model: Model, exchanges: list[tuple[VendorRequest, VendorResponse]]
 ) -> None:
     assert [] == [
-        found for asked, said in exchanges for found in model.answer_problems(asked, said)
+        problem
+        for request, answer in exchanges
+        for problem in model.answer_problems(request, answer)
     ]
 
 
 def test_refusals_are_among_what_was_held(
     exchanges: list[tuple[VendorRequest, VendorResponse]],
 ) -> None:
-    codes = {said.headers.get("x-amzn-ErrorType") for _, said in exchanges}
+    codes = {answer.headers.get("x-amzn-ErrorType") for _, answer in exchanges}
 
     assert {None, "ConflictException", "ResourceNotFoundException"} == codes
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "problem"),
     [
         ({"jobName": "-x"}, "jobName is '-x', against"),
         ({"jobName": "x" * 64}, "beyond 1 to 63"),
@@ -318,23 +325,27 @@ def test_the_check_itself_finds_what_boto3_lets_through(
     model: Model,
     exchanges: list[tuple[VendorRequest, VendorResponse]],
     change: dict[str, Any],
-    complaint: str,
+    problem: str,
 ) -> None:
-    asked = next(
-        one for one, _ in exchanges if one.path == "/model-customization-jobs" and one.body
+    request = next(
+        request
+        for request, _ in exchanges
+        if request.path == "/model-customization-jobs" and request.body
     )
-    changed = json.dumps({**asked.json, **change}).encode()
-    wrong = VendorRequest(asked.method, asked.path, parse_qs(""), asked.headers, changed)
+    changed = json.dumps({**request.json, **change}).encode()
+    wrong = VendorRequest(request.method, request.path, parse_qs(""), request.headers, changed)
 
-    (found,) = model.request_problems(wrong)
-    assert complaint in found
+    (message,) = model.request_problems(wrong)
+    assert problem in message
 
 
 def test_nova_2_gets_no_validation_rows_and_others_do(
     exchanges: list[tuple[VendorRequest, VendorResponse]],
 ) -> None:
     created = [
-        one.json for one, _ in exchanges if one.path == "/model-customization-jobs" and one.body
+        request.json
+        for request, _ in exchanges
+        if request.path == "/model-customization-jobs" and request.body
     ]
 
     assert {
@@ -342,4 +353,4 @@ def test_nova_2_gets_no_validation_rows_and_others_do(
         "amazon.nova-micro-v1:0:128k": True,
         "amazon.nova-2-lite-v1:0:256k": False,
         "amazon.nova-pro-v1:0:300k": True,
-    } == {one["baseModelIdentifier"]: "validationDataConfig" in one for one in created}
+    } == {body["baseModelIdentifier"]: "validationDataConfig" in body for body in created}

@@ -167,8 +167,8 @@ def test_create_call_says_what_the_job_says(server: Server, submit: Submit) -> N
 
 def test_auto_is_left_to_the_vendor(server: Server, submit: Submit) -> None:
     submit()
-    (asked,) = server.received(*CREATE)
-    assert {"trainingDatasetUri"} == asked.json["supervisedTuningSpec"].keys()
+    (request,) = server.received(*CREATE)
+    assert {"trainingDatasetUri"} == request.json["supervisedTuningSpec"].keys()
 
 
 def test_preference_tuning_has_a_spec_of_its_own(server: Server, submit: Submit) -> None:
@@ -194,7 +194,7 @@ def test_tuned_model_is_tuned_on_into_a_model_of_its_own(
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"options": {"vertex": {"beta": 0.2}}}, "beta is for method dpo"),
         ({"options": {"vertex": {"bete": 0.2}}}, "Did you mean 'beta'"),
@@ -204,9 +204,9 @@ def test_tuned_model_is_tuned_on_into_a_model_of_its_own(
     ],
 )
 def test_setting_that_is_not_allowed_creates_nothing(
-    server: Server, submit: Submit, changes: dict[str, Any], words: str
+    server: Server, submit: Submit, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(JobError, match=words):
+    with pytest.raises(JobError, match=message):
         submit(**changes)
     assert [] == server.received(*CREATE)
 
@@ -431,13 +431,13 @@ def test_imported_job_has_rows_and_settings(backend: VertexBackend, submit: Subm
         options={"vertex": {"learning_rate_multiplier": 2.0}},
     )
     done = follow(backend, job_id)
-    found = backend.import_job(job_id)
-    assert ("gemini-3.5-flash", "sft") == (found.base_model, found.method)
-    assert ROWS == found.training
-    assert {"epochs": 2, "lora": {"rank": 4}} == found.tuning
-    assert {"learning_rate_multiplier": 2.0} == found.options
-    assert done.model == found.model
-    assert () == found.notes
+    imported = backend.import_job(job_id)
+    assert ("gemini-3.5-flash", "sft") == (imported.base_model, imported.method)
+    assert ROWS == imported.training
+    assert {"epochs": 2, "lora": {"rank": 4}} == imported.tuning
+    assert {"learning_rate_multiplier": 2.0} == imported.options
+    assert done.model == imported.model
+    assert () == imported.notes
 
 
 def test_training_file_that_is_cut_off_is_not_taken_for_an_empty_one(
@@ -454,9 +454,9 @@ def test_imported_job_without_its_file_says_so(
 ) -> None:
     job_id = submit()
     vendor.storage.objects.clear()
-    found = backend.import_job(job_id)
-    assert found.training is None
-    assert "is gone" in found.notes[0]
+    imported = backend.import_job(job_id)
+    assert imported.training is None
+    assert "is gone" in imported.notes[0]
 
 
 def test_importing_a_missing_job_is_an_unknown_name(backend: VertexBackend) -> None:
@@ -549,7 +549,7 @@ def test_server_on_this_machine_never_gets_real_credentials(
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key_file))
     backend = VertexBackend()
     backend.submit(launch(upload(backend, training), tmp_path))
-    assert {"Bearer loopback"} == {asked.headers["authorization"] for asked in server.requests}
+    assert {"Bearer loopback"} == {request.headers["authorization"] for request in server.requests}
 
 
 @pytest.mark.parametrize(

@@ -255,7 +255,9 @@ def test_cancelling_that_is_refused_is_an_error(
         {"error": {"code": 400, "message": "no", "status": "FAILED_PRECONDITION"}}, 400
     )
     monkeypatch.setattr(
-        vendor, "answer", lambda asked: no if asked.path.endswith(":cancel") else answer(asked)
+        vendor,
+        "answer",
+        lambda request: no if request.path.endswith(":cancel") else answer(request),
     )
     with pytest.raises(BackendError, match="no"):
         backend.cancel_batch(batch_id)
@@ -372,7 +374,7 @@ def test_rows_that_cannot_be_written_create_nothing(backend: VertexBackend, serv
 
 
 @pytest.mark.parametrize(
-    ("requests", "words"),
+    ("requests", "message"),
     [
         ({"K-1": asking("So?")}, "'K-1'; Vertex AI takes 1 to 63 lower-case"),
         ({"k" * 64: asking("So?")}, "1 to 63"),
@@ -383,9 +385,9 @@ def test_rows_that_cannot_be_written_create_nothing(backend: VertexBackend, serv
     ],
 )
 def test_a_request_that_cannot_be_asked_is_named_and_nothing_is_sent(
-    backend: VertexBackend, server: Server, requests: dict[str, Request], words: str
+    backend: VertexBackend, server: Server, requests: dict[str, Request], message: str
 ) -> None:
-    with pytest.raises(Unsupported, match=words):
+    with pytest.raises(Unsupported, match=message):
         backend.submit_batch("k-1", BASE, requests)
     assert [] == server.requests
 
@@ -451,10 +453,10 @@ def test_an_endpoint_that_does_not_name_its_checkpoint_is_not_taken_for_the_defa
     _, (_, last) = vendor.add_model(PLACE, None, 2)
     answer = vendor.answer
 
-    def unnamed(asked: VendorRequest) -> VendorResponse:
-        given = answer(asked)
+    def unnamed(request: VendorRequest) -> VendorResponse:
+        given = answer(request)
         content: Any = given.content
-        if "/endpoints/" in asked.path:
+        if "/endpoints/" in request.path:
             content["deployedModels"][0].pop("checkpointId")
         return given
 
@@ -512,8 +514,8 @@ def test_a_filter_that_is_honoured_spares_the_whole_list(
 ) -> None:
     submit(backend)
     backend.find_batch("k-1", time.time())
-    (asked,) = server.received(*LIST)
-    assert 'display_name="k-1"' == asked.first("filter")
+    (request,) = server.received(*LIST)
+    assert 'display_name="k-1"' == request.first("filter")
 
 
 def test_long_repeating_and_reordered_lists_give_each_job_once(
@@ -622,11 +624,11 @@ class Telltale:
         self.vendor = vendor
         self.refuses = False
 
-    def answer(self, asked: VendorRequest) -> VendorResponse:
+    def answer(self, request: VendorRequest) -> VendorResponse:
         if not self.refuses:
-            return self.vendor.answer(asked)
-        words = f"Bearer {self.secret} may not do this."
-        return VendorResponse({"error": {"code": 403, "message": words, "status": "DENIED"}}, 403)
+            return self.vendor.answer(request)
+        message = f"Bearer {self.secret} may not do this."
+        return VendorResponse({"error": {"code": 403, "message": message, "status": "DENIED"}}, 403)
 
 
 def test_the_token_is_nowhere_even_if_google_repeats_it(
@@ -638,10 +640,10 @@ def test_the_token_is_nowhere_even_if_google_repeats_it(
     backend = VertexBackend()
     batch_id = submit(backend)
     follow(backend, batch_id)
-    said = json.dumps({"error": {"message": f"no {Telltale.secret} here"}})
-    row = {"status": f"Denied: {said}", "request": {"labels": {"unitune": "k-1-0"}}}
+    error = json.dumps({"error": {"message": f"no {Telltale.secret} here"}})
+    row = {"status": f"Denied: {error}", "request": {"labels": {"unitune": "k-1-0"}}}
     rewrite(vendor, batch_id, json.dumps(row).encode())
-    told = [repr(backend.fetch_batch(batch_id))]
+    texts = [repr(backend.fetch_batch(batch_id))]
     telltale.refuses = True
     for act in (
         lambda: submit(backend),
@@ -652,10 +654,10 @@ def test_the_token_is_nowhere_even_if_google_repeats_it(
     ):
         with pytest.raises(BackendError) as raised:
             act()
-        told.append(str(raised.value))
-    assert 6 == sum("***" in text for text in told), told
-    assert not any(Telltale.secret in text for text in told)
-    contents = [one.content for one in vendor.storage.objects.values()]
+        texts.append(str(raised.value))
+    assert 6 == sum("***" in text for text in texts), texts
+    assert not any(Telltale.secret in text for text in texts)
+    contents = [stored.content for stored in vendor.storage.objects.values()]
     assert 2 == len(contents)
     assert [row for row in contents if Telltale.secret.encode() in row] == contents[1:]
 
@@ -671,9 +673,9 @@ def test_what_is_sent_and_answered_fits_the_sdks_own_types(
     answers: list[Any] = []
     original = vendor.answer
 
-    def record(asked: VendorRequest) -> VendorResponse:
-        answer = original(asked)
-        if "/batchPredictionJobs" in asked.path and not asked.path.endswith(":cancel"):
+    def record(request: VendorRequest) -> VendorResponse:
+        answer = original(request)
+        if "/batchPredictionJobs" in request.path and not request.path.endswith(":cancel"):
             answers.append(answer.content)
         return answer
 
@@ -693,8 +695,10 @@ def test_what_is_sent_and_answered_fits_the_sdks_own_types(
         assert set() == job["outputConfig"].keys() - named
         types.BatchJob.model_validate(sdk._BatchJob_from_vertex(job))
     types.ListBatchJobsResponse.model_validate(sdk._ListBatchJobsResponse_from_vertex(lists[0]))
-    assert {"k-1", "k-2"} == {asked.json["displayName"] for asked in server.received(*CREATE)}
-    rows = [one.content for uri, one in vendor.storage.objects.items() if "/prediction" not in uri]
+    assert {"k-1", "k-2"} == {request.json["displayName"] for request in server.received(*CREATE)}
+    rows = [
+        stored.content for uri, stored in vendor.storage.objects.items() if "/prediction" not in uri
+    ]
     for line in b"".join(rows).splitlines():
         request = json.loads(line)["request"]
         types.GenerationConfig.model_validate(request["generationConfig"])
@@ -705,7 +709,7 @@ def test_what_is_sent_and_answered_fits_the_sdks_own_types(
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"colour": "red"}, 'Unknown name "colour"'),
         ({"displayName": ""}, "displayName is not set"),
@@ -714,7 +718,7 @@ def test_what_is_sent_and_answered_fits_the_sdks_own_types(
         ({}, "does not exist"),
     ],
 )
-def test_a_malformed_create_call_is_refused(change: dict[str, Any], words: str) -> None:
+def test_a_malformed_create_call_is_refused(change: dict[str, Any], message: str) -> None:
     body = {
         "displayName": "k-1",
         "model": "publishers/google/models/gemini-3.5-flash",
@@ -731,4 +735,4 @@ def test_a_malformed_create_call_is_refused(change: dict[str, Any], words: str) 
         VendorRequest("POST", path, {}, headers, json.dumps(body).encode())
     )
     assert 400 == answer.status
-    assert words in str(answer.content)
+    assert message in str(answer.content)

@@ -81,13 +81,13 @@ def test_question_is_written_as_the_training_rows_are(tuned: ChatModel, server: 
     assert ask(tuned, *turns).error is None
     trained = (*turns[:2], Message(role="assistant", content="black"), QUESTION)
     row = SFT.encode(Example(messages=(*trained, Message(role="assistant", content="white"))))
-    (asked,) = server.received(*GENERATE)
+    (request,) = server.received(*GENERATE)
     assert types.Content.model_validate(row["systemInstruction"]) == types.Content.model_validate(
-        asked.json["systemInstruction"]
+        request.json["systemInstruction"]
     )
     assert isinstance(row["contents"], list)
     assert [types.Content.model_validate(turn) for turn in row["contents"][:-1]] == [
-        types.Content.model_validate(turn) for turn in asked.json["contents"]
+        types.Content.model_validate(turn) for turn in request.json["contents"]
     ]
 
 
@@ -194,8 +194,8 @@ def test_base_that_is_not_known_thinks_as_it_does_by_itself() -> None:
 
 def read(answer: types.GenerateContentResponse) -> Reply:
     """Return what is read of an answer as the SDK's types write it."""
-    told = Fields(json.loads(answer.model_dump_json(by_alias=True, exclude_none=True)))
-    reply = read_answer(told)
+    fields = Fields(json.loads(answer.model_dump_json(by_alias=True, exclude_none=True)))
+    reply = read_answer(fields)
     assert reply is not None
     return reply
 

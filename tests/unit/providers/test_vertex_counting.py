@@ -45,9 +45,9 @@ def server(vendor: VertexVendor, monkeypatch: pytest.MonkeyPatch) -> Generator[S
 def test_system_prompt_turns_and_tools_are_counted(server: Server) -> None:
     count = VertexBackend().count_tokens(MODEL, LONG.model_copy(update={"tools": (WEATHER,)}))
 
-    (asked,) = server.received(*COUNT)
-    assert f"/v1beta1/{PLACE}/publishers/google/models/{MODEL}:countTokens" == asked.path
-    assert {"contents", "systemInstruction", "tools"} == set(asked.json)
+    (request,) = server.received(*COUNT)
+    assert f"/v1beta1/{PLACE}/publishers/google/models/{MODEL}:countTokens" == request.path
+    assert {"contents", "systemInstruction", "tools"} == set(request.json)
     assert count > 0
 
 
@@ -56,12 +56,12 @@ def test_tuned_model_counts_at_its_endpoint(server: Server, vendor: VertexVendor
     tuned = TunedModel(backend="vertex", name=endpoint, base=MODEL)
 
     assert VertexBackend().count_tokens(tuned, SHORT) > 0
-    (asked,) = server.received(*COUNT)
-    assert asked.path.endswith(f"{endpoint}:countTokens")
+    (request,) = server.received(*COUNT)
+    assert request.path.endswith(f"{endpoint}:countTokens")
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind", "words"),
+    ("fault", "kind", "message"),
     [
         (Fault.RATE_LIMITED, BackendError, "HTTP 429"),
         (Fault.SERVER_ERROR, BackendError, "HTTP 500"),
@@ -70,10 +70,10 @@ def test_tuned_model_counts_at_its_endpoint(server: Server, vendor: VertexVendor
     ],
 )
 def test_failure_is_an_error_of_ours_and_the_next_count_is_right(
-    server: Server, fault: Fault, kind: type[Exception], words: str
+    server: Server, fault: Fault, kind: type[Exception], message: str
 ) -> None:
     server.inject_fault(fault, *COUNT, times=1 if fault is Fault.EXPIRED_KEY else 3)
-    with pytest.raises(kind, match=words) as caught:
+    with pytest.raises(kind, match=message) as caught:
         VertexBackend().count_tokens(MODEL, SHORT)
 
     assert f"count tokens for {MODEL}" in str(caught.value)
@@ -109,12 +109,14 @@ def test_a_plan_asks_for_a_sample_when_it_is_told_to(tmp_path: Path, server: Ser
     assert [] == server.received(*COUNT)
     theirs = plan(job, vendor_counts=True)
 
-    asked = {one.json["contents"][0]["parts"][0]["text"] for one in server.received(*COUNT)}
-    assert SAMPLE_ROWS / 2 <= len(asked) <= SAMPLE_ROWS
+    counted = {
+        request.json["contents"][0]["parts"][0]["text"] for request in server.received(*COUNT)
+    }
+    assert SAMPLE_ROWS / 2 <= len(counted) <= SAMPLE_ROWS
     assert ours.estimate is not None
     assert theirs.estimate is not None
-    (told,) = (text for text in theirs.estimate.assumptions if "the vendor counted" in text)
-    assert "times what we expected" in told
+    (assumption,) = (text for text in theirs.estimate.assumptions if "the vendor counted" in text)
+    assert "times what we expected" in assumption
     assert ours.estimate.trained_tokens != theirs.estimate.trained_tokens
 
 

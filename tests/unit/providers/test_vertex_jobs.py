@@ -118,17 +118,23 @@ def read_rows(uri: str) -> bytes | None:
 
 def test_imported_preference_job_keeps_beta() -> None:
     spec = {"training_dataset_uri": "gs://b/t", "hyper_parameters": {"beta": 0.3}}
-    found = imported(
+    training_job = imported(
         job(base_model="gemini-3.5-flash", preference_optimization_spec=spec), read_rows
     )
-    assert ("dpo", {"beta": 0.3}, b"rows") == (found.method, found.options, found.training)
+    assert ("dpo", {"beta": 0.3}, b"rows") == (
+        training_job.method,
+        training_job.options,
+        training_job.training,
+    )
 
 
 def test_imported_data_set_that_is_no_file_is_told() -> None:
     spec = {"training_dataset_uri": "projects/p/locations/l/datasets/1"}
-    found = imported(job(base_model="gemini-3.5-flash", supervised_tuning_spec=spec), read_rows)
-    assert found.training is None
-    assert "no file in Cloud Storage" in found.notes[0]
+    training_job = imported(
+        job(base_model="gemini-3.5-flash", supervised_tuning_spec=spec), read_rows
+    )
+    assert training_job.training is None
+    assert "no file in Cloud Storage" in training_job.notes[0]
 
 
 def test_other_kinds_of_tuning_cannot_be_imported() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -32,35 +33,34 @@ BEARING = {
 
 
 class Recording(VertexVendor):
-    """A vendor that keeps what was asked with what it answered."""
+    """A vendor that keeps each request with its answer."""
 
     def __init__(self, behavior: ServerBehavior) -> None:
         super().__init__(behavior)
-        self.said: list[tuple[VendorRequest, VendorResponse]] = []
+        self.exchanges: list[tuple[VendorRequest, VendorResponse]] = []
 
-    def answer(self, asked: VendorRequest) -> VendorResponse:
-        answer = super().answer(asked)
-        self.said.append((asked, answer))
+    def answer(self, request: VendorRequest) -> VendorResponse:
+        answer = super().answer(request)
+        self.exchanges.append((request, answer))
         return answer
 
     def kind(self, kind: tuple[str, str]) -> list[tuple[VendorRequest, VendorResponse]]:
         method, path = kind
         return [
-            (asked, answer)
-            for asked, answer in self.said
-            if asked.method == method
-            and asked.path.startswith("/v1beta1/")
-            and _general(asked.path).endswith(path)
+            (request, answer)
+            for request, answer in self.exchanges
+            if request.method == method
+            and request.path.startswith("/v1beta1/")
+            and _general(request.path).endswith(path)
         ]
 
 
 def _general(path: str) -> str:
-    head, found, tail = path.partition("/tuningJobs/")
-    return f"{head}{found}ID{':cancel' if tail.endswith(':cancel') else ''}" if found else path
+    return re.sub(r"/tuningJobs/[^:]+", "/tuningJobs/ID", path)
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> Generator[Recording]:
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Generator[Recording]:
     """Everything that the backend does, with the full set of settings, through the real SDK."""
     vendor = Recording(ServerBehavior(steps=4))
     with serve(vendor) as server, pytest.MonkeyPatch.context() as patch:
@@ -119,19 +119,19 @@ def _follow(backend: VertexBackend, job_id: str) -> None:
 
 @pytest.mark.parametrize("kind", BEARING, ids=" ".join)
 def test_answers_are_of_the_types_that_the_sdk_declares(
-    said: Recording, kind: tuple[str, str]
+    recording: Recording, kind: tuple[str, str]
 ) -> None:
     _, answered = BEARING[kind]
-    recorded = said.kind(kind)
+    recorded = recording.kind(kind)
     assert recorded
-    for asked, answer in recorded:
-        assert 200 == answer.status, asked
+    for request, answer in recorded:
+        assert 200 == answer.status, request
         assert isinstance(answer.content, dict)
         answered.model_validate(answer.content)
 
 
-def test_every_create_call_is_a_tuning_job(said: Recording) -> None:
-    bodies = [asked.json for asked, _ in said.kind(("POST", "/tuningJobs"))]
+def test_every_create_call_is_a_tuning_job(recording: Recording) -> None:
+    bodies = [request.json for request, _ in recording.kind(("POST", "/tuningJobs"))]
     assert 3 == len(bodies)
     for body in bodies:
         job = types.TuningJob.model_validate(body)
@@ -142,28 +142,32 @@ def test_every_create_call_is_a_tuning_job(said: Recording) -> None:
         assert spec.training_dataset_uri == spec.validation_dataset_uri
 
 
-def test_every_question_is_of_the_sdks_types(said: Recording) -> None:
+def test_every_question_is_of_the_sdks_types(recording: Recording) -> None:
     parts: dict[str, type[BaseModel]] = {
         "systemInstruction": types.Content,
         "generationConfig": types.GenerationConfig,
     }
-    recorded = said.kind(("POST", ":generateContent"))
+    recorded = recording.kind(("POST", ":generateContent"))
     assert 2 == len(recorded)
-    for asked, _ in recorded:
-        assert {"contents", *parts} == asked.json.keys()
+    for request, _ in recorded:
+        assert {"contents", *parts} == request.json.keys()
         for name, kind in parts.items():
-            kind.model_validate(asked.json[name])
-        for turn in asked.json["contents"]:
+            kind.model_validate(request.json[name])
+        for turn in request.json["contents"]:
             types.Content.model_validate(turn)
 
 
-def test_nothing_that_the_backend_asked_was_refused(said: Recording) -> None:
-    refused = [(asked.path, answer.content) for asked, answer in said.said if answer.status >= 400]
-    assert [] == [one for one in refused if "/storage/" not in one[0]]
+def test_nothing_that_the_backend_asked_was_refused(recording: Recording) -> None:
+    refused = [
+        (request.path, answer.content)
+        for request, answer in recording.exchanges
+        if answer.status >= 400
+    ]
+    assert [] == [(path, content) for path, content in refused if "/storage/" not in path]
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"epochs": 3}, 'Unknown name "epochs"'),
         ({"labels": {"unitune": "Not Lower"}}, "Label keys and values"),
@@ -174,7 +178,7 @@ def test_nothing_that_the_backend_asked_was_refused(said: Recording) -> None:
         ({"preferenceOptimizationSpec": {}}, "Exactly one tuning spec"),
     ],
 )
-def test_malformed_create_call_is_refused(change: dict[str, Any], words: str) -> None:
+def test_malformed_create_call_is_refused(change: dict[str, Any], message: str) -> None:
     body = {
         "baseModel": "gemini-3.5-flash",
         "supervisedTuningSpec": {"trainingDatasetUri": "gs://b/missing"},
@@ -182,17 +186,17 @@ def test_malformed_create_call_is_refused(change: dict[str, Any], words: str) ->
     }
     answer = _send({name: value for name, value in body.items() if value is not None})
     assert 400 == answer.status
-    assert words in str(answer.content)
+    assert message in str(answer.content)
 
 
 def _send(body: dict[str, Any]) -> VendorResponse:
     import json  # noqa: PLC0415 - only here
 
-    asked = VendorRequest(
+    request = VendorRequest(
         "POST",
         "/v1beta1/projects/p/locations/l/tuningJobs",
         {},
         {"authorization": "Bearer loopback"},
         json.dumps(body).encode(),
     )
-    return VertexVendor().answer(asked)
+    return VertexVendor().answer(request)
