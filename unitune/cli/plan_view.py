@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 
+from pydantic import JsonValue
 from rich.table import Table
 from rich.text import Text
 
@@ -168,8 +169,16 @@ def _forecast_facts(forecast: Forecast) -> dict[str, str]:
         "measured": f"here on {forecast.measured_on}"
         if forecast.measured_on
         else "not yet; unitune plan --calibrate times a few steps, and narrows time and memory",
-        "settings": ", ".join(f"{key} {value}" for key, value in forecast.settings.items()),
+        "settings": ", ".join(_settings(forecast.settings)),
     }
+
+
+def _settings(settings: Mapping[str, JsonValue]) -> Iterator[str]:
+    for name, value in settings.items():
+        if value is True:
+            yield name
+        elif value is not None and value is not False:
+            yield f"{name} {value}"
 
 
 def _range(low: str, expected: str, high: str) -> str:

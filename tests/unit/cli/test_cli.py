@@ -73,7 +73,7 @@ def test_an_error_of_the_users_is_one_message_and_no_traceback(unitune: Command)
 
     assert 2 == outcome.code
     assert "" == outcome.out
-    assert "Error missing.yaml: no such file." in outcome.err
+    assert "Error: missing.yaml: no such file." in outcome.err
     assert "Traceback" not in outcome.err
 
 
