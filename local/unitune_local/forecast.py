@@ -123,11 +123,7 @@ def forecast(job: Job, folder: Path, train: Dataset, validation: Dataset) -> Tra
         memory_high_bytes=round(memory_band[1] * peak),
         memory_available_bytes=available,
         measured_on=cost_model.measured_on,
-        settings={
-            **settings.model_dump(mode="json"),
-            "trained_share": round(trained / max(tokens, 1), 4),
-            "prefix_gain": round(tokens / max(sum(part.tokens for part in batching.work), 1), 2),
-        },
+        settings=settings.model_dump(mode="json"),
     )
     return TrainingForecast(shape, learnt.rows, held_out.rows, batching, summary)
 

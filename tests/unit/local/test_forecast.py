@@ -12,7 +12,6 @@ from unitune.data.example import Example
 from unitune.errors import DataError, Unsupported, UserError
 from unitune.job.job import Data, Job, Lora, Tuning
 from unitune_local import machine, memory
-from unitune_local.batches import packed
 from unitune_local.cost_model import guess
 from unitune_local.forecast import fit_batches, forecast, require_memory
 from unitune_local.model import add_adapter, load_model
@@ -70,15 +69,6 @@ def test_tokens_and_steps_are_those_of_the_training(tiny_model: Path, rows: Data
 
 def test_nothing_stays_auto(tiny_model: Path, rows: Dataset) -> None:
     assert "auto" not in str(look(tiny_model, rows).settings)
-
-
-def test_the_gain_of_a_shared_prefix_is_told(tiny_model: Path, rows: Dataset) -> None:
-    rows = Dataset(rows.name, rows.rows[:10])
-    made = render_rows(tiny_tokenizer(), rows, 512).rows
-    once = packed(made, share=True).computed_tokens
-    seen = look(tiny_model, rows, Tuning(batch_size=10))
-    tokens = sum(len(one.ids) for one in made)
-    assert pytest.approx(tokens / once, abs=0.01) == seen.settings["prefix_gain"]
 
 
 def test_a_row_that_is_too_long_is_an_error_with_its_line(tiny_model: Path) -> None:
