@@ -1,4 +1,4 @@
-"""What unitune does for `support-triage`, by hand: LoRA with torch, transformers and peft alone.
+"""What unitune does for `bank-intents`, by hand: LoRA with torch, transformers and peft alone.
 
     python examples/by_hand.py MODEL [--steps N] [--cases N]
 
@@ -20,8 +20,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-EXAMPLE = Path(__file__).parent / "support-triage"
-EPOCHS, BATCH, PEAK_RATE, WARMUP = 3, 16, 5e-4, 0.1
+EXAMPLE = Path(__file__).parent / "bank-intents"
+EPOCHS, BATCH, PEAK_RATE, WARMUP = 4, 8, 1e-3, 0.05
 
 parser = argparse.ArgumentParser()
 parser.add_argument("model")
@@ -48,7 +48,7 @@ def exact_answers(cases: list[list[dict[str, str]]]) -> float:
     for *prompt, expected in cases:
         inputs = tokenizer(render(prompt, ask=True), return_tensors="pt", add_special_tokens=False)
         with torch.inference_mode():
-            tokens = model.generate(**inputs, max_new_tokens=48, do_sample=False)
+            tokens = model.generate(**inputs, max_new_tokens=16, do_sample=False)
         answer = tokenizer.decode(tokens[0, inputs.input_ids.shape[1] :], skip_special_tokens=True)
         right += answer.strip() == expected["content"]
     return right / len(cases)

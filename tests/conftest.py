@@ -93,7 +93,7 @@ class Quickstart:
     """What one `unitune quickstart` left behind."""
 
     folder: Path
-    """Where the command ran; holds support-triage/ and .unitune/."""
+    """Where the command ran; holds bank-intents/ and .unitune/."""
     run: dict[str, Any]
     verdict: dict[str, Any]
     output: str

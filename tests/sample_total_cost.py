@@ -11,7 +11,7 @@ from unitune.job.prices import PriceEntry, rows_of
 from unitune.tco.documents import TotalCost
 from unitune.tco.total_cost import total_cost
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "support-triage"
+EXAMPLE = Path(__file__).parents[1] / "examples" / "bank-intents"
 TOKENS = {
     "prompted_tokens": 1800,
     "tuned_tokens": 90,

@@ -24,8 +24,8 @@ T = TypeVar("T")
 
 EPOCHS = 3
 BATCH_SIZE = 8
-"""Twice the updates of 16 for the same tokens. On the support-triage example, 3 epochs, seed 0, on
-2 cores: 59.0 % exact with batches of 8 at 1e-3, 28.3 % with batches of 16 at 5e-4."""
+"""Twice the updates of 16 for the same tokens. On 532 messages to a support desk, 3 epochs, seed 0:
+59.0 % exact with batches of 8 at 1e-3, 28.3 % with batches of 16 at 5e-4."""
 HIGHEST_RATE = 1e-3
 """The highest learning rate that was tried here (the example above, a model of width 576)."""
 RANK = 16

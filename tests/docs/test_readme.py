@@ -43,7 +43,7 @@ def tour_commands() -> list[list[str]]:
 
 
 def test_the_job_in_readme_is_a_job() -> None:
-    assert "support-triage" == Job.model_validate(yaml_with("name:")).name
+    assert "bank-intents" == Job.model_validate(yaml_with("name:")).name
 
 
 def test_the_gate_in_readme_is_a_gate() -> None:
@@ -91,7 +91,7 @@ def test_the_python_in_readme_runs(
     """Its launch is refused as a twin of the tour's, whose run stands in for it."""
     code = blocks("python")[0].replace("launch(job).wait()", "")
     done = subprocess.run(
-        [sys.executable, "-c", code.replace("support-triage/", "my-triage/")],
+        [sys.executable, "-c", code.replace("bank-intents/", "my-intents/")],
         cwd=toured[0],
         env=guarded_environment,
         capture_output=True,

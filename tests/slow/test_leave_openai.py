@@ -64,7 +64,7 @@ def place(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("leaving")
-    shutil.copy(quickstart.folder / "support-triage" / "test.jsonl", folder)
+    shutil.copy(quickstart.folder / "bank-intents" / "test.jsonl", folder)
     shutil.copytree(quickstart.folder / ".unitune", folder / ".unitune")
     cases = enumerate(load(folder / "test.jsonl"))
     replies = {
@@ -75,7 +75,7 @@ def place(
         yield Place(
             folder,
             server,
-            tuned_by_other_means(server, quickstart.folder / "support-triage" / "train.jsonl"),
+            tuned_by_other_means(server, quickstart.folder / "bank-intents" / "train.jsonl"),
             {
                 **guarded_environment,
                 "UNITUNE_DIR": str(folder / ".unitune"),  # a copy is used only where it is named
@@ -93,7 +93,7 @@ def tuned_by_other_means(server: Server, rows: Path) -> str:
             training_file=file.id,
             model="gpt-4.1-mini-2025-04-14",
             seed=0,
-            method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2}}},
+            method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 4}}},
         )
         while job.status != "succeeded":
             job = client.fine_tuning.jobs.retrieve(job.id)
@@ -145,4 +145,4 @@ def test_the_imported_job_has_the_settings_of_the_old_one(place: Place) -> None:
     text = (place.folder / "fresh" / "unitune.yaml").read_text("utf-8")
 
     assert "gpt-4.1-mini-2025-04-14" in text
-    assert "epochs: 2" in text
+    assert "epochs: 4" in text

@@ -46,7 +46,7 @@ def test_a_second_comparison_asks_no_model_again(
     before = file.read_bytes()
 
     subprocess.run(
-        [sys.executable, "-m", "unitune", "compare", "support-triage/unitune.yaml", "--quiet"],
+        [sys.executable, "-m", "unitune", "compare", "bank-intents/unitune.yaml", "--quiet"],
         cwd=quickstart.folder,
         env=guarded_environment,
         check=True,
@@ -59,7 +59,7 @@ def test_a_second_comparison_asks_no_model_again(
 def test_chat_answers_as_the_tuned_model_was_taught(
     quickstart: Any, guarded_environment: dict[str, str]
 ) -> None:
-    message = "Third parcel this month that never came. Where is my doorbell?"
+    message = "My new card has not come yet. When will it be here?"
     done = subprocess.run(
         [sys.executable, "-m", "unitune", "chat", quickstart.run["id"], "-m", message],
         cwd=quickstart.folder,
@@ -69,7 +69,7 @@ def test_chat_answers_as_the_tuned_model_was_taught(
         text=True,
     )
 
-    assert {"intent", "product", "urgency"} == json.loads(done.stdout).keys()
+    assert "card arrival" == done.stdout.strip()
 
 
 @pytest.mark.usefixtures("quickstart")

@@ -28,7 +28,7 @@ from unitune.errors import DuplicateRunError, UserError
 if TYPE_CHECKING:
     from unitune.data.report import DataReport
 
-EXAMPLE = "support-triage"
+EXAMPLE = "bank-intents"
 EXAMPLE_FILES = ("unitune.yaml", "train.jsonl", "test.jsonl", "README.md")
 HISTOGRAM_WIDTH = 30
 
@@ -39,7 +39,7 @@ def init(directory: Directory = Path(EXAMPLE), *, json: Json = False) -> None:
     """Write a complete example: a job file, training rows and test rows.
 
     [dim]$ unitune init
-    $ unitune init my-triage[/dim]
+    $ unitune init my-intents[/dim]
     """
     files = _write_example(directory)
     if json:

@@ -18,7 +18,7 @@ from unitune.ledger import Ledger
 from unitune.testing.fake import FakeBackend
 from unitune.workspace.home import home
 
-EXAMPLE = Path(__file__).parents[3] / "examples" / "support-triage"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "bank-intents"
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_a_bug_of_ours_exits_with_70_and_asks_for_a_report(
 
 def test_init_writes_a_job_that_can_be_read_and_never_overwrites(unitune: Command) -> None:
     assert 0 == unitune("init", "mine").code
-    assert "support-triage" == Job.load("mine/unitune.yaml").name
+    assert "bank-intents" == Job.load("mine/unitune.yaml").name
     assert 0 == unitune("init", "mine").code
 
     Path("mine/unitune.yaml").write_text("name: changed", encoding="utf-8")
