@@ -44,6 +44,7 @@ JOB = {
     "backend": "local",
     "data": {"train": "train.jsonl"},
 }
+TRAINS = ("tutorial.md", "how-to/tune-on-your-own-machine.md")
 TUTORIAL_LINES = {"train.csv": slice(152, None), "test.csv": slice(66, 78)}
 """Few, so that its training takes seconds; test.csv:75 nearly repeats train.csv:201."""
 WALKED_ELSEWHERE = (
@@ -161,7 +162,11 @@ def walk(
 @pytest.mark.usefixtures("default_model")
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if page not in WALKED_ELSEWHERE],
+    [
+        pytest.param(page, marks=[pytest.mark.slow] if page in TRAINS else [])
+        for page in PAGES
+        if page not in WALKED_ELSEWHERE
+    ],
 )
 def test_a_page_does_what_it_says(page: str, walk: Walk) -> None:
     for block in BLOCK.finditer((DOCS / page).read_text(encoding="utf-8")):

@@ -37,7 +37,7 @@ RIGHT_OF_TEN = 4
 
 
 @dataclass(frozen=True)
-class Place:
+class Walk:
     """Where the walk is done."""
 
     folder: Path
@@ -58,11 +58,11 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(
+def walk(
     quickstart: Any,
     guarded_environment: dict[str, str],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Place]:
+) -> Iterator[Walk]:
     folder = tmp_path_factory.mktemp("leaving")
     shutil.copy(quickstart.folder / "bank-intents" / "test.jsonl", folder)
     shutil.copytree(quickstart.folder / ".unitune", folder / ".unitune")
@@ -72,7 +72,7 @@ def place(
         for number, case in cases
     }
     with serve(OpenAIVendor(ServerBehavior(replies=replies))) as server:
-        yield Place(
+        yield Walk(
             folder,
             server,
             tuned_by_other_means(server, quickstart.folder / "bank-intents" / "train.jsonl"),
@@ -100,28 +100,28 @@ def tuned_by_other_means(server: Server, rows: Path) -> str:
     return str(job.id)
 
 
-def test_the_walk_ends_with_the_gate_met(place: Place) -> None:
+def test_the_walk_ends_with_the_gate_met(walk: Walk) -> None:
     """The training is refused as a twin: it is the quickstart's, to the last row and setting."""
     brought, *plans, run, compare = COMMANDS
 
-    imported = place.run(brought)
+    imported = walk.run(brought)
     assert 0 == imported.returncode, imported.stderr
-    answers = (place.folder / "moved" / "old-answers.jsonl").read_text("utf-8").splitlines()
-    assert len(load(place.folder / "test.jsonl")) == len(answers)
+    answers = (walk.folder / "moved" / "old-answers.jsonl").read_text("utf-8").splitlines()
+    assert len(load(walk.folder / "test.jsonl")) == len(answers)
 
-    shutil.copy(EXAMPLE / "unitune.yaml", place.folder / "moved")
+    shutil.copy(EXAMPLE / "unitune.yaml", walk.folder / "moved")
     assert 4 == len(plans)
     for plan in plans:
-        planned = place.run(plan)
+        planned = walk.run(plan)
         assert 0 == planned.returncode, planned.stdout + planned.stderr
 
-    trained = place.run(run)
+    trained = walk.run(run)
     assert 2 == trained.returncode
     assert "is the same training" in trained.stderr
 
-    compared = place.run(compare)
+    compared = walk.run(compare)
     assert 0 == compared.returncode, compared.stdout + compared.stderr
-    verdict = json.loads(next(place.folder.rglob("verdict.json")).read_text("utf-8"))
+    verdict = json.loads(next(walk.folder.rglob("verdict.json")).read_text("utf-8"))
     assert ("old-model", "tuned") == (verdict["baseline"], verdict["candidate"])
     assert verdict["gate"]["passed"]
     scores = {one["name"]: one["score"] for one in verdict["contenders"]}
@@ -129,20 +129,20 @@ def test_the_walk_ends_with_the_gate_met(place: Place) -> None:
     assert scores["old-model"] < scores["tuned"]
 
 
-def test_the_same_import_again_asks_the_old_model_nothing(place: Place) -> None:
-    before = len(place.server.received("POST", "/chat/completions$"))
-    (place.folder / "moved" / "unitune.yaml").unlink(missing_ok=True)
+def test_the_same_import_again_asks_the_old_model_nothing(walk: Walk) -> None:
+    before = len(walk.server.received("POST", "/chat/completions$"))
+    (walk.folder / "moved" / "unitune.yaml").unlink(missing_ok=True)
 
-    again = place.run(COMMANDS[0])
+    again = walk.run(COMMANDS[0])
 
     assert 0 == again.returncode, again.stderr
-    assert before == len(place.server.received("POST", "/chat/completions$"))
+    assert before == len(walk.server.received("POST", "/chat/completions$"))
 
 
-def test_the_imported_job_has_the_settings_of_the_old_one(place: Place) -> None:
-    place.run("unitune import openai:ftjob-abc123 --output fresh")
+def test_the_imported_job_has_the_settings_of_the_old_one(walk: Walk) -> None:
+    walk.run("unitune import openai:ftjob-abc123 --output fresh")
 
-    text = (place.folder / "fresh" / "unitune.yaml").read_text("utf-8")
+    text = (walk.folder / "fresh" / "unitune.yaml").read_text("utf-8")
 
     assert "gpt-4.1-mini-2025-04-14" in text
     assert "epochs: 4" in text

@@ -101,22 +101,22 @@ class SpooledRows(Sequence[Row]):
 
     Args:
         spool: Where they are kept.
-        places: Which of them, ascending.
+        positions: Which of them, ascending.
     """
 
-    def __init__(self, spool: Spool, places: Sequence[int]) -> None:
+    def __init__(self, spool: Spool, positions: Sequence[int]) -> None:
         self._spool = spool
-        self._places = places
+        self._positions = positions
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._positions)
 
-    def picked(self, places: Iterable[int]) -> SpooledRows:
+    def picked(self, positions: Iterable[int]) -> SpooledRows:
         """Return some of these rows, by their positions among them, ascending."""
-        return SpooledRows(self._spool, array("Q", (self._places[at] for at in places)))
+        return SpooledRows(self._spool, array("Q", (self._positions[at] for at in positions)))
 
     def __iter__(self) -> Iterator[Row]:
-        return map(self._spool.read, self._places)
+        return map(self._spool.read, self._positions)
 
     @overload
     def __getitem__(self, index: int) -> Row: ...
@@ -124,5 +124,5 @@ class SpooledRows(Sequence[Row]):
     def __getitem__(self, index: slice) -> SpooledRows: ...
     def __getitem__(self, index: int | slice) -> Row | SpooledRows:
         if isinstance(index, slice):
-            return SpooledRows(self._spool, self._places[index])
-        return self._spool.read(self._places[index])
+            return SpooledRows(self._spool, self._positions[index])
+        return self._spool.read(self._positions[index])

@@ -141,8 +141,8 @@ async def _record_all(
 def _write(name: str, job_id: str, old: ImportedJob, training: bytes, folder: Path) -> Imported:
     form = registry.offer(name).terms(old.base_model).formats.get(old.method)
     parts = {"train.jsonl": training, "validation.jsonl": old.validation}
-    with TemporaryDirectory() as place:
-        draft = Path(place)
+    with TemporaryDirectory() as temporary:
+        draft = Path(temporary)
         for file, content in parts.items():
             if content is not None:
                 rows = _canonical(content, form, draft / "wire.jsonl", f"{name}:{job_id}/{file}")
@@ -165,20 +165,20 @@ def _write(name: str, job_id: str, old: ImportedJob, training: bytes, folder: Pa
     return Imported(Job.load(folder / "unitune.yaml"), files, old.model, old.notes)
 
 
-def _canonical(content: bytes, form: str | None, place: Path, called: str) -> bytes:
+def _canonical(content: bytes, form: str | None, draft: Path, called: str) -> bytes:
     """Return the vendor's rows as canonical ones, all of them.
 
     Args:
         content: Of the vendor's file.
         form: Name of its format; None when it is canonical.
-        place: Where the file may stand meanwhile.
+        draft: Where the file may stand meanwhile.
         called: The vendor's file, for messages.
     """
     if form is None:
         return content
-    place.write_bytes(content)
-    items = list(decode_file(place, form))
-    place.unlink()
+    draft.write_bytes(content)
+    items = list(decode_file(draft, form))
+    draft.unlink()
     problems = tuple(item.at(file=called) for item in items if isinstance(item, Finding))
     if problems:
         raise DataError(

@@ -79,20 +79,20 @@ def accept(folder: Path) -> None:
         raise UserError(
             f"{link} is a symbolic link; unitune would write where it leads. Remove it."
         )
-    mark(folder, _place(folder))
+    mark(folder, _absolute(folder))
 
 
-def mark(folder: Path, place: Path) -> None:
-    """Write the mark of a place into a folder, which is about to be there.
+def mark(folder: Path, path: Path) -> None:
+    """Write the mark of a path into a folder, which is about to be there.
 
     Args:
         folder: Where to write.
-        place: Absolute, without links.
+        path: Absolute, without links.
 
     Raises:
         UserError: The secret cannot be kept in the user's configuration folder.
     """
-    content = _mark_of(place, _secret() or _new_secret())
+    content = _mark_of(path, _secret() or _new_secret())
     with replacing(folder / MARK) as file:
         file.write(content)
 
@@ -106,14 +106,14 @@ def _is_marked(folder: Path) -> bool:
             written = file.read(MARK_CHARACTERS + 1)
     except (OSError, UserError, ValueError):
         return False
-    return hmac.compare_digest(written, _mark_of(_place(folder), secret))
+    return hmac.compare_digest(written, _mark_of(_absolute(folder), secret))
 
 
-def _mark_of(place: Path, secret: bytes) -> str:
-    return hmac.new(secret, os.fsencode(place), "sha256").hexdigest()
+def _mark_of(path: Path, secret: bytes) -> str:
+    return hmac.new(secret, os.fsencode(path), "sha256").hexdigest()
 
 
-def _place(folder: Path) -> Path:
+def _absolute(folder: Path) -> Path:
     return folder.parent.resolve() / folder.name
 
 
@@ -175,7 +175,7 @@ def _refuse_others(folder: Path) -> None:
             f"{folder} belongs to another user, or its ledger does, and is not used: what stands "
             "in it would be done with your keys. Set UNITUNE_DIR to a folder of your own."
         )
-    if (file := tracked_in(_place(folder))) is not None:
+    if (file := tracked_in(_absolute(folder))) is not None:
         raise UserError(
             f"{folder} is not used, because git tracks a file of it, {file!r}: whoever writes to "
             f"the repository writes there, and {DANGER}. Take it out of the repository (`git rm -r "

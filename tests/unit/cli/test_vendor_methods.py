@@ -106,6 +106,9 @@ def _trained_and_compared(unitune: Command, folder: Path, backend: str) -> dict[
         assert 0 == deployed.code, deployed.err
     compared = unitune("compare", "unitune.yaml")
     assert 0 == compared.code, compared.err
+    if backend == "azure":
+        undeployed = unitune("undeploy", name)
+        assert 0 == undeployed.code, undeployed.err
     return {**_verdict(folder), "followed": run.err, "shown": unitune("show", name).out}
 
 

@@ -269,10 +269,10 @@ class _Requests:
         left, requests = dict(enumerate(batch)), [each.question.request for each in batch]
         try:
             async with aclosing(model.stream(requests)) as answers:
-                async for placed in answers:
-                    answered = [left.pop(place) for place, _ in placed]
+                async for indexed in answers:
+                    answered = [left.pop(index) for index, _ in indexed]
                     outcomes = [
-                        _with_limit(Outcome(reply), requests[place]) for place, reply in placed
+                        _with_limit(Outcome(reply), requests[index]) for index, reply in indexed
                     ]
                     self._keep(answered, outcomes)
         except BackendError as error:
