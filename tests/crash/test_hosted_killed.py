@@ -30,8 +30,8 @@ SDKS = {
 """What each backend needs to be imported."""
 
 
-REPRESENTATIVE = {("openai", "sqlite"), ("together", "sqlite"), ("fake", "postgresql")}
-"""Found by metadata, by a suffix alone, by an own id; and each of the ledgers."""
+REPRESENTATIVE = {("together", "sqlite"), ("fake", "postgresql")}
+"""Found by a suffix alone, and the other ledger; the contract kills launches at each backend."""
 
 
 PRODUCT = [

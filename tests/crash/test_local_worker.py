@@ -25,7 +25,6 @@ from unitune.job.job import Data, Job, Tuning
 from unitune.testing.contract_base import sha256_of
 from unitune_local.job_folder import JobFolder, read_events
 
-KILLS = 5
 STEPS = 40
 PATIENCE_SECONDS = 120
 
@@ -93,8 +92,9 @@ def worker_of(job_id: str) -> int:
     raise AssertionError(f"no worker for {job_id}")
 
 
-def test_losses_after_five_kills_equal_those_of_an_undisturbed_run(
-    launch: Callable[[Path], Launch], tmp_path: Path
+@pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.exhaustive)])
+def test_losses_after_kills_equal_those_of_an_undisturbed_run(
+    launch: Callable[[Path], Launch], tmp_path: Path, kills: int
 ) -> None:
     backend = registry.backend("local")
     for name in ("whole", "killed"):
@@ -104,7 +104,7 @@ def test_losses_after_five_kills_equal_those_of_an_undisturbed_run(
 
     killed = backend.submit(launch(tmp_path / "killed"))
     draw = random.Random(7)  # noqa: S311 - any steps will do
-    for step in sorted(draw.sample(range(2, STEPS - 1), KILLS)):
+    for step in sorted(draw.sample(range(2, STEPS - 1), kills)):
         until(killed, lambda s, step=step: steps(s) >= step or s.state.ended)
         os.kill(worker_of(killed), signal.SIGKILL)
         paused = until(killed, lambda s: s.state is not State.RUNNING)

@@ -17,8 +17,8 @@ from unitune.job.job import Evaluate, Job
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FEW_ROWS = {"train.jsonl": 48, "test.jsonl": 6}
-"""So that the tour's training takes seconds; tests/slow trains on all rows."""
+FEW_ROWS = {"train.jsonl": 40, "test.jsonl": 6}
+"""So that the tour takes seconds; tests/slow trains on all rows."""
 
 pytestmark = pytest.mark.usefixtures("default_model")
 
@@ -56,6 +56,15 @@ def test_every_relative_link_leads_to_a_file() -> None:
     assert [] == [target for target in targets if not (ROOT / target).exists()]
 
 
+def _shorten(example: Path) -> None:
+    for name, count in FEW_ROWS.items():
+        rows = (example / name).read_text("utf-8").splitlines(keepends=True)
+        (example / name).write_text("".join(rows[:count]), "utf-8")
+    job = (example / "unitune.yaml").read_text("utf-8")
+    job = job.replace("  test: test.jsonl\n", "  test: test.jsonl\n  validation: 0.1\n")
+    (example / "unitune.yaml").write_text(job, "utf-8")
+
+
 @pytest.fixture(scope="module")
 def toured(
     tmp_path_factory: pytest.TempPathFactory, guarded_environment: dict[str, str]
@@ -75,9 +84,7 @@ def toured(
         print(command, done.stdout, done.stderr)  # noqa: T201 - shown where the test fails
         codes[" ".join(command)] = done.returncode
         if command[1] == "init":
-            for name, count in FEW_ROWS.items():
-                file = folder / command[2] / name
-                file.write_text("".join(file.read_text("utf-8").splitlines(True)[:count]), "utf-8")
+            _shorten(folder / command[2])
     return folder, codes
 
 

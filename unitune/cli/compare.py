@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unitune.cli.options import (
+    JOB_FILE,
     AllowUnpriced,
     BudgetUsd,
     DeployOptions,
@@ -58,7 +59,7 @@ Folder = Annotated[
 
 
 def compare(
-    file: JobFile,
+    file: JobFile = JOB_FILE,
     *,
     run: TunedBy = None,
     backend: OtherBackend = None,

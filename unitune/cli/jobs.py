@@ -10,6 +10,7 @@ import typer
 from rich.text import Text
 
 from unitune.cli.options import (
+    JOB_FILE,
     AllowDuplicate,
     AllowUnpriced,
     BudgetUsd,
@@ -74,7 +75,9 @@ def _write_example(directory: Path) -> list[Path]:
 
 
 def check(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A job file or a data file.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A job file or a data file.")
+    ] = JOB_FILE,
     *,
     json: Json = False,
 ) -> None:
@@ -111,7 +114,7 @@ def _print_report(report: DataReport) -> None:
 
 
 def run(
-    file: JobFile,
+    file: JobFile = JOB_FILE,
     *,
     backend: OtherBackend = None,
     price: OwnPrices,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unitune.cli.options import Json, Quiet, RunId
+from unitune.cli.options import NEWEST, Json, Quiet, RunId
 from unitune.cli.output import console, facts, gigabytes, new_table, print_json
 from unitune.errors import Unsupported
 
@@ -92,7 +92,7 @@ def pull(
         console().print(f"{stored.name}: {gigabytes(stored.bytes)} in {stored.path}")
 
 
-def checkpoints(run: RunId, *, json: Json = False) -> None:
+def checkpoints(run: RunId = NEWEST, *, json: Json = False) -> None:
     """List the models that were saved during a run's training.
 
     [dim]$ unitune checkpoints r2611[/dim]
@@ -118,7 +118,7 @@ def checkpoints(run: RunId, *, json: Json = False) -> None:
 
 
 def download(
-    run: RunId,
+    run: RunId = NEWEST,
     *,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Where the weights go.")

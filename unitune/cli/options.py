@@ -27,10 +27,14 @@ def parse_usd(text: str) -> Decimal:
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the result; no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Print the run's id and return at once.")]
-JobFile = Annotated[Path, typer.Argument(metavar="FILE", help="A job file, e.g. unitune.yaml.")]
+JobFile = Annotated[Path, typer.Argument(metavar="FILE", help="A job file.")]
+JOB_FILE = Path("unitune.yaml")
+"""The job of a command that names none."""
 RunId = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run's id, or the first letters of it.")
+    str, typer.Argument(metavar="RUN", help="A run's id, the first letters of it, or newest.")
 ]
+NEWEST = "newest"
+"""As of `unitune.run.run`, which ``--help`` need not load."""
 OtherBackend = Annotated[
     str | None,
     typer.Option("--backend", metavar="NAME", help="As if the job file named this backend."),

@@ -9,6 +9,7 @@ import typer
 from rich.text import Text
 
 from unitune.cli.options import (
+    JOB_FILE,
     AllowDuplicate,
     AllowUnpriced,
     BudgetUsd,
@@ -68,7 +69,7 @@ PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="A saved plan, e.
 
 
 def plan(
-    file: JobFile,
+    file: JobFile = JOB_FILE,
     *,
     backend: Backends = None,
     all_backends: AllBackends = False,
@@ -231,7 +232,7 @@ def apply(
 
 
 def cost(
-    file: JobFile,
+    file: JobFile = JOB_FILE,
     *,
     backend: Annotated[
         list[str] | None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from unitune.cli.options import Json, Quiet, RunId
+from unitune.cli.options import NEWEST, Json, Quiet, RunId
 from unitune.cli.output import (
     aside,
     confirmed,
@@ -92,7 +92,7 @@ def _print_runs(runs: list[Run]) -> None:
     print_table(table)
 
 
-def show(run: RunId, *, json: Json = False) -> None:
+def show(run: RunId = NEWEST, *, json: Json = False) -> None:
     """Show one run: state, settings, losses, files.
 
     [dim]$ unitune show r2611[/dim]
@@ -105,10 +105,7 @@ def show(run: RunId, *, json: Json = False) -> None:
 
 
 def watch(
-    run: Annotated[
-        str | None,
-        typer.Argument(metavar="[RUN]", help="A run's id, or the first letters of it."),
-    ] = None,
+    run: RunId = NEWEST,
     *,
     all_runs: Annotated[
         bool, typer.Option("--all", help="Every run that has not ended, from this one process.")
@@ -126,9 +123,9 @@ def watch(
     from unitune.cli.watch import conclude, follow, follow_all, follow_json
     from unitune.run.run import find_run
 
-    if all_runs == (run is not None):
+    if all_runs and run != NEWEST:
         raise UserError("name one run, or give --all.")
-    if run is None:
+    if all_runs:
         follow_all(json=json)
         return
     followed = find_run(run)
@@ -170,7 +167,7 @@ def cancel(
         console().print(f"{cancelled.id} is {cancelled.state}.")
 
 
-def pause(run: RunId, *, json: Json = False) -> None:
+def pause(run: RunId = NEWEST, *, json: Json = False) -> None:
     """Stop a run for now, and return when it stands; `unitune resume` goes on with it.
 
     [dim]$ unitune pause r2611[/dim]
@@ -191,7 +188,7 @@ def pause(run: RunId, *, json: Json = False) -> None:
 
 
 def resume(
-    run: RunId,
+    run: RunId = NEWEST,
     *,
     adopt: Annotated[
         str | None,
@@ -258,7 +255,7 @@ def delete(
 
 
 def chat(
-    run: RunId,
+    run: RunId = NEWEST,
     *,
     message: Annotated[
         str | None, typer.Option("--message", "-m", help="Send one message, print the answer.")

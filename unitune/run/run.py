@@ -43,6 +43,8 @@ from unitune.workspace.home import home, make_home
 
 __all__ = ["Run", "find_run", "launch", "run_count", "runs"]
 
+NEWEST = "newest"
+"""In place of a run's id."""
 SHOWN_RUNS = 50
 """Runs that a list or a message shows by default."""
 
@@ -157,17 +159,22 @@ def run_count() -> int:
     return Ledger(home()).run_count()
 
 
-def find_run(id_or_prefix: str) -> Run:
-    """Return a run by its id or an unambiguous beginning of it.
+def find_run(id_or_prefix: str = NEWEST) -> Run:
+    """Return a run by its id or an unambiguous beginning of it, or the newest.
 
     Raises:
         NotFoundError: No run's id begins so.
-        UserError: Several do.
+        UserError: Several do, or there is none at all.
     """
     ledger = Ledger(home())
-    ids = ledger.run_ids(id_or_prefix) if id_or_prefix else []
+    if id_or_prefix == NEWEST:
+        ids = ledger.run_ids(most=1)
+    else:
+        ids = ledger.run_ids(id_or_prefix) if id_or_prefix else []
     if id_or_prefix in ids:
         ids = [id_or_prefix]
+    if not ids and id_or_prefix == NEWEST:
+        raise UserError("there is no run yet. Start one: unitune run unitune.yaml")
     if not ids:
         known = ledger.run_ids(most=SHOWN_RUNS)
         raise NotFoundError("run", id_or_prefix, known, hint="`unitune runs` lists them.")

@@ -132,6 +132,19 @@ def test_plan_in_json_is_one_object(unitune: Command, job_file: Path) -> None:
     )
 
 
+def test_the_job_here_and_the_newest_run_need_no_name(
+    unitune: Command, job_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(job_file.parent)
+    assert "there is no run yet" in unitune("show").err
+    older = unitune("run", "--detach").out.strip()
+    newer = unitune("run", "--detach", "--allow-duplicate").out.strip()
+
+    assert older != newer
+    assert 0 == unitune("watch", "--quiet").code
+    assert newer in unitune("show").out
+
+
 def test_run_detached_prints_the_id_alone_and_watch_follows_it(
     unitune: Command, job_file: Path
 ) -> None:

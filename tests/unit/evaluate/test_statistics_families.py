@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
@@ -34,6 +34,7 @@ def test_in_the_same_example_the_error_rate_of_the_family_allows_three() -> None
 
 @pytest.mark.parametrize("method", ADJUSTMENTS)
 @given(p_values=st.lists(st.floats(0, 1), min_size=1, max_size=40))
+@settings(max_examples=settings.default.max_examples // 4)  # statsmodels takes 0.1 s for each
 def test_they_are_those_of_statsmodels(method: str, p_values: list[float]) -> None:
     expected = multipletests(p_values, method=method)[1].tolist()
     assert pytest.approx(expected) == ADJUSTMENTS[method](p_values)
