@@ -30,6 +30,8 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 UNHEALTHY = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 """Checks that say nothing here: machines are noisy, and `tmp_path` is shared on purpose."""
+KILL_TABLE = "test_process_killed_at_any_step_leaves_one_job"
+"""Of each contract; one backend's is enough for the test command."""
 EXHAUSTIVE_TIMES = 10
 """So many times the examples of a property under `-m exhaustive`."""
 
@@ -52,6 +54,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     is exhaustive too.
     """
     for item in items:
+        if item.name == KILL_TABLE and "Fireworks" not in item.nodeid:
+            item.add_marker(pytest.mark.slow)
         if "quickstart" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("quickstart"))
         if item.get_closest_marker("hypothesis") and _named("exhaustive", config):

@@ -27,7 +27,10 @@ def kills(scene: str, folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]
     return undisturbed, seen
 
 
-@pytest.mark.parametrize(("scene", "batches", "cancelled"), [("lost", 3, 0), ("changed", 4, 1)])
+@pytest.mark.parametrize(
+    ("scene", "batches", "cancelled"),
+    [pytest.param("lost", 3, 0, marks=pytest.mark.slow), ("changed", 4, 1)],
+)
 def test_a_comparison_killed_at_any_step_has_one_batch_a_contender_and_the_same_rows(
     scene: str, batches: int, cancelled: int, tmp_path: Path
 ) -> None:

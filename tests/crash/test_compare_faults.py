@@ -13,7 +13,7 @@ def test_no_row_is_lost_no_question_repeated_and_every_exit_code_is_right(
     guarded_environment: dict[str, str],
 ) -> None:
     done = subprocess.run(
-        [sys.executable, FAULTS, "--cases", "60", "--kills", "2"],
+        [sys.executable, FAULTS, "--cases", "200", "--kills", "2"],
         env=guarded_environment,
         capture_output=True,
         text=True,

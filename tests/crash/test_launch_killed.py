@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from unitune.backends.protocol import Guarantee
+from unitune.backends.protocol import SAFE_TO_REPEAT, Guarantee
 
 KILLING = Path(__file__).parent / "killing.py"
 STRIDE = {"launch": 59, "settle": 2, "cancel": 23, "resume": 23}
@@ -53,7 +53,13 @@ def kill_at_many_lines(guarantee: str, verb: str, folder: Path) -> list[dict[str
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("guarantee", list(Guarantee))
+@pytest.mark.parametrize(
+    "guarantee",
+    [
+        pytest.param(each, marks=[pytest.mark.slow] if each in SAFE_TO_REPEAT else [])
+        for each in Guarantee
+    ],
+)
 def test_a_launch_killed_at_any_line_ends_with_exactly_one_job(
     guarantee: Guarantee, tmp_path: Path
 ) -> None:
@@ -64,7 +70,10 @@ def test_a_launch_killed_at_any_line_ends_with_exactly_one_job(
     assert [] == [kill for kill in kills if (kill["jobs"], kill["end"]) != (1, "succeeded")]
 
 
-@pytest.mark.parametrize("guarantee", [Guarantee.FINDABLE, Guarantee.SUFFIX_ONLY])
+@pytest.mark.parametrize(
+    "guarantee",
+    [Guarantee.FINDABLE, pytest.param(Guarantee.SUFFIX_ONLY, marks=pytest.mark.slow)],
+)
 def test_a_launch_killed_while_it_searches_for_the_job_of_an_unanswered_call_ends_with_that_job(
     guarantee: Guarantee, tmp_path: Path
 ) -> None:

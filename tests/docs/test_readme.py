@@ -17,7 +17,7 @@ from unitune.job.job import Evaluate, Job
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FEW_ROWS = {"train.jsonl": 40, "test.jsonl": 6}
+FEW_ROWS = {"train.jsonl": 18, "test.jsonl": 4}
 """So that the tour takes seconds; tests/slow trains on all rows."""
 
 pytestmark = pytest.mark.usefixtures("default_model")

@@ -54,7 +54,7 @@ def closed_pipe() -> int:
 COMPARE = ["compare", "unitune.yaml", "--output", "o"]
 PRINTS = [
     COMPARE,
-    [*COMPARE, "--json"],
+    pytest.param([*COMPARE, "--json"], marks=pytest.mark.slow),
     ["--help"],
     ["schema", "job"],
     ["convert", "test.jsonl", "--to", "openai-chat"],
