@@ -83,7 +83,10 @@ def test_a_launch_killed_at_any_step_has_one_job_that_its_run_knows(
     assert {0} == values(held, "jobs")
 
 
-BOTH_LEDGERS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.exhaustive)]
+BOTH_LEDGERS = [
+    pytest.param("sqlite", marks=pytest.mark.slow),
+    pytest.param("postgresql", marks=pytest.mark.exhaustive),
+]
 
 
 @pytest.mark.parametrize("ledger", BOTH_LEDGERS)

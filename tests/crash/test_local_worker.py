@@ -92,6 +92,7 @@ def worker_of(job_id: str) -> int:
     raise AssertionError(f"no worker for {job_id}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.exhaustive)])
 def test_losses_after_kills_equal_those_of_an_undisturbed_run(
     launch: Callable[[Path], Launch], tmp_path: Path, kills: int
