@@ -140,11 +140,14 @@ def by_unitune(place: Place, judged: dict[str, str]) -> Command:
         "data": {"test": "test.jsonl"},
         "evaluate": {
             "contenders": [
-                {**judged, "model": "m", "prompt": "zero-shot", "role": "candidate"},
+                {"name": "judged", "role": "candidate", "model": "m", "prompt": "zero-shot"}
+                | judged,
                 {"type": "recorded", "answers": "kept.jsonl"},
             ],
             "concurrency": place.concurrency,
             "max_tokens": 16,
+            "prices": {"judged": {"input": 1, "output": 1}},
+            "budget": {"usd": 100},
         },
     }
     (folder / "unitune.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
