@@ -161,7 +161,7 @@ def _outcomes(n: int, gain: float, loss: float) -> _Outcomes:
 
     gained, lost = _around(n, gain)[:, None], _around(n, loss)[None, :]
     tied = n - gained - lost
-    counts, chances = (gained, lost, np.maximum(tied, 0)), (gain, loss, 1 - gain - loss)
+    counts, chances = (gained, lost, np.maximum(tied, 0)), (gain, loss, max(0.0, 1 - gain - loss))
     logs = gammaln(n + 1) - sum(gammaln(count + 1) for count in counts)
     logs += sum(xlogy(count, chance) for count, chance in zip(counts, chances, strict=True))
     return _Outcomes(gained, lost, np.where(tied >= 0, np.exp(logs), 0.0))
