@@ -60,10 +60,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.xdist_group("quickstart"))
         if item.get_closest_marker("hypothesis") and _named("exhaustive", config):
             item.add_marker(pytest.mark.exhaustive)
-    unnamed = [marker for marker in ("slow", "exhaustive") if not _named(marker, config)]
-    left_out = [item for item in items if any(map(item.get_closest_marker, unnamed))]
+    left_out = [item for item in items if _left_out(item, config)]
     config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if not any(map(item.get_closest_marker, unnamed))]
+    items[:] = [item for item in items if not _left_out(item, config)]
+
+
+def _left_out(item: pytest.Item, config: pytest.Config) -> bool:
+    markers = [name for name in ("slow", "exhaustive") if item.get_closest_marker(name)]
+    return bool(markers) and not any(_named(name, config) for name in markers)
 
 
 def _named(marker: str, config: pytest.Config) -> bool:

@@ -168,13 +168,13 @@ def find_run(id_or_prefix: str = NEWEST) -> Run:
     """
     ledger = Ledger(home())
     if id_or_prefix == NEWEST:
-        ids = ledger.run_ids(most=1)
-    else:
-        ids = ledger.run_ids(id_or_prefix) if id_or_prefix else []
+        newest = ledger.run_ids(most=1)
+        if not newest:
+            raise UserError("there is no run yet. Start one: unitune run unitune.yaml")
+        return Run(ledger, ledger.record(newest[0]))
+    ids = ledger.run_ids(id_or_prefix) if id_or_prefix else []
     if id_or_prefix in ids:
         ids = [id_or_prefix]
-    if not ids and id_or_prefix == NEWEST:
-        raise UserError("there is no run yet. Start one: unitune run unitune.yaml")
     if not ids:
         known = ledger.run_ids(most=SHOWN_RUNS)
         raise NotFoundError("run", id_or_prefix, known, hint="`unitune runs` lists them.")

@@ -14,6 +14,10 @@ EXAMPLE = ROOT / "examples" / "bank-intents"
 BANKING77 = ROOT.parent / "shared" / "data" / "banking77"
 
 
+def rows(name: str) -> set[tuple[str, str | None]]:
+    return {(row.messages[1].text, row.answer) for row in load(EXAMPLE / f"{name}.jsonl")}
+
+
 @pytest.mark.parametrize("name", ["train", "test"])
 def test_each_row_stands_in_the_file_of_the_same_name(name: str) -> None:
     if not BANKING77.is_dir():
@@ -23,6 +27,8 @@ def test_each_row_stands_in_the_file_of_the_same_name(name: str) -> None:
             (row["text"].strip(), row["category"].replace("_", " ")) for row in csv.DictReader(file)
         }
 
-    rows = {(row.messages[1].text, row.answer) for row in load(EXAMPLE / f"{name}.jsonl")}
+    assert rows(name) <= published
 
-    assert rows <= published
+
+def test_no_message_is_in_both_files() -> None:
+    assert not {text for text, _ in rows("train")} & {text for text, _ in rows("test")}

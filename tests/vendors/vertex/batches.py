@@ -23,10 +23,10 @@ from unitune.testing.loopback import VendorRequest
 from unitune.testing.routes import Refused, route
 from unitune.testing.vendor_setup import ServerBehavior
 from vendors.vertex.jobs import CANCELLED, SUCCEEDED, Job, TuningJobs, existing_job, timestamp
-from vendors.vertex.requests import PLACE, camel, check_batch, invalid, read_body
+from vendors.vertex.requests import LOCATION, camel, check_batch, invalid, read_body
 
-BATCHES = f"/v1beta1/{{place:{PLACE}}}/batchPredictionJobs"
-BATCH = f"/v1beta1/{{name:{PLACE}/batchPredictionJobs/[^/:]+}}"
+BATCHES = f"/v1beta1/{{location:{LOCATION}}}/batchPredictionJobs"
+BATCH = f"/v1beta1/{{name:{LOCATION}/batchPredictionJobs/[^/:]+}}"
 FILTER = re.compile(r'display_?[nN]ame="([^"]*)"')
 
 Row = dict[str, Any]
@@ -46,7 +46,7 @@ class BatchJob(Job):
     def model(self) -> str:
         """Full name of its model."""
         name = str(self.body["model"])
-        return f"{self.place}/{name}" if name.startswith("publishers/") else name
+        return f"{self.location}/{name}" if name.startswith("publishers/") else name
 
 
 class BatchJobs(TuningJobs):
@@ -57,7 +57,7 @@ class BatchJobs(TuningJobs):
         self.batches: dict[str, BatchJob] = {}
 
     @route("POST", BATCHES)
-    def create_batch(self, request: VendorRequest, place: str) -> JsonValue:
+    def create_batch(self, request: VendorRequest, location: str) -> JsonValue:
         body = read_body(request)
         check_batch(body)
         uri = body["inputConfig"]["gcsSource"]["uris"][0]
@@ -65,14 +65,14 @@ class BatchJobs(TuningJobs):
         if stored is None:
             raise invalid(f"The file {uri} does not exist.")
         rows = [cast("Row", json.loads(line)) for line in stored.content.splitlines()]
-        name = f"{place}/batchPredictionJobs/{6_000_001 + len(self.batches)}"
+        name = f"{location}/batchPredictionJobs/{6_000_001 + len(self.batches)}"
         batch = BatchJob(name=name, body=body, rows=rows)
         self.is_tuned(batch.model)
         self.batches[name] = batch
         return self._batch_json(batch)
 
     @route("GET", BATCHES)
-    def list_batches(self, request: VendorRequest, place: str) -> JsonValue:
+    def list_batches(self, request: VendorRequest, location: str) -> JsonValue:
         """Show a page of a location's jobs, the newest first."""
         condition = self.condition(request, FILTER)
         batches = [
@@ -80,7 +80,7 @@ class BatchJobs(TuningJobs):
             for batch in self.batches.values()
             if not condition or batch.body["displayName"] == condition[1]
         ]
-        page, token = self.page(request, place, batches)
+        page, token = self.page(request, location, batches)
         return {"batchPredictionJobs": [self._batch_json(batch) for batch in page], **token}
 
     @route("GET", BATCH)

@@ -22,7 +22,7 @@ from unitune.testing.routes import route
 from unitune.testing.vendor_setup import Progress, ServerBehavior
 from vendors.vertex.models import Models
 from vendors.vertex.requests import (
-    PLACE,
+    LOCATION,
     SPECS,
     check_create,
     invalid,
@@ -33,8 +33,8 @@ from vendors.vertex.requests import (
 )
 from vendors.vertex.storage import StorageVendor
 
-JOBS = f"/v1beta1/{{place:{PLACE}}}/tuningJobs"
-JOB = f"/v1beta1/{{name:{PLACE}/tuningJobs/[^/:]+}}"
+JOBS = f"/v1beta1/{{location:{LOCATION}}}/tuningJobs"
+JOB = f"/v1beta1/{{name:{LOCATION}/tuningJobs/[^/:]+}}"
 EPOCHS = 3
 """When a request names none."""
 FILTER = re.compile(r'labels\.([a-z0-9_-]+)="?([^"]*)"?')
@@ -61,7 +61,7 @@ class Job:
     """Polls since it was cancelled; None: it was not."""
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Its location, ``projects/…/locations/…``."""
         return "/".join(self.name.split("/")[:4])
 
@@ -172,7 +172,7 @@ class TuningJobs(Models):
         self._lists = 0
 
     @route("POST", JOBS)
-    def create_job(self, request: VendorRequest, place: str) -> JsonValue:
+    def create_job(self, request: VendorRequest, location: str) -> JsonValue:
         body = read_body(request)
         check_create(body)
         spec_name = next(name for name in SPECS if name in body)
@@ -184,7 +184,7 @@ class TuningJobs(Models):
         continued = body.get("preTunedModel", {}).get("tunedModelName")
         if continued and continued.partition("@")[0] not in self.versions:
             raise missing(f"The Model {continued}")
-        name = f"{place}/tuningJobs/{4_000_001 + len(self.jobs)}"
+        name = f"{location}/tuningJobs/{4_000_001 + len(self.jobs)}"
         self.jobs[name] = TuningJob(
             name=name,
             body=body,
@@ -195,7 +195,7 @@ class TuningJobs(Models):
         return self._job_json(self.jobs[name])
 
     @route("GET", JOBS)
-    def list_jobs(self, request: VendorRequest, place: str) -> JsonValue:
+    def list_jobs(self, request: VendorRequest, location: str) -> JsonValue:
         """Show a page of a location's jobs, the newest first."""
         condition = self.condition(request, FILTER)
         jobs = [
@@ -203,7 +203,7 @@ class TuningJobs(Models):
             for job in self.jobs.values()
             if not condition or job.body.get("labels", {}).get(condition[1]) == condition[2]
         ]
-        page, token = self.page(request, place, jobs)
+        page, token = self.page(request, location, jobs)
         return {"tuningJobs": [self._job_json(job) for job in page], **token}
 
     @route("GET", JOB)
@@ -236,7 +236,7 @@ class TuningJobs(Models):
         return condition
 
     def page(
-        self, request: VendorRequest, place: str, jobs: Sequence[AnyJob]
+        self, request: VendorRequest, location: str, jobs: Sequence[AnyJob]
     ) -> tuple[Sequence[AnyJob], dict[str, JsonValue]]:
         """Return a page of a location's jobs, the newest first, and the member that leads on."""
         if request.first("filter") and self.filters == "blind":
@@ -244,7 +244,7 @@ class TuningJobs(Models):
         listed = [
             job
             for job in reversed(jobs)
-            if job.place == place and job.progress.listed(self.behavior)
+            if job.location == location and job.progress.listed(self.behavior)
         ]
         start = request.number("pageToken", 0)
         end = start + request.number("pageSize", 100)
@@ -265,7 +265,7 @@ class TuningJobs(Models):
         epochs = range(job.epochs if only_last else 1, job.epochs + 1)
         before = job.body.get("preTunedModel", {}).get("tunedModelName", "").partition("@")[0]
         continued = before if not job.body.get("tunedModelDisplayName") else None
-        model, endpoints = self.add_model(job.place, continued or None, len(epochs))
+        model, endpoints = self.add_model(job.location, continued or None, len(epochs))
         checkpoints: list[JsonValue] = [
             {
                 "checkpointId": str(number),

@@ -20,7 +20,7 @@ from unitune.testing.routes import RoutedVendor, route
 from unitune.testing.vendor_setup import ServerBehavior
 from vendors.vertex.requests import (
     ANSWERING,
-    PLACE,
+    LOCATION,
     answer_with,
     check_count,
     check_thinking,
@@ -31,11 +31,11 @@ from vendors.vertex.requests import (
     untimely,
 )
 
-ENDPOINT = rf"{{name:{PLACE}/endpoints/\d+}}"
-MODEL = rf"{{name:{PLACE}/models/\d+(?:@\d+)?}}"
-VERSION = rf"{{name:{PLACE}/models/\d+@\d+}}"
-OPERATION = rf"{{name:{PLACE}/operations/\d+}}"
-ANSWERS = f"/v1beta1/{{model:{PLACE}/(?:endpoints|publishers)/[^:]+}}"
+ENDPOINT = rf"{{name:{LOCATION}/endpoints/\d+}}"
+MODEL = rf"{{name:{LOCATION}/models/\d+(?:@\d+)?}}"
+VERSION = rf"{{name:{LOCATION}/models/\d+@\d+}}"
+OPERATION = rf"{{name:{LOCATION}/operations/\d+}}"
+ANSWERS = f"/v1beta1/{{model:{LOCATION}/(?:endpoints|publishers)/[^:]+}}"
 
 
 class Models(RoutedVendor):
@@ -52,21 +52,21 @@ class Models(RoutedVendor):
         self._operations: set[str] = set()
         self._numbers = itertools.count(7_000_001)
 
-    def add_model(self, place: str, model: str | None, endpoints: int) -> tuple[str, list[str]]:
+    def add_model(self, location: str, model: str | None, endpoints: int) -> tuple[str, list[str]]:
         """Make a model, or a new version of one, and deploy it.
 
         Args:
-            place: ``projects/…/locations/…``.
+            location: ``projects/…/locations/…``.
             model: Of which this is the next version; None for a new model.
             endpoints: How many.
 
         Returns:
             The version's name, and those of its endpoints.
         """
-        name = model or f"{place}/models/{next(self._numbers)}"
+        name = model or f"{location}/models/{next(self._numbers)}"
         versions = self.versions.setdefault(name, [])
         versions.append(max(versions, default=0) + 1)
-        names = [f"{place}/endpoints/{next(self._numbers)}" for _ in range(endpoints)]
+        names = [f"{location}/endpoints/{next(self._numbers)}" for _ in range(endpoints)]
         version = f"{name}@{versions[-1]}"
         self.endpoints.update(dict.fromkeys(names, version))
         self.checkpoints.update((name, str(number)) for number, name in enumerate(names, 1))
@@ -203,8 +203,8 @@ class Models(RoutedVendor):
         return [name for name, deployed in self.endpoints.items() if deployed == version]
 
     def _operation(self, resource: str) -> JsonValue:
-        place = "/".join(resource.split("/")[:4])
-        operation = f"{place}/operations/{next(self._numbers)}"
+        location = "/".join(resource.split("/")[:4])
+        operation = f"{location}/operations/{next(self._numbers)}"
         self._operations.add(operation)
         return {"name": operation}
 

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from unitune.testing.loopback import VendorRequest
 from unitune.testing.routes import Refused
 
-PLACE = r"projects/[^/]+/locations/[^/]+"
+LOCATION = r"projects/[^/]+/locations/[^/]+"
 SPECS = {
     "supervisedTuningSpec": "supervised",
     "preferenceOptimizationSpec": "preferenceOptimization",

@@ -64,7 +64,7 @@ def mcnemar_mid_p(gained: int, lost: int) -> float:
 
 def _fair_coin_tail(most: int, tosses: int) -> float:
     """Probability of at most so many heads."""
-    from scipy.special import bdtr  # noqa: PLC0415 - slow to import; scipy.stats takes 45 MiB
+    from scipy.special import bdtr  # noqa: PLC0415 - slow to import
 
     return float(bdtr(most, tosses, 0.5)) if most >= 0 else 0.0
 
@@ -182,6 +182,8 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
         Benjamini and Hochberg 1995, J R Stat Soc B 57:289; dependence: Benjamini and Yekutieli
         2001, Ann Stat 29:1165.
     """
-    from scipy.stats import false_discovery_control  # noqa: PLC0415 - slow to import
+    if not p_values:
+        return []
+    from scipy.stats import false_discovery_control  # noqa: PLC0415 - slow to import, and 45 MiB
 
-    return [float(p) for p in false_discovery_control(p_values)] if p_values else []
+    return [float(p) for p in false_discovery_control(p_values)]
