@@ -4,7 +4,8 @@
 of its list in turn, and polls only runs whose state has changed there. Runs that no page shows, and
 runs at other vendors, are polled in turn, one an interval; so are those that a budget limits,
 because a list does not say how far they are. So a thousand runs cost a vendor one request an
-interval, and one poll for each run that has changed.
+interval, one poll for each run that has changed, and one search for a second job for each that has
+ended (`unitune.run.creating`).
 
 The ledger says each time which runs there are: those that other processes launch join, and changes
 that other processes have seen are yielded too.
