@@ -234,15 +234,6 @@ def facts(rows: Mapping[str, str]) -> Table:
     return table
 
 
-def duration(seconds: float) -> str:
-    """Return seconds as a person says them: ``45 s``, ``3 min``, ``2.5 h``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
 def gigabytes(count: int) -> str:
     """Return bytes in GB (10⁹ bytes)."""
     return f"{count / 1e9:.1f} GB"

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from unitune.backends.capabilities import Forecast, MaskedToken
-from unitune.cli.output import console, duration, facts, gigabytes, new_table, print_findings
+from unitune.cli.output import console, facts, gigabytes, new_table, print_findings
 from unitune.cost.budget import BUDGET_CODES
 from unitune.cost.documents import LAUNCH, MONTHLY, Estimate, Line
 from unitune.cost.spread import Spread, cents
@@ -22,7 +22,7 @@ from unitune.planning.backend_calls import NO_BACKEND, quote
 from unitune.planning.masks import MaskedRow, audit
 from unitune.planning.plan import Plan, PlanSet
 from unitune.planning.preflight import ResolvedJob
-from unitune.report.typography import dollars, usd_range
+from unitune.report.typography import dollars, duration, usd_range
 
 QUOTE_GAP = Decimal("0.05")
 """A difference of more than this share is worth a look: ours or theirs is wrong."""

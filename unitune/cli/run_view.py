@@ -14,7 +14,8 @@ from unitune.cli.output import console, facts
 from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
 from unitune.models import TunedModel
-from unitune.report.typography import dollars, usd_range
+from unitune.report.runs import billed, differences, duplicate_lines, is_interrupted
+from unitune.report.typography import usd_range
 from unitune.run.run import Run
 
 STATE_STYLES = {State.SUCCEEDED: "green", State.FAILED: "red", State.CANCELLED: "dim"}
@@ -71,25 +72,11 @@ class RunView(BaseModel):
         )
 
 
-def is_interrupted(run: Run) -> bool:
-    """Whether a run stands still although no one paused it."""
-    return run.state is State.PAUSED and run.raw.startswith(INTERRUPTED)
-
-
 def state_text(run: Run) -> Text:
     """Return the state of a run, coloured."""
     if is_interrupted(run):
         return Text(INTERRUPTED, "red")
     return Text(str(run.state), STATE_STYLES.get(run.state, ""))
-
-
-def duplicate_lines(run: Run) -> list[str]:
-    """Return a sentence for each further job that carries the run's key."""
-    return [
-        f"{run.backend_name} has a second job for this run, {job}, which is charged as well. "
-        f"Cancel it: unitune cancel {run.id} --job {job}"
-        for job in run.duplicates
-    ]
 
 
 def print_run(run: Run) -> None:
@@ -132,34 +119,7 @@ def _cost_facts(run: Run) -> dict[str, str]:
     if run.estimate is not None:
         rows["estimated"] = usd_range(run.estimate.launch_usd)
     if (bill := run.reconciliation) is not None:
-        rows["billed"] = _billed(bill)
-        if differences := _differences(bill):
-            rows["difference"] = differences
+        rows["billed"] = billed(bill)
+        if difference := differences(bill):
+            rows["difference"] = difference
     return rows
-
-
-def _billed(bill: Reconciliation) -> str:
-    tokens = bill.bill.tokens
-    parts = [f"{tokens:,} trained tokens"] if tokens is not None else []
-    parts.append("cost unknown" if bill.usd is None else dollars(bill.usd))
-    text = ", ".join(parts)
-    if bill.provisional and bill.end == "succeeded":
-        text += " (provisional: the vendor does not say what it bills)"
-    elif bill.provisional:
-        text += f" (provisional: by the vendor's rule for what has {bill.end}; the bill may differ)"
-    elif bill.bill.usd is None and bill.usd is not None:
-        text += " at the price of the plan"
-    return text + ("; more than the plan thought possible" if bill.above_high else "")
-
-
-def _differences(bill: Reconciliation) -> str:
-    parts: list[str] = []
-    if bill.implausible:
-        parts.append(f"implausible: {bill.bill.tokens:,} tokens are billed, not one a row")
-    if bill.epochs is not None and bill.implied_epochs is not None:
-        parts.append(f"{bill.epochs} epochs ({bill.implied_epochs:.3f} by the tokens)")
-    if bill.framing_error is not None:
-        parts.append(f"{bill.framing_error:+.2f} tokens a row and epoch")
-    if bill.price_drift is not None:
-        parts.append(f"price {bill.price_drift:+.1%}")
-    return ", ".join(parts)

@@ -7,18 +7,16 @@ All progress goes to standard error.
 from __future__ import annotations
 
 import time
-from decimal import Decimal
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from unitune.backends.protocol import FIGURES, Event, State
-from unitune.cli.output import aside, console, duration, print_json, print_raw
-from unitune.cli.run_view import RunView, duplicate_lines, is_interrupted, print_run
-from unitune.cost.documents import Estimate
+from unitune.backends.protocol import State
+from unitune.cli.output import aside, console, print_json, print_raw
+from unitune.cli.run_view import RunView, print_run
 from unitune.errors import Interrupted, RunFailed
-from unitune.report.typography import dollars
+from unitune.report.runs import duplicate_lines, event_line, is_interrupted, step_facts
 from unitune.run.launching import BEFORE_JOB
 from unitune.run.run import Run
 from unitune.run.watching import watch_all
@@ -182,47 +180,3 @@ def _follow_plainly(run: Run) -> None:
                 aside().print(step_facts(event, estimate))
         elif line := event_line(event):
             aside().print(line)
-
-
-def step_facts(event: Event, estimate: Estimate | None = None) -> str:
-    """Return one training step in words, e.g. ``step 12/87  loss 0.412  1 min left``.
-
-    Args:
-        event: Of a step; figures that it lacks are left out.
-        estimate: What the whole training would cost, for what it has cost so far.
-    """
-    step, steps = event.number("step"), event.number("steps")
-    parts = [] if step is None else [f"step {step:.0f}" + (f"/{steps:.0f}" if steps else "")]
-    parts += _figures(event)
-    if (speed := event.number("tokens_per_second")) is not None:
-        parts.append(f"{speed:,.0f} tokens/s")
-    if (left := event.number("seconds_left")) is not None:
-        parts.append(f"{duration(left)} left")
-    if estimate is not None and step and steps:
-        parts += _spent_so_far(estimate, Decimal(min(step / steps, 1.0)))
-    return "  ".join(parts)
-
-
-def _spent_so_far(estimate: Estimate, share: Decimal) -> list[str]:
-    tokens, usd = estimate.trained_tokens, estimate.launch_usd
-    if tokens is None or usd is None:
-        return []
-    spent = f"about {tokens.expected * share:,.0f} tokens and {dollars(usd.expected * share)}"
-    return [f"{spent} so far"]
-
-
-def _figures(event: Event) -> list[str]:
-    """Return what an event measured: a loss, a reward, or nothing."""
-    values = ((name, event.number(name)) for name in FIGURES)
-    return [f"{name} {value:.3f}" for name, value in values if value is not None]
-
-
-def event_line(event: Event) -> str:
-    """Return a line about an event that is no step; empty when it is not worth one."""
-    if event.kind == "validation" and (figures := _figures(event)):
-        step = event.number("step")
-        when = "" if step is None else f"after step {step:.0f}: "
-        return f"{when}validation {', '.join(figures)}"
-    if event.kind in ("message", "warning"):
-        return str(event.data.get("text") or "")
-    return ""

@@ -53,6 +53,15 @@ def moment(created: str) -> str:
         return created
 
 
+def duration(seconds: float) -> str:
+    """Return seconds as a person says them: ``45 s``, ``3 min``, ``2.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
 def per_case(total: float | None, n: int, show: Callable[[float], str] = "{:,.0f}".format) -> str:
     """Return a total divided by the cases; a dash when it is not known."""
     return "\u2013" if total is None or n == 0 else show(total / n)

@@ -10,7 +10,7 @@ import pytest
 from command_line import Command
 
 from unitune.backends.protocol import Event
-from unitune.cli.watch import event_line, step_facts
+from unitune.report.runs import event_line, step_facts
 from unitune.testing import fake, script
 
 

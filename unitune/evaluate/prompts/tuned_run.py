@@ -110,7 +110,7 @@ def find_tuned_run(resolved: ResolvedJob, run: Run | None) -> TunedRun:
             f"with {job.base_model} on {job.backend}. Name a run of this job, or change the job."
         )
     events = run.events()
-    effort, curve = _effort(run.job, events), _curve(events)
+    effort, curve = _effort(run.job, events), curve_of(events)
     if run.fingerprint == resolved.fingerprint:
         return TunedRun(run, (), effort, curve, ())
     files = (run.folder / "train.jsonl", run.folder / "validation.jsonl")
@@ -158,7 +158,7 @@ def _effort(job: Job, events: Iterable[Event]) -> str:
     return ", ".join(["trained by " + job.method, *made, *chosen])
 
 
-def _curve(events: Sequence[Event]) -> Curve | None:
+def curve_of(events: Sequence[Event]) -> Curve | None:
     """Return the losses by step, or the rewards where steps have no loss."""
     for name in FIGURES:
         points = {kind: _points(events, kind, name) for kind in ("step", "validation")}

@@ -1,0 +1,101 @@
+"""A run in words: its steps and events as they come, and its bill beside its estimate."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from unitune.backends.protocol import FIGURES, INTERRUPTED, Event, State
+from unitune.cost.documents import Estimate
+from unitune.cost.reconcile import Reconciliation
+from unitune.report.typography import dollars, duration
+from unitune.run.run import Run
+
+
+def is_interrupted(run: Run) -> bool:
+    """Whether a run stands still although no one paused it."""
+    return run.state is State.PAUSED and run.raw.startswith(INTERRUPTED)
+
+
+def duplicate_lines(run: Run) -> list[str]:
+    """Return a sentence for each further job that carries the run's key."""
+    return [
+        f"{run.backend_name} has a second job for this run, {job}, which is charged as well. "
+        f"Cancel it: unitune cancel {run.id} --job {job}"
+        for job in run.duplicates
+    ]
+
+
+def step_facts(event: Event, estimate: Estimate | None = None) -> str:
+    """Return one training step in words, e.g. ``step 12/87  loss 0.412  1 min left``.
+
+    Args:
+        event: Of a step; figures that it lacks are left out.
+        estimate: What the whole training would cost, for what it has cost so far.
+    """
+    step, steps = event.number("step"), event.number("steps")
+    parts = [] if step is None else [f"step {step:.0f}" + (f"/{steps:.0f}" if steps else "")]
+    parts += _figures(event)
+    if (speed := event.number("tokens_per_second")) is not None:
+        parts.append(f"{speed:,.0f} tokens/s")
+    if (left := event.number("seconds_left")) is not None:
+        parts.append(f"{duration(left)} left")
+    if spent := spent_so_far(event, estimate):
+        parts.append(f"{spent} so far")
+    return "  ".join(parts)
+
+
+def spent_so_far(event: Event, estimate: Estimate | None) -> str:
+    """Return about how many tokens and dollars a training has taken at a step; empty: unknown."""
+    step, steps = event.number("step"), event.number("steps")
+    if estimate is None or not step or not steps:
+        return ""
+    tokens, usd, share = estimate.trained_tokens, estimate.launch_usd, Decimal(min(step / steps, 1))
+    if tokens is None or usd is None:
+        return ""
+    return f"about {tokens.expected * share:,.0f} tokens and {dollars(usd.expected * share)}"
+
+
+def _figures(event: Event) -> list[str]:
+    """Return what an event measured: a loss, a reward, or nothing."""
+    values = ((name, event.number(name)) for name in FIGURES)
+    return [f"{name} {value:.3f}" for name, value in values if value is not None]
+
+
+def event_line(event: Event) -> str:
+    """Return a line about an event that is no step; empty when it is not worth one."""
+    if event.kind == "validation" and (figures := _figures(event)):
+        step = event.number("step")
+        when = "" if step is None else f"after step {step:.0f}: "
+        return f"{when}validation {', '.join(figures)}"
+    if event.kind in ("message", "warning"):
+        return str(event.data.get("text") or "")
+    return ""
+
+
+def billed(bill: Reconciliation) -> str:
+    """Return what a run has cost, and how sure that is."""
+    tokens = bill.bill.tokens
+    parts = [f"{tokens:,} trained tokens"] if tokens is not None else []
+    parts.append("cost unknown" if bill.usd is None else dollars(bill.usd))
+    text = ", ".join(parts)
+    if bill.provisional and bill.end == "succeeded":
+        text += " (provisional: the vendor does not say what it bills)"
+    elif bill.provisional:
+        text += f" (provisional: by the vendor's rule for what has {bill.end}; the bill may differ)"
+    elif bill.bill.usd is None and bill.usd is not None:
+        text += " at the price of the plan"
+    return text + ("; more than the plan thought possible" if bill.above_high else "")
+
+
+def differences(bill: Reconciliation) -> str:
+    """Return in what a bill differs from its estimate; empty where that is not known."""
+    parts: list[str] = []
+    if bill.implausible:
+        parts.append(f"implausible: {bill.bill.tokens:,} tokens are billed, not one a row")
+    if bill.epochs is not None and bill.implied_epochs is not None:
+        parts.append(f"{bill.epochs} epochs ({bill.implied_epochs:.3f} by the tokens)")
+    if bill.framing_error is not None:
+        parts.append(f"{bill.framing_error:+.2f} tokens a row and epoch")
+    if bill.price_drift is not None:
+        parts.append(f"price {bill.price_drift:+.1%}")
+    return ", ".join(parts)
