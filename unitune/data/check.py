@@ -3,7 +3,8 @@
 `check_file` checks one file. `read_job` checks all files of a job and what stands in more than
 one of them, and keeps the rows, split. Rows are streamed, and some 60 bytes are kept of each,
 so a big file needs little memory; test and validation rows are kept while the training file streams
-past them, and training rows wait on disk (`unitune.data.dataset`).
+past them, and training rows wait on disk (`unitune.data.dataset`). Where the test is a share of the
+training file, the rest of it streams past once more.
 Beyond the findings of `unitune.data.load`: equal rows, equal inputs with different answers, ids
 given twice, test and validation rows that stand in train, a train file too small to cut.
 """
@@ -22,7 +23,7 @@ from unitune.data.load import read
 from unitune.data.overlap import RUN_WORDS, Kind, Search, SharedCase
 from unitune.data.repeats import Repeats
 from unitune.data.report import DataReport, FileReport, Lengths, Purpose
-from unitune.data.split import Inputs, Splits, seed_of, too_few_rows, validation_rows
+from unitune.data.split import Cut, Parts, Splits
 from unitune.errors import DataError
 from unitune.findings import Finding, error, note, shown, warning
 from unitune.job.job import Job
@@ -48,15 +49,22 @@ class _File:
     Args:
         name: Its path.
         purpose: What the job uses it for; None outside a job.
-        inputs: What the rows ask, where some of them may be held out.
+        cut: Of a training file: which rows are for what.
+        is_part: Whether its rows are those of another file, so that little is left to say of them.
     """
 
     def __init__(
-        self, name: str, purpose: Purpose | None = None, inputs: Inputs | None = None
+        self,
+        name: str,
+        purpose: Purpose | None = None,
+        cut: Cut | None = None,
+        *,
+        is_part: bool = False,
     ) -> None:
         self.name = name
         self.purpose: Purpose | None = purpose
-        self.inputs = inputs
+        self.cut = cut
+        self.is_part = is_part
         self.shared = Counter[Kind]()
         self._lengths = array("Q")
         self._roles = Counter[str]()
@@ -66,8 +74,7 @@ class _File:
     @classmethod
     def of(cls, job: Job, purpose: Purpose, name: str) -> _File:
         """Return a job's file, of which nothing is read yet."""
-        cut = purpose == "train" and not isinstance(job.data.validation, str)
-        return cls(str(job.path(name)), purpose, Inputs(seed_of(job)) if cut else None)
+        return cls(str(job.path(name)), purpose, Cut(job) if purpose == "train" else None)
 
     def rows_of(self, job: Job) -> Iterator[Row]:
         """Read the file as the job says."""
@@ -84,14 +91,15 @@ class _File:
                 continue
             input_key = item.example.input_key
             self._repeats.add(item, input_key)
-            if self.inputs is not None:
-                self.inputs.add(input_key)
+            if self.cut is not None:
+                self.cut.add(item.example, input_key)
             turns = (*item.example.messages, *(item.example.non_preferred_output or ()))
             self._lengths.append(sum(len(turn.text) for turn in turns))
             self._roles.update(turn.role for turn in turns)
             yield item
         for at, finding in self._repeats.findings(ids_are_cases=self.purpose == "test"):
-            self._findings.append((at, finding.at(file=self.name)))
+            if finding.severity == "error" or not self.is_part:
+                self._findings.append((at, finding.at(file=self.name)))
 
     @property
     def findings(self) -> list[Finding]:
@@ -163,7 +171,7 @@ def read_job(job: Job) -> JobRows:
     """
     validation, test = job.data.validation, job.data.test
     held = [_File.of(job, "validation", validation)] if isinstance(validation, str) else []
-    held += [_File.of(job, "test", test)] if test else []
+    held += [_File.of(job, "test", test)] if isinstance(test, str) else []
     rows = [tuple(file.rows_of(job)) for file in held]
     searches = [Search(some) for some in rows]
     train = _File.of(job, "train", job.data.train) if job.data.train else None
@@ -173,11 +181,18 @@ def read_job(job: Job) -> JobRows:
         for search in searches:
             search.compare_row(row, train.name if train else "")
         spool.add(row)
+    parts = train.cut.parts() if train and train.cut and spool.rows else None
+    if train and isinstance(test, float) and isinstance(parts, Parts):
+        cases = _cases(job, train.name, spool.rows.picked(parts.test.tolist()))
+        held.append(_File(train.name, "test", is_part=True))
+        rows.append(tuple(held[-1].take(cases)))
+        searches.append(Search(rows[-1]))
+        searches[-1].compare_rows(spool.rows.picked(parts.not_test.tolist()), train.name)
     for search in searches[1:]:
         search.compare_rows(rows[0], held[0].name)
     shared = [search.shared_cases() for search in searches]
     files = [*([train] if train else []), *held]
-    across = [*_cut_findings(job, train), *_own_keys(job, train, own_keys)] if train else []
+    across = [*_cut_findings(job, train, parts), *_own_keys(job, train, own_keys)] if train else []
     for file, cases in zip(held, shared, strict=True):
         file.shared.update(case.kind for case in cases)
         across += [_shared_finding(job, file, case, files) for case in cases]
@@ -195,42 +210,64 @@ def read_job(job: Job) -> JobRows:
         # A verdict does not publish the folder of a double.
         tuple(
             leak.model_copy(update={"train_file": Path(leak.train_file).name})
-            for leak in (shared[-1] if test else ())
+            for leak in (shared[-1] if "test" in sets else ())
         ),
-        _splits(job, train, spool, sets.get("validation"), sets.get("test")) if usable else None,
+        _splits(train, spool, parts, sets.get("validation"), sets.get("test")) if usable else None,
     )
 
 
+def _cases(job: Job, file: str, rows: Iterable[Row]) -> Iterator[Row | Finding]:
+    """Yield the rows that are cut for the test, and errors about those that cannot be judged by."""
+    for row in rows:
+        if job.evaluate.needs_expected and row.example.answer is None:
+            yield error(
+                "missing-answer",
+                "the row is one of those cut for the test, and no answer is given to judge by.",
+                "Give the answer as `expected`, or name a file of cases under `data.test`.",
+            ).at(file=file, line=row.line)
+        else:
+            yield row
+
+
 def _splits(
-    job: Job, train: _File | None, spool: Spool, validation: Dataset | None, test: Dataset | None
+    train: _File | None,
+    spool: Spool,
+    parts: Parts | Finding | None,
+    validation: Dataset | None,
+    test: Dataset | None,
 ) -> Splits:
     nothing = Dataset("none", ())
     if train is None:
         return Splits(nothing, validation or nothing, test)
+    assert isinstance(parts, Parts), "a file that is empty or cannot be cut has an error"
     name, rows = Path(train.name).name, spool.rows
-    if train.inputs is None:
-        return Splits(Dataset(name, rows), validation or nothing, test)
-    held = train.inputs.held_out(validation_rows(job, len(rows)))
-    assert held is not None, "a file that cannot be cut has an error"
+    cut = Dataset(f"{name} (held out)", rows.picked(parts.validation.tolist()))
     return Splits(
-        Dataset(name, rows.picked((~held).nonzero()[0].tolist())),
-        Dataset(f"{name} (held out)", rows.picked(held.nonzero()[0].tolist())),
+        Dataset(name, rows.picked(parts.train.tolist())),
+        validation or (cut or nothing),
         test,
     )
 
 
-def _cut_findings(job: Job, train: _File) -> Iterator[Finding]:
-    """Report whether validation rows can be cut from train, and at what price."""
-    if not train.inputs:
+def _cut_findings(job: Job, train: _File, parts: Parts | Finding | None) -> Iterator[Finding]:
+    """Report what is cut from train, whether it can be, and at what price."""
+    if isinstance(parts, Finding):
+        yield parts.at(file=train.name)
+    if not isinstance(parts, Parts):
         return
-    rows = len(train.inputs)
-    held = train.inputs.held_out(validation_rows(job, rows))
-    if held is None:
-        yield too_few_rows(job, train.inputs).at(file=train.name)
-    elif (out := int(held.sum())) > rows - out:
+    left, out, cases = len(parts.train), len(parts.validation), len(parts.test)
+    rows = left + out + cases
+    if cases:
+        yield note(
+            "test-cut",
+            f"of {rows:,} rows {cases:,} are kept from training for the test "
+            f"(data.test: {job.data.test:g}), {out:,} are held out to choose on, and {left:,} are "
+            "trained on.",
+        ).at(file=train.name)
+    if out > left:
         yield warning(
             "small-train",
-            f"of {rows:,} rows {out:,} are held out to choose on, which leaves {rows - out:,} to "
+            f"of {rows:,} rows {out:,} are held out to choose on, which leaves {left:,} to "
             "train on.",
             "Add rows, or set `data.validation` to a file or a smaller fraction.",
         ).at(file=train.name)
@@ -261,7 +298,12 @@ def _shared_finding(job: Job, file: _File, case: SharedCase, files: Sequence[_Fi
     where = f"{what} in {purpose}, {case.train_file}:{case.train_line}, with {answer} answer."
     if file.purpose == "test":
         severity = error if job.evaluate.leaks == "refuse" else warning
-        finding = severity("leak", where, _AFTER_A_LEAK[job.evaluate.leaks])
+        fix = _AFTER_A_LEAK[job.evaluate.leaks]
+        if file.is_part:
+            fix = fix.replace(
+                "Take the row out of one of the files", "Take one of the two rows out"
+            )
+        finding = severity("leak", where, fix)
     else:
         finding = warning("overlap", where, _AFTER_AN_OVERLAP)
     return finding.at(file=file.name, line=case.line)

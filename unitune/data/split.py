@@ -1,20 +1,25 @@
-"""Which training rows a job holds out for validation, where it names no file for it.
+"""Which rows of a training file a job keeps from training: a share for the test, then validation.
 
-By the given fraction, or a seeded tenth of at least 30 rows. The cut goes by groups of identical
-input, so that no input stands on both sides. Groups are chosen by the hash of seed and input, never
-by a random generator, so that the same file and seed give the same cut on every machine and Python,
-wherever the rows stand.
+The test is cut where `data.test` is a share; validation, where the job names no file for it, from
+what is left: the given fraction, or a seeded tenth of at least 30 rows. A cut goes by groups of
+identical input, so that no input stands on both sides, and that of the test by whole clusters
+where `evaluate.clusters` names some. Groups are chosen by the hash of their input, never by a
+random generator, so that the same file gives the same cut on every machine and Python, wherever the
+rows stand. The test does not depend on the seed: trainings that differ by it are judged alike.
 """
 
 from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from unitune.data.dataset import Dataset
+from unitune.data.example import Example, digest
 from unitune.data.repeats import key
+from unitune.data.report import Purpose
 from unitune.findings import Finding, error
 from unitune.job.job import Job
 
@@ -44,43 +49,53 @@ class Splits:
 
 @dataclass(slots=True)
 class Inputs:
-    """What the rows of a file ask, 8 bytes a row.
+    """What the rows of a file ask, and which belong together: 8 bytes a row, 16 with clusters.
 
     Args:
-        seed: Of the cut; another seed gives another choice.
+        salt: Of the hashes, such as a seed; another gives another choice.
     """
 
-    seed: int
+    salt: int | str
     _hashes: array[int] = field(default_factory=lambda: array("Q"))
+    _clusters: array[int] = field(default_factory=lambda: array("Q"))
 
-    def add(self, input_key: str) -> None:
-        """Take in the next row's `Example.input_key`."""
-        self._hashes.append(key(f"{self.seed}:{input_key}"))
+    def add(self, input_key: str, cluster: str | None = None) -> None:
+        """Take in the next row's `Example.input_key`, and the name of its cluster: all or none."""
+        self._hashes.append(key(f"{self.salt}:{input_key}"))
+        if cluster is not None:
+            self._clusters.append(key(f"{self.salt}:{cluster}"))
 
     def __len__(self) -> int:
         return len(self._hashes)
 
-    @property
-    def different(self) -> int:
-        """How many different inputs there are."""
-        return len(set(self._hashes))
+    def different(self, positions: Iterable[int] | None = None) -> int:
+        """Return how many different inputs there are, in all rows or in some."""
+        at = range(len(self)) if positions is None else positions
+        return len({self._hashes[each] for each in at})
 
-    def held_out(self, rows: int) -> NDArray[np.bool_] | None:
+    def held_out(
+        self, rows: int, positions: NDArray[np.intp] | None = None
+    ) -> NDArray[np.bool_] | None:
         """Choose the rows to hold out.
 
-        Whole groups of identical input are taken in the order of their hashes while they fit; if
-        large groups leave a gap, the smallest of the rest closes it, so that at least `rows` rows
-        are held out.
+        Whole groups are taken in the order of their hashes while they fit; if large groups leave a
+        gap, the smallest of the rest closes it, so that at least `rows` rows are held out.
 
         Args:
             rows: How many rows to hold out.
+            positions: Of the rows to choose from; None: all.
 
         Returns:
-            Of each row whether it is held out; None when no choice leaves a row for training.
+            Of each of these whether it is held out; None when no choice leaves a row for training.
         """
         import numpy as np  # noqa: PLC0415 - slow to import
 
-        _, group, sizes = np.unique(np.array(self._hashes), return_inverse=True, return_counts=True)
+        hashes = self._group_hashes()
+        _, group, sizes = np.unique(
+            hashes if positions is None else hashes[positions],
+            return_inverse=True,
+            return_counts=True,
+        )
         chosen, missing = np.zeros(len(sizes), np.bool_), rows
         for at, size in enumerate(sizes.tolist()):
             if not missing:
@@ -93,30 +108,123 @@ class Inputs:
             chosen[rest[np.argmin(sizes[rest])]] = True
         return None if chosen.all() else chosen[group]
 
+    def _group_hashes(self) -> NDArray[np.uint64]:
+        """Return a hash of each row, equal for rows that hang together by input or by cluster."""
+        import numpy as np  # noqa: PLC0415 - slow to import
+
+        hashes = np.array(self._hashes, np.uint64)
+        if not self._clusters:
+            return hashes
+        from scipy import sparse  # noqa: PLC0415 - slow to import
+        from scipy.sparse.csgraph import connected_components  # noqa: PLC0415 - likewise
+
+        names = np.array(self._clusters, np.uint64)
+        inputs, clusters = (np.unique(some, return_inverse=True)[1] for some in (hashes, names))
+        size = len(hashes) * 2
+        edges = (np.ones(len(hashes), np.int32), (inputs, len(hashes) + clusters))
+        _, part = connected_components(sparse.coo_array(edges, shape=(size, size)), directed=False)
+        least = np.full(size, np.iinfo(np.uint64).max)
+        np.minimum.at(least, part[inputs], names)
+        return least[part[inputs]]
+
+
+class Cut:
+    """Which rows of a training file are for what, when all of them have been taken in.
+
+    Args:
+        job: Says what is cut from the file, if anything.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._rows = 0
+        share, file = isinstance(job.data.test, float), isinstance(job.data.validation, str)
+        self._test = Inputs("test") if share else None
+        self._validation = None if file else Inputs(seed_of(job))
+
+    def add(self, example: Example, input_key: str) -> None:
+        """Take in the next row, with its `Example.input_key`."""
+        self._rows += 1
+        if self._validation is not None:
+            self._validation.add(input_key)
+        if self._test is not None:
+            self._test.add(input_key, self._cluster(example, input_key))
+
+    def _cluster(self, example: Example, input_key: str) -> str | None:
+        """Return the name of a row's cluster; a row without one is alone in its own."""
+        clusters = self._job.evaluate.clusters
+        if clusters is None:
+            return None
+        named = (example.model_extra or {}).get(clusters)
+        return input_key if named is None else digest([named])
+
+    def parts(self) -> Parts | Finding:
+        """Return the positions of the rows by what they are for, or why they cannot be cut."""
+        import numpy as np  # noqa: PLC0415 - slow to import
+
+        rest, nothing = np.arange(self._rows), np.arange(0)
+        test, validation, share = nothing, nothing, self._job.data.test
+        if self._test is not None and isinstance(share, float):
+            held = self._test.held_out(wanted := share_of(share, len(rest)), rest)
+            if held is None:
+                return _too_few_rows(self._test, rest, wanted, "test")
+            rest, test = rest[~held], rest[held]
+        if self._validation is not None:
+            wanted = validation_rows(self._job, len(rest))
+            held = self._validation.held_out(wanted, rest)
+            if held is None:
+                return _too_few_rows(self._validation, rest, wanted, "validation")
+            rest, validation = rest[~held], rest[held]
+        return Parts(rest, validation, test)
+
+
+class Parts(NamedTuple):
+    """The positions of a training file's rows by what they are for, each ascending."""
+
+    train: NDArray[np.intp]
+    validation: NDArray[np.intp]
+    test: NDArray[np.intp]
+
+    @property
+    def not_test(self) -> NDArray[np.intp]:
+        """The rows that a model or its prompt is made from."""
+        import numpy as np  # noqa: PLC0415 - slow to import
+
+        return np.sort(np.concatenate((self.train, self.validation)))
+
 
 def validation_rows(job: Job, train_rows: int) -> int:
     """Return how many of the training rows a job holds out at least."""
     if isinstance(job.data.validation, float):
-        return max(1, math.floor(job.data.validation * train_rows + 0.5))
+        return share_of(job.data.validation, train_rows)
     return max(MIN_VALIDATION_ROWS, math.ceil(train_rows * DEFAULT_FRACTION))
 
 
+def share_of(share: float, rows: int) -> int:
+    """Return how many rows a share of them is: at least one."""
+    return max(1, math.floor(share * rows + 0.5))
+
+
 def seed_of(job: Job) -> int:
-    """Return the seed of the cut."""
+    """Return the seed of the cut for validation."""
     return 0 if job.tuning.seed == "auto" else job.tuning.seed
 
 
-def too_few_rows(job: Job, inputs: Inputs) -> Finding:
-    """Return the error about a training file that cannot be cut.
+def _too_few_rows(
+    inputs: Inputs, positions: NDArray[np.intp], wanted: int, purpose: Purpose
+) -> Finding:
+    """Return the error about rows that cannot be cut.
 
     Args:
-        job: Says how many rows are wanted.
-        inputs: Of the rows of its training file.
+        inputs: Of all rows of the file.
+        positions: Of those that are there to be cut.
+        wanted: How many are to be cut.
+        purpose: What for.
     """
     return error(
         "too-few-rows",
-        f"{len(inputs):,} rows with {inputs.different:,} different inputs cannot give "
-        f"{validation_rows(job, len(inputs)):,} rows for validation and leave any to train on; "
+        f"{len(positions):,} rows with {inputs.different(positions.tolist()):,} different inputs "
+        f"cannot give {wanted:,} rows for {purpose} and leave any to train on; "
         "rows with the same input stay on one side.",
-        "Add rows, name a file under `data.validation`, or give a fraction, e.g. 0.2.",
+        f"Add rows, name a file under `data.{purpose}`, or give a fraction, e.g. 0.2.",
     )

@@ -40,7 +40,7 @@ from unitune.evaluate.scoring import (
     labels_of,
 )
 from unitune.job.contenders import ContenderSpec
-from unitune.job.job import Evaluate
+from unitune.job.job import Evaluate, Job
 from unitune.models import Request
 from unitune.planning.preflight import ResolvedJob
 from unitune.scorers.interface import Attempt, Scorer, Setting
@@ -141,6 +141,9 @@ def prepare(resolved: ResolvedJob, trained: Iterable[Dataset] = ()) -> Task:
         )
     evaluate, limit = job.evaluate, job.evaluate.max_tokens
     test, copies = once_each(splits.test)
+    trained = tuple(trained)
+    if isinstance(job.data.test, float) and evaluate.leaks != "allow":
+        _refuse_trained(test, trained)
     setting = Setting(folder=job.folder, labels=labels_of(splits.train))
     scorers = [build(spec, setting) for spec in evaluate.scorers if isinstance(spec, Scorer)]
     check_expected(scorers, test)
@@ -163,7 +166,7 @@ def prepare(resolved: ResolvedJob, trained: Iterable[Dataset] = ()) -> Task:
         leaks=leaking,
         clusters=clusters_of(cases, evaluate),
         slices=tuple(slices_of(cases, evaluate)),
-        notes=tuple(_notes(len(splits.test) - len(test), cases)),
+        notes=(*_cut_note(job, test), *_notes(len(splits.test) - len(test), cases)),
         repeats=evaluate.repeats,
         temperature=0.0 if evaluate.temperature == "auto" else evaluate.temperature,
         fixed=tuple(name for name in FIXABLE if getattr(evaluate, name) != "auto"),
@@ -202,6 +205,25 @@ def once_each(test: Dataset) -> tuple[Dataset, dict[str, str]]:
     return replace(test, rows=tuple(kept.values())), copies
 
 
+def _refuse_trained(test: Dataset, trained: Iterable[Dataset]) -> None:
+    """Refuse a run that was trained on cases of a test that is cut from the training file.
+
+    The cut keeps equal inputs on one side, so it was another cut when the run was launched. That
+    such cases are dropped where the job says so would hide that they were learned.
+
+    Raises:
+        Leak: Its rows hold such cases.
+    """
+    learned = {example.input_key for rows in trained for example in rows}
+    if shared := [row for row in test.rows if row.example.input_key in learned]:
+        raise Leak(
+            f"{len(shared)} of {len(test)} test cases stand in the rows that the run was trained "
+            f"on, such as {test.name}:{shared[0].line}: when it was launched, another share was "
+            "kept for the test (data.test), or the file was another. Give data.test the share that "
+            "it had, or train again: unitune run FILE"
+        )
+
+
 def _leaks(resolved: ResolvedJob, trained: Iterable[Dataset], test: Dataset) -> LeakResult:
     """Refuse or name the test cases that stand in rows that contenders were made from.
 
@@ -236,6 +258,16 @@ def _without(test: Dataset, leaking: LeakResult, required: Collection[str]) -> S
             "so none is left to judge by. Give data.test rows that were not trained on."
         )
     return kept
+
+
+def _cut_note(job: Job, test: Dataset) -> Iterator[str]:
+    """Tell of a test that is no file of its own."""
+    if isinstance(share := job.data.test, float):
+        groups = f" and equal {job.evaluate.clusters}" if job.evaluate.clusters else ""
+        yield (
+            f"The {len(test):,} test cases were cut from {test.name} (data.test: {share:g}) before "
+            f"anything was trained; rows of equal input{groups} stayed on one side."
+        )
 
 
 def _notes(copies: int, cases: Sequence[Example]) -> Iterator[str]:

@@ -39,10 +39,12 @@ class Data(Spec):
 
     train: str | None = None
     """Training file: JSONL, CSV or TSV; a job without one is only compared, never trained."""
-    test: str | None = None
-    """Held-out cases; `compare` needs them, training never reads them for learning."""
+    test: str | Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Cases to be judged on: a file, or the share of train that is kept from training for it, the
+    same rows on every machine and with every seed. `compare` needs them."""
     validation: str | Annotated[float, Field(gt=0, lt=1)] | None = None
-    """A file, or the fraction of train to hold out; by default a seeded tenth, at least 30 rows."""
+    """A file, or the share to hold out of the training rows that the test leaves; by default a
+    seeded tenth of them, at least 30 rows."""
     columns: Columns | None = None
     """For tables: which columns hold the messages."""
     template: Template | None = None
@@ -52,6 +54,12 @@ class Data(Spec):
     def _refuse_both_mappings(self) -> Self:
         if self.columns and self.template:
             raise ValueError("give either columns or template, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _share_of_something(self) -> Self:
+        if isinstance(self.test, float) and self.train is None:
+            raise ValueError(f"test is {self.test:g}, a share of train, and there is no train")
         return self
 
 

@@ -40,7 +40,7 @@ def held_out(keys: list[str], rows: int, seed: int) -> frozenset[str] | None:
     inputs = Inputs(seed)
     for key in keys:
         inputs.add(key)
-    assert (len(keys), len(set(keys))) == (len(inputs), inputs.different)
+    assert (len(keys), len(set(keys))) == (len(inputs), inputs.different())
     held = inputs.held_out(rows)
     if held is None:
         return None

@@ -202,3 +202,31 @@ def test_a_replay_without_the_ledger_says_which_model_and_training_it_judges(
     other = job.model_copy(update={"tuning": job.tuning.model_copy(update={"epochs": 9})})
     with pytest.raises(Mismatch, match=f"the rows are of training:{run.fingerprint}"):
         compare(other, out=tmp_path / "rows", replay=True)
+
+
+def cut(make_job: Any, share: float, **evaluate: Any) -> Job:
+    """A job whose test is a share of its 200 training rows."""
+    rows = [(f"question {at} about {at * 7919}", "yes") for at in range(200)]
+    made = scripted(make_job(EVALUATE | evaluate, train=rows))
+    data = made.data.model_copy(update={"test": share, "validation": None})
+    return made.model_copy(update={"data": data})
+
+
+def test_a_test_that_is_cut_from_the_training_file_is_judged_and_told(make_job: Any) -> None:
+    job = cut(make_job, 0.2)
+    run = trained(job)
+    learned = (run.folder / "train.jsonl").read_text()
+    found = compare(job)
+    assert (40, run.id) == (found.n, found.run)
+    assert not any(case.messages[-1].text in learned for case in found.cases)
+    assert "The 40 test cases were cut from train.jsonl (data.test: 0.2)" in found.notes[0]
+
+
+@pytest.mark.parametrize("leaks", ["refuse", "drop"])
+def test_a_larger_share_judges_no_run_that_was_trained_on_its_cases(
+    make_job: Any, leaks: str
+) -> None:
+    run = trained(cut(make_job, 0.2, leaks=leaks))
+    with pytest.raises(Leak, match=r"40 of 80 test cases stand in the rows that the run was"):
+        compare(cut(make_job, 0.4, leaks=leaks), run)
+    assert 20 == compare(cut(make_job, 0.1, leaks=leaks), run).n
