@@ -185,12 +185,14 @@ def _effort(answered: Answered, tuned: TunedRun | None) -> str:
 def _cases(
     task: Task, graded: Sequence[Graded], required: Collection[str]
 ) -> tuple[CaseResult, ...]:
+    slices = {part.name: frozenset(part.members) for part in task.slices}
     return tuple(
         CaseResult(
             id=case.case_id,
             messages=case.prompt,
             expected=case.answer or "",
             required=case.case_id in required,
+            slices=tuple(name for name, members in slices.items() if at in members),
             answers={each.name: each.answers[at] for each in graded},
         )
         for at, case in enumerate(task.cases)

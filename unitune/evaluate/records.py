@@ -120,3 +120,5 @@ class CaseResult:
     """By contender name."""
     required: bool = False
     """The gate requires that the candidate gets it right."""
+    slices: tuple[str, ...] = ()
+    """Names of the slices that it belongs to."""

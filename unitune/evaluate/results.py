@@ -1,25 +1,29 @@
 """The results of a comparison: frozen data that the terminal, the report, JSON and the gate read.
 
-`Comparison` is what `unitune.compare` returns; ``verdict.json`` is `Comparison` without its cases.
+`Comparison` is what `unitune.compare` returns; ``verdict.json`` is `Comparison` without its cases,
+which stand in ``cases.jsonl``, one a line.
 Every total is computed from records (`unitune.evaluate.records`), and no statistic here.
 """
 
 from __future__ import annotations
 
+import json
 import os
+from contextlib import suppress
 from decimal import Decimal
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from unitune.data.overlap import SharedCase
 from unitune.errors import MissingExtra, UserError
 from unitune.evaluate.records import CaseResult
 from unitune.job.contenders import Role
 from unitune.scorers.interface import Confusion
-from unitune.workspace.filesystem import private_folder, replacing
+from unitune.security.json_fields import whole_text
+from unitune.workspace.filesystem import content_of, private_folder, replacing
 from unitune.workspace.home import EVALUATION, home, make_home
 
 if TYPE_CHECKING:
@@ -28,6 +32,9 @@ if TYPE_CHECKING:
 VERDICT = "verdict.json"
 REPORTS = ("report.html", "summary.md", "junit.xml")
 """Written beside the verdict by `unitune.report.files`."""
+CASES = "cases.jsonl"
+"""Written with the verdict: a `CaseResult` a line."""
+_CASE = TypeAdapter(CaseResult)
 
 
 class Frozen(BaseModel):
@@ -391,6 +398,29 @@ def results_folder(out: str | os.PathLike[str] | None, job: str, run: str | None
 
 
 def write_verdict(comparison: Comparison, folder: Path) -> None:
-    """Write ``verdict.json``, whole or not at all."""
+    """Write ``cases.jsonl`` and then ``verdict.json``, each whole or not at all."""
+    with replacing(folder / CASES) as file:
+        file.writelines(f"{_line_of(case)}\n" for case in comparison.cases)
     with replacing(folder / VERDICT) as file:
         file.write(comparison.verdict_json())
+
+
+def _line_of(case: CaseResult) -> str:
+    # A scorer's reason may quote a model's JSON, which may hold lone surrogates.
+    fields = _CASE.dump_python(case, mode="json", exclude_defaults=True)
+    return whole_text(json.dumps(fields, ensure_ascii=False))
+
+
+def read_comparison(folder: Path) -> Comparison:
+    """Return what `write_verdict` wrote into a folder; without its cases where they are not there.
+
+    Raises:
+        OSError: There is no verdict.
+        ValidationError: A file is not what was written.
+    """
+    comparison = Comparison.model_validate_json(content_of(folder / VERDICT))
+    with suppress(FileNotFoundError):
+        lines = content_of(folder / CASES).split(b"\n")
+        cases = tuple(_CASE.validate_json(line) for line in lines if line)
+        comparison = comparison.model_copy(update={"cases": cases})
+    return comparison

@@ -92,7 +92,9 @@ def test_slices_are_adjusted_together_and_small_ones_left_out(
     found = compare(keyed_job({"slices": ["language", "long"]}, of_row))
     names = [each.name for each in found.slices]
     assert ["language = de", "language = fr", "long = false", "long = true"] == names
-    assert [40, 15, 30, 30] == [each.n for each in found.slices]
+    sizes = [each.n for each in found.slices]
+    assert [40, 15, 30, 30] == sizes
+    assert sizes == [sum(name in case.slices for case in found.cases) for name in names]
     assert pytest.approx(benjamini_hochberg([each.p_value for each in found.slices])) == [
         each.p_adjusted for each in found.slices
     ]
