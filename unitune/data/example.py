@@ -77,7 +77,7 @@ class Example(BaseModel):
     tools: tuple[dict[str, JsonValue], ...] | None = None
     weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the row in the loss."""
-    id: str | None = None
+    id: Annotated[str, Field(coerce_numbers_to_str=True)] | None = None
     """Name of the row as an evaluation case; made from its content when absent."""
     expected: str | None = None
     """Expected answer, where it is not the last assistant turn."""

@@ -10,8 +10,10 @@ rows are the business of `unitune.data.check`.
 
 from __future__ import annotations
 
+import codecs
 import os
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from io import BufferedReader
 from itertools import islice
@@ -20,7 +22,9 @@ from typing import TypeAlias
 
 from unitune.data import mapping
 from unitune.data.dataset import Dataset, Row
-from unitune.data.records import BadRow, CheckHeader, Record, encoding_findings, json_records
+from unitune.data.example import Example
+from unitune.data.json_values import json_values
+from unitune.data.records import BadRow, CheckHeader, Record, encoding_findings, json_lines
 from unitune.data.rows import Use, examples, is_mapped
 from unitune.data.tables import table_records
 from unitune.errors import DataError, nearest
@@ -28,13 +32,21 @@ from unitune.findings import Finding, error, note
 from unitune.job.job import Data
 from unitune.workspace.filesystem import opened
 
+
+def json_records(stream: BufferedReader, _: CheckHeader) -> Iterator[Record | Finding]:
+    """Read JSON: objects one a line, a list of them, or objects over several lines."""
+    head = stream.peek().removeprefix(codecs.BOM_UTF8).lstrip()
+    return (json_values if _OVER_LINES.match(head) else json_lines)(stream)
+
+
+_OVER_LINES = re.compile(rb"\[|\{[ \t\r]*\n")
 Reader: TypeAlias = Callable[[BufferedReader, CheckHeader], Iterator[Record | Finding]]
 READERS: Mapping[str, Reader] = {
     ".jsonl": json_records,
     ".ndjson": json_records,
     ".json": json_records,
-    ".csv": partial(table_records, delimiter=","),
-    ".tsv": partial(table_records, delimiter="\t"),
+    ".csv": partial(table_records, usual=","),
+    ".tsv": partial(table_records, usual="\t"),
 }
 """By the suffix of a file; another kind of file is one such function."""
 SHOWN_FINDINGS = 5
@@ -98,21 +110,13 @@ def load(path: str | os.PathLike[str], data: Data | None = None, use: Use = "cas
 
 
 def read_records(path: str | os.PathLike[str]) -> Iterator[Record | Finding]:
-    """Read a JSON Lines file without asking what its keys mean.
-
-    Args:
-        path: JSON Lines; UTF-8.
+    """Read a file without asking what its keys mean.
 
     Yields:
-        One object a line, and findings with file and line, in the file's order.
+        Records, and findings with file and line, in the file's order.
     """
-    file = Path(path)
-    if READERS.get(file.suffix.lower(), json_records) is not json_records:
-        problem = error("unknown-format", "a table is no JSON Lines.", "Write one object a line.")
-        yield problem.at(file=str(file))
-        return
-    for item in _records(file, lambda _: None):
-        yield item.at(file=str(file)) if isinstance(item, Finding) else item
+    for item in _records(Path(path), lambda _: None):
+        yield item.at(file=str(path)) if isinstance(item, Finding) else item
 
 
 def _rows(file: Path, data: Data | None, use: Use) -> Iterator[Row | Finding]:
@@ -129,18 +133,26 @@ def _rows(file: Path, data: Data | None, use: Use) -> Iterator[Row | Finding]:
             continue
         mapped = by_job or (by_name if record.from_table else None)
         for item in examples(record, mapped, use):
-            is_finding = isinstance(item, Finding)
-            yield item.at(line=record.line) if is_finding else Row(record.line, item)
-        if mapped and len(left_out) < _MAX_NAMES and is_mapped(record, mapped):
-            unread = (key for key in record.value if key not in mapped.reads and key != "id")
-            left_out |= dict.fromkeys(unread)
+            if isinstance(item, Finding):
+                yield item.at(line=record.line)
+                continue
+            if len(left_out) < _MAX_NAMES:
+                left_out |= dict.fromkeys(_unmapped(record, item, by_job))
+            yield Row(record.line, item)
     if left_out:
         yield note(
             "columns-left-out",
-            "not mapped, and so not part of any row: "
+            "not mapped, and so neither trained on nor uploaded: "
             f"{', '.join(map(repr, list(left_out)[:_MAX_NAMES]))}.",
             "Name them under `data.columns` or in `data.template` if the model should see them.",
         )
+
+
+def _unmapped(record: Record, example: Example, by_job: mapping.Mapping | None) -> Iterable[str]:
+    """Return the columns of a table, or of flat JSON that the job maps, which no model sees."""
+    if by_job and is_mapped(record, by_job):
+        return (key for key in record.value if key not in by_job.reads and key != "id")
+    return (example.model_extra or {}) if record.from_table else ()
 
 
 def _records(file: Path, check_header: CheckHeader) -> Iterator[Record | Finding]:

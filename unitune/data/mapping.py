@@ -1,9 +1,9 @@
 """Flat rows to messages: by column, by template, or by the usual names.
 
 A mapping knows which columns it reads, whether a table's header fits it, and how one row becomes
-what `unitune.data.shapes` reads. Columns that it does not read are left out of the example, so that
-nothing which the job did not name leaves the machine; `unitune.data.load` reports which. A blank
-system prompt is none.
+what `unitune.data.shapes` reads. Columns that it does not read are own keys of the row, as in
+JSON: for slices and clusters, never trained on; `unitune.data.load` reports which. A blank system
+prompt is none.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import JsonValue
 
+from unitune.data.example import Example
 from unitune.data.records import BadRow, Flat, bad
+from unitune.data.shapes import shape_of
 from unitune.errors import nearest
 from unitune.findings import clip
 from unitune.job.job import Columns, Data, Template
@@ -22,8 +24,7 @@ if TYPE_CHECKING:
     import jinja2
 
 _ROLES = ("system", "user", "assistant")
-_PAIR = ("prompt", "completion")
-_PREFERENCE = ("prompt", "chosen", "rejected")
+_OPTIONAL = frozenset(Example.model_fields) - {"messages"}
 _IN_JOB = "Correct the name under `data` in the job file."
 _NAME_THEM = (
     "Say in the job file which columns hold the messages, e.g. "
@@ -127,18 +128,17 @@ class ByTemplate:
 
 
 class ByUsualNames:
-    """A table without a mapping: prompt and completion, or TRL's prompt, chosen and rejected.
+    """A table whose columns are named as the keys of rows are: a blank optional cell is none."""
 
-    A column `system` beside them holds the system prompt.
-    """
-
-    reads = frozenset((*_PAIR, *_PREFERENCE, "system"))
+    reads: frozenset[str] = frozenset()
 
     def check_header(self, columns: Collection[str]) -> None:
-        _require(_usual(columns), columns, _NAME_THEM)
+        if shape_of(dict.fromkeys(columns, "")) is None:
+            names = ("chosen", "rejected") if "chosen" in columns else ("completion",)
+            _require(("prompt", *names), columns, _NAME_THEM)
 
     def content(self, row: Flat) -> Flat:
-        return {name: row[name] for name in (*_usual(row), "system") if name in row}
+        return {key: value for key, value in row.items() if value or key not in _OPTIONAL}
 
 
 def mapping_of(data: Data | None) -> Mapping | None:
@@ -150,11 +150,6 @@ def mapping_of(data: Data | None) -> Mapping | None:
     if data and data.template:
         return ByTemplate(data.template)
     return ByColumn(data.columns) if data and data.columns else None
-
-
-def _usual(columns: Collection[str]) -> tuple[str, ...]:
-    preference = "completion" not in columns and {"chosen", "rejected"}.issubset(columns)
-    return _PREFERENCE if preference else _PAIR
 
 
 def _as_messages(texts: dict[str, str]) -> Flat:

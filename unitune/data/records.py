@@ -17,7 +17,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from io import BufferedReader
 from typing import NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar
@@ -50,7 +49,7 @@ _TOO_DEEP = (
     f"lists and objects stand more than {MAX_DEPTH} deep inside one another.",
     "Flatten the row, or write the deep part as a text.",
 )
-_ONE_OBJECT = "Write one JSON object on each line, with names and texts in double quotes."
+_ONE_OBJECT = "A row is one JSON object, with names and texts in double quotes."
 
 
 class BadRow(ValueError):
@@ -73,12 +72,14 @@ class Record:
     Args:
         line: Where it begins.
         value: JSON values; texts when it comes from a table.
-        from_table: Whether it is a row of a CSV or TSV file.
+        from_table: Whether it is a row of texts: of a CSV file or a sheet.
+        file_format: What kind of file it stands in, for people.
     """
 
     line: int
     value: Flat
     from_table: bool = False
+    file_format: str = "JSON Lines"
 
 
 class Line(NamedTuple):
@@ -125,26 +126,28 @@ def encoding_findings(stream: BufferedReader) -> list[Finding]:
     return [error("encoding", what, fix).at(line=1)]
 
 
-def json_records(stream: BufferedReader, _: CheckHeader) -> Iterator[Record | Finding]:
+def json_lines(stream: BufferedReader) -> Iterator[Record | Finding]:
     """Read JSON Lines: one object a line."""
-    for at, line in enumerate(without_blanks(lines_of(stream))):
+    for line in without_blanks(lines_of(stream)):
         if isinstance(line, Finding):
             yield line
         elif line.problem:
             yield line.problem
-        elif at == 0 and (whole := _whole_file(line.text.strip())):
-            yield whole.at(line=line.number)
-            return
         else:
-            try:
-                value, repeated = _object(line.text.rstrip())
-            except BadRow as broken:
-                yield from (finding.at(line=line.number) for finding in broken.findings)
-                continue
-            for key in repeated:
-                what = f"the key {clip(key)} stands more than once in one object; the last counts."
-                yield warning("repeated-key", what, "Keep one.").at(line=line.number)
-            yield Record(line.number, value)
+            yield from json_row(line.text.rstrip(), line.number)
+
+
+def json_row(text: str, line: int) -> Iterator[Record | Finding]:
+    """Parse one row; what is wrong with it is at its line."""
+    try:
+        value, repeated = _object(text)
+    except BadRow as broken:
+        yield from (finding.at(line=line) for finding in broken.findings)
+        return
+    for key in repeated:
+        what = f"the key {clip(key)} stands more than once in one object; the last counts."
+        yield warning("repeated-key", what, "Keep one.").at(line=line)
+    yield Record(line, value)
 
 
 def strict_json(text: str) -> tuple[JsonValue, list[str]]:
@@ -187,11 +190,18 @@ def lines_of(stream: BufferedReader) -> Iterator[Line]:
             yield Line(number, "", problem.at(line=number))
             return
         mark = len(codecs.BOM_UTF8) if number == 1 and raw.startswith(codecs.BOM_UTF8) else 0
-        yield _line(number, raw[mark:], offset + mark)
+        yield text_line(number, raw[mark:], offset + mark)
         offset += len(raw)
 
 
-def _line(number: int, raw: bytes, offset: int) -> Line:
+def text_line(number: int, raw: bytes, offset: int) -> Line:
+    """Decode a line, or a row that runs over several.
+
+    Args:
+        number: Of its first line.
+        raw: Its bytes.
+        offset: Where they begin in the file.
+    """
     problem = None
     try:
         text = raw.decode("utf-8")
@@ -236,11 +246,12 @@ def _object(text: str) -> tuple[Flat, list[str]]:
         why = str(failure)
         if isinstance(failure, json.JSONDecodeError):
             near = clip(text[max(0, failure.pos - 15) : failure.pos + 15])
-            why = f"at column {failure.pos + 1}, near {near}: {failure.msg}"
+            below = f" of its line {failure.lineno}" if failure.lineno > 1 else ""
+            why = f"at column {failure.colno}{below}, near {near}: {failure.msg}"
         raise bad("broken-json", f"not valid JSON: {why}.", _ONE_OBJECT) from None
     if not isinstance(value, dict):
         given = text if len(text) <= 40 else f"{text[:40]}…"
-        raise bad("not-an-object", f"the line is no object but {given}.", _ONE_OBJECT)
+        raise bad("not-an-object", f"the row is no object but {given}.", _ONE_OBJECT)
     if text.count("{") + text.count("[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         raise bad(*_TOO_DEEP)
     half = "\\ud" in text or "\\uD" in text  # how every escaped surrogate begins
@@ -288,26 +299,3 @@ def _finite(digits: str) -> float:
 
 def _refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON value")
-
-
-def _whole_file(text: str) -> Finding | None:
-    """Recognise, by its first line, a file that is JSON but not JSON Lines."""
-    if text == "{":
-        return error(
-            "not-json-lines",
-            "an object is spread over several lines; nothing after this line was read.",
-            "Write each object on one line, e.g. `jq -c . FILE > NEW.jsonl`.",
-        )
-    if not text.startswith("["):
-        return None
-    with suppress(ValueError, RecursionError):
-        value, _ = strict_json(text)
-        if not (isinstance(value, list) and any(isinstance(item, dict) for item in value)):
-            return None  # a list of its own, which is no object
-    return error(
-        "not-json-lines",
-        "the file is one JSON list; nothing after this line was read.",
-        "Write its items one a line, e.g. `jq -c '.[]' FILE > NEW.jsonl`, or "
-        '`python -c "import json; [print(json.dumps(row)) for row in json.load('
-        "open('FILE', encoding='utf-8'))]\" > NEW.jsonl`.",
-    )

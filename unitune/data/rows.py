@@ -1,7 +1,7 @@
 """Records to examples: mapping, shape, and what makes a row usable for what it is for.
 
-Findings are without a place: the reader knows file and line. Only a mapped row loses its other
-keys.
+Findings are without a place: the reader knows file and line. Keys that are not read stay beside
+the row.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from unitune.data.example import Example
 from unitune.data.mapping import ByUsualNames, Mapping
-from unitune.data.records import BadRow, Record
-from unitune.data.shapes import SHAPES, check_reserved, read_shape, shape_of
+from unitune.data.records import BadRow, Flat, Record
+from unitune.data.shapes import RESERVED, SHAPES, check_reserved, read_shape, shape_of
 from unitune.data.validation_errors import explain
 from unitune.findings import Finding, error, warning
 
@@ -36,7 +36,7 @@ def examples(
         use: sft and case need an answer, dpo a pair of them; rft and any neither.
     """
     try:
-        example = _example(record, mapping)
+        example = _example(record, mapping, use)
     except BadRow as problem:
         yield from problem.findings
         return
@@ -55,11 +55,12 @@ def is_mapped(record: Record, mapping: Mapping) -> bool:
     return not mapping.reads.isdisjoint(keys)
 
 
-def _example(record: Record, mapping: Mapping | None) -> Example:
+def _example(record: Record, mapping: Mapping | None, use: Use) -> Example:
     row, by_job = record.value, False
     if mapping and is_mapped(record, mapping):
-        row = {**mapping.content(row), **({"id": row["id"]} if "id" in row else {})}
-        by_job = not isinstance(mapping, ByUsualNames)
+        row = mapping.content(row)
+        if by_job := not isinstance(mapping, ByUsualNames):
+            row |= _own_columns(record.value, mapping, use)
     content = read_shape(row)
     if not by_job:
         content = check_reserved(record.value, content)
@@ -67,6 +68,16 @@ def _example(record: Record, mapping: Mapping | None) -> Example:
         return Example.model_validate(content)
     except ValidationError as failure:
         raise BadRow(*explain(failure, content)) from None
+
+
+def _own_columns(row: Flat, mapping: Mapping, use: Use) -> Flat:
+    """Return what stands beside the mapped columns; graders would read it, and so upload it."""
+    taken = mapping.reads | RESERVED | Example.model_fields.keys()
+    return {
+        key: value
+        for key, value in row.items()
+        if key == "id" or (use != "rft" and key not in taken)
+    }
 
 
 def _about(example: Example, use: Use) -> Iterator[Finding]:

@@ -1,21 +1,31 @@
 """CSV and TSV to records: a header, then one record a row.
 
-The csv module reads the quotes, strictly. A record may run over several lines; its line is where it
-begins. After a row that cannot be read, reading goes on with the very next line, so that a quote
-that is never closed does not swallow the rows behind it.
+What separates the columns is seen from the header and the rows behind it, since Excel writes
+semicolons in much of the world; a first line ``sep=;``, by which Excel knows it, is no row. The csv
+module reads the quotes, strictly. A record may run over several lines; its line is where it begins.
+After a row that cannot be read, reading goes on with the very next line, so that a quote that is
+never closed does not swallow the rows behind it.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from io import BufferedReader
 from typing import NamedTuple
 
 from unitune.data.records import BadRow, CheckHeader, Line, Record, lines_of, without_blanks
 from unitune.findings import Finding, error
 
+DELIMITERS: Mapping[str, str] = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+"""What columns are separated by, where the job does not say it."""
+SAMPLE_BYTES = 8192
+"""In which the delimiter is looked for: as many as a buffer holds before a file is read."""
 _QUOTING = (
     "Put a value that holds a quote, the separator or a line break in quotes, and write a quote "
     'inside it twice ("").'
@@ -41,21 +51,62 @@ class _TableRow(NamedTuple):
 
 
 def table_records(
-    stream: BufferedReader, check_header: CheckHeader, *, delimiter: str
+    stream: BufferedReader, check_header: CheckHeader, *, usual: str, delimiter: str | None = None
 ) -> Iterator[Record | Finding]:
-    """Read a table: a header, then one record a row."""
+    """Read a table: a header, then one record a row.
+
+    Args:
+        stream: At its start.
+        check_header: Refuses columns that do not fit.
+        usual: What separates columns in files of this name, where the content does not show it.
+        delimiter: What separates them here, if the job says so.
+    """
+    mark = delimiter or _delimiter(stream.peek(SAMPLE_BYTES)[:SAMPLE_BYTES], usual)
     header: list[str] | None = None
-    for row in without_blanks(_table_rows(stream, delimiter)):
+    for row in without_blanks(_table_rows(stream, mark)):
         if isinstance(row, Finding):
             yield row
         elif header is not None:
-            yield from row.problems or [_table_record(row, header)]
-        else:
+            yield from row.problems or [_table_record(row, header, mark)]
+        elif not _names_delimiter(row):
             header = row.values
-            problems = row.problems or [*_header_problems(header, delimiter, check_header)]
+            problems = row.problems or [*_header_problems(header, check_header)]
             yield from (problem.at(line=row.number) for problem in problems)
             if problems:
                 return
+
+
+def _names_delimiter(row: _TableRow) -> bool:
+    """Whether a row is Excel's ``sep=;``, which may stand before the header."""
+    return row.number == 1 and "".join(row.values[:1]).lower().startswith("sep=")
+
+
+def _delimiter(sample: bytes, usual: str) -> str:
+    """Return what separates the columns, as the beginning of a file shows it.
+
+    It stands in the header; of several that do, it is the one that gives the most rows as many
+    values as the header, of equals the one that makes the most columns, and then the usual one.
+    """
+    text = sample.removeprefix(codecs.BOM_UTF8).decode(errors="replace").lstrip("\r\n")
+    if named := re.match(r"sep=(.)\r?$", text, re.IGNORECASE | re.MULTILINE):
+        return named[1]
+    whole = text[: text.rfind("\n") + 1] or text  # without the line that the sample cuts
+    widths = {mark: _widths(whole, mark) for mark in dict.fromkeys((usual, *DELIMITERS))}
+    fits = {
+        mark: (sum(width == each[0] for width in each) / len(each), each[0])
+        for mark, each in widths.items()
+        if each and each[0] > 1
+    }
+    return max(fits, key=lambda mark: fits[mark]) if fits else usual
+
+
+def _widths(text: str, delimiter: str) -> list[int]:
+    """Return how many values each row has."""
+    widths: list[int] = []
+    with suppress(csv.Error):  # of the sample's last row, which may be cut
+        for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
+            widths += [len(row)] if row else []
+    return widths
 
 
 def _table_rows(stream: BufferedReader, delimiter: str) -> Iterator[_TableRow]:
@@ -88,7 +139,7 @@ def _unreadable(taken: list[Line], failure: str) -> Finding:
     return error("broken-row", f"{where} cannot be read: {why}.", _QUOTING).at(line=first)
 
 
-def _table_record(row: _TableRow, header: list[str]) -> Record | Finding:
+def _table_record(row: _TableRow, header: list[str], delimiter: str) -> Record | Finding:
     if len(row.values) != len(header):
         values = "1 value" if len(row.values) == 1 else f"{len(row.values)} values"
         return error(
@@ -96,21 +147,12 @@ def _table_record(row: _TableRow, header: list[str]) -> Record | Finding:
             f"the row has {values} where the header names {len(header)}.",
             "Give every column a value, and put values that hold the separator in quotes.",
         ).at(line=row.number)
-    return Record(row.number, dict(zip(header, row.values, strict=True)), from_table=True)
+    separated = f"a table separated by {DELIMITERS.get(delimiter, repr(delimiter))}"
+    values = zip(header, row.values, strict=True)
+    return Record(row.number, dict(values), from_table=True, file_format=separated)
 
 
-def _header_problems(
-    header: list[str], delimiter: str, check_header: CheckHeader
-) -> Iterator[Finding]:
-    other = next((mark for mark in ";\t,|" if mark != delimiter and mark in header[0]), None)
-    if len(header) == 1 and other:
-        yield error(
-            "separator",
-            f"the header is one column, {header[0]!r}, and seems to be separated by {other!r}; "
-            "no row was read.",
-            "Write .csv files with commas and .tsv files with tabs.",
-        )
-        return
+def _header_problems(header: list[str], check_header: CheckHeader) -> Iterator[Finding]:
     if repeated := [name for name, count in Counter(header).items() if count > 1]:
         what = f"the header names {', '.join(map(repr, repeated))} more than once; no row was read."
         yield error("repeated-column", what, "Give each column a name of its own.")

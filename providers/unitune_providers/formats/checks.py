@@ -15,8 +15,8 @@ from pydantic import JsonValue, ValidationError
 
 from unitune.backends.formats import UnrepresentableRow, WireRow
 from unitune.data.example import Example, Message
+from unitune.data.preferences import preference
 from unitune.data.records import BadRow, strict_json
-from unitune.data.shapes import preference
 from unitune.data.validation_errors import explain
 from unitune.findings import Finding
 

@@ -102,7 +102,7 @@ BAD = [
     Bad('{"prompt": "a", "completion": null}', "missing-answer", "as `completion`"),
     Bad('{"prompt": 5, "completion": "b"}', "not-a-text", "'prompt' is 5"),
     Bad('{"prompt": "a", "completion": true}', "not-a-text", "'completion' is True"),
-    Bad('{"prompt": "a", "completion": "b", "id": 4}', "wrong-value", "id is 4"),
+    Bad('{"prompt": "a", "completion": "b", "id": [4]}', "wrong-value", "id is [4]"),
     Bad('{"prompt": "a", "completion": "b", "weight": -1}', "wrong-value", "weight is -1"),
     Bad('{"prompt": "a", "completion": "b", "expected": [1]}', "wrong-value", "expected is [1]"),
     Bad('{"prompt": "a", "completion": "b", "tools": {}}', "wrong-value", "tools is {}"),
@@ -231,22 +231,6 @@ def test_another_encoding_is_one_error_that_says_how_to_convert(
     assert ("error", "encoding", 1) == (found.severity, found.code, found.line)
     assert name in found.message
     assert f"iconv -f {name}" in found.fix
-
-
-@pytest.mark.parametrize(
-    ("content", "way"),
-    [
-        (f"[\n{GOOD},\n{GOOD}\n]", "jq -c '.[]'"),
-        (f"[{GOOD}, {GOOD}]", "json.load"),
-        ('\n{\n  "prompt": "a"\n}', "jq -c ."),
-    ],
-)
-def test_json_that_is_no_json_lines_is_one_error_that_shows_how_to_convert(
-    tmp_path: Path, content: str, way: str
-) -> None:
-    found = findings(write(tmp_path, content, "rows.json"))
-    assert ["not-json-lines"] == [item.code for item in found]
-    assert way in found[0].fix
 
 
 def test_a_line_separator_inside_a_text_does_not_end_the_line(tmp_path: Path) -> None:

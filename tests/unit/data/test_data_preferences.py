@@ -103,7 +103,7 @@ def test_trls_columns_may_be_those_of_a_table(tmp_path: Path) -> None:
     path.write_text("prompt,chosen,rejected,score\na,b,c,9\n", encoding="utf-8")
     rows = [item for item in read(path) if isinstance(item, Row)]
     notes = [item.code for item in read(path) if isinstance(item, Finding)]
-    assert [PLAIN] == [row.example.content for row in rows]
+    assert [{**PLAIN, "score": "9"}] == [row.example.content for row in rows]
     assert ["columns-left-out"] == notes
 
 

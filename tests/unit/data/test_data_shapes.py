@@ -1,0 +1,175 @@
+"""Rows as other tools have them: ShareGPT, Alpaca, Dolly, and pairs of any usual names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unitune.data.check import check_file
+from unitune.data.load import load
+
+SAIL = {"name": "sail", "description": "Sail.", "parameters": {"type": "object", "properties": {}}}
+
+
+def _file(folder: Path, *rows: dict[str, Any]) -> Path:
+    file = folder / "rows.json"
+    file.write_text(json.dumps(list(rows), indent=2), encoding="utf-8")
+    return file
+
+
+def _content(folder: Path, row: dict[str, Any]) -> dict[str, Any]:
+    (example,) = load(_file(folder, row), use="any")
+    return example.content
+
+
+def _turns(*texts: str) -> list[dict[str, str]]:
+    roles = ("user", "assistant")
+    return [{"role": roles[at % 2], "content": text} for at, text in enumerate(texts)]
+
+
+SYSTEM = {"role": "system", "content": "s"}
+READ: list[tuple[dict[str, Any], list[dict[str, str]]]] = [
+    # Stanford Alpaca's README, with and without an input
+    ({"instruction": "i", "input": "x", "output": "o"}, _turns("i\nx", "o")),
+    ({"instruction": "i", "input": "", "output": "o"}, _turns("i", "o")),
+    # LLaMA-Factory, data/README.md: Alpaca format
+    (
+        {
+            "instruction": "i",
+            "input": "x",
+            "output": "o",
+            "system": "s",
+            "history": [["a", "b"], ["c", "d"]],
+        },
+        [SYSTEM, *_turns("a", "b", "c", "d", "i\nx", "o")],
+    ),
+    ({"instruction": "i", "context": "x", "response": "o"}, _turns("i\nx", "o")),  # Dolly
+    ({"prompt": "p", "response": "r"}, _turns("p", "r")),
+    ({"question": "q", "answer": "a"}, _turns("q", "a")),
+    ({"input": "q", "output": "a"}, _turns("q", "a")),
+    ({"question": "q", "response": "a", "system": "s"}, [SYSTEM, *_turns("q", "a")]),
+    # FastChat's dumps; axolotl's roles
+    (
+        {
+            "conversations": [
+                {"from": "system", "value": "s"},
+                {"from": "human", "value": "a"},
+                {"from": "gpt", "value": "b"},
+                {"from": "user", "value": "c"},
+                {"from": "assistant", "value": "d", "weight": None},
+            ]
+        },
+        [SYSTEM, *_turns("a", "b", "c", "d")],
+    ),
+    ({"conversations": _turns("a", "b"), "system": "s"}, [SYSTEM, *_turns("a", "b")]),
+    ({"conversation": _turns("a", "b")}, _turns("a", "b")),  # LMSYS-Chat-1M
+]
+
+
+@pytest.mark.parametrize(("row", "messages"), READ)
+def test_rows_of_other_tools_are_messages(
+    tmp_path: Path, row: dict[str, Any], messages: list[dict[str, str]]
+) -> None:
+    content = _content(tmp_path, {**row, "id": 7, "language": "en"})
+    assert {"messages": messages, "id": "7", "language": "en"} == content
+
+
+def test_sharegpts_calls_are_tool_calls(tmp_path: Path) -> None:
+    """LLaMA-Factory, data/README.md: ShareGPT format, with `tools` as a text."""
+    row = {
+        "conversations": [
+            {"from": "human", "value": "Sail twice."},
+            {
+                "from": "function_call",
+                "value": '[{"name": "sail", "arguments": {"to": "ä"}},'
+                ' {"name": "sail", "arguments": {}}]',
+            },
+            {"from": "observation", "value": "north"},
+            {"from": "observation", "value": "south"},
+            {"from": "gpt", "value": "Done."},
+        ],
+        "tools": json.dumps([SAIL]),
+    }
+    content = _content(tmp_path, row)
+    _, calls, first, second, _ = content["messages"]
+    assert [{"type": "function", "function": SAIL}] == content["tools"]
+    assert ["call_0", "call_1"] == [call["id"] for call in calls["tool_calls"]]
+    assert '{"to": "ä"}' == calls["tool_calls"][0]["function"]["arguments"]
+    assert ["call_0", "call_1"] == [first["tool_call_id"], second["tool_call_id"]]
+
+
+PREFERENCE = {
+    "input": {"messages": _turns("q")},
+    "preferred_output": _turns("q", "better")[1:],
+    "non_preferred_output": _turns("q", "worse")[1:],
+}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"instruction": "q", "input": "", "chosen": "better", "rejected": "worse"},
+        {
+            "conversations": [{"from": "human", "value": "q"}],
+            "chosen": {"from": "gpt", "value": "better"},
+            "rejected": {"from": "gpt", "value": "worse"},
+        },
+    ],
+)
+def test_llama_factorys_preferences_are_read(tmp_path: Path, row: dict[str, Any]) -> None:
+    assert PREFERENCE == _content(tmp_path, row)
+
+
+REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    ({"question": "q", "answer": "a", "context": "x"}, "unseen-key", "template"),
+    ({"question": "q", "answer": "a", "choices": ["a", "b"]}, "unseen-key", "template"),
+    (
+        {"question": "q", "answer": "a", "response": "b"},
+        "ambiguous-keys",
+        "'response' and 'answer'",
+    ),
+    ({"question": "q", "answer": 7}, "not-a-text", "'answer' is 7"),
+    ({"instruction": "i", "input": 5, "output": "o"}, "not-a-text", "5"),
+    ({"instruction": "i", "output": "o", "history": [["a"]]}, "wrong-value", "history"),
+    ({"instruction": "i", "output": "o", "history": "h"}, "wrong-value", "history"),
+    ({"instruction": "i", "output": "o", "label": False}, "foreign-key", "label"),
+    ({"instruction": "i", "output": "o", "images": ["a.png"]}, "foreign-key", "images"),
+    ({"conversations": [{"from": "narrator", "value": "a"}]}, "wrong-value", "[0].from"),
+    ({"conversations": [{"from": "human", "value": 1}]}, "wrong-value", "[0].value is 1"),
+    ({"conversations": ["hello"]}, "wrong-value", "conversations[0] is 'hello'"),
+    ({"conversations": []}, "wrong-value", "messages"),
+    ({"conversations": [{"from": "function_call", "value": "sail"}]}, "wrong-value", "no JSON"),
+    ({"conversations": [{"from": "function_call", "value": "[1]"}]}, "wrong-value", "no call"),
+    ({"conversations": [{"from": "gpt", "value": "a", "loss": True}]}, "unknown-key", "loss"),
+    (
+        {"conversations": [{"from": "human", "value": "a"}], "tools": "sail"},
+        "wrong-value",
+        "tools is no JSON",
+    ),
+    (
+        {"conversations": [{"from": "human", "value": "a"}], "kto_tag": True},
+        "foreign-key",
+        "kto_tag",
+    ),
+]
+
+
+@pytest.mark.parametrize(("row", "code", "says"), REFUSED)
+def test_what_would_be_lost_is_refused_with_its_line(
+    tmp_path: Path, row: dict[str, Any], code: str, says: str
+) -> None:
+    file = _file(tmp_path, {"prompt": "p", "completion": "c"}, row)
+    (finding,) = [each for each in check_file(file).findings if each.severity == "error"]
+    assert (code, 6) == (finding.code, finding.line)
+    assert says in finding.message + finding.fix
+
+
+def test_a_table_is_read_by_the_names_of_other_tools(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("id;instruction;input;output;expected\n1;i;x;o;\n2;j;;p;e\n", encoding="utf-8")
+    first, second = load(file)
+    assert {"messages": _turns("i\nx", "o"), "id": "1"} == first.content
+    assert {"messages": _turns("j", "p"), "id": "2", "expected": "e"} == second.content

@@ -1,0 +1,90 @@
+"""Rows of a question and an answer under their names: Alpaca's, and pairs.
+
+    alpaca   instruction, input, output, system, history   Stanford Alpaca, LLaMA-Factory
+    pair     one of PROMPTS and one of ANSWERS             OpenAI's older files, and many
+
+A text where messages may stand is one message. Alpaca's `input`, or Dolly's `context`, stands on
+the line behind the instruction. What else a question may need has no place in a pair and is
+refused, as a training would never show it.
+
+Sources: LLaMA-Factory, data/README.md (Alpaca format); databricks-dolly-15k (`context`).
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from pydantic import JsonValue
+
+from unitune.data.preferences import trl, turns_of
+from unitune.data.records import Flat, bad
+from unitune.findings import clip
+
+PROMPTS = ("prompt", "question", "instruction", "input")
+ANSWERS = ("completion", "response", "answer", "output")
+"""Keys of the two halves of a pair, in whichever combination."""
+_UNSEEN = ("context", "choices", "options")
+"""What a question may need, and a pair has no place for."""
+_TO_TEMPLATE = (
+    "Say in the job what the model sees, e.g. `data: {template: {user: "
+    "'{{ context }}\n\n{{ question }}', assistant: '{{ answer }}'}}`."
+)
+_HISTORY = "It is a list of the turns before: [[QUESTION, ANSWER], …]."
+
+
+def fits_alpaca(row: Flat) -> bool:
+    """Whether a row is an instruction."""
+    beside = (*ANSWERS, "input", "chosen", "rejected")
+    return "instruction" in row and "prompt" not in row and not row.keys().isdisjoint(beside)
+
+
+def fits_pair(row: Flat) -> bool:
+    """Whether a row has a prompt, with or without an answer, or both under other names."""
+    keys = row.keys()
+    return "prompt" in row or not (keys.isdisjoint(PROMPTS) or keys.isdisjoint(ANSWERS))
+
+
+def alpaca(row: Flat) -> Flat:
+    """Read an instruction, with what it is about and the turns before it."""
+    rest = dict(row)
+    texts: list[str] = []
+    for key in ("instruction", "input", "context"):
+        text = rest.pop(key, None)
+        if not isinstance(text, str | None):
+            raise bad("not-a-text", f"{key!r} is {clip(text)}.", "Allowed is text in quotes.")
+        texts += [text] if text else []
+    before: list[JsonValue] = []
+    for turn in cast("list[JsonValue]", rest.pop("history", None) or []):
+        if not (isinstance(turn, list) and len(turn) == 2):
+            raise bad("wrong-value", f"history holds {clip(turn)}.", _HISTORY)
+        before += (
+            {"role": role, "content": text}
+            for role, text in zip(("user", "assistant"), turn, strict=True)
+        )
+    prompt: list[JsonValue] = [*before, {"role": "user", "content": "\n".join(texts)}]
+    if not row.keys().isdisjoint(("chosen", "rejected")):
+        return trl({"prompt": prompt, **rest})
+    return {"messages": [*prompt, *turns_of(rest, _only(row, ANSWERS), "assistant")], **rest}
+
+
+def pair(row: Flat) -> Flat:
+    """Read a question and an answer, texts or lists of messages."""
+    rest = dict(row)
+    prompt, answer = _only(row, PROMPTS), _only(row, ANSWERS)
+    if prompt != "prompt" and (unseen := [key for key in _UNSEEN if row.get(key)]):
+        key, value = unseen[0], clip(row[unseen[0]])
+        what = f"the row has {key!r} ({value}) beside {prompt!r}, and a pair has no place for it."
+        raise bad("unseen-key", what, _TO_TEMPLATE)
+    return {
+        "messages": [*turns_of(rest, prompt, "user"), *turns_of(rest, answer, "assistant")],
+        **rest,
+    }
+
+
+def _only(row: Flat, names: tuple[str, ...]) -> str:
+    """Return the key of a row that is one of these names."""
+    held = [name for name in names if row.get(name) is not None]
+    if len(held) > 1 and not {"prompt", "completion"}.issubset(row):
+        both = " and ".join(map(repr, held))
+        raise bad("ambiguous-keys", f"the row has {both}, and only one can be meant.", _TO_TEMPLATE)
+    return held[0] if held else names[0]
