@@ -191,6 +191,7 @@ def _cases(
             id=case.case_id,
             messages=case.prompt,
             expected=case.answer or "",
+            asserted=task.scoring.primary.asserted(case),
             required=case.case_id in required,
             slices=tuple(name for name, members in slices.items() if at in members),
             answers={each.name: each.answers[at] for each in graded},

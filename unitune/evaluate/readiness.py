@@ -21,7 +21,13 @@ from unitune.errors import DataError, MissingExtra, UnituneError
 from unitune.evaluate.baseline import required_cases, standing
 from unitune.evaluate.inference.sources import check_keys
 from unitune.evaluate.prompts.contenders import check_roles
-from unitune.evaluate.scoring import build, check_expected, check_indulgence, labels_of
+from unitune.evaluate.scoring import (
+    build,
+    check_expected,
+    check_indulgence,
+    check_row_scorers,
+    labels_of,
+)
 from unitune.evaluate.task import clusters_of, once_each, slices_of
 from unitune.findings import Finding, error, note
 from unitune.job.contenders import Model, Server
@@ -30,6 +36,7 @@ from unitune.planning.feasibility import offer_findings
 from unitune.scorers.functions import PythonFunction
 from unitune.scorers.interface import Scorer, Setting
 from unitune.scorers.labels import Labelled
+from unitune.scorers.row_scorers import RowScorers
 from unitune.workspace.today import today
 
 
@@ -99,6 +106,7 @@ def _case_findings(job: Job, train: Dataset, rows: Dataset) -> list[Finding]:
     evaluate, (test, copies) = job.evaluate, once_each(rows)
     scorers: list[Scorer] = []
     findings = _scorer_findings(job, train, scorers)
+    findings += _refusals(check_row_scorers, evaluate.scorers, test)
     for scorer in scorers:
         findings += _refusals(check_expected, [scorer], test)
         findings += _refusals(check_indulgence, [scorer], test)
@@ -120,9 +128,12 @@ def _scorer_findings(job: Job, train: Dataset, ready: list[Scorer]) -> list[Find
     looks_for_labels = any(isinstance(spec, Labelled) and spec.options is None for spec in specs)
     setting = Setting(folder=job.folder, labels=labels_of(train) if looks_for_labels else ())
     for spec in specs:
-        if isinstance(spec, PythonFunction):
-            findings += _refusals(spec.check, job.folder)
-        elif isinstance(spec, Scorer):
+        functions = (spec,) if isinstance(spec, PythonFunction) else ()
+        if isinstance(spec, RowScorers):
+            functions, spec = spec.functions, spec.without_code()  # noqa: PLW2901
+        for function in functions:
+            findings += _refusals(function.check, job.folder)
+        if isinstance(spec, Scorer) and not isinstance(spec, PythonFunction):
             try:
                 ready.append(build(spec, setting))
             except UnituneError as refusal:

@@ -116,6 +116,8 @@ class CaseResult:
     messages: tuple[Message, ...]
     """The question, before any contender's instructions or shots."""
     expected: str
+    asserted: str = ""
+    """What the primary scorer wants of its answer beside that, one line each."""
     answers: dict[str, Answer]
     """By contender name."""
     required: bool = False

@@ -7,7 +7,7 @@ and scorers that would find every answer right.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from pydantic import JsonValue
@@ -20,8 +20,17 @@ from unitune.evaluate.inference.budget import usd
 from unitune.evaluate.records import Answer, Record
 from unitune.job.job import TokenPrice
 from unitune.scorers.formulas import Sums
-from unitune.scorers.interface import Attempt, Confusion, Score, Scorer, Setting
-from unitune.scorers.measures import Measure, Measured
+from unitune.scorers.interface import (
+    Attempt,
+    Confusion,
+    Entry,
+    Measured,
+    Score,
+    Scorer,
+    Setting,
+)
+from unitune.scorers.measures import Measure
+from unitune.scorers.row_scorers import KEY, RowScorers
 
 FINGERPRINT_DIGITS = 16
 """Hex digits: 64 bits, far beyond chance for the few scorers of a baseline."""
@@ -57,6 +66,7 @@ class Scoring:
         return [self._answer(attempt, record, price) for attempt, record in pairs]
 
     def _answer(self, attempt: Attempt, record: Record, price: TokenPrice | None) -> Answer:
+        attempt = replace(attempt, measured=measured_answer(record, price))
         scores = {
             scorer.name: Score(0.0) if record.error else scorer.score(attempt)
             for scorer in self.scorers
@@ -168,6 +178,27 @@ def check_expected(scorers: Sequence[Scorer], cases: Dataset) -> None:
         raise DataError(
             f"{cases.name}: {count} could never be found right. First: {broken[0]}", tuple(broken)
         )
+
+
+def check_row_scorers(specs: Iterable[Entry], cases: Dataset) -> None:
+    """Refuse rows with scorers of their own that no scorer of the job reads.
+
+    Raises:
+        DataError: There are such rows; its findings name their lines.
+    """
+    if any(isinstance(spec, RowScorers) for spec in specs):
+        return
+    unread = [
+        findings.error(
+            "unread-scorers",
+            f"the row has `{KEY}` of its own, and the job scores all rows alike.",
+            "Set evaluate.scorers to [row_scorers], or give the key another name.",
+        ).at(file=cases.name, line=row.line)
+        for row in cases.rows
+        if KEY in (row.example.model_extra or {})
+    ]
+    if unread:
+        raise DataError(f"{unread[0]}", tuple(unread))
 
 
 def check_indulgence(scorers: Sequence[Scorer], cases: Dataset) -> None:

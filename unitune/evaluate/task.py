@@ -37,6 +37,7 @@ from unitune.evaluate.scoring import (
     build,
     check_expected,
     check_indulgence,
+    check_row_scorers,
     labels_of,
 )
 from unitune.job.contenders import ContenderSpec
@@ -146,6 +147,7 @@ def prepare(resolved: ResolvedJob, trained: Iterable[Dataset] = ()) -> Task:
         _refuse_trained(test, trained)
     setting = Setting(folder=job.folder, labels=labels_of(splits.train))
     scorers = [build(spec, setting) for spec in evaluate.scorers if isinstance(spec, Scorer)]
+    check_row_scorers(evaluate.scorers, test)
     check_expected(scorers, test)
     check_expected(scorers, splits.validation)
     check_indulgence(scorers, test)

@@ -113,7 +113,7 @@ def grouped(comparison: Comparison, budget: int = TEXT_BUDGET) -> tuple[Group, .
     for cases in by_outcome.values():
         for case in cases[:MAX_CASES]:
             answers = (case.answers[name] for name in (comparison.baseline, comparison.candidate))
-            texts += (question(case, prompt), case.expected)
+            texts += (question(case, prompt), wanted(case))
             texts += (answer.error or answer.text for answer in answers)
     limit = _length_limit(texts, budget)
     return tuple(
@@ -133,6 +133,11 @@ def outcome(comparison: Comparison, case: CaseResult) -> Outcome:
     if candidate != baseline:
         return Outcome.GAINED if candidate > baseline else Outcome.LOST
     return Outcome.BOTH_RIGHT if candidate >= HALF else Outcome.BOTH_WRONG
+
+
+def wanted(case: CaseResult) -> str:
+    """Return what a right answer is: the expected one, and what is asserted of it."""
+    return "\n".join(filter(None, [case.expected, case.asserted]))
 
 
 def _score(comparison: Comparison, case: CaseResult, name: str) -> float:
@@ -206,7 +211,7 @@ def _shown(comparison: Comparison, case: CaseResult, prompt: str, limit: int) ->
     return ShownCase(
         id=case.id,
         question=_plain(question(case, prompt), limit),
-        expected=_plain(case.expected, limit),
+        expected=_plain(wanted(case), limit),
         baseline=_answer(comparison, case, comparison.baseline, limit),
         candidate=_answer(comparison, case, comparison.candidate, limit),
         also_right=tuple(
@@ -225,8 +230,9 @@ def _answer(comparison: Comparison, case: CaseResult, name: str, limit: int) -> 
         return shown
     graded = f"scored {score:.2f}" if score > 0 else ""
     reason = answer.reasons.get(comparison.metric, "")[:REASON_CHARACTERS]
-    pieces = marked(case.expected[:limit], answer.text[:limit])
-    return replace(shown, pieces=pieces, note=": ".join(filter(None, [graded, reason])))
+    if not case.asserted:  # whose words are none that an answer should hold
+        shown = replace(shown, pieces=marked(case.expected[:limit], answer.text[:limit]))
+    return replace(shown, note=": ".join(filter(None, [graded, reason])))
 
 
 def _plain(text: str, limit: int) -> Passage:

@@ -26,7 +26,7 @@ from unitune.cost.tokens import Count
 from unitune.evaluate.results import Comparison
 from unitune.planning.plan import Plan
 from unitune.report import typography
-from unitune.report.cases import Outcome, outcome, question, shared_system_prompt
+from unitune.report.cases import Outcome, outcome, question, shared_system_prompt, wanted
 from unitune.report.html import environment
 
 # GitHub takes 65,536 characters in a comment. Bytes are never fewer, and an action adds links.
@@ -63,6 +63,7 @@ def render(comparison: Comparison) -> str:
         changed=changed,
         prompt=shared_system_prompt(comparison.cases),
         question=question,
+        wanted=wanted,
         max_rows=MAX_ROWS,
         max_cases=MAX_CASES,
     )

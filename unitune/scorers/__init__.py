@@ -10,6 +10,7 @@
                  bleu
     functions    python, recorded_score                     a function of the user's; what
                                                             another tool gave
+    row_scorers  row_scorers                                what each row names itself
     graders      grader                                     OpenAI's grader objects
     measures     length, latency, cost, consistency         no quality; decide nothing
 
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Annotated, Union
 from pydantic import BeforeValidator, Field
 
 from unitune.scorers.interface import Entry, Scorer, leaves
+from unitune.scorers.row_scorers import RowScorers
 from unitune.security.spec import from_name
 
 for _module in iter_modules(__path__):
@@ -43,5 +45,6 @@ else:
     ScorerSpec = Annotated[
         _BY_TYPE, BeforeValidator(from_name, json_schema_input_type=str | _BY_TYPE)
     ]
+    RowScorers.model_rebuild(_types_namespace={"ScorerSpec": ScorerSpec})  # holds scorers itself
 
 __all__ = ["ENTRIES", "Entry", "Scorer", "ScorerSpec"]

@@ -95,6 +95,23 @@ class Case(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """An answer as measures see it; None is not known.
+
+    Args:
+        text: The answer.
+        tokens: As the backend counted them.
+        seconds: From request to the whole answer.
+        usd: US dollars.
+    """
+
+    text: str
+    tokens: int | None = None
+    seconds: float | None = None
+    usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """An answer to a case: all that a scorer sees.
 
@@ -103,12 +120,14 @@ class Attempt:
         text: The answer; empty where there was none.
         tool_calls: Which tools the answer calls.
         given: Scores that stand beside a recorded answer.
+        measured: What measures see of it; None where that is not known.
     """
 
     case: Case
     text: str
     tool_calls: ToolCalls = ()
     given: Mapping[str, float] = field(default_factory=dict[str, float])
+    measured: Measured | None = None
 
     @property
     def expected(self) -> str:
@@ -232,6 +251,10 @@ class Scorer(Entry):
     def judge(self, attempt: Attempt) -> float | Score:
         """Score one attempt; may raise, which fails that case alone."""
         raise NotImplementedError
+
+    def asserted(self, case: Case) -> str:
+        """Say what it wants of an answer beside the expected one; empty: nothing."""
+        return ""
 
     def refusal(self, case: Case) -> str | None:
         """Say why no answer to a case could ever be right; None where one can."""

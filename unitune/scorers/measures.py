@@ -9,28 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from unitune.scorers.interface import Entry
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What a measure sees of an answer; None is not known.
-
-    Args:
-        text: The answer.
-        tokens: As the backend counted them.
-        seconds: From request to the whole answer.
-        usd: US dollars.
-    """
-
-    text: str
-    tokens: int | None = None
-    seconds: float | None = None
-    usd: float | None = None
+from unitune.scorers.interface import Entry, Measured
 
 
 class Measure(Entry):

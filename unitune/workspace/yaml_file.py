@@ -190,7 +190,7 @@ def explain(document: Document, error: ValidationError, model: type[BaseModel]) 
         errors.setdefault(location_in(document.value, detail), []).append(detail)
     lines: list[str] = []
     for at, details in errors.items():
-        text = _unquoted_text(document, at, details) or _sentence(details, _keys_at(model, at))
+        text = _unquoted_text(document, at, details) or sentence(details, _keys_at(model, at))
         lines.append(problem(document, at, text))
     return "\n".join(lines)
 
@@ -239,7 +239,8 @@ def _unquoted_text(document: Document, at: Location, details: list[ErrorDetails]
     return f'is {written}, which YAML reads as {what}. A text is wanted: write "{written}", quoted.'
 
 
-def _sentence(details: list[ErrorDetails], keys: list[str]) -> str:
+def sentence(details: list[ErrorDetails], keys: list[str]) -> str:
+    """Return what is wrong with a value, to follow its name; `keys` are those allowed there."""
     detail = details[0]
     if detail["type"] == "extra_forbidden":
         near = nearest(str(detail["loc"][-1]), keys)

@@ -3,7 +3,8 @@
 They are the canonical form less what OpenAI's file check refuses: it takes no keys that it does not
 know ("contains an extra …"). So rows keep their tools, their message weights (chat) and
 `parallel_tool_calls`, and only reinforcement rows keep keys of their own, which graders read as
-``item.KEY``. Not here: limits on rows, tokens and bytes, which stand in the offers.
+``item.KEY``; a row's `scorers` are never sent. Not here: limits on rows, tokens and bytes, which
+stand in the offers.
 
 Source: openai/openai-openapi, openapi.json 2.3.0 (2026-08-21), FineTuneChatCompletionRequest… and
 ChatCompletionRequest… messages; microsoft/azure-skills, dataset-formats.md.
@@ -18,6 +19,7 @@ from pydantic import JsonValue
 
 from unitune.backends.formats import Format, UnrepresentableRow, WireRow
 from unitune.data.example import Example, Message
+from unitune.scorers.row_scorers import KEY
 from unitune_providers.formats.checks import (
     example_of,
     is_answered,
@@ -78,7 +80,7 @@ def encode_rft(example: Example) -> WireRow:
             "as `expected`, which graders read as item.expected"
         )
     require_unit_weight(example)
-    row = example.content
+    row = {key: value for key, value in example.content.items() if key != KEY}
     row["messages"] = [unweighted(*place) for place in places(example.messages)]
     return {**row, **_tools(example)}
 

@@ -1,0 +1,200 @@
+"""Scorers that a row names itself, as `scorers`: the assertions of one case.
+
+    {"messages": […], "scorers": ["json_valid",
+                                  {"type": "contains", "expected": "Paris"},
+                                  {"type": "contains", "any_of": ["rude", "mad"], "negate": true},
+                                  {"type": "rouge", "expected": "…", "at_least": 0.75}]}
+
+`RowScorers` is one scorer to everything else: right where the row's own list holds. An entry is a
+scorer with its options, a measure with bounds, or a list of entries again, and may say beside its
+options what `Terms` has. Code and files are named in the job alone, and a row refers to them by
+their names, so that who writes a row runs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypeVar
+
+from pydantic import JsonValue, PrivateAttr, ValidationError, model_validator
+
+from unitune.errors import DataError, nearest
+from unitune.findings import clip
+from unitune.scorers.assertions import Assertion, Entries, Terms
+from unitune.scorers.functions import PythonFunction, RecordedScore
+from unitune.scorers.interface import Attempt, Case, Entry, Score, Scorer, Setting, leaves
+from unitune.scorers.measures import Consistency, Measure
+from unitune.scorers.text import Exact
+from unitune.security.spec import Spec
+from unitune.workspace.yaml_file import sentence
+
+if TYPE_CHECKING:
+    ScorerSpec = Entry  # `unitune.scorers` gives its meaning once all types are known
+
+KEY = "scorers"
+"""The key of a row that `RowScorers` reads."""
+MOST_NESTED = 5
+"""Lists of entries in one another; promptfoo has two."""
+
+S = TypeVar("S", bound=Spec)
+
+
+class RowScorers(Scorer):
+    """All scorers of the row's own hold.
+
+    Why: where cases want different things, as the assertions of a test suite do. A row that names
+    none is scored by `default`. It leaves out how much of a list holds: a case is right or wrong,
+    and the reason names what failed.
+    """
+
+    needs_expected: ClassVar[bool] = False
+    type: Literal["row_scorers"] = "row_scorers"
+    name: str = "row_scorers"
+    default: tuple[ScorerSpec, ...] = (Exact(),)
+    """For rows without `scorers`: all of these must hold."""
+    named: tuple[ScorerSpec, ...] = ()
+    """Scorers that rows may refer to by their names, such as your own functions."""
+    _setting: Setting = PrivateAttr(Setting())
+    _default: Entries = PrivateAttr(Entries((), Terms()))
+    _named: Mapping[str, Entry] = PrivateAttr({})
+    _read: dict[str, Entries] = PrivateAttr({})
+
+    @model_validator(mode="after")
+    def _only_scorers(self) -> Self:
+        if any(isinstance(entry, RowScorers) for entry in (*self.default, *self.named)):
+            raise ValueError("row_scorers cannot stand in itself")
+        if not self.default or any(isinstance(entry, Measure) for entry in self.default):
+            raise ValueError("default is one scorer or more, and no measure")
+        return self
+
+    @property
+    def functions(self) -> tuple[PythonFunction, ...]:
+        """Those of its scorers that run the user's code."""
+        entries = (*self.default, *self.named)
+        return tuple(entry for entry in entries if isinstance(entry, PythonFunction))
+
+    def without_code(self) -> Self:
+        """Return it with recorded scores in the place of the user's functions."""
+
+        def plain(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+            return tuple(
+                RecordedScore(name=entry.name, key=entry.name)
+                if isinstance(entry, PythonFunction)
+                else entry
+                for entry in entries
+            )
+
+        return self.model_copy(update={"default": plain(self.default), "named": plain(self.named)})
+
+    def prepare(self, setting: Setting) -> None:
+        self._setting, self._read = setting, {}
+        self._named = {entry.name: _ready(entry, setting) for entry in self.named}
+        parts = (Assertion(_ready(entry, setting), Terms()) for entry in self.default)
+        self._default = Entries(tuple(parts), Terms())
+
+    def material(self, setting: Setting) -> JsonValue:
+        entries = (*self.default, *self.named)
+        return [
+            [entry.version, entry.material(setting) if isinstance(entry, Scorer) else None]
+            for entry in entries
+        ]
+
+    def asserted(self, case: Case) -> str:
+        return self._entries(case).words if KEY in case.content else ""
+
+    def judge(self, attempt: Attempt) -> Score:
+        judged = self._entries(attempt.case).judge(attempt)
+        return Score(float(judged.holds), "" if judged.holds else f"failed: {judged.why}")
+
+    def refusal(self, case: Case) -> str | None:
+        try:
+            return self._entries(case).refusal(case)
+        except DataError as error:
+            return str(error)
+
+    def indulgence(self, case: Case) -> str | None:
+        return self._entries(case).indulgence(case)
+
+    def wrong_already(self, attempt: Attempt) -> bool:
+        return self._entries(attempt.case).wrong_already(attempt)
+
+    def _entries(self, case: Case) -> Entries:
+        """Return what a case asserts.
+
+        Raises:
+            DataError: Its `scorers` cannot be read.
+        """
+        value = case.content.get(KEY)
+        if value is None:
+            return self._default
+        written = json.dumps(value, sort_keys=True)
+        if written not in self._read:
+            self._read[written] = self._list(value, KEY)
+        return self._read[written]
+
+    def _list(self, value: JsonValue, at: str, depth: int = 0) -> Entries:
+        content = value if isinstance(value, dict) else {KEY: value}
+        listed = content.get(KEY)
+        if not isinstance(listed, list) or not listed:
+            raise DataError(f"`{at}` is {clip(value)} and must be a list with a scorer or more")
+        if depth > MOST_NESTED:
+            raise DataError(f"`{at}` is a list in more than {MOST_NESTED} others")
+        if unfit := content.keys() - {KEY, "at_least", "weight"}:
+            known = "at_least and weight"
+            raise DataError(f"`{at}` has the key {min(unfit)!r}; a list of scorers takes {known}")
+        parts = [self._entry(item, f"{at}[{index}]", depth) for index, item in enumerate(listed)]
+        terms = {key: item for key, item in content.items() if key != KEY}
+        return Entries(tuple(parts), _validated(Terms, terms, at))
+
+    def _entry(self, item: JsonValue, at: str, depth: int) -> Assertion | Entries:
+        if isinstance(item, list) or (isinstance(item, dict) and KEY in item):
+            return self._list(item, at, depth + 1)
+        content: JsonValue = {"type": item} if isinstance(item, str) else item
+        kind = content.get("type") if isinstance(content, dict) else None
+        if not isinstance(content, dict) or not isinstance(kind, str):
+            raise DataError(f"`{at}` is {clip(item)}, which is no scorer with a type")
+        written = {key: value for key, value in content.items() if key in Terms.model_fields}
+        options = {key: value for key, value in content.items() if key not in written}
+        terms = _validated(Terms, written, at)
+        entry = self._scorer(kind, options, at)
+        if isinstance(entry, Measure) and terms.at_least is None and terms.at_most is None:
+            raise DataError(f"`{at}` measures the {kind}, and needs at_least or at_most")
+        return Assertion(entry, terms)
+
+    def _scorer(self, kind: str, options: Mapping[str, JsonValue], at: str) -> Entry:
+        """Return a scorer of the job's by its name, or a new one by its type."""
+        if kind in self._named and [*options] == ["type"]:
+            return self._named[kind]
+        if kind == PythonFunction.type_name():
+            raise DataError(
+                f"`{at}` names code, which only a job does. Put the function under `named` of "
+                "row_scorers in evaluate.scorers, and write its name here"
+            )
+        types = {each.type_name(): each for each in leaves(Entry)}
+        unfit = {PythonFunction.type_name(), Consistency.type_name(), self.type_name()}
+        if kind in unfit or kind not in types:
+            known = sorted({*types, *self._named} - unfit)
+            near = nearest(kind, known)
+            guess = f" Did you mean {near!r}?" if near else ""
+            raise DataError(f"`{at}`: {kind!r} is no scorer.{guess} Known: {', '.join(known)}")
+        entry = _validated(types[kind], options, at)
+        if path := next(
+            (k for k in ("definition", "grader") if isinstance(options.get(k), str)), 0
+        ):
+            raise DataError(f"`{at}.{path}` names a file, which only a job does; write it out here")
+        return _ready(entry, self._setting)
+
+
+def _ready(entry: Entry, setting: Setting) -> Entry:
+    return entry.ready(setting, "") if isinstance(entry, Scorer) else entry
+
+
+def _validated(model: type[S], content: Mapping[str, JsonValue], at: str) -> S:
+    try:
+        return model.model_validate(content)
+    except ValidationError as failure:
+        detail = failure.errors()[0]
+        place = ".".join(map(str, (at, *detail["loc"])))
+        known = [*model.model_fields, *Terms.model_fields]
+        raise DataError(f"`{place}` {sentence([detail], known).rstrip('.')}") from failure
