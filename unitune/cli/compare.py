@@ -52,6 +52,15 @@ UpdateBaseline = Annotated[
     bool,
     typer.Option("--update-baseline", help="Accept these scores: write the gate's baseline file."),
 ]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        "--limit",
+        metavar="N",
+        min=1,
+        help="A first look at N test cases, the same each time: no verdict, and it passes no gate.",
+    ),
+]
 Folder = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="DIR", help="Where rows, verdict and report go."),
@@ -62,6 +71,7 @@ def compare(
     file: JobFile = JOB_FILE,
     *,
     run: TunedBy = None,
+    limit: Limit = None,
     backend: OtherBackend = None,
     deploy: DeployFor = None,
     option: DeployOptions = None,
@@ -77,18 +87,20 @@ def compare(
 ) -> None:
     """Judge the tuned model against the best prompt, case by case, and gate on it.
 
-    Killed at any moment, it goes on where it stopped. Without a gate in the job it exits 0
-    whatever the verdict. Where a vendor takes money for answers it needs a budget (--budget, or
-    evaluate.budget); without one a terminal asks, and a script is refused.
+    Killed at any moment, it goes on where it stopped, also after a first look (--limit). Without a
+    gate in the job it exits 0 whatever the verdict. Where a vendor takes money for answers it needs
+    a budget (--budget, or evaluate.budget); without one a terminal asks, and a script is refused.
 
     [dim]$ unitune compare unitune.yaml
+    $ unitune compare unitune.yaml --limit 20
     $ unitune compare unitune.yaml --batch
     $ unitune compare unitune.yaml --replay --output evaluation
     $ unitune compare unitune.yaml --json > verdict.json[/dim]
     """
+    from unitune.cli.consent import limited
     from unitune.cli.progress import evaluation_progress
     from unitune.evaluate.compare import compare as run_comparison
-    from unitune.evaluate.results import default_folder
+    from unitune.evaluate.result_files import report_folder
     from unitune.job.job import Job
     from unitune.planning.preflight import preflight
     from unitune.report.files import write_report
@@ -105,7 +117,12 @@ def compare(
     seconds = None if deploy is None else ttl_seconds(deploy, "--deploy")
     resolved = preflight(job)
     if not replay and job.evaluate.budget is None:
-        tuned_run = _confirm_costs(resolved, tuned_run, seconds, allow_unpriced=allow_unpriced)
+        tuned_run = _confirm_costs(
+            resolved if limit is None else limited(resolved, limit),
+            tuned_run,
+            seconds,
+            allow_unpriced=allow_unpriced,
+        )
     with evaluation_progress(quiet=quiet or json) as progress:
         comparison = run_comparison(
             resolved,
@@ -117,16 +134,16 @@ def compare(
             replay=replay,
             use_cache=use_cache,
             update_baseline=update_baseline,
+            limit=limit,
             allow_unpriced=allow_unpriced,
             progress=progress,
             announce=None if quiet or json else aside().print,
         )
-    folder = output or default_folder(comparison)
-    write_report(comparison, folder)
+    write_report(comparison, output)
     if json:
         print_json_text(comparison.verdict_json())
     else:
-        console().print(comparison_view(comparison, folder))
+        console().print(comparison_view(comparison, report_folder(comparison, output)))
         if update_baseline:
             _print_baseline(resolved, passed=comparison.exit_code == 0)
     raise typer.Exit(comparison.exit_code)

@@ -16,6 +16,8 @@ from unitune.backends.capabilities import Deploys
 from unitune.cli.output import confirmed
 from unitune.cost.budget import HostingBudget, ProjectBudget, project_budget
 from unitune.cost.spread import Spread
+from unitune.data.dataset import Dataset
+from unitune.data.split import Splits
 from unitune.errors import OverBudget, UserError
 from unitune.evaluate.inference.budget import AnswerPrices, answer_prices
 from unitune.evaluate.readiness import readiness_findings
@@ -23,6 +25,7 @@ from unitune.findings import shown
 from unitune.planning.money import estimated
 from unitune.planning.plan import plan
 from unitune.planning.preflight import ResolvedJob
+from unitune.planning.rows import Rows
 from unitune.report.typography import dollars, usd_range
 from unitune.run.deploying import budget_of, usd_per_hour
 from unitune.run.run import Run
@@ -87,6 +90,18 @@ def confirm_answers(resolved: ResolvedJob, *, allow_unpriced: bool) -> None:
     if not prices.charged or (unknown_alone and allow_unpriced):
         return
     _confirm("comparison", _answers_usd(resolved, prices), "Go on?", ANSWERS)
+
+
+def limited(resolved: ResolvedJob, limit: int) -> ResolvedJob:
+    """Return a job with so many rows to judge by and to choose on: what a first look costs."""
+
+    def few(rows: Dataset) -> Dataset:
+        return replace(rows, rows=rows.rows[:limit])
+
+    splits = resolved.splits
+    test = splits.test and few(splits.test)
+    read = replace(resolved.rows.read, usable=Splits(splits.train, few(splits.validation), test))
+    return replace(resolved, rows=Rows(read, resolved.rows.counters))
 
 
 def _answers_usd(resolved: ResolvedJob, prices: AnswerPrices) -> str:

@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from unitune.errors import NotFoundError
-from unitune.evaluate.baseline import accept, requirements
-from unitune.evaluate.conclude import conclude
+from unitune.errors import NotFoundError, UserError
+from unitune.evaluate.baseline import Requirements, accept, requirements
+from unitune.evaluate.conclude import conclude, first_look
 from unitune.evaluate.inference.budget import Budget, answer_prices
 from unitune.evaluate.inference.sources import check_batches, resolve_sources, without_batches
 from unitune.evaluate.prompts.contenders import build, check_contenders
-from unitune.evaluate.results import Comparison, results_folder, write_verdict
+from unitune.evaluate.result_files import report_folder, results_folder, write_verdict
+from unitune.evaluate.results import Comparison
 from unitune.evaluate.runner import EvaluationConfig, Notify, collect_responses, open_journals
 from unitune.evaluate.statistics.sample_size import foresight
 from unitune.evaluate.task import prepare
@@ -59,6 +60,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     replay: bool = False,
     use_cache: bool = False,
     update_baseline: bool = False,
+    limit: int | None = None,
     allow_unpriced: bool = False,
     progress: Notify | None = None,
     announce: Callable[[str], None] | None = None,
@@ -68,7 +70,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     Args:
         job: Contenders, scorers, margin and gate.
         run: Whose model is the tuned one; by default the newest succeeded run of this training.
-        out: Folder for the files; `default_folder` by default.
+        out: Folder for the files; that of the run or of the job by default.
         deploy_seconds: Where the tuned model answers only from a deployment and there is none:
             start one for at most so long, and end it afterwards. It costs money.
         deploy_options: The backend's own for that deployment: hardware, capacity, …
@@ -79,6 +81,8 @@ def compare(  # noqa: PLR0913 - each has a name and a default
             this ledger's folder. A vendor may have changed a model under its name since.
         update_baseline: Make the candidate's scores the gate's baseline file, if it passes whatever
             else the gate checks.
+        limit: A first look at so many test cases, the same each time, with as many rows of dev at
+            most: no verdict, and no gate is passed. The whole comparison goes on from its answers.
         allow_unpriced: Go on although a price is unknown or old; what has none is in no budget.
         progress: Called as answers come; with batches about once a second, too.
         announce: Called before any request: what so many cases can show, what no batch answers.
@@ -92,6 +96,11 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     """
     resolved = preflight(job)
     job, announce = resolved.job, announce or _ignore
+    if limit is not None and update_baseline:
+        raise UserError(
+            "a first look (--limit) has the scores of some cases alone. Update the baseline "
+            "without it."
+        )
     check_contenders(job, run and run.id)
     if batch:
         check_batches(job, deploys=deploy_seconds is not None)
@@ -99,11 +108,17 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     prices = answer_prices(job, resolved.book, allow_unpriced=allow_unpriced or replay)
     training = tuned.run.fingerprint if tuned else resolved.fingerprint
     sources = resolve_sources(resolved, training, prices.contenders, replay=replay)
-    task = prepare(resolved, tuned.rows if tuned else ())
+    task = prepare(resolved, tuned.rows if tuned else (), limit=limit)
     if tuned:
         tuned.check_prompts(job, resolved.splits.train, task.cases)
-    required = requirements(job, task, accepting=update_baseline)
-    announce(foresight(len(task.cases), job.evaluate.margin, graded=job.evaluate.graded))
+    required = (
+        Requirements() if task.omitted else requirements(job, task, accepting=update_baseline)
+    )
+    announce(
+        first_look(task).reason
+        if task.omitted
+        else foresight(len(task.cases), job.evaluate.margin, graded=job.evaluate.graded)
+    )
     for sentence in without_batches(sources) if batch else ():
         announce(sentence)
     config = EvaluationConfig(
@@ -125,7 +140,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         comparison = conclude(resolved, task, answered, tuned, required, spent=config.budget.spent)
     if update_baseline and comparison.exit_code == 0:
         accept(job, task, comparison)
-    write_verdict(comparison, config.folder)
+    write_verdict(comparison, report_folder(comparison, config.folder))
     return comparison
 
 

@@ -22,7 +22,7 @@ from unitune.evaluate import gate
 from unitune.evaluate.baseline import Requirements
 from unitune.evaluate.grading import Answered, Graded, grade
 from unitune.evaluate.prompts.contenders import best_baseline
-from unitune.evaluate.readings import Judgement, Pairing, errors_on_dev, judge
+from unitune.evaluate.readings import Judgement, Pairing, Ruling, errors_on_dev, judge
 from unitune.evaluate.records import CaseResult
 from unitune.evaluate.results import BaselineResult, Comparison, ContenderResult
 from unitune.evaluate.statistics.paired import LEVEL, Verdict
@@ -70,6 +70,9 @@ def conclude(  # noqa: PLR0913 - each is independent
     judgement = judge(pairings, chosen)
     if on_dev and on_dev.exit_code:
         judgement = replace(judgement, verdict=Verdict.INCONCLUSIVE, doubt=on_dev)
+    look = first_look(task) if task.omitted else None
+    if look:
+        judgement = replace(judgement, verdict=Verdict.INCONCLUSIVE, doubt=look)
     pairing, paired = judgement.scored.hardest, judgement.scored.paired
     results = tuple(_result(each, tuned) for each in graded)
     return Comparison(
@@ -83,7 +86,7 @@ def conclude(  # noqa: PLR0913 - each is independent
         metric=task.scoring.primary.name,
         candidate=candidate.name,
         baseline=pairing.baseline.name,
-        baselines=tuple(_against(judgement.only(name), chosen) for name in pairings),
+        baselines=tuple(_against(judgement.only(name), chosen, look) for name in pairings),
         difference=paired.difference,
         interval=paired.interval.ends,
         level=LEVEL,
@@ -104,10 +107,11 @@ def conclude(  # noqa: PLR0913 - each is independent
         answered=pairing.answered(),
         contenders=results,
         spent_usd=spent if spent or any(each.usd is not None for each in results) else None,
-        gate=gate.decide(evaluate.gate, judgement, required, on_dev),
+        gate=gate.decide(evaluate.gate, judgement, required, on_dev, look),
         economics=pairing.money(evaluate.economics),
         leaks=task.leaks,
         dev_rows=len(task.dev),
+        omitted_cases=task.omitted,
         notes=(*_notes(resolved, task, tuned, graded), *paired.warnings),
         curve=tuned.curve if tuned else None,
         provenance=_provenance(task, contenders),
@@ -126,7 +130,17 @@ def _refuse_silence(*sides: Graded) -> None:
             )
 
 
-def _against(alone: Judgement, chosen: str) -> BaselineResult:
+def first_look(task: Task) -> Ruling:
+    """Say that a few of the cases give no verdict."""
+    whole = len(task.cases) + task.omitted
+    return Ruling(
+        3,
+        f"A first look at {len(task.cases):,} of {whole:,} test cases (--limit) is no verdict and "
+        "passes no gate. Without --limit compare goes on from these answers.",
+    )
+
+
+def _against(alone: Judgement, chosen: str, look: Ruling | None) -> BaselineResult:
     name, pair = alone.scored.best.hardest, alone.scored.paired
     return BaselineResult(
         name=name,
@@ -134,7 +148,7 @@ def _against(alone: Judgement, chosen: str) -> BaselineResult:
         difference=pair.difference,
         interval=pair.interval.ends,
         p_value=pair.p_value,
-        verdict=alone.verdict.value,
+        verdict=Verdict.INCONCLUSIVE.value if look else alone.verdict.value,
     )
 
 

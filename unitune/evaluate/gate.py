@@ -5,6 +5,7 @@
     dev errors, of each prompt that competes  <= 2 %                          4
     required CASE, each                       right        wrong              4, not answered
     min_cases                                 reached                         3
+    all cases, of a first look (`--limit`)                                    3
     improve                                   better       worse, equivalent  3
     no-regress                                lo > -m      hi < 0             3
     absolute                                  lo >= line   hi < line          3
@@ -88,6 +89,7 @@ class Evidence:
             hold them against.
         cut: Answers that were cut off: of the candidate, then of each baseline.
         doubt: Why the verdict is inconclusive where its interval would allow another.
+        look: Why nothing is judged, where only some of the cases were looked at.
         readings: The same evidence, errors and cut answers read otherwise.
     """
 
@@ -105,6 +107,7 @@ class Evidence:
     cut: tuple[Cut, ...] = ()
     uninformative: str | None = None
     doubt: Ruling | None = None
+    look: Ruling | None = None
     readings: tuple[Evidence, ...] = ()
 
 
@@ -166,7 +169,11 @@ def _required_cases(candidate: Graded, required: Collection[str]) -> Iterator[Re
 
 
 def decide(
-    gate: Gate | None, judgement: Judgement, required: Requirements, dev: Ruling | None
+    gate: Gate | None,
+    judgement: Judgement,
+    required: Requirements,
+    dev: Ruling | None,
+    look: Ruling | None = None,
 ) -> GateResult | None:
     """Return a gate's decision; None without a gate.
 
@@ -175,8 +182,9 @@ def decide(
         judgement: What the answers show.
         required: What the gate asks of the cases.
         dev: How many answers on dev are errors.
+        look: Why nothing is judged, where only some of the cases were looked at.
     """
-    return apply(gate, gather(judgement, required, dev)) if gate else None
+    return apply(gate, replace(gather(judgement, required, dev), look=look)) if gate else None
 
 
 def apply(gate: Gate, evidence: Evidence) -> GateResult:
@@ -210,8 +218,8 @@ def _checks(gate: Gate, evidence: Evidence) -> Iterator[GateCheck]:
     answered = errors.exit_code == 0
     for required in evidence.required:
         yield _check(f"required {required.case}", _required(gate, required), judged=answered)
-    cases = _enough(gate, evidence)
-    yield _check("min_cases", cases, judged=answered)
+    cases = evidence.look or _enough(gate, evidence)
+    yield _check("all cases" if evidence.look else "min_cases", cases, judged=answered)
     enough = answered and cases.exit_code == 0
     yield _check(gate.mode, _mode(gate, evidence), judged=enough)
     for constraint in gate.constraints:

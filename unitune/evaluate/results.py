@@ -7,34 +7,20 @@ Every total is computed from records (`unitune.evaluate.records`), and no statis
 
 from __future__ import annotations
 
-import json
-import os
-from contextlib import suppress
 from decimal import Decimal
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
 from unitune.data.overlap import SharedCase
-from unitune.errors import MissingExtra, UserError
+from unitune.errors import MissingExtra
 from unitune.evaluate.records import CaseResult
 from unitune.job.contenders import Role
 from unitune.scorers.interface import Confusion
-from unitune.security.json_fields import whole_text
-from unitune.workspace.filesystem import content_of, private_folder, replacing
-from unitune.workspace.home import EVALUATION, home, make_home
 
 if TYPE_CHECKING:
     import pandas as pd
-
-VERDICT = "verdict.json"
-REPORTS = ("report.html", "summary.md", "junit.xml")
-"""Written beside the verdict by `unitune.report.files`."""
-CASES = "cases.jsonl"
-"""Written with the verdict: a `CaseResult` a line."""
-_CASE = TypeAdapter(CaseResult)
 
 
 class Frozen(BaseModel):
@@ -271,6 +257,9 @@ class Comparison(Frozen):
     """With the prices of both sides."""
     leaks: LeakResult
     dev_rows: int
+    omitted_cases: int = 0
+    """Test cases that a first look left out (`--limit`): where there are any, there is no verdict,
+    and no gate is passed."""
     notes: tuple[str, ...] = ()
     """What a reader must know: dropped cases, a baseline with no effort, dequantised weights …"""
     curve: Curve | None = None
@@ -287,8 +276,10 @@ class Comparison(Frozen):
     def summary(self) -> str:
         """The verdict with its figures, in one line."""
         low, high = (100 * end for end in self.interval)
+        look = f"first look at {self.n} of {self.n + self.omitted_cases} cases, no verdict"
         return (
-            f"{self.verdict}: {self.candidate} minus {self.baseline} is "
+            f"{look if self.omitted_cases else self.verdict}: "
+            f"{self.candidate} minus {self.baseline} is "
             f"{100 * self.difference:+.1f} points, {100 * self.level:.0f} % interval "
             f"[{low:.1f}, {high:.1f}], n={self.n}, {self.gained} gained, {self.lost} lost, "
             f"p={self.p_value:.2g}"
@@ -355,72 +346,3 @@ class Comparison(Frozen):
         )
         paragraphs = "".join(f"<p>{escape(line)}</p>" for line in lines if line)
         return f"<div>{paragraphs}<table><tr>{header}</tr>{rows}</table></div>"
-
-
-def default_folder(comparison: Comparison) -> Path:
-    """Return where `compare` writes when it is given no folder."""
-    return _folder(comparison.job, comparison.run)
-
-
-def _folder(job: str, run: str | None) -> Path:
-    return home() / "runs" / run / EVALUATION if run else home() / "evaluations" / job
-
-
-def results_folder(out: str | os.PathLike[str] | None, job: str, run: str | None) -> Path:
-    """Return the folder for the files of a comparison.
-
-    Args:
-        out: As the user names it; None: that of the job, or of the run.
-        job: Name of the job.
-        run: Id of the run that made the tuned model.
-
-    Raises:
-        UserError: The folder holds results that are no comparison's.
-    """
-    if not out:
-        make_home(home())
-        folder = _folder(job, run)
-        private_folder(folder)
-        return folder
-    folder = Path(out)
-    if folder.is_symlink():
-        raise UserError(
-            f"{folder} is a symbolic link to {folder.readlink()}, and no results are written "
-            "through one. Name the folder itself."
-        )
-    taken = [name for name in (*REPORTS, VERDICT) if (folder / name).exists()]
-    if taken and not (folder / "rows.jsonl").exists():
-        raise UserError(
-            f"{folder / taken[0]} is of no comparison, and is not overwritten. Name another "
-            "folder for the results."
-        )
-    return folder
-
-
-def write_verdict(comparison: Comparison, folder: Path) -> None:
-    """Write ``cases.jsonl`` and then ``verdict.json``, each whole or not at all."""
-    with replacing(folder / CASES) as file:
-        file.writelines(f"{_line_of(case)}\n" for case in comparison.cases)
-    with replacing(folder / VERDICT) as file:
-        file.write(comparison.verdict_json())
-
-
-def _line_of(case: CaseResult) -> str:
-    # A scorer's reason may quote a model's JSON, which may hold lone surrogates.
-    fields = _CASE.dump_python(case, mode="json", exclude_defaults=True)
-    return whole_text(json.dumps(fields, ensure_ascii=False))
-
-
-def read_comparison(folder: Path) -> Comparison:
-    """Return what `write_verdict` wrote into a folder; without its cases where they are not there.
-
-    Raises:
-        OSError: There is no verdict.
-        ValidationError: A file is not what was written.
-    """
-    comparison = Comparison.model_validate_json(content_of(folder / VERDICT))
-    with suppress(FileNotFoundError):
-        lines = content_of(folder / CASES).split(b"\n")
-        cases = tuple(_CASE.validate_json(line) for line in lines if line)
-        comparison = comparison.model_copy(update={"cases": cases})
-    return comparison

@@ -76,6 +76,7 @@ class Task:
         repeats: How often each test case is requested.
         fixed: Settings that the job itself names, `Request.fixed`.
         copies: Ids of cases left out as copies, each with the id of the case that is kept.
+        omitted: How many cases a first look leaves out (`--limit`).
     """
 
     cases: tuple[Example, ...]
@@ -90,6 +91,7 @@ class Task:
     temperature: float = 0.0
     fixed: tuple[Literal["temperature", "max_tokens"], ...] = ()
     copies: Mapping[str, str] = field(default_factory=dict[str, str])
+    omitted: int = 0
 
     def question(
         self, case: Example, prompt: Prompt, spec: ContenderSpec, repeat: int = 0
@@ -122,12 +124,15 @@ class Task:
         return [attempt_of(*pair) for pair in zip(cases, records, strict=True)]
 
 
-def prepare(resolved: ResolvedJob, trained: Iterable[Dataset] = ()) -> Task:
+def prepare(
+    resolved: ResolvedJob, trained: Iterable[Dataset] = (), *, limit: int | None = None
+) -> Task:
     """Make the task of a job.
 
     Args:
         resolved: The job with its rows.
         trained: Other rows of the training, to be searched for test cases too.
+        limit: For a first look: how many cases, and how many rows of dev at most.
 
     Raises:
         JobError: The job has no test cases, or they lack a key that it names.
@@ -140,7 +145,7 @@ def prepare(resolved: ResolvedJob, trained: Iterable[Dataset] = ()) -> Task:
             f"job {job.name!r} has no test cases, and nothing can be judged without. "
             "Set data.test to a file of held-out rows."
         )
-    evaluate, limit = job.evaluate, job.evaluate.max_tokens
+    evaluate, most = job.evaluate, job.evaluate.max_tokens
     test, copies = once_each(splits.test)
     trained = tuple(trained)
     if isinstance(job.data.test, float) and evaluate.leaks != "allow":
@@ -154,26 +159,36 @@ def prepare(resolved: ResolvedJob, trained: Iterable[Dataset] = ()) -> Task:
     check_groups(tuple(test), evaluate)
     leaking = _leaks(resolved, trained, test)
     names = evaluate.gate.required_cases if evaluate.gate else ()
-    cases = tuple(_without(test, leaking, {copies.get(name, name) for name in names}))
+    whole = tuple(_without(test, leaking, {copies.get(name, name) for name in names}))
+    cases = _first_look(whole, limit)
     longest = longest_expected(chain(splits.train, test))
     return Task(
         cases=cases,
-        dev=dev_rows(splits.validation),
+        dev=dev_rows(splits.validation)[: limit if len(cases) < len(whole) else None],
         scoring=Scoring(
             scorers=tuple(scorers),
             primary=next(each for each in scorers if each.name == evaluate.primary_scorer),
             measures=tuple(spec for spec in evaluate.scorers if isinstance(spec, Measure)),
         ),
-        output_limit=OutputLimit(None if limit == "auto" else limit, longest, job.backend),
+        output_limit=OutputLimit(None if most == "auto" else most, longest, job.backend),
         leaks=leaking,
         clusters=clusters_of(cases, evaluate),
-        slices=tuple(slices_of(cases, evaluate)),
+        slices=() if len(cases) < len(whole) else tuple(slices_of(cases, evaluate)),
         notes=(*_cut_note(job, test), *_notes(len(splits.test) - len(test), cases)),
         repeats=evaluate.repeats,
         temperature=0.0 if evaluate.temperature == "auto" else evaluate.temperature,
         fixed=tuple(name for name in FIXABLE if getattr(evaluate, name) != "auto"),
         copies=copies,
+        omitted=len(whole) - len(cases),
     )
+
+
+def _first_look(cases: tuple[Example, ...], limit: int | None) -> tuple[Example, ...]:
+    """Return the cases with the smallest hashes, in their order: a larger look holds a smaller."""
+    if limit is None or limit >= len(cases):
+        return cases
+    order = sorted(range(len(cases)), key=lambda at: digest(["look", cases[at].case_hash]))
+    return tuple(cases[at] for at in sorted(order[:limit]))
 
 
 def dev_rows(validation: Dataset) -> tuple[Example, ...]:

@@ -20,7 +20,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from unitune.evaluate.results import REPORTS, Comparison, GateCheck, default_folder
+from unitune.evaluate.result_files import REPORTS, report_folder
+from unitune.evaluate.results import Comparison, GateCheck
 from unitune.report import html, markdown
 from unitune.workspace.filesystem import replacing
 
@@ -44,7 +45,7 @@ def write_report(comparison: Comparison, folder: str | os.PathLike[str] | None =
     Examples:
         >>> page = unitune.write_report(comparison)
     """
-    target = default_folder(comparison) if folder is None else Path(folder)
+    target = report_folder(comparison, folder)
     contents: tuple[Iterable[str], ...] = (
         html.pieces(comparison),
         [markdown.render(comparison)],

@@ -17,7 +17,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from unitune.evaluate.results import REPORTS, VERDICT, Comparison, ContenderResult
+from unitune.evaluate.result_files import REPORTS, VERDICT
+from unitune.evaluate.results import Comparison, ContenderResult
 from unitune.report import typography, words
 from unitune.security.printable import one_line
 
@@ -49,7 +50,7 @@ def verdict_lines(comparison: Comparison) -> Group:
     """Return the verdict with its figures, in words, with its caveats, and the gate's line."""
     lines = [
         _verdict_line(comparison),
-        plain(f"{' ' * len(comparison.verdict)}  {words.figures(comparison)}"),
+        plain(f"{' ' * len(words.verdict(comparison))}  {words.figures(comparison)}"),
         Text(),
     ]
     lines.append(plain(f"{words.headline(comparison)}. {words.reason(comparison)}"))
@@ -134,7 +135,7 @@ def _verdict_line(comparison: Comparison) -> Text:
     difference = typography.points(comparison.difference, sign=True)
     ends = typography.interval(comparison.interval, ", ")
     return Text.assemble(
-        (comparison.verdict.upper(), COLOURS[comparison.verdict]),
+        (words.verdict(comparison).upper(), COLOURS[comparison.verdict]),
         plain(
             f"  {candidate.name} {candidate.score:.3f} vs {baseline.name} {baseline.score:.3f}: "
             f"{difference} [{ends}] ({words.level(comparison)})"

@@ -27,6 +27,11 @@ def contender(comparison: Comparison, name: str) -> ContenderResult:
     return {result.name: result for result in comparison.contenders}[name]
 
 
+def verdict(comparison: Comparison) -> str:
+    """Return the verdict in a word or two."""
+    return "first look" if comparison.omitted_cases else comparison.verdict
+
+
 def level(comparison: Comparison) -> str:
     """Return the level of the intervals, e.g. ``95 %``."""
     return f"{100 * comparison.level:g} %"
@@ -36,6 +41,8 @@ def headline(comparison: Comparison) -> str:
     """Return the verdict as one sentence, without figures other than the margin."""
     candidate, baseline = _side(comparison, "candidate"), _side(comparison, "baseline")
     margin = points(comparison.margin)
+    if comparison.omitted_cases:
+        return f"First look, no verdict: {candidate} and {baseline}"
     if comparison.doubt:
         return f"No verdict between {candidate} and {baseline}"
     sentence = {
@@ -103,7 +110,7 @@ def _reason(comparison: Comparison) -> str:
 def _against_each(comparison: Comparison) -> str:
     """Return against which of several baselines the candidate is better, and which not."""
     baselines = comparison.baselines
-    if len(baselines) < 2:
+    if len(baselines) < 2 or comparison.omitted_cases:
         return ""
     if comparison.verdict == "better":
         return (

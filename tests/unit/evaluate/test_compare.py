@@ -16,7 +16,7 @@ from unitune.errors import BackendError, DataError, Interrupted, JobError, Leak,
 from unitune.evaluate.compare import compare
 from unitune.evaluate.inference.engine import EvaluationProgress
 from unitune.evaluate.inference.journal import read_record
-from unitune.evaluate.results import default_folder
+from unitune.evaluate.result_files import report_folder
 from unitune.job.job import Job
 from unitune.models import Request
 from unitune.report.files import write_report
@@ -242,7 +242,7 @@ def test_files_of_somebody_else_are_not_written_over(
 def test_without_a_folder_files_go_into_the_home(make_job: Any, backend_of: Any) -> None:
     backend_of(told_is_better)
     found = compare(make_job(PROMPTED))
-    assert {"rows.jsonl", "verdict.json"} <= {file.name for file in default_folder(found).iterdir()}
+    assert {"rows.jsonl", "verdict.json"} <= {file.name for file in report_folder(found).iterdir()}
 
 
 def test_every_total_can_be_computed_from_the_rows(
@@ -510,3 +510,54 @@ def test_a_stronger_prompt_that_was_left_out_is_named(
     candidate = {"type": "zero-shot", "role": "candidate"}
     notes = compare(make_job({"contenders": [*few_shot, candidate]})).notes
     assert told == any("each case its own nearest training rows" in note for note in notes)
+
+
+def test_a_first_look_is_no_verdict_and_passes_no_gate(
+    make_job: Any, backend_of: Any, tmp_path: Path
+) -> None:
+    """On all 60 cases the candidate is better, and the gate is met: on 20 of them nothing is."""
+    backend_of(told_is_better)
+    gated = make_job(PROMPTED | {"gate": {"mode": "improve", "required_cases": []}})
+    look = compare(gated, out=tmp_path / "out", limit=20)
+    write_report(look, tmp_path / "out")
+    assert (20, 40, "inconclusive", 3) == (look.n, look.omitted_cases, look.verdict, look.exit_code)
+    assert {"inconclusive"} == {each.verdict for each in look.baselines}
+    assert look.gate is not None
+    assert ("all cases", 3) in [(check.name, check.exit_code) for check in look.gate.checks]
+    assert str(look).startswith("first look at 20 of 60 cases, no verdict: ")
+    folder = tmp_path / "out" / "first-look"
+    for name in ("report.html", "summary.md", "verdict.json", "junit.xml"):
+        text = (folder / name).read_text()
+        assert "first look at 20 of 60 test cases (--limit) is no verdict" in text.replace(
+            "A f", "f"
+        )
+        assert not (tmp_path / "out" / name).exists()
+    assert "First look, no verdict" in (folder / "summary.md").read_text()
+    whole = compare(gated, out=tmp_path / "out")
+    assert (60, 0, "better", 0) == (whole.n, whole.omitted_cases, whole.verdict, whole.exit_code)
+
+
+def test_a_first_look_has_the_same_cases_each_time_and_the_whole_goes_on_from_its_answers(
+    make_job: Any, backend_of: Any, tmp_path: Path
+) -> None:
+    job = make_job(PROMPTED)
+    backend = backend_of(told_is_better)
+    small, large = (compare(job, out=tmp_path / "out", limit=n) for n in (5, 20))
+    names = [{case.id for case in look.cases} for look in (small, large)]
+    assert names[0] < names[1]
+    assert 2 * 20 == len(backend.requests)
+    assert 60 == compare(job, out=tmp_path / "out").n
+    assert 2 * 60 == len(backend.requests)
+    assert names[1] == {case.id for case in compare(job, out=tmp_path / "other", limit=20).cases}
+
+
+def test_a_first_look_chooses_prompts_on_few_rows(make_job: Any, backend_of: Any) -> None:
+    two = {"contenders": [*PROMPTED["contenders"], {"type": "instructed", "name": "other"}]}
+    backend_of(told_is_better)
+    assert [7, 20] == [compare(make_job(two), limit=limit).dev_rows for limit in (7, 60)]
+
+
+def test_a_first_look_updates_no_baseline(make_job: Any, backend_of: Any) -> None:
+    backend_of(told_is_better)
+    with pytest.raises(UserError, match="a first look"):
+        compare(make_job(PROMPTED), limit=5, update_baseline=True)

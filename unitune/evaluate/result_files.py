@@ -1,0 +1,117 @@
+"""Where the files of a comparison stand, and its verdict on disk.
+
+Recorded answers are in one folder, that of the run or of the job unless the user names another.
+Verdict and report stand beside them; those of a first look (`--limit`) in a folder of their own, so
+that they replace none of the whole test.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from unitune.errors import UserError
+from unitune.evaluate.records import CaseResult
+from unitune.evaluate.results import Comparison
+from unitune.security.json_fields import whole_text
+from unitune.workspace.filesystem import content_of, private_folder, replacing
+from unitune.workspace.home import EVALUATION, home, make_home
+
+VERDICT = "verdict.json"
+CASES = "cases.jsonl"
+"""Written with the verdict: a `CaseResult` a line."""
+_CASE = TypeAdapter(CaseResult)
+FIRST_LOOK = "first-look"
+"""Folder beside the recorded answers for what is said of a few of the cases."""
+REPORTS = ("report.html", "summary.md", "junit.xml")
+"""Written beside the verdict by `unitune.report.files`."""
+
+
+def report_folder(comparison: Comparison, out: str | os.PathLike[str] | None = None) -> Path:
+    """Return where verdict and report stand; those of a first look replace none of the whole test.
+
+    Args:
+        comparison: Of a job, or of its run.
+        out: The folder that `compare` was given; None: none.
+    """
+    folder = Path(out) if out else _folder(comparison.job, comparison.run)
+    return folder / FIRST_LOOK if comparison.omitted_cases else folder
+
+
+def _folder(job: str, run: str | None) -> Path:
+    return home() / "runs" / run / EVALUATION if run else home() / "evaluations" / job
+
+
+def results_folder(out: str | os.PathLike[str] | None, job: str, run: str | None) -> Path:
+    """Return the folder for the files of a comparison.
+
+    Args:
+        out: As the user names it; None: that of the job, or of the run.
+        job: Name of the job.
+        run: Id of the run that made the tuned model.
+
+    Raises:
+        UserError: The folder holds results that are no comparison's.
+    """
+    if not out:
+        make_home(home())
+        folder = _folder(job, run)
+        private_folder(folder)
+        return folder
+    folder = Path(out)
+    _refuse_link(folder)
+    taken = [name for name in (*REPORTS, VERDICT) if (folder / name).exists()]
+    if taken and not (folder / "rows.jsonl").exists():
+        raise UserError(
+            f"{folder / taken[0]} is of no comparison, and is not overwritten. Name another "
+            "folder for the results."
+        )
+    return folder
+
+
+def _refuse_link(folder: Path) -> None:
+    if folder.is_symlink():
+        raise UserError(
+            f"{folder} is a symbolic link to {folder.readlink()}, and no results are written "
+            "through one. Name the folder itself."
+        )
+
+
+def write_verdict(comparison: Comparison, folder: Path) -> None:
+    """Write ``cases.jsonl`` and then ``verdict.json``, each whole or not at all.
+
+    Args:
+        comparison: What they say.
+        folder: Its `report_folder`.
+    """
+    _refuse_link(folder)
+    private_folder(folder)
+    with replacing(folder / CASES) as file:
+        file.writelines(f"{_line_of(case)}\n" for case in comparison.cases)
+    with replacing(folder / VERDICT) as file:
+        file.write(comparison.verdict_json())
+
+
+def _line_of(case: CaseResult) -> str:
+    # A scorer's reason may quote a model's JSON, which may hold lone surrogates.
+    fields = _CASE.dump_python(case, mode="json", exclude_defaults=True)
+    return whole_text(json.dumps(fields, ensure_ascii=False))
+
+
+def read_comparison(folder: Path) -> Comparison:
+    """Return what `write_verdict` wrote into a folder; without its cases where they are not there.
+
+    Raises:
+        OSError: There is no verdict.
+        ValidationError: A file is not what was written.
+    """
+    comparison = Comparison.model_validate_json(content_of(folder / VERDICT))
+    with suppress(FileNotFoundError):
+        lines = content_of(folder / CASES).split(b"\n")
+        cases = tuple(_CASE.validate_json(line) for line in lines if line)
+        comparison = comparison.model_copy(update={"cases": cases})
+    return comparison
