@@ -151,6 +151,16 @@ class ChatModel(Protocol):
         """Answer one request; a failure is in the reply's `error`."""
         ...
 
+    async def stream_reply(self, request: Request) -> AsyncGenerator[str | Reply]:
+        """Yield the answer's text as it comes, and then the reply, whose text is all of it.
+
+        A backend that does not stream yields the whole answer at once, which is the default.
+        """
+        reply = await self.reply(request)
+        if reply.text:
+            yield reply.text
+        yield reply
+
     async def aclose(self) -> None:
         """Close connections, or free the weights; a second call does nothing."""
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -88,15 +88,40 @@ class LocalChatModel(BatchedChatModel):
         (reply,) = [reply async for some in self.stream([request]) for _, reply in some]
         return reply
 
+    async def stream_reply(self, request: Request) -> AsyncGenerator[str | Reply]:
+        """Yield the answer's text token by token, and then the reply."""
+        sent = 0
+        async with aclosing(self._answers([request], texts=True)) as answers:
+            async for some in answers:
+                text = some if isinstance(some, str) else "".join(reply.text for _, reply in some)
+                if text[sent:]:
+                    yield text[sent:]
+                    sent = len(text)
+                if not isinstance(some, str):
+                    for _, reply in some:
+                        yield reply
+
     async def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Placed]:
         """Answer all requests, some at a time; when cancelled, stop at the next token."""
-        interrupt, loop = threading.Event(), asyncio.get_running_loop()
-        queue: asyncio.Queue[Placed | None] = asyncio.Queue()
+        async with aclosing(self._answers(requests)) as answers:
+            async for some in answers:
+                if not isinstance(some, str):
+                    yield some
 
-        def tell(some: Placed | None) -> None:
+    async def _answers(
+        self, requests: Sequence[Request], *, texts: bool = False
+    ) -> AsyncGenerator[Placed | str]:
+        """Yield replies as they come, and with `texts` what a lone answer has come to before."""
+        interrupt, loop = threading.Event(), asyncio.get_running_loop()
+        queue: asyncio.Queue[Placed | str | None] = asyncio.Queue()
+
+        def tell(some: Placed | str | None) -> None:
             loop.call_soon_threadsafe(queue.put_nowait, some)
 
-        work = asyncio.create_task(asyncio.to_thread(self._replies, requests, interrupt, tell))
+        grew = tell if texts else None
+        work = asyncio.create_task(
+            asyncio.to_thread(self._replies, requests, interrupt, tell, grew)
+        )
         try:
             while (some := await queue.get()) is not None:
                 yield some
@@ -133,6 +158,7 @@ class LocalChatModel(BatchedChatModel):
         requests: Sequence[Request],
         interrupt: threading.Event,
         tell: Callable[[Placed | None], None],
+        grew: Callable[[str], None] | None,
     ) -> None:
         """Tell answers as they come, and None at the end, however that comes."""
         try:
@@ -143,7 +169,7 @@ class LocalChatModel(BatchedChatModel):
                 ]
                 tell([(at, Reply(error=prompt.error)) for at, prompt in failed])
                 valid = {at: prompt for at, prompt in enumerate(prepared) if prompt.error is None}
-                self._answer(valid, interrupt, tell)
+                self._answer(valid, interrupt, tell, grew)
         finally:
             tell(None)
 
@@ -171,24 +197,24 @@ class LocalChatModel(BatchedChatModel):
         prepared: Mapping[int, Prepared],
         interrupt: threading.Event,
         tell: Callable[[Placed], None],
+        grew: Callable[[str], None] | None,
     ) -> None:
         """Answer all; where memory runs out, answer each half of what is left by itself."""
-        left, places, start = dict(prepared), list(prepared), time.perf_counter()
+        left, places = dict(prepared), list(prepared)
 
         def take(done: Sequence[int], answers: Sequence[Generated]) -> None:
-            nonlocal start
             some = [places[at] for at in done]
             prompts = [left.pop(place).ids for place in some]
-            replies = _shared_out(prompts, answers, time.perf_counter() - start)
+            replies = map(_reply, prompts, answers)
             tell(list(zip(some, replies, strict=True)))
-            start = time.perf_counter()
 
         prompts = [prompt.ids for prompt in prepared.values()]
         settings = [prompt.sampling for prompt in prepared.values()]
+        model, tokenizer = self._model, self._tokenizer
         try:
             if prompts:
                 generate(
-                    self._model, self._tokenizer, prompts, settings, interrupt=interrupt, done=take
+                    model, tokenizer, prompts, settings, interrupt=interrupt, done=take, grew=grew
                 )
         except (MemoryError, RuntimeError) as error:  # torch's out-of-memory errors are the latter
             if len(left) == 1:
@@ -197,7 +223,7 @@ class LocalChatModel(BatchedChatModel):
                 return
             halves = list(left.items())
             for half in (halves[: len(left) // 2], halves[len(left) // 2 :]):
-                self._answer(dict(half), interrupt, tell)
+                self._answer(dict(half), interrupt, tell, grew)
 
 
 def merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
@@ -206,23 +232,14 @@ def merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     return cast("PreTrainedModel", tuned.merge_and_unload())
 
 
-def _shared_out(
-    prompts: Sequence[Sequence[int]], answers: Sequence[Generated], seconds: float
-) -> list[Reply]:
-    """Return replies, each with its share of the time by its tokens."""
-    tokens = [
-        len(prompt) + len(answer.ids) for prompt, answer in zip(prompts, answers, strict=True)
-    ]
-    return [
-        Reply(
-            text=answer.text,
-            finish_reason=answer.finish_reason,
-            prompt_tokens=len(prompt),
-            completion_tokens=len(answer.ids),
-            seconds=seconds * share / sum(tokens),
-        )
-        for prompt, answer, share in zip(prompts, answers, tokens, strict=True)
-    ]
+def _reply(prompt: Sequence[int], answer: Generated) -> Reply:
+    return Reply(
+        text=answer.text,
+        finish_reason=answer.finish_reason,
+        prompt_tokens=len(prompt),
+        completion_tokens=len(answer.ids),
+        seconds=answer.seconds,
+    )
 
 
 def _check_adapter(adapter: Path, base: str, fingerprint: str, template: str) -> None:

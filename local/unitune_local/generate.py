@@ -14,9 +14,10 @@ Not here: chat messages (`unitune_local.chat`), and how a model takes tokens
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, cast
 
@@ -69,14 +70,16 @@ class Generated:
         ids: Generated token ids, the one that ended the answer included.
         text: The answer, without special tokens and cut before a stop string.
         finish_reason: stop: the model or a stop string ended it; length: max_tokens did.
+        seconds: Its share of the time, by the rows that were computed together.
     """
 
     ids: list[int]
     text: str
     finish_reason: Literal["stop", "length"]
+    seconds: float = field(compare=False)
 
 
-def generate(  # noqa: PLR0913 - the last two are rarely given
+def generate(  # noqa: PLR0913 - the last three are rarely given
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
@@ -85,6 +88,7 @@ def generate(  # noqa: PLR0913 - the last two are rarely given
     batch_size: int = BATCH_SIZE,
     interrupt: threading.Event | None = None,
     done: Callable[[Sequence[int], Sequence[Generated]], None] | None = None,
+    grew: Callable[[str], None] | None = None,
 ) -> list[Generated]:
     """Answer all prompts.
 
@@ -95,7 +99,8 @@ def generate(  # noqa: PLR0913 - the last two are rarely given
         settings: One for each prompt.
         batch_size: Most rows at once.
         interrupt: When it is set, generation stops before the next token.
-        done: Called with the places and answers of each batch when it is done.
+        done: Called after each token with the places and answers that it has ended.
+        grew: Called after each token with the text so far of an answer that goes on.
 
     Returns:
         One answer for each prompt, in their order.
@@ -111,13 +116,22 @@ def generate(  # noqa: PLR0913 - the last two are rarely given
         for place, (prompt, sampling) in enumerate(zip(prompts, settings, strict=True))
     ]
     check = partial(_check, interrupt or threading.Event())
+
+    def tell(step: Sequence[_Answer]) -> None:
+        if done is not None and (ended := [answer for answer in step if answer.done]):
+            done([answer.place for answer in ended], [answer.finished() for answer in ended])
+        if grew is not None:
+            for answer in step:
+                if not answer.done:
+                    grew(answer.text_so_far())
+
+    start = time.perf_counter()
     with torch.inference_mode(), prefix_caching(model) if plain else nullcontext():
         shared = _cache_of(model, prompts[0][:common]) if common else None
+        _share_time(answers, start)
         for batch in _batches(answers, batch_size, model):
             rows = PrefixCachedRows(model, shared, check) if plain else CachedRows(model)
-            _answer_batch(rows, batch, model.device, check)
-            if done is not None:
-                done([answer.place for answer in batch], [answer.finished() for answer in batch])
+            _answer_batch(rows, batch, model.device, check, tell)
     return [answer.finished() for answer in answers]
 
 
@@ -161,6 +175,7 @@ class _Answer:
         self.sampling = sampling
         self.ids: list[int] = []
         self.done = False
+        self.seconds = 0.0
         self._ending = ending
         self._random = torch.Generator().manual_seed(sampling.seed)
 
@@ -182,7 +197,18 @@ class _Answer:
         text = self._ending.text(self.ids[:-1] if ended else self.ids)
         cut = self._stop_at(text)
         reason = "stop" if ended or cut is not None else "length"
-        return Generated(self.ids, text[:cut], reason)
+        return Generated(self.ids, text[:cut], reason, self.seconds)
+
+    def text_so_far(self) -> str:
+        """Return the text that stays: no part of a character, or of a stop string."""
+        text = self._ending.text(self.ids).rstrip("\N{REPLACEMENT CHARACTER}")
+        begun = (
+            length
+            for stop in self.sampling.stop
+            for length in range(1, len(stop))
+            if text.endswith(stop[:length])
+        )
+        return text[: len(text) - max(begun, default=0)]
 
     def _stopped(self) -> bool:
         stop = self.sampling.stop
@@ -199,17 +225,25 @@ def _check(interrupt: threading.Event) -> None:
 
 
 def _answer_batch(
-    rows: Rows, batch: list[_Answer], device: torch.device, check: Callable[[], None]
+    rows: Rows,
+    batch: list[_Answer],
+    device: torch.device,
+    check: Callable[[], None],
+    tell: Callable[[Sequence[_Answer]], None],
 ) -> None:
-    """Let the answers of one batch grow until all are done."""
+    """Let the answers of one batch grow until all are done, and tell of each step's."""
+    start = time.perf_counter()
     logits = rows.begin([answer.prompt for answer in batch])  # (B, V)
+    start = _share_time(batch, start, [len(answer.prompt) for answer in batch])
     alive = batch
     while True:
         likeliest = cast("list[int]", cast("Any", logits.argmax(-1)).tolist())
-        for row, answer in enumerate(alive):
-            if not answer.done:
-                greedy = answer.sampling.temperature == 0
-                answer.add(likeliest[row] if greedy else answer.draw(logits[row]))
+        step = [(row, answer) for row, answer in enumerate(alive) if not answer.done]
+        for row, answer in step:
+            greedy = answer.sampling.temperature == 0
+            answer.add(likeliest[row] if greedy else answer.draw(logits[row]))
+        start = _share_time([answer for _, answer in step], start)
+        tell([answer for _, answer in step])
         check()
         going = [row for row, answer in enumerate(alive) if not answer.done]
         if not going:
@@ -218,6 +252,22 @@ def _answer_batch(
             rows.keep(torch.tensor(going, device=device))
             alive = [alive[row] for row in going]
         logits = rows.add(torch.tensor([answer.ids[-1] for answer in alive], device=device))
+
+
+def _share_time(
+    answers: Sequence[_Answer], start: float, tokens: Sequence[int] | None = None
+) -> float:
+    """Share the time since a start among the answers that took it, and return the time now.
+
+    Args:
+        answers: That were at work.
+        start: In seconds.
+        tokens: By which they took it; equally by default.
+    """
+    now, tokens = time.perf_counter(), tokens or [1] * len(answers)
+    for answer, own in zip(answers, tokens, strict=True):
+        answer.seconds += (now - start) * own / sum(tokens)
+    return now
 
 
 def _common_length(prompts: Sequence[Sequence[int]]) -> int:

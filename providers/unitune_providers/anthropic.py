@@ -6,8 +6,9 @@ A batch has neither a name nor metadata: ours is recognised by the ids of its re
 back with its answers only. Everything but the create call may be repeated, and is.
 
 Sources: anthropic 2.13.0, types/message_create_params.py, message.py, _client.py and
-resources/messages/batches.py; platform.claude.com/docs/en/build-with-claude, batch-processing
-(limits, what is billed, 24 hours, 29 days) and token-counting (read 2026-11-25).
+resources/messages/batches.py, types/raw_message_stream_event.py;
+platform.claude.com/docs/en/build-with-claude, batch-processing (limits, what is billed, 24 hours,
+29 days) and token-counting (read 2026-11-25).
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ from unitune.backends.kit.batches import (
     cannot_take,
     check_size,
 )
-from unitune.backends.kit.chat import JsonChatModel
+from unitune.backends.kit.chat import StreamingChatModel
 from unitune.backends.kit.chat_completions import Refusal, refuses
 from unitune.backends.kit.errors import Endpoint, ErrorResponse
 from unitune.backends.kit.hosted import HostedBackend, NoOptions
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported
 from unitune.models import ChatModel, Reply, Request, TunedModel, function_call
-from unitune.security.json_fields import Fields
+from unitune.security.json_fields import Fields, read_json
 
 BATCHES = ("v1", "messages", "batches")
 REQUESTS_MOST = 100_000
@@ -221,7 +222,7 @@ class AnthropicBackend(HostedBackend[NoOptions]):
         return Reply(error=words, finish_reason="error")
 
 
-class ClaudeChatModel(JsonChatModel):
+class ClaudeChatModel(StreamingChatModel):
     """A Claude that answers one request at a time.
 
     Args:
@@ -251,10 +252,61 @@ class ClaudeChatModel(JsonChatModel):
         del body["temperature"]
         return True
 
+    def streamed(self) -> StreamedMessage:
+        return StreamedMessage()
+
     def read(self, body: dict[str, object], answer: object, seconds: float) -> Reply | None:
         reply = read_answer(Fields(answer), seconds)
         left_out = () if "temperature" in body else ("temperature",)
         return reply and replace(reply, left_out=left_out)
+
+
+class StreamedMessage:
+    """A message as it comes: `unitune.backends.kit.event_streams.StreamedAnswer`."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._message: dict[str, JsonValue] = {}
+        self._usage: dict[str, JsonValue] = {}
+        self._blocks: dict[int, dict[str, JsonValue]] = {}
+        self._arguments: dict[int, str] = {}
+
+    def add(self, event: Fields) -> str:
+        delta, index = event.fields("delta"), event.whole("index") or 0
+        match event.text("type"):
+            case "message_start":
+                self._message = {**event.fields("message").all}
+                self._usage.update(event.fields("message").fields("usage").all)
+            case "content_block_start":
+                self._blocks[index] = {**event.fields("content_block").all}
+                return self._append(index, "")
+            case "content_block_delta":
+                arguments = delta.text("partial_json") or ""
+                self._arguments[index] = self._arguments.get(index, "") + arguments
+                return self._append(index, delta.text("text") or "")
+            case "message_delta":
+                self._message.update(delta.all)
+                self._usage.update(event.fields("usage").all)
+            case "message_stop":
+                self.ended = True
+            case _:
+                pass
+        return ""
+
+    def whole(self) -> object:
+        for index, arguments in self._arguments.items():
+            if arguments:
+                self._blocks[index]["input"] = cast("JsonValue", read_json(arguments))
+        blocks = [self._blocks[index] for index in sorted(self._blocks)]
+        return {**self._message, "content": blocks, "usage": self._usage}
+
+    def _append(self, index: int, text: str) -> str:
+        """Add to a block's text, and return what is new of it."""
+        block = self._blocks.setdefault(index, {"type": "text"})
+        if block.get("type") != "text":
+            return ""
+        block["text"] = (Fields(block).text("text") or "") + text
+        return text
 
 
 def message_body(model: str, request: Request) -> dict[str, JsonValue]:

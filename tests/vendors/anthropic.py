@@ -25,7 +25,7 @@ from unitune.testing.loopback import VendorRequest, VendorResponse
 from unitune.testing.omissions import Shape
 from unitune.testing.routes import Refused, RoutedVendor, existing, route
 from unitune.testing.vendor_setup import ServerBehavior
-from vendors import shapes
+from vendors import shapes, streams
 from vendors.bodies import text_of
 
 KEY = "sk-ant-loopback"
@@ -42,6 +42,7 @@ TAKEN = frozenset(
         "metadata",
         "model",
         "stop_sequences",
+        "stream",
         "system",
         "temperature",
         "tool_choice",
@@ -111,7 +112,8 @@ class AnthropicVendor(RoutedVendor):
         content = response.content
         if response.status >= 400 and isinstance(content, dict):
             content = {**content, "request_id": request_id}
-        return replace(response, content=content, headers={"request-id": request_id})
+        headers = {**response.headers, "request-id": request_id}
+        return replace(response, content=content, headers=headers)
 
     def check_key(self, request: VendorRequest) -> None:
         super().check_key(request)
@@ -126,8 +128,9 @@ class AnthropicVendor(RoutedVendor):
         return shapes.anthropic()
 
     @route("POST", "")
-    def create_message(self, request: VendorRequest) -> JsonValue:
-        return self._message(request.json)
+    def create_message(self, request: VendorRequest) -> JsonValue | VendorResponse:
+        answer = self._message(request.json)
+        return streams.message(answer) if request.json.get("stream") else answer
 
     @route("POST", "/count_tokens")
     def count_tokens(self, request: VendorRequest) -> JsonValue:

@@ -13,10 +13,11 @@ import math
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from tenacity import (
     RetryCallState,
@@ -95,14 +96,35 @@ def retry_rate_limited(call: Callable[[], Result], seconds: float) -> Result:
 
 async def retry_reply(attempt: Callable[[], Awaitable[Reply]]) -> Reply:
     """Send a request until there is a reply, or sending it again is of no use."""
-    reply = Reply()
+
+    async def whole() -> AsyncGenerator[str | Reply]:
+        yield await attempt()
+
+    return cast("Reply", [piece async for piece in retry_stream(whole)][-1])
+
+
+async def retry_stream(
+    attempt: Callable[[], AsyncGenerator[str | Reply]],
+) -> AsyncGenerator[str | Reply]:
+    """Yield the pieces of an answer and its reply, as `retry_reply` sends the request again.
+
+    What has begun to come is not sent again: its failure is the reply.
+    """
+    reply, has_text = Reply(), False
     for sent in range(ATTEMPTS):
         if sent:
             await asyncio.sleep(reply_delay(reply) or _growing_pause(sent))
-        reply = await attempt()
-        if not reply.retryable or reply_delay(reply) > MAX_RETRY_AFTER_SECONDS:
+        async with aclosing(attempt()) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Reply):
+                    reply = piece
+                else:
+                    has_text = True
+                    yield piece
+        too_long = reply_delay(reply) > MAX_RETRY_AFTER_SECONDS
+        if has_text or too_long or not reply.retryable:
             break
-    return reply
+    yield reply
 
 
 def reply_delay(reply: Reply) -> float:

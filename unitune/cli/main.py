@@ -27,6 +27,7 @@ from typer.core import TyperGroup
 import unitune
 from unitune.cli import (
     backends,
+    chat,
     compare,
     convert,
     deployments,
@@ -105,7 +106,7 @@ app.command(rich_help_panel=RUN)(runs.watch)
 app.command(rich_help_panel=RUN)(runs.pause)
 app.command(rich_help_panel=RUN)(runs.cancel)
 app.command(rich_help_panel=RUN)(runs.resume)
-app.command(rich_help_panel=RUN)(runs.chat)
+app.command(rich_help_panel=RUN)(chat.chat)
 app.command(rich_help_panel=RUN)(runs.delete)
 app.command(rich_help_panel=HOSTED)(deployments.deploy)
 app.command(rich_help_panel=HOSTED)(deployments.undeploy)

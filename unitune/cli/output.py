@@ -104,13 +104,13 @@ def _json_escape(match: re.Match[str]) -> str:
     return json.dumps(match[0])[1:-1] if match[0] != "\x7f" else "\\u007f"
 
 
-def print_raw(text: str) -> None:
+def print_raw(text: str, end: str = "\n") -> None:
     """Print a text as it is, for a file or a pipe; a terminal is not to obey it."""
-    _write(printable(text) if sys.stdout.isatty() else text)
+    _write(printable(text) if sys.stdout.isatty() else text, end)
 
 
-def _write(text: str) -> None:
-    print(text, flush=True)  # noqa: T201 - the one place for what rich must not wrap
+def _write(text: str, end: str = "\n") -> None:
+    print(text, end=end, flush=True)  # noqa: T201 - the one place for what rich must not wrap
 
 
 def confirmed(question: str, *, err: bool = True) -> bool:

@@ -1,4 +1,4 @@
-"""Commands about launched runs: runs, show, watch, cancel, pause, resume, delete, chat."""
+"""Commands about launched runs: runs, show, watch, cancel, pause, resume, delete."""
 
 from __future__ import annotations
 
@@ -14,15 +14,12 @@ from unitune.cli.output import (
     console,
     new_table,
     print_json,
-    print_raw,
     print_table,
 )
 from unitune.errors import UnreadableRecord, UserError
 
 if TYPE_CHECKING:
     from unitune.cli.run_view import RunView
-    from unitune.data.example import Message
-    from unitune.run.model_client import ModelClient
     from unitune.run.run import Run
 
 All = Annotated[bool, typer.Option("--all", help="Every run.")]
@@ -252,54 +249,3 @@ def delete(
     if failures and not force:
         raise UserError(f"run {doomed.id} is kept. To forget it all the same: --force")
     console().print(f"{doomed.id} is deleted.")
-
-
-def chat(
-    run: RunId = NEWEST,
-    *,
-    message: Annotated[
-        str | None, typer.Option("--message", "-m", help="Send one message, print the answer.")
-    ] = None,
-    base: Annotated[bool, typer.Option("--base", help="Talk to the untuned model.")] = False,
-    system: Annotated[
-        str | None,
-        typer.Option(help="System prompt; by default the one that all training rows share."),
-    ] = None,
-) -> None:
-    """Talk to the model of a run; an empty line or Ctrl-D ends it.
-
-    [dim]$ unitune chat r2611
-    $ unitune chat r2611 -m "where is my parcel??"[/dim]
-    """
-    from unitune.data.example import Message
-    from unitune.run.run import find_run
-
-    tuned = find_run(run)
-    with tuned.base if base else tuned.model as model:
-        aside().print(f"Loading {model.name} …", style="dim")
-        prompt = model.system if system is None else system
-        messages = [Message(role="system", content=prompt)] if prompt else []
-        if message is not None:
-            print_raw(_respond(model, messages, message))
-            return
-        if prompt:
-            aside().print(f"system: {prompt}", style="dim")
-        while text := _read_line():
-            console().print(_respond(model, messages, text))
-
-
-def _respond(model: ModelClient, messages: list[Message], text: str) -> str:
-    """Return the model's answer to one more message; both become part of the conversation."""
-    from unitune.data.example import Message
-
-    turns = (*messages, Message(role="user", content=text))
-    answer = model.ask(turns, system="")
-    messages[:] = (*turns, Message(role="assistant", content=answer))
-    return answer
-
-
-def _read_line() -> str:
-    try:
-        return console().input(Text("> ", "bold")).strip()
-    except EOFError:
-        return ""

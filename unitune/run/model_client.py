@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import aclosing, suppress
 from functools import cached_property
+from queue import SimpleQueue
 from typing import Self, TypeAlias
 from weakref import WeakSet
 
 from unitune.backends import event_loop, registry
-from unitune.backends.retry import retry_reply
+from unitune.backends.retry import retry_reply, retry_stream
 from unitune.data.example import Message
 from unitune.data.load import load
 from unitune.errors import BackendError
@@ -100,9 +102,25 @@ class ModelClient:
         request = self._request(prompt, system, max_tokens)
         reply = event_loop.run(_send(self._opened(), request))
         self._forget_deployment(reply)
-        if reply.error is not None:
-            raise BackendError(f"{self.name} gave no answer: {reply.error}", status=reply.status)
+        _raise_failure(self.name, reply)
         return reply.text
+
+    def stream(
+        self, prompt: Prompt, *, system: str | None = None, max_tokens: int | None = None
+    ) -> AnswerStream:
+        """Return the model's answer as it comes; arguments as of `ask`.
+
+        Examples:
+            >>> for text in run.model.stream("Where is my parcel?"):
+            ...     print(text, end="", flush=True)
+
+        Raises:
+            UserError: The model answers only from a deployment, and none is ready.
+        """
+        request = self._request(prompt, system, max_tokens)
+        chat = self._opened()
+        pieces = retry_stream(lambda: chat.stream_reply(request))
+        return AnswerStream(self.name, pieces, self._forget_deployment)
 
     async def reply(
         self, prompt: Prompt, *, system: str | None = None, max_tokens: int | None = None
@@ -135,7 +153,7 @@ class ModelClient:
 
     def __del__(self) -> None:
         if self._chat is not None:
-            with contextlib.suppress(Exception):
+            with suppress(Exception):
                 event_loop.submit(self._chat.aclose())
 
     def _request(self, prompt: Prompt, system: str | None, max_tokens: int | None) -> Request:
@@ -168,6 +186,73 @@ class ModelClient:
             self.close()
 
 
+class AnswerStream(Iterator[str]):
+    """An answer as it comes: iterate once over its texts.
+
+    Args:
+        name: Of the model, for messages.
+        pieces: Texts, and the reply as the last.
+        ended: Called with the reply.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pieces: AsyncGenerator[str | Reply],
+        ended: Callable[[Reply], None] = lambda _: None,
+    ) -> None:
+        self.text = ""
+        """What has come so far."""
+        self.reply: Reply | None = None
+        """The whole reply, once it is there."""
+        self._name, self._ended = name, ended
+        self._texts = SimpleQueue[str | None]()
+        self._work = event_loop.submit(self._take(pieces))
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more comes."""
+        return self._work.done()
+
+    def __next__(self) -> str:
+        """Wait for the next text.
+
+        Raises:
+            BackendError: The model gave no answer, or it broke off.
+        """
+        if (text := self._texts.get()) is not None:
+            return text
+        self._texts.put(None)  # nothing more comes, however often it is asked for
+        with suppress(CancelledError):
+            self._work.result()
+        if self.reply is not None:
+            self._ended(self.reply)
+            _raise_failure(self._name, self.reply)
+        raise StopIteration
+
+    def stop(self) -> None:
+        """End the answer where it is; `text` is what has come of it."""
+        self._work.cancel()
+        self._texts.put(None)
+
+    async def _take(self, pieces: AsyncGenerator[str | Reply]) -> None:
+        try:
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    if isinstance(piece, Reply):
+                        self.reply = piece
+                    else:
+                        self.text += piece
+                        self._texts.put(piece)
+        finally:
+            self._texts.put(None)
+
+
+def _raise_failure(name: str, reply: Reply) -> None:
+    if reply.error is not None:
+        raise BackendError(f"{name} gave no answer: {reply.error}", status=reply.status)
+
+
 async def _send(chat: ChatModel, request: Request) -> Reply:
     return await retry_reply(lambda: chat.reply(request))
 
@@ -178,5 +263,5 @@ _open_clients = WeakSet[ModelClient]()
 @atexit.register
 def _close_all() -> None:
     for client in list(_open_clients):
-        with contextlib.suppress(Exception):
+        with suppress(Exception):
             client.close()

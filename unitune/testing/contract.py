@@ -44,8 +44,14 @@ from unitune.backends.launch_keys import batch_key, launch_key, run_id
 from unitune.backends.protocol import Backend, Event, Guarantee, State
 from unitune.data.example import Message
 from unitune.errors import BackendError, NotFoundError, UnituneError
-from unitune.models import Request, TunedModel
-from unitune.testing.contract_base import ContractBase, Training, reply_once, sha256_of
+from unitune.models import Reply, Request, TunedModel
+from unitune.testing.contract_base import (
+    ContractBase,
+    Training,
+    reply_once,
+    sha256_of,
+    stream_once,
+)
 from unitune.testing.contract_faults import FaultContract
 from unitune.testing.contract_hosted import HostedContract
 from unitune.testing.contract_malformed import MalformedReplyContract, MalformedTrainingContract
@@ -359,6 +365,18 @@ class BackendContract(
         assert reply_once(backend.chat(self.base_model())).error is None
         with self.answering(training.model) as model:
             assert reply_once(backend.chat(model)).error is None
+
+    def test_streamed_answer_is_the_answer(self, backend: Backend) -> None:
+        """Its pieces are the text of the reply, which is that of a plain request, counted once."""
+        *texts, reply = stream_once(backend.chat(self.base_model()))
+        whole = reply_once(backend.chat(self.base_model()))
+        assert isinstance(reply, Reply), "the reply must be the last piece"
+        assert "".join(map(str, texts)) == reply.text == whole.text
+        assert reply.finish_reason == whole.finish_reason
+        assert (reply.prompt_tokens, reply.completion_tokens) == (
+            whole.prompt_tokens,
+            whole.completion_tokens,
+        )
 
     def test_fingerprints_tell_models_apart(self, backend: Backend, training: Training) -> None:
         """Recorded answers are found by it, so a tuned model's is not its base's."""

@@ -216,3 +216,13 @@ def reply_once(chat: ChatModel, request: Request = QUESTION) -> Reply:
             return await chat.reply(request)
 
     return asyncio.run(reply())
+
+
+def stream_once(chat: ChatModel, request: Request = QUESTION) -> list[str | Reply]:
+    """Return the pieces of a model's streamed answer, in an event loop of its own."""
+
+    async def pieces() -> list[str | Reply]:
+        async with chat:
+            return [piece async for piece in chat.stream_reply(request)]
+
+    return asyncio.run(pieces())

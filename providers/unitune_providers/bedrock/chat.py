@@ -12,17 +12,18 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from typing import Any, cast
 
 from pydantic import JsonValue
 
 from unitune.data.example import Message
-from unitune.errors import UnituneError
+from unitune.errors import BackendError, UnituneError
 from unitune.models import ChatModel, Reply, Request, function_call
 from unitune.security.json_fields import Fields, Unreadable
-from unitune_providers.bedrock.clients import AWS, CHAT_THREADS, Clients, call
+from unitune_providers.bedrock.clients import AWS, CHAT_THREADS, Clients, aws_errors, call
 from unitune_providers.bedrock.options import offered_name
 
 PROFILE = "UNITUNE_BEDROCK_PROFILE"
@@ -37,6 +38,8 @@ VARIANT = re.compile(r"^([a-z0-9-]+\.[a-z0-9.-]+:\d+):\d+k$")
 """A base model's name for tuning ends in the length of its context; by that it does not answer."""
 FINISHES = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}
 NO_ARGUMENTS: JsonValue = {"type": "object", "properties": {}}
+CANNOT_STREAM = (400, 403, 404)
+"""Refusals of a model that does not stream, or of who may not let it (a permission of its own)."""
 
 
 class BedrockChatModel(ChatModel):
@@ -52,6 +55,7 @@ class BedrockChatModel(ChatModel):
         self.fingerprint = fingerprint
         self._runtime = clients.runtime
         self._model_id = model_id
+        self._action = f"answer as {model_id}"
         self._threads: ThreadPoolExecutor | None = None
 
     async def reply(self, request: Request) -> Reply:
@@ -61,6 +65,19 @@ class BedrockChatModel(ChatModel):
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._reply, request)
 
+    async def stream_reply(self, request: Request) -> AsyncGenerator[str | Reply]:
+        """Yield the answer's text as it comes, and then the reply.
+
+        Who may not stream, or asks a model that does not, gets the answer at once.
+        """
+        pieces = self._streamed(request)
+        try:
+            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+                yield piece
+        finally:
+            with suppress(ValueError):  # it waits in its thread, and ends with its next piece
+                pieces.close()
+
     async def aclose(self) -> None:
         """End the threads; the connections belong to all models."""
         threads, self._threads = self._threads, None
@@ -68,19 +85,82 @@ class BedrockChatModel(ChatModel):
             threads.shutdown(wait=False, cancel_futures=True)
 
     def _reply(self, request: Request) -> Reply:
+        started = time.perf_counter()
         try:
             converse = converse_request(self._model_id, request)
-        except (KeyError, ValueError) as problem:
-            words = f"{self._model_id} cannot take this request: {problem}"
-            return Reply(error=words, finish_reason="error")
-        started, action = time.perf_counter(), f"answer as {self._model_id}"
+            response = call(self._action, self._runtime.converse, **converse)
+        except (UnituneError, KeyError, ValueError) as error:
+            return self._failed(error, started)
+        return self._read(response, started)
+
+    def _streamed(self, request: Request) -> Generator[str | Reply]:
+        """Yield the pieces of an answer and its reply."""
+        started, answer = time.perf_counter(), StreamedConverse()
         try:
-            response = call(action, self._runtime.converse, **converse)
-        except UnituneError as error:
-            return Reply.failed(error, time.perf_counter() - started)
+            converse = converse_request(self._model_id, request)
+            with aws_errors(self._action):
+                response = self._runtime.converse_stream(**converse)
+                with closing(response["stream"]) as events:
+                    for event in events:
+                        if text := answer.add(Fields(event)):
+                            yield text
+        except BackendError as error:
+            cannot_stream = error.status in CANNOT_STREAM and not answer.begun
+            reply = self._reply(request) if cannot_stream else Reply.failed(error)
+            if reply.text:
+                yield reply.text
+            yield reply
+        except (UnituneError, KeyError, ValueError) as error:
+            yield self._failed(error, started)
+        else:
+            yield self._read(Fields(answer.whole()), started)
+
+    def _read(self, response: Fields, started: float) -> Reply:
         seconds = time.perf_counter() - started
-        no_message = AWS.unreachable(action, Unreadable("the response has no message"))
+        no_message = AWS.unreachable(self._action, Unreadable("the response has no message"))
         return read_reply(response, seconds) or Reply.failed(no_message, seconds)
+
+    def _failed(self, error: Exception, started: float) -> Reply:
+        if isinstance(error, UnituneError):
+            return Reply.failed(error, time.perf_counter() - started)
+        words = f"{self._model_id} cannot take this request: {error}"
+        return Reply(error=words, finish_reason="error")
+
+
+class StreamedConverse:
+    """A response of ConverseStream as it comes, put together to one of Converse."""
+
+    def __init__(self) -> None:
+        self.begun = False
+        self._blocks: dict[int, dict[str, JsonValue]] = {}
+        self._ends: dict[str, JsonValue] = {}
+
+    def add(self, event: Fields) -> str:
+        """Take the next event, and return the text that it brings."""
+        self.begun = True
+        self._ends.update(event.fields("messageStop").all)
+        self._ends.update(event.fields("metadata").all)
+        start, delta = event.fields("contentBlockStart"), event.fields("contentBlockDelta")
+        block = self._blocks.setdefault(start.whole("contentBlockIndex") or 0, {})
+        block.update(start.fields("start").all)
+        block = self._blocks.setdefault(delta.whole("contentBlockIndex") or 0, {})
+        new = delta.fields("delta")
+        if new.fields("reasoningContent").all:
+            block["reasoningContent"] = {}
+        if piece := new.fields("toolUse").text("input"):
+            use = Fields(block).fields("toolUse")
+            block["toolUse"] = {**use.all, "input": (use.text("input") or "") + piece}
+        text = new.text("text") or ""
+        if text:
+            block["text"] = (Fields(block).text("text") or "") + text
+        return text
+
+    def whole(self) -> object:
+        """Return what came, as Converse has it; no message where its end has not come."""
+        if "stopReason" not in self._ends:
+            return {}
+        blocks = [self._blocks[index] for index in sorted(self._blocks) if self._blocks[index]]
+        return {**self._ends, "output": {"message": {"content": blocks}}}
 
 
 def answering_id(base: str) -> str:

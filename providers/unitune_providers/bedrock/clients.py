@@ -121,7 +121,7 @@ def refuse_part(
     Raises:
         IncompleteReadError: Something of it is missing.
     """
-    if model.has_streaming_output:
+    if model.has_streaming_output or model.has_event_stream_output:
         return  # its reader compares
     announced = http_response.headers.get("content-length") or "0"
     expected = 0 if model.http["method"] == "HEAD" else int(announced)
@@ -184,7 +184,8 @@ def _error_response(error: ClientError) -> ErrorResponse:
     # After its first line, a message about a signature repeats the request's headers.
     message = (refusal.text("Message") or "no reason given").partition("\n")[0].rstrip(". ")
     words = f"{message} [{refusal.text('Code') or 'error'}]"
-    return ErrorResponse(answer.whole("HTTPStatusCode") or 0, headers, words)
+    # One that comes in the middle of a stream has no status of its own.
+    return ErrorResponse(answer.whole("HTTPStatusCode") or 500, headers, words)
 
 
 SILENT = (

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import cast
 
 from pydantic import JsonValue
 
-from unitune.backends.kit.chat import JsonChatModel
+from unitune.backends.kit.chat import StreamingChatModel
 from unitune.backends.kit.hosted import without_none
 from unitune.data.example import Example, Message
 from unitune.models import Reply, Request, function_call
@@ -30,7 +30,7 @@ ANSWER = Message(role="assistant", content="answer")
 Thinking = Mapping[str, JsonValue]
 
 
-class VertexChatModel(JsonChatModel):
+class VertexChatModel(StreamingChatModel):
     """A model that answers one request at a time.
 
     Args:
@@ -53,9 +53,49 @@ class VertexChatModel(JsonChatModel):
     def body(self, request: Request) -> dict[str, object]:
         return {**request_body(request, self._thinking)}
 
+    def streamed(self) -> StreamedContent:
+        return StreamedContent()
+
+    def streamed_body(self, body: dict[str, object]) -> dict[str, object]:
+        return body
+
+    def streamed_url(self) -> str:
+        return f"{self._url.removesuffix(':generateContent')}:streamGenerateContent?alt=sse"
+
     def read(self, body: dict[str, object], answer: object, seconds: float) -> Reply | None:
         del body
         return read_answer(Fields(answer), seconds)
+
+
+class StreamedContent:
+    """An answer as it comes, each event one with the next parts (`StreamedAnswer` of the kit)."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._answer: dict[str, JsonValue] = {}
+        self._candidate: dict[str, JsonValue] = {}
+        self._parts: list[JsonValue] = []
+
+    def add(self, event: Fields) -> str:
+        candidate = next(iter(event.items("candidates")), Fields(None))
+        parts = candidate.fields("content").items("parts")
+        self._answer.update(event.all)
+        self._candidate.update(candidate.all)
+        self._parts += [dict(part.all) for part in parts]
+        blocked = bool(event.fields("promptFeedback").text("blockReason"))
+        self.ended = self.ended or blocked or bool(candidate.text("finishReason"))
+        return answer_text(parts)
+
+    def whole(self) -> object:
+        if not self._candidate:
+            return self._answer
+        candidate: JsonValue = {**self._candidate, "content": {"parts": self._parts}}
+        return {**self._answer, "candidates": [candidate]}
+
+
+def answer_text(parts: Iterable[Fields]) -> str:
+    """Return the text of an answer's parts, without thoughts."""
+    return "".join(part.text("text") or "" for part in parts if not part.all.get("thought"))
 
 
 def question(request: Request) -> dict[str, JsonValue]:
@@ -123,7 +163,7 @@ def read_answer(answer: Fields, seconds: float | None = None) -> Reply | None:
     thoughts, written = usage.whole("thoughtsTokenCount"), usage.whole("candidatesTokenCount")
     calls = [part.fields("functionCall") for part in parts if part.fields("functionCall").all]
     return Reply(
-        text="".join(part.text("text") or "" for part in parts if not part.all.get("thought")),
+        text=answer_text(parts),
         finish_reason=FINISHES.get(finish, finish),
         prompt_tokens=usage.whole("promptTokenCount"),
         # Thoughts are paid for like the answer.

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_model import sliding_model, tiny_tokenizer
+from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedModel
 
 from unitune.errors import Interrupted
@@ -212,6 +213,13 @@ def test_answers_come_in_slices_which_are_the_same_on_every_run(
     prompts = some_prompts(100)
     expected = answer(model, prompts, Sampling(max_tokens=4))
     monkeypatch.setattr(generate, "SLICE_TOKENS", 600)
+    begin, batches = generate.PrefixCachedRows.begin, list[int]()
+
+    def counted(rows: generate.PrefixCachedRows, prompts: Sequence[Sequence[int]]) -> Tensor:
+        batches.extend([len(prompts)] if len(prompts) > 1 else [])  # the common beginning is one
+        return begin(rows, prompts)
+
+    monkeypatch.setattr(generate.PrefixCachedRows, "begin", counted)
     runs: list[list[list[int]]] = []
     for _ in range(2):
         slices, told = list[list[int]](), dict[int, Generated]()
@@ -230,7 +238,32 @@ def test_answers_come_in_slices_which_are_the_same_on_every_run(
         runs.append(slices)
     assert runs[0] == runs[1]
     assert len(runs[0]) > 1
-    assert all(len(one) >= 32 for one in runs[0][:-1])
+    assert batches[: len(batches) // 2] == batches[len(batches) // 2 :]
+    assert all(size >= 32 for size in batches[: len(batches) // 2 - 1])
+
+
+def test_an_answer_that_ends_early_does_not_wait_for_its_batch(model: PreTrainedModel) -> None:
+    """Each answer is recorded as it ends, and has its share of the time."""
+    slices = list[list[int]]()
+    settings = [Sampling(max_tokens=length) for length in (5, 1, 3)]
+    answers = generate.generate(
+        model, TOKENIZER, some_prompts(3), settings, done=lambda places, _: slices.append([*places])
+    )
+    ends = [len(answers[place].ids) for slice_ in slices for place in slice_]
+    assert ends == sorted(ends)
+    assert len(slices) == len(set(ends)) > 1
+    assert answers[1].seconds < answers[2].seconds
+
+
+def test_text_so_far_holds_back_what_may_still_change(model: PreTrainedModel) -> None:
+    """A stop string that has begun is no text yet, and the last text is the answer's beginning."""
+    texts = list[str]()
+    (prompt,) = some_prompts(1)
+    (whole,) = answer(model, [prompt], Sampling(max_tokens=12))
+    stop = whole.text[2:5]
+    (cut,) = answer(model, [prompt], Sampling(max_tokens=12, stop=(stop,)), grew=texts.append)
+    assert texts
+    assert all(cut.text.startswith(text) for text in texts)
 
 
 def test_an_interrupt_is_heard_while_prompts_are_read(model: PreTrainedModel) -> None:

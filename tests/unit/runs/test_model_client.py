@@ -8,7 +8,7 @@ import gc
 import inspect
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -249,3 +249,63 @@ def test_a_notebook_session_runs_in_its_own_loop(workplace: Path) -> None:
     assert "rows: 34 train, 30 validation, 16 test" in plan
     assert "better: tuned minus zero-shot is +100.0 points" in comparison
     assert (workplace / names["page"]).exists()
+
+
+class Slow(Echo):
+    """Says a word at a time, and waits before the last until it is let go on."""
+
+    async def stream_reply(self, request: Request) -> AsyncGenerator[str | Reply]:
+        self.requests.append(request)
+        if self.replies:
+            yield self.replies.pop(0)
+            return
+        try:
+            for text in ("It ", "is ", "here"):
+                await asyncio.sleep(60 if text == "here" and "wait" in str(request) else 0)
+                yield text
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        yield Reply(text="It is here", completion_tokens=3)
+
+
+@pytest.fixture
+def slow(backend: EchoBackend, monkeypatch: pytest.MonkeyPatch) -> EchoBackend:
+    def chat(model: str | TunedModel) -> ChatModel:
+        backend.opened.append(Slow(str(model), backend.replies))
+        return backend.opened[-1]
+
+    monkeypatch.setattr(backend, "chat", chat)
+    return backend
+
+
+def test_an_answer_comes_as_it_is_made(run: Run, slow: EchoBackend) -> None:
+    slow.replies.append(Reply(error="busy", retryable=True))
+    stream = run.model.stream("Where is it?", max_tokens=9)
+    assert ["It ", "is ", "here"] == list(stream)
+    assert [] == list(stream)
+    assert ("It is here", True) == (stream.text, stream.done)
+    assert stream.reply is not None
+    assert 3 == stream.reply.completion_tokens
+    assert [9, 9] == [request.max_tokens for request in slow.opened[0].requests]
+
+
+def test_a_stopped_answer_is_what_has_come_of_it(run: Run, slow: EchoBackend) -> None:
+    stream = run.model.stream("wait")
+    assert ["It ", "is "] == [next(stream), next(stream)]
+    stream.stop()
+    assert [] == list(stream)
+    assert ("It is ", None) == (stream.text, stream.reply)
+    asyncio.run(asyncio.sleep(0.05))
+    assert slow.opened[0].cancelled
+
+
+@pytest.mark.usefixtures("backend")
+def test_a_backend_that_cannot_stream_answers_at_once(run: Run) -> None:
+    assert ["tuned: Where?"] == list(run.model.stream("Where?"))
+
+
+def test_a_stream_without_an_answer_is_an_error(run: Run, slow: EchoBackend) -> None:
+    slow.replies.append(Reply(error="no such model", status=404))
+    with pytest.raises(BackendError, match="no such model"):
+        list(run.model.stream("Where?"))

@@ -26,7 +26,7 @@ from unitune.testing.loopback import VendorRequest, VendorResponse
 from unitune.testing.omissions import Shape
 from unitune.testing.routes import Refused, RoutedVendor, route
 from unitune.testing.vendor_setup import Progress, ServerBehavior
-from vendors import shapes
+from vendors import shapes, streams
 from vendors.bedrock.checks import check_job, check_members, invalid, region_of
 from vendors.bedrock.jobs import ACCOUNT, CustomizationJob, when
 from vendors.bedrock.storage import REGION, Storage
@@ -243,6 +243,10 @@ class BedrockVendor(RoutedVendor):
             },
             "metrics": {"latencyMs": 1},
         }
+
+    @route("POST", "/model/{model_id:.+}/converse-stream")
+    def converse_stream(self, request: VendorRequest, model_id: str) -> VendorResponse:
+        return streams.converse(self.converse(request, model_id))
 
     def _matches(self, job: CustomizationJob, request: VendorRequest) -> bool:
         """Whether a job passes the filters of a list."""

@@ -39,6 +39,8 @@ ARGUMENTS = {
     "service_tier",
     "stop",
     "store",
+    "stream",
+    "stream_options",
     "temperature",
     "tool_choice",
     "tools",

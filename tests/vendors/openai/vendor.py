@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import VendorRequest
+from unitune.testing.loopback import VendorRequest, VendorResponse
 from unitune.testing.omissions import Shape
 from unitune.testing.routes import Refused, route
-from vendors import shapes
+from vendors import shapes, streams
 from vendors.openai.batches import LoopbackBatch, open_batch
 from vendors.openai.chat import THINKING, Finish, Manner, completion
 from vendors.openai.checks import Body, Rules, check_create, method_of
@@ -249,9 +249,10 @@ class OpenAIVendor(Files):
         return {"id": name, "object": "model", "deleted": True}
 
     @route("POST", "/chat/completions")
-    def chat(self, request: VendorRequest) -> JsonValue:
+    def chat(self, request: VendorRequest) -> JsonValue | VendorResponse:
         """Answer as a tuned model from the script, as a base always alike."""
-        return self._completion(request.json)
+        answer = self._completion(request.json)
+        return streams.completion(request.json, answer) if request.json.get("stream") else answer
 
     def _completion(self, body: Body) -> JsonValue:
         model = self._behind(str(body.get("model")))

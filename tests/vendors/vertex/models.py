@@ -15,9 +15,10 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from unitune.testing.loopback import VendorRequest
+from unitune.testing.loopback import VendorRequest, VendorResponse
 from unitune.testing.routes import RoutedVendor, route
 from unitune.testing.vendor_setup import ServerBehavior
+from vendors import streams
 from vendors.vertex.requests import (
     ANSWERING,
     LOCATION,
@@ -97,6 +98,10 @@ class Models(RoutedVendor):
     @route("POST", f"{ANSWERS}:generateContent")
     def generate_content(self, request: VendorRequest, model: str) -> JsonValue:
         return self.respond(model, read_body(request))
+
+    @route("POST", f"{ANSWERS}:streamGenerateContent")
+    def stream_generate_content(self, request: VendorRequest, model: str) -> VendorResponse:
+        return streams.content(self.respond(model, read_body(request)))
 
     @route("POST", f"{ANSWERS}:countTokens")
     def count_tokens(self, request: VendorRequest, model: str) -> JsonValue:

@@ -1,5 +1,7 @@
 """Models behind HTTP: `JsonChatModel` for any wire, `ChatCompletions` for OpenAI's.
 
+`StreamingChatModel` is for any wire whose answers can come in pieces.
+
 They go over aiohttp, whose call costs a tenth of the processor time of an SDK's. A request is sent
 once, and again where the model has refused a setting that it can do without
 (`unitune.backends.kit.chat_completions`); whether again after a failure, the evaluation engine
@@ -11,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from dataclasses import replace
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -22,8 +24,14 @@ import aiohttp
 from unitune.backends.kit.bodies import GZIP_ONLY, Body, BodyError
 from unitune.backends.kit.chat_completions import Dialect, Refusal
 from unitune.backends.kit.errors import TEXT_BYTES, Endpoint, ErrorResponse, Vendor, complaint
+from unitune.backends.kit.event_streams import (
+    EVENT_STREAM,
+    StreamedAnswer,
+    StreamedCompletion,
+    json_events,
+)
 from unitune.backends.retry import rate_limit_delay
-from unitune.errors import JobError, UnituneError
+from unitune.errors import BackendError, JobError, UnituneError
 from unitune.models import ChatModel, Reply, Request
 from unitune.security.addresses import NotAnAddress, checked
 from unitune.security.json_fields import Unreadable, read_json
@@ -32,7 +40,12 @@ ANSWER_SECONDS = 600.0
 """Longest wait for one answer: a model may think for minutes."""
 CONNECT_SECONDS = 10.0
 NO_SUCCESS = 300
-SILENT = (aiohttp.ClientError, TimeoutError, ConnectionError, BodyError)
+SERVER_ERROR = 500
+CANNOT_STREAM = (400, 404, 405, 415, 422, 501)
+"""Statuses with which servers refuse what they do not know, such as a stream."""
+SILENT = (aiohttp.ClientError, TimeoutError, ConnectionError, BodyError, Unreadable)
+FAILURES = (*SILENT, UnituneError, KeyError, ValueError)
+"""What comes of a request that has no answer; a `JobError` is the user's to read."""
 
 
 class JsonChatModel(ChatModel):
@@ -55,6 +68,7 @@ class JsonChatModel(ChatModel):
         self._endpoint = endpoint
         self._url = f"{endpoint.url}{path}"
         self._model = model
+        self._action = f"answer as {model}"
 
     def body(self, request: Request) -> dict[str, object]:
         """Return a request as the wire has it; a ValueError says why it cannot be sent."""
@@ -76,31 +90,19 @@ class JsonChatModel(ChatModel):
     async def reply(self, request: Request) -> Reply:
         """Answer one request; a failure is in the reply's `error`."""
         started = time.perf_counter()
-        vendor, action = self._endpoint.vendor, f"answer as {self._model}"
         try:
             body = self.body(request)
             while True:
-                sent = self.session().post(
-                    self._url, data=json.dumps(body), headers=self.headers(), allow_redirects=False
-                )
-                async with sent as response:
+                async with self._post(self._url, body) as response:
                     content = await _content(response)
-                seconds = time.perf_counter() - started
-                if response.status < NO_SUCCESS:
-                    return self._read(body, content, seconds, response.headers)
-                if not self.learn(body, request, _refusal(response.status, content)):
-                    words = complaint(content) or response.reason or ""
-                    error = ErrorResponse(response.status, response.headers, words)
-                    return Reply.failed(vendor.refused(action, error), seconds)
-        except SILENT as error:
-            return Reply.failed(vendor.unreachable(action, error), time.perf_counter() - started)
+                if response.status < NO_SUCCESS or not self.learn(
+                    body, request, _refusal(response.status, content)
+                ):
+                    return self._reply(body, response, content, started)
         except JobError:
             raise
-        except UnituneError as error:  # such as credentials that give no token any more
-            return Reply.failed(error, time.perf_counter() - started)
-        except (KeyError, ValueError) as error:
-            words = f"{self._model} cannot take this request: {error}"
-            return Reply(error=words, finish_reason="error")
+        except FAILURES as error:
+            return self._failed(error, started)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -123,24 +125,108 @@ class JsonChatModel(ChatModel):
             )
         return self._session
 
-    def _read(
+    def _post(
+        self, url: str, body: Mapping[str, object]
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        content = json.dumps(body)
+        return self.session().post(url, data=content, headers=self.headers(), allow_redirects=False)
+
+    def _reply(
         self,
         body: dict[str, object],
+        response: aiohttp.ClientResponse,
         content: bytes,
-        seconds: float,
-        headers: Mapping[str, str],
+        started: float,
     ) -> Reply:
+        """Return the reply of a response that came at once."""
+        if response.status >= NO_SUCCESS:
+            words = complaint(content) or response.reason or ""
+            return self._failed(self._refused(response.status, response, words), started)
         with suppress(Unreadable):
-            reply = self.read(body, read_json(content), seconds)
+            reply = self.read(body, read_json(content), time.perf_counter() - started)
             if reply is not None:
-                return replace(reply, retry_after_seconds=rate_limit_delay(headers))
+                return replace(reply, retry_after_seconds=rate_limit_delay(response.headers))
         shown = content[:TEXT_BYTES].decode(errors="replace")
-        broken = Unreadable(f"it sent no answer of a chat model: {shown!r}")
-        action = f"answer as {self._model}"
-        return Reply.failed(self._endpoint.vendor.unreachable(action, broken), seconds)
+        return self._failed(Unreadable(f"it sent no answer of a chat model: {shown!r}"), started)
+
+    def _refused(self, status: int, response: aiohttp.ClientResponse, words: str) -> BackendError:
+        error = ErrorResponse(status, response.headers, words)
+        return self._endpoint.vendor.refused(self._action, error)
+
+    def _failed(self, error: Exception, started: float) -> Reply:
+        """Return the reply that there is no answer, and why."""
+        seconds = time.perf_counter() - started
+        if isinstance(error, UnituneError):  # such as credentials that give no token any more
+            return Reply.failed(error, seconds)
+        if isinstance(error, SILENT):
+            return Reply.failed(self._endpoint.vendor.unreachable(self._action, error), seconds)
+        words = f"{self._model} cannot take this request: {error}"
+        return Reply(error=words, finish_reason="error")
 
 
-class ChatCompletions(JsonChatModel):
+class StreamingChatModel(JsonChatModel):
+    """A `JsonChatModel` whose server can send an answer in pieces, as server-sent events."""
+
+    def streamed(self) -> StreamedAnswer:
+        """Return what puts the events of one answer together."""
+        raise NotImplementedError
+
+    def streamed_body(self, body: dict[str, object]) -> dict[str, object]:
+        """Return a body that asks for the answer in pieces."""
+        return {**body, "stream": True}
+
+    def streamed_url(self) -> str:
+        """Return where such a body is sent."""
+        return self._url
+
+    async def stream_reply(self, request: Request) -> AsyncGenerator[str | Reply]:
+        """Yield the answer's text as it comes, and then the reply.
+
+        A server that refuses to stream is sent the plain request; one that answers at once all the
+        same is read as it answers.
+        """
+        answer, started, has_text = self.streamed(), time.perf_counter(), False
+        try:
+            body = self.streamed_body(self.body(request))
+            while True:
+                async with self._post(self.streamed_url(), body) as response:
+                    if response.status < NO_SUCCESS and response.content_type == EVENT_STREAM:
+                        async for text in self._texts(answer, response):
+                            has_text = True
+                            yield text
+                        content = json.dumps(answer.whole()).encode()
+                    else:
+                        content = await _content(response)
+                if response.status not in CANNOT_STREAM:
+                    reply = self._reply(body, response, content, started)
+                    break
+                if not self.learn(body, request, _refusal(response.status, content)):
+                    reply = await self.reply(request)
+                    break
+        except JobError:
+            raise
+        except FAILURES as error:
+            reply = self._failed(error, started)
+        if reply.text and not has_text:
+            yield reply.text
+        yield reply
+
+    async def _texts(
+        self, answer: StreamedAnswer, response: aiohttp.ClientResponse
+    ) -> AsyncGenerator[str]:
+        async with aclosing(json_events(_pieces(response))) as events:
+            async for event in events:
+                if event.all.get("error"):  # in the middle of an answer whose status was 200
+                    code = event.fields("error").whole("code") or 0
+                    status = code if code >= NO_SUCCESS else SERVER_ERROR
+                    raise self._refused(status, response, complaint(event.all))
+                if text := answer.add(event):
+                    yield text
+        if not answer.ended:
+            raise BodyError("its stream ended before the answer did")
+
+
+class ChatCompletions(StreamingChatModel):
     """A model on a server that speaks OpenAI's chat completions.
 
     Args:
@@ -170,6 +256,14 @@ class ChatCompletions(JsonChatModel):
         """As of `JsonChatModel`."""
         return self._dialect.learn(body, request, refusal)
 
+    def streamed_body(self, body: dict[str, object]) -> dict[str, object]:
+        """As of `StreamingChatModel`."""
+        return self._dialect.streamed(body)
+
+    def streamed(self) -> StreamedAnswer:
+        """As of `StreamingChatModel`."""
+        return StreamedCompletion()
+
     def read(self, body: dict[str, object], answer: object, seconds: float) -> Reply | None:
         """As of `JsonChatModel`."""
         reply = self._dialect.read(body, answer, seconds)
@@ -195,14 +289,16 @@ def open_server(url: str, model: str, *, key: str | None = None) -> ChatCompleti
     return ChatCompletions(Endpoint(Vendor(base, secrets=(key,)), base, headers), model)
 
 
-async def _content(response: aiohttp.ClientResponse) -> bytes:
+async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
     body = Body(response.headers.get("Content-Encoding"))
-    content = bytearray()
     async for data in response.content.iter_any():
         for piece in body.decompressed(data):
-            content += piece
+            yield piece
     body.end()
-    return bytes(content)
+
+
+async def _content(response: aiohttp.ClientResponse) -> bytes:
+    return b"".join([piece async for piece in _pieces(response)])
 
 
 def _refusal(status: int, content: bytes) -> Refusal:

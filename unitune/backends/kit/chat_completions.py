@@ -30,6 +30,8 @@ from unitune.security.json_fields import Fields
 
 SAMPLING = ("temperature", "seed")
 """What an answer can be had without, though it is then another kind of answer."""
+STREAM_USAGE = "stream_options"
+"""Where a streamed answer is to say its tokens, which some servers say without it."""
 LimitName = Literal["max_tokens", "max_completion_tokens"]
 LIMITS: tuple[LimitName, LimitName] = ("max_tokens", "max_completion_tokens")
 LEAST_TOKENS = 16
@@ -84,7 +86,8 @@ class Refusal:
         if self.param:
             return self.param.rpartition(".")[2] == parameter
         # As a word that stands for itself: 'temperature', `temperature`, temperature=0, ...
-        named = rf"['\"`\[(]{parameter}['\"`\])]|\b{parameter}\s*[=:]|\bparameters?:? {parameter}\b"
+        before, after = r"(\bparameters?:? |: )", r"\s*[=:]"
+        named = rf"['\"`\[(]{parameter}['\"`\])]|\b{parameter}{after}|{before}{parameter}\b"
         return bool(re.search(named, self.words))
 
 
@@ -111,7 +114,7 @@ class Dialect:
 
     Args:
         limit: The name under which it takes the longest answer.
-        left_out: Sampling parameters that it has refused.
+        left_out: Parameters that it has refused, and can do without.
         most_tokens: The longest answer that it allows, where it has refused a longer one.
         proven: Whether it has answered a request of this form.
     """
@@ -138,6 +141,11 @@ class Dialect:
             self.limit: min(request.max_tokens, self.most_tokens or request.max_tokens),
         }
 
+    def streamed(self, body: dict[str, object]) -> dict[str, object]:
+        """Return what is sent for a streamed answer."""
+        usage = {} if STREAM_USAGE in self.left_out else {STREAM_USAGE: {"include_usage": True}}
+        return {**body, "stream": True, **usage}
+
     def read(
         self,
         body: dict[str, object],
@@ -161,7 +169,7 @@ class Dialect:
         Raises:
             JobError: The model refuses what the job itself has set.
         """
-        for name in SAMPLING:
+        for name in (*SAMPLING, STREAM_USAGE):
             if name in body and refuses(refusal, request, name):
                 self.left_out.add(name)
                 del body[name]
@@ -213,7 +221,7 @@ def read_reply(
     refused, finish = message.text("refusal"), choice.text("finish_reason") or "stop"
     hidden = _reasoning_tokens(usage)
     return Reply(
-        text=_text(message) or refused or "",
+        text=content_text(message) or refused or "",
         finish_reason="refusal" if refused else {"eos": "stop"}.get(finish, finish),
         prompt_tokens=_tokens(usage, "prompt_tokens"),
         completion_tokens=_tokens(usage, "completion_tokens"),
@@ -225,8 +233,8 @@ def read_reply(
     )
 
 
-def _text(message: Fields) -> str | None:
-    """Return the content, be it a text or parts."""
+def content_text(message: Fields) -> str | None:
+    """Return the content of a message, be it a text or parts."""
     parts = [part.text("text") or "" for part in message.items("content")]
     return "".join(parts) if parts else message.text("content")
 

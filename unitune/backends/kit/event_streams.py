@@ -1,0 +1,113 @@
+"""Answers that come in pieces: server-sent events, and what a vendor's events add up to.
+
+A streamed answer is put together to the body that the same request would have had as a whole, so
+that one reader per wire reads both. `StreamedAnswer` is that of a wire; `StreamedCompletion` that
+of OpenAI's chat completions.
+
+Source: WHATWG HTML, 9.2.6 Interpreting an event stream; openai/openai-openapi 2.3.0,
+CreateChatCompletionStreamResponse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable
+from typing import Protocol, cast
+
+from pydantic import JsonValue
+
+from unitune.backends.kit.chat_completions import THOUGHTS, content_text
+from unitune.security.json_fields import Fields, read_json
+
+EVENT_STREAM = "text/event-stream"
+DONE = "[DONE]"
+"""What ends a stream of OpenAI's wire, and is no JSON."""
+
+
+class StreamedAnswer(Protocol):
+    """An answer as it comes."""
+
+    ended: bool
+    """Whether its last event has come."""
+
+    def add(self, event: Fields) -> str:
+        """Take the next event, and return the text that it brings."""
+        ...
+
+    def whole(self) -> object:
+        """Return what came, in the form of an answer that was not streamed."""
+        ...
+
+
+async def json_events(pieces: AsyncIterable[bytes]) -> AsyncGenerator[Fields]:
+    """Yield the JSON objects of an event stream.
+
+    Raises:
+        Unreadable: An event is no JSON.
+    """
+    data: list[str] = []
+    async for line in _lines(pieces):
+        if line:
+            name, _, value = line.partition(":")
+            data += [value.removeprefix(" ")] if name == "data" else []
+            continue
+        text, data = "\n".join(data), []
+        if text and text.strip() != DONE:
+            yield Fields(read_json(text))
+
+
+async def _lines(pieces: AsyncIterable[bytes]) -> AsyncGenerator[str]:
+    """Yield lines without their ends (LF, or CR LF), and an empty one after the last."""
+    rest = b""
+    async for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line.removesuffix(b"\r").decode(errors="replace")
+    yield rest.decode(errors="replace")
+    yield ""
+
+
+class StreamedCompletion:
+    """A chat completion as it comes."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._message: dict[str, JsonValue] = {"role": "assistant", "content": None}
+        self._calls: dict[int, dict[str, JsonValue]] = {}
+        self._finish: str | None = None
+        self._usage: JsonValue = None
+
+    def add(self, event: Fields) -> str:
+        """As of `StreamedAnswer`."""
+        self._usage = event.all.get("usage") or self._usage
+        choice = next(iter(event.items("choices")), Fields(None))
+        delta = choice.fields("delta")
+        self._finish = choice.text("finish_reason") or self._finish
+        self.ended = self._finish is not None
+        for name in ("refusal", *THOUGHTS):
+            self._append(name, delta.text(name))
+        for call in delta.items("tool_calls"):
+            self._add_call(call)
+        text = content_text(delta) or ""
+        self._append("content", text)
+        return text or ("" if self._message["content"] else delta.text("refusal") or "")
+
+    def whole(self) -> object:
+        """As of `StreamedAnswer`."""
+        calls = [self._calls[index] for index in sorted(self._calls)]
+        message = {**self._message, **({"tool_calls": calls} if calls else {})}
+        choice = {"index": 0, "message": message, "finish_reason": self._finish}
+        return {"choices": [choice], "usage": self._usage}
+
+    def _append(self, name: str, text: str | None) -> None:
+        if text:
+            self._message[name] = cast("str", self._message.get(name) or "") + text
+
+    def _add_call(self, piece: Fields) -> None:
+        """Take a piece of a call: its name comes first, its arguments bit by bit."""
+        index = piece.whole("index") or 0
+        call = self._calls.setdefault(index, {"type": "function", "function": {}})
+        if name := piece.text("id"):
+            call["id"] = name
+        function, new = cast("dict[str, str]", call["function"]), piece.fields("function")
+        for part in ("name", "arguments"):
+            function[part] = function.get(part, "") + (new.text(part) or "")

@@ -1,0 +1,245 @@
+"""The command `unitune chat`: a conversation with the model of a run, and with its base beside it.
+
+Answers appear as they come. On a terminal two models stand in two columns, or one under the other
+where it is narrow; in a pipe there is plain text, and no escape sequence.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.live import Live
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
+
+from unitune.cli.options import NEWEST, RunId
+from unitune.cli.output import aside, console, print_raw
+from unitune.errors import BackendError, Interrupted
+
+if TYPE_CHECKING:
+    from unitune.data.example import Message
+    from unitune.models import Reply
+    from unitune.run.model_client import AnswerStream, ModelClient
+    from unitune.run.run import Run
+
+TWO_COLUMNS = 100
+"""Width of a terminal from which two answers stand side by side."""
+FRAME_SECONDS = 0.1
+SEEDS = 2**31
+
+
+@dataclass(slots=True)
+class _Speaker:
+    """One model and its side of the conversation."""
+
+    model: ModelClient
+    messages: list[Message]
+
+    def respond(self, text: str, settings: Mapping[str, float]) -> AnswerStream:
+        """Begin the answer to one more message."""
+        from unitune.data.example import Message
+        from unitune.models import Request
+
+        self.messages.append(Message(role="user", content=text))
+        request = Request.model_validate({"messages": self.messages, **settings})
+        return self.model.stream(request)
+
+    def remember(self, answer: str) -> None:
+        """Take an answer, or what came of it, into the conversation."""
+        from unitune.data.example import Message
+
+        self.messages.append(Message(role="assistant", content=answer))
+
+
+@dataclass(slots=True)
+class _Answers:
+    """The answers to one message, by the names of the models.
+
+    Args:
+        streams: What comes.
+        failures: Why an answer is not there, or not whole.
+    """
+
+    streams: Mapping[str, AnswerStream]
+    failures: dict[str, str] = field(default_factory=dict[str, str])
+
+    def show(self) -> None:
+        """Print all answers as they come.
+
+        Raises:
+            KeyboardInterrupt: The user pressed Ctrl-C, and they have been stopped.
+        """
+        try:
+            if len(self.streams) > 1 and console().is_terminal:
+                self._show_together()
+            else:
+                self._print_each()
+        except KeyboardInterrupt:
+            for stream in self.streams.values():
+                stream.stop()
+            raise
+
+    def _print_each(self) -> None:
+        for title, stream in self.streams.items():
+            if len(self.streams) > 1:
+                print_raw(f"{title}:")
+            try:
+                with aside().status(""):
+                    print_raw(next(stream, ""), end="")
+                for text in stream:
+                    print_raw(text, end="")
+            except BackendError as error:
+                self.failures[title] = str(error)
+            print_raw("")
+
+    def _show_together(self) -> None:
+        with Live(console=console(), transient=True, auto_refresh=False) as live:
+            while not all(stream.done for stream in self.streams.values()):
+                live.update(_Tail(self._layout()), refresh=True)
+                time.sleep(FRAME_SECONDS)
+        for title, stream in self.streams.items():
+            try:
+                for _ in stream:
+                    pass
+            except BackendError as error:
+                self.failures[title] = str(error)
+        console().print(self._layout())
+
+    def _layout(self) -> RenderableType:
+        texts = {title: stream.text or "…" for title, stream in self.streams.items()}
+        if console().width < TWO_COLUMNS:
+            parts = [Text.assemble((title, "bold"), "\n", text) for title, text in texts.items()]
+            return Group(*parts)
+        columns = Table(box=None, expand=True, pad_edge=False, padding=(0, 4, 0, 0))
+        for title in texts:
+            columns.add_column(title, ratio=1, overflow="fold", header_style="bold")
+        columns.add_row(*texts.values())
+        return columns
+
+
+@dataclass(slots=True)
+class _Tail:
+    """The last lines of something, as many as the terminal has."""
+
+    content: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in console.render_lines(self.content, options)[-console.height + 1 :]:
+            yield from line
+            yield Segment.line()
+
+
+def chat(
+    run: RunId = NEWEST,
+    *,
+    message: Annotated[
+        str | None, typer.Option("--message", "-m", help="Send one message, print the answer.")
+    ] = None,
+    base: Annotated[
+        bool, typer.Option("--base", help="Show the untuned model's answers beside it.")
+    ] = False,
+    system: Annotated[
+        str | None,
+        typer.Option(help="System prompt; by default the one that all training rows share."),
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option(min=0, max=2, help="0: always the likeliest token.")
+    ] = 0,
+    max_tokens: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Longest answer; 512 by default.")
+    ] = None,
+) -> None:
+    """Talk to the model of a run; answers appear as they come.
+
+    Ctrl-C stops an answer, an empty line or Ctrl-D ends the conversation.
+
+    [dim]$ unitune chat
+    $ unitune chat r2611 --base --temperature 0.7
+    $ unitune chat r2611 -m "where is my parcel??"[/dim]
+    """
+    from unitune.data.example import Message
+    from unitune.run.model_client import MAX_TOKENS
+    from unitune.run.run import find_run
+
+    tuned = find_run(run)
+    limit = max_tokens or MAX_TOKENS
+    settings = {"temperature": temperature, "max_tokens": limit, "seed": secrets.randbelow(SEEDS)}
+    with ExitStack() as stack:
+        models = {"tuned": tuned.model, **({"base": tuned.base} if base else {})}
+        prompt = tuned.model.system if system is None else system
+        first = [Message(role="system", content=prompt)] if prompt else []
+        speakers = {
+            title: _Speaker(stack.enter_context(model), [*first]) for title, model in models.items()
+        }
+        if message is not None:
+            _answer_once(speakers, message, settings)
+            return
+        _print_opening(tuned, prompt)
+        while text := _read_line():
+            _answer(speakers, text, settings)
+
+
+def _answer_once(
+    speakers: Mapping[str, _Speaker], text: str, settings: Mapping[str, float]
+) -> None:
+    """Answer one message.
+
+    Raises:
+        BackendError: A model gave no answer.
+        Interrupted: The user pressed Ctrl-C.
+    """
+    answers = _Answers({name: each.respond(text, settings) for name, each in speakers.items()})
+    try:
+        answers.show()
+    except KeyboardInterrupt:
+        raise Interrupted("stopped before the answer was whole.") from None
+    for failure in answers.failures.values():
+        raise BackendError(failure)
+    _print_notes(answers, settings)
+
+
+def _answer(speakers: Mapping[str, _Speaker], text: str, settings: Mapping[str, float]) -> None:
+    """Answer one message of a conversation, which goes on whatever comes of it."""
+    answers = _Answers({name: each.respond(text, settings) for name, each in speakers.items()})
+    try:
+        answers.show()
+    except KeyboardInterrupt:
+        aside().print("\nstopped", style="dim")
+    for title, speaker in speakers.items():
+        if title in answers.failures:
+            aside().print(Text.assemble(("Error:", "bold red"), f" {answers.failures[title]}"))
+        speaker.remember(answers.streams[title].text)
+    _print_notes(answers, settings)
+
+
+def _print_notes(answers: _Answers, settings: Mapping[str, float]) -> None:
+    """Say of what was requested what an answer is not."""
+    for title, stream in answers.streams.items():
+        reply: Reply | None = stream.reply
+        if reply and reply.finish_reason == "length":
+            note = f"{title} was cut at {settings['max_tokens']} tokens; more: --max-tokens N"
+            aside().print(note, style="dim")
+        if reply and settings["temperature"] and "temperature" in reply.left_out:
+            aside().print(f"{title} takes no temperature, and was sent none", style="dim")
+
+
+def _print_opening(run: Run, prompt: str | None) -> None:
+    aside().print(f"{run.name}  {run.base_model} on {run.backend_name}", style="dim")
+    aside().print("Ctrl-C stops an answer; an empty line ends.", style="dim")
+    if prompt:
+        aside().print(f"system: {prompt}", style="dim")
+
+
+def _read_line() -> str:
+    with suppress(EOFError, KeyboardInterrupt):
+        return console().input(Text("> ", "bold")).strip()
+    console().print()
+    return ""
