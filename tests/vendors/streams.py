@@ -53,7 +53,7 @@ def completion(body: Mapping[str, Any], whole: JsonValue) -> VendorResponse:
         {**same, "choices": [{"index": 0, "delta": delta, "finish_reason": end}]}
         for delta, end in zip([*deltas, {}], ends, strict=True)
     ]
-    if (body.get("stream_options") or {}).get("include_usage"):
+    if body.get("stream_options") == {"include_usage": True}:
         chunks.append({**same, "choices": [], "usage": answer["usage"]})
     return server_sent(chunks, last="data: [DONE]\n\n")
 
@@ -62,7 +62,8 @@ def message(answer: Mapping[str, Any]) -> VendorResponse:
     """Return a message of Anthropic's as events."""
     usage = answer["usage"]
     ends = {name: answer[name] for name in ("stop_reason", "stop_sequence", "stop_details")}
-    begun = {**answer, "content": [], **dict.fromkeys(ends), "usage": {**usage, "output_tokens": 1}}
+    nothing: dict[str, Any] = {"content": [], **dict.fromkeys(ends)}
+    begun = {**answer, **nothing, "usage": {**usage, "output_tokens": 1}}
     events: list[dict[str, Any]] = [{"type": "message_start", "message": begun}, {"type": "ping"}]
     for index, block in enumerate(answer["content"]):
         at = {"index": index}

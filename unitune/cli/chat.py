@@ -77,15 +77,16 @@ class _Answers:
         Raises:
             KeyboardInterrupt: The user pressed Ctrl-C, and they have been stopped.
         """
+        together = len(self.streams) > 1 and console().is_terminal
         try:
-            if len(self.streams) > 1 and console().is_terminal:
-                self._show_together()
-            else:
-                self._print_each()
+            self._wait_together() if together else self._print_each()
         except KeyboardInterrupt:
             for stream in self.streams.values():
                 stream.stop()
             raise
+        finally:
+            if together:
+                console().print(self._layout())
 
     def _print_each(self) -> None:
         for title, stream in self.streams.items():
@@ -93,14 +94,15 @@ class _Answers:
                 print_raw(f"{title}:")
             try:
                 with aside().status(""):
-                    print_raw(next(stream, ""), end="")
+                    first = next(stream, "")
+                print_raw(first, end="")
                 for text in stream:
                     print_raw(text, end="")
             except BackendError as error:
                 self.failures[title] = str(error)
             print_raw("")
 
-    def _show_together(self) -> None:
+    def _wait_together(self) -> None:
         with Live(console=console(), transient=True, auto_refresh=False) as live:
             while not all(stream.done for stream in self.streams.values()):
                 live.update(_Tail(self._layout()), refresh=True)
@@ -111,12 +113,11 @@ class _Answers:
                     pass
             except BackendError as error:
                 self.failures[title] = str(error)
-        console().print(self._layout())
 
     def _layout(self) -> RenderableType:
         texts = {title: stream.text or "…" for title, stream in self.streams.items()}
         if console().width < TWO_COLUMNS:
-            parts = [Text.assemble((title, "bold"), "\n", text) for title, text in texts.items()]
+            parts = [Text.assemble((title, "bold"), f"\n{text}\n") for title, text in texts.items()]
             return Group(*parts)
         columns = Table(box=None, expand=True, pad_edge=False, padding=(0, 4, 0, 0))
         for title in texts:
@@ -187,6 +188,11 @@ def chat(
             _answer(speakers, text, settings)
 
 
+def _begin(speakers: Mapping[str, _Speaker], text: str, settings: Mapping[str, float]) -> _Answers:
+    with aside().status(""):  # the first message loads the model, or looks for its deployment
+        return _Answers({name: each.respond(text, settings) for name, each in speakers.items()})
+
+
 def _answer_once(
     speakers: Mapping[str, _Speaker], text: str, settings: Mapping[str, float]
 ) -> None:
@@ -196,7 +202,7 @@ def _answer_once(
         BackendError: A model gave no answer.
         Interrupted: The user pressed Ctrl-C.
     """
-    answers = _Answers({name: each.respond(text, settings) for name, each in speakers.items()})
+    answers = _begin(speakers, text, settings)
     try:
         answers.show()
     except KeyboardInterrupt:
@@ -208,7 +214,7 @@ def _answer_once(
 
 def _answer(speakers: Mapping[str, _Speaker], text: str, settings: Mapping[str, float]) -> None:
     """Answer one message of a conversation, which goes on whatever comes of it."""
-    answers = _Answers({name: each.respond(text, settings) for name, each in speakers.items()})
+    answers = _begin(speakers, text, settings)
     try:
         answers.show()
     except KeyboardInterrupt:
