@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from unitune.data.example import ROLES, Message, TextPart
 from unitune.errors import nearest
 from unitune.findings import Finding, clip, error
-from unitune.workspace.yaml_file import Location, location_in
+from unitune.workspace.validation import Location, by_location, own_text, wanted
 
 _SYNONYMS = {
     "ai": "assistant",
@@ -40,9 +40,7 @@ def explain(failure: ValidationError, value: JsonValue) -> list[Finding]:
         failure: From `Example.model_validate(value)`.
         value: The record.
     """
-    places: dict[Location, list[ErrorDetails]] = {}
-    for detail in failure.errors():
-        places.setdefault(location_in(value, detail), []).append(detail)
+    places = by_location(value, failure)
     # An error about a whole (no text, too short) only echoes the error about its part.
     wholes = {at[:length] for at in places for length in range(len(at))}
     findings = (_finding(value, at, places[at]) for at in places if at not in wholes)
@@ -69,12 +67,12 @@ def _finding(value: JsonValue, at: Location, details: Sequence[ErrorDetails]) ->
     if detail["type"] == "missing":
         return error("missing-key", f"{around} has no {key!r}.", "Add it.")
     if detail["type"] == "value_error":
-        what = detail["msg"].removeprefix("Value error, ")
-        return error("wrong-value", f"{where}: {what}.", "Change the row.")
+        return error("wrong-value", f"{where}: {own_text(detail)}.", "Change the row.")
     given: object = detail["input"]
     guess = _guess(given, ROLES) if key == "role" and isinstance(given, str) else ""
-    allowed = " ".join(f"{each['msg']}." for each in details).replace("tuple", "list")
-    return error("wrong-value", f"{where} is {clip(given)}.{guess}", allowed)
+    return error(
+        "wrong-value", f"{where} is {clip(given)}.{guess}", f"It must be {wanted(details)}."
+    )
 
 
 def _media_type(value: JsonValue, at: Location) -> str | None:

@@ -31,6 +31,7 @@ from unitune.evaluate.task import Task
 from unitune.job.job import Gate, Job
 from unitune.scorers.interface import Kind, Scorer
 from unitune.workspace.filesystem import content_of, replacing
+from unitune.workspace.validation import first_problem
 
 LEAST_OVERLAP = 0.9
 """Share of the file's cases, and of today's, that must be in both."""
@@ -278,9 +279,8 @@ def _parsed(model: type[Model], text: str, path: Path, number: int) -> Model:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
         raise DataError(
-            f"{path}:{number} is no line of a baseline: {text[:80]!r} ({first['msg']}). "
+            f"{path}:{number} is no line of a baseline: {text[:80]!r} ({first_problem(error)}). "
             "Take the file back from version control, or write it anew with "
             "`unitune compare FILE --update-baseline`."
         ) from error

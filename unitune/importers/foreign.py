@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 from unitune.data.records import MAX_DEPTH
 from unitune.errors import DataError
@@ -112,9 +112,3 @@ def as_score(value: JsonValue) -> float | None:
     if not isinstance(value, bool | int | float) or not abs(value) <= LARGEST_SCORE:
         return None
     return float(value)
-
-
-def first_problem(failure: ValidationError) -> str:
-    """Return the first of pydantic's errors with its location: ``rows.0.id: Field required``."""
-    first = failure.errors()[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"

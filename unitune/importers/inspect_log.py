@@ -21,9 +21,10 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from unitune.data.example import Example, Message
 from unitune.errors import DataError, MissingExtra, UnituneError
 from unitune.findings import Finding, clip, error
-from unitune.importers.foreign import as_score, first_problem, json_file, read_json
+from unitune.importers.foreign import as_score, json_file, read_json
 from unitune.importers.suite import Answers, Suite, base_of
 from unitune.workspace.install import install_command
+from unitune.workspace.validation import first_problem
 
 VERSION = 2
 ZSTD = 93

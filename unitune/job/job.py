@@ -58,6 +58,12 @@ __all__ = [
 Method = Literal["sft", "dpo", "rft"]
 
 
+def other_tools() -> dict[str, str]:
+    """Return what keys of other tools are called in a job file, by dotted names."""
+    text = Path(__file__).with_name("other_tools.yaml").read_text(encoding="utf-8")
+    return {theirs: ours for ours, names in yaml_file.parse(text).items() for theirs in names}
+
+
 class Job(Spec):
     """What to tune, on what, how and where.
 
@@ -174,7 +180,7 @@ class Job(Spec):
         try:
             return cls.model_validate({**document.value, "folder": file.parent})
         except ValidationError as error:
-            raise JobError(yaml_file.explain(document, error, cls)) from error
+            raise JobError(yaml_file.explain(document, error, cls, other_tools())) from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the job as YAML, leaving out what equals its default.

@@ -37,6 +37,7 @@ from unitune.job.prices import PriceRow
 from unitune.ledger import Books, CostRecord, DeploymentRecord, Ledger, RunRecord
 from unitune.ledger.metering import SECONDS_AN_HOUR, bill_of, costs_so_far, running_seconds
 from unitune.workspace.today import today
+from unitune.workspace.validation import sentence
 
 AHEAD_SECONDS = 30.0
 """What is charged by the hour is cancelled so long before its limit: looks are up to 5 seconds
@@ -94,7 +95,8 @@ def _parsed(
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, (field, *first["loc"])))
-        raise UnreadableRecord(f"run {cost.run_id}", where, first["msg"]) from error
+        problem = f"it {sentence([first])}".removesuffix(".")
+        raise UnreadableRecord(f"run {cost.run_id}", where, problem) from error
 
 
 def is_limited(ledger: Ledger, run_id: str) -> bool:

@@ -19,6 +19,7 @@ from unitune.backends.launch_keys import launch_key
 from unitune.backends.protocol import Event, State
 from unitune.errors import UnreadableRecord
 from unitune.models import TunedModel
+from unitune.workspace.validation import sentence
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -288,9 +289,8 @@ def read(kind: type[T], row: Row, what: str, part: str = "", **others: Any) -> T
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"]))
-        raise UnreadableRecord(
-            what, f"{part} {field}".strip(), f"{_short(first['input'])} ({first['msg']})"
-        ) from error
+        problem = f"it {sentence([first])}".removesuffix(".")
+        raise UnreadableRecord(what, f"{part} {field}".strip(), problem) from error
 
 
 def run_of(row: Row) -> RunRecord:
@@ -306,8 +306,3 @@ def state_of(text: str) -> State:
 @cache
 def _adapter(kind: type[T]) -> TypeAdapter[T]:
     return TypeAdapter(kind)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"

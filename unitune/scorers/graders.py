@@ -48,6 +48,7 @@ from unitune.scorers.interface import (
 )
 from unitune.scorers.overlap import gleu, rouge_l, rouge_n
 from unitune.security.spec import Spec
+from unitune.workspace.validation import first_problem
 
 Context: TypeAlias = Mapping[str, JsonValue]
 """`item` and `sample`, as templates read them."""
@@ -384,9 +385,8 @@ class OpenAIGrader(Scorer):
         try:
             return TypeAdapter[Grader](Grader).validate_python(self.json_of(self.grader, setting))
         except ValidationError as error:
-            why = error.errors()[0]["msg"].removeprefix("Value error, ")
-            path = setting.folder / self.grader
-            raise JobError(f"{path}: this is no grader that can be used here: {why}") from error
+            path, why = setting.folder / self.grader, first_problem(error)
+            raise JobError(f"{path}: this is no grader that can be used here: {why}.") from error
 
 
 def _parts(grader: Grader) -> list[StringCheck | TextSimilarity]:

@@ -2,30 +2,29 @@
 
 `read` parses with the safe loader, refuses duplicate keys (YAML would keep the last one silently),
 and remembers where each value stands. `explain` turns pydantic's errors into sentences with file,
-line, value, what is allowed and the nearest right key; `load` does both. Nothing here knows what a
-job is.
+line, value, what is allowed and the nearest right key (`unitune.workspace.validation`); `load` does
+both. Nothing here knows what a job is.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from unitune.errors import JobError, nearest
-from unitune.security.addresses import UNREPEATED
+from unitune.errors import JobError
 from unitune.workspace.filesystem import content_of
+from unitune.workspace.validation import Location, by_location, part_at, places, sentence
 
 MAX_BYTES = 1 << 24
 """The longest of ours, an offer, has 12 KB."""
-Location = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -183,44 +182,28 @@ def problem(document: Document, at: Location, text: str) -> str:
     return f"{document.path}:{document.lines.get(nearest_line, 1)}: {dotted} {text}"
 
 
-def explain(document: Document, error: ValidationError, model: type[BaseModel]) -> str:
-    """Return pydantic's errors as sentences, one a line."""
-    errors: dict[Location, list[ErrorDetails]] = {}
-    for detail in error.errors():
-        errors.setdefault(location_in(document.value, detail), []).append(detail)
+def explain(
+    document: Document,
+    error: ValidationError,
+    model: type[BaseModel],
+    synonyms: Mapping[str, str] = {},
+) -> str:
+    """Return pydantic's errors as sentences, one a line.
+
+    Args:
+        document: What was read.
+        error: What is wrong with it.
+        model: What it should be.
+        synonyms: What keys of other tools are called there, by dotted names.
+    """
+    elsewhere = {**places(model), **synonyms}
     lines: list[str] = []
-    for at, details in errors.items():
-        text = _unquoted_text(document, at, details) or sentence(details, _keys_at(model, at))
+    for at, details in by_location(document.value, error).items():
+        text = _unquoted_text(document, at, details) or sentence(
+            details, part_at(model, document.value, at), elsewhere
+        )
         lines.append(problem(document, at, text))
     return "\n".join(lines)
-
-
-def location_in(value: Any, detail: ErrorDetails) -> Location:
-    """Drop from pydantic's location the parts that name union branches, not keys."""
-    at: list[str | int] = []
-    for part in detail["loc"]:
-        try:
-            value = value[part]
-        except (KeyError, IndexError, TypeError):
-            continue
-        at.append(part)
-    return (*at, detail["loc"][-1]) if detail["type"] == "missing" else tuple(at)
-
-
-def _keys_at(model: type[BaseModel], at: Location) -> list[str]:
-    """Return the keys allowed beside the last part of a location."""
-    here = model
-    for part in at[:-1]:
-        field = here.model_fields.get(str(part))
-        inner = [
-            kind
-            for kind in ([field.annotation, *get_args(field.annotation)] if field else [])
-            if isinstance(kind, type) and issubclass(kind, BaseModel)
-        ]
-        if not inner:
-            return []
-        here = inner[0]
-    return [name for name, field in here.model_fields.items() if not field.exclude]
 
 
 def _unquoted_text(document: Document, at: Location, details: list[ErrorDetails]) -> str | None:
@@ -237,23 +220,6 @@ def _unquoted_text(document: Document, at: Location, details: list[ErrorDetails]
     else:
         return None
     return f'is {written}, which YAML reads as {what}. A text is wanted: write "{written}", quoted.'
-
-
-def sentence(details: list[ErrorDetails], keys: list[str]) -> str:
-    """Return what is wrong with a value, to follow its name; `keys` are those allowed there."""
-    detail = details[0]
-    if detail["type"] == "extra_forbidden":
-        near = nearest(str(detail["loc"][-1]), keys)
-        guess = f" Did you mean {near!r}?" if near else ""
-        return f"is not a known key.{guess}" + (f" Known: {', '.join(keys)}." if keys else "")
-    if detail["type"] == "missing":
-        return "is missing; it must be given."
-    wanted = "; or ".join(dict.fromkeys(d["msg"].removeprefix("Value error, ") for d in details))
-    if detail["type"] == UNREPEATED:
-        return f"is not valid: {wanted}."
-    given = detail["input"]
-    simple = given is None or isinstance(given, str | int | float | bool)
-    return f"is {given!r}: {wanted}." if simple else f"is not valid: {wanted}."
 
 
 def check_regex(pattern: str) -> None:

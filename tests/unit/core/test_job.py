@@ -124,10 +124,19 @@ def test_a_job_saved_elsewhere_still_means_the_same_files(tmp_path: Path) -> Non
             SHORTEST.replace("epochs", "epoch"),
             ":6: tuning.epoch is not a known key. Did you mean 'epochs'?",
         ),
-        (SHORTEST.replace("epochs: 3", "epochs: many"), ":6: tuning.epochs is 'many': "),
+        (
+            SHORTEST.replace("epochs: 3", "epochs: many"),
+            ":6: tuning.epochs is 'many'; it must be a whole number or auto.",
+        ),
         (SHORTEST.replace("backend: local\n", ""), ":1: backend is missing; it must be given."),
-        (SHORTEST.replace("[exact]", "[exat]"), ":7: evaluate.scorers.0 is not valid: "),
-        (SHORTEST.replace("support-triage", "Support Triage"), ":1: name is 'Support Triage': "),
+        (
+            SHORTEST.replace("[exact]", "[exat]"),
+            ":7: evaluate.scorers.0 is 'exat', which is not known. Did you mean 'exact'?",
+        ),
+        (
+            SHORTEST.replace("support-triage", "Support Triage"),
+            ":1: name is 'Support Triage'; it must be lower-case letters, digits and dashes",
+        ),
         (SHORTEST + "name: again\n", ":8: 'name' stands twice, first on line 1. Keep one."),
         (
             SHORTEST.replace("[exact]", "[{type: choice, options: [maybe, yes]}]"),

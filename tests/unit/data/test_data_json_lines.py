@@ -61,7 +61,7 @@ BAD = [
     Bad("{}", "unknown-shape", "the row has nothing"),
     Bad('{"text": "a", "label": "b"}', "unknown-shape", "'text', 'label'"),
     Bad('{"message": []}', "unknown-shape", "a slip for 'messages'"),
-    Bad('{"messages": []}', "wrong-value", "at least 1 item"),
+    Bad('{"messages": []}', "wrong-value", "a list of 1 or more entries"),
     Bad('{"messages": {}}', "wrong-value", "messages is {}"),
     Bad('{"messages": null}', "wrong-value", "messages is None"),
     Bad(chat("5", ANSWER), "wrong-value", "messages[0] is 5"),

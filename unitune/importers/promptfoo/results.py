@@ -26,10 +26,11 @@ from unitune.data.example import MESSAGES, Example, Message
 from unitune.errors import DataError, MissingExtra
 from unitune.evaluate.scoring import build
 from unitune.findings import Finding, clip
-from unitune.importers.foreign import first_problem, json_file, json_lines, plain_json
+from unitune.importers.foreign import json_file, json_lines, plain_json
 from unitune.importers.promptfoo.scorers import LEAVE_OUT, SharedScorers, Test, share_scorers
 from unitune.importers.suite import Answers, Base, Suite, base_of
 from unitune.scorers.interface import Attempt, Scorer
+from unitune.workspace.validation import first_problem
 
 WHAT = "a results file of promptfoo"
 PASSED = "promptfoo"

@@ -1,0 +1,208 @@
+"""What a job file may get wrong is said in plain words, never in pydantic's own."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from pydantic_core.core_schema import ErrorType
+
+from unitune.job.job import Job, other_tools
+from unitune.job.tuning import Tuning
+from unitune.scorers import ENTRIES
+from unitune.workspace.validation import WANTED, places
+from unitune.workspace.yaml_file import Document, explain
+
+FOREIGN = (
+    "Input should",
+    "Input tag",
+    "Value error",
+    "valid tuple",
+    "valid dictionary",
+    "discriminator",
+    "should match pattern",
+    "Field required",
+    "Extra inputs",
+    "another value",
+    "instance of",
+    "errors.pydantic.dev",
+)
+WHOLE: dict[str, Any] = {
+    "version": 1,
+    "name": "demo",
+    "model": {"fake": "any"},
+    "backend": "fake",
+    "method": "sft",
+    "data": {
+        "train": "train.csv",
+        "test": "test.csv",
+        "validation": 0.2,
+        "columns": {"user": "question", "assistant": "answer", "system": "role"},
+    },
+    "tuning": {
+        "epochs": 3,
+        "batch_size": 8,
+        "learning_rate": 0.0001,
+        "lora": {"rank": 8, "alpha": 16, "dropout": 0.1, "targets": ["q_proj"]},
+        "sequence_length": 512,
+        "seed": 0,
+    },
+    "evaluate": {
+        "scorers": [
+            "exact",
+            {"type": "choice", "options": ["a", "b"], "ignore_case": True},
+            {"type": "regex", "pattern": "a+", "name": "r"},
+            {"type": "python", "function": "checks.py:polite"},
+            {"type": "json_schema", "definition": "schema.json"},
+            {
+                "type": "grader",
+                "grader": {
+                    "type": "string_check",
+                    "name": "g",
+                    "operation": "eq",
+                    "input": "{{ sample.output_text }}",
+                    "reference": "{{ item.expected }}",
+                },
+            },
+            {"type": "length", "unit": "tokens"},
+        ],
+        "contenders": [
+            "zero-shot",
+            {"type": "few-shot", "shots": 4, "choose": "nearest"},
+            {"type": "server", "url": "http://127.0.0.1:1/v1", "model": "m", "prompt": "zero-shot"},
+            {"type": "model", "backend": "openai", "model": "gpt-4o", "instructions": "Be brief."},
+            {"type": "recorded", "answers": "old.jsonl", "role": "reference"},
+            "tuned",
+        ],
+        "margin": 0.05,
+        "slices": ["lang"],
+        "clusters": "customer",
+        "max_tokens": 64,
+        "prices": {"m": {"input": 1, "output": 2}},
+        "budget": {"usd": 5},
+        "economics": {"fixed_cost_usd": 100, "requests": 10, "value_per_correct_usd": 1},
+        "gate": {
+            "mode": "no-regress",
+            "required_cases": ["a"],
+            "constraints": [{"metric": "exact", "at_least": 0.9}],
+        },
+    },
+    "budget": {"usd": 20, "hours": 3},
+    "usage": {"requests_month": 1000, "alternative": {"model": "gpt-4o", "backend": "openai"}},
+    "prices": [{"backend": "fake", "training": "2.40", "as_of": "2026-11-25"}],
+    "options": {"fake": {"steps": 3}},
+}
+"""A job that says a little of everything."""
+WRONG = (None, True, -1, 0, 1.5, 10**30, "", "x", "yes", [], [[1]], {}, {"lr": 1}, [{"a": None}])
+
+
+def paths(value: object, at: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    items: Any = ()
+    if isinstance(value, dict):
+        items = value.items()
+    if isinstance(value, list):
+        items = enumerate(value)
+    for key, inner in items:
+        yield (*at, key)
+        yield from paths(inner, (*at, key))
+
+
+def changed(at: tuple[str | int, ...], value: object) -> dict[str, Any]:
+    job = copy.deepcopy(WHOLE)
+    holder: Any = job
+    for part in at[:-1]:
+        holder = holder[part]
+    holder[at[-1]] = value
+    return job
+
+
+def refusal(job: dict[str, Any]) -> str:
+    """Return why a job is refused; nothing where it is not."""
+    try:
+        Job.model_validate(job)
+    except ValidationError as error:
+        return explain(Document(Path("unitune.yaml"), job, {}, {}), error, Job, other_tools())
+    return ""
+
+
+def test_the_whole_job_is_a_job() -> None:
+    assert "" == refusal(WHOLE)
+
+
+@pytest.mark.parametrize("at", list(paths(WHOLE)), ids=lambda at: ".".join(map(str, at)))
+def test_wrong_values_at_every_path_are_refused_in_plain_words(
+    at: tuple[str | int, ...],
+) -> None:
+    refused = [text for value in WRONG if (text := refusal(changed(at, value)))]
+    assert refused or at[:2] == ("options", "fake")  # held against the backend's own model
+    for text in refused:
+        assert [] == [words for words in FOREIGN if words in text], text
+
+
+leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates()
+values = st.recursive(
+    leaves,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150)
+@given(st.sampled_from(list(paths(WHOLE))), values)
+def test_any_value_at_any_path_is_refused_in_plain_words(
+    at: tuple[str | int, ...], value: object
+) -> None:
+    text = refusal(changed(at, value))
+    words = [words for words in FOREIGN if words in text]
+    assert [] == words, text
+
+
+def test_the_types_of_errors_that_have_words_are_pydantics() -> None:
+    types = {re.sub("_(type|parsing)$", "", kind) for kind in get_args(ErrorType)}
+    assert [] == sorted(WANTED.keys() - types)
+
+
+@pytest.mark.parametrize(
+    ("at", "key", "meant"),
+    [
+        (("tuning",), "lr", "'learning_rate'"),
+        (("tuning",), "num_epochs", "'epochs'"),
+        (("tuning",), "n_epochs", "'epochs'"),
+        (("tuning",), "max_steps", "'epochs'"),
+        (("tuning",), "per_device_train_batch_size", "'batch_size'"),
+        (("tuning",), "lora_r", "'tuning.lora.rank'"),
+        (("tuning", "lora"), "lora_alpha", "'alpha'"),
+        (("tuning", "lora"), "r", "'rank'"),
+        ((), "eval", "'evaluate'"),
+        ((), "learning_rate", "'tuning.learning_rate'"),
+        ((), "batch_size", "'tuning.batch_size'"),
+        ((), "scorers", "'evaluate.scorers'"),
+        (("evaluate",), "metrics", "'scorers'"),
+        (("data",), "training_file", "'train'"),
+    ],
+)
+def test_the_words_of_other_tools_are_understood(at: tuple[str, ...], key: str, meant: str) -> None:
+    text = refusal(changed((*at, key), 1))
+    assert f"{'.'.join((*at, key))} is not a known key. Did you mean {meant}?" in text
+    assert "Known: " in text
+
+
+def test_the_table_of_other_tools_names_keys_that_there_are() -> None:
+    known = set(places(Job).values())
+    assert [] == sorted(set(other_tools().values()) - known - {"model", "data.validation"})
+    assert [] == sorted(set(other_tools()) & set(Tuning.model_fields))
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_an_unknown_option_of_a_scorer_lists_the_known_ones(name: str) -> None:
+    text = refusal(changed(("evaluate", "scorers", 0), {"type": name, "nosuch": 1}))
+    (line,) = (line for line in text.splitlines() if "nosuch" in line)
+    assert "evaluate.scorers.0.nosuch is not a known key. Known: " in line
+    assert "name" in line

@@ -1,0 +1,275 @@
+"""What pydantic found wrong, in the words of people who write files: `sentence`, `wanted`.
+
+    tuning.epochs is 'many'; it must be a whole number or auto.
+    evaluate.scorers.0 is 'exakt', which is not known. Did you mean 'exact'? Known: bleu, …
+
+Each type of pydantic's errors has its words in `WANTED`, which take the place of "Input should be a
+valid integer, unable to parse string as an integer". `part_at` says which keys are known where.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from unitune.errors import nearest
+from unitune.security.addresses import UNREPEATED
+
+Location: TypeAlias = tuple[str | int, ...]
+WANTED: Mapping[str, str] = {
+    "bool": "true or false",
+    "bytes": "a text",
+    "dataclass": "a mapping of keys to values",
+    "date": "a date such as 2026-11-25",
+    "date_from_datetime": "a date such as 2026-11-25",
+    "date_from_datetime_inexact": "a date without a time",
+    "datetime": "a date with its time, such as 2026-11-25T08:30:00Z",
+    "decimal": "a number",
+    "dict": "a mapping of keys to values",
+    "enum": "one of {expected}",
+    "finite_number": "a finite number",
+    "float": "a number",
+    "greater_than": "above {gt}",
+    "greater_than_equal": "at least {ge}",
+    "int": "a whole number",
+    "int_from_float": "a whole number",
+    "invalid_key": "under keys that are texts",
+    "iterable": "a list",
+    "less_than": "below {lt}",
+    "less_than_equal": "at most {le}",
+    "list": "a list",
+    "mapping": "a mapping of keys to values",
+    "model": "a mapping of keys to values",
+    "model_attributes": "a mapping of keys to values",
+    "none_required": "empty",
+    "set": "a list",
+    "frozen_set": "a list",
+    "string": "a text",
+    "string_not_ascii": "a text in ASCII",
+    "string_pattern_mismatch": "written otherwise",
+    "string_too_long": "a text of at most {max_length} characters",
+    "string_too_short": "a text of at least {min_length} characters",
+    "string_unicode": "a text in Unicode",
+    "time": "a time of day",
+    "time_delta": "a span of time",
+    "too_long": "a list of {max_length} entries at most",
+    "too_short": "a list of {min_length} or more entries",
+    "tuple": "a list",
+    "url": "an address such as https://example.com/v1",
+    "uuid": "a UUID",
+}
+"""What a value must be, by the type of error without its ``_type`` or ``_parsing``."""
+_SAME = re.compile(r"_(type|parsing(_size)?)$")
+_QUOTED = re.compile(r"'([^']*)'")
+_TEXTS = ("value_error", "assertion_error", UNREPEATED)
+"""Errors whose message is ours already."""
+QUOTES = "'\""
+MOST_SHOWN = 80
+"""Characters of a value that a message repeats."""
+
+
+class Part(NamedTuple):
+    """Where the last key of a location stands.
+
+    Args:
+        model: The mapping around it; None where that cannot be told.
+        inner: The mappings that may stand at the location itself.
+        described: What its documentation says of the value.
+    """
+
+    model: type[BaseModel] | None
+    inner: tuple[type[BaseModel], ...]
+    described: str = ""
+
+
+def keys_of(model: type[BaseModel]) -> list[str]:
+    """Return the keys that a file may give to a model."""
+    return [key for key, field in _fields(model).items() if not field.exclude]
+
+
+def by_location(value: Any, failure: ValidationError) -> dict[Location, list[ErrorDetails]]:
+    """Return pydantic's errors about a value by where in it they are."""
+    errors: dict[Location, list[ErrorDetails]] = {}
+    for detail in failure.errors():
+        if detail["type"] == "default_factory_not_called":
+            continue  # because of another error, which is here too
+        errors.setdefault(_location_in(value, detail), []).append(detail)
+    return errors
+
+
+def _location_in(value: Any, detail: ErrorDetails) -> Location:
+    """Drop from pydantic's location the parts that name union branches, not keys."""
+    at: list[str | int] = []
+    tagged = None
+    for part in detail["loc"]:
+        if value is not tagged and part == _item(value, "type"):
+            tagged = value  # a branch, though there may be a key of that name too
+            continue
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            continue
+        at.append(part)
+    return (*at, detail["loc"][-1]) if detail["type"] == "missing" else tuple(at)
+
+
+def part_at(model: type[BaseModel], value: Any, at: Location) -> Part:
+    """Return which part of a model a location in a value means."""
+    holder, inner, described = None, (model,), ""
+    for part in at:
+        holder, described = _chosen(inner, value), ""
+        if holder and (field := _fields(holder).get(str(part))):
+            inner, described = tuple(_models_in(field.annotation)), field.description or ""
+        value = _item(value, part)
+    return Part(holder, inner, described)
+
+
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return the fields of a model by the keys that stand for them in a file."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def _item(value: Any, part: str | int) -> Any:
+    try:
+        return value[part]
+    except (KeyError, IndexError, TypeError):
+        return None
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
+
+
+def _chosen(models: Sequence[type[BaseModel]], value: Any) -> type[BaseModel] | None:
+    """Return the one model that a value is meant for, by its `type` where there are several."""
+    if len(models) == 1:
+        return models[0]
+    kind = _item(value, "type") if isinstance(value, Mapping) else value
+    typed = (each for each in models if kind and _default_type(each) == kind)
+    return next(typed, None)
+
+
+def _default_type(model: type[BaseModel]) -> object:
+    field = model.model_fields.get("type")
+    return field and field.default
+
+
+def places(model: type[BaseModel]) -> dict[str, str]:
+    """Return where a file says what, by the last key: ``learning_rate: tuning.learning_rate``."""
+    below: dict[str, str] = {}
+    for key, field in _fields(model).items():
+        inner = [each for each in _models_in(field.annotation) if each is not model]
+        if len(inner) == 1 and not field.exclude:
+            for leaf, dotted in places(inner[0]).items():
+                below.setdefault(leaf, f"{key}.{dotted}")
+    return below | {key: key for key in keys_of(model)}
+
+
+def first_problem(failure: ValidationError) -> str:
+    """Return the first of pydantic's errors with its location: ``rows.0.id is missing``."""
+    first = failure.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "it"
+    return f"{where} {sentence([first])}".removesuffix(".")
+
+
+def sentence(
+    details: Sequence[ErrorDetails], part: Part | None = None, elsewhere: Mapping[str, str] = {}
+) -> str:
+    """Return what is wrong at one location, a sentence that begins after its name.
+
+    Args:
+        details: All of pydantic's errors there; several are branches of a union.
+        part: Which part of which model it is.
+        elsewhere: Where what a key that is not known here means can be said.
+    """
+    detail, part = details[0], part or Part(None, ())
+    if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        keys = keys_of(part.model) if part.model else []
+        return unknown_key(str(detail["loc"][-1]), keys, elsewhere)
+    if detail["type"].startswith("missing"):
+        return "is missing; it must be given."
+    if texts := [own_text(each) for each in details if each["type"] in _TEXTS]:
+        shown = "" if detail["type"] == UNREPEATED else _shown(detail["input"])
+        return f"is {shown or 'not valid'}: {'; or '.join(dict.fromkeys(texts))}."
+    if detail["type"].startswith("union_tag"):
+        return _unknown_type(detail)
+    given, choices = detail["input"], _choices(details)
+    guess = _guess(given, choices) if isinstance(given, str) else ""
+    return f"is {_shown(given) or 'not valid'}; it must be {wanted(details, part)}.{guess}"
+
+
+def unknown_key(key: str, known: Sequence[str], elsewhere: Mapping[str, str] = {}) -> str:
+    """Return that a key is not known, which was probably meant, and which there are."""
+    meant = elsewhere.get(key.strip().lower().replace("-", "_"), "")
+    near = meant.rpartition(".")[2]
+    if near not in known:
+        near = meant or nearest(key, known)
+    guess = f" Did you mean {near!r}?" if near else ""
+    listed = f" Known: {', '.join(known)}." if known else ""
+    return f"is not a known key.{guess}{listed}"
+
+
+def _unknown_type(detail: ErrorDetails) -> str:
+    context = detail.get("ctx", {})
+    known = sorted(_QUOTED.findall(str(context.get("expected_tags", ""))))
+    if "tag" not in context:
+        return "has no `type` that says what it is."
+    tag = str(context["tag"])
+    return f"is {_shown(tag)}, which is not known.{_guess(tag, known)} Known: {', '.join(known)}."
+
+
+def _guess(given: str, known: Sequence[str]) -> str:
+    near = nearest(given, known)
+    return f" Did you mean {near!r}?" if near else ""
+
+
+def own_text(detail: ErrorDetails) -> str:
+    """Return what a check of ours has said."""
+    cause = detail.get("ctx", {}).get("error")
+    return str(cause or detail["msg"]).removesuffix(".")
+
+
+def _shown(value: object) -> str:
+    """Return a value as a message repeats it; nothing where it is no single value."""
+    if value is None:
+        return "empty"
+    text = repr(value) if isinstance(value, str | int | float) else ""
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+
+
+def wanted(details: Sequence[ErrorDetails], part: Part | None = None) -> str:
+    """Return what a value must be: ``a whole number or auto``."""
+    return " or ".join(dict.fromkeys(_wanted(each, part or Part(None, ())) for each in details))
+
+
+def _wanted(detail: ErrorDetails, part: Part) -> str:
+    kind, context = _SAME.sub("", detail["type"]), detail.get("ctx", {})
+    if kind == "literal_error":
+        choices = _choices([detail])
+        return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
+    if kind == "string_pattern_mismatch" and part.described:
+        return part.described[0].lower() + part.described[1:].replace("`", "").removesuffix(".")
+    words = WANTED.get(kind, "another value").format_map(context)
+    if kind == "model" and len(part.inner) == 1:
+        return f"{words}: {', '.join(keys_of(part.inner[0]))}"
+    if words == "a list" and isinstance(detail["input"], str):
+        return f"a list: [{_shown(detail['input']).strip(QUOTES)}]"
+    return words
+
+
+def _choices(details: Sequence[ErrorDetails]) -> list[str]:
+    """Return the values of which one is allowed."""
+    expected = [
+        str(each.get("ctx", {}).get("expected", ""))
+        for each in details
+        if each["type"] in ("literal_error", "enum")
+    ]
+    return [choice for text in expected for choice in _QUOTED.findall(text) or [text]]
