@@ -138,7 +138,7 @@ def refuse_unready(resolved: ResolvedJob) -> None:
     """
     if resolved.rows.read.report.errors:
         return  # the launch itself refuses such rows
-    findings = readiness_findings(resolved.job, resolved.splits)
+    findings = readiness_findings(resolved.job, resolved.rows.read, resolved.book)
     if errors := [finding for finding in findings if finding.severity == "error"]:
         raise UserError("\n".join(shown(errors)))
 

@@ -168,8 +168,8 @@ def _plan_single(resolved: ResolvedJob, *, count_with_vendor: bool) -> Plan:
     planned = plan(resolved, vendor_counts=count_with_vendor)
     if planned.errors:
         return planned
-    findings = (*planned.findings, *readiness_findings(resolved.job, resolved.splits))
-    return planned.model_copy(update={"findings": findings})
+    ready = readiness_findings(resolved.job, resolved.rows.read, resolved.book)
+    return planned.model_copy(update={"findings": (*planned.findings, *ready)})
 
 
 def _save(planned: Plan, output: Path, file: Path) -> None:

@@ -2,7 +2,8 @@
 
 `compare` goes from top to bottom, each step in a module of its own:
 
-    preflight ──► tuned_run   which run made the tuned model
+    preflight ──► readiness   what is refused before anything else
+              ──► tuned_run   which run made the tuned model
               ──► sources     which model answers for each contender, at which price
               ──► task        cases and scorers; leaks refused
               ──► baseline    what the gate asks of the cases
@@ -29,7 +30,8 @@ from unitune.evaluate.baseline import Requirements, accept, requirements
 from unitune.evaluate.conclude import conclude, first_look
 from unitune.evaluate.inference.budget import Budget, answer_prices
 from unitune.evaluate.inference.sources import check_batches, resolve_sources, without_batches
-from unitune.evaluate.prompts.contenders import build, check_contenders
+from unitune.evaluate.prompts.contenders import build
+from unitune.evaluate.readiness import refusals
 from unitune.evaluate.result_files import report_folder, results_folder, write_verdict
 from unitune.evaluate.results import Comparison
 from unitune.evaluate.runner import EvaluationConfig, Notify, collect_responses, open_journals
@@ -101,7 +103,8 @@ def compare(  # noqa: PLR0913 - each has a name and a default
             "a first look (--limit) has the scores of some cases alone. Update the baseline "
             "without it."
         )
-    check_contenders(job, run and run.id)
+    for refusal in refusals(job, resolved.rows.read, run and run.id):
+        raise refusal
     if batch:
         check_batches(job, deploys=deploy_seconds is not None)
     tuned = _tuned_run(resolved, run, replay=replay)

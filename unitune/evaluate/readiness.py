@@ -1,26 +1,29 @@
-"""What a comparison would refuse, as findings, before a training is paid for.
+"""What a comparison refuses before its first request: `refusals`.
 
-`readiness_findings` makes the checks of `unitune.evaluate.compare`, by the same functions and in
-the same words, as far as neither a model, a key nor the user's own code is needed. What only
-matters once there are answers, such as a baseline file that is still to be written or a key that
-may not be sent yet, is a warning.
+`unitune.evaluate.compare` raises the first of them. `check`, `plan` and `run` show all, as findings
+before a training is paid for: neither a model, a key nor the user's own code is needed. What may
+still be put right after the training, such as a baseline file that is still to be written or a key
+that may not be sent yet, is a warning there.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from unitune.backends import registry
-from unitune.data.check import check_file, read_job
+from unitune.cost.prices.book import PriceBook, book_for
+from unitune.data.check import JobRows, check_file, read_job
 from unitune.data.dataset import Dataset
 from unitune.data.report import DataReport
-from unitune.data.split import Splits
 from unitune.errors import DataError, MissingExtra, UnituneError
-from unitune.evaluate.baseline import required_cases, standing
+from unitune.evaluate.baseline import check_kept, required_cases, standing
+from unitune.evaluate.inference.budget import answer_prices
+from unitune.evaluate.inference.recorded import check_recorded
 from unitune.evaluate.inference.sources import check_keys
-from unitune.evaluate.prompts.contenders import check_roles
+from unitune.evaluate.prompts.contenders import check_contenders, check_shots
+from unitune.evaluate.prompts.prompts import check_prompts
 from unitune.evaluate.scoring import (
     build,
     check_expected,
@@ -28,10 +31,10 @@ from unitune.evaluate.scoring import (
     check_row_scorers,
     labels_of,
 )
-from unitune.evaluate.task import clusters_of, once_each, slices_of
-from unitune.findings import Finding, error, note
+from unitune.evaluate.task import clusters_of, once_each, slices_of, without_leaks
+from unitune.findings import Finding, error, note, warning
 from unitune.job.contenders import Model, Server
-from unitune.job.job import Job
+from unitune.job.job import Gate, Job
 from unitune.planning.feasibility import offer_findings
 from unitune.scorers.functions import PythonFunction
 from unitune.scorers.interface import Scorer, Setting
@@ -63,7 +66,7 @@ def check(subject: Job | str | os.PathLike[str]) -> DataReport:
             return check_file(subject)
         subject = Job.load(subject)
     rows = read_job(subject)
-    ready = () if rows.report.errors else readiness_findings(subject, rows.splits)
+    ready = () if rows.report.errors else readiness_findings(subject, rows)
     findings = (*rows.report.findings, *backend_findings(subject), *ready)
     return rows.report.model_copy(update={"findings": findings})
 
@@ -84,46 +87,92 @@ def backend_findings(job: Job) -> tuple[Finding, ...]:
     return tuple(finding for finding in findings if finding.severity == "error")
 
 
-def readiness_findings(job: Job, splits: Splits) -> tuple[Finding, ...]:
-    """Return what a comparison would refuse of a job whose rows can be read.
+def readiness_findings(
+    job: Job, rows: JobRows, book: PriceBook | None = None
+) -> tuple[Finding, ...]:
+    """Return what a comparison would refuse of a job whose rows can be read, and what it lacks yet.
 
     Args:
         job: Without test cases, only its contenders are looked at.
-        splits: Its rows.
+        rows: Its rows.
+        book: Prices; None: those that hold where the job stands.
     """
-    findings = _refusals(check_roles, job.evaluate.contenders)
-    for spec in job.evaluate.contenders:
-        if isinstance(spec, Model):
-            findings += _refusals(registry.offer, spec.backend)
-        if isinstance(spec, Server):
-            findings += _warnings(_refusals(check_keys, spec))
-    if splits.test is not None:
-        findings += _case_findings(job, splits.train, splits.test)
+    findings = [finding for refusal in refusals(job, rows) for finding in _findings_of(refusal)]
+    lacking = (each for refusal in _lacking_yet(job, rows, book) for each in _findings_of(refusal))
+    findings += [each.model_copy(update={"severity": "warning"}) for each in lacking]
+    if rows.splits.test is None:
+        findings.append(note("no-test-cases", _NO_CASES, "Set data.test to held-out rows."))
+    elif (gate := job.evaluate.gate) and gate.min_cases > len(rows.splits.test):
+        findings.append(warning("gate-out-of-reach", _too_few_cases(gate, rows.splits.test)))
     return tuple(findings)
 
 
-def _case_findings(job: Job, train: Dataset, rows: Dataset) -> list[Finding]:
-    evaluate, (test, copies) = job.evaluate, once_each(rows)
-    scorers: list[Scorer] = []
-    findings = _scorer_findings(job, train, scorers)
-    findings += _refusals(check_row_scorers, evaluate.scorers, test)
-    for scorer in scorers:
-        findings += _refusals(check_expected, [scorer], test)
-        findings += _refusals(check_indulgence, [scorer], test)
+_NO_CASES = "the job has no test cases: it can be trained, and `unitune compare` refuses it."
+
+
+def _too_few_cases(gate: Gate, test: Dataset) -> str:
+    return (
+        f"evaluate.gate.min_cases is {gate.min_cases:,}, and {test.name} has {len(test):,} cases: "
+        "the gate stays inconclusive whatever is answered."
+    )
+
+
+def refusals(job: Job, rows: JobRows, run: str | None = None) -> Iterator[UnituneError]:
+    """Yield why a job cannot be compared, as far as the job and its rows tell.
+
+    Args:
+        job: Without test cases, only its contenders are looked at.
+        rows: Its rows.
+        run: Id of the run whose model is to be judged, where the user names it.
+    """
+    yield from _raised(check_contenders, job, run)
+    splits, evaluate = rows.splits, job.evaluate
+    for spec in evaluate.contenders:
+        if isinstance(spec, Model):
+            yield from _raised(registry.offer, spec.backend)
+    if job.data.train is not None:
+        yield from _raised(check_shots, evaluate, splits.train)
+    if splits.test is None:
+        return
+    test, copies = once_each(splits.test)
     cases = tuple(test)
-    findings += _refusals(clusters_of, cases, evaluate)
-    for key in evaluate.slices:
-        findings += _refusals(slices_of, cases, evaluate.model_copy(update={"slices": (key,)}))
-    findings += _refusals(required_cases, evaluate.gate, cases, copies)
+    scorers, unusable = _scorers(job, splits.train)
+    yield from unusable
+    yield from _raised(check_row_scorers, evaluate.scorers, test)
     for scorer in scorers:
-        if scorer.name == evaluate.primary_scorer:
-            findings += _warnings(_refusals(standing, job, scorer, cases))
-    return findings
+        yield from _raised(check_expected, [scorer], test)
+        yield from _raised(check_expected, [scorer], splits.validation)
+        yield from _raised(check_indulgence, [scorer], test)
+        if scorer.name == evaluate.primary_scorer and evaluate.gate and evaluate.gate.baseline:
+            yield from _raised(check_kept, scorer)
+    yield from _raised(clusters_of, cases, evaluate)
+    for key in evaluate.slices:
+        yield from _raised(slices_of, cases, evaluate.model_copy(update={"slices": (key,)}))
+    yield from _raised(required_cases, evaluate.gate, cases, copies)
+    yield from _raised(without_leaks, job, rows.leaks, test, copies)
+    yield from _raised(check_recorded, job, cases)
+    if job.data.train is not None:
+        yield from _raised(check_prompts, evaluate, (splits.train,), cases)
 
 
-def _scorer_findings(job: Job, train: Dataset, ready: list[Scorer]) -> list[Finding]:
+def _lacking_yet(job: Job, rows: JobRows, book: PriceBook | None) -> Iterator[UnituneError]:
+    """Yield what a comparison refuses today, and what need not be there before the training."""
+    for spec in job.evaluate.contenders:
+        if isinstance(spec, Server):
+            yield from _raised(check_keys, spec)
+    if job.evaluate.budget is not None:
+        yield from _raised(lambda: answer_prices(job, book or book_for(job), allow_unpriced=False))
+    if rows.splits.test is None:
+        return
+    for scorer in _scorers(job, rows.splits.train)[0]:
+        if scorer.name == job.evaluate.primary_scorer:
+            yield from _raised(standing, job, scorer, tuple(once_each(rows.splits.test)[0]))
+
+
+def _scorers(job: Job, train: Dataset) -> tuple[list[Scorer], list[UnituneError]]:
     """Build the scorers that need neither a key nor the user's code; return why some cannot be."""
-    findings: list[Finding] = []
+    ready: list[Scorer] = []
+    unusable: list[UnituneError] = []
     specs = job.evaluate.scorers
     looks_for_labels = any(isinstance(spec, Labelled) and spec.options is None for spec in specs)
     setting = Setting(folder=job.folder, labels=labels_of(train) if looks_for_labels else ())
@@ -132,22 +181,21 @@ def _scorer_findings(job: Job, train: Dataset, ready: list[Scorer]) -> list[Find
         if isinstance(spec, RowScorers):
             functions, spec = spec.functions, spec.without_code()  # noqa: PLW2901
         for function in functions:
-            findings += _refusals(function.check, job.folder)
+            unusable += _raised(function.check, job.folder)
         if isinstance(spec, Scorer) and not isinstance(spec, PythonFunction):
             try:
                 ready.append(build(spec, setting))
             except UnituneError as refusal:
-                findings += _findings_of(refusal)
-    return findings
+                unusable.append(refusal)
+    return ready, unusable
 
 
-def _refusals(check: Callable[..., object], *arguments: object) -> list[Finding]:
-    """Return why something is refused; nothing where it is not."""
+def _raised(check: Callable[..., object], *arguments: object) -> Iterator[UnituneError]:
+    """Yield why something is refused; nothing where it is not."""
     try:
         check(*arguments)
     except UnituneError as refusal:
-        return _findings_of(refusal)
-    return []
+        yield refusal
 
 
 def _findings_of(refusal: UnituneError) -> list[Finding]:
@@ -156,7 +204,3 @@ def _findings_of(refusal: UnituneError) -> list[Finding]:
     if isinstance(refusal, DataError) and refusal.findings:
         return list(refusal.findings)
     return [error("evaluation", str(refusal))]
-
-
-def _warnings(findings: Iterable[Finding]) -> list[Finding]:
-    return [finding.model_copy(update={"severity": "warning"}) for finding in findings]

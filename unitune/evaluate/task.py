@@ -1,10 +1,9 @@
 """The cases of a comparison with their scorers, and what their rows say of their kinship.
 
-`prepare` makes a `Task` out of a job's splits. It refuses what would make the evidence worthless
-before any model is loaded: test cases that stand in training rows (as `evaluate.leaks` says),
-two different cases under one id, expected answers that a scorer cannot read or that any answer
-meets. A case that stands in the file twice, under whatever ids, counts once, because it is no
-second piece of evidence.
+`prepare` makes a `Task` out of a job's splits once `unitune.evaluate.readiness` finds nothing to
+refuse. It refuses test cases that stand in training rows (as `evaluate.leaks` says). A case that
+stands in the file twice, under whatever ids, counts once, because it is no second piece of
+evidence.
 
 Clusters that belong together, and slices to report, are extra keys in the rows of ``data.test``,
 named by `evaluate.clusters` and `evaluate.slices`. Cases that ask the same belong together whatever
@@ -15,7 +14,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Literal, NamedTuple
@@ -25,7 +24,7 @@ from pydantic import JsonValue
 from unitune.backends.output_limit import OutputLimit, longest_expected
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, digest
-from unitune.data.overlap import leaks, refuse
+from unitune.data.overlap import SharedCase, leaks, refuse
 from unitune.errors import DataError, JobError, Leak
 from unitune.evaluate.inference.engine import Question
 from unitune.evaluate.prompts.prompts import Prompt
@@ -35,9 +34,6 @@ from unitune.evaluate.scoring import (
     Scoring,
     attempt_of,
     build,
-    check_expected,
-    check_indulgence,
-    check_row_scorers,
     labels_of,
 )
 from unitune.job.contenders import ContenderSpec
@@ -152,14 +148,8 @@ def prepare(
         _refuse_trained(test, trained)
     setting = Setting(folder=job.folder, labels=labels_of(splits.train))
     scorers = [build(spec, setting) for spec in evaluate.scorers if isinstance(spec, Scorer)]
-    check_row_scorers(evaluate.scorers, test)
-    check_expected(scorers, test)
-    check_expected(scorers, splits.validation)
-    check_indulgence(scorers, test)
-    check_groups(tuple(test), evaluate)
     leaking = _leaks(resolved, trained, test)
-    names = evaluate.gate.required_cases if evaluate.gate else ()
-    whole = tuple(_without(test, leaking, {copies.get(name, name) for name in names}))
+    whole = without_leaks(job, leaking.cases, test, copies)
     cases = _first_look(whole, limit)
     longest = longest_expected(chain(splits.train, test))
     return Task(
@@ -255,11 +245,18 @@ def _leaks(resolved: ResolvedJob, trained: Iterable[Dataset], test: Dataset) -> 
     return LeakResult(action=action, cases=cases)
 
 
-def _without(test: Dataset, leaking: LeakResult, required: Collection[str]) -> Sequence[Example]:
-    """Return the cases without those that leak, where they are to be dropped."""
-    if leaking.action != "drop":
+def without_leaks(
+    job: Job, leaking: Iterable[SharedCase], test: Dataset, copies: Mapping[str, str]
+) -> tuple[Example, ...]:
+    """Return the cases without those that leak, where the job drops them.
+
+    Raises:
+        Leak: A case that is required would be dropped, or none would be left.
+    """
+    if job.evaluate.leaks != "drop":
         return tuple(test)
-    dropped = {shared.case for shared in leaking.cases}
+    gate, dropped = job.evaluate.gate, {shared.case for shared in leaking}
+    required = {copies.get(name, name) for name in (gate.required_cases if gate else ())}
     for row in test.rows:
         name = row.example.case_id
         if name in dropped and (row.example.required or name in required):
@@ -268,7 +265,7 @@ def _without(test: Dataset, leaking: LeakResult, required: Collection[str]) -> S
                 "or validation rows too: dropping it would drop the check. Take the row out of "
                 "training, or require another case."
             )
-    kept = [example for example in test if example.case_id not in dropped]
+    kept = tuple(example for example in test if example.case_id not in dropped)
     if not kept:
         raise Leak(
             f"all {len(test)} test cases stand in training or validation rows, "
@@ -295,16 +292,6 @@ def _notes(copies: int, cases: Sequence[Example]) -> Iterator[str]:
     if alike := len(cases) - len({question_hash(case) for case in cases}):
         what = "1 test case asks" if alike == 1 else f"{alike} test cases ask"
         yield f"{what} the same as another; such cases are one piece of evidence together."
-
-
-def check_groups(cases: Sequence[Example], evaluate: Evaluate) -> None:
-    """Refuse keys that the cases do not have, before any request.
-
-    Raises:
-        JobError: A case lacks the key of clusters, or all lack one of slices.
-    """
-    clusters_of(cases, evaluate)
-    slices_of(cases, evaluate)
 
 
 def clusters_of(cases: Sequence[Example], evaluate: Evaluate) -> list[str] | None:

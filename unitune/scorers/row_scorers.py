@@ -27,7 +27,7 @@ from unitune.scorers.interface import Attempt, Case, Entry, Score, Scorer, Setti
 from unitune.scorers.measures import Consistency, Measure
 from unitune.scorers.text import Exact
 from unitune.security.spec import Spec
-from unitune.workspace.yaml_file import sentence
+from unitune.workspace.validation import part_at, sentence, unknown_key
 
 if TYPE_CHECKING:
     ScorerSpec = Entry  # `unitune.scorers` gives its meaning once all types are known
@@ -196,5 +196,7 @@ def _validated(model: type[S], content: Mapping[str, JsonValue], at: str) -> S:
     except ValidationError as failure:
         detail = failure.errors()[0]
         place = ".".join(map(str, (at, *detail["loc"])))
-        known = [*model.model_fields, *Terms.model_fields]
-        raise DataError(f"`{place}` {sentence([detail], known).rstrip('.')}") from failure
+        text = sentence([detail], part_at(model, content, detail["loc"]))
+        if detail["type"] == "extra_forbidden":
+            text = unknown_key(str(detail["loc"][-1]), [*model.model_fields, *Terms.model_fields])
+        raise DataError(f"`{place}` {text.rstrip('.')}") from failure

@@ -29,6 +29,7 @@ def write(folder: Path, evaluate: str) -> Path:
 
     (folder / "train.jsonl").write_text(rows(120, "May one do this"))
     (folder / "test.jsonl").write_text(rows(30, "Was that ever so with you"))
+    (folder / "old.jsonl").write_text('{"case": "elsewhere", "answer": "yes"}\n')
     (folder / "checks.py").write_text('raise SystemExit("it ran")\ndef polite(a, c): return 1\n')
     file = folder / "unitune.yaml"
     file.write_text(JOB.replace("{EVALUATE}", evaluate))
@@ -46,13 +47,17 @@ BROKEN = {
     "{scorers: [tool_calls]}": "could never find an answer to",
     "{gate: {mode: improve, required_cases: [nobody]}}": "There is no case 'nobody'",
     "{contenders: [tuned]}": "'tuned' has nothing to be compared with",
+    "{contenders: [{type: few-shot, shots: 500}, tuned]}": "train has only 96 distinct questions",
+    "{contenders: [{type: recorded, answers: nope.jsonl}, tuned]}": "nope.jsonl cannot be read",
+    "{contenders: [{type: recorded, answers: old.jsonl}, tuned]}": "has no answer to any of the 30",
+    "{scorers: [bleu], gate: {mode: no-regress, baseline: b.jsonl}}": "keeps a score a case",
     "{contenders: [{type: model, backend: lokal, model: m, prompt: zero-shot}, tuned]}": "'lokal'",
 }
 
 
 @pytest.mark.parametrize("evaluate", BROKEN)
-@pytest.mark.parametrize("command", ["check", "plan", "run"])
-def test_what_compare_would_refuse_is_found_before(
+@pytest.mark.parametrize("command", ["check", "plan", "run", "compare"])
+def test_what_compare_refuses_is_found_before(
     unitune: Command, tmp_path: Path, command: str, evaluate: str
 ) -> None:
     told = unitune(command, str(write(tmp_path, evaluate)))
@@ -75,6 +80,66 @@ def test_a_baseline_that_is_still_to_be_written_is_a_warning(
     told = unitune("check", str(file))
     assert 0 == told.code
     assert "--update-baseline" in told.out
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "said"),
+    [
+        ("{gate: {mode: improve, min_cases: 31}}", "the gate stays inconclusive whatever"),
+        (
+            "{budget: {usd: 1}, contenders: [{type: model, backend: openai, model: own}, "
+            "zero-shot, tuned]}",
+            "no price is known of own",
+        ),
+    ],
+)
+def test_what_may_still_be_put_right_is_a_warning(
+    unitune: Command, tmp_path: Path, evaluate: str, said: str
+) -> None:
+    told = unitune("check", str(write(tmp_path, evaluate)))
+    assert 0 == told.code
+    assert said in " ".join(told.out.split())
+
+
+def test_cases_with_another_system_prompt_than_the_training_are_found(
+    unitune: Command, tmp_path: Path
+) -> None:
+    file = write(tmp_path, "{}")
+    for name, system in (("train", "Say yes or no."), ("test", "Be brief.")):
+        path = tmp_path / f"{name}.jsonl"
+        rows = map(json.loads, path.read_text().splitlines())
+        turns = (
+            [
+                {"role": "system", "content": system},
+                {"role": "user", "content": row["prompt"]},
+                {"role": "assistant", "content": row["completion"]},
+            ]
+            for row in rows
+        )
+        path.write_text("".join(json.dumps({"messages": each}) + "\n" for each in turns))
+    told = unitune("check", str(file))
+    assert 2 == told.code
+    assert "not trained with the system prompt of 30 test cases" in " ".join(told.out.split())
+
+
+def test_required_cases_that_would_be_dropped_are_found(unitune: Command, tmp_path: Path) -> None:
+    file = write(tmp_path, "{leaks: drop, gate: {mode: improve, required_cases: [same]}}")
+    first = json.loads((tmp_path / "train.jsonl").read_text().splitlines()[0])
+    with (tmp_path / "test.jsonl").open("a") as test:
+        test.write(json.dumps({**first, "id": "same"}) + "\n")
+    told = unitune("check", str(file))
+    assert 2 == told.code
+    assert "the case same is required, and it stands in training" in " ".join(told.out.split())
+
+
+def test_a_job_without_test_cases_is_told_that_it_cannot_be_compared(
+    unitune: Command, tmp_path: Path
+) -> None:
+    file = write(tmp_path, "{}")
+    file.write_text(file.read_text().replace("test: test.jsonl, ", ""))
+    told = unitune("check", str(file))
+    assert 0 == told.code
+    assert "it can be trained, and `unitune compare` refuses it" in " ".join(told.out.split())
 
 
 @pytest.mark.parametrize(

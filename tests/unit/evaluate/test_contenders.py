@@ -13,7 +13,7 @@ from unitune.data.dataset import Dataset
 from unitune.data.load import load
 from unitune.errors import JobError, Mismatch, NotFoundError, UserError
 from unitune.evaluate.compare import compare
-from unitune.evaluate.prompts.tuned_run import check_prompts
+from unitune.evaluate.prompts.prompts import check_prompts
 from unitune.job.contenders import Server
 from unitune.job.job import Evaluate, Job
 from unitune.models import Reply, Request
@@ -282,4 +282,4 @@ def test_a_run_whose_rows_are_not_kept_binds_nothing(make_job: Any, tmp_path: Pa
     """As of a job that is only compared: there is nothing to hold the cases against."""
     job = make_job({"contenders": ["zero-shot", "tuned"]})
     cases = load(tmp_path / "test.jsonl")
-    check_prompts(job, (Dataset("train", ()),), cases)
+    check_prompts(job.evaluate, (Dataset("train", ()),), cases)

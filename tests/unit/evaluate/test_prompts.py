@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from unitune.data.example import Example, Message
 from unitune.errors import JobError
-from unitune.evaluate.prompts.contenders import LADDER, MOST_SHOT_BYTES, build, check_roles
+from unitune.evaluate.prompts.contenders import (
+    LADDER,
+    MOST_SHOT_BYTES,
+    build,
+    check_roles,
+    check_shots,
+)
 from unitune.evaluate.prompts.prompts import (
     MOST_LISTED,
     MOST_SAMPLES,
@@ -240,7 +246,8 @@ def test_each_case_is_shown_its_own_nearest_rows_the_nearest_last() -> None:
 
 def test_more_shots_than_rows_are_refused() -> None:
     with pytest.raises(JobError, match="asks for 9 shots, but train has only 5"):
-        few_shot(pool(5), FewShot(shots=9))
+        check_shots(Evaluate(contenders=(FewShot(shots=9), Tuned())), pool(5))
+    check_shots(Evaluate(contenders=(FewShot(shots=5), Tuned())), pool(5))
 
 
 def test_the_contenders_own_instructions_come_before_the_jobs_and_those_before_made_ones() -> None:

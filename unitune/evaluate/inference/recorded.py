@@ -17,7 +17,10 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from unitune.data.example import Example, Message, digest, digest_all
 from unitune.errors import DataError
+from unitune.job.contenders import Recorded
+from unitune.job.job import Job
 from unitune.models import BatchedChatModel, Placed, Reply, Request
+from unitune.scorers.functions import RecordedScore
 from unitune.workspace.filesystem import content_of, no_link
 
 
@@ -74,6 +77,34 @@ class RecordedModel(BatchedChatModel):
         if answer is None:
             return Reply(error="no answer to this case was recorded", finish_reason="error")
         return Reply(text=answer.answer, given=answer.scores or None)
+
+
+def check_recorded(job: Job, cases: Sequence[Example]) -> None:
+    """Refuse recorded answers that cannot be read, and those that answer or score no case.
+
+    Raises:
+        DataError: See `RecordedModel`; or no case has an answer, or none a score that is asked for.
+    """
+    keys = {each.key for each in job.evaluate.scorers if isinstance(each, RecordedScore)}
+    for spec in job.evaluate.contenders:
+        if not isinstance(spec, Recorded):
+            continue
+        path = job.folder / spec.answers
+        RecordedModel(path, cases)
+        recorded = read_recorded(path)
+        answers = [recorded[case.case_id] for case in cases if case.case_id in recorded]
+        if not answers:
+            raise DataError(
+                f"{path} has no answer to any of the {len(cases)} test cases: its ids are such as "
+                f"{', '.join(list(recorded)[:3]) or 'none'}, theirs such as {cases[0].case_id}."
+            )
+        for key in sorted(keys):
+            if not any(key in (answer.scores or {}) for answer in answers):
+                known = sorted({name for answer in answers for name in answer.scores or {}})
+                raise DataError(
+                    f"{path} has no score {key!r} beside any answer, which the scorer "
+                    f"recorded_score reads; there: {', '.join(known) or 'none'}."
+                )
 
 
 def recorded_fingerprint(path: Path) -> str:

@@ -118,6 +118,28 @@ def check_contenders(job: Job, run: str | None) -> None:
         )
 
 
+def check_shots(evaluate: Evaluate, train: Iterable[Example]) -> None:
+    """Refuse contenders that ask for more shots than train has distinct questions.
+
+    Raises:
+        JobError: There is such a contender.
+    """
+    for spec in evaluate.contenders:
+        if not isinstance(spec, FewShot | Model | Server) or spec.shots == "auto":
+            continue
+        questions: set[object] = set()
+        for row in train:
+            if len(questions) == spec.shots:
+                break
+            if row.answer is not None:
+                questions.add(row.input_key)
+        if len(questions) < spec.shots:
+            raise JobError(
+                f"contender {spec.name!r} asks for {spec.shots} shots, but train has only "
+                f"{len(questions)} distinct questions. Give a smaller number, or `auto`."
+            )
+
+
 def check_roles(specs: Sequence[ContenderSpec]) -> None:
     """Refuse contenders that cannot be compared.
 
@@ -195,9 +217,6 @@ def build(evaluate: Evaluate, tuning: Tuning, train: Iterable[Example]) -> tuple
         evaluate: Contenders, and the instructions when the job has some.
         tuning: Its seed decides which rows are shown as shots.
         train: The training rows: shots and missing instructions are made from nothing else.
-
-    Raises:
-        JobError: few-shot asks for more shots than train has distinct questions.
     """
     rows = tuple(row for row in train if row.answer is not None)
     material = _Material(
@@ -224,20 +243,15 @@ def _contender(spec: ContenderSpec, material: _Material) -> Contender:
 
 
 def _few_shot(spec: FewShot | Model | Server, material: _Material) -> Contender:
-    first = _first_round(spec.name, spec.shots, spec.choose, material)
+    first = _first_round(spec.shots, spec.choose, material)
     return Contender(spec, first, partial(_second_round, spec.choose, material))
 
 
 def _first_round(
-    name: str, count: int | Literal["auto"], choose: ShotChoice, material: _Material
+    count: int | Literal["auto"], choose: ShotChoice, material: _Material
 ) -> tuple[Prompt, ...]:
     """Return prompts with more and more shots, all with instructions."""
     drawn = draw(material.train, max(LADDER) if count == "auto" else count, material.seed)
-    if count != "auto" and len(drawn) < count:
-        raise JobError(
-            f"contender {name!r} asks for {count} shots, but train has only "
-            f"{len(drawn)} distinct questions. Give a smaller number, or `auto`."
-        )
     counts = _counts(drawn) if count == "auto" else (count,)
     if choose == "nearest":
         return tuple(map(material.nearest, counts))

@@ -37,6 +37,10 @@ from numpy.typing import NDArray
 
 from unitune.data.example import Example, Message, digest
 from unitune.data.overlap import question
+from unitune.errors import Mismatch
+from unitune.findings import clip
+from unitune.job.contenders import Tuned
+from unitune.job.job import Evaluate
 from unitune.scorers.json_text import read_json
 
 if TYPE_CHECKING:
@@ -176,6 +180,8 @@ def _plain(text: str) -> list[str]:
 
 
 SYSTEM_ROLES = ("system", "developer")
+MOST_SYSTEM_PROMPTS = 0.1
+"""Where there are more of them than a tenth of the rows, they hold content and are no prompt."""
 
 MOST_LISTED = 30
 """Distinct answers, or values of a key, up to which they are listed as a choice."""
@@ -342,3 +348,40 @@ def _typical(answers: Sequence[str]) -> list[str]:
 
 def _bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
+
+
+def check_prompts(
+    evaluate: Evaluate, trained: Iterable[Iterable[Example]], cases: Iterable[Example]
+) -> None:
+    """Refuse cases whose system prompt the tuned model has never seen in training.
+
+    Its own prompt is the one that it was trained with; another would judge another setup. Where
+    nearly every row has a system prompt of its own, none of them is the model's, and any will do.
+
+    Raises:
+        Mismatch: There are such cases, and a tuned contender uses its own prompt.
+    """
+    if not any(isinstance(s, Tuned) and s.prompt == "own" for s in evaluate.contenders):
+        return
+    cases = list(cases)
+    known, missing = Counter[str](), set(map(_system, cases))
+    for row in (row for rows in trained for row in rows):
+        system = _system(row)
+        known[system] += 1
+        missing.discard(system)
+        if not missing:
+            return
+    strange = [case for case in cases if _system(case) in missing]
+    if not 0 < len(known) <= max(1, MOST_SYSTEM_PROMPTS * known.total()):
+        return
+    raise Mismatch(
+        f"the tuned model was not trained with the system prompt of {len(strange)} test cases, "
+        f"such as {clip(_system(strange[0]))}; most of its rows have "
+        f"{clip(known.most_common(1)[0][0])}. Give the cases the prompt of training, or let the "
+        "contender use another: {type: tuned, prompt: baseline}."
+    )
+
+
+def _system(row: Example) -> str:
+    turns = (turn.text for turn in row.prompt if turn.role in SYSTEM_ROLES)
+    return " ".join(" ".join(turns).split())

@@ -5,7 +5,6 @@ Only comparisons with a tuned contender import this: it loads the ledger.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -21,18 +20,14 @@ from unitune.data.load import load
 from unitune.errors import Mismatch, NotFoundError, UserError
 from unitune.evaluate.inference.budget import Budget
 from unitune.evaluate.inference.sources import Source
-from unitune.evaluate.prompts.prompts import SYSTEM_ROLES
+from unitune.evaluate.prompts.prompts import check_prompts
 from unitune.evaluate.results import Curve
-from unitune.findings import clip
 from unitune.job.contenders import Tuned
 from unitune.job.job import Job
 from unitune.planning.preflight import ResolvedJob
 from unitune.run.deploying import standing
 from unitune.run.deployment import answering
 from unitune.run.run import Run, runs
-
-MOST_SYSTEM_PROMPTS = 0.1
-"""Where there are more of them than a tenth of the rows, they hold content and are no prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +46,7 @@ class TunedRun:
 
     def check_prompts(self, job: Job, train: Dataset, cases: Iterable[Example]) -> None:
         """Refuse cases whose system prompt the model has never seen; see `check_prompts`."""
-        check_prompts(job, self.rows or (train,), cases)
+        check_prompts(job.evaluate, self.rows or (train,), cases)
 
     @contextmanager
     def answering(
@@ -181,32 +176,3 @@ def _points(events: Iterable[Event], kind: str, name: str) -> dict[int, float]:
         and (step := event.number("step")) is not None
         and (value := event.number(name)) is not None
     }
-
-
-def check_prompts(job: Job, trained: Iterable[Dataset], cases: Iterable[Example]) -> None:
-    """Refuse cases whose system prompt the tuned model has never seen in training.
-
-    Its own prompt is the one that it was trained with; another would judge another setup. Where
-    nearly every row has a system prompt of its own, none of them is the model's, and any will do.
-
-    Raises:
-        Mismatch: There are such cases, and a tuned contender uses its own prompt.
-    """
-    if not any(isinstance(s, Tuned) and s.prompt == "own" for s in job.evaluate.contenders):
-        return
-    known = Counter(_system(row) for rows in trained for row in rows)
-    strange = [case for case in cases if _system(case) not in known]
-    fixed = 0 < len(known) <= max(1, MOST_SYSTEM_PROMPTS * known.total())
-    if not strange or not fixed:
-        return
-    raise Mismatch(
-        f"the tuned model was not trained with the system prompt of {len(strange)} test cases, "
-        f"such as {clip(_system(strange[0]))}; most of its rows have "
-        f"{clip(known.most_common(1)[0][0])}. Give the cases the prompt of training, or let the "
-        "contender use another: {type: tuned, prompt: baseline}."
-    )
-
-
-def _system(row: Example) -> str:
-    turns = (turn.text for turn in row.prompt if turn.role in SYSTEM_ROLES)
-    return " ".join(" ".join(turns).split())
