@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import re
 from collections.abc import Iterable
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
 
 SHOWN = 12
 """Findings in an error message."""
+SHOWN_LINES = 3
+"""Lines that are named of findings with one cause, besides the first."""
+_ABOUT_VALUES = frozenset(
+    {"broken-json", "column-count", "line-too-long", "unusable-expected", "wrong-value"}
+)
+"""Codes of findings that have one cause although their messages repeat a row's own values."""
+_VALUES = re.compile(r"""'[^']*'|"[^"]*"|(?<!\w)\d[\d,.]*""")
+"""Quoted texts, and numbers."""
 Severity = Literal["error", "warning", "note"]
 
 
@@ -70,28 +78,44 @@ def clip(value: object, longest: int = 60) -> str:
     return text if len(text) <= longest else f"{text[:half]} … {text[-half:]}"
 
 
-def grouped(findings: Iterable[Finding]) -> list[tuple[Finding, int]]:
-    """Return each finding once, at its first location, with its count."""
-    first: dict[tuple[str, ...], Finding] = {}
-    counts: Counter[tuple[str, ...]] = Counter()
+class Group(NamedTuple):
+    """Findings of one cause: the first of them, how many, and the lines of the others."""
+
+    finding: Finding
+    count: int
+    lines: tuple[int, ...]
+
+    @property
+    def more(self) -> str:
+        """How many more there are: `` (and 149 more rows: lines 3, 4, 5, …)``; nothing for one."""
+        if self.count == 1:
+            return ""
+        rows = f" (and {self.count - 1:,} more row{'s' if self.count > 2 else ''}"
+        if not self.lines:
+            return f"{rows})"
+        known = ", ".join(str(line) for line in self.lines[:SHOWN_LINES])
+        dots = ", …" if self.count - 1 > min(len(self.lines), SHOWN_LINES) else ""
+        return f"{rows}: line{'s' if self.count > 2 else ''} {known}{dots})"
+
+
+def grouped(findings: Iterable[Finding]) -> list[Group]:
+    """Return findings by their cause: those that differ in lines, or a row's own values alone."""
+    causes: dict[tuple[str, ...], list[Finding]] = {}
     for finding in findings:
-        what = (finding.severity, finding.code, finding.message, finding.fix, finding.file or "")
-        first.setdefault(what, finding)
-        counts[what] += 1
-    return [(finding, counts[what]) for what, finding in first.items()]
-
-
-def also(count: int) -> str:
-    """Return how many more of a finding there are: `` (and 149 more rows)``; nothing for once."""
-    if count == 1:
-        return ""
-    return f" (and {count - 1:,} more row{'s' if count > 2 else ''})"
+        text = finding.message
+        text = _VALUES.sub("…", text) if finding.code in _ABOUT_VALUES else text + finding.fix
+        cause = (finding.severity, finding.code, text, finding.file or "")
+        causes.setdefault(cause, []).append(finding)
+    return [
+        Group(first, 1 + len(more), tuple(each.line for each in more if each.line is not None))
+        for first, *more in causes.values()
+    ]
 
 
 def shown(findings: Iterable[Finding]) -> list[str]:
     """Return findings as the lines of an error message: each once, and as many as fill a screen."""
-    each = grouped(findings)
-    lines = [f"{finding}{also(count)}" for finding, count in each[:SHOWN]]
-    if more := len(each) - len(lines):
+    groups = grouped(findings)
+    lines = [f"{group.finding}{group.more}" for group in groups[:SHOWN]]
+    if more := len(groups) - len(lines):
         lines.append(f"… and {more:,} more; `unitune plan` on the job shows them.")
     return lines

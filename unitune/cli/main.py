@@ -42,6 +42,7 @@ from unitune.cli import (
 from unitune.cli.os_errors import explained, first
 from unitune.cli.output import aside
 from unitune.cli.streams import guarded_streams
+from unitune.cli.suggestions import advice_for, command_for
 from unitune.security.printable import printable
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 
 
 class _Commands(TyperGroup):
-    """Repeats what was given wrongly so that a terminal does not obey it."""
+    """Repeats what was given wrongly so that no terminal obeys it, and guesses what is meant."""
 
     def make_context(self, *arguments: Any, **more: Any) -> Context:
         with _printable_messages():
@@ -59,6 +60,16 @@ class _Commands(TyperGroup):
         with _printable_messages():
             return super().invoke(ctx)
 
+    def resolve_command(self, ctx: Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except Exception as error:
+            if (message := getattr(error, "message", None)) and args:
+                meant = command_for(args[0], self.commands)
+                guess = f" Did you mean {meant!r}?" if meant else ""
+                error.message = f"{message.partition(' Did you')[0].rstrip('.')}.{guess}"  # pyright: ignore[reportAttributeAccessIssue]
+            raise
+
 
 @contextmanager
 def _printable_messages() -> Generator[None]:
@@ -66,6 +77,10 @@ def _printable_messages() -> Generator[None]:
         yield
     except Exception as error:
         if isinstance(message := getattr(error, "message", None), str):  # typer's own have one
+            option = getattr(error, "option_name", None)
+            if advice := option and advice_for(option):
+                message = f"{message}. Instead, {advice}."
+                error.possibilities = None  # pyright: ignore[reportAttributeAccessIssue]
             error.message = printable(message)  # pyright: ignore[reportAttributeAccessIssue]
         raise
 

@@ -128,12 +128,13 @@ def confirmed(question: str, *, err: bool = True) -> bool:
 
 def print_findings(findings: Iterable[Finding]) -> None:
     """Print findings to standard output, the gravest first; the same finding once."""
-    from unitune.findings import also, grouped
+    from unitune.findings import grouped
 
     findings = tuple(findings)
     for severity, style in SEVERITY_STYLES.items():
         groups = grouped(finding for finding in findings if finding.severity == severity)
-        for finding, count in groups[:SHOWN_FINDINGS]:
+        for group in groups[:SHOWN_FINDINGS]:
+            finding = group.finding
             row = Table.grid(padding=(0, 1))
             row.add_column(width=7, style=style)
             row.add_column(overflow="fold")
@@ -141,7 +142,7 @@ def print_findings(findings: Iterable[Finding]) -> None:
                 severity,
                 Text.assemble(
                     (f"{finding.location} " if finding.location else "", "dim"),
-                    f"{finding.message}{also(count)}",
+                    f"{finding.message}{group.more}",
                     (f"\n{finding.fix}" if finding.fix else "", "dim"),
                 ),
             )

@@ -54,6 +54,9 @@ BROKEN = {
     "{contenders: [{type: model, backend: lokal, model: m, prompt: zero-shot}, tuned]}": "'lokal'",
 }
 
+UNPRICED = """{budget: {usd: 1}, contenders: [tuned, zero-shot,
+    {type: model, backend: openai, model: own, prompt: zero-shot}]}"""
+
 
 @pytest.mark.parametrize("evaluate", BROKEN)
 @pytest.mark.parametrize("command", ["check", "plan", "run", "compare"])
@@ -86,11 +89,7 @@ def test_a_baseline_that_is_still_to_be_written_is_a_warning(
     ("evaluate", "said"),
     [
         ("{gate: {mode: improve, min_cases: 31}}", "the gate stays inconclusive whatever"),
-        (
-            "{budget: {usd: 1}, contenders: [{type: model, backend: openai, model: own}, "
-            "zero-shot, tuned]}",
-            "no price is known of own",
-        ),
+        (UNPRICED, "no price is known of own"),
     ],
 )
 def test_what_may_still_be_put_right_is_a_warning(

@@ -1,0 +1,35 @@
+"""Findings of one cause are one line, with their number and the first of their lines."""
+
+from __future__ import annotations
+
+from unitune.findings import Finding, error, grouped, shown
+
+
+def bad(code: str, message: str, line: int) -> Finding:
+    return error(code, message, "Change it.").at(file="a.jsonl", line=line)
+
+
+def test_one_cause_is_one_error_with_its_count_and_its_first_lines() -> None:
+    findings = [bad("missing-column", "there is no column 'q'.", line) for line in range(1, 301)]
+    assert [
+        "a.jsonl:1: there is no column 'q'. Change it. (and 299 more rows: lines 2, 3, 4, …)"
+    ] == shown(findings)
+
+
+def test_values_of_the_rows_make_no_cause_of_their_own() -> None:
+    findings = [bad("wrong-value", f"messages[1].content is {n}.", n) for n in (1, 2, 3)]
+    assert [3] == [group.count for group in grouped(findings)]
+    assert " (and 2 more rows: lines 2, 3)" == grouped(findings)[0].more
+
+
+def test_other_names_and_other_places_are_other_causes() -> None:
+    findings = [
+        bad("missing-column", "there is no column 'q'.", 1),
+        bad("missing-column", "there is no column 'r'.", 1),
+        bad("wrong-value", "messages[1].role is 'bot'.", 1),
+        bad("wrong-value", "messages[1].content is 5.", 1),
+        bad("duplicate", "the row equals the one on line 3.", 5),
+        bad("duplicate", "the row equals the one on line 4.", 6),
+    ]
+    assert [1] * 6 == [group.count for group in grouped(findings)]
+    assert ["", ""] == [group.more for group in grouped(findings)][:2]
