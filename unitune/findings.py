@@ -82,20 +82,20 @@ class Group(NamedTuple):
     """Findings of one cause: the first of them, how many, and the lines of the others."""
 
     finding: Finding
-    count: int
+    size: int
     lines: tuple[int, ...]
 
     @property
     def more(self) -> str:
         """How many more there are: `` (and 149 more rows: lines 3, 4, 5, …)``; nothing for one."""
-        if self.count == 1:
+        if self.size == 1:
             return ""
-        rows = f" (and {self.count - 1:,} more row{'s' if self.count > 2 else ''}"
+        rows = f" (and {self.size - 1:,} more row{'s' if self.size > 2 else ''}"
         if not self.lines:
             return f"{rows})"
         known = ", ".join(str(line) for line in self.lines[:SHOWN_LINES])
-        dots = ", …" if self.count - 1 > min(len(self.lines), SHOWN_LINES) else ""
-        return f"{rows}: line{'s' if self.count > 2 else ''} {known}{dots})"
+        dots = ", …" if self.size - 1 > min(len(self.lines), SHOWN_LINES) else ""
+        return f"{rows}: line{'s' if self.size > 2 else ''} {known}{dots})"
 
 
 def grouped(findings: Iterable[Finding]) -> list[Group]:

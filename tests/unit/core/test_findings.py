@@ -18,7 +18,7 @@ def test_one_cause_is_one_error_with_its_count_and_its_first_lines() -> None:
 
 def test_values_of_the_rows_make_no_cause_of_their_own() -> None:
     findings = [bad("wrong-value", f"messages[1].content is {n}.", n) for n in (1, 2, 3)]
-    assert [3] == [group.count for group in grouped(findings)]
+    assert [3] == [group.size for group in grouped(findings)]
     assert " (and 2 more rows: lines 2, 3)" == grouped(findings)[0].more
 
 
@@ -31,5 +31,5 @@ def test_other_names_and_other_places_are_other_causes() -> None:
         bad("duplicate", "the row equals the one on line 3.", 5),
         bad("duplicate", "the row equals the one on line 4.", 6),
     ]
-    assert [1] * 6 == [group.count for group in grouped(findings)]
+    assert [1] * 6 == [group.size for group in grouped(findings)]
     assert ["", ""] == [group.more for group in grouped(findings)][:2]
