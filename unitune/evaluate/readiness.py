@@ -20,7 +20,7 @@ from unitune.data.report import DataReport
 from unitune.errors import DataError, MissingExtra, UnituneError
 from unitune.evaluate.baseline import check_kept, required_cases, standing
 from unitune.evaluate.inference.budget import answer_prices
-from unitune.evaluate.inference.recorded import check_recorded
+from unitune.evaluate.inference.recorded import check_recorded, read_recorded
 from unitune.evaluate.inference.sources import check_keys
 from unitune.evaluate.prompts.contenders import check_contenders, check_shots
 from unitune.evaluate.prompts.prompts import check_prompts
@@ -33,7 +33,7 @@ from unitune.evaluate.scoring import (
 )
 from unitune.evaluate.task import clusters_of, once_each, slices_of, without_leaks
 from unitune.findings import Finding, error, note, warning
-from unitune.job.contenders import Model, Server
+from unitune.job.contenders import Model, Recorded, Server
 from unitune.job.job import Gate, Job
 from unitune.planning.feasibility import offer_findings
 from unitune.scorers.functions import PythonFunction
@@ -160,6 +160,8 @@ def _lacking_yet(job: Job, rows: JobRows, book: PriceBook | None) -> Iterator[Un
     for spec in job.evaluate.contenders:
         if isinstance(spec, Server):
             yield from _raised(check_keys, spec)
+        if isinstance(spec, Recorded) and not (path := job.folder / spec.answers).exists():
+            yield from _raised(read_recorded, path)
     if job.evaluate.budget is not None:
         yield from _raised(lambda: answer_prices(job, book or book_for(job), allow_unpriced=False))
     if rows.splits.test is None:

@@ -257,7 +257,10 @@ def _wanted(detail: ErrorDetails, part: Part) -> str:
         return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
     if kind == "string_pattern_mismatch" and part.described:
         return part.described[0].lower() + part.described[1:].replace("`", "").removesuffix(".")
-    words = WANTED.get(kind, "another value").format_map(context)
+    bounds = {
+        key: f"{value:g}" if isinstance(value, float) else value for key, value in context.items()
+    }
+    words = WANTED.get(kind, "another value").format_map(bounds)
     if kind == "model" and len(part.inner) == 1:
         return f"{words}: {', '.join(keys_of(part.inner[0]))}"
     if words == "a list" and isinstance(detail["input"], str):

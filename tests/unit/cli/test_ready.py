@@ -48,7 +48,6 @@ BROKEN = {
     "{gate: {mode: improve, required_cases: [nobody]}}": "There is no case 'nobody'",
     "{contenders: [tuned]}": "'tuned' has nothing to be compared with",
     "{contenders: [{type: few-shot, shots: 500}, tuned]}": "train has only 96 distinct questions",
-    "{contenders: [{type: recorded, answers: nope.jsonl}, tuned]}": "nope.jsonl cannot be read",
     "{contenders: [{type: recorded, answers: old.jsonl}, tuned]}": "has no answer to any of the 30",
     "{scorers: [bleu], gate: {mode: no-regress, baseline: b.jsonl}}": "keeps a score a case",
     "{contenders: [{type: model, backend: lokal, model: m, prompt: zero-shot}, tuned]}": "'lokal'",
@@ -89,6 +88,7 @@ def test_a_baseline_that_is_still_to_be_written_is_a_warning(
     ("evaluate", "said"),
     [
         ("{gate: {mode: improve, min_cases: 31}}", "the gate stays inconclusive whatever"),
+        ("{contenders: [{type: recorded, answers: nope.jsonl}, tuned]}", "nope.jsonl cannot be"),
         (UNPRICED, "no price is known of own"),
     ],
 )

@@ -159,7 +159,7 @@ def test_limits_that_together_does_not_say_are_none() -> None:
     ("options", "said"),
     [
         ({"warmup": 0.1}, "options.together.warmup is not a known key. Did you mean 'warmup_rat"),
-        ({"warmup_ratio": 2}, "options.together.warmup_ratio is 2: "),
+        ({"warmup_ratio": 2}, "options.together.warmup_ratio is 2; it must be at most 1"),
         ({"min_lr_ratio": 0.1}, "min_lr_ratio needs lr_scheduler"),
         ({"lr_scheduler": "linear", "num_cycles": 1}, "num_cycles needs lr_scheduler: cosine"),
         ({"early_stopping_enabled": True, "n_evals": 3}, "n_evals of at least 4"),

@@ -65,7 +65,9 @@ def test_the_results_beside_the_samples_name_the_model(tmp_path: Path) -> None:
 def test_lines_that_are_no_samples_are_named(tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
     path.write_text(samples("small").read_text().splitlines()[0] + '\n{"doc_id": 1}\n')
-    with pytest.raises(DataError, match=r"samples\.jsonl:2 is no sample of lm-eval: target: Field"):
+    with pytest.raises(
+        DataError, match=r"samples\.jsonl:2 is no sample of lm-eval: target is missing"
+    ):
         read_samples(path)
     path.write_text("")
     with pytest.raises(DataError, match="is empty"):

@@ -208,5 +208,5 @@ def test_a_file_that_is_something_else_is_named_with_what_to_do(tmp_path: Path) 
         read_results(old)
     row = {"testIdx": 0, "promptIdx": 0}
     old.write_text(json.dumps({"results": {"version": 3, "results": [row]}}))
-    with pytest.raises(DataError, match=r"result 1 is not as promptfoo .*: prompt: Field required"):
+    with pytest.raises(DataError, match=r"result 1 is not as promptfoo .*: prompt is missing"):
         read_results(old)

@@ -82,14 +82,15 @@ class RecordedModel(BatchedChatModel):
 def check_recorded(job: Job, cases: Sequence[Example]) -> None:
     """Refuse recorded answers that cannot be read, and those that answer or score no case.
 
+    A file that is not there yet is no business of this: the model may still have to answer.
+
     Raises:
         DataError: See `RecordedModel`; or no case has an answer, or none a score that is asked for.
     """
     keys = {each.key for each in job.evaluate.scorers if isinstance(each, RecordedScore)}
     for spec in job.evaluate.contenders:
-        if not isinstance(spec, Recorded):
+        if not isinstance(spec, Recorded) or not (path := job.folder / spec.answers).exists():
             continue
-        path = job.folder / spec.answers
         RecordedModel(path, cases)
         recorded = read_recorded(path)
         answers = [recorded[case.case_id] for case in cases if case.case_id in recorded]
