@@ -21,6 +21,7 @@ from pathlib import Path
 from unitune.data.dataset import Dataset, Row, Spool
 from unitune.data.load import read
 from unitune.data.overlap import RUN_WORDS, Kind, Search, SharedCase
+from unitune.data.reading import Reading
 from unitune.data.repeats import Repeats
 from unitune.data.report import DataReport, FileReport, Lengths, Purpose
 from unitune.data.split import Cut, Parts, Splits
@@ -65,6 +66,7 @@ class _File:
         self.purpose: Purpose | None = purpose
         self.cut = cut
         self.is_part = is_part
+        self.reading = Reading()
         self.shared = Counter[Kind]()
         self._lengths = array("Q")
         self._roles = Counter[str]()
@@ -81,7 +83,7 @@ class _File:
         use = job.method
         if self.purpose == "test":
             use = "case" if job.evaluate.needs_expected else "any"
-        yield from self.take(read(self.name, job.data, use))
+        yield from self.take(read(self.name, job.data, use, self.reading))
 
     def take(self, items: Iterable[Row | Finding]) -> Iterator[Row]:
         """Take in rows and findings, and yield the rows."""
@@ -112,6 +114,7 @@ class _File:
         return FileReport(
             name=self.name,
             purpose=self.purpose,
+            read_as=str(self.reading),
             rows=len(self._lengths),
             messages=self._roles.total(),
             roles=dict(self._roles),
@@ -129,7 +132,7 @@ def check_file(path: str | os.PathLike[str]) -> DataReport:
         Figures and findings; a file that cannot be read is a finding too.
     """
     file = _File(str(Path(path)))
-    for _ in file.take(read(path)):
+    for _ in file.take(read(path, reading=file.reading)):
         pass
     return DataReport(files=(file.report(),), findings=tuple(file.findings))
 

@@ -1,6 +1,6 @@
 """Reading a data file: `read` streams it row by row, `load` collects it whole.
 
-    bytes ─► records (`READERS`, by suffix) ─► examples (`rows`, by shape) ─► Row | Finding
+    bytes ─► records (`file_formats`) ─► examples (`rows`, by shape) ─► Row | Finding
 
 `read_records` ends before the examples, for rows that are not in the canonical form. Every row
 comes out either as a `Row` or as an error that names file and line; a bad row never hides the next
@@ -10,67 +10,48 @@ rows are the business of `unitune.data.check`.
 
 from __future__ import annotations
 
-import codecs
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
-from io import BufferedReader
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
 
 from unitune.data import mapping
+from unitune.data.binary_tables import is_saved_dataset, saved_records
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
-from unitune.data.json_values import json_values
-from unitune.data.records import BadRow, CheckHeader, Record, encoding_findings, json_lines
+from unitune.data.file_formats import READERS, records_in
+from unitune.data.reading import MOST_KEYS, Reading
+from unitune.data.records import BadRow, CheckHeader, Record
 from unitune.data.rows import Use, examples, is_mapped
-from unitune.data.tables import table_records
 from unitune.errors import DataError, nearest
 from unitune.findings import Finding, error, note
 from unitune.job.job import Data
 from unitune.workspace.filesystem import opened
 
-
-def json_records(stream: BufferedReader, _: CheckHeader) -> Iterator[Record | Finding]:
-    """Read JSON: objects one a line, a list of them, or objects over several lines."""
-    head = stream.peek().removeprefix(codecs.BOM_UTF8).lstrip()
-    return (json_values if _OVER_LINES.match(head) else json_lines)(stream)
-
-
-_OVER_LINES = re.compile(rb"\[|\{[ \t\r]*\n")
-Reader: TypeAlias = Callable[[BufferedReader, CheckHeader], Iterator[Record | Finding]]
-READERS: Mapping[str, Reader] = {
-    ".jsonl": json_records,
-    ".ndjson": json_records,
-    ".json": json_records,
-    ".csv": partial(table_records, usual=","),
-    ".tsv": partial(table_records, usual="\t"),
-}
-"""By the suffix of a file; another kind of file is one such function."""
 SHOWN_FINDINGS = 5
 """So many fit an error message; `unitune check` shows them all."""
-_MAX_NAMES = 20
-"""Keys remembered for the note on what was left out: a file may have any number."""
 
 
 def read(
-    path: str | os.PathLike[str], data: Data | None = None, use: Use = "case"
+    path: str | os.PathLike[str],
+    data: Data | None = None,
+    use: Use = "case",
+    reading: Reading | None = None,
 ) -> Iterator[Row | Finding]:
     """Read a file row by row, in constant memory.
 
     Args:
-        path: JSON Lines (.jsonl, .ndjson, .json), CSV or TSV; UTF-8.
+        path: A file of a kind that `unitune.data.file_formats` knows, or a saved dataset's folder.
         data: The job's data, for its columns or template; None: the file's own keys.
         use: What the rows are for, and so what each must have.
+        reading: Learns what the file is read as.
 
     Yields:
         Usable rows, and findings with file and line, in the file's order; what concerns the whole
         file comes first or last.
     """
     usable = errors = 0
-    for item in _rows(Path(path), data, use):
+    for item in _rows(Path(path), data, use, reading or Reading()):
         if isinstance(item, Row):
             usable += 1
             yield item
@@ -86,7 +67,7 @@ def load(path: str | os.PathLike[str], data: Data | None = None, use: Use = "cas
     """Read a whole file.
 
     Args:
-        path: JSON Lines, CSV or TSV; UTF-8.
+        path: As for `read`.
         data: The job's data, for its columns or template.
         use: What the rows are for: a method (sft, dpo, rft), a case to be judged on, or any.
 
@@ -119,9 +100,9 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[Record | Finding]:
         yield item.at(file=str(path)) if isinstance(item, Finding) else item
 
 
-def _rows(file: Path, data: Data | None, use: Use) -> Iterator[Row | Finding]:
+def _rows(file: Path, data: Data | None, use: Use, reading: Reading) -> Iterator[Row | Finding]:
     try:
-        by_job = mapping.mapping_of(data)
+        by_job = reading.mapping = mapping.mapping_of(data)
     except BadRow as broken:
         yield from broken.findings
         return
@@ -136,14 +117,15 @@ def _rows(file: Path, data: Data | None, use: Use) -> Iterator[Row | Finding]:
             if isinstance(item, Finding):
                 yield item.at(line=record.line)
                 continue
-            if len(left_out) < _MAX_NAMES:
+            if len(left_out) < MOST_KEYS:
                 left_out |= dict.fromkeys(_unmapped(record, item, by_job))
+            reading.add(record, item)
             yield Row(record.line, item)
     if left_out:
         yield note(
             "columns-left-out",
             "not mapped, and so neither trained on nor uploaded: "
-            f"{', '.join(map(repr, list(left_out)[:_MAX_NAMES]))}.",
+            f"{', '.join(map(repr, list(left_out)[:MOST_KEYS]))}.",
             "Name them under `data.columns` or in `data.template` if the model should see them.",
         )
 
@@ -159,22 +141,25 @@ def _records(file: Path, check_header: CheckHeader) -> Iterator[Record | Finding
     try:
         if problem := _unreadable(file):
             yield problem
-            return
-        with opened(file) as stream:
-            findings = encoding_findings(stream)
-            yield from findings
-            if all(finding.severity != "error" for finding in findings):
-                yield from READERS[file.suffix.lower()](stream, check_header)
+        elif file.is_dir():
+            yield from saved_records(file)
+        else:
+            with opened(file) as stream:
+                yield from records_in(stream, file.name, check_header)
+    except BadRow as broken:
+        yield from broken.findings
     except OSError as failure:
         yield error(
             "unreadable-file",
             f"the file cannot be read: {failure.strerror or failure}.",
             "Check that it is there and that you may read it.",
         )
+    except Exception as failure:  # noqa: BLE001 - whatever a package says of a damaged file
+        yield error("broken-file", f"the file is damaged: {failure}.", "Write or copy it again.")
 
 
 def _unreadable(file: Path) -> Finding | None:
-    if file.is_dir():
+    if file.is_dir() and not is_saved_dataset(file):
         held = sorted(entry.name for entry in file.iterdir() if entry.suffix in READERS)
         listed = f"It holds {', '.join(held[:8])}." if held else "It holds no data files."
         return error("not-a-file", "this is a directory.", f"Name one file. {listed}")
@@ -183,10 +168,4 @@ def _unreadable(file: Path) -> Finding | None:
         near = nearest(file.name, [other.name for other in siblings if other.suffix in READERS])
         guess = f"Did you mean {near!r}?" if near else "Check the name and the folder."
         return error("missing-file", "there is no such file.", guess)
-    if file.suffix.lower() not in READERS:
-        return error(
-            "unknown-format",
-            f"files that end in {file.suffix!r} are not read.",
-            f"Use one of {', '.join(READERS)}, and convert or rename the file.",
-        )
     return None

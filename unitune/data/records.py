@@ -37,13 +37,6 @@ MAX_DEPTH = 100
 MAX_DIGITS = 1000
 """Digits of a whole number; Python's own limit of 4,300 would raise later, when it is written."""
 
-# UTF-32's little-endian mark begins with UTF-16's, so it stands first.
-_MARKS = {
-    codecs.BOM_UTF32_LE: "UTF-32",
-    codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
-}
 _TOO_DEEP = (
     "too-deep",
     f"lists and objects stand more than {MAX_DEPTH} deep inside one another.",
@@ -106,7 +99,7 @@ T = TypeVar("T", bound=_MaybeBlank)
 
 
 def encoding_findings(stream: BufferedReader) -> list[Finding]:
-    """Return an error about a file in UTF-16 or UTF-32, or a note about UTF-8's mark.
+    """Return a note about UTF-8's mark, or an error about UTF-16 that has none.
 
     Args:
         stream: At its start; may be a pipe, of which nothing is taken.
@@ -116,12 +109,11 @@ def encoding_findings(stream: BufferedReader) -> list[Finding]:
         what = "the file begins with a byte order mark, skipped."
         return [note("byte-order-mark", what).at(line=1)]
     # Without a mark, UTF-16 text shows by a zero in every second byte.
-    unmarked = [byte == 0 for byte in head] in ([True, False] * 2, [False, True] * 2)
-    marked = next((name for mark, name in _MARKS.items() if head.startswith(mark)), None)
-    encoding = marked or ("UTF-16" if unmarked else None)
-    if encoding is None:
+    zeros = [byte == 0 for byte in head]
+    if zeros not in ([True, False] * 2, [False, True] * 2):
         return []
-    what = f"the file is {encoding}, seen at byte 0; nothing of it was read."
+    what = "the file is UTF-16 without a byte order mark; nothing of it was read."
+    encoding = "UTF-16BE" if zeros[0] else "UTF-16LE"
     fix = f"Save it as UTF-8, e.g. `iconv -f {encoding} -t UTF-8 FILE > NEW`."
     return [error("encoding", what, fix).at(line=1)]
 

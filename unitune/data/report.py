@@ -85,6 +85,8 @@ class FileReport(_Figures):
     """Path, as it was given or as the job gives it."""
     purpose: Purpose | None = None
     """What the job uses it for; None outside a job."""
+    read_as: str = ""
+    """What kind of file it is, what its rows are, and which keys were read: one line."""
     rows: int
     """Rows that can be used."""
     messages: int

@@ -63,10 +63,12 @@ class Shape(NamedTuple):
     """One way to write a row.
 
     Args:
+        label: Its rows, for people.
         fits: Whether a row means to have it, complete or not.
         read: From such a row to one with canonical keys; raises `BadRow`.
     """
 
+    label: str
     fits: Callable[[Flat], bool]
     read: Callable[[Flat], Flat]
 
@@ -167,10 +169,10 @@ def _sharegpt(row: Flat) -> Flat:
 
 
 SHAPES: dict[str, Shape] = {
-    "preference": Shape(preferences.fits_preference, preferences.preference),
-    "chat": Shape(_fits_chat, _chat),
-    "sharegpt": Shape(sharegpt.fits, _sharegpt),
-    "alpaca": Shape(pairs.fits_alpaca, pairs.alpaca),
-    "trl": Shape(preferences.fits_trl, preferences.trl),
-    "pair": Shape(pairs.fits_pair, pairs.pair),
+    "preference": Shape("preferences", preferences.fits_preference, preferences.preference),
+    "chat": Shape("chat messages", _fits_chat, _chat),
+    "sharegpt": Shape("ShareGPT conversations", sharegpt.fits, _sharegpt),
+    "alpaca": Shape("Alpaca instructions", pairs.fits_alpaca, pairs.alpaca),
+    "trl": Shape("TRL preferences", preferences.fits_trl, preferences.trl),
+    "pair": Shape("pairs", pairs.fits_pair, pairs.pair),
 }

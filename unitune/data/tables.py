@@ -70,7 +70,7 @@ def table_records(
             yield from row.problems or [_table_record(row, header, mark)]
         elif not _names_delimiter(row):
             header = row.values
-            problems = row.problems or [*_header_problems(header, check_header)]
+            problems = row.problems or [*header_problems(header, check_header)]
             yield from (problem.at(line=row.number) for problem in problems)
             if problems:
                 return
@@ -152,7 +152,8 @@ def _table_record(row: _TableRow, header: list[str], delimiter: str) -> Record |
     return Record(row.number, dict(values), from_table=True, file_format=separated)
 
 
-def _header_problems(header: list[str], check_header: CheckHeader) -> Iterator[Finding]:
+def header_problems(header: list[str], check_header: CheckHeader) -> Iterator[Finding]:
+    """Report a header that names a column twice, or does not fit."""
     if repeated := [name for name, count in Counter(header).items() if count > 1]:
         what = f"the header names {', '.join(map(repr, repeated))} more than once; no row was read."
         yield error("repeated-column", what, "Give each column a name of its own.")

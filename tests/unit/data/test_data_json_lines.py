@@ -215,22 +215,13 @@ def test_a_byte_order_mark_is_a_note_and_line_one_is_read(tmp_path: Path) -> Non
     assert f"offset {3 + len(GOOD) + 1} " in bad.message
 
 
-@pytest.mark.parametrize(
-    ("codec", "name"),
-    [
-        ("utf-16", "UTF-16"),
-        ("utf-16-le", "UTF-16"),
-        ("utf-16-be", "UTF-16"),
-        ("utf-32", "UTF-32"),
-    ],
-)
-def test_another_encoding_is_one_error_that_says_how_to_convert(
-    tmp_path: Path, codec: str, name: str
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
+def test_another_encoding_without_a_mark_is_one_error_that_says_how_to_convert(
+    tmp_path: Path, codec: str
 ) -> None:
     (found,) = findings(write(tmp_path, f"{GOOD}\n{GOOD}".encode(codec)))
     assert ("error", "encoding", 1) == (found.severity, found.code, found.line)
-    assert name in found.message
-    assert f"iconv -f {name}" in found.fix
+    assert "iconv -f UTF-16" in found.fix
 
 
 def test_a_line_separator_inside_a_text_does_not_end_the_line(tmp_path: Path) -> None:
@@ -253,7 +244,7 @@ def test_a_directory_is_an_error_that_lists_its_data_files(tmp_path: Path) -> No
 
 
 def test_an_unknown_suffix_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
-    (found,) = findings(write(tmp_path, GOOD, "rows.parquet"))
+    (found,) = findings(write(tmp_path, "text,label", "rows.txt"))
     assert ("error", "unknown-format") == (found.severity, found.code)
     assert ".jsonl, .ndjson, .json, .csv, .tsv" in found.fix
 

@@ -160,7 +160,7 @@ def test_a_bad_row_is_one_error_and_the_next_row_is_read(
         ("text,label\n", "empty-file", "no rows"),
         ("text,label,text\nq,a,b\n", "repeated-column", "'text' more than once"),
         (b"text,l\xe9bel\nq,a\n", "encoding", "0xE9 at offset 6"),
-        ("text,label\nq,a\n".encode("utf-16"), "encoding", "UTF-16"),
+        ("text,label\nq,a\n".encode("utf-16-le"), "encoding", "UTF-16"),
     ],
 )
 def test_a_table_that_cannot_be_read_at_all_is_one_error(

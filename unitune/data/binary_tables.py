@@ -1,0 +1,169 @@
+"""Rows of Parquet, Arrow and Excel files, and of folders that `datasets` saved.
+
+The packages that read them are in the extra `data`. Rows are streamed, a few hundred at a time.
+What cannot be JSON becomes a text (dates, decimals) or is left out (bytes). A struct's field
+without a value is a key that is not there, since columns give every row the keys of all. Labels
+that `datasets` keeps as numbers (ClassLabel) are read as their names.
+
+A row's number counts the rows, and in a sheet it is the sheet's own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from datetime import date, datetime
+from importlib import import_module
+from io import BufferedReader
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import JsonValue
+
+from unitune.data.records import CheckHeader, Flat, Record, bad
+from unitune.data.tables import header_problems
+from unitune.findings import Finding, error, note
+from unitune.workspace.filesystem import opened
+from unitune.workspace.install import install_command
+
+_BATCH_ROWS = 256
+_STATES = ("state.json", "dataset_dict.json")
+
+
+def package(name: str, what: str) -> Any:
+    """Import a package of the extra `data`.
+
+    Raises:
+        BadRow: It is not installed.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError:
+        needed = f"{what} need the package {name.partition('.')[0]}, which is not installed."
+        raise bad("missing-package", needed, f"Install it: {install_command('data')}") from None
+
+
+def parquet_records(stream: BufferedReader, _: CheckHeader) -> Iterator[Record | Finding]:
+    """Read a Parquet file."""
+    parquet = package("pyarrow.parquet", "Parquet files").ParquetFile(stream, pre_buffer=False)
+    batches = parquet.iter_batches(batch_size=_BATCH_ROWS)
+    yield from _arrow_rows(batches, parquet.schema_arrow, "a Parquet file")
+
+
+def arrow_records(stream: BufferedReader, _: CheckHeader) -> Iterator[Record | Finding]:
+    """Read an Arrow file, or an Arrow stream."""
+    ipc = package("pyarrow.ipc", "Arrow files")
+    if stream.peek(6).startswith(b"ARROW1"):
+        file = ipc.open_file(stream)
+        batches = (file.get_batch(at) for at in range(file.num_record_batches))
+    else:
+        file = batches = ipc.open_stream(stream)
+    yield from _arrow_rows(batches, file.schema, "an Arrow file")
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    """Whether `datasets` saved a folder."""
+    return any((folder / name).is_file() for name in _STATES)
+
+
+def saved_records(folder: Path) -> Iterator[Record | Finding]:
+    """Read a folder that `datasets` saved (`save_to_disk`), one split of it."""
+    splits = folder / "dataset_dict.json"
+    if splits.is_file():
+        names = " or ".join(
+            f"{folder / name}" for name in json.loads(splits.read_bytes())["splits"]
+        )
+        what = "the folder holds a dataset of several splits."
+        yield error("several-splits", what, f"Name one of them: {names}.")
+        return
+    row = 0
+    for file in json.loads((folder / "state.json").read_bytes())["_data_files"]:
+        with opened(folder / Path(file["filename"]).name) as stream:
+            for record in arrow_records(stream, lambda _: None):
+                if isinstance(record, Record):
+                    row += 1
+                    yield Record(row, record.value, file_format="a dataset's folder")
+
+
+def _arrow_rows(batches: Iterable[Any], schema: Any, file_format: str) -> Iterator[Record]:
+    labels = _labels(schema)
+    number = 0
+    for batch in batches:
+        for start in range(0, batch.num_rows, _BATCH_ROWS):
+            for row in batch.slice(start, _BATCH_ROWS).to_pylist(maps_as_pydicts="lossy"):
+                number += 1
+                for name, names in labels.items():
+                    at = row.get(name)
+                    row[name] = names[at] if isinstance(at, int) and 0 <= at < len(names) else None
+                yield Record(number, cast("Flat", _json(row)), file_format=file_format)
+
+
+def _labels(schema: Any) -> dict[str, list[str]]:
+    """Return the names of labels by column, as `datasets` keeps them in the schema."""
+    features: dict[str, dict[str, Any]] = {}
+    with suppress(KeyError, TypeError, ValueError):
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+    return {
+        name: feature["names"]
+        for name, feature in features.items()
+        if feature.get("_type") == "ClassLabel"
+    }
+
+
+def _json(value: object) -> JsonValue:
+    if isinstance(value, Mapping):
+        named = cast("Mapping[str, object]", value)
+        return {
+            str(key): _json(inner)
+            for key, inner in named.items()
+            if not isinstance(inner, bytes | None)
+        }
+    if isinstance(value, list):
+        return [_json(inner) for inner in cast("list[object]", value)]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str | int | None):
+        return value
+    return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def sheet_records(stream: BufferedReader, check_header: CheckHeader) -> Iterator[Record | Finding]:
+    """Read the first sheet of an Excel file (.xlsx) that has rows."""
+    book = package("openpyxl", "Excel files").load_workbook(stream, read_only=True, data_only=True)
+    sheets = [sheet for sheet in book.worksheets if sheet.max_row]
+    if others := [repr(sheet.title) for sheet in sheets[1:]]:
+        what = f"of the sheets, {sheets[0].title!r} was read, and not {', '.join(others)}."
+        yield note("other-sheets", what, "Save another sheet as a file of its own.")
+    header: list[str] | None = None
+    rows: Iterable[tuple[object, ...]] = sheets[0].iter_rows(values_only=True) if sheets else ()
+    for number, cells in enumerate(rows, start=1):
+        values = [_cell(value) for value in cells]
+        if not any(values):
+            continue
+        if header is None:
+            while not values[-1]:
+                values.pop()
+            header = values
+            problems = [*header_problems(header, check_header)]
+            yield from (problem.at(line=number) for problem in problems)
+            if problems:
+                return
+            continue
+        if any(values[len(header) :]):
+            what = f"the row has a value behind the {len(header)} columns of the header."
+            yield error("column-count", what, "Give its column a name.").at(line=number)
+            continue
+        row = zip_longest(header, values[: len(header)], fillvalue="")
+        yield Record(number, dict(row), from_table=True, file_format="an Excel sheet")
+
+
+def _cell(value: object) -> str:
+    """Return a cell's text, as Excel shows it without a format of its own."""
+    if isinstance(value, bool):
+        return str(value).upper()
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ").removesuffix(" 00:00:00")
+    return "" if value is None else str(value)

@@ -1,0 +1,148 @@
+"""What kind of file it is, by its content and then by its name, and who reads it.
+
+Compressed files and UTF-16 are read through; their rows are as those of the file within. What a
+format's rows mean is not known here.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from importlib.util import find_spec
+from io import BufferedReader
+from pathlib import PurePath
+from typing import Any, TypeAlias, cast
+
+from unitune.data.binary_tables import arrow_records, package, parquet_records, sheet_records
+from unitune.data.json_values import json_values
+from unitune.data.records import CheckHeader, Record, encoding_findings, json_lines
+from unitune.data.tables import table_records
+from unitune.findings import Finding, error
+
+Reader: TypeAlias = Callable[[BufferedReader, CheckHeader], Iterator[Record | Finding]]
+_OVER_LINES = re.compile(rb"\[|\{[ \t\r]*\n")
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",  # begins with UTF-16's, so it stands first
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def json_records(stream: BufferedReader, _: CheckHeader) -> Iterator[Record | Finding]:
+    """Read JSON: objects one a line, a list of them, or objects over several lines."""
+    head = stream.peek().removeprefix(codecs.BOM_UTF8).lstrip()
+    return (json_values if _OVER_LINES.match(head) else json_lines)(stream)
+
+
+def _gzip(stream: BufferedReader) -> BufferedReader:
+    return BufferedReader(cast("io.RawIOBase", gzip.GzipFile(fileobj=stream)))
+
+
+def _zstd(stream: BufferedReader) -> BufferedReader:
+    module = "compression.zstd" if find_spec("compression") else "backports.zstd"
+    return BufferedReader(package(module, "files compressed by zstd").ZstdFile(stream))
+
+
+TEXT: Mapping[str, Reader] = {
+    ".jsonl": json_records,
+    ".ndjson": json_records,
+    ".json": json_records,
+    ".csv": partial(table_records, usual=","),
+    ".tsv": partial(table_records, usual="\t"),
+}
+READERS: Mapping[str, Reader] = {
+    **TEXT,
+    ".parquet": parquet_records,
+    ".arrow": arrow_records,
+    ".xlsx": sheet_records,
+}
+"""By the suffix of a file; another kind of file is one such function."""
+BINARY: Mapping[bytes, Reader] = {
+    b"PAR1": parquet_records,
+    b"ARROW1": arrow_records,
+    b"\xff\xff\xff\xff": arrow_records,
+    b"PK\x03\x04": sheet_records,
+}
+"""By how a file begins."""
+COMPRESSED: Mapping[bytes, Callable[[BufferedReader], BufferedReader]] = {
+    b"\x1f\x8b": _gzip,
+    b"\x28\xb5\x2f\xfd": _zstd,
+}
+
+
+_BROKEN = "\udfff"  # half a character, which UTF-8 has no bytes for
+
+
+class _Transcoded(io.RawIOBase):
+    """Text in UTF-16 or UTF-32 as UTF-8; what is broken in it is no UTF-8 either."""
+
+    def __init__(self, stream: BufferedReader, encoding: str) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder(encoding)("surrogatepass")
+        self._waiting = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._waiting:
+            chunk = self._stream.read(1 << 14)
+            try:
+                text = self._decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError:
+                self._decoder.reset()
+                text = _BROKEN
+            self._waiting = text.encode("utf-8", "surrogatepass")
+            if not chunk:
+                break
+        given = self._waiting[: len(buffer)]
+        buffer[: len(given)] = given
+        self._waiting = self._waiting[len(given) :]
+        return len(given)
+
+
+def records_in(
+    stream: BufferedReader, name: str, check_header: CheckHeader
+) -> Iterator[Record | Finding]:
+    """Read a file's records.
+
+    Args:
+        stream: At its start.
+        name: Of the file, for what its content does not show.
+        check_header: Refuses columns that do not fit.
+
+    Raises:
+        BadRow: A package is missing.
+        Exception: The file is damaged: of the package that reads it.
+    """
+    head, suffix = stream.peek(16), PurePath(name).suffix.lower()
+    for magic, opened in COMPRESSED.items():
+        if head.startswith(magic):
+            yield from records_in(opened(stream), PurePath(name).stem, check_header)
+            return
+    marked = next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), None)
+    binary = next((reader for magic, reader in BINARY.items() if head.startswith(magic)), None)
+    if binary:
+        yield from binary(stream, check_header)
+    elif marked:
+        yield from records_in(BufferedReader(_Transcoded(stream, marked)), name, check_header)
+    elif suffix in TEXT or head.lstrip().startswith((b"{", b"[")):
+        findings = encoding_findings(stream)
+        yield from findings
+        if all(finding.severity != "error" for finding in findings):
+            yield from TEXT.get(suffix, json_records)(stream, check_header)
+    elif suffix in READERS:
+        what = f"the file ends in {suffix!r}, and does not begin as such a file does."
+        yield error("broken-file", what, "Write or copy it again, or rename it.")
+    else:
+        yield error(
+            "unknown-format",
+            f"files that end in {suffix!r} are not read.",
+            f"Use one of {', '.join(READERS)}, also compressed by gzip or zstd, and convert or "
+            "rename the file.",
+        )

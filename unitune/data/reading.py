@@ -1,0 +1,57 @@
+"""What a file was read as: its kind, its shapes, the keys that were read, and own keys.
+
+Filled while the rows stream past, by `unitune.data.load.read`, and said in a line by
+`unitune check`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from unitune.data.example import Example
+from unitune.data.mapping import Mapping
+from unitune.data.records import Record
+from unitune.data.rows import is_mapped
+from unitune.data.shapes import shape_of
+
+MOST_KEYS = 20
+"""Keys that are remembered and named: a file may have any number."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """What is known of a file's form so far.
+
+    Args:
+        mapping: What the job says of its columns.
+    """
+
+    mapping: Mapping | None = None
+    _formats: Counter[str] = field(default_factory=Counter[str])
+    _shapes: Counter[str] = field(default_factory=Counter[str])
+    _keys: dict[str, dict[str, None]] = field(default_factory=dict[str, dict[str, None]])
+    _own: dict[str, None] = field(default_factory=dict[str, None])
+
+    def add(self, record: Record, example: Example) -> None:
+        """Take in a row that could be read."""
+        shape = shape_of(record.value)
+        mapped = self.mapping is not None and is_mapped(record, self.mapping)
+        label = "rows mapped by the job" if mapped or shape is None else shape.label
+        self._formats[record.file_format] += 1
+        self._shapes[label] += 1
+        own = (example.model_extra or {}).keys()
+        beside = {*own, "id"}
+        if len(self._own) < MOST_KEYS:
+            self._own |= dict.fromkeys(own)
+        if len(keys := self._keys.setdefault(label, {})) < MOST_KEYS:
+            keys |= dict.fromkeys(key for key in record.value if key not in beside)
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        shapes = (
+            f"{label} from {', '.join(self._keys[label])}"
+            for label, _ in self._shapes.most_common()
+        )
+        own = f"; own keys {', '.join(self._own)}" if self._own else ""
+        return f"{' and '.join(self._formats)}: {' and '.join(shapes)}{own}" if self._shapes else ""
