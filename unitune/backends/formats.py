@@ -3,8 +3,8 @@
 A `Format` turns a canonical row into a vendor's row and back. What it cannot represent raises
 `UnrepresentableRow` and becomes an error finding with file and line, so that nothing is lost
 silently. Entry points in the group ``unitune.formats`` name `Format` objects; they stand beside
-their vendors' backends. `wire_lines` works on rows that are read, `encode_file` and `decode_file`
-on files of any size.
+their vendors' backends. `wire_lines` works on rows that are read, `convert_file` on files of any
+size.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 from pydantic_core import to_json
 
 from unitune.backends import registry
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.data.load import read, read_records
-from unitune.data.records import Record
+from unitune.data.records import BadRow, Record
+from unitune.data.validation_errors import explain
+from unitune.data.wire import read_wire
 from unitune.errors import DataError
 from unitune.findings import Finding, error
 
@@ -41,12 +43,16 @@ class Format:
         summary: One line for people.
         encode: From canonical to wire.
         decode: From wire to canonical.
+        keys: The keys of a row that it reads, where it refuses others: those are own keys.
+        fits: Whether a row is of this format, where that can be seen and canonical rows are not.
     """
 
     name: str
     summary: str
     encode: Callable[[Example], WireRow]
     decode: Callable[[Mapping[str, JsonValue]], Example]
+    keys: tuple[str, ...] = ()
+    fits: Callable[[Mapping[str, JsonValue]], bool] | None = None
 
 
 def format_names() -> list[str]:
@@ -101,30 +107,29 @@ def wire_lines(dataset: Dataset, format_name: str | None) -> Iterator[str | Find
         yield item if isinstance(item, Finding) else f"{item.text}\n"
 
 
-def encode_file(path: str | os.PathLike[str], format_name: str) -> Iterator[Converted | Finding]:
-    """Write a file's rows in a format, one by one.
+def convert_file(
+    path: str | os.PathLike[str], *, to: str | None = None, source: str | None = None
+) -> Iterator[Converted | Finding]:
+    """Write a file's rows in another format, one by one.
+
+    Args:
+        path: A data file of any kind.
+        to: The format that they get; None: canonical.
+        source: The format that they have; None: it is seen.
 
     Yields:
         Converted rows, and findings with file and line, in the file's order.
 
     Raises:
-        NotFoundError: No installed package brings the format.
+        NotFoundError: No installed package brings a format.
     """
-    form = wire_format(format_name)
-    return (_encoded(form, item, path) for item in read(path, use="any"))
-
-
-def decode_file(path: str | os.PathLike[str], format_name: str) -> Iterator[Converted | Finding]:
-    """Read a file of a vendor's rows into canonical ones, one by one.
-
-    Yields:
-        Converted rows, and findings with file and line, in the file's order.
-
-    Raises:
-        NotFoundError: No installed package brings the format.
-    """
-    form = wire_format(format_name)
-    return (_decoded(form, item, path) for item in read_records(path))
+    form, has = (name and wire_format(name) for name in (to, source))
+    items = (
+        read(path, use="any")
+        if not has
+        else (_decoded(has, item, path) for item in read_records(path))
+    )
+    return (_encoded(form, item, path) for item in items)
 
 
 def wire_text(dataset: Dataset, format_name: str | None) -> str:
@@ -147,10 +152,12 @@ def wire_text(dataset: Dataset, format_name: str | None) -> str:
 
 
 def _encoded(
-    form: Format, item: Row | Finding, path: str | os.PathLike[str]
+    form: Format | None, item: Row | Finding, path: str | os.PathLike[str]
 ) -> Converted | Finding:
     if isinstance(item, Finding):
         return item
+    if form is None:
+        return Converted(item.line, item.example.line)
     try:
         row = form.encode(item.example)
     except UnrepresentableRow as problem:
@@ -164,20 +171,16 @@ def _encoded(
     return Converted(item.line, _line(row), left_out)
 
 
-def _decoded(
-    form: Format, item: Record | Finding, path: str | os.PathLike[str]
-) -> Converted | Finding:
+def _decoded(form: Format, item: Record | Finding, path: str | os.PathLike[str]) -> Row | Finding:
     if isinstance(item, Finding):
         return item
     try:
-        return Converted(item.line, form.decode(item.value).line)
-    except UnrepresentableRow as problem:
-        finding = error(
-            "cannot-read",
-            f"this is no row of {form.name} that can be read: {problem}.",
-            "Change the row, leave it out, or name the format that it has.",
-        )
-        return finding.at(file=str(path), line=item.line)
+        return Row(item.line, Example.model_validate(read_wire(form, item.value)))
+    except BadRow as problem:
+        finding = problem.findings[0]
+    except ValidationError as failure:
+        finding = explain(failure, item.value)[0]
+    return finding.at(file=str(path), line=item.line)
 
 
 def _line(row: WireRow) -> str:

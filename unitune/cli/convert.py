@@ -1,4 +1,4 @@
-"""The command `unitune convert`: rows into a vendor's format, and back.
+"""The command `unitune convert`: rows from one format into another.
 
 Rows go to standard output or to a file, and only when all of them could be converted or the user
 allowed to drop the others: they are spooled into a temporary file first, so that memory
@@ -56,11 +56,14 @@ def convert(
     ] = None,
     *,
     to: Annotated[
-        str | None, typer.Option("--to", metavar="FORMAT", help="Write DATA's rows in this format.")
+        str | None,
+        typer.Option(
+            "--to", metavar="FORMAT", help="Write this format; canonical rows without it."
+        ),
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option("--from", metavar="FORMAT", help="Read DATA in this format, write canonical."),
+        typer.Option("--from", metavar="FORMAT", help="Read DATA as this format."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -71,28 +74,30 @@ def convert(
     ] = False,
     list_formats: Annotated[bool, typer.Option("--list", help="List the formats.")] = False,
 ) -> None:
-    """Write rows in a vendor's format, or read them from one.
+    """Write the rows of any data file in another format, or as canonical JSON Lines.
 
-    A row that the other side has no place for is refused, with the reason; then nothing is
-    written, unless --drop leaves such rows out.
+    What the file is is seen from its content; --from says it where that is wrong. A row that the
+    other side has no place for is refused, with the reason; then nothing is written, unless --drop
+    leaves such rows out.
 
     [dim]$ unitune convert train.jsonl --to vertex-sft -o vertex.jsonl
-    $ unitune convert vertex.jsonl --from vertex-sft
+    $ unitune convert sharegpt.json -o train.jsonl
+    $ unitune convert alpaca.parquet --to anthropic
     $ unitune convert --list[/dim]
     """
-    from unitune.backends.formats import decode_file, encode_file
+    from unitune.backends.formats import convert_file
 
     if list_formats:
         _print_formats(console())
         return
-    if data is None or (to is None) == (source is None):
+    if data is None:
         raise UserError(
-            "name a data file and one format: `unitune convert DATA --to FORMAT`, or `--from "
-            "FORMAT` for the way back. `unitune convert --list` shows the formats."
+            "name a data file: `unitune convert DATA --to FORMAT`. `unitune convert --list` shows "
+            "the formats."
         )
     check_output(output, Kind.ROWS, [data])
     try:
-        items = encode_file(data, to) if to else decode_file(data, source or "")
+        items = convert_file(data, to=to, source=source)
     except NotFoundError:
         _print_formats(aside())
         raise

@@ -107,7 +107,10 @@ class _Transcoded(io.RawIOBase):
 
 
 def records_in(
-    stream: BufferedReader, name: str, check_header: CheckHeader
+    stream: BufferedReader,
+    name: str,
+    check_header: CheckHeader,
+    delimiter: str | None = None,
 ) -> Iterator[Record | Finding]:
     """Read a file's records.
 
@@ -115,6 +118,7 @@ def records_in(
         stream: At its start.
         name: Of the file, for what its content does not show.
         check_header: Refuses columns that do not fit.
+        delimiter: What separates columns, where the job says it: then text is a table.
 
     Raises:
         BadRow: A package is missing.
@@ -123,14 +127,17 @@ def records_in(
     head, suffix = stream.peek(16), PurePath(name).suffix.lower()
     for magic, opened in COMPRESSED.items():
         if head.startswith(magic):
-            yield from records_in(opened(stream), PurePath(name).stem, check_header)
+            yield from records_in(opened(stream), PurePath(name).stem, check_header, delimiter)
             return
     marked = next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), None)
     binary = next((reader for magic, reader in BINARY.items() if head.startswith(magic)), None)
     if binary:
         yield from binary(stream, check_header)
     elif marked:
-        yield from records_in(BufferedReader(_Transcoded(stream, marked)), name, check_header)
+        text = cast("BufferedReader", BufferedReader(_Transcoded(stream, marked)))
+        yield from records_in(text, name, check_header, delimiter)
+    elif delimiter:
+        yield from table_records(stream, check_header, usual=delimiter, delimiter=delimiter)
     elif suffix in TEXT or head.lstrip().startswith((b"{", b"[")):
         findings = encoding_findings(stream)
         yield from findings

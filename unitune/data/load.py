@@ -23,6 +23,7 @@ from unitune.data.file_formats import READERS, records_in
 from unitune.data.reading import MOST_KEYS, Reading
 from unitune.data.records import BadRow, CheckHeader, Record
 from unitune.data.rows import Use, examples, is_mapped
+from unitune.data.shapes import shape_named
 from unitune.errors import DataError, nearest
 from unitune.findings import Finding, error, note
 from unitune.job.job import Data
@@ -103,17 +104,19 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[Record | Finding]:
 def _rows(file: Path, data: Data | None, use: Use, reading: Reading) -> Iterator[Row | Finding]:
     try:
         by_job = reading.mapping = mapping.mapping_of(data)
+        reading.shape = shape_named(data.format) if data and data.format else None
     except BadRow as broken:
         yield from broken.findings
         return
-    by_name = mapping.ByUsualNames()
+    by_name = mapping.ByUsualNames(reading.shape)
     left_out: dict[str, None] = {}
-    for record in _records(file, (by_job or by_name).check_header):
+    delimiter = data.delimiter if data else None
+    for record in _records(file, (by_job or by_name).check_header, delimiter):
         if isinstance(record, Finding):
             yield record
             continue
         mapped = by_job or (by_name if record.from_table else None)
-        for item in examples(record, mapped, use):
+        for item in examples(record, mapped, use, reading.shape):
             if isinstance(item, Finding):
                 yield item.at(line=record.line)
                 continue
@@ -137,7 +140,9 @@ def _unmapped(record: Record, example: Example, by_job: mapping.Mapping | None) 
     return (example.model_extra or {}) if record.from_table else ()
 
 
-def _records(file: Path, check_header: CheckHeader) -> Iterator[Record | Finding]:
+def _records(
+    file: Path, check_header: CheckHeader, delimiter: str | None = None
+) -> Iterator[Record | Finding]:
     try:
         if problem := _unreadable(file):
             yield problem
@@ -145,7 +150,7 @@ def _records(file: Path, check_header: CheckHeader) -> Iterator[Record | Finding
             yield from saved_records(file)
         else:
             with opened(file) as stream:
-                yield from records_in(stream, file.name, check_header)
+                yield from records_in(stream, file.name, check_header, delimiter)
     except BadRow as broken:
         yield from broken.findings
     except OSError as failure:

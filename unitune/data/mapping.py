@@ -15,7 +15,7 @@ from pydantic import JsonValue
 
 from unitune.data.example import Example
 from unitune.data.records import BadRow, Flat, bad
-from unitune.data.shapes import shape_of
+from unitune.data.shapes import Shape, shape_of
 from unitune.errors import nearest
 from unitune.findings import clip
 from unitune.job.job import Columns, Data, Template
@@ -128,12 +128,19 @@ class ByTemplate:
 
 
 class ByUsualNames:
-    """A table whose columns are named as the keys of rows are: a blank optional cell is none."""
+    """A table whose columns are named as the keys of rows are: a blank optional cell is none.
+
+    Args:
+        shape: The one that rows have, where the job says it.
+    """
 
     reads: frozenset[str] = frozenset()
 
+    def __init__(self, shape: Shape | None = None) -> None:
+        self._shape = shape
+
     def check_header(self, columns: Collection[str]) -> None:
-        if shape_of(dict.fromkeys(columns, "")) is None:
+        if self._shape is None and shape_of(dict.fromkeys(columns, "")) is None:
             names = ("chosen", "rejected") if "chosen" in columns else ("completion",)
             _require(("prompt", *names), columns, _NAME_THEM)
 

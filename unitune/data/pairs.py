@@ -12,8 +12,6 @@ Sources: LLaMA-Factory, data/README.md (Alpaca format); databricks-dolly-15k (`c
 
 from __future__ import annotations
 
-from typing import cast
-
 from pydantic import JsonValue
 
 from unitune.data.preferences import trl, turns_of
@@ -54,7 +52,8 @@ def alpaca(row: Flat) -> Flat:
             raise bad("not-a-text", f"{key!r} is {clip(text)}.", "Allowed is text in quotes.")
         texts += [text] if text else []
     before: list[JsonValue] = []
-    for turn in cast("list[JsonValue]", rest.pop("history", None) or []):
+    history = rest.pop("history", None) or []
+    for turn in history if isinstance(history, list) else [history]:
         if not (isinstance(turn, list) and len(turn) == 2):
             raise bad("wrong-value", f"history holds {clip(turn)}.", _HISTORY)
         before += (

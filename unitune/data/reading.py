@@ -13,7 +13,7 @@ from unitune.data.example import Example
 from unitune.data.mapping import Mapping
 from unitune.data.records import Record
 from unitune.data.rows import is_mapped
-from unitune.data.shapes import shape_of
+from unitune.data.shapes import Shape, shape_of
 
 MOST_KEYS = 20
 """Keys that are remembered and named: a file may have any number."""
@@ -25,9 +25,11 @@ class Reading:
 
     Args:
         mapping: What the job says of its columns.
+        shape: What the job says of its rows.
     """
 
     mapping: Mapping | None = None
+    shape: Shape | None = None
     _formats: Counter[str] = field(default_factory=Counter[str])
     _shapes: Counter[str] = field(default_factory=Counter[str])
     _keys: dict[str, dict[str, None]] = field(default_factory=dict[str, dict[str, None]])
@@ -35,7 +37,7 @@ class Reading:
 
     def add(self, record: Record, example: Example) -> None:
         """Take in a row that could be read."""
-        shape = shape_of(record.value)
+        shape = self.shape or shape_of(record.value)
         mapped = self.mapping is not None and is_mapped(record, self.mapping)
         label = "rows mapped by the job" if mapped or shape is None else shape.label
         self._formats[record.file_format] += 1

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from unitune.data.example import Example
 from unitune.data.mapping import ByUsualNames, Mapping
 from unitune.data.records import BadRow, Flat, Record
-from unitune.data.shapes import RESERVED, SHAPES, check_reserved, read_shape, shape_of
+from unitune.data.reserved import RESERVED, check_reserved
+from unitune.data.shapes import SHAPES, Shape, read_shape, shape_of
 from unitune.data.validation_errors import explain
 from unitune.findings import Finding, error, warning
 
@@ -26,7 +27,7 @@ _NEED_NO_ANSWER = ("dpo", "rft", "any")
 
 
 def examples(
-    record: Record, mapping: Mapping | None, use: Use = "case"
+    record: Record, mapping: Mapping | None, use: Use = "case", shape: Shape | None = None
 ) -> Iterator[Example | Finding]:
     """Yield the example that a record holds, if it is usable, and what there is to say about it.
 
@@ -34,9 +35,10 @@ def examples(
         record: One row of a file.
         mapping: How flat rows become messages; None when the job has none.
         use: sft and case need an answer, dpo a pair of them; rft and any neither.
+        shape: The one that rows have, where the job says it.
     """
     try:
-        example = _example(record, mapping, use)
+        example = _example(record, mapping, use, shape)
     except BadRow as problem:
         yield from problem.findings
         return
@@ -55,13 +57,13 @@ def is_mapped(record: Record, mapping: Mapping) -> bool:
     return not mapping.reads.isdisjoint(keys)
 
 
-def _example(record: Record, mapping: Mapping | None, use: Use) -> Example:
+def _example(record: Record, mapping: Mapping | None, use: Use, shape: Shape | None) -> Example:
     row, by_job = record.value, False
     if mapping and is_mapped(record, mapping):
         row = mapping.content(row)
         if by_job := not isinstance(mapping, ByUsualNames):
             row |= _own_columns(record.value, mapping, use)
-    content = read_shape(row)
+    content = read_shape(row, shape)
     if not by_job:
         content = check_reserved(record.value, content)
     try:

@@ -9,54 +9,22 @@
     pair         one of PROMPTS and one of ANSWERS               OpenAI's older files, and many
 
 Each is a function from a row to a row with canonical keys, which raises `BadRow`, and an entry of
-`SHAPES`; the first that fits is taken.
-
-Custom keys are kept. Some names are reserved: another tool trains by them, so that leaving them
-aside would teach something else than the row says. A text under `system` becomes the first message,
-as Anthropic means it; any other such key is refused, with what to do. A key without a value (null,
-"", []) says nothing, as in files that name every column in every row; nor does a flag or a number,
-but for ratings.
-
-Sources: Anthropic's Messages API (`system`); TRL, dataset_formats.md and `apply_chat_template`
-(`label`, `chosen`, `rejected`, `completions`, `images`, `chat_template_kwargs`); LLaMA-Factory,
-data/README.md (`conversations`, `kto_tag`, `videos`, `audios`); OpenAI's description,
-FineTuneChatRequestInput (`functions`); Gemini's tuning files (`contents`, `systemInstruction`).
+`SHAPES`; the first that fits is taken. Vendors' own rows (Gemini's contents, Anthropic's blocks)
+are read by `unitune.data.wire`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, partial
 from typing import NamedTuple
 
-from pydantic import JsonValue
-
 from unitune.data import pairs, preferences, sharegpt
-from unitune.data.records import BadRow, Flat, bad
+from unitune.data.records import Flat, bad
+from unitune.data.wire import WireFormat, read_wire, wire_formats
 from unitune.errors import nearest
-from unitune.findings import clip
 
-_FIXES = {
-    "system_prompt systemInstruction system_instruction": (
-        "Write it under `system`, or as the first message."
-    ),
-    "functions function_call": (
-        'Write `tools: [{"type": "function", "function": {…}}]` and `tool_calls`.'
-    ),
-    "conversations conversation contents completion completions chosen rejected": (
-        "Keep one of the two in the row."
-    ),
-    "images image videos audios": "Leave the row out, or take the key away if the text says all.",
-    "chat_template_kwargs": "Write what it adds into the messages.",
-}
-_MEANINGS = {key: fix for keys, fix in _FIXES.items() for key in keys.split()}
-_RATINGS = ("label", "kto_tag")
 _WHICH_KEYS = "which keys hold the messages: `data: {columns: {user: QUESTION, assistant: ANSWER}}`"
-_KTO = (
-    "unitune trains no single rated answers. For `method: sft` keep the good answers, without the "
-    "key; for `method: dpo` write a good and a bad answer to one prompt as `chosen` and `rejected`."
-)
-RESERVED = frozenset((*_MEANINGS, "system", *_RATINGS))
-"""Keys to which other tools give a meaning."""
 
 
 class Shape(NamedTuple):
@@ -73,13 +41,17 @@ class Shape(NamedTuple):
     read: Callable[[Flat], Flat]
 
 
-def read_shape(row: Flat) -> Flat:
+def read_shape(row: Flat, shape: Shape | None = None) -> Flat:
     """Return a row with canonical keys.
+
+    Args:
+        row: As it stands in the file.
+        shape: The one that it has, where the job says it.
 
     Raises:
         BadRow: It has no known shape, or says something that its shape has no place for.
     """
-    shape = shape_of(row)
+    shape = shape or shape_of(row)
     if shape is None:
         _refuse_wrapped(row)
         keys = ", ".join(repr(key) for key in list(row)[:8]) or "nothing"
@@ -106,53 +78,44 @@ def _refuse_wrapped(row: Flat) -> None:
 
 def shape_of(row: Flat) -> Shape | None:
     """Return the shape of a row."""
-    return next((shape for shape in SHAPES.values() if shape.fits(row)), None)
+    shape = next((shape for shape in SHAPES.values() if shape.fits(row)), None)
+    if shape is None or (shape is SHAPES["chat"] and _may_be_wire(row)):
+        return next((_wire(form) for form in wire_formats() if form.fits and form.fits(row)), shape)
+    return shape
 
 
-def check_reserved(row: Flat, content: Flat) -> Flat:
-    """Return canonical content with `system` as a message.
-
-    Args:
-        row: As it stands in the file.
-        content: The same with canonical keys.
+def shape_named(name: str) -> Shape:
+    """Return the shape, or the wire format, of this name.
 
     Raises:
-        BadRow: It has another key by which other tools train.
+        BadRow: There is none.
     """
-    if row.keys().isdisjoint(RESERVED):
-        return content
-    for key in _RATINGS:
-        rated = str(row.get(key)).lower() in ("true", "false")
-        if rated and (key != "label" or not row.keys().isdisjoint(pairs.ANSWERS)):
-            raise _reserved(key, row[key], _KTO)
-    for key, fix in _MEANINGS.items():
-        if isinstance(value := content.get(key), str | list | dict) and value:
-            raise _reserved(key, value, fix)
-    return _with_system(content) if "system" in content else content
+    known = {**{form.name: _wire(form) for form in wire_formats()}, **SHAPES}
+    if name not in known:
+        near = nearest(name, known)
+        guess = f" Did you mean {near!r}?" if near else ""
+        listed = ", ".join(sorted(known))
+        raise bad("unknown-format", f"there is no format {name!r}.{guess}", f"Known: {listed}.")
+    return known[name]
 
 
-def _reserved(key: str, value: JsonValue, fix: str) -> BadRow:
-    return bad(
-        "foreign-key",
-        f"the row has a key {key!r} ({clip(value)}), by which other tools train; unitune does not.",
-        f"{fix} A key of your own needs another name.",
+@cache
+def _wire(form: WireFormat) -> Shape:
+    return Shape(f"{form.name} rows", form.fits or _fits_nothing, partial(read_wire, form))
+
+
+def _fits_nothing(_: Flat) -> bool:
+    return False
+
+
+def _may_be_wire(row: Flat) -> bool:
+    """Whether a row with messages has what OpenAI's have not: content in blocks, other tools."""
+    turns, tools = row["messages"], row.get("tools")
+    blocks = isinstance(turns, list) and any(
+        isinstance(turn, dict) and isinstance(turn.get("content"), list) for turn in turns
     )
-
-
-def _with_system(content: Flat) -> Flat:
-    """Put the text under `system` before the messages."""
-    rest = dict(content)
-    text = rest.pop("system")
-    if text in (None, "", [], {}):
-        return rest
-    around = rest if "messages" in rest else rest.get("input")
-    if not isinstance(around, dict) or not isinstance(turns := around.get("messages"), list):
-        return content  # broken in another way, which is reported where messages are read
-    if any(isinstance(t, dict) and t.get("role") in ("system", "developer") for t in turns):
-        what = f"the row has `system` ({clip(text)}) and a system message besides."
-        raise bad("two-systems", what, "Keep one.")
-    whole: Flat = {**around, "messages": [{"role": "system", "content": text}, *turns]}
-    return whole if "messages" in rest else {**rest, "input": whole}
+    first = tools[0] if isinstance(tools, list) and tools else None
+    return blocks or "schemaVersion" in row or (isinstance(first, dict) and "function" not in first)
 
 
 def _fits_chat(row: Flat) -> bool:
@@ -160,7 +123,9 @@ def _fits_chat(row: Flat) -> bool:
 
 
 def _chat(row: Flat) -> Flat:
-    return row
+    """Return a row of messages; TRL has its tools as a JSON text, too."""
+    tools = row.get("tools")
+    return {**row, "tools": sharegpt.tools_of(tools)} if isinstance(tools, str) else row
 
 
 def _sharegpt(row: Flat) -> Flat:

@@ -53,11 +53,12 @@ def read(row: Flat) -> Flat:
         BadRow: A turn is none of ShareGPT.
     """
     rest = dict(row)
-    key = next(key for key in KEYS if isinstance(row.get(key), list))
+    key = next((key for key in KEYS if isinstance(row.get(key), list)), None)
+    if key is None:
+        raise bad("missing-key", "the row has no list of `conversations`.", _TURN)
     turns = _Turns()
     messages = [*turns.read(key, rest.pop(key))]
-    if tools := _tools(rest.pop("tools", None)):
-        rest["tools"] = tools
+    rest["tools"] = tools_of(rest.pop("tools", None))
     if rest.get("chosen") is None and rest.get("rejected") is None:
         return {"messages": messages, **rest}
     for answer in ("chosen", "rejected"):
@@ -109,9 +110,15 @@ class _Turns:
         return made
 
 
-def _tools(value: JsonValue) -> list[JsonValue]:
-    """Return the functions of a row in OpenAI's form; in a text, JSON of them."""
-    tools = _json("tools", value) if isinstance(value, str) and value.strip() else value or []
+def tools_of(value: JsonValue) -> list[JsonValue] | None:
+    """Return the functions of a row in OpenAI's form; in a text, JSON of them.
+
+    Raises:
+        BadRow: They are none.
+    """
+    tools = _json("tools", value) if isinstance(value, str) and value.strip() else value
+    if not tools:
+        return None
     if not isinstance(tools, list):
         raise bad("wrong-value", f"tools is {clip(tools)}, which is no list.", _CALL)
     return [

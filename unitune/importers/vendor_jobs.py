@@ -17,7 +17,7 @@ from pydantic import JsonValue
 
 from unitune.backends import event_loop, registry
 from unitune.backends.capabilities import ImportedJob, Imports
-from unitune.backends.formats import Converted, decode_file
+from unitune.backends.formats import Converted, convert_file
 from unitune.data.example import Example
 from unitune.errors import DataError, NotFoundError, Unsupported, UserError
 from unitune.evaluate.inference.recorded import answer_line, mend, read_answers
@@ -177,7 +177,7 @@ def _canonical(content: bytes, form: str | None, draft: Path, called: str) -> by
     if form is None:
         return content
     draft.write_bytes(content)
-    items = list(decode_file(draft, form))
+    items = list(convert_file(draft, source=form))
     draft.unlink()
     problems = tuple(item.at(file=called) for item in items if isinstance(item, Finding))
     if problems:

@@ -45,6 +45,11 @@ class Data(Spec):
     validation: str | Annotated[float, Field(gt=0, lt=1)] | None = None
     """A file, or the share to hold out of the training rows that the test leaves; by default a
     seeded tenth of them, at least 30 rows."""
+    format: str | None = None
+    """What the rows are, where their keys do not show it: alpaca, anthropic, chat, pair,
+    preference, sharegpt, trl, or a format of `unitune convert --list`."""
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """What separates the columns of tables; by default it is seen from header and rows."""
     columns: Columns | None = None
     """For tables: which columns hold the messages."""
     template: Template | None = None
@@ -52,8 +57,9 @@ class Data(Spec):
 
     @model_validator(mode="after")
     def _refuse_both_mappings(self) -> Self:
-        if self.columns and self.template:
-            raise ValueError("give either columns or template, not both")
+        given = [name for name in ("columns", "template", "format") if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"give either {' or '.join(given)}, not both")
         return self
 
     @model_validator(mode="after")

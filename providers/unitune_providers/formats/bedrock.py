@@ -128,7 +128,18 @@ def _content(where: str, value: JsonValue) -> JsonValue:
     return [{"type": "text", "text": text} for text in content]
 
 
-NOVA = Format("bedrock-nova", "Nova conversations on Bedrock", encode_nova, decode_nova)
+NOVA = Format(
+    "bedrock-nova",
+    "Nova conversations on Bedrock",
+    encode_nova,
+    decode_nova,
+    ("schemaVersion", "system", "messages"),
+    lambda row: "schemaVersion" in row,
+)
 PROMPT = Format(
-    "bedrock-prompt", "Bedrock pairs of a prompt and its completion", encode_prompt, decode_prompt
+    "bedrock-prompt",
+    "Bedrock pairs of a prompt and its completion",
+    encode_prompt,
+    decode_prompt,
+    ("prompt", "completion"),
 )

@@ -55,7 +55,7 @@ def is_pair(example: Example) -> Message:
     try:
         preference(example.content)
     except BadRow as problem:
-        raise _refusal(problem.findings[0]) from None
+        raise refusal(problem.findings[0]) from None
     return example.non_preferred_output[0]
 
 
@@ -80,6 +80,13 @@ def only_text(where: str, turn: Message) -> None:
     """Refuse a turn that calls a tool or answers one."""
     if turn.role == "tool" or turn.tool_calls is not None or turn.tool_call_id is not None:
         raise UnrepresentableRow(f"{where} calls or answers a tool, and tools have no place there")
+
+
+def written_system(where: str, turn: Message) -> tuple[str, Message]:
+    """Return the place of a system prompt, or refuse an empty one, which would read as none."""
+    if not turn.text:
+        raise UnrepresentableRow(f"{where} is an empty system prompt, which would read as none")
+    return where, turn
 
 
 def texts(where: str, turn: Message) -> list[str]:
@@ -162,12 +169,13 @@ def example_of(row: Mapping[str, JsonValue], encode: Encode) -> Example:
             preference(content)
         example = Example.model_validate(content)
     except BadRow as problem:
-        raise _refusal(problem.findings[0]) from None
+        raise refusal(problem.findings[0]) from None
     except ValidationError as failure:
-        raise _refusal(explain(failure, content)[0]) from None
+        raise refusal(explain(failure, content)[0]) from None
     encode(example)
     return example
 
 
-def _refusal(finding: Finding) -> UnrepresentableRow:
+def refusal(finding: Finding) -> UnrepresentableRow:
+    """Return what is wrong with a row, as formats say it."""
     return UnrepresentableRow(finding.message.partition(" Did you mean")[0].removesuffix("."))

@@ -18,7 +18,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pydantic import JsonValue
 
 from unitune.backends.formats import Format, UnrepresentableRow, WireRow
-from unitune.data.example import Example, Message
+from unitune.data.example import TRIPLE, Example, Message
 from unitune.scorers.row_scorers import KEY
 from unitune_providers.formats.checks import (
     example_of,
@@ -196,9 +196,19 @@ def _tools(example: Example) -> dict[str, JsonValue]:
 
 
 CHAT = Format(
-    "openai-chat", "OpenAI chat messages, for supervised tuning", encode_chat, decode_chat
+    "openai-chat",
+    "OpenAI chat messages, for supervised tuning",
+    encode_chat,
+    decode_chat,
+    ("messages", "tools", PARALLEL),
 )
-DPO = Format("openai-dpo", "OpenAI pairs of a better and a worse answer", encode_dpo, decode_dpo)
+DPO = Format(
+    "openai-dpo",
+    "OpenAI pairs of a better and a worse answer",
+    encode_dpo,
+    decode_dpo,
+    TRIPLE,
+)
 RFT = Format(
     "openai-rft",
     "OpenAI questions with their graders' keys, for reinforcement",

@@ -292,12 +292,22 @@ def _camel(row: Mapping[str, JsonValue]) -> WireRow:
     return made
 
 
+_KEYS = ("systemInstruction", "system_instruction", "contents", "tools", "completions")
+_REFUSED = ("toolConfig", "tool_config", "generationConfig", "generation_config", "cachedContent")
+"""Keys of a request that are read to be refused: they say how to answer."""
 SFT = Format(
-    "vertex-sft", "Gemini contents on Vertex, for supervised tuning", encode_sft, decode_sft
+    "vertex-sft",
+    "Gemini contents on Vertex, for supervised tuning",
+    encode_sft,
+    decode_sft,
+    (*_KEYS, *_REFUSED),
+    lambda row: "contents" in row and "completions" not in row,
 )
 PREFERENCE = Format(
     "vertex-preference",
     "Gemini contents on Vertex with a better and a worse completion",
     encode_preference,
     decode_preference,
+    (*_KEYS, *_REFUSED),
+    lambda row: "contents" in row and "completions" in row,
 )

@@ -10,6 +10,8 @@ import pytest
 
 from unitune.data.check import check_file
 from unitune.data.load import load
+from unitune.errors import DataError
+from unitune.job.job import Data
 
 SAIL = {"name": "sail", "description": "Sail.", "parameters": {"type": "object", "properties": {}}}
 
@@ -165,6 +167,131 @@ def test_what_would_be_lost_is_refused_with_its_line(
     (finding,) = [each for each in check_file(file).findings if each.severity == "error"]
     assert (code, 6) == (finding.code, finding.line)
     assert says in finding.message + finding.fix
+
+
+WEATHER = {
+    "name": "get_weather",
+    "description": "Get the current weather in a given location",
+    "input_schema": {"type": "object", "properties": {"location": {"type": "string"}}},
+}
+"""Of docs.claude.com, "How to implement tool use"."""
+CLAUDE: dict[str, Any] = {
+    "system": [{"type": "text", "text": "s", "cache_control": {"type": "ephemeral"}}],
+    "tools": [WEATHER],
+    "messages": [
+        {"role": "user", "content": "What's the weather like in San Francisco?"},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "text", "text": "I'll check."},
+                {
+                    "type": "tool_use",
+                    "id": "toolu_01A09q90qw90lq917835lq9",
+                    "name": "get_weather",
+                    "input": {"location": "San Francisco, CA"},
+                },
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "toolu_01A09q90qw90lq917835lq9",
+                    "content": [{"type": "text", "text": "15 degrees"}],
+                },
+                {"type": "text", "text": "And?"},
+            ],
+        },
+        {"role": "assistant", "content": "15 degrees."},
+    ],
+}
+
+
+def test_anthropics_blocks_are_turns_and_calls(tmp_path: Path) -> None:
+    content = _content(tmp_path, {**CLAUDE, "id": 3, "model": "claude"})
+    function = {"name": "get_weather", "arguments": '{"location": "San Francisco, CA"}'}
+    call = {"id": "toolu_01A09q90qw90lq917835lq9", "type": "function", "function": function}
+    declared = {key: WEATHER[key] for key in ("name", "description")}
+    assert {
+        "messages": [
+            SYSTEM,
+            {"role": "user", "content": "What's the weather like in San Francisco?"},
+            {"role": "assistant", "content": "I'll check.", "tool_calls": [call]},
+            {"role": "tool", "content": "15 degrees", "tool_call_id": call["id"]},
+            {"role": "user", "content": "And?"},
+            {"role": "assistant", "content": "15 degrees."},
+        ],
+        "tools": [
+            {"type": "function", "function": {**declared, "parameters": WEATHER["input_schema"]}}
+        ],
+        "id": "3",
+        "model": "claude",
+    } == content
+
+
+GEMINI = {
+    "systemInstruction": {"parts": [{"text": "s"}]},
+    "contents": [
+        {"role": "user", "parts": [{"text": "q"}]},
+        {"role": "model", "parts": [{"text": "a"}]},
+    ],
+}
+NOVA = {
+    "schemaVersion": "bedrock-conversation-2024",
+    "system": [{"text": "s"}],
+    "messages": [
+        {"role": "user", "content": [{"text": "q"}]},
+        {"role": "assistant", "content": [{"text": "a"}]},
+    ],
+}
+
+
+@pytest.mark.parametrize(("row", "name"), [(GEMINI, "vertex-sft"), (NOVA, "bedrock-nova")])
+def test_vendors_rows_are_seen(tmp_path: Path, row: dict[str, Any], name: str) -> None:
+    file = _file(tmp_path, {**row, "language": "en"})
+    (example,) = load(file)
+    assert {"messages": [SYSTEM, *_turns("q", "a")], "language": "en"} == example.content
+    assert f"a JSON list: {name} rows from" in check_file(file).files[0].read_as
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({**GEMINI, "generationConfig": {"temperature": 0}}, "generationConfig"),
+        ({**GEMINI, "images": ["a.png"]}, "images"),
+        ({**NOVA, "weight": 2}, "weight"),
+        (
+            {**CLAUDE, "tools": [{"type": "web_search_20250305", "name": "w", "input_schema": {}}]},
+            "web_search",
+        ),
+        (
+            {**CLAUDE, "messages": [{"role": "assistant", "content": [{"type": "thinking"}]}]},
+            "thinking",
+        ),
+    ],
+)
+def test_what_a_vendor_means_and_rows_cannot_say_is_refused(
+    tmp_path: Path, row: dict[str, Any], says: str
+) -> None:
+    (finding,) = check_file(_file(tmp_path, row)).findings
+    assert "error" == finding.severity
+    assert says in finding.message
+
+
+def test_a_job_may_say_what_its_rows_are(tmp_path: Path) -> None:
+    file = _file(tmp_path, {"instruction": "i", "context": "x", "prompt": "p", "output": "o"})
+    (example,) = load(file, Data(format="alpaca"))
+    assert "i\nx" == example.messages[0].text
+    with pytest.raises(DataError, match="Did you mean 'alpaca'"):
+        load(file, Data(format="alpacka"))
+
+
+def test_a_job_may_say_what_separates_columns(tmp_path: Path) -> None:
+    file = tmp_path / "rows.txt"
+    file.write_text("question^answer\nq^a\n")
+    (example,) = load(file, Data(delimiter="^"))
+    assert "a" == example.answer
 
 
 def test_a_table_is_read_by_the_names_of_other_tools(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from unitune.backends.formats import Converted, decode_file, encode_file, wire_lines
+from unitune.backends.formats import Converted, convert_file, wire_lines
 from unitune.data.load import load
 from unitune.errors import NotFoundError
 from unitune.findings import Finding
@@ -41,7 +41,7 @@ def test_a_dataset_is_encoded_with_a_finding_for_each_row_that_will_not_go(tmp_p
 
 def test_a_file_is_encoded_row_by_row_and_says_what_it_left_out(tmp_path: Path) -> None:
     path = write(tmp_path, *map(json.dumps, ROWS), "broken")
-    items = list(encode_file(path, "openai-chat"))
+    items = list(convert_file(path, to="openai-chat"))
     rows = [item for item in items if isinstance(item, Converted)]
     findings = [item for item in items if isinstance(item, Finding)]
     assert [(1, ("id",)), (3, ("expected", "customer"))] == [
@@ -54,13 +54,13 @@ def test_a_file_is_encoded_row_by_row_and_says_what_it_left_out(tmp_path: Path) 
 def test_rows_of_any_method_are_encoded(tmp_path: Path) -> None:
     question = write(tmp_path, json.dumps({"messages": [USER], "grade": 1}), name="a.jsonl")
     pair = write(tmp_path, '{"prompt": "a", "chosen": "b", "rejected": "c"}', name="b.jsonl")
-    assert all(isinstance(item, Converted) for item in encode_file(question, "openai-rft"))
-    assert all(isinstance(item, Converted) for item in encode_file(pair, "together-dpo"))
+    assert all(isinstance(item, Converted) for item in convert_file(question, to="openai-rft"))
+    assert all(isinstance(item, Converted) for item in convert_file(pair, to="together-dpo"))
 
 
 def test_a_file_is_decoded_into_canonical_rows(tmp_path: Path) -> None:
     lines = ['{"prompt": "a", "completion": "b"}', '{"prompt": "a", "x": 1}', "", "[]"]
-    items = list(decode_file(write(tmp_path, *lines), "bedrock-prompt"))
+    items = list(convert_file(write(tmp_path, *lines), source="bedrock-prompt"))
     assert [{"messages": [USER, {"role": "assistant", "content": "b"}]}] == [
         json.loads(item.text) for item in items if isinstance(item, Converted)
     ]
@@ -70,11 +70,11 @@ def test_a_file_is_decoded_into_canonical_rows(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_decoded_is_one_finding(tmp_path: Path) -> None:
-    (found,) = decode_file(tmp_path / "missing.jsonl", "openai-chat")
+    (found,) = convert_file(tmp_path / "missing.jsonl", source="openai-chat")
     assert isinstance(found, Finding)
     assert ("error", None) == (found.severity, found.line)
 
 
 def test_an_unknown_format_is_told_at_once() -> None:
     with pytest.raises(NotFoundError, match="vertex-sft"):
-        encode_file("rows.jsonl", "vertx")
+        convert_file("rows.jsonl", to="vertx")

@@ -20,8 +20,9 @@ from unitune.backends.formats import Format, UnrepresentableRow, WireRow, format
 from unitune.data.example import Example, Message
 
 FORMATS = [
+    *("alpaca", "anthropic"),
     *("bedrock-nova", "bedrock-prompt", "openai-chat", "openai-dpo", "openai-rft"),
-    *("together-chat", "together-dpo", "vertex-preference", "vertex-sft"),
+    *("sharegpt", "together-chat", "together-dpo", "vertex-preference", "vertex-sft"),
 ]
 KEEPS_EVERY_KEY = "openai-rft"
 
@@ -193,6 +194,10 @@ def without_idle_words(example: Example, name: str) -> Example:
         changed["non_preferred_output"] = tuple(map(plain, example.non_preferred_output))
     if name == "vertex-sft":
         changed["messages"] = _with_unnamed_tools(changed["messages"])
+    if name == "sharegpt":
+        changed["messages"] = _with_counted_calls(changed["messages"])
+    if name == "anthropic" and example.tools is not None:
+        changed["tools"] = tuple(map(_with_parameters, example.tools))
     if name == KEEPS_EVERY_KEY:
         return example.model_copy(update=changed)
     changed |= {"id": None, "expected": None}
@@ -208,7 +213,7 @@ def _plain(message: Message, name: str, *, keeps_weight: bool) -> Message:
         changed["weight"] = None
     if isinstance(message.content, tuple) and len(message.content) == 1 and "openai" not in name:
         changed["content"] = message.content[0].text
-    if name == "vertex-sft" and message.tool_calls:
+    if name in ("anthropic", "sharegpt", "vertex-sft") and message.tool_calls:
         changed["tool_calls"] = tuple(map(_respaced, message.tool_calls))
         if message.content == "":
             changed["content"] = None
@@ -218,6 +223,32 @@ def _plain(message: Message, name: str, *, keeps_weight: bool) -> Message:
 def _respaced(call: dict[str, Any]) -> dict[str, Any]:
     arguments = json.dumps(json.loads(call["function"]["arguments"]), ensure_ascii=False)
     return {**call, "function": {**call["function"], "arguments": arguments}}
+
+
+def _with_parameters(tool: dict[str, Any]) -> dict[str, Any]:
+    """OpenAI's description: "Omitting `parameters` defines a function with an empty list"."""
+    nothing: dict[str, Any] = {"type": "object", "properties": {}}
+    return {**tool, "function": {"parameters": nothing, **tool["function"]}}
+
+
+def _with_counted_calls(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    ids: list[str] = []
+    made: list[Message] = []
+    answered = 0
+    for message in messages:
+        if message.tool_calls:
+            answered = len(ids)
+            ids += (f"call_{len(ids) + at}" for at, _ in enumerate(message.tool_calls))
+            calls = zip(message.tool_calls, ids[answered:], strict=True)
+            made.append(
+                replace(message, tool_calls=tuple({**call, "id": id_} for call, id_ in calls))
+            )
+        elif message.role == "tool":
+            made.append(replace(message, tool_call_id=ids[answered]))
+            answered += 1
+        else:
+            made.append(message)
+    return tuple(made)
 
 
 def _with_unnamed_tools(messages: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -298,4 +329,4 @@ def test_every_format_is_tested_and_named_as_it_is_found() -> None:
     assert all(isinstance(wire_format(name), Format) for name in ours)
 
 
-_VENDORS = ("bedrock", "openai", "together", "vertex")
+_VENDORS = ("alpaca", "anthropic", "bedrock", "openai", "sharegpt", "together", "vertex")

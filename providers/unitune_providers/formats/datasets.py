@@ -1,0 +1,151 @@
+"""Rows of data sets that no vendor owns: ShareGPT's conversations and Alpaca's instructions.
+
+How they are read stands in `unitune.data`; here they are written. ShareGPT has no ids of calls:
+results answer the calls in their order, and a row in which they do not is refused. An Alpaca row
+is a system prompt, turns of user and assistant, and nothing else; its `input` is written empty,
+since a user's text does not say where one would begin.
+
+Source: as in `unitune.data.sharegpt` and `unitune.data.pairs`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from pydantic import JsonValue
+
+from unitune.backends.formats import Format, UnrepresentableRow, WireRow
+from unitune.data import pairs, sharegpt
+from unitune.data.example import Example, Message
+from unitune.data.records import BadRow
+from unitune_providers.formats.checks import (
+    example_of,
+    is_answered,
+    json_object,
+    no_name,
+    only_text,
+    places,
+    refusal,
+    require_unit_weight,
+    single_text,
+    weighs_as_usual,
+    written_system,
+)
+from unitune_providers.formats.openai import check_tools, check_turn
+
+_SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
+
+
+def encode_sharegpt(example: Example) -> WireRow:
+    """Write a conversation."""
+    is_answered(example)
+    require_unit_weight(example)
+    check_tools(example.tools or ())
+    waiting: list[JsonValue] = []
+    turns: list[JsonValue] = []
+    for where, turn in places(example.messages):
+        weighs_as_usual(where, turn)
+        no_name(where, turn)
+        check_turn(where, turn)
+        if turn.role == "tool":
+            if not waiting or waiting.pop(0) != turn.tool_call_id:
+                raise UnrepresentableRow(f"{where} does not answer the calls in their order")
+            turns.append({"from": "observation", "value": single_text(where, turn)})
+        elif turn.tool_calls:
+            waiting = [call["id"] for call in turn.tool_calls]
+            turns.append({"from": "function_call", "value": _calls(where, turn)})
+        elif turn.role in _SPEAKERS:
+            turns.append({"from": _SPEAKERS[turn.role], "value": single_text(where, turn)})
+        else:
+            raise UnrepresentableRow(
+                f"{where} is from {turn.role!r}, unknown there; write 'system'"
+            )
+    row: WireRow = {"conversations": turns}
+    if example.tools == ():
+        raise UnrepresentableRow("tools is an empty list, which would read as none")
+    if example.tools:
+        row["tools"] = _json([tool["function"] for tool in example.tools])
+    return row
+
+
+def decode_sharegpt(row: Mapping[str, JsonValue]) -> Example:
+    """Read a conversation."""
+    try:
+        content = sharegpt.read(dict(row))
+    except BadRow as problem:
+        raise refusal(problem.findings[0]) from None
+    return example_of(content, encode_sharegpt)
+
+
+def encode_alpaca(example: Example) -> WireRow:
+    """Write an instruction."""
+    is_answered(example)
+    require_unit_weight(example)
+    if example.tools is not None:
+        raise UnrepresentableRow("the row has tools, and tools have no place there")
+    turns = places(example.messages)
+    for where, turn in turns:
+        weighs_as_usual(where, turn)
+        no_name(where, turn)
+        only_text(where, turn)
+    has_system = turns[0][1].role == "system"
+    system = single_text(*written_system(*turns.pop(0))) if has_system else None
+    roles = [turn.role for _, turn in turns]
+    if roles != ["user", "assistant"] * (len(roles) // 2):
+        raise UnrepresentableRow(
+            f"the row's messages are from {', '.join(roles)}, and an instruction has user and "
+            "assistant in turns, after a system prompt at most"
+        )
+    said = [single_text(*place) for place in turns]
+    *before, (user, answer) = zip(said[::2], said[1::2], strict=True)
+    row: WireRow = {"instruction": user, "input": "", "output": answer}
+    if system is not None:
+        row["system"] = system
+    return {**row, "history": [[*pair] for pair in before]} if before else row
+
+
+def decode_alpaca(row: Mapping[str, JsonValue]) -> Example:
+    """Read an instruction."""
+    rest = dict(row)
+    system = rest.pop("system", None)
+    try:
+        content = pairs.alpaca(rest)
+    except BadRow as problem:
+        raise refusal(problem.findings[0]) from None
+    if system and isinstance(messages := content.get("messages"), list):
+        content["messages"] = [{"role": "system", "content": system}, *messages]
+    return example_of(content, encode_alpaca)
+
+
+def _calls(where: str, turn: Message) -> str:
+    if turn.text:
+        raise UnrepresentableRow(f"{where} has text beside its calls, which has no place there")
+    calls: list[JsonValue] = []
+    for index, call in enumerate(turn.tool_calls or ()):
+        function = call["function"]
+        assert isinstance(function, dict), "check_turn sees to it"
+        place = f"{where}.tool_calls[{index}].function.arguments"
+        arguments = json_object(place, str(function["arguments"]))
+        calls.append({"name": function["name"], "arguments": arguments})
+    return _json(calls if len(calls) > 1 else calls[0])
+
+
+def _json(value: JsonValue) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+SHAREGPT = Format(
+    "sharegpt",
+    "ShareGPT conversations of `from` and `value`",
+    encode_sharegpt,
+    decode_sharegpt,
+    (*sharegpt.KEYS, "tools"),
+)
+ALPACA = Format(
+    "alpaca",
+    "Alpaca instructions",
+    encode_alpaca,
+    decode_alpaca,
+    ("instruction", "input", "context", "output", "response", "system", "history"),
+)
