@@ -123,12 +123,11 @@ def convert_file(
     Raises:
         NotFoundError: No installed package brings a format.
     """
-    form, has = (name and wire_format(name) for name in (to, source))
-    items = (
-        read(path, use="any")
-        if not has
-        else (_decoded(has, item, path) for item in read_records(path))
-    )
+    form = wire_format(to) if to else None
+    items = read(path, use="any")
+    if source:
+        wire = wire_format(source)
+        items = (_decoded(wire, item, path) for item in read_records(path))
     return (_encoded(form, item, path) for item in items)
 
 

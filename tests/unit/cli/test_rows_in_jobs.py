@@ -62,7 +62,7 @@ def test_check_says_which_keys_are_not_trained_on(unitune: Command, job: Path) -
 def test_graders_keep_the_keys_that_they_read(unitune: Command, job: Path) -> None:
     job.write_text(JOB.replace("data:", "method: rft\ndata:"))
     train(job, pmid=4711)
-    assert "pmid" not in unitune("check", str(job)).out
+    assert "not trained on" not in unitune("check", str(job)).out
 
 
 def test_a_system_prompt_beside_the_messages_is_shown_as_it_is_sent(
