@@ -1,4 +1,4 @@
-"""Commands that start from a job: quickstart, init, check, run."""
+"""Commands that start from a job: quickstart, check, run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from rich.padding import Padding
 from rich.text import Text
 
+from unitune.cli.init import EXAMPLE, Directory, write_example
 from unitune.cli.options import (
     JOB_FILE,
     AllowDuplicate,
@@ -24,55 +25,12 @@ from unitune.cli.options import (
     parse_prices,
 )
 from unitune.cli.output import aside, console, exit_for_errors, print_findings, print_json
-from unitune.cli.output_files import replacing
 from unitune.errors import DuplicateRunError, UserError
 
 if TYPE_CHECKING:
     from unitune.data.report import DataReport
 
-EXAMPLE = "bank-intents"
-EXAMPLE_FILES = ("unitune.yaml", "train.jsonl", "test.jsonl", "README.md")
 HISTOGRAM_WIDTH = 30
-
-Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Where the example goes.")]
-
-
-def init(directory: Directory = Path(EXAMPLE), *, json: Json = False) -> None:
-    """Write a complete example: a job file, training rows and test rows.
-
-    [dim]$ unitune init
-    $ unitune init my-intents[/dim]
-    """
-    files = _write_example(directory)
-    if json:
-        print_json({"schema_version": 1, "directory": directory, "files": files})
-        return
-    console().print(f"Wrote {', '.join(map(str, files))}.")
-    console().print(f"Next: unitune plan {directory / 'unitune.yaml'}")
-
-
-def _write_example(directory: Path) -> list[Path]:
-    """Copy the example, out of the package or a checkout of it, into a folder.
-
-    Raises:
-        UserError: A file of that name stands there with other content; nothing is written.
-    """
-    package = Path(__file__).parents[1]
-    source = package / "examples" / EXAMPLE
-    if not source.is_dir():
-        source = package.parent / "examples" / EXAMPLE
-    for name in EXAMPLE_FILES:
-        target = directory / name
-        if target.exists() and target.read_bytes() != (source / name).read_bytes():
-            raise UserError(
-                f"{target} exists and differs from the example. Nothing was written. "
-                "Name another folder: unitune init DIR"
-            )
-    directory.mkdir(parents=True, exist_ok=True)
-    for name in EXAMPLE_FILES:
-        with replacing(directory / name) as file:
-            file.write((source / name).read_bytes())
-    return [directory / name for name in EXAMPLE_FILES]
 
 
 def check(
@@ -174,7 +132,7 @@ def quickstart(
 
     file = directory / "unitune.yaml"
     if not file.exists():
-        _write_example(directory)
+        write_example(directory)
     resolved = preflight(Job.load(file))
     planned = plan(resolved)
     if not (quiet or json):

@@ -32,6 +32,7 @@ from unitune.cli import (
     convert,
     deployments,
     imports,
+    init,
     jobs,
     machine,
     models,
@@ -104,7 +105,7 @@ HOSTED = "At vendors"
 HERE = "This machine"
 
 app.command(rich_help_panel=START)(jobs.quickstart)
-app.command(rich_help_panel=START)(jobs.init)
+app.command(rich_help_panel=START)(init.init)
 app.command("import", rich_help_panel=START)(imports.import_sources)
 app.command(rich_help_panel=JOB)(jobs.check)
 app.command(rich_help_panel=JOB)(convert.convert)

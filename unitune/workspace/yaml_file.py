@@ -168,9 +168,17 @@ def _quote_odd_line_breaks(_: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _quote_odd_line_breaks)
 
 
-def dump(content: dict[str, Any]) -> str:
-    """Return a mapping as YAML, its keys in their order."""
-    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+def dump(content: dict[str, Any], *, flow: bool = False) -> str:
+    """Return a mapping as YAML, its keys in their order.
+
+    Args:
+        content: Plain values.
+        flow: Whether what holds no lists and mappings itself stands in brackets.
+    """
+    style = None if flow else False
+    return yaml.dump(
+        content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=style
+    )
 
 
 def problem(document: Document, at: Location, text: str) -> str:

@@ -1,0 +1,191 @@
+"""The command `unitune init`: a job for a file of examples, or a whole example."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from unitune.cli.options import JOB_FILE, Json
+from unitune.cli.output import console, exit_for_errors, facts, print_findings, print_json
+from unitune.cli.output_files import replacing
+from unitune.errors import UserError
+
+if TYPE_CHECKING:
+    from unitune.importers.new_job import Draft
+
+EXAMPLE = "bank-intents"
+EXAMPLE_FILES = ("unitune.yaml", "train.jsonl", "test.jsonl", "README.md")
+
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Where the example goes.")]
+ExampleDirectory = Annotated[
+    Path | None,
+    typer.Argument(metavar="DIR", help=f"Where the example goes. Default: {EXAMPLE}"),
+]
+DataFile = Annotated[
+    Path | None, typer.Option("--data", metavar="FILE", help="Your examples: make a job for them.")
+]
+TestShare = Annotated[
+    float | None,
+    typer.Option(
+        "--test",
+        metavar="SHARE",
+        help="Share of the rows that is kept for the test. Default: 0.2, at most 500 rows.",
+    ),
+]
+JobOutput = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="The job file. Default: unitune.yaml"),
+]
+Question = Annotated[
+    str | None,
+    typer.Option("--user", metavar="COLUMN", help="Column of the question, if the guess is wrong."),
+]
+Answer = Annotated[
+    str | None,
+    typer.Option("--assistant", metavar="COLUMN", help="Likewise of the answer."),
+]
+System = Annotated[
+    str | None,
+    typer.Option("--system", metavar="COLUMN", help="Likewise of the system prompt."),
+]
+Backend = Annotated[
+    str | None, typer.Option("--backend", metavar="NAME", help="Who trains. Default: local")
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", metavar="MODEL", help="Base model there. Default: a small one"),
+]
+
+
+def init(
+    directory: ExampleDirectory = None,
+    *,
+    data: DataFile = None,
+    test: TestShare = None,
+    user: Question = None,
+    assistant: Answer = None,
+    system: System = None,
+    backend: Backend = None,
+    model: Model = None,
+    output: JobOutput = None,
+    json: Json = False,
+) -> None:
+    """Write a job for a file of examples; without --data, an example to look at.
+
+    The file is read as what it is. Which columns hold question and answer is guessed and said, a
+    part of the rows is kept for the test, and scorers are chosen that fit the answers. The job has
+    comments; nothing is overwritten, and no question is put.
+
+    [dim]$ unitune init --data tickets.csv
+    $ unitune init --data chats.json --test 0.1 --output chats.yaml
+    $ unitune init my-intents[/dim]
+    """
+    wishes = {"test": test, "user": user, "assistant": assistant, "system": system}
+    wishes |= {"backend": backend, "model": model, "output": output}
+    if data is None:
+        if given := [name for name, value in wishes.items() if value is not None]:
+            raise UserError(f"--{given[0]} is for a job made from a file: unitune init --data FILE")
+        _init_example(directory or Path(EXAMPLE), json=json)
+        return
+    if directory is not None:
+        raise UserError(f"{directory} is for the example. Name the job's file: --output FILE")
+    if test is not None and not 0 < test < 1:
+        raise UserError(f"--test is {test:g}; write a share between 0 and 1, such as 0.2.")
+    from unitune.importers.new_job import Wishes, draft_job
+
+    target = output or JOB_FILE
+    if target.exists() or target.is_symlink():
+        raise UserError(f"{target} exists, and nothing was written. Name another: --output FILE")
+    columns = {"user": user, "assistant": assistant, "system": system}
+    chosen = {role: name for role, name in columns.items() if name is not None}
+    draft = draft_job(data, target, Wishes(chosen, test, backend, model))
+    errors = [finding for finding in draft.findings if finding.severity == "error"]
+    if not errors:
+        with replacing(target) as file:
+            file.write(draft.text.encode())
+    if json:
+        print_json(
+            {
+                "schema_version": 1,
+                "directory": target.parent,
+                "files": [] if errors else [target],
+                "read_as": draft.read_as,
+                "answers": draft.answers.kind,
+                "findings": [each.model_dump(exclude_none=True) for each in draft.findings],
+            }
+        )
+    else:
+        _print_draft(draft, data)
+        print_findings(errors)
+        _print_next(target, written=not errors)
+    exit_for_errors(errors)
+
+
+def _print_draft(draft: Draft, data: Path) -> None:
+    splits, guess = draft.rows.splits, draft.guess
+    console().print(
+        facts(
+            {
+                "read": f"{data}: {draft.read_as}",
+                **({"question": " and ".join(guess.question)} if guess else {}),
+                **({"answer": guess.answer} if guess else {}),
+                "rows": f"{len(splits.train):,} to train on, {len(splits.validation):,} to choose "
+                f"prompts on, {len(splits.test or ()):,} to judge by",
+                "answers": draft.answers.kind,
+                "scorers": ", ".join(scorer.name for scorer in draft.job.evaluate.scorers),
+                **({"caution": draft.answers.caution} if draft.answers.caution else {}),
+                "model": f"{draft.job.base_model} on {draft.job.backend}",
+            }
+        )
+    )
+
+
+def _print_next(target: Path, *, written: bool) -> None:
+    if not written:
+        console().print("Nothing was written. Another backend: --backend NAME --model MODEL")
+        return
+    job = "" if target == JOB_FILE else f" {target}"
+    console().print(f"Wrote {target}. Look through it; then:", style="bold")
+    for command, purpose in (
+        (f"unitune plan{job}", "what it takes; starts nothing"),
+        (f"unitune run{job}", "trains"),
+        (f"unitune compare{job} --limit 20", "a first look"),
+        (f"unitune compare{job}", "the verdict"),
+    ):
+        console().print(Text.assemble(f"  {command:<{32 + len(job)}}", (purpose, "dim")))
+
+
+def _init_example(directory: Path, *, json: bool) -> None:
+    files = write_example(directory)
+    if json:
+        print_json({"schema_version": 1, "directory": directory, "files": files})
+        return
+    console().print(f"Wrote {', '.join(map(str, files))}.")
+    console().print(f"Next: unitune plan {directory / 'unitune.yaml'}")
+
+
+def write_example(directory: Path) -> list[Path]:
+    """Copy the example, out of the package or a checkout of it, into a folder.
+
+    Raises:
+        UserError: A file of that name stands there with other content; nothing is written.
+    """
+    package = Path(__file__).parents[1]
+    source = package / "examples" / EXAMPLE
+    if not source.is_dir():
+        source = package.parent / "examples" / EXAMPLE
+    for name in EXAMPLE_FILES:
+        target = directory / name
+        if target.exists() and target.read_bytes() != (source / name).read_bytes():
+            raise UserError(
+                f"{target} exists and differs from the example. Nothing was written. "
+                "Name another folder: unitune init DIR"
+            )
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in EXAMPLE_FILES:
+        with replacing(directory / name) as file:
+            file.write((source / name).read_bytes())
+    return [directory / name for name in EXAMPLE_FILES]

@@ -1,0 +1,197 @@
+"""Which columns of flat rows hold the question and the answer: `guess_columns`.
+
+By their usual names first: a name that is known as a whole, then one that has such a word in it
+(``ticket_text``). Where names tell nothing, by content: the answer is the column with few different
+short values, else the second longest text, and the question is the longest text. Columns that tell
+rows apart (ids, dates) are neither. Two columns that belong together, such as a context and its
+question, go into a template. A guess is shown and written down for the user to correct.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+
+from pydantic import JsonValue
+
+from unitune.data.records import Flat
+from unitune.errors import UserError, nearest
+from unitune.job.job import Columns, Template
+
+QUESTIONS = (
+    *("prompt", "question", "instruction", "query", "input", "user", "message", "text"),
+    *("utterance", "sentence", "review", "comment", "content", "body", "email", "ticket"),
+    *("request", "document", "article", "passage", "description", "title", "source"),
+)
+ANSWERS = (
+    *("completion", "response", "answer", "output", "assistant", "reply", "label", "category"),
+    *("intent", "class", "sentiment", "topic", "target", "expected", "summary", "translation"),
+    *("tag", "rating", "score"),
+)
+SYSTEMS = ("system", "system_prompt")
+TOGETHER = (
+    *(("context", "question"), ("passage", "question"), ("subject", "body"), ("title", "body")),
+    *(("title", "text"), ("premise", "hypothesis"), ("sentence1", "sentence2")),
+    *(("question1", "question2"), ("instruction", "input")),
+)
+"""Columns of which a model needs both, as public data sets name them."""
+LABEL_CHARACTERS = 60
+"""A longer value is a text; the longest label of banking77 has 48."""
+ROWS_A_LABEL = 3
+"""A label stands in so many rows on average; what differs in nearly every row is none."""
+
+
+class UnknownColumns(UserError):
+    """No column can be told to be the question, or the answer."""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What of flat rows a model sees and answers.
+
+    Args:
+        mapping: As a job has it.
+        question: The columns of the question.
+        answer: The column of the answer.
+    """
+
+    mapping: Columns | Template
+    question: tuple[str, ...]
+    answer: str
+
+
+@dataclass(frozen=True)
+class _Column:
+    name: str
+    values: Sequence[JsonValue]
+
+    @cached_property
+    def texts(self) -> list[str]:
+        return [str(value).strip() for value in self.values if value not in (None, "")]
+
+    @cached_property
+    def different(self) -> int:
+        return len(set(self.texts))
+
+    @cached_property
+    def characters(self) -> float:
+        return fmean(map(len, self.texts)) if self.texts else 0.0
+
+    @property
+    def is_label(self) -> bool:
+        """Whether it has few different short values."""
+        short = max(map(len, self.texts), default=0) <= LABEL_CHARACTERS
+        return short and 2 <= self.different <= max(2, len(self.texts) // ROWS_A_LABEL)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it holds words, which ids, numbers and dates do not."""
+        worded = sum(bool(re.search(r"[^\W\d_]\s+[^\W\d_]", text)) for text in self.texts)
+        unspaced = sum(len(text) > 1 and ord(text[0]) > 0x2E7F for text in self.texts)
+        return self.different > 1 and worded + unspaced > len(self.texts) / 2
+
+    def rank(self, names: Sequence[str]) -> int | None:
+        """Return how usual the name is, the lower the better; None when it is not at all."""
+        words = re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.name).lower())
+        whole = "_".join(words)
+        if whole in names:
+            return names.index(whole)
+        held = [names.index(word) for word in words if word in names]
+        return len(names) + min(held) if held else None
+
+
+def guess_columns(rows: Sequence[Flat], chosen: Mapping[str, str]) -> Guess:
+    """Guess which columns hold what.
+
+    Args:
+        rows: Some of a file, with the same keys.
+        chosen: By role (user, assistant, system), the columns that are known already.
+
+    Raises:
+        UnknownColumns: It cannot be told; the message lists the columns.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = {name: _Column(name, [row.get(name) for row in rows]) for name in names}
+    for role, name in chosen.items():
+        if name not in columns:
+            near = nearest(name, names)
+            guess = f" Did you mean {near!r}?" if near else ""
+            raise UnknownColumns(
+                f"--{role} is {name!r}, and there is no such column.{guess} {_listed(names)}"
+            )
+    given = [columns[name] for name in chosen.values()]
+    open_columns = [each for each in columns.values() if each not in given and each.texts]
+    system = chosen.get("system") or _named(open_columns, SYSTEMS)
+    open_columns = [each for each in open_columns if each.name != system]
+    answer = chosen.get("assistant") or _answer(open_columns, question=chosen.get("user"))
+    open_columns = [each for each in open_columns if each.name != answer]
+    together = _together(open_columns)
+    question = (chosen["user"],) if "user" in chosen else together or _question(open_columns)
+    if not (answer and question):
+        missing, role = ("answer", "assistant") if question else ("question", "user")
+        raise UnknownColumns(
+            f"which column is the {missing} cannot be told. {_listed(names)} "
+            f"Name it: --{role} COLUMN"
+        )
+    return Guess(_mapping(columns, question, answer, system), question, answer)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"There are: {', '.join(map(repr, names))}."
+
+
+def _named(columns: Sequence[_Column], names: Sequence[str]) -> str | None:
+    """Return the column with the most usual of some names."""
+    ranked = [(rank, each.name) for each in columns if (rank := each.rank(names)) is not None]
+    return min(ranked)[1] if ranked else None
+
+
+def _answer(columns: Sequence[_Column], question: str | None) -> str | None:
+    if named := _named(columns, ANSWERS):
+        return named
+    labels = [each for each in columns if each.is_label]
+    if labels:
+        return labels[-1].name  # the last: tables tend to end with what is to be found out
+    texts = sorted((each for each in columns if each.is_text), key=lambda each: each.characters)
+    needed = 1 if question else 2
+    return texts[-needed].name if len(texts) >= needed else None
+
+
+def _question(columns: Sequence[_Column]) -> tuple[str, ...]:
+    if named := _named([each for each in columns if each.is_text], QUESTIONS):
+        return (named,)
+    texts = [each for each in columns if each.is_text]
+    return (max(texts, key=lambda each: each.characters).name,) if texts else ()
+
+
+def _together(columns: Sequence[_Column]) -> tuple[str, ...]:
+    """Return two columns that a model needs together, where there are any."""
+    by_name = {each.name.lower(): each.name for each in columns}
+    for pair in TOGETHER:
+        if all(name in by_name and by_name[name].isidentifier() for name in pair):
+            return tuple(by_name[name] for name in pair)
+    return ()
+
+
+def _mapping(
+    columns: Mapping[str, _Column], question: Sequence[str], answer: str, system: str | None
+) -> Columns | Template:
+    """Return the mapping: columns as they are, or a template where a value is no text."""
+    used = [*question, answer, *([system] if system else [])]
+    texts = all(isinstance(v, str) for name in used for v in columns[name].values if v is not None)
+    if len(question) == 1 and (texts or not all(name.isidentifier() for name in used)):
+        return Columns(user=question[0], assistant=answer, system=system)
+    headed = "\n\n".join(f"{name.capitalize()}: {_slot(columns[name])}" for name in question)
+    return Template(
+        user=headed if len(question) > 1 else _slot(columns[question[0]]),
+        assistant=_slot(columns[answer]),
+        system=_slot(columns[system]) if system else None,
+    )
+
+
+def _slot(column: _Column) -> str:
+    nested = any(isinstance(value, list | dict | bool) for value in column.values)
+    return f"{{{{ {column.name}{' | tojson' if nested else ''} }}}}"

@@ -1,0 +1,142 @@
+"""What kind of answers a file of examples has, and which scorers fit it: `suggest_scorers`.
+
+calls     tool calls                                      tool_calls
+JSON      every answer is an object or a list             json_equal, json_fields, json_valid
+labels    few different short answers                     choice, class_f1
+numbers   every answer is a number, or ends in ``#### 7`` numeric
+phrases   answers of a few words                          exact, token_f1
+texts     anything else                                   token_f1, or sentence_chrf
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from unitune.data.columns import LABEL_CHARACTERS, ROWS_A_LABEL
+from unitune.data.example import Example
+from unitune.data.records import strict_json
+from unitune.scorers.labels import MOST_LABELS
+from unitune.scorers.overlap import squad_tokens
+
+LISTED_LABELS = 20
+"""So many labels stand in the job, where a person can look them through."""
+PHRASE_WORDS = 4
+"""Answers of at most so many words are expected word for word."""
+_NUMBER = re.compile(r"[-+\u2212]?[$€£]?\s?\d[\d.,'\u00a0\u202f]*\s?(?:%|[$€£]|[A-Za-z]{1,3})?")
+_LEADING_ZERO = re.compile(r"0\d")
+_COMMA = re.compile(r",\d{1,2}(?!\d)|\.\d{3}(?!\d)[.,]")
+_POINT = re.compile(r"\.\d{1,2}(?!\d)|,\d{3}(?!\d)")
+_FINAL_NUMBER = re.compile(r"####\s*[-+$]*\d[\d.,]*\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """Scorers for a file's answers.
+
+    Args:
+        kind: What the answers are, for people.
+        scorers: As a job has them; the first decides.
+        caution: What they cannot show; empty when there is nothing to say.
+    """
+
+    kind: str
+    scorers: tuple[str | Mapping[str, Any], ...]
+    caution: str = ""
+
+
+def suggest_scorers(rows: Iterable[Example], trained: Iterable[Example]) -> Suggestion:
+    """Suggest scorers that can find an answer to each of these rows right, and others wrong.
+
+    Args:
+        rows: All of them, each with an answer.
+        trained: Those that are trained on, which labels are taken from unless the job lists them.
+    """
+    calling, texts = 0, list[str]()
+    for example in rows:
+        calling += bool(example.messages[-1].tool_calls)
+        texts.append(_answer(example))
+    labels = Counter(texts)
+    if calling:
+        return _tool_calls(calling, len(texts))
+    if all(map(_is_json, texts)):
+        return Suggestion("JSON", ("json_equal", "json_fields", "json_valid"))
+    if _are_labels(labels):
+        return _labels(labels, set(map(_answer, trained)))
+    if all(map(_FINAL_NUMBER.search, texts)):
+        return Suggestion("texts that end in a number after ####", ("numeric",))
+    if all(map(_NUMBER.fullmatch, texts)) and not any(map(_LEADING_ZERO.match, texts)):
+        return _numbers(texts)
+    return _texts(texts)
+
+
+def _answer(example: Example) -> str:
+    return (example.answer or "").strip()
+
+
+def _tool_calls(calling: int, rows: int) -> Suggestion:
+    if calling == rows:
+        return Suggestion("tool calls", ("tool_calls",))
+    return Suggestion(
+        f"tool calls in {calling:,} rows, words in {rows - calling:,}",
+        ("tool_calls",),
+        "Where no call is expected, any answer without a call is right; its words are not looked "
+        "at.",
+    )
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return text[:1] in ("{", "[") and bool(strict_json(text))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _are_labels(labels: Mapping[str, int]) -> bool:
+    short = all(len(label) <= LABEL_CHARACTERS and "\n" not in label for label in labels)
+    most = min(MOST_LABELS, sum(labels.values()) // ROWS_A_LABEL)
+    return short and 2 <= len(labels) <= most
+
+
+def _labels(labels: Mapping[str, int], trained: set[str]) -> Suggestion:
+    """Suggest scorers of labels, which take them from the trained rows if all of them are there."""
+    listed = len(labels) <= LISTED_LABELS or not labels.keys() <= trained
+    by_case = len({label.casefold() for label in labels}) < len(labels)
+
+    def scorer(name: str) -> str | dict[str, Any]:
+        options = {"options": sorted(labels)} if listed else {}
+        return {"type": name, **options, **({"ignore_case": False} if by_case else {})}
+
+    kind = f"{len(labels):,} labels"
+    if not (listed or by_case):
+        return Suggestion(kind, ("choice", "class_f1"))
+    return Suggestion(kind, (scorer("choice"), scorer("class_f1")))
+
+
+def _numbers(texts: list[str]) -> Suggestion:
+    comma = any(map(_COMMA.search, texts)) and not any(map(_POINT.search, texts))
+    scorer = {"type": "numeric", "decimal": "comma"} if comma else "numeric"
+    return Suggestion(
+        "numbers",
+        (scorer,),
+        "Only the expected number is right; give `tolerance` or `relative` where near is, too.",
+    )
+
+
+def _texts(texts: list[str]) -> Suggestion:
+    words = median(len(squad_tokens(text)) for text in texts)
+    characters = median(map(len, texts))
+    if words <= PHRASE_WORDS and characters <= LABEL_CHARACTERS:
+        return Suggestion("phrases of a few words", ("exact", "token_f1"))
+    shares = "words" if words * 15 > characters else "letters"
+    scorer = "token_f1" if shares == "words" else "sentence_chrf"
+    return Suggestion(
+        "texts",
+        (scorer, "length"),
+        f"{scorer} counts {shares} in common with the expected answer. It can show that answers "
+        "come closer to its wording, not that they are right, or better to a reader.",
+    )

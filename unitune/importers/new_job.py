@@ -1,0 +1,243 @@
+"""A job made from one file of examples: `draft_job` looks at it and writes nothing.
+
+    records ──► shape, or a guess which columns hold what (`unitune.data.columns`)
+            ──► rows, with a part of them kept for the test (`unitune.data.check`)
+            ──► scorers that fit the answers (`answers`)
+            ──► `Draft`: the job, its text with comments, and what was seen
+
+The text is YAML that reads back as the job, so what is written is what was checked.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from unitune.backends import registry
+from unitune.data.check import JobRows, read_job
+from unitune.data.columns import Guess, guess_columns
+from unitune.data.dataset import Row
+from unitune.data.load import read, read_records
+from unitune.data.records import Flat, Record
+from unitune.data.rows import Use
+from unitune.data.shapes import SHAPES
+from unitune.errors import DataError, UserError
+from unitune.evaluate.readiness import backend_findings, readiness_findings
+from unitune.findings import Finding, shown
+from unitune.importers.answers import Suggestion, suggest_scorers
+from unitune.job.job import Columns, Job
+from unitune.security.printable import one_line
+from unitune.workspace import yaml_file
+
+BACKEND = "local"
+TOOLS_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
+"""For rows with tools: a small model whose chat template shows them. Source: its model card."""
+SAMPLE_ROWS = 1000
+"""In which columns are told apart."""
+TEST_SHARE = 0.2
+MOST_CASES, MOST_DEV_ROWS = 500, 200
+"""Of a test and for choosing prompts, unless a share is given: minutes on a processor, and a
+difference of about 5 points is found."""
+FEW_ROWS = 150
+"""With fewer, 30 rows for choosing prompts would take too many from the training."""
+SHAPE_WORDS = {
+    "preference": "preferences in OpenAI's form",
+    "chat": "chat messages",
+    "sharegpt": "ShareGPT conversations",
+    "alpaca": "Alpaca instructions",
+    "trl": "preferences in TRL's form",
+    "pair": "prompts with their answers",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the user has said; the rest is guessed.
+
+    Args:
+        columns: By role (user, assistant, system), the columns that hold it.
+        test: Share of the rows for the test.
+        backend: Who is to train.
+        model: Which model.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict[str, str])
+    test: float | None = None
+    backend: str | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A job for a file, not yet written.
+
+    Args:
+        text: As it stands in a job file.
+        read_as: What the file was read as.
+        guess: Which columns hold what; None where the rows say it themselves.
+        answers: Their kind, and the scorers.
+        rows: By what they are for.
+        findings: What the user should know; errors where the job is not yet one that can run.
+    """
+
+    job: Job
+    text: str
+    read_as: str
+    guess: Guess | None
+    answers: Suggestion
+    rows: JobRows
+    findings: tuple[Finding, ...]
+
+
+def draft_job(file: Path, output: Path, wishes: Wishes) -> Draft:
+    """Look at a file of examples and make a job for it.
+
+    Args:
+        file: Of one of the kinds that training files have.
+        output: Where the job file is to stand.
+        wishes: What need not be guessed.
+
+    Raises:
+        DataError: The file cannot be read, or holds rows that cannot be used.
+        UnknownColumns: It cannot be told what is asked and what is answered.
+        NotFoundError: No installed package brings the backend.
+    """
+    records = list(islice((r for r in read_records(file) if isinstance(r, Record)), SAMPLE_ROWS))
+    shape = _shape_name(records[0].value) if records else ""
+    use: Use = "dpo" if shape in ("preference", "trl") else "sft"
+    guess = None
+    if len(records) > 1 and (wishes.columns or not _reads_as_it_is(file, shape, use)):
+        guess = guess_columns([each.value for each in records], wishes.columns)
+    job = _job(file, output, use, guess, wishes)
+    splits = (rows := read_job(job)).splits
+    answers = suggest_scorers(
+        chain(splits.train, splits.validation, splits.test or ()), splits.train
+    )
+    content = job.model_dump(mode="json", exclude_defaults=True)
+    content["evaluate"] = {"scorers": list(answers.scorers), "leaks": "drop"}
+    with_tools = any(row.tools for row in splits.train)
+    if with_tools and wishes.model is None:
+        content["model"] = TOOLS_MODEL
+    job = Job.model_validate({**content, "folder": output.parent})
+    read_as = _read_as(records[0], shape if guess is None else "")
+    ready = (*backend_findings(job), *readiness_findings(job, splits))
+    return Draft(
+        job=job,
+        text=_text(content, file, read_as, answers, rows),
+        read_as=read_as,
+        guess=guess,
+        answers=answers,
+        rows=rows,
+        findings=(*rows.report.findings, *ready),
+    )
+
+
+def _shape_name(row: Flat) -> str:
+    """Return the name of a row's shape; empty where it has none."""
+    return next((name for name, shape in SHAPES.items() if shape.fits(row)), "")
+
+
+def _reads_as_it_is(file: Path, shape: str, use: Use) -> bool:
+    """Whether the rows need no mapping: they have a shape, and their keys make examples."""
+    if shape not in ("alpaca", "pair"):
+        return shape != ""
+    some = list(islice(read(file, None, use), 50))
+    return sum(isinstance(item, Row) for item in some) > len(some) / 2
+
+
+def _job(file: Path, output: Path, use: Use, guess: Guess | None, wishes: Wishes) -> Job:
+    """Return the job without scorers."""
+    if wishes.backend is not None and wishes.model is None:
+        raise UserError(
+            f"--backend is {wishes.backend}, and no model is named. Name one: --model MODEL. "
+            f"Its models: unitune backends {wishes.backend}"
+        )
+    backend = wishes.backend or BACKEND
+    data: dict[str, Any] = {"train": os.path.relpath(file, output.parent)}
+    if guess is not None:
+        key = "columns" if isinstance(guess.mapping, Columns) else "template"
+        data[key] = guess.mapping.model_dump(exclude_none=True)
+    content: dict[str, Any] = {
+        "name": re.sub("[^a-z0-9]+", "-", file.stem.lower()).strip("-")[:40].strip("-") or "job",
+        "model": wishes.model or registry.offer(backend).models[0].name,
+        "backend": backend,
+        "method": use,
+        "data": data,
+        "tuning": {"seed": 0},
+        "evaluate": {"leaks": "drop"},
+        "folder": output.parent,
+    }
+    rows = _count_rows(file, Job.model_validate(content))
+    share = wishes.test or min(TEST_SHARE, _rounded(MOST_CASES / rows))
+    left = rows * (1 - share)
+    data["test"] = share
+    if rows < FEW_ROWS:
+        data["validation"] = TEST_SHARE
+    elif left > MOST_DEV_ROWS * 10:
+        data["validation"] = _rounded(MOST_DEV_ROWS / left)
+    return Job.model_validate(content)
+
+
+def _rounded(share: float) -> float:
+    """Return a share with two digits that are not 0."""
+    return float(f"{share:.2g}")
+
+
+def _count_rows(file: Path, job: Job) -> int:
+    """Return how many rows there are.
+
+    Raises:
+        DataError: Some of them cannot be used.
+    """
+    rows, errors = 0, list[Finding]()
+    for item in read(file, job.data, job.method):
+        if isinstance(item, Row):
+            rows += 1
+        elif item.severity == "error":
+            errors.append(item)
+    if errors:
+        raise DataError("\n".join(shown(errors)), tuple(errors))
+    return rows
+
+
+def _read_as(record: Record, shape: str) -> str:
+    if shape:
+        return f"{record.file_format}, {SHAPE_WORDS.get(shape, shape)}"
+    what = "columns" if record.from_table else "keys"
+    return one_line(f"{record.file_format}; {what} {', '.join(record.value)}")
+
+
+def _text(
+    content: Mapping[str, Any], file: Path, read_as: str, answers: Suggestion, rows: JobRows
+) -> str:
+    """Return the job as YAML with comments."""
+    splits = rows.splits
+    train, held, test = map(len, (splits.train, splits.validation, splits.test or ()))
+    leaks = len(rows.leaks)
+    comments = {
+        "name": f"From {one_line(file.name)}, read as {read_as}.",
+        "data": f"Of {train + held + test:,} rows {test:,} are kept from training for the test, "
+        f"always the same ones; prompts are chosen on {held:,}; {train:,} are trained on.",
+        "tuning": "Epochs, batch size, learning rate and the rest are the backend's, unless they "
+        "are named here; unitune plan shows them.",
+        "evaluate": f"The answers are {answers.kind}; the first scorer decides. {answers.caution}"
+        f"{' ' * bool(answers.caution)}leaks: drop leaves cases out of the test whose question "
+        f"nearly stands in the other rows{f', here {leaks:,}' if leaks else ''}.",
+    }
+    return "".join(_lines(content, comments)).lstrip()
+
+
+def _lines(content: Mapping[str, Any], comments: Mapping[str, str]) -> Iterator[str]:
+    """Yield each key with its value, below its comment."""
+    for key, value in content.items():
+        if key in comments:
+            yield "\n"
+            for line in textwrap.wrap(comments[key], 98, break_long_words=False):
+                yield f"# {line}\n"
+        yield yaml_file.dump({key: value}, flow=isinstance(value, dict))
