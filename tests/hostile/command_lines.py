@@ -105,6 +105,7 @@ MEANINGS: Mapping[str, Callable[[], Words]] = {
     "adopt": lambda: odd("x", run_ids()[0]),
     "against": lambda: paths("plan.json", "job.yaml"),
     "answers": lambda: paths("test.jsonl"),
+    "assistant": lambda: odd("completion", "label"),
     "backend": lambda: odd(*BACKENDS, "nebius", "mantle", "cohere"),
     "budget": amounts,
     "data": lambda: paths("train.jsonl", "table.csv", "job.yaml", "home/ledger.db"),
@@ -116,6 +117,7 @@ MEANINGS: Mapping[str, Callable[[], Words]] = {
     "job": lambda: odd("x"),
     "limit": lambda: odd("1", "0", "-1", "9" * 30),
     "message": lambda: odd("train 0?"),
+    "model": lambda: odd("base", "smollm2-135m-instruct"),
     "name": lambda: odd("job", "verdict", *BACKENDS, "smollm2-135m-instruct", "org/model"),
     "option": lambda: odd("a=b", "hardware=x", "=", "a"),
     "output": lambda: paths("rows", "out.html", "out.json", "job.yaml", "train.jsonl"),
@@ -125,10 +127,12 @@ MEANINGS: Mapping[str, Callable[[], Words]] = {
     "run": runs,
     "source": lambda: odd("vertex-sft", "openai-chat", "bedrock-nova"),
     "sources": sources,
+    "test": lambda: odd("0.2", "0", "1", "-1", "nan", "1e-300"),
     "ttl": lambda: odd("2h", "30m", "1d", "9" * 400 + "d", "0.0000001m"),
     "step": lambda: odd("1", "-1", "9" * 30),
     "system": lambda: odd("You are."),
     "to": lambda: odd("vertex-sft", "openai-chat", "together-dpo"),
+    "user": lambda: odd("prompt", "message"),
     "variable": lambda: odd("MY_KEY", "PATH"),
 }
 """By the name of a parameter; flags need none."""

@@ -80,6 +80,7 @@ def rows(draw: st.DrawFn) -> Attempt:
     of_a_file = (
         ("check", name),
         ("check", name, "--json"),
+        ("init", "--data", name),
         ("convert", name, "--to", draw(st.sampled_from(formats)), "--drop", "-o", "out.jsonl"),
         ("convert", name, "--to", draw(st.sampled_from(formats))),
         ("convert", name, "--from", draw(st.sampled_from(formats)), "--drop"),
@@ -126,6 +127,7 @@ def tables(draw: st.DrawFn) -> Attempt:
     tree = job(data={"train": name, **mapping})
     commands = (
         ("check", name),
+        ("init", "--data", name),
         ("check", "job.yaml"),
         ("plan", "job.yaml"),
         ("run", "job.yaml", "--quiet"),

@@ -34,8 +34,8 @@ ANSWERS = (
 SYSTEMS = ("system", "system_prompt")
 TOGETHER = (
     *(("context", "question"), ("passage", "question"), ("subject", "body"), ("title", "body")),
-    *(("title", "text"), ("premise", "hypothesis"), ("sentence1", "sentence2")),
-    *(("question1", "question2"), ("instruction", "input")),
+    *(("title", "text"), ("title", "content"), ("title", "description")),
+    *(("premise", "hypothesis"), ("sentence1", "sentence2"), ("question1", "question2")),
 )
 """Columns of which a model needs both, as public data sets name them."""
 LABEL_CHARACTERS = 60
@@ -93,14 +93,14 @@ class _Column:
         unspaced = sum(len(text) > 1 and ord(text[0]) > 0x2E7F for text in self.texts)
         return self.different > 1 and worded + unspaced > len(self.texts) / 2
 
-    def rank(self, names: Sequence[str]) -> int | None:
+    def rank(self, names: Sequence[str]) -> tuple[int, int] | None:
         """Return how usual the name is, the lower the better; None when it is not at all."""
         words = re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.name).lower())
         whole = "_".join(words)
         if whole in names:
-            return names.index(whole)
+            return names.index(whole), 0
         held = [names.index(word) for word in words if word in names]
-        return len(names) + min(held) if held else None
+        return (len(names) + min(held), len(words)) if held else None
 
 
 def guess_columns(rows: Sequence[Flat], chosen: Mapping[str, str]) -> Guess:

@@ -104,6 +104,57 @@ def test_init_writes_a_job_that_can_be_read_and_never_overwrites(unitune: Comman
     assert "name: changed" == Path("mine/unitune.yaml").read_text(encoding="utf-8")
 
 
+def test_init_makes_a_job_for_a_file_and_never_overwrites(unitune: Command, tmp_path: Path) -> None:
+    rows = "".join(f"{at};word {at * at} is it;{('yes', 'no')[at % 2]}\n" for at in range(200))
+    (tmp_path / "rows.csv").write_text(f"id;text;spam\n{rows}", encoding="utf-8")
+    arguments = ("init", "--data", "rows.csv", "--backend", "fake", "--model", "base")
+    outcome = unitune(*arguments)
+    assert 0 == outcome.code
+    told = " ".join(outcome.out.split())
+    assert "a table separated by semicolons; columns id, text, spam question text" in told
+    assert "130 to train on, 30 to choose prompts on, 40 to judge by" in told
+    assert "unitune plan what it takes" in told
+    written = Path("unitune.yaml").read_text(encoding="utf-8")
+    assert 0.2 == Job.load("unitune.yaml").data.test
+    assert 0 == unitune("plan").code
+
+    outcome = unitune(*arguments)
+    assert (2, True) == (outcome.code, "unitune.yaml exists" in outcome.err)
+    assert written == Path("unitune.yaml").read_text(encoding="utf-8")
+    other = unitune(*arguments, "--assistant", "id", "-o", "b.yaml", "--json")
+    assert (0, ["b.yaml"]) == (other.code, json.loads(other.out)["files"])
+    columns = Job.load("b.yaml").data.columns
+    assert columns is not None
+    assert ("text", "id") == (columns.user, columns.assistant)
+
+
+def test_a_job_that_could_not_be_planned_is_not_written(unitune: Command, tmp_path: Path) -> None:
+    rows = "".join(f'{{"prompt": "q {at}", "chosen": "a", "rejected": "b"}}\n' for at in range(200))
+    (tmp_path / "rows.jsonl").write_text(rows, encoding="utf-8")
+    outcome = unitune("init", "--data", "rows.jsonl", "--backend", "nebius", "--model", "x/y")
+    assert (2, False) == (outcome.code, Path("unitune.yaml").exists())
+    assert "nebius cannot do dpo" in outcome.out
+    assert "Nothing was written" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--user", "text"], "--user is for a job made from a file"),
+        (["folder", "--data", "rows.csv"], "folder is for the example"),
+        (["--data", "rows.csv", "--test", "1.5"], "--test is 1.5; write a share between 0 and 1"),
+        (["--data", "rows.csv"], "rows.csv: there is no such file"),
+        (["--data", "rows.csv", "--backend", "openai"], "no model is named"),
+    ],
+)
+def test_init_says_what_does_not_go_together(
+    unitune: Command, arguments: list[str], says: str
+) -> None:
+    outcome = unitune("init", *arguments)
+    assert 2 == outcome.code
+    assert says in " ".join(outcome.err.split())
+
+
 def test_check_names_the_line_and_exits_with_2(unitune: Command, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"messages": [}\n', encoding="utf-8")
 

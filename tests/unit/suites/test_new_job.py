@@ -1,0 +1,248 @@
+"""A job made for a file of examples: what it is read as, and how its answers are scored."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unitune.errors import DataError
+from unitune.evaluate.readiness import check
+from unitune.importers.new_job import Draft, Wishes, draft_job
+from unitune.job.job import Job
+
+MESSAGES = Path(__file__).parents[3] / "docs" / "tutorial" / "train.csv"
+"""Rows of banking77: 200 messages with five labels."""
+
+
+def banking() -> list[tuple[str, str]]:
+    with MESSAGES.open(encoding="utf-8", newline="") as file:
+        return [(row["message"], row["label"]) for row in csv.DictReader(file)]
+
+
+def pairs(answer: Callable[[int, str], Any]) -> list[dict[str, Any]]:
+    return [
+        {"prompt": message, "completion": answer(at, label)}
+        for at, (message, label) in enumerate(banking())
+    ]
+
+
+def draft(folder: Path, content: str, name: str = "rows.jsonl", **wishes: Any) -> Draft:
+    (folder / name).write_text(content, encoding="utf-8")
+    given = Wishes(backend="fake", model="base", **wishes)
+    made = draft_job(folder / name, folder / "unitune.yaml", given)
+    (folder / "unitune.yaml").write_text(made.text, encoding="utf-8")
+    return made
+
+
+def lines(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def scorers(made: Draft) -> list[str]:
+    return [scorer.name for scorer in made.job.evaluate.scorers]
+
+
+ANSWERS: dict[str, tuple[Callable[[int, str], str], list[str]]] = {
+    "labels": (lambda _, label: label, ["choice", "class_f1"]),
+    "grades": (lambda at, _: str(at % 5), ["choice", "class_f1"]),
+    "JSON": (
+        lambda at, label: json.dumps({"intent": label, "row": at}),
+        ["json_equal", "json_fields", "json_valid"],
+    ),
+    "numbers": (lambda at, _: f"{at * 37 / 4:,.2f} EUR", ["numeric"]),
+    # The form of openai/gsm8k
+    "final numbers": (lambda at, _: f"He has {at} + {at} = {2 * at}.\n#### {2 * at}", ["numeric"]),
+    "codes": (lambda at, _: f"{at:05d}", ["exact", "token_f1"]),
+    "phrases": (lambda at, label: f"{label} {at}", ["exact", "token_f1"]),
+    "texts": (
+        lambda at, label: f"Dear customer {at}, {label} is what we do.",
+        ["token_f1", "length"],
+    ),
+    "texts without spaces": (
+        lambda at, _: "荷物がまだ届いていませんので、お調べします" + "。" * at,
+        ["sentence_chrf", "length"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_scorers_fit_the_answers_and_the_written_job_passes_its_check(
+    tmp_path: Path, kind: str
+) -> None:
+    answer, expected = ANSWERS[kind]
+    made = draft(tmp_path, lines(pairs(answer)))
+    assert expected == scorers(made)
+    written = Job.load(tmp_path / "unitune.yaml")
+    assert made.job == written
+    assert () == check(written).errors
+    is_text = expected[1:] == ["length"]
+    assert is_text == ("not that they are right" in made.text.replace("\n# ", " "))
+
+
+def test_decimal_commas_are_seen(tmp_path: Path) -> None:
+    made = draft(tmp_path, lines(pairs(lambda at, _: f"{at * 37},{at % 100:02d}")))
+    (numeric,) = made.job.evaluate.scorers
+    assert {"type": "numeric", "decimal": "comma"} == numeric.model_dump(
+        mode="json", exclude_defaults=True
+    ) | {"type": "numeric"}
+
+
+def test_calls_of_tools_are_scored_as_calls(tmp_path: Path) -> None:
+    """The row is the example of OpenAI's fine-tuning guide, section on tool calls."""
+    tool = {
+        "type": "function",
+        "function": {
+            "name": "get_current_weather",
+            "description": "Get the current weather",
+            "parameters": {"type": "object", "properties": {"location": {"type": "string"}}},
+        },
+    }
+
+    def row(at: int) -> dict[str, Any]:
+        arguments = json.dumps({"location": f"Town {at}, USA"})
+        call = {"name": "get_current_weather", "arguments": arguments}
+        calls = [{"id": "call_id", "type": "function", "function": call}]
+        asked = {"role": "user", "content": f"What is the weather in Town {at}?"}
+        return {"messages": [asked, {"role": "assistant", "tool_calls": calls}], "tools": [tool]}
+
+    made = draft(tmp_path, lines([row(at) for at in range(120)]))
+    assert (["tool_calls"], "tool calls") == (scorers(made), made.answers.kind)
+    assert () == check(made.job).errors
+    mixed = [row(at) for at in range(100)] + pairs(lambda at, _: f"I cannot say {at}.")[:50]
+    (tmp_path / "mixed").mkdir()
+    assert (
+        "tool calls in 100 rows, words in 50"
+        == draft(tmp_path / "mixed", lines(mixed)).answers.kind
+    )
+
+
+def test_labels_are_listed_where_the_training_rows_may_lack_one(tmp_path: Path) -> None:
+    """Of 40 labels 39 stand in five rows, and one in a single row, which is kept for the test."""
+    rows = [{"prompt": f"word{n} {n * n}", "completion": f"label-{n % 39}"} for n in range(195)]
+    # Of 2,000 such questions this has the smallest hash.
+    made = draft(
+        tmp_path, lines([*rows, {"prompt": "rare question 740", "completion": "label-39"}])
+    )
+    assert "label-39" in {row.answer for row in made.rows.splits.test or ()}
+    assert 40 == len(made.job.evaluate.scorers[0].model_dump(mode="json")["options"])
+    assert () == check(made.job).errors
+    common = draft(tmp_path, lines(rows))
+    assert None is common.job.evaluate.scorers[0].model_dump(mode="json")["options"]
+
+
+def test_labels_that_differ_by_case_alone_are_told_apart(tmp_path: Path) -> None:
+    made = draft(tmp_path, lines(pairs(lambda at, _: ("US", "us", "no")[at % 3])))
+    assert [False, False] == [
+        each.model_dump(mode="json")["ignore_case"] for each in made.job.evaluate.scorers
+    ]
+    assert () == check(made.job).errors
+
+
+FORMS: dict[str, tuple[str, Callable[[list[tuple[str, str]]], str], str]] = {
+    "a table of Excel's": (
+        "tickets.csv",
+        lambda rows: (
+            "\ufeffCase;Text;Queue\r\n"
+            + "".join(f'{at};"{text}";{label}\r\n' for at, (text, label) in enumerate(rows))
+        ),
+        "a table separated by semicolons; columns Case, Text, Queue",
+    ),
+    "a list of questions and answers": (
+        "list.json",
+        lambda rows: json.dumps([{"question": q, "answer": a} for q, a in rows], indent=1),
+        "a JSON list, prompts with their answers",
+    ),
+    "ShareGPT": (
+        "dump.json",
+        lambda rows: json.dumps(
+            [
+                {"conversations": [{"from": "human", "value": q}, {"from": "gpt", "value": a}]}
+                for q, a in rows
+            ],
+            indent=1,
+        ),
+        "a JSON list, ShareGPT conversations",
+    ),
+    "chat": (
+        "chat.jsonl",
+        lambda rows: lines(
+            [
+                {
+                    "messages": [
+                        {"role": "user", "content": q},
+                        {"role": "assistant", "content": a},
+                    ]
+                }
+                for q, a in rows
+            ]
+        ),
+        "JSON Lines, chat messages",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_rows_give_the_same_job_in_whatever_form(tmp_path: Path, form: str) -> None:
+    name, write, read_as = FORMS[form]
+    made = draft(tmp_path, write(banking()), name)
+    assert read_as == made.read_as
+    assert ["choice", "class_f1"] == scorers(made)
+    splits = made.rows.splits
+    assert (130, 30, 40) == tuple(map(len, (splits.train, splits.validation, splits.test or ())))
+    expected = {
+        row.messages[0].text
+        for row in draft(tmp_path, lines(pairs(ANSWERS["labels"][0])), "p.jsonl").rows.splits.test
+        or ()
+    }
+    assert expected == {row.messages[0].text for row in splits.test or ()}
+
+
+def test_a_large_file_keeps_no_more_cases_than_can_be_answered(tmp_path: Path) -> None:
+    rows = [{"prompt": f"word{n} {n * n}", "completion": f"label-{n % 5}"} for n in range(5000)]
+    splits = draft(tmp_path, lines(rows)).rows.splits
+    assert (4302, 198, 500) == tuple(map(len, (splits.train, splits.validation, splits.test or ())))
+    asked = draft(tmp_path, lines(rows), test=0.3).job.data
+    assert 0.3 == asked.test
+
+
+def test_few_rows_are_not_all_held_out(tmp_path: Path) -> None:
+    splits = draft(tmp_path, lines(pairs(ANSWERS["labels"][0])[:60])).rows.splits
+    assert (38, 10, 12) == tuple(map(len, (splits.train, splits.validation, splits.test or ())))
+
+
+def test_preferences_are_a_job_for_dpo(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": q, "chosen": f"{a}, as you wish, sir", "rejected": "no"} for q, a in banking()
+    ]
+    made = draft(tmp_path, lines(rows))
+    assert ("dpo", "preferences in TRL's form") == (made.job.method, made.read_as.split(", ")[1])
+
+
+def test_the_comments_say_what_was_seen_and_cannot_break_the_file(tmp_path: Path) -> None:
+    rows = [{"a\nscorers: x": q, "b": label} for q, label in banking()]
+    made = draft(tmp_path, lines(rows), "od\u2028d: name.jsonl")
+    assert "# Of 200 rows 40 are kept from training for the test" in made.text
+    assert made.job == Job.load(tmp_path / "unitune.yaml")
+    assert "od-d-name" == made.job.name
+
+
+def test_rows_that_cannot_be_used_are_named_and_no_job_is_made(tmp_path: Path) -> None:
+    rows = pairs(ANSWERS["labels"][0])
+    rows[3]["completion"] = ""
+    with pytest.raises(DataError, match=r"rows\.jsonl:4: the answer is empty"):
+        draft(tmp_path, lines(rows))
+
+
+def test_the_file_is_found_from_the_folder_of_the_job(tmp_path: Path) -> None:
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "rows.jsonl").write_text(lines(pairs(ANSWERS["labels"][0])))
+    wishes = Wishes(backend="fake", model="base")
+    made = draft_job(tmp_path / "rows.jsonl", tmp_path / "jobs" / "a.yaml", wishes)
+    (tmp_path / "jobs" / "a.yaml").write_text(made.text)
+    assert "../rows.jsonl" == made.job.data.train
+    assert () == check(tmp_path / "jobs" / "a.yaml").errors
