@@ -8,5 +8,6 @@ Answers come along with the scores that the other tool gave them (`recorded_scor
 is nothing to translate, and a comparison of them calls no model and costs nothing. Where unitune
 scores in just the same way, its scorers come along too; what has no counterpart is a finding.
 
-`vendor_jobs` imports a training from a vendor.
+`vendor_jobs` imports a training from a vendor. `new_job` makes a job for a file of examples, which
+is of no tool: its columns are guessed, and its scorers chosen by its answers (`answers`).
 """
