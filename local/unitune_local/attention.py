@@ -16,6 +16,7 @@ number; H query heads, G key heads, D head width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -38,13 +39,13 @@ class Layout:
         prefix: Tokens shared by all rows, at the start of the sequence (P); 0 for none.
         grid: For each row its tokens' places in the sequence; beyond a row's end its last place.
         places: For each token after the prefix its cell in the flattened grid; for the tail any.
-        mask: Which keys a row's query sees, the same for all rows.
+        mask: Which keys a row's query sees: the same for all rows, or each row's own.
     """
 
     prefix: int
     grid: Tensor  # (B, S)
     places: Tensor  # (T - P,)
-    mask: Tensor  # (S, P + S), bool
+    mask: Tensor  # (S, P + S) or (B, 1, S, P + S), bool
 
     def to(self, device: torch.device) -> Layout:
         """Return the same layout on a device."""
@@ -53,7 +54,13 @@ class Layout:
         )
 
 
-def lay_out(prefix: int, lengths: list[int], longest: int, tail: int) -> Layout:
+def lay_out(
+    prefix: int,
+    lengths: list[int],
+    longest: int,
+    tail: int,
+    forks: Sequence[tuple[int, int] | None] = (),
+) -> Layout:
     """Return the layout of a prefix followed by rows of these lengths and a tail.
 
     Args:
@@ -61,6 +68,7 @@ def lay_out(prefix: int, lengths: list[int], longest: int, tail: int) -> Layout:
         lengths: Tokens of each row after the prefix, at least 1 each.
         longest: Width of the grid (S), at least that of the longest row.
         tail: Tokens that belong to no row.
+        forks: Where the two answers of each row begin after the prefix, if it has two.
     """
     sizes = torch.tensor(lengths)
     starts = prefix + sizes.cumsum(0) - sizes
@@ -68,9 +76,20 @@ def lay_out(prefix: int, lengths: list[int], longest: int, tail: int) -> Layout:
     grid = starts[:, None] + columns.minimum(sizes[:, None] - 1)  # (B, S)
     rows = torch.nonzero((columns < sizes[:, None]).flatten()).flatten()
     places = torch.cat([rows, rows.new_zeros(tail)])  # (T - P,)
-    seen = columns[:, None] >= columns[None, :]
-    mask = torch.cat([torch.ones(longest, prefix, dtype=torch.bool), seen], dim=1)
-    return Layout(prefix, grid, places, mask)
+    seen = columns[:, None] >= columns[None, :]  # (S, S)
+    if any(forks):
+        # The worse answer does not see the better one, which stands between the prompt and itself.
+        better, worse = (torch.tensor(starts) for starts in zip(*map(_cut_of, forks), strict=True))
+        between = (columns >= better[:, None]) & (columns < worse[:, None])  # (B, S)
+        behind = columns >= worse[:, None]  # (B, S)
+        seen = (seen & ~(behind[:, :, None] & between[:, None, :]))[:, None]  # (B, 1, S, S)
+    opening = torch.ones(*seen.shape[:-1], prefix, dtype=torch.bool)
+    return Layout(prefix, grid, places, torch.cat([opening, seen], dim=-1))
+
+
+def _cut_of(fork: tuple[int, int] | None) -> tuple[int, int]:
+    """Return a fork; of a row without one, an empty answer at its beginning."""
+    return fork or (0, 0)
 
 
 def not_plain(config: PreTrainedConfig) -> str:
@@ -145,7 +164,7 @@ def _attend(  # noqa: PLR0913, PLR0917 - the arguments of attention
     query: Tensor,  # (B, H, S, D)
     key: Tensor,  # (B, H, P + S, D)
     value: Tensor,  # (B, H, P + S, D)
-    mask: Tensor,  # (S, P + S)
+    mask: Tensor,  # (S, P + S) or (B, 1, S, P + S)
     scaling: float | None,
     dropout: float,
 ) -> Tensor:

@@ -8,6 +8,9 @@ A micro-batch is `packed` (rows end to end, the tokens that they all begin with 
 `unitune_local.attention`) or, for models whose attention is not plain causal, `padded`. Both ask
 for logits only where there is loss, and give the same loss and gradients.
 
+A preference row holds two answers behind the prompt that they share, computed once: the worse
+stands behind the better one, does not see it, and has the positions of one right behind the prompt.
+
 Lengths are made multiples of a number, because a CPU's kernels in bfloat16 are made for each length
 anew (`unitune_local.settings.Settings.length_multiple`).
 
@@ -18,8 +21,9 @@ padded batch in which any row has loss, V vocabulary.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +35,13 @@ WINDOW = 8
 the order stays random over the epoch."""
 
 
+class Fork(NamedTuple):
+    """Where the two answers of a preference row begin."""
+
+    better: int
+    worse: int
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingRow:
     """A row as the model sees it.
@@ -40,17 +51,52 @@ class TrainingRow:
         trained: Which of them carry loss.
         weight: Weight of the row in the loss.
         line: Line of the data file, for messages.
+        fork: Of a preference row, whose ids are prompt, better answer and worse answer.
+        reference: Log-probabilities of its two answers by the base model, where a loss needs them.
     """
 
     ids: tuple[int, ...]
     trained: tuple[bool, ...]
     weight: float
     line: int
+    fork: Fork | None = None
+    reference: tuple[float, float] | None = None
 
     @property
     def trained_tokens(self) -> int:
         """Number of tokens that carry loss; the first token has nothing to be predicted from."""
         return sum(self.trained[1:])
+
+    @property
+    def predictors(self) -> Iterator[int]:
+        """Where the token stands that predicts each trained token."""
+        for at in range(1, len(self.ids)):
+            if self.trained[at]:
+                yield self.fork.better - 1 if self.fork and at == self.fork.worse else at - 1
+
+    @property
+    def positions(self) -> list[int]:
+        """The position of each token."""
+        if self.fork is None:
+            return [*range(len(self.ids))]
+        answer = range(self.fork.better, self.fork.better + len(self.ids) - self.fork.worse)
+        return [*range(self.fork.worse), *answer]
+
+    @property
+    def conversations(self) -> list[TrainingRow]:
+        """The row, or the two conversations of a preference row: prompt and one answer each."""
+        if self.fork is None:
+            return [self]
+        (better, worse), ids, trained = self.fork, self.ids, self.trained
+        return [
+            replace(self, ids=ids[:worse], trained=trained[:worse], fork=None),
+            replace(
+                self,
+                ids=ids[:better] + ids[worse:],
+                trained=trained[:better] + trained[worse:],
+                fork=None,
+            ),
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +113,15 @@ class Batch:
         targets: The trained tokens.
         weights: Their weights.
         tokens: Real tokens of all rows.
+        answers: For each trained token the answer that it belongs to: a row has one, a preference
+            row has two, the better one first.
     """
 
     ids: Tensor
     keep: Tensor
     targets: Tensor  # (N,)
     weights: Tensor  # (N,)
+    answers: Tensor  # (N,)
     tokens: int
     positions: Tensor | None = None  # (1, T)
     layout: Layout | None = None
@@ -161,72 +210,64 @@ def rounded(length: int, multiple: int) -> int:
 def packed(rows: Sequence[TrainingRow], *, share: bool, multiple: int = 1) -> Batch:
     """Lay rows end to end, after the prefix that they share."""
     prefix = shared_prefix(rows) if share else 0
-    ids, places = list(rows[0].ids[:prefix]), list(range(prefix))
+    ids, positions = list(rows[0].ids[:prefix]), list(range(prefix))
     keep: list[int] = []
     for row in rows:
-        # Where token `place` of the row stands in the sequence is `shift + place`, but what
-        # predicts the first own token is the last token of the prefix.
-        shift = len(ids) - prefix
-        keep += [
-            place - 1 + (shift if place > prefix else 0)
-            for place in range(1, len(row.ids))
-            if row.trained[place]
-        ]
+        shift = len(ids) - prefix  # of where a token stands, unless it is in the prefix
+        keep += [at + shift if at >= prefix else at for at in row.predictors]
         ids += row.ids[prefix:]
-        places += range(prefix, len(row.ids))
+        positions += row.positions[prefix:]
     own = [len(row.ids) - prefix for row in rows]
+    forks = [row.fork and Fork(*(start - prefix for start in row.fork)) for row in rows]
     tail = rounded(len(ids), multiple) - len(ids)
     ids += ids[-1:] * tail
-    places += places[-1:] * tail
+    positions += positions[-1:] * tail
     return Batch(
         ids=torch.tensor([ids]),  # (1, T)
-        positions=torch.tensor([places]),  # (1, T)
-        layout=lay_out(prefix, own, rounded(max(own), multiple), tail),
+        positions=torch.tensor([positions]),  # (1, T)
+        layout=lay_out(prefix, own, rounded(max(own), multiple), tail, forks),
         keep=torch.tensor(keep, dtype=torch.long),  # (N,)
-        targets=_targets(rows),
-        weights=_weights(rows),
         tokens=sum(len(row.ids) for row in rows),
+        **_losses_of(rows),
     )
 
 
 def padded(rows: Sequence[TrainingRow], *, multiple: int = 1) -> Batch:
-    """Lay rows side by side, padded at the end to the longest."""
-    longest = rounded(max(len(row.ids) for row in rows), multiple)
-    ids = torch.zeros(len(rows), longest, dtype=torch.long)  # (B, S)
-    real = torch.zeros(len(rows), longest, dtype=torch.long)  # (B, S)
-    for at, row in enumerate(rows):
-        ids[at, : len(row.ids)] = torch.tensor(row.ids)
-        real[at, : len(row.ids)] = 1
-    cells = [
-        (at, place - 1)
-        for at, row in enumerate(rows)
-        for place in range(1, len(row.ids))
-        if row.trained[place]
-    ]
-    columns = sorted({place for _, place in cells})
-    column_of = {place: column for column, place in enumerate(columns)}
-    picks = [at * len(columns) + column_of[place] for at, place in cells]
+    """Lay conversations side by side, padded at the end to the longest."""
+    sides = [side for row in rows for side in row.conversations]
+    longest = rounded(max(len(side.ids) for side in sides), multiple)
+    ids = torch.zeros(len(sides), longest, dtype=torch.long)  # (B, S)
+    real = torch.zeros(len(sides), longest, dtype=torch.long)  # (B, S)
+    for at, side in enumerate(sides):
+        ids[at, : len(side.ids)] = torch.tensor(side.ids)
+        real[at, : len(side.ids)] = 1
+    cells = [(at, column) for at, side in enumerate(sides) for column in side.predictors]
+    columns = sorted({column for _, column in cells})
+    column_of = {column: at for at, column in enumerate(columns)}
+    picks = [at * len(columns) + column_of[column] for at, column in cells]
     return Batch(
         ids=ids,
         attention_mask=real,
         keep=torch.tensor(columns, dtype=torch.long),  # (C,)
         picks=torch.tensor(picks, dtype=torch.long),  # (N,)
-        targets=_targets(rows),
-        weights=_weights(rows),
         tokens=int(real.sum()),
+        **_losses_of(rows),
     )
 
 
-def _targets(rows: Sequence[TrainingRow]) -> Tensor:
-    return torch.tensor(
-        [token for row in rows for token, on in _pairs(row) if on], dtype=torch.long
-    )  # (N,)
-
-
-def _weights(rows: Sequence[TrainingRow]) -> Tensor:
-    return torch.tensor([row.weight for row in rows for _, on in _pairs(row) if on])  # (N,)
-
-
-def _pairs(row: TrainingRow) -> zip[tuple[int, bool]]:
-    """Return each token that can be predicted, and whether it carries loss."""
-    return zip(row.ids[1:], row.trained[1:], strict=True)
+def _losses_of(rows: Sequence[TrainingRow]) -> dict[str, Tensor]:
+    """Return which tokens carry loss, with what weight, and in which answer."""
+    targets: list[int] = []
+    weights: list[float] = []
+    answers: list[int] = []
+    sides = [side for row in rows for side in row.conversations]
+    for answer, side in enumerate(sides):
+        trained = [token for token, on in zip(side.ids[1:], side.trained[1:], strict=True) if on]
+        targets += trained
+        weights += [side.weight] * len(trained)
+        answers += [answer] * len(trained)
+    return {
+        "targets": torch.tensor(targets, dtype=torch.long),  # (N,)
+        "weights": torch.tensor(weights),  # (N,)
+        "answers": torch.tensor(answers, dtype=torch.long),  # (N,)
+    }

@@ -79,7 +79,12 @@ class CostModel(BaseModel):
         return Form("packed" if self.packed else "padded", share, settings.length_multiple)
 
     def seconds(
-        self, epochs: int, parts: Sequence[PartWork], validation: Sequence[PartWork]
+        self,
+        epochs: int,
+        parts: Sequence[PartWork],
+        validation: Sequence[PartWork],
+        *,
+        reference: bool = False,
     ) -> float:
         """Return how long a training is expected to take, rendering of rows apart.
 
@@ -87,9 +92,10 @@ class CostModel(BaseModel):
             epochs: Passes over the rows.
             parts: Micro-batches of one epoch.
             validation: Micro-batches of one validation, which has no backward pass.
+            reference: Whether the base model goes through all of them once, likewise.
         """
-        validations = (epochs + 1) * self._seconds(validation) / 2
-        steps = epochs * self._seconds(parts)
+        validations = (epochs + 1 + reference) * self._seconds(validation) / 2
+        steps = (epochs + reference / 2) * self._seconds(parts)
         return self.start_seconds + steps + validations + self.end_seconds
 
     def _seconds(self, parts: Sequence[PartWork]) -> float:
@@ -130,6 +136,8 @@ def part_work(shape: Shape, rows: Sequence[TrainingRow], form: Form) -> PartWork
     Source: 2 operations a weight and token forward, 2 for the gradient of the input, and 2 more for
     the gradient of an adapter's weight; attention likewise with 4 H a query-key pair, three times.
     """
+    if form.kind == "padded":
+        rows = [side for row in rows for side in row.conversations]
     count = len(rows)
     prefix = shared_prefix(rows) if form.share else 0
     own = [len(row.ids) - prefix for row in rows]

@@ -54,6 +54,11 @@ class Form:
 
 def loss_sum(model: nn.Module, batch: Batch) -> Tensor:
     """Return the weighted sum of the losses of a micro-batch's trained tokens, a scalar."""
+    return (token_losses(model, batch) * batch.weights).sum()
+
+
+def token_losses(model: nn.Module, batch: Batch) -> Tensor:
+    """Return the loss of each trained token of a micro-batch, in float32."""
     inputs: dict[str, object] = {"logits_to_keep": batch.keep, "use_cache": False}
     if batch.layout is not None:
         inputs |= {"position_ids": batch.positions, "layout": batch.layout}
@@ -62,8 +67,7 @@ def loss_sum(model: nn.Module, batch: Batch) -> Tensor:
     logits: Tensor = cast("Any", model)(input_ids=batch.ids, **inputs).logits.flatten(0, 1)
     if batch.picks is not None:
         logits = logits[batch.picks]  # (N, V)
-    losses = functional.cross_entropy(logits.float(), batch.targets, reduction="none")  # (N,)
-    return (losses * batch.weights).sum()
+    return functional.cross_entropy(logits.float(), batch.targets, reduction="none")  # (N,)
 
 
 def choose_form(

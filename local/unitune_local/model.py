@@ -118,6 +118,8 @@ def _forward_of(layer: Linear) -> Callable[[Tensor], Tensor]:
     scale = cast("dict[str, float]", cast("Any", layer).scaling)[ADAPTER]
 
     def forward(inputs: Tensor) -> Tensor:
+        if layer.disable_adapters:
+            return base(inputs)
         dtype = base.weight.dtype
         tokens = inputs.flatten(0, -2).to(dtype)
         inner = dropout(tokens) @ down.weight.to(dtype).t()

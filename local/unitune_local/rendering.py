@@ -30,7 +30,7 @@ from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, Message, digest
 from unitune.errors import DataError, Mismatch
 from unitune.findings import Finding
-from unitune_local.batches import TrainingRow
+from unitune_local.batches import Fork, TrainingRow
 
 Tools = Sequence[dict[str, JsonValue]] | None
 
@@ -56,10 +56,12 @@ class Rendered:
     Args:
         ids: Token ids of the whole conversation.
         trained: For each id, whether it carries loss.
+        fork: Of a preference row, whose ids are prompt, better answer and worse answer.
     """
 
     ids: list[int]
     trained: list[bool]
+    fork: Fork | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,20 +103,33 @@ def render_all(
     return [
         made
         if isinstance(made, TemplateError)
-        else _joined(made, list(islice(ids, len(made))), turn_end(tokenizer))
-        for made in cut
+        else (_forked if example.non_preferred_output else _joined)(
+            list(islice(ids, len(made))), made, turn_end(tokenizer)
+        )
+        for made, example in zip(cut, examples, strict=True)
     ]
 
 
 def _cut(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[TextPiece] | TemplateError:
+    """Return the pieces of a row; of a preference row the worse answer's stands last."""
     try:
         turn_end(tokenizer)
-        return _pieces(tokenizer, example.messages, example.tools, asks=False)
+        pieces = _pieces(tokenizer, example.messages, example.tools, asks=False)
+        if example.non_preferred_output is None:
+            return pieces
+        messages = (*example.prompt, *example.non_preferred_output)
+        *opening, worse, _ = _pieces(tokenizer, messages, example.tools, asks=False)
     except TemplateError as error:
         return error
+    if opening != pieces[:-2]:
+        return TemplateError(
+            "the chat template writes the prompt differently before its two answers.",
+            "Use a model whose template appends.",
+        )
+    return [*pieces[:-1], worse]
 
 
-def _joined(pieces: Sequence[TextPiece], encoded: Sequence[list[int]], stop: int) -> Rendered:
+def _joined(encoded: Sequence[list[int]], pieces: Sequence[TextPiece], stop: int) -> Rendered:
     ids: list[int] = []
     trained: list[bool] = []
     for piece, piece_ids in zip(pieces, encoded, strict=True):
@@ -124,6 +139,15 @@ def _joined(pieces: Sequence[TextPiece], encoded: Sequence[list[int]], stop: int
         ids += piece_ids
         trained += [True] * learnt + [False] * (len(piece_ids) - learnt)
     return Rendered(ids, trained)
+
+
+def _forked(encoded: Sequence[list[int]], _: Sequence[TextPiece], stop: int) -> Rendered:
+    """Join a prompt, of which nothing is trained, and two answers with the tokens that end them."""
+    prompt = [index for ids in encoded[:-2] for index in ids]
+    better, worse = (ids[: _length_to(stop, ids)] for ids in encoded[-2:])
+    behind = len(prompt) + len(better)
+    trained = [False] * len(prompt) + [True] * (len(better) + len(worse))
+    return Rendered([*prompt, *better, *worse], trained, Fork(len(prompt), behind))
 
 
 def render_prompt(
@@ -346,12 +370,14 @@ def masked(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[Masked
 def _usable(seen: Rendered | TemplateError, row: Row, longest: int) -> TrainingRow | Finding:
     if isinstance(seen, TemplateError):
         return Finding(severity="error", code="template", message=seen.problem, fix=seen.fix)
-    made = TrainingRow(tuple(seen.ids), tuple(seen.trained), row.example.weight, row.line)
-    if len(made.ids) > longest:
+    weight = row.example.weight
+    made = TrainingRow(tuple(seen.ids), tuple(seen.trained), weight, row.line, seen.fork)
+    length = max(len(side.ids) for side in made.conversations)
+    if length > longest:
         return Finding(
             severity="error",
             code="too-long",
-            message=f"the row has {len(made.ids)} tokens; {longest} are allowed.",
+            message=f"the row has {length} tokens; {longest} are allowed.",
             fix="Shorten it, or raise tuning.sequence_length as far as the model goes.",
         )
     if made.trained_tokens == 0 or made.weight == 0:

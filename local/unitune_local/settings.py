@@ -16,11 +16,12 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from unitune.backends.options import job_options
-from unitune.job.job import Job
+from unitune.job.job import Job, Preference
 from unitune_local import machine
 from unitune_local.options import LocalOptions
 
 T = TypeVar("T")
+Loss = Literal["dpo", "robust", "ipo", "simpo", "orpo"]
 
 EPOCHS = 3
 BATCH_SIZE = 8
@@ -32,6 +33,12 @@ RANK = 16
 """All linear layers at a modest rank beat attention alone at a high one (Schulman et al. 2025,
 "LoRA without regret"); rank costs next to nothing here."""
 ALPHA_PER_RANK = 2
+BETA = 0.1
+"""Of all losses but simpo: TRL's default, and one that every vendor takes."""
+SIMPO_BETA, SIMPO_MARGIN = 2.0, 0.5
+"""Meng et al. 2024: beta 2.0 to 2.5, margin 0.5 to 1.5 (section 4)."""
+PREFERENCE_RATE = 0.1
+"""Of the learning rate for answers: pairs want smaller steps."""
 SEED = 0
 WARMUP_SHARE = 0.05
 """Of all steps."""
@@ -56,6 +63,22 @@ class Dimensions:
     hidden: int
 
 
+class PreferenceSettings(BaseModel):
+    """A loss on pairs of answers, with everything decided; see `unitune_local.preference`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    loss: Loss
+    beta: float
+    label_smoothing: float
+    margin: float
+    nll_weight: float
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether it compares with the base model."""
+        return self.loss not in ("simpo", "orpo")
+
+
 class Settings(BaseModel):
     """How a training runs, without anything left open."""
 
@@ -69,6 +92,8 @@ class Settings(BaseModel):
     targets: tuple[str, ...] | Literal["all"]
     sequence_length: int
     seed: int
+    preference: PreferenceSettings | None = None
+    """None: answers are learnt as they are."""
     device: str
     dtype: Literal["float32", "bfloat16"]
     threads: int
@@ -128,13 +153,17 @@ def resolve(job: Job, base: Dimensions) -> Settings:
     return Settings(
         epochs=_auto(tuning.epochs, EPOCHS),
         batch_size=_auto(tuning.batch_size, BATCH_SIZE),
-        learning_rate=_auto(tuning.learning_rate, default_rate(base.hidden)),
+        learning_rate=_auto(
+            tuning.learning_rate,
+            default_rate(base.hidden) * (PREFERENCE_RATE if job.method == "dpo" else 1),
+        ),
         rank=rank,
         alpha=_auto(lora.alpha, float(ALPHA_PER_RANK * rank)),
         dropout=dropout,
         targets="all" if lora.targets == "auto" else lora.targets,
         sequence_length=_auto(tuning.sequence_length, base.context),
         seed=_auto(tuning.seed, SEED),
+        preference=_preference(tuning.preference) if job.method == "dpo" else None,
         device=device.type,
         dtype=_dtype(options, device),
         threads=machine.cores() if options.threads == "auto" else options.threads,
@@ -156,6 +185,17 @@ def default_rate(hidden: int) -> float:
         5e-5 · 10 · (2000 / hidden)^0.781. Schulman et al. 2025, "LoRA without regret".
     """
     return min(HIGHEST_RATE, 5e-4 * (2000 / hidden) ** 0.781)
+
+
+def _preference(given: Preference) -> PreferenceSettings:
+    loss = _auto(given.loss, "dpo")
+    return PreferenceSettings(
+        loss=loss,
+        beta=_auto(given.beta, SIMPO_BETA if loss == "simpo" else BETA),
+        label_smoothing=_auto(given.label_smoothing, 0.0),
+        margin=_auto(given.margin, SIMPO_MARGIN if loss == "simpo" else 0.0),
+        nll_weight=_auto(given.nll_weight, 0.0),
+    )
 
 
 def _auto(given: T | Literal["auto"], default: T) -> T:

@@ -11,20 +11,24 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from peft import PeftModel
 from pydantic import JsonValue
+from torch import Tensor
 
 from unitune.errors import RunFailed
 from unitune_local import checkpoint
 from unitune_local.batches import TrainingRow, epoch_batches, micro_batches
 from unitune_local.job_folder import Kind
-from unitune_local.loss import Form, choose_form, loss_sum
+from unitune_local.loss import Form, choose_form
+from unitune_local.objective import Objective, PartLoss, objective_of
+from unitune_local.reference import REFERENCE_FILE, ReferencePass
 from unitune_local.settings import WARMUP_SHARE, Settings
 
 LONGEST_GRADIENT = 1.0
@@ -63,9 +67,14 @@ def train(  # noqa: PLR0915 - the loop is to be read from top to bottom
     Raises:
         RunFailed: Loss or gradient is not a finite number; the last checkpoint is good.
     """
-    device = cast("torch.device", model.device)
     form = choose_form(model, rows, share=settings.share_prefix, multiple=settings.length_multiple)
     context.note("warning" if form.reason else "message", {"text": _described(form, settings)})
+    cut = partial(micro_batches, most_tokens=settings.micro_batch_tokens, share=form.share)
+    parts = [*_first_epoch(rows, settings, cut), *cut(by_length(validation))]
+    if (referenced := _referenced(model, form, parts, settings, context)) is None:
+        return False
+    rows, validation = ([referenced[row] for row in some] for some in (rows, validation))
+    objective = objective_of(model, form, settings.preference)
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     optimizer = torch.optim.AdamW(weights.values(), lr=0.0, weight_decay=0.0, fused=True)
     lengths = [len(row.ids) for row in rows]
@@ -73,8 +82,8 @@ def train(  # noqa: PLR0915 - the loop is to be read from top to bottom
     steps = steps_per_epoch * settings.epochs
 
     def validate(step: int) -> None:
-        loss = validation_loss(model, validation, form, settings)
-        context.note("validation", {"step": step, "epoch": step / steps_per_epoch, "loss": loss})
+        figures = validation_figures(model, objective, validation, cut(by_length(validation)))
+        context.note("validation", {"step": step, "epoch": step / steps_per_epoch, **figures})
 
     step = 0
     if (saved := checkpoint.latest(context.checkpoints)) is not None:
@@ -95,15 +104,11 @@ def train(  # noqa: PLR0915 - the loop is to be read from top to bottom
         learning_rate = scheduled_rate(step, steps, settings.learning_rate)
         optimizer.param_groups[0]["lr"] = learning_rate
 
-        total_weight = sum(row.weight * row.trained_tokens for row in step_rows)
-        loss = 0.0
-        for part in micro_batches(step_rows, settings.micro_batch_tokens, share=form.share):
-            part_loss = loss_sum(model, form.batch(part, device)) / total_weight
-            torch.autograd.backward(part_loss)
-            loss += part_loss.item()
+        mean = Mean(objective.weight(step_rows))
+        for part in cut(step_rows):
+            torch.autograd.backward(mean.add(objective.part_loss(part)))
         norm = torch.nn.utils.clip_grad_norm_(weights.values(), LONGEST_GRADIENT).item()
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            raise RunFailed(_not_finite(step, loss, norm, learning_rate, step_rows))
+        _check_finite(step, mean.figures["loss"], norm, learning_rate, step_rows)
         cast("Any", optimizer).step()
         optimizer.zero_grad()
 
@@ -112,7 +117,7 @@ def train(  # noqa: PLR0915 - the loop is to be read from top to bottom
             "step": step,
             "steps": steps,
             "epoch": step / steps_per_epoch,
-            "loss": loss,
+            **mean.figures,
             "learning_rate": learning_rate,
             "grad_norm": norm,
             "tokens": tokens,
@@ -133,6 +138,27 @@ def train(  # noqa: PLR0915 - the loop is to be read from top to bottom
     return True
 
 
+def _referenced(
+    model: PeftModel,
+    form: Form,
+    parts: Sequence[Sequence[TrainingRow]],
+    settings: Settings,
+    context: TrainingContext,
+) -> dict[TrainingRow, TrainingRow] | None:
+    """Return rows with what their loss needs of the base model; None when it was stopped."""
+    if settings.preference is None or not settings.preference.needs_reference:
+        return {row: row for part in parts for row in part}
+    file = context.checkpoints / REFERENCE_FILE
+    return ReferencePass(model, form, file, context.stop).run(parts)
+
+
+def _first_epoch(
+    rows: Sequence[TrainingRow], settings: Settings, cut: Callable[..., list[list[TrainingRow]]]
+) -> Iterator[list[TrainingRow]]:
+    order = epoch_batches([len(row.ids) for row in rows], settings.batch_size, settings.seed, 0)
+    return (part for step in order for part in cut([rows[index] for index in step]))
+
+
 def scheduled_rate(step: int, steps: int, peak: float) -> float:
     """Return the learning rate of a step: a linear warmup, then half a cosine towards zero."""
     warmup = max(1, round(WARMUP_SHARE * steps))
@@ -142,20 +168,46 @@ def scheduled_rate(step: int, steps: int, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def validation_loss(
-    model: PeftModel, rows: Sequence[TrainingRow], form: Form, settings: Settings
-) -> float:
-    """Return the mean loss over the weighted trained tokens of all rows."""
+def by_length(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
+    """Return rows in the order of a validation."""
+    return sorted(rows, key=lambda row: len(row.ids))
+
+
+def validation_figures(
+    model: PeftModel,
+    objective: Objective,
+    rows: Sequence[TrainingRow],
+    parts: Sequence[Sequence[TrainingRow]],
+) -> dict[str, float]:
+    """Return the mean loss of rows that are cut into micro-batches, and the other figures."""
     was_training = model.training
     model.eval()
-    device = cast("torch.device", model.device)
-    ordered = sorted(rows, key=lambda row: len(row.ids))
-    total = 0.0
+    mean = Mean(objective.weight(rows))
     with torch.no_grad():
-        for part in micro_batches(ordered, settings.micro_batch_tokens, share=form.share):
-            total += loss_sum(model, form.batch(part, device)).item()
+        for part in parts:
+            mean.add(objective.part_loss(part))
     model.train(was_training)
-    return total / sum(row.weight * row.trained_tokens for row in rows)
+    return mean.figures
+
+
+class Mean:
+    """The figures of rows whose micro-batches come one after the other.
+
+    Args:
+        weight: Of all rows.
+    """
+
+    def __init__(self, weight: float) -> None:
+        self._weight = weight
+        self.figures: dict[str, float] = {}
+
+    def add(self, part: PartLoss) -> Tensor:
+        """Add a micro-batch, and return its share of the mean loss, with its gradient."""
+        loss = part.loss / self._weight
+        shares = {name: value / self._weight for name, value in part.figures.items()}
+        for name, share in {"loss": loss.item(), **shares}.items():
+            self.figures[name] = self.figures.get(name, 0.0) + share
+        return loss
 
 
 class Throughput:
@@ -198,11 +250,13 @@ def _described(form: Form, settings: Settings) -> str:
     return "a shared prefix is computed once" if form.share else "no shared prefix, as requested"
 
 
-def _not_finite(
+def _check_finite(
     step: int, loss: float, norm: float, learning_rate: float, rows: Sequence[TrainingRow]
-) -> str:
+) -> None:
+    if math.isfinite(loss) and math.isfinite(norm):
+        return
     lines = ", ".join(str(row.line) for row in sorted(rows, key=lambda row: row.line))
-    return (
+    raise RunFailed(
         f"step {step} has loss {loss} and gradient norm {norm} at learning rate "
         f"{learning_rate:.2g}, on the training rows of lines {lines}. No such weights were saved. "
         "Lower tuning.learning_rate, or check these rows."

@@ -56,10 +56,6 @@ class FireworksOptions(Spec):
 
     evaluator: str | None = None
     """What grades answers in reinforcement: accounts/ACCOUNT/evaluators/NAME."""
-    loss: Literal["DPO", "ORPO"] = "DPO"
-    """Loss on preferences."""
-    dpo_beta: Annotated[float, Field(gt=0, lt=0.5)] | None = None
-    """How strongly preferences are held to the base."""
     responses: Count | None = None
     """Answers that are sampled for a row in reinforcement."""
     max_output_tokens: Count | None = None
@@ -241,8 +237,10 @@ class FireworksBackend(HostedBackend[FireworksOptions]):
         body["trainingConfig"] = without_none(training)
         if job.method == "dpo":
             # The descriptions of the default loss contradict each other, so it is always named.
-            beta = without_none({"beta": options.dpo_beta})
-            return {**body, "lossConfig": {"method": options.loss, "dpo": beta}}
+            preference = job.tuning.preference
+            loss = "ORPO" if preference.loss == "orpo" else "DPO"
+            beta = without_none({"beta": explicit(preference.beta)})
+            return {**body, "lossConfig": {"method": loss, "dpo": beta}}
         sampling: dict[str, JsonValue] = {
             "responseCandidatesCount": options.responses,
             "maxOutputTokens": options.max_output_tokens,

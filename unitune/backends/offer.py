@@ -41,6 +41,21 @@ class Limits(Fact):
     """Longest row, in tokens."""
 
 
+class BetaRange(Fact):
+    """Which values of `tuning.preference.beta` a vendor takes; each is above 0."""
+
+    at_most: float | None = None
+    below: float | None = None
+
+    def refusal(self, beta: float) -> str | None:
+        """Return what is allowed instead of a value; None: it is."""
+        if self.at_most is not None and beta > self.at_most:
+            return f"at most {self.at_most:g}"
+        if self.below is not None and beta >= self.below:
+            return f"below {self.below:g}"
+        return None
+
+
 class Billing(Fact):
     """What a vendor charges for beside the price itself; what is left out is unknown."""
 
@@ -229,6 +244,8 @@ class Offer(Fact):
     refuses: tuple[Refused, ...] = ()
     supported_settings: tuple[str, ...] = ()
     """Tuning settings that may be set explicitly, dotted: epochs, lora.rank, …"""
+    preference_losses: dict[str, BetaRange] = {}
+    """For method dpo: the losses that it trains with, and the beta that each takes."""
     formats: dict[str, str] = {}
     """Wire format by method (names in the entry points ``unitune.formats``); a method without one
     takes canonical JSON Lines."""

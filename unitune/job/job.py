@@ -28,6 +28,7 @@ from unitune.job.tuning import (
     Columns,
     Data,
     Lora,
+    Preference,
     Template,
     TrainingBudget,
     Tuning,
@@ -50,6 +51,7 @@ __all__ = [
     "Job",
     "Lora",
     "Method",
+    "Preference",
     "Template",
     "TokenPrice",
     "TrainingBudget",
@@ -102,6 +104,12 @@ class Job(Spec):
         SkipJsonSchema[tuple[PriceEntry, ...]], Field(exclude=True, repr=False)
     ] = ()
     """Prices of the command line, which win over `prices`."""
+
+    @model_validator(mode="after")
+    def _preference_is_for_dpo(self) -> Self:
+        if self.method != "dpo" and self.tuning.preference != Preference():
+            raise ValueError(f"tuning.preference is for method dpo, not for {self.method}")
+        return self
 
     @model_validator(mode="after")
     def _prices_are_somebodys(self) -> Self:

@@ -82,6 +82,39 @@ class Lora(Spec):
     """Names of the linear modules that get an adapter."""
 
 
+class Preference(Spec):
+    """What a training with ``method: dpo`` makes of a better and a worse answer to one prompt.
+
+    The losses, by their papers: dpo (Rafailov et al. 2023, arXiv 2305.18290; with `label_smoothing`
+    Mitchell's conservative DPO), robust (Chowdhury et al. 2024, arXiv 2403.00409), ipo (Azar et al.
+    2023, arXiv 2310.12036), simpo (Meng et al. 2024, arXiv 2405.14734), orpo (Hong et al. 2024,
+    arXiv 2403.07691).
+    """
+
+    loss: Literal["dpo", "robust", "ipo", "simpo", "orpo"] | Auto = "auto"
+    """`auto` is dpo."""
+    beta: Annotated[float, Field(gt=0)] | Auto = "auto"
+    """How closely the model stays with its base; 0.1 is usual, 2 for simpo. A value below 0.5 is
+    one that every vendor takes."""
+    label_smoothing: Annotated[float, Field(gt=0, lt=0.5)] | Auto = "auto"
+    """For dpo and robust: the share of pairs that are the wrong way round."""
+    margin: Annotated[float, Field(ge=0)] | Auto = "auto"
+    """For simpo: by how much the better answer is to win."""
+    nll_weight: Annotated[float, Field(ge=0)] | Auto = "auto"
+    """Weight of the better answer's own loss, added to the loss of the pair; `auto` is 0."""
+
+    @model_validator(mode="after")
+    def _settings_of_the_loss(self) -> Self:
+        for setting, losses in {
+            "label_smoothing": ("auto", "dpo", "robust"),
+            "margin": ("simpo",),
+        }.items():
+            if getattr(self, setting) != "auto" and self.loss not in losses:
+                named = " and ".join(loss for loss in losses if loss != "auto")
+                raise ValueError(f"{setting} is for loss {named}, not for {self.loss}")
+        return self
+
+
 class Tuning(Spec):
     """How the model is trained; `auto` leaves a value to the backend."""
 
@@ -93,6 +126,8 @@ class Tuning(Spec):
     """Absolute peak learning rate, never a multiplier."""
     lora: Lora = Lora()
     """Adapter settings."""
+    preference: Preference = Preference()
+    """For ``method: dpo``."""
     sequence_length: Annotated[int, Field(ge=16)] | Auto = "auto"
     """Longest row in tokens; a longer row is a finding, never cut silently."""
     seed: Annotated[int, Field(ge=0)] | Auto = "auto"

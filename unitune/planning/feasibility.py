@@ -19,7 +19,8 @@ from unitune.backends import registry
 from unitune.backends.offer import Offer, OfferedModel, Terms
 from unitune.errors import nearest
 from unitune.findings import Finding, error, note, warning
-from unitune.job.job import Job, Tuning
+from unitune.job.job import Job, Preference, Tuning
+from unitune.security.spec import Spec
 
 OTHER_BACKEND_HELPS = frozenset(
     {
@@ -128,8 +129,10 @@ def _listed(names: Sequence[str]) -> str:
 
 def explicit_settings(tuning: Tuning) -> list[str]:
     """Return the dotted names of the settings that are not `auto`."""
-    flat = {name: getattr(tuning, name) for name in Tuning.model_fields if name != "lora"}
-    flat |= {f"lora.{name}": value for name, value in tuning.lora}
+    flat: dict[str, object] = {}
+    for name, value in tuning:
+        inner = isinstance(value, Spec)
+        flat |= {f"{name}.{key}": each for key, each in value} if inner else {name: value}
     return [name for name, value in flat.items() if value != "auto"]
 
 
@@ -165,16 +168,34 @@ def _setting_findings(job: Job, offer: Offer, most_epochs: int | None) -> Iterat
                 f"{offer.name} takes no seed; the same training there may end with another model.",
                 "tuning.seed still decides which rows are held out and which are shown as shots.",
             )
-        elif setting not in offer.supported_settings:
+        elif setting not in (*offer.supported_settings, "preference.loss"):
             yield _refusal(
                 "setting", f"{offer.name} cannot honour tuning.{setting}", offer.supported_settings
             )
+    if job.method == "dpo":
+        yield from _preference_findings(job.tuning.preference, offer)
     epochs = job.tuning.epochs
     if most_epochs is not None and epochs != "auto" and epochs > most_epochs:
         yield error(
             "too-many-epochs",
             f"tuning.epochs is {epochs}; {offer.name} makes at most {most_epochs}.",
             "Lower it, or leave it to auto.",
+        )
+
+
+def _preference_findings(preference: Preference, offer: Offer) -> Iterator[Finding]:
+    loss, beta = preference.loss, preference.beta
+    losses = offer.preference_losses
+    if loss not in ("auto", *losses):
+        yield _refusal(
+            "loss", f"{offer.name} cannot honour tuning.preference.loss {loss}", (*losses,)
+        )
+    beta_range = losses.get("dpo" if loss == "auto" else loss)
+    if beta_range and beta != "auto" and (allowed := beta_range.refusal(beta)):
+        yield error(
+            "beta-range",
+            f"tuning.preference.beta is {beta:g}; {offer.name} takes {allowed}.",
+            "Change it, or leave it to auto.",
         )
 
 

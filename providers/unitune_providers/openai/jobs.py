@@ -40,7 +40,10 @@ STATES = {
 }
 STEP_OF_STEPS = re.compile(r"Step (?P<step>\d+)/(?P<steps>\d+)")
 OUR_METHODS = {theirs: ours for ours, theirs in METHODS.items()}
-OUR_TUNING = {theirs: ours for ours, theirs in NEBIUS_TUNING.items()}
+OUR_TUNING = {
+    **{theirs: ours for ours, theirs in NEBIUS_TUNING.items()},
+    "beta": "preference.beta",
+}
 """Our words by those of every vendor of the wire."""
 TRAINING = {
     "loss": ("train_loss", "training_loss"),

@@ -21,7 +21,6 @@ METHODS = {"sft": "supervised", "dpo": "dpo", "rft": "reinforcement"}
 """OpenAI's words by ours."""
 OWN_HYPERPARAMETERS = (
     "learning_rate_multiplier",
-    "beta",
     "l2_multiplier",
     "reasoning_effort",
     "compute_multiplier",
@@ -73,7 +72,6 @@ class OwnHyperparameters(WireOptions):
     """OpenAI's own hyperparameters, which Azure takes too."""
 
     only_for: ClassVar[dict[str, str]] = {
-        "beta": "dpo",
         "grader": "rft",
         "reasoning_effort": "rft",
         "compute_multiplier": "rft",
@@ -85,8 +83,6 @@ class OwnHyperparameters(WireOptions):
     """Weights & Biases integration, set up at the vendor."""
     learning_rate_multiplier: Positive | Auto = "auto"
     """Factor on the learning rate that OpenAI chooses."""
-    beta: Annotated[float, Field(gt=0, le=2)] | Auto = "auto"
-    """DPO: weight of the penalty for leaving the base model."""
     grader: dict[str, JsonValue] | None = None
     """RFT: OpenAI's grader object, as it is."""
     reasoning_effort: Literal["default", "low", "medium", "high"] | None = None
@@ -166,7 +162,9 @@ def openai_form(job: Job, options: OwnHyperparameters | MantleOptions) -> Body:
     kind = METHODS[job.method]
     own = {name: explicit(getattr(options, name, None)) for name in OWN_HYPERPARAMETERS}
     epochs, batch_size = explicit(job.tuning.epochs), explicit(job.tuning.batch_size)
-    hyperparameters = without_none({"n_epochs": epochs, "batch_size": batch_size, **own})
+    beta = explicit(job.tuning.preference.beta)
+    settings: Body = {"n_epochs": epochs, "batch_size": batch_size, "beta": beta}
+    hyperparameters = without_none({**settings, **own})
     inner: Body = {"hyperparameters": hyperparameters} if hyperparameters else {}
     if kind == "reinforcement":
         if options.grader is None:

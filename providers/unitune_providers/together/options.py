@@ -28,6 +28,8 @@ Bound = tuple[float | str | None, float | None, float | None]
 
 ALPHA_OVER_RANK = 2
 """Together's default: alpha is twice the rank."""
+SIMPO_MARGIN = 0.5
+"""Of the authors of SimPO; Together takes SimPO for DPO where no margin is named."""
 TUNING = {
     "epochs": "n_epochs",
     "batch_size": "batch_size",
@@ -107,14 +109,8 @@ class TogetherOptions(Spec):
     """Smallest fall that is a gain; 0 by default."""
     early_stopping_warmup_evals: Annotated[int, Field(ge=0)] | None = None
     """First evaluations that do not count; 1 by default."""
-    dpo_beta: Annotated[float, Field(gt=0)] | None = None
-    """dpo: how strongly the model is held to its reference; 0.1 by default."""
     dpo_normalize_logratios_by_length: bool | None = None
     """dpo: log-ratios per token."""
-    rpo_alpha: NotNegative | None = None
-    """dpo: weight of the likelihood of the preferred answer in the loss (RPO)."""
-    simpo_gamma: NotNegative | None = None
-    """dpo: margin of SimPO; above 0 there is no reference model, and log-ratios are per token."""
 
     @model_validator(mode="after")
     def _scheduled(self) -> Self:
@@ -157,7 +153,7 @@ class DeployOptions(Spec):
 
 def check_method(options: TogetherOptions, method: str) -> None:
     """Refuse options that mean nothing for a method."""
-    others = {"sft": ("dpo_", "rpo_", "simpo_"), "dpo": ("train_on_inputs",)}.get(method, ())
+    others = {"sft": ("dpo_",), "dpo": ("train_on_inputs",)}.get(method, ())
     for name in sorted(options.model_fields_set):
         if others and name.startswith(others):
             raise JobError(
@@ -186,7 +182,7 @@ def create_body(launch: Launch, options: TogetherOptions, limits: Fields) -> Bod
             "suffix": launch.key,
             **{there: explicit(getattr(job.tuning, ours)) for ours, there in TUNING.items()},
             "training_type": _training_type(job.tuning.lora, options, limits),
-            "training_method": _training_method(str(job.method), options),
+            "training_method": _training_method(job, options),
             "lr_scheduler": _scheduler(options),
             **{name: getattr(options, name) for name in SAME_NAME},
         }
@@ -236,19 +232,22 @@ def _default_rank(limits: Fields) -> int:
     return rank
 
 
-def _training_method(method: str, options: TogetherOptions) -> JsonValue:
-    if method == "sft":
+def _training_method(job: Job, options: TogetherOptions) -> JsonValue:
+    if job.method == "sft":
         inputs = "auto" if options.train_on_inputs is None else options.train_on_inputs
         return {"method": "sft", "train_on_inputs": inputs}
-    simpo = bool(options.simpo_gamma)
+    preference = job.tuning.preference
+    # A margin above 0 is what makes it SimPO at Together; its log-ratios are per token.
+    simpo = preference.loss == "simpo"
+    margin = SIMPO_MARGIN if preference.margin == "auto" else preference.margin
     return without_none(
         {
             "method": "dpo",
-            "dpo_beta": options.dpo_beta,
+            "dpo_beta": explicit(preference.beta),
             "dpo_normalize_logratios_by_length": simpo or options.dpo_normalize_logratios_by_length,
             "dpo_reference_free": simpo or None,
-            "rpo_alpha": options.rpo_alpha,
-            "simpo_gamma": options.simpo_gamma,
+            "rpo_alpha": explicit(preference.nll_weight),
+            "simpo_gamma": margin if simpo else None,
         }
     )
 
@@ -312,14 +311,32 @@ def imported_tuning(training: Fields) -> Body:
         for ours, there in TUNING.items()
         if (value := training.number(there)) is not None and (value or ours == "seed")
     }
-    kind = training.fields("training_type")
+    nested: Body = {
+        "preference": _imported_preference(training.fields("training_method")),
+        "lora": _imported_adapter(training.fields("training_type")),
+    }
+    return {**tuning, **{name: value for name, value in nested.items() if value}}
+
+
+def _imported_preference(method: Fields) -> Body:
+    margin = method.number("simpo_gamma") or None  # 0 means that none was set
+    return without_none(
+        {
+            "loss": "simpo" if margin else None,
+            "margin": margin,
+            "beta": method.number("dpo_beta") or None,
+            "nll_weight": method.number("rpo_alpha") or None,
+        }
+    )
+
+
+def _imported_adapter(kind: Fields) -> Body:
     if kind.text("type") != "Lora":
-        return tuning
+        return {}
     modules = kind.text("lora_trainable_modules")
     targets: JsonValue = [name.strip() for name in modules.split(",")] if modules else None
     adapter: Body = {ours: kind.number(there) for ours, there in LORA.items()}
-    adapter = without_none({**adapter, "targets": targets})
-    return {**tuning, "lora": adapter} if adapter else tuning
+    return without_none({**adapter, "targets": targets})
 
 
 def imported_options(training: Fields) -> Body:

@@ -69,8 +69,6 @@ class VertexOptions(Spec):
     """Factor on the model's own learning rate; 1 when left out."""
     export_last_checkpoint_only: bool = False
     """Keep no checkpoints but the last; else each epoch's gets an endpoint."""
-    beta: Annotated[float, Field(gt=0)] | None = None
-    """For dpo: how closely the tuned model stays with its base."""
     pre_tuned_model_checkpoint_id: str | None = None
     """When a tuned model is tuned on: the checkpoint to begin with; its default when left out."""
 
@@ -87,8 +85,6 @@ def check_job(job: Job, options: VertexOptions) -> None:
         raise Unsupported(
             f"backend vertex cannot tune by method {job.method!r}. Methods: {', '.join(SPECS)}."
         )
-    if options.beta is not None and job.method != "dpo":
-        raise JobError(f"options.vertex.beta is for method dpo, not {job.method}. Leave it out.")
     if options.pre_tuned_model_checkpoint_id is not None and not _is_tuned(job.base_model):
         raise JobError(
             "options.vertex.pre_tuned_model_checkpoint_id is for tuning a tuned model on, whose "
@@ -110,7 +106,7 @@ def create_body(launch: Launch, options: VertexOptions) -> dict[str, JsonValue]:
         "epochCount": explicit(job.tuning.epochs),
         "adapterSize": None if rank == "auto" else ADAPTER_SIZES[rank],
         "learningRateMultiplier": options.learning_rate_multiplier,
-        "beta": options.beta,
+        "beta": explicit(job.tuning.preference.beta),
     }
     spec: dict[str, JsonValue] = {
         "trainingDatasetUri": launch.training.ref,
@@ -269,11 +265,12 @@ def imported(job: Fields, read: Callable[[str], bytes | None]) -> ImportedJob:
     size = settings.text("adapterSize")
     if ranks := [rank for rank, word in ADAPTER_SIZES.items() if word == size]:
         tuning["lora"] = {"rank": ranks[0]}
+    if beta := settings.number("beta"):
+        tuning["preference"] = {"beta": beta}
     options: dict[str, JsonValue] = {
         "learning_rate_multiplier": settings.number("learningRateMultiplier"),
         "export_last_checkpoint_only": spec.all.get("exportLastCheckpointOnly"),
         "pre_tuned_model_checkpoint_id": job.fields("preTunedModel").text("checkpointId"),
-        "beta": settings.number("beta"),
     }
     if settings.all.keys() & {"learningRate", "batchSize"}:
         notes.append("Learning rate and batch size of open models are not carried over.")

@@ -1,0 +1,81 @@
+"""The pass of the base model over preference rows, before the first step.
+
+Its log-probabilities are kept in a file beside the checkpoints, a micro-batch a line, so that an
+interrupted pass goes on, and a training that goes on reads the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import torch
+from peft import PeftModel
+
+from unitune_local.batches import TrainingRow
+from unitune_local.loss import Form
+from unitune_local.preference import answers
+
+REFERENCE_FILE = "reference.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class ReferencePass:
+    """The pass of the base model over all rows, which can be interrupted.
+
+    Args:
+        model: With adapters, which are switched off meanwhile.
+        form: How micro-batches are laid out.
+        file: Where log-probabilities are kept, a micro-batch a line.
+        stop: Called after each micro-batch; returns whether to stop.
+    """
+
+    model: PeftModel
+    form: Form
+    file: Path
+    stop: Callable[[], bool]
+
+    def run(self, parts: Iterable[Sequence[TrainingRow]]) -> dict[TrainingRow, TrainingRow] | None:
+        """Return each row with its log-probabilities by the base; None when it was stopped.
+
+        Args:
+            parts: The micro-batches of the first epoch and of a validation. The same ones in the
+                training give the very same sums, so that the first step begins at a gain of 0.
+        """
+        kept = self._kept()
+        was_training = self.model.training
+        self.model.eval()
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        referenced: dict[TrainingRow, TrainingRow] = {}
+        with torch.no_grad(), self.model.disable_adapter(), self.file.open("a") as file:
+            for number, part in enumerate(parts):
+                if number < len(kept):
+                    sums = kept[number]
+                else:
+                    sums = cast(
+                        "list[tuple[float, float]]",
+                        answers(self.model, self.form, part).sums.tolist(),
+                    )
+                    file.write(json.dumps(sums) + "\n")
+                    file.flush()
+                    if self.stop():
+                        return None
+                referenced |= {
+                    row: replace(row, reference=tuple(pair))
+                    for row, pair in zip(part, sums, strict=True)
+                }
+        self.model.train(was_training)
+        return referenced
+
+    def _kept(self) -> list[list[tuple[float, float]]]:
+        """Return what a pass before has computed; a line that was cut off is taken away."""
+        if not self.file.exists():
+            return []
+        whole = [
+            line for line in self.file.read_text().splitlines(keepends=True) if line[-1] == "\n"
+        ]
+        self.file.write_text("".join(whole))
+        return [json.loads(line) for line in whole]

@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from pydantic import JsonValue
+from torch import Tensor
+
+from unitune.data.dataset import Dataset, Row
+from unitune.data.example import Example
+from unitune_local.attention import NAME
+from unitune_local.batches import TrainingRow
+from unitune_local.job_folder import Kind
+from unitune_local.loss import Form, choose_form, use_attention
+from unitune_local.model import add_adapter, load_model, load_tokenizer
+from unitune_local.objective import PreferenceLoss
+from unitune_local.preference import Answers, answers, pair_losses
+from unitune_local.reference import ReferencePass
+from unitune_local.rendering import render_prompt, render_rows
+from unitune_local.settings import Loss, PreferenceSettings, Settings
+from unitune_local.train import TrainingContext, train
+
+SETTINGS = Settings(
+    epochs=1,
+    batch_size=2,
+    learning_rate=1e-2,
+    rank=4,
+    alpha=8.0,
+    dropout=0.0,
+    targets="all",
+    sequence_length=512,
+    seed=0,
+    device="cpu",
+    dtype="float32",
+    threads=1,
+    micro_batch_tokens=150,
+    share_prefix=True,
+    checkpoint_seconds=0.0,
+    checkpoint_every_steps=1,
+)
+REFERENCE = torch.tensor([[-0.5, -0.1], [-10.1, -20.1], [-0.1, -0.1]])
+POLICY = torch.tensor([[-0.5, -0.1], [-10.0, -30.0], [-1.0, -21.0]])
+"""Log-probabilities of pytorch/torchtune (20fe622), tests/torchtune/rlhf/loss/test_dpo_loss.py."""
+ONE_TOKEN = torch.ones(3, 2)
+FOUR_AND_FIVE = torch.tensor([[4, 5]]).expand(3, 2)
+
+
+def settings(loss: Loss = "dpo", beta: float = 0.1, **others: float) -> PreferenceSettings:
+    values = {"label_smoothing": 0.0, "margin": 0.0, "nll_weight": 0.0, **others}
+    return PreferenceSettings(loss=loss, beta=beta, **values)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "tokens", "expected"),
+    [
+        (settings(), ONE_TOKEN, [0.6931472, 0.3132617, 0.1269280]),  # torchtune asserts these
+        (settings(label_smoothing=0.1), ONE_TOKEN, [0.6931472, 0.4132617, 0.3269280]),
+        (settings("robust", label_smoothing=0.1), ONE_TOKEN, [0.6931472, 0.1882617, -0.1230720]),
+        (settings("ipo"), ONE_TOKEN, [25.0, 25.0, 225.0]),
+        (settings("ipo"), FOUR_AND_FIVE, [25.0, 8.970025, 1.092025]),
+    ],
+)
+def test_losses_against_a_reference(
+    chosen: PreferenceSettings, tokens: Tensor, expected: list[float]
+) -> None:
+    """By the formulas of the papers, computed by hand; d is 0, 10 and 20."""
+    reference = REFERENCE.clone()
+    reference[1] = torch.tensor([-10.1, -20.1])
+    losses = pair_losses(Answers(POLICY, tokens), reference, chosen)
+    assert expected == pytest.approx(losses.tolist(), abs=1e-5)
+
+
+def test_simpo_of_the_means() -> None:
+    """torchtune asserts these for beta 2 and gamma 0.5."""
+    losses = pair_losses(Answers(POLICY, ONE_TOKEN), REFERENCE, settings("simpo", 2.0, margin=0.5))
+    assert [1.5410085, 0.0, 0.0] == pytest.approx(losses.tolist(), abs=1e-6)
+
+
+def test_orpo_of_the_means() -> None:
+    means = torch.tensor([[-0.5, -1.0], [-0.1, -2.0], [-1.0, -0.5]])
+    losses = pair_losses(Answers(means, ONE_TOKEN), REFERENCE, settings("orpo", 1.0))
+    odds = [loss + mean for loss, mean in zip(losses.tolist(), means[:, 0].tolist(), strict=True)]
+    assert [0.3202998, 0.0163271, 1.2943768] == pytest.approx(odds, abs=1e-6)
+
+
+def test_nll_weight_adds_the_better_answers_loss_per_token() -> None:
+    policy = Answers(POLICY, torch.tensor([[5, 1]]).expand(3, 2))
+    without, with_it = (
+        pair_losses(policy, REFERENCE, settings(nll_weight=weight)) for weight in (0.0, 0.5)
+    )
+    assert [0.05, 1.0, 0.1] == pytest.approx((with_it - without).tolist(), abs=1e-6)
+
+
+def test_swapped_answers_turn_the_gain_round() -> None:
+    """-log s(x) of a pair and of the same pair swapped differ by x."""
+    policy, swapped = Answers(POLICY, ONE_TOKEN), Answers(POLICY.flip(1), ONE_TOKEN)
+    difference = pair_losses(swapped, REFERENCE.flip(1), settings()) - pair_losses(
+        policy, REFERENCE, settings()
+    )
+    gain = 0.1 * ((POLICY - REFERENCE)[:, 0] - (POLICY - REFERENCE)[:, 1])
+    assert gain.tolist() == pytest.approx(difference.tolist(), abs=1e-5)
+
+
+PAIRS = [
+    ("Say a colour.", "red", "a stone, which is no colour"),
+    ("Say a colour that is not red, please.", "green", "red"),
+    ("Count.", "one two three", "three"),
+    ("What is one and one?", "2", "two and two"),
+    ("Say nothing.", ".", "I will say something"),
+]
+
+
+@pytest.fixture(scope="module")
+def rows(tiny_model: Path) -> tuple[TrainingRow, ...]:
+    examples = [
+        Example.model_validate(
+            {
+                "input": {
+                    "messages": [
+                        {"role": "system", "content": "Answer."},
+                        {"role": "user", "content": prompt},
+                    ]
+                },
+                "preferred_output": [{"role": "assistant", "content": better}],
+                "non_preferred_output": [{"role": "assistant", "content": worse}],
+                "weight": 1 + 0.5 * number,
+            }
+        )
+        for number, (prompt, better, worse) in enumerate(PAIRS)
+    ]
+    dataset = Dataset("pairs", tuple(Row(at, each) for at, each in enumerate(examples, 1)))
+    rendered = render_rows(load_tokenizer(tiny_model), dataset, 512)
+    assert not rendered.findings
+    return rendered.rows
+
+
+def model_of(folder: Path, *, trained: bool) -> PeftModel:
+    torch.manual_seed(0)
+    model = add_adapter(load_model(folder, torch.float32), SETTINGS)
+    if trained:
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=0.1)
+    return model.eval()
+
+
+def test_a_row_holds_its_prompt_once(tiny_model: Path, rows: Sequence[TrainingRow]) -> None:
+    tokenizer = load_tokenizer(tiny_model)
+    better, worse = rows[1].conversations
+    prompt = render_prompt(tokenizer, Example.model_validate({
+        "messages": [{"role": "system", "content": "Answer."},
+                     {"role": "user", "content": PAIRS[1][0]}]}).messages)  # fmt: skip
+    assert rows[1].fork is not None
+    assert prompt == list(rows[1].ids[: rows[1].fork.better])
+    assert prompt == list(better.ids[: len(prompt)]) == list(worse.ids[: len(prompt)])
+    assert len(rows[1].ids) == len(better.ids) + len(worse.ids) - len(prompt)
+
+
+@pytest.mark.parametrize("multiple", [1, 32])
+@pytest.mark.parametrize("share", [True, False])
+def test_sharing_changes_no_sum_and_no_gradient(
+    tiny_model: Path, rows: Sequence[TrainingRow], *, share: bool, multiple: int
+) -> None:
+    """Against one conversation after the other, through torch's own attention."""
+    model = model_of(tiny_model, trained=True)
+    use_attention(model, "sdpa")
+    plain = Form("padded", share=False)
+    sides = [side for row in rows for side in row.conversations]
+    alone = [answers(model, plain, [row]) for row in rows]
+    expected = torch.cat([each.sums for each in alone])
+    assert [len(PAIRS[0][1]) + 1, len(PAIRS[0][2]) + 1] == alone[0].tokens[0].tolist()
+    expected.square().sum().backward()
+    gradients = gradients_of(model)
+
+    use_attention(model, NAME)
+    packed = answers(model, Form("packed", share=share, multiple=multiple), rows)
+    packed.sums.square().sum().backward()
+
+    assert len(sides) == 2 * len(rows)
+    torch.testing.assert_close(packed.sums, expected, rtol=1e-4, atol=1e-4)
+    for name, gradient in gradients_of(model).items():
+        torch.testing.assert_close(gradient, gradients[name], rtol=2e-3, atol=2e-3)
+
+
+def gradients_of(model: PeftModel) -> dict[str, Tensor]:
+    gradients = {
+        name: weight.grad.clone()
+        for name, weight in model.named_parameters()
+        if weight.grad is not None
+    }
+    model.zero_grad()
+    return gradients
+
+
+def test_the_form_is_checked_on_pairs(tiny_model: Path, rows: Sequence[TrainingRow]) -> None:
+    assert "packed" == choose_form(model_of(tiny_model, trained=True), rows, share=True).kind
+
+
+@pytest.mark.parametrize(
+    ("loss", "first"), [("dpo", math.log(2)), ("robust", math.log(2)), ("ipo", 25.0)]
+)
+def test_a_new_adapter_has_gained_nothing(
+    tiny_model: Path, tmp_path: Path, rows: Sequence[TrainingRow], loss: Loss, first: float
+) -> None:
+    model = model_of(tiny_model, trained=False)
+    form = choose_form(model, rows, share=True)
+    referenced = ReferencePass(model, form, tmp_path / "r.jsonl", lambda: False).run([rows])
+    assert referenced is not None
+    objective = PreferenceLoss(model, form, settings(loss))
+    ready = [referenced[row] for row in rows]
+    sums = objective.part_loss(ready)
+    weight = objective.weight(ready)
+
+    assert first == pytest.approx(sums.loss.item() / weight, rel=1e-6)
+    assert {"accuracy": 0.5, "margin": 0.0} == {
+        name: value / weight for name, value in sums.figures.items()
+    }
+
+
+def test_reference_is_of_the_base_whatever_the_adapter(
+    tiny_model: Path, tmp_path: Path, rows: Sequence[TrainingRow]
+) -> None:
+    new, trained = (model_of(tiny_model, trained=trained) for trained in (False, True))
+    form = choose_form(new, rows, share=True)
+    use_attention(trained, NAME)
+    passes = [
+        ReferencePass(model, form, tmp_path / name, lambda: False).run([rows])
+        for name, model in (("a", new), ("b", trained))
+    ]
+    assert passes[0] == passes[1]
+    assert answers(trained, form, rows).sums.tolist() != answers(new, form, rows).sums.tolist()
+
+
+def test_an_interrupted_pass_goes_on(
+    tiny_model: Path, tmp_path: Path, rows: Sequence[TrainingRow]
+) -> None:
+    model = model_of(tiny_model, trained=False)
+    form = choose_form(model, rows, share=True)
+    parts = [rows[:2], rows[2:4], rows[4:]]
+    whole = ReferencePass(model, form, tmp_path / "whole", lambda: False).run(parts)
+    file = tmp_path / "cut"
+    assert ReferencePass(model, form, file, lambda: True).run(parts) is None
+    kept = file.read_text()
+    assert 1 == len(kept.splitlines())
+    file.write_text(kept + json.dumps([[1.0, 2.0]])[:7])  # the process died while it wrote
+
+    assert whole == ReferencePass(model, form, file, lambda: False).run(parts)
+    assert file.read_text().startswith(kept)
+
+
+@dataclass
+class Trained:
+    """One call of `train`, with what it noted."""
+
+    losses: dict[JsonValue, JsonValue] = field(default_factory=dict)
+    validations: list[dict[str, JsonValue]] = field(default_factory=list)
+    finished: bool = False
+
+    def note(self, kind: Kind, data: dict[str, JsonValue]) -> None:
+        if kind == "step":
+            self.losses[data["step"]] = data["loss"]
+        elif kind == "validation":
+            self.validations.append(data)
+
+
+def run(
+    base: Path, rows: Sequence[TrainingRow], folder: Path, loss: Loss, stop_after: int | None = None
+) -> Trained:
+    chosen = SETTINGS.model_copy(update={"preference": settings(loss), "epochs": 6})
+    torch.manual_seed(0)
+    model = add_adapter(load_model(base, torch.float32), chosen)
+    done = Trained()
+    context = TrainingContext(folder, done.note, lambda: len(done.losses) == stop_after)
+    done.finished = train(model, rows, rows[:2], chosen, context)
+    return done
+
+
+@pytest.mark.parametrize("loss", ["dpo", "simpo"])
+def test_a_resumed_training_has_the_same_losses_value_for_value(
+    tiny_model: Path, tmp_path: Path, rows: Sequence[TrainingRow], loss: Loss
+) -> None:
+    whole = run(tiny_model, rows, tmp_path / "whole", loss)
+    first = run(tiny_model, rows, tmp_path / "parts", loss, stop_after=5)
+    second = run(tiny_model, rows, tmp_path / "parts", loss)
+
+    assert (True, False, True) == (whole.finished, first.finished, second.finished)
+    assert whole.losses == first.losses | second.losses
+    assert [6, 7] == list(second.losses)[:2]
+    if loss == "dpo":
+        assert 1.0 == whole.validations[-1]["accuracy"]
+        assert math.log(2) == pytest.approx(whole.losses[1], rel=1e-6)
+        assert 0.5 == whole.validations[0]["accuracy"]
+
+
+def test_the_base_models_pass_can_be_paused(
+    tiny_model: Path, tmp_path: Path, rows: Sequence[TrainingRow]
+) -> None:
+    paused = run(tiny_model, rows, tmp_path, "dpo", stop_after=0)
+    assert (False, {}) == (paused.finished, paused.losses)
+    assert run(tiny_model, rows, tmp_path, "dpo").finished
