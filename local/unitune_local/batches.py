@@ -219,6 +219,7 @@ def packed(rows: Sequence[TrainingRow], *, share: bool, multiple: int = 1) -> Ba
         positions += row.positions[prefix:]
     own = [len(row.ids) - prefix for row in rows]
     forks = [row.fork and Fork(*(start - prefix for start in row.fork)) for row in rows]
+    targets, weights, answers = _losses_of(rows)
     tail = rounded(len(ids), multiple) - len(ids)
     ids += ids[-1:] * tail
     positions += positions[-1:] * tail
@@ -228,7 +229,9 @@ def packed(rows: Sequence[TrainingRow], *, share: bool, multiple: int = 1) -> Ba
         layout=lay_out(prefix, own, rounded(max(own), multiple), tail, forks),
         keep=torch.tensor(keep, dtype=torch.long),  # (N,)
         tokens=sum(len(row.ids) for row in rows),
-        **_losses_of(rows),
+        targets=targets,
+        weights=weights,
+        answers=answers,
     )
 
 
@@ -244,6 +247,7 @@ def padded(rows: Sequence[TrainingRow], *, multiple: int = 1) -> Batch:
     cells = [(at, column) for at, side in enumerate(sides) for column in side.predictors]
     columns = sorted({column for _, column in cells})
     column_of = {column: at for at, column in enumerate(columns)}
+    targets, weights, answers = _losses_of(rows)
     picks = [at * len(columns) + column_of[column] for at, column in cells]
     return Batch(
         ids=ids,
@@ -251,23 +255,23 @@ def padded(rows: Sequence[TrainingRow], *, multiple: int = 1) -> Batch:
         keep=torch.tensor(columns, dtype=torch.long),  # (C,)
         picks=torch.tensor(picks, dtype=torch.long),  # (N,)
         tokens=int(real.sum()),
-        **_losses_of(rows),
+        targets=targets,
+        weights=weights,
+        answers=answers,
     )
 
 
-def _losses_of(rows: Sequence[TrainingRow]) -> dict[str, Tensor]:
-    """Return which tokens carry loss, with what weight, and in which answer."""
-    targets: list[int] = []
-    weights: list[float] = []
-    answers: list[int] = []
+def _losses_of(rows: Sequence[TrainingRow]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return which tokens carry loss, their weights, and the answers that they belong to."""
+    targets, weights, answers = list[int](), list[float](), list[int]()
     sides = [side for row in rows for side in row.conversations]
     for answer, side in enumerate(sides):
         trained = [token for token, on in zip(side.ids[1:], side.trained[1:], strict=True) if on]
         targets += trained
         weights += [side.weight] * len(trained)
         answers += [answer] * len(trained)
-    return {
-        "targets": torch.tensor(targets, dtype=torch.long),  # (N,)
-        "weights": torch.tensor(weights),  # (N,)
-        "answers": torch.tensor(answers, dtype=torch.long),  # (N,)
-    }
+    return (
+        torch.tensor(targets, dtype=torch.long),  # (N,)
+        torch.tensor(weights),  # (N,)
+        torch.tensor(answers, dtype=torch.long),  # (N,)
+    )

@@ -188,7 +188,7 @@ def default_rate(hidden: int) -> float:
 
 
 def _preference(given: Preference) -> PreferenceSettings:
-    loss = _auto(given.loss, "dpo")
+    loss: Loss = "dpo" if given.loss == "auto" else given.loss
     return PreferenceSettings(
         loss=loss,
         beta=_auto(given.beta, SIMPO_BETA if loss == "simpo" else BETA),

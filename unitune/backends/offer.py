@@ -44,8 +44,8 @@ class Limits(Fact):
 class BetaRange(Fact):
     """Which values of `tuning.preference.beta` a vendor takes; each is above 0."""
 
-    at_most: float | None = None
-    below: float | None = None
+    at_most: Decimal | None = None
+    below: Decimal | None = None
 
     def refusal(self, beta: float) -> str | None:
         """Return what is allowed instead of a value; None: it is."""

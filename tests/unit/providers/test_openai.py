@@ -20,7 +20,7 @@ from unit.providers.openai_spec import (
 from unitune.backends import capabilities
 from unitune.backends.protocol import State
 from unitune.errors import BackendError, JobError, NotFoundError, UserError
-from unitune.job.job import Tuning
+from unitune.job.job import Preference, Tuning
 from unitune.models import TunedModel
 
 
@@ -104,7 +104,8 @@ def test_auto_is_left_to_openai(stage: Stage) -> None:
 
 
 def test_preference_training_takes_beta(stage: Stage) -> None:
-    stage.succeed({"beta": 0.2}, rows=TRIPLE_ROW * 10, job={"method": "dpo"})
+    tuning = Tuning(preference=Preference(beta=0.2))
+    stage.succeed(rows=TRIPLE_ROW * 10, job={"method": "dpo", "tuning": tuning})
     assert {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2}}} == created(stage)["method"]
 
 
@@ -121,10 +122,8 @@ def test_reinforcement_takes_the_grader_as_it_is(stage: Stage) -> None:
     ("method", "options", "message"),
     [
         ("rft", {}, "options.openai.grader"),
-        ("sft", {"beta": 0.1}, "options.openai.beta is for method dpo"),
         ("sft", {"learning_rate_multiplier": 0}, "options.openai.learning_rate_multiplier is 0"),
         ("sft", {"learning_rate_multiplyer": 1}, "Did you mean 'learning_rate_multiplier'"),
-        ("dpo", {"beta": 3}, "options.openai.beta is 3"),
         ("sft", {"wandb": {}}, "options.openai.wandb.project"),
         ("sft", {"base_url": "example.com"}, "options.openai.base_url is not valid: 'example.com'"),
     ],
@@ -293,17 +292,25 @@ def test_checkpoints_are_models_oldest_first(stage: Stage) -> None:
 
 def test_import_brings_files_and_hyperparameters(stage: Stage) -> None:
     job_id = stage.succeed(
-        {"beta": 0.2, "wandb": {"project": "colours"}},
+        {"wandb": {"project": "colours"}},
         rows=TRIPLE_ROW * 10,
-        job={"method": "dpo", "tuning": Tuning(epochs=3, seed=7)},
+        job={
+            "method": "dpo",
+            "tuning": Tuning(epochs=3, seed=7, preference=Preference(beta=0.2)),
+        },
     )
     imported = stage.backend.import_job(job_id)
     assert (MODEL, "dpo") == (imported.base_model, imported.method)
     assert (TRIPLE_ROW * 10).encode() == imported.training == imported.validation
     # What the vendor chose is reported as if it had been requested.
-    assert {"epochs": 3, "batch_size": 1, "seed": 7} == imported.tuning
+    assert {
+        "epochs": 3,
+        "batch_size": 1,
+        "seed": 7,
+        "preference": {"beta": 0.2},
+    } == imported.tuning
     wandb = {"project": "colours"}
-    assert {"beta": 0.2, "learning_rate_multiplier": 1.8, "wandb": wandb} == imported.options
+    assert {"learning_rate_multiplier": 1.8, "wandb": wandb} == imported.options
     assert imported.model is not None
     assert () == imported.notes
 

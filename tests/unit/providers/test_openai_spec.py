@@ -19,7 +19,7 @@ from unit.providers.openai_spec import (
 from unitune.backends.protocol import State
 from unitune.data.example import Message
 from unitune.errors import BackendError, NotFoundError
-from unitune.job.job import Tuning
+from unitune.job.job import Preference, Tuning
 from unitune.models import Request, TunedModel
 from unitune.testing.contract_base import reply_once
 from unitune.testing.loopback import VendorRequest, VendorResponse
@@ -52,7 +52,10 @@ def _act(stage: Stage) -> None:
     backend.resume(job_id)
     model = stage.follow(job_id)[-1].model
     assert model is not None
-    stage.succeed({"beta": 0.2}, rows=TRIPLE_ROW * 10, job={"method": "dpo"})
+    stage.succeed(
+        rows=TRIPLE_ROW * 10,
+        job={"method": "dpo", "tuning": Tuning(preference=Preference(beta=0.2))},
+    )
     graded = {
         "grader": GRADER,
         "reasoning_effort": "low",

@@ -12,7 +12,7 @@ from vendors.together.checks import LIMITS
 from unitune.backends.options import validated
 from unitune.backends.protocol import Launch, Upload
 from unitune.errors import JobError
-from unitune.job.job import Data, Job, Lora, Tuning
+from unitune.job.job import Data, Job, Lora, Method, Preference, Tuning
 from unitune.security.json_fields import Fields
 from unitune_providers.together.backend import TogetherBackend
 from unitune_providers.together.options import Body, DeployOptions, TogetherOptions, create_body
@@ -25,19 +25,23 @@ def together_options(job: Job) -> TogetherOptions:
     return TogetherBackend().job_options(job)
 
 
-def job(tuning: Tuning | None = None, options: Options | None = None, method: str = "sft") -> Job:
-    made = Job(
+def job(
+    tuning: Tuning | None = None, options: Options | None = None, method: Method = "sft"
+) -> Job:
+    return Job(
         name="tone",
         model="Qwen/Qwen3-8B",
         backend="together",
+        method=method,
         data=Data(train="train.jsonl"),
         tuning=tuning or Tuning(),
         options={"together": dict(options or {})},
     )
-    return made.model_copy(update={"method": method})
 
 
-def body(tuning: Tuning | None = None, options: Options | None = None, method: str = "sft") -> Body:
+def body(
+    tuning: Tuning | None = None, options: Options | None = None, method: Method = "sft"
+) -> Body:
     made = job(tuning, options, method)
     upload = Upload("file-1", "0" * 64)
     launch = Launch("r251125-abc-1", made, upload, None, Path())
@@ -92,18 +96,24 @@ def test_options_are_sent_under_their_names() -> None:
 
 
 def test_preference_tuning_says_what_was_set() -> None:
-    assert {"method": "dpo", "dpo_beta": 0.2} == body(options={"dpo_beta": 0.2}, method="dpo")[
+    tuning = Tuning(preference=Preference(beta=0.2, nll_weight=0.5))
+    assert {"method": "dpo", "dpo_beta": 0.2, "rpo_alpha": 0.5} == body(tuning, method="dpo")[
         "training_method"
     ]
 
 
 def test_simpo_needs_no_reference_and_counts_by_token() -> None:
-    assert {
+    method = {
         "method": "dpo",
-        "simpo_gamma": 1.0,
         "dpo_reference_free": True,
         "dpo_normalize_logratios_by_length": True,
-    } == body(options={"simpo_gamma": 1.0}, method="dpo")["training_method"]
+    }
+    for preference, margin in (
+        (Preference(loss="simpo", margin=1.0), 1.0),
+        (Preference(loss="simpo"), 0.5),
+    ):
+        sent = body(Tuning(preference=preference), method="dpo")["training_method"]
+        assert {**method, "simpo_gamma": margin} == sent
 
 
 def test_full_training_is_asked_for() -> None:
@@ -163,7 +173,10 @@ def test_limits_that_together_does_not_say_are_none() -> None:
         ({"min_lr_ratio": 0.1}, "min_lr_ratio needs lr_scheduler"),
         ({"lr_scheduler": "linear", "num_cycles": 1}, "num_cycles needs lr_scheduler: cosine"),
         ({"early_stopping_enabled": True, "n_evals": 3}, "n_evals of at least 4"),
-        ({"dpo_beta": 0.1}, "options.together.dpo_beta is not for method sft"),
+        (
+            {"dpo_normalize_logratios_by_length": True},
+            "options.together.dpo_normalize_logratios_by_length is not for method sft",
+        ),
     ],
 )
 def test_options_are_checked_by_name_and_value(options: Options, said: str) -> None:

@@ -24,7 +24,7 @@ from unitune.errors import (
     Unsupported,
     UserError,
 )
-from unitune.job.job import Data, Job, Lora, Tuning
+from unitune.job.job import Data, Job, Lora, Preference, Tuning
 from unitune.models import TunedModel
 from unitune.testing.loopback import OF_VENDORS, Fault, Server, serve
 from unitune.testing.vendor_setup import ServerBehavior
@@ -172,7 +172,7 @@ def test_auto_is_left_to_the_vendor(server: Server, submit: Submit) -> None:
 
 
 def test_preference_tuning_has_a_spec_of_its_own(server: Server, submit: Submit) -> None:
-    submit(method="dpo", options={"vertex": {"beta": 0.2}})
+    submit(method="dpo", tuning=Tuning(preference=Preference(beta=0.2)))
     body = server.received(*CREATE)[0].json
     assert "supervisedTuningSpec" not in body
     assert {"beta": 0.2} == body["preferenceOptimizationSpec"]["hyperParameters"]
@@ -196,8 +196,10 @@ def test_tuned_model_is_tuned_on_into_a_model_of_its_own(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"options": {"vertex": {"beta": 0.2}}}, "beta is for method dpo"),
-        ({"options": {"vertex": {"bete": 0.2}}}, "Did you mean 'beta'"),
+        (
+            {"options": {"vertex": {"learning_rate_multiplyer": 1}}},
+            "Did you mean 'learning_rate_multiplier'",
+        ),
         ({"options": {"vertex": {"learning_rate_multiplier": 0}}}, "learning_rate_multiplier is 0"),
         ({"options": {"vertex": {"pre_tuned_model_checkpoint_id": "1"}}}, "tuning a tuned model"),
         ({"tuning": Tuning(lora=Lora(rank=3))}, "1, 2, 4, 8, 16, 32"),

@@ -121,9 +121,9 @@ def test_imported_preference_job_keeps_beta() -> None:
     training_job = imported(
         job(base_model="gemini-3.5-flash", preference_optimization_spec=spec), read_rows
     )
-    assert ("dpo", {"beta": 0.3}, b"rows") == (
+    assert ("dpo", {"preference": {"beta": 0.3}}, b"rows") == (
         training_job.method,
-        training_job.options,
+        training_job.tuning,
         training_job.training,
     )
 

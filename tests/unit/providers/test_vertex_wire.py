@@ -75,7 +75,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Generator[Recording]:
 def _use(backend: VertexBackend, folder: Path) -> None:
     supervised = {"learning_rate_multiplier": 2.0, "export_last_checkpoint_only": True}
     first = backend.submit(_launch(backend, folder, "r-1", {"vertex": supervised}))
-    second = backend.submit(_launch(backend, folder, "r-2", {"vertex": {"beta": 0.1}}, "dpo"))
+    second = backend.submit(_launch(backend, folder, "r-2", {}, "dpo"))
     third = backend.submit(_launch(backend, folder, "r-3", {}))
     backend.poll(third, "")
     backend.cancel(third)

@@ -29,12 +29,12 @@ MISSPELT: dict[str, tuple[str, dict[str, Any]]] = {
     "mantle": ("openai.gpt-oss-20b", {"graders": GRADER}),
     "nebius": ("any", {"warmup_ration": 0.1}),
     "together": ("Qwen/Qwen3-8B", {"n_eval": 1}),
-    "vertex": ("gemini-3.5-flash", {"betas": 0.1}),
+    "vertex": ("gemini-3.5-flash", {"learning_rate_multiplyer": 2}),
     "bedrock": ("amazon.nova-micro-v1:0", {"role": "arn"}),
 }
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "reinforcement without a grader": ("openai", {"method": "rft"}, "needs a grader"),
-    "preference option for supervised": ("openai", {"options": {"beta": 0.1}}, "for method dpo"),
+    "grader for supervised": ("openai", {"options": {"grader": GRADER}}, "for method rft"),
     "open model on Azure": ("azure", {"model": "gpt-oss-20b"}, "globalStandard only"),
     "adapter settings without adapters": (
         "nebius",

@@ -1,0 +1,183 @@
+"""Preference training against TRL's DPOTrainer: the same losses, at how many tokens a second.
+
+    python benchmarks/preference.py PAIRS [--model NAME] [--batch-size 4] [--batches 5]
+                                          [--dtype float32] [--threads N]
+
+PAIRS is a file of preference rows; its shortest rows, in batches, are trained on by both with the
+same weights, optimiser and learning rate. Both read the base model's log-probabilities before they
+begin. Speed is in real tokens (each of the two conversations of a pair whole) per CPU-second of
+forward, backward and update, so that a busy machine hardly changes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the worker has it
+
+import torch
+from shared_prefix import LEARNING_RATE, Measured, settings_for
+
+from unitune.data.load import load
+from unitune_local import store
+from unitune_local.batches import TrainingRow, micro_batches
+from unitune_local.loss import choose_form
+from unitune_local.model import add_adapter, load_model, load_tokenizer
+from unitune_local.objective import PreferenceLoss
+from unitune_local.reference import ReferencePass
+from unitune_local.rendering import render_rows
+from unitune_local.settings import PreferenceSettings, Settings
+
+LOSS = PreferenceSettings(loss="dpo", beta=0.1, label_smoothing=0.0, margin=0.0, nll_weight=0.0)
+
+
+def fresh_model(path: Path, settings: Settings) -> Any:
+    """Return the base with new adapters, the same each time."""
+    torch.manual_seed(0)
+    model = add_adapter(load_model(path, settings.torch_dtype), settings)
+    torch.set_num_threads(settings.threads)
+    return model.train()
+
+
+def tokens_of(batches: Sequence[Sequence[TrainingRow]]) -> int:
+    """Return the tokens of all conversations."""
+    return sum(len(side.ids) for rows in batches for row in rows for side in row.conversations)
+
+
+def measure(model: Any, batches: list[list[TrainingRow]], settings: Settings) -> Measured:
+    """Train on the batches as unitune does; the first is not timed."""
+    form = choose_form(model, batches[0], share=True, multiple=settings.length_multiple)
+
+    def cut(rows: Sequence[TrainingRow]) -> list[list[TrainingRow]]:
+        return micro_batches(rows, settings.micro_batch_tokens, share=form.share)
+
+    with tempfile.TemporaryDirectory() as folder:
+        ahead = ReferencePass(model, form, Path(folder) / "reference.jsonl", lambda: False)
+        referenced = ahead.run([part for rows in batches for part in cut(rows)])
+    assert referenced is not None, "nothing stops it"
+    objective = PreferenceLoss(model, form, LOSS)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=0.0, fused=True)
+    losses, spent = list[float](), 0.0
+    for rows in batches:
+        start, loss = time.process_time(), 0.0
+        for part in cut(rows):
+            share = objective.part_loss([referenced[row] for row in part]).loss / len(rows)
+            share.backward()
+            loss += share.item()
+        optimizer.step()
+        optimizer.zero_grad()
+        if losses:
+            spent += time.process_time() - start
+        losses.append(loss)
+    return Measured(losses, None, tokens_of(batches[1:]) / spent)
+
+
+def measure_trl(model: Any, batches: list[list[TrainingRow]], tokenizer: Any) -> Measured:
+    """Train on the same batches by TRL, its costly defaults switched off."""
+    import pyarrow as pa  # noqa: PLC0415 - optional
+    from datasets import Dataset  # noqa: PLC0415 - likewise
+    from torch.utils.data import SequentialSampler  # noqa: PLC0415 - likewise
+    from transformers import TrainerCallback  # noqa: PLC0415 - likewise
+    from trl import DPOConfig, DPOTrainer  # noqa: PLC0415 - likewise
+
+    class Clock(TrainerCallback):
+        marks: list[float] = []  # noqa: RUF012 - one run
+
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            self.marks.append(time.process_time())
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            self.marks.append(time.process_time())
+
+    class InOrder(DPOTrainer):
+        def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+            return dataset  # of ids already: the very tokens of unitune
+
+        def _get_train_sampler(self, dataset: Any = None) -> Any:
+            return SequentialSampler(dataset or self.train_dataset)
+
+    forks = [(row, row.fork) for rows in batches for row in rows if row.fork]
+    records = [
+        {
+            "prompt_ids": list(row.ids[: fork.better]),
+            "chosen_ids": list(row.ids[fork.better : fork.worse]),
+            "rejected_ids": list(row.ids[fork.worse :]),
+        }
+        for row, fork in forks
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        config = DPOConfig(
+            output_dir=folder,
+            per_device_train_batch_size=len(batches[0]),
+            max_steps=len(batches),
+            learning_rate=LEARNING_RATE,
+            lr_scheduler_type="constant",
+            weight_decay=0.0,
+            max_grad_norm=0.0,
+            beta=LOSS.beta,
+            bf16=False,
+            gradient_checkpointing=False,
+            precompute_ref_log_probs=True,
+            max_length=None,
+            logging_steps=1,
+            report_to="none",
+            save_strategy="no",
+            use_cpu=True,
+        )
+        clock = Clock()
+        trainer = InOrder(
+            model=model,
+            args=config,
+            train_dataset=Dataset(pa.Table.from_pylist(records), fingerprint="batches"),
+            processing_class=tokenizer,
+            callbacks=[clock],
+        )
+        trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    spent = sum(clock.marks[3::2]) - sum(clock.marks[2::2])
+    return Measured(losses, None, tokens_of(batches[1:]) / spent)
+
+
+def main() -> None:
+    """Measure both and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("pairs", type=Path)
+    parser.add_argument("--model", default="smollm2-135m-instruct")
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--batches", type=int, default=5)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--threads", type=int)
+    given = parser.parse_args()
+
+    path = store.resolve(given.model)
+    settings = settings_for(path, given.model, given.dtype, given.threads)
+    tokenizer = load_tokenizer(path)
+    rows = render_rows(tokenizer, load(given.pairs, use="dpo"), settings.sequence_length).rows
+    shortest = sorted(rows, key=lambda row: len(row.ids))
+    size = given.batch_size
+    batches = [shortest[at * size : (at + 1) * size] for at in range(given.batches)]
+    computed = sum(len(row.ids) for some in batches for row in some)
+    print(f"{tokens_of(batches)} tokens in both conversations, {computed} with prompts once")
+
+    ours = measure(fresh_model(path, settings), batches, settings)
+    model = fresh_model(path, settings)
+    for layer in model.modules():
+        vars(layer).pop("forward", None)  # peft's own arithmetic
+    theirs = measure_trl(model, batches, tokenizer)
+    for name, measured in (("unitune", ours), ("trl", theirs)):
+        losses = " ".join(f"{loss:.5f}" for loss in measured.losses)
+        print(f"{name:8}{measured.tokens_per_cpu_second:8.0f} tokens/CPU-s   losses {losses}")
+    apart = max(abs(a - b) for a, b in zip(ours.losses, theirs.losses, strict=True))
+    gain = ours.tokens_per_cpu_second / theirs.tokens_per_cpu_second
+    print(f"losses at most {apart:.1e} apart; {gain:.2f} times as many tokens per CPU-second")
+
+
+if __name__ == "__main__":
+    main()
