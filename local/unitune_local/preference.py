@@ -17,7 +17,7 @@ its pairs. See `unitune_local.reference` for what the base model says.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -40,6 +40,11 @@ class Answers(NamedTuple):
     def means(self) -> Tensor:
         """Log-probability of a token."""
         return self.sums / self.tokens  # (B, 2)
+
+    @property
+    def pairs(self) -> list[tuple[float, float]]:
+        """The sums as numbers."""
+        return cast("list[tuple[float, float]]", cast("Any", self.sums).tolist())
 
 
 def answers(model: torch.nn.Module, form: Form, rows: Sequence[TrainingRow]) -> Answers:

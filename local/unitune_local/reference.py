@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import torch
 from peft import PeftModel
@@ -55,10 +54,7 @@ class ReferencePass:
                 if number < len(kept):
                     sums = kept[number]
                 else:
-                    sums = cast(
-                        "list[tuple[float, float]]",
-                        answers(self.model, self.form, part).sums.tolist(),
-                    )
+                    sums = answers(self.model, self.form, part).pairs
                     file.write(json.dumps(sums) + "\n")
                     file.flush()
                     if self.stop():
