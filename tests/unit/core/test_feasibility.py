@@ -6,6 +6,7 @@ from datetime import date
 
 import pytest
 
+from unitune.backends import registry
 from unitune.backends.offer import Limits, Offer, OfferedModel, Refused
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, Message
@@ -135,3 +136,44 @@ def test_today_can_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNITUNE_TODAY", "tomorrow")
     with pytest.raises(UserError, match="YYYY-MM-DD"):
         today()
+
+
+@pytest.mark.parametrize(
+    ("backend", "preference", "refusal"),
+    [
+        ("openai", {"beta": 2}, None),
+        ("openai", {"beta": 2.1}, "tuning.preference.beta is 2.1; openai takes at most 2"),
+        ("openai", {"loss": "simpo"}, "cannot honour tuning.preference.loss simpo"),
+        ("openai", {"nll_weight": 1}, "cannot honour tuning.preference.nll_weight"),
+        ("fireworks", {"loss": "orpo", "beta": 0.4}, None),
+        ("fireworks", {"beta": 0.5}, "fireworks takes below 0.5"),
+        ("together", {"loss": "simpo", "margin": 1}, None),
+        ("together", {"loss": "ipo"}, "It takes: dpo, simpo"),
+        ("local", {"loss": "robust", "label_smoothing": 0.1, "nll_weight": 1}, None),
+    ],
+)
+def test_a_preference_that_a_vendor_cannot_honour_is_refused(
+    backend: str, preference: dict[str, object], refusal: str | None
+) -> None:
+    """Ranges: OpenAI's description, (0, 2]; fireworks-ai 1.2.30, below 0.5."""
+    offer = registry.offer(backend)
+    names = [model.name for model in offer.models if "dpo" in offer.terms(model.name).methods]
+    made = job(names[0], backend=backend, method="dpo", tuning={"preference": preference})
+    errors = [str(each) for each in offer_findings(made, offer, DAY) if each.severity == "error"]
+    assert (refusal is None) == (errors == [])
+    assert refusal is None or refusal in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "sft"}, "tuning.preference is for method dpo"),
+        ({"loss": "ipo", "label_smoothing": 0.1}, "label_smoothing is for loss dpo and robust"),
+        ({"margin": 1}, "margin is for loss simpo"),
+    ],
+)
+def test_a_preference_without_its_loss_is_no_job(changes: dict[str, object], message: str) -> None:
+    method = changes.pop("method", "dpo")
+    preference = changes or {"beta": 0.1}
+    with pytest.raises(ValueError, match=message):
+        job(method=method, tuning={"preference": preference})
