@@ -126,7 +126,7 @@ def draft_job(file: Path, output: Path, wishes: Wishes) -> Draft:
         content["model"] = TOOLS_MODEL
     job = Job.model_validate({**content, "folder": output.parent})
     read_as = _read_as(records[0], shape if guess is None else "")
-    ready = (*backend_findings(job), *readiness_findings(job, splits))
+    ready = (*backend_findings(job), *readiness_findings(job, rows))
     return Draft(
         job=job,
         text=_text(content, file, read_as, answers, rows),
