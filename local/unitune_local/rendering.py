@@ -346,7 +346,7 @@ def render_rows(tokenizer: PreTrainedTokenizerBase, dataset: Dataset, longest: i
             if isinstance(made, TrainingRow):
                 rows.append(made)
             else:
-                findings.append(made.at(file=dataset.name, line=row.line))
+                findings.append(dataset.located(made, row))
     return RenderedRows(tuple(rows), tuple(findings))
 
 

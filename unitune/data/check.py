@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unitune.data.dataset import Dataset, Row, Spool
-from unitune.data.load import read
+from unitune.data.files import Files
 from unitune.data.overlap import RUN_WORDS, Kind, Search, SharedCase
 from unitune.data.reading import Reading
 from unitune.data.repeats import Repeats
@@ -48,7 +48,7 @@ class _File:
     """A file, as far as it has been read.
 
     Args:
-        name: Its path.
+        files: It, or the files that are read as one.
         purpose: What the job uses it for; None outside a job.
         cut: Of a training file: which rows are for what.
         is_part: Whether its rows are those of another file, so that little is left to say of them.
@@ -56,13 +56,13 @@ class _File:
 
     def __init__(
         self,
-        name: str,
+        files: Files,
         purpose: Purpose | None = None,
         cut: Cut | None = None,
         *,
         is_part: bool = False,
     ) -> None:
-        self.name = name
+        self.files = files
         self.purpose: Purpose | None = purpose
         self.cut = cut
         self.is_part = is_part
@@ -74,16 +74,22 @@ class _File:
         self._findings: list[tuple[int, Finding]] = []  # each with the number of rows before it
 
     @classmethod
-    def of(cls, job: Job, purpose: Purpose, name: str) -> _File:
-        """Return a job's file, of which nothing is read yet."""
-        return cls(str(job.path(name)), purpose, Cut(job) if purpose == "train" else None)
+    def of(cls, job: Job, purpose: Purpose) -> list[_File]:
+        """Return a job's file, of which nothing is read yet; none where the job names none."""
+        if not job.data.files(purpose):
+            return []
+        return [cls(Files.of(job, purpose), purpose, Cut(job) if purpose == "train" else None)]
+
+    @property
+    def name(self) -> str:
+        return self.files.name
 
     def rows_of(self, job: Job) -> Iterator[Row]:
         """Read the file as the job says."""
         use = job.method
         if self.purpose == "test":
             use = "case" if job.evaluate.needs_expected else "any"
-        yield from self.take(read(self.name, job.data, use, self.reading))
+        yield from self.take(self.files.read(job.data, use, self.reading))
 
     def take(self, items: Iterable[Row | Finding]) -> Iterator[Row]:
         """Take in rows and findings, and yield the rows."""
@@ -99,9 +105,11 @@ class _File:
             self._lengths.append(sum(len(turn.text) for turn in turns))
             self._roles.update(turn.role for turn in turns)
             yield item
-        for at, finding in self._repeats.findings(ids_are_cases=self.purpose == "test"):
+        for at, finding in self._repeats.findings(
+            self.files.words, ids_are_cases=self.purpose == "test"
+        ):
             if finding.severity == "error" or not self.is_part:
-                self._findings.append((at, finding.at(file=self.name)))
+                self._findings.append((at, self.files.placed(finding)))
 
     @property
     def findings(self) -> list[Finding]:
@@ -131,8 +139,8 @@ def check_file(path: str | os.PathLike[str]) -> DataReport:
     Returns:
         Figures and findings; a file that cannot be read is a finding too.
     """
-    file = _File(str(Path(path)))
-    for _ in file.take(read(path, reading=file.reading)):
+    file = _File(Files([str(path)]))
+    for _ in file.take(file.files.read(None, "case", file.reading)):
         pass
     return DataReport(files=(file.report(),), findings=tuple(file.findings))
 
@@ -172,12 +180,11 @@ def read_job(job: Job) -> JobRows:
     Args:
         job: Its data, and the seed of its split.
     """
-    validation, test = job.data.validation, job.data.test
-    held = [_File.of(job, "validation", validation)] if isinstance(validation, str) else []
-    held += [_File.of(job, "test", test)] if isinstance(test, str) else []
+    test = job.data.test
+    held = [*_File.of(job, "validation"), *_File.of(job, "test")]
     rows = [tuple(file.rows_of(job)) for file in held]
     searches = [Search(some) for some in rows]
-    train = _File.of(job, "train", job.data.train) if job.data.train else None
+    train = next(iter(_File.of(job, "train")), None)
     spool, own_keys = Spool(), Counter[str]()
     for row in train.rows_of(job) if train else ():
         own_keys.update((row.example.model_extra or {}).keys())
@@ -186,8 +193,8 @@ def read_job(job: Job) -> JobRows:
         spool.add(row)
     parts = train.cut.parts() if train and train.cut and spool.rows else None
     if train and isinstance(test, float) and isinstance(parts, Parts):
-        cases = _cases(job, train.name, spool.rows.picked(parts.test.tolist()))
-        held.append(_File(train.name, "test", is_part=True))
+        cases = _cases(job, train.files, spool.rows.picked(parts.test.tolist()))
+        held.append(_File(train.files, "test", is_part=True))
         rows.append(tuple(held[-1].take(cases)))
         searches.append(Search(rows[-1]))
         searches[-1].compare_rows(spool.rows.picked(parts.not_test.tolist()), train.name)
@@ -205,29 +212,33 @@ def read_job(job: Job) -> JobRows:
     )
     usable = all(finding.code in ABOUT_CASES for finding in report.errors)
     sets = {
-        file.purpose: Dataset(Path(file.name).name, some)
+        file.purpose: Dataset(Path(file.name).name, some, file.files)
         for file, some in zip(held, rows, strict=True)
     }
     return JobRows(
         report,
-        # A verdict does not publish the folder of a double.
-        tuple(
-            leak.model_copy(update={"train_file": Path(leak.train_file).name})
-            for leak in (shared[-1] if "test" in sets else ())
-        ),
+        tuple(_named(leak, files) for leak in (shared[-1] if "test" in sets else ())),
         _splits(train, spool, parts, sets.get("validation"), sets.get("test")) if usable else None,
     )
 
 
-def _cases(job: Job, file: str, rows: Iterable[Row]) -> Iterator[Row | Finding]:
+def _named(leak: SharedCase, files: Sequence[_File]) -> SharedCase:
+    """Return a leak with its double's place, of which a verdict does not publish the folder."""
+    double = next(file.files for file in files if file.name == leak.train_file)
+    file, line = double.place(leak.train_line)
+    return leak.model_copy(update={"train_file": Path(file).name, "train_line": line})
+
+
+def _cases(job: Job, files: Files, rows: Iterable[Row]) -> Iterator[Row | Finding]:
     """Yield the rows that are cut for the test, and errors about those that cannot be judged by."""
     for row in rows:
         if job.evaluate.needs_expected and row.example.answer is None:
-            yield error(
+            missing = error(
                 "missing-answer",
                 "the row is one of those cut for the test, and no answer is given to judge by.",
                 "Give the answer as `expected`, or name a file of cases under `data.test`.",
-            ).at(file=file, line=row.line)
+            )
+            yield files.placed(missing.at(line=row.line))
         else:
             yield row
 
@@ -244,9 +255,9 @@ def _splits(
         return Splits(nothing, validation or nothing, test)
     assert isinstance(parts, Parts), "a file that is empty or cannot be cut has an error"
     name, rows = Path(train.name).name, spool.rows
-    cut = Dataset(f"{name} (held out)", rows.picked(parts.validation.tolist()))
+    cut = Dataset(f"{name} (held out)", rows.picked(parts.validation.tolist()), train.files)
     return Splits(
-        Dataset(name, rows.picked(parts.train.tolist())),
+        Dataset(name, rows.picked(parts.train.tolist()), train.files),
         validation or (cut or nothing),
         test,
     )
@@ -291,14 +302,15 @@ def _own_keys(job: Job, train: _File, counts: Counter[str]) -> Iterator[Finding]
 
 
 def _shared_finding(job: Job, file: _File, case: SharedCase, files: Sequence[_File]) -> Finding:
-    purpose = next(other.purpose for other in files if other.name == case.train_file)
+    double = next(other for other in files if other.name == case.train_file)
+    at_file, at_line = double.files.place(case.train_line)
     what = {
         "exact": "the same question stands",
         "near-duplicate": f"nearly the same question (similarity {case.similarity:.2f}) stands",
         "n-gram": f"{case.similarity:.0%} of the question's runs of {RUN_WORDS} words stand",
     }[case.kind]
     answer = "the same" if case.same_answer else "another"
-    where = f"{what} in {purpose}, {case.train_file}:{case.train_line}, with {answer} answer."
+    where = f"{what} in {double.purpose}, {at_file}:{at_line}, with {answer} answer."
     if file.purpose == "test":
         severity = error if job.evaluate.leaks == "refuse" else warning
         fix = _AFTER_A_LEAK[job.evaluate.leaks]
@@ -309,4 +321,4 @@ def _shared_finding(job: Job, file: _File, case: SharedCase, files: Sequence[_Fi
         finding = severity("leak", where, fix)
     else:
         finding = warning("overlap", where, _AFTER_AN_OVERLAP)
-    return finding.at(file=file.name, line=case.line)
+    return file.files.placed(finding.at(line=case.line))

@@ -13,10 +13,12 @@ import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import IO, TypeVar, overload
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Protocol, TypeVar, overload
 
 from unitune.data.example import Example, digest_all
+from unitune.findings import Finding
 
 T = TypeVar("T")
 
@@ -29,6 +31,19 @@ class Row:
     example: Example
 
 
+class RowPlaces(Protocol):
+    """Where rows stand, as `unitune.data.files.Files` knows it."""
+
+    @property
+    def is_single(self) -> bool:
+        """Whether there is one file, whose lines the rows' are."""
+        ...
+
+    def place(self, line: int) -> tuple[str, int]:
+        """Return file and line of a row, by its line counted over all files."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """Examples with their place of origin.
@@ -36,10 +51,24 @@ class Dataset:
     Args:
         name: File name, for messages.
         rows: In the file's order.
+        source: Knows where each row stands, where there are several files.
     """
 
     name: str
     rows: Sequence[Row]
+    source: RowPlaces | None = field(default=None, compare=False, repr=False)
+
+    def place(self, row: Row) -> tuple[str, int]:
+        """Return the file name and the line of a row."""
+        if self.source is None or self.source.is_single:
+            return self.name, row.line
+        file, line = self.source.place(row.line)
+        return Path(file).name, line
+
+    def located(self, finding: Finding, row: Row) -> Finding:
+        """Return a finding at the place of a row."""
+        file, line = self.place(row)
+        return finding.at(file=file, line=line)
 
     def __len__(self) -> int:
         return len(self.rows)

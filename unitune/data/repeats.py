@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from unitune.data.example import Example, digest
@@ -50,10 +50,13 @@ class Repeats:
         self._answers.append(_key([example.answer, example.messages[-1].tool_calls]))
         self._ids.append(key(example.id) if example.id else 0)
 
-    def findings(self, *, ids_are_cases: bool) -> Iterator[tuple[int, Finding]]:
+    def findings(
+        self, words: Callable[[int], str] = "line {}".format, *, ids_are_cases: bool
+    ) -> Iterator[tuple[int, Finding]]:
         """Yield what repeats an earlier row, with the position of the later row.
 
         Args:
+            words: Where a row stands, by its number.
             ids_are_cases: Whether two rows of one id are an error.
         """
         equal = _firsts(self._rows)
@@ -62,7 +65,7 @@ class Repeats:
                 at,
                 warning(
                     "duplicate",
-                    f"the row equals the one on line {line}.",
+                    f"the row equals the one on {words(line)}.",
                     "Keep one, or give it a weight if it is meant to count more.",
                 ).at(line=self._lines[at]),
             )
@@ -73,7 +76,7 @@ class Repeats:
                     at,
                     warning(
                         "contradiction",
-                        f"the row asks the same as the one on line {line}, and has another answer.",
+                        f"the row asks the same as the one on {words(line)}, with another answer.",
                         "Decide which answer is right and leave the other out.",
                     ).at(line=self._lines[at]),
                 )
@@ -83,7 +86,7 @@ class Repeats:
                     at,
                     (error if ids_are_cases else warning)(
                         "repeated-id",
-                        f"the id is that of another row, on line {line}.",
+                        f"the id is that of another row, on {words(line)}.",
                         "Give every case an id of its own, or none.",
                     ).at(line=self._lines[at]),
                 )

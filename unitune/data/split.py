@@ -138,7 +138,7 @@ class Cut:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._rows = 0
-        share, file = isinstance(job.data.test, float), isinstance(job.data.validation, str)
+        share, file = isinstance(job.data.test, float), bool(job.data.files("validation"))
         self._test = Inputs("test") if share else None
         self._validation = None if file else Inputs(seed_of(job))
 

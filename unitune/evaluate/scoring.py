@@ -164,11 +164,14 @@ def check_expected(scorers: Sequence[Scorer], cases: Dataset) -> None:
         DataError: There are such cases; its findings name their lines.
     """
     broken = [
-        findings.error(
-            "unusable-expected",
-            f"{why}, so the scorer {scorer.name} could never find an answer right.",
-            "Mend the row, or use another scorer in evaluate.scorers.",
-        ).at(file=cases.name, line=row.line)
+        cases.located(
+            findings.error(
+                "unusable-expected",
+                f"{why}, so the scorer {scorer.name} could never find an answer right.",
+                "Mend the row, or use another scorer in evaluate.scorers.",
+            ),
+            row,
+        )
         for scorer in scorers
         for row in cases.rows
         if (why := scorer.refusal(row.example))
@@ -189,11 +192,14 @@ def check_row_scorers(specs: Iterable[Entry], cases: Dataset) -> None:
     if any(isinstance(spec, RowScorers) for spec in specs):
         return
     unread = [
-        findings.error(
-            "unread-scorers",
-            f"the row has `{KEY}` of its own, and the job scores all rows alike.",
-            "Set evaluate.scorers to [row_scorers], or give the key another name.",
-        ).at(file=cases.name, line=row.line)
+        cases.located(
+            findings.error(
+                "unread-scorers",
+                f"the row has `{KEY}` of its own, and the job scores all rows alike.",
+                "Set evaluate.scorers to [row_scorers], or give the key another name.",
+            ),
+            row,
+        )
         for row in cases.rows
         if KEY in (row.example.model_extra or {})
     ]

@@ -199,9 +199,10 @@ def once_each(test: Dataset) -> tuple[Dataset, dict[str, str]]:
         name, content = row.example.case_id, row.example.case_hash
         other = by_id.setdefault(name, row)
         if other.example.case_hash != content:
+            (file, line), (other_file, other_line) = test.place(row), test.place(other)
             raise DataError(
-                f"{test.name}:{row.line}: the id {name!r} stands at line "
-                f"{other.line} too, with another content. Give each case an id of its own, or none."
+                f"{file}:{line}: the id {name!r} stands at {other_file}:{other_line} too, with "
+                f"another content. Give each case an id of its own, or none."
             )
         first = kept.setdefault(content, row)
         if first.example.case_id != name:
@@ -260,8 +261,9 @@ def without_leaks(
     for row in test.rows:
         name = row.example.case_id
         if name in dropped and (row.example.required or name in required):
+            file, line = test.place(row)
             raise Leak(
-                f"{test.name}:{row.line}: the case {name} is required, and it stands in training "
+                f"{file}:{line}: the case {name} is required, and it stands in training "
                 "or validation rows too: dropping it would drop the check. Take the row out of "
                 "training, or require another case."
             )

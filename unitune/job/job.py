@@ -218,6 +218,8 @@ class Job(Spec):
             scorer["function"] = f"{self._moved(path, folder)}:{name}"
 
     def _moved(self, value: Any, folder: Path) -> Any:
+        if isinstance(value, list):
+            return [self._moved(each, folder) for each in cast("list[Any]", value)]
         if not isinstance(value, str) or Path(value).is_absolute() or folder == self.folder:
             return value
         return os.path.relpath(self.path(value), folder)

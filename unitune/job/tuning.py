@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -34,16 +34,21 @@ class Template(Spec):
     """Template of the system prompt."""
 
 
+Files: TypeAlias = str | Annotated[tuple[str, ...], Field(min_length=1)]
+FilePurpose: TypeAlias = Literal["train", "test", "validation"]
+
+
 class Data(Spec):
     """The files that a job learns from and is judged on."""
 
-    train: str | None = None
-    """Training file: JSONL, CSV or TSV; a job without one is only compared, never trained."""
-    test: str | Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Cases to be judged on: a file, or the share of train that is kept from training for it, the
+    train: Files | None = None
+    """Training file, a list of them, or a pattern such as ``train-*.parquet``; a job without one is
+    only compared, never trained."""
+    test: Files | Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Cases to be judged on: files, or the share of train that is kept from training for it, the
     same rows on every machine and with every seed. `compare` needs them."""
-    validation: str | Annotated[float, Field(gt=0, lt=1)] | None = None
-    """A file, or the share to hold out of the training rows that the test leaves; by default a
+    validation: Files | Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Files, or the share to hold out of the training rows that the test leaves; by default a
     seeded tenth of them, at least 30 rows."""
     format: str | None = None
     """What the rows are, where their keys do not show it: alpaca, anthropic, chat, pair,
@@ -61,6 +66,13 @@ class Data(Spec):
         if len(given) > 1:
             raise ValueError(f"give either {' or '.join(given)}, not both")
         return self
+
+    def files(self, purpose: FilePurpose) -> tuple[str, ...]:
+        """Return the files that are named for something; none where it is a share of others."""
+        named: Files | float | None = getattr(self, purpose)
+        if isinstance(named, str):
+            return (named,)
+        return named if isinstance(named, tuple) else ()
 
     @model_validator(mode="after")
     def _share_of_something(self) -> Self:

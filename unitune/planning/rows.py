@@ -135,12 +135,13 @@ def _long_rows(
         if count.high <= most:
             continue
         kind = error if count.low > most and fate in (None, "refused") else warning
-        yield kind(
+        finding = kind(
             "row-too-long",
             f"the row has about {count.expected:,} tokens; {vendor} takes {most:,}"
             f"{f', and longer rows are {fate}' if fate else ''}.",
             "Shorten it, split it, or leave it out.",
-        ).at(file=rows.name, line=row.line)
+        )
+        yield rows.located(finding, row)
 
 
 def _count(vendor: str, rows: Dataset, allowed: str, fix: str) -> Finding:

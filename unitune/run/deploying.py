@@ -291,5 +291,5 @@ def budget_of(run: Run) -> ProjectBudget:
 def _project(run: Run) -> Path | None:
     """Return the folder of the rows that a run was trained on, if they are still there."""
     job = run.job
-    rows = job.path(job.data.train) if job.data.train else None
-    return rows.parent.resolve() if rows is not None and rows.exists() else None
+    rows = [job.path(name) for name in job.data.files("train")]
+    return next((path.parent.resolve() for path in rows if path.parent.exists()), None)

@@ -386,7 +386,7 @@ def test_two_cases_under_one_id_are_refused(make_job: Any, backend_of: Any, tmp_
         for text in ("test 1", "test 2")
     ]
     (tmp_path / "test.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    with pytest.raises(DataError, match=r"test\.jsonl:2: the id 'one' stands at line 1 too"):
+    with pytest.raises(DataError, match=r"test\.jsonl:2: the id 'one' stands at test\.jsonl:1 too"):
         compare(job)
 
 

@@ -238,7 +238,7 @@ def _with_counted_calls(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     for message in messages:
         if message.tool_calls:
             answered = len(ids)
-            ids += (f"call_{len(ids) + at}" for at, _ in enumerate(message.tool_calls))
+            ids += [f"call_{answered + at}" for at, _ in enumerate(message.tool_calls)]
             calls = zip(message.tool_calls, ids[answered:], strict=True)
             made.append(
                 replace(message, tool_calls=tuple({**call, "id": id_} for call, id_ in calls))
