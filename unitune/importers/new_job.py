@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -24,9 +24,9 @@ from unitune.data.check import JobRows, read_job
 from unitune.data.columns import Guess, guess_columns
 from unitune.data.dataset import Row
 from unitune.data.load import read, read_records
-from unitune.data.records import Flat, Record
+from unitune.data.records import Record
 from unitune.data.rows import Use
-from unitune.data.shapes import SHAPES
+from unitune.data.shapes import SHAPES, shape_of
 from unitune.errors import DataError, UserError
 from unitune.evaluate.readiness import backend_findings, readiness_findings
 from unitune.findings import Finding, shown
@@ -38,22 +38,16 @@ from unitune.workspace import yaml_file
 BACKEND = "local"
 TOOLS_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 """For rows with tools: a small model whose chat template shows them. Source: its model card."""
-SAMPLE_ROWS = 1000
-"""In which columns are told apart."""
+SAMPLE_ROWS, LOOKED_AT = 1000, 50
+"""In which columns are told apart, and in which it shows whether rows need that."""
 TEST_SHARE = 0.2
 MOST_CASES, MOST_DEV_ROWS = 500, 200
 """Of a test and for choosing prompts, unless a share is given: minutes on a processor, and a
 difference of about 5 points is found."""
 FEW_ROWS = 150
 """With fewer, 30 rows for choosing prompts would take too many from the training."""
-SHAPE_WORDS = {
-    "preference": "preferences in OpenAI's form",
-    "chat": "chat messages",
-    "sharegpt": "ShareGPT conversations",
-    "alpaca": "Alpaca instructions",
-    "trl": "preferences in TRL's form",
-    "pair": "prompts with their answers",
-}
+FLAT = (SHAPES["alpaca"], SHAPES["pair"])
+"""Shapes whose keys may as well be columns that mean something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +103,10 @@ def draft_job(file: Path, output: Path, wishes: Wishes) -> Draft:
         NotFoundError: No installed package brings the backend.
     """
     records = list(islice((r for r in read_records(file) if isinstance(r, Record)), SAMPLE_ROWS))
-    shape = _shape_name(records[0].value) if records else ""
-    use: Use = "dpo" if shape in ("preference", "trl") else "sft"
+    some = [item for item in islice(read(file), LOOKED_AT) if isinstance(item, Row)]
+    use: Use = "dpo" if any(row.example.non_preferred_output for row in some) else "sft"
     guess = None
-    if len(records) > 1 and (wishes.columns or not _reads_as_it_is(file, shape, use)):
+    if len(records) > 1 and (wishes.columns or not _has_a_shape(records, some)):
         guess = guess_columns([each.value for each in records], wishes.columns)
     job = _job(file, output, use, guess, wishes)
     splits = (rows := read_job(job)).splits
@@ -125,7 +119,7 @@ def draft_job(file: Path, output: Path, wishes: Wishes) -> Draft:
     if with_tools and wishes.model is None:
         content["model"] = TOOLS_MODEL
     job = Job.model_validate({**content, "folder": output.parent})
-    read_as = _read_as(records[0], shape if guess is None else "")
+    read_as = one_line(rows.report.files[0].read_as)
     ready = (*backend_findings(job), *readiness_findings(job, rows))
     return Draft(
         job=job,
@@ -138,17 +132,10 @@ def draft_job(file: Path, output: Path, wishes: Wishes) -> Draft:
     )
 
 
-def _shape_name(row: Flat) -> str:
-    """Return the name of a row's shape; empty where it has none."""
-    return next((name for name, shape in SHAPES.items() if shape.fits(row)), "")
-
-
-def _reads_as_it_is(file: Path, shape: str, use: Use) -> bool:
-    """Whether the rows need no mapping: they have a shape, and their keys make examples."""
-    if shape not in ("alpaca", "pair"):
-        return shape != ""
-    some = list(islice(read(file, None, use), 50))
-    return sum(isinstance(item, Row) for item in some) > len(some) / 2
+def _has_a_shape(records: Sequence[Record], some: Sequence[Row]) -> bool:
+    """Whether rows need no mapping: they have a shape, and of flat ones most can be read so."""
+    shape = shape_of(records[0].value)
+    return shape is not None and (shape not in FLAT or len(some) > min(len(records), LOOKED_AT) / 2)
 
 
 def _job(file: Path, output: Path, use: Use, guess: Guess | None, wishes: Wishes) -> Job:
@@ -204,13 +191,6 @@ def _count_rows(file: Path, job: Job) -> int:
     if errors:
         raise DataError("\n".join(shown(errors)), tuple(errors))
     return rows
-
-
-def _read_as(record: Record, shape: str) -> str:
-    if shape:
-        return f"{record.file_format}, {SHAPE_WORDS.get(shape, shape)}"
-    what = "columns" if record.from_table else "keys"
-    return one_line(f"{record.file_format}; {what} {', '.join(record.value)}")
 
 
 def _text(

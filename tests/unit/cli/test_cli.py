@@ -111,7 +111,7 @@ def test_init_makes_a_job_for_a_file_and_never_overwrites(unitune: Command, tmp_
     outcome = unitune(*arguments)
     assert 0 == outcome.code
     told = " ".join(outcome.out.split())
-    assert "a table separated by semicolons; columns id, text, spam question text" in told
+    assert "a table separated by semicolons: rows mapped by the job from text, spam" in told
     assert "130 to train on, 30 to choose prompts on, 40 to judge by" in told
     assert "unitune plan what it takes" in told
     written = Path("unitune.yaml").read_text(encoding="utf-8")

@@ -150,12 +150,12 @@ FORMS: dict[str, tuple[str, Callable[[list[tuple[str, str]]], str], str]] = {
             "\ufeffCase;Text;Queue\r\n"
             + "".join(f'{at};"{text}";{label}\r\n' for at, (text, label) in enumerate(rows))
         ),
-        "a table separated by semicolons; columns Case, Text, Queue",
+        "a table separated by semicolons: rows mapped by the job from Text, Queue; own keys Case",
     ),
     "a list of questions and answers": (
         "list.json",
         lambda rows: json.dumps([{"question": q, "answer": a} for q, a in rows], indent=1),
-        "a JSON list, prompts with their answers",
+        "a JSON list: pairs from question, answer",
     ),
     "ShareGPT": (
         "dump.json",
@@ -166,7 +166,7 @@ FORMS: dict[str, tuple[str, Callable[[list[tuple[str, str]]], str], str]] = {
             ],
             indent=1,
         ),
-        "a JSON list, ShareGPT conversations",
+        "a JSON list: ShareGPT conversations from conversations",
     ),
     "chat": (
         "chat.jsonl",
@@ -181,7 +181,7 @@ FORMS: dict[str, tuple[str, Callable[[list[tuple[str, str]]], str], str]] = {
                 for q, a in rows
             ]
         ),
-        "JSON Lines, chat messages",
+        "JSON Lines: chat messages from messages",
     ),
 }
 
@@ -220,7 +220,8 @@ def test_preferences_are_a_job_for_dpo(tmp_path: Path) -> None:
         {"prompt": q, "chosen": f"{a}, as you wish, sir", "rejected": "no"} for q, a in banking()
     ]
     made = draft(tmp_path, lines(rows))
-    assert ("dpo", "preferences in TRL's form") == (made.job.method, made.read_as.split(", ")[1])
+    assert "dpo" == made.job.method
+    assert made.read_as.startswith("JSON Lines: TRL preferences from prompt")
 
 
 def test_the_comments_say_what_was_seen_and_cannot_break_the_file(tmp_path: Path) -> None:
