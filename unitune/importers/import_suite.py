@@ -30,6 +30,7 @@ from unitune.importers.suite import (
     joined,
     kept_scores,
     without_repeats,
+    write_texts,
 )
 from unitune.importers.vendor_jobs import job_name, moved
 from unitune.job.contenders import Recorded, Role, Tuned, ZeroShot
@@ -125,6 +126,7 @@ def _write(suite: Suite, draft: Path) -> list[Path]:
             f"{suite.file} makes no job: {first_problem(failure)}; it is "
             f"{clip(failure.errors()[0]['input'])}. Nothing was written."
         ) from failure
+    write_texts(suite.files, draft)
     lines = "".join(f"{case.line}\n" for case in suite.cases)
     (draft / "test.jsonl").write_text(lines, encoding="utf-8")
     for answers, file in zip(suite.answers, answer_files, strict=True):
@@ -134,7 +136,7 @@ def _write(suite: Suite, draft: Path) -> list[Path]:
             if case.case_id in answers.texts
         )
         (draft / file).write_text(lines, encoding="utf-8")
-    return sorted(draft.iterdir())
+    return sorted(file for file in draft.rglob("*") if file.is_file())
 
 
 def _job(suite: Suite, answer_files: Sequence[str], folder: Path) -> Job:
@@ -146,9 +148,12 @@ def _job(suite: Suite, answer_files: Sequence[str], folder: Path) -> Job:
             "that unitune could score by."
         )
     recorded = _recorded(suite.answers, answer_files)
-    evaluate = Evaluate(scorers=scorers, contenders=recorded or (ZeroShot(), Tuned()))
-    if not recorded and not evaluate.needs_expected:
-        evaluate = evaluate.model_copy(update={"max_tokens": DEFAULT_MAX_TOKENS})
+    evaluate = Evaluate(
+        scorers=scorers, contenders=recorded or (ZeroShot(), Tuned(), *suite.contenders)
+    )
+    if not recorded:
+        longest = {} if evaluate.needs_expected else {"max_tokens": DEFAULT_MAX_TOKENS}
+        evaluate = evaluate.model_copy(update={**longest, **suite.settings})
     return Job(
         name=job_name(suite.name),
         model=base.model,

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import JsonValue
+
 from unitune.data.example import Example
 from unitune.errors import DataError
 from unitune.findings import Finding, clip, error
+from unitune.job.contenders import ContenderSpec
 from unitune.scorers.functions import RecordedScore
 from unitune.scorers.interface import Scorer
 
@@ -76,6 +79,9 @@ class Suite:
         findings: Errors; each is about something that is left out.
         notes: What came along differently, for people.
         base: The model to start from, where the file names one that unitune knows.
+        files: Other texts that belong beside the job, by their paths.
+        contenders: Other models that the file names, for a suite that was not run.
+        settings: Keys of `evaluate`, likewise.
     """
 
     name: str
@@ -86,9 +92,20 @@ class Suite:
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     base: Base | None = None
+    files: Mapping[str, str] = field(default_factory=dict[str, str])
+    contenders: tuple[ContenderSpec, ...] = ()
+    settings: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
 
 
 Reader = Callable[[Path], Suite]
+
+
+def write_texts(texts: Mapping[str, str], folder: Path) -> None:
+    """Write files into a folder, by their paths there."""
+    for name, text in texts.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
 
 
 def kept_scores(answers: Iterable[Answers]) -> tuple[RecordedScore, ...]:

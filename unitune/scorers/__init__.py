@@ -5,7 +5,7 @@
                  numeric                                    that a text holds
     labels       choice, class_f1                           the label that a text names
     json_text    json_valid, json_equal, json_fields,       strict JSON; names and arguments
-                 json_schema, tool_calls                    of calls
+                 json_schema, json_contained, tool_calls    of calls
     overlap      token_f1, rouge, sentence_chrf, chrf,      words and characters in common
                  bleu
     functions    python, recorded_score                     a function of the user's; what

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Literal, NamedTuple, Never, TypeAlias, cast
 
@@ -254,6 +255,40 @@ class JsonSchema(JsonText):
         # A $ref or a pattern may turn out to be of no use only where an answer reaches it.
         why = broken_by({"schema": self._schema}, attempt.text)
         return Score(1.0) if why is None else Score(0.0, clip(why, 200))
+
+
+class JsonContained(Scorer):
+    """The answer holds a JSON object somewhere.
+
+    Why: for models that wrap their JSON in words or a code fence, where the program behind looks
+    for it. Strict JSON, from a ``{`` to its ``}``; with a `definition`, any object that the schema
+    allows will do. It leaves out what stands around, and JSON that is no object.
+    """
+
+    needs_expected = False
+    type: Literal["json_contained"] = "json_contained"
+    name: str = "json_contained"
+    definition: dict[str, JsonValue] | None = None
+    """A JSON Schema, as for `json_schema`."""
+    _schema: JsonSchema | None = PrivateAttr(None)
+
+    def prepare(self, setting: Setting) -> None:
+        if self.definition is not None:
+            self._schema = JsonSchema(definition=self.definition).ready(setting, "")
+
+    def judge(self, attempt: Attempt) -> bool:
+        decoder, at = json.JSONDecoder(), attempt.text.find("{")
+        while at >= 0:
+            try:
+                _, end = decoder.raw_decode(attempt.text, at)
+            except (ValueError, RecursionError):
+                end = at + 1
+            else:
+                object_text = replace(attempt, text=attempt.text[at:end])
+                if self._schema is None or self._schema.score(object_text).value:
+                    return True
+            at = attempt.text.find("{", end)
+        return False
 
 
 class Call(NamedTuple):

@@ -28,9 +28,10 @@ _COMMA = re.compile(_NUMBER.format(group=r"[.\u00a0\u202f'\u2019]", point=","), 
 _WIDEST = Context(Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 
 
-def plain(text: str, *, ignore_case: bool) -> str:
-    """Return a text without outer whitespace, and on request without case."""
-    return text.strip().casefold() if ignore_case else text.strip()
+def plain(text: str, *, ignore_case: bool, strip: bool = True) -> str:
+    """Return a text without outer whitespace and, on request, without case."""
+    text = text.strip() if strip else text
+    return text.casefold() if ignore_case else text
 
 
 class CaseOption(Scorer):
@@ -38,10 +39,12 @@ class CaseOption(Scorer):
 
     ignore_case: bool = False
     """Compare without regard to case."""
+    strip: bool = True
+    """Compare without regard to outer whitespace."""
 
     def plain(self, text: str) -> str:
         """Return a text as it is compared."""
-        return plain(text, ignore_case=self.ignore_case)
+        return plain(text, ignore_case=self.ignore_case, strip=self.strip)
 
 
 class Exact(CaseOption):
@@ -61,7 +64,8 @@ class Exact(CaseOption):
     def wrong_already(self, attempt: Attempt) -> bool:
         begun = attempt.text.casefold() if self.ignore_case else attempt.text
         wanted = self.plain(attempt.expected)
-        return begun.strip() != wanted and not wanted.startswith(begun.lstrip())
+        begun = begun.lstrip() if self.strip else begun
+        return self.plain(begun) != wanted and not wanted.startswith(begun)
 
 
 class Contains(CaseOption):
@@ -75,10 +79,18 @@ class Contains(CaseOption):
     expects_text = True
     type: Literal["contains"] = "contains"
     name: str = "contains"
+    position: Literal["anywhere", "start", "end"] = "anywhere"
+    """Where in the answer."""
 
     def judge(self, attempt: Attempt) -> bool:
-        wanted = self.plain(attempt.expected)
-        return wanted != "" and wanted in self.plain(attempt.text)
+        given, wanted = self.plain(attempt.text), self.plain(attempt.expected)
+        match self.position:
+            case "anywhere":
+                return wanted != "" and wanted in given
+            case "start":
+                return wanted != "" and given.startswith(wanted)
+            case "end":
+                return wanted != "" and given.endswith(wanted)
 
 
 class Regex(Scorer):
@@ -132,13 +144,16 @@ class EditDistance(CaseOption):
     packages = ("rapidfuzz",)
     type: Literal["edit_distance"] = "edit_distance"
     name: str = "edit_distance"
+    max_edits: Annotated[int, Field(ge=0)] | None = None
+    """When set, an answer with so many edits at most is right, and any other wrong."""
 
     def judge(self, attempt: Attempt) -> float:
         from rapidfuzz.distance import Levenshtein  # noqa: PLC0415 - an extra
 
-        return Levenshtein.normalized_similarity(
-            self.plain(attempt.text), self.plain(attempt.expected)
-        )
+        texts = self.plain(attempt.text), self.plain(attempt.expected)
+        if self.max_edits is not None:
+            return float(Levenshtein.distance(*texts) <= self.max_edits)
+        return Levenshtein.normalized_similarity(*texts)
 
 
 class Numeric(Scorer):

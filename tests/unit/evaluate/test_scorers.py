@@ -12,8 +12,8 @@ from scoring import dataset, score
 from unitune.errors import DataError, JobError
 from unitune.evaluate.scoring import build, check_expected
 from unitune.scorers.interface import Score, Scorer, Setting
-from unitune.scorers.json_text import JsonEqual, JsonFields, JsonSchema, JsonValid
-from unitune.scorers.text import Contains, Exact, Regex
+from unitune.scorers.json_text import JsonContained, JsonEqual, JsonFields, JsonSchema, JsonValid
+from unitune.scorers.text import Contains, EditDistance, Exact, Regex
 
 
 def json_equal(answer: str, expected: str) -> bool:
@@ -45,6 +45,19 @@ CASES: list[tuple[Scorer, str, str, float]] = [
     (Contains(), "anything", "", 0),
     (Contains(), "anything", "  ", 0),
     (Contains(ignore_case=True), "The intent is REFUND.", "refund", 1),
+    (Exact(strip=False), " refund", "refund", 0),
+    (Contains(strip=False), "a  b", " b", 1),
+    (Contains(strip=False), "ab", " b", 0),
+    (Contains(position="start"), " refund it", "refund", 1),
+    (Contains(position="start"), "no refund", "refund", 0),
+    (Contains(position="end"), "no refund\n", "refund", 1),
+    (Contains(position="end"), "refund it", "refund", 0),
+    (EditDistance(max_edits=3), "sitting", "kitten", 1),
+    (EditDistance(max_edits=2), "sitting", "kitten", 0),
+    (JsonContained(), 'So: {"a": {"b": 1}}.', "unused", 1),
+    (JsonContained(), "[1] and {a: 1", "unused", 0),
+    (JsonContained(definition={"required": ["a"]}), '{"b": 1} {"a": 1}', "unused", 1),
+    (JsonContained(definition={"required": ["a"]}), '{"b": {"a": 1}}', "unused", 0),
     (Regex(pattern=r"T-\d{4}"), "your ticket is T-1234.", "unused", 1),
     (Regex(pattern=r"^T-\d{4}$"), "your ticket is T-1234.", "unused", 0),
     (Regex(pattern=r"(?i)yes"), "YES", "unused", 1),

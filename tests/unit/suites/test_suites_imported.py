@@ -12,7 +12,7 @@ from unitune.data.example import Example, Message
 from unitune.errors import DataError, JobError, UserError
 from unitune.evaluate.compare import compare
 from unitune.evaluate.inference.recorded import read_recorded
-from unitune.importers.import_suite import ImportUnsupported, import_suite
+from unitune.importers.import_suite import DEFAULT_MAX_TOKENS, ImportUnsupported, import_suite
 from unitune.importers.suite import Answers, Suite, joined, kept_scores
 from unitune.job.contenders import Tuned, ZeroShot
 from unitune.job.job import Job
@@ -110,17 +110,17 @@ def test_an_answer_that_the_provider_failed_to_give_is_an_error_and_no_wrong_ans
 
 
 def test_a_suite_without_answers_waits_for_rows_to_train_on(tmp_path: Path) -> None:
-    with pytest.raises(ImportUnsupported, match="3 items have no counterpart") as caught:
+    with pytest.raises(ImportUnsupported, match="1 item has no counterpart") as caught:
         import_suite([ECHOED], tmp_path / "evals")
-    assert 3 == len(caught.value.findings)
+    assert 1 == len(caught.value.findings)
     assert not (tmp_path / "evals").exists()
 
     result = import_suite([ECHOED], tmp_path / "evals", drop=True)
 
-    assert 3 == len(result.suite.findings)
+    assert 1 == len(result.suite.findings)
     job = Job.load(tmp_path / "evals" / "unitune.yaml")
     assert (ZeroShot(), Tuned()) == job.evaluate.contenders
-    assert "auto" == job.evaluate.max_tokens
+    assert DEFAULT_MAX_TOKENS == job.evaluate.max_tokens
     with pytest.raises(JobError, match="names no training rows, and tuned cannot be made without"):
         compare(job)
     assert ["no-training-rows"] == [one.code for one in plan(job.with_backend("fake")).errors]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,15 +16,23 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from unitune.errors import DataError
-from unitune.importers.promptfoo import assertions
-from unitune.importers.promptfoo.assertions import Check, NoCounterpart, translate
+from unitune.evaluate.readiness import check
+from unitune.evaluate.scoring import build
+from unitune.importers.import_suite import import_suite
+from unitune.importers.promptfoo.assertions import Entry, NoCounterpart, Translator
+from unitune.importers.promptfoo.code import CodeFile
 from unitune.importers.promptfoo.javascript_regex import NoTranslation, python_pattern
-from unitune.importers.promptfoo.results import messages_of, read_results
-from unitune.scorers.json_text import JsonEqual, JsonSchema, JsonValid
-from unitune.scorers.text import Contains, Exact, Regex
+from unitune.importers.promptfoo.results import read_results
+from unitune.importers.promptfoo.rows import messages_of
+from unitune.importers.suite import Suite
+from unitune.job.contenders import Server
+from unitune.scorers.interface import Attempt, Measured, Scorer, Setting
+from unitune.scorers.text import Contains, Exact
 
 MADE = Path(__file__).parent / "made"
-ECHO = MADE / "promptfoo" / "echo.jsonl"
+PROMPTFOO = MADE / "promptfoo"
+ECHO = PROMPTFOO / "echo.jsonl"
+URL = "http://127.0.0.1:8000/v1"
 
 
 def test_a_suite_that_was_not_run_becomes_cases_and_scorers() -> None:
@@ -30,13 +41,13 @@ def test_a_suite_that_was_not_run_becomes_cases_and_scorers() -> None:
     lines = ECHO.read_text(encoding="utf-8").splitlines()
     rows = {f"test-{row['testIdx'] + 1}": row for row in map(json.loads, lines)}
 
-    assert (Exact(),) == suite.scorers
     assert () == suite.answers
-    assert set(rows) - {"test-7"} == {case.id for case in suite.cases}
+    assert set(rows) == {case.id for case in suite.cases}
     for case in suite.cases:
         row = rows[case.id or ""]
         assert json.loads(row["prompt"]["raw"]) == [turn.row for turn in case.messages]
-        assert row["testCase"].get("description") == (case.model_extra or {}).get("description")
+        more = case.model_extra or {}
+        assert row["testCase"].get("description") == more.get("description")
         values = {
             str(
                 result.get("metadata", {}).get(
@@ -46,15 +57,11 @@ def test_a_suite_that_was_not_run_becomes_cases_and_scorers() -> None:
             for result in row["gradingResult"]["componentResults"]
             if result["assertion"]["type"] == "equals"
         }
-        assert {case.expected} == values
+        assert values == {each["expected"] for each in more["scorers"] if each["type"] == "exact"}
 
 
 def test_what_has_no_counterpart_is_reported_test_by_test() -> None:
-    assert {
-        "test-6": "no-counterpart",
-        "test-7": "no-counterpart",
-        "test-11": "only-here",
-    } == {
+    assert {"test-6": "no-counterpart"} == {
         finding.message.partition(":")[0]: finding.code for finding in read_results(ECHO).findings
     }
 
@@ -86,42 +93,60 @@ def test_a_prompt_that_is_no_text_is_refused(prompt: str) -> None:
         messages_of(prompt)
 
 
-ASSERTIONS: list[tuple[dict[str, JsonValue], Check]] = [
-    ({"type": "equals", "value": "{{ x }}"}, Check(Exact(), "two")),
-    ({"type": "equals", "value": 4}, Check(Exact(), "4")),
-    ({"type": "equals", "value": {"a": 1}}, Check(JsonEqual(), '{"a": 1}')),
-    ({"type": "icontains", "value": "Paris"}, Check(Contains(ignore_case=True), "Paris")),
-    ({"type": "regex", "value": r"^\d$"}, Check(Regex(pattern=r"(?a:^\d\Z)"))),
-    ({"type": "is-json"}, Check(JsonValid())),
-    (
-        {"type": "is-json", "value": '{"type": "object"}'},
-        Check(JsonSchema(definition={"$schema": assertions.DRAFT_7, "type": "object"})),
-    ),
-]
+def translated(assertion: dict[str, JsonValue], **more: Any) -> Entry:
+    """Return an assertion as an entry, in a test with a few variables."""
+    variables: dict[str, JsonValue] = {"y": "three", "list": [1]}
+    translator = Translator({"{{ x | upper }}": "two"}, variables, None, CodeFile(PROMPTFOO))
+    return translator.entry(assertion, graded=more.get("graded", False))
 
 
-@pytest.mark.parametrize(("assertion", "check"), ASSERTIONS, ids=lambda item: str(item)[:40])
-def test_assertions_become_scorers(assertion: dict[str, JsonValue], check: Check) -> None:
-    assert check == translate(assertion, {"{{ x }}": "two"})
+VERDICTS = PROMPTFOO / "assertions.jsonl"
+
+
+def test_rows_are_right_where_promptfoo_passes(tmp_path: Path) -> None:
+    """promptfoo's own verdicts on recorded answers to assertions of every kind that comes along."""
+    if shutil.which("node") is None:
+        pytest.skip("assertions in JavaScript need node")
+    rows = [json.loads(line) for line in VERDICTS.read_text(encoding="utf-8").splitlines()]
+    echoed = [{**row, "provider": {"id": "echo"}} for row in rows]
+    (tmp_path / "echoed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in echoed))
+    for name in ("checks.py", "checks.cjs"):
+        shutil.copy(PROMPTFOO / name, tmp_path)
+    result = import_suite([f"promptfoo:{tmp_path / 'echoed.jsonl'}"], tmp_path / "evals")
+    assert () == result.suite.findings
+    (spec,) = result.job.evaluate.scorers
+    assert isinstance(spec, Scorer)
+    scorer = build(spec, Setting(tmp_path / "evals"))
+    measured = Measured("", seconds=1.0, usd=0.001)
+    cases = {case.case_id: case for case in result.suite.cases}
+    for row in rows:
+        answer = row["vars"]["answer"]
+        case = cases[f"test-{row['testIdx'] + 1}"]
+        score = scorer.score(Attempt(case, answer, measured=replace(measured, text=answer)))
+        told = (row["vars"]["id"], answer, score.reason)
+        assert (*told, row["success"]) == (*told, bool(score.value) and not score.failed)
+    assert {True, False} == {row["success"] for row in rows}
 
 
 REFUSED: list[tuple[dict[str, JsonValue], str]] = [
     ({"type": "llm-rubric", "value": "nice"}, "a model judges it"),
-    ({"type": "javascript", "value": "true"}, "it is code"),
-    ({"type": "python", "value": "True"}, "scorer `python`"),
-    ({"type": "not-contains", "value": "x"}, "no opposites"),
-    ({"type": "levenshtein", "value": "x"}, "passes at a threshold"),
-    ({"type": "cost", "threshold": 1}, "measures it for every contender"),
-    ({"type": "contains-any", "value": ["x"]}, "several texts"),
+    ({"type": "not-similar", "value": "nice"}, "a model judges it"),
+    ({"type": "promptfoo:redteam:pii"}, "a model judges it"),
+    ({"type": "ruby", "value": "true"}, "it is code in Ruby"),
+    ({"type": "rouge-n", "value": "x"}, "divides texts into words otherwise"),
     ({"type": "is-jsonn"}, "no such type of promptfoo is known"),
-    ({"type": "equals", "value": "x", "transform": "output.trim()"}, "by code first"),
-    ({"type": "equals", "value": "{{ y }}"}, "do not show it filled in"),
-    ({"type": "equals", "value": ["{{ y }}"]}, "do not show it filled in"),
-    ({"type": "contains", "value": ""}, "nothing to compare with"),
-    ({"type": "is-json", "value": "type: object"}, "Expecting value"),
-    ({"type": "equals", "value": "file://x.txt"}, "stands in a file"),
+    ({"type": "equals", "value": "{{ z }}"}, "do not show it filled in"),
+    ({"type": "equals", "value": ["{{ list | first }}"]}, "do not show it filled in"),
+    ({"type": "contains", "value": ""}, "no text to compare with"),
+    ({"type": "contains-any", "value": " , "}, "no list of texts"),
+    ({"type": "is-json", "value": "- object"}, "a JSON Schema is an object"),
     ({"type": "is-json", "value": {"format": "date"}}, "`format`"),
+    ({"type": "equals", "value": "file://none.txt"}, "none.txt is not beside the results"),
+    ({"type": "equals", "value": "file://../README.md"}, "outside of the suite's folder"),
+    ({"type": "python", "value": "file://x.rb"}, "neither Python nor JavaScript"),
+    ({"type": "latency"}, "it has no threshold"),
     ({"type": "regex", "value": r"\p{L}"}, r"'\\p{L}' has no counterpart"),
+    ({"type": "assert-set", "assert": []}, "holds no assertions"),
 ]
 
 
@@ -130,11 +155,132 @@ def test_what_unitune_would_score_otherwise_is_refused(
     assertion: dict[str, JsonValue], reason: str
 ) -> None:
     with pytest.raises(NoCounterpart, match=re.escape(reason)):
-        translate(assertion, {"{{ x }}": "two"})
+        translated(assertion)
 
 
-def test_an_assertion_without_weight_counts_for_nothing() -> None:
-    assert translate({"type": "llm-rubric", "weight": 0}, {}) is None
+def test_values_are_filled_in_as_promptfoo_shows_them_or_by_the_tests_variables() -> None:
+    filled = translated({"type": "contains-all", "value": ["{{ x | upper }}", "{{y}} pigs"]})
+    assert ["two", "three pigs"] == filled["all_of"]
+
+
+def test_javascript_without_node_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    for assertion in ({"type": "javascript"}, {"type": "equals", "transform": "output"}):
+        with pytest.raises(NoCounterpart, match="no `node` to run it"):
+            translated({"value": "true", **assertion})
+
+
+def echoed(folder: Path, *tests: dict[str, Any], **config: Any) -> Suite:
+    """Read results of promptfoo's provider `echo`."""
+    rows = [
+        {
+            "testIdx": at,
+            "promptIdx": 0,
+            "prompt": {"raw": f"Question {at}?", "label": "p"},
+            "provider": {"id": "echo"},
+            "success": True,
+            "testCase": test,
+        }
+        for at, test in enumerate(tests)
+    ]
+    content = {"results": {"version": 3, "results": rows}, "config": config}
+    (folder / "r.json").write_text(json.dumps(content), encoding="utf-8")
+    return read_results(folder / "r.json")
+
+
+EQUALS: dict[str, JsonValue] = {"type": "equals", "value": "a"}
+RUBRIC: dict[str, JsonValue] = {"type": "llm-rubric", "value": "nice"}
+
+
+def test_what_a_model_would_judge_is_said_and_never_left_out_in_silence(tmp_path: Path) -> None:
+    suite = echoed(tmp_path, {"assert": [EQUALS, RUBRIC]}, {"assert": [RUBRIC]}, {"assert": []})
+    assert ["test-1"] == [case.id for case in suite.cases]
+    assert [
+        ("test-1", "no-counterpart"),
+        ("test-2", "no-counterpart"),
+        ("test-3", "no-assertion"),
+    ] == [(finding.message.partition(":")[0], finding.code) for finding in suite.findings]
+
+
+def test_a_mean_over_some_of_its_assertions_would_be_another_test(tmp_path: Path) -> None:
+    suite = echoed(tmp_path, {"assert": [EQUALS, RUBRIC], "threshold": 0.5}, {"assert": [EQUALS]})
+    assert ["test-2"] == [case.id for case in suite.cases]
+
+
+def test_tests_that_differ_in_their_text_alone_share_a_scorer(tmp_path: Path) -> None:
+    contains = [{"type": "icontains", "value": text} for text in ("a", "b")]
+    suite = echoed(tmp_path, *({"assert": [each], "vars": {"n": 1}} for each in contains))
+    assert (Contains(ignore_case=True, strip=False),) == suite.scorers
+    assert [("a", {}), ("b", {})] == [(case.expected, case.model_extra) for case in suite.cases]
+
+
+@pytest.mark.parametrize(
+    ("test", "reason"),
+    [
+        ({"assertScoringFunction": "file://s.js"}, "a function of its own makes its score"),
+        ({"options": {"transform": "file://t.js"}}, "transforms the answer by code in a file"),
+    ],
+)
+def test_a_test_that_is_scored_by_code_in_a_file_is_refused(
+    test: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    (finding,) = echoed(tmp_path, {"assert": [EQUALS], **test}).findings
+    assert reason in finding.message
+
+
+def test_a_prompt_that_holds_another_tests_answer_is_no_case(tmp_path: Path) -> None:
+    first = {"assert": [EQUALS], "options": {"storeOutputAs": "x"}}
+    suite = echoed(tmp_path, first, {"assert": [EQUALS]})
+    assert (["test-1"], ["depends"]) == (
+        [case.id for case in suite.cases],
+        [finding.code for finding in suite.findings],
+    )
+
+
+def test_providers_come_along_with_their_settings_or_are_named(tmp_path: Path) -> None:
+    settings = {"temperature": 0.7, "max_tokens": 99}
+    suite = echoed(
+        tmp_path,
+        {"assert": [EQUALS]},
+        providers=[
+            {"id": "openai:chat:gpt-4.1-mini", "config": {**settings, "tools": []}},
+            {"id": "openai:chat:own", "label": "ours", "config": {**settings, "apiBaseUrl": URL}},
+            {"anthropic:messages:claude": {"config": settings}},
+            {"id": "exec:./run.sh", "config": settings},
+        ],
+    )
+    assert ("openai", "gpt-4.1-mini") == suite.base
+    server, model = suite.contenders
+    assert Server(name="ours", url=URL, model="own", prompt="zero-shot") == server
+    assert ("model", "anthropic") == (model.type, getattr(model, "backend", None))
+    assert settings == suite.settings
+    assert (
+        "The provider exec:./run.sh did not come along: no backend here has it.",
+        "The config of openai:chat:gpt-4.1-mini did not come along: tools.",
+    ) == suite.notes
+
+
+def test_settings_that_differ_are_said(tmp_path: Path) -> None:
+    providers = [{"id": "openai:a", "config": {"temperature": 0}}, "openai:b"]
+    suite = echoed(tmp_path, {"assert": [EQUALS]}, providers=providers)
+    assert {} == suite.settings
+    (note,) = suite.notes
+    assert note.startswith("temperature did not come along: it is 0 of openai:a, None of openai:b.")
+
+
+def test_an_imported_suite_runs_with_the_settings_of_its_providers(tmp_path: Path) -> None:
+    echoed(
+        tmp_path,
+        {"assert": [EQUALS, {"type": "python", "value": "len(output) < 9"}], "vars": {"n": 1}},
+        providers=[{"id": "openai:gpt-4.1", "config": {"temperature": 0.5, "apiBaseUrl": URL}}],
+    )
+    result = import_suite([f"promptfoo:{tmp_path / 'r.json'}"], tmp_path / "evals")
+    evaluate = result.job.evaluate
+    assert (0.5, 1024) == (evaluate.temperature, evaluate.max_tokens)
+    assert ["zero-shot", "tuned", "server"] == [each.type for each in evaluate.contenders]
+    (problem,) = check(result.job).errors
+    assert "names no training rows" in problem.message, "all else is ready"
+    assert "assertions.py" in {file.name for file in result.files}
 
 
 NOT_TRANSLATED = {
@@ -178,14 +324,31 @@ def test_results_keep_what_promptfoo_said_of_each_answer() -> None:
     assert "test-4" not in by_name["broken"].texts, (
         "the provider failed: no answer, not a wrong one"
     )
-    assert (Exact(),) == suite.scorers
+    assert (Exact(strip=False),) == suite.scorers
     assert () == suite.findings
 
 
-def test_where_unitune_would_score_an_answer_otherwise_is_told() -> None:
-    """promptfoo counts outer whitespace, exact does not: ' Lome' is the one that differs."""
-    notes = read_results(MADE / "promptfoo" / "results.json").notes
-    assert "agrees with promptfoo on 13 of 14 answers; first: big in test-3" in notes[-1]
+def test_whether_unitune_agrees_with_promptfoo_is_told() -> None:
+    """promptfoo counts outer whitespace: ' Lome' is no Lome."""
+    notes = read_results(PROMPTFOO / "results.json").notes
+    assert "unitune's exact came along too, and agrees with promptfoo on 14 of 14" in notes[-1]
+
+
+def test_bounds_on_cost_need_prices_and_what_recorded_answers_do_not_hold(tmp_path: Path) -> None:
+    cost: dict[str, JsonValue] = {"type": "cost", "threshold": 0.1}
+    suite = echoed(tmp_path, {"assert": [EQUALS, cost]})
+    assert "1 test bounds what an answer costs: set evaluate.prices." in suite.notes
+    run = (tmp_path / "r.json").read_text().replace('"echo"', '"openai:gpt-4.1"')
+    (tmp_path / "r.json").write_text(run)
+    assert "which stand beside no recorded answer" in read_results(tmp_path / "r.json").notes[-1]
+
+
+def test_importing_results_runs_no_code_of_theirs(tmp_path: Path) -> None:
+    lines = VERDICTS.read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "r.jsonl").write_text("".join(line for line in lines if '"id":"py"' in line))
+    suite = read_results(tmp_path / "r.jsonl")
+    assert "were not compared with it: they hold code" in suite.notes[-1]
+    assert ["assertions.py"] == [*suite.files]
 
 
 def test_results_of_judges_and_code_come_along_whole() -> None:

@@ -1,7 +1,11 @@
 """Results of promptfoo.
 
 results            what `promptfoo eval -o` wrote ──► Suite
-scorers            from assertions that differ by test to scorers that all cases share
-assertions         one assertion as a scorer
+rows               a row of it
+providers          its providers as contenders
+tests              a test as the scorers of a row
+assertions         an assertion as an entry of them
+code               assertions that are code, as functions of a file of the user's
+functions          what that file makes its functions by
 javascript_regex   patterns in Python's syntax
 """

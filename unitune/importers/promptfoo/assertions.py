@@ -1,38 +1,48 @@
-"""Assertions of promptfoo as scorers of unitune.
+"""Assertions of promptfoo as entries of a row's `scorers`.
 
-    equals TEXT            exact         outer whitespace aside, which promptfoo counts
-    equals OBJECT          json_equal
-    contains, icontains    contains
-    regex                  regex         from JavaScript's syntax
-    is-json                json_valid, or json_schema where it has a schema
+    equals TEXT, OBJECT                       exact; json_equal
+    contains, starts-with, and their kin      contains, with any_of, all_of, position
+    regex                                     regex, from JavaScript's syntax
+    is-json, contains-json                    json_valid, json_schema, json_contained
+    levenshtein                               edit_distance with max_edits
+    latency, cost, word-count                 the measures of that name, within bounds
+    javascript, python                        a function of the scorer `python`
+    assert-set                                a list
 
-Every other type is refused with the reason in ``assertions.yaml``.
+``not-`` is `negate`. Every other type is refused with the reason in ``assertions.yaml``. What may
+differ: JSON is strict, so that a key twice in one object, or YAML in the place of JSON, is none.
 
 Source: promptfoo 0.121.20, src/assertions, as installed.
 """
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import yaml
 from pydantic import JsonValue
 
 from unitune.findings import clip
+from unitune.importers.foreign import plain_json
+from unitune.importers.promptfoo.code import CodeFile, NoCode
 from unitune.importers.promptfoo.javascript_regex import NoTranslation, python_pattern
-from unitune.scorers.interface import Scorer
-from unitune.scorers.json_text import JsonEqual, JsonSchema, JsonValid
-from unitune.scorers.text import Contains, Exact, Regex
 
 Assertion: TypeAlias = Mapping[str, JsonValue]
-SCORED = ("equals", "contains", "icontains", "regex", "is-json")
+Entry: TypeAlias = dict[str, JsonValue]
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 """What promptfoo's validator (Ajv) goes by; unitune's by 2020-12 where a schema names none."""
+MOST_EDITS = 5
+"""levenshtein's threshold where it names none."""
+PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][\w.-]*)\s*\}\}")
+"""The templates that are filled in here; of others the results may show what became of them."""
+TEXT: Entry = {"strip": False}
 
 
 class NoCounterpart(ValueError):
@@ -40,92 +50,224 @@ class NoCounterpart(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """An assertion as a scorer, with the expected answer where the scorer compares with one."""
-
-    scorer: Scorer
-    expected: str | None = None
-
-
-def flat(assertions: list[JsonValue]) -> Iterator[Assertion]:
-    """Yield assertions, those of sets among them, all of which must hold.
-
-    Raises:
-        NoCounterpart: An entry is no assertion, or a set passes at a threshold.
-    """
-    for entry in assertions:
-        if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
-            raise NoCounterpart(f"{clip(entry)} is no assertion with a type")
-        if entry["type"] != "assert-set":
-            yield entry
-            continue
-        if "threshold" in entry:
-            raise NoCounterpart("a set of assertions passes at a threshold")
-        inner = entry.get("assert")
-        yield from flat(inner if isinstance(inner, list) else [])
-
-
-def translate(assertion: Assertion, rendered: Mapping[str, str]) -> Check | None:
-    """Return what an assertion checks; None where it counts for nothing (weight 0).
+class Translator:
+    """What translating the assertions of one test takes.
 
     Args:
-        assertion: As promptfoo has it.
         rendered: Values of assertions as promptfoo filled them in, by their templates.
+        variables: The test's own.
+        transform: JavaScript that changes the answer before all assertions.
+        code: Where functions are collected.
+    """
+
+    rendered: Mapping[str, str]
+    variables: Mapping[str, JsonValue]
+    transform: str | None
+    code: CodeFile
+
+    def entry(self, assertion: JsonValue, *, graded: bool) -> Entry:
+        """Return an assertion as an entry of a row's `scorers`.
+
+        Args:
+            assertion: As promptfoo has it.
+            graded: Whether its score counts for a mean; else whether it holds.
+
+        Raises:
+            NoCounterpart: unitune scores nothing in just the same way.
+        """
+        if not isinstance(assertion, dict) or not isinstance(assertion.get("type"), str):
+            raise NoCounterpart(f"{clip(assertion)} is no assertion with a type")
+        weight = {"weight": assertion["weight"]} if assertion.get("weight", 1) != 1 else {}
+        if assertion["type"] == "assert-set":
+            return {**self._set(assertion), **weight}
+        written = str(assertion["type"])
+        kind, negate = written.removeprefix("not-"), written.startswith("not-")
+        try:
+            if kind in ("javascript", "python"):
+                entry = self._code(kind, assertion, negate=negate, graded=graded)
+            else:
+                entry = {**self._scored(kind, assertion), **({"negate": True} if negate else {})}
+        except (NoTranslation, NoCode) as refusal:
+            raise NoCounterpart(f"{written!r}: {refusal}") from refusal
+        except (ValueError, RecursionError, yaml.YAMLError) as failure:
+            value = clip(assertion.get("value"))
+            raise NoCounterpart(f"{written!r} has the value {value}: {failure}") from failure
+        return {**entry, **weight}
+
+    def _scored(self, kind: str, assertion: Assertion) -> Entry:
+        if kind not in _KINDS:
+            raise NoTranslation(_reason(kind))
+        entry = _KINDS[kind](self._filled_in(assertion.get("value")), assertion)
+        code = self._transforms(assertion)
+        return {**entry, "transform": self.code.transform(code)} if code else entry
+
+    def _set(self, assertion: Assertion) -> Entry:
+        threshold, inner = assertion.get("threshold"), assertion.get("assert")
+        if not isinstance(inner, list) or not inner:
+            raise NoCounterpart("'assert-set' holds no assertions")
+        entries: list[JsonValue] = [self.entry(each, graded=bool(threshold)) for each in inner]
+        return {"scorers": entries, **({"at_least": threshold} if threshold else {})}
+
+    def _code(self, kind: str, assertion: Assertion, *, negate: bool, graded: bool) -> Entry:
+        value = assertion.get("value")
+        if not isinstance(value, str):
+            raise NoTranslation("its code does not stand in the file")
+        options: dict[str, JsonValue] = {
+            "threshold": assertion.get("threshold"),
+            "negate": negate and kind == "javascript",
+            "graded": graded,
+            "config": assertion.get("config"),
+            "transform": self._transforms(assertion),
+        }
+        text = value if value.startswith("file://") else self._filled_in(value)
+        used = {key: option for key, option in options.items() if option}
+        return {"type": self.code.assertion(kind, str(text), used)}
+
+    def _transforms(self, assertion: Assertion) -> str | None:
+        """Return the test's transform and then the assertion's, as one piece of code."""
+        own = assertion.get("transform")
+        codes = [code for code in (self.transform, own) if code]
+        if not all(isinstance(code, str) and not code.startswith("file://") for code in codes):
+            raise NoTranslation("it transforms the answer by code in a file")
+        if len(codes) < 2:
+            return cast("str | None", next(iter(codes), None))
+        bodies = [json.dumps(f"return {code}" if "\n" not in str(code) else code) for code in codes]
+        calls = [f"(new Function('output', 'context', {body}))(output, context)" for body in bodies]
+        return f"output = {calls[0]};\nreturn {calls[1]};"
+
+    def _filled_in(self, value: JsonValue) -> JsonValue:
+        if isinstance(value, list):
+            return [self._filled_in(each) for each in value]
+        if not isinstance(value, str):
+            return value
+        if value.startswith("file://"):
+            return self.code.content(value)
+        text = PLACEHOLDER.sub(self._variable, self.rendered.get(value, value))
+        if any(mark in text for mark in ("{{", "{%", "{#")):
+            raise NoTranslation("it is a template, and the results do not show it filled in")
+        return text
+
+    def _variable(self, match: re.Match[str]) -> str:
+        value: JsonValue = {**self.variables}
+        for key in match[1].split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            return _text(value)
+        return match[0]
+
+
+def _text(value: JsonValue) -> str:
+    """Return a value as JavaScript's String has it.
 
     Raises:
-        NoCounterpart: unitune scores nothing in just the same way.
+        NoTranslation: It is empty, or no text and no number.
     """
-    kind = str(assertion["type"])
-    if assertion.get("weight") == 0:
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+        raise NoTranslation("there is no text to compare with")
+    return str(value)
+
+
+def _equals(value: JsonValue, _: Assertion) -> Entry:
+    if isinstance(value, dict | list):
+        return {"type": "json_equal", "expected": json.dumps(value, ensure_ascii=False)}
+    if isinstance(value, bool) or value == "":
+        return {"type": "exact", "expected": value and json.dumps(value), **TEXT}
+    return {"type": "exact", "expected": _text(value), **TEXT}
+
+
+def _contains(
+    *, ignore_case: bool = False, several: str = "", start: bool = False
+) -> Callable[[JsonValue, Assertion], Entry]:
+    def entry(value: JsonValue, _: Assertion) -> Entry:
+        options: Entry = {**TEXT, **({"ignore_case": True} if ignore_case else {})}
+        if start:
+            options["position"] = "start"
+        if not several:
+            return {"type": "contains", "expected": _text(value), **options}
+        if isinstance(value, str):
+            (fields,) = csv.reader([value], skipinitialspace=True)
+            value = [field.strip() for field in fields if field.strip()]
+        if not isinstance(value, list) or not value:
+            raise NoTranslation("there is no list of texts to look for")
+        return {"type": "contains", several: [_text(each) for each in value], **options}
+
+    return entry
+
+
+def _regex(value: JsonValue, _: Assertion) -> Entry:
+    if not isinstance(value, str):
+        raise NoTranslation("there is no pattern")
+    return {"type": "regex", "pattern": python_pattern(value)}
+
+
+def _is_json(value: JsonValue, _: Assertion) -> Entry:
+    schema = _schema(value)
+    return {"type": "json_valid"} if schema is None else {"type": "json_schema", **schema}
+
+
+def _contains_json(value: JsonValue, _: Assertion) -> Entry:
+    return {"type": "json_contained", **(_schema(value) or {})}
+
+
+def _schema(value: JsonValue) -> Entry | None:
+    if not value:
         return None
-    if assertion.get("transform"):
-        raise NoCounterpart(f"{kind!r} transforms the answer by code first")
-    if kind not in SCORED:
-        raise NoCounterpart(f"{kind!r}: {_reason(kind)}")
-    try:
-        return _check(kind, _filled_in(assertion.get("value"), rendered))
-    except (ValueError, RecursionError) as failure:
-        value = clip(assertion.get("value"))
-        raise NoCounterpart(f"{kind!r} has the value {value}: {failure}") from failure
-
-
-def _filled_in(value: JsonValue, rendered: Mapping[str, str]) -> JsonValue:
-    if isinstance(value, str) and value in rendered:
-        return rendered[value]
-    if isinstance(value, str) and value.startswith("file://"):
-        raise ValueError("it stands in a file")
-    if any(mark in json.dumps(value) for mark in ("{{", "{%", "{#")):
-        raise ValueError("it is a template, and the results do not show it filled in")
-    return value
-
-
-def _check(kind: str, value: JsonValue) -> Check:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    match kind:
-        case "is-json" if value is None or value == "":
-            return Check(JsonValid())
-        case "is-json":
-            return Check(_json_schema(json.loads(text)))
-        case "regex" if isinstance(value, str):
-            return Check(Regex(pattern=python_pattern(value)))
-        case "equals" if isinstance(value, dict | list):
-            return Check(JsonEqual(), text)
-        case "equals" if value is not None:
-            return Check(Exact(), text)
-        case "contains" | "icontains" if value is not None and value != "":
-            return Check(Contains(ignore_case=kind == "icontains"), text)
-        case _:
-            raise ValueError("there is nothing to compare with")
-
-
-def _json_schema(schema: JsonValue) -> JsonSchema:
+    schema = plain_json(yaml.safe_load(value)) if isinstance(value, str) else value
     if not isinstance(schema, dict):
         raise NoTranslation("a JSON Schema is an object")
     if '"format"' in json.dumps(schema):
         raise NoTranslation(
             "promptfoo asserts `format`, and unitune follows the standard's default"
         )
-    return JsonSchema(definition={"$schema": DRAFT_7, **schema})
+    return {"definition": {"$schema": DRAFT_7, **schema}}
+
+
+def _levenshtein(value: JsonValue, assertion: Assertion) -> Entry:
+    most = assertion.get("threshold", MOST_EDITS)
+    if not isinstance(most, int | float) or most < 0:
+        raise NoTranslation(f"its threshold is {clip(most)}")
+    return {"type": "edit_distance", "expected": _text(value), "max_edits": int(most), **TEXT}
+
+
+def _measure(kind: str, unit: float) -> Callable[[JsonValue, Assertion], Entry]:
+    def entry(_: JsonValue, assertion: Assertion) -> Entry:
+        most = assertion.get("threshold")
+        if not isinstance(most, int | float):
+            raise NoTranslation("it has no threshold")
+        return {"type": kind, "at_most": most / unit}
+
+    return entry
+
+
+def _word_count(value: JsonValue, _: Assertion) -> Entry:
+    bounds: JsonValue = value
+    if isinstance(value, int | str):
+        bounds = {"min": int(value), "max": int(value)}
+    if not isinstance(bounds, dict) or not bounds.keys() & {"min", "max"}:
+        raise NoTranslation("it has no bounds")
+    named = {"min": "at_least", "max": "at_most"}
+    return {"type": "length", **{named[key]: bounds[key] for key in named if key in bounds}}
+
+
+_KINDS: Mapping[str, Callable[[JsonValue, Assertion], Entry]] = {
+    "equals": _equals,
+    "contains": _contains(),
+    "icontains": _contains(ignore_case=True),
+    "contains-any": _contains(several="any_of"),
+    "contains-all": _contains(several="all_of"),
+    "icontains-any": _contains(several="any_of", ignore_case=True),
+    "icontains-all": _contains(several="all_of", ignore_case=True),
+    "starts-with": _contains(start=True),
+    "regex": _regex,
+    "is-json": _is_json,
+    "contains-json": _contains_json,
+    "levenshtein": _levenshtein,
+    "latency": _measure("latency", 1000),
+    "cost": _measure("cost", 1),
+    "word-count": _word_count,
+}
 
 
 @cache
@@ -136,7 +278,6 @@ def _reasons() -> Mapping[str, str]:
 
 
 def _reason(kind: str) -> str:
-    known = _reasons()
-    if kind.startswith("not-") and kind.removeprefix("not-") in {*known, *SCORED}:
-        return "unitune's scorers have no opposites"
-    return known.get(kind, "no such type of promptfoo is known")
+    if kind.startswith("promptfoo:redteam:"):
+        return _reasons()["llm-rubric"]
+    return _reasons().get(kind, "no such type of promptfoo is known")

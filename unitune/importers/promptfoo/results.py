@@ -1,9 +1,9 @@
 """Results of promptfoo (`promptfoo eval -o results.json`, or ``.jsonl``) as a suite.
 
 Each pair of provider and prompt is a model that answers. Whether promptfoo passed an answer is its
-score (1 or 0), so that every kind of assertion counts, those of judges and code too. Where
-unitune's own scorers could score all cases in the same way, they come along as well, for contenders
-that answer afresh; a note says how often they agree with promptfoo.
+score (1 or 0), so that every kind of assertion counts, those of judges and code too. Where all
+assertions have a counterpart, they come along as the rows' own scorers, for contenders that answer
+afresh; a note says how often they agree with promptfoo.
 
 A config that was not run is brought over by promptfoo itself: with ``--providers echo`` it makes
 the cases and calls no model. Answers of that provider are no answers.
@@ -11,25 +11,33 @@ the cases and calls no model. Answers of that provider are no answers.
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
-from typing import Annotated, cast
+from typing import NamedTuple
 
-import yaml
-from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue, ValidationError
 
-from unitune.data.example import MESSAGES, Example, Message
+from unitune.data.example import Example
 from unitune.errors import DataError, MissingExtra
 from unitune.evaluate.scoring import build
 from unitune.findings import Finding, clip
-from unitune.importers.foreign import json_file, json_lines, plain_json
-from unitune.importers.promptfoo.scorers import LEAVE_OUT, SharedScorers, Test, share_scorers
-from unitune.importers.suite import Answers, Base, Suite, base_of
-from unitune.scorers.interface import Attempt, Scorer
+from unitune.importers.foreign import json_file, json_lines
+from unitune.importers.promptfoo.code import CodeFile
+from unitune.importers.promptfoo.providers import Providers, base_of_provider
+from unitune.importers.promptfoo.rows import ROWS, Row, messages_of
+from unitune.importers.promptfoo.tests import (
+    WRITE_ANEW,
+    RowScorersOf,
+    Test,
+    hoisted,
+    row_scorers_of,
+    types_of,
+)
+from unitune.importers.suite import Answers, Suite
+from unitune.scorers.interface import Attempt, Measured, Scorer
+from unitune.scorers.row_scorers import RowScorers
 from unitune.workspace.validation import first_problem
 
 WHAT = "a results file of promptfoo"
@@ -39,74 +47,10 @@ ECHO = "echo"
 """promptfoo's provider that gives the prompt back."""
 VERSION = 3
 """Of the results' format, as promptfoo 0.121 writes it."""
-PROVIDER_FAILED = 2
-"""`failureReason` of a row without a real answer."""
 LET_PROMPTFOO = (
     "Let promptfoo make its results, which calls no model: `promptfoo eval -c {} --providers echo "
-    "-o results.json`. Then import promptfoo:results.json."
+    "--grader echo -o results.json`. Then import promptfoo:results.json."
 )
-
-
-class Prompt(BaseModel):
-    """The prompt of a row, filled in."""
-
-    raw: str
-    label: str = ""
-
-
-class Provider(BaseModel):
-    """Who answered."""
-
-    id: str = ""
-    label: str | None = None
-
-
-class Response(BaseModel):
-    """What came back."""
-
-    output: JsonValue = None
-
-
-class TestCase(BaseModel):
-    """What was to be tested."""
-
-    description: str | None = None
-    assertions: Annotated[list[JsonValue], Field(alias="assert")] = []
-    options: dict[str, JsonValue] | None = None
-    threshold: JsonValue = None
-
-
-class Row(BaseModel):
-    """One answer; other keys of promptfoo's are not read."""
-
-    test: Annotated[int, Field(alias="testIdx", ge=0)]
-    column: Annotated[int, Field(alias="promptIdx", ge=0)]
-    prompt: Prompt
-    provider: Provider
-    response: Response | None = None
-    success: bool
-    failure: Annotated[int, Field(alias="failureReason")] = 0
-    test_case: Annotated[TestCase, Field(alias="testCase")]
-    grading: Annotated[JsonValue, Field(alias="gradingResult")] = None
-
-    @property
-    def case(self) -> str:
-        """The id of its case."""
-        return f"test-{self.test + 1}"
-
-    @property
-    def answered(self) -> bool:
-        """Whether there is an answer to score."""
-        return self.failure != PROVIDER_FAILED and self.response is not None
-
-    @property
-    def text(self) -> str:
-        """The answer; empty where there is none."""
-        output = self.response.output if self.response else ""
-        return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
-
-
-ROWS = TypeAdapter(list[Row])
 
 
 def read_results(path: Path) -> Suite:
@@ -118,9 +62,9 @@ def read_results(path: Path) -> Suite:
     Raises:
         DataError: It cannot be read, or is something else.
     """
-    listed, name = _content(path)
+    content = _content(path)
     try:
-        rows = ROWS.validate_python(listed)
+        rows = ROWS.validate_python(content.rows)
     except ValidationError as failure:
         at, *_ = failure.errors()[0]["loc"] or ("",)
         which = f"result {at + 1} is" if isinstance(at, int) else "its results are"
@@ -131,15 +75,22 @@ def read_results(path: Path) -> Suite:
         ) from failure
     if not rows:
         raise DataError(f"{path} holds no results. Run `promptfoo eval -o {path.name}` first.")
-    return _suite(path, name, rows)
+    return _suite(path, content, rows)
 
 
-def _content(path: Path) -> tuple[JsonValue, str]:
-    """Return the list of rows, and a name for them."""
+class Content(NamedTuple):
+    """What a results file holds; its config is None in JSON Lines."""
+
+    rows: JsonValue
+    name: str
+    config: JsonValue = None
+
+
+def _content(path: Path) -> Content:
     if path.suffix in (".yaml", ".yml"):
         raise DataError(f"{path} is a config of promptfoo. {LET_PROMPTFOO.format(path.name)}")
     if path.suffix == ".jsonl":
-        return [value for _, value in json_lines(path, WHAT)], path.stem
+        return Content([value for _, value in json_lines(path, WHAT)], path.stem)
     value = json_file(path, WHAT)
     whole = value if isinstance(value, dict) else {}
     if "tests" in whole and "results" not in whole:
@@ -152,55 +103,95 @@ def _content(path: Path) -> tuple[JsonValue, str]:
             "it with `promptfoo eval -o results.json` of a current promptfoo."
         )
     described = config.get("description") if isinstance(config, dict) else None
-    return results.get("results"), str(described or path.stem)
+    return Content(results.get("results"), str(described or path.stem), config)
 
 
-def _suite(path: Path, name: str, rows: Sequence[Row]) -> Suite:
-    columns = sorted({row.column for row in rows})
+def _suite(path: Path, content: Content, rows: Sequence[Row]) -> Suite:
     of_test: defaultdict[int, list[Row]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: (row.test, row.column)):
         of_test[row.test].append(row)
-    tests = [_test(some, path) for some in of_test.values()]
-    shared = share_scorers(tests)
+    was_run, code = any(row.provider.id != ECHO for row in rows), CodeFile(path.parent)
+    tests = list(_tests(of_test.values(), path))
+    asserted = {test.case: row_scorers_of(test, code, answered=was_run) for test in tests}
+    lost = tuple(finding for each in asserted.values() for finding in each.findings)
+    whole = not (was_run and lost)  # else promptfoo's own score is the only one
+    kept = {case: each for case, each in asserted.items() if was_run or each.scorers is not None}
+    scorer = hoisted(list(kept.values())) if whole else None
     cases: list[Example] = []
     findings: list[Finding] = []
     for test, (row, *_) in zip(tests, of_test.values(), strict=True):
         try:
-            cases.append(_case(row, shared.expected.get(row.case)))
+            if test.case in kept:
+                cases.append(_case(row, kept[test.case] if whole else None, shared=scorer))
         except ValueError as failure:
-            findings.append(test.problem("prompt", f"{failure}.", LEAVE_OUT))
-    suite = Suite(name, str(path), tuple(cases), shared.scorers, base=_base(rows))
-    if all(row.provider.id == ECHO for row in rows):
-        several = f"The cases have the first of {len(columns)} prompts."
-        return replace(
-            suite,
-            cases=tuple(case for case in cases if case.case_id in shared.expected),
-            findings=(*shared.findings, *findings),
-            notes=(several,) if len(columns) > 1 else (),
-        )
-    answers = tuple(
-        _answers([row for row in rows if row.column == column], label, cases)
-        for column, label in zip(columns, _labels(rows, columns), strict=True)
+            findings.append(test.problem("prompt", f"{failure}.", WRITE_ANEW))
+    suite = Suite(
+        content.name,
+        str(path),
+        tuple(cases),
+        scorers=(scorer or RowScorers(named=code.scorers),) if whole else (),
+        files=code.files if whole else {},
     )
-    scorers = () if shared.findings else shared.scorers
+    if was_run:
+        return _with_answers(replace(suite, findings=tuple(findings)), rows, lost, code)
+    providers = Providers.of(content.config)
     return replace(
         suite,
-        scorers=scorers,
-        answers=answers,
-        findings=tuple(findings),
-        notes=(*_notes(shared), *_agreement(cases, answers, scorers)),
+        findings=(*lost, *findings),
+        notes=(*_unrun_notes(content, rows, list(kept.values())), *providers.notes),
+        base=providers.base,
+        contenders=providers.contenders,
+        settings=providers.settings,
     )
 
 
-def _test(rows: Sequence[Row], path: Path) -> Test:
+def _with_answers(
+    suite: Suite, rows: Sequence[Row], lost: Sequence[Finding], code: CodeFile
+) -> Suite:
+    columns = sorted({row.column for row in rows})
+    answers = tuple(
+        _answers([row for row in rows if row.column == column], label, suite.cases)
+        for column, label in zip(columns, _labels(rows, columns), strict=True)
+    )
+    return replace(
+        suite,
+        answers=answers,
+        notes=(*_notes(lost), *_agreement(suite, rows, code)),
+        base=next(filter(None, (base_of_provider(row.provider.id) for row in rows)), None),
+    )
+
+
+def _unrun_notes(
+    content: Content, rows: Sequence[Row], kept: Sequence[RowScorersOf]
+) -> Iterator[str]:
+    if (columns := len({row.column for row in rows})) > 1:
+        yield f"The cases have the first of {columns} prompts."
+    if content.config is None:
+        yield "JSON Lines hold no providers; -o results.json brings them along."
+    if costs := sum("cost" in types_of(each.scorers) for each in kept):
+        tests = "1 test bounds" if costs == 1 else f"{costs} tests bound"
+        yield f"{tests} what an answer costs: set evaluate.prices."
+
+
+def _tests(of_test: Iterable[Sequence[Row]], path: Path) -> Iterator[Test]:
+    stored = False  # an answer, for the prompts of later tests
+    for rows in of_test:
+        yield _test(rows, path, depends=stored or "_conversation" in rows[0].prompt.label)
+        stored = stored or "storeOutputAs" in (rows[0].test_case.options or {})
+
+
+def _test(rows: Sequence[Row], path: Path, *, depends: bool = False) -> Test:
     """Return the test that some rows are about, one for each provider and prompt."""
     row = rows[0]
     return Test(
         case=row.case,
         assertions=row.test_case.assertions,
         rendered=dict(pair for row in rows for pair in _rendered(row.grading)),
+        variables=row.test_case.variables,
         options=row.test_case.options or {},
         threshold=row.test_case.threshold,
+        scored_by_code=row.test_case.scored_by is not None,
+        depends=depends,
         file=str(path),
     )
 
@@ -221,42 +212,23 @@ def _rendered(grading: JsonValue) -> Iterator[tuple[str, str]]:
         yield from _rendered(part)
 
 
-def _case(row: Row, expected: str | None) -> Example:
-    described = row.test_case.description
-    more = {"description": described} if described else {}
-    messages = messages_of(row.prompt.raw)
-    return Example.model_validate(
-        {"messages": messages, "id": row.case, "expected": expected, **more}
-    )
+def _case(row: Row, asserted: RowScorersOf | None, *, shared: Scorer | None) -> Example:
+    """Return a test as a case.
 
-
-def messages_of(prompt: str) -> tuple[Message, ...]:
-    """Return a prompt as messages: a list of them in JSON or YAML, or one of the user.
-
-    Raises:
-        ValueError: A message holds more than text, or the prompt is empty.
+    Args:
+        row: The first about it.
+        asserted: What the case's own scorers are; None: it has none.
+        shared: The scorer that all cases share but for the expected text.
     """
-    try:
-        as_yaml = prompt.strip().startswith("- role:")
-        value = plain_json(_yaml_list(prompt) if as_yaml else json.loads(prompt))
-    except (ValueError, RecursionError, yaml.YAMLError):
-        value = None
-    turns = value if isinstance(value, list) else []
-    if not turns or not all(isinstance(turn, dict) and "role" in turn for turn in turns):
-        if not prompt.strip():
-            raise ValueError("the prompt is empty")
-        return (Message(role="user", content=prompt),)
-    try:
-        return MESSAGES.validate_python(turns)
-    except ValidationError as failure:
-        raise ValueError(f"the prompt is no list of texts: {first_problem(failure)}") from failure
-
-
-def _yaml_list(prompt: str) -> object:
-    """Read YAML without aliases, a few of which can stand for more than any memory holds."""
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(prompt, yaml.SafeLoader)):
-        raise ValueError("it has aliases")
-    return cast("object", yaml.safe_load(prompt))
+    described = row.test_case.description
+    more: dict[str, JsonValue] = {"description": described} if described else {}
+    if asserted and shared and asserted.entry:
+        more["expected"] = asserted.entry["expected"]
+    elif asserted:
+        more["scorers"] = asserted.scorers
+        if row.test_case.variables and asserted.runs_code:
+            more["vars"] = row.test_case.variables
+    return Example.model_validate({"messages": messages_of(row.prompt.raw), "id": row.case, **more})
 
 
 def _answers(rows: Sequence[Row], label: str, cases: Sequence[Example]) -> Answers:
@@ -284,50 +256,43 @@ def _labels(rows: Sequence[Row], columns: Sequence[int]) -> list[str]:
     ]
 
 
-def _base(rows: Sequence[Row]) -> Base | None:
-    """Return the first model that a backend of unitune knows by the same name."""
-    for row in rows:
-        vendor, _, rest = row.provider.id.partition(":")
-        model = rest if vendor == "bedrock" else rest.rpartition(":")[2]
-        if base := base_of(vendor, model):
-            return base
-    return None
-
-
-def _notes(shared: SharedScorers) -> Iterator[str]:
+def _notes(lost: Sequence[Finding]) -> Iterator[str]:
     yield (
         "The score is promptfoo's own: 1 where it passed an answer. A contender that answers "
         "afresh needs another scorer."
     )
-    reasons = Counter(finding.message.partition(": ")[2] for finding in shared.findings)
+    reasons = Counter(finding.message.partition(": ")[2] for finding in lost)
     for reason, count in reasons.items():
         tests = "1 test" if count == 1 else f"{count} tests"
         yield f"{tests} could be scored by promptfoo alone: {reason}"
 
 
-def _agreement(
-    cases: Sequence[Example], answers: Sequence[Answers], specs: Sequence[Scorer]
-) -> Iterator[str]:
-    """Note how often unitune's scorers, all of them together, agree with promptfoo."""
-    if not specs:
+def _agreement(suite: Suite, rows: Sequence[Row], code: CodeFile) -> Iterator[str]:
+    """Note how often unitune's scorer agrees with promptfoo."""
+    if not suite.scorers:
+        return
+    if code.calls:  # importing a file runs none of its code
+        yield "The rows' own scorers came along too, and were not compared with it: they hold code."
         return
     try:
-        scorers = [build(spec) for spec in specs]
+        scorer = build(suite.scorers[0])
     except MissingExtra as missing:
         yield f"unitune's own scorers came along too, and were not compared with it: {missing}"
         return
-    scored = [
-        (case, model) for model, case in product(answers, cases) if case.case_id in model.texts
+    known = {case.case_id: case for case in suite.cases}
+    scored = [row for row in rows if row.answered and row.case in known]
+    differing = [
+        f"{row.provider.label or row.provider.id} in {row.case} ({clip(row.text, 30)})"
+        for row in scored
+        if scorer.score(_attempt(known[row.case], row)).value != row.success
     ]
-    differing: list[str] = []
-    for case, model in scored:
-        text = model.texts[case.case_id]
-        passed = min(scorer.score(Attempt(case, text)).value for scorer in scorers)
-        if passed != model.scores[case.case_id][PASSED]:
-            differing.append(f"{model.model} in {case.case_id} ({clip(text, 30)})")
-    names = " and ".join(scorer.name for scorer in scorers)
     first = f"; first: {differing[0]}" if differing else ""
     yield (
-        f"unitune's {names} came along too, and agrees with promptfoo on "
+        f"unitune's {scorer.name} came along too, and agrees with promptfoo on "
         f"{len(scored) - len(differing)} of {len(scored)} answers{first}."
     )
+
+
+def _attempt(case: Example, row: Row) -> Attempt:
+    seconds = None if row.milliseconds is None else row.milliseconds / 1000
+    return Attempt(case, row.text, measured=Measured(row.text, seconds=seconds, usd=row.cost))

@@ -1,0 +1,1 @@
+module.exports = {isA: (output, context) => output === 'a'};

@@ -1,0 +1,159 @@
+"""Providers of a suite that was not run, as contenders: `Providers.of`.
+
+The first that a backend of unitune knows is the model to start from. Others come along as models
+of their backends or, with an `apiBaseUrl`, as servers. Temperature and `max_tokens` are the job's
+where all providers agree; what has no place in a job is named in a note, never dropped in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import JsonValue, ValidationError
+
+from unitune.findings import clip
+from unitune.importers.suite import Base, base_of
+from unitune.job.contenders import ContenderSpec, Model, Server
+from unitune.job.evaluate import Evaluate
+
+ADDRESS = ("apiBaseUrl", "apiHost")
+SETTINGS = {"temperature": "temperature", "max_tokens": "max_tokens"}
+"""Keys of a provider's config, and those of `evaluate`."""
+SILENT = {*ADDRESS, *SETTINGS, "apiKeyEnvar", "basePath"}
+"""Keys that come along, or say nothing of the answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A provider as a config names it."""
+
+    id: str
+    label: str
+    config: Mapping[str, JsonValue]
+
+    @property
+    def base(self) -> Base | None:
+        """The model, where a backend of unitune knows it by that name."""
+        return base_of_provider(self.id)
+
+    @property
+    def url(self) -> str | None:
+        """The server's address, where the config names one."""
+        host, url = self.config.get("apiHost"), self.config.get("apiBaseUrl")
+        return (
+            f"https://{host}/v1" if isinstance(host, str) else url if isinstance(url, str) else None
+        )
+
+    def contender(self, name: str) -> ContenderSpec | None:
+        """Return it as a contender; None where a job cannot name it."""
+        try:
+            if self.url is not None:
+                key = self.config.get("apiKeyEnvar")
+                return Server.model_validate(
+                    {
+                        "name": name,
+                        "url": self.url,
+                        "model": self.id.rpartition(":")[2],
+                        "api_key_variable": key,
+                        "prompt": "zero-shot",
+                    }
+                )
+            if self.base is None:
+                return None
+            base = self.base
+            return Model(name=name, backend=base.backend, model=base.model, prompt="zero-shot")
+        except ValidationError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Providers:
+    """What the providers of a config come to.
+
+    Args:
+        base: The model to start from.
+        contenders: The others.
+        settings: Keys of `evaluate`.
+        notes: What did not come along.
+    """
+
+    base: Base | None
+    contenders: tuple[ContenderSpec, ...]
+    settings: Mapping[str, JsonValue]
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, config: JsonValue) -> Providers:
+        """Return those of a results file's `config`."""
+        content = config if isinstance(config, dict) else {}
+        listed = content.get("providers", content.get("targets"))
+        given = listed if isinstance(listed, list) else [listed] if listed else []
+        providers = [found for each in given if (found := _provider(each))]
+        start = next((each for each in providers if each.base and not each.url), None)
+        contenders: dict[str, ContenderSpec] = {}
+        notes: list[str] = []
+        for provider in providers:
+            name = provider.label or provider.id
+            contender = provider.contender(name)
+            if contender is None:
+                notes.append(f"The provider {name} did not come along: no backend here has it.")
+            elif provider is not start:
+                contenders.setdefault(name, contender)
+        settings, differing = _settings(providers)
+        notes += [*differing, *_lost(providers)]
+        base = start.base if start else None
+        return cls(base, tuple(contenders.values()), settings, tuple(notes))
+
+
+def base_of_provider(provider_id: str) -> Base | None:
+    """Return the model of a provider's id; None where no backend of unitune has it."""
+    vendor, _, rest = provider_id.partition(":")
+    return base_of(vendor, rest if vendor == "bedrock" else rest.rpartition(":")[2])
+
+
+def _provider(given: JsonValue) -> Provider | None:
+    match given:
+        case str():
+            return Provider(given, "", {})
+        case {"id": str() as name, **rest}:
+            config, label = rest.get("config"), rest.get("label")
+            known = config if isinstance(config, dict) else {}
+            return Provider(name, label if isinstance(label, str) else "", known)
+        case dict() if len(given) == 1:
+            name, options = next(iter(given.items()))
+            return _provider({"id": name, **(options if isinstance(options, dict) else {})})
+        case _:
+            return None
+
+
+def _settings(providers: Sequence[Provider]) -> tuple[dict[str, JsonValue], list[str]]:
+    """Return the settings that all providers share, and notes on those that differ."""
+    shared: dict[str, JsonValue] = {}
+    notes: list[str] = []
+    for key, name in SETTINGS.items():
+        values = [provider.config.get(key) for provider in providers]
+        if all(value is None for value in values):
+            continue
+        if all(value == values[0] for value in values) and _is_allowed(name, values[0]):
+            shared[name] = values[0]
+            continue
+        pairs = zip(providers, values, strict=True)
+        listed = ", ".join(f"{clip(value)} of {each.label or each.id}" for each, value in pairs)
+        notes.append(f"{key} did not come along: it is {listed}. Set evaluate.{name}.")
+    return shared, notes
+
+
+def _is_allowed(name: str, value: JsonValue) -> bool:
+    try:
+        Evaluate.model_validate({name: value})
+    except ValidationError:
+        return False
+    return True
+
+
+def _lost(providers: Sequence[Provider]) -> Iterator[str]:
+    for provider in providers:
+        if lost := sorted(provider.config.keys() - SILENT):
+            name = provider.label or provider.id
+            yield f"The config of {name} did not come along: {', '.join(lost)}."

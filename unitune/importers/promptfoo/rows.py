@@ -1,0 +1,111 @@
+"""A row of promptfoo's results, as far as it is read: one answer to one test."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, cast
+
+import yaml
+from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
+
+from unitune.data.example import MESSAGES, Message
+from unitune.importers.foreign import plain_json
+from unitune.workspace.validation import first_problem
+
+PROVIDER_FAILED = 2
+"""`failureReason` of a row without a real answer."""
+
+
+class Prompt(BaseModel):
+    """The prompt of a row, filled in."""
+
+    raw: str
+    label: str = ""
+
+
+class Provider(BaseModel):
+    """Who answered."""
+
+    id: str = ""
+    label: str | None = None
+
+
+class Response(BaseModel):
+    """What came back."""
+
+    output: JsonValue = None
+
+
+class TestCase(BaseModel):
+    """What was to be tested."""
+
+    description: str | None = None
+    assertions: Annotated[list[JsonValue], Field(alias="assert")] = []
+    options: dict[str, JsonValue] | None = None
+    threshold: JsonValue = None
+    scored_by: Annotated[JsonValue, Field(alias="assertScoringFunction")] = None
+    variables: Annotated[dict[str, JsonValue], Field(alias="vars")] = {}
+
+
+class Row(BaseModel):
+    """One answer; other keys of promptfoo's are not read."""
+
+    test: Annotated[int, Field(alias="testIdx", ge=0)]
+    column: Annotated[int, Field(alias="promptIdx", ge=0)]
+    prompt: Prompt
+    provider: Provider
+    response: Response | None = None
+    success: bool
+    milliseconds: Annotated[float | None, Field(alias="latencyMs")] = None
+    cost: float | None = None
+    failure: Annotated[int, Field(alias="failureReason")] = 0
+    test_case: Annotated[TestCase, Field(alias="testCase")]
+    grading: Annotated[JsonValue, Field(alias="gradingResult")] = None
+
+    @property
+    def case(self) -> str:
+        """The id of its case."""
+        return f"test-{self.test + 1}"
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is an answer to score."""
+        return self.failure != PROVIDER_FAILED and self.response is not None
+
+    @property
+    def text(self) -> str:
+        """The answer; empty where there is none."""
+        output = self.response.output if self.response else ""
+        return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
+
+
+ROWS = TypeAdapter(list[Row])
+
+
+def messages_of(prompt: str) -> tuple[Message, ...]:
+    """Return a prompt as messages: a list of them in JSON or YAML, or one of the user.
+
+    Raises:
+        ValueError: A message holds more than text, or the prompt is empty.
+    """
+    try:
+        as_yaml = prompt.strip().startswith("- role:")
+        value = plain_json(_yaml_list(prompt) if as_yaml else json.loads(prompt))
+    except (ValueError, RecursionError, yaml.YAMLError):
+        value = None
+    turns = value if isinstance(value, list) else []
+    if not turns or not all(isinstance(turn, dict) and "role" in turn for turn in turns):
+        if not prompt.strip():
+            raise ValueError("the prompt is empty")
+        return (Message(role="user", content=prompt),)
+    try:
+        return MESSAGES.validate_python(turns)
+    except ValidationError as failure:
+        raise ValueError(f"the prompt is no list of texts: {first_problem(failure)}") from failure
+
+
+def _yaml_list(prompt: str) -> object:
+    """Read YAML without aliases, a few of which can stand for more than any memory holds."""
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(prompt, yaml.SafeLoader)):
+        raise ValueError("it has aliases")
+    return cast("object", yaml.safe_load(prompt))

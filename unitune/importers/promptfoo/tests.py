@@ -1,0 +1,171 @@
+"""A test of promptfoo as a row's `scorers`: `row_scorers_of`.
+
+promptfoo passes a test when all of its own assertions hold or, with a threshold, when their
+weighted mean reaches it; so does a row's list. What has no counterpart is a finding, test by test.
+Where all rows have one entry that differs in the expected text alone, `hoisted` makes the entry the
+job's scorer and the text the row's expected answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pydantic import JsonValue
+
+from unitune.findings import Finding, error
+from unitune.importers.promptfoo.assertions import Entry, NoCounterpart, Translator
+from unitune.importers.promptfoo.code import CodeFile
+from unitune.scorers import ENTRIES
+from unitune.scorers.interface import Scorer
+
+WRITE_ANEW = "Score it by a scorer of unitune's in the row, or leave it out with --drop."
+LEAVE_OUT = "Give it an assertion, or leave it out with --drop."
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """A test of promptfoo.
+
+    Args:
+        case: The id of the case that it becomes: ``test-1``.
+        assertions: As promptfoo has them, the defaults among them.
+        rendered: Values of its assertions as promptfoo filled them in, by their templates.
+        variables: Its own.
+        options: Its own and the default ones.
+        threshold: Mean of its assertions' scores that must be reached; None: all must hold.
+        scored_by_code: Whether a function of its own makes the score of its assertions'.
+        depends: Whether its prompt may hold answers to other tests.
+        file: The results file, for findings.
+    """
+
+    case: str
+    assertions: list[JsonValue]
+    rendered: Mapping[str, str]
+    variables: Mapping[str, JsonValue]
+    options: Mapping[str, JsonValue]
+    threshold: JsonValue
+    scored_by_code: bool
+    depends: bool
+    file: str
+
+    def problem(self, code: str, what: str, fix: str) -> Finding:
+        """Return a finding about it."""
+        return error(code, f"{self.case}: {what}", fix).at(file=self.file)
+
+
+@dataclass(frozen=True, slots=True)
+class RowScorersOf:
+    """What a test asserts.
+
+    Args:
+        scorers: For the row; None where nothing came over.
+        findings: What did not come over.
+        runs_code: Whether functions read the row.
+    """
+
+    scorers: list[JsonValue] | Entry | None
+    findings: tuple[Finding, ...]
+    runs_code: bool = False
+
+    @property
+    def entry(self) -> Entry | None:
+        """The only entry, where there is no other."""
+        if isinstance(self.scorers, list) and len(self.scorers) == 1:
+            only = self.scorers[0]
+            return only if isinstance(only, dict) else None
+        return None
+
+
+def row_scorers_of(test: Test, code: CodeFile, *, answered: bool = False) -> RowScorersOf:
+    """Return what a test asserts.
+
+    Args:
+        test: As promptfoo has it.
+        code: Where its functions are added.
+        answered: Whether it was run, so that its answers are transformed already.
+    """
+    entries: list[JsonValue] = []
+    lost: list[Lost] = []
+    for item in _entries(test, code, answered=answered):
+        lost.append(item) if isinstance(item, Lost) else entries.append(item)
+    # A mean over some of its assertions would be another test.
+    whole = bool(entries) and not (lost and test.threshold)
+    rest = "; its other assertions come along" if whole else "; the test is left out"
+    findings = [test.problem(each.code, f"{each.what}{rest}.", each.fix) for each in lost]
+    if not whole:
+        return RowScorersOf(None, tuple(findings))
+    scorers: list[JsonValue] | Entry = entries
+    if test.threshold:
+        scorers = {"scorers": entries, "at_least": test.threshold}
+    written = json.dumps(entries)
+    runs_code = any(json.dumps(name) in written for name in code.calls)
+    return RowScorersOf(scorers, tuple(findings), runs_code)
+
+
+class Lost(NamedTuple):
+    """Why something of a test does not come over."""
+
+    code: str
+    what: str
+    fix: str = WRITE_ANEW
+
+
+def _entries(test: Test, code: CodeFile, *, answered: bool) -> Iterator[Entry | Lost]:
+    if test.depends and not answered:
+        yield Lost("depends", "its prompt may hold answers to other tests")
+        return
+    if test.scored_by_code:
+        yield Lost("code", "a function of its own makes its score")
+        return
+    counted = [each for each in test.assertions if not _weightless(each)]
+    if not counted:
+        yield Lost("no-assertion", "it has no assertion to score by", LEAVE_OUT)
+    change = test.options.get("transform") or test.options.get("postprocess")
+    if change and answered:
+        yield Lost("code", "its answers are what its `transform` made of them")
+        return
+    translator = Translator(test.rendered, test.variables, str(change) if change else None, code)
+    for assertion in counted:
+        try:
+            entry = translator.entry(assertion, graded=bool(test.threshold))
+        except NoCounterpart as refusal:
+            yield Lost("no-counterpart", f"the assertion {refusal}")
+            continue
+        if answered and (types_of(entry) & {"latency", "cost"}):
+            yield Lost(
+                "measure", "it bounds latency or cost, which stand beside no recorded answer"
+            )
+        else:
+            yield entry
+
+
+def _weightless(assertion: JsonValue) -> bool:
+    return isinstance(assertion, dict) and assertion.get("weight") == 0
+
+
+def types_of(written: JsonValue) -> set[str]:
+    """Return the types of the entries in a row's scorers, at any depth."""
+    if isinstance(written, list):
+        return set[str]().union(*map(types_of, written))
+    if not isinstance(written, dict):
+        return set()
+    return types_of(written.get("scorers")) | {str(written.get("type"))}
+
+
+def hoisted(rows: Sequence[RowScorersOf]) -> Scorer | None:
+    """Return the scorer that all rows share but for the expected text; None where they do not."""
+    kinds: list[Entry] = []
+    for row in rows:
+        entry = row.entry
+        if entry is None or not isinstance(entry.get("expected"), str):
+            return None
+        kinds.append({key: value for key, value in entry.items() if key != "expected"})
+    if not kinds or any(kind != kinds[0] for kind in kinds):
+        return None
+    scorer = ENTRIES.get(str(kinds[0]["type"]))
+    if scorer is None or not issubclass(scorer, Scorer):
+        return None
+    return scorer.model_validate(kinds[0]) if kinds[0].keys() <= {*scorer.model_fields} else None
