@@ -10,13 +10,19 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
-from unitune.backends.capabilities import Forecast, MaskedToken, StoredModel
+from unitune.backends.capabilities import (
+    AnswerForecast,
+    AnswerLoad,
+    Forecast,
+    MaskedToken,
+    StoredModel,
+)
 from unitune.backends.protocol import INTERRUPTED, Guarantee, Launch, State, Status, Upload
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example
@@ -146,6 +152,14 @@ class LocalBackend:
         from unitune_local import forecast, store  # noqa: PLC0415 - imports torch
 
         return forecast.forecast(job, store.resolve(job.base_model), train, validation).summary
+
+    def forecast_answers(
+        self, model: str, cases: Dataset, loads: Sequence[AnswerLoad]
+    ) -> AnswerForecast:
+        """Say how long answers would take, without loading weights."""
+        from unitune_local import answer_cost, store  # noqa: PLC0415 - imports torch
+
+        return answer_cost.forecast_answers(store.resolve(model), cases, loads)
 
     def loss_mask(self, job: Job, example: Example) -> tuple[MaskedToken, ...]:
         """Return a row's tokens as the training sees them, those that carry loss marked.

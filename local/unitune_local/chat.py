@@ -28,6 +28,7 @@ from unitune.data.example import digest
 from unitune.errors import Mismatch
 from unitune.models import BatchedChatModel, Placed, Reply, Request
 from unitune_local import machine, store
+from unitune_local.answer_cost import measured
 from unitune_local.generate import BATCH_SIZE, Generated, Sampling, generate
 from unitune_local.model import load_adapter, load_model, load_tokenizer
 from unitune_local.model_folder import sha256
@@ -169,7 +170,17 @@ class LocalChatModel(BatchedChatModel):
                 ]
                 tell([(at, Reply(error=prompt.error)) for at, prompt in failed])
                 valid = {at: prompt for at, prompt in enumerate(prepared) if prompt.error is None}
-                self._answer(valid, interrupt, tell, grew)
+                answered: list[tuple[Sequence[int], int]] = []
+
+                def note(some: Placed) -> None:
+                    answered.extend(
+                        (valid[at].ids, reply.completion_tokens or 0) for at, reply in some
+                    )
+                    tell(some)
+
+                _ = self._model  # loaded before the time is taken
+                with measured(self._path, self._device, self._dtype, answered):
+                    self._answer(valid, interrupt, note, grew)
         finally:
             tell(None)
 

@@ -109,7 +109,7 @@ def generate(  # noqa: PLR0913 - the last three are rarely given
         Interrupted: `interrupt` was set.
     """
     plain = is_plain(model)
-    common = _common_length(prompts) if plain and len(prompts) > 1 else 0
+    common = common_length(prompts) if plain and len(prompts) > 1 else 0
     ending = _Ending(stop_ids(model, tokenizer), tokenizer)
     answers = [
         _Answer(place, list(prompt[common:]), sampling, ending)
@@ -270,7 +270,7 @@ def _share_time(
     return now
 
 
-def _common_length(prompts: Sequence[Sequence[int]]) -> int:
+def common_length(prompts: Sequence[Sequence[int]]) -> int:
     """Return how many tokens all prompts begin with, leaving each at least one of its own."""
     shortest = min(len(prompt) for prompt in prompts)
     for place in range(shortest - 1):

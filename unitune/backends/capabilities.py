@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -97,6 +97,42 @@ class Forecasts(Protocol):
 
     def forecast(self, job: Job, train: Dataset, validation: Dataset) -> Forecast:
         """Inspect rows, model and machine, and train nothing."""
+        ...
+
+
+class AnswerLoad(NamedTuple):
+    """Requests to a model, each for the answer of a case."""
+
+    requests: float
+    own_tokens: float
+    """Of a prompt beside the case's messages, another text for each case."""
+    shared_tokens: float
+    """Likewise, the same for all."""
+    answer_tokens: float
+    """Of an answer."""
+
+
+class AnswerForecast(BaseModel):
+    """What requests to a model on this machine would take."""
+
+    model_config = ConfigDict(frozen=True)
+    seconds: tuple[float, ...]
+    """Expected, for each load; the model is loaded anew for each."""
+    low_share: float
+    """What it may take at least, as a share of what is expected."""
+    high_share: float
+    measured_on: date | None = None
+    """The day on which answers were timed here; None: it rests on the model's shape alone."""
+
+
+@runtime_checkable
+class ForecastsAnswers(Protocol):
+    """A backend that answers here, and can say how long that would take."""
+
+    def forecast_answers(
+        self, model: str, cases: Dataset, loads: Sequence[AnswerLoad]
+    ) -> AnswerForecast:
+        """Inspect cases, model and machine, and answer nothing."""
         ...
 
 

@@ -19,6 +19,7 @@ from unitune.errors import Unsupported
 from unitune.job.job import Evaluate
 from unitune.job.prices import PriceRow
 from unitune.planning.backend_calls import NO_BACKEND, quote
+from unitune.planning.evaluation_forecast import EvaluationForecast, Seconds
 from unitune.planning.masks import MaskedRow, audit
 from unitune.planning.plan import Plan, PlanSet
 from unitune.planning.preflight import ResolvedJob
@@ -133,7 +134,8 @@ def _marked_tokens(row: MaskedRow) -> Text:
 
 def _facts(plan: Plan, evaluate: Evaluate) -> dict[str, str]:
     test = "none" if plan.test_rows is None else f"{plan.test_rows:,}"
-    rows = {
+    rows = {"verdict": _time_to_verdict(plan)} if plan.evaluation is not None else {}
+    rows |= {
         "rows": f"{plan.train_rows:,} to train on, {plan.validation_rows:,} held out to choose "
         f"prompts, {test} to judge by"
     }
@@ -141,6 +143,8 @@ def _facts(plan: Plan, evaluate: Evaluate) -> dict[str, str]:
         from unitune.evaluate.statistics.sample_size import foresight  # brings numpy
 
         rows["evidence"] = foresight(plan.test_rows, evaluate.margin, graded=evaluate.graded)
+    if plan.evaluation is not None:
+        rows |= _evaluation_facts(plan.evaluation)
     if plan.forecast is not None:
         rows |= _forecast_facts(plan.forecast)
     estimate = plan.estimate
@@ -156,14 +160,37 @@ def _facts(plan: Plan, evaluate: Evaluate) -> dict[str, str]:
     return rows | {"tokens": tokens, "charge": usd_range(estimate.launch_usd)}
 
 
+def _time_to_verdict(plan: Plan) -> str:
+    assert plan.evaluation is not None
+    answers = plan.evaluation.seconds
+    if plan.verdict_seconds is None or plan.training_seconds is None:
+        return f"{_time(answers)} after the training, whose time {plan.backend} does not tell"
+    training = duration(plan.training_seconds.expected)
+    parts = f"training {training}, answers {duration(answers.expected)}"
+    return f"in {_time(plan.verdict_seconds)}: {parts}"
+
+
+def _time(seconds: Seconds) -> str:
+    return _range(*map(duration, (seconds.low, seconds.expected, seconds.high)))
+
+
+def _evaluation_facts(evaluation: EvaluationForecast) -> dict[str, str]:
+    requests, tokens = _count(evaluation.requests), _count(evaluation.tokens)
+    each = ", ".join(f"{one.name} {_count(one.requests)}" for one in evaluation.contenders)
+    return {
+        "requests": f"{requests} ({each}); {tokens} tokens",
+        "answers": f"{_time(evaluation.seconds)}; {'; '.join(evaluation.bases)}",
+    }
+
+
 def _forecast_facts(forecast: Forecast) -> dict[str, str]:
     epochs = f"{forecast.epochs} {'epoch' if forecast.epochs == 1 else 'epochs'}"
-    seconds = (forecast.seconds_low, forecast.seconds_expected, forecast.seconds_high)
+    seconds = Seconds(forecast.seconds_low, forecast.seconds_expected, forecast.seconds_high)
     memory = (forecast.memory_low_bytes, forecast.memory_bytes, forecast.memory_high_bytes)
     return {
         "tokens": f"{forecast.tokens:,} an epoch, {forecast.trained_tokens:,} of them trained",
         "steps": f"{forecast.steps:,} in {epochs}",
-        "time": _range(*map(duration, seconds)),
+        "training": _time(seconds),
         "memory": f"{_range(*map(gigabytes, memory))}, of "
         f"{gigabytes(forecast.memory_available_bytes)} free",
         "measured": f"here on {forecast.measured_on}"
@@ -268,7 +295,7 @@ def _side_by_side(plans: Iterable[Plan]) -> Table:
             _can_launch(plan),
             Text(str(warnings) if warnings else "", "yellow"),
             *(("", "none", "") if here else _amounts(usd)),
-            _time(plan),
+            _training_time(plan),
             "none" if here else _hosting(plan.estimate),
             str(plan.retires_on or ""),
         )
@@ -292,7 +319,7 @@ def _can_launch(plan: Plan) -> Text:
     return Text("yes", "green") if plan.listed else Text("unlisted", "yellow")
 
 
-def _time(plan: Plan) -> str:
+def _training_time(plan: Plan) -> str:
     if plan.forecast is None:
         return "below" if plan.charge == "none" else "unknown"
     return f"{duration(plan.forecast.seconds_low)}-{duration(plan.forecast.seconds_high)}"

@@ -50,10 +50,21 @@ TRIALS = {"zero-shot": Count(0, 1, 1), "instructed": Count(0, 1, 1), "few-shot":
 
 @dataclass(frozen=True, slots=True)
 class ContenderTokens:
-    """Tokens of one contender: of all requests, and of all answers together."""
+    """Tokens of one contender: of all requests, and of all answers together.
+
+    Args:
+        prompt: Of all requests.
+        answer: Of all answers.
+        requests: How many, on dev and for the verdict.
+        own: Of a request beside the row's own messages, where each row has another text.
+        shared: Likewise, where all rows have the same.
+    """
 
     prompt: Count
     answer: Count
+    requests: Count
+    own: Count
+    shared: Count
 
 
 def contender_tokens(spec: ContenderSpec, job: Job, work: Workload) -> ContenderTokens:
@@ -65,10 +76,15 @@ def contender_tokens(spec: ContenderSpec, job: Job, work: Workload) -> Contender
     tries = TRIALS[kind] if kind and len(job.evaluate.contenders) > 1 else Count()
     on_dev = _dev_requests(tries, len(work.validation))
     requests = Count.of(len(work.test) * job.evaluate.repeats) + on_dev
+    added = _added_tokens(spec, job.evaluate, work)
+    own = _own_share(spec)
     return ContenderTokens(
+        requests=requests,
+        own=own * added,
+        shared=Count(0, added.expected * (1 - own.expected), added.high),
         prompt=work.test.prompts.total * Count.of(job.evaluate.repeats)
         + on_dev * work.validation.prompts.mean
-        + requests * _added_tokens(spec, job.evaluate, work),
+        + requests * added,
         answer=requests * _answer(spec, job, work),
     )
 
@@ -94,6 +110,17 @@ def _added_tokens(spec: ContenderSpec, evaluate: Evaluate, work: Workload) -> Co
         case FewShot() | Model(prompt="few-shot") | Server(prompt="few-shot"):
             count = AUTO_SHOTS if spec.shots == "auto" else Count.of(spec.shots)
             return _shots(count, work) + _instructions(evaluate.instructions)
+        case _:
+            return Count()
+
+
+def _own_share(spec: ContenderSpec) -> Count:
+    """Return whether shots are others for each row: 0 or 1, and either where both are tried."""
+    match spec:
+        case FewShot(choose=choose) | Model(prompt="few-shot", choose=choose):
+            return {"random": Count(), "nearest": Count.of(1)}.get(choose, Count(0, 1, 1))
+        case Tuned(prompt="baseline"):
+            return Count(0, 1, 1)
         case _:
             return Count()
 

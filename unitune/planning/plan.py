@@ -31,6 +31,11 @@ from unitune.planning.backend_calls import (
     counted_by_vendor,
     existence_findings,
 )
+from unitune.planning.evaluation_forecast import (
+    EvaluationForecast,
+    Seconds,
+    forecast_evaluation,
+)
 from unitune.planning.money import Money, estimated, money_findings, money_of
 from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.planning.rows import Rows, row_findings
@@ -80,6 +85,8 @@ class Plan(BaseModel):
     """For backends that train on this machine."""
     estimate: Estimate | None = None
     """For hosted backends."""
+    evaluation: EvaluationForecast | None = None
+    """The requests of its comparison; None without test rows."""
     bound: Bound | None = None
     """None where the job cannot be launched."""
 
@@ -87,6 +94,20 @@ class Plan(BaseModel):
     def errors(self) -> tuple[Finding, ...]:
         """The findings that stop a launch."""
         return tuple(finding for finding in self.findings if finding.severity == "error")
+
+    @property
+    def training_seconds(self) -> Seconds | None:
+        """How long the training would take; None where its backend does not say."""
+        forecast = self.forecast
+        if forecast is None:
+            return None
+        return Seconds(forecast.seconds_low, forecast.seconds_expected, forecast.seconds_high)
+
+    @property
+    def verdict_seconds(self) -> Seconds | None:
+        """How long training and answers would take; None where either is not known."""
+        training, evaluation = self.training_seconds, self.evaluation
+        return training + evaluation.seconds if training and evaluation else None
 
     def __repr__(self) -> str:
         return f"<Plan {self.job!r} on {self.backend}: {len(self.errors)} errors>"
@@ -110,8 +131,14 @@ class Plan(BaseModel):
                 timedelta(seconds=round(seconds))
                 for seconds in (forecast.seconds_low, forecast.seconds_high)
             )
-            yield f"time: {low} to {high}, for {forecast.steps:,} steps"
+            yield f"training: {low} to {high}, for {forecast.steps:,} steps"
             yield f"memory: {forecast.memory_bytes / 1e9:.1f} GB"
+        if (evaluation := self.evaluation) is not None:
+            low, high = (
+                timedelta(seconds=round(seconds))
+                for seconds in (evaluation.seconds.low, evaluation.seconds.high)
+            )
+            yield f"answers: {low} to {high}, for {evaluation.requests.expected:,} requests"
         yield f"cost: {self._cost()}"
 
     def _cost(self) -> str:
@@ -218,8 +245,10 @@ def plan_of(resolved: ResolvedJob, money: Money, *, alone: bool = True) -> Plan:
     if offer.training_price != "none":
         made = estimated(resolved, money)
         findings += money_findings(resolved, made, money)
+    evaluation = None
     if alone:
         refusals, forecast = backend_findings(resolved)
+        evaluation = forecast_evaluation(resolved)
     else:
         refusals = existence_findings(resolved)
     bound = Bound(
@@ -236,6 +265,7 @@ def plan_of(resolved: ResolvedJob, money: Money, *, alone: bool = True) -> Plan:
             "findings": (*findings, *refusals),
             "forecast": forecast,
             "estimate": made,
+            "evaluation": evaluation,
             "bound": bound,
         }
     )

@@ -1,0 +1,119 @@
+"""What a comparison would take: requests, tokens and time, of models here and of vendors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unitune.backends import registry
+from unitune.backends.capabilities import AnswerForecast, AnswerLoad
+from unitune.cost.tokens import Count
+from unitune.data.dataset import Dataset
+from unitune.job.job import Job
+from unitune.planning.evaluation_forecast import EvaluationForecast, forecast_evaluation
+from unitune.planning.preflight import preflight
+
+MakeJob = Callable[..., Job]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> MakeJob:
+    """Make a job with 40 training rows, 10 of them held out, and 20 cases."""
+
+    def rows(name: str, count: int) -> None:
+        lines = (
+            {"prompt": f"Colour of {name} {number}?", "completion": f"red {number}"}
+            for number in range(count)
+        )
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / f"{name}.jsonl").write_text(text, encoding="utf-8")
+
+    rows("train", 40)
+    rows("test", 20)
+
+    def job(backend: str = "openai", model: str = "gpt-4o-mini", **evaluate: Any) -> Job:
+        return Job.model_validate(
+            {
+                "name": "demo",
+                "model": model,
+                "backend": backend,
+                "data": {"train": "train.jsonl", "test": "test.jsonl", "validation": 0.25},
+                "evaluate": evaluate,
+                "folder": tmp_path,
+            }
+        )
+
+    return job
+
+
+def forecast(job: Job) -> EvaluationForecast:
+    made = forecast_evaluation(preflight(job))
+    assert made is not None
+    return made
+
+
+def test_requests_are_the_cases_and_the_choice_on_dev(make: MakeJob) -> None:
+    """Zero-shot has at most one prompt to score on dev; few-shot tries three to six."""
+    made = forecast(make(contenders=["zero-shot", "few-shot", "tuned"], repeats=2))
+    assert {
+        "zero-shot": Count(40, 50, 50),
+        "few-shot": Count(70, 80, 100),
+        "tuned": Count.of(40),
+    } == {each.name: each.requests for each in made.contenders}
+    assert Count(150, 170, 190) == made.requests
+
+
+def test_time_at_a_vendor_is_assumed_and_says_so(make: MakeJob) -> None:
+    (tuned,) = forecast(make(contenders=["tuned"], concurrency=4)).contenders
+    assert "assumed: 0.5 to 10 s a request, 4 at a time" == tuned.basis
+    assert (2.5, 10.0, 50.0) == (tuned.seconds.low, tuned.seconds.expected, tuned.seconds.high)
+
+
+def test_recorded_answers_take_nothing(make: MakeJob) -> None:
+    recorded = {"type": "recorded", "answers": "answers.jsonl"}
+    assert [] == [*forecast(make(contenders=[recorded, "tuned"])).contenders][1:]
+
+
+class Here:
+    """A backend that answers on this machine, a second a request."""
+
+    def __init__(self) -> None:
+        self.loads: list[AnswerLoad] = []
+
+    def forecast_answers(
+        self, model: str, cases: Dataset, loads: Sequence[AnswerLoad]
+    ) -> AnswerForecast:
+        assert ("any", 20) == (model, len(cases))
+        self.loads += loads
+        seconds = tuple(load.requests for load in loads)
+        return AnswerForecast(seconds=seconds, low_share=0.5, high_share=2.0)
+
+
+def test_time_here_is_what_the_backend_says(make: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shots that are the same for all cases are computed once; the nearest are not."""
+    here = Here()
+    monkeypatch.setattr(registry, "backend", lambda _: here)
+    few = {"type": "few-shot", "shots": 4}
+    contenders = [few | {"choose": "random"}, few | {"choose": "nearest", "name": "near"}]
+    random, nearest = forecast(make("fake", "any", contenders=contenders)).contenders
+    assert "guessed from this machine's speed" == random.basis
+    requests = random.requests
+    assert (requests.low / 2, requests.expected, requests.high * 2) == (
+        random.seconds.low,
+        random.seconds.expected,
+        random.seconds.high,
+    )
+    shared, own = here.loads[0], here.loads[3]
+    assert shared.own_tokens == own.shared_tokens == 0
+    assert shared.shared_tokens == own.own_tokens > 4
+    assert nearest.tokens == random.tokens
+
+
+def test_without_cases_there_is_nothing_to_forecast(make: MakeJob) -> None:
+    job = make()
+    data = job.data.model_copy(update={"test": None})
+    assert forecast_evaluation(preflight(job.model_copy(update={"data": data}))) is None

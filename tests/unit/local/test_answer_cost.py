@@ -1,0 +1,79 @@
+"""How long answers take here: by what is computed, and by what was measured."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from unitune.backends.capabilities import AnswerLoad
+from unitune.data.dataset import Dataset
+from unitune.data.example import Message
+from unitune.data.load import load
+from unitune.models import Reply, Request
+from unitune_local import answer_cost
+from unitune_local.answer_cost import GUESSED_BAND, MEASURED_BAND, ModelSize, size_of
+from unitune_local.chat import LocalChatModel
+
+ONE = AnswerLoad(requests=1, own_tokens=0, shared_tokens=0, answer_tokens=4)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNITUNE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> Dataset:
+    (tmp_path / "test.jsonl").write_text('{"prompt": "Colour of snow?", "completion": "white"}\n')
+    return load(tmp_path / "test.jsonl", use="any")
+
+
+def test_a_size_is_the_models_own_weights(tiny_model: Path) -> None:
+    """As transformers counts them: all but embeddings, norms and the output head is linear."""
+    model = LlamaForCausalLM.from_pretrained(tiny_model)
+    config = model.config
+    assert isinstance(config, LlamaConfig)
+    layers = sum(weights.numel() for name, weights in model.named_parameters() if "proj" in name)
+    width = config.hidden_size * config.num_hidden_layers
+    assert ModelSize(layers, config.vocab_size * config.hidden_size, width) == size_of(tiny_model)
+
+
+def test_shared_tokens_are_computed_once_and_own_ones_for_each() -> None:
+    """A model of 10 weights and no head: 2 operations a weight and token."""
+    size = ModelSize(linear=10, head=0, width=0)
+    assert 2 * 10 * (30 + 4) == size.flops(30, 1_000, 4)
+    assert ModelSize(0, 0, 5).flops(10, 100, 0) == 4 * 5 * 10 * (100 + 5)
+
+
+def test_time_grows_with_requests_and_own_tokens(tiny_model: Path, cases: Dataset) -> None:
+    loads = [ONE, ONE._replace(requests=10**6), ONE._replace(requests=10**6, own_tokens=500)]
+    made = answer_cost.forecast_answers(tiny_model, cases, loads)
+    assert (GUESSED_BAND, None) == ((made.low_share, made.high_share), made.measured_on)
+    assert made.seconds[0] < made.seconds[1] < made.seconds[2]
+
+
+def test_what_was_measured_replaces_the_guess(
+    tiny_model: Path, cases: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever a model answers enough; a few tokens say nothing."""
+
+    def answer() -> None:
+        message = Message(role="user", content="hello")
+        request = Request(messages=(message,), max_tokens=6)
+
+        async def reply() -> Reply:
+            async with LocalChatModel(str(tiny_model)) as model:
+                return await model.reply(request)
+
+        assert asyncio.run(reply()).error is None
+
+    answer()
+    assert answer_cost.forecast_answers(tiny_model, cases, [ONE]).measured_on is None
+    monkeypatch.setattr(answer_cost, "LEAST_FLOPS", 1.0)
+    answer()
+    made = answer_cost.forecast_answers(tiny_model, cases, [ONE])
+    assert made.measured_on is not None
+    assert MEASURED_BAND == (made.low_share, made.high_share)
