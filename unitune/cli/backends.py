@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 from rich.text import Text
 
+from unitune.cli.completion import complete_backend
 from unitune.cli.options import Json
 from unitune.cli.output import console, facts, new_table, print_json
 
@@ -55,7 +56,12 @@ class BackendView:
 
 def backends(
     name: Annotated[
-        str | None, typer.Argument(help="Show this backend in full.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="Show this backend in full.",
+            show_default=False,
+            autocompletion=complete_backend,
+        ),
     ] = None,
     *,
     json: Json = False,

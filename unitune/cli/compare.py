@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unitune.cli.completion import complete_run
 from unitune.cli.options import (
     JOB_FILE,
     AllowUnpriced,
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
 
 TunedBy = Annotated[
     str | None,
-    typer.Option("--run", metavar="RUN", help="Default: the newest run of this very training."),
+    typer.Option(
+        "--run",
+        metavar="RUN",
+        help="Default: the newest run of this very training.",
+        autocompletion=complete_run,
+    ),
 ]
 DeployFor = Annotated[
     str | None,

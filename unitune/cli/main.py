@@ -90,7 +90,6 @@ app = typer.Typer(
     cls=_Commands,
     name="unitune",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -165,7 +164,7 @@ def main() -> None:
     gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
     with guarded_streams():
         try:
-            app()
+            app(prog_name="unitune")  # completion goes by it
         except Exception as error:  # noqa: BLE001 - the last line of defence: a bug of ours
             sys.exit(_exit_code(error))
 

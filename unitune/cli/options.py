@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unitune.cli.completion import complete_backend, complete_run
 from unitune.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,13 +32,23 @@ JobFile = Annotated[Path, typer.Argument(metavar="FILE", help="A job file.")]
 JOB_FILE = Path("unitune.yaml")
 """The job of a command that names none."""
 RunId = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run's id, the first letters of it, or newest.")
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A run's id, the first letters of it, or newest.",
+        autocompletion=complete_run,
+    ),
 ]
 NEWEST = "newest"
 """As of `unitune.run.run`, which ``--help`` need not load."""
 OtherBackend = Annotated[
     str | None,
-    typer.Option("--backend", metavar="NAME", help="As if the job file named this backend."),
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help="As if the job file named this backend.",
+        autocompletion=complete_backend,
+    ),
 ]
 BudgetUsd = Annotated[
     Decimal | None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from unitune.cli.completion import complete_backend
 from unitune.cli.options import (
     JOB_FILE,
     AllowDuplicate,
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
 Backends = Annotated[
     list[str] | None,
     typer.Option(
-        "--backend", metavar="NAME", help="As if the job named it; several: side by side."
+        "--backend",
+        metavar="NAME",
+        help="As if the job named it; several: side by side.",
+        autocompletion=complete_backend,
     ),
 ]
 AllBackends = Annotated[
@@ -236,7 +240,12 @@ def cost(
     *,
     backend: Annotated[
         list[str] | None,
-        typer.Option("--backend", metavar="NAME", help="Of this backend; may be given again."),
+        typer.Option(
+            "--backend",
+            metavar="NAME",
+            help="Of this backend; may be given again.",
+            autocompletion=complete_backend,
+        ),
     ] = None,
     requests: Annotated[
         int | None,

@@ -128,7 +128,11 @@ _ByType: TypeAlias = Annotated[
     Field(discriminator="type"),
 ]
 ContenderSpec: TypeAlias = Annotated[
-    _ByType, BeforeValidator(from_name, json_schema_input_type=str | _ByType)
+    _ByType,
+    BeforeValidator(
+        from_name,
+        json_schema_input_type=Literal["zero-shot", "instructed", "few-shot", "tuned"] | _ByType,
+    ),
 ]
 
 

@@ -23,13 +23,13 @@ from __future__ import annotations
 
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Annotated, Union
+from typing import TYPE_CHECKING, Annotated, Literal, Union
 
 from pydantic import BeforeValidator, Field
 
 from unitune.scorers.interface import Entry, Scorer, leaves
 from unitune.scorers.row_scorers import RowScorers
-from unitune.security.spec import from_name
+from unitune.security.spec import from_name, is_short
 
 for _module in iter_modules(__path__):
     if _module.name != "formulas":  # brings numpy, and is imported where it is called
@@ -42,8 +42,9 @@ if TYPE_CHECKING:
     ScorerSpec = Entry
 else:
     _BY_TYPE = Annotated[Union[tuple(ENTRIES.values())], Field(discriminator="type")]  # noqa: UP007
+    _NAMES = Literal[tuple(sorted(name for name, each in ENTRIES.items() if is_short(each)))]
     ScorerSpec = Annotated[
-        _BY_TYPE, BeforeValidator(from_name, json_schema_input_type=str | _BY_TYPE)
+        _BY_TYPE, BeforeValidator(from_name, json_schema_input_type=_NAMES | _BY_TYPE)
     ]
     RowScorers.model_rebuild(_types_namespace={"ScorerSpec": ScorerSpec})  # holds scorers itself
 

@@ -32,6 +32,11 @@ class Typed(Spec):
         return content["type"] if len(content) == 1 else content
 
 
+def is_short(kind: type[Typed]) -> bool:
+    """Whether the type alone says everything that an entry of this kind needs."""
+    return not any(field.is_required() for field in kind.model_fields.values())
+
+
 def from_name(value: Any) -> Any:
     """Return the specification that a bare type is short for; anything else as it is."""
     return {"type": value} if isinstance(value, str) else value

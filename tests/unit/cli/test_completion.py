@@ -1,0 +1,71 @@
+"""Shells complete commands, run ids and backends, and what goes wrong meanwhile is silent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command_line import Command
+
+Complete = Callable[..., list[str]]
+JOB = """
+name: demo
+model: any
+backend: fake
+data: {train: train.jsonl}
+"""
+ROW = '{"prompt": "q%d", "completion": "a"}\n'
+
+
+@pytest.fixture
+def completed(unitune: Command, monkeypatch: pytest.MonkeyPatch) -> Complete:
+    """Complete a command line as bash has it, whose last word is being typed."""
+
+    def complete(*words: str) -> list[str]:
+        monkeypatch.setenv("COMP_WORDS", " ".join(("unitune", *words)))
+        monkeypatch.setenv("COMP_CWORD", str(len(words)))
+        with monkeypatch.context() as shell:
+            shell.setenv("_UNITUNE_COMPLETE", "complete_bash")
+            ended = unitune()
+        assert "" == ended.err
+        return ended.out.split()
+
+    return complete
+
+
+def test_commands_and_backends_are_completed(completed: Complete) -> None:
+    assert ["check", "checkpoints"] == completed("check")
+    assert ["together"] == completed("plan", "--backend", "to")
+    assert ["openai"] == completed("backends", "opena")
+    assert "fake" not in completed("plan", "--backend", "")
+
+
+def test_ids_of_runs_are_completed(
+    unitune: Command, completed: Complete, tmp_path: Path
+) -> None:
+    (tmp_path / "train.jsonl").write_text("".join(ROW % n for n in range(60)))
+    (tmp_path / "unitune.yaml").write_text(JOB)
+    run = unitune("run", "--detach").out.strip()
+    for command in (("show",), ("delete",), ("compare", "--run")):
+        assert [run] == completed(*command, run[:3])
+
+
+def test_a_ledger_that_cannot_be_read_completes_nothing(
+    completed: Complete, tmp_path: Path
+) -> None:
+    (tmp_path / ".unitune").write_text("no folder")
+    assert [] == completed("show", "r")
+
+
+@pytest.mark.parametrize(
+    ("shell", "shown"),
+    [("zsh", '"together":"LoRA and full'), ("fish", "together\tLoRA and full")],
+)
+def test_zsh_and_fish_show_what_a_backend_is(
+    unitune: Command, monkeypatch: pytest.MonkeyPatch, shell: str, shown: str
+) -> None:
+    monkeypatch.setenv("_UNITUNE_COMPLETE", f"complete_{shell}")
+    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", "unitune backends to")
+    monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "get-args")
+    assert shown in unitune().out

@@ -1,0 +1,48 @@
+"""What a shell may complete: ids of runs, names of backends.
+
+`unitune --install-completion` writes the script for bash, zsh, fish or PowerShell, which calls the
+command again with what was typed so far. Whatever goes wrong then completes nothing: who types is
+not to read an error. Files, and options with a fixed set of values, need nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+
+MOST_RUNS = 100
+"""The newest, which is what a person wants to name."""
+
+Choices: TypeAlias = list[tuple[str, str]]
+"""Each with what it is, which zsh and fish show beside it."""
+
+
+def complete_run(incomplete: str) -> Choices:
+    """Return the newest runs whose ids begin so."""
+    return _begun(_runs, incomplete)
+
+
+def complete_backend(incomplete: str) -> Choices:
+    """Return the backends whose names begin so."""
+    return _begun(_backends, incomplete)
+
+
+def _begun(choices: Callable[[], Iterable[tuple[str, str]]], incomplete: str) -> Choices:
+    try:
+        return [choice for choice in choices() if choice[0].startswith(incomplete)]
+    except Exception:  # noqa: BLE001 - such as a ledger that cannot be read
+        return []
+
+
+def _runs() -> Choices:
+    from unitune.run.run import run_listing
+
+    listed, _ = run_listing(MOST_RUNS)
+    return [(run.id, f"{run.name}, {run.state}") for run in listed]
+
+
+def _backends() -> Choices:
+    from unitune.backends import registry
+
+    offers = (registry.offer(name) for name in registry.offer_names() if name != "fake")
+    return [(offer.name, offer.summary) for offer in offers]
