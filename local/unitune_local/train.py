@@ -89,7 +89,7 @@ def train(  # noqa: PLR0915 - the loop is to be read from top to bottom
     if (saved := checkpoint.latest(context.checkpoints)) is not None:
         checkpoint.restore(saved, weights, optimizer)
         step = saved.position.step
-        context.note("message", {"text": f"going on after step {step} of {steps}"})
+        context.note("message", {"text": f"resuming at step {step}/{steps}"})
     elif validation:
         validate(0)
     throughput = Throughput(steps - step)

@@ -162,7 +162,7 @@ def _encoded(
     except UnrepresentableRow as problem:
         finding = error(
             "cannot-carry",
-            f"{form.name} cannot carry this row: {problem}.",
+            f"{form.name} cannot hold this row: {problem}.",
             "Change the row, leave it out, or choose a backend that can.",
         )
         return finding.at(file=str(path), line=item.line)

@@ -287,7 +287,10 @@ class Offer(Fact):
         """Why nothing can be launched there, of a vendor that has no backend."""
         if self.closed is not None:
             closed = self.closed
-            return f"{self.name} tunes no more, since {closed.by} at the latest: {closed.reason}"
+            return (
+                f"{self.name} no longer offers fine-tuning, since {closed.by} at the latest: "
+                f"{closed.reason}"
+            )
         return (
             f"unitune cannot launch at {self.name} yet; `unitune plan` and `unitune prices "
             f"{self.name}` say what it would cost. A package can bring a backend of that name "

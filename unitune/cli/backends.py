@@ -159,7 +159,7 @@ def _print_backends(views: Sequence[BackendView]) -> None:
         )
     console().print(table)
     if closed := [view.offer.name for view in views if view.offer.closed]:
-        console().print(f"Tune no more: {', '.join(closed)}.")
+        console().print(f"Discontinued: {', '.join(closed)}.")
     console().print(
         "Training is by the million tokens. More of one: unitune backends NAME", style="dim"
     )

@@ -97,7 +97,7 @@ def deployments(
     ] = False,
     json: Json = False,
 ) -> None:
-    """List what stands and costs money: where, since when, the price, what was spent.
+    """List active deployments: where, since when, the price, what was spent.
 
     Whatever has outlived its time is taken down.
 
@@ -122,7 +122,7 @@ def deployments(
     elif listed:
         _print_table(listed)
     else:
-        console().print("Nothing stands.")
+        console().print("No active deployments.")
 
 
 def unwatched(deployment: Deployment) -> str:

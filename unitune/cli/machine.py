@@ -60,7 +60,7 @@ def doctor(*, json: Json = False) -> None:
         "python": f"{platform.python_version()} at {sys.executable}",
         "system": platform.platform(),
     }
-    backends = [_backend_status(name) for name in registry.backend_names()]
+    backends = [_backend_status(name) for name in registry.backend_names() if name != "fake"]
     if json:
         state = {"ledger": ledger, "ledger_problem": ledger_problem, "warnings": warnings}
         print_json({"schema_version": 1, **installation, **state, "backends": backends})
@@ -194,7 +194,12 @@ def remove(
     console().print(f"Jobs may no longer send {variable or 'any key'} to {origin}.")
 
 
-def schema(name: Annotated[DocumentName, typer.Argument(help="Which document.")]) -> None:
+def schema(
+    name: Annotated[
+        DocumentName,
+        typer.Argument(metavar="NAME", help="Which document."),
+    ],
+) -> None:
     """Print the JSON Schema of a document that unitune reads or writes.
 
     [dim]$ unitune schema job > unitune.schema.json[/dim]

@@ -18,6 +18,7 @@ import sys
 import traceback
 from collections.abc import Generator
 from contextlib import contextmanager
+from inspect import cleandoc
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -44,6 +45,7 @@ from unitune.cli.os_errors import explained, first
 from unitune.cli.output import aside
 from unitune.cli.streams import guarded_streams
 from unitune.cli.suggestions import advice_for, command_for
+from unitune.errors import Interrupted
 from unitune.security.printable import printable
 
 if TYPE_CHECKING:
@@ -135,6 +137,14 @@ app.command(rich_help_panel=HERE)(machine.trust)
 app.command(rich_help_panel=HERE)(machine.schema)
 
 
+for _command in app.registered_commands:
+    _command.help = "\n\n".join(
+        part if part.startswith("[dim]") else " ".join(part.split())  # rich keeps line ends
+        for part in cleandoc(_command.callback.__doc__ or "").split("\n\n")
+        if _command.callback
+    )
+
+
 def _print_version(requested: bool) -> None:  # noqa: FBT001 - typer calls it
     if requested:
         print(f"unitune {unitune.__version__}", flush=True)  # noqa: T201 - no need of a console
@@ -164,7 +174,7 @@ def main() -> None:
     gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
     with guarded_streams():
         try:
-            app(prog_name="unitune")  # completion goes by it
+            app(sys.argv[1:] or ["--help"], prog_name="unitune")  # completion goes by the name
         except Exception as error:  # noqa: BLE001 - the last line of defence: a bug of ours
             sys.exit(_exit_code(error))
 
@@ -180,5 +190,6 @@ def _exit_code(error: Exception) -> int:
         print(f"{printable(text)}\n{advice}", file=sys.stderr)  # noqa: T201 - rich would fold it
         return 70
     known = explained(cause, sys.argv[1:])
-    aside().print(Text.assemble(("Error:", "bold red"), f" {redacted(str(known))}"))
+    heading = ("Stopped:", "bold") if isinstance(known, Interrupted) else ("Error:", "bold red")
+    aside().print(Text.assemble(heading, f" {redacted(str(known))}"))
     return known.exit_code

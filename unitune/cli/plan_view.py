@@ -66,8 +66,7 @@ def print_plans(plans: PlanSet) -> None:
         if any(plan.charge == "none" for plan in priced):
             console().print("time and memory here: unitune plan FILE --backend local", style="dim")
     if refused:
-        whose = "None of the others" if priced else "None"
-        console().print(f"\n{whose} as it stands", style="bold")
+        console().print("\nNot available for this job", style="bold")
         console().print(_reasons(refused))
         console().print("in full: unitune plan FILE --backend NAME", style="dim")
 
@@ -321,7 +320,7 @@ def _can_launch(plan: Plan) -> Text:
 
 def _training_time(plan: Plan) -> str:
     if plan.forecast is None:
-        return "below" if plan.charge == "none" else "unknown"
+        return "see below" if plan.charge == "none" else "unknown"
     return f"{duration(plan.forecast.seconds_low)}-{duration(plan.forecast.seconds_high)}"
 
 

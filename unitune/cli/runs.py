@@ -197,7 +197,7 @@ def resume(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Go on with a run that was interrupted, paused or killed, from its last checkpoint.
+    """Resume a run that was interrupted, paused or killed, from its last checkpoint.
 
     [dim]$ unitune resume r2611[/dim]
     """

@@ -25,7 +25,7 @@ LOG_SECONDS = 10.0
 """Where no live bar can be drawn, a line is printed this often."""
 
 STATE_SENTENCES = {
-    State.PAUSED: "It is {raw}. Go on from its last checkpoint: unitune resume {id}",
+    State.PAUSED: "It is {raw}. Resume it from its last checkpoint: unitune resume {id}",
     State.UNCERTAIN: "Whether the launch took effect is not known: {error}",
     **dict.fromkeys(
         BEFORE_JOB,
@@ -53,7 +53,7 @@ def follow(run: Run, *, quiet: bool) -> None:
             _follow_plainly(run)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"stopped watching; run {run.id} goes on. Follow it again: unitune watch {run.id}"
+            f"run {run.id} goes on. Follow it again: unitune watch {run.id}"
         ) from None
 
 
@@ -96,7 +96,7 @@ def follow_all(*, json: bool) -> None:
                 line = f"{run.id}  {run.backend_name}  {run.state}  "
                 console().print(Text.assemble(line, (run.name, "dim")), soft_wrap=True)
     except KeyboardInterrupt:
-        raise Interrupted("stopped watching; all runs go on: unitune watch --all") from None
+        raise Interrupted("all runs go on: unitune watch --all") from None
 
 
 def _warn_of_duplicates(run: Run) -> None:

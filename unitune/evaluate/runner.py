@@ -130,8 +130,8 @@ def collect_responses(
         BackendError: A batch was refused or has failed, or its state is not known.
     """
     stopped = threading.Event()
-    kept = f"stopped; every answer so far is recorded in {config.folder}."
-    more = "The same command goes on from there."
+    kept = f"every answer so far is saved in {config.folder}."
+    more = "Run the same command to resume."
     if config.batch:
         more = "Submitted batches go on at their vendors; the same command collects them."
     interrupted = Interrupted(f"{kept} {more}")

@@ -51,7 +51,7 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
             f"this test had {comparison.n:,}.",
         ),
         Fact(
-            "Smallest visible difference",
+            "Minimum detectable difference",
             points(comparison.smallest_detectable),
             "A true difference of this size is found by four of five such tests; a smaller one is "
             "often missed.",

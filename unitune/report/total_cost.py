@@ -42,7 +42,7 @@ def total_cost_view(cost: TotalCost) -> Group:
         Text(),
         _columns(cost),
         plain(
-            "* the cheapest. Below: a month, all in, with its share of what is paid once.", "dim"
+            "* the cheapest. Below: a month, all in, with its share of the one-time cost.", "dim"
         ),
         Text(),
         _pairs(_results(cost)),
@@ -72,8 +72,8 @@ def reason(cost: TotalCost) -> str:
         unknown = " and ".join(name for name, total in sides if total is None)
         return f"Not all that {unknown} costs has a known price; what is missing stands below."
     text = (
-        f"Over {months(cost.horizon.months)} the tuned model costs {usd(tuned.expected)} and "
-        f"prompting {usd(prompted.expected)}, as expected."
+        f"Expected cost over {months(cost.horizon.months)}: {usd(tuned.expected)} for the tuned "
+        f"model, {usd(prompted.expected)} for prompting."
     )
     for newest in cost.columns[2:]:
         total = newest.total_usd and newest.total_usd.expected
@@ -133,7 +133,7 @@ def _columns(cost: TotalCost) -> Table:
     columns, total = cost.columns, f"total, {months(cost.horizon.months)}"
     table.add_row("a request", *_cells([column.request_usd for column in columns], mark=False))
     table.add_row("hosting a month", *_cells([column.month_usd for column in columns], mark=False))
-    table.add_row("paid once", *_cells([column.once_usd for column in columns], mark=False))
+    table.add_row("one-time cost", *_cells([column.once_usd for column in columns], mark=False))
     table.add_row(total, *_cells([column.total_usd for column in columns]))
     table.add_row()
     table.add_row(plain("requests a month", "dim"))
@@ -162,9 +162,9 @@ def _results(cost: TotalCost) -> Iterator[tuple[str, str]]:
     """Yield from where on tuning pays."""
     horizon = cost.horizon.months
     yield "Tuned is cheaper", _cases(cost.break_even, volume_range)
-    yield "It pays back", _cases(cost.pays_back, lambda crossover: _payback(crossover, horizon))
+    yield "Break-even", _cases(cost.pays_back, lambda crossover: _payback(crossover, horizon))
     if retires_on := cost.columns[1].retires_on:
-        yield "It is switched off", f"{retires_on}"
+        yield "Retirement date", f"{retires_on}"
 
 
 def _cases(crossovers: Crossovers | None, say: Callable[[Crossover], str]) -> str:

@@ -193,7 +193,7 @@ def _own_machine(prices: PriceLookup, profile: Profile) -> tuple[Rates, Spread |
             "0 where it costs nothing."
         )
         return Rates(), None, [note]
-    note = "one machine is assumed, whatever the volume and however long the prompts."
+    note = "the estimate assumes one machine at any volume and length of prompts."
     return Rates(Decimal(0), Decimal(0)), standing_usd((row, row), _hours(profile)), [note]
 
 

@@ -100,7 +100,7 @@ def _text_row(example: Example) -> None:
     is_answered(example)
     require_unit_weight(example)
     if example.tools is not None:
-        raise UnrepresentableRow("the row has tools, and tools have no place there")
+        raise UnrepresentableRow("the row has tools, and tools are not allowed there")
     for where, turn in places(example.messages):
         weighs_as_usual(where, turn)
         no_name(where, turn)

@@ -64,7 +64,7 @@ def weighs_as_usual(where: str, turn: Message) -> None:
     usual = 1 if turn.role == "assistant" else 0
     if turn.weight not in (None, usual):
         raise UnrepresentableRow(
-            f"{where} has the weight {turn.weight}, and weights have no place there"
+            f"{where} has the weight {turn.weight}, and weights are not allowed there"
         )
 
 
@@ -72,14 +72,16 @@ def no_name(where: str, turn: Message) -> None:
     """Refuse a turn with a speaker's name."""
     if turn.name is not None:
         raise UnrepresentableRow(
-            f"{where} has a name, {turn.name!r}, and names have no place there"
+            f"{where} has a name, {turn.name!r}, and names are not allowed there"
         )
 
 
 def only_text(where: str, turn: Message) -> None:
     """Refuse a turn that calls a tool or answers one."""
     if turn.role == "tool" or turn.tool_calls is not None or turn.tool_call_id is not None:
-        raise UnrepresentableRow(f"{where} calls or answers a tool, and tools have no place there")
+        raise UnrepresentableRow(
+            f"{where} calls or answers a tool, and tools are not allowed there"
+        )
 
 
 def written_system(where: str, turn: Message) -> tuple[str, Message]:

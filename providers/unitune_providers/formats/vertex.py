@@ -134,7 +134,9 @@ def _content(where: str, turn: Message, names: dict[str, str]) -> JsonValue:
         return {"role": "model", "parts": _model_parts(where, turn, names)}
     if turn.role != "user":
         why = "its place is at the beginning" if turn.role == "system" else "write 'system'"
-        raise UnrepresentableRow(f"{where} is from {turn.role!r}, which has no place there; {why}")
+        raise UnrepresentableRow(
+            f"{where} is from {turn.role!r}, which is not allowed there; {why}"
+        )
     only_text(where, turn)
     return {"role": "user", "parts": _text_parts(where, turn)}
 

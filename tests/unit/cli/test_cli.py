@@ -382,4 +382,4 @@ def test_every_document_has_a_schema(unitune: Command, name: str) -> None:
 def test_doctor_names_every_backend(unitune: Command) -> None:
     found = json.loads(unitune("doctor", "--json").out)
 
-    assert {"fake", "local"} <= {backend["name"] for backend in found["backends"]}
+    assert {"openai", "local"} <= {backend["name"] for backend in found["backends"]}

@@ -41,9 +41,7 @@ def test_commands_and_backends_are_completed(completed: Complete) -> None:
     assert "fake" not in completed("plan", "--backend", "")
 
 
-def test_ids_of_runs_are_completed(
-    unitune: Command, completed: Complete, tmp_path: Path
-) -> None:
+def test_ids_of_runs_are_completed(unitune: Command, completed: Complete, tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text("".join(ROW % n for n in range(60)))
     (tmp_path / "unitune.yaml").write_text(JOB)
     run = unitune("run", "--detach").out.strip()

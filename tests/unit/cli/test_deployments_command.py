@@ -69,7 +69,7 @@ def test_a_deployment_is_listed_until_it_is_taken_down(unitune: Command, run_id:
     assert f"{run_id}-d1" in unitune("deployments").out
 
     assert f"{run_id}-d1 is gone." in unitune("undeploy", run_id).out
-    assert "Nothing stands.\n" == unitune("deployments").out
+    assert "No active deployments.\n" == unitune("deployments").out
     assert "gone" in unitune("deployments", "--all").out
 
 

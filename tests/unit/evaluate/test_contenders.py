@@ -121,9 +121,9 @@ def test_the_best_of_baselines_may_be_another_model(make_job: Any, backend_of: A
 
 
 def test_a_backend_that_nobody_brings_is_told_before_anything_is_asked(make_job: Any) -> None:
-    other = {"type": "model", "backend": "fke", "model": "gpt", "role": "candidate"}
+    other = {"type": "model", "backend": "locl", "model": "gpt", "role": "candidate"}
     job = make_job({"contenders": ["zero-shot", {**other, "prompt": "zero-shot"}]})
-    with pytest.raises(NotFoundError, match="Did you mean 'fake'"):
+    with pytest.raises(NotFoundError, match="Did you mean 'local'"):
         compare(job)
 
 
@@ -220,7 +220,7 @@ def test_settings_of_another_prompt_are_refused(wrong: dict[str, Any], told: str
 def test_training_rows_are_asked_for_where_a_prompt_needs_them(make_job: Any) -> None:
     job = make_job({"contenders": ["zero-shot", SERVER | {"prompt": "few-shot"}]})
     without = job.model_copy(update={"data": job.data.model_copy(update={"train": None})})
-    with pytest.raises(JobError, match="qwen cannot be made without"):
+    with pytest.raises(JobError, match="which qwen needs"):
         compare(without)
 
 

@@ -221,4 +221,4 @@ class TestForesight:
     def test_graded_scores_disagree_by_points_and_not_in_shares_of_cases(self) -> None:
         said = foresight(200, 0.05, graded=True)
         assert "disagree" not in said
-        assert "if the scores of a case differ by 20 to 40 points" in said
+        assert "case scores that differ by 20 to 40 points" in said

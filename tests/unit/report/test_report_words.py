@@ -157,7 +157,7 @@ def test_the_evidence_holds_every_figure_of_the_verdict() -> None:
     assert "below 0.0001" == by_term["p-value"].value
     assert "±5 points" == by_term["Margin"].value
     assert f"{comparison.cases_needed:,} cases" in by_term["Margin"].meaning
-    visible = by_term["Smallest visible difference"].value
+    visible = by_term["Minimum detectable difference"].value
     assert f"{100 * comparison.smallest_detectable:.1f} points" == visible
 
 

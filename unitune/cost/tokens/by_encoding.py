@@ -103,7 +103,7 @@ class EncodingCounter:
         opening, prelude = self._framing.opening, self._framing.prelude
         assumptions = [self._assumed] if self._assumed else []
         assumptions += [
-            f"the {opening} tokens that open a reply are in a row's high count alone",
+            f"the {opening} reply-priming tokens are counted in the upper bound only",
             "tools and their calls are counted by rule, and as JSON where that is more",
         ]
         if prelude:

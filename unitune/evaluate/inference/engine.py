@@ -319,7 +319,7 @@ class _Requests:
         self.failures += 1
         if self.failures >= (REFUSED_AFTER if for_all else DOWN_AFTER):
             raise BackendError(
-                f"{self.contender}: {self.failures} questions in a row had no answer. Last reason: "
+                f"{self.contender}: {self.failures} requests in a row failed. Last reason: "
                 f"{reply.error} What was answered is kept: run compare again when it is mended.",
                 status=reply.status,
             )

@@ -113,8 +113,10 @@ def check_contenders(job: Job, run: str | None) -> None:
     from_train += [] if run else tuned
     if job.data.train is None and from_train:
         raise JobError(
-            f"job {job.name!r} names no training rows, and {', '.join(from_train)} "
-            "cannot be made without. Set data.train, or leave them out of evaluate.contenders."
+            f"job {job.name!r} names no training rows, which {', '.join(from_train)} "
+            f"{'needs' if len(from_train) == 1 else 'need'}. Set data.train, or leave "
+            f"{'it' if len(from_train) == 1 else 'them'} out of evaluate.contenders; a model or "
+            "server does without by `prompt: zero-shot`, or by instructions of your own."
         )
 
 

@@ -231,15 +231,14 @@ def foresight(n: int, margin: float, *, graded: bool = False) -> str:
     if graded:
         needed = [_whole_cases(_to_find(s, margin, 0.8, 0.95, graded=True)) for s in squares]
         low, high = (100 * spread for spread in likely)
-        differ = f"the scores of a case differ by {low:g} to {high:g} points (root mean square)"
+        differ = f"case scores that differ by {low:g} to {high:g} points (root mean square)"
     else:
         needed = [cases_needed(square, margin) for square in squares]
-        differ = f"the contenders disagree on {likely[0]:.0%} to {likely[1]:.0%} of them"
+        differ = f"{likely[0]:.0%} to {likely[1]:.0%} discordant pairs"
     return (
-        f"{n:,} test cases find a true difference of "
-        f"{_range([f'{100 * each:.1f}' for each in visible])} points in four of five such tests, "
-        f"if {differ}; finding one of {100 * margin:g} points so often takes "
-        f"{_range([f'{each:,}' for each in needed])} cases."
+        f"Minimum detectable difference with {n:,} test cases: "
+        f"{_range([f'{100 * each:.1f}' for each in visible])} points (80 % power, {differ}). "
+        f"Detecting {100 * margin:g} points takes {_range([f'{each:,}' for each in needed])} cases."
     )
 
 
