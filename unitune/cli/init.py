@@ -11,6 +11,7 @@ from rich.text import Text
 from unitune.cli.options import JOB_FILE, Json
 from unitune.cli.output import console, exit_for_errors, facts, print_findings, print_json
 from unitune.cli.output_files import replacing
+from unitune.cli.schema import BESIDE, EDITOR_LINE, write_beside
 from unitune.errors import UserError
 
 if TYPE_CHECKING:
@@ -105,13 +106,14 @@ def init(
     errors = [finding for finding in draft.findings if finding.severity == "error"]
     if not errors:
         with replacing(target) as file:
-            file.write(draft.text.encode())
+            file.write((EDITOR_LINE + draft.text).encode())
+        write_beside(target)
     if json:
         print_json(
             {
                 "schema_version": 1,
                 "directory": target.parent,
-                "files": [] if errors else [target],
+                "files": [] if errors else [target, target.parent / BESIDE],
                 "read_as": draft.read_as,
                 "answers": draft.answers.kind,
                 "findings": [each.model_dump(exclude_none=True) for each in draft.findings],
@@ -177,9 +179,11 @@ def write_example(directory: Path) -> list[Path]:
     source = package / "examples" / EXAMPLE
     if not source.is_dir():
         source = package.parent / "examples" / EXAMPLE
+    content = {name: (source / name).read_bytes() for name in EXAMPLE_FILES}
+    content[JOB_FILE.name] = EDITOR_LINE.encode() + content[JOB_FILE.name]
     for name in EXAMPLE_FILES:
         target = directory / name
-        if target.exists() and target.read_bytes() != (source / name).read_bytes():
+        if target.exists() and target.read_bytes() != content[name]:
             raise UserError(
                 f"{target} exists and differs from the example. Nothing was written. "
                 "Name another folder: unitune init DIR"
@@ -187,5 +191,5 @@ def write_example(directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     for name in EXAMPLE_FILES:
         with replacing(directory / name) as file:
-            file.write((source / name).read_bytes())
-    return [directory / name for name in EXAMPLE_FILES]
+            file.write(content[name])
+    return [*(directory / name for name in EXAMPLE_FILES), write_beside(directory / JOB_FILE)]

@@ -1,4 +1,4 @@
-"""Commands about this installation: doctor, trust, keys, schema."""
+"""Commands about this installation: doctor, trust, keys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.text import Text
@@ -17,17 +17,8 @@ from unitune.cli.options import Json
 from unitune.cli.output import console, facts, new_table, print_json
 from unitune.errors import UnituneError, UserError
 
-if TYPE_CHECKING:
-    from pydantic import BaseModel
-
 keys = typer.Typer(name="keys", no_args_is_help=False, invoke_without_command=True)
 Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="Such as https://llm.example.com.")]
-
-READ_DOCUMENTS = ("job", "offer", "prices")
-"""Documents that people write; the others are printed."""
-DocumentName = Literal[
-    "job", "plan", "check", "run", "verdict", "cost", "budget", "offer", "prices", "price-list"
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,45 +183,3 @@ def remove(
             "allowed, and where that is written."
         )
     console().print(f"Jobs may no longer send {variable or 'any key'} to {origin}.")
-
-
-def schema(
-    name: Annotated[
-        DocumentName,
-        typer.Argument(metavar="NAME", help="Which document."),
-    ],
-) -> None:
-    """Print the JSON Schema of a document that unitune reads or writes.
-
-    [dim]$ unitune schema job > unitune.schema.json[/dim]
-    """
-    mode = "validation" if name in READ_DOCUMENTS else "serialization"
-    print_json(document_model(name).model_json_schema(mode=mode))
-
-
-def document_model(name: DocumentName) -> type[BaseModel]:
-    """Return the model whose JSON Schema describes a document."""
-    from unitune.backends.offer import Offer
-    from unitune.cli.price_view import PriceList
-    from unitune.cli.run_view import RunView
-    from unitune.cost.budget import ProjectBudget
-    from unitune.cost.prices.book import PricesFile
-    from unitune.data.report import DataReport
-    from unitune.evaluate.results import Comparison
-    from unitune.job.job import Job
-    from unitune.planning.plan import Plan
-    from unitune.tco.documents import TotalCostList
-
-    models: dict[DocumentName, type[BaseModel]] = {
-        "job": Job,
-        "plan": Plan,
-        "check": DataReport,
-        "run": RunView,
-        "verdict": Comparison,
-        "cost": TotalCostList,
-        "budget": ProjectBudget,
-        "offer": Offer,
-        "prices": PricesFile,
-        "price-list": PriceList,
-    }
-    return models[name]

@@ -40,6 +40,7 @@ from unitune.cli import (
     plan,
     prices,
     runs,
+    schema,
 )
 from unitune.cli.os_errors import explained, first
 from unitune.cli.output import aside
@@ -134,7 +135,7 @@ app.add_typer(models.models, rich_help_panel=HERE)
 app.add_typer(machine.keys, rich_help_panel=HERE)
 app.command(rich_help_panel=HERE)(machine.doctor)
 app.command(rich_help_panel=HERE)(machine.trust)
-app.command(rich_help_panel=HERE)(machine.schema)
+app.command(rich_help_panel=HERE)(schema.schema)
 
 
 for _command in app.registered_commands:

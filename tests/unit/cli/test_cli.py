@@ -122,7 +122,7 @@ def test_init_makes_a_job_for_a_file_and_never_overwrites(unitune: Command, tmp_
     assert (2, True) == (outcome.code, "unitune.yaml exists" in outcome.err)
     assert written == Path("unitune.yaml").read_text(encoding="utf-8")
     other = unitune(*arguments, "--assistant", "id", "-o", "b.yaml", "--json")
-    assert (0, ["b.yaml"]) == (other.code, json.loads(other.out)["files"])
+    assert (0, ["b.yaml", "unitune.schema.json"]) == (other.code, json.loads(other.out)["files"])
     columns = Job.load("b.yaml").data.columns
     assert columns is not None
     assert ("text", "id") == (columns.user, columns.assistant)

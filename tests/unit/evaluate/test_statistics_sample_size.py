@@ -197,7 +197,7 @@ class TestForesight:
         said = foresight(200, 0.05)
         assert f"{100 * smallest_detectable(200, 0.1):.1f} to " in said
         assert f"{100 * smallest_detectable(200, 0.3):.1f} points" in said
-        assert f"finding one of 5 points so often takes {cases_needed(0.1, 0.05)} to" in said
+        assert f"Detecting 5 points takes {cases_needed(0.1, 0.05)} to" in said
 
     @pytest.mark.parametrize("n", range(1, 40))
     def test_no_range_is_without_width(self, n: int) -> None:
