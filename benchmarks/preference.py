@@ -67,8 +67,9 @@ def measure(model: Any, batches: list[list[TrainingRow]], settings: Settings) ->
     losses, spent = list[float](), 0.0
     for rows in batches:
         start, loss = time.process_time(), 0.0
-        for part in cut(rows):
-            share = objective.part_loss([referenced[row] for row in part]).loss / len(rows)
+        ready = [referenced[row] for row in rows]
+        for part_loss in objective.losses(cut(ready)):
+            share = part_loss.loss / len(rows)
             share.backward()
             loss += share.item()
         optimizer.step()

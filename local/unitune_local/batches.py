@@ -53,6 +53,7 @@ class TrainingRow:
         line: Line of the data file, for messages.
         fork: Of a preference row, whose ids are prompt, better answer and worse answer.
         reference: Log-probabilities of its two answers by the base model, where a loss needs them.
+        is_good: Of a rated row, whose second answer is another row's.
     """
 
     ids: tuple[int, ...]
@@ -61,6 +62,7 @@ class TrainingRow:
     line: int
     fork: Fork | None = None
     reference: tuple[float, float] | None = None
+    is_good: bool | None = None
 
     @property
     def trained_tokens(self) -> int:

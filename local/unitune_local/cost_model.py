@@ -84,7 +84,7 @@ class CostModel(BaseModel):
         parts: Sequence[PartWork],
         validation: Sequence[PartWork],
         *,
-        reference: bool = False,
+        forwards: int = 0,
     ) -> float:
         """Return how long a training is expected to take, rendering of rows apart.
 
@@ -92,10 +92,10 @@ class CostModel(BaseModel):
             epochs: Passes over the rows.
             parts: Micro-batches of one epoch.
             validation: Micro-batches of one validation, which has no backward pass.
-            reference: Whether the base model goes through all of them once, likewise.
+            forwards: Further passes over all of them without a backward pass.
         """
-        validations = (epochs + 1 + reference) * self._seconds(validation) / 2
-        steps = (epochs + reference / 2) * self._seconds(parts)
+        validations = (epochs + 1 + forwards) * self._seconds(validation) / 2
+        steps = (epochs + forwards / 2) * self._seconds(parts)
         return self.start_seconds + steps + validations + self.end_seconds
 
     def _seconds(self, parts: Sequence[PartWork]) -> float:

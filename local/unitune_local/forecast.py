@@ -99,12 +99,8 @@ def forecast(job: Job, folder: Path, train: Dataset, validation: Dataset) -> Tra
     validated = micro_batches(by_length, settings.micro_batch_tokens, share=form.share)
     steps = math.ceil(len(learnt.rows) / settings.batch_size)
     validation_work = [part_work(shape, part, form) for part in validated]
-    preference = settings.preference
     expected = render_seconds + cost_model.seconds(
-        settings.epochs,
-        batching.work,
-        validation_work,
-        reference=preference is not None and preference.needs_reference,
+        settings.epochs, batching.work, validation_work, forwards=settings.forwards
     )
     peak = batching.peak_bytes
     measured = cost_model.measured_on is not None

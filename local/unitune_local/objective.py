@@ -6,9 +6,9 @@ micro-batches changes nothing. A method is one class here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol, TypeAlias, cast
 
 import torch
 from peft import PeftModel
@@ -16,8 +16,11 @@ from torch import Tensor
 
 from unitune_local.batches import TrainingRow
 from unitune_local.loss import Form, loss_sum
-from unitune_local.preference import Answers, answers, pair_losses
+from unitune_local.preference import Answers, answers, pair_losses, rated_losses
 from unitune_local.settings import PreferenceSettings
+
+Parts: TypeAlias = Sequence[Sequence[TrainingRow]]
+"""The micro-batches of a step, or of a validation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +43,8 @@ class Objective(Protocol):
         """Return what the sums of rows are divided by."""
         ...
 
-    def part_loss(self, rows: Sequence[TrainingRow]) -> PartLoss:
-        """Return the sums of a micro-batch."""
+    def losses(self, parts: Parts) -> Iterator[PartLoss]:
+        """Yield the sums of each micro-batch; the gradient of one is taken before the next."""
         ...
 
 
@@ -56,10 +59,11 @@ class CrossEntropy:
         """Return the weights of trained tokens."""
         return sum(row.weight * row.trained_tokens for row in rows)
 
-    def part_loss(self, rows: Sequence[TrainingRow]) -> PartLoss:
-        """Return the weighted loss of all trained tokens."""
+    def losses(self, parts: Parts) -> Iterator[PartLoss]:
+        """Yield the weighted loss of all trained tokens."""
         device = cast("torch.device", self.model.device)
-        return PartLoss(loss_sum(self.model, self.form.batch(rows, device)), {})
+        for rows in parts:
+            yield PartLoss(loss_sum(self.model, self.form.batch(rows, device)), {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +78,18 @@ class PreferenceLoss:
         """Return the weights of rows."""
         return sum(row.weight for row in rows)
 
-    def part_loss(self, rows: Sequence[TrainingRow]) -> PartLoss:
-        """Return the weighted loss of all pairs, and how the better answers fare.
+    def losses(self, parts: Parts) -> Iterator[PartLoss]:
+        """Yield the weighted loss of all pairs, and how the better answers fare.
 
         accuracy: how often the better answer is rewarded more; a tie counts one half. margin: by
         how much.
         """
-        policy = answers(self.model, self.form, rows)
-        device = policy.sums.device
-        reference = torch.tensor([row.reference or (0.0, 0.0) for row in rows], device=device)
-        weights = torch.tensor([row.weight for row in rows], device=device)
-        loss = (pair_losses(policy, reference, self.settings) * weights).sum()
-        with torch.no_grad():
-            margins = self._margins(policy, reference)
-            right = (margins > 0) + 0.5 * (margins == 0)
-            figures = {"accuracy": right, "margin": margins}
-        sums = {name: (value * weights).sum().item() for name, value in figures.items()}
-        return PartLoss(loss, sums)
+        for rows in parts:
+            policy = answers(self.model, self.form, rows)
+            reference = _reference(rows, policy)
+            losses = pair_losses(policy, reference, self.settings)
+            margins = self._margins(policy, reference).detach()
+            yield _weighted(rows, losses, {"accuracy": _won(margins), "margin": margins})
 
     def _margins(self, policy: Answers, reference: Tensor) -> Tensor:
         """Return by how much each better answer is rewarded more than the worse one.
@@ -101,8 +100,64 @@ class PreferenceLoss:
         return self.settings.beta * (gains[:, 0] - gains[:, 1])  # (B,)
 
 
-def objective_of(
-    model: PeftModel, form: Form, preference: PreferenceSettings | None
-) -> CrossEntropy | PreferenceLoss:
+@dataclass(frozen=True, slots=True)
+class RatedLoss:
+    """The loss of rated answers: kto. The second answer of a row is another row's."""
+
+    model: PeftModel
+    form: Form
+    settings: PreferenceSettings
+
+    def weight(self, rows: Sequence[TrainingRow]) -> float:
+        """Return the weights of rows."""
+        return sum(row.weight for row in rows)
+
+    def losses(self, parts: Parts) -> Iterator[PartLoss]:
+        """Yield the weighted loss of all answers, and whether they are on the right side.
+
+        accuracy: how often a good answer has gained more than answers to other prompts have, and a
+        bad one less. shift: what those have gained, over the whole step, so that cutting it into
+        micro-batches changes nothing.
+        """
+        shift = self._shift(parts)
+        for rows in parts:
+            policy = answers(self.model, self.form, rows)
+            gains = (policy.sums - _reference(rows, policy))[:, 0]
+            is_good = torch.tensor([bool(row.is_good) for row in rows], device=gains.device)
+            losses = rated_losses(gains, is_good, shift, self.settings.beta)
+            ahead = torch.where(is_good, 1.0, -1.0) * (gains.detach() - shift)
+            shifts = torch.full_like(ahead, shift)
+            yield _weighted(rows, losses, {"accuracy": _won(ahead), "shift": shifts})
+
+    def _shift(self, parts: Parts) -> float:
+        """Return what answers to other prompts have gained in the mean, at least 0."""
+        total, count = 0.0, 0
+        with torch.no_grad():
+            for rows in parts:
+                policy = answers(self.model, self.form, rows)
+                total += (policy.sums - _reference(rows, policy))[:, 1].sum().item()
+                count += len(rows)
+        return max(0.0, total / count)
+
+
+def objective_of(model: PeftModel, form: Form, preference: PreferenceSettings | None) -> Objective:
     """Return what a training minimises by its settings."""
-    return PreferenceLoss(model, form, preference) if preference else CrossEntropy(model, form)
+    if preference is None:
+        return CrossEntropy(model, form)
+    return (RatedLoss if preference.loss == "kto" else PreferenceLoss)(model, form, preference)
+
+
+def _reference(rows: Sequence[TrainingRow], policy: Answers) -> Tensor:
+    pairs = [row.reference or (0.0, 0.0) for row in rows]
+    return torch.tensor(pairs, device=policy.sums.device)  # (B, 2)
+
+
+def _won(leads: Tensor) -> Tensor:
+    """Return 1 for a lead, 0 for a lag, and one half for a tie."""
+    return (leads > 0) + 0.5 * (leads == 0)
+
+
+def _weighted(rows: Sequence[TrainingRow], losses: Tensor, figures: dict[str, Tensor]) -> PartLoss:
+    weights = torch.tensor([row.weight for row in rows], device=losses.device)
+    sums = {name: (value * weights).sum().item() for name, value in figures.items()}
+    return PartLoss((losses * weights).sum(), sums)

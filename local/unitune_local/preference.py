@@ -10,6 +10,7 @@ the base model, d/n the same with each answer's gain by its own length, and s th
     simpo    -s(beta (mean of better - mean of worse) - margin)            Meng et al. 2024
     orpo     -mean of better - beta s(log of the odds ratio)               Hong et al. 2024
 
+kto (Ethayarajh et al. 2024) learns from single answers that are rated: see `rated_losses`.
 `nll_weight` adds that many times the better answer's loss per token. A step's loss is the mean over
 its pairs. See `unitune_local.reference` for what the base model says.
 """
@@ -97,6 +98,19 @@ def _orpo(policy: Answers, _: Tensor, settings: PreferenceSettings) -> Tensor:
     means = policy.means
     log_odds_ratio = _lead(means - _log_complement(means))
     return -means[:, 0] - settings.beta * _log_sigmoid(log_odds_ratio)
+
+
+def rated_losses(gains: Tensor, is_good: Tensor, shift: float, beta: float) -> Tensor:
+    """Return the loss of each rated answer: kto.
+
+    Args:
+        gains: Of the log-probability of each answer on the base model (B,).
+        is_good: Whether it is one to give (B,), bool.
+        shift: What answers to other prompts have gained, at least 0.
+        beta: How closely the model stays with its base.
+    """
+    signs = torch.where(is_good, 1.0, -1.0)
+    return 1 - torch.sigmoid(beta * signs * (gains - shift))  # (B,)
 
 
 _LOSSES: dict[Loss, Callable[[Answers, Tensor, PreferenceSettings], Tensor]] = {

@@ -14,7 +14,7 @@ is refused: a model tuned through it would not see in use what it saw in trainin
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -103,20 +103,18 @@ def render_all(
     return [
         made
         if isinstance(made, TemplateError)
-        else (_forked if example.non_preferred_output else _joined)(
-            list(islice(ids, len(made))), made, turn_end(tokenizer)
-        )
+        else _joined(example, made, list(islice(ids, len(made))), turn_end(tokenizer))
         for made, example in zip(cut, examples, strict=True)
     ]
 
 
 def _cut(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[TextPiece] | TemplateError:
-    """Return the pieces of a row; of a preference row the worse answer's stands last."""
+    """Return the pieces of a row; those of a pair's two answers, or of a rated one, stand last."""
     try:
         turn_end(tokenizer)
         pieces = _pieces(tokenizer, example.messages, example.tools, asks=False)
         if example.non_preferred_output is None:
-            return pieces
+            return pieces if example.kto_tag is None else pieces[:-1]
         messages = (*example.prompt, *example.non_preferred_output)
         *opening, worse, _ = _pieces(tokenizer, messages, example.tools, asks=False)
     except TemplateError as error:
@@ -129,7 +127,13 @@ def _cut(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[TextPiece
     return [*pieces[:-1], worse]
 
 
-def _joined(encoded: Sequence[list[int]], pieces: Sequence[TextPiece], stop: int) -> Rendered:
+def _joined(
+    example: Example, pieces: Sequence[TextPiece], encoded: Sequence[list[int]], stop: int
+) -> Rendered:
+    if example.non_preferred_output is not None:
+        return _answers_alone(encoded, 2, stop)
+    if example.kto_tag is not None:
+        return _answers_alone(encoded, 1, stop)
     ids: list[int] = []
     trained: list[bool] = []
     for piece, piece_ids in zip(pieces, encoded, strict=True):
@@ -141,13 +145,14 @@ def _joined(encoded: Sequence[list[int]], pieces: Sequence[TextPiece], stop: int
     return Rendered(ids, trained)
 
 
-def _forked(encoded: Sequence[list[int]], _: Sequence[TextPiece], stop: int) -> Rendered:
-    """Join a prompt, of which nothing is trained, and two answers with the tokens that end them."""
-    prompt = [index for ids in encoded[:-2] for index in ids]
-    better, worse = (ids[: _length_to(stop, ids)] for ids in encoded[-2:])
-    behind = len(prompt) + len(better)
-    trained = [False] * len(prompt) + [True] * (len(better) + len(worse))
-    return Rendered([*prompt, *better, *worse], trained, Fork(len(prompt), behind))
+def _answers_alone(encoded: Sequence[list[int]], count: int, stop: int) -> Rendered:
+    """Join a prompt, of which nothing is trained, and one or two answers up to their ends."""
+    prompt = [index for ids in encoded[:-count] for index in ids]
+    answers = [ids[: _length_to(stop, ids)] for ids in encoded[-count:]]
+    fork = Fork(len(prompt), len(prompt) + len(answers[0])) if count == 2 else None
+    ids = [*prompt, *(index for answer in answers for index in answer)]
+    trained = [False] * len(prompt) + [True] * (len(ids) - len(prompt))
+    return Rendered(ids, trained, fork)
 
 
 def render_prompt(
@@ -347,7 +352,27 @@ def render_rows(tokenizer: PreTrainedTokenizerBase, dataset: Dataset, longest: i
                 rows.append(made)
             else:
                 findings.append(dataset.located(made, row))
+    if any(row.is_good is not None for row in rows):
+        rows = _with_other_answers(rows, longest)
     return RenderedRows(tuple(rows), tuple(findings))
+
+
+def _with_other_answers(rows: Sequence[TrainingRow], longest: int) -> list[TrainingRow]:
+    """Return rated rows, each with the answer of the next behind its own, cut to what fits."""
+    starts = [row.trained.index(True) for row in rows]
+    paired: list[TrainingRow] = []
+    for at, (row, start) in enumerate(zip(rows, starts, strict=True)):
+        following = (at + 1) % len(rows)
+        answer = rows[following].ids[starts[following] :][: longest - start]
+        paired.append(
+            replace(
+                row,
+                ids=row.ids + answer,
+                trained=row.trained + (True,) * len(answer),
+                fork=Fork(start, len(row.ids)),
+            )
+        )
+    return paired
 
 
 def masked(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[MaskedToken, ...]:
@@ -370,8 +395,14 @@ def masked(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[Masked
 def _usable(seen: Rendered | TemplateError, row: Row, longest: int) -> TrainingRow | Finding:
     if isinstance(seen, TemplateError):
         return Finding(severity="error", code="template", message=seen.problem, fix=seen.fix)
-    weight = row.example.weight
-    made = TrainingRow(tuple(seen.ids), tuple(seen.trained), weight, row.line, seen.fork)
+    made = TrainingRow(
+        ids=tuple(seen.ids),
+        trained=tuple(seen.trained),
+        weight=row.example.weight,
+        line=row.line,
+        fork=seen.fork,
+        is_good=row.example.kto_tag,
+    )
     length = max(len(side.ids) for side in made.conversations)
     if length > longest:
         return Finding(

@@ -21,7 +21,7 @@ from unitune_local import machine
 from unitune_local.options import LocalOptions
 
 T = TypeVar("T")
-Loss = Literal["dpo", "robust", "ipo", "simpo", "orpo"]
+Loss = Literal["dpo", "robust", "ipo", "simpo", "orpo", "kto"]
 
 EPOCHS = 3
 BATCH_SIZE = 8
@@ -101,6 +101,13 @@ class Settings(BaseModel):
     share_prefix: bool
     checkpoint_seconds: float
     checkpoint_every_steps: int | None
+
+    @property
+    def forwards(self) -> int:
+        """Passes over the rows without a backward pass: of the base model, and before each step."""
+        if self.preference is None or not self.preference.needs_reference:
+            return 0
+        return 1 + (self.epochs if self.preference.loss == "kto" else 0)
 
     @property
     def torch_dtype(self) -> torch.dtype:

@@ -105,8 +105,8 @@ def train(  # noqa: PLR0915 - the loop is to be read from top to bottom
         optimizer.param_groups[0]["lr"] = learning_rate
 
         mean = Mean(objective.weight(step_rows))
-        for part in cut(step_rows):
-            torch.autograd.backward(mean.add(objective.part_loss(part)))
+        for part_loss in objective.losses(cut(step_rows)):
+            torch.autograd.backward(mean.add(part_loss))
         norm = torch.nn.utils.clip_grad_norm_(weights.values(), LONGEST_GRADIENT).item()
         _check_finite(step, mean.figures["loss"], norm, learning_rate, step_rows)
         cast("Any", optimizer).step()
@@ -184,8 +184,8 @@ def validation_figures(
     model.eval()
     mean = Mean(objective.weight(rows))
     with torch.no_grad():
-        for part in parts:
-            mean.add(objective.part_loss(part))
+        for part_loss in objective.losses(parts):
+            mean.add(part_loss)
     model.train(was_training)
     return mean.figures
 

@@ -86,7 +86,7 @@ class _File:
 
     def rows_of(self, job: Job) -> Iterator[Row]:
         """Read the file as the job says."""
-        use = job.method
+        use = job.rows_for
         if self.purpose == "test":
             use = "case" if job.evaluate.needs_expected else "any"
         yield from self.take(self.files.read(job.data, use, self.reading))

@@ -88,6 +88,9 @@ class Example(BaseModel):
     ) = None
     """In a preference row: the answer that is worse than the last of `messages`."""
 
+    kto_tag: bool | None = None
+    """In a rated row: whether the answer is one to give. Called so by LLaMA-Factory."""
+
     @model_validator(mode="before")
     @classmethod
     def _from_triple(cls, value: Any) -> Any:

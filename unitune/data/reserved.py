@@ -1,9 +1,10 @@
 """Keys by which other tools train: read, or refused, and never left aside.
 
 A row keeps its custom keys. Some names are reserved: leaving them aside would teach something else
-than the row says. A text under `system` becomes the first message, as Anthropic means it; any other
-such key is refused, with what to do. A key without a value (null, "", []) says nothing, as in files
-that name every column in every row; nor does a flag or a number, but for ratings.
+than the row says. A text under `system` becomes the first message, as Anthropic means it; the
+rating of an answer (`label`, `kto_tag`) is kept under the latter; any other such key is refused,
+with what to do. A key without a value (null, "", []) says nothing, as in files that name every
+column in every row; nor does a flag or a number, but for ratings.
 
 Sources: Anthropic's Messages API (`system`); TRL, dataset_formats.md and `apply_chat_template`
 (`label`, `chosen`, `rejected`, `completions`, `images`, `chat_template_kwargs`); LLaMA-Factory,
@@ -33,17 +34,13 @@ _FIXES = {
     "chat_template_kwargs": "Write what it adds into the messages.",
 }
 _MEANINGS = {key: fix for keys, fix in _FIXES.items() for key in keys.split()}
-_RATINGS = ("label", "kto_tag")
-_KTO = (
-    "unitune trains no single rated answers. For `method: sft` keep the good answers, without the "
-    "key; for `method: dpo` write a good and a bad answer to one prompt as `chosen` and `rejected`."
-)
+_RATINGS, _RATED = ("label", "kto_tag"), ("true", "false")
 RESERVED = frozenset((*_MEANINGS, "system", *_RATINGS))
 """Keys to which other tools give a meaning."""
 
 
 def check_reserved(row: Flat, content: Flat) -> Flat:
-    """Return canonical content with `system` as a message.
+    """Return canonical content with `system` as a message, and a rating under `kto_tag`.
 
     Args:
         row: As it stands in the file.
@@ -55,9 +52,10 @@ def check_reserved(row: Flat, content: Flat) -> Flat:
     if row.keys().isdisjoint(RESERVED):
         return content
     for key in _RATINGS:
-        rated = str(row.get(key)).lower() in ("true", "false")
-        if rated and (key != "label" or not row.keys().isdisjoint(pairs.ANSWERS)):
-            raise _reserved(key, row[key], _KTO)
+        rating = str(row.get(key)).lower()
+        if rating in _RATED and (key != "label" or not row.keys().isdisjoint(pairs.ANSWERS)):
+            rest = {name: value for name, value in content.items() if name != key}
+            content = {**rest, "kto_tag": rating == "true"}
     for key, fix in _MEANINGS.items():
         if isinstance(value := content.get(key), str | list | dict) and value:
             raise _reserved(key, value, fix)

@@ -19,9 +19,16 @@ from unitune.data.shapes import SHAPES, Shape, read_shape, shape_of
 from unitune.data.validation_errors import explain
 from unitune.findings import Finding, error, warning
 
-Use = Literal["sft", "dpo", "rft", "case", "any"]
+Use = Literal["sft", "dpo", "kto", "rft", "case", "any"]
 """What a row is for: training by a method, a case to be judged on, or not known."""
 
+_RATED = "the row rates its answer (`label` or `kto_tag`), and only loss kto learns from ratings."
+_USE_RATED = (
+    "Set `method: dpo` and `tuning.preference.loss: kto`; or for `method: sft` keep the good "
+    "answers, without the key; or write two answers to one prompt as `chosen` and `rejected`."
+)
+_NOT_RATED = "the row does not rate its answer, and `tuning.preference.loss: kto` learns from it."
+_RATE = 'Write {"prompt": …, "completion": …, "label": true}; false for an answer not to give.'
 _NEED_NO_ANSWER = ("dpo", "rft", "any")
 """A row for dpo that has no answer gets an error of its own."""
 
@@ -34,7 +41,7 @@ def examples(
     Args:
         record: One row of a file.
         mapping: How flat rows become messages; None when the job has none.
-        use: sft and case need an answer, dpo a pair of them; rft and any neither.
+        use: sft and case need an answer, dpo a pair of them, kto a rated one; rft and any neither.
         shape: The one that rows have, where the job says it.
     """
     try:
@@ -84,6 +91,13 @@ def _own_columns(row: Flat, mapping: Mapping, use: Use) -> Flat:
 
 def _about(example: Example, use: Use) -> Iterator[Finding]:
     """Yield what is wrong with an example whose shape is right."""
+    rated = example.kto_tag is not None
+    if rated != (use == "kto"):
+        yield (
+            error("rated-row", _RATED, _USE_RATED)
+            if rated
+            else error("not-rated", _NOT_RATED, _RATE)
+        )
     if use == "dpo" and example.non_preferred_output is None:
         yield error(
             "not-a-preference",

@@ -131,6 +131,11 @@ class Job(Spec):
         return options
 
     @property
+    def rows_for(self) -> Literal["sft", "dpo", "kto", "rft"]:
+        """What training rows must hold: by the method, and for kto by its loss."""
+        return "kto" if self.tuning.preference.loss == "kto" else self.method
+
+    @property
     def base_model(self) -> str:
         """Name of the base model on this job's backend.
 

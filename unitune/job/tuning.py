@@ -100,11 +100,12 @@ class Preference(Spec):
     The losses, by their papers: dpo (Rafailov et al. 2023, arXiv 2305.18290; with `label_smoothing`
     Mitchell's conservative DPO), robust (Chowdhury et al. 2024, arXiv 2403.00409), ipo (Azar et al.
     2023, arXiv 2310.12036), simpo (Meng et al. 2024, arXiv 2405.14734), orpo (Hong et al. 2024,
-    arXiv 2403.07691).
+    arXiv 2403.07691), kto (Ethayarajh et al. 2024, arXiv 2402.01306).
     """
 
-    loss: Literal["dpo", "robust", "ipo", "simpo", "orpo"] | Auto = "auto"
-    """`auto` is dpo."""
+    loss: Literal["dpo", "robust", "ipo", "simpo", "orpo", "kto"] | Auto = "auto"
+    """`auto` is dpo. kto learns from single answers that are rated: ``{"prompt": …, "completion":
+    …, "label": true}``."""
     beta: Annotated[float, Field(gt=0)] | Auto = "auto"
     """How closely the model stays with its base; 0.1 is usual, 2 for simpo. A value below 0.5 is
     one that every vendor takes."""
@@ -120,10 +121,11 @@ class Preference(Spec):
         for setting, losses in {
             "label_smoothing": ("auto", "dpo", "robust"),
             "margin": ("simpo",),
+            "nll_weight": ("auto", "dpo", "robust", "ipo", "simpo", "orpo"),
         }.items():
             if getattr(self, setting) != "auto" and self.loss not in losses:
-                named = " and ".join(loss for loss in losses if loss != "auto")
-                raise ValueError(f"{setting} is for loss {named}, not for {self.loss}")
+                named = ", ".join(loss for loss in losses if loss != "auto")
+                raise ValueError(f"{setting} is for loss {named}; not for {self.loss}")
         return self
 
 

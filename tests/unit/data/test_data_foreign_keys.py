@@ -71,9 +71,6 @@ def test_a_wrong_system_is_told_in_its_own_place(tmp_path: Path) -> None:
 
 
 REFUSED: list[dict[str, Any]] = [
-    {**PAIR, "label": False},  # KTO, TRL's dataset_formats.md: unpaired preference
-    {**PAIR, "label": True},
-    {"messages": TURNS, "kto_tag": False},
     {**PAIR, "chosen": "Arr.", "rejected": "Hello."},
     {"messages": TURNS, "chosen": TURNS[1:]},
     {"messages": TURNS, "completion": "Arr."},
@@ -100,6 +97,24 @@ def test_what_would_train_something_else_is_refused_with_its_line(
         load(file)
 
 
+RATED: list[dict[str, Any]] = [
+    {**PAIR, "label": False},  # KTO, TRL's dataset_formats.md: unpaired preference
+    {"messages": TURNS, "kto_tag": False},  # LLaMA-Factory, data/README.md
+]
+
+
+@pytest.mark.parametrize("row", RATED)
+def test_ratings_are_for_a_loss_that_learns_from_them(tmp_path: Path, row: dict[str, Any]) -> None:
+    file = _file(tmp_path, row)
+    assert [False] == [each.example.kto_tag for each in load(file, use="kto").rows]
+    assert "label" not in (load(file, use="kto").rows[0].example.model_extra or {})
+    for use in ("sft", "dpo", "case"):
+        with pytest.raises(DataError, match=r"rates its answer .*\n?.*loss: kto"):
+            load(file, use=use)
+    with pytest.raises(DataError, match="does not rate its answer"):
+        load(_file(tmp_path, PAIR), use="kto")
+
+
 @pytest.mark.parametrize(
     "own", [{"label": "billing"}, {"label": 1}, {"images": []}, {"chosen": None}, {"year": 1999}]
 )
@@ -118,7 +133,7 @@ def test_a_table_of_rated_answers_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     file.write_text("prompt,completion,label\nAhoy?,Hello.,False\n")
     codes = [finding.code for finding in check_file(file).findings if finding.severity == "error"]
-    assert ["foreign-key"] == codes
+    assert ["rated-row"] == codes
 
 
 def test_columns_that_the_job_names_decide(tmp_path: Path) -> None:

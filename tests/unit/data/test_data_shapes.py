@@ -137,7 +137,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"instruction": "i", "input": 5, "output": "o"}, "not-a-text", "5"),
     ({"instruction": "i", "output": "o", "history": [["a"]]}, "wrong-value", "history"),
     ({"instruction": "i", "output": "o", "history": "h"}, "wrong-value", "history"),
-    ({"instruction": "i", "output": "o", "label": False}, "foreign-key", "label"),
+    ({"instruction": "i", "output": "o", "label": False}, "rated-row", "label"),
     ({"instruction": "i", "output": "o", "images": ["a.png"]}, "foreign-key", "images"),
     ({"conversations": [{"from": "narrator", "value": "a"}]}, "wrong-value", "[0].from"),
     ({"conversations": [{"from": "human", "value": 1}]}, "wrong-value", "[0].value is 1"),
@@ -152,8 +152,11 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "tools is no JSON",
     ),
     (
-        {"conversations": [{"from": "human", "value": "a"}], "kto_tag": True},
-        "foreign-key",
+        {
+            "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}],
+            "kto_tag": True,
+        },
+        "rated-row",
         "kto_tag",
     ),
 ]

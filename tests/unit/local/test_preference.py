@@ -19,8 +19,8 @@ from unitune_local.batches import TrainingRow
 from unitune_local.job_folder import Kind
 from unitune_local.loss import Form, choose_form, use_attention
 from unitune_local.model import add_adapter, load_model, load_tokenizer
-from unitune_local.objective import PreferenceLoss
-from unitune_local.preference import Answers, answers, pair_losses
+from unitune_local.objective import PreferenceLoss, RatedLoss
+from unitune_local.preference import Answers, answers, pair_losses, rated_losses
 from unitune_local.reference import ReferencePass
 from unitune_local.rendering import render_prompt, render_rows
 from unitune_local.settings import Loss, PreferenceSettings, Settings
@@ -87,6 +87,21 @@ def test_orpo_of_the_means() -> None:
     losses = pair_losses(Answers(means, ONE_TOKEN), REFERENCE, settings("orpo", 1.0))
     odds = [loss + mean for loss, mean in zip(losses.tolist(), means[:, 0].tolist(), strict=True)]
     assert [0.3202998, 0.0163271, 1.2943768] == pytest.approx(odds, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shift", "good", "bad"),
+    [
+        (0.0, [0.5, 0.4975, 0.5225], [0.5, 0.2709, 0.1101]),  # torchtune asserts these
+        (0.3, [0.5074994, 0.5049998, 0.5299641], [0.4925006, 0.2650274, 0.1071681]),
+    ],
+)
+def test_rated_answers(shift: float, good: list[float], bad: list[float]) -> None:
+    gains = POLICY - REFERENCE
+    for column, is_good, expected in ((0, True, good), (1, False, bad)):
+        marks = torch.full((3,), is_good)
+        losses = rated_losses(gains[:, column], marks, shift, 0.1)
+        assert expected == pytest.approx(losses.tolist(), abs=1e-4)
 
 
 def test_nll_weight_adds_the_better_answers_loss_per_token() -> None:
@@ -214,7 +229,7 @@ def test_a_new_adapter_has_gained_nothing(
     assert referenced is not None
     objective = PreferenceLoss(model, form, settings(loss))
     ready = [referenced[row] for row in rows]
-    sums = objective.part_loss(ready)
+    (sums,) = objective.losses([ready])
     weight = objective.weight(ready)
 
     assert first == pytest.approx(sums.loss.item() / weight, rel=1e-6)
@@ -281,10 +296,72 @@ def run(
     return done
 
 
-@pytest.mark.parametrize("loss", ["dpo", "simpo"])
-def test_a_resumed_training_has_the_same_losses_value_for_value(
-    tiny_model: Path, tmp_path: Path, rows: Sequence[TrainingRow], loss: Loss
+@pytest.fixture(scope="module")
+def rated(tiny_model: Path) -> tuple[TrainingRow, ...]:
+    examples = [
+        Example.model_validate(
+            {
+                "messages": [
+                    {"role": "user", "content": prompt},
+                    {"role": "assistant", "content": answer},
+                ],
+                "kto_tag": answer == better,
+            }
+        )
+        for prompt, better, worse in PAIRS[:3]
+        for answer in (better, worse)
+    ]
+    dataset = Dataset("rated", tuple(Row(at, each) for at, each in enumerate(examples, 1)))
+    return render_rows(load_tokenizer(tiny_model), dataset, 512).rows
+
+
+def test_a_rated_row_holds_the_next_rows_answer(rated: Sequence[TrainingRow]) -> None:
+    own, other = rated[0].conversations
+    following = rated[1].conversations[0]
+    length = len(PAIRS[0][2]) + 1
+    assert following.ids[-length:] == other.ids[-length:]
+    assert own.ids[: -len(PAIRS[0][1]) - 1] == other.ids[:-length]
+    assert [True, False] * 3 == [row.is_good for row in rated]
+
+
+def test_the_shift_of_rated_answers_is_the_whole_steps(
+    tiny_model: Path, tmp_path: Path, rated: Sequence[TrainingRow]
 ) -> None:
+    model = model_of(tiny_model, trained=True)
+    form = choose_form(model, rated, share=True)
+    referenced = ReferencePass(model, form, tmp_path / "r", lambda: False).run([rated])
+    assert referenced is not None
+    ready = [referenced[row] for row in rated]
+    objective = RatedLoss(model, form, settings("kto"))
+    (whole,) = objective.losses([ready])
+    parts = [*objective.losses([ready[:2], ready[2:]])]
+
+    assert whole.loss.item() == pytest.approx(sum(part.loss.item() for part in parts), rel=1e-5)
+    gained = [
+        (answers(model, form, [row]).sums - torch.tensor([row.reference]))[0, 1].item()
+        for row in ready
+    ]
+    expected = max(0.0, sum(gained) / len(gained)) * len(gained)
+    assert expected == pytest.approx(whole.figures["shift"], abs=1e-3)
+
+
+def test_training_on_ratings_tells_good_from_bad(
+    tiny_model: Path, tmp_path: Path, rated: Sequence[TrainingRow]
+) -> None:
+    done = run(tiny_model, rated, tmp_path, "kto")
+    assert 0.5 == pytest.approx(done.losses[1], rel=1e-6)
+    assert done.validations[-1]["loss"] < done.validations[0]["loss"]
+
+
+@pytest.mark.parametrize("loss", ["dpo", "simpo", "kto"])
+def test_a_resumed_training_has_the_same_losses_value_for_value(
+    tiny_model: Path,
+    tmp_path: Path,
+    rows: Sequence[TrainingRow],
+    rated: Sequence[TrainingRow],
+    loss: Loss,
+) -> None:
+    rows = rated if loss == "kto" else rows
     whole = run(tiny_model, rows, tmp_path / "whole", loss)
     first = run(tiny_model, rows, tmp_path / "parts", loss, stop_after=5)
     second = run(tiny_model, rows, tmp_path / "parts", loss)
