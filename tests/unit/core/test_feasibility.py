@@ -168,7 +168,7 @@ def test_a_preference_that_a_vendor_cannot_honour_is_refused(
     ("changes", "message"),
     [
         ({"method": "sft"}, "tuning.preference is for method dpo"),
-        ({"loss": "ipo", "label_smoothing": 0.1}, "label_smoothing is for loss dpo and robust"),
+        ({"loss": "ipo", "label_smoothing": 0.1}, "label_smoothing is for loss dpo, robust; not"),
         ({"margin": 1}, "margin is for loss simpo"),
     ],
 )
