@@ -221,11 +221,13 @@ def _compared(cases: tuple[CaseResult, ...], margin: float, curve: Curve | None)
         margin=margin,
         cases_needed=result.cases_needed,
         smallest_detectable=result.smallest_detectable,
-        contenders=tuple(_contender(name, cases, scores) for name, scores in by_name.items()),
+        contenders=tuple(
+            _contender(name, cases, scores, curve if name == "tuned" else None)
+            for name, scores in by_name.items()
+        ),
         leaks=LeakResult(action="refuse"),
         dev_rows=44,
         notes=("The base model's weights are dequantised from 4 bits (Q4_1).",),
-        curve=curve,
         provenance={"Seed": "0", "Training rows": "396 rows, sha256 5b0c21f4e9aa"},
         cases=cases,
     )
@@ -240,7 +242,9 @@ EFFORTS = {
 PROMPT_TOKENS = {"zero-shot": 96, "instructed": 210, "few-shot": 712, "tuned": 96}
 
 
-def _contender(name: str, cases: tuple[CaseResult, ...], scores: list[float]) -> ContenderResult:
+def _contender(
+    name: str, cases: tuple[CaseResult, ...], scores: list[float], curve: Curve | None
+) -> ContenderResult:
     right, n = int(sum(scores)), len(cases)
     interval = own_score(scores)
     return ContenderResult(
@@ -257,6 +261,8 @@ def _contender(name: str, cases: tuple[CaseResult, ...], scores: list[float]) ->
         usd=None if name == "tuned" else Decimal("0.0312"),
         seconds=0.0021 * PROMPT_TOKENS[name] * n,
         effort=EFFORTS[name],
+        run="r2611-7k2m9xq4t" if name == "tuned" else None,
+        curve=curve,
     )
 
 

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
         UserError,
     )
     from unitune.evaluate.compare import compare
+    from unitune.evaluate.diff import ComparisonDiff, diff
+    from unitune.evaluate.history import comparisons, find_comparison
     from unitune.evaluate.readiness import check
     from unitune.evaluate.results import Comparison
     from unitune.findings import Finding
@@ -109,6 +111,8 @@ _NAMES = {
         "UserError",
     ),
     "unitune.evaluate.compare": ("compare",),
+    "unitune.evaluate.diff": ("ComparisonDiff", "diff"),
+    "unitune.evaluate.history": ("comparisons", "find_comparison"),
     "unitune.evaluate.readiness": ("check",),
     "unitune.evaluate.results": ("Comparison",),
     "unitune.findings": ("Finding",),
@@ -172,6 +176,7 @@ __all__ = [
     "ClassF1",
     "Columns",
     "Comparison",
+    "ComparisonDiff",
     "Consistency",
     "Constraint",
     "Contains",
@@ -247,8 +252,11 @@ __all__ = [
     "ZeroShot",
     "check",
     "compare",
+    "comparisons",
     "deploy",
     "deployments",
+    "diff",
+    "find_comparison",
     "find_run",
     "launch",
     "load",

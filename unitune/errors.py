@@ -195,18 +195,19 @@ class OverBudget(UnituneError, ValueError):
 
 
 class UnreadableRecord(UnituneError, ValueError):
-    """Something in the ledger cannot be read: it was damaged, or another unitune wrote it.
+    """Something in the ledger or the history is damaged, or another unitune wrote it.
 
     Args:
         what: The record, as "run r2611…".
         field: Which of its fields.
         problem: What is wrong with it, with the value.
+        place: What holds it.
     """
 
-    def __init__(self, what: str, field: str, problem: str) -> None:
+    def __init__(self, what: str, field: str, problem: str, place: str = "the ledger") -> None:
         super().__init__(
-            f"{what} cannot be read: in the ledger its {field} is wrong: {problem}. It was "
-            "damaged, or written by another version of unitune. Restore the ledger from a backup, "
+            f"{what} cannot be read: in {place} its {field} is wrong: {problem}. It was "
+            f"damaged, or written by another version of unitune. Restore {place} from a backup, "
             "or use that version; what is not about it works as before."
         )
         self.what = what

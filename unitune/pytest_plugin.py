@@ -103,7 +103,7 @@ class Comparer:
             comparison = compare(loaded, run, out=out, batch=batch)
         except (BackendError, LockTimeout, OverBudget) as failure:
             raise self._stopped(str(failure)) from failure
-        self.reported.append(Reported(comparison, write_report(comparison, out)))
+        self.reported.append(Reported(comparison, write_report(comparison)))
         gate = comparison.gate
         if gate is not None and gate.exit_code == BackendError.exit_code:
             raise self._stopped(gate.reason)

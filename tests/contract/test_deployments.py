@@ -25,14 +25,15 @@ from vendors.serving import ServedVendor, serve_vendor
 from unitune.backends import exactly_once, registry
 from unitune.cli import main as cli
 from unitune.errors import BackendError, JobError, NotFoundError, UserError
-from unitune.job.job import Data
+from unitune.evaluate.compare import compare
+from unitune.job.job import Data, Evaluate
 from unitune.ledger import Ledger
 from unitune.ledger.holders import this_process
 from unitune.models import TunedModel
 from unitune.run import deploying, deployment, reaper
 from unitune.run.deploying import deploy, find_deployment, standing
 from unitune.run.deployment import answering, deployments
-from unitune.run.run import Run
+from unitune.run.run import Run, launch
 from unitune.testing.loopback import Fault
 from unitune.workspace.home import home
 
@@ -212,6 +213,31 @@ def test_compare_hands_its_options_to_the_deployment(
     contenders = json.loads(printed.out)["contenders"]
     assert {0} == {one["errors"] for one in contenders}, printed.err
     assert [] == deployments(standing=True)
+
+
+@pytest.mark.usefixtures("no_reaper")
+def test_compare_deploys_each_run_that_needs_it_once(run: Run, tmp_path: Path) -> None:
+    """The third contender is the first's model once more, with a prompt."""
+    files = {"folder": tmp_path, "data": Data(train="train.jsonl")}
+    other = launch(run.job.model_copy(update=files), allow_duplicate=True).wait(0.01)
+    cases = (tmp_path / "train.jsonl").read_text("utf-8").replace("?", " is it?")
+    (tmp_path / "test.jsonl").write_text(cases, "utf-8")
+    contenders = [
+        {"type": "zero-shot"},
+        {"type": "tuned", "run": run.id},
+        {"type": "tuned", "run": other.id, "role": "reference"},
+        {"type": "tuned", "run": run.id, "role": "reference", "prompt": "baseline", "name": "p"},
+    ]
+    job = run.job.model_copy(
+        update={
+            "folder": tmp_path,
+            "data": Data(train="train.jsonl", test="test.jsonl"),
+            "evaluate": Evaluate.model_validate({"contenders": contenders}),
+        }
+    )
+    compare(job, deploy_seconds=3600, deploy_options=options(run), allow_unpriced=True)
+    assert [] == deployments(standing=True)
+    assert sorted([run.id, other.id]) == sorted(str(each.run_id) for each in deployments())
 
 
 @pytest.mark.usefixtures("no_reaper")

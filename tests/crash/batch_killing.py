@@ -206,7 +206,7 @@ def trial(template: Path, place: Path, scene: str, at: int) -> dict[str, object]
         "cancelled": len(cancelled),
         "open": len({json.loads(line)["key"] for line in log} - ended),
         "rows": sorted(rows),
-        "verdict": {**verdict, "created": ""},
+        "verdict": {**verdict, "created": "", "id": ""},
     }
 
 

@@ -4,7 +4,7 @@ A run id reads ``r251125-1k3fq7d0x2ab``: the date (UTC), the time of day in four
 (steps of 83 ms), and eight random digits. So ids sort by time, start with a letter, never end in a
 dash, are 20 characters long, and hold 40 random bits, because several ledgers meet at one vendor.
 A launch key is run id and attempt, at most 26 characters of ``[a-z0-9-]``. A batch of questions has
-a key of a run id's form that begins with b.
+a key of a run id's form that begins with b, a comparison an id of that form that begins with c.
 """
 
 from __future__ import annotations
@@ -65,6 +65,11 @@ def launch_key_in(text: str) -> str | None:
 def batch_key(time: float) -> str:
     """Return a new key for a batch of questions to carry at its backend."""
     return f"b{run_id(time)[1:]}"
+
+
+def comparison_id(time: float) -> str:
+    """Return a new id of a comparison; ids sort by time as those of runs do."""
+    return f"c{run_id(time)[1:]}"
 
 
 def _digits(value: int, width: int) -> str:

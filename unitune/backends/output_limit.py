@@ -11,8 +11,8 @@ same.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from unitune.backends import registry
@@ -48,17 +48,20 @@ class OutputLimit:
         fixed: What the job says; None: it says nothing.
         longest: Of an expected answer, in tokens, counted high.
         backend: Of the job.
+        others: Backends of contenders that answer elsewhere, by contender.
     """
 
     fixed: int | None
     longest: int
     backend: str
+    others: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def of(self, spec: ContenderSpec) -> int:
         """Return the longest answer that a contender may give, before it is known to think."""
         if self.fixed is not None:
             return self.fixed
-        return automatic_tokens(self.longest, served=is_served(spec, self.backend))
+        backend = self.others.get(spec.name, self.backend)
+        return automatic_tokens(self.longest, served=is_served(spec, backend))
 
 
 def automatic_tokens(longest: int, *, served: bool) -> int:

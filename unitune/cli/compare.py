@@ -31,7 +31,7 @@ TunedBy = Annotated[
     typer.Option(
         "--run",
         metavar="RUN",
-        help="Default: the newest run of this very training.",
+        help="Of tuned contenders that name none. Default: the newest run of this very training.",
         autocompletion=complete_run,
     ),
 ]
@@ -106,7 +106,6 @@ def compare(
     from unitune.cli.consent import limited
     from unitune.cli.progress import evaluation_progress
     from unitune.evaluate.compare import compare as run_comparison
-    from unitune.evaluate.result_files import report_folder
     from unitune.job.job import Job
     from unitune.planning.preflight import preflight
     from unitune.report.files import write_report
@@ -123,12 +122,8 @@ def compare(
     seconds = None if deploy is None else ttl_seconds(deploy, "--deploy")
     resolved = preflight(job)
     if not replay and job.evaluate.budget is None:
-        tuned_run = _confirm_costs(
-            resolved if limit is None else limited(resolved, limit),
-            tuned_run,
-            seconds,
-            allow_unpriced=allow_unpriced,
-        )
+        asked = resolved if limit is None else limited(resolved, limit)
+        _confirm_costs(asked, tuned_run, seconds, allow_unpriced=allow_unpriced)
     with evaluation_progress(quiet=quiet or json) as progress:
         comparison = run_comparison(
             resolved,
@@ -145,11 +140,11 @@ def compare(
             progress=progress,
             announce=None if quiet or json else aside().print,
         )
-    write_report(comparison, output)
+    folder = write_report(comparison).parent
     if json:
         print_json_text(comparison.verdict_json())
     else:
-        console().print(comparison_view(comparison, report_folder(comparison, output)))
+        console().print(comparison_view(comparison, folder))
         if update_baseline:
             _print_baseline(resolved, passed=comparison.exit_code == 0)
     raise typer.Exit(comparison.exit_code)
@@ -157,23 +152,27 @@ def compare(
 
 def _confirm_costs(
     resolved: ResolvedJob, run: Run | None, seconds: float | None, *, allow_unpriced: bool
-) -> Run | None:
-    """Return the run under test, once the user has agreed to the costs of answers and deployment.
+) -> None:
+    """Make sure that the user has agreed to the costs of answers and deployments.
 
-    Without a deployment, a run that the user has not named is not looked up here.
+    Without a deployment and runs that the job names, no run is looked up here.
     """
     from unitune.cli.consent import confirm_answers, confirm_deployment
     from unitune.cost.budget import HostingBudget
-    from unitune.evaluate.prompts.tuned_run import find_tuned_run
+    from unitune.evaluate.prompts.tuned_run import find_runs
+    from unitune.job.contenders import Tuned
     from unitune.run.deploying import needs_deployment
 
-    confirm_answers(resolved, allow_unpriced=allow_unpriced)
-    if seconds is None:
-        return run
-    run = run or find_tuned_run(resolved, None).run
-    if needs_deployment(run):
-        confirm_deployment(run, seconds, HostingBudget(unpriced=allow_unpriced))
-    return run
+    job = resolved.job
+    named = [spec for spec in job.evaluate.contenders if isinstance(spec, Tuned) and spec.run]
+    runs: dict[str, Run] = {}
+    if named or seconds is not None:
+        runs = find_runs(job, resolved.fingerprint, run, replay=False)
+    trained = {name: each.job for name, each in runs.items()}
+    confirm_answers(resolved, trained, allow_unpriced=allow_unpriced)
+    for each in {each.id: each for each in runs.values()}.values():
+        if seconds is not None and needs_deployment(each):
+            confirm_deployment(each, seconds, HostingBudget(unpriced=allow_unpriced))
 
 
 def _print_baseline(resolved: ResolvedJob, *, passed: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 
@@ -22,6 +23,7 @@ from unitune.errors import OverBudget, UserError
 from unitune.evaluate.inference.budget import AnswerPrices, answer_prices
 from unitune.evaluate.readiness import readiness_findings
 from unitune.findings import shown
+from unitune.job.job import Job
 from unitune.planning.money import estimated
 from unitune.planning.plan import plan
 from unitune.planning.preflight import ResolvedJob
@@ -77,19 +79,22 @@ def confirm_deployment(run: Run, seconds: float, budget: HostingBudget) -> None:
     _confirm("deployment", usd, f"Let it stand for {hours:.4g} h?", DEPLOYMENT)
 
 
-def confirm_answers(resolved: ResolvedJob, *, allow_unpriced: bool) -> None:
+def confirm_answers(
+    resolved: ResolvedJob, trained: Mapping[str, Job], *, allow_unpriced: bool
+) -> None:
     """Make sure that the user has agreed to what answers without a budget may cost.
 
-    Servers and endpoints of the user's own count only where the job gives their price.
+    Servers and endpoints of the user's own count only where the job gives their price. The jobs
+    that made the tuned models are by contender, where they may be others.
 
     Raises:
         OverBudget: As of `confirm_training`.
     """
-    prices = answer_prices(resolved.job, resolved.book)
+    prices = answer_prices(resolved.job, resolved.book, trained)
     unknown_alone = not replace(prices, unpriced=()).charged
     if not prices.charged or (unknown_alone and allow_unpriced):
         return
-    _confirm("comparison", _answers_usd(resolved, prices), "Go on?", ANSWERS)
+    _confirm("comparison", _answers_usd(resolved, prices, trained), "Go on?", ANSWERS)
 
 
 def limited(resolved: ResolvedJob, limit: int) -> ResolvedJob:
@@ -104,9 +109,10 @@ def limited(resolved: ResolvedJob, limit: int) -> ResolvedJob:
     return replace(resolved, rows=Rows(read, resolved.rows.counters))
 
 
-def _answers_usd(resolved: ResolvedJob, prices: AnswerPrices) -> str:
+def _answers_usd(resolved: ResolvedJob, prices: AnswerPrices, trained: Mapping[str, Job]) -> str:
     """Return what the answers may cost, in words; those that are recorded cost nothing again."""
-    by_contender = {line.what: line.usd for line in estimated(resolved).of("evaluation")}
+    lines = estimated(resolved, trained=trained).of("evaluation")
+    by_contender = {line.what: line.usd for line in lines}
     paid = [
         usd for name, usd in by_contender.items() if name in prices.contenders and usd is not None
     ]

@@ -30,6 +30,7 @@ from unitune.cli import (
     backends,
     chat,
     compare,
+    comparisons,
     convert,
     deployments,
     imports,
@@ -118,6 +119,7 @@ app.command(rich_help_panel=JOB)(backends.backends)
 app.add_typer(prices.prices, rich_help_panel=JOB)
 app.command(rich_help_panel=JOB)(jobs.run)
 app.command(rich_help_panel=JOB)(compare.compare)
+app.command(rich_help_panel=JOB)(comparisons.comparisons)
 app.command(rich_help_panel=RUN)(runs.runs)
 app.command(rich_help_panel=RUN)(runs.show)
 app.command(rich_help_panel=RUN)(runs.watch)

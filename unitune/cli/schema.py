@@ -22,7 +22,17 @@ if TYPE_CHECKING:
 READ_DOCUMENTS = ("job", "offer", "prices")
 """Documents that people write; the others are printed."""
 DocumentName = Literal[
-    "job", "plan", "check", "run", "verdict", "cost", "budget", "offer", "prices", "price-list"
+    "job",
+    "plan",
+    "check",
+    "run",
+    "verdict",
+    "comparison-diff",
+    "cost",
+    "budget",
+    "offer",
+    "prices",
+    "price-list",
 ]
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 BESIDE = "unitune.schema.json"
@@ -81,6 +91,7 @@ def document_model(name: DocumentName) -> type[BaseModel]:
     from unitune.cost.budget import ProjectBudget
     from unitune.cost.prices.book import PricesFile
     from unitune.data.report import DataReport
+    from unitune.evaluate.diff import ComparisonDiff
     from unitune.evaluate.results import Comparison
     from unitune.job.job import Job
     from unitune.planning.plan import Plan
@@ -92,6 +103,7 @@ def document_model(name: DocumentName) -> type[BaseModel]:
         "check": DataReport,
         "run": RunView,
         "verdict": Comparison,
+        "comparison-diff": ComparisonDiff,
         "cost": TotalCostList,
         "budget": ProjectBudget,
         "offer": Offer,

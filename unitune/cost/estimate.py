@@ -41,6 +41,7 @@ def estimate(  # noqa: PLR0913 - what a cost depends on
     day: date,
     *,
     others: Mapping[str, Workload] | None = None,
+    trained: Mapping[str, Job] | None = None,
     lessons: Iterable[Lesson] = (),
 ) -> Estimate:
     """Return what a job costs, and what that is computed from.
@@ -51,6 +52,7 @@ def estimate(  # noqa: PLR0913 - what a cost depends on
         book: Prices.
         day: Whose prices to take.
         others: Rows as the models of other contenders count them, by contender.
+        trained: The jobs of the runs that tuned contenders name, by contender, where known.
         lessons: Of earlier bills of the same backend and model.
     """
     offer = book.offer(job.backend)
@@ -71,7 +73,9 @@ def estimate(  # noqa: PLR0913 - what a cost depends on
     lines += _validation(job, terms, prices, work.validation, passes, assumptions)
     lines += _graders(job)
     if job.data.test is not None:
-        lines += _evaluation(job, prices, work, others or {}, assumptions)
+        lines += _evaluation(
+            job, prices, work, others=others or {}, trained=trained or {}, assumptions=assumptions
+        )
     lines += _monthly(job, prices, assumptions)
     used = tuple(prices.used.values())
     return Estimate(
@@ -185,19 +189,28 @@ def _graders(job: Job) -> Iterator[Line]:
         yield Line(item="graders", because="what a grader that calls a model reads and writes")
 
 
-def _evaluation(
+def _evaluation(  # noqa: PLR0913 - what a cost depends on
     job: Job,
     prices: PriceLookup,
     work: Workload,
+    *,
     others: Mapping[str, Workload],
+    trained: Mapping[str, Job],
     assumptions: list[str],
 ) -> Iterator[Line]:
     for spec in job.evaluate.contenders:
         if isinstance(spec, Recorded):
             continue
         tokens = contender_tokens(spec, job, others.get(spec.name, work))
-        deployment = _deployment(prices, assumptions) if isinstance(spec, Tuned) else None
-        yield _contender(spec, tokens, job, prices, deployment)
+        lookup, deployment = prices, None
+        if isinstance(spec, Tuned):
+            if spec.name in trained:
+                lookup = prices.of_training(trained[spec.name])
+            elif spec.run is not None:
+                where = f"tuned from {job.base_model} on {job.backend}"
+                assumptions.append(f"the model of {spec.name} is priced as if it were {where}")
+            deployment = _deployment(lookup, assumptions)
+        yield _contender(spec, tokens, job, lookup, deployment)
 
 
 def _contender(

@@ -3,7 +3,7 @@
 `compare` goes from top to bottom, each step in a module of its own:
 
     preflight ──► readiness   what is refused before anything else
-              ──► tuned_run   which run made the tuned model
+              ──► tuned_run   which runs made the tuned models
               ──► sources     which model answers for each contender, at which price
               ──► task        cases and scorers; leaks refused
               ──► baseline    what the gate asks of the cases
@@ -11,29 +11,32 @@
               ──► runner      dev chooses prompts, then test; dev.jsonl and rows.jsonl
               ──► conclude    scores, statistics, verdict, gate
 
-It ends with ``verdict.json``; a report is made from the `Comparison` (`unitune.report.files`).
-Killed at any moment, the same call goes on where it stopped.
+It ends with ``verdict.json``, and a copy in the history (`unitune.evaluate.history`); a report is
+made from the `Comparison` (`unitune.report.files`). Killed at any moment, the same call goes on
+where it stopped.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from unitune.errors import NotFoundError, UserError
+from unitune.errors import UserError
 from unitune.evaluate.baseline import Requirements, accept, requirements
 from unitune.evaluate.conclude import conclude, first_look
+from unitune.evaluate.history import keep
 from unitune.evaluate.inference.budget import Budget, answer_prices
 from unitune.evaluate.inference.sources import check_batches, resolve_sources, without_batches
 from unitune.evaluate.prompts.contenders import build
 from unitune.evaluate.readiness import refusals
 from unitune.evaluate.result_files import report_folder, results_folder, write_verdict
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.results import Comparison, judged_run
 from unitune.evaluate.runner import EvaluationConfig, Notify, collect_responses, open_journals
 from unitune.evaluate.statistics.sample_size import foresight
 from unitune.evaluate.task import prepare
@@ -42,6 +45,7 @@ from unitune.job.job import Job
 from unitune.planning.preflight import ResolvedJob, preflight
 
 if TYPE_CHECKING:
+    from unitune.evaluate.inference.journal import Journal
     from unitune.evaluate.inference.sources import Source
     from unitune.evaluate.prompts.tuned_run import TunedRun
     from unitune.run.run import Run
@@ -71,10 +75,11 @@ def compare(  # noqa: PLR0913 - each has a name and a default
 
     Args:
         job: Contenders, scorers, margin and gate.
-        run: Whose model is the tuned one; by default the newest succeeded run of this training.
-        out: Folder for the files; that of the run or of the job by default.
-        deploy_seconds: Where the tuned model answers only from a deployment and there is none:
-            start one for at most so long, and end it afterwards. It costs money.
+        run: Whose model is the tuned one, where a tuned contender names no run; by default the
+            newest succeeded run of this training.
+        out: Folder for the files, `Comparison.folder`; by default that of the run, or of the job.
+        deploy_seconds: Where a tuned model answers only from a deployment and there is none:
+            start one for at most so long, and end it afterwards. Each costs money.
         deploy_options: The backend's own for that deployment: hardware, capacity, …
         batch: Have test cases answered in batches, wherever a contender's backend can: within a
             day, for about half the price. The same call collects what an earlier call submitted.
@@ -88,6 +93,10 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         allow_unpriced: Go on although a price is unknown or old; what has none is in no budget.
         progress: Called as answers come; with batches about once a second, too.
         announce: Called before any request: what so many cases can show, what no batch answers.
+
+    Returns:
+        The comparison, which stands in the history too (`unitune.comparisons`) under its `id`;
+        replays of a folder that the user names do not.
 
     Raises:
         UserError: The job cannot be compared as it is; its kinds are JobError, DataError, Leak,
@@ -107,13 +116,17 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         raise refusal
     if batch:
         check_batches(job, deploys=deploy_seconds is not None)
-    tuned = _tuned_run(resolved, run, replay=replay)
-    prices = answer_prices(job, resolved.book, allow_unpriced=allow_unpriced or replay)
-    training = tuned.run.fingerprint if tuned else resolved.fingerprint
-    sources = resolve_sources(resolved, training, prices.contenders, replay=replay)
-    task = prepare(resolved, tuned.rows if tuned else (), limit=limit)
-    if tuned:
-        tuned.check_prompts(job, resolved.splits.train, task.cases)
+    tuned = _tuned_runs(resolved, run, replay=replay)
+    runs = {name: each.run for name, each in tuned.items()}
+    trained = {name: each.job for name, each in runs.items()}
+    prices = answer_prices(job, resolved.book, trained, allow_unpriced=allow_unpriced or replay)
+    sources = resolve_sources(resolved, runs, prices.contenders, replay=replay)
+    backends = {name: each.backend_name for name, each in runs.items()}
+    rows = {each.run.id: each.rows for each in tuned.values()}
+    task = prepare(resolved, chain.from_iterable(rows.values()), backends, limit=limit)
+    for spec in job.evaluate.contenders:
+        if isinstance(spec, Tuned) and spec.name in tuned:
+            tuned[spec.name].check_prompts(spec, resolved.splits.train, task.cases)
     required = (
         Requirements() if task.omitted else requirements(job, task, accepting=update_baseline)
     )
@@ -128,7 +141,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         task=task,
         contenders=build(job.evaluate, job.tuning, resolved.splits.train),
         sources=sources,
-        folder=results_folder(out, job.name, tuned and tuned.run.id),
+        folder=results_folder(out, job, judged_run(job, runs)),
         budget=Budget(job.evaluate.budget and job.evaluate.budget.usd),
         concurrency=job.evaluate.concurrency,
         batch=batch,
@@ -137,35 +150,51 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         announce=announce,
     )
     with open_journals(config) as journals:
+        if replay:
+            config = replace(config, sources=_with_recorded_runs(sources, runs, journals.test))
         with _deployed(tuned, config, deploy_seconds, deploy_options, allow_unpriced) as ready:
             config = replace(config, sources=ready)
             answered = collect_responses(config, journals, progress or _ignore)
         comparison = conclude(resolved, task, answered, tuned, required, spent=config.budget.spent)
     if update_baseline and comparison.exit_code == 0:
         accept(job, task, comparison)
-    write_verdict(comparison, report_folder(comparison, config.folder))
-    return comparison
+    if not task.omitted and not (replay and out):
+        comparison = keep(comparison)
+    folder = report_folder(comparison, config.folder)
+    write_verdict(comparison, folder)
+    return comparison.model_copy(update={"folder": folder})
 
 
-def _tuned_run(resolved: ResolvedJob, run: Run | None, *, replay: bool) -> TunedRun | None:
+def _tuned_runs(resolved: ResolvedJob, run: Run | None, *, replay: bool) -> dict[str, TunedRun]:
     if not any(isinstance(spec, Tuned) for spec in resolved.job.evaluate.contenders):
-        return None
-    from unitune.evaluate.prompts.tuned_run import find_tuned_run  # noqa: PLC0415 - the ledger
+        return {}
+    from unitune.evaluate.prompts.tuned_run import find_tuned_runs  # noqa: PLC0415 - the ledger
 
-    # A replay needs no ledger that knows the run.
-    with suppress(NotFoundError) if replay and run is None else nullcontext():
-        return find_tuned_run(resolved, run)
-    return None
+    return find_tuned_runs(resolved, run, replay=replay)
+
+
+def _with_recorded_runs(
+    sources: Mapping[str, Source], runs: Mapping[str, Run], rows: Journal
+) -> dict[str, Source]:
+    """Return the sources of a replay: a run that the ledger does not know is that of the rows."""
+    named = dict(sources)
+    for name, source in sources.items():
+        if isinstance(source.spec, Tuned) and source.spec.run is not None and name not in runs:
+            origin = rows.origin_of(name, source.origin)
+            named[name] = replace(source, origin=origin or source.origin)
+    return named
 
 
 def _deployed(
-    tuned: TunedRun | None,
+    tuned: Mapping[str, TunedRun],
     config: EvaluationConfig,
     seconds: float | None,
     options: Mapping[str, JsonValue] | None,
     unpriced: bool,  # noqa: FBT001 - one caller
 ) -> AbstractContextManager[Mapping[str, Source]]:
-    """Return who answers, with the tuned model deployed meanwhile where need be."""
-    if tuned is None or config.replay:
+    """Return who answers, with the tuned models deployed meanwhile where need be."""
+    if not tuned or config.replay:
         return nullcontext(config.sources)
-    return tuned.answering(config.sources, config.budget, seconds, options, unpriced=unpriced)
+    from unitune.evaluate.prompts.tuned_run import answering  # noqa: PLC0415 - the ledger
+
+    return answering(tuned, config.sources, config.budget, seconds, options, unpriced=unpriced)

@@ -9,7 +9,7 @@ so the same records always give the same comparison.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -22,14 +22,22 @@ from unitune.evaluate import gate
 from unitune.evaluate.baseline import Requirements
 from unitune.evaluate.grading import Answered, Graded, grade
 from unitune.evaluate.prompts.contenders import best_baseline
-from unitune.evaluate.readings import Judgement, Pairing, Ruling, errors_on_dev, judge
+from unitune.evaluate.readings import (
+    Judgement,
+    Pairing,
+    Ruling,
+    against_references,
+    errors_on_dev,
+    judge,
+)
 from unitune.evaluate.records import CaseResult
-from unitune.evaluate.results import BaselineResult, Comparison, ContenderResult
+from unitune.evaluate.results import BaselineResult, Comparison, ContenderResult, judged_run
 from unitune.evaluate.statistics.paired import LEVEL, Verdict
 from unitune.evaluate.task import Task
-from unitune.job.contenders import FewShot, Model, Recorded, Server, prompt_kind
+from unitune.job.contenders import FewShot, Model, Recorded, Server, Tuned, prompt_kind
 from unitune.job.job import Job
 from unitune.planning.preflight import ResolvedJob
+from unitune.scorers.interface import Kind
 
 if TYPE_CHECKING:
     from unitune.evaluate.prompts.tuned_run import TunedRun
@@ -41,7 +49,7 @@ def conclude(  # noqa: PLR0913 - each is independent
     resolved: ResolvedJob,
     task: Task,
     contenders: Sequence[Answered],
-    tuned: TunedRun | None,
+    tuned: Mapping[str, TunedRun],
     required: Requirements,
     *,
     spent: Decimal,
@@ -52,7 +60,7 @@ def conclude(  # noqa: PLR0913 - each is independent
         resolved: The job.
         task: Cases and scorers.
         contenders: With their answers, in the job's order.
-        tuned: The run whose model is judged.
+        tuned: The runs whose models answer, by contender.
         required: What the gate asks of the cases.
         spent: Cost of all requests so far, in US dollars.
 
@@ -74,10 +82,15 @@ def conclude(  # noqa: PLR0913 - each is independent
     if look:
         judgement = replace(judgement, verdict=Verdict.INCONCLUSIVE, doubt=look)
     pairing, paired = judgement.scored.hardest, judgement.scored.paired
-    results = tuple(_result(each, tuned) for each in graded)
+    results = tuple(_result(each, tuned.get(each.name)) for each in graded)
+    beside = {
+        each.name: Pairing(each, candidate, evaluate.margin)
+        for each in graded
+        if each.spec.role == "reference" and each.answered.succeeded
+    }
     return Comparison(
         job=job.name,
-        run=tuned.run.id if tuned else None,
+        run=judged_run(job, {name: each.run for name, each in tuned.items()}),
         base_model=job.base_model,
         backend=job.backend,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -95,6 +108,7 @@ def conclude(  # noqa: PLR0913 - each is independent
         method=paired.method,
         n=paired.n,
         graded=paired.graded,
+        per_case=task.scoring.primary.kind is not Kind.CORPUS,
         gained=paired.gained,
         lost=paired.lost,
         clusters=paired.clusters,
@@ -105,6 +119,7 @@ def conclude(  # noqa: PLR0913 - each is independent
         secondary=pairing.secondary(),
         slices=pairing.slices(),
         answered=pairing.answered(),
+        references=against_references(beside),
         contenders=results,
         spent_usd=spent if spent or any(each.usd is not None for each in results) else None,
         gate=gate.decide(evaluate.gate, judgement, required, on_dev, look),
@@ -113,7 +128,6 @@ def conclude(  # noqa: PLR0913 - each is independent
         dev_rows=len(task.dev),
         omitted_cases=task.omitted,
         notes=(*_notes(resolved, task, tuned, graded), *paired.warnings),
-        curve=tuned.curve if tuned else None,
         provenance=_provenance(task, contenders),
         cases=_cases(task, graded, required.cases),
     )
@@ -173,6 +187,8 @@ def _result(each: Graded, tuned: TunedRun | None) -> ContenderResult:
         usd=answered.usd,
         seconds=_total([record.seconds for record in succeeded]),
         effort=_effort(answered, tuned),
+        run=tuned and tuned.run.id,
+        curve=tuned and tuned.curve,
     )
 
 
@@ -208,6 +224,7 @@ def _cases(
             asserted=task.scoring.primary.asserted(case),
             required=case.case_id in required,
             slices=tuple(name for name, members in slices.items() if at in members),
+            cluster=task.clusters[at] if task.clusters else None,
             answers={each.name: each.answers[at] for each in graded},
         )
         for at, case in enumerate(task.cases)
@@ -215,14 +232,15 @@ def _cases(
 
 
 def _provenance(task: Task, contenders: Sequence[Answered]) -> dict[str, str]:
-    trainings = [each.origin for each in contenders if each.choice.contender.is_tuned]
+    tuned = [each for each in contenders if each.choice.contender.is_tuned]
+    several = len({each.origin for each in tuned}) > 1
     how = f"temperature {task.temperature:g}" if task.temperature else "greedy"
     often = "" if task.repeats == 1 else f", each case {task.repeats} times"
     limit = task.output_limit.fixed
     most = "ample room for each" if limit is None else f"at most {limit} tokens an"
     return {
-        **{_called(each): each.fingerprint for each in contenders},
-        **({"Training": trainings[0]} if trainings else {}),
+        **{_called(each, several=several): each.fingerprint for each in contenders},
+        **{f"Training of {each.name}" if several else "Training": each.origin for each in tuned},
         **{f"Scorer {scorer.name}": scorer.fingerprint for scorer in task.scoring.scorers},
         "Test cases": digest_all(case.content for case in task.cases),
         "Sampling": f"{how}, {most} answer{often}",
@@ -230,21 +248,21 @@ def _provenance(task: Task, contenders: Sequence[Answered]) -> dict[str, str]:
     }
 
 
-def _called(each: Answered) -> str:
+def _called(each: Answered, *, several: bool) -> str:
     contender = each.choice.contender
     if isinstance(contender.spec, Recorded):
         return f"Answers of {contender.name}"
-    if isinstance(contender.spec, Model | Server):
+    if isinstance(contender.spec, Model | Server) or (several and contender.is_tuned):
         return f"Model of {contender.name}"
     return "Tuned model" if contender.is_tuned else "Untuned model"
 
 
 def _notes(
-    resolved: ResolvedJob, task: Task, tuned: TunedRun | None, graded: Sequence[Graded]
+    resolved: ResolvedJob, task: Task, tuned: Mapping[str, TunedRun], graded: Sequence[Graded]
 ) -> Iterator[str]:
     """Yield what a reader must know of cases, training, baselines, and each contender's answers."""
     yield from task.notes
-    yield from tuned.notes if tuned else ()
+    yield from dict.fromkeys(note for each in tuned.values() for note in each.notes)
     yield from _weak_baselines(resolved.job)
     base, specs = resolved.terms.model, resolved.job.evaluate.contenders
     if base and base.note and not all(isinstance(spec, Recorded) for spec in specs):
@@ -254,10 +272,15 @@ def _notes(
         yield from _on_dev(answered)
         yield from _failed_scorers(each)
         yield from _about_records(answered)
-        if tuned is None and answered.choice.contender.is_tuned:
+        if isinstance(each.spec, Tuned) and each.name not in tuned:
+            which = (
+                "the run that the job names"
+                if each.spec.run
+                else "the training that the job describes"
+            )
             yield (
                 f"{each.name}: its recorded answers are of the model {answered.fingerprint}, made "
-                f"by {answered.origin}, which is the training that the job describes."
+                f"by {answered.origin}, which is {which}."
             )
 
 

@@ -33,7 +33,7 @@ from unitune.evaluate.scoring import (
 )
 from unitune.evaluate.task import clusters_of, once_each, slices_of, without_leaks
 from unitune.findings import Finding, error, note, warning
-from unitune.job.contenders import Model, Recorded, Server
+from unitune.job.contenders import NEWEST, Model, Recorded, Server, Tuned
 from unitune.job.job import Gate, Job
 from unitune.planning.feasibility import offer_findings
 from unitune.scorers.functions import PythonFunction
@@ -151,13 +151,18 @@ def refusals(job: Job, rows: JobRows, run: str | None = None) -> Iterator[Unitun
     yield from _raised(required_cases, evaluate.gate, cases, copies)
     yield from _raised(without_leaks, job, rows.leaks, test, copies)
     yield from _raised(check_recorded, job, cases)
-    if job.data.train is not None:
-        yield from _raised(check_prompts, evaluate, (splits.train,), cases)
+    for spec in evaluate.contenders if job.data.train is not None and run is None else ():
+        if isinstance(spec, Tuned) and spec.run is None:
+            yield from _raised(check_prompts, spec, (splits.train,), cases)
 
 
 def _lacking_yet(job: Job, rows: JobRows, book: PriceBook | None) -> Iterator[UnituneError]:
     """Yield what a comparison refuses today, and what need not be there before the training."""
     for spec in job.evaluate.contenders:
+        if isinstance(spec, Tuned) and spec.run not in (None, NEWEST):
+            from unitune.run.run import find_run  # noqa: PLC0415 - the ledger
+
+            yield from _raised(find_run, spec.run)
         if isinstance(spec, Server):
             yield from _raised(check_keys, spec)
         if isinstance(spec, Recorded) and not (path := job.folder / spec.answers).exists():

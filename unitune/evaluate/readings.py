@@ -290,6 +290,11 @@ def cut_answers(side: Graded) -> Cut:
     return Cut(side.name, sum(answer.open for answer in side.answers), len(side.answers), limit)
 
 
+def against_references(pairings: Mapping[str, Pairing]) -> tuple[Contrast, ...]:
+    """Compare the candidate with each reference, by the metric that decides."""
+    return _family({name: pairing.compare() for name, pairing in pairings.items()}, holm)
+
+
 def _family(
     results: Mapping[str, PairedResult], adjust: Callable[[list[float]], list[float]]
 ) -> tuple[Contrast, ...]:

@@ -48,8 +48,8 @@ class Record:
     model: str = ""
     """Fingerprint of the model that answered."""
     origin: str = ""
-    """Which model the job named: ``BACKEND:MODEL``, ``URL:MODEL``, ``training:FINGERPRINT`` of a
-    tuned one, or the hash of recorded answers."""
+    """Which model the job named: ``BACKEND:MODEL``, ``URL:MODEL``, ``training:FINGERPRINT`` of the
+    tuned one, ``run:ID:FINGERPRINT`` of one whose run it names, or the hash of recorded answers."""
     request_hash: str
     """Hash of model fingerprint, messages and sampling settings: what determines the answer."""
     text: str = ""
@@ -124,3 +124,5 @@ class CaseResult:
     """The gate requires that the candidate gets it right."""
     slices: tuple[str, ...] = ()
     """Names of the slices that it belongs to."""
+    cluster: str | None = None
+    """Cases of equal clusters belong together; None where each stands alone."""

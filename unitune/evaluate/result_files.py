@@ -14,9 +14,11 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from unitune.data.example import digest
 from unitune.errors import UserError
 from unitune.evaluate.records import CaseResult
 from unitune.evaluate.results import Comparison
+from unitune.job.job import Job
 from unitune.security.json_fields import whole_text
 from unitune.workspace.filesystem import content_of, private_folder, replacing
 from unitune.workspace.home import EVALUATION, home, make_home
@@ -31,27 +33,22 @@ REPORTS = ("report.html", "summary.md", "junit.xml")
 """Written beside the verdict by `unitune.report.files`."""
 
 
-def report_folder(comparison: Comparison, out: str | os.PathLike[str] | None = None) -> Path:
-    """Return where verdict and report stand; those of a first look replace none of the whole test.
+def report_folder(comparison: Comparison, folder: Path) -> Path:
+    """Return where verdict and report go; those of a first look replace none of the whole test.
 
     Args:
-        comparison: Of a job, or of its run.
-        out: The folder that `compare` was given; None: none.
+        comparison: What they say.
+        folder: Of its recorded answers.
     """
-    folder = Path(out) if out else _folder(comparison.job, comparison.run)
     return folder / FIRST_LOOK if comparison.omitted_cases else folder
 
 
-def _folder(job: str, run: str | None) -> Path:
-    return home() / "runs" / run / EVALUATION if run else home() / "evaluations" / job
-
-
-def results_folder(out: str | os.PathLike[str] | None, job: str, run: str | None) -> Path:
-    """Return the folder for the files of a comparison.
+def results_folder(out: str | os.PathLike[str] | None, job: Job, run: str | None) -> Path:
+    """Return the folder for the answers of a comparison.
 
     Args:
         out: As the user names it; None: that of the job, or of the run.
-        job: Name of the job.
+        job: Jobs of one name in several folders have a folder each.
         run: Id of the run that made the tuned model.
 
     Raises:
@@ -59,7 +56,7 @@ def results_folder(out: str | os.PathLike[str] | None, job: str, run: str | None
     """
     if not out:
         make_home(home())
-        folder = _folder(job, run)
+        folder = home() / "runs" / run / EVALUATION if run else _folder_of_job(job)
         private_folder(folder)
         return folder
     folder = Path(out)
@@ -71,6 +68,13 @@ def results_folder(out: str | os.PathLike[str] | None, job: str, run: str | None
             "folder for the results."
         )
     return folder
+
+
+def _folder_of_job(job: Job) -> Path:
+    folder, project = job.folder.resolve(), home().resolve().parent
+    if folder.is_relative_to(project):
+        return home() / "evaluations" / folder.relative_to(project) / job.name
+    return home() / "evaluations" / f"{job.name}-{digest(str(folder))[:8]}"
 
 
 def _refuse_link(folder: Path) -> None:

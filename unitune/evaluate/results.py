@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,13 +21,28 @@ from unitune.job.contenders import Role
 from unitune.scorers.interface import Confusion
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
+
+    from unitune.job.job import Job
+    from unitune.run.run import Run
 
 
 class Frozen(BaseModel):
     """Frozen data."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Curve(Frozen):
+    """Loss over a training; of a reinforcement the reward."""
+
+    figure: Literal["loss", "reward"] = "loss"
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+    validation_steps: tuple[int, ...] = ()
+    validation_values: tuple[float, ...] = ()
 
 
 class ContenderResult(Frozen):
@@ -60,6 +76,10 @@ class ContenderResult(Frozen):
     """Wall time of all cases together."""
     effort: str
     """What was tried on dev to make it good, in words; the training's settings for tuned."""
+    run: str | None = None
+    """Id of the run that made its model, where it is tuned."""
+    curve: Curve | None = None
+    """Of that training."""
 
 
 class GateCheck(Frozen):
@@ -104,10 +124,10 @@ class GateResult(Frozen):
 
 
 class Contrast(Frozen):
-    """Candidate against baseline by another metric, or on some of the cases."""
+    """Candidate against baseline by another metric or on some of the cases, or against another."""
 
     name: str
-    """Of the metric, or of the cases, e.g. ``language = de``."""
+    """Of the metric, of the cases, such as ``language = de``, or of a reference."""
     n: int
     baseline: float
     candidate: float
@@ -117,7 +137,7 @@ class Contrast(Frozen):
     """At the comparison's level, not adjusted for other contrasts."""
     p_value: float
     p_adjusted: float
-    """For all contrasts of its kind: Holm for metrics, Benjamini-Hochberg for slices."""
+    """For all contrasts of its kind: Benjamini-Hochberg for slices, Holm for the others."""
 
 
 VerdictName = Literal["better", "worse", "equivalent", "non-inferior", "inconclusive"]
@@ -184,24 +204,17 @@ class LeakResult(Frozen):
     """Each with its kind, its similarity and its place in the training rows."""
 
 
-class Curve(Frozen):
-    """Loss over a training; of a reinforcement the reward."""
-
-    figure: Literal["loss", "reward"] = "loss"
-    steps: tuple[int, ...]
-    values: tuple[float, ...]
-    validation_steps: tuple[int, ...] = ()
-    validation_values: tuple[float, ...] = ()
-
-
 class Comparison(Frozen):
     """Contenders side by side, with the verdict."""
 
     schema_version: Literal[1] = 1
+    id: str | None = None
+    """In the history (`unitune comparisons`); None where it is not kept there."""
     job: str
     """Name of the job."""
     run: str | None
-    """Id of the run that made the tuned model."""
+    """Id of the run that made the candidate's model; where it is not tuned, the first tuned one's.
+    """
     base_model: str
     backend: str
     created: str
@@ -230,6 +243,8 @@ class Comparison(Frozen):
     n: int
     graded: bool = False
     """Whether any answer scored something between 0 and 1."""
+    per_case: bool = True
+    """Whether the metric that decides scores single cases, and not all of them together."""
     gained: int
     """Cases in which the candidate scored higher: it alone got them right, unless graded."""
     lost: int
@@ -248,6 +263,8 @@ class Comparison(Frozen):
     """By the primary metric on slices of the cases. Exploratory: they prove nothing."""
     answered: Contrast | None = None
     """By the primary metric on the cases that both sides answered, where some ended in an error."""
+    references: tuple[Contrast, ...] = ()
+    """The candidate against each reference. They have no part in the verdict."""
     contenders: tuple[ContenderResult, ...]
     spent_usd: Decimal | None = None
     """Cost of all requests, on dev and on the test; at most, where a vendor counted no tokens; None
@@ -262,10 +279,11 @@ class Comparison(Frozen):
     and no gate is passed."""
     notes: tuple[str, ...] = ()
     """What a reader must know: dropped cases, a baseline with no effort, dequantised weights …"""
-    curve: Curve | None = None
     provenance: dict[str, str] = {}
     """What else determined the result, by name, for people: fingerprints, versions, seeds …"""
     cases: tuple[CaseResult, ...] = Field(default=(), repr=False)
+    folder: Path | None = Field(default=None, exclude=True)
+    """Where its files are, on this machine."""
 
     @property
     def exit_code(self) -> int:
@@ -346,3 +364,14 @@ class Comparison(Frozen):
         )
         paragraphs = "".join(f"<p>{escape(line)}</p>" for line in lines if line)
         return f"<div>{paragraphs}<table><tr>{header}</tr>{rows}</table></div>"
+
+
+def judged_run(job: Job, runs: Mapping[str, Run]) -> str | None:
+    """Return the id of the run that a comparison is about: the candidate's, else the first.
+
+    Args:
+        job: With its contenders.
+        runs: By tuned contender.
+    """
+    by_role = sorted(job.evaluate.contenders, key=lambda spec: spec.role != "candidate")
+    return next((runs[spec.name].id for spec in by_role if spec.name in runs), None)

@@ -121,13 +121,18 @@ class Task:
 
 
 def prepare(
-    resolved: ResolvedJob, trained: Iterable[Dataset] = (), *, limit: int | None = None
+    resolved: ResolvedJob,
+    trained: Iterable[Dataset] = (),
+    backends: Mapping[str, str] | None = None,
+    *,
+    limit: int | None = None,
 ) -> Task:
     """Make the task of a job.
 
     Args:
         resolved: The job with its rows.
-        trained: Other rows of the training, to be searched for test cases too.
+        trained: Other rows of trainings, to be searched for test cases too.
+        backends: Of contenders that answer elsewhere than the job's base, by contender.
         limit: For a first look: how many cases, and how many rows of dev at most.
 
     Raises:
@@ -160,7 +165,9 @@ def prepare(
             primary=next(each for each in scorers if each.name == evaluate.primary_scorer),
             measures=tuple(spec for spec in evaluate.scorers if isinstance(spec, Measure)),
         ),
-        output_limit=OutputLimit(None if most == "auto" else most, longest, job.backend),
+        output_limit=OutputLimit(
+            None if most == "auto" else most, longest, job.backend, backends or {}
+        ),
         leaks=leaking,
         clusters=clusters_of(cases, evaluate),
         slices=() if len(cases) < len(whole) else tuple(slices_of(cases, evaluate)),

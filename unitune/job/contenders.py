@@ -1,7 +1,7 @@
 """Who competes, as a job says it: one frozen specification for each kind of contender.
 
 `ContenderSpec` is their union. Three ask the job's own base (zero-shot, instructed, few-shot), one
-the tuned model, two any other model with a prompt of the same three kinds (`Model` of any backend,
+a tuned model, two any other model with a prompt of the same three kinds (`Model` of any backend,
 `Server` by its URL), and one reads answers that were written down. Which prompts each may choose
 from is the business of `unitune.evaluate.prompts.contenders`; nothing here acts.
 """
@@ -15,6 +15,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from unitune.security.addresses import Address, VariableName
 from unitune.security.spec import Typed, from_name
 
+NEWEST = "newest"
+"""In place of a run's id."""
 Role = Literal["baseline", "candidate", "reference"]
 PromptKind = Literal["zero-shot", "instructed", "few-shot"]
 ShotChoice = Literal["auto", "random", "nearest"]
@@ -52,10 +54,14 @@ class FewShot(Typed):
 
 
 class Tuned(Typed):
-    """The tuned model."""
+    """The tuned model, of this job or of any run."""
 
     type: Literal["tuned"] = "tuned"
-    name: str = "tuned"
+    run: Annotated[str, Field(min_length=1)] | None = None
+    """Run whose model answers, also one of another job: its id, the first letters of it, or
+    newest. By default that of `compare --run`, else the newest succeeded run of this training."""
+    name: str = Field(default_factory=lambda given: given.get("run") or "tuned")
+    """In the report; by default tuned, or the run as it is named here."""
     role: Role = "candidate"
     prompt: Literal["own", "baseline"] = "own"
     """own: the row's own messages, as it was trained. baseline: the prompt that the best baseline

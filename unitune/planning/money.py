@@ -67,8 +67,18 @@ def money_of(job: Job, *, unpriced: bool = False) -> Money:
     return Money(project, budgeting.spent(books, today()), budgeting.lessons(books.costs), unpriced)
 
 
-def estimated(resolved: ResolvedJob, money: Money = NOTHING_KNOWN) -> Estimate:
-    """Return what a training and the answers of its comparison cost at a vendor."""
+def estimated(
+    resolved: ResolvedJob,
+    money: Money = NOTHING_KNOWN,
+    trained: Mapping[str, Job] | None = None,
+) -> Estimate:
+    """Return what a training and the answers of its comparison cost at a vendor.
+
+    Args:
+        resolved: The job.
+        money: What is known beforehand.
+        trained: The jobs of the runs that tuned contenders name, by contender, where known.
+    """
     job = resolved.job
     others = {
         spec.name: resolved.rows.counted_for(spec.model)
@@ -76,7 +86,8 @@ def estimated(resolved: ResolvedJob, money: Money = NOTHING_KNOWN) -> Estimate:
         if isinstance(spec, Model) and spec.model != job.base_model
     }
     lessons = money.lessons.get((job.backend, job.base_model), ())
-    return estimate(job, resolved.workload, resolved.book, today(), others=others, lessons=lessons)
+    work, day = resolved.workload, today()
+    return estimate(job, work, resolved.book, day, others=others, trained=trained, lessons=lessons)
 
 
 def money_findings(resolved: ResolvedJob, made: Estimate, money: Money) -> Iterator[Finding]:

@@ -18,9 +18,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
-from unitune.evaluate.result_files import REPORTS, report_folder
+from unitune.evaluate.history import history_folder
+from unitune.evaluate.result_files import REPORTS
 from unitune.evaluate.results import Comparison, GateCheck
 from unitune.report import html, markdown
 from unitune.workspace.filesystem import replacing
@@ -38,22 +40,30 @@ _NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010fff
 def write_report(comparison: Comparison, folder: str | os.PathLike[str] | None = None) -> Path:
     """Write the three files, each whole or not at all, and return the path of the page.
 
+    The history has them, too, where the comparison is kept there.
+
     Args:
         comparison: As `unitune.compare` returned it.
-        folder: The `out` of the comparison; None where it was given none.
+        folder: None: that of the comparison.
 
     Examples:
         >>> page = unitune.write_report(comparison)
     """
-    target = report_folder(comparison, folder)
+    target = Path(folder or comparison.folder or ".")
+    folders = [target]
+    if comparison.id and (kept := history_folder(comparison.id)).is_dir():
+        folders.append(kept)
     contents: tuple[Iterable[str], ...] = (
         html.pieces(comparison),
         [markdown.render(comparison)],
         [junit(comparison)],
     )
     for name, pieces in zip(REPORTS, contents, strict=True):
-        with replacing(target / name) as file:
-            file.writelines(pieces)
+        with ExitStack() as stack:
+            files = [stack.enter_context(replacing(each / name)) for each in folders]
+            for piece in pieces:
+                for file in files:
+                    file.write(piece)
     return target / REPORTS[0]
 
 

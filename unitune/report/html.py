@@ -20,7 +20,7 @@ from typing import cast
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.results import Comparison, ContenderResult
 from unitune.report import cases, charts, facts, typography, words
 from unitune.security.json_fields import whole_text
 
@@ -62,6 +62,7 @@ def pieces(comparison: Comparison) -> Iterator[str]:
             metrics=[name for name in metrics if name != comparison.metric],
             measures=_names(result.measures for result in comparison.contenders),
             mixups=_mixups(comparison),
+            curves=_curves(comparison),
             failures=_failures(comparison),
             style=Markup(style),  # noqa: S704 - our own file
             script=Markup(script),  # noqa: S704 - our own file
@@ -69,6 +70,13 @@ def pieces(comparison: Comparison) -> Iterator[str]:
         )
     )
     return map(whole_text, page)  # of a model's JSON, which may hold lone surrogates
+
+
+def _curves(comparison: Comparison) -> list[tuple[ContenderResult, charts.DrawnCurve]]:
+    """Return each training that can be drawn, with the contender whose it is; each run once."""
+    by_run = {result.run: result for result in reversed(comparison.contenders) if result.curve}
+    pairs = ((each, each.curve and charts.drawn_curve(each.curve)) for each in by_run.values())
+    return [(result, drawing) for result, drawing in pairs if drawing][::-1]
 
 
 def _failures(comparison: Comparison) -> list[tuple[tuple[str, str], int]]:

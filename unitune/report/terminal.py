@@ -17,7 +17,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from unitune.evaluate.result_files import REPORTS, VERDICT
+from unitune.evaluate.result_files import REPORTS
 from unitune.evaluate.results import Comparison, ContenderResult
 from unitune.report import typography, words
 from unitune.security.printable import one_line
@@ -32,17 +32,18 @@ COLOURS = {
 
 LEAST_BAR, MOST_BAR = 16, 40  # columns: fewer show nothing, more show nothing new
 
-FILES = (*REPORTS, VERDICT, "rows.jsonl")
-
 
 def comparison_view(comparison: Comparison, folder: Path) -> Group:
-    """Return all that a comparison says in the terminal, with the files in a folder that exist."""
+    """Return all that a comparison says in the terminal, and where its report is, if it is there.
+
+    Beside the report stand the verdict as JSON, the summary and every answer.
+    """
     return Group(
         verdict_lines(comparison),
         Text(),
         comparison_table(comparison),
         Text(),
-        *file_lines(folder / name for name in FILES),
+        *file_lines([folder / REPORTS[0]]),
     )
 
 

@@ -1,12 +1,14 @@
 """The end of what a run has left: its model and files at the vendor, its folder, its rows.
 
-`inventory` says beforehand what that is. The reports of its evaluation stay by default, because
-verdicts outlive models. What cannot be deleted keeps the run in the ledger, so that the same call
-can be made again: what is gone already is no error. What another run uses stays.
+`inventory` says beforehand what that is. The reports of its evaluation, and its comparisons in the
+history, stay by default, because verdicts outlive models. What cannot be deleted keeps the run in
+the ledger, so that the same call can be made again: what is gone already is no error. What another
+run uses stays.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -20,7 +22,7 @@ from unitune.backends.protocol import State
 from unitune.backends.retry import retry_rate_limited
 from unitune.errors import UnituneError, Unsupported, UserError
 from unitune.ledger import Ledger, RunRecord
-from unitune.workspace.home import EVALUATION
+from unitune.workspace.home import COMPARISONS, EVALUATION
 
 RATE_LIMIT_SECONDS = 60.0
 """How long one deletion is repeated while it is refused for its rate."""
@@ -52,7 +54,7 @@ def delete(
         except UnituneError as error:
             left.append(f"{item.name} stays: {error}")
         except OSError as error:
-            left.append(f"the folder {folder} stays: {error}.")
+            left.append(f"{item.name} stays: {error}.")
     if not folder.exists() and record.host not in ("", socket.gethostname()):
         left.append(
             f"the run's files stay on the machine {record.host!r}, which launched it: delete "
@@ -85,7 +87,16 @@ def _items(ledger: Ledger, record: RunRecord, *, reports: bool) -> list[_Item]:
             f"{f', but for its {EVALUATION}' if keeps else ''}"
         )
         items.append(_Item(name, partial(_delete_folder, folder, keep_evaluation=keeps)))
+    kept = _comparisons(ledger, record.id) if reports else []
+    items += [_Item(f"the comparison {each.name}", partial(shutil.rmtree, each)) for each in kept]
     return items
+
+
+def _comparisons(ledger: Ledger, run_id: str) -> list[Path]:
+    """Return the folders of the comparisons in the history that are about a run."""
+    mark = f'\n  "run": {json.dumps(run_id)},'  # not that of a contender, which stands deeper
+    verdicts = sorted((ledger.folder / COMPARISONS).glob("*/verdict.json"))
+    return [file.parent for file in verdicts if mark in file.read_text("utf-8", "replace")]
 
 
 def _model(ledger: Ledger, record: RunRecord) -> Iterator[_Item]:

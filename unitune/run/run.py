@@ -29,6 +29,7 @@ from unitune.errors import (
     UnreadableRecord,
     UserError,
 )
+from unitune.job.contenders import NEWEST
 from unitune.job.job import Job
 from unitune.ledger import Ledger, RunRecord, budgeting
 from unitune.planning import saved
@@ -43,8 +44,6 @@ from unitune.workspace.home import home, make_home
 
 __all__ = ["Run", "find_run", "launch", "run_count", "runs"]
 
-NEWEST = "newest"
-"""In place of a run's id."""
 SHOWN_RUNS = 50
 """Runs that a list or a message shows by default."""
 

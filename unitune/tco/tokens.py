@@ -10,20 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from pathlib import Path
-
-from pydantic import ValidationError
 
 from unitune.cost.tokens import Count, RowCount, TokenCounter
 from unitune.data.dataset import spread
 from unitune.data.example import Example, Message
 from unitune.data.split import Splits
+from unitune.evaluate.history import newest_of
 from unitune.evaluate.prompts.contenders import EFFORT, build
 from unitune.evaluate.prompts.prompts import OWN_MESSAGES, Prompt
-from unitune.evaluate.results import Comparison, ContenderResult
+from unitune.evaluate.results import ContenderResult
 from unitune.job.contenders import prompt_kind
 from unitune.job.job import Job
-from unitune.workspace.home import home
 
 MOST_ROWS = 1000
 """Rows that are counted, evenly spread: their mean was within 2 % of that of all rows in 95 of 100
@@ -78,15 +75,7 @@ def measured(job: Job) -> Measured | None:
 
     Only comparisons of its name, backend and base model count.
     """
-    files = [home() / "evaluations" / job.name / "verdict.json"]
-    files += home().glob("runs/*/evaluation/verdict.json")
-    comparisons = (comparison for file in files if (comparison := _read(file)))
-    same_job = (
-        each
-        for each in comparisons
-        if (each.job, each.backend, each.base_model) == (job.name, job.backend, job.base_model)
-    )
-    newest = max(same_job, key=lambda comparison: comparison.created, default=None)
+    newest = newest_of(job.name, job.backend, job.base_model)
     if newest is None:
         return None
     means = {each.name: tokens for each in newest.contenders if (tokens := _means(each))}
@@ -98,13 +87,6 @@ def measured(job: Job) -> Measured | None:
         contenders=means,
         nearest_shots=any("nearest" in effort.rpartition("chose ")[2] for effort in efforts),
     )
-
-
-def _read(file: Path) -> Comparison | None:
-    try:
-        return Comparison.model_validate_json(file.read_text(encoding="utf-8"))
-    except (OSError, ValidationError):
-        return None
 
 
 def _means(result: ContenderResult) -> MeanTokens | None:

@@ -30,6 +30,8 @@ Source: "How To Corrupt An SQLite Database File", section 2.1, https://sqlite.or
 """
 EVALUATION = "evaluation"
 """In the folder of a run: the answers to its test cases, and the reports."""
+COMPARISONS = "comparisons"
+"""In the home: the history of finished comparisons, a folder each."""
 IGNORE = ".gitignore"
 MOUNTS = Path("/proc/self/mountinfo")
 

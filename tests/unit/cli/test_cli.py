@@ -233,13 +233,15 @@ def test_compare_without_a_run_names_the_command_that_makes_one(
     assert "unitune run" in outcome.err
 
 
-def test_compare_writes_the_files_that_it_names(unitune: Command, job_file: Path) -> None:
+def test_compare_names_its_report_and_writes_the_others_beside_it(
+    unitune: Command, job_file: Path
+) -> None:
     unitune("run", str(job_file), "--quiet")
     outcome = unitune("compare", str(job_file), "--output", "evidence")
 
     assert 0 == outcome.code
-    for name in ("rows.jsonl", "verdict.json", "report.html"):
-        assert f"evidence/{name}" in outcome.out
+    assert "evidence/report.html" in outcome.out
+    for name in ("rows.jsonl", "verdict.json", "report.html", "summary.md", "junit.xml"):
         assert Path("evidence", name).stat().st_size
 
 

@@ -162,7 +162,7 @@ def rows(out: Path) -> list[Record]:
 
 def bare(found: Comparison) -> dict[str, object]:
     """What a comparison says, but for when it was made."""
-    return found.model_dump(exclude={"created"})
+    return found.model_dump(exclude={"created", "id"})
 
 
 def lines(out: Path) -> list[Batch | Change]:

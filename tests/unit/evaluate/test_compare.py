@@ -16,7 +16,6 @@ from unitune.errors import BackendError, DataError, Interrupted, JobError, Leak,
 from unitune.evaluate.compare import compare
 from unitune.evaluate.inference.engine import EvaluationProgress
 from unitune.evaluate.inference.journal import read_record
-from unitune.evaluate.result_files import report_folder
 from unitune.job.job import Job
 from unitune.models import Request
 from unitune.report.files import write_report
@@ -242,7 +241,9 @@ def test_files_of_somebody_else_are_not_written_over(
 def test_without_a_folder_files_go_into_the_home(make_job: Any, backend_of: Any) -> None:
     backend_of(told_is_better)
     found = compare(make_job(PROMPTED))
-    assert {"rows.jsonl", "verdict.json"} <= {file.name for file in report_folder(found).iterdir()}
+    assert {"rows.jsonl", "verdict.json"} <= {
+        file.name for file in (found.folder or Path()).iterdir()
+    }
 
 
 def test_every_total_can_be_computed_from_the_rows(
@@ -269,7 +270,8 @@ def test_a_second_comparison_asks_nothing_and_says_the_same(
     asked = len(backend.requests)
     again = compare(job, out=tmp_path / "out")
     assert asked == len(backend.requests)
-    assert first.model_copy(update={"created": ""}) == again.model_copy(update={"created": ""})
+    same = {"created": "", "id": None}
+    assert first.model_copy(update=same) == again.model_copy(update=same)
 
 
 def _candidate() -> dict[str, str]:
@@ -519,7 +521,7 @@ def test_a_first_look_is_no_verdict_and_passes_no_gate(
     backend_of(told_is_better)
     gated = make_job(PROMPTED | {"gate": {"mode": "improve", "required_cases": []}})
     look = compare(gated, out=tmp_path / "out", limit=20)
-    write_report(look, tmp_path / "out")
+    write_report(look)
     assert (20, 40, "inconclusive", 3) == (look.n, look.omitted_cases, look.verdict, look.exit_code)
     assert {"inconclusive"} == {each.verdict for each in look.baselines}
     assert look.gate is not None

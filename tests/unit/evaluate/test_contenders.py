@@ -14,7 +14,7 @@ from unitune.data.load import load
 from unitune.errors import JobError, Mismatch, NotFoundError, UserError
 from unitune.evaluate.compare import compare
 from unitune.evaluate.prompts.prompts import check_prompts
-from unitune.job.contenders import Server
+from unitune.job.contenders import Server, Tuned
 from unitune.job.job import Evaluate, Job
 from unitune.models import Reply, Request
 from unitune.run.run import Run, launch
@@ -280,6 +280,6 @@ def test_system_prompts_that_hold_content_bind_nothing(make_job: Any, tmp_path: 
 
 def test_a_run_whose_rows_are_not_kept_binds_nothing(make_job: Any, tmp_path: Path) -> None:
     """As of a job that is only compared: there is nothing to hold the cases against."""
-    job = make_job({"contenders": ["zero-shot", "tuned"]})
+    make_job({"contenders": ["zero-shot", "tuned"]})
     cases = load(tmp_path / "test.jsonl")
-    check_prompts(job.evaluate, (Dataset("train", ()),), cases)
+    check_prompts(Tuned(), (Dataset("train", ()),), cases)

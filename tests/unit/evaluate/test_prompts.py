@@ -269,7 +269,7 @@ def test_exactly_one_candidate_competes_with_at_least_one_baseline() -> None:
     check_roles((ZeroShot(), Instructed(role="candidate")))
     with pytest.raises(JobError, match="found: none"):
         check_roles((ZeroShot(), Instructed()))
-    with pytest.raises(JobError, match="found: instructed, tuned"):
+    with pytest.raises(JobError, match="instructed, tuned have the role candidate"):
         check_roles((ZeroShot(), Instructed(role="candidate"), Tuned()))
     with pytest.raises(JobError, match="'tuned' has nothing to be compared with"):
         check_roles((ZeroShot(role="reference"), Tuned()))

@@ -13,7 +13,7 @@ from unitune.errors import JobError, Leak, Mismatch, NotFoundError, UserError
 from unitune.evaluate.compare import compare
 from unitune.evaluate.results import Curve
 from unitune.job.job import Job
-from unitune.report import markdown
+from unitune.report import html, markdown
 from unitune.run.run import Run, launch
 
 EVALUATE = {"contenders": ["zero-shot", "tuned"]}
@@ -65,7 +65,7 @@ def test_its_losses_and_settings_are_told(job: Job) -> None:
             validation_steps=(4,),
             validation_values=(0.5,),
         )
-        == found.curve
+        == found.contenders[1].curve
     )
     assert "trained by sft, 4 steps" == found.contenders[1].effort
     told = {"Tuned model", "Untuned model", "Test cases", "Sampling", "Scorer exact", "unitune"}
@@ -122,7 +122,8 @@ def test_its_own_training_rows_are_searched_for_the_test_cases(job: Job, make_jo
     test = [("train 3", "yes"), *((f"test {at}", "yes") for at in range(20))]
     train = [(f"new {at}", "x") for at in range(40)]
     changed = scripted(make_job(EVALUATE, train=train, test=test))
-    with pytest.raises(Leak, match=r"1 of 21 test cases.*test\.jsonl:1 \(as train\.jsonl:4\)"):
+    place = rf"test\.jsonl:1 \(as {run.id}/train\.jsonl:4\)"
+    with pytest.raises(Leak, match=f"1 of 21 test cases.*{place}"):
         compare(changed, run)
 
 
@@ -230,3 +231,120 @@ def test_a_larger_share_judges_no_run_that_was_trained_on_its_cases(
     with pytest.raises(Leak, match=r"40 of 80 test cases stand in the rows that the run was"):
         compare(cut(make_job, 0.4, leaks=leaks), run)
     assert 20 == compare(cut(make_job, 0.1, leaks=leaks), run).n
+
+
+V1 = {"type": "tuned", "name": "v1", "role": "reference"}
+
+
+def two_trainings(job: Job) -> tuple[Run, Run]:
+    """Runs of two jobs: the second knows the test answers but the first ten, the other half."""
+    half = {f"test {at}": "yes" for at in range(30)}
+    script = {"fake": {"steps": 2, "losses": [3, 2], "tuned": {"replies": half}}}
+    first = job.model_copy(update={"name": "first", "options": script})
+    return trained(first), trained(job)
+
+
+def test_several_runs_stand_in_one_report_each_under_its_name(job: Job) -> None:
+    """v1 is right in 0 to 29, v2 in 10 to 59: v2 alone in 30 cases, v1 alone in 10."""
+    v1, v2 = two_trainings(job)
+    named = {"contenders": ["zero-shot", V1 | {"run": v1.id}, {"type": "tuned", "run": v2.id}]}
+    found = compare(scripted(job, named))
+    by_name = {each.name: each for each in found.contenders}
+    assert {"zero-shot": 0.0, "v1": 30 / 60, v2.id: 50 / 60} == {
+        name: each.score for name, each in by_name.items()
+    }
+    assert (v2.id, v2.id, "zero-shot") == (found.candidate, found.run, found.baseline)
+    assert [v1.id, v2.id] == [by_name[name].run for name in ("v1", v2.id)]
+    assert "trained by sft, 2 steps" == by_name["v1"].effort
+    assert [(3, 2), (2, 1.5, 1, 0.5)] == [
+        each.curve.values for each in found.contenders if each.curve
+    ]
+    (beside,) = found.references
+    assert ("v1", 0.5, 50 / 60) == (beside.name, beside.baseline, beside.candidate)
+    assert pytest.approx(20 / 60) == beside.difference
+    assert beside.p_adjusted == beside.p_value
+    assert f"run:{v1.id}:{v1.fingerprint}" == found.provenance["Training of v1"]
+    page = html.render(found)
+    assert all(text in page for text in ("Against the references", "The trainings", v1.id))
+
+
+def test_a_run_may_be_the_baseline_to_be_beaten(job: Job) -> None:
+    v1, _ = two_trainings(job)
+    baseline = V1 | {"run": v1.id, "role": "baseline"}
+    found = compare(scripted(job, {"contenders": [baseline, "tuned"]}))
+    assert ("v1", 30, 10, "better") == (found.baseline, found.gained, found.lost, found.verdict)
+
+
+def test_two_runs_of_one_training_are_two_models(job: Job) -> None:
+    """As one trains twice to see how much chance is in it."""
+    runs = [trained(job)]
+    runs.append(launch(job, allow_duplicate=True))
+    while not runs[1].state.ended:
+        runs[1].refresh()
+    named = [{"type": "tuned", "run": run.id} for run in runs]
+    found = compare(scripted(job, {"contenders": ["zero-shot", named[0] | V1, named[1]]}))
+    models = {found.provenance[f"Model of {name}"] for name in ("v1", runs[1].id)}
+    assert 2 == len(models)
+
+
+def test_a_run_of_another_base_may_be_named(job: Job) -> None:
+    v1 = trained(job.model_copy(update={"model": "another-base"}))
+    trained(job)
+    found = compare(scripted(job, {"contenders": ["zero-shot", "tuned", V1 | {"run": v1.id}]}))
+    assert "trained by sft from another-base on fake, 4 steps" == found.contenders[2].effort
+
+
+def test_each_runs_own_rows_are_searched_for_the_test_cases(make_job: Any) -> None:
+    train = [("test 7", "yes"), *((f"q {at}", "x") for at in range(40))]
+    v1 = trained(make_job(EVALUATE, train=train, test=[("unseen", "yes")]))
+    again = scripted(make_job({"contenders": ["zero-shot", "tuned", V1 | {"run": v1.id}]}))
+    trained(again)
+    with pytest.raises(Leak, match=rf"as {v1.id}/train\.jsonl:1"):
+        compare(again)
+
+
+def test_a_run_whose_rows_are_not_here_is_judged_only_where_leaks_are_allowed(job: Job) -> None:
+    v1, _ = two_trainings(job)
+    (v1.folder / "train.jsonl").unlink()
+    (v1.folder / "validation.jsonl").unlink()
+    named = {"contenders": ["zero-shot", "tuned", V1 | {"run": v1.id}]}
+    with pytest.raises(Mismatch, match=f"the rows of run {v1.id} are not in"):
+        compare(scripted(job, named))
+    found = compare(scripted(job, named | {"leaks": "allow"}))
+    assert any("were not searched" in note for note in found.notes)
+
+
+def test_several_candidates_are_refused_with_what_to_write(job: Job) -> None:
+    both = {"contenders": ["zero-shot", "tuned", {"type": "tuned", "run": "r1"}]}
+    with pytest.raises(JobError, match=r"tuned, r1 have the role candidate.*`role: reference`"):
+        compare(scripted(job, both))
+
+
+def test_a_run_for_the_whole_job_is_not_named_beside_runs_of_all_contenders(job: Job) -> None:
+    run = trained(job)
+    with pytest.raises(JobError, match="is tuned without a run of its own"):
+        compare(scripted(job, {"contenders": ["zero-shot", {"type": "tuned", "run": "r2"}]}), run)
+
+
+def test_newest_is_the_newest_run_of_any_job(job: Job) -> None:
+    _, v2 = two_trainings(job)
+    named = {"contenders": ["zero-shot", {"type": "tuned", "run": "newest", "name": "new"}]}
+    assert v2.id == compare(scripted(job, named)).run
+
+
+def test_a_replay_without_the_ledger_takes_the_run_of_the_rows_that_the_job_names(
+    job: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run = trained(job)
+    named = scripted(job, {"contenders": ["zero-shot", {"type": "tuned", "run": run.id[:12]}]})
+    compare(named, out=tmp_path / "rows")
+    monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "elsewhere"))
+    found = compare(named, out=tmp_path / "rows", replay=True)
+    assert (50 / 60, None) == (found.contenders[1].score, found.run)
+    told = f"made by run:{run.id}:{run.fingerprint}, which is the run that the job names."
+    assert any(note.endswith(told) for note in found.notes)
+
+    other = scripted(job, {"contenders": ["zero-shot", {"type": "tuned", "run": "r000000"}]})
+    other.evaluate.contenders[1].__dict__["name"] = found.candidate
+    with pytest.raises(Mismatch, match=f"model is run:r000000, and the rows are of run:{run.id}"):
+        compare(other, out=tmp_path / "rows", replay=True)

@@ -122,7 +122,7 @@ def test_the_loss_curve_is_also_told_in_words() -> None:
     svg = training_curve(Curve(steps=(1, 9), values=(4.0, 1.5)))
     told = {element.attrib["id"]: element.text for element in svg if "id" in element.attrib}
 
-    assert "The training loss goes from 4 at step 1 to 1.5 at step 9." == told["c-text"]
+    assert "The training loss goes from 4 at step 1 to 1.5 at step 9." == told["c-text-1"]
 
 
 @pytest.mark.parametrize(

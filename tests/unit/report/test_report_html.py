@@ -176,16 +176,18 @@ def test_without_a_curve_there_is_no_training_section() -> None:
 
 def test_a_curve_without_a_finite_loss_leaves_no_empty_section() -> None:
     comparison = sample_comparison()
-    assert comparison.curve is not None
-    nan = comparison.curve.model_copy(
+    *others, tuned = comparison.contenders
+    assert tuned.curve is not None
+    nan = tuned.curve.model_copy(
         update={
-            "values": (math.nan,) * len(comparison.curve.steps),
+            "values": (math.nan,) * len(tuned.curve.steps),
             "validation_steps": (),
             "validation_values": (),
         }
     )
+    contenders = (*others, tuned.model_copy(update={"curve": nan}))
 
-    page = render(comparison.model_copy(update={"curve": nan}))
+    page = render(comparison.model_copy(update={"contenders": contenders}))
 
     assert "The training" not in Page(page).text
 

@@ -9,16 +9,15 @@ import pytest
 from sample_comparison import sample_comparison
 from sample_total_cost import job
 
+from unitune.evaluate.history import keep
 from unitune.evaluate.results import Comparison
 from unitune.job.job import Job
 from unitune.tco.tokens import MeanTokens, measured
 
 
 def left_behind(folder: Path, comparison: Comparison) -> Job:
-    """Write a comparison's verdict where `compare` does; return the job that it is of."""
-    there = folder / "runs" / "r1" / "evaluation"
-    there.mkdir(parents=True, exist_ok=True)
-    (there / "verdict.json").write_text(comparison.verdict_json(), encoding="utf-8")
+    """Keep a comparison as `compare` does; return the job that it is of."""
+    assert (folder / "comparisons") == (keep(comparison).folder or folder).parent
     known = job(comparison.base_model, comparison.backend)
     return known.model_copy(update={"name": comparison.job})
 
@@ -73,7 +72,7 @@ def test_a_comparison_of_another_job_model_or_backend_counts_for_nothing(
 @pytest.mark.parametrize("damage", ["{", '{"job": 1}', None])
 def test_what_is_not_whole_counts_for_nothing(home: Path, damage: str | None) -> None:
     known = left_behind(home, compared(TOTALS))
-    verdict = home / "runs" / "r1" / "evaluation" / "verdict.json"
+    (verdict,) = home.glob("comparisons/*/verdict.json")
     verdict.unlink() if damage is None else verdict.write_text(damage, encoding="utf-8")
 
     assert measured(known) is None
@@ -94,6 +93,7 @@ def test_shots_of_each_cases_own_are_told_from_shared_ones(
 
 def test_what_is_written_can_be_read_back(home: Path) -> None:
     left_behind(home, compared(TOTALS))
-    verdict = json.loads((home / "runs" / "r1" / "evaluation" / "verdict.json").read_text())
+    (file,) = home.glob("comparisons/*/verdict.json")
+    verdict = json.loads(file.read_text())
 
     assert {"job", "backend", "base_model", "candidate", "baseline"} <= verdict.keys()

@@ -228,6 +228,11 @@ class PriceLookup:
     used: dict[str, PriceRow] = field(default_factory=dict[str, PriceRow])
     """The rows that were returned, by id."""
 
+    def of_training(self, job: Job) -> PriceLookup:
+        """Return the lookup of what another job has tuned."""
+        tier = self.book.offer(job.backend).tier(job.options.get(job.backend, {}))
+        return replace(self, backend=job.backend, model=job.base_model, tier=tier)
+
     def find(self, kind: Kind) -> PriceRow | None:
         """Return the row that applies; None where the price is unknown."""
         row = self._row(kind, self.tier)

@@ -119,12 +119,19 @@ class AnswerPrices:
         return bool(self.unpriced) or any(price.input or price.output for price in known)
 
 
-def answer_prices(job: Job, book: PriceBook, *, allow_unpriced: bool = False) -> AnswerPrices:
+def answer_prices(
+    job: Job,
+    book: PriceBook,
+    trained: Mapping[str, Job] | None = None,
+    *,
+    allow_unpriced: bool = False,
+) -> AnswerPrices:
     """Return the prices of a comparison's answers, as far as they are known.
 
     Args:
         job: With the offer's own name of its model.
         book: All prices; a stale one is not relied on where the answers have a budget.
+        trained: The jobs that made the tuned contenders, by name, where they may be others.
         allow_unpriced: Whether the user accepts prices that are unknown or stale.
 
     Raises:
@@ -138,6 +145,8 @@ def answer_prices(job: Job, book: PriceBook, *, allow_unpriced: bool = False) ->
     unknown: list[str] = []
     for spec in job.evaluate.contenders:
         lookup = at_backend
+        if trained and spec.name in trained:
+            lookup = lookup.of_training(trained[spec.name])
         if isinstance(spec, Model):
             lookup = replace(lookup, backend=spec.backend, model=spec.model, tier=None)
         price = _price_of_job(spec, job)

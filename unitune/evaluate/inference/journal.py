@@ -92,6 +92,11 @@ class Journal:
         models = [record.model for record in self if record.origin == origin]
         return models[-1] if models else None
 
+    def origin_of(self, contender: str, beginning: str) -> str | None:
+        """Return the origin, of those that begin so, of a contender's last record."""
+        origins = [record.origin for record in self if record.contender == contender]
+        return next((each for each in reversed(origins) if each.startswith(beginning)), None)
+
     def other_origins(self, contender: str) -> list[str]:
         """Return from where else there are answers under a contender's name."""
         origins = {record.origin for record in self if record.contender == contender}

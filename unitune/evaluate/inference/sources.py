@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unitune.backends import registry
 from unitune.backends.credentials import check_allowed, key_for
@@ -17,10 +18,13 @@ from unitune.data.example import Example
 from unitune.errors import UserError
 from unitune.evaluate.inference.batches import batching_backend, supports_batches
 from unitune.evaluate.inference.recorded import RecordedModel, recorded_fingerprint
-from unitune.job.contenders import ContenderSpec, Model, Recorded, Server, Tuned
+from unitune.job.contenders import NEWEST, ContenderSpec, Model, Recorded, Server, Tuned
 from unitune.job.job import Job, TokenPrice
 from unitune.models import ChatModel, TunedModel
 from unitune.planning.preflight import ResolvedJob
+
+if TYPE_CHECKING:
+    from unitune.run.run import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +64,8 @@ class Source:
             MissingExtra: Its backend's packages are not installed.
             UserError: The user has not allowed the key to be sent there, or it is not set.
         """
-        if isinstance(self.spec, Model):
-            registry.backend(self.spec.backend)
+        if isinstance(self.spec, Model | Tuned) and self.backend is not None:
+            registry.backend(self.backend)
         elif isinstance(self.spec, Server):
             key_for(*_key_of(self.spec))
 
@@ -85,13 +89,17 @@ class Source:
 
 
 def resolve_sources(
-    resolved: ResolvedJob, training: str, prices: Mapping[str, TokenPrice], *, replay: bool
+    resolved: ResolvedJob,
+    runs: Mapping[str, Run],
+    prices: Mapping[str, TokenPrice],
+    *,
+    replay: bool,
 ) -> dict[str, Source]:
     """Return who answers for each contender, by its name, before any request.
 
     Args:
         resolved: The job.
-        training: Fingerprint of the training that made the tuned model.
+        runs: Those whose models answer, by tuned contender.
         prices: Of tokens, by contender.
         replay: Whether no request is sent, so that neither a key nor a package is needed.
 
@@ -107,7 +115,9 @@ def resolve_sources(
         backend, model = job.backend, job.base_model
         match spec:
             case Tuned():
-                origin = f"training:{training}"
+                run = runs.get(spec.name)
+                backend = run.backend_name if run else backend
+                origin = _origin_of_tuned(spec, run, resolved)
             case Server():
                 backend, origin = None, f"{spec.url.rstrip('/')}:{spec.model}"
             case Recorded():
@@ -123,6 +133,14 @@ def resolve_sources(
     for source in () if replay else sources.values():
         source.check()
     return sources
+
+
+def _origin_of_tuned(spec: Tuned, run: Run | None, resolved: ResolvedJob) -> str:
+    if spec.run is None:
+        return f"training:{run.fingerprint if run else resolved.fingerprint}"
+    if run is not None:
+        return f"run:{run.id}:{run.fingerprint}"
+    return "run:" if spec.run == NEWEST else f"run:{spec.run}"  # a replay's rows say which
 
 
 def check_keys(spec: Server) -> None:
@@ -145,12 +163,10 @@ def check_batches(job: Job, *, deploys: bool) -> None:
         Unsupported: No backend answers in batches; the message names those that do.
         UserError: The tuned model is to be deployed, and would stand while batches are waited for.
     """
-    backends = {
-        spec.backend if isinstance(spec, Model) else job.backend
-        for spec in job.evaluate.contenders
-        if not isinstance(spec, Server | Recorded)
-    }
-    if not any(supports_batches(name) for name in backends):
+    specs = [s for s in job.evaluate.contenders if not isinstance(s, Server | Recorded)]
+    backends = {spec.backend if isinstance(spec, Model) else job.backend for spec in specs}
+    elsewhere = any(isinstance(spec, Tuned) and spec.run for spec in specs)
+    if not elsewhere and not any(supports_batches(name) for name in backends):
         batching_backend(job.backend)
     if deploys:
         raise UserError(

@@ -103,10 +103,12 @@ def check_contenders(job: Job, run: str | None) -> None:
     """
     specs = job.evaluate.contenders
     check_roles(specs)
-    tuned = [spec.name for spec in specs if isinstance(spec, Tuned)]
+    tuned = [spec.name for spec in specs if isinstance(spec, Tuned) and spec.run is None]
     if run and not tuned:
+        named = any(isinstance(spec, Tuned) for spec in specs)
+        why = "is tuned without a run of its own" if named else "is tuned"
         raise JobError(
-            f"run {run} is to be judged, but no contender of job {job.name!r} is tuned. "
+            f"run {run} is to be judged, but no contender of job {job.name!r} {why}. "
             "Add `tuned` to evaluate.contenders, or name no run."
         )
     from_train = [spec.name for spec in specs if _needs_train(spec, job.evaluate)]
@@ -161,14 +163,26 @@ def _needs_train(spec: ContenderSpec, evaluate: Evaluate) -> bool:
             return prompt_kind(spec) == "few-shot"
 
 
+def _no_single_candidate(candidates: Sequence[str]) -> str | None:
+    if len(candidates) > 1:
+        return (
+            f"{', '.join(candidates)} have the role candidate, as tuned contenders do by default, "
+            "and the verdict is about exactly one. Write `role: reference` (shown beside it) or "
+            "`role: baseline` (to be beaten) at the others, such as "
+            "{type: tuned, run: RUN, role: reference}."
+        )
+    if not candidates:
+        return (
+            "exactly one contender must have the role candidate; found: none. A tuned contender "
+            "has it by default; give a prompted one `role: candidate` to judge a prompt."
+        )
+    return None
+
+
 def _not_comparable(specs: Sequence[ContenderSpec]) -> str | None:
     candidates = [spec.name for spec in specs if spec.role == "candidate"]
-    if len(candidates) != 1:
-        return (
-            f"exactly one contender must have the role candidate; found: "
-            f"{', '.join(candidates) or 'none'}. The tuned contender has it by default; give a "
-            "prompted one `role: candidate` to judge a prompt, and any others `role: reference`."
-        )
+    if why := _no_single_candidate(candidates):
+        return why
     baselines = [spec for spec in specs if spec.role == "baseline"]
     if not baselines:
         return (

@@ -40,7 +40,6 @@ from unitune.data.overlap import question
 from unitune.errors import Mismatch
 from unitune.findings import clip
 from unitune.job.contenders import Tuned
-from unitune.job.job import Evaluate
 from unitune.scorers.json_text import read_json
 
 if TYPE_CHECKING:
@@ -351,17 +350,17 @@ def _bullets(lines: Iterable[str]) -> str:
 
 
 def check_prompts(
-    evaluate: Evaluate, trained: Iterable[Iterable[Example]], cases: Iterable[Example]
+    spec: Tuned, trained: Iterable[Iterable[Example]], cases: Iterable[Example]
 ) -> None:
-    """Refuse cases whose system prompt the tuned model has never seen in training.
+    """Refuse cases whose system prompt a contender's model has never seen in training.
 
     Its own prompt is the one that it was trained with; another would judge another setup. Where
     nearly every row has a system prompt of its own, none of them is the model's, and any will do.
 
     Raises:
-        Mismatch: There are such cases, and a tuned contender uses its own prompt.
+        Mismatch: There are such cases, and the contender uses its own prompt.
     """
-    if not any(isinstance(s, Tuned) and s.prompt == "own" for s in evaluate.contenders):
+    if spec.prompt != "own":
         return
     cases = list(cases)
     known, missing = Counter[str](), set(map(_system, cases))
@@ -375,8 +374,8 @@ def check_prompts(
     if not 0 < len(known) <= max(1, MOST_SYSTEM_PROMPTS * known.total()):
         return
     raise Mismatch(
-        f"the tuned model was not trained with the system prompt of {len(strange)} test cases, "
-        f"such as {clip(_system(strange[0]))}; most of its rows have "
+        f"{spec.name}: its model was not trained with the system prompt of {len(strange)} test "
+        f"cases, such as {clip(_system(strange[0]))}; most of its rows have "
         f"{clip(known.most_common(1)[0][0])}. Give the cases the prompt of training, or let the "
         "contender use another: {type: tuned, prompt: baseline}."
     )

@@ -1,4 +1,4 @@
-"""The run whose model is judged, what a comparison shows of its training, and its deployment.
+"""The runs whose models are judged, what a comparison shows of their trainings, and deployments.
 
 Only comparisons with a tuned contender import this: it loads the ledger.
 """
@@ -24,10 +24,11 @@ from unitune.evaluate.prompts.prompts import check_prompts
 from unitune.evaluate.results import Curve
 from unitune.job.contenders import Tuned
 from unitune.job.job import Job
+from unitune.models import TunedModel
 from unitune.planning.preflight import ResolvedJob
 from unitune.run.deploying import standing
-from unitune.run.deployment import answering
-from unitune.run.run import Run, runs
+from unitune.run.deployment import answering as answering_model
+from unitune.run.run import Run, find_run, runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,77 +45,135 @@ class TunedRun:
     curve: Curve | None
     notes: tuple[str, ...]
 
-    def check_prompts(self, job: Job, train: Dataset, cases: Iterable[Example]) -> None:
+    def check_prompts(self, spec: Tuned, train: Dataset, cases: Iterable[Example]) -> None:
         """Refuse cases whose system prompt the model has never seen; see `check_prompts`."""
-        check_prompts(job.evaluate, self.rows or (train,), cases)
+        check_prompts(spec, self.rows or (train,), cases)
 
-    @contextmanager
-    def answering(
-        self,
-        sources: Mapping[str, Source],
-        budget: Budget,
-        seconds: float | None,
-        options: Mapping[str, JsonValue] | None,
-        *,
-        unpriced: bool,
-    ) -> Generator[dict[str, Source]]:
-        """Give the sources with the tuned model, deployed while the body runs where need be.
-
-        Args:
-            sources: Who answers for each contender.
-            budget: Pays for the deployment, too.
-            seconds: How long a deployment may stand; None: none is started.
-            options: The backend's own for it.
-            unpriced: Whether its price may be unknown.
-        """
-        assert self.run.tuned_model is not None, "`find_tuned_run` sees to it"
-        with ExitStack() as stack:
-            if seconds:
-                left = None if budget.cap is None else max(Decimal(0), budget.cap - budget.spent)
-                hosting = HostingBudget(left, unpriced)
-                budget.spent += stack.enter_context(standing(self.run, seconds, hosting, options))
-            model = answering(self.run.id, self.run.tuned_model)
-            yield {
-                name: replace(source, model=model) if isinstance(source.spec, Tuned) else source
-                for name, source in sources.items()
-            }
+    @property
+    def model(self) -> TunedModel:
+        """The model that it left behind."""
+        assert self.run.tuned_model is not None, "`find_runs` sees to it"
+        return self.run.tuned_model
 
 
-def find_tuned_run(resolved: ResolvedJob, run: Run | None) -> TunedRun:
-    """Return the run whose model is judged.
+@contextmanager
+def answering(  # noqa: PLR0913 - each is independent
+    tuned: Mapping[str, TunedRun],
+    sources: Mapping[str, Source],
+    budget: Budget,
+    seconds: float | None,
+    options: Mapping[str, JsonValue] | None,
+    *,
+    unpriced: bool,
+) -> Generator[dict[str, Source]]:
+    """Give the sources with the tuned models, deployed while the body runs where need be.
 
     Args:
-        resolved: What is to be judged.
-        run: Named by the user; None for the newest succeeded run of this very training.
+        tuned: The run of each tuned contender.
+        sources: Who answers for each contender.
+        budget: Pays for the deployments, too.
+        seconds: How long a deployment may stand; None: none is started.
+        options: The backend's own for it.
+        unpriced: Whether its price may be unknown.
+    """
+    with ExitStack() as stack:
+        ready = dict(sources)
+        models: dict[str, TunedModel] = {}
+        for name, each in tuned.items():
+            if each.run.id not in models:
+                if seconds:
+                    left = (
+                        None if budget.cap is None else max(Decimal(0), budget.cap - budget.spent)
+                    )
+                    hosting = HostingBudget(left, unpriced)
+                    deployed = standing(each.run, seconds, hosting, options)
+                    budget.spent += stack.enter_context(deployed)
+                models[each.run.id] = answering_model(each.run.id, each.model)
+            ready[name] = replace(ready[name], model=models[each.run.id])
+        yield ready
+
+
+def find_runs(job: Job, fingerprint: str, run: Run | None, *, replay: bool) -> dict[str, Run]:
+    """Return the run whose model answers for each tuned contender, by the contender's name.
+
+    Args:
+        job: With its contenders, which may name runs.
+        fingerprint: Of the training that the job describes.
+        run: For contenders that name none; None: the newest succeeded run of this very training.
+        replay: Whether contenders whose run the ledger does not know are left out.
 
     Raises:
         NotFoundError: There is no such run.
-        UserError: The run has no model.
-        Mismatch: It tuned another base, or on another backend.
+        UserError: A run has no model.
+        Mismatch: `run` tuned another base, or on another backend, than the job's.
     """
-    job = resolved.job
-    run = _newest(job, resolved.fingerprint) if run is None else _refreshed(run)
-    if (model := run.tuned_model) is None:
+    runs: dict[str, Run] = {}
+    for spec in job.evaluate.contenders:
+        if not isinstance(spec, Tuned):
+            continue
+        try:
+            runs[spec.name] = _run_of(spec, job, fingerprint, run)
+        except UserError as refusal:
+            unknown = isinstance(refusal, NotFoundError) and run is None
+            if not replay or not (unknown or spec.run is not None):
+                raise
+    return runs
+
+
+def _run_of(spec: Tuned, job: Job, fingerprint: str, run: Run | None) -> Run:
+    if spec.run is not None:
+        chosen = _refreshed(find_run(spec.run))
+    else:
+        chosen = _newest(job, fingerprint) if run is None else _refreshed(run)
+    if (model := chosen.tuned_model) is None:
         raise UserError(
-            f"run {run.id} is {run.state} and has no model to judge. "
-            f"Follow it with `unitune watch {run.id}`, or name another: unitune runs"
+            f"run {chosen.id} is {chosen.state} and has no model to judge. "
+            f"Follow it with `unitune watch {chosen.id}`, or name another: unitune runs"
         )
-    if (model.backend, model.base) != (job.backend, job.base_model):
+    if spec.run is None and (model.backend, model.base) != (job.backend, job.base_model):
         raise Mismatch(
-            f"run {run.id} tuned {model.base} on {model.backend}, and the job compares "
-            f"with {job.base_model} on {job.backend}. Name a run of this job, or change the job."
+            f"run {chosen.id} tuned {model.base} on {model.backend}, and the job compares "
+            f"with {job.base_model} on {job.backend}. Where that is meant, name the run in "
+            f"evaluate.contenders: {{type: tuned, run: {chosen.id}}}."
         )
-    events = run.events()
-    effort, curve = _effort(run.job, events), curve_of(events)
+    return chosen
+
+
+def find_tuned_runs(resolved: ResolvedJob, run: Run | None, *, replay: bool) -> dict[str, TunedRun]:
+    """Return `find_runs` with what a comparison shows of the trainings.
+
+    Raises:
+        Mismatch: As of `find_runs`; or the rows of a run are not here to be searched for test
+            cases.
+    """
+    runs = find_runs(resolved.job, resolved.fingerprint, run, replay=replay)
+    by_id = {each.id: each for each in runs.values()}
+    described = {name: _described(resolved, each) for name, each in by_id.items()}
+    return {name: described[each.id] for name, each in runs.items()}
+
+
+def _described(resolved: ResolvedJob, run: Run) -> TunedRun:
+    events, job = run.events(), resolved.job
+    effort, curve = _effort(run, job, events), curve_of(events)
     if run.fingerprint == resolved.fingerprint:
         return TunedRun(run, (), effort, curve, ())
-    files = (run.folder / "train.jsonl", run.folder / "validation.jsonl")
-    rows = tuple(load(file) for file in files if file.exists())
-    other_rows = (
-        f"Run {run.id} was trained on other rows or settings than this job says now; "
-        "its own rows were searched for the test cases too."
+    rows = tuple(
+        replace(load(file), name=f"{run.id}/{file.name}")
+        for file in (run.folder / "train.jsonl", run.folder / "validation.jsonl")
+        if file.exists()
     )
-    return TunedRun(run, rows, effort, curve, (other_rows,))
+    other = f"Run {run.id} was trained on other rows or settings than this job says now"
+    if rows:
+        note = f"{other}; its own rows were searched for the test cases too."
+        return TunedRun(run, rows, effort, curve, (note,))
+    if job.evaluate.leaks != "allow":
+        raise Mismatch(
+            f"the rows of run {run.id} are not in {run.folder}, so they cannot be searched for the "
+            "test cases. Compare on the machine that launched it, or take that for granted with "
+            "evaluate.leaks: allow."
+        )
+    note = f"{other}; its own rows are not here, and were not searched for the test cases."
+    return TunedRun(run, rows, effort, curve, (note,))
 
 
 def _newest(job: Job, fingerprint: str) -> Run:
@@ -137,8 +196,13 @@ def _refreshed(run: Run) -> Run:
     return run if run.state.ended else run.refresh()
 
 
-def _effort(job: Job, events: Iterable[Event]) -> str:
-    """Return in words how it was trained: the steps that were made, and the job's settings."""
+def _effort(run: Run, compared: Job, events: Iterable[Event]) -> str:
+    """Return in words how it was trained: the steps that were made, and its job's settings.
+
+    And from what, where the base or the backend is not that of the job compared.
+    """
+    job, base, backend = run.job, run.base_model, run.backend_name
+    other = (base, backend) != (compared.base_model, compared.backend)
     steps = max((event.number("step") or 0 for event in events if event.kind == "step"), default=0)
     tuning = job.tuning
     settings = {
@@ -150,7 +214,8 @@ def _effort(job: Job, events: Iterable[Event]) -> str:
     }
     chosen = [f"{name} {value}" for name, value in settings.items() if value != "auto"]
     made = [f"{steps:.0f} steps"] if steps else []
-    return ", ".join(["trained by " + job.method, *made, *chosen])
+    whence = f" from {base} on {backend}" if other else ""
+    return ", ".join([f"trained by {job.method}{whence}", *made, *chosen])
 
 
 def curve_of(events: Sequence[Event]) -> Curve | None:

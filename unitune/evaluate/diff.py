@@ -1,0 +1,165 @@
+"""Two comparisons of the history beside one another: what each contender gained and lost between.
+
+A contender is paired with itself, case by case, where both comparisons judged it by the same scorer
+on the same cases; where not, the reason is given in place of a difference. A case that ended in an
+error, or whose answer was cut off before it was right or wrong, in either of them is left out: it
+does not tell how good the contender is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
+
+from unitune.evaluate.baseline import LEAST_OVERLAP
+from unitune.evaluate.records import CaseResult
+from unitune.evaluate.results import Comparison, Frozen
+from unitune.evaluate.statistics.paired import compare_paired
+from unitune.evaluate.statistics.significance import holm
+
+LEAST_PAIRS = 2
+
+
+class PairedDiff(Frozen):
+    """A contender then and now on the same cases."""
+
+    n: int
+    """Cases with a whole answer in both."""
+    difference: float
+    """Now minus then."""
+    interval: tuple[float, float]
+    """At 95 %."""
+    p_value: float
+    p_adjusted: float
+    """For all contenders together, by Holm's method."""
+    gained: tuple[str, ...]
+    """Ids of cases that scored higher now, in the order of the cases."""
+    lost: tuple[str, ...]
+    left_out: int
+    """Cases of both that ended in an error, or were cut off, in either."""
+
+
+class ContenderDiff(Frozen):
+    """One contender by its name, in two comparisons."""
+
+    name: str
+    then: float | None
+    """Its score; None where the first comparison does not have it."""
+    now: float | None
+    paired: PairedDiff | None
+    """None where it cannot be paired with itself."""
+
+
+class Change(Frozen):
+    """Something that determined the results, and differs; None where only one of them has it."""
+
+    name: str
+    then: str | None
+    now: str | None
+
+
+class ComparisonDiff(Frozen):
+    """The second comparison against the first."""
+
+    schema_version: Literal[1] = 1
+    then: str | None
+    """Id of the first."""
+    now: str | None
+    unpaired: str | None
+    """Why no contender can be paired with itself, case by case; None where it can."""
+    contenders: tuple[ContenderDiff, ...]
+    changes: tuple[Change, ...]
+    """Models, trainings, scorers, cases, versions."""
+
+
+def diff(then: Comparison, now: Comparison) -> ComparisonDiff:
+    """Return what changed from one comparison to another.
+
+    Args:
+        then: With its cases, as `unitune.find_comparison` gives it.
+        now: Likewise.
+    """
+    old, new = ({each.name: each.score for each in one.contenders} for one in (then, now))
+    pairs = _same_cases(then, now)
+    unpaired = _unpaired(then, now, pairs)
+    both = [name for name in new if name in old] if unpaired is None else []
+    paired = {name: made for name in both if (made := _paired(name, now, pairs))}
+    adjusted = holm([each.p_value for each in paired.values()])
+    for name, p in zip(paired, adjusted, strict=True):
+        paired[name] = paired[name].model_copy(update={"p_adjusted": p})
+    return ComparisonDiff(
+        then=then.id,
+        now=now.id,
+        unpaired=unpaired,
+        contenders=tuple(
+            ContenderDiff(name=name, then=old.get(name), now=new.get(name), paired=paired.get(name))
+            for name in dict.fromkeys((*new, *old))
+        ),
+        changes=tuple(_changes(then.provenance, now.provenance)),
+    )
+
+
+def _same_cases(then: Comparison, now: Comparison) -> list[tuple[CaseResult, CaseResult]]:
+    """Return the cases of both that ask and expect the same, in the order of the second's."""
+    before = {case.id: case for case in then.cases}
+    pairs = ((before[case.id], case) for case in now.cases if case.id in before)
+    return [
+        (old, new)
+        for old, new in pairs
+        if (old.messages, old.expected) == (new.messages, new.expected)
+    ]
+
+
+def _unpaired(then: Comparison, now: Comparison, pairs: Sequence[object]) -> str | None:
+    """Say why scores then and now cannot be paired; None when they can."""
+    metric, scorer = now.metric, f"Scorer {now.metric}"
+    if then.metric != metric:
+        return f"the first is judged by {then.metric}, and the second by {metric}"
+    if then.provenance.get(scorer) != now.provenance.get(scorer):
+        return f"the scorer {metric} is not the same in both"
+    if not (then.per_case and now.per_case):
+        return f"{metric} is made of all cases together, and scores no single case"
+    most = max(len(then.cases), len(now.cases))
+    if len(pairs) < max(LEAST_PAIRS, LEAST_OVERLAP * most):
+        return (
+            f"of the first's {len(then.cases):,} cases and the second's {len(now.cases):,}, "
+            f"{len(pairs):,} are the same, and pairing takes {LEAST_OVERLAP:.0%}"
+        )
+    return None
+
+
+def _paired(
+    name: str, now: Comparison, pairs: Iterable[tuple[CaseResult, CaseResult]]
+) -> PairedDiff | None:
+    """Return a contender paired with itself; None where too few of its answers are whole."""
+    of_both = [(old.answers[name], new.answers[name], new) for old, new in pairs]
+    known = [each for each in of_both if each[0].known and each[1].known]
+    if len(known) < LEAST_PAIRS:
+        return None
+    before = [old.scores[now.metric] for old, _, _ in known]
+    after = [new.scores[now.metric] for _, new, _ in known]
+    clusters = [case.cluster or case.id for _, _, case in known]
+    result = compare_paired(
+        before,
+        after,
+        clusters=clusters if len(set(clusters)) < len(clusters) else None,
+        margin=now.margin,
+        level=now.level,
+    )
+    changes = [(case.id, b - a) for (_, _, case), a, b in zip(known, before, after, strict=True)]
+    return PairedDiff(
+        n=result.n,
+        difference=result.difference,
+        interval=result.interval.ends,
+        p_value=result.p_value,
+        p_adjusted=result.p_value,
+        gained=tuple(case for case, change in changes if change > 0),
+        lost=tuple(case for case, change in changes if change < 0),
+        left_out=len(of_both) - len(known),
+    )
+
+
+def _changes(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Change]:
+    for name in dict.fromkeys((*now, *then)):
+        if then.get(name) != now.get(name):
+            yield Change(name=name, then=then.get(name), now=now.get(name))

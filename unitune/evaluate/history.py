@@ -1,0 +1,154 @@
+"""The history: every finished comparison, each in a folder of its own that nothing replaces.
+
+    .unitune/comparisons/ID/
+        verdict.json, cases.jsonl    written by `unitune.evaluate.result_files`
+        report.html, …               written by `unitune.report.files`
+
+Ids sort by time. Recorded answers, by which a comparison resumes and replays, are not here: they
+stand in the folder that `compare` writes to, which the next comparison of the job goes on with.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from unitune.backends.launch_keys import comparison_id
+from unitune.errors import NotFoundError, UnreadableRecord, UserError
+from unitune.evaluate.result_files import VERDICT, read_comparison, write_verdict
+from unitune.evaluate.results import Comparison
+from unitune.job.contenders import NEWEST
+from unitune.workspace.filesystem import content_of, private_folder
+from unitune.workspace.home import COMPARISONS, home, make_home
+
+SHOWN_COMPARISONS = 20
+"""Comparisons that a list shows by default."""
+_ID = re.compile(r"c\d{6}-[0-9a-z]{12}")
+PLACE = "the history"
+
+
+class ComparisonListing(NamedTuple):
+    """Comparisons without their cases, newest first, and what is there in place of others."""
+
+    comparisons: list[Comparison]
+    unreadable: list[UnreadableRecord]
+
+
+def keep(comparison: Comparison) -> Comparison:
+    """Write a finished comparison into the history, whole or not at all; return it with its id."""
+    make_home(home())
+    kept = comparison.model_copy(update={"id": comparison_id(time.time())})
+    folder = history_folder(kept.id or "")
+    draft = folder.with_name(f".{folder.name}")
+    private_folder(draft)
+    try:
+        write_verdict(kept, draft)
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return kept.model_copy(update={"folder": folder})
+
+
+def history_folder(id_: str) -> Path:
+    """Return the folder of a kept comparison."""
+    return home() / COMPARISONS / id_
+
+
+def comparison_ids(beginning: str = "") -> list[str]:
+    """Return the ids of all kept comparisons that begin so, newest first."""
+    folder = home() / COMPARISONS
+    names = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
+    return sorted(
+        (name for name in names if _ID.fullmatch(name) and name.startswith(beginning)), reverse=True
+    )
+
+
+def comparisons(limit: int | None = None) -> list[Comparison]:
+    """Return the comparisons of this folder's history without their cases, newest first.
+
+    One that cannot be read is logged.
+
+    Args:
+        limit: How many at most, which are read alone; None for all.
+    """
+    listing = comparison_listing(limit)
+    for problem in listing.unreadable:
+        logging.getLogger("unitune").warning("%s", problem)
+    return listing.comparisons
+
+
+def comparison_listing(limit: int | None = None) -> ComparisonListing:
+    """Return the kept comparisons, so many at most, and those that cannot be read."""
+    read = list(islice(_read_all(), limit))
+    return ComparisonListing(
+        [each for each in read if isinstance(each, Comparison)],
+        [each for each in read if isinstance(each, UnreadableRecord)],
+    )
+
+
+def newest_of(job: str, backend: str, base_model: str) -> Comparison | None:
+    """Return the newest comparison of a job on a backend and base, without its cases."""
+    wanted = (job, backend, base_model)
+    return next(
+        (
+            each
+            for each in _read_all()
+            if isinstance(each, Comparison) and (each.job, each.backend, each.base_model) == wanted
+        ),
+        None,
+    )
+
+
+def _read_all() -> Iterator[Comparison | UnreadableRecord]:
+    for id_ in comparison_ids():
+        try:
+            yield _read(id_)
+        except UnreadableRecord as problem:
+            yield problem
+
+
+def _read_verdict(folder: Path) -> Comparison:
+    return Comparison.model_validate_json(content_of(folder / VERDICT))
+
+
+def _read(id_: str, read: Callable[[Path], Comparison] = _read_verdict) -> Comparison:
+    folder = history_folder(id_)
+    try:
+        return read(folder).model_copy(update={"folder": folder})
+    except OSError as error:
+        raise UnreadableRecord(f"the comparison {id_}", VERDICT, str(error), PLACE) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or VERDICT
+        raise UnreadableRecord(f"the comparison {id_}", where, first["msg"], PLACE) from error
+
+
+def find_comparison(id_or_prefix: str = NEWEST) -> Comparison:
+    """Return a kept comparison with its cases, by its id or a unique beginning, or the newest.
+
+    Raises:
+        NotFoundError: No comparison's id begins so.
+        UserError: Several do, or there is none at all.
+        UnreadableRecord: Its files are damaged, or of another version.
+    """
+    ids = comparison_ids("" if id_or_prefix == NEWEST else id_or_prefix)
+    if id_or_prefix == NEWEST and not ids:
+        raise UserError("there is no comparison yet. Make one: unitune compare unitune.yaml")
+    if not ids:
+        known = comparison_ids()[:SHOWN_COMPARISONS]
+        hint = "`unitune comparisons` lists them."
+        raise NotFoundError("comparison", id_or_prefix, known, hint)
+    if len(ids) > 1 and id_or_prefix not in (NEWEST, ids[0]):
+        listed = ", ".join(ids[:SHOWN_COMPARISONS])
+        raise UserError(
+            f"{id_or_prefix!r} is the beginning of several comparisons: {listed}. Give more."
+        )
+    return _read(ids[0], read_comparison)
