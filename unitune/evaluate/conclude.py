@@ -221,7 +221,7 @@ def _cases(
             id=case.case_id,
             messages=case.prompt,
             expected=case.answer or "",
-            asserted=task.scoring.primary.asserted(case),
+            asserted=task.scoring.asserted(case),
             required=case.case_id in required,
             slices=tuple(name for name, members in slices.items() if at in members),
             cluster=task.clusters[at] if task.clusters else None,

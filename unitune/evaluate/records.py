@@ -117,7 +117,7 @@ class CaseResult:
     """The question, before any contender's instructions or shots."""
     expected: str
     asserted: str = ""
-    """What the primary scorer wants of its answer beside that, one line each."""
+    """What a scorer wants of its answer beside that, one line each."""
     answers: dict[str, Answer]
     """By contender name."""
     required: bool = False

@@ -54,6 +54,10 @@ class Scoring:
     primary: Scorer
     measures: tuple[Measure, ...] = ()
 
+    def asserted(self, case: Example) -> str:
+        """Return what a scorer wants of an answer beside the expected one."""
+        return next(filter(None, (scorer.asserted(case) for scorer in self.scorers)), "")
+
     def scorer(self, name: str) -> Scorer:
         """Return the scorer of a name."""
         return next(scorer for scorer in self.scorers if scorer.name == name)

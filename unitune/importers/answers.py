@@ -6,13 +6,15 @@ labels    few different short answers                     choice, class_f1
 numbers   every answer is a number, or ends in ``#### 7`` numeric
 phrases   answers of a few words                          exact, token_f1
 texts     anything else                                   token_f1, or sentence_chrf
+
+Where rows bring scorers of their own, row_scorers decides, and what fits scores the other rows.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -22,6 +24,7 @@ from unitune.data.example import Example
 from unitune.data.records import strict_json
 from unitune.scorers.labels import MOST_LABELS
 from unitune.scorers.overlap import squad_tokens
+from unitune.scorers.row_scorers import KEY, RowScorers
 
 LISTED_LABELS = 20
 """So many labels stand in the job, where a person can look them through."""
@@ -56,10 +59,24 @@ def suggest_scorers(rows: Iterable[Example], trained: Iterable[Example]) -> Sugg
         rows: All of them, each with an answer.
         trained: Those that are trained on, which labels are taken from unless the job lists them.
     """
-    calling, texts = 0, list[str]()
+    calling, texts, own = 0, list[str](), 0
     for example in rows:
         calling += bool(example.messages[-1].tool_calls)
         texts.append(_answer(example))
+        own += KEY in (example.model_extra or {})
+    fitting = _fitting(texts, calling, trained)
+    if not own:
+        return fitting
+    default, *others = fitting.scorers
+    return Suggestion(
+        f"{fitting.kind}; {own:,} rows have scorers of their own",
+        ({"type": RowScorers.type_name(), "default": [default]}, *others),
+        fitting.caution,
+    )
+
+
+def _fitting(texts: Sequence[str], calling: int, trained: Iterable[Example]) -> Suggestion:
+    """Suggest scorers for answers, so many of which call tools."""
     labels = Counter(texts)
     if calling:
         return _tool_calls(calling, len(texts))
@@ -117,7 +134,7 @@ def _labels(labels: Mapping[str, int], trained: set[str]) -> Suggestion:
     return Suggestion(kind, (scorer("choice"), scorer("class_f1")))
 
 
-def _numbers(texts: list[str]) -> Suggestion:
+def _numbers(texts: Sequence[str]) -> Suggestion:
     comma = any(map(_COMMA.search, texts)) and not any(map(_POINT.search, texts))
     scorer = {"type": "numeric", "decimal": "comma"} if comma else "numeric"
     return Suggestion(
@@ -127,7 +144,7 @@ def _numbers(texts: list[str]) -> Suggestion:
     )
 
 
-def _texts(texts: list[str]) -> Suggestion:
+def _texts(texts: Sequence[str]) -> Suggestion:
     words = median(len(squad_tokens(text)) for text in texts)
     characters = median(map(len, texts))
     if words <= PHRASE_WORDS and characters <= LABEL_CHARACTERS:

@@ -229,7 +229,9 @@ def _answer(comparison: Comparison, case: CaseResult, name: str, limit: int) -> 
     if score >= 1:
         return shown
     graded = f"scored {score:.2f}" if score > 0 else ""
-    reason = answer.reasons.get(comparison.metric, "")[:REASON_CHARACTERS]
+    # Another tool's own score gives no reason, and a scorer beside it may.
+    reasons = answer.reasons.get(comparison.metric) or next(iter(answer.reasons.values()), "")
+    reason = reasons[:REASON_CHARACTERS]
     if not case.asserted:  # whose words are none that an answer should hold
         shown = replace(shown, pieces=marked(case.expected[:limit], answer.text[:limit]))
     return replace(shown, note=": ".join(filter(None, [graded, reason])))

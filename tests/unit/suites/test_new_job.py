@@ -14,6 +14,8 @@ from unitune.errors import DataError
 from unitune.evaluate.readiness import check
 from unitune.importers.new_job import Draft, Wishes, draft_job
 from unitune.job.job import Job
+from unitune.scorers.row_scorers import RowScorers
+from unitune.scorers.text import Numeric
 
 MESSAGES = Path(__file__).parents[3] / "docs" / "tutorial" / "train.csv"
 """Rows of banking77: 200 messages with five labels."""
@@ -82,6 +84,16 @@ def test_scorers_fit_the_answers_and_the_written_job_passes_its_check(
     assert () == check(written).errors
     is_text = expected[1:] == ["length"]
     assert is_text == ("not that they are right" in made.text.replace("\n# ", " "))
+
+
+def test_rows_with_scorers_of_their_own_get_a_job_that_reads_them(tmp_path: Path) -> None:
+    rows = pairs(lambda at, _: f"{at * 37}")
+    own = [{**row, "scorers": ["contains"]} if at % 2 else row for at, row in enumerate(rows)]
+    made = draft(tmp_path, lines(own))
+    (scorer,) = made.job.evaluate.scorers
+    assert RowScorers(default=(Numeric(),)) == scorer
+    assert "rows have scorers of their own" in made.answers.kind
+    assert [] == [each for each in made.findings if each.severity == "error"]
 
 
 def test_decimal_commas_are_seen(tmp_path: Path) -> None:
