@@ -60,7 +60,7 @@ def _print_report(report: DataReport) -> None:
     for file in report.files:
         console().print(Text.assemble((file.name, "bold"), f"  {file.rows:,} rows"))
         if file.read_as:
-            console().print(Padding(Text(f"read as {file.read_as}"), (0, 0, 0, 2)))
+            console().print(Padding(Text(f"read as {file.read_as}"), (0, 0, 0, 2), expand=False))
         peak = max((count for _, count in file.histogram), default=0)
         for label, count in file.histogram:
             bar = "█" * round(HISTOGRAM_WIDTH * count / peak) if peak else ""

@@ -29,7 +29,7 @@ from unitune.findings import Finding, error, note
 from unitune.workspace.filesystem import opened
 from unitune.workspace.install import install_command
 
-_BATCH_ROWS = 256
+BATCH_ROWS = 256
 _STATES = ("state.json", "dataset_dict.json")
 
 
@@ -49,8 +49,8 @@ def package(name: str, what: str) -> Any:
 def parquet_records(stream: BufferedReader, _: CheckHeader) -> Iterator[Record | Finding]:
     """Read a Parquet file."""
     parquet = package("pyarrow.parquet", "Parquet files").ParquetFile(stream, pre_buffer=False)
-    batches = parquet.iter_batches(batch_size=_BATCH_ROWS)
-    yield from _arrow_rows(batches, parquet.schema_arrow, "a Parquet file")
+    batches = parquet.iter_batches(batch_size=BATCH_ROWS)
+    yield from arrow_rows(batches, parquet.schema_arrow, "a Parquet file")
 
 
 def arrow_records(stream: BufferedReader, _: CheckHeader) -> Iterator[Record | Finding]:
@@ -61,7 +61,7 @@ def arrow_records(stream: BufferedReader, _: CheckHeader) -> Iterator[Record | F
         batches = (file.get_batch(at) for at in range(file.num_record_batches))
     else:
         file = batches = ipc.open_stream(stream)
-    yield from _arrow_rows(batches, file.schema, "an Arrow file")
+    yield from arrow_rows(batches, file.schema, "an Arrow file")
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -88,12 +88,19 @@ def saved_records(folder: Path) -> Iterator[Record | Finding]:
                     yield Record(row, record.value, file_format="a dataset's folder")
 
 
-def _arrow_rows(batches: Iterable[Any], schema: Any, file_format: str) -> Iterator[Record]:
+def arrow_rows(batches: Iterable[Any], schema: Any, file_format: str) -> Iterator[Record]:
+    """Yield the rows of Arrow batches or tables.
+
+    Args:
+        batches: In order.
+        schema: Theirs, with what `datasets` wrote there.
+        file_format: What they stand in, for people.
+    """
     labels = _labels(schema)
     number = 0
     for batch in batches:
-        for start in range(0, batch.num_rows, _BATCH_ROWS):
-            for row in batch.slice(start, _BATCH_ROWS).to_pylist(maps_as_pydicts="lossy"):
+        for start in range(0, batch.num_rows, BATCH_ROWS):
+            for row in batch.slice(start, BATCH_ROWS).to_pylist(maps_as_pydicts="lossy"):
                 number += 1
                 for name, names in labels.items():
                     at = row.get(name)

@@ -39,6 +39,13 @@ def json_records(stream: BufferedReader, _: CheckHeader) -> Iterator[Record | Fi
     return (json_values if _OVER_LINES.match(head) else json_lines)(stream)
 
 
+def text_records(stream: BufferedReader, check_header: CheckHeader) -> Iterator[Record | Finding]:
+    """Read a text of either kind: Excel saves "Unicode text" as .txt."""
+    if stream.peek().removeprefix(codecs.BOM_UTF8).lstrip().startswith((b"{", b"[")):
+        return json_records(stream, check_header)
+    return table_records(stream, check_header, usual="\t")
+
+
 def _gzip(stream: BufferedReader) -> BufferedReader:
     return BufferedReader(cast("io.RawIOBase", gzip.GzipFile(fileobj=stream)))
 
@@ -54,6 +61,7 @@ TEXT: Mapping[str, Reader] = {
     ".json": json_records,
     ".csv": partial(table_records, usual=","),
     ".tsv": partial(table_records, usual="\t"),
+    ".txt": text_records,
 }
 READERS: Mapping[str, Reader] = {
     **TEXT,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unitune.data.dataset import Row
+from unitune.data.hub import SCHEME, source_name
 from unitune.data.load import read
 from unitune.data.reading import Reading
 from unitune.data.rows import Use
@@ -94,7 +95,9 @@ class Files:
 
 
 def _fitting(job: Job, name: str) -> list[str]:
-    """Return the paths that a name or pattern means, sorted; the name itself where none fits."""
+    """Return the paths that a name or pattern means, sorted; it alone where none fits."""
+    if source_name(name).startswith(SCHEME):
+        return [name]
     path = job.path(name)
     if glob.has_magic(name) and not path.exists():
         matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 - it may be absolute

@@ -20,6 +20,7 @@ from unitune.data.binary_tables import is_saved_dataset, saved_records
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.data.file_formats import READERS, records_in
+from unitune.data.hub import SCHEME, hub_records, source_name
 from unitune.data.reading import MOST_KEYS, Reading
 from unitune.data.records import BadRow, CheckHeader, Record
 from unitune.data.rows import Use, examples, is_mapped
@@ -42,7 +43,8 @@ def read(
     """Read a file row by row, in constant memory.
 
     Args:
-        path: A file of a kind that `unitune.data.file_formats` knows, or a saved dataset's folder.
+        path: A file of a kind that `unitune.data.file_formats` knows, a folder that `datasets`
+            saved, or the name of a data set, ``hf://owner/name``.
         data: The job's data, for its columns or template; None: the file's own keys.
         use: What the rows are for, and so what each must have.
         reading: Learns what the file is read as.
@@ -51,17 +53,17 @@ def read(
         Usable rows, and findings with file and line, in the file's order; what concerns the whole
         file comes first or last.
     """
-    usable = errors = 0
-    for item in _rows(Path(path), data, use, reading or Reading()):
+    usable, errors, name = 0, 0, source_name(path)
+    for item in _rows(name, data, use, reading or Reading()):
         if isinstance(item, Row):
             usable += 1
             yield item
         else:
             errors += item.severity == "error"
-            yield item.at(file=str(path))
+            yield item.at(file=name)
     if not usable and not errors:
         problem = error("empty-file", "there are no rows.", "Put at least one row in it.")
-        yield problem.at(file=str(path))
+        yield problem.at(file=name)
 
 
 def load(path: str | os.PathLike[str], data: Data | None = None, use: Use = "case") -> Dataset:
@@ -97,11 +99,12 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[Record | Finding]:
     Yields:
         Records, and findings with file and line, in the file's order.
     """
-    for item in _records(Path(path), lambda _: None):
-        yield item.at(file=str(path)) if isinstance(item, Finding) else item
+    name = source_name(path)
+    for item in _records(name, lambda _: None):
+        yield item.at(file=name) if isinstance(item, Finding) else item
 
 
-def _rows(file: Path, data: Data | None, use: Use, reading: Reading) -> Iterator[Row | Finding]:
+def _rows(name: str, data: Data | None, use: Use, reading: Reading) -> Iterator[Row | Finding]:
     try:
         by_job = reading.mapping = mapping.mapping_of(data)
         reading.shape = shape_named(data.format) if data and data.format else None
@@ -111,7 +114,7 @@ def _rows(file: Path, data: Data | None, use: Use, reading: Reading) -> Iterator
     by_name = mapping.ByUsualNames(reading.shape)
     left_out: dict[str, None] = {}
     delimiter = data.delimiter if data else None
-    for record in _records(file, (by_job or by_name).check_header, delimiter):
+    for record in _records(name, (by_job or by_name).check_header, delimiter):
         if isinstance(record, Finding):
             yield record
             continue
@@ -141,10 +144,13 @@ def _unmapped(record: Record, example: Example, by_job: mapping.Mapping | None) 
 
 
 def _records(
-    file: Path, check_header: CheckHeader, delimiter: str | None = None
+    name: str, check_header: CheckHeader, delimiter: str | None = None
 ) -> Iterator[Record | Finding]:
+    file = Path(name)
     try:
-        if problem := _unreadable(file):
+        if name.startswith(SCHEME):
+            yield from hub_records(name)
+        elif problem := _unreadable(file):
             yield problem
         elif file.is_dir():
             yield from saved_records(file)

@@ -28,7 +28,7 @@ _OPTIONAL = frozenset(Example.model_fields) - {"messages"}
 _IN_JOB = "Correct the name under `data` in the job file."
 _NAME_THEM = (
     "Say in the job file which columns hold the messages, e.g. "
-    "`data: {columns: {user: QUESTION, assistant: ANSWER}}`, and check the job file."
+    "`data: {columns: {user: QUESTION, assistant: ANSWER}}`; `unitune init --data FILE` writes one."
 )
 
 

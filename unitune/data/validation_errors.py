@@ -29,6 +29,13 @@ _SYNONYMS = {
     "value": "content",
 }
 """Names of other tools for the same keys."""
+_REPLACEMENTS = {
+    "function_call": 'Write `tool_calls: [{"id": …, "type": "function", "function": {"name": …, '
+    '"arguments": …}}]`, and the result as a turn of "tool" with its `tool_call_id`.',
+    "reasoning_content": "Take it out: thoughts are not trained on. What must be learned belongs "
+    "into `content`.",
+}
+"""What to write in place of keys that other tools have in turns."""
 _MEDIA = ("image", "audio", "video", "file", "document")
 """In the names of parts, in the formats of OpenAI, Anthropic and Google."""
 
@@ -59,11 +66,10 @@ def _finding(value: JsonValue, at: Location, details: Sequence[ErrorDetails]) ->
         )
     if detail["type"] == "unexpected_keyword_argument":  # by which a dataclass says it
         keys = [field.name for field in fields(TextPart if "content" in at[:-1] else Message)]
-        return error(
-            "unknown-key",
-            f"{around} has a key {key!r}, which is not known.{_guess(key, keys)}",
-            f"Known there: {', '.join(keys)}. Keys of your own may stand beside `messages`.",
-        )
+        guess = "" if key in _REPLACEMENTS else _guess(key, keys)
+        known = f"Known there: {', '.join(keys)}. Keys of your own may stand beside `messages`."
+        what = f"{around} has a key {key!r}, which is not known.{guess}"
+        return error("unknown-key", what, _REPLACEMENTS.get(key, known))
     if detail["type"] == "missing":
         return error("missing-key", f"{around} has no {key!r}.", "Add it.")
     if detail["type"] == "value_error":

@@ -225,6 +225,11 @@ class Job(Spec):
     def _moved(self, value: Any, folder: Path) -> Any:
         if isinstance(value, list):
             return [self._moved(each, folder) for each in cast("list[Any]", value)]
-        if not isinstance(value, str) or Path(value).is_absolute() or folder == self.folder:
+        if (
+            not isinstance(value, str)
+            or "://" in value
+            or Path(value).is_absolute()
+            or folder == self.folder
+        ):
             return value
         return os.path.relpath(self.path(value), folder)

@@ -42,8 +42,8 @@ class Data(Spec):
     """The files that a job learns from and is judged on."""
 
     train: Files | None = None
-    """Training file, a list of them, or a pattern such as ``train-*.parquet``; a job without one is
-    only compared, never trained."""
+    """Training file, a list of them, a pattern such as ``train-*.parquet``, or a data set such as
+    ``hf://owner/name``; a job without one is only compared, never trained."""
     test: Files | Annotated[float, Field(gt=0, lt=1)] | None = None
     """Cases to be judged on: files, or the share of train that is kept from training for it, the
     same rows on every machine and with every seed. `compare` needs them."""

@@ -78,6 +78,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "semicolons.csv": lambda path: TABLE.to_csv(path, sep=";", index=False),
     "rows.tsv": lambda path: TABLE.to_csv(path, sep="\t", index=False),
     "utf-16.csv": lambda path: TABLE.to_csv(path, sep="\t", index=False, encoding="utf-16"),
+    "unicode.txt": lambda path: TABLE.to_csv(path, sep="\t", index=False, encoding="utf-16"),
     "utf-32.csv": lambda path: TABLE.to_csv(path, index=False, encoding="utf-32"),
     "bom.csv": lambda path: TABLE.to_csv(path, index=False, encoding="utf-8-sig"),
     "rows.json": lambda path: TABLE.to_json(path, orient="records"),

@@ -244,7 +244,7 @@ def test_a_directory_is_an_error_that_lists_its_data_files(tmp_path: Path) -> No
 
 
 def test_an_unknown_suffix_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
-    (found,) = findings(write(tmp_path, "text,label", "rows.txt"))
+    (found,) = findings(write(tmp_path, "text,label", "rows.md"))
     assert ("error", "unknown-format") == (found.severity, found.code)
     assert ".jsonl, .ndjson, .json, .csv, .tsv" in found.fix
 

@@ -1,0 +1,81 @@
+"""Data sets of the Hugging Face hub, by name: ``hf://owner/name``, through the package `datasets`.
+
+    hf://owner/name                    its split train
+    hf://owner/name/test               another split
+    hf://owner/name/config/test        of one of its configurations
+    hf://owner/name@revision/test      at a commit, a tag or a branch
+
+A data set is downloaded once into the cache of `datasets` and read from there, in the memory of a
+few hundred rows. `datasets` runs no code of a data set.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from unitune.data.binary_tables import BATCH_ROWS, arrow_rows, package
+from unitune.data.records import Record, bad
+from unitune.findings import clip
+
+SCHEME = "hf://"
+_NAME = re.compile(
+    r"hf://(?P<path>[\w.-]+/[\w.-]+)(@(?P<revision>[^/]+))?(/(?P<config>[^/]+))??(/(?P<split>[^/]+))?"
+)
+
+
+class HubName(NamedTuple):
+    """A split of a data set."""
+
+    path: str
+    revision: str | None
+    config: str | None
+    split: str
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """Read a name.
+
+        Raises:
+            BadRow: It is none.
+        """
+        match = _NAME.fullmatch(name)
+        if match is None:
+            forms = "hf://owner/name, hf://owner/name/split or hf://owner/name/config/split"
+            raise bad("wrong-name", f"{clip(name)} is no name of a data set.", f"Write {forms}.")
+        return cls(match["path"], match["revision"], match["config"], match["split"] or "train")
+
+
+def source_name(path: str | os.PathLike[str]) -> str:
+    """Return a file or data set as it was named: a `Path` has lost a slash of ``hf://``."""
+    return re.sub(r"^hf:/+", SCHEME, os.fspath(path))
+
+
+def hub_records(name: str) -> Iterator[Record]:
+    """Read a split of a data set.
+
+    Raises:
+        BadRow: It cannot be loaded.
+    """
+    wanted = HubName.parse(name)
+    datasets = package("datasets", "data sets of the hub")
+    if Path(wanted.path).exists():  # which `datasets` would read in its place
+        what = f"there is a folder {wanted.path!r} here, and so the name could mean either."
+        raise bad("two-meanings", what, "Name its file, or work in another folder.")
+    try:
+        loaded = datasets.load_dataset(
+            wanted.path, wanted.config, split=wanted.split, revision=wanted.revision
+        )
+    except Exception as failure:
+        reason = str(failure).partition("\n")[0].rstrip(".")
+        raise bad(
+            "unreachable-dataset",
+            f"it could not be loaded: {reason}.",
+            "Check the name, its split, and that huggingface.co can be reached; a private one "
+            "needs your token in HF_TOKEN. A folder that `save_to_disk` wrote is read offline.",
+        ) from failure
+    batches = loaded.with_format("arrow").iter(batch_size=BATCH_ROWS)
+    yield from arrow_rows(batches, loaded.features.arrow_schema, "a data set of the hub")
