@@ -29,6 +29,7 @@ import unitune.errors
 from unitune.cost.budget import ProjectBudget
 from unitune.cost.prices.book import PricesFile
 from unitune.job.job import Job
+from unitune.workspace.user_config import UserConfig
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -97,6 +98,8 @@ class Walk:
             PricesFile.model_validate(yaml.safe_load(text))
         elif title == "budget.yaml":
             ProjectBudget.model_validate(yaml.safe_load(text))
+        elif title == "config.yaml":
+            UserConfig.model_validate(yaml.safe_load(text))
         elif title.endswith("unitune.yaml"):
             Job.load(file)
 

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from unitune.errors import JobError, UserError
 from unitune.security.addresses import VARIABLE, NotAnAddress, as_origin, checked
 from unitune.workspace import user_config
-from unitune.workspace.user_config import UserConfig
 
 ALLOW = "UNITUNE_ALLOW_KEYS"
 
@@ -102,7 +101,7 @@ def allow(url: str, variable: str) -> str:
         )
     origin, keys = origin_of(url), user_config.read().keys
     variables = dict.fromkeys([*keys.get(origin, ()), variable])
-    user_config.write(UserConfig(keys={**keys, origin: tuple(variables)}))
+    _write_keys({**keys, origin: tuple(variables)})
     return origin
 
 
@@ -117,8 +116,12 @@ def disallow(url: str, variable: str | None = None) -> int:
     left = tuple(name for name in had if variable not in (None, name))
     if left != had:
         others = {place: names for place, names in keys.items() if place != origin}
-        user_config.write(UserConfig(keys={**others, origin: left} if left else others))
+        _write_keys({**others, origin: left} if left else others)
     return len(had) - len(left)
+
+
+def _write_keys(keys: dict[str, tuple[str, ...]]) -> None:
+    user_config.write(user_config.read().model_copy(update={"keys": keys}))
 
 
 def permissions() -> list[Permission]:

@@ -15,7 +15,7 @@ from rich.text import Text
 import unitune
 from unitune.cli.options import Json
 from unitune.cli.output import console, facts, new_table, print_json
-from unitune.errors import UnituneError, UserError
+from unitune.errors import BackendError, UnituneError, UserError
 
 keys = typer.Typer(name="keys", no_args_is_help=False, invoke_without_command=True)
 Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="Such as https://llm.example.com.")]
@@ -29,6 +29,22 @@ class BackendStatus:
     ready: bool
     problem: str | None = None
     facts: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def notify() -> None:
+    """Send a test of the notification that comes at a run's end.
+
+    It is configured in config.yaml in unitune's folder of your own (~/.config/unitune), as
+    `notify: {command: [PROGRAM, ARGUMENT, ...], webhook: ADDRESS}`; a job cannot. At the end of a
+    run that is watched the program gets the run as JSON, and the address as JSON with a `text`.
+
+    [dim]$ unitune notify[/dim]
+    """
+    from unitune.run.notifying import send_test
+
+    for problem in send_test():
+        raise BackendError(problem)
+    console().print("Sent.")
 
 
 def doctor(*, json: Json = False) -> None:

@@ -136,6 +136,7 @@ app.command(rich_help_panel=HOSTED)(models.download)
 app.add_typer(models.models, rich_help_panel=HERE)
 app.add_typer(machine.keys, rich_help_panel=HERE)
 app.command(rich_help_panel=HERE)(machine.doctor)
+app.command(rich_help_panel=HERE)(machine.notify)
 app.command(rich_help_panel=HERE)(machine.trust)
 app.command(rich_help_panel=HERE)(schema.schema)
 

@@ -140,14 +140,17 @@ class Ledger(CostLedger):
             _add_events(connection, written, events)
         return written
 
-    def note(self, record: RunRecord, event: Event) -> None:
+    def note(self, record: RunRecord, event: Event) -> bool:
         """Write down an event whose key is new, from any process, without a change of the run.
+
+        Returns:
+            Whether it was new: of several processes with one key, it is so for one.
 
         Raises:
             LockTimeout: The run is gone, or another process has just written the same.
         """
         with self._database.writing() as connection:
-            _add_events(connection, record, [event])
+            return _add_events(connection, record, [event]) > 0
 
     def delete(self, record: RunRecord) -> None:
         """Forget a run; its deployments and what it has cost stay on record, without it.
@@ -337,9 +340,10 @@ def _change(
     raise LockTimeout(f"another process has just changed run {after.id}; look again.")
 
 
-def _add_events(connection: sa.Connection, record: RunRecord, events: Sequence[Event]) -> None:
+def _add_events(connection: sa.Connection, record: RunRecord, events: Sequence[Event]) -> int:
+    """Write down the events whose keys are new, and return how many."""
     if not events:
-        return
+        return 0
     attempt = (EVENTS.c.run_id == record.id) & (EVENTS.c.attempt == record.attempt)
     known = set(connection.execute(sa.select(EVENTS.c.key).where(attempt)).scalars())
     rows = {
@@ -360,6 +364,7 @@ def _add_events(connection: sa.Connection, record: RunRecord, events: Sequence[E
     }
     if rows:
         connection.execute(EVENTS.insert(), list(rows.values()))
+    return len(rows)
 
 
 def _short(key: str) -> str:

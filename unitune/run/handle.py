@@ -27,6 +27,7 @@ from unitune.ledger import Ledger, RunRecord, Transition, budgeting
 from unitune.models import TunedModel
 from unitune.run import creating, deleting, launching
 from unitune.run.model_client import ModelClient
+from unitune.run.notifying import notify_end
 
 SLOWEST_POLL_SECONDS = 5.0
 MISSED_POLLS = 20
@@ -182,7 +183,8 @@ class Run:
     def watch(self, poll_seconds: float = 0.5) -> Iterator[Event]:
         """Yield the recorded events, then those that come, until the run `is_at_rest`.
 
-        Stopping to watch, Ctrl-C included, does nothing to the run.
+        Stopping to watch, Ctrl-C included, does nothing to the run. At its end the user is told as
+        they have configured (`unitune.run.notifying`).
 
         Args:
             poll_seconds: Pause between two polls; grows to 5 seconds while nothing happens.
@@ -190,9 +192,11 @@ class Run:
         Raises:
             Unreachable: The backend did not answer many times in a row.
         """
-        last_id, pause, missed = 0, poll_seconds, 0
+        last_id, pause, missed, has_ended = 0, poll_seconds, 0, self.state.ended
         while True:
             failure = self._refresh_patiently(missed)
+            if self.state.ended and not has_ended:  # one that ended before is no news
+                notify_end(self._ledger, self._record)
             missed = 0 if failure is None else missed + 1
             fresh = self._ledger.events(self.id, self.attempt, last_id)
             for seen in fresh:

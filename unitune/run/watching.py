@@ -26,6 +26,7 @@ from unitune.errors import BackendError, LockTimeout, NotFoundError, UnituneErro
 from unitune.ledger import Ledger, Standing
 from unitune.ledger.budgeting import is_limited
 from unitune.run.handle import Run
+from unitune.run.notifying import notify_end
 from unitune.workspace.home import home
 
 INTERVAL_SECONDS = 5.0
@@ -184,6 +185,8 @@ class _Watch:
         """Yield a run whose state differs from when it was last yielded."""
         if self.reported.get(run.id) is not run.state:
             self.reported[run.id] = run.state
+            if run.state.ended:
+                notify_end(self.ledger, self.ledger.record(run.id))
             yield run
 
     def _note(self, vendor: _Vendor, refused: str, error: UnituneError) -> None:

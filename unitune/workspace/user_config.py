@@ -2,6 +2,9 @@
 
     keys:                                  # which environment variable's key may go where
       https://llm.example.com: [LLM_API_KEY]
+    notify:                                # at the end of a run that is watched
+      command: [notify-send, unitune]      # without a shell; gets the run as JSON
+      webhook: https://hooks.example.com/services/T0/B0/X0
 
 What only the user may decide stands here, and never in a job file or the current folder: those may
 be a stranger's. `unitune keys allow` writes it; `unitune.backends.credentials` reads it.
@@ -11,9 +14,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from unitune.errors import UserError
-from unitune.security.addresses import Origin, VariableName
+from unitune.security.addresses import Address, Origin, VariableName
 from unitune.security.spec import Spec
 from unitune.workspace import yaml_file
 from unitune.workspace.filesystem import replacing
@@ -23,12 +29,25 @@ FILE = "config.yaml"
 ROOT = 0
 
 
+class Notify(Spec):
+    """How the user is told that a run has ended."""
+
+    command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """A program and its arguments, run without a shell: the run is JSON on its standard input, and
+    UNITUNE_RUN, UNITUNE_NAME, UNITUNE_STATE, UNITUNE_TEXT, … are set."""
+    webhook: Address | None = None
+    """Where the run is sent as JSON, with a field `text` as Slack has it. Whoever knows such an
+    address can write there, so it is shown nowhere."""
+
+
 class UserConfig(Spec):
     """What the user has decided for all projects."""
 
     keys: dict[Origin, tuple[VariableName, ...]] = {}  # noqa: RUF012 - pydantic copies it
     """By address (scheme, host and port): the environment variables whose keys may be sent there.
     """
+    notify: Notify | None = None
+    """What happens when a run that is watched ends."""
 
 
 def folder() -> Path:
@@ -74,8 +93,8 @@ def _refuse_strangers(file: Path) -> None:
     else:
         return
     raise UserError(
-        f"{file} is not used: {why}, and it says where your keys may go. Let XDG_CONFIG_HOME name "
-        "a folder of your own."
+        f"{file} is not used: {why}, and it says where your keys may go and what is run. Let "
+        "XDG_CONFIG_HOME name a folder of your own."
     )
 
 

@@ -165,6 +165,12 @@ class Api:
                 fields = Fields(read_json(content))
             return Response(response.status_code, response.headers, fields)
 
+    def deliver(self, body: Body, *, action: str, seconds: float) -> None:
+        """Send JSON to the endpoint's own address, once, whatever it answers beside an error."""
+        own, headers = self.endpoint.url, self.endpoint.headers
+        with self._response("POST", own, action, headers, json=body, timeout=seconds) as response:
+            list(_body(response, LARGEST_ANSWER))
+
     def put_file(self, url: str, *, action: str, file: BinaryIO) -> None:
         """Store a file under an address that the vendor has signed, which gets no key."""
         sending = self._response("PUT", url, action, {}, content=file, timeout=UPLOAD_SECONDS)

@@ -1,0 +1,146 @@
+"""Telling the user that a run has ended: a command or a webhook of their own configuration.
+
+Who watches a run to its end tells of it, once: the ledger says which process does, and what is
+told is never told again. A notification that fails is a warning among the run's events. Nothing
+here is taken from a job, which may be a stranger's (`unitune.workspace.user_config`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+
+from pydantic import JsonValue
+
+from unitune.backends.protocol import Event, State
+from unitune.errors import LockTimeout, UnituneError, UserError
+from unitune.ledger import Ledger, RunRecord
+from unitune.workspace import user_config
+from unitune.workspace.user_config import Notify
+
+NOTIFIED = "run.notified"
+FAILED = "run.notification-failed"
+COMMAND_SECONDS = 30.0
+WEBHOOK_SECONDS = 10.0
+
+
+def notify_end(ledger: Ledger, record: RunRecord) -> None:
+    """Tell the user that a run has ended, if they wish it and no other process has."""
+    if not record.state.ended:
+        return
+    try:
+        notify = user_config.read().notify
+        if notify is None or not ledger.note(record, Event(NOTIFIED, "message", time.time())):
+            return
+        problems = [*notification_problems(notify, message_of(record))]
+    except LockTimeout:
+        return  # another process is at it
+    except UnituneError as error:
+        problems = [str(error)]
+    for number, problem in enumerate(problems):
+        warning: dict[str, JsonValue] = {"text": f"no notification was sent: {problem}"}
+        ledger.note(record, Event(f"{FAILED}.{number}", "warning", time.time(), warning))
+
+
+def send_test() -> list[str]:
+    """Send a message as at the end of a run, and return why it was not sent, if so.
+
+    Raises:
+        UserError: The user's configuration names no way.
+    """
+    notify = user_config.read().notify
+    if notify is None or not (notify.command or notify.webhook):
+        raise UserError(
+            f"{user_config.folder() / user_config.FILE} has no `notify`. Add notify.command (a "
+            "program and its arguments), notify.webhook (an address), or both."
+        )
+    test = RunRecord(
+        id="test",
+        name="a test",
+        state=State.SUCCEEDED,
+        backend="local",
+        base_model="any",
+        method="sft",
+        fingerprint="",
+        created=time.time(),
+        updated=time.time(),
+    )
+    return [*notification_problems(notify, message_of(test))]
+
+
+def message_of(record: RunRecord) -> dict[str, JsonValue]:
+    """Return what is told of a run; `text` is for people, and for Slack."""
+    why = f": {record.error}" if record.error else ""
+    text = f"unitune: {record.name} ({record.id}) has {record.state} on {record.backend}{why}"
+    if record.state is State.CANCELLED:
+        text = f"unitune: {record.name} ({record.id}) was cancelled on {record.backend}"
+    return {
+        "schema_version": 1,
+        "event": "run.ended",
+        "run": record.id,
+        "name": record.name,
+        "state": str(record.state),
+        "backend": record.backend,
+        "base_model": record.base_model,
+        "model": record.model and record.model.name,
+        "error": record.error,
+        "host": socket.gethostname(),
+        "text": text,
+    }
+
+
+def notification_problems(notify: Notify, message: Mapping[str, JsonValue]) -> Iterator[str]:
+    """Send a message each way that is configured, and yield why one did not work."""
+    if notify.command:
+        try:
+            _run_command(notify.command, message)
+        except UserError as error:
+            yield str(error)
+    if notify.webhook is not None:
+        try:
+            _post(notify.webhook, message)
+        except UnituneError as error:
+            yield str(error)
+
+
+def _run_command(command: tuple[str, ...], message: Mapping[str, JsonValue]) -> None:
+    """Run a command without a shell: the message on its standard input, and in variables.
+
+    Raises:
+        UserError: It cannot be run, takes too long or ends with an error.
+    """
+    named = {f"UNITUNE_{key.upper()}": str(value or "") for key, value in message.items()}
+    told = f"notify.command {command[0]!r}"
+    try:
+        ended = subprocess.run(  # noqa: S603 - the user's own, by the user's own file
+            command,
+            input=json.dumps(message).encode(),
+            capture_output=True,
+            check=False,
+            timeout=COMMAND_SECONDS,
+            env={**os.environ, **named},
+        )
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{told} took longer than {COMMAND_SECONDS:.0f} s.") from None
+    except OSError as error:
+        raise UserError(f"{told} cannot be run: {error.strerror}.") from error
+    if ended.returncode != 0:
+        last = ended.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise UserError(f"{told} ended with {ended.returncode}: {last or 'no message'}.")
+
+
+def _post(webhook: str, message: Mapping[str, JsonValue]) -> None:
+    """Send a message to a webhook, whose address is a secret.
+
+    Raises:
+        BackendError: It refused, or did not answer.
+    """
+    from unitune.backends.kit.api import Api  # noqa: PLC0415 - loads httpx
+    from unitune.backends.kit.errors import Endpoint, Vendor  # noqa: PLC0415 - likewise
+
+    endpoint = Endpoint(Vendor("notify.webhook", secrets=(webhook,)), webhook)
+    Api(endpoint).deliver(dict(message), action="take a notification", seconds=WEBHOOK_SECONDS)
