@@ -43,6 +43,7 @@ from unitune.evaluate.task import prepare
 from unitune.job.contenders import Tuned
 from unitune.job.job import Job
 from unitune.planning.preflight import ResolvedJob, preflight
+from unitune.workspace.notebook import live
 
 if TYPE_CHECKING:
     from unitune.evaluate.inference.journal import Journal
@@ -53,6 +54,14 @@ if TYPE_CHECKING:
 
 def _ignore(_: object) -> None:
     pass
+
+
+def _in_notebook() -> Notify:
+    """Return what shows progress below a notebook's cell; elsewhere nothing does."""
+    show = live()
+    if show is None:
+        return _ignore
+    return lambda at: show(f"{at.phase}: {at.contender}, {at.done} of {at.total} answered")
 
 
 def compare(  # noqa: PLR0913 - each has a name and a default
@@ -91,7 +100,8 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         limit: A first look at so many test cases, the same each time, with as many rows of dev at
             most: no verdict, and no gate is passed. The whole comparison goes on from its answers.
         allow_unpriced: Go on although a price is unknown or old; what has none is in no budget.
-        progress: Called as answers come; with batches about once a second, too.
+        progress: Called as answers come; with batches about once a second, too. By default a
+            notebook shows a line below its cell.
         announce: Called before any request: what so many cases can show, what no batch answers.
 
     Returns:
@@ -154,7 +164,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
             config = replace(config, sources=_with_recorded_runs(sources, runs, journals.test))
         with _deployed(tuned, config, deploy_seconds, deploy_options, allow_unpriced) as ready:
             config = replace(config, sources=ready)
-            answered = collect_responses(config, journals, progress or _ignore)
+            answered = collect_responses(config, journals, progress or _in_notebook())
         comparison = conclude(resolved, task, answered, tuned, required, spent=config.budget.spent)
     if update_baseline and comparison.exit_code == 0:
         accept(job, task, comparison)

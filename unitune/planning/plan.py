@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
-from html import escape
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -39,6 +38,7 @@ from unitune.planning.evaluation_forecast import (
 from unitune.planning.money import Money, estimated, money_findings, money_of
 from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.planning.rows import Rows, row_findings
+from unitune.workspace.notebook import table
 from unitune.workspace.today import today
 
 
@@ -121,7 +121,9 @@ class Plan(BaseModel):
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>"
+        title, *_ = str(self).splitlines()
+        figures = () if self.errors else map(_named, self._figures())
+        return table(title, (*figures, *((each.severity, str(each)) for each in self.findings)))
 
     def _figures(self) -> Iterator[str]:
         test = "none" if self.test_rows is None else f"{self.test_rows:,}"
@@ -148,6 +150,11 @@ class Plan(BaseModel):
         if usd.exact:
             return f"${cents(usd.high)}"
         return f"${cents(usd.low)} to ${cents(usd.high)}, expected ${cents(usd.expected)}"
+
+
+def _named(line: str) -> tuple[str, str]:
+    name, _, value = line.partition(": ")
+    return name, value
 
 
 class PlanSet(BaseModel):

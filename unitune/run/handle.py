@@ -26,6 +26,7 @@ from unitune.job.job import Job
 from unitune.ledger import Ledger, RunRecord, Transition, budgeting
 from unitune.models import TunedModel
 from unitune.run import creating, deleting, launching
+from unitune.run.in_notebook import run_table, show_steps
 from unitune.run.model_client import ModelClient
 from unitune.run.notifying import notify_end
 
@@ -46,6 +47,9 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<Run {self.id} {self.name!r} on {self.backend_name}: {self.state}>"
+
+    def _repr_html_(self) -> str:
+        return run_table(self._record, self.events(), self.folder)
 
     @property
     def id(self) -> str:
@@ -220,13 +224,12 @@ class Run:
         return self
 
     def wait(self, poll_seconds: float = 0.5) -> Run:
-        """Follow the run, as `watch` does, until it comes to rest.
+        """Follow the run, as `watch` does, until it comes to rest; a notebook shows its steps.
 
         Raises:
             RunFailed: It failed; the message has the reason.
         """
-        for _ in self.watch(poll_seconds):
-            pass
+        show_steps(self.id, self.watch(poll_seconds))
         if self.state is State.FAILED:
             raise RunFailed(f"run {self.id} failed: {self.error or self.raw or 'no reason given'}")
         return self
