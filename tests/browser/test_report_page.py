@@ -134,6 +134,7 @@ def test_headings_begin_with_one_h1_and_skip_no_level(open_page: Open) -> None:
 def test_every_text_has_the_contrast_of_wcag_aa(open_page: Open, scheme: str) -> None:
     """Source: WCAG 2.2, 1.4.3: at least 4.5 to 1."""
     page = open_page(whole_comparison(), color_scheme=scheme)
+    page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
     contrasts = page.evaluate(CONTRASTS)
 
     assert len(contrasts) > 500
@@ -223,7 +224,7 @@ def test_without_javascript_an_address_shows_errors_alone(open_page: Open) -> No
 
     page.locator('.filter a[href="#only-error"]').click()
 
-    assert 88 == before
+    assert 10 <= before < 10 + 3 + 4 + 1
     assert 3 > page.locator("#gained tbody tr:visible").count()
     assert page.locator("#only-error").is_visible()
 

@@ -200,6 +200,8 @@ class LeakResult(Frozen):
     """Test cases that stand in the training rows."""
 
     action: Literal["refuse", "drop", "allow"]
+    searched: bool = True
+    """Whether there were training rows to search."""
     cases: tuple[SharedCase, ...] = ()
     """Each with its kind, its similarity and its place in the training rows."""
 

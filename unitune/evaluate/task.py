@@ -239,7 +239,7 @@ def _refuse_trained(test: Dataset, trained: Iterable[Dataset]) -> None:
         )
 
 
-def _leaks(resolved: ResolvedJob, trained: Iterable[Dataset], test: Dataset) -> LeakResult:
+def _leaks(resolved: ResolvedJob, trained: Sequence[Dataset], test: Dataset) -> LeakResult:
     """Refuse or name the test cases that stand in rows that contenders were made from.
 
     The job's own rows are searched when it is resolved; other rows of a training are searched here.
@@ -250,7 +250,8 @@ def _leaks(resolved: ResolvedJob, trained: Iterable[Dataset], test: Dataset) -> 
     cases = tuple(known[line] for line in sorted(known))
     if action == "refuse":
         refuse(cases, test)
-    return LeakResult(action=action, cases=cases)
+    searched = any(map(len, (resolved.splits.train, *trained)))
+    return LeakResult(action=action, searched=searched, cases=cases)
 
 
 def without_leaks(

@@ -33,6 +33,7 @@ SHORTEST_CUT = 60  # no text is cut to fewer characters, however many cases ther
 FOLD_BYTES = 130  # what folding or cutting a text costs on the page
 MARKED_BYTES = 1.5  # for each byte of text: more than half the words of a wrong answer differ
 REASON_CHARACTERS = 160  # of a scorer's reason, which is a few words
+OPEN_CASES = 10  # of a group; the others are folded
 MAX_CASES = 1000  # shown of one group; `rows.jsonl` has them all
 HALF = 0.5  # two answers with the same score are both right from here on
 LEAST_SHARED = 0.35  # texts that share fewer of their words are different texts, not a changed one
@@ -81,12 +82,13 @@ class ShownCase:
     candidate: Passage
     also_right: tuple[str, ...] = ()  # other contenders that got it right
     required: bool = False  # the gate wants it right
+    cut: bool = False  # an answer was cut off before it was right or wrong
 
     @property
     def marks(self) -> str:
         """Classes by which it can be filtered, besides its group's outcome."""
         failed = self.baseline.error is not None or self.candidate.error is not None
-        return " ".join(["required"] * self.required + ["error"] * failed)
+        return " ".join(["required"] * self.required + ["error"] * failed + ["cut"] * self.cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,16 @@ class Group:
     outcome: Outcome
     total: int
     cases: tuple[ShownCase, ...]
+
+    @property
+    def open(self) -> list[ShownCase]:
+        """The first `OPEN_CASES`, and all that can be filtered for, even without JavaScript."""
+        return [case for at, case in enumerate(self.cases) if at < OPEN_CASES or case.marks]
+
+    @property
+    def folded(self) -> list[ShownCase]:
+        """The others."""
+        return [case for case in self.cases[OPEN_CASES:] if not case.marks]
 
 
 def grouped(comparison: Comparison, budget: int = TEXT_BUDGET) -> tuple[Group, ...]:
@@ -218,6 +230,7 @@ def _shown(comparison: Comparison, case: CaseResult, prompt: str, limit: int) ->
             name for name in case.answers if name in others and _score(comparison, case, name) >= 1
         ),
         required=case.required,
+        cut=any(case.answers[name].open for name in (comparison.baseline, comparison.candidate)),
     )
 
 
@@ -228,13 +241,14 @@ def _answer(comparison: Comparison, case: CaseResult, name: str, limit: int) -> 
     shown, score = _plain(answer.text, limit), _score(comparison, case, name)
     if score >= 1:
         return shown
+    cut = "cut off at its longest" if answer.cut else ""
     graded = f"scored {score:.2f}" if score > 0 else ""
     # Another tool's own score gives no reason, and a scorer beside it may.
     reasons = answer.reasons.get(comparison.metric) or next(iter(answer.reasons.values()), "")
     reason = reasons[:REASON_CHARACTERS]
     if not case.asserted:  # whose words are none that an answer should hold
         shown = replace(shown, pieces=marked(case.expected[:limit], answer.text[:limit]))
-    return replace(shown, note=": ".join(filter(None, [graded, reason])))
+    return replace(shown, note=": ".join(filter(None, [cut, graded, reason])))
 
 
 def _plain(text: str, limit: int) -> Passage:

@@ -12,9 +12,11 @@ from statistics import fmean
 from typing import NamedTuple
 
 from unitune.evaluate.results import Comparison, Contrast, Curve
+from unitune.report.cases import Outcome
 
 MAX_POINTS = 300  # of a drawn line, one for every two pixels or so
 LABEL_GAP = 8.0  # percent of the height that two labels at a line's end keep between them
+LOWEST_LABEL = 94.0  # percent from the top; below stand the numbers of the steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,23 @@ def difference_axis(contrasts: Sequence[Contrast]) -> Axis:
     return Axis.around([0.0, *ends], max_ticks=4)
 
 
+class CaseStrip(NamedTuple):
+    """The cases gained and lost, by their positions among all."""
+
+    cases: int
+    gained: tuple[int, ...]
+    lost: tuple[int, ...]
+
+
+def case_strip(outcomes: Sequence[str]) -> CaseStrip | None:
+    """Return what to draw of the cases in their order; None where no case was gained or lost."""
+    gained, lost = (
+        tuple(at for at, outcome in enumerate(outcomes) if outcome == kind)
+        for kind in (Outcome.GAINED, Outcome.LOST)
+    )
+    return CaseStrip(len(outcomes), gained, lost) if gained or lost else None
+
+
 class Point(NamedTuple):
     """A value at a step; after thinning, both are means over a run of steps."""
 
@@ -123,8 +142,9 @@ class DrawnCurve:
         )
         labels: list[Label] = []
         lowest = -math.inf
-        for y, name, value in ends:
-            lowest = max(y, lowest + LABEL_GAP)
+        for left, (y, name, value) in zip(reversed(range(len(ends))), ends, strict=True):
+            room = LOWEST_LABEL - LABEL_GAP * left
+            lowest = max(min(y, room), lowest + LABEL_GAP)
             labels.append(Label(name, lowest, value))
         return labels
 
@@ -138,7 +158,9 @@ def drawn_curve(curve: Curve) -> DrawnCurve | None:
     points = [point for line in lines.values() for point in line]
     if not points:
         return None
-    x = Axis.around([0.0, *(point.step for point in points)])
+    last = max(point.step for point in points)
+    ticks = tuple(tick for tick in Axis.around([0.0, last]).ticks if tick <= last)
+    x = Axis(0.0, last or 1.0, ticks)  # it ends where the lines do, and their labels stand there
     y = Axis.around([0.0, *(point.value for point in points)])
     return DrawnCurve(curve.figure, {name: line for name, line in lines.items() if line}, x, y)
 

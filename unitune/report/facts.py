@@ -1,4 +1,4 @@
-"""Figures of a comparison, each with its name and meaning: `evidence`, `judging`, `economics`.
+"""Figures of a comparison with names and meanings: `evidence`, `judged_by`, `judging`, `economics`.
 
 No statistic is computed here: every figure comes out of `Comparison`.
 """
@@ -13,6 +13,8 @@ from unitune.evaluate.results import Comparison, Money
 from unitune.report.typography import counted, interval, moment, p_value, points
 from unitune.report.words import best_on_dev, leak_kinds, level, measure, metric
 
+SMALL_USD = Decimal("0.01")
+
 
 class Fact(NamedTuple):
     """A figure with its name and what it means, for readers who know no statistics."""
@@ -23,15 +25,15 @@ class Fact(NamedTuple):
 
 
 def evidence(comparison: Comparison) -> tuple[Fact, ...]:
-    """Return the figures behind the verdict."""
+    """Return what the verdict is about: the difference, and the cases that make it."""
     candidate, baseline = comparison.candidate, comparison.baseline
     difference = points(comparison.difference, sign=True)
     return (
+        Fact("Difference", difference, f"{candidate} minus {baseline}."),
         Fact(
-            "Difference",
-            difference,
-            f"{candidate} minus {baseline}. {level(comparison)} interval: "
-            f"{interval(comparison.interval)} points.",
+            f"{level(comparison)} interval",
+            interval(comparison.interval),
+            "In points: where the true difference may well lie.",
         ),
         Fact(
             "Gained and lost",
@@ -42,6 +44,12 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
             else f"Cases that only {candidate} got right, and cases that only {baseline} got "
             f"right, of {comparison.n:,}.",
         ),
+    )
+
+
+def judged_by(comparison: Comparison) -> tuple[Fact, ...]:
+    """Return the figures by which the difference was judged."""
+    return (
         Fact("p-value", p_value(comparison.p_value), _chance(comparison.p_value)),
         Fact(
             "Margin",
@@ -75,7 +83,7 @@ def _chance(p: float) -> str:
 def _spent(comparison: Comparison) -> Iterator[Fact]:
     if comparison.spent_usd is not None:
         what = "All requests, on dev and on the test."
-        yield Fact("Answers cost", f"{comparison.spent_usd:,.4f} USD", what)
+        yield Fact("Answers cost", _dollars(comparison.spent_usd), what)
 
 
 def judging(comparison: Comparison) -> tuple[Fact, ...]:
@@ -98,7 +106,6 @@ def judging(comparison: Comparison) -> tuple[Fact, ...]:
         else f"{comparison.base_model}, on backend {comparison.backend}",
         "Run": comparison.run or "none: no contender was tuned here",
         "Date": moment(comparison.created),
-        **comparison.provenance,
     }
     return tuple(Fact(term, value) for term, value in rows.items())
 
@@ -117,6 +124,8 @@ def _choice(comparison: Comparison) -> str:
 
 def _leaks(comparison: Comparison) -> str:
     leaks = comparison.leaks
+    if not leaks.searched:
+        return "not looked for: no contender was made from training rows"
     if not leaks.cases:
         return "none found"
     done = {"refuse": "refused", "drop": "left out of the test", "allow": "counted all the same"}
@@ -152,9 +161,20 @@ def economics(money: Money) -> tuple[Fact, ...]:
 
 
 def _usd(amount: Decimal | None, ends: tuple[Decimal | None, Decimal | None] | None = None) -> str:
+    """Return an amount; of one far below a cent what a thousand such answers come to."""
     if amount is None:
         return ""
+    times = 1000 if abs(amount) < SMALL_USD else 1
+    unit = " for 1,000" if times > 1 else ""
+    text = f"{_dollars(times * amount)}{unit}"
     if ends is None:
-        return f"{amount:,f} USD"
-    low, high = ("unbounded" if end is None else f"{end:,f}" for end in ends)
-    return f"{amount:,f} USD ({low} to {high})"
+        return text
+    low, high = ("unbounded" if end is None else _dollars(times * end) for end in ends)
+    return f"{text} ({low} to {high})"
+
+
+def _dollars(amount: Decimal) -> str:
+    """Return an amount with two digits that count, and whole cents from a dollar on."""
+    size = abs(amount)
+    digits = 2 if size >= 1 or not size else 1 - size.adjusted()
+    return f"{'-' if amount < 0 else ''}${size:,.{digits}f}"

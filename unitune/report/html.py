@@ -26,7 +26,8 @@ from unitune.security.json_fields import whole_text
 
 PACKAGE = "unitune.report"
 # Filters across the outcomes: their names, and the class of the cases that they leave.
-MARKS = (("Errors", "error"), ("Required", "required"))
+MARKS = (("Errors", "error"), ("Cut off", "cut"), ("Required", "required"))
+LONG_EFFORT = 90  # characters; of longer ones the beginning is shown
 MAX_CHECKS = 50  # of a gate; a job may require hundreds of cases, and those not passed come first
 MAX_FAILURES, MAX_MIXUPS = 20, 10
 
@@ -58,10 +59,13 @@ def pieces(comparison: Comparison) -> Iterator[str]:
             marks=[(name, mark, marks[mark]) for name, mark in MARKS if marks[mark]],
             checks=sorted(checks, key=lambda check: check.exit_code == 0),
             max_checks=MAX_CHECKS,
+            long_effort=LONG_EFFORT,
+            outcomes=[cases.outcome(comparison, case) for case in comparison.cases],
+            by_score=sorted(comparison.contenders, key=lambda each: -each.score),
             system_prompt=cases.shared_system_prompt(comparison.cases),
             metrics=[name for name in metrics if name != comparison.metric],
             measures=_names(result.measures for result in comparison.contenders),
-            mixups=_mixups(comparison),
+            mixups=words.confusions(comparison, MAX_MIXUPS),
             curves=_curves(comparison),
             failures=_failures(comparison),
             style=Markup(style),  # noqa: S704 - our own file
@@ -87,19 +91,6 @@ def _failures(comparison: Comparison) -> list[tuple[tuple[str, str], int]]:
         for name, answer in case.answers.items()
         if answer.error is not None
     ).most_common(MAX_FAILURES)
-
-
-def _mixups(comparison: Comparison) -> list[tuple[tuple[str, str, str], int]]:
-    """Return metric, expected and answered label where they differ, the most frequent first.
-
-    Of the candidate, by its scorers of labels; an empty answer is no label.
-    """
-    confusion = words.contender(comparison, comparison.candidate).confusion
-    counts: Counter[tuple[str, str, str]] = Counter()
-    for metric, matrix in confusion.items():
-        for expected, row in matrix.counts.items():
-            counts |= Counter({(metric, expected, x): n for x, n in row.items() if x != expected})
-    return counts.most_common(MAX_MIXUPS)
 
 
 @cache

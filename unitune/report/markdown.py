@@ -25,13 +25,14 @@ from unitune.cost.spread import cents
 from unitune.cost.tokens import Count
 from unitune.evaluate.results import Comparison
 from unitune.planning.plan import Plan
-from unitune.report import typography
+from unitune.report import typography, words
 from unitune.report.cases import Outcome, outcome, question, shared_system_prompt, wanted
 from unitune.report.html import environment
 
 # GitHub takes 65,536 characters in a comment. Bytes are never fewer, and an action adds links.
 MAX_BYTES = 60_000
 MAX_CASES = 10  # of those gained, and of those lost: enough to see what kind they are
+MAX_CONFUSIONS = 5
 MAX_ROWS = 30  # contenders, checks, notes and case ids shown of each
 MAX_FINDINGS = 10
 CASE_CHARACTERS = 300  # of each text of a case
@@ -61,6 +62,7 @@ def render(comparison: Comparison) -> str:
         comparison=comparison,
         checks=sorted(checks, key=lambda check: check.exit_code == 0),
         changed=changed,
+        confusions=words.confusions(comparison, MAX_CONFUSIONS),
         prompt=shared_system_prompt(comparison.cases),
         question=question,
         wanted=wanted,

@@ -19,7 +19,10 @@ function show() {
       if (!row.hidden && (!mark() || row.classList.contains(mark()))) here += 1;
     }
     group.hidden = mark() ? !here : chosen !== "cases" && group.id !== chosen;
-    if (here && (wanted || mark())) group.open = true;
+    if (here && (wanted || mark())) {
+      group.open = true;
+      for (const rest of group.querySelectorAll(".rest")) rest.open = true;
+    }
     if (!group.hidden) found += here;
   }
   find.querySelector("output").textContent = wanted ? found + " found" : "";

@@ -1,4 +1,4 @@
-"""A comparison in the terminal, as rich renderables: the verdict, the contenders, the files.
+"""A comparison in the terminal, as rich renderables: verdict, contenders, what else, the report.
 
 Everything fits 80 columns and needs no colour to be understood. Texts out of a job are never read
 as markup, and their control characters never reach the terminal.
@@ -6,7 +6,7 @@ as markup, and their control characters never reach the terminal.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ COLOURS = {
     "inconclusive": "bold yellow",
 }
 
+MOST_ROWS, MOST_CONFUSIONS = 12, 5
 LEAST_BAR, MOST_BAR = 16, 40  # columns: fewer show nothing, more show nothing new
 
 
@@ -42,6 +43,7 @@ def comparison_view(comparison: Comparison, folder: Path) -> Group:
         verdict_lines(comparison),
         Text(),
         comparison_table(comparison),
+        *(part for group in _more_tables(comparison) for part in (Text(), group)),
         Text(),
         *file_lines([folder / REPORTS[0]]),
     )
@@ -73,14 +75,58 @@ def comparison_table(comparison: Comparison) -> Table:
     table.add_column("\nscore", justify="right", no_wrap=True)
     table.add_column(f"\n{words.level(comparison)}", justify="right", no_wrap=True)
     table.add_column(IntervalScale(), ratio=1)
-    for header in ("\nerrors", "tokens\n/case", "s\n/case"):
+    cut = ("\ncut",) if words.any_cut(comparison) else ()
+    for header in ("\nerrors", *cut, "tokens\n/case", "s\n/case"):
         table.add_column(header, justify="right", no_wrap=True)
     priced = any(result.usd is not None for result in comparison.contenders)
     if priced:
         table.add_column("\nUSD", justify="right", no_wrap=True)
     for result in comparison.contenders:
-        table.add_row(*_cells(comparison, result, priced=priced))
+        table.add_row(*_cells(comparison, result, priced=priced, cut=bool(cut)))
     return table
+
+
+def _more_tables(comparison: Comparison) -> Iterator[Table]:
+    """Yield other metrics, slices, references and confusions, each short."""
+    names = (comparison.baseline, comparison.candidate)
+    for group in words.contrast_groups(comparison):
+        reference = group.rows is comparison.references
+        table = _small_table(group.title, *("its score" if reference else names[0], names[1]))
+        for header in ("difference", words.level(comparison), "p"):
+            table.add_column(header, justify="right", no_wrap=True)
+        for row in group.rows[:MOST_ROWS]:
+            table.add_row(
+                plain(row.name),
+                plain(typography.percent(row.baseline)),
+                plain(typography.percent(row.candidate)),
+                plain(typography.points(row.difference, sign=True).split(" ")[0]),
+                plain(typography.interval(row.interval)),
+                plain(typography.p_value(row.p_adjusted)),
+            )
+        _add_rest(table, len(group.rows))
+        yield table
+    if confused := words.confusions(comparison, MOST_CONFUSIONS):
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+        table.add_column(f"{plain(comparison.candidate)} confused", max_width=30, overflow="fold")
+        table.add_column("with", max_width=30, overflow="fold")
+        table.add_column("cases", justify="right", no_wrap=True)
+        for each in confused:
+            answered = plain(each.answered) if each.answered else Text("no label", "yellow")
+            table.add_row(plain(each.expected), answered, plain(f"{each.cases:,}"))
+        yield table
+
+
+def _small_table(title: str, *contenders: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column(title, max_width=24, overflow="fold")
+    for name in contenders:
+        table.add_column(plain(name), justify="right", max_width=12, overflow="ellipsis")
+    return table
+
+
+def _add_rest(table: Table, rows: int) -> None:
+    if rows > MOST_ROWS:
+        table.add_row(plain(f"… {rows - MOST_ROWS} more in the report", "dim"))
 
 
 def file_lines(paths: Iterable[Path]) -> list[Text]:
@@ -145,7 +191,7 @@ def _verdict_line(comparison: Comparison) -> Text:
 
 
 def _cells(
-    comparison: Comparison, result: ContenderResult, *, priced: bool
+    comparison: Comparison, result: ContenderResult, *, priced: bool, cut: bool
 ) -> list[Text | IntervalBar]:
     low, high = result.interval
     style = COLOURS[comparison.verdict] if result.name == comparison.candidate else ""
@@ -155,7 +201,8 @@ def _cells(
         plain(typography.percent(result.score), style),
         plain(typography.interval(result.interval, "-")),
         IntervalBar(result.score, low, high, style),
-        plain(words.errors(result), "red" if result.errors or result.cut else ""),
+        plain(f"{result.errors:,}", "red" if result.errors else ""),
+        *([plain(f"{result.cut:,}", "yellow" if result.cut else "")] if cut else []),
         plain(typography.per_case(words.tokens(result), result.n)),
         plain(typography.per_case(result.seconds, result.n, "{:.2f}".format)),
     ]

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from unitune.cost.spread import Spread, cents
 
-_HYPHEN_BEFORE_NUMBER = re.compile(r"(?<![\w-])-(?=\d)")
+_HYPHEN_BEFORE_NUMBER = re.compile(r"(?<![\w-])-(?=\$?\d)")
 _SPACE_BEFORE_PERCENT = re.compile(r"(?<=\d) (?=%)")
 
 

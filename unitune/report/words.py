@@ -7,11 +7,18 @@ computes a statistic: every figure comes out of `Comparison`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from unitune.data.overlap import by_kind
-from unitune.evaluate.results import Comparison, ContenderResult, GateCheck, LeakResult
+from unitune.evaluate.results import (
+    Comparison,
+    ContenderResult,
+    Contrast,
+    GateCheck,
+    LeakResult,
+)
 from unitune.report.typography import counted, interval, percent, points
 from unitune.scorers import ENTRIES
 
@@ -200,6 +207,55 @@ def _caveats(comparison: Comparison) -> Iterator[str]:
         yield f"On the {cases} that both answered, the difference is {difference}."
 
 
+def mood(comparison: Comparison) -> Literal["calm", "doubtful", "bad"]:
+    """Return how a page should look: bad where something is lost or not passed, or nothing right.
+
+    Doubtful where there is no verdict.
+    """
+    failed = comparison.gate is not None and comparison.gate.exit_code in (1, 4)
+    scores = [
+        contender(comparison, name).score for name in (comparison.candidate, comparison.baseline)
+    ]
+    if comparison.verdict == "worse" or failed or max(scores) <= 0:
+        return "bad"
+    return "doubtful" if comparison.doubt or comparison.verdict == "inconclusive" else "calm"
+
+
+class ContrastGroup(NamedTuple):
+    """Contrasts of one kind, with what they are."""
+
+    title: str
+    rows: tuple[Contrast, ...]
+
+
+def contrast_groups(comparison: Comparison) -> list[ContrastGroup]:
+    """Return what is compared besides the verdict, as far as there is any of a kind."""
+    groups = (
+        ContrastGroup("other metric", comparison.secondary),
+        ContrastGroup("slice (exploratory)", comparison.slices),
+        ContrastGroup("reference", comparison.references),
+    )
+    return [group for group in groups if group.rows]
+
+
+class Confused(NamedTuple):
+    """A label that was given in place of another; empty for an answer without a label."""
+
+    metric: str
+    expected: str
+    answered: str
+    cases: int
+
+
+def confusions(comparison: Comparison, limit: int) -> list[Confused]:
+    """Return the most frequent confusions of the candidate, by its scorers of labels."""
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for metric, matrix in contender(comparison, comparison.candidate).confusion.items():
+        for expected, row in matrix.counts.items():
+            counts |= Counter({(metric, expected, x): n for x, n in row.items() if x != expected})
+    return [Confused(*labels, n) for labels, n in counts.most_common(limit)]
+
+
 def leak_kinds(leaks: LeakResult) -> str:
     """Return how many test cases are in the training rows in which way."""
     return by_kind(case.kind for case in leaks.cases)
@@ -239,9 +295,9 @@ def regression(comparison: Comparison) -> str:
     )
 
 
-def errors(result: ContenderResult) -> str:
-    """Return how many cases have no whole answer: in error, and where there are any, cut off."""
-    return f"{result.errors:,}, {result.cut:,} cut" if result.cut else f"{result.errors:,}"
+def any_cut(comparison: Comparison) -> bool:
+    """Whether any contender's answers were cut off at their longest."""
+    return any(result.cut for result in comparison.contenders)
 
 
 def tokens(result: ContenderResult) -> int | None:

@@ -183,10 +183,11 @@ def test_a_reference_that_is_cut_is_shown_and_decides_nothing(
     assert 0 == done.exit_code, done.output
     told = "few-shot: 200 answers of 200 cut off at max_tokens"
     assert told in " ".join(done.output.split())
-    assert "0, 200 cut" in (tmp_path / "out" / "summary.md").read_text()
+    assert "| 0 | 200 |" in (tmp_path / "out" / "summary.md").read_text()
     verdict = json.loads((tmp_path / "out" / "verdict.json").read_text())
     assert [0, 0, 200] == [result["cut"] for result in verdict["contenders"]]
-    assert "0, 200 cut" in (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert 'data-label="Cut off">200</td>' in page
 
 
 def test_a_pinned_case_that_is_cut_is_not_right(judged: Any) -> None:

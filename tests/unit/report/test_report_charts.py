@@ -118,6 +118,29 @@ def test_lines_that_end_together_keep_their_names_apart() -> None:
     assert abs(places[0] - places[1]) >= charts.LABEL_GAP
 
 
+def test_the_names_of_lines_stay_above_the_numbers_of_the_steps() -> None:
+    flat = Curve(steps=(1, 150), values=(2, 0), validation_steps=(150,), validation_values=(0,))
+    curve = charts.drawn_curve(flat)
+    assert curve is not None
+    assert [charts.LOWEST_LABEL - charts.LABEL_GAP, charts.LOWEST_LABEL] == [
+        label.y for label in curve.labels
+    ]
+
+
+def test_lines_end_at_the_end_of_the_axis() -> None:
+    curve = charts.drawn_curve(Curve(steps=(1, 170), values=(2, 1)))
+    assert curve is not None
+    assert (170, (0, 50, 100, 150)) == (curve.x.high, curve.x.ticks)
+
+
+def test_the_strip_has_a_line_for_each_case_that_was_gained_or_lost() -> None:
+    strip = charts.case_strip(["gained", "both right", "lost", "both wrong", "gained"])
+    assert charts.CaseStrip(5, (0, 4), (2,)) == strip
+    svg = drawn("case_strip", strip)
+    assert [2, 1] == [path.attrib["d"].count("M") for path in svg.iter("path")]
+    assert charts.case_strip(["both right", "both wrong"]) is None
+
+
 def test_the_loss_curve_is_also_told_in_words() -> None:
     svg = training_curve(Curve(steps=(1, 9), values=(4.0, 1.5)))
     told = {element.attrib["id"]: element.text for element in svg if "id" in element.attrib}

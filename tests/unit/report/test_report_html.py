@@ -306,6 +306,35 @@ def test_there_are_filters_for_errors_and_pinned_cases_only_where_there_are_any(
     )
 
 
+def test_cut_answers_have_a_column_a_filter_and_a_note() -> None:
+    comparison = sample_comparison()
+    first, *rest = comparison.cases
+    cut = replace(first.answers["few-shot"], text="{", cut=True, open=True)
+    cut = replace(cut, scores={**cut.scores, comparison.metric: 0.0})
+    cases = (replace(first, answers={**first.answers, "few-shot": cut}), *rest)
+    contenders = tuple(
+        each.model_copy(update={"cut": int(each.name == "few-shot")})
+        for each in comparison.contenders
+    )
+    page = render(comparison.model_copy(update={"cases": cases, "contenders": contenders}))
+    assert "Cut off 1" in Page(page).text
+    assert "cut off at its longest" in Page(page).text
+    assert [0, 1, 0, 0] == [int(n) for n in re.findall(r'data-label="Cut off">(\d+)<', page)]
+    assert "Cut off" not in Page(render(comparison)).text
+
+
+def test_contenders_are_sorted_by_score_and_long_groups_are_folded() -> None:
+    page = render(sample_comparison())
+    names = re.findall(r'<th role="rowheader" scope="row">([\w-]+) <small>', page)
+    assert ["tuned", "few-shot", "zero-shot", "instructed"] == names
+    assert "78 more" in Page(page).text
+
+
+def test_fingerprints_are_folded_away() -> None:
+    page = render(sample_comparison())
+    assert page.index('<details class="provenance">') < page.index("sha256 5b0c21f4e9aa")
+
+
 def test_a_case_says_which_other_contenders_got_it_right() -> None:
     comparison = sample_comparison(Counts(0, 1, 0, 0))
     (case,) = comparison.cases
@@ -333,7 +362,7 @@ def test_measures_and_mixed_up_labels_are_shown_where_there_are_any() -> None:
 
     assert "Measured beside it: means a case Contender latency zero-shot 0.25" in text
     assert "late_parcel wants_refund 3 late_parcel no label 1" in text
-    assert "mixed up" not in Page(render(sample_comparison())).text
+    assert "Most frequent confusions" not in Page(render(sample_comparison())).text
 
 
 def test_slices_are_marked_exploratory_and_have_both_p_values() -> None:
@@ -363,7 +392,7 @@ def test_what_it_costs_is_told_where_it_is_known() -> None:
     )
     text = Page(render(plain.model_copy(update={"economics": money}))).text
 
-    assert "An answer costs more by \u22120.0012 USD (\u22120.0013 to \u22120.0011)" in text
+    assert "An answer costs more by \u2212$1.20 for 1,000 (\u2212$1.30 to \u2212$1.10)" in text
     assert "Pays for itself after 120,000 answers" in text
     assert "Net benefit" not in text
     assert "worth the money" not in Page(render(plain)).text

@@ -3,7 +3,15 @@ from __future__ import annotations
 import re
 
 import pytest
-from sample_comparison import VERDICTS, Counts, gated, infested, sample_comparison
+from sample_comparison import (
+    VERDICTS,
+    Counts,
+    contrast,
+    gated,
+    infested,
+    measured,
+    sample_comparison,
+)
 
 from unitune.evaluate.results import Comparison
 from unitune.job.job import Gate
@@ -42,6 +50,18 @@ def test_the_marker_is_the_same_from_run_to_run_and_differs_between_jobs() -> No
 @pytest.mark.parametrize("job", ["--> <b>", "a\nb", "x" * 500])
 def test_no_name_ends_the_marker_early(job: str) -> None:
     assert re.fullmatch("<!-- unitune compare: [a-z0-9-]{1,40} -->", marker("compare", job))
+
+
+def test_other_metrics_slices_and_confusions_have_tables() -> None:
+    comparison = measured(sample_comparison()).model_copy(
+        update={"secondary": (contrast("json_valid"),), "slices": (contrast("topic = x"),)}
+    )
+    text = render(comparison)
+    for name in (r"json\_valid", "topic = x"):
+        assert f"| {name} | 25.0 % | 75.0 % | +50.0 points | 40.0 to 62.5 | 0.009 |" in text
+    assert r"| late\_parcel | wants\_refund | 3 |" in text
+    assert r"| late\_parcel | no label | 1 |" in text
+    assert "confused" not in render(sample_comparison())
 
 
 def test_every_contender_has_a_row_with_its_interval() -> None:

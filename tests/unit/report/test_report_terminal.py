@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
-from sample_comparison import VERDICTS, infested, sample_comparison
+from sample_comparison import VERDICTS, contrast, infested, measured, sample_comparison
 
 from unitune.evaluate.results import GateResult
 from unitune.report import terminal, words
@@ -74,6 +74,36 @@ def test_each_contender_has_a_row_with_its_score_interval_errors_tokens_and_seco
 
     assert ["few-shot", "11.7", "%", "7.8-17.2"] == row[:4]
     assert ["3", "739", "1.50", "0.0312"] == row[5:]
+
+
+def test_other_metrics_slices_references_and_confusions_are_short_tables(tmp_path: Path) -> None:
+    slices = tuple(contrast(f"language = {at}") for at in range(15))
+    comparison = measured(sample_comparison()).model_copy(
+        update={
+            "secondary": (contrast("json_valid"),),
+            "slices": slices,
+            "references": (contrast("v1"),),
+        }
+    )
+    output = printed(terminal.comparison_view(comparison, tmp_path))
+
+    assert max(map(len, output.splitlines())) <= 80
+    rows = [" ".join(line.split()) for line in output.splitlines()]
+    figures = "25.0 % 75.0 % +50.0 40.0 to 62.5 0.009"
+    assert {f"{name} {figures}" for name in ("json_valid", "language = 0", "v1")} <= set(rows)
+    assert "… 3 more in the report" in rows
+    assert "language = 12" not in output
+    assert {"late_parcel wants_refund 3", "late_parcel no label 1"} <= set(rows)
+
+
+def test_cut_answers_have_a_column_of_their_own_where_there_are_any() -> None:
+    comparison = sample_comparison()
+    cut = tuple(each.model_copy(update={"cut": 7}) for each in comparison.contenders)
+    output = printed(terminal.comparison_table(comparison.model_copy(update={"contenders": cut})))
+    (row,) = (line.split() for line in output.splitlines() if line.startswith("tuned"))
+
+    assert ["0", "7", "123"] == row[5:8]
+    assert "cut" not in printed(terminal.comparison_table(comparison))
 
 
 def test_the_price_column_is_absent_when_nothing_has_a_price() -> None:

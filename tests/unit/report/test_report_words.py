@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Literal
 
 import pytest
 from sample_comparison import VERDICTS, Counts, sample_comparison
 
 from unitune.data.overlap import Kind, SharedCase
-from unitune.evaluate.results import Comparison, GateResult, LeakResult
+from unitune.evaluate.results import Comparison, GateResult, LeakResult, Money
 from unitune.report import facts, typography, words
 
 
@@ -150,8 +151,10 @@ def test_a_tuned_baseline_goes_by_its_name() -> None:
 
 def test_the_evidence_holds_every_figure_of_the_verdict() -> None:
     comparison = sample_comparison()
-    by_term = {fact.term: fact for fact in facts.evidence(comparison)}
+    shown = (*facts.evidence(comparison), *facts.judged_by(comparison))
+    by_term = {fact.term: fact for fact in shown}
 
+    assert "38.6 to 54.4" == by_term["95 % interval"].value
     assert "+46.7 points" == by_term["Difference"].value
     assert "88 and 4" == by_term["Gained and lost"].value
     assert "below 0.0001" == by_term["p-value"].value
@@ -172,7 +175,7 @@ def test_the_evidence_holds_every_figure_of_the_verdict() -> None:
 )
 def test_a_p_value_is_told_as_how_often_chance_does_this(p: float, often: str) -> None:
     comparison = sample_comparison().model_copy(update={"p_value": p})
-    fact = next(fact for fact in facts.evidence(comparison) if fact.term == "p-value")
+    fact = next(fact for fact in facts.judged_by(comparison) if fact.term == "p-value")
 
     assert f"{often} such tests" in fact.meaning
 
@@ -224,13 +227,49 @@ def test_leaks_are_told_with_what_was_done(
     assert told == by_term["Test cases in the training rows"]
 
 
-def test_judging_says_how_the_baseline_was_chosen_and_ends_with_the_provenance() -> None:
+def test_rows_that_are_not_there_were_not_searched() -> None:
+    leaks = LeakResult(action="refuse", searched=False)
+    comparison = sample_comparison().model_copy(update={"leaks": leaks})
+    by_term = {fact.term: fact.value for fact in facts.judging(comparison)}
+
+    assert by_term["Test cases in the training rows"].startswith("not looked for")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "mood"),
+    [("better", "calm"), ("equivalent", "calm"), ("inconclusive", "doubtful"), ("worse", "bad")],
+)
+def test_a_page_looks_as_its_verdict_is(verdict: str, mood: str) -> None:
+    assert mood == words.mood(sample_comparison(VERDICTS[verdict]))
+
+
+def test_nothing_right_looks_bad() -> None:
+    assert "bad" == words.mood(sample_comparison(Counts(0, 0, 0, 40)))
+
+
+@pytest.mark.parametrize(
+    ("usd", "text"),
+    [
+        ("0.0000256", "$0.026 for 1,000"),
+        ("-0.0012", "-$1.20 for 1,000"),
+        ("0.05", "$0.050"),
+        ("1234.5", "$1,234.50"),
+    ],
+)
+def test_small_amounts_are_told_by_the_thousand(usd: str, text: str) -> None:
+    money = Money(extra_usd=Decimal(usd), extra_interval_usd=(None, None))
+    (fact,) = facts.economics(money)
+
+    assert f"{text} (unbounded to unbounded)" == fact.value
+
+
+def test_judging_says_how_the_baseline_was_chosen() -> None:
     by_term = {fact.term: fact.value for fact in facts.judging(sample_comparison())}
 
     assert by_term["Baseline"].startswith("few-shot, the hardest to beat of 3 on the test.")
     assert "few-shot is the best on 44 dev rows" in by_term["Baseline"]
     assert "2026-11-25 09:41 UTC" == by_term["Date"]
-    assert ["Seed", "Training rows"] == list(by_term)[-2:]
+    assert "Seed" not in by_term
 
 
 def test_the_gate_is_one_line_and_empty_without_one() -> None:
