@@ -104,7 +104,7 @@ def compare(
     $ unitune compare unitune.yaml --json > verdict.json[/dim]
     """
     from unitune.cli.consent import limited
-    from unitune.cli.progress import evaluation_progress
+    from unitune.cli.progress import evaluation_progress, working
     from unitune.evaluate.compare import compare as run_comparison
     from unitune.job.job import Job
     from unitune.planning.preflight import preflight
@@ -120,7 +120,8 @@ def compare(
         job = job.with_evaluation_budget(budget)
     tuned_run = None if run is None else find_run(run)
     seconds = None if deploy is None else ttl_seconds(deploy, "--deploy")
-    resolved = preflight(job)
+    with working("reading rows, looking for leaks", quiet=quiet or json):
+        resolved = preflight(job)
     if not replay and job.evaluate.budget is None:
         asked = resolved if limit is None else limited(resolved, limit)
         _confirm_costs(asked, tuned_run, seconds, allow_unpriced=allow_unpriced)

@@ -47,9 +47,11 @@ def check(
     [dim]$ unitune check unitune.yaml
     $ unitune check train.jsonl --json[/dim]
     """
+    from unitune.cli.progress import working
     from unitune.evaluate.readiness import check
 
-    report = check(file)
+    with working("reading rows, looking for leaks", quiet=json):
+        report = check(file)
     print_json(report) if json else _print_report(report)
     exit_for_errors(report.findings)
 
@@ -96,6 +98,7 @@ def run(
     $ RUN=$(unitune run unitune.yaml --detach)[/dim]
     """
     from unitune.cli.consent import confirm_training, refuse_unready
+    from unitune.cli.progress import working
     from unitune.cli.watch import follow_launch
     from unitune.job.job import Job
     from unitune.planning.preflight import preflight
@@ -103,10 +106,12 @@ def run(
 
     job = Job.load(file).with_backend(backend).with_budget(budget)
     job = job.with_prices(parse_prices(price, job.backend))
-    resolved = preflight(job)
+    with working("reading rows, looking for leaks", quiet=quiet or json):
+        resolved = preflight(job)
     refuse_unready(resolved)
     confirm_training(resolved, allow_unpriced=allow_unpriced)
-    launched = launch(resolved, allow_duplicate=allow_duplicate, allow_unpriced=allow_unpriced)
+    with working("uploading rows, creating the job", quiet=quiet or json):
+        launched = launch(resolved, allow_duplicate=allow_duplicate, allow_unpriced=allow_unpriced)
     option = f" --backend {backend}" if backend else ""
     next_command = f"unitune compare {file}{option}"
     follow_launch(launched, detach=detach, quiet=quiet, json=json, next_command=next_command)

@@ -100,6 +100,7 @@ def plan(
     $ unitune plan unitune.yaml -o plan.json && unitune apply plan.json[/dim]
     """
     from unitune.cli.plan_view import print_plan, print_quote, print_tokens
+    from unitune.cli.progress import working
     from unitune.job.job import Job
     from unitune.planning.backend_calls import calibrate as time_steps
     from unitune.planning.preflight import preflight
@@ -118,13 +119,16 @@ def plan(
         )
         _plan_several(job, names, json=json)
         return
-    resolved = preflight(job.with_backend(names[0] if names else None))
+    with working("reading rows, looking for leaks", quiet=json):
+        resolved = preflight(job.with_backend(names[0] if names else None))
     if calibrate:
-        time_steps(resolved)
+        with working("timing a few steps", quiet=json):
+            time_steps(resolved)
     if show_tokens:
         print_tokens(resolved, rows)
         return
-    planned = _plan_single(resolved, count_with_vendor=count_with_vendor)
+    with working("counting tokens, forecasting time", quiet=json):
+        planned = _plan_single(resolved, count_with_vendor=count_with_vendor)
     if output is not None and not planned.errors:
         _save(planned, output, file)  # before anything is printed: no one may be reading
     if markdown:

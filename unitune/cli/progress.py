@@ -1,4 +1,6 @@
-"""How far work has come: a comparison's answers, a download.
+"""How far work has come and how long it still takes: a comparison's answers, a download.
+
+Steps without a measure, such as reading large files, show how long they have been at it.
 
 On a terminal a live bar; in a pipe or a CI log a plain line now and then; with ``quiet`` nothing.
 Everything here goes to standard error. Not here: a training (`unitune.cli.watch`), which takes the
@@ -7,14 +9,29 @@ ledger.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
 
 from unitune.cli.output import aside
 from unitune.evaluate.inference.engine import EvaluationProgress
 from unitune.security.printable import one_line
+
+LOG_SECONDS = 10.0
+"""Where no live bar can be drawn, a line is printed this often."""
+WIDE = 100
+"""Columns of a terminal that has room for every figure."""
 
 
 @contextmanager
@@ -25,7 +42,7 @@ def evaluation_progress(*, quiet: bool) -> Generator[Callable[[EvaluationProgres
     elif not aside().is_terminal:
         yield _line_printer()
     else:
-        with _bars(TextColumn("{task.completed:.0f}/{task.total:.0f}", markup=False)) as show:
+        with _bars("{task.completed:.0f}/{task.total:.0f}") as show:
 
             def show_bar(progress: EvaluationProgress) -> None:
                 if progress.phase == "stopping":
@@ -43,19 +60,24 @@ def _title(progress: EvaluationProgress) -> str:
 
 
 def _line_printer() -> Callable[[EvaluationProgress], None]:
-    """Return a callback that prints what is done, and of a batch each tenth of it once."""
-    printed: set[tuple[str, int]] = set()
+    """Return a callback that prints now and then what is done, of a batch each tenth once."""
+    tenths: set[tuple[str, int]] = set()
+    printed = time.monotonic()
 
     def print_line(progress: EvaluationProgress) -> None:
+        nonlocal printed
         done, total = progress.done, progress.total
         if progress.phase == "stopping":
             aside().print("stopping…")
-        elif progress.phase != "batch":
-            if done == total:
-                aside().print(f"{progress.phase}: {_title(progress)}, {total} cases answered")
-        elif (tenth := (progress.contender, 10 * done // total)) not in printed:
-            printed.add(tenth)
-            aside().print(f"batch: {_title(progress)}, {done} of {total} cases done")
+        elif progress.phase == "batch":
+            if (tenth := (progress.contender, 10 * done // total)) not in tenths:
+                tenths.add(tenth)
+                aside().print(f"batch: {_title(progress)}, {done} of {total} cases done")
+        elif done == total:
+            aside().print(f"{progress.phase}: {_title(progress)}, {total} cases answered")
+        elif time.monotonic() - printed >= LOG_SECONDS:
+            printed = time.monotonic()
+            aside().print(f"{progress.phase}: {_title(progress)}, {done} of {total} cases answered")
 
     return print_line
 
@@ -73,15 +95,49 @@ def download_progress(*, quiet: bool) -> Generator[Callable[[str, int, int], Non
     if quiet or not aside().is_terminal:
         yield print_once
     else:
-        with _bars(TextColumn("{task.percentage:.0f} %", markup=False)) as show:
+        with _bars("{task.percentage:.0f} %") as show:
             yield show
 
 
 @contextmanager
-def _bars(figures: ProgressColumn) -> Generator[Callable[[str, int, int], None]]:
+def working(what: str, *, quiet: bool) -> Generator[None]:
+    """Show on a terminal what is being done, and for how long already; gone at its end."""
+    columns = (SpinnerColumn(), text_column("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=aside(), transient=True, disable=is_hidden(quiet)) as progress:
+        progress.add_task(f"{what} …", total=None)
+        yield
+
+
+def is_hidden(quiet: bool) -> bool:  # noqa: FBT001 - the flag itself
+    """Whether nothing live is drawn."""
+    return quiet or not aside().is_terminal
+
+
+def text_column(form: str, *, folds: bool = False) -> TextColumn:
+    """Return a column of a bar's line; one that folds leaves the others their width."""
+    return TextColumn(form, markup=False, table_column=Column(no_wrap=not folds, overflow="fold"))
+
+
+def is_narrow() -> bool:
+    """Whether words beside a bar are to be few."""
+    return aside().width < WIDE
+
+
+def bar_column() -> BarColumn:
+    """Return a bar that keeps its width, however long the words beside it are."""
+    return BarColumn(bar_width=12 if is_narrow() else 24, table_column=Column(no_wrap=True))
+
+
+@contextmanager
+def _bars(figures: str) -> Generator[Callable[[str, int, int], None]]:
     """Yield a callback that moves the bar of a name, which is drawn at its first call."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), figures)
-    with Progress(*columns, console=aside(), transient=True) as progress:
+    columns = (
+        text_column("{task.description}", folds=True),
+        bar_column(),
+        text_column(figures),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=aside(), transient=True, speed_estimate_period=120) as progress:
         tasks: dict[str, TaskID] = {}
 
         def show(name: str, done: int, total: int) -> None:

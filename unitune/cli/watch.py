@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import time
 
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
-from rich.table import Column
+from rich.progress import Progress, SpinnerColumn
 from rich.text import Text
 
 from unitune.backends.protocol import State
 from unitune.cli.output import aside, console, print_json, print_raw
+from unitune.cli.progress import LOG_SECONDS, bar_column, is_narrow, text_column
 from unitune.cli.run_view import RunView, print_run
 from unitune.errors import Interrupted, RunFailed
 from unitune.report.runs import duplicate_lines, event_line, is_interrupted, step_facts
 from unitune.run.launching import BEFORE_JOB
 from unitune.run.run import Run
 from unitune.run.watching import watch_all
-
-LOG_SECONDS = 10.0
-"""Where no live bar can be drawn, a line is printed this often."""
 
 STATE_SENTENCES = {
     State.PAUSED: "It is {raw}. Resume it from its last checkpoint: unitune resume {id}",
@@ -151,20 +148,20 @@ def _without_model(run: Run) -> RunFailed:
 def _follow_live(run: Run) -> None:
     columns = [
         SpinnerColumn(),
-        TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold")),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[facts]}", markup=False),
+        text_column("{task.description}"),
+        bar_column(),
+        text_column("{task.fields[facts]}", folds=True),
     ]
     with Progress(*columns, console=aside(), transient=True) as progress:
         task = progress.add_task(f"Training {run.id}", total=None, facts="starting")
-        estimate = run.estimate
+        estimate, brief = run.estimate, is_narrow()
         for event in run.watch():
             if event.kind == "step":
                 progress.update(
                     task,
                     total=event.number("steps"),
                     completed=event.number("step") or 0,
-                    facts=step_facts(event, estimate),
+                    facts=step_facts(event, estimate, brief=brief),
                 )
             elif line := event_line(event):
                 progress.console.print(Text(line, "dim"))

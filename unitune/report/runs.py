@@ -25,21 +25,22 @@ def duplicate_lines(run: Run) -> list[str]:
     ]
 
 
-def step_facts(event: Event, estimate: Estimate | None = None) -> str:
+def step_facts(event: Event, estimate: Estimate | None = None, *, brief: bool = False) -> str:
     """Return one training step in words, e.g. ``step 12/87  loss 0.412  1 min left``.
 
     Args:
         event: Of a step; figures that it lacks are left out.
         estimate: What the whole training would cost, for what it has cost so far.
+        brief: For a narrow terminal: the step, its loss and the time left.
     """
     step, steps = event.number("step"), event.number("steps")
     parts = [] if step is None else [f"step {step:.0f}" + (f"/{steps:.0f}" if steps else "")]
     parts += _figures(event)
-    if (speed := event.number("tokens_per_second")) is not None:
+    if not brief and (speed := event.number("tokens_per_second")) is not None:
         parts.append(f"{speed:,.0f} tokens/s")
     if (left := event.number("seconds_left")) is not None:
         parts.append(f"{duration(left)} left")
-    if spent := spent_so_far(event, estimate):
+    if not brief and (spent := spent_so_far(event, estimate)):
         parts.append(f"{spent} so far")
     return "  ".join(parts)
 
