@@ -201,7 +201,9 @@ def _forecast_facts(forecast: Forecast) -> dict[str, str]:
 
 def _settings(settings: Mapping[str, JsonValue]) -> Iterator[str]:
     for name, value in settings.items():
-        if value is True:
+        if isinstance(value, dict):
+            yield from _settings(value)
+        elif value is True:
             yield name
         elif value is not None and value is not False:
             yield f"{name} {value}"
