@@ -53,7 +53,7 @@ from unitune_local.backend import LocalBackend
 from unitune_local.forecast import forecast
 from unitune_local.job_folder import JobFolder
 from unitune_local.model import load_tokenizer
-from unitune_local.rendering import read_rows
+from unitune_local.rows import read_rows
 
 BACKEND = LocalBackend()
 FILES = ("train.jsonl", "validation.jsonl")

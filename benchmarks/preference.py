@@ -31,7 +31,7 @@ from unitune_local.loss import choose_form
 from unitune_local.model import add_adapter, load_model, load_tokenizer
 from unitune_local.objective import PreferenceLoss
 from unitune_local.reference import ReferencePass
-from unitune_local.rendering import render_rows
+from unitune_local.rows import render_rows
 from unitune_local.settings import PreferenceSettings, Settings
 
 LOSS = PreferenceSettings(loss="dpo", beta=0.1, label_smoothing=0.0, margin=0.0, nll_weight=0.0)

@@ -39,7 +39,7 @@ from unitune_local import attention, memory, store
 from unitune_local.batches import TrainingRow, padded
 from unitune_local.loss import Form, loss_sum, use_attention
 from unitune_local.model import add_adapter, load_model, load_tokenizer
-from unitune_local.rendering import read_rows, render_rows
+from unitune_local.rows import read_rows, render_rows
 from unitune_local.settings import Settings, resolve
 
 FORMS = {

@@ -167,9 +167,9 @@ class LocalBackend:
         Raises:
             DataError: The row cannot be learnt from.
         """
-        from unitune_local import model, rendering, store  # noqa: PLC0415 - imports torch
+        from unitune_local import model, rows, store  # noqa: PLC0415 - imports torch
 
-        return rendering.masked(model.load_tokenizer(store.resolve(job.base_model)), example)
+        return rows.masked(model.load_tokenizer(store.resolve(job.base_model)), example)
 
     def calibrate(self, job: Job, train: Dataset, validation: Dataset) -> None:
         """Time a few steps in a process of its own, and keep what they took.

@@ -36,7 +36,8 @@ from unitune_local.cost_model import (
 )
 from unitune_local.memory import Shape
 from unitune_local.model import load_tokenizer
-from unitune_local.rendering import render_rows, turn_end
+from unitune_local.rendering import turn_end
+from unitune_local.rows import render_rows
 from unitune_local.settings import Settings, resolve
 
 SMALLEST_MICRO_BATCH = 256

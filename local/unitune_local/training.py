@@ -24,7 +24,7 @@ from unitune_local.forecast import forecast, require_memory
 from unitune_local.job_folder import EventLog, JobFolder, Kind
 from unitune_local.model import add_adapter, load_model, load_tokenizer
 from unitune_local.model_folder import sha256
-from unitune_local.rendering import read_rows, render_rows
+from unitune_local.rows import read_rows, render_rows
 from unitune_local.settings import DataFile, Settings, Spec
 from unitune_local.train import TrainingContext, train
 

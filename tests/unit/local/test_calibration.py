@@ -28,7 +28,7 @@ from unitune_local.cost_model import (
 from unitune_local.loss import Form, loss_sum, use_attention
 from unitune_local.memory import Shape
 from unitune_local.model import add_adapter, load_model
-from unitune_local.rendering import read_rows, render_rows
+from unitune_local.rows import read_rows, render_rows
 from unitune_local.settings import Dimensions, resolve
 
 PACKED = Form("packed", share=True)

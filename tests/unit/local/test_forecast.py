@@ -15,7 +15,7 @@ from unitune_local import machine, memory
 from unitune_local.cost_model import guess
 from unitune_local.forecast import fit_batches, forecast, require_memory
 from unitune_local.model import add_adapter, load_model
-from unitune_local.rendering import read_rows, render_rows
+from unitune_local.rows import read_rows, render_rows
 from unitune_local.settings import Dimensions, default_rate, resolve
 
 TINY = Dimensions(context=512, hidden=32)

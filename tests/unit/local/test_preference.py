@@ -22,7 +22,8 @@ from unitune_local.model import add_adapter, load_model, load_tokenizer
 from unitune_local.objective import PreferenceLoss, RatedLoss
 from unitune_local.preference import Answers, answers, pair_losses, rated_losses
 from unitune_local.reference import ReferencePass
-from unitune_local.rendering import render_prompt, render_rows
+from unitune_local.rendering import render_prompt
+from unitune_local.rows import render_rows
 from unitune_local.settings import Loss, PreferenceSettings, Settings
 from unitune_local.train import TrainingContext, train
 

@@ -16,7 +16,7 @@ from unitune_local.batches import TrainingRow
 from unitune_local.job_folder import Kind
 from unitune_local.loss import use_attention
 from unitune_local.model import add_adapter, load_adapter, load_model, load_tokenizer
-from unitune_local.rendering import read_rows, render_rows
+from unitune_local.rows import read_rows, render_rows
 from unitune_local.settings import DataFile, Settings, Spec
 from unitune_local.train import TrainingContext, scheduled_rate, train
 
