@@ -122,6 +122,7 @@ MEANINGS: Mapping[str, Callable[[], Words]] = {
     "name": lambda: odd("job", "verdict", *BACKENDS, "smollm2-135m-instruct", "org/model"),
     "option": lambda: odd("a=b", "hardware=x", "=", "a"),
     "output": lambda: paths("rows", "out.html", "out.json", "job.yaml", "train.jsonl"),
+    "port": lambda: odd("0", "-1", "65536", "9" * 30),
     "price": prices_given,
     "requests": lambda: odd("1000", "1", "0", "9" * 40),
     "rows": lambda: odd("2", "0", "9" * 30),

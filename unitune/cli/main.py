@@ -42,6 +42,7 @@ from unitune.cli import (
     prices,
     runs,
     schema,
+    ui,
 )
 from unitune.cli.os_errors import explained, first
 from unitune.cli.output import aside
@@ -128,6 +129,7 @@ app.command(rich_help_panel=RUN)(runs.cancel)
 app.command(rich_help_panel=RUN)(runs.resume)
 app.command(rich_help_panel=RUN)(chat.chat)
 app.command(rich_help_panel=RUN)(runs.delete)
+app.command(rich_help_panel=RUN)(ui.ui)
 app.command(rich_help_panel=HOSTED)(deployments.deploy)
 app.command(rich_help_panel=HOSTED)(deployments.undeploy)
 app.command(rich_help_panel=HOSTED)(deployments.deployments)

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from enum import StrEnum
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from markupsafe import escape
@@ -36,6 +37,7 @@ REASON_CHARACTERS = 160  # of a scorer's reason, which is a few words
 OPEN_CASES = 10  # of a group; the others are folded
 MAX_CASES = 1000  # shown of one group; `rows.jsonl` has them all
 HALF = 0.5  # two answers with the same score are both right from here on
+NO_NOTES: Mapping[str, str] = MappingProxyType({})
 LEAST_SHARED = 0.35  # texts that share fewer of their words are different texts, not a changed one
 
 # A Chinese, Japanese or Korean character is a word of its own: those scripts have no spaces.
@@ -83,6 +85,7 @@ class ShownCase:
     also_right: tuple[str, ...] = ()  # other contenders that got it right
     required: bool = False  # the gate wants it right
     cut: bool = False  # an answer was cut off before it was right or wrong
+    remark: str = ""  # what a person noted on it
 
     @property
     def marks(self) -> str:
@@ -110,12 +113,15 @@ class Group:
         return [case for case in self.cases[OPEN_CASES:] if not case.marks]
 
 
-def grouped(comparison: Comparison, budget: int = TEXT_BUDGET) -> tuple[Group, ...]:
+def grouped(
+    comparison: Comparison, budget: int = TEXT_BUDGET, notes: Mapping[str, str] = NO_NOTES
+) -> tuple[Group, ...]:
     """Return the cases by outcome: gained, lost, both wrong, both right; each in the cases' order.
 
     Args:
         comparison: With its cases.
         budget: Bytes for all texts with their marks, about.
+        notes: What a person noted on cases, by their ids.
     """
     by_outcome: dict[Outcome, list[CaseResult]] = {outcome: [] for outcome in Outcome}
     for case in comparison.cases:
@@ -132,7 +138,10 @@ def grouped(comparison: Comparison, budget: int = TEXT_BUDGET) -> tuple[Group, .
         Group(
             key,
             len(cases),
-            tuple(_shown(comparison, case, prompt, limit) for case in cases[:MAX_CASES]),
+            tuple(
+                replace(_shown(comparison, case, prompt, limit), remark=notes.get(case.id, ""))
+                for case in cases[:MAX_CASES]
+            ),
         )
         for key, cases in by_outcome.items()
     )
@@ -222,10 +231,10 @@ def _shown(comparison: Comparison, case: CaseResult, prompt: str, limit: int) ->
     others = case.answers.keys() - {comparison.candidate, comparison.baseline}
     return ShownCase(
         id=case.id,
-        question=_plain(question(case, prompt), limit),
-        expected=_plain(wanted(case), limit),
-        baseline=_answer(comparison, case, comparison.baseline, limit),
-        candidate=_answer(comparison, case, comparison.candidate, limit),
+        question=plain_passage(question(case, prompt), limit),
+        expected=plain_passage(wanted(case), limit),
+        baseline=answer_passage(comparison, case, comparison.baseline, limit),
+        candidate=answer_passage(comparison, case, comparison.candidate, limit),
         also_right=tuple(
             name for name in case.answers if name in others and _score(comparison, case, name) >= 1
         ),
@@ -234,11 +243,12 @@ def _shown(comparison: Comparison, case: CaseResult, prompt: str, limit: int) ->
     )
 
 
-def _answer(comparison: Comparison, case: CaseResult, name: str, limit: int) -> Passage:
+def answer_passage(comparison: Comparison, case: CaseResult, name: str, limit: int) -> Passage:
+    """Return a contender's answer, marked where it is not right, its texts cut at a limit."""
     answer = case.answers[name]
     if answer.error is not None:
         return Passage((), error=answer.error[:limit])
-    shown, score = _plain(answer.text, limit), _score(comparison, case, name)
+    shown, score = plain_passage(answer.text, limit), _score(comparison, case, name)
     if score >= 1:
         return shown
     cut = "cut off at its longest" if answer.cut else ""
@@ -251,7 +261,8 @@ def _answer(comparison: Comparison, case: CaseResult, name: str, limit: int) -> 
     return replace(shown, note=": ".join(filter(None, [cut, graded, reason])))
 
 
-def _plain(text: str, limit: int) -> Passage:
+def plain_passage(text: str, limit: int) -> Passage:
+    """Return a text without marks, cut at a limit."""
     shown = text[:limit]
     return Passage(
         pieces=(Piece("same", shown),) if text else (),

@@ -32,19 +32,20 @@ MAX_CHECKS = 50  # of a gate; a job may require hundreds of cases, and those not
 MAX_FAILURES, MAX_MIXUPS = 20, 10
 
 
-def render(comparison: Comparison) -> str:
+def render(comparison: Comparison, notes: Mapping[str, str] = cases.NO_NOTES) -> str:
     """Return a comparison as one HTML page that needs no other file and no network.
 
     Args:
         comparison: Without its cases the page says where they are.
+        notes: What a person noted on cases, by their ids.
     """
-    return "".join(pieces(comparison))
+    return "".join(pieces(comparison, notes))
 
 
-def pieces(comparison: Comparison) -> Iterator[str]:
+def pieces(comparison: Comparison, notes: Mapping[str, str] = cases.NO_NOTES) -> Iterator[str]:
     """Return the page of `render` in pieces: whole, it would take many times its size to make."""
     style, script = resource("style.css"), resource("script.js")
-    groups = cases.grouped(comparison)
+    groups = cases.grouped(comparison, notes=notes)
     marks = Counter(mark for group in groups for case in group.cases for mark in case.marks.split())
     checks = comparison.gate.checks if comparison.gate else ()
     metrics = _names(result.scores for result in comparison.contenders)

@@ -1,0 +1,235 @@
+"""The pages of `unitune ui` in a real browser: Chromium, driven by playwright, on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from sample_ledger import SampleLedger, comparison_under_way, fill, start_live_run
+
+from unitune.evaluate.history import history_folder
+from unitune.evaluate.notes import read_notes
+from unitune.ui import polling
+from unitune.ui.access import Access
+from unitune.ui.app import application
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+if CHROMIUM is None:
+    pytest.skip("needs Chromium (chromium on the PATH)", allow_module_level=True)
+
+WIDE = {"width": 1400, "height": 900}
+PHONE = {"width": 390, "height": 844}
+LOOKS = [
+    pytest.param("light", WIDE, id="light-wide"),
+    pytest.param("dark", PHONE, id="dark-phone"),
+    pytest.param("dark", WIDE, id="dark-wide", marks=pytest.mark.slow),
+    pytest.param("light", PHONE, id="light-phone", marks=pytest.mark.slow),
+]
+OPEN_ALL = "for (const part of document.querySelectorAll('details')) part.open = true"
+
+Open = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Site:
+    """The pages of the sample ledger with a run that goes on, on a server of their own."""
+
+    address: str
+    access: Access
+    sample: SampleLedger
+    live: str
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        comparison = f"/comparisons/{self.sample.comparison.id}"
+        return (
+            "/runs",
+            f"/runs/{self.live}",
+            f"/runs/{self.sample.succeeded}",
+            f"/runs/{self.sample.failed}",
+            "/comparisons",
+            f"{comparison}?show=gained&page=2",
+            "/deployments",
+            "/runs/nope",
+        )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("site")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNITUNE_DIR", str(folder / "home"))
+        patch.setattr(polling, "INTERVAL_SECONDS", 0.2)
+        sample = fill(folder)
+        live = start_live_run(folder, steps=100_000, seconds_per_step=0.2)
+        access = Access(1)
+        with comparison_under_way(12), served(application(sample.ledger, access)) as address:
+            yield Site(address, access, sample, live.id)
+
+
+class served:  # noqa: N801 - a context manager
+    """Serve an application from a thread while the body runs."""
+
+    def __init__(self, app: web.Application) -> None:
+        self._app, self._loop = app, asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        self._runner = web.AppRunner(self._app, access_log=None, shutdown_timeout=1.0)
+        self._in_loop(self._runner.setup())
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        self._in_loop(site.start())
+        return f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    def __exit__(self, *_: object) -> None:
+        self._in_loop(self._runner.cleanup())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _in_loop(self, work: Any) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def enter(browser: Any, site: Site) -> Iterator[Open]:
+    """Open the address that the command prints; what the page complained about is noted on it."""
+    contexts: list[Any] = []
+
+    def entered(**options: Any) -> Any:
+        context = browser.new_context(**{"viewport": WIDE, "base_url": site.address, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.complaints = []
+        page.on("console", lambda message: page.complaints.append(message.text))
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.goto(f"/?token={site.access.token}")
+        return page
+
+    yield entered
+    for context in contexts:
+        context.close()
+
+
+def test_the_printed_address_leads_to_the_runs_and_leaves_no_token(enter: Open, site: Site) -> None:
+    page = enter()
+    assert f"{site.address}/runs" == page.url
+    assert "Runs" == page.locator("h1").inner_text()
+    assert [] == page.complaints
+
+
+@pytest.mark.parametrize(("scheme", "size"), LOOKS)
+def test_axe_finds_no_fault_and_no_page_scrolls_sideways(
+    enter: Open, site: Site, scheme: str, size: Any
+) -> None:
+    """Source: axe-core, all of its rules, best practices too."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    page = enter(color_scheme=scheme, viewport=size)
+    faults: list[tuple[str, str]] = []
+    for path in site.paths:
+        page.goto(path)
+        page.evaluate(OPEN_ALL)
+        found = axe.Axe().run(page).response
+        faults += [(path, fault["id"]) for fault in found["violations"]]
+        assert len(found["passes"]) > 15
+        if page.evaluate("document.documentElement.scrollWidth") > size["width"]:
+            faults.append((path, "scrolls sideways"))
+    assert [] == faults
+
+
+def line(page: Any) -> str:
+    """Return the points of the line of a training."""
+    return page.evaluate("document.querySelector('polyline.training')?.outerHTML ?? ''")
+
+
+def test_the_curve_of_a_run_that_goes_on_moves_in_place(enter: Open, site: Site) -> None:
+    """The reader's place and what is open stay as they are."""
+    page = enter()
+    page.goto(f"/runs/{site.live}")
+    page.locator("summary", has_text="The job file").click()
+    lines, deadline = {line(page)}, time.monotonic() + 30
+    while len(lines) < 4 and time.monotonic() < deadline:
+        page.wait_for_timeout(200)
+        lines.add(line(page))
+    assert len(lines) >= 4
+    assert page.locator("pre").is_visible()
+    assert [] == page.complaints
+
+
+def test_without_javascript_all_can_be_read_and_a_live_page_loads_itself_anew(
+    enter: Open, site: Site
+) -> None:
+    page = enter(java_script_enabled=False)
+    for path in site.paths:
+        page.goto(path)
+        assert page.locator("h1").is_visible()
+    page.goto("/runs")
+    with page.expect_navigation(timeout=15_000):
+        pass
+    assert page.locator("polyline.training").first.is_visible()
+
+
+def test_without_javascript_cases_are_filtered_and_a_note_is_written(
+    enter: Open, site: Site
+) -> None:
+    page = enter(java_script_enabled=False)
+    page.goto("/comparisons")
+    page.locator("tbody a").first.click()
+    page.locator(".filter a", has_text="Lost").click()
+    assert 4 == page.locator("article").count()
+    page.locator("select").select_option("language = de")
+    page.locator(".search button").click()
+    assert 3 == page.locator("article").count()
+
+    card = page.locator("article").nth(1)
+    card.locator("summary", has_text="Add a note").click()
+    card.locator("textarea").fill("the label is wrong")
+    card.locator("button").click()
+
+    assert "show=lost" in page.url
+    assert "Note the label is wrong" == page.locator("article:target .remark").inner_text()
+    notes = read_notes(history_folder(site.sample.comparison.id or ""))
+    assert ["the label is wrong"] == list(notes.values())
+
+
+def test_the_report_opens_with_its_own_style_and_filters(enter: Open, site: Site) -> None:
+    page = enter()
+    page.goto(f"/comparisons/{site.sample.comparison.id}")
+    page.locator("a", has_text="The full report").click()
+    page.locator('.filter a[href="#lost"]').click()
+    assert "true" == page.locator('.filter a[href="#lost"]').get_attribute("aria-current")
+    assert not page.locator("#gained").is_visible()
+    assert [] == page.complaints
+
+
+def test_the_page_says_when_the_command_has_ended(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
+    sample, access = fill(tmp_path), Access(1)
+    context = browser.new_context()
+    with served(application(sample.ledger, access)) as address:
+        page = context.new_page()
+        page.goto(f"{address}/?token={access.token}")
+    page.get_by_text("unitune ui does not answer").wait_for(timeout=15_000)
+    context.close()

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from aiohttp import CookieJar
+from aiohttp.test_utils import TestClient, TestServer
+from sample_ledger import SampleLedger, fill
+
+from unitune.ledger import Ledger
+from unitune.ui.access import Access
+from unitune.ui.app import application
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server has answered."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    @property
+    def words(self) -> str:
+        """The text that a reader sees, without markup."""
+        return " ".join(" ".join(Page(self.text).pieces).replace("\u202f", " ").split())
+
+
+class Page(HTMLParser):
+    """The elements of a page with their attributes, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.pieces: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.pieces.append(data)
+
+
+class Visitor:
+    """Sends single requests to the pages of a ledger, each to a server of its own."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.access = Access(8700)
+
+    def __call__(
+        self,
+        path: str,
+        *,
+        form: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        token: str | None = None,
+    ) -> Answer:
+        """Return the answer to a request; one with a form is a POST, as from a page of ours.
+
+        Args:
+            path: With its query.
+            form: Its fields.
+            headers: In place of a browser's own.
+            token: To enter with; by default the right one, empty: none.
+        """
+        return asyncio.run(self._send(path, form, headers, token))
+
+    async def _send(
+        self,
+        path: str,
+        form: Mapping[str, str] | None,
+        headers: Mapping[str, str] | None,
+        token: str | None,
+    ) -> Answer:
+        server = TestServer(application(self.ledger, self.access))
+        async with TestClient(server, cookie_jar=CookieJar(unsafe=True)) as client:
+            if token != "":
+                entrance = f"/?token={token or self.access.token}"
+                await client.get(entrance, allow_redirects=False)
+            own = {"Origin": f"http://127.0.0.1:{server.port}", "Sec-Fetch-Site": "same-origin"}
+            given = {
+                name: value.format(port=server.port) for name, value in (headers or own).items()
+            }
+            method = "GET" if form is None else "POST"
+            sent = client.request(method, path, data=form, headers=given, allow_redirects=False)
+            async with sent as response:
+                return Answer(response.status, response.headers, await response.text())
+
+
+Visit = Callable[..., Answer]
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SampleLedger]:
+    """The sample ledger, which the tests of a module share."""
+    folder = tmp_path_factory.mktemp("sample")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNITUNE_DIR", str(folder / "home"))
+        yield fill(folder)
+
+
+@pytest.fixture
+def visit(sample: SampleLedger) -> Visitor:
+    return Visitor(sample.ledger)
+
+
+@pytest.fixture
+def home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home folder of one test's own."""
+    monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
+    return tmp_path / "home"

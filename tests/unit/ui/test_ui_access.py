@@ -1,0 +1,156 @@
+"""Nobody but the user sees the pages, and nobody's page but ours writes a note."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+import pytest
+from command_line import Command
+from sample_ledger import SampleLedger
+
+from unitune.evaluate.history import history_folder
+from unitune.evaluate.notes import read_notes
+from unitune.ui import app
+
+from .conftest import Visitor
+
+PAGES = ("/runs", "/comparisons", "/deployments", "/style.css", "/script.js", "/nowhere")
+
+
+@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("token", ["", "wrong"])
+def test_without_the_token_nothing_is_shown(visit: Visitor, path: str, token: str) -> None:
+    answer = visit(path, token=token)
+    assert 403 == answer.status
+    assert "bank-intents" not in answer.text
+
+
+def test_the_token_of_the_address_becomes_a_cookie_that_scripts_cannot_read(visit: Visitor) -> None:
+    answer = visit(f"/?token={visit.access.token}", token="")
+    assert (303, "/runs") == (answer.status, answer.headers["Location"])
+    cookie = answer.headers["Set-Cookie"]
+    assert all(part in cookie for part in ("HttpOnly", "SameSite=Strict", "unitune-8700="))
+    assert visit.access.token not in cookie
+
+
+def test_the_address_for_the_browser_is_good_once(visit: Visitor) -> None:
+    """Other users of the machine see a browser's command line."""
+    token = visit.access.browser_token
+    assert [303, 403] == [visit(f"/?token={token}", token="").status for _ in range(2)]
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8700", "127.0.0.1.evil.example", "127.0.0.1@evil.example"],
+)
+def test_a_page_whose_own_name_leads_here_is_refused(visit: Visitor, host: str) -> None:
+    """DNS rebinding: the browser takes what we serve for that page's own, but names its host."""
+    answer = visit("/runs", headers={"Host": host})
+    assert 403 == answer.status
+    assert "bank-intents" not in answer.text
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:9999", "127.0.0.1:9999"])
+def test_a_forwarded_port_may_be_another(visit: Visitor, host: str) -> None:
+    assert 200 == visit("/runs", headers={"Host": host}).status
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X": "neither of the two"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Origin": "http://127.0.0.1:{port}", "Sec-Fetch-Site": "cross-site"},
+        {"Origin": "http://127.0.0.1:{port}", "Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "same-origin"},
+    ],
+)
+def test_no_other_page_writes_a_note(
+    visit: Visitor, sample: SampleLedger, headers: dict[str, str]
+) -> None:
+    comparison = sample.comparison
+    form = {"case": comparison.cases[0].id, "text": "forged"}
+    answer = visit(f"/comparisons/{comparison.id}/notes", form=form, headers=headers)
+    assert 403 == answer.status
+    assert {} == read_notes(history_folder(comparison.id or ""))
+
+
+@pytest.mark.parametrize("path", ["/runs", "/nowhere", "/runs/nope", "/style.css"])
+@pytest.mark.parametrize("token", [None, ""])
+def test_every_response_lets_no_script_but_ours_run_and_no_page_frame_it(
+    visit: Visitor, path: str, token: str | None
+) -> None:
+    headers = visit(path, token=token).headers
+    policy = headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'")
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert ("nosniff", "no-store") == (
+        headers["X-Content-Type-Options"],
+        headers["Cache-Control"],
+    )
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/runs/..%2f..%2fetc%2fpasswd",
+        "/comparisons/..%2fruns",
+        "/comparisons/../../etc/passwd",
+        "/comparisons/newest",
+        "/comparisons/c",
+        "/comparisons/%00",
+        "/static/style.css",
+    ],
+)
+def test_no_path_comes_out_of_an_address(visit: Visitor, path: str) -> None:
+    assert 404 == visit(path).status
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """The addresses that `unitune ui` has listened at, without serving anything."""
+    addresses: list[tuple[str, int]] = []
+
+    def run_app(_app: object, *, sock: socket.socket, **_: object) -> None:
+        addresses.append(sock.getsockname())
+
+    monkeypatch.setattr(app.web, "run_app", run_app)
+    return addresses
+
+
+def test_the_command_listens_on_loopback_alone_and_prints_the_address(
+    unitune: Command, served: list[tuple[str, int]]
+) -> None:
+    done = unitune("ui", "--no-browser")
+    ((host, port),) = served
+    assert (0, "127.0.0.1") == (done.code, host)
+    assert done.out.startswith(f"http://127.0.0.1:{port}/?token=")
+    assert "Ctrl-C" in done.err
+
+
+def test_the_command_opens_a_browser_where_there_is_a_screen(
+    unitune: Command, served: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    unitune("ui")
+    assert [] == opened, "it may be a text browser, which takes the terminal"
+    monkeypatch.setenv("DISPLAY", ":0")
+    printed = unitune("ui").out.strip()
+    assert [served[-1][1]] == [int(address.split(":")[2].split("/")[0]) for address in opened]
+    assert printed not in opened
+
+
+def test_a_port_that_is_taken_is_named(unitune: Command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = unitune("ui", "--no-browser", "--port", str(port))
+    assert 2 == done.code
+    assert f"port {port} of 127.0.0.1 cannot be used" in done.err

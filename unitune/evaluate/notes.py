@@ -1,0 +1,84 @@
+"""Notes that a person keeps on cases: ``notes.jsonl``, beside the other files of a comparison.
+
+The file only grows. Of several notes on one case the last counts, and an empty one takes the
+earlier ones back. A note is on a case by its id, so it outlives the comparison that it was made on.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from unitune.errors import Mismatch, UserError
+from unitune.evaluate.inference.journal import heal, write_whole
+from unitune.workspace.filesystem import content_of, no_link
+from unitune.workspace.locks import locked
+
+NOTES = "notes.jsonl"
+LONGEST_NOTE = 4_000
+"""Characters."""
+WAIT_SECONDS = 2.0
+"""For another process that writes a note."""
+_BEGINNING = b'{"case":'
+
+
+class Note(BaseModel):
+    """What a person wrote on a case."""
+
+    model_config = ConfigDict(frozen=True)
+    case: str
+    text: str
+    created: str
+    """ISO date and time, UTC."""
+
+
+def read_notes(folder: Path) -> dict[str, str]:
+    """Return the notes beside a comparison, by case; a line that is none is passed over."""
+    try:
+        lines = content_of(folder / NOTES).split(b"\n")
+    except OSError:
+        return {}
+    notes: dict[str, str] = {}
+    for line in lines:
+        try:
+            note = Note.model_validate_json(line)
+        except ValidationError:
+            continue
+        notes[note.case] = note.text
+    return {case: text for case, text in notes.items() if text}
+
+
+def write_note(folder: Path, case: str, text: str) -> None:
+    """Keep a note on a case in place of the one before; an empty text takes it back.
+
+    Raises:
+        UserError: It is too long, or the file is a symbolic link.
+        Mismatch: The file holds something else.
+        LockTimeout: Another process is writing.
+    """
+    text = "\n".join(text.split("\r\n")).strip()
+    if len(text) > LONGEST_NOTE:
+        raise UserError(
+            f"the note on case {case} has {len(text):,} characters; {LONGEST_NOTE:,} are allowed. "
+            "Shorten it."
+        )
+    note = Note(case=case, text=text, created=datetime.now(UTC).isoformat(timespec="seconds"))
+    path = folder / NOTES
+
+    def refuse(line: bytes, number: int) -> Mismatch:
+        return Mismatch(f"{path}:{number} is no note: {line[:80]!r}. Move the file away.")
+
+    def read(line: bytes, number: int) -> Note:
+        try:
+            return Note.model_validate_json(line)
+        except ValidationError as error:
+            raise refuse(line, number) from error
+
+    with (
+        locked(path, str(path), WAIT_SECONDS),
+        open(path, "a+b", buffering=0, opener=no_link) as file,
+    ):
+        heal(file, _BEGINNING, read, refuse)
+        write_whole(file, f"{note.model_dump_json()}\n".encode())

@@ -1,0 +1,149 @@
+"""The server of the pages: routes, refusals and errors, on 127.0.0.1 and no other address."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from importlib.resources import files
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from unitune.errors import NotFoundError, UnituneError, UserError
+from unitune.ledger import Ledger
+from unitune.report import html
+from unitune.ui.access import HEADERS, Access
+from unitune.ui.pages import PACKAGE, Pages, Visit, problem
+
+LOOPBACK = "127.0.0.1"
+LARGEST_FORM = 65_536
+"""Bytes."""
+
+
+def application(ledger: Ledger, access: Access) -> web.Application:
+    """Return the pages of a ledger as an application.
+
+    Args:
+        ledger: Whose runs and comparisons are shown.
+        access: Who may see them.
+    """
+    pages = Pages(ledger)
+    app = web.Application(middlewares=[_guard(access), _explain], client_max_size=LARGEST_FORM)
+    app.on_response_prepare.append(_add_headers)
+    style = html.resource("style.css") + _resource("style.css")
+    app.add_routes(
+        [
+            web.get("/", access.enter),
+            web.get("/runs", _page(pages.runs)),
+            web.get("/runs/{run}", _page(pages.run)),
+            web.get("/deployments", _page(pages.deployments)),
+            web.get("/comparisons", _page(pages.comparisons)),
+            web.get("/comparisons/{comparison}", _page(pages.comparison)),
+            web.get("/comparisons/{comparison}/report", _page(pages.report, _report_headers())),
+            web.post("/comparisons/{comparison}/notes", _form(pages.write_note)),
+            web.get("/style.css", _file(style, "text/css")),
+            web.get("/script.js", _file(_resource("script.js"), "text/javascript")),
+        ]
+    )
+    return app
+
+
+def serve(ledger: Ledger, port: int, announce: Callable[[str, str], None]) -> None:
+    """Serve the pages until Ctrl-C.
+
+    Args:
+        ledger: Whose runs and comparisons are shown.
+        port: 0: any that is free.
+        announce: Is given the address to print, and the one for a browser to be started.
+
+    Raises:
+        UserError: The port is taken.
+    """
+    try:
+        listening = socket.create_server((LOOPBACK, port))
+    except OSError as error:
+        raise UserError(
+            f"port {port} of {LOOPBACK} cannot be used: {error.strerror}. Name another with "
+            "--port, or leave it out for one that is free."
+        ) from error
+    with listening:
+        port = listening.getsockname()[1]
+        access = Access(port)
+        tokens = (access.token, access.browser_token)
+        announce(*(f"http://{LOOPBACK}:{port}/?token={token}" for token in tokens))
+        app = application(ledger, access)
+        web.run_app(app, sock=listening, print=None, access_log=None, shutdown_timeout=1.0)
+
+
+def _guard(access: Access) -> Middleware:
+    @web.middleware
+    async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+        refusal = access.refusal(request)
+        if refusal is not None:
+            return web.Response(status=403, text=refusal)
+        return await handler(request)
+
+    return guarded
+
+
+@web.middleware
+async def _explain(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer what goes wrong with a page that says so."""
+    try:
+        return await handler(request)
+    except NotFoundError as error:
+        return _html(problem("Not found", str(error)), status=404)
+    except (UnituneError, OSError) as error:
+        status = 400 if isinstance(error, UserError) else 503
+        return _html(problem("This cannot be shown", str(error)), status=status)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        return _html(
+            problem(error.reason, "The pages above show what there is."), status=error.status
+        )
+
+
+async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+
+
+def _page(make: Callable[[Visit], str], headers: dict[str, str] | None = None) -> Handler:
+    async def shown(request: web.Request) -> web.StreamResponse:
+        visit = Visit(request.match_info, request.query)
+        return _html(await asyncio.to_thread(make, visit), headers=headers)
+
+    return shown
+
+
+def _form(act: Callable[[Visit], str]) -> Handler:
+    async def posted(request: web.Request) -> web.StreamResponse:
+        fields = {
+            name: value for name, value in (await request.post()).items() if isinstance(value, str)
+        }
+        visit = Visit(request.match_info, request.query, fields)
+        raise web.HTTPSeeOther(await asyncio.to_thread(act, visit))
+
+    return posted
+
+
+def _file(text: str, content_type: str) -> Handler:
+    async def sent(_request: web.Request) -> web.StreamResponse:
+        return web.Response(text=text, content_type=content_type)
+
+    return sent
+
+
+def _html(text: str, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(text=text, content_type="text/html", status=status, headers=headers)
+
+
+def _report_headers() -> dict[str, str]:
+    style, script = html.resource("style.css"), html.resource("script.js")
+    return {"Content-Security-Policy": f"sandbox allow-scripts; {html.policy(style, script)}"}
+
+
+def _resource(name: str) -> str:
+    return files(PACKAGE).joinpath(name).read_text(encoding="utf-8")

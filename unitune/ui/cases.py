@@ -1,0 +1,151 @@
+"""The cases of a comparison, filtered by outcome, slice and text, a page at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+from urllib.parse import urlencode
+
+from unitune.evaluate.records import Answer, CaseResult
+from unitune.evaluate.results import Comparison
+from unitune.report import cases
+from unitune.report.cases import Outcome, Passage
+
+PAGE_CASES = 20
+TEXT_CHARACTERS = 20_000
+"""Of one text; what is longer is cut, and the file has it whole."""
+FILTERS = ("all", *map(str, Outcome), "errors", "required", "noted")
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What an address asks for; whatever it says, only what there is comes of it.
+
+    Args:
+        show: One of `FILTERS`.
+        slice: A slice's name; empty: all cases.
+        text: Words that stand in the case, in any of its texts.
+        page: From 1.
+    """
+
+    show: str = "all"
+    slice: str = ""
+    text: str = ""
+    page: int = 1
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> Chosen:
+        """Return what the query of an address asks for."""
+        show, page = query.get("show", ""), query.get("page", "")
+        return cls(
+            show if show in FILTERS else "all",
+            query.get("slice", ""),
+            query.get("text", "").strip(),
+            int(page) if page.isascii() and page.isdecimal() and len(page) < 7 and int(page) else 1,
+        )
+
+    def query(self, **changed: str) -> str:
+        """Return the query of an address for the first page of this, with something changed."""
+        parts = {"show": self.show, "slice": self.slice, "text": self.text} | changed
+        return urlencode({name: value for name, value in parts.items() if value}) + "&"
+
+
+class ShownAnswer(NamedTuple):
+    """A contender's answer, with its score in words."""
+
+    name: str
+    score: str
+    passage: Passage
+
+
+@dataclass(frozen=True, slots=True)
+class BrowsedCase:
+    """A case with the answer of every contender; its number is its place in the comparison."""
+
+    number: int
+    id: str
+    outcome: Outcome
+    tags: list[str]
+    question: Passage
+    expected: Passage
+    answers: list[ShownAnswer]
+    note: str
+
+
+class Found(NamedTuple):
+    """The cases of one page, how many there are on all pages, and how many by each filter."""
+
+    cases: list[BrowsedCase]
+    total: int
+    counts: list[tuple[str, int]]
+
+
+def browse(comparison: Comparison, chosen: Chosen, notes: Mapping[str, str]) -> Found:
+    """Return the cases that were asked for; counts are those of the slice and the text."""
+    wanted = chosen.text.casefold()
+    kinds = {
+        number: _kinds(comparison, case, notes)
+        for number, case in enumerate(comparison.cases, start=1)
+        if (not chosen.slice or chosen.slice in case.slices)
+        and (not wanted or any(wanted in text.casefold() for text in _texts(case, notes)))
+    }
+    counts = [(name, sum(name in each for each in kinds.values())) for name in FILTERS]
+    numbers = [number for number, each in kinds.items() if chosen.show in each]
+    begin = (chosen.page - 1) * PAGE_CASES
+    prompt = cases.shared_system_prompt(comparison.cases)
+    page = [
+        _browsed(comparison, number, prompt, notes)
+        for number in numbers[begin : begin + PAGE_CASES]
+    ]
+    kept = [(name, count) for name, count in counts if count or name in FILTERS[:5]]
+    return Found(page, len(numbers), kept)
+
+
+def _kinds(comparison: Comparison, case: CaseResult, notes: Mapping[str, str]) -> set[str]:
+    """Return the filters that leave a case."""
+    marks = {
+        "errors": any(answer.error is not None for answer in case.answers.values()),
+        "required": case.required,
+        "noted": case.id in notes,
+    }
+    outcome = str(cases.outcome(comparison, case))
+    return {"all", outcome, *(name for name, holds in marks.items() if holds)}
+
+
+def _texts(case: CaseResult, notes: Mapping[str, str]) -> Iterable[str]:
+    yield from (case.id, cases.wanted(case), notes.get(case.id, ""))
+    yield from (message.text for message in case.messages)
+    yield from (answer.error or answer.text for answer in case.answers.values())
+
+
+def _browsed(
+    comparison: Comparison, number: int, prompt: str, notes: Mapping[str, str]
+) -> BrowsedCase:
+    case = comparison.cases[number - 1]
+    return BrowsedCase(
+        number=number,
+        id=case.id,
+        outcome=cases.outcome(comparison, case),
+        tags=[*["required"] * case.required, *case.slices],
+        question=cases.plain_passage(cases.question(case, prompt), TEXT_CHARACTERS),
+        expected=cases.plain_passage(cases.wanted(case), TEXT_CHARACTERS),
+        answers=[
+            ShownAnswer(
+                name,
+                _score(answer, comparison),
+                cases.answer_passage(comparison, case, name, TEXT_CHARACTERS),
+            )
+            for name, answer in case.answers.items()
+        ],
+        note=notes.get(case.id, ""),
+    )
+
+
+def _score(answer: Answer, comparison: Comparison) -> str:
+    if answer.error is not None:
+        return "error"
+    score = answer.scores.get(comparison.metric, 0.0)
+    if comparison.graded:
+        return f"{score:.2f}"
+    return "right" if score else "wrong"

@@ -1,0 +1,113 @@
+"""Comparisons under way, in counts alone, and kept ones with their cases.
+
+What is under way is seen by the lock on its recorded answers, which are read while they grow. Kept
+comparisons never change (`unitune.evaluate.history`), so the last few are remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from unitune.errors import NotFoundError, UserError
+from unitune.evaluate.history import comparison_ids, comparison_listing, find_comparison
+from unitune.evaluate.inference.journal import read_record
+from unitune.evaluate.records import Record
+from unitune.evaluate.results import Comparison
+from unitune.workspace.filesystem import content_of
+from unitune.workspace.home import EVALUATION
+from unitune.workspace.locks import is_locked
+
+ROWS = "rows.jsonl"
+SHOWN_COMPARISONS = 100
+
+
+class Count(NamedTuple):
+    """How many test cases of a contender have an answer, and how many of these are errors."""
+
+    contender: str
+    answers: int
+    errors: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """A comparison that a process is at work on.
+
+    Args:
+        name: Of its job, or of the run whose model is judged.
+        run: The id of that run; None: no run's.
+    """
+
+    name: str
+    run: str | None
+    counts: list[Count]
+
+
+def under_way(home: Path, run_id: str | None = None) -> list[UnderWay]:
+    """Return the comparisons under way in a ledger's folder, or those of one run."""
+    of_runs = {file: file.parents[1].name for file in home.glob(f"runs/*/{EVALUATION}/{ROWS}")}
+    of_jobs = dict.fromkeys(home.glob(f"evaluations/**/{ROWS}"))
+    return [
+        UnderWay(f"run {run}" if run else rows.parent.name, run, _counts(rows))
+        for rows, run in (of_runs | of_jobs).items()
+        if run_id in (None, run) and _is_written(rows)
+    ]
+
+
+def _is_written(rows: Path) -> bool:
+    try:
+        return is_locked(rows)
+    except (UserError, OSError):  # it is no file of ours
+        return False
+
+
+def _counts(rows: Path) -> list[Count]:
+    """Return how many test cases have an answer, by the model that each contender has now."""
+    models: dict[str, str] = {}
+    failed: dict[tuple[str, str], dict[tuple[str, int], bool]] = {}
+    for record in _records(rows):
+        models[record.contender] = record.model
+        by_case = failed.setdefault((record.contender, record.model), {})
+        by_case[record.case, record.repeat] = record.error is not None
+    last = {name: failed[name, model] for name, model in models.items()}
+    return [Count(name, len(cases), sum(cases.values())) for name, cases in last.items()]
+
+
+def _records(rows: Path) -> Iterator[Record]:
+    """Yield the recorded answers, without a line that is just being written."""
+    with suppress(OSError):
+        for line in content_of(rows).split(b"\n"):
+            with suppress(ValidationError):
+                yield read_record(line)
+
+
+def kept_comparisons(run_id: str | None = None) -> list[Comparison]:
+    """Return the newest kept comparisons without their cases, or those of them with one run."""
+    return [
+        each
+        for each in comparison_listing(SHOWN_COMPARISONS).comparisons
+        if run_id in (None, each.run, *(result.run for result in each.contenders))
+    ]
+
+
+def kept_comparison(comparison_id: str) -> Comparison:
+    """Return a kept comparison with its cases, by its whole id.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    if comparison_id not in comparison_ids(comparison_id):
+        raise NotFoundError("comparison", comparison_id, (), "The page of all has those there are.")
+    return _read(comparison_id)
+
+
+@lru_cache(maxsize=4)
+def _read(comparison_id: str) -> Comparison:
+    return find_comparison(comparison_id)
