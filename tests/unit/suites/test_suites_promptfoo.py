@@ -147,6 +147,8 @@ REFUSED: list[tuple[dict[str, JsonValue], str]] = [
     ({"type": "latency"}, "it has no threshold"),
     ({"type": "regex", "value": r"\p{L}"}, r"'\\p{L}' has no counterpart"),
     ({"type": "assert-set", "assert": []}, "holds no assertions"),
+    ({"type": "assert-set", "assert": [{"type": "assert-set"}]}, "holds a set"),
+    ({"type": "equals", "value": "a", "weight": "2"}, "the weight '2', which is no number"),
 ]
 
 
@@ -218,6 +220,7 @@ def test_tests_that_differ_in_their_text_alone_share_a_scorer(tmp_path: Path) ->
     ("test", "reason"),
     [
         ({"assertScoringFunction": "file://s.js"}, "a function of its own makes its score"),
+        ({"threshold": "half"}, "its threshold 'half' is no number"),
         ({"options": {"transform": "file://t.js"}}, "transforms the answer by code in a file"),
     ],
 )

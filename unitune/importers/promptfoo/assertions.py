@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ class Translator:
         """
         if not isinstance(assertion, dict) or not isinstance(assertion.get("type"), str):
             raise NoCounterpart(f"{clip(assertion)} is no assertion with a type")
-        weight = {"weight": assertion["weight"]} if assertion.get("weight", 1) != 1 else {}
+        weight = _number(assertion, "weight")
         if assertion["type"] == "assert-set":
             return {**self._set(assertion), **weight}
         written = str(assertion["type"])
@@ -102,11 +103,14 @@ class Translator:
         return {**entry, "transform": self.code.transform(code)} if code else entry
 
     def _set(self, assertion: Assertion) -> Entry:
-        threshold, inner = assertion.get("threshold"), assertion.get("assert")
+        inner, threshold = assertion.get("assert"), _number(assertion, "threshold")
         if not isinstance(inner, list) or not inner:
             raise NoCounterpart("'assert-set' holds no assertions")
-        entries: list[JsonValue] = [self.entry(each, graded=bool(threshold)) for each in inner]
-        return {"scorers": entries, **({"at_least": threshold} if threshold else {})}
+        if any(isinstance(each, dict) and each.get("type") == "assert-set" for each in inner):
+            raise NoCounterpart("'assert-set' holds a set, which promptfoo does not read")
+        passes = {"at_least": threshold["threshold"]} if any(threshold.values()) else {}
+        entries: list[JsonValue] = [self.entry(each, graded=bool(passes)) for each in inner]
+        return {"scorers": entries, **passes}
 
     def _code(self, kind: str, assertion: Assertion, *, negate: bool, graded: bool) -> Entry:
         value = assertion.get("value")
@@ -154,6 +158,22 @@ class Translator:
         if isinstance(value, str | int | float) and not isinstance(value, bool):
             return _text(value)
         return match[0]
+
+
+def _number(assertion: Assertion, key: str) -> Entry:
+    """Return a key of an assertion whose value is a number; nothing where it is not there.
+
+    Raises:
+        NoCounterpart: It is another value.
+    """
+    value = assertion.get(key)
+    if value is None:
+        return {}
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise NoCounterpart(
+            f"{assertion['type']!r} has the {key} {clip(value)}, which is no number"
+        )
+    return {key: value}
 
 
 def _text(value: JsonValue) -> str:

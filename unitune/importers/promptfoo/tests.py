@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
-from unitune.findings import Finding, error
+from unitune.findings import Finding, clip, error
 from unitune.importers.promptfoo.assertions import Entry, NoCounterpart, Translator
 from unitune.importers.promptfoo.code import CodeFile
 from unitune.scorers import ENTRIES
@@ -119,6 +119,9 @@ def _entries(test: Test, code: CodeFile, *, answered: bool) -> Iterator[Entry | 
         return
     if test.scored_by_code:
         yield Lost("code", "a function of its own makes its score")
+        return
+    if isinstance(test.threshold, str | list | dict):
+        yield Lost("threshold", f"its threshold {clip(test.threshold)} is no number")
         return
     counted = [each for each in test.assertions if not _weightless(each)]
     if not counted:
