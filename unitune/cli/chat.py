@@ -22,7 +22,7 @@ from rich.text import Text
 
 from unitune.cli.options import NEWEST, RunId
 from unitune.cli.output import aside, console, print_raw
-from unitune.errors import BackendError, Interrupted
+from unitune.errors import BackendError, Interrupted, UserError
 
 if TYPE_CHECKING:
     from unitune.data.example import Message
@@ -152,7 +152,7 @@ def chat(
         typer.Option(help="System prompt; by default the one that all training rows share."),
     ] = None,
     temperature: Annotated[
-        float, typer.Option(min=0, max=2, help="0: always the likeliest token.")
+        float, typer.Option(help="From 0, always the likeliest token, to 2.")
     ] = 0,
     max_tokens: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Longest answer; 512 by default.")
@@ -170,6 +170,8 @@ def chat(
     from unitune.run.model_client import MAX_TOKENS
     from unitune.run.run import find_run
 
+    if not 0 <= temperature <= 2:  # nor NaN, which a bound of an option lets pass
+        raise UserError(f"--temperature is {temperature:g}; it goes from 0 to 2.")
     tuned = find_run(run)
     limit = max_tokens or MAX_TOKENS
     settings = {"temperature": temperature, "max_tokens": limit, "seed": secrets.randbelow(SEEDS)}
@@ -206,7 +208,7 @@ def _answer_once(
     try:
         answers.show()
     except KeyboardInterrupt:
-        raise Interrupted("stopped before the answer was whole.") from None
+        raise Interrupted("the answer is not whole.") from None
     for failure in answers.failures.values():
         raise BackendError(failure)
     _print_notes(answers, settings)

@@ -105,6 +105,13 @@ def test_settings_are_sent(unitune: Command, run: str, streams: Streams) -> None
     assert ["Be short.", "How are you?"] == [message.text for message in request.messages]
 
 
+@pytest.mark.parametrize("value", ["nan", "-0.1", "2.1", "inf"])
+def test_a_temperature_out_of_bounds_is_refused(unitune: Command, run: str, value: str) -> None:
+    told = unitune("chat", run, "-m", "hi", "--temperature", value)
+    assert (2, "") == (told.code, told.out)
+    assert "it goes from 0 to 2" in told.err
+
+
 def test_what_an_answer_is_not_is_said(unitune: Command, run: str, streams: Streams) -> None:
     reply = Reply(finish_reason="length", left_out=("temperature",))
     streams.scripts = [Script(["fi"], reply)]
