@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,14 +70,14 @@ def train(  # noqa: PLR0915 - the loop is to be read from top to bottom
     form = choose_form(model, rows, share=settings.share_prefix, multiple=settings.length_multiple)
     context.note("warning" if form.reason else "message", {"text": _described(form, settings)})
     cut = partial(micro_batches, most_tokens=settings.micro_batch_tokens, share=form.share)
-    parts = [*_first_epoch(rows, settings, cut), *cut(by_length(validation))]
+    first_epoch = (part for step in _steps_of(rows, settings, 0) for part in cut(step))
+    parts = [*first_epoch, *cut(by_length(validation))]
     if (referenced := _referenced(model, form, parts, settings, context)) is None:
         return False
     rows, validation = ([referenced[row] for row in some] for some in (rows, validation))
     objective = objective_of(model, form, settings.preference)
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     optimizer = torch.optim.AdamW(weights.values(), lr=0.0, weight_decay=0.0, fused=True)
-    lengths = [len(row.ids) for row in rows]
     steps_per_epoch = math.ceil(len(rows) / settings.batch_size)
     steps = steps_per_epoch * settings.epochs
 
@@ -98,8 +98,7 @@ def train(  # noqa: PLR0915 - the loop is to be read from top to bottom
     model.train()
     while step < steps:
         epoch, place = divmod(step, steps_per_epoch)
-        order = epoch_batches(lengths, settings.batch_size, settings.seed, epoch)
-        step_rows = [rows[index] for index in order[place]]
+        step_rows = _steps_of(rows, settings, epoch)[place]
         step += 1
         learning_rate = scheduled_rate(step, steps, settings.learning_rate)
         optimizer.param_groups[0]["lr"] = learning_rate
@@ -152,11 +151,13 @@ def _referenced(
     return ReferencePass(model, form, file, context.stop).run(parts)
 
 
-def _first_epoch(
-    rows: Sequence[TrainingRow], settings: Settings, cut: Callable[..., list[list[TrainingRow]]]
-) -> Iterator[list[TrainingRow]]:
-    order = epoch_batches([len(row.ids) for row in rows], settings.batch_size, settings.seed, 0)
-    return (part for step in order for part in cut([rows[index] for index in step]))
+def _steps_of(
+    rows: Sequence[TrainingRow], settings: Settings, epoch: int
+) -> list[list[TrainingRow]]:
+    """Return the rows of each optimiser step of an epoch."""
+    lengths = [len(row.ids) for row in rows]
+    order = epoch_batches(lengths, settings.batch_size, settings.seed, epoch)
+    return [[rows[index] for index in step] for step in order]
 
 
 def scheduled_rate(step: int, steps: int, peak: float) -> float:
