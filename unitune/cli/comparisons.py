@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from unitune.cli.completion import complete_comparison
 from unitune.cli.options import Json
 from unitune.cli.output import aside, console, new_table, print_json, print_json_text, print_table
 from unitune.errors import UnreadableRecord, UserError
@@ -23,10 +24,19 @@ SHORT = 24
 
 First = Annotated[
     str | None,
-    typer.Argument(metavar="[ID]", help="Show this one: its id, the first letters, or newest."),
+    typer.Argument(
+        metavar="ID",
+        help="Show this one: its id, the first letters, or newest.",
+        autocompletion=complete_comparison,
+    ),
 ]
 Second = Annotated[
-    str | None, typer.Argument(metavar="[ID2]", help="And what changed from the first to this one.")
+    str | None,
+    typer.Argument(
+        metavar="ID2",
+        help="And what changed from the first to this one.",
+        autocompletion=complete_comparison,
+    ),
 ]
 
 

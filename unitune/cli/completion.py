@@ -22,6 +22,11 @@ def complete_run(incomplete: str) -> Choices:
     return _begun(_runs, incomplete)
 
 
+def complete_comparison(incomplete: str) -> Choices:
+    """Return the newest comparisons whose ids begin so."""
+    return _begun(_comparisons, incomplete)
+
+
 def complete_backend(incomplete: str) -> Choices:
     """Return the backends whose names begin so."""
     return _begun(_backends, incomplete)
@@ -32,6 +37,13 @@ def _begun(choices: Callable[[], Iterable[tuple[str, str]]], incomplete: str) ->
         return [choice for choice in choices() if choice[0].startswith(incomplete)]
     except Exception:  # noqa: BLE001 - such as a ledger that cannot be read
         return []
+
+
+def _comparisons() -> Choices:
+    from unitune.evaluate.history import comparison_listing
+
+    listed, _ = comparison_listing(MOST_RUNS)
+    return [(each.id or "", f"{each.job}, {each.verdict}") for each in listed]
 
 
 def _runs() -> Choices:

@@ -86,7 +86,7 @@ def conclude(  # noqa: PLR0913 - each is independent
     beside = {
         each.name: Pairing(each, candidate, evaluate.margin)
         for each in graded
-        if each.spec.role == "reference" and each.answered.succeeded
+        if each.spec.role == "reference"
     }
     return Comparison(
         job=job.name,

@@ -104,6 +104,12 @@ class Pairing:
         pairs = zip(self.baseline.answers, self.candidate.answers, strict=True)
         return sum(any(answer.error is not None for answer in pair) for pair in pairs)
 
+    @property
+    def whole(self) -> list[int]:
+        """Positions of the cases to which both gave a whole answer."""
+        pairs = zip(self.baseline.answers, self.candidate.answers, strict=True)
+        return [position for position, pair in enumerate(pairs) if all(each.known for each in pair)]
+
     def compare(
         self, metric: str | None = None, members: Sequence[int] | None = None
     ) -> PairedResult:
@@ -133,10 +139,7 @@ class Pairing:
 
     def answered(self) -> Contrast | None:
         """Compare on the cases to which both gave a whole answer; None when those are all."""
-        pairs = zip(self.baseline.answers, self.candidate.answers, strict=True)
-        members = [
-            position for position, pair in enumerate(pairs) if all(each.known for each in pair)
-        ]
+        members = self.whole
         if len(members) < 2 or len(members) == len(self.task.cases):
             return None
         result = self.compare(members=members)
@@ -291,8 +294,17 @@ def cut_answers(side: Graded) -> Cut:
 
 
 def against_references(pairings: Mapping[str, Pairing]) -> tuple[Contrast, ...]:
-    """Compare the candidate with each reference, by the metric that decides."""
-    return _family({name: pairing.compare() for name, pairing in pairings.items()}, holm)
+    """Compare the candidate with each reference, by the metric that decides.
+
+    On the cases that both answered: errors of a reference are no gain of the candidate's.
+    """
+    whole = {name: pairing.whole for name, pairing in pairings.items()}
+    compared = {
+        name: pairing.compare(members=whole[name])
+        for name, pairing in pairings.items()
+        if len(whole[name]) > 1
+    }
+    return _family(compared, holm)
 
 
 def _family(

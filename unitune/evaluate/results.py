@@ -266,7 +266,8 @@ class Comparison(Frozen):
     answered: Contrast | None = None
     """By the primary metric on the cases that both sides answered, where some ended in an error."""
     references: tuple[Contrast, ...] = ()
-    """The candidate against each reference. They have no part in the verdict."""
+    """The candidate against each reference, on the cases that both answered. They have no part in
+    the verdict."""
     contenders: tuple[ContenderResult, ...]
     spent_usd: Decimal | None = None
     """Cost of all requests, on dev and on the test; at most, where a vendor counted no tokens; None
