@@ -72,7 +72,7 @@ def test_results_of_a_judge_get_their_paired_verdict(tmp_path: Path) -> None:
     assert 1 / 3 == pytest.approx(comparison.difference)
     assert [None, None] == [contender.usd for contender in comparison.contenders]
     assert result.job == Job.load(tmp_path / "evals" / "unitune.yaml")
-    assert (tmp_path / ".unitune" / "evaluations" / "r" / "verdict.json").exists()
+    assert (tmp_path / ".unitune" / "evaluations" / "evals" / "r" / "verdict.json").exists()
 
 
 def test_swapping_the_files_turns_the_verdict_round(tmp_path: Path) -> None:
