@@ -167,9 +167,8 @@ def _no_single_candidate(candidates: Sequence[str]) -> str | None:
     if len(candidates) > 1:
         return (
             f"{', '.join(candidates)} have the role candidate, as tuned contenders do by default, "
-            "and the verdict is about exactly one. Write `role: reference` (shown beside it) or "
-            "`role: baseline` (to be beaten) at the others, such as "
-            "{type: tuned, run: RUN, role: reference}."
+            "and the verdict is about exactly one. Give the others `role: reference` (shown beside "
+            "it) or `role: baseline` (to be beaten): {type: tuned, run: RUN, role: reference}."
         )
     if not candidates:
         return (
