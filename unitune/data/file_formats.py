@@ -7,6 +7,7 @@ format's rows mean is not known here.
 from __future__ import annotations
 
 import codecs
+import errno
 import gzip
 import io
 import re
@@ -19,7 +20,7 @@ from typing import Any, TypeAlias, cast
 
 from unitune.data.binary_tables import arrow_records, package, parquet_records, sheet_records
 from unitune.data.json_values import json_values
-from unitune.data.records import CheckHeader, Record, encoding_findings, json_lines
+from unitune.data.records import BadRow, CheckHeader, Record, encoding_findings, json_lines
 from unitune.data.tables import table_records
 from unitune.findings import Finding, error
 
@@ -46,13 +47,13 @@ def text_records(stream: BufferedReader, check_header: CheckHeader) -> Iterator[
     return table_records(stream, check_header, usual="\t")
 
 
-def _gzip(stream: BufferedReader) -> BufferedReader:
-    return BufferedReader(cast("io.RawIOBase", gzip.GzipFile(fileobj=stream)))
+def _gzip(stream: BufferedReader) -> Any:
+    return gzip.GzipFile(fileobj=stream)
 
 
-def _zstd(stream: BufferedReader) -> BufferedReader:
+def _zstd(stream: BufferedReader) -> Any:
     module = "compression.zstd" if find_spec("compression") else "backports.zstd"
-    return BufferedReader(package(module, "files compressed by zstd").ZstdFile(stream))
+    return package(module, "files compressed by zstd").ZstdFile(stream)
 
 
 TEXT: Mapping[str, Reader] = {
@@ -77,10 +78,26 @@ BINARY: Mapping[bytes, Reader] = {
     b"PK\x03\x04": sheet_records,
 }
 """By how a file begins."""
-COMPRESSED: Mapping[bytes, Callable[[BufferedReader], BufferedReader]] = {
+COMPRESSED: Mapping[bytes, Callable[[BufferedReader], Any]] = {
     b"\x1f\x8b": _gzip,
     b"\x28\xb5\x2f\xfd": _zstd,
 }
+
+
+class _Decompressed(io.RawIOBase):
+    """What is within a compressed file."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            return self._file.readinto(buffer)
+        except Exception as failure:  # each package has errors of its own for it
+            raise OSError(errno.EINVAL, f"its compression is damaged ({failure})") from failure
 
 
 _BROKEN = "\udfff"  # half a character, which UTF-8 has no bytes for
@@ -114,6 +131,21 @@ class _Transcoded(io.RawIOBase):
         return len(given)
 
 
+def undamaged(records: Iterator[Record | Finding]) -> Iterator[Record | Finding]:
+    """Yield what a package reads, and an error where the file is damaged.
+
+    Raises:
+        BadRow: The package is missing.
+        OSError: The file cannot be read.
+    """
+    try:
+        yield from records
+    except (BadRow, OSError):
+        raise
+    except Exception as failure:  # noqa: BLE001 - each package has errors of its own for it
+        yield error("broken-file", f"the file is damaged: {failure}.", "Write or copy it again.")
+
+
 def records_in(
     stream: BufferedReader,
     name: str,
@@ -130,17 +162,18 @@ def records_in(
 
     Raises:
         BadRow: A package is missing.
-        Exception: The file is damaged: of the package that reads it.
+        OSError: It cannot be read.
     """
     head, suffix = stream.peek(16), PurePath(name).suffix.lower()
     for magic, opened in COMPRESSED.items():
         if head.startswith(magic):
-            yield from records_in(opened(stream), PurePath(name).stem, check_header, delimiter)
+            within = cast("BufferedReader", BufferedReader(_Decompressed(opened(stream))))
+            yield from records_in(within, PurePath(name).stem, check_header, delimiter)
             return
     marked = next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), None)
     binary = next((reader for magic, reader in BINARY.items() if head.startswith(magic)), None)
     if binary:
-        yield from binary(stream, check_header)
+        yield from undamaged(binary(stream, check_header))
     elif marked:
         text = cast("BufferedReader", BufferedReader(_Transcoded(stream, marked)))
         yield from records_in(text, name, check_header, delimiter)

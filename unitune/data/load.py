@@ -19,7 +19,7 @@ from unitune.data import mapping
 from unitune.data.binary_tables import is_saved_dataset, saved_records
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
-from unitune.data.file_formats import READERS, records_in
+from unitune.data.file_formats import READERS, records_in, undamaged
 from unitune.data.hub import SCHEME, hub_records, source_name
 from unitune.data.reading import MOST_KEYS, Reading
 from unitune.data.records import BadRow, CheckHeader, Record
@@ -153,7 +153,7 @@ def _records(
         elif problem := _unreadable(file):
             yield problem
         elif file.is_dir():
-            yield from saved_records(file)
+            yield from undamaged(saved_records(file))
         else:
             with opened(file) as stream:
                 yield from records_in(stream, file.name, check_header, delimiter)
@@ -165,8 +165,6 @@ def _records(
             f"the file cannot be read: {failure.strerror or failure}.",
             "Check that it is there and that you may read it.",
         )
-    except Exception as failure:  # noqa: BLE001 - whatever a package says of a damaged file
-        yield error("broken-file", f"the file is damaged: {failure}.", "Write or copy it again.")
 
 
 def _unreadable(file: Path) -> Finding | None:

@@ -16,14 +16,19 @@ are read by `unitune.data.wire`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from functools import cache, partial
 from typing import NamedTuple
 
+from pydantic import JsonValue
+
 from unitune.data import pairs, preferences, sharegpt
+from unitune.data.example import Message
 from unitune.data.records import Flat, bad
 from unitune.data.wire import WireFormat, read_wire, wire_formats
 from unitune.errors import nearest
 
+_TURN = frozenset(field.name for field in fields(Message))
 _WHICH_KEYS = "which keys hold the messages: `data: {columns: {user: QUESTION, assistant: ANSWER}}`"
 
 
@@ -123,9 +128,24 @@ def _fits_chat(row: Flat) -> bool:
 
 
 def _chat(row: Flat) -> Flat:
-    """Return a row of messages; TRL has its tools as a JSON text, too."""
-    tools = row.get("tools")
+    """Return a row of messages; TRL has its tools as a JSON text, too.
+
+    Foreign keys without a value say nothing: OpenAI's package writes all that an answer could have.
+    """
+    turns, tools = row["messages"], row.get("tools")
+    if isinstance(turns, list) and any(map(_has_blank_key, turns)):
+        row = {**row, "messages": [_without_blank_keys(turn) for turn in turns]}
     return {**row, "tools": sharegpt.tools_of(tools)} if isinstance(tools, str) else row
+
+
+def _has_blank_key(turn: JsonValue) -> bool:
+    return isinstance(turn, dict) and any(key not in _TURN and not turn[key] for key in turn)
+
+
+def _without_blank_keys(turn: JsonValue) -> JsonValue:
+    if not isinstance(turn, dict):
+        return turn
+    return {key: value for key, value in turn.items() if key in _TURN or value}
 
 
 def _sharegpt(row: Flat) -> Flat:

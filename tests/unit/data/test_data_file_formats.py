@@ -282,3 +282,50 @@ READ_AS = {
 def test_a_check_says_what_a_file_is_read_as(tmp_path: Path, name: str) -> None:
     WRITERS[name](tmp_path / name)
     assert READ_AS[name] == check_file(tmp_path / name).files[0].read_as
+
+
+SMALL = ("semicolons.csv", "utf-16.csv", "indented.json", "rows.csv.gz", "rows.csv.zst")
+
+
+@pytest.mark.parametrize("name", [*SMALL, "rows.parquet", "rows.feather", "rows.xlsx"])
+@given(data=st.data())
+def test_a_file_with_spoiled_bytes_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, name: str, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"spoiled-{name}"
+    WRITERS[name](path)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    items = list(read(path))
+    assert items
+    assert all(item.file == str(path) for item in items if isinstance(item, Finding))
+
+
+ROW_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["role", "content", "type", "text", "from"]), inner)
+    ),
+    max_leaves=6,
+)
+ROW_KEYS = st.sampled_from(
+    [
+        *("messages", "conversations", "instruction", "input", "output", "history", "tools"),
+        *("prompt", "chosen", "rejected", "question", "answer", "system", "contents", "label"),
+        *("schemaVersion", "completions", "context", "id", "systemInstruction"),
+    ]
+)
+
+
+@given(rows=st.lists(st.dictionaries(ROW_KEYS, ROW_VALUES, max_size=4), min_size=1, max_size=4))
+def test_every_row_that_is_no_row_is_named(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "odd-rows.json"
+    path.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]", encoding="utf-8")
+    items = list(read(path, use="any"))
+    lines = {item.line for item in items if isinstance(item, Row) or item.severity == "error"}
+    assert set(range(2, len(rows) + 2)) == lines

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openai.types.chat import ChatCompletionMessage
 
 from unitune.data.check import check_file
 from unitune.data.load import load
@@ -280,6 +281,16 @@ def test_what_a_vendor_means_and_rows_cannot_say_is_refused(
     (finding,) = check_file(_file(tmp_path, row)).findings
     assert "error" == finding.severity
     assert says in finding.message
+
+
+def test_an_answer_as_openais_package_dumps_it_is_a_turn(tmp_path: Path) -> None:
+    """`ChatCompletionMessage.model_dump()` of openai 3: all keys, most without a value."""
+    message = ChatCompletionMessage(role="assistant", content="a").model_dump()
+    assert "refusal" in message
+    row = {"messages": [{"role": "user", "content": "q"}, message]}
+    assert {"messages": _turns("q", "a")} == _content(tmp_path, row)
+    report = check_file(_file(tmp_path, {"messages": [*_turns("q"), {**message, "refusal": "no"}]}))
+    assert "'refusal'" in report.findings[0].message
 
 
 def test_a_job_may_say_what_its_rows_are(tmp_path: Path) -> None:
