@@ -99,6 +99,7 @@ def arrow_rows(batches: Iterable[Any], schema: Any, file_format: str) -> Iterato
     labels = _labels(schema)
     number = 0
     for batch in batches:
+        batch.validate(full=True)  # without it a damaged file ends the process
         for start in range(0, batch.num_rows, BATCH_ROWS):
             for row in batch.slice(start, BATCH_ROWS).to_pylist(maps_as_pydicts="lossy"):
                 number += 1
