@@ -205,7 +205,7 @@ def new_table(*headings: str, right: Container[str] = (), fold: Container[str] =
 
 def print_table(table: Table) -> None:
     """Print a table; where the terminal is too narrow for it, row below row, and nothing is cut."""
-    if _min_width(table) <= console().width:
+    if fits(table):
         console().print(table)
         return
     for cells in zip(*(column.cells for column in table.columns), strict=True):
@@ -213,6 +213,11 @@ def print_table(table: Table) -> None:
             text = cell if isinstance(cell, Text) else Text(str(cell))
             line = Text.assemble((f"{column.header} ", "dim"), text)
             console().print(line, soft_wrap=True)  # what the terminal breaks is copied whole
+
+
+def fits(table: Table) -> bool:
+    """Whether a table stands on the terminal as it is, with what may fold folded."""
+    return _min_width(table) <= console().width
 
 
 def _min_width(table: Table) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 
@@ -334,12 +335,14 @@ def _hosting(estimate: Estimate | None) -> str:
 
 
 def _reasons(plans: Sequence[Plan]) -> Table:
-    """Return why backends cannot take a job, a line each, cut where the screen ends."""
+    """Return why backends cannot take a job: the gist of each one's first reason."""
     table = Table.grid(padding=(0, 2))
     widest = max(len(plan.backend) for plan in plans)
     table.add_column(style="dim", no_wrap=True, min_width=widest)
-    table.add_column(no_wrap=True, overflow="ellipsis")
+    table.add_column(overflow="fold")
     for plan in plans:
         first, more = plan.errors[0], len(plan.errors) - 1
-        table.add_row(plan.backend, first.message + (f" (and {more} more)" if more else ""))
+        reason = first.message.removeprefix(f"{plan.backend} ")
+        reason = re.split(r": |\. ", reason)[0].rstrip(".")
+        table.add_row(plan.backend, reason + (f" (and {more} more)" if more else ""))
     return table

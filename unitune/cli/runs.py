@@ -12,6 +12,7 @@ from unitune.cli.output import (
     aside,
     confirmed,
     console,
+    fits,
     new_table,
     print_json,
     print_table,
@@ -81,12 +82,14 @@ def _views(runs: list[Run]) -> tuple[list[RunView], list[UnreadableRecord]]:
 def _print_runs(runs: list[Run]) -> None:
     from unitune.cli.run_view import state_text
 
-    headings = ("run", "job", "state", "backend", "base model", "started")
-    table = new_table(*headings, fold=headings[1:])
+    table = new_table("run", "job", "state", "backend", "base model", "started")
+    narrow = new_table("run", "job, base model", "state", "started", fold=("job, base model",))
     for run in runs:
-        started = f"{run.created.astimezone():%Y-%m-%d %H:%M}"
-        table.add_row(run.id, run.name, state_text(run), run.backend_name, run.base_model, started)
-    print_table(table)
+        state, started = state_text(run), f"{run.created.astimezone():%Y-%m-%d %H:%M}"
+        table.add_row(run.id, run.name, state, run.backend_name, run.base_model, started)
+        model = (f"\n{run.base_model}, {run.backend_name}", "dim")
+        narrow.add_row(run.id, Text.assemble(run.name, model), state, started[5:])
+    print_table(table if fits(table) else narrow)
 
 
 def show(run: RunId = NEWEST, *, json: Json = False) -> None:
