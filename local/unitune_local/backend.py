@@ -149,9 +149,12 @@ class LocalBackend:
 
     def forecast(self, job: Job, train: Dataset, validation: Dataset) -> Forecast:
         """Say what a training would take, without loading weights."""
-        from unitune_local import forecast, store  # noqa: PLC0415 - imports torch
+        from unitune_local import store  # noqa: PLC0415 - imports the hub's client
 
-        return forecast.forecast(job, store.resolve(job.base_model), train, validation).summary
+        base = store.resolve(job.base_model)  # which may not be there, before torch is imported
+        from unitune_local import forecast  # noqa: PLC0415
+
+        return forecast.forecast(job, base, train, validation).summary
 
     def forecast_answers(
         self, model: str, cases: Dataset, loads: Sequence[AnswerLoad]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,11 @@ from tiny_model import SIZES
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from unitune.backends.registry import offer
+from unitune.data.dataset import Dataset
 from unitune.errors import Mismatch, NotFoundError, Unreachable, UserError
+from unitune.job.job import Data, Job
 from unitune_local import store
+from unitune_local.backend import LocalBackend
 from unitune_local.store import EMBEDDED, EmbeddedModel
 
 
@@ -267,3 +271,12 @@ def test_the_cache_is_where_the_environment_says(
 
 def test_the_offer_lists_exactly_the_embedded_models() -> None:
     assert set(EMBEDDED) == {model.name for model in offer("local").models}
+
+
+def test_a_model_that_is_not_there_is_named_before_torch_is_imported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "unitune_local.forecast", None)  # whose import takes seconds
+    job = Job(name="a", model="nosuch", backend="local", data=Data(train="train.jsonl"))
+    with pytest.raises(NotFoundError, match="There is no model 'nosuch'"):
+        LocalBackend().forecast(job, Dataset("train", ()), Dataset("held", ()))
