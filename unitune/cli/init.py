@@ -131,7 +131,7 @@ def _print_draft(draft: Draft, data: Path) -> None:
     console().print(
         facts(
             {
-                "read": f"{data}: {draft.read_as}",
+                "read": f"{data} as {draft.read_as}",
                 **({"question": " and ".join(guess.question)} if guess else {}),
                 **({"answer": guess.answer} if guess else {}),
                 "rows": f"{len(splits.train):,} to train on, {len(splits.validation):,} to choose "

@@ -59,8 +59,11 @@ def check(
 def _print_report(report: DataReport) -> None:
     from unitune.data.overlap import by_kind
 
+    train = next((file.name for file in report.files if file.purpose == "train"), None)
     for file in report.files:
-        console().print(Text.assemble((file.name, "bold"), f"  {file.rows:,} rows"))
+        is_part = file.purpose == "test" and file.name == train
+        purpose = " of these, for the test" if is_part else ""
+        console().print(Text.assemble((file.name, "bold"), f"  {file.rows:,} rows{purpose}"))
         if file.read_as:
             console().print(Padding(Text(f"read as {file.read_as}"), (0, 0, 0, 2), expand=False))
         peak = max((count for _, count in file.histogram), default=0)

@@ -150,7 +150,7 @@ def first_look(task: Task) -> Ruling:
     return Ruling(
         3,
         f"A first look at {len(task.cases):,} of {whole:,} test cases (--limit) is no verdict and "
-        "passes no gate. Without --limit compare goes on from these answers.",
+        "passes no gate. Run compare without --limit: it goes on from these answers.",
     )
 
 

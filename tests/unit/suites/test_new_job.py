@@ -17,13 +17,13 @@ from unitune.job.job import Job
 from unitune.scorers.row_scorers import RowScorers
 from unitune.scorers.text import Numeric
 
-MESSAGES = Path(__file__).parents[3] / "docs" / "tutorial" / "train.csv"
-"""Rows of banking77: 200 messages with five labels."""
+MESSAGES = Path(__file__).parents[3] / "docs" / "tutorial" / "messages.csv"
+"""Rows of banking77: messages with five labels."""
 
 
 def banking() -> list[tuple[str, str]]:
     with MESSAGES.open(encoding="utf-8", newline="") as file:
-        return [(row["message"], row["label"]) for row in csv.DictReader(file)]
+        return [(row["message"], row["label"]) for row in csv.DictReader(file)][:200]
 
 
 def pairs(answer: Callable[[int, str], Any]) -> list[dict[str, Any]]:
