@@ -99,6 +99,6 @@ def test_the_python_in_readme_gives_the_tours_verdict(
         check=True,
     )
 
-    (file,) = toured[0].rglob("verdict.json")
+    (file,) = toured[0].rglob("evaluation/verdict.json")
     verdict = json.loads(file.read_text("utf-8"))["verdict"]
     assert done.stdout.splitlines()[-1].startswith(f"{verdict} ")
