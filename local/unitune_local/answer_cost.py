@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from unitune.backends.capabilities import AnswerForecast, AnswerLoad
+from unitune.backends.forecasts import AnswerForecast, AnswerLoad
 from unitune.data.dataset import Dataset, spread
 from unitune.data.example import digest
 from unitune.workspace.filesystem import replacing

@@ -16,13 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
-from unitune.backends.capabilities import (
-    AnswerForecast,
-    AnswerLoad,
-    Forecast,
-    MaskedToken,
-    StoredModel,
-)
+from unitune.backends.capabilities import MaskedToken, StoredModel
+from unitune.backends.forecasts import AnswerForecast, AnswerLoad, Forecast
 from unitune.backends.protocol import INTERRUPTED, Guarantee, Launch, State, Status, Upload
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from peft import PeftModel
 
-from unitune.backends.capabilities import Forecast
+from unitune.backends.forecasts import Forecast
 from unitune.data.dataset import Dataset
 from unitune.errors import Unsupported
 from unitune.findings import Finding

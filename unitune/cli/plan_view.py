@@ -10,7 +10,8 @@ from pydantic import JsonValue
 from rich.table import Table
 from rich.text import Text
 
-from unitune.backends.capabilities import Forecast, MaskedToken
+from unitune.backends.capabilities import MaskedToken
+from unitune.backends.forecasts import Forecast
 from unitune.cli.output import console, facts, gigabytes, new_table, print_findings
 from unitune.cost.budget import BUDGET_CODES
 from unitune.cost.documents import LAUNCH, MONTHLY, Estimate, Line

@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -39,7 +39,7 @@ from unitune.evaluate.result_files import report_folder, results_folder, write_v
 from unitune.evaluate.results import Comparison, judged_run
 from unitune.evaluate.runner import EvaluationConfig, Notify, collect_responses, open_journals
 from unitune.evaluate.statistics.sample_size import foresight
-from unitune.evaluate.task import prepare
+from unitune.evaluate.task import Task, prepare
 from unitune.job.contenders import Tuned
 from unitune.job.job import Job
 from unitune.planning.preflight import ResolvedJob, preflight
@@ -115,64 +115,123 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         LockTimeout: Another process compares in this folder.
         Interrupted: The user pressed Ctrl-C; the same call goes on.
     """
-    resolved = preflight(job)
-    job, announce = resolved.job, announce or _ignore
-    if limit is not None and update_baseline:
-        raise UserError(
-            "a first look (--limit) has the scores of some cases alone. Update the baseline "
-            "without it."
-        )
-    for refusal in refusals(job, resolved.rows.read, run and run.id):
-        raise refusal
-    if batch:
-        check_batches(job, deploys=deploy_seconds is not None)
-    tuned = _tuned_runs(resolved, run, replay=replay)
-    runs = {name: each.run for name, each in tuned.items()}
-    trained = {name: each.job for name, each in runs.items()}
-    prices = answer_prices(job, resolved.book, trained, allow_unpriced=allow_unpriced or replay)
-    sources = resolve_sources(resolved, runs, prices.contenders, replay=replay)
-    backends = {name: each.backend_name for name, each in runs.items()}
-    rows = {each.run.id: each.rows for each in tuned.values()}
-    task = prepare(resolved, chain.from_iterable(rows.values()), backends, limit=limit)
-    for spec in job.evaluate.contenders:
-        if isinstance(spec, Tuned) and spec.name in tuned:
-            tuned[spec.name].check_prompts(spec, resolved.splits.train, task.cases)
-    required = (
-        Requirements() if task.omitted else requirements(job, task, accepting=update_baseline)
-    )
-    announce(
-        first_look(task).reason
-        if task.omitted
-        else foresight(len(task.cases), job.evaluate.margin, graded=job.evaluate.graded)
-    )
-    for sentence in without_batches(sources) if batch else ():
-        announce(sentence)
-    config = EvaluationConfig(
-        task=task,
-        contenders=build(job.evaluate, job.tuning, resolved.splits.train),
-        sources=sources,
-        folder=results_folder(out, job, judged_run(job, runs)),
-        budget=Budget(job.evaluate.budget and job.evaluate.budget.usd),
-        concurrency=job.evaluate.concurrency,
+    choices = _Choices(
+        out=out,
+        deploy_seconds=deploy_seconds,
+        deploy_options=deploy_options,
         batch=batch,
         replay=replay,
         use_cache=use_cache,
-        announce=announce,
+        update_baseline=update_baseline,
+        limit=limit,
+        allow_unpriced=allow_unpriced,
+        progress=progress or _in_notebook(),
+        announce=announce or _ignore,
+    )
+    return _compared(preflight(job), run, choices)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Choices:
+    """What the caller of `compare` has chosen, by the same names."""
+
+    out: str | os.PathLike[str] | None
+    deploy_seconds: float | None
+    deploy_options: Mapping[str, JsonValue] | None
+    batch: bool
+    replay: bool
+    use_cache: bool
+    update_baseline: bool
+    limit: int | None
+    allow_unpriced: bool
+    progress: Notify
+    announce: Callable[[str], None]
+
+
+def _compared(resolved: ResolvedJob, run: Run | None, choices: _Choices) -> Comparison:
+    _refuse(resolved, run, choices)
+    tuned = _tuned_runs(resolved, run, replay=choices.replay)
+    runs = {name: each.run for name, each in tuned.items()}
+    sources = _sources(resolved, runs, choices)
+    task = _task(resolved, tuned, choices.limit)
+    required = Requirements()
+    if not task.omitted:
+        required = requirements(resolved.job, task, accepting=choices.update_baseline)
+    _announce(resolved, task, sources, choices)
+    config = EvaluationConfig(
+        task=task,
+        contenders=build(resolved.job.evaluate, resolved.job.tuning, resolved.splits.train),
+        sources=sources,
+        folder=results_folder(choices.out, resolved.job, judged_run(resolved.job, runs)),
+        budget=Budget(resolved.job.evaluate.budget and resolved.job.evaluate.budget.usd),
+        concurrency=resolved.job.evaluate.concurrency,
+        batch=choices.batch,
+        replay=choices.replay,
+        use_cache=choices.use_cache,
+        announce=choices.announce,
     )
     with open_journals(config) as journals:
-        if replay:
-            config = replace(config, sources=_with_recorded_runs(sources, runs, journals.test))
-        with _deployed(tuned, config, deploy_seconds, deploy_options, allow_unpriced) as ready:
+        if config.replay:
+            known = _with_recorded_runs(config.sources, runs, journals.test)
+            config = replace(config, sources=known)
+        with _deployed(tuned, config, choices) as ready:
             config = replace(config, sources=ready)
-            answered = collect_responses(config, journals, progress or _in_notebook())
+            answered = collect_responses(config, journals, choices.progress)
         comparison = conclude(resolved, task, answered, tuned, required, spent=config.budget.spent)
-    if update_baseline and comparison.exit_code == 0:
-        accept(job, task, comparison)
-    if not task.omitted and not (replay and out):
+    if choices.update_baseline and comparison.exit_code == 0:
+        accept(resolved.job, task, comparison)
+    if not task.omitted and not (choices.replay and choices.out):
         comparison = keep(comparison)
     folder = report_folder(comparison, config.folder)
     write_verdict(comparison, folder)
     return comparison.model_copy(update={"folder": folder})
+
+
+def _refuse(resolved: ResolvedJob, run: Run | None, choices: _Choices) -> None:
+    """Refuse what cannot be compared, as far as the job, its rows and the call tell."""
+    if choices.limit is not None and choices.update_baseline:
+        raise UserError(
+            "a first look (--limit) has the scores of some cases alone. Update the baseline "
+            "without it."
+        )
+    for refusal in refusals(resolved.job, resolved.rows.read, run and run.id):
+        raise refusal
+    if choices.batch:
+        check_batches(resolved.job, deploys=choices.deploy_seconds is not None)
+
+
+def _task(resolved: ResolvedJob, tuned: Mapping[str, TunedRun], limit: int | None) -> Task:
+    """Return what is to be answered, none of it trained on by any of the runs."""
+    backends = {name: each.run.backend_name for name, each in tuned.items()}
+    rows = {each.run.id: each.rows for each in tuned.values()}
+    task = prepare(resolved, chain.from_iterable(rows.values()), backends, limit=limit)
+    for spec in resolved.job.evaluate.contenders:
+        if isinstance(spec, Tuned) and spec.name in tuned:
+            tuned[spec.name].check_prompts(spec, resolved.splits.train, task.cases)
+    return task
+
+
+def _sources(
+    resolved: ResolvedJob, runs: Mapping[str, Run], choices: _Choices
+) -> Mapping[str, Source]:
+    """Return who answers for each contender, at its price."""
+    unpriced = choices.allow_unpriced or choices.replay
+    trained = {name: each.job for name, each in runs.items()}
+    prices = answer_prices(resolved.job, resolved.book, trained, allow_unpriced=unpriced)
+    return resolve_sources(resolved, runs, prices.contenders, replay=choices.replay)
+
+
+def _announce(
+    resolved: ResolvedJob, task: Task, sources: Mapping[str, Source], choices: _Choices
+) -> None:
+    """Say what so many cases can show, and what no batch answers."""
+    evaluate = resolved.job.evaluate
+    if task.omitted:
+        choices.announce(first_look(task).reason)
+    else:
+        choices.announce(foresight(len(task.cases), evaluate.margin, graded=evaluate.graded))
+    for sentence in without_batches(sources) if choices.batch else ():
+        choices.announce(sentence)
 
 
 def _tuned_runs(resolved: ResolvedJob, run: Run | None, *, replay: bool) -> dict[str, TunedRun]:
@@ -196,15 +255,18 @@ def _with_recorded_runs(
 
 
 def _deployed(
-    tuned: Mapping[str, TunedRun],
-    config: EvaluationConfig,
-    seconds: float | None,
-    options: Mapping[str, JsonValue] | None,
-    unpriced: bool,  # noqa: FBT001 - one caller
+    tuned: Mapping[str, TunedRun], config: EvaluationConfig, choices: _Choices
 ) -> AbstractContextManager[Mapping[str, Source]]:
     """Return who answers, with the tuned models deployed meanwhile where need be."""
     if not tuned or config.replay:
         return nullcontext(config.sources)
     from unitune.evaluate.prompts.tuned_run import answering  # noqa: PLC0415 - the ledger
 
-    return answering(tuned, config.sources, config.budget, seconds, options, unpriced=unpriced)
+    return answering(
+        tuned,
+        config.sources,
+        config.budget,
+        choices.deploy_seconds,
+        choices.deploy_options,
+        unpriced=choices.allow_unpriced,
+    )

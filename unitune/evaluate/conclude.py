@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, get_args
 
 from unitune import __version__
 from unitune.data.example import digest_all
@@ -34,7 +34,7 @@ from unitune.evaluate.records import CaseResult
 from unitune.evaluate.results import BaselineResult, Comparison, ContenderResult, judged_run
 from unitune.evaluate.statistics.paired import LEVEL, Verdict
 from unitune.evaluate.task import Task
-from unitune.job.contenders import FewShot, Model, Recorded, Server, Tuned, prompt_kind
+from unitune.job.contenders import FewShot, Model, Recorded, Role, Server, Tuned, prompt_kind
 from unitune.job.job import Job
 from unitune.planning.preflight import ResolvedJob
 from unitune.scorers.interface import Kind
@@ -69,25 +69,19 @@ def conclude(  # noqa: PLR0913 - each is independent
     """
     job, evaluate = resolved.job, resolved.job.evaluate
     graded = [grade(task, answered) for answered in contenders]
-    candidate = next(each for each in graded if each.spec.role == "candidate")
-    baselines = [each for each in graded if each.spec.role == "baseline"]
+    of_role = {role: [each for each in graded if each.spec.role == role] for role in get_args(Role)}
+    (candidate,), baselines = of_role["candidate"], of_role["baseline"]
     _refuse_silence(*baselines, candidate)
     choices = [answered.choice for answered in contenders]
     chosen, on_dev = best_baseline(choices).contender.name, errors_on_dev(choices)
     pairings = {each.name: Pairing(each, candidate, evaluate.margin) for each in baselines}
-    judgement = judge(pairings, chosen)
-    if on_dev and on_dev.exit_code:
-        judgement = replace(judgement, verdict=Verdict.INCONCLUSIVE, doubt=on_dev)
     look = first_look(task) if task.omitted else None
-    if look:
-        judgement = replace(judgement, verdict=Verdict.INCONCLUSIVE, doubt=look)
+    judgement = judge(pairings, chosen)
+    if doubt := look or (on_dev if on_dev and on_dev.exit_code else None):
+        judgement = replace(judgement, verdict=Verdict.INCONCLUSIVE, doubt=doubt)
     pairing, paired = judgement.scored.hardest, judgement.scored.paired
     results = tuple(_result(each, tuned.get(each.name)) for each in graded)
-    beside = {
-        each.name: Pairing(each, candidate, evaluate.margin)
-        for each in graded
-        if each.spec.role == "reference"
-    }
+    beside = {each.name: Pairing(each, candidate, evaluate.margin) for each in of_role["reference"]}
     return Comparison(
         job=job.name,
         run=judged_run(job, {name: each.run for name, each in tuned.items()}),

@@ -13,14 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from unitune.backends import registry
-from unitune.backends.capabilities import (
-    Calibrates,
-    CountsTokens,
-    Forecast,
-    Forecasts,
-    Quotes,
-    ValidatesOptions,
-)
+from unitune.backends.capabilities import CountsTokens, Quotes, ValidatesOptions
+from unitune.backends.forecasts import Calibrates, Forecast, Forecasts
 from unitune.backends.formats import wire_text
 from unitune.backends.protocol import Launch, Upload
 from unitune.cost.tokens import VendorCounter, counter_for

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict
 
 from unitune.backends import registry
-from unitune.backends.capabilities import AnswerForecast, AnswerLoad, ForecastsAnswers
+from unitune.backends.forecasts import AnswerForecast, AnswerLoad, ForecastsAnswers
 from unitune.cost.evaluation import ContenderTokens, contender_tokens
 from unitune.cost.tokens import Count
 from unitune.data.dataset import Dataset

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from unitune.backends import registry
-from unitune.backends.capabilities import Forecast
+from unitune.backends.forecasts import Forecast
 from unitune.cost.documents import Estimate
 from unitune.cost.spread import cents
 from unitune.data.check import read_job

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from unitune.backends import registry
-from unitune.backends.capabilities import AnswerForecast, AnswerLoad
+from unitune.backends.forecasts import AnswerForecast, AnswerLoad
 from unitune.cost.tokens import Count
 from unitune.data.dataset import Dataset
 from unitune.job.job import Job

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from unitune.backends.capabilities import AnswerLoad
+from unitune.backends.forecasts import AnswerLoad
 from unitune.data.dataset import Dataset
 from unitune.data.example import Message
 from unitune.data.load import load

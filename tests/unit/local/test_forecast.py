@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_model import tiny_tokenizer, write_rows
 
-from unitune.backends.capabilities import Forecast
+from unitune.backends.forecasts import Forecast
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.errors import DataError, Unsupported, UserError

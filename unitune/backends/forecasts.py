@@ -1,0 +1,100 @@
+"""What a training or answers will take, by a backend that can tell before either begins.
+
+Capabilities as those of `unitune.backends.capabilities`: a caller checks ``isinstance``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from unitune.data.dataset import Dataset
+from unitune.findings import Finding
+from unitune.job.job import Job
+
+
+class Forecast(BaseModel):
+    """What a training on this machine would take."""
+
+    model_config = ConfigDict(frozen=True)
+    findings: tuple[Finding, ...] = ()
+    """What is wrong with the rows for this model: too long, nothing to learn from, …"""
+    rows: int
+    tokens: int
+    """All tokens of the training rows, one epoch."""
+    trained_tokens: int
+    """Tokens that carry loss, one epoch."""
+    epochs: int
+    steps: int
+    """Optimiser steps, all epochs."""
+    seconds_low: float
+    seconds_expected: float
+    seconds_high: float
+    memory_low_bytes: int
+    memory_bytes: int
+    """Peak memory of the worker, as expected; a launch that finds less free is refused."""
+    memory_high_bytes: int
+    memory_available_bytes: int
+    measured_on: date | None = None
+    """The day of the calibration that time and memory rest on; None: on the model's shape alone."""
+    settings: dict[str, JsonValue]
+    """Every `auto` as it would be resolved: dtype, threads, batch_size, learning_rate, …"""
+
+
+@runtime_checkable
+class Forecasts(Protocol):
+    """A backend that trains here, and can say what it would take."""
+
+    def forecast(self, job: Job, train: Dataset, validation: Dataset) -> Forecast:
+        """Inspect rows, model and machine, and train nothing."""
+        ...
+
+
+class AnswerLoad(NamedTuple):
+    """Requests to a model, each for the answer of a case."""
+
+    requests: float
+    own_tokens: float
+    """Of a prompt beside the case's messages, another text for each case."""
+    shared_tokens: float
+    """Likewise, the same for all."""
+    answer_tokens: float
+    """Of an answer."""
+
+
+class AnswerForecast(BaseModel):
+    """What requests to a model on this machine would take."""
+
+    model_config = ConfigDict(frozen=True)
+    seconds: tuple[float, ...]
+    """Expected, for each load; the model is loaded anew for each."""
+    low_share: float
+    """What it may take at least, as a share of what is expected."""
+    high_share: float
+    measured_on: date | None = None
+    """The day on which answers were timed here; None: it rests on the model's shape alone."""
+
+
+@runtime_checkable
+class ForecastsAnswers(Protocol):
+    """A backend that answers here, and can say how long that would take."""
+
+    def forecast_answers(
+        self, model: str, cases: Dataset, loads: Sequence[AnswerLoad]
+    ) -> AnswerForecast:
+        """Inspect cases, model and machine, and answer nothing."""
+        ...
+
+
+@runtime_checkable
+class Calibrates(Protocol):
+    """A backend that can time a training here, so that its forecasts become narrow."""
+
+    def calibrate(self, job: Job, train: Dataset, validation: Dataset) -> None:
+        """Train a few steps in a process of its own, and keep what they took for later forecasts.
+
+        A `BackendError` says that the process died.
+        """
