@@ -14,9 +14,8 @@ step of a launch.
             model="tiny",
         )
 
-A backend that trains on this machine names a base model and what makes a training long enough to
-be cancelled (`slow_options`, `slow_tuning`). The backend is found by its entry point. What only
-some backends can do (batches, token counts, deployments) is tested where they can.
+One that trains here names a base model, and what makes its training long enough to be cancelled
+(`slow_options`, `slow_tuning`). What only some backends can do is tested where they can.
 """
 
 from __future__ import annotations
@@ -58,8 +57,7 @@ from unitune.testing.contract_malformed import MalformedReplyContract, Malformed
 from unitune.testing.vendor_setup import ServedVendor
 
 READ_OFFER = """
-import sys
-from unitune.backends import registry
+import sys; from unitune.backends import registry
 offer = registry.offer(sys.argv[1])
 assert offer.name == sys.argv[1], f"the offer calls itself {offer.name}"
 assert sys.argv[2] not in sys.modules, f"reading the offer imported {sys.argv[2]}"
