@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.progress import (
     BarColumn,
@@ -25,8 +26,10 @@ from rich.progress import (
 from rich.table import Column
 
 from unitune.cli.output import aside
-from unitune.evaluate.inference.engine import EvaluationProgress
 from unitune.security.printable import one_line
+
+if TYPE_CHECKING:
+    from unitune.evaluate.inference.engine import EvaluationProgress
 
 LOG_SECONDS = 10.0
 """Where no live bar can be drawn, a line is printed this often."""

@@ -38,6 +38,7 @@ WANTED: Mapping[str, str] = {
     "greater_than_equal": "at least {ge}",
     "int": "a whole number",
     "int_from_float": "a whole number",
+    "invalid-json-value": "a text, a number, true, false, a list or a mapping",
     "invalid_key": "under keys that are texts",
     "iterable": "a list",
     "less_than": "below {lt}",

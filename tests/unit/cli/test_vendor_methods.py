@@ -109,7 +109,14 @@ def _trained_and_compared(unitune: Command, folder: Path, backend: str) -> dict[
     if backend == "azure":
         undeployed = unitune("undeploy", name)
         assert 0 == undeployed.code, undeployed.err
-    return {**_verdict(folder), "followed": run.err, "shown": unitune("show", name).out}
+    verdict = _verdict(folder)
+    (tuned,) = (each for each in verdict["contenders"] if each["name"] == "tuned")
+    return {
+        **verdict,
+        "curve": tuned["curve"],
+        "followed": run.err,
+        "shown": unitune("show", name).out,
+    }
 
 
 @pytest.mark.parametrize("backend", ["openai", "azure"])

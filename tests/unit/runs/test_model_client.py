@@ -246,7 +246,7 @@ def test_a_notebook_session_runs_in_its_own_loop(workplace: Path) -> None:
     assert "better" == names["comparison"].verdict
     check, plan, comparison = (each._repr_html_() for each in names["shown"])
     assert "train.jsonl: 64 rows" in check
-    assert "rows: 34 train, 30 validation, 16 test" in plan
+    assert "34 train, 30 validation, 16 test" in plan
     assert "better: tuned minus zero-shot is +100.0 points" in comparison
     assert (workplace / names["page"]).exists()
 

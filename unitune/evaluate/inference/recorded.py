@@ -82,7 +82,7 @@ class RecordedModel(BatchedChatModel):
 def check_recorded(job: Job, cases: Sequence[Example]) -> None:
     """Refuse recorded answers that cannot be read, and those that answer or score no case.
 
-    A file that is not there yet is no business of this: the model may still have to answer.
+    A file that is not there or empty is no business of this: the model may still have to answer.
 
     Raises:
         DataError: See `RecordedModel`; or no case has an answer, or none a score that is asked for.
@@ -94,10 +94,12 @@ def check_recorded(job: Job, cases: Sequence[Example]) -> None:
         RecordedModel(path, cases)
         recorded = read_recorded(path)
         answers = [recorded[case.case_id] for case in cases if case.case_id in recorded]
+        if not recorded:
+            continue
         if not answers:
             raise DataError(
                 f"{path} has no answer to any of the {len(cases)} test cases: its ids are such as "
-                f"{', '.join(list(recorded)[:3]) or 'none'}, theirs such as {cases[0].case_id}."
+                f"{', '.join(list(recorded)[:3])}, theirs such as {cases[0].case_id}."
             )
         for key in sorted(keys):
             if not any(key in (answer.scores or {}) for answer in answers):
