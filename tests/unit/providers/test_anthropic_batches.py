@@ -92,8 +92,8 @@ def server(vendor: AnthropicVendor, monkeypatch: pytest.MonkeyPatch) -> Iterator
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("unitune.backends.retry.READ_ATTEMPTS", 2)
     monkeypatch.setattr("unitune.backends.retry.sleep", lambda _: None)
-    monkeypatch.setattr("unitune.backends.kit.api.TIMEOUT_SECONDS", 0.5)
-    monkeypatch.setattr("unitune.backends.kit.chat.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("unitune.backends.kit.api.TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr("unitune.backends.kit.chat.ANSWER_SECONDS", 1.0)
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
     with serve(vendor) as server:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)

@@ -59,8 +59,8 @@ REQUESTS = {
 
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    monkeypatch.setattr("unitune.backends.kit.api.TIMEOUT_SECONDS", 0.3)
-    monkeypatch.setattr("unitune.backends.kit.api.UPLOAD_SECONDS", 0.3)
+    monkeypatch.setattr("unitune.backends.kit.api.TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr("unitune.backends.kit.api.UPLOAD_SECONDS", 1.0)
     monkeypatch.setattr("unitune.backends.retry.sleep", lambda _: None)
     behavior = ServerBehavior(steps=4, replies=dict(WORDS))
     with on_stage(tmp_path, monkeypatch, OpenAIVendor(behavior)) as stage:

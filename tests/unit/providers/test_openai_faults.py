@@ -18,8 +18,8 @@ LOST = (Fault.SILENCE, Fault.CUT, Fault.SHORT)
 
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    monkeypatch.setattr("unitune.backends.kit.api.TIMEOUT_SECONDS", 0.3)
-    monkeypatch.setattr("unitune.backends.kit.api.UPLOAD_SECONDS", 0.3)
+    monkeypatch.setattr("unitune.backends.kit.api.TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr("unitune.backends.kit.api.UPLOAD_SECONDS", 1.0)
     monkeypatch.setattr("unitune.backends.retry.sleep", lambda _: None)
     with on_stage(tmp_path, monkeypatch) as stage:
         yield stage

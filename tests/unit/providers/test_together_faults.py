@@ -35,9 +35,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     with serve(TogetherVendor()) as server:
         monkeypatch.setenv("TOGETHER_BASE_URL", server.url)
         monkeypatch.setenv("TOGETHER_API_KEY", KEY)
-        monkeypatch.setattr("unitune.backends.kit.api.TIMEOUT_SECONDS", 0.8)
-        monkeypatch.setattr("unitune.backends.kit.api.UPLOAD_SECONDS", 0.8)
-        monkeypatch.setattr("unitune.backends.kit.chat.ANSWER_SECONDS", 0.8)
+        monkeypatch.setattr("unitune.backends.kit.api.TIMEOUT_SECONDS", 1.0)
+        monkeypatch.setattr("unitune.backends.kit.api.UPLOAD_SECONDS", 1.0)
+        monkeypatch.setattr("unitune.backends.kit.chat.ANSWER_SECONDS", 1.0)
         monkeypatch.setattr("unitune.backends.retry.READ_ATTEMPTS", 1)
         monkeypatch.setattr("unitune.backends.kit.hosted.FILE_POLL_SECONDS", 0.001)
         yield server
