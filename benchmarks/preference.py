@@ -22,7 +22,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the worker has it
 
 import torch
-from shared_prefix import LEARNING_RATE, Measured, settings_for
+from shared_prefix import LEARNING_RATE, Measured, settings_for, train_in_order, trl_settings
 
 from unitune.data.load import load
 from unitune_local import store
@@ -81,28 +81,12 @@ def measure(model: Any, batches: list[list[TrainingRow]], settings: Settings) ->
 
 
 def measure_trl(model: Any, batches: list[list[TrainingRow]], tokenizer: Any) -> Measured:
-    """Train on the same batches by TRL, its costly defaults switched off."""
-    import pyarrow as pa  # noqa: PLC0415 - optional
-    from datasets import Dataset  # noqa: PLC0415 - likewise
-    from torch.utils.data import SequentialSampler  # noqa: PLC0415 - likewise
-    from transformers import TrainerCallback  # noqa: PLC0415 - likewise
-    from trl import DPOConfig, DPOTrainer  # noqa: PLC0415 - likewise
+    """Train on the same batches by TRL."""
+    from trl import DPOConfig, DPOTrainer  # noqa: PLC0415 - optional
 
-    class Clock(TrainerCallback):
-        marks: list[float] = []  # noqa: RUF012 - one run
-
-        def on_step_begin(self, *_: Any, **__: Any) -> None:
-            self.marks.append(time.process_time())
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            self.marks.append(time.process_time())
-
-    class InOrder(DPOTrainer):
+    class OfIds(DPOTrainer):
         def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
-            return dataset  # of ids already: the very tokens of unitune
-
-        def _get_train_sampler(self, dataset: Any = None) -> Any:
-            return SequentialSampler(dataset or self.train_dataset)
+            return dataset  # the very tokens of unitune
 
     forks = [(row, row.fork) for rows in batches for row in rows if row.fork]
     records = [
@@ -114,35 +98,9 @@ def measure_trl(model: Any, batches: list[list[TrainingRow]], tokenizer: Any) ->
         for row, fork in forks
     ]
     with tempfile.TemporaryDirectory() as folder:
-        config = DPOConfig(
-            output_dir=folder,
-            per_device_train_batch_size=len(batches[0]),
-            max_steps=len(batches),
-            learning_rate=LEARNING_RATE,
-            lr_scheduler_type="constant",
-            weight_decay=0.0,
-            max_grad_norm=0.0,
-            beta=LOSS.beta,
-            bf16=False,
-            gradient_checkpointing=False,
-            precompute_ref_log_probs=True,
-            max_length=None,
-            logging_steps=1,
-            report_to="none",
-            save_strategy="no",
-            use_cpu=True,
-        )
-        clock = Clock()
-        trainer = InOrder(
-            model=model,
-            args=config,
-            train_dataset=Dataset(pa.Table.from_pylist(records), fingerprint="batches"),
-            processing_class=tokenizer,
-            callbacks=[clock],
-        )
-        trainer.train()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    spent = sum(clock.marks[3::2]) - sum(clock.marks[2::2])
+        chosen = {"beta": LOSS.beta, "precompute_ref_log_probs": True}
+        config = DPOConfig(**trl_settings(folder, batches), **chosen)
+        losses, spent = train_in_order(OfIds, config, model, records, tokenizer)
     return Measured(losses, None, tokens_of(batches[1:]) / spent)
 
 

@@ -114,13 +114,18 @@ def measure(model: Any, batches: list[list[TrainingRow]], loss_of: Callable[...,
     return Measured(losses, gradient, tokens / spent)
 
 
-def measure_trl(model: Any, batches: list[list[TrainingRow]], tokenizer: Any) -> Measured:
-    """Train on the same batches by TRL, its costly defaults switched off."""
+def train_in_order(
+    trainer: type, config: Any, model: Any, records: list[dict[str, Any]], tokenizer: Any
+) -> tuple[list[float], float]:
+    """Train by a trainer of TRL's on records in their order.
+
+    Returns:
+        The loss of each step, and the CPU-seconds of all steps but the first.
+    """
     import pyarrow as pa  # noqa: PLC0415 - optional
     from datasets import Dataset  # noqa: PLC0415 - likewise
     from torch.utils.data import SequentialSampler  # noqa: PLC0415 - likewise
     from transformers import TrainerCallback  # noqa: PLC0415 - likewise
-    from trl import SFTConfig, SFTTrainer  # noqa: PLC0415 - likewise
 
     class Clock(TrainerCallback):
         marks: list[float] = []  # noqa: RUF012 - one run
@@ -131,9 +136,46 @@ def measure_trl(model: Any, batches: list[list[TrainingRow]], tokenizer: Any) ->
         def on_step_end(self, *_: Any, **__: Any) -> None:
             self.marks.append(time.process_time())
 
-    class InOrder(SFTTrainer):
+    class InOrder(trainer):
         def _get_train_sampler(self, dataset: Any = None) -> Any:
             return SequentialSampler(dataset or self.train_dataset)
+
+    clock = Clock()
+    run = InOrder(
+        model=model,
+        args=config,
+        train_dataset=Dataset(pa.Table.from_pylist(records), fingerprint="batches"),
+        processing_class=tokenizer,
+        callbacks=[clock],
+    )
+    run.train()
+    losses = [entry["loss"] for entry in run.state.log_history if "loss" in entry]
+    return losses, sum(clock.marks[3::2]) - sum(clock.marks[2::2])
+
+
+def trl_settings(folder: str, batches: Sequence[Sequence[TrainingRow]]) -> dict[str, Any]:
+    """Return the settings of a trainer of TRL's, its costly defaults switched off."""
+    return {
+        "output_dir": folder,
+        "per_device_train_batch_size": len(batches[0]),
+        "max_steps": len(batches),
+        "learning_rate": LEARNING_RATE,
+        "lr_scheduler_type": "constant",
+        "weight_decay": 0.0,
+        "max_grad_norm": 0.0,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "max_length": None,
+        "logging_steps": 1,
+        "report_to": "none",
+        "save_strategy": "no",
+        "use_cpu": True,
+    }
+
+
+def measure_trl(model: Any, batches: list[list[TrainingRow]], tokenizer: Any) -> Measured:
+    """Train on the same batches by TRL."""
+    from trl import SFTConfig, SFTTrainer  # noqa: PLC0415 - optional
 
     records = [
         {"input_ids": list(row.ids), "completion_mask": [int(on) for on in row.trained]}
@@ -141,35 +183,9 @@ def measure_trl(model: Any, batches: list[list[TrainingRow]], tokenizer: Any) ->
         for row in rows
     ]
     with tempfile.TemporaryDirectory() as folder:
-        config = SFTConfig(
-            output_dir=folder,
-            per_device_train_batch_size=len(batches[0]),
-            max_steps=len(batches),
-            learning_rate=LEARNING_RATE,
-            lr_scheduler_type="constant",
-            weight_decay=0.0,
-            max_grad_norm=0.0,
-            bf16=False,
-            gradient_checkpointing=False,
-            packing=False,
-            completion_only_loss=True,
-            max_length=None,
-            logging_steps=1,
-            report_to="none",
-            save_strategy="no",
-            use_cpu=True,
-        )
-        clock = Clock()
-        trainer = InOrder(
-            model=model,
-            args=config,
-            train_dataset=Dataset(pa.Table.from_pylist(records), fingerprint="batches"),
-            processing_class=tokenizer,
-            callbacks=[clock],
-        )
-        trainer.train()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    spent = sum(clock.marks[3::2]) - sum(clock.marks[2::2])
+        chosen = {"packing": False, "completion_only_loss": True}
+        config = SFTConfig(**trl_settings(folder, batches), **chosen)
+        losses, spent = train_in_order(SFTTrainer, config, model, records, tokenizer)
     tokens = sum(len(row.ids) for rows in batches[1:] for row in rows)
     return Measured(losses, None, tokens / spent)
 

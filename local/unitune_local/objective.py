@@ -67,8 +67,8 @@ class CrossEntropy:
 
 
 @dataclass(frozen=True, slots=True)
-class PreferenceLoss:
-    """The loss of pairs of answers: dpo and its kin."""
+class _AnswerLoss:
+    """What losses of answers have in common."""
 
     model: PeftModel
     form: Form
@@ -77,6 +77,10 @@ class PreferenceLoss:
     def weight(self, rows: Sequence[TrainingRow]) -> float:
         """Return the weights of rows."""
         return sum(row.weight for row in rows)
+
+
+class PreferenceLoss(_AnswerLoss):
+    """The loss of pairs of answers: dpo and its kin."""
 
     def losses(self, parts: Parts) -> Iterator[PartLoss]:
         """Yield the weighted loss of all pairs, and how the better answers fare.
@@ -100,17 +104,8 @@ class PreferenceLoss:
         return self.settings.beta * (gains[:, 0] - gains[:, 1])  # (B,)
 
 
-@dataclass(frozen=True, slots=True)
-class RatedLoss:
+class RatedLoss(_AnswerLoss):
     """The loss of rated answers: kto. The second answer of a row is another row's."""
-
-    model: PeftModel
-    form: Form
-    settings: PreferenceSettings
-
-    def weight(self, rows: Sequence[TrainingRow]) -> float:
-        """Return the weights of rows."""
-        return sum(row.weight for row in rows)
 
     def losses(self, parts: Parts) -> Iterator[PartLoss]:
         """Yield the weighted loss of all answers, and whether they are on the right side.
