@@ -274,7 +274,7 @@ def _cut_findings(job: Job, train: _File, parts: Parts | Finding | None) -> Iter
     if cases:
         yield note(
             "test-cut",
-            f"of {rows:,} rows {cases:,} are kept from training for the test "
+            f"{cases:,} of {rows:,} rows are kept from training for the test "
             f"(data.test: {job.data.test:g}), {out:,} are held out to choose on, and {left:,} are "
             "trained on.",
         ).at(file=train.name)

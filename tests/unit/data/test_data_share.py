@@ -173,7 +173,7 @@ def test_the_check_says_how_many_rows_are_for_what(tmp_path: Path) -> None:
     report = read(tmp_path, rows_of(INPUTS)).report
     assert [("train", 200), ("test", 40)] == [(file.purpose, file.rows) for file in report.files]
     (cut,) = [each for each in report.findings if each.code == "test-cut"]
-    expected = "of 200 rows 40 are kept from training for the test (data.test: 0.2), 30 are held"
+    expected = "40 of 200 rows are kept from training for the test (data.test: 0.2), 30 are held"
     assert cut.message.startswith(expected)
 
 
