@@ -19,6 +19,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from unitune_local.settings import Settings
+
 START, END = "<|im_start|>", "<|im_end|>"
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -38,6 +40,26 @@ SIZES = {
     "tie_word_embeddings": True,
     "initializer_range": 0.2,  # with less, frozen embeddings could not tell tokens apart
 }
+
+SETTINGS = Settings(
+    epochs=3,
+    batch_size=8,
+    learning_rate=2e-2,
+    rank=4,
+    alpha=8.0,
+    dropout=0.0,
+    targets="all",
+    sequence_length=512,
+    seed=0,
+    device="cpu",
+    dtype="float32",
+    threads=1,
+    micro_batch_tokens=200,
+    share_prefix=True,
+    checkpoint_seconds=0.0,
+    checkpoint_every_steps=1,
+)
+"""Of a training in a moment, which writes a checkpoint after each step."""
 
 
 def save_tiny_model(folder: Path) -> Path:

@@ -55,7 +55,7 @@ class TrainingContext:
     stop: Callable[[], bool]
 
 
-def train(  # noqa: PLR0915 - the loop is to be read from top to bottom
+def train(
     model: PeftModel,
     rows: Sequence[TrainingRow],
     validation: Sequence[TrainingRow],
@@ -70,11 +70,10 @@ def train(  # noqa: PLR0915 - the loop is to be read from top to bottom
     form = choose_form(model, rows, share=settings.share_prefix, multiple=settings.length_multiple)
     context.note("warning" if form.reason else "message", {"text": _described(form, settings)})
     cut = partial(micro_batches, most_tokens=settings.micro_batch_tokens, share=form.share)
-    first_epoch = (part for step in _steps_of(rows, settings, 0) for part in cut(step))
-    parts = [*first_epoch, *cut(by_length(validation))]
-    if (referenced := _referenced(model, form, parts, settings, context)) is None:
+    ahead = ReferencePass(model, form, context.checkpoints / REFERENCE_FILE, context.stop)
+    if (ready := _referenced(ahead, rows, validation, settings, cut)) is None:
         return False
-    rows, validation = ([referenced[row] for row in some] for some in (rows, validation))
+    rows, validation = ready
     objective = objective_of(model, form, settings.preference)
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     optimizer = torch.optim.AdamW(weights.values(), lr=0.0, weight_decay=0.0, fused=True)
@@ -138,17 +137,20 @@ def train(  # noqa: PLR0915 - the loop is to be read from top to bottom
 
 
 def _referenced(
-    model: PeftModel,
-    form: Form,
-    parts: Sequence[Sequence[TrainingRow]],
+    ahead: ReferencePass,
+    rows: Sequence[TrainingRow],
+    validation: Sequence[TrainingRow],
     settings: Settings,
-    context: TrainingContext,
-) -> dict[TrainingRow, TrainingRow] | None:
+    cut: Callable[[Sequence[TrainingRow]], list[list[TrainingRow]]],
+) -> tuple[Sequence[TrainingRow], Sequence[TrainingRow]] | None:
     """Return rows with what their loss needs of the base model; None when it was stopped."""
     if settings.preference is None or not settings.preference.needs_reference:
-        return {row: row for part in parts for row in part}
-    file = context.checkpoints / REFERENCE_FILE
-    return ReferencePass(model, form, file, context.stop).run(parts)
+        return rows, validation
+    first_epoch = (part for step in _steps_of(rows, settings, 0) for part in cut(step))
+    made = ahead.run([*first_epoch, *cut(by_length(validation))])
+    if made is None:
+        return None
+    return [made[row] for row in rows], [made[row] for row in validation]
 
 
 def _steps_of(

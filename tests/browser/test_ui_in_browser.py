@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,11 +19,6 @@ from unitune.evaluate.notes import read_notes
 from unitune.ui import polling
 from unitune.ui.access import Access
 from unitune.ui.app import application
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-if CHROMIUM is None:
-    pytest.skip("needs Chromium (chromium on the PATH)", allow_module_level=True)
 
 WIDE = {"width": 1400, "height": 900}
 PHONE = {"width": 390, "height": 844}
@@ -99,16 +93,6 @@ class served:  # noqa: N801 - a context manager
 
     def _in_loop(self, work: Any) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from unitune.findings import Finding, error, warning
 Use = Literal["sft", "dpo", "kto", "rft", "case", "any"]
 """What a row is for: training by a method, a case to be judged on, or not known."""
 
+RATED_ROW = "rated-row"
+"""Code of the finding that a row rates its answer and nothing learns from that."""
 _RATED = "the row rates its answer (`label` or `kto_tag`), and only loss kto learns from ratings."
 _USE_RATED = (
     "Set `method: dpo` and `tuning.preference.loss: kto`; or for `method: sft` keep the good "
@@ -94,9 +96,7 @@ def _about(example: Example, use: Use) -> Iterator[Finding]:
     rated = example.kto_tag is not None
     if rated != (use == "kto"):
         yield (
-            error("rated-row", _RATED, _USE_RATED)
-            if rated
-            else error("not-rated", _NOT_RATED, _RATE)
+            error(RATED_ROW, _RATED, _USE_RATED) if rated else error("not-rated", _NOT_RATED, _RATE)
         )
     if use == "dpo" and example.non_preferred_output is None:
         yield error(

@@ -25,7 +25,7 @@ from unitune.data.columns import Guess, guess_columns
 from unitune.data.dataset import Row
 from unitune.data.load import read, read_records
 from unitune.data.records import Record
-from unitune.data.rows import Use
+from unitune.data.rows import RATED_ROW, Use
 from unitune.data.shapes import SHAPES, shape_of
 from unitune.errors import DataError, UserError
 from unitune.evaluate.readiness import backend_findings, readiness_findings
@@ -98,12 +98,16 @@ def draft_job(file: Path, output: Path, wishes: Wishes) -> Draft:
         wishes: What need not be guessed.
 
     Raises:
-        DataError: The file cannot be read, or holds rows that cannot be used.
+        DataError: The file cannot be read, or holds rows that cannot be used, such as rated ones:
+            their answers are not all good ones to learn or to expect.
         UnknownColumns: It cannot be told what is asked and what is answered.
         NotFoundError: No installed package brings the backend.
     """
     records = list(islice((r for r in read_records(file) if isinstance(r, Record)), SAMPLE_ROWS))
-    some = [item for item in islice(read(file), LOOKED_AT) if isinstance(item, Row)]
+    seen = list(islice(read(file), LOOKED_AT))
+    if rated := [each for each in seen if isinstance(each, Finding) and each.code == RATED_ROW]:
+        raise DataError("\n".join(shown(rated)), tuple(rated))
+    some = [item for item in seen if isinstance(item, Row)]
     use: Use = "dpo" if any(row.example.non_preferred_output for row in some) else "sft"
     guess = None
     if len(records) > 1 and (wishes.columns or not _has_a_shape(records, some)):

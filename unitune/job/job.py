@@ -114,6 +114,15 @@ class Job(Spec):
         return self
 
     @model_validator(mode="after")
+    def _rated_answers_are_no_cases(self) -> Self:
+        if self.rows_for == "kto" and isinstance(self.data.test, float):
+            raise ValueError(
+                "data.test cannot be a share with loss kto: not every rated answer is one to "
+                "expect. Name a file of cases, or none"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _prices_are_somebodys(self) -> Self:
         rows_of(self.prices, origin="job", day=date.min)
         return self

@@ -239,6 +239,8 @@ def _training_method(job: Job, options: TogetherOptions) -> JsonValue:
     preference = job.tuning.preference
     # A margin above 0 is what makes it SimPO at Together; its log-ratios are per token.
     simpo = preference.loss == "simpo"
+    if preference.margin == 0:
+        raise JobError("tuning.preference.margin is 0; together takes a margin above 0 for simpo.")
     margin = SIMPO_MARGIN if preference.margin == "auto" else preference.margin
     return without_none(
         {
@@ -319,6 +321,8 @@ def imported_tuning(training: Fields) -> Body:
 
 
 def _imported_preference(method: Fields) -> Body:
+    if method.text("method") != "dpo":
+        return {}
     margin = method.number("simpo_gamma") or None  # 0 means that none was set
     return without_none(
         {

@@ -177,3 +177,9 @@ def test_a_preference_without_its_loss_is_no_job(changes: dict[str, object], mes
     preference = changes or {"beta": 0.1}
     with pytest.raises(ValueError, match=message):
         job(method=method, tuning={"preference": preference})
+
+
+def test_rated_answers_are_no_cases_to_expect() -> None:
+    data = {"train": "t.jsonl", "test": 0.2}
+    with pytest.raises(ValueError, match="cannot be a share with loss kto"):
+        job(method="dpo", data=data, tuning={"preference": {"loss": "kto"}})

@@ -10,6 +10,7 @@ import pytest
 import torch
 from peft import PeftModel
 from pydantic import JsonValue
+from tiny_model import SETTINGS
 from torch import Tensor
 
 from unitune.data.dataset import Dataset, Row
@@ -24,26 +25,11 @@ from unitune_local.preference import Answers, answers, pair_losses, rated_losses
 from unitune_local.reference import ReferencePass
 from unitune_local.rendering import render_prompt
 from unitune_local.rows import render_rows
-from unitune_local.settings import Loss, PreferenceSettings, Settings
+from unitune_local.settings import Loss, PreferenceSettings
 from unitune_local.train import TrainingContext, train
 
-SETTINGS = Settings(
-    epochs=1,
-    batch_size=2,
-    learning_rate=1e-2,
-    rank=4,
-    alpha=8.0,
-    dropout=0.0,
-    targets="all",
-    sequence_length=512,
-    seed=0,
-    device="cpu",
-    dtype="float32",
-    threads=1,
-    micro_batch_tokens=150,
-    share_prefix=True,
-    checkpoint_seconds=0.0,
-    checkpoint_every_steps=1,
+PAIR_SETTINGS = SETTINGS.model_copy(
+    update={"epochs": 6, "batch_size": 2, "learning_rate": 1e-2, "micro_batch_tokens": 150}
 )
 REFERENCE = torch.tensor([[-0.5, -0.1], [-10.1, -20.1], [-0.1, -0.1]])
 POLICY = torch.tensor([[-0.5, -0.1], [-10.0, -30.0], [-1.0, -21.0]])
@@ -288,7 +274,7 @@ class Trained:
 def run(
     base: Path, rows: Sequence[TrainingRow], folder: Path, loss: Loss, stop_after: int | None = None
 ) -> Trained:
-    chosen = SETTINGS.model_copy(update={"preference": settings(loss), "epochs": 6})
+    chosen = PAIR_SETTINGS.model_copy(update={"preference": settings(loss)})
     torch.manual_seed(0)
     model = add_adapter(load_model(base, torch.float32), chosen)
     done = Trained()

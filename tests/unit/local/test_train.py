@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import PeftModel
 from pydantic import JsonValue
-from tiny_model import write_rows
+from tiny_model import SETTINGS, write_rows
 
 from unitune.errors import RunFailed
 from unitune_local.adapter import check_adapter, save_adapter
@@ -19,25 +19,6 @@ from unitune_local.model import add_adapter, load_adapter, load_model, load_toke
 from unitune_local.rows import read_rows, render_rows
 from unitune_local.settings import DataFile, Settings, Spec
 from unitune_local.train import TrainingContext, scheduled_rate, train
-
-SETTINGS = Settings(
-    epochs=3,
-    batch_size=8,
-    learning_rate=2e-2,
-    rank=4,
-    alpha=8.0,
-    dropout=0.0,
-    targets="all",
-    sequence_length=512,
-    seed=0,
-    device="cpu",
-    dtype="float32",
-    threads=1,
-    micro_batch_tokens=200,
-    share_prefix=True,
-    checkpoint_seconds=0.0,
-    checkpoint_every_steps=1,
-)
 
 
 @dataclass

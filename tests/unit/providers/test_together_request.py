@@ -116,6 +116,13 @@ def test_simpo_needs_no_reference_and_counts_by_token() -> None:
         assert {**method, "simpo_gamma": margin} == sent
 
 
+def test_simpo_without_a_margin_is_refused() -> None:
+    """Together switches SimPO on by a margin above 0."""
+    tuning = Tuning(preference=Preference(loss="simpo", margin=0))
+    with pytest.raises(JobError, match="takes a margin above 0"):
+        body(tuning, method="dpo")
+
+
 def test_full_training_is_asked_for() -> None:
     assert {"type": "Full"} == body(options={"training": "full"})["training_type"]
 

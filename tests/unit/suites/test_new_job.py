@@ -236,6 +236,16 @@ def test_preferences_are_a_job_for_dpo(tmp_path: Path) -> None:
     assert made.read_as.startswith("JSON Lines: TRL preferences from prompt")
 
 
+def test_rated_answers_are_not_guessed_to_be_good_ones(tmp_path: Path) -> None:
+    """Named columns do not make a bad answer one to learn either."""
+    file = tmp_path / "rated.jsonl"
+    row = {"prompt": "A question that is long enough?", "completion": "yes", "label": False}
+    file.write_text((json.dumps(row) + "\n") * 40)
+    for columns in ({}, {"user": "prompt", "assistant": "completion"}):
+        with pytest.raises(DataError, match="rates its answer"):
+            draft_job(file, tmp_path / "unitune.yaml", Wishes(columns))
+
+
 def test_the_comments_say_what_was_seen_and_cannot_break_the_file(tmp_path: Path) -> None:
     rows = [{"a\nscorers: x": q, "b": label} for q, label in banking()]
     made = draft(tmp_path, lines(rows), "od\u2028d: name.jsonl")
