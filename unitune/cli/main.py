@@ -197,5 +197,6 @@ def _exit_code(error: Exception) -> int:
         return 70
     known = explained(cause, sys.argv[1:])
     heading = ("Stopped:", "bold") if isinstance(known, Interrupted) else ("Error:", "bold red")
-    aside().print(Text.assemble(heading, f" {redacted(str(known))}"))
+    message = Text.assemble(heading, f" {redacted(str(known))}")
+    aside().print(message, soft_wrap=not aside().is_terminal)  # a path in a log stays whole
     return known.exit_code
