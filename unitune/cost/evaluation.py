@@ -75,13 +75,17 @@ def contender_tokens(spec: ContenderSpec, job: Job, work: Workload) -> Contender
     kind = prompt_kind(spec)
     tries = TRIALS[kind] if kind and len(job.evaluate.contenders) > 1 else Count()
     on_dev = _dev_requests(tries, len(work.validation))
-    requests = Count.of(len(work.test) * job.evaluate.repeats) + on_dev
-    added = _added_tokens(spec, job.evaluate, work)
-    own = _own_share(spec)
+    verdict = len(work.test) * job.evaluate.repeats
+    requests = Count.of(verdict) + on_dev
+    instructions, shots = _added_tokens(spec, job.evaluate, work)
+    added = instructions + shots
+    own = _own_share(spec) * shots
+    if own.low < shots.low:  # both are tried, and on dev nearly all are the same ones
+        own = Count(own.low, own.expected * verdict // max(requests.expected, 1), own.high)
     return ContenderTokens(
         requests=requests,
-        own=own * added,
-        shared=Count(0, added.expected * (1 - own.expected), added.high),
+        own=own,
+        shared=Count(added.low - own.low, added.expected - own.expected, added.high),
         prompt=work.test.prompts.total * Count.of(job.evaluate.repeats)
         + on_dev * work.validation.prompts.mean
         + requests * added,
@@ -100,18 +104,19 @@ def _dev_requests(tries: Count, rows: int) -> Count:
     )
 
 
-def _added_tokens(spec: ContenderSpec, evaluate: Evaluate, work: Workload) -> Count:
-    """Return the tokens that a prompt adds to the row's own messages."""
+def _added_tokens(spec: ContenderSpec, evaluate: Evaluate, work: Workload) -> tuple[Count, Count]:
+    """Return the tokens of the instructions and of the shots that a prompt adds to a row's own."""
     match spec:
         case Tuned(prompt="baseline"):
-            return Count(0, MADE_INSTRUCTIONS.expected, _shots(AUTO_SHOTS, work).high)
+            shots = Count(high=_shots(AUTO_SHOTS, work).high)
+            return Count(expected=MADE_INSTRUCTIONS.expected), shots
         case Instructed() | Model(prompt="instructed") | Server(prompt="instructed"):
-            return _instructions(spec.instructions or evaluate.instructions)
+            return _instructions(spec.instructions or evaluate.instructions), Count()
         case FewShot() | Model(prompt="few-shot") | Server(prompt="few-shot"):
             count = AUTO_SHOTS if spec.shots == "auto" else Count.of(spec.shots)
-            return _shots(count, work) + _instructions(evaluate.instructions)
+            return _instructions(evaluate.instructions), _shots(count, work)
         case _:
-            return Count()
+            return Count(), Count()
 
 
 def _own_share(spec: ContenderSpec) -> Count:

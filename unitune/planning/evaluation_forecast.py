@@ -113,12 +113,13 @@ def _forecast(spec: ContenderSpec, resolved: ResolvedJob, test: Dataset) -> Cont
 
 
 def _loads(tokens: ContenderTokens) -> list[AnswerLoad]:
-    """Return the fewest, expected and most requests, each with the tokens that are expected."""
-    requests = tokens.requests
+    """Return the fewest, expected and most requests: the fewest with the shortest prompts."""
+    requests, own, shared = tokens.requests, tokens.own, tokens.shared
     answer = tokens.answer.expected / max(requests.expected, 1)
     return [
-        AnswerLoad(count, tokens.own.expected, tokens.shared.expected, answer)
-        for count in (requests.low, requests.expected, requests.high)
+        AnswerLoad(requests.low, own.low, shared.low, answer),
+        AnswerLoad(requests.expected, own.expected, shared.expected, answer),
+        AnswerLoad(requests.high, own.expected, shared.expected, answer),
     ]
 
 

@@ -99,7 +99,8 @@ def test_time_here_is_what_the_backend_says(make: MakeJob, monkeypatch: pytest.M
     monkeypatch.setattr(registry, "backend", lambda _: here)
     few = {"type": "few-shot", "shots": 4}
     contenders = [few | {"choose": "random"}, few | {"choose": "nearest", "name": "near"}]
-    random, nearest = forecast(make("fake", "any", contenders=contenders)).contenders
+    contenders.append(few | {"choose": "auto", "name": "either"})
+    random, nearest, _ = forecast(make("fake", "any", contenders=contenders)).contenders
     assert "guessed from this machine's speed" == random.basis
     requests = random.requests
     assert (requests.low / 2, requests.expected, requests.high * 2) == (
@@ -107,10 +108,13 @@ def test_time_here_is_what_the_backend_says(make: MakeJob, monkeypatch: pytest.M
         random.seconds.expected,
         random.seconds.high,
     )
-    shared, own = here.loads[0], here.loads[3]
-    assert shared.own_tokens == own.shared_tokens == 0
-    assert shared.shared_tokens == own.own_tokens > 4
+    for same, near in zip(here.loads[:3], here.loads[3:6], strict=True):
+        assert 0 == same.own_tokens < near.shared_tokens  # instructions are the same for all
+        assert same.shared_tokens == near.shared_tokens + near.own_tokens
     assert nearest.tokens == random.tokens
+    quick, usual, _ = here.loads[6:]
+    assert quick[1:3] == here.loads[0][1:3]
+    assert here.loads[4].own_tokens * 20 // usual.requests == usual.own_tokens
 
 
 def test_without_cases_there_is_nothing_to_forecast(make: MakeJob) -> None:
