@@ -3,7 +3,7 @@
 A prompt costs its own tokens, those that all prompts share once; an answer its tokens, one by one.
 Seconds of an operation are measured whenever a model answers enough here, and kept in the cache
 under all that they depend on; before that they are guessed from a short measurement of matrix
-products. On a CPU they are processor seconds, so that whatever else runs meanwhile does not count.
+products. On a CPU they are processor seconds, which the waiting for a processor is no part of.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def measured(
     dtype: torch.dtype,
     answered: Sequence[tuple[Sequence[int], int]],
 ) -> Generator[None]:
-    """Keep what the answers of the body took, if they were enough.
+    """Keep what the answers of the body took, if they were enough and the machine not overloaded.
 
     Args:
         folder: Of the model.
@@ -145,7 +145,7 @@ def measured(
         return
     size = size_of(folder)
     flops = sum(size.flops(len(prompt) - common, common, answer) for prompt, answer in answered)
-    if flops >= LEAST_FLOPS:
+    if flops >= LEAST_FLOPS and not machine.overloaded():
         rate = AnswerRate(flop_seconds=seconds / flops, measured_on=today())
         file = _file(folder, device, dtype)
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -59,6 +59,8 @@ class CostModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     measured_on: date | None = None
     """None: guessed."""
+    busy_share: float = 0.0
+    """Of the processor that other programs used then."""
     packed: bool
     """Whether the model takes packed micro-batches."""
     start_seconds: float

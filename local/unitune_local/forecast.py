@@ -111,6 +111,8 @@ def forecast(job: Job, folder: Path, train: Dataset, validation: Dataset) -> Tra
     trained = sum(row.trained_tokens for row in learnt.rows)
     findings = [*learnt.findings, *held_out.findings]
     findings += _findings(settings, learnt.rows, turn_end(tokenizer), shape)
+    if cost_model.busy_share > machine.BUSY_SHARE:
+        findings.append(_busy(cost_model.busy_share))
     summary = Forecast(
         findings=tuple(findings),
         rows=len(train),
@@ -179,6 +181,16 @@ def _largest_steps(rows: Sequence[TrainingRow], batch_size: int) -> list[list[Tr
     longest = sorted(rows, key=lambda row: len(row.ids))
     most_trained = sorted(longest, key=lambda row: row.trained_tokens)
     return [longest[-batch_size:], most_trained[-batch_size:]]
+
+
+def _busy(share: float) -> Finding:
+    return Finding(
+        severity="warning",
+        code="calibrated-while-busy",
+        message=f"other programs used {share:.0%} of the processor during the calibration; the "
+        "training takes less when it has the machine for itself.",
+        fix="Run unitune plan --calibrate again when they have ended.",
+    )
 
 
 def _findings(

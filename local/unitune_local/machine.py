@@ -62,6 +62,21 @@ def one_thread() -> Generator[None]:
         torch.set_num_threads(before)
 
 
+BUSY_SHARE = 0.3
+"""Of the processor, in other programs: from here on what is measured is not this machine's speed,
+as processors share caches, memory and, two to a core, arithmetic units."""
+
+
+def busy_share(seconds: float = 0.5) -> float:
+    """Return the share of the processor that is used now; to be asked before the work begins."""
+    return psutil.cpu_percent(interval=seconds) / 100
+
+
+def overloaded() -> bool:
+    """Whether in the last minute more wanted to compute than can, this process among them."""
+    return os.getloadavg()[0] > (1 + BUSY_SHARE) * (os.cpu_count() or 1)
+
+
 def cores() -> int:
     """Return the cores of this process by affinity, cgroup quota and ``OMP_NUM_THREADS``."""
     limits = [float(_affinity()), *_quotas()]

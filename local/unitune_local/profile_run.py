@@ -75,6 +75,7 @@ def calibrate(job: Job, folder: Path, train: Dataset, validation: Dataset) -> Co
     if not expected.rows:
         raise DataError("no row can be learnt from; `unitune plan` without --calibrate says why.")
     require_memory(expected.summary)
+    busy_share = machine.busy_share()
     settings = expected.batching.settings
     run = ProfileRun(
         spec=Spec(
@@ -104,7 +105,7 @@ def calibrate(job: Job, folder: Path, train: Dataset, validation: Dataset) -> Co
             last = ended.stderr.strip().rpartition("\n")[2] or f"signal {-ended.returncode}"
             raise BackendError(f"the calibration ended without a result: {last}")
         text = (Path(scratch) / "cost_model.json").read_text(encoding="utf-8")
-    measured = CostModel.model_validate_json(text)
+    measured = CostModel.model_validate_json(text).model_copy(update={"busy_share": busy_share})
     cost_model.keep(measured, expected.shape, settings)
     return measured
 

@@ -13,7 +13,7 @@ from unitune.data.dataset import Dataset
 from unitune.data.example import Message
 from unitune.data.load import load
 from unitune.models import Reply, Request
-from unitune_local import answer_cost
+from unitune_local import answer_cost, machine
 from unitune_local.answer_cost import GUESSED_BAND, MEASURED_BAND, ModelSize, size_of
 from unitune_local.chat import LocalChatModel
 
@@ -58,7 +58,8 @@ def test_time_grows_with_requests_and_own_tokens(tiny_model: Path, cases: Datase
 def test_what_was_measured_replaces_the_guess(
     tiny_model: Path, cases: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whenever a model answers enough; a few tokens say nothing."""
+    """Whenever a model answers enough on a machine that can; a few tokens say nothing."""
+    monkeypatch.setattr(machine, "overloaded", lambda: False)
 
     def answer() -> None:
         message = Message(role="user", content="hello")
@@ -73,6 +74,10 @@ def test_what_was_measured_replaces_the_guess(
     answer()
     assert answer_cost.forecast_answers(tiny_model, cases, [ONE]).measured_on is None
     monkeypatch.setattr(answer_cost, "LEAST_FLOPS", 1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(machine, "overloaded", lambda: True)
+        answer()
+    assert answer_cost.forecast_answers(tiny_model, cases, [ONE]).measured_on is None
     answer()
     made = answer_cost.forecast_answers(tiny_model, cases, [ONE])
     assert made.measured_on is not None
