@@ -79,7 +79,12 @@ def check_adapter(
     """
     use_attention(live, "sdpa")
     device = cast("torch.device", live.device)
-    base = cast("Any", load_model(spec.base_path, spec.settings.torch_dtype)).to(device)
+    base = load_model(
+        spec.base_path,
+        spec.settings.torch_dtype,
+        device=device,
+        quantization=spec.settings.quantization,
+    )
     fresh = load_adapter(base, folder, rounds_once=True)
     worst = 0.0
     for prompt in prompts:

@@ -1,9 +1,10 @@
 """A local model to ask: a base model, with or without a tuned adapter.
 
 An adapter is merged into the float32 weights before they are cast, so that a tuned model answers as
-fast as its base. It is only used on the base and the chat template that it was trained on: both
-are compared with what the training recorded beside it. Weights are loaded at the first request,
-because an evaluation whose answers are all recorded already needs none.
+fast as its base; beside quantised weights it stays apart. It is only used on the base and the chat
+template that it was trained on: both are compared with what the training recorded beside it.
+Weights are loaded at the first request, because an evaluation whose answers are all recorded
+already needs none.
 
 Not here: how tokens are made (`unitune_local.rendering`) and answers (`unitune_local.generate`).
 """
@@ -33,6 +34,13 @@ from unitune_local.generate import BATCH_SIZE, Generated, Sampling, generate
 from unitune_local.model import load_adapter, load_model, load_tokenizer
 from unitune_local.model_folder import sha256
 from unitune_local.rendering import TemplateError, render_prompt, template_fingerprint
+from unitune_local.settings import Quantization
+
+
+class AdapterSettings(BaseModel):
+    """Settings of a training that its answers depend on."""
+
+    quantization: Quantization | None = None
 
 
 class AdapterRecord(BaseModel):
@@ -40,6 +48,7 @@ class AdapterRecord(BaseModel):
 
     base_fingerprint: str
     template_fingerprint: str
+    settings: AdapterSettings = AdapterSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +81,17 @@ class LocalChatModel(BatchedChatModel):
         self._device = machine.device()
         self._dtype = dtype or machine.best_dtype(self._device)
         self._busy = threading.Lock()
+        self._quantization: Quantization | None = None
         if adapter is not None:
-            _check_adapter(adapter, base, store.fingerprint(self._path), self._template)
+            record = _checked(adapter, base, store.fingerprint(self._path), self._template)
+            self._quantization = record.settings.quantization
 
     @cached_property
     def fingerprint(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride] - a value all the same, made late
         """Hash of base, adapter, dtype and chat template: all that determines the answers."""
         adapter = None if self._adapter is None else _adapter_hash(self._adapter)
         base = store.fingerprint(self._path)
-        return digest([base, adapter, str(self._dtype), self._template])
+        return digest([base, adapter, str(self._dtype), self._quantization, self._template])
 
     batch_size = BATCH_SIZE
 
@@ -149,10 +160,17 @@ class LocalChatModel(BatchedChatModel):
     @cached_property
     def _model(self) -> PreTrainedModel:
         if self._adapter is None:
-            model = load_model(self._path, self._dtype)
-        else:
-            model = merged(load_model(self._path, torch.float32), self._adapter)
+            return load_model(self._path, self._dtype, device=self._device)
+        if self._quantization is not None:
+            return self._quantized(self._adapter, self._quantization)
+        model = merged(load_model(self._path, torch.float32), self._adapter)
         return cast("Any", model).to(device=self._device, dtype=self._dtype).eval()
+
+    def _quantized(self, adapter: Path, quantization: Quantization) -> PreTrainedModel:
+        """Return the model as it was trained; a merged one would have to be quantised again."""
+        base = load_model(self._path, self._dtype, device=self._device, quantization=quantization)
+        load_adapter(base, adapter, rounds_once=False)
+        return base
 
     def _replies(
         self,
@@ -253,7 +271,8 @@ def _reply(prompt: Sequence[int], answer: Generated) -> Reply:
     )
 
 
-def _check_adapter(adapter: Path, base: str, fingerprint: str, template: str) -> None:
+def _checked(adapter: Path, base: str, fingerprint: str, template: str) -> AdapterRecord:
+    """Return what stands beside an adapter, once it is known to fit the base."""
     if not (adapter / "adapter_model.safetensors").is_file():
         raise Mismatch(f"{adapter} holds no adapter_model.safetensors; train again to make one.")
     try:
@@ -273,6 +292,7 @@ def _check_adapter(adapter: Path, base: str, fingerprint: str, template: str) ->
                 f"the adapter in {adapter} was trained on {what} {trained_on[:16]}, but base model "
                 f"{base!r} has {current[:16]}. Restore the base of the training, or train again."
             )
+    return record
 
 
 def _adapter_hash(adapter: Path) -> str:

@@ -37,6 +37,8 @@ ADAPTER_BYTES = 12
 """Of each adapter weight between two steps: itself and two moments, in float32."""
 WORKSPACE = 1.4
 """Of what a micro-batch holds: workspace of the kernels, and holes in the heap."""
+QUANTIZED_BYTES = {"4bit": 0.516, "8bit": 1.0}
+"""Of a quantised weight: 4 bits, and a scale for 64 of them in 8 bits (Dettmers et al. 2023)."""
 SIZE_BYTES, MOST_SIZES = 14 * 2**20, 45
 """A CPU's kernels in bfloat16 are made for each number of tokens anew, and kept: 13 MiB a number
 were measured, growing no more after 43 to 60 of them, as oneDNN keeps 1024 kernels.
@@ -169,7 +171,9 @@ def guess(
     threads = settings.threads if settings.device == "cpu" else 1
     flop_seconds = 1 / (threads * rate * REACHED_SHARE[settings.dtype])
     check = 2 * shape.linear * checked_tokens * flop_seconds
-    weights = shape.parameters * settings.torch_dtype.itemsize
+    itemsize = settings.torch_dtype.itemsize
+    quantized = QUANTIZED_BYTES.get(settings.quantization or "", itemsize)
+    weights = (shape.parameters - shape.linear) * itemsize + shape.linear * quantized
     return CostModel(
         packed=packed,
         start_seconds=10.0,
@@ -177,7 +181,10 @@ def guess(
         flop_seconds=flop_seconds,
         end_seconds=2.0 + check,
         # For the check the file of the base is mapped once more.
-        held_bytes=PROCESS_BYTES + weights + ADAPTER_BYTES * shape.adapter + weight_file_bytes,
+        held_bytes=PROCESS_BYTES
+        + round(weights)
+        + ADAPTER_BYTES * shape.adapter
+        + weight_file_bytes,
     )
 
 
@@ -199,7 +206,16 @@ def recall(shape: Shape, settings: Settings) -> CostModel | None:
 
 def _file(shape: Shape, settings: Settings) -> Path:
     """Return where measurements are kept: under what they depend on, not rows and epochs."""
-    chosen = {"device", "dtype", "threads", "rank", "targets", "dropout", "share_prefix"}
+    chosen = {
+        "device",
+        "dtype",
+        "quantization",
+        "threads",
+        "rank",
+        "targets",
+        "dropout",
+        "share_prefix",
+    }
     depends_on = {
         "processor": machine.processor(settings.device),
         "torch": torch.__version__,

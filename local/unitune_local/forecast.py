@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from peft import PeftModel
@@ -22,6 +23,7 @@ from unitune.data.dataset import Dataset
 from unitune.errors import Unsupported
 from unitune.findings import Finding
 from unitune.job.job import Job
+from unitune.workspace.install import install_command
 from unitune_local import machine, memory, store
 from unitune_local.adapter import checked_prompts, checked_tokens
 from unitune_local.attention import not_plain
@@ -111,6 +113,7 @@ def forecast(job: Job, folder: Path, train: Dataset, validation: Dataset) -> Tra
     trained = sum(row.trained_tokens for row in learnt.rows)
     findings = [*learnt.findings, *held_out.findings]
     findings += _findings(settings, learnt.rows, turn_end(tokenizer), shape)
+    findings += quantization_findings(settings)
     if cost_model.busy_share > machine.BUSY_SHARE:
         findings.append(_busy(cost_model.busy_share))
     summary = Forecast(
@@ -181,6 +184,26 @@ def _largest_steps(rows: Sequence[TrainingRow], batch_size: int) -> list[list[Tr
     longest = sorted(rows, key=lambda row: len(row.ids))
     most_trained = sorted(longest, key=lambda row: row.trained_tokens)
     return [longest[-batch_size:], most_trained[-batch_size:]]
+
+
+def quantization_findings(settings: Settings) -> Iterator[Finding]:
+    """Yield why the weights cannot be quantised here, if they are to be."""
+    name = settings.quantization
+    if name is not None and settings.device == "mps":
+        yield Finding(
+            severity="error",
+            code="quantization",
+            message=f"options.local.quantization is {name}, and bitsandbytes has no {name} weights "
+            "on mps.",
+            fix="Add device: cpu, or leave quantization out.",
+        )
+    elif name is not None and find_spec("bitsandbytes") is None:
+        yield Finding(
+            severity="error",
+            code="quantization",
+            message=f"options.local.quantization is {name}, and bitsandbytes is not installed.",
+            fix=f"{install_command('local', '4bit')}, or leave quantization out.",
+        )
 
 
 def _busy(share: float) -> Finding:

@@ -23,16 +23,19 @@ from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging
 
 from unitune_local.machine import use_threads
-from unitune_local.settings import Settings
+from unitune_local.settings import Quantization, Settings
 
 ADAPTER = "default"
 """peft's name for the only adapter."""
+PACKS = "support_avx512bf16_for_cpu"
+"""Whether bitsandbytes packs a layer for a kernel without gradients, and it is trained no more."""
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
@@ -44,11 +47,30 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     )
 
 
-def load_model(path: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """Load a causal language model onto the CPU, ready for inference."""
+def load_model(
+    path: Path,
+    dtype: torch.dtype,
+    *,
+    device: str | torch.device = "cpu",
+    quantization: Quantization | None = None,
+) -> PreTrainedModel:
+    """Load a causal language model, ready for inference.
+
+    Args:
+        path: Its folder.
+        dtype: Of its weights; with a quantisation, of what is computed with them.
+        device: Where it is to be.
+        quantization: Of the linear layers but the output head; needs bitsandbytes.
+    """
     use_threads()
     logging.disable_progress_bar()
     auto = cast("Any", AutoModelForCausalLM)
+    quantized: dict[str, Any] = {}
+    if quantization is not None:  # which can only be placed while it is loaded
+        quantized = {
+            "quantization_config": _bitsandbytes(quantization, dtype),
+            "device_map": {"": device},
+        }
     model = auto.from_pretrained(
         path,
         dtype=dtype,
@@ -56,8 +78,26 @@ def load_model(path: Path, dtype: torch.dtype) -> PreTrainedModel:
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=True,
+        **quantized,
     )
+    if not quantized:
+        return cast("PreTrainedModel", model.to(device)).eval()
+    for layer in model.modules():
+        if hasattr(layer, PACKS):
+            setattr(layer, PACKS, False)
     return cast("PreTrainedModel", model).eval()
+
+
+def _bitsandbytes(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """Return the configuration of Dettmers et al. 2023, or of Dettmers et al. 2022."""
+    if quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
 
 
 def add_adapter(model: PreTrainedModel, settings: Settings) -> PeftModel:

@@ -22,6 +22,7 @@ from unitune_local.options import LocalOptions
 
 T = TypeVar("T")
 Loss = Literal["dpo", "robust", "ipo", "simpo", "orpo", "kto"]
+Quantization = Literal["4bit", "8bit"]
 
 EPOCHS = 3
 BATCH_SIZE = 8
@@ -96,6 +97,7 @@ class Settings(BaseModel):
     """None: answers are learnt as they are."""
     device: str
     dtype: Literal["float32", "bfloat16"]
+    quantization: Quantization | None = None
     threads: int
     micro_batch_tokens: int
     share_prefix: bool
@@ -173,6 +175,7 @@ def resolve(job: Job, base: Dimensions) -> Settings:
         preference=_preference(tuning.preference) if job.method == "dpo" else None,
         device=device.type,
         dtype=_dtype(options, device),
+        quantization=options.quantization,
         threads=machine.cores() if options.threads == "auto" else options.threads,
         micro_batch_tokens=_auto(options.micro_batch_tokens, MICRO_BATCH_TOKENS[device.type]),
         # With a shared prefix, the rows of a batch would share one dropout mask over the prefix.

@@ -114,9 +114,11 @@ def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
 
 def trainable_model(base: Path, settings: Settings) -> PeftModel:
     """Return a base model with new adapters, on its device; sums come out the same every time."""
-    model = load_model(base, settings.torch_dtype)
+    model = load_model(
+        base, settings.torch_dtype, device=settings.device, quantization=settings.quantization
+    )
     _fix_arithmetic(settings.threads, settings.seed)
-    return add_adapter(cast("Any", model).to(settings.device), settings)
+    return add_adapter(model, settings)
 
 
 def _check_base(spec: Spec) -> None:

@@ -1,0 +1,122 @@
+"""Frozen weights in 4 and 8 bits against bfloat16: peak memory, seconds and losses of 20 steps.
+
+    python benchmarks/quantized_base.py [--hidden 2048] [--layers 16] [--steps 20] [--threads N]
+
+A Llama of random weights (1.1 billion by default, in a temporary folder) learns the same rows with
+each, in a process of its own, whose high-water mark is its memory. What random weights make of rows
+says nothing about quality; how far the losses are from those of bfloat16 says what quantisation
+changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from unitune_local import machine
+from unitune_local.batches import TrainingRow
+from unitune_local.settings import Settings
+from unitune_local.train import TrainingContext, train
+from unitune_local.training import trainable_model
+
+ROW_TOKENS, BATCH_SIZE = 64, 2
+KINDS = ("bfloat16", "4bit", "8bit")
+
+
+def make_model(folder: Path, hidden: int, layers: int) -> None:
+    """Write a Llama of random weights in bfloat16."""
+    config = LlamaConfig(
+        hidden_size=hidden,
+        intermediate_size=4 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 64,
+        num_key_value_heads=hidden // 256,
+        vocab_size=32_000,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+    )
+    with torch.device("cpu"):
+        torch.set_default_dtype(torch.bfloat16)
+        LlamaForCausalLM(config).save_pretrained(folder)
+        torch.set_default_dtype(torch.float32)
+
+
+def train_one(folder: Path, kind: str, steps: int, threads: int) -> None:
+    """Train some steps and print what they took, as JSON."""
+    settings = Settings(
+        epochs=1,
+        batch_size=BATCH_SIZE,
+        learning_rate=1e-3,
+        rank=16,
+        alpha=32.0,
+        dropout=0.0,
+        targets="all",
+        sequence_length=512,
+        seed=0,
+        device="cpu",
+        dtype="bfloat16",
+        quantization=None if kind == "bfloat16" else kind,  # pyright: ignore[reportArgumentType] - of KINDS
+        threads=threads,
+        micro_batch_tokens=1024,
+        share_prefix=True,
+        checkpoint_seconds=1e9,
+        checkpoint_every_steps=None,
+    )
+    torch.manual_seed(0)
+    ids = torch.randint(0, 1000, (steps * BATCH_SIZE, ROW_TOKENS)).tolist()
+    half = (False,) * (ROW_TOKENS // 2) + (True,) * (ROW_TOKENS // 2)
+    rows = [TrainingRow(tuple(row), half, 1.0, at + 1) for at, row in enumerate(ids)]
+    model = trainable_model(folder, settings)
+    losses: list[float] = []
+
+    def note(event: str, data: dict[str, object]) -> None:
+        losses.extend([float(str(data["loss"]))] if event == "step" else [])
+
+    start = time.process_time()
+    with tempfile.TemporaryDirectory() as checkpoints:
+        train(model, rows, (), settings, TrainingContext(Path(checkpoints), note, lambda: False))
+    seconds = time.process_time() - start
+    peak = machine.peak_of_process("cpu")
+    print(json.dumps({"losses": losses, "cpu_seconds": seconds, "peak_bytes": peak}))
+
+
+def main() -> None:
+    """Compare, or be the process that trains one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--hidden", type=int, default=2048)
+    parser.add_argument("--layers", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=machine.cores())
+    parser.add_argument("--one", nargs=2, metavar=("FOLDER", "KIND"))
+    given = parser.parse_args()
+    if given.one:
+        train_one(Path(given.one[0]), given.one[1], given.steps, given.threads)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        make_model(Path(folder), given.hidden, given.layers)
+        told = {}
+        for kind in KINDS:
+            command = [sys.executable, __file__, "--one", folder, kind]
+            command += ["--steps", str(given.steps), "--threads", str(given.threads)]
+            ended = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+            told[kind] = json.loads(ended.stdout)
+        expected = told["bfloat16"]["losses"]
+        for kind, one in told.items():
+            apart = max(abs(a - b) for a, b in zip(one["losses"], expected, strict=True))
+            print(
+                f"{kind:9} peak {one['peak_bytes'] / 1e9:.2f} GB, {one['cpu_seconds']:.0f} CPU-s, "
+                f"loss {one['losses'][0]:.4f} to {one['losses'][-1]:.4f}, at most {apart:.4f} from "
+                "bfloat16"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Frozen weights in 4 and 8 bits: trained, saved, loaded by plain peft, answering as trained."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_model import SETTINGS, write_rows
+
+from unitune.data.example import Message
+from unitune.job.job import Job
+from unitune.models import Reply, Request
+from unitune_local import forecast as local_forecast
+from unitune_local import store
+from unitune_local.adapter import check_adapter, save_adapter
+from unitune_local.backend import LocalBackend
+from unitune_local.chat import LocalChatModel
+from unitune_local.generate import Sampling, generate
+from unitune_local.model import load_adapter, load_model, load_tokenizer
+from unitune_local.rendering import render_prompt
+from unitune_local.rows import read_rows, render_rows
+from unitune_local.settings import DataFile, Quantization, Spec
+from unitune_local.train import TrainingContext, train
+from unitune_local.training import trainable_model
+
+pytest.importorskip("bitsandbytes", reason="needs the extra `4bit`")
+QUESTION = Message(role="user", content="Where is my card?")
+
+
+@pytest.mark.parametrize("quantization", ["4bit", "8bit"])
+def test_a_training_on_quantized_weights_answers_as_trained_everywhere(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantization: Quantization
+) -> None:
+    monkeypatch.setenv("UNITUNE_CACHE", str(tmp_path / "cache"))
+    settings = SETTINGS.model_copy(update={"quantization": quantization, "epochs": 2})
+    file = write_rows(tmp_path / "train.jsonl", 24)
+    rows = render_rows(load_tokenizer(tiny_model), read_rows(file), 512).rows
+    model = trainable_model(tiny_model, settings)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    losses: list[float] = []
+
+    def note(kind: str, data: dict[str, object]) -> None:
+        losses.extend([float(str(data["loss"]))] if kind == "step" else [])
+
+    assert train(
+        model, rows[4:], rows[:4], settings, TrainingContext(tmp_path, note, lambda: False)
+    )
+    assert losses[-1] < losses[0] - 0.5
+    frozen = {name: weight for name, weight in model.state_dict().items() if "lora" not in name}
+    assert all(torch.equal(before[name], weight) for name, weight in frozen.items())
+
+    spec = Spec(
+        base=str(tiny_model),
+        base_path=tiny_model,
+        base_fingerprint=store.fingerprint(tiny_model),
+        training=DataFile(path=file, sha256="0" * 64),
+        validation=None,
+        data_fingerprint="1" * 64,
+        settings=settings,
+    )
+    save_adapter(model, load_tokenizer(tiny_model), spec, tmp_path / "a")
+    assert check_adapter(model, spec, tmp_path / "a", [rows[0].ids[:20]]) < 1e-3
+
+    base = load_model(tiny_model, torch.float32, quantization=quantization)
+    load_adapter(base, tmp_path / "a", rounds_once=False)  # which is peft's own
+    tokenizer = load_tokenizer(tiny_model)
+    prompt = render_prompt(tokenizer, (QUESTION,), ())
+    (expected,) = generate(base, tokenizer, [prompt], [Sampling(max_tokens=8)])
+    assert expected.text == reply(LocalChatModel(str(tiny_model), tmp_path / "a", torch.float32))
+
+
+def reply(model: LocalChatModel) -> str:
+    async def requested() -> Reply:
+        async with model:
+            return await model.reply(Request(messages=(QUESTION,), max_tokens=8))
+
+    return asyncio.run(requested()).text
+
+
+def test_quantized_weights_are_forecast_smaller_and_nothing_else(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNITUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(local_forecast.machine, "products_per_second", lambda *_: 1e11)
+    rows = read_rows(write_rows(tmp_path / "train.jsonl", 10))
+    held = {}
+    for quantization in (None, "8bit", "4bit"):
+        made = LocalBackend().forecast(job(tiny_model, quantization), rows, rows)
+        assert not made.findings
+        assert quantization == made.settings["quantization"]
+        held[quantization] = made.memory_bytes
+    linear = 2 * (32 * (32 + 16 + 16 + 32) + 3 * 32 * 64)  # of both layers: q, k, v, o; MLP
+    assert held[None] - held["8bit"] == 3 * linear
+    assert held[None] - held["4bit"] == round((4 - 0.516) * linear)
+
+
+def job(model: Path, quantization: str | None) -> Job:
+    options = {"local": {"quantization": quantization, "device": "cpu", "dtype": "float32"}}
+    named = {"name": "demo", "model": str(model), "backend": "local"}
+    return Job.model_validate({**named, "data": {"train": "train.jsonl"}, "options": options})
+
+
+@pytest.mark.parametrize(
+    ("device", "said"), [("mps", "has no 4bit weights on mps"), ("cpu", "is not installed")]
+)
+def test_what_cannot_be_quantized_is_refused_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, device: str, said: str
+) -> None:
+    monkeypatch.setattr(local_forecast, "find_spec", lambda _: None)
+    settings = SETTINGS.model_copy(update={"quantization": "4bit", "device": device})
+    (finding,) = local_forecast.quantization_findings(settings)
+    assert "error" == finding.severity
+    assert said in finding.message
