@@ -4,7 +4,7 @@ A checkpoint is a folder ``step-N`` with ``tensors.safetensors`` (adapter, optim
 number generators), ``state.json`` and, last, ``manifest.json`` with the hashes of both. It is
 written beside its place, flushed to disk and renamed, so that a process killed at any moment leaves
 the previous one untouched. The latest is what the disk says: the highest step whose hashes are
-right. Nothing is pickled.
+right. The checkpoint of the best evaluation so far is kept, too. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from pydantic import BaseModel, ConfigDict
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
+from unitune.errors import RunFailed
 from unitune.workspace.filesystem import flush
 from unitune_local.model_folder import sha256
+from unitune_local.selection import NONE_YET, Selection
 
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 KEPT = 2
@@ -37,6 +39,7 @@ class Position(BaseModel):
     """Optimiser steps done; with seed and data it says which rows come next."""
     python_random: tuple[int, tuple[int, ...], float | None]
     """State of Python's generator."""
+    selection: Selection = NONE_YET
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +56,13 @@ class Checkpoint:
 
 
 def save(
-    folder: Path, step: int, weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
+    folder: Path,
+    step: int,
+    weights: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    selection: Selection = NONE_YET,
 ) -> Path:
-    """Write a checkpoint and remove all but the newest two.
+    """Write a checkpoint and remove all but the newest two, and what was best by them.
 
     Returns:
         The checkpoint's folder.
@@ -67,8 +74,8 @@ def save(
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     cast("Any", safetensors).save_file(_tensors(weights, optimizer), scratch / TENSORS)
-    state = random.getstate()
-    position = Position(step=step, python_random=cast("tuple[int, tuple[int, ...], None]", state))
+    state = cast("tuple[int, tuple[int, ...], None]", random.getstate())
+    position = Position(step=step, python_random=state, selection=selection)
     (scratch / STATE).write_text(position.model_dump_json(), encoding="utf-8")
     hashes = {name: sha256(scratch / name) for name in (TENSORS, STATE)}
     (scratch / MANIFEST).write_text(json.dumps(hashes), encoding="utf-8")
@@ -76,19 +83,29 @@ def save(
         flush(scratch / name)
     scratch.rename(done)
     flush(folder)
-    for old in _steps(folder)[KEPT:]:
+    for old in set(_steps(folder)[KEPT:]) - _best_steps(folder):
         shutil.rmtree(folder / f"step-{old}")
     return done
 
 
 def latest(folder: Path) -> Checkpoint | None:
     """Return the newest checkpoint that is whole, or None when there is none."""
-    for step in _steps(folder):
-        place = folder / f"step-{step}"
-        if _whole(place):
-            position = Position.model_validate_json((place / STATE).read_text(encoding="utf-8"))
-            return Checkpoint(position, cast("Any", safetensors).load_file(place / TENSORS))
-    return None
+    return next(filter(None, (_read(folder, step) for step in _steps(folder))), None)
+
+
+def restore_weights(folder: Path, step: int, weights: dict[str, nn.Parameter]) -> None:
+    """Put weights back to what they were at an earlier step, whose checkpoint was kept.
+
+    Raises:
+        RunFailed: It is not whole.
+    """
+    if (saved := _read(folder, step)) is None:
+        raise RunFailed(
+            f"the checkpoint of step {step}, which was the best, is damaged or gone from {folder}. "
+            "Train again, with tuning.keep: last if the disk is in doubt."
+        )
+    for name, weight in weights.items():
+        weight.data.copy_(saved.tensors[f"weight.{name}"])
 
 
 def restore(
@@ -122,6 +139,27 @@ def _tensors(
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     return tensors
+
+
+def _best_steps(folder: Path) -> set[int]:
+    """Return which steps were best by the newest checkpoints."""
+    positions = (_position(folder / f"step-{step}") for step in _steps(folder)[:KEPT])
+    return {position.selection.best_step for position in positions if position is not None}
+
+
+def _read(folder: Path, step: int) -> Checkpoint | None:
+    """Return the checkpoint of a step; None where it is not whole."""
+    place = folder / f"step-{step}"
+    if not _whole(place) or (position := _position(place)) is None:
+        return None
+    return Checkpoint(position, cast("Any", safetensors).load_file(place / TENSORS))
+
+
+def _position(place: Path) -> Position | None:
+    try:
+        return Position.model_validate_json((place / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # the latter: torn, or written by another version
+        return None
 
 
 def _steps(folder: Path) -> list[int]:

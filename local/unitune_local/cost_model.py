@@ -84,11 +84,11 @@ class CostModel(BaseModel):
 
     def seconds(
         self,
-        epochs: int,
+        epochs: float,
         parts: Sequence[PartWork],
         validation: Sequence[PartWork],
-        *,
-        forwards: int = 0,
+        validations: int,
+        forwards: float = 0,
     ) -> float:
         """Return how long a training is expected to take, rendering of rows apart.
 
@@ -96,11 +96,12 @@ class CostModel(BaseModel):
             epochs: Passes over the rows.
             parts: Micro-batches of one epoch.
             validation: Micro-batches of one validation, which has no backward pass.
+            validations: How many of them are made.
             forwards: Further passes over all of them without a backward pass.
         """
-        validations = (epochs + 1 + forwards) * self._seconds(validation) / 2
+        validated = (validations + forwards) * self._seconds(validation) / 2
         steps = (epochs + forwards / 2) * self._seconds(parts)
-        return self.start_seconds + steps + validations + self.end_seconds
+        return self.start_seconds + steps + validated + self.end_seconds
 
     def _seconds(self, parts: Sequence[PartWork]) -> float:
         flops = sum(part.flops for part in parts)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from peft import PeftModel
 
-from unitune.backends.forecasts import Forecast
+from unitune.backends.forecasts import AnswerLoad, Forecast
 from unitune.data.dataset import Dataset
 from unitune.errors import Unsupported
 from unitune.findings import Finding
@@ -26,6 +26,7 @@ from unitune.job.job import Job
 from unitune.workspace.install import install_command
 from unitune_local import machine, memory, store
 from unitune_local.adapter import checked_prompts, checked_tokens
+from unitune_local.answer_cost import LOAD_SECONDS, forecast_answers
 from unitune_local.attention import not_plain
 from unitune_local.batches import TrainingRow, epoch_batches, micro_batches
 from unitune_local.cost_model import (
@@ -100,11 +101,20 @@ def forecast(job: Job, folder: Path, train: Dataset, validation: Dataset) -> Tra
     settings, form = batching.settings, cost_model.form(settings)
     by_length = sorted(held_out.rows, key=lambda row: len(row.ids))
     validated = micro_batches(by_length, settings.micro_batch_tokens, share=form.share)
-    steps = math.ceil(len(learnt.rows) / settings.batch_size)
+    score_seconds = 0.0
+    if settings.selection.best_by == "score":
+        score_seconds = _score_seconds(folder, validation, held_out.rows)
     validation_work = [part_work(shape, part, form) for part in validated]
-    expected = render_seconds + cost_model.seconds(
-        settings.epochs, batching.work, validation_work, forwards=settings.forwards
-    )
+    steps = settings.steps(len(learnt.rows))
+    earliest = min(steps, _earliest_end(settings, len(learnt.rows)))
+
+    def seconds(steps: int) -> float:
+        epochs = steps / max(1, settings.epoch_steps(len(learnt.rows)))
+        validations = 1 + math.ceil(steps / max(1, settings.evaluation_steps(len(learnt.rows))))
+        forwards = settings.forwards(epochs)
+        trained = cost_model.seconds(epochs, batching.work, validation_work, validations, forwards)
+        return render_seconds + trained + validations * score_seconds
+
     peak = batching.peak_bytes
     measured = cost_model.measured_on is not None
     time_band = TIME_BAND if measured else GUESSED_TIME_BAND
@@ -116,16 +126,17 @@ def forecast(job: Job, folder: Path, train: Dataset, validation: Dataset) -> Tra
     findings += quantization_findings(settings)
     if cost_model.busy_share > machine.BUSY_SHARE:
         findings.append(_busy(cost_model.busy_share))
+    findings += _evaluation_findings(settings, steps, len(learnt.rows), len(held_out.rows))
     summary = Forecast(
         findings=tuple(findings),
         rows=len(train),
         tokens=tokens,
         trained_tokens=trained,
-        epochs=settings.epochs,
-        steps=settings.epochs * steps,
-        seconds_low=time_band[0] * expected,
-        seconds_expected=expected,
-        seconds_high=time_band[1] * expected,
+        epochs=math.ceil(steps / max(1, settings.epoch_steps(len(learnt.rows)))),
+        steps=steps,
+        seconds_low=time_band[0] * seconds(earliest),
+        seconds_expected=seconds(steps),
+        seconds_high=time_band[1] * seconds(steps),
         memory_low_bytes=round(memory_band[0] * peak),
         memory_bytes=peak,
         memory_high_bytes=round(memory_band[1] * peak),
@@ -214,6 +225,52 @@ def _busy(share: float) -> Finding:
         "training takes less when it has the machine for itself.",
         fix="Run unitune plan --calibrate again when they have ended.",
     )
+
+
+def _earliest_end(settings: Settings, rows: int) -> int:
+    """Return the step at which a training may end first: one gain, and none after it."""
+    patience = settings.selection.patience
+    if patience is None:
+        return settings.steps(rows)
+    return (1 + patience) * settings.evaluation_steps(rows)
+
+
+def _score_seconds(folder: Path, validation: Dataset, rows: Sequence[TrainingRow]) -> float:
+    """Return what answers to the validation rows take once, the model being loaded."""
+    tokens = sum(row.trained_tokens for row in rows) / max(1, len(rows))
+    load = AnswerLoad(len(validation), 0, 0, tokens)
+    return forecast_answers(folder, validation, [load]).seconds[0] - LOAD_SECONDS
+
+
+def _evaluation_findings(
+    settings: Settings, steps: int, rows: int, validation: int
+) -> Iterator[Finding]:
+    selection = settings.selection
+    if selection.needs_validation and not validation:
+        yield Finding(
+            severity="error",
+            code="no-validation",
+            message="tuning.early_stopping and tuning.keep go by the validation rows, and there "
+            "are none.",
+            fix="Name a file under data.validation, or give more training rows.",
+        )
+    elif selection.patience is not None and _earliest_end(settings, rows) > steps:
+        made = math.ceil(steps / settings.evaluation_steps(rows))
+        yield Finding(
+            severity="warning",
+            code="never-early",
+            message=f"early stopping waits for {selection.patience} evaluations without a gain, "
+            f"and the training makes {made} in {steps} steps.",
+            fix="Lower tuning.early_stopping.patience or tuning.evaluate_every.",
+        )
+    if settings.warmup >= steps > 1:
+        yield Finding(
+            severity="warning",
+            code="only-warmup",
+            message=f"tuning.warmup is {settings.warmup:g}, and the training makes {steps} steps; "
+            "the learning rate only rises.",
+            fix="Lower it.",
+        )
 
 
 def _findings(

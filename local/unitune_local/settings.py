@@ -8,6 +8,7 @@ How the defaults were chosen stands at each of them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -17,12 +18,15 @@ from pydantic import BaseModel, ConfigDict
 
 from unitune.backends.options import job_options
 from unitune.job.job import Job, Preference
+from unitune.job.tuning import Tuning
+from unitune.scorers import ScorerSpec
 from unitune_local import machine
 from unitune_local.options import LocalOptions
 
 T = TypeVar("T")
 Loss = Literal["dpo", "robust", "ipo", "simpo", "orpo", "kto"]
 Quantization = Literal["4bit", "8bit"]
+Schedule = Literal["cosine", "linear", "constant"]
 
 EPOCHS = 3
 BATCH_SIZE = 8
@@ -43,6 +47,8 @@ PREFERENCE_RATE = 0.1
 SEED = 0
 WARMUP_SHARE = 0.05
 """Of all steps."""
+PATIENCE = 3
+"""Evaluations: one that is no better may be noise of few rows. Together waits for 2."""
 MICRO_BATCH_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}
 """A CPU multiplies 500 tokens as efficiently as 5,000; memory is what more would cost."""
 LENGTH_MULTIPLE = 32
@@ -80,13 +86,37 @@ class PreferenceSettings(BaseModel):
         return self.loss not in ("simpo", "orpo")
 
 
+class SelectionSettings(BaseModel):
+    """Which step is kept, and when a training ends early; see `unitune_local.selection`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    keep: Literal["best", "last"] = "last"
+    best_by: Literal["loss", "score"] = "loss"
+    patience: int | None = None
+    """None: it does not end early."""
+    min_delta: float = 0.0
+
+    @property
+    def needs_validation(self) -> bool:
+        """Whether it decides anything by the validation rows."""
+        return self.keep == "best" or self.patience is not None
+
+
 class Settings(BaseModel):
     """How a training runs, without anything left open."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     epochs: int
+    max_steps: int | None = None
     batch_size: int
     learning_rate: float
+    warmup: float = WARMUP_SHARE
+    """Steps, or, below 1, their share of all."""
+    schedule: Schedule = "cosine"
+    weight_decay: float = 0.0
+    evaluate_every: float | None = None
+    """Steps, or, below 1, a share of an epoch; None: an epoch."""
+    selection: SelectionSettings = SelectionSettings()
     rank: int
     alpha: float
     dropout: float
@@ -104,12 +134,30 @@ class Settings(BaseModel):
     checkpoint_seconds: float
     checkpoint_every_steps: int | None
 
-    @property
-    def forwards(self) -> int:
-        """Passes over the rows without a backward pass: of the base model, and before each step."""
+    def steps(self, rows: int) -> int:
+        """Return the optimiser steps of a training on so many rows that does not end early."""
+        steps = self.epoch_steps(rows) * self.epochs
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
+    def epoch_steps(self, rows: int) -> int:
+        """Return the optimiser steps of a pass over so many rows."""
+        return math.ceil(rows / self.batch_size)
+
+    def evaluation_steps(self, rows: int) -> int:
+        """Return how many steps lie between two evaluations."""
+        every, epoch = self.evaluate_every, self.epoch_steps(rows)
+        if every is None:
+            return epoch
+        return round(every) if every >= 1 else max(1, round(every * epoch))
+
+    def forwards(self, epochs: float) -> float:
+        """Return the passes over the rows without a backward pass, in a training of some epochs.
+
+        The base model makes one, and kto one before each step.
+        """
         if self.preference is None or not self.preference.needs_reference:
             return 0
-        return 1 + (self.epochs if self.preference.loss == "kto" else 0)
+        return 1 + (epochs if self.preference.loss == "kto" else 0)
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -125,6 +173,17 @@ class Settings(BaseModel):
     def length_multiple(self) -> int:
         """What lengths of micro-batches are to be multiples of, in tokens."""
         return LENGTH_MULTIPLE if self.makes_kernels else 1
+
+
+class DevScorer(BaseModel):
+    """By what answers to the validation rows are scored; see `unitune_local.dev_score`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    scorer: ScorerSpec
+    folder: Path
+    """Of the job, where files stand that the scorer names."""
+    labels: tuple[str, ...]
+    max_tokens: int
 
 
 class DataFile(BaseModel):
@@ -147,6 +206,8 @@ class Spec(BaseModel):
     validation: DataFile | None
     data_fingerprint: str
     settings: Settings
+    dev_scorer: DevScorer | None = None
+    """None: nothing is decided by answers."""
 
 
 def resolve(job: Job, base: Dimensions) -> Settings:
@@ -161,11 +222,17 @@ def resolve(job: Job, base: Dimensions) -> Settings:
     dropout = _auto(lora.dropout, 0.0)
     return Settings(
         epochs=_auto(tuning.epochs, EPOCHS),
+        max_steps=_auto(tuning.max_steps, None),
         batch_size=_auto(tuning.batch_size, BATCH_SIZE),
         learning_rate=_auto(
             tuning.learning_rate,
             default_rate(base.hidden) * (PREFERENCE_RATE if job.method == "dpo" else 1),
         ),
+        warmup=_auto(tuning.warmup, WARMUP_SHARE),
+        schedule=_auto(tuning.schedule, "cosine"),
+        weight_decay=_auto(tuning.weight_decay, 0.0),
+        evaluate_every=_auto(tuning.evaluate_every, None),
+        selection=_selection(tuning),
         rank=rank,
         alpha=_auto(lora.alpha, float(ALPHA_PER_RANK * rank)),
         dropout=dropout,
@@ -205,6 +272,17 @@ def _preference(given: Preference) -> PreferenceSettings:
         label_smoothing=_auto(given.label_smoothing, 0.0),
         margin=_auto(given.margin, SIMPO_MARGIN if loss == "simpo" else 0.0),
         nll_weight=_auto(given.nll_weight, 0.0),
+    )
+
+
+def _selection(tuning: Tuning) -> SelectionSettings:
+    stopping = tuning.early_stopping
+    chooses = stopping is not None or tuning.best_by != "auto"
+    return SelectionSettings(
+        keep=_auto(tuning.keep, "best" if chooses else "last"),
+        best_by=_auto(tuning.best_by, "loss"),
+        patience=_auto(stopping.patience, PATIENCE) if stopping else None,
+        min_delta=_auto(stopping.min_delta, 0.0) if stopping else 0.0,
     )
 
 

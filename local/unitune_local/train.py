@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any, cast
 import torch
 from peft import PeftModel
 from pydantic import JsonValue
-from torch import Tensor
+from torch import Tensor, nn
 
 from unitune.errors import RunFailed
 from unitune_local import checkpoint
@@ -29,7 +29,8 @@ from unitune_local.job_folder import Kind
 from unitune_local.loss import Form, choose_form
 from unitune_local.objective import Objective, PartLoss, objective_of
 from unitune_local.reference import REFERENCE_FILE, ReferencePass
-from unitune_local.settings import WARMUP_SHARE, Settings
+from unitune_local.selection import Evaluations
+from unitune_local.settings import Settings
 
 LONGEST_GRADIENT = 1.0
 """Gradients are scaled down to this norm."""
@@ -48,11 +49,13 @@ class TrainingContext:
         checkpoints: Folder for checkpoints; the newest one in it is gone on from.
         note: Receives every step, validation, checkpoint, warning and message.
         stop: Called after every step; returns whether to stop.
+        score: Returns how well the model answers the validation rows, where that decides.
     """
 
     checkpoints: Path
     note: Note
     stop: Callable[[], bool]
+    score: Callable[[PeftModel], float] | None = None
 
 
 def train(
@@ -62,7 +65,7 @@ def train(
     settings: Settings,
     context: TrainingContext,
 ) -> bool:
-    """Train adapters in place, on rows with trained tokens; False when it was stopped.
+    """Train adapters in place, to those of the step that is kept; False when it was stopped.
 
     Raises:
         RunFailed: Loss or gradient is not a finite number; the last checkpoint is good.
@@ -76,30 +79,30 @@ def train(
     rows, validation = ready
     objective = objective_of(model, form, settings.preference)
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    optimizer = torch.optim.AdamW(weights.values(), lr=0.0, weight_decay=0.0, fused=True)
-    steps_per_epoch = math.ceil(len(rows) / settings.batch_size)
-    steps = steps_per_epoch * settings.epochs
+    optimizer = adamw(weights, settings)
+    steps_per_epoch, steps = settings.epoch_steps(len(rows)), settings.steps(len(rows))
 
-    def validate(step: int) -> None:
+    def measure() -> dict[str, float]:
         figures = validation_figures(model, objective, validation, cut(by_length(validation)))
-        context.note("validation", {"step": step, "epoch": step / steps_per_epoch, **figures})
+        return figures if context.score is None else {**figures, "score": context.score(model)}
 
+    evaluations = Evaluations(measure if validation else None, settings, len(rows), context.note)
     step = 0
     if (saved := checkpoint.latest(context.checkpoints)) is not None:
         checkpoint.restore(saved, weights, optimizer)
-        step = saved.position.step
+        step, evaluations.selection = saved.position.step, saved.position.selection
         context.note("message", {"text": f"resuming at step {step}/{steps}"})
-    elif validation:
-        validate(0)
+    else:
+        evaluations.before()
     throughput = Throughput(steps - step)
     saved_at = time.monotonic()
 
     model.train()
-    while step < steps:
+    while not evaluations.ends(step):
         epoch, place = divmod(step, steps_per_epoch)
         step_rows = _steps_of(rows, settings, epoch)[place]
         step += 1
-        learning_rate = scheduled_rate(step, steps, settings.learning_rate)
+        learning_rate = scheduled_rate(step, steps, settings)
         optimizer.param_groups[0]["lr"] = learning_rate
 
         mean = Mean(objective.weight(step_rows))
@@ -122,17 +125,18 @@ def train(
             "trained_tokens": sum(row.trained_tokens for row in step_rows),
         }
         context.note("step", event | throughput.after(tokens))
-        epoch_ended = place + 1 == steps_per_epoch
-        if epoch_ended and validation:
-            validate(step)
-        waited = time.monotonic() - saved_at
-        stopping = step < steps and context.stop()
-        if step == steps or stopping or _checkpoint_due(step, waited, settings, epoch_ended):
-            checkpoint.save(context.checkpoints, step, weights, optimizer)
+        evaluations.after(step)
+        stopping = not evaluations.ends(step) and context.stop()
+        due = stopping or evaluations.wants_checkpoint(step)
+        if due or _checkpoint_due(step, saved_at, settings, place + 1 == steps_per_epoch):
+            checkpoint.save(context.checkpoints, step, weights, optimizer, evaluations.selection)
             context.note("checkpoint", {"step": step})
             saved_at = time.monotonic()
         if stopping:
             return False
+    if (kept := evaluations.kept(step)) != step:
+        checkpoint.restore_weights(context.checkpoints, kept, weights)
+    evaluations.conclude(step)
     return True
 
 
@@ -162,13 +166,25 @@ def _steps_of(
     return [[rows[index] for index in step] for step in order]
 
 
-def scheduled_rate(step: int, steps: int, peak: float) -> float:
-    """Return the learning rate of a step: a linear warmup, then half a cosine towards zero."""
-    warmup = max(1, round(WARMUP_SHARE * steps))
+def adamw(weights: Mapping[str, nn.Parameter], settings: Settings) -> torch.optim.AdamW:
+    """Return the optimiser of a training; each step sets its learning rate."""
+    decay = settings.weight_decay
+    return torch.optim.AdamW(weights.values(), lr=0.0, weight_decay=decay, fused=True)
+
+
+def scheduled_rate(step: int, steps: int, settings: Settings) -> float:
+    """Return the learning rate of a step: a linear warmup, then the schedule.
+
+    That of transformers one step later, with one step more: no step is made at a rate of zero.
+    """
+    share = 0 < settings.warmup < 1
+    warmup = max(1, round(settings.warmup * steps)) if share else round(settings.warmup)
     if step <= warmup:
-        return peak * step / warmup
+        return settings.learning_rate * step / warmup
     done = (step - warmup) / (steps - warmup + 1)
-    return peak * 0.5 * (1 + math.cos(math.pi * done))
+    cosine = 0.5 * (1 + math.cos(math.pi * done))
+    factors = {"cosine": cosine, "linear": 1 - done, "constant": 1.0}
+    return settings.learning_rate * factors[settings.schedule]
 
 
 def by_length(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
@@ -238,11 +254,11 @@ class Throughput:
         }
 
 
-def _checkpoint_due(step: int, waited: float, settings: Settings, epoch_ended: bool) -> bool:  # noqa: FBT001
+def _checkpoint_due(step: int, saved_at: float, settings: Settings, epoch_ended: bool) -> bool:  # noqa: FBT001
     every = settings.checkpoint_every_steps
     if every is not None:
         return step % every == 0
-    return epoch_ended or waited >= settings.checkpoint_seconds
+    return epoch_ended or time.monotonic() - saved_at >= settings.checkpoint_seconds
 
 
 def _described(form: Form, settings: Settings) -> str:

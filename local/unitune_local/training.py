@@ -19,7 +19,7 @@ from unitune.errors import DataError, Mismatch, RunFailed
 from unitune.models import TunedModel
 from unitune_local import machine, store
 from unitune_local.adapter import check_adapter, checked_prompts, save_adapter
-from unitune_local.batches import TrainingRow
+from unitune_local.dev_score import dev_score, dev_scorer
 from unitune_local.forecast import forecast, require_memory
 from unitune_local.job_folder import EventLog, JobFolder, Kind
 from unitune_local.model import add_adapter, load_model, load_tokenizer
@@ -55,6 +55,9 @@ def prepare(launch: Launch) -> Spec:
         validation=_data_file(held_out) if held_out else None,
         data_fingerprint=train.fingerprint,
         settings=expected.batching.settings,
+        dev_scorer=dev_scorer(job, train, validation)
+        if expected.batching.settings.selection.best_by == "score"
+        else None,
     )
 
 
@@ -75,13 +78,11 @@ def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
     tokenizer = load_tokenizer(spec.base_path)
     tuned = trainable_model(spec.base_path, settings)
 
-    def rows_of(file: DataFile | None) -> tuple[TrainingRow, ...]:
-        if file is None:
-            return ()
-        dataset = read_rows(_unchanged(file))
-        return render_rows(tokenizer, dataset, settings.sequence_length).rows
-
-    rows, validation = rows_of(spec.training), rows_of(spec.validation)
+    held_out = _dataset(spec.validation)
+    rows, validation = (
+        render_rows(tokenizer, dataset, settings.sequence_length).rows
+        for dataset in (_dataset(spec.training), held_out)
+    )
     if not rows:
         raise RunFailed("no row has anything to learn from; `unitune plan` says why.")
 
@@ -90,7 +91,12 @@ def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
         if kind == "step" and before["loss"] != data["loss"]:
             log.write("warning", {"text": _drifted(data["step"], before["loss"], data["loss"])})
 
-    context = TrainingContext(folder.checkpoints, note, folder.is_to_stop)
+    def score(model: PeftModel) -> float:
+        assert spec.dev_scorer is not None
+        return dev_score(spec.dev_scorer, model, tokenizer, held_out)
+
+    scored = score if spec.dev_scorer else None
+    context = TrainingContext(folder.checkpoints, note, folder.is_to_stop, scored)
     if not train(tuned, rows, validation, settings, context):
         return None
     log.write("message", {"text": "saving the adapter and loading it again"})
@@ -128,6 +134,10 @@ def _check_base(spec: Spec) -> None:
             f"base model {spec.base!r} in {spec.base_path} has changed since the run was submitted "
             f"(fingerprint {current[:12]}, was {spec.base_fingerprint[:12]}). Start a new run."
         )
+
+
+def _dataset(file: DataFile | None) -> Dataset:
+    return Dataset("none", ()) if file is None else read_rows(_unchanged(file))
 
 
 def _unchanged(file: DataFile) -> Path:

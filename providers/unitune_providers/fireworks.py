@@ -62,10 +62,6 @@ class FireworksOptions(Spec):
     """Longest of them, in tokens."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     """With which they are sampled."""
-    warmup_steps: Annotated[int, Field(ge=0)] | None = None
-    """Steps over which the learning rate grows."""
-    early_stop: bool | None = None
-    """Whether supervised training ends once the validation loss improves no more."""
     region: str | None = None
     """Where it runs, such as EU_FRANKFURT_1."""
 
@@ -115,6 +111,11 @@ class FireworksBackend(HostedBackend[FireworksOptions]):
 
     def validate_options(self, job: Job) -> None:
         """Refuse a job whose options are not valid, or that has no evaluator to learn from."""
+        if job.tuning.early_stopping and job.method != "sft":
+            raise JobError(
+                f"fireworks stops early with method sft alone, and the job's is {job.method}. Take "
+                "tuning.early_stopping out."
+            )
         if self.job_options(job).evaluator is None and job.method == "rft":
             raise JobError(
                 "fireworks grades answers by an evaluator that stands in the account. Create one "
@@ -226,13 +227,14 @@ class FireworksBackend(HostedBackend[FireworksOptions]):
             "learningRate": explicit(job.tuning.learning_rate),
             "maxContextLength": explicit(job.tuning.sequence_length),
             "loraRank": explicit(job.tuning.lora.rank),
-            "learningRateWarmupSteps": options.warmup_steps,
+            "learningRateWarmupSteps": explicit(job.tuning.warmup),
             "region": options.region,
         }
         validation = launch.validation and launch.validation.ref
         body: dict[str, JsonValue] = {"displayName": job.name, "dataset": launch.training.ref}
         if job.method == "sft":
-            body |= {**training, "evaluationDataset": validation, "earlyStop": options.early_stop}
+            stops = True if job.tuning.early_stopping else None
+            body |= {**training, "evaluationDataset": validation, "earlyStop": stops}
             return without_none(body)
         body["trainingConfig"] = without_none(training)
         if job.method == "dpo":

@@ -15,5 +15,4 @@ from unitune.testing.contract import BackendContract
 class TestBedrock(BackendContract):
     name = "bedrock"
     setup = VENDORS["bedrock"]
-    tuning = Tuning(epochs=2, learning_rate=1e-5)
-    options = {"learning_rate_warmup_steps": 5}  # noqa: RUF012 - the contract's class attribute
+    tuning = Tuning(epochs=2, learning_rate=1e-5, warmup=5)

@@ -26,8 +26,7 @@ PAIR = (
 class TestFireworks(BackendContract):
     name = "fireworks"
     setup = VENDORS["fireworks"]
-    tuning = Tuning(epochs=2, batch_size=4)
-    options = {"warmup_steps": 3}  # noqa: RUF012 - the contract's class attribute
+    tuning = Tuning(epochs=2, batch_size=4, warmup=3)
 
     @pytest.mark.parametrize("method", ["sft", "dpo", "rft"])
     def test_job_of_each_method_is_what_the_sdk_reads(

@@ -244,6 +244,8 @@ class Offer(Fact):
     refuses: tuple[Refused, ...] = ()
     supported_settings: tuple[str, ...] = ()
     """Tuning settings that may be set explicitly, dotted: epochs, lora.rank, …"""
+    warmup_as: Literal["steps", "share"] | None = None
+    """How `tuning.warmup` must be said; None: either way."""
     preference_losses: dict[str, BetaRange] = {}
     """For method dpo: the losses that it trains with, and the beta that each takes."""
     formats: dict[str, str] = {}

@@ -29,7 +29,6 @@ from unitune.evaluate.scoring import (
     check_expected,
     check_indulgence,
     check_row_scorers,
-    labels_of,
 )
 from unitune.evaluate.task import clusters_of, once_each, slices_of, without_leaks
 from unitune.findings import Finding, error, note, warning
@@ -38,7 +37,7 @@ from unitune.job.job import Gate, Job
 from unitune.planning.feasibility import offer_findings
 from unitune.scorers.functions import PythonFunction
 from unitune.scorers.interface import Scorer, Setting
-from unitune.scorers.labels import Labelled
+from unitune.scorers.labels import Labelled, labels_of
 from unitune.scorers.row_scorers import RowScorers
 from unitune.workspace.today import today
 

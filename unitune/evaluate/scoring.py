@@ -155,12 +155,6 @@ def scorer_fingerprint(scorer: Scorer, setting: Setting | None = None) -> str:
     return digest(parts)[:FINGERPRINT_DIGITS]
 
 
-def labels_of(train: Iterable[Example]) -> tuple[str, ...]:
-    """Return the distinct answers of the training rows, in order of appearance."""
-    answers = (example.answer for example in train)
-    return tuple(dict.fromkeys(answer.strip() for answer in answers if answer))
-
-
 def check_expected(scorers: Sequence[Scorer], cases: Dataset) -> None:
     """Refuse cases to which no answer could be right.
 

@@ -34,13 +34,13 @@ from unitune.evaluate.scoring import (
     Scoring,
     attempt_of,
     build,
-    labels_of,
 )
 from unitune.job.contenders import ContenderSpec
 from unitune.job.job import Evaluate, Job
 from unitune.models import Request
 from unitune.planning.preflight import ResolvedJob
 from unitune.scorers.interface import Attempt, Scorer, Setting
+from unitune.scorers.labels import labels_of
 from unitune.scorers.measures import Measure
 
 FIXABLE: tuple[Literal["temperature", "max_tokens"], ...] = ("temperature", "max_tokens")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from unitune.security.spec import Spec
 
 Auto = Literal["auto"]
+Steps: TypeAlias = Annotated[int, Field(ge=0, strict=True)]
+"""Beside a share below 1; 1.0 is neither."""
 
 
 class Columns(Spec):
@@ -129,15 +131,53 @@ class Preference(Spec):
         return self
 
 
+class EarlyStopping(Spec):
+    """Ends a training whose validation gains no more; see `Tuning.best_by`."""
+
+    patience: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """So many evaluations in a row without a gain end it."""
+    min_delta: Annotated[float, Field(ge=0)] | Auto = "auto"
+    """A change up to this size is no gain; `auto` is 0."""
+
+
+def _from_bool(value: Any) -> Any:
+    """Return early stopping with nothing set for true, and none for false."""
+    return ({} if value else None) if isinstance(value, bool) else value
+
+
 class Tuning(Spec):
     """How the model is trained; `auto` leaves a value to the backend."""
 
     epochs: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Passes over the training rows."""
+    max_steps: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """Optimiser steps at most, where the epochs have more; the schedule ends there, too."""
     batch_size: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Rows that make one optimiser step."""
     learning_rate: Annotated[float, Field(gt=0)] | Auto = "auto"
     """Absolute peak learning rate, never a multiplier."""
+    warmup: Steps | Annotated[float, Field(ge=0, lt=1)] | Auto = "auto"
+    """Steps in which the learning rate rises to its peak, or, below 1, their share of all steps."""
+    schedule: Literal["cosine", "linear", "constant"] | Auto = "auto"
+    """How the learning rate falls after the warmup: to zero at the end, or not at all."""
+    weight_decay: Annotated[float, Field(ge=0)] | Auto = "auto"
+    """By how much each step shrinks the weights, times the learning rate (AdamW)."""
+    evaluate_every: (
+        Annotated[int, Field(ge=1, strict=True)] | Annotated[float, Field(gt=0, lt=1)] | Auto
+    ) = "auto"
+    """Steps from one look at the validation rows to the next, or, below 1, a share of an epoch;
+    `auto` is an epoch. The last step is always looked at."""
+    early_stopping: Annotated[
+        EarlyStopping | None,
+        BeforeValidator(_from_bool, json_schema_input_type=EarlyStopping | bool | None),
+    ] = None
+    """Whether a training ends once it gains no more: true, or ``{patience: 3, min_delta: 0.1}``."""
+    keep: Literal["best", "last"] | Auto = "auto"
+    """Which step's adapter is the model: that of the best evaluation, or the last. `auto` is best
+    where `early_stopping` or `best_by` is set, else last."""
+    best_by: Literal["loss", "score"] | Auto = "auto"
+    """What is best: `auto` is the lowest loss on the validation rows; score is the highest score of
+    the answers to them, by the primary scorer of `evaluate`, which takes longer."""
     lora: Lora = Lora()
     """Adapter settings."""
     preference: Preference = Preference()
@@ -146,6 +186,12 @@ class Tuning(Spec):
     """Longest row in tokens; a longer row is a finding, never cut silently."""
     seed: Annotated[int, Field(ge=0)] | Auto = "auto"
     """Seed of everything random."""
+
+    @model_validator(mode="after")
+    def _last_is_not_best(self) -> Self:
+        if self.keep == "last" and self.best_by != "auto" and not self.early_stopping:
+            raise ValueError("best_by decides nothing with keep: last and no early_stopping")
+        return self
 
 
 class Budget(Spec):

@@ -128,12 +128,14 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def explicit_settings(tuning: Tuning) -> list[str]:
-    """Return the dotted names of the settings that are not `auto`."""
-    flat: dict[str, object] = {}
+    """Return the dotted names of the settings that a job has set."""
+    names: list[str] = []
     for name, value in tuning:
-        inner = isinstance(value, Spec)
-        flat |= {f"{name}.{key}": each for key, each in value} if inner else {name: value}
-    return [name for name, value in flat.items() if value != "auto"]
+        if value == Tuning.model_fields[name].default:
+            continue
+        inner = [key for key, each in value if each != "auto"] if isinstance(value, Spec) else []
+        names += [f"{name}.{key}" for key in inner] or [name]
+    return names
 
 
 def _model_findings(job: Job, offer: Offer, terms: Terms) -> Iterator[Finding]:
@@ -172,6 +174,8 @@ def _setting_findings(job: Job, offer: Offer, most_epochs: int | None) -> Iterat
             yield _refusal(
                 "setting", f"{offer.name} cannot honour tuning.{setting}", offer.supported_settings
             )
+    if refusal := _warmup_refusal(job.tuning.warmup, offer):
+        yield error("warmup", refusal, "Say it so, or leave it to auto.")
     if job.method == "dpo":
         yield from _preference_findings(job.tuning.preference, offer)
     epochs = job.tuning.epochs
@@ -181,6 +185,15 @@ def _setting_findings(job: Job, offer: Offer, most_epochs: int | None) -> Iterat
             f"tuning.epochs is {epochs}; {offer.name} makes at most {most_epochs}.",
             "Lower it, or leave it to auto.",
         )
+
+
+def _warmup_refusal(warmup: float | str, offer: Offer) -> str | None:
+    if not isinstance(warmup, int | float) or not warmup or offer.warmup_as is None:
+        return None
+    given, wanted = ("steps", "a share, below 1") if warmup >= 1 else ("share", "a number of steps")
+    if offer.warmup_as == given:
+        return None
+    return f"tuning.warmup is {warmup:g}; {offer.name} takes {wanted}."
 
 
 def _preference_findings(preference: Preference, offer: Offer) -> Iterator[Finding]:

@@ -48,6 +48,12 @@ def find_label(
     return named[-1] if take == "last" else named[0]
 
 
+def labels_of(train: Iterable[Case]) -> tuple[str, ...]:
+    """Return the distinct answers of the training rows, in order of appearance."""
+    answers = (example.answer for example in train)
+    return tuple(dict.fromkeys(answer.strip() for answer in answers if answer))
+
+
 class Labelled(Scorer):
     """A scorer that looks for one of some labels."""
 

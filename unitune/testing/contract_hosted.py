@@ -12,7 +12,7 @@ import json
 import re
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -53,10 +53,13 @@ STATUSES = {Fault.RATE_LIMITED: 429, Fault.EXPIRED_KEY: 401, Fault.SERVER_ERROR:
 class HostedContract(ContractBase):
     """The tests; a subclass names the backend and provides its vendor."""
 
-    settings: ClassVar[Mapping[str, Sequence[Any]]] = {
+    settings: ClassVar[dict[str, Sequence[Any]]] = {
         "epochs": (2, 3),
         "batch_size": (8, 16),
         "learning_rate": (1e-5, 2e-5),
+        "warmup": (0.1, 0.2),
+        "schedule": ("linear", "cosine"),
+        "weight_decay": (0.01, 0.02),
         "sequence_length": (1024, 2048),
         "seed": (7, 8),
     }
@@ -129,14 +132,14 @@ class HostedContract(ContractBase):
 
     def test_settings_that_the_offer_honours_are_sent(self, server: Server, tmp_path: Path) -> None:
         """A setting that is taken and dropped trains something else than was requested."""
-        honoured = [
-            name for name in self.settings if name in registry.offer(self.name).supported_settings
-        ]
+        offer = registry.offer(self.name)
+        values = self.settings | ({"warmup": (3, 4)} if offer.warmup_as == "steps" else {})
+        honoured = [name for name in values if name in offer.supported_settings]
         again = [self.created(server, self.launch(tmp_path)) for _ in range(2)]
         assert again[0] == again[1], "two launches that are alike send different requests"
         dropped = list[str]()
         for name in honoured:
-            tunings = [Tuning.model_validate({name: value}) for value in self.settings[name]]
+            tunings = [Tuning.model_validate({name: value}) for value in values[name]]
             bodies = {self.created(server, self.launch(tmp_path, tuning)) for tuning in tunings}
             dropped += [name] if len(bodies) == 1 else []
         assert dropped == []

@@ -55,8 +55,8 @@ HyperParameters = Mapping[str, tuple[str, Callable[[str], int | float]]]
 TUNING: HyperParameters = {
     "epochCount": ("epochs", int),
     "learningRate": ("learning_rate", float),
+    "learningRateWarmupSteps": ("warmup", int),
 }
-OPTIONS: HyperParameters = {"learningRateWarmupSteps": ("learning_rate_warmup_steps", int)}
 """What an import carries over, by Bedrock's name: our name, and what reads it."""
 
 
@@ -73,7 +73,8 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
 
     def validate_options(self, job: Job) -> None:
         """Refuse a job whose options are not valid, or do not go with its base model."""
-        check_settings(job, self.job_options(job))
+        self.job_options(job)
+        check_settings(job)
 
     def upload(self, path: Path, sha256: str) -> Upload:
         uri = bucket_uri(f"{content_name(sha256)}.jsonl")
@@ -223,7 +224,6 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
             training=content_of(self._aws.s3, training) if training else None,
             validation=content_of(self._aws.s3, held_out[0]) if held_out else None,
             tuning=_known(hyper_parameters, TUNING),
-            options=_known(hyper_parameters, OPTIONS),
             model=_tuned_model(job) if job.text("status") == "Completed" else None,
             notes=tuple(_notes(hyper_parameters, len(held_out))),
         )
@@ -280,7 +280,7 @@ def _known(hyper_parameters: Fields, table: HyperParameters) -> dict[str, JsonVa
 
 def _notes(hyper_parameters: Fields, validation_files: int) -> Iterator[str]:
     for name, value in sorted(hyper_parameters.all.items()):
-        if name not in TUNING and name not in OPTIONS:
+        if name not in TUNING:
             yield f"Bedrock's {name} = {value} is not carried over"
     if validation_files > 1:
         yield f"only the first of {validation_files} validation files is carried over"

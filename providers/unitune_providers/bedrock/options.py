@@ -49,8 +49,6 @@ class BedrockOptions(Spec):
     """Role that Bedrock takes on to read and write the bucket; else UNITUNE_BEDROCK_ROLE_ARN."""
     output: Annotated[str, Field(pattern=S3_PATTERN)] | None = None
     """``s3://BUCKET/FOLDER`` for metrics; else a folder of the bucket of the training file."""
-    learning_rate_warmup_steps: Annotated[int, Field(ge=0)] | None = None
-    """Nova only: steps in which the learning rate rises; Bedrock's default is 10."""
     kms_key: str | None = None
     """AWS KMS key that encrypts the tuned model."""
 
@@ -72,18 +70,18 @@ def bucket_uri(name: str) -> str:
     return f"{address.rstrip('/')}/{name}"
 
 
-def check_settings(job: Job, options: BedrockOptions) -> None:
+def check_settings(job: Job) -> None:
     """Refuse settings that do not go with the job's base model.
 
     Raises:
         JobError: A value is not allowed.
     """
-    rate, warmup = job.tuning.learning_rate, options.learning_rate_warmup_steps
+    rate, warmup = job.tuning.learning_rate, job.tuning.warmup
     base = offered_name(job.base_model)
-    if warmup is not None and not base.startswith("amazon.nova"):
+    if warmup != "auto" and not base.startswith("amazon.nova"):
         raise JobError(
-            f"options.{NAME}.learning_rate_warmup_steps is for Nova models, and the base model is "
-            f"{base}. Leave it out."
+            f"at Bedrock tuning.warmup is for Nova models, and the base model is {base}. Leave it "
+            "to auto."
         )
     if not base.startswith("amazon.nova-") or base.startswith("amazon.nova-2"):
         return
@@ -93,10 +91,9 @@ def check_settings(job: Job, options: BedrockOptions) -> None:
             f"tuning.learning_rate is {rate:g}; Bedrock takes {least:g} to {most:g} for {base}, or "
             "auto."
         )
-    if warmup is not None and warmup > NOVA_WARMUP_MOST:
+    if warmup != "auto" and warmup > NOVA_WARMUP_MOST:
         raise JobError(
-            f"options.{NAME}.learning_rate_warmup_steps is {warmup}; Bedrock takes at most "
-            f"{NOVA_WARMUP_MOST} for {base}."
+            f"tuning.warmup is {warmup}; Bedrock takes at most {NOVA_WARMUP_MOST} for {base}."
         )
 
 
@@ -124,7 +121,7 @@ def create_request(launch: Launch, options: BedrockOptions) -> dict[str, Any]:
         "customizationType": "FINE_TUNING",
         "trainingDataConfig": {"s3Uri": launch.training.ref},
         "outputDataConfig": {"s3Uri": options.output or bucket_uri(OUTPUT)},
-        "hyperParameters": _hyperparameters(job, options),
+        "hyperParameters": _hyperparameters(job),
         "jobTags": [*tags, {"key": f"{TAG}-job", "value": job.name}],
         "customModelTags": tags,
     }
@@ -142,15 +139,15 @@ def offered_name(model: str) -> str:
     return offered.name if offered else model
 
 
-def _hyperparameters(job: Job, options: BedrockOptions) -> dict[str, str]:
+def _hyperparameters(job: Job) -> dict[str, str]:
     """Return the hyperparameters that are not `auto`, as Bedrock's strings."""
     values = {
         "epochCount": job.tuning.epochs,
         "batchSize": job.tuning.batch_size,
         "learningRate": job.tuning.learning_rate,
-        "learningRateWarmupSteps": options.learning_rate_warmup_steps,
+        "learningRateWarmupSteps": job.tuning.warmup,
     }
-    chosen = {name: value for name, value in values.items() if value not in ("auto", None)}
+    chosen = {name: value for name, value in values.items() if value != "auto"}
     # Bedrock's examples write 0.00001, and nothing says that it reads 1e-05.
     return {name: format(Decimal(str(value)), "f") for name, value in chosen.items()}
 

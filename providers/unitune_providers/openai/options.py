@@ -32,6 +32,8 @@ NEBIUS_TUNING = {
     "epochs": "n_epochs",
     "batch_size": "batch_size",
     "learning_rate": "learning_rate",
+    "warmup": "warmup_ratio",
+    "weight_decay": "weight_decay",
     "sequence_length": "context_length",
     "lora.rank": "lora_r",
     "lora.alpha": "lora_alpha",
@@ -144,9 +146,6 @@ class NebiusOptions(WireOptions):
     lora: bool | Auto = "auto"
     """True: adapters. False: all weights. `auto`: adapters when tuning.lora says anything, else
     what Nebius does (all weights)."""
-    warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Share of the steps in which the learning rate rises."""
-    weight_decay: Annotated[float, Field(ge=0)] | None = None
     max_grad_norm: Positive | None = None
     """Gradients are clipped to this norm."""
     packing: bool | None = None

@@ -19,6 +19,7 @@ from unitune.backends.kit.hosted import explicit, without_none
 from unitune.backends.protocol import Launch
 from unitune.errors import JobError
 from unitune.job.job import Job, Lora
+from unitune.job.tuning import Tuning
 from unitune.security.json_fields import Fields
 from unitune.security.spec import Spec
 
@@ -28,28 +29,31 @@ Bound = tuple[float | str | None, float | None, float | None]
 
 ALPHA_OVER_RANK = 2
 """Together's default: alpha is twice the rank."""
+PATIENCE = 2
+"""Together's default, in evaluations."""
 SIMPO_MARGIN = 0.5
 """Of the authors of SimPO; Together takes SimPO for DPO where no margin is named."""
 TUNING = {
     "epochs": "n_epochs",
     "batch_size": "batch_size",
     "learning_rate": "learning_rate",
+    "warmup": "warmup_ratio",
+    "weight_decay": "weight_decay",
     "sequence_length": "max_seq_length",
     "seed": "random_seed",
 }
 """Settings of a job by their name there."""
 LORA = {"rank": "lora_r", "alpha": "lora_alpha", "dropout": "lora_dropout"}
+EARLY_STOPPING = {
+    "patience": "early_stopping_patience",
+    "min_delta": "early_stopping_min_delta",
+}
 SAME_NAME = (
     "packing",
     "gradient_accumulation_steps",
     "n_evals",
     "n_checkpoints",
-    "warmup_ratio",
     "max_grad_norm",
-    "weight_decay",
-    "early_stopping_enabled",
-    "early_stopping_patience",
-    "early_stopping_min_delta",
     "early_stopping_warmup_evals",
 )
 """Options that have the same name there."""
@@ -87,47 +91,18 @@ class TogetherOptions(Spec):
     """Evaluations on the validation rows, at the price of their tokens; none by default."""
     n_checkpoints: Count | None = None
     """Models kept from the training; one by default."""
-    lr_scheduler: Literal["linear", "cosine"] | None = None
-    """How the learning rate falls; along a cosine by default."""
     min_lr_ratio: Share | None = None
-    """Last learning rate over the peak; needs `lr_scheduler`."""
+    """Last learning rate over the peak; needs `tuning.schedule`."""
     num_cycles: Annotated[float, Field(gt=0)] | None = None
-    """Cycles of the cosine, 0.5 by default; needs ``lr_scheduler: cosine``."""
-    warmup_ratio: Share | None = None
-    """Share of the steps over which the learning rate rises; 0 by default."""
+    """Cycles of the cosine, 0.5 by default; needs ``tuning.schedule: cosine``."""
     max_grad_norm: NotNegative | None = None
     """Gradients are clipped to it; 0 turns that off; 1 by default."""
-    weight_decay: NotNegative | None = None
-    """0 by default."""
     train_on_inputs: bool | Literal["auto"] | None = None
     """sft: whether user turns carry loss; only answers do by default."""
-    early_stopping_enabled: bool | None = None
-    """Stop when the validation loss no longer falls; needs `n_evals`."""
-    early_stopping_patience: Count | None = None
-    """Evaluations in a row without a gain; 2 by default."""
-    early_stopping_min_delta: NotNegative | None = None
-    """Smallest fall that is a gain; 0 by default."""
     early_stopping_warmup_evals: Annotated[int, Field(ge=0)] | None = None
-    """First evaluations that do not count; 1 by default."""
+    """With `tuning.early_stopping`: first evaluations that do not count; 1 by default."""
     dpo_normalize_logratios_by_length: bool | None = None
     """dpo: log-ratios per token."""
-
-    @model_validator(mode="after")
-    def _scheduled(self) -> Self:
-        if self.lr_scheduler is None and self.min_lr_ratio is not None:
-            raise ValueError("min_lr_ratio needs lr_scheduler: linear or cosine")
-        if self.lr_scheduler != "cosine" and self.num_cycles is not None:
-            raise ValueError("num_cycles needs lr_scheduler: cosine")
-        return self
-
-    @model_validator(mode="after")
-    def _enough_evals(self) -> Self:
-        # The first evaluation, those that do not count, and then `patience` without a gain.
-        patience, warmup = self.early_stopping_patience, self.early_stopping_warmup_evals
-        least = (2 if patience is None else patience) + (1 if warmup is None else warmup) + 1
-        if self.early_stopping_enabled and (self.n_evals or 0) < least:
-            raise ValueError(f"early_stopping_enabled needs n_evals of at least {least} here")
-        return self
 
 
 class DeployOptions(Spec):
@@ -151,15 +126,31 @@ class DeployOptions(Spec):
         return self
 
 
-def check_method(options: TogetherOptions, method: str) -> None:
-    """Refuse options that mean nothing for a method."""
-    others = {"sft": ("dpo_",), "dpo": ("train_on_inputs",)}.get(method, ())
+def check_job(options: TogetherOptions, job: Job) -> None:
+    """Refuse options that mean nothing for a job's method, or need a setting that it has not."""
+    others = {"sft": ("dpo_",), "dpo": ("train_on_inputs",)}.get(job.method, ())
     for name in sorted(options.model_fields_set):
         if others and name.startswith(others):
             raise JobError(
-                f"options.together.{name} is not for method {method}. Take it out, or change the "
-                "job's method."
+                f"options.together.{name} is not for method {job.method}. Take it out, or change "
+                "the job's method."
             )
+    schedule = job.tuning.schedule
+    if schedule not in ("linear", "cosine") and options.min_lr_ratio is not None:
+        raise JobError("options.together.min_lr_ratio needs tuning.schedule: linear or cosine.")
+    if schedule != "cosine" and options.num_cycles is not None:
+        raise JobError("options.together.num_cycles needs tuning.schedule: cosine.")
+    stopping, warmup = job.tuning.early_stopping, options.early_stopping_warmup_evals
+    if stopping is None:
+        return
+    # The first evaluation, those that do not count, and then `patience` without a gain.
+    patience = PATIENCE if stopping.patience == "auto" else stopping.patience
+    least = patience + (1 if warmup is None else warmup) + 1
+    if (options.n_evals or 0) < least:
+        raise JobError(
+            f"tuning.early_stopping needs options.together.n_evals of at least {least} here: the "
+            "evaluations of the whole training, each charged."
+        )
 
 
 def create_body(launch: Launch, options: TogetherOptions, limits: Fields) -> Body:
@@ -183,7 +174,8 @@ def create_body(launch: Launch, options: TogetherOptions, limits: Fields) -> Bod
             **{there: explicit(getattr(job.tuning, ours)) for ours, there in TUNING.items()},
             "training_type": _training_type(job.tuning.lora, options, limits),
             "training_method": _training_method(job, options),
-            "lr_scheduler": _scheduler(options),
+            "lr_scheduler": _scheduler(job.tuning.schedule, options),
+            **_early_stopping(job.tuning),
             **{name: getattr(options, name) for name in SAME_NAME},
         }
     )
@@ -254,13 +246,22 @@ def _training_method(job: Job, options: TogetherOptions) -> JsonValue:
     )
 
 
-def _scheduler(options: TogetherOptions) -> JsonValue:
-    if options.lr_scheduler is None:
+def _scheduler(schedule: str, options: TogetherOptions) -> JsonValue:
+    if schedule == "auto":
         return None
+    if schedule == "constant":  # it falls linearly, to what it was
+        return {"lr_scheduler_type": "linear", "lr_scheduler_args": {"min_lr_ratio": 1.0}}
     arguments: Body = {"min_lr_ratio": options.min_lr_ratio or 0.0}
-    if options.lr_scheduler == "cosine":
+    if schedule == "cosine":
         arguments["num_cycles"] = options.num_cycles or 0.5
-    return {"lr_scheduler_type": options.lr_scheduler, "lr_scheduler_args": arguments}
+    return {"lr_scheduler_type": schedule, "lr_scheduler_args": arguments}
+
+
+def _early_stopping(tuning: Tuning) -> Body:
+    if (given := tuning.early_stopping) is None:
+        return {}
+    own: Body = {theirs: explicit(getattr(given, ours)) for ours, theirs in EARLY_STOPPING.items()}
+    return {"early_stopping_enabled": True, **own}
 
 
 def _bounds(job: Job, options: TogetherOptions, limits: Fields) -> dict[str, Bound]:
@@ -314,10 +315,25 @@ def imported_tuning(training: Fields) -> Body:
         if (value := training.number(there)) is not None and (value or ours == "seed")
     }
     nested: Body = {
+        "schedule": _imported_schedule(training.fields("lr_scheduler")),
+        "early_stopping": _imported_early_stopping(training),
         "preference": _imported_preference(training.fields("training_method")),
         "lora": _imported_adapter(training.fields("training_type")),
     }
     return {**tuning, **{name: value for name, value in nested.items() if value}}
+
+
+def _imported_schedule(scheduler: Fields) -> JsonValue:
+    if scheduler.fields("lr_scheduler_args").number("min_lr_ratio") == 1:
+        return "constant"
+    return scheduler.text("lr_scheduler_type")
+
+
+def _imported_early_stopping(training: Fields) -> JsonValue:
+    if training.all.get("early_stopping_enabled") is not True:
+        return None
+    own: Body = {ours: training.number(theirs) for ours, theirs in EARLY_STOPPING.items()}
+    return without_none(own) or True
 
 
 def _imported_preference(method: Fields) -> Body:
@@ -352,12 +368,12 @@ def imported_options(training: Fields) -> Body:
         **training.all,
         **method.all,
         **scheduler.fields("lr_scheduler_args").all,
-        "lr_scheduler": schedule,
         "training": "full" if is_full else None,
     }
     unused = {
         "train_on_inputs": method.text("method") == "dpo",
-        "min_lr_ratio": not schedule,
+        "min_lr_ratio": not schedule or _imported_schedule(scheduler) == "constant",
+        "early_stopping_warmup_evals": training.all.get("early_stopping_enabled") is not True,
         "num_cycles": schedule != "cosine",
     }
     names = [name for name in TogetherOptions.model_fields if not unused.get(name)]

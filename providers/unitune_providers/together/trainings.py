@@ -37,7 +37,7 @@ from unitune.job.job import Job
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
 from unitune_providers.together import options as settings
-from unitune_providers.together.options import TogetherOptions, check_method
+from unitune_providers.together.options import TogetherOptions, check_job
 
 TRAININGS = ("v1", "fine-tunes")
 FILES = ("v1", "files")
@@ -77,7 +77,7 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
     def job_options(self, job: Job) -> TogetherOptions:
         """As of `HostedBackend`; also refuses what is not for the job's method."""
         options = super().job_options(job)
-        check_method(options, str(job.method))
+        check_job(options, job)
         return options
 
     def upload(self, path: Path, sha256: str) -> Upload:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from typing import Any
 
 import pytest
 
@@ -66,6 +67,31 @@ def told(day: date = DAY, offer: Offer = OFFER, **changes: object) -> dict[str, 
 )
 def test_dates_are_told_before_and_refuse_after(day: date, expected: dict[str, str]) -> None:
     assert expected == told(day)
+
+
+@pytest.mark.parametrize(
+    ("takes", "warmup", "refused"),
+    [
+        ("steps", 0.1, "a number of steps"),
+        ("share", 10, "a share, below 1"),
+        ("steps", 10, None),
+        ("share", 0.1, None),
+        ("share", 0, None),
+        (None, 10, None),
+        (None, 0.1, None),
+    ],
+)
+def test_a_warmup_that_is_said_in_another_way_is_refused(
+    takes: Any, warmup: float, refused: str | None
+) -> None:
+    offer = OFFER.model_copy(update={"supported_settings": ("warmup",), "warmup_as": takes})
+    found = [
+        finding.message
+        for finding in offer_findings(job("large-1", tuning={"warmup": warmup}), offer, DAY)
+        if finding.severity == "error"
+    ]
+    expected = f"tuning.warmup is {warmup:g}; vendor takes {refused}."
+    assert ([expected] if refused else []) == found
 
 
 def test_a_refused_model_is_refused_with_the_reason_alone() -> None:

@@ -69,6 +69,26 @@ def test_explicit_settings_are_dotted() -> None:
     assert ["epochs", "lora.rank"] == explicit_settings(Tuning(epochs=1, lora=Lora(rank=1)))
 
 
+@pytest.mark.parametrize(
+    ("stopping", "expected"),
+    [
+        (True, ["early_stopping"]),
+        ({}, ["early_stopping"]),
+        (False, []),
+        (
+            {"patience": 2, "min_delta": 0.1},
+            ["early_stopping.patience", "early_stopping.min_delta"],
+        ),
+    ],
+)
+def test_early_stopping_without_details_is_a_setting_too(
+    stopping: object, expected: list[str]
+) -> None:
+    """Some vendors take no more than whether it is on."""
+    tuning = Tuning.model_validate({"early_stopping": stopping})
+    assert expected == explicit_settings(tuning)
+
+
 def rows(folder: Path, count: int) -> None:
     row = '{{"prompt": "question {0}", "completion": "answer {0}"}}\n'
     text = "".join(row.format(number) for number in range(count))

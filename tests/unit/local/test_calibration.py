@@ -133,14 +133,14 @@ def test_a_model_that_cannot_run_without_numbers_is_estimated_by_its_shape(
 def seconds(rows: Sequence[TrainingRow], epochs: int = 1) -> float:
     """Each row is a micro-batch of its own."""
     work = [part_work(SHAPE, [one], PACKED) for one in rows]
-    return COSTS.seconds(epochs, work, work[:2])
+    return COSTS.seconds(epochs, work, work[:2], epochs + 1)
 
 
 def test_a_training_takes_the_sum_of_its_parts() -> None:
     """By hand: two epochs of two steps, three validations of half the cost of a step."""
     work = [PartWork(tokens=10, flops=1e9), PartWork(tokens=20, flops=3e9)]
     expected = 5 + 2 * (0.02 + 4) + 3 * (0.01 + 1) / 2 + 1
-    assert expected == pytest.approx(COSTS.seconds(2, work, work[:1]))
+    assert expected == pytest.approx(COSTS.seconds(2, work, work[:1], 3))
 
 
 @given(st.lists(st.integers(2, 300), min_size=1, max_size=40), st.integers(1, 9))

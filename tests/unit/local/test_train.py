@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,6 +9,12 @@ import torch
 from peft import PeftModel
 from pydantic import JsonValue
 from tiny_model import SETTINGS, write_rows
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import (
+    get_constant_schedule_with_warmup,
+    get_cosine_schedule_with_warmup,
+    get_linear_schedule_with_warmup,
+)
 
 from unitune.errors import RunFailed
 from unitune_local.adapter import check_adapter, save_adapter
@@ -18,7 +24,9 @@ from unitune_local.loss import use_attention
 from unitune_local.model import add_adapter, load_adapter, load_model, load_tokenizer
 from unitune_local.rows import read_rows, render_rows
 from unitune_local.settings import DataFile, Settings, Spec
-from unitune_local.train import TrainingContext, scheduled_rate, train
+from unitune_local.train import TrainingContext, adamw, scheduled_rate, train
+
+UNIT_RATE = SETTINGS.model_copy(update={"learning_rate": 1.0})
 
 
 @dataclass
@@ -113,15 +121,52 @@ def test_dropout_leaves_the_prefix_unshared_and_says_so(
 
 
 def test_learning_rate_warms_up_and_falls_like_a_cosine() -> None:
-    rates = [scheduled_rate(step, 100, 1.0) for step in range(1, 101)]
+    rates = [scheduled_rate(step, 100, UNIT_RATE) for step in range(1, 101)]
     assert pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0]) == rates[:5]
     assert sorted(rates[4:], reverse=True) == rates[4:]
     assert 0 < rates[-1] < 0.001
-    assert pytest.approx(0.5, abs=0.01) == scheduled_rate(53, 100, 1.0)
+    assert pytest.approx(0.5, abs=0.01) == scheduled_rate(53, 100, UNIT_RATE)
+
+
+@pytest.mark.parametrize("warmup", [0.0, 1.0, 7.0, 0.25])
+@pytest.mark.parametrize("steps", [1, 8, 50])
+@pytest.mark.parametrize(
+    ("schedule", "theirs"),
+    [
+        ("cosine", get_cosine_schedule_with_warmup),
+        ("linear", get_linear_schedule_with_warmup),
+        ("constant", get_constant_schedule_with_warmup),
+    ],
+)
+def test_rates_are_those_of_transformers_without_its_step_at_zero(
+    schedule: str, theirs: Callable[..., LambdaLR], warmup: float, steps: int
+) -> None:
+    """transformers' first step has a rate of zero; ours begins with its second one."""
+    settings = UNIT_RATE.model_copy(update={"schedule": schedule, "warmup": warmup})
+    rising = max(1, round(warmup * steps)) if 0 < warmup < 1 else int(warmup)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    length = () if schedule == "constant" else (steps + 1,)
+    (factor,) = theirs(optimizer, rising, *length).lr_lambdas
+    rates = [scheduled_rate(step, steps, settings) for step in range(1, steps + 1)]
+    assert pytest.approx([factor(step) for step in range(1, steps + 1)]) == rates
+    assert all(rate > 0 for rate in rates)
+
+
+def test_weight_decay_shrinks_each_weight_by_its_share() -> None:
+    """Loshchilov and Hutter 2019 (arXiv 1711.05101), algorithm 2, line 12."""
+    stepped = list[torch.Tensor]()
+    for decay in (0.0, 0.1):
+        weight = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
+        optimizer = adamw({"w": weight}, SETTINGS.model_copy(update={"weight_decay": decay}))
+        optimizer.param_groups[0]["lr"] = 0.5
+        weight.grad = torch.tensor([1.0, 4.0])
+        optimizer.step()
+        stepped.append(weight.detach())
+    torch.testing.assert_close(stepped[0] - 0.5 * 0.1 * torch.tensor([3.0, -2.0]), stepped[1])
 
 
 def test_one_step_alone_learns() -> None:
-    assert scheduled_rate(1, 1, 0.5) == 0.5
+    assert scheduled_rate(1, 1, UNIT_RATE) == 1.0
 
 
 @pytest.fixture(scope="module")

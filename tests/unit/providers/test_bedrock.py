@@ -138,9 +138,8 @@ def test_a_file_is_named_by_its_hash_in_the_bucket(
 def test_settings_become_strings_and_auto_is_left_out(
     backend: BedrockBackend, server: Server, tmp_path: Path
 ) -> None:
-    tuning = Tuning(epochs=3, learning_rate=1e-5)
-    options: dict[str, JsonValue] = {"learning_rate_warmup_steps": 0}
-    backend.submit(launch(backend, tmp_path, tuning=tuning, options=options))
+    tuning = Tuning(epochs=3, learning_rate=1e-5, warmup=0)
+    backend.submit(launch(backend, tmp_path, tuning=tuning))
 
     expected = {"epochCount": "3", "learningRate": "0.00001", "learningRateWarmupSteps": "0"}
     assert expected == created(server)["hyperParameters"]
@@ -195,7 +194,6 @@ def test_role_and_output_can_be_the_jobs_own(
     ("options", "message"),
     [
         ({"role_arm": "x"}, "role_arm is not a known key. Did you mean 'role_arn'?"),
-        ({"learning_rate_warmup_steps": -1}, "learning_rate_warmup_steps is -1"),
         ({"role_arn": "me"}, "role_arn is 'me'"),
         ({"output": "bucket/folder"}, "output is 'bucket/folder'"),
     ],
@@ -467,9 +465,8 @@ def test_a_model_with_a_deployment_is_not_deleted(backend: BedrockBackend, tmp_p
 
 
 def test_a_job_of_others_is_imported_with_its_rows(backend: BedrockBackend, tmp_path: Path) -> None:
-    tuning = Tuning(epochs=3, learning_rate=1e-5)
-    options: dict[str, JsonValue] = {"learning_rate_warmup_steps": 7}
-    prepared = launch(backend, tmp_path, tuning=tuning, options=options)
+    tuning = Tuning(epochs=3, learning_rate=1e-5, warmup=7)
+    prepared = launch(backend, tmp_path, tuning=tuning)
     job_id = backend.submit(prepared)
     model = follow(backend, job_id)[-1].model
     imported = backend.import_job(job_id)
@@ -480,8 +477,7 @@ def test_a_job_of_others_is_imported_with_its_rows(backend: BedrockBackend, tmp_
         imported.training,
         imported.validation,
     )
-    assert {"epochs": 3, "learning_rate": 1e-5} == imported.tuning
-    assert {"learning_rate_warmup_steps": 7} == imported.options
+    assert {"epochs": 3, "learning_rate": 1e-5, "warmup": 7} == imported.tuning
     assert (model, ()) == (imported.model, imported.notes)
 
     backend.delete_file(prepared.training.ref)

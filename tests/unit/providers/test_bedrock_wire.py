@@ -229,8 +229,8 @@ def launch(backend: BedrockBackend, folder: Path, key: str, base: str) -> Launch
         model=base,
         backend="bedrock",
         data=Data(train="rows.jsonl"),
-        tuning=Tuning(epochs=3, learning_rate=1e-5),
-        options={"bedrock": {"learning_rate_warmup_steps": 0, "kms_key": "alias/mine"}},
+        tuning=Tuning(epochs=3, learning_rate=1e-5, warmup=0),
+        options={"bedrock": {"kms_key": "alias/mine"}},
     )
     return Launch(key, job, uploaded, uploaded, folder)
 

@@ -156,9 +156,15 @@ def test_mantle_is_in_its_region(monkeypatch: Patch) -> None:
 
 def test_nebius_takes_hyperparameters_of_its_own(nebius: Stage) -> None:
     tuning = Tuning(
-        epochs=2, batch_size=8, learning_rate=1e-4, seed=7, lora=Lora(rank=16, alpha=32.0)
+        epochs=2,
+        batch_size=8,
+        learning_rate=1e-4,
+        warmup=0.1,
+        weight_decay=0.01,
+        seed=7,
+        lora=Lora(rank=16, alpha=32.0),
     )
-    job_id = nebius.succeed({"warmup_ratio": 0.1, "packing": False}, job={"tuning": tuning})
+    job_id = nebius.succeed({"packing": False}, job={"tuning": tuning})
     assert {
         "hyperparameters": {
             "n_epochs": 2,
@@ -168,6 +174,7 @@ def test_nebius_takes_hyperparameters_of_its_own(nebius: Stage) -> None:
             "lora_r": 16,
             "lora_alpha": 32.0,
             "warmup_ratio": 0.1,
+            "weight_decay": 0.01,
             "packing": False,
         },
         "seed": 7,
@@ -178,6 +185,8 @@ def test_nebius_takes_hyperparameters_of_its_own(nebius: Stage) -> None:
         "epochs": 2,
         "batch_size": 8,
         "learning_rate": 1e-4,
+        "warmup": 0.1,
+        "weight_decay": 0.01,
         "lora": {"rank": 16, "alpha": 32.0},
         "seed": 7,
     } == found.tuning

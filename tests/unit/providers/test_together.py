@@ -60,8 +60,14 @@ def launch_of(
         model=model,
         backend="together",
         data=Data(train="train.jsonl"),
-        tuning=Tuning(epochs=2, learning_rate=1e-4, lora=Lora(rank=8, dropout=0.1), seed=3),
-        options={"together": {"lr_scheduler": "cosine", "n_evals": 1}},
+        tuning=Tuning(
+            epochs=2,
+            learning_rate=1e-4,
+            schedule="cosine",
+            lora=Lora(rank=8, dropout=0.1),
+            seed=3,
+        ),
+        options={"together": {"n_evals": 1}},
     )
     return Launch(key, job, upload, None, folder)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import JsonValue
@@ -13,9 +14,16 @@ from unitune.backends.options import validated
 from unitune.backends.protocol import Launch, Upload
 from unitune.errors import JobError
 from unitune.job.job import Data, Job, Lora, Method, Preference, Tuning
+from unitune.job.tuning import EarlyStopping
 from unitune.security.json_fields import Fields
 from unitune_providers.together.backend import TogetherBackend
-from unitune_providers.together.options import Body, DeployOptions, TogetherOptions, create_body
+from unitune_providers.together.options import (
+    Body,
+    DeployOptions,
+    TogetherOptions,
+    create_body,
+    imported_tuning,
+)
 
 KNOWN = Fields({"model_name": "Qwen/Qwen3-8B", **LIMITS})
 Options = Mapping[str, JsonValue]
@@ -87,12 +95,61 @@ def test_dropout_alone_brings_the_rank_that_together_would_take() -> None:
 
 
 def test_options_are_sent_under_their_names() -> None:
-    sent = body(options={"n_evals": 0, "packing": False, "lr_scheduler": "linear"})
+    sent = body(options={"n_evals": 0, "packing": False})
     assert (0, False) == (sent["n_evals"], sent["packing"])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "options", "kind", "arguments"),
+    [
+        ("linear", {}, "linear", {"min_lr_ratio": 0.0}),
+        ("linear", {"min_lr_ratio": 0.1}, "linear", {"min_lr_ratio": 0.1}),
+        ("cosine", {}, "cosine", {"min_lr_ratio": 0.0, "num_cycles": 0.5}),
+        ("constant", {}, "linear", {"min_lr_ratio": 1.0}),
+    ],
+)
+def test_the_schedule_is_said_in_together_s_words(
+    schedule: Any, options: Options, kind: str, arguments: Body
+) -> None:
+    tuning = Tuning(schedule=schedule, warmup=0.1, weight_decay=0.01)
+    sent = body(tuning, options)
+    assert {"lr_scheduler_type": kind, "lr_scheduler_args": arguments} == sent["lr_scheduler"]
+    assert (0.1, 0.01) == (sent["warmup_ratio"], sent["weight_decay"])
+    assert schedule == imported_tuning(Fields(sent))["schedule"]
+
+
+def test_early_stopping_is_switched_on_with_what_was_set() -> None:
+    tuning = Tuning(early_stopping=EarlyStopping(patience=3, min_delta=0.05))
+    sent = body(tuning, {"n_evals": 5})
+    early = {name: value for name, value in sent.items() if name.startswith("early_stopping")}
     assert {
-        "lr_scheduler_type": "linear",
-        "lr_scheduler_args": {"min_lr_ratio": 0.0},
-    } == sent["lr_scheduler"]
+        "early_stopping_enabled": True,
+        "early_stopping_patience": 3,
+        "early_stopping_min_delta": 0.05,
+    } == early
+    assert {"patience": 3, "min_delta": 0.05} == imported_tuning(Fields(sent))["early_stopping"]
+    sent = body(Tuning(early_stopping=EarlyStopping()), {"n_evals": 4})
+    assert [] == [name for name in sent if name in ("early_stopping_patience", "lr_scheduler")]
+    assert True is imported_tuning(Fields(sent))["early_stopping"]
+
+
+@pytest.mark.parametrize(
+    ("tuning", "options", "said"),
+    [
+        (Tuning(), {"min_lr_ratio": 0.1}, r"min_lr_ratio needs tuning\.schedule"),
+        (Tuning(schedule="constant"), {"min_lr_ratio": 0.1}, r"min_lr_ratio needs tuning"),
+        (
+            Tuning(schedule="linear"),
+            {"num_cycles": 1},
+            r"num_cycles needs tuning\.schedule: cosine",
+        ),
+        (Tuning(early_stopping=EarlyStopping()), {"n_evals": 3}, "n_evals of at least 4"),
+        (Tuning(early_stopping=EarlyStopping(patience=4)), {"n_evals": 5}, "n_evals of at least 6"),
+    ],
+)
+def test_what_goes_together_is_wanted_together(tuning: Tuning, options: Options, said: str) -> None:
+    with pytest.raises(JobError, match=said):
+        together_options(job(tuning, options))
 
 
 def test_preference_tuning_says_what_was_set() -> None:
@@ -175,11 +232,8 @@ def test_limits_that_together_does_not_say_are_none() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"warmup": 0.1}, "options.together.warmup is not a known key. Did you mean 'warmup_rat"),
-        ({"warmup_ratio": 2}, "options.together.warmup_ratio is 2; it must be at most 1"),
-        ({"min_lr_ratio": 0.1}, "min_lr_ratio needs lr_scheduler"),
-        ({"lr_scheduler": "linear", "num_cycles": 1}, "num_cycles needs lr_scheduler: cosine"),
-        ({"early_stopping_enabled": True, "n_evals": 3}, "n_evals of at least 4"),
+        ({"n_eval": 1}, "options.together.n_eval is not a known key. Did you mean 'n_evals'"),
+        ({"min_lr_ratio": 2}, "options.together.min_lr_ratio is 2; it must be at most 1"),
         (
             {"dpo_normalize_logratios_by_length": True},
             "options.together.dpo_normalize_logratios_by_length is not for method sft",

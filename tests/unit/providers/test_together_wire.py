@@ -37,6 +37,7 @@ from vendors.together.vendor import KEY, TogetherVendor
 
 from unitune.backends.protocol import Launch
 from unitune.job.job import Data, Job, Lora, Tuning
+from unitune.job.tuning import EarlyStopping
 from unitune.models import TunedModel
 from unitune.testing.contract_base import ROWS, reply_once
 from unitune.testing.loopback import VendorRequest, VendorResponse, serve
@@ -139,8 +140,16 @@ def make_launch(backend: TogetherBackend, folder: Path) -> Launch:
         model="Qwen/Qwen3-8B",
         backend="together",
         data=Data(train="train.jsonl"),
-        tuning=Tuning(epochs=2, learning_rate=1e-4, lora=Lora(rank=8, dropout=0.1), seed=3),
-        options={"together": {"lr_scheduler": "cosine", "n_evals": 1, "warmup_ratio": 0.1}},
+        tuning=Tuning(
+            epochs=2,
+            learning_rate=1e-4,
+            warmup=0.1,
+            schedule="cosine",
+            early_stopping=EarlyStopping(patience=1),
+            lora=Lora(rank=8, dropout=0.1),
+            seed=3,
+        ),
+        options={"together": {"n_evals": 3}},
     )
     return Launch("r251125-abc-1", job, upload, upload, folder)
 

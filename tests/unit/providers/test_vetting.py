@@ -27,7 +27,7 @@ MISSPELT: dict[str, tuple[str, dict[str, Any]]] = {
     "openai": ("gpt-4.1", {"learning_rate_multiplyer": 2}),
     "azure": ("gpt-4.1", {"trainingtype": "Standard"}),
     "mantle": ("openai.gpt-oss-20b", {"graders": GRADER}),
-    "nebius": ("any", {"warmup_ration": 0.1}),
+    "nebius": ("any", {"max_gradnorm": 0.1}),
     "together": ("Qwen/Qwen3-8B", {"n_eval": 1}),
     "vertex": ("gemini-3.5-flash", {"learning_rate_multiplyer": 2}),
     "bedrock": ("amazon.nova-micro-v1:0", {"role": "arn"}),
@@ -41,12 +41,16 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"options": {"lora": False}, "tuning": {"lora": {"rank": 8}}},
         "lora is false",
     ),
-    "schedule without its kind": ("together", {"options": {"num_cycles": 1}}, "needs lr_scheduler"),
+    "schedule without its kind": (
+        "together",
+        {"options": {"num_cycles": 1}},
+        "needs tuning.schedule",
+    ),
     "rank between sizes": ("vertex", {"tuning": {"lora": {"rank": 5}}}, "rank is 5"),
     "learning rate beyond Nova's": ("bedrock", {"tuning": {"learning_rate": 0.1}}, "1e-06 to 0.0"),
     "warm-up of Nova for Llama": (
         "bedrock",
-        {"model": "meta.llama3-3-70b-instruct-v1:0", "options": {"learning_rate_warmup_steps": 1}},
+        {"model": "meta.llama3-3-70b-instruct-v1:0", "tuning": {"warmup": 1}},
         "is for Nova models",
     ),
 }

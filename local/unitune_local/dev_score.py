@@ -1,0 +1,68 @@
+"""How well a model in training answers the validation rows, by the primary scorer of the job.
+
+Answers are greedy and to the rows' own messages, as in an evaluation. Nothing here draws a random
+number, so the training goes on as without it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+
+from unitune.backends.output_limit import automatic_tokens, longest_expected
+from unitune.data.dataset import Dataset
+from unitune.errors import RunFailed
+from unitune.job.job import Job
+from unitune.scorers import Scorer
+from unitune.scorers.interface import Attempt, Setting
+from unitune.scorers.labels import labels_of
+from unitune_local.generate import Sampling, generate
+from unitune_local.loss import use_attention
+from unitune_local.rendering import render_prompt
+from unitune_local.settings import DevScorer
+
+
+def dev_scorer(job: Job, train: Dataset, validation: Dataset) -> DevScorer:
+    """Return by what a job's answers to the validation rows are scored."""
+    name, limit = job.evaluate.primary_scorer, job.evaluate.max_tokens
+    if limit == "auto":
+        longest = longest_expected(row.example for row in validation.rows)
+        limit = automatic_tokens(longest, served=False)
+    return DevScorer(
+        scorer=next(each for each in job.evaluate.scorers if each.name == name),
+        folder=job.folder.resolve(),
+        labels=labels_of(row.example for row in train.rows),
+        max_tokens=limit,
+    )
+
+
+def dev_score(
+    scored_by: DevScorer, model: PeftModel, tokenizer: PreTrainedTokenizerBase, validation: Dataset
+) -> float:
+    """Return the score of a model's answers to the validation rows.
+
+    Raises:
+        RunFailed: The scorer can score none of them.
+    """
+    setting = Setting(folder=scored_by.folder, labels=scored_by.labels)
+    scorer = cast("Scorer", scored_by.scorer).ready(setting, "")
+    cases = [row.example for row in validation.rows]
+    prompts = [render_prompt(tokenizer, case.prompt, case.tools) for case in cases]
+    base = cast("Any", model.get_base_model())
+    context: int = base.config.get_text_config().max_position_embeddings
+    limits = [min(scored_by.max_tokens, context - len(prompt)) for prompt in prompts]
+    attention, was_training = base.config._attn_implementation, model.training  # noqa: SLF001 - it has no other name
+    model.eval()
+    answers = generate(base, tokenizer, prompts, [Sampling(max_tokens=limit) for limit in limits])
+    use_attention(model, attention)
+    model.train(was_training)
+    attempts = [Attempt(case, answer.text) for case, answer in zip(cases, answers, strict=True)]
+    scores = [scorer.score(attempt) for attempt in attempts]
+    if all(score.failed for score in scores):
+        raise RunFailed(
+            f"the scorer {scorer.name!r} can score no answer to the validation rows: "
+            f"{scores[0].reason}. Set tuning.best_by to loss, or take another scorer."
+        )
+    return scorer.sums(attempts, [score.value for score in scores]).statistic()

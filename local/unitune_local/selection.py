@@ -1,0 +1,120 @@
+"""Which step of a training is kept, and when a training ends early.
+
+Each evaluation has a value, of which less is better. The best step is the one of the least value. A
+gain is counted against the value of the last gain, as Keras and Lightning do, so that small gains
+add up to one. What the evaluations have come to is part of every checkpoint, and so a training that
+was killed ends at the same step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from unitune_local.job_folder import Kind
+from unitune_local.settings import SelectionSettings, Settings
+
+
+class Selection(BaseModel):
+    """What the evaluations so far have come to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    best_step: int = 0
+    """0: nothing was evaluated yet."""
+    best: float | None = None
+    last_gain: float | None = None
+    """The value of the last evaluation that was a gain."""
+    without_gain: int = 0
+    """Evaluations since then."""
+
+    def after(self, step: int, value: float, settings: SelectionSettings) -> Self:
+        """Return what they have come to with one more."""
+        is_number = math.isfinite(value)
+        is_best = is_number and (self.best is None or value < self.best)
+        gains = is_number and (
+            self.last_gain is None or value < self.last_gain - settings.min_delta
+        )
+        best = {"best_step": step, "best": value} if is_best else {}
+        gain = {"last_gain": value} if gains else {}
+        without_gain = 0 if gains else self.without_gain + 1
+        return self.model_copy(update={**best, **gain, "without_gain": without_gain})
+
+    def ends(self, settings: SelectionSettings) -> bool:
+        """Whether the training ends early."""
+        return settings.patience is not None and self.without_gain >= settings.patience
+
+
+NONE_YET = Selection()
+
+
+class Evaluations:
+    """The evaluations of a training: when one is due, and what they decide.
+
+    Args:
+        measure: Returns the figures of the validation rows; None where there are none.
+        settings: Of the training.
+        rows: Number of training rows.
+        note: Receives each evaluation, and at last which step is kept.
+    """
+
+    def __init__(
+        self,
+        measure: Callable[[], dict[str, float]] | None,
+        settings: Settings,
+        rows: int,
+        note: Callable[[Kind, dict[str, JsonValue]], None],
+    ) -> None:
+        self.selection = NONE_YET
+        self._measure, self._note, self._rule = measure, note, settings.selection
+        self._steps, self._epoch_steps = settings.steps(rows), settings.epoch_steps(rows)
+        self._every = settings.evaluation_steps(rows)
+
+    def before(self) -> None:
+        """Look at the validation rows before the first step; that decides nothing."""
+        self._look(0)
+
+    def after(self, step: int) -> None:
+        """Look at the validation rows if that is due after a step."""
+        value = self._look(step) if step % self._every == 0 or step == self._steps else None
+        if value is not None:
+            self.selection = self.selection.after(step, value, self._rule)
+
+    def ends(self, step: int) -> bool:
+        """Whether a training ends after a step."""
+        return step == self._steps or self.selection.ends(self._rule)
+
+    def wants_checkpoint(self, step: int) -> bool:
+        """Whether the weights of a step are those to keep, or the last."""
+        is_best = self._rule.keep == "best" and step == self.selection.best_step
+        return is_best or self.ends(step)
+
+    def kept(self, step: int) -> int:
+        """Return the step to keep of a training that has come to a step."""
+        best = self.selection.best_step
+        return best if self._rule.keep == "best" and best else step
+
+    def conclude(self, step: int) -> None:
+        """Note why a training ended at a step, and which one is kept, where that was decided."""
+        if not self._rule.needs_validation:
+            return
+        best, metric, kept = self.selection.best, self._rule.best_by, self.kept(step)
+        end = f"all {step} steps are made"
+        if step < self._steps:
+            waited = f"{self.selection.without_gain} evaluations without a gain"
+            end = f"ended early, at step {step} of {self._steps}, after {waited}"
+        text = f"{end}; kept step {kept}"
+        if best is not None and kept == self.selection.best_step:
+            value = f"highest validation score, {-best:.1%}"
+            value = value if metric == "score" else f"lowest validation loss, {best:.4f}"
+            text += f", which has the {value}"
+        self._note("message", {"text": text, "kept_step": kept})
+
+    def _look(self, step: int) -> float | None:
+        if self._measure is None:
+            return None
+        figures = self._measure()
+        self._note("validation", {"step": step, "epoch": step / self._epoch_steps, **figures})
+        return -figures["score"] if self._rule.best_by == "score" else figures["loss"]

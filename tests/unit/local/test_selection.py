@@ -1,0 +1,285 @@
+"""Which step is kept, when a training ends early, and that a killed one does the same."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import PeftModel
+from pydantic import JsonValue
+from safetensors.torch import load_file
+from tiny_model import SETTINGS, write_rows
+from transformers import EarlyStoppingCallback, TrainerControl, TrainerState
+
+from unitune.data.dataset import Dataset
+from unitune.errors import RunFailed
+from unitune.scorers.text import Exact
+from unitune_local import attention, checkpoint
+from unitune_local.batches import TrainingRow, micro_batches
+from unitune_local.dev_score import dev_score
+from unitune_local.job_folder import Kind
+from unitune_local.loss import Form, use_attention
+from unitune_local.model import add_adapter, load_model, load_tokenizer
+from unitune_local.objective import CrossEntropy
+from unitune_local.rows import read_rows, render_rows
+from unitune_local.selection import NONE_YET, Selection
+from unitune_local.settings import DevScorer, SelectionSettings, Settings
+from unitune_local.train import TrainingContext, train, validation_figures
+
+EARLY = SelectionSettings(keep="best", patience=2)
+OVERFITTING = SETTINGS.model_copy(
+    update={"epochs": 8, "learning_rate": 6e-2, "evaluate_every": 2.0, "selection": EARLY}
+)
+
+
+def ended_at(values: list[float], settings: SelectionSettings) -> tuple[int, Selection]:
+    """Return after which of some evaluations a training ends, and what they come to."""
+    selection = NONE_YET
+    for step, value in enumerate(values, 1):
+        selection = selection.after(step, value, settings)
+        if selection.ends(settings):
+            return step, selection
+    return 0, selection
+
+
+def ended_in_transformers(values: list[float], patience: int) -> int:
+    """Return after which evaluation transformers' own callback ends a training.
+
+    Its trainer sets `best_metric` after the callback has seen an evaluation.
+    """
+    callback = EarlyStoppingCallback(early_stopping_patience=patience)
+    args: Any = SimpleNamespace(metric_for_best_model="loss", greater_is_better=False)
+    state, control = TrainerState(), TrainerControl()
+    for step, value in enumerate(values, 1):
+        callback.on_evaluate(args, state, control, {"eval_loss": value})
+        if control.should_training_stop:
+            return step
+        state.best_metric = min(value, state.best_metric or value)
+    return 0
+
+
+@given(st.lists(st.integers(1, 9).map(float), max_size=12), st.integers(1, 4))
+def test_a_training_ends_where_transformers_would_end_it(
+    values: list[float], patience: int
+) -> None:
+    expected = ended_in_transformers(values, patience)
+    at, selection = ended_at(values, SelectionSettings(patience=patience))
+    assert expected == at
+    seen = values[: at or len(values)]
+    assert selection.best_step == (seen.index(min(seen)) + 1 if seen else 0)
+
+
+def test_small_gains_add_up_to_a_gain() -> None:
+    """As in Keras, whose best is that of the last gain; the best step is the lowest all the same.
+
+    Source: keras.io/api/callbacks/early_stopping, `min_delta`; keras 3, early_stopping.py.
+    """
+    settings = SelectionSettings(patience=3, min_delta=0.1)
+    steady = [1.0, 0.94, 0.88, 0.82, 0.76]
+    at, selection = ended_at(steady, settings)
+    assert (0, 5, 0.76) == (at, selection.best_step, selection.last_gain)
+    assert ended_at([1.0, 0.95, 0.92, 0.91], settings)[0] == 4
+
+
+def test_a_loss_that_is_no_number_is_never_best() -> None:
+    at, selection = ended_at([float("nan"), 2.0, float("inf"), float("nan")], EARLY)
+    assert (4, 2, 2.0) == (at, selection.best_step, selection.best)
+
+
+# --- in a training
+
+
+@dataclass
+class Trained:
+    """One call of `train` with what it told."""
+
+    model: PeftModel
+    events: list[tuple[Kind, dict[str, JsonValue]]] = field(default_factory=list)
+    finished: bool = False
+
+    def figures(self, kind: Kind, name: str = "loss") -> dict[Any, Any]:
+        return {data["step"]: data[name] for each, data in self.events if each == kind}
+
+    @property
+    def conclusion(self) -> dict[str, JsonValue]:
+        (data,) = (data for _, data in self.events if "kept_step" in data)
+        return data
+
+
+@dataclass
+class Rows:
+    """Rows that are all answered by red, and validation rows of which half are by rod.
+
+    So the validation loss falls while letters are learnt, and rises once red is.
+    """
+
+    train: tuple[TrainingRow, ...]
+    validation: tuple[TrainingRow, ...]
+    cases: Dataset
+
+
+@pytest.fixture(scope="module")
+def rows(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Rows:
+    folder, tokenizer = tmp_path_factory.mktemp("data"), load_tokenizer(tiny_model)
+    file = write_rows(folder / "train.jsonl", 36)
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    for line in lines:
+        line["messages"][-1]["content"] = "red"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    for line in lines[:4]:
+        line["messages"][-1]["content"] = "rod"
+    held_out = folder / "validation.jsonl"
+    held_out.write_text("".join(json.dumps(line) + "\n" for line in lines[:8]), encoding="utf-8")
+    cases = read_rows(held_out)
+    rows, validation = (
+        render_rows(tokenizer, dataset, 512).rows for dataset in (read_rows(file), cases)
+    )
+    return Rows(rows, validation, cases)
+
+
+def run(  # noqa: PLR0917 - each is independent
+    base: Path,
+    rows: Rows,
+    folder: Path,
+    settings: Settings = OVERFITTING,
+    stop_after: int | None = None,
+    scored_by: DevScorer | None = None,
+) -> Trained:
+    torch.manual_seed(settings.seed)
+    done = Trained(add_adapter(load_model(base, settings.torch_dtype), settings))
+    tokenizer = load_tokenizer(base)
+
+    def score(model: PeftModel) -> float:
+        assert scored_by is not None
+        return dev_score(scored_by, model, tokenizer, rows.cases)
+
+    context = TrainingContext(
+        folder,
+        lambda kind, data: done.events.append((kind, data)),
+        lambda: len(done.figures("step")) == stop_after,
+        score if scored_by else None,
+    )
+    done.finished = train(done.model, rows.train, rows.validation, settings, context)
+    return done
+
+
+def test_a_job_that_overfits_ends_early_with_its_best_step(
+    tiny_model: Path, rows: Rows, tmp_path: Path
+) -> None:
+    done = run(tiny_model, rows, tmp_path)
+    losses = done.figures("validation")
+    del losses[0]  # decides nothing
+    best = min(losses, key=lambda step: losses[step])
+    last = max(done.figures("step"))
+    assert (best + 4, best + 4) == (last, max(losses)), "two evaluations of two steps each"
+    assert best == done.conclusion["kept_step"]
+    assert (
+        f"ended early, at step {last} of 40, after 2 evaluations without a gain; kept step {best}, "
+        f"which has the lowest validation loss, {losses[best]:.4f}" == done.conclusion["text"]
+    )
+    cut = micro_batches(rows.validation, 10_000, share=True)
+    use_attention(done.model, attention.NAME)
+    objective = CrossEntropy(done.model, Form("packed", share=True))
+    kept = validation_figures(done.model, objective, rows.validation, cut)["loss"]
+    assert pytest.approx(losses[best], rel=1e-5) == kept
+    assert kept < losses[last]
+
+
+@pytest.mark.parametrize("killed_after", [3, 6, 9])
+def test_a_killed_training_ends_at_the_same_step_with_the_same_adapter(
+    tiny_model: Path, rows: Rows, tmp_path: Path, killed_after: int
+) -> None:
+    whole = run(tiny_model, rows, tmp_path / "whole")
+    assert max(whole.figures("step")) > 9
+    first = run(tiny_model, rows, tmp_path / "parts", stop_after=killed_after)
+    second = run(tiny_model, rows, tmp_path / "parts")
+    assert not first.finished
+    for kind in ("step", "validation"):
+        assert whole.figures(kind) == first.figures(kind) | second.figures(kind)
+    assert whole.conclusion == second.conclusion
+    for (name, expected), (_, actual) in zip(
+        whole.model.named_parameters(), second.model.named_parameters(), strict=True
+    ):
+        assert torch.equal(expected, actual), name
+
+
+def test_one_killed_after_its_end_makes_no_step_more(
+    tiny_model: Path, rows: Rows, tmp_path: Path
+) -> None:
+    whole = run(tiny_model, rows, tmp_path)
+    again = run(tiny_model, rows, tmp_path)
+    assert {} == again.figures("step")
+    assert whole.conclusion == again.conclusion
+
+
+def test_the_best_checkpoint_outlives_newer_ones_and_is_checked(
+    tiny_model: Path, rows: Rows, tmp_path: Path
+) -> None:
+    settings = OVERFITTING.model_copy(update={"selection": SelectionSettings(keep="best")})
+    done = run(tiny_model, rows, tmp_path, settings)
+    best = done.conclusion["kept_step"]
+    assert {f"step-{best}", "step-39", "step-40"} == {path.name for path in tmp_path.iterdir()}
+    assert f"all 40 steps are made; kept step {best}" in str(done.conclusion["text"])
+    saved = load_file(tmp_path / f"step-{best}" / checkpoint.TENSORS)
+    for name, weight in done.model.named_parameters():
+        if weight.requires_grad:
+            assert torch.equal(saved[f"weight.{name}"], weight)
+    (tmp_path / f"step-{best}" / checkpoint.TENSORS).unlink()
+    with pytest.raises(RunFailed, match=f"checkpoint of step {best}, which was the best"):
+        run(tiny_model, rows, tmp_path, settings)
+
+
+def test_last_is_kept_where_a_job_says_so(tiny_model: Path, rows: Rows, tmp_path: Path) -> None:
+    settings = OVERFITTING.model_copy(update={"selection": SelectionSettings(patience=2)})
+    done = run(tiny_model, rows, tmp_path, settings)
+    last = max(done.figures("step"))
+    assert last == done.conclusion["kept_step"]
+    assert str(done.conclusion["text"]).endswith(f"without a gain; kept step {last}")
+
+
+def test_the_score_of_answers_decides_and_changes_no_loss(
+    tiny_model: Path, rows: Rows, tmp_path: Path
+) -> None:
+    by_score = SelectionSettings(keep="best", best_by="score")
+    settings = OVERFITTING.model_copy(update={"selection": by_score})
+    scored_by = DevScorer(scorer=Exact(), folder=tmp_path, labels=(), max_tokens=8)
+    done = run(tiny_model, rows, tmp_path / "scored", settings, scored_by=scored_by)
+    scores = done.figures("validation", "score")
+    del scores[0]
+    best = max(scores, key=lambda step: (scores[step], -step))
+    assert scores[best] > 0, "half of the rows are to be answered by red"
+    assert best == done.conclusion["kept_step"]
+    assert f"highest validation score, {scores[best]:.1%}" in str(done.conclusion["text"])
+    use_attention(done.model, "sdpa")
+    assert scores[best] == dev_score(scored_by, done.model, load_tokenizer(tiny_model), rows.cases)
+
+    plain = settings.model_copy(update={"selection": SelectionSettings()})
+    others = run(tiny_model, rows, tmp_path / "plain", plain).figures("step")
+    assert done.figures("step").items() <= others.items()
+
+
+def test_most_steps_end_within_an_epoch_and_the_last_is_evaluated(
+    tiny_model: Path, rows: Rows, tmp_path: Path
+) -> None:
+    settings = SETTINGS.model_copy(update={"max_steps": 7})
+    done = run(tiny_model, rows, tmp_path, settings)
+    assert list(range(1, 8)) == list(done.figures("step"))
+    assert [0, 5, 7] == list(done.figures("validation"))
+    assert done.figures("step", "learning_rate")[7] < 0.1 * SETTINGS.learning_rate
+
+
+@pytest.mark.parametrize(
+    ("every", "expected"), [(None, [0, 5, 10]), (3.0, [0, 3, 6, 9, 10]), (0.4, [0, 2, 4, 6, 8, 10])]
+)
+def test_evaluations_come_by_steps_or_shares_of_an_epoch(
+    tiny_model: Path, rows: Rows, tmp_path: Path, every: float | None, expected: list[int]
+) -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 2, "evaluate_every": every})
+    assert expected == list(run(tiny_model, rows, tmp_path, settings).figures("validation"))
