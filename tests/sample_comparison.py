@@ -24,7 +24,6 @@ from unitune.evaluate.results import (
     Confusion,
     ContenderResult,
     Contrast,
-    Curve,
     GateCheck,
     GateResult,
     LeakResult,
@@ -32,6 +31,7 @@ from unitune.evaluate.results import (
 )
 from unitune.evaluate.statistics.paired import compare_paired, own_score
 from unitune.job.job import Gate
+from unitune.run.curves import Curve
 
 SYSTEM = (
     "You triage requests to the support desk of Larkfield, which sells standing desks. Answer with "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Self
@@ -9,13 +10,16 @@ from typing import Self
 from pydantic import BaseModel
 from rich.text import Text
 
-from unitune.backends.protocol import FIGURES, INTERRUPTED, State
+from unitune.backends.protocol import FIGURES, INTERRUPTED, Event, State
 from unitune.cli.output import console, facts
 from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
 from unitune.models import TunedModel
+from unitune.report.curves import drawn_curve, drawn_rates
 from unitune.report.runs import billed, differences, duplicate_lines, is_interrupted
+from unitune.report.terminal_curves import LEAST_WIDTH, RATE_ROWS, ROWS, curve_text
 from unitune.report.typography import usd_range
+from unitune.run.curves import Curve, curve_of
 from unitune.run.run import Run
 
 STATE_STYLES = {State.SUCCEEDED: "green", State.FAILED: "red", State.CANCELLED: "dim"}
@@ -90,7 +94,8 @@ def print_run(run: Run) -> None:
     }
     if run.job_id and not Path(run.job_id).is_absolute():
         rows["job there"] = run.job_id
-    rows |= _step_facts(run) | _cost_facts(run)
+    events = run.events()
+    rows |= _step_facts(events) | _cost_facts(run)
     if run.error:
         rows["error"] = run.error
     if run.duplicates:
@@ -99,10 +104,19 @@ def print_run(run: Run) -> None:
         rows["model"] = run.tuned_model.name
     rows["files"] = str(run.folder)
     console().print(facts(rows))
+    if console().is_terminal and (curve := curve_of(events)) is not None:
+        _print_curve(curve)
 
 
-def _step_facts(run: Run) -> dict[str, str]:
-    steps = [event for event in run.events() if event.kind == "step"]
+def _print_curve(curve: Curve) -> None:
+    for drawn, rows in ((drawn_curve(curve), ROWS), (drawn_rates(curve), RATE_ROWS)):
+        if drawn is not None and console().width >= LEAST_WIDTH:
+            console().print()
+            console().print(curve_text(drawn, console().width, rows))
+
+
+def _step_facts(events: Sequence[Event]) -> dict[str, str]:
+    steps = [event for event in events if event.kind == "step"]
     if not steps:
         return {}
     step, total = steps[-1].number("step"), steps[-1].number("steps")
@@ -110,6 +124,8 @@ def _step_facts(run: Run) -> dict[str, str]:
     for name in FIGURES:
         if values := [value for step in steps if (value := step.number(name)) is not None]:
             rows[name] = f"{values[0]:.3f} at first, {values[-1]:.3f} at last"
+    if concluded := [event for event in events if "kept_step" in event.data]:
+        rows["ended"] = str(concluded[-1].data["text"])
     return rows
 
 

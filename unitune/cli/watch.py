@@ -7,20 +7,27 @@ All progress goes to standard error.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
-from rich.progress import Progress, SpinnerColumn
+from rich.console import Console, RenderableType
+from rich.progress import Progress, ProgressColumn, SpinnerColumn
 from rich.text import Text
 
-from unitune.backends.protocol import State
+from unitune.backends.protocol import Event, State
 from unitune.cli.output import aside, console, print_json, print_raw
 from unitune.cli.progress import LOG_SECONDS, bar_column, is_narrow, text_column
 from unitune.cli.run_view import RunView, print_run
 from unitune.errors import Interrupted, RunFailed
+from unitune.report.curves import drawn_curve
 from unitune.report.runs import duplicate_lines, event_line, is_interrupted, step_facts
+from unitune.report.terminal_curves import LEAST_WIDTH, curve_text
+from unitune.run.curves import curve_of
 from unitune.run.launching import BEFORE_JOB
 from unitune.run.run import Run
 from unitune.run.watching import watch_all
 
+LEAST_HEIGHT = 20
+"""Lines of a terminal that has room for a drawing, and for messages above it."""
 STATE_SENTENCES = {
     State.PAUSED: "It is {raw}. Resume it from its last checkpoint: unitune resume {id}",
     State.UNCERTAIN: "Whether the launch took effect is not known: {error}",
@@ -152,10 +159,11 @@ def _follow_live(run: Run) -> None:
         bar_column(),
         text_column("{task.fields[facts]}", folds=True),
     ]
-    with Progress(*columns, console=aside(), transient=True) as progress:
+    with _TrainingProgress(*columns, console=aside(), transient=True) as progress:
         task = progress.add_task(f"Training {run.id}", total=None, facts="starting")
         estimate, brief = run.estimate, is_narrow()
         for event in run.watch():
+            progress.events.append(event)
             if event.kind == "step":
                 progress.update(
                     task,
@@ -165,6 +173,21 @@ def _follow_live(run: Run) -> None:
                 )
             elif line := event_line(event):
                 progress.console.print(Text(line, "dim"))
+
+
+class _TrainingProgress(Progress):
+    """The bar of a training, and below it its losses so far."""
+
+    def __init__(self, *columns: ProgressColumn, console: Console, transient: bool) -> None:
+        self.events: list[Event] = []
+        super().__init__(*columns, console=console, transient=transient)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        roomy = self.console.height >= LEAST_HEIGHT and self.console.width >= LEAST_WIDTH
+        curve = curve_of(self.events) if roomy else None
+        if curve and len(curve.steps) > 1 and (drawn := drawn_curve(curve)):
+            yield curve_text(drawn, self.console.width)
 
 
 def _follow_plainly(run: Run) -> None:

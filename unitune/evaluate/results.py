@@ -18,6 +18,7 @@ from unitune.data.overlap import SharedCase
 from unitune.errors import MissingExtra
 from unitune.evaluate.records import CaseResult
 from unitune.job.contenders import Role
+from unitune.run.curves import Curve
 from unitune.scorers.interface import Confusion
 
 if TYPE_CHECKING:
@@ -33,16 +34,6 @@ class Frozen(BaseModel):
     """Frozen data."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Curve(Frozen):
-    """Loss over a training; of a reinforcement the reward."""
-
-    figure: Literal["loss", "reward"] = "loss"
-    steps: tuple[int, ...]
-    values: tuple[float, ...]
-    validation_steps: tuple[int, ...] = ()
-    validation_values: tuple[float, ...] = ()
 
 
 class ContenderResult(Frozen):

@@ -22,6 +22,7 @@ from markupsafe import Markup
 
 from unitune.evaluate.results import Comparison, ContenderResult
 from unitune.report import cases, charts, facts, typography, words
+from unitune.report.curves import DrawnCurve, drawn_curve, drawn_rates
 from unitune.security.json_fields import whole_text
 
 PACKAGE = "unitune.report"
@@ -77,11 +78,17 @@ def pieces(comparison: Comparison, notes: Mapping[str, str] = cases.NO_NOTES) ->
     return map(whole_text, page)  # of a model's JSON, which may hold lone surrogates
 
 
-def _curves(comparison: Comparison) -> list[tuple[ContenderResult, charts.DrawnCurve]]:
-    """Return each training that can be drawn, with the contender whose it is; each run once."""
-    by_run = {result.run: result for result in reversed(comparison.contenders) if result.curve}
-    pairs = ((each, each.curve and charts.drawn_curve(each.curve)) for each in by_run.values())
-    return [(result, drawing) for result, drawing in pairs if drawing][::-1]
+def _curves(
+    comparison: Comparison,
+) -> list[tuple[ContenderResult, DrawnCurve, DrawnCurve | None]]:
+    """Return each training that can be drawn, with the contender whose it is; each run once.
+
+    Its losses, and its learning rates where they are known.
+    """
+    by_run = {each.run: (each, each.curve) for each in comparison.contenders[::-1] if each.curve}
+    pairs = [(each, curve) for each, curve in by_run.values() if curve]
+    drawn = [(each, drawn_curve(curve), drawn_rates(curve)) for each, curve in pairs]
+    return [(each, losses, rates) for each, losses, rates in drawn if losses][::-1]
 
 
 def _failures(comparison: Comparison) -> list[tuple[tuple[str, str], int]]:

@@ -57,8 +57,8 @@ def spent_so_far(event: Event, estimate: Estimate | None) -> str:
 
 
 def _figures(event: Event) -> list[str]:
-    """Return what an event measured: a loss, a reward, how many pairs are won, or nothing."""
-    values = ((name, event.number(name)) for name in (*FIGURES, "accuracy"))
+    """Return what an event measured: a loss, a reward, pairs won, a score, or nothing."""
+    values = ((name, event.number(name)) for name in (*FIGURES, "accuracy", "score"))
     return [f"{name} {value:.3f}" for name, value in values if value is not None]
 
 

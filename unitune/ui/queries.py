@@ -16,10 +16,8 @@ from unitune.cost.documents import LAUNCH, MONTHLY, Estimate, Line
 from unitune.cost.reconcile import Reconciliation
 from unitune.cost.spread import Spread
 from unitune.errors import UnreadableRecord
-from unitune.evaluate.prompts.tuned_run import curve_of
-from unitune.evaluate.results import Curve
 from unitune.ledger import Ledger, RunRecord, Transition
-from unitune.report.charts import DrawnCurve, drawn_curve
+from unitune.report.curves import DrawnCurve, drawn_curve, drawn_rates
 from unitune.report.facts import Fact
 from unitune.report.runs import (
     billed,
@@ -29,6 +27,7 @@ from unitune.report.runs import (
     spent_so_far,
 )
 from unitune.report.typography import dollars, duration, usd_range
+from unitune.run.curves import Curve, curve_of
 from unitune.run.deployment import Deployment
 from unitune.run.handle import Run
 
@@ -78,6 +77,11 @@ class ShownRun:
         return drawn_curve(self.curve) if self.curve else None
 
     @property
+    def rates(self) -> DrawnCurve | None:
+        """What is drawn of its learning rates."""
+        return drawn_rates(self.curve) if self.curve else None
+
+    @property
     def progress(self) -> str:
         """How far it is, in words; empty where that is not known."""
         if self.step is None or (step := self.step.number("step")) is None:
@@ -121,6 +125,8 @@ def run_facts(shown: ShownRun) -> Iterator[Fact]:
             best = max(validated) if curve.figure == "reward" else min(validated)
             figure = f"Validation {curve.figure}"
             yield Fact(figure, f"{validated[-1]:.3f}", f"{best:.3f} at its best")
+        if curve.kept_step is not None:
+            yield Fact("Step kept", f"{curve.kept_step:,}", "by the validation rows")
     if live and step and (speed := step.number("tokens_per_second")):
         yield Fact("Tokens a second", f"{speed:,.0f}")
     if shown.cost:

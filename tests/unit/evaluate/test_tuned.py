@@ -11,9 +11,9 @@ import pytest
 
 from unitune.errors import JobError, Leak, Mismatch, NotFoundError, UserError
 from unitune.evaluate.compare import compare
-from unitune.evaluate.results import Curve
 from unitune.job.job import Job
 from unitune.report import html, markdown
+from unitune.run.curves import Curve
 from unitune.run.run import Run, launch
 
 EVALUATE = {"contenders": ["zero-shot", "tuned"]}

@@ -6,12 +6,15 @@ import pytest
 import torch
 from tiny_model import tiny_tokenizer, write_rows
 
-from unitune.backends.forecasts import Forecast
+from unitune.backends.forecasts import AnswerForecast, Forecast
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.errors import DataError, Unsupported, UserError
 from unitune.job.job import Data, Job, Lora, Tuning
+from unitune.job.tuning import EarlyStopping
+from unitune_local import forecast as forecasting
 from unitune_local import machine, memory
+from unitune_local.answer_cost import LOAD_SECONDS
 from unitune_local.cost_model import guess
 from unitune_local.forecast import fit_batches, forecast, require_memory
 from unitune_local.model import add_adapter, load_model
@@ -65,6 +68,59 @@ def test_tokens_and_steps_are_those_of_the_training(tiny_model: Path, rows: Data
     assert 0 < seen.seconds_low < seen.seconds_expected < seen.seconds_high
     assert 0 < seen.memory_low_bytes < seen.memory_bytes < seen.memory_high_bytes
     assert seen.measured_on is None
+
+
+def test_the_most_steps_and_an_early_end_are_in_the_forecast(
+    tiny_model: Path, rows: Dataset
+) -> None:
+    """40 rows in batches of 8 are 5 steps an epoch."""
+    whole = look(tiny_model, rows, Tuning(epochs=9))
+    fewer = look(tiny_model, rows, Tuning(epochs=9, max_steps=12))
+    assert (45, 9, 12, 3) == (whole.steps, whole.epochs, fewer.steps, fewer.epochs)
+    assert fewer.seconds_expected < whole.seconds_expected
+    stopping = Tuning(epochs=9, early_stopping=EarlyStopping(patience=2))
+    early = forecast(job(stopping), tiny_model, rows, rows).summary
+    late = forecast(job(Tuning(epochs=9)), tiny_model, rows, rows).summary
+    assert not early.findings
+    assert early.steps == late.steps
+    assert early.seconds_low < late.seconds_low, "it may end after 3 epochs"
+
+
+@pytest.mark.parametrize(
+    ("tuning", "held_out", "expected"),
+    [
+        ({"early_stopping": True}, False, ("error", "no-validation")),
+        ({"keep": "best"}, False, ("error", "no-validation")),
+        ({"keep": "best"}, True, None),
+        ({"early_stopping": {"patience": 2}, "epochs": 2}, True, ("warning", "never-early")),
+        ({"early_stopping": {"patience": 1}, "epochs": 2}, True, None),
+        ({"warmup": 5, "epochs": 1}, False, ("warning", "only-warmup")),
+        ({"warmup": 4, "epochs": 1}, False, None),
+    ],
+)
+def test_settings_that_come_to_nothing_are_findings(
+    tiny_model: Path,
+    rows: Dataset,
+    tuning: dict[str, object],
+    *,
+    held_out: bool,
+    expected: tuple[str, str] | None,
+) -> None:
+    made = job(Tuning.model_validate(tuning))
+    findings = forecast(made, tiny_model, rows, rows if held_out else NOTHING).summary.findings
+    assert ([expected] if expected else []) == [(each.severity, each.code) for each in findings]
+
+
+def test_answers_to_the_validation_rows_take_time_at_each_evaluation(
+    tiny_model: Path, rows: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first step and after each of three epochs; the model is loaded already."""
+    answers = AnswerForecast(seconds=(LOAD_SECONDS + 100,), low_share=1, high_share=1)
+    monkeypatch.setattr(forecasting, "forecast_answers", lambda *_: answers)
+    by_loss = forecast(job(Tuning(keep="best")), tiny_model, rows, rows).summary
+    by_score = forecast(job(Tuning(best_by="score")), tiny_model, rows, rows).summary
+    added = by_score.seconds_expected - by_loss.seconds_expected
+    assert pytest.approx(400, abs=10) == added
 
 
 def test_nothing_stays_auto(tiny_model: Path, rows: Dataset) -> None:

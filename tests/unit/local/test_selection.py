@@ -249,7 +249,7 @@ def test_the_score_of_answers_decides_and_changes_no_loss(
 ) -> None:
     by_score = SelectionSettings(keep="best", best_by="score")
     settings = OVERFITTING.model_copy(update={"selection": by_score})
-    scored_by = DevScorer(scorer=Exact(), folder=tmp_path, labels=(), max_tokens=8)
+    scored_by = DevScorer(scorer=Exact(), folder=tmp_path, labels=(), max_tokens=3)
     done = run(tiny_model, rows, tmp_path / "scored", settings, scored_by=scored_by)
     scores = done.figures("validation", "score")
     del scores[0]

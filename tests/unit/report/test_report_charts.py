@@ -8,10 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_comparison import VERDICTS, sample_comparison
 
-from unitune.evaluate.results import Curve
-from unitune.report import charts, words
-from unitune.report.charts import Axis, Point
+from unitune.report import words
+from unitune.report.charts import CaseStrip, case_strip
+from unitune.report.curves import (
+    LABEL_GAP,
+    LOWEST_LABEL,
+    Axis,
+    Point,
+    drawn_curve,
+    drawn_rates,
+    thinned,
+)
 from unitune.report.html import environment
+from unitune.run.curves import Curve
 
 
 def drawn(name: str, *arguments: object) -> ET.Element:
@@ -21,7 +30,7 @@ def drawn(name: str, *arguments: object) -> ET.Element:
 
 
 def training_curve(curve: Curve) -> ET.Element:
-    return drawn("training_curve", charts.drawn_curve(curve))
+    return drawn("training_curve", drawn_curve(curve))
 
 
 def percent(mark: ET.Element, name: str) -> float:
@@ -115,30 +124,28 @@ def test_lines_that_end_together_keep_their_names_apart() -> None:
         percent(text, "y") for text in svg.iter("text") if "end" in text.attrib.get("class", "")
     ]
 
-    assert abs(places[0] - places[1]) >= charts.LABEL_GAP
+    assert abs(places[0] - places[1]) >= LABEL_GAP
 
 
 def test_the_names_of_lines_stay_above_the_numbers_of_the_steps() -> None:
     flat = Curve(steps=(1, 150), values=(2, 0), validation_steps=(150,), validation_values=(0,))
-    curve = charts.drawn_curve(flat)
+    curve = drawn_curve(flat)
     assert curve is not None
-    assert [charts.LOWEST_LABEL - charts.LABEL_GAP, charts.LOWEST_LABEL] == [
-        label.y for label in curve.labels
-    ]
+    assert [LOWEST_LABEL - LABEL_GAP, LOWEST_LABEL] == [label.y for label in curve.labels]
 
 
 def test_lines_end_at_the_end_of_the_axis() -> None:
-    curve = charts.drawn_curve(Curve(steps=(1, 170), values=(2, 1)))
+    curve = drawn_curve(Curve(steps=(1, 170), values=(2, 1)))
     assert curve is not None
     assert (170, (0, 50, 100, 150)) == (curve.x.high, curve.x.ticks)
 
 
 def test_the_strip_has_a_line_for_each_case_that_was_gained_or_lost() -> None:
-    strip = charts.case_strip(["gained", "both right", "lost", "both wrong", "gained"])
-    assert charts.CaseStrip(5, (0, 4), (2,)) == strip
+    strip = case_strip(["gained", "both right", "lost", "both wrong", "gained"])
+    assert CaseStrip(5, (0, 4), (2,)) == strip
     svg = drawn("case_strip", strip)
     assert [2, 1] == [path.attrib["d"].count("M") for path in svg.iter("path")]
-    assert charts.case_strip(["both right", "both wrong"]) is None
+    assert case_strip(["both right", "both wrong"]) is None
 
 
 def test_the_loss_curve_is_also_told_in_words() -> None:
@@ -156,7 +163,7 @@ def test_the_loss_curve_is_also_told_in_words() -> None:
     ],
 )
 def test_without_a_finite_loss_there_is_no_chart(curve: Curve) -> None:
-    assert charts.drawn_curve(curve) is None
+    assert drawn_curve(curve) is None
 
 
 def test_a_single_loss_of_zero_can_be_drawn() -> None:
@@ -168,7 +175,7 @@ def test_a_single_loss_of_zero_can_be_drawn() -> None:
 def test_a_long_line_is_averaged_in_runs() -> None:
     points = [Point(step, 2.0 * step) for step in range(10)]
 
-    assert (Point(1, 2), Point(4, 8), Point(7, 14), Point(9, 18)) == charts.thinned(points, 4)
+    assert (Point(1, 2), Point(4, 8), Point(7, 14), Point(9, 18)) == thinned(points, 4)
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=8))
@@ -181,3 +188,35 @@ def test_an_axis_holds_its_values_between_few_round_ticks(values: list[float]) -
     assert 2 <= len(axis.ticks) <= 6
     assert (axis.low, axis.high) == (axis.ticks[0], axis.ticks[-1])
     assert (0, 100) == (axis.position(axis.low), axis.position(axis.high))
+
+
+EVALUATED = Curve(
+    steps=(1, 2, 3, 4),
+    values=(4.0, 2.0, 1.0, 0.5),
+    validation_steps=(2, 4),
+    validation_values=(2.0, 3.0),
+    learning_rates=(1e-4, 2e-4, 1e-4, 0.0),
+    kept_step=2,
+)
+
+
+def test_the_kept_step_has_a_ring_where_its_loss_stands() -> None:
+    svg = training_curve(EVALUATED)
+    ring, first = mark(svg, "kept"), dots(svg)[0]
+    assert (percent(ring, "cx"), percent(ring, "cy")) == (50.0, 50.0)
+    assert (percent(first, "cx"), percent(first, "cy")) == (50.0, 50.0)
+    described = svg.findtext("desc") or ""
+    assert described.endswith("The model is that of step 2, whose validation loss is 2.")
+    plain = EVALUATED.model_copy(update={"kept_step": None})
+    assert "kept" not in ET.tostring(training_curve(plain), "unicode")
+
+
+def test_learning_rates_are_drawn_where_they_are_known() -> None:
+    rates = drawn_rates(EVALUATED)
+    assert rates is not None
+    assert (Point(1, 1e-4), Point(4, 0.0)) == (
+        rates.lines["training"][0],
+        rates.lines["training"][-1],
+    )
+    assert "learning rate goes from 0.0001 at step 1 to 0 at step 4." in rates.description
+    assert drawn_rates(Curve(steps=(1, 2), values=(2, 1))) is None

@@ -12,7 +12,7 @@ from decimal import Decimal
 
 from pydantic import JsonValue
 
-from unitune.backends.protocol import FIGURES, Event, State
+from unitune.backends.protocol import Event, State
 from unitune.cost.budget import HostingBudget
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example
@@ -21,11 +21,11 @@ from unitune.errors import Mismatch, NotFoundError, UserError
 from unitune.evaluate.inference.budget import Budget
 from unitune.evaluate.inference.sources import Source
 from unitune.evaluate.prompts.prompts import check_prompts
-from unitune.evaluate.results import Curve
 from unitune.job.contenders import Tuned
 from unitune.job.job import Job
 from unitune.models import TunedModel
 from unitune.planning.preflight import ResolvedJob
+from unitune.run.curves import Curve, curve_of, kept_step
 from unitune.run.deploying import standing
 from unitune.run.deployment import answering as answering_model
 from unitune.run.run import Run, find_run, runs
@@ -196,7 +196,7 @@ def _refreshed(run: Run) -> Run:
     return run if run.state.ended else run.refresh()
 
 
-def _effort(run: Run, compared: Job, events: Iterable[Event]) -> str:
+def _effort(run: Run, compared: Job, events: Sequence[Event]) -> str:
     """Return in words how it was trained: the steps that were made, and its job's settings.
 
     And from what, where the base or the backend is not that of the job compared.
@@ -214,30 +214,6 @@ def _effort(run: Run, compared: Job, events: Iterable[Event]) -> str:
     }
     chosen = [f"{name} {value}" for name, value in settings.items() if value != "auto"]
     made = [f"{steps:.0f} steps"] if steps else []
+    made += [f"step {kept} kept"] if (kept := kept_step(events)) is not None else []
     whence = f" from {base} on {backend}" if other else ""
     return ", ".join([f"trained by {job.method}{whence}", *made, *chosen])
-
-
-def curve_of(events: Sequence[Event]) -> Curve | None:
-    """Return the losses by step, or the rewards where steps have no loss."""
-    for name in FIGURES:
-        points = {kind: _points(events, kind, name) for kind in ("step", "validation")}
-        if points["step"]:
-            return Curve(
-                figure=name,
-                steps=tuple(points["step"]),
-                values=tuple(points["step"].values()),
-                validation_steps=tuple(points["validation"]),
-                validation_values=tuple(points["validation"].values()),
-            )
-    return None
-
-
-def _points(events: Iterable[Event], kind: str, name: str) -> dict[int, float]:
-    return {
-        int(step): value
-        for event in events
-        if event.kind == kind
-        and (step := event.number("step")) is not None
-        and (value := event.number(name)) is not None
-    }

@@ -1,0 +1,114 @@
+"""A training's figures in a terminal: training as a line of dots, validation as marks on it.
+
+Nothing needs a colour to be understood. A cell holds two by four dots (Unicode's braille patterns).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from rich.text import Text
+
+from unitune.report.curves import Axis, DrawnCurve
+
+ROWS, RATE_ROWS = 9, 4
+"""About so many, as the numbers at the left are the same number of rows apart."""
+LEAST_WIDTH, MOST_WIDTH = 60, 100
+"""Columns: fewer show nothing, more show nothing new."""
+DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+"""By row and column of a cell. Source: the Unicode Standard 16.0, chart U2800."""
+VALIDATION, KEPT = "●", "◆"
+ACCENT = "cyan"
+
+
+def curve_text(curve: DrawnCurve, width: int, rows: int = ROWS) -> Text:
+    """Return a drawing that fits a width in columns, its axes included."""
+    gaps = len(curve.y.ticks) - 1
+    rows = max(1, round((rows - 1) / gaps)) * gaps + 1
+    axis, ends = _axis_labels(curve.y, rows), _line_labels(curve, rows)
+    left, right = (max(map(len, labels.values()), default=0) for labels in (axis, ends))
+    columns = min(width, MOST_WIDTH) - left - right - 3
+    cells, marks = _cells(curve, columns, rows), _marks(curve, columns, rows)
+    text = Text(f"{curve.figure}\n", "bold", no_wrap=True)
+    for row in range(rows):
+        text.append(f"{axis.get(row, ''):>{left}} {'┤' if row in axis else '│'}", "dim")
+        for column in range(columns):
+            mark, dots = marks.get((row, column)), cells.get((row, column))
+            text.append(mark or (chr(0x2800 + dots) if dots else " "), ACCENT if mark else "")
+        label = ends.get(row, "")
+        text.append(f" {label}".rstrip() + "\n", "" if label.startswith("training") else ACCENT)
+    text.append(f"{'':{left}} └{'─' * columns}\n", "dim")
+    return text.append(f"{'':{left + 2}}{_step_numbers(curve.x, columns)}", "dim")
+
+
+def _axis_labels(axis: Axis, rows: int) -> dict[int, str]:
+    """Return the numbers at the left by row."""
+    return {_row(axis, tick, rows): f"{tick:g}" for tick in axis.ticks}
+
+
+def _line_labels(curve: DrawnCurve, rows: int) -> dict[int, str]:
+    """Return what stands at the right by row: each line's name and last value, one a row."""
+    texts = [(label.y, f"{label.name} {label.value:.3g}") for label in curve.labels]
+    if (kept := curve.kept) is not None:
+        y = 100 - curve.y.position(kept.value)
+        texts.append((y, f"{KEPT} step {kept.step:.0f} kept, {kept.value:.3g}"))
+    labels: dict[int, str] = {}
+    lowest = -1
+    for left, (y, text) in zip(reversed(range(len(texts))), sorted(texts), strict=True):
+        lowest = max(min(round(y / 100 * (rows - 1)), rows - 1 - left), lowest + 1)
+        labels[lowest] = text
+    return labels
+
+
+def _cells(curve: DrawnCurve, columns: int, rows: int) -> dict[tuple[int, int], int]:
+    """Return the dots of the training's line by row and column."""
+    cells: dict[tuple[int, int], int] = {}
+    for x, y in _dots(curve.positions(curve.lines.get("training", ())), columns, rows):
+        place = (y // 4, x // 2)
+        cells[place] = cells.get(place, 0) | DOTS[y % 4][x % 2]
+    return cells
+
+
+def _dots(
+    positions: Sequence[tuple[float, float]], columns: int, rows: int
+) -> Iterator[tuple[int, int]]:
+    """Yield the dots of a line through positions in percent, without gaps."""
+    wide, high = 2 * columns - 1, 4 * rows - 1
+    places = [(x / 100 * wide, y / 100 * high) for x, y in positions]
+    for (x, y), (next_x, next_y) in pairwise([*places[:1], *places]):
+        count = max(1, round(max(abs(next_x - x), abs(next_y - y))))
+        for part in range(1, count + 1):
+            share = part / count
+            yield round(x + share * (next_x - x)), round(y + share * (next_y - y))
+
+
+def _marks(curve: DrawnCurve, columns: int, rows: int) -> dict[tuple[int, int], str]:
+    """Return the marks of the validation by row and column; that of the kept step wins."""
+    points = curve.lines.get("validation", ())
+    ordered = sorted(points, key=lambda point: point == curve.kept)
+    return {
+        (_row(curve.y, point.value, rows), _column(curve.x, point.step, columns)): KEPT
+        if point == curve.kept
+        else VALIDATION
+        for point in ordered
+    }
+
+
+def _step_numbers(axis: Axis, columns: int) -> str:
+    """Return the numbers below: those of the steps, as many as fit."""
+    line = ""
+    for tick in axis.ticks:
+        number = f"{tick:,g}"
+        start = max(0, _column(axis, tick, columns) - len(number) // 2)
+        if not line or start > len(line):
+            line = f"{line:{start}}{number}"
+    return f"{line} steps"
+
+
+def _row(axis: Axis, value: float, rows: int) -> int:
+    return round((100 - axis.position(value)) / 100 * (rows - 1))
+
+
+def _column(axis: Axis, value: float, columns: int) -> int:
+    return round(axis.position(value) / 100 * (columns - 1))

@@ -1,0 +1,61 @@
+"""The figures of a training by step, out of its events: what reports, pages and terminals draw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from unitune.backends.protocol import FIGURES, Event
+
+
+class Curve(BaseModel):
+    """Loss over a training; of a reinforcement the reward."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    figure: Literal["loss", "reward"] = "loss"
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+    validation_steps: tuple[int, ...] = ()
+    validation_values: tuple[float, ...] = ()
+    learning_rates: tuple[float, ...] = ()
+    """Of each of `steps`; none where one is not known."""
+    kept_step: int | None = None
+    """The step whose adapter is the model, where the validation rows have decided that."""
+
+
+def curve_of(events: Sequence[Event]) -> Curve | None:
+    """Return the losses by step, or the rewards where steps have no loss."""
+    rates = _points(events, "step", "learning_rate")
+    for name in FIGURES:
+        points = {kind: _points(events, kind, name) for kind in ("step", "validation")}
+        if steps := points["step"]:
+            return Curve(
+                figure=name,
+                steps=tuple(steps),
+                values=tuple(steps.values()),
+                validation_steps=tuple(points["validation"]),
+                validation_values=tuple(points["validation"].values()),
+                learning_rates=tuple(rates[step] for step in steps if step in rates)
+                if steps.keys() <= rates.keys()
+                else (),
+                kept_step=kept_step(events),
+            )
+    return None
+
+
+def kept_step(events: Iterable[Event]) -> int | None:
+    """Return the step that was kept, where the validation rows have decided that."""
+    steps = [step for event in events if (step := event.number("kept_step")) is not None]
+    return int(steps[-1]) if steps else None
+
+
+def _points(events: Iterable[Event], kind: str, name: str) -> dict[int, float]:
+    return {
+        int(step): value
+        for event in events
+        if event.kind == kind
+        and (step := event.number("step")) is not None
+        and (value := event.number(name)) is not None
+    }
