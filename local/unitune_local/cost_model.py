@@ -215,6 +215,7 @@ def _file(shape: Shape, settings: Settings) -> Path:
         "rank",
         "targets",
         "dropout",
+        "dora",
         "share_prefix",
     }
     depends_on = {

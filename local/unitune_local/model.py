@@ -30,6 +30,7 @@ from transformers import (
 from transformers.utils import logging
 
 from unitune_local.machine import use_threads
+from unitune_local.noise import add_noise
 from unitune_local.settings import Quantization, Settings
 
 ADAPTER = "default"
@@ -106,12 +107,17 @@ def add_adapter(model: PreTrainedModel, settings: Settings) -> PeftModel:
         r=settings.rank,
         lora_alpha=cast("int", settings.alpha),  # peft's annotation is narrower than what it takes
         lora_dropout=settings.dropout,
+        use_rslora=settings.rslora,
+        use_dora=settings.dora,
+        init_lora_weights="gaussian" if settings.init == "gaussian" else True,
         target_modules="all-linear" if settings.targets == "all" else list(settings.targets),
         task_type="CAUSAL_LM",
     )
     with _quiet():
         tuned = cast("PeftModel", get_peft_model(model, config))
     round_once(tuned)
+    if settings.neftune_noise_alpha:
+        add_noise(tuned, settings.neftune_noise_alpha)
     return tuned
 
 
@@ -136,7 +142,8 @@ def round_once(model: nn.Module) -> None:
     Layers that peft adapts in another way keep peft's forward.
     """
     for layer in model.modules():
-        if type(layer) is Linear and isinstance(layer.get_base_layer(), nn.Linear):
+        plain = type(layer) is Linear and not layer.use_dora.get(ADAPTER)
+        if plain and isinstance(layer.get_base_layer(), nn.Linear):
             cast("Any", layer).forward = _forward_of(layer)
 
 

@@ -120,6 +120,11 @@ class Settings(BaseModel):
     rank: int
     alpha: float
     dropout: float
+    rslora: bool = False
+    dora: bool = False
+    loraplus_lr_ratio: float = 1.0
+    init: Literal["kaiming", "gaussian"] = "kaiming"
+    neftune_noise_alpha: float = 0.0
     targets: tuple[str, ...] | Literal["all"]
     sequence_length: int
     seed: int
@@ -219,7 +224,7 @@ def resolve(job: Job, base: Dimensions) -> Settings:
     options, tuning, lora = job_options(job, "local", LocalOptions), job.tuning, job.tuning.lora
     device = _device(options)
     rank = _auto(lora.rank, RANK)
-    dropout = _auto(lora.dropout, 0.0)
+    dropout, noise = _auto(lora.dropout, 0.0), _auto(tuning.neftune_noise_alpha, 0.0)
     return Settings(
         epochs=_auto(tuning.epochs, EPOCHS),
         max_steps=_auto(tuning.max_steps, None),
@@ -234,8 +239,13 @@ def resolve(job: Job, base: Dimensions) -> Settings:
         evaluate_every=_auto(tuning.evaluate_every, None),
         selection=_selection(tuning),
         rank=rank,
-        alpha=_auto(lora.alpha, float(ALPHA_PER_RANK * rank)),
+        alpha=_auto(lora.alpha, _default_alpha(rank, rslora=lora.rslora is True)),
         dropout=dropout,
+        rslora=lora.rslora is True,
+        dora=lora.dora is True,
+        loraplus_lr_ratio=_auto(lora.loraplus_lr_ratio, 1.0),
+        init=_auto(lora.init, "kaiming"),
+        neftune_noise_alpha=noise,
         targets="all" if lora.targets == "auto" else lora.targets,
         sequence_length=_auto(tuning.sequence_length, base.context),
         seed=_auto(tuning.seed, SEED),
@@ -245,8 +255,8 @@ def resolve(job: Job, base: Dimensions) -> Settings:
         quantization=options.quantization,
         threads=machine.cores() if options.threads == "auto" else options.threads,
         micro_batch_tokens=_auto(options.micro_batch_tokens, MICRO_BATCH_TOKENS[device.type]),
-        # With a shared prefix, the rows of a batch would share one dropout mask over the prefix.
-        share_prefix=options.share_prefix and dropout == 0,
+        # With a shared prefix, the rows of a batch would share its dropout mask and its noise.
+        share_prefix=options.share_prefix and dropout == 0 and noise == 0,
         checkpoint_seconds=options.checkpoint_seconds,
         checkpoint_every_steps=options.checkpoint_every_steps,
     )
@@ -262,6 +272,11 @@ def default_rate(hidden: int) -> float:
         5e-5 · 10 · (2000 / hidden)^0.781. Schulman et al. 2025, "LoRA without regret".
     """
     return min(HIGHEST_RATE, 5e-4 * (2000 / hidden) ** 0.781)
+
+
+def _default_alpha(rank: int, *, rslora: bool) -> float:
+    """Return the alpha that scales by `ALPHA_PER_RANK`; by rsLoRA it does so at `RANK`."""
+    return ALPHA_PER_RANK * (math.sqrt(RANK) if rslora else float(rank))
 
 
 def _preference(given: Preference) -> PreferenceSettings:

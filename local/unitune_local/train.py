@@ -103,7 +103,7 @@ def train(
         step_rows = _steps_of(rows, settings, epoch)[place]
         step += 1
         learning_rate = scheduled_rate(step, steps, settings)
-        optimizer.param_groups[0]["lr"] = learning_rate
+        set_rate(optimizer, learning_rate)
 
         mean = Mean(objective.weight(step_rows))
         for part_loss in objective.losses(cut(step_rows)):
@@ -167,9 +167,24 @@ def _steps_of(
 
 
 def adamw(weights: Mapping[str, nn.Parameter], settings: Settings) -> torch.optim.AdamW:
-    """Return the optimiser of a training; each step sets its learning rate."""
-    decay = settings.weight_decay
-    return torch.optim.AdamW(weights.values(), lr=0.0, weight_decay=decay, fused=True)
+    """Return the optimiser of a training; `set_rate` sets its learning rate.
+
+    The matrices B of adapters are a group of their own, and so are DoRA's sizes with them: LoRA+
+    learns them faster.
+    """
+    is_b = {name: ".lora_B." in name or weight.ndim == 1 for name, weight in weights.items()}
+    ratios = {False: 1.0, True: settings.loraplus_lr_ratio}
+    groups = [
+        {"params": [weights[name] for name in weights if is_b[name] is group], "ratio": ratio}
+        for group, ratio in ratios.items()
+    ]
+    return torch.optim.AdamW(groups, lr=0.0, weight_decay=settings.weight_decay, fused=True)
+
+
+def set_rate(optimizer: torch.optim.AdamW, rate: float) -> None:
+    """Set the learning rate of the next step."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["ratio"]
 
 
 def scheduled_rate(step: int, steps: int, settings: Settings) -> float:
@@ -264,8 +279,9 @@ def _checkpoint_due(step: int, saved_at: float, settings: Settings, epoch_ended:
 def _described(form: Form, settings: Settings) -> str:
     if form.kind == "padded":
         return f"rows are padded: this model cannot take packed rows, because {form.reason}"
-    if settings.dropout > 0:
-        return "a shared prefix is computed for each row, because there is dropout"
+    if settings.dropout > 0 or settings.neftune_noise_alpha > 0:
+        why = "dropout" if settings.dropout > 0 else "noise on the embeddings"
+        return f"a shared prefix is computed for each row, because there is {why}"
     return "a shared prefix is computed once" if form.share else "no shared prefix, as requested"
 
 

@@ -108,7 +108,9 @@ class Job(Spec):
     """Prices of the command line, which win over `prices`."""
 
     @model_validator(mode="after")
-    def _preference_is_for_dpo(self) -> Self:
+    def _settings_are_for_the_method(self) -> Self:
+        if self.method != "sft" and self.tuning.neftune_noise_alpha != "auto":
+            raise ValueError(f"tuning.neftune_noise_alpha is for method sft, not for {self.method}")
         if self.method != "dpo" and self.tuning.preference != Preference():
             raise ValueError(f"tuning.preference is for method dpo, not for {self.method}")
         return self

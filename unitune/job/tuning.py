@@ -83,17 +83,36 @@ class Data(Spec):
         return self
 
 
+def _base_stays(value: Any) -> Any:
+    if isinstance(value, str) and value.lower().startswith(("pissa", "olora", "corda", "loftq")):
+        raise ValueError(
+            "this initialisation changes the weights of the base model, so that the adapter would "
+            "fit no one else's base; take kaiming or gaussian"
+        )
+    return value
+
+
 class Lora(Spec):
     """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685)."""
 
     rank: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Rank of each adapter."""
     alpha: Annotated[float, Field(gt=0)] | Auto = "auto"
-    """Scale; the update is multiplied by alpha / rank."""
+    """Scale; the update is multiplied by alpha / rank, or, with `rslora`, alpha / sqrt(rank)."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | Auto = "auto"
     """Dropout on the adapters' input."""
     targets: tuple[str, ...] | Auto = "auto"
     """Names of the linear modules that get an adapter."""
+    rslora: bool | Auto = "auto"
+    """Rank-stabilised scale, for high ranks (Kalajdzievski 2023, arXiv 2312.03732)."""
+    dora: bool | Auto = "auto"
+    """Learn the size of each output's weights apart from their direction (Liu et al. 2024, arXiv
+    2402.09353); slower."""
+    loraplus_lr_ratio: Annotated[float, Field(gt=0)] | Auto = "auto"
+    """LoRA+: learning rate of B over that of A (Hayou et al. 2024, arXiv 2402.12354); `auto` is 1,
+    16 is theirs."""
+    init: Annotated[Literal["kaiming", "gaussian"] | Auto, BeforeValidator(_base_stays)] = "auto"
+    """How A begins; B begins at zero, so that the model does not change at first."""
 
 
 class Preference(Spec):
@@ -178,6 +197,10 @@ class Tuning(Spec):
     best_by: Literal["loss", "score"] | Auto = "auto"
     """What is best: `auto` is the lowest loss on the validation rows; score is the highest score of
     the answers to them, by the primary scorer of `evaluate`, which takes longer."""
+    neftune_noise_alpha: Annotated[float, Field(ge=0)] | Auto = "auto"
+    """For ``method: sft``: noise on the embeddings of training rows, of size alpha / sqrt(tokens of
+    the row times width) (NEFTune: Jain et al. 2023, arXiv 2310.05914). `auto` is none, 5 is
+    usual."""
     lora: Lora = Lora()
     """Adapter settings."""
     preference: Preference = Preference()

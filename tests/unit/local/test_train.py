@@ -24,7 +24,7 @@ from unitune_local.loss import use_attention
 from unitune_local.model import add_adapter, load_adapter, load_model, load_tokenizer
 from unitune_local.rows import read_rows, render_rows
 from unitune_local.settings import DataFile, Settings, Spec
-from unitune_local.train import TrainingContext, adamw, scheduled_rate, train
+from unitune_local.train import TrainingContext, adamw, scheduled_rate, set_rate, train
 
 UNIT_RATE = SETTINGS.model_copy(update={"learning_rate": 1.0})
 
@@ -80,7 +80,16 @@ def test_loss_falls_and_validation_follows(
     assert measured[-1] < 0.7 * measured[0]
 
 
-@pytest.mark.parametrize("changes", [{}, {"dropout": 0.1}, {"dtype": "bfloat16"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"dropout": 0.1},
+        {"dtype": "bfloat16"},
+        {"neftune_noise_alpha": 5.0, "share_prefix": False, "loraplus_lr_ratio": 4.0},
+        {"dora": True, "weight_decay": 0.1},
+    ],
+)
 def test_a_resumed_training_has_the_same_losses_value_for_value(
     tiny_model: Path, rows: tuple[TrainingRow, ...], tmp_path: Path, changes: dict[str, object]
 ) -> None:
@@ -158,7 +167,7 @@ def test_weight_decay_shrinks_each_weight_by_its_share() -> None:
     for decay in (0.0, 0.1):
         weight = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
         optimizer = adamw({"w": weight}, SETTINGS.model_copy(update={"weight_decay": decay}))
-        optimizer.param_groups[0]["lr"] = 0.5
+        set_rate(optimizer, 0.5)
         weight.grad = torch.tensor([1.0, 4.0])
         optimizer.step()
         stepped.append(weight.detach())
