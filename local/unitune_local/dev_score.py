@@ -26,12 +26,12 @@ from unitune_local.settings import DevScorer
 
 def dev_scorer(job: Job, train: Dataset, validation: Dataset) -> DevScorer:
     """Return by what a job's answers to the validation rows are scored."""
-    name, limit = job.evaluate.primary_scorer, job.evaluate.max_tokens
+    limit = job.evaluate.max_tokens
     if limit == "auto":
         longest = longest_expected(row.example for row in validation.rows)
         limit = automatic_tokens(longest, served=False)
     return DevScorer(
-        scorer=next(each for each in job.evaluate.scorers if each.name == name),
+        scorer=job.evaluate.deciding,
         folder=job.folder.resolve(),
         labels=labels_of(row.example for row in train.rows),
         max_tokens=limit,

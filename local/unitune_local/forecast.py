@@ -134,6 +134,7 @@ def forecast(job: Job, folder: Path, train: Dataset, validation: Dataset) -> Tra
         trained_tokens=trained,
         epochs=math.ceil(steps / max(1, settings.epoch_steps(len(learnt.rows)))),
         steps=steps,
+        steps_low=earliest if earliest < steps else None,
         seconds_low=time_band[0] * seconds(earliest),
         seconds_expected=seconds(steps),
         seconds_high=time_band[1] * seconds(steps),

@@ -122,9 +122,9 @@ class Settings(BaseModel):
     dropout: float
     rslora: bool = False
     dora: bool = False
-    loraplus_lr_ratio: float = 1.0
+    loraplus_lr_ratio: float | None = None
     init: Literal["kaiming", "gaussian"] = "kaiming"
-    neftune_noise_alpha: float = 0.0
+    neftune_noise_alpha: float | None = None
     targets: tuple[str, ...] | Literal["all"]
     sequence_length: int
     seed: int
@@ -224,7 +224,7 @@ def resolve(job: Job, base: Dimensions) -> Settings:
     options, tuning, lora = job_options(job, "local", LocalOptions), job.tuning, job.tuning.lora
     device = _device(options)
     rank = _auto(lora.rank, RANK)
-    dropout, noise = _auto(lora.dropout, 0.0), _auto(tuning.neftune_noise_alpha, 0.0)
+    dropout, noise = _auto(lora.dropout, 0.0), _auto(tuning.neftune_noise_alpha, None)
     return Settings(
         epochs=_auto(tuning.epochs, EPOCHS),
         max_steps=_auto(tuning.max_steps, None),
@@ -243,7 +243,7 @@ def resolve(job: Job, base: Dimensions) -> Settings:
         dropout=dropout,
         rslora=lora.rslora is True,
         dora=lora.dora is True,
-        loraplus_lr_ratio=_auto(lora.loraplus_lr_ratio, 1.0),
+        loraplus_lr_ratio=_auto(lora.loraplus_lr_ratio, None),
         init=_auto(lora.init, "kaiming"),
         neftune_noise_alpha=noise,
         targets="all" if lora.targets == "auto" else lora.targets,
@@ -256,7 +256,7 @@ def resolve(job: Job, base: Dimensions) -> Settings:
         threads=machine.cores() if options.threads == "auto" else options.threads,
         micro_batch_tokens=_auto(options.micro_batch_tokens, MICRO_BATCH_TOKENS[device.type]),
         # With a shared prefix, the rows of a batch would share its dropout mask and its noise.
-        share_prefix=options.share_prefix and dropout == 0 and noise == 0,
+        share_prefix=options.share_prefix and dropout == 0 and not noise,
         checkpoint_seconds=options.checkpoint_seconds,
         checkpoint_every_steps=options.checkpoint_every_steps,
     )

@@ -173,7 +173,7 @@ def adamw(weights: Mapping[str, nn.Parameter], settings: Settings) -> torch.opti
     learns them faster.
     """
     is_b = {name: ".lora_B." in name or weight.ndim == 1 for name, weight in weights.items()}
-    ratios = {False: 1.0, True: settings.loraplus_lr_ratio}
+    ratios = {False: 1.0, True: settings.loraplus_lr_ratio or 1.0}
     groups = [
         {"params": [weights[name] for name in weights if is_b[name] is group], "ratio": ratio}
         for group, ratio in ratios.items()
@@ -279,7 +279,7 @@ def _checkpoint_due(step: int, saved_at: float, settings: Settings, epoch_ended:
 def _described(form: Form, settings: Settings) -> str:
     if form.kind == "padded":
         return f"rows are padded: this model cannot take packed rows, because {form.reason}"
-    if settings.dropout > 0 or settings.neftune_noise_alpha > 0:
+    if settings.dropout > 0 or settings.neftune_noise_alpha:
         why = "dropout" if settings.dropout > 0 else "noise on the embeddings"
         return f"a shared prefix is computed for each row, because there is {why}"
     return "a shared prefix is computed once" if form.share else "no shared prefix, as requested"

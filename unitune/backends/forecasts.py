@@ -30,6 +30,8 @@ class Forecast(BaseModel):
     epochs: int
     steps: int
     """Optimiser steps, all epochs."""
+    steps_low: int | None = None
+    """After how many it may end, where it ends early if nothing is gained."""
     seconds_low: float
     seconds_expected: float
     seconds_high: float

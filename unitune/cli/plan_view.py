@@ -190,7 +190,8 @@ def _forecast_facts(forecast: Forecast) -> dict[str, str]:
     memory = (forecast.memory_low_bytes, forecast.memory_bytes, forecast.memory_high_bytes)
     return {
         "tokens": f"{forecast.tokens:,} an epoch, {forecast.trained_tokens:,} of them trained",
-        "steps": f"{forecast.steps:,} in {epochs}",
+        "steps": f"{forecast.steps:,} in {epochs}"
+        + (f"; may end early, from step {forecast.steps_low:,} on" if forecast.steps_low else ""),
         "training": _time(seconds),
         "memory": f"{_range(*map(gigabytes, memory))}, of "
         f"{gigabytes(forecast.memory_available_bytes)} free",

@@ -179,9 +179,13 @@ class Evaluate(Spec):
         return self.primary or self._quality[0]
 
     @property
+    def deciding(self) -> Scorer:
+        """The scorer that decides the verdict."""
+        (scorer,) = (each for each in self.scorers if each.name == self.primary_scorer)
+        assert isinstance(scorer, Scorer), "a measure decides nothing"
+        return scorer
+
+    @property
     def graded(self) -> bool:
         """Whether a case may score something between right and wrong."""
-        (deciding,) = (each for each in self.scorers if each.name == self.primary_scorer)
-        return self.repeats > 1 or not (
-            isinstance(deciding, Scorer) and deciding.kind is Kind.BINARY
-        )
+        return self.repeats > 1 or self.deciding.kind is not Kind.BINARY

@@ -92,17 +92,21 @@ class ResolvedJob:
     def fingerprint(self) -> str:
         """Hash of everything that determines what a training learns (`training_fingerprint`).
 
-        Name, budget and evaluation are left out, so that changing them finds the same training.
+        Name, budget and evaluation are left out, so that changing them finds the same training; but
+        for the scorer where it chooses the step that is kept.
         """
+        job = self.job
+        scores = job.tuning.best_by == "score"
         return digest(
             {
+                **({"best_by": job.evaluate.deciding.model_dump(mode="json")} if scores else {}),
                 "train": self.splits.train.fingerprint,
                 "validation": self.splits.validation.fingerprint,
-                "base_model": self.job.base_model,
-                "backend": self.job.backend,
-                "method": self.job.method,
-                "tuning": self.job.tuning.model_dump(mode="json"),
-                "options": self.job.options.get(self.job.backend, {}),
+                "base_model": job.base_model,
+                "backend": job.backend,
+                "method": job.method,
+                "tuning": job.tuning.model_dump(mode="json"),
+                "options": job.options.get(job.backend, {}),
             }
         )
 

@@ -18,20 +18,24 @@ from safetensors.torch import load_file
 from tiny_model import SETTINGS, write_rows
 from transformers import EarlyStoppingCallback, TrainerControl, TrainerState
 
+from unitune.backends.protocol import Launch, Upload
 from unitune.data.dataset import Dataset
 from unitune.errors import RunFailed
+from unitune.job.job import Job
 from unitune.scorers.text import Exact
 from unitune_local import attention, checkpoint
 from unitune_local.batches import TrainingRow, micro_batches
 from unitune_local.dev_score import dev_score
-from unitune_local.job_folder import Kind
+from unitune_local.job_folder import EventLog, JobFolder, Kind, read_events
 from unitune_local.loss import Form, use_attention
 from unitune_local.model import add_adapter, load_model, load_tokenizer
+from unitune_local.model_folder import sha256
 from unitune_local.objective import CrossEntropy
 from unitune_local.rows import read_rows, render_rows
 from unitune_local.selection import NONE_YET, Selection
-from unitune_local.settings import DevScorer, SelectionSettings, Settings
+from unitune_local.settings import DevScorer, SelectionSettings, Settings, Spec
 from unitune_local.train import TrainingContext, train, validation_figures
+from unitune_local.training import prepare, run_training
 
 EARLY = SelectionSettings(keep="best", patience=2)
 OVERFITTING = SETTINGS.model_copy(
@@ -263,6 +267,48 @@ def test_the_score_of_answers_decides_and_changes_no_loss(
     plain = settings.model_copy(update={"selection": SelectionSettings()})
     others = run(tiny_model, rows, tmp_path / "plain", plain).figures("step")
     assert done.figures("step").items() <= others.items()
+
+
+def test_a_run_is_told_by_its_spec_what_to_keep_and_delivers_it(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """From the job through spec.json to the adapter, as the worker does it."""
+    tuning = {"epochs": 3, "best_by": "score", "evaluate_every": 2, "early_stopping": True}
+    job = Job.model_validate(
+        {
+            "name": "x",
+            "model": str(tiny_model),
+            "backend": "local",
+            "data": {"train": "train.jsonl"},
+            "tuning": tuning,
+            "evaluate": {"scorers": ["class_f1", "exact"], "max_tokens": 4},
+            "options": {"local": {"threads": 1, "dtype": "float32"}},
+            "folder": tmp_path,
+        }
+    )
+    files = [write_rows(tmp_path / name, count) for name, count in (("train", 24), ("dev", 6))]
+    uploads = [Upload(str(file), sha256(file)) for file in files]
+    spec = prepare(Launch("run-1", job, *uploads, tmp_path))
+    assert spec == Spec.model_validate_json(spec.model_dump_json())
+    assert spec.dev_scorer is not None
+    assert ("class_f1", {"red", "green", "blue"}, 4) == (
+        spec.dev_scorer.scorer.name,
+        set(spec.dev_scorer.labels),
+        spec.dev_scorer.max_tokens,
+    )
+    folder = JobFolder(tmp_path / "run-1")
+    folder.path.mkdir()
+    folder.spec.write_text(spec.model_dump_json(), encoding="utf-8")
+    model = run_training(folder, EventLog(folder.events))
+    assert model is not None
+    events = read_events(folder.events, "").events
+    scores = {event.data["step"]: event.data["score"] for event in events if "score" in event.data}
+    (kept,) = (event.data["kept_step"] for event in events if "kept_step" in event.data)
+    assert set(range(0, 10, 2)) >= set(scores)
+    saved = load_file(folder.checkpoints / f"step-{kept}" / checkpoint.TENSORS)
+    adapter = load_file(Path(model.name) / "adapter_model.safetensors")
+    for name, tensor in adapter.items():
+        assert torch.equal(saved[f"weight.{name.replace('.weight', '.default.weight')}"], tensor)
 
 
 def test_most_steps_end_within_an_epoch_and_the_last_is_evaluated(

@@ -265,6 +265,9 @@ def test_the_fingerprint_is_of_what_a_training_learns_from(
     }
     for key, value in different.items():
         assert mine != preflight(job.model_copy(update={key: value})).fingerprint, key
+    by_score = job.model_copy(update={"tuning": Tuning(best_by="score")})
+    changed = by_score.model_copy(update={"evaluate": Evaluate(scorers=(JsonValid(),))})
+    assert preflight(by_score).fingerprint != preflight(changed).fingerprint, "which step is kept"
     rows = (workplace / "validation.jsonl").read_text(encoding="utf-8")
     (workplace / "validation.jsonl").write_text(rows.replace("answer 1", "x"), encoding="utf-8")
     assert mine != preflight(job).fingerprint
