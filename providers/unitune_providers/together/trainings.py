@@ -301,6 +301,7 @@ def _messages(events: Sequence[Fields]) -> Iterator[Event]:
         parts = f"{kind}|{event.text('created_at')}|{step}|{text}"
         key = f"event-{hashlib.sha256(parts.encode()).hexdigest()[:16]}"
         data: dict[str, JsonValue] = {"type": kind, "text": text, "step": step or None}
+        data["kept_step"] = event.whole("early_stopping_best_step")
         shown: Literal["message", "checkpoint", "warning"] = "message"
         if kind == "checkpoint_save":
             shown = "checkpoint"

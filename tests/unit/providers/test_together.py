@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from unitune.backends import capabilities
 from unitune.backends.protocol import Launch, State, Status
 from unitune.errors import BackendError, JobError, NotFoundError, Unsupported, UserError
 from unitune.job.job import Data, Job, Lora, Tuning
+from unitune.job.tuning import EarlyStopping
 from unitune.models import TunedModel
 from unitune.testing.contract_base import ROWS
 from unitune.testing.loopback import Server, serve
@@ -233,6 +235,18 @@ def test_losses_are_steps_and_evaluations(backend: TogetherBackend, launch: Laun
         ("step-2", {"step": 2, "steps": 2, "loss": 0.666667, "learning_rate": 1e-5}),
         ("validation-2", {"step": 2, "steps": 2, "loss": 0.766667}),
     ] == [(event.key, event.data) for event in losses]
+
+
+def test_the_step_that_early_stopping_keeps_is_told(
+    backend: TogetherBackend, launch: Launch
+) -> None:
+    tuning = launch.job.tuning.model_copy(update={"early_stopping": EarlyStopping(patience=1)})
+    options = {"together": {"n_evals": 3}}
+    job = launch.job.model_copy(update={"tuning": tuning, "options": options})
+    launched = replace(launch, job=job, validation=launch.training)
+    events = ended(backend, backend.submit(launched)).events
+    (data,) = (event.data for event in events if "kept_step" in event.data)
+    assert (1, "Validation loss stopped improving") == (data["kept_step"], data["text"])
 
 
 def test_warnings_and_failures_are_told_as_such(

@@ -37,7 +37,6 @@ from vendors.together.vendor import KEY, TogetherVendor
 
 from unitune.backends.protocol import Launch
 from unitune.job.job import Data, Job, Lora, Tuning
-from unitune.job.tuning import EarlyStopping
 from unitune.models import TunedModel
 from unitune.testing.contract_base import ROWS, reply_once
 from unitune.testing.loopback import VendorRequest, VendorResponse, serve
@@ -145,11 +144,11 @@ def make_launch(backend: TogetherBackend, folder: Path) -> Launch:
             learning_rate=1e-4,
             warmup=0.1,
             schedule="cosine",
-            early_stopping=EarlyStopping(patience=1),
+            weight_decay=0.01,
             lora=Lora(rank=8, dropout=0.1),
             seed=3,
         ),
-        options={"together": {"n_evals": 3}},
+        options={"together": {"n_evals": 1}},
     )
     return Launch("r251125-abc-1", job, upload, upload, folder)
 

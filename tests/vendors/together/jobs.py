@@ -182,6 +182,8 @@ class Jobs(Files):
             happened += [("epoch_complete", f"Epoch completed, at step {steps}", steps)]
         if status == "error":
             happened += [("job_error", self.behavior.fails or "", steps)]
+        if status == "completed" and job.body.get("early_stopping_enabled"):
+            happened += [("early_stopped", "Validation loss stopped improving", steps)]
         if status == "completed":
             happened += [
                 ("checkpoint_save", "Checkpoint saved", steps),
@@ -272,6 +274,7 @@ class Jobs(Files):
             "model_path": "",
             "training_offset": 0,
             "hash": "",
+            **({"early_stopping_best_step": 1} if kind == "early_stopped" else {}),
         }
 
     def _job_json(self, job: Job) -> Fields:
