@@ -95,7 +95,7 @@ def print_run(run: Run) -> None:
     if run.job_id and not Path(run.job_id).is_absolute():
         rows["job there"] = run.job_id
     events = run.events()
-    rows |= _step_facts(events) | _cost_facts(run)
+    rows |= training_facts(events) | _cost_facts(run)
     if run.error:
         rows["error"] = run.error
     if run.duplicates:
@@ -115,7 +115,8 @@ def _print_curve(curve: Curve) -> None:
             console().print(curve_text(drawn, console().width, rows))
 
 
-def _step_facts(events: Sequence[Event]) -> dict[str, str]:
+def training_facts(events: Sequence[Event]) -> dict[str, str]:
+    """Return how far a training is, its losses, and why it ended where that was decided."""
     steps = [event for event in events if event.kind == "step"]
     if not steps:
         return {}

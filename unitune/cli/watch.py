@@ -159,7 +159,7 @@ def _follow_live(run: Run) -> None:
         bar_column(),
         text_column("{task.fields[facts]}", folds=True),
     ]
-    with _TrainingProgress(*columns, console=aside(), transient=True) as progress:
+    with TrainingProgress(*columns, console=aside(), transient=True) as progress:
         task = progress.add_task(f"Training {run.id}", total=None, facts="starting")
         estimate, brief = run.estimate, is_narrow()
         for event in run.watch():
@@ -175,7 +175,7 @@ def _follow_live(run: Run) -> None:
                 progress.console.print(Text(line, "dim"))
 
 
-class _TrainingProgress(Progress):
+class TrainingProgress(Progress):
     """The bar of a training, and below it its losses so far."""
 
     def __init__(self, *columns: ProgressColumn, console: Console, transient: bool) -> None:
@@ -183,11 +183,14 @@ class _TrainingProgress(Progress):
         super().__init__(*columns, console=console, transient=transient)
 
     def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield the bar and what is drawn (called by rich at each refresh)."""
         yield from super().get_renderables()
-        roomy = self.console.height >= LEAST_HEIGHT and self.console.width >= LEAST_WIDTH
-        curve = curve_of(self.events) if roomy else None
-        if curve and len(curve.steps) > 1 and (drawn := drawn_curve(curve)):
-            yield curve_text(drawn, self.console.width)
+        curve = curve_of(self.events)
+        if curve is None or len(curve.steps) == 1:
+            return
+        width, height = self.console.size
+        if width >= LEAST_WIDTH and height >= LEAST_HEIGHT and (drawn := drawn_curve(curve)):
+            yield curve_text(drawn, width)
 
 
 def _follow_plainly(run: Run) -> None:

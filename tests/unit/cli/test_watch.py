@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from command_line import Command
+from pydantic import JsonValue
+from rich.console import Console
+from rich.text import Text
 
 from unitune.backends.protocol import Event
+from unitune.cli import run_view, watch
+from unitune.cli.output import Terminal
 from unitune.report.runs import event_line, step_facts
+from unitune.run.run import Run, runs
 from unitune.testing import fake, script
 
 
@@ -69,3 +76,52 @@ def test_a_backend_whose_steps_have_no_loss_is_followed_and_shown(
     assert 0 == shown.code
     assert "4 of 4" in shown.out
     assert "loss" not in shown.out
+
+
+@pytest.fixture
+def run(unitune: Command, tmp_path: Path) -> Run:
+    rows = [{"prompt": f"{n}?", "completion": "red"} for n in range(40)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    job = "name: colours\nmodel: tiny\nbackend: fake\ndata: {train: train.jsonl}\n"
+    (tmp_path / "unitune.yaml").write_text(job)
+    assert 0 == unitune("run", "unitune.yaml").code
+    return runs()[0]
+
+
+def terminal(width: int, height: int = 40) -> Terminal:
+    return Terminal(file=StringIO(), force_terminal=True, width=width, height=height)
+
+
+def printed(console: Console) -> str:
+    assert isinstance(console.file, StringIO)
+    return Text.from_ansi(console.file.getvalue()).plain
+
+
+def test_a_run_is_shown_with_its_losses_drawn_where_they_fit(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for width, draws in ((80, True), (120, True), (40, False)):
+        console = terminal(width)
+        monkeypatch.setattr(run_view, "console", lambda console=console: console)
+        run_view.print_run(run)
+        lines = printed(console).splitlines()
+        assert draws == any(line.rstrip().endswith("steps") for line in lines)
+        assert max(map(len, lines)) <= width
+
+
+@pytest.mark.parametrize(("height", "draws"), [(40, True), (12, False)])
+def test_losses_are_drawn_below_the_bar_while_there_is_room(height: int, *, draws: bool) -> None:
+    console = terminal(80, height)
+    with watch.TrainingProgress(console=console, transient=True) as progress:
+        for step in (1, 2, 3):
+            data: dict[str, JsonValue] = {"step": step, "loss": 4.0 / step}
+            progress.events.append(Event(f"step-{step}", "step", 0.0, data))
+    assert draws == ("training 1.33" in printed(console))
+
+
+def test_a_run_is_told_why_it_ended_and_which_step_is_the_model() -> None:
+    text = "ended early, at step 4 of 9, after 2 evaluations without a gain; kept step 2"
+    kept = Event("kept", "message", 0.0, {"text": text, "kept_step": 2})
+    step = Event("step-4", "step", 0.0, {"step": 4, "steps": 9, "loss": 1.0})
+    assert text == run_view.training_facts([step, kept])["ended"]
+    assert text == event_line(kept)
