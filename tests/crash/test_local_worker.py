@@ -41,16 +41,17 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Launch]
 
     def make(folder: Path) -> Launch:
         backend = registry.backend("local")
-        file = write_rows(folder / "train.jsonl", 80)
+        file, dev = write_rows(folder / "train.jsonl", 80), write_rows(folder / "dev.jsonl", 10)
         job = Job(
             name="crash",
             model=str(base),
             backend="local",
             data=Data(train="train.jsonl"),
-            tuning=Tuning(epochs=4, batch_size=8),
+            tuning=Tuning(epochs=4, batch_size=8, evaluate_every=7, keep="best"),
             options={"local": {"threads": 1, "checkpoint_every_steps": 3, "dtype": "float32"}},
         )
-        return Launch("run-1", job, backend.upload(file, sha256_of(file)), None, folder)
+        uploads = [backend.upload(each, sha256_of(each)) for each in (file, dev)]
+        return Launch("run-1", job, *uploads, folder)
 
     return make
 
@@ -77,6 +78,12 @@ def steps(status: Status) -> int:
 def losses(job_id: str) -> list[tuple[object, object]]:
     events = read_events(JobFolder(Path(job_id)).events, "").events
     return [(event.key, event.data["loss"]) for event in events if "loss" in event.data]
+
+
+def kept(job_id: str) -> object:
+    """Return which step's adapter is the model."""
+    events = read_events(JobFolder(Path(job_id)).events, "").events
+    return next(event.data["text"] for event in events if "kept_step" in event.data)
 
 
 def worker_of(job_id: str) -> int:
@@ -118,6 +125,7 @@ def test_losses_after_kills_equal_those_of_an_undisturbed_run(
     assert done.state is State.SUCCEEDED, done.error
     assert STEPS == steps(done)
     assert losses(whole) == losses(killed)
+    assert kept(whole) == kept(killed)
     assert not [event for event in done.events if event.kind == "warning"]
     assert backend.poll(whole, "").model is not None
 
