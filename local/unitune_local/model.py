@@ -142,8 +142,11 @@ def round_once(model: nn.Module) -> None:
     Layers that peft adapts in another way keep peft's forward.
     """
     for layer in model.modules():
-        plain = type(layer) is Linear and not layer.use_dora.get(ADAPTER)
-        if plain and isinstance(layer.get_base_layer(), nn.Linear):
+        if (
+            type(layer) is Linear
+            and isinstance(layer.get_base_layer(), nn.Linear)
+            and not layer.use_dora.get(ADAPTER)
+        ):
             cast("Any", layer).forward = _forward_of(layer)
 
 
