@@ -124,7 +124,13 @@ def attempt_of(case: Example, record: Record) -> Attempt:
     """Return a record as scorers see it; an error is an empty answer."""
     if record.error:
         return Attempt(case, "")
-    return Attempt(case, record.text, record.tool_calls or (), record.given or {})
+    return Attempt(
+        case,
+        record.text,
+        record.tool_calls or (),
+        record.given or {},
+        finish_reason=record.finish_reason,
+    )
 
 
 def build(scorer: S, setting: Setting | None = None) -> S:

@@ -96,7 +96,8 @@ def import_suite(sources: Sequence[str], folder: Path, *, drop: bool = False) ->
     if not suite.cases:
         raise DataError(f"{suite.file}: no case is left to compare; nothing was written.")
     with TemporaryDirectory() as draft:
-        files = moved(_write(suite, Path(draft)), folder)
+        _write(suite, Path(draft))
+        files = moved(Path(draft), folder)
     return ImportResult(Job.load(folder / "unitune.yaml"), files, suite)
 
 
@@ -117,7 +118,7 @@ def _reader(sources: Sequence[str]) -> Reader:
     return READERS[next(iter(formats))]
 
 
-def _write(suite: Suite, draft: Path) -> list[Path]:
+def _write(suite: Suite, draft: Path) -> None:
     answer_files = _answer_files(suite.answers)
     try:
         _job(suite, answer_files, draft).save(draft / "unitune.yaml")
@@ -136,7 +137,6 @@ def _write(suite: Suite, draft: Path) -> list[Path]:
             if case.case_id in answers.texts
         )
         (draft / file).write_text(lines, encoding="utf-8")
-    return sorted(file for file in draft.rglob("*") if file.is_file())
 
 
 def _job(suite: Suite, answer_files: Sequence[str], folder: Path) -> Job:

@@ -161,7 +161,7 @@ def _write(name: str, job_id: str, old: ImportedJob, training: bytes, folder: Pa
             options=options,
             folder=draft,
         ).save(draft / "unitune.yaml")
-        files = moved(sorted(draft.iterdir()), folder)
+        files = moved(draft, folder)
     return Imported(Job.load(folder / "unitune.yaml"), files, old.model, old.notes)
 
 
@@ -189,23 +189,25 @@ def _canonical(content: bytes, form: str | None, draft: Path, called: str) -> by
     return "".join(item.text + "\n" for item in items if isinstance(item, Converted)).encode()
 
 
-def moved(drafts: Sequence[Path], folder: Path) -> tuple[Path, ...]:
-    """Copy files into a folder, all or none; the same file may be there already.
+def moved(drafts: Path, folder: Path) -> tuple[Path, ...]:
+    """Copy a folder's files into another, all or none; the same file may be there already.
 
-    A link there is replaced, not followed.
+    A link in a file's place is replaced, and one in a folder's place is refused; none is followed.
     """
-    for draft in drafts:
-        target = folder / draft.name
-        if target.exists() and target.read_bytes() != draft.read_bytes():
+    files = {file.relative_to(drafts): file for file in sorted(drafts.rglob("*")) if file.is_file()}
+    for name, draft in files.items():
+        target = folder / name
+        differs = target.exists() and target.read_bytes() != draft.read_bytes()
+        if differs or any((folder / parent).is_symlink() for parent in name.parents[:-1]):
+            what = "exists with other content" if differs else "is in a folder that is a link"
             raise UserError(
-                f"{target} exists with other content. Nothing was written; name another folder "
-                "with --output."
+                f"{target} {what}. Nothing was written; name another folder with --output."
             )
-    folder.mkdir(parents=True, exist_ok=True)
-    for draft in drafts:
-        with replacing(folder / draft.name) as file:
+    for name, draft in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / name) as file:
             file.buffer.write(draft.read_bytes())
-    return tuple(folder / draft.name for draft in drafts)
+    return tuple(folder / name for name in files)
 
 
 def job_name(job_id: str) -> str:

@@ -2,7 +2,7 @@
 
     module       scorers                                    what is compared
     text         exact, contains, regex, edit_distance,     texts as they stand; the number
-                 numeric                                    that a text holds
+                 numeric, finish_reason                     that one holds; why it ended
     labels       choice, class_f1                           the label that a text names
     json_text    json_valid, json_equal, json_fields,       strict JSON; names and arguments
                  json_schema, json_contained, tool_calls    of calls

@@ -121,6 +121,7 @@ class Attempt:
         tool_calls: Which tools the answer calls.
         given: Scores that stand beside a recorded answer.
         measured: What measures see of it; None where that is not known.
+        finish_reason: Why it ended, in the vendor's word; None where that is not known.
     """
 
     case: Case
@@ -128,6 +129,7 @@ class Attempt:
     tool_calls: ToolCalls = ()
     given: Mapping[str, float] = field(default_factory=dict[str, float])
     measured: Measured | None = None
+    finish_reason: str | None = None
 
     @property
     def expected(self) -> str:

@@ -1,4 +1,4 @@
-"""Scorers that compare texts as they stand, or the number in them."""
+"""Scorers that compare texts as they stand, the number in them, or why they ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from unitune.findings import clip
 from unitune.scorers.bounded import CheckFailed, broken_by
-from unitune.scorers.interface import Attempt, Case, Kind, Scorer
+from unitune.scorers.interface import Attempt, Case, Kind, Score, Scorer, Unscorable
 from unitune.workspace import yaml_file
 
 _ASSERTION = re.compile(r"[$^]|\\[AbBZ]|\(\?<?[=!]|\(\?\(")
@@ -25,6 +25,13 @@ _NUMBER = r"""
 """
 _POINT = re.compile(_NUMBER.format(group=r"[,\u00a0\u202f'\u2019]", point=r"\."), re.VERBOSE)
 _COMMA = re.compile(_NUMBER.format(group=r"[.\u00a0\u202f'\u2019]", point=","), re.VERBOSE)
+_FINISHES = {
+    **dict.fromkeys(("end_turn", "stop_sequence"), "stop"),
+    **dict.fromkeys(("max_tokens", "model_length"), "length"),
+    **dict.fromkeys(("tool_use", "function_call"), "tool_calls"),
+    **dict.fromkeys(("refusal", "safety", "guardrail_intervened"), "content_filter"),
+}
+"""OpenAI's words for those of Anthropic, Bedrock, Vertex AI and Mistral."""
 _WIDEST = Context(Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 
 
@@ -126,6 +133,27 @@ class Regex(Scorer):
             return None
         every = f"the pattern {self.pattern!r} is found in every text, also in an empty one"
         return every if matches_nothing else None
+
+
+class FinishReason(Scorer):
+    """The answer ended for the given reason.
+
+    Why: to see that a model calls a tool, comes to an end by itself, or is stopped by a filter. It
+    leaves out what the answer says. Vendors' words are read as OpenAI's: ``tool_use`` is
+    tool_calls, ``refusal`` is content_filter. Recorded answers count as ended by themselves.
+    """
+
+    needs_expected = False
+    type: Literal["finish_reason"] = "finish_reason"
+    name: str = "finish_reason"
+    reason: Literal["stop", "length", "tool_calls", "content_filter"] = "stop"
+    """stop: by itself or at a stop string. length: at `max_tokens`."""
+
+    def judge(self, attempt: Attempt) -> Score:
+        if attempt.finish_reason is None:
+            raise Unscorable("why the answer ended is not known")
+        word = attempt.finish_reason.lower()
+        return Score(float(_FINISHES.get(word, word) == self.reason), f"it ended by {word}")
 
 
 class EditDistance(CaseOption):

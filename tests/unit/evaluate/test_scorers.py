@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scoring import dataset, score
+from scoring import case, dataset, score
 
 from unitune.errors import DataError, JobError
-from unitune.evaluate.scoring import build, check_expected
-from unitune.scorers.interface import Score, Scorer, Setting
+from unitune.evaluate.records import Record
+from unitune.evaluate.scoring import attempt_of, build, check_expected
+from unitune.scorers.interface import Attempt, Score, Scorer, Setting
 from unitune.scorers.json_text import JsonContained, JsonEqual, JsonFields, JsonSchema, JsonValid
-from unitune.scorers.text import Contains, EditDistance, Exact, Regex
+from unitune.scorers.text import Contains, EditDistance, Exact, FinishReason, Regex
 
 
 def json_equal(answer: str, expected: str) -> bool:
@@ -102,6 +103,29 @@ def test_a_scorer_says_right_or_wrong(
     spec: Scorer, answer: str, expected: str, right: float
 ) -> None:
     assert right == score(spec, answer, expected).value
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("tool_use", "tool_calls"),
+        ("function_call", "tool_calls"),
+        ("end_turn", "stop"),
+        ("MAX_TOKENS", "length"),
+        ("refusal", "content_filter"),
+        ("tool_calls", "tool_calls"),
+    ],
+)
+def test_why_an_answer_ended_is_read_in_every_vendors_word(word: str, reason: Any) -> None:
+    record = Record(contender="a", case="c", request_hash="h", finish_reason=word)
+    attempt = attempt_of(case("x"), record)
+    other = "stop" if reason != "stop" else "length"
+    judged = [FinishReason(reason=each).score(attempt).value for each in (reason, other)]
+    assert [1, 0] == judged
+
+
+def test_an_answer_of_which_no_end_is_known_cannot_be_scored_by_it() -> None:
+    assert FinishReason().score(Attempt(case("x"), "y")).failed
 
 
 def test_expected_json_that_is_none_is_refused() -> None:

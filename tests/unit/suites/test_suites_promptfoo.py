@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from unitune.errors import DataError
+from unitune.errors import DataError, UserError
 from unitune.evaluate.readiness import check
 from unitune.evaluate.scoring import build
 from unitune.importers.import_suite import import_suite
@@ -101,17 +102,37 @@ def translated(assertion: dict[str, JsonValue], **more: Any) -> Entry:
 
 
 VERDICTS = PROMPTFOO / "assertions.jsonl"
+ERROR = 2
+"""promptfoo's `failureReason` of an answer that it could not judge."""
+
+
+def runs_here(kind: str) -> bool:
+    """Whether this machine runs the code of a test."""
+    if "ruby" in kind or "js" in kind or "transform" in kind:
+        return shutil.which("ruby" if "ruby" in kind else "node") is not None
+    return kind != "ts-file" or node_reads_typescript()
+
+
+def node_reads_typescript() -> bool:
+    features = ["node", "-p", "process.features.typescript"]
+    try:
+        return b"strip" in subprocess.run(features, capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return False
 
 
 def test_rows_are_right_where_promptfoo_passes(tmp_path: Path) -> None:
-    """promptfoo's own verdicts on recorded answers to assertions of every kind that comes along."""
-    if shutil.which("node") is None:
-        pytest.skip("assertions in JavaScript need node")
+    """promptfoo's own verdicts on recorded answers to assertions of every kind that comes along.
+
+    Where it could not judge an answer, neither can the scorer.
+    """
     rows = [json.loads(line) for line in VERDICTS.read_text(encoding="utf-8").splitlines()]
+    rows = [row for row in rows if runs_here(row["vars"]["id"])]
     echoed = [{**row, "provider": {"id": "echo"}} for row in rows]
     (tmp_path / "echoed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in echoed))
     for name in ("checks.py", "checks.cjs"):
         shutil.copy(PROMPTFOO / name, tmp_path)
+    shutil.copytree(PROMPTFOO / "code", tmp_path / "code")
     result = import_suite([f"promptfoo:{tmp_path / 'echoed.jsonl'}"], tmp_path / "evals")
     assert () == result.suite.findings
     (spec,) = result.job.evaluate.scorers
@@ -120,11 +141,11 @@ def test_rows_are_right_where_promptfoo_passes(tmp_path: Path) -> None:
     measured = Measured("", seconds=1.0, usd=0.001)
     cases = {case.case_id: case for case in result.suite.cases}
     for row in rows:
-        answer = row["vars"]["answer"]
-        case = cases[f"test-{row['testIdx'] + 1}"]
-        score = scorer.score(Attempt(case, answer, measured=replace(measured, text=answer)))
-        told = (row["vars"]["id"], answer, score.reason)
-        assert (*told, row["success"]) == (*told, bool(score.value) and not score.failed)
+        answer, finish = row["vars"]["answer"], row["vars"].get("finish")
+        case, figures = cases[f"test-{row['testIdx'] + 1}"], replace(measured, text=answer)
+        score = scorer.score(Attempt(case, answer, measured=figures, finish_reason=finish))
+        named, judged = (row["vars"]["id"], answer, score.reason), row["failureReason"] != ERROR
+        assert (*named, row["success"], judged) == (*named, score.value == 1, not score.failed)
     assert {True, False} == {row["success"] for row in rows}
 
 
@@ -132,9 +153,11 @@ REFUSED: list[tuple[dict[str, JsonValue], str]] = [
     ({"type": "llm-rubric", "value": "nice"}, "a model judges it"),
     ({"type": "not-similar", "value": "nice"}, "a model judges it"),
     ({"type": "promptfoo:redteam:pii"}, "a model judges it"),
-    ({"type": "ruby", "value": "true"}, "it is code in Ruby"),
+    ({"type": "finish-reason", "value": "stop"}, "only length and tool_calls are the same"),
+    ({"type": "trajectory:step-count", "value": 1}, "it reads a trace"),
+    ({"type": "python", "value": "context['provider']"}, "reads provider of promptfoo's context"),
     ({"type": "rouge-n", "value": "x"}, "divides texts into words otherwise"),
-    ({"type": "is-jsonn"}, "no such type of promptfoo is known"),
+    ({"type": "is-jsonn"}, "promptfoo has no such type"),
     ({"type": "equals", "value": "{{ z }}"}, "do not show it filled in"),
     ({"type": "equals", "value": ["{{ list | first }}"]}, "do not show it filled in"),
     ({"type": "contains", "value": ""}, "no text to compare with"),
@@ -143,7 +166,7 @@ REFUSED: list[tuple[dict[str, JsonValue], str]] = [
     ({"type": "is-json", "value": {"format": "date"}}, "`format`"),
     ({"type": "equals", "value": "file://none.txt"}, "none.txt is not beside the results"),
     ({"type": "equals", "value": "file://../README.md"}, "outside of the suite's folder"),
-    ({"type": "python", "value": "file://x.rb"}, "neither Python nor JavaScript"),
+    ({"type": "python", "value": "file://x.pl"}, "neither JavaScript, Python nor Ruby"),
     ({"type": "latency"}, "it has no threshold"),
     ({"type": "regex", "value": r"\p{L}"}, r"'\\p{L}' has no counterpart"),
     ({"type": "assert-set", "assert": []}, "holds no assertions"),
@@ -165,11 +188,31 @@ def test_values_are_filled_in_as_promptfoo_shows_them_or_by_the_tests_variables(
     assert ["two", "three pigs"] == filled["all_of"]
 
 
-def test_javascript_without_node_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_is_refused_where_nothing_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    for assertion in ({"type": "javascript"}, {"type": "equals", "transform": "output"}):
-        with pytest.raises(NoCounterpart, match="no `node` to run it"):
+    scripts = ({"type": "javascript"}, {"type": "equals", "transform": "output"}, {"type": "ruby"})
+    for assertion, program in zip(scripts, ("node", "node", "ruby"), strict=True):
+        with pytest.raises(NoCounterpart, match=f"no `{program}` to run it"):
             translated({"value": "true", **assertion})
+
+
+def test_typescript_is_refused_where_node_does_not_read_it() -> None:
+    if node_reads_typescript() or shutil.which("node") is None:
+        pytest.skip("this machine's node reads TypeScript, or there is none")
+    with pytest.raises(NoCounterpart, match=r"checks.ts is TypeScript.*version 22\.18"):
+        translated({"type": "javascript", "value": "file://code/checks.ts"})
+
+
+def test_copies_are_not_written_through_a_link(tmp_path: Path) -> None:
+    judge: JsonValue = {"type": "python", "value": "file://judge.py"}
+    (tmp_path / "judge.py").write_text("def get_assert(output, context): return True\n")
+    echoed(tmp_path, {"assert": [judge]})
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "evals").mkdir()
+    (tmp_path / "evals" / "suite").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="in a folder that is a link"):
+        import_suite([f"promptfoo:{tmp_path / 'r.json'}"], tmp_path / "evals")
+    assert [] == [*(tmp_path / "elsewhere").iterdir()]
 
 
 def echoed(folder: Path, *tests: dict[str, Any], **config: Any) -> Suite:
@@ -343,7 +386,7 @@ def test_bounds_on_cost_need_prices_and_what_recorded_answers_do_not_hold(tmp_pa
     assert "1 test bounds what an answer costs: set evaluate.prices." in suite.notes
     run = (tmp_path / "r.json").read_text().replace('"echo"', '"openai:gpt-4.1"')
     (tmp_path / "r.json").write_text(run)
-    assert "which stand beside no recorded answer" in read_results(tmp_path / "r.json").notes[-1]
+    assert "which stands beside no recorded answer" in read_results(tmp_path / "r.json").notes[-1]
 
 
 def test_importing_results_runs_no_code_of_theirs(tmp_path: Path) -> None:

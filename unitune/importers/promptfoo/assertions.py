@@ -6,7 +6,8 @@
     is-json, contains-json                    json_valid, json_schema, json_contained
     levenshtein                               edit_distance with max_edits
     latency, cost, word-count                 the measures of that name, within bounds
-    javascript, python                        a function of the scorer `python`
+    finish-reason                             finish_reason
+    javascript, python, ruby                  a function of the scorer `python`
     assert-set                                a list
 
 ``not-`` is `negate`. Every other type is refused with the reason in ``assertions.yaml``. What may
@@ -32,7 +33,7 @@ from pydantic import JsonValue
 
 from unitune.findings import clip
 from unitune.importers.foreign import plain_json
-from unitune.importers.promptfoo.code import CodeFile, NoCode
+from unitune.importers.promptfoo.code import RUNTIMES, CodeFile, NoCode
 from unitune.importers.promptfoo.javascript_regex import NoTranslation, python_pattern
 
 Assertion: TypeAlias = Mapping[str, JsonValue]
@@ -84,7 +85,7 @@ class Translator:
         written = str(assertion["type"])
         kind, negate = written.removeprefix("not-"), written.startswith("not-")
         try:
-            if kind in ("javascript", "python"):
+            if kind in RUNTIMES:
                 entry = self._code(kind, assertion, negate=negate, graded=graded)
             else:
                 entry = {**self._scored(kind, assertion), **({"negate": True} if negate else {})}
@@ -118,13 +119,15 @@ class Translator:
             raise NoTranslation("its code does not stand in the file")
         options: dict[str, JsonValue] = {
             "threshold": assertion.get("threshold"),
-            "negate": negate and kind == "javascript",
+            "negate": negate,
             "graded": graded,
             "config": assertion.get("config"),
             "transform": self._transforms(assertion),
         }
         text = value if value.startswith("file://") else self._filled_in(value)
         used = {key: option for key, option in options.items() if option}
+        if assertion.get("threshold") == 0:
+            used["threshold"] = 0  # other than none, which wants more than 0
         return {"type": self.code.assertion(kind, str(text), used)}
 
     def _transforms(self, assertion: Assertion) -> str | None:
@@ -261,6 +264,15 @@ def _measure(kind: str, unit: float) -> Callable[[JsonValue, Assertion], Entry]:
     return entry
 
 
+def _finish_reason(value: JsonValue, _: Assertion) -> Entry:
+    reason = _text(value).lower()
+    if reason not in ("length", "tool_calls"):
+        raise NoTranslation(
+            "only length and tool_calls are the same of every vendor here and there"
+        )
+    return {"type": "finish_reason", "reason": reason}
+
+
 def _word_count(value: JsonValue, _: Assertion) -> Entry:
     bounds: JsonValue = value
     if isinstance(value, int | str):
@@ -286,6 +298,7 @@ _KINDS: Mapping[str, Callable[[JsonValue, Assertion], Entry]] = {
     "levenshtein": _levenshtein,
     "latency": _measure("latency", 1000),
     "cost": _measure("cost", 1),
+    "finish-reason": _finish_reason,
     "word-count": _word_count,
 }
 
@@ -300,4 +313,4 @@ def _reasons() -> Mapping[str, str]:
 def _reason(kind: str) -> str:
     if kind.startswith("promptfoo:redteam:"):
         return _reasons()["llm-rubric"]
-    return _reasons().get(kind, "no such type of promptfoo is known")
+    return _reasons().get(kind, "promptfoo has no such type, and ends the test with an error")

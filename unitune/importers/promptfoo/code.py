@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -25,7 +27,27 @@ from unitune.importers.promptfoo.functions import *
 HERE = Path(__file__).parent
 
 '''
-JAVASCRIPT = (".js", ".cjs", ".mjs")
+RUNTIMES = {"javascript": "node", "python": "", "ruby": "ruby"}
+"""Programs that run code, by its language; Python runs in this process."""
+LANGUAGES = {
+    **dict.fromkeys((".js", ".cjs", ".mjs", ".ts", ".cts", ".mts"), "javascript"),
+    ".py": "python",
+    ".rb": "ruby",
+}
+"""Languages of files, by how they end."""
+COPIES = "suite"
+"""Folder for copies of files, which keep their places to one another there."""
+IMPORTED = re.compile(
+    r"""(?:\bfrom|\bimport|\brequire(?:_relative)?)\s*\(?\s*['"]([^'"]+)['"]"""
+    r"""|^[ \t]*(?:from|import)[ \t]+([\w.]+)""",
+    re.MULTILINE,
+)
+"""What code imports: by a path in JavaScript and Ruby, by a name in Python."""
+NOT_THERE = re.compile(
+    r"\bcontext\??(?:\.|\[['\"]|\.get\(['\"])"
+    r"(?P<key>logProbs|metadata|provider|providerResponse|trace)\b"
+)
+"""What promptfoo hands to code and no row holds."""
 SHOWN = 60
 """Characters of code that name a function in a report."""
 _PREFIX = "function_"
@@ -70,17 +92,20 @@ class CodeFile:
         """Return the name of a function for an assertion in code.
 
         Raises:
-            NoCode: It is JavaScript and there is no node, or its file cannot be had.
+            NoCode: Nothing here runs it, its file cannot be had, or it reads what no row holds.
         """
         path, _, name = value.removeprefix("file://").partition(":")
         in_file = value.startswith("file://")
-        language = "javascript" if in_file and path.endswith(JAVASCRIPT) else kind
-        if in_file and not path.endswith((*JAVASCRIPT, ".py")):
-            raise NoCode(f"{path} is neither Python nor JavaScript that node reads")
-        if in_file and path.endswith(".py"):
-            language = "python"
-        if "javascript" in (language, "javascript" if options.get("transform") else ""):
-            _require_node()
+        language = LANGUAGES.get(PurePosixPath(path).suffix, "") if in_file else kind
+        if not language:
+            raise NoCode(f"{path} is neither JavaScript, Python nor Ruby")
+        code = self._text(path) if in_file else value
+        if missing := NOT_THERE.search(code):
+            raise NoCode(f"it reads {missing['key']} of promptfoo's context, which no row holds")
+        for needed in (language, *(["javascript"] if options.get("transform") else [])):
+            _require(needed)
+        if in_file and path.endswith("ts"):
+            _require_typescript(path)
         first = repr(value)
         if in_file:
             first = f"HERE / {self._copied(path)!r}" + (f", {name!r}" if name else "")
@@ -94,7 +119,7 @@ class CodeFile:
         Raises:
             NoCode: There is no node.
         """
-        _require_node()
+        _require("javascript")
         return self._name(f"transform {code}", f"transform({code!r})")
 
     def content(self, reference: str) -> JsonValue:
@@ -115,8 +140,20 @@ class CodeFile:
         return text.strip()
 
     def _copied(self, path: str) -> str:
-        copy = f"suite-{'-'.join(PurePosixPath(path).parts)}"
-        self.copies[copy] = self._text(path)
+        """Return where the copy of a file goes; the files that it imports go along."""
+        within = (self.folder / path).resolve().relative_to(self.folder.resolve())
+        copy = f"{COPIES}/{within.as_posix()}"
+        if copy in self.copies:
+            return copy
+        self.copies[copy] = text = self._text(path)
+        for quoted, dotted in IMPORTED.findall(text):
+            name = quoted or dotted.strip(".").replace(".", "/")
+            near = [
+                PurePosixPath(path).parent / f"{name}{end}" for end in ("", *LANGUAGES, ".json")
+            ]
+            for each in near:
+                if (self.folder / each).is_file():
+                    self._copied(str(each))
         return copy
 
     def _text(self, path: str) -> str:
@@ -143,6 +180,15 @@ class CodeFile:
         return name
 
 
-def _require_node() -> None:
-    if shutil.which("node") is None:
-        raise NoCode("it is JavaScript, and there is no `node` to run it; install Node.js")
+def _require(language: str) -> None:
+    program = RUNTIMES[language]
+    if program and shutil.which(program) is None:
+        name = {"javascript": "JavaScript", "ruby": "Ruby"}[language]
+        raise NoCode(f"it is {name}, and there is no `{program}` to run it")
+
+
+def _require_typescript(path: str) -> None:
+    asked = ["node", "-p", "process.features.typescript"]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603
+    if done.stdout.strip() not in ("strip", "transform"):
+        raise NoCode(f"{path} is TypeScript, which `node` reads from version 22.18 on")

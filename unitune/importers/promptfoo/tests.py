@@ -137,10 +137,9 @@ def _entries(test: Test, code: CodeFile, *, answered: bool) -> Iterator[Entry | 
         except NoCounterpart as refusal:
             yield Lost("no-counterpart", f"the assertion {refusal}")
             continue
-        if answered and (types_of(entry) & {"latency", "cost"}):
-            yield Lost(
-                "measure", "it bounds latency or cost, which stand beside no recorded answer"
-            )
+        if answered and (beside := types_of(entry) & {"latency", "cost", "finish_reason"}):
+            named = min(beside).replace("_", " ")
+            yield Lost("measure", f"it asserts the {named}, which stands beside no recorded answer")
         else:
             yield entry
 

@@ -1,4 +1,6 @@
 export default class {
   id() { return 'recorded'; }
-  async callApi(prompt, context) { return {output: String(context.vars.answer), cost: 0.001}; }
+  async callApi(prompt, {vars}) {
+    return {output: String(vars.answer), cost: 0.001, finishReason: vars.finish};
+  }
 }
