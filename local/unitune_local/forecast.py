@@ -305,6 +305,6 @@ def _findings(
         yield Finding(
             severity="error",
             code="nothing-to-learn",
-            message="no row can be learnt from.",
+            message="no row has anything to train on.",
             fix="Give rows an assistant turn.",
         )

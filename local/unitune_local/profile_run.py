@@ -73,7 +73,9 @@ def calibrate(job: Job, folder: Path, train: Dataset, validation: Dataset) -> Co
     """
     expected = forecast(job, folder, train, validation)
     if not expected.rows:
-        raise DataError("no row can be learnt from; `unitune plan` without --calibrate says why.")
+        raise DataError(
+            "no row has anything to train on; `unitune plan` without --calibrate says why."
+        )
     require_memory(expected.summary)
     busy_share = machine.busy_share()
     settings = expected.batching.settings

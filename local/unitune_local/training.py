@@ -102,9 +102,7 @@ def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
     log.write("message", {"text": "saving the adapter and loading it again"})
     save_adapter(tuned, tokenizer, spec, folder.adapter)
     worst = check_adapter(tuned, spec, folder.adapter, checked_prompts(rows, validation))
-    log.write(
-        "message", {"text": f"the saved adapter answers as trained (logits: {worst:g} apart)"}
-    )
+    log.write("message", {"text": f"reload check passed: largest difference of logits {worst:g}"})
     taken = {"seconds": machine.process_seconds(), "cpu_seconds": time.process_time()}
     peak = machine.peak_of_process(settings.device)
     text = f"took {taken['seconds']:.0f} s and {peak / 1e9:.2f} GB of memory at most"

@@ -281,7 +281,7 @@ class FireworksBackend(HostedBackend[FireworksOptions]):
         status = dataset.fields("status")
         if status.text("code") not in (None, "OK"):
             reason = status.text("message") or status.text("code")
-            raise BackendError(f"fireworks refused {ref}: {reason}. Mend the rows.", status=400)
+            raise BackendError(f"fireworks refused {ref}: {reason}. Correct the rows.", status=400)
         return dataset.text("state") == "READY"
 
 

@@ -143,7 +143,7 @@ def wire_text(dataset: Dataset, format_name: str | None) -> str:
         lines.append(item) if isinstance(item, str) else findings.append(item)
     if findings:
         raise DataError(
-            f"{dataset.name} has {len(findings)} rows that {format_name} cannot carry; the first: "
+            f"{dataset.name} has {len(findings)} rows that are not allowed in {format_name}; the first: "
             f"{findings[0]}",
             tuple(findings),
         )

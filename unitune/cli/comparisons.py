@@ -77,6 +77,7 @@ def comparisons(
 
 def _list(limit: int | None, *, everything: bool, json: bool) -> None:
     from unitune.evaluate.history import SHOWN_COMPARISONS, comparison_ids, comparison_listing
+    from unitune.workspace.home import home
 
     listed, unreadable = comparison_listing(None if everything else limit or SHOWN_COMPARISONS)
     shown = len(listed) + len(unreadable)
@@ -90,7 +91,7 @@ def _list(limit: int | None, *, everything: bool, json: bool) -> None:
             {"schema_version": 1, "comparisons": shown_ones, "unreadable": messages, **counts}
         )
     elif not shown:
-        console().print("No comparisons yet. Make one: unitune compare unitune.yaml")
+        console().print(f"No comparisons yet in {home()}. Make one: unitune compare unitune.yaml")
     else:
         _print_list(listed)
         if total > shown:

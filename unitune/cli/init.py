@@ -92,7 +92,10 @@ def init(
         _init_example(directory or Path(EXAMPLE), json=json)
         return
     if directory is not None:
-        raise UserError(f"{directory} is for the example. Name the job's file: --output FILE")
+        raise UserError(
+            f"{directory} would be the folder of the example, which --data does not write. Name "
+            f"the job's file: --output {directory / JOB_FILE}"
+        )
     if test is not None and not 0 < test < 1:
         raise UserError(f"--test is {test:g}; write a share between 0 and 1, such as 0.2.")
     from unitune.importers.new_job import Wishes, draft_job

@@ -55,6 +55,10 @@ if TYPE_CHECKING:
     from typer._click.core import Context  # typer carries its own click
 
 
+VALUES = {"a valid integer": "a whole number", "a valid number": "a number"}
+"""What an option takes, in plain words."""
+
+
 class _Commands(TyperGroup):
     """Repeats what was given wrongly so that no terminal obeys it, and guesses what is meant."""
 
@@ -87,6 +91,9 @@ def _printable_messages() -> Generator[None]:
             if advice := option and advice_for(option):
                 message = f"{message}. Instead, {advice}."
                 error.possibilities = None  # pyright: ignore[reportAttributeAccessIssue]
+            if message.startswith("Input should be "):  # of pydantic, by which typer reads values
+                wanted = message.removeprefix("Input should be ").partition(", unable")[0]
+                message = f"it must be {VALUES.get(wanted, wanted)}."
             error.message = printable(message)  # pyright: ignore[reportAttributeAccessIssue]
         raise
 

@@ -41,6 +41,7 @@ def runs(
     $ unitune runs --limit 200[/dim]
     """
     from unitune.run.run import SHOWN_RUNS, run_count, run_listing
+    from unitune.workspace.home import home
 
     if all_runs and limit is not None:
         raise UserError("give --limit N or --all, not both.")
@@ -54,7 +55,7 @@ def runs(
         messages = list(map(str, unreadable))
         print_json({"schema_version": 1, "runs": views, "unreadable": messages, **counts})
     elif not shown:
-        console().print("No runs yet. Start one: unitune run unitune.yaml")
+        console().print(f"No runs yet in {home()}. Start one: unitune run unitune.yaml")
     else:
         _print_runs(listed)
         if total > shown:

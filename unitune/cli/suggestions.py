@@ -24,6 +24,7 @@ COMMANDS = {
     "download": ("export", "pull", "fetch"),
     "deploy": ("serve", "host"),
     "init": ("new", "create", "template"),
+    "ui": ("view", "dashboard", "open", "studio"),
     "doctor": ("env", "version", "config"),
 }
 """By our command, those of other tools."""

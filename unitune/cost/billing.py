@@ -58,7 +58,7 @@ def epochs(job: Job, vendor: str, billing: Billing, rows: int) -> Charged:
         reason = f"how {vendor} chooses the epochs is not known: {UNKNOWN_EPOCHS.low} to {most}"
         return Charged(Count(UNKNOWN_EPOCHS.low, UNKNOWN_EPOCHS.expected, most), (reason,))
     count = Count(min(usual, 2), usual, usual + 1)
-    reason = f"{vendor} chooses the epochs: {count.low} to {count.high}, by the rule {usual}"
+    reason = f"{vendor} chooses the epochs: {count.low} to {count.high}, expected {usual}"
     return Charged(count, (reason,))
 
 

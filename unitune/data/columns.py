@@ -2,9 +2,10 @@
 
 By their usual names first: a name that is known as a whole, then one that has such a word in it
 (``ticket_text``). Where names tell nothing, by content: the answer is the column with few different
-short values, else the second longest text, and the question is the longest text. Columns that tell
-rows apart (ids, dates) are neither. Two columns that belong together, such as a context and its
-question, go into a template. A guess is shown and written down for the user to correct.
+short values, else the second longest text, or the later of two much as long; the question is the
+longest text left. Columns that tell rows apart (ids, dates) are neither. Two columns that belong
+together, such as a context and its question, go into a template. A guess is shown and written down
+for the user to correct.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
+from unicodedata import normalize
 
 from pydantic import JsonValue
 
@@ -25,11 +27,15 @@ QUESTIONS = (
     *("prompt", "question", "instruction", "query", "input", "user", "message", "text"),
     *("utterance", "sentence", "review", "comment", "content", "body", "email", "ticket"),
     *("request", "document", "article", "passage", "description", "title", "source"),
+    *("frage", "anfrage", "nachricht", "pregunta", "mensaje", "domanda", "pergunta", "vraag"),
 )
+"""In English, and the commonest in German, French, Spanish, Italian, Portuguese and Dutch."""
 ANSWERS = (
     *("completion", "response", "answer", "output", "assistant", "reply", "label", "category"),
     *("intent", "class", "sentiment", "topic", "target", "expected", "summary", "translation"),
     *("tag", "rating", "score"),
+    *("antwort", "kategorie", "reponse", "categorie", "respuesta", "categoria", "risposta"),
+    *("resposta", "antwoord"),
 )
 SYSTEMS = ("system", "system_prompt")
 TOGETHER = (
@@ -40,6 +46,8 @@ TOGETHER = (
 """Columns of which a model needs both, as public data sets name them."""
 LABEL_CHARACTERS = 60
 """A longer value is a text; the longest label of banking77 has 48."""
+ALIKE = 1.5
+"""Texts whose mean lengths differ by less say nothing of which of them is the question."""
 ROWS_A_LABEL = 3
 """A label stands in so many rows on average; what differs in nearly every row is none."""
 
@@ -95,7 +103,8 @@ class _Column:
 
     def rank(self, names: Sequence[str]) -> tuple[int, int] | None:
         """Return how usual the name is, the lower the better; None when it is not at all."""
-        words = re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.name).lower())
+        plain = normalize("NFKD", self.name).encode("ascii", "ignore").decode()  # Réponse
+        words = re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", plain).lower())
         whole = "_".join(words)
         if whole in names:
             return names.index(whole), 0
@@ -157,7 +166,12 @@ def _answer(columns: Sequence[_Column], question: str | None) -> str | None:
         return labels[-1].name  # the last: tables tend to end with what is to be found out
     texts = sorted((each for each in columns if each.is_text), key=lambda each: each.characters)
     needed = 1 if question else 2
-    return texts[-needed].name if len(texts) >= needed else None
+    if len(texts) < needed:
+        return None
+    two = texts[-2:]
+    if needed == 2 and two[1].characters < ALIKE * two[0].characters:
+        return max(two, key=columns.index).name  # questions tend to stand before their answers
+    return texts[-needed].name
 
 
 def _question(columns: Sequence[_Column]) -> tuple[str, ...]:

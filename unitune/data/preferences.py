@@ -101,7 +101,7 @@ def _triple_problems(row: Flat) -> Iterator[Finding]:
         yield error(
             "equal-outputs",
             f"preferred_output and non_preferred_output are equal: {clip(better[0][0])}.",
-            "Nothing can be learnt from it; give the worse answer, or leave the row out.",
+            "There is nothing to learn from it; give the worse answer, or leave the row out.",
         )
 
 

@@ -359,7 +359,7 @@ def _scores(case: str, metric: str, answer: Answer) -> dict[str, float]:
     if metric not in known:
         raise BackendError(
             f"the case {case!r} has no score by {metric}, so no baseline is written. "
-            "Run compare again when it is mended."
+            "Run compare again when that is fixed."
         )
     return known
 

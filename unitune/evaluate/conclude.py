@@ -133,7 +133,7 @@ def _refuse_silence(*sides: Graded) -> None:
         if not side.answered.succeeded:
             raise BackendError(
                 f"{side.name} gave no answer to any of {len(side.answers)} cases. "
-                f"First reason: {side.answers[0].error}. Run compare again when it is mended: "
+                f"First reason: {side.answers[0].error}. Run compare again when that is fixed: "
                 "it requests only what has no answer."
             )
 
@@ -259,7 +259,11 @@ def _notes(
     yield from dict.fromkeys(note for each in tuned.values() for note in each.notes)
     yield from _weak_baselines(resolved.job)
     base, specs = resolved.terms.model, resolved.job.evaluate.contenders
-    if base and base.note and not all(isinstance(spec, Recorded) for spec in specs):
+    if (
+        base
+        and base.note
+        and not all(isinstance(spec, Recorded | Server | Model) for spec in specs)
+    ):
         yield f"{base.name}: {base.note}"
     for each in graded:
         answered = each.answered

@@ -172,7 +172,7 @@ def check_expected(scorers: Sequence[Scorer], cases: Dataset) -> None:
             findings.error(
                 "unusable-expected",
                 f"{why}, so the scorer {scorer.name} could never find an answer right.",
-                "Mend the row, or use another scorer in evaluate.scorers.",
+                "Correct the row, or use another scorer in evaluate.scorers.",
             ),
             row,
         )

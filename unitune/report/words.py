@@ -196,7 +196,7 @@ def _caveats(comparison: Comparison) -> Iterator[str]:
                 "error; an error counts as a wrong answer."
             )
     for result in comparison.contenders:
-        if result.cut:
+        if result.cut and f"{result.name}: {result.cut:,} of" not in (comparison.doubt or ""):
             yield (
                 f"{result.name}: {counted(result.cut, 'answer')} of {result.n:,} cut off at "
                 "max_tokens. Raise evaluate.max_tokens where more was to come."

@@ -231,8 +231,8 @@ def _limits(resolved: ResolvedJob, horizon: Horizon, training: Spread | None) ->
             yield f"it cannot be launched there: {finding.message}"
     if horizon.ends is not None:
         yield (
-            f"the model is switched off on {horizon.ends}: {horizon.months:.1f} months are left of "
-            f"the {horizon.planned} planned, and nothing pays back after them."
+            f"the model's retirement date is {horizon.ends}: {horizon.months:.1f} of the "
+            f"{horizon.planned} planned months are left, and a break-even must come within them."
         )
     if training is None:
         yield (

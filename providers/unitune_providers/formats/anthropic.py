@@ -105,7 +105,7 @@ def _messages(turns: list[tuple[str, Message]]) -> Iterator[JsonValue]:
         for where, turn in group:
             if turn.role not in ("user", "assistant"):
                 raise UnrepresentableRow(
-                    f"{where} is from {turn.role!r}, which has no place there; a prompt from "
+                    f"{where} is from {turn.role!r}, which is not allowed there; a prompt from "
                     "'system' begins the row"
                 )
             yield {"role": turn.role, "content": _content(where, turn)}

@@ -39,7 +39,7 @@ def is_answered(example: Example) -> None:
         )
     last = example.messages[-1].role
     if last != "assistant":
-        expected = "" if example.expected is None else "; `expected` is for judging, not learnt"
+        expected = "" if example.expected is None else "; `expected` is for judging, not trained on"
         raise UnrepresentableRow(
             f"the last message is from {last!r}, and an answer from 'assistant' must end the row"
             f"{expected}"

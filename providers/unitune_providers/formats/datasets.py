@@ -120,7 +120,7 @@ def decode_alpaca(row: Mapping[str, JsonValue]) -> Example:
 
 def _calls(where: str, turn: Message) -> str:
     if turn.text:
-        raise UnrepresentableRow(f"{where} has text beside its calls, which has no place there")
+        raise UnrepresentableRow(f"{where} has text beside its calls, which is not allowed there")
     calls: list[JsonValue] = []
     for index, call in enumerate(turn.tool_calls or ()):
         function = call["function"]

@@ -220,8 +220,8 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
         if word in REFUSED:
             reason = file.fields("validation_report").text("error") or "no reason given"
             raise BackendError(
-                f"together refused file {file.text('filename')} ({ref}, {word}): {reason}. Mend "
-                "the rows and launch again.",
+                f"together refused file {file.text('filename')} ({ref}, {word}): {reason}. "
+                "Correct the rows and launch again.",
                 status=400,
             )
         return word not in WAITING

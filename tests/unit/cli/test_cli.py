@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from itertools import repeat
@@ -141,7 +142,7 @@ def test_a_job_that_could_not_be_planned_is_not_written(unitune: Command, tmp_pa
     ("arguments", "says"),
     [
         (["--user", "text"], "--user is for a job made from a file"),
-        (["folder", "--data", "rows.csv"], "folder is for the example"),
+        (["folder", "--data", "rows.csv"], "folder would be the folder of the example"),
         (["--data", "rows.csv", "--test", "1.5"], "--test is 1.5; write a share between 0 and 1"),
         (["--data", "rows.csv"], "rows.csv: there is no such file"),
         (["--data", "rows.csv", "--backend", "openai"], "no model is named"),
@@ -299,8 +300,9 @@ def test_an_unknown_run_suggests_the_list(unitune: Command) -> None:
     assert "There is no run 'r99'." in outcome.err
 
 
-def test_runs_says_how_to_start_one(unitune: Command) -> None:
-    assert "No runs yet. Start one: unitune run unitune.yaml" in unitune("runs").out
+def test_runs_says_where_it_looked_and_how_to_start_one(unitune: Command) -> None:
+    out = " ".join(unitune("runs").out.split())
+    assert re.search(r"No runs yet in /\S+/\.unitune\. Start one: unitune run unitune\.yaml", out)
 
 
 def test_cancel_ends_a_run(unitune: Command, job_file: Path) -> None:

@@ -48,6 +48,10 @@ def rows(**columns: Make) -> list[dict[str, Any]]:
 
 
 SETS: list[tuple[dict[str, Make], list[str], str]] = [
+    # a German table, a French one, and one whose names say nothing of texts much as long
+    ({"Antwort": long, "Frage": text}, ["Frage"], "Antwort"),
+    ({"R\u00e9ponse": long, "Texte": text}, ["Texte"], "R\u00e9ponse"),
+    ({"a": text, "b": lambda at: text(at + 9)}, ["a"], "b"),
     # PolyAI/banking77
     ({"text": text, "category": label}, ["text"], "category"),
     # SMS Spam Collection, Kaggle: names that say nothing

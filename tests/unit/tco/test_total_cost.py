@@ -97,7 +97,8 @@ def test_a_shutdown_caps_the_horizon_and_the_notes_say_so() -> None:
     assert "2027-01-14" == str(found.horizon.ends)
     assert Decimal("1.6") == round(found.horizon.months, 1)
     assert any(
-        "switched off on 2027-01-14: 1.6 months are left of the 12" in n for n in found.notes
+        "retirement date is 2027-01-14: 1.6 of the 12 planned months are left" in n
+        for n in found.notes
     )
 
 

@@ -161,7 +161,7 @@ def open_batches(path: Path) -> Generator[BatchFile]:
     def refuse(line: bytes, number: int) -> Mismatch:
         return Mismatch(
             f"{path}:{number} is no record of a batch: {line[:80]!r}. It was changed by hand or by "
-            "another program: mend the line, or choose another folder (unitune compare FILE "
+            "another program: correct the line, or choose another folder (unitune compare FILE "
             "--output DIR), where all requests are sent again."
         )
 

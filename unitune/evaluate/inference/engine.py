@@ -320,7 +320,7 @@ class _Requests:
         if self.failures >= (REFUSED_AFTER if for_all else DOWN_AFTER):
             raise BackendError(
                 f"{self.contender}: {self.failures} requests in a row failed. Last reason: "
-                f"{reply.error} What was answered is kept: run compare again when it is mended.",
+                f"{reply.error} What was answered is kept: run compare again when that is fixed.",
                 status=reply.status,
             )
 
