@@ -143,8 +143,8 @@ def wire_text(dataset: Dataset, format_name: str | None) -> str:
         lines.append(item) if isinstance(item, str) else findings.append(item)
     if findings:
         raise DataError(
-            f"{dataset.name} has {len(findings)} rows that are not allowed in {format_name}; the first: "
-            f"{findings[0]}",
+            f"{dataset.name} has {len(findings)} rows that are not allowed in {format_name}; the "
+            f"first: {findings[0]}",
             tuple(findings),
         )
     return "".join(lines)

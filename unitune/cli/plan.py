@@ -129,7 +129,7 @@ def plan(
         return
     with working("counting tokens, forecasting time", quiet=json):
         planned = _plan_single(resolved, count_with_vendor=count_with_vendor)
-    if output is not None and not planned.errors:
+    if output is not None and not (planned.errors or planned.compares_only):
         _save(planned, output, file)  # before anything is printed: no one may be reading
     if markdown:
         _print_markdown(planned, against)
@@ -164,6 +164,11 @@ def _plan_several(job: Job, names: list[str], *, json: bool) -> None:
     from unitune.cli.plan_view import print_plans
     from unitune.planning.plan import plans
 
+    if job.data.train is None:
+        raise UserError(
+            f"job {job.name!r} names no rows to train on, so that it is planned on no backend but "
+            "its own: unitune plan without --all and --backend."
+        )
     planned = plans(job, names)
     print_json(planned) if json else print_plans(planned)
 
@@ -171,9 +176,9 @@ def _plan_several(job: Job, names: list[str], *, json: bool) -> None:
 def _plan_single(resolved: ResolvedJob, *, count_with_vendor: bool) -> Plan:
     """Return a plan, with what a comparison of the job would refuse."""
     from unitune.evaluate.readiness import readiness_findings
-    from unitune.planning.plan import plan
+    from unitune.planning.plan import comparison_plan, plan
 
-    planned = plan(resolved, vendor_counts=count_with_vendor)
+    planned = comparison_plan(plan(resolved, vendor_counts=count_with_vendor), resolved)
     if planned.errors:
         return planned
     ready = readiness_findings(resolved.job, resolved.rows.read, resolved.book)

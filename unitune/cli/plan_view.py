@@ -41,12 +41,14 @@ def print_plan(plan: Plan, evaluate: Evaluate) -> None:
         plan: What to print.
         evaluate: Of its job, for what the test rows can show.
     """
-    title = f"{plan.method} of {plan.model} on {plan.backend}, {plan.day}"
+    training = f"{plan.method} of {plan.model} on {plan.backend}"
+    title = f"{'a comparison' if plan.compares_only else training}, {plan.day}"
     console().print(Text.assemble((plan.job, "bold"), f": {title}"))
     if not plan.errors:
         console().print(facts(_facts(plan, evaluate)))
     if plan.estimate is not None:
-        console().print(_lines(plan.estimate))
+        if plan.estimate.lines:
+            console().print(_lines(plan.estimate))
         console().print(facts({"because": "\n".join(plan.estimate.assumptions)}))
     print_findings(plan.findings)
 
@@ -136,10 +138,10 @@ def _marked_tokens(row: MaskedRow) -> Text:
 def _facts(plan: Plan, evaluate: Evaluate) -> dict[str, str]:
     test = "none" if plan.test_rows is None else f"{plan.test_rows:,}"
     rows = {"verdict": _time_to_verdict(plan)} if plan.evaluation is not None else {}
-    rows |= {
-        "rows": f"{plan.train_rows:,} to train on, {plan.validation_rows:,} held out to choose "
-        f"prompts, {test} to judge by"
-    }
+    rows["rows"] = f"{test} to judge by"
+    if not plan.compares_only:
+        held_out = f"{plan.validation_rows:,} held out to choose prompts"
+        rows["rows"] = f"{plan.train_rows:,} to train on, {held_out}, {rows['rows']}"
     if plan.test_rows:
         from unitune.evaluate.statistics.sample_size import foresight  # brings numpy
 
@@ -149,6 +151,8 @@ def _facts(plan: Plan, evaluate: Evaluate) -> dict[str, str]:
     if plan.forecast is not None:
         rows |= _forecast_facts(plan.forecast)
     estimate = plan.estimate
+    if plan.compares_only:
+        return rows
     if estimate is None:
         return rows | {
             "charge": "none: this machine" if plan.charge == "none" else plan.charge,
@@ -164,6 +168,8 @@ def _facts(plan: Plan, evaluate: Evaluate) -> dict[str, str]:
 def _time_to_verdict(plan: Plan) -> str:
     assert plan.evaluation is not None
     answers = plan.evaluation.seconds
+    if plan.compares_only:
+        return f"in {_time(answers)}"
     if plan.verdict_seconds is None or plan.training_seconds is None:
         return f"{_time(answers)} after the training, whose time {plan.backend} does not tell"
     training = duration(plan.training_seconds.expected)

@@ -62,21 +62,25 @@ def estimate(  # noqa: PLR0913 - what a cost depends on
     prices = PriceLookup(book, offer.name, job.base_model, day, job.method, tier)
     epochs = billing.epochs(job, offer.name, rules, len(work.train))
     tokens = billing.training_tokens(job, offer.name, rules, terms.limits.row_tokens, work.train)
-    assumptions = [*work.assumptions, *tokens.because, *epochs.because]
+    trains = job.data.train is not None
+    assumptions = [*work.assumptions, *(tokens.because + epochs.because if trains else ())]
     passes, charged = epochs.count or Count.of(1), tokens.count
     fitting = [lesson for lesson in lessons if lesson.basis == work.basis]
     if len(fitting) >= LEAST_BILLS:
         passes = narrowed_epochs(passes, fitting)
         charged = charged and narrowed_tokens(charged, fitting)
         assumptions.append(f"narrowed by the bills of {len(fitting)} earlier runs of this model")
-    lines = [_training(job, prices, charged, passes)]
-    lines += _validation(job, terms, prices, work.validation, passes, assumptions)
-    lines += _graders(job)
+    lines: list[Line] = []
+    if trains:
+        lines.append(_training(job, prices, charged, passes))
+        lines += _validation(job, terms, prices, work.validation, passes, assumptions)
+        lines += _graders(job)
     if job.data.test is not None:
         lines += _evaluation(
             job, prices, work, others=others or {}, trained=trained or {}, assumptions=assumptions
         )
-    lines += _monthly(job, prices, assumptions)
+    if trains:
+        lines += _monthly(job, prices, assumptions)
     used = tuple(prices.used.values())
     return Estimate(
         backend=offer.name,

@@ -37,6 +37,8 @@ CLOSED_TO = "closed-to"
 """Code of the finding that a vendor takes no trainings from some customers."""
 NOT_ALL = "not open to all"
 FOR_TESTS = "fake"
+NO_TRAINING_ROWS = "no-training-rows"
+"""Code of the finding that a job names none."""
 SOON = timedelta(days=90)
 """A date nearer than this is a warning, a later one a note."""
 
@@ -60,7 +62,7 @@ def _against(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
     terms = offer.terms(job.base_model)
     if job.data.train is None:
         what = f"job {job.name!r} names no rows to train on; it can only be compared."
-        return (error("no-training-rows", what, "Name a file under `data.train`."),)
+        return (error(NO_TRAINING_ROWS, what, "Name a file under `data.train`."),)
     if offer.closed is not None and day >= offer.closed.by:
         return (error("closed-backend", offer.unavailable),)
     if not offer.methods:

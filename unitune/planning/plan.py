@@ -22,7 +22,7 @@ from unitune.cost.documents import Estimate
 from unitune.cost.spread import cents
 from unitune.data.check import read_job
 from unitune.errors import JobError
-from unitune.findings import Finding, error
+from unitune.findings import Finding, error, note
 from unitune.job.job import Job, TrainingBudget
 from unitune.job.prices import PriceEntry
 from unitune.planning.backend_calls import (
@@ -35,6 +35,7 @@ from unitune.planning.evaluation_forecast import (
     Seconds,
     forecast_evaluation,
 )
+from unitune.planning.feasibility import NO_TRAINING_ROWS
 from unitune.planning.money import Money, estimated, money_findings, money_of
 from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.planning.rows import Rows, row_findings
@@ -94,6 +95,11 @@ class Plan(BaseModel):
     def errors(self) -> tuple[Finding, ...]:
         """The findings that stop a launch."""
         return tuple(finding for finding in self.findings if finding.severity == "error")
+
+    @property
+    def compares_only(self) -> bool:
+        """Whether nothing is trained, and the plan is that of a comparison."""
+        return self.bound is None and not self.errors
 
     @property
     def training_seconds(self) -> Seconds | None:
@@ -274,6 +280,29 @@ def plan_of(resolved: ResolvedJob, money: Money, *, alone: bool = True) -> Plan:
             "estimate": made,
             "evaluation": evaluation,
             "bound": bound,
+        }
+    )
+
+
+def comparison_plan(planned: Plan, resolved: ResolvedJob) -> Plan:
+    """Return the plan of a job that trains nothing, and can be compared, as that of its comparison.
+
+    Nothing can be launched by it, so that it stays without `bound`; another plan is returned as it
+    is.
+    """
+    codes = [finding.code for finding in planned.errors]
+    if codes != [NO_TRAINING_ROWS] or resolved.splits.test is None:
+        return planned
+    what = "the job names no rows to train on: it is only compared."
+    findings = [each for each in planned.findings if each.severity != "error"]
+    made = estimated(resolved) if resolved.offer.training_price != "none" else None
+    return planned.model_copy(
+        update={
+            "test_rows": len(resolved.splits.test),
+            "findings": (*findings, note(NO_TRAINING_ROWS, what)),
+            "estimate": made,
+            "evaluation": forecast_evaluation(resolved),
+            "charge": "none",
         }
     )
 

@@ -27,6 +27,8 @@ def refuse_errors(plan: Plan) -> None:
     """
     if plan.errors:
         raise UserError(f"the plan has errors and was not saved: {plan.errors[0]}")
+    if plan.compares_only:
+        raise UserError("the plan launches nothing and was not saved: its job is only compared.")
 
 
 def saved_text(plan: Plan, path: Path, job_file: Path) -> str:
@@ -36,7 +38,7 @@ def saved_text(plan: Plan, path: Path, job_file: Path) -> str:
         UserError: The plan has errors.
     """
     refuse_errors(plan)
-    if plan.bound is None:
+    if plan.compares_only:
         raise UserError(f"the plan of {job_file} is bound to no job, and cannot be saved.")
     relative = os.path.relpath(job_file.absolute(), path.absolute().parent)
     budget = Job.model_validate(plan.bound.job).budget

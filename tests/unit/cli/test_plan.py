@@ -251,3 +251,31 @@ def test_a_saved_plan_carries_the_prices_and_the_budget_of_its_command_line(
     assert 20 == job.budget.usd
     change(file, "epochs: 2", "epochs: 3")
     assert saved.changes(kept, make_plan(saved.job_of(kept, Path("plan.json"))))
+
+
+COMPARED = """name: compared
+model: gpt-4.1-mini-2025-04-14
+backend: openai
+data: {test: train.jsonl}
+evaluate:
+  contenders:
+    - zero-shot
+    - {type: model, name: big, backend: openai, model: gpt-4.1, role: candidate, prompt: zero-shot}
+"""
+
+
+def test_a_job_that_trains_nothing_is_planned_as_its_comparison(
+    unitune: Command, file: Path
+) -> None:
+    """In CI a plan of such a job would else fail every pull request."""
+    job = file.with_name("compared.yaml")
+    job.write_text(COMPARED, encoding="utf-8")
+    told = unitune("plan", str(job))
+    assert (0, True) == (told.code, told.out.startswith("compared: a comparison, "))
+    for words in ("200 (zero-shot 100, big 100)", "big", "it is only compared"):
+        assert words in told.out
+    assert "training" not in told.out.partition("note")[0]
+    assert "### compared: a comparison may cost" in unitune("plan", str(job), "--markdown").out
+    saved = unitune("plan", str(job), "-o", str(file.with_name("plan.json")))
+    assert (2, True) == (saved.code, "launches nothing and was not saved" in saved.err)
+    assert "no rows to train on" in unitune("plan", str(job), "--all").err
