@@ -139,11 +139,7 @@ def economics(money: Money) -> tuple[Fact, ...]:
         pay_back = f"after {counted(money.break_even_answers, 'answer')}"
     facts = (
         Fact("Worth it?", money.worth or "", "Quality and cost together, case by case."),
-        Fact(
-            "An answer costs more by",
-            _usd(money.extra_usd, money.extra_interval_usd),
-            "Below zero, it is cheaper than the baseline's.",
-        ),
+        _extra(money),
         Fact("Pays for itself", pay_back, "By cheaper answers alone, whatever they say."),
         Fact("One more right answer costs", _usd(money.usd_per_extra_right)),
         Fact(
@@ -160,12 +156,27 @@ def economics(money: Money) -> tuple[Fact, ...]:
     return tuple(fact for fact in facts if fact.value)
 
 
+def _extra(money: Money) -> Fact:
+    """Return by how much an answer is cheaper or dearer than the baseline's, without a sign."""
+    extra, ends = money.extra_usd, money.extra_interval_usd
+    less = extra is not None and extra < 0
+    if less and ends is not None:
+        low, high = (None if end is None else -end for end in ends)
+        ends = (high, low)
+    crosses = ends is not None and ends[0] is not None and ends[0] < 0
+    return Fact(
+        f"An answer costs {'less' if less else 'more'} by",
+        _usd(-extra if extra is not None and less else extra, ends),
+        f"Below zero, it is {'dearer' if less else 'cheaper'} than the baseline's." * crosses,
+    )
+
+
 def _usd(amount: Decimal | None, ends: tuple[Decimal | None, Decimal | None] | None = None) -> str:
     """Return an amount; of one far below a cent what a thousand such answers come to."""
     if amount is None:
         return ""
     times = 1000 if abs(amount) < SMALL_USD else 1
-    unit = " for 1,000" if times > 1 else ""
+    unit = " per 1,000" if times > 1 else ""
     text = f"{_dollars(times * amount)}{unit}"
     if ends is None:
         return text

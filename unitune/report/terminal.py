@@ -130,16 +130,22 @@ def _add_rest(table: Table, rows: int) -> None:
 
 
 def file_lines(paths: Iterable[Path]) -> list[Text]:
-    """Return one line for each file that exists, seen from here where it lies below."""
+    """Return one line for each file that exists, seen from here where it lies below.
+
+    Terminals that know links open it at a click.
+    """
     here = Path.cwd()
     return [
-        plain(str(path.relative_to(here) if path.is_relative_to(here) else path), "dim")
+        plain(
+            str(path.relative_to(here) if path.is_relative_to(here) else path),
+            Style(dim=True, link=path.absolute().as_uri()),
+        )
         for path in paths
         if path.exists()
     ]
 
 
-def plain(text: str, style: str = "") -> Text:
+def plain(text: str, style: str | Style = "") -> Text:
     """Return text on one line, its control characters and line breaks visible as U+FFFD."""
     return Text(one_line(text), style=style)
 

@@ -181,7 +181,7 @@ def test_few_shot_goes_into_the_test_with_the_prompt_that_was_best_on_dev(
     few_shot = found.contenders[1]
     assert 1.0 == few_shot.score
     assert "tried 6 prompts on 20 dev rows" in few_shot.effort
-    assert "chose 8 shots without instructions, 100.0% right" in few_shot.effort
+    assert "chose 8 shots without instructions, 100.0 % right" in few_shot.effort
     asked_test = [request for request in backend.requests if question(request).startswith("test")]
     assert 2 * 60 == len(asked_test)
 

@@ -117,4 +117,4 @@ def test_the_rows_after_the_screening_can_turn_the_choice(make_job: Any, backend
         return "no" if bare is (request.messages[-1].text in order[:60]) else "yes"
 
     backend_of(rule)
-    assert "chose 4 shots without instructions, 60.0% right" in compare(job).contenders[1].effort
+    assert "chose 4 shots without instructions, 60.0 % right" in compare(job).contenders[1].effort

@@ -392,7 +392,7 @@ def test_what_it_costs_is_told_where_it_is_known() -> None:
     )
     text = Page(render(plain.model_copy(update={"economics": money}))).text
 
-    assert "An answer costs more by \u2212$1.20 for 1,000 (\u2212$1.30 to \u2212$1.10)" in text
+    assert "An answer costs less by $1.20 per 1,000 ($1.10 to $1.30)" in text
     assert "Pays for itself after 120,000 answers" in text
     assert "Net benefit" not in text
     assert "worth the money" not in Page(render(plain)).text

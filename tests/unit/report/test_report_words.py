@@ -250,8 +250,8 @@ def test_nothing_right_looks_bad() -> None:
 @pytest.mark.parametrize(
     ("usd", "text"),
     [
-        ("0.0000256", "$0.026 for 1,000"),
-        ("-0.0012", "-$1.20 for 1,000"),
+        ("0.0000256", "$0.026 per 1,000"),
+        ("-0.0012", "$1.20 per 1,000"),
         ("0.05", "$0.050"),
         ("1234.5", "$1,234.50"),
     ],
@@ -259,6 +259,7 @@ def test_nothing_right_looks_bad() -> None:
 def test_small_amounts_are_told_by_the_thousand(usd: str, text: str) -> None:
     money = Money(extra_usd=Decimal(usd), extra_interval_usd=(None, None))
     (fact,) = facts.economics(money)
+    assert f"An answer costs {'less' if usd[0] == '-' else 'more'} by" == fact.term
 
     assert f"{text} (unbounded to unbounded)" == fact.value
 

@@ -354,7 +354,7 @@ class Choice:
         score = self.score
         if score is None:
             return self.prompt.label
-        right = f"{score.primary:.1%} right"
+        right = f"{100 * score.primary:.1f} % right"
         if len(self.trials) == 1:
             return f"{self.prompt.label}; {right} on {score.rows} dev rows"
         tried = ", ".join(trial.prompt.label for trial in self.trials)
