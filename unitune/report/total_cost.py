@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -47,7 +48,7 @@ def total_cost_view(cost: TotalCost) -> Group:
         Text(),
         _pairs(_results(cost)),
         *_section("Where the figures come from", _pairs(_sources(cost))),
-        *_section("Not known, or assumed", *(plain(f"- {note}") for note in cost.notes)),
+        *_section("Not known, or assumed", *_bullets(cost.notes)),
         *_section("Prices", *_prices(cost)),
     )
 
@@ -75,6 +76,10 @@ def reason(cost: TotalCost) -> str:
         f"Expected cost over {months(cost.horizon.months)}: {usd(tuned.expected)} for the tuned "
         f"model, {usd(prompted.expected)} for prompting."
     )
+    hosting = cost.columns[1].month_usd
+    paid = hosting.expected * cost.horizon.months if hosting else Decimal(0)
+    if hosting and tuned.expected - paid < prompted.expected < tuned.expected:
+        text += f" Hosting, {usd(hosting.expected)} a month, outweighs what its requests save."
     for newest in cost.columns[2:]:
         total = newest.total_usd and newest.total_usd.expected
         if total is not None and total < min(tuned.expected, prompted.expected):
@@ -110,15 +115,21 @@ def volume_range(crossover: Crossover) -> str:
     """Say at which requests a month."""
     match crossover:
         case Crossover(Range.ABOVE, Decimal() as at):
-            return f"from {math.ceil(at):,} a month"
+            return f"from {_rounded(at, ROUND_CEILING)} a month"
         case Crossover(Range.BELOW, Decimal() as at):
-            return f"up to {math.floor(at):,} a month"
+            return f"up to {_rounded(at, ROUND_FLOOR)} a month"
         case Crossover(Range.ALWAYS):
             return "at any volume"
         case Crossover(Range.SAME):
             return "at no volume: both cost the same"
         case _:
             return "at no volume"
+
+
+def _rounded(volume: Decimal, rounding: str) -> str:
+    """Return a volume with three digits that count: what it is made of is known no better."""
+    unit = Decimal(1).scaleb(max(0, volume.adjusted() - 2))
+    return f"{(volume / unit).to_integral_value(rounding) * unit:,.0f}"
 
 
 def _columns(cost: TotalCost) -> Table:
@@ -205,21 +216,29 @@ def _sources(cost: TotalCost) -> Iterator[tuple[str, str]]:
     return ((origin, "; ".join(texts)) for origin, texts in groups.items())
 
 
-def _prices(cost: TotalCost) -> Iterator[Text]:
+def _prices(cost: TotalCost) -> Iterator[RenderableType]:
     """Yield the price rows that were used, those of one model and source together."""
     groups: dict[tuple[str, str], list[PriceRow]] = {}
     for row in cost.prices:
-        groups.setdefault((row.id.rpartition("/")[0], row.source), []).append(row)
+        groups.setdefault((row.id.partition(f"/{row.kind}")[0], row.source), []).append(row)
     for (name, source), rows in groups.items():
         days = max((cost.horizon.begins - row.as_of).days for row in rows)
         amounts = ", ".join(f"{row.kind} {row.rate}" for row in rows)
         text = f"{amounts}; {counted(days, 'day')} old; {source}"
-        yield Text.assemble(plain(name), "\n  ", plain(text, "dim"))
+        yield plain(name)
+        yield Padding(plain(text, "dim"), (0, 0, 0, 2))
 
 
 def _section(title: str, *lines: RenderableType) -> tuple[RenderableType, ...]:
     """Return lines under a heading; nothing where there are none."""
     return (Text(), plain(title, "bold"), *lines) if lines else ()
+
+
+def _bullets(notes: Iterable[str]) -> Iterator[Table]:
+    for note in notes:
+        grid = Table.grid(padding=(0, 1))
+        grid.add_row("-", plain(note))
+        yield grid
 
 
 def _pairs(pairs: Iterable[tuple[str, str]]) -> Table:

@@ -51,6 +51,12 @@ def test_the_headline_follows_the_totals() -> None:
     )
 
 
+def test_hosting_is_named_where_it_alone_keeps_tuning_from_paying() -> None:
+    because = "Hosting, $36.50 a month, outweighs what its requests save."
+    assert because in words.reason(example_cost(requests_month=10_000))
+    assert "Hosting" not in words.reason(example_cost(requests_month=1_000_000))
+
+
 def test_a_newest_model_that_costs_least_is_named() -> None:
     rows = [*PRICES["rows"], {"model": "newcomer-1", "input": "0.01", "output": "0.01"}]
     found = total_cost(job(alternative={"model": "newcomer-1"}), book({**PRICES, "rows": rows}))
@@ -89,6 +95,9 @@ def test_volumes_are_rounded_to_the_side_where_it_holds() -> None:
 
     assert "from 11 a month" == words.volume_range(above)
     assert "up to 10 a month" == words.volume_range(below)
+    above, below = (Crossover(way, Decimal(8364481)) for way in (Range.ABOVE, Range.BELOW))
+    assert "from 8,370,000 a month" == words.volume_range(above)
+    assert "up to 8,360,000 a month" == words.volume_range(below)
 
 
 @pytest.mark.parametrize(
