@@ -67,6 +67,8 @@ def print_plans(plans: PlanSet) -> None:
             "US dollars for the training; hosting a month, if left running; !: warnings",
             style="dim",
         )
+        if not all(plan.listed for plan in priced):
+            console().print("unlisted: what is known of it does not name the model", style="dim")
         if any(plan.charge == "none" for plan in priced):
             console().print("time and memory here: unitune plan FILE --backend local", style="dim")
     if refused:
@@ -93,7 +95,7 @@ def print_quote(resolved: ResolvedJob, plan: Plan) -> None:
         inside = ours.low <= theirs <= ours.high
         text += ", within our range" if inside else ", outside of our range"
         gap = abs(theirs - ours.expected) / max(ours.expected, Decimal("0.01"))
-        text += f", {gap:.0%} beside what we expect" if gap > QUOTE_GAP else ""
+        text += f", {100 * gap:.0f} % beside what we expect" if gap > QUOTE_GAP else ""
     console().print(f"{text}.")
 
 

@@ -307,7 +307,8 @@ def _shared_finding(job: Job, file: _File, case: SharedCase, files: Sequence[_Fi
     what = {
         "exact": "the same question stands",
         "near-duplicate": f"nearly the same question (similarity {case.similarity:.2f}) stands",
-        "n-gram": f"{case.similarity:.0%} of the question's runs of {RUN_WORDS} words stand",
+        "n-gram": f"{100 * case.similarity:.0f} % of the question's runs of {RUN_WORDS} words "
+        "stand",
     }[case.kind]
     answer = "the same" if case.same_answer else "another"
     where = f"{what} in {double.purpose}, {at_file}:{at_line}, with {answer} answer."

@@ -195,7 +195,7 @@ def _mismatch(
     if len(both) < LEAST_OVERLAP * max(len(lines), len(today)):
         return (
             f"{len(both)} cases stand both among its {len(lines)} and among today's {len(today)}, "
-            f"and a comparison takes {LEAST_OVERLAP:.0%} of each"
+            f"and a comparison takes {100 * LEAST_OVERLAP:.0f} % of each"
         )
     return None
 

@@ -123,7 +123,7 @@ def _unpaired(then: Comparison, now: Comparison, pairs: Sequence[object]) -> str
     if len(pairs) < max(LEAST_PAIRS, LEAST_OVERLAP * most):
         return (
             f"of the first's {len(then.cases):,} cases and the second's {len(now.cases):,}, "
-            f"{len(pairs):,} are the same, and pairing takes {LEAST_OVERLAP:.0%}"
+            f"{len(pairs):,} are the same, and pairing takes {100 * LEAST_OVERLAP:.0f} %"
         )
     return None
 

@@ -237,7 +237,9 @@ def _errors(evidence: Evidence) -> Ruling:
     what = f"{evidence.errors} of {evidence.n} cases ended in an error"
     if evidence.errors > MOST_ERRORS * evidence.n:
         return Ruling(
-            4, f"{what}, more than {MOST_ERRORS:.0%}. Run compare again: it requests only those."
+            4,
+            f"{what}, more than {100 * MOST_ERRORS:.0f} %. Run compare again: it requests only "
+            "those.",
         )
     return Ruling(0, f"{what}.")
 

@@ -280,7 +280,7 @@ def _too_little(side: Graded) -> Ruling | None:
         return Ruling(
             4,
             f"{side.name}: {side.errors:,} of {len(side.answers):,} cases ended in an error, more "
-            f"than {MOST_ERRORS:.0%}. Run compare again: it requests only those.",
+            f"than {100 * MOST_ERRORS:.0f} %. Run compare again: it requests only those.",
         )
     cut = cut_answers(side)
     return Ruling(3, str(cut)) if cut.too_many else None
@@ -378,8 +378,8 @@ def errors_on_dev(choices: Sequence[Choice]) -> Ruling | None:
             return Ruling(
                 4,
                 f"{contender.name}: {len(score.errors)} of {score.rows} dev rows with "
-                f"{trial.prompt.label} ended in an error, more than {MOST_ERRORS:.0%}, so dev may "
-                f"have chosen wrongly. First reason: {score.errors[0]}. Run compare again: it "
+                f"{trial.prompt.label} ended in an error, more than {100 * MOST_ERRORS:.0f} %, so "
+                f"dev may have chosen wrongly. First reason: {score.errors[0]}. Run compare again: it "
                 "requests only those. If they fail for good, such as a prompt that is too long "
                 "for the model, change the contender (few-shot takes `shots: 4`), or give it "
                 "`role: reference`.",

@@ -349,11 +349,12 @@ class Comparison(Frozen):
             lines.append(f"Gate {self.gate.mode}: {passed}. {self.gate.reason}")
         header = "".join(
             f'<th scope="col">{escape(title)}</th>'
-            for title in ("contender", "score", f"{self.level:.0%} interval", "errors")
+            for title in ("contender", "score", f"{100 * self.level:.0f} % interval", "errors")
         )
         rows = "".join(
-            f'<tr><th scope="row">{escape(each.name)}</th><td>{each.score:.1%}</td>'
-            f"<td>{each.interval[0]:.1%} to {each.interval[1]:.1%}</td><td>{each.errors}</td></tr>"
+            f'<tr><th scope="row">{escape(each.name)}</th><td>{100 * each.score:.1f} %</td>'
+            f"<td>{100 * each.interval[0]:.1f} % to {100 * each.interval[1]:.1f} %</td>"
+            f"<td>{each.errors}</td></tr>"
             for each in self.contenders
         )
         paragraphs = "".join(f"<p>{escape(line)}</p>" for line in lines if line)

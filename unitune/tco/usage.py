@@ -166,7 +166,7 @@ def _shared_mean(measured: Measured | None, counted: Counted | None) -> int | No
 def _planned(usage: Usage, requests_month: int | None) -> Iterator[Figure]:
     """Yield what else the plan says or leaves to assumptions."""
     rate = USUAL_HIT_RATE if usage.cache_hit_rate == "auto" else usage.cache_hit_rate
-    span = f"{WORST_HIT_RATE:.0%} to {BEST_HIT_RATE:.0%}"
+    span = f"{100 * WORST_HIT_RATE:.0f} % to {100 * BEST_HIT_RATE:.0f} %"
     factor = usage.reasoning_factor
     reasoning = f"{REASONING[0]} to {REASONING[2]}" if factor == "auto" else f"{factor}"
     hours, prepared = usage.hosting_hours_day, usage.preparation_usd
@@ -176,7 +176,7 @@ def _planned(usage: Usage, requests_month: int | None) -> Iterator[Figure]:
     for key, name, value, assumed in (
         ("requests_month", "requests a month", f"{usage.requests_month:,}", "an example"),
         ("months", "months", f"{usage.months}", "a year"),
-        ("cache_hit_rate", "cache hit rate", f"{rate:.0%} ({span})", "the middle"),
+        ("cache_hit_rate", "cache hit rate", f"{100 * rate:.0f} % ({span})", "the middle"),
         ("reasoning_factor", "hidden reasoning", f"{reasoning} times the answer", "if any"),
         ("hosting_hours_day", "deployment stands", f"{hours:f} h a day", "always"),
         ("runs", "trainings", f"{usage.runs}", "none fails or is repeated"),

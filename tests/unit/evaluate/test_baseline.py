@@ -191,7 +191,7 @@ def test_less_overlap_than_nine_tenths_of_either_side_is_an_integrity_error(
     new = [] if kept.start else [(f"test {at}", "yes") for at in range(500, 523)]
     job = make_job(evaluate(), test=[*ROWS[kept], *new])
 
-    with pytest.raises(IntegrityError, match="a comparison takes 90% of each"):
+    with pytest.raises(IntegrityError, match="a comparison takes 90 % of each"):
         again(job)
     assert [] == backend.requests, "refused before anything is paid for"
 

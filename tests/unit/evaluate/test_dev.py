@@ -42,7 +42,7 @@ def test_errors_on_dev_choose_nothing_and_a_rerun_asks_only_those(
     job = make_job(TWO, dev=[(f"dev {at}", "yes") for at in range(60)])
     found = compare(job)
     assert ("inconclusive", 4) == (found.verdict, found.exit_code)
-    refusal = "instructed: 2 of 60 dev rows with instructions ended in an error, more than 2%"
+    refusal = "instructed: 2 of 60 dev rows with instructions ended in an error, more than 2 %"
     assert found.doubt is not None
     assert found.doubt.startswith(refusal)
     assert "First reason: ERROR 400 misrouted" in found.doubt

@@ -155,7 +155,7 @@ class TestGraded:
         assert Verdict.INCONCLUSIVE == actual.verdict
         assert actual.interval.low < -0.05
         assert actual.warnings[0] == (
-            "20 cases are few: cases in which one side loses everything could be 16.8% of all and "
+            "20 cases are few: cases in which one side loses everything could be 16.8 % of all and "
             "none of them be among these, so the interval allows for them. By what was seen alone "
             "the verdict would be better."
         )
@@ -227,7 +227,7 @@ class TestClusters:
         assert Verdict.INCONCLUSIVE == nine.verdict
         assert nine.warnings[0].startswith(
             "9 clusters, into which the 90 cases fall, are few: clusters in which one side loses "
-            "everything could be 33.6% of all"
+            "everything could be 33.6 % of all"
         )
         assert nine.method.startswith("score interval over 9 clusters")
         whole = compare_paired([0] * n, [1] * n, clusters=clusters)

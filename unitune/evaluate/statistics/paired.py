@@ -249,8 +249,8 @@ def _warnings(units: Units, claim: Verdict, margin: float, level: float) -> tupl
     kind = "cases" if units.alone is None else "clusters"
     warning = (
         f"{units.count:,} {few} are few: {kind} in which one side loses everything could be "
-        f"{unseen:.1%} of all and none of them be among these, so the interval allows for them. By "
-        f"what was seen alone the verdict would be {stronger}."
+        f"{100 * unseen:.1f} % of all and none of them be among these, so the interval allows for "
+        f"them. By what was seen alone the verdict would be {stronger}."
     )
     return (warning,)
 

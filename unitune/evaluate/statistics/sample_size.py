@@ -234,7 +234,7 @@ def foresight(n: int, margin: float, *, graded: bool = False) -> str:
         differ = f"case scores that differ by {low:g} to {high:g} points (root mean square)"
     else:
         needed = [cases_needed(square, margin) for square in squares]
-        differ = f"{likely[0]:.0%} to {likely[1]:.0%} discordant pairs"
+        differ = f"{100 * likely[0]:.0f} % to {100 * likely[1]:.0f} % discordant pairs"
     return (
         f"Minimum detectable difference with {n:,} test cases: "
         f"{_range([f'{100 * each:.1f}' for each in visible])} points (80 % power, {differ}). "
