@@ -379,8 +379,8 @@ def errors_on_dev(choices: Sequence[Choice]) -> Ruling | None:
                 4,
                 f"{contender.name}: {len(score.errors)} of {score.rows} dev rows with "
                 f"{trial.prompt.label} ended in an error, more than {100 * MOST_ERRORS:.0f} %, so "
-                f"dev may have chosen wrongly. First reason: {score.errors[0]}. Run compare again: it "
-                "requests only those. If they fail for good, such as a prompt that is too long "
+                f"dev may have chosen wrongly. First reason: {score.errors[0]}. Run compare again: "
+                "it requests only those. If they fail for good, such as a prompt that is too long "
                 "for the model, change the contender (few-shot takes `shots: 4`), or give it "
                 "`role: reference`.",
             )
