@@ -94,9 +94,10 @@ def differences(bill: Reconciliation) -> str:
     if bill.implausible:
         parts.append(f"implausible: {bill.bill.tokens:,} tokens are billed, not one a row")
     if bill.epochs is not None and bill.implied_epochs is not None:
-        parts.append(f"{bill.epochs} epochs ({bill.implied_epochs:.3f} by the tokens)")
+        epochs = "1 epoch" if bill.epochs == 1 else f"{bill.epochs} epochs"
+        parts.append(f"{epochs} ({bill.implied_epochs:.3f} by the tokens)")
     if bill.framing_error is not None:
         parts.append(f"{bill.framing_error:+.2f} tokens a row and epoch")
     if bill.price_drift is not None:
-        parts.append(f"price {bill.price_drift:+.1%}")
+        parts.append(f"price {100 * bill.price_drift:+.1f} %")
     return ", ".join(parts)

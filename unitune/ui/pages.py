@@ -89,7 +89,8 @@ class Pages:
             deployments=queries.deployments_of(self._ledger, run.id),
             comparisons=kept_comparisons(run.id),
             under_way=under_way(self._ledger.folder, run.id),
-            settings=list(queries.setting_facts(self._ledger, run)),
+            settings=list(queries.setting_facts(run)),
+            provenance=list(queries.provenance_facts(self._ledger, run)),
             job=_job_text(run),
             happenings=queries.happenings(shown),
         )

@@ -169,14 +169,18 @@ def bill_facts(bill: Reconciliation) -> Iterator[Fact]:
         yield Fact("Difference to the estimate", difference)
 
 
-def setting_facts(ledger: Ledger, run: Run) -> Iterator[Fact]:
-    """Yield with which files it was launched, and what identifies it here and there."""
-    if run.job_id:
-        yield Fact(f"Job at {run.backend_name}", run.job_id)
+def provenance_facts(ledger: Ledger, run: Run) -> Iterator[Fact]:
+    """Yield what identifies the launch and the rows that it was made with."""
     yield Fact("Launch key", run.launch_key)
     yield Fact("Training fingerprint", run.fingerprint)
     for name, upload in ledger.uploads(run.id).items():
         yield Fact(name, f"sha256 {upload.sha256}")
+
+
+def setting_facts(run: Run) -> Iterator[Fact]:
+    """Yield what the run is called at its vendor, what came out of it, and where its files are."""
+    if run.job_id:
+        yield Fact(f"Job at {run.backend_name}", run.job_id)
     if run.tuned_model is not None:
         yield Fact("Tuned model", run.tuned_model.name)
     yield Fact("Files", str(run.folder))
