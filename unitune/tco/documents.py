@@ -5,9 +5,9 @@ Money is in US dollars; null is unknown, and never zero. Nothing here computes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
-from html import escape
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from unitune.cost.break_even import Crossovers, ServingCost
 from unitune.cost.spread import Spread, cents
 from unitune.job.prices import PriceRow
+from unitune.workspace.notebook import table
 
 Role = Literal["prompted", "tuned", "newest"]
 Source = Literal["option", "job", "measured", "counted", "assumed"]
@@ -108,16 +109,23 @@ class TotalCost(Frozen):
 
     def __str__(self) -> str:
         """A line for each way of answering, with its total over the horizon, and the notes."""
-        volume = f"{self.requests_month:,} requests a month, {self.horizon.months:.0f} months"
-        totals = (
-            f"{each.role} ({each.model}): "
-            + (f"${cents(each.total_usd.expected):,}" if each.total_usd else "unknown")
-            for each in self.columns
-        )
-        return "\n".join((f"{self.job} on {self.backend}, {volume}", *totals, *self.notes))
+        totals = (f"{name}: {total}" for name, total in self._totals())
+        return "\n".join((self._title, *totals, *self.notes))
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>"
+        return table(self._title, (*self._totals(), *(("note", each) for each in self.notes)))
+
+    @property
+    def _title(self) -> str:
+        months = f"{self.horizon.months:.1f}".removesuffix(".0")
+        volume = f"{self.requests_month:,} requests a month, {months} months"
+        return f"{self.job} on {self.backend}, {volume}"
+
+    def _totals(self) -> Iterator[tuple[str, str]]:
+        for each in self.columns:
+            total = each.total_usd
+            usd = f"${cents(total.expected):,}" if total else "unknown"
+            yield f"{each.role} ({each.model})", usd
 
 
 class LeftOut(Frozen):

@@ -17,7 +17,7 @@ from typing import Any
 def table(title: str, rows: Iterable[tuple[str, str]]) -> str:
     """Return a table of names and values as HTML, a heading above it."""
     cells = "".join(
-        f'<tr><th scope="row" style="text-align:left">{escape(name)}</th>'
+        f'<tr><th scope="row" style="text-align:left;vertical-align:top">{escape(name)}</th>'
         f'<td style="text-align:left;white-space:pre-wrap">{escape(value)}</td></tr>'
         for name, value in rows
     )

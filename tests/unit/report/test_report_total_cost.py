@@ -112,3 +112,11 @@ def test_volumes_are_rounded_to_the_side_where_it_holds() -> None:
 )
 def test_less_than_a_month_is_told_in_days(number: str, expected: str) -> None:
     assert expected == words.months(Decimal(number))
+
+
+def test_a_notebook_shows_totals_and_notes_in_a_table() -> None:
+    found = example_cost()
+    shown = found._repr_html_()  # noqa: SLF001 - as notebooks call it
+    assert shown.count("<tr>") == len(found.columns) + len(found.notes)
+    assert "<b>triage on azure, 10,000 requests a month, 10.6 months</b>" in shown
+    assert str(found).startswith("triage on azure, 10,000 requests a month, 10.6 months\nprompted")
