@@ -38,7 +38,7 @@ def saved_text(plan: Plan, path: Path, job_file: Path) -> str:
         UserError: The plan has errors.
     """
     refuse_errors(plan)
-    if plan.compares_only:
+    if plan.bound is None:
         raise UserError(f"the plan of {job_file} is bound to no job, and cannot be saved.")
     relative = os.path.relpath(job_file.absolute(), path.absolute().parent)
     budget = Job.model_validate(plan.bound.job).budget

@@ -158,15 +158,14 @@ def economics(money: Money) -> tuple[Fact, ...]:
 
 def _extra(money: Money) -> Fact:
     """Return by how much an answer is cheaper or dearer than the baseline's, without a sign."""
-    extra, ends = money.extra_usd, money.extra_interval_usd
-    less = extra is not None and extra < 0
-    if less and ends is not None:
-        low, high = (None if end is None else -end for end in ends)
-        ends = (high, low)
-    crosses = ends is not None and ends[0] is not None and ends[0] < 0
+    extra, (low, high) = money.extra_usd, money.extra_interval_usd
+    less = extra < 0
+    if less:
+        low, high = high and -high, low and -low
+    crosses = low is not None and low < 0
     return Fact(
         f"An answer costs {'less' if less else 'more'} by",
-        _usd(-extra if extra is not None and less else extra, ends),
+        _usd(abs(extra), (low, high)),
         f"Below zero, it is {'dearer' if less else 'cheaper'} than the baseline's." * crosses,
     )
 

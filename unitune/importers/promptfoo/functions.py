@@ -24,7 +24,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from importlib.util import module_from_spec, spec_from_file_location
-from inspect import iscoroutinefunction
+from inspect import iscoroutine
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, cast
@@ -141,12 +141,12 @@ def python_file(file: Path, name: str = "get_assert", **options: Any) -> Judging
         spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(file.parent))
-    function = attrgetter(name)(module)
-    run = (
-        (lambda *given: asyncio.run(function(*given)))
-        if iscoroutinefunction(function)
-        else function
-    )
+    function: Callable[..., Any] = attrgetter(name)(module)
+
+    def run(output: object, context: dict[str, object]) -> object:
+        returned = function(output, context)
+        return asyncio.run(returned) if iscoroutine(returned) else returned
+
     return judging(run, script=True, **options)
 
 
