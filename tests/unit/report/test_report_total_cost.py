@@ -116,7 +116,7 @@ def test_less_than_a_month_is_told_in_days(number: str, expected: str) -> None:
 
 def test_a_notebook_shows_totals_and_notes_in_a_table() -> None:
     found = example_cost()
-    shown = found._repr_html_()  # noqa: SLF001 - as notebooks call it
+    shown = found._repr_html_()
     assert shown.count("<tr>") == len(found.columns) + len(found.notes)
     assert "<b>triage on azure, 10,000 requests a month, 10.6 months</b>" in shown
     assert str(found).startswith("triage on azure, 10,000 requests a month, 10.6 months\nprompted")
