@@ -135,6 +135,29 @@ class TunedModel(BaseModel):
     """Hash of the training rows."""
 
 
+OTHER_BASE = "start-other-base"
+"""Code of the finding that a training is to go on from a model of another base."""
+
+
+class Start(BaseModel):
+    """The tuned model that a training goes on from, instead of beginning at its base."""
+
+    model_config = ConfigDict(frozen=True)
+    run: str | None = None
+    """Id of the run that left it behind; None where no run of the ledger has."""
+    model: TunedModel
+    content: str | None = None
+    """Hash of a folder's files; None where that is not known."""
+
+    @property
+    def identity(self) -> str:
+        """What tells this start from others."""
+        return self.run or self.content or self.model.name
+
+    def __str__(self) -> str:
+        return f"run {self.run}" if self.run else self.model.name
+
+
 class ChatModel(Protocol):
     """A model that answers one request at a time, used within one event loop.
 

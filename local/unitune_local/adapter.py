@@ -17,18 +17,22 @@ from typing import Any, cast
 
 import torch
 from peft import PeftModel
+from pydantic import BaseModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 import unitune
+from unitune.data.example import digest
 from unitune.errors import RunFailed
 from unitune.workspace.filesystem import flush
 from unitune_local.batches import TrainingRow
 from unitune_local.loss import use_attention
 from unitune_local.model import load_adapter, load_model
+from unitune_local.model_folder import sha256
 from unitune_local.rendering import template_fingerprint
-from unitune_local.settings import Spec
+from unitune_local.settings import Quantization, Spec
 
+CONFIG, WEIGHTS, ABOUT = "adapter_config.json", "adapter_model.safetensors", "unitune.json"
 CHECKED_ROWS = 2
 """Rows whose answers the saved adapter must repeat."""
 ANSWER_TOKENS = 8
@@ -36,6 +40,25 @@ ANSWER_TOKENS = 8
 LARGEST_DIFFERENCE = 1e-3
 """Of two logits that the same arithmetic gives; it is 0 on one machine, and no wrong adapter is
 that near."""
+
+
+class AdapterSettings(BaseModel):
+    """Settings of a training that its answers depend on."""
+
+    quantization: Quantization | None = None
+
+
+class AdapterRecord(BaseModel):
+    """What the training wrote beside an adapter, as far as others need it."""
+
+    base_fingerprint: str
+    template_fingerprint: str
+    settings: AdapterSettings = AdapterSettings()
+
+
+def adapter_hash(folder: Path) -> str:
+    """Return the hash of an adapter's weights and configuration."""
+    return digest([sha256(folder / name) for name in (WEIGHTS, CONFIG)])
 
 
 def save_adapter(
@@ -57,8 +80,9 @@ def save_adapter(
         "data_fingerprint": spec.data_fingerprint,
         "dtype": spec.settings.dtype,
         "settings": spec.settings.model_dump(mode="json"),
+        "start": spec.start and spec.start.model_dump(mode="json"),
     }
-    (scratch / "unitune.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    (scratch / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     for file in scratch.iterdir():
         flush(file)
     shutil.rmtree(folder, ignore_errors=True)  # of a worker that died before it could say so

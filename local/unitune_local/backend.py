@@ -23,7 +23,7 @@ from unitune.data.dataset import Dataset
 from unitune.data.example import Example
 from unitune.errors import BackendError, LockTimeout
 from unitune.job.job import Job
-from unitune.models import ChatModel, TunedModel
+from unitune.models import ChatModel, Start, TunedModel
 from unitune.workspace.filesystem import private_folder, replacing
 from unitune.workspace.locks import is_locked, locked
 from unitune_local.job_folder import JobFolder, Result, read_events
@@ -142,14 +142,16 @@ class LocalBackend:
             return LocalChatModel(model)
         return LocalChatModel(model.base, Path(model.name))
 
-    def forecast(self, job: Job, train: Dataset, validation: Dataset) -> Forecast:
+    def forecast(
+        self, job: Job, train: Dataset, validation: Dataset, start: Start | None = None
+    ) -> Forecast:
         """Say what a training would take, without loading weights."""
         from unitune_local import store  # noqa: PLC0415 - imports the hub's client
 
         base = store.resolve(job.base_model)  # which may not be there, before torch is imported
         from unitune_local import forecast  # noqa: PLC0415
 
-        return forecast.forecast(job, base, train, validation).summary
+        return forecast.forecast(job, base, train, validation, _adapter(start)).summary
 
     def forecast_answers(
         self, model: str, cases: Dataset, loads: Sequence[AnswerLoad]
@@ -169,7 +171,9 @@ class LocalBackend:
 
         return rows.masked(model.load_tokenizer(store.resolve(job.base_model)), example)
 
-    def calibrate(self, job: Job, train: Dataset, validation: Dataset) -> None:
+    def calibrate(
+        self, job: Job, train: Dataset, validation: Dataset, start: Start | None = None
+    ) -> None:
         """Time a few steps in a process of its own, and keep what they took.
 
         Raises:
@@ -179,7 +183,8 @@ class LocalBackend:
         """
         from unitune_local import profile_run, store  # noqa: PLC0415 - imports torch
 
-        profile_run.calibrate(job, store.resolve(job.base_model), train, validation)
+        base = store.resolve(job.base_model)
+        profile_run.calibrate(job, base, train, validation, _adapter(start))
 
     def pull(self, name: str, progress: Callable[[str, int, int], None]) -> StoredModel:
         """Fetch a base model once; see `unitune_local.store.pull`."""
@@ -207,6 +212,10 @@ class LocalBackend:
             **{name: version(name) for name in ("torch", "transformers", "peft")},
             "models": ", ".join(model.name for model in store.stored()) or "none yet",
         }
+
+
+def _adapter(start: Start | None) -> Path | None:
+    return Path(start.model.name) if start else None
 
 
 def _folder(run_folder: Path, launch_key: str) -> JobFolder:

@@ -22,33 +22,19 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unitune.data.example import digest
 from unitune.errors import Mismatch
 from unitune.models import BatchedChatModel, Placed, Reply, Request
 from unitune_local import machine, store
+from unitune_local.adapter import ABOUT, WEIGHTS, AdapterRecord, adapter_hash
 from unitune_local.answer_cost import measured
 from unitune_local.generate import BATCH_SIZE, Generated, Sampling, generate
 from unitune_local.model import load_adapter, load_model, load_tokenizer
-from unitune_local.model_folder import sha256
 from unitune_local.rendering import TemplateError, render_prompt, template_fingerprint
 from unitune_local.settings import Quantization
-
-
-class AdapterSettings(BaseModel):
-    """Settings of a training that its answers depend on."""
-
-    quantization: Quantization | None = None
-
-
-class AdapterRecord(BaseModel):
-    """What the training wrote beside an adapter, as far as answering needs it."""
-
-    base_fingerprint: str
-    template_fingerprint: str
-    settings: AdapterSettings = AdapterSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +75,7 @@ class LocalChatModel(BatchedChatModel):
     @cached_property
     def fingerprint(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride] - a value all the same, made late
         """Hash of base, adapter, dtype and chat template: all that determines the answers."""
-        adapter = None if self._adapter is None else _adapter_hash(self._adapter)
+        adapter = None if self._adapter is None else adapter_hash(self._adapter)
         base = store.fingerprint(self._path)
         return digest([base, adapter, str(self._dtype), self._quantization, self._template])
 
@@ -273,10 +259,10 @@ def _reply(prompt: Sequence[int], answer: Generated) -> Reply:
 
 def _checked(adapter: Path, base: str, fingerprint: str, template: str) -> AdapterRecord:
     """Return what stands beside an adapter, once it is known to fit the base."""
-    if not (adapter / "adapter_model.safetensors").is_file():
-        raise Mismatch(f"{adapter} holds no adapter_model.safetensors; train again to make one.")
+    if not (adapter / WEIGHTS).is_file():
+        raise Mismatch(f"{adapter} holds no {WEIGHTS}; train again to make one.")
     try:
-        text = (adapter / "unitune.json").read_text(encoding="utf-8")
+        text = (adapter / ABOUT).read_text(encoding="utf-8")
         record = AdapterRecord.model_validate_json(text)
     except (OSError, ValidationError) as error:
         raise Mismatch(
@@ -293,9 +279,3 @@ def _checked(adapter: Path, base: str, fingerprint: str, template: str) -> Adapt
                 f"{base!r} has {current[:16]}. Restore the base of the training, or train again."
             )
     return record
-
-
-def _adapter_hash(adapter: Path) -> str:
-    return digest(
-        [sha256(adapter / f"adapter_{name}") for name in ("model.safetensors", "config.json")]
-    )

@@ -21,7 +21,7 @@ from peft import PeftModel
 from unitune.backends.forecasts import AnswerLoad, Forecast
 from unitune.data.dataset import Dataset
 from unitune.errors import Unsupported
-from unitune.findings import Finding
+from unitune.findings import Finding, error
 from unitune.job.job import Job
 from unitune.workspace.install import install_command
 from unitune_local import machine, memory, store
@@ -42,6 +42,7 @@ from unitune_local.model import load_tokenizer
 from unitune_local.rendering import turn_end
 from unitune_local.rows import render_rows
 from unitune_local.settings import Settings, resolve
+from unitune_local.start import StartAdapter, misfit, read_start
 
 SMALLEST_MICRO_BATCH = 256
 """Tokens; below, the matrix products get slow."""
@@ -73,14 +74,24 @@ class TrainingForecast:
     summary: Forecast
 
 
-def forecast(job: Job, folder: Path, train: Dataset, validation: Dataset) -> TrainingForecast:
+def forecast(
+    job: Job, folder: Path, train: Dataset, validation: Dataset, start: Path | None = None
+) -> TrainingForecast:
     """Return how a job would be trained here, and what that would take.
+
+    Args:
+        job: What to tune and how.
+        folder: Of the base model.
+        train: Training rows.
+        validation: Held-out rows.
+        start: Folder of the adapter to go on from.
 
     Raises:
         JobError: The options of this backend are not valid.
         UserError: No layer is a target.
     """
-    settings = resolve(job, memory.dimensions_of(folder))
+    read = read_start(start, job, folder) if start else StartAdapter(None, ())
+    settings = resolve(job, memory.dimensions_of(folder), read.shape)
     tokenizer = load_tokenizer(folder)
     before = time.perf_counter()
     learnt = render_rows(tokenizer, train, settings.sequence_length)
@@ -121,7 +132,10 @@ def forecast(job: Job, folder: Path, train: Dataset, validation: Dataset) -> Tra
     memory_band = MEMORY_BAND if measured else GUESSED_MEMORY_BAND
     tokens = sum(len(row.ids) for row in learnt.rows)
     trained = sum(row.trained_tokens for row in learnt.rows)
-    findings = [*learnt.findings, *held_out.findings]
+    findings = [*read.findings, *learnt.findings, *held_out.findings]
+    if start and read.shape and (difference := misfit(model, start)):
+        what = f"the adapter in {start} does not fit the base model: {difference}."
+        findings.append(error("start-adapter", what, "Name another adapter, or its own base."))
     findings += _findings(settings, learnt.rows, turn_end(tokenizer), shape)
     findings += quantization_findings(settings)
     if cost_model.busy_share > machine.BUSY_SHARE:

@@ -63,7 +63,9 @@ class ProfileRun(BaseModel):
     """For the check of the adapter."""
 
 
-def calibrate(job: Job, folder: Path, train: Dataset, validation: Dataset) -> CostModel:
+def calibrate(
+    job: Job, folder: Path, train: Dataset, validation: Dataset, start: Path | None = None
+) -> CostModel:
     """Profile a job's training, and keep what it took.
 
     Raises:
@@ -71,7 +73,7 @@ def calibrate(job: Job, folder: Path, train: Dataset, validation: Dataset) -> Co
         Unsupported: The training would not fit into memory.
         BackendError: The process died.
     """
-    expected = forecast(job, folder, train, validation)
+    expected = forecast(job, folder, train, validation, start)
     if not expected.rows:
         raise DataError(
             "no row has anything to train on; `unitune plan` without --calibrate says why."

@@ -1,7 +1,10 @@
-"""The pass of the base model over preference rows, before the first step.
+"""The pass over preference rows before the first step, by the model that the training begins with.
 
-Its log-probabilities are kept in a file beside the checkpoints, a micro-batch a line, so that an
-interrupted pass goes on, and a training that goes on reads the same numbers.
+That is the base model, whose new adapters change nothing yet, or the base with the adapter that the
+training goes on from. So does TRL: it keeps a copy of a trained adapter as the reference (trl
+1.16.0, trainer/dpo_trainer.py, lines 666 to 690). The log-probabilities are kept in a file beside
+the checkpoints, a micro-batch a line, so that an interrupted pass goes on, and a training that goes
+on reads the same numbers.
 """
 
 from __future__ import annotations
@@ -23,10 +26,10 @@ REFERENCE_FILE = "reference.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class ReferencePass:
-    """The pass of the base model over all rows, which can be interrupted.
+    """The pass of the reference over all rows, which can be interrupted.
 
     Args:
-        model: With adapters, which are switched off meanwhile.
+        model: Before its first step, with its adapters.
         form: How micro-batches are laid out.
         file: Where log-probabilities are kept, a micro-batch a line.
         stop: Called after each micro-batch; returns whether to stop.
@@ -38,7 +41,7 @@ class ReferencePass:
     stop: Callable[[], bool]
 
     def run(self, parts: Iterable[Sequence[TrainingRow]]) -> dict[TrainingRow, TrainingRow] | None:
-        """Return each row with its log-probabilities by the base; None when it was stopped.
+        """Return each row with its log-probabilities; None when it was stopped.
 
         Args:
             parts: The micro-batches of the first epoch and of a validation. The same ones in the
@@ -49,7 +52,7 @@ class ReferencePass:
         self.model.eval()
         self.file.parent.mkdir(parents=True, exist_ok=True)
         referenced: dict[TrainingRow, TrainingRow] = {}
-        with torch.no_grad(), self.model.disable_adapter(), self.file.open("a") as file:
+        with torch.no_grad(), self.file.open("a") as file:
             for number, part in enumerate(parts):
                 if number < len(kept):
                     sums = kept[number]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from unitune.backends.options import job_options
 from unitune.job.job import Job, Preference
@@ -68,6 +68,23 @@ class Dimensions:
 
     context: int
     hidden: int
+
+
+class AdapterShape(BaseModel):
+    """What stays of an adapter when a training goes on from it; named as in peft's file."""
+
+    model_config = ConfigDict(frozen=True)
+    r: int
+    lora_alpha: float
+    use_rslora: bool = False
+    use_dora: bool = False
+    target_modules: tuple[str, ...]
+    """Last parts of the modules' names, in any layer."""
+
+    @field_validator("target_modules")
+    @classmethod
+    def _last_parts(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted({name.rpartition(".")[2] for name in names}))
 
 
 class PreferenceSettings(BaseModel):
@@ -199,6 +216,16 @@ class DataFile(BaseModel):
     sha256: str
 
 
+class StartFiles(BaseModel):
+    """The adapter that a training goes on from, and what it held when the run was submitted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    path: Path
+    sha256: str
+    run: str | None
+    """The run that left it behind, if one did."""
+
+
 class Spec(BaseModel):
     """All that the worker reads."""
 
@@ -213,17 +240,25 @@ class Spec(BaseModel):
     settings: Settings
     dev_scorer: DevScorer | None = None
     """None: nothing is decided by answers."""
+    start: StartFiles | None = None
+    """None: the training begins at the base model."""
 
 
-def resolve(job: Job, base: Dimensions) -> Settings:
+def resolve(job: Job, base: Dimensions, shape: AdapterShape | None = None) -> Settings:
     """Return a job's settings with every `auto` decided for this machine.
+
+    Args:
+        job: Whose settings they are.
+        base: Its base model.
+        shape: Of the adapter that the training goes on from, which stays.
 
     Raises:
         JobError: The options of this backend are not valid.
     """
     options, tuning, lora = job_options(job, "local", LocalOptions), job.tuning, job.tuning.lora
     device = _device(options)
-    rank = _auto(lora.rank, RANK)
+    rank = shape.r if shape else _auto(lora.rank, RANK)
+    rslora = shape.use_rslora if shape else lora.rslora is True
     dropout, noise = _auto(lora.dropout, 0.0), _auto(tuning.neftune_noise_alpha, None)
     return Settings(
         epochs=_auto(tuning.epochs, EPOCHS),
@@ -239,14 +274,14 @@ def resolve(job: Job, base: Dimensions) -> Settings:
         evaluate_every=_auto(tuning.evaluate_every, None),
         selection=_selection(tuning),
         rank=rank,
-        alpha=_auto(lora.alpha, _default_alpha(rank, rslora=lora.rslora is True)),
+        alpha=shape.lora_alpha if shape else _auto(lora.alpha, _default_alpha(rank, rslora=rslora)),
         dropout=dropout,
-        rslora=lora.rslora is True,
-        dora=lora.dora is True,
+        rslora=rslora,
+        dora=shape.use_dora if shape else lora.dora is True,
         loraplus_lr_ratio=_auto(lora.loraplus_lr_ratio, None),
         init=_auto(lora.init, "kaiming"),
         neftune_noise_alpha=noise,
-        targets="all" if lora.targets == "auto" else lora.targets,
+        targets=shape.target_modules if shape else _auto(lora.targets, "all"),
         sequence_length=_auto(tuning.sequence_length, base.context),
         seed=_auto(tuning.seed, SEED),
         preference=_preference(tuning.preference) if job.method == "dpo" else None,

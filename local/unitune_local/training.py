@@ -16,16 +16,17 @@ from pydantic import JsonValue
 from unitune.backends.protocol import Launch, Upload
 from unitune.data.dataset import Dataset
 from unitune.errors import DataError, Mismatch, RunFailed
-from unitune.models import TunedModel
+from unitune.models import Start, TunedModel
 from unitune_local import machine, store
-from unitune_local.adapter import check_adapter, checked_prompts, save_adapter
+from unitune_local.adapter import adapter_hash, check_adapter, checked_prompts, save_adapter
 from unitune_local.dev_score import dev_score, dev_scorer
 from unitune_local.forecast import forecast, require_memory
 from unitune_local.job_folder import EventLog, JobFolder, Kind
 from unitune_local.model import add_adapter, load_model, load_tokenizer
 from unitune_local.model_folder import sha256
 from unitune_local.rows import read_rows, render_rows
-from unitune_local.settings import DataFile, Settings, Spec
+from unitune_local.settings import DataFile, Settings, Spec, StartFiles
+from unitune_local.start import load_start
 from unitune_local.train import TrainingContext, train
 
 
@@ -42,10 +43,12 @@ def prepare(launch: Launch) -> Spec:
     train = read_rows(Path(launch.training.ref))
     held_out = launch.validation
     validation = read_rows(Path(held_out.ref)) if held_out else Dataset("validation", ())
-    expected = forecast(job, base, train, validation)
+    start = Path(launch.start.model.name) if launch.start else None
+    expected = forecast(job, base, train, validation, start)
     wrong = tuple(finding for finding in expected.summary.findings if finding.severity == "error")
     if wrong:
-        raise DataError(f"{len(wrong)} rows cannot be trained on; first: {wrong[0]}", wrong)
+        what = "nothing can be trained" if wrong[0].file is None else "rows cannot be trained on"
+        raise DataError(f"{what}; {len(wrong)} errors, the first: {wrong[0]}", wrong)
     require_memory(expected.summary)
     return Spec(
         base=job.base_model,
@@ -58,6 +61,7 @@ def prepare(launch: Launch) -> Spec:
         dev_scorer=dev_scorer(job, train, validation)
         if expected.batching.settings.selection.best_by == "score"
         else None,
+        start=_start_files(launch.start) if launch.start else None,
     )
 
 
@@ -77,6 +81,10 @@ def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
     log.write("message", {"text": f"loading {spec.base}"})
     tokenizer = load_tokenizer(spec.base_path)
     tuned = trainable_model(spec.base_path, settings)
+    if (start := spec.start) is not None:
+        log.write("message", {"text": f"going on from the adapter in {start.path}"})
+        check_start(start.path, start.sha256)
+        load_start(tuned, start.path)
 
     held_out = _dataset(spec.validation)
     rows, validation = (
@@ -138,6 +146,22 @@ def _dataset(file: DataFile | None) -> Dataset:
     return Dataset("none", ()) if file is None else read_rows(_unchanged(file))
 
 
+def check_start(adapter: Path, sha256: str) -> None:
+    """Refuse an adapter that is not as it was when the run was submitted; raises Mismatch."""
+    try:
+        current = adapter_hash(adapter)
+    except OSError as problem:
+        raise Mismatch(
+            f"the adapter that the run goes on from is not in {adapter} any more: {problem}. "
+            "Restore it and resume, or start a new run."
+        ) from problem
+    if current != sha256:
+        raise Mismatch(
+            f"the adapter in {adapter} has changed since the run was submitted (SHA-256 "
+            f"{current[:12]}, was {sha256[:12]}). Start a new run."
+        )
+
+
 def _unchanged(file: DataFile) -> Path:
     current = sha256(file.path)
     if current != file.sha256:
@@ -162,6 +186,11 @@ def _drifted(step: JsonValue, before: JsonValue, now: JsonValue) -> str:
         f"step {step} done again after a resume has loss {now}, but had {before}: this machine "
         "does not compute as the one that began the run"
     )
+
+
+def _start_files(start: Start) -> StartFiles:
+    folder = Path(start.model.name)
+    return StartFiles(path=folder, sha256=adapter_hash(folder), run=start.run)
 
 
 def _data_file(upload: Upload) -> DataFile:

@@ -220,7 +220,9 @@ class FireworksBackend(HostedBackend[FireworksOptions]):
     def _create_body(self, launch: Launch) -> dict[str, JsonValue]:
         job, options = launch.job, self.job_options(launch.job)
         training: dict[str, JsonValue] = {
-            "baseModel": job.base_model,
+            # The base of a model to go on from must not be named beside it (docs, warm-start).
+            "baseModel": None if launch.start else job.base_model,
+            "warmStartFrom": launch.start and launch.start.model.name.partition("#")[0],
             "outputModel": launch.key,
             "epochs": explicit(job.tuning.epochs),
             "batchSizeSamples": explicit(job.tuning.batch_size),

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from unitune.data.dataset import Dataset
 from unitune.findings import Finding
 from unitune.job.job import Job
+from unitune.models import Start
 
 
 class Forecast(BaseModel):
@@ -50,8 +51,10 @@ class Forecast(BaseModel):
 class Forecasts(Protocol):
     """A backend that trains here, and can say what it would take."""
 
-    def forecast(self, job: Job, train: Dataset, validation: Dataset) -> Forecast:
-        """Inspect rows, model and machine, and train nothing."""
+    def forecast(
+        self, job: Job, train: Dataset, validation: Dataset, start: Start | None = None
+    ) -> Forecast:
+        """Inspect rows, model and machine, and the start if there is one, and train nothing."""
         ...
 
 
@@ -95,7 +98,9 @@ class ForecastsAnswers(Protocol):
 class Calibrates(Protocol):
     """A backend that can time a training here, so that its forecasts become narrow."""
 
-    def calibrate(self, job: Job, train: Dataset, validation: Dataset) -> None:
+    def calibrate(
+        self, job: Job, train: Dataset, validation: Dataset, start: Start | None = None
+    ) -> None:
         """Train a few steps in a process of its own, and keep what they took for later forecasts.
 
         A `BackendError` says that the process died.

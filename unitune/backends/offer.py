@@ -130,6 +130,8 @@ class OfferedModel(Fact):
     note: str = ""
     methods: tuple[str, ...] | None = None
     """Methods that this model can be tuned by; None: all of the offer's."""
+    continues: tuple[str, ...] | None = None
+    """Methods that can go on from a tuned model of this base; None: as the offer says."""
     formats: dict[str, str] | None = None
     """Wire format by method, where it is not the offer's."""
     limits: Limits | None = None
@@ -210,6 +212,8 @@ class Terms:
     model: OfferedModel | None
     """None where the offer does not list it."""
     methods: tuple[str, ...]
+    continues: tuple[str, ...]
+    """Methods that can go on from a tuned model."""
     formats: Mapping[str, str]
     """Wire format by method; a method without one takes canonical JSON Lines."""
     limits: Limits
@@ -236,6 +240,8 @@ class Offer(Fact):
     """Where they come from."""
     methods: tuple[str, ...]
     """Methods that it can tune by; none: it only answers."""
+    continues: tuple[str, ...] = ()
+    """Those of them that can go on from a model that was tuned there."""
     any_model: bool = False
     """Whether models beyond `models` are taken."""
     hub_models: bool = False
@@ -335,6 +341,7 @@ class Offer(Fact):
         return Terms(
             model=self.model(name),
             methods=offered.methods or self.methods,
+            continues=self.continues if offered.continues is None else offered.continues,
             formats=self.formats | (offered.formats or {}),
             limits=offered.limits or self.limits,
             billing=self.billing.model_copy(update=own_billing),

@@ -18,7 +18,7 @@ from typing import ClassVar, Literal, Protocol
 from pydantic import JsonValue
 
 from unitune.job.job import Job
-from unitune.models import ChatModel, TunedModel
+from unitune.models import ChatModel, Start, TunedModel
 
 INTERRUPTED = "interrupted"
 """How the raw word begins of a job that stands still although no user paused it."""
@@ -138,6 +138,8 @@ class Launch:
         training: Uploaded training rows.
         validation: Uploaded validation rows, if any.
         folder: The run's folder, for backends that work on this machine.
+        start: What to go on from, where the offer says that the method `continues`; None: begin at
+            the base model.
     """
 
     key: str
@@ -145,6 +147,7 @@ class Launch:
     training: Upload
     validation: Upload | None
     folder: Path
+    start: Start | None = None
 
 
 class Backend(Protocol):

@@ -140,6 +140,7 @@ def _marked_tokens(row: MaskedRow) -> Text:
 def _facts(plan: Plan, evaluate: Evaluate) -> dict[str, str]:
     test = "none" if plan.test_rows is None else f"{plan.test_rows:,}"
     rows = {"verdict": _time_to_verdict(plan)} if plan.evaluation is not None else {}
+    rows |= {"starts from": str(plan.start)} if plan.start is not None else {}
     rows["rows"] = f"{test} to judge by"
     if not plan.compares_only:
         held_out = f"{plan.validation_rows:,} held out to choose prompts"

@@ -16,7 +16,13 @@ from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
 from unitune.models import TunedModel
 from unitune.report.curves import drawn_curve, drawn_rates
-from unitune.report.runs import billed, differences, duplicate_lines, is_interrupted
+from unitune.report.runs import (
+    billed,
+    differences,
+    duplicate_lines,
+    is_interrupted,
+    lineage_facts,
+)
 from unitune.report.terminal_curves import LEAST_WIDTH, RATE_ROWS, ROWS, curve_text
 from unitune.report.typography import usd_range
 from unitune.run.curves import Curve, curve_of
@@ -37,6 +43,11 @@ class RunView(BaseModel):
     error: str | None
     backend: str
     base_model: str
+    started_from: tuple[str, ...] = ()
+    """Ids of the runs that it has gone on from, the first training first; the model's name, where
+    that is of no run."""
+    continued_by: tuple[str, ...] = ()
+    """Ids of the runs that go on from it, the newest first."""
     training_fingerprint: str
     launch_key: str
     job_id: str | None
@@ -63,6 +74,8 @@ class RunView(BaseModel):
             error=run.error,
             backend=run.backend_name,
             base_model=run.base_model,
+            started_from=tuple(link.name for link in run.lineage.ancestors),
+            continued_by=tuple(link.name for link in run.lineage.continuations),
             training_fingerprint=run.fingerprint,
             launch_key=run.launch_key,
             job_id=run.job_id,
@@ -91,6 +104,7 @@ def print_run(run: Run) -> None:
         "state": f"{run.state} ({run.raw})" if run.raw != run.state else str(run.state),
         "backend": run.backend_name,
         "base model": run.base_model,
+        **lineage_facts(run),
     }
     if run.job_id and not Path(run.job_id).is_absolute():
         rows["job there"] = run.job_id

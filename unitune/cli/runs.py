@@ -87,8 +87,9 @@ def _print_runs(runs: list[Run]) -> None:
     narrow = new_table("run", "job, base model", "state", "started", fold=("job, base model",))
     for run in runs:
         state, started = state_text(run), f"{run.created.astimezone():%Y-%m-%d %H:%M}"
-        table.add_row(run.id, run.name, state, run.backend_name, run.base_model, started)
-        model = (f"\n{run.base_model}, {run.backend_name}", "dim")
+        base = f"{run.base_model} after {run.start}" if run.start else run.base_model
+        table.add_row(run.id, run.name, state, run.backend_name, base, started)
+        model = (f"\n{base}, {run.backend_name}", "dim")
         narrow.add_row(run.id, Text.assemble(run.name, model), state, started[5:])
     print_table(table if fits(table) else narrow)
 

@@ -89,6 +89,10 @@ class Job(Spec):
     method: Method = "sft"
     """sft: learn the answers (supervised fine-tuning). dpo: prefer one answer to another (rows with
     a preferred and a non-preferred output). rft: earn a grader's reward (rows may lack answers)."""
+    start: Annotated[str, Field(min_length=1)] | None = None
+    """A tuned model to go on from: a run of this ledger by its id, the folder of an adapter for a
+    backend that trains here, or the vendor's own name of a model. By default training begins at the
+    base model; `model` names the base in either case."""
     data: Data
     tuning: Tuning = Tuning()
     evaluate: Evaluate = Evaluate()
@@ -232,6 +236,8 @@ class Job(Spec):
             else value
             for key, value in content["data"].items()
         }
+        if self.start is not None and self.path(self.start).is_dir():
+            content["start"] = self._moved(self.start, file.parent)
         for scorer in content.get("evaluate", {}).get("scorers", ()):
             if isinstance(scorer, dict):
                 self._move_files(cast("dict[str, Any]", scorer), file.parent)

@@ -300,6 +300,12 @@ class Ledger(CostLedger):
         query = sa.select(UPLOADS.c.run_id).where(UPLOADS.c.ref == ref).distinct()
         return sorted(row["run_id"] for row in self._rows(query))
 
+    def continuations(self, run_id: str) -> list[RunRecord]:
+        """Return the runs whose trainings go on from the model of a run, the newest first."""
+        of_run = RUNS.c.start["run"].as_string() == run_id
+        query = sa.select(*RUN_COLUMNS).where(of_run).order_by(*NEWEST_FIRST)
+        return [run_of(row) for row in self._rows(query)]
+
     def _before(self, connection: sa.Connection, run_id: str) -> tuple[RunRecord, float]:
         """Return a run, as a transaction that changes it sees it, and the time."""
         query = sa.select(*RUN_COLUMNS, self._database.clock().label("now"))

@@ -18,7 +18,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from unitune.backends.launch_keys import launch_key
 from unitune.backends.protocol import Event, State
 from unitune.errors import UnreadableRecord
-from unitune.models import TunedModel
+from unitune.models import Start, TunedModel
 from unitune.workspace.validation import sentence
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ RUNS = sa.Table(
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("created", sa.Double, nullable=False),
     sa.Column("updated", sa.Double, nullable=False),
+    sa.Column("start", sa.JSON(none_as_null=True)),
     sa.Column("job", sa.Text),
     sa.Column("host", sa.Text, nullable=False, server_default=""),
     sa.Column("lease_holder", sa.Text),
@@ -142,6 +143,7 @@ class RunRecord:
         host: Name of the machine that launched it, where its files stand.
         fence: Grows with each lease of the run (`leases`); a record that was read under an earlier
             one can no longer be written.
+        start: What the training goes on from; kept when that is deleted.
     """
 
     id: str
@@ -162,6 +164,7 @@ class RunRecord:
     version: int = 1
     host: str = ""
     fence: int = 0
+    start: Start | None = None
 
     @property
     def launch_key(self) -> str:
@@ -264,7 +267,9 @@ def values_of(record: RunRecord | DeploymentRecord) -> dict[str, Any]:
     values = {field.name: getattr(record, field.name) for field in fields(record)}
     model = record.model and record.model.model_dump(mode="json")
     values |= {"state": str(record.state), "model": model}
-    if isinstance(record, DeploymentRecord) and record.usd_per_hour is not None:
+    if isinstance(record, RunRecord):
+        values["start"] = record.start and record.start.model_dump(mode="json")
+    elif record.usd_per_hour is not None:
         values["usd_per_hour"] = str(record.usd_per_hour)
     return values
 

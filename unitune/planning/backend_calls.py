@@ -52,7 +52,9 @@ def backend_findings(resolved: ResolvedJob) -> tuple[tuple[Finding, ...], Foreca
     if refused or not (here and isinstance(resolved.backend, Forecasts)):
         return refused, None
     splits = resolved.splits
-    forecast = resolved.backend.forecast(resolved.job, splits.train, splits.validation)
+    forecast = resolved.backend.forecast(
+        resolved.job, splits.train, splits.validation, resolved.start
+    )
     return forecast.findings, forecast
 
 
@@ -87,7 +89,7 @@ def calibrate(job: Job | ResolvedJob) -> None:
             "to calibrate. Leave --calibrate out."
         )
     splits = resolved.splits
-    backend.calibrate(resolved.job, splits.train, splits.validation)
+    backend.calibrate(resolved.job, splits.train, splits.validation, resolved.start)
 
 
 def counted_by_vendor(resolved: ResolvedJob) -> ResolvedJob:
@@ -132,4 +134,4 @@ def quote(job: Job | ResolvedJob) -> Decimal:
                 sha256 = hashlib.sha256(content).hexdigest()
                 uploads[name] = backend.upload(folder / name, sha256)
         training, validation = uploads["train.jsonl"], uploads.get("validation.jsonl")
-        return backend.quote(Launch(QUOTE_KEY, job, training, validation, folder))
+        return backend.quote(Launch(QUOTE_KEY, job, training, validation, folder, resolved.start))

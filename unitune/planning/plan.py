@@ -25,6 +25,7 @@ from unitune.errors import JobError
 from unitune.findings import Finding, error, note
 from unitune.job.job import Job, TrainingBudget
 from unitune.job.prices import PriceEntry
+from unitune.models import Start
 from unitune.planning.backend_calls import (
     backend_findings,
     counted_by_vendor,
@@ -51,6 +52,8 @@ class Bound(BaseModel):
     """The job, without its folder."""
     files: dict[str, str]
     """SHA-256 of each file as it would be uploaded, by its name."""
+    start: Start | None = None
+    """What the training goes on from."""
     job_file: str | None = None
     """Where the job stands, from the folder of the saved plan; None where it was not saved."""
     given_prices: tuple[PriceEntry, ...] = ()
@@ -74,6 +77,8 @@ class Plan(BaseModel):
     """Whether the offer names the model, or takes all of the hub's by their names there."""
     charge: Literal["none", "estimated", "unknown"]
     """"none" on this machine; "unknown" where no price is known."""
+    start: Start | None = None
+    """What the training goes on from; None: it begins at the base model."""
     train_rows: int = 0
     validation_rows: int = 0
     test_rows: int | None = None
@@ -133,6 +138,8 @@ class Plan(BaseModel):
 
     def _figures(self) -> Iterator[str]:
         test = "none" if self.test_rows is None else f"{self.test_rows:,}"
+        if self.start is not None:
+            yield f"start: {self.start}"
         yield f"rows: {self.train_rows:,} train, {self.validation_rows:,} validation, {test} test"
         if (forecast := self.forecast) is not None:
             low, high = (
@@ -244,6 +251,7 @@ def plan_of(resolved: ResolvedJob, money: Money, *, alone: bool = True) -> Plan:
         day=today(),
         listed=terms.model is not None or (offer.hub_models and "/" in job.base_model),
         charge=offer.training_price or "unknown",
+        start=resolved.start,
         findings=tuple(findings),
         tunable_until=terms.model.tunable_until if terms.model else None,
         retires_on=terms.model.retires_on if terms.model else None,
@@ -267,6 +275,7 @@ def plan_of(resolved: ResolvedJob, money: Money, *, alone: bool = True) -> Plan:
     bound = Bound(
         job=job.model_dump(mode="json"),
         files={name: file.sha256 for name, file in files.items()},
+        start=resolved.start,
         given_prices=job.given_prices,
     )
     return document.model_copy(

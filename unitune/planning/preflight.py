@@ -28,6 +28,7 @@ from unitune.errors import (
     DataError,
     JobError,
     Leak,
+    Mismatch,
     MissingExtra,
     OverBudget,
     UnituneError,
@@ -35,8 +36,10 @@ from unitune.errors import (
 )
 from unitune.findings import Finding, shown
 from unitune.job.job import Job
+from unitune.models import OTHER_BASE, Start
 from unitune.planning.feasibility import offer_findings
 from unitune.planning.rows import Rows, WireFile
+from unitune.planning.start import find_start
 from unitune.workspace.today import today
 
 
@@ -53,7 +56,9 @@ class ResolvedJob:
     rows: Rows
     """The same for all backends."""
     offer_findings: tuple[Finding, ...]
-    """What the offer says against the job."""
+    """What the offer says against the job, and what speaks against its start."""
+    start: Start | None = None
+    """What its training goes on from; None: it begins at the base model, or that is not found."""
 
     @property
     def splits(self) -> Splits:
@@ -95,7 +100,7 @@ class ResolvedJob:
         Name, budget and evaluation are left out, so that changing them finds the same training; but
         for the scorer where it chooses the step that is kept.
         """
-        job = self.job
+        job, start = self.job, self.job.start
         scores = job.tuning.best_by == "score"
         return digest(
             {
@@ -107,6 +112,7 @@ class ResolvedJob:
                 "method": job.method,
                 "tuning": job.tuning.model_dump(mode="json"),
                 "options": job.options.get(job.backend, {}),
+                **({"start": self.start.identity if self.start else start} if start else {}),
             }
         )
 
@@ -132,8 +138,11 @@ def preflight(
     terms = offer.terms(job.base_model)
     if terms.model is not None and terms.model.name != job.base_model:
         job = job.model_copy(update={"model": terms.model.name})
-    findings = offer_findings(job, offer, today())
-    return ResolvedJob(job, offer, terms, book, rows or Rows(read_job(job)), findings)
+    start, refusals = find_start(job, offer, terms)
+    if start is not None and start.run is not None:
+        job = job.model_copy(update={"start": start.run})
+    findings = (*offer_findings(job, offer, today()), *refusals)
+    return ResolvedJob(job, offer, terms, book, rows or Rows(read_job(job)), findings, start)
 
 
 def refuse(findings: Iterable[Finding]) -> None:
@@ -141,6 +150,7 @@ def refuse(findings: Iterable[Finding]) -> None:
 
     Raises:
         Leak: Test cases stand in training rows.
+        Mismatch: It goes on from a model of another base.
         OverBudget: Only the budget speaks against it.
         MissingExtra: Packages are missing.
         JobError: Its options for the backend are wrong.
@@ -158,6 +168,8 @@ def _error_type(errors: list[Finding]) -> type[UnituneError]:
     codes = {error.code for error in errors}
     if "leak" in codes:
         return Leak
+    if OTHER_BASE in codes:
+        return Mismatch
     if codes <= BUDGET_CODES:
         return OverBudget
     if "missing-extra" in codes:

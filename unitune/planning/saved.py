@@ -108,8 +108,11 @@ def changes(then: Plan, now: Plan) -> tuple[str, ...]:
     jobs = _differences(_flat(then.bound.job), _flat(now.bound.job))
     files = _differences(then.bound.files, now.bound.files)
     prices = _differences(_prices(then), _prices(now))
+    start = now.bound.start
+    is_other = start is not None and start.content != (then.bound.start or start).content
     return (
         *(f"job: {key} was {before!r}, is {after!r}" for key, before, after in jobs),
+        *((f"start: the files in {start} are others",) if is_other else ()),
         *(f"data: the rows in {name} are others" for name, _, _ in files),
         *(
             f"price: {name} was {before or 'unknown'}, is {after or 'unknown'}"

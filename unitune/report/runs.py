@@ -8,6 +8,7 @@ from unitune.backends.protocol import FIGURES, INTERRUPTED, Event, State
 from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
 from unitune.report.typography import dollars, duration
+from unitune.run.lineage import Link
 from unitune.run.run import Run
 
 
@@ -23,6 +24,23 @@ def duplicate_lines(run: Run) -> list[str]:
         f"Cancel it: unitune cancel {run.id} --job {job}"
         for job in run.duplicates
     ]
+
+
+def lineage_facts(run: Run) -> dict[str, str]:
+    """Return what a run has gone on from, the first training first, and what goes on from it."""
+    before, after = run.lineage
+    facts: dict[str, str] = {}
+    if before:
+        facts["started from"] = ", then ".join(f"{link.name} ({_link(link)})" for link in before)
+    if after:
+        facts["continued by"] = ", ".join(f"{link.name} ({_link(link)})" for link in after)
+    return facts
+
+
+def _link(link: Link) -> str:
+    if link.method is None:
+        return "not a run of this ledger"
+    return link.method if link.state is State.SUCCEEDED else f"{link.method}, {link.state}"
 
 
 def step_facts(event: Event, estimate: Estimate | None = None, *, brief: bool = False) -> str:

@@ -71,6 +71,7 @@ class _JobCall(CreateCall):
             training=files["train.jsonl"],
             validation=files.get("validation.jsonl"),
             folder=self.ledger.run_folder(self.record.id),
+            start=self.record.start,
         )
         budgeting.reserve(self.ledger, self.record)
         self.record = self.ledger.write(replace(self.record, state=State.SUBMITTING))
@@ -265,7 +266,12 @@ def _differences(ledger: Ledger, record: RunRecord, job: JobDescription) -> Iter
     key = launch_key_in(job.key or "")
     if key and key.rpartition("-")[0] != record.id:
         yield f"it carries the key {key!r} of another run"
-    if job.base_model and not _same_model(job.base_model, record.base_model):
+    start = record.start and record.start.model.name
+    if (
+        job.base_model
+        and not _same_model(job.base_model, record.base_model)
+        and not (start and _same_model(job.base_model, start))
+    ):
         yield f"it trains {job.base_model!r}, and the run {record.base_model!r}"
     uploaded = ledger.uploads(record.id).get("train.jsonl")
     if job.training and uploaded and job.training != uploaded.ref:

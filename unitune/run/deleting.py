@@ -39,7 +39,12 @@ class _Item:
 def inventory(ledger: Ledger, record: RunRecord, *, reports: bool = False) -> list[str]:
     """Return what `delete` would delete, a line each; see `unitune.run.handle.Run.inventory`."""
     items = _items(ledger, record, reports=reports)
-    return [*(item.name for item in items), "the run's record in the ledger"]
+    kept = (
+        f"(run {other.id}, {other.method} of {other.name}, has gone on from it: its model stays as "
+        "it is, and cannot be trained anew)"
+        for other in ledger.continuations(record.id)
+    )
+    return [*(item.name for item in items), "the run's record in the ledger", *kept]
 
 
 def delete(
@@ -76,6 +81,12 @@ def _items(ledger: Ledger, record: RunRecord, *, reports: bool) -> list[_Item]:
             raise UserError(
                 f"run {record.id} cannot be deleted while deployment {deployment.id} stands. Take "
                 f"it down with `unitune undeploy {deployment.id}`."
+            )
+    for other in ledger.continuations(record.id):
+        if not other.state.ended:
+            raise UserError(
+                f"run {record.id} cannot be deleted while run {other.id}, which goes on from its "
+                f"model, is {other.state}. Let that end (unitune watch {other.id}), or cancel it."
             )
     items = [*_model(ledger, record), *_uploads(ledger, record)]
     folder = ledger.run_folder(record.id)

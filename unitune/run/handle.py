@@ -24,9 +24,10 @@ from unitune.cost.reconcile import Reconciliation
 from unitune.errors import BackendError, LockTimeout, RunFailed, Unsupported, UserError
 from unitune.job.job import Job
 from unitune.ledger import Ledger, RunRecord, Transition, budgeting
-from unitune.models import TunedModel
+from unitune.models import Start, TunedModel
 from unitune.run import creating, deleting, launching
 from unitune.run.in_notebook import run_table, show_steps
+from unitune.run.lineage import Lineage, lineage
 from unitune.run.model_client import ModelClient
 from unitune.run.notifying import notify_end
 
@@ -36,10 +37,7 @@ MISSED_POLLS = 20
 
 
 class Run:
-    """One durable launch.
-
-    The properties are those of the record as it was last read; `refresh` polls the backend.
-    """
+    """One durable launch."""
 
     def __init__(self, ledger: Ledger, record: RunRecord) -> None:
         self._ledger = ledger
@@ -115,6 +113,16 @@ class Run:
     def fingerprint(self) -> str:
         """`training_fingerprint` of what it trains."""
         return self._record.fingerprint
+
+    @property
+    def start(self) -> Start | None:
+        """What its training goes on from; None: it begins at the base model."""
+        return self._record.start
+
+    @property
+    def lineage(self) -> Lineage:
+        """What it has gone on from, and what goes on from it."""
+        return lineage(self._ledger, self._record)
 
     @property
     def created(self) -> datetime:
@@ -295,13 +303,7 @@ class Run:
         return self._act(partial(launching.resume, adopt_id=adopt, resubmit=resubmit))
 
     def checkpoints(self) -> list[Checkpoint]:
-        """Return the models that were saved during the training, oldest first.
-
-        Raises:
-            UserError: The run has no job yet.
-            Unsupported: Its backend keeps no checkpoints.
-            BackendError: The backend refused or did not answer.
-        """
+        """Return the models saved during the training, oldest first; raises as `download`."""
         backend = registry.backend(self.backend_name)
         if not isinstance(backend, Checkpoints):
             raise Unsupported(f"backend {self.backend_name!r} lists no checkpoints.")
@@ -337,9 +339,7 @@ class Run:
         return deleting.inventory(self._ledger, self._record, reports=reports)
 
     def delete(self, *, force: bool = False, reports: bool = False) -> list[str]:
-        """Delete what the run left behind: model and files at the backend, its folder, its rows.
-
-        What other runs use stays.
+        """Delete what the run alone has left: model and files at the backend, its folder, its rows.
 
         Args:
             force: Forget the run even if something cannot be deleted.

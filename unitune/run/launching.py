@@ -40,6 +40,7 @@ from unitune.errors import (
 )
 from unitune.ledger import Ledger, RunRecord, budgeting
 from unitune.ledger.metering import billing_events
+from unitune.models import TunedModel
 from unitune.run.creating import (
     adopt_named,
     cancel_submit,
@@ -234,7 +235,7 @@ def poll(ledger: Ledger, record: RunRecord) -> RunRecord:
         raw=status.raw,
         error=status.error,
         cursor=status.cursor,
-        model=status.model,
+        model=_on_its_base(status.model, record),
     )
     duplicates = events_of_poll(ledger, record, ended=status.state.ended)
     events = (*status.events, *billing_events(status, ledger.now()), *duplicates)
@@ -242,6 +243,13 @@ def poll(ledger: Ledger, record: RunRecord) -> RunRecord:
     if written.state is State.CANCELLING and status.state is not State.CANCELLING:
         return _cancelled_for_its_cost(ledger, written)
     return within_limits(ledger, written)
+
+
+def _on_its_base(model: TunedModel | None, record: RunRecord) -> TunedModel | None:
+    """Return a model with the base of its run: vendors name what a training has gone on from."""
+    if model is None or record.start is None:
+        return model
+    return model.model_copy(update={"base": record.base_model})
 
 
 def within_limits(ledger: Ledger, record: RunRecord) -> RunRecord:

@@ -198,6 +198,7 @@ def _planned(resolved: ResolvedJob) -> RunRecord:
         created=now,
         updated=now,
         host=socket.gethostname(),
+        start=resolved.start,
     )
 
 

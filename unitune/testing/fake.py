@@ -26,7 +26,7 @@ from unitune.backends.options import job_options
 from unitune.backends.protocol import Guarantee, Launch, State, Status, Upload
 from unitune.data.example import Example, Message, digest
 from unitune.errors import BackendError, NotFoundError
-from unitune.models import ChatModel, Reply, Request, TunedModel
+from unitune.models import ChatModel, Reply, Request, Start, TunedModel
 from unitune.testing.fake_vendor import FakeBatches, count, create_call, tick, vendor_folder, write
 from unitune.testing.script import STATES, Answers, Moment, Script, events, moment
 
@@ -39,6 +39,7 @@ class FakeJob(BaseModel):
     base: str
     training: Upload
     script: Script
+    start: Start | None = None
     started: float
     """Seconds since 1970, UTC."""
 
@@ -153,6 +154,7 @@ class FakeBackend(FakeBatches):
                 base=launch.job.base_model,
                 training=launch.training,
                 script=script,
+                start=launch.start,
                 started=time.time(),
             )
             write(folder / "job.json", job)

@@ -24,6 +24,7 @@ from unitune.report.runs import (
     differences,
     event_line,
     is_interrupted,
+    lineage_facts,
     spent_so_far,
 )
 from unitune.report.typography import dollars, duration, usd_range
@@ -178,7 +179,9 @@ def provenance_facts(ledger: Ledger, run: Run) -> Iterator[Fact]:
 
 
 def setting_facts(run: Run) -> Iterator[Fact]:
-    """Yield what the run is called at its vendor, what came out of it, and where its files are."""
+    """Yield its chain, what it is called at its vendor, what came out, and where its files are."""
+    for term, value in lineage_facts(run).items():
+        yield Fact(term.capitalize(), value)
     if run.job_id:
         yield Fact(f"Job at {run.backend_name}", run.job_id)
     if run.tuned_model is not None:

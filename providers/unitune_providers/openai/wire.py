@@ -210,7 +210,7 @@ class WireBackend(HostedBackend[Options]):
     def submit(self, launch: Launch) -> str:
         server, training = self._at(launch.training.ref)
         body: dict[str, JsonValue] = {
-            "model": launch.job.base_model,
+            "model": self._base_of(launch, server),
             "training_file": training,
             "validation_file": self._at(launch.validation.ref)[1] if launch.validation else None,
             **self.settings(launch.job),
@@ -315,6 +315,18 @@ class WireBackend(HostedBackend[Options]):
         """Return the server of an id, and the id there."""
         match = MARKED.match(ref)
         return (self.server(match["url"]), match["name"]) if match else (self.server(), ref)
+
+    def _base_of(self, launch: Launch, server: Server) -> str:
+        """Return the model to train: the base, or the tuned one to go on from, by its name."""
+        if launch.start is None:
+            return launch.job.base_model
+        there, name = self._at(launch.start.model.name)
+        if there.endpoint.url != server.endpoint.url:
+            raise JobError(
+                f"start is {name} at {there.endpoint.url}, and the job is sent to "
+                f"{server.endpoint.url}: it cannot go on from a model of another server."
+            )
+        return name
 
     def _tell(self, job_id: str, verb: str) -> None:
         server, name = self._at(job_id)

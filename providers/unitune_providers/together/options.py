@@ -3,7 +3,7 @@
 What is not set is left out of the request, so that Together's own default holds. Together publishes
 what it takes at most for a base model; a setting beyond that is refused before anything is sent.
 Left out on purpose: what needs a second secret in the request (Weights & Biases, uploads to the
-Hugging Face Hub), and starting from the checkpoint of another job.
+Hugging Face Hub).
 
 Source: together 3.1.1, ``fine_tuning.create``, ``endpoints.deployments.create`` and
 ``types/finetune_model_limits.py``; togethercomputer/openapi, 2026-04-28.
@@ -59,6 +59,7 @@ SAME_NAME = (
 """Options that have the same name there."""
 PRICED = (
     "model",
+    "from_checkpoint",
     "training_file",
     "validation_file",
     "n_epochs",
@@ -167,7 +168,7 @@ def create_body(launch: Launch, options: TogetherOptions, limits: Fields) -> Bod
         raise JobError("\n".join((*broken, "Nothing was sent. Change the job, or use auto.")))
     return without_none(
         {
-            "model": job.base_model,
+            **_beginning(launch),
             "training_file": launch.training.ref,
             "validation_file": launch.validation and launch.validation.ref,
             "suffix": launch.key,
@@ -179,6 +180,13 @@ def create_body(launch: Launch, options: TogetherOptions, limits: Fields) -> Bod
             **{name: getattr(options, name) for name in SAME_NAME},
         }
     )
+
+
+def _beginning(launch: Launch) -> Body:
+    """Return what training begins with: Together takes a base model or a checkpoint, never both."""
+    if launch.start is None:
+        return {"model": launch.job.base_model}
+    return {"from_checkpoint": launch.start.model.name}
 
 
 def _training_type(lora: Lora, options: TogetherOptions, limits: Fields) -> JsonValue:

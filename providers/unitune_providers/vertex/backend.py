@@ -61,7 +61,9 @@ class VertexBackend(VertexBatches, HostedBackend[VertexOptions]):
         return Upload(uri, sha256)
 
     def submit(self, launch: Launch) -> str:
-        body, parent = jobs.create_body(launch, self.job_options(launch.job)), self.cloud.parent()
+        parent = self.cloud.parent()
+        start = self._version(launch.start.model.name) if launch.start else None
+        body = jobs.create_body(launch, self.job_options(launch.job), start)
         api = self.cloud.api(parent)
         created = api.post(parent, "tuningJobs", action="create the job", body=body)
         return created_id(created, api.endpoint, "name")
@@ -161,6 +163,15 @@ class VertexBackend(VertexBatches, HostedBackend[VertexOptions]):
             _delete(api, whole if len(listed) <= 1 else f"{version}:deleteVersion")
         for endpoint in dict.fromkeys(endpoints):
             _delete(api, endpoint)
+
+    def _version(self, name: str) -> str:
+        """Return the version of a model by its name: that of the endpoint which answers with it."""
+        if "/endpoints/" not in name:
+            return name
+        deployed = _deployed(self.cloud.api(name, "v1"), name)
+        if not deployed:
+            raise NotFoundError("model", name, (), hint="Vertex AI has none at this endpoint.")
+        return version_behind(deployed[0])
 
     def _resource(self, job_id: str) -> str:
         """Return a job's full name; the last part of one names it in the location in use."""

@@ -85,18 +85,26 @@ def check_job(job: Job, options: VertexOptions) -> None:
         raise Unsupported(
             f"backend vertex cannot tune by method {job.method!r}. Methods: {', '.join(SPECS)}."
         )
-    if options.pre_tuned_model_checkpoint_id is not None and not _is_tuned(job.base_model):
+    is_tuned = job.start is not None or _is_tuned(job.base_model)
+    if options.pre_tuned_model_checkpoint_id is not None and not is_tuned:
         raise JobError(
-            "options.vertex.pre_tuned_model_checkpoint_id is for tuning a tuned model on, whose "
-            f"name is projects/…/models/…, and model is {job.base_model!r}. Leave it out."
+            "options.vertex.pre_tuned_model_checkpoint_id is for tuning a tuned model on, and the "
+            f"job has no `start`; model is {job.base_model!r}. Leave it out, or name a start."
         )
     if rank != "auto" and rank not in ADAPTER_SIZES:
         allowed = ", ".join(str(size) for size in ADAPTER_SIZES)
         raise JobError(f"tuning.lora.rank is {rank}; Vertex AI's adapters have {allowed} or auto.")
 
 
-def create_body(launch: Launch, options: VertexOptions) -> dict[str, JsonValue]:
+def create_body(
+    launch: Launch, options: VertexOptions, start: str | None = None
+) -> dict[str, JsonValue]:
     """Return a create call.
+
+    Args:
+        launch: What to create.
+        options: Of its job.
+        start: Resource of the tuned model to go on from.
 
     The display name is always given: without one, tuning a tuned model on would add a version to
     that model instead of making one.
@@ -115,9 +123,10 @@ def create_body(launch: Launch, options: VertexOptions) -> dict[str, JsonValue]:
         "exportLastCheckpointOnly": options.export_last_checkpoint_only or None,
     }
     base: dict[str, JsonValue] = {"baseModel": job.base_model}
-    if _is_tuned(job.base_model):
+    before = start or (job.base_model if _is_tuned(job.base_model) else None)
+    if before is not None:
         checkpoint = options.pre_tuned_model_checkpoint_id
-        tuned: dict[str, JsonValue] = {"tunedModelName": job.base_model, "checkpointId": checkpoint}
+        tuned: dict[str, JsonValue] = {"tunedModelName": before, "checkpointId": checkpoint}
         base = {"preTunedModel": without_none(tuned)}
     return {
         **base,

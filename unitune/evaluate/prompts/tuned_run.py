@@ -153,27 +153,47 @@ def find_tuned_runs(resolved: ResolvedJob, run: Run | None, *, replay: bool) -> 
 
 
 def _described(resolved: ResolvedJob, run: Run) -> TunedRun:
-    events, job = run.events(), resolved.job
-    effort, curve = _effort(run, job, events), curve_of(events)
-    if run.fingerprint == resolved.fingerprint:
-        return TunedRun(run, (), effort, curve, ())
-    rows = tuple(
+    """Return a run with the rows of its whole chain, where they are not the job's own alone."""
+    events, before = run.events(), run.lineage.ancestors
+    earlier = [find_run(link.name) for link in before if link.method is not None]
+    is_this = run.fingerprint == resolved.fingerprint
+    effort, curve = _effort(run, resolved.job, events), curve_of(events)
+    notes = [
+        f"The run goes on from {link.name}, whose rows are not known; they were not searched for "
+        "the test cases."
+        for link in before
+        if link.method is None
+    ]
+    if is_this and not earlier:
+        return TunedRun(run, (), effort, curve, tuple(notes))
+    rows: list[Dataset] = []
+    for each in (run, *earlier):
+        own = _rows_of(each)
+        rows += own
+        if not own and resolved.job.evaluate.leaks != "allow":
+            raise Mismatch(
+                f"the rows of run {each.id} are not in {each.folder}, so they cannot be searched "
+                "for the test cases. Compare on the machine that launched it, or take that for "
+                "granted with evaluate.leaks: allow."
+            )
+        if each is not run or not is_this:
+            searched = "searched for the test cases too" if own else "not searched, as not here"
+            notes.append(f"{_other(run, each)}; its own rows were {searched}.")
+    return TunedRun(run, tuple(rows), effort, curve, tuple(notes))
+
+
+def _other(run: Run, each: Run) -> str:
+    if each is run:
+        return f"Run {run.id} was trained on other rows or settings than this job says now"
+    return f"Run {run.id} goes on from run {each.id}"
+
+
+def _rows_of(run: Run) -> list[Dataset]:
+    return [
         replace(load(file), name=f"{run.id}/{file.name}")
         for file in (run.folder / "train.jsonl", run.folder / "validation.jsonl")
         if file.exists()
-    )
-    other = f"Run {run.id} was trained on other rows or settings than this job says now"
-    if rows:
-        note = f"{other}; its own rows were searched for the test cases too."
-        return TunedRun(run, rows, effort, curve, (note,))
-    if job.evaluate.leaks != "allow":
-        raise Mismatch(
-            f"the rows of run {run.id} are not in {run.folder}, so they cannot be searched for the "
-            "test cases. Compare on the machine that launched it, or take that for granted with "
-            "evaluate.leaks: allow."
-        )
-    note = f"{other}; its own rows are not here, and were not searched for the test cases."
-    return TunedRun(run, rows, effort, curve, (note,))
+    ]
 
 
 def _newest(job: Job, fingerprint: str) -> Run:
@@ -216,4 +236,6 @@ def _effort(run: Run, compared: Job, events: Sequence[Event]) -> str:
     made = [f"{steps:.0f} steps"] if steps else []
     made += [f"step {kept} kept"] if (kept := kept_step(events)) is not None else []
     whence = f" from {base} on {backend}" if other else ""
-    return ", ".join([f"trained by {job.method}{whence}", *made, *chosen])
+    methods = [link.method or link.name for link in run.lineage.ancestors]
+    by = ", then ".join([*methods, job.method])
+    return ", ".join([f"trained by {by}{whence}", *made, *chosen])

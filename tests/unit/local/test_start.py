@@ -1,0 +1,293 @@
+"""A training that goes on from an adapter: what it begins with, keeps, and is refused for."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import pytest
+import torch
+from peft import PeftModel
+from pydantic import JsonValue
+from safetensors.torch import load_file, save_file
+from tiny_model import SETTINGS, save_tiny_model, write_rows
+
+from unitune.data.dataset import Dataset, Row
+from unitune.data.example import Example
+from unitune.errors import Mismatch
+from unitune.job.job import Data, Job, Lora, Tuning
+from unitune.models import OTHER_BASE
+from unitune_local import store
+from unitune_local.adapter import CONFIG, WEIGHTS, adapter_hash, save_adapter
+from unitune_local.batches import TrainingRow
+from unitune_local.job_folder import Kind
+from unitune_local.loss import use_attention
+from unitune_local.model import add_adapter, load_adapter, load_model, load_tokenizer
+from unitune_local.rows import read_rows, render_rows
+from unitune_local.settings import DataFile, PreferenceSettings, Settings, Spec
+from unitune_local.start import load_start, misfit, read_start
+from unitune_local.train import TrainingContext, train
+from unitune_local.training import check_start
+
+DPO = SETTINGS.model_copy(
+    update={
+        "batch_size": 4,
+        "preference": PreferenceSettings(
+            loss="dpo", beta=0.1, label_smoothing=0.0, margin=0.0, nll_weight=0.0
+        ),
+    }
+)
+
+
+@dataclass
+class Trained:
+    """One call of `train` with what it noted."""
+
+    model: PeftModel
+    steps: dict[JsonValue, dict[str, JsonValue]] = field(default_factory=dict)
+    validations: list[float] = field(default_factory=list)
+
+    def note(self, kind: Kind, data: dict[str, JsonValue]) -> None:
+        if kind == "step":
+            self.steps[data["step"]] = data
+        elif kind == "validation":
+            self.validations.append(cast("float", data["loss"]))
+
+    @property
+    def losses(self) -> dict[JsonValue, JsonValue]:
+        return {step: data["loss"] for step, data in self.steps.items()}
+
+
+def run(
+    base: Path,
+    rows: Sequence[TrainingRow],
+    folder: Path,
+    settings: Settings = SETTINGS,
+    *,
+    start: Path | None = None,
+    stop_after: int | None = None,
+) -> Trained:
+    torch.manual_seed(settings.seed)
+    done = Trained(add_adapter(load_model(base, settings.torch_dtype), settings))
+    if start is not None:
+        load_start(done.model, start)
+    context = TrainingContext(folder, done.note, lambda: len(done.steps) == stop_after)
+    train(done.model, rows[6:], rows[:6], settings, context)
+    return done
+
+
+def save(model: PeftModel, base: Path, folder: Path) -> Path:
+    spec = Spec(
+        base=str(base),
+        base_path=base,
+        base_fingerprint=store.fingerprint(base),
+        training=DataFile(path=base, sha256=""),
+        validation=None,
+        data_fingerprint="1" * 64,
+        settings=SETTINGS,
+    )
+    save_adapter(model, load_tokenizer(base), spec, folder)
+    return folder
+
+
+def logits(model: PeftModel, row: TrainingRow) -> torch.Tensor:
+    use_attention(model, "sdpa")
+    with torch.no_grad():
+        return model.eval()(input_ids=torch.tensor([row.ids])).logits
+
+
+@pytest.fixture(scope="module")
+def rows(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingRow, ...]:
+    file = write_rows(tmp_path_factory.mktemp("data") / "train.jsonl", 30)
+    return render_rows(load_tokenizer(tiny_model), read_rows(file), 512).rows
+
+
+@pytest.fixture(scope="module")
+def pairs(tiny_model: Path) -> tuple[TrainingRow, ...]:
+    """Pairs on the prompts of `rows`, where another answer is preferred."""
+    colours = ("red", "green", "blue")
+    examples = [
+        Example.model_validate(
+            {
+                "input": {"messages": [{"role": "user", "content": f"What colour has {number}?"}]},
+                "preferred_output": [{"role": "assistant", "content": colours[number % 3]}],
+                "non_preferred_output": [
+                    {"role": "assistant", "content": colours[(number + 1) % 3]}
+                ],
+            }
+        )
+        for number in range(14)
+    ]
+    dataset = Dataset("pairs", tuple(Row(at, each) for at, each in enumerate(examples, 1)))
+    return render_rows(load_tokenizer(tiny_model), dataset, 512).rows
+
+
+@pytest.fixture(scope="module")
+def first(
+    tiny_model: Path, rows: tuple[TrainingRow, ...], tmp_path_factory: pytest.TempPathFactory
+) -> Trained:
+    return run(tiny_model, rows, tmp_path_factory.mktemp("first"))
+
+
+@pytest.fixture(scope="module")
+def adapter(first: Trained, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(first.model, tiny_model, tmp_path_factory.mktemp("adapters") / "first")
+
+
+def test_at_a_rate_of_zero_it_ends_as_the_adapter_that_it_began_with(
+    tiny_model: Path, rows: tuple[TrainingRow, ...], first: Trained, adapter: Path, tmp_path: Path
+) -> None:
+    still = SETTINGS.model_copy(update={"learning_rate": 0.0, "epochs": 1})
+    done = run(tiny_model, rows, tmp_path, still, start=adapter)
+    assert torch.equal(logits(first.model, rows[0]), logits(done.model, rows[0]))
+    saved = load_file(save(done.model, tiny_model, tmp_path / "a") / WEIGHTS)
+    before = load_file(adapter / WEIGHTS)
+    assert before.keys() == saved.keys()
+    assert all(torch.equal(before[name], saved[name]) for name in before)
+
+
+def test_it_begins_at_the_loss_where_the_first_training_ended_and_lowers_it(
+    tiny_model: Path, rows: tuple[TrainingRow, ...], first: Trained, adapter: Path, tmp_path: Path
+) -> None:
+    second = run(tiny_model, rows, tmp_path, start=adapter)
+    assert first.validations[-1] == pytest.approx(second.validations[0], abs=1e-5)
+    assert second.validations[-1] < 0.9 * second.validations[0]
+
+
+def test_preferences_are_held_against_the_adapter_and_not_the_base(
+    tiny_model: Path, pairs: tuple[TrainingRow, ...], adapter: Path, tmp_path: Path
+) -> None:
+    done = run(tiny_model, pairs, tmp_path / "chain", DPO, start=adapter)
+    alone = run(tiny_model, pairs, tmp_path / "alone", DPO)
+    for trained in (done, alone):
+        assert math.log(2) == pytest.approx(trained.losses[1], rel=1e-6)
+        assert (0.5, 0.0) == (trained.steps[1]["accuracy"], trained.steps[1]["margin"])
+    kept, of_base = ((tmp_path / name / "reference.jsonl") for name in ("chain", "alone"))
+    assert kept.read_text() != of_base.read_text(), "the adapter has other log-probabilities"
+    assert list(done.losses.values())[-1] < 0.6
+
+
+def test_a_chain_that_was_stopped_has_the_same_losses_value_for_value(
+    tiny_model: Path, pairs: tuple[TrainingRow, ...], adapter: Path, tmp_path: Path
+) -> None:
+    whole = run(tiny_model, pairs, tmp_path / "whole", DPO, start=adapter)
+    part = run(tiny_model, pairs, tmp_path / "parts", DPO, start=adapter, stop_after=3)
+    rest = run(tiny_model, pairs, tmp_path / "parts", DPO, start=adapter)
+    assert [4, 5] == list(rest.losses)[:2]
+    assert whole.losses == part.losses | rest.losses
+
+
+def test_plain_peft_loads_what_comes_out_on_the_base_alone(
+    tiny_model: Path, pairs: tuple[TrainingRow, ...], adapter: Path, tmp_path: Path
+) -> None:
+    done = run(tiny_model, pairs, tmp_path / "run", DPO, start=adapter)
+    folder = save(done.model, tiny_model, tmp_path / "a")
+    plain = load_adapter(load_model(tiny_model, torch.float32), folder, rounds_once=False)
+    torch.testing.assert_close(
+        logits(done.model, pairs[0]), logits(plain, pairs[0]), rtol=1e-5, atol=1e-5
+    )
+
+
+def job(base: Path, **lora: object) -> Job:
+    tuning = Tuning(lora=Lora.model_validate(lora))
+    data = Data(train="train.jsonl")
+    return Job(name="next", model=str(base), backend="local", data=data, tuning=tuning)
+
+
+def codes(folder: Path, base: Path, **lora: object) -> list[str]:
+    return [finding.code for finding in read_start(folder, job(base, **lora), base).findings]
+
+
+def test_rank_alpha_and_targets_are_the_adapters_own(tiny_model: Path, adapter: Path) -> None:
+    shape = read_start(adapter, job(tiny_model), tiny_model).shape
+    names = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
+    assert shape is not None
+    assert (4, 8.0, names) == (shape.r, shape.lora_alpha, shape.target_modules)
+    assert [] == codes(adapter, tiny_model, rank=4, alpha=8, targets=names, dropout=0.1)
+
+
+@pytest.mark.parametrize(
+    "lora", [{"rank": 8}, {"alpha": 4}, {"targets": ["q_proj", "v_proj"]}], ids=str
+)
+def test_another_explicit_setting_is_an_error(
+    tiny_model: Path, adapter: Path, lora: dict[str, object]
+) -> None:
+    assert ["start-setting"] == codes(adapter, tiny_model, **lora)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"use_dora": True},
+        {"use_rslora": True},
+        {"bias": "all"},
+        {"modules_to_save": ["lm_head"]},
+        {"rank_pattern": {"q_proj": 2}},
+        {"peft_type": "LOHA"},
+        {"target_modules": "all-linear"},
+        {"r": None},
+    ],
+    ids=str,
+)
+def test_what_is_more_than_plain_lora_is_refused(
+    tiny_model: Path, adapter: Path, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    changed = shutil.copytree(adapter, tmp_path / "a")
+    given = json.loads((changed / CONFIG).read_text())
+    (changed / CONFIG).write_text(json.dumps(given | changes))
+    (finding,) = read_start(changed, job(tiny_model), tiny_model).findings
+    assert "start-adapter" == finding.code
+    assert next(iter(changes)) in finding.message
+
+
+def test_a_folder_that_holds_no_adapter_is_refused(tiny_model: Path) -> None:
+    (finding,) = read_start(tiny_model, job(tiny_model), tiny_model).findings
+    assert "start-files" == finding.code
+    assert "no adapter_config.json and no adapter_model.safetensors" in finding.message
+
+
+def test_another_base_is_an_error_and_an_unknown_one_a_warning(
+    tiny_model: Path, adapter: Path, tmp_path: Path
+) -> None:
+    other = save_tiny_model(tmp_path / "other")
+    config = json.loads((other / "config.json").read_text()) | {"rope_theta": 5000.0}
+    (other / "config.json").write_text(json.dumps(config))
+    assert [OTHER_BASE] == codes(adapter, other)
+    foreign = shutil.copytree(adapter, tmp_path / "foreign")
+    (foreign / "unitune.json").unlink()
+    (finding,) = read_start(foreign, job(tiny_model), tiny_model).findings
+    assert ("start-base-unknown", "warning") == (finding.code, finding.severity)
+
+
+def test_tensors_of_another_shape_are_not_loaded(
+    tiny_model: Path, adapter: Path, tmp_path: Path
+) -> None:
+    model = add_adapter(load_model(tiny_model, torch.float32), SETTINGS)
+    assert "" == misfit(model, adapter)
+    changed = shutil.copytree(adapter, tmp_path / "a")
+    tensors = load_file(changed / WEIGHTS)
+    name = min(tensors)
+    save_file({**tensors, name: tensors[name][:2].clone()}, changed / WEIGHTS)
+    with pytest.raises(Mismatch, match=r"has shape \[2, \d+\], and the model wants \[4, \d+\]"):
+        load_start(model, changed)
+    (changed / WEIGHTS).write_bytes(b"no tensors")
+    assert "cannot be read" in misfit(model, changed)
+
+
+def test_an_adapter_that_changed_since_the_submit_is_not_gone_on_from(
+    adapter: Path, tmp_path: Path
+) -> None:
+    changed = shutil.copytree(adapter, tmp_path / "a")
+    sha256 = adapter_hash(changed)
+    check_start(changed, sha256)
+    (changed / CONFIG).write_text("{}")
+    with pytest.raises(Mismatch, match="has changed since the run was submitted"):
+        check_start(changed, sha256)
+    shutil.rmtree(changed)
+    with pytest.raises(Mismatch, match="any more"):
+        check_start(changed, sha256)

@@ -1,0 +1,114 @@
+"""What `start` of a job means: the tuned model that its training goes on from.
+
+It names a run of the ledger, else the folder of an adapter where the backend trains here, else a
+model by the vendor's own name. No vendor is called. What only the backend can know of the model,
+such as the shape of its adapter, is the business of the backend's forecast.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from unitune.backends.launch_keys import DIGITS
+from unitune.backends.offer import Offer, Terms
+from unitune.backends.protocol import State
+from unitune.data.example import digest
+from unitune.errors import UnreadableRecord
+from unitune.findings import Finding, error
+from unitune.job.job import Job
+from unitune.ledger import Ledger, RunRecord
+from unitune.models import OTHER_BASE, Start, TunedModel
+from unitune.workspace.home import home
+
+RUN_ID = re.compile(rf"r\d{{6}}(-[{DIGITS}]{{0,12}})?")
+"""A run's id or its beginning, with the day at least."""
+LIST = "`unitune runs` lists the runs."
+
+
+class ResolvedStart(NamedTuple):
+    """What a job goes on from, and what speaks against that."""
+
+    start: Start | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+def find_start(job: Job, offer: Offer, terms: Terms) -> ResolvedStart:
+    """Return what a job goes on from, if anything."""
+    if job.start is None:
+        return ResolvedStart()
+    if job.method not in terms.continues:
+        can = f" It can by method {', '.join(terms.continues)}." if terms.continues else ""
+        what = (
+            f"{offer.name} cannot go on from a tuned model by method {job.method} with "
+            f"{job.base_model}."
+        )
+        return _refused("unsupported-start", f"{what}{can}", "Leave `start` out.")
+    if RUN_ID.fullmatch(job.start):
+        return _of_run(job.start, job, offer)
+    folder = (job.folder / Path(job.start).expanduser()).resolve()
+    if offer.training_price == "none":
+        return _of_folder(folder, job)
+    if folder.is_dir():
+        what = f"start is the folder {folder}; {offer.name} goes on from its own models only."
+        return _refused("start-folder", what, "Name a run, or the vendor's name of a model.")
+    return ResolvedStart(Start(model=_model(job.start, job)))
+
+
+def _of_run(name: str, job: Job, offer: Offer) -> ResolvedStart:
+    ledger = Ledger(home())
+    ids = ledger.run_ids(name)
+    if len(ids) != 1 and name not in ids:
+        what = "is the beginning of several runs" if ids else "is no run of this ledger"
+        return _refused("start-unknown", f"start {name!r} {what}.", LIST)
+    try:
+        record = ledger.record(name if name in ids else ids[0])
+    except UnreadableRecord as problem:
+        return _refused("start-unknown", str(problem), LIST)
+    if record.model is None or record.state is not State.SUCCEEDED:
+        return _unfinished(record)
+    start = Start(run=record.id, model=record.model)
+    if record.backend != offer.name:
+        what = (
+            f"start is run {record.id}, which was trained on {record.backend}; {offer.name} goes "
+            "on from its own models only."
+        )
+        return _refused("start-other-backend", what, "Name a run of it, or train there.", start)
+    if record.model.base_fingerprint is None and record.base_model != job.base_model:
+        what = f"start is run {record.id} of {record.base_model}, and model is {job.base_model}."
+        return _refused(OTHER_BASE, what, "Let both be the same base model.", start)
+    return ResolvedStart(start)
+
+
+def _unfinished(record: RunRecord) -> ResolvedStart:
+    what = f"start is run {record.id}, which has no model: it is {record.state}"
+    if not record.state.ended:
+        fix = f"Follow it to its end: unitune watch {record.id}"
+        return _refused("start-unfinished", f"{what}, as it was last seen.", fix)
+    again = f"`unitune resume {record.id}` tries again. " if record.state is State.FAILED else ""
+    fix = f"{again}Or name another run: unitune runs"
+    return _refused("start-unfinished", f"{what}.", fix)
+
+
+def _of_folder(folder: Path, job: Job) -> ResolvedStart:
+    if not folder.is_dir():
+        what = f"start {job.start!r} is neither the id of a run nor a folder ({folder})."
+        return _refused("start-unknown", what, LIST)
+    files = sorted(each for each in folder.iterdir() if each.is_file())
+    content = digest({each.name: _sha256(each) for each in files})
+    return ResolvedStart(Start(model=_model(str(folder), job), content=content))
+
+
+def _model(name: str, job: Job) -> TunedModel:
+    return TunedModel(backend=job.backend, name=name, base=job.base_model)
+
+
+def _refused(code: str, what: str, fix: str, start: Start | None = None) -> ResolvedStart:
+    return ResolvedStart(start, (error(code, what, fix),))
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
