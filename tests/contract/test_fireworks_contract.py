@@ -13,8 +13,10 @@ from vendors.serving import VENDORS
 
 from unitune.backends import registry
 from unitune.job.job import Tuning
+from unitune.models import Start
 from unitune.testing import BackendContract
 from unitune.testing.loopback import Server
+from unitune_providers.fireworks import COLLECTIONS
 
 PAIR = (
     '{"input":{"messages":[{"role":"user","content":"Colour of snow?"}]},"preferred_output":'
@@ -56,3 +58,10 @@ class TestFireworks(BackendContract):
         model = self.follow(job_id)[-1].model
         assert model is not None
         assert model.name == f"accounts/acme/models/{launch.key}"
+
+        # The SDK: only one of base_model and warm_start_from should be specified.
+        backend.submit(replace(launch, key=f"{launch.key}1", start=Start(model=model)))
+        body = server.received("POST", f"/{COLLECTIONS[method]}$")[-1].json
+        training = body if method == "sft" else body["trainingConfig"]
+        assert training["warmStartFrom"] == model.name
+        assert "baseModel" not in training

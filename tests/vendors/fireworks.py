@@ -173,6 +173,11 @@ class FireworksVendor(RoutedVendor):
                 raise Refused(400, f"dataset {ref} is no {kind} dataset")
         if self.files[str(body["dataset"]).rpartition("/")[2]].rows < FEWEST_ROWS:
             raise Refused(400, f"{FEWEST_ROWS} rows are the fewest to train on")
+        training = body.get("trainingConfig", body)
+        if ("baseModel" in training) == ("warmStartFrom" in training):
+            raise Refused(400, "exactly one of base_model and warm_start_from must be given")
+        if "warmStartFrom" in training:
+            self._tuned(training["warmStartFrom"])
         full = f"accounts/{ACCOUNT}/{collection}/{name}"
         self.jobs[f"{collection}/{name}"] = Job(full, body)
         return self.jobs[f"{collection}/{name}"].as_json(self.behavior)

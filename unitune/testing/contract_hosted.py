@@ -26,8 +26,8 @@ from unitune.backends.capabilities import Checkpoints, Imports, ListsJobs
 from unitune.backends.protocol import Backend, Launch, State, Status
 from unitune.errors import BackendError, UnituneError, Unreachable
 from unitune.job.job import Tuning
-from unitune.models import Reply, TunedModel
-from unitune.testing.contract_base import QUESTION, ContractBase, reply_once
+from unitune.models import Reply, Start, TunedModel
+from unitune.testing.contract_base import QUESTION, ContractBase, Training, reply_once
 from unitune.testing.loopback import Fault, Server
 from unitune.testing.omissions import Omissions
 from unitune.testing.vendor_setup import ServerBehavior
@@ -145,6 +145,23 @@ class HostedContract(ContractBase):
         assert dropped == []
 
     @pytest.mark.usefixtures("server")
+    def test_training_goes_on_from_a_tuned_model(
+        self, backend: Backend, server: Server, training: Training, tmp_path: Path
+    ) -> None:
+        """A start that is not sent would train the untuned base anew, and look like success."""
+        launch = self.launch(tmp_path)
+        terms = registry.offer(self.name).terms(launch.job.base_model)
+        if launch.job.method not in terms.continues:
+            pytest.skip(f"the offer of {self.name} says that it goes on from no tuned model")
+        anew = self.created(server, launch)
+        after = replace(self.launch(tmp_path), start=Start(model=training.model))
+        assert self.created(server, after) != anew
+        (job_id,) = backend.find(after.key, after.folder)
+        last = self.follow(job_id)[-1]
+        assert last.state is State.SUCCEEDED, last.error
+        assert last.model is not None
+        assert last.model.name != training.model.name
+
     def test_job_among_many_is_found(self, backend: Backend, tmp_path: Path) -> None:
         """Lists come in pages; the job that is looked for need not be on the first."""
         launches = [self.launch(tmp_path) for _ in range(JOBS)]

@@ -320,13 +320,14 @@ class WireBackend(HostedBackend[Options]):
         """Return the model to train: the base, or the tuned one to go on from, by its name."""
         if launch.start is None:
             return launch.job.base_model
-        there, name = self._at(launch.start.model.name)
-        if there.endpoint.url != server.endpoint.url:
+        name = launch.start.model.name
+        match = MARKED.match(name)
+        if (match["url"] if match else None) != (server.endpoint.url if server.named else None):
             raise JobError(
-                f"start is {name} at {there.endpoint.url}, and the job is sent to "
-                f"{server.endpoint.url}: it cannot go on from a model of another server."
+                f"start is {name}, and the job is sent to {server.endpoint.url}: it cannot go on "
+                "from a model of another server."
             )
-        return name
+        return match["name"] if match else name
 
     def _tell(self, job_id: str, verb: str) -> None:
         server, name = self._at(job_id)

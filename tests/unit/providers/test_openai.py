@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from unitune.backends import capabilities
 from unitune.backends.protocol import State
 from unitune.errors import BackendError, JobError, NotFoundError, UserError
 from unitune.job.job import Preference, Tuning
-from unitune.models import TunedModel
+from unitune.models import Start, TunedModel
 
 
 @pytest.fixture
@@ -36,6 +37,25 @@ REASONING = "o4-mini-2025-04-16"
 def created(stage: Stage) -> dict[str, object]:
     """Return the body of the last create call."""
     return stage.server.received("POST", "/fine_tuning/jobs$")[-1].json
+
+
+def test_a_start_is_the_model_that_is_trained(stage: Stage) -> None:
+    first = stage.backend.submit(stage.launch())
+    model = stage.follow(first)[-1].model
+    assert model is not None
+    launch = stage.launch(key="r251125-1k3fq7d0x2ab-2")
+    stage.backend.submit(replace(launch, start=Start(run="r1", model=model)))
+    assert model.name.startswith("ft:")
+    assert model.name == created(stage)["model"]
+
+
+def test_a_start_at_another_server_is_refused(stage: Stage) -> None:
+    elsewhere = TunedModel(
+        backend="openai", name="ft:x@http://127.0.0.1:1/v1", base=stage.vendor.bases[0]
+    )
+    launch = replace(stage.launch(), start=Start(model=elsewhere))
+    with pytest.raises(JobError, match="cannot go on from a model of another server"):
+        stage.backend.submit(launch)
 
 
 def test_can_what_the_task_of_the_backend_lists(stage: Stage) -> None:

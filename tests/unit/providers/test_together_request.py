@@ -15,6 +15,7 @@ from unitune.backends.protocol import Launch, Upload
 from unitune.errors import JobError
 from unitune.job.job import Data, Job, Lora, Method, Preference, Tuning
 from unitune.job.tuning import EarlyStopping
+from unitune.models import Start, TunedModel
 from unitune.security.json_fields import Fields
 from unitune_providers.together.backend import TogetherBackend
 from unitune_providers.together.options import (
@@ -63,6 +64,16 @@ def test_auto_is_left_out() -> None:
         "suffix": "r251125-abc-1",
         "training_method": {"method": "sft", "train_on_inputs": "auto"},
     } == body()
+
+
+def test_a_start_is_sent_in_place_of_the_base() -> None:
+    """Together 3.1.1 takes either a model or a checkpoint, not both."""
+    model = TunedModel(backend="together", name="acme/Qwen3-8B-r1-1a2b3c4d", base="Qwen/Qwen3-8B")
+    made, upload = job(method="dpo"), Upload("file-1", "0" * 64)
+    launch = Launch("key-1", made, upload, None, Path(), Start(run="r1", model=model))
+    sent = create_body(launch, together_options(made), KNOWN)
+    assert model.name == sent["from_checkpoint"]
+    assert "model" not in sent
 
 
 def test_explicit_settings_are_sent_as_they_are() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from unitune.errors import (
     UserError,
 )
 from unitune.job.job import Data, Job, Lora, Preference, Tuning
-from unitune.models import TunedModel
+from unitune.models import Start, TunedModel
 from unitune.testing.loopback import OF_VENDORS, Fault, Server, serve
 from unitune.testing.vendor_setup import ServerBehavior
 from unitune_providers.vertex import backend as vertex
@@ -191,6 +193,19 @@ def test_tuned_model_is_tuned_on_into_a_model_of_its_own(
     assert done.model is not None
     assert version == done.model.base
     assert 2 == len(vendor.versions)
+
+
+def test_a_start_is_the_model_behind_its_endpoint(
+    server: Server, backend: VertexBackend, training: Path, submit: Submit
+) -> None:
+    first = follow(backend, submit()).model
+    assert first is not None
+    assert "/endpoints/" in first.name
+    second = launch(upload(backend, training), training.parent, "r-2")
+    backend.submit(replace(second, start=Start(run="r", model=first)))
+    body = server.received(*CREATE)[-1].json
+    assert "baseModel" not in body
+    assert re.fullmatch(r"projects/.+/models/.+@1", body["preTunedModel"]["tunedModelName"])
 
 
 @pytest.mark.parametrize(

@@ -102,11 +102,9 @@ class Jobs(Files):
     @route("POST", "/v1/fine-tunes")
     def create_job(self, request: VendorRequest) -> Fields:
         """Create a training, if the request is in order."""
-        body = request.json
-        model = needed(body, "model", str)
-        if model not in MODELS:
-            raise Refused(400, f"Model {model} is not available for fine-tuning")
+        body = {**request.json, "model": self._base_of(request.json)}
         check_create(body)
+        model = body["model"]
         needed(body, "training_file", str)
         for name in ("training_file", "validation_file"):
             if file := read(body, name, str):  # the SDK sends "" where there is none
@@ -121,6 +119,21 @@ class Jobs(Files):
         job = Job(fresh("ft-"), body, name, training=training)
         self.jobs[job.id] = job
         return self._job_json(job)
+
+    def _base_of(self, body: Fields) -> str:
+        """Return the base model that a create call trains, or whose checkpoint it goes on from."""
+        model, checkpoint = (read(body, name, str) for name in ("model", "from_checkpoint"))
+        if bool(model) == bool(checkpoint):  # together 3.1.1, fine_tuning.create
+            raise Refused(400, "You must specify either a model or a checkpoint, not both")
+        if checkpoint:
+            whole = checkpoint.partition(":")[0]
+            made = (job for job in self.jobs.values() if whole in (job.id, job.name))
+            if (job := next(made, None)) is None or job.status(self.behavior) != "completed":
+                raise Refused(404, f"Checkpoint {checkpoint} not found")
+            return str(job.body["model"])
+        if model not in MODELS:
+            raise Refused(400, f"Model {model} is not available for fine-tuning")
+        return str(model)
 
     @route("GET", "/v1/fine-tunes")
     def list_jobs(self, _: VendorRequest) -> Fields:
