@@ -203,6 +203,7 @@ class ImportedJob:
         tuning: As of `unitune.job.job.Tuning`; what is unknown is left out.
         options: Hyperparameters that are the backend's own.
         model: What it left behind; None unless it succeeded.
+        start: The vendor's name of the tuned model that it went on from.
         notes: What could not be converted, for people.
     """
 
@@ -213,6 +214,7 @@ class ImportedJob:
     tuning: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
     options: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
     model: TunedModel | None = None
+    start: str | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -191,9 +191,14 @@ def _not_here(view: BackendView) -> str:
 def _print_backend(view: BackendView) -> None:
     offer = view.offer
     refused = [f"{refusal.pattern}  {refusal.reason}" for refusal in offer.refuses]
+    by_model = {each for model in offer.models for each in model.continues or ()}
+    continues = [each for each in offer.methods if each in {*offer.continues, *by_model}]
     console().print(Text.assemble((offer.name, "bold"), f": {offer.summary}"))
     rows = {
         "tunes by": ", ".join(offer.methods) or "nothing; it only answers",
+        "goes on from": f"models tuned there, by {', '.join(continues)}"
+        if continues
+        else "base models",
         "supported_settings": ", ".join(offer.supported_settings) or "no setting of `tuning`",
         "here": _here(view),
         "needs": "\n".join(offer.needs) or "nothing",

@@ -155,6 +155,7 @@ def _write(name: str, job_id: str, old: ImportedJob, training: bytes, folder: Pa
             model={name: old.base_model},
             backend=name,
             method=old.method,  # pyright: ignore[reportArgumentType]  # validated by the model
+            start=old.start,
             data=Data(train="train.jsonl", validation=validation),
             tuning=Tuning.model_validate(dict(old.tuning)),
             evaluate=Evaluate(contenders=contenders) if old.model else Evaluate(),

@@ -69,7 +69,6 @@ PRICED = (
 )
 """Fields of the body that the price of a training depends on."""
 NOT_IMPORTED = {
-    "from_checkpoint": "it went on from checkpoint",
     "from_hf_model": "it began from the Hugging Face model",
     "wandb_project_name": "it reported to the Weights & Biases project",
 }

@@ -188,6 +188,7 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
             tuning=settings.imported_tuning(job),
             options=settings.imported_options(job),
             model=self._model(job) if succeeded else None,
+            start=job.text("from_checkpoint") or None,
             notes=settings.imported_notes(job),
         )
 
