@@ -106,3 +106,18 @@ def write_rows(path: Path, count: int) -> Path:
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def write_pairs(path: Path, count: int) -> Path:
+    """Write pairs of a colour to prefer and another one, as canonical JSON Lines."""
+    colours = ("red", "green", "blue")
+    rows = [
+        {
+            "input": {"messages": [{"role": "user", "content": f"What colour has {number}?"}]},
+            "preferred_output": [{"role": "assistant", "content": colours[number % 3]}],
+            "non_preferred_output": [{"role": "assistant", "content": colours[(number + 1) % 3]}],
+        }
+        for number in range(count)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path

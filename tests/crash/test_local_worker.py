@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import signal
@@ -16,14 +17,17 @@ import pytest
 
 pytest.importorskip("torch", reason="needs the extra `local`")
 
-from tiny_model import save_tiny_model, write_rows
+import torch
+from tiny_model import SETTINGS, save_tiny_model, write_pairs, write_rows
 
 from unitune.backends import registry
 from unitune.backends.capabilities import Pauses
 from unitune.backends.protocol import Launch, State, Status
 from unitune.job.job import Data, Job, Tuning
+from unitune.models import Start, TunedModel
 from unitune.testing.contract_base import sha256_of
 from unitune_local.job_folder import JobFolder, read_events
+from unitune_local.model import add_adapter, load_model
 
 STEPS = 40
 PATIENCE_SECONDS = 120
@@ -75,7 +79,7 @@ def steps(status: Status) -> int:
     return sum(event.kind == "step" for event in status.events)
 
 
-def losses(job_id: str) -> list[tuple[object, object]]:
+def losses(job_id: str) -> list[tuple[str, object]]:
     events = read_events(JobFolder(Path(job_id)).events, "").events
     return [(event.key, event.data["loss"]) for event in events if "loss" in event.data]
 
@@ -99,11 +103,51 @@ def worker_of(job_id: str) -> int:
     raise AssertionError(f"no worker for {job_id}")
 
 
+@pytest.fixture(scope="module")
+def chained(
+    launch: Callable[[Path], Launch], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Path], Launch]:
+    """Launches of preference training that goes on from an adapter."""
+    first = launch(tmp_path_factory.mktemp("first"))
+    base = Path(first.job.base_model)
+    settings = SETTINGS.model_copy(update={"targets": ("q_proj", "v_proj")})
+    model = add_adapter(load_model(base, torch.float32), settings)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    adapter = tmp_path_factory.mktemp("adapters") / "first"
+    model.save_pretrained(adapter)
+    start = Start(model=TunedModel(backend="local", name=str(adapter), base=str(base)))
+
+    def make(folder: Path) -> Launch:
+        file = write_pairs(folder / "train.jsonl", 80)
+        uploaded = registry.backend("local").upload(file, sha256_of(file))
+        job = first.job.model_copy(update={"method": "dpo"})
+        return Launch("run-1", job, uploaded, None, folder, start)
+
+    return make
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.exhaustive)])
 def test_losses_after_kills_equal_those_of_an_undisturbed_run(
     launch: Callable[[Path], Launch], tmp_path: Path, kills: int
 ) -> None:
+    kill_and_compare(launch, tmp_path, kills)
+
+
+@pytest.mark.slow
+def test_preferences_after_kills_equal_those_of_an_undisturbed_run(
+    chained: Callable[[Path], Launch], tmp_path: Path
+) -> None:
+    whole = kill_and_compare(chained, tmp_path, kills=2)
+    assert math.log(2) == pytest.approx(dict(whole)["step-1"], rel=1e-5)
+
+
+def kill_and_compare(
+    launch: Callable[[Path], Launch], tmp_path: Path, kills: int
+) -> list[tuple[str, object]]:
+    """Hold a training that is killed so often against an undisturbed one; return its losses."""
     backend = registry.backend("local")
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
@@ -128,6 +172,7 @@ def test_losses_after_kills_equal_those_of_an_undisturbed_run(
     assert kept(whole) == kept(killed)
     assert not [event for event in done.events if event.kind == "warning"]
     assert backend.poll(whole, "").model is not None
+    return losses(whole)
 
 
 def test_a_training_is_paused_after_its_step_and_goes_on_from_there(

@@ -15,10 +15,8 @@ import torch
 from peft import PeftModel
 from pydantic import JsonValue
 from safetensors.torch import load_file, save_file
-from tiny_model import SETTINGS, save_tiny_model, write_rows
+from tiny_model import SETTINGS, save_tiny_model, write_pairs, write_rows
 
-from unitune.data.dataset import Dataset, Row
-from unitune.data.example import Example
 from unitune.errors import Mismatch
 from unitune.job.job import Data, Job, Lora, Tuning
 from unitune.models import OTHER_BASE
@@ -108,23 +106,9 @@ def rows(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tr
 
 
 @pytest.fixture(scope="module")
-def pairs(tiny_model: Path) -> tuple[TrainingRow, ...]:
-    """Pairs on the prompts of `rows`, where another answer is preferred."""
-    colours = ("red", "green", "blue")
-    examples = [
-        Example.model_validate(
-            {
-                "input": {"messages": [{"role": "user", "content": f"What colour has {number}?"}]},
-                "preferred_output": [{"role": "assistant", "content": colours[number % 3]}],
-                "non_preferred_output": [
-                    {"role": "assistant", "content": colours[(number + 1) % 3]}
-                ],
-            }
-        )
-        for number in range(14)
-    ]
-    dataset = Dataset("pairs", tuple(Row(at, each) for at, each in enumerate(examples, 1)))
-    return render_rows(load_tokenizer(tiny_model), dataset, 512).rows
+def pairs(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingRow, ...]:
+    file = write_pairs(tmp_path_factory.mktemp("data") / "pairs.jsonl", 14)
+    return render_rows(load_tokenizer(tiny_model), read_rows(file), 512).rows
 
 
 @pytest.fixture(scope="module")
