@@ -26,7 +26,7 @@ from unitune.evaluate.results import Comparison
 from unitune.job.job import Data, Gate, Job
 from unitune.ledger import DeploymentRecord, Ledger, RunRecord, budgeting
 from unitune.ledger.metering import BILL
-from unitune.models import TunedModel
+from unitune.models import Start, TunedModel
 from unitune.planning.plan import plan
 from unitune.run.run import Run, launch
 from unitune.workspace.home import home, make_home
@@ -69,7 +69,8 @@ def fill(folder: Path, text: str = "") -> SampleLedger:
     ledger, job = Ledger(home()), sample_job(folder)
     now = time.time()
     done = _run(ledger, job, ("r261125-0000000001", now - 1100), State.SUCCEEDED, text)
-    failed = _run(ledger, job, ("r261125-0000000002", now - 900), State.FAILED, text)
+    start = Start(run=done, model=TunedModel(backend="together", name=f"you{text}", base="Qwen"))
+    failed = _run(ledger, job, ("r261125-0000000002", now - 900), State.FAILED, text, start)
     open_ = _run(ledger, job, ("r261126-0000000003", now - 300), State.UNCERTAIN, text)
     model = TunedModel(backend="together", name=f"you/qwen3-8b-bank-intents{text}", base="Qwen")
     for name, created, ended in (("d1", now - 5 * HOUR, None), ("d2", now - 28 * HOUR, now - HOUR)):
@@ -90,7 +91,14 @@ def fill(folder: Path, text: str = "") -> SampleLedger:
     return SampleLedger(ledger, done, failed, open_, kept_comparison(done))
 
 
-def _run(ledger: Ledger, job: Job, at: tuple[str, float], state: State, text: str) -> str:
+def _run(  # noqa: PLR0917 - each is independent
+    ledger: Ledger,
+    job: Job,
+    at: tuple[str, float],
+    state: State,
+    text: str,
+    start: Start | None = None,
+) -> str:
     run_id, created = at
     estimate = plan(job).estimate
     assert estimate is not None
@@ -104,6 +112,7 @@ def _run(ledger: Ledger, job: Job, at: tuple[str, float], state: State, text: st
         fingerprint=run_id[-10:] * 6,
         created=created,
         updated=created,
+        start=start,
     )
     folder = ledger.run_folder(run_id)
     folder.mkdir(parents=True)

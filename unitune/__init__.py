@@ -65,12 +65,13 @@ if TYPE_CHECKING:
         Tuning,
         Usage,
     )
-    from unitune.models import Reply, Request, TunedModel
+    from unitune.models import Reply, Request, Start, TunedModel
     from unitune.planning.plan import Plan, plan
     from unitune.report.files import write_report
     from unitune.run.deploying import deploy
     from unitune.run.deployment import Deployment, deployments
     from unitune.run.handle import Run
+    from unitune.run.lineage import Lineage
     from unitune.run.model_client import ModelClient
     from unitune.run.run import find_run, launch, runs
     from unitune.scorers.functions import PythonFunction, RecordedScore
@@ -142,12 +143,13 @@ _NAMES = {
         "Tuning",
         "Usage",
     ),
-    "unitune.models": ("Reply", "Request", "TunedModel"),
+    "unitune.models": ("Reply", "Request", "Start", "TunedModel"),
     "unitune.planning.plan": ("Plan", "plan"),
     "unitune.report.files": ("write_report",),
     "unitune.run.deploying": ("deploy",),
     "unitune.run.deployment": ("Deployment", "deployments"),
     "unitune.run.handle": ("Run",),
+    "unitune.run.lineage": ("Lineage",),
     "unitune.run.model_client": ("ModelClient",),
     "unitune.run.run": ("find_run", "launch", "runs"),
     "unitune.scorers.functions": ("PythonFunction", "RecordedScore"),
@@ -211,6 +213,7 @@ __all__ = [
     "Latency",
     "Leak",
     "Length",
+    "Lineage",
     "LockTimeout",
     "Lora",
     "Message",
@@ -236,6 +239,7 @@ __all__ = [
     "RunFailed",
     "SentenceChrf",
     "Server",
+    "Start",
     "State",
     "Template",
     "TokenF1",

@@ -25,6 +25,8 @@ from unitune.workspace.home import home
 
 RUN_ID = re.compile(rf"r\d{{6}}(-[{DIGITS}]{{0,12}})?")
 """A run's id or its beginning, with the day at least."""
+ADAPTER_FILES = "adapter_*"
+"""As peft names what decides how an adapter answers: its weights and its configuration."""
 LIST = "`unitune runs` lists the runs."
 
 
@@ -96,7 +98,7 @@ def _of_folder(folder: Path, job: Job) -> ResolvedStart:
     if not folder.is_dir():
         what = f"start {job.start!r} is neither the id of a run nor a folder ({folder})."
         return _refused("start-unknown", what, LIST)
-    files = sorted(each for each in folder.iterdir() if each.is_file())
+    files = (each for each in sorted(folder.glob(ADAPTER_FILES)) if each.is_file())
     content = digest({each.name: _sha256(each) for each in files})
     return ResolvedStart(Start(model=_model(str(folder), job), content=content))
 

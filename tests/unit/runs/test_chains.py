@@ -39,7 +39,8 @@ def codes(job: Job) -> list[str]:
     return [error.code for error in plan(job).errors]
 
 
-def test_a_run_goes_on_from_another_and_both_say_so(first: Run, continued: Job) -> None:
+def test_a_run_goes_on_from_another_and_both_say_so(store: str, first: Run, continued: Job) -> None:
+    del store
     made = plan(continued)
     assert Start(run=first.id, model=first.tuned_model) == made.start
     assert f"start: run {first.id}" in str(made)
@@ -108,11 +109,11 @@ def test_what_cannot_be_started_from_is_an_error_in_the_plan(
 def test_a_folder_is_known_by_its_content(make_job: MakeJob, workplace: Path) -> None:
     folder = workplace / "adapter"
     folder.mkdir()
-    (folder / "weights").write_text("1")
+    (folder / "adapter_model").write_text("1")
     job = make_job({}).model_copy(update={"start": "adapter"})
     then = plan(job)
     before = preflight(job).fingerprint
-    (folder / "weights").write_text("2")
+    (folder / "adapter_model").write_text("2")
     assert before != preflight(job).fingerprint
     assert (f"start: the files in {folder} are others",) == changes(then, plan(job))
 

@@ -59,6 +59,16 @@ def test_a_run_that_failed_says_why(visit: Visitor, sample: SampleLedger) -> Non
     assert "the loss is no number any more" in visit(f"/runs/{sample.failed}").words
 
 
+def test_a_chain_is_told_on_the_pages_of_its_runs(visit: Visitor, sample: SampleLedger) -> None:
+    assert f"after run {sample.succeeded}" in visit("/runs").words
+    later = visit(f"/runs/{sample.failed}")
+    assert f"goes on from sft {sample.succeeded}" in later.words
+    assert ("a", {"href": f"/runs/{sample.succeeded}"}) in Page(later.text).elements
+    assert f"Started from {sample.succeeded} (sft)" in later.words
+    earlier = visit(f"/runs/{sample.succeeded}").words
+    assert f"continued by sft {sample.failed}" in earlier
+
+
 def test_deployments_show_what_they_cost_and_when_they_end(visit: Visitor) -> None:
     words = visit("/deployments").words
     assert "1 deployment active, at $3.99 an hour." in words
