@@ -83,6 +83,10 @@ Backend.upload = upload_once
         "settings_that_the_offer_honours_are_sent",
         WITHOUT.format(function="create_body", names=("epochs", "learning_rate")),
     ),
+    "a start that is ignored": (
+        "goes_on_from_a_tuned_model",
+        WITHOUT.format(function="create_body", names=("start",)),
+    ),
     "validation rows never sent": (
         "validation_rows_are_sent",
         WITHOUT.format(function="create_body", names=("validation",)),

@@ -22,6 +22,8 @@ def _rows(run: RunRecord, events: Iterable[Event]) -> Iterator[tuple[str, str]]:
     yield "job", run.name
     yield "state", f"{run.state} ({run.raw})" if run.raw and run.raw != run.state else run.state
     yield "base model", f"{run.base_model} on {run.backend}"
+    if run.start is not None:
+        yield "started from", str(run.start)
     steps = [event for event in events if event.kind == "step"]
     if steps:
         yield "training", step_words(steps[-1])

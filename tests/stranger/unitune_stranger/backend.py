@@ -119,6 +119,7 @@ def create_body(launch: Launch) -> dict[str, JsonValue]:
         {
             "key": launch.key,
             "base": launch.job.base_model,
+            "start": launch.start and launch.start.model.name,
             "training": launch.training.ref,
             "validation": launch.validation and launch.validation.ref,
             **settings,

@@ -19,7 +19,8 @@ from unitune.testing.vendor_setup import Progress, ServerBehavior, loss
 
 KEY = "example-key"
 PAGE_SIZE = 2
-FIELDS = {"key", "base", "training", "validation", "epochs", "batch_size", "learning_rate", "seed"}
+SETTINGS = {"epochs", "batch_size", "learning_rate", "seed"}
+FIELDS = {"key", "base", "start", "training", "validation", *SETTINGS}
 """What a create call may hold."""
 
 
@@ -100,6 +101,8 @@ class ExampleVendor(RoutedVendor):
             raise Refused(400, f"unknown: {', '.join(sorted(unknown))}")
         for name in filter(None, (body["training"], body.get("validation"))):
             existing(self.files, name, "file")
+        if start := body.get("start"):
+            self._tuned(start)
         job = ExampleJob(f"job-{len(self.jobs) + 1}", body)
         self.jobs[job.id] = job
         return job.as_json(self.behavior)

@@ -17,11 +17,13 @@ from pydantic import JsonValue
 from safetensors.torch import load_file, save_file
 from tiny_model import SETTINGS, save_tiny_model, write_pairs, write_rows
 
+from unitune.data.dataset import Dataset
 from unitune.errors import Mismatch
 from unitune.job.job import Data, Job, Lora, Tuning
-from unitune.models import OTHER_BASE
+from unitune.models import OTHER_BASE, Start, TunedModel
 from unitune_local import store
 from unitune_local.adapter import CONFIG, WEIGHTS, adapter_hash, save_adapter
+from unitune_local.backend import LocalBackend
 from unitune_local.batches import TrainingRow
 from unitune_local.job_folder import Kind
 from unitune_local.loss import use_attention
@@ -275,3 +277,20 @@ def test_an_adapter_that_changed_since_the_submit_is_not_gone_on_from(
     shutil.rmtree(changed)
     with pytest.raises(Mismatch, match="any more"):
         check_start(changed, sha256)
+
+
+def test_a_plan_forecasts_the_adapters_own_shape_and_refuses_one_that_does_not_fit(
+    tiny_model: Path, adapter: Path, tmp_path: Path
+) -> None:
+    rows = read_rows(write_rows(tmp_path / "train.jsonl", 12))
+    start = Start(model=TunedModel(backend="local", name=str(adapter), base="tiny"))
+    made = LocalBackend().forecast(job(tiny_model), rows, Dataset("held", ()), start)
+    assert (4, 8.0) == (made.settings["rank"], made.settings["alpha"])
+    assert [] == [finding.code for finding in made.findings]
+    shutil.copytree(adapter, tmp_path / "a")
+    config = json.loads((adapter / CONFIG).read_text()) | {"r": 16}
+    (tmp_path / "a" / CONFIG).write_text(json.dumps(config))
+    start = Start(model=TunedModel(backend="local", name=str(tmp_path / "a"), base="tiny"))
+    made = LocalBackend().forecast(job(tiny_model), rows, Dataset("held", ()), start)
+    assert ["start-adapter"] == [finding.code for finding in made.findings]
+    assert "does not fit the base model" in made.findings[0].message
