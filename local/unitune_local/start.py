@@ -61,7 +61,7 @@ def read_start(folder: Path, job: Job, base: Path) -> StartAdapter:
         given = TypeAdapter(dict[str, JsonValue]).validate_json((folder / CONFIG).read_bytes())
         shape = AdapterShape.model_validate(given)
     except ValidationError as problem:
-        what = f"{folder / CONFIG} is no plain LoRA adapter's: {_first(problem)}."
+        what = f"{folder / CONFIG} is no plain LoRA adapter's: {_invalid(problem)}."
         return _refused("start-adapter", what, "Name the folder of another adapter.")
     if odd := _beyond_lora(given):
         what = f"{folder / CONFIG} has {odd}, and unitune trains plain LoRA adapters only."
@@ -152,6 +152,6 @@ def _refused(code: str, what: str, fix: str) -> StartAdapter:
     return StartAdapter(None, (error(code, what, fix),))
 
 
-def _first(problem: ValidationError) -> str:
+def _invalid(problem: ValidationError) -> str:
     first = problem.errors(include_url=False)[0]
     return f"{'.'.join(map(str, first['loc']))} {sentence([first]).removesuffix('.')}".strip()

@@ -168,7 +168,9 @@ def _described(resolved: ResolvedJob, run: Run) -> TunedRun:
         return TunedRun(run, (), effort, curve, tuple(notes))
     rows: list[Dataset] = []
     for each in (run, *earlier):
-        own = _rows_of(each)
+        is_job = each is run and is_this
+        splits = resolved.splits
+        own = [splits.train, splits.validation] if is_job else _rows_of(each)
         rows += own
         if not own and resolved.job.evaluate.leaks != "allow":
             raise Mismatch(
@@ -176,7 +178,7 @@ def _described(resolved: ResolvedJob, run: Run) -> TunedRun:
                 "for the test cases. Compare on the machine that launched it, or take that for "
                 "granted with evaluate.leaks: allow."
             )
-        if each is not run or not is_this:
+        if not is_job:
             searched = "searched for the test cases too" if own else "not searched, as not here"
             notes.append(f"{_other(run, each)}; its own rows were {searched}.")
     return TunedRun(run, tuple(rows), effort, curve, tuple(notes))
