@@ -87,7 +87,8 @@ def _of_run(name: str, job: Job, offer: Offer) -> ResolvedStart:
 def _unfinished(record: RunRecord) -> ResolvedStart:
     what = f"start is run {record.id}, which has no model: it is {record.state}"
     if not record.state.ended:
-        fix = f"Follow it to its end: unitune watch {record.id}"
+        stands = record.state in (State.PAUSED, State.UNCERTAIN)
+        fix = f"Let it end first: unitune {'resume' if stands else 'watch'} {record.id}"
         return _refused("start-unfinished", f"{what}, as it was last seen.", fix)
     again = f"`unitune resume {record.id}` tries again. " if record.state is State.FAILED else ""
     fix = f"{again}Or name another run: unitune runs"
