@@ -16,6 +16,7 @@ from peft import LoraConfig, PeftModel
 from pydantic import JsonValue, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 
+from unitune.backends.options import job_options
 from unitune.errors import Mismatch
 from unitune.findings import Finding, error, warning
 from unitune.job.job import Job
@@ -24,6 +25,7 @@ from unitune.workspace.validation import sentence
 from unitune_local import store
 from unitune_local.adapter import ABOUT, CONFIG, WEIGHTS, AdapterRecord
 from unitune_local.model import ADAPTER
+from unitune_local.options import LocalOptions
 from unitune_local.settings import AdapterShape
 
 CARRIED = ("r", "lora_alpha", "target_modules", "lora_dropout", "init_lora_weights")
@@ -66,7 +68,7 @@ def read_start(folder: Path, job: Job, base: Path) -> StartAdapter:
     if odd := _beyond_lora(given):
         what = f"{folder / CONFIG} has {odd}, and unitune trains plain LoRA adapters only."
         return _refused("start-adapter", what, "Name the folder of another adapter.")
-    findings = (*_base_findings(folder, given, base), *_setting_findings(job, shape))
+    findings = (*_base_findings(folder, given, base, job), *_setting_findings(job, shape))
     return StartAdapter(shape, findings)
 
 
@@ -117,7 +119,9 @@ def _beyond_lora(given: dict[str, JsonValue]) -> str:
     return ""
 
 
-def _base_findings(folder: Path, given: dict[str, JsonValue], base: Path) -> Iterator[Finding]:
+def _base_findings(
+    folder: Path, given: dict[str, JsonValue], base: Path, job: Job
+) -> Iterator[Finding]:
     """Yield that an adapter was made of another base model, or that this cannot be known."""
     try:
         record = AdapterRecord.model_validate_json((folder / ABOUT).read_bytes())
@@ -133,6 +137,11 @@ def _base_findings(folder: Path, given: dict[str, JsonValue], base: Path) -> Ite
             f"{record.base_fingerprint[:12]}; that of this job has {fingerprint[:12]}."
         )
         yield error(OTHER_BASE, what, "Let both be the same base model, or leave `start` out.")
+    quantization = job_options(job, "local", LocalOptions).quantization
+    if record.settings.quantization != quantization:
+        theirs, ours = (each or "none" for each in (record.settings.quantization, quantization))
+        what = f"options.local.quantization is {ours}; the adapter was trained beside {theirs}."
+        yield error(OTHER_BASE, what, f"Let it be {theirs}: other frozen weights are another base.")
 
 
 def _setting_findings(job: Job, shape: AdapterShape) -> Iterator[Finding]:
