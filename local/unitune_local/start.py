@@ -14,7 +14,9 @@ from typing import Any, NamedTuple, cast
 import torch
 from peft import LoraConfig, PeftModel
 from pydantic import JsonValue, TypeAdapter, ValidationError
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors import torch as safetensors
+from torch import Tensor
 
 from unitune.backends.options import job_options
 from unitune.errors import Mismatch
@@ -76,8 +78,7 @@ def misfit(model: PeftModel, folder: Path) -> str:
     """Return in what an adapter's tensors differ from those of a model; empty: in nothing."""
     needed = {name: list(weight.shape) for name, weight in _weights(model).items()}
     try:
-        with safe_open(folder / WEIGHTS, "pt") as file:
-            there = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no mapping
+        there = {name: list(tensor.shape) for name, tensor in _tensors(folder).items()}
     except SafetensorError as problem:
         return f"{WEIGHTS} cannot be read: {problem}"
     for name in sorted(needed.keys() | there.keys()):
@@ -94,9 +95,14 @@ def load_start(model: PeftModel, folder: Path) -> None:
     """
     if difference := misfit(model, folder):
         raise Mismatch(f"the adapter in {folder} does not fit the base model: {difference}.")
-    with torch.no_grad(), safe_open(folder / WEIGHTS, "pt") as file:
+    tensors = _tensors(folder)
+    with torch.no_grad():
         for name, weight in _weights(model).items():
-            weight.copy_(file.get_tensor(name))
+            weight.copy_(tensors[name])
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    return cast("Any", safetensors).load_file(folder / WEIGHTS)
 
 
 def _weights(model: PeftModel) -> dict[str, torch.nn.Parameter]:
