@@ -1,8 +1,8 @@
 """The adapter that a training goes on from: its first weights, and its shape, which stays.
 
-Rank, alpha and targets are the adapter's own: a job that sets others is refused. So is an adapter
-that is more than plain LoRA, and one of another base model. What is read of a folder is peft's
-configuration and tensors as data. The optimiser begins anew.
+Rank, alpha, targets, rsLoRA and DoRA are the adapter's own: a job that sets others is refused. So
+is an adapter of a kind that is not trained here, and one of another base model. What is read of a
+folder is peft's configuration and tensors as data. The optimiser begins anew.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from pydantic import JsonValue, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors import torch as safetensors
@@ -26,11 +26,10 @@ from unitune.models import OTHER_BASE
 from unitune.workspace.validation import sentence
 from unitune_local import store
 from unitune_local.adapter import ABOUT, CONFIG, WEIGHTS, AdapterRecord
-from unitune_local.model import ADAPTER
 from unitune_local.options import LocalOptions
 from unitune_local.settings import AdapterShape
 
-CARRIED = ("r", "lora_alpha", "target_modules", "lora_dropout", "init_lora_weights")
+CARRIED = (*AdapterShape.model_fields, "lora_dropout", "init_lora_weights")
 """What an adapter's configuration may say as it likes; the last two end with its training."""
 ABOUT_FILES = (
     "auto_mapping",
@@ -65,10 +64,10 @@ def read_start(folder: Path, job: Job, base: Path) -> StartAdapter:
         given = TypeAdapter(dict[str, JsonValue]).validate_json((folder / CONFIG).read_bytes())
         shape = AdapterShape.model_validate(given)
     except ValidationError as problem:
-        what = f"{folder / CONFIG} is no plain LoRA adapter's: {_invalid(problem)}."
+        what = f"{folder / CONFIG} is no LoRA adapter's: {_invalid(problem)}."
         return _refused("start-adapter", what, "Name the folder of another adapter.")
     if odd := _beyond_lora(given):
-        what = f"{folder / CONFIG} has {odd}, and unitune trains plain LoRA adapters only."
+        what = f"{folder / CONFIG} has {odd}, and unitune trains no such adapters."
         return _refused("start-adapter", what, "Name the folder of another adapter.")
     findings = (*_base_findings(folder, given, base, job), *_setting_findings(job, shape))
     return StartAdapter(shape, findings)
@@ -105,17 +104,13 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
     return cast("Any", safetensors).load_file(folder / WEIGHTS)
 
 
-def _weights(model: PeftModel) -> dict[str, torch.nn.Parameter]:
-    """Return the trainable weights of a model by their names in peft's files."""
-    return {
-        name.replace(f".{ADAPTER}.", "."): weight
-        for name, weight in model.named_parameters()
-        if weight.requires_grad
-    }
+def _weights(model: PeftModel) -> dict[str, Tensor]:
+    """Return the weights of a model's adapters, which can be changed, by peft's names for them."""
+    return cast("Any", get_peft_model_state_dict)(model, save_embedding_layers=False)
 
 
 def _beyond_lora(given: dict[str, JsonValue]) -> str:
-    """Return what an adapter's configuration has that a plain one has not; empty: nothing."""
+    """Return what an adapter's configuration has beyond what is carried on; empty: nothing."""
     plain = cast("dict[str, Any]", LoraConfig(task_type="CAUSAL_LM").to_dict())
     for name, value in given.items():
         usual = plain.get(name)
@@ -157,6 +152,9 @@ def _setting_findings(job: Job, shape: AdapterShape) -> Iterator[Finding]:
         ("rank", lora.rank, shape.r),
         ("alpha", lora.alpha, shape.lora_alpha),
         ("targets", targets, shape.target_modules),
+        ("rslora", lora.rslora, shape.use_rslora),
+        ("dora", lora.dora, shape.use_dora),
+        ("init", lora.init, "weights"),
     ):
         if explicit not in ("auto", own):
             what = f"tuning.lora.{name} is {explicit}; the adapter to go on from has {own}."

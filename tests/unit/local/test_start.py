@@ -29,7 +29,14 @@ from unitune_local.job_folder import Kind
 from unitune_local.loss import use_attention
 from unitune_local.model import add_adapter, load_adapter, load_model, load_tokenizer
 from unitune_local.rows import read_rows, render_rows
-from unitune_local.settings import DataFile, PreferenceSettings, Settings, Spec
+from unitune_local.settings import (
+    DataFile,
+    Dimensions,
+    PreferenceSettings,
+    Settings,
+    Spec,
+    resolve,
+)
 from unitune_local.start import load_start, misfit, read_start
 from unitune_local.train import TrainingContext, train
 from unitune_local.training import check_start
@@ -179,6 +186,21 @@ def test_plain_peft_loads_what_comes_out_on_the_base_alone(
     )
 
 
+@pytest.mark.parametrize("kind", ["rslora", "dora"])
+def test_rank_stabilised_and_decomposed_adapters_stay_so(
+    tiny_model: Path, rows: tuple[TrainingRow, ...], tmp_path: Path, kind: str
+) -> None:
+    settings = SETTINGS.model_copy(update={kind: True, "epochs": 1})
+    first = run(tiny_model, rows, tmp_path / "first", settings)
+    folder = save(first.model, tiny_model, tmp_path / "a")
+    shape = read_start(folder, job(tiny_model), tiny_model).shape
+    assert shape is not None
+    again = resolve(job(tiny_model), Dimensions(context=512, hidden=32), shape)
+    assert getattr(again, kind)
+    second = run(tiny_model, rows, tmp_path / "second", settings, start=folder)
+    assert first.validations[-1] == pytest.approx(second.validations[0], abs=1e-5)
+
+
 def job(base: Path, **lora: object) -> Job:
     tuning = Tuning(lora=Lora.model_validate(lora))
     data = Data(train="train.jsonl")
@@ -198,7 +220,16 @@ def test_rank_alpha_and_targets_are_the_adapters_own(tiny_model: Path, adapter: 
 
 
 @pytest.mark.parametrize(
-    "lora", [{"rank": 8}, {"alpha": 4}, {"targets": ["q_proj", "v_proj"]}], ids=str
+    "lora",
+    [
+        {"rank": 8},
+        {"alpha": 4},
+        {"targets": ["q_proj", "v_proj"]},
+        {"rslora": True},
+        {"dora": True},
+        {"init": "gaussian"},
+    ],
+    ids=str,
 )
 def test_another_explicit_setting_is_an_error(
     tiny_model: Path, adapter: Path, lora: dict[str, object]
@@ -209,8 +240,7 @@ def test_another_explicit_setting_is_an_error(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"use_dora": True},
-        {"use_rslora": True},
+        {"use_qalora": True},
         {"bias": "all"},
         {"modules_to_save": ["lm_head"]},
         {"rank_pattern": {"q_proj": 2}},
@@ -220,7 +250,7 @@ def test_another_explicit_setting_is_an_error(
     ],
     ids=str,
 )
-def test_what_is_more_than_plain_lora_is_refused(
+def test_what_is_not_trained_here_is_refused(
     tiny_model: Path, adapter: Path, tmp_path: Path, changes: dict[str, object]
 ) -> None:
     changed = shutil.copytree(adapter, tmp_path / "a")
