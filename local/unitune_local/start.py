@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import peft
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+from peft import LoraConfig, PeftModel
 from pydantic import JsonValue, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors import torch as safetensors
@@ -106,7 +107,7 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
 
 def _weights(model: PeftModel) -> dict[str, Tensor]:
     """Return the weights of a model's adapters, which can be changed, by peft's names for them."""
-    return cast("Any", get_peft_model_state_dict)(model, save_embedding_layers=False)
+    return cast("Any", peft).get_peft_model_state_dict(model, save_embedding_layers=False)
 
 
 def _beyond_lora(given: dict[str, JsonValue]) -> str:
