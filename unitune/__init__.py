@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from unitune.run.lineage import Lineage
     from unitune.run.model_client import ModelClient
     from unitune.run.run import find_run, launch, runs
+    from unitune.run.sweep import launch_sweep
     from unitune.scorers.functions import PythonFunction, RecordedScore
     from unitune.scorers.graders import OpenAIGrader
     from unitune.scorers.json_text import JsonEqual, JsonFields, JsonSchema, JsonValid, ToolCalls
@@ -152,6 +153,7 @@ _NAMES = {
     "unitune.run.lineage": ("Lineage",),
     "unitune.run.model_client": ("ModelClient",),
     "unitune.run.run": ("find_run", "launch", "runs"),
+    "unitune.run.sweep": ("launch_sweep",),
     "unitune.scorers.functions": ("PythonFunction", "RecordedScore"),
     "unitune.scorers.graders": ("OpenAIGrader",),
     "unitune.scorers.json_text": (
@@ -266,6 +268,7 @@ __all__ = [
     "find_comparison",
     "find_run",
     "launch",
+    "launch_sweep",
     "load",
     "plan",
     "runs",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -113,6 +113,28 @@ def grouped(findings: Iterable[Finding]) -> list[Group]:
         Group(first, 1 + len(more), tuple(each.line for each in more if each.line is not None))
         for first, *more in causes.values()
     ]
+
+
+def of_runs(findings: Mapping[str, Iterable[Finding]]) -> tuple[Finding, ...]:
+    """Return the findings about the runs of a sweep, by their names, each once.
+
+    One that is not about all of them begins with the run that it is about.
+    """
+    names: dict[Finding, list[str]] = {}
+    for run, about in findings.items():
+        for finding in dict.fromkeys(about):
+            names.setdefault(finding, []).append(run)
+    return tuple(
+        finding
+        if len(runs) == len(findings)
+        else finding.model_copy(update={"message": f"{_first_of(runs)}: {finding.message}"})
+        for finding, runs in names.items()
+    )
+
+
+def _first_of(runs: list[str]) -> str:
+    more = f" (and {len(runs) - 1} more run{'s' if len(runs) > 2 else ''})"
+    return f"run {runs[0]}{more if len(runs) > 1 else ''}"
 
 
 def shown(findings: Iterable[Finding]) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -45,6 +45,31 @@ class Forecast(BaseModel):
     """The day of the calibration that time and memory rest on; None: on the model's shape alone."""
     settings: dict[str, JsonValue]
     """Every `auto` as it would be resolved: dtype, threads, batch_size, learning_rate, …"""
+
+    @classmethod
+    def of_sweep(cls, runs: Sequence[Self]) -> Self:
+        """Return what the runs of a sweep take, one after another, with the settings of all."""
+        first, days = runs[0], [run.measured_on for run in runs if run.measured_on is not None]
+        return first.model_copy(
+            update={
+                "tokens": max(run.tokens for run in runs),
+                "trained_tokens": max(run.trained_tokens for run in runs),
+                "epochs": sum(run.epochs for run in runs),
+                "steps": sum(run.steps for run in runs),
+                "seconds_low": sum(run.seconds_low for run in runs),
+                "seconds_expected": sum(run.seconds_expected for run in runs),
+                "seconds_high": sum(run.seconds_high for run in runs),
+                "memory_low_bytes": max(run.memory_low_bytes for run in runs),
+                "memory_bytes": max(run.memory_bytes for run in runs),
+                "memory_high_bytes": max(run.memory_high_bytes for run in runs),
+                "measured_on": min(days) if len(days) == len(runs) else None,
+                "settings": {
+                    name: value
+                    for name, value in first.settings.items()
+                    if all(run.settings.get(name) == value for run in runs)
+                },
+            }
+        )
 
 
 @runtime_checkable

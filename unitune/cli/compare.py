@@ -160,7 +160,7 @@ def _confirm_costs(
     """
     from unitune.cli.consent import confirm_answers, confirm_deployment
     from unitune.cost.budget import HostingBudget
-    from unitune.evaluate.prompts.tuned_run import find_runs
+    from unitune.evaluate.prompts.tuned_run import find_runs, find_sweep_runs
     from unitune.job.contenders import Tuned
     from unitune.run.deploying import needs_deployment
 
@@ -168,7 +168,9 @@ def _confirm_costs(
     named = [spec for spec in job.evaluate.contenders if isinstance(spec, Tuned) and spec.run]
     runs: dict[str, Run] = {}
     if named or seconds is not None:
-        runs = find_runs(job, resolved.fingerprint, run, replay=False)
+        swept = {} if run or not job.sweep else find_sweep_runs(resolved, replay=False)
+        chosen = run or next(iter(swept.values()), None)  # any: they cost the same
+        runs = find_runs(job, resolved.fingerprint, chosen, replay=False) | swept
     trained = {name: each.job for name, each in runs.items()}
     confirm_answers(resolved, trained, allow_unpriced=allow_unpriced)
     for each in {each.id: each for each in runs.values()}.values():

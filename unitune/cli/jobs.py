@@ -94,18 +94,21 @@ def run(
     """Train: launch the job once and follow it to its end.
 
     The training outlives this command: after Ctrl-C or a closed terminal it goes on, and
-    `unitune watch` follows it again. What costs money needs a budget or a saved plan
-    (`unitune apply`); without either a terminal asks, and a script is refused.
+    `unitune watch` follows it again. Lists of values under `tuning` make a run of each combination;
+    the same command launches those that are missing. What costs money needs a budget or a saved
+    plan (`unitune apply`); without either a terminal asks, and a script is refused.
 
     [dim]$ unitune run unitune.yaml
     $ RUN=$(unitune run unitune.yaml --detach)[/dim]
     """
     from unitune.cli.consent import confirm_training, refuse_unready
     from unitune.cli.progress import working
+    from unitune.cli.sweep import run_sweep
     from unitune.cli.watch import follow_launch
     from unitune.job.job import Job
     from unitune.planning.preflight import preflight
     from unitune.run.run import launch
+    from unitune.run.sweep import launch_sweep
 
     job = Job.load(file).with_backend(backend).with_budget(budget)
     job = job.with_prices(parse_prices(price, job.backend))
@@ -113,10 +116,16 @@ def run(
         resolved = preflight(job)
     refuse_unready(resolved)
     confirm_training(resolved, allow_unpriced=allow_unpriced)
-    with working("uploading rows, creating the job", quiet=quiet or json):
-        launched = launch(resolved, allow_duplicate=allow_duplicate, allow_unpriced=allow_unpriced)
     option = f" --backend {backend}" if backend else ""
     next_command = f"unitune compare {file}{option}"
+    if resolved.job.sweep:
+        launches = launch_sweep(
+            resolved, allow_duplicate=allow_duplicate, allow_unpriced=allow_unpriced
+        )
+        run_sweep(resolved, launches, next_command, detach=detach, quiet=quiet, json=json)
+        return
+    with working("uploading rows, creating the job", quiet=quiet or json):
+        launched = launch(resolved, allow_duplicate=allow_duplicate, allow_unpriced=allow_unpriced)
     follow_launch(launched, detach=detach, quiet=quiet, json=json, next_command=next_command)
 
 

@@ -227,9 +227,12 @@ def apply(
     [dim]$ unitune plan unitune.yaml -o plan.json
     $ unitune apply plan.json[/dim]
     """
+    from unitune.cli.sweep import run_sweep
     from unitune.cli.watch import follow_launch
     from unitune.planning import saved
+    from unitune.planning.preflight import preflight
     from unitune.run.run import launch
+    from unitune.run.sweep import launch_sweep
 
     planned = saved.read(file)
     job = saved.job_of(planned, file)
@@ -238,6 +241,17 @@ def apply(
             f"{file} does not know what the training costs. Take it all the same with "
             "--allow-unpriced."
         )
+    if job.sweep:
+        resolved = preflight(job)
+        launches = launch_sweep(
+            resolved,
+            allow_duplicate=allow_duplicate,
+            allow_unpriced=allow_unpriced,
+            plan=planned,
+        )
+        command = f"unitune compare {planned.bound.job_file}" if planned.bound else ""
+        run_sweep(resolved, launches, command, detach=detach, quiet=quiet, json=json)
+        return
     launched = launch(
         job, allow_duplicate=allow_duplicate, allow_unpriced=allow_unpriced, plan=planned
     )

@@ -12,7 +12,14 @@ from rich.text import Text
 
 from unitune.backends.capabilities import MaskedToken
 from unitune.backends.forecasts import Forecast
-from unitune.cli.output import console, facts, gigabytes, new_table, print_findings
+from unitune.cli.output import (
+    console,
+    facts,
+    gigabytes,
+    new_table,
+    print_findings,
+    print_table,
+)
 from unitune.cost.budget import BUDGET_CODES
 from unitune.cost.documents import LAUNCH, MONTHLY, Estimate, Line
 from unitune.cost.spread import Spread, cents
@@ -23,7 +30,7 @@ from unitune.job.prices import PriceRow
 from unitune.planning.backend_calls import NO_BACKEND, quote
 from unitune.planning.evaluation_forecast import EvaluationForecast, Seconds
 from unitune.planning.masks import MaskedRow, audit
-from unitune.planning.plan import Plan, PlanSet
+from unitune.planning.plan import Plan, PlannedRun, PlanSet
 from unitune.planning.preflight import ResolvedJob
 from unitune.report.typography import dollars, duration, usd_range
 
@@ -46,6 +53,8 @@ def print_plan(plan: Plan, evaluate: Evaluate) -> None:
     console().print(Text.assemble((plan.job, "bold"), f": {title}"))
     if not plan.errors:
         console().print(facts(_facts(plan, evaluate)))
+        if plan.runs and plan.forecast is not None:
+            print_table(_runs(plan.runs))
     if plan.estimate is not None:
         if plan.estimate.lines:
             console().print(_lines(plan.estimate))
@@ -139,7 +148,8 @@ def _marked_tokens(row: MaskedRow) -> Text:
 
 def _facts(plan: Plan, evaluate: Evaluate) -> dict[str, str]:
     test = "none" if plan.test_rows is None else f"{plan.test_rows:,}"
-    rows = {"verdict": _time_to_verdict(plan)} if plan.evaluation is not None else {}
+    rows = {"sweep": _sweep(plan.runs)} if plan.runs else {}
+    rows |= {"verdict": _time_to_verdict(plan)} if plan.evaluation is not None else {}
     rows |= {"starts from": str(plan.start)} if plan.start is not None else {}
     rows["rows"] = f"{test} to judge by"
     if not plan.compares_only:
@@ -166,6 +176,24 @@ def _facts(plan: Plan, evaluate: Evaluate) -> dict[str, str]:
         epochs = "1 epoch" if single else f"{_count(estimate.epochs)} epochs"
         tokens = f"{_count(estimate.trained_tokens)} trained, in {epochs}"
     return rows | {"tokens": tokens, "charge": usd_range(estimate.launch_usd)}
+
+
+def _sweep(runs: Sequence[PlannedRun]) -> str:
+    """Return how many runs there are, and the values of each setting."""
+    values = {name: dict.fromkeys(run.settings[name] for run in runs) for name in runs[0].settings}
+    each = (f"{name} {', '.join(map(str, given))}" for name, given in values.items())
+    return f"{len(runs)} runs, one for each combination: {'; '.join(each)}"
+
+
+def _runs(runs: Sequence[PlannedRun]) -> Table:
+    """Return what each run takes that trains on this machine."""
+    table = new_table("run", "steps", "training", "memory", right=("steps",), fold=("run",))
+    for run in runs:
+        if (forecast := run.forecast) is not None:
+            seconds = (forecast.seconds_low, forecast.seconds_expected, forecast.seconds_high)
+            memory = gigabytes(forecast.memory_bytes)
+            table.add_row(run.name, f"{forecast.steps:,}", _time(Seconds(*seconds)), memory)
+    return table
 
 
 def _time_to_verdict(plan: Plan) -> str:

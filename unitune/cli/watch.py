@@ -93,17 +93,23 @@ def follow_all(*, json: bool) -> None:
     """
     try:
         for run in watch_all():
-            _warn_of_duplicates(run)
+            warn_of_duplicates(run)
             if json:
                 print_json(RunView.of(run), indent=None)
             else:
-                line = f"{run.id}  {run.backend_name}  {run.state}  "
-                console().print(Text.assemble(line, (run.name, "dim")), soft_wrap=True)
+                console().print(state_line(run), soft_wrap=True)
     except KeyboardInterrupt:
         raise Interrupted("all runs go on: unitune watch --all") from None
 
 
-def _warn_of_duplicates(run: Run) -> None:
+def state_line(run: Run) -> Text:
+    """Return where a run stands, on one line."""
+    line = f"{run.id}  {run.backend_name}  {run.state}  "
+    return Text.assemble(line, (run.name, "dim"))
+
+
+def warn_of_duplicates(run: Run) -> None:
+    """Print a warning for each further job that carries a run's key."""
     for line in duplicate_lines(run):
         aside().print(Text.assemble(("Warning", "bold red"), f" {line}"))
 
@@ -121,9 +127,9 @@ def follow_launch(
         conclude(run, next_command=next_command, json=json)
         return
     print_raw(run.id)
-    _warn_of_duplicates(run)
+    warn_of_duplicates(run)
     if run.state is State.UNCERTAIN:
-        raise _without_model(run)
+        raise without_model(run)
 
 
 def conclude(
@@ -136,16 +142,17 @@ def conclude(
     """
     if json:
         print_json(RunView.of(run))
-    _warn_of_duplicates(run)
+    warn_of_duplicates(run)
     if run.state is not State.SUCCEEDED:
-        raise _without_model(run)
+        raise without_model(run)
     if not (json or silent):
         print_run(run)
         if next_command:
             aside().print(f"Next: {next_command}")
 
 
-def _without_model(run: Run) -> RunFailed:
+def without_model(run: Run) -> RunFailed:
+    """Return the error that a run has no model, with what to do."""
     sentence = STATE_SENTENCES.get(run.state, "It is {state}.")
     raw = run.raw.partition(";")[0] if is_interrupted(run) else "paused"
     text = sentence.format(id=run.id, error=run.error, state=run.state, raw=raw)

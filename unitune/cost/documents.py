@@ -6,7 +6,7 @@ zero. Money is Decimal throughout. How it is computed is `unitune.cost.estimate`
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from typing import Literal
@@ -29,7 +29,7 @@ class Line(BaseModel):
     model_config = ConfigDict(frozen=True)
     item: Item
     what: str = ""
-    """Which contender, for evaluation."""
+    """Which contender, for evaluation; which run, for the training of a sweep."""
     tokens: Count | None = None
     """For what is priced by the token."""
     units: Spread | None = None
@@ -98,6 +98,27 @@ class Estimate(BaseModel):
         used = {line.price for line in self.lines if line.item in LAUNCH}
         return tuple(row for row in self.prices if row.id in used)
 
+    def of_sweep(self, runs: Mapping[str, Estimate]) -> Estimate:
+        """Return the estimate of a sweep: a line for each run's launch, the rest as it is here.
+
+        Args:
+            runs: The estimate of each run, by its name.
+        """
+        made = tuple(runs.values())
+        launches = (_launch_line(name, run) for name, run in runs.items())
+        others = (line for line in self.lines if line.item not in LAUNCH)
+        prices = {row.id: row for each in (*made, self) for row in each.prices}
+        return self.model_copy(
+            update={
+                "epochs": sum((run.epochs for run in made), start=Count()),
+                "epoch_tokens": _around([run.epoch_tokens for run in made]),
+                "lines": (*launches, *others),
+                "prices": tuple(prices.values()),
+                "minimum_usd": None,  # of each run, and in its line
+                "assumptions": tuple(dict.fromkeys(a for run in made for a in run.assumptions)),
+            }
+        )
+
     def of(self, item: Item) -> tuple[Line, ...]:
         """Return the lines of one kind."""
         return tuple(line for line in self.lines if line.item == item)
@@ -105,6 +126,30 @@ class Estimate(BaseModel):
     def price(self, line: Line) -> PriceRow | None:
         """Return the price row of a line."""
         return next((row for row in self.prices if row.id == line.price), None)
+
+
+def _launch_line(name: str, run: Estimate) -> Line:
+    """Return the launch of a run as one line."""
+    lines = [line for line in run.lines if line.item in LAUNCH]
+    tokens = [line.tokens for line in lines if line.tokens is not None]
+    return lines[0].model_copy(
+        update={
+            "what": name,
+            "tokens": sum(tokens, start=Count()) if tokens else None,
+            "usd": run.launch_usd,
+            "because": next((line.because for line in lines if line.usd is None), ""),
+        }
+    )
+
+
+def _around(counts: Sequence[Count | None]) -> Count | None:
+    """Return a count that holds all of them; None where one is not known."""
+    known = [count for count in counts if count is not None]
+    if len(known) < len(counts):
+        return None
+    expected = sum(count.expected for count in known) // len(known)
+    low, high = min(count.low for count in known), max(count.high for count in known)
+    return Count(low, expected, high)
 
 
 def _sum(lines: Iterable[Line]) -> Spread | None:

@@ -213,7 +213,7 @@ def _evaluation(  # noqa: PLR0913 - what a cost depends on
             elif spec.run is not None:
                 where = f"tuned from {job.base_model} on {job.backend}"
                 assumptions.append(f"the model of {spec.name} is priced as if it were {where}")
-            deployment = _deployment(lookup, assumptions)
+            deployment = _deployment(lookup, _deployments(spec, job), assumptions)
         yield _contender(spec, tokens, job, lookup, deployment)
 
 
@@ -259,13 +259,19 @@ def _answers_usd(
     return usd + _per_million(tokens.answer, price_of(written)), written.id
 
 
-def _deployment(prices: PriceLookup, assumptions: list[str]) -> Line | None:
+def _deployments(spec: Tuned, job: Job) -> int:
+    """Return how many deployments answer: of a sweep each run's on dev, and the chosen one's."""
+    return 1 if spec.run else 1 + len(job.variants())
+
+
+def _deployment(prices: PriceLookup, number: int, assumptions: list[str]) -> Line | None:
     """Return the line of the deployment that answers; None where none is paid by the hour."""
     ends = prices.hosting()
     if ends is None or not ends[1].usd or ends[0].per not in ("hour", "gpu-hour"):
         return None
-    assumptions.append(f"a deployment of {EVALUATION_HOURS} hours answers the cases")
-    return _standing("evaluation", ends, EVALUATION_HOURS, assumptions)
+    many = f", one of {number} for the runs of the sweep and the test" if number > 1 else ""
+    assumptions.append(f"a deployment of {EVALUATION_HOURS} hours answers the cases{many}")
+    return _standing("evaluation", ends, EVALUATION_HOURS * number, assumptions)
 
 
 def _monthly(job: Job, prices: PriceLookup, assumptions: list[str]) -> Iterator[Line]:

@@ -75,6 +75,8 @@ def contender_tokens(spec: ContenderSpec, job: Job, work: Workload) -> Contender
     kind = prompt_kind(spec)
     tries = TRIALS[kind] if kind and len(job.evaluate.contenders) > 1 else Count()
     on_dev = _dev_requests(tries, len(work.validation))
+    if isinstance(spec, Tuned) and spec.run is None:
+        on_dev += Count.of(len(job.variants()) * len(work.validation))  # the runs of a sweep
     verdict = len(work.test) * job.evaluate.repeats
     requests = Count.of(verdict) + on_dev
     instructions, shots = _added_tokens(spec, job.evaluate, work)

@@ -3,6 +3,7 @@
 `compare` goes from top to bottom, each step in a module of its own:
 
     preflight ──► readiness   what is refused before anything else
+              ──► sweep       of a sweep, which run dev chooses
               ──► tuned_run   which runs made the tuned models
               ──► sources     which model answers for each contender, at which price
               ──► task        cases and scorers; leaks refused
@@ -22,6 +23,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -39,6 +41,15 @@ from unitune.evaluate.result_files import report_folder, results_folder, write_v
 from unitune.evaluate.results import Comparison, judged_run
 from unitune.evaluate.runner import EvaluationConfig, Notify, collect_responses, open_journals
 from unitune.evaluate.statistics.sample_size import foresight
+from unitune.evaluate.sweep import FOLDER as SELECTION
+from unitune.evaluate.sweep import (
+    Selection,
+    contenders_of,
+    select,
+    selects,
+    sources_of,
+    unselected,
+)
 from unitune.evaluate.task import Task, prepare
 from unitune.job.contenders import Tuned
 from unitune.job.job import Job
@@ -48,6 +59,7 @@ from unitune.workspace.notebook import live
 if TYPE_CHECKING:
     from unitune.evaluate.inference.journal import Journal
     from unitune.evaluate.inference.sources import Source
+    from unitune.evaluate.prompts.contenders import Trial
     from unitune.evaluate.prompts.tuned_run import TunedRun
     from unitune.run.run import Run
 
@@ -150,6 +162,8 @@ class _Choices:
 
 def _compared(resolved: ResolvedJob, run: Run | None, choices: _Choices) -> Comparison:
     _refuse(resolved, run, choices)
+    selection = _selection(resolved, run, choices)
+    resolved, run = selection.resolved, selection.run
     tuned = _tuned_runs(resolved, run, replay=choices.replay)
     runs = {name: each.run for name, each in tuned.items()}
     sources = _sources(resolved, runs, choices)
@@ -163,7 +177,7 @@ def _compared(resolved: ResolvedJob, run: Run | None, choices: _Choices) -> Comp
         contenders=build(resolved.job.evaluate, resolved.job.tuning, resolved.splits.train),
         sources=sources,
         folder=results_folder(choices.out, resolved.job, judged_run(resolved.job, runs)),
-        budget=Budget(resolved.job.evaluate.budget and resolved.job.evaluate.budget.usd),
+        budget=_budget(resolved, selection.spent),
         concurrency=resolved.job.evaluate.concurrency,
         batch=choices.batch,
         replay=choices.replay,
@@ -176,8 +190,9 @@ def _compared(resolved: ResolvedJob, run: Run | None, choices: _Choices) -> Comp
             config = replace(config, sources=known)
         with _deployed(tuned, config, choices) as ready:
             config = replace(config, sources=ready)
-            answered = collect_responses(config, journals, choices.progress)
+            answered = selection.noted(collect_responses(config, journals, choices.progress))
         comparison = conclude(resolved, task, answered, tuned, required, spent=config.budget.spent)
+    comparison = comparison.model_copy(update={"sweep": selection.runs})
     if choices.update_baseline and comparison.exit_code == 0:
         accept(resolved.job, task, comparison)
     if not task.omitted and not (choices.replay and choices.out):
@@ -198,6 +213,52 @@ def _refuse(resolved: ResolvedJob, run: Run | None, choices: _Choices) -> None:
         raise refusal
     if choices.batch:
         check_batches(resolved.job, deploys=choices.deploy_seconds is not None)
+
+
+def _selection(resolved: ResolvedJob, run: Run | None, choices: _Choices) -> Selection:
+    """Return the run of a sweep that dev chooses; of another job the job as it is."""
+    if not resolved.job.sweep or run is not None or not selects(resolved):
+        return unselected(resolved, run)
+    from unitune.evaluate.prompts.tuned_run import TunedRun, find_sweep_runs  # noqa: PLC0415
+
+    runs = find_sweep_runs(resolved, replay=choices.replay)
+    contenders = contenders_of(resolved)
+    config = EvaluationConfig(
+        task=_task(resolved, {}, choices.limit),
+        contenders=tuple(contenders.values()),
+        sources=sources_of(resolved, _sources(resolved, {}, choices), contenders),
+        folder=results_folder(choices.out, resolved.job, None) / SELECTION,
+        budget=_budget(resolved),
+        concurrency=resolved.job.evaluate.concurrency,
+        batch=False,
+        replay=choices.replay,
+        use_cache=choices.use_cache,
+        announce=choices.announce,
+        dev_only=True,
+    )
+    trials: dict[str, Trial] = {}
+    with open_journals(config) as journals:
+        spent = config.budget.spent
+        for name, contender in contenders.items():
+            recorded = journals.dev.model_of(config.sources[name].origin) is not None
+            if not (recorded if choices.replay else name in runs):
+                continue
+            alone = replace(
+                config, contenders=(contender,), budget=_budget(resolved, spent)
+            )  # one model, and one deployment, at a time
+            tuned = {name: TunedRun.of(runs[name])} if name in runs else {}
+            with _deployed(tuned, alone, choices) as ready:
+                (answered,) = collect_responses(
+                    replace(alone, sources=ready), journals, choices.progress
+                )
+            (trials[name],) = answered.choice.trials
+            spent = alone.budget.spent
+    return select(resolved, runs, trials, spent)
+
+
+def _budget(resolved: ResolvedJob, spent: Decimal = Decimal(0)) -> Budget:
+    budget = resolved.job.evaluate.budget
+    return Budget(budget and budget.usd, spent)
 
 
 def _task(resolved: ResolvedJob, tuned: Mapping[str, TunedRun], limit: int | None) -> Task:

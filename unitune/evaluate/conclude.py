@@ -200,7 +200,9 @@ def _effort(answered: Answered, tuned: TunedRun | None) -> str:
     contender = answered.choice.contender
     if contender.is_tuned and tuned is not None:
         prompt = f"; prompted with {answered.choice.prompt.label}" if contender.borrows else ""
-        return f"{tuned.effort}{prompt}"
+        runs = len(answered.choice.trials)
+        sweep = f"; chosen on dev among {runs} run{'s' if runs > 1 else ''}" if runs else ""
+        return f"{tuned.effort}{prompt}{sweep}"
     if isinstance(contender.spec, Recorded):
         return f"answers kept in {contender.spec.answers}"
     return answered.choice.effort
@@ -292,9 +294,10 @@ def _on_dev(answered: Answered) -> Iterator[str]:
             "counts as a wrong answer."
         )
     if cut := sum(each.cut for each in scores):
+        chosen = "run" if answered.choice.contender.is_tuned else "prompt"
         yield (
             f"{answered.name}: {cut} of {answers} dev answers were cut off at max_tokens, so dev "
-            "may have chosen a weaker prompt. Raise evaluate.max_tokens."
+            f"may have chosen a weaker {chosen}. Raise evaluate.max_tokens."
         )
 
 

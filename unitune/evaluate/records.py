@@ -126,3 +126,21 @@ class CaseResult:
     """Names of the slices that it belongs to."""
     cluster: str | None = None
     """Cases of equal clusters belong together; None where each stands alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweptRun:
+    """One run of a sweep, as dev scored it."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    name: str
+    """Its values."""
+    run: str | None = None
+    """Its id; None where the ledger has none with a model."""
+    score: float | None = None
+    """By the metric that decides, over its dev rows; None: no model was scored."""
+    rows: int = 0
+    errors: int = 0
+    """Dev rows without an answer; they count as wrong."""
+    chosen: bool = False
+    """Whether its model is the one that is judged."""

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from unitune.data.overlap import SharedCase
 from unitune.errors import MissingExtra
-from unitune.evaluate.records import CaseResult
+from unitune.evaluate.records import CaseResult, SweptRun
 from unitune.job.contenders import Role
 from unitune.run.curves import Curve
 from unitune.scorers.interface import Confusion
@@ -260,6 +260,8 @@ class Comparison(Frozen):
     """The candidate against each reference, on the cases that both answered. They have no part in
     the verdict."""
     contenders: tuple[ContenderResult, ...]
+    sweep: tuple[SweptRun, ...] = ()
+    """The runs among which dev chose the one that is judged, where the job is a sweep."""
     spent_usd: Decimal | None = None
     """Cost of all requests, on dev and on the test; at most, where a vendor counted no tokens; None
     where no charge is known."""

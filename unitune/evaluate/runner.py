@@ -76,6 +76,7 @@ class EvaluationConfig:
         folder: Where answers are recorded.
         concurrency: Requests in flight at most.
         announce: Called with what the user should know, a sentence.
+        dev_only: Whether every contender is scored on all dev rows, and none on the test.
     """
 
     task: Task
@@ -88,6 +89,7 @@ class EvaluationConfig:
     replay: bool
     use_cache: bool
     announce: Callable[[str], None]
+    dev_only: bool = False
 
     @property
     def prices(self) -> dict[str, TokenPrice]:
@@ -208,7 +210,10 @@ class EvaluationRunner:
                 for contender in group:
                     choice = self._choose(model, contender)
                     source = self.config.sources[contender.name]
-                    if self.config.batch and source.backend and source.answers_in_batches:
+                    if self.config.dev_only:
+                        untested = Answered(choice, (), model.fingerprint, source.origin)
+                        answered[contender.name] = untested
+                    elif self.config.batch and source.backend and source.answers_in_batches:
                         batch_job = self._batch_job(source, model, choice)
                         batched.setdefault(source.backend, []).append(batch_job)
                     else:
@@ -252,7 +257,7 @@ class EvaluationRunner:
         """Choose a contender's prompt on dev, where there is anything to choose."""
         if contender.borrows:
             choice = borrow(contender, tuple(self.chosen.values()))
-        elif not needs_dev(contender, self.config.contenders):
+        elif not (self.config.dev_only or needs_dev(contender, self.config.contenders)):
             choice = Choice(contender, contender.prompts[0])
         else:
             rows = len(self.config.task.dev)

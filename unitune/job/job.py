@@ -23,6 +23,7 @@ from pydantic.json_schema import SkipJsonSchema
 from unitune.errors import JobError
 from unitune.job.evaluate import Constraint, Economics, Evaluate, Gate, TokenPrice
 from unitune.job.prices import PriceEntry, rows_of
+from unitune.job.sweep import Value
 from unitune.job.tuning import (
     Auto,
     Budget,
@@ -134,6 +135,16 @@ class Job(Spec):
         return self
 
     @model_validator(mode="after")
+    def _each_run_is_valid(self) -> Self:
+        runs = [type(self).model_validate(dict(each)) for each in self.variants().values()]
+        if self.sweep and len({run.rows_for for run in runs}) > 1:
+            raise ValueError(
+                "the runs of a sweep learn from the same rows, and loss kto takes others than the "
+                "losses beside it. Make it a job of its own"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _prices_are_somebodys(self) -> Self:
         rows_of(self.prices, origin="job", day=date.min)
         return self
@@ -156,6 +167,25 @@ class Job(Spec):
     def rows_for(self) -> Literal["sft", "dpo", "kto", "rft"]:
         """What training rows must hold: by the method, and for kto by its loss."""
         return "kto" if self.tuning.preference.loss == "kto" else self.method
+
+    @property
+    def sweep(self) -> dict[str, tuple[Value, ...]]:
+        """The settings under `tuning` with a list of values, by dotted names; mostly none."""
+        return self.tuning.swept
+
+    def variants(self) -> dict[str, Self]:
+        """Return the job of each run of a sweep, by its values: ``learning_rate=0.0001, …``.
+
+        Nothing where no setting has a list of values.
+        """
+        if not (settings := [*self.sweep]):
+            return {}
+        return {
+            ", ".join(f"{name}={tuning.value_of(name)}" for name in settings): self.model_copy(
+                update={"tuning": tuning}
+            )
+            for tuning in self.tuning.variants()
+        }
 
     @property
     def base_model(self) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from unitune.job.sweep import Swept
 from unitune.security.spec import Spec
 
 Auto = Literal["auto"]
@@ -92,7 +93,7 @@ def _base_stays(value: Any) -> Any:
     return value
 
 
-class Lora(Spec):
+class Lora(Swept):
     """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685)."""
 
     rank: Annotated[int, Field(ge=1)] | Auto = "auto"
@@ -115,7 +116,7 @@ class Lora(Spec):
     """How A begins; B begins at zero, so that the model does not change at first."""
 
 
-class Preference(Spec):
+class Preference(Swept):
     """What a training with ``method: dpo`` makes of a better and a worse answer to one prompt.
 
     The losses, by their papers: dpo (Rafailov et al. 2023, arXiv 2305.18290; with `label_smoothing`
@@ -150,7 +151,7 @@ class Preference(Spec):
         return self
 
 
-class EarlyStopping(Spec):
+class EarlyStopping(Swept):
     """Ends a training whose validation gains no more; see `Tuning.best_by`."""
 
     patience: Annotated[int, Field(ge=1)] | Auto = "auto"
@@ -164,8 +165,11 @@ def _from_bool(value: Any) -> Any:
     return ({} if value else None) if isinstance(value, bool) else value
 
 
-class Tuning(Spec):
-    """How the model is trained; `auto` leaves a value to the backend."""
+class Tuning(Swept):
+    """How the model is trained; `auto` leaves a value to the backend.
+
+    A setting with a list of values makes the job a sweep: one run for each combination of values.
+    """
 
     epochs: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Passes over the training rows."""

@@ -45,6 +45,8 @@ from unitune.security.redaction import redacted
 
 RUN_COLUMNS = columns_of(RUNS, RunRecord)
 NEWEST_FIRST = RUNS.c.created.desc(), RUNS.c.id.desc()
+TRAINED_NOTHING = (str(State.FAILED), str(State.CANCELLED))
+"""States of a run that leave its training to be launched again."""
 LONGEST_KEY = 200
 """Characters of an event's key, as in `unitune.ledger.records`."""
 
@@ -167,6 +169,11 @@ class Ledger(CostLedger):
             for table in (EVENTS, TRANSITIONS, UPLOADS):
                 connection.execute(table.delete().where(table.c.run_id == record.id))
             connection.execute(RUNS.delete().where(RUNS.c.id == record.id))
+
+    def fingerprints(self) -> frozenset[str]:
+        """Return the fingerprints of the trainings that go on or are done."""
+        query = sa.select(RUNS.c.fingerprint).where(RUNS.c.state.not_in(TRAINED_NOTHING))
+        return frozenset(row["fingerprint"] for row in self._rows(query.distinct()))
 
     def record(self, run_id: str) -> RunRecord:
         """Return what is written down of a run.
@@ -316,10 +323,9 @@ class Ledger(CostLedger):
 
 
 def _refuse_duplicate(connection: sa.Connection, fingerprint: str) -> None:
-    over = [str(State.FAILED), str(State.CANCELLED)]
     query = (
         sa.select(RUNS.c.id, RUNS.c.state)
-        .where(RUNS.c.fingerprint == fingerprint, RUNS.c.state.not_in(over))
+        .where(RUNS.c.fingerprint == fingerprint, RUNS.c.state.not_in(TRAINED_NOTHING))
         .order_by(RUNS.c.created.desc())
     )
     earlier = connection.execute(query).first()

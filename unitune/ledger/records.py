@@ -34,7 +34,7 @@ RUNS = sa.Table(
     "runs",
     METADATA,
     sa.Column("id", sa.String(20), primary_key=True),
-    sa.Column("name", sa.String(40), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
     sa.Column("backend", sa.String(64), nullable=False),
     sa.Column("base_model", sa.Text, nullable=False),
     sa.Column("method", sa.String(16), nullable=False),

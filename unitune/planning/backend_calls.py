@@ -21,7 +21,7 @@ from unitune.cost.tokens import VendorCounter, counter_for
 from unitune.cost.tokens.by_vendor import SAMPLE_ROWS
 from unitune.data.dataset import spread
 from unitune.errors import JobError, MissingExtra, Unsupported
-from unitune.findings import Finding, error, note
+from unitune.findings import Finding, error, note, of_runs
 from unitune.job.job import Job
 from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.planning.rows import Rows
@@ -40,22 +40,29 @@ def existence_findings(resolved: ResolvedJob) -> tuple[Finding, ...]:
     return (error(NO_BACKEND, resolved.offer.unavailable),)
 
 
-def backend_findings(resolved: ResolvedJob) -> tuple[tuple[Finding, ...], Forecast | None]:
-    """Return what the backend says against the job, and its forecast if it trains here."""
+def backend_findings(resolved: ResolvedJob) -> tuple[tuple[Finding, ...], tuple[Forecast, ...]]:
+    """Return what the backend says against the job, and a forecast of each run if it trains here.
+
+    A job that is no sweep has one run.
+    """
     if no_backend := existence_findings(resolved):
-        return no_backend, None
+        return no_backend, ()
     name, here = resolved.offer.name, resolved.offer.training_price == "none"
     if not here and (missing := registry.missing_packages(name)):
         what = f"to launch there, {', '.join(missing)} must be installed."
-        return (note("missing-extra", what, f"Install with: {install_command(name)}"),), None
-    refused = _refusal(resolved)
+        return (note("missing-extra", what, f"Install with: {install_command(name)}"),), ()
+    refused = of_runs({run.setting: _refusal(run) for run in resolved.runs})
     if refused or not (here and isinstance(resolved.backend, Forecasts)):
-        return refused, None
+        return refused, ()
     splits = resolved.splits
-    forecast = resolved.backend.forecast(
-        resolved.job, splits.train, splits.validation, resolved.start
-    )
-    return forecast.findings, forecast
+    forecasts = {
+        run.setting: resolved.backend.forecast(
+            run.job, splits.train, splits.validation, run.start
+        )
+        for run in resolved.runs
+    }
+    findings = of_runs({name: forecast.findings for name, forecast in forecasts.items()})
+    return findings, tuple(forecasts.values())
 
 
 def _refusal(resolved: ResolvedJob) -> tuple[Finding, ...]:
@@ -109,7 +116,7 @@ def counted_by_vendor(resolved: ResolvedJob) -> ResolvedJob:
 
 
 def quote(job: Job | ResolvedJob) -> Decimal:
-    """Return a vendor's own price of a training, in US dollars.
+    """Return a vendor's own price of a training, in US dollars; of a sweep that of all its runs.
 
     It is computed from the files of a launch, so they are uploaded, under the name of their hash: a
     launch finds them there.
@@ -120,6 +127,8 @@ def quote(job: Job | ResolvedJob) -> Decimal:
         BackendError: It refused the files, or did not answer.
     """
     resolved = preflight(job)
+    if resolved.job.sweep:
+        return sum((quote(run) for run in resolved.runs), start=Decimal(0))
     job, backend, splits = resolved.job, resolved.backend, resolved.splits
     if not isinstance(backend, Quotes):
         raise Unsupported(f"{job.backend} gives no price of its own before a launch.")

@@ -18,7 +18,7 @@ from typing import Literal
 from unitune.backends import registry
 from unitune.backends.offer import Offer, OfferedModel, Terms
 from unitune.errors import nearest
-from unitune.findings import Finding, error, note, warning
+from unitune.findings import Finding, error, note, of_runs, warning
 from unitune.job.job import Job, Preference, Tuning
 from unitune.security.spec import Spec
 
@@ -70,9 +70,11 @@ def _against(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
     if terms.refusal is not None:
         what = f"{offer.name} cannot tune {job.base_model!r}: {terms.refusal}"
         return (error("refused-model", what),)
+    most_epochs = terms.limits.epochs_most
+    runs = (job.variants() or {"": job}).items()
     return (
         *_model_findings(job, offer, terms),
-        *_setting_findings(job, offer, terms.limits.epochs_most),
+        *of_runs({name: _setting_findings(run, offer, most_epochs) for name, run in runs}),
         *(_date_findings(offer, terms.model, day) if terms.model else ()),
     )
 

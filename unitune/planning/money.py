@@ -17,6 +17,7 @@ from unitune.cost.documents import Estimate
 from unitune.cost.estimate import estimate
 from unitune.cost.prices.staleness import age_findings, free_findings
 from unitune.cost.reconcile import Lesson
+from unitune.cost.spread import Spread
 from unitune.findings import Finding
 from unitune.job.contenders import Model
 from unitune.job.job import Job
@@ -38,6 +39,8 @@ class Money:
     """Of the bills of earlier runs, by backend and base model."""
     unpriced: bool = False
     """Whether the user takes a price that is unknown or old."""
+    launched: frozenset[str] = frozenset()
+    """Fingerprints of trainings that go on or are done: their money is in `spent`."""
 
 
 NOTHING_KNOWN = Money()
@@ -63,8 +66,15 @@ def money_of(job: Job, *, unpriced: bool = False) -> Money:
         return Money(project, unpriced=unpriced)
     from unitune.ledger import Ledger, budgeting  # noqa: PLC0415 - brings the database
 
-    books = budgeting.books_of(Ledger(home()))
-    return Money(project, budgeting.spent(books, today()), budgeting.lessons(books.costs), unpriced)
+    ledger = Ledger(home())
+    books = budgeting.books_of(ledger)
+    return Money(
+        project,
+        budgeting.spent(books, today()),
+        budgeting.lessons(books.costs),
+        unpriced,
+        ledger.fingerprints(),
+    )
 
 
 def estimated(
@@ -75,7 +85,7 @@ def estimated(
     """Return what a training and the answers of its comparison cost at a vendor.
 
     Args:
-        resolved: The job.
+        resolved: The job; of a sweep all runs are in it.
         money: What is known beforehand.
         trained: The jobs of the runs that tuned contenders name, by contender, where known.
     """
@@ -87,14 +97,40 @@ def estimated(
     }
     lessons = money.lessons.get((job.backend, job.base_model), ())
     work, day = resolved.workload, today()
-    return estimate(job, work, resolved.book, day, others=others, trained=trained, lessons=lessons)
+    made = estimate(job, work, resolved.book, day, others=others, trained=trained, lessons=lessons)
+    if not job.sweep:
+        return made
+    return made.of_sweep({run.setting: estimated(run, money) for run in resolved.runs})
 
 
 def money_findings(resolved: ResolvedJob, made: Estimate, money: Money) -> Iterator[Finding]:
     """Yield what budgets and the age and origin of prices say against an estimate."""
-    job = resolved.job
+    job, usd = resolved.job, made.launch_usd
     limits = caps(job.budget and job.budget.usd, money.project, money.spent)
-    yield from budget_findings(limits, made.launch_usd, made.backend, unpriced=money.unpriced)
+    if usd is not None and job.sweep:  # money of the runs that are launched is in what is spent
+        yield from _over_the_projects(resolved, made, money)
+        limits = caps(job.budget and job.budget.usd, ProjectBudget(), Spent())
+    yield from budget_findings(
+        limits, usd, made.backend, what=_what(job), less=_less(job), unpriced=money.unpriced
+    )
     yield from unknown_findings(limits, money.spent)
     yield from age_findings(made.launch_prices, made.day, allow_stale=money.unpriced or not limits)
     yield from free_findings(made.prices, resolved.book.without_own(), made.model, made.day)
+
+
+def _over_the_projects(resolved: ResolvedJob, made: Estimate, money: Money) -> Iterator[Finding]:
+    """Yield what the project's budgets say against the runs of a sweep that are still to come."""
+    lines = zip(resolved.runs, made.of("training"), strict=True)
+    left = [line.usd for run, line in lines if run.fingerprint not in money.launched]
+    usd = Spread.total(each for each in left if each is not None)
+    limits, job = caps(None, money.project, money.spent), resolved.job
+    yield from budget_findings(limits, usd, made.backend, what=_what(job), less=_less(job))
+
+
+def _what(job: Job) -> str:
+    return f"the sweep of {len(job.variants())} runs" if job.sweep else "the training"
+
+
+def _less(job: Job) -> str:
+    less = "lower the epochs, or leave rows out"
+    return f"leave values out, {less}" if job.sweep else less

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
+from itertools import zip_longest
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -25,6 +26,7 @@ from unitune.errors import JobError
 from unitune.findings import Finding, error, note
 from unitune.job.job import Job, TrainingBudget
 from unitune.job.prices import PriceEntry
+from unitune.job.sweep import Value
 from unitune.models import Start
 from unitune.planning.backend_calls import (
     backend_findings,
@@ -62,8 +64,22 @@ class Bound(BaseModel):
     """The budget of the command line, likewise."""
 
 
+class PlannedRun(BaseModel):
+    """One run of a sweep."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    """Its values: ``learning_rate=0.0001, lora.rank=8``."""
+    settings: dict[str, Value]
+    """The same, by the dotted names of the settings under `tuning`."""
+    forecast: Forecast | None = None
+    """For backends that train on this machine."""
+    estimate: Estimate | None = None
+    """For hosted backends."""
+
+
 class Plan(BaseModel):
-    """What one job would do on one backend."""
+    """What one job would do on one backend; of a sweep, all of its runs together."""
 
     model_config = ConfigDict(frozen=True)
     schema_version: int = 1
@@ -93,6 +109,8 @@ class Plan(BaseModel):
     """For hosted backends."""
     evaluation: EvaluationForecast | None = None
     """The requests of its comparison; None without test rows."""
+    runs: tuple[PlannedRun, ...] = ()
+    """Of a sweep, in the order of launch; none where the job has a single run."""
     bound: Bound | None = None
     """None where the job cannot be launched."""
 
@@ -140,6 +158,8 @@ class Plan(BaseModel):
         test = "none" if self.test_rows is None else f"{self.test_rows:,}"
         if self.start is not None:
             yield f"start: {self.start}"
+        if self.runs:
+            yield f"sweep: {len(self.runs)} runs"
         yield f"rows: {self.train_rows:,} train, {self.validation_rows:,} validation, {test} test"
         if (forecast := self.forecast) is not None:
             low, high = (
@@ -262,13 +282,13 @@ def plan_of(resolved: ResolvedJob, money: Money, *, alone: bool = True) -> Plan:
     splits, files = resolved.splits, resolved.files
     lengths = None if terms.limits.row_tokens is None else resolved.workload.train.totals
     findings += row_findings(offer.name, terms, splits, files, lengths)
-    made = forecast = None
+    made = evaluation = None
+    forecasts: tuple[Forecast, ...] = ()
     if offer.training_price != "none":
         made = estimated(resolved, money)
         findings += money_findings(resolved, made, money)
-    evaluation = None
     if alone:
-        refusals, forecast = backend_findings(resolved)
+        refusals, forecasts = backend_findings(resolved)
         evaluation = forecast_evaluation(resolved)
     else:
         refusals = existence_findings(resolved)
@@ -285,9 +305,10 @@ def plan_of(resolved: ResolvedJob, money: Money, *, alone: bool = True) -> Plan:
             "validation_rows": len(splits.validation),
             "test_rows": None if splits.test is None else len(splits.test),
             "findings": (*findings, *refusals),
-            "forecast": forecast,
+            "forecast": Forecast.of_sweep(forecasts) if forecasts else None,
             "estimate": made,
             "evaluation": evaluation,
+            "runs": _planned_runs(resolved, money, forecasts),
             "bound": bound,
         }
     )
@@ -313,6 +334,24 @@ def comparison_plan(planned: Plan, resolved: ResolvedJob) -> Plan:
             "evaluation": forecast_evaluation(resolved),
             "charge": "none",
         }
+    )
+
+
+def _planned_runs(
+    resolved: ResolvedJob, money: Money, forecasts: Sequence[Forecast]
+) -> tuple[PlannedRun, ...]:
+    """Return what each run of a sweep would take; nothing where the job has a single run."""
+    job = resolved.job
+    here = resolved.offer.training_price == "none"
+    pairs = zip_longest(resolved.runs, forecasts) if job.sweep else ()
+    return tuple(
+        PlannedRun(
+            name=run.setting,
+            settings={name: run.job.tuning.value_of(name) for name in job.sweep},
+            forecast=forecast,
+            estimate=None if here else estimated(run, money),
+        )
+        for run, forecast in pairs
     )
 
 

@@ -11,7 +11,7 @@ launch, in the same words.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from unitune.backends import registry
@@ -59,6 +59,14 @@ class ResolvedJob:
     """What the offer says against the job, and what speaks against its start."""
     start: Start | None = None
     """What its training goes on from; None: it begins at the base model, or that is not found."""
+    setting: str = ""
+    """Of a run of a sweep: its values, which are its name there."""
+
+    @cached_property
+    def runs(self) -> tuple[ResolvedJob, ...]:
+        """The job of each run of a sweep, all with the same rows; where it is none, itself."""
+        variants = self.job.variants().items()
+        return tuple(replace(self, job=job, setting=name) for name, job in variants) or (self,)
 
     @property
     def splits(self) -> Splits:
@@ -105,8 +113,7 @@ class ResolvedJob:
         return digest(
             {
                 **({"best_by": job.evaluate.deciding.model_dump(mode="json")} if scores else {}),
-                "train": self.splits.train.fingerprint,
-                "validation": self.splits.validation.fingerprint,
+                **self.rows.fingerprints,
                 "base_model": job.base_model,
                 "backend": job.backend,
                 "method": job.method,

@@ -51,10 +51,20 @@ class Rows:
     read: JobRows
     counters: Mapping[str, TokenCounter] = field(default_factory=dict[str, TokenCounter])
     """Of models whose vendor counted, by model."""
+    _fingerprints: dict[str, str] = field(default_factory=dict[str, str])
     _counted: dict[object, Workload] = field(default_factory=dict[object, Workload])
     _written: dict[str | None, dict[str, WireFile]] = field(
         default_factory=dict[str | None, dict[str, WireFile]]
     )
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Hashes of the rows to train on and to hold out, read once for all runs of a sweep."""
+        if not self._fingerprints:
+            splits = self.read.splits
+            parts = {"train": splits.train, "validation": splits.validation}
+            self._fingerprints = {name: part.fingerprint for name, part in parts.items()}
+        return self._fingerprints
 
     def counted_for(self, model: str, aliases: Iterable[str] = ()) -> Workload:
         """Return the rows as a model counts them."""

@@ -87,7 +87,9 @@ def comparison_table(comparison: Comparison) -> Table:
 
 
 def _more_tables(comparison: Comparison) -> Iterator[Table]:
-    """Yield other metrics, slices, references and confusions, each short."""
+    """Yield the runs of a sweep, other metrics, slices, references, confusions, each short."""
+    if comparison.sweep:
+        yield _sweep_table(comparison)
     names = (comparison.baseline, comparison.candidate)
     for group in words.contrast_groups(comparison):
         reference = group.rows is comparison.references
@@ -114,6 +116,33 @@ def _more_tables(comparison: Comparison) -> Iterator[Table]:
             answered = plain(each.answered) if each.answered else Text("no label", "yellow")
             table.add_row(plain(each.expected), answered, plain(f"{each.cases:,}"))
         yield table
+
+
+def _sweep_table(comparison: Comparison) -> Table:
+    """Return the runs among which dev chose, with their scores there."""
+    table = Table(
+        box=None,
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
+        header_style="dim",
+        caption=plain(words.swept(comparison)),
+        caption_justify="left",
+    )
+    table.add_column("run of the sweep", overflow="fold")
+    table.add_column("on dev", justify="right", no_wrap=True)
+    table.add_column("errors", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for run in comparison.sweep:
+        score = "no model" if run.score is None else typography.percent(run.score)
+        table.add_row(
+            plain(run.name, "bold" if run.chosen else ""),
+            plain(score),
+            plain(f"{run.errors:,}" if run.rows else "", "red" if run.errors else ""),
+            plain(
+                f"chosen, {run.run}" if run.chosen else run.run or "", "" if run.chosen else "dim"
+            ),
+        )
+    return table
 
 
 def _small_table(title: str, *contenders: str) -> Table:

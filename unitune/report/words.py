@@ -238,6 +238,18 @@ def contrast_groups(comparison: Comparison) -> list[ContrastGroup]:
     return [group for group in groups if group.rows]
 
 
+def swept(comparison: Comparison) -> str:
+    """Return how the run of a sweep was chosen that is judged, as a sentence or two."""
+    scored = [run for run in comparison.sweep if run.score is not None]
+    left = len(comparison.sweep) - len(scored)
+    failed = f"; {counted(left, 'run')} without a model left out" if left else ""
+    return (
+        f"Chosen among {counted(len(scored), 'run')} by {comparison.metric} on "
+        f"{counted(max(run.rows for run in scored), 'dev row')}{failed}. Only the chosen run "
+        "answered the test: a score by which one of several was chosen looks too good."
+    )
+
+
 class Confused(NamedTuple):
     """A label that was given in place of another; empty for an answer without a label."""
 

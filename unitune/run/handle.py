@@ -56,7 +56,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Name of its job."""
+        """Name of its job, and in a sweep its values: ``triage learning_rate=0.0001``."""
         return self._record.name
 
     @property

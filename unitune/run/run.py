@@ -76,6 +76,7 @@ def launch(
         have: then the state is uncertain).
 
     Raises:
+        UserError: The job is a sweep, whose runs `unitune.launch_sweep` launches.
         Unsupported: The backend cannot do what the job asks for.
         MissingExtra: The backend's packages are not installed.
         DataError: The data cannot be used.
@@ -86,6 +87,11 @@ def launch(
         UnituneError: The backend refused, and the run has failed; or did not answer.
     """
     resolved = preflight(job)
+    if resolved.job.sweep:
+        raise UserError(
+            f"job {resolved.job.name!r} is a sweep of {len(resolved.runs)} runs (lists of "
+            f"{', '.join(resolved.job.sweep)}): launch them with unitune.launch_sweep(job)."
+        )
     if budget is not None:
         resolved = replace(resolved, job=resolved.job.with_budget(Decimal(str(budget))))
     money = money_of(resolved.job, unpriced=allow_unpriced)
@@ -190,7 +196,7 @@ def _planned(resolved: ResolvedJob) -> RunRecord:
     now, job = time.time(), resolved.job
     return RunRecord(
         id=run_id(now),
-        name=job.name,
+        name=f"{job.name} {resolved.setting}".strip(),
         backend=job.backend,
         base_model=job.base_model,
         method=job.method,

@@ -197,13 +197,16 @@ class _Watch:
             vendor.rests_until = time.monotonic() + retry_delay(error, 0.0)
 
 
-def watch_all(interval_seconds: float = INTERVAL_SECONDS) -> Iterator[Run]:
+def watch_all(
+    interval_seconds: float = INTERVAL_SECONDS, *, only: Collection[str] = ()
+) -> Iterator[Run]:
     """Yield each run whose state has changed, until every run of the ledger is at rest.
 
     A vendor or a job that refuses requests is sent no more, and the others are watched on.
 
     Args:
         interval_seconds: Between two requests to each vendor.
+        only: Ids of the runs to watch; none: all.
 
     Raises:
         UnituneError: The first refusal, once the others are at rest.
@@ -212,7 +215,7 @@ def watch_all(interval_seconds: float = INTERVAL_SECONDS) -> Iterator[Run]:
     watch.search_jobs()
     while True:
         started = time.monotonic()
-        standings = watch.ledger.standings()
+        standings = [each for each in watch.ledger.standings() if not only or each.id in only]
         for standing in standings:
             yield from watch.changed_elsewhere(standing)
         waiting = watch.waiting(standings)

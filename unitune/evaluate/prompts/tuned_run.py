@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import Self
 
 from pydantic import JsonValue
 
@@ -44,6 +45,11 @@ class TunedRun:
     effort: str
     curve: Curve | None
     notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, run: Run) -> Self:
+        """Return a run that only answers, of whose training nothing is shown."""
+        return cls(run, (), "", None, ())
 
     def check_prompts(self, spec: Tuned, train: Dataset, cases: Iterable[Example]) -> None:
         """Refuse cases whose system prompt the model has never seen; see `check_prompts`."""
@@ -136,6 +142,30 @@ def _run_of(spec: Tuned, job: Job, fingerprint: str, run: Run | None) -> Run:
             f"with {job.base_model} on {job.backend}. Where that is meant, name the run in "
             f"evaluate.contenders: {{type: tuned, run: {chosen.id}}}."
         )
+    return chosen
+
+
+def find_sweep_runs(resolved: ResolvedJob, *, replay: bool) -> dict[str, Run]:
+    """Return the newest succeeded run of each combination of a sweep's values, by their names.
+
+    Those whose runs have all failed or were cancelled are left out.
+
+    Raises:
+        NotFoundError: One was not launched or is under way, so it is not known how good it is;
+            never in a replay.
+    """
+    known, chosen = runs(), dict[str, Run]()
+    for each in resolved.runs:
+        twins = [run for run in known if run.fingerprint == each.fingerprint]
+        done = (run for run in twins if _refreshed(run).state is State.SUCCEEDED)
+        unended = next((run.id for run in twins if not run.state.ended), None)
+        if newest := next(done, None):
+            chosen[each.setting] = newest
+        elif not replay and (unended or not twins):
+            hint = "Train it first: unitune run FILE launches what is missing of the sweep."
+            if unended:
+                hint = f"Run {unended} is under way: unitune watch {unended}"
+            raise NotFoundError("succeeded run with", each.setting, (), hint)
     return chosen
 
 

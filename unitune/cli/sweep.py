@@ -1,0 +1,98 @@
+"""The runs of a sweep in the terminal: launched, followed, and how they ended.
+
+Runs at a vendor are launched together and watched together; those on this machine train one after
+another, each with its own bar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from unitune.backends.protocol import State
+from unitune.cli.output import aside, new_table, print_json, print_raw, print_table
+from unitune.cli.progress import working
+from unitune.cli.run_view import RunView, state_text
+from unitune.cli.watch import follow, state_line, warn_of_duplicates, without_model
+from unitune.errors import Interrupted, RunFailed, UserError
+from unitune.planning.preflight import ResolvedJob
+from unitune.run.run import Run
+from unitune.run.watching import watch_all
+
+
+def run_sweep(
+    resolved: ResolvedJob,
+    launches: Iterable[Run],
+    next_command: str,
+    *,
+    detach: bool,
+    quiet: bool,
+    json: bool,
+) -> None:
+    """Launch the runs of a sweep, and follow them to their ends.
+
+    Raises:
+        UserError: They are to be detached, and train on this machine, one after another.
+        RunFailed: One of them has no model.
+        Interrupted: The user pressed Ctrl-C; runs that are launched go on.
+    """
+    here = resolved.offer.training_price == "none"
+    if detach and here:
+        raise UserError(
+            "the runs of a sweep train one after another on this machine, and the command launches "
+            "each when the one before has ended: leave --detach out, or put it in the background."
+        )
+    hushed, runs = quiet or json, list[Run]()
+    try:
+        for run in _shown_launches(launches, hushed=hushed or here):
+            runs.append(run)
+            if detach:
+                print_raw(run.id)
+                continue
+            if not hushed:
+                aside().print(state_line(run), soft_wrap=True)
+            if here:
+                follow(run, quiet=hushed)
+        if detach:
+            return
+        for run in watch_all(only=[run.id for run in runs]) if not here else ():
+            if not hushed:
+                aside().print(state_line(run), soft_wrap=True)
+    except (Interrupted, KeyboardInterrupt):
+        raise Interrupted(
+            f"{len(runs)} of {len(resolved.runs)} runs are launched and go on. The same command "
+            "launches the others, and follows all."
+        ) from None
+    _conclude([run.refresh() for run in runs], next_command, json=json)
+
+
+def _shown_launches(launches: Iterable[Run], *, hushed: bool) -> Iterable[Run]:
+    """Yield the runs, and show that they are being launched."""
+    waiting = iter(launches)
+    while True:
+        with working("uploading rows, creating the job", quiet=hushed):
+            run = next(waiting, None)
+        if run is None:
+            return
+        yield run
+
+
+def _conclude(runs: list[Run], next_command: str, *, json: bool) -> None:
+    """Print how the runs ended; raises as `run_sweep`."""
+    if json:
+        print_json({"schema_version": 1, "runs": [RunView.of(run) for run in runs]})
+    else:
+        table = new_table("run", "state", "job", fold=("job",))
+        for run in runs:
+            table.add_row(run.id, state_text(run), run.name)
+        print_table(table)
+    for run in runs:
+        warn_of_duplicates(run)
+    failed = [run for run in runs if run.state is not State.SUCCEEDED]
+    if not failed:
+        if not json:
+            aside().print(f"Next: {next_command}")
+        return
+    one_by_one = "\n".join(str(without_model(run)) for run in failed)
+    rest = len(runs) - len(failed)
+    left = f" `{next_command}` chooses among the other {rest}." if rest else ""
+    raise RunFailed(f"{len(failed)} of {len(runs)} runs have no model.{left}\n{one_by_one}")

@@ -1,0 +1,191 @@
+"""A setting with a list of values: the job is a sweep, one run for each combination of values.
+
+    tuning: {learning_rate: [1e-4, 3e-4], lora: {rank: [8, 16]}}      four runs
+
+`Swept` is the part of a job whose settings take such lists. The part itself holds the first value
+of each, so that all who read a setting find one; `variants` gives the part of each run. Every
+combination is validated when the part is read, so that no run of a sweep is refused later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+from math import prod
+from typing import Any, Self, TypeAlias, cast, get_args, get_origin
+
+from pydantic import (
+    BaseModel,
+    GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, InitErrorDetails
+
+from unitune.security.spec import Spec
+
+MOST_RUNS = 64
+"""Of one sweep. Lists multiply: three of five values are 125 trainings, seldom what was meant."""
+Value: TypeAlias = str | int | float
+_OF_ALL_ALTERNATIVES = ("default", "description", "title")
+
+
+class Swept(Spec):
+    """A part of a job whose settings may be lists of values, each value for runs of its own."""
+
+    _lists: dict[str, tuple[Value, ...]] = PrivateAttr(default_factory=dict[str, tuple[Value, ...]])
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read_lists(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        lists = cls._lists_of(given)
+        if not lists:
+            return _limited(handler(given))
+        _check_runs({name: len(values) for name, values in lists.items()})
+        seen: dict[str, dict[int, Value]] = {name: {} for name in lists}
+        for positions in product(*(range(len(values)) for values in lists.values())):
+            at = dict(zip(lists, positions, strict=True))
+            part = cls._validated(given, lists, at)
+            for name, position in at.items():
+                seen[name][position] = getattr(part, name)
+        made = handler({**given, **{name: values[0] for name, values in lists.items()}})
+        for name, values in seen.items():
+            _check_distinct(name, tuple(values.values()))
+        several = {name: tuple(values.values()) for name, values in seen.items() if len(values) > 1}
+        made._lists = several  # noqa: SLF001 - of this class
+        return _limited(made)
+
+    @classmethod
+    def _lists_of(cls, given: Any) -> dict[str, list[Any]]:
+        """Return the lists that stand where a setting takes one value."""
+        if not isinstance(given, Mapping):
+            return {}
+        lists = {
+            name: list(cast("list[Any]", value))
+            for name, value in cast("Mapping[str, Any]", given).items()
+            if isinstance(value, list | tuple)
+            and name in cls.model_fields
+            and _takes_one_value(cls.model_fields[name])
+        }
+        for name, values in lists.items():
+            if not values:
+                raise _refusal(name, values, "the list is empty. Give values, or leave it out")
+            if any(isinstance(value, list | tuple) for value in values):
+                raise _refusal(name, values, "a list stands in the list. Give values alone")
+        return lists
+
+    @classmethod
+    def _validated(cls, given: Any, lists: Mapping[str, list[Any]], at: Mapping[str, int]) -> Self:
+        """Return the part with one value of each list; an error names the position of its value."""
+        try:
+            chosen = {name: lists[name][position] for name, position in at.items()}
+            return cls.model_validate({**given, **chosen})
+        except ValidationError as error:
+            raise _placed(error, at) from error
+
+    @property
+    def swept(self) -> dict[str, tuple[Value, ...]]:
+        """The settings that have a list of values, by dotted names, in the order of the fields."""
+        swept: dict[str, tuple[Value, ...]] = {}
+        for name in type(self).model_fields:
+            inner = getattr(self, name)
+            if name in self._lists:
+                swept[name] = self._lists[name]
+            elif isinstance(inner, Swept):
+                swept |= {f"{name}.{key}": values for key, values in inner.swept.items()}
+        return swept
+
+    def variants(self) -> Iterator[Self]:
+        """Yield the part of each run, the last of the settings changing fastest."""
+        choices: dict[str, tuple[Any, ...]] = {}
+        for name in type(self).model_fields:
+            inner = getattr(self, name)
+            if name in self._lists:
+                choices[name] = self._lists[name]
+            elif isinstance(inner, Swept) and inner.swept:
+                choices[name] = tuple(inner.variants())
+        for values in product(*choices.values()):
+            variant = self.model_copy(update=dict(zip(choices, values, strict=True)))
+            variant._lists = {}  # noqa: SLF001 - of this class
+            yield variant
+
+    def value_of(self, setting: str) -> Value:
+        """Return the value of a setting by its dotted name."""
+        name, _, inner = setting.partition(".")
+        value = getattr(self, name)
+        return value.value_of(inner) if isinstance(value, Swept) else value
+
+    @model_serializer(mode="wrap")
+    def _with_lists(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {**handler(self), **{name: list(values) for name, values in self._lists.items()}}
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Say that a setting takes a value or a list of values."""
+        described = handler(core_schema)
+        for name, part in handler.resolve_ref_schema(described).get("properties", {}).items():
+            if _takes_one_value(cls.model_fields[name]):
+                single = {key: part.pop(key) for key in {*part} - {*_OF_ALL_ALTERNATIVES}}
+                values = {"type": "array", "items": single, "minItems": 1, "uniqueItems": True}
+                part["anyOf"] = [*single.get("anyOf", [single]), values]
+        return described
+
+
+def _takes_one_value(field: FieldInfo) -> bool:
+    """Whether a setting is one plain value, so that a list there can only be a sweep."""
+    kinds = get_args(field.annotation) or (field.annotation,)
+    return not any(
+        get_origin(kind) is tuple or (isinstance(kind, type) and issubclass(kind, BaseModel))
+        for kind in kinds
+    )
+
+
+def _limited(part: Swept) -> Any:
+    """Return a part whose lists, together with those of the parts inside, are not too many."""
+    _check_runs({name: len(values) for name, values in part.swept.items()})
+    return part
+
+
+def _check_runs(lengths: Mapping[str, int]) -> None:
+    if (runs := prod(lengths.values())) > MOST_RUNS:
+        factors = " x ".join(f"{length} of {name}" for name, length in lengths.items())
+        raise ValueError(
+            f"the lists make {runs:,} runs ({factors}), and a sweep has {MOST_RUNS} at most. "
+            "Leave values out"
+        )
+
+
+def _check_distinct(name: str, values: tuple[Value, ...]) -> None:
+    if twice := [value for at, value in enumerate(values) if value in values[:at]]:
+        raise _refusal(name, values, f"{twice[0]} stands twice in the list. Keep one")
+
+
+def _refusal(name: str, given: object, why: str) -> ValidationError:
+    """Return the error that a setting's list is not valid."""
+    error = InitErrorDetails(
+        type="value_error", loc=(name,), input=given, ctx={"error": ValueError(why)}
+    )
+    return ValidationError.from_exception_data("list of values", [error])
+
+
+def _placed(error: ValidationError, at: Mapping[str, int]) -> ValidationError:
+    """Return an error about values of lists, each located at its position in the list."""
+    details: list[InitErrorDetails] = []
+    for each in error.errors():
+        loc = each["loc"]
+        if loc and loc[0] in at:
+            loc = (loc[0], at[str(loc[0])], *loc[1:])
+        details.append(
+            InitErrorDetails(
+                type=each["type"], loc=loc, input=each["input"], ctx=each.get("ctx", {})
+            )
+        )
+    return ValidationError.from_exception_data(error.title, details)
