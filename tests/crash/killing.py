@@ -3,8 +3,9 @@ and again, at another line each time, until a launch gets through.
 
 Usage: python killing.py GUARANTEE VERB STRIDE FOLDER
 
-GUARANTEE is the vendor's. VERB is what is killed: launch, cancel, resume, or settle: the search for
-the job of a create call without an answer. STRIDE is how many lines lie between two kills.
+GUARANTEE is the vendor's. VERB is what is killed: launch, cancel, resume, settle: the search for
+the job of a create call without an answer, or sweep: the launches of two runs. STRIDE is how many
+lines lie between two kills.
 
 Prints one JSON line for each kill. The child is a fork, so that a kill costs milliseconds; the
 vendor is `FakeBackend`'s folder, which outlives the child as a vendor would.
@@ -25,14 +26,15 @@ from types import FrameType
 from unitune.backends import exactly_once, registry, retry
 from unitune.backends.protocol import Guarantee, State
 from unitune.errors import UnituneError
-from unitune.job.job import Data, Job
+from unitune.job.job import Data, Job, Tuning
 from unitune.ledger import costs, database, holders, leases, ledger, records, sqlite
-from unitune.run import creating, deleting, handle, launching, run
+from unitune.run import creating, deleting, handle, launching, run, sweep
 from unitune.run.run import Run, launch, runs
+from unitune.run.sweep import launch_sweep
 from unitune.testing import FakeBackend, fake, fake_vendor
 from unitune.workspace import locks
 
-LAUNCHING = (creating, deleting, handle, launching, run)
+LAUNCHING = (creating, deleting, handle, launching, run, sweep)
 ACTING = (*LAUNCHING, exactly_once, locks, retry, fake, fake_vendor)
 RECORDING = (costs, database, holders, leases, ledger, records, sqlite)
 OURS = {str(module.__file__) for module in (*ACTING, *RECORDING)}
@@ -125,6 +127,10 @@ def prepared(folder: Path, verb: str) -> tuple[Job, Callable[[], object], Callab
     if verb == "settle":
         script["submits"] = ["lose answer"]
     job = a_job(folder, script)
+    if verb == "sweep":
+        seeds = Tuning.model_validate({"seed": [1, 2]})
+        swept = job.model_copy(update={"tuning": seeds})
+        return swept, lambda: list(launch_sweep(swept)), lambda: recover_sweep(swept)
     if verb in ("launch", "settle"):
         return job, lambda: launch(job), lambda: recover(job)
     if verb == "cancel":
@@ -133,6 +139,13 @@ def prepared(folder: Path, verb: str) -> tuple[Job, Callable[[], object], Callab
     paused = job.model_copy(update={"options": {"fake": {"pause_at_step": 2}}})
     mine = launch(paused).wait(0)
     return paused, mine.resume, mine.resume
+
+
+def recover_sweep(job: Job) -> Run:
+    """Give the same command again; of several runs return one that has not succeeded, if any."""
+    launched = [each.wait(0) for each in launch_sweep(job)]
+    assert sorted(each.id for each in launched) == sorted(each.id for each in runs())
+    return next((each for each in launched if each.state is not State.SUCCEEDED), launched[-1])
 
 
 def recover_cancel(mine: Run) -> Run:
@@ -162,6 +175,8 @@ def trial(at: int, verb: str, folder: Path) -> dict[str, object] | None:
 def main(guarantee: str, verb: str, stride: str, folder: str) -> None:
     FakeBackend.guarantee = Guarantee(guarantee)
     offer = registry.offer("fake").model_copy(update={"settle_seconds": SETTLE_SECONDS})
+    if verb == "sweep":  # as at a vendor: on this machine a run waits for the one before
+        offer = offer.model_copy(update={"training_price": None})
     registry.offer = lambda _: offer
     at = 1
     while result := trial(at, verb, Path(folder) / str(at)):

@@ -15,7 +15,7 @@ import pytest
 from unitune.backends.protocol import SAFE_TO_REPEAT, Guarantee
 
 KILLING = Path(__file__).parent / "killing.py"
-STRIDE = {"launch": 59, "settle": 2, "cancel": 23, "resume": 23}
+STRIDE = {"launch": 59, "settle": 2, "cancel": 23, "resume": 23, "sweep": 211}
 """Lines between two kills, so that the tests take seconds; 1 kills before every line."""
 
 LAUNCH_AND_DIE = """
@@ -92,6 +92,19 @@ def test_a_cancel_or_resume_killed_at_any_line_can_be_repeated(
     kills = kill_at_many_lines(Guarantee.OWN_ID, verb, tmp_path)
     assert 3 <= len(kills)
     assert [] == [kill for kill in kills if (kill["jobs"], kill["end"]) != (1, end)]
+
+
+@pytest.mark.parametrize(
+    "guarantee", [Guarantee.FINDABLE, pytest.param(Guarantee.OWN_ID, marks=pytest.mark.slow)]
+)
+def test_a_sweep_killed_at_any_line_launches_each_of_its_runs_once(
+    guarantee: Guarantee, tmp_path: Path
+) -> None:
+    kills = kill_at_many_lines(guarantee, "sweep", tmp_path)
+    assert 8 <= len(kills)
+    between = [kill for kill in kills if 1 <= len(kill["left"])]
+    assert {1, 2} == {len(kill["left"]) for kill in between}
+    assert [] == [kill for kill in kills if (kill["jobs"], kill["end"]) != (2, "succeeded")]
 
 
 @pytest.mark.parametrize("fault", ["die before", "die after"])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,14 @@ from crash.postgres import STORES, a_store
 from pydantic import JsonValue
 
 from unitune.backends import exactly_once, registry, retry
-from unitune.job.job import Data, Job
+from unitune.backends.offer import Billing
+from unitune.job.job import Data, Job, TrainingBudget
+from unitune.job.prices import PriceEntry
 from unitune.ledger import sqlite
+from unitune.workspace.today import today
 
 MakeJob = Callable[[dict[str, JsonValue]], Job]
+Priced = Callable[..., Job]
 
 
 @pytest.fixture(params=STORES)
@@ -98,5 +103,33 @@ def make_job(workplace: Path) -> MakeJob:
             options={"fake": script},
             folder=workplace,
         )
+
+    return make
+
+
+@pytest.fixture
+def priced(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> Priced:
+    """A job for the fake, which takes money: $1 a thousand tokens, unless told otherwise."""
+    fake = registry.offer("fake")
+
+    def make(
+        usd: str | None = None,
+        price: str = "1000",
+        script: dict[str, JsonValue] | None = None,
+        **rules: str,
+    ) -> Job:
+        entry: dict[str, object] = {"training": price, "as_of": today(), "source": "a test"}
+        billing = {"epochs_auto": 2, "validation": "free", **rules}
+        offer = fake.model_copy(
+            update={
+                "training_price": None,
+                "prices": (PriceEntry.model_validate(entry),) if price else (),
+                "billing": Billing.model_validate(billing),
+            }
+        )
+        monkeypatch.setattr(registry, "offer", {"fake": offer}.__getitem__)
+        job = make_job(script or {})
+        budget = TrainingBudget(usd=Decimal(usd)) if usd else None
+        return job.model_copy(update={"budget": budget})
 
     return make

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sqlite3
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -22,13 +21,11 @@ from pydantic import JsonValue
 
 from unitune.backends import registry
 from unitune.backends.capabilities import JobPage
-from unitune.backends.offer import Billing
 from unitune.backends.protocol import Event, State, Status
 from unitune.cost.budget import ProjectBudget, Spent, project_budget
 from unitune.cost.documents import Estimate
 from unitune.errors import BackendError, Mismatch, OverBudget, Unreachable
 from unitune.job.job import Job, TrainingBudget, Tuning
-from unitune.job.prices import PriceEntry
 from unitune.ledger import Books, DeploymentRecord, Ledger, RunRecord, budgeting
 from unitune.models import TunedModel
 from unitune.planning import saved
@@ -38,42 +35,12 @@ from unitune.testing.fake import FakeBackend
 from unitune.workspace.home import home
 from unitune.workspace.today import today
 
-from .conftest import Clock, MakeJob
-
-Priced = Callable[..., Job]
+from .conftest import Clock, Priced
 
 
 def spent_in(ledger: Ledger) -> Spent:
     """Return what all runs and deployments of a ledger have cost."""
     return budgeting.spent(budgeting.books_of(ledger), today())
-
-
-@pytest.fixture
-def priced(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> Priced:
-    """A job for the fake, which takes money: $1 a thousand tokens, unless told otherwise."""
-    fake = registry.offer("fake")
-
-    def make(
-        usd: str | None = None,
-        price: str = "1000",
-        script: dict[str, JsonValue] | None = None,
-        **rules: str,
-    ) -> Job:
-        entry: dict[str, object] = {"training": price, "as_of": today(), "source": "a test"}
-        billing = {"epochs_auto": 2, "validation": "free", **rules}
-        offer = fake.model_copy(
-            update={
-                "training_price": None,
-                "prices": (PriceEntry.model_validate(entry),) if price else (),
-                "billing": Billing.model_validate(billing),
-            }
-        )
-        monkeypatch.setattr(registry, "offer", {"fake": offer}.__getitem__)
-        job = make_job(script or {})
-        budget = TrainingBudget(usd=Decimal(usd)) if usd else None
-        return job.model_copy(update={"budget": budget})
-
-    return make
 
 
 def reckoned(job: Job) -> Estimate:

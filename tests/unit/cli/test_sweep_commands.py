@@ -1,0 +1,138 @@
+"""A sweep on the command line: plan, run, runs and compare; here, and at a vendor on loopback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from command_line import Command
+from vendors.serving import VENDORS
+
+from unitune.cli import output
+from unitune.run.watching import watch_all
+from unitune.testing.vendor_setup import ServedVendor, serve_vendor
+
+PRICE = "prices: [{backend: openai, training: 3}]\n"
+NAMES = ("colours seed=1", "colours seed=2")
+
+
+def written(folder: Path, backend: str, tuning: str, more: str = "") -> Path:
+    for name, count in (("train", 40), ("dev", 10), ("test", 20)):
+        rows = (
+            {
+                "messages": [
+                    {"role": "user", "content": f"{name} {number}?"},
+                    {"role": "assistant", "content": "red" if number % 2 else "blue"},
+                ]
+            }
+            for number in range(count)
+        )
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    file = folder / "unitune.yaml"
+    file.write_text(
+        f"name: colours\nmodel: {VENDORS[backend].model if backend in VENDORS else 'tiny'}\n"
+        f"backend: {backend}\n"
+        "data: {train: train.jsonl, validation: dev.jsonl, test: test.jsonl}\n"
+        f"tuning: {{{tuning}}}\n"
+        "evaluate: {contenders: [zero-shot, tuned]}\n" + more,
+        encoding="utf-8",
+    )
+    return file
+
+
+def test_runs_here_are_trained_one_after_another_and_named(
+    unitune: Command, tmp_path: Path
+) -> None:
+    file = written(tmp_path, "fake", "seed: [1, 2]", "options: {fake: {steps_per_poll: 9}}\n")
+    ended = unitune("run", str(file))
+    assert 0 == ended.code, ended.err
+    assert f"Next: unitune compare {file}" in ended.err
+    for name in NAMES:
+        assert name in ended.out
+    listed = json.loads(unitune("runs", "--json").out)["runs"]
+    assert [*reversed(NAMES)] == [run["name"] for run in listed]
+
+    again = json.loads(unitune("run", str(file), "--json").out)["runs"]
+    assert [run["id"] for run in listed] == [run["id"] for run in reversed(again)]
+    assert 2 == json.loads(unitune("runs", "--json").out)["total"]
+
+    compared = unitune("compare", str(file))
+    assert 0 == compared.code, compared.err
+    assert "Chosen among 2 runs by exact on 10 dev rows" in " ".join(compared.out.split())
+
+
+def test_runs_that_train_one_after_another_cannot_be_detached(
+    unitune: Command, tmp_path: Path
+) -> None:
+    refused = unitune("run", str(written(tmp_path, "fake", "seed: [1, 2]")), "--detach")
+    assert 2 == refused.code
+    assert "leave --detach out" in refused.err
+    assert 0 == json.loads(unitune("runs", "--json").out)["total"]
+
+
+def test_runs_that_failed_are_told_and_the_others_can_be_compared(
+    unitune: Command, tmp_path: Path
+) -> None:
+    script = "options: {fake: {steps_per_poll: 9, fail_at_step: 2}}\n"
+    ended = unitune("run", str(written(tmp_path, "fake", "seed: [1, 2]", script)))
+    assert 4 == ended.code
+    assert "2 of 2 runs have no model." in ended.err
+
+
+@pytest.mark.parametrize("width", ["80", "120"])
+def test_a_plan_and_the_list_of_runs_fit_a_terminal(
+    unitune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: str
+) -> None:
+    file = written(tmp_path, "fake", "learning_rate: [1e-4, 3e-4], lora: {rank: [8]}")
+    monkeypatch.setenv("COLUMNS", width)
+    output.console.cache_clear()
+    planned = unitune("plan", str(file))
+    ran = unitune("run", str(file))
+    listed = unitune("runs")
+    output.console.cache_clear()
+    assert "2 runs, one for each combination: learning_rate 0.0001, 0.0003" in planned.out
+    for shown in (planned, ran, listed):
+        assert max(map(len, shown.out.splitlines())) <= int(width)
+    text = " ".join(listed.out.split())
+    assert "learning_rate=0.0003" in text
+
+
+@pytest.fixture
+def openai() -> Iterator[ServedVendor]:
+    with serve_vendor(VENDORS["openai"]) as served:
+        yield served
+
+
+def test_a_vendor_gets_one_job_for_each_run_and_the_rows_once(
+    unitune: Command, openai: ServedVendor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unitune.cli.sweep.watch_all", partial(watch_all, 0.01))
+    file = written(tmp_path, "openai", "epochs: [1, 2, 3]", f"{PRICE}budget: {{usd: 5}}\n")
+    ids = unitune("run", str(file), "--detach").out.split()
+    assert 3 == len(ids) == openai.state().jobs
+    assert 2 == openai.state().files
+    ended = unitune("run", str(file))
+    assert 0 == ended.code, ended.err
+    assert 3 == openai.state().jobs
+    epochs = [
+        job.request["method"]["supervised"]["hyperparameters"]["n_epochs"]
+        for job in openai.server.vendor.jobs.values()
+    ]
+    assert [1, 2, 3] == epochs
+    for run_id in ids:
+        assert run_id in ended.out
+
+
+def test_a_saved_plan_of_a_sweep_is_applied(
+    unitune: Command, openai: ServedVendor, tmp_path: Path
+) -> None:
+    file = written(tmp_path, "openai", "epochs: [1, 2]", PRICE)
+    plan = tmp_path / "plan.json"
+    assert 0 == unitune("plan", str(file), "-o", str(plan)).code
+    assert 2 == len(unitune("apply", str(plan), "--detach").out.split())
+    assert 2 == openai.state().jobs
+    assert 6 == unitune("run", str(file)).code  # no budget, and no one to ask
