@@ -208,7 +208,8 @@ def _kind(schema: Mapping[str, Any]) -> str:
     if choices := schema.get("anyOf") or schema.get("oneOf"):
         return " \\| ".join(dict.fromkeys(_kind(choice) for choice in choices))
     if schema.get("type") == "array":
-        return f"list of {_kind(schema.get('items', {}))}"
+        is_sweep = schema.get("uniqueItems")
+        return "list of these" if is_sweep else f"list of {_kind(schema.get('items', {}))}"
     if isinstance(values := schema.get("additionalProperties"), dict):
         return f"map to {_kind(values)}"
     return str(schema.get("type", "any"))

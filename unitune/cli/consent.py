@@ -58,7 +58,8 @@ def confirm_training(resolved: ResolvedJob, *, allow_unpriced: bool) -> None:
     if planned.errors or (planned.charge == "unknown" and allow_unpriced):
         return  # the launch itself refuses its errors
     usd = usd_range(planned.estimate.launch_usd) if planned.estimate else "unknown"
-    _confirm("training", usd, "Launch it?", TRAINING)
+    what = f"sweep of {len(planned.runs)} runs" if planned.runs else "training"
+    _confirm(what, usd, "Launch it?", TRAINING)
 
 
 def confirm_deployment(run: Run, seconds: float, budget: HostingBudget) -> None:

@@ -38,6 +38,7 @@ QUOTE_GAP = Decimal("0.05")
 """A difference of more than this share is worth a look: ours or theirs is wrong."""
 TRAINED, SEEN, HEADING = "bold green", "dim", "cyan"
 OPEN, CLOSE, BETWEEN_TOKENS = "\u00ab", "\u00bb", "\u00b7"
+AMOUNTS = ("low", "expected", "high")
 SHORT_UNITS = {"million-tokens": "M", "hour": "h", "gpu-hour": "GPU h", "month": "month"}
 
 
@@ -53,8 +54,8 @@ def print_plan(plan: Plan, evaluate: Evaluate) -> None:
     console().print(Text.assemble((plan.job, "bold"), f": {title}"))
     if not plan.errors:
         console().print(facts(_facts(plan, evaluate)))
-        if plan.runs and plan.forecast is not None:
-            print_table(_runs(plan.runs))
+    if plan.runs and (runs := _runs(plan.runs)).row_count:
+        print_table(runs)
     if plan.estimate is not None:
         if plan.estimate.lines:
             console().print(_lines(plan.estimate))
@@ -186,7 +187,12 @@ def _sweep(runs: Sequence[PlannedRun]) -> str:
 
 
 def _runs(runs: Sequence[PlannedRun]) -> Table:
-    """Return what each run takes that trains on this machine."""
+    """Return what each run takes on this machine, or costs."""
+    if runs[0].estimate is not None:
+        table = new_table("run", *AMOUNTS, right=AMOUNTS, fold=("run",))
+        for run in runs:
+            table.add_row(run.name, *_amounts(run.estimate and run.estimate.launch_usd))
+        return table
     table = new_table("run", "steps", "training", "memory", right=("steps",), fold=("run",))
     for run in runs:
         if (forecast := run.forecast) is not None:
@@ -259,10 +265,8 @@ def _lines(estimate: Estimate) -> Table:
         "US dollars",
         "how much",
         "at",
-        "low",
-        "expected",
-        "high",
-        right=("low", "expected", "high"),
+        *AMOUNTS,
+        right=AMOUNTS,
         fold=("US dollars", "how much"),
     )
     sums = (
@@ -272,7 +276,7 @@ def _lines(estimate: Estimate) -> Table:
     )
     for name, items, usd in sums:
         lines = [line for line in estimate.lines if line.item in items]
-        for line in lines:
+        for line in lines if not (name == "launch" and lines[0].what) else ():
             table.add_row(line.what or line.item, *_cells(estimate, line))
         if len(lines) > 1 or (name == "launch" and estimate.minimum_usd):
             table.add_row(Text(name, "bold"), "", "", *_amounts(usd), end_section=True)

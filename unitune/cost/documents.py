@@ -115,7 +115,9 @@ class Estimate(BaseModel):
                 "lines": (*launches, *others),
                 "prices": tuple(prices.values()),
                 "minimum_usd": None,  # of each run, and in its line
-                "assumptions": tuple(dict.fromkeys(a for run in made for a in run.assumptions)),
+                "assumptions": tuple(
+                    dict.fromkeys(each for part in (self, *made) for each in part.assumptions)
+                ),
             }
         )
 

@@ -269,8 +269,9 @@ def _deployment(prices: PriceLookup, number: int, assumptions: list[str]) -> Lin
     ends = prices.hosting()
     if ends is None or not ends[1].usd or ends[0].per not in ("hour", "gpu-hour"):
         return None
-    many = f", one of {number} for the runs of the sweep and the test" if number > 1 else ""
-    assumptions.append(f"a deployment of {EVALUATION_HOURS} hours answers the cases{many}")
+    assumptions.append(f"a deployment of {EVALUATION_HOURS} hours answers the cases")
+    if number > 1:
+        assumptions.append(f"so does one of each of the {number - 1} runs of the sweep, on dev")
     return _standing("evaluation", ends, EVALUATION_HOURS * number, assumptions)
 
 

@@ -98,6 +98,7 @@ class Job(Spec):
     tuning: Tuning = Tuning()
     evaluate: Evaluate = Evaluate()
     budget: TrainingBudget | None = None
+    """The most that the training may cost; of a sweep, all its runs together."""
     usage: Usage = Usage()
     """How the model will be used, for `unitune cost`."""
     prices: tuple[PriceEntry, ...] = ()

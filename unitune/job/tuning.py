@@ -168,7 +168,8 @@ def _from_bool(value: Any) -> Any:
 class Tuning(Swept):
     """How the model is trained; `auto` leaves a value to the backend.
 
-    A setting with a list of values makes the job a sweep: one run for each combination of values.
+    A setting with a list of values makes the job a sweep: one run for each combination of values,
+    at most 64. The run that is best on the validation rows is judged on the test.
     """
 
     epochs: Annotated[int, Field(ge=1)] | Auto = "auto"

@@ -115,15 +115,15 @@ def test_names_of_modules_are_no_sweep(tmp_path: Path) -> None:
         (
             "tuning: {epochs: [1, 2, 3, 4, 5], seed: [1, 2, 3, 4, 5], lora: {rank: [4, 8, 16]}}\n",
             (
-                "5: tuning is not valid: the lists make 75 runs (5 of epochs x 3 of lora.rank x 5 of "
-                f"seed), and a sweep has {MOST_RUNS} at most. Leave values out."
+                "5: tuning is not valid: the lists make 75 runs (5 of epochs x 3 of lora.rank x 5 "
+                f"of seed), and a sweep has {MOST_RUNS} at most. Leave values out."
             ),
         ),
         (
             "method: dpo\ntuning: {preference: {loss: [dpo, simpo], label_smoothing: [0.1]}}\n",
             (
-                "6: tuning.preference is not valid: label_smoothing is for loss dpo, robust; not for "
-                "simpo."
+                "6: tuning.preference is not valid: label_smoothing is for loss dpo, robust; not "
+                "for simpo."
             ),
         ),
         (
