@@ -103,7 +103,6 @@ def compare(
     $ unitune compare unitune.yaml --replay --output evaluation
     $ unitune compare unitune.yaml --json > verdict.json[/dim]
     """
-    from unitune.cli.consent import limited
     from unitune.cli.progress import evaluation_progress, working
     from unitune.evaluate.compare import compare as run_comparison
     from unitune.job.job import Job
@@ -123,8 +122,7 @@ def compare(
     with working("reading rows, looking for leaks", quiet=quiet or json):
         resolved = preflight(job)
     if not replay and job.evaluate.budget is None:
-        asked = resolved if limit is None else limited(resolved, limit)
-        _confirm_costs(asked, tuned_run, seconds, allow_unpriced=allow_unpriced)
+        _confirm_costs(resolved, limit, tuned_run, seconds, allow_unpriced=allow_unpriced)
     with evaluation_progress(quiet=quiet or json) as progress:
         comparison = run_comparison(
             resolved,
@@ -152,13 +150,18 @@ def compare(
 
 
 def _confirm_costs(
-    resolved: ResolvedJob, run: Run | None, seconds: float | None, *, allow_unpriced: bool
+    resolved: ResolvedJob,
+    limit: int | None,
+    run: Run | None,
+    seconds: float | None,
+    *,
+    allow_unpriced: bool,
 ) -> None:
     """Make sure that the user has agreed to the costs of answers and deployments.
 
     Without a deployment and runs that the job names, no run is looked up here.
     """
-    from unitune.cli.consent import confirm_answers, confirm_deployment
+    from unitune.cli.consent import confirm_answers, confirm_deployment, limited
     from unitune.cost.budget import HostingBudget
     from unitune.evaluate.prompts.tuned_run import find_runs, find_sweep_runs
     from unitune.job.contenders import Tuned
@@ -172,7 +175,8 @@ def _confirm_costs(
         chosen = run or next(iter(swept.values()), None)  # any: they cost the same
         runs = find_runs(job, resolved.fingerprint, chosen, replay=False) | swept
     trained = {name: each.job for name, each in runs.items()}
-    confirm_answers(resolved, trained, allow_unpriced=allow_unpriced)
+    judged = resolved if limit is None else limited(resolved, limit)
+    confirm_answers(judged, trained, allow_unpriced=allow_unpriced)
     for each in {each.id: each for each in runs.values()}.values():
         if seconds is not None and needs_deployment(each):
             confirm_deployment(each, seconds, HostingBudget(unpriced=allow_unpriced))

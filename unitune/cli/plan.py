@@ -249,7 +249,7 @@ def apply(
             allow_unpriced=allow_unpriced,
             plan=planned,
         )
-        command = f"unitune compare {planned.bound.job_file}" if planned.bound else ""
+        command = f"unitune compare {saved.job_file_of(planned, file)}"
         run_sweep(resolved, launches, command, detach=detach, quiet=quiet, json=json)
         return
     launched = launch(

@@ -76,14 +76,19 @@ def job_of(plan: Plan, path: Path) -> Job:
         UserError: The plan was not saved to be applied.
         JobError: The job file is missing or not valid.
     """
+    file, bound = job_file_of(plan, path), plan.bound
+    if bound is None or not file.exists():
+        raise JobError(f"{path} was made from {file}, which is not there any more.")
+    job = Job.load(file).with_backend(plan.backend).with_prices(bound.given_prices)
+    given = bound.given_budget
+    return job if given is None else job.model_copy(update={"budget": given})
+
+
+def job_file_of(plan: Plan, path: Path) -> Path:
+    """Return where the job of a saved plan stands; a UserError as of `job_of`."""
     if plan.bound is None or plan.bound.job_file is None:
         raise UserError(f"{path} names no job file to launch. {_how_to_save(path)}")
-    file = path.absolute().parent / plan.bound.job_file
-    if not file.exists():
-        raise JobError(f"{path} was made from {file}, which is not there any more.")
-    job = Job.load(file).with_backend(plan.backend).with_prices(plan.bound.given_prices)
-    given = plan.bound.given_budget
-    return job if given is None else job.model_copy(update={"budget": given})
+    return path.absolute().parent / plan.bound.job_file
 
 
 def refuse_changes(then: Plan, now: Plan) -> None:
