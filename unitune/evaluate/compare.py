@@ -48,6 +48,7 @@ from unitune.evaluate.sweep import (
     select,
     selects,
     sources_of,
+    tuned_alone,
     unselected,
 )
 from unitune.evaluate.task import Task, prepare
@@ -97,7 +98,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     Args:
         job: Contenders, scorers, margin and gate.
         run: Whose model is the tuned one, where a tuned contender names no run; by default the
-            newest succeeded run of this training.
+            newest succeeded run of this training, and of a sweep that which is best on dev.
         out: Folder for the files, `Comparison.folder`; by default that of the run, or of the job.
         deploy_seconds: Where a tuned model answers only from a deployment and there is none:
             start one for at most so long, and end it afterwards. Each costs money.
@@ -226,7 +227,7 @@ def _selection(resolved: ResolvedJob, run: Run | None, choices: _Choices) -> Sel
     config = EvaluationConfig(
         task=_task(resolved, {}, choices.limit),
         contenders=tuple(contenders.values()),
-        sources=sources_of(resolved, _sources(resolved, {}, choices), contenders),
+        sources=sources_of(resolved, _sources(tuned_alone(resolved), {}, choices), contenders),
         folder=results_folder(choices.out, resolved.job, None) / SELECTION,
         budget=_budget(resolved),
         concurrency=resolved.job.evaluate.concurrency,
@@ -245,7 +246,7 @@ def _selection(resolved: ResolvedJob, run: Run | None, choices: _Choices) -> Sel
                 continue
             alone = replace(
                 config, contenders=(contender,), budget=_budget(resolved, spent)
-            )  # one model, and one deployment, at a time
+            )  # one model, and where need be one deployment, at a time
             tuned = {name: TunedRun.of(runs[name])} if name in runs else {}
             with _deployed(tuned, alone, choices) as ready:
                 (answered,) = collect_responses(

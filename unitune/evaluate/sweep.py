@@ -70,6 +70,14 @@ def unselected(resolved: ResolvedJob, run: Run | None) -> Selection:
     return Selection(next(same, resolved.runs[0]), run)
 
 
+def tuned_alone(resolved: ResolvedJob) -> ResolvedJob:
+    """Return the job with its own tuned model as the only contender."""
+    evaluate = resolved.job.evaluate
+    tuned = tuple(filter(_is_of_the_job, evaluate.contenders))[:1]
+    alone = evaluate.model_copy(update={"contenders": tuned})
+    return replace(resolved, job=resolved.job.model_copy(update={"evaluate": alone}))
+
+
 def contenders_of(resolved: ResolvedJob) -> dict[str, Contender]:
     """Return each run of a sweep as a contender of dev, by its values."""
     return {each.setting: Contender(Tuned(name=each.setting)) for each in resolved.runs}
@@ -78,8 +86,8 @@ def contenders_of(resolved: ResolvedJob) -> dict[str, Contender]:
 def sources_of(
     resolved: ResolvedJob, sources: Mapping[str, Source], contenders: Mapping[str, Contender]
 ) -> dict[str, Source]:
-    """Return who answers for each run, as the job's tuned contender says."""
-    tuned = next(each for each in sources.values() if _is_of_the_job(each.spec))
+    """Return who answers for each run, as the source of the job's tuned model says."""
+    (tuned,) = sources.values()
     return {
         each.setting: replace(
             tuned,
