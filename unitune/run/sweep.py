@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from decimal import ROUND_FLOOR, Decimal
 
+from unitune.backends.protocol import State
 from unitune.cost.spread import CENT
 from unitune.errors import DuplicateRunError
 from unitune.job.job import Job, TrainingBudget
@@ -33,7 +34,8 @@ def launch_sweep(
     """Launch the runs of a sweep, one for each combination of its values, each once.
 
     What would be refused is refused before the first of them. A run that goes on or is done is
-    given as it is, an interrupted launch is finished, and one that failed is launched anew.
+    given as it is, an interrupted launch is finished, a paused training goes on, and one that
+    failed is launched anew.
 
     Examples:
         >>> runs = list(unitune.launch_sweep(job, budget=20))
@@ -80,7 +82,9 @@ def _launched(
             earlier = launch(each, allow_duplicate=allow_duplicate, allow_unpriced=allow_unpriced)
         except DuplicateRunError as duplicate:
             earlier = find_run(duplicate.run_id)
-            if earlier.interrupted:
+            if here:
+                earlier.refresh()  # its worker may have been killed with whoever launched it
+            if earlier.interrupted or earlier.state is State.PAUSED:
                 earlier.resume()
         yield earlier
 

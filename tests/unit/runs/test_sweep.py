@@ -14,7 +14,7 @@ from unitune.job.job import Job, Tuning
 from unitune.ledger import Ledger, budgeting
 from unitune.planning.plan import plan
 from unitune.run import launching
-from unitune.run.run import Run, launch, runs
+from unitune.run.run import Run, find_run, launch, runs
 from unitune.run.sweep import launch_sweep
 from unitune.run.watching import watch_all
 from unitune.testing.fake import FakeBackend
@@ -160,6 +160,15 @@ def test_on_this_machine_a_run_waits_for_the_one_before(make_job: MakeJob) -> No
     job = swept(make_job({"steps": 2, "steps_per_poll": 2}), {"seed": [1, 2]})
     states = [[run.state for run in runs()] for _ in launch_sweep(job)]
     assert [[State.QUEUED], [State.QUEUED, State.SUCCEEDED]] == states
+
+
+def test_a_training_that_was_paused_goes_on(make_job: MakeJob) -> None:
+    """As where a machine was switched off: its worker is gone, and the run stands still."""
+    job = swept(make_job({"steps": 4, "steps_per_poll": 2, "pause_at_step": 2}))
+    paused = [_ended(run).id for run in launch_sweep(job)]
+    assert [State.PAUSED] * 2 == [find_run(run_id).state for run_id in paused]
+    assert paused == [_ended(run).id for run in launch_sweep(job)]
+    assert [State.SUCCEEDED] * 2 == [find_run(run_id).state for run_id in paused]
 
 
 def test_a_refused_launch_ends_the_sweep_and_the_next_call_goes_on(
