@@ -50,12 +50,16 @@ class Forecast(BaseModel):
     def of_sweep(cls, runs: Sequence[Self]) -> Self:
         """Return what the runs of a sweep take, one after another, with the settings of all."""
         first, days = runs[0], [run.measured_on for run in runs if run.measured_on is not None]
+        ends_early = any(run.steps_low is not None for run in runs)
         return first.model_copy(
             update={
                 "tokens": max(run.tokens for run in runs),
                 "trained_tokens": max(run.trained_tokens for run in runs),
                 "epochs": sum(run.epochs for run in runs),
                 "steps": sum(run.steps for run in runs),
+                "steps_low": sum(run.steps_low or run.steps for run in runs)
+                if ends_early
+                else None,
                 "seconds_low": sum(run.seconds_low for run in runs),
                 "seconds_expected": sum(run.seconds_expected for run in runs),
                 "seconds_high": sum(run.seconds_high for run in runs),

@@ -27,6 +27,7 @@ from unitune.cost.tokens import Count
 from unitune.errors import Unsupported
 from unitune.job.job import Evaluate
 from unitune.job.prices import PriceRow
+from unitune.job.sweep import written
 from unitune.planning.backend_calls import NO_BACKEND, quote
 from unitune.planning.evaluation_forecast import EvaluationForecast, Seconds
 from unitune.planning.masks import MaskedRow, audit
@@ -182,7 +183,7 @@ def _facts(plan: Plan, evaluate: Evaluate) -> dict[str, str]:
 def _sweep(runs: Sequence[PlannedRun]) -> str:
     """Return how many runs there are, and the values of each setting."""
     values = {name: dict.fromkeys(run.settings[name] for run in runs) for name in runs[0].settings}
-    each = (f"{name} {', '.join(map(str, given))}" for name, given in values.items())
+    each = (f"{name} {', '.join(map(written, given))}" for name, given in values.items())
     return f"{len(runs)} runs, one for each combination: {'; '.join(each)}"
 
 

@@ -23,7 +23,7 @@ from pydantic.json_schema import SkipJsonSchema
 from unitune.errors import JobError
 from unitune.job.evaluate import Constraint, Economics, Evaluate, Gate, TokenPrice
 from unitune.job.prices import PriceEntry, rows_of
-from unitune.job.sweep import Value
+from unitune.job.sweep import Value, written
 from unitune.job.tuning import (
     Auto,
     Budget,
@@ -182,8 +182,8 @@ class Job(Spec):
         if not (settings := [*self.sweep]):
             return {}
         return {
-            ", ".join(f"{name}={tuning.value_of(name)}" for name in settings): self.model_copy(
-                update={"tuning": tuning}
+            ", ".join(f"{name}={written(tuning.value_of(name))}" for name in settings): (
+                self.model_copy(update={"tuning": tuning})
             )
             for tuning in self.tuning.variants()
         }

@@ -139,6 +139,11 @@ class Swept(Spec):
         return described
 
 
+def written(value: Value) -> str:
+    """Return a value as a job file has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _takes_one_value(field: FieldInfo) -> bool:
     """Whether a setting is one plain value, so that a list there can only be a sweep."""
     kinds = get_args(field.annotation) or (field.annotation,)

