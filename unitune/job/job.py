@@ -137,6 +137,8 @@ class Job(Spec):
 
     @model_validator(mode="after")
     def _each_run_is_valid(self) -> Self:
+        if self.sweep and self.data.train is None:
+            raise ValueError("lists under tuning make trainings, and data.train names no rows")
         runs = [type(self).model_validate(dict(each)) for each in self.variants().values()]
         if self.sweep and len({run.rows_for for run in runs}) > 1:
             raise ValueError(
