@@ -277,7 +277,8 @@ def _lines(estimate: Estimate) -> Table:
     )
     for name, items, usd in sums:
         lines = [line for line in estimate.lines if line.item in items]
-        for line in lines if not (name == "launch" and lines[0].what) else ():
+        is_sweep = name == "launch" and any(line.what for line in lines)  # told run by run
+        for line in () if is_sweep else lines:
             table.add_row(line.what or line.item, *_cells(estimate, line))
         if len(lines) > 1 or (name == "launch" and estimate.minimum_usd):
             table.add_row(Text(name, "bold"), "", "", *_amounts(usd), end_section=True)
