@@ -56,9 +56,7 @@ def backend_findings(resolved: ResolvedJob) -> tuple[tuple[Finding, ...], tuple[
         return refused, ()
     splits = resolved.splits
     forecasts = {
-        run.setting: resolved.backend.forecast(
-            run.job, splits.train, splits.validation, run.start
-        )
+        run.setting: resolved.backend.forecast(run.job, splits.train, splits.validation, run.start)
         for run in resolved.runs
     }
     findings = of_runs({name: forecast.findings for name, forecast in forecasts.items()})
