@@ -120,10 +120,10 @@ def chained(
     start = Start(model=TunedModel(backend="local", name=str(adapter), base=str(base)))
 
     def make(folder: Path) -> Launch:
-        file = write_pairs(folder / "train.jsonl", 80)
-        uploaded = registry.backend("local").upload(file, sha256_of(file))
+        files = write_pairs(folder / "train.jsonl", 80), write_pairs(folder / "dev.jsonl", 10)
+        uploads = [registry.backend("local").upload(each, sha256_of(each)) for each in files]
         job = first.job.model_copy(update={"method": "dpo"})
-        return Launch("run-1", job, uploaded, None, folder, start)
+        return Launch("run-1", job, *uploads, folder, start)
 
     return make
 
