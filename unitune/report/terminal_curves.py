@@ -5,6 +5,7 @@ Nothing needs a colour to be understood. A cell holds two by four dots (Unicode'
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -77,7 +78,7 @@ def _dots(
     wide, high = 2 * columns - 1, 4 * rows - 1
     places = [(x / 100 * wide, y / 100 * high) for x, y in positions]
     for (x, y), (next_x, next_y) in pairwise([*places[:1], *places]):
-        count = max(1, round(max(abs(next_x - x), abs(next_y - y))))
+        count = max(1, math.ceil(max(abs(next_x - x), abs(next_y - y))))
         for part in range(1, count + 1):
             share = part / count
             yield round(x + share * (next_x - x)), round(y + share * (next_y - y))
