@@ -107,7 +107,7 @@ class Evaluations:
             end = f"ended early, at step {step} of {self._steps}, after {waited}"
         text = f"{end}; kept step {kept}"
         if best is not None and kept == self.selection.best_step:
-            value = f"highest validation score, {-best:.1%}"
+            value = f"highest validation score, {-100 * best:.1f} %"
             value = value if metric == "score" else f"lowest validation loss, {best:.4f}"
             text += f", which has the {value}"
         self._note("message", {"text": text, "kept_step": kept})

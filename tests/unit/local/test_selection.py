@@ -260,7 +260,7 @@ def test_the_score_of_answers_decides_and_changes_no_loss(
     best = max(scores, key=lambda step: (scores[step], -step))
     assert scores[best] > 0, "half of the rows are to be answered by red"
     assert best == done.conclusion["kept_step"]
-    assert f"highest validation score, {scores[best]:.1%}" in str(done.conclusion["text"])
+    assert f"highest validation score, {100 * scores[best]:.1f} %" in str(done.conclusion["text"])
     use_attention(done.model, "sdpa")
     assert scores[best] == dev_score(scored_by, done.model, load_tokenizer(tiny_model), rows.cases)
 
