@@ -59,6 +59,14 @@ def _round_step(least: float) -> float:
     return next(power * factor for factor in (1, 2, 2.5, 5, 10, 20) if power * factor >= least)
 
 
+def short_number(value: float, digits: int = 6) -> str:
+    """Return a number of an axis or a line: 0.5, 1500, 2.5e-4."""
+    if not 0 < abs(value) < 0.01:
+        return f"{value:.{digits}g}"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
 class Point(NamedTuple):
     """A value at a step; after thinning, both are means over a run of steps."""
 

@@ -21,7 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from unitune.evaluate.results import Comparison, ContenderResult
-from unitune.report import cases, charts, facts, typography, words
+from unitune.report import cases, charts, curves, facts, typography, words
 from unitune.report.curves import DrawnCurve, drawn_curve, drawn_rates
 from unitune.security.json_fields import whole_text
 
@@ -112,7 +112,13 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["typeset"] = typography.typeset
-    modules = {"charts": charts, "facts": facts, "typography": typography, "words": words}
+    modules = {
+        "charts": charts,
+        "curves": curves,
+        "facts": facts,
+        "typography": typography,
+        "words": words,
+    }
     cast("dict[str, object]", environment.globals).update(modules)
     return environment
 

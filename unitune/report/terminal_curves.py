@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from rich.text import Text
 
-from unitune.report.curves import Axis, DrawnCurve
+from unitune.report.curves import Axis, DrawnCurve, short_number
 
 ROWS, RATE_ROWS = 9, 4
 """About so many, as the numbers at the left are the same number of rows apart."""
@@ -45,12 +45,12 @@ def curve_text(curve: DrawnCurve, width: int, rows: int = ROWS) -> Text:
 
 def _axis_labels(axis: Axis, rows: int) -> dict[int, str]:
     """Return the numbers at the left by row."""
-    return {_row(axis, tick, rows): f"{tick:g}" for tick in axis.ticks}
+    return {_row(axis, tick, rows): short_number(tick) for tick in axis.ticks}
 
 
 def _line_labels(curve: DrawnCurve, rows: int) -> dict[int, str]:
     """Return what stands at the right by row: each line's name and last value, one a row."""
-    texts = [(label.y, f"{label.name} {label.value:.3g}") for label in curve.labels]
+    texts = [(label.y, f"{label.name} {short_number(label.value, 3)}") for label in curve.labels]
     if (kept := curve.kept) is not None:
         y = 100 - curve.y.position(kept.value)
         texts.append((y, f"{KEPT} step {kept.step:.0f} kept, {kept.value:.3g}"))

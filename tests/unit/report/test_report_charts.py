@@ -17,6 +17,7 @@ from unitune.report.curves import (
     Point,
     drawn_curve,
     drawn_rates,
+    short_number,
     thinned,
 )
 from unitune.report.html import environment
@@ -220,3 +221,18 @@ def test_learning_rates_are_drawn_where_they_are_known() -> None:
     )
     assert "learning rate goes from 0.0001 at step 1 to 0 at step 4." in rates.description
     assert drawn_rates(Curve(steps=(1, 2), values=(2, 1))) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "short"),
+    [
+        (0, "0"),
+        (0.25, "0.25"),
+        (1500, "1500"),
+        (2.5e-4, "2.5e-4"),
+        (1e-5, "1e-5"),
+        (-5e-3, "-5e-3"),
+    ],
+)
+def test_small_numbers_are_short(value: float, short: str) -> None:
+    assert short == short_number(value)

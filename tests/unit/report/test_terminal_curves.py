@@ -64,7 +64,7 @@ def test_a_constant_learning_rate_is_a_level_line() -> None:
     title, *rows, _, _ = curve_text(rates, 80, RATE_ROWS).plain.split("\n")
     assert "learning rate" == title
     assert 1 == sum(any(letter >= "\u2800" for letter in row) for row in rows)
-    assert any(row.lstrip().startswith("0.001 ") for row in rows)
+    assert any(row.lstrip().startswith("1e-3 ") for row in rows)
 
 
 def events(*data: tuple[str, dict[str, float]]) -> list[Event]:
