@@ -204,6 +204,5 @@ def _exit_code(error: Exception) -> int:
         return 70
     known = explained(cause, sys.argv[1:])
     heading = ("Stopped:", "bold") if isinstance(known, Interrupted) else ("Error:", "bold red")
-    message = Text.assemble(heading, f" {redacted(str(known))}")
-    aside().print(message, soft_wrap=not aside().is_terminal)  # a path in a log stays whole
+    aside().print(Text.assemble(heading, f" {redacted(str(known))}"))
     return known.exit_code

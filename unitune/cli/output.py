@@ -1,7 +1,8 @@
 """Results go to standard output, progress and errors to standard error.
 
 With ``--json`` standard output carries one JSON object and nothing else; with ``--quiet`` only the
-result. Colours and widths are rich's affair (it honours NO_COLOR and pipes).
+result. Colours are rich's affair (it honours NO_COLOR and pipes). Lines are broken for a terminal,
+or where COLUMNS says so: in a log, and for grep, paths, sentences and rows of tables stay whole.
 
 Whatever is printed is text: no markup, no emoji, no escape sequence, whoever wrote it. Styles come
 by `Text.assemble` and styles of columns. What people read has its control characters replaced
@@ -12,6 +13,7 @@ that mean the same, and other texts as they are in a file or a pipe.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Container, Iterable, Mapping
@@ -39,6 +41,7 @@ MIN_FOLDED_WIDTH = 8
 """Columns of a terminal below which a text that may be folded cannot be read any more."""
 MAX_WIDTH = 2_000
 """Columns: lines are filled with blanks, so a COLUMNS of 20 digits would take the memory."""
+TRAILING_BLANKS = re.compile(r" +(?=\n)")
 
 
 class Terminal(Console):
@@ -47,8 +50,19 @@ class Terminal(Console):
     def __init__(self, *, stderr: bool = False, **options: Any) -> None:
         given: dict[str, Any] = {"markup": False, "highlight": False, "emoji": False, **options}
         super().__init__(stderr=stderr, **given)
-        if self.width > MAX_WIDTH:  # noqa: PLR1730 - once set, it does not follow the terminal's
+        is_limited = self.is_terminal or os.environ.get("COLUMNS")
+        if not is_limited or self.width > MAX_WIDTH:  # once set, it does not follow the terminal's
             self.width = MAX_WIDTH
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print; in a log without the blanks by which a table fills its lines."""
+        if self.is_terminal:
+            super().print(*objects, **options)
+            return
+        with self.capture() as printed:
+            super().print(*objects, **options)
+        self.file.write(TRAILING_BLANKS.sub("", printed.get()))
+        self.file.flush()
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return a string as a text, its control characters visible."""
@@ -131,6 +145,7 @@ def print_findings(findings: Iterable[Finding]) -> None:
     from unitune.findings import grouped
 
     findings = tuple(findings)
+    apart = "\n" if console().is_terminal else " "  # a line of a log says all
     for severity, style in SEVERITY_STYLES.items():
         groups = grouped(finding for finding in findings if finding.severity == severity)
         for group in groups[:SHOWN_FINDINGS]:
@@ -143,7 +158,7 @@ def print_findings(findings: Iterable[Finding]) -> None:
                 Text.assemble(
                     (f"{finding.location} " if finding.location else "", "dim"),
                     f"{finding.message}{group.more}",
-                    (f"\n{finding.fix}" if finding.fix else "", "dim"),
+                    (f"{apart}{finding.fix}" if finding.fix else "", "dim"),
                 ),
             )
             console().print(row)

@@ -251,3 +251,26 @@ def test_the_consoles_read_neither_markup_nor_emoji() -> None:
     for made in (output.console(), output.aside()):
         assert isinstance(made, Console)
         assert "[b]:smile:[/b]" == made.render_str("[b]:smile:[/b]").plain
+
+
+def test_in_a_log_a_finding_is_a_line_and_on_a_terminal_it_is_folded(
+    unitune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What grep finds is whole; blanks that fill a table's lines are not in a log."""
+    file = tmp_path / ("deeply/nested/" * 8) / "rows.jsonl"
+    file.parent.mkdir(parents=True)
+    write_rows(file, [{"messages": [{"role": "user", "content": "yes?"}]}])
+    monkeypatch.delenv("COLUMNS")
+    output.console.cache_clear()
+    logged = unitune("check", str(file)).out
+    (line,) = [line for line in logged.splitlines() if line.startswith("error")]
+    assert f"error   {file}:1 the last message is from 'user', and no answer is given. End " in line
+    assert line.endswith("or as `expected`.")
+    assert "" == "".join(line for line in logged.splitlines() if line != line.rstrip())
+    monkeypatch.setattr(output.Terminal, "is_terminal", True)
+    monkeypatch.setenv("COLUMNS", "80")
+    output.console.cache_clear()
+    shown = Text.from_ansi(unitune("check", str(file)).out).plain
+    assert len(shown.splitlines()) > len(logged.splitlines()) + 3
+    assert max(map(len, shown.splitlines())) <= 80
+    output.console.cache_clear()
