@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -186,11 +186,11 @@ class LocalBackend:
         base = store.resolve(job.base_model)
         profile_run.calibrate(job, base, train, validation, _adapter(start))
 
-    def pull(self, name: str, progress: Callable[[str, int, int], None]) -> StoredModel:
+    def pull(self, name: str) -> StoredModel:
         """Fetch a base model once; see `unitune_local.store.pull`."""
         from unitune_local import store  # noqa: PLC0415 - imports what converts models
 
-        return store.pull(name, progress)
+        return store.pull(name)
 
     def stored(self) -> list[StoredModel]:
         """Return the base models that are here already."""

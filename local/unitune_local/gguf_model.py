@@ -26,6 +26,7 @@ from pydantic import JsonValue
 from safetensors import numpy as safetensors_numpy
 
 from unitune.errors import Unsupported
+from unitune.workspace.progress import counted
 
 Floats = NDArray[np.float32]
 
@@ -102,7 +103,7 @@ class Metadata:
         return self.values[key]
 
 
-def convert(source: Path, target: Path, progress: Callable[[int, int], None]) -> None:
+def convert(source: Path, target: Path) -> None:
     """Write a GGUF file's model into a folder, with tokenizer and chat template.
 
     Raises:
@@ -111,11 +112,8 @@ def convert(source: Path, target: Path, progress: Callable[[int, int], None]) ->
     reader = GGUFReader(source)
     metadata = Metadata({key: field.contents() for key, field in reader.fields.items()})
     _check(metadata)
-    total = len(reader.tensors)
-    state: dict[str, Floats] = {}
-    for done, (name, weights) in enumerate(_tensors(reader, metadata), start=1):
-        state[name] = weights
-        progress(done, total)
+    tensors = counted(_tensors(reader, metadata), "converting weights", len(reader.tensors))
+    state: dict[str, Floats] = dict(tensors)
     tied = "lm_head.weight" not in state
     save_file = cast("Callable[..., None]", safetensors_numpy.save_file)  # pyright: ignore[reportUnknownMemberType]  # its path argument is untyped
     save_file(state, target / "model.safetensors", metadata={"format": "pt"})

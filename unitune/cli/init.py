@@ -98,6 +98,7 @@ def init(
         )
     if test is not None and not 0 < test < 1:
         raise UserError(f"--test is {test:g}; write a share between 0 and 1, such as 0.2.")
+    from unitune.cli.progress import working
     from unitune.importers.new_job import Wishes, draft_job
 
     target = output or JOB_FILE
@@ -105,7 +106,8 @@ def init(
         raise UserError(f"{target} exists, and nothing was written. Name another: --output FILE")
     columns = {"user": user, "assistant": assistant, "system": system}
     chosen = {role: name for role, name in columns.items() if name is not None}
-    draft = draft_job(data, target, Wishes(chosen, test, backend, model))
+    with working("looking at the rows", quiet=json):
+        draft = draft_job(data, target, Wishes(chosen, test, backend, model))
     errors = [finding for finding in draft.findings if finding.severity == "error"]
     if not errors:
         with replacing(target) as file:

@@ -141,6 +141,7 @@ def quickstart(
     """
     from unitune.cli.compare import compare
     from unitune.cli.plan_view import print_plan
+    from unitune.cli.progress import working
     from unitune.cli.watch import conclude, follow
     from unitune.job.job import Job
     from unitune.planning.plan import plan
@@ -150,14 +151,16 @@ def quickstart(
     file = directory / "unitune.yaml"
     if not file.exists():
         write_example(directory)
-    resolved = preflight(Job.load(file))
-    planned = plan(resolved)
+    with working("reading rows, forecasting time", quiet=quiet or json):
+        resolved = preflight(Job.load(file))
+        planned = plan(resolved)
     if not (quiet or json):
         print_plan(planned, resolved.job.evaluate)
     if planned.errors:
         raise UserError(f"{file}: the plan has errors; `unitune plan {file}` shows them.")
     try:
-        launched = launch(resolved)
+        with working("starting the training", quiet=quiet or json):
+            launched = launch(resolved)
     except DuplicateRunError as duplicate:
         launched = find_run(duplicate.run_id)
         aside().print(f"This training exists already: run {launched.id}.")

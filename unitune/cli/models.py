@@ -84,8 +84,8 @@ def pull(
     keeper = registry.backend(backend)
     if not isinstance(keeper, Stores):
         raise Unsupported(f"backend {backend!r} keeps no models on this machine.")
-    with download_progress(quiet=quiet or json) as progress:
-        stored = keeper.pull(name, progress)
+    with download_progress(quiet=quiet or json):
+        stored = keeper.pull(name)
     if json:
         print_json(stored)
     else:

@@ -1,6 +1,7 @@
-"""How far work has come and how long it still takes: a comparison's answers, a download.
+"""How far work has come and how long it still takes: a comparison's answers, and other long steps.
 
-Steps without a measure, such as reading large files, show how long they have been at it.
+Steps count themselves by `unitune.workspace.progress`: bytes of files that are read or sent, rows
+that are searched. What cannot be counted shows for how long it has been going on.
 
 On a terminal a live bar; in a pipe or a CI log a plain line now and then; with ``quiet`` nothing.
 Everything here goes to standard error. Not here: a training (`unitune.cli.watch`), which takes the
@@ -18,21 +19,26 @@ from rich.progress import (
     BarColumn,
     Progress,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Column
+from rich.text import Text
 
 from unitune.cli.output import aside
 from unitune.security.printable import one_line
+from unitune.workspace.progress import shown_by
 
 if TYPE_CHECKING:
     from unitune.evaluate.inference.engine import EvaluationProgress
 
 LOG_SECONDS = 10.0
 """Where no live bar can be drawn, a line is printed this often."""
+DRAW_SECONDS = 0.05
+"""More often a bar is not moved, however often its step is counted."""
 WIDE = 100
 """Columns of a terminal that has room for every figure."""
 
@@ -86,29 +92,68 @@ def _line_printer() -> Callable[[EvaluationProgress], None]:
 
 
 @contextmanager
-def download_progress(*, quiet: bool) -> Generator[Callable[[str, int, int], None]]:
-    """Yield a callback that shows a download: its name, the amount done, the total."""
+def download_progress(*, quiet: bool) -> Generator[None]:
+    """Show a download; where no live bar can be drawn, the name of each of its steps."""
     printed: set[str] = set()
 
     def print_once(name: str, *_: int) -> None:
-        if not quiet and name not in printed:
+        if name not in printed:
             printed.add(name)
             aside().print(name)
 
-    if quiet or not aside().is_terminal:
-        yield print_once
+    if quiet or aside().is_terminal:
+        with working("looking for the model", quiet=quiet):
+            yield
     else:
-        with _bars("{task.percentage:.0f} %") as show:
-            yield show
+        with shown_by(print_once):
+            yield
 
 
 @contextmanager
 def working(what: str, *, quiet: bool) -> Generator[None]:
-    """Show on a terminal what is being done, and for how long already; gone at its end."""
-    columns = (SpinnerColumn(), text_column("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=aside(), transient=True, disable=is_hidden(quiet)) as progress:
-        progress.add_task(f"{what} …", total=None)
+    """Show what is being done: bars of the steps that are counted, else for how long already."""
+    if is_hidden(quiet):
         yield
+        return
+    words = text_column("{task.description}", folds=True)
+    columns = (SpinnerColumn(), words, bar_column(), _PaceColumn())
+    with Progress(*columns, console=aside(), transient=True) as progress:
+        waiting = f"{what} …"
+        task, shown, drawn = progress.add_task(waiting, total=None), waiting, 0.0
+
+        def turn_to(step: str, total: int) -> None:
+            nonlocal task, shown
+            progress.remove_task(task)
+            task, shown = progress.add_task(step, total=total or None), step
+
+        def show(step: str, done: int, total: int) -> None:
+            nonlocal drawn
+            is_done, now = 0 < total <= done, time.monotonic()
+            if is_done and step == shown:
+                turn_to(waiting, 0)
+            if is_done or (step == shown and now - drawn < DRAW_SECONDS):
+                return
+            if step != shown:
+                turn_to(step, total)
+            progress.update(task, completed=done)
+            drawn = now
+
+        with shown_by(show):
+            yield
+
+
+class _PaceColumn(TimeRemainingColumn):
+    """The share and the time left of a step that is counted; of another, how long it has taken."""
+
+    def __init__(self) -> None:
+        super().__init__(compact=True)
+        self._elapsed = TimeElapsedColumn()
+
+    def render(self, task: Task) -> Text:
+        if task.total is None:
+            return self._elapsed.render(task)
+        left = super().render(task)
+        return Text.assemble(f"{task.percentage:.0f} %  ", left, " left")
 
 
 def is_hidden(quiet: bool) -> bool:  # noqa: FBT001 - the flag itself

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from unitune.cost.tokens import Count, TokenCounter
+from unitune.data.dataset import Dataset
 from unitune.data.example import Example
 from unitune.data.split import Splits
+from unitune.workspace.progress import counted
 
 UNSIGNED_64 = "Q"
 """Type of an array's items: a row may have more tokens than 32 bits count in sum."""
@@ -104,15 +106,15 @@ def measure(splits: Splits, counter: TokenCounter) -> Workload:
     )
 
 
-def tally(rows: Iterable[Example], counter: TokenCounter) -> Tally:
+def tally(rows: Dataset | Sequence[Example], counter: TokenCounter) -> Tally:
     """Count rows, one by one; nothing of a row is kept but its lengths."""
     totals, prompts, answers = ([array(UNSIGNED_64) for _ in range(3)] for _ in range(3))
-    for row in rows:
-        counted = counter.row(row)
+    for row in counted(rows, "counting tokens", len(rows)):
+        tokens = counter.row(row)
         for columns, count in (
-            (totals, counted.total),
-            (prompts, counted.prompt),
-            (answers, counted.answer),
+            (totals, tokens.total),
+            (prompts, tokens.prompt),
+            (answers, tokens.answer),
         ):
             columns[0].append(count.low)
             columns[1].append(count.expected)

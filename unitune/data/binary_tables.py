@@ -28,6 +28,7 @@ from unitune.data.tables import header_problems
 from unitune.findings import Finding, error, note
 from unitune.workspace.filesystem import opened
 from unitune.workspace.install import install_command
+from unitune.workspace.progress import counted_file
 
 BATCH_ROWS = 256
 _STATES = ("state.json", "dataset_dict.json")
@@ -82,7 +83,8 @@ def saved_records(folder: Path) -> Iterator[Record | Finding]:
     row = 0
     for file in json.loads((folder / "state.json").read_bytes())["_data_files"]:
         with opened(folder / Path(file["filename"]).name) as stream:
-            for record in arrow_records(stream, lambda _: None):
+            content = counted_file(stream, f"reading {file['filename']}")
+            for record in arrow_records(content, lambda _: None):
                 if isinstance(record, Record):
                     row += 1
                     yield Record(row, record.value, file_format="a dataset's folder")

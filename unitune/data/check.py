@@ -28,6 +28,7 @@ from unitune.data.split import Cut, Parts, Splits
 from unitune.errors import DataError
 from unitune.findings import Finding, error, note, shown, warning
 from unitune.job.job import Job
+from unitune.workspace.progress import counted
 
 ABOUT_CASES = ("leak", "repeated-id")
 """Codes of errors about test cases whose rows can be read all the same."""
@@ -197,9 +198,10 @@ def read_job(job: Job) -> JobRows:
         held.append(_File(train.files, "test", is_part=True))
         rows.append(tuple(held[-1].take(cases)))
         searches.append(Search(rows[-1]))
-        searches[-1].compare_rows(spool.rows.picked(parts.not_test.tolist()), train.name)
+        others = spool.rows.picked(parts.not_test.tolist())
+        searches[-1].compare_rows(counted(others, "looking for leaks", len(others)), train.name)
     for search in searches[1:]:
-        search.compare_rows(rows[0], held[0].name)
+        search.compare_rows(counted(rows[0], "looking for leaks", len(rows[0])), held[0].name)
     shared = [search.shared_cases() for search in searches]
     files = [*([train] if train else []), *held]
     across = [*_cut_findings(job, train, parts), *_own_keys(job, train, own_keys)] if train else []

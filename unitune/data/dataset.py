@@ -19,6 +19,7 @@ from typing import IO, Protocol, TypeVar, overload
 
 from unitune.data.example import Example, digest_all
 from unitune.findings import Finding
+from unitune.workspace.progress import counted
 
 T = TypeVar("T")
 
@@ -79,12 +80,14 @@ class Dataset:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the rendered rows, whatever file format they came from."""
-        return digest_all(row.content for row in self)
+        content = (row.content for row in self)
+        return digest_all(counted(content, "hashing rows", len(self)))
 
     @property
     def jsonl(self) -> str:
         """The rows as canonical JSON Lines, as backends receive them."""
-        return "".join(row.line + "\n" for row in self)
+        lines = (row.line + "\n" for row in self)
+        return "".join(counted(lines, "writing rows", len(self)))
 
 
 def spread(rows: Sequence[T], most: int) -> Sequence[T]:

@@ -20,6 +20,7 @@ from typing import NamedTuple, Self
 from unitune.data.binary_tables import BATCH_ROWS, arrow_rows, package
 from unitune.data.records import Record, bad
 from unitune.findings import clip
+from unitune.workspace.progress import counted
 
 SCHEME = "hf://"
 _NAME = re.compile(
@@ -78,4 +79,5 @@ def hub_records(name: str) -> Iterator[Record]:
             "needs your token in HF_TOKEN. A folder that `save_to_disk` wrote is read offline.",
         ) from failure
     batches = loaded.with_format("arrow").iter(batch_size=BATCH_ROWS)
-    yield from arrow_rows(batches, loaded.features.arrow_schema, "a data set of the hub")
+    rows = arrow_rows(batches, loaded.features.arrow_schema, "a data set of the hub")
+    yield from counted(rows, f"reading {name}", loaded.num_rows)

@@ -29,6 +29,7 @@ from unitune.errors import DataError, nearest
 from unitune.findings import Finding, error, note
 from unitune.job.job import Data
 from unitune.workspace.filesystem import opened
+from unitune.workspace.progress import counted_file
 
 SHOWN_FINDINGS = 5
 """So many fit an error message; `unitune check` shows them all."""
@@ -156,7 +157,8 @@ def _records(
             yield from undamaged(saved_records(file))
         else:
             with opened(file) as stream:
-                yield from records_in(stream, file.name, check_header, delimiter)
+                content = counted_file(stream, f"reading {file.name}")
+                yield from records_in(content, file.name, check_header, delimiter)
     except BadRow as broken:
         yield from broken.findings
     except OSError as failure:

@@ -18,6 +18,7 @@ from unitune.data.check import JobRows
 from unitune.data.dataset import Dataset
 from unitune.data.split import Splits
 from unitune.findings import Finding, error, note, warning
+from unitune.workspace.progress import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class WireFile:
 def wire_file(rows: Dataset, format_name: str | None) -> WireFile:
     """Write rows in a wire format, or as canonical JSON Lines, and keep what describes the file."""
     content, size, findings = hashlib.sha256(), 0, list[Finding]()
-    for item in wire_lines(rows, format_name):
+    for item in counted(wire_lines(rows, format_name), "writing rows", len(rows)):
         if isinstance(item, Finding):
             findings.append(item)
             continue

@@ -31,6 +31,7 @@ from unitune.backends.credentials import environment_address
 from unitune.backends.kit.errors import ErrorResponse, ErrorTable, Vendor, vendor_errors
 from unitune.errors import BackendError, UnituneError, UserError
 from unitune.security.json_fields import Fields, Unreadable
+from unitune.workspace.progress import counter
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSResponse
@@ -240,7 +241,8 @@ def put_file(s3: S3Client, path: Path, uri: str) -> None:
             if _error_response(error).status not in MISSING_FILE:
                 raise
             with path.open("rb") as content:
-                s3.upload_fileobj(content, bucket, key)
+                add = counter(f"uploading {path.name}", path.stat().st_size)
+                s3.upload_fileobj(content, bucket, key, Callback=add)
 
 
 def content_of(s3: S3Client, uri: str) -> bytes | None:

@@ -37,6 +37,7 @@ from unitune.errors import DataError, JobError, NotFoundError, Unsupported, User
 from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
 from unitune.security.json_fields import Fields
+from unitune.workspace.progress import counted_file
 from unitune_providers.openai.jobs import (
     METADATA_KEY,
     STATES,
@@ -204,7 +205,8 @@ class WireBackend(HostedBackend[Options]):
     def upload(self, path: Path, sha256: str) -> Upload:
         server = self.server(self.address_near(path.parent))
         with path.open("rb") as file:
-            name = server.upload_once(f"{content_name(sha256)}.jsonl", file, "fine-tune")
+            content = counted_file(file, f"uploading {path.name}")
+            name = server.upload_once(f"{content_name(sha256)}.jsonl", content, "fine-tune")
         return Upload(server.mark(name), sha256)
 
     def submit(self, launch: Launch) -> str:

@@ -36,6 +36,7 @@ from unitune.errors import CONFLICT, BackendError, NotFoundError, Unreachable, U
 from unitune.job.job import Job
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
+from unitune.workspace.progress import counted_file
 from unitune_providers.together import options as settings
 from unitune_providers.together.options import TogetherOptions, check_job
 
@@ -211,7 +212,8 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
         if not address or not ref:
             raise Unreachable("together names no address to which the file is sent.")
         with path.open("rb") as file:
-            api.put_file(address, action=action, file=file)
+            sent = counted_file(file, f"uploading {path.name}")
+            api.put_file(address, action=action, file=sent)
         api.post(*FILES, ref, "preprocess", action=f"validate file {ref}")
         return ref
 

@@ -28,6 +28,7 @@ from unitune.errors import BackendError, NotFoundError, Unreachable, Unsupported
 from unitune.job.job import Job
 from unitune.models import ChatModel, Request, TunedModel
 from unitune.security.json_fields import Fields
+from unitune.workspace.progress import counted_file
 from unitune_providers.vertex import jobs
 from unitune_providers.vertex.batches import VertexBatches
 from unitune_providers.vertex.chat import VertexChatModel, question
@@ -57,7 +58,7 @@ class VertexBackend(VertexBatches, HostedBackend[VertexOptions]):
         uri = upload_uri(f"{content_name(sha256)}.jsonl")
         if not self.cloud.exists(uri):
             with path.open("rb") as file:
-                self.cloud.write(uri, file)
+                self.cloud.write(uri, counted_file(file, f"uploading {path.name}"))
         return Upload(uri, sha256)
 
     def submit(self, launch: Launch) -> str:

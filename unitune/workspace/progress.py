@@ -1,0 +1,93 @@
+"""How far a long step has come: whoever does it counts, and whoever waits is shown.
+
+    with shown_by(show):              # a command that draws bars
+        ...
+        for row in counted(rows, "counting tokens", len(rows)):    # the step, however deep below
+
+Where no one waits, as in a pipe, a script or a notebook, nothing is counted: what is to be counted
+is returned as it is. How it is drawn is known in `unitune.cli.progress`.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeAlias, TypeVar
+
+T = TypeVar("T")
+Show: TypeAlias = Callable[[str, int, int], None]
+"""Takes what is being done, how much of it is done, and the total; 0: not known."""
+MOST_ITEMS = 256
+"""Taken before their number is shown: one by one would cost what it measures."""
+_show: ContextVar[Show | None] = ContextVar("progress", default=None)
+
+
+@contextmanager
+def shown_by(show: Show) -> Generator[None]:
+    """Show how far the steps within have come."""
+    token = _show.set(show)
+    try:
+        yield
+    finally:
+        _show.reset(token)
+
+
+def report(what: str, done: int = 0, total: int = 0) -> None:
+    """Show how much of something is done; without a total, that it is being done."""
+    if (show := _show.get()) is not None:
+        show(what, done, total)
+
+
+def counter(what: str, total: int) -> Callable[[int], None] | None:
+    """Return what takes each further amount that is done; None where no one waits."""
+    show, done = _show.get(), 0
+    if show is None:
+        return None
+
+    def add(amount: int) -> None:
+        nonlocal done
+        done += amount
+        show(what, done, total)
+
+    return add
+
+
+def counted(items: Iterable[T], what: str, total: int) -> Iterable[T]:
+    """Return items that are counted as they are taken."""
+    add = counter(what, total)
+    stride = max(1, min(MOST_ITEMS, total // 100))
+    return items if add is None else _counted(items, add, stride)
+
+
+def _counted(items: Iterable[T], add: Callable[[int], None], stride: int) -> Iterator[T]:
+    number = 0
+    for number, item in enumerate(items, start=1):
+        yield item
+        if not number % stride:
+            add(stride)
+    add(number % stride)
+
+
+def counted_file(file: io.BufferedReader, what: str) -> io.BufferedReader:
+    """Return an open file, of which nothing is read yet, that shows how far it is read."""
+    show = _show.get()
+    return file if show is None else io.BufferedReader(_CountedFile(file.fileno(), what, show))
+
+
+class _CountedFile(io.FileIO):
+    """The bytes of a file that another keeps open."""
+
+    def __init__(self, handle: int, what: str, show: Show) -> None:
+        super().__init__(handle, closefd=False)
+        self._total, self._taken = os.fstat(handle).st_size, 0
+        self._what, self._show = what, show
+
+    def readinto(self, buffer: bytearray, /) -> int | None:
+        count = super().readinto(buffer)
+        self._taken += count or 0
+        done = self.tell() if self._total else self._taken  # a pipe has neither size nor position
+        self._show(self._what, done, self._total)
+        return count
