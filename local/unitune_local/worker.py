@@ -18,8 +18,10 @@ from pathlib import Path
 
 import psutil
 
+from unitune.backends.launch_keys import run_of
 from unitune.errors import BackendError, LockTimeout, UnituneError
-from unitune.security.redaction import SECRET_NAMES
+from unitune.security.redaction import without_secrets
+from unitune.workspace import user_config
 from unitune.workspace.filesystem import no_link
 from unitune.workspace.locks import is_locked, locked
 from unitune_local.job_folder import EventLog, JobFolder, Result
@@ -75,7 +77,7 @@ def start_worker(folder: JobFolder) -> None:
 
 def environment(threads: int) -> dict[str, str]:
     """Return the environment of a process that trains with so many threads; it has no keys."""
-    kept = {name: value for name, value in os.environ.items() if not SECRET_NAMES.search(name)}
+    kept = without_secrets(os.environ)
     return {"OMP_WAIT_POLICY": _wait_policy(threads), **kept, **ENVIRONMENT}
 
 
@@ -126,5 +128,21 @@ def _outcome(folder: JobFolder) -> Result | None:
     return Result(state="succeeded", model=model)
 
 
+def notify_end(folder: JobFolder) -> None:
+    """Start what tells the user that the training has ended, if they wish it.
+
+    It is a process of its own, which holds none of this one's memory; its run's ledger says whether
+    someone else has told it.
+    """
+    if folder.result() is None or user_config.read().notify is None:
+        return
+    subprocess.Popen(  # noqa: S603 - our own module
+        [sys.executable, "-P", "-m", "unitune.run.watching", run_of(folder.path.name)],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
 if __name__ == "__main__":
-    work(JobFolder(Path(sys.argv[1])))
+    work(own := JobFolder(Path(sys.argv[1])))
+    notify_end(own)

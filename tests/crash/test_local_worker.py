@@ -25,7 +25,10 @@ from unitune.backends.capabilities import Pauses
 from unitune.backends.protocol import Launch, State, Status
 from unitune.job.job import Data, Job, Tuning
 from unitune.models import Start, TunedModel
+from unitune.run.run import launch as run_of_job
 from unitune.testing.contract_base import sha256_of
+from unitune.workspace import user_config
+from unitune.workspace.user_config import Notify, UserConfig
 from unitune_local.job_folder import JobFolder, read_events
 from unitune_local.model import add_adapter, load_model
 
@@ -200,6 +203,25 @@ def test_a_worker_outlives_who_started_it(launch: Callable[[Path], Launch], tmp_
     until(job_id, lambda s: s.state is State.PAUSED)
     subprocess.run([sys.executable, "-c", START_AND_LEAVE, job_id], check=True)
     assert until(job_id, lambda s: s.state.ended).state is State.SUCCEEDED
+
+
+def test_a_training_that_no_one_watches_tells_of_its_end_once(
+    launch: Callable[[Path], Launch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
+    told = tmp_path / "told"
+    script = f'echo "$UNITUNE_RUN $UNITUNE_STATE" >> {told}'
+    user_config.write(UserConfig(notify=Notify(command=("sh", "-c", script))))
+    job = launch(tmp_path).job.model_copy(update={"folder": tmp_path})
+    run = run_of_job(job)
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not told.exists():
+        assert time.monotonic() < end, (run.folder / run.launch_key / "worker.log").read_text()
+        time.sleep(0.1)
+    assert State.SUCCEEDED is run.wait().state
+    assert f"{run.id} succeeded\n" == told.read_text()
+    assert [] == [event for event in run.events() if event.kind == "warning"]
 
 
 def test_a_paused_training_is_cancelled_at_once(

@@ -46,6 +46,11 @@ def launch_key(run: str, attempt: int) -> str:
     return f"{run}-{attempt}"
 
 
+def run_of(key: str) -> str:
+    """Return the run that a launch key is of."""
+    return key.rpartition("-")[0]
+
+
 def deployment_name(run: str, number: int) -> str:
     """Return the name of a run's deployment at its backend."""
     return f"{run}-d{number}"

@@ -36,7 +36,8 @@ def notify() -> None:
 
     It is configured in config.yaml in unitune's folder of your own (~/.config/unitune), as
     `notify: {command: [PROGRAM, ARGUMENT, ...], webhook: ADDRESS}`; a job cannot. At the end of a
-    run that is watched the program gets the run as JSON, and the address as JSON with a `text`.
+    run the program gets the run as JSON, and the address as JSON with a `text`: once, from whoever
+    watches it, or from the training itself on this machine.
 
     [dim]$ unitune notify[/dim]
     """

@@ -27,7 +27,7 @@ from unitune.backends.exactly_once import (
     recover,
     search,
 )
-from unitune.backends.launch_keys import launch_key_in
+from unitune.backends.launch_keys import launch_key_in, run_of
 from unitune.backends.protocol import SAFE_TO_REPEAT, Event, Launch, State
 from unitune.backends.retry import retry_rate_limited
 from unitune.errors import BackendError, LockTimeout, UnituneError, UserError
@@ -264,7 +264,7 @@ def _duplicate_warnings(ledger: Ledger, record: RunRecord) -> Iterator[Event]:
 def _differences(ledger: Ledger, record: RunRecord, job: JobDescription) -> Iterator[str]:
     """Yield why a job cannot be the run's."""
     key = launch_key_in(job.key or "")
-    if key and key.rpartition("-")[0] != record.id:
+    if key and run_of(key) != record.id:
         yield f"it carries the key {key!r} of another run"
     start = record.start and record.start.model.name
     if (

@@ -1,8 +1,11 @@
 """Telling the user that a run has ended: a command or a webhook of their own configuration.
 
 Who watches a run to its end tells of it, once: the ledger says which process does, and what is
-told is never told again. A notification that fails is a warning among the run's events. Nothing
-here is taken from a job, which may be a stranger's (`unitune.workspace.user_config`).
+told is never told again. The process of a training on this machine has itself watched at its end
+(`unitune.run.watching`), so that one is told of though no one else looks. A notification that fails
+is a warning among the run's events. Nothing here is taken from a job, which may be a stranger's
+(`unitune.workspace.user_config`). A command gets no keys from the environment: whichever process
+runs it, it finds the same there.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from pydantic import JsonValue
 from unitune.backends.protocol import Event, State
 from unitune.errors import LockTimeout, UnituneError, UserError
 from unitune.ledger import Ledger, RunRecord
+from unitune.security.redaction import without_secrets
 from unitune.workspace import user_config
 from unitune.workspace.user_config import Notify
 
@@ -122,7 +126,7 @@ def _run_command(command: tuple[str, ...], message: Mapping[str, JsonValue]) -> 
             capture_output=True,
             check=False,
             timeout=COMMAND_SECONDS,
-            env={**os.environ, **named},
+            env={**without_secrets(os.environ), **named},
         )
     except subprocess.TimeoutExpired:
         raise UserError(f"{told} took longer than {COMMAND_SECONDS:.0f} s.") from None

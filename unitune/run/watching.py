@@ -13,6 +13,7 @@ that other processes have seen are yielded too.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -226,3 +227,15 @@ def watch_all(
         sleep(max(0.0, interval_seconds - (time.monotonic() - started)))
     for error in watch.refused.values():
         raise error
+
+
+def tell_end(run_id: str) -> None:
+    """Watch a run that has just ended, and tell the user, unless another process has."""
+    ledger = Ledger(home())
+    for _ in Run(ledger, ledger.record(run_id)).watch():
+        pass
+    notify_end(ledger, ledger.record(run_id))
+
+
+if __name__ == "__main__":
+    tell_end(sys.argv[1])

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies
@@ -26,6 +26,11 @@ TOKENS = re.compile(r"ya29\.[\w.~+/-]+|(?<=Bearer )\S+")
 """Google's access tokens, as they look, and whatever else stands where a token belongs."""
 SECRET_NAMES = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS)(_\w+)?$", re.IGNORECASE)
 """Names of environment variables that hold secrets."""
+
+
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without the variables that hold secrets by their names."""
+    return {name: value for name, value in environment.items() if not SECRET_NAMES.search(name)}
 
 
 def redacted(words: str, secrets: Iterable[str | None] = (), most: int | None = None) -> str:

@@ -2,7 +2,7 @@
 
     keys:                                  # which environment variable's key may go where
       https://llm.example.com: [LLM_API_KEY]
-    notify:                                # at the end of a run that is watched
+    notify:                                # at the end of a run
       command: [notify-send, unitune]      # without a shell; gets the run as JSON
       webhook: https://hooks.example.com/services/T0/B0/X0
 
@@ -47,7 +47,7 @@ class UserConfig(Spec):
     """By address (scheme, host and port): the environment variables whose keys may be sent there.
     """
     notify: Notify | None = None
-    """What happens when a run that is watched ends."""
+    """What happens when a run ends that is watched, or that trains on this machine."""
 
 
 def folder() -> Path:

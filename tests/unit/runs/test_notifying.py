@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from unitune.job.job import Job
 from unitune.run import notifying
 from unitune.run.handle import Run
 from unitune.run.run import find_run, launch
-from unitune.run.watching import watch_all
+from unitune.run.watching import tell_end, watch_all
 from unitune.testing.loopback import VendorRequest, VendorResponse, serve
 from unitune.workspace import user_config
 from unitune.workspace.user_config import Notify, UserConfig
@@ -63,6 +64,45 @@ def test_two_who_watch_tell_it_once(make_job: MakeJob, told: Callable[[], list[s
     second.wait()
     find_run(run.id).wait()
     assert 2 == len(told())
+
+
+def test_who_has_already_seen_the_end_keeps_it_from_no_one(
+    make_job: MakeJob, told: Callable[[], list[str]]
+) -> None:
+    """A look at a run tells of nothing; the process that trained it does, and once."""
+    run = launch(make_job({}))
+    while not run.refresh().state.ended:
+        pass
+    assert [] == told()
+    for _ in range(2):
+        tell_end(run.id)
+    assert 2 == len(told())
+
+
+def test_all_who_watch_at_a_time_tell_it_once(
+    make_job: MakeJob, told: Callable[[], list[str]]
+) -> None:
+    runs = [launch(make_job({}), allow_duplicate=True) for _ in range(3)]
+    with ThreadPoolExecutor(12) as pool:
+        ends = [pool.submit(tell_end, run.id) for run in runs for _ in range(3)]
+        ends += [pool.submit(find_run(run.id).wait) for run in runs]
+    assert [None] * len(ends) == [end.exception() for end in ends]
+    assert sorted(run.id for run in runs) == sorted(json.loads(line)["run"] for line in told()[::2])
+
+
+def test_a_program_gets_no_keys(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training's own process has none either, so that it is the same whoever tells."""
+    monkeypatch.setenv("VENDOR_API_KEY", "secret")
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", "unix:path=/run/user/1000/bus")
+    program = "import os, sys; open(sys.argv[1], 'w').write(repr(dict(os.environ)))"
+    command = (sys.executable, "-c", program, str(tmp_path / "environment"))
+    user_config.write(UserConfig(notify=Notify(command=command)))
+    launch(make_job({})).wait()
+    environment = (tmp_path / "environment").read_text()
+    assert "secret" not in environment
+    assert "unix:path=/run/user/1000/bus" in environment
 
 
 def test_a_failed_run_says_why_and_its_next_attempt_is_news(
