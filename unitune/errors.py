@@ -201,13 +201,13 @@ class UnreadableRecord(UnituneError, ValueError):
         what: The record, as "run r2611…".
         field: Which of its fields.
         problem: What is wrong with it, with the value.
-        place: What holds it.
+        store: What holds it.
     """
 
-    def __init__(self, what: str, field: str, problem: str, place: str = "the ledger") -> None:
+    def __init__(self, what: str, field: str, problem: str, store: str = "the ledger") -> None:
         super().__init__(
-            f"{what} cannot be read: in {place} its {field} is wrong: {problem}. It was "
-            f"damaged, or written by another version of unitune. Restore {place} from a backup, "
+            f"{what} cannot be read: in {store} its {field} is wrong: {problem}. It was "
+            f"damaged, or written by another version of unitune. Restore {store} from a backup, "
             "or use that version; what is not about it works as before."
         )
         self.what = what

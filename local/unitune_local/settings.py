@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 from unitune.backends.options import job_options
 from unitune.job.job import Job, Preference
-from unitune.job.tuning import Tuning
+from unitune.job.tuning import SIMPO_MARGIN, Tuning
 from unitune.scorers import ScorerSpec
 from unitune_local import machine
 from unitune_local.options import LocalOptions
@@ -40,8 +40,8 @@ RANK = 16
 ALPHA_PER_RANK = 2
 BETA = 0.1
 """Of all losses but simpo: TRL's default, and one that every vendor takes."""
-SIMPO_BETA, SIMPO_MARGIN = 2.0, 0.5
-"""Meng et al. 2024: beta 2.0 to 2.5, margin 0.5 to 1.5 (section 4)."""
+SIMPO_BETA = 2.0
+"""Meng et al. 2024: 2.0 to 2.5 (section 4)."""
 PREFERENCE_RATE = 0.1
 """Of the learning rate for answers: pairs want smaller steps."""
 SEED = 0

@@ -49,10 +49,10 @@ def command_for(name: str, known: Iterable[str]) -> str | None:
 def advice_for(option: str) -> str | None:
     """Return what there is instead of an option that there is not."""
     from unitune.job.job import Job, other_tools
-    from unitune.workspace.validation import places
+    from unitune.workspace.validation import dotted_keys
 
     if option in OPTIONS:
         return OPTIONS[option]
     key = option.lstrip("-").replace("-", "_")
-    where = {**places(Job), **other_tools()}.get(key)
+    where = {**dotted_keys(Job), **other_tools()}.get(key)
     return f"say it in the job file, under `{where}`" if where else None

@@ -169,13 +169,13 @@ class Search:
             self._exact[question(row.example)].append(at)
         self._templates = _templates(self._exact)
         by_words: defaultdict[Words, list[int]] = defaultdict(list)
-        for turns, places in self._exact.items():
-            by_words[self._own_words(turns)] += places
+        for turns, positions in self._exact.items():
+            by_words[self._own_words(turns)] += positions
         self._questions: list[_Question] = []
         self._by_run: defaultdict[Run, list[int]] = defaultdict(list)
-        for at, (words, places) in enumerate(by_words.items()):
+        for at, (words, positions) in enumerate(by_words.items()):
             runs = set(_runs(words, RUN_WORDS))
-            self._questions.append(_Question(words, len(runs), places))
+            self._questions.append(_Question(words, len(runs), positions))
             for run in runs:
                 self._by_run[run].append(at)
         self._near = NearIndex([_text(entry.words) for entry in self._questions])

@@ -47,10 +47,10 @@ def explain(failure: ValidationError, value: JsonValue) -> list[Finding]:
         failure: From `Example.model_validate(value)`.
         value: The record.
     """
-    places = by_location(value, failure)
+    errors = by_location(value, failure)
     # An error about a whole (no text, too short) only echoes the error about its part.
-    wholes = {at[:length] for at in places for length in range(len(at))}
-    findings = (_finding(value, at, places[at]) for at in places if at not in wholes)
+    wholes = {at[:length] for at in errors for length in range(len(at))}
+    findings = (_finding(value, at, errors[at]) for at in errors if at not in wholes)
     return list(dict.fromkeys(findings))
 
 

@@ -32,7 +32,7 @@ from unitune.workspace.home import COMPARISONS, home, make_home
 SHOWN_COMPARISONS = 20
 """Comparisons that a list shows by default."""
 _ID = re.compile(r"c\d{6}-[0-9a-z]{12}")
-PLACE = "the history"
+HISTORY = "the history"
 
 
 class ComparisonListing(NamedTuple):
@@ -124,11 +124,11 @@ def _read(id_: str, read: Callable[[Path], Comparison] = _read_verdict) -> Compa
     try:
         return read(folder).model_copy(update={"folder": folder})
     except OSError as error:
-        raise UnreadableRecord(f"the comparison {id_}", VERDICT, str(error), PLACE) from error
+        raise UnreadableRecord(f"the comparison {id_}", VERDICT, str(error), HISTORY) from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or VERDICT
-        raise UnreadableRecord(f"the comparison {id_}", where, first["msg"], PLACE) from error
+        raise UnreadableRecord(f"the comparison {id_}", where, first["msg"], HISTORY) from error
 
 
 def find_comparison(id_or_prefix: str = NEWEST) -> Comparison:

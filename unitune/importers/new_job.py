@@ -103,7 +103,9 @@ def draft_job(file: Path, output: Path, wishes: Wishes) -> Draft:
         UnknownColumns: It cannot be told what is asked and what is answered.
         NotFoundError: No installed package brings the backend.
     """
-    records = list(islice((r for r in read_records(file) if isinstance(r, Record)), SAMPLE_ROWS))
+    unread = (each for each in read_records(file) if isinstance(each, Record))
+    records = list(islice(unread, SAMPLE_ROWS))
+    count = len(records) + sum(1 for _ in unread)
     seen = list(islice(read(file), LOOKED_AT))
     if rated := [each for each in seen if isinstance(each, Finding) and each.code == RATED_ROW]:
         raise DataError("\n".join(shown(rated)), tuple(rated))
@@ -112,7 +114,7 @@ def draft_job(file: Path, output: Path, wishes: Wishes) -> Draft:
     guess = None
     if len(records) > 1 and (wishes.columns or not _has_a_shape(records, some)):
         guess = guess_columns([each.value for each in records], wishes.columns)
-    job = _job(file, output, use, guess, wishes)
+    job = _job(file, output, use, guess, wishes, max(count, 1))
     splits = (rows := read_job(job)).splits
     answers = suggest_scorers(
         chain(splits.train, splits.validation, splits.test or ()), splits.train
@@ -142,7 +144,9 @@ def _has_a_shape(records: Sequence[Record], some: Sequence[Row]) -> bool:
     return shape is not None and (shape not in FLAT or len(some) > min(len(records), LOOKED_AT) / 2)
 
 
-def _job(file: Path, output: Path, use: Use, guess: Guess | None, wishes: Wishes) -> Job:
+def _job(  # noqa: PLR0913, PLR0917 - all that is known so far
+    file: Path, output: Path, use: Use, guess: Guess | None, wishes: Wishes, rows: int
+) -> Job:
     """Return the job without scorers."""
     if wishes.backend is not None and wishes.model is None:
         raise UserError(
@@ -164,7 +168,6 @@ def _job(file: Path, output: Path, use: Use, guess: Guess | None, wishes: Wishes
         "evaluate": {"leaks": "drop"},
         "folder": output.parent,
     }
-    rows = _count_rows(file, Job.model_validate(content))
     share = wishes.test or min(TEST_SHARE, _rounded(MOST_CASES / rows))
     left = rows * (1 - share)
     data["test"] = share
@@ -178,23 +181,6 @@ def _job(file: Path, output: Path, use: Use, guess: Guess | None, wishes: Wishes
 def _rounded(share: float) -> float:
     """Return a share with two digits that are not 0."""
     return float(f"{share:.2g}")
-
-
-def _count_rows(file: Path, job: Job) -> int:
-    """Return how many rows there are.
-
-    Raises:
-        DataError: Some of them cannot be used.
-    """
-    rows, errors = 0, list[Finding]()
-    for item in read(file, job.data, job.method):
-        if isinstance(item, Row):
-            rows += 1
-        elif item.severity == "error":
-            errors.append(item)
-    if errors:
-        raise DataError("\n".join(shown(errors)), tuple(errors))
-    return rows
 
 
 def _text(

@@ -116,6 +116,10 @@ class Lora(Swept):
     """How A begins; B begins at zero, so that the model does not change at first."""
 
 
+SIMPO_MARGIN = 0.5
+"""Of simpo, where a job names none. Meng et al. 2024: 0.5 to 1.5 (section 4)."""
+
+
 class Preference(Swept):
     """What a training with ``method: dpo`` makes of a better and a worse answer to one prompt.
 

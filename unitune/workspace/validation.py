@@ -163,13 +163,13 @@ def _default_type(model: type[BaseModel]) -> object:
     return field and field.default
 
 
-def places(model: type[BaseModel]) -> dict[str, str]:
+def dotted_keys(model: type[BaseModel]) -> dict[str, str]:
     """Return where a file says what, by the last key: ``learning_rate: tuning.learning_rate``."""
     below: dict[str, str] = {}
     for key, field in _fields(model).items():
         inner = [each for each in _models_in(field.annotation) if each is not model]
         if len(inner) == 1 and not field.exclude:
-            for leaf, dotted in places(inner[0]).items():
+            for leaf, dotted in dotted_keys(inner[0]).items():
                 below.setdefault(leaf, f"{key}.{dotted}")
     return below | {key: key for key in keys_of(model)}
 

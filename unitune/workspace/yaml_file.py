@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails
 
 from unitune.errors import JobError
 from unitune.workspace.filesystem import content_of
-from unitune.workspace.validation import Location, by_location, part_at, places, sentence
+from unitune.workspace.validation import Location, by_location, dotted_keys, part_at, sentence
 
 MAX_BYTES = 1 << 24
 """The longest of ours, an offer, has 12 KB."""
@@ -204,7 +204,7 @@ def explain(
         model: What it should be.
         synonyms: What keys of other tools are called there, by dotted names.
     """
-    elsewhere = {**places(model), **synonyms}
+    elsewhere = {**dotted_keys(model), **synonyms}
     lines: list[str] = []
     for at, details in by_location(document.value, error).items():
         text = _unquoted_text(document, at, details) or sentence(

@@ -30,12 +30,12 @@ from unitune_providers.formats.checks import (
     no_name,
     object_of,
     objects,
-    places,
     require_unit_weight,
     single_text,
     text_of,
     texts,
     weighs_as_usual,
+    with_paths,
     written_system,
 )
 from unitune_providers.formats.openai import check_tools, check_turn
@@ -48,7 +48,7 @@ def encode(example: Example) -> WireRow:
     """Write a row for supervised tuning."""
     is_answered(example)
     require_unit_weight(example)
-    turns = places(example.messages)
+    turns = with_paths(example.messages)
     for where, turn in turns:
         weighs_as_usual(where, turn)
         no_name(where, turn)

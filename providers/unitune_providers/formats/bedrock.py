@@ -24,12 +24,12 @@ from unitune_providers.formats.checks import (
     no_name,
     objects,
     only_text,
-    places,
     require_unit_weight,
     single_text,
     text_of,
     texts,
     weighs_as_usual,
+    with_paths,
 )
 
 SCHEMA = "bedrock-conversation-2024"
@@ -40,7 +40,7 @@ RESERVED = ("User:", "Bot:", "Assistant:", "System:", "<image>", "<video>", "[EO
 def encode_nova(example: Example) -> WireRow:
     """Write a conversation."""
     _text_row(example)
-    turns = places(example.messages)
+    turns = with_paths(example.messages)
     row: WireRow = {"schemaVersion": SCHEMA}
     if example.messages[0].role == "system":
         row["system"] = _blocks(*turns.pop(0))
@@ -81,7 +81,7 @@ def encode_prompt(example: Example) -> WireRow:
             f"the row's messages are from {', '.join(roles)}, and a pair of prompt and completion "
             "has one from user and one from assistant; put a system prompt into the user's"
         )
-    prompt, completion = (single_text(*place) for place in places(example.messages))
+    prompt, completion = (single_text(*each) for each in with_paths(example.messages))
     return {"prompt": prompt, "completion": completion}
 
 
@@ -101,7 +101,7 @@ def _text_row(example: Example) -> None:
     require_unit_weight(example)
     if example.tools is not None:
         raise UnrepresentableRow("the row has tools, and tools are not allowed there")
-    for where, turn in places(example.messages):
+    for where, turn in with_paths(example.messages):
         weighs_as_usual(where, turn)
         no_name(where, turn)
         only_text(where, turn)

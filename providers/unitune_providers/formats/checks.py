@@ -112,8 +112,8 @@ def single_text(where: str, turn: Message) -> str:
     return given[0]
 
 
-def places(messages: Collection[Message]) -> list[tuple[str, Message]]:
-    """Return messages with the names of their places."""
+def with_paths(messages: Collection[Message]) -> list[tuple[str, Message]]:
+    """Return messages with their paths in a row: ``messages[0]``."""
     return [(f"messages[{index}]", turn) for index, turn in enumerate(messages)]
 
 

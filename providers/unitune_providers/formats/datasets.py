@@ -25,11 +25,11 @@ from unitune_providers.formats.checks import (
     json_object,
     no_name,
     only_text,
-    places,
     refusal,
     require_unit_weight,
     single_text,
     weighs_as_usual,
+    with_paths,
     written_system,
 )
 from unitune_providers.formats.openai import check_tools, check_turn
@@ -44,7 +44,7 @@ def encode_sharegpt(example: Example) -> WireRow:
     check_tools(example.tools or ())
     waiting: list[JsonValue] = []
     turns: list[JsonValue] = []
-    for where, turn in places(example.messages):
+    for where, turn in with_paths(example.messages):
         weighs_as_usual(where, turn)
         no_name(where, turn)
         check_turn(where, turn)
@@ -84,7 +84,7 @@ def encode_alpaca(example: Example) -> WireRow:
     require_unit_weight(example)
     if example.tools is not None:
         raise UnrepresentableRow("the row has tools, and tools have no place there")
-    turns = places(example.messages)
+    turns = with_paths(example.messages)
     for where, turn in turns:
         weighs_as_usual(where, turn)
         no_name(where, turn)

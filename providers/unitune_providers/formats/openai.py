@@ -26,11 +26,11 @@ from unitune_providers.formats.checks import (
     is_pair,
     known_keys,
     object_of,
-    places,
     require_unit_weight,
     text_of,
     texts,
     weighs_as_usual,
+    with_paths,
 )
 
 PARALLEL = "parallel_tool_calls"
@@ -81,7 +81,7 @@ def encode_rft(example: Example) -> WireRow:
         )
     require_unit_weight(example)
     row = {key: value for key, value in example.content.items() if key != KEY}
-    row["messages"] = [unweighted(*place) for place in places(example.messages)]
+    row["messages"] = [unweighted(*each) for each in with_paths(example.messages)]
     return {**row, **_tools(example)}
 
 
@@ -179,7 +179,7 @@ def _turn(where: str, turn: Message) -> dict[str, JsonValue]:
 def _messages(messages: Sequence[Message]) -> list[JsonValue]:
     return [
         _turn(where, turn) if turn.role == "assistant" else unweighted(where, turn)
-        for where, turn in places(messages)
+        for where, turn in with_paths(messages)
     ]
 
 

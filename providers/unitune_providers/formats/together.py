@@ -23,9 +23,9 @@ from unitune_providers.formats.checks import (
     is_pair,
     json_object,
     no_name,
-    places,
     single_text,
     weighs_as_usual,
+    with_paths,
 )
 from unitune_providers.formats.openai import check_tools, check_turn
 
@@ -73,7 +73,7 @@ def _messages(messages: Sequence[Message]) -> list[JsonValue]:
         raise UnrepresentableRow(
             f"the first message is from {first!r}, and 'system' or 'user' must begin the row"
         )
-    for (_, before), (where, turn) in pairwise(places(messages)):
+    for (_, before), (where, turn) in pairwise(with_paths(messages)):
         if turn.role == "system":
             raise UnrepresentableRow(
                 f"{where} is from 'system', which has its place at the beginning"
@@ -82,7 +82,7 @@ def _messages(messages: Sequence[Message]) -> list[JsonValue]:
             raise UnrepresentableRow(
                 f"{where} is from {turn.role!r} like the turn before; they alternate"
             )
-    return [_turn(where, turn) for where, turn in places(messages)]
+    return [_turn(where, turn) for where, turn in with_paths(messages)]
 
 
 def _turn(where: str, turn: Message) -> dict[str, JsonValue]:

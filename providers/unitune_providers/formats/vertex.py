@@ -34,12 +34,12 @@ from unitune_providers.formats.checks import (
     object_of,
     objects,
     only_text,
-    places,
     require_unit_weight,
     single_text,
     text_of,
     texts,
     weighs_as_usual,
+    with_paths,
 )
 from unitune_providers.formats.openai import check_call
 from unitune_providers.formats.vertex_tools import declarations, tools_of
@@ -74,7 +74,7 @@ def encode_preference(example: Example) -> WireRow:
     require_unit_weight(example)
     if example.tools is not None:
         raise UnrepresentableRow("the row has tools, and preferences are of text alone there")
-    for where, turn in [*places(example.messages), ("non_preferred_output", worse)]:
+    for where, turn in [*with_paths(example.messages), ("non_preferred_output", worse)]:
         only_text(where, turn)
     system, turns = _system(example.messages[:-1])
     if not turns or turns[-1][1].role != "user":
@@ -107,7 +107,7 @@ def decode_preference(row: Mapping[str, JsonValue]) -> Example:
 
 def _system(messages: Sequence[Message]) -> tuple[Parts | None, list[Place]]:
     """Return the system prompt's parts, if there is one, and the turns after it."""
-    turns = places(messages)
+    turns = with_paths(messages)
     first = messages[0] if messages else None
     if first is None or first.role != "system":
         return None, turns

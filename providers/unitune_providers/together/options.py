@@ -19,7 +19,7 @@ from unitune.backends.kit.hosted import explicit, without_none
 from unitune.backends.protocol import Launch
 from unitune.errors import JobError
 from unitune.job.job import Job, Lora
-from unitune.job.tuning import Tuning
+from unitune.job.tuning import SIMPO_MARGIN, Tuning
 from unitune.security.json_fields import Fields
 from unitune.security.spec import Spec
 
@@ -31,8 +31,6 @@ ALPHA_OVER_RANK = 2
 """Together's default: alpha is twice the rank."""
 PATIENCE = 2
 """Together's default, in evaluations."""
-SIMPO_MARGIN = 0.5
-"""Of the authors of SimPO; Together takes SimPO for DPO where no margin is named."""
 TUNING = {
     "epochs": "n_epochs",
     "batch_size": "batch_size",
@@ -240,6 +238,7 @@ def _training_method(job: Job, options: TogetherOptions) -> JsonValue:
     simpo = preference.loss == "simpo"
     if preference.margin == 0:
         raise JobError("tuning.preference.margin is 0; together takes a margin above 0 for simpo.")
+    # Without one Together takes simpo for dpo.
     margin = SIMPO_MARGIN if preference.margin == "auto" else preference.margin
     return without_none(
         {

@@ -17,7 +17,7 @@ from pydantic_core.core_schema import ErrorType
 from unitune.job.job import Job, other_tools
 from unitune.job.tuning import Tuning
 from unitune.scorers import ENTRIES
-from unitune.workspace.validation import WANTED, places
+from unitune.workspace.validation import WANTED, dotted_keys
 from unitune.workspace.yaml_file import Document, explain
 
 FOREIGN = (
@@ -199,7 +199,7 @@ def test_the_words_of_other_tools_are_understood(at: tuple[str, ...], key: str, 
 
 
 def test_the_table_of_other_tools_names_keys_that_there_are() -> None:
-    known = set(places(Job).values())
+    known = set(dotted_keys(Job).values())
     assert [] == sorted(set(other_tools().values()) - known - {"model", "data.validation"})
     assert [] == sorted(set(other_tools()) & set(Tuning.model_fields))
 
