@@ -45,21 +45,27 @@ WIDE = 100
 
 @contextmanager
 def evaluation_progress(*, quiet: bool) -> Generator[Callable[[EvaluationProgress], None] | None]:
-    """Yield a callback that shows how far each contender has come."""
+    """Yield a callback that shows how far each contender has come; show other steps meanwhile."""
     if quiet:
         yield None
     elif not aside().is_terminal:
         yield _line_printer()
     else:
-        with _bars("{task.completed:.0f}/{task.total:.0f}") as show:
+        with _bars() as show:
 
             def show_bar(progress: EvaluationProgress) -> None:
+                done, total = progress.done, progress.total
                 if progress.phase == "stopping":
                     aside().print("stopping…")
                 else:
-                    show(f"{progress.phase:<6}{_title(progress)}", progress.done, progress.total)
+                    show(f"{progress.phase:<6}{_title(progress)}", done, total, f"{done}/{total}")
 
-            yield show_bar
+            def show_step(step: str, done: int, total: int) -> None:
+                share = f"{done / total:.0%}" if total else ""
+                show(step, done, total, None if 0 < total <= done else share)
+
+            with shown_by(show_step):
+                yield show_bar
 
 
 def _title(progress: EvaluationProgress) -> str:
@@ -177,20 +183,24 @@ def bar_column() -> BarColumn:
 
 
 @contextmanager
-def _bars(figures: str) -> Generator[Callable[[str, int, int], None]]:
-    """Yield a callback that moves the bar of a name, which is drawn at its first call."""
+def _bars() -> Generator[Callable[[str, int, int, str | None], None]]:
+    """Yield a callback that moves the bar of a name, drawn at its first call; None removes it."""
     columns = (
         text_column("{task.description}", folds=True),
         bar_column(),
-        text_column(figures),
+        text_column("{task.fields[figures]}"),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
     )
     with Progress(*columns, console=aside(), transient=True, speed_estimate_period=120) as progress:
         tasks: dict[str, TaskID] = {}
 
-        def show(name: str, done: int, total: int) -> None:
+        def show(name: str, done: int, total: int, figures: str | None) -> None:
+            is_drawn = figures is not None
             if name not in tasks:
-                tasks[name] = progress.add_task(name, total=total or None)
-            progress.update(tasks[name], completed=done)
+                tasks[name] = progress.add_task(name, total=None, figures="", visible=is_drawn)
+            task = tasks[name]
+            progress.update(
+                task, total=total or None, completed=done, visible=is_drawn, figures=figures or ""
+            )
 
         yield show

@@ -33,6 +33,7 @@ from pydantic import BaseModel, ConfigDict
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.errors import Leak
+from unitune.workspace.progress import counted
 
 Kind = Literal["exact", "near-duplicate", "n-gram"]
 Turns: TypeAlias = tuple[str, ...]
@@ -320,7 +321,7 @@ def leaks(seen: Iterable[Dataset], test: Dataset) -> tuple[SharedCase, ...]:
         return ()
     search = Search(test.rows)
     for rows in some:
-        search.compare_rows(rows.rows, rows.name)
+        search.compare_rows(counted(rows.rows, "looking for leaks", len(rows)), rows.name)
     return search.shared_cases()
 
 

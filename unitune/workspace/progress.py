@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
 Show: TypeAlias = Callable[[str, int, int], None]
@@ -85,9 +85,9 @@ class _CountedFile(io.FileIO):
         self._total, self._taken = os.fstat(handle).st_size, 0
         self._what, self._show = what, show
 
-    def readinto(self, buffer: bytearray, /) -> int | None:
+    def readinto(self, buffer: Any, /) -> int:
         count = super().readinto(buffer)
-        self._taken += count or 0
+        self._taken += count
         done = self.tell() if self._total else self._taken  # a pipe has neither size nor position
         self._show(self._what, done, self._total)
         return count
