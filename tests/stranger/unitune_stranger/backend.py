@@ -20,6 +20,7 @@ from unitune.backends.protocol import Event, Guarantee, Launch, State, Status, U
 from unitune.errors import Unsupported
 from unitune.models import ChatModel, Reply, Request, TunedModel
 from unitune.security.json_fields import Fields
+from unitune.workspace.progress import counted_file
 
 SETTINGS = ("epochs", "batch_size", "learning_rate", "seed")
 
@@ -42,7 +43,8 @@ class StrangerBackend(HostedBackend[NoOptions]):
 
     def upload(self, path: Path, sha256: str) -> Upload:
         with path.open("rb") as file:
-            self.api.store("files", sha256, action=f"take {path.name}", content=file)
+            content = counted_file(file, f"uploading {path.name}")
+            self.api.store("files", sha256, action=f"take {path.name}", content=content)
         return Upload(sha256, sha256)
 
     def submit(self, launch: Launch) -> str:
