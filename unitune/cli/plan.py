@@ -162,6 +162,7 @@ def _refuse_for_several(**options: object) -> None:
 
 def _plan_several(job: Job, names: list[str], *, json: bool) -> None:
     from unitune.cli.plan_view import print_plans
+    from unitune.cli.progress import working
     from unitune.planning.plan import plans
 
     if job.data.train is None:
@@ -169,7 +170,8 @@ def _plan_several(job: Job, names: list[str], *, json: bool) -> None:
             f"job {job.name!r} names no rows to train on, so that it is planned on no backend but "
             "its own: unitune plan without --all and --backend."
         )
-    planned = plans(job, names)
+    with working("reading rows, counting tokens", quiet=json):
+        planned = plans(job, names)
     print_json(planned) if json else print_plans(planned)
 
 
@@ -227,6 +229,7 @@ def apply(
     [dim]$ unitune plan unitune.yaml -o plan.json
     $ unitune apply plan.json[/dim]
     """
+    from unitune.cli.progress import working
     from unitune.cli.sweep import run_sweep
     from unitune.cli.watch import follow_launch
     from unitune.planning import saved
@@ -242,7 +245,8 @@ def apply(
             "--allow-unpriced."
         )
     if job.sweep:
-        resolved = preflight(job)
+        with working("reading rows, looking for leaks", quiet=quiet or json):
+            resolved = preflight(job)
         launches = launch_sweep(
             resolved,
             allow_duplicate=allow_duplicate,
@@ -252,9 +256,10 @@ def apply(
         command = f"unitune compare {saved.job_file_of(planned, file)}"
         run_sweep(resolved, launches, command, detach=detach, quiet=quiet, json=json)
         return
-    launched = launch(
-        job, allow_duplicate=allow_duplicate, allow_unpriced=allow_unpriced, plan=planned
-    )
+    with working("uploading rows, creating the job", quiet=quiet or json):
+        launched = launch(
+            job, allow_duplicate=allow_duplicate, allow_unpriced=allow_unpriced, plan=planned
+        )
     follow_launch(launched, detach=detach, quiet=quiet, json=json)
 
 
@@ -286,6 +291,7 @@ def cost(
     [dim]$ unitune cost unitune.yaml
     $ unitune cost unitune.yaml --backend azure --backend together --requests 250000[/dim]
     """
+    from unitune.cli.progress import working
     from unitune.job.job import Job
     from unitune.report.total_cost import total_cost_view
     from unitune.tco.total_cost import total_costs
@@ -293,7 +299,8 @@ def cost(
     job = Job.load(file)
     names = backend or [job.backend]
     job = job.with_prices(parse_prices(price, names[0] if len(names) == 1 else job.backend))
-    costs = total_costs(job, names, requests_month=requests)
+    with working("reading rows, counting tokens", quiet=json):
+        costs = total_costs(job, names, requests_month=requests)
     if json:
         print_json(costs)
         return
