@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from unitune.backends.launch_keys import DIGITS
 from unitune.backends.offer import Offer, Terms
@@ -19,9 +19,11 @@ from unitune.data.example import digest
 from unitune.errors import UnreadableRecord
 from unitune.findings import Finding, error
 from unitune.job.job import Job
-from unitune.ledger import Ledger, RunRecord
 from unitune.models import OTHER_BASE, Start, TunedModel
 from unitune.workspace.home import home
+
+if TYPE_CHECKING:
+    from unitune.ledger import RunRecord
 
 RUN_ID = re.compile(rf"r\d{{6}}(-[{DIGITS}]{{0,12}})?")
 """A run's id or its beginning, with the day at least."""
@@ -60,6 +62,8 @@ def find_start(job: Job, offer: Offer, terms: Terms) -> ResolvedStart:
 
 
 def _of_run(name: str, job: Job, offer: Offer) -> ResolvedStart:
+    from unitune.ledger import Ledger  # noqa: PLC0415 - brings SQLAlchemy
+
     ledger = Ledger(home())
     ids = ledger.run_ids(name)
     if len(ids) != 1 and name not in ids:
