@@ -127,7 +127,8 @@ def checked_prompts(
     rows: Sequence[TrainingRow], validation: Sequence[TrainingRow]
 ) -> list[tuple[int, ...]]:
     """Return the prompts that the saved adapter must answer as the trained model does."""
-    return [row.ids[: row.trained.index(True)] for row in (validation or rows)[:CHECKED_ROWS]]
+    checked = (validation or rows)[:CHECKED_ROWS]
+    return [row.ids[: (*row.trained, True).index(True)] for row in checked]
 
 
 def checked_tokens(prompts: Sequence[Sequence[int]]) -> int:

@@ -95,7 +95,7 @@ def forecast_answers(folder: Path, cases: Dataset, loads: Sequence[AnswerLoad]) 
     """
     device = machine.device()
     dtype = machine.best_dtype(device)
-    size, rate = size_of(folder), _kept(folder, device, dtype) or _guess(device, dtype)
+    size, rate = size_of(folder), answer_rate(folder, device.type, dtype)
     tokenizer = load_tokenizer(folder)
     prompts: list[list[int]] = []
     for row in spread(cases.rows, SAMPLE_ROWS):
@@ -117,6 +117,12 @@ def forecast_answers(folder: Path, cases: Dataset, loads: Sequence[AnswerLoad]) 
         high_share=high,
         measured_on=rate.measured_on,
     )
+
+
+def answer_rate(folder: Path, device: str, dtype: torch.dtype) -> AnswerRate:
+    """Return the rate that was measured for a model here, or a guess."""
+    place = torch.device(device)
+    return _kept(folder, place, dtype) or _guess(place, dtype)
 
 
 @contextmanager

@@ -169,6 +169,8 @@ class LocalBackend:
         """
         from unitune_local import model, rows, store  # noqa: PLC0415 - imports torch
 
+        if job.method == "rft":  # of a prompt nothing is learnt; its answers are sampled later
+            example = example.model_copy(update={"messages": example.prompt, "weight": 0.0})
         return rows.masked(model.load_tokenizer(store.resolve(job.base_model)), example)
 
     def calibrate(

@@ -22,12 +22,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from unitune.data.example import Example
 from unitune_local.attention import Layout, lay_out
 
 WINDOW = 8
@@ -54,6 +55,7 @@ class TrainingRow:
         fork: Of a preference row, whose ids are prompt, better answer and worse answer.
         reference: Log-probabilities of its two answers by the base model, where a loss needs them.
         is_good: Of a rated row, whose second answer is another row's.
+        case: Of a prompt, whose answers are sampled: what they are scored by.
     """
 
     ids: tuple[int, ...]
@@ -63,6 +65,7 @@ class TrainingRow:
     fork: Fork | None = None
     reference: tuple[float, float] | None = None
     is_good: bool | None = None
+    case: Example | None = field(default=None, compare=False)
 
     @property
     def trained_tokens(self) -> int:
@@ -137,7 +140,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the same micro-batch on a device."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
         moved = {name: value.to(device) for name, value in values.items() if hasattr(value, "to")}
         return replace(self, **moved)
 

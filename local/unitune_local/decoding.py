@@ -54,16 +54,26 @@ class PrefixCachedRows:
         self._real = torch.zeros(0, 0, dtype=torch.bool)  # (B, N)
 
     def begin(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Start one row with each prompt; return the logits after them (B, V)."""
+        """Start one row with each prompt; return the logits after them (B, V).
+
+        Equal prompts are computed once.
+        """
+        places = {prompt: place for place, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+        different = list(places)
         caches: list[PrefixCache] = []
         logits: list[Tensor] = []
-        for group in _of_similar_length(prompts):
+        for group in _of_similar_length(different):
             padded = _left_padded(group, self._model.device)
             caches.append(PrefixCache(self.cache.shared))
             logits.append(self._feed(caches[-1], padded.ids, padded.real))
         self.cache = joined(caches)
-        self._real = _left_padded(prompts, self._model.device).real
-        return torch.cat(logits)
+        self._real = _left_padded(different, self._model.device).real
+        after = torch.cat(logits)
+        if len(different) == len(prompts):
+            return after
+        rows = torch.tensor([places[tuple(prompt)] for prompt in prompts], device=after.device)
+        self.keep(rows)
+        return after.index_select(0, rows)
 
     def add(self, tokens: Tensor) -> Tensor:
         """Add one token to every row and return the logits after them (B, V)."""
@@ -71,7 +81,7 @@ class PrefixCachedRows:
         return self._feed(self.cache, tokens[:, None], self._real)
 
     def keep(self, rows: Tensor) -> None:
-        """Forget all rows but these (indices)."""
+        """Forget all rows but these (indices); one that is named twice becomes two."""
         self._real = self._real.index_select(0, rows)
         self.cache.keep(rows)
 

@@ -14,11 +14,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 
 from peft import PeftModel
 
 from unitune.backends.forecasts import AnswerLoad, Forecast
+from unitune.backends.output_limit import longest_expected
 from unitune.data.dataset import Dataset
 from unitune.errors import Unsupported
 from unitune.findings import Finding, error
@@ -40,7 +42,14 @@ from unitune_local.cost_model import (
 from unitune_local.memory import Shape
 from unitune_local.model import load_tokenizer
 from unitune_local.rendering import turn_end
-from unitune_local.rows import render_rows
+from unitune_local.rows import render_prompts, render_rows
+from unitune_local.sampling_cost import (
+    AnswerTokens,
+    SamplingTime,
+    answer_tokens,
+    scorer_findings,
+    stand_ins,
+)
 from unitune_local.settings import Settings, resolve
 from unitune_local.start import StartAdapter, misfit, read_start
 
@@ -91,11 +100,13 @@ def forecast(
         UserError: No layer is a target.
     """
     read = read_start(start, job, folder) if start else StartAdapter(None, ())
-    settings = resolve(job, memory.dimensions_of(folder), read.shape)
+    longest = longest_expected(train) if job.method == "rft" else 0
+    settings = resolve(job, memory.dimensions_of(folder), read.shape, longest)
     tokenizer = load_tokenizer(folder)
     before = time.perf_counter()
-    learnt = render_rows(tokenizer, train, settings.sequence_length)
-    held_out = render_rows(tokenizer, validation, settings.sequence_length)
+    rendering = render_rows if settings.reward is None else render_prompts
+    learnt = rendering(tokenizer, train, settings.sequence_length)
+    held_out = rendering(tokenizer, validation, settings.sequence_length)
     render_seconds = time.perf_counter() - before
 
     model = memory.meta_model(folder, settings)
@@ -108,9 +119,10 @@ def forecast(
         checked_tokens=checked_tokens(checked_prompts(learnt.rows, held_out.rows)),
     )
     available = machine.available_bytes(settings.device)
-    batching = fit_batches(model, settings, cost_model, learnt.rows, available)
+    answers = answer_tokens(tokenizer, learnt.rows, settings.reward) if settings.reward else None
+    batching = fit_batches(model, settings, cost_model, learnt.rows, available, answers)
     settings, form = batching.settings, cost_model.form(settings)
-    by_length = sorted(held_out.rows, key=lambda row: len(row.ids))
+    by_length = [] if answers else sorted(held_out.rows, key=lambda row: len(row.ids))
     validated = micro_batches(by_length, settings.micro_batch_tokens, share=form.share)
     score_seconds = 0.0
     if settings.selection.best_by == "score":
@@ -119,20 +131,23 @@ def forecast(
     steps = settings.steps(len(learnt.rows))
     earliest = min(steps, _earliest_end(settings, len(learnt.rows)))
 
-    def seconds(steps: int) -> float:
+    sampling = SamplingTime(folder, settings, learnt.rows, held_out.rows)
+
+    def seconds(steps: int, tokens: int) -> float:
         epochs = steps / max(1, settings.epoch_steps(len(learnt.rows)))
         validations = 1 + math.ceil(steps / max(1, settings.evaluation_steps(len(learnt.rows))))
         forwards = settings.forwards(epochs)
         trained = cost_model.seconds(epochs, batching.work, validation_work, validations, forwards)
-        return render_seconds + trained + validations * score_seconds
+        sampled = epochs * sampling.epoch(tokens) + validations * sampling.evaluation(tokens)
+        return render_seconds + trained + validations * score_seconds + sampled
 
     peak = batching.peak_bytes
     measured = cost_model.measured_on is not None
     time_band = TIME_BAND if measured else GUESSED_TIME_BAND
     memory_band = MEMORY_BAND if measured else GUESSED_MEMORY_BAND
-    tokens = sum(len(row.ids) for row in learnt.rows)
-    trained = sum(row.trained_tokens for row in learnt.rows)
+    computed = list(chain.from_iterable(batching.parts))
     findings = [*read.findings, *learnt.findings, *held_out.findings]
+    findings += scorer_findings(job, train) if answers else ()
     if start and read.shape and (difference := misfit(model, start)):
         what = f"the adapter in {start} does not fit the base model: {difference}."
         findings.append(error("start-adapter", what, "Name another adapter, or its own base."))
@@ -144,14 +159,14 @@ def forecast(
     summary = Forecast(
         findings=tuple(findings),
         rows=len(train),
-        tokens=tokens,
-        trained_tokens=trained,
+        tokens=sum(len(row.ids) for row in computed),
+        trained_tokens=sum(row.trained_tokens for row in computed),
         epochs=math.ceil(steps / max(1, settings.epoch_steps(len(learnt.rows)))),
         steps=steps,
         steps_low=earliest if earliest < steps else None,
-        seconds_low=time_band[0] * seconds(earliest),
-        seconds_expected=seconds(steps),
-        seconds_high=time_band[1] * seconds(steps),
+        seconds_low=time_band[0] * seconds(earliest, answers.low if answers else 0),
+        seconds_expected=seconds(steps, answers.expected if answers else 0),
+        seconds_high=time_band[1] * seconds(steps, answers.high if answers else 0),
         memory_low_bytes=round(memory_band[0] * peak),
         memory_bytes=peak,
         memory_high_bytes=round(memory_band[1] * peak),
@@ -177,23 +192,40 @@ def require_memory(summary: Forecast) -> None:
         )
 
 
-def fit_batches(
+def fit_batches(  # noqa: PLR0913, PLR0917 - what they depend on
     model: PeftModel,
     settings: Settings,
     cost_model: CostModel,
     rows: Sequence[TrainingRow],
     available: int,
+    answers: AnswerTokens | None = None,
 ) -> Batching:
-    """Cut rows into micro-batches that are small enough for the memory, if any are."""
+    """Cut rows into micro-batches that are small enough for the memory, if any are.
+
+    Args:
+        model: On torch's meta device.
+        settings: Of the training.
+        cost_model: Of the machine.
+        rows: Of the data.
+        available: Bytes of memory.
+        answers: How long the answers are that are sampled to them; None: none are.
+    """
     form, shape = cost_model.form(settings), memory.shape_of(model)
     order = epoch_batches([len(row.ids) for row in rows], settings.batch_size, settings.seed, 0)
-    steps = [[rows[index] for index in step] for step in order]
+    steps = [
+        stand_ins([rows[index] for index in step], settings, answers and answers.expected)
+        for step in order
+    ]
+    largest_steps = [
+        stand_ins(step, settings, answers and answers.high)
+        for step in _largest_steps(rows, settings.batch_size)
+    ]
     while True:
         cut = partial(micro_batches, most_tokens=settings.micro_batch_tokens, share=form.share)
         parts = [part for step in steps for part in cut(step)]
         work = [part_work(shape, part, form) for part in parts]
         largest = max(
-            (part for step in _largest_steps(rows, settings.batch_size) for part in cut(step)),
+            (part for step in largest_steps for part in cut(step)),
             key=lambda part: part_work(shape, part, form).flops,
             default=list[TrainingRow](),
         )
@@ -305,7 +337,8 @@ def _findings(
     endless = [
         row.line
         for row in rows
-        if not any(on and token == stop for token, on in zip(row.ids, row.trained, strict=True))
+        if row.case is None
+        and not any(on and token == stop for token, on in zip(row.ids, row.trained, strict=True))
     ]
     if endless:
         yield Finding(

@@ -23,6 +23,7 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unitune.errors import Interrupted
@@ -41,6 +42,8 @@ prompts make the same batches on every run."""
 FEWEST_ROWS = 32
 """Rows of a batch on a CPU however long they are: each token of a batch costs a pass over all
 weights, which few rows would hardly share (one by one, 24 rows took 3 times the processor time)."""
+DRAWN_BLOCK = 256
+"""Tokens whose chances are added up first."""
 LEAST_DROPPED = 0.25
 """Share of a batch that must have finished before its rows are dropped, which copies the rest."""
 
@@ -179,11 +182,9 @@ class _Answer:
         self._ending = ending
         self._random = torch.Generator().manual_seed(sampling.seed)
 
-    def draw(self, logits: Tensor) -> int:
-        """Return a token by one draw from this answer's own stream of random numbers."""
-        mass = (logits.double().cpu() / self.sampling.temperature).softmax(0).cumsum(0)
-        draw = torch.rand(1, generator=self._random, dtype=torch.float64) * mass[-1]
-        return int(torch.searchsorted(mass, draw, right=True).clamp(max=len(mass) - 1))
+    def draw(self) -> float:
+        """Return the next of this answer's own stream of random numbers, from 0 to 1."""
+        return torch.rand(1, generator=self._random, dtype=torch.float64).item()
 
     def add(self, token: int) -> None:
         """Take one more token, and see whether it ends the answer."""
@@ -237,11 +238,9 @@ def _answer_batch(
     start = _share_time(batch, start, [len(answer.prompt) for answer in batch])
     alive = batch
     while True:
-        likeliest = cast("list[int]", cast("Any", logits.argmax(-1)).tolist())
         step = [(row, answer) for row, answer in enumerate(alive) if not answer.done]
-        for row, answer in step:
-            greedy = answer.sampling.temperature == 0
-            answer.add(likeliest[row] if greedy else answer.draw(logits[row]))
+        for (_, answer), token in zip(step, _next_tokens(logits, step), strict=True):
+            answer.add(token)
         start = _share_time([answer for _, answer in step], start)
         tell([answer for _, answer in step])
         check()
@@ -252,6 +251,41 @@ def _answer_batch(
             rows.keep(torch.tensor(going, device=device))
             alive = [alive[row] for row in going]
         logits = rows.add(torch.tensor([answer.ids[-1] for answer in alive], device=device))
+
+
+def _next_tokens(logits: Tensor, step: Sequence[tuple[int, _Answer]]) -> list[int]:
+    """Return the next token of each answer from the logits of its row: the likeliest, or a draw."""
+    tokens = logits.argmax(-1)  # (B,)
+    if sampled := [(row, answer) for row, answer in step if answer.sampling.temperature > 0]:
+        rows = torch.tensor([row for row, _ in sampled], device=logits.device)
+        temperatures = torch.tensor([answer.sampling.temperature for _, answer in sampled])
+        draws = torch.tensor([answer.draw() for _, answer in sampled], dtype=torch.float64)
+        drawn = draw_tokens(logits.index_select(0, rows).float().cpu(), temperatures, draws)
+        tokens.index_copy_(0, rows, drawn.to(tokens.device))
+    return cast("list[int]", cast("Any", tokens[[row for row, _ in step]]).tolist())
+
+
+def draw_tokens(logits: Tensor, temperatures: Tensor, draws: Tensor) -> Tensor:
+    """Return the token (B,) at which the chances, added up, pass a draw from 0 to 1.
+
+    First the block of tokens in which they do, and then the token in it: adding up all in float64
+    took a quarter of the time of a step of the embedded model.
+
+    Args:
+        logits: In float32, on the CPU (B, V).
+        temperatures: Of each row (B,).
+        draws: In float64 (B,).
+    """
+    count, size = logits.shape
+    chances = (logits - logits.amax(1, keepdim=True)).div_(temperatures[:, None]).exp_()
+    blocks = functional.pad(chances, (0, -size % DRAWN_BLOCK)).view(count, -1, DRAWN_BLOCK)
+    sums = blocks.sum(2, dtype=torch.float64).cumsum(1)  # (B, blocks)
+    places = (draws * sums[:, -1])[:, None]  # (B, 1)
+    block = torch.searchsorted(sums, places, right=True).clamp(max=sums.shape[1] - 1)
+    before = functional.pad(sums, (1, 0)).gather(1, block)
+    inner = blocks[torch.arange(count), block[:, 0]].double().cumsum(1)
+    within = torch.searchsorted(inner, places - before, right=True).clamp(max=DRAWN_BLOCK - 1)
+    return (block * DRAWN_BLOCK + within)[:, 0].clamp(max=size - 1)
 
 
 def _share_time(

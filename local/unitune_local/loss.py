@@ -57,8 +57,14 @@ def loss_sum(model: nn.Module, batch: Batch) -> Tensor:
     return (token_losses(model, batch) * batch.weights).sum()
 
 
-def token_losses(model: nn.Module, batch: Batch) -> Tensor:
-    """Return the loss of each trained token of a micro-batch, in float32."""
+def token_losses(model: nn.Module, batch: Batch, temperature: float = 1.0) -> Tensor:
+    """Return the loss of each trained token of a micro-batch, in float32.
+
+    Args:
+        model: With adapters or without.
+        batch: The micro-batch.
+        temperature: Of the distribution whose loss it is.
+    """
     inputs: dict[str, object] = {"logits_to_keep": batch.keep, "use_cache": False}
     if batch.layout is not None:
         inputs |= {"position_ids": batch.positions, "layout": batch.layout}
@@ -67,7 +73,8 @@ def token_losses(model: nn.Module, batch: Batch) -> Tensor:
     logits: Tensor = cast("Any", model)(input_ids=batch.ids, **inputs).logits.flatten(0, 1)
     if batch.picks is not None:
         logits = logits[batch.picks]  # (N, V)
-    return functional.cross_entropy(logits.float(), batch.targets, reduction="none")  # (N,)
+    logits = logits.float() / temperature
+    return functional.cross_entropy(logits, batch.targets, reduction="none")  # (N,)
 
 
 def choose_form(
@@ -86,7 +93,7 @@ def choose_form(
     if reason := attention.not_plain(base.config):
         return replace(simple, reason=reason)
     form = Form("packed", share=share, multiple=multiple)
-    probe = sorted(rows, key=lambda row: len(row.ids))[:2]
+    probe = [_probed(row) for row in sorted(rows, key=lambda row: len(row.ids))[:2]]
     expected = _probe(model, simple, probe)
     try:
         use_attention(model, attention.NAME)
@@ -104,6 +111,13 @@ def choose_form(
 def use_attention(model: PeftModel, name: str) -> None:
     """Switch the attention of the base model: ``sdpa``, or `unitune_local.attention.NAME`."""
     cast("Any", model.get_base_model()).set_attn_implementation(name)
+
+
+def _probed(row: TrainingRow) -> TrainingRow:
+    """Return a row; one that is a prompt alone as if its last token were to be learnt."""
+    if row.trained_tokens:
+        return row
+    return replace(row, trained=(*row.trained[:-1], True))
 
 
 def _probe(model: PeftModel, form: Form, rows: Sequence[TrainingRow]) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, cast
+from typing import ClassVar, Protocol, TypeAlias, cast
 
 import torch
 from peft import PeftModel
@@ -36,11 +36,31 @@ class PartLoss:
     figures: dict[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class StepRows:
+    """What an optimiser step learns from.
+
+    Args:
+        rows: With trained tokens.
+        weight: What their sums are divided by.
+        tokens: Of all conversations, whole.
+        figures: What is known of the step before its loss, by name.
+    """
+
+    rows: Sequence[TrainingRow]
+    weight: float
+    tokens: int
+    figures: dict[str, float]
+
+
 class Objective(Protocol):
     """What is minimised."""
 
-    def weight(self, rows: Sequence[TrainingRow]) -> float:
-        """Return what the sums of rows are divided by."""
+    figure: ClassVar[str]
+    """What events call its value."""
+
+    def prepare(self, rows: Sequence[TrainingRow], step: int) -> StepRows:
+        """Return what a step learns from its rows of the data."""
         ...
 
     def losses(self, parts: Parts) -> Iterator[PartLoss]:
@@ -48,8 +68,23 @@ class Objective(Protocol):
         ...
 
 
+class _RowsLoss:
+    """What losses of the rows as they are have in common."""
+
+    figure: ClassVar[str] = "loss"
+
+    def prepare(self, rows: Sequence[TrainingRow], step: int) -> StepRows:
+        """Return the rows as they are."""
+        del step
+        return StepRows(rows, self.weight(rows), sum(len(row.ids) for row in rows), {})
+
+    def weight(self, rows: Sequence[TrainingRow]) -> float:
+        """Return what the sums of rows are divided by: their weights."""
+        return sum(row.weight for row in rows)
+
+
 @dataclass(frozen=True, slots=True)
-class CrossEntropy:
+class CrossEntropy(_RowsLoss):
     """The loss of trained tokens: sft."""
 
     model: PeftModel
@@ -67,16 +102,12 @@ class CrossEntropy:
 
 
 @dataclass(frozen=True, slots=True)
-class _AnswerLoss:
+class _AnswerLoss(_RowsLoss):
     """What losses of answers have in common."""
 
     model: PeftModel
     form: Form
     settings: PreferenceSettings
-
-    def weight(self, rows: Sequence[TrainingRow]) -> float:
-        """Return the weights of rows."""
-        return sum(row.weight for row in rows)
 
 
 class PreferenceLoss(_AnswerLoss):

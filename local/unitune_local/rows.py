@@ -20,7 +20,13 @@ from unitune.data.example import Example
 from unitune.errors import DataError
 from unitune.findings import Finding
 from unitune_local.batches import Fork, TrainingRow
-from unitune_local.rendering import Rendered, TemplateError, render, render_all
+from unitune_local.rendering import (
+    Rendered,
+    TemplateError,
+    render,
+    render_all,
+    render_prompt,
+)
 
 RENDERED_TOGETHER = 256
 """Rows whose texts the tokenizer is given in one call."""
@@ -67,6 +73,32 @@ def render_rows(tokenizer: PreTrainedTokenizerBase, dataset: Dataset, longest: i
     if any(row.is_good is not None for row in rows):
         rows = _with_other_answers(rows, longest)
     return RenderedRows(tuple(rows), tuple(findings))
+
+
+def render_prompts(
+    tokenizer: PreTrainedTokenizerBase, dataset: Dataset, longest: int
+) -> RenderedRows:
+    """Render what answers are sampled to, and sort out rows that leave no room for one."""
+    rows: list[TrainingRow] = []
+    findings: list[Finding] = []
+    for row in dataset.rows:
+        made = _prompt(tokenizer, row, longest)
+        if isinstance(made, TrainingRow):
+            rows.append(made)
+        else:
+            findings.append(dataset.located(made, row))
+    return RenderedRows(tuple(rows), tuple(findings))
+
+
+def _prompt(tokenizer: PreTrainedTokenizerBase, row: Row, longest: int) -> TrainingRow | Finding:
+    case = row.example
+    try:
+        ids = render_prompt(tokenizer, case.prompt, case.tools)
+    except TemplateError as error:
+        return Finding(severity="error", code="template", message=error.problem, fix=error.fix)
+    if len(ids) >= longest:
+        return _too_long(len(ids), longest, "prompt")
+    return TrainingRow(tuple(ids), (False,) * len(ids), case.weight, row.line, case=case)
 
 
 def _with_other_answers(rows: Sequence[TrainingRow], longest: int) -> list[TrainingRow]:
@@ -117,12 +149,7 @@ def _usable(seen: Rendered | TemplateError, row: Row, longest: int) -> TrainingR
     )
     length = max(len(side.ids) for side in made.conversations)
     if length > longest:
-        return Finding(
-            severity="error",
-            code="too-long",
-            message=f"the row has {length} tokens; {longest} are allowed.",
-            fix="Shorten it, or raise tuning.sequence_length as far as the model goes.",
-        )
+        return _too_long(length, longest, "row")
     if made.trained_tokens == 0 or made.weight == 0:
         return Finding(
             severity="warning",
@@ -131,3 +158,12 @@ def _usable(seen: Rendered | TemplateError, row: Row, longest: int) -> TrainingR
             fix="Give it an assistant turn and a weight above 0.",
         )
     return made
+
+
+def _too_long(length: int, longest: int, what: str) -> Finding:
+    return Finding(
+        severity="error",
+        code="too-long",
+        message=f"the {what} has {length} tokens; {longest} are allowed.",
+        fix="Shorten it, or raise tuning.sequence_length as far as the model goes.",
+    )

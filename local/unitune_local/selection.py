@@ -71,6 +71,8 @@ class Evaluations:
         self._measure, self._note, self._rule = measure, note, settings.selection
         self._steps, self._epoch_steps = settings.steps(rows), settings.epoch_steps(rows)
         self._every = settings.evaluation_steps(rows)
+        value = "reward" if settings.reward else "loss"
+        self._metric = "score" if self._rule.best_by == "score" else value
 
     def before(self) -> None:
         """Look at the validation rows before the first step; that decides nothing."""
@@ -100,15 +102,15 @@ class Evaluations:
         """Note why a training ended at a step, and which one is kept, where that was decided."""
         if not self._rule.needs_validation:
             return
-        best, metric, kept = self.selection.best, self._rule.best_by, self.kept(step)
+        best, metric, kept = self.selection.best, self._metric, self.kept(step)
         end = f"all {step} steps are made"
         if step < self._steps:
             waited = f"{self.selection.without_gain} evaluations without a gain"
             end = f"ended early, at step {step} of {self._steps}, after {waited}"
         text = f"{end}; kept step {kept}"
         if best is not None and kept == self.selection.best_step:
-            value = f"highest validation score, {-100 * best:.1f} %"
-            value = value if metric == "score" else f"lowest validation loss, {best:.4f}"
+            value = f"highest validation {metric}, {-100 * best:.1f} %"
+            value = value if metric != "loss" else f"lowest validation loss, {best:.4f}"
             text += f", which has the {value}"
         self._note("message", {"text": text, "kept_step": kept})
 
@@ -117,4 +119,5 @@ class Evaluations:
             return None
         figures = self._measure()
         self._note("validation", {"step": step, "epoch": step / self._epoch_steps, **figures})
-        return -figures["score"] if self._rule.best_by == "score" else figures["loss"]
+        value = figures[self._metric]
+        return value if self._metric == "loss" else -value

@@ -17,10 +17,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from unitune.backends.options import job_options
-from unitune.job.job import Job, Preference
+from unitune.backends.output_limit import automatic_tokens
+from unitune.job.job import Job, Preference, Reward
 from unitune.job.tuning import SIMPO_MARGIN, Tuning
 from unitune.scorers import ScorerSpec
 from unitune_local import machine
+from unitune_local.grading import Grading
 from unitune_local.options import LocalOptions
 
 T = TypeVar("T")
@@ -44,6 +46,10 @@ SIMPO_BETA = 2.0
 """Meng et al. 2024: 2.0 to 2.5 (section 4)."""
 PREFERENCE_RATE = 0.1
 """Of the learning rate for answers: pairs want smaller steps."""
+GROUP_SIZE = 8
+"""TRL's default, too. Of answers that are right one time in eight, two groups of three tell."""
+REWARD_RATE = 0.1
+"""Of the learning rate for answers, likewise."""
 SEED = 0
 WARMUP_SHARE = 0.05
 """Of all steps."""
@@ -119,6 +125,16 @@ class SelectionSettings(BaseModel):
         return self.keep == "best" or self.patience is not None
 
 
+class RewardSettings(BaseModel):
+    """How answers are sampled, with everything decided; see `unitune_local.reward`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    group_size: int
+    temperature: float
+    max_tokens: int
+    kl: float
+
+
 class Settings(BaseModel):
     """How a training runs, without anything left open."""
 
@@ -147,6 +163,8 @@ class Settings(BaseModel):
     seed: int
     preference: PreferenceSettings | None = None
     """None: answers are learnt as they are."""
+    reward: RewardSettings | None = None
+    """None: no answers are sampled."""
     device: str
     dtype: Literal["float32", "bfloat16"]
     quantization: Quantization | None = None
@@ -175,8 +193,10 @@ class Settings(BaseModel):
     def forwards(self, epochs: float) -> float:
         """Return the passes over the rows without a backward pass, in a training of some epochs.
 
-        The base model makes one, and kto one before each step.
+        The base model makes one, and kto one before each step, as a divergence does.
         """
+        if self.reward is not None:
+            return epochs if self.reward.kl else 0
         if self.preference is None or not self.preference.needs_reference:
             return 0
         return 1 + (epochs if self.preference.loss == "kto" else 0)
@@ -242,15 +262,23 @@ class Spec(BaseModel):
     """None: nothing is decided by answers."""
     start: StartFiles | None = None
     """None: the training begins at the base model."""
+    grading: Grading | None = None
+    """Of sampled answers."""
 
 
-def resolve(job: Job, base: Dimensions, shape: AdapterShape | None = None) -> Settings:
+METHOD_RATES = {"sft": 1.0, "dpo": PREFERENCE_RATE, "rft": REWARD_RATE}
+
+
+def resolve(
+    job: Job, base: Dimensions, shape: AdapterShape | None = None, longest_answer: int = 0
+) -> Settings:
     """Return a job's settings with every `auto` decided for this machine.
 
     Args:
         job: Whose settings they are.
         base: Its base model.
         shape: Of the adapter that the training goes on from, which stays.
+        longest_answer: Of the rows, in tokens, for the room that sampled answers get.
 
     Raises:
         JobError: The options of this backend are not valid.
@@ -266,7 +294,7 @@ def resolve(job: Job, base: Dimensions, shape: AdapterShape | None = None) -> Se
         batch_size=_auto(tuning.batch_size, BATCH_SIZE),
         learning_rate=_auto(
             tuning.learning_rate,
-            default_rate(base.hidden) * (PREFERENCE_RATE if job.method == "dpo" else 1),
+            default_rate(base.hidden) * METHOD_RATES[job.method],
         ),
         warmup=_auto(tuning.warmup, WARMUP_SHARE),
         schedule=_auto(tuning.schedule, "cosine"),
@@ -285,6 +313,7 @@ def resolve(job: Job, base: Dimensions, shape: AdapterShape | None = None) -> Se
         sequence_length=_auto(tuning.sequence_length, base.context),
         seed=_auto(tuning.seed, SEED),
         preference=_preference(tuning.preference) if job.method == "dpo" else None,
+        reward=_reward(tuning.reward, longest_answer) if job.method == "rft" else None,
         device=device.type,
         dtype=_dtype(options, device),
         quantization=options.quantization,
@@ -333,6 +362,15 @@ def _selection(tuning: Tuning) -> SelectionSettings:
         best_by=_auto(tuning.best_by, "loss"),
         patience=_auto(stopping.patience, PATIENCE) if stopping else None,
         min_delta=_auto(stopping.min_delta, 0.0) if stopping else 0.0,
+    )
+
+
+def _reward(given: Reward, longest_answer: int) -> RewardSettings:
+    return RewardSettings(
+        group_size=_auto(given.group_size, GROUP_SIZE),
+        temperature=_auto(given.temperature, 1.0),
+        max_tokens=_auto(given.max_tokens, automatic_tokens(longest_answer, served=False)),
+        kl=_auto(given.kl, 0.0),
     )
 
 

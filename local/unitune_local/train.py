@@ -25,10 +25,13 @@ from torch import Tensor, nn
 from unitune.errors import RunFailed
 from unitune_local import checkpoint
 from unitune_local.batches import TrainingRow, epoch_batches, micro_batches
+from unitune_local.grading import Grader
 from unitune_local.job_folder import Kind
 from unitune_local.loss import Form, choose_form
 from unitune_local.objective import Objective, PartLoss, objective_of
 from unitune_local.reference import REFERENCE_FILE, ReferencePass
+from unitune_local.reward import RewardLoss
+from unitune_local.rollout import Rollouts
 from unitune_local.selection import Evaluations
 from unitune_local.settings import Settings
 
@@ -50,12 +53,14 @@ class TrainingContext:
         note: Receives every step, validation, checkpoint, warning and message.
         stop: Called after every step; returns whether to stop.
         score: Returns how well the model answers the validation rows, where that decides.
+        grader: Of answers that are sampled; None where none are.
     """
 
     checkpoints: Path
     note: Note
     stop: Callable[[], bool]
     score: Callable[[PeftModel], float] | None = None
+    grader: Grader | None = None
 
 
 def train(
@@ -77,7 +82,7 @@ def train(
     if (ready := _referenced(ahead, rows, validation, settings, cut)) is None:
         return False
     rows, validation = ready
-    objective = objective_of(model, form, settings.preference)
+    objective = _objective(model, form, settings, context.grader)
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     optimizer = adamw(weights, settings)
     steps_per_epoch, steps = settings.epoch_steps(len(rows)), settings.steps(len(rows))
@@ -100,31 +105,31 @@ def train(
     model.train()
     while not evaluations.ends(step):
         epoch, place = divmod(step, steps_per_epoch)
-        step_rows = _steps_of(rows, settings, epoch)[place]
         step += 1
+        prepared = objective.prepare(_steps_of(rows, settings, epoch)[place], step)
         learning_rate = scheduled_rate(step, steps, settings)
         set_rate(optimizer, learning_rate)
 
-        mean = Mean(objective.weight(step_rows))
-        for part_loss in objective.losses(cut(step_rows)):
+        mean = Mean(prepared.weight, objective.figure)
+        for part_loss in objective.losses(cut(prepared.rows)):
             torch.autograd.backward(mean.add(part_loss))
         norm = torch.nn.utils.clip_grad_norm_(weights.values(), LONGEST_GRADIENT).item()
-        _check_finite(step, mean.figures["loss"], norm, learning_rate, step_rows)
+        _check_finite(step, mean.loss, norm, learning_rate, prepared.rows)
         cast("Any", optimizer).step()
         optimizer.zero_grad()
 
-        tokens = sum(len(row.ids) for row in step_rows)
         event: dict[str, JsonValue] = {
             "step": step,
             "steps": steps,
             "epoch": step / steps_per_epoch,
+            **prepared.figures,
             **mean.figures,
             "learning_rate": learning_rate,
             "grad_norm": norm,
-            "tokens": tokens,
-            "trained_tokens": sum(row.trained_tokens for row in step_rows),
+            "tokens": prepared.tokens,
+            "trained_tokens": sum(row.trained_tokens for row in prepared.rows),
         }
-        context.note("step", event | throughput.after(tokens))
+        context.note("step", event | throughput.after(prepared.tokens))
         evaluations.after(step)
         stopping = not evaluations.ends(step) and context.stop()
         due = stopping or evaluations.wants_checkpoint(step)
@@ -155,6 +160,17 @@ def _referenced(
     if made is None:
         return None
     return [made[row] for row in rows], [made[row] for row in validation]
+
+
+def _objective(
+    model: PeftModel, form: Form, settings: Settings, grader: Grader | None
+) -> Objective:
+    """Return what a training minimises by its settings."""
+    if settings.reward is None:
+        return objective_of(model, form, settings.preference)
+    assert grader is not None, "sampled answers are graded"
+    longest = settings.sequence_length
+    return RewardLoss(Rollouts(model, form, grader, settings.reward, settings.seed, longest))
 
 
 def _steps_of(
@@ -214,9 +230,11 @@ def validation_figures(
     parts: Sequence[Sequence[TrainingRow]],
 ) -> dict[str, float]:
     """Return the mean loss of rows that are cut into micro-batches, and the other figures."""
+    if isinstance(objective, RewardLoss):
+        return objective.validate(rows)
     was_training = model.training
     model.eval()
-    mean = Mean(objective.weight(rows))
+    mean = Mean(objective.prepare(rows, 0).weight, objective.figure)
     with torch.no_grad():
         for part_loss in objective.losses(parts):
             mean.add(part_loss)
@@ -229,17 +247,24 @@ class Mean:
 
     Args:
         weight: Of all rows.
+        figure: What the loss is called.
     """
 
-    def __init__(self, weight: float) -> None:
+    def __init__(self, weight: float, figure: str) -> None:
         self._weight = weight
+        self._figure = figure
         self.figures: dict[str, float] = {}
+
+    @property
+    def loss(self) -> float:
+        """The mean loss so far; 0 where nothing was to be learnt."""
+        return self.figures.get(self._figure, 0.0)
 
     def add(self, part: PartLoss) -> Tensor:
         """Add a micro-batch, and return its share of the mean loss, with its gradient."""
         loss = part.loss / self._weight
         shares = {name: value / self._weight for name, value in part.figures.items()}
-        for name, share in {"loss": loss.item(), **shares}.items():
+        for name, share in {self._figure: loss.item(), **shares}.items():
             self.figures[name] = self.figures.get(name, 0.0) + share
         return loss
 

@@ -21,10 +21,11 @@ from unitune_local import machine, store
 from unitune_local.adapter import adapter_hash, check_adapter, checked_prompts, save_adapter
 from unitune_local.dev_score import dev_score, dev_scorer
 from unitune_local.forecast import forecast, require_memory
+from unitune_local.grading import Grading
 from unitune_local.job_folder import EventLog, JobFolder, Kind
 from unitune_local.model import add_adapter, load_model, load_tokenizer
 from unitune_local.model_folder import sha256
-from unitune_local.rows import read_rows, render_rows
+from unitune_local.rows import read_rows, render_prompts, render_rows
 from unitune_local.settings import DataFile, Settings, Spec, StartFiles
 from unitune_local.start import load_start
 from unitune_local.train import TrainingContext, train
@@ -62,6 +63,7 @@ def prepare(launch: Launch) -> Spec:
         if expected.batching.settings.selection.best_by == "score"
         else None,
         start=_start_files(launch.start) if launch.start else None,
+        grading=Grading.of(job.reward_scorer, job.folder) if job.method == "rft" else None,
     )
 
 
@@ -87,8 +89,9 @@ def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
         load_start(tuned, start.path)
 
     held_out = _dataset(spec.validation)
+    rendering = render_rows if settings.reward is None else render_prompts
     rows, validation = (
-        render_rows(tokenizer, dataset, settings.sequence_length).rows
+        rendering(tokenizer, dataset, settings.sequence_length).rows
         for dataset in (_dataset(spec.training), held_out)
     )
     if not rows:
@@ -96,15 +99,19 @@ def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
 
     def note(kind: Kind, data: dict[str, JsonValue]) -> None:
         before = log.write(kind, data).data
-        if kind == "step" and before["loss"] != data["loss"]:
-            log.write("warning", {"text": _drifted(data["step"], before["loss"], data["loss"])})
+        figure = "loss" if "loss" in data else "reward"
+        if kind == "step" and before[figure] != data[figure]:
+            text = _drifted(data["step"], figure, before[figure], data[figure])
+            log.write("warning", {"text": text})
 
     def score(model: PeftModel) -> float:
         assert spec.dev_scorer is not None
         return dev_score(spec.dev_scorer, model, tokenizer, held_out)
 
     scored = score if spec.dev_scorer else None
-    context = TrainingContext(folder.checkpoints, note, folder.is_to_stop, scored)
+    cases = [row.case for row in rows if row.case]
+    grader = spec.grading.grader(tokenizer, cases) if spec.grading else None
+    context = TrainingContext(folder.checkpoints, note, folder.is_to_stop, scored, grader)
     if not train(tuned, rows, validation, settings, context):
         return None
     log.write("message", {"text": "saving the adapter and loading it again"})
@@ -181,9 +188,9 @@ def _fix_arithmetic(threads: int, seed: int) -> None:
     cast("Any", torch).manual_seed(seed)
 
 
-def _drifted(step: JsonValue, before: JsonValue, now: JsonValue) -> str:
+def _drifted(step: JsonValue, figure: str, before: JsonValue, now: JsonValue) -> str:
     return (
-        f"step {step} done again after a resume has loss {now}, but had {before}: this machine "
+        f"step {step} done again after a resume has {figure} {now}, but had {before}: this machine "
         "does not compute as the one that began the run"
     )
 

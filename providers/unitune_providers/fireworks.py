@@ -57,12 +57,6 @@ class FireworksOptions(Spec):
 
     evaluator: str | None = None
     """What grades answers in reinforcement: accounts/ACCOUNT/evaluators/NAME."""
-    responses: Count | None = None
-    """Answers that are sampled for a row in reinforcement."""
-    max_output_tokens: Count | None = None
-    """Longest of them, in tokens."""
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    """With which they are sampled."""
     region: str | None = None
     """Where it runs, such as EU_FRANKFURT_1."""
 
@@ -247,10 +241,11 @@ class FireworksBackend(HostedBackend[FireworksOptions]):
             loss = "ORPO" if preference.loss == "orpo" else "DPO"
             beta = without_none({"beta": explicit(preference.beta)})
             return {**body, "lossConfig": {"method": loss, "dpo": beta}}
+        reward = job.tuning.reward
         sampling: dict[str, JsonValue] = {
-            "responseCandidatesCount": options.responses,
-            "maxOutputTokens": options.max_output_tokens,
-            "temperature": options.temperature,
+            "responseCandidatesCount": explicit(reward.group_size),
+            "maxOutputTokens": explicit(reward.max_tokens),
+            "temperature": explicit(reward.temperature),
         }
         body |= {"evaluator": options.evaluator, "evaluationDataset": validation}
         return without_none({**body, "inferenceParameters": without_none(sampling)})

@@ -12,7 +12,7 @@ from vendors import fireworks as vendor
 from vendors.serving import VENDORS
 
 from unitune.backends import registry
-from unitune.job.job import Tuning
+from unitune.job.job import Reward, Tuning
 from unitune.models import Start
 from unitune.testing import BackendContract
 from unitune.testing.loopback import Server
@@ -23,6 +23,9 @@ PAIR = (
     '[{"role":"assistant","content":"white"}],"non_preferred_output":'
     '[{"role":"assistant","content":"black"}]}\n'
 )
+
+
+SAMPLED = Reward(group_size=4, max_tokens=64, temperature=0.7)
 
 
 class TestFireworks(BackendContract):
@@ -37,7 +40,8 @@ class TestFireworks(BackendContract):
         """The vendor's own client finds what we created, with the settings that we sent."""
         launch = self.launch(tmp_path, options={"evaluator": "accounts/acme/evaluators/exact"})
         rows = self.upload(tmp_path / "pairs.jsonl", (PAIR,) * 3) if method == "dpo" else None
-        job = launch.job.model_copy(update={"method": method})
+        tuning = self.tuning.model_copy(update={"reward": SAMPLED} if method == "rft" else {})
+        job = launch.job.model_copy(update={"method": method, "tuning": tuning})
         launch = replace(launch, job=job, training=rows or launch.training, validation=None)
         backend = registry.backend("fireworks")
         job_id = backend.submit(launch)
@@ -55,6 +59,10 @@ class TestFireworks(BackendContract):
         assert training.base_model == vendor.BASE
         assert training.learning_rate_warmup_steps == 3
         assert read.dataset == launch.training.ref
+        if method == "rft":
+            sampling = read.inference_parameters
+            assert (sampling.response_candidates_count, sampling.max_output_tokens) == (4, 64)
+            assert sampling.temperature == 0.7
         model = self.follow(job_id)[-1].model
         assert model is not None
         assert model.name == f"accounts/acme/models/{launch.key}"

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,10 @@ from tiny_model import SETTINGS, save_tiny_model, write_pairs, write_rows
 from unitune.backends import registry
 from unitune.backends.capabilities import Pauses
 from unitune.backends.protocol import Launch, State, Status
-from unitune.job.job import Data, Job, Tuning
+from unitune.job.job import Data, Job, Method, Reward, Tuning
 from unitune.models import Start, TunedModel
 from unitune.run.run import launch as run_of_job
+from unitune.scorers.text import Regex
 from unitune.testing.contract_base import sha256_of
 from unitune.workspace import user_config
 from unitune.workspace.user_config import Notify, UserConfig
@@ -33,7 +35,13 @@ from unitune_local.job_folder import JobFolder, read_events
 from unitune_local.model import add_adapter, load_model
 
 STEPS = 40
+SPEED = {"tokens_per_second", "seconds_left"}
 PATIENCE_SECONDS = 120
+
+REWARDS = {
+    "sft": Reward(),
+    "rft": Reward(scorer=Regex(pattern="[a-z]"), group_size=4, max_tokens=3, kl=0.1),
+}
 
 START_AND_LEAVE = """
 import sys
@@ -46,15 +54,18 @@ registry.backend("local").resume(sys.argv[1])
 def launch(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Launch]:
     base = save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
 
-    def make(folder: Path) -> Launch:
+    def make(folder: Path, method: Method = "sft") -> Launch:
         backend = registry.backend("local")
         file, dev = write_rows(folder / "train.jsonl", 80), write_rows(folder / "dev.jsonl", 10)
         job = Job(
             name="crash",
             model=str(base),
             backend="local",
+            method=method,
             data=Data(train="train.jsonl"),
-            tuning=Tuning(epochs=4, batch_size=8, evaluate_every=7, keep="best"),
+            tuning=Tuning(
+                epochs=4, batch_size=8, evaluate_every=7, keep="best", reward=REWARDS[method]
+            ),
             options={"local": {"threads": 1, "checkpoint_every_steps": 3, "dtype": "float32"}},
         )
         uploads = [backend.upload(each, sha256_of(each)) for each in (file, dev)]
@@ -82,9 +93,14 @@ def steps(status: Status) -> int:
     return sum(event.kind == "step" for event in status.events)
 
 
-def losses(job_id: str) -> list[tuple[str, object]]:
+def figures(job_id: str) -> list[tuple[str, dict[str, object]]]:
+    """Return what each step measured, its speed aside."""
     events = read_events(JobFolder(Path(job_id)).events, "").events
-    return [(event.key, event.data["loss"]) for event in events if "loss" in event.data]
+    return [
+        (event.key, {name: event.data[name] for name in event.data.keys() - SPEED})
+        for event in events
+        if event.kind in ("step", "validation")
+    ]
 
 
 def kept(job_id: str) -> object:
@@ -132,11 +148,12 @@ def chained(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", ["sft", "rft"])
 @pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.exhaustive)])
 def test_losses_after_kills_equal_those_of_an_undisturbed_run(
-    launch: Callable[[Path], Launch], tmp_path: Path, kills: int
+    launch: Callable[..., Launch], tmp_path: Path, kills: int, method: Method
 ) -> None:
-    kill_and_compare(launch, tmp_path, kills)
+    kill_and_compare(partial(launch, method=method), tmp_path, kills)
 
 
 @pytest.mark.slow
@@ -144,13 +161,13 @@ def test_preferences_after_kills_equal_those_of_an_undisturbed_run(
     chained: Callable[[Path], Launch], tmp_path: Path
 ) -> None:
     whole = kill_and_compare(chained, tmp_path, kills=2)
-    assert math.log(2) == pytest.approx(dict(whole)["step-1"], rel=1e-5)
+    assert math.log(2) == pytest.approx(dict(whole)["step-1"]["loss"], rel=1e-5)
 
 
 def kill_and_compare(
     launch: Callable[[Path], Launch], tmp_path: Path, kills: int
-) -> list[tuple[str, object]]:
-    """Hold a training that is killed so often against an undisturbed one; return its losses."""
+) -> list[tuple[str, dict[str, object]]]:
+    """Hold a training that is killed so often against an undisturbed one; return its figures."""
     backend = registry.backend("local")
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
@@ -171,11 +188,11 @@ def kill_and_compare(
 
     assert done.state is State.SUCCEEDED, done.error
     assert STEPS == steps(done)
-    assert losses(whole) == losses(killed)
+    assert figures(whole) == figures(killed)
     assert kept(whole) == kept(killed)
     assert not [event for event in done.events if event.kind == "warning"]
     assert backend.poll(whole, "").model is not None
-    return losses(whole)
+    return figures(whole)
 
 
 def test_a_training_is_paused_after_its_step_and_goes_on_from_there(

@@ -233,7 +233,8 @@ def _forecast_facts(forecast: Forecast) -> dict[str, str]:
     seconds = Seconds(forecast.seconds_low, forecast.seconds_expected, forecast.seconds_high)
     memory = (forecast.memory_low_bytes, forecast.memory_bytes, forecast.memory_high_bytes)
     return {
-        "tokens": f"{forecast.tokens:,} an epoch, {forecast.trained_tokens:,} of them trained",
+        "tokens": f"{forecast.tokens:,} an epoch, {forecast.trained_tokens:,} of them "
+        f"{'sampled' if forecast.settings.get('reward') else 'trained'}",
         "steps": f"{forecast.steps:,} in {epochs}"
         + (f"; may end early, from step {forecast.steps_low:,} on" if forecast.steps_low else ""),
         "training": _time(seconds),

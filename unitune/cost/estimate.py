@@ -25,6 +25,7 @@ from unitune.cost.workload import Tally, Workload
 from unitune.job.contenders import ContenderSpec, Model, Recorded, Server, Tuned
 from unitune.job.job import Job
 from unitune.job.prices import UNIT_NAMES, PriceRow
+from unitune.scorers.graders import OpenAIGrader
 
 HOURS_A_MONTH = Decimal(730)
 """365 days of 24 hours in 12 months, as cloud price lists have it."""
@@ -188,6 +189,8 @@ def _graders(job: Job) -> Iterator[Line]:
     if job.method != "rft":
         return
     grader = job.options.get(job.backend, {}).get("grader")
+    if grader is None and isinstance(job.reward_scorer, OpenAIGrader):
+        return  # those that unitune reads call no model
     kind = grader.get("type") if isinstance(grader, dict) else None
     if kind not in NO_MODEL_GRADERS:
         yield Line(item="graders", because="what a grader that calls a model reads and writes")

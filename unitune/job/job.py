@@ -31,11 +31,13 @@ from unitune.job.tuning import (
     Data,
     Lora,
     Preference,
+    Reward,
     Template,
     TrainingBudget,
     Tuning,
     Usage,
 )
+from unitune.scorers.interface import Scorer
 from unitune.security.addresses import NotAnAddress, check_no_secret, unrepeated
 from unitune.security.spec import Spec
 from unitune.workspace import yaml_file
@@ -55,6 +57,7 @@ __all__ = [
     "Lora",
     "Method",
     "Preference",
+    "Reward",
     "Template",
     "TokenPrice",
     "TrainingBudget",
@@ -115,10 +118,13 @@ class Job(Spec):
 
     @model_validator(mode="after")
     def _settings_are_for_the_method(self) -> Self:
-        if self.method != "sft" and self.tuning.neftune_noise_alpha != "auto":
-            raise ValueError(f"tuning.neftune_noise_alpha is for method sft, not for {self.method}")
-        if self.method != "dpo" and self.tuning.preference != Preference():
-            raise ValueError(f"tuning.preference is for method dpo, not for {self.method}")
+        for name, method, unset in (
+            ("neftune_noise_alpha", "sft", "auto"),
+            ("preference", "dpo", Preference()),
+            ("reward", "rft", Reward()),
+        ):
+            if self.method != method and getattr(self.tuning, name) != unset:
+                raise ValueError(f"tuning.{name} is for method {method}, not for {self.method}")
         return self
 
     @model_validator(mode="after")
@@ -189,6 +195,13 @@ class Job(Spec):
             )
             for tuning in self.tuning.variants()
         }
+
+    @property
+    def reward_scorer(self) -> Scorer:
+        """What sampled answers are rewarded by: the scorer of the training, or of the verdict."""
+        scorer = self.tuning.reward.scorer or self.evaluate.deciding
+        assert isinstance(scorer, Scorer), "others were refused when the job was read"
+        return scorer
 
     @property
     def base_model(self) -> str:
@@ -271,7 +284,8 @@ class Job(Spec):
         }
         if self.start is not None and self.path(self.start).is_dir():
             content["start"] = self._moved(self.start, file.parent)
-        for scorer in content.get("evaluate", {}).get("scorers", ()):
+        rewarding = content.get("tuning", {}).get("reward", {}).get("scorer")
+        for scorer in (*content.get("evaluate", {}).get("scorers", ()), rewarding):
             if isinstance(scorer, dict):
                 self._move_files(cast("dict[str, Any]", scorer), file.parent)
         with replacing(file) as draft:

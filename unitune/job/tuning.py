@@ -5,9 +5,12 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from unitune.job.sweep import Swept
+from unitune.scorers import ScorerSpec
+from unitune.scorers.functions import RecordedScore
+from unitune.scorers.interface import Scorer
 from unitune.security.spec import Spec
 
 Auto = Literal["auto"]
@@ -169,6 +172,39 @@ def _from_bool(value: Any) -> Any:
     return ({} if value else None) if isinstance(value, bool) else value
 
 
+class Reward(Spec):
+    """How a training with ``method: rft`` samples answers, and what they earn.
+
+    Of each prompt a group of answers is sampled; those that earn more than the mean of their group
+    become likelier, the others less likely (Shao et al. 2024, arXiv 2402.03300).
+    """
+
+    scorer: ScorerSpec | None = None
+    """What an answer earns, from 0 to 1: any scorer of `evaluate.scorers`, or OpenAI's own grader
+    as ``{type: grader, grader: …}``; by default the scorer that decides the evaluation."""
+    group_size: Annotated[int, Field(ge=2)] | Auto = "auto"
+    """Answers that are sampled for each prompt."""
+    temperature: Annotated[float, Field(gt=0, le=2)] | Auto = "auto"
+    """With which they are sampled; 1 is usual."""
+    max_tokens: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """Longest of them, in tokens; `auto` gives room by the longest expected answer."""
+    kl: Annotated[float, Field(ge=0)] | Auto = "auto"
+    """Weight of the KL divergence from the model that the training begins with, which keeps it near
+    there; `auto` is 0: none."""
+
+    @field_validator("scorer")
+    @classmethod
+    def _scores_any_answer(cls, scorer: ScorerSpec | None) -> ScorerSpec | None:
+        if scorer is not None and (
+            not isinstance(scorer, Scorer) or isinstance(scorer, RecordedScore)
+        ):
+            raise ValueError(
+                f"{scorer.type_name()} does not say how good a sampled answer is; name a scorer, "
+                "such as exact"
+            )
+        return scorer
+
+
 class Tuning(Swept):
     """How the model is trained; `auto` leaves a value to the backend.
 
@@ -214,6 +250,8 @@ class Tuning(Swept):
     """Adapter settings."""
     preference: Preference = Preference()
     """For ``method: dpo``."""
+    reward: Reward = Reward()
+    """For ``method: rft``."""
     sequence_length: Annotated[int, Field(ge=16)] | Auto = "auto"
     """Longest row in tokens; a longer row is a finding, never cut silently."""
     seed: Annotated[int, Field(ge=0)] | Auto = "auto"

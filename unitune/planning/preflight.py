@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from pydantic import JsonValue
+
 from unitune.backends import registry
 from unitune.backends.offer import Offer, Terms
 from unitune.backends.protocol import Backend
@@ -108,11 +110,14 @@ class ResolvedJob:
         Name, budget and evaluation are left out, so that changing them finds the same training; but
         for the scorer where it chooses the step that is kept.
         """
-        job, start = self.job, self.job.start
-        scores = job.tuning.best_by == "score"
+        job, start, chosen = self.job, self.job.start, dict[str, JsonValue]()
+        if job.tuning.best_by == "score":
+            chosen["best_by"] = job.evaluate.deciding.model_dump(mode="json")
+        if job.method == "rft":
+            chosen["reward"] = job.reward_scorer.model_dump(mode="json")
         return digest(
             {
-                **({"best_by": job.evaluate.deciding.model_dump(mode="json")} if scores else {}),
+                **chosen,
                 **self.rows.fingerprints,
                 "base_model": job.base_model,
                 "backend": job.backend,

@@ -53,7 +53,7 @@ def step_facts(event: Event, estimate: Estimate | None = None, *, brief: bool = 
     """
     step, steps = event.number("step"), event.number("steps")
     parts = [] if step is None else [f"step {step:.0f}" + (f"/{steps:.0f}" if steps else "")]
-    parts += _figures(event)
+    parts += _figures(event)[: 2 if brief else None]
     if not brief and (speed := event.number("tokens_per_second")) is not None:
         parts.append(f"{speed:,.0f} tokens/s")
     if (left := event.number("seconds_left")) is not None:
@@ -75,9 +75,13 @@ def spent_so_far(event: Event, estimate: Estimate | None) -> str:
 
 
 def _figures(event: Event) -> list[str]:
-    """Return what an event measured: a loss, a reward, pairs won, a score, or nothing."""
-    values = ((name, event.number(name)) for name in (*FIGURES, "accuracy", "score"))
-    return [f"{name} {value:.3f}" for name, value in values if value is not None]
+    """Return what an event measured: a loss, a reward, pairs won, a score, or nothing.
+
+    Of a reward also the share of groups without signal, and the divergence where it is watched.
+    """
+    names = (*FIGURES, "accuracy", "score", "no_signal", "kl")
+    values = ((name, event.number(name)) for name in names)
+    return [f"{name.replace('_', ' ')} {value:.3f}" for name, value in values if value is not None]
 
 
 def event_line(event: Event) -> str:

@@ -16,12 +16,11 @@ BLEU, and `rouge_*` is without a stemmer. Graders that run code or ask a model a
 
 from __future__ import annotations
 
-import ast
 import json
-import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias, cast
 
 from pydantic import (
@@ -36,6 +35,7 @@ from pydantic import (
 )
 
 from unitune.errors import JobError
+from unitune.scorers.grader_formula import compile_formula
 from unitune.scorers.interface import (
     Attempt,
     Case,
@@ -52,8 +52,6 @@ from unitune.workspace.validation import first_problem
 
 Context: TypeAlias = Mapping[str, JsonValue]
 """`item` and `sample`, as templates read them."""
-Formula: TypeAlias = Callable[[Mapping[str, float]], float]
-"""From values by name to the value; raises ArithmeticError or ValueError where it has none."""
 PACKAGES = {"fuzzy_match": "rapidfuzz", "rouge_l": "rapidfuzz", "bleu": "sacrebleu"}
 """What metrics need beyond a plain install."""
 
@@ -73,25 +71,6 @@ _REFUSED = {
     "cosine": "asks an embedding model; name a function that does in the scorer `python`",
 }
 """Types of graders and metrics, and why they cannot be used here."""
-_FUNCTIONS: Mapping[str, Callable[..., float]] = {
-    "min": lambda *values: min(values),
-    "max": lambda *values: max(values),
-    "abs": math.fabs,
-    "floor": math.floor,
-    "ceil": math.ceil,
-    "exp": math.exp,
-    "sqrt": math.sqrt,
-    "log": math.log,
-}
-_OPERATORS: Mapping[type[ast.AST], Callable[..., float]] = {
-    ast.Add: float.__add__,
-    ast.Sub: float.__sub__,
-    ast.Mult: float.__mul__,
-    ast.Div: float.__truediv__,
-    ast.Pow: math.pow,
-    ast.USub: float.__neg__,
-    ast.UAdd: float.__pos__,
-}
 
 
 class Absent(LookupError):
@@ -274,45 +253,6 @@ class Multi(Spec):
             raise Unscorable(f"calculate_output fails on {values}: {error}") from error
 
 
-def compile_formula(text: str, names: Collection[str]) -> Formula:
-    """Return a multi grader's formula over these names; ``^`` is a power. It never runs as code.
-
-    Raises:
-        ValueError: It is not one.
-    """
-    try:
-        tree = ast.parse(text.replace("^", "**").strip(), mode="eval").body
-        return _compiled(tree, text, names)
-    except (SyntaxError, RecursionError, MemoryError) as error:
-        raise ValueError(f"calculate_output {text!r} is not a formula") from error
-
-
-def _compiled(tree: ast.expr, text: str, names: Collection[str]) -> Formula:
-    match tree:
-        case ast.Constant(value=int() | float() as number):
-            return lambda _: float(number)
-        case ast.Name(id=name) if name in names:
-            return lambda values: float(values[name])
-        case ast.Name(id=name):
-            known = ", ".join(sorted(names))
-            raise ValueError(f"calculate_output uses {name!r}, and the graders are {known}")
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
-            function, arguments = _OPERATORS[type(op)], [left, right]
-        case ast.UnaryOp(op=op, operand=operand) if type(op) in _OPERATORS:
-            function, arguments = _OPERATORS[type(op)], [operand]
-        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if (
-            name in _FUNCTIONS and (len(arguments) == 1 or (arguments and name in ("min", "max")))
-        ):
-            function = _FUNCTIONS[name]
-        case _:
-            raise ValueError(
-                f"calculate_output {text!r}: only numbers, the graders' names, + - * / ^ and "
-                f"{', '.join(sorted(_FUNCTIONS))} may stand in it"
-            )
-    inner = [_compiled(argument, text, names) for argument in arguments]
-    return lambda values: float(function(*(part(values) for part in inner)))
-
-
 Grader: TypeAlias = Annotated[
     Annotated[StringCheck | TextSimilarity | Multi, Field(discriminator="type")],
     BeforeValidator(_not_refused),
@@ -349,6 +289,18 @@ class OpenAIGrader(Scorer):
         if not isinstance(self.grader, str):
             return None
         return self._load(setting).model_dump(mode="json")
+
+    def wire(self, folder: Path) -> dict[str, JsonValue]:
+        """Return the object as OpenAI takes it, where each grader has a name.
+
+        Raises:
+            JobError: It cannot be read.
+        """
+        content = self._load(Setting(folder)).model_dump(mode="json", exclude_none=True)
+        parts = cast("dict[str, dict[str, JsonValue]]", content.get("graders", {}))
+        for name, part in ((self.name, content), *parts.items()):
+            part["name"] = part["name"] or name
+        return content
 
     def judge(self, attempt: Attempt) -> Score:
         grader = self._loaded
@@ -394,4 +346,5 @@ def _parts(grader: Grader) -> list[StringCheck | TextSimilarity]:
 
 
 def _item(case: Case) -> dict[str, JsonValue]:
-    return {"expected": case.answer, **case.content}
+    expected = {} if case.answer is None else {"expected": case.answer}
+    return {**expected, **case.content}

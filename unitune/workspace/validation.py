@@ -164,13 +164,17 @@ def _default_type(model: type[BaseModel]) -> object:
 
 
 def dotted_keys(model: type[BaseModel]) -> dict[str, str]:
-    """Return where a file says what, by the last key: ``learning_rate: tuning.learning_rate``."""
+    """Return where a file says what, by the last key: ``learning_rate: tuning.learning_rate``.
+
+    Of several places it is the first of the least deep ones.
+    """
     below: dict[str, str] = {}
     for key, field in _fields(model).items():
         inner = [each for each in _models_in(field.annotation) if each is not model]
         if len(inner) == 1 and not field.exclude:
             for leaf, dotted in dotted_keys(inner[0]).items():
-                below.setdefault(leaf, f"{key}.{dotted}")
+                path = f"{key}.{dotted}"
+                below[leaf] = min(below.get(leaf, path), path, key=lambda place: place.count("."))
     return below | {key: key for key in keys_of(model)}
 
 

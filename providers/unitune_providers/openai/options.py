@@ -14,6 +14,7 @@ from pydantic import Field, JsonValue
 from unitune.backends.kit.hosted import explicit, without_none
 from unitune.errors import JobError
 from unitune.job.job import Auto, Job
+from unitune.scorers.graders import OpenAIGrader
 from unitune.security.addresses import Address
 from unitune.security.spec import Spec
 
@@ -156,7 +157,7 @@ def openai_form(job: Job, options: OwnHyperparameters | MantleOptions) -> Body:
     """Return `method`, `seed` and `integrations` in OpenAI's form.
 
     Raises:
-        JobError: Reinforcement without a grader.
+        JobError: Reinforcement without a grader that the vendor takes.
     """
     kind = METHODS[job.method]
     own = {name: explicit(getattr(options, name, None)) for name in OWN_HYPERPARAMETERS}
@@ -166,17 +167,39 @@ def openai_form(job: Job, options: OwnHyperparameters | MantleOptions) -> Body:
     hyperparameters = without_none({**settings, **own})
     inner: Body = {"hyperparameters": hyperparameters} if hyperparameters else {}
     if kind == "reinforcement":
-        if options.grader is None:
-            raise JobError(
-                "method rft needs a grader, which says how good an answer is. Give it as "
-                f"options.{job.backend}.grader, in the vendor's own form."
-            )
-        inner["grader"] = options.grader
+        inner["grader"] = _grader(job, options)
     body: Body = {"method": {"type": kind, **({kind: inner} if inner else {})}}
     if isinstance(options, OwnHyperparameters) and options.wandb is not None:
         wandb = options.wandb.model_dump(mode="json", exclude_none=True)
         body["integrations"] = [{"type": "wandb", "wandb": wandb}]
     return without_none({**body, "seed": explicit(job.tuning.seed)})
+
+
+def _grader(job: Job, options: OwnHyperparameters | MantleOptions) -> Body:
+    """Return what says how good an answer is: the vendor's own grader, or the job's, if it is one.
+
+    Raises:
+        JobError: There is none that the vendor takes, or there are two.
+    """
+    own = f"options.{job.backend}.grader"
+    if options.grader is not None:
+        if job.tuning.reward.scorer is not None:
+            raise JobError(
+                f"{own} and tuning.reward.scorer both say what answers earn. Leave one out."
+            )
+        return options.grader
+    scorer, form = job.reward_scorer, ""
+    if isinstance(options, OwnHyperparameters):
+        if isinstance(scorer, OpenAIGrader):
+            return scorer.wire(job.folder)
+        form = (
+            "tuning.reward.scorer: {type: grader, grader: …}, which other backends take, too, or "
+        )
+    raise JobError(
+        f"method rft needs a grader, which says how good an answer is, and {job.backend} does not "
+        f"compute the scorer {scorer.name!r}. Give a grader as {form}{own}, in the vendor's own "
+        "form."
+    )
 
 
 def nebius_form(job: Job, options: NebiusOptions) -> Body:

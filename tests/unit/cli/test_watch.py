@@ -26,6 +26,10 @@ from unitune.testing import fake, script
     [
         ({"step": 2, "steps": 8, "loss": 0.5}, "step 2/8  loss 0.500"),
         ({"step": 2, "steps": 8, "reward": 0.25}, "step 2/8  reward 0.250"),
+        (
+            {"step": 2, "reward": 0.25, "no_signal": 0.125, "kl": 0.01},
+            "step 2  reward 0.250  no signal 0.125  kl 0.010",
+        ),
         ({"step": 2, "steps": 8}, "step 2/8"),
         ({"step": 2, "loss": None}, "step 2"),
         ({"loss": "low"}, ""),

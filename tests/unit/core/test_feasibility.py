@@ -205,6 +205,55 @@ def test_a_preference_without_its_loss_is_no_job(changes: dict[str, object], mes
         job(method=method, tuning={"preference": preference})
 
 
+@pytest.mark.parametrize(
+    ("backend", "reward", "refusal"),
+    [
+        ("local", {"scorer": "exact", "group_size": 4, "kl": 0.1, "temperature": 0.7}, None),
+        ("azure", {"scorer": "exact"}, None),  # its own check says which scorers it computes
+        ("azure", {"group_size": 4}, "azure cannot honour tuning.reward.group_size"),
+        ("azure", {"kl": 0.1}, "azure cannot honour tuning.reward.kl"),
+        ("fireworks", {"group_size": 4, "max_tokens": 64, "temperature": 0.7}, None),
+        ("fireworks", {"scorer": "exact"}, "fireworks cannot honour tuning.reward.scorer"),
+        ("vertex", {}, "vertex cannot do rft"),
+    ],
+)
+def test_a_reward_that_a_vendor_cannot_honour_is_refused(
+    backend: str, reward: dict[str, object], refusal: str | None
+) -> None:
+    offer = registry.offer(backend)
+    names = [model.name for model in offer.models if "rft" in offer.terms(model.name).methods]
+    name = names[0] if names else offer.models[0].name
+    made = job(name, backend=backend, method="rft", tuning={"reward": reward})
+    errors = [str(each) for each in offer_findings(made, offer, DAY) if each.severity == "error"]
+    assert (refusal is None) == (errors == [])
+    assert refusal is None or refusal in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "reward", "message"),
+    [
+        ("sft", {"group_size": 4}, "tuning.reward is for method rft, not for sft"),
+        ("rft", {"scorer": "length"}, "length does not say how good a sampled answer is"),
+        ("rft", {"scorer": {"type": "recorded_score", "key": "x"}}, "recorded_score does not say"),
+    ],
+)
+def test_a_reward_that_no_answer_can_earn_is_no_job(
+    method: str, reward: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        job(method=method, tuning={"reward": reward})
+
+
+def test_answers_are_rewarded_by_what_decides_the_verdict_unless_the_training_says_otherwise() -> (
+    None
+):
+    evaluate = {"scorers": ["exact", "contains"], "primary": "contains"}
+    assert "contains" == job(method="rft", evaluate=evaluate).reward_scorer.name
+    reward = {"scorer": {"type": "regex", "pattern": "^yes"}}
+    made = job(method="rft", evaluate=evaluate, tuning={"reward": reward})
+    assert "regex" == made.reward_scorer.name
+
+
 def test_rated_answers_are_no_cases_to_expect() -> None:
     data = {"train": "t.jsonl", "test": 0.2}
     with pytest.raises(ValueError, match="cannot be a share with loss kto"):

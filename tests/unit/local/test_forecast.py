@@ -7,6 +7,7 @@ import torch
 from tiny_model import tiny_tokenizer, write_rows
 
 from unitune.backends.forecasts import AnswerForecast, Forecast
+from unitune.backends.output_limit import automatic_tokens, longest_expected
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.errors import DataError, Unsupported, UserError
@@ -18,7 +19,8 @@ from unitune_local.answer_cost import LOAD_SECONDS
 from unitune_local.cost_model import guess
 from unitune_local.forecast import fit_batches, forecast, require_memory
 from unitune_local.model import add_adapter, load_model
-from unitune_local.rows import read_rows, render_rows
+from unitune_local.rows import read_rows, render_prompts, render_rows
+from unitune_local.sampling_cost import SamplingTime
 from unitune_local.settings import Dimensions, default_rate, resolve
 
 TINY = Dimensions(context=512, hidden=32)
@@ -235,3 +237,76 @@ def test_wider_models_get_the_rate_of_the_published_formula_and_narrow_ones_the_
     """tinker-cookbook: 5e-5 · 10 · (2000 / 4096)^0.781 for a Llama of width 4096."""
     assert pytest.approx(2.857e-4, rel=1e-3) == default_rate(4096)
     assert 1e-3 == default_rate(576)
+
+
+def rewarded(scorer: object, **reward: object) -> Job:
+    content = job().model_dump(mode="json")
+    return Job.model_validate(
+        {**content, "method": "rft", "tuning": {"reward": {"scorer": scorer, **reward}}}
+    )
+
+
+def test_sampled_answers_take_as_long_as_they_may_be(tiny_model: Path, rows: Dataset) -> None:
+    """Expected ones have 4 letters in the mean and their end; 40 prompts in groups of 8."""
+    short, long = (
+        forecast(rewarded("exact", max_tokens=most), tiny_model, rows, NOTHING).summary
+        for most in (8, 64)
+    )
+    assert (3, 15) == (short.epochs, short.steps)
+    assert (40 * 8 * 6, 40 * 8 * 34) == (short.trained_tokens, long.trained_tokens)
+    assert {"group_size": 8, "max_tokens": 64, "temperature": 1.0, "kl": 0.0} == (
+        long.settings["reward"]
+    )
+    assert () == long.findings
+
+
+def test_time_of_answers_goes_by_their_tokens(tiny_model: Path, rows: Dataset) -> None:
+    """A group's prompt is computed once, and its answers token by token."""
+    settings = resolve(rewarded("exact"), TINY)
+    assert settings.reward is not None
+    prompts = render_prompts(tiny_tokenizer(), rows, 512).rows
+
+    def seconds(tokens: int, **changes: object) -> float:
+        reward = settings.reward.model_copy(update=changes)
+        changed = settings.model_copy(update={"reward": reward})
+        return SamplingTime(tiny_model, changed, prompts, ()).epoch(tokens)
+
+    assert seconds(64) > 5 * seconds(2)
+    assert seconds(2, group_size=2) > seconds(2) / 4
+
+
+def test_room_for_answers_is_that_of_a_comparison(tiny_model: Path, rows: Dataset) -> None:
+    """Twice the longest expected answer, counted high, or 64 tokens more than it."""
+    settings = forecast(rewarded("exact"), tiny_model, rows, NOTHING).summary.settings
+    reward = settings["reward"]
+    assert isinstance(reward, dict)
+    assert reward["max_tokens"] == automatic_tokens(longest_expected(rows), served=False)
+
+
+def test_rows_that_no_answer_could_be_right_for_are_named(tiny_model: Path) -> None:
+    data = Dataset(
+        "train.jsonl", (row(1, ("user", "hi"), ("assistant", "yo")), row(7, ("user", "hi")))
+    )
+    missing = forecast(rewarded("exact"), tiny_model, data, NOTHING).summary.findings
+    assert [("missing-answer", 7)] == [(each.code, each.line) for each in missing]
+    choice = rewarded({"type": "choice", "options": ["yes", "no"]})
+    assert [("unusable-expected", 1), ("missing-answer", 7)] == [
+        (each.code, each.line)
+        for each in forecast(choice, tiny_model, data, NOTHING).summary.findings
+    ]
+    grader = {"type": "string_check", "operation": "eq", "input": "{{sample.output_text}}"}
+    expects = rewarded({"type": "grader", "grader": {**grader, "reference": "{{item.expected}}"}})
+    (lacking,) = forecast(expects, tiny_model, data, NOTHING).summary.findings
+    assert lacking.line == 7
+    assert "the row has no 'expected', which the grader reads" in lacking.message
+
+
+def test_a_plan_runs_no_code_that_would_score(
+    tiny_model: Path, rows: Dataset, tmp_path: Path
+) -> None:
+    (tmp_path / "checks.py").write_text("raise SystemExit('it ran')\ndef polite(answer, case): ...")
+    python = rewarded({"type": "python", "function": "checks.py:polite"})
+    seen = forecast(python.model_copy(update={"folder": tmp_path}), tiny_model, rows, NOTHING)
+    assert () == seen.summary.findings
+    gone = forecast(python, tiny_model, rows, NOTHING).summary.findings
+    assert ["reward"] == [each.code for each in gone]

@@ -184,6 +184,22 @@ def test_sampled_tokens_follow_the_models_distribution(model: PreTrainedModel) -
         assert abs(seen[token] / count - share) < tolerance, token
 
 
+@pytest.mark.parametrize("size", [3, 256, 1000])
+def test_a_draw_is_where_the_chances_added_up_pass_it(size: int) -> None:
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(200, size)
+    logits[:, size // 3] = -torch.inf
+    temperatures = torch.linspace(0.3, 2.0, 200)
+    draws = torch.rand(200, dtype=torch.float64)
+    draws[:2] = torch.tensor([0.0, 1 - 2**-53])  # the latter may be rounded to the sum of all
+    summed = (logits.double() / temperatures[:, None]).softmax(1).cumsum(1)
+    expected = torch.searchsorted(summed, (draws * summed[:, -1])[:, None], right=True)[:, 0]
+    drawn = generate.draw_tokens(logits, temperatures, draws)
+    assert expected[2:].tolist() == drawn[2:].tolist()
+    assert expected[0] == drawn[0]
+    assert logits[1, drawn[1]].isfinite()
+
+
 def test_greedy_and_sampled_rows_share_a_batch(model: PreTrainedModel) -> None:
     prompts = some_prompts(2)
     settings = [Sampling(max_tokens=6), Sampling(max_tokens=6, temperature=2.0, seed=4)]

@@ -138,10 +138,29 @@ def test_reinforcement_takes_the_grader_as_it_is(stage: Stage) -> None:
     } == created(stage)["method"]["reinforcement"]  # type: ignore[index] - JSON
 
 
+def test_reinforcement_takes_the_jobs_own_scorer_where_it_is_such_a_grader(stage: Stage) -> None:
+    """What rewards answers here is sent as it is, with the names that OpenAI requires."""
+    part = {key: value for key, value in GRADER.items() if key != "name"}
+    grader = {"type": "multi", "graders": {"same": part}, "calculate_output": "same"}
+    scorer = {"type": "grader", "grader": grader}
+    tuning = Tuning.model_validate({"reward": {"scorer": scorer}})
+    job = {"method": "rft", "model": REASONING, "tuning": tuning}
+    stage.succeed(rows=GRADED_ROW * 10, job=job)
+    sent = {**grader, "name": "grader", "graders": {"same": GRADER}}
+    assert {"grader": sent} == created(stage)["method"]["reinforcement"]  # type: ignore[index] - JSON
+
+
+def test_two_graders_are_one_too_many(stage: Stage) -> None:
+    tuning = Tuning.model_validate({"reward": {"scorer": {"type": "grader", "grader": GRADER}}})
+    launch = stage.launch({"grader": GRADER}, job={"method": "rft", "tuning": tuning})
+    with pytest.raises(JobError, match=r"options\.openai\.grader and tuning\.reward\.scorer both"):
+        stage.backend.submit(launch)
+
+
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
-        ("rft", {}, "options.openai.grader"),
+        ("rft", {}, "openai does not compute the scorer 'exact'.* options.openai.grader"),
         ("sft", {"learning_rate_multiplier": 0}, "options.openai.learning_rate_multiplier is 0"),
         ("sft", {"learning_rate_multiplyer": 1}, "Did you mean 'learning_rate_multiplier'"),
         ("sft", {"wandb": {}}, "options.openai.wandb.project"),
