@@ -172,7 +172,7 @@ def _from_bool(value: Any) -> Any:
     return ({} if value else None) if isinstance(value, bool) else value
 
 
-class Reward(Spec):
+class Reward(Swept):
     """How a training with ``method: rft`` samples answers, and what they earn.
 
     Of each prompt a group of answers is sampled; those that earn more than the mean of their group
