@@ -28,6 +28,9 @@ from unitune_local.batches import Batch, TrainingRow, packed, padded
 AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 """Relative difference of two losses that is rounding: the same sums in another order."""
 
+PROBED_TOKENS = 16
+"""Of a prompt: more than a template puts before an answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Form:
@@ -114,10 +117,14 @@ def use_attention(model: PeftModel, name: str) -> None:
 
 
 def _probed(row: TrainingRow) -> TrainingRow:
-    """Return a row; one that is a prompt alone as if its last token were to be learnt."""
+    """Return a row; one that is a prompt alone as if its end were to be learnt.
+
+    Of several tokens, as the last ones are the template's: certain, so that rounding shows.
+    """
     if row.trained_tokens:
         return row
-    return replace(row, trained=(*row.trained[:-1], True))
+    count = min(PROBED_TOKENS, len(row.ids) - 1)
+    return replace(row, trained=(*row.trained[:-count], *(True,) * count))
 
 
 def _probe(model: PeftModel, form: Form, rows: Sequence[TrainingRow]) -> float:
