@@ -145,7 +145,7 @@ def test_a_job_without_test_cases_is_told_that_it_cannot_be_compared(
     ("old", "new", "said"),
     [
         ("backend: fake", "backend: lokal", "There is no backend 'lokal'"),
-        ("backend: fake", "backend: local\nmethod: rft", "local cannot do rft"),
+        ("backend: fake", "backend: nebius\nmethod: rft", "nebius cannot do rft"),
         (
             "model: any\nbackend: fake",
             "model: {fake: any}\nbackend: openai",
