@@ -18,6 +18,7 @@ from itertools import chain
 from pathlib import Path
 
 from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
 
 from unitune.backends.forecasts import AnswerLoad, Forecast
 from unitune.backends.output_limit import longest_expected
@@ -42,7 +43,7 @@ from unitune_local.cost_model import (
 from unitune_local.memory import Shape
 from unitune_local.model import load_tokenizer
 from unitune_local.rendering import turn_end
-from unitune_local.rows import render_prompts, render_rows
+from unitune_local.rows import RenderedRows, render_prompts, render_rows
 from unitune_local.sampling_cost import (
     AnswerTokens,
     SamplingTime,
@@ -103,11 +104,7 @@ def forecast(
     longest = longest_expected(train) if job.method == "rft" else 0
     settings = resolve(job, memory.dimensions_of(folder), read.shape, longest)
     tokenizer = load_tokenizer(folder)
-    before = time.perf_counter()
-    rendering = render_rows if settings.reward is None else render_prompts
-    learnt = rendering(tokenizer, train, settings.sequence_length)
-    held_out = rendering(tokenizer, validation, settings.sequence_length)
-    render_seconds = time.perf_counter() - before
+    learnt, held_out, render_seconds = _rendered(tokenizer, settings, train, validation)
 
     model = memory.meta_model(folder, settings)
     shape = memory.shape_of(model)
@@ -124,13 +121,10 @@ def forecast(
     settings, form = batching.settings, cost_model.form(settings)
     by_length = [] if answers else sorted(held_out.rows, key=lambda row: len(row.ids))
     validated = micro_batches(by_length, settings.micro_batch_tokens, share=form.share)
-    score_seconds = 0.0
-    if settings.selection.best_by == "score":
-        score_seconds = _score_seconds(folder, validation, held_out.rows)
+    score_seconds = _score_seconds(settings, folder, validation, held_out.rows)
     validation_work = [part_work(shape, part, form) for part in validated]
     steps = settings.steps(len(learnt.rows))
     earliest = min(steps, _earliest_end(settings, len(learnt.rows)))
-
     sampling = SamplingTime(folder, settings, learnt.rows, held_out.rows)
 
     def seconds(steps: int, tokens: int) -> float:
@@ -142,19 +136,13 @@ def forecast(
         return render_seconds + trained + validations * score_seconds + sampled
 
     peak = batching.peak_bytes
-    measured = cost_model.measured_on is not None
-    time_band = TIME_BAND if measured else GUESSED_TIME_BAND
-    memory_band = MEMORY_BAND if measured else GUESSED_MEMORY_BAND
+    time_band, memory_band = _bands(cost_model)
     computed = list(chain.from_iterable(batching.parts))
     findings = [*read.findings, *learnt.findings, *held_out.findings]
     findings += scorer_findings(job, train) if answers else ()
-    if start and read.shape and (difference := misfit(model, start)):
-        what = f"the adapter in {start} does not fit the base model: {difference}."
-        findings.append(error("start-adapter", what, "Name another adapter, or its own base."))
+    findings += _misfit(model, start) if start and read.shape else ()
     findings += _findings(settings, learnt.rows, turn_end(tokenizer), shape)
-    findings += quantization_findings(settings)
-    if cost_model.busy_share > machine.BUSY_SHARE:
-        findings.append(_busy(cost_model.busy_share))
+    findings += chain(quantization_findings(settings), _busy(cost_model))
     findings += _evaluation_findings(settings, steps, len(learnt.rows), len(held_out.rows))
     summary = Forecast(
         findings=tuple(findings),
@@ -175,6 +163,24 @@ def forecast(
         settings=settings.model_dump(mode="json"),
     )
     return TrainingForecast(shape, learnt.rows, held_out.rows, batching, summary)
+
+
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, settings: Settings, train: Dataset, validation: Dataset
+) -> tuple[RenderedRows, RenderedRows, float]:
+    """Return rows and held-out rows as the model sees them, and the seconds that this took."""
+    before = time.perf_counter()
+    rendering = render_rows if settings.reward is None else render_prompts
+    learnt = rendering(tokenizer, train, settings.sequence_length)
+    held_out = rendering(tokenizer, validation, settings.sequence_length)
+    return learnt, held_out, time.perf_counter() - before
+
+
+def _bands(cost_model: CostModel) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return low and high of time and of memory, as shares of what is expected."""
+    if cost_model.measured_on is None:
+        return GUESSED_TIME_BAND, GUESSED_MEMORY_BAND
+    return TIME_BAND, MEMORY_BAND
 
 
 def require_memory(summary: Forecast) -> None:
@@ -264,14 +270,21 @@ def quantization_findings(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _busy(share: float) -> Finding:
-    return Finding(
-        severity="warning",
-        code="calibrated-while-busy",
-        message=f"other programs used {share:.0%} of the processor during the calibration; the "
-        "training takes less when it has the machine for itself.",
-        fix="Run unitune plan --calibrate again when they have ended.",
-    )
+def _misfit(model: PeftModel, start: Path) -> Iterator[Finding]:
+    if difference := misfit(model, start):
+        what = f"the adapter in {start} does not fit the base model: {difference}."
+        yield error("start-adapter", what, "Name another adapter, or its own base.")
+
+
+def _busy(cost_model: CostModel) -> Iterator[Finding]:
+    if (share := cost_model.busy_share) > machine.BUSY_SHARE:
+        yield Finding(
+            severity="warning",
+            code="calibrated-while-busy",
+            message=f"other programs used {share:.0%} of the processor during the calibration; the "
+            "training takes less when it has the machine for itself.",
+            fix="Run unitune plan --calibrate again when they have ended.",
+        )
 
 
 def _earliest_end(settings: Settings, rows: int) -> int:
@@ -282,8 +295,12 @@ def _earliest_end(settings: Settings, rows: int) -> int:
     return (1 + patience) * settings.evaluation_steps(rows)
 
 
-def _score_seconds(folder: Path, validation: Dataset, rows: Sequence[TrainingRow]) -> float:
+def _score_seconds(
+    settings: Settings, folder: Path, validation: Dataset, rows: Sequence[TrainingRow]
+) -> float:
     """Return what answers to the validation rows take once, the model being loaded."""
+    if settings.selection.best_by != "score":
+        return 0.0
     tokens = sum(row.trained_tokens for row in rows) / max(1, len(rows))
     load = AnswerLoad(len(validation), 0, 0, tokens)
     return forecast_answers(folder, validation, [load]).seconds[0] - LOAD_SECONDS
