@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 import torch
+from shared_prefix import settings_for
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from unitune_local import machine
@@ -52,25 +53,13 @@ def make_model(folder: Path, hidden: int, layers: int) -> None:
 
 def train_one(folder: Path, kind: str, steps: int, threads: int) -> None:
     """Train some steps and print what they took, as JSON."""
-    settings = Settings(
-        epochs=1,
-        batch_size=BATCH_SIZE,
-        learning_rate=1e-3,
-        rank=16,
-        alpha=32.0,
-        dropout=0.0,
-        targets="all",
-        sequence_length=512,
-        seed=0,
-        device="cpu",
-        dtype="bfloat16",
-        quantization=None if kind == "bfloat16" else kind,  # pyright: ignore[reportArgumentType] - of KINDS
-        threads=threads,
-        micro_batch_tokens=1024,
-        share_prefix=True,
-        checkpoint_seconds=1e9,
-        checkpoint_every_steps=None,
-    )
+    chosen = settings_for(folder, str(folder), "bfloat16", threads).model_dump() | {
+        "epochs": 1,
+        "batch_size": BATCH_SIZE,
+        "quantization": None if kind == "bfloat16" else kind,
+        "checkpoint_seconds": 1e9,
+    }
+    settings = Settings.model_validate(chosen)
     torch.manual_seed(0)
     ids = torch.randint(0, 1000, (steps * BATCH_SIZE, ROW_TOKENS)).tolist()
     half = (False,) * (ROW_TOKENS // 2) + (True,) * (ROW_TOKENS // 2)

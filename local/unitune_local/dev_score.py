@@ -9,50 +9,47 @@ from __future__ import annotations
 from typing import Any, cast
 
 from peft import PeftModel
-from transformers import PreTrainedTokenizerBase
 
 from unitune.backends.output_limit import automatic_tokens, longest_expected
 from unitune.data.dataset import Dataset
 from unitune.errors import RunFailed
 from unitune.job.job import Job
-from unitune.scorers import Scorer
-from unitune.scorers.interface import Attempt, Setting
-from unitune.scorers.labels import labels_of
+from unitune.scorers.interface import Attempt
 from unitune_local.generate import Sampling, generate
+from unitune_local.grading import Grader, Grading
 from unitune_local.loss import use_attention
 from unitune_local.rendering import render_prompt
 from unitune_local.settings import DevScorer
 
 
-def dev_scorer(job: Job, train: Dataset, validation: Dataset) -> DevScorer:
+def dev_scorer(job: Job, validation: Dataset) -> DevScorer:
     """Return by what a job's answers to the validation rows are scored."""
     limit = job.evaluate.max_tokens
     if limit == "auto":
         longest = longest_expected(row.example for row in validation.rows)
         limit = automatic_tokens(longest, served=False)
-    return DevScorer(
-        scorer=job.evaluate.deciding,
-        folder=job.folder.resolve(),
-        labels=labels_of(row.example for row in train.rows),
-        max_tokens=limit,
-    )
+    grading = Grading.of(job.evaluate.deciding, job.folder.resolve())
+    return DevScorer(grading=grading, max_tokens=limit)
 
 
-def dev_score(
-    scored_by: DevScorer, model: PeftModel, tokenizer: PreTrainedTokenizerBase, validation: Dataset
-) -> float:
+def dev_score(grader: Grader, max_tokens: int, model: PeftModel, validation: Dataset) -> float:
     """Return the score of a model's answers to the validation rows.
+
+    Args:
+        grader: Of the answers.
+        max_tokens: Most tokens of one.
+        model: With adapters.
+        validation: The rows.
 
     Raises:
         RunFailed: The scorer can score none of them.
     """
-    setting = Setting(folder=scored_by.folder, labels=scored_by.labels)
-    scorer = cast("Scorer", scored_by.scorer).ready(setting, "")
+    tokenizer, scorer = grader.tokenizer, grader.scorer
     cases = [row.example for row in validation.rows]
     prompts = [render_prompt(tokenizer, case.prompt, case.tools) for case in cases]
     base = cast("Any", model.get_base_model())
     context: int = base.config.get_text_config().max_position_embeddings
-    limits = [min(scored_by.max_tokens, context - len(prompt)) for prompt in prompts]
+    limits = [min(max_tokens, context - len(prompt)) for prompt in prompts]
     attention, was_training = base.config._attn_implementation, model.training  # noqa: SLF001 - it has no other name
     model.eval()
     answers = generate(base, tokenizer, prompts, [Sampling(max_tokens=limit) for limit in limits])

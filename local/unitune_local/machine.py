@@ -23,6 +23,9 @@ import torch
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Names in /proc/cpuinfo of instructions that multiply bfloat16 (x86: avx512, AMX; Arm: bf16)."""
 
+BUSY_SHARE = 0.3
+"""Of the processor, in other programs: from here on what is measured is not this machine's speed,
+as processors share caches, memory and, two to a core, arithmetic units."""
 PROBE_ROWS, PROBE_WIDTHS = 512, (576, 1536)
 """A small model's MLP over a batch of 512 tokens."""
 PROBE_SECONDS = 0.1
@@ -60,16 +63,6 @@ def one_thread() -> Generator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-BUSY_SHARE = 0.3
-"""Of the processor, in other programs: from here on what is measured is not this machine's speed,
-as processors share caches, memory and, two to a core, arithmetic units."""
-
-
-def busy_share(seconds: float = 0.5) -> float:
-    """Return the share of the processor that is used now; to be asked before the work begins."""
-    return psutil.cpu_percent(interval=seconds) / 100
 
 
 def overloaded() -> bool:

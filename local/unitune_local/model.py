@@ -13,6 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +30,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from unitune.errors import Unsupported
+from unitune.workspace.install import install_command
 from unitune_local.machine import use_threads
 from unitune_local.noise import add_noise
 from unitune_local.settings import Quantization, Settings
@@ -90,7 +93,16 @@ def load_model(
 
 
 def _bitsandbytes(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """Return the configuration of Dettmers et al. 2023, or of Dettmers et al. 2022."""
+    """Return the configuration of Dettmers et al. 2023, or of Dettmers et al. 2022.
+
+    Raises:
+        Unsupported: bitsandbytes is not installed.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise Unsupported(
+            f"the model is to have {quantization} weights, and bitsandbytes is not installed: "
+            f"{install_command('local', '4bit')}."
+        )
     if quantization == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(

@@ -22,7 +22,7 @@ class LocalOptions(Spec):
     """Of the frozen weights; `auto`: the type that multiplies faster. Adapters stay float32."""
     quantization: Literal["4bit", "8bit"] | None = None
     """Of the frozen weights: 4bit (NF4, QLoRA, arXiv 2305.14314) or 8bit (arXiv 2208.07339). Needs
-    the extra `4bit`. It saves memory and costs time; the tuned model answers with them, too."""
+    the extra `4bit`. The tuned model answers with them, too."""
     threads: Annotated[int, Field(ge=1)] | Auto = "auto"
     """CPU threads; `auto`: the cores that the process really has."""
     micro_batch_tokens: Annotated[int, Field(ge=16)] | Auto = "auto"

@@ -43,7 +43,7 @@ from unitune_local.model import load_tokenizer
 from unitune_local.settings import DataFile, Spec
 from unitune_local.train import LONGEST_GRADIENT
 from unitune_local.training import trainable_model
-from unitune_local.worker import environment
+from unitune_local.worker import busy_share, environment
 
 PARTS, FEWEST_PARTS = 16, 2
 """Micro-batches to time, beside the largest."""
@@ -79,7 +79,7 @@ def calibrate(
             "no row has anything to train on; `unitune plan` without --calibrate says why."
         )
     require_memory(expected.summary)
-    busy_share = machine.busy_share()
+    busy = busy_share()
     settings = expected.batching.settings
     run = ProfileRun(
         spec=Spec(
@@ -109,7 +109,7 @@ def calibrate(
             last = ended.stderr.strip().rpartition("\n")[2] or f"signal {-ended.returncode}"
             raise BackendError(f"the calibration ended without a result: {last}")
         text = (Path(scratch) / "cost_model.json").read_text(encoding="utf-8")
-    measured = CostModel.model_validate_json(text).model_copy(update={"busy_share": busy_share})
+    measured = CostModel.model_validate_json(text).model_copy(update={"busy_share": busy})
     cost_model.keep(measured, expected.shape, settings)
     return measured
 

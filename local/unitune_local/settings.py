@@ -20,7 +20,6 @@ from unitune.backends.options import job_options
 from unitune.backends.output_limit import automatic_tokens
 from unitune.job.job import Job, Preference, Reward
 from unitune.job.tuning import SIMPO_MARGIN, Tuning
-from unitune.scorers import ScorerSpec
 from unitune_local import machine
 from unitune_local.grading import Grading
 from unitune_local.options import LocalOptions
@@ -221,10 +220,7 @@ class DevScorer(BaseModel):
     """By what answers to the validation rows are scored; see `unitune_local.dev_score`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    scorer: ScorerSpec
-    folder: Path
-    """Of the job, where files stand that the scorer names."""
-    labels: tuple[str, ...]
+    grading: Grading
     max_tokens: int
 
 

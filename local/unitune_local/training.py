@@ -6,6 +6,7 @@ Heavy: imports torch, transformers and peft. The worker imports it once its lock
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -59,7 +60,7 @@ def prepare(launch: Launch) -> Spec:
         validation=_data_file(held_out) if held_out else None,
         data_fingerprint=train.fingerprint,
         settings=expected.batching.settings,
-        dev_scorer=dev_scorer(job, train, validation)
+        dev_scorer=dev_scorer(job, validation)
         if expected.batching.settings.selection.best_by == "score"
         else None,
         start=_start_files(launch.start) if launch.start else None,
@@ -88,11 +89,11 @@ def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
         check_start(start.path, start.sha256)
         load_start(tuned, start.path)
 
-    held_out = _dataset(spec.validation)
+    learnt, held_out = _dataset(spec.training), _dataset(spec.validation)
     rendering = render_rows if settings.reward is None else render_prompts
     rows, validation = (
         rendering(tokenizer, dataset, settings.sequence_length).rows
-        for dataset in (_dataset(spec.training), held_out)
+        for dataset in (learnt, held_out)
     )
     if not rows:
         raise RunFailed("no row has anything to learn from; `unitune plan` says why.")
@@ -104,14 +105,13 @@ def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
             text = _drifted(data["step"], figure, before[figure], data[figure])
             log.write("warning", {"text": text})
 
-    def score(model: PeftModel) -> float:
-        assert spec.dev_scorer is not None
-        return dev_score(spec.dev_scorer, model, tokenizer, held_out)
-
-    scored = score if spec.dev_scorer else None
-    cases = [row.case for row in rows if row.case]
-    grader = spec.grading.grader(tokenizer, cases) if spec.grading else None
-    context = TrainingContext(folder.checkpoints, note, folder.is_to_stop, scored, grader)
+    examples = [row.example for row in learnt.rows]
+    score = None
+    if by := spec.dev_scorer:
+        judge = by.grading.grader(tokenizer, examples)
+        score = partial(dev_score, judge, by.max_tokens, validation=held_out)
+    grader = spec.grading.grader(tokenizer, examples) if spec.grading else None
+    context = TrainingContext(folder.checkpoints, note, folder.is_to_stop, score, grader)
     if not train(tuned, rows, validation, settings, context):
         return None
     log.write("message", {"text": "saving the adapter and loading it again"})

@@ -81,6 +81,11 @@ def environment(threads: int) -> dict[str, str]:
     return {"OMP_WAIT_POLICY": _wait_policy(threads), **kept, **ENVIRONMENT}
 
 
+def busy_share() -> float:
+    """Return the share of the processor that is used now; to be asked before the work begins."""
+    return psutil.cpu_percent(interval=IDLE_LOOK_SECONDS) / 100
+
+
 def _wait_policy(threads: int) -> str:
     """Return how threads should wait for each other; sums come out the same either way.
 
@@ -88,8 +93,7 @@ def _wait_policy(threads: int) -> str:
     other processes wanted the cores, spinning threads starved each other and took 2 to 7 times as
     long as sleeping ones.
     """
-    busy_share = psutil.cpu_percent(interval=IDLE_LOOK_SECONDS) / 100
-    idle = (os.cpu_count() or 1) * (1 - busy_share)
+    idle = (os.cpu_count() or 1) * (1 - busy_share())
     return "active" if idle > threads - 0.5 else "passive"
 
 

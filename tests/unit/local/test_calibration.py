@@ -14,7 +14,7 @@ from torch import Tensor
 from unitune.data.dataset import Dataset
 from unitune.errors import DataError, Unsupported
 from unitune.job.job import Data, Job, Lora, Tuning
-from unitune_local import machine, memory, profile_run
+from unitune_local import memory, profile_run
 from unitune_local.backend import LocalBackend
 from unitune_local.batches import TrainingRow
 from unitune_local.cost_model import (
@@ -201,7 +201,7 @@ def test_costs_of_another_version_are_measured_again(tmp_path: Path) -> None:
 def test_a_calibration_narrows_the_next_forecast_and_leaves_nothing_else(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "busy_share", lambda: 0.8)
+    monkeypatch.setattr(profile_run, "busy_share", lambda: 0.8)
     backend = LocalBackend()
     train = read_rows(write_rows(tmp_path / "train.jsonl", 60))
     validation = read_rows(write_rows(tmp_path / "validation.jsonl", 5))

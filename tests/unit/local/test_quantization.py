@@ -10,9 +10,11 @@ import torch
 from tiny_model import SETTINGS, write_rows
 
 from unitune.data.example import Message
+from unitune.errors import Unsupported
 from unitune.job.job import Job
 from unitune.models import Reply, Request
 from unitune_local import forecast as local_forecast
+from unitune_local import model as local_model
 from unitune_local import store
 from unitune_local.adapter import check_adapter, save_adapter
 from unitune_local.backend import LocalBackend
@@ -113,3 +115,12 @@ def test_what_cannot_be_quantized_is_refused_with_the_way_out(
     (finding,) = local_forecast.quantization_findings(settings)
     assert "error" == finding.severity
     assert said in finding.message
+
+
+def test_where_bitsandbytes_is_missing_a_model_says_how_to_get_it(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its adapter may have been trained on another machine."""
+    monkeypatch.setattr(local_model, "find_spec", lambda _: None)
+    with pytest.raises(Unsupported, match=r"bitsandbytes is not installed: pip install .*4bit"):
+        load_model(tiny_model, torch.float32, quantization="4bit")

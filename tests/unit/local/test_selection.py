@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,10 +24,12 @@ from unitune.backends.protocol import Launch, Upload
 from unitune.data.dataset import Dataset
 from unitune.errors import RunFailed
 from unitune.job.job import Job
+from unitune.scorers.interface import Setting
 from unitune.scorers.text import Exact
 from unitune_local import attention, checkpoint
 from unitune_local.batches import TrainingRow, micro_batches
 from unitune_local.dev_score import dev_score
+from unitune_local.grading import Grader
 from unitune_local.job_folder import EventLog, JobFolder, Kind, read_events
 from unitune_local.loss import Form, use_attention
 from unitune_local.model import add_adapter, load_model, load_tokenizer
@@ -33,7 +37,7 @@ from unitune_local.model_folder import sha256
 from unitune_local.objective import CrossEntropy
 from unitune_local.rows import read_rows, render_rows
 from unitune_local.selection import NONE_YET, Selection
-from unitune_local.settings import DevScorer, SelectionSettings, Settings, Spec
+from unitune_local.settings import SelectionSettings, Settings, Spec
 from unitune_local.train import TrainingContext, train, validation_figures
 from unitune_local.training import prepare, run_training
 
@@ -154,21 +158,15 @@ def run(  # noqa: PLR0917 - each is independent
     folder: Path,
     settings: Settings = OVERFITTING,
     stop_after: int | None = None,
-    scored_by: DevScorer | None = None,
+    score: Callable[[PeftModel], float] | None = None,
 ) -> Trained:
     torch.manual_seed(settings.seed)
     done = Trained(add_adapter(load_model(base, settings.torch_dtype), settings))
-    tokenizer = load_tokenizer(base)
-
-    def score(model: PeftModel) -> float:
-        assert scored_by is not None
-        return dev_score(scored_by, model, tokenizer, rows.cases)
-
     context = TrainingContext(
         folder,
         lambda kind, data: done.events.append((kind, data)),
         lambda: len(done.figures("step")) == stop_after,
-        score if scored_by else None,
+        score,
     )
     done.finished = train(done.model, rows.train, rows.validation, settings, context)
     return done
@@ -253,8 +251,9 @@ def test_the_score_of_answers_decides_and_changes_no_loss(
 ) -> None:
     by_score = SelectionSettings(keep="best", best_by="score")
     settings = OVERFITTING.model_copy(update={"selection": by_score})
-    scored_by = DevScorer(scorer=Exact(), folder=tmp_path, labels=(), max_tokens=3)
-    done = run(tiny_model, rows, tmp_path / "scored", settings, scored_by=scored_by)
+    grader = Grader(load_tokenizer(tiny_model), Exact().ready(Setting(tmp_path), ""))
+    score = partial(dev_score, grader, 3, validation=rows.cases)
+    done = run(tiny_model, rows, tmp_path / "scored", settings, score=score)
     scores = done.figures("validation", "score")
     del scores[0]
     best = max(scores, key=lambda step: (scores[step], -step))
@@ -262,7 +261,7 @@ def test_the_score_of_answers_decides_and_changes_no_loss(
     assert best == done.conclusion["kept_step"]
     assert f"highest validation score, {100 * scores[best]:.1f} %" in str(done.conclusion["text"])
     use_attention(done.model, "sdpa")
-    assert scores[best] == dev_score(scored_by, done.model, load_tokenizer(tiny_model), rows.cases)
+    assert scores[best] == score(done.model)
 
     plain = settings.model_copy(update={"selection": SelectionSettings()})
     others = run(tiny_model, rows, tmp_path / "plain", plain).figures("step")
@@ -291,11 +290,11 @@ def test_a_run_is_told_by_its_spec_what_to_keep_and_delivers_it(
     spec = prepare(Launch("run-1", job, *uploads, tmp_path))
     assert spec == Spec.model_validate_json(spec.model_dump_json())
     assert spec.dev_scorer is not None
-    assert ("class_f1", {"red", "green", "blue"}, 4) == (
-        spec.dev_scorer.scorer.name,
-        set(spec.dev_scorer.labels),
-        spec.dev_scorer.max_tokens,
-    )
+    assert ("class_f1", 4) == (spec.dev_scorer.grading.scorer.name, spec.dev_scorer.max_tokens)
+    examples = [row.example for row in read_rows(files[0]).rows]
+    scorer = spec.dev_scorer.grading.grader(load_tokenizer(tiny_model), examples).scorer
+    assert {"red", "green", "blue"} == {example.answer for example in examples}
+    assert not any(map(scorer.refusal, examples)), "its labels are the answers of train"
     folder = JobFolder(tmp_path / "run-1")
     folder.path.mkdir()
     folder.spec.write_text(spec.model_dump_json(), encoding="utf-8")
