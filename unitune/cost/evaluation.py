@@ -82,7 +82,7 @@ def contender_tokens(spec: ContenderSpec, job: Job, work: Workload) -> Contender
     instructions, shots = _added_tokens(spec, job.evaluate, work)
     added = instructions + shots
     own = _own_share(spec) * shots
-    if own.low < shots.low:  # both are tried, and on dev nearly all are the same ones
+    if own.low < shots.low:  # choose: auto, which on dev shows nearly all rows the same shots
         own = Count(own.low, own.expected * verdict // max(requests.expected, 1), own.high)
     return ContenderTokens(
         requests=requests,
