@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from peft import PeftModel
 
-from unitune.backends.output_limit import automatic_tokens, longest_expected
+from unitune.backends.output_limit import TRAINING_ROOM, automatic_tokens, longest_expected
 from unitune.data.dataset import Dataset
 from unitune.errors import RunFailed
 from unitune.job.job import Job
@@ -27,7 +27,7 @@ def dev_scorer(job: Job, validation: Dataset) -> DevScorer:
     limit = job.evaluate.max_tokens
     if limit == "auto":
         longest = longest_expected(row.example for row in validation.rows)
-        limit = automatic_tokens(longest, served=False)
+        limit = automatic_tokens(longest, TRAINING_ROOM)
     grading = Grading.of(job.evaluate.deciding, job.folder.resolve())
     return DevScorer(grading=grading, max_tokens=limit)
 

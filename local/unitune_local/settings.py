@@ -17,7 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from unitune.backends.options import job_options
-from unitune.backends.output_limit import automatic_tokens
+from unitune.backends.output_limit import TRAINING_ROOM, automatic_tokens
 from unitune.job.job import Job, Preference, Reward
 from unitune.job.tuning import SIMPO_MARGIN, Tuning
 from unitune_local import machine
@@ -365,7 +365,7 @@ def _reward(given: Reward, longest_answer: int) -> RewardSettings:
     return RewardSettings(
         group_size=_auto(given.group_size, GROUP_SIZE),
         temperature=_auto(given.temperature, 1.0),
-        max_tokens=_auto(given.max_tokens, automatic_tokens(longest_answer, served=False)),
+        max_tokens=_auto(given.max_tokens, automatic_tokens(longest_answer, TRAINING_ROOM)),
         kl=_auto(given.kl, 0.0),
     )
 

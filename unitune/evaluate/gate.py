@@ -21,8 +21,6 @@ A case that ended in an error favours no side, nor does a case whose answer was 
 
     errors, read as right and as wrong, do not give the same result                     4
     cut answers, read as right and as wrong, do not give the same result                3
-    a pass, though more than 2 % of a baseline's answers were cut off                   3
-    a failure, though more than 2 % of the candidate's answers were cut off             3
     neither side got anything right                                                     3
     no-regress passes, but both scores are below the margin: nothing could have failed  3
 
@@ -275,20 +273,14 @@ def _mode(gate: Gate, evidence: Evidence) -> Ruling:
     if gate.mode == "improve":
         return evidence.doubt or _rule(gate, evidence)
     ruling = _in_every_reading(partial(_rule, gate), evidence)
-    if ruling.exit_code == 0 and gate.mode == "no-regress" and not evidence.accepting:
-        return _not_to_pass(evidence) or ruling
-    candidate = evidence.cut[:1]
-    if ruling.exit_code == 1 and any(side.too_many for side in candidate):
-        return undecided(0, candidate)
-    return ruling
-
-
-def _not_to_pass(evidence: Evidence) -> Ruling | None:
-    """Say why a candidate that seems no worse does not pass; None when it does."""
-    if evidence.uninformative:
+    if (
+        ruling.exit_code == 0
+        and gate.mode == "no-regress"
+        and evidence.uninformative
+        and not evidence.accepting
+    ):
         return Ruling(3, evidence.uninformative)
-    baselines = () if evidence.regression else evidence.cut[1:]
-    return next((Ruling(3, str(side)) for side in baselines if side.too_many), None)
+    return ruling
 
 
 def _in_every_reading(rule: Callable[[Evidence], Ruling], evidence: Evidence) -> Ruling:

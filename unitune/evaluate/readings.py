@@ -9,8 +9,8 @@ would have followed, it does. The others are scored all the same (an error 0, a 
 stands), and two more readings bound what whole answers could have shown: each gives all such cases
 to one side, its own as right and the other's as wrong. A verdict that the three do not share is no
 verdict, so that no side ever gains by the other's errors, or by its own. Nor is there a verdict in
-favour of one side where more than 2 % of the other's cases are not known so, nor any where nothing
-was right.
+favour of one side where more than 2 % of the other's cases ended in an error, which asking again
+may mend, nor any where nothing was right.
 
 Source:
     Bounds for data that are missing in an unknown way: Horowitz and Manski 2000, J Am Stat Assoc
@@ -70,11 +70,6 @@ class Cut:
     cases: int
     n: int
     max_tokens: int
-
-    @property
-    def too_many(self) -> bool:
-        """Whether so many leave open how good the contender is."""
-        return self.cases > MOST_ERRORS * self.n
 
     def __str__(self) -> str:
         """Return whose they are, and what to do."""
@@ -271,19 +266,18 @@ def _doubt(scored: Reading, others: Sequence[Reading]) -> Ruling | None:
     candidate, *baselines = scored.sides
     against = [*baselines] if verdict in IN_FAVOUR_OF_CANDIDATE else []
     against += [candidate] if verdict in IN_FAVOUR_OF_BASELINE else []
-    return next(filter(None, map(_too_little, against)), None)
+    return next(filter(None, map(_too_many_errors, against)), None)
 
 
-def _too_little(side: Graded) -> Ruling | None:
-    """Say why nothing may be claimed against a side; None when enough of its answers are whole."""
-    if side.errors > MOST_ERRORS * len(side.answers):
-        return Ruling(
-            4,
-            f"{side.name}: {side.errors:,} of {len(side.answers):,} cases ended in an error, more "
-            f"than {100 * MOST_ERRORS:.0f} %. Run compare again: it requests only those.",
-        )
-    cut = cut_answers(side)
-    return Ruling(3, str(cut)) if cut.too_many else None
+def _too_many_errors(side: Graded) -> Ruling | None:
+    """Say why nothing may be claimed against a side; None when it has answered enough."""
+    if side.errors <= MOST_ERRORS * len(side.answers):
+        return None
+    return Ruling(
+        4,
+        f"{side.name}: {side.errors:,} of {len(side.answers):,} cases ended in an error, more "
+        f"than {100 * MOST_ERRORS:.0f} %. Run compare again: it requests only those.",
+    )
 
 
 def cut_answers(side: Graded) -> Cut:

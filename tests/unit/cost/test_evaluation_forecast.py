@@ -11,6 +11,7 @@ import pytest
 
 from unitune.backends import registry
 from unitune.backends.forecasts import AnswerForecast, AnswerLoad
+from unitune.cost.evaluation import TALK_TOKENS
 from unitune.cost.tokens import Count
 from unitune.data.dataset import Dataset
 from unitune.job.job import Job
@@ -115,6 +116,22 @@ def test_time_here_is_what_the_backend_says(make: MakeJob, monkeypatch: pytest.M
     quick, usual, _ = here.loads[6:]
     assert quick[1:3] == here.loads[0][1:3]
     assert here.loads[4].own_tokens * 20 // usual.requests == usual.own_tokens
+
+
+def test_a_model_here_that_has_seen_no_answer_talks(
+    make: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to the limit of the job; shots and training show how short answers are."""
+
+    def answers(**evaluate: Any) -> list[float]:
+        here = Here()
+        monkeypatch.setattr(registry, "backend", lambda _: here)
+        forecast(make("fake", "any", contenders=["zero-shot", "few-shot", "tuned"], **evaluate))
+        return [load.answer_tokens for load in here.loads[1::3]]
+
+    talking, shown, tuned = answers()
+    assert (TALK_TOKENS, True) == (talking, shown == tuned < 10)
+    assert [12, shown, tuned] == answers(max_tokens=12)
 
 
 def test_without_cases_there_is_nothing_to_forecast(make: MakeJob) -> None:

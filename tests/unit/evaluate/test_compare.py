@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from unitune.backends.output_limit import LEAST_TOKENS
+from unitune.backends.output_limit import LOCAL_ROOM
 from unitune.errors import BackendError, DataError, Interrupted, JobError, Leak, UserError
 from unitune.evaluate.compare import compare
 from unitune.evaluate.inference.engine import EvaluationProgress
@@ -413,7 +413,7 @@ def test_the_longest_answer_of_train_sets_the_room(
 ) -> None:
     backend = backend_of(told_is_better)
     compare(make_job(PROMPTED, train=[("train 1", "x"), ("train 2", answer)]))
-    assert {tokens + LEAST_TOKENS} == {request.max_tokens for request in backend.requests}
+    assert {tokens + LOCAL_ROOM} == {request.max_tokens for request in backend.requests}
 
 
 def test_answers_are_greedy_and_room_can_be_set(make_job: Any, backend_of: Any) -> None:

@@ -7,7 +7,7 @@ import torch
 from tiny_model import tiny_tokenizer, write_rows
 
 from unitune.backends.forecasts import AnswerForecast, Forecast
-from unitune.backends.output_limit import automatic_tokens, longest_expected
+from unitune.backends.output_limit import TRAINING_ROOM, automatic_tokens, longest_expected
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.errors import DataError, Unsupported, UserError
@@ -275,12 +275,12 @@ def test_time_of_answers_goes_by_their_tokens(tiny_model: Path, rows: Dataset) -
     assert seconds(2, group_size=2) > seconds(2) / 4
 
 
-def test_room_for_answers_is_that_of_a_comparison(tiny_model: Path, rows: Dataset) -> None:
+def test_room_for_answers_in_training(tiny_model: Path, rows: Dataset) -> None:
     """Twice the longest expected answer, counted high, or 64 tokens more than it."""
     settings = forecast(rewarded("exact"), tiny_model, rows, NOTHING).summary.settings
     reward = settings["reward"]
     assert isinstance(reward, dict)
-    assert reward["max_tokens"] == automatic_tokens(longest_expected(rows), served=False)
+    assert reward["max_tokens"] == automatic_tokens(longest_expected(rows), TRAINING_ROOM)
 
 
 def test_rows_that_no_answer_could_be_right_for_are_named(tiny_model: Path) -> None:
