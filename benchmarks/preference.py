@@ -59,7 +59,7 @@ def measure(model: Any, batches: list[list[TrainingRow]], settings: Settings) ->
 
     with tempfile.TemporaryDirectory() as folder:
         ahead = ReferencePass(model, form, Path(folder) / "reference.jsonl", lambda: False)
-        referenced = ahead.run([part for rows in batches for part in cut(rows)])
+        referenced = ahead.run([part] for rows in batches for part in cut(rows))
     assert referenced is not None, "nothing stops it"
     objective = PreferenceLoss(model, form, LOSS)
     weights = [weight for weight in model.parameters() if weight.requires_grad]

@@ -170,6 +170,20 @@ def epoch_batches(
     return batches
 
 
+def shares(lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Return which rows of a step each of several processes computes; all in their order.
+
+    The longest row goes first, and each to the process that has the fewest tokens so far.
+    """
+    parts: list[list[int]] = [[] for _ in range(count)]
+    tokens = [0] * count
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        least = tokens.index(min(tokens))
+        parts[least].append(place)
+        tokens[least] += lengths[place]
+    return [sorted(part) for part in parts]
+
+
 def micro_batches(
     rows: Sequence[TrainingRow], most_tokens: int, *, share: bool
 ) -> list[list[TrainingRow]]:

@@ -1,7 +1,7 @@
 """Checkpoints that are whole or not there: what a training needs to go on to the same losses.
 
-A checkpoint is a folder ``step-N`` with ``tensors.safetensors`` (adapter, optimiser, random
-number generators), ``state.json`` and, last, ``manifest.json`` with the hashes of both. It is
+A checkpoint is a folder ``step-N`` with ``tensors.safetensors`` (adapter and optimiser),
+``state.json`` and, last, ``manifest.json`` with the hashes of both. It is
 written beside its place, flushed to disk and renamed, so that a process killed at any moment leaves
 the previous one untouched. The latest is what the disk says: the highest step whose hashes are
 right. The checkpoint of the best evaluation so far is kept, too. Nothing is pickled.
@@ -10,7 +10,6 @@ right. The checkpoint of the best evaluation so far is kept, too. Nothing is pic
 from __future__ import annotations
 
 import json
-import random
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +36,6 @@ class Position(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     step: int
     """Optimiser steps done; with seed and data it says which rows come next."""
-    python_random: tuple[int, tuple[int, ...], float | None]
-    """State of Python's generator."""
     selection: Selection = NONE_YET
 
 
@@ -48,7 +45,7 @@ class Checkpoint:
 
     Args:
         position: Where the training stood.
-        tensors: Adapter, optimiser and generators by name.
+        tensors: Adapter and optimiser by name.
     """
 
     position: Position
@@ -74,8 +71,7 @@ def save(
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     cast("Any", safetensors).save_file(_tensors(weights, optimizer), scratch / TENSORS)
-    state = cast("tuple[int, tuple[int, ...], None]", random.getstate())
-    position = Position(step=step, python_random=state, selection=selection)
+    position = Position(step=step, selection=selection)
     (scratch / STATE).write_text(position.model_dump_json(), encoding="utf-8")
     hashes = {name: sha256(scratch / name) for name in (TENSORS, STATE)}
     (scratch / MANIFEST).write_text(json.dumps(hashes), encoding="utf-8")
@@ -111,7 +107,7 @@ def restore_weights(folder: Path, step: int, weights: dict[str, nn.Parameter]) -
 def restore(
     checkpoint: Checkpoint, weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> None:
-    """Put weights, optimiser and random number generators back to where a checkpoint stood."""
+    """Put weights and optimiser back to where a checkpoint stood."""
     tensors = checkpoint.tensors
     for name, weight in weights.items():
         weight.data.copy_(tensors[f"weight.{name}"])
@@ -122,10 +118,6 @@ def restore(
             for key, value in tensors.items()
             if key.startswith(prefix)
         }
-    torch.set_rng_state(tensors["random.torch"])
-    if "random.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["random.cuda"])
-    random.setstate(checkpoint.position.python_random)
 
 
 def _tensors(
@@ -135,9 +127,6 @@ def _tensors(
     for name, weight in weights.items():
         state = cast("dict[str, Tensor]", optimizer.state[weight])
         tensors |= {f"optimizer.{name}.{key}": value.cpu() for key, value in state.items()}
-    tensors["random.torch"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
     return tensors
 
 

@@ -6,18 +6,22 @@ number, so the training goes on as without it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 from peft import PeftModel
 
 from unitune.backends.output_limit import TRAINING_ROOM, automatic_tokens, longest_expected
 from unitune.data.dataset import Dataset
+from unitune.data.example import Example
 from unitune.errors import RunFailed
 from unitune.job.job import Job
-from unitune.scorers.interface import Attempt
+from unitune.scorers.interface import Attempt, Scorer
 from unitune_local.generate import Sampling, generate
 from unitune_local.grading import Grader, Grading
 from unitune_local.loss import use_attention
+from unitune_local.ranks import ALONE, Ranks
 from unitune_local.rendering import render_prompt
 from unitune_local.settings import DevScorer
 
@@ -32,7 +36,9 @@ def dev_scorer(job: Job, validation: Dataset) -> DevScorer:
     return DevScorer(grading=grading, max_tokens=limit)
 
 
-def dev_score(grader: Grader, max_tokens: int, model: PeftModel, validation: Dataset) -> float:
+def dev_score(
+    grader: Grader, max_tokens: int, model: PeftModel, validation: Dataset, ranks: Ranks = ALONE
+) -> float:
     """Return the score of a model's answers to the validation rows.
 
     Args:
@@ -40,6 +46,7 @@ def dev_score(grader: Grader, max_tokens: int, model: PeftModel, validation: Dat
         max_tokens: Most tokens of one.
         model: With adapters.
         validation: The rows.
+        ranks: Who answers them; the first one scores.
 
     Raises:
         RunFailed: The scorer can score none of them.
@@ -52,10 +59,20 @@ def dev_score(grader: Grader, max_tokens: int, model: PeftModel, validation: Dat
     limits = [min(max_tokens, context - len(prompt)) for prompt in prompts]
     attention, was_training = base.config._attn_implementation, model.training  # noqa: SLF001 - it has no other name
     model.eval()
-    answers = generate(base, tokenizer, prompts, [Sampling(max_tokens=limit) for limit in limits])
+
+    def answer(places: Sequence[int]) -> list[str]:
+        samplings = [Sampling(max_tokens=limits[place]) for place in places]
+        own = [prompts[place] for place in places]
+        return [each.text for each in generate(base, tokenizer, own, samplings)]
+
+    texts = ranks.spread([len(prompt) for prompt in prompts], answer)
     use_attention(model, attention)
     model.train(was_training)
-    attempts = [Attempt(case, answer.text) for case, answer in zip(cases, answers, strict=True)]
+    return ranks.first(partial(_statistic, scorer, cases, texts))
+
+
+def _statistic(scorer: Scorer, cases: Sequence[Example], texts: Sequence[str]) -> float:
+    attempts = [Attempt(case, text) for case, text in zip(cases, texts, strict=True)]
     scores = [scorer.score(attempt) for attempt in attempts]
     if all(score.failed for score in scores):
         raise RunFailed(

@@ -7,6 +7,8 @@
     pause          its presence asks the worker to stop and leave a checkpoint to go on from
     result.json    how it ended; absent while it has not
     worker.log     what the worker printed, for us when something went wrong
+    rank-N.log     likewise, of the training's other processes, where there are any
+    rendezvous-P   where they meet, of the worker with the process id P
     checkpoints/   see `unitune_local.checkpoint`
     adapter/       the result
 
@@ -53,6 +55,14 @@ class JobFolder:
         self.log = path / "worker.log"
         self.checkpoints = path / "checkpoints"
         self.adapter = path / "adapter"
+
+    def rank_log(self, rank: int) -> Path:
+        """Return the log of one of the other processes."""
+        return self.path / f"rank-{rank}.log"
+
+    def rendezvous(self, worker: int) -> Path:
+        """Return where the processes of a worker meet."""
+        return self.path / f"rendezvous-{worker}"
 
     def is_to_stop(self) -> bool:
         """Return whether the worker is requested to stop, for good or for now."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from unitune_local.batches import TrainingRow
 from unitune_local.loss import Form, loss_sum
 from unitune_local.preference import Answers, answers, pair_losses, rated_losses
+from unitune_local.ranks import ALONE, Ranks
 from unitune_local.settings import PreferenceSettings
 
 Parts: TypeAlias = Sequence[Sequence[TrainingRow]]
@@ -108,6 +109,7 @@ class _AnswerLoss(_RowsLoss):
     model: PeftModel
     form: Form
     settings: PreferenceSettings
+    ranks: Ranks = ALONE
 
 
 class PreferenceLoss(_AnswerLoss):
@@ -143,7 +145,7 @@ class RatedLoss(_AnswerLoss):
 
         accuracy: how often a good answer has gained more than answers to other prompts have, and a
         bad one less. shift: what those have gained, over the whole step, so that cutting it into
-        micro-batches changes nothing.
+        micro-batches, or spreading it over ranks, changes nothing.
         """
         shift = self._shift(parts)
         for rows in parts:
@@ -163,14 +165,18 @@ class RatedLoss(_AnswerLoss):
                 policy = answers(self.model, self.form, rows)
                 total += (policy.sums - _reference(rows, policy))[:, 1].sum().item()
                 count += len(rows)
-        return max(0.0, total / count)
+        sums = self.ranks.total({"gain": total, "answers": count})
+        return max(0.0, sums["gain"] / sums["answers"])
 
 
-def objective_of(model: PeftModel, form: Form, preference: PreferenceSettings | None) -> Objective:
+def objective_of(
+    model: PeftModel, form: Form, preference: PreferenceSettings | None, ranks: Ranks = ALONE
+) -> Objective:
     """Return what a training minimises by its settings."""
     if preference is None:
         return CrossEntropy(model, form)
-    return (RatedLoss if preference.loss == "kto" else PreferenceLoss)(model, form, preference)
+    kind = RatedLoss if preference.loss == "kto" else PreferenceLoss
+    return kind(model, form, preference, ranks)
 
 
 def _reference(rows: Sequence[TrainingRow], policy: Answers) -> Tensor:

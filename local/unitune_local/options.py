@@ -24,7 +24,10 @@ class LocalOptions(Spec):
     """Of the frozen weights: 4bit (NF4, QLoRA, arXiv 2305.14314) or 8bit (arXiv 2208.07339). Needs
     the extra `4bit`. The tuned model answers with them, too."""
     threads: Annotated[int, Field(ge=1)] | Auto = "auto"
-    """CPU threads; `auto`: the cores that the process really has."""
+    """CPU threads of each process; `auto`: the cores that are really there, divided among them."""
+    processes: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """Processes that share the rows of each batch, with one model each; `auto`: the number of
+    GPUs, or 1."""
     micro_batch_tokens: Annotated[int, Field(ge=16)] | Auto = "auto"
     """Most tokens computed at once; more are accumulated. `auto`: what fits into memory."""
     share_prefix: bool = True

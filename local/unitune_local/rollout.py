@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import asdict, dataclass
+from typing import Any, cast
 
 from peft import PeftModel
 from transformers import PreTrainedModel
@@ -22,6 +22,7 @@ from unitune_local.batches import TrainingRow
 from unitune_local.generate import Generated, Sampling, generate
 from unitune_local.grading import Grader
 from unitune_local.loss import Form, use_attention
+from unitune_local.ranks import ALONE, Ranks
 from unitune_local.settings import RewardSettings
 
 
@@ -55,6 +56,7 @@ class Rollouts:
         settings: How they are sampled.
         seed: Of the run.
         longest: Of prompt and answer together, in tokens.
+        ranks: Among whom the prompts are spread.
     """
 
     model: PeftModel
@@ -63,26 +65,34 @@ class Rollouts:
     settings: RewardSettings
     seed: int
     longest: int
+    ranks: Ranks = ALONE
 
     def groups(self, prompts: Sequence[TrainingRow], step: int) -> list[list[Sample]]:
         """Sample a group of answers to each prompt of a step."""
-        size = self.settings.group_size
-        repeated = [prompt for prompt in prompts for _ in range(size)]
-        seeds = [
-            seed_of(self.seed, step, prompt.line, place)
-            for prompt in prompts
-            for place in range(size)
-        ]
-        samples = self._answers(repeated, self.settings.temperature, seeds)
-        return [samples[at : at + size] for at in range(0, len(samples), size)]
+        return self._groups(prompts, self.settings.group_size, self.settings.temperature, step)
 
     def greedy(self, prompts: Sequence[TrainingRow]) -> list[Sample]:
         """Answer each prompt once, with the likeliest tokens."""
-        return self._answers(prompts, 0.0, [0] * len(prompts))
+        return [sample for (sample,) in self._groups(prompts, 1, 0.0, 0)]
+
+    def _groups(
+        self, prompts: Sequence[TrainingRow], size: int, temperature: float, step: int
+    ) -> list[list[Sample]]:
+        def compute(places: Sequence[int]) -> list[list[dict[str, Any]]]:
+            own = [(prompts[place], at) for place in places for at in range(size)]
+            seeds = [seed_of(self.seed, step, prompt.line, at) for prompt, at in own]
+            samples = self._answers([prompt for prompt, _ in own], temperature, seeds)
+            values = [asdict(sample) for sample in samples]
+            return [values[at : at + size] for at in range(0, len(values), size)]
+
+        groups = self.ranks.spread([len(prompt.ids) for prompt in prompts], compute)
+        return [[Sample(tuple(value.pop("ids")), **value) for value in group] for group in groups]
 
     def _answers(
         self, prompts: Sequence[TrainingRow], temperature: float, seeds: Sequence[int]
     ) -> list[Sample]:
+        if not prompts:
+            return []
         was_training = self.model.training
         self.model.eval()
         samplings = [
@@ -106,7 +116,7 @@ class Rollouts:
         return Sample(tuple(answer.ids), answer.text, reward, score.reason, cut)
 
 
-def seed_of(run: int, step: int, line: int, place: int) -> int:
-    """Return the seed of an answer, another for each."""
-    text = f"{run}/{step}/{line}/{place}"
+def seed_of(*places: int) -> int:
+    """Return a seed that is another for each run, step and whatever else it is made of."""
+    text = "/".join(map(str, places))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])

@@ -168,6 +168,8 @@ class Settings(BaseModel):
     dtype: Literal["float32", "bfloat16"]
     quantization: Quantization | None = None
     threads: int
+    """Of each process."""
+    processes: int = 1
     micro_batch_tokens: int
     share_prefix: bool
     checkpoint_seconds: float
@@ -199,6 +201,11 @@ class Settings(BaseModel):
         if self.preference is None or not self.preference.needs_reference:
             return 0
         return 1 + (epochs if self.preference.loss == "kto" else 0)
+
+    @property
+    def processes_per_device(self) -> int:
+        """How many processes share a device's memory; of GPUs, each has one."""
+        return 1 if self.device == "cuda" else self.processes
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -280,14 +287,15 @@ def resolve(
         JobError: The options of this backend are not valid.
     """
     options, tuning, lora = job_options(job, "local", LocalOptions), job.tuning, job.tuning.lora
-    device = _device(options)
+    device, batch_size = _device(options), _auto(tuning.batch_size, BATCH_SIZE)
+    processes = _auto(options.processes, _gpus(device, batch_size))
     rank = shape.r if shape else _auto(lora.rank, RANK)
     rslora = shape.use_rslora if shape else lora.rslora is True
     dropout, noise = _auto(lora.dropout, 0.0), _auto(tuning.neftune_noise_alpha, None)
     return Settings(
         epochs=_auto(tuning.epochs, EPOCHS),
         max_steps=_auto(tuning.max_steps, None),
-        batch_size=_auto(tuning.batch_size, BATCH_SIZE),
+        batch_size=batch_size,
         learning_rate=_auto(
             tuning.learning_rate,
             default_rate(base.hidden) * METHOD_RATES[job.method],
@@ -313,7 +321,8 @@ def resolve(
         device=device.type,
         dtype=_dtype(options, device),
         quantization=options.quantization,
-        threads=machine.cores() if options.threads == "auto" else options.threads,
+        threads=_auto(options.threads, max(1, machine.cores() // processes)),
+        processes=processes,
         micro_batch_tokens=_auto(options.micro_batch_tokens, MICRO_BATCH_TOKENS[device.type]),
         # With a shared prefix, the rows of a batch would share its dropout mask and its noise.
         share_prefix=options.share_prefix and dropout == 0 and not noise,
@@ -376,6 +385,11 @@ def _auto(given: T | Literal["auto"], default: T) -> T:
 
 def _device(options: LocalOptions) -> torch.device:
     return machine.device() if options.device == "auto" else torch.device(options.device)
+
+
+def _gpus(device: torch.device, batch_size: int) -> int:
+    """Return the GPUs that have a row of each batch; 1 on another device."""
+    return min(torch.cuda.device_count(), batch_size) if device.type == "cuda" else 1
 
 
 def _dtype(options: LocalOptions, device: torch.device) -> Literal["float32", "bfloat16"]:

@@ -1,9 +1,10 @@
 """The training loop: LoRA by AdamW, one function to be read from top to bottom.
 
 Everything that could differ from one time to the next is fixed by settings and step number: the
-rows of a step, its learning rate, how it is cut into micro-batches. Adapter, optimiser and random
-number generators come back from a checkpoint, so a training that was killed goes on to the very
-same losses. Not here: making the model (`unitune_local.worker`) and what becomes of events.
+rows of a step, its learning rate, how it is spread over processes and cut into micro-batches, what
+dropout draws. Adapter and optimiser come back from a checkpoint, so a training that was killed goes
+on to the very same losses. Not here: making the model and what becomes of events
+(`unitune_local.training`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,9 +31,10 @@ from unitune_local.grading import Grader
 from unitune_local.job_folder import Kind
 from unitune_local.loss import Form, choose_form
 from unitune_local.objective import Objective, PartLoss, objective_of
+from unitune_local.ranks import ALONE, Ranks
 from unitune_local.reference import REFERENCE_FILE, ReferencePass
 from unitune_local.reward import RewardLoss
-from unitune_local.rollout import Rollouts
+from unitune_local.rollout import Rollouts, seed_of
 from unitune_local.selection import Evaluations
 from unitune_local.settings import Settings
 
@@ -41,6 +44,8 @@ LONGEST_GRADIENT = 1.0
 THROUGHPUT_STEPS = 10
 """Enough to even out rows of different length, few enough to follow a machine that others use."""
 
+Cut = Callable[[Sequence[TrainingRow]], list[list[TrainingRow]]]
+"""Cuts rows into micro-batches."""
 Note = Callable[[Kind, dict[str, JsonValue]], None]
 
 
@@ -54,6 +59,8 @@ class TrainingContext:
         stop: Called after every step; returns whether to stop.
         score: Returns how well the model answers the validation rows, where that decides.
         grader: Of answers that are sampled; None where none are.
+        ranks: The processes that train together. What the others note is dropped, and only the
+            first one is asked whether to stop.
     """
 
     checkpoints: Path
@@ -61,6 +68,7 @@ class TrainingContext:
     stop: Callable[[], bool]
     score: Callable[[PeftModel], float] | None = None
     grader: Grader | None = None
+    ranks: Ranks = ALONE
 
 
 def train(
@@ -75,28 +83,26 @@ def train(
     Raises:
         RunFailed: Loss or gradient is not a finite number; the last checkpoint is good.
     """
+    ranks, note = context.ranks, context.note if context.ranks.is_first else drop_note
     form = choose_form(model, rows, share=settings.share_prefix, multiple=settings.length_multiple)
-    context.note("warning" if form.reason else "message", {"text": _described(form, settings)})
+    note("warning" if form.reason else "message", {"text": _described(form, settings)})
     cut = partial(micro_batches, most_tokens=settings.micro_batch_tokens, share=form.share)
-    ahead = ReferencePass(model, form, context.checkpoints / REFERENCE_FILE, context.stop)
+    ahead = ReferencePass(model, form, context.checkpoints / REFERENCE_FILE, context.stop, ranks)
     if (ready := _referenced(ahead, rows, validation, settings, cut)) is None:
         return False
     rows, validation = ready
-    objective = _objective(model, form, settings, context.grader)
+    objective = _objective(model, form, settings, context)
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     optimizer = adamw(weights, settings)
     steps_per_epoch, steps = settings.epoch_steps(len(rows)), settings.steps(len(rows))
 
     def measure() -> dict[str, float]:
-        figures = validation_figures(model, objective, validation, cut(by_length(validation)))
+        figures = validation_figures(model, objective, validation, cut, ranks)
         return figures if context.score is None else {**figures, "score": context.score(model)}
 
-    evaluations = Evaluations(measure if validation else None, settings, len(rows), context.note)
-    step = 0
-    if (saved := checkpoint.latest(context.checkpoints)) is not None:
-        checkpoint.restore(saved, weights, optimizer)
-        step, evaluations.selection = saved.position.step, saved.position.selection
-        context.note("message", {"text": f"resuming at step {step}/{steps}"})
+    evaluations = Evaluations(measure if validation else None, settings, len(rows), note)
+    if step := _restore(context, weights, optimizer, evaluations):
+        note("message", {"text": f"resuming at step {step}/{steps}"})
     else:
         evaluations.before()
     throughput = Throughput(steps - step)
@@ -106,13 +112,17 @@ def train(
     while not evaluations.ends(step):
         epoch, place = divmod(step, steps_per_epoch)
         step += 1
+        # What dropout and noise draw depends on step and rank alone, so it comes again on a resume.
+        cast("Any", torch).manual_seed(seed_of(settings.seed, step, ranks.rank))
         prepared = objective.prepare(_steps_of(rows, settings, epoch)[place], step)
-        learning_rate = scheduled_rate(step, steps, settings)
-        set_rate(optimizer, learning_rate)
+        set_rate(optimizer, learning_rate := scheduled_rate(step, steps, settings))
 
         mean = Mean(prepared.weight, objective.figure)
-        for part_loss in objective.losses(cut(prepared.rows)):
+        for part_loss in objective.losses(cut(ranks.share(prepared.rows))):
             torch.autograd.backward(mean.add(part_loss))
+        if prepared.rows:
+            ranks.add_gradients(weights.values())
+        mean.figures = ranks.total(mean.figures)
         norm = torch.nn.utils.clip_grad_norm_(weights.values(), LONGEST_GRADIENT).item()
         _check_finite(step, mean.loss, norm, learning_rate, prepared.rows)
         cast("Any", optimizer).step()
@@ -129,20 +139,44 @@ def train(
             "tokens": prepared.tokens,
             "trained_tokens": sum(row.trained_tokens for row in prepared.rows),
         }
-        context.note("step", event | throughput.after(prepared.tokens))
+        note("step", event | throughput.after(prepared.tokens))
         evaluations.after(step)
-        stopping = not evaluations.ends(step) and context.stop()
-        due = stopping or evaluations.wants_checkpoint(step)
-        if due or _checkpoint_due(step, saved_at, settings, place + 1 == steps_per_epoch):
+        stopping = not evaluations.ends(step) and ranks.first(context.stop)
+        due = (
+            stopping
+            or evaluations.wants_checkpoint(step)
+            or _checkpoint_due(step, saved_at, settings, place + 1 == steps_per_epoch)
+        )
+        if due and ranks.is_first:
             checkpoint.save(context.checkpoints, step, weights, optimizer, evaluations.selection)
-            context.note("checkpoint", {"step": step})
+            note("checkpoint", {"step": step})
             saved_at = time.monotonic()
         if stopping:
             return False
-    if (kept := evaluations.kept(step)) != step:
+    if ranks.is_first and (kept := evaluations.kept(step)) != step:
         checkpoint.restore_weights(context.checkpoints, kept, weights)
     evaluations.conclude(step)
     return True
+
+
+def _restore(
+    context: TrainingContext,
+    weights: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    evaluations: Evaluations,
+) -> int:
+    """Go back to the newest checkpoint, and return its step; 0 when there is none."""
+    saved = checkpoint.latest(context.checkpoints)
+    steps = context.ranks.gather(saved.position.step if saved else 0)
+    if len({*steps}) > 1:
+        raise RunFailed(
+            f"the processes of this training see different checkpoints in {context.checkpoints}: "
+            f"those of the steps {steps}. It has to be a folder that they all share."
+        )
+    if saved is not None:
+        checkpoint.restore(saved, weights, optimizer)
+        evaluations.selection = saved.position.selection
+    return steps[0]
 
 
 def _referenced(
@@ -150,27 +184,31 @@ def _referenced(
     rows: Sequence[TrainingRow],
     validation: Sequence[TrainingRow],
     settings: Settings,
-    cut: Callable[[Sequence[TrainingRow]], list[list[TrainingRow]]],
+    cut: Cut,
 ) -> tuple[Sequence[TrainingRow], Sequence[TrainingRow]] | None:
     """Return rows with what their loss needs of the base model; None when it was stopped."""
     if settings.preference is None or not settings.preference.needs_reference:
         return rows, validation
-    first_epoch = (part for step in _steps_of(rows, settings, 0) for part in cut(step))
-    made = ahead.run([*first_epoch, *cut(by_length(validation))])
+    steps = [*_steps_of(rows, settings, 0), by_length(validation)]
+    shares = zip(*map(ahead.ranks.shares, steps), strict=True)  # of each rank, its rows of a step
+    parts = [[part for rows in share for part in cut(rows)] for share in shares]
+    made = ahead.run(zip_longest(*parts, fillvalue=()))
     if made is None:
         return None
     return [made[row] for row in rows], [made[row] for row in validation]
 
 
 def _objective(
-    model: PeftModel, form: Form, settings: Settings, grader: Grader | None
+    model: PeftModel, form: Form, settings: Settings, context: TrainingContext
 ) -> Objective:
     """Return what a training minimises by its settings."""
     if settings.reward is None:
-        return objective_of(model, form, settings.preference)
-    assert grader is not None, "sampled answers are graded"
-    longest = settings.sequence_length
-    return RewardLoss(Rollouts(model, form, grader, settings.reward, settings.seed, longest))
+        return objective_of(model, form, settings.preference, context.ranks)
+    assert context.grader is not None, "sampled answers are graded"
+    seed, longest = settings.seed, settings.sequence_length
+    return RewardLoss(
+        Rollouts(model, form, context.grader, settings.reward, seed, longest, context.ranks)
+    )
 
 
 def _steps_of(
@@ -227,19 +265,28 @@ def validation_figures(
     model: PeftModel,
     objective: Objective,
     rows: Sequence[TrainingRow],
-    parts: Sequence[Sequence[TrainingRow]],
+    cut: Cut,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
-    """Return the mean loss of rows that are cut into micro-batches, and the other figures."""
+    """Return the mean loss of rows, and the other figures.
+
+    Args:
+        model: With its adapters.
+        objective: What it minimises.
+        rows: Of all ranks.
+        cut: Cuts this rank's share of them into micro-batches.
+        ranks: Who computes them.
+    """
     if isinstance(objective, RewardLoss):
         return objective.validate(rows)
     was_training = model.training
     model.eval()
     mean = Mean(objective.prepare(rows, 0).weight, objective.figure)
     with torch.no_grad():
-        for part_loss in objective.losses(parts):
+        for part_loss in objective.losses(cut(ranks.share(by_length(rows)))):
             mean.add(part_loss)
     model.train(was_training)
-    return mean.figures
+    return ranks.total(mean.figures)
 
 
 class Mean:
@@ -292,6 +339,10 @@ class Throughput:
             "tokens_per_second": (after - before) / spent,
             "seconds_left": spent / (len(self._marks) - 1) * self._left,
         }
+
+
+def drop_note(_kind: Kind, _data: dict[str, JsonValue]) -> None:
+    """Drop what a rank notes that is not the first."""
 
 
 def _checkpoint_due(step: int, saved_at: float, settings: Settings, epoch_ended: bool) -> bool:  # noqa: FBT001

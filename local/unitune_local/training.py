@@ -5,7 +5,11 @@ Heavy: imports torch, transformers and peft. The worker imports it once its lock
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +17,7 @@ from typing import Any, cast
 import torch
 from peft import PeftModel
 from pydantic import JsonValue
+from transformers import PreTrainedTokenizerBase
 
 from unitune.backends.protocol import Launch, Upload
 from unitune.data.dataset import Dataset
@@ -26,10 +31,11 @@ from unitune_local.grading import Grading
 from unitune_local.job_folder import EventLog, JobFolder, Kind
 from unitune_local.model import add_adapter, load_model, load_tokenizer
 from unitune_local.model_folder import sha256
+from unitune_local.ranks import Ranks, joined
 from unitune_local.rows import read_rows, render_prompts, render_rows
 from unitune_local.settings import DataFile, Settings, Spec, StartFiles
 from unitune_local.start import load_start
-from unitune_local.train import TrainingContext, train
+from unitune_local.train import Note, TrainingContext, drop_note, train
 
 
 def prepare(launch: Launch) -> Spec:
@@ -78,14 +84,84 @@ def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
         Mismatch: Base or rows are not those of the submit.
         RunFailed: The training ended without a model.
     """
-    spec = Spec.model_validate_json(folder.spec.read_text(encoding="utf-8"))
+    spec = read_spec(folder)
+    note = partial(note_in, log)
+    with joined_ranks(folder, spec.settings, rank=0, worker=os.getpid()) as ranks:
+        trained = train_rank(spec, ranks, folder.checkpoints, note, folder.is_to_stop)
+    return None if trained is None else finish(trained, spec, folder.adapter, note)
+
+
+def assist_training(folder: JobFolder, rank: int, worker: int) -> None:
+    """Be one of the other processes of a training, until all its steps are made.
+
+    Args:
+        folder: Of the training.
+        rank: Which one.
+        worker: Process id of the first.
+    """
+    spec = read_spec(folder)
+    with joined_ranks(folder, spec.settings, rank, worker) as ranks:
+        train_rank(spec, ranks, folder.checkpoints, drop_note, lambda: False)
+
+
+def read_spec(folder: JobFolder) -> Spec:
+    """Return what a folder's training is to do."""
+    return Spec.model_validate_json(folder.spec.read_text(encoding="utf-8"))
+
+
+@contextmanager
+def joined_ranks(folder: JobFolder, settings: Settings, rank: int, worker: int) -> Generator[Ranks]:
+    """Meet the other processes of a training on this machine."""
+    place = folder.rendezvous(worker)
+    with joined(place, rank, settings.processes, settings.device) as ranks:
+        yield ranks
+    if ranks.is_first:
+        place.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training ends with.
+
+    Args:
+        model: With the adapters that are kept.
+        tokenizer: Of the model.
+        prompts: That the saved adapter is to answer as the model does.
+        others: What the other ranks took.
+    """
+
+    model: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    prompts: list[tuple[int, ...]]
+    others: list[dict[str, float]]
+
+
+def train_rank(
+    spec: Spec, ranks: Ranks, checkpoints: Path, note: Note, stop: Callable[[], bool]
+) -> Trained | None:
+    """Train as one of the processes of a training.
+
+    Args:
+        spec: Of the training.
+        ranks: The processes.
+        checkpoints: Folder of checkpoints, which every rank reads and the first one writes.
+        note: Receives what happens, in the first rank.
+        stop: Called after every step, in the first rank; returns whether to stop.
+
+    Returns:
+        The trained model; None when it was stopped.
+
+    Raises:
+        Mismatch: Base or rows are not those of the submit.
+        RunFailed: The training ended without a model.
+    """
     settings = spec.settings
     _check_base(spec)
-    log.write("message", {"text": f"loading {spec.base}"})
+    note("message", {"text": f"loading {spec.base}"})
     tokenizer = load_tokenizer(spec.base_path)
     tuned = trainable_model(spec.base_path, settings)
     if (start := spec.start) is not None:
-        log.write("message", {"text": f"going on from the adapter in {start.path}"})
+        note("message", {"text": f"going on from the adapter in {start.path}"})
         check_start(start.path, start.sha256)
         load_start(tuned, start.path)
 
@@ -98,37 +174,61 @@ def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
     if not rows:
         raise RunFailed("no row has anything to learn from; `unitune plan` says why.")
 
-    def note(kind: Kind, data: dict[str, JsonValue]) -> None:
-        before = log.write(kind, data).data
-        figure = "loss" if "loss" in data else "reward"
-        if kind == "step" and before[figure] != data[figure]:
-            text = _drifted(data["step"], figure, before[figure], data[figure])
-            log.write("warning", {"text": text})
-
     examples = [row.example for row in learnt.rows]
     score = None
     if by := spec.dev_scorer:
         judge = by.grading.grader(tokenizer, examples)
-        score = partial(dev_score, judge, by.max_tokens, validation=held_out)
+        score = partial(dev_score, judge, by.max_tokens, validation=held_out, ranks=ranks)
     grader = spec.grading.grader(tokenizer, examples) if spec.grading else None
-    context = TrainingContext(folder.checkpoints, note, folder.is_to_stop, score, grader)
+    context = TrainingContext(checkpoints, note, stop, score, grader, ranks)
     if not train(tuned, rows, validation, settings, context):
         return None
-    log.write("message", {"text": "saving the adapter and loading it again"})
-    save_adapter(tuned, tokenizer, spec, folder.adapter)
-    worst = check_adapter(tuned, spec, folder.adapter, checked_prompts(rows, validation))
-    log.write("message", {"text": f"reload check passed: largest difference of logits {worst:g}"})
-    taken = {"seconds": machine.process_seconds(), "cpu_seconds": time.process_time()}
-    peak = machine.peak_of_process(settings.device)
-    text = f"took {taken['seconds']:.0f} s and {peak / 1e9:.2f} GB of memory at most"
-    log.write("message", {"text": text, **taken, "memory_bytes": peak})
+    others = ranks.gather(_usage(settings.device))[1:]
+    return Trained(tuned, tokenizer, checked_prompts(rows, validation), others)
+
+
+def finish(trained: Trained, spec: Spec, folder: Path, note: Note) -> TunedModel:
+    """Save the adapter of a training in a folder, and check that it answers as the model does."""
+    note("message", {"text": "saving the adapter and loading it again"})
+    save_adapter(trained.model, trained.tokenizer, spec, folder)
+    worst = check_adapter(trained.model, spec, folder, trained.prompts)
+    note("message", {"text": f"reload check passed: largest difference of logits {worst:g}"})
+    _note_usage([_usage(spec.settings.device), *trained.others], spec.settings, note)
     return TunedModel(
         backend="local",
-        name=str(folder.adapter),
+        name=str(folder),
         base=spec.base,
         base_fingerprint=spec.base_fingerprint,
         data_fingerprint=spec.data_fingerprint,
     )
+
+
+def note_in(log: EventLog, kind: Kind, data: dict[str, JsonValue]) -> None:
+    """Write an event; with a warning where a step done again has another figure than before."""
+    before = log.write(kind, data).data
+    figure = "loss" if "loss" in data else "reward"
+    if kind == "step" and before[figure] != data[figure]:
+        text = _drifted(data["step"], figure, before[figure], data[figure])
+        log.write("warning", {"text": text})
+
+
+def _usage(device: str) -> dict[str, float]:
+    return {
+        "cpu_seconds": time.process_time(),
+        "memory_bytes": machine.peak_of_process(device),
+    }
+
+
+def _note_usage(ranks: Sequence[dict[str, float]], settings: Settings, note: Note) -> None:
+    """Note what all processes took; memory in all, or of one GPU where each rank has one."""
+    combine = sum if settings.processes_per_device > 1 else max
+    taken = {
+        "seconds": machine.process_seconds(),
+        "cpu_seconds": sum(rank["cpu_seconds"] for rank in ranks),
+        "memory_bytes": combine(rank["memory_bytes"] for rank in ranks),
+    }
+    text = f"took {taken['seconds']:.0f} s and {taken['memory_bytes'] / 1e9:.2f} GB of memory"
+    note("message", {"text": f"{text} at most", **taken})
 
 
 def trainable_model(base: Path, settings: Settings) -> PeftModel:

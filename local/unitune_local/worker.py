@@ -1,4 +1,4 @@
-"""The process that trains: ``python -m unitune_local.worker FOLDER``.
+"""The process that trains: ``python -m unitune_local.worker FOLDER [RANK PARENT]``.
 
 It outlives whoever started it. It holds the folder's lock while it lives, which is how others know
 that it does; a second worker for the same folder leaves at once. Whatever happens is an event or
@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -25,6 +26,7 @@ from unitune.workspace import user_config
 from unitune.workspace.filesystem import no_link
 from unitune.workspace.locks import is_locked, locked
 from unitune_local.job_folder import EventLog, JobFolder, Result
+from unitune_local.processes import GRACE_SECONDS, RankLost, end_with, start_ranks
 
 LOCK_SECONDS = 5.0
 """Whoever looks whether the lock is held takes it for a moment."""
@@ -63,7 +65,7 @@ def start_worker(folder: JobFolder) -> None:
             stderr=log,
             start_new_session=True,
             umask=0o077,  # checkpoints and adapters are made of training data
-            env=environment(_threads(folder)),
+            env=environment(_setting(folder, "threads") * _setting(folder, "processes")),
         )
     while worker.poll() is None and not is_locked(folder.lock):
         time.sleep(LOOK_SECONDS)
@@ -97,8 +99,8 @@ def _wait_policy(threads: int) -> str:
     return "active" if idle > threads - 0.5 else "passive"
 
 
-def _threads(folder: JobFolder) -> int:
-    return int(json.loads(folder.spec.read_text(encoding="utf-8"))["settings"]["threads"])
+def _setting(folder: JobFolder, name: str) -> int:
+    return int(json.loads(folder.spec.read_text(encoding="utf-8"))["settings"][name])
 
 
 def work(folder: JobFolder) -> None:
@@ -118,10 +120,15 @@ def _outcome(folder: JobFolder) -> Result | None:
         return Result(state="cancelled")
     log = EventLog(folder.events)
     log.write("message", {"text": "worker started"})
+    start_ranks(folder, _setting(folder, "processes"), partial(abandon, folder, log))
     try:
         from unitune_local.training import run_training  # noqa: PLC0415 - slow; we live already
 
         model = run_training(folder, log)
+    except RankLost as error:
+        time.sleep(GRACE_SECONDS)  # in which whoever watches that rank says why, and ends this
+        log.write("warning", {"text": str(error)})
+        return None
     except UnituneError as error:
         return Result(state="failed", error=str(error))
     except Exception as error:  # noqa: BLE001 - whatever ends a training is its result
@@ -130,6 +137,32 @@ def _outcome(folder: JobFolder) -> Result | None:
     if model is None:
         return Result(state="cancelled") if folder.cancel.exists() else None
     return Result(state="succeeded", model=model)
+
+
+def abandon(folder: JobFolder, log: EventLog, what: str, killed: bool) -> None:  # noqa: FBT001
+    """End this process because another rank has ended; of one that failed, that is the result."""
+    if killed:
+        log.write("warning", {"text": what})
+    else:
+        folder.finish(Result(state="failed", error=what))
+        notify_end(folder)
+    os._exit(1)
+
+
+def assist(folder: JobFolder, rank: int, parent: int) -> None:
+    """Be one of the other processes of a training.
+
+    After a failure it waits, so that the first process, which often fails alike, can say why.
+    """
+    end_with(parent)
+    from unitune_local.training import assist_training  # noqa: PLC0415 - slow
+
+    try:
+        assist_training(folder, rank, parent)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is in the log
+        traceback.print_exc()
+        time.sleep(GRACE_SECONDS)
+        sys.exit(f"{type(error).__name__}: {error}")
 
 
 def notify_end(folder: JobFolder) -> None:
@@ -148,5 +181,9 @@ def notify_end(folder: JobFolder) -> None:
 
 
 if __name__ == "__main__":
-    work(own := JobFolder(Path(sys.argv[1])))
-    notify_end(own)
+    own, *rank = sys.argv[1:]
+    if rank:
+        assist(JobFolder(Path(own)), *map(int, rank))
+    else:
+        work(JobFolder(Path(own)))
+        notify_end(JobFolder(Path(own)))

@@ -33,8 +33,10 @@ from unitune.workspace import user_config
 from unitune.workspace.user_config import Notify, UserConfig
 from unitune_local.job_folder import JobFolder, read_events
 from unitune_local.model import add_adapter, load_model
+from unitune_local.processes import LOOK_SECONDS
 
 STEPS = 40
+OPTIONS = {"threads": 1, "checkpoint_every_steps": 3, "dtype": "float32"}
 SPEED = {"tokens_per_second", "seconds_left"}
 PATIENCE_SECONDS = 120
 
@@ -54,7 +56,7 @@ registry.backend("local").resume(sys.argv[1])
 def launch(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Launch]:
     base = save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
 
-    def make(folder: Path, method: Method = "sft") -> Launch:
+    def make(folder: Path, method: Method = "sft", processes: int = 1) -> Launch:
         backend = registry.backend("local")
         file, dev = write_rows(folder / "train.jsonl", 80), write_rows(folder / "dev.jsonl", 10)
         job = Job(
@@ -66,7 +68,7 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Launch]
             tuning=Tuning(
                 epochs=4, batch_size=8, evaluate_every=7, keep="best", reward=REWARDS[method]
             ),
-            options={"local": {"threads": 1, "checkpoint_every_steps": 3, "dtype": "float32"}},
+            options={"local": {**OPTIONS, "processes": processes}},
         )
         uploads = [backend.upload(each, sha256_of(each)) for each in (file, dev)]
         return Launch("run-1", job, *uploads, folder)
@@ -109,17 +111,23 @@ def kept(job_id: str) -> object:
     return next(event.data["text"] for event in events if "kept_step" in event.data)
 
 
-def worker_of(job_id: str) -> int:
-    """Return the process that was started for a job."""
+def processes_of(job_id: str) -> list[int]:
+    """Return the processes that train for a job, the worker first."""
+    processes: dict[str, int] = {}
     for place in Path("/proc").iterdir():
         if place.name.isdecimal():
             try:
-                command = (place / "cmdline").read_bytes().split(b"\0")
+                command = (place / "cmdline").read_bytes().decode().split("\0")
             except OSError:
                 continue
-            if b"unitune_local.worker" in command and job_id.encode() in command:
-                return int(place.name)
-    raise AssertionError(f"no worker for {job_id}")
+            if "unitune_local.worker" in command and job_id in command:
+                processes[command[command.index(job_id) + 1]] = int(place.name)
+    return [processes[rank] for rank in sorted(processes)]
+
+
+def worker_of(job_id: str) -> int:
+    """Return the process that was started for a job."""
+    return processes_of(job_id)[0]
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +201,38 @@ def kill_and_compare(
     assert not [event for event in done.events if event.kind == "warning"]
     assert backend.poll(whole, "").model is not None
     return figures(whole)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_whichever_is_killed(
+    launch: Callable[..., Launch], tmp_path: Path
+) -> None:
+    backend = registry.backend("local")
+    for name in ("alone", "both", "killed"):
+        (tmp_path / name).mkdir()
+    alone = backend.submit(launch(tmp_path / "alone"))
+    assert until(alone, lambda s: s.state.ended).state is State.SUCCEEDED
+    both = backend.submit(launch(tmp_path / "both", processes=2))
+    assert until(both, lambda s: s.state.ended).state is State.SUCCEEDED
+    expected = {key: pytest.approx(each, rel=1e-4, abs=1e-5) for key, each in figures(alone)}
+    assert dict(figures(both)) == expected
+
+    killed = backend.submit(launch(tmp_path / "killed", processes=2))
+    for rank, step in ((1, 7), (0, 20)):
+        until(killed, lambda s, step=step: steps(s) >= step or s.state.ended)
+        ranks = processes_of(killed)
+        assert 2 == len(ranks)
+        os.kill(ranks[rank], signal.SIGKILL)
+        until(killed, lambda s: s.state is State.PAUSED)
+        time.sleep(5 * LOOK_SECONDS)
+        assert [] == processes_of(killed), "no process is left behind"
+        resume(killed)
+    done = until(killed, lambda s: s.state.ended)
+    assert done.state is State.SUCCEEDED, done.error
+    assert figures(both) == figures(killed)
+    warnings = [event.data["text"] for event in done.events if event.kind == "warning"]
+    assert ["process 2 of 2 was killed by signal 9, perhaps out of memory"] == warnings
+    assert [] == [*JobFolder(Path(both)).path.glob("rendezvous*")]
 
 
 def test_a_training_is_paused_after_its_step_and_goes_on_from_there(

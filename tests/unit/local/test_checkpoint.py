@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
@@ -26,20 +25,14 @@ def fresh_layer() -> tuple[dict[str, nn.Parameter], torch.optim.Optimizer]:
     return weights, torch.optim.AdamW(weights.values(), lr=0.1)
 
 
-def test_weights_optimiser_and_generators_come_back(tmp_path: Path) -> None:
+def test_weights_and_optimiser_come_back(tmp_path: Path) -> None:
     weights, optimizer = trained_layer()
-    torch.manual_seed(5)
-    random.seed(5)
     checkpoint.save(tmp_path, 7, weights, optimizer)
-    drawn = torch.rand(3), random.getrandbits(32)
-
     others, other_optimizer = fresh_layer()
     saved = checkpoint.latest(tmp_path)
     assert saved is not None
     checkpoint.restore(saved, others, other_optimizer)
     assert saved.position.step == 7
-    assert torch.equal(drawn[0], torch.rand(3))
-    assert drawn[1] == random.getrandbits(32)
     for name, weight in weights.items():
         assert torch.equal(weight, others[name])
         for key, value in optimizer.state[weight].items():

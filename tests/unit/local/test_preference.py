@@ -212,7 +212,7 @@ def test_a_new_adapter_has_gained_nothing(
 ) -> None:
     model = model_of(tiny_model, trained=False)
     form = choose_form(model, rows, share=True)
-    referenced = ReferencePass(model, form, tmp_path / "r.jsonl", lambda: False).run([rows])
+    referenced = ReferencePass(model, form, tmp_path / "r.jsonl", lambda: False).run([[rows]])
     assert referenced is not None
     objective = PreferenceLoss(model, form, settings(loss))
     ready = [referenced[row] for row in rows]
@@ -230,7 +230,7 @@ def test_reference_of_new_adapters_is_the_base(
 ) -> None:
     model = model_of(tiny_model, trained=False)
     form = choose_form(model, rows, share=True)
-    made = ReferencePass(model, form, tmp_path / "r", lambda: False).run([rows])
+    made = ReferencePass(model, form, tmp_path / "r", lambda: False).run([[rows]])
     with torch.no_grad(), model.disable_adapter():
         base = answers(model, form, rows).pairs
     assert made is not None
@@ -242,7 +242,7 @@ def test_an_interrupted_pass_goes_on(
 ) -> None:
     model = model_of(tiny_model, trained=False)
     form = choose_form(model, rows, share=True)
-    parts = [rows[:2], rows[2:4], rows[4:]]
+    parts = [[rows[:2]], [rows[2:4]], [rows[4:]]]
     whole = ReferencePass(model, form, tmp_path / "whole", lambda: False).run(parts)
     file = tmp_path / "cut"
     assert ReferencePass(model, form, file, lambda: True).run(parts) is None
@@ -315,7 +315,7 @@ def test_the_shift_of_rated_answers_is_the_whole_steps(
     base, model = (model_of(tiny_model, trained=trained) for trained in (False, True))
     form = choose_form(base, rated, share=True)
     use_attention(model, NAME)
-    referenced = ReferencePass(base, form, tmp_path / "r", lambda: False).run([rated])
+    referenced = ReferencePass(base, form, tmp_path / "r", lambda: False).run([[rated]])
     assert referenced is not None
     ready = [referenced[row] for row in rated]
     objective = RatedLoss(model, form, settings("kto"))

@@ -186,7 +186,7 @@ def test_a_job_that_overfits_ends_early_with_its_best_step(
         f"ended early, at step {last} of 40, after 2 evaluations without a gain; kept step {best}, "
         f"which has the lowest validation loss, {losses[best]:.4f}" == done.conclusion["text"]
     )
-    cut = micro_batches(rows.validation, 10_000, share=True)
+    cut = partial(micro_batches, most_tokens=10_000, share=True)
     use_attention(done.model, attention.NAME)
     objective = CrossEntropy(done.model, Form("packed", share=True))
     kept = validation_figures(done.model, objective, rows.validation, cut)["loss"]

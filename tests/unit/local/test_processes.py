@@ -1,0 +1,101 @@
+"""What becomes of a training whose other processes end; none of them trains here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from unitune_local import processes, worker
+from unitune_local.job_folder import EventLog, JobFolder, read_events
+
+PATIENCE_SECONDS = 60
+PARENT = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1], str(__import__("os").getpid())])
+print(child.pid, flush=True)
+child.wait()
+"""
+CHILD = """
+import sys, time
+from unitune_local.processes import end_with
+end_with(int(sys.argv[1]))
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> JobFolder:
+    return JobFolder(tmp_path)
+
+
+def start(folder: JobFolder, script: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, bool]:
+    """Start a process that runs a script as the second of two, and return how it was lost."""
+    told, ended = list[tuple[str, bool]](), Event()
+
+    def lost(*what: object) -> None:
+        told.append((str(what[0]), bool(what[1])))
+        ended.set()
+
+    monkeypatch.setattr(processes, "COMMAND", (sys.executable, "-c", script))
+    processes.start_ranks(folder, 2, lost)
+    assert ended.wait(PATIENCE_SECONDS)
+    return told[0]
+
+
+def test_a_process_that_was_killed_is_named(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = "import os; os.kill(os.getpid(), 9)"
+    text = "process 2 of 2 was killed by signal 9, perhaps out of memory"
+    assert (text, True) == start(folder, script, monkeypatch)
+
+
+def test_a_process_that_failed_says_why(folder: JobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = "import sys; print('starting'); sys.exit('OutOfMemoryError: 2 GiB wanted')"
+    log = folder.path / "rank-1.log"
+    text = f"process 2 of 2 failed: OutOfMemoryError: 2 GiB wanted See {log}."
+    assert (text, False) == start(folder, script, monkeypatch)
+
+
+@pytest.mark.parametrize(("killed", "state"), [(True, None), (False, "failed")])
+def test_a_lost_process_ends_the_worker(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch, *, killed: bool, state: str | None
+) -> None:
+    """Of one that was killed the training is interrupted, and can go on."""
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    monkeypatch.setattr(worker, "notify_end", lambda _: None)
+    worker.abandon(folder, EventLog(folder.events), "process 2 of 2 is gone", killed)
+    result = folder.result()
+    assert state == (result.state if result else None)
+    told = [event.data["text"] for event in read_events(folder.events, "").events]
+    assert (["process 2 of 2 is gone"] if killed else []) == told
+    assert [1] == codes
+
+
+def test_a_process_ends_when_its_parent_was_killed() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, CHILD], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.kill()
+    assert -signal.SIGKILL == parent.returncode
+    end = time.monotonic() + PATIENCE_SECONDS
+    while is_running(child):
+        assert time.monotonic() < end, "it is left behind"
+        time.sleep(0.05)
+
+
+def is_running(process: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{process}/stat").read_text(encoding="utf-8").split()[2]
+    except FileNotFoundError:
+        return False

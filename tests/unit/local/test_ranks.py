@@ -1,0 +1,261 @@
+"""Several ranks train as one does; here each is a thread with a process group of its own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import pytest
+import torch
+import torch.distributed as dist
+from peft import PeftModel
+from pydantic import JsonValue
+from tiny_model import SETTINGS, write_pairs, write_rows
+
+from unitune.data.dataset import Dataset, Row
+from unitune.errors import RunFailed
+from unitune.scorers.interface import Setting
+from unitune.scorers.text import Regex
+from unitune_local.batches import TrainingRow, shares
+from unitune_local.dev_score import dev_score
+from unitune_local.grading import Grader
+from unitune_local.job_folder import Kind
+from unitune_local.model import add_adapter, load_model, load_tokenizer
+from unitune_local.processes import RankLost
+from unitune_local.ranks import ALONE, Ranks
+from unitune_local.rows import read_rows, render_prompts, render_rows
+from unitune_local.settings import Loss, PreferenceSettings, RewardSettings, Settings
+from unitune_local.train import TrainingContext, train
+
+T = TypeVar("T")
+WAIT = timedelta(seconds=60)
+NOT_A_FIGURE = {"tokens_per_second", "seconds_left"}
+BY_SFT = SETTINGS.model_copy(update={"epochs": 2, "weight_decay": 0.1})
+BY_REWARD = SETTINGS.model_copy(
+    update={
+        "epochs": 1,
+        "reward": RewardSettings(group_size=4, temperature=1.0, max_tokens=3, kl=0.1),
+    }
+)
+
+
+def by_preference(loss: Loss) -> Settings:
+    preference = PreferenceSettings(
+        loss=loss, beta=0.1, label_smoothing=0.0, margin=0.0, nll_weight=0.0
+    )
+    return BY_SFT.model_copy(update={"preference": preference, "learning_rate": 5e-3})
+
+
+def in_ranks(size: int, folder: Path, act: Callable[[Ranks], T]) -> list[T]:
+    """Let each of several ranks act, and return what they return."""
+    if size == 1:
+        return [act(ALONE)]
+    distributed, store = cast("Any", dist), folder / "store"
+
+    def be(rank: int) -> T:
+        group = distributed.ProcessGroupGloo(
+            distributed.FileStore(str(store), size), rank, size, WAIT
+        )
+        return act(Ranks(group))
+
+    store.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(size) as threads:
+        return [future.result() for future in [threads.submit(be, rank) for rank in range(size)]]
+
+
+@dataclass
+class Trained:
+    """What the first rank of a training noted."""
+
+    model: PeftModel
+    events: list[tuple[Kind, dict[str, JsonValue]]] = field(default_factory=list)
+    finished: bool = False
+
+    def figures(self) -> dict[str, dict[str, float]]:
+        """The figures of each step and validation."""
+        return {
+            f"{kind} {data['step']}": {
+                name: float(str(value)) for name, value in data.items() if name not in NOT_A_FIGURE
+            }
+            for kind, data in self.events
+            if kind in ("step", "validation")
+        }
+
+
+def run(
+    base: Path, folder: Path, size: int, settings: Settings, stop_after: int | None = None
+) -> list[Trained]:
+    rows, held_out = rows_of(base, folder.parent, settings)
+    ranks: list[Trained] = []
+    for _ in range(size):
+        torch.manual_seed(0)
+        ranks.append(Trained(add_adapter(load_model(base, torch.float32), settings)))
+
+    def act(own: Ranks) -> None:
+        done, first = ranks[own.rank], ranks[0]
+        context = TrainingContext(
+            folder,
+            lambda kind, data: done.events.append((kind, data)),
+            lambda: sum(kind == "step" for kind, _ in first.events) == stop_after,
+            grader=Grader(load_tokenizer(base), Regex(pattern="[a-z]").ready(Setting(), "")),
+            ranks=own,
+        )
+        done.finished = train(done.model, rows, held_out, settings, context)
+
+    in_ranks(size, folder, act)
+    return ranks
+
+
+def rows_of(
+    base: Path, folder: Path, settings: Settings
+) -> tuple[tuple[TrainingRow, ...], tuple[TrainingRow, ...]]:
+    """Training rows, of which the last step has one alone, and held-out rows."""
+    write = write_rows if settings.preference is None else write_pairs
+    dataset = read_rows(write(folder / "rows.jsonl", 23))
+    if settings.preference and settings.preference.loss == "kto":
+        dataset = rated(read_rows(write_rows(folder / "rows.jsonl", 23)))
+    render = render_prompts if settings.reward else render_rows
+    rows = render(load_tokenizer(base), dataset, 512).rows
+    return rows[6:], rows[:6]
+
+
+def rated(dataset: Dataset) -> Dataset:
+    return Dataset(
+        dataset.name,
+        tuple(
+            Row(row.line, row.example.model_copy(update={"kto_tag": row.line % 2 == 0}))
+            for row in dataset.rows
+        ),
+    )
+
+
+def close(expected: Mapping[str, Mapping[str, float]]) -> Mapping[str, Any]:
+    return {key: pytest.approx(figures, rel=1e-5, abs=1e-6) for key, figures in expected.items()}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(BY_SFT, id="sft"),
+        pytest.param(by_preference("dpo"), id="dpo"),
+        pytest.param(by_preference("kto"), id="kto"),
+        pytest.param(BY_REWARD, id="rft"),
+    ],
+)
+def test_two_ranks_train_as_one(tiny_model: Path, tmp_path: Path, settings: Settings) -> None:
+    """Value for value but for the order of sums, which differs: 17 rows in steps of 8, 8 and 1."""
+    (alone,) = run(tiny_model, tmp_path / "alone", 1, settings)
+    first, second = run(tiny_model, tmp_path / "both", 2, settings)
+    assert first.figures() == close(alone.figures())
+    assert [] == second.events
+    own, other = dict(first.model.named_parameters()), second.model.named_parameters()
+    for name, weight in other:
+        assert torch.equal(weight, own[name]), name
+
+
+@pytest.mark.parametrize("settings", [BY_SFT.model_copy(update={"dropout": 0.0}), BY_REWARD])
+def test_ranks_that_stopped_go_on_to_the_same_figures(
+    tiny_model: Path, tmp_path: Path, settings: Settings
+) -> None:
+    (whole, _) = run(tiny_model, tmp_path / "whole", 2, settings)
+    (first, other) = run(tiny_model, tmp_path / "parts", 2, settings, stop_after=2)
+    (second, _) = run(tiny_model, tmp_path / "parts", 2, settings)
+    assert [False, False, True] == [first.finished, other.finished, second.finished]
+    assert "step 3" in second.figures()
+    assert whole.figures() == first.figures() | second.figures()
+
+
+def test_an_interrupted_reference_pass_of_two_ranks_goes_on(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    settings = by_preference("dpo")
+    run(tiny_model, tmp_path / "whole", 2, settings)
+    first, _ = run(tiny_model, tmp_path / "parts", 2, settings, stop_after=0)
+    assert (False, {}) == (first.finished, first.figures())
+    whole, kept = (tmp_path / folder / "reference.jsonl" for folder in ("whole", "parts"))
+    assert 1 == len(kept.read_text().splitlines())
+    run(tiny_model, tmp_path / "parts", 2, settings)
+    assert whole.read_text() == kept.read_text()
+
+
+def test_ranks_that_see_different_checkpoints_do_not_train(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    run(tiny_model, tmp_path / "one", 1, BY_SFT, stop_after=2)
+    rows, _ = rows_of(tiny_model, tmp_path, BY_SFT)
+    models = [add_adapter(load_model(tiny_model, torch.float32), BY_SFT) for _ in range(2)]
+
+    def act(own: Ranks) -> None:
+        folder = tmp_path / ("one" if own.is_first else "none")
+        context = TrainingContext(folder, lambda *_: None, lambda: False, ranks=own)
+        with pytest.raises(RunFailed, match=r"different checkpoints .* the steps \[2, 0\]"):
+            train(models[own.rank], rows, (), BY_SFT, context)
+
+    in_ranks(2, tmp_path / "group", act)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "count", "expected"),
+    [
+        ([5, 4, 3, 2, 1, 1], 1, [[0, 1, 2, 3, 4, 5]]),
+        ([5, 4, 3, 2, 1, 1], 2, [[0, 3, 4], [1, 2, 5]]),  # 8 tokens each
+        ([7, 1, 1, 1, 1, 1], 2, [[0], [1, 2, 3, 4, 5]]),
+        ([3], 2, [[0], []]),
+    ],
+)
+def test_rows_are_shared_by_their_tokens(
+    lengths: list[int], count: int, expected: list[list[int]]
+) -> None:
+    assert expected == shares(lengths, count)
+
+
+def test_ranks_know_what_each_of_them_has(tmp_path: Path) -> None:
+    def act(own: Ranks) -> list[object]:
+        values = own.gather("é" * own.rank)
+        total = own.total({f"of {own.rank}": 1.5, "both": 0.1})
+        spread = own.spread([1, 2, 3], lambda places: [own.rank + place / 10 for place in places])
+        return [values, own.first(lambda: own.rank), total, spread]
+
+    total = {"of 0": 1.5, "both": 0.1 + 0.1 + 0.1, "of 1": 1.5, "of 2": 1.5}
+    expected = [["", "é", "éé"], 0, total, [2.0, 1.1, 0.2]]
+    assert [expected] * 3 == in_ranks(3, tmp_path, act)
+
+
+def test_gradients_are_added_whoever_has_one(tmp_path: Path) -> None:
+    def act(own: Ranks) -> list[list[float]]:
+        weights = [torch.nn.Parameter(torch.ones(count)) for count in (2, 1)]
+        weights[own.rank].grad = torch.full_like(weights[own.rank], 1.0 + own.rank)
+        own.add_gradients(weights)
+        return [cast("Any", weight.grad).tolist() for weight in weights]
+
+    assert [[[1.0, 1.0], [2.0]]] * 2 == in_ranks(2, tmp_path, act)
+
+
+def test_a_rank_that_is_gone_is_noticed(tmp_path: Path) -> None:
+    def act(own: Ranks) -> None:
+        own.gather("here")
+        if own.is_first:
+            with pytest.raises(RankLost, match="not heard any more"):
+                own.gather("still here")
+
+    in_ranks(2, tmp_path, act)
+
+
+def test_the_first_rank_scores_what_all_have_answered(tiny_model: Path, tmp_path: Path) -> None:
+    validation = read_rows(write_rows(tmp_path / "rows.jsonl", 5))
+    tokenizer = load_tokenizer(tiny_model)
+    grader = Grader(tokenizer, Regex(pattern="[a-m]").ready(Setting(), ""))
+    model = add_adapter(load_model(tiny_model, torch.float32), SETTINGS)
+    models = [model, copy.deepcopy(model)]
+    alone = dev_score(grader, 4, model, validation)
+
+    def act(own: Ranks) -> float:
+        return dev_score(grader, 4, models[own.rank], validation, own)
+
+    assert [alone, alone] == in_ranks(2, tmp_path, act)
