@@ -79,6 +79,7 @@ PROMPTS: dict[str, tuple[str, ...]] = {
     "Capital of Peru?\nOne word.": ("user",),
     '[{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]': ("system", "user"),
     "- role: system\n  content: a\n- role: user\n  content: b\n": ("system", "user"),
+    '[{"role": "user", "content": [{"modality": "text", "value": "a"}]}]': ("user",),
     '["no messages"]': ("user",),
 }
 
@@ -88,7 +89,12 @@ def test_a_prompt_is_a_list_of_messages_or_one_of_the_user(prompt: str) -> None:
     assert PROMPTS[prompt] == tuple(turn.role for turn in messages_of(prompt))
 
 
-@pytest.mark.parametrize("prompt", [" ", '[{"role": "user", "content": 7}]', "- role: alien"])
+IMAGE = '[{"role": "user", "content": [{"modality": "image", "value": "a"}]}]'
+
+
+@pytest.mark.parametrize(
+    "prompt", [" ", '[{"role": "user", "content": 7}]', "- role: alien", IMAGE]
+)
 def test_a_prompt_that_is_no_text_is_refused(prompt: str) -> None:
     with pytest.raises(ValueError, match="the prompt is"):
         messages_of(prompt)
@@ -156,6 +162,7 @@ REFUSED: list[tuple[dict[str, JsonValue], str]] = [
     ({"type": "finish-reason", "value": "stop"}, "only length and tool_calls are the same"),
     ({"type": "trajectory:step-count", "value": 1}, "it reads a trace"),
     ({"type": "python", "value": "context['provider']"}, "reads provider of promptfoo's context"),
+    ({"type": "python", "value": "context.get('trace', {})"}, "reads trace of promptfoo's context"),
     ({"type": "rouge-n", "value": "x"}, "divides texts into words otherwise"),
     ({"type": "is-jsonn"}, "promptfoo has no such type"),
     ({"type": "equals", "value": "{{ z }}"}, "do not show it filled in"),
@@ -245,6 +252,24 @@ def test_what_a_model_would_judge_is_said_and_never_left_out_in_silence(tmp_path
         ("test-2", "no-counterpart"),
         ("test-3", "no-assertion"),
     ] == [(finding.message.partition(":")[0], finding.code) for finding in suite.findings]
+
+
+def test_what_has_no_weight_is_named(tmp_path: Path) -> None:
+    """It decides nothing in promptfoo either, which yet ends the test where it cannot run."""
+    weightless: dict[str, JsonValue] = {"type": "javascript", "value": "file://x.js", "weight": 0}
+    suite = echoed(tmp_path, *[{"assert": [EQUALS, weightless]}] * 5, {"assert": [EQUALS]})
+    (note,) = suite.notes
+    assert (6, ()) == (len(suite.cases), suite.findings)
+    assert note.startswith("'javascript' of weight 0 did not come along (test-1, test-2, test-3 a")
+
+
+def test_code_with_a_default_for_what_no_row_holds_comes_along_and_is_named(tmp_path: Path) -> None:
+    code = {"type": "python", "value": "output != context.get('provider', 'unknown')"}
+    suite = echoed(tmp_path, {"assert": [code]})
+    assert (1, ()) == (len(suite.cases), suite.findings)
+    assert ["gets the default that it names for 'provider'" in note for note in suite.notes] == [
+        True
+    ]
 
 
 def test_a_mean_over_some_of_its_assertions_would_be_another_test(tmp_path: Path) -> None:

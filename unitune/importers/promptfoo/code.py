@@ -46,8 +46,9 @@ IMPORTED = re.compile(
 NOT_THERE = re.compile(
     r"\bcontext\??(?:\.|\[['\"]|\.get\(['\"])"
     r"(?P<key>logProbs|metadata|provider|providerResponse|trace)\b"
+    r"(?P<default>['\"]\s*,\s*(?:['\"]|None\b))?"
 )
-"""What promptfoo hands to code and no row holds."""
+"""What promptfoo hands to code and no row holds; Python may name a default in its place."""
 SHOWN = 60
 """Characters of code that name a function in a report."""
 _PREFIX = "function_"
@@ -65,11 +66,13 @@ class CodeFile:
         folder: What paths in the suite are relative to.
         calls: What makes each function, by what it is called in rows and reports.
         copies: Files of the suite that functions need, by their path beside the job.
+        defaults: Keys of promptfoo's context in whose place code has a default, by the code.
     """
 
     folder: Path
     calls: dict[str, str] = field(default_factory=dict[str, str])
     copies: dict[str, str] = field(default_factory=dict[str, str])
+    defaults: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
     def scorers(self) -> tuple[PythonFunction, ...]:
@@ -100,8 +103,11 @@ class CodeFile:
         if not language:
             raise NoCode(f"{path} is neither JavaScript, Python nor Ruby")
         code = self._text(path) if in_file else value
-        if missing := NOT_THERE.search(code):
-            raise NoCode(f"it reads {missing['key']} of promptfoo's context, which no row holds")
+        for missing in NOT_THERE.finditer(code):
+            if not missing["default"]:
+                what = f"{missing['key']} of promptfoo's context"
+                raise NoCode(f"it reads {what}, which no row holds")
+            self.defaults.setdefault(f"{kind} {value}", missing["key"])
         for needed in (language, *(["javascript"] if options.get("transform") else [])):
             _require(needed)
         if in_file and path.endswith("ts"):

@@ -22,7 +22,7 @@ from pydantic import JsonValue, ValidationError
 from unitune.data.example import Example
 from unitune.errors import DataError, MissingExtra
 from unitune.evaluate.scoring import build
-from unitune.findings import Finding, clip
+from unitune.findings import SHOWN_LINES, Finding, clip
 from unitune.importers.foreign import json_file, json_lines
 from unitune.importers.promptfoo.code import CodeFile
 from unitune.importers.promptfoo.providers import Providers, base_of_provider
@@ -34,6 +34,7 @@ from unitune.importers.promptfoo.tests import (
     hoisted,
     row_scorers_of,
     types_of,
+    weightless,
 )
 from unitune.importers.suite import Answers, Suite
 from unitune.scorers.interface import Attempt, Measured, Scorer
@@ -131,6 +132,7 @@ def _suite(path: Path, content: Content, rows: Sequence[Row]) -> Suite:
         tuple(cases),
         scorers=(scorer or RowScorers(named=code.scorers),) if whole else (),
         files=code.files if whole else {},
+        notes=tuple(_left_aside(tests, code)) if whole else (),
     )
     if was_run:
         return _with_answers(replace(suite, findings=tuple(findings)), rows, lost, code)
@@ -138,7 +140,11 @@ def _suite(path: Path, content: Content, rows: Sequence[Row]) -> Suite:
     return replace(
         suite,
         findings=(*lost, *findings),
-        notes=(*_unrun_notes(content, rows, list(kept.values())), *providers.notes),
+        notes=(
+            *_unrun_notes(content, rows, list(kept.values())),
+            *suite.notes,
+            *providers.notes,
+        ),
         base=providers.base,
         contenders=providers.contenders,
         settings=providers.settings,
@@ -156,9 +162,28 @@ def _with_answers(
     return replace(
         suite,
         answers=answers,
-        notes=(*_notes(lost), *_agreement(suite, rows, code)),
+        notes=(*_notes(lost), *_agreement(suite, rows, code), *suite.notes),
         base=next(filter(None, (base_of_provider(row.provider.id) for row in rows)), None),
     )
+
+
+def _left_aside(tests: Iterable[Test], code: CodeFile) -> Iterator[str]:
+    """Note what is not as in promptfoo, and changes verdicts at most where code fails there."""
+    of_weight_zero: defaultdict[str, list[str]] = defaultdict(list)
+    for test in tests:
+        for assertion in filter(weightless, test.assertions):
+            of_weight_zero[clip(assertion.get("type"), 40)].append(test.case)
+    for kind, cases in of_weight_zero.items():
+        more = f" and {len(cases) - SHOWN_LINES} more" if len(cases) > SHOWN_LINES else ""
+        yield (
+            f"{kind} of weight 0 did not come along ({', '.join(cases[:SHOWN_LINES])}{more}). It "
+            "decides no verdict, but promptfoo ends a test with an error where it cannot run."
+        )
+    for words, key in code.defaults.items():
+        yield (
+            f"{clip(words)} gets the default that it names for {key!r} of promptfoo's context, "
+            "which no row holds."
+        )
 
 
 def _unrun_notes(

@@ -85,6 +85,8 @@ ROWS = TypeAdapter(list[Row])
 def messages_of(prompt: str) -> tuple[Message, ...]:
     """Return a prompt as messages: a list of them in JSON or YAML, or one of the user.
 
+    Its parts may be text as Adaline writes it: ``{"modality": "text", "value": …}``.
+
     Raises:
         ValueError: A message holds more than text, or the prompt is empty.
     """
@@ -99,9 +101,23 @@ def messages_of(prompt: str) -> tuple[Message, ...]:
             raise ValueError("the prompt is empty")
         return (Message(role="user", content=prompt),)
     try:
-        return MESSAGES.validate_python(turns)
+        return MESSAGES.validate_python(list(map(_with_text_parts, turns)))
     except ValidationError as failure:
         raise ValueError(f"the prompt is no list of texts: {first_problem(failure)}") from failure
+
+
+def _with_text_parts(turn: JsonValue) -> JsonValue:
+    """Return a message whose parts of Adaline's that are text have the usual form."""
+    if not isinstance(turn, dict) or not isinstance(turn.get("content"), list):
+        return turn
+    parts: list[JsonValue] = []
+    for part in cast("list[JsonValue]", turn["content"]):
+        match part:
+            case {"modality": "text", "value": str() as text}:
+                parts.append({"type": "text", "text": text})
+            case _:
+                parts.append(part)
+    return {**turn, "content": parts}
 
 
 def _yaml_list(prompt: str) -> object:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from pydantic import JsonValue
 
@@ -123,7 +123,7 @@ def _entries(test: Test, code: CodeFile, *, answered: bool) -> Iterator[Entry | 
     if isinstance(test.threshold, str | list | dict):
         yield Lost("threshold", f"its threshold {clip(test.threshold)} is no number")
         return
-    counted = [each for each in test.assertions if not _weightless(each)]
+    counted = [each for each in test.assertions if not weightless(each)]
     if not counted:
         yield Lost("no-assertion", "it has no assertion to score by", LEAVE_OUT)
     change = test.options.get("transform") or test.options.get("postprocess")
@@ -144,7 +144,8 @@ def _entries(test: Test, code: CodeFile, *, answered: bool) -> Iterator[Entry | 
             yield entry
 
 
-def _weightless(assertion: JsonValue) -> bool:
+def weightless(assertion: JsonValue) -> TypeGuard[Entry]:
+    """Whether an assertion decides nothing."""
     return isinstance(assertion, dict) and assertion.get("weight") == 0
 
 
