@@ -129,7 +129,7 @@ def plan(
         return
     with working("counting tokens, forecasting time", quiet=json):
         planned = _plan_single(resolved, count_with_vendor=count_with_vendor)
-    if output is not None and not (planned.errors or planned.compares_only):
+    if output is not None and not planned.errors:
         _save(planned, output, file)  # before anything is printed: no one may be reading
     if markdown:
         _print_markdown(planned, against)
@@ -139,7 +139,7 @@ def plan(
         print_plan(planned, resolved.job.evaluate)
         if quote:
             print_quote(resolved, planned)
-    _conclude(planned, output)
+    _conclude(planned, output, file)
 
 
 def _backend_names(backend: list[str] | None, *, all_backends: bool) -> list[str]:
@@ -204,12 +204,13 @@ def _print_markdown(planned: Plan, against: Path | None) -> None:
         print_raw(text.removesuffix("\n"))
 
 
-def _conclude(planned: Plan, output: Path | None) -> None:
+def _conclude(planned: Plan, output: Path | None, file: Path) -> None:
     from unitune.planning.saved import refuse_errors
 
     if output is not None:
         refuse_errors(planned)
-        aside().print(f"Saved. Next: unitune apply {output}")
+        following = f"compare {file}" if planned.compares_only else f"apply {output}"
+        aside().print(f"Saved. Next: unitune {following}")
     exit_for_errors(planned.findings)
 
 

@@ -22,6 +22,7 @@ from unitune.backends.forecasts import Forecast
 from unitune.cost.documents import Estimate
 from unitune.cost.spread import cents
 from unitune.data.check import read_job
+from unitune.data.example import digest_all
 from unitune.errors import JobError
 from unitune.findings import Finding, error, note
 from unitune.job.job import Job, TrainingBudget
@@ -53,7 +54,7 @@ class Bound(BaseModel):
     job: dict[str, Any]
     """The job, without its folder."""
     files: dict[str, str]
-    """SHA-256 of each file as it would be uploaded, by its name."""
+    """SHA-256 of each file as it would be uploaded, by its name; of a comparison, of its cases."""
     start: Start | None = None
     """What the training goes on from."""
     job_file: str | None = None
@@ -122,7 +123,9 @@ class Plan(BaseModel):
     @property
     def compares_only(self) -> bool:
         """Whether nothing is trained, and the plan is that of a comparison."""
-        return self.bound is None and not self.errors
+        return any(
+            (each.code, each.severity) == (NO_TRAINING_ROWS, "note") for each in self.findings
+        )
 
     @property
     def training_seconds(self) -> Seconds | None:
@@ -317,8 +320,8 @@ def plan_of(resolved: ResolvedJob, money: Money, *, alone: bool = True) -> Plan:
 def comparison_plan(planned: Plan, resolved: ResolvedJob) -> Plan:
     """Return the plan of a job that trains nothing, and can be compared, as that of its comparison.
 
-    Nothing can be launched by it, so that it stays without `bound`; another plan is returned as it
-    is.
+    Nothing can be launched by it; saved, it shows what has changed since. Another plan is returned
+    as it is.
     """
     codes = [finding.code for finding in planned.errors]
     if codes != [NO_TRAINING_ROWS] or resolved.splits.test is None:
@@ -326,6 +329,11 @@ def comparison_plan(planned: Plan, resolved: ResolvedJob) -> Plan:
     what = "the job names no rows to train on: it is only compared."
     findings = [each for each in planned.findings if each.severity != "error"]
     made = estimated(resolved) if resolved.offer.training_price != "none" else None
+    bound = Bound(
+        job=resolved.job.model_dump(mode="json"),
+        files={"test": digest_all(case.case_hash for case in resolved.splits.test)},
+        given_prices=resolved.job.given_prices,
+    )
     return planned.model_copy(
         update={
             "test_rows": len(resolved.splits.test),
@@ -333,6 +341,7 @@ def comparison_plan(planned: Plan, resolved: ResolvedJob) -> Plan:
             "estimate": made,
             "evaluation": forecast_evaluation(resolved),
             "charge": "none",
+            "bound": bound,
         }
     )
 

@@ -20,15 +20,13 @@ from unitune.workspace.filesystem import content_of
 
 
 def refuse_errors(plan: Plan) -> None:
-    """Refuse to save a plan that no launch would follow.
+    """Refuse to save a plan that can be followed by nothing.
 
     Raises:
         UserError: The plan has errors.
     """
     if plan.errors:
         raise UserError(f"the plan has errors and was not saved: {plan.errors[0]}")
-    if plan.compares_only:
-        raise UserError("the plan launches nothing and was not saved: its job is only compared.")
 
 
 def saved_text(plan: Plan, path: Path, job_file: Path) -> str:
@@ -73,10 +71,16 @@ def job_of(plan: Plan, path: Path) -> Job:
     """Return the job of a saved plan, as its file stands now, with the command line's settings.
 
     Raises:
-        UserError: The plan was not saved to be applied.
+        UserError: The plan was not saved to be applied, or trains nothing.
         JobError: The job file is missing or not valid.
     """
     file, bound = job_file_of(plan, path), plan.bound
+    if plan.compares_only:
+        raise UserError(
+            f"{path} is the plan of a comparison, which trains nothing. Run `unitune compare "
+            f"{os.path.relpath(file)}`; `unitune plan --against {path} --markdown` says what has "
+            "changed since."
+        )
     if bound is None or not file.exists():
         raise JobError(f"{path} was made from {file}, which is not there any more.")
     job = Job.load(file).with_backend(plan.backend).with_prices(bound.given_prices)

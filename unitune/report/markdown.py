@@ -109,6 +109,8 @@ def _plan_figures(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "backend", plan.backend
     yield "base model", plan.model
     yield "training rows", f"{plan.train_rows:,}"
+    if plan.test_rows is not None:
+        yield "test rows", f"{plan.test_rows:,}"
     estimate = plan.estimate
     if estimate is None:
         yield "training", "no charge" if plan.charge == "none" else "unknown"

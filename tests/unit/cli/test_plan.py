@@ -276,6 +276,20 @@ def test_a_job_that_trains_nothing_is_planned_as_its_comparison(
         assert words in told.out
     assert "training" not in told.out.partition("note")[0]
     assert "### compared: a comparison may cost" in unitune("plan", str(job), "--markdown").out
-    saved = unitune("plan", str(job), "-o", str(file.with_name("plan.json")))
-    assert (2, True) == (saved.code, "launches nothing and was not saved" in saved.err)
     assert "no rows to train on" in unitune("plan", str(job), "--all").err
+
+
+def test_the_plan_of_a_comparison_is_saved_for_what_changes_and_not_to_be_launched(
+    unitune: Command, file: Path
+) -> None:
+    job, kept = file.with_name("compared.yaml"), file.with_name("plan.json")
+    job.write_text(COMPARED, encoding="utf-8")
+    told = unitune("plan", str(job), "-o", str(kept))
+    assert (0, True) == (told.code, f"Next: unitune compare {job}" in told.err)
+    launched = unitune("apply", str(kept))
+    assert (2, True) == (launched.code, "trains nothing. Run `unitune compare" in launched.err)
+    since = ("plan", str(job), "--markdown", "--against", str(kept))
+    assert "" == unitune(*since).out
+    cases = file.with_name("train.jsonl")
+    cases.write_text("".join(cases.read_text().splitlines(keepends=True)[:90]))
+    assert "| test rows | 100 | 90 |" in unitune(*since).out
