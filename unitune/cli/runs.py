@@ -37,15 +37,20 @@ def runs(
 ) -> None:
     """List the newest runs, the newest first.
 
+    Those on this machine as they stand now, those at vendors as they were last seen (`unitune
+    watch --all`).
+
     [dim]$ unitune runs
     $ unitune runs --limit 200[/dim]
     """
     from unitune.run.run import SHOWN_RUNS, run_count, run_listing
+    from unitune.run.watching import refresh_local
     from unitune.workspace.home import home
 
     if all_runs and limit is not None:
         raise UserError("give --limit N or --all, not both.")
     listed, unreadable = run_listing(None if all_runs else limit or SHOWN_RUNS)
+    refresh_local(listed)
     shown = len(listed) + len(unreadable)
     total = max(run_count(), shown)
     if json:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from unitune.backends import registry
+from unitune.backends.capabilities import ShowsLossMask, Stores
 from unitune.cost.prices.book import PriceBook, book_for
 from unitune.data.check import JobRows, check_file, read_job
 from unitune.data.dataset import Dataset
@@ -41,6 +43,9 @@ from unitune.scorers.labels import Labelled, labels_of
 from unitune.scorers.row_scorers import RowScorers
 from unitune.workspace.today import today
 
+LOOKED_AT = 1000
+"""Rows among which one with tools is looked for, so that no large file is read again."""
+
 
 def check(subject: Job | str | os.PathLike[str]) -> DataReport:
     """Find what is wrong with a job and its data, or with one data file, before anything is paid.
@@ -66,7 +71,9 @@ def check(subject: Job | str | os.PathLike[str]) -> DataReport:
         subject = Job.load(subject)
     rows = read_job(subject)
     ready = () if rows.report.errors else readiness_findings(subject, rows)
-    findings = (*rows.report.findings, *backend_findings(subject), *ready)
+    refused = backend_findings(subject)
+    unseen = () if rows.report.errors or refused else tools_findings(subject, rows)
+    findings = (*rows.report.findings, *refused, *ready, *unseen)
     return rows.report.model_copy(update={"findings": findings})
 
 
@@ -84,6 +91,25 @@ def backend_findings(job: Job) -> tuple[Finding, ...]:
     except UnituneError as refusal:
         return tuple(_findings_of(refusal))
     return tuple(finding for finding in findings if finding.severity == "error")
+
+
+def tools_findings(job: Job, rows: JobRows) -> Iterator[Finding]:
+    """Yield what the base's template says of the first row with tools in each file.
+
+    A plan renders all rows. Here a base is not fetched where it is not on this machine yet.
+    """
+    here = registry.offer(job.backend).training_price == "none"
+    files = (rows.splits.train, rows.splits.test) if here else ()
+    for file in filter(None, files):
+        row = next((row for row in islice(file.rows, LOOKED_AT) if row.example.tools), None)
+        if row is None or registry.missing_packages(job.backend):
+            continue
+        backend, base = registry.backend(job.backend), job.base_model
+        if not isinstance(backend, Stores) or not isinstance(backend, ShowsLossMask):
+            continue
+        if Path(base).expanduser().is_dir() or base in {each.name for each in backend.stored()}:
+            for refusal in _raised(backend.loss_mask, job, row.example):
+                yield file.located(error("template", str(refusal)), row)
 
 
 def readiness_findings(

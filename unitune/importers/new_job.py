@@ -28,7 +28,7 @@ from unitune.data.records import Record
 from unitune.data.rows import RATED_ROW, Use
 from unitune.data.shapes import SHAPES, shape_of
 from unitune.errors import DataError, UserError
-from unitune.evaluate.readiness import backend_findings, readiness_findings
+from unitune.evaluate.readiness import backend_findings, readiness_findings, tools_findings
 from unitune.findings import Finding, shown
 from unitune.importers.answers import Suggestion, suggest_scorers
 from unitune.job.job import Columns, Job
@@ -126,7 +126,7 @@ def draft_job(file: Path, output: Path, wishes: Wishes) -> Draft:
         content["model"] = TOOLS_MODEL
     job = Job.model_validate({**content, "folder": output.parent})
     read_as = one_line(rows.report.files[0].read_as)
-    ready = (*backend_findings(job), *readiness_findings(job, rows))
+    ready = (*backend_findings(job), *readiness_findings(job, rows), *tools_findings(job, rows))
     return Draft(
         job=job,
         text=_text(content, file, read_as, answers, rows),

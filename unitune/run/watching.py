@@ -27,6 +27,7 @@ from unitune.errors import BackendError, LockTimeout, NotFoundError, UnituneErro
 from unitune.ledger import Ledger, Standing
 from unitune.ledger.budgeting import is_limited
 from unitune.run.handle import Run
+from unitune.run.launching import BEFORE_JOB
 from unitune.run.notifying import notify_end
 from unitune.workspace.home import home
 
@@ -227,6 +228,19 @@ def watch_all(
         sleep(max(0.0, interval_seconds - (time.monotonic() - started)))
     for error in watch.refused.values():
         raise error
+
+
+def goes_on(run: Run) -> bool:
+    """Whether a run has a job that moves by itself."""
+    return not (run.state.ended or run.state in (*BEFORE_JOB, State.PAUSED, State.UNCERTAIN))
+
+
+def refresh_local(runs: Iterable[Run]) -> None:
+    """Write down how the runs on this machine stand: no vendor is called."""
+    for run in filter(goes_on, runs):
+        with suppress(UnituneError, OSError):  # it stands as it was last seen
+            if registry.offer(run.backend_name).training_price == "none":
+                run.refresh()
 
 
 def tell_end(run_id: str) -> None:

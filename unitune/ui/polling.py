@@ -10,11 +10,10 @@ from __future__ import annotations
 import threading
 import time
 
-from unitune.backends.protocol import State
 from unitune.errors import UnituneError
 from unitune.ledger import Ledger
 from unitune.run.handle import Run
-from unitune.run.launching import BEFORE_JOB
+from unitune.run.watching import goes_on
 
 INTERVAL_SECONDS = 3.0
 """Between two polls of one run, however often its pages are looked at."""
@@ -46,8 +45,3 @@ class Poller:
             self._problems[run_id] = str(error)
         else:
             self._problems.pop(run_id, None)
-
-
-def goes_on(run: Run) -> bool:
-    """Whether a run has a job that moves by itself."""
-    return not (run.state.ended or run.state in (*BEFORE_JOB, State.PAUSED, State.UNCERTAIN))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from command_line import Command
 from sqlalchemy import Engine, event
 
 from unitune.backends.launch_keys import run_id
+from unitune.backends.protocol import State
 from unitune.ledger import Ledger, RunRecord
 from unitune.run.run import SHOWN_RUNS
 from unitune.workspace.home import home
+from unitune.workspace.locks import locked
 
 NEW_YEAR = 1_767_225_600.0
 
@@ -91,6 +94,31 @@ def test_a_page_asks_the_ledger_no_more_for_more_runs(unitune: Command, add_runs
         assert not [one for one in asked if "job_id" in one and "WHERE" not in one]
     finally:
         event.remove(Engine, "before_cursor_execute", note)
+
+
+def test_runs_on_this_machine_stand_as_their_workers_say_and_no_vendor_is_called(
+    unitune: Command, tmp_path: Path, add_runs: AddRuns
+) -> None:
+    """What a worker has done stands in its folder; until now it was launched and left alone."""
+    pytest.importorskip("unitune_local.backend", reason="needs the extra `local`")
+    from unitune_local.job_folder import JobFolder, Result  # noqa: PLC0415 - needs the extra
+
+    folders = {name: JobFolder(tmp_path / name) for name in ("gone", "training", "failed", "cloud")}
+    ids, ledger = add_runs(4), Ledger(home())
+    for run, (name, folder) in zip(ids, folders.items(), strict=True):
+        folder.path.mkdir()
+        if name != "gone":
+            folder.spec.write_text("{}")
+        backend = "openai" if name == "cloud" else "local"
+        with ledger.acting(run) as record:
+            job = replace(record, backend=backend, job_id=str(folder.path), state=State.QUEUED)
+            ledger.write(job)
+    folders["failed"].finish(Result(state="failed", error="no memory"))
+    with locked(folders["training"].lock, "training", wait_seconds=0):
+        told = json.loads(unitune("runs", "--json").out)["runs"]
+    assert dict(zip(ids, ("queued", "running", "failed", "queued"), strict=True)) == {
+        run["id"]: run["state"] for run in told
+    }
 
 
 def test_limit_and_all_exclude_each_other(unitune: Command) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from unitune.data.example import Example, Message
+from unitune.evaluate.readiness import check
 from unitune_local.rendering import (
     Rendered,
     TemplateError,
@@ -153,6 +155,22 @@ def test_rows_rendered_together_are_what_each_is_by_itself() -> None:
 def test_a_template_that_ignores_tools_is_refused() -> None:
     with pytest.raises(TemplateError, match="ignores tools"):
         render_prompt(TINY, [Message(role="user", content="q")], TOOLS)
+
+
+@pytest.mark.parametrize("file", ["train", "test"])
+def test_check_finds_a_template_that_ignores_tools_before_a_plan_does(
+    file: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    for name in ("train", "validation", "test"):
+        asked = [conversation(("user", name * at), ("assistant", "yes")) for at in (1, 2)]
+        asked[1] = asked[1].model_copy(update={"tools": tuple(TOOLS) if name == file else None})
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(row.line for row in asked))
+    job = tmp_path / "unitune.yaml"
+    data = "train: train.jsonl, validation: validation.jsonl, test: test.jsonl"
+    job.write_text(f"name: t\nbackend: local\nmodel: {tiny_model}\ndata: {{{data}}}\n")
+    found = {finding.code: finding for finding in check(job).findings}
+    assert (f"{file}.jsonl", 2) == (found["template"].file, found["template"].line)
+    assert "ignores tools" in found["template"].message
 
 
 def test_a_template_with_tools_shows_them() -> None:
