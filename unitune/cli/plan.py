@@ -272,10 +272,11 @@ def cost(
         typer.Option(
             "--backend",
             metavar="NAME",
-            help="Of this backend; may be given again.",
+            help="Of this backend; several: side by side, then each in full.",
             autocompletion=complete_backend,
         ),
     ] = None,
+    all_backends: AllBackends = False,
     requests: Annotated[
         int | None,
         typer.Option("--requests", metavar="N", min=1, max=MAX_REQUESTS, help="Requests a month."),
@@ -290,22 +291,32 @@ def cost(
     in its newest comparison, or counted. No vendor is called.
 
     [dim]$ unitune cost unitune.yaml
+    $ unitune cost unitune.yaml --all
     $ unitune cost unitune.yaml --backend azure --backend together --requests 250000[/dim]
     """
+    from unitune.cli.plan_view import print_refused
     from unitune.cli.progress import working
     from unitune.job.job import Job
-    from unitune.report.total_cost import total_cost_view
+    from unitune.report.total_cost import backends_view, total_cost_view
     from unitune.tco.total_cost import total_costs
 
     job = Job.load(file)
-    names = backend or [job.backend]
+    names = _backend_names(backend, all_backends=all_backends) or [job.backend]
     job = job.with_prices(parse_prices(price, names[0] if len(names) == 1 else job.backend))
     with working("reading rows, counting tokens", quiet=json):
-        costs = total_costs(job, names, requests_month=requests)
+        costs = total_costs(job, names, requests_month=requests, only_launchable=all_backends)
     if json:
         print_json(costs)
         return
+    if len(names) > 1:
+        console().print(backends_view(costs.backends))
+    if all_backends:
+        reasons = {each.backend: each.reason.splitlines() for each in costs.left_out}
+        if reasons:
+            print_refused(reasons, "unitune cost FILE --backend NAME")
+        return
     for number, total_cost in enumerate(costs.backends):
-        console().print(*([Text()] if number else []), total_cost_view(total_cost), sep="\n")
+        apart = [Text()] if number or len(names) > 1 else []
+        console().print(*apart, total_cost_view(total_cost), sep="\n")
     for skipped in costs.left_out:
         console().print(f"\n{skipped.backend} is left out: {skipped.reason}")

@@ -83,9 +83,27 @@ def print_plans(plans: PlanSet) -> None:
         if any(plan.charge == "none" for plan in priced):
             console().print("time and memory here: unitune plan FILE --backend local", style="dim")
     if refused:
-        console().print("\nNot available for this job", style="bold")
-        console().print(_reasons(refused))
-        console().print("in full: unitune plan FILE --backend NAME", style="dim")
+        reasons = {plan.backend: [each.message for each in plan.errors] for plan in refused}
+        print_refused(reasons, "unitune plan FILE --backend NAME")
+
+
+def print_refused(reasons: Mapping[str, Sequence[str]], in_full: str) -> None:
+    """Print why backends cannot take a job: the gist of each one's first reason.
+
+    Args:
+        reasons: By backend.
+        in_full: Command that says more of one.
+    """
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True, min_width=max(map(len, reasons)))
+    table.add_column(overflow="fold")
+    for backend, (first, *others) in reasons.items():
+        without_subject = re.sub(rf"^(job '[^']*': |{backend} )", "", first)
+        reason = re.split(r": |\. ", without_subject)[0].rstrip(".")
+        table.add_row(backend, reason + (f" (and {len(others)} more)" if others else ""))
+    console().print("\nNot available for this job", style="bold")
+    console().print(table)
+    console().print(f"in full: {in_full}", style="dim")
 
 
 def _is_priced(plan: Plan) -> bool:
@@ -378,17 +396,3 @@ def _hosting(estimate: Estimate | None) -> str:
     if not usd or usd[0] is None:
         return "unknown"
     return "none" if not usd[0].high else f"{cents(usd[0].high):,}"
-
-
-def _reasons(plans: Sequence[Plan]) -> Table:
-    """Return why backends cannot take a job: the gist of each one's first reason."""
-    table = Table.grid(padding=(0, 2))
-    widest = max(len(plan.backend) for plan in plans)
-    table.add_column(style="dim", no_wrap=True, min_width=widest)
-    table.add_column(overflow="fold")
-    for plan in plans:
-        first, more = plan.errors[0], len(plan.errors) - 1
-        reason = first.message.removeprefix(f"{plan.backend} ")
-        reason = re.split(r": |\. ", reason)[0].rstrip(".")
-        table.add_row(plan.backend, reason + (f" (and {more} more)" if more else ""))
-    return table

@@ -53,6 +53,55 @@ def total_cost_view(cost: TotalCost) -> Group:
     )
 
 
+def backends_view(costs: Sequence[TotalCost]) -> Group:
+    """Return several backends side by side, the one whose tuned model costs least first."""
+    first, known = costs[0], [cost for cost in costs if any(_totals(cost))]
+    known.sort(key=_tuned_total)
+    same_base = len({cost.model for cost in costs}) == 1
+    planned = Decimal(first.horizon.planned)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("backend", overflow="fold")
+    for heading in ("one-time\ncost", "hosting\na month", "tuned,\nall in", "prompted"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("tuned is cheaper", overflow="fold", ratio=1)
+    for at, cost in enumerate(known):
+        prompted, tuned = _totals(cost)
+        is_cheapest = at == 0 and tuned is not None
+        once, month = cost.columns[1].once_usd, cost.columns[1].month_usd
+        amounts = [usd(each and each.expected) for each in (once, month, tuned, prompted)]
+        cells = [
+            plain(text, "bold" if is_cheapest and at == 2 else "")
+            for at, text in enumerate(amounts)
+        ]
+        if is_cheapest:
+            cells[2] = Text.assemble("* ", cells[2])
+        name, model = plain(cost.backend), [] if same_base else ["\n", plain(cost.model, "dim")]
+        left = cost.horizon.months
+        ends = ["\n", plain(f"{months(left)} left", "dim")] if left < planned else []
+        when = UNKNOWN if cost.break_even is None else volume_range(cost.break_even.expected)
+        table.add_row(Text.assemble(name, *model), *cells, Text.assemble(when, *ends))
+    unknown = ", ".join(cost.backend for cost in costs if cost not in known)
+    of_base = f" of {first.model}" if same_base else ""
+    volume = f"{first.requests_month:,} requests a month over {months(planned)}"
+    return Group(
+        plain(f"{first.job}: total cost{of_base} in US dollars", "bold"),
+        plain(f"{volume}, as expected; * the cheapest tuned model", "dim"),
+        *([Text(), table] if known else []),
+        *_section("Prices not known", *([plain(unknown)] if unknown else [])),
+    )
+
+
+def _totals(cost: TotalCost) -> tuple[Spread | None, Spread | None]:
+    """Return what the prompted and the tuned model cost over the horizon."""
+    prompted, tuned, *_ = cost.columns
+    return prompted.total_usd, tuned.total_usd
+
+
+def _tuned_total(cost: TotalCost) -> tuple[bool, Decimal]:
+    _, tuned = _totals(cost)
+    return tuned is None, tuned.expected if tuned else Decimal(0)
+
+
 def headline(cost: TotalCost) -> str:
     """Say in one sentence whether tuning pays at the planned volume."""
     volume = f"{cost.requests_month:,} requests a month"

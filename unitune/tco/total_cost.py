@@ -23,7 +23,7 @@ from unitune.errors import JobError, MissingExtra, UnituneError, UserError
 from unitune.job.job import Job
 from unitune.job.tuning import Alternative
 from unitune.planning.money import estimated
-from unitune.planning.preflight import ResolvedJob, preflight
+from unitune.planning.preflight import ResolvedJob, preflight, refuse
 from unitune.planning.rows import Rows
 from unitune.tco.documents import (
     Column,
@@ -45,7 +45,11 @@ SMALLEST = Decimal("0.000001")
 
 
 def total_costs(
-    job: Job, backends: Iterable[str], *, requests_month: int | None = None
+    job: Job,
+    backends: Iterable[str],
+    *,
+    requests_month: int | None = None,
+    only_launchable: bool = False,
 ) -> TotalCostList:
     """Return the total cost of ownership of a job's tuned model on each of several backends.
 
@@ -53,6 +57,7 @@ def total_costs(
         job: What is tuned, and how it will be used.
         backends: Their names; one without a total cost is left out, with the reason.
         requests_month: In place of the job's own.
+        only_launchable: Leave those out, too, where the job could not be launched.
 
     Raises:
         UnituneError: None of them has one; the reason of the first.
@@ -63,6 +68,8 @@ def total_costs(
     for name in backends:
         try:
             resolved = preflight(job.with_backend(name), rows=rows)
+            if only_launchable:
+                refuse(resolved.offer_findings)
             costs.append(total_cost(resolved, requests_month=requests_month))
         except UnituneError as problem:
             refused.append((name, problem))

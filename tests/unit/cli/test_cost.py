@@ -45,6 +45,28 @@ def test_several_backends_stand_in_one_document(unitune: Command, job_file: Path
     assert ["azure", "openai"] == [one["backend"] for one in json.loads(both.out)["backends"]]
 
 
+def test_all_backends_stand_in_one_table_the_cheapest_first(
+    unitune: Command, job_file: Path
+) -> None:
+    told = unitune("cost", str(job_file), "--all", "--requests", "1000000")
+    assert 0 == told.code
+    table, _, refused = told.out.partition("Not available for this job")
+    azure, openai = (
+        next(line.split() for line in table.splitlines() if line.startswith(name))
+        for name in ("azure", "openai")
+    )
+    (alone,) = json.loads(unitune("cost", str(job_file), "--requests", "1000000", "--json").out)[
+        "backends"
+    ]
+    total = round(float(alone["columns"][1]["total_usd"]["expected"]))
+    assert ("*", f"${total:,}") == (azure[3], azure[4]), "as the backend alone says"
+    assert "unknown" == openai[1]
+    assert table.index("azure") < table.index("openai") < table.index("Prices not known")
+    assert "anthropic" in refused
+    assert "Where the figures" not in told.out
+    assert 2 == unitune("cost", str(job_file), "--all", "--backend", "azure").code
+
+
 def test_a_backend_that_nothing_can_be_said_of_is_left_out_with_the_reason(
     unitune: Command, job_file: Path
 ) -> None:

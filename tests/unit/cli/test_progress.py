@@ -22,8 +22,8 @@ STEP = Event(
     {"step": 12, "steps": 87, "loss": 0.4123, "tokens_per_second": 1234.0, "seconds_left": 290.0},
 )
 BAR = "\u2501\u2578\u257a"
-DRAWN_SECONDS = 0.25
-"""Rich draws ten times a second."""
+DRAWN_SECONDS = 2.5 / progress.REFRESHES_PER_SECOND
+"""After that, whatever was counted has been drawn."""
 COLOURS = "standard"
 """Without colours rich draws only what is done of a bar."""
 
