@@ -31,8 +31,8 @@ TunedBy = Annotated[
     typer.Option(
         "--run",
         metavar="RUN",
-        help="Of tuned contenders that name none. Default: the newest run of this very training; "
-        "of a sweep, the run that is best on dev.",
+        help="The run to judge where contenders name none. Default: the newest run of this very "
+        "training; of a sweep, the run that is best on dev.",
         autocompletion=complete_run,
     ),
 ]

@@ -67,7 +67,9 @@ def convert(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Where the rows go, instead of out."),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Where the rows go; standard output by default."
+        ),
     ] = None,
     drop: Annotated[
         bool, typer.Option("--drop", help="Leave out rows that cannot be converted.")

@@ -29,7 +29,7 @@ def import_sources(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...",
+            metavar="SOURCE",
             help="BACKEND:JOB, or promptfoo:FILE, inspect:FILE, lm-eval:FILE; several files of "
             "one tool are contenders.",
         ),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 from rich.text import Text
 
 from unitune.cli.options import JOB_FILE, Json
@@ -110,6 +111,7 @@ def init(
         draft = draft_job(data, target, Wishes(chosen, test, backend, model))
     errors = [finding for finding in draft.findings if finding.severity == "error"]
     if not errors:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as file:
             file.write((EDITOR_LINE + draft.text).encode())
         write_beside(target)
@@ -156,13 +158,15 @@ def _print_next(target: Path, *, written: bool) -> None:
         return
     job = "" if target == JOB_FILE else f" {target}"
     console().print(f"Wrote {target}. Look through it; then:", style="bold")
+    commands = Table.grid(padding=(0, 2))
     for command, purpose in (
         (f"unitune plan{job}", "what it takes; starts nothing"),
         (f"unitune run{job}", "trains"),
         (f"unitune compare{job} --limit 20", "a first look"),
         (f"unitune compare{job}", "the verdict"),
     ):
-        console().print(Text.assemble(f"  {command:<{32 + len(job)}}", (purpose, "dim")))
+        commands.add_row(Text(f"  {command}", no_wrap=True), Text(purpose, "dim"))
+    console().print(commands)
 
 
 def _init_example(directory: Path, *, json: bool) -> None:

@@ -73,10 +73,13 @@ def _print_report(report: DataReport) -> None:
             console().print(line)
         if file.shared:
             kinds = by_kind(Counter(file.shared).elements())
-            console().print(f"  also in an earlier file of the job: {kinds}")
+            where = "the rows to train on" if is_part else "an earlier file of the job"
+            console().print(f"  also in {where}: {kinds}")
     print_findings(report.findings)
-    if not report.findings:
-        console().print("Nothing wrong.", style="green")
+    if not report.errors:
+        warned = any(finding.severity == "warning" for finding in report.findings)
+        words = "No errors; look at the warnings." if warned else "Nothing wrong."
+        console().print(words, style="yellow" if warned else "green")
 
 
 def run(

@@ -19,11 +19,12 @@ import traceback
 from collections.abc import Generator
 from contextlib import contextmanager
 from inspect import cleandoc
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
-from typer.core import TyperGroup
+from typer._click.core import Context  # typer carries its own click
+from typer.core import TyperCommand, TyperGroup
 
 import unitune
 from unitune.cli import (
@@ -51,10 +52,7 @@ from unitune.cli.suggestions import advice_for, command_for
 from unitune.errors import Interrupted
 from unitune.security.printable import printable
 
-if TYPE_CHECKING:
-    from typer._click.core import Context  # typer carries its own click
-
-
+HELP = ["-h", "--help"]
 VALUES = {"a valid integer": "a whole number", "a valid number": "a number"}
 """What an option takes, in plain words."""
 
@@ -63,6 +61,7 @@ class _Commands(TyperGroup):
     """Repeats what was given wrongly so that no terminal obeys it, and guesses what is meant."""
 
     def make_context(self, *arguments: Any, **more: Any) -> Context:
+        _hide_types_of_flags(self)
         with _printable_messages():
             return super().make_context(*arguments, **more)
 
@@ -79,6 +78,16 @@ class _Commands(TyperGroup):
                 guess = f" Did you mean {meant!r}?" if meant else ""
                 error.message = f"{message.partition(' Did you')[0].rstrip('.')}.{guess}"  # pyright: ignore[reportAttributeAccessIssue]
             raise
+
+
+def _hide_types_of_flags(command: TyperCommand | TyperGroup) -> None:
+    """Leave out of help texts that a flag is a ``<bool>``, for it takes no value."""
+    context = Context(command, help_option_names=HELP)
+    for option in (*command.params, command.get_help_option(context)):
+        if getattr(option, "is_flag", False):
+            option.metavar = ""
+    for each in getattr(command, "commands", {}).values():
+        _hide_types_of_flags(each)
 
 
 @contextmanager
@@ -104,7 +113,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": HELP},
     epilog="First time here? [bold]unitune quickstart[/bold] trains and judges a small model on "
     "this machine.",
 )
@@ -119,15 +128,15 @@ app.command(rich_help_panel=START)(jobs.quickstart)
 app.command(rich_help_panel=START)(init.init)
 app.command("import", rich_help_panel=START)(imports.import_sources)
 app.command(rich_help_panel=JOB)(jobs.check)
-app.command(rich_help_panel=JOB)(convert.convert)
 app.command(rich_help_panel=JOB)(plan.plan)
-app.command(rich_help_panel=JOB)(plan.apply)
-app.command(rich_help_panel=JOB)(plan.cost)
-app.command(rich_help_panel=JOB)(backends.backends)
-app.add_typer(prices.prices, rich_help_panel=JOB)
 app.command(rich_help_panel=JOB)(jobs.run)
 app.command(rich_help_panel=JOB)(compare.compare)
 app.command(rich_help_panel=JOB)(comparisons.comparisons)
+app.command(rich_help_panel=JOB)(plan.apply)
+app.command(rich_help_panel=JOB)(plan.cost)
+app.command(rich_help_panel=JOB)(backends.backends)
+app.command(rich_help_panel=JOB)(convert.convert)
+app.add_typer(prices.prices, rich_help_panel=JOB)
 app.command(rich_help_panel=RUN)(runs.runs)
 app.command(rich_help_panel=RUN)(runs.show)
 app.command(rich_help_panel=RUN)(runs.watch)
@@ -142,15 +151,20 @@ app.command(rich_help_panel=HOSTED)(deployments.undeploy)
 app.command(rich_help_panel=HOSTED)(deployments.deployments)
 app.command(rich_help_panel=HOSTED)(models.checkpoints)
 app.command(rich_help_panel=HOSTED)(models.download)
-app.add_typer(models.models, rich_help_panel=HERE)
-app.add_typer(machine.keys, rich_help_panel=HERE)
 app.command(rich_help_panel=HERE)(machine.doctor)
 app.command(rich_help_panel=HERE)(machine.notify)
 app.command(rich_help_panel=HERE)(machine.trust)
 app.command(rich_help_panel=HERE)(schema.schema)
+app.add_typer(models.models, rich_help_panel=HERE)
+app.add_typer(machine.keys, rich_help_panel=HERE)
 
 
-for _command in app.registered_commands:
+_groups = [group.typer_instance for group in app.registered_groups if group.typer_instance]
+for _command in (
+    *app.registered_commands,
+    *(command for group in _groups for command in group.registered_commands),
+    *(group.registered_callback for group in _groups if group.registered_callback),
+):
     _command.help = "\n\n".join(
         part if part.startswith("[dim]") else " ".join(part.split())  # rich keeps line ends
         for part in cleandoc(_command.callback.__doc__ or "").split("\n\n")

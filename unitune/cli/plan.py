@@ -64,7 +64,9 @@ SavedPlan = Annotated[
 ]
 BasePlan = Annotated[
     Path | None,
-    typer.Option("--against", metavar="PLAN", help="Print what changed since a saved plan."),
+    typer.Option(
+        "--against", metavar="PLAN", help="With --markdown: what changed since a saved plan."
+    ),
 ]
 Markdown = Annotated[bool, typer.Option("--markdown", help="For a comment on a pull request.")]
 MAX_REQUESTS = 10**10
@@ -106,6 +108,8 @@ def plan(
     from unitune.planning.preflight import preflight
 
     names = _backend_names(backend, all_backends=all_backends)
+    if against is not None and not markdown:
+        raise UserError("--against is for --markdown, which prints what has changed; give both.")
     check_output(output, Kind.PLAN, [file, *([against] if against else [])])
     job = Job.load(file).with_budget(budget)
     job = job.with_prices(parse_prices(price, names[0] if len(names) == 1 else job.backend))
@@ -292,7 +296,7 @@ def cost(
 
     [dim]$ unitune cost unitune.yaml
     $ unitune cost unitune.yaml --all
-    $ unitune cost unitune.yaml --backend azure --backend together --requests 250000[/dim]
+    $ unitune cost unitune.yaml --backend azure --requests 250000[/dim]
     """
     from unitune.cli.plan_view import print_refused
     from unitune.cli.progress import working

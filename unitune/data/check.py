@@ -294,6 +294,8 @@ def _own_keys(job: Job, train: _File, counts: Counter[str]) -> Iterator[Finding]
     del counts["parallel_tool_calls"]  # OpenAI's key, which is trained with where it is taken
     if job.method == "rft" or not counts:
         return
+    if any(finding.code == "columns-left-out" for finding in train.findings):
+        return  # that says the same of them
     named = [f"{key!r} ({count:,})" for key, count in counts.most_common(MOST_OWN_KEYS)]
     more = len(counts) - len(named)
     yield note(

@@ -7,6 +7,7 @@ duplicates and leaks are kept; `Files.place` gives the file and the line back fo
 from __future__ import annotations
 
 import glob
+import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -99,6 +100,9 @@ def _fitting(job: Job, name: str) -> list[str]:
     if source_name(name).startswith(SCHEME):
         return [name]
     path = job.path(name)
+    shorter = Path(os.path.normpath(path))  # of a job beside its data's folder: no a/../b
+    if shorter.exists() and path.exists() and shorter.samefile(path):
+        path = shorter
     if glob.has_magic(name) and not path.exists():
         matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 - it may be absolute
         return sorted(matches) or [str(path)]

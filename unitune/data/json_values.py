@@ -99,7 +99,7 @@ def json_values(stream: BufferedReader) -> Iterator[Record | Finding]:
     elements = _elements(_Source(stream))
     first = list(islice(elements, 2))
     by_line = len({1, *(element.line for element in first)}) > 1
-    layout = "a JSON list" if by_line else "a JSON list without line breaks (rows are counted)"
+    layout = "a JSON list" if by_line else "a JSON list on one line (rows are numbered)"
     for element in chain(first, elements):
         number = element.line if by_line else element.item
         for each in element.content:

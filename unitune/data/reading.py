@@ -55,5 +55,5 @@ class Reading:
             f"{label} from {', '.join(self._keys[label])}"
             for label, _ in self._shapes.most_common()
         )
-        own = f"; own keys {', '.join(self._own)}" if self._own else ""
+        own = f"; metadata {', '.join(self._own)}" if self._own else ""
         return f"{' and '.join(self._formats)}: {' and '.join(shapes)}{own}" if self._shapes else ""

@@ -114,7 +114,7 @@ def draft_job(file: Path, output: Path, wishes: Wishes) -> Draft:
     guess = None
     if len(records) > 1 and (wishes.columns or not _has_a_shape(records, some)):
         guess = guess_columns([each.value for each in records], wishes.columns)
-    job = _job(file, output, use, guess, wishes, max(count, 1))
+    job = _job(file, use, guess, wishes, max(count, 1))
     splits = (rows := read_job(job)).splits
     answers = suggest_scorers(
         chain(splits.train, splits.validation, splits.test or ()), splits.train
@@ -124,11 +124,12 @@ def draft_job(file: Path, output: Path, wishes: Wishes) -> Draft:
     with_tools = any(row.tools for row in splits.train)
     if with_tools and wishes.model is None:
         content["model"] = TOOLS_MODEL
-    job = Job.model_validate({**content, "folder": output.parent})
+    job = Job.model_validate({**content, "folder": job.folder})
     read_as = one_line(rows.report.files[0].read_as)
     ready = (*backend_findings(job), *readiness_findings(job, rows), *tools_findings(job, rows))
+    content["data"]["train"] = os.path.relpath(file, output.parent)
     return Draft(
-        job=job,
+        job=Job.model_validate({**content, "folder": output.parent}),
         text=_text(content, file, read_as, answers, rows),
         read_as=read_as,
         guess=guess,
@@ -144,17 +145,15 @@ def _has_a_shape(records: Sequence[Record], some: Sequence[Row]) -> bool:
     return shape is not None and (shape not in FLAT or len(some) > min(len(records), LOOKED_AT) / 2)
 
 
-def _job(  # noqa: PLR0913, PLR0917 - all that is known so far
-    file: Path, output: Path, use: Use, guess: Guess | None, wishes: Wishes, rows: int
-) -> Job:
-    """Return the job without scorers."""
+def _job(file: Path, use: Use, guess: Guess | None, wishes: Wishes, rows: int) -> Job:
+    """Return the job without scorers, beside the rows: its own folder need not be there yet."""
     if wishes.backend is not None and wishes.model is None:
         raise UserError(
             f"--backend is {wishes.backend}, and no model is named. Name one: --model MODEL. "
             f"Its models: unitune backends {wishes.backend}"
         )
     backend = wishes.backend or BACKEND
-    data: dict[str, Any] = {"train": os.path.relpath(file, output.parent)}
+    data: dict[str, Any] = {"train": file.name or os.curdir}
     if guess is not None:
         key = "columns" if isinstance(guess.mapping, Columns) else "template"
         data[key] = guess.mapping.model_dump(exclude_none=True)
@@ -166,7 +165,7 @@ def _job(  # noqa: PLR0913, PLR0917 - all that is known so far
         "data": data,
         "tuning": {"seed": 0},
         "evaluate": {"leaks": "drop"},
-        "folder": output.parent,
+        "folder": file.parent,
     }
     share = wishes.test or min(TEST_SHARE, _rounded(MOST_CASES / rows))
     left = rows * (1 - share)

@@ -61,7 +61,9 @@ COMMANDS += ["cancel", "pause", "resume", "chat", "cost", "doctor", "models", "s
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_shows_an_example(unitune: Command, command: str) -> None:
-    assert f"$ unitune {command}" in unitune(command, "--help").out
+    told = unitune(command, "--help").out
+    assert f"$ unitune {command}" in told
+    assert "<bool>" not in told, "a flag takes no value"
 
 
 @pytest.mark.parametrize("arguments", [["frob"], ["plan"], ["plan", "a.yaml", "--frob"]])

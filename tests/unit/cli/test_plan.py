@@ -288,6 +288,7 @@ def test_the_plan_of_a_comparison_is_saved_for_what_changes_and_not_to_be_launch
     assert (0, True) == (told.code, f"Next: unitune compare {job}" in told.err)
     launched = unitune("apply", str(kept))
     assert (2, True) == (launched.code, "trains nothing. Run `unitune compare" in launched.err)
+    assert "is for --markdown" in unitune("plan", str(job), "--against", str(kept)).err
     since = ("plan", str(job), "--markdown", "--against", str(kept))
     assert "" == unitune(*since).out
     cases = file.with_name("train.jsonl")

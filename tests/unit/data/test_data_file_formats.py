@@ -270,11 +270,11 @@ def test_text_under_a_binary_name_is_an_error(tmp_path: Path) -> None:
 
 
 READ_AS = {
-    "semicolons.csv": "a table separated by semicolons: pairs from question, answer; own keys year",
-    "rows.json": "a JSON list without line breaks (rows are counted): pairs from question, answer; "
-    "own keys year",
-    "rows.parquet": "a Parquet file: pairs from question, answer; own keys year",
-    "rows.jsonl.gz": "JSON Lines: pairs from question, answer; own keys year",
+    "semicolons.csv": "a table separated by semicolons: pairs from question, answer; metadata year",
+    "rows.json": "a JSON list on one line (rows are numbered): pairs from question, answer; "
+    "metadata year",
+    "rows.parquet": "a Parquet file: pairs from question, answer; metadata year",
+    "rows.jsonl.gz": "JSON Lines: pairs from question, answer; metadata year",
 }
 
 

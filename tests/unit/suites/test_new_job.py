@@ -162,7 +162,7 @@ FORMS: dict[str, tuple[str, Callable[[list[tuple[str, str]]], str], str]] = {
             "\ufeffCase;Text;Queue\r\n"
             + "".join(f'{at};"{text}";{label}\r\n' for at, (text, label) in enumerate(rows))
         ),
-        "a table separated by semicolons: rows mapped by the job from Text, Queue; own keys Case",
+        "a table separated by semicolons: rows mapped by the job from Text, Queue; metadata Case",
     ),
     "a list of questions and answers": (
         "list.json",
