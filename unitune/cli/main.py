@@ -83,7 +83,7 @@ class _Commands(TyperGroup):
 def _hide_types_of_flags(command: TyperCommand | TyperGroup) -> None:
     """Leave out of help texts that a flag is a ``<bool>``, for it takes no value."""
     context = Context(command, help_option_names=HELP)
-    for option in (*command.params, command.get_help_option(context)):
+    for option in filter(None, (*command.params, command.get_help_option(context))):
         if getattr(option, "is_flag", False):
             option.metavar = ""
     for each in getattr(command, "commands", {}).values():

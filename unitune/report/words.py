@@ -207,12 +207,16 @@ def _caveats(comparison: Comparison) -> Iterator[str]:
         yield f"On the {cases} that both answered, the difference is {difference}."
 
 
-def mood(comparison: Comparison) -> Literal["calm", "doubtful", "bad"]:
+def mood(comparison: Comparison, *, of_gate: bool = True) -> Literal["calm", "doubtful", "bad"]:
     """Return how a page should look: bad where something is lost or not passed, or nothing right.
 
     Doubtful where there is no verdict.
+
+    Args:
+        comparison: What it is about.
+        of_gate: Whether the gate counts; a difference that is a gain is none the worse for it.
     """
-    failed = comparison.gate is not None and comparison.gate.exit_code in (1, 4)
+    failed = of_gate and comparison.gate is not None and comparison.gate.exit_code in (1, 4)
     scores = [
         contender(comparison, name).score for name in (comparison.candidate, comparison.baseline)
     ]

@@ -4,10 +4,11 @@ from decimal import Decimal
 from typing import Literal
 
 import pytest
-from sample_comparison import VERDICTS, Counts, sample_comparison
+from sample_comparison import VERDICTS, Counts, gated, sample_comparison
 
 from unitune.data.overlap import Kind, SharedCase
 from unitune.evaluate.results import Comparison, GateResult, LeakResult, Money
+from unitune.job.job import Gate
 from unitune.report import facts, typography, words
 
 
@@ -241,6 +242,14 @@ def test_rows_that_are_not_there_were_not_searched() -> None:
 )
 def test_a_page_looks_as_its_verdict_is(verdict: str, mood: str) -> None:
     assert mood == words.mood(sample_comparison(VERDICTS[verdict]))
+
+
+def test_a_gain_that_passes_no_gate_is_no_bad_figure() -> None:
+    better = sample_comparison(VERDICTS["better"])
+    refused = gated(better, Gate(mode="improve"), required=len(better.cases))
+    assert refused.gate is not None
+    assert not refused.gate.passed
+    assert ("bad", "calm") == (words.mood(refused), words.mood(refused, of_gate=False))
 
 
 def test_nothing_right_looks_bad() -> None:
