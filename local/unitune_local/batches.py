@@ -184,6 +184,12 @@ def shares(lengths: Sequence[int], count: int) -> list[list[int]]:
     return [sorted(part) for part in parts]
 
 
+def spread_rows(rows: Sequence[TrainingRow], count: int) -> list[list[TrainingRow]]:
+    """Return the rows that each of several processes computes."""
+    places = shares([len(row.ids) for row in rows], count)
+    return [[rows[place] for place in share] for share in places]
+
+
 def micro_batches(
     rows: Sequence[TrainingRow], most_tokens: int, *, share: bool
 ) -> list[list[TrainingRow]]:

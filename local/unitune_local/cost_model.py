@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +26,13 @@ from scipy.optimize import nnls
 from unitune.data.example import digest
 from unitune.workspace.filesystem import replacing
 from unitune_local import machine
-from unitune_local.batches import TrainingRow, rounded, shared_prefix
+from unitune_local.batches import (
+    TrainingRow,
+    micro_batches,
+    rounded,
+    shared_prefix,
+    spread_rows,
+)
 from unitune_local.loss import Form
 from unitune_local.memory import Shape
 from unitune_local.model_folder import cache_folder
@@ -157,6 +165,24 @@ def part_work(shape: Shape, rows: Sequence[TrainingRow], form: Form) -> PartWork
     linear = (4 * shape.linear + 6 * shape.adapter) * tokens
     head = 4 * shape.vocabulary * shape.hidden * logits
     return PartWork(tokens, float(linear + head + 12 * shape.hidden * shape.layers * pairs))
+
+
+class StepWork(NamedTuple):
+    """The micro-batches of a step, and the work of the process that has most of it."""
+
+    parts: list[list[TrainingRow]]
+    work: list[PartWork]
+
+    @classmethod
+    def of(
+        cls, rows: Sequence[TrainingRow], settings: Settings, form: Form, shape: Shape
+    ) -> StepWork:
+        """Return rows as they would be spread over processes, and cut."""
+        cut = partial(micro_batches, most_tokens=settings.micro_batch_tokens, share=form.share)
+        ranks = [cut(share) for share in spread_rows(rows, settings.processes)]
+        work = [[part_work(shape, part, form) for part in parts] for parts in ranks]
+        busiest = max(work, key=lambda parts: sum(part.flops for part in parts))
+        return cls([*chain(*ranks)], busiest)
 
 
 def guess(

@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -31,10 +30,11 @@ from unitune_local import machine, memory, store
 from unitune_local.adapter import checked_prompts, checked_tokens
 from unitune_local.answer_cost import LOAD_SECONDS, forecast_answers
 from unitune_local.attention import not_plain
-from unitune_local.batches import TrainingRow, epoch_batches, micro_batches
+from unitune_local.batches import TrainingRow, epoch_batches
 from unitune_local.cost_model import (
     CostModel,
     PartWork,
+    StepWork,
     different_sizes,
     guess,
     part_work,
@@ -42,6 +42,7 @@ from unitune_local.cost_model import (
 )
 from unitune_local.memory import Shape
 from unitune_local.model import load_tokenizer
+from unitune_local.ranks import process_findings
 from unitune_local.rendering import turn_end
 from unitune_local.rows import RenderedRows, render_prompts, render_rows
 from unitune_local.sampling_cost import (
@@ -64,7 +65,10 @@ has the errors."""
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """The micro-batches of an epoch in their order, the one that holds most, and what they take."""
+    """The micro-batches of an epoch in their order, the one that holds most, and what they take.
+
+    Where several processes compute, the work is that of the busiest one in each step.
+    """
 
     settings: Settings
     parts: list[list[TrainingRow]]
@@ -120,9 +124,8 @@ def forecast(
     batching = fit_batches(model, settings, cost_model, learnt.rows, available, answers)
     settings, form = batching.settings, cost_model.form(settings)
     by_length = [] if answers else sorted(held_out.rows, key=lambda row: len(row.ids))
-    validated = micro_batches(by_length, settings.micro_batch_tokens, share=form.share)
+    validated = StepWork.of(by_length, settings, form, shape)
     score_seconds = _score_seconds(settings, folder, validation, held_out.rows)
-    validation_work = [part_work(shape, part, form) for part in validated]
     steps = settings.steps(len(learnt.rows))
     earliest = min(steps, _earliest_end(settings, len(learnt.rows)))
     sampling = SamplingTime(folder, settings, learnt.rows, held_out.rows)
@@ -131,9 +134,10 @@ def forecast(
         epochs = steps / max(1, settings.epoch_steps(len(learnt.rows)))
         validations = 1 + math.ceil(steps / max(1, settings.evaluation_steps(len(learnt.rows))))
         forwards = settings.forwards(epochs)
-        trained = cost_model.seconds(epochs, batching.work, validation_work, validations, forwards)
+        trained = cost_model.seconds(epochs, batching.work, validated.work, validations, forwards)
         sampled = epochs * sampling.epoch(tokens) + validations * sampling.evaluation(tokens)
-        return render_seconds + trained + validations * score_seconds + sampled
+        devices = settings.processes / settings.processes_per_device
+        return render_seconds + trained + (sampled + validations * score_seconds) / devices
 
     peak = batching.peak_bytes
     time_band, memory_band = _bands(cost_model)
@@ -142,7 +146,8 @@ def forecast(
     findings += scorer_findings(job, train) if answers else ()
     findings += _misfit(model, start) if start and read.shape else ()
     findings += _findings(settings, learnt.rows, turn_end(tokenizer), shape)
-    findings += chain(quantization_findings(settings), _busy(cost_model))
+    findings += chain(quantization_findings(settings), process_findings(settings))
+    findings += _busy(cost_model)
     findings += _evaluation_findings(settings, steps, len(learnt.rows), len(held_out.rows))
     summary = Forecast(
         findings=tuple(findings),
@@ -190,11 +195,13 @@ def require_memory(summary: Forecast) -> None:
         Unsupported: It needs more than there is.
     """
     needed, available = summary.memory_bytes, summary.memory_available_bytes
+    count = summary.settings.get("processes", 1)
     if needed > available:
+        whole = f" Each of the {count} processes holds the whole model." if count != 1 else ""
         raise Unsupported(
             f"the training needs about {needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} "
-            "GB are free. Free some, use a smaller model or lower tuning.sequence_length or "
-            "tuning.lora.rank."
+            f"GB are free.{whole} Free some, use a smaller model or lower tuning.sequence_length "
+            "or tuning.lora.rank."
         )
 
 
@@ -227,17 +234,22 @@ def fit_batches(  # noqa: PLR0913, PLR0917 - what they depend on
         for step in _largest_steps(rows, settings.batch_size)
     ]
     while True:
-        cut = partial(micro_batches, most_tokens=settings.micro_batch_tokens, share=form.share)
-        parts = [part for step in steps for part in cut(step)]
-        work = [part_work(shape, part, form) for part in parts]
+        spread = [StepWork.of(step, settings, form, shape) for step in steps]
+        work = [part for step in spread for part in step.work]
         largest = max(
-            (part for step in largest_steps for part in cut(step)),
+            (
+                part
+                for step in largest_steps
+                for part in StepWork.of(step, settings, form, shape).parts
+            ),
             key=lambda part: part_work(shape, part, form).flops,
             default=list[TrainingRow](),
         )
         held = memory.held_bytes(model, form, largest) if largest else 0
         peak = cost_model.peak_bytes(settings, held, different_sizes(work))
+        peak *= settings.processes_per_device
         if peak <= available or settings.micro_batch_tokens <= SMALLEST_MICRO_BATCH:
+            parts = [part for step in spread for part in step.parts]
             return Batching(settings, parts, work, largest, peak)
         half = settings.micro_batch_tokens // 2
         settings = settings.model_copy(update={"micro_batch_tokens": half})

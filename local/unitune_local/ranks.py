@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,8 +25,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from unitune_local.batches import TrainingRow, shares
+from unitune.findings import Finding, error, warning
+from unitune_local.batches import TrainingRow, shares, spread_rows
+from unitune_local.machine import cores
 from unitune_local.processes import RankLost
+from unitune_local.settings import Settings
 
 T = TypeVar("T")
 
@@ -65,8 +68,7 @@ class Ranks:
 
     def shares(self, rows: Sequence[TrainingRow]) -> list[list[TrainingRow]]:
         """Return which rows each rank computes."""
-        places = shares([len(row.ids) for row in rows], self.size)
-        return [[rows[place] for place in share] for share in places]
+        return spread_rows(rows, self.size)
 
     def share(self, rows: Sequence[TrainingRow]) -> list[TrainingRow]:
         """Return which rows this rank computes."""
@@ -176,6 +178,24 @@ def joined(rendezvous: Path, rank: int, size: int, device: str) -> Generator[Ran
         )
     yield Ranks(dist.group.WORLD, where)
     dist.destroy_process_group()  # not after an error: it would wait for the others
+
+
+def process_findings(settings: Settings) -> Iterator[Finding]:
+    """Yield why so many processes cannot train here, or would not be faster."""
+    count, device = settings.processes, settings.device
+    setting = f"options.local.processes is {count}, and"
+    if device == "mps" and count > 1:
+        fix = "Leave it out, or set options.local.device to cpu."
+        yield error("processes", f"{setting} mps is one GPU, which one process uses.", fix)
+    elif device == "cuda" and count > (gpus := torch.cuda.device_count()):
+        fix = f"Set it to at most {gpus}, or leave it out."
+        yield error("processes", f"{setting} each needs a GPU of its own; there are {gpus}.", fix)
+    elif count > settings.batch_size:
+        what = f"{setting} tuning.batch_size is {settings.batch_size}: some would have no row."
+        yield warning("processes", what, "Lower it, or raise tuning.batch_size.")
+    elif device == "cpu" and count > cores():
+        what = f"{setting} {cores()} cores are there: the processes would wait for each other."
+        yield warning("processes", what, "Lower it.")
 
 
 @contextmanager

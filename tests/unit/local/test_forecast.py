@@ -16,8 +16,9 @@ from unitune.job.tuning import EarlyStopping
 from unitune_local import forecast as forecasting
 from unitune_local import machine, memory
 from unitune_local.answer_cost import LOAD_SECONDS
-from unitune_local.cost_model import guess
+from unitune_local.cost_model import StepWork, guess, part_work
 from unitune_local.forecast import fit_batches, forecast, require_memory
+from unitune_local.loss import Form
 from unitune_local.model import add_adapter, load_model
 from unitune_local.rows import read_rows, render_prompts, render_rows
 from unitune_local.sampling_cost import SamplingTime
@@ -310,3 +311,42 @@ def test_a_plan_runs_no_code_that_would_score(
     assert () == seen.summary.findings
     gone = forecast(python, tiny_model, rows, NOTHING).summary.findings
     assert ["reward"] == [each.code for each in gone]
+
+
+def test_processes_share_the_time_and_each_needs_its_memory(
+    tiny_model: Path, rows: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "products_per_second", lambda *_: 1e6)
+    alone, both = (
+        forecast(job(processes=count), tiny_model, rows, rows).summary for count in (1, 2)
+    )
+    assert (1, 2) == (alone.settings["processes"], both.settings["processes"])
+    assert (alone.tokens, alone.steps) == (both.tokens, both.steps)
+    assert both.seconds_expected < 0.7 * alone.seconds_expected
+    assert 1.5 * alone.memory_bytes < both.memory_bytes <= 2 * alone.memory_bytes
+    with pytest.raises(Unsupported, match="Each of the 2 processes holds the whole model"):
+        require_memory(both.model_copy(update={"memory_available_bytes": 1}))
+
+
+def test_a_step_takes_as_long_as_its_busiest_process(tiny_model: Path, rows: Dataset) -> None:
+    settings = resolve(job(processes=2), TINY)
+    shape = memory.shape_of(memory.meta_model(tiny_model, settings))
+    form = Form("packed", share=False)
+    made = [*render_rows(tiny_tokenizer(), rows, 512).rows[:3]]
+    step = StepWork.of(made, settings, form, shape)
+    assert [73, 76, 76] == [len(row.ids) for row in made]
+    busiest = [made[0], made[1]]
+    assert [busiest, [made[2]]] == step.parts
+    assert [part_work(shape, busiest, form)] == step.work
+
+
+def test_every_gpu_gets_a_process_that_has_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(machine, "cores", lambda: 16)
+    on_gpus = job(Tuning(batch_size=3), device="cuda", threads="auto")
+    settings = resolve(on_gpus, TINY)
+    assert (3, 5, 1) == (settings.processes, settings.threads, settings.processes_per_device)
+    settings = resolve(job(threads="auto"), TINY)
+    assert (1, 16) == (settings.processes, settings.threads)
+    settings = resolve(job(processes=4, threads="auto"), TINY)
+    assert (4, 4, 4) == (settings.processes, settings.threads, settings.processes_per_device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from unitune.data.dataset import Dataset, Row
 from unitune.errors import RunFailed
 from unitune.scorers.interface import Setting
 from unitune.scorers.text import Regex
+from unitune_local import ranks
 from unitune_local.batches import TrainingRow, shares
 from unitune_local.dev_score import dev_score
 from unitune_local.grading import Grader
@@ -92,13 +94,13 @@ def run(
     base: Path, folder: Path, size: int, settings: Settings, stop_after: int | None = None
 ) -> list[Trained]:
     rows, held_out = rows_of(base, folder.parent, settings)
-    ranks: list[Trained] = []
+    every: list[Trained] = []
     for _ in range(size):
         torch.manual_seed(0)
-        ranks.append(Trained(add_adapter(load_model(base, torch.float32), settings)))
+        every.append(Trained(add_adapter(load_model(base, torch.float32), settings)))
 
     def act(own: Ranks) -> None:
-        done, first = ranks[own.rank], ranks[0]
+        done, first = every[own.rank], every[0]
         context = TrainingContext(
             folder,
             lambda kind, data: done.events.append((kind, data)),
@@ -109,7 +111,7 @@ def run(
         done.finished = train(done.model, rows, held_out, settings, context)
 
     in_ranks(size, folder, act)
-    return ranks
+    return every
 
 
 def rows_of(
@@ -213,6 +215,31 @@ def test_rows_are_shared_by_their_tokens(
     lengths: list[int], count: int, expected: list[list[int]]
 ) -> None:
     assert expected == shares(lengths, count)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"processes": 2}, []),
+        ({"processes": 1, "device": "mps"}, []),
+        ({"processes": 2, "device": "mps"}, [("error", "is 2, and mps is one GPU")]),
+        ({"processes": 2, "device": "cuda"}, []),
+        ({"processes": 3, "device": "cuda"}, [("error", "is 3, .* GPU of its own; there are 2")]),
+        ({"processes": 9}, [("warning", "is 9, and tuning.batch_size is 8")]),
+        ({"processes": 5}, [("warning", "is 5, and 4 cores are there")]),
+    ],
+)
+def test_processes_that_are_too_many_are_findings(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], expected: list[tuple[str, str]]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(ranks, "cores", lambda: 4)
+    findings = [*ranks.process_findings(SETTINGS.model_copy(update=changes))]
+    assert len(expected) == len(findings)
+    for (severity, words), finding in zip(expected, findings, strict=True):
+        assert severity == finding.severity
+        assert re.search(words, finding.message)
+        assert finding.fix
 
 
 def test_ranks_know_what_each_of_them_has(tmp_path: Path) -> None:
