@@ -145,6 +145,11 @@ def read_events(path: Path, cursor: str) -> EventsRead:
             content = file.read()
     except FileNotFoundError:
         return EventsRead((), cursor)
+    return parse_events(content, start)
+
+
+def parse_events(content: bytes, start: int) -> EventsRead:
+    """Return the whole lines of a file's content from a byte on."""
     whole = content[: content.rfind(b"\n") + 1]
     return EventsRead(
         tuple(Event(**json.loads(line)) for line in whole.splitlines()), str(start + len(whole))

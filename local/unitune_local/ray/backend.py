@@ -1,0 +1,195 @@
+"""The backend named ``ray``: the training of `unitune_local` on a Ray cluster.
+
+A launch is one call of Ray's job API, under the launch key as submission id, so that a call which
+is sent twice makes one job; the cluster is all that needs Ray. Rows go there, and events and the
+adapter come back, by a storage that both sides see (`unitune_local.ray.storage`). What runs there
+is `unitune_local.ray.driver`. A tuned model answers on this machine; a server for many requests is
+a contender of its own.
+
+Sources: docs.ray.io, Ray Jobs REST API; tried with Ray 2.60.0.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import JsonValue, ValidationError
+
+from unitune.backends.kit.api import Api, created_id
+from unitune.backends.kit.errors import Endpoint, Vendor
+from unitune.backends.kit.hosted import HostedBackend, content_name, required
+from unitune.backends.launch_keys import LAUNCH_KEY
+from unitune.backends.protocol import Guarantee, Launch, State, Status, Upload
+from unitune.errors import NotFoundError
+from unitune.models import ChatModel, TunedModel
+from unitune.security.json_fields import Fields
+from unitune_local.job_folder import Result, parse_events
+from unitune_local.model_folder import cache_folder
+from unitune_local.ray import storage
+from unitune_local.ray.launch import VARIABLE, RayLaunch, RayOptions
+from unitune_local.ray.storage import Storage
+
+ENTRYPOINT = "python -P -m unitune_local.ray.driver"
+JOBS = "/api/jobs"
+
+
+class RayBackend(HostedBackend[RayOptions]):
+    """Trains on a Ray cluster, and answers on this machine."""
+
+    name: ClassVar[str] = "ray"
+    guarantee: ClassVar[Guarantee] = Guarantee.OWN_ID
+    address = "http://127.0.0.1:8265"  # where Ray serves its jobs, and port-forwarding leads to
+    address_variable = "RAY_API_SERVER_ADDRESS"
+    key_variable = "RAY_AUTH_TOKEN"
+    options = RayOptions
+    states: ClassVar[Mapping[str, State]] = {
+        "PENDING": State.QUEUED,
+        "RUNNING": State.RUNNING,
+        "STOPPED": State.CANCELLED,
+        "SUCCEEDED": State.SUCCEEDED,
+        "FAILED": State.FAILED,
+    }
+
+    @property
+    def api(self) -> Api:
+        """Ray's API of jobs, each by its submission id."""
+        return Api(self.endpoint(JOBS))
+
+    @property
+    def storage(self) -> Storage:
+        """The storage that the environment names.
+
+        Raises:
+            UserError: It names none.
+        """
+        what = "the storage that you and the Ray cluster share"
+        return Storage(required(storage.VARIABLE, what))
+
+    def endpoint(self, path: str = "") -> Endpoint:
+        """Return an address at the cluster, with the token where there is one."""
+        token, url = os.environ.get(self.key_variable, "").strip(), f"{self.base_url()}{path}"
+        vendor = Vendor(self.name, self.key_variable, url, self.advice, secrets=(token or None,))
+        return Endpoint(vendor, url, {"Authorization": f"Bearer {token}"} if token else {})
+
+    def upload(self, path: Path, sha256: str) -> Upload:
+        """Store a file under the hash of its content, unless it is there."""
+        there, name = self.storage, f"files/{content_name(sha256)}.jsonl"
+        if not there.exists(name):
+            there.put(path, name)
+        return Upload(name, sha256)
+
+    def submit(self, launch: Launch) -> str:
+        """Create the job, unless one with this key is there."""
+        options, told = self.job_options(launch.job), RayLaunch.of(launch, self.storage.address)
+        if self.find(launch.key, launch.folder):  # which a second call would not say in its status
+            return launch.key
+        given = options.runtime_env
+        variables = {**Fields(given).fields("env_vars").all, VARIABLE: told.model_dump_json()}
+        body: dict[str, JsonValue] = {
+            "submission_id": launch.key,
+            "entrypoint": ENTRYPOINT,
+            "entrypoint_num_cpus": 0,  # it waits for its workers
+            "runtime_env": {**given, "env_vars": variables},
+            "metadata": {"name": launch.job.name, "model": launch.job.base_model},
+        }
+        endpoint = self.endpoint(f"{JOBS}/")  # without the slash there is no such path
+        created = Api(endpoint).post(action=f"create job {launch.key}", body=body)
+        return created_id(created, endpoint, "submission_id")
+
+    def find(self, launch_key: str, folder: Path) -> list[str]:
+        """Return the job whose submission id is the launch key."""
+        del folder
+        job = self.api.find(launch_key, action=f"find job {launch_key}")
+        return [] if job is None else [launch_key]
+
+    def poll(self, job_id: str, cursor: str) -> Status:
+        """Read how a job stands: its state from Ray, and what happened from the storage."""
+        job, there = self.api.get(job_id, action=f"read job {job_id}"), self.storage
+        word = job.text("status")
+        start, folder = int(cursor or 0), f"jobs/{job_id}"
+        read = parse_events(there.read(f"{folder}/events.jsonl", start), start)
+        state, result = self.state_of(word), _result(there.read(f"{folder}/result.json"))
+        model = result and result.model
+        if state is State.SUCCEEDED and model is None:
+            state = State.FAILED
+            result = Result(state="failed", error=f"there is no result in {there.url(folder)}")
+        own = {"backend": self.name, "name": there.url(f"{folder}/adapter")}
+        return Status(
+            state=state,
+            raw=word or "no state",
+            events=read.events,
+            cursor=read.cursor,
+            model=model.model_copy(update=own) if model and state is State.SUCCEEDED else None,
+            error=_reason(job_id, job, result) if state is State.FAILED else None,
+        )
+
+    def cancel(self, job_id: str) -> None:
+        """Stop a job and its workers; one that has ended stays as it is."""
+        self.api.post(job_id, "stop", action=f"cancel {job_id}", body={})
+
+    def delete_file(self, ref: str) -> None:
+        """Remove uploaded rows."""
+        self.storage.remove(ref)
+
+    def delete_model(self, model: TunedModel) -> None:
+        """Remove all that a training has left, here, in the storage and at Ray."""
+        there = self.storage
+        name = there.name_of(model.name) or ""
+        if key := LAUNCH_KEY.search(name):
+            shutil.rmtree(_copy(key[0]), ignore_errors=True)
+            for folder in ("jobs", "ray"):
+                there.remove(f"{folder}/{key[0]}")
+            self.api.delete(key[0], action=f"delete {key[0]}")
+
+    def chat(self, model: str | TunedModel) -> ChatModel:
+        """Return a base model by its name, or a base with the adapter of a run, on this machine.
+
+        Raises:
+            NotFoundError: There is no such model.
+            Mismatch: Base or template are not those of the training.
+        """
+        from unitune_local.chat import LocalChatModel  # noqa: PLC0415 - imports torch
+
+        if isinstance(model, str):
+            return LocalChatModel(model)
+        return LocalChatModel(model.base, self._fetched(model))
+
+    def _fetched(self, model: TunedModel) -> Path:
+        """Return the folder of an adapter on this machine, copied from the storage once."""
+        there = self.storage
+        name = there.name_of(model.name)
+        key = LAUNCH_KEY.search(name or "")
+        if name is None or key is None or not (there.exists(name) or _copy(key[0]).exists()):
+            raise NotFoundError("tuned model", model.name, (), f"It is not in {there.address}.")
+        copy = _copy(key[0])
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=copy.parent) as scratch:
+                there.fetch(name, Path(scratch) / "adapter")
+                (Path(scratch) / "adapter").rename(copy)
+        return copy
+
+
+def _copy(key: str) -> Path:
+    """Return where the adapter of a launch is kept on this machine."""
+    return cache_folder() / "ray" / key
+
+
+def _result(content: bytes) -> Result | None:
+    try:
+        return Result.model_validate_json(content)
+    except ValidationError:  # none yet, or not whole
+        return None
+
+
+def _reason(job_id: str, job: Fields, result: Result | None) -> str:
+    """Return why a job failed: in the training's words, else in the last of the driver's."""
+    if result is not None and result.error:
+        return result.error
+    last = (job.text("message") or "").strip().rpartition("\n")[2] or "Ray gave no reason"
+    return f"{last}. See `ray job logs {job_id}`."

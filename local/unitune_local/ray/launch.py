@@ -1,0 +1,92 @@
+"""What a create call tells the cluster: a launch, and the options of its job; without Ray."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from unitune.backends.options import job_options
+from unitune.backends.protocol import Launch, Upload
+from unitune.job.job import Job
+from unitune_local.options import LocalOptions
+
+VARIABLE = "UNITUNE_RAY_LAUNCH"
+"""Environment variable of the job at Ray that holds its launch."""
+
+
+class RayOptions(LocalOptions):
+    """What a job may say under ``options: {ray: …}``: how it trains, and what it gets of a cluster.
+
+    `threads: auto` is `cpus_per_worker`, and `device: auto` the GPU where a worker has one.
+    """
+
+    cpus_per_worker: Annotated[int, Field(ge=1)] = 1
+    """Cores that Ray sets aside for a worker."""
+    gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = 0
+    """GPUs, likewise."""
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """How often a training that loses a worker or a node goes on from its last checkpoint."""
+    runtime_env: dict[str, JsonValue] = {}  # noqa: RUF012 - pydantic copies it
+    """Ray's description of what workers need: ``{pip: […]}``, ``{env_vars: {…}}``, …"""
+
+
+class File(BaseModel):
+    """An uploaded file, by its name in the storage."""
+
+    model_config = ConfigDict(frozen=True)
+    ref: str
+    sha256: str
+
+
+class RayLaunch(BaseModel):
+    """A launch as it travels to the cluster."""
+
+    model_config = ConfigDict(frozen=True)
+    key: str
+    storage: str
+    job: dict[str, JsonValue]
+    training: File
+    validation: File | None
+
+    @classmethod
+    def of(cls, launch: Launch, storage: str) -> Self:
+        """Return a launch with the address of the storage in which its files are."""
+        return cls(
+            key=launch.key,
+            storage=storage,
+            job=launch.job.model_dump(mode="json", exclude_defaults=True),
+            training=File(**asdict(launch.training)),
+            validation=File(**asdict(launch.validation)) if launch.validation else None,
+        )
+
+    @property
+    def options(self) -> RayOptions:
+        """The job's options for Ray."""
+        return job_options(Job.model_validate(self.job), "ray", RayOptions)
+
+    def local(self, folder: Path) -> Launch:
+        """Return it as a launch of the local backend, whose files are in a folder."""
+        options = self.options
+        chosen = options.model_dump(include=set(LocalOptions.model_fields))
+        if options.threads == "auto":
+            chosen["threads"] = options.cpus_per_worker
+        if options.device == "auto" and not options.gpus_per_worker:
+            chosen["device"] = "cpu"
+        job = Job.model_validate({**self.job, "backend": "local", "model": self.base_model})
+        job = job.model_copy(update={"options": {"local": chosen}, "folder": folder})
+        held_out = self.validation
+        return Launch(
+            key=self.key,
+            job=job,
+            training=Upload(str(folder / self.training.ref), self.training.sha256),
+            validation=held_out and Upload(str(folder / held_out.ref), held_out.sha256),
+            folder=folder,
+        )
+
+    @property
+    def base_model(self) -> str:
+        """The base model of the job."""
+        return Job.model_validate(self.job).base_model

@@ -1,0 +1,130 @@
+"""The storage that a Ray cluster and those who launch there share, by any address fsspec reads.
+
+    files/unitune-HASH.jsonl   rows to train on, named by the hash of their content
+    jobs/KEY/                  the folder of a training (`unitune_local.job_folder`), as it was sent
+                               last: spec, events, checkpoints, adapter, and result at the end
+    ray/KEY/                   what Ray Train keeps of its own
+
+A file appears whole or not at all, but for those of a folder, which come one after the other; what
+reads a checkpoint compares hashes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import Any, cast
+
+import fsspec  # pyright: ignore[reportMissingTypeStubs]
+
+from unitune.errors import Unreachable, UserError
+
+VARIABLE = "UNITUNE_RAY_STORAGE"
+
+
+class Storage:
+    """A folder that several machines see.
+
+    Args:
+        address: ``/mnt/shared/unitune``, ``s3://bucket/unitune``, ….
+
+    Raises:
+        UserError: It cannot be used from here.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address.rstrip("/")
+        if "://" not in address and not PurePath(address).is_absolute():
+            raise UserError(
+                f"{VARIABLE} is {address!r}, which other machines cannot find. Set it to the full "
+                "path of a folder that they share, or to an address such as s3://bucket/unitune."
+            )
+        try:
+            # Listings are not cached: another machine writes.
+            there = cast("Any", fsspec).url_to_fs(self.address, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            raise UserError(f"{VARIABLE} is {address!r}: {error}.") from error
+        self._files, self._root = cast("tuple[Any, str]", there)
+
+    def url(self, name: str) -> str:
+        """Return the address of a file or folder."""
+        return f"{self.address}/{name}"
+
+    def name_of(self, url: str) -> str | None:
+        """Return the name of what stands at an address; None: it is not in here."""
+        name = url.removeprefix(f"{self.address}/")
+        return None if name == url or ".." in name.split("/") else name
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is a file or folder."""
+        with self._errors("look for", name):
+            return bool(self._files.exists(self._path(name)))
+
+    def read(self, name: str, start: int = 0) -> bytes:
+        """Return a file's content from a byte on; none where there is no such file or byte."""
+        with self._errors("read", name):
+            try:
+                if self._files.info(self._path(name))["size"] <= start:
+                    return b""
+                return bytes(self._files.cat_file(self._path(name), start=start))
+            except FileNotFoundError:
+                return b""
+
+    def put(self, file: Path, name: str) -> None:
+        """Store a file."""
+        # Of two processes that send one file each has a draft of its own.
+        draft, path = self._path(f"{name}.{os.urandom(4).hex()}.part"), self._path(name)
+        with self._errors("write", name):
+            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self._files.put_file(str(file), draft)
+            self._files.mv(draft, path)
+
+    def put_folder(self, folder: Path, name: str) -> None:
+        """Store the files of a folder, over those of an earlier one."""
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                self.put(file, f"{name}/{file.relative_to(folder).as_posix()}")
+
+    def fetch(self, name: str, to: Path) -> None:
+        """Copy a file, or a folder with its files, to a path; what is not there gives nothing."""
+        root = self._path(name)
+        with self._errors("read", name):
+            for path in cast("list[str]", self._files.find(root)):
+                target = to / path.removeprefix(root).lstrip("/") if path != root else to
+                if not path.endswith(".part"):
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    self._files.get_file(path, str(target))
+
+    def folders(self, name: str) -> list[str]:
+        """Return the names of the folders in a folder."""
+        with self._errors("list", name):
+            try:
+                entries = cast(
+                    "list[dict[str, str]]", self._files.ls(self._path(name), detail=True)
+                )
+            except FileNotFoundError:
+                return []
+        return [PurePath(each["name"]).name for each in entries if each["type"] == "directory"]
+
+    def remove(self, name: str) -> None:
+        """Remove a file, or a folder with all in it; what is gone is no error."""
+        with self._errors("delete", name):
+            try:
+                self._files.rm(self._path(name), recursive=True)
+            except FileNotFoundError:
+                return
+
+    def _path(self, name: str) -> str:
+        return f"{self._root.rstrip('/')}/{name}"
+
+    @contextmanager
+    def _errors(self, doing: str, name: str) -> Generator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise Unreachable(
+                f"could not {doing} {self.url(name)} ({type(error).__name__}: {error}). Check that "
+                f"{VARIABLE} is a storage which you and the cluster can read and write."
+            ) from error

@@ -1,0 +1,202 @@
+"""Ray's job API on loopback, and what a training leaves in the storage meanwhile.
+
+Status codes, bodies and words are those of Ray 2.60.0; tests/slow/test_ray_cluster.py compares them
+with a cluster's.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from unitune.testing.loopback import VendorRequest, VendorResponse
+from unitune.testing.routes import Refused, RoutedVendor, route
+from unitune.testing.vendor_setup import Progress, ServerBehavior, VendorSetup, loss
+
+KEY = "ray-loopback"
+FIELDS = {
+    "entrypoint",
+    "submission_id",
+    "job_id",
+    "runtime_env",
+    "metadata",
+    "entrypoint_num_cpus",
+    "entrypoint_num_gpus",
+    "entrypoint_memory",
+    "entrypoint_resources",
+    "entrypoint_label_selector",
+}
+"""Of JobSubmitRequest, ray/dashboard/modules/job/common.py."""
+ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+
+
+@dataclass(slots=True)
+class Job:
+    """A job and how far it is."""
+
+    request: Mapping[str, Any]
+    progress: Progress = field(default_factory=Progress)
+    stopped: bool = False
+
+    @property
+    def launch(self) -> dict[str, Any]:
+        """What its workers are told."""
+        return json.loads(self.request["runtime_env"]["env_vars"]["UNITUNE_RAY_LAUNCH"])
+
+    def status(self, behavior: ServerBehavior) -> str:
+        """Return Ray's word."""
+        if self.stopped:
+            return "STOPPED"
+        if behavior.rejects_files or (self.progress.done(behavior) and behavior.fails):
+            return "FAILED"
+        if self.progress.done(behavior):
+            return "SUCCEEDED"
+        return behavior.state or ("RUNNING" if self.progress.started(behavior) else "PENDING")
+
+    def details(self, behavior: ServerBehavior) -> dict[str, JsonValue]:
+        """Return JobDetails, ray/dashboard/modules/job/pydantic_models.py."""
+        status, start = self.status(behavior), round(1000 * self.progress.created)
+        reason = behavior.rejects_files or behavior.fails
+        return {
+            "type": "SUBMISSION",
+            "job_id": None,
+            "submission_id": self.request["submission_id"],
+            "driver_info": None,
+            "status": status,
+            "entrypoint": self.request["entrypoint"],
+            "message": f"Job entrypoint command failed with exit code 1, last available logs "
+            f"(truncated to 20,000 chars):\n{reason}"
+            if status == "FAILED"
+            else "Job is currently running.",
+            "error_type": "JOB_ENTRYPOINT_COMMAND_ERROR" if status == "FAILED" else None,
+            "start_time": start,
+            "end_time": start + self.progress.polls if status in ENDED else None,
+            "metadata": self.request.get("metadata"),
+            "runtime_env": self.request.get("runtime_env"),
+            "driver_agent_http_address": None,
+            "driver_node_id": None,
+            "driver_exit_code": 1 if status == "FAILED" else None,
+        }
+
+
+class RayVendor(RoutedVendor):
+    """A cluster whose trainings leave an adapter that was made before.
+
+    Args:
+        storage: The folder that it shares with whoever launches.
+        behavior: How it behaves.
+        adapter: What a training leaves behind; None: an empty folder.
+    """
+
+    key = KEY
+
+    def __init__(
+        self, storage: Path, behavior: ServerBehavior | None = None, adapter: Path | None = None
+    ) -> None:
+        super().__init__(behavior)
+        self.storage = storage
+        self.adapter = adapter
+        self.jobs: dict[str, Job] = {}
+
+    @property
+    def files(self) -> list[Path]:
+        """The uploaded files."""
+        return list(self.storage.glob("files/*"))
+
+    def refuse(self, refusal: Refused) -> VendorResponse:
+        return VendorResponse(refusal.message.encode(), refusal.status)  # Ray answers with text
+
+    @route("POST", "/api/jobs/")
+    def submit(self, request: VendorRequest) -> JsonValue:
+        body = request.json
+        if unknown := sorted(body.keys() - FIELDS):
+            raise Refused(400, _traceback(f"TypeError: JobSubmitRequest has no {unknown[0]!r}"))
+        name = str(body["submission_id"])
+        if name in self.jobs:
+            words = f"ValueError: Job with submission_id {name} already exists. Please use another."
+            raise Refused(500, _traceback(words))
+        self.jobs[name] = Job(body)
+        return {"job_id": name, "submission_id": name}
+
+    @route("GET", "/api/jobs/{name}")
+    def job(self, _: VendorRequest, name: str) -> JsonValue:
+        job = self._existing(name)
+        job.progress.look()
+        self._train(name, job)
+        return job.details(self.behavior)
+
+    @route("POST", "/api/jobs/{name}/stop")
+    def stop(self, _: VendorRequest, name: str) -> JsonValue:
+        job = self._existing(name)
+        runs = job.status(self.behavior) not in ENDED
+        job.stopped = job.stopped or runs
+        return {"stopped": runs}
+
+    @route("DELETE", "/api/jobs/{name}")
+    def delete(self, _: VendorRequest, name: str) -> JsonValue:
+        if self._existing(name).status(self.behavior) not in ENDED:
+            raise Refused(500, _traceback("RuntimeError: it is in a non-terminal state"))
+        del self.jobs[name]
+        return {"deleted": True}
+
+    def _existing(self, name: str) -> Job:
+        if name not in self.jobs:
+            raise Refused(404, f"Job {name} does not exist")
+        return self.jobs[name]
+
+    def _train(self, name: str, job: Job) -> None:
+        """Let the storage hold what a training of so many steps has left there."""
+        folder = self.storage / "jobs" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        events = [
+            {
+                "key": f"step-{step}",
+                "kind": "step",
+                "time": job.progress.created + step,
+                "data": {"step": step, "loss": loss(step)},
+            }
+            for step in range(1, job.progress.steps(self.behavior) + 1)
+        ]
+        text = "".join(json.dumps(event) + "\n" for event in events)
+        (folder / "events.jsonl").write_text(text, encoding="utf-8")
+        if job.status(self.behavior) == "SUCCEEDED" and not (folder / "result.json").exists():
+            if self.adapter is not None:
+                shutil.copytree(self.adapter, folder / "adapter", dirs_exist_ok=True)
+            base = job.launch["job"]["model"]
+            model = {"backend": "local", "name": "of its node", "base": base}
+            result = json.dumps({"state": "succeeded", "model": model})
+            (folder / "result.json").write_text(result, encoding="utf-8")
+
+
+def _traceback(words: str) -> str:
+    return f'Traceback (most recent call last):\n  File "job_head.py", line 419\n{words}\n.\n'
+
+
+@contextmanager
+def cluster(behavior: ServerBehavior, adapter: Path | None = None) -> Generator[RayVendor]:
+    """Give a cluster with a storage of its own while the body runs."""
+    with tempfile.TemporaryDirectory() as storage:
+        yield RayVendor(Path(storage), behavior, adapter)
+
+
+def ray_setup(adapter: Path | None = None) -> VendorSetup:
+    """Return how a cluster is served whose trainings leave an adapter."""
+    return VendorSetup(
+        vendor=lambda behavior: cluster(behavior, adapter),
+        environment=lambda server: {
+            "RAY_API_SERVER_ADDRESS": server.url,
+            "RAY_AUTH_TOKEN": KEY,
+            "UNITUNE_RAY_STORAGE": str(server.vendor.storage),  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownArgumentType] - RayVendor's
+        },
+        create=r"/api/jobs/$",
+        model="tiny",
+        timeouts=("unitune.backends.kit.api.TIMEOUT_SECONDS",),
+    )
