@@ -23,8 +23,12 @@ from unitune_local.ray.remote_training import run
 class TestRay(BackendContract):
     name = "ray"
     setup = ray_setup()
-    test_polls_survive_fields_that_are_left_out = pytest.mark.slow(  # it loads a model each time
+    # These load a model dozens of times.
+    test_polls_survive_fields_that_are_left_out = pytest.mark.slow(
         BackendContract.test_polls_survive_fields_that_are_left_out
+    )
+    test_whatever_answers_a_question_it_is_a_row = pytest.mark.slow(
+        BackendContract.test_whatever_answers_a_question_it_is_a_row
     )
 
     def test_settings_of_an_answer_are_sent(self, backend: Backend, server: Server) -> None:

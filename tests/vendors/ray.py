@@ -45,6 +45,7 @@ class Job:
     request: Mapping[str, Any]
     progress: Progress = field(default_factory=Progress)
     stopped: bool = False
+    reads: int = 0
 
     @property
     def launch(self) -> dict[str, Any]:
@@ -129,7 +130,9 @@ class RayVendor(RoutedVendor):
     @route("GET", "/api/jobs/{name}")
     def job(self, _: VendorRequest, name: str) -> JsonValue:
         job = self._existing(name)
-        job.progress.look()
+        job.reads += 1
+        if job.reads % 2 == 0:  # a search reads a job as a poll does, and takes no time of it
+            job.progress.look()
         self._train(name, job)
         return job.details(self.behavior)
 
@@ -181,7 +184,9 @@ def _traceback(words: str) -> str:
 
 
 @contextmanager
-def cluster(behavior: ServerBehavior, adapter: Path | None = None) -> Generator[RayVendor]:
+def ray_cluster(
+    behavior: ServerBehavior | None = None, adapter: Path | None = None
+) -> Generator[RayVendor]:
     """Give a cluster with a storage of its own while the body runs."""
     with tempfile.TemporaryDirectory() as storage:
         yield RayVendor(Path(storage), behavior, adapter)
@@ -190,7 +195,7 @@ def cluster(behavior: ServerBehavior, adapter: Path | None = None) -> Generator[
 def ray_setup(adapter: Path | None = None) -> VendorSetup:
     """Return how a cluster is served whose trainings leave an adapter."""
     return VendorSetup(
-        vendor=lambda behavior: cluster(behavior, adapter),
+        vendor=lambda behavior: ray_cluster(behavior, adapter),
         environment=lambda server: {
             "RAY_API_SERVER_ADDRESS": server.url,
             "RAY_AUTH_TOKEN": KEY,

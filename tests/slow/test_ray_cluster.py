@@ -1,0 +1,189 @@
+"""A Ray cluster of two nodes on this machine: the contract, lost workers and nodes, the double.
+
+The nodes are two `ray start`s, each with one core of its own.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+pytest.importorskip("torch", reason="needs the extra `local`")
+pytest.importorskip("ray", reason="needs the extra `ray`")
+
+from tiny_model import save_tiny_model
+from vendors import ray as double
+
+from unitune.backends import registry
+from unitune.backends.protocol import Event, State
+from unitune.job.job import Tuning
+from unitune.testing import BackendContract
+from unitune.testing.loopback import serve
+
+pytestmark = pytest.mark.slow
+START_SECONDS = 180.0
+CHECKPOINTS = {"checkpoint_every_steps": 5}
+LONG = Tuning(epochs=200)
+
+
+@dataclass
+class Cluster:
+    """A cluster whose nodes are processes of ours."""
+
+    folder: Path
+    gcs: int
+    dashboard: int
+    nodes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.dashboard}"
+
+    @property
+    def storage(self) -> Path:
+        return self.folder / "storage"
+
+    def start(self) -> None:
+        dashboard = ("--include-dashboard=true", f"--dashboard-port={self.dashboard}")
+        self._start("--head", f"--port={self.gcs}", f"--temp-dir={self.folder}", *dashboard)
+        wait_until(self._answers)
+        self.add_node()
+
+    def add_node(self) -> None:
+        self._start(f"--address=127.0.0.1:{self.gcs}")
+
+    def _start(self, *options: str) -> None:
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options]
+        own = ["--num-cpus=1", "--object-store-memory=80000000", "--disable-usage-stats"]
+        with (self.folder / f"node-{len(self.nodes)}.log").open("wb") as log:
+            node = subprocess.Popen([*command, *own], stdout=log, stderr=log, cwd=self.folder)
+        self.nodes.append(node)
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/api/version").is_success
+        except httpx.HTTPError:
+            return False
+
+    def stop(self) -> None:
+        for node in self.nodes[::-1]:
+            node.terminate()  # it ends what it has started
+            node.wait(60)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + START_SECONDS
+    while not holds():
+        assert time.monotonic() < until, "it took too long"
+        time.sleep(0.1)
+
+
+def free_port() -> int:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return unused.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    # Ray's sockets lie in there, and their names may have 107 characters.
+    folder = tmp_path_factory.mktemp("ray")
+    cluster = Cluster(folder, free_port(), free_port())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_API_SERVER_ADDRESS", cluster.url)
+        patch.setenv("UNITUNE_RAY_STORAGE", str(cluster.storage))
+        patch.setenv("UNITUNE_CACHE", str(folder / "cache"))
+        patch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
+        TestOnACluster.model = str(save_tiny_model(folder / "tiny"))
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()
+
+
+@pytest.mark.usefixtures("cluster")
+class TestOnACluster(BackendContract):
+    name = "ray"
+    tuning = Tuning(epochs=1)
+    slow_tuning = Tuning(epochs=100_000)
+    poll_seconds = 0.2
+    timeout_seconds = 600
+
+    def trained(self, folder: Path, disturb: Callable[[list[Event]], bool]) -> list[Event]:
+        """Train, and disturb it at every poll until that has done something; return its events."""
+        folder.mkdir()
+        backend = registry.backend(self.name)
+        job_id = backend.submit(self.launch(folder, LONG, CHECKPOINTS))
+        events, cursor, done = list[Event](), "", False
+        until = time.monotonic() + self.timeout_seconds
+        while not (status := backend.poll(job_id, cursor)).state.ended:
+            assert time.monotonic() < until, status.raw
+            events, cursor = [*events, *status.events], status.cursor
+            done = done or disturb(events)
+            time.sleep(self.poll_seconds)
+        assert status.state is State.SUCCEEDED, status.error
+        return [*events, *status.events]
+
+    def test_losses_after_a_lost_worker_are_those_of_an_undisturbed_training(
+        self, tmp_path: Path
+    ) -> None:
+        whole = self.trained(tmp_path / "whole", lambda _: True)
+        torn = self.trained(tmp_path / "torn", kill_worker)
+        assert 1 == len(starts(whole))
+        assert 2 == len(starts(torn))
+        assert [200, losses(whole)] == [len(losses(torn)), losses(torn)]
+        assert not [event for event in torn if event.kind == "warning"]
+
+
+def starts(events: list[Event]) -> list[int]:
+    """Return the processes that have trained, one after the other."""
+    texts = [str(event.data.get("text")) for event in events if event.kind == "message"]
+    return [int(text.rpartition(" ")[2]) for text in texts if text.startswith("worker started")]
+
+
+def losses(events: list[Event]) -> list[float | None]:
+    return [event.number("loss") for event in events if event.kind == "step"]
+
+
+def kill_worker(events: list[Event]) -> bool:
+    """Kill the worker once a checkpoint is stored, and the training is in its middle."""
+    steps = [event.number("step") or 0 for event in events if event.kind == "checkpoint"]
+    if not steps or not 10 <= steps[-1] <= 150:
+        return False
+    psutil.Process(starts(events)[-1]).send_signal(signal.SIGKILL)
+    return True
+
+
+def answers(url: str, token: str) -> list[tuple[int, list[str]]]:
+    """Return status and fields of what a server of jobs answers to all kinds of requests."""
+    body = {"submission_id": "double-1", "entrypoint": "sleep 60", "entrypoint_num_cpus": 0}
+    with httpx.Client(base_url=f"{url}/api/jobs/", timeout=60) as client:
+        client.headers["Authorization"] = f"Bearer {token}"
+        job, none = partial(client.get, "double-1"), partial(client.get, "none")
+        got = [none(), client.post("none/stop"), client.delete("none")]
+        got += [client.post("", json=body), client.post("", json=body), job()]
+        got += [client.post("", json={**body, "submission_id": "double-2", "bogus": 1})]
+        got += [client.delete("double-1"), client.post("double-1/stop")]
+        wait_until(lambda: job().json()["status"] == "STOPPED")
+        got += [client.post("double-1/stop"), job(), client.delete("double-1"), job()]
+    return [
+        (each.status_code, sorted(each.json()) if each.is_success else [each.text.split()[0]])
+        for each in got
+    ]
+
+
+def test_the_double_answers_as_ray_does(cluster: Cluster) -> None:
+    with double.ray_cluster() as vendor, serve(vendor) as server:
+        assert answers(cluster.url, "none needed") == answers(server.url, double.KEY)
