@@ -25,8 +25,10 @@ from unitune.backends.kit.errors import Endpoint, Vendor
 from unitune.backends.kit.hosted import HostedBackend, content_name, required
 from unitune.backends.launch_keys import LAUNCH_KEY
 from unitune.backends.protocol import Guarantee, Launch, State, Status, Upload
-from unitune.errors import NotFoundError
+from unitune.errors import JobError, NotFoundError
+from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
+from unitune.scorers.interface import Scorer, Setting
 from unitune.security.json_fields import Fields
 from unitune_local.job_folder import Result, parse_events
 from unitune_local.model_folder import cache_folder
@@ -36,6 +38,8 @@ from unitune_local.ray.storage import Storage
 
 ENTRYPOINT = "python -P -m unitune_local.ray.driver"
 JOBS = "/api/jobs"
+NOWHERE = Path("/nowhere")
+"""A folder without files."""
 
 
 class RayBackend(HostedBackend[RayOptions]):
@@ -75,6 +79,18 @@ class RayBackend(HostedBackend[RayOptions]):
         token, url = os.environ.get(self.key_variable, "").strip(), f"{self.base_url()}{path}"
         vendor = Vendor(self.name, self.key_variable, url, self.advice, secrets=(token or None,))
         return Endpoint(vendor, url, {"Authorization": f"Bearer {token}"} if token else {})
+
+    def validate_options(self, job: Job) -> None:
+        """Refuse options that are not valid, and a scorer of the training that reads files."""
+        super().validate_options(job)
+        scorers = [job.reward_scorer] if job.method == "rft" else []
+        scorers += [job.evaluate.deciding] if job.tuning.best_by == "score" else []
+        if wanting := next((each for each in scorers if _reads_files(each, job.folder)), None):
+            raise JobError(
+                f"the scorer {wanting.name!r} reads a file of this machine, which workers of the "
+                "cluster do not have. Take one without files, such as exact, or write the file's "
+                "content into the job, or train on the backend local."
+            )
 
     def upload(self, path: Path, sha256: str) -> Upload:
         """Store a file under the hash of its content, unless it is there."""
@@ -178,6 +194,14 @@ class RayBackend(HostedBackend[RayOptions]):
 def _copy(key: str) -> Path:
     """Return where the adapter of a launch is kept on this machine."""
     return cache_folder() / "ray" / key
+
+
+def _reads_files(scorer: Scorer, folder: Path) -> bool:
+    """Whether a scorer depends on files beside the job."""
+    try:
+        return scorer.material(Setting(NOWHERE)) != scorer.material(Setting(folder))
+    except JobError:
+        return True
 
 
 def _result(content: bytes) -> Result | None:

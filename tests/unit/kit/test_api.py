@@ -282,3 +282,23 @@ def test_signed_address_gets_the_file_and_no_key(api: Api, vendor: respx.MockRou
     sent = stored.calls.last.request
     assert (sent.content, sent.headers["content-length"]) == (b"rows", "4")
     assert "authorization" not in sent.headers
+
+
+def test_of_a_traceback_the_last_error_is_shown(api: Api, vendor: respx.MockRouter) -> None:
+    """As Ray 2.60.0 answers where a submission id is taken."""
+    text = (
+        "Traceback (most recent call last):\n"
+        '  File "job_head.py", line 134, in _raise_error\n'
+        "RuntimeError: Request failed with status code 400: Traceback (most recent call last):\n"
+        '  File "job_manager.py", line 553, in submit_job\n'
+        "    raise ValueError(\n"
+        "ValueError: Job with submission_id r1-1 already exists.\n.\n"
+    )
+    vendor.post("/jobs").respond(500, text=text)
+    with pytest.raises(BackendError) as error:
+        api.post("jobs", action="create job r1-1", body={})
+    shown = (
+        "could not create job r1-1: ValueError: Job with submission_id r1-1 already exists (HTTP"
+    )
+    assert shown in str(error.value)
+    assert "Traceback" not in str(error.value)

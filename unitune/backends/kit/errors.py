@@ -12,6 +12,7 @@ hold an answer and which mean silence:
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from unitune.security.redaction import redacted
 SHOWN_CHARACTERS = 1000
 TEXT_BYTES = 16_000
 """Of an error body that is no JSON."""
+RAISED = re.compile(r"(?<=\n)[\w.]+(?:Error|Exception): .+")
+"""In a body that is a traceback of Python, what was raised: the last one is the cause."""
 REQUEST_IDS = ("x-request-id", "request-id", "x-ms-request-id", "x-goog-request-id")
 ADVICE = {
     401: "Check the key in {variable}.",
@@ -172,7 +175,8 @@ def complaint(content: bytes | object) -> str:
         try:
             body = read_json(content)
         except Unreadable:
-            return content[:TEXT_BYTES].decode(errors="replace")
+            text = content[:TEXT_BYTES].decode(errors="replace")
+            return (RAISED.findall(text) or [text])[-1]
     code = ""
     while isinstance(body, dict):
         fields = cast("dict[str, object]", body)

@@ -1,0 +1,185 @@
+"""A worker of a Ray cluster, in this process: what it stores, loses and goes on from.
+
+Ray itself is not needed here; tests/slow/test_ray_cluster.py has a cluster.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+import pytest
+from pydantic import JsonValue
+from tiny_model import write_rows
+
+from unitune.backends.protocol import Event
+from unitune.errors import JobError, UserError
+from unitune.job.job import Job
+from unitune.models import TunedModel
+from unitune_local.job_folder import Result, parse_events
+from unitune_local.ray import remote_folder
+from unitune_local.ray.backend import RayBackend
+from unitune_local.ray.launch import RayLaunch
+from unitune_local.ray.remote_training import run
+from unitune_local.ray.storage import Storage
+
+KEY = "r261127-000000000000-1"
+
+
+@pytest.fixture(autouse=True)
+def _events_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_folder, "EVENT_SECONDS", 0.0)
+
+
+@pytest.fixture
+def launch(tiny_model: Path, tmp_path: Path) -> Callable[..., RayLaunch]:
+    def made(storage: str, rows: int = 24, **job: JsonValue) -> RayLaunch:
+        file = write_rows(tmp_path / f"{rows}.jsonl", rows)
+        name = f"files/{rows}.jsonl"
+        Storage(storage).put(file, name)
+        given: dict[str, JsonValue] = {
+            "name": "ray",
+            "model": str(tiny_model),
+            "backend": "ray",
+            "data": {"train": "train.jsonl"},
+            "tuning": {"epochs": 3, "batch_size": 8},
+            "options": {"ray": {"checkpoint_every_steps": 1}},
+        }
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        training = {"ref": name, "sha256": sha256}
+        return RayLaunch.model_validate(
+            {
+                "key": KEY,
+                "storage": storage,
+                "job": {**given, **job},
+                "training": training,
+                "validation": None,
+            }
+        )
+
+    return made
+
+
+def events(storage: str) -> list[Event]:
+    return [*parse_events(Storage(storage).read(f"jobs/{KEY}/events.jsonl"), 0).events]
+
+
+def result(storage: str) -> Result:
+    return Result.model_validate_json(Storage(storage).read(f"jobs/{KEY}/result.json"))
+
+
+def losses(storage: str) -> dict[float | None, float | None]:
+    steps = [event for event in events(storage) if event.kind == "step"]
+    return {event.number("step"): event.number("loss") for event in steps}
+
+
+@pytest.mark.parametrize("kind", ["folder", "memory://ray"])
+def test_a_worker_on_another_node_goes_on_from_what_is_stored(
+    launch: Callable[..., RayLaunch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    def stored(name: str) -> str:
+        return f"{kind}/{name}" if "://" in kind else str(tmp_path / name)
+
+    run(launch(stored("whole")))
+    original = remote_folder.RemoteFolder.send_checkpoints
+
+    def fail_at_the_fourth(folder: remote_folder.RemoteFolder) -> None:
+        original(folder)
+        if (folder.local.checkpoints / "step-4").exists():
+            raise ConnectionError("the node is lost")
+
+    monkeypatch.setattr(remote_folder.RemoteFolder, "send_checkpoints", fail_at_the_fourth)
+    with pytest.raises(ConnectionError):
+        run(launch(stored("torn")))
+    assert b"" == Storage(stored("torn")).read(f"jobs/{KEY}/result.json")
+    monkeypatch.undo()
+    run(launch(stored("torn")))
+    texts = [event.data.get("text") for event in events(stored("torn"))]
+    assert "resuming at step 4/9" in texts
+    assert [*range(1, 10)] == [*losses(stored("torn"))]
+    assert losses(stored("whole")) == losses(stored("torn"))
+    assert ["step-8", "step-9"] == sorted(
+        Storage(stored("torn")).folders(f"jobs/{KEY}/checkpoints")
+    )
+    assert [result(stored(name)).state for name in ("whole", "torn")] == ["succeeded"] * 2
+
+
+def test_a_worker_that_starts_after_the_end_changes_nothing(
+    launch: Callable[..., RayLaunch], tmp_path: Path
+) -> None:
+    run(launch(str(tmp_path)))
+    before = events(str(tmp_path))
+    run(launch(str(tmp_path)))
+    assert before == events(str(tmp_path))
+
+
+def test_what_is_wrong_with_the_job_is_its_result_and_not_tried_again(
+    launch: Callable[..., RayLaunch], tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    run(launch(str(tmp_path), model=str(tmp_path / "empty")))
+    assert result(str(tmp_path)).state == "failed"
+    assert f"{tmp_path}/empty" in str(result(str(tmp_path)).error)
+
+
+def test_threads_are_the_cores_that_ray_sets_aside(
+    launch: Callable[..., RayLaunch], tmp_path: Path
+) -> None:
+    options: JsonValue = {"ray": {"cpus_per_worker": 2, "checkpoint_every_steps": 1}}
+    run(launch(str(tmp_path), options=options))
+    spec = json.loads(Storage(str(tmp_path)).read(f"jobs/{KEY}/spec.json"))
+    assert (2, "cpu") == (spec["settings"]["threads"], spec["settings"]["device"])
+
+
+def test_rows_are_read_from_an_offset_and_a_missing_file_is_empty() -> None:
+    storage = Storage("memory://offsets")
+    fsspec.filesystem("memory").pipe_file("/offsets/a", b"0123")
+    assert [b"0123", b"23", b"", b""] == [
+        storage.read("a"),
+        storage.read("a", 2),
+        storage.read("a", 9),
+        storage.read("b"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [("shared/runs", "other machines cannot find"), ("nosuch://bucket/x", "nosuch")],
+)
+def test_a_storage_that_cannot_be_used_is_named(address: str, words: str) -> None:
+    with pytest.raises(UserError, match=rf"UNITUNE_RAY_STORAGE is '{address}'.*{words}"):
+        Storage(address)
+
+
+def test_a_model_outside_the_storage_is_not_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNITUNE_RAY_STORAGE", str(tmp_path / "storage"))
+    other = tmp_path / "jobs" / KEY / "adapter"
+    other.mkdir(parents=True)
+    for name in (str(other), f"{tmp_path}/storage/../jobs/{KEY}/adapter"):
+        RayBackend().delete_model(TunedModel(backend="ray", name=name, base="tiny"))
+    assert other.exists()
+
+
+def test_a_scorer_that_reads_a_file_cannot_reward_on_a_cluster(tmp_path: Path) -> None:
+    (tmp_path / "checks_of_ray.py").write_text("def polite(case, answer):\n    return 1.0\n")
+    given: dict[str, object] = {
+        "name": "ray",
+        "model": "tiny",
+        "backend": "ray",
+        "method": "rft",
+        "data": {"train": "train.jsonl"},
+        "folder": tmp_path,
+    }
+    plain, own = "exact", {"type": "python", "function": "checks_of_ray.py:polite"}
+    jobs = [
+        Job.model_validate({**given, "tuning": {"reward": {"scorer": scorer}}})
+        for scorer in (plain, own)
+    ]
+    RayBackend().validate_options(jobs[0])
+    with pytest.raises(JobError, match="reads a file of this machine"):
+        RayBackend().validate_options(jobs[1])
