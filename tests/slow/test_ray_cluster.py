@@ -5,6 +5,7 @@ The nodes are two `ray start`s, each with one core of its own.
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
@@ -33,7 +34,6 @@ from unitune.testing.loopback import serve
 
 pytestmark = pytest.mark.slow
 START_SECONDS = 180.0
-CHECKPOINTS = {"checkpoint_every_steps": 5}
 LONG = Tuning(epochs=200)
 
 
@@ -121,11 +121,17 @@ class TestOnACluster(BackendContract):
     poll_seconds = 0.2
     timeout_seconds = 600
 
-    def trained(self, folder: Path, disturb: Callable[[list[Event]], bool]) -> list[Event]:
+    def trained(
+        self,
+        folder: Path,
+        processes: int,
+        disturb: Callable[[list[Event]], bool] = lambda _: True,
+    ) -> list[Event]:
         """Train, and disturb it at every poll until that has done something; return its events."""
         folder.mkdir()
         backend = registry.backend(self.name)
-        job_id = backend.submit(self.launch(folder, LONG, CHECKPOINTS))
+        options = {"checkpoint_every_steps": 5, "processes": processes}
+        job_id = backend.submit(self.launch(folder, LONG, options))
         events, cursor, done = list[Event](), "", False
         until = time.monotonic() + self.timeout_seconds
         while not (status := backend.poll(job_id, cursor)).state.ended:
@@ -139,18 +145,22 @@ class TestOnACluster(BackendContract):
     def test_losses_after_a_lost_worker_are_those_of_an_undisturbed_training(
         self, tmp_path: Path
     ) -> None:
-        whole = self.trained(tmp_path / "whole", lambda _: True)
-        torn = self.trained(tmp_path / "torn", kill_worker)
-        assert 1 == len(starts(whole))
-        assert 2 == len(starts(torn))
+        """Two workers, one on each node; one is killed, and both go on from the storage."""
+        alone = self.trained(tmp_path / "alone", 1)
+        whole = self.trained(tmp_path / "whole", 2)
+        torn = self.trained(tmp_path / "torn", 2, kill_worker)
+        assert [1, 2] == [len(set(starts(run)[0])) for run in (alone, whole)]
+        assert [1, 2] == [len(starts(run)) for run in (whole, torn)]
         assert [200, losses(whole)] == [len(losses(torn)), losses(torn)]
         assert not [event for event in torn if event.kind == "warning"]
+        assert losses(alone) == pytest.approx(losses(whole), rel=1e-3)
 
 
-def starts(events: list[Event]) -> list[int]:
-    """Return the processes that have trained, one after the other."""
+def starts(events: list[Event]) -> list[list[int]]:
+    """Return the processes that have trained together, one group after the other."""
     texts = [str(event.data.get("text")) for event in events if event.kind == "message"]
-    return [int(text.rpartition(" ")[2]) for text in texts if text.startswith("worker started")]
+    started = [text for text in texts if text.startswith("training on")]
+    return [[int(number) for number in re.findall(r"process (\d+)", text)] for text in started]
 
 
 def losses(events: list[Event]) -> list[float | None]:
@@ -162,7 +172,7 @@ def kill_worker(events: list[Event]) -> bool:
     steps = [event.number("step") or 0 for event in events if event.kind == "checkpoint"]
     if not steps or not 10 <= steps[-1] <= 150:
         return False
-    psutil.Process(starts(events)[-1]).send_signal(signal.SIGKILL)
+    psutil.Process(starts(events)[-1][-1]).send_signal(signal.SIGKILL)
     return True
 
 

@@ -14,17 +14,19 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import JsonValue, ValidationError
 
+from unitune.backends.forecasts import AnswerForecast, AnswerLoad
 from unitune.backends.kit.api import Api, created_id
 from unitune.backends.kit.errors import Endpoint, Vendor
 from unitune.backends.kit.hosted import HostedBackend, content_name, required
 from unitune.backends.launch_keys import LAUNCH_KEY
 from unitune.backends.protocol import Guarantee, Launch, State, Status, Upload
+from unitune.data.dataset import Dataset
 from unitune.errors import JobError, NotFoundError
 from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
@@ -174,6 +176,14 @@ class RayBackend(HostedBackend[RayOptions]):
         if isinstance(model, str):
             return LocalChatModel(model)
         return LocalChatModel(model.base, self._fetched(model))
+
+    def forecast_answers(
+        self, model: str, cases: Dataset, loads: Sequence[AnswerLoad]
+    ) -> AnswerForecast:
+        """Say how long answers would take on this machine, without loading weights."""
+        from unitune_local import answer_cost, store  # noqa: PLC0415 - imports torch
+
+        return answer_cost.forecast_answers(store.resolve(model), cases, loads)
 
     def _fetched(self, model: TunedModel) -> Path:
         """Return the folder of an adapter on this machine, copied from the storage once."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from typing import Any
 
 import ray.train
@@ -32,7 +33,7 @@ def main(launch: RayLaunch) -> int:
         work,
         train_loop_config=launch.model_dump(mode="json"),
         scaling_config=ScalingConfig(
-            num_workers=1,
+            num_workers=options.processes,
             use_gpu=options.gpus_per_worker > 0,
             resources_per_worker={name: count for name, count in resources.items() if count},
         ),
@@ -43,23 +44,35 @@ def main(launch: RayLaunch) -> int:
             worker_runtime_env={"env_vars": TRAINING_ENVIRONMENT},
         ),
     )
+    lost = ""
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        traceback.print_exc()
+        lost = str(error).strip().rpartition("\n")[2]
     with RemoteFolder(launch) as folder:
-        try:
-            trainer.fit()
-        except ray.train.TrainingFailedError as error:
-            last = str(error).strip().rpartition("\n")[2]
-            folder.finish(Result(state="failed", error=f"lost too often: {last}"))
-            raise
         folder.fetch()
+        if folder.local.result() is None:
+            reason = f"it was begun {options.max_failures + 1} times, and the last time: {lost}"
+            folder.finish(Result(state="failed", error=reason))
         result = folder.local.result()
     return 0 if result is not None and result.state == "succeeded" else 1
 
 
 def work(config: dict[str, Any]) -> None:
-    """Train in a worker, and store how it ended, unless that was the worker's loss."""
-    from unitune_local.ray.remote_training import run  # noqa: PLC0415 - imports torch
+    """Train in a worker, as one of the process group that Ray has made."""
+    import torch  # noqa: PLC0415 - slow, and the driver has no need of it
 
-    run(RayLaunch.model_validate(config))
+    from unitune_local.ranks import ALONE, Ranks  # noqa: PLC0415
+    from unitune_local.ray.remote_training import run  # noqa: PLC0415
+
+    launch, ranks = RayLaunch.model_validate(config), ALONE
+    if launch.options.processes > 1:
+        device = ray.train.torch.get_device()
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        ranks = Ranks(torch.distributed.group.WORLD, device)
+    run(launch, ranks)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from unitune.backends.options import job_options
 from unitune.backends.protocol import Launch, Upload
-from unitune.job.job import Job
+from unitune.job.job import Auto, Job
 from unitune_local.options import LocalOptions
 
 VARIABLE = "UNITUNE_RAY_LAUNCH"
@@ -20,9 +20,13 @@ VARIABLE = "UNITUNE_RAY_LAUNCH"
 class RayOptions(LocalOptions):
     """What a job may say under ``options: {ray: …}``: how it trains, and what it gets of a cluster.
 
-    `threads: auto` is `cpus_per_worker`, and `device: auto` the GPU where a worker has one.
+    `device: auto` is a GPU where a worker has one.
     """
 
+    threads: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """CPU threads of a worker; `auto`: `cpus_per_worker`."""
+    processes: Annotated[int, Field(ge=1)] = 1
+    """Workers that share the rows of each batch, with one model each, on any nodes."""
     cpus_per_worker: Annotated[int, Field(ge=1)] = 1
     """Cores that Ray sets aside for a worker."""
     gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = 0
@@ -71,6 +75,7 @@ class RayLaunch(BaseModel):
         """Return it as a launch of the local backend, whose files are in a folder."""
         options = self.options
         chosen = options.model_dump(include=set(LocalOptions.model_fields))
+        chosen["processes"] = 1  # of a node: `prepare` looks at its memory
         if options.threads == "auto":
             chosen["threads"] = options.cpus_per_worker
         if options.device == "auto" and not options.gpus_per_worker:

@@ -56,8 +56,8 @@ class RemoteFolder:
 
     def send_checkpoints(self) -> None:
         """Store the checkpoints that are new, and remove those that are no more."""
-        there = set(self.storage.folders(f"{self.name}/checkpoints"))
-        here = {path.name: path for path in self.local.checkpoints.iterdir()}
+        there = self.storage.names(f"{self.name}/checkpoints")
+        here = {path.name: path for path in self.local.checkpoints.glob("[!.]*")}
         for name in sorted(here.keys() - there):
             self.send(here[name])
         for name in there - here.keys():

@@ -1,64 +1,87 @@
-"""One worker's part of a training on a Ray cluster: from a launch to an adapter in the storage."""
+"""One worker's part of a training on a Ray cluster: from a launch to an adapter in the storage.
+
+Each worker has a copy of the training's folder. What is wrong with the job is the training's
+result, written by the first worker; whatever may pass is raised, and Ray starts all workers anew.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
 import traceback
+from functools import partial
 from pathlib import Path
 
-from unitune.errors import UnituneError
+from unitune.errors import JobError, UnituneError
 from unitune_local import store
 from unitune_local.job_folder import Result
+from unitune_local.processes import RankLost
+from unitune_local.ranks import ALONE, Ranks
 from unitune_local.ray.launch import RayLaunch
 from unitune_local.ray.remote_folder import RemoteFolder, SentLog
 from unitune_local.settings import DataFile, Spec
-from unitune_local.training import prepare, run_training
+from unitune_local.train import drop_note
+from unitune_local.training import finish, note_in, prepare, train_rank
 
-PASSING = (RuntimeError, OSError)
-"""What torch raises when another worker is lost, and what a disk or a network does."""
+PASSING = (RankLost, RuntimeError, OSError)
+"""Another worker is lost, a GPU is, or a disk or a network does not answer."""
 
 
-def run(launch: RayLaunch) -> None:
-    """Train from the newest checkpoint in the storage, and store how it ended.
-
-    What is wrong with the job is its result. What may pass is raised: Ray starts workers anew.
-    """
+def run(launch: RayLaunch, ranks: Ranks = ALONE) -> None:
+    """Train from the newest checkpoint in the storage, and store how it ended."""
     with RemoteFolder(launch) as folder:
         folder.fetch()
         if folder.local.result() is not None:
             return  # a worker was lost after that
-        log = SentLog(folder)
-        where = f"worker started on {platform.node()}, process {os.getpid()}"
-        log.write("message", {"text": where})
         try:
-            _write_spec(launch, folder)
-            model = run_training(folder.local, log)
+            _train(launch, ranks, folder)
         except Exception as error:
             if isinstance(error, PASSING) or getattr(error, "is_retryable", False):
                 raise
             traceback.print_exc()
-            named = isinstance(error, UnituneError)
-            reason = str(error) if named else f"{type(error).__name__}: {error}"
-            folder.finish(Result(state="failed", error=reason))
-        else:
-            folder.finish(Result(state="succeeded", model=model))
+            if ranks.is_first:
+                named = isinstance(error, UnituneError)
+                reason = str(error) if named else f"{type(error).__name__}: {error}"
+                folder.finish(Result(state="failed", error=reason))
+            if ranks.size > 1:  # the others wait for this one until Ray ends them
+                raise
 
 
-def _write_spec(launch: RayLaunch, folder: RemoteFolder) -> None:
-    """Write the spec for this node; settings stay those of the node that was the first."""
+def _train(launch: RayLaunch, ranks: Ranks, folder: RemoteFolder) -> None:
+    note = partial(note_in, SentLog(folder)) if ranks.is_first else drop_note
+    places = ranks.gather(f"{platform.node()} (process {os.getpid()})")
+    note("message", {"text": f"training on {', '.join(places)}"})
+    spec = _spec(launch, ranks, folder)
+    trained = train_rank(spec, ranks, folder.local.checkpoints, note, lambda: False)
+    if trained is not None and ranks.is_first:
+        model = finish(trained, spec, folder.local.adapter, note)
+        folder.finish(Result(state="succeeded", model=model))
+
+
+def _spec(launch: RayLaunch, ranks: Ranks, folder: RemoteFolder) -> Spec:
+    """Return what to train, as the first start has decided, with the paths of this node."""
     for file in filter(None, (launch.training, launch.validation)):
         folder.storage.fetch(file.ref, folder.files / file.ref)
     local = launch.local(folder.files)
-    if folder.local.spec.exists():
-        spec = Spec.model_validate_json(folder.local.spec.read_text(encoding="utf-8"))
-    else:
-        spec = prepare(local)
+
+    def decided() -> str:
+        if not folder.local.spec.exists():
+            spec = prepare(local)
+            if ranks.size > spec.settings.batch_size:
+                raise JobError(
+                    f"options.ray.processes is {ranks.size}, but a batch has only "
+                    f"{spec.settings.batch_size} rows to share. Take as many at most."
+                )
+            settings = spec.settings.model_copy(update={"processes": ranks.size})
+            spec = spec.model_copy(update={"settings": settings})
+            folder.local.spec.write_text(spec.model_dump_json(indent=2), encoding="utf-8")
+            folder.send(folder.local.spec)
+        return folder.local.spec.read_text(encoding="utf-8")
+
+    spec = Spec.model_validate_json(ranks.first(decided))
     files = {"training": local.training, "validation": local.validation}
     here = {
         name: file and DataFile(path=Path(file.ref), sha256=file.sha256)
         for name, file in files.items()
     }
-    spec = spec.model_copy(update={"base_path": store.resolve(spec.base), **here})
-    folder.local.spec.write_text(spec.model_dump_json(indent=2), encoding="utf-8")
-    folder.send(folder.local.spec)
+    return spec.model_copy(update={"base_path": store.resolve(spec.base), **here})

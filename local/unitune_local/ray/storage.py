@@ -97,16 +97,14 @@ class Storage:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     self._files.get_file(path, str(target))
 
-    def folders(self, name: str) -> list[str]:
-        """Return the names of the folders in a folder."""
+    def names(self, name: str) -> set[str]:
+        """Return the names of what is in a folder."""
         with self._errors("list", name):
             try:
-                entries = cast(
-                    "list[dict[str, str]]", self._files.ls(self._path(name), detail=True)
-                )
+                entries = cast("list[str]", self._files.ls(self._path(name), detail=False))
             except FileNotFoundError:
-                return []
-        return [PurePath(each["name"]).name for each in entries if each["type"] == "directory"]
+                return set()
+        return {PurePath(entry).name for entry in entries}
 
     def remove(self, name: str) -> None:
         """Remove a file, or a folder with all in it; what is gone is no error."""
