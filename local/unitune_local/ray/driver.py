@@ -14,7 +14,7 @@ from typing import Any
 
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchTrainer, get_device
 
 from unitune_local.job_folder import Result
 from unitune_local.ray.launch import VARIABLE, RayLaunch
@@ -33,7 +33,7 @@ def main(launch: RayLaunch) -> int:
         work,
         train_loop_config=launch.model_dump(mode="json"),
         scaling_config=ScalingConfig(
-            num_workers=options.processes,
+            num_workers=options.workers,
             use_gpu=options.gpus_per_worker > 0,
             resources_per_worker={name: count for name, count in resources.items() if count},
         ),
@@ -67,8 +67,8 @@ def work(config: dict[str, Any]) -> None:
     from unitune_local.ray.remote_training import run  # noqa: PLC0415
 
     launch, ranks = RayLaunch.model_validate(config), ALONE
-    if launch.options.processes > 1:
-        device = ray.train.torch.get_device()
+    if launch.options.workers > 1:
+        device = get_device()
         if device.type == "cuda":
             torch.cuda.set_device(device)
         ranks = Ranks(torch.distributed.group.WORLD, device)

@@ -25,8 +25,8 @@ class RayOptions(LocalOptions):
 
     threads: Annotated[int, Field(ge=1)] | Auto = "auto"
     """CPU threads of a worker; `auto`: `cpus_per_worker`."""
-    processes: Annotated[int, Field(ge=1)] = 1
-    """Workers that share the rows of each batch, with one model each, on any nodes."""
+    processes: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """Workers that share the rows of each batch, with one model each, on any nodes; `auto`: 1."""
     cpus_per_worker: Annotated[int, Field(ge=1)] = 1
     """Cores that Ray sets aside for a worker."""
     gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = 0
@@ -35,6 +35,11 @@ class RayOptions(LocalOptions):
     """How often a training that loses a worker or a node goes on from its last checkpoint."""
     runtime_env: dict[str, JsonValue] = {}  # noqa: RUF012 - pydantic copies it
     """Ray's description of what workers need: ``{pip: […]}``, ``{env_vars: {…}}``, …"""
+
+    @property
+    def workers(self) -> int:
+        """How many workers there are."""
+        return 1 if self.processes == "auto" else self.processes
 
 
 class File(BaseModel):

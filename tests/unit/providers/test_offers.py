@@ -155,8 +155,7 @@ def test_from_the_day_on_which_tuning_ends_the_refusal_names_who_takes_the_job()
     assert "The same model can be tuned at azure (gpt-4o-mini-2024-07-18, not open to all)." in text
     assert (
         "With another base bedrock, fireworks, local, nebius, ray, together and vertex take the "
-        "job."
-        in text
+        "job." in text
     )
 
 
@@ -164,7 +163,10 @@ def test_who_would_refuse_the_job_itself_is_not_named() -> None:
     """Azure's own tuning of gpt-4o-mini ends on 2027-04-01; Vertex takes no learning rate."""
     text = said("openai", "gpt-4o-mini", date(2027, 4, 1), tuning={"learning_rate": 1e-5})
     assert "gpt-4o-mini-2024-07-18)" not in text
-    assert "With another base bedrock, fireworks, local, nebius, ray and together take the job." in text
+    assert (
+        "With another base bedrock, fireworks, local, nebius, ray and together take the job."
+        in text
+    )
 
 
 @pytest.mark.parametrize(
@@ -191,8 +193,9 @@ def test_what_cannot_be_tuned_is_refused_with_its_day_and_who_takes_the_job(
 
 
 def test_a_backend_that_takes_only_some_customers_is_named_as_such() -> None:
-    assert "local, nebius, openai (not open to all), ray, together and vertex take the job." in said(
-        "anthropic", "claude-haiku-4-5"
+    assert (
+        "local, nebius, openai (not open to all), ray, together and vertex take the job."
+        in said("anthropic", "claude-haiku-4-5")
     )
 
 
