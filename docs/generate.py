@@ -133,7 +133,7 @@ def _command(path: str, command: Any) -> Iterator[str]:
     examples = [part for part in paragraphs if part.startswith("$ ")]
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
-    usage = " ".join([path, *(p.metavar or p.name.upper() for p in arguments)])
+    usage = " ".join([path, *map(_argument, arguments)])
     yield f"## `{path}` {{#{'-'.join(path.split()[1:])}}}\n"
     yield from (f"{part}\n" for part in paragraphs if part not in examples)
     yield f"```text\n{usage}{' [OPTIONS]' if options else ''}\n```\n"
@@ -147,9 +147,14 @@ def _command(path: str, command: Any) -> Iterator[str]:
 
 def _option(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
-        return f"`{parameter.metavar or parameter.name.upper()}`"
+        return f"`{_argument(parameter)}`"
     value = "" if parameter.is_flag else f" {parameter.metavar or 'VALUE'}"
     return ", ".join(f"`{name}{value}`" for name in (*parameter.opts, *parameter.secondary_opts))
+
+
+def _argument(parameter: Any) -> str:
+    name = parameter.metavar or parameter.name.upper()
+    return name if parameter.nargs == 1 else f"{name}..."
 
 
 def _reachable(parts: Mapping[str, Any]) -> list[str]:

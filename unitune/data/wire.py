@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol
 
 from pydantic import JsonValue
@@ -17,6 +17,7 @@ from pydantic import JsonValue
 from unitune.data.example import Example
 from unitune.data.records import Flat, bad
 from unitune.data.reserved import check_reserved
+from unitune.errors import UserError
 
 _CANONICAL = frozenset(Example.model_fields) - {"id", "expected"}
 
@@ -47,8 +48,23 @@ class WireFormat(Protocol):
 
 @cache
 def wire_formats() -> tuple[WireFormat, ...]:
-    """Return the wire formats that installed packages bring."""
-    return tuple(entry.load() for entry in entry_points(group="unitune.formats"))
+    """Return the wire formats that installed packages bring.
+
+    Raises:
+        UserError: A package lists one that it does not have, as a checkout that has moved on does.
+    """
+    return tuple(map(_loaded, entry_points(group="unitune.formats")))
+
+
+def _loaded(entry: EntryPoint) -> WireFormat:
+    try:
+        return entry.load()
+    except (ImportError, AttributeError) as failure:
+        package = entry.dist.name if entry.dist else entry.module.partition(".")[0]
+        raise UserError(
+            f"the package {package} was installed with a format {entry.name!r} that it does not "
+            f"have now ({failure}). Install it again; a checkout by `pip install -e .` there."
+        ) from failure
 
 
 def read_wire(form: WireFormat, row: Flat) -> Flat:

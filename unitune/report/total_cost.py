@@ -30,6 +30,7 @@ ORIGINS: dict[Source, str] = {
     "assumed": "assumed",
 }
 UNKNOWN = "unknown"
+LEGEND = "* the cheapest. Below: a month, all in, with its share of the one-time cost."
 TENTH = Decimal("0.1")
 DAYS_A_MONTH = Decimal(365) / 12
 
@@ -42,9 +43,7 @@ def total_cost_view(cost: TotalCost) -> Group:
         plain(f"{headline(cost)}. {reason(cost)}"),
         Text(),
         _columns(cost),
-        plain(
-            "* the cheapest. Below: a month, all in, with its share of the one-time cost.", "dim"
-        ),
+        *([plain(LEGEND, "dim")] if any(_totals(cost)) else []),
         Text(),
         _pairs(_results(cost)),
         *_section("Where the figures come from", _pairs(_sources(cost))),
@@ -195,6 +194,8 @@ def _columns(cost: TotalCost) -> Table:
     table.add_row("hosting a month", *_cells([column.month_usd for column in columns], mark=False))
     table.add_row("one-time cost", *_cells([column.once_usd for column in columns], mark=False))
     table.add_row(total, *_cells([column.total_usd for column in columns]))
+    if not any(_totals(cost)):
+        return table  # a month is not known either, at any volume
     table.add_row()
     table.add_row(plain("requests a month", "dim"))
     for row in zip(*(column.costs for column in columns), strict=True):

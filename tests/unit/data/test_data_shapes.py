@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from openai.types.chat import ChatCompletionMessage
 
 from unitune.data.check import check_file
 from unitune.data.load import load
-from unitune.errors import DataError
+from unitune.data.wire import wire_formats
+from unitune.errors import DataError, UserError
 from unitune.job.job import Data
 
 SAIL = {"name": "sail", "description": "Sail.", "parameters": {"type": "object", "properties": {}}}
@@ -314,3 +316,13 @@ def test_a_table_is_read_by_the_names_of_other_tools(tmp_path: Path) -> None:
     first, second = load(file)
     assert {"messages": _turns("i\nx", "o"), "id": "1"} == first.content
     assert {"messages": _turns("j", "p"), "id": "2", "expected": "e"} == second.content
+
+
+def test_a_format_that_a_package_has_no_more_is_named_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As after `git pull` in a checkout: what is installed lists it, the code has it no more."""
+    gone = EntryPoint("gone-sft", "unitune.data.wire:GONE", "unitune.formats")
+    monkeypatch.setattr("unitune.data.wire.entry_points", lambda **_: [gone])
+    with pytest.raises(UserError, match=r"format 'gone-sft' that it does not have .*GONE.*again"):
+        wire_formats.__wrapped__()

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from unitune.data.check import read_job
 from unitune.data.dataset import Row
 from unitune.data.load import load, read
 from unitune.findings import Finding
-from unitune.job.job import Columns, Data, Template
+from unitune.job.job import Columns, Data, Job, Template
 
 COLUMNS = Data(train="t", columns=Columns(user="text", assistant="label"))
 WITH_SYSTEM = Data(train="t", columns=Columns(user="text", assistant="label", system="rule"))
@@ -95,6 +96,23 @@ def test_columns_that_are_not_mapped_are_own_keys_and_id_names_the_row(
     assert ["7", "8"] == [row.example.case_id for row in rows(path)]
     own = [{"email": "x@example.org", "day": "1"}, {"email": "", "day": "2"}]
     assert own == [row.example.model_extra for row in rows(path)]
+
+
+def test_columns_that_are_not_mapped_are_said_once(tmp_path: Path) -> None:
+    content = "".join(f"question {at},yes,{at}@example.org\n" for at in range(60))
+    write(tmp_path, f"text,label,email\n{content}")
+    columns = {"user": "text", "assistant": "label"}
+    job = Job.model_validate(
+        {
+            "name": "t",
+            "model": "m",
+            "backend": "fake",
+            "folder": tmp_path,
+            "data": {"train": "rows.csv", "columns": columns},
+        }
+    )
+    told = [each.code for each in read_job(job).report.findings if "email" in each.message]
+    assert ["columns-left-out"] == told
 
 
 def test_columns_that_are_not_mapped_reach_no_grader(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import Command
 
 from unitune.errors import DataError
 from unitune.evaluate.readiness import check
@@ -84,6 +85,21 @@ def test_scorers_fit_the_answers_and_the_written_job_passes_its_check(
     assert () == check(written).errors
     is_text = expected[1:] == ["length"]
     assert is_text == ("not that they are right" in made.text.replace("\n# ", " "))
+
+
+def test_a_job_in_a_folder_that_is_not_there_yet_names_its_rows_from_there(
+    unitune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is said of the rows names them as from here, without `evals/..`."""
+    monkeypatch.chdir(tmp_path)
+    Path("rows.jsonl").write_text(lines(pairs(lambda _, label: label)), encoding="utf-8")
+    told = unitune("init", "--data", "rows.jsonl", "--output", "evals/unitune.yaml")
+    assert (0, "") == (told.code, told.err)
+    job = Job.load(Path("evals/unitune.yaml"))
+    assert ("../rows.jsonl", {"rows.jsonl"}) == (
+        job.data.train,
+        {file.name for file in check(job).files},
+    )
 
 
 def test_rows_with_scorers_of_their_own_get_a_job_that_reads_them(tmp_path: Path) -> None:
