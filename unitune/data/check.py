@@ -277,14 +277,14 @@ def _cut_findings(job: Job, train: _File, parts: Parts | Finding | None) -> Iter
         yield note(
             "test-cut",
             f"{cases:,} of {rows:,} rows are kept from training for the test "
-            f"(data.test: {job.data.test:g}), {out:,} are held out to choose on, and {left:,} are "
-            "trained on.",
+            f"(data.test: {job.data.test:g}), {out:,} are held out to choose prompts and steps "
+            f"on, and {left:,} are trained on.",
         ).at(file=train.name)
     if out > left:
         yield warning(
             "small-train",
-            f"of {rows:,} rows {out:,} are held out to choose on, which leaves {left:,} to "
-            "train on.",
+            f"of {rows:,} rows {out:,} are held out to choose prompts and steps on, which leaves "
+            f"{left:,} to train on.",
             "Add rows, or set `data.validation` to a file or a smaller fraction.",
         ).at(file=train.name)
 
@@ -296,12 +296,12 @@ def _own_keys(job: Job, train: _File, counts: Counter[str]) -> Iterator[Finding]
         return
     if any(finding.code == "columns-left-out" for finding in train.findings):
         return  # that says the same of them
-    named = [f"{key!r} ({count:,})" for key, count in counts.most_common(MOST_OWN_KEYS)]
+    named = [f"{key!r} ({count:,} rows)" for key, count in counts.most_common(MOST_OWN_KEYS)]
     more = len(counts) - len(named)
     yield note(
         "own-keys",
-        f"keys of your own are not trained on and not uploaded, with the rows that have them: "
-        f"{', '.join(named)}{f' and {more:,} more' if more else ''}.",
+        f"keys of your own are neither trained on nor uploaded: {', '.join(named)}"
+        f"{f' and {more:,} more' if more else ''}.",
     ).at(file=train.name)
 
 

@@ -49,20 +49,20 @@ def test_own_keys_shut_no_vendor(unitune: Command, job: Path, backend: str) -> N
     found = json.loads(told.out)
     assert [] == [each for each in found["findings"] if each["severity"] == "error"]
     (note,) = [each for each in found["findings"] if each["code"] == "own-keys"]
-    assert "'pmid' (600), 'language' (600)" in note["message"]
+    assert "'pmid' (600 rows), 'language' (600 rows)" in note["message"]
 
 
 def test_check_says_which_keys_are_not_trained_on(unitune: Command, job: Path) -> None:
     train(job, pmid=4711)
     told = unitune("check", str(job))
     assert 0 == told.code
-    assert "'pmid' (600)" in told.out
+    assert "'pmid' (600 rows)" in told.out
 
 
 def test_graders_keep_the_keys_that_they_read(unitune: Command, job: Path) -> None:
     job.write_text(JOB.replace("data:", "method: rft\ndata:"))
     train(job, pmid=4711)
-    assert "not trained on" not in unitune("check", str(job)).out
+    assert "neither trained on" not in unitune("check", str(job)).out
 
 
 def test_a_system_prompt_beside_the_messages_is_shown_as_it_is_sent(

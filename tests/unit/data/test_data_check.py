@@ -205,7 +205,7 @@ def test_keys_of_ones_own_are_counted_by_the_rows_that_have_them(tmp_path: Path)
     write(tmp_path, *(pair(f"q{at}", "r", topic="x", day=str(at)) for at in range(90)))
     (finding,) = read_job(job(tmp_path, Data(train="train.jsonl"))).report.findings
     assert ("own-keys", "note") == (finding.code, finding.severity)
-    assert "'topic' (90), 'day' (90)" in finding.message
+    assert "'topic' (90 rows), 'day' (90 rows)" in finding.message
 
 
 def test_the_report_is_one_json_object_with_its_schema_version(tmp_path: Path) -> None:
