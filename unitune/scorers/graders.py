@@ -280,7 +280,7 @@ class OpenAIGrader(Scorer):
             JobError: It cannot be read.
             MissingExtra: It needs a package that is not installed.
         """
-        self._loaded = self._load(setting)
+        self._loaded = self.load(setting)
         for part in _parts(self._loaded):
             if isinstance(part, TextSimilarity) and part.evaluation_metric in PACKAGES:
                 self.require(PACKAGES[part.evaluation_metric])
@@ -288,7 +288,7 @@ class OpenAIGrader(Scorer):
     def material(self, setting: Setting) -> JsonValue:
         if not isinstance(self.grader, str):
             return None
-        return self._load(setting).model_dump(mode="json")
+        return self.load(setting).model_dump(mode="json")
 
     def wire(self, folder: Path) -> dict[str, JsonValue]:
         """Return the object as OpenAI takes it, where each grader has a name.
@@ -296,7 +296,7 @@ class OpenAIGrader(Scorer):
         Raises:
             JobError: It cannot be read.
         """
-        content = self._load(Setting(folder)).model_dump(mode="json", exclude_none=True)
+        content = self.load(Setting(folder)).model_dump(mode="json", exclude_none=True)
         parts = cast("dict[str, dict[str, JsonValue]]", content.get("graders", {}))
         for name, part in ((self.name, content), *parts.items()):
             part["name"] = part["name"] or name
@@ -331,7 +331,12 @@ class OpenAIGrader(Scorer):
                 return f"the row has no {variable.removeprefix('item.')!r}, which the grader reads"
         return None
 
-    def _load(self, setting: Setting) -> Grader:
+    def load(self, setting: Setting) -> Grader:
+        """Return the grader, from its file where it names one.
+
+        Raises:
+            JobError: It cannot be read.
+        """
         if not isinstance(self.grader, str):
             return self.grader
         try:

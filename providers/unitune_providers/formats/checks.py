@@ -21,6 +21,8 @@ from unitune.data.validation_errors import explain
 from unitune.findings import Finding
 
 Encode = Callable[[Example], WireRow]
+CONVERSATION = ("messages", "tools", "weight")
+"""Keys of a canonical row that are no reference for graders."""
 
 
 def require_unit_weight(example: Example) -> None:
@@ -43,6 +45,18 @@ def is_answered(example: Example) -> None:
         raise UnrepresentableRow(
             f"the last message is from {last!r}, and an answer from 'assistant' must end the row"
             f"{expected}"
+        )
+
+
+def is_question(example: Example) -> None:
+    """Refuse a row with an answer to learn: reinforcement samples its own."""
+    if example.non_preferred_output is not None:
+        raise UnrepresentableRow("the row is a preference, and there is no place for its answers")
+    last = example.messages[-1].role
+    if last != "user":
+        raise UnrepresentableRow(
+            f"the last message is from {last!r}, and the user's must end the row; give the answer "
+            "as `expected`, which graders read as item.expected"
         )
 
 

@@ -24,6 +24,7 @@ from unitune_providers.formats.checks import (
     example_of,
     is_answered,
     is_pair,
+    is_question,
     known_keys,
     object_of,
     require_unit_weight,
@@ -71,14 +72,7 @@ def decode_dpo(row: Mapping[str, JsonValue]) -> Example:
 
 def encode_rft(example: Example) -> WireRow:
     """Write a question with what its grader needs."""
-    if example.non_preferred_output is not None:
-        raise UnrepresentableRow("the row is a preference, and there is no place for its answers")
-    last = example.messages[-1].role
-    if last != "user":
-        raise UnrepresentableRow(
-            f"the last message is from {last!r}, and the user's must end the row; give the answer "
-            "as `expected`, which graders read as item.expected"
-        )
+    is_question(example)
     require_unit_weight(example)
     row = {key: value for key, value in example.content.items() if key != KEY}
     row["messages"] = [unweighted(*each) for each in with_paths(example.messages)]

@@ -1,9 +1,10 @@
 """Rows of Gemini's tuning files on Vertex: `contents` of parts instead of messages.
 
-    system        systemInstruction (supervised), system_instruction (preference)
+    system        systemInstruction (preference: system_instruction)
     user          {"role": "user", "parts": [{"text"}]}
     assistant     {"role": "model", "parts": [{"text"}, {"functionCall"}]}
     tool          {"role": "user", "parts": [{"functionResponse"}]}, neighbours in one content
+    own keys      references, of texts alone (reinforcement, whose rewards read them)
 
 A call's arguments are an object there and a text here, so their spacing is no part of what is
 carried; a tool's result is kept as a text, under `output`. Content "" beside tool calls says the
@@ -11,7 +12,8 @@ same as none. What a tool's declaration looks like stands in `vertex_tools`. Bot
 key, camelCase and snake_case, are read.
 
 Source: docs.cloud.google.com/gemini-enterprise-agent-platform/models/tuning: prepare-data of
-supervised-tuning and of preference-tuning, function-calling (2026); google-genai 3.6 types.
+supervised-tuning and of preference-tuning, tuning-dataset of reinforcement-tuning, function-calling
+(2026); google-genai 3.6 types.
 """
 
 from __future__ import annotations
@@ -24,10 +26,13 @@ from pydantic import JsonValue
 
 from unitune.backends.formats import Format, UnrepresentableRow, WireRow
 from unitune.data.example import Example, Message
+from unitune.scorers.row_scorers import KEY
 from unitune_providers.formats.checks import (
+    CONVERSATION,
     example_of,
     is_answered,
     is_pair,
+    is_question,
     json_object,
     known_keys,
     no_name,
@@ -51,6 +56,38 @@ Parts = list[JsonValue]
 def encode_sft(example: Example) -> WireRow:
     """Write a row for supervised tuning."""
     is_answered(example)
+    return _row(example)
+
+
+def decode_sft(row: Mapping[str, JsonValue]) -> Example:
+    """Read a row for supervised tuning."""
+    return example_of(_example(row), encode_sft)
+
+
+def encode_rft(example: Example) -> WireRow:
+    """Write a question with what its rewards need."""
+    is_question(example)
+    references = {
+        key: value for key, value in example.content.items() if key not in (*CONVERSATION, KEY)
+    }
+    for key, value in references.items():
+        if not isinstance(value, str):
+            raise UnrepresentableRow(f"{key!r} is {value!r}, and what rewards read is text there")
+    return {**_row(example), "references": references}
+
+
+def decode_rft(row: Mapping[str, JsonValue]) -> Example:
+    """Read a question with what its rewards need."""
+    row = {**row}
+    references = object_of("references", row.pop("references", {}))
+    for key, value in references.items():
+        text_of(f"references.{key}", value)
+        if key in CONVERSATION:
+            raise UnrepresentableRow(f"references.{key} would read as the row's own {key!r}")
+    return example_of({**references, **_example(row)}, encode_rft)
+
+
+def _row(example: Example) -> WireRow:
     require_unit_weight(example)
     system, turns = _system(example.messages)
     row: WireRow = {"contents": list(_contents(turns))}
@@ -59,13 +96,11 @@ def encode_sft(example: Example) -> WireRow:
     return row if example.tools is None else {**row, "tools": declarations(example.tools)}
 
 
-def decode_sft(row: Mapping[str, JsonValue]) -> Example:
-    """Read a row for supervised tuning."""
+def _example(row: Mapping[str, JsonValue]) -> WireRow:
     row = _camel(row)
     known_keys("the row", row, ("systemInstruction", "contents", "tools"))
-    messages = [*_instruction(row), *_messages(row.get("contents"))]
     tools = {"tools": tools_of(row["tools"])} if "tools" in row else {}
-    return example_of({"messages": messages, **tools}, encode_sft)
+    return {"messages": [*_instruction(row), *_messages(row.get("contents"))], **tools}
 
 
 def encode_preference(example: Example) -> WireRow:
@@ -303,7 +338,7 @@ SFT = Format(
     encode_sft,
     decode_sft,
     (*_KEYS, *_REFUSED),
-    lambda row: "contents" in row and "completions" not in row,
+    lambda row: "contents" in row and not row.keys() & {"completions", "references"},
 )
 PREFERENCE = Format(
     "vertex-preference",
@@ -312,4 +347,12 @@ PREFERENCE = Format(
     decode_preference,
     (*_KEYS, *_REFUSED),
     lambda row: "contents" in row and "completions" in row,
+)
+RFT = Format(
+    "vertex-rft",
+    "Gemini contents on Vertex with references, for reinforcement tuning",
+    encode_rft,
+    decode_rft,
+    (*_KEYS, *_REFUSED, "references"),
+    lambda row: "contents" in row and "references" in row,
 )

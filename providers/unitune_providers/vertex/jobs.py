@@ -11,7 +11,7 @@ Pure functions, which need no package of Google's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
@@ -23,6 +23,7 @@ from unitune.job.job import Job
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
 from unitune.security.spec import Spec
+from unitune_providers.vertex.rewards import reward_settings
 
 NAME = "vertex"
 LABEL = "unitune"
@@ -46,7 +47,11 @@ FINER: Mapping[str, State] = {
     "TUNING_JOB_STATE_PROCESSING_DATASET": State.VALIDATING,
 }
 """What a running job is really doing, where that is not running."""
-SPECS = {"sft": "supervisedTuningSpec", "dpo": "preferenceOptimizationSpec"}
+SPECS = {
+    "sft": "supervisedTuningSpec",
+    "dpo": "preferenceOptimizationSpec",
+    "rft": "reinforcementTuningSpec",
+}
 """Where a job has its files and settings, by method."""
 MOST_EPOCHS = 1000
 """Of those that are read; a response may name any number."""
@@ -60,6 +65,8 @@ ADAPTER_SIZES = {
 }
 """By rank. Not every model takes every size; Vertex AI says so when the job is created."""
 LONGEST_NAME = 128
+RFT_ONLY, NOT_RFT = ("reward", "thinking_level"), ("export_last_checkpoint_only",)
+"""Options of some methods alone."""
 
 
 class VertexOptions(Spec):
@@ -71,20 +78,20 @@ class VertexOptions(Spec):
     """Keep no checkpoints but the last; else each epoch's gets an endpoint."""
     pre_tuned_model_checkpoint_id: str | None = None
     """When a tuned model is tuned on: the checkpoint to begin with; its default when left out."""
+    reward: dict[str, JsonValue] | None = None
+    """RFT: a reward function in Vertex AI's form, single (``rewardName`` and a scorer) or composite
+    (``weightedRewardConfigs``), in place of `tuning.reward.scorer`."""
+    thinking_level: Literal["minimal", "low", "medium", "high"] | None = None
+    """RFT: how much the model thinks before its answers."""
 
 
 def check_job(job: Job, options: VertexOptions) -> None:
     """Refuse a job that could not be created.
 
     Raises:
-        JobError: A value is not allowed.
-        Unsupported: The method is not one of Vertex AI's.
+        JobError: A value is not allowed, or no reward is said that Vertex AI can compute.
     """
     rank = job.tuning.lora.rank
-    if job.method not in SPECS:
-        raise Unsupported(
-            f"backend vertex cannot tune by method {job.method!r}. Methods: {', '.join(SPECS)}."
-        )
     is_tuned = job.start is not None or _is_tuned(job.base_model)
     if options.pre_tuned_model_checkpoint_id is not None and not is_tuned:
         raise JobError(
@@ -94,6 +101,13 @@ def check_job(job: Job, options: VertexOptions) -> None:
     if rank != "auto" and rank not in ADAPTER_SIZES:
         allowed = ", ".join(str(size) for size in ADAPTER_SIZES)
         raise JobError(f"tuning.lora.rank is {rank}; Vertex AI's adapters have {allowed} or auto.")
+    for name in RFT_ONLY if job.method != "rft" else NOT_RFT:
+        if getattr(options, name):
+            raise JobError(
+                f"options.vertex.{name} has no meaning with method {job.method}. Leave it out."
+            )
+    if job.method == "rft":
+        reward_settings(job, options.reward)
 
 
 def create_body(
@@ -109,18 +123,22 @@ def create_body(
     The display name is always given: without one, tuning a tuned model on would add a version to
     that model instead of making one.
     """
-    job, rank = launch.job, launch.job.tuning.lora.rank
+    job, rank, reward = launch.job, launch.job.tuning.lora.rank, launch.job.tuning.reward
     settings: dict[str, JsonValue] = {
         "epochCount": explicit(job.tuning.epochs),
         "adapterSize": None if rank == "auto" else ADAPTER_SIZES[rank],
         "learningRateMultiplier": options.learning_rate_multiplier,
         "beta": explicit(job.tuning.preference.beta),
+        "samplesPerPrompt": explicit(reward.group_size),
+        "maxOutputTokens": explicit(reward.max_tokens),
+        "thinkingLevel": options.thinking_level and options.thinking_level.upper(),
     }
     spec: dict[str, JsonValue] = {
         "trainingDatasetUri": launch.training.ref,
         "validationDatasetUri": launch.validation and launch.validation.ref,
         "hyperParameters": without_none(settings) or None,
         "exportLastCheckpointOnly": options.export_last_checkpoint_only or None,
+        **(reward_settings(job, options.reward) if job.method == "rft" else {}),
     }
     base: dict[str, JsonValue] = {"baseModel": job.base_model}
     before = start or (job.base_model if _is_tuned(job.base_model) else None)
@@ -265,8 +283,8 @@ def imported(job: Fields, read: Callable[[str], bytes | None]) -> ImportedJob:
     method, spec = spec_of(job)
     if not method:
         raise Unsupported(
-            f"{job.text('name') or 'the job'} is neither supervised nor preference tuning; nothing "
-            "else can be imported. Write the job file by hand."
+            f"{job.text('name') or 'the job'} is neither supervised, preference nor reinforcement "
+            "tuning; nothing else can be imported. Write the job file by hand."
         )
     settings, notes, tuning = spec.fields("hyperParameters"), list[str](), dict[str, JsonValue]()
     if epochs := count(settings, "epochCount"):
@@ -276,10 +294,15 @@ def imported(job: Fields, read: Callable[[str], bytes | None]) -> ImportedJob:
         tuning["lora"] = {"rank": ranks[0]}
     if beta := settings.number("beta"):
         tuning["preference"] = {"beta": beta}
+    sampling = {"group_size": "samplesPerPrompt", "max_tokens": "maxOutputTokens"}
+    if reward := without_none({ours: count(settings, own) for ours, own in sampling.items()}):
+        tuning["reward"] = reward
     options: dict[str, JsonValue] = {
         "learning_rate_multiplier": settings.number("learningRateMultiplier"),
         "export_last_checkpoint_only": spec.all.get("exportLastCheckpointOnly"),
         "pre_tuned_model_checkpoint_id": job.fields("preTunedModel").text("checkpointId"),
+        "reward": spec.all.get("singleRewardConfig") or spec.all.get("compositeRewardConfig"),
+        "thinking_level": (settings.text("thinkingLevel") or "").lower() or None,
     }
     if settings.all.keys() & {"learningRate", "batchSize"}:
         notes.append("Learning rate and batch size of open models are not carried over.")

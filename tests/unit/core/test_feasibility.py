@@ -214,7 +214,9 @@ def test_a_preference_without_its_loss_is_no_job(changes: dict[str, object], mes
         ("azure", {"kl": 0.1}, "azure cannot honour tuning.reward.kl"),
         ("fireworks", {"group_size": 4, "max_tokens": 64, "temperature": 0.7}, None),
         ("fireworks", {"scorer": "exact"}, "fireworks cannot honour tuning.reward.scorer"),
-        ("vertex", {}, "vertex cannot do rft"),
+        ("vertex", {"scorer": "exact", "group_size": 4, "max_tokens": 64}, None),  # as azure
+        ("vertex", {"kl": 0.1}, "vertex cannot honour tuning.reward.kl"),
+        ("together", {}, "together cannot do rft"),
     ],
 )
 def test_a_reward_that_a_vendor_cannot_honour_is_refused(

@@ -51,8 +51,13 @@ PLAIN = Example(messages=(*ROW.messages[:2], ROW.messages[-1]))
 def test_vertex_rows_are_what_googles_types_describe() -> None:
     types = pytest.importorskip("google.genai.types", reason="needs the extra `vertex`")
     row = wire_format("vertex-sft").encode(ROW)
-    # The row of reinforcement tuning has the same keys, and there is no type of the supervised one.
+    # There is no type of the supervised row, whose keys that of reinforcement has, too.
     assert types.ReinforcementTuningExample.model_validate(row).tools
+    question = Example(messages=ROW.messages[:2], expected="In Bonn.")
+    graded = types.ReinforcementTuningExample.model_validate(
+        wire_format("vertex-rft").encode(question)
+    )
+    assert {"expected": "In Bonn."} == graded.references
     pair = wire_format("vertex-preference").encode(PAIR)
     instruction = pair.pop("system_instruction")
     assert types.Content.model_validate(instruction).parts

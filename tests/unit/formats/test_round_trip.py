@@ -22,9 +22,10 @@ from unitune.data.example import Example, Message
 FORMATS = [
     *("alpaca", "anthropic"),
     *("bedrock-nova", "bedrock-prompt", "openai-chat", "openai-dpo", "openai-rft"),
-    *("sharegpt", "together-chat", "together-dpo", "vertex-preference", "vertex-sft"),
+    *("sharegpt", "together-chat", "together-dpo"),
+    *("vertex-preference", "vertex-rft", "vertex-sft"),
 ]
-KEEPS_EVERY_KEY = "openai-rft"
+KEEP_EVERY_KEY = ("openai-rft", "vertex-rft")
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 SAID = TEXT.filter(str.strip)
@@ -192,13 +193,13 @@ def without_idle_words(example: Example, name: str) -> Example:
     changed: dict[str, Any] = {"messages": tuple(plain(message) for message in example.messages)}
     if example.non_preferred_output is not None:
         changed["non_preferred_output"] = tuple(map(plain, example.non_preferred_output))
-    if name == "vertex-sft":
+    if name in ("vertex-sft", "vertex-rft"):
         changed["messages"] = _with_unnamed_tools(changed["messages"])
     if name == "sharegpt":
         changed["messages"] = _with_counted_calls(changed["messages"])
     if name == "anthropic" and example.tools is not None:
         changed["tools"] = tuple(map(_with_parameters, example.tools))
-    if name == KEEPS_EVERY_KEY:
+    if name in KEEP_EVERY_KEY:
         return example.model_copy(update=changed)
     changed |= {"id": None, "expected": None}
     known = {key: getattr(example, key) for key in Example.model_fields} | changed

@@ -124,6 +124,15 @@ PAIRS = [
         },
     ),
     Pair(
+        "vertex-rft",
+        {"messages": [SYSTEM, USER], "expected": "shipped", "carrier": "DHL"},
+        {
+            "systemInstruction": {"role": "system", "parts": [{"text": "Be short."}]},
+            "contents": [user({"text": "Where is my order?"})],
+            "references": {"expected": "shipped", "carrier": "DHL"},
+        },
+    ),
+    Pair(
         "bedrock-nova",
         CHAT,
         {
@@ -212,6 +221,8 @@ REFUSED = [
     Refused("vertex-sft", with_schema({"enum": [1]}), "enum is no list of texts"),
     Refused("vertex-preference", {**PAIR, "input": {"messages": [USER], "tools": []}}, "has tools"),
     Refused("vertex-preference", {**PAIR, "input": {"messages": [SYSTEM]}}, "not the user's"),
+    Refused("vertex-rft", CHAT, "the user's must end the row"),
+    Refused("vertex-rft", QUESTION, "'grade' is {'max': 3}, and what rewards read is text"),
     Refused("bedrock-nova", WITH_TOOLS, "has tools"),
     Refused("bedrock-nova", chat(SYSTEM, ANSWER), "messages[1] is from 'assistant' where 'user'"),
     Refused("bedrock-nova", chat(USER, USER, ANSWER), "messages[1] is from 'user' where"),

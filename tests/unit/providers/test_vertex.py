@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from google import genai
+from google.genai import types
 from google.genai.types import HttpOptions
 from pydantic import JsonValue
 from vendors.vertex.vendor import BUCKET, VertexVendor, environment
@@ -23,10 +24,10 @@ from unitune.errors import (
     JobError,
     NotFoundError,
     Unreachable,
-    Unsupported,
     UserError,
 )
 from unitune.job.job import Data, Job, Lora, Preference, Tuning
+from unitune.job.tuning import Reward
 from unitune.models import Start, TunedModel
 from unitune.testing.loopback import OF_VENDORS, Fault, Server, serve
 from unitune.testing.vendor_setup import ServerBehavior
@@ -180,6 +181,31 @@ def test_preference_tuning_has_a_spec_of_its_own(server: Server, submit: Submit)
     assert {"beta": 0.2} == body["preferenceOptimizationSpec"]["hyperParameters"]
 
 
+def test_reinforcement_says_what_answers_earn(
+    server: Server, backend: VertexBackend, training: Path, submit: Submit
+) -> None:
+    training.write_bytes(b'{"contents": [], "references": {"expected": "a"}}\n' * 3)
+    check = {
+        "type": "string_check",
+        "operation": "eq",
+        "input": "{{sample.output_text}}",
+        "reference": "{{item.expected}}",
+    }
+    reward = Reward.model_validate({"scorer": {"type": "grader", "grader": check}, "group_size": 4})
+    options = {"vertex": {"thinking_level": "minimal"}}
+    job_id = submit(method="rft", tuning=Tuning(reward=reward), options=options)
+    spec = server.received(*CREATE)[0].json["reinforcementTuningSpec"]
+    assert {"samplesPerPrompt": 4, "thinkingLevel": "MINIMAL"} == spec["hyperParameters"]
+    types.ReinforcementTuningSpec.model_validate(spec)
+    assert State.SUCCEEDED is follow(backend, job_id).state
+    taken = backend.import_job(job_id)
+    assert ("rft", {"reward": {"group_size": 4}}) == (taken.method, taken.tuning)
+    options = {"reward": spec["singleRewardConfig"], "thinking_level": "minimal"}
+    assert options == taken.options
+    with pytest.raises(JobError, match="reward has no meaning with method sft"):
+        submit("r-2", options={"vertex": taken.options})
+
+
 def test_tuned_model_is_tuned_on_into_a_model_of_its_own(
     server: Server, vendor: VertexVendor, backend: VertexBackend, submit: Submit
 ) -> None:
@@ -226,11 +252,6 @@ def test_setting_that_is_not_allowed_creates_nothing(
     with pytest.raises(JobError, match=message):
         submit(**changes)
     assert [] == server.received(*CREATE)
-
-
-def test_method_of_other_vendors_is_unsupported(submit: Submit) -> None:
-    with pytest.raises(Unsupported, match="rft"):
-        submit(method="rft")
 
 
 # Finding

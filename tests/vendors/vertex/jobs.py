@@ -284,9 +284,10 @@ class TuningJobs(Models):
         epochs = steps * job.epochs // max(1, self.behavior.steps) if counted else 0
         phase = "TUNING" if steps else "PROCESSING_DATASET"
         running = job.state(self.behavior) == "JOB_STATE_RUNNING"
+        counts = counted and job.spec_name != "reinforcementTuningSpec"  # no type is published
         details: dict[str, JsonValue] = {
             "tuningJobState": f"TUNING_JOB_STATE_{phase}" if running else None,
-            "tuningDataStats": self._stats(job) if counted else None,
+            "tuningDataStats": self._stats(job) if counts else None,
             "tuningJobMetadata": {"completedEpochCount": str(epochs)} if epochs else None,
             "tunedModel": job.tuned_model,
         }

@@ -19,7 +19,9 @@ LOCATION = r"projects/[^/]+/locations/[^/]+"
 SPECS = {
     "supervisedTuningSpec": "supervised",
     "preferenceOptimizationSpec": "preferenceOptimization",
+    "reinforcementTuningSpec": "reinforcement",
 }
+REWARDS = ("singleRewardConfig", "compositeRewardConfig")
 FIELDS = {
     "": {"baseModel", "preTunedModel", "tunedModelDisplayName", "description", "labels", *SPECS},
     "preTunedModel": {"tunedModelName", "checkpointId"},
@@ -27,7 +29,6 @@ FIELDS = {
         "trainingDatasetUri",
         "validationDatasetUri",
         "hyperParameters",
-        "exportLastCheckpointOnly",
     },
     "supervisedTuningSpec.hyperParameters": {
         "adapterSize",
@@ -39,6 +40,15 @@ FIELDS = {
         "epochCount",
         "learningRateMultiplier",
         "beta",
+    },
+    "reinforcementTuningSpec.hyperParameters": {
+        "adapterSize",
+        "batchSize",
+        "epochCount",
+        "learningRateMultiplier",
+        "maxOutputTokens",
+        "samplesPerPrompt",
+        "thinkingLevel",
     },
 }
 ADAPTER_SIZES = {
@@ -75,7 +85,14 @@ TUNABLE = {
 """Bases of a tuning job (reference/models/tuning, 2026-11)."""
 ANSWERING = re.compile(r"gemini-[\w.-]+")
 """Published models that answer."""
-LEAST = {"epochCount": 1, "learningRateMultiplier": 0, "beta": 0}
+LEAST = {
+    "epochCount": 1,
+    "learningRateMultiplier": 0,
+    "beta": 0,
+    "samplesPerPrompt": 1,
+    "maxOutputTokens": 1,
+    "batchSize": 1,
+}
 """Least value of each hyperparameter that is a number; what is the most is not published."""
 
 
@@ -131,11 +148,15 @@ def check_create(body: dict[str, Any]) -> None:
         raise invalid("Exactly one tuning spec must be set.")
     spec = body[specs[0]]
     hyper = f"{specs[0]}.hyperParameters"
-    parts = (("", body), ("spec", spec), ("preTunedModel", body.get("preTunedModel", {})))
+    own = REWARDS if specs[0] == "reinforcementTuningSpec" else ("exportLastCheckpointOnly",)
+    common = {name: value for name, value in spec.items() if name not in own}
+    parts = (("", body), ("spec", common), ("preTunedModel", body.get("preTunedModel", {})))
     for part, given in (*parts, (hyper, spec.get("hyperParameters", {}))):
         if unknown := given.keys() - FIELDS[part]:
             raise invalid(f'Invalid JSON payload received. Unknown name "{min(unknown)}"')
     _check_values(body, spec)
+    if own is REWARDS:
+        _check_rewards(spec)
 
 
 def _check_values(body: dict[str, Any], spec: dict[str, Any]) -> None:
@@ -155,6 +176,22 @@ def _check_values(body: dict[str, Any], spec: dict[str, Any]) -> None:
     _check_labels(body)
 
 
+def _check_rewards(spec: dict[str, Any]) -> None:
+    given = [name for name in REWARDS if name in spec]
+    if len(given) != 1:
+        raise invalid(
+            "Exactly one of single_reward_config and composite_reward_config must be set."
+        )
+    reward: dict[str, Any] = spec[given[0]]
+    weighted: list[dict[str, Any]] = reward.get("weightedRewardConfigs", [{"rewardConfig": reward}])
+    singles: list[dict[str, Any]] = [part["rewardConfig"] for part in weighted]
+    names = [single.get("rewardName") for single in singles]
+    if not all(names) or len(set(names)) < len(names):
+        raise invalid("Every reward needs a unique reward_name.")
+    if not all(any(key.endswith("Scorer") for key in single) for single in singles):
+        raise invalid("A reward needs a scorer.")
+
+
 def _check_hyperparameters(hyper: dict[str, Any]) -> None:
     size = hyper.get("adapterSize")
     if size is not None and size not in ADAPTER_SIZES:
@@ -172,14 +209,15 @@ def problem_of(content: bytes, spec_name: str) -> str | None:
         content: Of the file.
         spec_name: The kind of tuning: which keys a row has.
     """
-    prefers = spec_name == "preferenceOptimizationSpec"
+    own = {"preferenceOptimizationSpec": "completions", "reinforcementTuningSpec": "references"}
+    key = own.get(spec_name)
     for number, line in enumerate(content.splitlines(), 1):
         try:
             row: object = json.loads(line)
         except ValueError:
             return f"Row {number} of the dataset is not valid JSON."
         keys = cast("dict[str, Any]", row).keys() if isinstance(row, dict) else set[str]()
-        if "contents" not in keys or ("completions" in keys) != prefers:
+        if "contents" not in keys or (keys & {*own.values()}) != ({key} if key else set()):
             return f"Row {number} of the dataset has not the format of {SPECS[spec_name]} tuning."
     return None if content else "The dataset is empty."
 
