@@ -8,7 +8,7 @@
     result.json    how it ended; absent while it has not
     worker.log     what the worker printed, for us when something went wrong
     rank-N.log     likewise, of the training's other processes, where there are any
-    rendezvous-P   where they meet, of the worker with the process id P
+    rendezvous-P   where they meet, of the worker with the process id P; gone at the end
     checkpoints/   see `unitune_local.checkpoint`
     adapter/       the result
 

@@ -115,8 +115,9 @@ def joined_ranks(folder: JobFolder, settings: Settings, rank: int, worker: int) 
     place = folder.rendezvous(worker)
     with joined(place, rank, settings.processes, settings.device) as ranks:
         yield ranks
-    if ranks.is_first:
-        place.unlink(missing_ok=True)
+    if ranks.is_first:  # those of workers that were killed, too
+        for each in place.parent.glob("rendezvous-*"):
+            each.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)

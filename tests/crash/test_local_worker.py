@@ -232,7 +232,7 @@ def test_two_processes_train_as_one_whichever_is_killed(
     assert figures(both) == figures(killed)
     warnings = [event.data["text"] for event in done.events if event.kind == "warning"]
     assert ["process 2 of 2 was killed by signal 9, perhaps out of memory"] == warnings
-    assert [] == [*JobFolder(Path(both)).path.glob("rendezvous*")]
+    assert [] == [*Path(killed).glob("rendezvous*")], "nor a file of those that were killed"
 
 
 def test_a_training_is_paused_after_its_step_and_goes_on_from_there(
