@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from hypothesis import HealthCheck, settings
 
 GUARD = Path(__file__).parent / "guard"
@@ -24,6 +25,11 @@ import sitecustomize  # noqa: E402 - the guard stands before anything that could
 # A shell that starts the tests in the background has Ctrl-C ignored, and some tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Hundreds of Pythons are started: what one has compiled, and whose assertions pytest has rewritten,
+# the others read.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
@@ -32,6 +38,8 @@ UNHEALTHY = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 """Checks that say nothing here: machines are noisy, and `tmp_path` is shared on purpose."""
 KILL_TABLE = "test_process_killed_at_any_step_leaves_one_job"
 """Of each contract; one backend's is enough for the test command."""
+TOGETHER = ("contract/", "docs/test_readme.py", "hostile/", "stranger/")
+"""Beginnings of the paths of tests whose file prepares once what takes seconds: in one worker."""
 EXHAUSTIVE_TIMES = 10
 """So many times the examples of a property under `-m exhaustive`."""
 
@@ -44,20 +52,25 @@ def pytest_configure(config: pytest.Config) -> None:
     times = EXHAUSTIVE_TIMES * noisy.max_examples
     settings.register_profile("exhaustive", noisy, max_examples=times)
     settings.load_profile("exhaustive" if _named("exhaustive", config) else "default")
+    if not hasattr(config, "workerinput"):
+        atexit.register(warm.end, warm.share())  # before workers are begun, which use it too
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects, and pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is slow or exhaustive unless `-m` names it.
 
-    The quickstart's tests share one run of it, in one worker. Under `-m exhaustive` each property
-    is exhaustive too.
+    The quickstart's tests share one run of it, in one worker, and so do others what their file
+    prepares. Under `-m exhaustive` each property is exhaustive too.
     """
+    here = Path(__file__).parent
     for item in items:
         if item.name == KILL_TABLE and "Fireworks" not in item.nodeid:
             item.add_marker(pytest.mark.slow)
         if "quickstart" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("quickstart"))
+        elif (path := str(item.path.relative_to(here))).startswith(TOGETHER):
+            item.add_marker(pytest.mark.xdist_group(path))
         if item.get_closest_marker("hypothesis") and _named("exhaustive", config):
             item.add_marker(pytest.mark.exhaustive)
     left_out = [item for item in items if _left_out(item, config)]
@@ -118,6 +131,15 @@ def default_model() -> Path:
     pull = [sys.executable, "-m", "unitune", "models", "pull", "smollm2-135m-instruct", "--json"]
     pulled = subprocess.run(pull, check=True, capture_output=True, text=True)
     return Path(json.loads(pulled.stdout)["path"])
+
+
+@pytest.fixture(scope="session")
+def tiny_default(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a model cache in which a tiny model stands for that of README and documentation."""
+    pytest.importorskip("torch", reason="needs the extra `local`")
+    from tiny_model import save_tiny_default  # noqa: PLC0415 - needs the extra
+
+    return save_tiny_default(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ TEMPLATE = (
     "{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+DEFAULT_POSITIONS = 8192
 SIZES = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -70,6 +71,21 @@ def save_tiny_model(folder: Path) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def save_tiny_default(cache: Path) -> Path:
+    """Let a tiny model stand for the model of README and documentation in a cache; return that.
+
+    It has as many positions, for prompts with many rows, and is quick to end an answer.
+    """
+    folder = save_tiny_model(cache / "models" / "smollm2-135m-instruct")
+    sizes = {**SIZES, "max_position_embeddings": DEFAULT_POSITIONS}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=258, **sizes))
+    with torch.no_grad():  # one dimension has the same sign everywhere, and speaks for the end
+        model.model.embed_tokens.weight[:, 0] = 4.0
+        model.model.embed_tokens.weight[SIZES["eos_token_id"], 0] = 8.0
+    model.save_pretrained(folder)
+    return cache
 
 
 def sliding_model() -> Qwen2ForCausalLM:

@@ -7,9 +7,11 @@ import pytest
 pytest.importorskip("torch", reason="needs the extra `local`")
 
 from tiny_model import save_tiny_model
+from warm import WARM_SUBPROCESS
 
 from unitune.job.job import Tuning
 from unitune.testing.contract import BackendContract
+from unitune_local import worker
 
 
 class TestLocal(BackendContract):
@@ -22,6 +24,13 @@ class TestLocal(BackendContract):
 @pytest.fixture(scope="module", autouse=True)
 def _tiny_base(tmp_path_factory: pytest.TempPathFactory) -> None:
     TestLocal.model = str(save_tiny_model(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _warm_workers() -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker, "subprocess", WARM_SUBPROCESS)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -23,6 +23,7 @@ pytest.importorskip("boto3", reason="needs the extra `bedrock`")
 from crash.postgres import STORES, a_store, the_server
 from served import at_the_vendor, trained, wait_until
 from vendors.serving import ServedVendor, serve_vendor
+from warm import warm_run
 
 from unitune.errors import LockTimeout, UnituneError, Unreachable
 from unitune.ledger import DeploymentRecord, Ledger
@@ -107,13 +108,11 @@ def change(made: deploying.Deployment, **values: object) -> None:
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "unitune", *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "COLUMNS": "200"},
+    done = warm_run(
+        [sys.executable, "-m", "unitune", *arguments], env={**os.environ, "COLUMNS": "200"}
     )
+    assert 0 == done.returncode, done.stderr
+    return done
 
 
 def quick_reaper(deployment_id: str) -> subprocess.Popen[bytes]:

@@ -3,6 +3,8 @@
 A block with a title is a file; a command is run; Python is run; YAML without a title is part of a
 job. A line ``<!-- test: … -->`` before a block says otherwise: ``exit N`` that its last command
 ends so, ``skip: WHY`` that another test covers it.
+
+Pages that train do so on the model that they name, in `slow`; in others a tiny one stands for it.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import Any
 import pytest
 import yaml
 from crash.postgres import new_database
+from warm import warm_run
 
 import unitune.errors
 from unitune.cost.budget import ProjectBudget
@@ -75,18 +78,21 @@ class Walk:
         if words[0] != "unitune":
             assert words[:2] == ["pip", "install"], line
             return 0
-        return self.python(["-m", *words])
+        done = warm_run([sys.executable, "-m", *words], cwd=self.folder, env=self.environment)
+        print(line, done.stdout, done.stderr)  # noqa: T201 - shown where the test fails
+        return done.returncode
 
-    def python(self, arguments: list[str]) -> int:
+    def python(self, text: str) -> int:
+        """Run Python and return its exit code."""
         done = subprocess.run(
-            [sys.executable, *arguments],
+            [sys.executable, "-c", text],
             cwd=self.folder,
             env=self.environment,
             capture_output=True,
             text=True,
             check=False,
         )
-        print(arguments, done.stdout, done.stderr)  # noqa: T201 - shown where the test fails
+        print(text, done.stdout, done.stderr)  # noqa: T201 - likewise
         return done.returncode
 
     def write(self, title: str, text: str) -> None:
@@ -147,6 +153,10 @@ def walk(
     page = request.node.callspec.params["page"]
     with contextlib.ExitStack() as stack:
         environment = dict(guarded_environment)
+        if page in TRAINS:
+            request.getfixturevalue("default_model")
+        else:
+            environment["UNITUNE_CACHE"] = str(request.getfixturevalue("tiny_default"))
         if "share-a-ledger" in page:
             environment["UNITUNE_LEDGER"] = stack.enter_context(new_database(empty=True))
         if page == "tutorial.md":
@@ -163,7 +173,6 @@ def walk(
         yield Walk(tmp_path, environment)
 
 
-@pytest.mark.usefixtures("default_model")
 @pytest.mark.parametrize(
     "page",
     [
@@ -185,7 +194,7 @@ def test_a_page_does_what_it_says(page: str, walk: Walk) -> None:
             codes = [walk.command(line) for line in text.splitlines() if line.strip()]
             assert [0] * (len(codes) - 1) + [expected] == codes, text
         elif language == "python":
-            assert 0 == walk.python(["-c", text]), text
+            assert 0 == walk.python(text), text
         elif language == "yaml" and title is None:
             part: dict[str, Any] = yaml.safe_load(text)
             Job.model_validate(JOB | part)

@@ -1,4 +1,8 @@
-"""What README says works: its commands and its Python are run, on the one quickstart's model."""
+"""What README says works: its commands and its Python are run.
+
+A tiny model stands for the one that README names; tests/slow runs the quickstart, and the tutorial
+walks the same way, with that one.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from warm import warm_run
 
 from unitune.job.job import Evaluate, Job
 
@@ -55,8 +60,13 @@ def test_every_relative_link_leads_to_a_file() -> None:
 
 
 @pytest.fixture(scope="module")
+def environment(guarded_environment: dict[str, str], tiny_default: Path) -> dict[str, str]:
+    return {**guarded_environment, "UNITUNE_CACHE": str(tiny_default)}
+
+
+@pytest.fixture(scope="module")
 def toured(
-    tmp_path_factory: pytest.TempPathFactory, guarded_environment: dict[str, str]
+    tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
 ) -> tuple[Path, dict[str, int]]:
     """Run the tour on a few rows of its file, and return its folder and the exit codes."""
     folder = tmp_path_factory.mktemp("tour")
@@ -65,35 +75,26 @@ def toured(
     (folder / "messages.csv").write_text("".join([header, *rows[FEW_ROWS]]), "utf-8")
     codes: dict[str, int] = {}
     for command in tour_commands():
-        done = subprocess.run(
-            [sys.executable, "-m", *command],
-            cwd=folder,
-            env=guarded_environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = warm_run([sys.executable, "-m", *command], cwd=folder, env=environment)
         print(command, done.stdout, done.stderr)  # noqa: T201 - shown where the test fails
         codes[" ".join(command)] = done.returncode
     return folder, codes
 
 
-@pytest.mark.usefixtures("default_model")
 def test_the_tour_runs_as_written(toured: tuple[Path, dict[str, int]]) -> None:
     codes = toured[1]
     assert dict.fromkeys(codes, 0) == codes
 
 
-@pytest.mark.usefixtures("default_model")
 def test_the_python_in_readme_gives_the_tours_verdict(
-    toured: tuple[Path, dict[str, int]], guarded_environment: dict[str, str]
+    toured: tuple[Path, dict[str, int]], environment: dict[str, str]
 ) -> None:
     """Its launch is refused as a twin of the tour's, whose run stands in for it."""
     code = blocks("python")[0].replace("launch(job).wait()", "")
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=toured[0],
-        env=guarded_environment,
+        env=environment,
         capture_output=True,
         text=True,
         check=True,

@@ -208,6 +208,8 @@ def command_lines(draw: st.DrawFn, only: tuple[str, ...] | None = None) -> Attem
     words = only if only is not None else draw(st.sampled_from(sorted(known)))
     line = draw(_line(words, known[words]))
     files = {**examples.trained(), **examples.planned(), "taken.txt": b"mine"}
+    if words == ("quickstart",):
+        files |= examples.default_model()
     attempt = Attempt((line,), files)
     return draw(_somewhere(attempt))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from hostile.attempts import left_by
@@ -143,6 +145,20 @@ def compared() -> dict[str, bytes]:
     files = {**FILES, "job.yaml": as_file(comparison(gate=gate))}
     compare = ("compare", "job.yaml", "--quiet", "--output", "rows")
     return left_by(((*compare, "--update-baseline"),), files)
+
+
+@cache
+def default_model() -> dict[str, bytes]:
+    """Return a model cache in which a tiny model stands for the quickstart's."""
+    from tiny_model import save_tiny_default  # noqa: PLC0415 - needs the extra `local`
+
+    with tempfile.TemporaryDirectory() as folder:
+        cache_folder = save_tiny_default(Path(folder, "cache", "unitune"))
+        return {
+            str(file.relative_to(folder)): file.read_bytes()
+            for file in cache_folder.rglob("*")
+            if file.is_file()
+        }
 
 
 @cache

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 
 USE = """
@@ -50,9 +52,14 @@ def run_python(
     )
 
 
-def test_a_strangers_backend_keeps_the_contract(installed: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "chosen", ["not killed_at_any_step", pytest.param("killed_at_any_step", marks=pytest.mark.slow)]
+)
+def test_a_strangers_backend_keeps_the_contract(
+    installed: dict[str, str], tmp_path: Path, chosen: str
+) -> None:
     shutil.copy(HERE / "check_contract.py", tmp_path)
-    options = ["-p", "no:cacheprovider", "-W", "error", "-q", "-rs"]
+    options = ["-p", "no:cacheprovider", "-W", "error", "-q", "-rs", "-k", chosen]
     done = run_python(["-m", "pytest", *options, "check_contract.py"], tmp_path, installed)
     assert 0 == done.returncode, done.stdout
     assert " passed" in done.stdout

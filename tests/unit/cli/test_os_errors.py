@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from command_line import Command
+from warm import warm_run
 
 from unitune.cli.os_errors import explained, first
 from unitune.errors import LockTimeout
@@ -103,12 +105,8 @@ def test_no_room_anywhere_is_no_verdict_and_no_bug(
     """A limit of the size of files stands for a disk that is full, the temporary folder too."""
     for name, rows in FILES.items():
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    start = "import resource, runpy, sys; sys.dont_write_bytecode = True; "
-    start += f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
-    start += f"sys.argv = ['unitune', *{command!r}]; runpy.run_module('unitune', alter_sys=True)"
-    done = subprocess.run(
-        [sys.executable, "-c", start], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    words = [sys.executable, "-m", "unitune", *command]
+    done = warm_run(words, cwd=tmp_path, limits={resource.RLIMIT_FSIZE: limit})
     assert done.returncode in (2, 4), done.stderr  # 2: it is the user's own folder that is full
     assert bug_free(done.stderr)
 

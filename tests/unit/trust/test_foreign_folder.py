@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from warm import warm_run
 
 import unitune
 import unitune_local
@@ -18,20 +19,16 @@ from unitune.workspace.locks import is_locked
 from unitune_local.job_folder import JobFolder
 from unitune_local.worker import environment, start_worker
 
-UNITUNE = str(Path(sys.executable).with_name("unitune"))
 MOST_BYTES = 8 << 30
 """Of memory: what reads without end is to fail, and not the machine."""
 TRAP = "import pathlib\npathlib.Path(__file__).with_name('RAN').touch()\nraise SystemExit\n"
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [UNITUNE, *arguments],
+    return warm_run(
+        [sys.executable, "-m", "unitune", *arguments],
         cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES)),
+        limits={resource.RLIMIT_AS: MOST_BYTES},
     )
 
 

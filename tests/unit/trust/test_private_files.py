@@ -10,13 +10,13 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 import pytest
+from warm import warm_run
 
 from unitune.errors import Unreachable
 from unitune.job.job import Job
@@ -31,24 +31,15 @@ UNREACHABLE = "postgresql+psycopg://u@127.0.0.1:9/x"
 ROWS = {"train": 4, "test": 4}
 
 
-def limited(most_bytes: int) -> None:
-    """Let no file of this process grow beyond so many bytes, as on a disk that is full."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
-
-
 def command(
-    *arguments: str, cwd: Path, before: Callable[[], None] | None = None, **variables: str
+    *arguments: str, cwd: Path, limits: dict[int, int] | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return warm_run(
         [sys.executable, "-m", "unitune", *arguments],
         cwd=cwd,
         env=os.environ | {"COLUMNS": "1000"} | variables,
         umask=0,
-        preexec_fn=before,
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
+        limits=limits,
     )
 
 
@@ -164,7 +155,8 @@ def test_a_shared_ledger_that_does_not_answer_leaves_no_rows_behind(project: Pat
 
 @pytest.mark.parametrize("most_bytes", [4096, 50_000])
 def test_a_full_disk_below_the_ledger_leaves_no_rows_behind(project: Path, most_bytes: int) -> None:
-    done = launched(project, before=partial(limited, most_bytes))
+    """No file of the process can grow beyond so many bytes."""
+    done = launched(project, limits={resource.RLIMIT_FSIZE: most_bytes})
     assert 4 == done.returncode, done.stderr
     assert [] == left_behind(project)
     assert 0 == launched(project).returncode

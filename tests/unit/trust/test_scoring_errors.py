@@ -6,7 +6,6 @@ Patterns and schemas come from job files and suites of others, and texts from mo
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 from scoring import attempt, score
+from warm import warm_run
 
 from unitune.errors import DataError, JobError
 from unitune.evaluate import baseline
@@ -26,7 +26,6 @@ from unitune.scorers.interface import Score
 from unitune.scorers.json_text import JsonSchema
 from unitune.scorers.text import Exact, Numeric, Regex, find_number
 
-UNITUNE = str(Path(sys.executable).with_name("unitune"))
 SLOW = "(a+)+$"
 """The standard example of exponential backtracking (OWASP, "Regular expression Denial of
 Service"): some 2^n steps on n letters with another behind."""
@@ -58,13 +57,8 @@ def compare(folder: Path, scorers: list[Any], answers: list[str], expected: str 
         "evaluate": {"scorers": scorers, "contenders": contenders},
     }
     (folder / "unitune.yaml").write_text(json.dumps(job))
-    return subprocess.run(
-        [UNITUNE, "compare", "unitune.yaml", "--output", "out"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    compare = [sys.executable, "-m", "unitune", "compare", "unitune.yaml", "--output", "out"]
+    return warm_run(compare, cwd=folder)
 
 
 def errors_of(folder: Path) -> dict[str, str | None]:

@@ -7,15 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Protocol
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from botocore.loaders import JSONFileLoader
 
 from unitune_providers.bedrock.clients import split_uri
 
 REGION = "us-east-1"
+_read = JSONFileLoader.load_file
+
+
+@cache
+def _read_once(path: str) -> Any:
+    """Read a description of AWS's services: each session would read megabytes of JSON anew."""
+    return _read(JSONFileLoader(), path)
+
+
+JSONFileLoader.load_file = lambda _, file_path: _read_once(file_path)
 
 
 class Storage(Protocol):
