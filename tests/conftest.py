@@ -134,12 +134,11 @@ def default_model() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_default(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_default(tmp_path_factory: pytest.TempPathFactory, default_model: Path) -> Path:
     """Return a model cache in which a tiny model stands for that of README and documentation."""
-    pytest.importorskip("torch", reason="needs the extra `local`")
     from tiny_model import save_tiny_default  # noqa: PLC0415 - needs the extra
 
-    return save_tiny_default(tmp_path_factory.mktemp("cache"))
+    return save_tiny_default(tmp_path_factory.mktemp("cache"), default_model)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -73,18 +74,25 @@ def save_tiny_model(folder: Path) -> Path:
     return folder
 
 
-def save_tiny_default(cache: Path) -> Path:
+def save_tiny_default(cache: Path, original: Path | None = None) -> Path:
     """Let a tiny model stand for the model of README and documentation in a cache; return that.
 
     It has as many positions, for prompts with many rows, and is quick to end an answer.
+
+    Args:
+        cache: Where models are kept.
+        original: The model that it stands for, whose tokenizer it has; None: one of bytes.
     """
-    folder = save_tiny_model(cache / "models" / "smollm2-135m-instruct")
-    sizes = {**SIZES, "max_position_embeddings": DEFAULT_POSITIONS}
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=258, **sizes))
+    folder = cache / "models" / "smollm2-135m-instruct"
+    tokenizer = AutoTokenizer.from_pretrained(original) if original else tiny_tokenizer()
+    end = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.eos_token_id}
+    sizes = {**SIZES, **end, "max_position_embeddings": DEFAULT_POSITIONS}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes))
     with torch.no_grad():  # one dimension has the same sign everywhere, and speaks for the end
         model.model.embed_tokens.weight[:, 0] = 4.0
-        model.model.embed_tokens.weight[SIZES["eos_token_id"], 0] = 8.0
+        model.model.embed_tokens.weight[tokenizer.eos_token_id, 0] = 8.0
     model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return cache
 
 

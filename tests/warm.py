@@ -47,6 +47,7 @@ MODULES = (
 )
 """What is imported before the forks; the last ones where their packages are here."""
 FOLDER = "UNITUNE_TESTS_WARM"
+LOOK_SECONDS = 10
 SECONDS_TO_BEGIN = 300
 Output = IO[Any] | int | None
 
@@ -152,14 +153,19 @@ def _connected(address: str) -> socket.socket:
 
 def share() -> Path:
     """Make the folder through which all workers of the tests share the warm process."""
-    os.environ[FOLDER] = tempfile.mkdtemp(prefix="warm-")
-    return Path(os.environ[FOLDER])
+    folder = Path(tempfile.mkdtemp(prefix="warm-"))
+    (folder / "tests").write_text(str(os.getpid()))
+    os.environ[FOLDER] = str(folder)
+    return folder
 
 
 def end(folder: Path) -> None:
     """End the warm process of a folder, if one was begun, and remove the folder."""
+    if (folder / "tests").read_text() != str(os.getpid()):
+        return  # a fork of the tests
     if (pid := folder / "pid").exists():
-        os.kill(int(pid.read_text()), signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid.read_text()), signal.SIGTERM)
     shutil.rmtree(folder)
 
 
@@ -184,8 +190,14 @@ def _serve(address: str) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address)
         listening.listen(64)
+        listening.settimeout(LOOK_SECONDS)
+        tests = int((Path(address).parent / "tests").read_text())
         while True:
-            connection, _ = listening.accept()
+            try:
+                connection, _ = listening.accept()
+            except TimeoutError:
+                os.kill(tests, 0)  # ends this process where they were ended by force
+                continue
             with connection:
                 if os.fork() == 0:
                     listening.close()

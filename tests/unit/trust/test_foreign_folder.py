@@ -40,7 +40,9 @@ def test_a_worker_imports_nothing_from_the_current_folder(
     monkeypatch.chdir(tmp_path)
     folder = JobFolder(tmp_path / "job")
     folder.path.mkdir()
-    folder.spec.write_text(json.dumps({"settings": {"threads": 1}}), encoding="utf-8")
+    folder.spec.write_text(
+        json.dumps({"settings": {"threads": 1, "processes": 1}}), encoding="utf-8"
+    )
     start_worker(folder)
     until = time.monotonic() + 60
     while is_locked(folder.lock) and time.monotonic() < until:

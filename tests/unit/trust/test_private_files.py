@@ -117,7 +117,9 @@ def test_so_is_what_a_training_leaves(tmp_path: Path) -> None:
     """The worker makes checkpoints and adapters under a umask of its own."""
     folder = JobFolder(tmp_path / "job")
     private_folder(folder.path)
-    folder.spec.write_text(json.dumps({"settings": {"threads": 1}}), encoding="utf-8")
+    folder.spec.write_text(
+        json.dumps({"settings": {"threads": 1, "processes": 1}}), encoding="utf-8"
+    )
     folder.spec.chmod(0o600)
     before = os.umask(0)
     try:
