@@ -7,7 +7,8 @@ own. What is about the beginning itself (which modules are imported, how a scrip
 that are closed from the start) begins as users begin it, without this.
 
 The warm process is begun when it is first needed, and ends with the tests. It is asked through a
-socket; a keeper beside each fork tells its id, and how it ended.
+socket; a keeper beside each fork tells its id, and how it ended. A script takes a fork by
+``python warm.py -m unitune …``.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ MODULES = (
     "unitune.ledger",
     "unitune.planning.plan",
     "unitune.run.run",
+    "boto3",
     "unitune_local.backend",
     "unitune_local.training",
     "transformers.models.llama.modeling_llama",
@@ -92,10 +94,11 @@ class WarmPopen:
 
     def poll(self) -> int | None:
         """Return how it ended; None while it runs."""
-        self._keeper.settimeout(0.001)
-        with contextlib.suppress(TimeoutError):
-            if self.returncode is None and self._keeper.recv(1, socket.MSG_PEEK):
-                return self.wait()
+        if self.returncode is None:
+            self._keeper.settimeout(0.001)
+            with contextlib.suppress(TimeoutError):
+                if self._keeper.recv(1, socket.MSG_PEEK):
+                    return self.wait()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -175,7 +178,7 @@ def _warm_process() -> str:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "pid").exists():
-            begun = subprocess.Popen([sys.executable, __file__, str(folder / "socket")])
+            begun = subprocess.Popen([sys.executable, __file__, "serve", str(folder / "socket")])
             (folder / "pid").write_text(str(begun.pid))
             begun.returncode = 0  # it is the tests', and not this process's to wait for
     return str(folder / "socket")
@@ -274,4 +277,7 @@ def _become(request: Mapping[str, Any], streams: Sequence[int]) -> int:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1])
+    if sys.argv[1] == "serve":
+        _serve(sys.argv[2])
+    else:
+        sys.exit(WarmPopen(sys.argv[1:], stdin=0, stdout=1, stderr=2).wait() & 0xFF)

@@ -23,7 +23,7 @@ pytest.importorskip("boto3", reason="needs the extra `bedrock`")
 from crash.postgres import STORES, a_store, the_server
 from served import at_the_vendor, trained, wait_until
 from vendors.serving import ServedVendor, serve_vendor
-from warm import warm_run
+from warm import WARM_SUBPROCESS, warm_run
 
 from unitune.errors import LockTimeout, UnituneError, Unreachable
 from unitune.ledger import DeploymentRecord, Ledger
@@ -57,6 +57,7 @@ def vendor(store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
     del store
     monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
     monkeypatch.setattr(deployment, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(reaper, "subprocess", WARM_SUBPROCESS)
     with serve_vendor("bedrock") as served:
         yield served
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 pytest.importorskip("torch", reason="needs the extra `local`")
 
 from tiny_model import save_tiny_model, write_rows
+from warm import WarmPopen, warm_run
 
 from unitune.job.job import Data, Job, Tuning
 
@@ -35,7 +35,7 @@ def test_watch_follows_the_training_of_a_killed_command(tmp_path: Path) -> None:
     ).save(tmp_path / "unitune.yaml")
     environment = {**os.environ, "UNITUNE_DIR": str(tmp_path / "home")}
 
-    command = subprocess.Popen(
+    command = WarmPopen(
         [*COMMAND, "run", "unitune.yaml", "--quiet"],
         cwd=tmp_path,
         env=environment,
@@ -46,31 +46,17 @@ def test_watch_follows_the_training_of_a_killed_command(tmp_path: Path) -> None:
     command.wait()
     (run,) = [folder.name for folder in (tmp_path / "home" / "runs").iterdir()]
 
-    watched = subprocess.run(
-        [*COMMAND, "watch", run, "--json"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=PATIENCE_SECONDS,
-    )
+    watched = warm_run([*COMMAND, "watch", run, "--json"], cwd=tmp_path, env=environment)
+    assert 0 == watched.returncode, watched.stderr
     lines = [json.loads(line) for line in watched.stdout.splitlines()]
     steps = [line["data"]["step"] for line in lines if line["kind"] == "step"]
     assert list(range(1, 161)) == steps, "every step once, those before the kill too"
     assert steps_before < len(steps), "killed too late to show anything"
-    shown = subprocess.run(
-        [*COMMAND, "show", run, "--json"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    shown = warm_run([*COMMAND, "show", run, "--json"], cwd=tmp_path, env=environment)
     assert "succeeded" == json.loads(shown.stdout)["state"]
 
 
-def until_it_trains(runs: Path, command: subprocess.Popen[bytes]) -> int:
+def until_it_trains(runs: Path, command: WarmPopen) -> int:
     """Wait for the first steps of the only run, and return how many there are."""
     end = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < end:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -20,6 +21,7 @@ pytest.importorskip("torch", reason="needs the extra `local`")
 
 import torch
 from tiny_model import SETTINGS, save_tiny_model, write_pairs, write_rows
+from warm import WARM_SUBPROCESS
 
 from unitune.backends import registry
 from unitune.backends.capabilities import Pauses
@@ -31,6 +33,7 @@ from unitune.scorers.text import Regex
 from unitune.testing.contract_base import sha256_of
 from unitune.workspace import user_config
 from unitune.workspace.user_config import Notify, UserConfig
+from unitune_local import worker
 from unitune_local.job_folder import JobFolder, read_events
 from unitune_local.model import add_adapter, load_model
 from unitune_local.processes import LOOK_SECONDS
@@ -112,22 +115,27 @@ def kept(job_id: str) -> object:
 
 
 def processes_of(job_id: str) -> list[int]:
-    """Return the processes that train for a job, the worker first."""
+    """Return the processes that train for a job, the worker first: it holds the folder's lock."""
+    lock = str(JobFolder(Path(job_id)).lock)
     processes: dict[str, int] = {}
-    for place in Path("/proc").iterdir():
-        if place.name.isdecimal():
-            try:
-                command = (place / "cmdline").read_bytes().decode().split("\0")
-            except OSError:
-                continue
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            command = (place / "cmdline").read_bytes().decode().split("\0")
             if "unitune_local.worker" in command and job_id in command:
                 processes[command[command.index(job_id) + 1]] = int(place.name)
+            elif lock in [str(file.readlink()) for file in (place / "fd").iterdir()]:
+                processes[""] = int(place.name)
     return [processes[rank] for rank in sorted(processes)]
 
 
 def worker_of(job_id: str) -> int:
     """Return the process that was started for a job."""
     return processes_of(job_id)[0]
+
+
+@pytest.fixture(autouse=True)
+def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "subprocess", WARM_SUBPROCESS)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 from github_action import Runner, command
 
 
@@ -16,7 +17,7 @@ from github_action import Runner, command
 def runner(tmp_path: Path) -> Runner:
     """A workspace with a job of two recorded contenders, and the commands of this environment."""
     python = shlex.quote(sys.executable)
-    command(tmp_path, "unitune", f'exec {python} -m unitune "$@"')
+    command(tmp_path, "unitune", f'exec {python} {shlex.quote(warm.__file__)} -m unitune "$@"')
     command(tmp_path, "python", f'exec {python} "$@"')
     evals = tmp_path / "work" / "evals"
     evals.mkdir(parents=True)

@@ -27,7 +27,12 @@ def _read_once(path: str) -> Any:
     return _read(JSONFileLoader(), path)
 
 
-JSONFileLoader.load_file = lambda _, file_path: _read_once(file_path)
+def _load_file(self: JSONFileLoader, file_path: str) -> Any:
+    del self
+    return _read_once(file_path)
+
+
+JSONFileLoader.load_file = _load_file
 
 
 class Storage(Protocol):
