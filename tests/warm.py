@@ -17,7 +17,6 @@ import atexit
 import contextlib
 import fcntl
 import importlib
-import io
 import json
 import os
 import resource
@@ -49,13 +48,20 @@ MODULES = (
 )
 """What is imported before the forks; the last ones where their packages are here."""
 FOLDER = "UNITUNE_TESTS_WARM"
+GUARD = Path(__file__).parent / "guard"
+"""Whose `sitecustomize` lets no fork reach another machine."""
+STREAMS = ((0, "r", -1, "strict"), (1, "w", -1, "strict"), (2, "w", 1, "backslashreplace"))
+"""Descriptor, mode, buffering and errors, as Python itself opens them."""
 LOOK_SECONDS = 10
 SECONDS_TO_BEGIN = 300
 Output = IO[Any] | int | None
 
 
 class WarmPopen:
-    """A fork that runs ``python [-P] -m MODULE …``, with the part of `Popen` that callers use."""
+    """A fork that runs ``python [-P] -m MODULE …`` or ``python FILE.py …``.
+
+    It has the part of `Popen` that callers use.
+    """
 
     def __init__(
         self,
@@ -70,7 +76,7 @@ class WarmPopen:
         start_new_session: bool = False,
         limits: Mapping[int, int] | None = None,
     ) -> None:
-        at = command.index("-m") + 1
+        at = command.index("-m") + 1 if "-m" in command else 1
         request = {
             "words": command[at:],
             "cwd": str(cwd or Path.cwd()),
@@ -178,7 +184,11 @@ def _warm_process() -> str:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "pid").exists():
-            begun = subprocess.Popen([sys.executable, __file__, "serve", str(folder / "socket")])
+            path = os.pathsep.join([str(GUARD), *filter(None, [os.environ.get("PYTHONPATH")])])
+            begun = subprocess.Popen(
+                [sys.executable, __file__, "serve", str(folder / "socket")],
+                env={**os.environ, "PYTHONPATH": path},
+            )
             (folder / "pid").write_text(str(begun.pid))
             begun.returncode = 0  # it is the tests', and not this process's to wait for
     return str(folder / "socket")
@@ -250,20 +260,20 @@ def _become(request: Mapping[str, Any], streams: Sequence[int]) -> int:
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.stdin, sys.stdout, sys.stderr = (
-        io.TextIOWrapper(io.FileIO(at, mode, closefd=False), write_through=at == 2)
-        if at == 0
-        else io.TextIOWrapper(
-            io.BufferedWriter(io.FileIO(at, mode, closefd=False)), line_buffering=at == 2
-        )
-        for at, mode in enumerate("rww")
+        open(at, mode, buffering, errors=errors, closefd=False)  # noqa: SIM115 - descriptors
+        for at, mode, buffering, errors in STREAMS
     )
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
     sys.dont_write_bytecode = True
-    words = request["words"]
-    sys.argv = [words[0], *words[1:]]
+    sys.argv = request["words"]
     warnings.filterwarnings("ignore", "'unitune", RuntimeWarning)  # it is imported already
     try:
-        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+        if sys.argv[0].endswith(".py"):
+            sys.path[0] = str(Path(sys.argv[0]).parent)
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        else:
+            del sys.path[0]
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)

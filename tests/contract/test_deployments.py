@@ -21,6 +21,7 @@ pytest.importorskip("boto3", reason="needs the vendors' extras")
 
 from served import at_the_vendor, trained, wait_until
 from vendors.serving import ServedVendor, serve_vendor
+from warm import WARM_SUBPROCESS
 
 from unitune.backends import exactly_once, registry
 from unitune.cli import main as cli
@@ -48,6 +49,7 @@ def vendor(
 ) -> Iterator[ServedVendor]:
     monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
     monkeypatch.setattr(deployment, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(reaper, "subprocess", WARM_SUBPROCESS)
     with serve_vendor(request.param) as served:
         yield served
 

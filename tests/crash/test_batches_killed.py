@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from warm import warm_run
 
 KILLING = Path(__file__).parent / "batch_killing.py"
 
 
 @cache
 def kills(scene: str, folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    done = subprocess.run(
-        [sys.executable, str(KILLING), scene, str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = warm_run([sys.executable, str(KILLING), scene, str(folder)])
     assert 0 == done.returncode, done.stderr
     undisturbed, *seen = [json.loads(line) for line in done.stdout.splitlines()]
     return undisturbed, seen

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from crash.postgres import STORES, the_server
+from warm import warm_run
 
 TABLE = Path(__file__).parents[2] / "benchmarks" / "kill_table.py"
 SDKS = {
@@ -47,9 +47,7 @@ def kills(backend: str, ledger: str, act: str) -> list[dict[str, Any]]:
     if ledger == "postgresql":
         the_server()  # skips where there is none
     command = [sys.executable, str(TABLE), "--json", "--backend", backend]
-    done = subprocess.run(
-        [*command, "--ledger", ledger, "--act", act], capture_output=True, text=True, check=False
-    )
+    done = warm_run([*command, "--ledger", ledger, "--act", act])
     seen = [json.loads(line) for line in done.stdout.splitlines()]
     assert 0 == done.returncode, done.stdout + done.stderr
     return seen

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from warm import warm_run
 
 from unitune.backends.protocol import SAFE_TO_REPEAT, Guarantee
 
@@ -43,12 +44,7 @@ ROW = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "con
 
 
 def kill_at_many_lines(guarantee: str, verb: str, folder: Path) -> list[dict[str, Any]]:
-    done = subprocess.run(
-        [sys.executable, str(KILLING), guarantee, verb, str(STRIDE[verb]), str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = warm_run([sys.executable, str(KILLING), guarantee, verb, str(STRIDE[verb]), str(folder)])
     assert 0 == done.returncode, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -84,14 +84,9 @@ class Walk:
 
     def python(self, text: str) -> int:
         """Run Python and return its exit code."""
-        done = subprocess.run(
-            [sys.executable, "-c", text],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        block = self.folder.parent / "block.py"
+        block.write_text(text, encoding="utf-8")
+        done = warm_run([sys.executable, str(block)], cwd=self.folder, env=self.environment)
         print(text, done.stdout, done.stderr)  # noqa: T201 - likewise
         return done.returncode
 

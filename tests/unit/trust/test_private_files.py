@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TextIO
 
 import pytest
-from warm import warm_run
+from warm import WARM_SUBPROCESS, warm_run
 
 from unitune.errors import Unreachable
 from unitune.job.job import Job
 from unitune.ledger import Ledger
 from unitune.run import run
 from unitune.workspace.filesystem import private_folder, replacing
+from unitune_local import worker
 from unitune_local.job_folder import JobFolder
 from unitune_local.worker import start_worker
 
@@ -113,8 +114,9 @@ def test_so_are_the_files_that_sqlite_puts_beside_the_ledger(tmp_path: Path) -> 
         os.umask(before)
 
 
-def test_so_is_what_a_training_leaves(tmp_path: Path) -> None:
+def test_so_is_what_a_training_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker makes checkpoints and adapters under a umask of its own."""
+    monkeypatch.setattr(worker, "subprocess", WARM_SUBPROCESS)
     folder = JobFolder(tmp_path / "job")
     private_folder(folder.path)
     folder.spec.write_text(
