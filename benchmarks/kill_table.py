@@ -36,9 +36,9 @@ from pydantic import JsonValue
 from unitune.job.job import Data, Job, Tuning
 from unitune.ledger.postgres import VARIABLE
 from unitune.testing.kills import FOR_EVER, Act, Outcome, Verdict, kill_at_every_step
-from unitune.testing.vendor_setup import ServerBehavior, VendorState
+from unitune.testing.vendor_setup import ServerBehavior, VendorState, serve_vendor
 
-HOSTED = ("openai", "together", "fireworks", "vertex", "bedrock")
+HOSTED = ("openai", "together", "fireworks", "vertex", "bedrock", "ray")
 BACKENDS = (*HOSTED, "local", "fake")
 LEDGERS = ("sqlite", "postgresql")
 COLUMNS: tuple[Verdict, ...] = ("one job", "deleted", "uncertain", "lost", "doubled")
@@ -89,11 +89,13 @@ def staged(backend: str, folder: Path) -> Generator[Stage]:
 @contextmanager
 def hosted(backend: str) -> Generator[Stage]:
     """Serve a vendor on loopback, whose jobs never get anywhere by themselves."""
-    from vendors.serving import serve_vendor  # noqa: PLC0415 - needs extras
+    from vendors.ray import ray_setup  # noqa: PLC0415 - needs extras
+    from vendors.serving import VENDORS  # noqa: PLC0415
 
+    setup = {**VENDORS, "ray": ray_setup()}[backend]
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    with serve_vendor(backend, ServerBehavior(queued_polls=FOR_EVER)) as served:
-        yield Stage(backend, served.setup.model, served.state)
+    with serve_vendor(setup, ServerBehavior(queued_polls=FOR_EVER)) as served:
+        yield Stage(backend, setup.model, served.state)
 
 
 def in_a_folder(folder: Path) -> Stage:

@@ -24,6 +24,7 @@ SDKS = {
     "fireworks": "unitune",
     "vertex": "google.auth",
     "bedrock": "boto3",
+    "ray": "fsspec",
     "local": "torch",
     "fake": "unitune",
 }

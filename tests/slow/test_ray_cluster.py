@@ -6,7 +6,6 @@ The nodes are two `ray start`s, each with one core of its own.
 from __future__ import annotations
 
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -62,6 +61,14 @@ class Cluster:
 
     def add_node(self) -> None:
         self._start(f"--address=127.0.0.1:{self.gcs}")
+
+    def replace_node(self) -> None:
+        """Kill the newest node with all its processes, and start another one."""
+        node = psutil.Process(self.nodes[-1].pid)
+        for process in [*node.children(recursive=True), node]:
+            process.kill()
+        self.nodes.pop().wait(60)
+        self.add_node()
 
     def _start(self, *options: str) -> None:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options]
@@ -121,38 +128,55 @@ class TestOnACluster(BackendContract):
     poll_seconds = 0.2
     timeout_seconds = 600
 
+    @classmethod
     def trained(
-        self,
-        folder: Path,
-        processes: int,
-        disturb: Callable[[list[Event]], bool] = lambda _: True,
+        cls, folder: Path, processes: int, disturb: Callable[[list[Event]], bool]
     ) -> list[Event]:
         """Train, and disturb it at every poll until that has done something; return its events."""
-        folder.mkdir()
-        backend = registry.backend(self.name)
+        backend = registry.backend(cls.name)
         options = {"checkpoint_every_steps": 5, "processes": processes}
-        job_id = backend.submit(self.launch(folder, LONG, options))
+        job_id = backend.submit(cls.launch(folder, LONG, options))
         events, cursor, done = list[Event](), "", False
-        until = time.monotonic() + self.timeout_seconds
+        until = time.monotonic() + cls.timeout_seconds
         while not (status := backend.poll(job_id, cursor)).state.ended:
             assert time.monotonic() < until, status.raw
             events, cursor = [*events, *status.events], status.cursor
             done = done or disturb(events)
-            time.sleep(self.poll_seconds)
+            time.sleep(cls.poll_seconds)
         assert status.state is State.SUCCEEDED, status.error
         return [*events, *status.events]
 
-    def test_losses_after_a_lost_worker_are_those_of_an_undisturbed_training(
-        self, tmp_path: Path
+    @pytest.fixture(scope="class")
+    @classmethod
+    def whole(cls, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> list[Event]:
+        """A training by two workers that no one disturbs."""
+        del cluster
+        return cls.trained(tmp_path_factory.mktemp("whole"), 2, lambda _: True)
+
+    @pytest.mark.parametrize("lost", ["worker", "node"])
+    def test_losses_after_a_loss_are_those_of_an_undisturbed_training(
+        self, cluster: Cluster, whole: list[Event], tmp_path: Path, lost: str
     ) -> None:
         """Two workers, one on each node; one is killed, and both go on from the storage."""
-        alone = self.trained(tmp_path / "alone", 1)
-        whole = self.trained(tmp_path / "whole", 2)
-        torn = self.trained(tmp_path / "torn", 2, kill_worker)
-        assert [1, 2] == [len(set(starts(run)[0])) for run in (alone, whole)]
+
+        def disturb(events: list[Event]) -> bool:
+            steps = [event.number("step") or 0 for event in events if event.kind == "checkpoint"]
+            if not steps or not 10 <= steps[-1] <= 150:
+                return False
+            if lost == "worker":
+                psutil.Process(starts(events)[-1][-1]).kill()
+            else:
+                cluster.replace_node()
+            return True
+
+        torn = self.trained(tmp_path, 2, disturb)
         assert [1, 2] == [len(starts(run)) for run in (whole, torn)]
         assert [200, losses(whole)] == [len(losses(torn)), losses(torn)]
         assert not [event for event in torn if event.kind == "warning"]
+
+    def test_two_workers_train_as_one_does(self, whole: list[Event], tmp_path: Path) -> None:
+        alone = self.trained(tmp_path, 1, lambda _: True)
+        assert [1, 2] == [len(starts(run)[0]) for run in (alone, whole)]
         # Two sums in another order part slowly: by 0.5 % after 200 steps at 1e-3.
         assert losses(alone)[:20] == pytest.approx(losses(whole)[:20], rel=1e-3)
         assert losses(alone) == pytest.approx(losses(whole), rel=2e-2)
@@ -167,15 +191,6 @@ def starts(events: list[Event]) -> list[list[int]]:
 
 def losses(events: list[Event]) -> list[float | None]:
     return [event.number("loss") for event in events if event.kind == "step"]
-
-
-def kill_worker(events: list[Event]) -> bool:
-    """Kill the worker once a checkpoint is stored, and the training is in its middle."""
-    steps = [event.number("step") or 0 for event in events if event.kind == "checkpoint"]
-    if not steps or not 10 <= steps[-1] <= 150:
-        return False
-    psutil.Process(starts(events)[-1][-1]).send_signal(signal.SIGKILL)
-    return True
 
 
 def answers(url: str, token: str) -> list[tuple[int, list[str]]]:

@@ -188,7 +188,7 @@ def _facts(plan: Plan, evaluate: Evaluate) -> dict[str, str]:
         return rows
     if estimate is None:
         return rows | {
-            "charge": "none: this machine" if plan.charge == "none" else plan.charge,
+            "charge": "none: your own hardware" if plan.charge == "none" else plan.charge,
         }
     tokens = "unknown"
     if estimate.trained_tokens is not None:
