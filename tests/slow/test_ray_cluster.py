@@ -111,6 +111,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         patch.setenv("RAY_API_SERVER_ADDRESS", cluster.url)
         patch.setenv("UNITUNE_RAY_STORAGE", str(cluster.storage))
         patch.setenv("UNITUNE_CACHE", str(folder / "cache"))
+        patch.setenv("RAY_memory_monitor_refresh_ms", "0")  # others may use this machine's memory
         patch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
         TestOnACluster.model = str(save_tiny_model(folder / "tiny"))
         try:

@@ -39,6 +39,9 @@ from unitune_local.ray.launch import VARIABLE, RayLaunch, RayOptions
 from unitune_local.ray.storage import Storage
 
 ENTRYPOINT = "python -P -m unitune_local.ray.driver"
+ENTRYPOINT_FAILED = "JOB_ENTRYPOINT_COMMAND_ERROR"
+"""Error type of a job whose message ends with what the driver has printed last."""
+SHOWN_CHARACTERS = 300
 JOBS = "/api/jobs"
 NOWHERE = Path("/nowhere")
 """A folder without files."""
@@ -222,8 +225,9 @@ def _result(content: bytes) -> Result | None:
 
 
 def _reason(job_id: str, job: Fields, result: Result | None) -> str:
-    """Return why a job failed: in the training's words, else in the last of the driver's."""
+    """Return why a job failed: by the training, else by the driver's last words, else by Ray."""
     if result is not None and result.error:
         return result.error
-    last = (job.text("message") or "").strip().rpartition("\n")[2] or "Ray gave no reason"
-    return f"{last}. See `ray job logs {job_id}`."
+    lines = (job.text("message") or "Ray gave no reason").strip().splitlines()
+    line = lines[-1 if job.text("error_type") == ENTRYPOINT_FAILED else 0]
+    return f"{line[:SHOWN_CHARACTERS].rstrip('. ')}. See `ray job logs {job_id}`."
