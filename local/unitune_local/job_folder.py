@@ -24,12 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
 
 from unitune.backends.protocol import Event
 from unitune.models import TunedModel
 from unitune.workspace.filesystem import replacing
 
+EVENT = TypeAdapter(Event)
 Kind = Literal["step", "validation", "message", "checkpoint", "warning"]
 
 
@@ -149,8 +150,10 @@ def read_events(path: Path, cursor: str) -> EventsRead:
 
 
 def parse_events(content: bytes, start: int) -> EventsRead:
-    """Return the whole lines of a file's content from a byte on."""
+    """Return the whole lines of a file's content from a byte on.
+
+    Raises:
+        ValueError: A line is no event.
+    """
     whole = content[: content.rfind(b"\n") + 1]
-    return EventsRead(
-        tuple(Event(**json.loads(line)) for line in whole.splitlines()), str(start + len(whole))
-    )
+    return EventsRead(tuple(map(EVENT.validate_json, whole.splitlines())), str(start + len(whole)))

@@ -27,7 +27,7 @@ from unitune.backends.kit.hosted import HostedBackend, content_name, required
 from unitune.backends.launch_keys import LAUNCH_KEY
 from unitune.backends.protocol import Guarantee, Launch, State, Status, Upload
 from unitune.data.dataset import Dataset
-from unitune.errors import JobError, NotFoundError
+from unitune.errors import BackendError, JobError, NotFoundError
 from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
 from unitune.scorers.interface import Scorer, Setting
@@ -133,7 +133,10 @@ class RayBackend(HostedBackend[RayOptions]):
         job, there = self.api.get(job_id, action=f"read job {job_id}"), self.storage
         word = job.text("status")
         start, folder = int(cursor or 0), f"jobs/{job_id}"
-        read = parse_events(there.read(f"{folder}/events.jsonl", start), start)
+        try:
+            read = parse_events(there.read(events := f"{folder}/events.jsonl", start), start)
+        except ValueError as error:
+            raise BackendError(f"{there.url(events)} has a line that is no event.") from error
         state, result = self.state_of(word), _result(there.read(f"{folder}/result.json"))
         model = result and result.model
         if state is State.SUCCEEDED and model is None:

@@ -93,7 +93,7 @@ class Storage:
         with self._errors("read", name):
             for path in cast("list[str]", self._files.find(root)):
                 target = to / path.removeprefix(root).lstrip("/") if path != root else to
-                if not path.endswith(".part"):
+                if not path.endswith(".part") and ".." not in target.parts:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     self._files.get_file(path, str(target))
 

@@ -14,11 +14,13 @@ import fsspec
 import pytest
 from pydantic import JsonValue
 from tiny_model import write_rows
+from vendors import ray as double
 
 from unitune.backends.protocol import Event
-from unitune.errors import JobError, UserError
+from unitune.errors import BackendError, JobError, UserError
 from unitune.job.job import Job
 from unitune.models import TunedModel
+from unitune.testing.loopback import serve
 from unitune_local.job_folder import Result, parse_events
 from unitune_local.ray import remote_folder
 from unitune_local.ray.backend import RayBackend
@@ -152,6 +154,17 @@ def test_a_storage_that_cannot_be_used_is_named(address: str, words: str) -> Non
         Storage(address)
 
 
+def test_a_name_that_leads_out_of_the_folder_is_not_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage("memory://names")
+    names = ["/names/a/b", "/names/a/../../c"]  # as keys of an object store may be
+    monkeypatch.setattr(fsspec.filesystem("memory").__class__, "find", lambda *_: names)
+    fsspec.filesystem("memory").pipe(dict.fromkeys(names, b"x"))
+    storage.fetch("a", tmp_path / "d" / "e")
+    assert [tmp_path / "d" / "e" / "b"] == [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
 def test_a_model_outside_the_storage_is_not_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,3 +194,19 @@ def test_a_scorer_that_reads_a_file_cannot_reward_on_a_cluster(tmp_path: Path) -
     RayBackend().validate_options(jobs[0])
     with pytest.raises(JobError, match="reads a file of this machine"):
         RayBackend().validate_options(jobs[1])
+
+
+def test_odd_lines_in_the_storage_are_an_error_of_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with double.ray_cluster() as vendor, serve(vendor) as server:
+        for name, value in double.ray_setup().environment(server).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(vendor, "_train", lambda *_: None)
+        vendor.jobs[KEY] = double.Job({"submission_id": KEY, "entrypoint": ""})
+        folder = vendor.storage / "jobs" / KEY
+        folder.mkdir(parents=True)
+        for line in ("7", "no JSON", '{"key": 7}', '{"key":"a","kind":"odd","time":0}'):
+            (folder / "events.jsonl").write_text(f"{line}\n")
+            with pytest.raises(BackendError, match=r"events.jsonl has a line that is no event"):
+                RayBackend().poll(KEY, "")
