@@ -133,8 +133,9 @@ class RayBackend(HostedBackend[RayOptions]):
         job, there = self.api.get(job_id, action=f"read job {job_id}"), self.storage
         word = job.text("status")
         start, folder = int(cursor or 0), f"jobs/{job_id}"
+        events = f"{folder}/events.jsonl"
         try:
-            read = parse_events(there.read(events := f"{folder}/events.jsonl", start), start)
+            read = parse_events(there.read(events, start), start)
         except ValueError as error:
             raise BackendError(f"{there.url(events)} has a line that is no event.") from error
         state, result = self.state_of(word), _result(there.read(f"{folder}/result.json"))
