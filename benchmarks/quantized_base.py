@@ -4,9 +4,11 @@
                                         [--kinds bfloat16 4bit 8bit]
 
 A Llama of random weights (1.1 billion by default, in a temporary folder) learns the same rows with
-each, in a process of its own, whose high-water mark is its memory. What random weights make of rows
-says nothing about quality; how far the losses are from those of bfloat16 says what quantisation
-changes.
+each, in a process of its own, which at last loads the base once more, as the check of an adapter
+does. `peak` is its high-water mark, which counts every page of a mapped file; `own` is what no file
+could give back (Anonymous in /proc/self/smaps_rollup), at the end; `forecast` is the peak that
+`unitune plan` would name. What random weights make of rows says nothing about quality; how far the
+losses are from those of bfloat16 says what quantisation changes.
 """
 
 from __future__ import annotations
@@ -23,11 +25,14 @@ import torch
 from shared_prefix import settings_for
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from unitune_local import machine
+from unitune_local import machine, memory, store
 from unitune_local.batches import TrainingRow
+from unitune_local.cost_model import guess
+from unitune_local.model import load_model
 from unitune_local.settings import Settings
 from unitune_local.train import TrainingContext, train
 from unitune_local.training import trainable_model
+from unitune_local.worker import environment
 
 ROW_TOKENS, BATCH_SIZE = 64, 2
 KINDS = ("bfloat16", "4bit", "8bit")
@@ -74,8 +79,33 @@ def train_one(folder: Path, kind: str, steps: int, threads: int) -> None:
     with tempfile.TemporaryDirectory() as checkpoints:
         train(model, rows, (), settings, TrainingContext(Path(checkpoints), note, lambda: False))
     seconds = time.process_time() - start
-    peak = machine.peak_of_process("cpu")
-    print(json.dumps({"losses": losses, "cpu_seconds": seconds, "peak_bytes": peak}))
+    again = load_model(folder, settings.torch_dtype, quantization=settings.quantization)
+    told = {"losses": losses, "cpu_seconds": seconds, "own_bytes": own_bytes()}
+    told["peak_bytes"] = machine.peak_of_process("cpu")
+    del again
+    print(
+        json.dumps(told | {"forecast_bytes": forecast_bytes(folder, settings, rows[:BATCH_SIZE])})
+    )
+
+
+def own_bytes() -> int:
+    """Return the memory of this process that no file holds."""
+    lines = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8").splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
+
+
+def forecast_bytes(folder: Path, settings: Settings, rows: list[TrainingRow]) -> int:
+    """Return the peak as it is guessed for a model that nothing was measured of."""
+    model = memory.meta_model(folder, settings)
+    cost_model = guess(
+        memory.shape_of(model),
+        settings,
+        packed=True,
+        weight_file_bytes=store.weight_bytes(folder),
+        checked_tokens=0,
+    )
+    held = memory.held_bytes(model, cost_model.form(settings), rows)
+    return cost_model.peak_bytes(settings, held, 1)
 
 
 def main() -> None:
@@ -97,13 +127,16 @@ def main() -> None:
         for kind in dict.fromkeys((KINDS[0], *given.kinds)):
             command = [sys.executable, __file__, "--one", folder, kind]
             command += ["--steps", str(given.steps), "--threads", str(given.threads)]
-            ended = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+            own = environment(given.threads)  # as the worker has it
+            ended = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=own)
             told[kind] = json.loads(ended.stdout)
         expected = told["bfloat16"]["losses"]
         for kind, one in told.items():
             apart = max(abs(a - b) for a, b in zip(one["losses"], expected, strict=True))
             print(
-                f"{kind:9} peak {one['peak_bytes'] / 1e9:.2f} GB, {one['cpu_seconds']:.0f} CPU-s, "
+                f"{kind:9} peak {one['peak_bytes'] / 1e9:.2f} GB (forecast "
+                f"{one['forecast_bytes'] / 1e9:.2f}), own {one['own_bytes'] / 1e9:.2f} GB, "
+                f"{one['cpu_seconds']:.0f} CPU-s, "
                 f"loss {one['losses'][0]:.4f} to {one['losses'][-1]:.4f}, at most {apart:.4f} from "
                 "bfloat16"
             )

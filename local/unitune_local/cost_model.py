@@ -200,18 +200,18 @@ def guess(
     check = 2 * shape.linear * checked_tokens * flop_seconds
     itemsize = settings.torch_dtype.itemsize
     quantized = QUANTIZED_BYTES.get(settings.quantization or "", itemsize)
-    weights = (shape.parameters - shape.linear) * itemsize + shape.linear * quantized
+    weights = round((shape.parameters - shape.linear) * itemsize + shape.linear * quantized)
     return CostModel(
         packed=packed,
         start_seconds=10.0,
         part_seconds=0.02,
         flop_seconds=flop_seconds,
         end_seconds=2.0 + check,
-        # For the check the file of the base is mapped once more.
+        # For the check the base is loaded once more: its file is mapped, unless it is quantised.
         held_bytes=PROCESS_BYTES
-        + round(weights)
+        + weights
         + ADAPTER_BYTES * shape.adapter
-        + weight_file_bytes,
+        + (weights if settings.quantization else weight_file_bytes),
     )
 
 

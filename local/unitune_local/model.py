@@ -13,7 +13,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,22 +23,18 @@ from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging
 
-from unitune.errors import Unsupported
-from unitune.workspace.install import install_command
 from unitune_local.machine import use_threads
 from unitune_local.noise import add_noise
+from unitune_local.quantized import load_quantized
 from unitune_local.settings import Quantization, Settings
 
 ADAPTER = "default"
 """peft's name for the only adapter."""
-PACKS = "support_avx512bf16_for_cpu"
-"""Whether bitsandbytes packs a layer for a kernel without gradients, and it is trained no more."""
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
@@ -68,49 +63,17 @@ def load_model(
     """
     use_threads()
     logging.disable_progress_bar()
-    auto = cast("Any", AutoModelForCausalLM)
-    quantized: dict[str, Any] = {}
-    if quantization is not None:  # which can only be placed while it is loaded
-        quantized = {
-            "quantization_config": _bitsandbytes(quantization, dtype),
-            "device_map": {"": device},
-        }
-    model = auto.from_pretrained(
+    if quantization is not None:
+        return load_quantized(path, dtype, device, quantization)
+    model = cast("Any", AutoModelForCausalLM).from_pretrained(
         path,
         dtype=dtype,
         attn_implementation="sdpa",
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=True,
-        **quantized,
     )
-    if not quantized:
-        return cast("PreTrainedModel", model.to(device)).eval()
-    for layer in model.modules():
-        if hasattr(layer, PACKS):
-            setattr(layer, PACKS, False)
-    return cast("PreTrainedModel", model).eval()
-
-
-def _bitsandbytes(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """Return the configuration of Dettmers et al. 2023, or of Dettmers et al. 2022.
-
-    Raises:
-        Unsupported: bitsandbytes is not installed.
-    """
-    if find_spec("bitsandbytes") is None:
-        raise Unsupported(
-            f"the model is to have {quantization} weights, and bitsandbytes is not installed: "
-            f"{install_command('local', '4bit')}."
-        )
-    if quantization == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
+    return cast("PreTrainedModel", model.to(device)).eval()
 
 
 def add_adapter(model: PreTrainedModel, settings: Settings) -> PeftModel:

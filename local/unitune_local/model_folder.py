@@ -42,20 +42,22 @@ def cache_folder() -> Path:
 
 def missing_parts(folder: Path) -> list[str]:
     """Return what a folder lacks to be a model, in words; empty when it is one."""
+    files = weight_files(folder)
     parts = {
         "config.json": (folder / "config.json").is_file(),
-        "safetensors weights": _has_weights(folder),
+        "safetensors weights": bool(files) and all(file.is_file() for file in files),
         "tokenizer": any((folder / name).is_file() for name in TOKENIZERS),
     }
     return [name for name, there in parts.items() if not there]
 
 
-def _has_weights(folder: Path) -> bool:
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files of a model's weights; those that its index names, if it has one."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
-        return any(folder.glob(WEIGHTS))
+        return sorted(folder.glob(WEIGHTS))
     shards: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    return all((folder / shard).is_file() for shard in set(shards.values()))
+    return [folder / shard for shard in sorted(set(shards.values()))]
 
 
 def fingerprint(folder: Path) -> str:

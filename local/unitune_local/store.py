@@ -42,7 +42,13 @@ from unitune.workspace.filesystem import flush
 from unitune.workspace.locks import locked
 from unitune.workspace.progress import report
 from unitune_local.gguf_model import convert
-from unitune_local.model_folder import WEIGHTS, cache_folder, fingerprint, missing_parts, sha256
+from unitune_local.model_folder import (
+    cache_folder,
+    fingerprint,
+    missing_parts,
+    sha256,
+    weight_files,
+)
 
 HASH_ERRORS = ("DO NOT MATCH THE HASHES", "Hash mismatch")
 """How pip and uv begin to tell of a file that is not the one that was pinned."""
@@ -188,7 +194,7 @@ def stored() -> list[StoredModel]:
 
 def weight_bytes(folder: Path) -> int:
     """Return the size of a model's weights on disk."""
-    return sum(file.stat().st_size for file in folder.glob(WEIGHTS))
+    return sum(file.stat().st_size for file in weight_files(folder))
 
 
 def _models_folder() -> Path:
