@@ -120,6 +120,7 @@ class Batch:
         tokens: Real tokens of all rows.
         answers: For each trained token the answer that it belongs to: a row has one, a preference
             row has two, the better one first.
+        most_logits: Trained tokens whose logits are held at once; None: all.
     """
 
     ids: Tensor
@@ -132,6 +133,7 @@ class Batch:
     layout: Layout | None = None
     attention_mask: Tensor | None = None  # (B, S)
     picks: Tensor | None = None  # (N,)
+    most_logits: int | None = None
 
     @property
     def computed_tokens(self) -> int:

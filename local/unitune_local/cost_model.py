@@ -33,7 +33,7 @@ from unitune_local.batches import (
     shared_prefix,
     spread_rows,
 )
-from unitune_local.loss import Form
+from unitune_local.loss import Form, most_logits
 from unitune_local.memory import Shape
 from unitune_local.model_folder import cache_folder
 from unitune_local.settings import Settings
@@ -88,7 +88,8 @@ class CostModel(BaseModel):
     def form(self, settings: Settings) -> Form:
         """Return how micro-batches are laid out."""
         share = self.packed and settings.share_prefix
-        return Form("packed" if self.packed else "padded", share, settings.length_multiple)
+        kind = "packed" if self.packed else "padded"
+        return Form(kind, share, settings.length_multiple, most_logits(settings))
 
     def seconds(
         self,
@@ -143,8 +144,16 @@ def fit(timed: Sequence[tuple[PartWork, float]]) -> tuple[float, float]:
     return part, flop
 
 
-def part_work(shape: Shape, rows: Sequence[TrainingRow], form: Form) -> PartWork:
+def part_work(
+    shape: Shape, rows: Sequence[TrainingRow], form: Form, *, twice: bool | None = False
+) -> PartWork:
     """Return what one micro-batch computes, in forward and backward.
+
+    Args:
+        shape: Of the model.
+        rows: Of the micro-batch.
+        form: How they are laid out.
+        twice: Whether layers are computed forward twice, by gradient checkpointing.
 
     Source: 2 operations a weight and token forward, 2 for the gradient of the input, and 2 more for
     the gradient of an adapter's weight; attention likewise with 4 H a query-key pair, three times.
@@ -162,9 +171,11 @@ def part_work(shape: Shape, rows: Sequence[TrainingRow], form: Form) -> PartWork
         tokens = count * longest
         logits = count * len({at for row in rows for at, on in enumerate(row.trained[1:]) if on})
     pairs = prefix**2 + count * longest * (prefix + longest)
-    linear = (4 * shape.linear + 6 * shape.adapter) * tokens
-    head = 4 * shape.vocabulary * shape.hidden * logits
-    return PartWork(tokens, float(linear + head + 12 * shape.hidden * shape.layers * pairs))
+    forwards = 2 if twice else 1
+    linear = 2 * ((1 + forwards) * shape.linear + (2 + forwards) * shape.adapter) * tokens
+    head = (4 if form.most_logits is None else 6) * shape.vocabulary * shape.hidden * logits
+    attention = 4 * (2 + forwards) * shape.hidden * shape.layers * pairs
+    return PartWork(tokens, float(linear + head + attention))
 
 
 class StepWork(NamedTuple):
@@ -180,7 +191,8 @@ class StepWork(NamedTuple):
         """Return rows as they would be spread over processes, and cut."""
         cut = partial(micro_batches, most_tokens=settings.micro_batch_tokens, share=form.share)
         ranks = [cut(share) for share in spread_rows(rows, settings.processes)]
-        work = [[part_work(shape, part, form) for part in parts] for parts in ranks]
+        work_of = partial(part_work, shape, form=form, twice=settings.gradient_checkpointing)
+        work = [[work_of(part) for part in parts] for parts in ranks]
         busiest = max(work, key=lambda parts: sum(part.flops for part in parts))
         return cls([*chain(*ranks)], busiest)
 

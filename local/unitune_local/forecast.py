@@ -2,8 +2,9 @@
 
 The rows are rendered and laid into the very batches that training would make, so tokens, steps and
 the gain of a shared prefix are exact. Memory is that of the largest micro-batch
-(`unitune_local.memory`); time is arithmetic over the figures of this machine
-(`unitune_local.cost_model`), measured where a calibration was made. No weights are loaded.
+(`unitune_local.memory`), which is made to fit (`unitune_local.memory_fit`); time is arithmetic over
+the figures of this machine (`unitune_local.cost_model`), measured where a calibration was made. No
+weights are loaded.
 """
 
 from __future__ import annotations
@@ -30,51 +31,31 @@ from unitune_local import machine, memory, store
 from unitune_local.adapter import checked_prompts, checked_tokens
 from unitune_local.answer_cost import LOAD_SECONDS, forecast_answers
 from unitune_local.attention import not_plain
-from unitune_local.batches import TrainingRow, epoch_batches
+from unitune_local.batches import TrainingRow
 from unitune_local.cost_model import (
     CostModel,
-    PartWork,
     StepWork,
-    different_sizes,
     guess,
-    part_work,
     recall,
 )
 from unitune_local.memory import Shape
+from unitune_local.memory_fit import Batching, computed_again, fit_batches
 from unitune_local.model import load_tokenizer
 from unitune_local.ranks import process_findings
 from unitune_local.rendering import turn_end
 from unitune_local.rows import RenderedRows, render_prompts, render_rows
 from unitune_local.sampling_cost import (
-    AnswerTokens,
     SamplingTime,
     answer_tokens,
     scorer_findings,
-    stand_ins,
 )
 from unitune_local.settings import Settings, resolve
 from unitune_local.start import StartAdapter, misfit, read_start
 
-SMALLEST_MICRO_BATCH = 256
-"""Tokens; below, the matrix products get slow."""
 GUESSED_TIME_BAND, GUESSED_MEMORY_BAND = (0.5, 2.0), (0.75, 1.4)
 TIME_BAND, MEMORY_BAND = (0.8, 1.25), (0.8, 1.25)
 """Low and high as shares of what is expected after a calibration; ``benchmarks/local_forecast.py``
 has the errors."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batching:
-    """The micro-batches of an epoch in their order, the one that holds most, and what they take.
-
-    Where several processes compute, the work is that of the busiest one in each step.
-    """
-
-    settings: Settings
-    parts: list[list[TrainingRow]]
-    work: list[PartWork]
-    largest: list[TrainingRow]
-    peak_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +128,7 @@ def forecast(
     findings += _misfit(model, start) if start and read.shape else ()
     findings += _findings(settings, learnt.rows, turn_end(tokenizer), shape)
     findings += chain(quantization_findings(settings), process_findings(settings))
-    findings += _busy(cost_model)
+    findings += chain(_busy(cost_model), computed_again(job, batching, available))
     findings += _evaluation_findings(settings, steps, len(learnt.rows), len(held_out.rows))
     summary = Forecast(
         findings=tuple(findings),
@@ -203,63 +184,6 @@ def require_memory(summary: Forecast) -> None:
             f"GB are free.{whole} Free some, use a smaller model or lower tuning.sequence_length "
             "or tuning.lora.rank."
         )
-
-
-def fit_batches(  # noqa: PLR0913, PLR0917 - what they depend on
-    model: PeftModel,
-    settings: Settings,
-    cost_model: CostModel,
-    rows: Sequence[TrainingRow],
-    available: int,
-    answers: AnswerTokens | None = None,
-) -> Batching:
-    """Cut rows into micro-batches that are small enough for the memory, if any are.
-
-    Args:
-        model: On torch's meta device.
-        settings: Of the training.
-        cost_model: Of the machine.
-        rows: Of the data.
-        available: Bytes of memory.
-        answers: How long the answers are that are sampled to them; None: none are.
-    """
-    form, shape = cost_model.form(settings), memory.shape_of(model)
-    order = epoch_batches([len(row.ids) for row in rows], settings.batch_size, settings.seed, 0)
-    steps = [
-        stand_ins([rows[index] for index in step], settings, answers and answers.expected)
-        for step in order
-    ]
-    largest_steps = [
-        stand_ins(step, settings, answers and answers.high)
-        for step in _largest_steps(rows, settings.batch_size)
-    ]
-    while True:
-        spread = [StepWork.of(step, settings, form, shape) for step in steps]
-        work = [part for step in spread for part in step.work]
-        largest = max(
-            (
-                part
-                for step in largest_steps
-                for part in StepWork.of(step, settings, form, shape).parts
-            ),
-            key=lambda part: part_work(shape, part, form).flops,
-            default=list[TrainingRow](),
-        )
-        held = memory.held_bytes(model, form, largest) if largest else 0
-        peak = cost_model.peak_bytes(settings, held, different_sizes(work))
-        peak *= settings.processes_per_device
-        if peak <= available or settings.micro_batch_tokens <= SMALLEST_MICRO_BATCH:
-            parts = [part for step in spread for part in step.parts]
-            return Batching(settings, parts, work, largest, peak)
-        half = settings.micro_batch_tokens // 2
-        settings = settings.model_copy(update={"micro_batch_tokens": half})
-
-
-def _largest_steps(rows: Sequence[TrainingRow], batch_size: int) -> list[list[TrainingRow]]:
-    """Return the longest rows and those with the most trained tokens, as steps of an epoch."""
-    longest = sorted(rows, key=lambda row: len(row.ids))
-    most_trained = sorted(longest, key=lambda row: row.trained_tokens)
-    return [longest[-batch_size:], most_trained[-batch_size:]]
 
 
 def quantization_findings(settings: Settings) -> Iterator[Finding]:

@@ -12,7 +12,8 @@ Shapes: as in `unitune_local.batches`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -20,16 +21,27 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from unitune.errors import Unsupported
 from unitune_local import attention
 from unitune_local.batches import Batch, TrainingRow, packed, padded
+from unitune_local.settings import Settings
 
 AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 """Relative difference of two losses that is rounding: the same sums in another order."""
 
+LOGIT_CHUNK = 256
+"""Tokens whose logits are held at once, where not all are: of 150,000 words, half a gigabyte."""
+
 PROBED_TOKENS = 16
 """Of a prompt: more than a template puts before an answer."""
+
+
+def most_logits(settings: Settings) -> int | None:
+    """Return of how many tokens logits are held at once; None: of all."""
+    return LOGIT_CHUNK if settings.chunked_cross_entropy else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +52,23 @@ class Form:
         kind: packed or padded.
         share: Whether a shared prefix is computed once.
         multiple: Lengths are multiples of it.
+        most_logits: Trained tokens whose logits are held at once; None: all.
         reason: Why not the best form; empty when it is.
     """
 
     kind: Literal["packed", "padded"]
     share: bool
     multiple: int = 1
+    most_logits: int | None = None
     reason: str = ""
 
     def batch(self, rows: Sequence[TrainingRow], device: torch.device) -> Batch:
         """Return rows as a micro-batch on a device."""
         if self.kind == "packed":
-            return packed(rows, share=self.share, multiple=self.multiple).to(device)
-        return padded(rows, multiple=self.multiple).to(device)
+            batch = packed(rows, share=self.share, multiple=self.multiple)
+        else:
+            batch = padded(rows, multiple=self.multiple)
+        return replace(batch.to(device), most_logits=self.most_logits)
 
 
 def loss_sum(model: nn.Module, batch: Batch) -> Tensor:
@@ -73,15 +89,63 @@ def token_losses(model: nn.Module, batch: Batch, temperature: float = 1.0) -> Te
         inputs |= {"position_ids": batch.positions, "layout": batch.layout}
     else:
         inputs |= {"attention_mask": batch.attention_mask}
+    if batch.most_logits is not None:
+        return _chunked_losses(model, batch, inputs, temperature)
     logits: Tensor = cast("Any", model)(input_ids=batch.ids, **inputs).logits.flatten(0, 1)
     if batch.picks is not None:
         logits = logits[batch.picks]  # (N, V)
+    return _cross_entropy(logits, batch.targets, temperature)
+
+
+def _chunked_losses(
+    model: nn.Module, batch: Batch, inputs: dict[str, object], temperature: float
+) -> Tensor:
+    """Return the losses, holding the logits of a few tokens at a time.
+
+    They are computed again in the backward pass. The model is run without its output head, which
+    then takes the hidden states of some tokens after the other.
+    """
+    head = cast("nn.Module", cast("Any", model).get_output_embeddings())
+    with _passing_through(head):
+        hidden: Tensor = cast("Any", model)(input_ids=batch.ids, **inputs).logits.flatten(0, 1)
+    if batch.picks is not None:
+        hidden = hidden[batch.picks]  # (N, H)
+
+    def losses(states: Tensor, targets: Tensor) -> Tensor:
+        return _cross_entropy(head(states), targets, temperature)
+
+    size = batch.most_logits
+    assert size is not None, "the caller has looked"
+    chunks = zip(hidden.split(size), batch.targets.split(size), strict=True)
+    again = cast("Any", checkpoint)
+    return torch.cat([again(losses, *chunk, use_reentrant=False) for chunk in chunks])
+
+
+@contextmanager
+def _passing_through(layer: nn.Module) -> Generator[None]:
+    """Let a layer return what it is given."""
+    own = vars(layer).get("forward")
+    cast("Any", layer).forward = lambda states: states
+    try:
+        yield
+    finally:
+        vars(layer).pop("forward")
+        if own is not None:
+            cast("Any", layer).forward = own
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
     logits = logits.float() / temperature
-    return functional.cross_entropy(logits, batch.targets, reduction="none")  # (N,)
+    return functional.cross_entropy(logits, targets, reduction="none")  # (N,)
 
 
 def choose_form(
-    model: PeftModel, rows: Sequence[TrainingRow], *, share: bool, multiple: int = 1
+    model: PeftModel,
+    rows: Sequence[TrainingRow],
+    *,
+    share: bool,
+    multiple: int = 1,
+    most_logits: int | None = None,
 ) -> Form:
     """Return the best form that this model computes rightly, and switch its attention to it.
 
@@ -90,21 +154,30 @@ def choose_form(
         rows: Of the training; the two shortest are computed in both forms.
         share: Whether a shared prefix may be computed once.
         multiple: Lengths are to be multiples of it.
+        most_logits: Trained tokens whose logits are to be held at once; None: all.
+
+    Raises:
+        Unsupported: The model does more with its logits than its output head.
     """
     base = cast("PreTrainedModel", model.get_base_model())
-    simple = Form("padded", share=False, multiple=multiple)
+    simple = Form("padded", share=False, multiple=multiple, most_logits=most_logits)
+    probe = [_probed(row) for row in sorted(rows, key=lambda row: len(row.ids))[:2]]
+    expected = _probe(model, replace(simple, most_logits=None), probe)
+    if most_logits is not None and not _agree(_probe(model, simple, probe), expected, base.dtype):
+        raise Unsupported(
+            "this model does more with its logits than its output head gives, so they cannot be "
+            "computed in chunks. Set options.local.chunked_cross_entropy to false."
+        )
     if reason := attention.not_plain(base.config):
         return replace(simple, reason=reason)
-    form = Form("packed", share=share, multiple=multiple)
-    probe = [_probed(row) for row in sorted(rows, key=lambda row: len(row.ids))[:2]]
-    expected = _probe(model, simple, probe)
+    form = replace(simple, kind="packed", share=share)
     try:
         use_attention(model, attention.NAME)
         actual = _probe(model, form, probe)
     except (TypeError, ValueError, RuntimeError) as error:
         use_attention(model, "sdpa")
         return replace(simple, reason=f"its attention cannot be replaced ({error})")
-    if abs(actual - expected) <= AGREEMENT[base.dtype] * abs(expected):
+    if _agree(actual, expected, base.dtype):
         return form
     use_attention(model, "sdpa")
     reason = f"packed rows give another loss ({actual:.4f} instead of {expected:.4f})"
@@ -125,6 +198,10 @@ def _probed(row: TrainingRow) -> TrainingRow:
         return row
     count = min(PROBED_TOKENS, len(row.ids) - 1)
     return replace(row, trained=(*row.trained[:-count], *(True,) * count))
+
+
+def _agree(actual: float, expected: float, dtype: torch.dtype) -> bool:
+    return abs(actual - expected) <= AGREEMENT[dtype] * abs(expected)
 
 
 def _probe(model: PeftModel, form: Form, rows: Sequence[TrainingRow]) -> float:

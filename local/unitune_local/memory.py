@@ -20,13 +20,15 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from unitune.errors import UserError
 from unitune_local import attention
-from unitune_local.batches import TrainingRow
+from unitune_local.batches import Batch, TrainingRow
 from unitune_local.loss import Form, loss_sum, use_attention
-from unitune_local.model import add_adapter
+from unitune_local.model import add_adapter, keep_inputs_alone
 from unitune_local.settings import Dimensions, Settings
 
 LOGIT_BYTES = 8
 """Of each logit during the backward pass: its gradient in float32 and in the model's dtype."""
+CHUNK_LOGIT_BYTES = 8
+"""Of each logit that is computed again: itself and its log-probability, in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,8 @@ def shape_of(model: PeftModel) -> Shape:
 def held_bytes(model: PeftModel, form: Form, rows: Sequence[TrainingRow]) -> int:
     """Return what forward and backward of a micro-batch hold beside the weights.
 
-    A model that cannot be run without numbers (where to route a token, say) is estimated.
+    A model that cannot be run without numbers (where to route a token, say) is estimated. Where
+    layers are computed again (gradient checkpointing), it is their inputs, and all of one layer.
     """
     use_attention(model, attention.NAME if form.kind == "packed" else "sdpa")
     batch = form.batch(rows, torch.device("meta"))
@@ -102,6 +105,22 @@ def held_bytes(model: PeftModel, form: Form, rows: Sequence[TrainingRow]) -> int
     if batch.attention_mask is not None:  # a mask of this form is not looked into
         mask = torch.ones(count, 1, longest, longest, dtype=torch.bool, device="meta")
         batch = replace(batch, attention_mask=mask)
+    shape, base = shape_of(model), cast("Any", model.get_base_model())
+    logits = count * batch.keep.numel()
+    logit_bytes = LOGIT_BYTES
+    if form.most_logits is not None:
+        logits, logit_bytes = min(logits, form.most_logits), LOGIT_BYTES + CHUNK_LOGIT_BYTES
+    gradients = 4 * shape.adapter + logit_bytes * logits * shape.vocabulary
+    values = _saved_bytes(model, batch, shape)
+    if base.is_activation_checkpointing:
+        base.activation_checkpointing_disable()
+        values += (_saved_bytes(model, batch, shape) - values) // shape.layers
+        keep_inputs_alone(model)
+    return values + gradients
+
+
+def _saved_bytes(model: PeftModel, batch: Batch, shape: Shape) -> int:
+    """Return what a forward pass keeps for the backward pass."""
     own = {id(weight.untyped_storage()) for weight in [*model.parameters(), *model.buffers()]}
     saved: dict[int, torch.UntypedStorage] = {}
 
@@ -111,17 +130,18 @@ def held_bytes(model: PeftModel, form: Form, rows: Sequence[TrainingRow]) -> int
             saved[id(storage)] = storage
         return tensor
 
-    shape = shape_of(model)
-    logits = count * batch.keep.numel() * shape.vocabulary
-    gradients = 4 * shape.adapter + LOGIT_BYTES * logits
     try:
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             loss_sum(model, batch)
     except (RuntimeError, NotImplementedError):
+        tokens, itemsize = batch.ids.numel(), model.dtype.itemsize
+        if cast("Any", model.get_base_model()).is_activation_checkpointing:
+            return tokens * shape.layers * shape.hidden * itemsize
+        logits = 0 if batch.most_logits else batch.ids.shape[0] * batch.keep.numel()
         # Inputs and outputs of norms, projections, attention and MLP, as most models have them.
-        values = count * longest * shape.layers * (12 * shape.hidden + 4 * shape.mlp)
-        return values * model.dtype.itemsize + LOGIT_BYTES * logits + gradients
-    return sum(storage.nbytes() for storage in saved.values()) + gradients
+        values = tokens * shape.layers * (12 * shape.hidden + 4 * shape.mlp)
+        return values * itemsize + LOGIT_BYTES * logits * shape.vocabulary
+    return sum(storage.nbytes() for storage in saved.values())
 
 
 def _check_targets(model: nn.Module, settings: Settings) -> None:

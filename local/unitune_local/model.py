@@ -28,6 +28,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from unitune.errors import Unsupported
 from unitune_local.machine import use_threads
 from unitune_local.noise import add_noise
 from unitune_local.quantized import load_quantized
@@ -91,9 +92,26 @@ def add_adapter(model: PreTrainedModel, settings: Settings) -> PeftModel:
     with _quiet():
         tuned = cast("PeftModel", get_peft_model(model, config))
     round_once(tuned)
+    if settings.gradient_checkpointing:
+        keep_inputs_alone(tuned)
     if settings.neftune_noise_alpha:
         add_noise(tuned, settings.neftune_noise_alpha)
     return tuned
+
+
+def keep_inputs_alone(model: PeftModel) -> None:
+    """Keep of each layer its input alone, and compute the rest again in the backward pass.
+
+    Raises:
+        Unsupported: transformers cannot do that with this architecture.
+    """
+    base = cast("Any", model.get_base_model())
+    if not base.supports_gradient_checkpointing:
+        raise Unsupported(
+            f"the architecture {base.config.model_type} has no gradient checkpointing. Set "
+            "options.local.gradient_checkpointing to false."
+        )
+    base.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
 
 def load_adapter(model: PreTrainedModel, folder: Path, *, rounds_once: bool) -> PeftModel:

@@ -32,6 +32,12 @@ class LocalOptions(Spec):
     """Most tokens computed at once; more are accumulated. `auto`: what fits into memory."""
     share_prefix: bool = True
     """Compute the tokens that all rows of a batch begin with once."""
+    gradient_checkpointing: bool | Auto = "auto"
+    """Keep of each layer its input alone and compute the rest again in the backward pass: less
+    memory, a third more time. `auto`: when the training would not fit into memory otherwise."""
+    chunked_cross_entropy: bool | Auto = "auto"
+    """Keep no logits, and compute those of some hundred tokens at a time again in the backward
+    pass. `auto`: likewise."""
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 20.0
     """Least time between two checkpoints."""
     checkpoint_every_steps: Annotated[int, Field(ge=1)] | None = None

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,7 +39,7 @@ from unitune_local.cost_model import (
     steps_bytes,
 )
 from unitune_local.forecast import forecast, require_memory
-from unitune_local.loss import Form, choose_form, loss_sum
+from unitune_local.loss import Form, choose_form, loss_sum, most_logits
 from unitune_local.model import load_tokenizer
 from unitune_local.settings import DataFile, Spec
 from unitune_local.train import LONGEST_GRADIENT
@@ -120,8 +121,13 @@ def profile(run: ProfileRun, folder: Path) -> CostModel:
     tokenizer = load_tokenizer(spec.base_path)
     model = trainable_model(spec.base_path, settings)
     rows = [row for part in run.parts for row in part]
-    share, multiple = settings.share_prefix, settings.length_multiple
-    form = choose_form(model, rows, share=share, multiple=multiple)
+    form = choose_form(
+        model,
+        rows,
+        share=settings.share_prefix,
+        multiple=settings.length_multiple,
+        most_logits=most_logits(settings),
+    )
     start_seconds = machine.process_seconds()
 
     shape = memory.shape_of(model)
@@ -129,13 +135,14 @@ def profile(run: ProfileRun, folder: Path) -> CostModel:
     optimizer = torch.optim.AdamW(weights.values(), lr=0.0, fused=True)
     # The first time with new memory and kernels.
     first, again = (_seconds(model, optimizer, form, run.parts[0]) for _ in range(2))
-    timed = [(part_work(shape, run.parts[0], form), again)]
+    work_of = partial(part_work, shape, form=form, twice=settings.gradient_checkpointing)
+    timed = [(work_of(run.parts[0]), again)]
     before = time.perf_counter()
     for part in run.parts[1:]:
         if len(timed) > FEWEST_PARTS and time.perf_counter() - before > PARTS_SECONDS:
             break
         _seconds(model, optimizer, form, part)
-        timed.append((part_work(shape, part, form), _seconds(model, optimizer, form, part)))
+        timed.append((work_of(part), _seconds(model, optimizer, form, part)))
     part_seconds, flop_seconds = fit(timed)
 
     before = time.perf_counter()

@@ -48,11 +48,11 @@ def load_quantized(
     config = cast("Any", AutoConfig).from_pretrained(
         path, trust_remote_code=False, local_files_only=True
     )
-    with torch.device("meta"):
-        architecture: object = type(cast("Any", AutoModelForCausalLM).from_config(config))
+    with torch.device("meta"):  # for its class alone
+        empty = cast("Any", AutoModelForCausalLM).from_config(config)
     reading = cast("Any", safe_open)
     files = [reading(file, framework="pt", backend="pread") for file in weight_files(path)]
-    model = cast("Any", architecture).from_pretrained(
+    model = empty.from_pretrained(
         None,
         config=config,
         state_dict={name: file.get_slice(name) for file in files for name in file.keys()},  # noqa: SIM118 - it is no mapping

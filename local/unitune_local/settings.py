@@ -172,6 +172,8 @@ class Settings(BaseModel):
     processes: int = 1
     micro_batch_tokens: int
     share_prefix: bool
+    gradient_checkpointing: bool | None = None  # None: `unitune_local.memory_fit` decides
+    chunked_cross_entropy: bool | None = None
     checkpoint_seconds: float
     checkpoint_every_steps: int | None
 
@@ -292,14 +294,12 @@ def resolve(
     rank = shape.r if shape else _auto(lora.rank, RANK)
     rslora = shape.use_rslora if shape else lora.rslora is True
     dropout, noise = _auto(lora.dropout, 0.0), _auto(tuning.neftune_noise_alpha, None)
+    rate = default_rate(base.hidden) * METHOD_RATES[job.method]
     return Settings(
         epochs=_auto(tuning.epochs, EPOCHS),
         max_steps=_auto(tuning.max_steps, None),
         batch_size=batch_size,
-        learning_rate=_auto(
-            tuning.learning_rate,
-            default_rate(base.hidden) * METHOD_RATES[job.method],
-        ),
+        learning_rate=_auto(tuning.learning_rate, rate),
         warmup=_auto(tuning.warmup, WARMUP_SHARE),
         schedule=_auto(tuning.schedule, "cosine"),
         weight_decay=_auto(tuning.weight_decay, 0.0),
@@ -326,6 +326,8 @@ def resolve(
         micro_batch_tokens=_auto(options.micro_batch_tokens, MICRO_BATCH_TOKENS[device.type]),
         # With a shared prefix, the rows of a batch would share its dropout mask and its noise.
         share_prefix=options.share_prefix and dropout == 0 and not noise,
+        gradient_checkpointing=_auto(options.gradient_checkpointing, None),
+        chunked_cross_entropy=_auto(options.chunked_cross_entropy, None),
         checkpoint_seconds=options.checkpoint_seconds,
         checkpoint_every_steps=options.checkpoint_every_steps,
     )

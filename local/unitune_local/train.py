@@ -29,7 +29,7 @@ from unitune_local import checkpoint
 from unitune_local.batches import TrainingRow, epoch_batches, micro_batches
 from unitune_local.grading import Grader
 from unitune_local.job_folder import Kind
-from unitune_local.loss import Form, choose_form
+from unitune_local.loss import Form, choose_form, most_logits
 from unitune_local.objective import Objective, PartLoss, objective_of
 from unitune_local.ranks import ALONE, Ranks
 from unitune_local.reference import REFERENCE_FILE, ReferencePass
@@ -84,7 +84,13 @@ def train(
         RunFailed: Loss or gradient is not a finite number; the last checkpoint is good.
     """
     ranks, note = context.ranks, context.note if context.ranks.is_first else drop_note
-    form = choose_form(model, rows, share=settings.share_prefix, multiple=settings.length_multiple)
+    form = choose_form(
+        model,
+        rows,
+        share=settings.share_prefix,
+        multiple=settings.length_multiple,
+        most_logits=most_logits(settings),
+    )
     note("warning" if form.reason else "message", {"text": _described(form, settings)})
     cut = partial(micro_batches, most_tokens=settings.micro_batch_tokens, share=form.share)
     ahead = ReferencePass(model, form, context.checkpoints / REFERENCE_FILE, context.stop, ranks)

@@ -17,8 +17,9 @@ from unitune_local import forecast as forecasting
 from unitune_local import machine, memory
 from unitune_local.answer_cost import LOAD_SECONDS
 from unitune_local.cost_model import StepWork, guess, part_work
-from unitune_local.forecast import fit_batches, forecast, require_memory
+from unitune_local.forecast import forecast, require_memory
 from unitune_local.loss import Form
+from unitune_local.memory_fit import fit_batches
 from unitune_local.model import add_adapter, load_model
 from unitune_local.rows import read_rows, render_prompts, render_rows
 from unitune_local.sampling_cost import SamplingTime

@@ -1,0 +1,137 @@
+"""Values that are computed again in the backward pass: same losses, less memory, a note why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_model import SETTINGS, tiny_tokenizer, write_rows
+from torch import nn
+
+from unitune.data.dataset import Dataset
+from unitune.errors import Unsupported
+from unitune.job.job import Job
+from unitune_local import machine, memory
+from unitune_local.batches import TrainingRow
+from unitune_local.cost_model import part_work
+from unitune_local.forecast import forecast
+from unitune_local.loss import Form, choose_form, most_logits
+from unitune_local.rows import read_rows, render_rows
+from unitune_local.settings import Settings
+from unitune_local.train import TrainingContext, train
+from unitune_local.training import trainable_model
+
+NOTHING = Dataset("validation.jsonl", ())
+WAYS = [
+    {"chunked_cross_entropy": True},
+    {"gradient_checkpointing": True},
+    {"chunked_cross_entropy": True, "gradient_checkpointing": True},
+]
+
+
+@pytest.fixture(autouse=True)
+def _few_logits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a micro-batch has several chunks; and nothing was calibrated before."""
+    monkeypatch.setattr("unitune_local.loss.LOGIT_CHUNK", 3)
+    monkeypatch.setenv("UNITUNE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> list[TrainingRow]:
+    file = write_rows(tmp_path / "train.jsonl", 24)
+    return list(render_rows(tiny_tokenizer(), read_rows(file), 512).rows)
+
+
+def losses_of(base: Path, rows: list[TrainingRow], settings: Settings, folder: Path) -> list[float]:
+    losses: list[float] = []
+
+    def note(kind: str, data: dict[str, object]) -> None:
+        losses.extend([float(str(data["loss"]))] if kind in ("step", "validation") else [])
+
+    model = trainable_model(base, settings)
+    assert train(model, rows[8:], rows[:8], settings, TrainingContext(folder, note, lambda: False))
+    return losses
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["logits", "layers", "both"])
+def test_losses_are_those_of_a_training_that_keeps_all(
+    tiny_model: Path, tmp_path: Path, rows: list[TrainingRow], way: dict[str, bool]
+) -> None:
+    """Dropout draws the same numbers again."""
+    settings = SETTINGS.model_copy(update={"dropout": 0.1, "share_prefix": False})
+    expected = losses_of(tiny_model, rows, settings, tmp_path / "kept")
+    actual = losses_of(tiny_model, rows, settings.model_copy(update=way), tmp_path / "again")
+    assert len(expected) > 4
+    assert expected == pytest.approx(actual, rel=1e-5)
+    assert expected[0] - expected[-1] > 0.1, "it learns"
+
+
+def test_each_way_is_forecast_to_hold_less_and_to_compute_more(
+    tiny_model: Path, rows: list[TrainingRow]
+) -> None:
+    held, computed = [], []
+    for way in ({}, *WAYS):
+        settings = SETTINGS.model_copy(update=way)
+        model = memory.meta_model(tiny_model, settings)
+        form = Form("packed", share=False, most_logits=most_logits(settings))
+        held.append(memory.held_bytes(model, form, rows))
+        work = part_work(memory.shape_of(model), rows, form, twice=settings.gradient_checkpointing)
+        computed.append(work.flops)
+    plain, logits, layers, both = held
+    assert both < min(logits, layers) < max(logits, layers) < plain
+    assert computed == sorted(computed), "the output head, the layers, both"
+
+
+def job(base: Path, **options: object) -> Job:
+    own = {"dtype": "float32", "threads": 1, "device": "cpu", **options}
+    named = {"name": "x", "model": str(base), "backend": "local"}
+    return Job.model_validate({**named, "data": {"train": "-"}, "options": {"local": own}})
+
+
+def test_what_would_not_fit_is_computed_again_and_the_plan_says_why(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a byte too little each time."""
+    data = read_rows(write_rows(tmp_path / "train.jsonl", 24))
+    seen: list[tuple[bool, bool]] = []
+    free = 2**50
+    for _ in range(3):
+        monkeypatch.setattr(machine, "available_bytes", lambda _, free=free: free)
+        made = forecast(job(tiny_model, micro_batch_tokens=256), tiny_model, data, NOTHING).summary
+        chosen = made.settings
+        seen.append((chosen["chunked_cross_entropy"], chosen["gradient_checkpointing"]))
+        texts = [finding.message for finding in made.findings]
+        assert bool(texts) == (free != 2**50)
+        assert all("would take about" in text for text in texts)
+        free = made.memory_bytes - 1
+    assert [(False, False), (True, False), (True, True)] == seen
+
+    strict = job(
+        tiny_model,
+        chunked_cross_entropy=False,
+        gradient_checkpointing=False,
+        micro_batch_tokens=256,
+    )
+    kept = forecast(strict, tiny_model, data, NOTHING).summary
+    assert not kept.findings
+    assert kept.memory_bytes > free
+
+
+def test_logits_that_are_changed_after_the_head_are_not_computed_in_chunks(
+    tiny_model: Path, rows: list[TrainingRow]
+) -> None:
+    """As Gemma 2's, which are capped."""
+    model = trainable_model(tiny_model, SETTINGS)
+    base = model.get_base_model()
+    plain = base.forward
+
+    def capped(*given: object, **named: object) -> object:
+        made = plain(*given, **named)
+        made.logits = torch.tanh(made.logits) * 0.1
+        return made
+
+    base.forward = capped
+    assert isinstance(base.get_output_embeddings(), nn.Linear)
+    with pytest.raises(Unsupported, match="chunked_cross_entropy to false"):
+        choose_form(model, rows, share=True, most_logits=3)
