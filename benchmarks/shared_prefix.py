@@ -1,7 +1,8 @@
 """The shared prefix against padding: the same loss and gradients, at how many tokens a second.
 
     python benchmarks/shared_prefix.py ROWS [--model NAME] [--batch-size 8] [--batches 4]
-                                            [--dtype float32] [--threads N]
+                                            [--dtype float32] [--threads N] [--forms shared trl]
+                                            [--list-answers]
 
 ROWS is a file of canonical JSON Lines; its first rows, shuffled by a fixed seed, make the batches.
 Every form of training sees the same batches, weights and optimiser:
@@ -14,7 +15,11 @@ Every form of training sees the same batches, weights and optimiser:
 
 Differences are measured against plain on the first batch, before any update. Speed is in real
 tokens (padding and sharing not counted) per CPU-second of forward, backward and update, so that a
-busy machine hardly changes it.
+busy machine hardly changes it. Each form has a process of its own, whose high-water mark is its
+memory. `--list-answers` makes prompts longer. The race with TRL, on rows of banking77:
+
+    python benchmarks/shared_prefix.py examples/bank-intents/train.jsonl --list-answers \
+        --batches 6 --threads 1 --forms shared trl
 """
 
 from __future__ import annotations
@@ -26,7 +31,10 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +42,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the worker has it
 
 import torch
 
+from unitune.data.dataset import Dataset, Row
 from unitune.job.job import Job
-from unitune_local import attention, memory, store
+from unitune_local import attention, machine, memory, store
 from unitune_local.batches import TrainingRow, padded
 from unitune_local.loss import Form, loss_sum, use_attention
 from unitune_local.model import add_adapter, load_model, load_tokenizer
@@ -58,6 +67,8 @@ class Measured:
     gradient: torch.Tensor | None
     """Of the first batch, all adapters in one."""
     tokens_per_cpu_second: float
+    peak_bytes: int = 0
+    """Of its process."""
 
 
 def fresh_model(path: Path, settings: Settings, form: str) -> Any:
@@ -213,8 +224,44 @@ def show(name: str, measured: Measured, plain: Measured) -> None:
         gradient = f"{(measured.gradient - plain.gradient).abs().max().item():.1e}"
     speed = measured.tokens_per_cpu_second
     ratio = speed / plain.tokens_per_cpu_second
-    losses = " ".join(f"{one:.4f}" for one in measured.losses)
-    print(f"{name:8}{loss:12.1e}{gradient:>14}{speed:12.0f}{ratio:8.2f}x   {losses}", flush=True)
+    losses = " ".join(f"{one:.5f}" for one in measured.losses)
+    figures = f"{speed:12.0f}{ratio:8.2f}x{measured.peak_bytes / 1e9:9.2f}"
+    print(f"{name:8}{loss:12.1e}{gradient:>14}{figures}   {losses}", flush=True)
+
+
+def with_answers_listed(dataset: Dataset) -> Dataset:
+    """Return rows whose system message names all answers, as prompts for labels mostly do."""
+    answers = sorted({row.example.messages[-1].text for row in dataset.rows})
+
+    def listed(row: Row) -> Row:
+        system, *others = row.example.messages
+        text = f"{system.text} Answer with one of: {', '.join(answers)}."
+        messages = (replace(system, content=text), *others)
+        return replace(row, example=row.example.model_copy(update={"messages": messages}))
+
+    return replace(dataset, rows=tuple(listed(row) for row in dataset.rows))
+
+
+def measure_form(name: str, given: argparse.Namespace) -> Measured:
+    """Measure one form; in a process of its own."""
+    path = store.resolve(given.model)
+    settings = settings_for(path, given.model, given.dtype, given.threads)
+    tokenizer = load_tokenizer(path)
+    dataset = read_rows(given.rows)
+    if given.list_answers:
+        dataset = with_answers_listed(dataset)
+    rows = list(render_rows(tokenizer, dataset, settings.sequence_length).rows)
+    random.Random(0).shuffle(rows)
+    size = given.batch_size
+    batches = [rows[at * size : (at + 1) * size] for at in range(given.batches)]
+    model = fresh_model(path, settings, name)
+    if name == "trl":
+        measured = measure_trl(model, batches, tokenizer)
+    elif name == "plain":
+        measured = measure(model, batches, plain_loss)
+    else:
+        measured = measure(model, batches, partial(our_loss, form=FORMS[name]))
+    return replace(measured, peak_bytes=machine.peak_of_process("cpu"))
 
 
 def main() -> None:
@@ -226,24 +273,19 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=4)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--forms", nargs="+", choices=[*FORMS, "trl"], default=[*FORMS, "trl"])
+    parser.add_argument("--list-answers", action="store_true")
     given = parser.parse_args()
+    if importlib.util.find_spec("trl") is None:
+        given.forms = [form for form in given.forms if form != "trl"]
 
-    path = store.resolve(given.model)
-    settings = settings_for(path, given.model, given.dtype, given.threads)
-    tokenizer = load_tokenizer(path)
-    rows = list(render_rows(tokenizer, read_rows(given.rows), settings.sequence_length).rows)
-    random.Random(0).shuffle(rows)
-    size = given.batch_size
-    batches = [rows[at * size : (at + 1) * size] for at in range(given.batches)]
-
-    print(f"{'form':8}{'loss off':>12}{'gradient off':>14}{'tok/CPU-s':>12}{'gain':>9}   losses")
-    plain = measure(fresh_model(path, settings, "plain"), batches, plain_loss)
+    columns = f"{'tok/CPU-s':>12}{'gain':>9}{'GB':>9}"
+    print(f"{'form':8}{'loss off':>12}{'gradient off':>14}{columns}   losses")
+    own = ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1)
+    plain = own.submit(measure_form, "plain", given).result()
     show("plain", plain, plain)
-    for name, form in FORMS.items():
-        model = fresh_model(path, settings, name)
-        show(name, measure(model, batches, lambda m, r, form=form: our_loss(m, r, form)), plain)
-    if importlib.util.find_spec("trl") is not None:
-        show("trl", measure_trl(fresh_model(path, settings, "trl"), batches, tokenizer), plain)
+    for form in given.forms:
+        show(form, own.submit(measure_form, form, given).result(), plain)
 
 
 if __name__ == "__main__":

@@ -52,9 +52,12 @@ def random_rows(seed: int, count: int = 5, prefix: int = 7) -> list[TrainingRow]
     return rows
 
 
+AUTO = [name for name, field in LocalOptions.model_fields.items() if field.default == "auto"]
+
+
 def tuned(folder: Path, dtype: torch.dtype = torch.float32, **changes: object) -> PeftModel:
     values = {
-        **LocalOptions(device="cpu", threads=1).model_dump(exclude={"device", "dtype", "threads"}),
+        **LocalOptions(device="cpu", threads=1).model_dump(exclude=set(AUTO)),
         "epochs": 2, "batch_size": 4, "learning_rate": 1e-2, "rank": 4, "alpha": 8.0,
         "dropout": 0.0, "targets": "all", "sequence_length": 512, "seed": 0, "device": "cpu",
         "dtype": "float32", "threads": 1, "micro_batch_tokens": 512, **changes,
