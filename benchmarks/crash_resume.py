@@ -1,16 +1,22 @@
 """Kill the worker at random steps and resume it: are the losses those of an undisturbed run?
 
     python benchmarks/crash_resume.py TRAIN [--model NAME] [--rows 96] [--kills 5] [--seed 0]
+                                            [--tuning JSON] [--method sft]
 
 TRAIN is a file of canonical JSON Lines; its first rows are trained on twice, once undisturbed and
 once with kill -9 at random steps, each followed by a resume. Every step, validation loss and
-gradient norm of the two is compared value for value. The exit code is 0 when all are equal.
+gradient norm of the two is compared value for value, and so are the adapters, which step was kept
+and why the training ended. The exit code is 0 when all are equal. An early end at the best step:
+
+    --tuning '{"epochs": 20, "evaluate_every": 3, "learning_rate": 0.003,
+               "early_stopping": {"patience": 2}}'
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import random
 import signal
@@ -23,13 +29,14 @@ import psutil
 
 from unitune.backends.protocol import Launch, State, Status
 from unitune.job.job import Data, Job, Tuning
+from unitune_local.adapter import adapter_hash
 from unitune_local.backend import LocalBackend
 from unitune_local.job_folder import JobFolder
 
 BACKEND = LocalBackend()
 
 
-def launch_in(folder: Path, rows: list[str], model: str) -> Launch:
+def launch_in(folder: Path, rows: list[str], given: argparse.Namespace) -> Launch:
     """Write rows into a run's folder and return what a submit needs."""
     held_out = max(8, len(rows) // 10)
     files = {"train.jsonl": rows[held_out:], "validation.jsonl": rows[:held_out]}
@@ -40,10 +47,11 @@ def launch_in(folder: Path, rows: list[str], model: str) -> Launch:
         uploads.append(BACKEND.upload(file, hashlib.sha256(file.read_bytes()).hexdigest()))
     job = Job(
         name="crash",
-        model=model,
+        model=given.model,
         backend="local",
+        method=given.method,
         data=Data(train="train.jsonl"),
-        tuning=Tuning(epochs=2, batch_size=8),
+        tuning=Tuning.model_validate({"epochs": 2, "batch_size": 8} | json.loads(given.tuning)),
         options={"local": {"checkpoint_every_steps": 2}},
     )
     return Launch("run-1", job, *uploads, folder)
@@ -70,13 +78,15 @@ def kill_worker(job_id: str) -> None:
     follow(job_id, lambda status: status.state is State.PAUSED)
 
 
-def figures(status: Status) -> dict[str, tuple[object, object]]:
-    """Return loss and gradient norm by event."""
-    return {
+def figures(status: Status) -> dict[str, object]:
+    """Return loss and gradient norm by event, and how the training ended."""
+    losses: dict[str, object] = {
         event.key: (event.data["loss"], event.data.get("grad_norm"))
         for event in status.events
         if "loss" in event.data
     }
+    ends = [event.data["text"] for event in status.events if "kept_step" in event.data]
+    return losses | {f"end {number}": text for number, text in enumerate(ends)}
 
 
 def main() -> int:
@@ -87,16 +97,18 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tuning", default="{}", help="as in a job file, as JSON")
+    parser.add_argument("--method", default="sft")
     given = parser.parse_args()
     rows = given.train.read_text(encoding="utf-8").splitlines(keepends=True)[: given.rows]
 
     with tempfile.TemporaryDirectory() as whole, tempfile.TemporaryDirectory() as killed:
-        first = BACKEND.submit(launch_in(Path(whole), rows, given.model))
+        first = BACKEND.submit(launch_in(Path(whole), rows, given))
         expected = follow(first, lambda status: status.state.ended)
         steps = steps_of(expected)
         draw = random.Random(given.seed)
         stops = sorted(draw.sample(range(1, steps), given.kills))
-        second = BACKEND.submit(launch_in(Path(killed), rows, given.model))
+        second = BACKEND.submit(launch_in(Path(killed), rows, given))
         for stop in stops:
             follow(second, lambda status, stop=stop: steps_of(status) >= stop)
             kill_worker(second)
@@ -105,11 +117,13 @@ def main() -> int:
 
         settings = JobFolder(Path(second)).spec.read_text(encoding="utf-8")
         warnings = [event.data for event in actual.events if event.kind == "warning"]
-        same = figures(expected) == figures(actual) and not warnings
+        adapters = [adapter_hash(JobFolder(Path(job)).adapter) for job in (first, second)]
+        same = figures(expected) == figures(actual) and len(set(adapters)) == 1 and not warnings
         states = f"{expected.state}, {actual.state}"
         print(f"{steps} steps, killed -9 at {stops}; states {states}")
         print(f"dtype {'bfloat16' if 'bfloat16' in settings else 'float32'}; warnings: {warnings}")
-        print(f"{len(figures(expected))} losses and norms, equal value for value: {same}")
+        print(f"{len(figures(expected))} figures and the adapter, equal value for value: {same}")
+        print(*(text for text in figures(expected).values() if isinstance(text, str)), sep="\n")
     return 0 if same and actual.state is State.SUCCEEDED else 1
 
 

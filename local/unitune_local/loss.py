@@ -21,7 +21,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
+from torch.utils import checkpoint
 from transformers import PreTrainedModel
 
 from unitune.errors import Unsupported
@@ -114,10 +114,9 @@ def _chunked_losses(
     def losses(states: Tensor, targets: Tensor) -> Tensor:
         return _cross_entropy(head(states), targets, temperature)
 
-    size = batch.most_logits
-    assert size is not None, "the caller has looked"
-    chunks = zip(hidden.split(size), batch.targets.split(size), strict=True)
-    again = cast("Any", checkpoint)
+    again = cast("Any", checkpoint).checkpoint
+    parts = (cast("Any", each).split(batch.most_logits) for each in (hidden, batch.targets))
+    chunks = zip(*parts, strict=True)
     return torch.cat([again(losses, *chunk, use_reentrant=False) for chunk in chunks])
 
 
@@ -125,7 +124,11 @@ def _chunked_losses(
 def _passing_through(layer: nn.Module) -> Generator[None]:
     """Let a layer return what it is given."""
     own = vars(layer).get("forward")
-    cast("Any", layer).forward = lambda states: states
+
+    def same(states: Tensor) -> Tensor:
+        return states
+
+    cast("Any", layer).forward = same
     try:
         yield
     finally:

@@ -33,12 +33,19 @@ pytest.importorskip("bitsandbytes", reason="needs the extra `4bit`")
 QUESTION = Message(role="user", content="Where is my card?")
 
 
+@pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("quantization", ["4bit", "8bit"])
 def test_a_training_on_quantized_weights_answers_as_trained_everywhere(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantization: Quantization
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    quantization: Quantization,
+    *,
+    dora: bool,
 ) -> None:
     monkeypatch.setenv("UNITUNE_CACHE", str(tmp_path / "cache"))
-    settings = SETTINGS.model_copy(update={"quantization": quantization, "epochs": 2})
+    changes = {"quantization": quantization, "epochs": 2, "dora": dora}
+    settings = SETTINGS.model_copy(update=changes)
     file = write_rows(tmp_path / "train.jsonl", 24)
     rows = render_rows(load_tokenizer(tiny_model), read_rows(file), 512).rows
     model = trainable_model(tiny_model, settings)
