@@ -64,8 +64,8 @@ class Measured:
     """One form of training over the batches."""
 
     losses: list[float]
-    gradient: torch.Tensor | None
-    """Of the first batch, all adapters in one."""
+    gradient: Any
+    """Of the first batch, all adapters in one array; None: not measured."""
     tokens_per_cpu_second: float
     peak_bytes: int = 0
     """Of its process."""
@@ -115,7 +115,7 @@ def measure(model: Any, batches: list[list[TrainingRow]], loss_of: Callable[...,
         loss = loss_of(model, rows)
         loss.backward()
         if gradient is None:
-            gradient = torch.cat([weight.grad.flatten() for weight in weights])
+            gradient = torch.cat([weight.grad.flatten() for weight in weights]).numpy()
         optimizer.step()
         optimizer.zero_grad()
         if losses:
@@ -221,7 +221,7 @@ def show(name: str, measured: Measured, plain: Measured) -> None:
     loss = abs(measured.losses[0] - plain.losses[0])
     gradient = "-"
     if measured.gradient is not None and plain.gradient is not None:
-        gradient = f"{(measured.gradient - plain.gradient).abs().max().item():.1e}"
+        gradient = f"{abs(measured.gradient - plain.gradient).max():.1e}"
     speed = measured.tokens_per_cpu_second
     ratio = speed / plain.tokens_per_cpu_second
     losses = " ".join(f"{one:.5f}" for one in measured.losses)

@@ -197,7 +197,8 @@ def test_micro_batches_shrink_until_they_fit(tiny_model: Path, rows: Dataset) ->
     shape = memory.shape_of(model)
     costs = guess(shape, settings, packed=True, weight_file_bytes=0, checked_tokens=0)
     whole = fit_batches(model, settings, costs, made, 2**60)
-    assert settings == whole.settings
+    keeps_all = {"chunked_cross_entropy": False, "gradient_checkpointing": False}
+    assert settings.model_copy(update=keeps_all) == whole.settings
     assert whole == fit_batches(model, settings, costs, made, whole.peak_bytes)
     smaller = fit_batches(model, settings, costs, made, whole.peak_bytes - 1)
     assert smaller.settings.micro_batch_tokens < settings.micro_batch_tokens
