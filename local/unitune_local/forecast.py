@@ -204,6 +204,13 @@ def quantization_findings(settings: Settings) -> Iterator[Finding]:
             message=f"options.local.quantization is {name}, and bitsandbytes is not installed.",
             fix=f"{install_command('local', '4bit')}, or leave quantization out.",
         )
+    elif name == "8bit" and settings.dora:
+        yield error(
+            "quantization",
+            "tuning.lora.dora needs the sizes of the base's weights before the first step, and "
+            "peft cannot read them from 8bit weights.",
+            "Use quantization: 4bit, or leave dora out.",
+        )
 
 
 def _misfit(model: PeftModel, start: Path) -> Iterator[Finding]:
