@@ -29,9 +29,10 @@ import psutil
 
 from unitune.backends.protocol import Launch, State, Status
 from unitune.job.job import Data, Job, Tuning
-from unitune_local.adapter import adapter_hash
+from unitune_local.adapter import WEIGHTS
 from unitune_local.backend import LocalBackend
 from unitune_local.job_folder import JobFolder
+from unitune_local.model_folder import sha256
 
 BACKEND = LocalBackend()
 
@@ -117,11 +118,17 @@ def main() -> int:
 
         settings = JobFolder(Path(second)).spec.read_text(encoding="utf-8")
         warnings = [event.data for event in actual.events if event.kind == "warning"]
-        adapters = [adapter_hash(JobFolder(Path(job)).adapter) for job in (first, second)]
+        adapters = [sha256(JobFolder(Path(job)).adapter / WEIGHTS) for job in (first, second)]
         same = figures(expected) == figures(actual) and len(set(adapters)) == 1 and not warnings
         states = f"{expected.state}, {actual.state}"
         print(f"{steps} steps, killed -9 at {stops}; states {states}")
         print(f"dtype {'bfloat16' if 'bfloat16' in settings else 'float32'}; warnings: {warnings}")
+        differing = [
+            key for key, value in figures(expected).items() if figures(actual).get(key) != value
+        ]
+        print(
+            f"adapters equal: {len(set(adapters)) == 1}; figures that differ: {differing or 'none'}"
+        )
         print(f"{len(figures(expected))} figures and the adapter, equal value for value: {same}")
         print(*(text for text in figures(expected).values() if isinstance(text, str)), sep="\n")
     return 0 if same and actual.state is State.SUCCEEDED else 1
