@@ -29,10 +29,10 @@ import psutil
 
 from unitune.backends.protocol import Launch, State, Status
 from unitune.job.job import Data, Job, Tuning
-from unitune_local.adapter import WEIGHTS
 from unitune_local.backend import LocalBackend
 from unitune_local.job_folder import JobFolder
-from unitune_local.model_folder import sha256
+from unitune_local.models.adapter import WEIGHTS
+from unitune_local.models.model_folder import sha256
 
 BACKEND = LocalBackend()
 
@@ -74,7 +74,7 @@ def kill_worker(job_id: str) -> None:
     """Kill the worker of a job, and wait until it is gone."""
     for process in psutil.process_iter(["cmdline"]):
         command = process.info["cmdline"] or []
-        if "unitune_local.worker" in command and job_id in command:
+        if "unitune_local.training.worker" in command and job_id in command:
             os.kill(process.pid, signal.SIGKILL)
     follow(job_id, lambda status: status.state is State.PAUSED)
 

@@ -115,14 +115,14 @@ def on_a_tiny_model(folder: Path) -> Stage:
     import psutil  # noqa: PLC0415 - of the extra `local`, as the rest
     from tiny_model import save_tiny_model  # noqa: PLC0415 - imports torch
 
-    from unitune_local import training  # noqa: PLC0415 - each fork would import torch
+    from unitune_local.training import training  # noqa: PLC0415 - each fork would import torch
 
     del training
 
     def clear() -> None:
         for process in psutil.process_iter(["cmdline"]):
             command = " ".join(process.info["cmdline"] or [])
-            if "unitune_local.worker" in command and str(folder) in command:
+            if "unitune_local.training.worker" in command and str(folder) in command:
                 os.kill(process.pid, signal.SIGKILL)
 
     def count() -> VendorState:

@@ -48,12 +48,12 @@ from transformers import (
 from unitune.backends.protocol import Launch, State
 from unitune.data.example import Example
 from unitune.job.job import Data, Job, Lora, Tuning
-from unitune_local import store
 from unitune_local.backend import LocalBackend
-from unitune_local.forecast import forecast
+from unitune_local.data.rows import read_rows
+from unitune_local.forecasting.forecast import forecast
 from unitune_local.job_folder import JobFolder
-from unitune_local.model import load_tokenizer
-from unitune_local.rows import read_rows
+from unitune_local.models import store
+from unitune_local.models.model import load_tokenizer
 
 BACKEND = LocalBackend()
 FILES = ("train.jsonl", "validation.jsonl")

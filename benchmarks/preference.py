@@ -25,13 +25,13 @@ import torch
 from shared_prefix import LEARNING_RATE, Measured, settings_for, train_in_order, trl_settings
 
 from unitune.data.load import load
-from unitune_local import store
-from unitune_local.batches import TrainingRow, micro_batches
-from unitune_local.loss import choose_form
-from unitune_local.model import add_adapter, load_model, load_tokenizer
-from unitune_local.objective import PreferenceLoss
-from unitune_local.reference import ReferencePass
-from unitune_local.rows import render_rows
+from unitune_local.data.batches import TrainingRow, micro_batches
+from unitune_local.data.rows import render_rows
+from unitune_local.models import store
+from unitune_local.models.model import add_adapter, load_model, load_tokenizer
+from unitune_local.objectives.loss import choose_form
+from unitune_local.objectives.objective import PreferenceLoss
+from unitune_local.objectives.reference import ReferencePass
 from unitune_local.settings import PreferenceSettings, Settings
 
 LOSS = PreferenceSettings(loss="dpo", beta=0.1, label_smoothing=0.0, margin=0.0, nll_weight=0.0)

@@ -25,14 +25,16 @@ import torch
 from shared_prefix import settings_for
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from unitune_local import machine, memory, store
-from unitune_local.batches import TrainingRow
-from unitune_local.cost_model import guess
-from unitune_local.model import load_model
+from unitune_local import machine
+from unitune_local.data.batches import TrainingRow
+from unitune_local.forecasting import memory
+from unitune_local.forecasting.cost_model import guess
+from unitune_local.models import store
+from unitune_local.models.model import load_model
 from unitune_local.settings import Settings
-from unitune_local.train import TrainingContext, train
-from unitune_local.training import trainable_model
-from unitune_local.worker import environment
+from unitune_local.training.train import TrainingContext, train
+from unitune_local.training.training import trainable_model
+from unitune_local.training.worker import environment
 
 ROW_TOKENS, BATCH_SIZE = 64, 2
 KINDS = ("bfloat16", "4bit", "8bit")

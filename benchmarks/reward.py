@@ -28,14 +28,14 @@ from shared_prefix import LEARNING_RATE, settings_for, trl_settings
 
 from unitune.data.load import load
 from unitune.scorers.interface import Attempt, Scorer, Setting
-from unitune_local import store
-from unitune_local.batches import TrainingRow, micro_batches
+from unitune_local.data.batches import TrainingRow, micro_batches
+from unitune_local.data.rows import render_prompts
 from unitune_local.grading import Grader
-from unitune_local.loss import choose_form
-from unitune_local.model import add_adapter, load_model, load_tokenizer
-from unitune_local.reward import RewardLoss
-from unitune_local.rollout import Rollouts, Sample
-from unitune_local.rows import render_prompts
+from unitune_local.models import store
+from unitune_local.models.model import add_adapter, load_model, load_tokenizer
+from unitune_local.objectives.loss import choose_form
+from unitune_local.objectives.reward import RewardLoss
+from unitune_local.objectives.rollout import Rollouts, Sample
 from unitune_local.settings import RewardSettings, Settings
 
 GROUP_SIZE, MAX_TOKENS = 4, 12

@@ -44,11 +44,14 @@ import torch
 
 from unitune.data.dataset import Dataset, Row
 from unitune.job.job import Job
-from unitune_local import attention, machine, memory, store
-from unitune_local.batches import TrainingRow, padded
-from unitune_local.loss import Form, loss_sum, use_attention
-from unitune_local.model import add_adapter, load_model, load_tokenizer
-from unitune_local.rows import read_rows, render_rows
+from unitune_local import machine
+from unitune_local.data import attention
+from unitune_local.data.batches import TrainingRow, padded
+from unitune_local.data.rows import read_rows, render_rows
+from unitune_local.forecasting import memory
+from unitune_local.models import store
+from unitune_local.models.model import add_adapter, load_model, load_tokenizer, use_attention
+from unitune_local.objectives.loss import Form, loss_sum
 from unitune_local.settings import Settings, resolve
 
 FORMS = {

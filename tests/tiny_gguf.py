@@ -13,8 +13,8 @@ from tiny_model import TEMPLATE
 from tokenizers import pre_tokenizers
 from transformers import LlamaForCausalLM
 
-from unitune_local.gguf_model import LAYER_TENSORS, OUTER_TENSORS
-from unitune_local.store import EmbeddedModel
+from unitune_local.models.gguf_model import LAYER_TENSORS, OUTER_TENSORS
+from unitune_local.models.store import EmbeddedModel
 
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 MERGES = [["Ġ", "Ġ"], ["a", "b"]]

@@ -43,7 +43,7 @@ MODULES = (
     "unitune.run.run",
     "boto3",
     "unitune_local.backend",
-    "unitune_local.training",
+    "unitune_local.training.training",
     "transformers.models.llama.modeling_llama",
 )
 """What is imported before the forks; the last ones where their packages are here."""

@@ -27,7 +27,7 @@ from unitune.models import ChatModel, Start, TunedModel
 from unitune.workspace.filesystem import private_folder, replacing
 from unitune.workspace.locks import is_locked, locked
 from unitune_local.job_folder import JobFolder, Result, read_events
-from unitune_local.worker import start_worker
+from unitune_local.training.worker import start_worker
 
 for _package in ("torch", "transformers", "peft", "safetensors", "gguf", "psutil"):
     if find_spec(_package) is None:
@@ -58,7 +58,7 @@ class LocalBackend:
         """
         folder = _folder(launch.folder, launch.key)
         if not folder.spec.exists():
-            from unitune_local.training import prepare  # noqa: PLC0415 - imports torch
+            from unitune_local.training.training import prepare  # noqa: PLC0415 - imports torch
 
             text = prepare(launch).model_dump_json(indent=2)
             private_folder(folder.path)
@@ -136,7 +136,7 @@ class LocalBackend:
             NotFoundError: There is no such model.
             Mismatch: Base or template are not those of the training.
         """
-        from unitune_local.chat import LocalChatModel  # noqa: PLC0415 - imports torch
+        from unitune_local.inference.chat import LocalChatModel  # noqa: PLC0415 - imports torch
 
         if isinstance(model, str):
             return LocalChatModel(model)
@@ -146,10 +146,10 @@ class LocalBackend:
         self, job: Job, train: Dataset, validation: Dataset, start: Start | None = None
     ) -> Forecast:
         """Say what a training would take, without loading weights."""
-        from unitune_local import store  # noqa: PLC0415 - imports the hub's client
+        from unitune_local.models import store  # noqa: PLC0415 - imports the hub's client
 
         base = store.resolve(job.base_model)  # which may not be there, before torch is imported
-        from unitune_local import forecast  # noqa: PLC0415
+        from unitune_local.forecasting import forecast  # noqa: PLC0415
 
         return forecast.forecast(job, base, train, validation, _adapter(start)).summary
 
@@ -157,7 +157,8 @@ class LocalBackend:
         self, model: str, cases: Dataset, loads: Sequence[AnswerLoad]
     ) -> AnswerForecast:
         """Say how long answers would take, without loading weights."""
-        from unitune_local import answer_cost, store  # noqa: PLC0415 - imports torch
+        from unitune_local.inference import answer_cost  # noqa: PLC0415 - imports torch
+        from unitune_local.models import store  # noqa: PLC0415 - imports torch
 
         return answer_cost.forecast_answers(store.resolve(model), cases, loads)
 
@@ -167,7 +168,8 @@ class LocalBackend:
         Raises:
             DataError: The row cannot be learnt from.
         """
-        from unitune_local import model, rows, store  # noqa: PLC0415 - imports torch
+        from unitune_local.data import rows  # noqa: PLC0415 - imports torch
+        from unitune_local.models import model, store  # noqa: PLC0415 - imports torch
 
         if job.method == "rft":  # of a prompt nothing is learnt; its answers are sampled later
             example = example.model_copy(update={"messages": example.prompt, "weight": 0.0})
@@ -183,26 +185,28 @@ class LocalBackend:
             Unsupported: The training would not fit into memory.
             BackendError: The process died.
         """
-        from unitune_local import profile_run, store  # noqa: PLC0415 - imports torch
+        from unitune_local.models import store  # noqa: PLC0415 - imports torch
+        from unitune_local.training import profile_run  # noqa: PLC0415 - imports torch
 
         base = store.resolve(job.base_model)
         profile_run.calibrate(job, base, train, validation, _adapter(start))
 
     def pull(self, name: str) -> StoredModel:
-        """Fetch a base model once; see `unitune_local.store.pull`."""
-        from unitune_local import store  # noqa: PLC0415 - imports what converts models
+        """Fetch a base model once; see `unitune_local.models.store.pull`."""
+        from unitune_local.models import store  # noqa: PLC0415 - imports what converts models
 
         return store.pull(name)
 
     def stored(self) -> list[StoredModel]:
         """Return the base models that are here already."""
-        from unitune_local import store  # noqa: PLC0415 - imports what converts models
+        from unitune_local.models import store  # noqa: PLC0415 - imports what converts models
 
         return store.stored()
 
     def report_environment(self) -> dict[str, str]:
         """Return device, cores, dtype, memory and versions."""
-        from unitune_local import machine, store  # noqa: PLC0415 - imports torch
+        from unitune_local import machine  # noqa: PLC0415 - imports torch
+        from unitune_local.models import store  # noqa: PLC0415 - imports torch
 
         device = machine.device()
         return {

@@ -9,7 +9,7 @@
     worker.log     what the worker printed, for us when something went wrong
     rank-N.log     likewise, of the training's other processes, where there are any
     rendezvous-P   where they meet, of the worker with the process id P; gone at the end
-    checkpoints/   see `unitune_local.checkpoint`
+    checkpoints/   see `unitune_local.training.checkpoint`
     adapter/       the result
 
 Light: nothing here imports torch, so that polling stays fast.

@@ -93,7 +93,10 @@ class AdapterShape(BaseModel):
 
 
 class PreferenceSettings(BaseModel):
-    """A loss on pairs of answers, with everything decided; see `unitune_local.preference`."""
+    """A loss on pairs of answers, with everything decided.
+
+    See `unitune_local.objectives.preference`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     loss: Loss
@@ -109,7 +112,10 @@ class PreferenceSettings(BaseModel):
 
 
 class SelectionSettings(BaseModel):
-    """Which step is kept, and when a training ends early; see `unitune_local.selection`."""
+    """Which step is kept, and when a training ends early.
+
+    See `unitune_local.training.selection`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     keep: Literal["best", "last"] = "last"
@@ -125,7 +131,7 @@ class SelectionSettings(BaseModel):
 
 
 class RewardSettings(BaseModel):
-    """How answers are sampled, with everything decided; see `unitune_local.reward`."""
+    """How answers are sampled, with everything decided; see `unitune_local.objectives.reward`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     group_size: int
@@ -172,7 +178,7 @@ class Settings(BaseModel):
     processes: int = 1
     micro_batch_tokens: int
     share_prefix: bool
-    gradient_checkpointing: bool | None = None  # None: `unitune_local.memory_fit` decides
+    gradient_checkpointing: bool | None = None  # None: by memory
     chunked_cross_entropy: bool | None = None
     checkpoint_seconds: float
     checkpoint_every_steps: int | None
@@ -226,7 +232,7 @@ class Settings(BaseModel):
 
 
 class DevScorer(BaseModel):
-    """By what answers to the validation rows are scored; see `unitune_local.dev_score`."""
+    """By what answers to the validation rows are scored; see `unitune_local.training.dev_score`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     grading: Grading

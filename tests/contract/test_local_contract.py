@@ -11,7 +11,7 @@ from warm import WARM_SUBPROCESS
 
 from unitune.job.job import Tuning
 from unitune.testing.contract import BackendContract
-from unitune_local import worker
+from unitune_local.training import worker
 
 
 class TestLocal(BackendContract):

@@ -33,10 +33,10 @@ from unitune.scorers.text import Regex
 from unitune.testing.contract_base import sha256_of
 from unitune.workspace import user_config
 from unitune.workspace.user_config import Notify, UserConfig
-from unitune_local import worker
 from unitune_local.job_folder import JobFolder, read_events
-from unitune_local.model import add_adapter, load_model
-from unitune_local.processes import LOOK_SECONDS
+from unitune_local.models.model import add_adapter, load_model
+from unitune_local.parallel.processes import LOOK_SECONDS
+from unitune_local.training import worker
 
 STEPS = 40
 OPTIONS = {"threads": 1, "checkpoint_every_steps": 3, "dtype": "float32"}
@@ -121,7 +121,7 @@ def processes_of(job_id: str) -> list[int]:
     for place in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has ended, or is another user's
             command = (place / "cmdline").read_bytes().decode().split("\0")
-            if "unitune_local.worker" in command and job_id in command:
+            if "unitune_local.training.worker" in command and job_id in command:
                 processes[command[command.index(job_id) + 1]] = int(place.name)
             elif lock in [str(file.readlink()) for file in (place / "fd").iterdir()]:
                 processes[""] = int(place.name)

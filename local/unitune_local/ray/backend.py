@@ -33,7 +33,7 @@ from unitune.models import ChatModel, TunedModel
 from unitune.scorers.interface import Scorer, Setting
 from unitune.security.json_fields import Fields
 from unitune_local.job_folder import Result, parse_events
-from unitune_local.model_folder import cache_folder
+from unitune_local.models.model_folder import cache_folder
 from unitune_local.ray import storage
 from unitune_local.ray.launch import VARIABLE, RayLaunch, RayOptions
 from unitune_local.ray.storage import Storage
@@ -178,7 +178,7 @@ class RayBackend(HostedBackend[RayOptions]):
             NotFoundError: There is no such model.
             Mismatch: Base or template are not those of the training.
         """
-        from unitune_local.chat import LocalChatModel  # noqa: PLC0415 - imports torch
+        from unitune_local.inference.chat import LocalChatModel  # noqa: PLC0415 - imports torch
 
         if isinstance(model, str):
             return LocalChatModel(model)
@@ -188,7 +188,8 @@ class RayBackend(HostedBackend[RayOptions]):
         self, model: str, cases: Dataset, loads: Sequence[AnswerLoad]
     ) -> AnswerForecast:
         """Say how long answers would take on this machine, without loading weights."""
-        from unitune_local import answer_cost, store  # noqa: PLC0415 - imports torch
+        from unitune_local.inference import answer_cost  # noqa: PLC0415 - imports torch
+        from unitune_local.models import store  # noqa: PLC0415 - imports torch
 
         return answer_cost.forecast_answers(store.resolve(model), cases, loads)
 

@@ -19,7 +19,7 @@ from ray.train.torch import TorchTrainer, get_device
 from unitune_local.job_folder import Result
 from unitune_local.ray.launch import VARIABLE, RayLaunch
 from unitune_local.ray.remote_folder import RemoteFolder
-from unitune_local.worker import ENVIRONMENT
+from unitune_local.training.worker import ENVIRONMENT
 
 TRAINING_ENVIRONMENT = {name: ENVIRONMENT[name] for name in ENVIRONMENT if "OFFLINE" not in name}
 """A node may have to fetch the base model first."""
@@ -63,7 +63,7 @@ def work(config: dict[str, Any]) -> None:
     """Train in a worker, as one of the process group that Ray has made."""
     import torch  # noqa: PLC0415 - slow, and the driver has no need of it
 
-    from unitune_local.ranks import ALONE, Ranks  # noqa: PLC0415
+    from unitune_local.parallel.ranks import ALONE, Ranks  # noqa: PLC0415
     from unitune_local.ray.remote_training import run  # noqa: PLC0415
 
     launch, ranks = RayLaunch.model_validate(config), ALONE

@@ -13,15 +13,15 @@ from functools import partial
 from pathlib import Path
 
 from unitune.errors import JobError, UnituneError
-from unitune_local import store
 from unitune_local.job_folder import Result
-from unitune_local.processes import RankLost
-from unitune_local.ranks import ALONE, Ranks
+from unitune_local.models import store
+from unitune_local.parallel.processes import RankLost
+from unitune_local.parallel.ranks import ALONE, Ranks
 from unitune_local.ray.launch import RayLaunch
 from unitune_local.ray.remote_folder import RemoteFolder, SentLog
 from unitune_local.settings import DataFile, Spec
-from unitune_local.train import drop_note
-from unitune_local.training import finish, note_in, prepare, train_rank
+from unitune_local.training.train import drop_note
+from unitune_local.training.training import finish, note_in, prepare, train_rank
 
 PASSING = (RankLost, RuntimeError, OSError)
 """Another worker is lost, a GPU is, or a disk or a network does not answer."""

@@ -72,10 +72,11 @@ def imported(node: ast.AST) -> Iterator[str]:
 
 
 @cache
-def order() -> dict[str, int]:
-    """The rank of each folder, as CONTRIBUTING.md gives it."""
+def order(package: str = "unitune") -> dict[str, int]:
+    """The rank of each folder of a package, as CONTRIBUTING.md gives it."""
+    first = {"unitune": "errors, findings", "unitune_local": "machine, options"}[package]
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    (line,) = re.findall(r"^errors, findings < .+(?:\n.+)*", text, re.MULTILINE)
+    (line,) = re.findall(rf"^{first}.* < .+(?:\n.+)*", text, re.MULTILINE)
     groups = line.replace("\n", " ").split(" < ")
     return {name: rank for rank, group in enumerate(groups) for name in group.split(", ")}
 
@@ -88,17 +89,23 @@ def inside(package: str) -> list[Import]:
     return [one for one in imports() if one.importer.split(".")[0] == package]
 
 
-def test_every_module_has_its_place_in_the_order() -> None:
-    folders = {folder(module) for module in modules() if module.split(".")[0] == "unitune"}
-    assert set(order()) == folders
+ORDERED = ("unitune", "unitune_local")
 
 
-def test_no_module_imports_one_to_its_right_not_even_inside_a_function() -> None:
+@pytest.mark.parametrize("package", ORDERED)
+def test_every_module_has_its_place_in_the_order(package: str) -> None:
+    folders = {folder(module) for module in modules() if module.split(".")[0] == package}
+    assert set(order(package)) == folders - ({"__init__"} if package == "unitune_local" else set())
+
+
+@pytest.mark.parametrize("package", ORDERED)
+def test_no_module_imports_one_to_its_right_not_even_inside_a_function(package: str) -> None:
+    rank = order(package)
     against = {
         one.pair
-        for one in inside("unitune")
-        if one.imported.startswith("unitune.")
-        and order()[folder(one.imported)] > order()[folder(one.importer)]
+        for one in inside(package)
+        if one.imported.startswith(f"{package}.")
+        and rank[folder(one.imported)] > rank[folder(one.importer)]
     }
     assert against == set()
 

@@ -18,16 +18,23 @@ from transformers.integrations.neftune import neftune_post_forward_hook
 
 from unitune.errors import JobError
 from unitune.job.job import Data, Job, Lora, Tuning
-from unitune_local import attention, memory
-from unitune_local.adapter import check_adapter, save_adapter
-from unitune_local.batches import TrainingRow, packed, padded
-from unitune_local.chat import merged
-from unitune_local.loss import loss_sum, use_attention
-from unitune_local.model import add_adapter, load_adapter, load_model, load_tokenizer
-from unitune_local.noise import add_noise, row_lengths
-from unitune_local.rows import read_rows, render_rows
+from unitune_local.data import attention
+from unitune_local.data.batches import TrainingRow, packed, padded
+from unitune_local.data.rows import read_rows, render_rows
+from unitune_local.forecasting import memory
+from unitune_local.inference.chat import merged
+from unitune_local.models.adapter import check_adapter, save_adapter
+from unitune_local.models.model import (
+    add_adapter,
+    load_adapter,
+    load_model,
+    load_tokenizer,
+    use_attention,
+)
+from unitune_local.models.noise import add_noise, row_lengths
+from unitune_local.objectives.loss import loss_sum
 from unitune_local.settings import DataFile, Dimensions, Settings, Spec, resolve
-from unitune_local.train import adamw, set_rate
+from unitune_local.training.train import adamw, set_rate
 
 VARIANTS = [{"rslora": True}, {"dora": True}, {"init": "gaussian"}, {"rslora": True, "dora": True}]
 

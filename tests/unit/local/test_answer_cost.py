@@ -13,9 +13,10 @@ from unitune.data.dataset import Dataset
 from unitune.data.example import Message
 from unitune.data.load import load
 from unitune.models import Reply, Request
-from unitune_local import answer_cost, machine
-from unitune_local.answer_cost import GUESSED_BAND, MEASURED_BAND, ModelSize, size_of
-from unitune_local.chat import LocalChatModel
+from unitune_local import machine
+from unitune_local.inference import answer_cost
+from unitune_local.inference.answer_cost import GUESSED_BAND, MEASURED_BAND, ModelSize, size_of
+from unitune_local.inference.chat import LocalChatModel
 
 ONE = AnswerLoad(requests=1, own_tokens=0, shared_tokens=0, answer_tokens=4)
 

@@ -11,8 +11,8 @@ from peft import PeftModel
 from tiny_model import sliding_model
 from torch import Tensor
 
-from unitune_local.attention import not_plain
-from unitune_local.batches import (
+from unitune_local.data.attention import Layout, not_plain
+from unitune_local.data.batches import (
     TrainingRow,
     epoch_batches,
     micro_batches,
@@ -20,10 +20,10 @@ from unitune_local.batches import (
     padded,
     shared_prefix,
 )
-from unitune_local.cost_model import part_work
-from unitune_local.loss import Form, choose_form, loss_sum, use_attention
-from unitune_local.memory import Shape
-from unitune_local.model import add_adapter, load_model
+from unitune_local.forecasting.cost_model import part_work
+from unitune_local.forecasting.memory import Shape
+from unitune_local.models.model import add_adapter, load_model, use_attention
+from unitune_local.objectives.loss import Form, choose_form, loss_sum
 from unitune_local.options import LocalOptions
 from unitune_local.settings import Settings
 
@@ -253,8 +253,11 @@ def test_a_model_that_packs_wrongly_gets_padded_rows(
 ) -> None:
     """The configuration is not believed: the losses of two rows decide."""
     model = tuned(tiny_model)
-    monkeypatch.setattr("unitune_local.attention._flat_of", lambda rows, layout: torch.zeros_like(
-        rows.transpose(1, 2).flatten(0, 1).index_select(0, layout.places)))  # fmt: skip
+
+    def nothing(rows: torch.Tensor, layout: Layout) -> torch.Tensor:
+        return torch.zeros_like(rows.transpose(1, 2).flatten(0, 1).index_select(0, layout.places))
+
+    monkeypatch.setattr("unitune_local.data.attention._flat_of", nothing)
     form = choose_form(model, random_rows(0), share=True)
     assert form.kind == "padded"
     assert "another loss" in form.reason

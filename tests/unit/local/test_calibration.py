@@ -14,10 +14,11 @@ from torch import Tensor
 from unitune.data.dataset import Dataset
 from unitune.errors import DataError, Unsupported
 from unitune.job.job import Data, Job, Lora, Tuning
-from unitune_local import memory, profile_run
 from unitune_local.backend import LocalBackend
-from unitune_local.batches import TrainingRow
-from unitune_local.cost_model import (
+from unitune_local.data.batches import TrainingRow
+from unitune_local.data.rows import read_rows, render_rows
+from unitune_local.forecasting import memory
+from unitune_local.forecasting.cost_model import (
     CostModel,
     PartWork,
     fit,
@@ -25,11 +26,11 @@ from unitune_local.cost_model import (
     part_work,
     recall,
 )
-from unitune_local.loss import Form, loss_sum, use_attention
-from unitune_local.memory import Shape
-from unitune_local.model import add_adapter, load_model
-from unitune_local.rows import read_rows, render_rows
+from unitune_local.forecasting.memory import Shape
+from unitune_local.models.model import add_adapter, load_model, use_attention
+from unitune_local.objectives.loss import Form, loss_sum
 from unitune_local.settings import Dimensions, resolve
+from unitune_local.training import profile_run
 
 PACKED = Form("packed", share=True)
 NOTHING = Dataset("validation.jsonl", ())

@@ -15,10 +15,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from unitune.data.example import Message
 from unitune.errors import Mismatch
 from unitune.models import BatchedChatModel, Reply, Request
-from unitune_local import chat, store
-from unitune_local.chat import LocalChatModel
-from unitune_local.model import load_model, load_tokenizer
-from unitune_local.rendering import render_prompt, template_fingerprint
+from unitune_local.data.rendering import render_prompt, template_fingerprint
+from unitune_local.inference import chat
+from unitune_local.inference.chat import LocalChatModel
+from unitune_local.models import store
+from unitune_local.models.model import load_model, load_tokenizer
 
 
 def ask(text: str, **options: Any) -> Request:

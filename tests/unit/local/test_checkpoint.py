@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from unitune_local import checkpoint
+from unitune_local.training import checkpoint
 
 
 def trained_layer() -> tuple[dict[str, nn.Parameter], torch.optim.Optimizer]:

@@ -12,15 +12,16 @@ from torch import nn
 from unitune.data.dataset import Dataset
 from unitune.errors import Unsupported
 from unitune.job.job import Job
-from unitune_local import machine, memory
-from unitune_local.batches import TrainingRow
-from unitune_local.cost_model import part_work
-from unitune_local.forecast import forecast
-from unitune_local.loss import Form, choose_form, most_logits
-from unitune_local.rows import read_rows, render_rows
+from unitune_local import machine
+from unitune_local.data.batches import TrainingRow
+from unitune_local.data.rows import read_rows, render_rows
+from unitune_local.forecasting import memory
+from unitune_local.forecasting.cost_model import part_work
+from unitune_local.forecasting.forecast import forecast
+from unitune_local.objectives.loss import Form, choose_form, most_logits
 from unitune_local.settings import Settings
-from unitune_local.train import TrainingContext, train
-from unitune_local.training import trainable_model
+from unitune_local.training.train import TrainingContext, train
+from unitune_local.training.training import trainable_model
 
 NOTHING = Dataset("validation.jsonl", ())
 WAYS = [
@@ -33,7 +34,7 @@ WAYS = [
 @pytest.fixture(autouse=True)
 def _few_logits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a micro-batch has several chunks; and nothing was calibrated before."""
-    monkeypatch.setattr("unitune_local.loss.LOGIT_CHUNK", 3)
+    monkeypatch.setattr("unitune_local.objectives.loss.LOGIT_CHUNK", 3)
     monkeypatch.setenv("UNITUNE_CACHE", str(tmp_path / "cache"))
 
 

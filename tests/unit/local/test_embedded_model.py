@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from unitune.data.example import Example, Message
-from unitune_local import store
-from unitune_local.generate import Sampling, generate
-from unitune_local.model import load_model, load_tokenizer
-from unitune_local.rendering import render, render_prompt
+from unitune_local.data.rendering import render, render_prompt
+from unitune_local.inference.generate import Sampling, generate
+from unitune_local.models import store
+from unitune_local.models.model import load_model, load_tokenizer
 
 
 def test_its_fingerprint_is_the_same_on_every_machine(default_model: Path) -> None:

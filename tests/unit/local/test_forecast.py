@@ -13,16 +13,17 @@ from unitune.data.example import Example
 from unitune.errors import DataError, Unsupported, UserError
 from unitune.job.job import Data, Job, Lora, Tuning
 from unitune.job.tuning import EarlyStopping
-from unitune_local import forecast as forecasting
-from unitune_local import machine, memory
-from unitune_local.answer_cost import LOAD_SECONDS
-from unitune_local.cost_model import StepWork, guess, part_work
-from unitune_local.forecast import forecast, require_memory
-from unitune_local.loss import Form
-from unitune_local.memory_fit import fit_batches
-from unitune_local.model import add_adapter, load_model
-from unitune_local.rows import read_rows, render_prompts, render_rows
-from unitune_local.sampling_cost import SamplingTime
+from unitune_local import machine
+from unitune_local.data.rows import read_rows, render_prompts, render_rows
+from unitune_local.forecasting import forecast as forecasting
+from unitune_local.forecasting import memory
+from unitune_local.forecasting.cost_model import StepWork, guess, part_work
+from unitune_local.forecasting.forecast import forecast, require_memory
+from unitune_local.forecasting.memory_fit import fit_batches
+from unitune_local.forecasting.sampling_cost import SamplingTime
+from unitune_local.inference.answer_cost import LOAD_SECONDS
+from unitune_local.models.model import add_adapter, load_model
+from unitune_local.objectives.loss import Form
 from unitune_local.settings import Dimensions, default_rate, resolve
 
 TINY = Dimensions(context=512, hidden=32)

@@ -14,10 +14,10 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedModel
 
 from unitune.errors import Interrupted
-from unitune_local import decoding, generate
-from unitune_local.generate import Generated, Sampling
-from unitune_local.model import load_model
-from unitune_local.prefix_cache import is_plain
+from unitune_local.inference import decoding, generate
+from unitune_local.inference.generate import Generated, Sampling
+from unitune_local.inference.prefix_cache import is_plain
+from unitune_local.models.model import load_model
 
 TOKENIZER = tiny_tokenizer()
 

@@ -10,8 +10,8 @@ from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from unitune.errors import Unsupported
-from unitune_local.gguf_model import convert
-from unitune_local.model import load_model, load_tokenizer
+from unitune_local.models.gguf_model import convert
+from unitune_local.models.model import load_model, load_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import pytest
 from unitune.backends.options import job_options
 from unitune.errors import JobError
 from unitune.job.job import Job
-from unitune_local import worker
 from unitune_local.job_folder import EventLog, JobFolder, Result, read_events
 from unitune_local.options import LocalOptions
+from unitune_local.training import worker
 
 
 def test_events_are_read_from_cursor_to_cursor(tmp_path: Path) -> None:

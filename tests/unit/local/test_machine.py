@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from unitune_local import machine
-from unitune_local.worker import environment
+from unitune_local.training.worker import environment
 
 
 def group(root: Path, path: str, **files: str) -> None:

@@ -15,18 +15,18 @@ from torch import Tensor
 
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
-from unitune_local.attention import NAME
-from unitune_local.batches import TrainingRow
+from unitune_local.data.attention import NAME
+from unitune_local.data.batches import TrainingRow
+from unitune_local.data.rendering import render_prompt
+from unitune_local.data.rows import render_rows
 from unitune_local.job_folder import Kind
-from unitune_local.loss import Form, choose_form, use_attention
-from unitune_local.model import add_adapter, load_model, load_tokenizer
-from unitune_local.objective import PreferenceLoss, RatedLoss
-from unitune_local.preference import Answers, answers, pair_losses, rated_losses
-from unitune_local.reference import ReferencePass
-from unitune_local.rendering import render_prompt
-from unitune_local.rows import render_rows
+from unitune_local.models.model import add_adapter, load_model, load_tokenizer, use_attention
+from unitune_local.objectives.loss import Form, choose_form
+from unitune_local.objectives.objective import PreferenceLoss, RatedLoss
+from unitune_local.objectives.preference import Answers, answers, pair_losses, rated_losses
+from unitune_local.objectives.reference import ReferencePass
 from unitune_local.settings import Loss, PreferenceSettings
-from unitune_local.train import TrainingContext, train
+from unitune_local.training.train import TrainingContext, train
 
 PAIR_SETTINGS = SETTINGS.model_copy(
     update={"epochs": 6, "batch_size": 2, "learning_rate": 1e-2, "micro_batch_tokens": 150}

@@ -12,8 +12,9 @@ from threading import Event
 
 import pytest
 
-from unitune_local import processes, worker
 from unitune_local.job_folder import EventLog, JobFolder, read_events
+from unitune_local.parallel import processes
+from unitune_local.training import worker
 
 PATIENCE_SECONDS = 60
 PARENT = """
@@ -24,7 +25,7 @@ child.wait()
 """
 CHILD = """
 import sys, time
-from unitune_local.processes import end_with
+from unitune_local.parallel.processes import end_with
 end_with(int(sys.argv[1]))
 time.sleep(60)
 """

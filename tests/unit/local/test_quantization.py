@@ -15,19 +15,19 @@ from unitune.data.example import Message
 from unitune.errors import Unsupported
 from unitune.job.job import Job
 from unitune.models import Reply, Request
-from unitune_local import forecast as local_forecast
-from unitune_local import quantized as local_quantized
-from unitune_local import store
-from unitune_local.adapter import check_adapter, save_adapter
 from unitune_local.backend import LocalBackend
-from unitune_local.chat import LocalChatModel
-from unitune_local.generate import Sampling, generate
-from unitune_local.model import load_adapter, load_model, load_tokenizer
-from unitune_local.rendering import render_prompt
-from unitune_local.rows import read_rows, render_rows
+from unitune_local.data.rendering import render_prompt
+from unitune_local.data.rows import read_rows, render_rows
+from unitune_local.forecasting import forecast as local_forecast
+from unitune_local.inference.chat import LocalChatModel
+from unitune_local.inference.generate import Sampling, generate
+from unitune_local.models import quantized as local_quantized
+from unitune_local.models import store
+from unitune_local.models.adapter import check_adapter, save_adapter
+from unitune_local.models.model import load_adapter, load_model, load_tokenizer
 from unitune_local.settings import DataFile, Quantization, Spec
-from unitune_local.train import TrainingContext, train
-from unitune_local.training import trainable_model
+from unitune_local.training.train import TrainingContext, train
+from unitune_local.training.training import trainable_model
 
 pytest.importorskip("bitsandbytes", reason="needs the extra `4bit`")
 QUESTION = Message(role="user", content="Where is my card?")

@@ -22,17 +22,17 @@ from unitune.data.dataset import Dataset, Row
 from unitune.errors import RunFailed
 from unitune.scorers.interface import Setting
 from unitune.scorers.text import Regex
-from unitune_local import ranks
-from unitune_local.batches import TrainingRow, shares
-from unitune_local.dev_score import dev_score
+from unitune_local.data.batches import TrainingRow, shares
+from unitune_local.data.rows import read_rows, render_prompts, render_rows
 from unitune_local.grading import Grader
 from unitune_local.job_folder import Kind
-from unitune_local.model import add_adapter, load_model, load_tokenizer
-from unitune_local.processes import RankLost
-from unitune_local.ranks import ALONE, Ranks
-from unitune_local.rows import read_rows, render_prompts, render_rows
+from unitune_local.models.model import add_adapter, load_model, load_tokenizer
+from unitune_local.parallel import ranks
+from unitune_local.parallel.processes import RankLost
+from unitune_local.parallel.ranks import ALONE, Ranks
 from unitune_local.settings import Loss, PreferenceSettings, RewardSettings, Settings
-from unitune_local.train import TrainingContext, train
+from unitune_local.training.dev_score import dev_score
+from unitune_local.training.train import TrainingContext, train
 
 T = TypeVar("T")
 WAIT = timedelta(seconds=60)

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from unitune.data.example import Example, Message
 from unitune.evaluate.readiness import check
-from unitune_local.rendering import (
+from unitune_local.data.rendering import (
     Rendered,
     TemplateError,
     render,

@@ -21,17 +21,17 @@ from unitune.data.example import Example
 from unitune.errors import RunFailed
 from unitune.scorers.interface import Attempt, Score, Scorer, Setting
 from unitune.scorers.text import Exact, Regex
-from unitune_local.batches import TrainingRow, padded
-from unitune_local.generate import Sampling, generate
+from unitune_local.data.batches import TrainingRow, padded
+from unitune_local.data.rows import render_prompts
 from unitune_local.grading import Grader
+from unitune_local.inference.generate import Sampling, generate
 from unitune_local.job_folder import Kind
-from unitune_local.loss import choose_form, token_losses
-from unitune_local.model import add_adapter, load_model, load_tokenizer
-from unitune_local.reward import RewardLoss, advantages, has_signal, kl_estimate
-from unitune_local.rollout import Rollouts, Sample, seed_of
-from unitune_local.rows import render_prompts
+from unitune_local.models.model import add_adapter, load_model, load_tokenizer
+from unitune_local.objectives.loss import choose_form, token_losses
+from unitune_local.objectives.reward import RewardLoss, advantages, has_signal, kl_estimate
+from unitune_local.objectives.rollout import Rollouts, Sample, seed_of
 from unitune_local.settings import RewardSettings
-from unitune_local.train import TrainingContext, train
+from unitune_local.training.train import TrainingContext, train
 
 REWARD = RewardSettings(group_size=4, temperature=1.0, max_tokens=3, kl=0.0)
 

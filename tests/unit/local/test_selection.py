@@ -26,20 +26,21 @@ from unitune.errors import RunFailed
 from unitune.job.job import Job
 from unitune.scorers.interface import Setting
 from unitune.scorers.text import Exact
-from unitune_local import attention, checkpoint
-from unitune_local.batches import TrainingRow, micro_batches
-from unitune_local.dev_score import dev_score
+from unitune_local.data import attention
+from unitune_local.data.batches import TrainingRow, micro_batches
+from unitune_local.data.rows import read_rows, render_rows
 from unitune_local.grading import Grader
 from unitune_local.job_folder import EventLog, JobFolder, Kind, read_events
-from unitune_local.loss import Form, use_attention
-from unitune_local.model import add_adapter, load_model, load_tokenizer
-from unitune_local.model_folder import sha256
-from unitune_local.objective import CrossEntropy
-from unitune_local.rows import read_rows, render_rows
-from unitune_local.selection import NONE_YET, Selection
+from unitune_local.models.model import add_adapter, load_model, load_tokenizer, use_attention
+from unitune_local.models.model_folder import sha256
+from unitune_local.objectives.loss import Form
+from unitune_local.objectives.objective import CrossEntropy
 from unitune_local.settings import SelectionSettings, Settings, Spec
-from unitune_local.train import TrainingContext, train, validation_figures
-from unitune_local.training import prepare, run_training
+from unitune_local.training import checkpoint
+from unitune_local.training.dev_score import dev_score
+from unitune_local.training.selection import NONE_YET, Selection
+from unitune_local.training.train import TrainingContext, train, validation_figures
+from unitune_local.training.training import prepare, run_training
 
 EARLY = SelectionSettings(keep="best", patience=2)
 OVERFITTING = SETTINGS.model_copy(

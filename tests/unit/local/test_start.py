@@ -21,14 +21,20 @@ from unitune.data.dataset import Dataset
 from unitune.errors import Mismatch
 from unitune.job.job import Data, Job, Lora, Tuning
 from unitune.models import OTHER_BASE, Start, TunedModel
-from unitune_local import store
-from unitune_local.adapter import CONFIG, WEIGHTS, adapter_hash, save_adapter
 from unitune_local.backend import LocalBackend
-from unitune_local.batches import TrainingRow
+from unitune_local.data.batches import TrainingRow
+from unitune_local.data.rows import read_rows, render_rows
 from unitune_local.job_folder import Kind
-from unitune_local.loss import use_attention
-from unitune_local.model import add_adapter, load_adapter, load_model, load_tokenizer
-from unitune_local.rows import read_rows, render_rows
+from unitune_local.models import store
+from unitune_local.models.adapter import CONFIG, WEIGHTS, adapter_hash, save_adapter
+from unitune_local.models.model import (
+    add_adapter,
+    load_adapter,
+    load_model,
+    load_tokenizer,
+    use_attention,
+)
+from unitune_local.models.start import load_start, misfit, read_start
 from unitune_local.settings import (
     DataFile,
     Dimensions,
@@ -37,9 +43,8 @@ from unitune_local.settings import (
     Spec,
     resolve,
 )
-from unitune_local.start import load_start, misfit, read_start
-from unitune_local.train import TrainingContext, train
-from unitune_local.training import check_start
+from unitune_local.training.train import TrainingContext, train
+from unitune_local.training.training import check_start
 
 DPO = SETTINGS.model_copy(
     update={

@@ -22,9 +22,9 @@ from unitune.data.dataset import Dataset
 from unitune.errors import Mismatch, NotFoundError, Unreachable, UserError
 from unitune.job.job import Data, Job
 from unitune.workspace.progress import shown_by
-from unitune_local import store
 from unitune_local.backend import LocalBackend
-from unitune_local.store import EMBEDDED, EmbeddedModel
+from unitune_local.models import store
+from unitune_local.models.store import EMBEDDED, EmbeddedModel
 
 
 @pytest.fixture(scope="module")
@@ -248,9 +248,13 @@ def test_the_fingerprint_is_not_computed_twice(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNITUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("unitune_local.model_folder.TICK_NS", 0)  # the model may just be made
+    monkeypatch.setattr(
+        "unitune_local.models.model_folder.TICK_NS", 0
+    )  # the model may just be made
     first = store.fingerprint(tiny_model)
-    monkeypatch.setattr("unitune_local.model_folder.sha256", lambda _: pytest.fail("hashed again"))
+    monkeypatch.setattr(
+        "unitune_local.models.model_folder.sha256", lambda _: pytest.fail("hashed again")
+    )
     assert first == store.fingerprint(tiny_model)
 
 
@@ -274,7 +278,9 @@ def test_the_offer_lists_exactly_the_embedded_models() -> None:
 def test_a_model_that_is_not_there_is_named_before_torch_is_imported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "unitune_local.forecast", None)  # whose import takes seconds
+    monkeypatch.setitem(
+        sys.modules, "unitune_local.forecasting.forecast", None
+    )  # whose import takes seconds
     job = Job(name="a", model="nosuch", backend="local", data=Data(train="train.jsonl"))
     with pytest.raises(NotFoundError, match="There is no model 'nosuch'"):
         LocalBackend().forecast(job, Dataset("train", ()), Dataset("held", ()))

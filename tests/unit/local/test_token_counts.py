@@ -11,7 +11,7 @@ from tiny_model import tiny_tokenizer
 
 from unitune.cost.tokens import Count, TokenCounter, counter_for
 from unitune.data.example import Example, Message
-from unitune_local.rendering import render, render_prompt
+from unitune_local.data.rendering import render, render_prompt
 
 TINY = tiny_tokenizer()
 TEXTS = st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)

@@ -17,14 +17,19 @@ from transformers import (
 )
 
 from unitune.errors import RunFailed
-from unitune_local.adapter import check_adapter, save_adapter
-from unitune_local.batches import TrainingRow
+from unitune_local.data.batches import TrainingRow
+from unitune_local.data.rows import read_rows, render_rows
 from unitune_local.job_folder import Kind
-from unitune_local.loss import use_attention
-from unitune_local.model import add_adapter, load_adapter, load_model, load_tokenizer
-from unitune_local.rows import read_rows, render_rows
+from unitune_local.models.adapter import check_adapter, save_adapter
+from unitune_local.models.model import (
+    add_adapter,
+    load_adapter,
+    load_model,
+    load_tokenizer,
+    use_attention,
+)
 from unitune_local.settings import DataFile, Settings, Spec
-from unitune_local.train import TrainingContext, adamw, scheduled_rate, set_rate, train
+from unitune_local.training.train import TrainingContext, adamw, scheduled_rate, set_rate, train
 
 UNIT_RATE = SETTINGS.model_copy(update={"learning_rate": 1.0})
 

@@ -17,7 +17,7 @@ import unitune
 import unitune_local
 from unitune.workspace.locks import is_locked
 from unitune_local.job_folder import JobFolder
-from unitune_local.worker import environment, start_worker
+from unitune_local.training.worker import environment, start_worker
 
 MOST_BYTES = 8 << 30
 """Of memory: what reads without end is to fail, and not the machine."""

@@ -23,9 +23,9 @@ from unitune.job.job import Job
 from unitune.ledger import Ledger
 from unitune.run import run
 from unitune.workspace.filesystem import private_folder, replacing
-from unitune_local import worker
 from unitune_local.job_folder import JobFolder
-from unitune_local.worker import start_worker
+from unitune_local.training import worker
+from unitune_local.training.worker import start_worker
 
 OTHERS = 0o077
 UNREACHABLE = "postgresql+psycopg://u@127.0.0.1:9/x"

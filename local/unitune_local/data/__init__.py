@@ -1,0 +1,1 @@
+"""Rows as token ids, laid out for the model."""

@@ -1,0 +1,196 @@
+"""Exact attention over rows laid end to end, with the tokens that they share computed once.
+
+A micro-batch is one sequence ``[prefix | row 1 | row 2 | … | tail]``, in which nearly every token
+that a linear layer, norm or activation runs on is real. Only here, inside attention, are rows kept
+apart: the prefix attends to itself, each row to the prefix and to itself. The tail only makes the
+sequence a round number of tokens: nothing attends to it, and what comes out for it is not used.
+The model's own rotary positions stay right because the caller passes each token's own position.
+
+`packed_attention` is registered with transformers under `NAME`; a model that was switched to it
+gets the `Layout` as a keyword of its forward. Models whose attention is not plain causal (sliding
+windows, biases, sinks) get padded batches; `unitune_local.objectives.loss.choose_form` decides.
+
+Shapes: T tokens of the packed sequence, P of them prefix; B rows, S longest row, made a round
+number; H query heads, G key heads, D head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface, PreTrainedConfig
+
+NAME = "unitune_packed"
+LARGEST_PLAIN_SCORES = 2**24
+"""Up to here torch's own attention, whose backward is slow in bfloat16 on CPUs, took 2 to 5 times
+as long as plain products; beyond, what those keep for the backward costs too much memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the rows of a packed sequence stand.
+
+    Args:
+        prefix: Tokens shared by all rows, at the start of the sequence (P); 0 for none.
+        grid: For each row its tokens' places in the sequence; beyond a row's end its last place.
+        places: For each token after the prefix its cell in the flattened grid; for the tail any.
+        mask: Which keys a row's query sees: the same for all rows, or each row's own.
+    """
+
+    prefix: int
+    grid: Tensor  # (B, S)
+    places: Tensor  # (T - P,)
+    mask: Tensor  # (S, P + S) or (B, 1, S, P + S), bool
+
+    def to(self, device: torch.device) -> Layout:
+        """Return the same layout on a device."""
+        return Layout(
+            self.prefix, self.grid.to(device), self.places.to(device), self.mask.to(device)
+        )
+
+
+def lay_out(
+    prefix: int,
+    lengths: list[int],
+    longest: int,
+    tail: int,
+    forks: Sequence[tuple[int, int] | None] = (),
+) -> Layout:
+    """Return the layout of a prefix followed by rows of these lengths and a tail.
+
+    Args:
+        prefix: Shared tokens; 0 for none.
+        lengths: Tokens of each row after the prefix, at least 1 each.
+        longest: Width of the grid (S), at least that of the longest row.
+        tail: Tokens that belong to no row.
+        forks: Where the two answers of each row begin after the prefix, if it has two.
+    """
+    sizes = torch.tensor(lengths)
+    starts = prefix + sizes.cumsum(0) - sizes
+    columns = torch.arange(longest)
+    grid = starts[:, None] + columns.minimum(sizes[:, None] - 1)  # (B, S)
+    rows = torch.nonzero((columns < sizes[:, None]).flatten()).flatten()
+    places = torch.cat([rows, rows.new_zeros(tail)])  # (T - P,)
+    seen = columns[:, None] >= columns[None, :]  # (S, S)
+    if any(forks):
+        # The worse answer does not see the better one, which stands between the prompt and itself.
+        better, worse = (torch.tensor(starts) for starts in zip(*map(_cut_of, forks), strict=True))
+        between = (columns >= better[:, None]) & (columns < worse[:, None])  # (B, S)
+        behind = columns >= worse[:, None]  # (B, S)
+        seen = (seen & ~(behind[:, :, None] & between[:, None, :]))[:, None]  # (B, 1, S, S)
+    opening = torch.ones(*seen.shape[:-1], prefix, dtype=torch.bool)
+    return Layout(prefix, grid, places, torch.cat([opening, seen], dim=-1))
+
+
+def _cut_of(fork: tuple[int, int] | None) -> tuple[int, int]:
+    """Return a fork; of a row without one, an empty answer at its beginning."""
+    return fork or (0, 0)
+
+
+def not_plain(config: PreTrainedConfig) -> str:
+    """Return why a model's attention is not plain causal by its configuration, or nothing."""
+    text = cast("Any", config).get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"}:
+        return f"its layers are {', '.join(sorted(kinds))}"
+    uses_window = getattr(text, "use_sliding_window", True)
+    if uses_window and getattr(text, "sliding_window", None) is not None:
+        return f"its attention slides over a window of {text.sliding_window} tokens"
+    if getattr(text, "attn_logit_softcapping", None) is not None:
+        return "its attention scores are capped"
+    return ""
+
+
+def packed_attention(  # noqa: PLR0913 - transformers' signature of an attention function
+    module: nn.Module,  # noqa: ARG001 - likewise
+    query: Tensor,  # (1, H, T, D)
+    key: Tensor,  # (1, G, T, D)
+    value: Tensor,  # (1, G, T, D)
+    attention_mask: Tensor | None,  # noqa: ARG001 - the layout says what is seen
+    *,
+    layout: Layout,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: object,
+) -> tuple[Tensor, None]:
+    """Attend within the prefix, and from each row to the prefix and itself.
+
+    Args:
+        module: The attention layer.
+        query: Queries of all tokens.
+        key: Keys of all tokens.
+        value: Values of all tokens.
+        attention_mask: Not used.
+        layout: Where the rows stand.
+        scaling: Factor of the scores; 1 / sqrt(D) by default.
+        dropout: Dropout of the attention weights.
+
+    Returns:
+        The attended values (1, T, H, D) and None for the weights.
+    """
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    repeats = query.shape[1] // key.shape[1]
+    if repeats > 1:
+        key = key.repeat_interleave(repeats, dim=1)
+        value = value.repeat_interleave(repeats, dim=1)
+    shared = layout.prefix
+    rows = [_grid_of(part[0], layout) for part in (query, key, value)]  # each (B, H, S, D)
+    if shared == 0:
+        within = _attend(rows[0], rows[1], rows[2], layout.mask, scaling, dropout)
+        return _flat_of(within, layout)[None], None
+    opening = functional.scaled_dot_product_attention(
+        query[:, :, :shared],
+        key[:, :, :shared],
+        value[:, :, :shared],
+        is_causal=True,
+        dropout_p=dropout,
+        scale=scaling,
+    )  # (1, H, P, D)
+    count = layout.grid.shape[0]
+    keys, values = (
+        torch.cat([part[:, :, :shared].expand(count, -1, -1, -1), row], dim=2)
+        for part, row in ((key, rows[1]), (value, rows[2]))
+    )  # (B, H, P + S, D)
+    within = _attend(rows[0], keys, values, layout.mask, scaling, dropout)  # (B, H, S, D)
+    return torch.cat([opening[0].transpose(0, 1), _flat_of(within, layout)])[None], None
+
+
+def _attend(  # noqa: PLR0913, PLR0917 - the arguments of attention
+    query: Tensor,  # (B, H, S, D)
+    key: Tensor,  # (B, H, P + S, D)
+    value: Tensor,  # (B, H, P + S, D)
+    mask: Tensor,  # (S, P + S) or (B, 1, S, P + S)
+    scaling: float | None,
+    dropout: float,
+) -> Tensor:
+    """Attend by the fastest kernel: on a CPU in bfloat16, plain products for short rows."""
+    scores_size = query.numel() // query.shape[-1] * key.shape[2]
+    plain = query.dtype is torch.bfloat16 and query.device.type == "cpu"
+    if not plain or scores_size > LARGEST_PLAIN_SCORES:
+        return functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling
+        )
+    bias = torch.zeros(mask.shape, dtype=query.dtype).masked_fill(~mask, float("-inf"))
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    weights = torch.softmax(query * scale @ key.transpose(2, 3) + bias, dim=-1)  # (B, H, S, P + S)
+    return functional.dropout(weights, dropout) @ value
+
+
+def _grid_of(part: Tensor, layout: Layout) -> Tensor:
+    """Return (H, T, D) as padded rows (B, H, S, D)."""
+    rows, longest = layout.grid.shape
+    cells = part.index_select(1, layout.grid.flatten())  # (H, B * S, D)
+    return cells.view(part.shape[0], rows, longest, part.shape[2]).transpose(0, 1)
+
+
+def _flat_of(rows: Tensor, layout: Layout) -> Tensor:
+    """Return padded rows (B, H, S, D) as tokens (T - P, H, D)."""
+    return rows.transpose(1, 2).flatten(0, 1).index_select(0, layout.places)
+
+
+AttentionInterface.register(NAME, packed_attention)  # pyright: ignore[reportUnknownMemberType]  # its callable is open

@@ -1,0 +1,304 @@
+"""From rows to batches: which rows make a step, and how their tokens are laid out for the model.
+
+`epoch_batches` is a pure function of lengths, seed and epoch, so that a step's number alone says
+which rows it takes, and a resumed run goes on with the same ones. Rows of like length come
+together. A step's rows are cut into micro-batches that fit into memory, whose losses add up.
+
+A micro-batch is `packed` (rows end to end, the tokens that they all begin with computed once; see
+`unitune_local.data.attention`) or, for models whose attention is not plain causal, `padded`. Both
+ask for logits only where there is loss, and give the same loss and gradients.
+
+A preference row holds two answers behind the prompt that they share, computed once: the worse
+stands behind the better one, does not see it, and has the positions of one right behind the prompt.
+
+Lengths are made multiples of a number, because a CPU's kernels in bfloat16 are made for each length
+anew (`unitune_local.settings.Settings.length_multiple`).
+
+Shapes: B rows, S longest row, T tokens of the packed sequence, N trained tokens, C columns of a
+padded batch in which any row has loss, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from unitune.data.example import Example
+from unitune_local.data.attention import Layout, lay_out
+
+WINDOW = 8
+"""Batches whose rows are sorted by length together: enough to even out lengths, few enough that
+the order stays random over the epoch."""
+
+
+class Fork(NamedTuple):
+    """Where the two answers of a preference row begin."""
+
+    better: int
+    worse: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRow:
+    """A row as the model sees it.
+
+    Args:
+        ids: Token ids.
+        trained: Which of them carry loss.
+        weight: Weight of the row in the loss.
+        line: Line of the data file, for messages.
+        fork: Of a preference row, whose ids are prompt, better answer and worse answer.
+        reference: Log-probabilities of its two answers by the base model, where a loss needs them.
+        is_good: Of a rated row, whose second answer is another row's.
+        case: Of a prompt, whose answers are sampled: what they are scored by.
+    """
+
+    ids: tuple[int, ...]
+    trained: tuple[bool, ...]
+    weight: float
+    line: int
+    fork: Fork | None = None
+    reference: tuple[float, float] | None = None
+    is_good: bool | None = None
+    case: Example | None = field(default=None, compare=False)
+
+    @property
+    def trained_tokens(self) -> int:
+        """Number of tokens that carry loss; the first token has nothing to be predicted from."""
+        return sum(self.trained[1:])
+
+    @property
+    def predictors(self) -> Iterator[int]:
+        """Where the token stands that predicts each trained token."""
+        for at in range(1, len(self.ids)):
+            if self.trained[at]:
+                yield self.fork.better - 1 if self.fork and at == self.fork.worse else at - 1
+
+    @property
+    def positions(self) -> list[int]:
+        """The position of each token."""
+        if self.fork is None:
+            return [*range(len(self.ids))]
+        answer = range(self.fork.better, self.fork.better + len(self.ids) - self.fork.worse)
+        return [*range(self.fork.worse), *answer]
+
+    @property
+    def conversations(self) -> list[TrainingRow]:
+        """The row, or the two conversations of a preference row: prompt and one answer each."""
+        if self.fork is None:
+            return [self]
+        (better, worse), ids, trained = self.fork, self.ids, self.trained
+        return [
+            replace(self, ids=ids[:worse], trained=trained[:worse], fork=None),
+            replace(
+                self,
+                ids=ids[:better] + ids[worse:],
+                trained=trained[:better] + trained[worse:],
+                fork=None,
+            ),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A micro-batch, ready for the model.
+
+    Args:
+        ids: Input ids: (1, T) when packed, (B, S) when padded.
+        positions: Place of each token in its row, when packed.
+        layout: Where the rows stand, when packed.
+        attention_mask: Which tokens are real, when padded.
+        keep: Positions whose logits are wanted: (N,) when packed, (C,) when padded.
+        picks: For each trained token its row of the flattened logits, when padded.
+        targets: The trained tokens.
+        weights: Their weights.
+        tokens: Real tokens of all rows.
+        answers: For each trained token the answer that it belongs to: a row has one, a preference
+            row has two, the better one first.
+        most_logits: Trained tokens whose logits are held at once; None: all.
+    """
+
+    ids: Tensor
+    keep: Tensor
+    targets: Tensor  # (N,)
+    weights: Tensor  # (N,)
+    answers: Tensor  # (N,)
+    tokens: int
+    positions: Tensor | None = None  # (1, T)
+    layout: Layout | None = None
+    attention_mask: Tensor | None = None  # (B, S)
+    picks: Tensor | None = None  # (N,)
+    most_logits: int | None = None
+
+    @property
+    def computed_tokens(self) -> int:
+        """Tokens that the model computes."""
+        return self.ids.numel()
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the same micro-batch on a device."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        moved = {name: value.to(device) for name, value in values.items() if hasattr(value, "to")}
+        return replace(self, **moved)
+
+
+def epoch_batches(
+    lengths: Sequence[int], batch_size: int, seed: int, epoch: int
+) -> list[list[int]]:
+    """Return the rows of each optimiser step of an epoch; every row stands in exactly one.
+
+    Args:
+        lengths: Tokens of each row.
+        batch_size: Rows of a step; the last step may have fewer.
+        seed: Of the run.
+        epoch: Counted from 0; each has an order of its own.
+    """
+    order = list(range(len(lengths)))
+    draw = random.Random(f"{seed}/{epoch}")  # noqa: S311 - an order, not a secret
+    draw.shuffle(order)
+    window = batch_size * WINDOW
+    grouped = [
+        index
+        for start in range(0, len(order), window)
+        for index in sorted(order[start : start + window], key=lambda index: lengths[index])
+    ]
+    batches = [grouped[at : at + batch_size] for at in range(0, len(grouped), batch_size)]
+    draw.shuffle(batches)
+    return batches
+
+
+def shares(lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Return which rows of a step each of several processes computes; all in their order.
+
+    The longest row goes first, and each to the process that has the fewest tokens so far.
+    """
+    parts: list[list[int]] = [[] for _ in range(count)]
+    tokens = [0] * count
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        least = tokens.index(min(tokens))
+        parts[least].append(place)
+        tokens[least] += lengths[place]
+    return [sorted(part) for part in parts]
+
+
+def spread_rows(rows: Sequence[TrainingRow], count: int) -> list[list[TrainingRow]]:
+    """Return the rows that each of several processes computes."""
+    places = shares([len(row.ids) for row in rows], count)
+    return [[rows[place] for place in share] for share in places]
+
+
+def micro_batches(
+    rows: Sequence[TrainingRow], most_tokens: int, *, share: bool
+) -> list[list[TrainingRow]]:
+    """Cut a step's rows into parts of at most so many computed tokens, one row at least."""
+    parts: list[list[TrainingRow]] = []
+    for row in rows:
+        if parts and _computed([*parts[-1], row], share=share) <= most_tokens:
+            parts[-1].append(row)
+        else:
+            parts.append([row])
+    return parts
+
+
+def _computed(rows: Sequence[TrainingRow], *, share: bool) -> int:
+    prefix = shared_prefix(rows) if share else 0
+    return prefix + sum(len(row.ids) - prefix for row in rows)
+
+
+def shared_prefix(rows: Sequence[TrainingRow]) -> int:
+    """Return how many tokens all rows begin with, none of them trained and none a row's last.
+
+    One row alone shares nothing.
+    """
+    if len(rows) < 2:
+        return 0
+    # What the smallest and the largest row have in common, all rows between them have.
+    first, last = min(row.ids for row in rows), max(row.ids for row in rows)
+    limit = min(_untrained_start(row) for row in rows)
+    same = (start == end for start, end in zip(first[:limit], last[:limit], strict=True))
+    return next((place for place, equal in enumerate(same) if not equal), limit)
+
+
+def _untrained_start(row: TrainingRow) -> int:
+    first = row.trained.index(True) if True in row.trained else len(row.ids)
+    return min(first, len(row.ids) - 1)
+
+
+def rounded(length: int, multiple: int) -> int:
+    """Return the least multiple that is no shorter."""
+    return -(-length // multiple) * multiple
+
+
+def packed(rows: Sequence[TrainingRow], *, share: bool, multiple: int = 1) -> Batch:
+    """Lay rows end to end, after the prefix that they share."""
+    prefix = shared_prefix(rows) if share else 0
+    ids, positions = list(rows[0].ids[:prefix]), list(range(prefix))
+    keep: list[int] = []
+    for row in rows:
+        shift = len(ids) - prefix  # of where a token stands, unless it is in the prefix
+        keep += [at + shift if at >= prefix else at for at in row.predictors]
+        ids += row.ids[prefix:]
+        positions += row.positions[prefix:]
+    own = [len(row.ids) - prefix for row in rows]
+    forks = [row.fork and Fork(*(start - prefix for start in row.fork)) for row in rows]
+    targets, weights, answers = _losses_of(rows)
+    tail = rounded(len(ids), multiple) - len(ids)
+    ids += ids[-1:] * tail
+    positions += positions[-1:] * tail
+    return Batch(
+        ids=torch.tensor([ids]),  # (1, T)
+        positions=torch.tensor([positions]),  # (1, T)
+        layout=lay_out(prefix, own, rounded(max(own), multiple), tail, forks),
+        keep=torch.tensor(keep, dtype=torch.long),  # (N,)
+        tokens=sum(len(row.ids) for row in rows),
+        targets=targets,
+        weights=weights,
+        answers=answers,
+    )
+
+
+def padded(rows: Sequence[TrainingRow], *, multiple: int = 1) -> Batch:
+    """Lay conversations side by side, padded at the end to the longest."""
+    sides = [side for row in rows for side in row.conversations]
+    longest = rounded(max(len(side.ids) for side in sides), multiple)
+    ids = torch.zeros(len(sides), longest, dtype=torch.long)  # (B, S)
+    real = torch.zeros(len(sides), longest, dtype=torch.long)  # (B, S)
+    for at, side in enumerate(sides):
+        ids[at, : len(side.ids)] = torch.tensor(side.ids)
+        real[at, : len(side.ids)] = 1
+    cells = [(at, column) for at, side in enumerate(sides) for column in side.predictors]
+    columns = sorted({column for _, column in cells})
+    column_of = {column: at for at, column in enumerate(columns)}
+    targets, weights, answers = _losses_of(rows)
+    picks = [at * len(columns) + column_of[column] for at, column in cells]
+    return Batch(
+        ids=ids,
+        attention_mask=real,
+        keep=torch.tensor(columns, dtype=torch.long),  # (C,)
+        picks=torch.tensor(picks, dtype=torch.long),  # (N,)
+        tokens=int(real.sum()),
+        targets=targets,
+        weights=weights,
+        answers=answers,
+    )
+
+
+def _losses_of(rows: Sequence[TrainingRow]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return which tokens carry loss, their weights, and the answers that they belong to."""
+    targets, weights, answers = list[int](), list[float](), list[int]()
+    sides = [side for row in rows for side in row.conversations]
+    for answer, side in enumerate(sides):
+        trained = [token for token, on in zip(side.ids[1:], side.trained[1:], strict=True) if on]
+        targets += trained
+        weights += [side.weight] * len(trained)
+        answers += [answer] * len(trained)
+    return (
+        torch.tensor(targets, dtype=torch.long),  # (N,)
+        torch.tensor(weights),  # (N,)
+        torch.tensor(answers, dtype=torch.long),  # (N,)
+    )

@@ -1,0 +1,306 @@
+"""Conversations as token ids, the same ids in training and in inference.
+
+The model's own chat template makes the text. The text is cut at the start and at the end of every
+assistant turn, each piece is tokenised by itself, and the ids are joined. A merge can never cross
+such a cut, and prompts are cut at the same places as training rows, so what inference feeds is
+exactly the beginning of what training saw, whatever the tokenizer merges.
+
+Loss falls on assistant turns up to and with the token that ends the turn, found by position in the
+turn's own piece, because elsewhere the same id may mean padding. A template that is not a growing
+text (each turn a continuation of the text before it), that leaves a turn out, or that ignores tools
+is refused: a model tuned through it would not see in use what it saw in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import Any, cast
+
+from jinja2 import TemplateError as JinjaError
+from pydantic import JsonValue
+from transformers import PreTrainedTokenizerBase
+
+from unitune.cost.tokens.by_tokenizer import template_turn
+from unitune.data.example import Example, Message, digest
+from unitune.errors import Mismatch
+from unitune_local.data.batches import Fork
+
+Tools = Sequence[dict[str, JsonValue]] | None
+
+
+class TemplateError(Mismatch):
+    """The chat template cannot carry this conversation.
+
+    Args:
+        problem: What is wrong.
+        fix: What to do.
+    """
+
+    def __init__(self, problem: str, fix: str) -> None:
+        super().__init__(f"{problem} {fix}")
+        self.problem = problem
+        self.fix = fix
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A conversation as the model sees it.
+
+    Args:
+        ids: Token ids of the whole conversation.
+        trained: For each id, whether it carries loss.
+        fork: Of a preference row, whose ids are prompt, better answer and worse answer.
+    """
+
+    ids: list[int]
+    trained: list[bool]
+    fork: Fork | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TextPiece:
+    """A stretch of the rendered text.
+
+    Args:
+        text: The text.
+        turn: The assistant turn that it is, or None for what stands between turns.
+    """
+
+    text: str
+    turn: Message | None = None
+
+
+def render(tokenizer: PreTrainedTokenizerBase, example: Example) -> Rendered:
+    """Return a training row's ids, and which of them carry loss.
+
+    Args:
+        tokenizer: With a chat template.
+        example: The row; assistant turns of weight 0 carry no loss.
+
+    Raises:
+        TemplateError: The template cannot carry this row.
+    """
+    (made,) = render_all(tokenizer, [example])
+    if isinstance(made, TemplateError):
+        raise made
+    return made
+
+
+def render_all(
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]
+) -> list[Rendered | TemplateError]:
+    """Return what `render` does of each of some rows, or raises; tokenised in one go."""
+    cut = [_cut(tokenizer, example) for example in examples]
+    texts = [piece.text for made in cut if not isinstance(made, TemplateError) for piece in made]
+    ids = iter(_encode_all(tokenizer, texts))
+    return [
+        made
+        if isinstance(made, TemplateError)
+        else _joined(example, made, list(islice(ids, len(made))), turn_end(tokenizer))
+        for made, example in zip(cut, examples, strict=True)
+    ]
+
+
+def _cut(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[TextPiece] | TemplateError:
+    """Return the pieces of a row; those of a pair's two answers, or of a rated one, stand last."""
+    try:
+        turn_end(tokenizer)
+        pieces = _pieces(tokenizer, example.messages, example.tools, asks=False)
+        if example.non_preferred_output is None:
+            return pieces if example.kto_tag is None else pieces[:-1]
+        messages = (*example.prompt, *example.non_preferred_output)
+        *opening, worse, _ = _pieces(tokenizer, messages, example.tools, asks=False)
+    except TemplateError as error:
+        return error
+    if opening != pieces[:-2]:
+        return TemplateError(
+            "the chat template writes the prompt differently before its two answers.",
+            "Use a model whose template appends.",
+        )
+    return [*pieces[:-1], worse]
+
+
+def _joined(
+    example: Example, pieces: Sequence[TextPiece], encoded: Sequence[list[int]], stop: int
+) -> Rendered:
+    if example.non_preferred_output is not None:
+        return _answers_alone(encoded, 2, stop)
+    if example.kto_tag is not None:
+        return _answers_alone(encoded, 1, stop)
+    ids: list[int] = []
+    trained: list[bool] = []
+    for piece, piece_ids in zip(pieces, encoded, strict=True):
+        learnt = 0
+        if piece.turn is not None and piece.turn.weight != 0:
+            learnt = _length_to(stop, piece_ids)
+        ids += piece_ids
+        trained += [True] * learnt + [False] * (len(piece_ids) - learnt)
+    return Rendered(ids, trained)
+
+
+def _answers_alone(encoded: Sequence[list[int]], count: int, stop: int) -> Rendered:
+    """Join a prompt, of which nothing is trained, and one or two answers up to their ends."""
+    prompt = [index for ids in encoded[:-count] for index in ids]
+    answers = [ids[: _length_to(stop, ids)] for ids in encoded[-count:]]
+    fork = Fork(len(prompt), len(prompt) + len(answers[0])) if count == 2 else None
+    ids = [*prompt, *(index for answer in answers for index in answer)]
+    trained = [False] * len(prompt) + [True] * (len(ids) - len(prompt))
+    return Rendered(ids, trained, fork)
+
+
+def render_prompt(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Tools = None
+) -> list[int]:
+    """Return the ids after which the model's answer begins.
+
+    Raises:
+        TemplateError: The template cannot carry this conversation.
+    """
+    pieces = _pieces(tokenizer, messages, tools, asks=True)
+    return [index for piece in pieces for index in _encode(tokenizer, piece.text)]
+
+
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the id of the token with which the template ends an assistant turn.
+
+    Raises:
+        TemplateError: There is none, so a model tuned with it would not know when to stop.
+    """
+    return _turn_end(tokenizer, _template(tokenizer))
+
+
+@lru_cache(maxsize=4)
+def _turn_end(tokenizer: PreTrainedTokenizerBase, template: str) -> int:
+    del template  # another template, another token
+    answer = "x"
+    turns = [Message(role="user", content="x"), Message(role="assistant", content=answer)]
+    prompt = _apply(tokenizer, turns[:1], None, asks=True)
+    text = _apply(tokenizer, turns, None, asks=False)
+    tail = text[len(prompt) :].rpartition(answer)[2]
+    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    for index in _encode(tokenizer, tail):
+        if index in special:
+            return index
+    raise TemplateError(
+        "the chat template ends an assistant turn without a special token.",
+        "Use a model whose template ends turns with one, as instruct models do.",
+    )
+
+
+def template_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the SHA-256 of the chat template."""
+    return digest(_template(tokenizer))
+
+
+def _length_to(stop: int, ids: list[int]) -> int:
+    """Return the number of ids up to and with the last stop token."""
+    return len(ids) - ids[::-1].index(stop) if stop in ids else len(ids)
+
+
+def _pieces(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Tools, *, asks: bool
+) -> list[TextPiece]:
+    """Cut the rendered text at the start and the end of every assistant turn."""
+    text = _apply(tokenizer, messages, tools, asks=asks)
+    _check_complete(text, messages)
+    _check_tools(tokenizer, messages, tools, text, asks=asks)
+    pieces: list[TextPiece] = []
+    done = 0
+    for place, message in enumerate(messages):
+        if message.role != "assistant":
+            continue
+        prompt = _apply(tokenizer, messages[:place], tools, asks=True)
+        last = place == len(messages) - 1 and not asks
+        through = text if last else _apply(tokenizer, messages[: place + 1], tools, asks=False)
+        _check_growing(text, through, prompt, place)
+        pieces += [
+            TextPiece(text[done : len(prompt)]),
+            TextPiece(text[len(prompt) : len(through)], message),
+        ]
+        done = len(through)
+    return [*pieces, TextPiece(text[done:])]
+
+
+def _check_growing(text: str, through: str, prompt: str, place: int) -> None:
+    if text.startswith(through) and through.startswith(prompt):
+        return
+    raise TemplateError(
+        f"the chat template writes the conversation up to message {place + 1} differently when "
+        "more follows, so training would not see what inference sees.",
+        "Keep only the last assistant turn as an answer, or use a model whose template appends.",
+    )
+
+
+def _check_complete(text: str, messages: Sequence[Message]) -> None:
+    place = 0
+    for number, message in enumerate(messages, start=1):
+        content = message.text.strip()
+        if message.role == "tool" or not content:
+            continue  # tool results may be quoted, and an empty turn leaves no trace
+        place = text.find(content, place)
+        if place < 0:
+            raise TemplateError(
+                f"the chat template leaves out message {number}, {message.role}: {content[:40]!r}.",
+                "Move its text into another message, or use a model whose template has that role.",
+            )
+        place += len(content)
+
+
+def _check_tools(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    tools: Tools,
+    text: str,
+    *,
+    asks: bool,
+) -> None:
+    if tools and text == _apply(tokenizer, messages, None, asks=asks):
+        raise TemplateError(
+            "the chat template ignores tools, so the model would never see them.",
+            "Describe the tools in the system message, or use a model whose template has tools.",
+        )
+
+
+def _apply(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Tools, *, asks: bool
+) -> str:
+    if not messages:
+        return ""
+    _template(tokenizer)
+    turns = [template_turn(message) for message in messages]
+    apply = cast("Any", tokenizer).apply_chat_template
+    try:
+        return cast("str", apply(turns, tools=tools, tokenize=False, add_generation_prompt=asks))
+    except (JinjaError, TypeError) as error:
+        raise TemplateError(
+            f"the chat template refuses the conversation: {error}.",
+            "Change the roles or their order to what this model knows.",
+        ) from error
+
+
+def _template(tokenizer: PreTrainedTokenizerBase) -> str:
+    template = cast("Any", tokenizer).chat_template
+    if isinstance(template, str):
+        return template
+    raise TemplateError(
+        "the model's tokenizer has no chat template.",
+        "Use an instruct model, or add a chat_template.jinja to the model's folder.",
+    )
+
+
+def _encode_all(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    """Return the ids of texts; one call for many takes half the time of one for each."""
+    if not texts:
+        return []
+    encode = cast("Any", tokenizer)
+    made = encode(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
+    return cast("list[list[int]]", made["input_ids"])
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return cast(
+        "list[int]", cast("Any", tokenizer).encode(text, add_special_tokens=False, verbose=False)
+    )

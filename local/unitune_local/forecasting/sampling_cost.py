@@ -1,0 +1,155 @@
+"""What the sampling of answers adds to a training: time, and rows as long as answers will be.
+
+How long answers are is known only when they are sampled: at least as long as expected ones, where
+rows have such, and at most as long as they may be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from transformers import PreTrainedTokenizerBase
+
+from unitune.data.dataset import Dataset
+from unitune.errors import UnituneError
+from unitune.findings import Finding, error
+from unitune.job.job import Job
+from unitune.scorers.functions import PythonFunction
+from unitune.scorers.graders import OpenAIGrader
+from unitune.scorers.interface import Scorer, Setting
+from unitune.scorers.labels import labels_of
+from unitune.scorers.row_scorers import RowScorers
+from unitune_local.data.batches import TrainingRow
+from unitune_local.inference import answer_cost
+from unitune_local.inference.generate import common_length
+from unitune_local.settings import RewardSettings, Settings
+
+ADAPTER_SHARE = 1.5
+"""Of the time of a model whose adapter is merged: here its products are made one by one."""
+
+
+class AnswerTokens(NamedTuple):
+    """Tokens of a sampled answer, its end included."""
+
+    low: int
+    high: int
+
+    @property
+    def expected(self) -> int:
+        """The middle."""
+        return round((self.low + self.high) / 2)
+
+
+def answer_tokens(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[TrainingRow], reward: RewardSettings
+) -> AnswerTokens:
+    """Return how long the answers to some prompts will be."""
+    texts = [row.case.answer for row in rows if row.case and row.case.answer]
+    if not texts:
+        return AnswerTokens(1, reward.max_tokens)
+    ids = cast("Any", tokenizer)(texts, add_special_tokens=False)["input_ids"]
+    mean = round(sum(map(len, ids)) / len(texts)) + 1
+    return AnswerTokens(min(mean, reward.max_tokens), reward.max_tokens)
+
+
+def stand_ins(
+    rows: Sequence[TrainingRow], settings: Settings, tokens: int | None
+) -> list[TrainingRow]:
+    """Return prompts with groups of answers of so many tokens; None: the rows as they are."""
+    if tokens is None or settings.reward is None:
+        return list(rows)
+    made: list[TrainingRow] = []
+    for row in rows:
+        count = min(tokens, settings.sequence_length - len(row.ids))
+        made += (
+            replace(
+                row,
+                ids=(*row.ids, place, *(row.ids[-1],) * (count - 1)),
+                trained=(*row.trained, *(True,) * count),
+            )
+            for place in range(settings.reward.group_size)
+        )
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingTime:
+    """How long answers take.
+
+    Args:
+        folder: Of the model.
+        settings: Of the training; where it samples nothing, that takes no time.
+        rows: Prompts of an epoch, each answered by a group.
+        validation: Prompts that a validation answers once.
+    """
+
+    folder: Path
+    settings: Settings
+    rows: Sequence[TrainingRow]
+    validation: Sequence[TrainingRow]
+
+    def epoch(self, tokens: int) -> float:
+        """Return the seconds of an epoch's answers of so many tokens."""
+        reward = self.settings.reward
+        return self._seconds(self.rows, reward.group_size, tokens) if reward else 0.0
+
+    def evaluation(self, tokens: int) -> float:
+        """Return the seconds of a validation's answers of so many tokens."""
+        return self._seconds(self.validation, 1, tokens) if self.settings.reward else 0.0
+
+    def _seconds(self, prompts: Sequence[TrainingRow], count: int, tokens: int) -> float:
+        """Return the seconds of some answers to each prompt, which is computed once for all."""
+        if not prompts:
+            return 0.0
+        ids = [prompt.ids for prompt in prompts]
+        common = common_length(ids) if len(ids) > 1 else 0
+        own = sum(len(prompt) - common for prompt in ids) / len(ids)
+        size = answer_cost.size_of(self.folder)
+        device, dtype = self.settings.device, self.settings.torch_dtype
+        rate = answer_cost.answer_rate(self.folder, device, dtype).flop_seconds
+        flops = size.flops(own / count, common, tokens) * count * len(ids)
+        return ADAPTER_SHARE * rate * flops
+
+
+def scorer_findings(job: Job, train: Dataset) -> Iterator[Finding]:
+    """Yield what keeps answers to the rows from being scored; no code of the user's runs.
+
+    Args:
+        job: Its scorer.
+        train: Rows to sample answers to.
+    """
+    scorer = job.reward_scorer
+    # A function or a grader says itself what it reads of a row.
+    reads_answer = scorer.needs_expected and not isinstance(scorer, PythonFunction | OpenAIGrader)
+    try:
+        ready = _without_code(scorer, Setting(job.folder, labels_of(train)))
+    except UnituneError as problem:
+        yield error("reward", str(problem))
+        return
+    for row in train.rows:
+        if reads_answer and row.example.answer is None:
+            what = f"the row has no expected answer, and the scorer {scorer.name!r} reads one."
+            fix = "Give it as `expected`, or take another scorer in tuning.reward.scorer."
+            yield train.located(error("missing-answer", what, fix), row)
+        elif ready and (why := ready.refusal(row.example)):
+            what = f"{why}, so no answer to the row could earn anything from {scorer.name!r}."
+            fix = "Mend the row, or take another scorer in tuning.reward.scorer."
+            yield train.located(error("unusable-expected", what, fix), row)
+
+
+def _without_code(scorer: Scorer, setting: Setting) -> Scorer | None:
+    """Return a scorer that is ready, but for functions of the user's; None where it is one.
+
+    Raises:
+        UnituneError: A file that it names, or a package that it needs, is not there.
+    """
+    if isinstance(scorer, PythonFunction):
+        return scorer.check(setting.folder)
+    if isinstance(scorer, RowScorers):
+        for function in scorer.functions:
+            function.check(setting.folder)
+        scorer = scorer.without_code()
+    return scorer.ready(setting, "")

@@ -1,0 +1,283 @@
+"""A local model to ask: a base model, with or without a tuned adapter.
+
+An adapter is merged into the float32 weights before they are cast, so that a tuned model answers as
+fast as its base; beside quantised weights it stays apart. It is only used on the base and the chat
+template that it was trained on: both are compared with what the training recorded beside it.
+Weights are loaded at the first request, because an evaluation whose answers are all recorded
+already needs none.
+
+Not here: how tokens are made (`unitune_local.data.rendering`) and answers
+(`unitune_local.inference.generate`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from pydantic import ValidationError
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from unitune.data.example import digest
+from unitune.errors import Mismatch
+from unitune.models import BatchedChatModel, Placed, Reply, Request
+from unitune_local import machine
+from unitune_local.data.rendering import TemplateError, render_prompt, template_fingerprint
+from unitune_local.inference.answer_cost import measured
+from unitune_local.inference.generate import BATCH_SIZE, Generated, Sampling, generate
+from unitune_local.models import store
+from unitune_local.models.adapter import ABOUT, WEIGHTS, AdapterRecord, adapter_hash
+from unitune_local.models.model import load_adapter, load_model, load_tokenizer
+from unitune_local.settings import Quantization
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request as tokens, or why it cannot be answered."""
+
+    ids: list[int]
+    sampling: Sampling
+    error: str | None = None
+
+
+class LocalChatModel(BatchedChatModel):
+    """A model on this machine that answers many requests at once.
+
+    Args:
+        base: Name or folder of the base model.
+        adapter: Folder of a tuned adapter in peft's format, with ``unitune.json``; None: untuned.
+        dtype: Of the weights; the faster one of this machine by default.
+
+    Raises:
+        NotFoundError, UserError, Unreachable: There is no such base model.
+        Mismatch: The adapter was trained on another base or chat template.
+    """
+
+    def __init__(
+        self, base: str, adapter: Path | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        self._path = store.resolve(base)
+        self._adapter = adapter
+        self._device = machine.device()
+        self._dtype = dtype or machine.best_dtype(self._device)
+        self._busy = threading.Lock()
+        self._quantization: Quantization | None = None
+        if adapter is not None:
+            record = _checked(adapter, base, store.fingerprint(self._path), self._template)
+            self._quantization = record.settings.quantization
+
+    @cached_property
+    def fingerprint(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride] - a value all the same, made late
+        """Hash of base, adapter, dtype and chat template: all that determines the answers."""
+        adapter = None if self._adapter is None else adapter_hash(self._adapter)
+        base = store.fingerprint(self._path)
+        return digest([base, adapter, str(self._dtype), self._quantization, self._template])
+
+    batch_size = BATCH_SIZE
+
+    async def reply(self, request: Request) -> Reply:
+        """Answer one request; a failure is in the reply's `error`."""
+        (reply,) = [reply async for some in self.stream([request]) for _, reply in some]
+        return reply
+
+    async def stream_reply(self, request: Request) -> AsyncGenerator[str | Reply]:
+        """Yield the answer's text token by token, and then the reply."""
+        sent = 0
+        async with aclosing(self._answers([request], texts=True)) as answers:
+            async for some in answers:
+                text = some if isinstance(some, str) else "".join(reply.text for _, reply in some)
+                if text[sent:]:
+                    yield text[sent:]
+                    sent = len(text)
+                if not isinstance(some, str):
+                    for _, reply in some:
+                        yield reply
+
+    async def stream(self, requests: Sequence[Request]) -> AsyncGenerator[Placed]:
+        """Answer all requests, some at a time; when cancelled, stop at the next token."""
+        async with aclosing(self._answers(requests)) as answers:
+            async for some in answers:
+                if not isinstance(some, str):
+                    yield some
+
+    async def _answers(
+        self, requests: Sequence[Request], *, texts: bool = False
+    ) -> AsyncGenerator[Placed | str]:
+        """Yield replies as they come, and with `texts` what a lone answer has come to before."""
+        interrupt, loop = threading.Event(), asyncio.get_running_loop()
+        queue: asyncio.Queue[Placed | str | None] = asyncio.Queue()
+
+        def tell(some: Placed | str | None) -> None:
+            loop.call_soon_threadsafe(queue.put_nowait, some)
+
+        grew = tell if texts else None
+        work = asyncio.create_task(
+            asyncio.to_thread(self._replies, requests, interrupt, tell, grew)
+        )
+        try:
+            while (some := await queue.get()) is not None:
+                yield some
+            await work
+        finally:
+            interrupt.set()
+            work.cancel()
+
+    async def aclose(self) -> None:
+        """Free the weights; a further request would load them again."""
+        self.__dict__.pop("_model", None)
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_tokenizer(self._path)
+
+    @cached_property
+    def _template(self) -> str:
+        return template_fingerprint(self._tokenizer)
+
+    @cached_property
+    def _model(self) -> PreTrainedModel:
+        if self._adapter is None:
+            return load_model(self._path, self._dtype, device=self._device)
+        if self._quantization is not None:
+            return self._quantized(self._adapter, self._quantization)
+        model = merged(load_model(self._path, torch.float32), self._adapter)
+        return cast("Any", model).to(device=self._device, dtype=self._dtype).eval()
+
+    def _quantized(self, adapter: Path, quantization: Quantization) -> PreTrainedModel:
+        """Return the model as it was trained; a merged one would have to be quantised again."""
+        base = load_model(self._path, self._dtype, device=self._device, quantization=quantization)
+        load_adapter(base, adapter, rounds_once=False)
+        return base
+
+    def _replies(
+        self,
+        requests: Sequence[Request],
+        interrupt: threading.Event,
+        tell: Callable[[Placed | None], None],
+        grew: Callable[[str], None] | None,
+    ) -> None:
+        """Tell answers as they come, and None at the end, however that comes."""
+        try:
+            with self._busy:  # the model is switched while it generates, so one call at a time
+                prepared = [self._prepare(request) for request in requests]
+                failed = [
+                    (at, prompt) for at, prompt in enumerate(prepared) if prompt.error is not None
+                ]
+                tell([(at, Reply(error=prompt.error)) for at, prompt in failed])
+                valid = {at: prompt for at, prompt in enumerate(prepared) if prompt.error is None}
+                answered: list[tuple[Sequence[int], int]] = []
+
+                def note(some: Placed) -> None:
+                    answered.extend(
+                        (valid[at].ids, reply.completion_tokens or 0) for at, reply in some
+                    )
+                    tell(some)
+
+                _ = self._model  # loaded before the time is taken
+                with measured(self._path, self._device, self._dtype, answered):
+                    self._answer(valid, interrupt, note, grew)
+        finally:
+            tell(None)
+
+    def _prepare(self, request: Request) -> Prepared:
+        try:
+            ids = render_prompt(self._tokenizer, request.messages, request.tools)
+        except TemplateError as error:
+            return Prepared([], Sampling(), str(error))
+        context = cast("int | None", getattr(self._model.config, "max_position_embeddings", None))
+        room = request.max_tokens if context is None else context - len(ids)
+        if room < 1:
+            return Prepared(
+                ids,
+                Sampling(),
+                f"the prompt has {len(ids)} tokens and leaves no room for an answer in the model's "
+                f"context of {context}. Shorten it, or show fewer examples.",
+            )
+        sampling = Sampling(
+            min(request.max_tokens, room), request.temperature, request.seed, request.stop
+        )
+        return Prepared(ids, sampling)
+
+    def _answer(
+        self,
+        prepared: Mapping[int, Prepared],
+        interrupt: threading.Event,
+        tell: Callable[[Placed], None],
+        grew: Callable[[str], None] | None,
+    ) -> None:
+        """Answer all; where memory runs out, answer each half of what is left by itself."""
+        left, places = dict(prepared), list(prepared)
+
+        def take(done: Sequence[int], answers: Sequence[Generated]) -> None:
+            some = [places[at] for at in done]
+            prompts = [left.pop(place).ids for place in some]
+            replies = map(_reply, prompts, answers)
+            tell(list(zip(some, replies, strict=True)))
+
+        prompts = [prompt.ids for prompt in prepared.values()]
+        settings = [prompt.sampling for prompt in prepared.values()]
+        model, tokenizer = self._model, self._tokenizer
+        try:
+            if prompts:
+                generate(
+                    model, tokenizer, prompts, settings, interrupt=interrupt, done=take, grew=grew
+                )
+        except (MemoryError, RuntimeError) as error:  # torch's out-of-memory errors are the latter
+            if len(left) == 1:
+                why = f"the model failed on this prompt: {error}"
+                tell([(place, Reply(error=why)) for place in left])
+                return
+            halves = list(left.items())
+            for half in (halves[: len(left) // 2], halves[len(left) // 2 :]):
+                self._answer(dict(half), interrupt, tell, grew)
+
+
+def merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    """Return a model with an adapter's update added to its weights."""
+    tuned = cast("Any", load_adapter(model, adapter, rounds_once=False))
+    return cast("PreTrainedModel", tuned.merge_and_unload())
+
+
+def _reply(prompt: Sequence[int], answer: Generated) -> Reply:
+    return Reply(
+        text=answer.text,
+        finish_reason=answer.finish_reason,
+        prompt_tokens=len(prompt),
+        completion_tokens=len(answer.ids),
+        seconds=answer.seconds,
+    )
+
+
+def _checked(adapter: Path, base: str, fingerprint: str, template: str) -> AdapterRecord:
+    """Return what stands beside an adapter, once it is known to fit the base."""
+    if not (adapter / WEIGHTS).is_file():
+        raise Mismatch(f"{adapter} holds no {WEIGHTS}; train again to make one.")
+    try:
+        text = (adapter / ABOUT).read_text(encoding="utf-8")
+        record = AdapterRecord.model_validate_json(text)
+    except (OSError, ValidationError) as error:
+        raise Mismatch(
+            f"{adapter} has no readable unitune.json, so it is not known what the adapter was "
+            "trained on. Only adapters that unitune trained can be used."
+        ) from error
+    for what, trained_on, current in (
+        ("weights and tokenizer", record.base_fingerprint, fingerprint),
+        ("chat template", record.template_fingerprint, template),
+    ):
+        if trained_on != current:
+            raise Mismatch(
+                f"the adapter in {adapter} was trained on {what} {trained_on[:16]}, but base model "
+                f"{base!r} has {current[:16]}. Restore the base of the training, or train again."
+            )
+    return record

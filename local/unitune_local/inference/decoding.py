@@ -1,0 +1,216 @@
+"""Rows of tokens that grow together: what generation needs of a model, and nothing more.
+
+`Rows` take new tokens and give the logits after the last token. `PrefixCachedRows` keep one copy of
+the prompts' common beginning (`unitune_local.inference.prefix_cache`); `CachedRows` use the cache
+of transformers, for models whose attention is not plain (sliding windows, sinks, soft caps).
+
+Rows are padded on the left, so that the last token of all rows stands in the same column.
+
+Shapes: B rows, S new tokens of a row, N tokens of a row so far, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import DynamicCache, PreTrainedModel
+
+from unitune_local.inference.prefix_cache import NAME, PrefixCache, joined
+
+CHUNK_TOKENS = 512
+"""New tokens of one row in one forward: bounds the scores, whose size grows with its square."""
+PROMPT_TOKENS = 1024
+"""Tokens of prompts in one forward, padding included.
+
+Chosen by measurement on 2 cores: rows of similar length go together, so little is padding, and
+what one layer makes still fits the cache.
+"""
+
+
+class PrefixCachedRows:
+    """Rows after a common beginning that was computed once.
+
+    Args:
+        model: Switched to attention with a prefix cache by `prefix_caching`.
+        shared: PrefixCache of the common beginning, as one row; None when there is none.
+        check: Called before each forward; what it raises ends the work.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        shared: PrefixCache | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.cache = PrefixCache(shared)
+        self._check = check
+        self._model = model
+        self._real = torch.zeros(0, 0, dtype=torch.bool)  # (B, N)
+
+    def begin(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Start one row with each prompt; return the logits after them (B, V).
+
+        Equal prompts are computed once.
+        """
+        places = {prompt: place for place, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+        different = list(places)
+        caches: list[PrefixCache] = []
+        logits: list[Tensor] = []
+        for group in _of_similar_length(different):
+            padded = _left_padded(group, self._model.device)
+            caches.append(PrefixCache(self.cache.shared))
+            logits.append(self._feed(caches[-1], padded.ids, padded.real))
+        self.cache = joined(caches)
+        self._real = _left_padded(different, self._model.device).real
+        after = torch.cat(logits)
+        if len(different) == len(prompts):
+            return after
+        rows = torch.tensor([places[tuple(prompt)] for prompt in prompts], device=after.device)
+        self.keep(rows)
+        return after.index_select(0, rows)
+
+    def add(self, tokens: Tensor) -> Tensor:
+        """Add one token to every row and return the logits after them (B, V)."""
+        self._real = _with_new_token(self._real)
+        return self._feed(self.cache, tokens[:, None], self._real)
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all rows but these (indices); one that is named twice becomes two."""
+        self._real = self._real.index_select(0, rows)
+        self.cache.keep(rows)
+
+    def _feed(self, cache: PrefixCache, ids: Tensor, real: Tensor) -> Tensor:
+        """Take new tokens (B, S) of rows (B, N) in chunks; return the last logits (B, V)."""
+        *early, last = range(0, ids.shape[1], CHUNK_TOKENS)
+        for start in early:
+            self._forward(cache, ids[:, start : start + CHUNK_TOKENS], real)
+        return self._forward(cache, ids[:, last:], real)
+
+    def _forward(self, cache: PrefixCache, ids: Tensor, real: Tensor) -> Tensor:
+        self._check()
+        new, start = ids.shape[1], cache.used
+        end, places = start + new, cache.places(new)
+        seen = torch.ones(new, places, dtype=torch.bool, device=ids.device).tril(start)  # (S, C)
+        there = functional.pad(real[:, :places], (0, max(0, places - real.shape[1])))  # (B, C)
+        before = cache.shared.used if cache.shared else 0
+        output = cast(
+            "Any", self._model
+        )(
+            ids,
+            attention_mask=there[:, None, None] & seen,  # (B, 1, S, C)
+            position_ids=before + _positions(real)[:, start:end],
+            use_cache=False,
+            logits_to_keep=_last(ids),
+            prefix_cache=cache,
+        )
+        cache.used = end
+        return cast("Tensor", output.logits)[:, -1]
+
+
+class CachedRows:
+    """Rows of any causal language model, with the cache of transformers.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._cache = DynamicCache(config=model.config)
+        self._real = torch.zeros(0, 0, dtype=torch.bool)  # (B, N)
+        # Renamed within the versions of transformers that are allowed.
+        names = inspect.signature(type(model).forward).parameters
+        self._keyword = "cache" if "cache" in names else "past_key_values"
+
+    def begin(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Start one row with each prompt; return the logits after them (B, V)."""
+        padded = _left_padded(prompts, self._model.device)
+        self._real = padded.real
+        return self._forward(padded.ids)
+
+    def add(self, tokens: Tensor) -> Tensor:
+        """Add one token to every row and return the logits after them (B, V)."""
+        self._real = _with_new_token(self._real)
+        return self._forward(tokens[:, None])
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all rows but these (indices)."""
+        self._real = self._real.index_select(0, rows)
+        self._cache.batch_select_indices(rows)
+
+    def _forward(self, ids: Tensor) -> Tensor:
+        output = cast("Any", self._model)(
+            ids,
+            attention_mask=self._real.long(),
+            position_ids=_positions(self._real)[:, -ids.shape[1] :],
+            use_cache=True,
+            logits_to_keep=_last(ids),
+            **{self._keyword: self._cache},
+        )
+        return cast("Tensor", output.logits)[:, -1]
+
+
+Rows = PrefixCachedRows | CachedRows
+
+
+class _Padded(NamedTuple):
+    """Rows of one width; padding stands on the left."""
+
+    ids: Tensor  # (B, N)
+    real: Tensor  # (B, N), bool
+
+
+def _left_padded(rows: Sequence[Sequence[int]], device: torch.device) -> _Padded:
+    width = max(len(row) for row in rows)
+    ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows])
+    lengths = torch.tensor([len(row) for row in rows])
+    real = torch.arange(width) >= width - lengths[:, None]
+    return _Padded(ids.to(device), real.to(device))
+
+
+def _of_similar_length(prompts: Sequence[Sequence[int]]) -> Iterator[Sequence[Sequence[int]]]:
+    """Cut prompts into groups of neighbours that fit one forward; a lone one may be longer."""
+    start, widest = 0, 0
+    for place, prompt in enumerate(prompts):
+        wider = max(widest, len(prompt))
+        if place > start and wider * (place + 1 - start) > PROMPT_TOKENS:
+            yield prompts[start:place]
+            start, wider = place, len(prompt)
+        widest = wider
+    yield prompts[start:]
+
+
+def _with_new_token(real: Tensor) -> Tensor:
+    """Return which tokens are real (B, N) after one more that is (B, N + 1)."""
+    return functional.pad(real, (0, 1), value=True)
+
+
+def _last(ids: Tensor) -> Tensor:
+    """Return the last column's index, for `logits_to_keep`.
+
+    As a tensor, because with a number transformers takes a strided view, for which torch on a CPU
+    copies the whole output matrix once for every row.
+    """
+    return torch.tensor([ids.shape[1] - 1], device=ids.device)
+
+
+def _positions(real: Tensor) -> Tensor:
+    """Return each token's position in its row (B, N); padding gets 0."""
+    return (real.long().cumsum(1) - 1).clamp(min=0)
+
+
+@contextmanager
+def prefix_caching(model: PreTrainedModel) -> Generator[None]:
+    """Switch a model to attention with a prefix cache, and back at the end."""
+    switch = cast("Callable[[str], None]", cast("Any", model).set_attn_implementation)
+    switch(NAME)
+    try:
+        yield
+    finally:
+        switch("sdpa")

@@ -1,0 +1,189 @@
+"""Attention of a batch under generation, with the prompts' common beginning kept once.
+
+All prompts of a call begin with the same tokens (the system prompt, the shots). Their keys and
+values are computed once and stay one copy: every row attends to them and to its own, whose room
+grows in blocks: products over the whole of a buffer need no copy of it, as those over a part would.
+Both parts share one softmax, so the result is that of the whole sequence.
+
+A model switched to `NAME` takes a `PrefixCache` as a keyword of its forward, and the visible places
+as its attention mask. Only plain causal attention can do so (`is_plain`).
+
+Shapes: B rows, S new tokens of a row, P shared tokens, C places for a row's own tokens; H query
+heads in G groups of R that share a key head, D head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface, PreTrainedModel
+
+from unitune.errors import Unsupported
+from unitune_local.data.attention import not_plain
+
+NAME = "unitune_prefix_cache"
+BLOCK = 32
+"""Places by which the room for a row's own tokens grows; those not used yet are masked."""
+BEYOND_PLAIN = ("softcap", "s_aux", "position_bias", "sliding_window")
+"""Keywords by which models ask for more than plain attention."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeysValues:
+    """Keys and values of one layer."""
+
+    keys: Tensor  # (B, G, C, D)
+    values: Tensor  # (B, G, C, D)
+
+    @property
+    def places(self) -> int:
+        """Tokens that a row has room for (C)."""
+        return self.keys.shape[2]
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> KeysValues:
+        """Return what a change makes of both."""
+        return KeysValues(change(self.keys), change(self.values))
+
+
+@dataclass(slots=True)
+class PrefixCache:
+    """Keys and values of a batch in all layers.
+
+    Args:
+        shared: What all rows have seen before: the whole cache of one row, or None.
+        used: Places filled by earlier forwards (N - S).
+        layers: By layer index; made when a layer first sees tokens.
+    """
+
+    shared: PrefixCache | None = None
+    used: int = 0
+    layers: dict[int, KeysValues] = field(default_factory=dict[int, KeysValues])
+
+    def places(self, new: int) -> int:
+        """Return the places that every layer has after so many new tokens (C)."""
+        needed = self.used + new
+        held = next((layer.places for layer in self.layers.values()), needed)
+        return held if needed <= held else needed + BLOCK
+
+    def add(self, layer: int, key: Tensor, value: Tensor) -> KeysValues:
+        """Put a layer's new keys and values (B, G, S, D) in place; return all (B, G, C, D)."""
+        if layer not in self.layers:
+            self.layers[layer] = KeysValues(key.contiguous(), value.contiguous())
+            return self.layers[layer]
+        end = self.used + key.shape[2]
+        places = self.layers[layer]
+        if places.places < end:
+            more = self.places(key.shape[2]) - places.places
+            places = places.changed(lambda part: _widened(part, after=more))
+            self.layers[layer] = places
+        places.keys[:, :, self.used : end] = key
+        places.values[:, :, self.used : end] = value
+        return places
+
+    def seen(self, layer: int) -> KeysValues:
+        """Return a layer's keys and values in the places that are used."""
+        return self.layers[layer].changed(lambda part: part[:, :, : self.used])
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all rows but these (indices)."""
+        for layer, places in self.layers.items():
+            self.layers[layer] = places.changed(lambda part: part.index_select(0, rows))
+
+
+def joined(parts: Sequence[PrefixCache]) -> PrefixCache:
+    """Return the rows of several caches as one, in their order, with room for a block more.
+
+    Args:
+        parts: With the same shared cache; where one is narrower, its rows are padded on the left.
+    """
+    whole = PrefixCache(parts[0].shared, max(part.used for part in parts))
+    for layer in parts[0].layers:
+        own = [
+            part.seen(layer).changed(
+                lambda rows, before=whole.used - part.used: _widened(rows, before, BLOCK)
+            )
+            for part in parts
+        ]
+        whole.layers[layer] = KeysValues(
+            torch.cat([part.keys for part in own]), torch.cat([part.values for part in own])
+        )
+    return whole
+
+
+def _widened(part: Tensor, before: int = 0, after: int = 0) -> Tensor:
+    """Put places of zeros before and after those of a part (B, G, C, D)."""
+    return functional.pad(part, (0, 0, before, after))
+
+
+def is_plain(model: PreTrainedModel) -> bool:
+    """Whether every layer of a model attends to all earlier tokens, and in no other way."""
+    return (
+        bool(getattr(model, "_supports_attention_backend", False))
+        and not not_plain(model.config)
+        and not any(name.endswith("sinks") for name, _ in model.named_parameters())
+    )
+
+
+def prefix_cache_attention(  # noqa: PLR0913 - the signature is transformers'
+    module: nn.Module,
+    query: Tensor,  # (B, H, S, D)
+    key: Tensor,  # (B, G, S, D)
+    value: Tensor,  # (B, G, S, D)
+    attention_mask: Tensor,  # (B, 1, S, C), bool
+    *,
+    prefix_cache: PrefixCache,
+    scaling: float | None = None,
+    **extra: object,
+) -> tuple[Tensor, None]:
+    """Attend from new tokens to the shared ones, the row's own earlier ones, and themselves.
+
+    Args:
+        module: The attention layer.
+        query: Queries of the new tokens.
+        key: Their keys.
+        value: Their values.
+        attention_mask: Which of a row's own places each query sees.
+        prefix_cache: What came before; the new keys and values are added to it.
+        scaling: Factor of the scores; 1 / sqrt(D) by default.
+        extra: What else models hand to attention; most of it concerns other implementations.
+
+    Returns:
+        The attended values (B, S, H, D), and None for the weights.
+    """
+    if wanted := [name for name in BEYOND_PLAIN if extra.get(name) is not None]:
+        raise Unsupported(f"this attention is plain, but the model asks for {', '.join(wanted)}.")
+    layer = cast("int", module.layer_idx)
+    own = prefix_cache.add(layer, key, value)
+    rows, heads, new, width = query.shape
+    groups = key.shape[1]
+    query = query * (width**-0.5 if scaling is None else scaling)
+    query = query.reshape(rows, groups, -1, width)  # (B, G, R * S, D)
+    scores = query @ own.keys.transpose(2, 3)  # (B, G, R * S, C)
+    hidden = ~attention_mask.repeat(1, 1, heads // groups, 1)  # (B, 1, R * S, C)
+    # The least number instead of minus infinity: a padded query that sees nothing stays finite.
+    scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
+    before = prefix_cache.shared.seen(layer) if prefix_cache.shared else None
+    if before is not None:
+        scores = torch.cat([_over_rows(query, before.keys[0].mT), scores], dim=-1)
+    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)  # (B, G, R * S, P + C)
+    own_weights = weights[..., -own.values.shape[2] :]
+    attended = own_weights @ own.values  # (B, G, R * S, D)
+    if before is not None:
+        shared_weights = weights[..., : before.values.shape[2]]
+        attended = attended + _over_rows(shared_weights, before.values[0])
+    return attended.view(rows, heads, new, width).transpose(1, 2), None
+
+
+def _over_rows(left: Tensor, right: Tensor) -> Tensor:
+    """Multiply (B, G, X, Y) by (G, Y, Z), one large product a group instead of one a row."""
+    rows, groups, height, depth = left.shape
+    flat = left.transpose(0, 1).reshape(groups, rows * height, depth)
+    return (flat @ right).view(groups, rows, height, -1).transpose(0, 1)
+
+
+cast("Any", AttentionInterface).register(NAME, prefix_cache_attention)

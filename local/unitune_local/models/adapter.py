@@ -1,0 +1,161 @@
+"""The trained adapter on disk, in peft's own format, and the proof that it answers as it should.
+
+The folder holds ``adapter_model.safetensors`` and ``adapter_config.json`` for plain
+`PeftModel.from_pretrained`, the tokenizer with its chat template, and ``unitune.json``, which says
+what it was trained on and how. It appears whole or not at all. What counts is what the disk gives
+back: the adapter is loaded again onto a fresh base and must answer as the live model does.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from pydantic import BaseModel
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+import unitune
+from unitune.data.example import digest
+from unitune.errors import RunFailed
+from unitune.workspace.filesystem import flush
+from unitune_local.data.batches import TrainingRow
+from unitune_local.data.rendering import template_fingerprint
+from unitune_local.models.model import load_adapter, load_model, use_attention
+from unitune_local.models.model_folder import sha256
+from unitune_local.settings import Quantization, Spec
+
+CONFIG, WEIGHTS, ABOUT = "adapter_config.json", "adapter_model.safetensors", "unitune.json"
+CHECKED_ROWS = 2
+"""Rows whose answers the saved adapter must repeat."""
+ANSWER_TOKENS = 8
+"""Enough for a wrong weight, a lost scale or another template to show."""
+LARGEST_DIFFERENCE = 1e-3
+"""Of two logits that the same arithmetic gives; it is 0 on one machine, and no wrong adapter is
+that near."""
+
+
+class AdapterSettings(BaseModel):
+    """Settings of a training that its answers depend on."""
+
+    quantization: Quantization | None = None
+
+
+class AdapterRecord(BaseModel):
+    """What the training wrote beside an adapter, as far as others need it."""
+
+    base_fingerprint: str
+    template_fingerprint: str
+    settings: AdapterSettings = AdapterSettings()
+
+
+def adapter_hash(folder: Path) -> str:
+    """Return the hash of an adapter's weights and configuration."""
+    return digest([sha256(folder / name) for name in (WEIGHTS, CONFIG)])
+
+
+def save_adapter(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, spec: Spec, folder: Path
+) -> None:
+    """Write the adapter with all that belongs to it."""
+    scratch = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    cast("Any", model).save_pretrained(scratch, save_embedding_layers=False)
+    cast("Any", tokenizer).save_pretrained(scratch)
+    (scratch / "README.md").unlink(missing_ok=True)  # peft's empty model card
+    about = {
+        "unitune": unitune.__version__,
+        "base": spec.base,
+        "base_path": str(spec.base_path),
+        "base_fingerprint": spec.base_fingerprint,
+        "template_fingerprint": template_fingerprint(tokenizer),
+        "data_fingerprint": spec.data_fingerprint,
+        "dtype": spec.settings.dtype,
+        "settings": spec.settings.model_dump(mode="json"),
+        "start": spec.start and spec.start.model_dump(mode="json"),
+    }
+    (scratch / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    for file in scratch.iterdir():
+        flush(file)
+    shutil.rmtree(folder, ignore_errors=True)  # of a worker that died before it could say so
+    scratch.rename(folder)
+    flush(folder.parent)
+
+
+def check_adapter(
+    live: PeftModel, spec: Spec, folder: Path, prompts: Sequence[Sequence[int]]
+) -> float:
+    """Load a saved adapter onto a fresh base and compare its answers with the live model's.
+
+    Returns:
+        The largest difference of two logits.
+
+    Raises:
+        RunFailed: The answers differ.
+    """
+    use_attention(live, "sdpa")
+    device = cast("torch.device", live.device)
+    base = load_model(
+        spec.base_path,
+        spec.settings.torch_dtype,
+        device=device,
+        quantization=spec.settings.quantization,
+    )
+    fresh = load_adapter(base, folder, rounds_once=True)
+    worst = 0.0
+    for prompt in prompts:
+        expected, actual = _answer(live, prompt), _answer(fresh, prompt)
+        worst = max(worst, (expected.logits - actual.logits).abs().max().item())
+        if expected.ids != actual.ids or not worst <= LARGEST_DIFFERENCE:
+            raise RunFailed(
+                f"the adapter saved in {folder} does not answer as the trained model did: tokens "
+                f"{actual.ids} instead of {expected.ids}, logits up to {worst:.3g} apart. "
+                "This is a fault of unitune or of a library below it; please report it."
+            )
+    return worst
+
+
+def checked_prompts(
+    rows: Sequence[TrainingRow], validation: Sequence[TrainingRow]
+) -> list[tuple[int, ...]]:
+    """Return the prompts that the saved adapter must answer as the trained model does."""
+    checked = (validation or rows)[:CHECKED_ROWS]
+    return [row.ids[: (*row.trained, True).index(True)] for row in checked]
+
+
+def checked_tokens(prompts: Sequence[Sequence[int]]) -> int:
+    """Return the tokens that two models compute for the check, as each answer is computed anew."""
+    return sum(2 * ANSWER_TOKENS * (len(prompt) + ANSWER_TOKENS) for prompt in prompts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    ids: list[int]
+    logits: Tensor  # (ANSWER_TOKENS, V)
+
+
+def _answer(model: PeftModel, prompt: Sequence[int]) -> _Answer:
+    """Answer greedily, computing everything anew for each token.
+
+    All passes have the same length, so that kernels are made for one; what stands after a token
+    does not reach it.
+    """
+    model.eval()
+    device = cast("torch.device", model.device)
+    ids = torch.zeros(1, len(prompt) + ANSWER_TOKENS, dtype=torch.long, device=device)
+    ids[0, : len(prompt)] = torch.tensor(prompt)
+    logits: list[Tensor] = []
+    with torch.inference_mode():
+        for place in range(len(prompt), ids.shape[1]):
+            last = torch.tensor([place - 1], device=device)
+            output = cast("Any", model)(input_ids=ids, use_cache=False, logits_to_keep=last)
+            logits.append(output.logits[0, -1].float())
+            ids[0, place] = logits[-1].argmax()
+    return _Answer([int(token) for token in ids[0, len(prompt) :]], torch.stack(logits))

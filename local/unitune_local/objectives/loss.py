@@ -1,0 +1,212 @@
+"""The loss of a micro-batch, and which form of micro-batch a model can take.
+
+The loss is the sum over trained tokens of weight times cross-entropy; the caller divides by the
+weights of the whole optimiser step, so that cutting a step into parts changes nothing.
+
+Packed batches replace the model's attention, which is right only where attention is plain causal.
+`choose_form` reads that from the configuration, and then trusts no configuration: it computes the
+loss of two rows in both forms, and packs only when they agree.
+
+Shapes: as in `unitune_local.data.batches`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils import checkpoint
+from transformers import PreTrainedModel
+
+from unitune.errors import Unsupported
+from unitune_local.data import attention
+from unitune_local.data.batches import Batch, TrainingRow, packed, padded
+from unitune_local.models.model import use_attention
+from unitune_local.settings import Settings
+
+AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
+"""Relative difference of two losses that is rounding: the same sums in another order."""
+
+LOGIT_CHUNK = 256
+"""Tokens whose logits are held at once, where not all are: of 150,000 words, half a gigabyte."""
+
+PROBED_TOKENS = 16
+"""Of a prompt: more than a template puts before an answer."""
+
+
+def most_logits(settings: Settings) -> int | None:
+    """Return of how many tokens logits are held at once; None: of all."""
+    return LOGIT_CHUNK if settings.chunked_cross_entropy else None
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How micro-batches are laid out.
+
+    Args:
+        kind: packed or padded.
+        share: Whether a shared prefix is computed once.
+        multiple: Lengths are multiples of it.
+        most_logits: Trained tokens whose logits are held at once; None: all.
+        reason: Why not the best form; empty when it is.
+    """
+
+    kind: Literal["packed", "padded"]
+    share: bool
+    multiple: int = 1
+    most_logits: int | None = None
+    reason: str = ""
+
+    def batch(self, rows: Sequence[TrainingRow], device: torch.device) -> Batch:
+        """Return rows as a micro-batch on a device."""
+        if self.kind == "packed":
+            batch = packed(rows, share=self.share, multiple=self.multiple)
+        else:
+            batch = padded(rows, multiple=self.multiple)
+        return replace(batch.to(device), most_logits=self.most_logits)
+
+
+def loss_sum(model: nn.Module, batch: Batch) -> Tensor:
+    """Return the weighted sum of the losses of a micro-batch's trained tokens, a scalar."""
+    return (token_losses(model, batch) * batch.weights).sum()
+
+
+def token_losses(model: nn.Module, batch: Batch, temperature: float = 1.0) -> Tensor:
+    """Return the loss of each trained token of a micro-batch, in float32.
+
+    Args:
+        model: With adapters or without.
+        batch: The micro-batch.
+        temperature: Of the distribution whose loss it is.
+    """
+    inputs: dict[str, object] = {"logits_to_keep": batch.keep, "use_cache": False}
+    if batch.layout is not None:
+        inputs |= {"position_ids": batch.positions, "layout": batch.layout}
+    else:
+        inputs |= {"attention_mask": batch.attention_mask}
+    if batch.most_logits is not None:
+        return _chunked_losses(model, batch, inputs, temperature)
+    logits: Tensor = cast("Any", model)(input_ids=batch.ids, **inputs).logits.flatten(0, 1)
+    if batch.picks is not None:
+        logits = logits[batch.picks]  # (N, V)
+    return _cross_entropy(logits, batch.targets, temperature)
+
+
+def _chunked_losses(
+    model: nn.Module, batch: Batch, inputs: dict[str, object], temperature: float
+) -> Tensor:
+    """Return the losses, holding the logits of a few tokens at a time.
+
+    They are computed again in the backward pass. The model is run without its output head, which
+    then takes the hidden states of some tokens after the other.
+    """
+    head = cast("nn.Module", cast("Any", model).get_output_embeddings())
+    with _passing_through(head):
+        hidden: Tensor = cast("Any", model)(input_ids=batch.ids, **inputs).logits.flatten(0, 1)
+    if batch.picks is not None:
+        hidden = hidden[batch.picks]  # (N, H)
+
+    def losses(states: Tensor, targets: Tensor) -> Tensor:
+        return _cross_entropy(head(states), targets, temperature)
+
+    again = cast("Any", checkpoint).checkpoint
+    parts = (cast("Any", each).split(batch.most_logits) for each in (hidden, batch.targets))
+    chunks = zip(*parts, strict=True)
+    return torch.cat([again(losses, *chunk, use_reentrant=False) for chunk in chunks])
+
+
+@contextmanager
+def _passing_through(layer: nn.Module) -> Generator[None]:
+    """Let a layer return what it is given."""
+    own = vars(layer).get("forward")
+
+    def same(states: Tensor) -> Tensor:
+        return states
+
+    cast("Any", layer).forward = same
+    try:
+        yield
+    finally:
+        vars(layer).pop("forward")
+        if own is not None:
+            cast("Any", layer).forward = own
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    logits = logits.float() / temperature
+    return functional.cross_entropy(logits, targets, reduction="none")  # (N,)
+
+
+def choose_form(
+    model: PeftModel,
+    rows: Sequence[TrainingRow],
+    *,
+    share: bool,
+    multiple: int = 1,
+    most_logits: int | None = None,
+) -> Form:
+    """Return the best form that this model computes rightly, and switch its attention to it.
+
+    Args:
+        model: With its adapters, on its device.
+        rows: Of the training; the two shortest are computed in both forms.
+        share: Whether a shared prefix may be computed once.
+        multiple: Lengths are to be multiples of it.
+        most_logits: Trained tokens whose logits are to be held at once; None: all.
+
+    Raises:
+        Unsupported: The model does more with its logits than its output head.
+    """
+    base = cast("PreTrainedModel", model.get_base_model())
+    simple = Form("padded", share=False, multiple=multiple, most_logits=most_logits)
+    probe = [_probed(row) for row in sorted(rows, key=lambda row: len(row.ids))[:2]]
+    expected = _probe(model, replace(simple, most_logits=None), probe)
+    if most_logits is not None and not _agree(_probe(model, simple, probe), expected, base.dtype):
+        raise Unsupported(
+            "this model does more with its logits than its output head gives, so they cannot be "
+            "computed in chunks. Set options.local.chunked_cross_entropy to false."
+        )
+    if reason := attention.not_plain(base.config):
+        return replace(simple, reason=reason)
+    form = replace(simple, kind="packed", share=share)
+    try:
+        use_attention(model, attention.NAME)
+        actual = _probe(model, form, probe)
+    except (TypeError, ValueError, RuntimeError) as error:
+        use_attention(model, "sdpa")
+        return replace(simple, reason=f"its attention cannot be replaced ({error})")
+    if _agree(actual, expected, base.dtype):
+        return form
+    use_attention(model, "sdpa")
+    reason = f"packed rows give another loss ({actual:.4f} instead of {expected:.4f})"
+    return replace(simple, reason=reason)
+
+
+def _probed(row: TrainingRow) -> TrainingRow:
+    """Return a row; one that is a prompt alone as if its end were to be learnt.
+
+    Of several tokens, as the last ones are the template's: certain, so that rounding shows.
+    """
+    if row.trained_tokens:
+        return row
+    count = min(PROBED_TOKENS, len(row.ids) - 1)
+    return replace(row, trained=(*row.trained[:-count], *(True,) * count))
+
+
+def _agree(actual: float, expected: float, dtype: torch.dtype) -> bool:
+    return abs(actual - expected) <= AGREEMENT[dtype] * abs(expected)
+
+
+def _probe(model: PeftModel, form: Form, rows: Sequence[TrainingRow]) -> float:
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        loss = loss_sum(model, form.batch(rows, cast("torch.device", model.device))).item()
+    model.train(was_training)
+    return loss

@@ -1,0 +1,136 @@
+"""Losses on pairs of answers: pure functions of the answers' log-probabilities.
+
+What a loss reads of an answer is the sum of its tokens' log-probabilities (its end token included,
+the prompt not) and their number. Let d be what the better answer has gained on the worse one since
+the base model, d/n the same with each answer's gain by its own length, and s the log of a sigmoid:
+
+    dpo      -(1 - e) s(beta d) - e s(-beta d)          Rafailov et al. 2023; e: Mitchell 2023
+    robust   (-(1 - e) s(beta d) + e s(-beta d)) / (1 - 2 e)    Chowdhury et al. 2024, eq. 11
+    ipo      (d/n - 1 / (2 beta))^2                     Azar et al. 2023; by tokens, as TRL
+    simpo    -s(beta (mean of better - mean of worse) - margin)            Meng et al. 2024
+    orpo     -mean of better - beta s(log of the odds ratio)               Hong et al. 2024
+
+kto (Ethayarajh et al. 2024) learns from single answers that are rated: see `rated_losses`.
+`nll_weight` adds that many times the better answer's loss per token. A step's loss is the mean over
+its pairs. See `unitune_local.objectives.reference` for what the base model says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from unitune_local.data.batches import TrainingRow
+from unitune_local.objectives.loss import Form, token_losses
+from unitune_local.settings import Loss, PreferenceSettings
+
+LN_2 = 0.6931471805599453
+
+
+class Answers(NamedTuple):
+    """The better and the worse answer of each pair."""
+
+    sums: Tensor  # (B, 2), log-probabilities
+    tokens: Tensor  # (B, 2)
+
+    @property
+    def means(self) -> Tensor:
+        """Log-probability of a token."""
+        return self.sums / self.tokens  # (B, 2)
+
+    @property
+    def pairs(self) -> list[tuple[float, float]]:
+        """The sums as numbers."""
+        return cast("list[tuple[float, float]]", cast("Any", self.sums).tolist())
+
+
+def answers(model: torch.nn.Module, form: Form, rows: Sequence[TrainingRow]) -> Answers:
+    """Return the log-probabilities of the answers of preference rows."""
+    batch = form.batch(rows, next(model.parameters()).device)
+    losses = token_losses(model, batch)  # (N,)
+    count = 2 * len(rows)
+    sums = losses.new_zeros(count).index_add(0, batch.answers, -losses)
+    tokens = torch.bincount(batch.answers, minlength=count)
+    return Answers(sums.view(-1, 2), tokens.view(-1, 2))
+
+
+def pair_losses(policy: Answers, reference: Tensor, settings: PreferenceSettings) -> Tensor:
+    """Return the loss of each pair.
+
+    Args:
+        policy: Of the model that is trained.
+        reference: Sums of the base model (B, 2); zeros for a loss that needs none.
+        settings: The loss.
+    """
+    losses = _LOSSES[settings.loss](policy, reference, settings)
+    if settings.nll_weight:
+        losses = losses - settings.nll_weight * policy.means[:, 0]
+    return losses  # (B,)
+
+
+def _dpo(policy: Answers, reference: Tensor, settings: PreferenceSettings) -> Tensor:
+    logits = settings.beta * _lead(policy.sums - reference)
+    smoothing = settings.label_smoothing
+    return -(1 - smoothing) * _log_sigmoid(logits) - smoothing * _log_sigmoid(-logits)
+
+
+def _robust(policy: Answers, reference: Tensor, settings: PreferenceSettings) -> Tensor:
+    logits = settings.beta * _lead(policy.sums - reference)
+    smoothing = settings.label_smoothing
+    losses = -(1 - smoothing) * _log_sigmoid(logits) + smoothing * _log_sigmoid(-logits)
+    return losses / (1 - 2 * smoothing)
+
+
+def _ipo(policy: Answers, reference: Tensor, settings: PreferenceSettings) -> Tensor:
+    gain = _lead((policy.sums - reference) / policy.tokens)
+    return (gain - 1 / (2 * settings.beta)) ** 2
+
+
+def _simpo(policy: Answers, _: Tensor, settings: PreferenceSettings) -> Tensor:
+    return -_log_sigmoid(settings.beta * _lead(policy.means) - settings.margin)
+
+
+def _orpo(policy: Answers, _: Tensor, settings: PreferenceSettings) -> Tensor:
+    means = policy.means
+    log_odds_ratio = _lead(means - _log_complement(means))
+    return -means[:, 0] - settings.beta * _log_sigmoid(log_odds_ratio)
+
+
+def rated_losses(gains: Tensor, is_good: Tensor, shift: float, beta: float) -> Tensor:
+    """Return the loss of each rated answer: kto.
+
+    Args:
+        gains: Of the log-probability of each answer on the base model (B,).
+        is_good: Whether it is one to give (B,), bool.
+        shift: What answers to other prompts have gained, at least 0.
+        beta: How closely the model stays with its base.
+    """
+    signs = torch.where(is_good, 1.0, -1.0)
+    return 1 - torch.sigmoid(beta * signs * (gains - shift))  # (B,)
+
+
+_LOSSES: dict[Loss, Callable[[Answers, Tensor, PreferenceSettings], Tensor]] = {
+    "dpo": _dpo,
+    "robust": _robust,
+    "ipo": _ipo,
+    "simpo": _simpo,
+    "orpo": _orpo,
+}
+
+
+def _lead(pairs: Tensor) -> Tensor:
+    return pairs[:, 0] - pairs[:, 1]
+
+
+def _log_sigmoid(logits: Tensor) -> Tensor:
+    return functional.logsigmoid(logits)
+
+
+def _log_complement(log_probabilities: Tensor) -> Tensor:
+    """Return log(1 - e^a), by the form that is exact where a is near 0 or far from it."""
+    near = torch.log(-torch.expm1(log_probabilities.clamp(max=-1e-7)))
+    return torch.where(log_probabilities > -LN_2, near, torch.log1p(-torch.exp(log_probabilities)))

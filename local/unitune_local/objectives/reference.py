@@ -1,0 +1,95 @@
+"""The pass over preference rows before the first step, by the model that the training begins with.
+
+That is the base model, whose new adapters change nothing yet, or the base with the adapter that the
+training goes on from. So does TRL: it keeps a copy of a trained adapter as the reference (trl
+1.16.0, trainer/dpo_trainer.py, lines 666 to 690). The log-probabilities are kept in a file beside
+the checkpoints, a line for each round, in which every rank computes a micro-batch. So an
+interrupted pass goes on, and a training that goes on reads the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+
+from unitune_local.data.batches import TrainingRow
+from unitune_local.objectives.loss import Form
+from unitune_local.objectives.preference import answers
+from unitune_local.parallel.ranks import ALONE, Ranks
+
+REFERENCE_FILE = "reference.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class ReferencePass:
+    """The pass of the reference over all rows, which can be interrupted.
+
+    Args:
+        model: Before its first step, with its adapters.
+        form: How micro-batches are laid out.
+        file: Where log-probabilities are kept.
+        stop: Called after each round of micro-batches; returns whether to stop.
+        ranks: Who computes them.
+    """
+
+    model: PeftModel
+    form: Form
+    file: Path
+    stop: Callable[[], bool]
+    ranks: Ranks = ALONE
+
+    def run(
+        self, rounds: Iterable[Sequence[Sequence[TrainingRow]]]
+    ) -> dict[TrainingRow, TrainingRow] | None:
+        """Return each row with its log-probabilities; None when it was stopped.
+
+        Args:
+            rounds: The micro-batches of the first epoch and of a validation, one for each rank in
+                a round; empty where it has none. The same ones in the training give the very same
+                sums, so that the first step begins at a gain of 0.
+        """
+        kept = self.ranks.first(self._kept)
+        was_training = self.model.training
+        self.model.eval()
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        referenced: dict[TrainingRow, TrainingRow] = {}
+        for number, parts in enumerate(rounds):
+            if number < len(kept):
+                sums = kept[number]
+            else:
+                sums = self.ranks.gather(self._sums(parts[self.ranks.rank]))
+                if self.ranks.first(partial(self._keep, sums)):
+                    return None
+            referenced |= {
+                row: replace(row, reference=tuple(pair))
+                for row, pair in zip(chain(*parts), chain(*sums), strict=True)
+            }
+        self.model.train(was_training)
+        return referenced
+
+    def _sums(self, part: Sequence[TrainingRow]) -> list[tuple[float, float]]:
+        with torch.no_grad():
+            return answers(self.model, self.form, part).pairs if part else []
+
+    def _keep(self, sums: list[list[tuple[float, float]]]) -> bool:
+        """Write a round down, and return whether to stop."""
+        with self.file.open("a") as file:
+            file.write(json.dumps(sums) + "\n")
+        return self.stop()
+
+    def _kept(self) -> list[list[list[tuple[float, float]]]]:
+        """Return what a pass before has computed; a line that was cut off is taken away."""
+        if not self.file.exists():
+            return []
+        whole = [
+            line for line in self.file.read_text().splitlines(keepends=True) if line[-1] == "\n"
+        ]
+        self.file.write_text("".join(whole))
+        return [json.loads(line) for line in whole]

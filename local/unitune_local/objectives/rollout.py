@@ -1,0 +1,123 @@
+"""Answers that a model in training samples to its prompts, and what they earn.
+
+The engine of evaluations answers (`unitune_local.inference.generate`): a prompt is computed once
+for its group, and what an answer samples depends on nothing but the run's seed, the step, the row
+and its place in the group, so that a training that goes on samples the same answers again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from unitune.scorers.interface import Attempt
+from unitune_local.data import attention
+from unitune_local.data.batches import TrainingRow
+from unitune_local.grading import Grader
+from unitune_local.inference.generate import Generated, Sampling, generate
+from unitune_local.models.model import use_attention
+from unitune_local.objectives.loss import Form
+from unitune_local.parallel.ranks import ALONE, Ranks
+from unitune_local.settings import RewardSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A sampled answer.
+
+    Args:
+        ids: Its tokens, the one that ended it included.
+        text: What was scored.
+        reward: From 0 to 1; NaN where the scorer could not say.
+        reason: Of the scorer.
+        cut: Whether it reached the most tokens before its end.
+    """
+
+    ids: tuple[int, ...]
+    text: str
+    reward: float
+    reason: str
+    cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rollouts:
+    """Samples answers of a model as it stands.
+
+    Args:
+        model: With adapters.
+        form: Of its micro-batches, to which its attention is switched back.
+        grader: Of the answers.
+        settings: How they are sampled.
+        seed: Of the run.
+        longest: Of prompt and answer together, in tokens.
+        ranks: Among whom the prompts are spread.
+    """
+
+    model: PeftModel
+    form: Form
+    grader: Grader
+    settings: RewardSettings
+    seed: int
+    longest: int
+    ranks: Ranks = ALONE
+
+    def groups(self, prompts: Sequence[TrainingRow], step: int) -> list[list[Sample]]:
+        """Sample a group of answers to each prompt of a step."""
+        return self._groups(prompts, self.settings.group_size, self.settings.temperature, step)
+
+    def greedy(self, prompts: Sequence[TrainingRow]) -> list[Sample]:
+        """Answer each prompt once, with the likeliest tokens."""
+        return [sample for (sample,) in self._groups(prompts, 1, 0.0, 0)]
+
+    def _groups(
+        self, prompts: Sequence[TrainingRow], size: int, temperature: float, step: int
+    ) -> list[list[Sample]]:
+        def compute(places: Sequence[int]) -> list[list[dict[str, Any]]]:
+            own = [(prompts[place], at) for place in places for at in range(size)]
+            seeds = [seed_of(self.seed, step, prompt.line, at) for prompt, at in own]
+            samples = self._answers([prompt for prompt, _ in own], temperature, seeds)
+            values = [asdict(sample) for sample in samples]
+            return [values[at : at + size] for at in range(0, len(values), size)]
+
+        groups = self.ranks.spread([len(prompt.ids) for prompt in prompts], compute)
+        return [[Sample(tuple(value.pop("ids")), **value) for value in group] for group in groups]
+
+    def _answers(
+        self, prompts: Sequence[TrainingRow], temperature: float, seeds: Sequence[int]
+    ) -> list[Sample]:
+        if not prompts:
+            return []
+        was_training = self.model.training
+        self.model.eval()
+        samplings = [
+            Sampling(
+                min(self.settings.max_tokens, self.longest - len(prompt.ids)), temperature, seed
+            )
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
+        base = cast("PreTrainedModel", self.model.get_base_model())  # with adapters in its layers
+        ids = [prompt.ids for prompt in prompts]
+        answers = generate(base, self.grader.tokenizer, ids, samplings)
+        use_attention(self.model, attention.NAME if self.form.kind == "packed" else "sdpa")
+        self.model.train(was_training)
+        return [self._scored(*pair) for pair in zip(prompts, answers, strict=True)]
+
+    def _scored(self, prompt: TrainingRow, answer: Generated) -> Sample:
+        assert prompt.case is not None, "rows of this method are prompts"
+        score = self.grader.scorer.score(Attempt(prompt.case, answer.text))
+        reward = math.nan if score.failed else score.value
+        cut = answer.finish_reason == "length"
+        return Sample(tuple(answer.ids), answer.text, reward, score.reason, cut)
+
+
+def seed_of(*places: int) -> int:
+    """Return a seed that is another for each run, step and whatever else it is made of."""
+    text = "/".join(map(str, places))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])

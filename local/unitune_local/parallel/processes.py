@@ -1,0 +1,74 @@
+"""The other processes of a training on this machine: started, watched, and ended with the first.
+
+The first rank is the worker that holds the folder's lock. It starts the others as ``python -m
+unitune_local.training.worker FOLDER RANK PARENT``; each has a log of its own. One that dies ends
+the training at once, in the first rank, so that it is interrupted and can go on from its last
+checkpoint; and one whose parent is gone ends itself.
+
+Light: nothing here imports torch, so that the others start while the first one imports it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from unitune.errors import RunFailed
+from unitune.workspace.filesystem import no_link
+from unitune_local.job_folder import JobFolder
+
+COMMAND = (sys.executable, "-P", "-m", "unitune_local.training.worker")
+LOOK_SECONDS = 0.2
+GRACE_SECONDS = 10.0
+"""A rank that fails waits so long for the first to fail alike, which then says why itself."""
+
+
+class RankLost(RunFailed):
+    """Another process of the training is gone, or hangs."""
+
+
+def start_ranks(folder: JobFolder, size: int, lost: Callable[[str, bool], None]) -> None:
+    """Start all ranks but the first, which is this process.
+
+    Args:
+        folder: Of the training.
+        size: Number of ranks, this one included.
+        lost: Called in a thread when one has died: what happened, and whether it was killed.
+    """
+    for rank in range(1, size):
+        with open(log := folder.rank_log(rank), "ab", opener=no_link) as file:
+            process = subprocess.Popen(  # noqa: S603 - our own module
+                [*COMMAND, str(folder.path), str(rank), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+            )
+        who = f"process {rank + 1} of {size}"
+        threading.Thread(target=_watch, args=(process, who, log, lost), daemon=True).start()
+
+
+def _watch(
+    process: subprocess.Popen[bytes], who: str, log: Path, lost: Callable[[str, bool], None]
+) -> None:
+    code = process.wait()
+    if code < 0:
+        lost(f"{who} was killed by signal {-code}, perhaps out of memory", True)
+    elif code:
+        last = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+        lost(f"{who} failed: {last} See {log}.", False)
+
+
+def end_with(parent: int) -> None:
+    """End this process when its parent is gone, however that died."""
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=look, daemon=True).start()

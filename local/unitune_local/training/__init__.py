@@ -1,0 +1,1 @@
+"""A training in its worker process, from settings to a checked adapter."""

@@ -1,0 +1,165 @@
+"""Checkpoints that are whole or not there: what a training needs to go on to the same losses.
+
+A checkpoint is a folder ``step-N`` with ``tensors.safetensors`` (adapter and optimiser),
+``state.json`` and, last, ``manifest.json`` with the hashes of both. It is
+written beside its place, flushed to disk and renamed, so that a process killed at any moment leaves
+the previous one untouched. The latest is what the disk says: the highest step whose hashes are
+right. The checkpoint of the best evaluation so far is kept, too. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from safetensors import torch as safetensors
+from torch import Tensor, nn
+
+from unitune.errors import RunFailed
+from unitune.workspace.filesystem import flush
+from unitune_local.models.model_folder import sha256
+from unitune_local.training.selection import NONE_YET, Selection
+
+TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+KEPT = 2
+"""The newest, and one before it in case the disk lied about the newest."""
+
+
+class Position(BaseModel):
+    """What a checkpoint holds beside tensors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    step: int
+    """Optimiser steps done; with seed and data it says which rows come next."""
+    selection: Selection = NONE_YET
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint read back.
+
+    Args:
+        position: Where the training stood.
+        tensors: Adapter and optimiser by name.
+    """
+
+    position: Position
+    tensors: dict[str, Tensor]
+
+
+def save(
+    folder: Path,
+    step: int,
+    weights: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    selection: Selection = NONE_YET,
+) -> Path:
+    """Write a checkpoint and remove all but the newest two, and what was best by them.
+
+    Returns:
+        The checkpoint's folder.
+    """
+    done = folder / f"step-{step}"
+    if done.exists():  # from before a crash, and the same, as a resumed run repeats its steps
+        shutil.rmtree(done)
+    scratch = folder / f".step-{step}.part"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    cast("Any", safetensors).save_file(_tensors(weights, optimizer), scratch / TENSORS)
+    position = Position(step=step, selection=selection)
+    (scratch / STATE).write_text(position.model_dump_json(), encoding="utf-8")
+    hashes = {name: sha256(scratch / name) for name in (TENSORS, STATE)}
+    (scratch / MANIFEST).write_text(json.dumps(hashes), encoding="utf-8")
+    for name in (TENSORS, STATE, MANIFEST):
+        flush(scratch / name)
+    scratch.rename(done)
+    flush(folder)
+    for old in set(_steps(folder)[KEPT:]) - _best_steps(folder):
+        shutil.rmtree(folder / f"step-{old}")
+    return done
+
+
+def latest(folder: Path) -> Checkpoint | None:
+    """Return the newest checkpoint that is whole, or None when there is none."""
+    return next(filter(None, (_read(folder, step) for step in _steps(folder))), None)
+
+
+def restore_weights(folder: Path, step: int, weights: dict[str, nn.Parameter]) -> None:
+    """Put weights back to what they were at an earlier step, whose checkpoint was kept.
+
+    Raises:
+        RunFailed: It is not whole.
+    """
+    if (saved := _read(folder, step)) is None:
+        raise RunFailed(
+            f"the checkpoint of step {step}, which was the best, is damaged or gone from {folder}. "
+            "Train again, with tuning.keep: last if the disk is in doubt."
+        )
+    for name, weight in weights.items():
+        weight.data.copy_(saved.tensors[f"weight.{name}"])
+
+
+def restore(
+    checkpoint: Checkpoint, weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> None:
+    """Put weights and optimiser back to where a checkpoint stood."""
+    tensors = checkpoint.tensors
+    for name, weight in weights.items():
+        weight.data.copy_(tensors[f"weight.{name}"])
+        prefix = f"optimizer.{name}."
+        # Counters and moments live where torch's own optimiser would have put them.
+        optimizer.state[weight] = {
+            key.removeprefix(prefix): value.to(weight.device, copy=True)
+            for key, value in tensors.items()
+            if key.startswith(prefix)
+        }
+
+
+def _tensors(
+    weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
+    tensors = {f"weight.{name}": weight.detach().cpu() for name, weight in weights.items()}
+    for name, weight in weights.items():
+        state = cast("dict[str, Tensor]", optimizer.state[weight])
+        tensors |= {f"optimizer.{name}.{key}": value.cpu() for key, value in state.items()}
+    return tensors
+
+
+def _best_steps(folder: Path) -> set[int]:
+    """Return which steps were best by the newest checkpoints."""
+    positions = (_position(folder / f"step-{step}") for step in _steps(folder)[:KEPT])
+    return {position.selection.best_step for position in positions if position is not None}
+
+
+def _read(folder: Path, step: int) -> Checkpoint | None:
+    """Return the checkpoint of a step; None where it is not whole."""
+    place = folder / f"step-{step}"
+    if not _whole(place) or (position := _position(place)) is None:
+        return None
+    return Checkpoint(position, cast("Any", safetensors).load_file(place / TENSORS))
+
+
+def _position(place: Path) -> Position | None:
+    try:
+        return Position.model_validate_json((place / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # the latter: torn, or written by another version
+        return None
+
+
+def _steps(folder: Path) -> list[int]:
+    """Return the steps that have a checkpoint, newest first."""
+    names = [path.name for path in folder.glob("step-*")]
+    return sorted((int(name.removeprefix("step-")) for name in names), reverse=True)
+
+
+def _whole(place: Path) -> bool:
+    try:
+        hashes = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
+        return all(sha256(place / name) == hashes[name] for name in (TENSORS, STATE))
+    except (OSError, ValueError, KeyError):
+        return False

@@ -1,0 +1,82 @@
+"""How well a model in training answers the validation rows, by the primary scorer of the job.
+
+Answers are greedy and to the rows' own messages, as in an evaluation. Nothing here draws a random
+number, so the training goes on as without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, cast
+
+from peft import PeftModel
+
+from unitune.backends.output_limit import TRAINING_ROOM, automatic_tokens, longest_expected
+from unitune.data.dataset import Dataset
+from unitune.data.example import Example
+from unitune.errors import RunFailed
+from unitune.job.job import Job
+from unitune.scorers.interface import Attempt, Scorer
+from unitune_local.data.rendering import render_prompt
+from unitune_local.grading import Grader, Grading
+from unitune_local.inference.generate import Sampling, generate
+from unitune_local.models.model import use_attention
+from unitune_local.parallel.ranks import ALONE, Ranks
+from unitune_local.settings import DevScorer
+
+
+def dev_scorer(job: Job, validation: Dataset) -> DevScorer:
+    """Return by what a job's answers to the validation rows are scored."""
+    limit = job.evaluate.max_tokens
+    if limit == "auto":
+        longest = longest_expected(row.example for row in validation.rows)
+        limit = automatic_tokens(longest, TRAINING_ROOM)
+    grading = Grading.of(job.evaluate.deciding, job.folder.resolve())
+    return DevScorer(grading=grading, max_tokens=limit)
+
+
+def dev_score(
+    grader: Grader, max_tokens: int, model: PeftModel, validation: Dataset, ranks: Ranks = ALONE
+) -> float:
+    """Return the score of a model's answers to the validation rows.
+
+    Args:
+        grader: Of the answers.
+        max_tokens: Most tokens of one.
+        model: With adapters.
+        validation: The rows.
+        ranks: Who answers them; the first one scores.
+
+    Raises:
+        RunFailed: The scorer can score none of them.
+    """
+    tokenizer, scorer = grader.tokenizer, grader.scorer
+    cases = [row.example for row in validation.rows]
+    prompts = [render_prompt(tokenizer, case.prompt, case.tools) for case in cases]
+    base = cast("Any", model.get_base_model())
+    context: int = base.config.get_text_config().max_position_embeddings
+    limits = [min(max_tokens, context - len(prompt)) for prompt in prompts]
+    attention, was_training = base.config._attn_implementation, model.training  # noqa: SLF001 - it has no other name
+    model.eval()
+
+    def answer(places: Sequence[int]) -> list[str]:
+        samplings = [Sampling(max_tokens=limits[place]) for place in places]
+        own = [prompts[place] for place in places]
+        return [each.text for each in generate(base, tokenizer, own, samplings)]
+
+    texts = ranks.spread([len(prompt) for prompt in prompts], answer)
+    use_attention(model, attention)
+    model.train(was_training)
+    return ranks.first(partial(_statistic, scorer, cases, texts))
+
+
+def _statistic(scorer: Scorer, cases: Sequence[Example], texts: Sequence[str]) -> float:
+    attempts = [Attempt(case, text) for case, text in zip(cases, texts, strict=True)]
+    scores = [scorer.score(attempt) for attempt in attempts]
+    if all(score.failed for score in scores):
+        raise RunFailed(
+            f"the scorer {scorer.name!r} can score no answer to the validation rows: "
+            f"{scores[0].reason}. Set tuning.best_by to loss, or take another scorer."
+        )
+    return scorer.sums(attempts, [score.value for score in scores]).statistic()

@@ -1,0 +1,380 @@
+"""The training loop: LoRA by AdamW, one function to be read from top to bottom.
+
+Everything that could differ from one time to the next is fixed by settings and step number: the
+rows of a step, its learning rate, how it is spread over processes and cut into micro-batches, what
+dropout draws. Adapter and optimiser come back from a checkpoint, so a training that was killed goes
+on to the very same losses. Not here: making the model and what becomes of events
+(`unitune_local.training.training`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from pydantic import JsonValue
+from torch import Tensor, nn
+
+from unitune.errors import RunFailed
+from unitune_local.data.batches import TrainingRow, epoch_batches, micro_batches
+from unitune_local.grading import Grader
+from unitune_local.job_folder import Kind
+from unitune_local.objectives.loss import Form, choose_form, most_logits
+from unitune_local.objectives.objective import Objective, PartLoss, objective_of
+from unitune_local.objectives.reference import REFERENCE_FILE, ReferencePass
+from unitune_local.objectives.reward import RewardLoss
+from unitune_local.objectives.rollout import Rollouts, seed_of
+from unitune_local.parallel.ranks import ALONE, Ranks
+from unitune_local.settings import Settings
+from unitune_local.training import checkpoint
+from unitune_local.training.selection import Evaluations
+
+LONGEST_GRADIENT = 1.0
+"""Gradients are scaled down to this norm."""
+
+THROUGHPUT_STEPS = 10
+"""Enough to even out rows of different length, few enough to follow a machine that others use."""
+
+Cut = Callable[[Sequence[TrainingRow]], list[list[TrainingRow]]]
+"""Cuts rows into micro-batches."""
+Note = Callable[[Kind, dict[str, JsonValue]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingContext:
+    """What the loop needs from outside.
+
+    Args:
+        checkpoints: Folder for checkpoints; the newest one in it is gone on from.
+        note: Receives every step, validation, checkpoint, warning and message.
+        stop: Called after every step; returns whether to stop.
+        score: Returns how well the model answers the validation rows, where that decides.
+        grader: Of answers that are sampled; None where none are.
+        ranks: The processes that train together. What the others note is dropped, and only the
+            first one is asked whether to stop.
+    """
+
+    checkpoints: Path
+    note: Note
+    stop: Callable[[], bool]
+    score: Callable[[PeftModel], float] | None = None
+    grader: Grader | None = None
+    ranks: Ranks = ALONE
+
+
+def train(
+    model: PeftModel,
+    rows: Sequence[TrainingRow],
+    validation: Sequence[TrainingRow],
+    settings: Settings,
+    context: TrainingContext,
+) -> bool:
+    """Train adapters in place, to those of the step that is kept; False when it was stopped.
+
+    Raises:
+        RunFailed: Loss or gradient is not a finite number; the last checkpoint is good.
+    """
+    ranks, note = context.ranks, context.note if context.ranks.is_first else drop_note
+    form = choose_form(
+        model,
+        rows,
+        share=settings.share_prefix,
+        multiple=settings.length_multiple,
+        most_logits=most_logits(settings),
+    )
+    note("warning" if form.reason else "message", {"text": _described(form, settings)})
+    cut = partial(micro_batches, most_tokens=settings.micro_batch_tokens, share=form.share)
+    ahead = ReferencePass(model, form, context.checkpoints / REFERENCE_FILE, context.stop, ranks)
+    if (ready := _referenced(ahead, rows, validation, settings, cut)) is None:
+        return False
+    rows, validation = ready
+    objective = _objective(model, form, settings, context)
+    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    optimizer = adamw(weights, settings)
+    steps_per_epoch, steps = settings.epoch_steps(len(rows)), settings.steps(len(rows))
+
+    def measure() -> dict[str, float]:
+        figures = validation_figures(model, objective, validation, cut, ranks)
+        return figures if context.score is None else {**figures, "score": context.score(model)}
+
+    evaluations = Evaluations(measure if validation else None, settings, len(rows), note)
+    if step := _restore(context, weights, optimizer, evaluations):
+        note("message", {"text": f"resuming at step {step}/{steps}"})
+    else:
+        evaluations.before()
+    throughput = Throughput(steps - step)
+    saved_at = time.monotonic()
+
+    model.train()
+    while not evaluations.ends(step):
+        epoch, place = divmod(step, steps_per_epoch)
+        step += 1
+        # What dropout and noise draw depends on step and rank alone, so it comes again on a resume.
+        cast("Any", torch).manual_seed(seed_of(settings.seed, step, ranks.rank))
+        prepared = objective.prepare(_steps_of(rows, settings, epoch)[place], step)
+        set_rate(optimizer, learning_rate := scheduled_rate(step, steps, settings))
+
+        mean = Mean(prepared.weight, objective.figure)
+        for part_loss in objective.losses(cut(ranks.share(prepared.rows))):
+            torch.autograd.backward(mean.add(part_loss))
+        if prepared.rows:
+            ranks.add_gradients(weights.values())
+        mean.figures = ranks.total(mean.figures)
+        norm = torch.nn.utils.clip_grad_norm_(weights.values(), LONGEST_GRADIENT).item()
+        _check_finite(step, mean.loss, norm, learning_rate, prepared.rows)
+        cast("Any", optimizer).step()
+        optimizer.zero_grad()
+
+        event: dict[str, JsonValue] = {
+            "step": step,
+            "steps": steps,
+            "epoch": step / steps_per_epoch,
+            **prepared.figures,
+            **mean.figures,
+            "learning_rate": learning_rate,
+            "grad_norm": norm,
+            "tokens": prepared.tokens,
+            "trained_tokens": sum(row.trained_tokens for row in prepared.rows),
+        }
+        note("step", event | throughput.after(prepared.tokens))
+        evaluations.after(step)
+        stopping = not evaluations.ends(step) and ranks.first(context.stop)
+        due = (
+            stopping
+            or evaluations.wants_checkpoint(step)
+            or _checkpoint_due(step, saved_at, settings, place + 1 == steps_per_epoch)
+        )
+        if due and ranks.is_first:
+            checkpoint.save(context.checkpoints, step, weights, optimizer, evaluations.selection)
+            note("checkpoint", {"step": step})
+            saved_at = time.monotonic()
+        if stopping:
+            return False
+    if ranks.is_first and (kept := evaluations.kept(step)) != step:
+        checkpoint.restore_weights(context.checkpoints, kept, weights)
+    evaluations.conclude(step)
+    return True
+
+
+def _restore(
+    context: TrainingContext,
+    weights: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    evaluations: Evaluations,
+) -> int:
+    """Go back to the newest checkpoint, and return its step; 0 when there is none."""
+    saved = checkpoint.latest(context.checkpoints)
+    steps = context.ranks.gather(saved.position.step if saved else 0)
+    if len({*steps}) > 1:
+        raise RunFailed(
+            f"the processes of this training see different checkpoints in {context.checkpoints}: "
+            f"those of the steps {steps}. It has to be a folder that they all share."
+        )
+    if saved is not None:
+        checkpoint.restore(saved, weights, optimizer)
+        evaluations.selection = saved.position.selection
+    return steps[0]
+
+
+def _referenced(
+    ahead: ReferencePass,
+    rows: Sequence[TrainingRow],
+    validation: Sequence[TrainingRow],
+    settings: Settings,
+    cut: Cut,
+) -> tuple[Sequence[TrainingRow], Sequence[TrainingRow]] | None:
+    """Return rows with what their loss needs of the base model; None when it was stopped."""
+    if settings.preference is None or not settings.preference.needs_reference:
+        return rows, validation
+    steps = [*_steps_of(rows, settings, 0), by_length(validation)]
+    shares = zip(*map(ahead.ranks.shares, steps), strict=True)  # of each rank, its rows of a step
+    parts = [[part for rows in share for part in cut(rows)] for share in shares]
+    made = ahead.run(zip_longest(*parts, fillvalue=()))
+    if made is None:
+        return None
+    return [made[row] for row in rows], [made[row] for row in validation]
+
+
+def _objective(
+    model: PeftModel, form: Form, settings: Settings, context: TrainingContext
+) -> Objective:
+    """Return what a training minimises by its settings."""
+    if settings.reward is None:
+        return objective_of(model, form, settings.preference, context.ranks)
+    assert context.grader is not None, "sampled answers are graded"
+    seed, longest = settings.seed, settings.sequence_length
+    return RewardLoss(
+        Rollouts(model, form, context.grader, settings.reward, seed, longest, context.ranks)
+    )
+
+
+def _steps_of(
+    rows: Sequence[TrainingRow], settings: Settings, epoch: int
+) -> list[list[TrainingRow]]:
+    """Return the rows of each optimiser step of an epoch."""
+    lengths = [len(row.ids) for row in rows]
+    order = epoch_batches(lengths, settings.batch_size, settings.seed, epoch)
+    return [[rows[index] for index in step] for step in order]
+
+
+def adamw(weights: Mapping[str, nn.Parameter], settings: Settings) -> torch.optim.AdamW:
+    """Return the optimiser of a training; `set_rate` sets its learning rate.
+
+    The matrices B of adapters are a group of their own, and so are DoRA's sizes with them: LoRA+
+    learns them faster.
+    """
+    is_b = {name: ".lora_B." in name or weight.ndim == 1 for name, weight in weights.items()}
+    ratios = {False: 1.0, True: settings.loraplus_lr_ratio or 1.0}
+    groups = [
+        {"params": [weights[name] for name in weights if is_b[name] is group], "ratio": ratio}
+        for group, ratio in ratios.items()
+    ]
+    return torch.optim.AdamW(groups, lr=0.0, weight_decay=settings.weight_decay, fused=True)
+
+
+def set_rate(optimizer: torch.optim.AdamW, rate: float) -> None:
+    """Set the learning rate of the next step."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["ratio"]
+
+
+def scheduled_rate(step: int, steps: int, settings: Settings) -> float:
+    """Return the learning rate of a step: a linear warmup, then the schedule.
+
+    That of transformers one step later, with one step more: no step is made at a rate of zero.
+    """
+    share = 0 < settings.warmup < 1
+    warmup = max(1, round(settings.warmup * steps)) if share else round(settings.warmup)
+    if step <= warmup:
+        return settings.learning_rate * step / warmup
+    done = (step - warmup) / (steps - warmup + 1)
+    cosine = 0.5 * (1 + math.cos(math.pi * done))
+    factors = {"cosine": cosine, "linear": 1 - done, "constant": 1.0}
+    return settings.learning_rate * factors[settings.schedule]
+
+
+def by_length(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
+    """Return rows in the order of a validation."""
+    return sorted(rows, key=lambda row: len(row.ids))
+
+
+def validation_figures(
+    model: PeftModel,
+    objective: Objective,
+    rows: Sequence[TrainingRow],
+    cut: Cut,
+    ranks: Ranks = ALONE,
+) -> dict[str, float]:
+    """Return the mean loss of rows, and the other figures.
+
+    Args:
+        model: With its adapters.
+        objective: What it minimises.
+        rows: Of all ranks.
+        cut: Cuts this rank's share of them into micro-batches.
+        ranks: Who computes them.
+    """
+    if isinstance(objective, RewardLoss):
+        return objective.validate(rows)
+    was_training = model.training
+    model.eval()
+    mean = Mean(objective.prepare(rows, 0).weight, objective.figure)
+    with torch.no_grad():
+        for part_loss in objective.losses(cut(ranks.share(by_length(rows)))):
+            mean.add(part_loss)
+    model.train(was_training)
+    return ranks.total(mean.figures)
+
+
+class Mean:
+    """The figures of rows whose micro-batches come one after the other.
+
+    Args:
+        weight: Of all rows.
+        figure: What the loss is called.
+    """
+
+    def __init__(self, weight: float, figure: str) -> None:
+        self._weight = weight
+        self._figure = figure
+        self.figures: dict[str, float] = {}
+
+    @property
+    def loss(self) -> float:
+        """The mean loss so far; 0 where nothing was to be learnt."""
+        return self.figures.get(self._figure, 0.0)
+
+    def add(self, part: PartLoss) -> Tensor:
+        """Add a micro-batch, and return its share of the mean loss, with its gradient."""
+        loss = part.loss / self._weight
+        shares = {name: value / self._weight for name, value in part.figures.items()}
+        for name, share in {self._figure: loss.item(), **shares}.items():
+            self.figures[name] = self.figures.get(name, 0.0) + share
+        return loss
+
+
+class Throughput:
+    """How fast the training goes, measured over the last steps of this process.
+
+    Args:
+        steps: Steps still to do.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self._left = steps
+        self._tokens = 0
+        self._marks = deque([(time.monotonic(), 0)], maxlen=THROUGHPUT_STEPS + 1)
+
+    def after(self, tokens: int) -> dict[str, JsonValue]:
+        """Return tokens per second and the seconds left, after a step of so many tokens."""
+        self._left -= 1
+        self._tokens += tokens
+        self._marks.append((time.monotonic(), self._tokens))
+        (start, before), (now, after) = self._marks[0], self._marks[-1]
+        spent = max(now - start, 1e-9)
+        return {
+            "tokens_per_second": (after - before) / spent,
+            "seconds_left": spent / (len(self._marks) - 1) * self._left,
+        }
+
+
+def drop_note(_kind: Kind, _data: dict[str, JsonValue]) -> None:
+    """Drop what a rank notes that is not the first."""
+
+
+def _checkpoint_due(step: int, saved_at: float, settings: Settings, epoch_ended: bool) -> bool:  # noqa: FBT001
+    every = settings.checkpoint_every_steps
+    if every is not None:
+        return step % every == 0
+    return epoch_ended or time.monotonic() - saved_at >= settings.checkpoint_seconds
+
+
+def _described(form: Form, settings: Settings) -> str:
+    if form.kind == "padded":
+        return f"rows are padded: this model cannot take packed rows, because {form.reason}"
+    if settings.dropout > 0 or settings.neftune_noise_alpha:
+        why = "dropout" if settings.dropout > 0 else "noise on the embeddings"
+        return f"a shared prefix is computed for each row, because there is {why}"
+    return "a shared prefix is computed once" if form.share else "no shared prefix, as requested"
+
+
+def _check_finite(
+    step: int, loss: float, norm: float, learning_rate: float, rows: Sequence[TrainingRow]
+) -> None:
+    if math.isfinite(loss) and math.isfinite(norm):
+        return
+    lines = ", ".join(str(row.line) for row in sorted(rows, key=lambda row: row.line))
+    raise RunFailed(
+        f"step {step} has loss {loss} and gradient norm {norm} at learning rate "
+        f"{learning_rate:.2g}, on the training rows of lines {lines}. No such weights were saved. "
+        "Lower tuning.learning_rate, or check these rows."
+    )

@@ -1,0 +1,306 @@
+"""One training: from a launch to its spec, and, in the worker, to an adapter that is checked.
+
+Heavy: imports torch, transformers and peft. The worker imports it once its lock is held.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from pydantic import JsonValue
+from transformers import PreTrainedTokenizerBase
+
+from unitune.backends.protocol import Launch, Upload
+from unitune.data.dataset import Dataset
+from unitune.errors import DataError, Mismatch, RunFailed
+from unitune.models import Start, TunedModel
+from unitune_local import machine
+from unitune_local.data.rows import read_rows, render_prompts, render_rows
+from unitune_local.forecasting.forecast import forecast, require_memory
+from unitune_local.grading import Grading
+from unitune_local.job_folder import EventLog, JobFolder, Kind
+from unitune_local.models import store
+from unitune_local.models.adapter import adapter_hash, check_adapter, checked_prompts, save_adapter
+from unitune_local.models.model import add_adapter, load_model, load_tokenizer
+from unitune_local.models.model_folder import sha256
+from unitune_local.models.start import load_start
+from unitune_local.parallel.ranks import Ranks, joined
+from unitune_local.settings import DataFile, Settings, Spec, StartFiles
+from unitune_local.training.dev_score import dev_score, dev_scorer
+from unitune_local.training.train import Note, TrainingContext, drop_note, train
+
+
+def prepare(launch: Launch) -> Spec:
+    """Return the spec of a training.
+
+    Raises:
+        DataError: Rows cannot be trained on; the findings say which and why.
+        Unsupported: It will not fit into memory.
+        NotFoundError: There is no such base model.
+    """
+    job = launch.job
+    base = store.resolve(job.base_model)
+    train = read_rows(Path(launch.training.ref))
+    held_out = launch.validation
+    validation = read_rows(Path(held_out.ref)) if held_out else Dataset("validation", ())
+    start = Path(launch.start.model.name) if launch.start else None
+    expected = forecast(job, base, train, validation, start)
+    wrong = tuple(finding for finding in expected.summary.findings if finding.severity == "error")
+    if wrong:
+        what = "nothing can be trained" if wrong[0].file is None else "rows cannot be trained on"
+        raise DataError(f"{what}; {len(wrong)} errors, the first: {wrong[0]}", wrong)
+    require_memory(expected.summary)
+    return Spec(
+        base=job.base_model,
+        base_path=base,
+        base_fingerprint=store.fingerprint(base),
+        training=_data_file(launch.training),
+        validation=_data_file(held_out) if held_out else None,
+        data_fingerprint=train.fingerprint,
+        settings=expected.batching.settings,
+        dev_scorer=dev_scorer(job, validation)
+        if expected.batching.settings.selection.best_by == "score"
+        else None,
+        start=_start_files(launch.start) if launch.start else None,
+        grading=Grading.of(job.reward_scorer, job.folder) if job.method == "rft" else None,
+    )
+
+
+def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
+    """Train what a folder's spec says, from its last checkpoint if there is one.
+
+    Returns:
+        The tuned model, or None when it was stopped.
+
+    Raises:
+        Mismatch: Base or rows are not those of the submit.
+        RunFailed: The training ended without a model.
+    """
+    spec = read_spec(folder)
+    note = partial(note_in, log)
+    with joined_ranks(folder, spec.settings, rank=0, worker=os.getpid()) as ranks:
+        trained = train_rank(spec, ranks, folder.checkpoints, note, folder.is_to_stop)
+    return None if trained is None else finish(trained, spec, folder.adapter, note)
+
+
+def assist_training(folder: JobFolder, rank: int, worker: int) -> None:
+    """Be one of the other processes of a training, until all its steps are made.
+
+    Args:
+        folder: Of the training.
+        rank: Which one.
+        worker: Process id of the first.
+    """
+    spec = read_spec(folder)
+    with joined_ranks(folder, spec.settings, rank, worker) as ranks:
+        train_rank(spec, ranks, folder.checkpoints, drop_note, lambda: False)
+
+
+def read_spec(folder: JobFolder) -> Spec:
+    """Return what a folder's training is to do."""
+    return Spec.model_validate_json(folder.spec.read_text(encoding="utf-8"))
+
+
+@contextmanager
+def joined_ranks(folder: JobFolder, settings: Settings, rank: int, worker: int) -> Generator[Ranks]:
+    """Meet the other processes of a training on this machine."""
+    place = folder.rendezvous(worker)
+    with joined(place, rank, settings.processes, settings.device) as ranks:
+        yield ranks
+    if ranks.is_first:  # those of workers that were killed, too
+        for each in place.parent.glob("rendezvous-*"):
+            each.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training ends with.
+
+    Args:
+        model: With the adapters that are kept.
+        tokenizer: Of the model.
+        prompts: That the saved adapter is to answer as the model does.
+        others: What the other ranks took.
+    """
+
+    model: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    prompts: list[tuple[int, ...]]
+    others: list[dict[str, float]]
+
+
+def train_rank(
+    spec: Spec, ranks: Ranks, checkpoints: Path, note: Note, stop: Callable[[], bool]
+) -> Trained | None:
+    """Train as one of the processes of a training.
+
+    Args:
+        spec: Of the training.
+        ranks: The processes.
+        checkpoints: Folder of checkpoints, which every rank reads and the first one writes.
+        note: Receives what happens, in the first rank.
+        stop: Called after every step, in the first rank; returns whether to stop.
+
+    Returns:
+        The trained model; None when it was stopped.
+
+    Raises:
+        Mismatch: Base or rows are not those of the submit.
+        RunFailed: The training ended without a model.
+    """
+    settings = spec.settings
+    _check_base(spec)
+    note("message", {"text": f"loading {spec.base}"})
+    tokenizer = load_tokenizer(spec.base_path)
+    tuned = trainable_model(spec.base_path, settings)
+    if (start := spec.start) is not None:
+        note("message", {"text": f"going on from the adapter in {start.path}"})
+        check_start(start.path, start.sha256)
+        load_start(tuned, start.path)
+
+    learnt, held_out = _dataset(spec.training), _dataset(spec.validation)
+    rendering = render_rows if settings.reward is None else render_prompts
+    rows, validation = (
+        rendering(tokenizer, dataset, settings.sequence_length).rows
+        for dataset in (learnt, held_out)
+    )
+    if not rows:
+        raise RunFailed("no row has anything to learn from; `unitune plan` says why.")
+
+    examples = [row.example for row in learnt.rows]
+    score = None
+    if by := spec.dev_scorer:
+        judge = by.grading.grader(tokenizer, examples)
+        score = partial(dev_score, judge, by.max_tokens, validation=held_out, ranks=ranks)
+    grader = spec.grading.grader(tokenizer, examples) if spec.grading else None
+    context = TrainingContext(checkpoints, note, stop, score, grader, ranks)
+    if not train(tuned, rows, validation, settings, context):
+        return None
+    others = ranks.gather(_usage(settings.device))[1:]
+    return Trained(tuned, tokenizer, checked_prompts(rows, validation), others)
+
+
+def finish(trained: Trained, spec: Spec, folder: Path, note: Note) -> TunedModel:
+    """Save the adapter of a training in a folder, and check that it answers as the model does."""
+    note("message", {"text": "saving the adapter and loading it again"})
+    save_adapter(trained.model, trained.tokenizer, spec, folder)
+    worst = check_adapter(trained.model, spec, folder, trained.prompts)
+    note("message", {"text": f"reload check passed: largest difference of logits {worst:g}"})
+    _note_usage([_usage(spec.settings.device), *trained.others], spec.settings, note)
+    return TunedModel(
+        backend="local",
+        name=str(folder),
+        base=spec.base,
+        base_fingerprint=spec.base_fingerprint,
+        data_fingerprint=spec.data_fingerprint,
+    )
+
+
+def note_in(log: EventLog, kind: Kind, data: dict[str, JsonValue]) -> None:
+    """Write an event; with a warning where a step done again has another figure than before."""
+    before = log.write(kind, data).data
+    figure = "loss" if "loss" in data else "reward"
+    if kind == "step" and before[figure] != data[figure]:
+        text = _drifted(data["step"], figure, before[figure], data[figure])
+        log.write("warning", {"text": text})
+
+
+def _usage(device: str) -> dict[str, float]:
+    return {
+        "cpu_seconds": time.process_time(),
+        "memory_bytes": machine.peak_of_process(device),
+    }
+
+
+def _note_usage(ranks: Sequence[dict[str, float]], settings: Settings, note: Note) -> None:
+    """Note what all processes took; memory in all, or of one GPU where each rank has one."""
+    combine = sum if settings.processes_per_device > 1 else max
+    taken = {
+        "seconds": machine.process_seconds(),
+        "cpu_seconds": sum(rank["cpu_seconds"] for rank in ranks),
+        "memory_bytes": combine(rank["memory_bytes"] for rank in ranks),
+    }
+    text = f"took {taken['seconds']:.0f} s and {taken['memory_bytes'] / 1e9:.2f} GB of memory"
+    note("message", {"text": f"{text} at most", **taken})
+
+
+def trainable_model(base: Path, settings: Settings) -> PeftModel:
+    """Return a base model with new adapters, on its device; sums come out the same every time."""
+    model = load_model(
+        base, settings.torch_dtype, device=settings.device, quantization=settings.quantization
+    )
+    _fix_arithmetic(settings.threads, settings.seed)
+    return add_adapter(model, settings)
+
+
+def _check_base(spec: Spec) -> None:
+    current = store.fingerprint(spec.base_path)
+    if current != spec.base_fingerprint:
+        raise Mismatch(
+            f"base model {spec.base!r} in {spec.base_path} has changed since the run was submitted "
+            f"(fingerprint {current[:12]}, was {spec.base_fingerprint[:12]}). Start a new run."
+        )
+
+
+def _dataset(file: DataFile | None) -> Dataset:
+    return Dataset("none", ()) if file is None else read_rows(_unchanged(file))
+
+
+def check_start(adapter: Path, sha256: str) -> None:
+    """Refuse an adapter that is not as it was when the run was submitted; raises Mismatch."""
+    try:
+        current = adapter_hash(adapter)
+    except OSError as problem:
+        raise Mismatch(
+            f"the adapter that the run goes on from is not in {adapter} any more: {problem}. "
+            "Restore it and resume, or start a new run."
+        ) from problem
+    if current != sha256:
+        raise Mismatch(
+            f"the adapter in {adapter} has changed since the run was submitted (SHA-256 "
+            f"{current[:12]}, was {sha256[:12]}). Start a new run."
+        )
+
+
+def _unchanged(file: DataFile) -> Path:
+    current = sha256(file.path)
+    if current != file.sha256:
+        raise Mismatch(
+            f"{file.path} has changed since the run was submitted (SHA-256 {current[:12]}, was "
+            f"{file.sha256[:12]}). Start a new run."
+        )
+    return file.path
+
+
+def _fix_arithmetic(threads: int, seed: int) -> None:
+    """Make sums come out the same every time."""
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    # Filling fresh memory would only matter for code that reads uninitialised memory.
+    cast("Any", torch).utils.deterministic.fill_uninitialized_memory = False
+    cast("Any", torch).manual_seed(seed)
+
+
+def _drifted(step: JsonValue, figure: str, before: JsonValue, now: JsonValue) -> str:
+    return (
+        f"step {step} done again after a resume has {figure} {now}, but had {before}: this machine "
+        "does not compute as the one that began the run"
+    )
+
+
+def _start_files(start: Start) -> StartFiles:
+    folder = Path(start.model.name)
+    return StartFiles(path=folder, sha256=adapter_hash(folder), run=start.run)
+
+
+def _data_file(upload: Upload) -> DataFile:
+    return DataFile(path=Path(upload.ref), sha256=upload.sha256)

@@ -1,0 +1,189 @@
+"""The process that trains: ``python -m unitune_local.training.worker FOLDER [RANK PARENT]``.
+
+It outlives whoever started it. It holds the folder's lock while it lives, which is how others know
+that it does; a second worker for the same folder leaves at once. Whatever happens is an event or
+the result; a worker that is killed leaves neither, and its training is then paused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+from unitune.backends.launch_keys import run_of
+from unitune.errors import BackendError, LockTimeout, UnituneError
+from unitune.security.redaction import without_secrets
+from unitune.workspace import user_config
+from unitune.workspace.filesystem import no_link
+from unitune.workspace.locks import is_locked, locked
+from unitune_local.job_folder import EventLog, JobFolder, Result
+from unitune_local.parallel.processes import GRACE_SECONDS, RankLost, end_with, start_ranks
+
+LOCK_SECONDS = 5.0
+"""Whoever looks whether the lock is held takes it for a moment."""
+LOOK_SECONDS = 0.05
+IDLE_LOOK_SECONDS = 0.5
+"""Long enough to even out; the load average would still count what ended a minute ago, such as the
+installation before a first run."""
+ENVIRONMENT = {
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it cuBLAS sums in any order
+    # glibc would give every large tensor back to the system and ask for it again in the next step,
+    # a page fault for each 4 KiB: steps of the embedded model took 8 % longer, steps of a model of
+    # 5 million weights 10 to 90 %.
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**40),  # bytes; more than there are
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",  # the base is here already, and nothing else is to be fetched
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def start_worker(folder: JobFolder) -> None:
+    """Start a worker that no terminal can end, and return when it holds the folder's lock.
+
+    A folder that has a worker, or a result, is left as it is.
+
+    Raises:
+        BackendError: The worker does not start.
+    """
+    if is_locked(folder.lock) or folder.result() is not None:
+        return
+    with open(folder.log, "ab", opener=no_link) as log:
+        worker = subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, "-P", "-m", "unitune_local.training.worker", str(folder.path)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            umask=0o077,  # checkpoints and adapters are made of training data
+            env=environment(_setting(folder, "threads") * _setting(folder, "processes")),
+        )
+    while worker.poll() is None and not is_locked(folder.lock):
+        time.sleep(LOOK_SECONDS)
+    if worker.poll() is None:
+        # Someone has to take note of its end, or it stays in the process table.
+        threading.Thread(target=worker.wait, daemon=True).start()
+    elif worker.returncode != 0:
+        last = folder.log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+        raise BackendError(f"the training process does not start: {last} See {folder.log}.")
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Return the environment of a process that trains with so many threads; it has no keys."""
+    kept = without_secrets(os.environ)
+    return {"OMP_WAIT_POLICY": _wait_policy(threads), **kept, **ENVIRONMENT}
+
+
+def busy_share() -> float:
+    """Return the share of the processor that is used now; to be asked before the work begins."""
+    return psutil.cpu_percent(interval=IDLE_LOOK_SECONDS) / 100
+
+
+def _wait_policy(threads: int) -> str:
+    """Return how threads should wait for each other; sums come out the same either way.
+
+    On 2 idle cores a step took 1.06 s with spinning threads and 1.52 s with sleeping ones; when
+    other processes wanted the cores, spinning threads starved each other and took 2 to 7 times as
+    long as sleeping ones.
+    """
+    idle = (os.cpu_count() or 1) * (1 - busy_share())
+    return "active" if idle > threads - 0.5 else "passive"
+
+
+def _setting(folder: JobFolder, name: str) -> int:
+    return int(json.loads(folder.spec.read_text(encoding="utf-8"))["settings"][name])
+
+
+def work(folder: JobFolder) -> None:
+    """Train what stands in a folder, unless another worker does or it has ended."""
+    try:
+        with locked(folder.lock, f"training {folder.path.name}", LOCK_SECONDS):
+            result = _outcome(folder) if folder.result() is None else None
+            if result is not None:
+                folder.finish(result)
+    except LockTimeout as error:
+        print(error, flush=True)  # noqa: T201 - into worker.log
+
+
+def _outcome(folder: JobFolder) -> Result | None:
+    """Train, and return how it ended; None when it was paused."""
+    if folder.cancel.exists():
+        return Result(state="cancelled")
+    log = EventLog(folder.events)
+    log.write("message", {"text": "worker started"})
+    start_ranks(folder, _setting(folder, "processes"), partial(abandon, folder, log))
+    try:
+        from unitune_local.training.training import run_training  # noqa: PLC0415 - slow; we live already
+
+        model = run_training(folder, log)
+    except RankLost as error:
+        time.sleep(GRACE_SECONDS)  # in which whoever watches that rank says why, and ends this
+        log.write("warning", {"text": str(error)})
+        return None
+    except UnituneError as error:
+        return Result(state="failed", error=str(error))
+    except Exception as error:  # noqa: BLE001 - whatever ends a training is its result
+        traceback.print_exc()
+        return Result(state="failed", error=f"{type(error).__name__}: {error}")
+    if model is None:
+        return Result(state="cancelled") if folder.cancel.exists() else None
+    return Result(state="succeeded", model=model)
+
+
+def abandon(folder: JobFolder, log: EventLog, what: str, killed: bool) -> None:  # noqa: FBT001
+    """End this process because another rank has ended; of one that failed, that is the result."""
+    if killed:
+        log.write("warning", {"text": what})
+    else:
+        folder.finish(Result(state="failed", error=what))
+        notify_end(folder)
+    os._exit(1)
+
+
+def assist(folder: JobFolder, rank: int, parent: int) -> None:
+    """Be one of the other processes of a training.
+
+    After a failure it waits, so that the first process, which often fails alike, can say why.
+    """
+    end_with(parent)
+    from unitune_local.training.training import assist_training  # noqa: PLC0415 - slow
+
+    try:
+        assist_training(folder, rank, parent)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is in the log
+        traceback.print_exc()
+        time.sleep(GRACE_SECONDS)
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+def notify_end(folder: JobFolder) -> None:
+    """Start what tells the user that the training has ended, if they wish it.
+
+    It is a process of its own, which holds none of this one's memory; its run's ledger says whether
+    someone else has told it.
+    """
+    if folder.result() is None or user_config.read().notify is None:
+        return
+    subprocess.Popen(  # noqa: S603 - our own module
+        [sys.executable, "-P", "-m", "unitune.run.watching", run_of(folder.path.name)],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+if __name__ == "__main__":
+    own, *rank = sys.argv[1:]
+    if rank:
+        assist(JobFolder(Path(own)), *map(int, rank))
+    else:
+        work(JobFolder(Path(own)))
+        notify_end(JobFolder(Path(own)))
