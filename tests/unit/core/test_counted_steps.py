@@ -7,6 +7,7 @@ import io
 import json
 import os
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,8 @@ def test_parquet_is_counted_too(tmp_path: Path) -> None:
         assert len(ROWS) == len(load(file, use="sft").rows)
     _, end, *steps = dict.fromkeys(done for _, done, _ in seen)
     assert file.stat().st_size == end
-    assert sorted(steps) == steps
+    group = end / (len(ROWS) / 500)  # whose columns are read in any order
+    assert all(after > before - group for before, after in pairwise(steps))
     assert len(steps) > 5
 
 
