@@ -93,10 +93,7 @@ class AdapterShape(BaseModel):
 
 
 class PreferenceSettings(BaseModel):
-    """A loss on pairs of answers, with everything decided.
-
-    See `unitune_local.objectives.preference`.
-    """
+    """A loss on pairs of answers, decided; see `unitune_local.objectives.preference`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     loss: Loss
@@ -112,10 +109,7 @@ class PreferenceSettings(BaseModel):
 
 
 class SelectionSettings(BaseModel):
-    """Which step is kept, and when a training ends early.
-
-    See `unitune_local.training.selection`.
-    """
+    """Which step is kept, when a training ends early; see `unitune_local.training.selection`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     keep: Literal["best", "last"] = "last"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
@@ -29,7 +29,7 @@ from unitune_local.data.batches import TrainingRow, epoch_batches, micro_batches
 from unitune_local.grading import Grader
 from unitune_local.job_folder import Kind
 from unitune_local.objectives.loss import Form, choose_form, most_logits
-from unitune_local.objectives.objective import Objective, PartLoss, objective_of
+from unitune_local.objectives.objective import Objective, PartLoss, StepRows, objective_of
 from unitune_local.objectives.reference import REFERENCE_FILE, ReferencePass
 from unitune_local.objectives.reward import RewardLoss
 from unitune_local.objectives.rollout import Rollouts, seed_of
@@ -123,29 +123,15 @@ def train(
         prepared = objective.prepare(_steps_of(rows, settings, epoch)[place], step)
         set_rate(optimizer, learning_rate := scheduled_rate(step, steps, settings))
 
-        mean = Mean(prepared.weight, objective.figure)
-        for part_loss in objective.losses(cut(ranks.share(prepared.rows))):
-            torch.autograd.backward(mean.add(part_loss))
-        if prepared.rows:
-            ranks.add_gradients(weights.values())
-        mean.figures = ranks.total(mean.figures)
+        mean = _add_gradients(objective, prepared, cut, ranks, weights.values())
         norm = torch.nn.utils.clip_grad_norm_(weights.values(), LONGEST_GRADIENT).item()
         _check_finite(step, mean.loss, norm, learning_rate, prepared.rows)
         cast("Any", optimizer).step()
         optimizer.zero_grad()
 
-        event: dict[str, JsonValue] = {
-            "step": step,
-            "steps": steps,
-            "epoch": step / steps_per_epoch,
-            **prepared.figures,
-            **mean.figures,
-            "learning_rate": learning_rate,
-            "grad_norm": norm,
-            "tokens": prepared.tokens,
-            "trained_tokens": sum(row.trained_tokens for row in prepared.rows),
-        }
-        note("step", event | throughput.after(prepared.tokens))
+        at: dict[str, JsonValue] = {"step": step, "steps": steps, "epoch": step / steps_per_epoch}
+        figures = {**mean.figures, "learning_rate": learning_rate, "grad_norm": norm}
+        note("step", {**at, **_counted(prepared), **figures, **throughput.after(prepared.tokens)})
         evaluations.after(step)
         stopping = not evaluations.ends(step) and ranks.first(context.stop)
         due = (
@@ -163,6 +149,28 @@ def train(
         checkpoint.restore_weights(context.checkpoints, kept, weights)
     evaluations.conclude(step)
     return True
+
+
+def _add_gradients(
+    objective: Objective,
+    prepared: StepRows,
+    cut: Cut,
+    ranks: Ranks,
+    weights: Collection[nn.Parameter],
+) -> Mean:
+    """Compute the gradients of a step, over all ranks, and return its loss."""
+    mean = Mean(prepared.weight, objective.figure)
+    for part_loss in objective.losses(cut(ranks.share(prepared.rows))):
+        torch.autograd.backward(mean.add(part_loss))
+    if prepared.rows:
+        ranks.add_gradients(weights)
+    mean.figures = ranks.total(mean.figures)
+    return mean
+
+
+def _counted(prepared: StepRows) -> dict[str, JsonValue]:
+    trained = sum(row.trained_tokens for row in prepared.rows)
+    return {**prepared.figures, "tokens": prepared.tokens, "trained_tokens": trained}
 
 
 def _restore(
