@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -103,11 +104,14 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster() -> Iterator[Cluster]:
     # Ray's sockets lie in there, and their names may have 107 characters.
-    folder = tmp_path_factory.mktemp("ray")
-    cluster = Cluster(folder, free_port(), free_port())
-    with pytest.MonkeyPatch.context() as patch:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as short,
+    ):
+        folder = Path(short)
+        cluster = Cluster(folder, free_port(), free_port())
         patch.setenv("RAY_API_SERVER_ADDRESS", cluster.url)
         patch.setenv("UNITUNE_RAY_STORAGE", str(cluster.storage))
         patch.setenv("UNITUNE_CACHE", str(folder / "cache"))
