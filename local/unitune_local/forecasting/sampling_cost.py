@@ -110,8 +110,8 @@ class SamplingTime:
         size = answer_cost.size_of(self.folder)
         device, dtype = self.settings.device, self.settings.torch_dtype
         rate = answer_cost.answer_rate(self.folder, device, dtype).flop_seconds
-        flops = size.flops(own / count, common, tokens) * count * len(ids)
-        return ADAPTER_SHARE * rate * flops
+        work = size.work(own / count, common, tokens) * count * len(ids)
+        return ADAPTER_SHARE * rate * work
 
 
 def scorer_findings(job: Job, train: Dataset) -> Iterator[Finding]:

@@ -43,10 +43,10 @@ def test_a_size_is_the_models_own_weights(tiny_model: Path) -> None:
 
 
 def test_shared_tokens_are_computed_once_and_own_ones_for_each() -> None:
-    """A model of 10 weights and no head: 2 operations a weight and token."""
+    """A model of 10 weights and no head: 2 operations a weight and token, 5 times as dear ones."""
     size = ModelSize(linear=10, head=0, width=0)
-    assert 2 * 10 * (30 + 4) == size.flops(30, 1_000, 4)
-    assert ModelSize(0, 0, 5).flops(10, 100, 0) == 4 * 5 * 10 * (100 + 5)
+    assert 2 * 10 * (30 + 5 * 4) == size.work(30, 1_000, 4)
+    assert ModelSize(0, 0, 5).work(10, 100, 0) == 4 * 5 * 10 * (100 + 5)
 
 
 def test_time_grows_with_requests_and_own_tokens(tiny_model: Path, cases: Dataset) -> None:
