@@ -47,10 +47,10 @@ FINALISTS = 3
 """Prompts of these that are tried on all other dev rows."""
 TRIALS = {"zero-shot": Count(0, 1, 1), "instructed": Count(0, 1, 1), "few-shot": Count(3, 4, 6)}
 """Prompts of a kind that are tried on dev; nearest shots come on top of random ones."""
-TALK_TOKENS = 100
-"""Expected of an answer here to a prompt without shots: a small model that has seen no answer
-talks. Cut at 74, 136 and 271 tokens, those of an untuned SmolLM2 had 56 to 72, 85 to 96 and 152 to
-169 in four comparisons."""
+VERBOSE_TOKENS = 100
+"""Expected of an answer here to a prompt without shots: a small model that has seen no answer is
+verbose. Cut at 74, 136 and 271 tokens, those of an untuned SmolLM2 had 56 to 72, 85 to 96 and 152
+to 169 in four comparisons."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ def _answer(spec: ContenderSpec, job: Job, work: Workload) -> Count:
     longest = max(work.train.answers.longest.high, work.test.answers.longest.high)
     limit, usual = job.evaluate.max_tokens, mean.expected
     if prompt_kind(spec) in ("zero-shot", "instructed") and not is_served(spec, job.backend):
-        usual = max(usual, TALK_TOKENS)
+        usual = max(usual, VERBOSE_TOKENS)
     most = automatic_tokens(longest, room(spec, job.backend))
     if is_known_to_think(spec, job):
         usual, most = round(usual * REASONING[1]), most + THINKING_TOKENS

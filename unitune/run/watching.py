@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 
 from unitune.backends import registry
 from unitune.backends.capabilities import JobPage, ListsJobs
+from unitune.backends.forecasts import Forecasts
 from unitune.backends.protocol import State
 from unitune.backends.retry import retry_delay, sleep
 from unitune.errors import BackendError, LockTimeout, NotFoundError, UnituneError, UnreadableRecord
@@ -236,10 +237,12 @@ def goes_on(run: Run) -> bool:
 
 
 def refresh_local(runs: Iterable[Run]) -> None:
-    """Write down how the runs on this machine stand: no vendor is called."""
+    """Write down how the runs on this machine stand: no vendor and no cluster is called."""
     for run in filter(goes_on, runs):
         with suppress(UnituneError, OSError):  # it stands as it was last seen
-            if registry.offer(run.backend_name).training_price == "none":
+            name = run.backend_name
+            own = registry.offer(name).training_price == "none"  # hardware; a cluster may be, too
+            if own and isinstance(registry.backend(name), Forecasts):
                 run.refresh()
 
 

@@ -79,7 +79,7 @@ def load_model(
     use_threads()
     logging.disable_progress_bar()
     if quantization is not None:
-        return load_quantized(path, dtype, device, quantization)
+        return load_quantized(path, config_of(path), dtype, device, quantization)
     model = cast("Any", AutoModelForCausalLM).from_pretrained(
         path,
         dtype=dtype,

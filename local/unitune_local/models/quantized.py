@@ -14,10 +14,10 @@ from typing import Any, cast
 import torch
 from safetensors import safe_open
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     BitsAndBytesConfig,
     GenerationConfig,
+    PreTrainedConfig,
     PreTrainedModel,
 )
 
@@ -31,12 +31,17 @@ PACKS = "support_avx512bf16_for_cpu"
 
 
 def load_quantized(
-    path: Path, dtype: torch.dtype, device: str | torch.device, quantization: Quantization
+    path: Path,
+    config: PreTrainedConfig,
+    dtype: torch.dtype,
+    device: str | torch.device,
+    quantization: Quantization,
 ) -> PreTrainedModel:
     """Load a model whose linear layers but the output head are quantised.
 
     Args:
         path: Its folder.
+        config: The configuration in there.
         dtype: Of the other weights, and of what is computed.
         device: Where it is to be.
         quantization: What linear layers become.
@@ -45,9 +50,6 @@ def load_quantized(
         Unsupported: bitsandbytes is not installed.
     """
     chosen = _bitsandbytes(quantization, dtype)
-    config = cast("Any", AutoConfig).from_pretrained(
-        path, trust_remote_code=False, local_files_only=True
-    )
     with torch.device("meta"):  # for its class alone
         empty = cast("Any", AutoModelForCausalLM).from_config(config)
     reading = cast("Any", safe_open)

@@ -143,6 +143,17 @@ def _cross_entropy(logits: Tensor, targets: Tensor, temperature: float) -> Tenso
     return functional.cross_entropy(logits, targets, reduction="none")  # (N,)
 
 
+def form_of(model: PeftModel, rows: Sequence[TrainingRow], settings: Settings) -> Form:
+    """Return the best form by `choose_form`, as far as the settings allow it."""
+    return choose_form(
+        model,
+        rows,
+        share=settings.share_prefix,
+        multiple=settings.length_multiple,
+        most_logits=most_logits(settings),
+    )
+
+
 def choose_form(
     model: PeftModel,
     rows: Sequence[TrainingRow],

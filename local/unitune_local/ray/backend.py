@@ -106,11 +106,12 @@ class RayBackend(HostedBackend[RayOptions]):
 
     def submit(self, launch: Launch) -> str:
         """Create the job, unless one with this key is there."""
-        options, told = self.job_options(launch.job), RayLaunch.of(launch, self.storage.address)
+        options = self.job_options(launch.job)
+        sent = RayLaunch.of(launch, self.storage.address)
         if self.find(launch.key, launch.folder):  # which a second call would not say in its status
             return launch.key
         given = options.runtime_env
-        variables = {**Fields(given).fields("env_vars").all, VARIABLE: told.model_dump_json()}
+        variables = {**Fields(given).fields("env_vars").all, VARIABLE: sent.model_dump_json()}
         body: dict[str, JsonValue] = {
             "submission_id": launch.key,
             "entrypoint": ENTRYPOINT,

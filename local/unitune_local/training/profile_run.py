@@ -42,7 +42,7 @@ from unitune_local.forecasting.forecast import forecast, require_memory
 from unitune_local.models import store
 from unitune_local.models.adapter import check_adapter, checked_prompts, save_adapter
 from unitune_local.models.model import load_tokenizer
-from unitune_local.objectives.loss import Form, choose_form, loss_sum, most_logits
+from unitune_local.objectives.loss import Form, form_of, loss_sum
 from unitune_local.settings import DataFile, Spec
 from unitune_local.training.train import LONGEST_GRADIENT
 from unitune_local.training.training import trainable_model
@@ -123,13 +123,7 @@ def profile(run: ProfileRun, folder: Path) -> CostModel:
     tokenizer = load_tokenizer(spec.base_path)
     model = trainable_model(spec.base_path, settings)
     rows = [row for part in run.parts for row in part]
-    form = choose_form(
-        model,
-        rows,
-        share=settings.share_prefix,
-        multiple=settings.length_multiple,
-        most_logits=most_logits(settings),
-    )
+    form = form_of(model, rows, settings)
     start_seconds = machine.process_seconds()
 
     shape = memory.shape_of(model)

@@ -28,7 +28,7 @@ from unitune.errors import RunFailed
 from unitune_local.data.batches import TrainingRow, epoch_batches, micro_batches
 from unitune_local.grading import Grader
 from unitune_local.job_folder import Kind
-from unitune_local.objectives.loss import Form, choose_form, most_logits
+from unitune_local.objectives.loss import Form, form_of
 from unitune_local.objectives.objective import Objective, PartLoss, StepRows, objective_of
 from unitune_local.objectives.reference import REFERENCE_FILE, ReferencePass
 from unitune_local.objectives.reward import RewardLoss
@@ -84,13 +84,7 @@ def train(
         RunFailed: Loss or gradient is not a finite number; the last checkpoint is good.
     """
     ranks, note = context.ranks, context.note if context.ranks.is_first else drop_note
-    form = choose_form(
-        model,
-        rows,
-        share=settings.share_prefix,
-        multiple=settings.length_multiple,
-        most_logits=most_logits(settings),
-    )
+    form = form_of(model, rows, settings)
     note("warning" if form.reason else "message", {"text": _described(form, settings)})
     cut = partial(micro_batches, most_tokens=settings.micro_batch_tokens, share=form.share)
     ahead = ReferencePass(model, form, context.checkpoints / REFERENCE_FILE, context.stop, ranks)

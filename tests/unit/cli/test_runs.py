@@ -97,26 +97,29 @@ def test_a_page_asks_the_ledger_no_more_for_more_runs(unitune: Command, add_runs
 
 
 def test_runs_on_this_machine_stand_as_their_workers_say_and_no_vendor_is_called(
-    unitune: Command, tmp_path: Path, add_runs: AddRuns
+    unitune: Command, tmp_path: Path, add_runs: AddRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a worker has done stands in its folder; until now it was launched and left alone."""
     pytest.importorskip("unitune_local.backend", reason="needs the extra `local`")
     from unitune_local.job_folder import JobFolder, Result  # noqa: PLC0415 - needs the extra
+    from unitune_local.ray.backend import RayBackend  # noqa: PLC0415 - likewise
 
-    folders = {name: JobFolder(tmp_path / name) for name in ("gone", "training", "failed", "cloud")}
-    ids, ledger = add_runs(4), Ledger(home())
+    monkeypatch.setattr(RayBackend, "poll", lambda *_: pytest.fail("a cluster is called"))
+    names = ("gone", "training", "failed", "openai", "ray")
+    folders = {name: JobFolder(tmp_path / name) for name in names}
+    ids, ledger = add_runs(5), Ledger(home())
     for run, (name, folder) in zip(ids, folders.items(), strict=True):
         folder.path.mkdir()
         if name != "gone":
             folder.spec.write_text("{}")
-        backend = "openai" if name == "cloud" else "local"
+        backend = name if name in ("openai", "ray") else "local"
         with ledger.acting(run) as record:
             job = replace(record, backend=backend, job_id=str(folder.path), state=State.QUEUED)
             ledger.write(job)
     folders["failed"].finish(Result(state="failed", error="no memory"))
     with locked(folders["training"].lock, "training", wait_seconds=0):
         told = json.loads(unitune("runs", "--json").out)["runs"]
-    assert dict(zip(ids, ("queued", "running", "failed", "queued"), strict=True)) == {
+    assert dict(zip(ids, ("queued", "running", "failed", "queued", "queued"), strict=True)) == {
         run["id"]: run["state"] for run in told
     }
 

@@ -11,7 +11,7 @@ import pytest
 
 from unitune.backends import registry
 from unitune.backends.forecasts import AnswerForecast, AnswerLoad
-from unitune.cost.evaluation import TALK_TOKENS
+from unitune.cost.evaluation import VERBOSE_TOKENS
 from unitune.cost.tokens import Count
 from unitune.data.dataset import Dataset
 from unitune.job.job import Job
@@ -118,7 +118,7 @@ def test_time_here_is_what_the_backend_says(make: MakeJob, monkeypatch: pytest.M
     assert here.loads[4].own_tokens * 20 // usual.requests == usual.own_tokens
 
 
-def test_a_model_here_that_has_seen_no_answer_talks(
+def test_a_model_here_that_has_seen_no_answer_is_verbose(
     make: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Up to the limit of the job; shots and training show how short answers are."""
@@ -130,7 +130,7 @@ def test_a_model_here_that_has_seen_no_answer_talks(
         return [load.answer_tokens for load in here.loads[1::3]]
 
     talking, shown, tuned = answers()
-    assert (TALK_TOKENS, True) == (talking, shown == tuned < 10)
+    assert (VERBOSE_TOKENS, True) == (talking, shown == tuned < 10)
     assert [12, shown, tuned] == answers(max_tokens=12)
 
 
