@@ -1,8 +1,8 @@
 """Names of runs and launches, made so that they fit every vendor's metadata, label, tag or suffix.
 
-A run id reads ``r251125-1k3fq7d0x2ab``: the date (UTC), the time of day in four digits of base 32
-(steps of 83 ms), and eight random digits. So ids sort by time, start with a letter, never end in a
-dash, are 20 characters long, and hold 40 random bits, because several ledgers meet at one vendor.
+A run id reads ``r251125-1k3fq7d0x2ab``: the date (UTC), the time of day in five digits of base 32
+(steps of 2.6 ms), and seven random digits. So ids sort by time, start with a letter, never end in a
+dash, are 20 characters long, and hold 35 random bits, because several ledgers meet at one vendor.
 A launch key is run id and attempt, at most 26 characters of ``[a-z0-9-]``. A batch of questions has
 a key of a run id's form that begins with b, a comparison an id of that form that begins with c.
 """
@@ -18,8 +18,8 @@ DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
 
 Source: Crockford, Base 32, https://www.crockford.com/base32.html (2026-11-25), in lower case.
 """
-RANDOM_DIGITS = 8
-CLOCK_DIGITS = 4
+RANDOM_DIGITS = 7
+CLOCK_DIGITS = 5
 SECONDS_PER_DAY = 86_400
 MOST_ATTEMPTS = 99_999
 DEPLOYMENT_NAME = re.compile(rf"r\d{{6}}-[{DIGITS}]{{12}}-d\d{{1,4}}")

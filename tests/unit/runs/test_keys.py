@@ -36,7 +36,7 @@ def test_a_launch_key_fits_every_vendor_and_names_its_run(time: float, attempt: 
 @given(TIMES, TIMES)
 def test_run_ids_sort_by_time(one: float, other: float) -> None:
     earlier, later = sorted((one, other))
-    if later - earlier > 0.1:
+    if later - earlier > 0.003:
         assert run_id(earlier) < run_id(later)
 
 
@@ -45,8 +45,8 @@ def test_run_ids_of_one_moment_differ(time: float) -> None:
     assert 50 == len({run_id(time) for _ in range(50)})
 
 
-def test_a_run_id_holds_forty_random_bits() -> None:
-    assert 40 <= RANDOM_DIGITS * (len(DIGITS).bit_length() - 1)
+def test_a_run_id_holds_thirty_five_random_bits() -> None:
+    assert 35 <= RANDOM_DIGITS * (len(DIGITS).bit_length() - 1)
     seen = [set[str]() for _ in range(RANDOM_DIGITS)]
     for _ in range(2_000):
         for place, digit in enumerate(run_id(0)[-RANDOM_DIGITS:]):
