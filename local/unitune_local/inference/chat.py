@@ -35,7 +35,12 @@ from unitune_local.inference.answer_cost import measured
 from unitune_local.inference.generate import BATCH_SIZE, Generated, Sampling, generate
 from unitune_local.models import store
 from unitune_local.models.adapter import ABOUT, WEIGHTS, AdapterRecord, adapter_hash
-from unitune_local.models.model import load_adapter, load_model, load_tokenizer
+from unitune_local.models.model import (
+    load_adapter,
+    load_model,
+    load_tokenizer,
+    round_weights,
+)
 from unitune_local.settings import Quantization
 
 
@@ -152,7 +157,8 @@ class LocalChatModel(BatchedChatModel):
         if self._quantization is not None:
             return self._quantized(self._adapter, self._quantization)
         model = merged(load_model(self._path, torch.float32), self._adapter)
-        return cast("Any", model).to(device=self._device, dtype=self._dtype).eval()
+        round_weights(model, self._dtype)
+        return cast("Any", model).to(self._device).eval()
 
     def _quantized(self, adapter: Path, quantization: Quantization) -> PreTrainedModel:
         """Return the model as it was trained; a merged one would have to be quantised again."""

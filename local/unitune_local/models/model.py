@@ -91,6 +91,16 @@ def load_model(
     return cast("PreTrainedModel", model.to(device)).eval()
 
 
+def round_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Round a model's weights, and nothing else.
+
+    `Module.to` would round the frequencies of the rotary embedding, too, by up to 0.4 % in
+    bfloat16: at the hundredth token the fastest is then a third of a radian off.
+    """
+    for weights in model.parameters():
+        weights.data = weights.data.to(dtype)
+
+
 def add_adapter(model: PreTrainedModel, settings: Settings) -> PeftModel:
     """Return the model with new, trainable adapters in float32; the base is frozen."""
     config = LoraConfig(

@@ -144,6 +144,17 @@ def test_an_adapter_answers_as_peft_does(tiny_model: Path, adapter: Path) -> Non
     assert untuned.text != reply.text
 
 
+def test_rounding_a_tuned_model_leaves_its_rotary_frequencies_as_in_training(
+    tiny_model: Path, adapter: Path
+) -> None:
+    """transformers keeps them in float32; bfloat16 moves position 100 by a third of a radian."""
+    tuned: Any = LocalChatModel(str(tiny_model), adapter, dtype=torch.bfloat16)._model
+    untuned: Any = load_model(tiny_model, torch.bfloat16)
+    assert torch.equal(untuned.model.rotary_emb.inv_freq, tuned.model.rotary_emb.inv_freq)
+    assert {torch.bfloat16} == {weights.dtype for weights in tuned.parameters()}
+    assert tuned.lm_head.weight is tuned.model.embed_tokens.weight
+
+
 def test_the_fingerprint_tells_base_adapter_and_dtype_apart(
     base: LocalChatModel, tiny_model: Path, adapter: Path
 ) -> None:
