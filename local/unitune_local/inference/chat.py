@@ -32,7 +32,8 @@ from unitune.models import BatchedChatModel, Placed, Reply, Request
 from unitune_local import machine
 from unitune_local.data.rendering import TemplateError, render_prompt, template_fingerprint
 from unitune_local.inference.answer_cost import measured
-from unitune_local.inference.generate import BATCH_SIZE, Generated, Sampling, generate
+from unitune_local.inference.answers import Generated, Sampling
+from unitune_local.inference.generate import BATCH_SIZE, generate
 from unitune_local.models import store
 from unitune_local.models.adapter import ABOUT, WEIGHTS, AdapterRecord, adapter_hash
 from unitune_local.models.model import (

@@ -82,8 +82,28 @@ class PrefixCachedRows:
 
     def keep(self, rows: Tensor) -> None:
         """Forget all rows but these (indices); one that is named twice becomes two."""
-        self._real = self._real.index_select(0, rows)
-        self.cache.keep(rows)
+        real = self._real.index_select(0, rows)
+        first = int(real.any(0).int().argmax())  # before it there is padding alone
+        self._real = real[:, first:]
+        self.cache.keep(rows, first)
+
+    def row(self, place: int) -> PrefixCache:
+        """Return what one row has seen, the common beginning included and no padding."""
+        own, before = int(self._real[place].sum()), self.cache.shared
+        alone = PrefixCache(used=own + (before.used if before else 0))
+        for layer in self.cache.layers:
+            part = self.cache.seen(layer).changed(
+                lambda rows: rows[place : place + 1, :, self.cache.used - own :]
+            )
+            alone.layers[layer] = before.seen(layer).followed_by(part) if before else part
+        return alone
+
+    def join(self, others: Sequence[PrefixCache]) -> None:
+        """Take more rows, each with all that it has seen; none has a common beginning apart."""
+        caches = [*([self.cache] if self.cache.layers else []), *others]
+        self.cache = joined(caches)
+        lengths = [*self._real.sum(1).tolist(), *(other.used for other in others)]
+        self._real = _real(lengths, self.cache.used).to(self._model.device)
 
     def _feed(self, cache: PrefixCache, ids: Tensor, real: Tensor) -> Tensor:
         """Take new tokens (B, S) of rows (B, N) in chunks; return the last logits (B, V)."""
@@ -169,9 +189,13 @@ class _Padded(NamedTuple):
 def _left_padded(rows: Sequence[Sequence[int]], device: torch.device) -> _Padded:
     width = max(len(row) for row in rows)
     ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows])
-    lengths = torch.tensor([len(row) for row in rows])
-    real = torch.arange(width) >= width - lengths[:, None]
+    real = _real([len(row) for row in rows], width)
     return _Padded(ids.to(device), real.to(device))
+
+
+def _real(lengths: Sequence[int], width: int) -> Tensor:
+    """Return which tokens of rows of these lengths are real (B, N), padded on the left."""
+    return torch.arange(width) >= width - torch.tensor(lengths)[:, None]
 
 
 def _of_similar_length(prompts: Sequence[Sequence[int]]) -> Iterator[Sequence[Sequence[int]]]:

@@ -49,6 +49,12 @@ class KeysValues:
         """Return what a change makes of both."""
         return KeysValues(change(self.keys), change(self.values))
 
+    def followed_by(self, *others: KeysValues) -> KeysValues:
+        """Return these places and then those of others."""
+        parts = (self, *others)
+        keys, values = [part.keys for part in parts], [part.values for part in parts]
+        return KeysValues(torch.cat(keys, dim=2), torch.cat(values, dim=2))
+
 
 @dataclass(slots=True)
 class PrefixCache:
@@ -89,10 +95,12 @@ class PrefixCache:
         """Return a layer's keys and values in the places that are used."""
         return self.layers[layer].changed(lambda part: part[:, :, : self.used])
 
-    def keep(self, rows: Tensor) -> None:
-        """Forget all rows but these (indices)."""
+    def keep(self, rows: Tensor, first: int = 0) -> None:
+        """Forget all rows but these (indices), and the places before the first that they need."""
         for layer, places in self.layers.items():
-            self.layers[layer] = places.changed(lambda part: part.index_select(0, rows))
+            kept = places.changed(lambda part: part[:, :, first:].index_select(0, rows))
+            self.layers[layer] = kept
+        self.used -= first
 
 
 def joined(parts: Sequence[PrefixCache]) -> PrefixCache:

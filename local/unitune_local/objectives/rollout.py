@@ -20,7 +20,8 @@ from unitune.scorers.interface import Attempt
 from unitune_local.data import attention
 from unitune_local.data.batches import TrainingRow
 from unitune_local.grading import Grader
-from unitune_local.inference.generate import Generated, Sampling, generate
+from unitune_local.inference.answers import Generated, Sampling
+from unitune_local.inference.generate import generate
 from unitune_local.models.model import use_attention
 from unitune_local.objectives.loss import Form
 from unitune_local.parallel.ranks import ALONE, Ranks

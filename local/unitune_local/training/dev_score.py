@@ -20,7 +20,8 @@ from unitune.job.job import Job
 from unitune.scorers.interface import Attempt, Scorer
 from unitune_local.data.rendering import render_prompt
 from unitune_local.grading import Grader, Grading
-from unitune_local.inference.generate import Sampling, generate
+from unitune_local.inference.answers import Sampling
+from unitune_local.inference.generate import generate
 from unitune_local.models.model import use_attention
 from unitune_local.parallel.ranks import ALONE, Ranks
 from unitune_local.settings import DevScorer

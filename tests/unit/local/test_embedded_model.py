@@ -8,7 +8,8 @@ import torch
 
 from unitune.data.example import Example, Message
 from unitune_local.data.rendering import render, render_prompt
-from unitune_local.inference.generate import Sampling, generate
+from unitune_local.inference.answers import Sampling
+from unitune_local.inference.generate import generate
 from unitune_local.models import store
 from unitune_local.models.model import load_model, load_tokenizer
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedModel
 
 from unitune.errors import Interrupted
-from unitune_local.inference import decoding, generate
-from unitune_local.inference.generate import Generated, Sampling
+from unitune_local.inference import answers, decoding, generate
+from unitune_local.inference.answers import Generated, Sampling
 from unitune_local.inference.prefix_cache import is_plain
 from unitune_local.models.model import load_model
 
@@ -194,7 +194,7 @@ def test_a_draw_is_where_the_chances_added_up_pass_it(size: int) -> None:
     draws[:2] = torch.tensor([0.0, 1 - 2**-53])  # the latter may be rounded to the sum of all
     summed = (logits.double() / temperatures[:, None]).softmax(1).cumsum(1)
     expected = torch.searchsorted(summed, (draws * summed[:, -1])[:, None], right=True)[:, 0]
-    drawn = generate.draw_tokens(logits, temperatures, draws)
+    drawn = answers.draw_tokens(logits, temperatures, draws)
     assert expected[2:].tolist() == drawn[2:].tolist()
     assert expected[0] == drawn[0]
     assert logits[1, drawn[1]].isfinite()

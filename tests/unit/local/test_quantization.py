@@ -19,8 +19,9 @@ from unitune_local.backend import LocalBackend
 from unitune_local.data.rendering import render_prompt
 from unitune_local.data.rows import read_rows, render_rows
 from unitune_local.forecasting import forecast as local_forecast
+from unitune_local.inference.answers import Sampling
 from unitune_local.inference.chat import LocalChatModel
-from unitune_local.inference.generate import Sampling, generate
+from unitune_local.inference.generate import generate
 from unitune_local.models import quantized as local_quantized
 from unitune_local.models import store
 from unitune_local.models.adapter import check_adapter, save_adapter

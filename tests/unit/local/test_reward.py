@@ -24,7 +24,8 @@ from unitune.scorers.text import Exact, Regex
 from unitune_local.data.batches import TrainingRow, padded
 from unitune_local.data.rows import render_prompts
 from unitune_local.grading import Grader
-from unitune_local.inference.generate import Sampling, generate
+from unitune_local.inference.answers import Sampling
+from unitune_local.inference.generate import generate
 from unitune_local.job_folder import Kind
 from unitune_local.models.model import add_adapter, load_model, load_tokenizer
 from unitune_local.objectives.loss import choose_form, token_losses

@@ -1,0 +1,199 @@
+"""Answers as they grow: how each is to be sampled, its next token, what ends it, its text.
+
+Greedy or sampled; what an answer samples depends on its own seed, never on its neighbours.
+
+Not here: where logits come from (`unitune_local.inference.decoding`), and which answers are
+computed together (`unitune_local.inference.generate`, `unitune_local.serving.scheduler`).
+
+Shapes: B rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from unitune_local.data.rendering import turn_end
+
+DRAWN_BLOCK = 256
+"""Tokens whose chances are added up first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How one prompt is answered.
+
+    Args:
+        max_tokens: Longest answer in tokens, at least 1.
+        temperature: 0 is greedy.
+        seed: Of the sampling, when the temperature is not 0.
+        stop: Strings that end the answer and are not part of it.
+        top_p: Only the likeliest tokens that together have this share of the chances are drawn.
+    """
+
+    max_tokens: int = 256
+    temperature: float = 0.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """One answer.
+
+    Args:
+        ids: Generated token ids, the one that ended the answer included.
+        text: The answer, without special tokens and cut before a stop string.
+        finish_reason: stop: the model or a stop string ended it; length: max_tokens did.
+        seconds: Its share of the time, by the rows that were computed together.
+    """
+
+    ids: list[int]
+    text: str
+    finish_reason: Literal["stop", "length"]
+    seconds: float = field(compare=False)
+
+
+def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the ids that end an answer: the model's, the tokenizer's and the template's."""
+    own = cast("int | list[int] | None", getattr(model.generation_config, "eos_token_id", None))
+    ids: list[int | None] = [*own] if isinstance(own, list) else [own]
+    ids.append(cast("int | None", tokenizer.eos_token_id))
+    if cast("Any", tokenizer).chat_template:
+        ids.append(turn_end(tokenizer))
+    return frozenset(index for index in ids if index is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What ends an answer, and turns it into text."""
+
+    stops: frozenset[int]
+    tokenizer: PreTrainedTokenizerBase
+
+    def text(self, ids: list[int]) -> str:
+        """Return the text of ids without special tokens."""
+        decode = cast("Any", self.tokenizer).decode
+        text = decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return cast("str", text)
+
+
+class Answer:
+    """One answer as it grows.
+
+    Args:
+        place: Of its prompt among all.
+        prompt: Token ids, those common to all prompts apart.
+        sampling: How it is answered.
+        ending: What ends it.
+    """
+
+    def __init__(self, place: int, prompt: list[int], sampling: Sampling, ending: Ending) -> None:
+        self.place = place
+        self.prompt = prompt
+        self.sampling = sampling
+        self.ids: list[int] = []
+        self.done = False
+        self.seconds = 0.0
+        self._ending = ending
+        self._random = torch.Generator().manual_seed(sampling.seed)
+
+    def draw(self) -> float:
+        """Return the next of this answer's own stream of random numbers, from 0 to 1."""
+        return torch.rand(1, generator=self._random, dtype=torch.float64).item()
+
+    def add(self, token: int) -> None:
+        """Take one more token, and see whether it ends the answer."""
+        self.ids.append(token)
+        full = len(self.ids) >= self.sampling.max_tokens
+        self.done = full or token in self._ending.stops or self._stopped()
+
+    def finished(self) -> Generated:
+        """Return the answer as text."""
+        ended = self.ids[-1] in self._ending.stops
+        text = self._ending.text(self.ids[:-1] if ended else self.ids)
+        cut = self._stop_at(text)
+        reason = "stop" if ended or cut is not None else "length"
+        return Generated(self.ids, text[:cut], reason, self.seconds)
+
+    def text_so_far(self) -> str:
+        """Return the text that stays: no part of a character, or of a stop string."""
+        text = self._ending.text(self.ids).rstrip("\N{REPLACEMENT CHARACTER}")
+        begun = (
+            length
+            for stop in self.sampling.stop
+            for length in range(1, len(stop))
+            if text.endswith(stop[:length])
+        )
+        return text[: len(text) - max(begun, default=0)]
+
+    def _stopped(self) -> bool:
+        stop = self.sampling.stop
+        return bool(stop) and self._stop_at(self._ending.text(self.ids)) is not None
+
+    def _stop_at(self, text: str) -> int | None:
+        places = [place for stop in self.sampling.stop if (place := text.find(stop)) >= 0]
+        return min(places, default=None)
+
+
+def next_tokens(logits: Tensor, step: Sequence[tuple[int, Answer]]) -> list[int]:
+    """Return the next token of each answer from the logits of its row: the likeliest, or a draw."""
+    tokens = logits.argmax(-1)  # (B,)
+    if sampled := [(row, answer) for row, answer in step if answer.sampling.temperature > 0]:
+        rows = torch.tensor([row for row, _ in sampled], device=logits.device)
+        settings = [answer.sampling for _, answer in sampled]
+        temperatures = torch.tensor([sampling.temperature for sampling in settings])
+        draws = torch.tensor([answer.draw() for _, answer in sampled], dtype=torch.float64)
+        own = logits.index_select(0, rows).float().cpu()
+        if any(sampling.top_p < 1 for sampling in settings):
+            own = nucleus(own, temperatures, torch.tensor([each.top_p for each in settings]))
+        drawn = draw_tokens(own, temperatures, draws)
+        tokens.index_copy_(0, rows, drawn.to(tokens.device))
+    return cast("list[int]", cast("Any", tokens[[row for row, _ in step]]).tolist())
+
+
+def draw_tokens(logits: Tensor, temperatures: Tensor, draws: Tensor) -> Tensor:
+    """Return the token (B,) at which the chances, added up, pass a draw from 0 to 1.
+
+    First the block of tokens in which they do, and then the token in it: adding up all in float64
+    took a quarter of the time of a step of the embedded model.
+
+    Args:
+        logits: In float32, on the CPU (B, V).
+        temperatures: Of each row (B,).
+        draws: In float64 (B,).
+    """
+    count, size = logits.shape
+    chances = (logits - logits.amax(1, keepdim=True)).div_(temperatures[:, None]).exp_()
+    blocks = functional.pad(chances, (0, -size % DRAWN_BLOCK)).view(count, -1, DRAWN_BLOCK)
+    sums = blocks.sum(2, dtype=torch.float64).cumsum(1)  # (B, blocks)
+    places = (draws * sums[:, -1])[:, None]  # (B, 1)
+    block = torch.searchsorted(sums, places, right=True).clamp(max=sums.shape[1] - 1)
+    before = functional.pad(sums, (1, 0)).gather(1, block)
+    inner = blocks[torch.arange(count), block[:, 0]].double().cumsum(1)
+    within = torch.searchsorted(inner, places - before, right=True).clamp(max=DRAWN_BLOCK - 1)
+    return (block * DRAWN_BLOCK + within)[:, 0].clamp(max=size - 1)
+
+
+def nucleus(logits: Tensor, temperatures: Tensor, shares: Tensor) -> Tensor:
+    """Return logits (B, V) with minus infinity for all but the likeliest tokens.
+
+    Those that stay are the fewest that together have a share of the chances; at least one does.
+
+    Args:
+        logits: In float32 (B, V).
+        temperatures: Of each row (B,).
+        shares: Of each row (B,); 1 keeps all tokens.
+
+    Source: Holtzman et al., The Curious Case of Neural Text Degeneration, 2020, section 3.1.
+    """
+    chances, order = (logits / temperatures[:, None]).softmax(1).sort(1, descending=True)
+    left_out = (chances.cumsum(1) - chances >= shares[:, None]) & (shares < 1)[:, None]
+    return logits.masked_fill(left_out.scatter(1, order, left_out), -torch.inf)
