@@ -8,26 +8,30 @@ need it, so that `watch` stays light; that it is installed at all is checked on 
 
 from __future__ import annotations
 
+import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from unitune.backends.capabilities import MaskedToken, StoredModel
+from unitune.backends.capabilities import MaskedToken, ServerSettings, StoredModel
 from unitune.backends.forecasts import AnswerForecast, AnswerLoad, Forecast
 from unitune.backends.protocol import INTERRUPTED, Guarantee, Launch, State, Status, Upload
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example
 from unitune.errors import BackendError, LockTimeout
 from unitune.job.job import Job
-from unitune.models import ChatModel, Start, TunedModel
+from unitune.models import Start, TunedModel
 from unitune.workspace.filesystem import private_folder, replacing
 from unitune.workspace.locks import is_locked, locked
 from unitune_local.job_folder import JobFolder, Result, read_events
 from unitune_local.training.worker import start_worker
+
+if TYPE_CHECKING:
+    from unitune_local.inference.chat import LocalChatModel
 
 for _package in ("torch", "transformers", "peft", "safetensors", "gguf", "psutil"):
     if find_spec(_package) is None:
@@ -129,7 +133,7 @@ class LocalBackend:
         folder.pause.unlink(missing_ok=True)
         start_worker(folder)
 
-    def chat(self, model: str | TunedModel) -> ChatModel:
+    def chat(self, model: str | TunedModel) -> LocalChatModel:
         """Return a base model by its name, or a base with the adapter of a run.
 
         Raises:
@@ -141,6 +145,17 @@ class LocalBackend:
         if isinstance(model, str):
             return LocalChatModel(model)
         return LocalChatModel(model.base, Path(model.name))
+
+    def serve(
+        self, model: str | TunedModel, settings: ServerSettings, announce: Callable[[str], None]
+    ) -> None:
+        """Serve a base model, or a base with the adapter of a run; raises as `chat`, too."""
+        os.environ.setdefault(
+            "OMP_WAIT_POLICY", "passive"
+        )  # before torch: the cores are others', too
+        from unitune_local.serving import server  # noqa: PLC0415 - imports torch
+
+        server.serve(self.chat(model), settings, announce)
 
     def forecast(
         self, job: Job, train: Dataset, validation: Dataset, start: Start | None = None

@@ -115,7 +115,9 @@ MEANINGS: Mapping[str, Callable[[], Words]] = {
     "file": lambda: paths("job.yaml", "train.jsonl", "plan.json", "home/ledger.db", "table.csv"),
     "first": lambda: odd("newest", "c26", ""),
     "folder": lambda: paths("home", "new"),
+    "host": lambda: odd("localhost", "::1", "0.0.0.0", "example.invalid"),  # noqa: S104 - a word
     "job": lambda: odd("x"),
+    "key_env": lambda: odd("MY_KEY", "PATH"),
     "limit": lambda: odd("1", "0", "-1", "9" * 30),
     "max_tokens": lambda: odd("40", "0", "9" * 30),
     "message": lambda: odd("train 0?"),

@@ -6,7 +6,7 @@ A caller checks ``isinstance(backend, Deploys)`` and says what cannot be done. L
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -103,6 +103,32 @@ class Stores(Protocol):
     def stored(self) -> list[StoredModel]:
         """Return the base models that are here already."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """How a model is served."""
+
+    name: str
+    """By which requests name the model."""
+    host: str
+    port: int
+    """0: any that is free."""
+    key: str | None = field(default=None, repr=False)
+    """That requests must carry; None: whoever runs a program on this machine may send them."""
+
+
+@runtime_checkable
+class Serves(Protocol):
+    """A backend that can serve a model from this machine, as OpenAI serves its own."""
+
+    def serve(
+        self, model: str | TunedModel, settings: ServerSettings, announce: Callable[[str], None]
+    ) -> None:
+        """Answer requests until SIGINT or SIGTERM; announce the base URL once the model is loaded.
+
+        A `UserError` says that the address cannot be used.
+        """
 
 
 @runtime_checkable

@@ -22,6 +22,11 @@ def complete_run(incomplete: str) -> Choices:
     return _begun(_runs, incomplete)
 
 
+def complete_served(incomplete: str) -> Choices:
+    """Return the newest runs and the base models on this machine whose names begin so."""
+    return [*complete_run(incomplete), *_begun(_stored, incomplete)]
+
+
 def complete_comparison(incomplete: str) -> Choices:
     """Return the newest comparisons whose ids begin so."""
     return _begun(_comparisons, incomplete)
@@ -51,6 +56,15 @@ def _runs() -> Choices:
 
     listed, _ = run_listing(MOST_RUNS)
     return [(run.id, f"{run.name}, {run.state}") for run in listed]
+
+
+def _stored() -> Choices:
+    from unitune.backends import registry
+    from unitune.backends.capabilities import Stores
+
+    keeper = registry.backend("local")
+    models = keeper.stored() if isinstance(keeper, Stores) else []
+    return [(model.name, "base model") for model in models]
 
 
 def _backends() -> Choices:

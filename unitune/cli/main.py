@@ -43,6 +43,7 @@ from unitune.cli import (
     prices,
     runs,
     schema,
+    serve,
     ui,
 )
 from unitune.cli.os_errors import explained, first
@@ -144,6 +145,7 @@ app.command(rich_help_panel=RUN)(runs.pause)
 app.command(rich_help_panel=RUN)(runs.cancel)
 app.command(rich_help_panel=RUN)(runs.resume)
 app.command(rich_help_panel=RUN)(chat.chat)
+app.command(rich_help_panel=RUN)(serve.serve)
 app.command(rich_help_panel=RUN)(runs.delete)
 app.command(rich_help_panel=RUN)(ui.ui)
 app.command(rich_help_panel=HOSTED)(deployments.deploy)

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from unitune.data.example import ROLES, Message, TextPart
 from unitune.errors import nearest
 from unitune.findings import Finding, clip, error
-from unitune.workspace.validation import Location, by_location, own_text, wanted
+from unitune.workspace.validation import Location, by_location, dotted, own_text, wanted
 
 _SYNONYMS = {
     "ai": "assistant",
@@ -102,6 +102,4 @@ def _guess(given: str, known: Sequence[str]) -> str:
 
 
 def _dotted(at: Location) -> str:
-    """Return a location as Python writes it: ``messages[1].role``."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at)
-    return text.removeprefix(".") or "the row"
+    return dotted(at) or "the row"

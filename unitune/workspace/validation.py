@@ -119,6 +119,12 @@ def _location_in(value: Any, detail: ErrorDetails) -> Location:
     return (*at, detail["loc"][-1]) if detail["type"] == "missing" else tuple(at)
 
 
+def dotted(at: Location) -> str:
+    """Return a location as Python writes it: ``messages[1].role``."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at)
+    return text.removeprefix(".")
+
+
 def part_at(model: type[BaseModel], value: Any, at: Location) -> Part:
     """Return which part of a model a location in a value means."""
     holder, inner, described = None, (model,), ""

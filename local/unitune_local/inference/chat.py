@@ -138,21 +138,23 @@ class LocalChatModel(BatchedChatModel):
 
     async def aclose(self) -> None:
         """Free the weights; a further request would load them again."""
-        self.__dict__.pop("_model", None)
+        self.__dict__.pop("model", None)
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
     @cached_property
-    def _tokenizer(self) -> PreTrainedTokenizerBase:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The base model's, with its chat template."""
         return load_tokenizer(self._path)
 
     @cached_property
     def _template(self) -> str:
-        return template_fingerprint(self._tokenizer)
+        return template_fingerprint(self.tokenizer)
 
     @cached_property
-    def _model(self) -> PreTrainedModel:
+    def model(self) -> PreTrainedModel:
+        """The model with its weights, loaded when it is first needed."""
         if self._adapter is None:
             return load_model(self._path, self._dtype, device=self._device)
         if self._quantization is not None:
@@ -160,6 +162,11 @@ class LocalChatModel(BatchedChatModel):
         model = merged(load_model(self._path, torch.float32), self._adapter)
         round_weights(model, self._dtype)
         return cast("Any", model).to(self._device).eval()
+
+    @property
+    def context(self) -> int | None:
+        """Most tokens of a prompt and its answer together; None where the model does not say."""
+        return cast("int | None", getattr(self.model.config, "max_position_embeddings", None))
 
     def _quantized(self, adapter: Path, quantization: Quantization) -> PreTrainedModel:
         """Return the model as it was trained; a merged one would have to be quantised again."""
@@ -191,7 +198,7 @@ class LocalChatModel(BatchedChatModel):
                     )
                     tell(some)
 
-                _ = self._model  # loaded before the time is taken
+                _ = self.model  # loaded before the time is taken
                 with measured(self._path, self._device, self._dtype, answered):
                     self._answer(valid, interrupt, note, grew)
         finally:
@@ -199,10 +206,10 @@ class LocalChatModel(BatchedChatModel):
 
     def _prepare(self, request: Request) -> Prepared:
         try:
-            ids = render_prompt(self._tokenizer, request.messages, request.tools)
+            ids = render_prompt(self.tokenizer, request.messages, request.tools)
         except TemplateError as error:
             return Prepared([], Sampling(), str(error))
-        context = cast("int | None", getattr(self._model.config, "max_position_embeddings", None))
+        context = self.context
         room = request.max_tokens if context is None else context - len(ids)
         if room < 1:
             return Prepared(
@@ -234,7 +241,7 @@ class LocalChatModel(BatchedChatModel):
 
         prompts = [prompt.ids for prompt in prepared.values()]
         settings = [prompt.sampling for prompt in prepared.values()]
-        model, tokenizer = self._model, self._tokenizer
+        model, tokenizer = self.model, self.tokenizer
         try:
             if prompts:
                 generate(

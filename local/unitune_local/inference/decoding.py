@@ -102,7 +102,8 @@ class PrefixCachedRows:
         """Take more rows, each with all that it has seen; none has a common beginning apart."""
         caches = [*([self.cache] if self.cache.layers else []), *others]
         self.cache = joined(caches)
-        lengths = [*self._real.sum(1).tolist(), *(other.used for other in others)]
+        running = cast("list[int]", cast("Any", self._real.sum(1)).tolist())
+        lengths = [*running, *(other.used for other in others)]
         self._real = _real(lengths, self.cache.used).to(self._model.device)
 
     def _feed(self, cache: PrefixCache, ids: Tensor, real: Tensor) -> Tensor:

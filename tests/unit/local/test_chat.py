@@ -206,7 +206,7 @@ def test_no_weights_are_loaded_before_the_first_request(
 def test_a_closed_model_frees_its_weights_and_can_be_asked_again(base: LocalChatModel) -> None:
     (before,) = replies(base, ask("a"))
     asyncio.run(base.aclose())
-    assert "_model" not in vars(base)
+    assert "model" not in vars(base)
     (after,) = replies(base, ask("a"))
     assert before.text == after.text
 

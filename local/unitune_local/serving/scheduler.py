@@ -1,0 +1,416 @@
+"""Many answers at once: requests join the running batch of a model, and leave it, between tokens.
+
+One thread owns the model. It takes turns: first it reads prompts that wait, at most `PROMPT_TOKENS`
+tokens of them, so that running answers never pause for long; then every running answer gets its
+next token. A prompt is read from where the store of beginnings leaves off, a long one over several
+turns. Prompts that are read together and begin alike are read once as far as they do.
+
+Where the keys and values of the running answers outgrow their memory, the youngest answer waits
+again and is read anew later, with what it has come to. A request whose client is gone is dropped
+before the next turn.
+
+Models whose attention is not plain (sliding windows, sinks) have a cache that no row can join: they
+answer what waits batch by batch.
+
+Not here: chat messages and HTTP (`unitune_local.serving.server`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from unitune_local.inference.answers import Answer, Ending, Sampling, next_tokens, stop_ids
+from unitune_local.inference.decoding import (
+    CHUNK_TOKENS,
+    PROMPT_TOKENS,
+    CachedRows,
+    PrefixCachedRows,
+    Rows,
+    prefix_caching,
+)
+from unitune_local.inference.generate import LEAST_DROPPED, bytes_per_token, common_length
+from unitune_local.inference.prefix_cache import PrefixCache, is_plain
+from unitune_local.serving.prefix_store import BLOCK_TOKENS, PrefixStore
+from unitune_local.serving.token_texts import TokenChance, TokenTexts
+
+MOST_ROWS = 64
+"""Answers that grow at once: twice as many would give 1.2 times the tokens a second, each of them
+at little more than half the speed."""
+HEADROOM_TOKENS = 64
+"""That must fit before an answer joins, so that none is read anew after each few tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What an answer has grown by.
+
+    Args:
+        text: More of it.
+        tokens: That the text begins with, where their chances were wanted.
+        finish_reason: With the last piece: stop, length.
+        error: In place of all else: why there is no answer, or no more of it.
+        completion_tokens: So far, the one that ends the answer included.
+        cached_tokens: Of the prompt, that were read for an earlier request.
+    """
+
+    text: str = ""
+    tokens: Sequence[TokenChance] = ()
+    finish_reason: Literal["stop", "length"] | None = None
+    error: Exception | None = None
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+class Closed(Exception):
+    """The server ends."""
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    """A request, from its arrival to the end of its answer.
+
+    Args:
+        prompt: Token ids.
+        answer: As it grows.
+        streamed: Whether each token is passed on, or the whole alone.
+        top_logprobs: How many of the likeliest tokens are told beside each; None: no chances.
+        pieces: For who waits.
+        read: What has been read of a long prompt, as one row.
+    """
+
+    prompt: list[int]
+    answer: Answer
+    streamed: bool
+    top_logprobs: int | None
+    pieces: asyncio.Queue[Piece]
+    read: PrefixCache | None = None
+    cached_tokens: int = 0
+    abandoned: bool = False
+    sent: int = 0  # characters
+    chances: deque[tuple[int, TokenChance]] = field(default_factory=deque[tuple[int, TokenChance]])
+
+    @property
+    def ids(self) -> list[int]:
+        """All that its row is to see before the next token."""
+        return [*self.prompt, *self.answer.ids]
+
+    @property
+    def over(self) -> bool:
+        return self.answer.done or self.abandoned
+
+    def grown(self) -> Piece | None:
+        """Return what may be passed on since the last piece; None: nothing."""
+        ended = self.answer.finished() if self.answer.done else None
+        if not (ended or self.streamed):
+            return None
+        text = ended.text if ended else self.answer.text_so_far()
+        if not ended and len(text) <= self.sent:
+            return None
+        piece = Piece(
+            text[self.sent :],
+            self._chances_before(len(text)),
+            ended and ended.finish_reason,
+            None,
+            len(self.answer.ids),
+            self.cached_tokens,
+        )
+        self.sent = len(text)
+        return piece
+
+    def _chances_before(self, end: int) -> list[TokenChance]:
+        """Take the tokens that begin before a place in the text."""
+        taken: list[TokenChance] = []
+        while self.chances and self.chances[0][0] < end:
+            taken.append(self.chances.popleft()[1])
+        return taken
+
+
+class Scheduler:
+    """Answers requests with a model, many at once.
+
+    Args:
+        model: In evaluation mode; used by nothing else until `close`.
+        tokenizer: Of the model.
+        answer_bytes: Most that keys and values of running answers take; one alone may take more.
+        prefix_bytes: Most that the store of beginnings takes.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        answer_bytes: int,
+        prefix_bytes: int,
+    ) -> None:
+        self._model = model
+        self._ending = Ending(stop_ids(model, tokenizer), tokenizer)
+        self._texts = TokenTexts(tokenizer)
+        self._most_places = answer_bytes // bytes_per_token(model)
+        self._most_rows = MOST_ROWS
+        self._is_plain = is_plain(model)
+        self._store = PrefixStore(prefix_bytes)
+        self._waiting = deque[_Request]()
+        self._reading: list[_Request] = []
+        self._running: list[_Request] = []  # one for each row, in their order
+        self._rows: Rows | None = None
+        self._changed = threading.Condition()
+        self._closing = False
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="unitune-answers", daemon=True)
+        self._thread.start()
+
+    @property
+    def load(self) -> int:
+        """Requests that wait or are being answered."""
+        return len(self._waiting) + len(self._reading) + len(self._running)
+
+    async def answer(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        *,
+        streamed: bool = False,
+        top_logprobs: int | None = None,
+    ) -> AsyncGenerator[Piece]:
+        """Yield an answer as it grows, or at once; who stops listening frees its place.
+
+        Raises:
+            Closed: The server ends.
+            RuntimeError, MemoryError: The model failed.
+        """
+        answer = Answer(0, list(prompt), sampling, self._ending)
+        request = _Request(answer.prompt, answer, streamed, top_logprobs, asyncio.Queue())
+        with self._changed:
+            if self._closing:
+                raise Closed
+            self._waiting.append(request)
+            self._changed.notify()
+        try:
+            while True:
+                piece = await request.pieces.get()
+                if piece.error is not None:
+                    raise piece.error
+                yield piece
+                if piece.finish_reason is not None:
+                    return
+        finally:
+            request.abandoned = True
+
+    async def close(self) -> None:
+        """End what is not answered yet, and the thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        switched = prefix_caching(self._model) if self._is_plain else nullcontext()
+        with torch.inference_mode(), switched:
+            while self._has_work():
+                try:
+                    self._turn()
+                except Exception as error:  # noqa: BLE001 - the thread must outlive any request
+                    self._retreat(error)
+        self._fail([*self._reading, *self._running, *self._waiting], Closed())
+
+    def _has_work(self) -> bool:
+        """Wait for a request; False: it is time to end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._running or self._closing)
+            return not self._closing
+
+    def _turn(self) -> None:
+        """Read some prompts, and give every running answer its next token."""
+        with self._changed:
+            self._waiting = deque(request for request in self._waiting if not request.abandoned)
+        if self._is_plain:
+            self._read()
+        elif not self._running:
+            self._begin_batch()
+        self._step()
+
+    def _read(self) -> None:
+        """Read one forward's worth of prompts that wait; their answers begin, and join."""
+        if not self._waiting:
+            return
+        first = self._waiting[0]
+        prefix = first.read or self._store.longest(first.ids)
+        start = prefix.used if prefix else 0
+        if not self._fit(1, len(first.ids)):
+            return
+        group = self._reading = self._alike(start)
+        prompts = [request.ids for request in group]
+        if len(prompts[0]) - start > CHUNK_TOKENS:
+            first.read = self._read_on(prefix, prompts[0][start : start + CHUNK_TOKENS])
+            self._wait_again(group)
+        else:
+            common = common_length(prompts) if len(group) > 1 else 0
+            if common - start >= BLOCK_TOKENS:
+                prefix, start = self._read_on(prefix, prompts[0][start:common]), common
+            rows = PrefixCachedRows(self._model, prefix)
+            self._add_tokens(rows.begin([ids[start:] for ids in prompts]), group)
+            self._join(rows, group)
+        self._reading = []
+
+    def _read_on(self, prefix: PrefixCache | None, ids: Sequence[int]) -> PrefixCache:
+        """Return a prefix with more tokens after it."""
+        rows = PrefixCachedRows(self._model, prefix)
+        rows.begin([ids])
+        return rows.row(0)
+
+    def _alike(self, start: int) -> list[_Request]:
+        """Take from the head of those that wait the requests that can be read together.
+
+        Args:
+            start: Tokens of the first that were read before, and so of all.
+        """
+        head = self._waiting[0].ids[:start]
+        group: list[_Request] = []
+        widest = 0
+        while self._waiting:
+            request, ids = self._waiting[0], self._waiting[0].ids
+            widest = max(widest, len(ids))
+            if group and not (
+                request.read is None
+                and self._store.length(ids) == start
+                and ids[:start] == head
+                and (len(group) + 1) * (widest - start) <= PROMPT_TOKENS
+                and self._fit(len(group) + 1, widest)
+            ):
+                break
+            if request.read is None and not request.answer.ids:
+                request.cached_tokens = start
+            group.append(self._waiting.popleft())
+        return group
+
+    def _join(self, rows: PrefixCachedRows, group: Sequence[_Request]) -> None:
+        """Let the rows of answers that go on join the running ones; keep what was read."""
+        alone = [rows.row(place) for place in range(len(group))]
+        for request, row in zip(group, alone, strict=True):
+            request.read = None
+            self._store.add(request.prompt, row)
+        going = [place for place, request in enumerate(group) if not request.over]
+        if not going:
+            return
+        self._drop_ended()
+        if self._rows is None:
+            self._rows = PrefixCachedRows(self._model)
+        assert isinstance(self._rows, PrefixCachedRows)
+        self._rows.join([alone[place] for place in going])
+        self._running += [group[place] for place in going]
+
+    def _begin_batch(self) -> None:
+        """Begin a batch of all that waits, for a model whose rows cannot be joined."""
+        group = self._reading = [
+            self._waiting.popleft() for _ in range(min(len(self._waiting), self._most_rows))
+        ]
+        if group:
+            self._rows = CachedRows(self._model)
+            self._add_tokens(self._rows.begin([request.ids for request in group]), group)
+            self._running, self._reading = group, []
+
+    def _step(self) -> None:
+        """Give every running answer its next token."""
+        while self._outgrown():
+            self._set_back()
+        ended = sum(request.over for request in self._running)
+        if ended >= LEAST_DROPPED * len(self._running):
+            self._drop_ended()
+        if self._rows is None:
+            return
+        last = [request.answer.ids[-1] for request in self._running]
+        logits = self._rows.add(torch.tensor(last, device=self._model.device))
+        self._add_tokens(logits, self._running)
+
+    def _add_tokens(self, logits: Tensor, requests: Sequence[_Request]) -> None:
+        """Choose the next token of each answer that goes on, and pass on what has grown."""
+        step = [(row, request) for row, request in enumerate(requests) if not request.over]
+        tokens = next_tokens(logits, [(row, request.answer) for row, request in step])
+        grown: list[tuple[_Request, Piece]] = []
+        for (row, request), token in zip(step, tokens, strict=True):
+            if request.top_logprobs is not None:
+                begins = len(request.answer.text_so_far())
+                chance = self._texts.chance(logits[row], token, request.top_logprobs)
+                request.chances.append((begins, chance))
+            request.answer.add(token)
+            if (piece := request.grown()) is not None:
+                grown.append((request, piece))
+        self._deliver(grown)
+
+    def _drop_ended(self) -> None:
+        """Free the places of answers that are over; what they have seen is kept for others."""
+        going = [row for row, request in enumerate(self._running) if not request.over]
+        if self._rows is None or len(going) == len(self._running):
+            return
+        if isinstance(self._rows, PrefixCachedRows):
+            for row, request in enumerate(self._running):
+                if request.answer.done:
+                    self._store.add(request.ids, self._rows.row(row))
+        self._running = [self._running[row] for row in going]
+        if going:
+            self._rows.keep(torch.tensor(going, device=self._model.device))
+        else:
+            self._rows, self._most_rows = None, MOST_ROWS
+
+    def _fit(self, more: int, longest: int) -> bool:
+        """Whether more rows, the longest of so many tokens, leave room for the next ones."""
+        if more == 1 and not self._running:
+            return True
+        rows = len(self._running) + more
+        wide = self._rows.cache.used if isinstance(self._rows, PrefixCachedRows) else 0
+        places = rows * (max(longest, wide) + HEADROOM_TOKENS)
+        return rows <= self._most_rows and places <= self._most_places
+
+    def _outgrown(self) -> bool:
+        if len(self._running) < 2 or not isinstance(self._rows, PrefixCachedRows):
+            return False
+        return len(self._running) * (self._rows.cache.used + 1) > self._most_places
+
+    def _set_back(self) -> None:
+        """Let the answer that joined last wait again; it is read anew with what it has come to."""
+        request = self._running.pop()
+        assert isinstance(self._rows, PrefixCachedRows)
+        self._store.add(request.ids, self._rows.row(len(self._running)))
+        self._rows.keep(torch.arange(len(self._running), device=self._model.device))
+        self._wait_again([request])
+
+    def _retreat(self, error: Exception) -> None:
+        """After a failure, such as of memory, try with fewer rows; where one alone fails, give up.
+
+        A failure to read leaves the running rows as they are, and one of a step spoils them.
+        """
+        failed, self._reading = self._reading, []
+        if not failed:
+            failed, self._running, self._rows = self._running, [], None
+        if len(failed) > 1 or self._running:
+            self._most_rows = len(self._running) or len(failed) // 2
+            self._wait_again(failed)
+        else:
+            self._fail(failed, error)
+
+    def _wait_again(self, requests: Sequence[_Request]) -> None:
+        with self._changed:
+            self._waiting.extendleft(reversed(requests))
+
+    def _fail(self, requests: Sequence[_Request], error: Exception) -> None:
+        self._deliver([(request, Piece(error=error)) for request in requests])
+
+    def _deliver(self, pieces: Sequence[tuple[_Request, Piece]]) -> None:
+        if pieces:
+            self._loop.call_soon_threadsafe(_hand_over, pieces)
+
+
+def _hand_over(pieces: Sequence[tuple[_Request, Piece]]) -> None:
+    for request, piece in pieces:
+        request.pieces.put_nowait(piece)

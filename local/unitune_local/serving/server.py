@@ -1,0 +1,303 @@
+"""The HTTP server of a local model: OpenAI's chat completions, with streams as server-sent events.
+
+Who may send requests:
+
+    whoever has the key            where there is one; beyond this machine there must be
+    programs of this machine       where there is none. A web page cannot: its browser would have
+                                   to ask first (the body must be JSON), or names another host
+                                   (DNS rebinding), and is refused
+
+On SIGINT or SIGTERM no connection is taken any more, and answers that have begun get
+`GRACE_SECONDS` to end; a second signal does not wait. Streams that go on are told why they end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import re
+import signal
+import socket
+import time
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import aclosing, contextmanager, suppress
+from typing import Any
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from unitune.backends.capabilities import ServerSettings
+from unitune.errors import UserError
+from unitune_local import machine
+from unitune_local.data.rendering import TemplateError, render_prompt
+from unitune_local.inference.chat import LocalChatModel
+from unitune_local.inference.generate import MEMORY_BYTES
+from unitune_local.serving.scheduler import Closed, Piece, Scheduler
+from unitune_local.serving.wire import ChatRequest, Completion, ServerError
+
+LOCAL_HOST = re.compile(r"(127(\.\d{1,3}){3}|localhost|\[::1\])(:\d{1,5})?")
+"""With any port: one that ssh forwards may be another."""
+LARGEST_BODY = 16 << 20
+"""Bytes; a context of a million tokens takes a fourth of it."""
+MOST_WAITING = 1024
+"""Requests, beyond which others are told to come again."""
+GRACE_SECONDS = 30.0
+CLOSING_SECONDS = 5.0
+"""For the last words of streams that are ended."""
+PREFIX_BYTES = 2 << 30
+NO_LIMIT = 4096
+"""Tokens of an answer, where neither the request nor the model's context has a limit."""
+END = b"data: [DONE]\n\n"
+
+
+def serve(chat: LocalChatModel, settings: ServerSettings, announce: Callable[[str], None]) -> None:
+    """Serve a model until SIGINT or SIGTERM.
+
+    Args:
+        chat: The model; loaded before anything is announced.
+        settings: Where, under which name, and for whom.
+        announce: Is given the base URL once requests are answered.
+
+    Raises:
+        UserError: The address cannot be used.
+    """
+    with _listening(settings.host, settings.port) as listening:
+        asyncio.run(_serve(chat, settings, listening, announce))
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Generator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family)
+    except (OSError, UnicodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no host name"
+        raise UserError(
+            f"port {port} of {host} cannot be used: {why}. Name another with --port or --host; "
+            "--port 0 takes any that is free."
+        ) from error
+    with listening:
+        yield listening
+
+
+async def _serve(
+    chat: LocalChatModel,
+    settings: ServerSettings,
+    listening: socket.socket,
+    announce: Callable[[str], None],
+) -> None:
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def end() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, end)
+    server = ModelServer(chat, settings, hurry)
+    runner = web.AppRunner(
+        server.application(),
+        handler_cancellation=True,  # of requests whose client is gone
+        access_log=None,
+        shutdown_timeout=CLOSING_SECONDS,
+    )
+    await runner.setup()
+    await web.SockSite(runner, listening).start()
+    host, port = listening.getsockname()[:2]
+    announce(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1")
+    await stop.wait()
+    await runner.cleanup()
+
+
+class ModelServer:
+    """One model and its routes; made within an event loop.
+
+    Args:
+        chat: The model.
+        settings: Under which name, and for whom.
+        hurry: When it is set, the end waits for no answer.
+    """
+
+    def __init__(
+        self, chat: LocalChatModel, settings: ServerSettings, hurry: asyncio.Event | None = None
+    ) -> None:
+        self._chat = chat
+        self._settings = settings
+        self._hurry = hurry or asyncio.Event()
+        self._fingerprint = f"fp_{chat.fingerprint[:12]}"
+        self._created = int(time.time())
+        self._open = 0
+        self._closing = False
+        model = chat.model
+        free = machine.available_bytes(model.device.type)
+        self._scheduler = Scheduler(
+            model,
+            chat.tokenizer,
+            answer_bytes=max(MEMORY_BYTES, free // 2),
+            prefix_bytes=min(PREFIX_BYTES, free // 8),
+        )
+
+    def application(self) -> web.Application:
+        """Return the routes, and what happens when they end."""
+        app = web.Application(middlewares=[_explain, self._guard], client_max_size=LARGEST_BODY)
+        app.add_routes(
+            [
+                web.get("/health", self._health),
+                web.get("/v1/models", self._models),
+                web.get("/v1/models/{model:.+}", self._model),
+                web.post("/v1/chat/completions", self._complete),
+            ]
+        )
+        app.on_shutdown.append(self._end)
+        return app
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse whoever may not send requests."""
+        key = self._settings.key
+        if key is None and not LOCAL_HOST.fullmatch(request.host):
+            text = "Without a key this server answers requests to 127.0.0.1 and localhost alone."
+            raise ServerError(403, text, code="forbidden_host")
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if key is not None and request.path != "/health" and not _equal(given, key):
+            text = "The API key is missing or wrong; send it as `Authorization: Bearer KEY`."
+            raise ServerError(401, text, code="invalid_api_key")
+        return await handler(request)
+
+    async def _health(self, _request: web.Request) -> web.Response:
+        status = "closing" if self._closing else "ok"
+        content = {"status": status, "model": self._settings.name, "requests": self._open}
+        return web.json_response(content, status=503 if self._closing else 200)
+
+    async def _models(self, _request: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [self._description]})
+
+    async def _model(self, request: web.Request) -> web.Response:
+        self._check_model(request.match_info["model"])
+        return web.json_response(self._description)
+
+    @property
+    def _description(self) -> dict[str, Any]:
+        name, created = self._settings.name, self._created
+        return {"id": name, "object": "model", "created": created, "owned_by": "unitune"}
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        if request.content_type != "application/json":
+            text = f"The body is {request.content_type}; send application/json."
+            raise ServerError(415, text)
+        wanted = ChatRequest.read(await request.read())
+        self._check_model(wanted.model)
+        if self._closing or self._scheduler.load >= MOST_WAITING:
+            why = "is shutting down" if self._closing else "has too many requests"
+            raise ServerError(503, f"The server {why}; try again later.", code="overloaded")
+        ids = await asyncio.to_thread(self._prompt, wanted)
+        completion = Completion(self._settings.name, self._fingerprint, wanted, len(ids))
+        answer = self._scheduler.answer(
+            ids,
+            wanted.sampling(self._room(ids)),
+            streamed=wanted.stream,
+            top_logprobs=wanted.top_logprobs if wanted.logprobs else None,
+        )
+        self._open += 1
+        try:
+            async with aclosing(answer):
+                if wanted.stream:
+                    return await _stream(request, completion, answer)
+                return web.json_response(completion.whole(await anext(answer)))
+        finally:
+            self._open -= 1
+            if self._closing and not self._open:
+                self._hurry.set()
+
+    def _check_model(self, name: str) -> None:
+        if name != self._settings.name:
+            text = f"The model {name!r} does not exist; this server has {self._settings.name!r}."
+            raise ServerError(404, text, param="model", code="model_not_found")
+
+    def _prompt(self, wanted: ChatRequest) -> list[int]:
+        """Return the tokens of a request."""
+        tools = wanted.tools if wanted.tool_choice != "none" else ()
+        try:
+            return render_prompt(self._chat.tokenizer, wanted.messages, list(tools) or None)
+        except TemplateError as error:
+            raise ServerError(400, str(error), param="messages", code="invalid_value") from None
+
+    def _room(self, ids: list[int]) -> int:
+        """Return how long an answer may be."""
+        context = self._chat.context
+        if context is None:
+            return NO_LIMIT
+        if len(ids) >= context:
+            raise ServerError(
+                413,
+                f"The messages have {len(ids)} tokens, and the model's context {context}, its "
+                "answer included. Shorten them.",
+                param="messages",
+                code="context_length_exceeded",
+            )
+        return context - len(ids)
+
+    async def _end(self, _app: web.Application) -> None:
+        """Wait for answers that have begun, and end those that take too long."""
+        self._closing = True
+        if self._open:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), GRACE_SECONDS)
+        await self._scheduler.close()
+
+
+async def _stream(
+    request: web.Request, completion: Completion, answer: AsyncGenerator[Piece]
+) -> web.StreamResponse:
+    """Send an answer as it grows; what fails on the way is its last event."""
+    headers = {
+        "Content-Type": "text/event-stream",
+        "Cache-Control": "no-cache",
+        "X-Accel-Buffering": "no",  # nginx would hold it back
+    }
+    response = web.StreamResponse(headers=headers)
+    await response.prepare(request)
+    await response.write(_event(completion.first()))
+    try:
+        async for piece in answer:
+            await response.write(b"".join(map(_event, completion.chunks(piece))))
+    except (Closed, MemoryError, RuntimeError) as error:
+        await response.write(_event(_failure(error).body))
+    await response.write(END)
+    await response.write_eof()
+    return response
+
+
+def _event(content: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(content, separators=(",", ":")).encode() + b"\n\n"
+
+
+def _failure(error: Exception) -> ServerError:
+    """Return how a client is told that an answer has failed."""
+    if isinstance(error, Closed):
+        return ServerError(503, "The server is shutting down.", code="shutting_down")
+    return ServerError(500, f"The model failed on this request: {error}", code="model_failed")
+
+
+@web.middleware
+async def _explain(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer what goes wrong as OpenAI does."""
+    try:
+        return await handler(request)
+    except ServerError as error:
+        refused = error
+    except (Closed, MemoryError, RuntimeError) as error:
+        refused = _failure(error)
+    except web.HTTPRequestEntityTooLarge:
+        refused = ServerError(413, f"The body is larger than {LARGEST_BODY} bytes.")
+    except web.HTTPException as error:
+        text = f"There is no {request.method} {request.path}; try POST /v1/chat/completions."
+        refused = ServerError(error.status, text)
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}
+    return web.json_response(
+        refused.body, status=refused.status, headers=headers.get(refused.status)
+    )
+
+
+def _equal(given: str, key: str) -> bool:
+    return hmac.compare_digest(given.encode(), key.encode())

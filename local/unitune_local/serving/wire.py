@@ -1,0 +1,251 @@
+"""OpenAI's chat completions as this server takes them, and as it answers.
+
+What would change an answer and cannot be honoured is refused, by name; what changes none is taken
+and ignored. A request that names no temperature is answered greedily, as an evaluation does.
+
+Source: openai/openai-openapi, openapi.json (API 2.3.0, 2026-08-21), chat completions and models.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from unitune.data.example import Message
+from unitune.workspace.validation import Part, by_location, dotted, sentence
+from unitune_local.inference.answers import Sampling
+from unitune_local.serving.scheduler import Piece
+from unitune_local.serving.token_texts import TokenChance
+
+IGNORED = frozenset(
+    {
+        "metadata",
+        "parallel_tool_calls",
+        "prediction",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "user",
+    }
+)
+"""Fields that change no answer here."""
+ONLY: Mapping[str, JsonValue] = {
+    "frequency_penalty": 0,
+    "logit_bias": {},
+    "modalities": ["text"],
+    "n": 1,
+    "presence_penalty": 0,
+    "response_format": {"type": "text"},
+}
+"""Fields that are taken with their default alone."""
+OF_ANSWERS = ("annotations", "audio", "function_call", "reasoning_content", "refusal")
+"""Fields that clients send back with an assistant's message; they stand in no prompt."""
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Stop = Annotated[str, Field(min_length=1)]
+
+
+class ServerError(Exception):
+    """A refusal or failure, as OpenAI's clients read it.
+
+    Args:
+        status: HTTP status.
+        message: For people.
+        param: The field that is to blame.
+        code: For programs.
+    """
+
+    def __init__(
+        self, status: int, message: str, *, param: str | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.param = param
+        self.code = code
+
+    @property
+    def body(self) -> dict[str, JsonValue]:
+        """The response's body."""
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
+        return {"error": cast("JsonValue", error)}
+
+
+class StreamOptions(BaseModel):
+    """How an answer is streamed."""
+
+    model_config = ConfigDict(extra="forbid")
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class ChatRequest(BaseModel):
+    """The body of a request, without what is ignored or empty."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model: str
+    messages: Annotated[tuple[Message, ...], Field(min_length=1)]
+    tools: tuple[dict[str, JsonValue], ...] = ()
+    tool_choice: Literal["auto", "none"] = "auto"
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1
+    seed: Seed = Field(default_factory=lambda: secrets.randbelow(2**31))
+    stop: Stop | Annotated[tuple[Stop, ...], Field(max_length=4)] = ()
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] = 0
+
+    @classmethod
+    def read(cls, body: bytes) -> ChatRequest:
+        """Return what a body says.
+
+        Raises:
+            ServerError: It says nothing that can be answered here.
+        """
+        try:
+            content = json.loads(body)
+            json.dumps(content, ensure_ascii=False).encode()  # an unpaired surrogate is no text
+        except (ValueError, RecursionError) as error:
+            raise ServerError(400, f"The body is no JSON that can be read: {error}.") from None
+        if not isinstance(content, dict):
+            raise ServerError(400, "The body must be a JSON object.")
+        given = {
+            name: value
+            for name, value in cast("dict[str, JsonValue]", content).items()
+            if name not in IGNORED and value is not None
+        }
+        for name in given.keys() & ONLY.keys():
+            if given.pop(name) != ONLY[name]:
+                text = f"{name} is taken as {json.dumps(ONLY[name])} alone; leave it out."
+                raise ServerError(400, text, param=name, code="unsupported_value")
+        if isinstance(messages := given.get("messages"), list):
+            given["messages"] = [_without_answers_fields(message) for message in messages]
+        try:
+            return cls.model_validate(given)
+        except ValidationError as failure:
+            raise _refusal(given, failure) from None
+
+    def sampling(self, room: int) -> Sampling:
+        """Return how the answer is to be sampled.
+
+        Args:
+            room: Tokens that the model's context leaves for it.
+        """
+        wanted = self.max_completion_tokens or self.max_tokens or room
+        stop = (self.stop,) if isinstance(self.stop, str) else self.stop
+        return Sampling(min(wanted, room), self.temperature, self.seed, stop, self.top_p)
+
+
+def _without_answers_fields(message: JsonValue) -> JsonValue:
+    if not isinstance(message, dict):
+        return message
+    return {
+        name: value
+        for name, value in message.items()
+        if name not in OF_ANSWERS or value not in (None, [])
+    }
+
+
+def _refusal(given: Mapping[str, JsonValue], failure: ValidationError) -> ServerError:
+    """Return the first thing that is wrong with a body."""
+    at, details = next(iter(by_location(given, failure).items()))
+    unknown = details[0]["type"] == "extra_forbidden"
+    name = str(details[0]["loc"][-1]) if unknown and not at else dotted(at)
+    part = Part(ChatRequest if len(at) <= 1 else None, ())
+    code = "unknown_parameter" if unknown else "invalid_value"
+    if details[0]["type"] == "missing":
+        code = "missing_required_parameter"
+    return ServerError(400, f"{name} {sentence(details, part)}", param=name, code=code)
+
+
+class Completion:
+    """One answer on the wire: whole, or in chunks.
+
+    Args:
+        model: Its name.
+        fingerprint: Of the model.
+        request: What is answered.
+        prompt_tokens: Of the request.
+    """
+
+    def __init__(
+        self, model: str, fingerprint: str, request: ChatRequest, prompt_tokens: int
+    ) -> None:
+        self._request = request
+        self._prompt_tokens = prompt_tokens
+        self._head: dict[str, Any] = {
+            "id": f"chatcmpl-{secrets.token_hex(12)}",
+            "created": int(time.time()),
+            "model": model,
+            "system_fingerprint": fingerprint,
+        }
+
+    def whole(self, piece: Piece) -> dict[str, Any]:
+        """Return the response of an answer that came in one piece."""
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": piece.text, "refusal": None},
+            "logprobs": self._logprobs(piece),
+            "finish_reason": piece.finish_reason,
+        }
+        usage = self._usage(piece)
+        return {**self._head, "object": "chat.completion", "choices": [choice], "usage": usage}
+
+    def first(self) -> dict[str, Any]:
+        """Return the chunk before any text."""
+        return self._chunk({"role": "assistant", "content": "", "refusal": None}, None, None)
+
+    def chunks(self, piece: Piece) -> list[dict[str, Any]]:
+        """Return the chunks of a piece; those after the last have its end, and the usage."""
+        made: list[dict[str, Any]] = []
+        if piece.text:
+            made.append(self._chunk({"content": piece.text}, self._logprobs(piece), None))
+        if piece.finish_reason is not None:
+            made.append(self._chunk({}, None, piece.finish_reason))
+            if self._request.stream_options.include_usage:
+                made.append({**made[-1], "choices": [], "usage": self._usage(piece)})
+        return made
+
+    def _chunk(
+        self, delta: dict[str, Any], logprobs: object, finish_reason: str | None
+    ) -> dict[str, Any]:
+        choice = {
+            "index": 0,
+            "delta": delta,
+            "logprobs": logprobs,
+            "finish_reason": finish_reason,
+        }
+        usage = {"usage": None} if self._request.stream_options.include_usage else {}
+        return {**self._head, "object": "chat.completion.chunk", "choices": [choice], **usage}
+
+    def _logprobs(self, piece: Piece) -> dict[str, Any] | None:
+        if not self._request.logprobs:
+            return None
+        content = [{**_token(token), "top_logprobs": _tokens(token.top)} for token in piece.tokens]
+        return {"content": content, "refusal": None}
+
+    def _usage(self, piece: Piece) -> dict[str, Any]:
+        return {
+            "prompt_tokens": self._prompt_tokens,
+            "completion_tokens": piece.completion_tokens,
+            "total_tokens": self._prompt_tokens + piece.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": piece.cached_tokens, "audio_tokens": 0},
+        }
+
+
+def _tokens(chances: Sequence[TokenChance]) -> list[dict[str, Any]]:
+    return [_token(chance) for chance in chances]
+
+
+def _token(chance: TokenChance) -> dict[str, Any]:
+    known = None if chance.bytes is None else list(chance.bytes)
+    return {"token": chance.text, "logprob": chance.logprob, "bytes": known}

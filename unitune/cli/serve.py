@@ -1,0 +1,173 @@
+"""The command `unitune serve`: a model of this machine behind OpenAI's chat completions."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from unitune.cli.completion import complete_served
+from unitune.cli.options import NEWEST
+from unitune.cli.output import aside, print_raw
+from unitune.errors import NotFoundError, Unsupported, UserError
+
+if TYPE_CHECKING:
+    from unitune.models import TunedModel
+
+LOOPBACK = "127.0.0.1"
+PORT = 8000
+HERE = "local"
+"""The backend that keeps base models on this machine."""
+MOST_SHOWN = 500
+"""Characters of a system message that the example repeats."""
+
+
+class _Served(NamedTuple):
+    """A model that is to be served."""
+
+    name: str
+    backend: str
+    model: str | TunedModel
+    title: str
+    system: str | None = None
+    """The system message that all its training rows share."""
+
+
+def serve(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A run's id, the first letters of it, or newest; a base model on this machine, or "
+            "its folder.",
+            autocompletion=complete_served,
+        ),
+    ] = NEWEST,
+    *,
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, help="0: any that is free.")
+    ] = PORT,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where it listens; 0.0.0.0: to other machines.")
+    ] = LOOPBACK,
+    key_env: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VARIABLE",
+            help="The environment variable with the key that requests must carry; needed beyond "
+            "this machine.",
+        ),
+    ] = None,
+) -> None:
+    """Serve a tuned or base model of this machine, as OpenAI serves its own.
+
+    Any client of OpenAI's chat completions can use it, with streams, log
+    probabilities and tools. Requests that come together are answered together.
+    Ctrl-C ends it, after the answers that have begun.
+
+    [dim]$ unitune serve
+    $ unitune serve r2611 --port 8080
+    $ unitune serve r2611 --host 0.0.0.0 --key-env SERVE_KEY[/dim]
+    """
+    from unitune.backends import registry
+    from unitune.backends.capabilities import ServerSettings, Serves
+
+    key = _key(host, key_env)
+    served = _find(model)
+    backend = registry.backend(served.backend)
+    if not isinstance(backend, Serves):
+        raise Unsupported(
+            f"{served.name} is at {served.backend}, which serves it itself; unitune serves models "
+            "of this machine. Where it answers only from a deployment: unitune deploy."
+        )
+    settings = ServerSettings(served.name, host, port, key)
+    aside().print(f"loading {served.title} …", style="dim")
+    backend.serve(served.model, settings, lambda url: _announce(url, served, key_env))
+    aside().print("stopped", style="dim")
+
+
+def _find(name: str) -> _Served:
+    """Return the base model of this name, or the model of a run.
+
+    Raises:
+        NotFoundError: There is neither.
+        UserError: The run has no model.
+    """
+    from unitune.backends import registry
+    from unitune.backends.capabilities import Stores
+    from unitune.run.run import find_run
+
+    keeper = registry.backend(HERE)
+    stored = [each.name for each in keeper.stored()] if isinstance(keeper, Stores) else []
+    if name in stored or (name and Path(name).is_dir()):
+        return _Served(name, HERE, name, name)
+    try:
+        run = find_run(name)
+    except NotFoundError as error:
+        hint = f"Base models here: {', '.join(stored) or 'none'}; unitune models pull gets others."
+        raise NotFoundError(
+            "run or base model on this machine", name, stored, f"`unitune runs` lists runs. {hint}"
+        ) from error
+    client = run.model
+    assert run.tuned_model is not None, "it has a client"
+    title = f"{run.id}, {run.name} on {run.base_model}"
+    return _Served(run.id, run.backend_name, run.tuned_model, title, client.system)
+
+
+def _key(host: str, variable: str | None) -> str | None:
+    """Return the key that requests must carry.
+
+    Raises:
+        UserError: There is none, and other machines could send requests; or it is not set.
+    """
+    if variable is None:
+        if not _is_loopback(host):
+            raise UserError(
+                f"--host is {host}, so other machines could send requests: that needs a key. Put "
+                "one into an environment variable, such as SERVE_KEY=$(openssl rand -hex 24), and "
+                f"name it: --key-env SERVE_KEY. Or leave --host out, for {LOOPBACK}."
+            )
+        return None
+    key = os.environ.get(variable, "").strip()
+    if not (key and key.isascii() and key.isprintable()):
+        raise UserError(
+            f"--key-env names {variable}, which "
+            + ("holds what no header can carry." if key else "is not set or empty.")
+            + f" Set it, such as export {variable}=$(openssl rand -hex 24)."
+        )
+    return key
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _announce(url: str, served: _Served, key_env: str | None) -> None:
+    """Print the address, and under it how a request is sent."""
+    print_raw(url)
+    system = served.system if served.system and len(served.system) <= MOST_SHOWN else None
+    first = [{"role": "system", "content": system}] if system else []
+    body = {"model": served.name, "messages": [*first, {"role": "user", "content": "Hello"}]}
+    header = f' -H "Authorization: Bearer ${key_env}"' if key_env else ""
+    key = f'os.environ["{key_env}"]' if key_env else '"none"'
+    lines = [
+        f"{served.title}: OpenAI's chat completions, for example:",
+        "",
+        f"curl {url}/chat/completions -H 'Content-Type: application/json'{header} \\",
+        f"  -d {shlex.quote(json.dumps(body, ensure_ascii=False))}",
+        "",
+        f'client = openai.OpenAI(base_url="{url}", api_key={key})',
+        f'client.chat.completions.create(model="{served.name}", messages=[…])',
+        "",
+    ]
+    if served.system:
+        lines += ["Its training rows begin with a system message; send the same one.", ""]
+    aside().print("\n".join([*lines, "Ctrl-C ends it."]), style="dim", soft_wrap=True)
