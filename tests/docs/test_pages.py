@@ -16,8 +16,11 @@ import re
 import runpy
 import shlex
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +29,7 @@ from typing import Any
 import pytest
 import yaml
 from crash.postgres import new_database
-from warm import warm_run
+from warm import WarmPopen, warm_run
 
 import unitune.errors
 from unitune.cost.budget import ProjectBudget
@@ -64,14 +67,20 @@ class Walk:
     Args:
         folder: Where its files are written and its commands run.
         environment: Of its commands.
+        port: In place of 8000, which may be taken.
+        ends: What ends with the page.
     """
 
     folder: Path
     environment: dict[str, str]
+    port: int
+    ends: contextlib.ExitStack
 
     def command(self, line: str) -> int:
         """Run one command line of unitune and return its exit code."""
         words = shlex.split(line, comments=True)
+        if words[:2] == ["unitune", "serve"]:
+            return self.serve([*words, "--port", str(self.port)])
         if words[0] == "export":
             assert words[1].partition("=")[0] in self.environment, words[1]
             return 0
@@ -82,8 +91,23 @@ class Walk:
         print(line, done.stdout, done.stderr)  # noqa: T201 - shown where the test fails
         return done.returncode
 
+    def serve(self, words: list[str]) -> int:
+        """Serve until the page ends."""
+        printed = self.folder.parent / "served"
+        with printed.open("w") as stdout:
+            command = [sys.executable, "-m", *words]
+            options = {"cwd": self.folder, "env": self.environment, "stdout": stdout.fileno()}
+            server = WarmPopen(command, **options)
+        self.ends.callback(server.wait)
+        self.ends.callback(os.kill, server.pid, signal.SIGTERM)
+        while not printed.read_text():
+            assert server.poll() is None
+            time.sleep(0.1)
+        return 0
+
     def python(self, text: str) -> int:
         """Run Python and return its exit code."""
+        text = text.replace("8000", str(self.port))
         block = self.folder.parent / "block.py"
         block.write_text(text, encoding="utf-8")
         done = warm_run([sys.executable, str(block)], cwd=self.folder, env=self.environment)
@@ -103,6 +127,12 @@ class Walk:
             UserConfig.model_validate(yaml.safe_load(text))
         elif title.endswith("unitune.yaml"):
             Job.load(file)
+
+
+def free_port() -> int:
+    """Return a port of this machine that no one listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return listening.getsockname()[1]
 
 
 def rows(folder: Path) -> None:
@@ -165,7 +195,7 @@ def walk(
             rows(tmp_path)
             job = JOB | {"data": {"train": "train.jsonl", "test": "test.jsonl"}}
             (tmp_path / "unitune.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
-        yield Walk(tmp_path, environment)
+        yield Walk(tmp_path, environment, free_port(), stack)
 
 
 @pytest.mark.parametrize(

@@ -104,8 +104,10 @@ def _find(name: str) -> _Served:
 
     keeper = registry.backend(HERE)
     stored = [each.name for each in keeper.stored()] if isinstance(keeper, Stores) else []
-    if name in stored or (name and Path(name).is_dir()):
+    if name in stored:
         return _Served(name, HERE, name, name)
+    if name and Path(name).is_dir():
+        return _Served(Path(name).resolve().name, HERE, name, name)
     try:
         run = find_run(name)
     except NotFoundError as error:

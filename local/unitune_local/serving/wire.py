@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from unitune.data.example import Message
+from unitune.data.validation_errors import explain
 from unitune.workspace.validation import Part, by_location, dotted, sentence
 from unitune_local.inference.answers import Sampling
 from unitune_local.serving.scheduler import Piece
@@ -164,7 +165,11 @@ def _refusal(given: Mapping[str, JsonValue], failure: ValidationError) -> Server
     code = "unknown_parameter" if unknown else "invalid_value"
     if details[0]["type"] == "missing":
         code = "missing_required_parameter"
-    return ServerError(400, f"{name} {sentence(details, part)}", param=name, code=code)
+    text = f"{name} {sentence(details, part)}"
+    if at[:1] == ("messages",) and len(at) > 1:
+        finding = explain(failure, cast("JsonValue", given))[0]
+        text = f"{finding.message} {finding.fix if finding.code == 'wrong-value' else ''}".strip()
+    return ServerError(400, text, param=name, code=code)
 
 
 class Completion:

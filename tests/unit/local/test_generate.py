@@ -298,3 +298,56 @@ def test_an_interrupt_is_heard_while_prompts_are_read(model: PreTrainedModel) ->
     finally:
         hook.remove()
     assert len(forwards) <= 2
+
+
+@pytest.mark.parametrize(
+    ("share", "kept"),
+    [(0.3, {0}), (0.5, {0}), (0.51, {0, 1}), (0.8, {0, 1}), (0.81, {0, 1, 2}), (1.0, {0, 1, 2, 3})],
+)
+def test_top_p_keeps_the_fewest_tokens_that_have_its_share(share: float, kept: set[int]) -> None:
+    """Chances 0.5, 0.3, 0.15 and 0.05, in another order, at two temperatures."""
+    order = [2, 0, 3, 1]
+    chances = torch.tensor([[0.5, 0.3, 0.15, 0.05]])[:, [order.index(at) for at in range(4)]]
+    for temperature in (1.0, 0.5):
+        logits = chances.log() * temperature
+        left = answers.nucleus(logits, torch.tensor([temperature]), torch.tensor([share]))
+        finite = {place for place in range(4) if left[0, place].isfinite()}
+        places = [order.index(at) for at in range(4)]
+        assert {at for at in range(4) if places[at] in kept} == finite
+
+
+def test_a_small_top_p_is_greedy(model: PreTrainedModel) -> None:
+    prompts = some_prompts(3)
+    expected = answer(model, prompts, Sampling(max_tokens=6))
+    assert expected == answer(model, prompts, Sampling(6, 1.0, seed=3, top_p=1e-6))
+
+
+def test_rows_that_join_later_answer_as_alone(model: PreTrainedModel) -> None:
+    first, second, third = some_prompts(3, common=0)
+    with torch.inference_mode(), decoding.prefix_caching(model):
+        running = decoding.PrefixCachedRows(model)
+        grown = [[int(row.argmax())] for row in running.begin([first, second])]
+        for step in range(4):
+            if step == 2:
+                shared = decoding.PrefixCachedRows(model)
+                shared.begin([third[:1]])
+                late = decoding.PrefixCachedRows(model, shared.cache)
+                grown.append([int(late.begin([third[1:]])[0].argmax())])
+                running.join([late.row(0)])
+            logits = running.add(torch.tensor([ids[-1] for ids in grown]))
+            for ids, row in zip(grown, logits, strict=True):
+                ids.append(int(row.argmax()))
+    assert [greedy_after(model, prompt, 5) for prompt in (first, second)] == grown[:2]
+    assert greedy_after(model, third, 3) == grown[2]
+
+
+def test_padding_that_no_row_needs_any_more_is_dropped(model: PreTrainedModel) -> None:
+    prompts = [list(range(100)), list(range(5))]
+    with torch.inference_mode(), decoding.prefix_caching(model):
+        rows = decoding.PrefixCachedRows(model)
+        rows.begin(prompts)
+        rows.keep(torch.tensor([1]))
+        assert 5 == rows.cache.used
+        logits = rows.add(torch.tensor([7]))
+    expected = model(torch.tensor([[*prompts[1], 7]])).logits[0, -1]
+    assert torch.allclose(expected, logits[0], atol=1e-4)

@@ -1,0 +1,80 @@
+"""A server of the tiny model on loopback, and the real `openai` client for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openai
+import torch
+from aiohttp import web
+
+from unitune.backends.capabilities import ServerSettings
+from unitune.data.example import Message
+from unitune_local.data.rendering import render_prompt
+from unitune_local.inference.answers import Generated, Sampling
+from unitune_local.inference.chat import LocalChatModel
+from unitune_local.inference.generate import generate
+from unitune_local.serving.scheduler import Scheduler
+from unitune_local.serving.server import ModelServer
+
+NAME = "tiny"
+
+
+@dataclass
+class Served:
+    """A server, and a client of it."""
+
+    url: str
+    client: openai.AsyncOpenAI
+    server: ModelServer
+    engine: LocalChatModel
+    """The same model, not served."""
+
+    @property
+    def scheduler(self) -> Scheduler:
+        return self.server._scheduler
+
+    def create(self, text: str, **options: Any) -> Any:
+        """Send a request, which is awaited."""
+        return self.client.chat.completions.create(
+            model=NAME, messages=[{"role": "user", "content": text}], **{"max_tokens": 6, **options}
+        )
+
+    def alone(self, text: str, sampling: Sampling) -> Generated:
+        """What the engine of evaluations answers to a text alone."""
+        ids = render_prompt(self.engine.tokenizer, [Message(role="user", content=text)])
+        (answer,) = generate(self.engine.model, self.engine.tokenizer, [ids], [sampling])
+        return answer
+
+
+@asynccontextmanager
+async def served(model: Path, key: str | None = None) -> AsyncIterator[Served]:
+    """Serve a model in float32 within the test's own loop."""
+    chat = LocalChatModel(str(model), dtype=torch.float32)
+    server = ModelServer(chat, ServerSettings(NAME, "127.0.0.1", 0, key))
+    runner = web.AppRunner(server.application(), handler_cancellation=True, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key or "none", max_retries=0)
+    try:
+        async with client:
+            yield Served(url, client, server, LocalChatModel(str(model), dtype=torch.float32))
+    finally:
+        server._hurry.set()
+        await runner.cleanup()
+
+
+async def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait until something holds, and fail where it does not in time."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.01)

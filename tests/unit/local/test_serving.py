@@ -1,0 +1,502 @@
+"""`unitune serve` as the real `openai` client sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from unit.providers import openai_spec
+
+pytest.importorskip("openai", reason="needs the extra `dev`")
+
+import aiohttp
+import openai
+from tiny_model import save_tiny_model, sliding_model
+from torch import Tensor
+from unit.local.serving import NAME, Served, served, wait_until
+
+from unitune.data.example import Message
+from unitune_local.data.rendering import render_prompt
+from unitune_local.inference import decoding
+from unitune_local.inference.answers import Sampling
+from unitune_local.models.model import load_model
+from unitune_local.serving import scheduler, server
+from unitune_local.serving.scheduler import Scheduler
+
+GREEDY = Sampling(max_tokens=6)
+SYSTEM = "You sort letters to a bank, and answer with one of these words: card, loan, fee. "
+
+
+def texts(count: int, seed: int = 0) -> list[str]:
+    """Return questions of different length, most of which begin alike."""
+    chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    return [
+        (SYSTEM if at % 4 else "") + "".join(chance.choices("abc xyz", k=chance.randrange(1, 60)))
+        for at in range(count)
+    ]
+
+
+def run(test: Any, model: Path, **options: Any) -> Any:
+    async def within() -> Any:
+        async with served(model, **options) as place:
+            return await test(place)
+
+    return asyncio.run(within())
+
+
+def test_an_answer_is_that_of_the_engine_with_its_usage(tiny_model: Path) -> None:
+    async def ask(place: Served) -> None:
+        answer = await place.create("hello")
+        alone = place.alone("hello", GREEDY)
+        (choice,) = answer.choices
+        assert (alone.text, alone.finish_reason) == (choice.message.content, choice.finish_reason)
+        assert len(alone.ids) == answer.usage.completion_tokens
+        prompt = render_prompt(place.engine.tokenizer, [Message(role="user", content="hello")])
+        assert len(prompt) == answer.usage.prompt_tokens
+        assert NAME == answer.model
+        models = await place.client.models.list()
+        assert [NAME] == [model.id for model in models.data]
+        assert NAME == (await place.client.models.retrieve(NAME)).id
+
+    run(ask, tiny_model)
+
+
+def test_a_stream_adds_up_to_the_whole_answer(tiny_model: Path) -> None:
+    async def ask(place: Served) -> None:
+        whole = await place.create("hello", max_tokens=40)
+        stream = await place.create(
+            "hello", max_tokens=40, stream=True, stream_options={"include_usage": True}
+        )
+        chunks = [chunk async for chunk in stream]
+        *parts, last = chunks
+        text = "".join(part.choices[0].delta.content or "" for part in parts)
+        assert whole.choices[0].message.content == text
+        assert len(parts) > 10
+        assert "assistant" == parts[0].choices[0].delta.role
+        assert [whole.choices[0].finish_reason] == [
+            reason for part in parts if (reason := part.choices[0].finish_reason)
+        ]
+        assert [] == last.choices
+        assert whole.usage.total_tokens == last.usage.total_tokens
+        assert {None} == {part.usage for part in parts}
+        assert 1 == len({chunk.id for chunk in chunks})
+
+    run(ask, tiny_model)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_32_requests_at_once_are_answered_as_each_is_alone(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, temperature: float
+) -> None:
+    joined: list[int] = []
+    join = decoding.PrefixCachedRows.join
+
+    def counted(rows: decoding.PrefixCachedRows, others: Sequence[Any]) -> None:
+        joined.append(len(rows._real))
+        join(rows, others)
+
+    monkeypatch.setattr(decoding.PrefixCachedRows, "join", counted)
+
+    async def ask(place: Served) -> None:
+        questions = texts(32)
+        lengths = [3 + 5 * (at % 7) for at in range(32)]
+        answers = await asyncio.gather(
+            *(
+                place.create(text, max_tokens=length, temperature=temperature, seed=at)
+                for at, (text, length) in enumerate(zip(questions, lengths, strict=True))
+            )
+        )
+        alone = [
+            place.alone(text, Sampling(length, temperature, at))
+            for at, (text, length) in enumerate(zip(questions, lengths, strict=True))
+        ]
+        assert [one.text for one in alone] == [one.choices[0].message.content for one in answers]
+        assert [len(one.ids) for one in alone] == [one.usage.completion_tokens for one in answers]
+        reused = [one.usage.prompt_tokens_details.cached_tokens for one in answers]
+        assert max(reused) >= 64, "the system prompt was read once"
+
+    run(ask, tiny_model)
+    assert max(joined) > 0, "some joined answers that were running"
+
+
+def test_a_conversation_is_read_from_where_the_last_answer_ended(tiny_model: Path) -> None:
+    async def ask(place: Served) -> None:
+        first = await place.create("x" * 100, max_tokens=40)
+        turns = [
+            {"role": "user", "content": "x" * 100},
+            first.choices[0].message.model_dump(),
+            {"role": "user", "content": "and then?"},
+        ]
+        second = await place.client.chat.completions.create(
+            model=NAME, messages=turns, max_tokens=4
+        )
+        before = first.usage.prompt_tokens
+        assert before - 32 <= second.usage.prompt_tokens_details.cached_tokens
+
+    run(ask, tiny_model)
+
+
+def test_long_prompts_are_read_over_several_turns(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "CHUNK_TOKENS", 40)
+
+    async def ask(place: Served) -> None:
+        questions = ["y" * 300, "short", SYSTEM * 3, "y" * 290]
+        answers = await asyncio.gather(*(place.create(text, max_tokens=20) for text in questions))
+        alone = [place.alone(text, Sampling(20)).text for text in questions]
+        assert alone == [answer.choices[0].message.content for answer in answers]
+
+    run(ask, tiny_model)
+
+
+def test_answers_that_outgrow_their_memory_wait_and_stay_the_same(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_back: list[int] = []
+    real = Scheduler._set_back
+
+    def counted(self: Scheduler) -> None:
+        set_back.append(len(self._running))
+        real(self)
+
+    monkeypatch.setattr(Scheduler, "_set_back", counted)
+    monkeypatch.setattr(scheduler, "HEADROOM_TOKENS", 2)
+
+    async def ask(place: Served) -> None:
+        place.scheduler._most_places = 400
+        questions = texts(8, seed=2)
+        answers = await asyncio.gather(*(place.create(text, max_tokens=60) for text in questions))
+        alone = [place.alone(text, Sampling(60)).text for text in questions]
+        assert alone == [answer.choices[0].message.content for answer in answers]
+
+    run(ask, tiny_model)
+    assert set_back
+
+
+def test_memory_that_runs_out_is_met_with_fewer_rows(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = decoding.PrefixCachedRows.add
+
+    def small(rows: decoding.PrefixCachedRows, tokens: Tensor) -> Tensor:
+        if len(tokens) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return add(rows, tokens)
+
+    monkeypatch.setattr(decoding.PrefixCachedRows, "add", small)
+
+    async def ask(place: Served) -> None:
+        questions = texts(7, seed=3)
+        answers = await asyncio.gather(*(place.create(text) for text in questions))
+        alone = [place.alone(text, GREEDY).text for text in questions]
+        assert alone == [answer.choices[0].message.content for answer in answers]
+
+    run(ask, tiny_model)
+
+
+def test_a_request_on_which_the_model_fails_is_an_error_of_its_own(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = decoding.PrefixCachedRows.begin
+
+    def failing(rows: decoding.PrefixCachedRows, prompts: Sequence[Sequence[int]]) -> Tensor:
+        if any(ord("!") - 33 in prompt for prompt in prompts):  # byte-level: "!" is id 0
+            raise RuntimeError("no such kernel")
+        return begin(rows, prompts)
+
+    monkeypatch.setattr(decoding.PrefixCachedRows, "begin", failing)
+
+    async def ask(place: Served) -> None:
+        fine, failed = await asyncio.gather(
+            place.create("hello"), place.create("no!"), return_exceptions=True
+        )
+        assert isinstance(failed, openai.InternalServerError)
+        assert "no such kernel" in str(failed)
+        assert place.alone("hello", GREEDY).text == fine.choices[0].message.content
+        assert (await place.create("hello")).choices
+
+    run(ask, tiny_model)
+
+
+def test_a_model_whose_rows_cannot_join_answers_batch_by_batch(
+    tmp_path: Path,
+) -> None:
+    folder = save_tiny_model(tmp_path / "sliding")
+    sliding_model().save_pretrained(folder)
+
+    async def ask(place: Served) -> None:
+        questions = texts(6, seed=4)
+        answers = await asyncio.gather(*(place.create(text) for text in questions))
+        alone = [place.alone(text, GREEDY).text for text in questions]
+        assert alone == [answer.choices[0].message.content for answer in answers]
+
+    run(ask, folder)
+
+
+def test_log_probabilities_are_those_of_the_model(tiny_model: Path) -> None:
+    async def ask(place: Served) -> None:
+        answer = await place.create("hello", logprobs=True, top_logprobs=3, temperature=1, seed=5)
+        content = answer.choices[0].logprobs.content
+        generated = place.alone("hello", Sampling(6, 1.0, 5))
+        ids = render_prompt(place.engine.tokenizer, [Message(role="user", content="hello")])
+        model = load_model(tiny_model, torch.float32)
+        for token, said in zip(generated.ids, content, strict=True):
+            with torch.inference_mode():
+                expected = model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+            assert pytest.approx(float(expected[token]), abs=1e-4) == said.logprob
+            best = expected.topk(3).values.tolist()
+            assert pytest.approx(best, abs=1e-4) == [top.logprob for top in said.top_logprobs]
+            ids.append(token)
+        whole = bytes(byte for said in content for byte in said.bytes)
+        assert answer.choices[0].message.content == whole.decode("utf-8", "replace")
+
+    run(ask, tiny_model)
+
+
+def test_streamed_log_probabilities_come_with_their_text(tiny_model: Path) -> None:
+    async def ask(place: Served) -> None:
+        whole = await place.create("hi", logprobs=True, max_tokens=30)
+        stream = await place.create("hi", logprobs=True, max_tokens=30, stream=True)
+        parts = [part.choices[0].logprobs async for part in stream]
+        said = [token.logprob for part in parts if part for token in part.content]
+        expected = [token.logprob for token in whole.choices[0].logprobs.content]
+        assert pytest.approx(expected, abs=1e-4) == said
+
+    run(ask, tiny_model)
+
+
+def test_a_stop_string_ends_the_answer_and_is_not_sent(tiny_model: Path) -> None:
+    async def ask(place: Served) -> None:
+        free = (await place.create("hello", max_tokens=20)).choices[0].message.content
+        stop = free[4:6]
+        cut = free[: free.index(stop)]
+        answer = await place.create("hello", max_tokens=20, stop=[stop], logprobs=True)
+        stream = await place.create("hello", max_tokens=20, stop=stop, stream=True)
+        text = "".join([part.choices[0].delta.content or "" async for part in stream])
+        assert [cut, cut, "stop"] == [
+            answer.choices[0].message.content,
+            text,
+            answer.choices[0].finish_reason,
+        ]
+        assert len(cut) == len(answer.choices[0].logprobs.content)
+
+    run(ask, tiny_model)
+
+
+def test_max_completion_tokens_is_the_newer_name(tiny_model: Path) -> None:
+    async def ask(place: Served) -> None:
+        answer = await place.create("hello", max_tokens=None, max_completion_tokens=3)
+        assert 3 >= answer.usage.completion_tokens
+
+    run(ask, tiny_model)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "param", "words"),
+    [
+        ({"model": "other"}, openai.NotFoundError, "model", "'tiny'"),
+        ({"temperature": 3}, openai.BadRequestError, "temperature", "at most 2"),
+        ({"top_p": 0}, openai.BadRequestError, "top_p", "above 0"),
+        ({"n": 2}, openai.BadRequestError, "n", "1 alone"),
+        ({"seed": 2**64}, openai.BadRequestError, "seed", "below"),
+        ({"stop": list("abcde")}, openai.BadRequestError, "stop", "4 entries"),
+        ({"top_logprobs": 21}, openai.BadRequestError, "top_logprobs", "at most 20"),
+        ({"max_tokens": 0}, openai.BadRequestError, "max_tokens", "at least 1"),
+        (
+            {"response_format": {"type": "json_object"}},
+            openai.BadRequestError,
+            "response_format",
+            "alone",
+        ),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f"}}]},
+            openai.BadRequestError,
+            "messages",
+            "ignores tools",
+        ),
+        (
+            {"tool_choice": "required"},
+            openai.BadRequestError,
+            "tool_choice",
+            "auto, none",
+        ),
+        ({"messages": []}, openai.BadRequestError, "messages", "1 or more"),
+        (
+            {"messages": [{"role": "human", "content": "x"}]},
+            openai.BadRequestError,
+            "messages[0].role",
+            "'user'",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+            openai.BadRequestError,
+            "messages[0].content",
+            "images",
+        ),
+        ({"extra_body": {"beams": 4}}, openai.BadRequestError, "beams", "not a known key"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_with_its_parameter(
+    tiny_model: Path, options: dict[str, Any], kind: type[Exception], param: str, words: str
+) -> None:
+    body = {"model": NAME, "messages": [{"role": "user", "content": "x"}], "max_tokens": 2}
+
+    async def ask(place: Served) -> None:
+        with pytest.raises(kind) as refused:
+            await place.client.chat.completions.create(**{**body, **options})
+        error: Any = refused.value
+        assert param == error.param
+        assert words in error.message
+
+    run(ask, tiny_model)
+
+
+def test_a_prompt_beyond_the_context_is_413(tiny_model: Path) -> None:
+    async def ask(place: Served) -> None:
+        with pytest.raises(openai.APIStatusError) as refused:
+            await place.create("x" * 600)
+        assert 413 == refused.value.status_code
+        assert ("messages", "context_length_exceeded") == (refused.value.param, refused.value.code)
+        assert "512" in refused.value.message
+
+    run(ask, tiny_model)
+
+
+def test_an_answer_without_a_limit_ends_at_the_context(tiny_model: Path) -> None:
+    async def ask(place: Served) -> None:
+        answer = await place.create("x" * 440, max_tokens=None)
+        assert answer.usage.total_tokens <= 512
+
+    run(ask, tiny_model)
+
+
+def test_a_key_is_asked_of_everyone_but_the_health_check(tiny_model: Path) -> None:
+    async def ask(place: Served) -> None:
+        assert (await place.create("hello")).choices
+        async with openai.AsyncOpenAI(base_url=f"{place.url}/v1", api_key="wrong") as stranger:
+            with pytest.raises(openai.AuthenticationError) as refused:
+                await stranger.models.list()
+        assert "invalid_api_key" == refused.value.code
+        async with aiohttp.ClientSession() as session, session.get(f"{place.url}/health") as health:
+            assert {"status": "ok", "model": NAME, "requests": 0} == await health.json()
+
+    run(ask, tiny_model, key="sesame")
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        ("POST", {"Host": "evil.example"}, 403),  # a name that leads here: DNS rebinding
+        ("POST", {"Content-Type": "text/plain"}, 415),  # what a page may post without asking
+        ("OPTIONS", {"Origin": "https://evil.example"}, 405),  # asking
+        ("GET", {}, 405),
+    ],
+)
+def test_a_web_page_cannot_use_a_server_without_a_key(
+    tiny_model: Path, method: str, headers: dict[str, str], status: int
+) -> None:
+    async def ask(place: Served) -> None:
+        address = f"{place.url}/v1/chat/completions"
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(method, address, data=b"{}", headers=headers) as answer,
+        ):
+            assert status == answer.status
+            assert (await answer.json())["error"]["message"]
+            assert "Access-Control-Allow-Origin" not in answer.headers
+
+    run(ask, tiny_model)
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"model": "\\ud800"}', b"[" * 100_000, b"\xff"])
+def test_a_body_that_is_no_json_object_is_refused(tiny_model: Path, body: bytes) -> None:
+    async def ask(place: Served) -> None:
+        address, headers = f"{place.url}/v1/chat/completions", {"Content-Type": "application/json"}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(address, data=body, headers=headers) as answer,
+        ):
+            assert 400 == answer.status
+            assert "invalid_request_error" == (await answer.json())["error"]["type"]
+
+    run(ask, tiny_model)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_goes_away_frees_its_place(tiny_model: Path, *, stream: bool) -> None:
+    """Of a running answer, and of one that waits behind it."""
+
+    async def ask(place: Served) -> None:
+        place.scheduler._most_rows = 1
+        running = asyncio.create_task(place.create("x", max_tokens=400, stream=stream))
+        waiting = asyncio.create_task(place.create("y", max_tokens=400))
+        await wait_until(lambda: place.scheduler.load == 2)
+        if stream:
+            await (await running).close()
+        for task in (running, waiting):
+            task.cancel()
+        await place.client.close()
+        await wait_until(lambda: place.scheduler.load == 0)
+        assert place.server._open == 0
+
+    run(ask, tiny_model)
+
+
+def test_a_full_queue_is_told_to_come_again(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MOST_WAITING", 0)
+
+    async def ask(place: Served) -> None:
+        with pytest.raises(openai.InternalServerError) as refused:
+            await place.create("hello")
+        assert 503 == refused.value.status_code
+        assert "1" == refused.value.response.headers["retry-after"]
+
+    run(ask, tiny_model)
+
+
+def test_a_stream_that_is_ended_says_why(tiny_model: Path) -> None:
+    async def ask(place: Served) -> None:
+        stream = await place.create("x", max_tokens=450, stream=True)
+        whole = asyncio.create_task(place.create("y", max_tokens=450))
+        await anext(aiter(stream))
+        await wait_until(lambda: place.scheduler.load == 2)
+        place.server._hurry.set()
+        await place.server._end(None)  # pyright: ignore[reportArgumentType]
+        with pytest.raises(openai.APIError, match="shutting down"):
+            _ = [part async for part in stream]
+        with pytest.raises(openai.InternalServerError, match="shutting down"):
+            await whole
+
+    run(ask, tiny_model)
+
+
+@pytest.mark.skipif(not openai_spec.DESCRIPTION.exists(), reason="OpenAI's description is not here")
+def test_responses_are_what_openai_describes(tiny_model: Path) -> None:
+    async def ask(place: Served) -> None:
+        raw = place.client.with_raw_response
+        answer = await raw.chat.completions.create(
+            model=NAME, messages=[{"role": "user", "content": "x"}], logprobs=True, top_logprobs=2
+        )
+        schemas = {"CreateChatCompletionResponse": answer, "ListModelsResponse": None}
+        schemas["ListModelsResponse"] = await raw.models.list()
+        for name, response in schemas.items():
+            assert [] == openai_spec.problems_of(name, response.http_response.json()), name
+        stream = await place.create(
+            "x", stream=True, logprobs=True, stream_options={"include_usage": True}
+        )
+        async for chunk in stream:
+            content = chunk.model_dump(exclude_unset=True)
+            assert [] == openai_spec.problems_of("CreateChatCompletionStreamResponse", content)
+        with pytest.raises(openai.BadRequestError) as refused:
+            await place.create("x", n=2)
+        assert [] == openai_spec.problems_of("ErrorResponse", refused.value.response.json())
+
+    run(ask, tiny_model)
