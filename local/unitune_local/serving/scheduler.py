@@ -22,8 +22,6 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -41,98 +39,14 @@ from unitune_local.inference.decoding import (
 from unitune_local.inference.generate import LEAST_DROPPED, bytes_per_token, common_length
 from unitune_local.inference.prefix_cache import PrefixCache, is_plain
 from unitune_local.serving.prefix_store import BLOCK_TOKENS, PrefixStore
-from unitune_local.serving.token_texts import TokenChance, TokenTexts
+from unitune_local.serving.request import Closed, ModelFailed, Piece, ServedRequest
+from unitune_local.serving.token_texts import TokenTexts
 
 MOST_ROWS = 64
 """Answers that grow at once: twice as many would give 1.2 times the tokens a second, each of them
 at little more than half the speed."""
 HEADROOM_TOKENS = 64
 """That must fit before an answer joins, so that none is read anew after each few tokens."""
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """What an answer has grown by.
-
-    Args:
-        text: More of it.
-        tokens: That the text begins with, where their chances were wanted.
-        finish_reason: With the last piece: stop, length.
-        error: In place of all else: why there is no answer, or no more of it.
-        completion_tokens: So far, the one that ends the answer included.
-        cached_tokens: Of the prompt, that were read for an earlier request.
-    """
-
-    text: str = ""
-    tokens: Sequence[TokenChance] = ()
-    finish_reason: Literal["stop", "length"] | None = None
-    error: Exception | None = None
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-
-
-class Closed(Exception):
-    """The server ends."""
-
-
-@dataclass(slots=True, eq=False)
-class _Request:
-    """A request, from its arrival to the end of its answer.
-
-    Args:
-        prompt: Token ids.
-        answer: As it grows.
-        streamed: Whether each token is passed on, or the whole alone.
-        top_logprobs: How many of the likeliest tokens are told beside each; None: no chances.
-        pieces: For who waits.
-        read: What has been read of a long prompt, as one row.
-    """
-
-    prompt: list[int]
-    answer: Answer
-    streamed: bool
-    top_logprobs: int | None
-    pieces: asyncio.Queue[Piece]
-    read: PrefixCache | None = None
-    cached_tokens: int = 0
-    abandoned: bool = False
-    sent: int = 0  # characters
-    chances: deque[tuple[int, TokenChance]] = field(default_factory=deque[tuple[int, TokenChance]])
-
-    @property
-    def ids(self) -> list[int]:
-        """All that its row is to see before the next token."""
-        return [*self.prompt, *self.answer.ids]
-
-    @property
-    def over(self) -> bool:
-        return self.answer.done or self.abandoned
-
-    def grown(self) -> Piece | None:
-        """Return what may be passed on since the last piece; None: nothing."""
-        ended = self.answer.finished() if self.answer.done else None
-        if not (ended or self.streamed):
-            return None
-        text = ended.text if ended else self.answer.text_so_far()
-        if not ended and len(text) <= self.sent:
-            return None
-        piece = Piece(
-            text[self.sent :],
-            self._chances_before(len(text)),
-            ended and ended.finish_reason,
-            None,
-            len(self.answer.ids),
-            self.cached_tokens,
-        )
-        self.sent = len(text)
-        return piece
-
-    def _chances_before(self, end: int) -> list[TokenChance]:
-        """Take the tokens that begin before a place in the text."""
-        taken: list[TokenChance] = []
-        while self.chances and self.chances[0][0] < end:
-            taken.append(self.chances.popleft()[1])
-        return taken
 
 
 class Scheduler:
@@ -160,9 +74,9 @@ class Scheduler:
         self._most_rows = MOST_ROWS
         self._is_plain = is_plain(model)
         self._store = PrefixStore(prefix_bytes)
-        self._waiting = deque[_Request]()
-        self._reading: list[_Request] = []
-        self._running: list[_Request] = []  # one for each row, in their order
+        self._waiting = deque[ServedRequest]()
+        self._reading: list[ServedRequest] = []
+        self._running: list[ServedRequest] = []  # one for each row, in their order
         self._rows: Rows | None = None
         self._changed = threading.Condition()
         self._closing = False
@@ -187,10 +101,10 @@ class Scheduler:
 
         Raises:
             Closed: The server ends.
-            RuntimeError, MemoryError: The model failed.
+            ModelFailed: It cannot answer this request.
         """
         answer = Answer(0, list(prompt), sampling, self._ending)
-        request = _Request(answer.prompt, answer, streamed, top_logprobs, asyncio.Queue())
+        request = ServedRequest(answer.prompt, answer, streamed, top_logprobs, asyncio.Queue())
         with self._changed:
             if self._closing:
                 raise Closed
@@ -269,14 +183,14 @@ class Scheduler:
         rows.begin([ids])
         return rows.row(0)
 
-    def _alike(self, start: int) -> list[_Request]:
+    def _alike(self, start: int) -> list[ServedRequest]:
         """Take from the head of those that wait the requests that can be read together.
 
         Args:
             start: Tokens of the first that were read before, and so of all.
         """
         head = self._waiting[0].ids[:start]
-        group: list[_Request] = []
+        group: list[ServedRequest] = []
         widest = 0
         while self._waiting:
             request, ids = self._waiting[0], self._waiting[0].ids
@@ -294,7 +208,7 @@ class Scheduler:
             group.append(self._waiting.popleft())
         return group
 
-    def _join(self, rows: PrefixCachedRows, group: Sequence[_Request]) -> None:
+    def _join(self, rows: PrefixCachedRows, group: Sequence[ServedRequest]) -> None:
         """Let the rows of answers that go on join the running ones; keep what was read."""
         alone = [rows.row(place) for place in range(len(group))]
         for request, row in zip(group, alone, strict=True):
@@ -333,11 +247,11 @@ class Scheduler:
         logits = self._rows.add(torch.tensor(last, device=self._model.device))
         self._add_tokens(logits, self._running)
 
-    def _add_tokens(self, logits: Tensor, requests: Sequence[_Request]) -> None:
+    def _add_tokens(self, logits: Tensor, requests: Sequence[ServedRequest]) -> None:
         """Choose the next token of each answer that goes on, and pass on what has grown."""
         step = [(row, request) for row, request in enumerate(requests) if not request.over]
         tokens = next_tokens(logits, [(row, request.answer) for row, request in step])
-        grown: list[tuple[_Request, Piece]] = []
+        grown: list[tuple[ServedRequest, Piece]] = []
         for (row, request), token in zip(step, tokens, strict=True):
             if request.top_logprobs is not None:
                 begins = len(request.answer.text_so_far())
@@ -397,20 +311,20 @@ class Scheduler:
             self._most_rows = len(self._running) or len(failed) // 2
             self._wait_again(failed)
         else:
-            self._fail(failed, error)
+            self._fail(failed, ModelFailed(str(error)))
 
-    def _wait_again(self, requests: Sequence[_Request]) -> None:
+    def _wait_again(self, requests: Sequence[ServedRequest]) -> None:
         with self._changed:
             self._waiting.extendleft(reversed(requests))
 
-    def _fail(self, requests: Sequence[_Request], error: Exception) -> None:
+    def _fail(self, requests: Sequence[ServedRequest], error: Exception) -> None:
         self._deliver([(request, Piece(error=error)) for request in requests])
 
-    def _deliver(self, pieces: Sequence[tuple[_Request, Piece]]) -> None:
+    def _deliver(self, pieces: Sequence[tuple[ServedRequest, Piece]]) -> None:
         if pieces:
             self._loop.call_soon_threadsafe(_hand_over, pieces)
 
 
-def _hand_over(pieces: Sequence[tuple[_Request, Piece]]) -> None:
+def _hand_over(pieces: Sequence[tuple[ServedRequest, Piece]]) -> None:
     for request, piece in pieces:
         request.pieces.put_nowait(piece)

@@ -33,7 +33,8 @@ from unitune_local import machine
 from unitune_local.data.rendering import TemplateError, render_prompt
 from unitune_local.inference.chat import LocalChatModel
 from unitune_local.inference.generate import MEMORY_BYTES
-from unitune_local.serving.scheduler import Closed, Piece, Scheduler
+from unitune_local.serving.request import Closed, ModelFailed, Piece
+from unitune_local.serving.scheduler import Scheduler
 from unitune_local.serving.wire import ChatRequest, Completion, ServerError
 
 LOCAL_HOST = re.compile(r"(127(\.\d{1,3}){3}|localhost|\[::1\])(:\d{1,5})?")
@@ -261,7 +262,7 @@ async def _stream(
     try:
         async for piece in answer:
             await response.write(b"".join(map(_event, completion.chunks(piece))))
-    except (Closed, MemoryError, RuntimeError) as error:
+    except (Closed, ModelFailed) as error:
         await response.write(_event(_failure(error).body))
     await response.write(END)
     await response.write_eof()
@@ -286,7 +287,7 @@ async def _explain(request: web.Request, handler: Handler) -> web.StreamResponse
         return await handler(request)
     except ServerError as error:
         refused = error
-    except (Closed, MemoryError, RuntimeError) as error:
+    except (Closed, ModelFailed) as error:
         refused = _failure(error)
     except web.HTTPRequestEntityTooLarge:
         refused = ServerError(413, f"The body is larger than {LARGEST_BODY} bytes.")

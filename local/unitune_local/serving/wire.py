@@ -20,7 +20,7 @@ from unitune.data.example import Message
 from unitune.data.validation_errors import explain
 from unitune.workspace.validation import Part, by_location, dotted, sentence
 from unitune_local.inference.answers import Sampling
-from unitune_local.serving.scheduler import Piece
+from unitune_local.serving.request import Piece
 from unitune_local.serving.token_texts import TokenChance
 
 IGNORED = frozenset(
