@@ -148,7 +148,7 @@ def test_rounding_a_tuned_model_leaves_its_rotary_frequencies_as_in_training(
     tiny_model: Path, adapter: Path
 ) -> None:
     """transformers keeps them in float32; bfloat16 moves position 100 by a third of a radian."""
-    tuned: Any = LocalChatModel(str(tiny_model), adapter, dtype=torch.bfloat16)._model
+    tuned: Any = LocalChatModel(str(tiny_model), adapter, dtype=torch.bfloat16).model
     untuned: Any = load_model(tiny_model, torch.bfloat16)
     assert torch.equal(untuned.model.rotary_emb.inv_freq, tuned.model.rotary_emb.inv_freq)
     assert {torch.bfloat16} == {weights.dtype for weights in tuned.parameters()}
