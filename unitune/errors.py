@@ -14,6 +14,7 @@
     ├── IntegrityError               5    the evidence cannot be trusted
     │   ├── Leak                          also ValueError: test cases are in the training file
     │   └── Mismatch                      also ValueError: model, template, prompt or rows disagree
+    ├── GateNotPassed            1, 3 or 4    that of the gate, which a promotion needs
     ├── OverBudget                   6    also ValueError
     ├── UnreadableRecord             4    also ValueError: the ledger holds what it cannot mean
     ├── LockTimeout                  4    also TimeoutError: another process is at the same run
@@ -27,7 +28,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unitune.findings import Finding
@@ -38,7 +39,7 @@ NOT_FOUND, REQUEST_TIMEOUT, CONFLICT, RATE_LIMITED, SERVER_ERROR = 404, 408, 409
 class UnituneError(Exception):
     """Base of every error that unitune raises on purpose."""
 
-    exit_code: ClassVar[int] = 4
+    exit_code: int = 4
 
     @property
     def is_ambiguous(self) -> bool:
@@ -186,6 +187,19 @@ class Leak(IntegrityError, ValueError):
 
 class Mismatch(IntegrityError, ValueError):
     """Model, template, prompt or recorded rows do not belong together."""
+
+
+class GateNotPassed(UnituneError, ValueError):
+    """A model is to be promoted whose gate was not passed.
+
+    Args:
+        message: Which gate, and why it was not.
+        exit_code: Of the gate: failed on evidence, inconclusive, or without enough answers.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class OverBudget(UnituneError, ValueError):

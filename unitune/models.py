@@ -9,8 +9,9 @@ the business of `unitune.evaluate.inference.engine`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncGenerator, Sequence
-from typing import Annotated, Literal, Protocol, Self, TypeAlias, runtime_checkable
+from typing import Annotated, Literal, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue
 from pydantic.dataclasses import dataclass
@@ -133,6 +134,33 @@ class TunedModel(BaseModel):
     """Hash of the base's weights, tokenizer and template, where the backend can know it."""
     data_fingerprint: str | None = None
     """Hash of the training rows."""
+
+
+_MODEL = r"(?P<model>[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?)"
+_VERSION_NAME = re.compile(
+    rf"{_MODEL}(?::(?P<number>[1-9]\d{{0,8}})|@(?P<alias>[A-Za-z][\w-]{{0,39}}))", re.ASCII
+)
+
+
+class VersionName(NamedTuple):
+    """A version of a registered model by its name: ``NAME:3``, or ``NAME@ALIAS``."""
+
+    model: str
+    number: int | None
+    """None: the one that the alias points to."""
+    alias: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Return the version that a text names; None where it has not that form."""
+        match = _VERSION_NAME.fullmatch(text)
+        if match is None:
+            return None
+        number = match["number"] and int(match["number"])
+        return cls(match["model"], number or None, match["alias"])
+
+    def __str__(self) -> str:
+        return f"{self.model}@{self.alias}" if self.alias else f"{self.model}:{self.number}"
 
 
 OTHER_BASE = "start-other-base"

@@ -123,7 +123,7 @@ def compare(
     with working("reading rows, looking for leaks", quiet=quiet or json):
         resolved = preflight(job)
     if not replay and job.evaluate.budget is None:
-        _confirm_costs(resolved, limit, tuned_run, seconds, allow_unpriced=allow_unpriced)
+        confirm_costs(resolved, limit, tuned_run, seconds, allow_unpriced=allow_unpriced)
     with evaluation_progress(quiet=quiet or json) as progress:
         comparison = run_comparison(
             resolved,
@@ -150,7 +150,7 @@ def compare(
     raise typer.Exit(comparison.exit_code)
 
 
-def _confirm_costs(
+def confirm_costs(
     resolved: ResolvedJob,
     limit: int | None,
     run: Run | None,

@@ -1,4 +1,4 @@
-"""What a shell may complete: ids of runs, names of backends.
+"""What a shell may complete: ids of runs, versions and aliases of models, names of backends.
 
 `unitune --install-completion` writes the script for bash, zsh, fish or PowerShell, which calls the
 command again with what was typed so far. Whatever goes wrong then completes nothing: who types is
@@ -18,8 +18,18 @@ Choices: TypeAlias = list[tuple[str, str]]
 
 
 def complete_run(incomplete: str) -> Choices:
-    """Return the newest runs whose ids begin so."""
-    return _begun(_runs, incomplete)
+    """Return the newest runs whose ids begin so, and aliases and versions of models."""
+    return _begun(_runs, incomplete) + _begun(_versions, incomplete)
+
+
+def complete_model(incomplete: str) -> Choices:
+    """Return the registered models whose names begin so."""
+    return _begun(_models, incomplete)
+
+
+def complete_alias(incomplete: str) -> Choices:
+    """Return the aliases, with their models, that begin so."""
+    return _begun(_aliases, incomplete)
 
 
 def complete_served(incomplete: str) -> Choices:
@@ -65,6 +75,26 @@ def _stored() -> Choices:
     keeper = registry.backend("local")
     models = keeper.stored() if isinstance(keeper, Stores) else []
     return [(model.name, "base model") for model in models]
+
+
+def _models() -> Choices:
+    from unitune.model_registry.versions import registered_models
+
+    return [(model.name, f"{len(model.versions)} versions") for model in registered_models()]
+
+
+def _aliases() -> Choices:
+    from unitune.model_registry.versions import registered_models
+
+    moves = [move for model in registered_models() for move in model.aliases.values()]
+    return [(str(move), f"version {move.number}") for move in moves]
+
+
+def _versions() -> Choices:
+    from unitune.model_registry.versions import registered_models
+
+    versions = [version for model in registered_models() for version in reversed(model.versions)]
+    return [*_aliases(), *((str(each), f"run {each.run_id}") for each in versions)]
 
 
 def _backends() -> Choices:

@@ -38,6 +38,7 @@ from unitune.cli import (
     init,
     jobs,
     machine,
+    model_registry,
     models,
     plan,
     prices,
@@ -122,6 +123,7 @@ app = typer.Typer(
 START = "Start here"
 JOB = "A job"
 RUN = "Its runs"
+REGISTERED = "Registered models"
 HOSTED = "At vendors"
 HERE = "This machine"
 
@@ -148,6 +150,12 @@ app.command(rich_help_panel=RUN)(chat.chat)
 app.command(rich_help_panel=RUN)(serve.serve)
 app.command(rich_help_panel=RUN)(runs.delete)
 app.command(rich_help_panel=RUN)(ui.ui)
+app.command(rich_help_panel=REGISTERED)(model_registry.models)
+app.command(rich_help_panel=REGISTERED)(model_registry.register)
+app.command(rich_help_panel=REGISTERED)(model_registry.promote)
+app.command(rich_help_panel=REGISTERED)(model_registry.rollback)
+app.command(rich_help_panel=REGISTERED)(model_registry.verify)
+app.command(rich_help_panel=REGISTERED)(model_registry.unalias)
 app.command(rich_help_panel=HOSTED)(deployments.deploy)
 app.command(rich_help_panel=HOSTED)(deployments.undeploy)
 app.command(rich_help_panel=HOSTED)(deployments.deployments)
@@ -157,7 +165,7 @@ app.command(rich_help_panel=HERE)(machine.doctor)
 app.command(rich_help_panel=HERE)(machine.notify)
 app.command(rich_help_panel=HERE)(machine.trust)
 app.command(rich_help_panel=HERE)(schema.schema)
-app.add_typer(models.models, rich_help_panel=HERE)
+app.add_typer(models.base_models, rich_help_panel=HERE)
 app.add_typer(machine.keys, rich_help_panel=HERE)
 
 

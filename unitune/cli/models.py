@@ -1,4 +1,4 @@
-"""Commands about models: models here, checkpoints and weights at vendors."""
+"""Commands about models: base models here, checkpoints and weights at vendors."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from unitune.backends.capabilities import StoredModel
     from unitune.backends.offer import OfferedModel
 
-models = typer.Typer(name="models", no_args_is_help=False, invoke_without_command=True)
+base_models = typer.Typer(name="base-models", no_args_is_help=False, invoke_without_command=True)
 
 BackendName = Annotated[
     str, typer.Option("--backend", metavar="NAME", help="Whose models: a backend that keeps them.")
 ]
 
 
-@models.callback()
-def list_models(
+@base_models.callback()
+def list_base_models(
     context: typer.Context, *, backend: BackendName = "local", json: Json = False
 ) -> None:
     """List the base models that can be tuned here, and which are on this machine.
 
-    [dim]$ unitune models
-    $ unitune models pull smollm2-135m-instruct[/dim]
+    [dim]$ unitune base-models
+    $ unitune base-models pull smollm2-135m-instruct[/dim]
     """
     if context.invoked_subcommand is not None:
         return
@@ -65,7 +65,7 @@ def _print_models(offered: Sequence[OfferedModel], stored: dict[str, StoredModel
     console().print(table)
 
 
-@models.command()
+@base_models.command()
 def pull(
     name: Annotated[str, typer.Argument(help="An offered model, a hub name or a folder.")],
     *,
@@ -75,7 +75,7 @@ def pull(
 ) -> None:
     """Fetch a base model once.
 
-    [dim]$ unitune models pull smollm2-135m-instruct[/dim]
+    [dim]$ unitune base-models pull smollm2-135m-instruct[/dim]
     """
     from unitune.backends import registry
     from unitune.backends.capabilities import Stores

@@ -35,7 +35,7 @@ RunId = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
-        help="A run's id, the first letters of it, or newest.",
+        help="A run's id, the first letters of it, newest, NAME:3 or NAME@ALIAS.",
         autocompletion=complete_run,
     ),
 ]

@@ -198,6 +198,8 @@ def _compared(resolved: ResolvedJob, run: Run | None, choices: _Choices) -> Comp
         accept(resolved.job, task, comparison)
     if not task.omitted and not (choices.replay and choices.out):
         comparison = keep(comparison)
+        if not choices.replay and comparison.candidate in tuned:
+            tuned[comparison.candidate].record_gate(comparison)
     folder = report_folder(comparison, config.folder)
     write_verdict(comparison, folder)
     return comparison.model_copy(update={"folder": folder})

@@ -58,8 +58,9 @@ class Tuned(Typed):
 
     type: Literal["tuned"] = "tuned"
     run: Annotated[str, Field(min_length=1)] | None = None
-    """Run whose model answers, also one of another job: its id, the first letters of it, or
-    newest. By default that of `compare --run`, else the newest succeeded run of this training."""
+    """Run whose model answers, also one of another job: its id, the first letters of it, newest,
+    or a version of a registered model (NAME:3, NAME@ALIAS). By default that of `compare --run`,
+    else the newest succeeded run of this training."""
     name: str = Field(default_factory=lambda given: given.get("run") or "tuned")
     """In the report; by default tuned, or the run as it is named here."""
     role: Role = "candidate"

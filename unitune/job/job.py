@@ -94,9 +94,10 @@ class Job(Spec):
     """sft: learn the answers (supervised fine-tuning). dpo: prefer one answer to another (rows with
     a preferred and a non-preferred output). rft: earn a grader's reward (rows may lack answers)."""
     start: Annotated[str, Field(min_length=1)] | None = None
-    """A tuned model to go on from: a run of this ledger by its id, the folder of an adapter for a
-    backend that trains here, or the vendor's own name of a model. By default training begins at the
-    base model; `model` names the base in either case."""
+    """A tuned model to go on from: a run of this ledger by its id, a version of a registered model
+    (NAME:3, NAME@ALIAS), the folder of an adapter for a backend that trains here, or the vendor's
+    own name of a model. By default training begins at the base model; `model` names the base in
+    either case."""
     data: Data
     tuning: Tuning = Tuning()
     evaluate: Evaluate = Evaluate()

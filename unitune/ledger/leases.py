@@ -161,6 +161,19 @@ def renew(database: Database, run_id: str, fence: int, seconds: float) -> bool:
         return connection.execute(statement).rowcount == 1
 
 
+def check_held(connection: sa.Connection, record: RunRecord) -> None:
+    """Refuse a write under a lease that another process has taken over since.
+
+    An update, and not a look, so that no process can take the run over in between.
+
+    Raises:
+        LockTimeout: One has.
+    """
+    held = _mine(record.id, record.fence)
+    if connection.execute(RUNS.update().where(held).values(fence=record.fence)).rowcount != 1:
+        raise taken_over(record.id)
+
+
 def taken_over(run_id: str) -> LockTimeout:
     """Return the error of a process whose lease another process has taken."""
     return LockTimeout(

@@ -1,4 +1,6 @@
-"""The ledger: runs, their states, events and uploads, in a database; costs stand in `costs`.
+"""The ledger: runs, their states, events and uploads, in a database.
+
+Costs stand in `costs`, registered models in `model_versions`.
 
 `Ledger` reads and writes frozen data (`records`). Each write names the version that it read, so of
 two processes that read the same record only one can change it, and the fence of the lease that it
@@ -24,7 +26,7 @@ from unitune.backends.protocol import Event, State, Upload
 from unitune.errors import DuplicateRunError, LockTimeout, UnreadableRecord
 from unitune.job.job import Job
 from unitune.ledger import costs, leases
-from unitune.ledger.costs import CostLedger
+from unitune.ledger.model_versions import ModelLedger
 from unitune.ledger.records import (
     DEPLOYMENTS,
     EVENTS,
@@ -51,7 +53,7 @@ LONGEST_KEY = 200
 """Characters of an event's key, as in `unitune.ledger.records`."""
 
 
-class Ledger(CostLedger):
+class Ledger(ModelLedger):
     """The runs of one folder, or of the shared database that ``UNITUNE_LEDGER`` names.
 
     Args:
@@ -288,11 +290,7 @@ class Ledger(CostLedger):
             "created": time.time(),
         }
         with self._database.writing() as connection:
-            held = (RUNS.c.id == record.id) & (RUNS.c.fence == record.fence)
-            # An update, and not a look, so that no process can take the run over in between.
-            touched = connection.execute(RUNS.update().where(held).values(fence=record.fence))
-            if touched.rowcount != 1:
-                raise leases.taken_over(record.id)
+            leases.check_held(connection, record)
             same = (UPLOADS.c.run_id == record.id) & (UPLOADS.c.name == name)
             connection.execute(UPLOADS.delete().where(same))
             connection.execute(UPLOADS.insert().values(values))

@@ -1,25 +1,28 @@
 """What `start` of a job means: the tuned model that its training goes on from.
 
-It names a run of the ledger, else the folder of an adapter where the backend trains here, else a
-model by the vendor's own name. No vendor is called. What only the backend can know of the model,
-such as the shape of its adapter, is the business of the backend's forecast.
+It names a run of the ledger, or a version of a registered model there, else the folder of an
+adapter where the backend trains here, else a model by the vendor's own name. No vendor is called.
+What only the backend can know of the model, such as the shape of its adapter, is the business of
+the backend's forecast.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from pydantic import JsonValue
 
 from unitune.backends.launch_keys import DIGITS
 from unitune.backends.offer import Offer, Terms
 from unitune.backends.protocol import State
 from unitune.data.example import digest
-from unitune.errors import UnreadableRecord
+from unitune.errors import UnreadableRecord, UserError
 from unitune.findings import Finding, error
 from unitune.job.job import Job
-from unitune.models import OTHER_BASE, Start, TunedModel
+from unitune.models import OTHER_BASE, Start, TunedModel, VersionName
+from unitune.workspace.filesystem import sha256
 from unitune.workspace.home import home
 
 if TYPE_CHECKING:
@@ -50,7 +53,7 @@ def find_start(job: Job, offer: Offer, terms: Terms) -> ResolvedStart:
             f"{job.base_model}."
         )
         return _refused("unsupported-start", f"{what}{can}", "Leave `start` out.")
-    if RUN_ID.fullmatch(job.start):
+    if RUN_ID.fullmatch(job.start) or VersionName.parse(job.start):
         return _of_run(job.start, job, offer)
     folder = (job.folder / Path(job.start).expanduser()).resolve()
     if offer.training_price == "none":
@@ -63,16 +66,12 @@ def find_start(job: Job, offer: Offer, terms: Terms) -> ResolvedStart:
 
 def _of_run(name: str, job: Job, offer: Offer) -> ResolvedStart:
     from unitune.ledger import Ledger  # noqa: PLC0415 - brings SQLAlchemy
+    from unitune.ledger.finding import find_record  # noqa: PLC0415 - likewise
 
-    ledger = Ledger(home())
-    ids = ledger.run_ids(name)
-    if len(ids) != 1 and name not in ids:
-        what = "is the beginning of several runs" if ids else "is no run of this ledger"
-        return _refused("start-unknown", f"start {name!r} {what}.", LIST)
     try:
-        record = ledger.record(name if name in ids else ids[0])
-    except UnreadableRecord as problem:
-        return _refused("start-unknown", str(problem), LIST)
+        record = find_record(Ledger(home()), name)
+    except (UserError, UnreadableRecord) as problem:
+        return _refused("start-unknown", f"start {name!r}: {problem}", LIST)
     if record.model is None or record.state is not State.SUCCEEDED:
         return _unfinished(record)
     start = Start(run=record.id, model=record.model)
@@ -103,9 +102,7 @@ def _of_folder(folder: Path, job: Job) -> ResolvedStart:
     if not folder.is_dir():
         what = f"start {job.start!r} is neither the id of a run nor a folder ({folder})."
         return _refused("start-unknown", what, LIST)
-    files = (each for each in sorted(folder.glob(ADAPTER_FILES)) if each.is_file())
-    content = digest({each.name: _sha256(each) for each in files})
-    return ResolvedStart(Start(model=_model(str(folder), job), content=content))
+    return ResolvedStart(Start(model=_model(str(folder), job), content=digest(_hashes(folder))))
 
 
 def _model(name: str, job: Job) -> TunedModel:
@@ -116,6 +113,17 @@ def _refused(code: str, what: str, fix: str, start: Start | None = None) -> Reso
     return ResolvedStart(start, (error(code, what, fix),))
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+def model_fingerprint(model: TunedModel) -> str:
+    """Return a hash of what decides how a tuned model answers, as far as that is known here.
+
+    Of a model in a folder these are its adapter's files; of a vendor's, its id there: a vendor that
+    changes the model behind an id is seen by its answers alone.
+    """
+    folder = Path(model.name)
+    hashes = _hashes(folder) if folder.is_absolute() else {}
+    return digest(hashes or [model.backend, model.name])
+
+
+def _hashes(folder: Path) -> dict[str, JsonValue]:
+    files = (each for each in sorted(folder.glob(ADAPTER_FILES)) if each.is_file())
+    return {each.name: sha256(each) for each in files}

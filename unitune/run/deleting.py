@@ -22,6 +22,7 @@ from unitune.backends.protocol import State
 from unitune.backends.retry import retry_rate_limited
 from unitune.errors import UnituneError, Unsupported, UserError
 from unitune.ledger import Ledger, RunRecord
+from unitune.ledger.model_versions import standing_aliases
 from unitune.workspace.home import COMPARISONS, EVALUATION
 
 RATE_LIMIT_SECONDS = 60.0
@@ -44,7 +45,9 @@ def inventory(ledger: Ledger, record: RunRecord, *, reports: bool = False) -> li
         "it is, and cannot be trained anew)"
         for other in ledger.continuations(record.id)
     )
-    return [*(item.name for item in items), "the run's record in the ledger", *kept]
+    version = ledger.version_of_run(record.id)
+    lost = [f"(its model is {version}, to which no rollback then leads)"] if version else []
+    return [*(item.name for item in items), "the run's record in the ledger", *lost, *kept]
 
 
 def delete(
@@ -76,6 +79,14 @@ def _items(ledger: Ledger, record: RunRecord, *, reports: bool) -> list[_Item]:
             f"run {record.id} is {record.state} and cannot be deleted before it has ended. End it "
             f"with `unitune cancel {record.id}`."
         )
+    if version := ledger.version_of_run(record.id):
+        for move in standing_aliases(ledger.alias_moves(version.model)).values():
+            if move.number == version.number:
+                raise UserError(
+                    f"run {record.id} cannot be deleted while {move} points to its model, "
+                    f"{version}. Promote another (unitune promote RUN --as {move.alias}), go back "
+                    f"(unitune rollback {move}), or remove the alias (unitune unalias {move})."
+                )
     for deployment in ledger.deployments():
         if deployment.run_id == record.id and deployment.ended is None:
             raise UserError(

@@ -39,8 +39,9 @@ from unitune.errors import (
 )
 from unitune.job.prices import PriceEntry
 from unitune.ledger import DeploymentRecord, Ledger, budgeting
+from unitune.ledger.finding import find_record
 from unitune.ledger.holders import process
-from unitune.models import TunedModel
+from unitune.models import TunedModel, VersionName
 from unitune.run.deployment import (
     Deployment,
     deployments,
@@ -189,12 +190,14 @@ def leave_reaper_again(deployment: Deployment) -> None:
 
 
 def find_deployment(id_or_run: str) -> Deployment:
-    """Return a deployment by its id, or the newest one of a run by the run's id.
+    """Return a deployment by its id, or the newest one of a run by the run's name.
 
     Raises:
         NotFoundError: There is none.
     """
     listed = deployments()
+    if VersionName.parse(id_or_run):
+        id_or_run = find_record(Ledger(home()), id_or_run).id
     for deployment in listed:
         if deployment.id == id_or_run or (deployment.run_id or "").startswith(id_or_run):
             return deployment

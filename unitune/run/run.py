@@ -24,7 +24,6 @@ from typing import NamedTuple
 from unitune.backends.formats import wire_text
 from unitune.backends.launch_keys import run_id
 from unitune.errors import (
-    NotFoundError,
     UnituneError,
     UnreadableRecord,
     UserError,
@@ -32,6 +31,7 @@ from unitune.errors import (
 from unitune.job.contenders import NEWEST
 from unitune.job.job import Job
 from unitune.ledger import Ledger, RunRecord, budgeting
+from unitune.ledger.finding import SHOWN_RUNS, find_record
 from unitune.planning import saved
 from unitune.planning.money import Money, money_of
 from unitune.planning.plan import Plan, plan_of
@@ -42,10 +42,7 @@ from unitune.run.launching import WIRE
 from unitune.workspace.filesystem import private_folder, replacing
 from unitune.workspace.home import home, make_home
 
-__all__ = ["Run", "find_run", "launch", "run_count", "runs"]
-
-SHOWN_RUNS = 50
-"""Runs that a list or a message shows by default."""
+__all__ = ["SHOWN_RUNS", "Run", "find_run", "launch", "run_count", "runs"]
 
 
 def launch(
@@ -164,32 +161,19 @@ def run_count() -> int:
     return Ledger(home()).run_count()
 
 
-def find_run(id_or_prefix: str = NEWEST) -> Run:
+def find_run(name: str = NEWEST) -> Run:
     """Return a run by its id or an unambiguous beginning of it, or the newest.
 
+    Args:
+        name: Also a version of a registered model: ``triage:3``, or by its alias
+            ``triage@production``.
+
     Raises:
-        NotFoundError: No run's id begins so.
+        NotFoundError: No run's id begins so, or there is no such version.
         UserError: Several do, or there is none at all.
     """
     ledger = Ledger(home())
-    if id_or_prefix == NEWEST:
-        newest = ledger.run_ids(most=1)
-        if not newest:
-            raise UserError("there is no run yet. Start one: unitune run unitune.yaml")
-        return Run(ledger, ledger.record(newest[0]))
-    ids = ledger.run_ids(id_or_prefix) if id_or_prefix else []
-    if id_or_prefix in ids:
-        ids = [id_or_prefix]
-    if not ids:
-        known = ledger.run_ids(most=SHOWN_RUNS)
-        raise NotFoundError("run", id_or_prefix, known, hint="`unitune runs` lists them.")
-    if len(ids) > 1:
-        listed = ", ".join(ids[:SHOWN_RUNS])
-        more = f" and {len(ids) - SHOWN_RUNS:,} more" if len(ids) > SHOWN_RUNS else ""
-        raise UserError(
-            f"{id_or_prefix!r} is the beginning of several runs: {listed}{more}. Give more."
-        )
-    return Run(ledger, ledger.record(ids[0]))
+    return Run(ledger, find_record(ledger, name))
 
 
 def _planned(resolved: ResolvedJob) -> RunRecord:

@@ -11,6 +11,7 @@ What stands in a folder that only its owner may enter is for its owner alone, wh
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -51,6 +52,12 @@ def content_of(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
     if len(content) > most_bytes:
         raise OSError(errno.EINVAL, f"it holds more than {most_bytes:,} bytes", str(path))
     return content
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

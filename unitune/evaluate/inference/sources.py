@@ -20,7 +20,7 @@ from unitune.evaluate.inference.batches import batching_backend, supports_batche
 from unitune.evaluate.inference.recorded import RecordedModel, recorded_fingerprint
 from unitune.job.contenders import NEWEST, ContenderSpec, Model, Recorded, Server, Tuned
 from unitune.job.job import Job, TokenPrice
-from unitune.models import ChatModel, TunedModel
+from unitune.models import ChatModel, TunedModel, VersionName
 from unitune.planning.preflight import ResolvedJob
 
 if TYPE_CHECKING:
@@ -140,7 +140,8 @@ def _origin_of_tuned(spec: Tuned, run: Run | None, resolved: ResolvedJob) -> str
         return f"training:{run.fingerprint if run else resolved.fingerprint}"
     if run is not None:
         return f"run:{run.id}:{run.fingerprint}"
-    return "run:" if spec.run == NEWEST else f"run:{spec.run}"  # a replay's rows say which
+    is_moving = spec.run == NEWEST or VersionName.parse(spec.run)
+    return "run:" if is_moving else f"run:{spec.run}"  # a replay's rows say which
 
 
 def check_keys(spec: Server) -> None:

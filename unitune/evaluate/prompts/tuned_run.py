@@ -19,17 +19,21 @@ from unitune.data.dataset import Dataset
 from unitune.data.example import Example
 from unitune.data.load import load
 from unitune.errors import Mismatch, NotFoundError, UserError
+from unitune.evaluate.gate_record import record_gate
 from unitune.evaluate.inference.budget import Budget
 from unitune.evaluate.inference.sources import Source
 from unitune.evaluate.prompts.prompts import check_prompts
+from unitune.evaluate.results import Comparison
 from unitune.job.contenders import Tuned
 from unitune.job.job import Job
+from unitune.ledger import Ledger
 from unitune.models import TunedModel
 from unitune.planning.preflight import ResolvedJob
 from unitune.run.curves import Curve, curve_of, kept_step
 from unitune.run.deploying import standing
 from unitune.run.deployment import answering as answering_model
 from unitune.run.run import Run, find_run, runs
+from unitune.workspace.home import home
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,11 @@ class TunedRun:
     def check_prompts(self, spec: Tuned, train: Dataset, cases: Iterable[Example]) -> None:
         """Refuse cases whose system prompt the model has never seen; see `check_prompts`."""
         check_prompts(spec, self.rows or (train,), cases)
+
+    def record_gate(self, comparison: Comparison) -> None:
+        """Write down in the ledger what a comparison has shown of the model."""
+        ledger = Ledger(home())
+        record_gate(ledger, ledger.record(self.run.id), comparison)
 
     @property
     def model(self) -> TunedModel:

@@ -1,0 +1,200 @@
+"""A registered model as commands print it: as JSON by a model, and for a person as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+from pydantic import BaseModel
+from rich.text import Text
+
+from unitune.cli.output import console, fits, new_table, print_table
+from unitune.cost.prices.book import book_for
+from unitune.errors import NotFoundError
+from unitune.evaluate.gate_record import GateRecord, gate_records
+from unitune.ledger import Ledger
+from unitune.ledger.model_versions import AliasMove, ModelVersion
+from unitune.model_registry.verify import Verification
+from unitune.model_registry.versions import RegisteredModel
+from unitune.report.typography import dollars, interval, percent, points
+from unitune.run.run import Run
+from unitune.workspace.home import home
+
+SHOWN_MOVES = 10
+"""Moves of aliases that a person is shown, the newest; `--json` has them all."""
+
+
+class VersionView(BaseModel):
+    """A version of a registered model."""
+
+    name: str
+    """Such as ``triage:3``."""
+    number: int
+    run: str
+    is_deleted: bool
+    """Whether its run is, and so its model."""
+    created: datetime
+    created_by: str
+    backend: str
+    model: str
+    """How the backend calls it."""
+    fingerprint: str
+    aliases: tuple[str, ...]
+    gate: GateRecord | None = None
+    """The newest comparison that has judged it, with a gate where there is one."""
+    cost: str = ""
+    """Of the training, in words."""
+    cost_usd: Decimal | None = None
+    retires_on: date | None = None
+    """Day on which its base, and it, are switched off at the vendor."""
+
+
+class ModelView(BaseModel):
+    """A registered model as `unitune models NAME --json` prints it."""
+
+    schema_version: int = 1
+    name: str
+    aliases: dict[str, int]
+    """The version that each points to."""
+    versions: tuple[VersionView, ...]
+    """The newest first."""
+    moves: tuple[AliasMove, ...]
+    """Of all aliases, the newest first."""
+
+
+def view_of(model: RegisteredModel) -> ModelView:
+    """Return the view of a registered model."""
+    ledger = Ledger(home())
+    aliases = {alias: move.number for alias, move in model.aliases.items()}
+    return ModelView(
+        name=model.name,
+        aliases=aliases,
+        versions=tuple(_version(ledger, version, aliases) for version in reversed(model.versions)),
+        moves=model.moves[::-1],
+    )
+
+
+def _version(ledger: Ledger, version: ModelVersion, aliases: dict[str, int]) -> VersionView:
+    try:
+        record = ledger.record(version.run_id)
+    except NotFoundError:
+        record = None
+    view = VersionView(
+        name=str(version),
+        number=version.number,
+        run=version.run_id,
+        is_deleted=record is None,
+        created=_moment(version.created),
+        created_by=version.created_by,
+        backend=version.tuned_model.backend,
+        model=version.tuned_model.name,
+        fingerprint=version.fingerprint,
+        aliases=tuple(alias for alias, number in aliases.items() if number == version.number),
+    )
+    if record is None:
+        return view
+    run, gates = Run(ledger, record), gate_records(ledger, record)
+    offer = book_for(run.job).offer(run.backend_name)
+    offered, bill = offer.model(run.base_model), run.reconciliation
+    usd = bill and bill.usd
+    unpriced = "no charge" if offer.training_price == "none" else "unknown"
+    return view.model_copy(
+        update={
+            "gate": next(
+                (each for each in gates if each.gate is not None), next(iter(gates), None)
+            ),
+            "cost": unpriced if usd is None else dollars(usd),
+            "cost_usd": usd,
+            "retires_on": offered and offered.retires_on,
+        }
+    )
+
+
+def print_models(models: Sequence[RegisteredModel]) -> None:
+    """Print the registered models, a line each."""
+    if not models:
+        console().print(
+            f"No registered models yet in {home()}. Promote a run: unitune promote RUN --as "
+            "production. Base models that can be tuned here: unitune base-models"
+        )
+        return
+    table = new_table("model", "versions", "aliases", fold=("aliases",), right=("versions",))
+    for model in models:
+        aliases = (f"{alias} → {move.number}" for alias, move in model.aliases.items())
+        table.add_row(model.name, str(len(model.versions)), ", ".join(aliases) or "-")
+    print_table(table)
+
+
+def print_model(model: ModelView) -> None:
+    """Print the versions of a registered model, and how its aliases moved."""
+    wide = new_table("version", "run", "registered", "aliases", "gate", "cost", "retires")
+    narrow = new_table("version", "run", "gate", "cost, retires", fold=("gate",))
+    for each in model.versions:
+        state = Text("deleted", "dim") if each.is_deleted else _gate(each.gate)
+        aliases, retires = ", ".join(each.aliases), str(each.retires_on or "-")
+        day = f"{each.created.astimezone():%Y-%m-%d}"
+        wide.add_row(each.name, each.run, day, aliases, state, each.cost or "-", retires)
+        version = Text.assemble(each.name, (f"\n{aliases}", "bold"))
+        narrow.add_row(version, f"{each.run}\n{day}", state, f"{each.cost or '-'}\n{retires}")
+    print_table(wide if fits(wide) else narrow)
+    console().print()
+    for move in model.moves[:SHOWN_MOVES]:
+        console().print(_move_line(move))
+    if (more := len(model.moves) - SHOWN_MOVES) > 0:
+        console().print(f"… and {more:,} earlier moves; --json lists them all", style="dim")
+
+
+def _gate(record: GateRecord | None) -> Text:
+    if record is None:
+        return Text("not compared", "dim")
+    day = f"{_moment(record.time).astimezone():%Y-%m-%d}"
+    if record.gate is None:
+        return Text(f"none ({record.verdict}, {day})", "dim")
+    if record.gate == 0:
+        return Text(f"passed {day}", "green")
+    return Text(f"not passed {day} (exit {record.gate})", "red")
+
+
+def _move_line(move: AliasMove) -> Text:
+    day = f"{_moment(move.time).astimezone():%Y-%m-%d %H:%M}  "
+    before = "" if move.previous is None else f"{move.previous} → "
+    to = "removed" if move.kind == "remove" else f"{before}{move.number}"
+    return Text.assemble(
+        (day, "dim"),
+        f"{move.alias} {to}  ",
+        (f"{move.kind} by {move.moved_by}: ", "dim"),
+        evidence(move),
+    )
+
+
+def evidence(move: AliasMove) -> str:
+    """Return why an alias was moved, in words."""
+    if move.comparison is not None:
+        return f"gate of {move.comparison} passed"
+    if move.kind == "promote":
+        return f"without a gate: {move.reason}"
+    return move.reason or "no reason given"
+
+
+def change_lines(verified: Verification) -> Iterator[str]:
+    """Yield what a version's answers have gained and lost since it was promoted."""
+    change, since = verified.change, verified.since
+    yield ""
+    if since is None:
+        yield f"The comparison that {verified.version} was promoted on is not on this machine."
+        return
+    if change is None or change.paired is None:
+        yield f"The answers of {since} cannot be paired with these, case by case."
+        return
+    paired = change.paired
+    yield (
+        f"{verified.version} since {since}: {percent(change.then or 0)} then, "
+        f"{percent(change.now or 0)} now; {points(paired.difference, sign=True)} "
+        f"({interval(paired.interval)}), {len(paired.gained):,} cases gained, "
+        f"{len(paired.lost):,} lost."
+    )
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,114 @@
+"""What a comparison has shown of a run, written down as an event of the run.
+
+The event names the comparison, its gate's decision, and hashes of its files and of the model that
+answered. So it can be told later that this very model has passed a gate, and that nobody has
+changed the files since; on a machine that shares the ledger, too, which may not have the files.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from unitune.backends.protocol import Event
+from unitune.errors import Mismatch, UnreadableRecord
+from unitune.evaluate.history import history_folder
+from unitune.evaluate.result_files import CASES, VERDICT
+from unitune.evaluate.results import Comparison, VerdictName
+from unitune.ledger import Ledger, RunRecord
+from unitune.planning.start import model_fingerprint
+from unitune.workspace.filesystem import sha256
+
+KEY = "comparison:"
+"""How the keys of these events begin."""
+
+
+class GateRecord(BaseModel):
+    """A comparison in which a run's model was the candidate."""
+
+    model_config = ConfigDict(frozen=True)
+    time: float
+    """Seconds since 1970, UTC."""
+    text: str
+    """Verdict and gate, for people."""
+    comparison: str
+    """Its id in the history."""
+    verdict: VerdictName
+    gate: int | None
+    """Exit code of its gate; None: it had none."""
+    reason: str
+    """Of the gate's decision."""
+    score: float
+    """Of the candidate."""
+    model_fingerprint: str
+    """Of the model that answered (`unitune.planning.start.model_fingerprint`)."""
+    verdict_sha256: str
+    """Of its ``verdict.json``."""
+    cases_sha256: str
+    """Of its ``cases.jsonl``."""
+    host: str
+    """The machine that has the files."""
+
+
+def record_gate(ledger: Ledger, run: RunRecord, comparison: Comparison) -> None:
+    """Write down what a comparison, which is in the history, has shown of its candidate."""
+    assert run.model is not None, "it was the candidate"
+    gate, folder = comparison.gate, history_folder(comparison.id or "")
+    passed = "no gate" if gate is None else f"gate {'' if gate.passed else 'not '}passed"
+    (score,) = (each.score for each in comparison.contenders if each.name == comparison.candidate)
+    record = GateRecord(
+        time=time.time(),
+        text=f"compared ({comparison.id}): {comparison.verdict}, {passed}",
+        comparison=comparison.id or "",
+        verdict=comparison.verdict,
+        gate=gate and gate.exit_code,
+        reason=gate.reason if gate else "",
+        score=score,
+        model_fingerprint=model_fingerprint(run.model),
+        verdict_sha256=sha256(folder / VERDICT),
+        cases_sha256=sha256(folder / CASES),
+        host=socket.gethostname(),
+    )
+    data = record.model_dump(exclude={"time"})
+    ledger.note(run, Event(f"{KEY}{record.comparison}", "message", record.time, data))
+
+
+def gate_records(ledger: Ledger, run: RunRecord) -> list[GateRecord]:
+    """Return the comparisons in which a run's model was the candidate, the newest first.
+
+    Raises:
+        UnreadableRecord: The ledger holds something else in place of one.
+    """
+    events = [seen.event for seen in ledger.events(run.id, run.attempt, key=KEY)]
+    try:
+        read = [GateRecord.model_validate({**each.data, "time": each.time}) for each in events]
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        field = ".".join(map(str, problem["loc"]))
+        raise UnreadableRecord(f"run {run.id}", f"comparison {field}", problem["msg"]) from error
+    return sorted(read, key=lambda each: each.time, reverse=True)
+
+
+def refuse_changed_files(record: GateRecord, *, is_shared: bool) -> None:
+    """Refuse a comparison whose files were changed, or are gone from the machine that made them.
+
+    Args:
+        record: As it was written down.
+        is_shared: Whether the ledger is, so that the files may be on another machine.
+
+    Raises:
+        Mismatch: They are not those of the record.
+    """
+    folder = history_folder(record.comparison)
+    if is_shared and record.host != socket.gethostname() and not folder.exists():
+        return
+    for name, expected in ((VERDICT, record.verdict_sha256), (CASES, record.cases_sha256)):
+        file = folder / name
+        if not file.exists() or sha256(file) != expected:
+            state = "was changed since the comparison" if file.exists() else "is gone"
+            raise Mismatch(
+                f"{file} {state}, so comparison {record.comparison} is no evidence any more. "
+                "Compare again: unitune compare"
+            )

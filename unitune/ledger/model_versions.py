@@ -1,0 +1,241 @@
+"""Registered models, in the ledger: versions that never change, and aliases that move among them.
+
+A version is the model of one succeeded run, under the next number of a name. Where an alias points
+is not stored: it is the end of its last move. So it moves by one row that is inserted, whole or not
+at all, and nothing that was ever written is changed. Runs may be deleted; their versions stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from unitune.errors import LockTimeout, UserError
+from unitune.ledger import leases
+from unitune.ledger.costs import CostLedger
+from unitune.ledger.records import METADATA, RunRecord, Time, read
+from unitune.models import TunedModel
+
+MODEL_VERSIONS = sa.Table(
+    "model_versions",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("model", sa.String(40), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("run_id", sa.String(20), nullable=False),
+    sa.Column("tuned_model", sa.JSON, nullable=False),
+    sa.Column("fingerprint", sa.String(64), nullable=False),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("created_by", sa.Text, nullable=False),
+    sa.UniqueConstraint("model", "number", name="model_versions_once"),
+    sa.UniqueConstraint("run_id", name="model_versions_of_run"),
+)
+ALIAS_MOVES = sa.Table(
+    "alias_moves",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("model", sa.String(40), nullable=False, index=True),
+    sa.Column("alias", sa.String(40), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("previous", sa.Integer),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("time", sa.Double, nullable=False),
+    sa.Column("moved_by", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("comparison", sa.String(20)),
+    sa.Column("verdict_sha256", sa.String(64)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """A version of a registered model, which never changes: the model of one succeeded run.
+
+    Args:
+        model: Name of the registered model.
+        number: Counted from 1.
+        run_id: The run, which may be deleted since.
+        fingerprint: SHA-256 of the adapter's files; of a vendor's model, of its id there.
+        created: When it was registered, in seconds since 1970, UTC.
+        created_by: Who has registered it.
+    """
+
+    model: str
+    number: int
+    run_id: str
+    tuned_model: TunedModel
+    fingerprint: str
+    created: Time
+    created_by: str
+
+    def __str__(self) -> str:
+        return f"{self.model}:{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class AliasMove:
+    """One move of an alias; the alias points to where the last has led.
+
+    Args:
+        number: Of the version that it has pointed to from then on; removed, of the last one.
+        previous: Of the version before; None: there was none.
+        time: Seconds since 1970, UTC.
+        moved_by: Who has moved it.
+        kind: A removed alias points to nothing until it is promoted again.
+        reason: Why it was promoted without a gate, rolled back, or removed.
+        comparison: Id of the comparison whose gate it has passed.
+        verdict_sha256: Hash of that comparison's ``verdict.json``.
+    """
+
+    model: str
+    alias: str
+    number: int
+    previous: int | None
+    kind: Literal["promote", "rollback", "remove"]
+    time: Time
+    moved_by: str
+    reason: str | None = None
+    comparison: str | None = None
+    verdict_sha256: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.model}@{self.alias}"
+
+
+def standing_aliases(moves: Iterable[AliasMove]) -> dict[str, AliasMove]:
+    """Return the last move of each alias of one registered model that is not removed.
+
+    Args:
+        moves: All of the model, the oldest first.
+    """
+    last = {move.alias: move for move in moves}
+    return {alias: move for alias, move in last.items() if move.kind != "remove"}
+
+
+def former_numbers(moves: Iterable[AliasMove]) -> list[int]:
+    """Return the versions that an alias can be rolled back to, the last one first.
+
+    A rollback takes back promotions, and is itself never rolled back: after 1, 2, 3 and a rollback
+    to 2, the next one leads to 1.
+
+    Args:
+        moves: All of the alias, the oldest first.
+    """
+    numbers: list[int] = []
+    for move in moves:
+        if move.kind == "remove":
+            numbers.clear()
+        elif move.kind == "rollback" and move.number in numbers:
+            while numbers[-1] != move.number:
+                numbers.pop()
+        elif numbers[-1:] != [move.number]:
+            numbers.append(move.number)
+    return numbers[-2::-1]
+
+
+class ModelLedger(CostLedger):
+    """The part of a ledger that is about registered models."""
+
+    def register(self, run: RunRecord, model: str, fingerprint: str, by: str) -> ModelVersion:
+        """Give a run's model the next number of a name, or return the version that it has already.
+
+        Args:
+            run: As read within `Ledger.acting`.
+            model: Name of the registered model.
+            fingerprint: Of the run's model as it is now.
+            by: Who does so.
+
+        Raises:
+            UserError: It is a version of another name.
+            LockTimeout: Another process has taken the run over since the record was read.
+        """
+        assert run.model is not None, "the caller sees to it"
+        with self._changing(model, run) as (connection, now):
+            of_run = _version_query().where(MODEL_VERSIONS.c.run_id == run.id)
+            if (row := connection.execute(of_run).mappings().one_or_none()) is not None:
+                known = _version_of(row)
+                if known.model != model:
+                    raise UserError(
+                        f"run {run.id} is registered as {known}, and a run is a version of one "
+                        f"model only. Leave the name {model!r} out."
+                    )
+                return known
+            newest = sa.select(sa.func.max(MODEL_VERSIONS.c.number))
+            last = connection.execute(newest.where(MODEL_VERSIONS.c.model == model)).scalar()
+            made = ModelVersion(model, (last or 0) + 1, run.id, run.model, fingerprint, now, by)
+            values = _values(made) | {"tuned_model": run.model.model_dump(mode="json")}
+            connection.execute(MODEL_VERSIONS.insert().values(values))
+        return made
+
+    def move_alias(self, run: RunRecord, move: AliasMove) -> AliasMove:
+        """Let an alias point to a version, and return the move as it was written down.
+
+        Args:
+            run: Of the version, as read within `Ledger.acting`.
+            move: Its time is filled in here; the version before, too, where it is a promotion.
+
+        Raises:
+            LockTimeout: Another process has just moved it elsewhere, or has taken the run over.
+        """
+        with self._changing(move.model, run) as (connection, now):
+            alias = (ALIAS_MOVES.c.model == move.model) & (ALIAS_MOVES.c.alias == move.alias)
+            columns = sa.select(ALIAS_MOVES.c.number, ALIAS_MOVES.c.kind).where(alias)
+            newest_first = columns.order_by(ALIAS_MOVES.c.id.desc()).limit(1)
+            last = connection.execute(newest_first).one_or_none()
+            previous = last.number if last and last.kind != "remove" else None
+            if move.kind != "promote" and previous != move.previous:
+                raise LockTimeout(
+                    f"another process has just moved {move} to version {previous}. Look at "
+                    f"`unitune models {move.model}`, and try again."
+                )
+            written = replace(move, previous=previous, time=now)
+            connection.execute(ALIAS_MOVES.insert().values(_values(written)))
+        return written
+
+    def versions(self, model: str | None = None) -> list[ModelVersion]:
+        """Return the versions of one registered model, or of all, the oldest first."""
+        query = (
+            _version_query()
+            if model is None
+            else _version_query().where(MODEL_VERSIONS.c.model == model)
+        )
+        return [_version_of(row) for row in self._rows(query)]
+
+    def version_of_run(self, run_id: str) -> ModelVersion | None:
+        """Return the version that a run's model is registered as, if any."""
+        query = _version_query().where(MODEL_VERSIONS.c.run_id == run_id)
+        return next(map(_version_of, self._rows(query)), None)
+
+    def alias_moves(self, model: str | None = None) -> list[AliasMove]:
+        """Return the moves of all aliases of one registered model, or of all, the oldest first."""
+        query = sa.select(ALIAS_MOVES).order_by(ALIAS_MOVES.c.id)
+        if model is not None:
+            query = query.where(ALIAS_MOVES.c.model == model)
+        return [
+            read(AliasMove, row, f"alias {row['model']}@{row['alias']}", "move")
+            for row in self._rows(query)
+        ]
+
+    @contextmanager
+    def _changing(self, model: str, run: RunRecord) -> Generator[tuple[sa.Connection, float]]:
+        """Give a transaction in which no other process changes the model, and the time."""
+        with self._database.writing() as connection:
+            self._database.lock(connection, f"model {model}")
+            leases.check_held(connection, run)
+            yield connection, connection.execute(sa.select(self._database.clock())).scalar_one()
+
+
+def _version_query() -> sa.Select[Any]:
+    return sa.select(MODEL_VERSIONS).order_by(MODEL_VERSIONS.c.model, MODEL_VERSIONS.c.number)
+
+
+def _version_of(row: Any) -> ModelVersion:
+    return read(ModelVersion, row, f"version {row['model']}:{row['number']}")
+
+
+def _values(record: ModelVersion | AliasMove) -> dict[str, Any]:
+    return {field.name: getattr(record, field.name) for field in fields(record)}

@@ -1,0 +1,1 @@
+"""The life of tuned models: versions, aliases, promotion, rollback, verification."""

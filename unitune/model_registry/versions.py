@@ -1,0 +1,274 @@
+"""Registered models: `register`, `promote`, `rollback` and `remove_alias`, and what is registered.
+
+A run is registered under the next number of a name, which never changes, and an alias such as
+``triage@production`` is promoted to it where the gate of that very model was passed. Who moves an
+alias takes the lease of the run that it is to point to, so that it cannot be deleted meanwhile. The
+rows are the business of `unitune.ledger.model_versions`.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import socket
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from unitune.errors import GateNotPassed, Mismatch, NotFoundError, UserError
+from unitune.evaluate.gate_record import GateRecord, gate_records, refuse_changed_files
+from unitune.ledger import Ledger, RunRecord
+from unitune.ledger.finding import LIST_MODELS, find_version
+from unitune.ledger.model_versions import AliasMove, ModelVersion, former_numbers, standing_aliases
+from unitune.models import VersionName
+from unitune.planning.start import model_fingerprint
+from unitune.run.handle import Run
+from unitune.workspace.home import home
+
+RESERVED_ALIASES = re.compile(r"latest|newest|v\d+", re.IGNORECASE)
+"""Words that would be taken for a number or the newest run.
+
+Source: MLflow reserves `latest` and v with digits, too: mlflow/utils/validation.py (2026-11-28).
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredModel:
+    """A name with its versions, and the moves of its aliases, the oldest first."""
+
+    name: str
+    versions: tuple[ModelVersion, ...]
+    moves: tuple[AliasMove, ...]
+
+    @property
+    def aliases(self) -> dict[str, AliasMove]:
+        """The last move of each alias that stands."""
+        return standing_aliases(self.moves)
+
+    def former_numbers(self, alias: str) -> list[int]:
+        """Return the versions that rollbacks lead to, one after the other."""
+        return former_numbers(move for move in self.moves if move.alias == alias)
+
+
+def registered_models() -> list[RegisteredModel]:
+    """Return the registered models of this folder's ledger, by their names."""
+    ledger = Ledger(home())
+    moves = ledger.alias_moves()
+    return [
+        RegisteredModel(name, tuple(versions), tuple(each for each in moves if each.model == name))
+        for name, versions in groupby(ledger.versions(), lambda version: version.model)
+    ]
+
+
+def find_registered_model(name: str) -> RegisteredModel:
+    """Return a registered model by its name.
+
+    Raises:
+        NotFoundError: There is none of this name.
+    """
+    ledger = Ledger(home())
+    if versions := ledger.versions(name):
+        return RegisteredModel(name, tuple(versions), tuple(ledger.alias_moves(name)))
+    known = {version.model for version in ledger.versions()}
+    raise NotFoundError("registered model", name, known, LIST_MODELS)
+
+
+def register(run: Run, name: str | None = None) -> ModelVersion:
+    """Give the model of a run the next version number of a name; one that has one keeps it.
+
+    Args:
+        run: One that has succeeded.
+        name: Of the registered model; None: that of the run's job.
+
+    Raises:
+        UserError: The run has no model, or is registered under another name.
+    """
+    ledger = Ledger(home())
+    with ledger.acting(run.id) as record:
+        return _registered(ledger, record, run, name)
+
+
+def promote(
+    run: Run, alias: str, *, name: str | None = None, without_gate: str | None = None
+) -> AliasMove:
+    """Let an alias of a registered model point to the model of a run, which has passed its gate.
+
+    The newest comparison with a gate that has judged this run as the candidate decides. The run is
+    registered first where it is not.
+
+    Examples:
+        >>> comparison = unitune.compare(job, run)
+        >>> unitune.promote(run, "production")
+
+    Args:
+        run: One that has succeeded.
+        alias: Such as production.
+        name: Of the registered model; None: that of the run's job.
+        without_gate: Why it is promoted without a passed gate, which is recorded.
+
+    Returns:
+        The move as it was recorded.
+
+    Raises:
+        GateNotPassed: It has not passed its newest gate.
+        Mismatch: The model, or the files of the comparison, were changed since.
+        UserError: No gate has judged it; it has no model; or the alias cannot be one.
+    """
+    _check_alias(alias)
+    if without_gate is not None and not without_gate.strip():
+        raise UserError("a promotion without a gate needs a reason, which is recorded.")
+    ledger = Ledger(home())
+    with ledger.acting(run.id) as record:
+        evidence = None if without_gate else _passed_gate(ledger, record)
+        version = _registered(ledger, record, run, name)
+        move = AliasMove(
+            model=version.model,
+            alias=alias,
+            number=version.number,
+            previous=None,
+            kind="promote",
+            time=0.0,
+            moved_by=_user(),
+            reason=without_gate,
+            comparison=evidence and evidence.comparison,
+            verdict_sha256=evidence and evidence.verdict_sha256,
+        )
+        return ledger.move_alias(record, move)
+
+
+def rollback(name: str, reason: str | None = None) -> AliasMove:
+    """Let an alias point to the version again that it pointed to before its last promotion.
+
+    A rollback takes back a promotion, never another rollback: each leads one version further back.
+    A version whose run is deleted is passed over.
+
+    Args:
+        name: Such as ``triage@production``.
+        reason: Why, for the record.
+
+    Raises:
+        NotFoundError: There is no such alias.
+        UserError: It has no former version.
+    """
+    ledger, current = _standing(name)
+    back = replace(current, kind="rollback", previous=current.number, reason=reason)
+    model = find_registered_model(current.model)
+    runs = {version.number: version.run_id for version in model.versions}
+    for number in model.former_numbers(current.alias):
+        with suppress(NotFoundError):  # its run is deleted
+            return _move(ledger, runs[number], replace(back, number=number))
+    raise UserError(
+        f"{current} has no former version to go back to. See what there is: unitune models "
+        f"{current.model}"
+    )
+
+
+def remove_alias(name: str, reason: str | None = None) -> AliasMove:
+    """Let an alias point to nothing; its moves stay on record.
+
+    Args:
+        name: Such as ``triage@production``.
+        reason: Why, for the record.
+
+    Raises:
+        NotFoundError: There is no such alias.
+    """
+    ledger, current = _standing(name)
+    run_id = find_version(ledger, VersionName(current.model, current.number, None)).run_id
+    return _move(
+        ledger, run_id, replace(current, kind="remove", previous=current.number, reason=reason)
+    )
+
+
+def _standing(name: str) -> tuple[Ledger, AliasMove]:
+    """Return the last move of an alias."""
+    ledger, parsed = Ledger(home()), VersionName.parse(name)
+    if parsed is None or parsed.alias is None:
+        raise UserError(f"{name!r} names no alias; write NAME@ALIAS, such as triage@production.")
+    find_version(ledger, parsed)
+    return ledger, standing_aliases(ledger.alias_moves(parsed.model))[parsed.alias]
+
+
+def _move(ledger: Ledger, run_id: str, move: AliasMove) -> AliasMove:
+    """Move an alias from where it was seen; another process's move in between is an error."""
+    with ledger.acting(run_id) as record:
+        who = {"moved_by": _user(), "comparison": None, "verdict_sha256": None}
+        return ledger.move_alias(record, replace(move, **who))
+
+
+def _registered(ledger: Ledger, record: RunRecord, run: Run, name: str | None) -> ModelVersion:
+    """Return the version of a run, as which it is registered where it is not."""
+    if record.model is None:
+        raise UserError(
+            f"run {record.id} is {record.state} and has no model. Follow it with `unitune watch "
+            f"{record.id}`, or name another: unitune runs"
+        )
+    known = ledger.version_of_run(record.id)
+    wanted = name or (known.model if known else run.job.name)
+    if VersionName.parse(f"{wanted}:1") is None:
+        raise UserError(
+            f"the name {wanted!r} cannot be a registered model's: lower-case letters, digits and "
+            "dashes, at most 40."
+        )
+    fingerprint = model_fingerprint(record.model)
+    version = ledger.register(record, wanted, fingerprint, _user())
+    refuse_changed_model(version, fingerprint)
+    return version
+
+
+def refuse_changed_model(version: ModelVersion, fingerprint: str) -> None:
+    """Refuse a model that is not the one that was registered.
+
+    Raises:
+        Mismatch: Its files were changed, or are not on this machine.
+    """
+    if version.fingerprint != fingerprint:
+        raise Mismatch(
+            f"the model of {version} is not the one that was registered: the files of its adapter "
+            f"in {version.tuned_model.name} were changed since, or are not on this machine."
+        )
+
+
+def _passed_gate(ledger: Ledger, record: RunRecord) -> GateRecord:
+    """Return the newest gate that a run was judged by, which its model has passed."""
+    gate = next((each for each in gate_records(ledger, record) if each.gate is not None), None)
+    instead = "Or promote it with --without-gate REASON, which is recorded."
+    compare = f"`unitune compare FILE --run {record.id}`, with a gate in the job"
+    if gate is None or record.model is None:
+        raise UserError(
+            f"no gate has judged the model of run {record.id}. Compare it: {compare}. {instead}"
+        )
+    if gate.gate:
+        raise GateNotPassed(
+            f"run {record.id} has not passed the gate of comparison {gate.comparison}: "
+            f"{gate.reason} {instead}",
+            gate.gate,
+        )
+    if gate.model_fingerprint != model_fingerprint(record.model):
+        raise Mismatch(
+            f"the model of run {record.id} is not the one that comparison {gate.comparison} has "
+            "judged: its files were changed since, or are not on this machine. Compare it: "
+            f"{compare}."
+        )
+    refuse_changed_files(gate, is_shared=ledger.is_shared)
+    return gate
+
+
+def _check_alias(alias: str) -> None:
+    if VersionName.parse(f"any@{alias}") is None or RESERVED_ALIASES.fullmatch(alias):
+        raise UserError(
+            f"{alias!r} cannot be an alias: a letter, then letters, digits, - and _, at most 40; "
+            "not latest, newest, or v with a number. Such as production."
+        )
+
+
+def _user() -> str:
+    """Return who acts: as ``UNITUNE_USER`` says, else the account on this machine."""
+    if named := os.environ.get("UNITUNE_USER", "").strip():
+        return named
+    try:
+        account = getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        account = f"user {os.getuid()}"
+    return f"{account}@{socket.gethostname()}"
