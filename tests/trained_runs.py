@@ -1,6 +1,7 @@
 """Runs on the fake backend whose models know some of the test answers, in the current folder.
 
-The fake stands for a vendor: its models answer by an id, behind which `change_answers` changes them.
+The fake stands for a vendor: its models answer by an id, behind which `change_answers` changes
+them.
 """
 
 from __future__ import annotations
@@ -16,9 +17,14 @@ CASES = 60
 IMPROVE = {"mode": "improve"}
 
 
-def triage_job(right: int, gate: dict[str, Any] | None = None, name: str = "triage") -> Job:
+def triage_job(
+    right: int,
+    gate: dict[str, Any] | None = None,
+    name: str = "triage",
+    folder: Path | None = None,
+) -> Job:
     """Return a job whose model is right in so many of 60 cases, and its base in 20 of them."""
-    folder = Path.cwd()
+    folder = folder or Path.cwd()
     for file, count in (("train", 40), ("dev", 20), ("test", CASES)):
         rows = ({"prompt": f"{file} {at}", "completion": "yes"} for at in range(count))
         lines = "".join(f"{json.dumps(row)}\n" for row in rows)
@@ -47,7 +53,12 @@ def trained(job: Job) -> Run:
 def change_answers(run: Run, right: int) -> None:
     """Let the vendor serve another model under the id of a run's own."""
     assert run.tuned_model is not None
-    file = Path(run.tuned_model.name) / "job.json"
+    change_answers_of(Path(run.tuned_model.name), right)
+
+
+def change_answers_of(model: Path, right: int) -> None:
+    """Do so by the folder of the model at the fake vendor."""
+    file = model / "job.json"
     job = json.loads(file.read_text(encoding="utf-8"))
     job["script"]["tuned"]["replies"] = _answers(right)
     file.write_text(json.dumps(job), encoding="utf-8")

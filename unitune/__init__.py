@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         BackendError,
         DataError,
         DuplicateRunError,
+        GateNotPassed,
         IntegrityError,
         Interrupted,
         JobError,
@@ -66,6 +67,17 @@ if TYPE_CHECKING:
         Tuning,
         Usage,
     )
+    from unitune.ledger.model_versions import AliasMove, ModelVersion
+    from unitune.model_registry.verify import Verification, verify
+    from unitune.model_registry.versions import (
+        RegisteredModel,
+        find_registered_model,
+        promote,
+        register,
+        registered_models,
+        remove_alias,
+        rollback,
+    )
     from unitune.models import Reply, Request, Start, TunedModel
     from unitune.planning.plan import Plan, plan
     from unitune.report.files import write_report
@@ -98,6 +110,7 @@ _NAMES = {
         "BackendError",
         "DataError",
         "DuplicateRunError",
+        "GateNotPassed",
         "IntegrityError",
         "Interrupted",
         "JobError",
@@ -146,6 +159,17 @@ _NAMES = {
         "Tuning",
         "Usage",
     ),
+    "unitune.ledger.model_versions": ("AliasMove", "ModelVersion"),
+    "unitune.model_registry.verify": ("Verification", "verify"),
+    "unitune.model_registry.versions": (
+        "RegisteredModel",
+        "find_registered_model",
+        "promote",
+        "register",
+        "registered_models",
+        "remove_alias",
+        "rollback",
+    ),
     "unitune.models": ("Reply", "Request", "Start", "TunedModel"),
     "unitune.planning.plan": ("Plan", "plan"),
     "unitune.report.files": ("write_report",),
@@ -175,6 +199,7 @@ _NAMES = {
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}
 
 __all__ = [
+    "AliasMove",
     "Alternative",
     "BackendError",
     "Bleu",
@@ -205,6 +230,7 @@ __all__ = [
     "FewShot",
     "Finding",
     "Gate",
+    "GateNotPassed",
     "Instructed",
     "IntegrityError",
     "Interrupted",
@@ -225,6 +251,7 @@ __all__ = [
     "MissingExtra",
     "Model",
     "ModelClient",
+    "ModelVersion",
     "NotFoundError",
     "Numeric",
     "OpenAIGrader",
@@ -236,6 +263,7 @@ __all__ = [
     "Recorded",
     "RecordedScore",
     "Regex",
+    "RegisteredModel",
     "Reply",
     "Request",
     "Reward",
@@ -261,6 +289,7 @@ __all__ = [
     "Unsupported",
     "Usage",
     "UserError",
+    "Verification",
     "ZeroShot",
     "check",
     "compare",
@@ -269,13 +298,20 @@ __all__ = [
     "deployments",
     "diff",
     "find_comparison",
+    "find_registered_model",
     "find_run",
     "launch",
     "launch_sweep",
     "load",
     "plan",
+    "promote",
+    "register",
+    "registered_models",
+    "remove_alias",
+    "rollback",
     "runs",
     "total_cost",
+    "verify",
     "write_report",
 ]
 

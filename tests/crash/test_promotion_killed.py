@@ -1,4 +1,4 @@
-"""An alias is where it was or where it was to go: killed at any line, or by two processes at once."""
+"""An alias is where it was or where it was to go: killed at any line, or moved by two at once."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 A block with a title is a file; a command is run; Python is run; YAML without a title is part of a
 job. A line ``<!-- test: … -->`` before a block says otherwise: ``exit N`` that its last command
-ends so, ``skip: WHY`` that another test covers it.
+ends so, `DRIFT` after it that the vendor's models have changed before, ``skip: WHY`` that another
+test covers it.
 
 Pages that train do so on the model that they name, in `slow`; in others a tiny one stands for it.
 """
@@ -29,6 +30,7 @@ from typing import Any
 import pytest
 import yaml
 from crash.postgres import new_database
+from trained_runs import IMPROVE, change_answers_of, triage_job
 from warm import WarmPopen, warm_run
 
 import unitune.errors
@@ -45,6 +47,7 @@ BLOCK = re.compile(
     r'^```(?P<language>\w+)(?: title="(?P<title>[^"]*)")?\n(?P<text>.*?)^```$',
     re.DOTALL | re.MULTILINE,
 )
+DRIFT = "after the vendor changed its models"
 JOB = {
     "name": "job",
     "model": "smollm2-135m-instruct",
@@ -171,6 +174,13 @@ def recorded_evaluation(folder: Path) -> None:
     (evals / "unitune.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
 
 
+def three_jobs(folder: Path) -> None:
+    """Write three jobs of one name at the fake vendor, with models of different worth."""
+    for name, right in (("unitune", 40), ("more-rows", 50), ("smaller", 20)):
+        job = triage_job(right, IMPROVE, "support-triage", folder)
+        job.save(folder / f"{name}.yaml")
+
+
 @pytest.fixture
 def walk(
     request: pytest.FixtureRequest, tmp_path: Path, guarded_environment: dict[str, str]
@@ -191,6 +201,9 @@ def walk(
             (tmp_path / "messages.csv").write_text(kept, encoding="utf-8")
         elif "gate" in page:
             recorded_evaluation(tmp_path)
+        elif "promote" in page:
+            environment["UNITUNE_FAKE_DIR"] = str(tmp_path / "vendor")
+            three_jobs(tmp_path)
         else:
             rows(tmp_path)
             job = JOB | {"data": {"train": "train.jsonl", "test": "test.jsonl"}}
@@ -215,7 +228,10 @@ def test_a_page_does_what_it_says(page: str, walk: Walk) -> None:
         if title is not None:
             walk.write(title, text)
         if language == "bash":
-            expected = int(note.removeprefix("exit ") or 0)
+            if note.endswith(DRIFT):
+                for model in walk.folder.glob("vendor/*.*/"):
+                    change_answers_of(model, 10)
+            expected = int(note.removeprefix("exit ").removesuffix(DRIFT) or 0)
             codes = [walk.command(line) for line in text.splitlines() if line.strip()]
             assert [0] * (len(codes) - 1) + [expected] == codes, text
         elif language == "python":

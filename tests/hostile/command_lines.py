@@ -104,6 +104,7 @@ MEANINGS: Mapping[str, Callable[[], Words]] = {
     "address": lambda: odd("http://127.0.0.1:1", "https://llm.example.com/v1"),
     "adopt": lambda: odd("x", run_ids()[0]),
     "against": lambda: paths("plan.json", "job.yaml"),
+    "alias": lambda: odd("production", "staging", "latest", "v1", "demo@production"),
     "answers": lambda: paths("test.jsonl"),
     "assistant": lambda: odd("completion", "label"),
     "backend": lambda: odd(*BACKENDS, "nebius", "mantle", "cohere"),
@@ -121,12 +122,13 @@ MEANINGS: Mapping[str, Callable[[], Words]] = {
     "limit": lambda: odd("1", "0", "-1", "9" * 30),
     "max_tokens": lambda: odd("40", "0", "9" * 30),
     "message": lambda: odd("train 0?"),
-    "model": lambda: odd("base", "smollm2-135m-instruct"),
+    "model": lambda: odd("base", "smollm2-135m-instruct", "demo", "demo:1"),
     "name": lambda: odd("job", "verdict", *BACKENDS, "smollm2-135m-instruct", "org/model"),
     "option": lambda: odd("a=b", "hardware=x", "=", "a"),
     "output": lambda: paths("rows", "out.html", "out.json", "job.yaml", "train.jsonl"),
     "port": lambda: odd("0", "-1", "65536", "9" * 30),
     "price": prices_given,
+    "reason": lambda: odd("why not", ""),
     "requests": lambda: odd("1000", "1", "0", "9" * 40),
     "rows": lambda: odd("2", "0", "9" * 30),
     "run": runs,
@@ -141,6 +143,8 @@ MEANINGS: Mapping[str, Callable[[], Words]] = {
     "to": lambda: odd("vertex-sft", "openai-chat", "together-dpo"),
     "user": lambda: odd("prompt", "message"),
     "variable": lambda: odd("MY_KEY", "PATH"),
+    "version": lambda: odd("demo@production", "demo:1", "demo:0", "demo@", *run_ids()),
+    "without_gate": lambda: odd("ticket 1", ""),
 }
 """By the name of a parameter; flags need none."""
 ENVIRONMENT = {

@@ -42,6 +42,14 @@ print(comparison)
 print(unitune.write_report(comparison))
 # --8<-- [end:run]
 
+# --8<-- [start:promote]
+move = unitune.promote(run, "production")
+print(move.number, move.moved_by, move.comparison)
+print(unitune.find_run("doubling@production"))  # wherever a run is named
+verified = unitune.verify("doubling@production", job)
+print(verified.exit_code, verified.change)
+# --8<-- [end:promote]
+
 # --8<-- [start:later]
 for earlier in unitune.runs():
     print(earlier.id, earlier.name, earlier.state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import assert_type
 
-from workflow import comparison, job, plan, run, same
+from workflow import comparison, job, move, plan, run, same, verified
 
 import unitune
 
@@ -23,6 +23,12 @@ assert_type(comparison.interval, tuple[float, float])
 assert_type(comparison.spent_usd, Decimal | None)
 assert_type(unitune.runs(), list[unitune.Run])
 assert_type(same, unitune.Run)
+assert_type(move, unitune.AliasMove)
+assert_type(verified, unitune.Verification)
+assert_type(verified.comparison, unitune.Comparison)
+assert_type(unitune.register(run), unitune.ModelVersion)
+assert_type(unitune.registered_models(), list[unitune.RegisteredModel])
+assert_type(unitune.find_registered_model("doubling").aliases, dict[str, unitune.AliasMove])
 
 assert plan.errors == ()
 assert "rows: 50 train, 30 validation, 20 test" in str(plan)
@@ -31,6 +37,9 @@ assert run.base.ask("What is 99 plus 99?") == "I do not know."
 assert comparison.verdict == "better"
 assert comparison.exit_code == 0
 assert str(comparison).startswith("better: tuned minus zero-shot is +100.0 points")
+assert ("doubling@production", 1, comparison.id) == (str(move), move.number, move.comparison)
+assert (verified.exit_code, verified.version) == (0, "doubling:1")
+assert unitune.remove_alias("doubling@production").kind == "remove"
 assert (same.id, same.model.ask("What is 1 plus 1?")) == (run.id, "2")
 assert repr(plan) == "<Plan 'doubling' on fake: 0 errors>"
 assert repr(unitune.check(job)) == "<DataReport 2 files, 0 errors>"

@@ -153,7 +153,7 @@ def _print_move(move: AliasMove, *, json: bool) -> None:
         return
     before = "" if move.previous in (None, move.number) else f", no longer to {move.previous}"
     still = "still points" if move.previous == move.number else "points"
-    console().print(f"{move} {still} to version {move.number}{before}. ({evidence(move)})")
+    console().print(f"{move} {still} to version {move.number}{before} ({evidence(move)}).")
 
 
 def verify(

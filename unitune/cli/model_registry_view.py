@@ -17,7 +17,7 @@ from unitune.ledger import Ledger
 from unitune.ledger.model_versions import AliasMove, ModelVersion
 from unitune.model_registry.verify import Verification
 from unitune.model_registry.versions import RegisteredModel
-from unitune.report.typography import dollars, interval, percent, points
+from unitune.report.typography import counted, dollars, interval, percent, points
 from unitune.run.run import Run
 from unitune.workspace.home import home
 
@@ -139,8 +139,13 @@ def print_model(model: ModelView) -> None:
         narrow.add_row(version, f"{each.run}\n{day}", state, f"{each.cost or '-'}\n{retires}")
     print_table(wide if fits(wide) else narrow)
     console().print()
+    moves = new_table("moved", "alias", "version", "by", "why", fold=("why",))
     for move in model.moves[:SHOWN_MOVES]:
-        console().print(_move_line(move))
+        day = f"{_moment(move.time).astimezone():%Y-%m-%d %H:%M}"
+        before = "" if move.previous in (None, move.number) else f"{move.previous} → "
+        version = "removed" if move.kind == "remove" else f"{before}{move.number}"
+        moves.add_row(day, move.alias, version, move.moved_by, evidence(move))
+    print_table(moves)
     if (more := len(model.moves) - SHOWN_MOVES) > 0:
         console().print(f"… and {more:,} earlier moves; --json lists them all", style="dim")
 
@@ -156,25 +161,13 @@ def _gate(record: GateRecord | None) -> Text:
     return Text(f"not passed {day} (exit {record.gate})", "red")
 
 
-def _move_line(move: AliasMove) -> Text:
-    day = f"{_moment(move.time).astimezone():%Y-%m-%d %H:%M}  "
-    before = "" if move.previous is None else f"{move.previous} → "
-    to = "removed" if move.kind == "remove" else f"{before}{move.number}"
-    return Text.assemble(
-        (day, "dim"),
-        f"{move.alias} {to}  ",
-        (f"{move.kind} by {move.moved_by}: ", "dim"),
-        evidence(move),
-    )
-
-
 def evidence(move: AliasMove) -> str:
     """Return why an alias was moved, in words."""
     if move.comparison is not None:
         return f"gate of {move.comparison} passed"
     if move.kind == "promote":
         return f"without a gate: {move.reason}"
-    return move.reason or "no reason given"
+    return f"{move.kind}: {move.reason or 'no reason given'}"
 
 
 def change_lines(verified: Verification) -> Iterator[str]:
@@ -188,11 +181,13 @@ def change_lines(verified: Verification) -> Iterator[str]:
         yield f"The answers of {since} cannot be paired with these, case by case."
         return
     paired = change.paired
+    low, high = paired.interval
+    drift = "worse" if high < 0 else "better" if low > 0 else "not clearly different"
     yield (
         f"{verified.version} since {since}: {percent(change.then or 0)} then, "
         f"{percent(change.now or 0)} now; {points(paired.difference, sign=True)} "
-        f"({interval(paired.interval)}), {len(paired.gained):,} cases gained, "
-        f"{len(paired.lost):,} lost."
+        f"({interval(paired.interval)}), {counted(len(paired.gained), 'case')} gained, "
+        f"{len(paired.lost):,} lost: {drift}."
     )
 
 

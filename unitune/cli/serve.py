@@ -111,7 +111,7 @@ def _find(name: str) -> _Served:
     try:
         run = find_run(name)
     except NotFoundError as error:
-        hint = f"Base models here: {', '.join(stored) or 'none'}; unitune models pull gets others."
+        hint = f"Base models here: {', '.join(stored) or 'none'}; unitune base-models pull gets others."
         raise NotFoundError(
             "run or base model on this machine", name, stored, f"`unitune runs` lists runs. {hint}"
         ) from error

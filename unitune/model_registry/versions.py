@@ -233,7 +233,7 @@ def refuse_changed_model(version: ModelVersion, fingerprint: str) -> None:
 def _passed_gate(ledger: Ledger, record: RunRecord) -> GateRecord:
     """Return the newest gate that a run was judged by, which its model has passed."""
     gate = next((each for each in gate_records(ledger, record) if each.gate is not None), None)
-    instead = "Or promote it with --without-gate REASON, which is recorded."
+    instead = "To promote it all the same: --without-gate REASON, which is recorded."
     compare = f"`unitune compare FILE --run {record.id}`, with a gate in the job"
     if gate is None or record.model is None:
         raise UserError(

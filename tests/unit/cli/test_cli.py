@@ -57,6 +57,7 @@ def test_help_teaches_the_first_command(unitune: Command) -> None:
 
 COMMANDS = ["quickstart", "init", "check", "plan", "run", "compare", "runs", "show", "watch"]
 COMMANDS += ["cancel", "pause", "resume", "chat", "cost", "doctor", "models", "schema"]
+COMMANDS += ["register", "promote", "rollback", "unalias", "verify", "base-models"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -86,7 +86,7 @@ def test_a_model_that_is_not_here_is_named_with_what_is(unitune: Command, served
     failed = unitune("serve", "r1234")
     assert (2, []) == (failed.code, served)
     assert "no run or base model" in failed.err
-    assert "unitune models pull" in failed.err
+    assert "unitune base-models pull" in failed.err
 
 
 def test_a_run_whose_backend_serves_itself_is_refused(unitune: Command, run: str) -> None:
