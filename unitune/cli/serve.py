@@ -43,8 +43,8 @@ def serve(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A run's id, the first letters of it, or newest; a base model on this machine, or "
-            "its folder.",
+            help="A run's id, the first letters of it, newest, NAME:3 or NAME@ALIAS; a base model "
+            "on this machine, or its folder.",
             autocompletion=complete_served,
         ),
     ] = NEWEST,
@@ -111,7 +111,8 @@ def _find(name: str) -> _Served:
     try:
         run = find_run(name)
     except NotFoundError as error:
-        hint = f"Base models here: {', '.join(stored) or 'none'}; unitune base-models pull gets others."
+        here = ", ".join(stored) or "none"
+        hint = f"Base models here: {here}; unitune base-models pull gets others."
         raise NotFoundError(
             "run or base model on this machine", name, stored, f"`unitune runs` lists runs. {hint}"
         ) from error
