@@ -28,6 +28,9 @@ class LocalOptions(Spec):
     processes: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Processes that share the rows of each batch, with one model each; `auto`: the number of
     GPUs, or 1."""
+    shard: bool | Auto = "auto"
+    """Spread the frozen weights of each layer over the processes, and gather a layer when it is
+    computed: less memory, more time. `auto`: when several processes would not fit otherwise."""
     micro_batch_tokens: Annotated[int, Field(ge=16)] | Auto = "auto"
     """Most tokens computed at once; more are accumulated. `auto`: what fits into memory."""
     share_prefix: bool = True

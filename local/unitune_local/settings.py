@@ -170,6 +170,7 @@ class Settings(BaseModel):
     threads: int
     """Of each process."""
     processes: int = 1
+    shard: bool | None = False  # None: by memory
     micro_batch_tokens: int
     share_prefix: bool
     gradient_checkpointing: bool | None = None  # None: by memory
@@ -323,6 +324,7 @@ def resolve(
         quantization=options.quantization,
         threads=_auto(options.threads, max(1, machine.cores() // processes)),
         processes=processes,
+        shard=_auto(options.shard, None if processes > 1 and not options.quantization else False),
         micro_batch_tokens=_auto(options.micro_batch_tokens, MICRO_BATCH_TOKENS[device.type]),
         # With a shared prefix, the rows of a batch would share its dropout mask and its noise.
         share_prefix=options.share_prefix and dropout == 0 and not noise,

@@ -51,6 +51,8 @@ SIZE_BYTES, MOST_SIZES = 14 * 2**20, 45
 """A CPU's kernels in bfloat16 are made for each number of tokens anew, and kept: 13 MiB a number
 were measured, growing no more after 43 to 60 of them, as oneDNN keeps 1024 kernels.
 Source: https://uxlfoundation.github.io/oneDNN/dev_guide_primitive_cache.html (2026-11-25)."""
+GATHERED_LAYERS = 3
+"""Whole at once: the one that is computed, the next, and what came of all processes."""
 REACHED_SHARE = {"float32": 0.6, "bfloat16": 0.25}
 """Of the measured matrix products per second, in a training on a CPU; less in bfloat16, as all but
 the products is as slow as before."""
@@ -130,6 +132,14 @@ def steps_bytes(settings: Settings, part_bytes: int, sizes: int) -> int:
     """Return what steps add to what is held before the first of them."""
     kernels = SIZE_BYTES * min(sizes, MOST_SIZES) if settings.makes_kernels else 0
     return round(WORKSPACE * part_bytes) + kernels
+
+
+def spared_bytes(shape: Shape, settings: Settings) -> int:
+    """Return what a process holds less where the layers' weights are spread over all."""
+    if not settings.shard:
+        return 0
+    layers = shape.linear * settings.torch_dtype.itemsize
+    return round(layers * (1 - 1 / settings.processes - GATHERED_LAYERS / shape.layers))
 
 
 def fit(timed: Sequence[tuple[PartWork, float]]) -> tuple[float, float]:

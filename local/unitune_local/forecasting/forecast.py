@@ -40,7 +40,7 @@ from unitune_local.forecasting.cost_model import (
     recall,
 )
 from unitune_local.forecasting.memory import Shape
-from unitune_local.forecasting.memory_fit import Batching, computed_again, fit_batches
+from unitune_local.forecasting.memory_fit import Batching, fit_batches, savings
 from unitune_local.forecasting.sampling_cost import (
     SamplingTime,
     answer_tokens,
@@ -52,6 +52,7 @@ from unitune_local.models.adapter import checked_prompts, checked_tokens
 from unitune_local.models.model import config_of, load_tokenizer
 from unitune_local.models.start import StartAdapter, misfit, read_start
 from unitune_local.parallel.ranks import process_findings
+from unitune_local.parallel.sharding import shard_findings
 from unitune_local.settings import Settings, resolve
 
 GUESSED_TIME_BAND, GUESSED_MEMORY_BAND = (0.5, 2.0), (0.75, 1.4)
@@ -130,7 +131,8 @@ def forecast(
     findings += _misfit(model, start) if start and read.shape else ()
     findings += _findings(settings, learnt.rows, turn_end(tokenizer), shape)
     findings += chain(quantization_findings(settings), process_findings(settings))
-    findings += chain(_busy(cost_model), computed_again(job, batching, available))
+    findings += shard_findings(settings)
+    findings += chain(_busy(cost_model), savings(job, batching, available))
     findings += _evaluation_findings(settings, steps, len(learnt.rows), len(held_out.rows))
     summary = Forecast(
         findings=tuple(findings),
@@ -181,6 +183,8 @@ def require_memory(summary: Forecast) -> None:
     count = summary.settings.get("processes", 1)
     if needed > available:
         whole = f" Each of the {count} processes holds the whole model." if count != 1 else ""
+        if summary.settings.get("shard"):
+            whole = f" The model is spread over the {count} processes already."
         raise Unsupported(
             f"the training needs about {needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} "
             f"GB are free.{whole} Free some, use a smaller model or lower tuning.sequence_length "

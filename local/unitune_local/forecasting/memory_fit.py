@@ -24,6 +24,7 @@ from unitune_local.forecasting.cost_model import (
     StepWork,
     different_sizes,
     part_work,
+    spared_bytes,
 )
 from unitune_local.forecasting.sampling_cost import AnswerTokens, stand_ins
 from unitune_local.models.model import keep_inputs_alone
@@ -52,7 +53,7 @@ class Batching:
     largest: list[TrainingRow]
     peak_bytes: int
     otherwise_bytes: int
-    """The peak if nothing was computed again to save memory."""
+    """The peak if nothing was computed again or spread over processes to save memory."""
 
 
 def fit_batches(  # noqa: PLR0913, PLR0917 - what they depend on
@@ -97,9 +98,9 @@ def fit_batches(  # noqa: PLR0913, PLR0917 - what they depend on
         if way.gradient_checkpointing:
             keep_inputs_alone(model)
         held = memory.held_bytes(model, form, largest) if largest else 0
-        peak = cost_model.peak_bytes(way, held, different_sizes(work))
+        peak = cost_model.peak_bytes(way, held, different_sizes(work)) - spared_bytes(shape, way)
         peak *= way.processes_per_device
-        if not any(getattr(way, name) for name in COMPUTED_AGAIN):
+        if not way.shard and not any(getattr(way, name) for name in COMPUTED_AGAIN):
             otherwise = peak
         if peak <= available or number == len(ways):
             parts = [part for step in spread for part in step.parts]
@@ -110,7 +111,8 @@ def fit_batches(  # noqa: PLR0913, PLR0917 - what they depend on
 def _ways(settings: Settings) -> list[Settings]:
     """Return settings that take less and less memory, the fastest first.
 
-    First micro-batches shrink. Then values are computed again, where the job leaves that open.
+    First micro-batches shrink. Then values are computed again, and at last the base is spread over
+    the processes, where the job leaves that open.
     """
     sizes = [settings.micro_batch_tokens]
     while sizes[-1] > SMALLEST_MICRO_BATCH:
@@ -120,9 +122,10 @@ def _ways(settings: Settings) -> list[Settings]:
         {name: undecided.index(name) < count for name in undecided}
         for count in range(len(undecided) + 1)
     ]
+    spreads = [False, True] if settings.shard is None else [settings.shard]
     return [
-        settings.model_copy(update=saving | {"micro_batch_tokens": tokens})
-        for saving, tokens in product(savings, sizes)
+        settings.model_copy(update=saving | {"micro_batch_tokens": tokens, "shard": spread})
+        for spread, saving, tokens in product(spreads, savings, sizes)
     ]
 
 
@@ -133,9 +136,13 @@ def _largest_steps(rows: Sequence[TrainingRow], batch_size: int) -> list[list[Tr
     return [longest[-batch_size:], most_trained[-batch_size:]]
 
 
-def computed_again(job: Job, batching: Batching, available: int) -> Iterator[Finding]:
-    """Yield what is computed again though the job does not say so, and why."""
+def savings(job: Job, batching: Batching, available: int) -> Iterator[Finding]:
+    """Yield what saves memory and takes time though the job does not say so, and why."""
     given = job_options(job, "local", LocalOptions)
+    why = (
+        f"to keep them would take about {batching.otherwise_bytes / 1e9:.1f} GB, and "
+        f"{available / 1e9:.1f} GB are free."
+    )
     chosen = [
         f"{what} ({name})"
         for name, what in COMPUTED_AGAIN.items()
@@ -145,6 +152,11 @@ def computed_again(job: Job, batching: Batching, available: int) -> Iterator[Fin
         yield note(
             "computed-again",
             f"{' and '.join(chosen)} are computed again in the backward pass, which takes more "
-            f"time: to keep them would take about {batching.otherwise_bytes / 1e9:.1f} GB, and "
-            f"{available / 1e9:.1f} GB are free.",
+            f"time: {why}",
+        )
+    if batching.settings.shard and given.shard == "auto":
+        yield note(
+            "sharded",
+            f"the frozen weights are spread over the {batching.settings.processes} processes "
+            f"(shard), and each layer is gathered when it is computed, which takes more time: {why}",
         )

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -63,7 +63,7 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
 
 def load_model(
     path: Path,
-    dtype: torch.dtype,
+    dtype: torch.dtype | Literal["auto"],
     *,
     device: str | torch.device = "cpu",
     quantization: Quantization | None = None,
@@ -72,13 +72,14 @@ def load_model(
 
     Args:
         path: Its folder.
-        dtype: Of its weights; with a quantisation, of what is computed with them.
+        dtype: Of its weights, auto: as in their files, which are mapped then; with a quantisation,
+            of what is computed with them.
         device: Where it is to be.
         quantization: Of the linear layers but the output head; needs bitsandbytes.
     """
     use_threads()
     logging.disable_progress_bar()
-    if quantization is not None:
+    if quantization is not None and dtype != "auto":
         return load_quantized(path, config_of(path), dtype, device, quantization)
     model = cast("Any", AutoModelForCausalLM).from_pretrained(
         path,

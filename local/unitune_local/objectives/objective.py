@@ -163,8 +163,10 @@ class RatedLoss(_AnswerLoss):
         with torch.no_grad():
             for rows in parts:
                 policy = answers(self.model, self.form, rows)
-                total += (policy.sums - _reference(rows, policy))[:, 1].sum().item()
-                count += len(rows)
+                gains = (policy.sums - _reference(rows, policy))[:, 1].tolist()
+                counted = [gain for gain, row in zip(gains, rows, strict=True) if row.weight]
+                total += sum(counted)
+                count += len(counted)
         sums = self.ranks.total({"gain": total, "answers": count})
         return max(0.0, sums["gain"] / sums["answers"])
 

@@ -64,7 +64,7 @@ class ReferencePass:
             if number < len(kept):
                 sums = kept[number]
             else:
-                sums = self.ranks.gather(self._sums(parts[self.ranks.rank]))
+                sums = self.ranks.gather(self._sums(parts))
                 if self.ranks.first(partial(self._keep, sums)):
                     return None
             referenced |= {
@@ -74,9 +74,12 @@ class ReferencePass:
         self.model.train(was_training)
         return referenced
 
-    def _sums(self, part: Sequence[TrainingRow]) -> list[tuple[float, float]]:
+    def _sums(self, parts: Sequence[Sequence[TrainingRow]]) -> list[tuple[float, float]]:
+        own = parts[self.ranks.rank]
+        computed = own or (next(filter(None, parts)) if self.ranks.computes_together else ())
         with torch.no_grad():
-            return answers(self.model, self.form, part).pairs if part else []
+            pairs = answers(self.model, self.form, computed).pairs if computed else []
+        return pairs if own else []
 
     def _keep(self, sums: list[list[tuple[float, float]]]) -> bool:
         """Write a round down, and return whether to stop."""

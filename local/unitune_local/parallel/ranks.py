@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from unitune.errors import UnituneError
 from unitune.findings import Finding, error, warning
 from unitune_local.data.batches import TrainingRow, shares, spread_rows
 from unitune_local.machine import cores
@@ -33,6 +35,8 @@ from unitune_local.parallel.processes import RankLost
 from unitune_local.settings import Settings
 
 T = TypeVar("T")
+CONNECTION = re.compile(r"Dist\w*Error|gloo|NCCL|process ?group|store", re.IGNORECASE)
+"""In errors of torch.distributed: a layer that is gathered raises them in the midst of a step."""
 
 CPU = torch.device("cpu")
 SILENT_SECONDS = 1800.0
@@ -47,10 +51,13 @@ class Ranks:
     Args:
         group: Of torch.distributed.
         device: Where tensors that are exchanged are to be.
+        computes_together: Whether all have to compute equally often, as each has a part of the
+            base (`unitune_local.parallel.sharding`).
     """
 
     group: dist.ProcessGroup | None = None
     device: torch.device = CPU
+    computes_together: bool = False
 
     @property
     def rank(self) -> int:
@@ -80,6 +87,8 @@ class Ranks:
     ) -> list[T]:
         """Compute a value for each place, every rank those of its share.
 
+        Where ranks compute together each computes all, as places need not take equally many passes.
+
         Args:
             lengths: Tokens at each place, by which the shares are made equal.
             compute: Returns the values for some places, as JSON has them.
@@ -87,6 +96,8 @@ class Ranks:
         Returns:
             The values for all places, in their order.
         """
+        if self.computes_together:
+            return self.gather([*compute(range(len(lengths)))])[0]
         places = shares(lengths, self.size)
         parts = self.gather([*compute(places[self.rank])])
         values = {
@@ -131,7 +142,7 @@ class Ranks:
         learnt = [*weights]
         parts = [torch.zeros_like(each) if each.grad is None else each.grad for each in learnt]
         total = torch.cat([part.flatten() for part in parts])
-        with _noticing_loss():
+        with noticing_loss():
             cast("Any", dist).all_reduce(total, group=self.group)
         at = 0
         for weight in learnt:
@@ -140,7 +151,7 @@ class Ranks:
     def _gathered(self, tensor: Tensor) -> list[Tensor]:
         own = tensor.to(self.device)
         every = [torch.empty_like(own) for _ in range(self.size)]
-        with _noticing_loss():
+        with noticing_loss():
             cast("Any", dist).all_gather(every, own, group=self.group)
         return every
 
@@ -149,18 +160,18 @@ ALONE = Ranks()
 
 
 @contextmanager
-def joined(rendezvous: Path, rank: int, size: int, device: str) -> Generator[Ranks]:
+def joined(rendezvous: Path, rank: int, settings: Settings) -> Generator[Ranks]:
     """Meet the other processes on this machine, and part from them at the end.
 
     Args:
         rendezvous: A file that is not there yet, in a folder that only the user may enter.
         rank: The place of this process.
-        size: How many processes there are.
-        device: cpu, or cuda, where each rank has a GPU of its own.
+        settings: How many processes there are, and where: on cuda each rank has a GPU of its own.
 
     Raises:
         RankLost: One does not come.
     """
+    size, device = settings.processes, settings.device
     if size == 1:
         yield ALONE
         return
@@ -169,7 +180,7 @@ def joined(rendezvous: Path, rank: int, size: int, device: str) -> Generator[Ran
     where = torch.device(device, rank) if device == "cuda" else CPU
     if device == "cuda":
         torch.cuda.set_device(where)
-    with _noticing_loss():
+    with noticing_loss():
         dist.init_process_group(
             "nccl" if device == "cuda" else "gloo",
             store=cast("Any", dist).FileStore(str(rendezvous), size),
@@ -177,7 +188,7 @@ def joined(rendezvous: Path, rank: int, size: int, device: str) -> Generator[Ran
             world_size=size,
             timeout=timedelta(seconds=SILENT_SECONDS),
         )
-    yield Ranks(dist.group.WORLD, where)
+    yield Ranks(dist.group.WORLD, where, computes_together=bool(settings.shard))
     dist.destroy_process_group()  # not after an error: it would wait for the others
 
 
@@ -200,10 +211,17 @@ def process_findings(settings: Settings) -> Iterator[Finding]:
 
 
 @contextmanager
-def _noticing_loss() -> Generator[None]:
+def noticing_loss() -> Generator[None]:
+    """Tell errors of the connection to other processes from those of the training itself.
+
+    Raises:
+        RankLost: Another process is gone.
+    """
     try:
         yield
     except RuntimeError as error:
+        if isinstance(error, UnituneError) or not CONNECTION.search(f"{type(error)} {error}"):
+            raise
         raise RankLost(
             f"another process of the training is not heard any more ({error})"
         ) from error

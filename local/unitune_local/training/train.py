@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -154,12 +154,30 @@ def _add_gradients(
 ) -> Mean:
     """Compute the gradients of a step, over all ranks, and return its loss."""
     mean = Mean(prepared.weight, objective.figure)
-    for part_loss in objective.losses(cut(ranks.share(prepared.rows))):
+    for part_loss in _own_losses(objective, prepared.rows, cut, ranks):
         torch.autograd.backward(mean.add(part_loss))
     if prepared.rows:
         ranks.add_gradients(weights)
     mean.figures = ranks.total(mean.figures)
     return mean
+
+
+def _own_losses(
+    objective: Objective, rows: Sequence[TrainingRow], cut: Cut, ranks: Ranks
+) -> Iterator[PartLoss]:
+    """Yield the sums of this rank's micro-batches of a step.
+
+    Where ranks compute together, one that has fewer of them than another computes a row in their
+    place that counts for nothing.
+    """
+    parts = cut(ranks.share(rows))
+    idle: list[list[TrainingRow]] = []
+    if ranks.computes_together and rows:
+        shortest = min(rows, key=lambda row: len(row.ids))
+        most = max(len(cut(share)) for share in ranks.shares(rows))
+        idle = [[replace(shortest, weight=0.0)]] * (most - len(parts))
+    for number, made in enumerate(objective.losses([*parts, *idle])):
+        yield made if number < len(parts) else PartLoss(0 * made.loss, {})
 
 
 def _counted(prepared: StepRows) -> dict[str, JsonValue]:
@@ -291,7 +309,7 @@ def validation_figures(
     model.eval()
     mean = Mean(objective.prepare(rows, 0).weight, objective.figure)
     with torch.no_grad():
-        for part_loss in objective.losses(cut(ranks.share(by_length(rows)))):
+        for part_loss in _own_losses(objective, by_length(rows), cut, ranks):
             mean.add(part_loss)
     model.train(was_training)
     return ranks.total(mean.figures)

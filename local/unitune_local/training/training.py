@@ -33,7 +33,8 @@ from unitune_local.models.adapter import adapter_hash, check_adapter, checked_pr
 from unitune_local.models.model import add_adapter, load_model, load_tokenizer
 from unitune_local.models.model_folder import sha256
 from unitune_local.models.start import load_start
-from unitune_local.parallel.ranks import Ranks, joined
+from unitune_local.parallel.ranks import ALONE, Ranks, joined, noticing_loss
+from unitune_local.parallel.sharding import shard
 from unitune_local.settings import DataFile, Settings, Spec, StartFiles
 from unitune_local.training.dev_score import dev_score, dev_scorer
 from unitune_local.training.train import Note, TrainingContext, drop_note, train
@@ -114,7 +115,7 @@ def read_spec(folder: JobFolder) -> Spec:
 def joined_ranks(folder: JobFolder, settings: Settings, rank: int, worker: int) -> Generator[Ranks]:
     """Meet the other processes of a training on this machine."""
     place = folder.rendezvous(worker)
-    with joined(place, rank, settings.processes, settings.device) as ranks:
+    with joined(place, rank, settings) as ranks:
         yield ranks
     if ranks.is_first:  # those of workers that were killed, too
         for each in place.parent.glob("rendezvous-*"):
@@ -161,7 +162,7 @@ def train_rank(
     _check_base(spec)
     note("message", {"text": f"loading {spec.base}"})
     tokenizer = load_tokenizer(spec.base_path)
-    tuned = trainable_model(spec.base_path, settings)
+    tuned = trainable_model(spec.base_path, settings, ranks)
     if (start := spec.start) is not None:
         note("message", {"text": f"going on from the adapter in {start.path}"})
         check_start(start.path, start.sha256)
@@ -183,7 +184,9 @@ def train_rank(
         score = partial(dev_score, judge, by.max_tokens, validation=held_out, ranks=ranks)
     grader = spec.grading.grader(tokenizer, examples) if spec.grading else None
     context = TrainingContext(checkpoints, note, stop, score, grader, ranks)
-    if not train(tuned, rows, validation, settings, context):
+    with noticing_loss():
+        finished = train(tuned, rows, validation, settings, context)
+    if not finished:
         return None
     others = ranks.gather(_usage(settings.device))[1:]
     return Trained(tuned, tokenizer, checked_prompts(rows, validation), others)
@@ -194,7 +197,8 @@ def finish(trained: Trained, spec: Spec, folder: Path, note: Note) -> TunedModel
     note("message", {"text": "saving the adapter and loading it again"})
     save_adapter(trained.model, trained.tokenizer, spec, folder)
     worst = check_adapter(trained.model, spec, folder, trained.prompts)
-    note("message", {"text": f"reload check passed: largest difference of logits {worst:g}"})
+    what = "weights" if spec.settings.shard else "logits"
+    note("message", {"text": f"reload check passed: largest difference of {what} {worst:g}"})
     _note_usage([_usage(spec.settings.device), *trained.others], spec.settings, note)
     return TunedModel(
         backend="local",
@@ -233,13 +237,19 @@ def _note_usage(ranks: Sequence[dict[str, float]], settings: Settings, note: Not
     note("message", {"text": f"{text} at most", **taken})
 
 
-def trainable_model(base: Path, settings: Settings) -> PeftModel:
+def trainable_model(base: Path, settings: Settings, ranks: Ranks = ALONE) -> PeftModel:
     """Return a base model with new adapters, on its device; sums come out the same every time."""
-    model = load_model(
-        base, settings.torch_dtype, device=settings.device, quantization=settings.quantization
-    )
+    if settings.shard:
+        model = load_model(base, "auto")
+    else:
+        model = load_model(
+            base, settings.torch_dtype, device=settings.device, quantization=settings.quantization
+        )
     _fix_arithmetic(settings.threads, settings.seed)
-    return add_adapter(model, settings)
+    tuned = add_adapter(model, settings)
+    if settings.shard:
+        shard(tuned, settings.torch_dtype, ranks)
+    return tuned
 
 
 def _check_base(spec: Spec) -> None:

@@ -36,15 +36,19 @@ IDLE_LOOK_SECONDS = 0.5
 installation before a first run."""
 ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it cuBLAS sums in any order
-    # glibc would give every large tensor back to the system and ask for it again in the next step,
-    # a page fault for each 4 KiB: steps of the embedded model took 8 % longer, steps of a model of
-    # 5 million weights 10 to 90 %.
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(2**40),  # bytes; more than there are
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_OFFLINE": "1",  # the base is here already, and nothing else is to be fetched
     "TOKENIZERS_PARALLELISM": "false",
 }
+
+
+KEPT_HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+"""Bytes; more than there are. Otherwise glibc gives every large tensor back to the system and asks
+for it again in the next step, a page fault for each 4 KiB: steps of the embedded model took 8 %
+longer, steps of a model of 5 million weights 10 to 90 %."""
+RETURNED_HEAP = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
+"""Layers that are gathered and freed would leave holes between what is kept of a step: half the
+size of the layers was measured."""
 
 
 def start_worker(folder: JobFolder) -> None:
@@ -65,7 +69,10 @@ def start_worker(folder: JobFolder) -> None:
             stderr=log,
             start_new_session=True,
             umask=0o077,  # checkpoints and adapters are made of training data
-            env=environment(_setting(folder, "threads") * _setting(folder, "processes")),
+            env=environment(
+                _setting(folder, "threads") * _setting(folder, "processes"),
+                keeps_memory=not _setting(folder, "shard"),
+            ),
         )
     while worker.poll() is None and not is_locked(folder.lock):
         time.sleep(LOOK_SECONDS)
@@ -77,10 +84,16 @@ def start_worker(folder: JobFolder) -> None:
         raise BackendError(f"the training process does not start: {last} See {folder.log}.")
 
 
-def environment(threads: int) -> dict[str, str]:
-    """Return the environment of a process that trains with so many threads; it has no keys."""
+def environment(threads: int, *, keeps_memory: bool = True) -> dict[str, str]:
+    """Return the environment of a process that trains; it has no keys.
+
+    Args:
+        threads: Of all its ranks.
+        keeps_memory: Whether what a step frees is kept for the next one.
+    """
     kept = without_secrets(os.environ)
-    return {"OMP_WAIT_POLICY": _wait_policy(threads), **kept, **ENVIRONMENT}
+    heap = KEPT_HEAP if keeps_memory else RETURNED_HEAP
+    return {"OMP_WAIT_POLICY": _wait_policy(threads), **kept, **ENVIRONMENT, **heap}
 
 
 def busy_share() -> float:
