@@ -4,11 +4,11 @@
                                         [--kinds bfloat16 4bit 8bit]
 
 A Llama of random weights (1.1 billion by default, in a temporary folder) learns the same rows with
-each, in a process of its own, which at last loads the base once more, as the check of an adapter
-does. `peak` is its high-water mark, which counts every page of a mapped file; `own` is what no file
-could give back (Anonymous in /proc/self/smaps_rollup), at the end; `forecast` is the peak that
-`unitune plan` would name. What random weights make of rows says nothing about quality; how far the
-losses are from those of bfloat16 says what quantisation changes.
+each, in a process of its own, which at last saves the adapter and checks it. `peak` is its
+high-water mark, which counts every page of a mapped file; `own` is what no file could give back
+(Anonymous in /proc/self/smaps_rollup), after the last step; `forecast` is the peak that `unitune
+plan` would name. What random weights make of rows says nothing about quality; how far the losses
+are from those of bfloat16 says what quantisation changes.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from unitune_local.data.batches import TrainingRow
 from unitune_local.forecasting import memory
 from unitune_local.forecasting.cost_model import guess
 from unitune_local.models import store
-from unitune_local.models.model import load_model
-from unitune_local.settings import Settings
+from unitune_local.models.adapter import check_adapter
+from unitune_local.settings import DataFile, Settings, Spec
 from unitune_local.training.train import TrainingContext, train
 from unitune_local.training.training import trainable_model
 from unitune_local.training.worker import environment
@@ -81,10 +81,21 @@ def train_one(folder: Path, kind: str, steps: int, threads: int) -> None:
     with tempfile.TemporaryDirectory() as checkpoints:
         train(model, rows, (), settings, TrainingContext(Path(checkpoints), note, lambda: False))
     seconds = time.process_time() - start
-    again = load_model(folder, settings.torch_dtype, quantization=settings.quantization)
     told = {"losses": losses, "cpu_seconds": seconds, "own_bytes": own_bytes()}
+    with tempfile.TemporaryDirectory() as adapter:
+        model.save_pretrained(adapter)
+        file = DataFile(path=folder, sha256="")
+        spec = Spec(
+            base="random",
+            base_path=folder,
+            base_fingerprint="",
+            training=file,
+            validation=None,
+            data_fingerprint="",
+            settings=settings,
+        )
+        check_adapter(model, spec, Path(adapter), [row.ids[: ROW_TOKENS // 2] for row in rows[:2]])
     told["peak_bytes"] = machine.peak_of_process("cpu")
-    del again
     print(
         json.dumps(told | {"forecast_bytes": forecast_bytes(folder, settings, rows[:BATCH_SIZE])})
     )

@@ -66,9 +66,14 @@ SETTINGS = Settings(
 
 def save_tiny_model(folder: Path) -> Path:
     """Write a tiny Llama with its tokenizer into a folder, as any base model lies there."""
+    return save_model(folder)
+
+
+def save_model(folder: Path, **sizes: int) -> Path:
+    """Likewise, of other sizes."""
     tokenizer = tiny_tokenizer()
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **SIZES))
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **{**SIZES, **sizes}))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

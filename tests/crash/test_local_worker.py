@@ -59,7 +59,7 @@ registry.backend("local").resume(sys.argv[1])
 def launch(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Launch]:
     base = save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
 
-    def make(folder: Path, method: Method = "sft", processes: int = 1) -> Launch:
+    def make(folder: Path, method: Method = "sft", **options: object) -> Launch:
         backend = registry.backend("local")
         file, dev = write_rows(folder / "train.jsonl", 80), write_rows(folder / "dev.jsonl", 10)
         job = Job(
@@ -71,7 +71,7 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Launch]
             tuning=Tuning(
                 epochs=4, batch_size=8, evaluate_every=7, keep="best", reward=REWARDS[method]
             ),
-            options={"local": {**OPTIONS, "processes": processes}},
+            options={"local": {**OPTIONS, **options}},
         )
         uploads = [backend.upload(each, sha256_of(each)) for each in (file, dev)]
         return Launch("run-1", job, *uploads, folder)
@@ -154,10 +154,11 @@ def chained(
     model.save_pretrained(adapter)
     start = Start(model=TunedModel(backend="local", name=str(adapter), base=str(base)))
 
-    def make(folder: Path) -> Launch:
+    def make(folder: Path, **options: object) -> Launch:
         files = write_pairs(folder / "train.jsonl", 80), write_pairs(folder / "dev.jsonl", 10)
         uploads = [registry.backend("local").upload(each, sha256_of(each)) for each in files]
-        job = first.job.model_copy(update={"method": "dpo"})
+        chosen = {"local": {**OPTIONS, **options}}
+        job = first.job.model_copy(update={"method": "dpo", "options": chosen})
         return Launch("run-1", job, *uploads, folder, start)
 
     return make
@@ -212,20 +213,28 @@ def kill_and_compare(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shard", [False, True])
+@pytest.mark.parametrize("method", ["sft", "dpo", "rft"])
 def test_two_processes_train_as_one_whichever_is_killed(
-    launch: Callable[..., Launch], tmp_path: Path
+    launch: Callable[..., Launch],
+    chained: Callable[..., Launch],
+    tmp_path: Path,
+    method: Method,
+    *,
+    shard: bool,
 ) -> None:
+    make = chained if method == "dpo" else partial(launch, method=method)
     backend = registry.backend("local")
     for name in ("alone", "both", "killed"):
         (tmp_path / name).mkdir()
-    alone = backend.submit(launch(tmp_path / "alone"))
+    alone = backend.submit(make(tmp_path / "alone"))
     assert until(alone, lambda s: s.state.ended).state is State.SUCCEEDED
-    both = backend.submit(launch(tmp_path / "both", processes=2))
+    both = backend.submit(make(tmp_path / "both", processes=2, shard=shard))
     assert until(both, lambda s: s.state.ended).state is State.SUCCEEDED
     expected = {key: pytest.approx(each, rel=1e-4, abs=1e-5) for key, each in figures(alone)}
     assert dict(figures(both)) == expected
 
-    killed = backend.submit(launch(tmp_path / "killed", processes=2))
+    killed = backend.submit(make(tmp_path / "killed", processes=2, shard=shard))
     for rank, step in ((1, 7), (0, 20)):
         until(killed, lambda s, step=step: steps(s) >= step or s.state.ended)
         ranks = processes_of(killed)

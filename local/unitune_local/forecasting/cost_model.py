@@ -223,17 +223,20 @@ def guess(
     itemsize = settings.torch_dtype.itemsize
     quantized = QUANTIZED_BYTES.get(settings.quantization or "", itemsize)
     weights = round((shape.parameters - shape.linear) * itemsize + shape.linear * quantized)
+    is_mapped = round(weight_file_bytes / shape.parameters) == itemsize
+    read_whole = settings.device != "cuda" and not (is_mapped or settings.quantization)
     return CostModel(
         packed=packed,
         start_seconds=10.0,
         part_seconds=0.02,
         flop_seconds=flop_seconds,
         end_seconds=2.0 + check,
-        # For the check the base is loaded once more: its file is mapped, unless it is quantised.
+        # A file of another dtype is read beside its weights; one of the same is the weights. The
+        # base that is loaded for the check has the place of the trained one.
         held_bytes=PROCESS_BYTES
         + weights
         + ADAPTER_BYTES * shape.adapter
-        + (weights if settings.quantization else weight_file_bytes),
+        + (weight_file_bytes if read_whole else 0),
     )
 
 

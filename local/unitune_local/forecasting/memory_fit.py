@@ -157,6 +157,6 @@ def savings(job: Job, batching: Batching, available: int) -> Iterator[Finding]:
     if batching.settings.shard and given.shard == "auto":
         yield note(
             "sharded",
-            f"the frozen weights are spread over the {batching.settings.processes} processes "
-            f"(shard), and each layer is gathered when it is computed, which takes more time: {why}",
+            f"the frozen weights are spread over {batching.settings.processes} processes (shard), "
+            f"and a layer is gathered when it is computed, which takes more time: {why}",
         )

@@ -110,7 +110,7 @@ def check_adapter(
     use_attention(live, "sdpa")
     device = cast("torch.device", live.device)
     answers = [_answer(live, prompt) for prompt in prompts]
-    cast("Any", live).to("meta")
+    _free(live)
     base = load_model(
         spec.base_path,
         spec.settings.torch_dtype,
@@ -129,6 +129,12 @@ def check_adapter(
                 "This is a fault of unitune or of a library below it; please report it."
             )
     return worst
+
+
+def _free(model: PeftModel) -> None:
+    """Free what a model holds, whoever still refers to it."""
+    for module in [*model.modules()]:
+        vars(module).clear()
 
 
 def _check_weights(live: PeftModel, settings: Settings, folder: Path) -> float:

@@ -163,10 +163,9 @@ class RatedLoss(_AnswerLoss):
         with torch.no_grad():
             for rows in parts:
                 policy = answers(self.model, self.form, rows)
-                gains = (policy.sums - _reference(rows, policy))[:, 1].tolist()
-                counted = [gain for gain, row in zip(gains, rows, strict=True) if row.weight]
-                total += sum(counted)
-                count += len(counted)
+                counts = [row.weight > 0 for row in rows]  # a row without weight is an idle rank's
+                total += (policy.sums - _reference(rows, policy))[counts, 1].sum().item()
+                count += sum(counts)
         sums = self.ranks.total({"gain": total, "answers": count})
         return max(0.0, sums["gain"] / sums["answers"])
 

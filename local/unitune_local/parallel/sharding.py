@@ -36,7 +36,7 @@ def shard(model: PeftModel, dtype: torch.dtype, ranks: Ranks) -> None:
         ranks: Who share them.
     """
     mesh = DeviceMesh.from_group(cast("Any", ranks.group), ranks.device.type)
-    base = cast("nn.Module", model.get_base_model())
+    base = model.get_base_model()
     whole = set(base.parameters())
     for layer in layers(base):
         frozen = {weight for weight in layer.parameters() if not weight.requires_grad}

@@ -88,6 +88,11 @@ class RayBackend(HostedBackend[RayOptions]):
     def validate_options(self, job: Job) -> None:
         """Refuse options that are not valid, and a scorer of the training that reads files."""
         super().validate_options(job)
+        if self.job_options(job).shard is True:
+            raise JobError(
+                "options.ray.shard is true, and each worker of a cluster holds the whole model. "
+                "Leave it out; the backend local spreads it over the GPUs of one machine."
+            )
         scorers = [job.reward_scorer] if job.method == "rft" else []
         scorers += [job.evaluate.deciding] if job.tuning.best_by == "score" else []
         if wanting := next((each for each in scorers if _reads_files(each, job.folder)), None):

@@ -24,7 +24,7 @@ from peft import PeftModel
 from pydantic import BaseModel, ConfigDict
 
 from unitune.data.dataset import Dataset
-from unitune.errors import BackendError, DataError
+from unitune.errors import BackendError, DataError, Unsupported
 from unitune.job.job import Job
 from unitune.workspace.filesystem import replacing
 from unitune.workspace.today import today
@@ -82,6 +82,11 @@ def calibrate(
             "no row has anything to train on; `unitune plan` without --calibrate says why."
         )
     require_memory(expected.summary)
+    if expected.batching.settings.shard:
+        raise Unsupported(
+            "a calibration times one process, which cannot hold this base; its training spreads it "
+            "over several (options.local.shard). Plan without --calibrate."
+        )
     busy = busy_share()
     settings = expected.batching.settings
     run = ProfileRun(

@@ -1,4 +1,4 @@
-"""Values that are computed again in the backward pass: same losses, less memory, a note why."""
+"""What saves memory: values that are computed again, a base that is spread, a note why."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_model import SETTINGS, tiny_tokenizer, write_rows
+from tiny_model import SETTINGS, save_model, tiny_tokenizer, write_rows
 from torch import nn
 
+from unitune.backends.forecasts import Forecast
 from unitune.data.dataset import Dataset
 from unitune.errors import Unsupported
 from unitune.job.job import Job
@@ -16,9 +17,10 @@ from unitune_local import machine
 from unitune_local.data.batches import TrainingRow
 from unitune_local.data.rows import read_rows, render_rows
 from unitune_local.forecasting import memory
-from unitune_local.forecasting.cost_model import part_work
-from unitune_local.forecasting.forecast import forecast
+from unitune_local.forecasting.cost_model import ADAPTER_BYTES, PROCESS_BYTES, guess, part_work
+from unitune_local.forecasting.forecast import forecast, require_memory
 from unitune_local.objectives.loss import Form, choose_form, most_logits
+from unitune_local.parallel.sharding import shard_findings
 from unitune_local.settings import Settings
 from unitune_local.training.train import TrainingContext, train
 from unitune_local.training.training import trainable_model
@@ -117,6 +119,60 @@ def test_what_would_not_fit_is_computed_again_and_the_plan_says_why(
     kept = forecast(strict, tiny_model, data, NOTHING).summary
     assert not kept.findings
     assert kept.memory_bytes > free
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_mapped_file_is_the_weights_and_one_of_another_dtype_is_read_beside_them(
+    tiny_model: Path, dtype: str
+) -> None:
+    """The check loads the base again, in the place of the one that was trained."""
+    model = memory.meta_model(tiny_model, SETTINGS.model_copy(update={"dtype": dtype}))
+    shape, file = memory.shape_of(model), 4 * memory.shape_of(model).parameters
+    settings = SETTINGS.model_copy(update={"dtype": dtype})
+    costs = guess(shape, settings, packed=True, weight_file_bytes=file, checked_tokens=0)
+    held = costs.held_bytes - PROCESS_BYTES - ADAPTER_BYTES * shape.adapter
+    weights = {"float32": 4, "bfloat16": 2}[dtype] * shape.parameters
+    assert weights + (0 if dtype == "float32" else file) == held
+
+
+def test_a_base_that_does_not_fit_is_spread_over_processes_and_the_plan_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each of 12 layers every process has a half, and three are whole at once."""
+    large = save_model(tmp_path / "large", num_hidden_layers=12)
+    data = read_rows(write_rows(tmp_path / "train.jsonl", 24))
+    wanted = {"processes": 2, "micro_batch_tokens": 256, "chunked_cross_entropy": True}
+    wanted["gradient_checkpointing"] = True
+
+    def planned(free: int, **options: object) -> Forecast:
+        monkeypatch.setattr(machine, "available_bytes", lambda _: free)
+        return forecast(job(large, **wanted, **options), large, data, NOTHING).summary
+
+    whole = planned(2**50)
+    assert whole.settings["shard"] is False
+    spread = planned(whole.memory_bytes - 1)
+    assert spread.settings["shard"] is True
+    layers = 4 * 12 * (32 * (32 + 16 + 16 + 32) + 3 * 32 * 64)
+    assert pytest.approx(2 * layers * (1 / 2 - 3 / 12)) == whole.memory_bytes - spread.memory_bytes
+    (finding,) = (each for each in spread.findings if each.severity == "note")
+    assert "sharded" == finding.code
+    assert "spread over 2 processes (shard)" in finding.message
+    assert planned(whole.memory_bytes - 1, shard=False).settings["shard"] is False
+    with pytest.raises(Unsupported, match="spread over the 2 processes already"):
+        require_memory(planned(2**20))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"processes": 1}, "one process trains"),
+        ({"processes": 2, "quantization": "4bit"}, "weights in 4bit"),
+    ],
+)
+def test_a_base_that_cannot_be_spread_is_a_finding(changes: dict[str, object], words: str) -> None:
+    (finding,) = shard_findings(SETTINGS.model_copy(update={"shard": True, **changes}))
+    assert words in finding.message
+    assert not [*shard_findings(SETTINGS.model_copy(update={**changes, "shard": False}))]
 
 
 def test_logits_that_are_changed_after_the_head_are_not_computed_in_chunks(

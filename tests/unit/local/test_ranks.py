@@ -1,42 +1,32 @@
-"""Several ranks train as one does; here each is a thread with a process group of its own."""
+"""Several ranks train as one does."""
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import timedelta
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import pytest
 import torch
-import torch.distributed as dist
-from peft import PeftModel
-from pydantic import JsonValue
-from tiny_model import SETTINGS, write_pairs, write_rows
+from tiny_model import SETTINGS, write_rows
+from trained_ranks import in_ranks, rows_of, run, run_sharded
 
-from unitune.data.dataset import Dataset, Row
 from unitune.errors import RunFailed
 from unitune.scorers.interface import Setting
 from unitune.scorers.text import Regex
-from unitune_local.data.batches import TrainingRow, shares
-from unitune_local.data.rows import read_rows, render_prompts, render_rows
+from unitune_local.data.batches import shares
+from unitune_local.data.rows import read_rows
 from unitune_local.grading import Grader
-from unitune_local.job_folder import Kind
 from unitune_local.models.model import add_adapter, load_model, load_tokenizer
 from unitune_local.parallel import ranks
 from unitune_local.parallel.processes import RankLost
-from unitune_local.parallel.ranks import ALONE, Ranks
+from unitune_local.parallel.ranks import Ranks
 from unitune_local.settings import Loss, PreferenceSettings, RewardSettings, Settings
 from unitune_local.training.dev_score import dev_score
 from unitune_local.training.train import TrainingContext, train
 
-T = TypeVar("T")
-WAIT = timedelta(seconds=60)
-NOT_A_FIGURE = {"tokens_per_second", "seconds_left"}
 BY_SFT = SETTINGS.model_copy(update={"epochs": 2, "weight_decay": 0.1})
 BY_REWARD = SETTINGS.model_copy(
     update={
@@ -51,90 +41,6 @@ def by_preference(loss: Loss) -> Settings:
         loss=loss, beta=0.1, label_smoothing=0.0, margin=0.0, nll_weight=0.0
     )
     return BY_SFT.model_copy(update={"preference": preference, "learning_rate": 5e-3})
-
-
-def in_ranks(size: int, folder: Path, act: Callable[[Ranks], T]) -> list[T]:
-    """Let each of several ranks act, and return what they return."""
-    if size == 1:
-        return [act(ALONE)]
-    distributed, store = cast("Any", dist), folder / "store"
-
-    def be(rank: int) -> T:
-        group = distributed.ProcessGroupGloo(
-            distributed.FileStore(str(store), size), rank, size, WAIT
-        )
-        return act(Ranks(group))
-
-    store.unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(size) as threads:
-        return [future.result() for future in [threads.submit(be, rank) for rank in range(size)]]
-
-
-@dataclass
-class Trained:
-    """What the first rank of a training noted."""
-
-    model: PeftModel
-    events: list[tuple[Kind, dict[str, JsonValue]]] = field(default_factory=list)
-    finished: bool = False
-
-    def figures(self) -> dict[str, dict[str, float]]:
-        """The figures of each step and validation."""
-        return {
-            f"{kind} {data['step']}": {
-                name: float(str(value)) for name, value in data.items() if name not in NOT_A_FIGURE
-            }
-            for kind, data in self.events
-            if kind in ("step", "validation")
-        }
-
-
-def run(
-    base: Path, folder: Path, size: int, settings: Settings, stop_after: int | None = None
-) -> list[Trained]:
-    rows, held_out = rows_of(base, folder.parent, settings)
-    every: list[Trained] = []
-    for _ in range(size):
-        torch.manual_seed(0)
-        every.append(Trained(add_adapter(load_model(base, torch.float32), settings)))
-
-    def act(own: Ranks) -> None:
-        done, first = every[own.rank], every[0]
-        context = TrainingContext(
-            folder,
-            lambda kind, data: done.events.append((kind, data)),
-            lambda: sum(kind == "step" for kind, _ in first.events) == stop_after,
-            grader=Grader(load_tokenizer(base), Regex(pattern="[a-z]").ready(Setting(), "")),
-            ranks=own,
-        )
-        done.finished = train(done.model, rows, held_out, settings, context)
-
-    in_ranks(size, folder, act)
-    return every
-
-
-def rows_of(
-    base: Path, folder: Path, settings: Settings
-) -> tuple[tuple[TrainingRow, ...], tuple[TrainingRow, ...]]:
-    """Training rows, of which the last step has one alone, and held-out rows."""
-    write = write_rows if settings.preference is None else write_pairs
-    dataset = read_rows(write(folder / "rows.jsonl", 23))
-    if settings.preference and settings.preference.loss == "kto":
-        dataset = rated(read_rows(write_rows(folder / "rows.jsonl", 23)))
-    render = render_prompts if settings.reward else render_rows
-    rows = render(load_tokenizer(base), dataset, 512).rows
-    return rows[6:], rows[:6]
-
-
-def rated(dataset: Dataset) -> Dataset:
-    return Dataset(
-        dataset.name,
-        tuple(
-            Row(row.line, row.example.model_copy(update={"kto_tag": row.line % 2 == 0}))
-            for row in dataset.rows
-        ),
-    )
 
 
 def close(expected: Mapping[str, Mapping[str, float]]) -> Mapping[str, Any]:
@@ -159,6 +65,30 @@ def test_two_ranks_train_as_one(tiny_model: Path, tmp_path: Path, settings: Sett
     own, other = dict(first.model.named_parameters()), second.model.named_parameters()
     for name, weight in other:
         assert torch.equal(weight, own[name]), name
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(BY_SFT, id="sft"),
+        pytest.param(BY_SFT.model_copy(update={"dora": True}), id="dora"),
+        pytest.param(by_preference("dpo"), id="dpo"),
+        pytest.param(by_preference("kto"), id="kto"),
+        pytest.param(BY_REWARD, id="rft"),
+        pytest.param(
+            BY_SFT.model_copy(
+                update={"gradient_checkpointing": True, "chunked_cross_entropy": True}
+            ),
+            id="computed again",
+        ),
+    ],
+)
+def test_ranks_that_share_a_base_train_as_one(
+    tiny_model: Path, tmp_path: Path, settings: Settings
+) -> None:
+    """Though one of them has no row of the last step, and another number of micro-batches."""
+    (alone,) = run(tiny_model, tmp_path / "alone", 1, settings)
+    assert run_sharded(tiny_model, tmp_path / "both", settings) == close(alone.figures())
 
 
 @pytest.mark.parametrize("settings", [BY_SFT.model_copy(update={"dropout": 0.0}), BY_REWARD])

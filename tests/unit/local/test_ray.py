@@ -196,6 +196,15 @@ def test_a_scorer_that_reads_a_file_cannot_reward_on_a_cluster(tmp_path: Path) -
         RayBackend().validate_options(jobs[1])
 
 
+def test_a_base_is_not_spread_over_the_workers_of_a_cluster() -> None:
+    given = {"name": "ray", "model": "tiny", "backend": "ray", "data": {"train": "-"}}
+    job = Job.model_validate(given)
+    RayBackend().validate_options(job)
+    job = job.model_copy(update={"options": {"ray": {"processes": 2, "shard": True}}})
+    with pytest.raises(JobError, match="each worker of a cluster holds the whole model"):
+        RayBackend().validate_options(job)
+
+
 def test_odd_lines_in_the_storage_are_an_error_of_ours(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

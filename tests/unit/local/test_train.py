@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -225,7 +226,9 @@ def test_the_saved_adapter_answers_as_the_live_model(
 ) -> None:
     spec = spec_for(tiny_model)
     save_adapter(trained.model, load_tokenizer(tiny_model), spec, tmp_path / "a")
-    assert check_adapter(trained.model, spec, tmp_path / "a", [rows[0].ids[:20]]) == 0.0
+    assert (
+        check_adapter(copy.deepcopy(trained.model), spec, tmp_path / "a", [rows[0].ids[:20]]) == 0.0
+    )
 
 
 def test_an_adapter_that_answers_otherwise_fails_the_run(
@@ -237,4 +240,4 @@ def test_an_adapter_that_answers_otherwise_fails_the_run(
     text = config.read_text(encoding="utf-8")
     config.write_text(text.replace('"lora_alpha": 8.0', '"lora_alpha": 4.0'), encoding="utf-8")
     with pytest.raises(RunFailed, match="does not answer as the trained model did"):
-        check_adapter(trained.model, spec, tmp_path / "a", [rows[0].ids[:20]])
+        check_adapter(copy.deepcopy(trained.model), spec, tmp_path / "a", [rows[0].ids[:20]])
