@@ -311,6 +311,7 @@ __all__ = [
     "rollback",
     "runs",
     "total_cost",
+    "track",
     "verify",
     "write_report",
 ]

@@ -20,6 +20,7 @@ from unitune.cli.options import (
     parse_deploy_options,
 )
 from unitune.cli.output import aside, console, print_json_text
+from unitune.cli.track import print_outcomes
 from unitune.errors import UserError
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ def compare(
     from unitune.planning.preflight import preflight
     from unitune.report.files import write_report
     from unitune.report.terminal import comparison_view
+    from unitune.report.tracking import track_comparison
     from unitune.run.deploying import ttl_seconds
     from unitune.run.run import find_run
 
@@ -141,12 +143,14 @@ def compare(
             announce=None if quiet or json else aside().print,
         )
     folder = write_report(comparison).parent
+    outcomes = track_comparison(comparison, job.track)
     if json:
         print_json_text(comparison.verdict_json())
     else:
         console().print(comparison_view(comparison, folder))
         if update_baseline:
             _print_baseline(resolved, passed=comparison.exit_code == 0)
+    print_outcomes(outcomes)
     raise typer.Exit(comparison.exit_code)
 
 

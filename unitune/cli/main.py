@@ -45,6 +45,7 @@ from unitune.cli import (
     runs,
     schema,
     serve,
+    track,
     ui,
 )
 from unitune.cli.os_errors import explained, first
@@ -148,6 +149,7 @@ app.command(rich_help_panel=RUN)(runs.cancel)
 app.command(rich_help_panel=RUN)(runs.resume)
 app.command(rich_help_panel=RUN)(chat.chat)
 app.command(rich_help_panel=RUN)(serve.serve)
+app.command(rich_help_panel=RUN)(track.track)
 app.command(rich_help_panel=RUN)(runs.delete)
 app.command(rich_help_panel=RUN)(ui.ui)
 app.command(rich_help_panel=REGISTERED)(model_registry.models)

@@ -107,6 +107,12 @@ def newest_of(job: str, backend: str, base_model: str) -> Comparison | None:
     )
 
 
+def newest_of_run(run: str) -> Comparison | None:
+    """Return the newest comparison that judged the model of a run, without its cases."""
+    read = (each for each in _read_all() if isinstance(each, Comparison))
+    return next((each for each in read if run in {of.run for of in each.contenders}), None)
+
+
 def _read_all() -> Iterator[Comparison | UnreadableRecord]:
     for id_ in comparison_ids():
         try:

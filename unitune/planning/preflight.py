@@ -42,6 +42,7 @@ from unitune.models import OTHER_BASE, Start
 from unitune.planning.feasibility import offer_findings
 from unitune.planning.rows import Rows, WireFile
 from unitune.planning.start import find_start
+from unitune.tracking.interface import missing_trackers
 from unitune.workspace.today import today
 
 
@@ -153,7 +154,11 @@ def preflight(
     start, refusals = find_start(job, offer, terms)
     if start is not None and start.run is not None:
         job = job.model_copy(update={"start": start.run})
-    findings = (*offer_findings(job, offer, today()), *refusals)
+    findings = (
+        *offer_findings(job, offer, today()),
+        *refusals,
+        *missing_trackers(job.track),
+    )
     return ResolvedJob(job, offer, terms, book, rows or Rows(read_job(job)), findings, start)
 
 

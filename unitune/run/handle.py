@@ -30,6 +30,7 @@ from unitune.run.in_notebook import run_table, show_steps
 from unitune.run.lineage import Lineage, lineage
 from unitune.run.model_client import ModelClient
 from unitune.run.notifying import notify_end
+from unitune.tracking.feed import feeding, trackers_to_feed
 
 SLOWEST_POLL_SECONDS = 5.0
 MISSED_POLLS = 20
@@ -196,7 +197,7 @@ class Run:
         """Yield the recorded events, then those that come, until the run `is_at_rest`.
 
         Stopping to watch, Ctrl-C included, does nothing to the run. At its end the user is told as
-        they have configured (`unitune.run.notifying`).
+        they have configured (`unitune.run.notifying`), and its job's trackers know all of it.
 
         Args:
             poll_seconds: Pause between two polls; grows to 5 seconds while nothing happens.
@@ -204,6 +205,10 @@ class Run:
         Raises:
             Unreachable: The backend did not answer many times in a row.
         """
+        with feeding(self._ledger, self._record, trackers_to_feed(self._ledger, self._record)):
+            yield from self._watched(poll_seconds)
+
+    def _watched(self, poll_seconds: float) -> Iterator[Event]:
         last_id, pause, missed, has_ended = 0, poll_seconds, 0, self.state.ended
         while True:
             failure = self._refresh_patiently(missed)

@@ -30,6 +30,7 @@ from unitune.ledger.budgeting import is_limited
 from unitune.run.handle import Run
 from unitune.run.launching import BEFORE_JOB
 from unitune.run.notifying import notify_end
+from unitune.tracking.feed import feeding, trackers_to_feed
 from unitune.workspace.home import home
 
 INTERVAL_SECONDS = 5.0
@@ -189,7 +190,10 @@ class _Watch:
         if self.reported.get(run.id) is not run.state:
             self.reported[run.id] = run.state
             if run.state.ended:
-                notify_end(self.ledger, self.ledger.record(run.id))
+                record = self.ledger.record(run.id)
+                notify_end(self.ledger, record)
+                with feeding(self.ledger, record, trackers_to_feed(self.ledger, record)):
+                    pass
             yield run
 
     def _note(self, vendor: _Vendor, refused: str, error: UnituneError) -> None:

@@ -22,7 +22,7 @@ import psutil
 from unitune.backends.launch_keys import run_of
 from unitune.errors import BackendError, LockTimeout, UnituneError
 from unitune.security.redaction import without_secrets
-from unitune.workspace import user_config
+from unitune.workspace import user_config, yaml_file
 from unitune.workspace.filesystem import no_link
 from unitune.workspace.locks import is_locked, locked
 from unitune_local.job_folder import EventLog, JobFolder, Result
@@ -179,12 +179,15 @@ def assist(folder: JobFolder, rank: int, parent: int) -> None:
 
 
 def notify_end(folder: JobFolder) -> None:
-    """Start what tells the user that the training has ended, if they wish it.
+    """Start what tells the user and the job's trackers that the training has ended, if need be.
 
     It is a process of its own, which holds none of this one's memory; its run's ledger says whether
     someone else has told it.
     """
-    if folder.result() is None or user_config.read().notify is None:
+    if folder.result() is None:
+        return
+    job = yaml_file.read(folder.path.parent / "job.yaml").value
+    if not job.get("track") and user_config.read().notify is None:
         return
     subprocess.Popen(  # noqa: S603 - our own module
         [sys.executable, "-P", "-m", "unitune.run.watching", run_of(folder.path.name)],

@@ -1,0 +1,15 @@
+"""Runs sent to experiment trackers; checked, and not run."""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+import unitune
+
+
+def send(run: unitune.Run) -> None:
+    """Send what is on record of a run, to the job's trackers and to one named here."""
+    for outcome in unitune.track(run) + unitune.track(run, ["mlflow"]):
+        assert_type(outcome.tracker, str)
+        print(outcome.tracker, outcome.problem or outcome.where)
+    unitune.Job.load("unitune.yaml").model_copy(update={"track": ("tensorboard",)})

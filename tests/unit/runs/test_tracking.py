@@ -1,0 +1,229 @@
+"""What trackers hold of a run, read back by their own libraries in a process of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import Command
+
+from unitune.errors import MissingExtra
+from unitune.job.job import Job
+from unitune.ledger import Ledger
+from unitune.planning.preflight import preflight
+from unitune.report.tracking import track
+from unitune.run.handle import Run
+from unitune.run.run import launch
+from unitune.tracking import interface
+from unitune.tracking.feed import feeding
+from unitune.workspace.home import home
+
+MakeJob = Callable[[dict[str, Any]], Job]
+STEPS = 8
+READ_MLFLOW = """
+import json, mlflow
+client = mlflow.MlflowClient()
+(experiment,) = client.search_experiments(filter_string="name = 'demo'")
+(run,) = client.search_runs([experiment.experiment_id])
+history = client.get_metric_history(run.info.run_id, "train/loss")
+print(json.dumps({
+    "run": run.data.tags["unitune.run"], "status": run.info.status, "parameters": run.data.params,
+    "loss": sorted([each.step, each.value] for each in history),
+}))
+"""
+READ_TENSORBOARD = """
+import json, pathlib
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+(folder,) = pathlib.Path(".unitune/tensorboard").iterdir()
+events = EventAccumulator(str(folder)).Reload()
+print(json.dumps({
+    "run": folder.name,
+    "loss": sorted([each.step, each.value] for each in events.Scalars("train/loss")),
+}))
+"""
+READ_TRACKIO = """
+import json, trackio
+(run,) = trackio.Api().runs("demo")
+logs = trackio.SQLiteStorage.get_logs("demo", run.name)
+losses = sorted([each["step"], each["train/loss"]] for each in logs if "train/loss" in each)
+print(json.dumps({"run": run.name, "loss": losses}))
+"""
+READ_WANDB = """
+import json, pathlib, struct
+from wandb.proto import wandb_internal_pb2
+
+def records(data):
+    # LevelDB's log format after seven bytes: github.com/google/leveldb, doc/log_format.md
+    place, record = 7, b""
+    while place < len(data):
+        if 32_768 - place % 32_768 < 7:
+            place += 32_768 - place % 32_768
+            continue
+        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
+        record += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):
+            yield record
+            record = b""
+
+losses = []
+for file in pathlib.Path("wandb").glob("offline-run-*/*.wandb"):
+    for data in records(file.read_bytes()):
+        record = wandb_internal_pb2.Record.FromString(data)
+        items = {
+            ".".join(item.nested_key) or item.key: item.value_json for item in record.history.item
+        }
+        if "train/loss" in items:
+            losses.append([json.loads(items["step"]), json.loads(items["train/loss"])])
+print(json.dumps({"run": file.stem.removeprefix("run-"), "loss": sorted(losses)}))
+"""
+READERS = {
+    "mlflow": READ_MLFLOW,
+    "tensorboard": READ_TENSORBOARD,
+    "trackio": READ_TRACKIO,
+    "wandb": READ_WANDB,
+}
+
+
+@pytest.fixture(autouse=True)
+def _stores(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workplace / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("TRACKIO_DIR", str(workplace / "trackio"))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+@pytest.fixture
+def run(make_job: MakeJob, request: pytest.FixtureRequest) -> Run:
+    """A run in the middle of its training, tracked as the test's parameter says."""
+    job = make_job({"steps": STEPS, "steps_per_poll": 2})
+    job = job.model_copy(update={"track": request.param})
+    run = launch(job.model_copy(update={"tuning": job.tuning.model_copy(update={"epochs": 2})}))
+    for _ in range(3):
+        run.refresh()
+    assert 0 < len(losses(run)) < STEPS
+    return run
+
+
+def losses(run: Run) -> list[list[float]]:
+    return [
+        [event.number("step") or 0, event.number("loss") or 0]
+        for event in run.events()
+        if event.kind == "step"
+    ]
+
+
+def held_by(tracker: str) -> dict[str, Any]:
+    """Return what a tracker holds, as its own library reads it."""
+    command = [sys.executable, "-c", READERS[tracker]]
+    read = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert read.returncode == 0, read.stderr
+    return json.loads(read.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def killed(run: Run) -> Run:
+    """The run, after the process that fed its trackers was killed when it had sent a part."""
+    ledger = Ledger(home())
+    with feeding(ledger, ledger.record(run.id), run.job.track) as feed:
+        assert feed is not None
+        until = time.monotonic() + 120
+        while not has_begun(run) and time.monotonic() < until:
+            time.sleep(0.2)
+        os.kill(feed.process_id, signal.SIGKILL)
+    assert [] == feed.outcomes
+    return run
+
+
+def has_begun(run: Run) -> bool:
+    """Return whether the last of the run's trackers, by their order, has got its first figures."""
+    last = run.job.track[-1]
+    folder = home()
+    if last == "tensorboard":
+        return any(file.stat().st_size > 150 for file in folder.glob("tensorboard/*/*"))
+    return any((folder.parent / "trackio").glob("demo.db"))
+
+
+@pytest.mark.parametrize(
+    "run",
+    [("mlflow", "tensorboard"), pytest.param(("wandb", "trackio"), marks=pytest.mark.slow)],
+    indirect=True,
+)
+def test_each_step_is_there_once_after_a_kill(killed: Run) -> None:
+    run = killed.wait()
+    assert STEPS == len(losses(run))
+    for tracker in run.job.track:
+        held = held_by(tracker)
+        assert run.id == held["run"]
+        if tracker == "wandb":  # whose server drops what an offline run has twice
+            held["loss"] = [*dict.fromkeys(map(tuple, held["loss"]))]
+        steps, values = zip(*held["loss"], strict=True)
+        assert list(steps) == [step for step, _ in losses(run)], tracker
+        # TensorBoard keeps 32 bits.
+        assert pytest.approx([loss for _, loss in losses(run)], rel=1e-6) == list(values)
+        if tracker == "mlflow":
+            assert "FINISHED" == held["status"]
+            assert {"method": "sft", "tuning.epochs": "2"}.items() <= held["parameters"].items()
+    told = [str(event.data.get("text")) for event in run.events() if event.kind == "message"]
+    assert all(any(f"tracked by {name}" in text for text in told) for name in run.job.track)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", [("wandb",)], indirect=True)
+def test_a_closed_offline_run_is_gone_on_with(run: Run) -> None:
+    (outcome,) = track(run)
+    assert "" == outcome.problem
+    begun = losses(run)
+    assert [step for step, _ in begun] == [step for step, _ in held_by("wandb")["loss"]]
+    run.wait()
+    assert [step for step, _ in losses(run)] == [step for step, _ in held_by("wandb")["loss"]]
+
+
+@pytest.mark.parametrize("run", [("mlflow",)], indirect=True)
+def test_a_tracker_that_fails_is_a_warning_and_the_training_goes_on(
+    run: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere://server")
+    run.wait()
+    (warning,) = (event.data["text"] for event in run.events() if event.kind == "warning")
+    assert str(warning).startswith("mlflow was not fed: ")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workplace / 'mlflow.db'}")
+    (outcome,) = track(run)
+    assert ("mlflow", "") == (outcome.tracker, outcome.problem)
+    assert STEPS == len(held_by("mlflow")["loss"])
+
+
+def test_a_tracker_that_is_not_installed_is_refused_before_the_launch(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interface, "find_spec", lambda _name: None)
+    job = make_job({}).model_copy(update={"track": ("wandb", "mlflow")})
+    (finding,) = preflight(job).offer_findings
+    assert "track names wandb, mlflow, and that is not installed." == finding.message
+    assert "[wandb,mlflow]" in finding.fix
+    with pytest.raises(MissingExtra):
+        launch(job)
+
+
+def test_the_command_sends_what_a_job_without_trackers_has(
+    make_job: MakeJob, unitune: Command
+) -> None:
+    run = launch(make_job({"steps": STEPS})).wait()
+    refused = unitune("track", run.id)
+    assert (2, "") == (refused.code, refused.out)
+    assert f"unitune track {run.id} --to mlflow" in refused.err
+    sent = unitune("track", "newest", "--to", "tensorboard", "--json")
+    assert [(run.id, "")] == [
+        (Path(each["where"]).name, each["problem"]) for each in json.loads(sent.out)["trackers"]
+    ]
+    assert losses(run) == [
+        [step, pytest.approx(loss)] for step, loss in held_by("tensorboard")["loss"]
+    ]

@@ -1,0 +1,77 @@
+"""What an experiment tracker is sent of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from unitune.evaluate.history import history_folder, newest_of_run
+from unitune.evaluate.results import Comparison
+from unitune.ledger import Ledger
+from unitune.run.run import Run, find_run
+from unitune.tracking.feed import feeding
+from unitune.tracking.interface import Outcome, Results
+from unitune.workspace.home import home
+
+
+def track(run: Run, trackers: Sequence[str] = ()) -> list[Outcome]:
+    """Send all that is known of a run to experiment trackers, and wait for it.
+
+    That is its figures by step, how it ended, and the newest comparison that judged its model. What
+    a tracker has is not sent twice.
+
+    Args:
+        run: On whatever backend, going on or ended.
+        trackers: Their names; none: those of the run's job.
+
+    Returns:
+        Of each tracker where to look at it, or what went wrong.
+
+    Raises:
+        UnreadableRecord: The run was launched by others, and has no job on record.
+    """
+    ledger = Ledger(home())
+    names = tuple(trackers) or run.job.track
+    with feeding(ledger, ledger.record(run.id), names) as feed:
+        comparison = newest_of_run(run.id)
+        if feed is None:
+            return []
+        if comparison is not None:
+            feed.add(results_of(comparison, run.id))
+    return feed.outcomes
+
+
+def track_comparison(comparison: Comparison, trackers: Sequence[str]) -> list[Outcome]:
+    """Send a kept comparison to trackers, for each run whose model it judged; as `track` does."""
+    if not trackers or comparison.id is None:
+        return []
+    runs = {contender.run: None for contender in comparison.contenders if contender.run}
+    return [outcome for run in runs for outcome in track(find_run(run), trackers)]
+
+
+def results_of(comparison: Comparison, run: str) -> Results:
+    """Return what a tracker is sent of a comparison that judged the model of a run."""
+    folder = history_folder(comparison.id or "")
+    return Results(
+        comparison=comparison.id or "",
+        time=datetime.fromisoformat(comparison.created).timestamp(),
+        values=dict(_values(comparison, run)),
+        tags={"comparison/verdict": comparison.verdict, "comparison/id": comparison.id or ""},
+        files=tuple(sorted(path for path in folder.iterdir() if path.is_file())),
+    )
+
+
+def _values(comparison: Comparison, run: str) -> Iterator[tuple[str, float]]:
+    """Yield the figures: of the run's own model, of the baseline, and of their difference."""
+    for contender in comparison.contenders:
+        if contender.run == run:
+            yield from ((f"comparison/{name}", score) for name, score in contender.scores.items())
+        if contender.name == comparison.baseline:
+            yield "comparison/baseline", contender.score
+    if comparison.run == run:
+        low, high = comparison.interval
+        yield from (
+            ("comparison/difference", comparison.difference),
+            ("comparison/difference_low", low),
+            ("comparison/difference_high", high),
+        )

@@ -1,0 +1,104 @@
+"""Feeding a run's trackers while it is watched, as who watches sees it.
+
+Trackers' packages take seconds to import, print, and may hang. So they stand in a process of their
+own (`unitune.tracking.follow`), which reads the ledger for itself. It is held by a pipe: when that
+closes, because the watch is over or its process was killed, it sends what is left, and ends.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from unitune.errors import UnreadableRecord
+from unitune.ledger import Ledger, RunRecord
+from unitune.tracking.interface import TRACKED, Outcome, Results
+from unitune.workspace.locks import is_locked
+
+FOLLOW = "unitune.tracking.follow"
+LOCK = "tracking.lock"
+"""In a run's folder: held by the process that feeds its trackers."""
+CLOSE_SECONDS = 60.0
+"""How long a watch waits at its end for what is left to be sent; that goes on without it."""
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "WANDB_ERROR_REPORTING": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+}
+"""Keeps the packages from reporting to their makers, unless the user has set it otherwise."""
+
+
+@dataclass(slots=True)
+class Feed:
+    """The process that feeds the trackers of a run."""
+
+    _process: subprocess.Popen[str]
+    _results: list[str] = field(default_factory=list[str])
+    outcomes: list[Outcome] = field(default_factory=list[Outcome])
+    """Of each tracker, once the process has ended."""
+
+    @property
+    def process_id(self) -> int:
+        """Id of the process."""
+        return self._process.pid
+
+    def add(self, results: Results) -> None:
+        """Send what a comparison has measured, too, at the end."""
+        self._results.append(f"{results.model_dump_json()}\n")
+
+    def close(self) -> None:
+        """Let it send what is left, and wait for that, though not for ever."""
+        with suppress(subprocess.TimeoutExpired):
+            lines, _ = self._process.communicate("".join(self._results), CLOSE_SECONDS)
+            self.outcomes += [Outcome.model_validate_json(line) for line in lines.splitlines()]
+
+
+@contextmanager
+def feeding(ledger: Ledger, record: RunRecord, names: Sequence[str]) -> Generator[Feed | None]:
+    """Feed a run's trackers while the body runs, and until all is sent.
+
+    Args:
+        ledger: Where the run is.
+        record: The run.
+        names: Of the trackers; none: nothing is done.
+    """
+    if not names:
+        yield None
+        return
+    command = [sys.executable, "-P", "-m", FOLLOW, str(ledger.folder), record.id, *names]
+    feed = Feed(
+        subprocess.Popen(  # noqa: S603 - our own module
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=ledger.folder.parent,
+            env={**QUIET, **os.environ},
+            start_new_session=True,  # Ctrl-C is for who watches
+        )
+    )
+    try:
+        yield feed
+    finally:
+        feed.close()
+
+
+def trackers_to_feed(ledger: Ledger, record: RunRecord) -> tuple[str, ...]:
+    """Return the trackers of a run's job that do not know yet how it ended.
+
+    None where a process feeds them already.
+    """
+    if is_locked(ledger.run_folder(record.id) / LOCK):
+        return ()
+    try:
+        names = ledger.job(record.id).track
+    except UnreadableRecord:  # such as a run that others launched
+        return ()
+    done = {seen.event.key for seen in ledger.events(record.id, record.attempt, key=TRACKED)}
+    return tuple(name for name in names if f"{TRACKED}.{name}" not in done)

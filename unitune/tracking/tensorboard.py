@@ -1,0 +1,64 @@
+"""TensorBoard: event files in ``.unitune/tensorboard``, a folder for each run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from unitune.backends.protocol import State
+from unitune.tracking.interface import Point, Results, TrackedRun
+
+
+class TensorBoardTracker:
+    """One run's folder of event files.
+
+    A process writes a file of its own; it first reads those of the others, and leaves out what is
+    in them. A file that was cut off at a kill is read up to there.
+    """
+
+    def __init__(self, run: TrackedRun) -> None:
+        folder = run.home / "tensorboard" / run.id
+        self.where = str(folder)
+        self._written = _points_in(folder)
+        self._event: Any = import_module("tensorboard.compat.proto.event_pb2").Event
+        self._summary: Any = import_module("tensorboard.compat.proto.summary_pb2").Summary
+        module = import_module("tensorboard.summary.writer.event_file_writer")
+        self._writer: Any = module.EventFileWriter(str(folder))
+
+    def log(self, points: Sequence[Point]) -> None:
+        """Write figures as scalars by step."""
+        for point in points:
+            self._write(point.step, point.time, point.values)
+        self._writer.flush()
+
+    def add(self, results: Results) -> None:
+        """Write what a comparison has measured as scalars; files have no place there."""
+        self._write(0, results.time, results.values)
+
+    def close(self, state: State) -> None:
+        """Close the file; how a run ended has no place there."""
+        del state
+        self._writer.close()
+
+    def _write(self, step: int, time: float, values: dict[str, float]) -> None:
+        for tag, value in values.items():
+            if (tag, step, time) not in self._written:
+                self._written.add((tag, step, time))
+                scalar = self._summary(value=[self._summary.Value(tag=tag, simple_value=value)])
+                self._writer.add_event(self._event(wall_time=time, step=step, summary=scalar))
+
+
+def _points_in(folder: Path) -> set[tuple[str, int, float]]:
+    """Return the scalars in a folder's event files by tag, step and time."""
+    if not folder.is_dir():
+        return set()
+    module = import_module("tensorboard.backend.event_processing.event_accumulator")
+    reader: Any = module.EventAccumulator(str(folder), size_guidance={module.SCALARS: 0})
+    reader.Reload()
+    return {
+        (tag, scalar.step, scalar.wall_time)
+        for tag in reader.Tags()[module.SCALARS]
+        for scalar in reader.Scalars(tag)
+    }
