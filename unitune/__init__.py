@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     from unitune.models import Reply, Request, Start, TunedModel
     from unitune.planning.plan import Plan, plan
     from unitune.report.files import write_report
+    from unitune.report.tracking import track
     from unitune.run.deploying import deploy
     from unitune.run.deployment import Deployment, deployments
     from unitune.run.handle import Run
@@ -173,6 +174,7 @@ _NAMES = {
     "unitune.models": ("Reply", "Request", "Start", "TunedModel"),
     "unitune.planning.plan": ("Plan", "plan"),
     "unitune.report.files": ("write_report",),
+    "unitune.report.tracking": ("track",),
     "unitune.run.deploying": ("deploy",),
     "unitune.run.deployment": ("Deployment", "deployments"),
     "unitune.run.handle": ("Run",),

@@ -140,7 +140,6 @@ MEANINGS: Mapping[str, Callable[[], Words]] = {
     "ttl": lambda: odd("2h", "30m", "1d", "9" * 400 + "d", "0.0000001m"),
     "step": lambda: odd("1", "-1", "9" * 30),
     "system": lambda: odd("You are."),
-    "to": lambda: odd("nowhere"),  # a tracker that is one starts a process
     "to": lambda: odd("vertex-sft", "openai-chat", "together-dpo"),
     "user": lambda: odd("prompt", "message"),
     "variable": lambda: odd("MY_KEY", "PATH"),
