@@ -34,6 +34,7 @@ from unitune_local.data.rendering import TemplateError, render_prompt, template_
 from unitune_local.inference.answer_cost import measured
 from unitune_local.inference.answers import Generated, Sampling
 from unitune_local.inference.generate import BATCH_SIZE, generate
+from unitune_local.inference.tool_calls import Tools, read_calls
 from unitune_local.models import store
 from unitune_local.models.adapter import ABOUT, WEIGHTS, AdapterRecord, adapter_hash
 from unitune_local.models.model import (
@@ -47,11 +48,12 @@ from unitune_local.settings import Quantization
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A request as tokens, or why it cannot be answered."""
+    """A request as tokens with the tools that may be called, or why it cannot be answered."""
 
     ids: list[int]
     sampling: Sampling
     error: str | None = None
+    tools: Tools = ()
 
 
 class LocalChatModel(BatchedChatModel):
@@ -221,7 +223,7 @@ class LocalChatModel(BatchedChatModel):
         sampling = Sampling(
             min(request.max_tokens, room), request.temperature, request.seed, request.stop
         )
-        return Prepared(ids, sampling)
+        return Prepared(ids, sampling, tools=request.tools or ())
 
     def _answer(
         self,
@@ -235,8 +237,7 @@ class LocalChatModel(BatchedChatModel):
 
         def take(done: Sequence[int], answers: Sequence[Generated]) -> None:
             some = [places[at] for at in done]
-            prompts = [left.pop(place).ids for place in some]
-            replies = map(_reply, prompts, answers)
+            replies = map(_reply, [left.pop(place) for place in some], answers)
             tell(list(zip(some, replies, strict=True)))
 
         prompts = [prompt.ids for prompt in prepared.values()]
@@ -263,11 +264,13 @@ def merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     return cast("PreTrainedModel", tuned.merge_and_unload())
 
 
-def _reply(prompt: Sequence[int], answer: Generated) -> Reply:
+def _reply(prompt: Prepared, answer: Generated) -> Reply:
+    said = read_calls(answer.text, prompt.tools)
     return Reply(
-        text=answer.text,
-        finish_reason=answer.finish_reason,
-        prompt_tokens=len(prompt),
+        text=said.text,
+        finish_reason="tool_calls" if said.calls else answer.finish_reason,
+        tool_calls=said.calls or None,
+        prompt_tokens=len(prompt.ids),
         completion_tokens=len(answer.ids),
         seconds=answer.seconds,
     )

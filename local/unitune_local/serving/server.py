@@ -217,9 +217,8 @@ class ModelServer:
 
     def _prompt(self, wanted: ChatRequest) -> list[int]:
         """Return the tokens of a request."""
-        tools = wanted.tools if wanted.tool_choice != "none" else ()
         try:
-            return render_prompt(self._chat.tokenizer, wanted.messages, list(tools) or None)
+            return render_prompt(self._chat.tokenizer, wanted.messages, wanted.usable_tools or None)
         except TemplateError as error:
             raise ServerError(400, str(error), param="messages", code="invalid_value") from None
 

@@ -20,6 +20,7 @@ from unitune.data.example import Message
 from unitune.data.validation_errors import explain
 from unitune.workspace.validation import Part, by_location, dotted, sentence
 from unitune_local.inference.answers import Sampling
+from unitune_local.inference.tool_calls import ToolAnswer, call_begins, read_calls
 from unitune_local.serving.request import Piece
 from unitune_local.serving.token_texts import TokenChance
 
@@ -135,6 +136,11 @@ class ChatRequest(BaseModel):
         except ValidationError as failure:
             raise _refusal(given, failure) from None
 
+    @property
+    def usable_tools(self) -> tuple[dict[str, JsonValue], ...]:
+        """The tools that the answer may call."""
+        return self.tools if self.tool_choice == "auto" else ()
+
     def sampling(self, room: int) -> Sampling:
         """Return how the answer is to be sampled.
 
@@ -187,6 +193,8 @@ class Completion:
     ) -> None:
         self._request = request
         self._prompt_tokens = prompt_tokens
+        self._tools = request.usable_tools
+        self._text, self._sent = "", 0  # of a stream whose answer may call tools
         self._head: dict[str, Any] = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "created": int(time.time()),
@@ -196,11 +204,15 @@ class Completion:
 
     def whole(self, piece: Piece) -> dict[str, Any]:
         """Return the response of an answer that came in one piece."""
+        said = read_calls(piece.text, self._tools)
+        message = {"role": "assistant", "content": said.text, "refusal": None}
+        if said.calls:
+            message |= {"content": said.text or None, "tool_calls": list(said.calls)}
         choice = {
             "index": 0,
-            "message": {"role": "assistant", "content": piece.text, "refusal": None},
+            "message": message,
             "logprobs": self._logprobs(piece),
-            "finish_reason": piece.finish_reason,
+            "finish_reason": "tool_calls" if said.calls else piece.finish_reason,
         }
         usage = self._usage(piece)
         return {**self._head, "object": "chat.completion", "choices": [choice], "usage": usage}
@@ -212,13 +224,29 @@ class Completion:
     def chunks(self, piece: Piece) -> list[dict[str, Any]]:
         """Return the chunks of a piece; those after the last have its end, and the usage."""
         made: list[dict[str, Any]] = []
-        if piece.text:
-            made.append(self._chunk({"content": piece.text}, self._logprobs(piece), None))
+        said = self._said(piece)
+        if said.text or piece.tokens:
+            made.append(self._chunk({"content": said.text}, self._logprobs(piece), None))
+        if said.calls:
+            calls = [{"index": at, **call} for at, call in enumerate(said.calls)]
+            made.append(self._chunk({"tool_calls": calls}, None, None))
         if piece.finish_reason is not None:
-            made.append(self._chunk({}, None, piece.finish_reason))
+            reason = "tool_calls" if said.calls else piece.finish_reason
+            made.append(self._chunk({}, None, reason))
             if self._request.stream_options.include_usage:
                 made.append({**made[-1], "choices": [], "usage": self._usage(piece)})
         return made
+
+    def _said(self, piece: Piece) -> ToolAnswer:
+        """Return what of a growing answer can be sent: what may be a call waits for its end."""
+        if not self._tools:
+            return ToolAnswer(piece.text)
+        self._text += piece.text
+        ended = piece.finish_reason is not None
+        whole = read_calls(self._text, self._tools) if ended else ToolAnswer(self._text)
+        end = len(whole.text) if ended else call_begins(self._text)
+        text, self._sent = whole.text[self._sent : end], max(self._sent, end)
+        return ToolAnswer(text, whole.calls)
 
     def _chunk(
         self, delta: dict[str, Any], logprobs: object, finish_reason: str | None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,27 @@ async def served(model: Path, key: str | None = None) -> AsyncIterator[Served]:
     finally:
         server._hurry.set()
         await runner.cleanup()
+
+
+@contextmanager
+def served_apart(model: Path) -> Iterator[str]:
+    """Serve a model from a thread of its own; gives the base URL."""
+    url = Future[str]()
+
+    async def serve() -> None:
+        async with served(model) as place:
+            url.set_result(f"{place.url}/v1")
+            await over.wait()
+
+    loop, over = asyncio.new_event_loop(), asyncio.Event()
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    try:
+        yield url.result(timeout=60)
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join()
+        loop.close()
 
 
 async def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:

@@ -16,11 +16,14 @@ pytest.importorskip("openai", reason="needs the extra `dev`")
 
 import aiohttp
 import openai
-from tiny_model import save_tiny_model, sliding_model
+from tiny_model import save_tiny_model, sliding_model, write_rows
 from torch import Tensor
-from unit.local.serving import NAME, Served, served, wait_until
+from unit.local.serving import NAME, Served, served, served_apart, wait_until
 
 from unitune.data.example import Message
+from unitune.evaluate.compare import compare
+from unitune.job.job import Job
+from unitune_local import machine
 from unitune_local.data.rendering import render_prompt
 from unitune_local.inference import decoding
 from unitune_local.inference.answers import Sampling
@@ -476,6 +479,37 @@ def test_a_stream_that_is_ended_says_why(tiny_model: Path) -> None:
             await whole
 
     run(ask, tiny_model)
+
+
+def test_a_comparison_through_the_server_gives_the_scores_of_the_model(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model itself against what is served, case by case."""
+    monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
+    monkeypatch.setattr(machine, "best_dtype", lambda _: torch.float32)
+    write_rows(tmp_path / "test.jsonl", 20)
+    with served_apart(tiny_model) as url:
+        server = {"type": "server", "url": url, "model": NAME, "prompt": "zero-shot"}
+        job = Job.model_validate(
+            {
+                "name": "served",
+                "model": str(tiny_model),
+                "backend": "local",
+                "data": {"test": "test.jsonl"},
+                "evaluate": {
+                    "scorers": ["edit_distance"],
+                    "max_tokens": 24,
+                    "contenders": ["zero-shot", {**server, "name": "served", "role": "candidate"}],
+                },
+                "folder": tmp_path,
+            }
+        )
+        compared = compare(job)
+    answers = [(case.answers["zero-shot"], case.answers["served"]) for case in compared.cases]
+    assert len({alone.text for alone, _ in answers}) > 10
+    assert [alone for alone, _ in answers] == [through for _, through in answers]
+    own, through = compared.contenders
+    assert (own.score, own.completion_tokens) == (through.score, through.completion_tokens)
 
 
 @pytest.mark.skipif(not openai_spec.DESCRIPTION.exists(), reason="OpenAI's description is not here")
