@@ -161,16 +161,16 @@ def _announce(url: str, served: _Served, key_env: str | None) -> None:
     body = {"model": served.name, "messages": [*first, {"role": "user", "content": "Hello"}]}
     header = f' -H "Authorization: Bearer ${key_env}"' if key_env else ""
     key = f'os.environ["{key_env}"]' if key_env else '"none"'
-    lines = [
-        f"{served.title}: OpenAI's chat completions, for example:",
-        "",
+    curl = [
         f"curl {url}/chat/completions -H 'Content-Type: application/json'{header} \\",
         f"  -d {shlex.quote(json.dumps(body, ensure_ascii=False))}",
-        "",
+    ]
+    client = [
         f'client = openai.OpenAI(base_url="{url}", api_key={key})',
         f'client.chat.completions.create(model="{served.name}", messages=[…])',
-        "",
     ]
-    if served.system:
-        lines += ["Its training rows begin with a system message; send the same one.", ""]
-    aside().print("\n".join([*lines, "Ctrl-C ends it."]), style="dim", soft_wrap=True)
+    note = " Its training rows begin with a system message: send the same one."
+    aside().print(f"{served.title}.{note if served.system else ''}", style="dim", soft_wrap=True)
+    for example in (curl, client):
+        aside().print("", *example, sep="\n", soft_wrap=True)
+    aside().print("\nCtrl-C ends it.", style="dim")

@@ -14,12 +14,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import JsonValue, ValidationError
 
+from unitune.backends.capabilities import ServerSettings
 from unitune.backends.forecasts import AnswerForecast, AnswerLoad
 from unitune.backends.kit.api import Api, created_id
 from unitune.backends.kit.errors import Endpoint, Vendor
@@ -29,7 +30,7 @@ from unitune.backends.protocol import Guarantee, Launch, State, Status, Upload
 from unitune.data.dataset import Dataset
 from unitune.errors import BackendError, JobError, NotFoundError
 from unitune.job.job import Job
-from unitune.models import ChatModel, TunedModel
+from unitune.models import TunedModel
 from unitune.scorers.interface import Scorer, Setting
 from unitune.security.json_fields import Fields
 from unitune_local.job_folder import Result, parse_events
@@ -37,6 +38,9 @@ from unitune_local.models.model_folder import cache_folder
 from unitune_local.ray import storage
 from unitune_local.ray.launch import VARIABLE, RayLaunch, RayOptions
 from unitune_local.ray.storage import Storage
+
+if TYPE_CHECKING:
+    from unitune_local.inference.chat import LocalChatModel
 
 ENTRYPOINT = "python -P -m unitune_local.ray.driver"
 ENTRYPOINT_FAILED = "JOB_ENTRYPOINT_COMMAND_ERROR"
@@ -177,7 +181,7 @@ class RayBackend(HostedBackend[RayOptions]):
                 there.remove(f"{folder}/{key[0]}")
             self.api.delete(key[0], action=f"delete {key[0]}")
 
-    def chat(self, model: str | TunedModel) -> ChatModel:
+    def chat(self, model: str | TunedModel) -> LocalChatModel:
         """Return a base model by its name, or a base with the adapter of a run, on this machine.
 
         Raises:
@@ -189,6 +193,15 @@ class RayBackend(HostedBackend[RayOptions]):
         if isinstance(model, str):
             return LocalChatModel(model)
         return LocalChatModel(model.base, self._fetched(model))
+
+    def serve(
+        self, model: str | TunedModel, settings: ServerSettings, announce: Callable[[str], None]
+    ) -> None:
+        """Serve a base model, or a base with the adapter of a run, from this machine."""
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as of `LocalBackend.serve`
+        from unitune_local.serving import server  # noqa: PLC0415 - imports torch
+
+        server.serve(self.chat(model), settings, announce)
 
     def forecast_answers(
         self, model: str, cases: Dataset, loads: Sequence[AnswerLoad]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import json
 import re
 import signal
@@ -105,6 +106,8 @@ async def _serve(
     await runner.setup()
     await web.SockSite(runner, listening).start()
     host, port = listening.getsockname()[:2]
+    if ipaddress.ip_address(host).is_unspecified:  # all addresses of this machine
+        host = socket.gethostname()
     announce(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1")
     await stop.wait()
     await runner.cleanup()

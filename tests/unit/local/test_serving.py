@@ -20,6 +20,8 @@ from tiny_model import save_tiny_model, sliding_model, write_rows
 from torch import Tensor
 from unit.local.serving import NAME, Served, served, served_apart, wait_until
 
+from unitune.backends import registry
+from unitune.backends.capabilities import Serves
 from unitune.data.example import Message
 from unitune.evaluate.compare import compare
 from unitune.job.job import Job
@@ -510,6 +512,11 @@ def test_a_comparison_through_the_server_gives_the_scores_of_the_model(
     assert [alone for alone, _ in answers] == [through for _, through in answers]
     own, through = compared.contenders
     assert (own.score, own.completion_tokens) == (through.score, through.completion_tokens)
+
+
+@pytest.mark.parametrize("name", ["local", "ray"])
+def test_backends_whose_models_answer_here_serve_them(name: str) -> None:
+    assert isinstance(registry.backend(name), Serves)
 
 
 @pytest.mark.skipif(not openai_spec.DESCRIPTION.exists(), reason="OpenAI's description is not here")
