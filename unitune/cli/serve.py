@@ -119,7 +119,9 @@ def _find(name: str) -> _Served:
     client = run.model
     assert run.tuned_model is not None, "it has a client"
     title = f"{run.id}, {run.name} on {run.base_model}"
-    return _Served(run.id, run.backend_name, run.tuned_model, title, client.system)
+    # A version's name, or its alias, stays the same for clients when the run behind it changes.
+    known_as = run.id if name == NEWEST or run.id.startswith(name) else name
+    return _Served(known_as, run.backend_name, run.tuned_model, title, client.system)
 
 
 def _key(host: str, variable: str | None) -> str | None:

@@ -76,6 +76,17 @@ def test_a_run_is_served_under_its_id_with_an_example_that_can_be_copied(
     assert "send the same" in done.err
 
 
+def test_a_registered_version_is_served_under_the_name_that_stays(
+    unitune: Command, served: Any, run: str
+) -> None:
+    promoted = unitune("promote", run, "--as", "production", "--without-gate", "a first try")
+    assert 0 == promoted.code, promoted.err
+    unitune("serve", "demo@production")
+    ((model, settings),) = served
+    assert isinstance(model, TunedModel)
+    assert "demo@production" == settings.name
+
+
 def test_a_folder_is_served_under_its_name(unitune: Command, served: Any, tmp_path: Path) -> None:
     (tmp_path / "models" / "mine").mkdir(parents=True)
     unitune("serve", "models/mine/", "--port", "0", "--host", "::1")
