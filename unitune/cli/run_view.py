@@ -14,8 +14,6 @@ from unitune.backends.protocol import FIGURES, INTERRUPTED, Event, State
 from unitune.cli.output import console, facts
 from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
-from unitune.ledger import Ledger
-from unitune.ledger.model_versions import standing_aliases
 from unitune.models import TunedModel
 from unitune.report.curves import drawn_curve, drawn_rates
 from unitune.report.runs import (
@@ -24,12 +22,12 @@ from unitune.report.runs import (
     duplicate_lines,
     is_interrupted,
     lineage_facts,
+    registered_names,
 )
 from unitune.report.terminal_curves import LEAST_WIDTH, RATE_ROWS, ROWS, curve_text
 from unitune.report.typography import usd_range
 from unitune.run.curves import Curve, curve_of
 from unitune.run.run import Run
-from unitune.workspace.home import home
 
 STATE_STYLES = {State.SUCCEEDED: "green", State.FAILED: "red", State.CANCELLED: "dim"}
 
@@ -73,7 +71,7 @@ class RunView(BaseModel):
     @classmethod
     def of(cls, run: Run) -> Self:
         """Return the view of a run."""
-        version, aliases = _registered(run)
+        names = registered_names(run)
         return cls(
             id=run.id,
             name=run.name,
@@ -84,8 +82,8 @@ class RunView(BaseModel):
             base_model=run.base_model,
             started_from=tuple(link.name for link in run.lineage.ancestors),
             continued_by=tuple(link.name for link in run.lineage.continuations),
-            version=version,
-            aliases=aliases,
+            version=next(iter(names), None),
+            aliases=tuple(names[1:]),
             training_fingerprint=run.fingerprint,
             launch_key=run.launch_key,
             job_id=run.job_id,
@@ -97,15 +95,6 @@ class RunView(BaseModel):
             estimate=run.estimate,
             reconciliation=run.reconciliation,
         )
-
-
-def _registered(run: Run) -> tuple[str | None, tuple[str, ...]]:
-    """Return the version that a run's model is registered as, and the aliases that point to it."""
-    ledger = Ledger(home())
-    if (version := ledger.version_of_run(run.id)) is None:
-        return None, ()
-    aliases = standing_aliases(ledger.alias_moves(version.model)).values()
-    return str(version), tuple(str(move) for move in aliases if move.number == version.number)
 
 
 def state_text(run: Run) -> Text:
@@ -135,9 +124,8 @@ def print_run(run: Run) -> None:
         rows["duplicates"] = "\n".join(duplicate_lines(run))
     if run.tuned_model:
         rows["model"] = run.tuned_model.name
-    version, aliases = _registered(run)
-    if version:
-        rows["version"] = ", ".join((version, *aliases))
+    if names := registered_names(run):
+        rows["version"] = ", ".join(names)
     rows["files"] = str(run.folder)
     console().print(facts(rows))
     if console().is_terminal and (curve := curve_of(events)) is not None:

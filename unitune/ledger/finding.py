@@ -54,8 +54,7 @@ def find_version(ledger: Ledger, name: VersionName) -> ModelVersion:
     """
     versions = {version.number: version for version in ledger.versions(name.model)}
     if not versions:
-        known = {version.model for version in ledger.versions()}
-        raise NotFoundError("registered model", name.model, known, LIST_MODELS)
+        raise NotFoundError("registered model", name.model, ledger.model_names(), LIST_MODELS)
     if name.number is not None:
         if name.number not in versions:
             raise NotFoundError("version", str(name), map(str, versions.values()))

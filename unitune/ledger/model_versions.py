@@ -155,7 +155,7 @@ class ModelLedger(CostLedger):
         """
         assert run.model is not None, "the caller sees to it"
         with self._changing(model, run) as (connection, now):
-            of_run = _version_query().where(MODEL_VERSIONS.c.run_id == run.id)
+            of_run = sa.select(MODEL_VERSIONS).where(MODEL_VERSIONS.c.run_id == run.id)
             if (row := connection.execute(of_run).mappings().one_or_none()) is not None:
                 known = _version_of(row)
                 if known.model != model:
@@ -196,29 +196,26 @@ class ModelLedger(CostLedger):
             connection.execute(ALIAS_MOVES.insert().values(_values(written)))
         return written
 
-    def versions(self, model: str | None = None) -> list[ModelVersion]:
-        """Return the versions of one registered model, or of all, the oldest first."""
-        query = (
-            _version_query()
-            if model is None
-            else _version_query().where(MODEL_VERSIONS.c.model == model)
-        )
-        return [_version_of(row) for row in self._rows(query)]
+    def model_names(self) -> list[str]:
+        """Return the names of all registered models, sorted."""
+        names = sa.select(MODEL_VERSIONS.c.model).distinct()
+        return sorted(str(row["model"]) for row in self._rows(names))
+
+    def versions(self, model: str) -> list[ModelVersion]:
+        """Return the versions of a registered model, the oldest first; none where there is none."""
+        query = sa.select(MODEL_VERSIONS).where(MODEL_VERSIONS.c.model == model)
+        return [_version_of(row) for row in self._rows(query.order_by(MODEL_VERSIONS.c.number))]
 
     def version_of_run(self, run_id: str) -> ModelVersion | None:
         """Return the version that a run's model is registered as, if any."""
-        query = _version_query().where(MODEL_VERSIONS.c.run_id == run_id)
+        query = sa.select(MODEL_VERSIONS).where(MODEL_VERSIONS.c.run_id == run_id)
         return next(map(_version_of, self._rows(query)), None)
 
-    def alias_moves(self, model: str | None = None) -> list[AliasMove]:
-        """Return the moves of all aliases of one registered model, or of all, the oldest first."""
-        query = sa.select(ALIAS_MOVES).order_by(ALIAS_MOVES.c.id)
-        if model is not None:
-            query = query.where(ALIAS_MOVES.c.model == model)
-        return [
-            read(AliasMove, row, f"alias {row['model']}@{row['alias']}", "move")
-            for row in self._rows(query)
-        ]
+    def alias_moves(self, model: str) -> list[AliasMove]:
+        """Return the moves of all aliases of a registered model, the oldest first."""
+        query = sa.select(ALIAS_MOVES).where(ALIAS_MOVES.c.model == model)
+        rows = self._rows(query.order_by(ALIAS_MOVES.c.id))
+        return [read(AliasMove, row, f"alias {model}@{row['alias']}", "move") for row in rows]
 
     @contextmanager
     def _changing(self, model: str, run: RunRecord) -> Generator[tuple[sa.Connection, float]]:
@@ -227,10 +224,6 @@ class ModelLedger(CostLedger):
             self._database.lock(connection, f"model {model}")
             leases.check_held(connection, run)
             yield connection, connection.execute(sa.select(self._database.clock())).scalar_one()
-
-
-def _version_query() -> sa.Select[Any]:
-    return sa.select(MODEL_VERSIONS).order_by(MODEL_VERSIONS.c.model, MODEL_VERSIONS.c.number)
 
 
 def _version_of(row: Any) -> ModelVersion:

@@ -9,14 +9,14 @@ rows are the business of `unitune.ledger.model_versions`.
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 import re
 import socket
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import groupby
 
-from unitune.errors import GateNotPassed, Mismatch, NotFoundError, UserError
+from unitune.errors import GateNotPassed, Mismatch, NotFoundError, UnreadableRecord, UserError
 from unitune.evaluate.gate_record import GateRecord, gate_records, refuse_changed_files
 from unitune.ledger import Ledger, RunRecord
 from unitune.ledger.finding import LIST_MODELS, find_version
@@ -52,13 +52,14 @@ class RegisteredModel:
 
 
 def registered_models() -> list[RegisteredModel]:
-    """Return the registered models of this folder's ledger, by their names."""
-    ledger = Ledger(home())
-    moves = ledger.alias_moves()
-    return [
-        RegisteredModel(name, tuple(versions), tuple(each for each in moves if each.model == name))
-        for name, versions in groupby(ledger.versions(), lambda version: version.model)
-    ]
+    """Return the registered models of this folder's ledger; one that is unreadable is logged."""
+    models: list[RegisteredModel] = []
+    for name in Ledger(home()).model_names():
+        try:
+            models.append(find_registered_model(name))
+        except (UnreadableRecord, NotFoundError) as problem:  # or a damaged name
+            logging.getLogger("unitune").warning("%s", problem)
+    return models
 
 
 def find_registered_model(name: str) -> RegisteredModel:
@@ -70,8 +71,7 @@ def find_registered_model(name: str) -> RegisteredModel:
     ledger = Ledger(home())
     if versions := ledger.versions(name):
         return RegisteredModel(name, tuple(versions), tuple(ledger.alias_moves(name)))
-    known = {version.model for version in ledger.versions()}
-    raise NotFoundError("registered model", name, known, LIST_MODELS)
+    raise NotFoundError("registered model", name, ledger.model_names(), LIST_MODELS)
 
 
 def register(run: Run, name: str | None = None) -> ModelVersion:

@@ -7,9 +7,12 @@ from decimal import Decimal
 from unitune.backends.protocol import FIGURES, INTERRUPTED, Event, State
 from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
+from unitune.ledger import Ledger
+from unitune.ledger.model_versions import standing_aliases
 from unitune.report.typography import dollars, duration
 from unitune.run.lineage import Link
 from unitune.run.run import Run
+from unitune.workspace.home import home
 
 
 def is_interrupted(run: Run) -> bool:
@@ -41,6 +44,15 @@ def _link(link: Link) -> str:
     if link.method is None:
         return "not a run of this ledger"
     return link.method if link.state is State.SUCCEEDED else f"{link.method}, {link.state}"
+
+
+def registered_names(run: Run) -> list[str]:
+    """Return the version that a run's model is registered as, and the aliases that point to it."""
+    ledger = Ledger(home())
+    if (version := ledger.version_of_run(run.id)) is None:
+        return []
+    aliases = standing_aliases(ledger.alias_moves(version.model)).values()
+    return [str(version), *(str(move) for move in aliases if move.number == version.number)]
 
 
 def step_facts(event: Event, estimate: Estimate | None = None, *, brief: bool = False) -> str:

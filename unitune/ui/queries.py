@@ -25,6 +25,7 @@ from unitune.report.runs import (
     event_line,
     is_interrupted,
     lineage_facts,
+    registered_names,
     spent_so_far,
 )
 from unitune.report.typography import dollars, duration, usd_range
@@ -186,6 +187,8 @@ def setting_facts(run: Run) -> Iterator[Fact]:
         yield Fact(f"Job at {run.backend_name}", run.job_id)
     if run.tuned_model is not None:
         yield Fact("Tuned model", run.tuned_model.name)
+    if names := registered_names(run):
+        yield Fact("Version", ", ".join(names))
     yield Fact("Files", str(run.folder))
 
 

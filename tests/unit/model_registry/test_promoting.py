@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from trained_runs import IMPROVE, change_answers, trained, triage_job
 
 from unitune.errors import (
     GateNotPassed,
+    LockTimeout,
     Mismatch,
     NotFoundError,
     UserError,
@@ -17,6 +19,7 @@ from unitune.errors import (
 from unitune.evaluate.compare import compare
 from unitune.evaluate.history import find_comparison, history_folder
 from unitune.job.job import Job
+from unitune.ledger import Ledger
 from unitune.ledger.model_versions import AliasMove, former_numbers
 from unitune.model_registry.verify import verify
 from unitune.model_registry.versions import (
@@ -236,6 +239,16 @@ def test_rollbacks_lead_back_one_by_one_and_pass_over_what_is_deleted() -> None:
     with pytest.raises(UserError, match="no former version"):
         rollback("triage@production")
     assert production() == runs[0].id
+
+
+def test_who_rolls_back_from_where_an_alias_no_longer_is_changes_nothing() -> None:
+    runs, ledger = promoted(40, 41), Ledger(home())
+    seen = find_registered_model("triage").aliases["production"]
+    promote(trained(triage_job(42)), "production", without_gate="another process")
+    back = replace(seen, kind="rollback", number=1, previous=2)
+    with ledger.acting(runs[0].id) as record, pytest.raises(LockTimeout, match="moved triage@pro"):
+        ledger.move_alias(record, back)
+    assert 3 == find_registered_model("triage").aliases["production"].number
 
 
 def test_a_run_that_an_alias_points_to_is_not_deleted() -> None:

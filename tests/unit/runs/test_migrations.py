@@ -55,6 +55,24 @@ def test_the_version_in_the_code_is_the_newest_migration() -> None:
     assert HEAD == ScriptDirectory.from_config(config()).get_current_head()
 
 
+def test_a_ledger_of_each_earlier_version_is_brought_up_to_date(
+    empty: Database, tmp_path: Path
+) -> None:
+    now = time.time()
+    record = RunRecord(run_id(now), "demo", "fake", "tiny", "sft", "f" * 64, now, now)
+    ledger = Ledger(tmp_path)
+    ledger.add(record)
+    with empty.writing() as connection:  # what version 1 was
+        for table in ("model_versions", "alias_moves"):
+            connection.execute(sa.text(f"DROP TABLE {table}"))
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
+    again = Ledger(tmp_path)
+    assert [record.id] == again.run_ids()
+    assert [] == again.versions()
+    with empty.reading() as connection:
+        assert [] == compare_metadata(MigrationContext.configure(connection), METADATA)
+
+
 def test_alembic_is_imported_only_when_the_schema_is_behind(
     empty: Database, tmp_path: Path
 ) -> None:
