@@ -344,3 +344,5 @@ def test_an_adapter_that_was_changed_is_not_promoted_and_not_verified() -> None:
         verify("triage@production", triage_job(50, IMPROVE))
     with pytest.raises(Mismatch, match="is not the one that comparison c"):
         promote(run, "production")
+    with pytest.raises(Mismatch, match="is not the one that was registered"):
+        promote(run, "staging", without_gate="a test")
