@@ -68,7 +68,7 @@ def test_a_ledger_of_each_earlier_version_is_brought_up_to_date(
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
     again = Ledger(tmp_path)
     assert [record.id] == again.run_ids()
-    assert [] == again.versions()
+    assert [] == again.model_names()
     with empty.reading() as connection:
         assert [] == compare_metadata(MigrationContext.configure(connection), METADATA)
 
