@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from unitune.backends.capabilities import MaskedToken, ServerSettings, StoredModel
+from unitune.backends.exports import Exported, ExportSpec
 from unitune.backends.forecasts import AnswerForecast, AnswerLoad, Forecast
 from unitune.backends.protocol import INTERRUPTED, Guarantee, Launch, State, Status, Upload
 from unitune.data.dataset import Dataset
@@ -156,6 +157,12 @@ class LocalBackend:
         from unitune_local.serving import server  # noqa: PLC0415 - imports torch
 
         server.serve(self.chat(model), settings, announce)
+
+    def export(self, model: TunedModel, spec: ExportSpec) -> Exported:
+        """Write a tuned model in another program's form; see `unitune_local.export.export`."""
+        from unitune_local.export.export import export  # noqa: PLC0415 - imports torch
+
+        return export(model, Path(model.name), spec)
 
     def forecast(
         self, job: Job, train: Dataset, validation: Dataset, start: Start | None = None

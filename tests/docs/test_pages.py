@@ -208,7 +208,10 @@ def walk(
             rows(tmp_path)
             job = JOB | {"data": {"train": "train.jsonl", "test": "test.jsonl"}}
             (tmp_path / "unitune.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
-        yield Walk(tmp_path, environment, free_port(), stack)
+        made = Walk(tmp_path, environment, free_port(), stack)
+        if "export" in page:
+            assert 0 == made.command("unitune run --quiet")
+        yield made
 
 
 @pytest.mark.parametrize(

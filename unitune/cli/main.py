@@ -34,6 +34,7 @@ from unitune.cli import (
     comparisons,
     convert,
     deployments,
+    export,
     imports,
     init,
     jobs,
@@ -149,6 +150,7 @@ app.command(rich_help_panel=RUN)(runs.cancel)
 app.command(rich_help_panel=RUN)(runs.resume)
 app.command(rich_help_panel=RUN)(chat.chat)
 app.command(rich_help_panel=RUN)(serve.serve)
+app.command(rich_help_panel=RUN)(export.export)
 app.command(rich_help_panel=RUN)(track.track)
 app.command(rich_help_panel=RUN)(runs.delete)
 app.command(rich_help_panel=RUN)(ui.ui)

@@ -15,17 +15,17 @@ from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
 
-from unitune.backends import registry
-from unitune.backends.capabilities import Checkpoint, Checkpoints, Downloads
+from unitune.backends.capabilities import Checkpoint
+from unitune.backends.exports import Exported, ExportForm
 from unitune.backends.protocol import Event, State
 from unitune.backends.retry import retry_delay
 from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
-from unitune.errors import BackendError, LockTimeout, RunFailed, Unsupported, UserError
+from unitune.errors import BackendError, LockTimeout, RunFailed, UserError
 from unitune.job.job import Job
 from unitune.ledger import Ledger, RunRecord, Transition, budgeting
 from unitune.models import Start, TunedModel
-from unitune.run import creating, deleting, launching
+from unitune.run import creating, deleting, exporting, launching
 from unitune.run.in_notebook import run_table, show_steps
 from unitune.run.lineage import Lineage, lineage
 from unitune.run.model_client import ModelClient
@@ -147,12 +147,12 @@ class Run:
         Raises:
             UserError: The run has no model, or none yet.
         """
-        return self._client()
+        return ModelClient(self._ledger, self.id, exporting.model_of(self._record))
 
     @cached_property
     def base(self) -> ModelClient:
         """The untuned base of `model`, to hold its answers against; raises as `model` does."""
-        return self._client(base=True)
+        return ModelClient(self._ledger, self.id, exporting.model_of(self._record), base=True)
 
     @cached_property
     def estimate(self) -> Estimate | None:
@@ -309,10 +309,7 @@ class Run:
 
     def checkpoints(self) -> list[Checkpoint]:
         """Return the models saved during the training, oldest first; raises as `download`."""
-        backend = registry.backend(self.backend_name)
-        if not isinstance(backend, Checkpoints):
-            raise Unsupported(f"backend {self.backend_name!r} lists no checkpoints.")
-        return list(backend.checkpoints(launching.job_of(self._record), self.base_model))
+        return exporting.checkpoints(self._record)
 
     def download(self, folder: str | os.PathLike[str], *, step: int | None = None) -> Path:
         """Write the weights of the tuned model into a folder, and return the file.
@@ -322,22 +319,27 @@ class Run:
             step: Of a checkpoint; None for the model that the run ended with.
 
         Raises:
-            UserError: The run has no model, or no checkpoint of this step.
-            Unsupported: Its backend has no download of weights.
-            BackendError: The backend refused or did not answer.
+            UserError: There is no model, or no such checkpoint; Unsupported: nor any download.
         """
-        backend = registry.backend(self.backend_name)
-        if not isinstance(backend, Downloads):
-            raise Unsupported(f"backend {self.backend_name!r} does not hand out weights.")
-        if step is None:
-            if self.tuned_model is None:
-                raise UserError(f"run {self.id} is {self.state} and has no model to download.")
-            return backend.download(self.tuned_model, Path(folder))
-        saved = {checkpoint.step: checkpoint.model for checkpoint in self.checkpoints()}
-        if step not in saved:
-            known = ", ".join(map(str, saved)) or "none"
-            raise UserError(f"run {self.id} has no checkpoint of step {step}. There are: {known}.")
-        return backend.download(saved[step], Path(folder))
+        return exporting.download(self._record, Path(folder), step)
+
+    def export(
+        self,
+        to: ExportForm,
+        folder: str | os.PathLike[str] | None = None,
+        *,
+        quantization: str | None = None,
+    ) -> Exported:
+        """Write the tuned model in another program's form, verified by its answers.
+
+        Raises as `download`, and a `Mismatch` where it would answer otherwise; that is not kept.
+
+        Args:
+            to: What it is made for.
+            folder: That it becomes, not there yet; by default named after job and form, here.
+            quantization: What its weights are rounded to, such as Q8_0; None: the form's usual.
+        """
+        return exporting.export(self._ledger, self._record, to, folder, quantization)
 
     def inventory(self, *, reports: bool = False) -> list[str]:
         """Return what `delete` would delete, a line each; raises as `delete` does."""
@@ -359,14 +361,6 @@ class Run:
         """
         with self._ledger.acting(self.id) as self._record:
             return deleting.delete(self._ledger, self._record, force=force, reports=reports)
-
-    def _client(self, *, base: bool = False) -> ModelClient:
-        if self.tuned_model is None:
-            raise UserError(
-                f"run {self.id} is {self.state} and has no model. Wait for it with `run.wait()` or "
-                f"`unitune watch {self.id}`."
-            )
-        return ModelClient(self._ledger, self.id, self.tuned_model, base=base)
 
     @property
     def is_at_rest(self) -> bool:

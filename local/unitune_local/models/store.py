@@ -153,6 +153,8 @@ __all__ = ["cache_folder", "fingerprint", "pull", "resolve", "stored", "weight_b
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "tokenizer.model"]
+ORIGIN = "origin.json"
+"""Says of a model that was made from a GGUF file which one that was."""
 WAIT_SECONDS = 3600.0
 """For another process that makes the same model."""
 
@@ -248,7 +250,7 @@ def _make(model: EmbeddedModel, folder: Path) -> None:
             "sha256": model.member_sha256,
             "quantisation": model.quantisation,
         }
-        (made / "origin.json").write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+        (made / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
         for file in made.iterdir():
             file.chmod(0o644)
             flush(file)

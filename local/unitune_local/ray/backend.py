@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import JsonValue, ValidationError
 
 from unitune.backends.capabilities import ServerSettings
+from unitune.backends.exports import Exported, ExportSpec
 from unitune.backends.forecasts import AnswerForecast, AnswerLoad
 from unitune.backends.kit.api import Api, created_id
 from unitune.backends.kit.errors import Endpoint, Vendor
@@ -202,6 +203,12 @@ class RayBackend(HostedBackend[RayOptions]):
         from unitune_local.serving import server  # noqa: PLC0415 - imports torch
 
         server.serve(self.chat(model), settings, announce)
+
+    def export(self, model: TunedModel, spec: ExportSpec) -> Exported:
+        """Write a tuned model in another program's form; see `unitune_local.export.export`."""
+        from unitune_local.export.export import export  # noqa: PLC0415 - imports torch
+
+        return export(model, self._fetched(model), spec)
 
     def forecast_answers(
         self, model: str, cases: Dataset, loads: Sequence[AnswerLoad]

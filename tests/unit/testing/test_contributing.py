@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
-from unitune.backends import capabilities, forecasts
+from unitune.backends import capabilities, exports, forecasts
 
 TEXT = (Path(__file__).parents[3] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
@@ -14,7 +14,7 @@ TEXT = (Path(__file__).parents[3] / "CONTRIBUTING.md").read_text(encoding="utf-8
 def table() -> Iterator[str]:
     yield "| protocol | what it is | methods |"
     yield "|--|--|--|"
-    for name, kind in {**vars(capabilities), **vars(forecasts)}.items():
+    for name, kind in {**vars(capabilities), **vars(exports), **vars(forecasts)}.items():
         if getattr(kind, "_is_protocol", False) and kind.__module__.startswith("unitune"):
             methods = [
                 f"`{method}`" for method in vars(kind) if inspect.isfunction(vars(kind)[method])

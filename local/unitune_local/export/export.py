@@ -1,0 +1,136 @@
+"""`export`: a run's model in the form of another program, whole and verified or not at all.
+
+It is written beside the folder that it is to become, loaded again by the program that it is for,
+and lets that answer the run's own rows. Only then the folder gets its name.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import unitune
+from unitune.backends.exports import Exported, ExportSpec
+from unitune.errors import Mismatch, UserError
+from unitune.models import TunedModel
+from unitune.workspace.filesystem import flush
+from unitune.workspace.progress import report
+from unitune_local.export.forms import FORMS, Written
+from unitune_local.export.tuned import Tuned
+from unitune_local.export.verify import ALIKE_CHARACTERS, LEAST_ALIKE, own_answers
+from unitune_local.inference.chat import LocalChatModel
+from unitune_local.models.adapter import ABOUT
+
+
+def export(model: TunedModel, adapter: Path, spec: ExportSpec) -> Exported:
+    """Write a tuned model in another program's form, and let that answer as the run does.
+
+    Args:
+        model: What a run left behind.
+        adapter: Folder of its adapter.
+        spec: What is wanted.
+
+    Raises:
+        UserError: The folder is there already, or the form has no such quantisation.
+        Unsupported: The model cannot be written in this form as it is.
+        Mismatch: Base or template are not those of the training, or the answers are others.
+    """
+    form, begun = FORMS[spec.form], time.monotonic()
+    if spec.quantization is not None and spec.quantization not in form.quantizations:
+        allowed = ", ".join(form.quantizations) or "none: it is left out"
+        raise UserError(
+            f"--quantization is {spec.quantization}, and --to {spec.form} takes {allowed}."
+        )
+    own = LocalChatModel(model.base, adapter)
+    with _aside(spec.folder) as folder:
+        written = form.write(Tuned(model, adapter), folder, spec)
+        seconds = time.monotonic() - begun
+        compared = _compare(written, own, spec)
+        _describe(folder, model, spec)
+    files = {
+        str(file.relative_to(spec.folder)): file.stat().st_size
+        for file in sorted(spec.folder.rglob("*"))
+        if file.is_file()
+    }
+    return Exported(
+        form=spec.form,
+        folder=spec.folder,
+        files=files,
+        seconds=seconds,
+        program=written.program,
+        rows=len(compared),
+        equal=sum(compared),
+        use=written.use.replace("{folder}", str(spec.folder)),
+        notes=written.notes,
+    )
+
+
+def _compare(written: Written, own: LocalChatModel, spec: ExportSpec) -> list[bool]:
+    """Return for each request whether the export answers as the run does.
+
+    Raises:
+        Mismatch: Most answers are others from their beginning on.
+    """
+    if written.answer is None or not spec.requests:
+        return []
+    report("answering as the run does")
+    answered = own_answers(own, spec.requests)
+    report(f"answering in {written.program}")
+    texts = written.answer(answered)
+    pairs = [(_whole(each.text), _whole(text)) for each, text in zip(answered, texts, strict=True)]
+    alike = [a[:ALIKE_CHARACTERS] == b[:ALIKE_CHARACTERS] for a, b in pairs]
+    if sum(alike) < LEAST_ALIKE * len(pairs):
+        own_text, other = next(
+            pair for pair, is_alike in zip(pairs, alike, strict=True) if not is_alike
+        )
+        raise Mismatch(
+            f"{written.program} answers {len(pairs) - sum(alike)} of {len(pairs)} rows otherwise "
+            f"than the run, such as {other[:60]!r} instead of {own_text[:60]!r}. The export was "
+            "not kept. Take a finer --quantization, or --to merged."
+        )
+    return [a == b for a, b in pairs]
+
+
+def _whole(text: str) -> str:
+    """Return a text without blanks around it, and parts of characters, which each shows its way."""
+    return text.replace("\N{REPLACEMENT CHARACTER}", "").strip()
+
+
+def _describe(folder: Path, model: TunedModel, spec: ExportSpec) -> None:
+    """Write down what an export was made of; an adapter brings that along."""
+    if not (folder / ABOUT).exists():
+        about = {
+            "unitune": unitune.__version__,
+            "form": spec.form,
+            "quantization": spec.quantization,
+            "base": model.base,
+            "base_fingerprint": model.base_fingerprint,
+            "data_fingerprint": model.data_fingerprint,
+        }
+        (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _aside(folder: Path) -> Generator[Path]:
+    """Give a folder that gets its name when the body ends without an error, and is gone otherwise.
+
+    Raises:
+        UserError: There is something of this name.
+    """
+    if folder.exists() or folder.is_symlink():
+        raise UserError(f"{folder} is there already. Remove it, or choose another with -o DIR.")
+    scratch = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+        for file in scratch.rglob("*"):
+            flush(file)
+        scratch.rename(folder)
+        flush(folder.parent)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,250 @@
+"""The forms of an export: what is written, and who then answers the requests that verify it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+from safetensors import torch as safetensors
+
+from unitune.backends.exports import ExportForm, ExportSpec
+from unitune.errors import Unsupported
+from unitune.workspace.install import install_command
+from unitune_local.export import gguf_file, verify
+from unitune_local.export.gguf_file import QUANTIZATIONS, Adapter, ModelTensors
+from unitune_local.export.ollama import modelfile
+from unitune_local.export.tuned import DTYPES, VOCABULARY_LAYERS, LoraWeights, Tuned
+from unitune_local.export.verify import Answered
+from unitune_local.models import store
+from unitune_local.models.adapter import CONFIG
+from unitune_local.models.model import load_model, round_weights
+
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM's --max-lora-rank takes. Source: vllm/config/lora.py at 01230b4."""
+Answer: TypeAlias = Callable[[Sequence[Answered]], list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What stands in the folder now.
+
+    Args:
+        program: What it was made for, or reads it here, with its version.
+        answer: Lets that answer from the folder; None: it is not installed, as `notes` say.
+        use: A command that uses it; ``{folder}`` stands for the folder.
+        notes: What a user must know.
+    """
+
+    program: str
+    answer: Answer | None
+    use: str
+    notes: tuple[str, ...] = ()
+
+
+def write_adapter(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
+    """Copy the adapter as peft loads it."""
+    del spec
+    shutil.copytree(tuned.adapter, folder, dirs_exist_ok=True)
+    return Written(
+        program=f"peft {version('peft')}",
+        answer=lambda asked: _in_peft(tuned, folder, asked),
+        use='python -c "from peft import AutoPeftModelForCausalLM as Model; '
+        "Model.from_pretrained('{folder}')\"",
+    )
+
+
+def write_merged(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
+    """Write base and adapter as one model: added in float32, rounded once, embeddings tied."""
+    tuned.refuse_unmergeable()
+    model = tuned.merged()
+    round_weights(model, DTYPES[spec.quantization or tuned.own_type])
+    cast("Any", model).save_pretrained(folder)
+    tuned.copy_tokenizer(folder)
+    return Written(
+        program=f"transformers {version('transformers')}",
+        answer=lambda asked: verify.in_transformers(folder, asked),
+        use="transformers serve --force-model {folder}",
+        notes=tuned.merging_notes(),
+    )
+
+
+def write_gguf(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
+    """Write base and adapter as one GGUF file."""
+    tuned.refuse_unmergeable()
+    quantization = spec.quantization or _sixteen_bits(tuned)
+    file = folder / f"{spec.name}.{quantization}.gguf"
+    tensors = ModelTensors(tuned.config, tuned.merged().state_dict())
+    gguf_file.write_model(file, tensors, tuned.tokenizer, tuned.base, quantization)
+    again = ()
+    if tuned.embedded and quantization not in DTYPES:
+        what = f"The base came rounded ({tuned.embedded.quantisation}), and {quantization} rounds"
+        again = (f"{what} it a second time. --to gguf-lora keeps the base's own file.",)
+    notes = (*tuned.merging_notes(), *again)
+    return _for_llama_cpp(file, tensors, "llama-server -m {folder}/" + file.name, notes)
+
+
+def write_gguf_lora(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
+    """Write the adapter as GGUF, and beside it the base: its own file where it came as one."""
+    tuned.refuse_dora("llama.cpp")
+    tuned.refuse_vocabulary_layers(VOCABULARY_LAYERS, "llama.cpp adapts no embeddings: --to gguf")
+    base = _base_file(tuned, folder, spec.quantization)
+    file = folder / f"{spec.name}.lora.gguf"
+    adapter = Adapter(tuned.config, tuned.lora_weights(), tuned.scale * tuned.shape.r)
+    gguf_file.write_adapter(file, adapter)
+    use = f"llama-server -m {{folder}}/{base.name} --lora {{folder}}/{file.name}"
+    return _for_llama_cpp(base, adapter, use, lora=file)
+
+
+def _base_file(tuned: Tuned, folder: Path, quantization: str | None) -> Path:
+    embedded = tuned.embedded
+    if embedded is None:
+        chosen = quantization or _sixteen_bits(tuned)
+        file = folder / f"base.{chosen}.gguf"
+        tensors = ModelTensors(tuned.config, load_model(tuned.base, DTYPES["F32"]).state_dict())
+        gguf_file.write_model(file, tensors, tuned.tokenizer, tuned.base, chosen)
+        return file
+    if quantization is not None:
+        raise Unsupported(
+            f"base model {embedded.name!r} came as a GGUF file, which is kept as it is: leave "
+            "--quantization out, or take --to gguf."
+        )
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        fetched = store.fetch(embedded, Path(scratch))
+        return fetched.rename(folder / fetched.name)
+
+
+def write_ollama(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
+    """Write a GGUF file, and the Modelfile with which Ollama answers as in the evaluation."""
+    text = modelfile(f"{spec.name}.{spec.quantization or _sixteen_bits(tuned)}.gguf", tuned, spec)
+    written = write_gguf(tuned, folder, spec)
+    (folder / "Modelfile").write_text(text, encoding="utf-8")
+    return Written(
+        written.program,
+        written.answer,
+        f"ollama create {shlex.quote(spec.name)} -f {{folder}}/Modelfile",
+        (*written.notes, "Ollama itself was not run: what answered is llama.cpp, on the file."),
+    )
+
+
+def write_mlx(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
+    """Write the adapter as mlx-lm loads it beside its base."""
+    del spec
+    tuned.refuse_dora("this form for mlx-lm")
+    tuned.refuse_vocabulary_layers(VOCABULARY_LAYERS, "mlx-lm adapts layers alone: --to merged")
+    weights: LoraWeights = {}
+    for name, values in tuned.lora_weights().items():
+        module, _, part = name.removeprefix("base_model.model.").rpartition(".lora_")
+        weights[f"{module}.lora_{part[0].lower()}"] = values.float().t().contiguous()
+    modules = {name.rpartition(".lora_")[0].split(".", 3)[3] for name in weights}
+    lora = {"rank": tuned.shape.r, "scale": tuned.scale, "dropout": 0.0, "keys": sorted(modules)}
+    config = {"fine_tune_type": "lora", "num_layers": -1, "lora_parameters": lora}
+    cast("Any", safetensors).save_file(weights, folder / "adapters.safetensors")
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    here = find_spec("mlx_lm") is not None
+    return Written(
+        program=f"mlx-lm {version('mlx-lm')}" if here else "mlx-lm",
+        answer=(lambda asked: verify.in_mlx(tuned.base, folder, asked)) if here else None,
+        use=f"mlx_lm.server --model {shlex.quote(tuned.base_address)} --adapter-path {{folder}}",
+        notes=() if here else (_not_installed("mlx-lm", "mlx"),),
+    )
+
+
+def write_vllm(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
+    """Write the adapter, and a script that starts vLLM with it, its rank and its template."""
+    tuned.refuse_dora("vLLM")
+    tuned.refuse_vocabulary_layers(VOCABULARY_LAYERS, "vLLM adapts no embeddings: --to merged")
+    rank = next((rank for rank in VLLM_RANKS if rank >= tuned.shape.r), None)
+    if rank is None:
+        raise Unsupported(f"vLLM takes ranks up to {VLLM_RANKS[-1]}, not {tuned.shape.r}.")
+    adapter = folder / "adapter"
+    written = write_adapter(tuned, adapter, spec)
+    template = adapter / "chat_template.jinja"
+    if not template.exists():
+        template.write_text(
+            cast("str", cast("Any", tuned.tokenizer).chat_template), encoding="utf-8"
+        )
+    script = folder / "start.sh"
+    script.write_text(
+        VLLM_SCRIPT.format(
+            base=shlex.quote(tuned.base_address), rank=rank, name=shlex.quote(spec.name)
+        ),
+        encoding="utf-8",
+    )
+    script.chmod(0o755)
+    note = "vLLM itself was not run: what answered is the adapter that it will load."
+    return Written(written.program, written.answer, "{folder}/start.sh", (note,))
+
+
+VLLM_SCRIPT = """\
+#!/usr/bin/env bash
+# Serves base and adapter at http://127.0.0.1:8000/v1. BASE names another copy of the same base;
+# arguments are vLLM's own. An evaluation asks at temperature 0; vLLM's default is the base's.
+set -euo pipefail
+here="$(cd "$(dirname "${{BASH_SOURCE[0]}}")" && pwd)"
+name={name}
+base={base}
+exec vllm serve "${{BASE:-$base}}" --host 127.0.0.1 \\
+  --enable-lora --max-lora-rank {rank} --lora-modules "$name=$here/adapter" \\
+  --chat-template "$here/adapter/chat_template.jinja" "$@"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One form of an export.
+
+    Args:
+        write: Writes it into an empty folder.
+        quantizations: What its weights may be rounded to.
+    """
+
+    write: Callable[[Tuned, Path, ExportSpec], Written]
+    quantizations: tuple[str, ...] = ()
+
+
+FORMS: Mapping[ExportForm, Form] = {
+    "adapter": Form(write_adapter),
+    "merged": Form(write_merged, tuple(DTYPES)),
+    "gguf": Form(write_gguf, QUANTIZATIONS),
+    "gguf-lora": Form(write_gguf_lora, QUANTIZATIONS),
+    "ollama": Form(write_ollama, QUANTIZATIONS),
+    "mlx": Form(write_mlx),
+    "vllm": Form(write_vllm),
+}
+
+
+def _for_llama_cpp(
+    file: Path,
+    tensors: ModelTensors | Adapter,
+    use: str,
+    notes: tuple[str, ...] = (),
+    lora: Path | None = None,
+) -> Written:
+    """Return a GGUF export; without llama.cpp here the stored weights are compared."""
+    if find_spec("xllamacpp") is not None:
+        program = f"llama.cpp (xllamacpp {version('xllamacpp')})"
+        return Written(program, lambda asked: verify.in_llama_cpp(file, lora, asked), use, notes)
+    difference = gguf_file.rounding(lora or file, tensors)
+    stored = f"The stored weights differ from the trained ones by {difference:.2%} (RMS)."
+    return Written("llama.cpp", None, use, (*notes, _not_installed("xllamacpp", "export"), stored))
+
+
+def _not_installed(package: str, extra: str) -> str:
+    return f"{package} is not installed, so it was not verified: {install_command('local', extra)}."
+
+
+def _in_peft(tuned: Tuned, adapter: Path, asked: Sequence[Answered]) -> list[str]:
+    return verify.in_peft(tuned.base, adapter, tuned.record.settings.quantization, asked)
+
+
+def _sixteen_bits(tuned: Tuned) -> str:
+    """Return the type of 16 bits that the base's weights lose least in."""
+    return "BF16" if tuned.own_type == "BF16" else "F16"

@@ -1,0 +1,126 @@
+"""The tokenizer of a GGUF file: tokens, merges, how texts are cut before merging, chat template.
+
+llama.cpp knows pre-tokenizers by names of its own and takes the tokens' texts as they are, so only
+byte-level tokenizers whose cutting is known under a name can be written; others are refused.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+from gguf import GGUFWriter, SpecialVocab, TokenType
+from pydantic import JsonValue
+from transformers import PreTrainedTokenizerBase
+
+from unitune.errors import Unsupported
+from unitune_local.data.rendering import turn_end
+from unitune_local.models.gguf_model import BYTE_LEVEL, PRE_TOKENIZERS
+
+
+def _split(pattern: str) -> JsonValue:
+    """Return a pre-tokenizer as tokenizer.json has it: by a pattern, and then into bytes."""
+    split: dict[str, JsonValue] = {"pattern": {"Regex": pattern}, "behavior": "Isolated"}
+    return {
+        "type": "Sequence",
+        "pretokenizers": [{"type": "Split", **split}, {**BYTE_LEVEL, "use_regex": False}],
+    }
+
+
+WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+KNOWN_PRE_TOKENIZERS: dict[str, JsonValue] = {
+    **PRE_TOKENIZERS,
+    "qwen2": _split(rf"{WORDS}\p{{N}}{REST}"),
+    "llama-bpe": _split(rf"{WORDS}\p{{N}}{{1,3}}{REST}"),
+}
+"""By llama.cpp's names. Source: the tokenizer.json files of Qwen/Qwen2.5-0.5B-Instruct and
+meta-llama/Llama-3.2-1B-Instruct, and llama.cpp's src/llama-vocab.cpp."""
+
+
+def add_tokenizer(
+    writer: GGUFWriter, tokenizer: PreTrainedTokenizerBase, folder: Path, size: int
+) -> None:
+    """Write a tokenizer and its chat template.
+
+    Args:
+        writer: Of the file.
+        tokenizer: With a chat template.
+        folder: Where its files stand.
+        size: Of the model's vocabulary, which may have more ids than the tokenizer has tokens.
+
+    Raises:
+        Unsupported: llama.cpp would cut texts into other tokens.
+    """
+    tokens, types = _tokens(tokenizer, size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre_tokenizer(tokenizer))
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    writer.add_eot_token_id(turn_end(tokenizer))
+    special = SpecialVocab(folder, load_merges=True, n_vocab=size)
+    # Nothing stood before the template's own text in training.
+    template = cast("str", cast("Any", tokenizer).chat_template)
+    special.chat_template = template
+    special.add_special_token = {"bos": _writes_bos(tokenizer), "eos": False}
+    special.add_to_gguf(writer, quiet=True)
+
+
+def _writes_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the chat template writes the token of the beginning, and not before each turn."""
+    bos = cast("str | None", tokenizer.bos_token)
+    turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
+    text = cast("str", cast("Any", tokenizer).apply_chat_template(turns, tokenize=False))
+    return bos is not None and text.startswith(bos) and text.count(bos) == 1
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, size: int) -> tuple[list[str], list[TokenType]]:
+    """Return the token of each id with its type; ids without one are filled up."""
+    vocabulary = {index: token for token, index in tokenizer.get_vocab().items()}
+    added = cast("dict[int, Any]", tokenizer.added_tokens_decoder)
+    tokens = [vocabulary.get(index, f"[PAD{index}]") for index in range(size)]
+    types = [
+        TokenType.UNUSED
+        if index not in vocabulary
+        else TokenType.NORMAL
+        if index not in added
+        else TokenType.CONTROL
+        if added[index].special
+        else TokenType.USER_DEFINED
+        for index in range(size)
+    ]
+    return tokens, types
+
+
+def pre_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return llama.cpp's name of how a tokenizer cuts a text before it merges bytes.
+
+    Raises:
+        Unsupported: It is no byte-level tokenizer, or cuts in a way that is not known here.
+    """
+    core = json.loads(cast("Any", tokenizer).backend_tokenizer.to_str())
+    given = _essence(core["pre_tokenizer"])
+    if core["model"]["type"] == "BPE" and core["model"].get("byte_fallback") is not True:
+        for name, known in KNOWN_PRE_TOKENIZERS.items():
+            if _essence(known) == given:
+                return name
+    raise Unsupported(
+        "llama.cpp would cut texts into other tokens than this tokenizer, whose pre-tokenizer is "
+        f"none of {', '.join(KNOWN_PRE_TOKENIZERS)}. Export it with --to merged, and convert that "
+        "with llama.cpp's convert_hf_to_gguf.py."
+    )
+
+
+def _essence(pre: JsonValue) -> list[tuple[object, ...]]:
+    """Return of a pre-tokenizer what decides where a text is cut."""
+    if not isinstance(pre, dict):
+        return []
+    if pre["type"] == "Sequence":
+        return [
+            item
+            for part in cast("list[JsonValue]", pre["pretokenizers"])
+            for item in _essence(part)
+        ]
+    names = ("individual_digits", "pattern", "behavior", "add_prefix_space", "use_regex")
+    return [(pre["type"], *(json.dumps(pre.get(name)) for name in names))]

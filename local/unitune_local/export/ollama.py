@@ -1,0 +1,156 @@
+"""Ollama's Modelfile, with the settings of the evaluation and the template of the training.
+
+Ollama's templates are Go's, not Jinja's. What a Jinja template writes around each role's turns is
+read off conversations of marked words; what is made of it is held against the very rows that the
+export is verified by, and a template that says more than that is refused.
+
+Source: ollama/ollama, docs/modelfile.mdx and docs/template.mdx at fb30760.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from transformers import PreTrainedTokenizerBase
+
+from unitune.backends.exports import ExportSpec
+from unitune.errors import Unsupported
+from unitune.models import Request
+from unitune_local.data.rendering import render_prompt, turn_end
+from unitune_local.export.tuned import Tuned
+
+MOST_CONTEXT = 8192
+"""Tokens of context that Ollama is to hold in memory, unless the model takes fewer."""
+SYSTEM, USER, ANSWER, MORE = "XsystemX", "XuserX", "XanswerX", "XmoreX"
+"""Words that no template writes itself."""
+ROLES = ("system", "user", "assistant")
+UNTRANSLATABLE = (
+    "the chat template cannot be written as one of Ollama's: {why}. Export it with --to gguf; "
+    "llama.cpp reads the template as it is."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What stands around the turns of a conversation.
+
+    Args:
+        before: By role.
+        after: By role.
+        without_system: Written first where there is no system turn.
+        answer: After which the model begins.
+    """
+
+    before: dict[str, str]
+    after: dict[str, str]
+    without_system: str
+    answer: str
+
+    def render(self, request: Request) -> str:
+        """Return the text that Ollama would send to the model."""
+        texts = [
+            f"{self.before[turn.role]}{turn.text}{self.after[turn.role]}"
+            for turn in request.messages
+        ]
+        has_system = any(turn.role == "system" for turn in request.messages)
+        return "".join(["" if has_system else self.without_system, *texts, self.answer])
+
+    @property
+    def go(self) -> str:
+        """In Go's syntax."""
+        alone = f"{{{{ if not .System }}}}{self.without_system}{{{{ end }}}}"
+        turns = "{{ else }}".join(
+            f'{{{{ if eq .Role "{role}" }}}}{self.before[role]}{{{{ .Content }}}}{self.after[role]}'
+            for role in ROLES
+        ) + "{{ end }}" * len(ROLES)
+        before, after = self.before["user"].replace("user", "{{ .Role }}"), self.after["user"]
+        is_uniform = all(
+            (before.replace("{{ .Role }}", role), after) == (self.before[role], self.after[role])
+            for role in ROLES
+        )
+        if is_uniform:
+            turns = f"{before}{{{{ .Content }}}}{after}"
+        beginning = alone if self.without_system else ""
+        return f"{beginning}{{{{ range .Messages }}}}{turns}{{{{ end }}}}{self.answer}"
+
+
+def modelfile(file: str, tuned: Tuned, spec: ExportSpec) -> str:
+    """Return the Modelfile of a GGUF file beside it.
+
+    Raises:
+        Unsupported: The chat template has no equivalent in Ollama's form.
+    """
+    tokenizer = tuned.tokenizer
+    template = _checked(tokenizer, spec.requests)
+    context = int(cast("Any", tuned.config).max_position_embeddings)
+    stop = cast("str", cast("Any", tokenizer).convert_ids_to_tokens(turn_end(tokenizer)))
+    parameters = {
+        "temperature": f"{spec.temperature:g}",
+        "num_ctx": min(context, MOST_CONTEXT),
+        "num_predict": max((each.max_tokens for each in spec.requests), default=-1),
+        "repeat_penalty": 1,  # which some versions set higher
+        "stop": f'"{stop}"',
+    }
+    lines = [f"FROM ./{file}", f"TEMPLATE {_quoted(template.go)}"]
+    lines += [f"PARAMETER {name} {value}" for name, value in parameters.items()]
+    lines += [f"SYSTEM {_quoted(spec.system)}"] if spec.system else []
+    return "\n".join(lines) + "\n"
+
+
+def _checked(tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request]) -> Template:
+    """Return the template, once it has written all requests as the tokenizer's own does."""
+    template = _read_off(tokenizer)
+    bos = cast("str | None", tokenizer.bos_token) or ""
+    for request in requests:
+        if request.tools or any(turn.role not in ROLES for turn in request.messages):
+            raise Unsupported(UNTRANSLATABLE.format(why="the rows have tools"))
+        expected = cast("Any", tokenizer).decode(render_prompt(tokenizer, request.messages))
+        if expected not in (template.render(request), bos + template.render(request)):
+            raise Unsupported(UNTRANSLATABLE.format(why="it writes the rows differently"))
+    return template
+
+
+def _read_off(tokenizer: PreTrainedTokenizerBase) -> Template:
+    def write(*texts: str, asks: bool = False) -> str:
+        roles = {SYSTEM: "system", USER: "user", MORE: "user", ANSWER: "assistant"}
+        turns = [{"role": roles[text], "content": text} for text in texts]
+        apply = cast("Any", tokenizer).apply_chat_template
+        return cast("str", apply(turns, tokenize=False, add_generation_prompt=asks))
+
+    bos = cast("str | None", tokenizer.bos_token) or ""
+    alone, two = write(USER), write(USER, MORE)
+    after_user = alone.partition(USER)[2]
+    before_user = _between(two, USER, MORE).removeprefix(after_user)
+    without_system = alone.partition(USER)[0].removesuffix(before_user)
+    if without_system == bos:
+        without_system = ""
+    with_system, answered = write(SYSTEM, USER), write(USER, ANSWER)
+    before_system = with_system.partition(SYSTEM)[0]
+    if not before_user.startswith(bos):
+        before_system = before_system.removeprefix(bos)
+    return Template(
+        before={
+            "system": before_system,
+            "user": before_user,
+            "assistant": _between(answered, USER, ANSWER).removeprefix(after_user),
+        },
+        after={
+            "system": _between(with_system, SYSTEM, USER).removesuffix(before_user),
+            "user": after_user,
+            "assistant": answered.partition(ANSWER)[2],
+        },
+        without_system=without_system,
+        answer=write(USER, asks=True).removeprefix(alone),
+    )
+
+
+def _between(text: str, first: str, second: str) -> str:
+    return text.partition(first)[2].partition(second)[0]
+
+
+def _quoted(text: str) -> str:
+    if '"""' in text:
+        raise Unsupported(UNTRANSLATABLE.format(why='a text holds """, which ends texts there'))
+    return f'"""{text}"""'

@@ -1,0 +1,146 @@
+"""A tuned model as exports read it: its base, its adapter, and both merged."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import torch as safetensors
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from unitune.errors import Unsupported
+from unitune.models import TunedModel
+from unitune_local.inference.chat import merged
+from unitune_local.models import store
+from unitune_local.models.adapter import ABOUT, CONFIG, WEIGHTS, AdapterRecord
+from unitune_local.models.model import config_of, load_model, load_tokenizer
+from unitune_local.models.model_folder import OTHERS, TOKENIZERS
+from unitune_local.models.store import EmbeddedModel
+from unitune_local.settings import AdapterShape
+
+DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""Of weights that are not rounded in blocks, by GGUF's names."""
+VOCABULARY_LAYERS = frozenset(("embed_tokens", "lm_head"))
+LoraWeights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a training has left.
+
+    Args:
+        model: Its record.
+        adapter: Folder of the adapter.
+    """
+
+    model: TunedModel
+    adapter: Path
+
+    @cached_property
+    def base(self) -> Path:
+        """Folder of the base model."""
+        return store.resolve(self.model.base)
+
+    @cached_property
+    def config(self) -> PreTrainedConfig:
+        """Of the base model."""
+        return config_of(self.base)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """With the chat template of the training."""
+        return load_tokenizer(self.base)
+
+    @cached_property
+    def shape(self) -> AdapterShape:
+        """Of the adapter."""
+        return AdapterShape.model_validate_json((self.adapter / CONFIG).read_bytes())
+
+    @cached_property
+    def record(self) -> AdapterRecord:
+        """What stands beside the adapter."""
+        return AdapterRecord.model_validate_json((self.adapter / ABOUT).read_bytes())
+
+    @property
+    def scale(self) -> float:
+        """By what the adapter's update is multiplied."""
+        return self.shape.lora_alpha / self.shape.r ** (0.5 if self.shape.use_rslora else 1)
+
+    @property
+    def own_type(self) -> str:
+        """The type of 16 bits, or 32, that the base model's weights are stored in."""
+        kept = cast("torch.dtype | None", cast("Any", self.config).dtype)
+        return next((name for name, dtype in DTYPES.items() if dtype is kept), "F32")
+
+    @property
+    def embedded(self) -> EmbeddedModel | None:
+        """The GGUF file that the base was made from; None: it came otherwise."""
+        came_so = (self.base / store.ORIGIN).exists()
+        return store.EMBEDDED.get(self.model.base) if came_so else None
+
+    @property
+    def base_address(self) -> str:
+        """How other programs find the base: by its name on the hub, or its folder here."""
+        name = self.model.base
+        is_here = name in store.EMBEDDED or Path(name).expanduser().is_dir()
+        return str(self.base) if is_here else name
+
+    def lora_weights(self) -> LoraWeights:
+        """Return the adapter's tensors by peft's names."""
+        return cast("LoraWeights", cast("Any", safetensors).load_file(self.adapter / WEIGHTS))
+
+    def merged(self) -> PreTrainedModel:
+        """Return the base with the adapter's update added, all in float32."""
+        whole = merged(load_model(self.base, torch.float32), self.adapter)
+        if cast("Any", self.config).tie_word_embeddings:
+            given = cast("Any", whole)
+            head = given.get_output_embeddings()
+            assert head.weight is given.get_input_embeddings().weight, "they were tied"
+        return whole
+
+    def copy_tokenizer(self, folder: Path) -> None:
+        """Copy the tokenizer's files and the chat template as they are."""
+        for name in (*TOKENIZERS, *OTHERS):
+            if (
+                name not in ("config.json", "generation_config.json")
+                and (self.base / name).exists()
+            ):
+                shutil.copyfile(self.base / name, folder / name)
+
+    def refuse_dora(self, program: str) -> None:
+        """Refuse an adapter that scales rows anew where a program would leave that out."""
+        if self.shape.use_dora:
+            raise Unsupported(
+                f"the adapter is a DoRA one, whose magnitudes {program} does not read. Export it "
+                "merged: --to merged or --to gguf."
+            )
+
+    def refuse_vocabulary_layers(self, layers: Collection[str], why: str) -> None:
+        """Refuse an adapter of embeddings or output head."""
+        if tuned := sorted({*layers} & {*self.shape.target_modules}):
+            raise Unsupported(f"the adapter changes {' and '.join(tuned)}, and {why}.")
+
+    def refuse_unmergeable(self) -> None:
+        """Refuse what a merged model could not hold as it was trained."""
+        if getattr(self.config, "quantization_config", None) is not None:
+            raise Unsupported(
+                f"the files of base model {self.model.base!r} are quantised, so a merged model "
+                "would be rounded a second time. Export it with --to adapter, or tune the base "
+                "that they were made from."
+            )
+        if cast("Any", self.config).tie_word_embeddings:
+            why = "the model has one matrix for both, which merging would tear apart: --to adapter"
+            self.refuse_vocabulary_layers(VOCABULARY_LAYERS, why)
+
+    def merging_notes(self) -> tuple[str, ...]:
+        """Return what a user must know of a merged model's weights."""
+        if quantization := self.record.settings.quantization:
+            what = f"It was trained beside {quantization} weights and is merged into the base's own"
+            return (f"{what}, finer ones, so its answers may differ.",)
+        return ()

@@ -1,0 +1,122 @@
+"""`unitune export` hands a backend the rows that verify, and says what came of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import Command
+
+from unitune.backends import registry
+from unitune.backends.exports import Exported, ExportSpec
+from unitune.models import TunedModel
+from unitune.testing.contract_base import ROWS
+from unitune.testing.fake import FakeBackend
+
+
+class ExportingFake(FakeBackend):
+    """Writes a file, and says that one of two answers was the run's own."""
+
+    asked: ExportSpec
+
+    def export(self, model: TunedModel, spec: ExportSpec) -> Exported:
+        type(self).asked = spec
+        return Exported(
+            form=spec.form,
+            folder=spec.folder,
+            files={"tiny.gguf": 1_500_000, "unitune.json": 300},
+            seconds=2.4,
+            program="llama.cpp 1",
+            rows=2,
+            equal=1,
+            use=f"llama-server -m {spec.folder}/tiny.gguf",
+            notes=("First.", f"Of {model.base}."),
+        )
+
+
+class DownloadingFake(FakeBackend):
+    """Hands out weights, as some vendors do."""
+
+    def download(self, model: TunedModel, folder: Path) -> Path:
+        del model
+        folder.mkdir()
+        (folder / "adapter.tar.zst").write_bytes(b"weights")
+        return folder / "adapter.tar.zst"
+
+
+@pytest.fixture
+def _run(unitune: Command, tmp_path: Path) -> None:
+    system = {"role": "system", "content": "Be brief."}
+    rows = [json.loads(row) for row in ROWS]
+    for row in rows:
+        row["messages"] = [system, *(turn for turn in row["messages"] if turn["role"] != "system")]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "unitune.yaml").write_text(
+        "name: demo\nmodel: any\nbackend: fake\ndata: {train: train.jsonl, validation: 0.25}\n"
+        "options: {fake: {steps: 1}}\nevaluate: {max_tokens: 9, temperature: 0.5}\n"
+    )
+    unitune("run", "--quiet")
+
+
+def taking(backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "backend", lambda _: backend)
+
+
+@pytest.mark.usefixtures("_run")
+def test_the_validation_rows_verify_as_an_evaluation_asks_them(
+    unitune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taking(ExportingFake(), monkeypatch)
+    assert 0 == unitune("export", "--to", "ollama", "--quantization", "Q8_0").code
+    spec = ExportingFake.asked
+    assert ("demo", "ollama", "Q8_0") == (spec.name, spec.form, spec.quantization)
+    assert (Path("demo-ollama"), 0.5, "Be brief.") == (spec.folder, spec.temperature, spec.system)
+    (kept,) = tmp_path.glob(".unitune/runs/*/validation.jsonl")
+    rows = [json.loads(line) for line in kept.read_text().splitlines()]
+    expected = [[turn["content"] for turn in row["messages"][:-1]] for row in rows]
+    assert expected == [[turn.text for turn in each.messages] for each in spec.requests]
+    assert {(9, 0.0)} == {(each.max_tokens, each.temperature) for each in spec.requests}
+
+
+@pytest.mark.usefixtures("_run")
+def test_it_says_what_was_written_and_how_it_was_verified(
+    unitune: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taking(ExportingFake(), monkeypatch)
+    assert (
+        "folder          out  1.5 MB, 2 s\n"
+        "  tiny.gguf     1.5 MB\n"
+        "  unitune.json  0.3 kB\n"
+        "verified        1 of 2 greedy answers are the run's own (50%), in llama.cpp 1\n"
+        "note            First.\n"
+        "                Of any.\n"
+        "Use it: llama-server -m out/tiny.gguf\n"
+    ) == unitune("export", "--to", "gguf", "-o", "out").out
+    assert "out\n" == unitune("export", "--to", "gguf", "-o", "out", "--quiet").out
+    shown = json.loads(unitune("export", "--to", "gguf", "-o", "out", "--json").out)
+    assert (1, "out", 2, 1) == tuple(
+        shown[name] for name in ("schema_version", "folder", "rows", "equal")
+    )
+
+
+@pytest.mark.usefixtures("_run")
+def test_a_vendor_that_hands_out_weights_gives_an_adapter_alone(
+    unitune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taking(DownloadingFake(), monkeypatch)
+    refused = unitune("export", "--to", "gguf", "-o", "out")
+    assert 2 == refused.code
+    assert "backend 'fake' gives an adapter alone: --to adapter." in refused.err
+    shown = unitune("export", "--to", "adapter", "-o", "out")
+    assert b"weights" == (tmp_path / "out" / "adapter.tar.zst").read_bytes()
+    assert "verified           no\n" in shown.out
+    assert "was not verified: no model was run" in shown.out
+    assert "out is there already" in unitune("export", "--to", "adapter", "-o", "out").err
+
+
+@pytest.mark.usefixtures("_run")
+def test_a_vendor_that_keeps_its_weights_is_named(unitune: Command) -> None:
+    refused = unitune("export", "--to", "merged")
+    assert 2 == refused.code
+    assert "backend 'fake' gives no weights. Models that were tuned on this" in refused.err

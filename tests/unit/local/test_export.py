@@ -1,0 +1,419 @@
+"""Exports, loaded by the programs that they are for: transformers, llama.cpp, mlx-lm."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gguf import GGUFReader
+from peft import LoraConfig, get_peft_model
+from tiny_gguf import TOKENS, write_gguf
+from tiny_model import SIZES
+from tokenizers import Regex, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
+from unitune.backends.exports import Exported, ExportForm, ExportSpec
+from unitune.data.example import Message
+from unitune.errors import Mismatch, Unsupported, UserError
+from unitune.models import Request, TunedModel
+from unitune_local import machine
+from unitune_local.data.rendering import template_fingerprint
+from unitune_local.export import forms, gguf_file, verify
+from unitune_local.export.export import export
+from unitune_local.export.gguf_file import ModelTensors, rounding, write_model
+from unitune_local.export.gguf_tokenizer import pre_tokenizer
+from unitune_local.export.tuned import Tuned
+from unitune_local.models import store
+from unitune_local.models.gguf_model import convert
+from unitune_local.models.model import load_model, load_tokenizer
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+BASES: dict[str, Callable[[], PreTrainedModel]] = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(vocab_size=len(TOKENS), **SIZES)),
+    "llama3": lambda: LlamaForCausalLM(
+        LlamaConfig(vocab_size=len(TOKENS), rope_parameters=LLAMA3, **SIZES)
+    ),
+    "untied": lambda: LlamaForCausalLM(
+        LlamaConfig(vocab_size=len(TOKENS), **{**SIZES, "tie_word_embeddings": False})
+    ),
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(vocab_size=len(TOKENS), **SIZES)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(vocab_size=len(TOKENS), head_dim=128, **SIZES)),
+}
+UNLIKELY = [0, *(place for place, token in enumerate(TOKENS) if not token.isascii())]
+"""The end of a text, at which llama.cpp always stops, and parts of characters."""
+REQUESTS = tuple(
+    Request(messages=(Message(role="user", content=text),), max_tokens=8)
+    for text in ("What is 12 plus 7?", "a  b\n\nc", "größer", "The quick brown fox", "x")
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _in_float32(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """In bfloat16 the tokens of a model that knows nothing are nearly tied."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNITUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(machine, "best_dtype", lambda _: torch.float32)
+        yield
+
+
+@pytest.fixture(scope="module")
+def base_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folders of tiny base models, made once, with a tokenizer that llama.cpp knows."""
+    made: dict[str, Path] = {}
+
+    def folder_of(kind: str) -> Path:
+        if kind not in made:
+            torch.manual_seed(0)
+            folder = made[kind] = tmp_path_factory.mktemp(kind)
+            llama = LlamaForCausalLM(LlamaConfig(vocab_size=len(TOKENS), **SIZES))
+            convert(write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf", llama), folder)
+            model = BASES[kind]()
+            model.config.bos_token_id, model.config.eos_token_id = 1, 2
+            model.generation_config.eos_token_id = model.generation_config.pad_token_id = 2
+            with torch.no_grad():
+                for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+                    layer.weight[UNLIKELY] *= 0.1
+            model.save_pretrained(folder)
+        return made[kind]
+
+    return folder_of
+
+
+def tuned_on(base: Path, folder: Path, **lora: Any) -> Tuned:
+    """Return a model with an adapter that changes answers, as a training leaves it."""
+    torch.manual_seed(1)
+    config = LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **lora})
+    with warnings.catch_warnings():  # of an attribute that is read, and of layers that are tied
+        warnings.simplefilter("ignore")
+        model = get_peft_model(load_model(base, torch.float32), config)
+    for name, weights in model.named_parameters():
+        if "lora_B" in name or "lora_embedding_B" in name:
+            torch.nn.init.normal_(weights, std=0.2)
+    model.save_pretrained(folder, save_embedding_layers=False)
+    tokenizer = load_tokenizer(base)
+    tokenizer.save_pretrained(folder)
+    record = {
+        "base_fingerprint": store.fingerprint(base),
+        "template_fingerprint": template_fingerprint(tokenizer),
+    }
+    (folder / "unitune.json").write_text(json.dumps(record), encoding="utf-8")
+    return Tuned(TunedModel(backend="local", name=str(folder), base=str(base)), folder)
+
+
+def exported(tuned: Tuned, folder: Path, form: ExportForm, **more: Any) -> Exported:
+    spec = ExportSpec(form=form, folder=folder, name="tiny", requests=REQUESTS, **more)
+    return export(tuned.model, tuned.adapter, spec)
+
+
+@pytest.mark.parametrize("kind", ["llama", "untied", "qwen2", "qwen3"])
+def test_transformers_reads_back_the_very_weights_of_the_merged_model(
+    base_of: Callable[[str], Path], tmp_path: Path, kind: str
+) -> None:
+    """Its own reader of GGUF undoes the order of rows, and knows every name."""
+    tuned = tuned_on(base_of(kind), tmp_path / "adapter")
+    merged: Any = tuned.merged()
+    file = tmp_path / "model.gguf"
+    tensors = ModelTensors(tuned.config, merged.state_dict())
+    write_model(file, tensors, tuned.tokenizer, tuned.base, "F32")
+    read = AutoModelForCausalLM.from_pretrained(
+        tmp_path, gguf_file=file.name, dtype=torch.float32
+    ).state_dict()
+    for name, weights in merged.state_dict().items():
+        assert torch.equal(weights, read[name]), name
+    names = {tensor.name for tensor in GGUFReader(file).tensors}
+    assert (kind == "untied") == ("output.weight" in names)
+
+
+@pytest.mark.parametrize("kind", BASES)
+@pytest.mark.parametrize("form", ["gguf", "gguf-lora"])
+def test_llama_cpp_answers_as_the_run_does(
+    base_of: Callable[[str], Path], tmp_path: Path, kind: str, form: ExportForm
+) -> None:
+    pytest.importorskip("xllamacpp", reason="needs the extra `export`")
+    tuned = tuned_on(base_of(kind), tmp_path / "adapter")
+    done = exported(tuned, tmp_path / "out", form, quantization="F32")
+    assert (len(REQUESTS), len(REQUESTS)) == (done.equal, done.rows)
+    assert "llama.cpp" in done.program
+
+
+@pytest.mark.parametrize("name", ["qwen2", "llama-bpe"])
+def test_a_way_to_cut_texts_has_the_name_that_transformers_reads_it_by(
+    base_of: Callable[[str], Path], tmp_path: Path, name: str
+) -> None:
+    """And transformers, from the file alone, makes the same tokens of a text."""
+    base = base_of("qwen2")
+    tokenizer: Any = load_tokenizer(base)
+    split = pre_tokenizers.Split(Regex(GGUF_PRE_TOKENIZER_SPLITS[name]), behavior="isolated")
+    cut = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, cut])
+    assert name == pre_tokenizer(tokenizer)
+
+    tensors = ModelTensors(
+        Tuned(_model(base), base).config, load_model(base, torch.float32).state_dict()
+    )
+    write_model(tmp_path / "model.gguf", tensors, tokenizer, base, "F16")
+    read = AutoTokenizer.from_pretrained(tmp_path, gguf_file="model.gguf")
+    text = "<|im_start|>user\nab  it's 1234 größer\n\n x<|im_end|>\n"
+    assert tokenizer(text).input_ids == read(text).input_ids
+    assert tokenizer.chat_template == read.chat_template
+    assert tokenizer.eos_token == read.eos_token
+
+
+def test_a_way_to_cut_texts_that_llama_cpp_has_no_name_for_is_refused(
+    base_of: Callable[[str], Path],
+) -> None:
+    tokenizer: Any = load_tokenizer(base_of("qwen2"))
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    with pytest.raises(Unsupported, match=r"none of gpt-2, smollm, qwen2, llama-bpe.*--to merged"):
+        pre_tokenizer(tokenizer)
+
+
+def test_rslora_scales_in_llama_cpp_as_in_training(
+    base_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """llama.cpp multiplies by alpha over rank, rsLoRA by alpha over the rank's root."""
+    pytest.importorskip("xllamacpp", reason="needs the extra `export`")
+    tuned = tuned_on(base_of("llama"), tmp_path / "adapter", use_rslora=True)
+    done = exported(tuned, tmp_path / "out", "gguf-lora", quantization="F32")
+    assert done.equal == done.rows
+    read = GGUFReader(tmp_path / "out" / "tiny.lora.gguf")
+    assert 16.0 == read.fields["adapter.lora.alpha"].contents()
+
+
+def test_a_wrong_order_of_rows_is_found_and_nothing_is_kept(
+    base_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("xllamacpp", reason="needs the extra `export`")
+    tuned = tuned_on(base_of("llama"), tmp_path / "adapter")
+    monkeypatch.setattr(gguf_file, "interleaved", lambda weights, _: weights)
+    with pytest.raises(Mismatch, match=r"rows otherwise than the run.*was not kept"):
+        exported(tuned, tmp_path / "out", "gguf", quantization="F32")
+    assert ["adapter"] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_an_export_that_is_interrupted_leaves_nothing(
+    base_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> list[str]:
+        raise KeyboardInterrupt
+
+    tuned = tuned_on(base_of("llama"), tmp_path / "adapter")
+    monkeypatch.setattr(verify, "in_transformers", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        exported(tuned, tmp_path / "out", "merged")
+    assert ["adapter"] == [path.name for path in tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("quantization", "most"),
+    [("F32", 0), ("F16", 3e-4), ("BF16", 3e-3), ("Q8_0", 6e-3), ("Q5_0", 0.05), ("Q4_1", 0.1)],
+)
+def test_stored_weights_differ_by_no_more_than_their_type_rounds(
+    base_of: Callable[[str], Path], tmp_path: Path, quantization: str, most: float
+) -> None:
+    base = base_of("llama")
+    tensors = ModelTensors(
+        Tuned(_model(base), base).config, load_model(base, torch.float32).state_dict()
+    )
+    write_model(tmp_path / "model.gguf", tensors, load_tokenizer(base), base, quantization)
+    difference = rounding(tmp_path / "model.gguf", tensors)
+    assert most / 10 <= difference <= most
+    kinds = {
+        tensor.name: tensor.tensor_type.name
+        for tensor in GGUFReader(tmp_path / "model.gguf").tensors
+    }
+    assert "F32" == kinds["blk.0.attn_norm.weight"]
+    assert quantization == kinds["blk.0.ffn_up.weight"]
+    finer = "Q8_0" if quantization in gguf_file.COARSE else quantization
+    assert finer == kinds["token_embd.weight"]
+
+
+def _model(base: Path) -> TunedModel:
+    return TunedModel(backend="local", name="", base=str(base))
+
+
+def test_llama_3_rotary_factors_are_those_of_llama_cpp_s_converter(
+    base_of: Callable[[str], Path],
+) -> None:
+    """Source: ggml-org/llama.cpp, conversion/llama.py, generate_extra_tensors, at 0274f0f."""
+    base = base_of("llama3")
+    tensors = dict(ModelTensors(Tuned(_model(base), base).config, {}))
+    expected: list[float] = []
+    for frequency in 10000.0 ** -(np.arange(0, 8, 2) / 8):
+        wavelength = 2 * math.pi / frequency
+        smooth = (64 / wavelength - 1.0) / (4.0 - 1.0)
+        between = 1 / ((1 - smooth) / 8.0 + smooth)
+        expected.append(1 if wavelength < 64 / 4 else 8.0 if wavelength > 64 else between)
+    assert expected[0] == 1
+    assert 1 < expected[1] < 8
+    np.testing.assert_allclose(expected, tensors["rope_freqs.weight"], rtol=1e-5)
+
+
+def test_mlx_lm_loads_the_adapter_and_answers_as_the_run_does(
+    base_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("mlx_lm", reason="needs the extra `mlx`")
+    tuned = tuned_on(base_of("llama"), tmp_path / "adapter", use_rslora=True)
+    done = exported(tuned, tmp_path / "out", "mlx")
+    assert (len(REQUESTS), len(REQUESTS)) == (done.equal, done.rows)
+    assert "mlx-lm" in done.program
+
+
+@pytest.mark.parametrize("form", ["adapter", "merged"])
+def test_peft_and_transformers_answer_as_the_run_does(
+    base_of: Callable[[str], Path], tmp_path: Path, form: ExportForm
+) -> None:
+    tuned = tuned_on(base_of("llama"), tmp_path / "adapter")
+    done = exported(tuned, tmp_path / "out", form)
+    assert (len(REQUESTS), len(REQUESTS)) == (done.equal, done.rows)
+
+
+def test_a_merged_model_keeps_its_embeddings_tied_and_is_rounded_once(
+    base_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    tuned = tuned_on(base_of("llama"), tmp_path / "adapter")
+    exported(tuned, tmp_path / "out", "merged", quantization="BF16")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (True, "bfloat16") == (config["tie_word_embeddings"], config["dtype"])
+    stored = load_model(tmp_path / "out", torch.bfloat16).state_dict()
+    for name, weights in tuned.merged().state_dict().items():
+        assert torch.equal(weights.to(torch.bfloat16), stored[name]), name
+    template = (tmp_path / "out" / "chat_template.jinja").read_bytes()
+    assert (tuned.base / "chat_template.jinja").read_bytes() == template
+
+
+def test_ollama_s_modelfile_says_how_the_evaluation_has_asked(
+    base_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The template is ChatML's in Ollama's documentation (docs/template.mdx at fb30760)."""
+    tuned = tuned_on(base_of("llama"), tmp_path / "adapter")
+    done = exported(tuned, tmp_path / "out", "ollama", quantization="F32", system="Be brief.")
+    assert (tmp_path / "out" / "Modelfile").read_text() == (
+        "FROM ./tiny.F32.gguf\n"
+        'TEMPLATE """{{ range .Messages }}<|im_start|>{{ .Role }}\n'
+        "{{ .Content }}<|im_end|>\n"
+        '{{ end }}<|im_start|>assistant\n"""\n'
+        "PARAMETER temperature 0\n"
+        "PARAMETER num_ctx 512\n"
+        "PARAMETER num_predict 8\n"
+        "PARAMETER repeat_penalty 1\n"
+        'PARAMETER stop "<|im_end|>"\n'
+        'SYSTEM """Be brief."""\n'
+    )
+    assert "tiny.F32.gguf" in done.files
+
+
+def test_vllm_is_started_with_rank_adapter_and_template(
+    base_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    tuned = tuned_on(base_of("llama"), tmp_path / "adapter")
+    exported(tuned, tmp_path / "out", "vllm")
+    stub = tmp_path / "bin" / "vllm"
+    stub.parent.mkdir()
+    stub.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n', encoding="utf-8")
+    stub.chmod(0o755)
+    environment = {"PATH": f"{stub.parent}:/usr/bin:/bin", "BASE": "org/base"}
+    script = [str(tmp_path / "out" / "start.sh"), "--port", "9000"]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, check=True)
+    adapter = tmp_path / "out" / "adapter"
+    assert [
+        *("serve", "org/base", "--host", "127.0.0.1", "--enable-lora", "--max-lora-rank", "8"),
+        *("--lora-modules", f"tiny={adapter}"),
+        *("--chat-template", f"{adapter}/chat_template.jinja", "--port", "9000"),
+    ] == done.stdout.splitlines()
+    assert (adapter / "chat_template.jinja").exists()
+
+
+def test_without_llama_cpp_an_export_says_that_it_was_not_verified(
+    base_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forms, "find_spec", lambda _: None)
+    tuned = tuned_on(base_of("llama"), tmp_path / "adapter")
+    done = exported(tuned, tmp_path / "out", "gguf", quantization="Q8_0")
+    assert 0 == done.rows
+    assert "xllamacpp is not installed, so it was not verified: pip install" in done.notes[0]
+    assert "differ from the trained ones by 0." in done.notes[1]
+
+
+REFUSED: list[tuple[ExportForm, dict[str, Any], str]] = [
+    ("gguf-lora", {"use_dora": True}, "DoRA one, whose magnitudes llama.cpp does not read"),
+    ("vllm", {"use_dora": True}, "DoRA one, whose magnitudes vLLM does not read"),
+    ("mlx", {"use_dora": True}, "DoRA one"),
+    ("gguf-lora", {"target_modules": ["embed_tokens", "q_proj"]}, "changes embed_tokens, and"),
+    ("merged", {"target_modules": ["embed_tokens"]}, "one matrix for both"),
+    ("vllm", {"r": 513}, "vLLM takes ranks up to 512, not 513"),
+]
+
+
+@pytest.mark.parametrize(("form", "lora", "reason"), REFUSED)
+def test_what_cannot_be_exported_right_is_refused_with_the_reason(
+    base_of: Callable[[str], Path],
+    tmp_path: Path,
+    form: ExportForm,
+    lora: dict[str, Any],
+    reason: str,
+) -> None:
+    tuned = tuned_on(base_of("llama"), tmp_path / "adapter", **lora)
+    with pytest.raises(Unsupported, match=reason):
+        exported(tuned, tmp_path / "out", form)
+    assert ["adapter"] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_a_folder_that_is_there_is_not_written_into(
+    base_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    tuned = tuned_on(base_of("llama"), tmp_path / "adapter")
+    with pytest.raises(UserError, match="is there already"):
+        exported(tuned, tmp_path / "adapter", "merged")
+
+
+def test_a_form_names_the_quantisations_that_it_takes(
+    base_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    tuned = tuned_on(base_of("llama"), tmp_path / "adapter")
+    with pytest.raises(UserError, match="--to merged takes F32, F16, BF16"):
+        exported(tuned, tmp_path / "out", "merged", quantization="Q8_0")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"model_type": "gemma"}, "llama, qwen2, qwen3 models; this one is gemma"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1.0}}, "scaling 'yarn'"),
+        ({"use_sliding_window": True}, "sliding attention"),
+    ],
+)
+def test_gguf_refuses_what_llama_cpp_would_compute_otherwise(
+    base_of: Callable[[str], Path], change: dict[str, Any], reason: str
+) -> None:
+    config: Any = Tuned(_model(base_of("qwen2")), base_of("qwen2")).config
+    for name, value in change.items():
+        setattr(config, name, value)
+    with pytest.raises(Unsupported, match=reason):
+        list(ModelTensors(config, {"model.norm.weight": torch.ones(2)}))

@@ -1,0 +1,72 @@
+"""What a backend that exports is asked for, and what it hands back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict
+
+from unitune.models import Request, TunedModel
+
+ExportForm: TypeAlias = Literal["adapter", "merged", "gguf", "gguf-lora", "ollama", "mlx", "vllm"]
+"""What an export is made for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSpec:
+    """How a tuned model is to be exported.
+
+    Args:
+        form: What it is made for.
+        folder: That it becomes; not there yet.
+        name: Of the model in there, such as a file may have.
+        requests: To which it must answer, greedily, as the run's own model does.
+        quantization: What its weights are rounded to, by GGUF's name; None: the form's usual.
+        temperature: Of the evaluation's requests.
+        system: The system message that all training rows share; None: there is none.
+    """
+
+    form: ExportForm
+    folder: Path
+    name: str
+    requests: Sequence[Request]
+    quantization: str | None = None
+    temperature: float = 0.0
+    system: str | None = None
+
+
+class Exported(BaseModel):
+    """An export that stands."""
+
+    model_config = ConfigDict(frozen=True)
+    form: ExportForm
+    folder: Path
+    files: dict[str, int]
+    """Bytes by path in the folder."""
+    seconds: float
+    """For writing it, without its verification."""
+    program: str
+    """Which loaded it and answered, with its version."""
+    rows: int = 0
+    """Rows that it answered; 0: it was not verified, as the notes say."""
+    equal: int = 0
+    """Rows with the run's own answer, to the letter."""
+    use: str = ""
+    """A command that uses it."""
+    notes: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Exports(Protocol):
+    """A backend that writes tuned models in the forms that other programs load."""
+
+    def export(self, model: TunedModel, spec: ExportSpec) -> Exported:
+        """Write a tuned model into a folder that is whole and verified, or not there.
+
+        `Unsupported` says that this model cannot be written in this form as it is; a `Mismatch`,
+        that what was written answers otherwise.
+        """
+        ...
