@@ -176,7 +176,7 @@ def main(guarantee: str, verb: str, stride: str, folder: str) -> None:
     FakeBackend.guarantee = Guarantee(guarantee)
     offer = registry.offer("fake").model_copy(update={"settle_seconds": SETTLE_SECONDS})
     if verb == "sweep":  # as at a vendor: on this machine a run waits for the one before
-        offer = offer.model_copy(update={"training_price": None})
+        offer = offer.model_copy(update={"training_price": None, "trains_on": "vendor"})
     registry.offer = lambda _: offer
     at = 1
     while result := trial(at, verb, Path(folder) / str(at)):

@@ -278,6 +278,8 @@ class Offer(Fact):
     """How long after a create call without an answer its job may still turn up in lists."""
     training_price: Literal["none"] | None = None
     """"none": no charge for training. None: what the models say, or not known."""
+    trains_on: Literal["vendor", "cluster", "this-machine"] = "vendor"
+    """Whose hardware trains: a vendor's, or the user's own, which answers on this machine."""
     install_mb: int | None = None
     """What its extra adds to a plain install, in megabytes on disk, dependencies included."""
     needs: tuple[str, ...] = ()
@@ -289,6 +291,16 @@ class Offer(Fact):
     def _prices_are_dated_and_sourced(self) -> Self:
         self.price_rows()
         return self
+
+    @property
+    def trains_here(self) -> bool:
+        """Whether trainings take this machine, and so come one after another."""
+        return self.trains_on == "this-machine"
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the user's own hardware trains; its models are files, and answer here."""
+        return self.trains_on != "vendor"
 
     @property
     def unavailable(self) -> str:

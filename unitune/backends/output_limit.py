@@ -87,7 +87,7 @@ def is_served(spec: ContenderSpec, backend: str) -> bool:
             return False
         case _:
             offer = _offer(spec.backend if isinstance(spec, Model) else backend)
-            return offer is None or offer.training_price != "none"
+            return offer is None or not offer.is_own
 
 
 def is_known_to_think(spec: ContenderSpec, job: Job) -> bool:

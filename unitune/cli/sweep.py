@@ -35,7 +35,7 @@ def run_sweep(
         RunFailed: One of them has no model.
         Interrupted: The user pressed Ctrl-C; runs that are launched go on.
     """
-    here = resolved.offer.training_price == "none"
+    here = resolved.offer.trains_here
     if detach and here:
         raise UserError(
             "the runs of a sweep train one after another on this machine, and the command launches "

@@ -98,7 +98,7 @@ def tools_findings(job: Job, rows: JobRows) -> Iterator[Finding]:
 
     A plan renders all rows. Here a base is not fetched where it is not on this machine yet.
     """
-    here = registry.offer(job.backend).training_price == "none"
+    here = registry.offer(job.backend).trains_here
     files = (rows.splits.train, rows.splits.test) if here else ()
     for file in filter(None, files):
         row = next((row for row in islice(file.rows, LOOKED_AT) if row.example.tools), None)

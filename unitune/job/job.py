@@ -133,11 +133,6 @@ class Job(Spec):
 
     @model_validator(mode="after")
     def _rated_answers_are_no_cases(self) -> Self:
-        if self.rows_for == "kto" and self.tuning.best_by == "score":
-            raise ValueError(
-                "tuning.best_by cannot be score with loss kto: not every rated answer is one to "
-                "expect. Take loss"
-            )
         if self.rows_for == "kto" and isinstance(self.data.test, float):
             raise ValueError(
                 "data.test cannot be a share with loss kto: not every rated answer is one to "

@@ -47,7 +47,7 @@ def backend_findings(resolved: ResolvedJob) -> tuple[tuple[Finding, ...], tuple[
     """
     if no_backend := existence_findings(resolved):
         return no_backend, ()
-    name, here = resolved.offer.name, resolved.offer.training_price == "none"
+    name, here = resolved.offer.name, resolved.offer.trains_here
     if not here and (missing := registry.missing_packages(name)):
         what = f"to launch there, {', '.join(missing)} must be installed."
         return (note("missing-extra", what, f"Install with: {install_command(name)}"),), ()

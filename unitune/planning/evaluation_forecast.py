@@ -132,7 +132,7 @@ def _here(
     name = spec.backend if isinstance(spec, Model) else job.backend
     model = spec.model if isinstance(spec, Model) else job.base_model
     try:
-        if registry.offer(name).training_price != "none":
+        if not registry.offer(name).is_own:
             return None
         backend = registry.backend(name)
         if not isinstance(backend, ForecastsAnswers):

@@ -159,7 +159,7 @@ def _model_findings(job: Job, offer: Offer, terms: Terms) -> Iterator[Finding]:
         what = f"{offer.name} cannot tune {job.base_model!r}"
         what += f"; the nearest is {guess!r}" if guess else ", and offers no equivalent"
         yield _refusal("model", what, names)
-    elif names and offer.training_price != "none":
+    elif names and not offer.is_own:
         what = f"what is known of {offer.name} names no model {job.base_model!r}"
         what += f"; the nearest is {guess!r}" if guess else ""
         yield warning(

@@ -48,7 +48,7 @@ def audit(job: Job | ResolvedJob, count: int) -> Audit:
     """
     resolved = preflight(job)
     job, rows = resolved.job, resolved.splits.train.rows[:count]
-    if resolved.offer.training_price == "none" and isinstance(resolved.backend, ShowsLossMask):
+    if resolved.offer.trains_here and isinstance(resolved.backend, ShowsLossMask):
         backend, shown = resolved.backend, list[MaskedRow]()
         for row in rows:
             try:

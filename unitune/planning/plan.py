@@ -351,14 +351,14 @@ def _planned_runs(
 ) -> tuple[PlannedRun, ...]:
     """Return what each run of a sweep would take; nothing where the job has a single run."""
     job = resolved.job
-    here = resolved.offer.training_price == "none"
+    is_free = resolved.offer.training_price == "none"
     pairs = zip_longest(resolved.runs, forecasts) if job.sweep else ()
     return tuple(
         PlannedRun(
             name=run.setting,
             settings={name: run.job.tuning.value_of(name) for name in job.sweep},
             forecast=forecast,
-            estimate=None if here else estimated(run, money),
+            estimate=None if is_free else estimated(run, money),
         )
         for run, forecast in pairs
     )

@@ -56,7 +56,7 @@ def find_start(job: Job, offer: Offer, terms: Terms) -> ResolvedStart:
     if RUN_ID.fullmatch(job.start) or VersionName.parse(job.start):
         return _of_run(job.start, job, offer)
     folder = (job.folder / Path(job.start).expanduser()).resolve()
-    if offer.training_price == "none":
+    if offer.is_own:
         return _of_folder(folder, job)
     if folder.is_dir():
         what = f"start is the folder {folder}; {offer.name} goes on from its own models only."
@@ -75,7 +75,7 @@ def _of_run(name: str, job: Job, offer: Offer) -> ResolvedStart:
     if record.model is None or record.state is not State.SUCCEEDED:
         return _unfinished(record)
     start = Start(run=record.id, model=record.model)
-    if record.backend != offer.name:
+    if record.backend != offer.name and not (offer.is_own and Path(record.model.name).is_dir()):
         what = (
             f"start is run {record.id}, which was trained on {record.backend}; {offer.name} goes "
             "on from its own models only."

@@ -65,7 +65,7 @@ def launch_sweep(
     refuse(made.findings)
     return _launched(
         _with_shares(resolved, made, plan),
-        here=resolved.offer.training_price == "none",
+        here=resolved.offer.trains_here,
         allow_duplicate=allow_duplicate,
         allow_unpriced=allow_unpriced,
     )

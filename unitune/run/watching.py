@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 
 from unitune.backends import registry
 from unitune.backends.capabilities import JobPage, ListsJobs
-from unitune.backends.forecasts import Forecasts
 from unitune.backends.protocol import State
 from unitune.backends.retry import retry_delay, sleep
 from unitune.errors import BackendError, LockTimeout, NotFoundError, UnituneError, UnreadableRecord
@@ -245,8 +244,7 @@ def refresh_local(runs: Iterable[Run]) -> None:
     for run in filter(goes_on, runs):
         with suppress(UnituneError, OSError):  # it stands as it was last seen
             name = run.backend_name
-            own = registry.offer(name).training_price == "none"  # hardware; a cluster may be, too
-            if own and isinstance(registry.backend(name), Forecasts):
+            if registry.offer(name).trains_here:
                 run.refresh()
 
 

@@ -135,13 +135,13 @@ def serving_option(
     """Price a way of answering, by the prices of its model or, for a tuned one, its base."""
     offer = prices.book.offer(prices.backend)
     offered, tuned = offer.model(prices.model), role == "tuned"
-    if offer.training_price == "none":
+    if offer.is_own:
         rates, month, notes = _own_machine(prices, profile)
     else:
         rates = _rates(prices, tuned=tuned)
         month, notes = _hosting(prices, profile) if tuned else (NOTHING, [])
     request = _request(prices, rates, tokens, profile)
-    if offer.training_price != "none":
+    if not offer.is_own:
         notes = [*_price_notes(prices, request, tuned=tuned), *notes]
     retires_on = offered.retires_on if offered else None
     if role == "newest" and retires_on:

@@ -162,7 +162,7 @@ def _horizon(resolved: ResolvedJob) -> Horizon:
 def _counted(resolved: ResolvedJob) -> Counted:
     """Count the requests; models that a backend keeps on this machine bring their tokenizers."""
     stored: list[StoredModel] = []
-    if resolved.offer.training_price == "none":
+    if resolved.offer.is_own:
         with suppress(MissingExtra):
             stored = resolved.backend.stored() if isinstance(resolved.backend, Stores) else []
     counter = counter_for(resolved.job.base_model, stored, aliases=resolved.terms.aliases)

@@ -119,6 +119,11 @@ def _with_other_answers(rows: Sequence[TrainingRow], longest: int) -> list[Train
     return paired
 
 
+def scored_cases(validation: Dataset) -> list[Example]:
+    """Return the rows whose answer is one to give: of rated ones (kto) the good alone."""
+    return [row.example for row in validation.rows if row.example.kto_tag is not False]
+
+
 def masked(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[MaskedToken, ...]:
     """Return the tokens of a row as text, with the mask that training puts on them.
 

@@ -31,7 +31,7 @@ from unitune_local import machine
 from unitune_local.data.attention import not_plain
 from unitune_local.data.batches import TrainingRow
 from unitune_local.data.rendering import turn_end
-from unitune_local.data.rows import RenderedRows, render_prompts, render_rows
+from unitune_local.data.rows import RenderedRows, render_prompts, render_rows, scored_cases
 from unitune_local.forecasting import memory
 from unitune_local.forecasting.cost_model import (
     CostModel,
@@ -134,6 +134,7 @@ def forecast(
     findings += shard_findings(settings)
     findings += chain(_busy(cost_model), savings(job, batching, available))
     findings += _evaluation_findings(settings, steps, len(learnt.rows), len(held_out.rows))
+    findings += _score_findings(settings, validation)
     summary = Forecast(
         findings=tuple(findings),
         rows=len(train),
@@ -251,8 +252,15 @@ def _score_seconds(
     if settings.selection.best_by != "score":
         return 0.0
     tokens = sum(row.trained_tokens for row in rows) / max(1, len(rows))
-    load = AnswerLoad(len(validation), 0, 0, tokens)
+    load = AnswerLoad(len(scored_cases(validation)), 0, 0, tokens)
     return forecast_answers(folder, validation, [load]).seconds[0] - LOAD_SECONDS
+
+
+def _score_findings(settings: Settings, validation: Dataset) -> Iterator[Finding]:
+    if settings.selection.best_by == "score" and validation.rows and not scored_cases(validation):
+        what = "tuning.best_by is score, and no validation row has an answer to give: all are rated"
+        fix = "Add rows whose label is true, or set best_by to loss."
+        yield error("no-validation", f"{what} false.", fix)
 
 
 def _evaluation_findings(

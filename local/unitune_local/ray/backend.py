@@ -48,6 +48,8 @@ ENTRYPOINT_FAILED = "JOB_ENTRYPOINT_COMMAND_ERROR"
 """Error type of a job whose message ends with what the driver has printed last."""
 SHOWN_CHARACTERS = 300
 JOBS = "/api/jobs"
+START_FILES = ("adapter_*", "unitune.json")
+"""What a training reads of the adapter that it goes on from."""
 NOWHERE = Path("/nowhere")
 """A folder without files."""
 
@@ -117,7 +119,7 @@ class RayBackend(HostedBackend[RayOptions]):
     def submit(self, launch: Launch) -> str:
         """Create the job, unless one with this key is there."""
         options = self.job_options(launch.job)
-        sent = RayLaunch.of(launch, self.storage.address)
+        sent = RayLaunch.of(launch, self.storage.address, self._stored_start(launch))
         if self.find(launch.key, launch.folder):  # which a second call would not say in its status
             return launch.key
         given = options.runtime_env
@@ -218,6 +220,21 @@ class RayBackend(HostedBackend[RayOptions]):
         from unitune_local.models import store  # noqa: PLC0415 - imports torch
 
         return answer_cost.forecast_answers(store.resolve(model), cases, loads)
+
+    def _stored_start(self, launch: Launch) -> str | None:
+        """Return the name in the storage of the adapter to go on from, stored if it is not there.
+
+        That of an earlier run on a cluster is; one of this machine goes beside the training.
+        """
+        if launch.start is None:
+            return None
+        there, folder = self.storage, launch.start.model.name
+        if (name := there.name_of(folder)) is not None:
+            return name
+        name = f"jobs/{launch.key}/start"
+        for file in (each for pattern in START_FILES for each in Path(folder).glob(pattern)):
+            there.put(file, f"{name}/{file.name}")
+        return name
 
     def _fetched(self, model: TunedModel) -> Path:
         """Return the folder of an adapter on this machine, copied from the storage once."""

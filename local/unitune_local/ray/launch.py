@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from unitune.backends.options import job_options
 from unitune.backends.protocol import Launch, Upload
 from unitune.job.job import Auto, Job
+from unitune.models import Start, TunedModel
 from unitune_local.options import LocalOptions
 
 VARIABLE = "UNITUNE_RAY_LAUNCH"
@@ -50,6 +51,20 @@ class File(BaseModel):
     sha256: str
 
 
+class StartFolder(BaseModel):
+    """The adapter that a training goes on from, by its name in the storage."""
+
+    model_config = ConfigDict(frozen=True)
+    ref: str
+    run: str | None
+
+    def local(self, folder: Path, base: str) -> Start:
+        """Return it as a start of the local backend, whose files are in a folder."""
+        return Start(
+            run=self.run, model=TunedModel(backend="local", name=str(folder / self.ref), base=base)
+        )
+
+
 class RayLaunch(BaseModel):
     """A launch as it travels to the cluster."""
 
@@ -59,16 +74,24 @@ class RayLaunch(BaseModel):
     job: dict[str, JsonValue]
     training: File
     validation: File | None
+    start: StartFolder | None = None
 
     @classmethod
-    def of(cls, launch: Launch, storage: str) -> Self:
-        """Return a launch with the address of the storage in which its files are."""
+    def of(cls, launch: Launch, storage: str, start: str | None = None) -> Self:
+        """Return a launch with the address of the storage in which its files are.
+
+        Args:
+            launch: Which.
+            storage: Its address.
+            start: Name in there of the adapter that it goes on from.
+        """
         return cls(
             key=launch.key,
             storage=storage,
             job=launch.job.model_dump(mode="json", exclude_defaults=True),
             training=File(**asdict(launch.training)),
             validation=File(**asdict(launch.validation)) if launch.validation else None,
+            start=StartFolder(ref=start, run=launch.start.run) if start and launch.start else None,
         )
 
     @property
@@ -94,6 +117,7 @@ class RayLaunch(BaseModel):
             training=Upload(str(folder / self.training.ref), self.training.sha256),
             validation=held_out and Upload(str(folder / held_out.ref), held_out.sha256),
             folder=folder,
+            start=self.start and self.start.local(folder, self.base_model),
         )
 
     @property

@@ -62,6 +62,8 @@ def _spec(launch: RayLaunch, ranks: Ranks, folder: RemoteFolder) -> Spec:
     """Return what to train, as the first start has decided, with the paths of this node."""
     for file in filter(None, (launch.training, launch.validation)):
         folder.storage.fetch(file.ref, folder.files / file.ref)
+    if launch.start is not None:
+        folder.storage.fetch(launch.start.ref, folder.files / launch.start.ref)
     local = launch.local(folder.files)
 
     def decided() -> str:
@@ -84,4 +86,8 @@ def _spec(launch: RayLaunch, ranks: Ranks, folder: RemoteFolder) -> Spec:
         name: file and DataFile(path=Path(file.ref), sha256=file.sha256)
         for name, file in files.items()
     }
-    return spec.model_copy(update={"base_path": store.resolve(spec.base), **here})
+    start = None
+    if spec.start is not None and local.start is not None:
+        start = spec.start.model_copy(update={"path": Path(local.start.model.name)})
+    base = store.resolve(spec.base)
+    return spec.model_copy(update={"base_path": base, "start": start, **here})

@@ -19,6 +19,7 @@ from unitune.errors import RunFailed
 from unitune.job.job import Job
 from unitune.scorers.interface import Attempt, Scorer
 from unitune_local.data.rendering import render_prompt
+from unitune_local.data.rows import scored_cases
 from unitune_local.grading import Grader, Grading
 from unitune_local.inference.answers import Sampling
 from unitune_local.inference.generate import generate
@@ -31,7 +32,7 @@ def dev_scorer(job: Job, validation: Dataset) -> DevScorer:
     """Return by what a job's answers to the validation rows are scored."""
     limit = job.evaluate.max_tokens
     if limit == "auto":
-        longest = longest_expected(row.example for row in validation.rows)
+        longest = longest_expected(scored_cases(validation))
         limit = automatic_tokens(longest, TRAINING_ROOM)
     grading = Grading.of(job.evaluate.deciding, job.folder.resolve())
     return DevScorer(grading=grading, max_tokens=limit)
@@ -53,7 +54,7 @@ def dev_score(
         RunFailed: The scorer can score none of them.
     """
     tokenizer, scorer = grader.tokenizer, grader.scorer
-    cases = [row.example for row in validation.rows]
+    cases = scored_cases(validation)
     prompts = [render_prompt(tokenizer, case.prompt, case.tools) for case in cases]
     base = cast("Any", model.get_base_model())
     context: int = base.config.get_text_config().max_position_embeddings

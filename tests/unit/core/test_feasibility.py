@@ -111,7 +111,7 @@ def test_an_unlisted_model_is_a_warning_where_the_list_is_not_complete() -> None
     (finding,) = offer_findings(job("smal-1"), open_list, DAY)
     assert "the nearest is 'small-1'" in finding.message
     assert {"unsupported-model": "error"} == told(model="smal-1")
-    on_ones_own_machine = open_list.model_copy(update={"training_price": "none"})
+    on_ones_own_machine = open_list.model_copy(update={"trains_on": "this-machine"})
     assert {} == told(model="smal-1", offer=on_ones_own_machine)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -16,19 +17,21 @@ from pydantic import JsonValue
 from tiny_model import write_rows
 from vendors import ray as double
 
-from unitune.backends.protocol import Event
+from unitune.backends.protocol import Event, Launch, Upload
 from unitune.errors import BackendError, JobError, UserError
-from unitune.job.job import Job
-from unitune.models import TunedModel
+from unitune.job.job import Data, Job
+from unitune.models import Start, TunedModel
 from unitune.testing.loopback import serve
-from unitune_local.job_folder import Result, parse_events
+from unitune_local.job_folder import EventLog, JobFolder, Result, parse_events, read_events
 from unitune_local.ray import remote_folder
 from unitune_local.ray.backend import RayBackend
-from unitune_local.ray.launch import RayLaunch
+from unitune_local.ray.launch import RayLaunch, StartFolder
 from unitune_local.ray.remote_training import run
 from unitune_local.ray.storage import Storage
+from unitune_local.settings import Spec
+from unitune_local.training.training import prepare, run_training
 
-KEY = "r261127-000000000000-1"
+KEY, NEXT = "r261127-000000000000-1", "r261127-000000000000-2"
 
 
 @pytest.fixture(autouse=True)
@@ -65,16 +68,16 @@ def launch(tiny_model: Path, tmp_path: Path) -> Callable[..., RayLaunch]:
     return made
 
 
-def events(storage: str) -> list[Event]:
-    return [*parse_events(Storage(storage).read(f"jobs/{KEY}/events.jsonl"), 0).events]
+def events(storage: str, key: str = KEY) -> list[Event]:
+    return [*parse_events(Storage(storage).read(f"jobs/{key}/events.jsonl"), 0).events]
 
 
-def result(storage: str) -> Result:
-    return Result.model_validate_json(Storage(storage).read(f"jobs/{KEY}/result.json"))
+def result(storage: str, key: str = KEY) -> Result:
+    return Result.model_validate_json(Storage(storage).read(f"jobs/{key}/result.json"))
 
 
-def losses(storage: str) -> dict[float | None, float | None]:
-    steps = [event for event in events(storage) if event.kind == "step"]
+def losses(storage: str, key: str = KEY) -> dict[float | None, float | None]:
+    steps = [event for event in events(storage, key) if event.kind == "step"]
     return {event.number("step"): event.number("loss") for event in steps}
 
 
@@ -123,6 +126,51 @@ def test_what_is_wrong_with_the_job_is_its_result_and_not_tried_again(
     run(launch(str(tmp_path), model=str(tmp_path / "empty")))
     assert result(str(tmp_path)).state == "failed"
     assert f"{tmp_path}/empty" in str(result(str(tmp_path)).error)
+
+
+def test_a_chain_goes_on_from_an_adapter_in_the_storage_as_on_one_machine(
+    launch: Callable[..., RayLaunch], tmp_path: Path
+) -> None:
+    storage = str(tmp_path / "storage")
+    first = launch(storage)
+    run(first)
+    start = StartFolder(ref=f"jobs/{KEY}/adapter", run="r1")
+    run(first.model_copy(update={"key": NEXT, "start": start}))
+    assert "succeeded" == result(storage, NEXT).state, result(storage, NEXT).error
+    spec = Spec.model_validate_json(Storage(storage).read(f"jobs/{NEXT}/spec.json"))
+    assert "r1" == (spec.start and spec.start.run)
+
+    here = JobFolder(tmp_path / "here")
+    here.path.mkdir()
+    model = TunedModel(backend="local", name=f"{storage}/jobs/{KEY}/adapter", base="tiny")
+    local = first.local(Path(storage))
+    here.spec.write_text(prepare(replace(local, start=Start(model=model))).model_dump_json())
+    run_training(here, EventLog(here.events))
+    steps = [each for each in read_events(here.events, "").events if each.kind == "step"]
+    assert losses(storage, NEXT) == {each.number("step"): each.number("loss") for each in steps}
+    assert losses(storage, NEXT)[1] != losses(storage)[1]
+
+
+def test_an_adapter_of_this_machine_is_stored_beside_the_training_and_one_of_the_storage_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors", "unitune.json", "notes"):
+        (folder / name).write_text(name)
+    with double.ray_cluster() as vendor, serve(vendor) as server:
+        for name, value in double.ray_setup().environment(server).items():
+            monkeypatch.setenv(name, value)
+        storage = Storage(str(vendor.storage))
+        for key, adapter in ((KEY, str(folder)), (NEXT, storage.url(f"jobs/{KEY}/adapter"))):
+            start = Start(run="r1", model=TunedModel(backend="x", name=adapter, base="tiny"))
+            job = Job(name="x", model="tiny", backend="ray", data=Data(train="-"))
+            RayBackend().submit(Launch(key, job, Upload("files/a", ""), None, tmp_path, start))
+        kept = [vendor.jobs[key].launch["start"] for key in (KEY, NEXT)]
+        names = {"adapter_config.json", "adapter_model.safetensors", "unitune.json"}
+        assert names == storage.names(f"jobs/{KEY}/start")
+        assert set() == storage.names(f"jobs/{NEXT}")
+    assert [{"ref": f"jobs/{KEY}/{at}", "run": "r1"} for at in ("start", "adapter")] == kept
 
 
 def test_threads_are_the_cores_that_ray_sets_aside(

@@ -24,11 +24,12 @@ from unitune.backends.protocol import Launch, Upload
 from unitune.data.dataset import Dataset
 from unitune.errors import RunFailed
 from unitune.job.job import Job
-from unitune.scorers.interface import Setting
-from unitune.scorers.text import Exact
+from unitune.scorers.interface import Attempt, Setting
+from unitune.scorers.text import Exact, Regex
 from unitune_local.data import attention
 from unitune_local.data.batches import TrainingRow, micro_batches
-from unitune_local.data.rows import read_rows, render_rows
+from unitune_local.data.rows import read_rows, render_rows, scored_cases
+from unitune_local.forecasting.forecast import forecast
 from unitune_local.grading import Grader
 from unitune_local.job_folder import EventLog, JobFolder, Kind, read_events
 from unitune_local.models.model import add_adapter, load_model, load_tokenizer, use_attention
@@ -267,6 +268,42 @@ def test_the_score_of_answers_decides_and_changes_no_loss(
     plain = settings.model_copy(update={"selection": SelectionSettings()})
     others = run(tiny_model, rows, tmp_path / "plain", plain).figures("step")
     assert done.figures("step").items() <= others.items()
+
+
+def test_of_rated_answers_the_good_are_scored_alone(tiny_model: Path, tmp_path: Path) -> None:
+    """An answer that is rated false is none to expect, and its prompt may have no right one."""
+    rated = {"method": "dpo", "tuning": {"preference": {"loss": "kto"}, "best_by": "score"}}
+    named = {"name": "x", "model": str(tiny_model), "backend": "local"}
+    job = Job.model_validate(
+        {**named, **rated, "data": {"train": "t"}, "evaluate": {"scorers": ["exact"]}}
+    )
+    turns = [("user", "Colour?"), ("assistant", "red")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    lines = [{"messages": messages, "kto_tag": number % 2 == 1} for number in range(8)]
+    for name, kept in (("t", lines), ("v", lines[2:6]), ("bad", lines[:6:2])):
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in kept))
+    train, dev, bad = (read_rows(tmp_path / name) for name in ("t", "v", "bad"))
+    assert ["red", "red"] == [case.answer for case in scored_cases(dev)]
+
+    always = Regex(pattern="").ready(Setting(), "")
+    scored: list[Attempt] = []
+
+    class Noting:
+        name, sums = always.name, always.sums
+
+        def score(self, attempt: Attempt) -> object:
+            scored.append(attempt)
+            return always.score(attempt)
+
+    model = add_adapter(load_model(tiny_model, torch.float32), SETTINGS)
+    grader: Any = Grader(load_tokenizer(tiny_model), Noting())  # pyright: ignore[reportArgumentType] - of a scorer what is used
+    assert 1.0 == dev_score(grader, 2, model, dev)
+    assert scored_cases(dev) == [attempt.case for attempt in scored]
+
+    good, none = (forecast(job, tiny_model, train, rows).summary for rows in (dev, bad))
+    assert not [each for each in good.findings if each.severity == "error"]
+    (problem,) = (each for each in none.findings if each.severity == "error")
+    assert "all are rated false" in problem.message
 
 
 def test_a_run_is_told_by_its_spec_what_to_keep_and_delivers_it(

@@ -123,6 +123,7 @@ def priced(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> Priced:
         offer = fake.model_copy(
             update={
                 "training_price": None,
+                "trains_on": "vendor",
                 "prices": (PriceEntry.model_validate(entry),) if price else (),
                 "billing": Billing.model_validate(billing),
             }

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from unitune.backends import registry
 from unitune.backends.protocol import State
 from unitune.errors import BackendError, Mismatch, OverBudget, UserError
 from unitune.job.job import Job, Tuning
@@ -40,6 +41,17 @@ def high(job: Job) -> Decimal:
 def trained(folder: Path) -> list[Path]:
     """Jobs that the vendor has."""
     return sorted(folder.glob("vendor/*/job.json"))
+
+
+@pytest.mark.parametrize(("place", "waited"), [("this-machine", 2), ("cluster", 0)])
+def test_runs_wait_for_each_other_on_this_machine_alone(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, place: str, waited: int
+) -> None:
+    offer = registry.offer("fake").model_copy(update={"trains_on": place})
+    monkeypatch.setattr(registry, "offer", {"fake": offer}.__getitem__)
+    values: Any = {"lora": {"rank": [4, 8, 16]}}
+    launched = list(launch_sweep(swept(make_job({}), values)))
+    assert waited == sum(run.state.ended for run in launched)
 
 
 def test_each_combination_is_a_run_named_by_its_values(priced: Priced, workplace: Path) -> None:

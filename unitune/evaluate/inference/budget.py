@@ -202,7 +202,7 @@ def _is_free(spec: ContenderSpec, lookup: PriceLookup) -> bool:
 
 
 def _is_uncharged(spec: ContenderSpec, lookup: PriceLookup) -> bool:
-    return isinstance(spec, Recorded) or lookup.book.offer(lookup.backend).training_price == "none"
+    return isinstance(spec, Recorded) or lookup.book.offer(lookup.backend).is_own
 
 
 @dataclass(slots=True)
