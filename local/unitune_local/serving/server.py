@@ -65,6 +65,7 @@ def serve(chat: LocalChatModel, settings: ServerSettings, announce: Callable[[st
         UserError: The address cannot be used.
     """
     with _listening(settings.host, settings.port) as listening:
+        _ = chat.model  # which may take a minute, in which Ctrl-C ends this as any command
         asyncio.run(_serve(chat, settings, listening, announce))
 
 

@@ -323,7 +323,8 @@ def test_a_small_top_p_is_greedy(model: PreTrainedModel) -> None:
 
 
 def test_rows_that_join_later_answer_as_alone(model: PreTrainedModel) -> None:
-    first, second, third = some_prompts(3, common=0)
+    first, second, third, fourth = some_prompts(4, common=0)
+    assert len(third) != len(fourth)
     with torch.inference_mode(), decoding.prefix_caching(model):
         running = decoding.PrefixCachedRows(model)
         grown = [[int(row.argmax())] for row in running.begin([first, second])]
@@ -332,13 +333,15 @@ def test_rows_that_join_later_answer_as_alone(model: PreTrainedModel) -> None:
                 shared = decoding.PrefixCachedRows(model)
                 shared.begin([third[:1]])
                 late = decoding.PrefixCachedRows(model, shared.cache)
-                grown.append([int(late.begin([third[1:]])[0].argmax())])
-                running.join([late.row(0)])
+                logits = late.begin([third[1:], [third[0], *fourth]])
+                grown += [[int(row.argmax())] for row in logits]
+                running.join([late.row(0), late.row(1)])
             logits = running.add(torch.tensor([ids[-1] for ids in grown]))
             for ids, row in zip(grown, logits, strict=True):
                 ids.append(int(row.argmax()))
     assert [greedy_after(model, prompt, 5) for prompt in (first, second)] == grown[:2]
-    assert greedy_after(model, third, 3) == grown[2]
+    late_prompts = [third, [third[0], third[0], *fourth]]
+    assert [greedy_after(model, prompt, 3) for prompt in late_prompts] == grown[2:]
 
 
 def test_padding_that_no_row_needs_any_more_is_dropped(model: PreTrainedModel) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -188,9 +189,11 @@ def test_memory_that_runs_out_is_met_with_fewer_rows(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add = decoding.PrefixCachedRows.add
+    tried: list[int] = []
 
     def small(rows: decoding.PrefixCachedRows, tokens: Tensor) -> Tensor:
         if len(tokens) > 2:
+            tried.append(len(tokens))
             raise torch.OutOfMemoryError("out of memory")
         return add(rows, tokens)
 
@@ -198,11 +201,12 @@ def test_memory_that_runs_out_is_met_with_fewer_rows(
 
     async def ask(place: Served) -> None:
         questions = texts(7, seed=3)
-        answers = await asyncio.gather(*(place.create(text) for text in questions))
-        alone = [place.alone(text, GREEDY).text for text in questions]
+        answers = await asyncio.gather(*(place.create(text, max_tokens=30) for text in questions))
+        alone = [place.alone(text, Sampling(30)).text for text in questions]
         assert alone == [answer.choices[0].message.content for answer in answers]
 
     run(ask, tiny_model)
+    assert 0 < len(tried) < 12
 
 
 def test_a_request_on_which_the_model_fails_is_an_error_of_its_own(
@@ -434,8 +438,17 @@ def test_a_body_that_is_no_json_object_is_refused(tiny_model: Path, body: bytes)
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_goes_away_frees_its_place(tiny_model: Path, *, stream: bool) -> None:
-    """Of a running answer, and of one that waits behind it."""
+def test_a_client_that_goes_away_frees_its_place(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, *, stream: bool
+) -> None:
+    """Of a running answer, which would take 20 seconds, and of one that waits behind it."""
+    add = decoding.PrefixCachedRows.add
+
+    def slow(rows: decoding.PrefixCachedRows, tokens: Tensor) -> Tensor:
+        time.sleep(0.05)
+        return add(rows, tokens)
+
+    monkeypatch.setattr(decoding.PrefixCachedRows, "add", slow)
 
     async def ask(place: Served) -> None:
         place.scheduler._most_rows = 1
@@ -447,7 +460,7 @@ def test_a_client_that_goes_away_frees_its_place(tiny_model: Path, *, stream: bo
         for task in (running, waiting):
             task.cancel()
         await place.client.close()
-        await wait_until(lambda: place.scheduler.load == 0)
+        await wait_until(lambda: place.scheduler.load == 0, seconds=5)
         assert place.server._open == 0
 
     run(ask, tiny_model)
