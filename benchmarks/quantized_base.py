@@ -32,8 +32,8 @@ from unitune_local.forecasting.cost_model import guess
 from unitune_local.models import store
 from unitune_local.models.adapter import check_adapter
 from unitune_local.settings import DataFile, Settings, Spec
-from unitune_local.training.train import TrainingContext, train
-from unitune_local.training.training import trainable_model
+from unitune_local.training.loop import TrainingContext, train
+from unitune_local.training.run import trainable_model
 from unitune_local.training.worker import environment
 
 ROW_TOKENS, BATCH_SIZE = 64, 2

@@ -34,8 +34,8 @@ from unitune_local.job_folder import Kind
 from unitune_local.models.model import add_adapter, load_model, load_tokenizer
 from unitune_local.parallel.ranks import ALONE, Ranks, joined
 from unitune_local.settings import Settings
-from unitune_local.training.train import TrainingContext, train
-from unitune_local.training.training import trainable_model
+from unitune_local.training.loop import TrainingContext, train
+from unitune_local.training.run import trainable_model
 
 T = TypeVar("T")
 WAIT = timedelta(seconds=60)

@@ -43,7 +43,7 @@ MODULES = (
     "unitune.run.run",
     "boto3",
     "unitune_local.backend",
-    "unitune_local.training.training",
+    "unitune_local.training.run",
     "transformers.models.llama.modeling_llama",
 )
 """What is imported before the forks; the last ones where their packages are here."""

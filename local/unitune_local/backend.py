@@ -63,7 +63,7 @@ class LocalBackend:
         """
         folder = _folder(launch.folder, launch.key)
         if not folder.spec.exists():
-            from unitune_local.training.training import prepare  # noqa: PLC0415 - imports torch
+            from unitune_local.training.run import prepare  # noqa: PLC0415 - imports torch
 
             text = prepare(launch).model_dump_json(indent=2)
             private_folder(folder.path)
@@ -180,9 +180,8 @@ class LocalBackend:
     ) -> AnswerForecast:
         """Say how long answers would take, without loading weights."""
         from unitune_local.inference import answer_cost  # noqa: PLC0415 - imports torch
-        from unitune_local.models import store  # noqa: PLC0415 - imports torch
 
-        return answer_cost.forecast_answers(store.resolve(model), cases, loads)
+        return answer_cost.forecast_answers(model, cases, loads)
 
     def loss_mask(self, job: Job, example: Example) -> tuple[MaskedToken, ...]:
         """Return a row's tokens as the training sees them, those that carry loss marked.

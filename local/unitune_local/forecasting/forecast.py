@@ -253,7 +253,7 @@ def _score_seconds(
         return 0.0
     tokens = sum(row.trained_tokens for row in rows) / max(1, len(rows))
     load = AnswerLoad(len(scored_cases(validation)), 0, 0, tokens)
-    return forecast_answers(folder, validation, [load]).seconds[0] - LOAD_SECONDS
+    return forecast_answers(str(folder), validation, [load]).seconds[0] - LOAD_SECONDS
 
 
 def _score_findings(settings: Settings, validation: Dataset) -> Iterator[Finding]:

@@ -28,6 +28,7 @@ from unitune.workspace.today import today
 from unitune_local import machine
 from unitune_local.data.rendering import TemplateError, render_prompt
 from unitune_local.inference.generate import common_length
+from unitune_local.models import store
 from unitune_local.models.model import config_of, load_tokenizer
 from unitune_local.models.model_folder import cache_folder
 
@@ -88,15 +89,15 @@ def size_of(folder: Path) -> ModelSize:
     return ModelSize(linear, int(head.weight.numel()), width)
 
 
-def forecast_answers(folder: Path, cases: Dataset, loads: Sequence[AnswerLoad]) -> AnswerForecast:
+def forecast_answers(model: str, cases: Dataset, loads: Sequence[AnswerLoad]) -> AnswerForecast:
     """Return how long requests for the answers of such cases would take.
 
     Args:
-        folder: Of the model.
+        model: Its name, or its folder.
         cases: What is requested, in the rows' own messages.
         loads: How often, with what beside.
     """
-    device = machine.device()
+    folder, device = store.resolve(model), machine.device()
     dtype = machine.best_dtype(device)
     size, rate = size_of(folder), answer_rate(folder, device.type, dtype)
     tokenizer = load_tokenizer(folder)

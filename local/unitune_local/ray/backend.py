@@ -217,9 +217,8 @@ class RayBackend(HostedBackend[RayOptions]):
     ) -> AnswerForecast:
         """Say how long answers would take on this machine, without loading weights."""
         from unitune_local.inference import answer_cost  # noqa: PLC0415 - imports torch
-        from unitune_local.models import store  # noqa: PLC0415 - imports torch
 
-        return answer_cost.forecast_answers(store.resolve(model), cases, loads)
+        return answer_cost.forecast_answers(model, cases, loads)
 
     def _stored_start(self, launch: Launch) -> str | None:
         """Return the name in the storage of the adapter to go on from, stored if it is not there.

@@ -20,8 +20,8 @@ from unitune_local.parallel.ranks import ALONE, Ranks
 from unitune_local.ray.launch import RayLaunch
 from unitune_local.ray.remote_folder import RemoteFolder, SentLog
 from unitune_local.settings import DataFile, Spec
-from unitune_local.training.train import drop_note
-from unitune_local.training.training import finish, note_in, prepare, train_rank
+from unitune_local.training.loop import drop_note
+from unitune_local.training.run import finish, note_in, prepare, train_rank
 
 PASSING = (RankLost, RuntimeError, OSError)
 """Another worker is lost, a GPU is, or a disk or a network does not answer."""

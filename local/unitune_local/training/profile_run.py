@@ -44,8 +44,8 @@ from unitune_local.models.adapter import check_adapter, checked_prompts, save_ad
 from unitune_local.models.model import load_tokenizer
 from unitune_local.objectives.loss import Form, form_of, loss_sum
 from unitune_local.settings import DataFile, Spec
-from unitune_local.training.train import LONGEST_GRADIENT
-from unitune_local.training.training import trainable_model
+from unitune_local.training.loop import LONGEST_GRADIENT
+from unitune_local.training.run import trainable_model
 from unitune_local.training.worker import busy_share, environment
 
 PARTS, FEWEST_PARTS = 16, 2

@@ -135,7 +135,7 @@ def _outcome(folder: JobFolder) -> Result | None:
     log.write("message", {"text": "worker started"})
     start_ranks(folder, _setting(folder, "processes"), partial(abandon, folder, log))
     try:
-        from unitune_local.training.training import run_training  # noqa: PLC0415 - slow; we live already
+        from unitune_local.training.run import run_training  # noqa: PLC0415 - slow; we live already
 
         model = run_training(folder, log)
     except RankLost as error:
@@ -168,7 +168,7 @@ def assist(folder: JobFolder, rank: int, parent: int) -> None:
     After a failure it waits, so that the first process, which often fails alike, can say why.
     """
     end_with(parent)
-    from unitune_local.training.training import assist_training  # noqa: PLC0415 - slow
+    from unitune_local.training.run import assist_training  # noqa: PLC0415 - slow
 
     try:
         assist_training(folder, rank, parent)

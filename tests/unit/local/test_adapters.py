@@ -35,7 +35,7 @@ from unitune_local.models.model import (
 from unitune_local.models.noise import add_noise, row_lengths
 from unitune_local.objectives.loss import loss_sum
 from unitune_local.settings import DataFile, Dimensions, Settings, Spec, resolve
-from unitune_local.training.train import adamw, set_rate
+from unitune_local.training.loop import adamw, set_rate
 
 VARIANTS = [{"rslora": True}, {"dora": True}, {"init": "gaussian"}, {"rslora": True, "dora": True}]
 

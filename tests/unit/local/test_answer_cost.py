@@ -51,7 +51,7 @@ def test_shared_tokens_are_computed_once_and_own_ones_for_each() -> None:
 
 def test_time_grows_with_requests_and_own_tokens(tiny_model: Path, cases: Dataset) -> None:
     loads = [ONE, ONE._replace(requests=10**6), ONE._replace(requests=10**6, own_tokens=500)]
-    made = answer_cost.forecast_answers(tiny_model, cases, loads)
+    made = answer_cost.forecast_answers(str(tiny_model), cases, loads)
     assert (GUESSED_BAND, None) == ((made.low_share, made.high_share), made.measured_on)
     assert made.seconds[0] < made.seconds[1] < made.seconds[2]
 
@@ -73,13 +73,13 @@ def test_what_was_measured_replaces_the_guess(
         assert asyncio.run(reply()).error is None
 
     answer()
-    assert answer_cost.forecast_answers(tiny_model, cases, [ONE]).measured_on is None
+    assert answer_cost.forecast_answers(str(tiny_model), cases, [ONE]).measured_on is None
     monkeypatch.setattr(answer_cost, "LEAST_FLOPS", 1.0)
     with monkeypatch.context() as patch:
         patch.setattr(machine, "overloaded", lambda: True)
         answer()
-    assert answer_cost.forecast_answers(tiny_model, cases, [ONE]).measured_on is None
+    assert answer_cost.forecast_answers(str(tiny_model), cases, [ONE]).measured_on is None
     answer()
-    made = answer_cost.forecast_answers(tiny_model, cases, [ONE])
+    made = answer_cost.forecast_answers(str(tiny_model), cases, [ONE])
     assert made.measured_on is not None
     assert MEASURED_BAND == (made.low_share, made.high_share)

@@ -22,8 +22,8 @@ from unitune_local.forecasting.forecast import forecast, require_memory
 from unitune_local.objectives.loss import Form, choose_form, most_logits
 from unitune_local.parallel.sharding import shard_findings
 from unitune_local.settings import Settings
-from unitune_local.training.train import TrainingContext, train
-from unitune_local.training.training import trainable_model
+from unitune_local.training.loop import TrainingContext, train
+from unitune_local.training.run import trainable_model
 
 NOTHING = Dataset("validation.jsonl", ())
 WAYS = [

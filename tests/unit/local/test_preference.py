@@ -26,7 +26,7 @@ from unitune_local.objectives.objective import PreferenceLoss, RatedLoss
 from unitune_local.objectives.preference import Answers, answers, pair_losses, rated_losses
 from unitune_local.objectives.reference import ReferencePass
 from unitune_local.settings import Loss, PreferenceSettings
-from unitune_local.training.train import TrainingContext, train
+from unitune_local.training.loop import TrainingContext, train
 
 PAIR_SETTINGS = SETTINGS.model_copy(
     update={"epochs": 6, "batch_size": 2, "learning_rate": 1e-2, "micro_batch_tokens": 150}

@@ -28,8 +28,8 @@ from unitune_local.models import store
 from unitune_local.models.adapter import check_adapter, save_adapter
 from unitune_local.models.model import load_adapter, load_model, load_tokenizer
 from unitune_local.settings import DataFile, Quantization, Spec
-from unitune_local.training.train import TrainingContext, train
-from unitune_local.training.training import trainable_model
+from unitune_local.training.loop import TrainingContext, train
+from unitune_local.training.run import trainable_model
 
 pytest.importorskip("bitsandbytes", reason="needs the extra `4bit`")
 QUESTION = Message(role="user", content="Where is my card?")

@@ -29,7 +29,7 @@ from unitune_local.ray.launch import RayLaunch, StartFolder
 from unitune_local.ray.remote_training import run
 from unitune_local.ray.storage import Storage
 from unitune_local.settings import Spec
-from unitune_local.training.training import prepare, run_training
+from unitune_local.training.run import prepare, run_training
 
 KEY, NEXT = "r261127-000000000000-1", "r261127-000000000000-2"
 

@@ -32,7 +32,7 @@ from unitune_local.objectives.loss import choose_form, token_losses
 from unitune_local.objectives.reward import RewardLoss, advantages, has_signal, kl_estimate
 from unitune_local.objectives.rollout import Rollouts, Sample, seed_of
 from unitune_local.settings import RewardSettings
-from unitune_local.training.train import TrainingContext, train
+from unitune_local.training.loop import TrainingContext, train
 
 REWARD = RewardSettings(group_size=4, temperature=1.0, max_tokens=3, kl=0.0)
 

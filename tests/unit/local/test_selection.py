@@ -39,9 +39,9 @@ from unitune_local.objectives.objective import CrossEntropy
 from unitune_local.settings import SelectionSettings, Settings, Spec
 from unitune_local.training import checkpoint
 from unitune_local.training.dev_score import dev_score
+from unitune_local.training.loop import TrainingContext, train, validation_figures
+from unitune_local.training.run import prepare, run_training
 from unitune_local.training.selection import NONE_YET, Selection
-from unitune_local.training.train import TrainingContext, train, validation_figures
-from unitune_local.training.training import prepare, run_training
 
 EARLY = SelectionSettings(keep="best", patience=2)
 OVERFITTING = SETTINGS.model_copy(

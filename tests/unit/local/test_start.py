@@ -43,8 +43,8 @@ from unitune_local.settings import (
     Spec,
     resolve,
 )
-from unitune_local.training.train import TrainingContext, train
-from unitune_local.training.training import check_start
+from unitune_local.training.loop import TrainingContext, train
+from unitune_local.training.run import check_start
 
 DPO = SETTINGS.model_copy(
     update={

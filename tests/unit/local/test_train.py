@@ -30,7 +30,7 @@ from unitune_local.models.model import (
     use_attention,
 )
 from unitune_local.settings import DataFile, Settings, Spec
-from unitune_local.training.train import TrainingContext, adamw, scheduled_rate, set_rate, train
+from unitune_local.training.loop import TrainingContext, adamw, scheduled_rate, set_rate, train
 
 UNIT_RATE = SETTINGS.model_copy(update={"learning_rate": 1.0})
 

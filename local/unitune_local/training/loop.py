@@ -4,7 +4,7 @@ Everything that could differ from one time to the next is fixed by settings and 
 rows of a step, its learning rate, how it is spread over processes and cut into micro-batches, what
 dropout draws. Adapter and optimiser come back from a checkpoint, so a training that was killed goes
 on to the very same losses. Not here: making the model and what becomes of events
-(`unitune_local.training.training`).
+(`unitune_local.training.run`).
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ from unitune_local.parallel.ranks import ALONE, Ranks, joined, noticing_loss
 from unitune_local.parallel.sharding import shard
 from unitune_local.settings import DataFile, Settings, Spec, StartFiles
 from unitune_local.training.dev_score import dev_score, dev_scorer
-from unitune_local.training.train import Note, TrainingContext, drop_note, train
+from unitune_local.training.loop import Note, TrainingContext, drop_note, train
 
 
 def prepare(launch: Launch) -> Spec:
