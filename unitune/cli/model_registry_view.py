@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from decimal import Decimal
 
 from pydantic import BaseModel
@@ -85,7 +85,7 @@ def _version(ledger: Ledger, version: ModelVersion, aliases: dict[str, int]) -> 
         number=version.number,
         run=version.run_id,
         is_deleted=record is None,
-        created=_moment(version.created),
+        created=version.created,
         created_by=version.created_by,
         backend=version.tuned_model.backend,
         model=version.tuned_model.name,
@@ -141,7 +141,7 @@ def print_model(model: ModelView) -> None:
     console().print()
     moves = new_table("moved", "alias", "version", "by", "why", fold=("why",))
     for move in model.moves[:SHOWN_MOVES]:
-        day = f"{_moment(move.time).astimezone():%Y-%m-%d %H:%M}"
+        day = f"{move.time.astimezone():%Y-%m-%d %H:%M}"
         before = "" if move.previous in (None, move.number) else f"{move.previous} → "
         version = "removed" if move.kind == "remove" else f"{before}{move.number}"
         moves.add_row(day, move.alias, version, move.moved_by, evidence(move))
@@ -153,7 +153,7 @@ def print_model(model: ModelView) -> None:
 def _gate(record: GateRecord | None) -> Text:
     if record is None:
         return Text("not compared", "dim")
-    day = f"{_moment(record.time).astimezone():%Y-%m-%d}"
+    day = f"{record.time.astimezone():%Y-%m-%d}"
     if record.gate is None:
         return Text(f"none ({record.verdict}, {day})", "dim")
     if record.gate == 0:
@@ -189,7 +189,3 @@ def change_lines(verified: Verification) -> Iterator[str]:
         f"({interval(paired.interval)}), {counted(len(paired.gained), 'case')} gained, "
         f"{len(paired.lost):,} lost: {drift}."
     )
-
-
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)

@@ -26,6 +26,8 @@ DocumentName = Literal[
     "plan",
     "check",
     "run",
+    "model",
+    "verification",
     "verdict",
     "comparison-diff",
     "cost",
@@ -86,6 +88,7 @@ def _describe_options(job: dict[str, Any]) -> None:
 def document_model(name: DocumentName) -> type[BaseModel]:
     """Return the model whose JSON Schema describes a document."""
     from unitune.backends.offer import Offer
+    from unitune.cli.model_registry_view import ModelView
     from unitune.cli.price_view import PriceList
     from unitune.cli.run_view import RunView
     from unitune.cost.budget import ProjectBudget
@@ -94,6 +97,7 @@ def document_model(name: DocumentName) -> type[BaseModel]:
     from unitune.evaluate.diff import ComparisonDiff
     from unitune.evaluate.results import Comparison
     from unitune.job.job import Job
+    from unitune.model_registry.verify import Verification
     from unitune.planning.plan import Plan
     from unitune.tco.documents import TotalCostList
 
@@ -102,6 +106,8 @@ def document_model(name: DocumentName) -> type[BaseModel]:
         "plan": Plan,
         "check": DataReport,
         "run": RunView,
+        "model": ModelView,
+        "verification": Verification,
         "verdict": Comparison,
         "comparison-diff": ComparisonDiff,
         "cost": TotalCostList,

@@ -8,7 +8,7 @@ changed the files since; on a machine that shares the ledger, too, which may not
 from __future__ import annotations
 
 import socket
-import time
+from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -29,8 +29,8 @@ class GateRecord(BaseModel):
     """A comparison in which a run's model was the candidate."""
 
     model_config = ConfigDict(frozen=True)
-    time: float
-    """Seconds since 1970, UTC."""
+    time: datetime
+    """When it was made, UTC."""
     text: str
     """Verdict and gate, for people."""
     comparison: str
@@ -59,7 +59,7 @@ def record_gate(ledger: Ledger, run: RunRecord, comparison: Comparison) -> None:
     passed = "no gate" if gate is None else f"gate {'' if gate.passed else 'not '}passed"
     (score,) = (each.score for each in comparison.contenders if each.name == comparison.candidate)
     record = GateRecord(
-        time=time.time(),
+        time=datetime.now(UTC),
         text=f"compared ({comparison.id}): {comparison.verdict}, {passed}",
         comparison=comparison.id or "",
         verdict=comparison.verdict,
@@ -72,7 +72,7 @@ def record_gate(ledger: Ledger, run: RunRecord, comparison: Comparison) -> None:
         host=socket.gethostname(),
     )
     data = record.model_dump(exclude={"time"})
-    ledger.note(run, Event(f"{KEY}{record.comparison}", "message", record.time, data))
+    ledger.note(run, Event(f"{KEY}{record.comparison}", "message", record.time.timestamp(), data))
 
 
 def gate_records(ledger: Ledger, run: RunRecord) -> list[GateRecord]:

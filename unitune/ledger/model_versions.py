@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -17,7 +18,7 @@ import sqlalchemy as sa
 from unitune.errors import LockTimeout, UserError
 from unitune.ledger import leases
 from unitune.ledger.costs import CostLedger
-from unitune.ledger.records import METADATA, RunRecord, Time, read
+from unitune.ledger.records import METADATA, RunRecord, read
 from unitune.models import TunedModel
 
 MODEL_VERSIONS = sa.Table(
@@ -60,7 +61,7 @@ class ModelVersion:
         number: Counted from 1.
         run_id: The run, which may be deleted since.
         fingerprint: SHA-256 of the adapter's files; of a vendor's model, of its id there.
-        created: When it was registered, in seconds since 1970, UTC.
+        created: When it was registered, UTC.
         created_by: Who has registered it.
     """
 
@@ -69,7 +70,7 @@ class ModelVersion:
     run_id: str
     tuned_model: TunedModel
     fingerprint: str
-    created: Time
+    created: datetime
     created_by: str
 
     def __str__(self) -> str:
@@ -83,7 +84,7 @@ class AliasMove:
     Args:
         number: Of the version that it has pointed to from then on; removed, of the last one.
         previous: Of the version before; None: there was none.
-        time: Seconds since 1970, UTC.
+        time: When, UTC.
         moved_by: Who has moved it.
         kind: A removed alias points to nothing until it is promoted again.
         reason: Why it was promoted without a gate, rolled back, or removed.
@@ -96,7 +97,7 @@ class AliasMove:
     number: int
     previous: int | None
     kind: Literal["promote", "rollback", "remove"]
-    time: Time
+    time: datetime
     moved_by: str
     reason: str | None = None
     comparison: str | None = None
@@ -218,12 +219,13 @@ class ModelLedger(CostLedger):
         return [read(AliasMove, row, f"alias {model}@{row['alias']}", "move") for row in rows]
 
     @contextmanager
-    def _changing(self, model: str, run: RunRecord) -> Generator[tuple[sa.Connection, float]]:
+    def _changing(self, model: str, run: RunRecord) -> Generator[tuple[sa.Connection, datetime]]:
         """Give a transaction in which no other process changes the model, and the time."""
         with self._database.writing() as connection:
             self._database.lock(connection, f"model {model}")
             leases.check_held(connection, run)
-            yield connection, connection.execute(sa.select(self._database.clock())).scalar_one()
+            now = connection.execute(sa.select(self._database.clock())).scalar_one()
+            yield connection, datetime.fromtimestamp(now, UTC)
 
 
 def _version_of(row: Any) -> ModelVersion:
@@ -231,4 +233,8 @@ def _version_of(row: Any) -> ModelVersion:
 
 
 def _values(record: ModelVersion | AliasMove) -> dict[str, Any]:
-    return {field.name: getattr(record, field.name) for field in fields(record)}
+    values = {field.name: getattr(record, field.name) for field in fields(record)}
+    return {
+        name: value.timestamp() if isinstance(value, datetime) else value
+        for name, value in values.items()
+    }

@@ -15,6 +15,7 @@ import re
 import socket
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from unitune.errors import GateNotPassed, Mismatch, NotFoundError, UnreadableRecord, UserError
 from unitune.evaluate.gate_record import GateRecord, gate_records, refuse_changed_files
@@ -128,7 +129,7 @@ def promote(
             number=version.number,
             previous=None,
             kind="promote",
-            time=0.0,
+            time=datetime.now(UTC),
             moved_by=_user(),
             reason=without_gate,
             comparison=evidence and evidence.comparison,

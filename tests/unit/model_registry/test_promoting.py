@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -226,7 +227,7 @@ def test_a_rollback_takes_back_promotions_and_never_a_rollback(
 ) -> None:
     def move(word: str) -> AliasMove:
         kind = {"<": "rollback", "x": "remove"}.get(word[0], "promote")
-        return AliasMove("m", "a", int(word.strip("<x") or 0), None, kind, 0, "ana")  # type: ignore[arg-type]
+        return AliasMove("m", "a", int(word.strip("<x") or 0), None, kind, datetime.now(UTC), "ana")  # type: ignore[arg-type]
 
     assert former == former_numbers(map(move, moves.split()))
 
