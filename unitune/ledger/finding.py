@@ -27,7 +27,7 @@ def find_record(ledger: Ledger, name: str) -> RunRecord:
         UserError: For several; or the newest is asked for, and there is none at all.
     """
     if (version_name := VersionName.parse(name)) is not None:
-        return _record_of(ledger, find_version(ledger, version_name))
+        return record_of(ledger, find_version(ledger, version_name))
     if name == NEWEST:
         newest = ledger.run_ids(most=1)
         if not newest:
@@ -67,7 +67,12 @@ def find_version(ledger: Ledger, name: VersionName) -> ModelVersion:
     return versions[number]
 
 
-def _record_of(ledger: Ledger, version: ModelVersion) -> RunRecord:
+def record_of(ledger: Ledger, version: ModelVersion) -> RunRecord:
+    """Return the run whose model a version is.
+
+    Raises:
+        NotFoundError: It is deleted.
+    """
     try:
         return ledger.record(version.run_id)
     except NotFoundError:

@@ -23,14 +23,14 @@ from unitune.evaluate.runner import Notify
 from unitune.job.contenders import Tuned
 from unitune.job.job import Job
 from unitune.ledger import Ledger, RunRecord
-from unitune.ledger.finding import find_record, find_version
+from unitune.ledger.finding import find_record, find_version, record_of
 from unitune.ledger.model_versions import ModelVersion
 from unitune.model_registry.versions import refuse_changed_model
 from unitune.models import VersionName
 from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.planning.start import model_fingerprint
 from unitune.run.run import Run
-from unitune.workspace.home import home
+from unitune.workspace.home import home, make_home
 
 KEPT_SECONDS = 6 * 3600.0
 """Answers of a verification that was interrupted longer ago say nothing about now."""
@@ -89,11 +89,13 @@ def verify(  # noqa: PLR0913 - each has a name and a default
         raise UserError(
             f"{name!r} names no version; write NAME@ALIAS or NAME:3, such as triage@production."
         )
-    version, record = find_version(ledger, parsed), find_record(ledger, name)
+    version = find_version(ledger, parsed)
+    record = record_of(ledger, version)
     resolved = preflight(job)
     _refuse(resolved.job, ledger, record.id)
     refuse_changed_model(version, model_fingerprint(version.tuned_model))
     since = _judged_before(ledger, version, record)
+    make_home(home())
     folder = home() / "verifications" / record.id
     if folder.exists() and time.time() - folder.stat().st_mtime > KEPT_SECONDS:
         shutil.rmtree(folder)
@@ -126,17 +128,19 @@ def _refuse(job: Job, ledger: Ledger, run_id: str) -> None:
         raise UserError(
             f"job {job.name!r} has no gate to verify. Add one: evaluate.gate: {{mode: improve}}."
         )
-    (candidate,) = (spec for spec in job.evaluate.contenders if spec.role == "candidate")
-    if not isinstance(candidate, Tuned):
-        raise UserError(
-            f"the candidate of job {job.name!r} is {candidate.type}; a verification needs a tuned "
-            "one, whose place the version takes."
-        )
-    if candidate.run is not None and find_record(ledger, candidate.run).id != run_id:
-        raise UserError(
-            f"the candidate of job {job.name!r} is run {candidate.run}, and run {run_id} is to be "
-            "verified. Leave the candidate's `run` out."
-        )
+    for spec in job.evaluate.contenders:
+        if spec.role != "candidate":
+            continue
+        if not isinstance(spec, Tuned):
+            raise UserError(
+                f"the candidate of job {job.name!r} is {spec.type}; a verification needs a tuned "
+                "one, whose place the version takes."
+            )
+        if spec.run is not None and find_record(ledger, spec.run).id != run_id:
+            raise UserError(
+                f"the candidate of job {job.name!r} is run {spec.run}, and run {run_id} is to be "
+                "verified. Leave the candidate's `run` out."
+            )
 
 
 def _judged_before(ledger: Ledger, version: ModelVersion, record: RunRecord) -> Comparison | None:

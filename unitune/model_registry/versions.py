@@ -87,7 +87,7 @@ def register(run: Run, name: str | None = None) -> ModelVersion:
     """
     ledger = Ledger(home())
     with ledger.acting(run.id) as record:
-        return _registered(ledger, record, run, name)
+        return _registered(ledger, record, name)
 
 
 def promote(
@@ -122,7 +122,7 @@ def promote(
     ledger = Ledger(home())
     with ledger.acting(run.id) as record:
         evidence = None if without_gate else _passed_gate(ledger, record)
-        version = _registered(ledger, record, run, name)
+        version = _registered(ledger, record, name)
         move = AliasMove(
             model=version.model,
             alias=alias,
@@ -156,7 +156,7 @@ def rollback(name: str, reason: str | None = None) -> AliasMove:
     back = replace(current, kind="rollback", previous=current.number, reason=reason)
     model = find_registered_model(current.model)
     runs = {version.number: version.run_id for version in model.versions}
-    for number in model.former_numbers(current.alias):
+    for number in filter(runs.get, model.former_numbers(current.alias)):
         with suppress(NotFoundError):  # its run is deleted
             return _move(ledger, runs[number], replace(back, number=number))
     raise UserError(
@@ -198,7 +198,7 @@ def _move(ledger: Ledger, run_id: str, move: AliasMove) -> AliasMove:
         return ledger.move_alias(record, replace(move, **who))
 
 
-def _registered(ledger: Ledger, record: RunRecord, run: Run, name: str | None) -> ModelVersion:
+def _registered(ledger: Ledger, record: RunRecord, name: str | None) -> ModelVersion:
     """Return the version of a run, as which it is registered where it is not."""
     if record.model is None:
         raise UserError(
@@ -206,7 +206,7 @@ def _registered(ledger: Ledger, record: RunRecord, run: Run, name: str | None) -
             f"{record.id}`, or name another: unitune runs"
         )
     known = ledger.version_of_run(record.id)
-    wanted = name or (known.model if known else run.job.name)
+    wanted = name or (known.model if known else ledger.job(record.id).name)
     if VersionName.parse(f"{wanted}:1") is None:
         raise UserError(
             f"the name {wanted!r} cannot be a registered model's: lower-case letters, digits and "

@@ -18,7 +18,8 @@ from unitune.errors import (
     UserError,
 )
 from unitune.evaluate.compare import compare
-from unitune.evaluate.history import find_comparison, history_folder
+from unitune.evaluate.history import comparisons, find_comparison, history_folder
+from unitune.job.evaluate import Evaluate
 from unitune.job.job import Job
 from unitune.ledger import Ledger
 from unitune.ledger.model_versions import AliasMove, former_numbers
@@ -159,8 +160,20 @@ def test_another_machine_that_shares_the_ledger_promotes_on_what_it_says(
         with pytest.raises(Mismatch, match="is gone"):
             promote(run, "production")
         return
-    monkeypatch.setenv("UNITUNE_DIR", str(workplace / "elsewhere"))
+    job = triage_job(50, IMPROVE)
+    monkeypatch.delenv("UNITUNE_DIR")
+    (workplace / "elsewhere").mkdir()
+    monkeypatch.chdir(workplace / "elsewhere")
+    (workplace / ".unitune").rename(workplace / "gone")
     assert 1 == promote(find_run(run.id), "production").number
+    verified = verify("triage@production", job.model_copy(update={"evaluate": allowed(job)}))
+    assert (0, None) == (verified.exit_code, verified.since)
+    assert [verified.comparison.id] == [each.id for each in comparisons()], "the home is marked"
+
+
+def allowed(job: Job) -> Evaluate:
+    """Where the rows of a run are not, they cannot be searched for test cases."""
+    return job.evaluate.model_copy(update={"leaks": "allow"})
 
 
 def test_without_a_gate_a_reason_is_recorded() -> None:
