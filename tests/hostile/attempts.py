@@ -84,7 +84,7 @@ class Tally:
 
 GROUPS = {
     "prices": ("show", "refresh"),
-    "models": ("pull",),
+    "base-models": ("pull",),
     "keys": ("allow", "remove"),
 }
 """Commands that have commands."""
