@@ -96,3 +96,38 @@ def test_by_hand_does_the_same_without_the_library(guarded_environment: dict[str
 
     assert "step 2/2" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("tuned: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "least"),
+    [
+        ("--to adapter", 0.9),  # peft adds base and update after rounding both
+        ("--to merged", 1.0),
+        ("--to gguf", 0.95),
+        ("--to gguf --quantization Q8_0", 0.9),
+        ("--to gguf-lora", 0.95),
+    ],
+)
+def test_an_export_answers_as_the_run_does(
+    quickstart: Any, tmp_path: Path, options: str, least: float
+) -> None:
+    pytest.importorskip("xllamacpp", reason="needs the extra `export`")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "unitune",
+            "export",
+            *options.split(),
+            "-o",
+            tmp_path / "o",
+            "--json",
+        ],
+        cwd=quickstart.folder,  # not guarded: the base's own file is fetched
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    exported = json.loads(done.stdout)
+    assert 30 == exported["rows"]
+    assert least <= exported["equal"] / exported["rows"]

@@ -21,7 +21,7 @@ def export(
     *,
     to: Annotated[
         Literal["adapter", "merged", "gguf", "gguf-lora", "ollama", "mlx", "vllm"],
-        typer.Option(help="What it is made for.", show_default=False),
+        typer.Option(metavar="FORM", help="adapter, merged, gguf, gguf-lora, ollama, mlx or vllm."),
     ],
     output: Annotated[
         Path | None,
@@ -29,7 +29,11 @@ def export(
     ] = None,
     quantization: Annotated[
         Literal["F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"] | None,
-        typer.Option(help="What weights are rounded to; default 16 bits, and merged as the base."),
+        typer.Option(
+            metavar="TYPE",
+            help="F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1 or Q4_0; default 16 bits, merged as the "
+            "base.",
+        ),
     ] = None,
     quiet: Quiet = False,
     json: Json = False,

@@ -83,6 +83,8 @@ def export(
     model, backend = model_of(record), registry.backend(record.backend)
     job = ledger.job(record.id)
     target = Path(folder or f"{job.name}-{form}")
+    if target.exists() or target.is_symlink():
+        raise UserError(f"{target} is there already. Remove it, or choose another with -o DIR.")
     if isinstance(backend, Exports):
         temperature = job.evaluate.temperature
         spec = ExportSpec(
@@ -107,8 +109,6 @@ def export(
 def _downloaded(backend: Downloads, model: TunedModel, folder: Path) -> Exported:
     """Export what a vendor hands out, as it is."""
     begun = time.monotonic()
-    if folder.exists():
-        raise UserError(f"{folder} is there already. Remove it, or choose another with -o DIR.")
     file = backend.download(model, folder)
     return Exported(
         form="adapter",

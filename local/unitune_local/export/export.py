@@ -35,7 +35,7 @@ def export(model: TunedModel, adapter: Path, spec: ExportSpec) -> Exported:
         spec: What is wanted.
 
     Raises:
-        UserError: The folder is there already, or the form has no such quantisation.
+        UserError: The form has no such quantisation.
         Unsupported: The model cannot be written in this form as it is.
         Mismatch: Base or template are not those of the training, or the answers are others.
     """
@@ -116,13 +116,7 @@ def _describe(folder: Path, model: TunedModel, spec: ExportSpec) -> None:
 
 @contextmanager
 def _aside(folder: Path) -> Generator[Path]:
-    """Give a folder that gets its name when the body ends without an error, and is gone otherwise.
-
-    Raises:
-        UserError: There is something of this name.
-    """
-    if folder.exists() or folder.is_symlink():
-        raise UserError(f"{folder} is there already. Remove it, or choose another with -o DIR.")
+    """Give a folder that gets its name when the body ends well, and is gone otherwise."""
     scratch = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
     scratch.mkdir(parents=True)

@@ -102,6 +102,10 @@ def modelfile(file: str, tuned: Tuned, spec: ExportSpec) -> str:
 def _checked(tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request]) -> Template:
     """Return the template, once it has written all requests as the tokenizer's own does."""
     template = _read_off(tokenizer)
+    if "{{" in "".join([*template.before.values(), *template.after.values(), template.answer]):
+        raise Unsupported(
+            UNTRANSLATABLE.format(why="the template writes {{, which means more there")
+        )
     bos = cast("str | None", tokenizer.bos_token) or ""
     for request in requests:
         if request.tools or any(turn.role not in ROLES for turn in request.messages):

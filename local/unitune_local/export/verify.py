@@ -6,6 +6,7 @@ against is what the run's own model answers, through the very code that an evalu
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -108,6 +109,7 @@ def in_llama_cpp(file: Path, adapter: Path | None, answered: Sequence[Answered])
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = torch.get_num_threads()
     params.n_gpu_layers = 0
     params.force_pure_content_parser = True  # calls of tools stay in the text
+    params.api_keys = [secrets.token_hex()]  # it listens on this machine, which may be shared
     params.verbosity = 0
     try:
         server = package.Server(params)

@@ -41,6 +41,7 @@ from unitune_local.export import forms, gguf_file, verify
 from unitune_local.export.export import export
 from unitune_local.export.gguf_file import ModelTensors, rounding, write_model
 from unitune_local.export.gguf_tokenizer import pre_tokenizer
+from unitune_local.export.ollama import modelfile
 from unitune_local.export.tuned import Tuned
 from unitune_local.models import store
 from unitune_local.models.gguf_model import convert
@@ -329,6 +330,29 @@ def test_ollama_s_modelfile_says_how_the_evaluation_has_asked(
     assert "tiny.F32.gguf" in done.files
 
 
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{{ '{{ .System }}' }}", "the template writes {{"),
+        ('{{ \'"""\\nPARAMETER num_ctx 1\' }}', 'a text holds """'),
+        (
+            "{% if messages[0].content | length > 17 %}long {% endif %}",
+            "it writes the rows differently",
+        ),
+    ],
+)
+def test_a_template_that_says_more_than_ollama_s_can_is_refused(
+    base_of: Callable[[str], Path], template: str, reason: str
+) -> None:
+    tokenizer: Any = load_tokenizer(base_of("llama"))
+    tokenizer.chat_template = template + tokenizer.chat_template
+    spec = ExportSpec(form="ollama", folder=Path("x"), name="tiny", requests=REQUESTS)
+    tuned = Tuned(_model(base_of("llama")), base_of("llama"))
+    vars(tuned)["tokenizer"] = tokenizer
+    with pytest.raises(Unsupported, match=reason):
+        modelfile("tiny.gguf", tuned, spec)
+
+
 def test_vllm_is_started_with_rank_adapter_and_template(
     base_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -383,14 +407,6 @@ def test_what_cannot_be_exported_right_is_refused_with_the_reason(
     with pytest.raises(Unsupported, match=reason):
         exported(tuned, tmp_path / "out", form)
     assert ["adapter"] == [path.name for path in tmp_path.iterdir()]
-
-
-def test_a_folder_that_is_there_is_not_written_into(
-    base_of: Callable[[str], Path], tmp_path: Path
-) -> None:
-    tuned = tuned_on(base_of("llama"), tmp_path / "adapter")
-    with pytest.raises(UserError, match="is there already"):
-        exported(tuned, tmp_path / "adapter", "merged")
 
 
 def test_a_form_names_the_quantisations_that_it_takes(
