@@ -172,7 +172,7 @@ def _announce(url: str, served: _Served, key_env: str | None) -> None:
         f'client.chat.completions.create(model="{served.name}", messages=[…])',
     ]
     note = " Its training rows begin with a system message: send the same one."
-    aside().print(f"{served.title}.{note if served.system else ''}", style="dim", soft_wrap=True)
+    aside().print(f"{served.title}.{note if served.system else ''}", style="dim")
     for example in (curl, client):
         aside().print("", *example, sep="\n", soft_wrap=True)
     aside().print("\nCtrl-C ends it.", style="dim")
