@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import warnings
 from collections.abc import Callable, Iterator
@@ -193,6 +194,23 @@ def test_a_way_to_cut_texts_that_llama_cpp_has_no_name_for_is_refused(
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     with pytest.raises(Unsupported, match=r"none of gpt-2, smollm, qwen2, llama-bpe.*--to merged"):
         pre_tokenizer(tokenizer)
+
+
+def test_a_beginning_that_the_template_writes_stands_once_in_llama_cpp(
+    base_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """As of Llama 3, whose runtime adds it by itself; of ChatML's models it must not."""
+    pytest.importorskip("xllamacpp", reason="needs the extra `export`")
+    base = shutil.copytree(base_of("llama"), tmp_path / "base")
+    config = json.loads((base / "tokenizer_config.json").read_text())
+    config["bos_token"] = TOKENS[0]
+    (base / "tokenizer_config.json").write_text(json.dumps(config))
+    template = base / "chat_template.jinja"
+    template.write_text("{{ bos_token }}" + template.read_text())
+    done = exported(tuned_on(base, tmp_path / "adapter"), tmp_path / "out", "gguf")
+    assert done.equal == done.rows
+    read = GGUFReader(tmp_path / "out" / "tiny.F16.gguf")
+    assert read.fields["tokenizer.ggml.add_bos_token"].contents()
 
 
 def test_rslora_scales_in_llama_cpp_as_in_training(
