@@ -28,6 +28,7 @@ from typer.core import TyperCommand, TyperGroup
 
 import unitune
 from unitune.cli import (
+    audit,
     backends,
     chat,
     compare,
@@ -165,6 +166,7 @@ app.command(rich_help_panel=HOSTED)(deployments.undeploy)
 app.command(rich_help_panel=HOSTED)(deployments.deployments)
 app.command(rich_help_panel=HOSTED)(models.checkpoints)
 app.command(rich_help_panel=HOSTED)(models.download)
+app.command(rich_help_panel=HERE)(audit.audit)
 app.command(rich_help_panel=HERE)(machine.doctor)
 app.command(rich_help_panel=HERE)(machine.notify)
 app.command(rich_help_panel=HERE)(machine.trust)

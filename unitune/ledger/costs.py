@@ -6,6 +6,7 @@ last of it. What an approval and an outcome hold is the business of `unitune.led
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from unitune.errors import LockTimeout, NotFoundError
+from unitune.ledger import audit
 from unitune.ledger.database import Database
 from unitune.ledger.postgres import PostgreSQL
 from unitune.ledger.records import (
@@ -118,12 +120,15 @@ class CostLedger:
         """Write down what a run's attempt has cost."""
         with self._database.writing() as connection:
             connection.execute(_attempt(run).values(outcome=outcome))
+            settled = {"attempt": run.attempt, "outcome": json.loads(outcome)}
+            audit.record(self._database, connection, "run.settled", run.id, settled)
 
     def add_deployment(self, record: DeploymentRecord, allow: Callable[[Books], None]) -> None:
         """Write down a new deployment, and with it what it may cost, unless `allow` raises."""
         with self._setting_aside() as (connection, books):
             allow(books)
             connection.execute(DEPLOYMENTS.insert().values(values_of(record)))
+            self._record_deployment(connection, record)
 
     def write_deployment(self, after: DeploymentRecord) -> DeploymentRecord:
         """Write a changed deployment and return it with its new version.
@@ -139,6 +144,7 @@ class CostLedger:
                 raise LockTimeout(
                     f"another process has just changed deployment {after.id}; look again."
                 )
+            self._record_deployment(connection, written)
         return written
 
     def deployments(self) -> list[DeploymentRecord]:
@@ -155,6 +161,11 @@ class CostLedger:
             return _deployment_of(row)
         hint = "`unitune deployments` lists those that are."
         raise NotFoundError("deployment", deployment_id, (), hint)
+
+    def _record_deployment(self, connection: sa.Connection, record: DeploymentRecord) -> None:
+        data = {name: value for name, value in values_of(record).items() if name != "id"}
+        action = f"deployment.{record.state}"
+        audit.record(self._database, connection, action, record.id, data)
 
     def _rows(self, query: sa.Select[Any]) -> list[Row]:
         """Return the rows of a query; none where nothing was ever written."""

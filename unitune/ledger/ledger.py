@@ -12,6 +12,7 @@ sees to it.
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -25,7 +26,8 @@ import yaml
 from unitune.backends.protocol import Event, State, Upload
 from unitune.errors import DuplicateRunError, LockTimeout, UnreadableRecord
 from unitune.job.job import Job
-from unitune.ledger import costs, leases
+from unitune.ledger import audit, costs, leases
+from unitune.ledger.audit import AUDIT_LOG, AuditEntry
 from unitune.ledger.model_versions import ModelLedger
 from unitune.ledger.records import (
     DEPLOYMENTS,
@@ -111,6 +113,12 @@ class Ledger(ModelLedger):
         Raises:
             DuplicateRunError: A run with the same fingerprint is going on or has succeeded.
         """
+        launch = {
+            **_described(record),
+            "start": values_of(record)["start"],
+            "job": job,
+            "approval": approval and json.loads(approval),
+        }
         with self._database.writing() as connection:
             self._database.lock(connection, record.fingerprint)
             if not again:
@@ -119,6 +127,7 @@ class Ledger(ModelLedger):
             connection.execute(TRANSITIONS.insert().values(_transition(record)))
             if approval is not None:
                 costs.add(connection, record, approval, record.created)
+            audit.record(self._database, connection, "run.launched", record.id, launch)
 
     def write(self, after: RunRecord, events: Sequence[Event] = ()) -> RunRecord:
         """Write a changed record, and the events that came with the change.
@@ -142,6 +151,10 @@ class Ledger(ModelLedger):
             if previous | {"time": now} != current:
                 connection.execute(TRANSITIONS.insert().values(current))
             _add_events(connection, written, events)
+            if before.state != written.state:
+                change = {"job": written.job_id, "model": values_of(written)["model"]}
+                change |= {"attempt": written.attempt, "error": error}
+                audit.record(self._database, connection, f"run.{written.state}", written.id, change)
         return written
 
     def note(self, record: RunRecord, event: Event) -> bool:
@@ -171,6 +184,8 @@ class Ledger(ModelLedger):
             for table in (EVENTS, TRANSITIONS, UPLOADS):
                 connection.execute(table.delete().where(table.c.run_id == record.id))
             connection.execute(RUNS.delete().where(RUNS.c.id == record.id))
+            deleted = {**_described(before), "model": values_of(before)["model"]}
+            audit.record(self._database, connection, "run.deleted", record.id, deleted)
 
     def fingerprints(self) -> frozenset[str]:
         """Return the fingerprints of the trainings that go on or are done."""
@@ -305,6 +320,14 @@ class Ledger(ModelLedger):
         query = sa.select(UPLOADS.c.run_id).where(UPLOADS.c.ref == ref).distinct()
         return sorted(row["run_id"] for row in self._rows(query))
 
+    def audit_log(self) -> list[AuditEntry]:
+        """Return what the ledger did, the oldest first."""
+        query = sa.select(AUDIT_LOG).order_by(AUDIT_LOG.c.number)
+        return [
+            read(AuditEntry, row, "the audit log", f"entry {row['number']}")
+            for row in self._rows(query)
+        ]
+
     def continuations(self, run_id: str) -> list[RunRecord]:
         """Return the runs whose trainings go on from the model of a run, the newest first."""
         of_run = RUNS.c.start["run"].as_string() == run_id
@@ -318,6 +341,11 @@ class Ledger(ModelLedger):
         if row is None:
             raise leases.unknown(run_id)
         return run_of(row), row["now"]
+
+
+def _described(record: RunRecord) -> dict[str, str]:
+    names = ("name", "backend", "base_model", "method", "fingerprint", "host")
+    return {name: getattr(record, name) for name in names}
 
 
 def _refuse_duplicate(connection: sa.Connection, fingerprint: str) -> None:

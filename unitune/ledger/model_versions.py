@@ -16,7 +16,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from unitune.errors import LockTimeout, UserError
-from unitune.ledger import leases
+from unitune.ledger import audit, leases
 from unitune.ledger.costs import CostLedger
 from unitune.ledger.records import METADATA, RunRecord, read
 from unitune.models import TunedModel
@@ -170,6 +170,7 @@ class ModelLedger(CostLedger):
             made = ModelVersion(model, (last or 0) + 1, run.id, run.model, fingerprint, now, by)
             values = _values(made) | {"tuned_model": run.model.model_dump(mode="json")}
             connection.execute(MODEL_VERSIONS.insert().values(values))
+            audit.record(self._database, connection, "version.registered", str(made), values)
         return made
 
     def move_alias(self, run: RunRecord, move: AliasMove) -> AliasMove:
@@ -195,6 +196,8 @@ class ModelLedger(CostLedger):
                 )
             written = replace(move, previous=previous, time=now)
             connection.execute(ALIAS_MOVES.insert().values(_values(written)))
+            action = f"alias.{move.kind}"
+            audit.record(self._database, connection, action, str(move), _values(written))
         return written
 
     def model_names(self) -> list[str]:

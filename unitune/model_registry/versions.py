@@ -8,11 +8,8 @@ rows are the business of `unitune.ledger.model_versions`.
 
 from __future__ import annotations
 
-import getpass
 import logging
-import os
 import re
-import socket
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,6 +17,7 @@ from datetime import UTC, datetime
 from unitune.errors import GateNotPassed, Mismatch, NotFoundError, UnreadableRecord, UserError
 from unitune.evaluate.gate_record import GateRecord, gate_records, refuse_changed_files
 from unitune.ledger import Ledger, RunRecord
+from unitune.ledger.audit import current_user
 from unitune.ledger.finding import LIST_MODELS, find_version
 from unitune.ledger.model_versions import AliasMove, ModelVersion, former_numbers, standing_aliases
 from unitune.models import VersionName
@@ -130,7 +128,7 @@ def promote(
             previous=None,
             kind="promote",
             time=datetime.now(UTC),
-            moved_by=_user(),
+            moved_by=current_user(),
             reason=without_gate,
             comparison=evidence and evidence.comparison,
             verdict_sha256=evidence and evidence.verdict_sha256,
@@ -194,7 +192,7 @@ def _standing(name: str) -> tuple[Ledger, AliasMove]:
 def _move(ledger: Ledger, run_id: str, move: AliasMove) -> AliasMove:
     """Move an alias from where it was seen; another process's move in between is an error."""
     with ledger.acting(run_id) as record:
-        who = {"moved_by": _user(), "comparison": None, "verdict_sha256": None}
+        who = {"moved_by": current_user(), "comparison": None, "verdict_sha256": None}
         return ledger.move_alias(record, replace(move, **who))
 
 
@@ -213,7 +211,7 @@ def _registered(ledger: Ledger, record: RunRecord, name: str | None) -> ModelVer
             "dashes, at most 40."
         )
     fingerprint = model_fingerprint(record.model)
-    version = ledger.register(record, wanted, fingerprint, _user())
+    version = ledger.register(record, wanted, fingerprint, current_user())
     refuse_changed_model(version, fingerprint)
     return version
 
@@ -262,14 +260,3 @@ def _check_alias(alias: str) -> None:
             f"{alias!r} cannot be an alias: a letter, then letters, digits, - and _, at most 40; "
             "not latest, newest, or v with a number. Such as production."
         )
-
-
-def _user() -> str:
-    """Return who acts: as ``UNITUNE_USER`` says, else the account on this machine."""
-    if named := os.environ.get("UNITUNE_USER", "").strip():
-        return named
-    try:
-        account = getpass.getuser()
-    except (OSError, KeyError):  # a container's user may have no name
-        account = f"user {os.getuid()}"
-    return f"{account}@{socket.gethostname()}"

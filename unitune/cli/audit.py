@@ -1,0 +1,81 @@
+"""The command `unitune audit`: what the ledger did, who did it, and whether that is unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unitune.cli.options import Json
+from unitune.cli.output import console, new_table, print_raw, print_table
+from unitune.errors import UserError
+
+if TYPE_CHECKING:
+    from unitune.ledger.audit import AuditEntry
+
+SHOWN_HASH = 12
+"""Characters of a hash that are shown; an export has all."""
+Since = Annotated[
+    datetime | None,
+    typer.Option("--since", metavar="DATE", formats=["%Y-%m-%d"], help="From this day on, UTC."),
+]
+Verify = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Check an export, and that the ledger still has all of it."),
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the log there.")
+]
+
+
+def audit(
+    *, since: Since = None, verify: Verify = None, output: Output = None, json: Json = False
+) -> None:
+    """Show what the ledger did: launches, with data and prices, ends, costs, promotions, deletions.
+
+    Each entry has the hash of the one before, so that whoever changes one is found: in an export
+    (JSON Lines, by --json or --output), and in the ledger by any older export (--verify). Who acts
+    is UNITUNE_USER, or the account and its machine. A change that is found exits 5.
+
+    [dim]$ unitune audit --since 2026-11-01
+    $ unitune audit --output audit.jsonl
+    $ unitune audit --verify audit.jsonl[/dim]
+    """
+    from unitune.ledger import Ledger
+    from unitune.ledger.audit import check_chain, export_lines, held_against, read_export
+    from unitune.workspace.filesystem import content_of, replacing
+    from unitune.workspace.home import home
+
+    if verify is not None and (since or output or json):
+        raise UserError("--verify checks a file; leave --since, --output and --json out.")
+    log = check_chain(Ledger(home()).audit_log(), "the ledger")
+    if verify is not None:
+        exported = check_chain(read_export(content_of(verify), str(verify)), str(verify))
+        held_against(exported, log)
+        console().print(f"{verify}: {len(exported):,} entries, unchanged, and all in the ledger.")
+        return
+    start = since.replace(tzinfo=UTC).timestamp() if since else 0.0
+    entries = [entry for entry in log if entry.time >= start]
+    if output is not None:
+        with replacing(output) as file:
+            file.writelines(export_lines(entries))
+        console().print(f"{output}: {len(entries):,} entries.")
+    elif json:
+        print_raw("".join(export_lines(entries)), end="")
+    else:
+        _print(entries)
+
+
+def _print(entries: Sequence[AuditEntry]) -> None:
+    table = new_table("", "time (UTC)", "action", "subject", "who", "hash", right={""})
+    for entry in entries:
+        time = datetime.fromtimestamp(entry.time, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        hash_ = entry.sha256[:SHOWN_HASH]
+        table.add_row(str(entry.number), time, entry.action, entry.subject, entry.who, hash_)
+    if entries:
+        print_table(table)
+    else:
+        console().print("Nothing is on record.")

@@ -1,0 +1,18 @@
+"""The audit log."""
+
+from __future__ import annotations
+
+from alembic import op
+
+from unitune.ledger.audit import AUDIT_LOG
+from unitune.ledger.records import METADATA
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Make its table."""
+    METADATA.create_all(op.get_bind(), tables=[AUDIT_LOG], checkfirst=False)
