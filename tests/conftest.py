@@ -71,7 +71,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.xdist_group("quickstart"))
         elif (path := str(item.path.relative_to(here))).startswith(TOGETHER):
             item.add_marker(pytest.mark.xdist_group(path))
-        if item.get_closest_marker("hypothesis") and _named("exhaustive", config):
+        # hypothesis's own marker comes later.
+        if hasattr(getattr(item, "obj", None), "hypothesis") and _named("exhaustive", config):
             item.add_marker(pytest.mark.exhaustive)
     left_out = [item for item in items if _left_out(item, config)]
     config.hook.pytest_deselected(items=left_out)
