@@ -2,8 +2,6 @@
 
 Chosen once, when a run is submitted, and written into it: a resumed run keeps dtype, threads and
 batches, because other ones would round differently and give other losses.
-
-How the defaults were chosen stands at each of them.
 """
 
 from __future__ import annotations

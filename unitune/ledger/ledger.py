@@ -11,7 +11,6 @@ sees to it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from unitune.errors import DuplicateRunError, LockTimeout, UnreadableRecord
 from unitune.job.job import Job
 from unitune.ledger import audit, costs, leases
 from unitune.ledger.audit import AUDIT_LOG, AuditEntry
+from unitune.ledger.events import add_events
 from unitune.ledger.model_versions import ModelLedger
 from unitune.ledger.records import (
     DEPLOYMENTS,
@@ -51,8 +51,6 @@ RUN_COLUMNS = columns_of(RUNS, RunRecord)
 NEWEST_FIRST = RUNS.c.created.desc(), RUNS.c.id.desc()
 TRAINED_NOTHING = (str(State.FAILED), str(State.CANCELLED))
 """States of a run that leave its training to be launched again."""
-LONGEST_KEY = 200
-"""Characters of an event's key, as in `unitune.ledger.records`."""
 
 
 class Ledger(ModelLedger):
@@ -150,7 +148,7 @@ class Ledger(ModelLedger):
             previous, current = _transition(before), _transition(written)
             if previous | {"time": now} != current:
                 connection.execute(TRANSITIONS.insert().values(current))
-            _add_events(connection, written, events)
+            add_events(connection, written, events)
             if before.state != written.state:
                 change = {"job": written.job_id, "model": values_of(written)["model"]}
                 change |= {"attempt": written.attempt, "error": error}
@@ -167,7 +165,7 @@ class Ledger(ModelLedger):
             LockTimeout: The run is gone, or another process has just written the same.
         """
         with self._database.writing() as connection:
-            return _add_events(connection, record, [event]) > 0
+            return add_events(connection, record, [event]) > 0
 
     def delete(self, record: RunRecord) -> None:
         """Forget a run; its deployments and what it has cost stay on record, without it.
@@ -376,40 +374,6 @@ def _change(
     if before.fence != after.fence:
         raise leases.taken_over(after.id)
     raise LockTimeout(f"another process has just changed run {after.id}; look again.")
-
-
-def _add_events(connection: sa.Connection, record: RunRecord, events: Sequence[Event]) -> int:
-    """Write down the events whose keys are new, and return how many."""
-    if not events:
-        return 0
-    attempt = (EVENTS.c.run_id == record.id) & (EVENTS.c.attempt == record.attempt)
-    known = set(connection.execute(sa.select(EVENTS.c.key).where(attempt)).scalars())
-    rows = {
-        key: {
-            "run_id": record.id,
-            "attempt": record.attempt,
-            "key": key,
-            "kind": event.kind,
-            "time": event.time,
-            # A vendor's words may repeat a secret.
-            "data": {
-                name: redacted(value) if isinstance(value, str) else value
-                for name, value in event.data.items()
-            },
-        }
-        for event in events
-        if (key := _short(event.key)) not in known
-    }
-    if rows:
-        connection.execute(EVENTS.insert(), list(rows.values()))
-    return len(rows)
-
-
-def _short(key: str) -> str:
-    """Return a key that fits its column, and differs for every other key."""
-    if len(key) <= LONGEST_KEY:
-        return key
-    return key[: LONGEST_KEY - 64] + hashlib.sha256(key.encode()).hexdigest()
 
 
 def _transition(record: RunRecord) -> dict[str, Any]:

@@ -93,7 +93,6 @@ def forecast(
     settings = resolve(job, memory.dimensions_of(folder), read.shape, longest)
     tokenizer = load_tokenizer(folder)
     learnt, held_out, render_seconds = _rendered(tokenizer, settings, train, validation)
-
     model = memory.meta_model(folder, settings)
     shape = memory.shape_of(model)
     cost_model = recall(shape, settings) or guess(
@@ -123,15 +122,14 @@ def forecast(
         devices = settings.processes / settings.processes_per_device
         return render_seconds + trained + (sampled + validations * score_seconds) / devices
 
-    peak = batching.peak_bytes
     time_band, memory_band = _bands(cost_model)
     computed = list(chain.from_iterable(batching.parts))
     findings = [*read.findings, *learnt.findings, *held_out.findings]
     findings += scorer_findings(job, train) if answers else ()
     findings += _misfit(model, start) if start and read.shape else ()
     findings += _findings(settings, learnt.rows, turn_end(tokenizer), shape)
-    findings += chain(quantization_findings(settings), process_findings(settings))
-    findings += shard_findings(settings)
+    for of_settings in (quantization_findings, process_findings, shard_findings):
+        findings += of_settings(settings)
     findings += chain(_busy(cost_model), savings(job, batching, available))
     findings += _evaluation_findings(settings, steps, len(learnt.rows), len(held_out.rows))
     findings += _score_findings(settings, validation)
@@ -146,9 +144,9 @@ def forecast(
         seconds_low=time_band[0] * seconds(earliest, answers.low if answers else 0),
         seconds_expected=seconds(steps, answers.expected if answers else 0),
         seconds_high=time_band[1] * seconds(steps, answers.high if answers else 0),
-        memory_low_bytes=round(memory_band[0] * peak),
-        memory_bytes=peak,
-        memory_high_bytes=round(memory_band[1] * peak),
+        memory_low_bytes=round(memory_band[0] * batching.peak_bytes),
+        memory_bytes=batching.peak_bytes,
+        memory_high_bytes=round(memory_band[1] * batching.peak_bytes),
         memory_available_bytes=available,
         measured_on=cost_model.measured_on,
         settings=settings.model_dump(mode="json"),
