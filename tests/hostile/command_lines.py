@@ -134,6 +134,7 @@ MEANINGS: Mapping[str, Callable[[], Words]] = {
     "rows": lambda: odd("2", "0", "9" * 30),
     "run": runs,
     "second": lambda: odd("newest", "c26"),
+    "since": lambda: odd("2026-11-28", "1970-01-01", "28.11.2026"),
     "source": lambda: odd("vertex-sft", "openai-chat", "bedrock-nova"),
     "sources": sources,
     "temperature": lambda: odd("0.7", "nan", "-1", "inf"),
@@ -144,6 +145,7 @@ MEANINGS: Mapping[str, Callable[[], Words]] = {
     "to": lambda: odd("vertex-sft", "openai-chat", "together-dpo", "adapter", "gguf"),
     "user": lambda: odd("prompt", "message"),
     "variable": lambda: odd("MY_KEY", "PATH"),
+    "verify": lambda: paths("train.jsonl", "job.yaml", "home/ledger.db"),
     "version": lambda: odd("demo@production", "demo:1", "demo:0", "demo@", *run_ids()),
     "without_gate": lambda: odd("ticket 1", ""),
 }

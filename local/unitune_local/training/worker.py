@@ -186,8 +186,9 @@ def notify_end(folder: JobFolder) -> None:
     """
     if folder.result() is None:
         return
-    job = yaml_file.read(folder.path.parent / "job.yaml").value
-    if not job.get("track") and user_config.read().notify is None:
+    job = folder.path.parent / "job.yaml"
+    is_tracked = job.exists() and bool(yaml_file.read(job).value.get("track"))
+    if not is_tracked and user_config.read().notify is None:
         return
     subprocess.Popen(  # noqa: S603 - our own module
         [sys.executable, "-P", "-m", "unitune.run.watching", run_of(folder.path.name)],

@@ -41,7 +41,7 @@ def test_a_worker_imports_nothing_from_the_current_folder(
     folder = JobFolder(tmp_path / "job")
     folder.path.mkdir()
     folder.spec.write_text(
-        json.dumps({"settings": {"threads": 1, "processes": 1}}), encoding="utf-8"
+        json.dumps({"settings": {"threads": 1, "processes": 1, "shard": False}}), encoding="utf-8"
     )
     start_worker(folder)
     until = time.monotonic() + 60

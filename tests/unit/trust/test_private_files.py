@@ -120,7 +120,7 @@ def test_so_is_what_a_training_leaves(tmp_path: Path, monkeypatch: pytest.Monkey
     folder = JobFolder(tmp_path / "job")
     private_folder(folder.path)
     folder.spec.write_text(
-        json.dumps({"settings": {"threads": 1, "processes": 1}}), encoding="utf-8"
+        json.dumps({"settings": {"threads": 1, "processes": 1, "shard": False}}), encoding="utf-8"
     )
     folder.spec.chmod(0o600)
     before = os.umask(0)
