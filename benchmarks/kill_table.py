@@ -115,9 +115,9 @@ def on_a_tiny_model(folder: Path) -> Stage:
     import psutil  # noqa: PLC0415 - of the extra `local`, as the rest
     from tiny_model import save_tiny_model  # noqa: PLC0415 - imports torch
 
-    from unitune_local.training import training  # noqa: PLC0415 - each fork would import torch
+    from unitune_local.training import run  # noqa: PLC0415 - each fork would import torch
 
-    del training
+    del run
 
     def clear() -> None:
         for process in psutil.process_iter(["cmdline"]):
