@@ -16,7 +16,7 @@ from unitune.errors import UserError
 if TYPE_CHECKING:
     from unitune.ledger.audit import AuditEntry
 
-SHOWN_HASH = 12
+SHOWN_HASH = 8
 """Characters of a hash that are shown; an export has all."""
 Since = Annotated[
     datetime | None,
@@ -70,9 +70,10 @@ def audit(
 
 
 def _print(entries: Sequence[AuditEntry]) -> None:
-    table = new_table("", "time (UTC)", "action", "subject", "who", "hash", right={""})
+    names = ("", "time (UTC)", "action", "subject", "who", "hash")
+    table = new_table(*names, right={""}, fold={"who"})
     for entry in entries:
-        time = datetime.fromtimestamp(entry.time, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        time = datetime.fromtimestamp(entry.time, UTC).strftime("%Y-%m-%d %H:%M")
         hash_ = entry.sha256[:SHOWN_HASH]
         table.add_row(str(entry.number), time, entry.action, entry.subject, entry.who, hash_)
     if entries:
