@@ -188,6 +188,9 @@ def _warm_process() -> str:
             begun = subprocess.Popen(
                 [sys.executable, __file__, "serve", str(folder / "socket")],
                 env={**os.environ, "PYTHONPATH": path},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # whoever reads the end of a pipe would wait for it
+                stderr=subprocess.DEVNULL,
             )
             (folder / "pid").write_text(str(begun.pid))
             begun.returncode = 0  # it is the tests', and not this process's to wait for
