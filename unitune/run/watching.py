@@ -24,7 +24,7 @@ from unitune.backends.capabilities import JobPage, ListsJobs
 from unitune.backends.protocol import State
 from unitune.backends.retry import retry_delay, sleep
 from unitune.errors import BackendError, LockTimeout, NotFoundError, UnituneError, UnreadableRecord
-from unitune.ledger import Ledger, Standing
+from unitune.ledger import Ledger, RunRecord, Standing
 from unitune.ledger.budgeting import is_limited
 from unitune.run.handle import Run
 from unitune.run.launching import BEFORE_JOB
@@ -113,6 +113,8 @@ class _Watch:
         vendors: By name.
         refused: Errors of vendors and jobs that are sent no more requests, by name and id.
         limits: Whether a budget limits a run, by its id.
+        tracking_is_late: Whether trackers have once taken longer than they are waited for:
+            `unitune track` sends what they lack.
     """
 
     ledger: Ledger
@@ -120,6 +122,7 @@ class _Watch:
     vendors: dict[str, _Vendor] = field(default_factory=dict[str, _Vendor])
     refused: dict[str, UnituneError] = field(default_factory=dict[str, UnituneError])
     limits: dict[str, bool] = field(default_factory=dict[str, bool])
+    tracking_is_late: bool = False
 
     def search_jobs(self) -> None:
         """Search once for the job of each uncertain run; a refusal leaves it as it is."""
@@ -191,9 +194,15 @@ class _Watch:
             if run.state.ended:
                 record = self.ledger.record(run.id)
                 notify_end(self.ledger, record)
-                with feeding(self.ledger, record, trackers_to_feed(self.ledger, record)):
-                    pass
+                self._track(record)
             yield run
+
+    def _track(self, record: RunRecord) -> None:
+        """Let trackers know of a run that has ended; one that was late once is not waited for."""
+        names = () if self.tracking_is_late else trackers_to_feed(self.ledger, record)
+        with feeding(self.ledger, record, names) as feed:
+            pass
+        self.tracking_is_late = self.tracking_is_late or (feed is not None and feed.is_late)
 
     def _note(self, vendor: _Vendor, refused: str, error: UnituneError) -> None:
         """Go on when that can help, and not before the vendor says; else send no more requests."""

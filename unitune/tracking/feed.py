@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from unitune.errors import UnreadableRecord
@@ -38,9 +38,12 @@ class Feed:
     """The process that feeds the trackers of a run."""
 
     _process: subprocess.Popen[str]
+    _names: Sequence[str]
     _results: list[str] = field(default_factory=list[str])
     outcomes: list[Outcome] = field(default_factory=list[Outcome])
-    """Of each tracker, once the process has ended."""
+    """Of each tracker, once it is closed."""
+    is_late: bool = False
+    """Whether it still had something to send when the wait for it was over."""
 
     @property
     def process_id(self) -> int:
@@ -53,9 +56,16 @@ class Feed:
 
     def close(self) -> None:
         """Let it send what is left, and wait for that, though not for ever."""
-        with suppress(subprocess.TimeoutExpired):
+        try:
             lines, _ = self._process.communicate("".join(self._results), CLOSE_SECONDS)
             self.outcomes += [Outcome.model_validate_json(line) for line in lines.splitlines()]
+            problem = f"its process has ended early ({self._process.returncode})"
+        except subprocess.TimeoutExpired:
+            self.is_late = True
+            problem = f"it still sends after {CLOSE_SECONDS:.0f} s, and goes on"
+        known = {outcome.tracker for outcome in self.outcomes}
+        silent = (name for name in self._names if name not in known)
+        self.outcomes += [Outcome(tracker=name, problem=problem) for name in silent]
 
 
 @contextmanager
@@ -81,7 +91,8 @@ def feeding(ledger: Ledger, record: RunRecord, names: Sequence[str]) -> Generato
             cwd=ledger.folder.parent,
             env={**QUIET, **os.environ},
             start_new_session=True,  # Ctrl-C is for who watches
-        )
+        ),
+        names,
     )
     try:
         yield feed

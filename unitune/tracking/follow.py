@@ -16,12 +16,13 @@ import select
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 from pydantic import JsonValue
 
 from unitune.backends.protocol import Event
+from unitune.errors import LockTimeout
 from unitune.ledger import Ledger, RecordedEvent, RunRecord
 from unitune.security.redaction import redacted
 from unitune.tracking.feed import LOCK
@@ -108,12 +109,13 @@ def follow(
 def _note(ledger: Ledger, record: RunRecord, outcome: Outcome, *, ended: bool) -> None:
     """Write down among the run's events what came of a tracker."""
     now, name = time.time(), outcome.tracker
-    if outcome.problem:
-        warning: dict[str, JsonValue] = {"text": f"{name} was not fed: {outcome.problem}"}
-        ledger.note(record, Event(f"{FAILED}.{name}", "warning", now, warning))
-    elif ended:
-        message: dict[str, JsonValue] = {"text": f"tracked by {name}: {outcome.where}"}
-        ledger.note(record, Event(f"{TRACKED}.{name}", "message", now, message))
+    warning: dict[str, JsonValue] = {"text": f"{name} was not fed: {outcome.problem}"}
+    message: dict[str, JsonValue] = {"text": f"tracked by {name}: {outcome.where}"}
+    with suppress(LockTimeout):  # the run is deleted, or another process has written the same
+        if outcome.problem:
+            ledger.note(record, Event(f"{FAILED}.{name}", "warning", now, warning))
+        elif ended:
+            ledger.note(record, Event(f"{TRACKED}.{name}", "message", now, message))
 
 
 def _tracked_run(ledger: Ledger, record: RunRecord) -> TrackedRun:

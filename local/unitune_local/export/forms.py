@@ -55,7 +55,7 @@ def write_adapter(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
     shutil.copytree(tuned.adapter, folder, dirs_exist_ok=True)
     return Written(
         program=f"peft {version('peft')}",
-        answer=lambda asked: _in_peft(tuned, folder, asked),
+        answer=lambda answered: _in_peft(tuned, folder, answered),
         use='python -c "from peft import AutoPeftModelForCausalLM as Model; '
         "Model.from_pretrained('{folder}')\"",
     )
@@ -70,7 +70,7 @@ def write_merged(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
     tuned.copy_tokenizer(folder)
     return Written(
         program=f"transformers {version('transformers')}",
-        answer=lambda asked: verify.in_transformers(folder, asked),
+        answer=lambda answered: verify.in_transformers(folder, answered),
         use="transformers serve --force-model {folder}",
         notes=tuned.merging_notes(),
     )
@@ -151,7 +151,7 @@ def write_mlx(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
     here = find_spec("mlx_lm") is not None
     return Written(
         program=f"mlx-lm {version('mlx-lm')}" if here else "mlx-lm",
-        answer=(lambda asked: verify.in_mlx(tuned.base, folder, asked)) if here else None,
+        answer=(lambda answered: verify.in_mlx(tuned.base, folder, answered)) if here else None,
         use=f"mlx_lm.server --model {shlex.quote(tuned.base_address)} --adapter-path {{folder}}",
         notes=() if here else (_not_installed("mlx-lm", "mlx"),),
     )
@@ -231,7 +231,9 @@ def _for_llama_cpp(
     """Return a GGUF export; without llama.cpp here the stored weights are compared."""
     if find_spec("xllamacpp") is not None:
         program = f"llama.cpp (xllamacpp {version('xllamacpp')})"
-        return Written(program, lambda asked: verify.in_llama_cpp(file, lora, asked), use, notes)
+        return Written(
+            program, lambda answered: verify.in_llama_cpp(file, lora, answered), use, notes
+        )
     difference = gguf_file.rounding(lora or file, tensors)
     stored = f"The stored weights differ from the trained ones by {difference:.2%} (RMS)."
     return Written("llama.cpp", None, use, (*notes, _not_installed("xllamacpp", "export"), stored))
@@ -241,8 +243,8 @@ def _not_installed(package: str, extra: str) -> str:
     return f"{package} is not installed, so it was not verified: {install_command('local', extra)}."
 
 
-def _in_peft(tuned: Tuned, adapter: Path, asked: Sequence[Answered]) -> list[str]:
-    return verify.in_peft(tuned.base, adapter, tuned.record.settings.quantization, asked)
+def _in_peft(tuned: Tuned, adapter: Path, answered: Sequence[Answered]) -> list[str]:
+    return verify.in_peft(tuned.base, adapter, tuned.record.settings.quantization, answered)
 
 
 def _sixteen_bits(tuned: Tuned) -> str:

@@ -94,7 +94,7 @@ def in_llama_cpp(file: Path, adapter: Path | None, answered: Sequence[Answered])
     Args:
         file: Of a whole model.
         adapter: A LoRA adapter over it.
-        answered: What is asked.
+        answered: The requests, with the run's own answers.
 
     Raises:
         Mismatch: llama.cpp cannot load it.
@@ -122,13 +122,13 @@ def in_llama_cpp(file: Path, adapter: Path | None, answered: Sequence[Answered])
 
 
 def _llama_cpp_answer(server: Any, request: Request) -> str:
-    asked: dict[str, Any] = {
+    body: dict[str, Any] = {
         "messages": [message.wire for message in request.messages],
         "max_tokens": request.max_tokens,
         "temperature": 0,
     }
     reply = server.handle_chat_completions(
-        asked | ({"tools": list(request.tools)} if request.tools else {})
+        body | ({"tools": list(request.tools)} if request.tools else {})
     )
     if "choices" not in reply:
         raise Mismatch(f"llama.cpp does not answer: {reply}")

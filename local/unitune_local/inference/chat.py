@@ -265,11 +265,11 @@ def merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
 
 
 def _reply(prompt: Prepared, answer: Generated) -> Reply:
-    said = read_calls(answer.text, prompt.tools)
+    parsed = read_calls(answer.text, prompt.tools)
     return Reply(
-        text=said.text,
-        finish_reason="tool_calls" if said.calls else answer.finish_reason,
-        tool_calls=said.calls or None,
+        text=parsed.text,
+        finish_reason="tool_calls" if parsed.calls else answer.finish_reason,
+        tool_calls=parsed.calls or None,
         prompt_tokens=len(prompt.ids),
         completion_tokens=len(answer.ids),
         seconds=answer.seconds,

@@ -2,7 +2,7 @@
 
 One thread owns the model. It takes turns: first it reads prompts that wait, at most `PROMPT_TOKENS`
 tokens of them, so that running answers never pause for long; then every running answer gets its
-next token. A prompt is read from where the store of beginnings leaves off, a long one over several
+next token. A prompt is read from where the prefix store leaves off, a long one over several
 turns. Prompts that are read together and begin alike are read once as far as they do.
 
 Where the keys and values of the running answers outgrow their memory, the youngest answer waits
@@ -56,7 +56,7 @@ class Scheduler:
         model: In evaluation mode; used by nothing else until `close`.
         tokenizer: Of the model.
         answer_bytes: Most that keys and values of running answers take; one alone may take more.
-        prefix_bytes: Most that the store of beginnings takes.
+        prefix_bytes: Most that the prefix store takes.
     """
 
     def __init__(

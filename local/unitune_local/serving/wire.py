@@ -204,15 +204,15 @@ class Completion:
 
     def whole(self, piece: Piece) -> dict[str, Any]:
         """Return the response of an answer that came in one piece."""
-        said = read_calls(piece.text, self._tools)
-        message = {"role": "assistant", "content": said.text, "refusal": None}
-        if said.calls:
-            message |= {"content": said.text or None, "tool_calls": list(said.calls)}
+        parsed = read_calls(piece.text, self._tools)
+        message = {"role": "assistant", "content": parsed.text, "refusal": None}
+        if parsed.calls:
+            message |= {"content": parsed.text or None, "tool_calls": list(parsed.calls)}
         choice = {
             "index": 0,
             "message": message,
             "logprobs": self._logprobs(piece),
-            "finish_reason": "tool_calls" if said.calls else piece.finish_reason,
+            "finish_reason": "tool_calls" if parsed.calls else piece.finish_reason,
         }
         usage = self._usage(piece)
         return {**self._head, "object": "chat.completion", "choices": [choice], "usage": usage}
@@ -224,20 +224,20 @@ class Completion:
     def chunks(self, piece: Piece) -> list[dict[str, Any]]:
         """Return the chunks of a piece; those after the last have its end, and the usage."""
         made: list[dict[str, Any]] = []
-        said = self._said(piece)
-        if said.text or piece.tokens:
-            made.append(self._chunk({"content": said.text}, self._logprobs(piece), None))
-        if said.calls:
-            calls = [{"index": at, **call} for at, call in enumerate(said.calls)]
+        parsed = self._tool_answer(piece)
+        if parsed.text or piece.tokens:
+            made.append(self._chunk({"content": parsed.text}, self._logprobs(piece), None))
+        if parsed.calls:
+            calls = [{"index": at, **call} for at, call in enumerate(parsed.calls)]
             made.append(self._chunk({"tool_calls": calls}, None, None))
         if piece.finish_reason is not None:
-            reason = "tool_calls" if said.calls else piece.finish_reason
+            reason = "tool_calls" if parsed.calls else piece.finish_reason
             made.append(self._chunk({}, None, reason))
             if self._request.stream_options.include_usage:
                 made.append({**made[-1], "choices": [], "usage": self._usage(piece)})
         return made
 
-    def _said(self, piece: Piece) -> ToolAnswer:
+    def _tool_answer(self, piece: Piece) -> ToolAnswer:
         """Return what of a growing answer can be sent: what may be a call waits for its end."""
         if not self._tools:
             return ToolAnswer(piece.text)

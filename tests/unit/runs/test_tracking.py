@@ -139,7 +139,8 @@ def killed(run: Run) -> Run:
         while not has_begun(run) and time.monotonic() < until:
             time.sleep(0.2)
         os.kill(feed.process_id, signal.SIGKILL)
-    assert [] == feed.outcomes
+    assert [*run.job.track] == [each.tracker for each in feed.outcomes]
+    assert {"its process has ended early (-9)"} == {each.problem for each in feed.outcomes}
     return run
 
 
