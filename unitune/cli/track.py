@@ -34,6 +34,8 @@ Trackers = Annotated[
 def track(run: RunId = NEWEST, *, to: Trackers = None, json: Json = False) -> None:
     """Send a run's figures, and the comparison that judged it, to experiment trackers.
 
+    MLflow's registry gets the versions and aliases of its registered model, too.
+
     Needed only for what no one has watched, or what a tracker did not take: a job that names
     trackers (`track: [mlflow]`) feeds them while it is watched. What is there is not sent twice.
 

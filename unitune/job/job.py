@@ -109,8 +109,9 @@ class Job(Spec):
     """Custom prices, which win over all that are known: ``{backend: azure, training: 21.00}``
     or ``{backend: local, machine: 0.85}`` an hour; as in ``prices.yaml``."""
     track: tuple[Literal["mlflow", "wandb", "tensorboard", "trackio"], ...] = ()
-    """Experiment trackers that get its runs' figures as they come, and its comparisons. Where they
-    send them is their own business: ``MLFLOW_TRACKING_URI``, ``WANDB_API_KEY``, …"""
+    """Experiment trackers that get its runs' figures as they come, and its comparisons; MLflow's
+    registry gets its registered versions and their aliases, too. Where they send them is their own
+    business: ``MLFLOW_TRACKING_URI``, ``WANDB_API_KEY``, …"""
     options: dict[str, dict[str, JsonValue]] = {}  # noqa: RUF012 - pydantic copies it
     """What one backend alone understands, by backend."""
     folder: Annotated[SkipJsonSchema[Path], Field(exclude=True, repr=False)] = Path()

@@ -20,6 +20,7 @@ from unitune.ledger import Ledger, RunRecord
 from unitune.ledger.audit import current_user
 from unitune.ledger.finding import LIST_MODELS, find_version
 from unitune.ledger.model_versions import AliasMove, ModelVersion, former_numbers, standing_aliases
+from unitune.model_registry.mirroring import mirror
 from unitune.models import VersionName
 from unitune.planning.start import model_fingerprint
 from unitune.run.handle import Run
@@ -85,7 +86,9 @@ def register(run: Run, name: str | None = None) -> ModelVersion:
     """
     ledger = Ledger(home())
     with ledger.acting(run.id) as record:
-        return _registered(ledger, record, name)
+        version = _registered(ledger, record, name)
+    mirror(ledger, version.model)
+    return version
 
 
 def promote(
@@ -133,7 +136,9 @@ def promote(
             comparison=evidence and evidence.comparison,
             verdict_sha256=evidence and evidence.verdict_sha256,
         )
-        return ledger.move_alias(record, move)
+        move = ledger.move_alias(record, move)
+    mirror(ledger, move.model)
+    return move
 
 
 def rollback(name: str, reason: str | None = None) -> AliasMove:
@@ -193,7 +198,9 @@ def _move(ledger: Ledger, run_id: str, move: AliasMove) -> AliasMove:
     """Move an alias from where it was seen; another process's move in between is an error."""
     with ledger.acting(run_id) as record:
         who = {"moved_by": current_user(), "comparison": None, "verdict_sha256": None}
-        return ledger.move_alias(record, replace(move, **who))
+        move = ledger.move_alias(record, replace(move, **who))
+    mirror(ledger, move.model)
+    return move
 
 
 def _registered(ledger: Ledger, record: RunRecord, name: str | None) -> ModelVersion:

@@ -24,10 +24,12 @@ from pydantic import JsonValue
 from unitune.backends.protocol import Event
 from unitune.errors import LockTimeout
 from unitune.ledger import Ledger, RecordedEvent, RunRecord
+from unitune.ledger.model_versions import AliasMove
 from unitune.security.redaction import redacted
 from unitune.tracking.feed import LOCK
 from unitune.tracking.interface import (
     TRACKED,
+    HasRegistry,
     Outcome,
     Point,
     Results,
@@ -97,13 +99,34 @@ def follow(
         points = [point for seen in fresh if (point := _point(seen))]
         for feed in feeds:
             feed.send(lambda tracker, points=points: tracker.log(points))
-    state = ledger.record(run_id).state
+    state, version = ledger.record(run_id).state, ledger.version_of_run(run_id)
     for feed in feeds:
         for result in results:
             feed.send(lambda tracker, result=result: tracker.add(result))
+        if version is not None:
+            feed.send(lambda tracker, model=version.model: _mirror(ledger, model, tracker))
         feed.send(lambda tracker: tracker.close(state))
         _note(ledger, record, feed.outcome, ended=state.ended)
     return [feed.outcome for feed in feeds]
+
+
+def _mirror(ledger: Ledger, model: str, tracker: Tracker) -> None:
+    """Bring a tracker's registry up to the ledger, and again where that has changed meanwhile.
+
+    So whoever writes last has seen that it was not overtaken, on whatever machine.
+    """
+    if not isinstance(tracker, HasRegistry):
+        return
+    with locked(ledger.folder / "mirror.lock", f"the registry of {tracker.where}", math.inf):
+        mirrored: list[AliasMove] | None = None
+        while mirrored != (moves := ledger.alias_moves(model)):
+            last = {move.alias: move for move in moves}
+            aliases = {
+                alias: None if move.kind == "remove" else move.number
+                for alias, move in last.items()
+            }
+            tracker.mirror(ledger.versions(model), aliases)
+            mirrored = moves
 
 
 def _note(ledger: Ledger, record: RunRecord, outcome: Outcome, *, ended: bool) -> None:

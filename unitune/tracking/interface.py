@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
 from unitune.backends.protocol import State
 from unitune.errors import MissingExtra
 from unitune.findings import Finding, error
+from unitune.ledger.model_versions import ModelVersion
 from unitune.workspace.install import install_command
 
 Value = str | int | float | bool
@@ -99,6 +100,20 @@ class Tracker(Protocol):
         ...
 
 
+@runtime_checkable
+class HasRegistry(Protocol):
+    """A tracker that has a registry of models, too."""
+
+    def mirror(self, versions: Sequence[ModelVersion], aliases: Mapping[str, int | None]) -> None:
+        """Give a registered model there the versions and aliases that it has in the ledger.
+
+        Args:
+            versions: All that it has, the oldest first.
+            aliases: The version that each points to; None: it was removed.
+        """
+        ...
+
+
 class _Source(NamedTuple):
     module: str
     """The package that the tracker needs, which is its extra's too."""
@@ -112,6 +127,8 @@ SOURCES = {
     "trackio": _Source("trackio", "unitune.tracking.trackio:TrackioTracker"),
 }
 """By the names that a job has for them."""
+WITH_REGISTRY = frozenset({"mlflow"})
+"""Those that are a `HasRegistry`."""
 
 
 def missing_trackers(names: Iterable[str]) -> list[Finding]:

@@ -3,16 +3,20 @@
 Where it goes is MLflow's own business: ``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME`` and the
 variables of its servers. A metric with the same name, step, time and value is kept once by MLflow's
 own store, so what was sent before is sent again without harm.
+
+Its registry mirrors ours: a version there is known by its tag, and has the same number unless
+others have registered versions of that name. Nothing is uploaded to it: its source is our run.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 from unitune.backends.protocol import State
+from unitune.ledger.model_versions import ModelVersion
 from unitune.tracking.interface import Point, Results, TrackedRun
 
 RUN_TAG = "unitune.run"
@@ -65,6 +69,60 @@ class MlflowTracker:
         """End MLflow's run where ours has ended."""
         if state in STATUSES:
             self._client.set_terminated(self._run_id, STATUSES[state])
+
+    def mirror(self, versions: Sequence[ModelVersion], aliases: Mapping[str, int | None]) -> None:
+        """Register the versions that are not there yet, and move the aliases that point elsewhere.
+
+        Aliases that the ledger has never had, and versions of others, stay as they are.
+        """
+        name = versions[0].model
+        if not self._client.search_registered_models(f"name = '{name}'"):
+            self._client.create_registered_model(name)
+        numbers = dict(self._registered(name))
+        for version in versions:
+            if version.run_id not in numbers:
+                numbers[version.run_id] = self._register(version)
+        theirs = {version.number: numbers[version.run_id] for version in versions}
+        standing = self._client.get_registered_model(name).aliases
+        for alias, number in aliases.items():
+            if number is None and alias in standing:
+                self._client.delete_registered_model_alias(name, alias)
+            elif number is not None and str(standing.get(alias)) != theirs[number]:
+                self._client.set_registered_model_alias(name, alias, theirs[number])
+
+    def _registered(self, name: str) -> Iterator[tuple[str, str]]:
+        """Yield the runs of versions that are ours, with their numbers there, the lowest last."""
+        token: str | None = None
+        while token != "":
+            page = self._client.search_model_versions(
+                f"name = '{name}'", order_by=["version_number DESC"], page_token=token
+            )
+            yield from (
+                (each.tags[RUN_TAG], str(each.version)) for each in page if RUN_TAG in each.tags
+            )
+            token = page.token or ""
+
+    def _register(self, version: ModelVersion) -> str:
+        experiments = [each.experiment_id for each in self._client.search_experiments()]
+        same = f"tags.`{RUN_TAG}` LIKE '{version.run_id}%'"  # a later attempt's is RUN-2
+        runs = self._client.search_runs(experiments, same)
+        newest = max(runs, key=lambda run: str(run.data.tags[RUN_TAG]), default=None)
+        tags = {
+            RUN_TAG: version.run_id,
+            "unitune.version": str(version),
+            "unitune.backend": version.tuned_model.backend,
+            "unitune.model": version.tuned_model.name,
+            "unitune.base": version.tuned_model.base,
+            "unitune.fingerprint": version.fingerprint,
+        }
+        made = self._client.create_model_version(
+            version.model,
+            f"unitune://runs/{version.run_id}",
+            newest and newest.info.run_id,
+            tags,
+            await_creation_for=0,
+        )
+        return str(made.version)
 
     def _find_or_create(self, run: TrackedRun) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", run.project)
