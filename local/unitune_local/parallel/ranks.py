@@ -35,7 +35,7 @@ from unitune_local.parallel.processes import RankLost
 from unitune_local.settings import Settings
 
 T = TypeVar("T")
-CONNECTION = re.compile(r"Dist\w*Error|gloo|NCCL|process ?group|store", re.IGNORECASE)
+CONNECTION = re.compile(r"Dist\w*Error|gloo|NCCL|process ?group|(?:File|TCP)Store", re.IGNORECASE)
 """In errors of torch.distributed: a layer that is gathered raises them in the midst of a step."""
 
 CPU = torch.device("cpu")

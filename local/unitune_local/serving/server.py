@@ -233,7 +233,7 @@ class ModelServer:
             return NO_LIMIT
         if len(ids) >= context:
             raise ServerError(
-                413,
+                400,
                 f"The messages have {len(ids)} tokens, and the model's context {context}, its "
                 "answer included. Shorten them.",
                 param="messages",

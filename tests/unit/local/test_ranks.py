@@ -22,7 +22,7 @@ from unitune_local.grading import Grader
 from unitune_local.models.model import add_adapter, load_model, load_tokenizer
 from unitune_local.parallel import ranks
 from unitune_local.parallel.processes import RankLost
-from unitune_local.parallel.ranks import Ranks
+from unitune_local.parallel.ranks import Ranks, noticing_loss
 from unitune_local.settings import Loss, PreferenceSettings, RewardSettings, Settings
 from unitune_local.training.dev_score import dev_score
 from unitune_local.training.loop import TrainingContext, train
@@ -202,6 +202,14 @@ def test_a_rank_that_is_gone_is_noticed(tmp_path: Path) -> None:
                 own.gather("still here")
 
     in_ranks(2, tmp_path, act)
+
+
+def test_an_error_of_the_training_is_not_taken_for_a_lost_rank() -> None:
+    with pytest.raises(RuntimeError, match="restore") as failed, noticing_loss():
+        raise RuntimeError("cannot restore the optimizer")
+    assert type(failed.value) is RuntimeError
+    with pytest.raises(RankLost), noticing_loss():
+        raise RuntimeError("wait timeout after 100ms in FileStore::wait")
 
 
 def test_the_first_rank_scores_what_all_have_answered(tiny_model: Path, tmp_path: Path) -> None:
