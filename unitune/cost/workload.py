@@ -6,7 +6,6 @@ are kept: what a vendor makes of them (limits, epochs) is computed in `unitune.c
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,11 +13,9 @@ from functools import cached_property
 from unitune.cost.tokens import Count, TokenCounter
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example
+from unitune.data.number_table import NumberTable
 from unitune.data.split import Splits
 from unitune.workspace.progress import counted
-
-UNSIGNED_64 = "Q"
-"""Type of an array's items: a row may have more tokens than 32 bits count in sum."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +29,10 @@ class Lengths:
     @classmethod
     def of(cls, counts: Iterable[Count]) -> Lengths:
         """Collect counts."""
-        low, expected, high = (array(UNSIGNED_64) for _ in range(3))
+        table = NumberTable(3)
         for count in counts:
-            low.append(count.low)
-            expected.append(count.expected)
-            high.append(count.high)
-        return cls(low, expected, high)
+            table.append(count.low, count.expected, count.high)
+        return cls(*map(table.column, range(3)))
 
     def __len__(self) -> int:
         return len(self.expected)
@@ -108,15 +103,14 @@ def measure(splits: Splits, counter: TokenCounter) -> Workload:
 
 def tally(rows: Dataset | Sequence[Example], counter: TokenCounter) -> Tally:
     """Count rows, one by one; nothing of a row is kept but its lengths."""
-    totals, prompts, answers = ([array(UNSIGNED_64) for _ in range(3)] for _ in range(3))
+    table = NumberTable(9)
     for row in counted(rows, "counting tokens", len(rows)):
         tokens = counter.row(row)
-        for columns, count in (
-            (totals, tokens.total),
-            (prompts, tokens.prompt),
-            (answers, tokens.answer),
-        ):
-            columns[0].append(count.low)
-            columns[1].append(count.expected)
-            columns[2].append(count.high)
-    return Tally(Lengths(*totals), Lengths(*prompts), Lengths(*answers))
+        counts = (tokens.total, tokens.prompt, tokens.answer)
+        table.append(
+            *(each for count in counts for each in (count.low, count.expected, count.high))
+        )
+    totals, prompts, answers = (
+        Lengths(*map(table.column, range(first, first + 3))) for first in (0, 3, 6)
+    )
+    return Tally(totals, prompts, answers)

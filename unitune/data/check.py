@@ -1,7 +1,7 @@
 """Everything there is to report about data files before anything is spent on them.
 
 `check_file` checks one file. `read_job` checks all files of a job and what stands in more than
-one of them, and keeps the rows, split. Rows are streamed, and some 60 bytes are kept of each,
+one of them, and keeps the rows, split. Rows are streamed, and what is kept of each is on disk,
 so a big file needs little memory; test and validation rows are kept while the training file streams
 past them, and training rows wait on disk (`unitune.data.dataset`). Where the test is a share of the
 training file, the rest of it streams past once more.
@@ -12,7 +12,6 @@ given twice, test and validation rows that stand in train, a train file too smal
 from __future__ import annotations
 
 import os
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,8 @@ from unitune.workspace.progress import counted
 
 ABOUT_CASES = ("leak", "repeated-id")
 """Codes of errors about test cases whose rows can be read all the same."""
+MOST_ALIKE = 10_000
+"""So many findings of one code are kept of a file; the rest are counted."""
 MOST_OWN_KEYS = 20
 """So many custom keys are named."""
 _AFTER_A_LEAK = {
@@ -69,7 +70,9 @@ class _File:
         self.is_part = is_part
         self.reading = Reading()
         self.shared = Counter[Kind]()
-        self._lengths = array("Q")
+        self._rows = 0
+        self._lengths = Counter[int]()
+        self._codes = Counter[str]()
         self._roles = Counter[str]()
         self._repeats = Repeats()
         self._findings: list[tuple[int, Finding]] = []  # each with the number of rows before it
@@ -96,21 +99,37 @@ class _File:
         """Take in rows and findings, and yield the rows."""
         for item in items:
             if isinstance(item, Finding):
-                self._findings.append((len(self._lengths), item))
+                self._keep(self._rows, item)
                 continue
             input_key = item.example.input_key
             self._repeats.add(item, input_key)
             if self.cut is not None:
                 self.cut.add(item.example, input_key)
             turns = (*item.example.messages, *(item.example.non_preferred_output or ()))
-            self._lengths.append(sum(len(turn.text) for turn in turns))
+            self._rows += 1
+            self._lengths[sum(len(turn.text) for turn in turns)] += 1
             self._roles.update(turn.role for turn in turns)
             yield item
         for at, finding in self._repeats.findings(
             self.files.words, ids_are_cases=self.purpose == "test"
         ):
             if finding.severity == "error" or not self.is_part:
-                self._findings.append((at, self.files.placed(finding)))
+                self._keep(at, self.files.placed(finding))
+        for code, count in self._codes.items():
+            if (more := count - MOST_ALIKE) > 0:
+                self._findings.append((self._rows, self._left_out(code, more)))
+
+    def _keep(self, at: int, finding: Finding) -> None:
+        self._codes[finding.code] += 1
+        if self._codes[finding.code] <= MOST_ALIKE:
+            self._findings.append((at, finding))
+
+    def _left_out(self, code: str, count: int) -> Finding:
+        return note(
+            "more-findings",
+            f"{count:,} more rows with {code!r} are counted and not listed.",
+            f"Mend the {MOST_ALIKE:,} that are listed, and check again.",
+        ).at(file=self.name)
 
     @property
     def findings(self) -> list[Finding]:
@@ -119,16 +138,15 @@ class _File:
 
     def report(self) -> FileReport:
         """Return the figures."""
-        codes = Counter(finding.code for _, finding in self._findings)
         return FileReport(
             name=self.name,
             purpose=self.purpose,
             read_as=str(self.reading),
-            rows=len(self._lengths),
+            rows=self._rows,
             messages=self._roles.total(),
             roles=dict(self._roles),
-            duplicates=codes["duplicate"],
-            contradictions=codes["contradiction"],
+            duplicates=self._codes["duplicate"],
+            contradictions=self._codes["contradiction"],
             shared=dict(self.shared),
             characters=Lengths.of(self._lengths),
         )
@@ -194,11 +212,11 @@ def read_job(job: Job) -> JobRows:
         spool.add(row)
     parts = train.cut.parts() if train and train.cut and spool.rows else None
     if train and isinstance(test, float) and isinstance(parts, Parts):
-        cases = _cases(job, train.files, spool.rows.picked(parts.test.tolist()))
+        cases = _cases(job, train.files, spool.rows.picked(parts.test.data))
         held.append(_File(train.files, "test", is_part=True))
         rows.append(tuple(held[-1].take(cases)))
         searches.append(Search(rows[-1]))
-        others = spool.rows.picked(parts.not_test.tolist())
+        others = spool.rows.picked(parts.not_test.data)
         searches[-1].compare_rows(counted(others, "looking for leaks", len(others)), train.name)
     for search in searches[1:]:
         search.compare_rows(counted(rows[0], "looking for leaks", len(rows[0])), held[0].name)
@@ -257,9 +275,9 @@ def _splits(
         return Splits(nothing, validation or nothing, test)
     assert isinstance(parts, Parts), "a file that is empty or cannot be cut has an error"
     name, rows = Path(train.name).name, spool.rows
-    cut = Dataset(f"{name} (held out)", rows.picked(parts.validation.tolist()), train.files)
+    cut = Dataset(f"{name} (held out)", rows.picked(parts.validation.data), train.files)
     return Splits(
-        Dataset(name, rows.picked(parts.train.tolist()), train.files),
+        Dataset(name, rows.picked(parts.train.data), train.files),
         validation or (cut or nothing),
         test,
     )

@@ -8,16 +8,14 @@ that has read and judged them once; reading them back takes a tenth of that.
 from __future__ import annotations
 
 import os
-import tempfile
-import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Protocol, TypeVar, overload
+from typing import Protocol, TypeVar, overload
 
 from unitune.data.example import Example, digest_all
+from unitune.data.number_table import NumberTable, temporary_file
 from unitune.findings import Finding
 from unitune.workspace.progress import counted
 
@@ -95,37 +93,31 @@ def spread(rows: Sequence[T], most: int) -> Sequence[T]:
     return rows[:: max(1, -(-len(rows) // most))]
 
 
-def _close(file: IO[bytes]) -> None:
-    with suppress(OSError):  # of a full disk: what could not be written is not needed any more
-        file.close()
-
-
 class Spool:
     """A temporary file of rows, gone when nothing refers to it any more."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the rows
-        weakref.finalize(self, _close, self._file)
-        self._starts = array("Q", [0])
-        self._lines = array("Q")
+        self._file = temporary_file(self)
+        self._size = 0
+        self._index = NumberTable(3)
 
     def add(self, row: Row) -> None:
         """Keep a row."""
-        written = self._file.write(row.example.line.encode())
-        self._starts.append(self._starts[-1] + written)
-        self._lines.append(row.line)
+        size = self._file.write(row.example.line.encode())
+        self._index.append(row.line, self._size, size)
+        self._size += size
 
     @property
     def rows(self) -> SpooledRows:
         """All rows so far."""
         self._file.flush()
-        return SpooledRows(self, range(len(self._lines)))
+        return SpooledRows(self, range(len(self._index)))
 
     def read(self, at: int) -> Row:
         """Read a row by its position; several may read at a time."""
-        start, end = self._starts[at], self._starts[at + 1]
-        text = os.pread(self._file.fileno(), end - start, start)
-        return Row(self._lines[at], Example.model_validate_json(text))
+        line, start, size = self._index[at]
+        text = os.pread(self._file.fileno(), size, start)
+        return Row(line, Example.model_validate_json(text))
 
 
 class SpooledRows(Sequence[Row]):
@@ -145,7 +137,7 @@ class SpooledRows(Sequence[Row]):
 
     def picked(self, positions: Iterable[int]) -> SpooledRows:
         """Return some of these rows, by their positions among them, ascending."""
-        return SpooledRows(self._spool, array("Q", (self._positions[at] for at in positions)))
+        return SpooledRows(self._spool, array("I", (self._positions[at] for at in positions)))
 
     def __iter__(self) -> Iterator[Row]:
         return map(self._spool.read, self._positions)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from html import escape
 from typing import Literal, Self
 
@@ -52,22 +52,28 @@ class Lengths(_Figures):
     """Equally wide but for the last, which reaches to the longest row."""
 
     @classmethod
-    def of(cls, lengths: Sequence[int]) -> Self | None:
-        """Sum up the lengths of some rows; None when there are none."""
+    def of(cls, counts: Mapping[int, int]) -> Self | None:
+        """Sum up the lengths of some rows; None when there are none.
+
+        Args:
+            counts: How many rows have each length.
+        """
         import numpy as np  # noqa: PLC0415 - slow to import
 
-        if not lengths:
+        if not counts:
             return None
-        ordered = np.sort(np.array(lengths, np.int64))
-        middle, most = (len(ordered) - 1) // 2, math.ceil(BULK * len(ordered)) - 1
-        shortest, median, bulk, longest = (int(ordered[at]) for at in (0, middle, most, -1))
+        lengths, rows = np.array(sorted(counts.items()), np.int64).T
+        total = np.cumsum(rows)
+        places = (0, (total[-1] - 1) // 2, math.ceil(BULK * total[-1]) - 1, total[-1] - 1)
+        at = np.searchsorted(total, places, "right")
+        shortest, median, bulk, longest = lengths[at].tolist()
         width = _round_width(max(1, bulk - shortest + 1) / BINS)
         starts = [*range(shortest // width * width, bulk + 1, width)]
         ends = [*starts[1:], max(longest + 1, starts[-1] + width)]
-        counts, _ = np.histogram(ordered, [*starts, ends[-1]])
+        in_bins, _ = np.histogram(lengths, [*starts, ends[-1]], weights=rows)
         bins = tuple(
             Bin(shortest=start, longest=end - 1, count=count)
-            for start, end, count in zip(starts, ends, counts.tolist(), strict=True)
+            for start, end, count in zip(starts, ends, in_bins.tolist(), strict=True)
         )
         return cls(shortest=shortest, median=median, longest=longest, bins=bins)
 

@@ -11,13 +11,14 @@ rows stand. The test does not depend on the seed: trainings that differ by it ar
 from __future__ import annotations
 
 import math
-from array import array
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example, digest
+from unitune.data.number_table import Column, NumberTable, by_hash
 from unitune.data.repeats import key
 from unitune.data.report import Purpose
 from unitune.findings import Finding, error
@@ -26,6 +27,8 @@ from unitune.job.job import Job
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from unitune.data.number_table import Hashes, Positions
 
 DEFAULT_FRACTION = 0.1
 MIN_VALIDATION_ROWS = 30
@@ -47,34 +50,42 @@ class Splits:
     test: Dataset | None
 
 
-@dataclass(slots=True)
 class Inputs:
-    """What the rows of a file ask, and which belong together: 8 bytes a row, 16 with clusters.
+    """What the rows of a file ask, and which belong together.
 
     Args:
         salt: Of the hashes, such as a seed; another gives another choice.
+        clustered: Whether rows have clusters.
     """
 
-    salt: int | str
-    _hashes: array[int] = field(default_factory=lambda: array("Q"))
-    _clusters: array[int] = field(default_factory=lambda: array("Q"))
+    def __init__(self, salt: int | str, *, clustered: bool = False) -> None:
+        self._salt = salt
+        self._table = NumberTable(2 if clustered else 1)
+        self._hashes = self._table.column(0)
+        self._clusters = self._table.column(1) if clustered else None
 
     def add(self, input_key: str, cluster: str | None = None) -> None:
-        """Take in the next row's `Example.input_key`, and the name of its cluster: all or none."""
-        self._hashes.append(key(f"{self.salt}:{input_key}"))
-        if cluster is not None:
-            self._clusters.append(key(f"{self.salt}:{cluster}"))
+        """Take in the next row's `Example.input_key`, and the name of its cluster if it has one.
+
+        A row without a name is alone with those that ask the same.
+        """
+        own = key(f"{self._salt}:{input_key}")
+        if self._clusters is None:
+            self._table.append(own)
+        else:
+            name = input_key if cluster is None else cluster
+            self._table.append(own, key(f"{self._salt}:{name}"))
 
     def __len__(self) -> int:
-        return len(self._hashes)
+        return len(self._table)
 
-    def different(self, positions: Iterable[int] | None = None) -> int:
-        """Return how many different inputs there are, in all rows or in some."""
-        at = range(len(self)) if positions is None else positions
-        return len({self._hashes[each] for each in at})
+    def different(self, among: NDArray[np.bool_] | None = None) -> int:
+        """Return how many different inputs there are, in all rows or in those marked."""
+        marks = repeat(True) if among is None else among.data
+        return len({each for each, marked in zip(self._hashes, marks, strict=False) if marked})
 
     def held_out(
-        self, rows: int, positions: NDArray[np.intp] | None = None
+        self, rows: int, among: NDArray[np.bool_] | None = None
     ) -> NDArray[np.bool_] | None:
         """Choose the rows to hold out.
 
@@ -83,45 +94,60 @@ class Inputs:
 
         Args:
             rows: How many rows to hold out.
-            positions: Of the rows to choose from; None: all.
+            among: Marks the rows to choose from; None: all.
 
         Returns:
-            Of each of these whether it is held out; None when no choice leaves a row for training.
+            Of each row whether it is held out; None when no choice leaves a row for training.
         """
         import numpy as np  # noqa: PLC0415 - slow to import
 
-        hashes = self._group_hashes()
-        _, group, sizes = np.unique(
-            hashes if positions is None else hashes[positions],
-            return_inverse=True,
-            return_counts=True,
-        )
-        chosen, missing = np.zeros(len(sizes), np.bool_), rows
-        for at, size in enumerate(sizes.tolist()):
+        chosen, missing = np.zeros(len(self), np.bool_), rows
+        smallest: NDArray[np.intp] | None = None  # of the groups that were not taken
+        for positions, hashes in self._groups(among):
+            _, group, sizes = np.unique(hashes, return_inverse=True, return_counts=True)
+            taken = np.zeros(len(sizes), np.bool_)
+            for at, size in enumerate(sizes.tolist()):
+                if not missing:
+                    break
+                if size <= missing:
+                    taken[at] = True
+                    missing -= size
+            chosen[positions[taken[group]]] = True
             if not missing:
                 break
-            if size <= missing:
-                chosen[at] = True
-                missing -= size
-        rest = np.flatnonzero(~chosen)
-        if missing and len(rest):
-            chosen[rest[np.argmin(sizes[rest])]] = True
-        return None if chosen.all() else chosen[group]
+            rest = np.flatnonzero(~taken)
+            least = rest[np.argmin(sizes[rest])] if len(rest) else None
+            if least is not None and (smallest is None or sizes[least] < len(smallest)):
+                smallest = positions[group == least]
+        if missing and smallest is not None:
+            chosen[smallest] = True
+        all_rows = len(self) if among is None else np.count_nonzero(among)
+        return None if np.count_nonzero(chosen) == all_rows else chosen
 
-    def _group_hashes(self) -> NDArray[np.uint64]:
-        """Return a hash of each row, equal for rows that hang together by input or by cluster."""
+    def _groups(self, among: NDArray[np.bool_] | None) -> Iterator[tuple[Positions, Hashes]]:
+        """Yield rows with hashes that are equal for rows that hang together, hashes ascending."""
         import numpy as np  # noqa: PLC0415 - slow to import
 
-        hashes = np.array(self._hashes, np.uint64)
-        if not self._clusters:
-            return hashes
+        if self._clusters is None:
+            parts = by_hash(self._hashes)
+        else:
+            parts = [(np.arange(len(self)), self._cluster_hashes(self._clusters))]
+        for positions, hashes in parts:
+            inside = slice(None) if among is None else among[positions]
+            yield positions[inside], hashes[inside]
+
+    def _cluster_hashes(self, clusters: Column) -> Hashes:
+        """Return a hash of each row, equal for rows that hang together by input or by cluster."""
+        import numpy as np  # noqa: PLC0415 - slow to import
         from scipy import sparse  # noqa: PLC0415 - slow to import
         from scipy.sparse.csgraph import connected_components  # noqa: PLC0415 - likewise
 
-        names = np.array(self._clusters, np.uint64)
-        inputs, clusters = (np.unique(some, return_inverse=True)[1] for some in (hashes, names))
+        hashes, names = (
+            np.fromiter(each, np.uint64, len(self)) for each in (self._hashes, clusters)
+        )
+        inputs, own = (np.unique(some, return_inverse=True)[1] for some in (hashes, names))
         size = len(hashes) * 2
-        edges = (np.ones(len(hashes), np.int32), (inputs, len(hashes) + clusters))
+        edges = (np.ones(len(hashes), np.int32), (inputs, len(hashes) + own))
         _, part = connected_components(sparse.coo_array(edges, shape=(size, size)), directed=False)
         least = np.full(size, np.iinfo(np.uint64).max)
         np.minimum.at(least, part[inputs], names)
@@ -139,7 +165,8 @@ class Cut:
         self._job = job
         self._rows = 0
         share, file = isinstance(job.data.test, float), bool(job.data.files("validation"))
-        self._test = Inputs("test") if share else None
+        clustered = job.evaluate.clusters is not None
+        self._test = Inputs("test", clustered=clustered) if share else None
         self._validation = None if file else Inputs(seed_of(job))
 
     def add(self, example: Example, input_key: str) -> None:
@@ -148,34 +175,31 @@ class Cut:
         if self._validation is not None:
             self._validation.add(input_key)
         if self._test is not None:
-            self._test.add(input_key, self._cluster(example, input_key))
+            self._test.add(input_key, self._cluster(example))
 
-    def _cluster(self, example: Example, input_key: str) -> str | None:
-        """Return the name of a row's cluster; a row without one is alone in its own."""
-        clusters = self._job.evaluate.clusters
-        if clusters is None:
-            return None
-        named = (example.model_extra or {}).get(clusters)
-        return input_key if named is None else digest([named])
+    def _cluster(self, example: Example) -> str | None:
+        """Return the name of a row's cluster, if it has one."""
+        named = (example.model_extra or {}).get(self._job.evaluate.clusters or "")
+        return None if named is None else digest([named])
 
     def parts(self) -> Parts | Finding:
         """Return the positions of the rows by what they are for, or why they cannot be cut."""
         import numpy as np  # noqa: PLC0415 - slow to import
 
-        rest, nothing = np.arange(self._rows), np.arange(0)
+        rest, nothing = np.ones(self._rows, np.bool_), np.zeros(self._rows, np.bool_)
         test, validation, share = nothing, nothing, self._job.data.test
         if self._test is not None and isinstance(share, float):
-            held = self._test.held_out(wanted := share_of(share, len(rest)), rest)
+            held = self._test.held_out(wanted := share_of(share, self._rows))
             if held is None:
                 return _too_few_rows(self._test, rest, wanted, "test")
-            rest, test = rest[~held], rest[held]
+            rest, test = ~held, held
         if self._validation is not None:
-            wanted = validation_rows(self._job, len(rest))
+            wanted = validation_rows(self._job, int(np.count_nonzero(rest)))
             held = self._validation.held_out(wanted, rest)
             if held is None:
                 return _too_few_rows(self._validation, rest, wanted, "validation")
-            rest, validation = rest[~held], rest[held]
-        return Parts(rest, validation, test)
+            rest, validation = rest & ~held, held
+        return Parts(*map(np.flatnonzero, (rest, validation, test)))
 
 
 class Parts(NamedTuple):
@@ -211,19 +235,19 @@ def seed_of(job: Job) -> int:
 
 
 def _too_few_rows(
-    inputs: Inputs, positions: NDArray[np.intp], wanted: int, purpose: Purpose
+    inputs: Inputs, among: NDArray[np.bool_], wanted: int, purpose: Purpose
 ) -> Finding:
     """Return the error about rows that cannot be cut.
 
     Args:
         inputs: Of all rows of the file.
-        positions: Of those that are there to be cut.
+        among: Marks those that are there to be cut.
         wanted: How many are to be cut.
         purpose: What for.
     """
     return error(
         "too-few-rows",
-        f"{len(positions):,} rows with {inputs.different(positions.tolist()):,} different inputs "
+        f"{int(among.sum()):,} rows with {inputs.different(among):,} different inputs "
         f"cannot give {wanted:,} rows for {purpose} and leave any to train on; "
         "rows with the same input stay on one side.",
         f"Add rows, name a file under `data.{purpose}`, or give a fraction, e.g. 0.2.",

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from unitune.data import check
 from unitune.data.check import DataReport, check_file, read_job
 from unitune.data.dataset import Row
 from unitune.data.example import Example, Message
@@ -121,6 +123,18 @@ def test_an_id_given_to_two_rows_is_a_warning_and_an_error_among_test_cases(
     assert [("error", "repeated-id", "test.jsonl", 2)] == told(report)
 
 
+def test_of_many_findings_alike_some_are_listed_and_all_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "MOST_ALIKE", 2)
+    report = check_file(write(tmp_path, *[pair("a", "b")] * 6, "broken"))
+    assert ["duplicate", "duplicate", "broken-json", "more-findings"] == [
+        finding.code for finding in report.findings
+    ]
+    assert 5 == report.files[0].duplicates
+    assert "3 more rows with 'duplicate'" in report.findings[-1].message
+
+
 def test_blank_ids_are_none(tmp_path: Path) -> None:
     path = write(tmp_path, pair("a", "b", id=""), pair("c", "d", id=""))
     assert () == check_file(path).findings
@@ -222,7 +236,7 @@ def test_a_missing_file_is_a_finding_and_no_exception(tmp_path: Path) -> None:
 
 
 def test_bars_are_equally_wide_and_the_last_takes_the_few_long_rows() -> None:
-    lengths = Lengths.of([*range(100), 5000])
+    lengths = Lengths.of(Counter([*range(100), 5000]))
     assert lengths is not None
     assert (0, 50, 5000) == (lengths.shortest, lengths.median, lengths.longest)
     assert [(f"{low}-{low + 9}", 10) for low in range(0, 90, 10)] + [("90-5,000", 11)] == [
@@ -231,7 +245,7 @@ def test_bars_are_equally_wide_and_the_last_takes_the_few_long_rows() -> None:
 
 
 def test_rows_of_one_length_make_one_bar() -> None:
-    lengths = Lengths.of([42] * 7)
+    lengths = Lengths.of({42: 7})
     assert lengths is not None
     assert [("42", 7)] == [(bar.label, bar.count) for bar in lengths.bins]
 
