@@ -28,7 +28,7 @@ UNSIGNED_64 = "Q"
 BYTES = 8
 BLOCK_ROWS = 1 << 14
 """So many rows are in memory, and written and read together."""
-PART_ROWS = 1 << 20
+PART_ROWS = 1 << 19
 """About so many hashes are compared together: numpy takes some 50 bytes for each."""
 
 

@@ -53,7 +53,9 @@ class Repeats:
             ids_are_cases: Whether two rows of one id are an error.
         """
         lines, rows, questions, answers = map(self._rows.column, range(4))
+        equal = bytearray(len(rows))
         for at, first in later_and_first(rows):
+            equal[at] = True
             finding = warning(
                 "duplicate",
                 f"the row equals the one on {words(lines[first])}.",
@@ -70,10 +72,9 @@ class Repeats:
                 )
                 yield at, finding.at(line=lines[at])
         severity = error if ids_are_cases else warning
-        equal = {at for at, _ in later_and_first(rows)}
         named, ids = self._ids.column(0), self._ids.column(1)
         for entry, first in later_and_first(ids):
-            if (at := named[entry]) not in equal:
+            if not equal[at := named[entry]]:
                 finding = severity(
                     "repeated-id",
                     f"the id is that of another row, on {words(lines[named[first]])}.",
