@@ -5,8 +5,8 @@
 
 Three tables, each figure from a process of its own: CPU seconds of the user and peak MiB.
 
-    rows    `unitune check FILE`, `unitune check JOB` and `unitune plan JOB` (openai) on rows of
-            about 280 bytes: "tmpl" made from a template, "near" as near copies of sentences of
+    rows    `unitune check FILE`, `unitune check JOB`, `unitune plan JOB` (openai) and `unitune
+            convert FILE` on rows of about 280 bytes: "tmpl" made from a template, "near" as near copies of sentences of
             Python's documentation. The job has 1,000 test cases.
     texts   The search for near duplicates where cases and rows grow together: questions of 25 words
             out of 25 and out of 100, which share nearly all their pieces; with --banking77 its
@@ -40,6 +40,12 @@ LABELS = ("card_arrival", "top_up_failed", "exchange_rate", "lost_or_stolen_card
 VOCABULARY = (
     "card account transfer refund balance limit pin cash charge fee declined pending app phone "
     "address currency exchange rate top up order track lost stolen verify"
+)
+COMMANDS = (
+    "check train.jsonl",
+    "check unitune.yaml",
+    "plan unitune.yaml",
+    "convert train.jsonl --to vertex-sft --output written.jsonl",
 )
 JOB = """\
 version: 1
@@ -163,7 +169,7 @@ def write_texts(path: Path, texts: Iterable[str]) -> None:
 
 
 def rows_table(source: Path, counts: Iterable[int]) -> None:
-    """Print what check and plan take."""
+    """Print what commands take that read rows."""
     print("| command | rows | CPU s | MiB |")
     for kind in ("tmpl", "near"):
         for count in counts:
@@ -173,7 +179,7 @@ def rows_table(source: Path, counts: Iterable[int]) -> None:
                 write_rows(folder / "train.jsonl", questions(kind, count, 1))
                 write_rows(folder / "test.jsonl", questions(kind, CASES, 2))
                 (folder / "unitune.yaml").write_text(JOB, encoding="utf-8")
-                for command in ("check train.jsonl", "check unitune.yaml", "plan unitune.yaml"):
+                for command in COMMANDS:
                     took = taken(source, folder, "-m", "unitune", *command.split())
                     print(f"| {command} ({kind}) | {count:,} | {took}", flush=True)
 
