@@ -6,8 +6,8 @@
 Three tables, each figure from a process of its own: CPU seconds of the user and peak MiB.
 
     rows    `unitune check FILE`, `unitune check JOB`, `unitune plan JOB` (openai) and `unitune
-            convert FILE` on rows of about 280 bytes: "tmpl" made from a template, "near" as near copies of sentences of
-            Python's documentation. The job has 1,000 test cases.
+            convert FILE` on rows of about 280 bytes: "tmpl" made from a template, "near" as near
+            copies of sentences of Python's documentation. The job has 1,000 test cases.
     texts   The search for near duplicates where cases and rows grow together: questions of 25 words
             out of 25 and out of 100, which share nearly all their pieces; with --banking77 its
             train.csv against its test.csv.

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
 from unitune.backends.protocol import State
 from unitune.errors import MissingExtra
 from unitune.findings import Finding, error
-from unitune.ledger.model_versions import ModelVersion
 from unitune.workspace.install import install_command
+
+if TYPE_CHECKING:
+    from unitune.ledger.model_versions import ModelVersion
 
 Value = str | int | float | bool
 TRACKED = "run.tracked"
