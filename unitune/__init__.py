@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unitune.backends.protocol import Event, State
+    from unitune.card.card import Card, write_card
     from unitune.data.dataset import Dataset
     from unitune.data.example import Example, Message
     from unitune.data.load import load
@@ -103,6 +104,7 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "unitune.backends.protocol": ("Event", "State"),
+    "unitune.card.card": ("Card", "write_card"),
     "unitune.data.report": ("DataReport",),
     "unitune.data.dataset": ("Dataset",),
     "unitune.data.example": ("Example", "Message"),
@@ -206,6 +208,7 @@ __all__ = [
     "BackendError",
     "Bleu",
     "Budget",
+    "Card",
     "Choice",
     "Chrf",
     "ClassF1",
@@ -315,6 +318,7 @@ __all__ = [
     "total_cost",
     "track",
     "verify",
+    "write_card",
     "write_report",
 ]
 

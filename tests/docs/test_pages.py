@@ -209,7 +209,7 @@ def walk(
             job = JOB | {"data": {"train": "train.jsonl", "test": "test.jsonl"}}
             (tmp_path / "unitune.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
         made = Walk(tmp_path, environment, free_port(), stack)
-        if "export" in page:
+        if "export" in page or "card" in page:
             assert 0 == made.command("unitune run --quiet")
         yield made
 

@@ -134,6 +134,7 @@ MEANINGS: Mapping[str, Callable[[], Words]] = {
     "rows": lambda: odd("2", "0", "9" * 30),
     "run": runs,
     "second": lambda: odd("newest", "c26"),
+    "sign": lambda: paths("job.yaml", "home/ledger.db"),
     "since": lambda: odd("2026-11-28", "1970-01-01", "28.11.2026"),
     "source": lambda: odd("vertex-sft", "openai-chat", "bedrock-nova"),
     "sources": sources,

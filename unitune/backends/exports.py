@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
+import unitune
 from unitune.models import Request, TunedModel
 
 ExportForm: TypeAlias = Literal["adapter", "merged", "gguf", "gguf-lora", "ollama", "mlx", "vllm"]
@@ -36,6 +38,26 @@ class ExportSpec:
     quantization: str | None = None
     temperature: float = 0.0
     system: str | None = None
+
+
+ABOUT = "unitune.json"
+"""File of an adapter and of an export that says what it was made of."""
+
+
+def describe_export(
+    folder: Path, model: TunedModel, form: ExportForm, quantization: str | None = None
+) -> None:
+    """Write down what an export was made of; an adapter of this machine brings that along."""
+    if not (folder / ABOUT).exists():
+        about = {
+            "unitune": unitune.__version__,
+            "form": form,
+            "quantization": quantization,
+            "base": model.base,
+            "base_fingerprint": model.base_fingerprint,
+            "data_fingerprint": model.data_fingerprint,
+        }
+        (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
 class Exported(BaseModel):

@@ -127,6 +127,8 @@ class OfferedModel(Fact):
     """Other names of the same weights, at this backend or elsewhere."""
     parameters: int | None = None
     licence: str | None = None
+    hub_name: str | None = None
+    """Of the model on the Hugging Face Hub whose weights these are, where its own name is not."""
     note: str = ""
     methods: tuple[str, ...] | None = None
     """Methods that this model can be tuned by; None: all of the offer's."""

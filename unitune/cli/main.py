@@ -30,6 +30,7 @@ import unitune
 from unitune.cli import (
     audit,
     backends,
+    card,
     chat,
     compare,
     comparisons,
@@ -152,6 +153,7 @@ app.command(rich_help_panel=RUN)(runs.resume)
 app.command(rich_help_panel=RUN)(chat.chat)
 app.command(rich_help_panel=RUN)(serve.serve)
 app.command(rich_help_panel=RUN)(export.export)
+app.command(rich_help_panel=RUN)(card.card)
 app.command(rich_help_panel=RUN)(track.track)
 app.command(rich_help_panel=RUN)(runs.delete)
 app.command(rich_help_panel=RUN)(ui.ui)

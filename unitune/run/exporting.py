@@ -16,7 +16,14 @@ from unitune.backends.capabilities import (
     Checkpoints,
     Downloads,
 )
-from unitune.backends.exports import Exported, ExportForm, Exports, ExportSpec
+from unitune.backends.exports import (
+    ABOUT,
+    Exported,
+    ExportForm,
+    Exports,
+    ExportSpec,
+    describe_export,
+)
 from unitune.backends.output_limit import LOCAL_ROOM, automatic_tokens, longest_expected
 from unitune.data.example import Example
 from unitune.data.load import load
@@ -110,10 +117,11 @@ def _downloaded(backend: Downloads, model: TunedModel, folder: Path) -> Exported
     """Export what a vendor hands out, as it is."""
     begun = time.monotonic()
     file = backend.download(model, folder)
+    describe_export(folder, model, "adapter")
     return Exported(
         form="adapter",
         folder=folder,
-        files={file.name: file.stat().st_size},
+        files={each.name: each.stat().st_size for each in (file, folder / ABOUT)},
         seconds=time.monotonic() - begun,
         program=model.backend,
         notes=(f"It is what {model.backend} hands out, and was not verified: no model was run.",),

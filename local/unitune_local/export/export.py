@@ -6,15 +6,13 @@ and lets that answer the run's own rows. Only then the folder gets its name.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-import unitune
-from unitune.backends.exports import Exported, ExportSpec
+from unitune.backends.exports import Exported, ExportSpec, describe_export
 from unitune.errors import Mismatch, UserError
 from unitune.models import TunedModel
 from unitune.workspace.filesystem import flush
@@ -23,7 +21,6 @@ from unitune_local.export.forms import FORMS, Written
 from unitune_local.export.tuned import Tuned
 from unitune_local.export.verify import ALIKE_CHARACTERS, LEAST_ALIKE, own_answers
 from unitune_local.inference.chat import LocalChatModel
-from unitune_local.models.adapter import ABOUT
 
 
 def export(model: TunedModel, adapter: Path, spec: ExportSpec) -> Exported:
@@ -50,7 +47,7 @@ def export(model: TunedModel, adapter: Path, spec: ExportSpec) -> Exported:
         written = form.write(Tuned(model, adapter), folder, spec)
         seconds = time.monotonic() - begun
         compared = _compare(written, own, spec)
-        _describe(folder, model, spec)
+        describe_export(folder, model, spec.form, spec.quantization)
     files = {
         str(file.relative_to(spec.folder)): file.stat().st_size
         for file in sorted(spec.folder.rglob("*"))
@@ -98,20 +95,6 @@ def _compare(written: Written, own: LocalChatModel, spec: ExportSpec) -> list[bo
 def _whole(text: str) -> str:
     """Return a text without blanks around it, and parts of characters, which each shows its way."""
     return text.replace("\N{REPLACEMENT CHARACTER}", "").strip()
-
-
-def _describe(folder: Path, model: TunedModel, spec: ExportSpec) -> None:
-    """Write down what an export was made of; an adapter brings that along."""
-    if not (folder / ABOUT).exists():
-        about = {
-            "unitune": unitune.__version__,
-            "form": spec.form,
-            "quantization": spec.quantization,
-            "base": model.base,
-            "base_fingerprint": model.base_fingerprint,
-            "data_fingerprint": model.data_fingerprint,
-        }
-        (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager

@@ -14,11 +14,12 @@ from safetensors import torch as safetensors
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from unitune.backends.exports import ABOUT
 from unitune.errors import Unsupported
 from unitune.models import TunedModel
 from unitune_local.inference.chat import merged
 from unitune_local.models import store
-from unitune_local.models.adapter import ABOUT, CONFIG, WEIGHTS, AdapterRecord
+from unitune_local.models.adapter import CONFIG, WEIGHTS, AdapterRecord
 from unitune_local.models.model import config_of, load_model, load_tokenizer
 from unitune_local.models.model_folder import OTHERS, TOKENIZERS
 from unitune_local.models.store import EmbeddedModel

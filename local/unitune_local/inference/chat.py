@@ -26,6 +26,7 @@ import torch
 from pydantic import ValidationError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from unitune.backends.exports import ABOUT
 from unitune.data.example import digest
 from unitune.errors import Mismatch
 from unitune.models import BatchedChatModel, Placed, Reply, Request
@@ -36,7 +37,7 @@ from unitune_local.inference.answers import Generated, Sampling
 from unitune_local.inference.generate import BATCH_SIZE, generate
 from unitune_local.inference.tool_calls import Tools, read_calls
 from unitune_local.models import store
-from unitune_local.models.adapter import ABOUT, WEIGHTS, AdapterRecord, adapter_hash
+from unitune_local.models.adapter import WEIGHTS, AdapterRecord, adapter_hash
 from unitune_local.models.model import (
     load_adapter,
     load_model,

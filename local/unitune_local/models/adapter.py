@@ -24,6 +24,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 import unitune
+from unitune.backends.exports import ABOUT
 from unitune.data.example import digest
 from unitune.errors import RunFailed
 from unitune.workspace.filesystem import flush
@@ -33,7 +34,7 @@ from unitune_local.models.model import load_adapter, load_model, use_attention
 from unitune_local.models.model_folder import sha256
 from unitune_local.settings import AdapterShape, Quantization, Settings, Spec
 
-CONFIG, WEIGHTS, ABOUT = "adapter_config.json", "adapter_model.safetensors", "unitune.json"
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 CHECKED_ROWS = 2
 """Rows whose answers the saved adapter must repeat."""
 ANSWER_TOKENS = 8
@@ -72,9 +73,11 @@ def save_adapter(
     cast("Any", model).save_pretrained(scratch, save_embedding_layers=False)
     cast("Any", tokenizer).save_pretrained(scratch)
     (scratch / "README.md").unlink(missing_ok=True)  # peft's empty model card
+    trained, total = cast("tuple[int, int]", cast("Any", model).get_nb_trainable_parameters())
     about = {
         "unitune": unitune.__version__,
         "base": spec.base,
+        "base_parameters": total - trained,
         "base_path": str(spec.base_path),
         "base_fingerprint": spec.base_fingerprint,
         "template_fingerprint": template_fingerprint(tokenizer),

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor
 
+from unitune.backends.exports import ABOUT
 from unitune.backends.options import job_options
 from unitune.errors import Mismatch
 from unitune.findings import Finding, error, warning
@@ -26,7 +27,7 @@ from unitune.job.job import Job
 from unitune.models import OTHER_BASE
 from unitune.workspace.validation import sentence
 from unitune_local.models import store
-from unitune_local.models.adapter import ABOUT, CONFIG, WEIGHTS, AdapterRecord
+from unitune_local.models.adapter import CONFIG, WEIGHTS, AdapterRecord
 from unitune_local.options import LocalOptions
 from unitune_local.settings import AdapterShape
 

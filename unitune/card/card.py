@@ -1,0 +1,157 @@
+"""`write_card`: the papers of a run's model in a folder, which may be that of its export.
+
+    README.md               model card of the Hugging Face Hub (`unitune.card.model_card`)
+    training-summary.md     what it was trained on, by the European Commission's template (likewise)
+    croissant.json          the rows (`unitune.card.croissant`)
+    provenance.intoto.json  what was made of what (`unitune.card.provenance`)
+    model.sig               signature of all that is in the folder (`unitune.card.signing`)
+
+They are written again where nobody has changed them, which the provenance tells by their hashes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from unitune.backends.exports import ABOUT
+from unitune.card import model_card
+from unitune.card.croissant import croissant
+from unitune.card.facts import CardFacts, find_facts, read_training_record
+from unitune.card.provenance import BUILD_TYPE, statement
+from unitune.card.signing import SIGNATURE, check_key, sign
+from unitune.errors import Mismatch, UserError
+from unitune.run.run import Run
+from unitune.workspace.filesystem import content_of, replacing, sha256
+
+README, SUMMARY, ROWS = "README.md", "training-summary.md", "croissant.json"
+PROVENANCE = "provenance.intoto.json"
+CARD_FILES = (README, SUMMARY, ROWS, PROVENANCE)
+
+
+class Card(BaseModel):
+    """A card that was written."""
+
+    model_config = ConfigDict(frozen=True)
+    folder: Path
+    files: tuple[str, ...] = CARD_FILES
+    model_files: tuple[str, ...]
+    """By whose hashes the provenance knows the model; none: a vendor keeps them."""
+    comparison: str | None
+    """Id of the comparison whose results it has; None: none has judged the model."""
+    not_stated: tuple[str, ...]
+    """What neither the job nor the run says, and a person may add."""
+    signature: str | None = None
+
+
+def write_card(
+    run: Run,
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    sign_key: str | os.PathLike[str] | None = None,
+) -> Card:
+    """Write the card of a run's model, its training summary, its rows' metadata, its provenance.
+
+    Examples:
+        >>> unitune.write_card(run, run.export("adapter").folder)
+
+    Args:
+        run: One that has succeeded.
+        folder: That of an export of the run, beside whose files they then lie, or another; None:
+            named after the job, here.
+        sign_key: File of a private key on an elliptic curve (PEM), by which all files of the folder
+            are signed.
+
+    Raises:
+        UserError: The run has no model; there is a file that would be lost; the key cannot sign.
+        Mismatch: The export is of another training; or the model, or the files of the comparison
+            that judged it, were changed since.
+        MissingExtra: What signs is not installed.
+    """
+    target = Path(folder or f"{run.job.name}-card")
+    key = Path(sign_key) if sign_key is not None else None
+    if key is not None:
+        check_key(key)
+    facts = find_facts(run)
+    files = _model_files(facts, target)
+    _refuse_changed_files(target, signs=key is not None)
+    card = {
+        README: model_card.render(facts, _form(facts, target, files)),
+        SUMMARY: model_card.render_summary(facts),
+        ROWS: croissant(facts),
+    }
+    texts = card | {PROVENANCE: statement(facts, files, card)}
+    target.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        with replacing(target / name) as file:
+            file.write(text)
+    return Card(
+        folder=target,
+        model_files=tuple(files),
+        comparison=facts.comparison and facts.comparison.id,
+        not_stated=tuple(model_card.not_stated(facts)),
+        signature=sign(target, key).name if key else None,
+    )
+
+
+def _model_files(facts: CardFacts, folder: Path) -> dict[str, Path]:
+    """Return the files of a model: of its export where the folder is one, else as it was trained.
+
+    Raises:
+        UserError: The folder holds something else.
+        Mismatch: It is an export of another training.
+    """
+    exported = _files_in(folder, without=(*CARD_FILES, SIGNATURE))
+    if not exported:
+        return _files_in(facts.model_folder) if facts.model_folder else {}
+    if ABOUT not in exported:
+        raise UserError(
+            f"{folder} holds files that are no export of a run: there is no {ABOUT}. Name the "
+            "folder of an export, or a new one, with -o DIR."
+        )
+    model, record = facts.model, read_training_record(folder)
+    there = record.base, record.base_fingerprint, record.data_fingerprint
+    if there != (model.base, model.base_fingerprint, model.data_fingerprint):
+        raise Mismatch(
+            f"{folder} is the export of another training than run {facts.run.id}: base or rows "
+            "differ. Name the run that it was exported from."
+        )
+    return exported
+
+
+def _files_in(folder: Path, without: Iterable[str] = ()) -> dict[str, Path]:
+    files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*"))}
+    return {name: path for name, path in files.items() if path.is_file() and name not in without}
+
+
+def _form(facts: CardFacts, folder: Path, files: Iterable[str]) -> str | None:
+    """Return the form of a model's files; None: a vendor keeps them."""
+    if not files:
+        return None
+    return read_training_record(folder).form if (folder / ABOUT).exists() else facts.trained.form
+
+
+def _refuse_changed_files(folder: Path, *, signs: bool) -> None:
+    """Refuse to replace what was not written here, or was changed since, or is signed."""
+    try:
+        provenance = content_of(folder / PROVENANCE).decode(errors="replace")
+    except OSError:
+        provenance = ""
+    for name in CARD_FILES:
+        file = folder / name
+        if not file.exists() and not file.is_symlink():
+            continue
+        mark = BUILD_TYPE if name == PROVENANCE else file.is_file() and sha256(file)
+        if not mark or mark not in provenance:
+            raise UserError(
+                f"{file} was not written by `unitune card`, or was changed since, and is not "
+                "overwritten. Move it away, or choose another folder with -o DIR."
+            )
+    if (folder / SIGNATURE).exists() and not signs:
+        raise UserError(
+            f"{folder / SIGNATURE} signs the files that are there now. Sign anew with --sign KEY, "
+            "or remove it."
+        )

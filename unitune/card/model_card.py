@@ -1,0 +1,183 @@
+"""The two texts of a card: ``README.md`` for the Hugging Face Hub, and the training summary.
+
+Values are escaped for Markdown on their way into ``model_card.md.j2`` and
+``training_summary.md.j2``; what is not known is "not stated" there.
+
+Source: https://github.com/huggingface/hub-docs/blob/main/modelcard.md (metadata) and
+huggingface_hub 2.4 (sections); European Commission, C(2025) 8311 (template of the summary).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, cast
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from pydantic import JsonValue
+
+from unitune.card.compute import FALLBACK_FLOP, Compute, compute_of
+from unitune.card.croissant import rows_of
+from unitune.card.facts import CardFacts, digest_of
+from unitune.evaluate.results import Comparison, ContenderResult
+from unitune.report import typography, words
+from unitune.report.markdown import escaped
+from unitune.workspace import yaml_file
+
+UNKNOWN = "not stated"
+LIBRARIES = {
+    "adapter": ("peft", "adapter"),
+    "vllm": ("peft", "adapter"),
+    "merged": ("transformers", "finetune"),
+    "gguf": ("gguf", "quantized"),
+    "gguf-lora": ("gguf", "adapter"),
+    "ollama": ("gguf", None),
+    "mlx": ("mlx", "adapter"),
+}
+"""By an export's form: who loads it, and how the Hub calls its relation to the base."""
+
+
+def render(facts: CardFacts, form: str | None) -> str:
+    """Return the model card.
+
+    Args:
+        facts: What is known of the run.
+        form: Of the model's files; None: a vendor keeps them.
+    """
+    text = _environment().get_template("model_card.md.j2").render(**_values(facts), form=form)
+    return f"---\n{yaml_file.dump(metadata(facts, form))}---\n\n{text}"
+
+
+def render_summary(facts: CardFacts) -> str:
+    """Return the summary of the training content, for this modification alone."""
+    return _environment().get_template("training_summary.md.j2").render(**_values(facts))
+
+
+def metadata(facts: CardFacts, form: str | None) -> dict[str, Any]:
+    """Return a card's metadata, as the Hub reads them; what is not known is left out."""
+    library, relation = LIBRARIES.get(form or "", (None, None))
+    known = {
+        "license": facts.base.licence and facts.base.licence.lower(),
+        "base_model": facts.base.hub_name,
+        "base_model_relation": facts.base.hub_name and relation,
+        "library_name": library,
+        "pipeline_tag": "text-generation",
+        "datasets": facts.hub_data,
+        "tags": ["unitune", facts.run.job.method, *(["lora"] if facts.is_own else [])],
+        "model-index": _model_index(facts),
+    }
+    return {name: value for name, value in known.items() if value}
+
+
+def _model_index(facts: CardFacts) -> list[dict[str, Any]]:
+    """Return the comparison's results in the Hub's form, with the interval of what decides."""
+    comparison, result = facts.comparison, facts.result
+    if comparison is None or result is None:
+        return []
+    cases = f"{typography.counted(comparison.n, 'test case')} of {comparison.job}"
+    fingerprint = {"fingerprint": comparison.provenance.get("Test cases", UNKNOWN)}
+    dataset = {"type": comparison.job, "name": cases, "split": "test", "args": fingerprint}
+    metrics = [_metric(comparison, result, name) for name in result.scores]
+    task = {"type": "text-generation", "name": "Text Generation"}
+    results = [{"task": task, "dataset": dataset, "metrics": metrics}]
+    return [{"name": facts.run.job.name, "results": results}]
+
+
+def _metric(comparison: Comparison, result: ContenderResult, name: str) -> dict[str, Any]:
+    about = {"type": name, "value": round(result.scores[name], 6), "name": name}
+    if name != comparison.metric:
+        return about
+    low, high = (round(end, 6) for end in result.interval)
+    about["name"] = f"{name} ({words.level(comparison)} interval {low:.3f} to {high:.3f})"
+    args = {"interval": [low, high], "level": comparison.level, "n": result.n}
+    return about | {"args": args | {"errors": result.errors}}
+
+
+def not_stated(facts: CardFacts) -> Iterator[str]:
+    """Yield what a person may add, because neither the job nor the run says it."""
+    yield from ("developer and contact", "intended use", "languages")
+    yield "origin and licence of the rows"
+    if facts.base.licence is None:
+        yield "licence"
+    if facts.comparison is None:
+        yield "results"
+    if _compute(facts).flop is None:
+        yield "computation"
+
+
+def _values(facts: CardFacts) -> dict[str, object]:
+    compute = _compute(facts)
+    return {
+        "facts": facts,
+        "run": facts.run,
+        "job": facts.run.job,
+        "comparison": facts.comparison,
+        "settings": dict(_flat(facts.settings)),
+        "rows": [
+            (file.name, _count(facts, at), digest_of(file)) for at, file in enumerate(facts.rows)
+        ],
+        "compute": compute,
+        "share": _share(compute),
+        "hours": _hours(facts),
+    }
+
+
+def _compute(facts: CardFacts) -> Compute:
+    method = facts.run.job.method
+    return compute_of(facts.base, method, facts.tokens, trains_adapter=facts.is_own)
+
+
+def _count(facts: CardFacts, at: int) -> str:
+    file = facts.rows[at]
+    return f"{sum(1 for _ in rows_of(file)):,}" if file.path else UNKNOWN
+
+
+def _hours(facts: CardFacts) -> str:
+    if facts.finished is None:
+        return UNKNOWN
+    return typography.duration((facts.finished - facts.run.created).total_seconds())
+
+
+def _share(compute: Compute) -> str:
+    share = compute.share
+    if share is None:
+        return UNKNOWN
+    return "more than a third" if share > 1 / 3 else f"{share:.1e}"
+
+
+def _flat(values: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[str, JsonValue]]:
+    """Yield settings by dotted names; what is not set is left out."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            yield f"{prefix}{name}", value
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(  # noqa: S701 - every value is escaped for Markdown
+        loader=PackageLoader("unitune.card", package_path=""),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=_finalized,
+    )
+    environment.filters["code"] = _code
+    shared = {"words": words, "typography": typography, "fallback_flop": FALLBACK_FLOP}
+    cast("dict[str, object]", environment.globals).update(shared)
+    return environment
+
+
+def _finalized(value: object) -> Markup:
+    if value is None or value == "":
+        return Markup(UNKNOWN)  # noqa: S704 - our own words
+    return value if isinstance(value, Markup) else escaped(str(value))
+
+
+def _code(text: str | None) -> Markup:
+    """Return a name as code, which links nowhere; a bar would end a table's cell."""
+    shown = "".join(mark for mark in text or "" if mark.isprintable() and mark not in "`|")
+    return Markup(f"`{shown}`" if shown.strip() else UNKNOWN)  # noqa: S704 - code, without its end
