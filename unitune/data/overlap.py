@@ -4,10 +4,10 @@
     near-duplicate   of all pieces of five letters in the two, both have at least 80 %
     n-gram           at least half of the case's runs of 13 words stand in one training row
 
-User turns alone are compared: system prompts tend to be shared, and so are labels, canned replies
-and JSON answers; whether the answers are equal is reported beside. Words that many cases have in a
-row, as from a template around each question, are left out of the two inexact ways. Two questions
-that differ in a number and in their answers are two questions.
+Questions are compared (`unitune.data.questions`) and not answers, since labels, canned replies and
+JSON answers tend to be shared; whether the answers are equal is reported beside. Words of templates
+are left out of the two inexact ways. Two questions that differ in a number and in their answers are
+two questions.
 
 The search is complete, not sampled: where MinHash would miss some, `unitune.data.near` finds every
 pair over the threshold. Cases are kept, and training rows stream past them.
@@ -22,23 +22,27 @@ strictly, since five of their letters are several words, and have no runs of wor
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from unitune.data.dataset import Dataset, Row
-from unitune.data.example import Example
+from unitune.data.questions import (
+    Run,
+    Templates,
+    Turns,
+    Words,
+    answered,
+    question,
+    text_of,
+    word_runs,
+)
 from unitune.errors import Leak
 from unitune.workspace.progress import counted
 
 Kind = Literal["exact", "near-duplicate", "n-gram"]
-Turns: TypeAlias = tuple[str, ...]
-Words: TypeAlias = tuple[str, ...]
-Run: TypeAlias = int
 
 RUN_WORDS = 13
 """Words of an n-gram, as in GPT-3's contamination check (Brown et al. 2020, appendix C)."""
@@ -46,30 +50,8 @@ RUN_WORDS = 13
 RUN_SHARE = 0.5
 """Share of a case's n-grams in one training row from which the case counts as seen."""
 
-TEMPLATE_WORDS = 5
-"""Words in a row that make a template when many cases have them.
-
-The commonest five of banking77 stand in 0.5 % of its cases. A shorter template is too small a part
-of a question to make two of them similar.
-"""
-
-TEMPLATE_SHARE = 0.1
-"""Many is a tenth of the cases, so that a file may mix several templates."""
-
-TEMPLATE_CASES = 3
-"""Many is at least so many: two cases may be each other's doubles."""
-
 WAITING_ROWS, WAITING_LETTERS = 1024, 1 << 18
 """Most that is held against the cases together, which is faster than one by one, and kept."""
-
-_APOSTROPHES = "'\u2018\u2019"
-_MARKS = {
-    ord(mark): " " for mark in '.,;:!?"()[]-\u2013\u2014\u2026\u201c\u201d\u201e\u00ab\u00bb'
-} | {ord(mark): None for mark in _APOSTROPHES}
-"""Sentence marks become spaces, apostrophes nothing; signs such as + and % mean something."""
-
-_DIGITS = re.compile(r"\d+")
-
 
 SHOWN_CASES = 5
 """Leaking cases named in a refusal; `unitune check` names all."""
@@ -103,13 +85,6 @@ class SharedCase(BaseModel):
         """Where the double stands, and how near it is: ``train.csv:7, near-duplicate 0.86``."""
         nearness = "" if self.kind == "exact" else f", {self.kind} {self.similarity:.2f}"
         return f"{self.train_file}:{self.train_line}{nearness}"
-
-
-class _Answered(NamedTuple):
-    """What is compared beside the question: the answer, and the numbers in the question."""
-
-    answer: str
-    numbers: tuple[str, ...]
 
 
 class _Question(NamedTuple):
@@ -168,18 +143,18 @@ class Search:
         self._exact: defaultdict[Turns, list[int]] = defaultdict(list)
         for at, row in enumerate(cases):
             self._exact[question(row.example)].append(at)
-        self._templates = _templates(self._exact)
+        self._templates = Templates(self._exact)
         by_words: defaultdict[Words, list[int]] = defaultdict(list)
         for turns, positions in self._exact.items():
-            by_words[self._own_words(turns)] += positions
+            by_words[self._templates.own_words(turns)] += positions
         self._questions: list[_Question] = []
         self._by_run: defaultdict[Run, list[int]] = defaultdict(list)
         for at, (words, positions) in enumerate(by_words.items()):
-            runs = set(_runs(words, RUN_WORDS))
+            runs = set(word_runs(words, RUN_WORDS))
             self._questions.append(_Question(words, len(runs), positions))
             for run in runs:
                 self._by_run[run].append(at)
-        self._near = NearIndex([_text(entry.words) for entry in self._questions])
+        self._near = NearIndex([text_of(entry.words) for entry in self._questions])
 
     def compare_rows(self, rows: Iterable[Row], file: str) -> None:
         """Compare rows with the cases.
@@ -218,9 +193,9 @@ class Search:
     def _compare(self) -> None:
         """Compare the rows that wait with the cases."""
         waiting, self._waiting, self._waiting_letters = self._waiting, [], 0
-        words = [self._own_words(item.turns) for item in waiting]
+        words = [self._templates.own_words(item.turns) for item in waiting]
         near: defaultdict[int, list[_Match]] = defaultdict(list)
-        for double in self._near.doubles([_text(own) for own in words]):
+        for double in self._near.doubles([text_of(own) for own in words]):
             cases = self._questions[double.indexed].cases
             near[double.text].append(_Match(cases, "near-duplicate", double.similarity))
         for at, item in enumerate(waiting):
@@ -231,7 +206,7 @@ class Search:
 
     def _note(self, waiting: _Waiting, at: int, match: _Match) -> None:
         example, case = waiting.row.example, self._cases[at].example
-        theirs, ours = _answered(example, waiting.turns), _answered(case, question(case))
+        theirs, ours = answered(example, waiting.turns), answered(case, question(case))
         same = ours.answer == theirs.answer
         if match.kind == "near-duplicate" and not same and ours.numbers != theirs.numbers:
             return
@@ -240,70 +215,11 @@ class Search:
             self._doubles[at] = _Double(rank, match.kind, waiting.file, waiting.row.line)
 
     def _quoted(self, words: Words) -> Iterator[_Match]:
-        known = self._by_run.keys() & _runs(words, RUN_WORDS)
+        known = self._by_run.keys() & word_runs(words, RUN_WORDS)
         for at, count in Counter(at for run in known for at in self._by_run[run]).items():
             share = count / self._questions[at].runs
             if share >= RUN_SHARE:
                 yield _Match(self._questions[at].cases, "n-gram", share)
-
-    def _own_words(self, turns: Turns) -> Words:
-        """Return the words of user turns, without those that come from a template."""
-        words = _words(turns)
-        runs = _runs(words, TEMPLATE_WORDS) if self._templates else ()
-        if self._templates.isdisjoint(runs):
-            return words
-        from_template = {
-            at + step
-            for at, run in enumerate(runs)
-            if run in self._templates
-            for step in range(TEMPLATE_WORDS)
-        }
-        return tuple(word for at, word in enumerate(words) if at not in from_template)
-
-
-def question(example: Example) -> Turns:
-    """Return the question, normalised: the user turns; where there are none, the other turns."""
-    prompt = example.prompt
-    turns = (
-        [turn for turn in prompt if turn.role == "user"]
-        or [turn for turn in prompt if turn.role not in ("system", "developer")]
-        or prompt
-    )
-    return tuple(_normal(turn.text) for turn in turns)
-
-
-def _normal(text: str) -> str:
-    """Return a text without regard to width, case and white space."""
-    if text.isascii():
-        return " ".join(text.lower().split())
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(unicodedata.normalize("NFKC", folded).split())
-
-
-def _answered(example: Example, turns: Turns) -> _Answered:
-    return _Answered(_normal(example.answer or ""), tuple(_DIGITS.findall(" ".join(turns))))
-
-
-def _words(turns: Turns) -> Words:
-    return tuple(" ".join(turns).translate(_MARKS).split())
-
-
-def _text(words: Words) -> str:
-    return f" {' '.join(words)} "
-
-
-def _runs(words: Words, length: int) -> list[Run]:
-    """Return all runs of so many words, each by its hash, which no other process shares."""
-    return [hash(words[at : at + length]) for at in range(len(words) - length + 1)]
-
-
-def _templates(questions: Collection[Turns]) -> frozenset[Run]:
-    """Return the runs of words that many questions have."""
-    counts = Counter(
-        run for turns in questions for run in set(_runs(_words(turns), TEMPLATE_WORDS))
-    )
-    many = max(TEMPLATE_CASES, TEMPLATE_SHARE * len(questions))
-    return frozenset(run for run, count in counts.items() if count >= many)
 
 
 def leaks(seen: Iterable[Dataset], test: Dataset) -> tuple[SharedCase, ...]:

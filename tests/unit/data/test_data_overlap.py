@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Set as AbstractSet
-from itertools import permutations
+from itertools import combinations, permutations
 from pathlib import Path
 
 import pytest
@@ -290,6 +290,49 @@ def test_what_is_found_does_not_hang_on_how_much_is_looked_at_together(
     for name in ("MOST_HITS", "BATCH_LETTERS", "BATCH_TEXTS"):
         monkeypatch.setattr(f"unitune.data.near.{name}", 100)
         assert whole == list(NearIndex(texts).doubles(texts))
+
+
+@pytest.mark.parametrize("scanned_per_hit", [1e-9, 25, 1e9], ids=["by pieces", "both", "scanned"])
+@pytest.mark.parametrize("template", ["", "Please sort this message of a customer of ours: "])
+def test_the_pairs_within_some_texts_are_those_of_comparing_all_with_all(
+    monkeypatch: pytest.MonkeyPatch, template: str, scanned_per_hit: float
+) -> None:
+    """Near copies of texts of all sizes, the empty one and others without pieces among them."""
+    monkeypatch.setattr("unitune.data.near.SCANNED_PER_HIT", scanned_per_hit)
+    monkeypatch.setattr("unitune.data.near.BATCH_TEXTS", 64)
+    chance = random.Random(7)  # noqa: S311 - repeatable, not secret
+    bases = [" ".join(chance.choices(WORDS, k=chance.randint(1, 60))) for _ in range(20)]
+    texts = ["", "pin", *(template + copied(chance, chance.choice(bases)) for _ in range(120))]
+    index = NearIndex(texts)
+    pairs = [
+        tuple(sorted((text, other)))
+        for text, others in index.candidates_within()
+        for other in others.tolist()
+        if index.similarity(texts[text], other) >= NEAR_SIMILARITY
+    ]
+    sets = [pieces(text) for text in texts]
+    expected = {
+        (at, other)
+        for at, other in combinations(range(len(texts)), 2)
+        if sets[at] and jaccard(sets[at], sets[other]) >= NEAR_SIMILARITY
+    }
+    assert expected == set(pairs)
+    assert len(pairs) == len(expected) > 50
+
+
+def test_few_pairs_of_rows_from_a_template_are_compared_piece_by_piece() -> None:
+    """2,000 rows have most of their rare pieces in common with hundreds of others, none with all.
+
+    The previous search would have compared each pair of them.
+    """
+    chance = random.Random(9)  # noqa: S311 - repeatable, not secret
+    texts = [
+        f" Hello {chance.choice(WORDS)}, your order {chance.randrange(10**6)} from "
+        f"{chance.choice(WORDS)} {chance.choice(WORDS)} town is late "
+        for _ in range(2000)
+    ]
+    compared = sum(len(others) for _, others in NearIndex(texts).candidates_within())
+    assert compared < len(texts)
 
 
 @pytest.mark.skipif(not DISFL_QA.is_dir(), reason="needs the disfl-qa files beside the checkout")

@@ -36,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unitune.data.example import Example, Message, digest
-from unitune.data.overlap import question
+from unitune.data.questions import question
 from unitune.errors import Mismatch
 from unitune.findings import clip
 from unitune.job.contenders import Tuned
