@@ -175,10 +175,13 @@ class Deletes(Protocol):
 class DeploymentStatus:
     """How a deployment stands, in our words and, in `raw`, in the backend's."""
 
-    state: Literal["starting", "ready", "failed", "gone"]
+    state: Literal["starting", "ready", "swapping", "failed", "gone"]
+    """swapping: another model is being put in place of the one that answers."""
     model: TunedModel
     """What to send requests to once it is ready: its name is the endpoint's."""
     raw: str = ""
+    tuned: str | None = None
+    """Name of the tuned model that answers; None where the backend does not say."""
 
 
 @runtime_checkable
@@ -212,6 +215,21 @@ class Deploys(Protocol):
 
     def undeploy(self, ref: str) -> None:
         """Take a deployment down; one that is gone is no error."""
+
+
+@runtime_checkable
+class SwapsModel(Protocol):
+    """A backend that can put another tuned model in place of the one that a deployment serves."""
+
+    def swap_model(self, ref: str, model: TunedModel) -> None:
+        """Ask for another model to answer from a deployment; asked for again, it stays so.
+
+        `Deploys.deployment_status` of such a backend says in `tuned` which one answers.
+
+        Args:
+            ref: As `Deploys.deploy` returned it.
+            model: What a run left behind, of the same base.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,12 @@ from unitune.cli.options import (
     parse_deploy_options,
 )
 from unitune.cli.output import aside, console, print_json
+from unitune.errors import UserError
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from unitune.cost.budget import HostingBudget
     from unitune.ledger.model_versions import AliasMove
 
 Alias = Annotated[
@@ -35,6 +39,12 @@ Alias = Annotated[
 ModelName = Annotated[
     str | None,
     typer.Option("--name", metavar="NAME", help="Of the registered model; by default the job's."),
+]
+MoveDeployment = Annotated[
+    bool,
+    typer.Option(
+        "--deploy", help="Let the deployment that answers for the alias answer with this version."
+    ),
 ]
 Reason = Annotated[
     str | None, typer.Option("--reason", metavar="TEXT", help="Why, for the record.")
@@ -103,32 +113,49 @@ def promote(
             "--without-gate", metavar="REASON", help="Although it has passed no gate; recorded."
         ),
     ] = None,
+    deploy: MoveDeployment = False,
+    budget: BudgetUsd = None,
+    allow_unpriced: AllowUnpriced = False,
     json: Json = False,
 ) -> None:
     """Let an alias such as production point to the model of a run that has passed its gate.
 
     The newest comparison with a gate that has judged this very model decides. Where it was not
-    passed, nothing is changed, and the exit code is the gate's.
+    passed, nothing is changed, and the exit code is the gate's. With --deploy the deployment that
+    answers for the alias (of Bedrock) is moved first; --budget is for the rest of its time.
 
     [dim]$ unitune promote r2611 --as production
-    $ unitune promote triage:3 --as production --without-gate "approved by Ana, ticket 812"[/dim]
+    $ unitune promote triage:3 --as production --without-gate "approved by Ana, ticket 812"
+    $ unitune promote r2611 --as production --deploy --budget 20[/dim]
     """
     from unitune.model_registry.versions import promote
     from unitune.run.run import find_run
 
-    _print_move(promote(find_run(run), alias, name=name, without_gate=without_gate), json=json)
+    allowed = _hosting_budget(budget, deploy=deploy, unpriced=allow_unpriced)
+    move = promote(find_run(run), alias, name=name, without_gate=without_gate, deploy=allowed)
+    _print_move(move, json=json)
 
 
-def rollback(name: Alias, *, reason: Reason = None, json: Json = False) -> None:
+def rollback(
+    name: Alias,
+    *,
+    reason: Reason = None,
+    deploy: MoveDeployment = False,
+    budget: BudgetUsd = None,
+    allow_unpriced: AllowUnpriced = False,
+    json: Json = False,
+) -> None:
     """Let an alias point to the version again that it pointed to before.
 
     Each rollback leads one version further back; none takes back another rollback.
 
-    [dim]$ unitune rollback triage@production --reason "answers in the wrong language"[/dim]
+    [dim]$ unitune rollback triage@production --reason "answers in the wrong language"
+    $ unitune rollback triage@production --deploy --budget 20[/dim]
     """
     from unitune.model_registry.versions import rollback
 
-    _print_move(rollback(name, reason), json=json)
+    allowed = _hosting_budget(budget, deploy=deploy, unpriced=allow_unpriced)
+    _print_move(rollback(name, reason, deploy=allowed), json=json)
 
 
 def unalias(name: Alias, *, reason: Reason = None, json: Json = False) -> None:
@@ -143,6 +170,14 @@ def unalias(name: Alias, *, reason: Reason = None, json: Json = False) -> None:
         print_json({"schema_version": 1, "move": move})
     else:
         console().print(f"{move} is removed; it pointed to version {move.number}.")
+
+
+def _hosting_budget(usd: Decimal | None, *, deploy: bool, unpriced: bool) -> HostingBudget | None:
+    from unitune.cost.budget import HostingBudget
+
+    if not deploy and (usd is not None or unpriced):
+        raise UserError("--budget and --allow-unpriced are for the deployment. Add --deploy.")
+    return HostingBudget(usd, unpriced) if deploy else None
 
 
 def _print_move(move: AliasMove, *, json: bool) -> None:

@@ -15,6 +15,7 @@ from unitune.errors import NotFoundError
 from unitune.evaluate.gate_record import GateRecord, gate_records
 from unitune.ledger import Ledger
 from unitune.ledger.model_versions import AliasMove, ModelVersion
+from unitune.model_registry.deployments import parted
 from unitune.model_registry.verify import Verification
 from unitune.model_registry.versions import RegisteredModel
 from unitune.report.typography import counted, dollars, interval, percent, points
@@ -61,6 +62,8 @@ class ModelView(BaseModel):
     """The newest first."""
     moves: tuple[AliasMove, ...]
     """Of all aliases, the newest first."""
+    warnings: tuple[str, ...]
+    """Of deployments that answer with a version to which no alias points."""
 
 
 def view_of(model: RegisteredModel) -> ModelView:
@@ -72,6 +75,7 @@ def view_of(model: RegisteredModel) -> ModelView:
         aliases=aliases,
         versions=tuple(_version(ledger, version, aliases) for version in reversed(model.versions)),
         moves=model.moves[::-1],
+        warnings=tuple(parted(ledger, model.name)),
     )
 
 
@@ -148,6 +152,8 @@ def print_model(model: ModelView) -> None:
     print_table(moves)
     if (more := len(model.moves) - SHOWN_MOVES) > 0:
         console().print(f"… and {more:,} earlier moves; --json lists them all", style="dim")
+    for warning in model.warnings:
+        console().print(f"\n{warning}", style="yellow", soft_wrap=True)
 
 
 def _gate(record: GateRecord | None) -> Text:

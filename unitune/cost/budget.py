@@ -47,6 +47,13 @@ class HostingBudget:
     prices: tuple[PriceEntry, ...] = ()
     """Of the command line, which win over all others."""
 
+    @classmethod
+    def of(cls, budget: HostingBudget | Decimal | float | None) -> HostingBudget:
+        """Return a budget that may be given in US dollars alone."""
+        if isinstance(budget, cls):
+            return budget
+        return cls(None if budget is None else Decimal(str(budget)))
+
 
 NO_LIMIT = HostingBudget()
 

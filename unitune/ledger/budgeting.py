@@ -168,6 +168,26 @@ def add_deployment(
     ledger.add_deployment(record, allow)
 
 
+def hold_deployment(
+    ledger: Ledger, record: DeploymentRecord, usd: Decimal | None, *, unpriced: bool = False
+) -> None:
+    """Refuse a deployment that may cost more than a budget from now on, until it is taken down.
+
+    Raises:
+        OverBudget: It may cost more, or the price is unknown.
+    """
+    if usd is None:
+        return
+    rate = record.usd_per_hour
+    rest = None if rate is None else Spread.of(rate * _hours(ledger.now(), record.until))
+    limit = Cap("the deployment's budget", usd, Decimal(0), "--budget")
+    what, less = "the rest of the deployment's time", "or take it down"
+    findings = budget_findings(
+        (limit,), rest, record.backend, what=what, less=less, unpriced=unpriced
+    )
+    _refuse_over_budget(findings)
+
+
 def _refuse_over_budget(findings: Iterable[Finding], *advice: str) -> None:
     refusals = [*map(str, findings)]
     if refusals:

@@ -208,7 +208,7 @@ class DeploymentRecord:
         run_id: The run whose model it serves; None once that run is deleted.
         name: Of the deployment at its backend.
         model: What requests go to.
-        state: planned, starting, ready, failed or gone.
+        state: planned, starting, ready, swapping, failed or gone.
         ref: The backend's id, once it is known.
         usd_per_hour: Price; None where it is not known.
         created: Seconds since 1970, UTC; so are `until`, when it is to be taken down, and `ended`.

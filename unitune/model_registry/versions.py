@@ -13,16 +13,27 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 
-from unitune.errors import GateNotPassed, Mismatch, NotFoundError, UnreadableRecord, UserError
+from unitune.cost.budget import HostingBudget
+from unitune.errors import (
+    BackendError,
+    GateNotPassed,
+    Mismatch,
+    NotFoundError,
+    UnreadableRecord,
+    UserError,
+)
 from unitune.evaluate.gate_record import GateRecord, gate_records, refuse_changed_files
 from unitune.ledger import Ledger, RunRecord
 from unitune.ledger.audit import current_user
 from unitune.ledger.finding import LIST_MODELS, find_version
 from unitune.ledger.model_versions import AliasMove, ModelVersion, former_numbers, standing_aliases
+from unitune.model_registry.deployments import move_deployment, warn_of_parted
 from unitune.model_registry.mirroring import mirror
 from unitune.models import VersionName
 from unitune.planning.start import model_fingerprint
+from unitune.run.deployment import Deployment
 from unitune.run.handle import Run
 from unitune.workspace.home import home
 
@@ -92,7 +103,12 @@ def register(run: Run, name: str | None = None) -> ModelVersion:
 
 
 def promote(
-    run: Run, alias: str, *, name: str | None = None, without_gate: str | None = None
+    run: Run,
+    alias: str,
+    *,
+    name: str | None = None,
+    without_gate: str | None = None,
+    deploy: HostingBudget | Decimal | float | None = None,
 ) -> AliasMove:
     """Let an alias of a registered model point to the model of a run, which has passed its gate.
 
@@ -108,6 +124,9 @@ def promote(
         alias: Such as production.
         name: Of the registered model; None: that of the run's job.
         without_gate: Why it is promoted without a passed gate, which is recorded.
+        deploy: Let the deployment that answers for the alias answer with this model first, if the
+            rest of its time costs no more US dollars than this; where the vendor refuses, the alias
+            stays, too. None: it is left as it is.
 
     Returns:
         The move as it was recorded.
@@ -115,7 +134,10 @@ def promote(
     Raises:
         GateNotPassed: It has not passed its newest gate.
         Mismatch: The model, or the files of the comparison, were changed since.
-        UserError: No gate has judged it; it has no model; or the alias cannot be one.
+        UserError: No gate has judged it; it has no model; the alias cannot be one; or no deployment
+            answers for it.
+        Unsupported: The vendor cannot move a deployment.
+        UnituneError: The vendor did not do so, or it is not known whether it did.
     """
     _check_alias(alias)
     if without_gate is not None and not without_gate.strip():
@@ -136,12 +158,17 @@ def promote(
             comparison=evidence and evidence.comparison,
             verdict_sha256=evidence and evidence.verdict_sha256,
         )
+        deployment = move_deployment(ledger, move, record, deploy)
         move = ledger.move_alias(record, move)
-    mirror(ledger, move.model)
-    return move
+    return _moved(ledger, move, deployment)
 
 
-def rollback(name: str, reason: str | None = None) -> AliasMove:
+def rollback(
+    name: str,
+    reason: str | None = None,
+    *,
+    deploy: HostingBudget | Decimal | float | None = None,
+) -> AliasMove:
     """Let an alias point to the version again that it pointed to before its last promotion.
 
     A rollback takes back a promotion, never another rollback: each leads one version further back.
@@ -150,6 +177,7 @@ def rollback(name: str, reason: str | None = None) -> AliasMove:
     Args:
         name: Such as ``triage@production``.
         reason: Why, for the record.
+        deploy: As of `promote`.
 
     Raises:
         NotFoundError: There is no such alias.
@@ -161,7 +189,8 @@ def rollback(name: str, reason: str | None = None) -> AliasMove:
     runs = {version.number: version.run_id for version in model.versions}
     for number in filter(runs.get, model.former_numbers(current.alias)):
         with suppress(NotFoundError):  # its run is deleted
-            return _move(ledger, runs[number], replace(back, number=number))
+            record = ledger.record(runs[number])
+            return _move(ledger, record.id, replace(back, number=number), deploy)
     raise UserError(
         f"{current} has no former version to go back to. See what there is: unitune models "
         f"{current.model}"
@@ -194,11 +223,26 @@ def _standing(name: str) -> tuple[Ledger, AliasMove]:
     return ledger, standing_aliases(ledger.alias_moves(parsed.model))[parsed.alias]
 
 
-def _move(ledger: Ledger, run_id: str, move: AliasMove) -> AliasMove:
+def _move(
+    ledger: Ledger,
+    run_id: str,
+    move: AliasMove,
+    deploy: HostingBudget | Decimal | float | None = None,
+) -> AliasMove:
     """Move an alias from where it was seen; another process's move in between is an error."""
     with ledger.acting(run_id) as record:
         who = {"moved_by": current_user(), "comparison": None, "verdict_sha256": None}
+        deployment = move_deployment(ledger, move, record, deploy)
         move = ledger.move_alias(record, replace(move, **who))
+    return _moved(ledger, move, deployment)
+
+
+def _moved(ledger: Ledger, move: AliasMove, deployment: Deployment | None) -> AliasMove:
+    """See to all that follows an alias, and say what does not."""
+    if deployment is not None:
+        with suppress(BackendError):  # it stays `swapping`, which is told
+            deployment.refresh()
+    warn_of_parted(ledger, move.model)
     mirror(ledger, move.model)
     return move
 

@@ -94,8 +94,7 @@ def deploy(
     if run.tuned_model is None:
         raise UserError(f"run {run.id} is {run.state} and has no model to deploy.")
     seconds = ttl_seconds(ttl)
-    if not isinstance(budget, HostingBudget):
-        budget = HostingBudget(None if budget is None else Decimal(str(budget)))
+    budget = HostingBudget.of(budget)
     host = host_of(run.backend_name)
     ledger = Ledger(home())
     record = _planned(ledger, run, run.tuned_model, seconds, budget.prices)

@@ -11,8 +11,15 @@ from typing import Self
 
 from unitune.backends import registry
 from unitune.backends.capabilities import Deploys
-from unitune.errors import BackendError, RunFailed, UnituneError, UserError
-from unitune.ledger import DeploymentRecord, Ledger
+from unitune.errors import (
+    BackendError,
+    NotFoundError,
+    RunFailed,
+    UnituneError,
+    UnreadableRecord,
+    UserError,
+)
+from unitune.ledger import DeploymentRecord, Ledger, RunRecord
 from unitune.models import TunedModel
 from unitune.run.reaper import (
     Reaper,
@@ -73,7 +80,7 @@ class Deployment:
 
     @property
     def state(self) -> str:
-        """planned, starting, ready, failed or gone."""
+        """planned, starting, ready, swapping, failed or gone."""
         return self._record.state
 
     @property
@@ -127,12 +134,22 @@ class Deployment:
         Raises:
             Unreachable: No answer came.
         """
-        record = self._record
+        record = self._record = self._ledger.deployment(self.id)  # others may have moved it
         if self.stands and record.ref is not None:
-            status = host_of(record.backend).deployment_status(record.ref, record.model)
+            host = host_of(record.backend)
+            status, run_id = host.deployment_status(record.ref, record.model), record.run_id
+            answering = status.tuned and _run_of(self._ledger, record, status.tuned)
+            if answering and answering.id != run_id:  # put in its place since, or meanwhile
+                run_id, served = answering.id, answering.model or record.model
+                status = host.deployment_status(record.ref, served)
             ended = self._ledger.now() if status.state == "gone" else None
             self._record = write(
-                self._ledger, record, state=status.state, model=status.model, ended=ended
+                self._ledger,
+                record,
+                state=status.state,
+                run_id=run_id,
+                model=status.model,
+                ended=ended,
             )
         return self
 
@@ -169,6 +186,16 @@ class Deployment:
             with suppress(OSError):
                 forget(self._ledger.folder, self.id)
         return self
+
+
+def _run_of(ledger: Ledger, record: DeploymentRecord, tuned: str) -> RunRecord | None:
+    """Return the run whose model a deployment answers with, first of all the one on record."""
+    with suppress(NotFoundError, UnreadableRecord):
+        run = ledger.record(record.run_id or "")
+        if run.model is not None and run.model.name == tuned:
+            return run
+    named = (run for run in ledger.records() if run.model and run.model.name == tuned)
+    return next((run for run in named if run.backend == record.backend), None)
 
 
 def deployments(*, standing: bool = False) -> list[Deployment]:

@@ -24,8 +24,6 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -36,14 +34,12 @@ from unitune.backends.capabilities import (
     Batches,
     BatchStatus,
     CountsTokens,
-    DeploymentStatus,
-    Deploys,
 )
 from unitune.backends.launch_keys import batch_key, launch_key, run_id
 from unitune.backends.protocol import Backend, Event, Guarantee, State
 from unitune.data.example import Message
 from unitune.errors import BackendError, NotFoundError, UnituneError
-from unitune.models import Reply, Request, TunedModel
+from unitune.models import Reply, Request
 from unitune.testing.contract_base import (
     ContractBase,
     Training,
@@ -51,10 +47,10 @@ from unitune.testing.contract_base import (
     sha256_of,
     stream_once,
 )
+from unitune.testing.contract_deployments import DeploymentContract
 from unitune.testing.contract_faults import FaultContract
 from unitune.testing.contract_hosted import HostedContract
 from unitune.testing.contract_malformed import MalformedReplyContract, MalformedTrainingContract
-from unitune.testing.vendor_setup import ServedVendor
 
 READ_OFFER = """
 import sys; from unitune.backends import registry
@@ -91,16 +87,6 @@ class CapabilityContract(ContractBase):
         backend = registry.backend(self.name)
         if not isinstance(backend, CountsTokens):
             pytest.skip(f"{self.name} does not count tokens")
-        return backend
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def deploys(cls, served: ServedVendor | None) -> Deploys:
-        """The backend, if its models answer from deployments; checked before a training is."""
-        del served
-        backend = registry.backend(cls.name)
-        if not isinstance(backend, Deploys):
-            pytest.skip(f"{cls.name} needs no deployments")
         return backend
 
     def submitted(self, batches: Batches, key: str) -> tuple[str, ...]:
@@ -180,54 +166,6 @@ class CapabilityContract(ContractBase):
         with pytest.raises(UnituneError):
             counting.count_tokens("no-such-model", SHORT)
 
-    def ready(self, deploys: Deploys, ref: str, model: TunedModel) -> DeploymentStatus:
-        """Poll a deployment until it comes up no more."""
-        until = time.monotonic() + self.timeout_seconds
-        while (seen := deploys.deployment_status(ref, model)).state == "starting":
-            assert time.monotonic() < until, f"still starting, {seen.raw!r}"
-            time.sleep(self.poll_seconds)
-        assert seen.state == "ready", seen.raw
-        return seen
-
-    @contextmanager
-    def answering(self, model: TunedModel) -> Generator[TunedModel]:
-        """Give the model that answers, deployed while the body runs where it has to be."""
-        backend = registry.backend(self.name)
-        if not isinstance(backend, Deploys):
-            yield model
-            return
-        ref = backend.deploy(model, f"contract-{time.time_ns() % 10**12}", self.deploy_options)
-        try:
-            yield self.ready(backend, ref, model).model
-        finally:
-            backend.undeploy(ref)
-
-    def test_deployment_comes_up_once_and_goes(self, deploys: Deploys, training: Training) -> None:
-        """What is charged by the hour is found by its name, never doubled, and ends on request."""
-        name = f"contract-{time.time_ns() % 10**12}"
-        assert deploys.find_deployment(name) is None
-        ref = deploys.deploy(training.model, name, self.deploy_options)
-        assert deploys.deploy(training.model, name, self.deploy_options) == ref
-        assert deploys.find_deployment(name) == ref
-        self.ready(deploys, ref, training.model)
-        deploys.undeploy(ref)
-        assert deploys.find_deployment(name) is None, "it stands, and costs money"
-        assert deploys.deployment_status(ref, training.model).state == "gone"
-        deploys.undeploy(ref)
-
-    def test_deployment_polled_with_its_own_status_is_the_same(
-        self, deploys: Deploys, training: Training
-    ) -> None:
-        """A later poll gets the model that an earlier poll gave; it must not change."""
-        ref = deploys.deploy(
-            training.model, f"contract-{time.time_ns() % 10**12}", self.deploy_options
-        )
-        try:
-            seen = self.ready(deploys, ref, training.model)
-            assert deploys.deployment_status(ref, seen.model).model == seen.model
-        finally:
-            deploys.undeploy(ref)
-
 
 class BackendContract(
     HostedContract,
@@ -235,6 +173,7 @@ class BackendContract(
     MalformedTrainingContract,
     MalformedReplyContract,
     CapabilityContract,
+    DeploymentContract,
 ):
     """The tests; a subclass names the backend."""
 

@@ -47,8 +47,9 @@ from unitune_providers.bedrock.options import (
 from unitune_providers.bedrock.status import METRICS, STATES, events_of, raw_of
 
 PAGE_SIZE = 100
-DEPLOYMENT_STATES: Mapping[str, Literal["ready", "failed"]] = {
+DEPLOYMENT_STATES: Mapping[str, Literal["ready", "swapping", "failed"]] = {
     "Active": "ready",
+    "Updating": "swapping",
     "Failed": "failed",
 }
 HyperParameters = Mapping[str, tuple[str, Callable[[str], int | float]]]
@@ -196,9 +197,20 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
         serving, deployment = model.model_copy(update={"name": ref}), self._deployment(ref)
         if deployment is None:
             return DeploymentStatus("gone", serving, "not found")
-        word = deployment.text("status") or "no status"
-        raw = ", ".join(filter(None, (word, deployment.text("failureMessage"))))
-        return DeploymentStatus(DEPLOYMENT_STATES.get(word, "starting"), serving, raw)
+        word, tuned = deployment.text("status") or "no status", deployment.text("modelArn")
+        update = deployment.fields("updateDetails")
+        update_word = update.text("updateStatus")
+        if update_word == "UpdateCompleted":
+            tuned = update.text("modelArn") or tuned
+        shown = "Updating" if (word, update_word) == ("Active", "Updating") else word
+        raw = ", ".join(filter(None, (word, update_word, deployment.text("failureMessage"))))
+        return DeploymentStatus(DEPLOYMENT_STATES.get(shown, "starting"), serving, raw, tuned)
+
+    def swap_model(self, ref: str, model: TunedModel) -> None:
+        """Let a deployment serve another model, which AWS calls an update of it."""
+        update = self._aws.creating.update_custom_model_deployment
+        action = f"put {model.name} in place of the model of {ref}"
+        call(action, update, customModelDeploymentIdentifier=ref, modelArn=model.name)
 
     def undeploy(self, ref: str) -> None:
         delete = self._aws.bedrock.delete_custom_model_deployment

@@ -63,12 +63,19 @@ def environment(url: str, s3_url: str) -> dict[str, str]:
 
 @dataclass(slots=True)
 class Deployment:
-    """One custom model deployment."""
+    """One custom model deployment.
+
+    Args:
+        update: The model that it was last to serve instead, and how far that is.
+        update_fails: Whether that comes to nothing.
+    """
 
     name: str
     model_arn: str
     number: str
     progress: Progress = field(default_factory=Progress)
+    update: tuple[str, Progress] | None = None
+    update_fails: bool = False
 
     @property
     def arn(self) -> str:
@@ -83,6 +90,19 @@ class Deployment:
             "createdAt": when(self.progress.created),
             "status": self.status(behavior),
         }
+
+    def look(self, behavior: ServerBehavior) -> dict[str, JsonValue]:
+        """Let a poll's worth of time pass, and return how its last update stands."""
+        self.progress.look()
+        if self.update is None:
+            return {}
+        model_arn, progress = self.update
+        progress.look()
+        word = "Updating"
+        if progress.started(behavior):
+            word = "UpdateFailed" if self.update_fails else "UpdateCompleted"
+            self.model_arn = self.model_arn if self.update_fails else model_arn
+        return {"updateDetails": {"modelArn": model_arn, "updateStatus": word}}
 
     def status(self, behavior: ServerBehavior) -> str:
         """Return Bedrock's word for it."""
@@ -212,8 +232,19 @@ class BedrockVendor(RoutedVendor):
     @route("GET", f"{DEPLOYMENTS}/{{identifier:.+}}")
     def deployment(self, _: VendorRequest, identifier: str) -> JsonValue:
         deployment = self._deployment(identifier)
-        deployment.progress.look()
-        return {"modelDeploymentName": deployment.name, **deployment.as_json(self.behavior)}
+        update = deployment.look(self.behavior)
+        shown = deployment.as_json(self.behavior)
+        return {"modelDeploymentName": deployment.name, **shown, **update}
+
+    @route("PATCH", f"{DEPLOYMENTS}/{{identifier:.+}}")
+    def update_deployment(self, request: VendorRequest, identifier: str) -> VendorResponse:
+        deployment, body = self._deployment(identifier), request.json
+        check_members("UpdateCustomModelDeployment", body)
+        self._check_model(body["modelArn"])
+        if deployment.status(self.behavior) != "Active":
+            raise invalid("The deployment is not active.")
+        deployment.update = (body["modelArn"], Progress())
+        return VendorResponse({"customModelDeploymentArn": deployment.arn}, 202)
 
     @route("DELETE", f"{DEPLOYMENTS}/{{identifier:.+}}")
     def delete_deployment(self, _: VendorRequest, identifier: str) -> JsonValue:

@@ -1,0 +1,263 @@
+"""`promote --deploy`: the deployment of an alias follows it, or it is told that it does not."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("boto3", reason="needs the vendors' extras")
+
+from command_line import Command
+from crash.forks import Fork
+from served import trained
+from vendors.bedrock.vendor import BedrockVendor
+from vendors.bedrock.vendor import Deployment as StandingDeployment
+from vendors.serving import ServedVendor, serve_vendor
+
+from unitune.backends import exactly_once, registry
+from unitune.cost.budget import HostingBudget
+from unitune.errors import BackendError, OverBudget, Unsupported, UserError
+from unitune.job.job import Data
+from unitune.ledger import DeploymentRecord, Ledger
+from unitune.model_registry import versions
+from unitune.model_registry.deployments import parted
+from unitune.model_registry.versions import promote, rollback
+from unitune.models import TunedModel
+from unitune.run import deploying, deployment, swapping
+from unitune.run.deploying import deploy
+from unitune.run.deployment import answering, deployments
+from unitune.run.run import Run, find_run, launch
+from unitune.testing.loopback import Fault
+from unitune.workspace.home import home
+
+MOVES = ("deployment.swapping", "deployment.ready", "alias.promote")
+SWAP = r"/custom-model-deployments/"
+
+
+def no_reaper(_ledger: Ledger, _record: DeploymentRecord, _parent: str | None) -> None:
+    """Leave no process behind: each test takes less time than any deployment."""
+
+
+@pytest.fixture
+def vendor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ServedVendor]:
+    monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    for module in (deployment, swapping):
+        monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(deploying, "_leave_reaper", no_reaper)
+    offer = registry.offer("bedrock").model_copy(update={"settle_seconds": 0.1})
+    monkeypatch.setattr(registry, "offer", {"bedrock": offer}.__getitem__)
+    with serve_vendor("bedrock") as served:
+        yield served
+
+
+@pytest.fixture
+def pair(vendor: ServedVendor, tmp_path: Path) -> tuple[Run, Run]:
+    """Two runs; the first is in production, and deployed."""
+    old = trained(vendor, tmp_path)
+    job = old.job.model_copy(update={"folder": tmp_path, "data": Data(train="train.jsonl")})
+    new = launch(job, allow_duplicate=True).wait(0.01)
+    promote(old, "production", without_gate="a test")
+    deploy(old).wait()
+    return old, new
+
+
+def at_the_vendor(vendor: ServedVendor) -> StandingDeployment:
+    """The one deployment that there is."""
+    assert isinstance(vendor.server.vendor, BedrockVendor)
+    (standing,) = vendor.server.vendor.deployments
+    return standing
+
+
+def served_model(vendor: ServedVendor) -> str:
+    return at_the_vendor(vendor).model_arn
+
+
+def requested(run: Run) -> TunedModel:
+    assert run.tuned_model is not None
+    return answering(run.id, run.tuned_model)
+
+
+def model_of(run: Run) -> str:
+    assert run.tuned_model is not None
+    return run.tuned_model.name
+
+
+UNPRICED = HostingBudget(unpriced=True)
+"""Bedrock's deployments for on-demand inference have no price that is known here."""
+
+
+def moved(run: Run, deploy: HostingBudget | float = UNPRICED) -> int:
+    return promote(run, "production", without_gate="a test", deploy=deploy).number
+
+
+def test_a_promotion_moves_the_deployment_and_a_rollback_moves_it_back(
+    vendor: ServedVendor, pair: tuple[Run, Run]
+) -> None:
+    old, new = pair
+    (before,) = deployments(standing=True)
+    assert moved(new) == 2
+    assert served_model(vendor) == model_of(new)
+    (after,) = deployments(standing=True)
+    assert (after.id, after.run_id, after.state, after.until) == (
+        *(before.id, new.id, "ready"),
+        before.until,
+    )
+    assert requested(new).name == before.tuned_model.name
+    with pytest.raises(UserError, match="unitune deploy"):
+        requested(old)
+    log = Ledger(home()).audit_log()
+    swapped, alias, ready = [each for each in log if each.action in MOVES][-3:]
+    assert ("deployment.swapping", old.id) == (swapped.action, swapped.data["run_id"])
+    assert ("alias.promote", 2) == (alias.action, alias.data["number"])
+    assert ("deployment.ready", new.id) == (ready.action, ready.data["run_id"])
+
+    assert rollback("served@production", deploy=UNPRICED).number == 1
+    assert served_model(vendor) == model_of(old)
+    assert [old.id] == [each.run_id for each in deployments(standing=True)]
+    assert [] == [*parted(Ledger(home()), "served")]
+
+
+@pytest.mark.parametrize("fault", [Fault.ERROR_AFTER, Fault.CUT, Fault.RATE_LIMITED])
+def test_a_request_without_a_clear_answer_is_sent_again(
+    vendor: ServedVendor, pair: tuple[Run, Run], fault: Fault
+) -> None:
+    vendor.server.inject_fault(fault, "PATCH", SWAP)
+    assert moved(pair[1]) == 2
+    assert served_model(vendor) == model_of(pair[1])
+
+
+def test_a_refusal_changes_nothing(vendor: ServedVendor, pair: tuple[Run, Run]) -> None:
+    old, new = pair
+    vendor.server.inject_fault(Fault.EXPIRED_KEY, "PATCH", SWAP)
+    with pytest.raises(BackendError):
+        moved(new)
+    assert served_model(vendor) == model_of(old)
+    assert find_run("served@production").id == old.id
+    assert [(old.id, "ready")] == [(each.run_id, each.state) for each in deployments(standing=True)]
+
+
+def test_an_update_that_fails_at_the_vendor_leaves_the_alias(
+    vendor: ServedVendor, pair: tuple[Run, Run]
+) -> None:
+    old, new = pair
+    at_the_vendor(vendor).update_fails = True
+    with pytest.raises(BackendError, match="Active, UpdateFailed"):
+        moved(new)
+    assert served_model(vendor) == model_of(old)
+    assert find_run("served@production").id == old.id
+    assert [(old.id, "ready")] == [(each.run_id, each.state) for each in deployments(standing=True)]
+
+
+def test_what_is_not_known_is_told_until_a_look_says_what_is_so(
+    vendor: ServedVendor,
+    pair: tuple[Run, Run],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    old, new = pair
+    monkeypatch.setattr(exactly_once, "CREATE_CALLS", 1)
+    vendor.server.inject_fault(Fault.ERROR_AFTER, "PATCH", SWAP)
+    with caplog.at_level(logging.WARNING, "unitune"), pytest.raises(BackendError):
+        moved(new)
+    assert "is being moved away from served:1" in caplog.text
+    assert "unitune deployments" in caplog.text
+    assert find_run("served@production").id == old.id
+
+    while deployments(standing=True)[0].refresh().state == "swapping":
+        pass
+    assert [new.id] == [each.run_id for each in deployments(standing=True)]
+    (text,) = parted(Ledger(home()), "served")
+    assert "answers with served:2, and served@production points to version 1" in text
+
+    assert moved(new) == 2
+    assert 1 == len(vendor.server.received("PATCH", SWAP))
+    assert [] == [*parted(Ledger(home()), "served")]
+
+
+@pytest.mark.parametrize("killed_at", ["the vendor's switch", "the alias", "the last write"])
+def test_the_same_command_ends_what_a_killed_process_began(
+    vendor: ServedVendor, pair: tuple[Run, Run], monkeypatch: pytest.MonkeyPatch, killed_at: str
+) -> None:
+    old, new = pair
+
+    def die(*_: object, **__: object) -> Any:
+        os._exit(9)
+
+    with monkeypatch.context() as patch:
+        if killed_at == "the vendor's switch":
+            patch.setattr(swapping, "_wait", die)
+        elif killed_at == "the alias":
+            patch.setattr(Ledger, "move_alias", die)
+        else:
+            patch.setattr(versions, "_moved", die)
+        Fork(lambda: moved(new)).result()
+    (told,) = parted(Ledger(home()), "served")
+    assert "is being moved away from served:1" in told
+    expected = new if killed_at == "the last write" else old
+    assert find_run("served@production").id == expected.id
+
+    assert moved(new) == 2
+    assert find_run("served@production").id == new.id
+    assert served_model(vendor) == model_of(new)
+    assert [] == [*parted(Ledger(home()), "served")]
+
+
+def test_a_promotion_that_leaves_the_deployment_says_so(
+    pair: tuple[Run, Run], unitune: Command
+) -> None:
+    """In a warning at once, and in `unitune models` until it is mended."""
+    _, new = pair
+    done = unitune("promote", new.id, "--as", "production", "--without-gate", "a test")
+    assert 0 == done.code
+    shown = unitune("models", "served").out
+    assert "answers with served:1, and served@production points to version 2" in shown
+    wrong = unitune("promote", "served:2", "--as", "production", "--budget", "5")
+    assert (2, True) == (wrong.code, "Add --deploy" in wrong.err)
+
+
+def test_without_a_deployment_there_is_nothing_to_move(
+    vendor: ServedVendor, pair: tuple[Run, Run]
+) -> None:
+    old, new = pair
+    deployments(standing=True)[0].take_down()
+    with pytest.raises(UserError, match=f"no deployment answers .*unitune deploy {new.id}"):
+        moved(new)
+    deploy(new).wait()
+    assert moved(new) == 2, "it answers already"
+    assert find_run("served@production").id == new.id
+    assert [] == vendor.server.received("PATCH", SWAP)
+    assert old.id != new.id
+
+
+def test_the_rest_of_its_time_is_held_to_the_budget(
+    vendor: ServedVendor, pair: tuple[Run, Run]
+) -> None:
+    old, new = pair
+    ledger = Ledger(home())
+    record = ledger.deployment(deployments(standing=True)[0].id)
+    ledger.write_deployment(replace(record, usd_per_hour=Decimal(10)))
+    with pytest.raises(OverBudget, match=r"the rest of the deployment's time may cost \$20\.00"):
+        moved(new, 19)
+    assert (find_run("served@production").id, model_of(old)) == (old.id, served_model(vendor))
+    assert moved(new, 21) == 2
+
+
+def test_backends_without_a_switch_say_what_to_do(
+    vendor: ServedVendor, pair: tuple[Run, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(swapping, "SwapsModel", int)
+        with pytest.raises(Unsupported, match="unitune undeploy"):
+            moved(pair[1])
+        patch.setattr(swapping, "Deploys", int)
+        with pytest.raises(Unsupported, match="Leave --deploy out"):
+            moved(pair[1])
+    assert [] == vendor.server.received("PATCH", SWAP)
