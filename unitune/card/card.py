@@ -12,7 +12,7 @@ They are written again where nobody has changed them, which the provenance tells
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -127,11 +127,12 @@ def _files_in(folder: Path, without: Iterable[str] = ()) -> dict[str, Path]:
     return {name: path for name, path in files.items() if path.is_file() and name not in without}
 
 
-def _form(facts: CardFacts, folder: Path, files: Iterable[str]) -> str | None:
-    """Return the form of a model's files; None: a vendor keeps them."""
-    if not files:
+def _form(facts: CardFacts, folder: Path, files: Mapping[str, Path]) -> str | None:
+    """Return the form of a model's files; None: there are none, or it is a vendor's archive."""
+    record = read_training_record(folder) if (folder / ABOUT).exists() else facts.trained
+    if not files or (record.form == "adapter" and "adapter_config.json" not in files):
         return None
-    return read_training_record(folder).form if (folder / ABOUT).exists() else facts.trained.form
+    return record.form
 
 
 def _refuse_changed_files(folder: Path, *, signs: bool) -> None:

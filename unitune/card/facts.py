@@ -18,7 +18,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from unitune.backends import registry
 from unitune.backends.exports import ABOUT
 from unitune.backends.protocol import State, Upload
-from unitune.data.hub import SCHEME, HubName
+from unitune.data.hub import SCHEME
 from unitune.errors import Mismatch
 from unitune.evaluate.gate_record import gate_records, refuse_changed_files
 from unitune.evaluate.history import newest_of_run
@@ -31,7 +31,8 @@ from unitune.run.run import Run
 from unitune.workspace.filesystem import sha256
 from unitune.workspace.home import home
 
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+HUB_DATA = re.compile(rf"{SCHEME}({HUB_NAME.pattern})", re.ASCII)
 BILLIONS = re.compile(r"(?<![\w.])(?P<active>a)?(?P<count>\d+(\.\d+)?)b(?![a-z])", re.IGNORECASE)
 """A model's size in its name: ``8B``; of a mixture of experts also the active part: ``A3B``."""
 
@@ -68,7 +69,7 @@ class TrainingRecord(BaseModel):
 
     unitune: str | None = None
     base: str | None = None
-    base_path: str | None = None
+    base_from_hub: bool | None = None
     base_parameters: int | None = None
     base_fingerprint: str | None = None
     data_fingerprint: str | None = None
@@ -132,8 +133,8 @@ class CardFacts:
     @property
     def hub_data(self) -> list[str]:
         """The data sets of the Hugging Face Hub among them."""
-        named = (HubName.parse(name) for name in self.data_names if name.startswith(SCHEME))
-        return list(dict.fromkeys(each.path for each in named))
+        matches = (HUB_DATA.match(name) for name in self.data_names)
+        return list(dict.fromkeys(match[1] for match in matches if match))
 
 
 def find_facts(run: Run) -> CardFacts:
@@ -192,9 +193,7 @@ def _is_hub_name(name: str, trained: TrainingRecord) -> bool:
     """Return whether a base comes from the Hub; a folder may be named like one of its models."""
     if HUB_NAME.fullmatch(name) is None:
         return False
-    if trained.base_path is not None:
-        return f"models--{name.replace('/', '--')}" in trained.base_path  # the Hub's own cache
-    return not Path(name).exists()
+    return not Path(name).exists() if trained.base_from_hub is None else trained.base_from_hub
 
 
 def _parameters_in(name: str) -> int | None:

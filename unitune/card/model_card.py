@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -26,16 +26,29 @@ from unitune.report.markdown import escaped
 from unitune.workspace import yaml_file
 
 UNKNOWN = "not stated"
-LIBRARIES = {
-    "adapter": ("peft", "adapter"),
-    "vllm": ("peft", "adapter"),
-    "merged": ("transformers", "finetune"),
-    "gguf": ("gguf", "quantized"),
-    "gguf-lora": ("gguf", "adapter"),
-    "ollama": ("gguf", None),
-    "mlx": ("mlx", "adapter"),
+
+
+class Form(NamedTuple):
+    """A form of a model's files."""
+
+    library: str | None = None
+    """Who loads it, by the Hub's name."""
+    relation: str | None = None
+    """To the base, by the Hub's name."""
+    command: str = ""
+    """That uses it, in its folder."""
+
+
+FORMS = {
+    "adapter": Form("peft", "adapter"),
+    "merged": Form("transformers", "finetune"),
+    "gguf": Form("gguf", "quantized", "llama-server -m *.gguf"),
+    "gguf-lora": Form("gguf", "adapter", "llama-server -m BASE.gguf --lora *.lora.gguf"),
+    "ollama": Form("gguf", None, "ollama create NAME -f Modelfile"),
+    "mlx": Form("mlx", "adapter", "mlx_lm.server --model BASE --adapter-path ."),
+    "vllm": Form(None, "adapter", "./start.sh"),
 }
-"""By an export's form: who loads it, and how the Hub calls its relation to the base."""
+"""By the name of an export's form."""
 
 
 def render(facts: CardFacts, form: str | None) -> str:
@@ -45,7 +58,9 @@ def render(facts: CardFacts, form: str | None) -> str:
         facts: What is known of the run.
         form: Of the model's files; None: a vendor keeps them.
     """
-    text = _environment().get_template("model_card.md.j2").render(**_values(facts), form=form)
+    command = FORMS.get(form or "", Form()).command
+    template = _environment().get_template("model_card.md.j2")
+    text = template.render(**_values(facts), form=form, command=_as_it_is(command))
     return f"---\n{yaml_file.dump(metadata(facts, form))}---\n\n{text}"
 
 
@@ -56,7 +71,7 @@ def render_summary(facts: CardFacts) -> str:
 
 def metadata(facts: CardFacts, form: str | None) -> dict[str, Any]:
     """Return a card's metadata, as the Hub reads them; what is not known is left out."""
-    library, relation = LIBRARIES.get(form or "", (None, None))
+    library, relation, _ = FORMS.get(form or "", Form())
     known = {
         "license": facts.base.licence and facts.base.licence.lower(),
         "base_model": facts.base.hub_name,
@@ -113,6 +128,8 @@ def _values(facts: CardFacts) -> dict[str, object]:
         "run": facts.run,
         "job": facts.run.job,
         "comparison": facts.comparison,
+        "hub_name": facts.base.hub_name and _as_it_is(facts.base.hub_name),
+        "hub_data": [*map(_as_it_is, facts.hub_data)],
         "settings": dict(_flat(facts.settings)),
         "rows": [
             (file.name, _count(facts, at), digest_of(file)) for at, file in enumerate(facts.rows)
@@ -175,6 +192,11 @@ def _finalized(value: object) -> Markup:
     if value is None or value == "":
         return Markup(UNKNOWN)  # noqa: S704 - our own words
     return value if isinstance(value, Markup) else escaped(str(value))
+
+
+def _as_it_is(text: str) -> Markup:
+    """Return a name of the Hub, or a command of ours: they have no mark that Markdown reads."""
+    return Markup(text)  # noqa: S704 - by `HUB_NAME`, or ours
 
 
 def _code(text: str | None) -> Markup:

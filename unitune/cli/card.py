@@ -45,9 +45,12 @@ def card(
     $ unitune card triage@production -o triage-merged --sign signing.pem[/dim]
     """
     from unitune.card.card import write_card
+    from unitune.cli.progress import working
     from unitune.run.run import find_run
 
-    done = write_card(find_run(run), output, sign_key=sign)
+    chosen = find_run(run)
+    with working("hashing the model's files", quiet=quiet or json):
+        done = write_card(chosen, output, sign_key=sign)
     if json:
         print_json({"schema_version": 1, **done.model_dump(mode="json")})
     elif quiet:

@@ -78,7 +78,7 @@ def save_adapter(
         "unitune": unitune.__version__,
         "base": spec.base,
         "base_parameters": total - trained,
-        "base_path": str(spec.base_path),
+        "base_from_hub": spec.base_path.parent.name == "snapshots",  # in the Hub's own cache
         "base_fingerprint": spec.base_fingerprint,
         "template_fingerprint": template_fingerprint(tokenizer),
         "data_fingerprint": spec.data_fingerprint,

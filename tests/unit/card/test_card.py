@@ -39,6 +39,7 @@ from unitune.errors import Mismatch, UserError
 from unitune.evaluate.compare import compare
 from unitune.evaluate.history import history_folder
 from unitune.evaluate.results import Comparison
+from unitune.job.job import Data
 from unitune.run.run import Run, find_run
 
 HOSTILE = "</details>`x` **b** | [a](b) <img src=x>\n# no"
@@ -103,7 +104,7 @@ def test_what_no_one_has_said_is_not_stated_and_not_invented(workplace: Path) ->
         *done.not_stated
     }
     card = ModelCard.load(done.folder / README)
-    assert {"pipeline_tag", "tags", "library_name"} == set(card.data.to_dict())
+    assert {"pipeline_tag", "tags"} == set(card.data.to_dict())
     assert "Not evaluated" in card.text
     assert "- **License:** not stated\n" in card.text
     written = texts(done.folder)
@@ -127,6 +128,26 @@ def test_a_hosted_model_is_known_by_its_name_alone(workplace: Path) -> None:
     # The vendor does not say that it trains adapters, so all weights count; 8B by the name.
     assert "| 6 · N · tokens: at most" in written[SUMMARY]
     assert "N = 8,000,000,000, as its name says" in written[SUMMARY]
+
+
+def test_names_of_the_hub_lead_there_and_can_be_loaded() -> None:
+    job = triage_job(45).model_copy(update={"model": "an_owner/my_model-1.5B"})
+    run = trained(job)
+    assert run.tuned_model is not None
+    model = Path(run.tuned_model.name)
+    (model / "adapter_config.json").write_text("{}", encoding="utf-8")
+    # What a job names, as a run of it would: no data set is loaded here.
+    data = Data(train=("hf://an_owner/some_rows@main/train", "hf://an_owner/some_rows/test"))
+    run.job = job.model_copy(update={"data": data})
+    folder = write_card(run).folder
+    card = ModelCard.load(folder / README)
+    assert "an_owner/my_model-1.5B" == card.data.base_model
+    assert ("peft", ["an_owner/some_rows"]) == (card.data.library_name, card.data.datasets)
+    assert 'AutoModelForCausalLM.from_pretrained("an_owner/my_model-1.5B")' in card.text
+    summary = (folder / SUMMARY).read_text("utf-8")
+    assert "[an_owner/some_rows](https://huggingface.co/datasets/an_owner/some_rows)" in summary
+    assert "N = 1,500,000,000, as its name says" in summary
+    assert "2.6 Other sources of data\n\n- None is named\n" in summary
 
 
 def test_texts_of_others_make_no_markup(workplace: Path) -> None:

@@ -217,7 +217,8 @@ def test_plain_peft_loads_the_adapter_and_gives_the_same_logits(
     plain = load_adapter(load_model(tiny_model, torch.float32), tmp_path / "a", rounds_once=False)
     untuned = load_model(tiny_model, torch.float32)
     about = json.loads((tmp_path / "a" / "unitune.json").read_text(encoding="utf-8"))
-    assert untuned.num_parameters() == about["base_parameters"]
+    assert (untuned.num_parameters(), False) == (about["base_parameters"], about["base_from_hub"])
+    assert str(tiny_model) not in json.dumps(about)  # it is published with the adapter
     for row in rows[:3]:
         expected = logits(trained.model.eval(), row)
         torch.testing.assert_close(expected, logits(plain, row), rtol=1e-5, atol=1e-5)
