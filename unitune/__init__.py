@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from unitune.data.dataset import Dataset
     from unitune.data.example import Example, Message
     from unitune.data.load import load
+    from unitune.data.privacy.redaction import Redaction
     from unitune.data.report import DataReport
     from unitune.errors import (
         BackendError,
@@ -109,6 +110,7 @@ _NAMES = {
     "unitune.data.dataset": ("Dataset",),
     "unitune.data.example": ("Example", "Message"),
     "unitune.data.load": ("load",),
+    "unitune.data.privacy.redaction": ("Redaction",),
     "unitune.errors": (
         "BackendError",
         "DataError",
@@ -267,6 +269,7 @@ __all__ = [
     "PythonFunction",
     "Recorded",
     "RecordedScore",
+    "Redaction",
     "Regex",
     "RegisteredModel",
     "Reply",

@@ -14,8 +14,8 @@ SHOWN_LINES = 3
 """Lines that are named of findings with one cause, besides the first."""
 _ABOUT_VALUES = frozenset(
     {
-        *("broken-json", "column-count", "leak", "line-too-long", "overlap"),
-        *("unusable-expected", "wrong-value"),
+        *("broken-json", "column-count", "leak", "line-too-long", "overlap", "personal-data"),
+        *("secret", "unusable-expected", "wrong-value"),
     }
 )
 """Codes of findings that have one cause although their messages repeat a row's own values."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from pydantic import JsonValue, ValidationError
@@ -108,7 +108,11 @@ def wire_lines(dataset: Dataset, format_name: str | None) -> Iterator[str | Find
 
 
 def convert_file(
-    path: str | os.PathLike[str], *, to: str | None = None, source: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    to: str | None = None,
+    source: str | None = None,
+    change: Callable[[Example], Example] | None = None,
 ) -> Iterator[Converted | Finding]:
     """Write a file's rows in another format, one by one.
 
@@ -116,6 +120,7 @@ def convert_file(
         path: A data file of any kind.
         to: The format that they get; None: canonical.
         source: The format that they have; None: it is seen.
+        change: What is to be done to each row besides.
 
     Yields:
         Converted rows, and findings with file and line, in the file's order.
@@ -128,6 +133,11 @@ def convert_file(
     if source:
         wire = wire_format(source)
         items = (_decoded(wire, item, path) for item in read_records(path))
+    if change is not None:
+        items = (
+            replace(item, example=change(item.example)) if isinstance(item, Row) else item
+            for item in items
+        )
     return (_encoded(form, item, path) for item in items)
 
 

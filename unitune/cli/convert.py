@@ -8,6 +8,7 @@ is printed to standard error.
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections import Counter
@@ -27,10 +28,32 @@ from unitune.errors import DataError, NotFoundError, UserError
 
 if TYPE_CHECKING:
     from unitune.backends.formats import Converted
+    from unitune.data.privacy.redaction import Redaction
     from unitune.findings import Finding
 
 SHOWN_ROWS = 20
 """Refused rows that are named; more of them are counted."""
+
+
+RedactMap = Annotated[
+    Path | None,
+    typer.Option(
+        "--redact",
+        metavar="MAP",
+        help="Put <EMAIL_1> and the like in place of personal data; MAP keeps what they stand for. "
+        "One that is there is gone on with.",
+    ),
+]
+RestoreMap = Annotated[
+    Path | None,
+    typer.Option("--restore", metavar="MAP", help="Put personal data back, as MAP has it."),
+]
+PhoneRegion = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COUNTRY", help="Whose phone numbers --redact knows without +: US by default, DE, …"
+    ),
+]
 
 
 @dataclass(slots=True)
@@ -71,6 +94,9 @@ def convert(
             "--output", "-o", metavar="FILE", help="Where the rows go; standard output by default."
         ),
     ] = None,
+    redact: RedactMap = None,
+    restore: RestoreMap = None,
+    phone_region: PhoneRegion = None,
     drop: Annotated[
         bool, typer.Option("--drop", help="Leave out rows that cannot be converted.")
     ] = False,
@@ -85,10 +111,12 @@ def convert(
     [dim]$ unitune convert train.jsonl --to vertex-sft -o vertex.jsonl
     $ unitune convert sharegpt.json -o train.jsonl
     $ unitune convert alpaca.parquet --to anthropic
+    $ unitune convert train.jsonl --redact map.json -o redacted.jsonl
     $ unitune convert --list[/dim]
     """
     from unitune.backends.formats import convert_file
     from unitune.cli.progress import working
+    from unitune.data.privacy.redaction import replacements
 
     if list_formats:
         _print_formats(console())
@@ -99,8 +127,10 @@ def convert(
             "the formats."
         )
     check_output(output, Kind.ROWS, [data])
+    redaction = _redaction(redact, restore, phone_region, output)
+    change = redaction and (redaction.restore_row if restore else redaction.redact_row)
     try:
-        items = convert_file(data, to=to, source=source)
+        items = convert_file(data, to=to, source=source, change=change)
     except NotFoundError:
         _print_formats(aside())
         raise
@@ -112,9 +142,36 @@ def convert(
             raise typer.Exit(UserError.exit_code)
         if not summary.converted:
             raise DataError(f"{data} has no row that can be converted; nothing was written.")
+        if redact and redaction:
+            redaction.save(redact)
         _deliver(rows, output)
+    if redact and redaction:
+        words = replacements(redaction.replaced) or "nothing"
+        aside().print(f"Replaced: {words}. {redact} has the map; it belongs on this machine alone.")
     if output is not None:
         aside().print(f"Wrote {summary.converted:,} rows to {output}.")
+
+
+def _redaction(
+    redact: Path | None, restore: Path | None, phone_region: str | None, output: Path | None
+) -> Redaction | None:
+    """Return the map to redact or to restore with; None where neither is wanted."""
+    from unitune.data.privacy.redaction import Redaction
+
+    if redact and restore:
+        raise UserError("give either --redact or --restore, not both.")
+    if (path := redact or restore) and output and path.absolute() == output.absolute():
+        raise UserError(f"{output} is the map, and cannot be the file of rows, too.")
+    if restore:
+        return Redaction.load(restore)
+    if not redact:
+        return None
+    if phone_region and not re.fullmatch("[A-Z]{2}", phone_region):
+        raise UserError(
+            f"--phone-region {phone_region} is no ISO code of a country, e.g. US or DE."
+        )
+    known = Redaction.load(redact) if redact.exists() else Redaction()
+    return Redaction(region=phone_region or known.region, values=known.values)
 
 
 def _print_formats(out: Console) -> None:

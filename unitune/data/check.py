@@ -6,7 +6,8 @@ so a big file needs little memory; test and validation rows are kept while the t
 past them, and training rows wait on disk (`unitune.data.dataset`). Where the test is a share of the
 training file, the rest of it streams past once more.
 Beyond the findings of `unitune.data.load`: equal rows, equal inputs with different answers, ids
-given twice, test and validation rows that stand in train, a train file too small to cut.
+given twice, test and validation rows that stand in train, a train file too small to cut, secrets
+and personal data.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from pathlib import Path
 from unitune.data.dataset import Dataset, Row, Spool
 from unitune.data.files import Files
 from unitune.data.overlap import RUN_WORDS, Kind, Search, SharedCase
+from unitune.data.privacy.redaction import Redaction
+from unitune.data.privacy.screen import Screen
 from unitune.data.reading import Reading
 from unitune.data.repeats import Repeats
 from unitune.data.report import DataReport, FileReport, Lengths, Purpose
@@ -88,12 +91,13 @@ class _File:
     def name(self) -> str:
         return self.files.name
 
-    def rows_of(self, job: Job) -> Iterator[Row]:
+    def rows_of(self, job: Job, screen: Screen) -> Iterator[Row]:
         """Read the file as the job says."""
         use = job.rows_for
         if self.purpose == "test":
             use = "case" if job.evaluate.needs_expected else "any"
-        yield from self.take(self.files.read(job.data, use, self.reading))
+        items = self.files.read(job.data, use, self.reading)
+        yield from self.take(screen.rows(items, self.files))
 
     def take(self, items: Iterable[Row | Finding]) -> Iterator[Row]:
         """Take in rows and findings, and yield the rows."""
@@ -159,7 +163,8 @@ def check_file(path: str | os.PathLike[str]) -> DataReport:
         Figures and findings; a file that cannot be read is a finding too.
     """
     file = _File(Files([str(path)]))
-    for _ in file.take(file.files.read(None, "case", file.reading)):
+    items = file.files.read(None, "case", file.reading)
+    for _ in file.take(Screen().rows(items, file.files)):
         pass
     return DataReport(files=(file.report(),), findings=tuple(file.findings))
 
@@ -172,11 +177,13 @@ class JobRows:
         report: Figures and findings.
         leaks: Test cases that stand in training or validation rows.
         usable: The rows by what they are for; None where a file cannot be used.
+        redaction: What was replaced in them; None where the job has nothing replaced.
     """
 
     report: DataReport
     leaks: tuple[SharedCase, ...]
     usable: Splits | None
+    redaction: Redaction | None = None
 
     @property
     def splits(self) -> Splits:
@@ -200,12 +207,16 @@ def read_job(job: Job) -> JobRows:
         job: Its data, and the seed of its split.
     """
     test = job.data.test
+    screen = Screen(job.data)
+    for file in _File.of(job, "train") if screen.redaction else ():
+        for _ in screen.rows(file.files.read(job.data, job.rows_for, file.reading), file.files):
+            pass  # its placeholders come first: another test makes no other training
     held = [*_File.of(job, "validation"), *_File.of(job, "test")]
-    rows = [tuple(file.rows_of(job)) for file in held]
+    rows = [tuple(file.rows_of(job, screen)) for file in held]
     searches = [Search(some) for some in rows]
     train = next(iter(_File.of(job, "train")), None)
     spool, own_keys = Spool(), Counter[str]()
-    for row in train.rows_of(job) if train else ():
+    for row in train.rows_of(job, screen) if train else ():
         own_keys.update((row.example.model_extra or {}).keys())
         for search in searches:
             search.compare_row(row, train.name if train else "")
@@ -239,6 +250,7 @@ def read_job(job: Job) -> JobRows:
         report,
         tuple(_named(leak, files) for leak in (shared[-1] if "test" in sets else ())),
         _splits(train, spool, parts, sets.get("validation"), sets.get("test")) if usable else None,
+        screen.redaction,
     )
 
 

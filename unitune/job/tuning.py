@@ -65,6 +65,15 @@ class Data(Spec):
     """For tables: which columns hold the messages."""
     template: Template | None = None
     """For tables: how messages are made from the columns; instead of `columns`."""
+    secrets: Literal["refuse", "warn", "allow"] = "refuse"
+    """What to do about rows that hold what looks like a key, a token or a password. allow: do not
+    look."""
+    personal_data: Literal["warn", "redact", "refuse", "allow"] = "warn"
+    """What to do about e-mail addresses, phone numbers, bank accounts, card numbers and IP
+    addresses in rows. redact: train and judge on a copy with ``<EMAIL_1>`` in their place; the map
+    between the two stays on this machine. allow: do not look."""
+    phone_region: Annotated[str, Field(pattern="^[A-Z]{2}$")] = "US"
+    """Country, by its ISO code, whose phone numbers are known without +."""
 
     @model_validator(mode="after")
     def _refuse_both_mappings(self) -> Self:

@@ -176,3 +176,48 @@ def test_a_reader_that_has_enough_ends_it_without_a_word(tmp_path: Path) -> None
     )
     assert (141, "") == (done.returncode, done.stderr)
     assert ROW == json.loads(done.stdout)
+
+
+MAILS = (
+    {"prompt": "I am jane@firma.de.", "completion": "+49 30 123456 is busy."},
+    {"prompt": "Who?", "completion": "jane@firma.de and joe@firma.de", "ticket": "a@x.de"},
+)
+
+
+def test_personal_data_goes_and_comes_back_byte_by_byte(convert: Command) -> None:
+    write(*MAILS)
+    plain = convert("rows.jsonl").out
+    there = convert("rows.jsonl", "--redact", "map.json", "-o", "copy.jsonl")
+    assert "Replaced: an e-mail address 4 times, a phone number once. map.json has" in there.err
+    assert "firma" not in Path("copy.jsonl").read_text(encoding="utf-8")
+    assert 0o600 == Path("map.json").stat().st_mode & 0o777
+    back = convert("copy.jsonl", "--restore", "map.json")
+    assert (0, plain) == (back.code, back.out)
+
+
+def test_a_second_file_goes_on_with_the_map_and_its_country(convert: Command) -> None:
+    write(MAILS[0])
+    convert("rows.jsonl", "--redact", "map.json", "--phone-region", "DE")
+    write({"prompt": "030 1234567, jane@firma.de", "completion": "ok"})
+    (row,) = convert("rows.jsonl", "--redact", "map.json").out.splitlines()
+    assert "<PHONE_2>, <EMAIL_1>" == json.loads(row)["messages"][0]["content"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--redact", "a.json", "--restore", "b.json"], "give either --redact or --restore"),
+        (["--redact", "a.json", "--phone-region", "de"], "--phone-region de is no ISO code"),
+        (["--redact", "rows.jsonl"], "rows.jsonl is no map of a redaction"),
+        (["--restore", "no.json"], "no.json: the map cannot be read"),
+        (["--redact", "a.json", "-o", "a.json"], "cannot be the file of rows, too"),
+    ],
+)
+def test_a_map_that_cannot_be_is_named(
+    convert: Command, arguments: list[str], message: str
+) -> None:
+    write(MAILS[0])
+    outcome = convert("rows.jsonl", *arguments)
+    assert 2 == outcome.code
+    assert message in outcome.err
+    assert ["rows.jsonl"] == [path.name for path in Path().iterdir()]

@@ -1,0 +1,160 @@
+"""What a job lets pass: secrets and personal data on their way in."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unitune.data.check import check_file, read_job
+from unitune.data.dataset import Dataset
+from unitune.data.privacy import personal
+from unitune.errors import DataError, MissingExtra
+from unitune.findings import grouped
+from unitune.job.job import Data, Job
+from unitune.planning.plan import plan
+from unitune.run.run import launch
+
+TOKEN = "hf_" + "jCBaQngSHiHDRYOcsMcifUcysGyaiybUWz"
+MAIL, PHONE = "jane@firma.de", "+49 30 123456"
+
+
+def turns(question: str, answer: str = "A") -> dict[str, Any]:
+    contents = {"user": question, "assistant": answer}
+    return {"messages": [{"role": role, "content": text} for role, text in contents.items()]}
+
+
+def write(path: Path, *texts: str) -> None:
+    rows = (turns(text, f"A {at}") for at, text in enumerate(texts))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("UNITUNE_DIR", raising=False)
+    monkeypatch.setenv("UNITUNE_FAKE_DIR", str(tmp_path / "vendor"))
+    write(tmp_path / "train.jsonl", "Q 0", f"Q 1 {MAIL}", f"Q 2 {PHONE} {MAIL}", "Q 3 joe@firma.de")
+    write(tmp_path / "dev.jsonl", "D 0 joe@firma.de", "D 1")
+    write(tmp_path / "test.jsonl", "T 0 ann@firma.de", f"T 1 {MAIL}")
+    return tmp_path
+
+
+def job(**data: Any) -> Job:
+    files = {"train": "train.jsonl", "validation": "dev.jsonl", "test": "test.jsonl"}
+    return Job(name="private", model="base", backend="fake", data=Data(**files | data))
+
+
+def questions(rows: Dataset) -> list[str]:
+    return [row.messages[0].text for row in rows]
+
+
+def about(given: Job) -> list[tuple[str, str, int | None]]:
+    report = read_job(given).report
+    return [(each.severity, each.code, each.line) for each in report.findings]
+
+
+def test_a_secret_stops_plan_and_launch_in_the_same_words_without_itself(folder: Path) -> None:
+    write(folder / "train.jsonl", "Q 0", f"my token: {TOKEN}")
+    (finding,) = plan(job(personal_data="allow")).errors
+    assert str(finding) == (
+        "train.jsonl:2: 'messages[0] (user)' holds what looks like a secret: "
+        "huggingface-access-token (37 characters, beginning with 'hf_'). Take it out and revoke "
+        "it, since it has been in a file; if it is none, set `data.secrets: warn`."
+    )
+    with pytest.raises(DataError) as refused:
+        launch(job(personal_data="allow"))
+    assert str(finding) == str(refused.value)
+    assert TOKEN[3:6] not in json.dumps(read_job(job()).report.model_dump())
+    assert not (folder / "vendor").exists()
+
+
+def test_a_secret_is_looked_for_in_every_text_of_a_row(folder: Path) -> None:
+    function = {"name": "f", "arguments": json.dumps({"key": TOKEN})}
+    called = {"role": "assistant", "tool_calls": [{"type": "function", "function": function}]}
+    for places in (
+        {"messages": [*turns("Q")["messages"][:1], called]},
+        {"tools": [{"type": "function", "function": {"name": "f", "description": TOKEN}}]},
+        {"note": {"deep": [TOKEN]}},
+    ):
+        (folder / "row.jsonl").write_text(json.dumps(turns("Q") | places) + "\n", "utf-8")
+        assert ["secret"] == [each.code for each in check_file("row.jsonl").errors], places
+
+
+def test_policies_say_what_becomes_of_each(folder: Path) -> None:
+    write(folder / "train.jsonl", f"Q 0 {TOKEN} {MAIL}", "Q 1")
+    quiet = {"validation": None, "test": None}
+    secret, mail = ("error", "secret", 1), ("warning", "personal-data", 1)
+    assert {secret, mail} <= set(about(job(**quiet)))
+    assert {("warning", "secret", 1), ("error", "personal-data", 1)} <= set(
+        about(job(secrets="warn", personal_data="refuse", **quiet))
+    )
+    silent = about(job(secrets="allow", personal_data="allow", **quiet))
+    assert not {"secret", "personal-data"} & {code for _, code, _ in silent}
+
+
+def test_findings_of_one_cause_are_one_line(folder: Path) -> None:
+    mails = (turns(f"Q {at} jane{at}@firma.de") for at in range(40))
+    rows = (*mails, turns("Q", "A joe@firma.de"), turns("Q 8.8.8.8"))
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "train.jsonl").write_text(lines, encoding="utf-8")
+    report = check_file("train.jsonl")
+    groups = grouped(each for each in report.findings if each.code == "personal-data")
+    assert [(41, 1), (1, 42)] == [(group.size, group.finding.line) for group in groups]
+
+
+def test_a_redacted_job_is_read_as_its_copy_with_one_map(folder: Path) -> None:
+    before = (folder / "train.jsonl").read_bytes()
+    read = read_job(job(personal_data="redact"))
+    assert read.redaction is not None
+    assert ["Q 0", "Q 1 <EMAIL_1>", "Q 2 <PHONE_1> <EMAIL_1>", "Q 3 <EMAIL_2>"] == questions(
+        read.splits.train
+    )
+    assert read.splits.test is not None
+    assert ["D 0 <EMAIL_2>", "D 1"] == questions(read.splits.validation)
+    assert ["T 0 <EMAIL_3>", "T 1 <EMAIL_1>"] == questions(read.splits.test)
+    assert {
+        "<EMAIL_1>": MAIL, "<PHONE_1>": PHONE, "<EMAIL_2>": "joe@firma.de",
+        "<EMAIL_3>": "ann@firma.de",
+    } == read.redaction.values  # fmt: skip
+    notes = [(each.file, each.message) for each in read.report.findings if each.code == "redacted"]
+    assert (
+        "train.jsonl",
+        "personal data in 3 rows is replaced: an e-mail address 3 times, a phone number once.",
+    ) in notes
+    assert before == (folder / "train.jsonl").read_bytes()
+
+
+def test_a_redacted_training_is_the_same_whatever_the_test_is(folder: Path) -> None:
+    redacted = job(personal_data="redact")
+    first = read_job(redacted).splits.train.fingerprint
+    assert first == read_job(redacted).splits.train.fingerprint
+    write(folder / "test.jsonl", *(f"T {at} new{at}@firma.de" for at in range(5)))
+    assert first == read_job(redacted).splits.train.fingerprint
+    assert first != read_job(job()).splits.train.fingerprint
+
+
+def test_what_is_uploaded_is_the_copy_and_the_map_stays(folder: Path) -> None:
+    run = launch(job(personal_data="redact"))
+    sent = b"".join(path.read_bytes() for path in (folder / "vendor").rglob("*") if path.is_file())
+    assert MAIL.encode() not in sent
+    assert b"<EMAIL_1>" in (run.folder / "train.jsonl").read_bytes()
+    kept = run.folder / "redaction.json"
+    assert 0o600 == stat.S_IMODE(kept.stat().st_mode)
+    assert MAIL == json.loads(kept.read_text("utf-8"))["values"]["<EMAIL_1>"]
+    assert not list((folder / "vendor").rglob("redaction.json"))
+
+
+@pytest.mark.usefixtures("folder")
+def test_without_phonenumbers_a_copy_is_refused_and_a_look_says_what_it_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(personal, "finds_phones", lambda: False)
+    with pytest.raises(MissingExtra, match=r"redact` cannot know phone numbers .* Install with: "):
+        launch(job(personal_data="redact"))
+    notes = [each for each in read_job(job()).report.findings if each.code == "missing-extra"]
+    assert [("note", "train.jsonl")] == [(each.severity, each.file) for each in notes]
+    assert "1 rows have digits that may be some" in notes[0].message

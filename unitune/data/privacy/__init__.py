@@ -1,0 +1,1 @@
+"""Secrets and personal data in rows: found, reported without being shown, replaced in a copy."""

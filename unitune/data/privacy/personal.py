@@ -1,0 +1,223 @@
+"""Personal data in texts: e-mail addresses, phone numbers, accounts, cards, IP addresses.
+
+Each kind has a function that yields where it stands; what a checksum or a registry can refute is
+refuted: accounts by mod 97 and the length of their country, cards by Luhn's sum and their issuer,
+phone numbers by the numbering plans of `phonenumbers` (extra `privacy`).
+
+Left out, since they are no person's: addresses at names that are reserved for examples (RFC 2606)
+and of git, IP addresses that are private, reserved or of this machine (RFC 6890), and four numbers
+after the word version. Not found: names, postal addresses, dates of birth, numbers of identity
+cards, and what is written in words ("jane at example dot com").
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.util import find_spec
+from typing import Literal, NamedTuple, TypeAlias
+
+Kind = Literal["EMAIL", "IBAN", "CARD", "IP", "PHONE"]
+Span: TypeAlias = tuple[int, int]
+
+NAMES: dict[str, str] = {
+    "EMAIL": "an e-mail address",
+    "IBAN": "a bank account (IBAN)",
+    "CARD": "a card number",
+    "IP": "an IP address",
+    "PHONE": "a phone number",
+}
+"""Kinds in words."""
+
+_ANY = re.compile("[@0-9]")
+"""What all of it has one of; few texts have."""
+_BEGINS = r"(?:(?<![\w.+-].)|(?<=\\[nrt].))"
+"""After the first character: no letter before it, but for the escape of a line break, in JSON that
+is a text. Before it, it would be tried at every character."""
+_AT = re.compile(r"@((?:[\w-]{1,63}\.)+[a-z]{2,24})(?![\w@])", re.IGNORECASE)
+_LOCAL_PART = re.compile(r"[\w.+%'-]{0,63}[\w+%-]\Z")
+_NO_ADDRESS = re.compile(
+    r"(.*\.)?(example(\.(com|net|org))?|test|invalid|localhost|png|jpe?g|gif|svg|webp|css|js|py)",
+    re.IGNORECASE,
+)
+"""Reserved domains, and file names such as icon@2x.png."""
+
+_IBAN = re.compile(r"[A-Z]" + _BEGINS + r"[A-Z][0-9]{2}(?:[ -]?[A-Z0-9]){11,30}")
+_IBAN_COUNTRIES = (
+    "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 "
+    "DK18 DO28 EE20 EG29 ES24 FI18 FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HN28 HR21 HU28 "
+    "IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 LB28 LC32 LI21 LT20 LU20 LV21 LY25 MC27 MD24 ME22 "
+    "MK19 MN20 MR27 MT31 MU30 NI28 NL18 NO15 OM23 PK24 PL28 PS29 PT25 QA29 RO24 RS22 RU33 SA24 "
+    "SC31 SD18 SE24 SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 YE30"
+)
+"""Each with the length of its accounts. Source: SWIFT, IBAN registry (ISO 13616)."""
+_IBAN_LENGTHS = {each[:2]: int(each[2:]) for each in _IBAN_COUNTRIES.split()}
+
+_CARD = re.compile(r"[2-6]" + _BEGINS + r"[0-9]{3}(?:[ -]?[0-9]){8,15}(?![\w-]|\.[0-9])")
+_ISSUERS = (
+    (re.compile("4"), (13, 16, 19)),
+    (re.compile("5[1-5]|222[1-9]|22[3-9]|2[3-6]|27[01]|2720"), (16,)),
+    (re.compile("3[47]"), (15,)),
+    (re.compile("30[0-5]|3[689]"), (14,)),
+    (re.compile("6011|64[4-9]|65|62|352[89]|35[3-8]"), (16, 17, 18, 19)),
+    (re.compile("5018|5020|5038|6304|6759|676[1-3]"), (12, 13, 14, 15, 16, 17, 18, 19)),
+)
+"""Prefixes and numbers of digits: Visa, Mastercard, American Express, Diners Club, those of
+Discover, UnionPay and JCB, and Maestro. Source: ISO/IEC 7812, as Wikipedia's "Payment card number"
+lists them (2026-11)."""
+
+_IPV4 = re.compile(r"[0-9]" + _BEGINS + r"[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?![\w-]|\.[0-9])")
+_IPV6 = re.compile(
+    r"[23](?<![\w:.].)[0-9a-f]{3}(?::[0-9a-f]{0,4}){2,7}(?![\w:]|\.[0-9])", re.IGNORECASE
+)
+"""Of 2000::/3, which is all that is given to machines of the internet (IANA)."""
+_VERSION = re.compile(
+    r"(?:\b(?:version|versions|ver|release|build|firmware|driver)\W{0,3}|[=<>~]=\s?|\^)\Z",
+    re.IGNORECASE,
+)
+
+_DIGITS = re.compile(r"[0-9](?:[ \u00a0().\-\u2010-\u2013/]{0,3}[0-9]){6,}")
+_CALL = re.compile(
+    r"\b(?:phone|telephone|tel|mobile|cell|call|fax|text|sms|whatsapp|hotline|telefon|handy)\b"
+    r"[^\n]{0,24}\Z",
+    re.IGNORECASE,
+)
+CONTEXT = 40
+"""Characters before a number that say what it is."""
+
+
+class Datum(NamedTuple):
+    """Personal data in a text."""
+
+    kind: Kind
+    start: int
+    end: int
+
+
+def find_personal_data(text: str, region: str = "US") -> list[Datum]:
+    """Return the personal data of a text, in its order; what two kinds claim is of the first.
+
+    Args:
+        text: Any.
+        region: Country whose phone numbers are known without +.
+    """
+    if not _ANY.search(text):
+        return []
+    data: list[Datum] = []
+    for kind, find in _FINDERS.items():
+        for start, end in find(text, region):
+            if all(end <= other.start or other.end <= start for other in data):
+                data.append(Datum(kind, start, end))
+    return sorted(data, key=lambda datum: datum.start)
+
+
+@cache
+def finds_phones() -> bool:
+    """Whether `phonenumbers` is installed."""
+    return find_spec("phonenumbers") is not None
+
+
+def may_hold_phones(text: str) -> bool:
+    """Whether there are digits that `phonenumbers` would have to look at."""
+    return _DIGITS.search(text) is not None
+
+
+def _emails(text: str, _: str) -> Iterator[Span]:
+    if "@" not in text:
+        return
+    for match in _AT.finditer(text):
+        local = _LOCAL_PART.search(text[max(0, match.start() - 64) : match.start()])
+        name = local[0].lstrip(".'") if local else ""
+        if name in ("", "git") or _NO_ADDRESS.fullmatch(match[1]):
+            continue
+        if text[: match.start() - len(name)].endswith("\\"):
+            name = name[1:]  # of an escape such as \n, in JSON that is a text
+        yield match.start() - len(name), match.end()
+
+
+def _ibans(text: str, _: str) -> Iterator[Span]:
+    for match in _IBAN.finditer(text):
+        length = _IBAN_LENGTHS.get(match[0][:2], 0)
+        end = _end_of(match[0], length)
+        compact = re.sub("[ -]", "", match[0][:end])
+        follows = text[match.start() + end : match.start() + end + 1]
+        if length and len(compact) == length and not follows.isalnum() and is_iban(compact):
+            yield match.start(), match.start() + end
+
+
+def _end_of(text: str, characters: int) -> int:
+    """Return where so many letters and digits end."""
+    places = [at for at, character in enumerate(text, 1) if character.isalnum()]
+    return places[characters - 1] if 0 < characters <= len(places) else len(text)
+
+
+def is_iban(compact: str) -> bool:
+    """Whether the check digits of an account are right (ISO 7064, mod 97-10)."""
+    return int("".join(str(int(each, 36)) for each in compact[4:] + compact[:4])) % 97 == 1
+
+
+def _cards(text: str, _: str) -> Iterator[Span]:
+    for match in _CARD.finditer(text):
+        digits = re.sub("[ -]", "", match[0])
+        lengths = (some for prefix, some in _ISSUERS if prefix.match(digits))
+        for length in sorted({each for some in lengths for each in some}, reverse=True):
+            end = match.start() + _end_of(match[0], length)
+            whole = length == len(digits) or (length < len(digits) and text[end] in " -")
+            if whole and is_luhn(digits[:length]):
+                yield match.start(), end
+                break
+
+
+def is_luhn(digits: str) -> bool:
+    """Whether the last digit is Luhn's (ISO/IEC 7812-1)."""
+    doubled = [int(each) * (1 + at % 2) for at, each in enumerate(reversed(digits))]
+    return sum(each - 9 if each > 9 else each for each in doubled) % 10 == 0
+
+
+def _addresses(text: str, _: str) -> Iterator[Span]:
+    for match in _IPV4.finditer(text) if "." in text else ():
+        version = _VERSION.search(text[max(0, match.start() - CONTEXT) : match.start()])
+        if version is None and _is_global(match[0]):
+            yield match.span()
+    for match in _IPV6.finditer(text) if ":" in text else ():
+        if _is_global(match[0]):
+            yield match.span()
+
+
+def _is_global(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_global
+    except ValueError:
+        return False
+
+
+def _phones(text: str, region: str) -> Iterator[Span]:
+    """Yield phone numbers: with +, or as the region groups them, or after a word such as call."""
+    if not finds_phones() or not may_hold_phones(text):
+        return
+    from phonenumbers import Leniency, PhoneNumberMatcher  # noqa: PLC0415 - an extra
+
+    for match in PhoneNumberMatcher(text, region, leniency=Leniency.VALID):
+        announced = _CALL.search(text[max(0, match.start - CONTEXT) : match.start])
+        if match.raw_string.startswith("+") or announced or _is_grouped(match.raw_string, region):
+            yield match.start, match.end
+
+
+def _is_grouped(number: str, region: str) -> bool:
+    from phonenumbers import Leniency, PhoneNumberMatcher  # noqa: PLC0415 - an extra
+
+    groups = re.findall("[0-9]+", number)
+    is_split = len(groups) > 2 or (len(groups) == 2 and number.startswith(("0", "(0")))
+    strict = PhoneNumberMatcher(number, region, leniency=Leniency.STRICT_GROUPING)
+    return is_split and any(strict)
+
+
+_FINDERS: dict[Kind, Callable[[str, str], Iterator[Span]]] = {
+    "EMAIL": _emails,
+    "IBAN": _ibans,
+    "CARD": _cards,
+    "IP": _addresses,
+    "PHONE": _phones,
+}

@@ -1,0 +1,143 @@
+"""What a job lets pass: `Screen` looks for secrets and personal data in rows on their way in.
+
+Findings name the kind, file, line and place in the row, never what stands there. Where personal
+data is to be redacted, the rows that come out are the copy, and everything behind, from the search
+for leaks to what is uploaded, knows no other.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from pydantic import JsonValue
+
+from unitune.data.dataset import Row
+from unitune.data.privacy import personal
+from unitune.data.privacy.redaction import Redaction, replacements
+from unitune.data.privacy.secrets import find_secrets
+from unitune.findings import Finding, clip, error, note, warning
+from unitune.job.job import Data
+from unitune.workspace.install import install_command
+
+if TYPE_CHECKING:
+    from unitune.data.files import Files
+
+_REVOKE = "Take it out and revoke it, since it has been in a file"
+_REDACT = "`data.personal_data: redact` replaces it in a copy; `allow` silences this."
+_Texts: TypeAlias = list[tuple[str, str]]
+"""The texts of a row, each with its place in the row."""
+
+
+class Screen:
+    """Looks at the rows of a job, file by file.
+
+    Args:
+        data: What the job says of them; None: what a job says by default.
+    """
+
+    def __init__(self, data: Data | None = None) -> None:
+        self._data = data or Data()
+        self.redaction: Redaction | None = None
+        """The map of what was replaced, one for all files; None where nothing is to be."""
+        if self._data.personal_data == "redact":
+            self.redaction = Redaction(region=self._data.phone_region)
+
+    def rows(self, items: Iterable[Row | Finding], files: Files) -> Iterator[Row | Finding]:
+        """Pass the rows and findings of a file on, with what there is to say about each row."""
+        undecided = redacted = 0
+        before = Counter(self.redaction.replaced) if self.redaction else Counter[str]()
+        for item in items:
+            if isinstance(item, Finding):
+                yield item
+                continue
+            texts = list(_texts(item.example.content))
+            for finding in (*self._secrets(texts), *self._personal_data(texts)):
+                yield files.placed(finding.at(line=item.line))
+            if not personal.finds_phones():
+                undecided += any(personal.may_hold_phones(text) for _, text in texts)
+            row = self._redacted(item)
+            redacted += row is not item
+            yield row
+        findings = [*self._without_phones(undecided)]
+        if self.redaction and redacted:
+            findings.append(_copied(redacted, self.redaction.replaced - before))
+        yield from map(files.placed, findings)
+
+    def _redacted(self, row: Row) -> Row:
+        if self.redaction is None or not personal.finds_phones():
+            return row
+        example = self.redaction.redact_row(row.example)
+        return row if example is row.example else replace(row, example=example)
+
+    def _secrets(self, texts: _Texts) -> Iterator[Finding]:
+        """Yield what looks like a secret, once for each rule."""
+        if self._data.secrets == "allow":
+            return
+        severity, fix = warning, f"{_REVOKE}."
+        if self._data.secrets == "refuse":
+            severity, fix = error, f"{_REVOKE}; if it is none, set `data.secrets: warn`."
+        seen = set[str]()
+        for place, text in texts:
+            for secret in find_secrets(text):
+                if secret.rule not in seen:
+                    seen.add(secret.rule)
+                    begins = f", beginning with {secret.prefix!r}" if secret.prefix else ""
+                    what = f"{secret.rule} ({secret.end - secret.start} characters{begins})"
+                    message = f"{place!r} holds what looks like a secret: {what}."
+                    yield severity("secret", message, fix)
+
+    def _personal_data(self, texts: _Texts) -> Iterator[Finding]:
+        """Yield what is about a person and is not replaced, once for each kind."""
+        if self._data.personal_data not in ("warn", "refuse"):
+            return
+        severity = error if self._data.personal_data == "refuse" else warning
+        seen = set[str]()
+        for place, text in texts:
+            for datum in personal.find_personal_data(text, self._data.phone_region):
+                if datum.kind not in seen:
+                    seen.add(datum.kind)
+                    name = personal.NAMES[datum.kind]
+                    message = f"{place!r} holds personal data: {name}."
+                    yield severity("personal-data", message, _REDACT)
+
+    def _without_phones(self, rows: int) -> Iterator[Finding]:
+        """Yield that phone numbers cannot be told, where they would have to be."""
+        policy = self._data.personal_data
+        if policy == "allow" or personal.finds_phones():
+            return
+        what = f"phone numbers were not looked for, and {rows:,} rows have digits that may be some."
+        fix = f"Install with: {install_command('privacy')}"
+        if policy != "warn":
+            what = f"`data.personal_data: {policy}` cannot know phone numbers without phonenumbers."
+            yield error("missing-extra", what, fix)
+        elif rows:
+            yield note("missing-extra", what, fix)
+
+
+def _copied(rows: int, replaced: Counter[str]) -> Finding:
+    what = f"personal data in {rows:,} rows is replaced: {replacements(replaced)}."
+    return note("redacted", what, "This is the copy that is trained and judged on; the file stays.")
+
+
+def _texts(content: dict[str, JsonValue]) -> Iterator[tuple[str, str]]:
+    """Yield the texts of a row by their place, such as ``messages[1] (assistant)``."""
+    for key, value in content.items():
+        name = clip(key)[1:-1]
+        if not isinstance(value, list):
+            yield from ((name, text) for text in _strings(value))
+            continue
+        for at, each in enumerate(value):
+            role = each.get("role") if isinstance(each, dict) else None
+            place = f"{name}[{at}] ({role})" if role else f"{name}[{at}]"
+            yield from ((place, text) for text in _strings(each))
+
+
+def _strings(value: JsonValue) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _strings(each)

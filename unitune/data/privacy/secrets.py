@@ -1,0 +1,229 @@
+"""Keys, tokens and passwords in texts, by the rules of gitleaks.
+
+    text ─► a word that is long enough ─► keywords of rules ─► their expressions ─► allowlists
+
+`gitleaks.toml` is theirs, unchanged: config/gitleaks.toml at commit
+09242ce9c8a60d9b051fc2d166f9e849b88c7ac0 of 2025-11-20 (https://github.com/gitleaks/gitleaks, MIT,
+`gitleaks.LICENSE`). Rules that are about files by their paths are not used: rows have none. A
+secret is as their `detectRule` has it: the first group that matched, with an entropy above the
+rule's, and none of what the allowlists know as an example.
+
+Not found: what is written in base64 or percent-encoded, and passwords that no word announces.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+_LETTERS = r"[\w.+/=~:@$-]"
+_WORD = re.compile(_LETTERS + "{8,}")
+"""What a secret may be; the shortest that a rule knows has 8 characters."""
+_LONG_WORD = re.compile(_LETTERS + "{20}")
+"""What may be one without a digit, too: the prefixed ones of letters alone are longer."""
+_DIGIT = re.compile("[0-9]")
+HINT_CHARACTERS = 3
+"""Most that is shown of a secret, and only of a prefix that all secrets of its rule have."""
+_BEFORE = r"[\w.-]{0,50}?"
+"""How many rules begin: with the rest of a name, which is tried at every character. Left out, the
+time is linear and the group is the same; allowlists get it back."""
+_AROUND = 200
+"""Characters on both sides that count as its line, of which there may be one of megabytes."""
+_REACH = 1000
+"""Characters from its keyword on that a rule with ``.*`` looks at: RE2 is linear, Python is not."""
+
+
+class Secret(NamedTuple):
+    """What looks like a secret in a text, without it.
+
+    Args:
+        rule: Its name at gitleaks, e.g. ``openai-api-key``.
+        start: Where it begins.
+        end: Where it ends.
+        prefix: At most three characters that all secrets of the rule begin with, or none.
+    """
+
+    rule: str
+    start: int
+    end: int
+    prefix: str
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _Allowlist(_Table):
+    """What is no secret although a rule matches it."""
+
+    description: str = ""
+    condition: Literal["AND", "OR"] = "OR"
+    paths: tuple[str, ...] = ()
+    target: Annotated[Literal["match", "line"] | None, Field(alias="regexTarget")] = None
+    regexes: tuple[str, ...] = ()
+    stopwords: tuple[str, ...] = ()
+
+    def allows(self, secret: str, match: str, line: str) -> bool:
+        """Whether a secret is known as none.
+
+        Args:
+            secret: It.
+            match: The rule's whole match.
+            line: The line that it stands on.
+        """
+        text = {"match": match, "line": line, None: secret}[self.target]
+        if self.condition == "AND" and self.paths:
+            return False  # rows have no path
+        lower = secret.lower()
+        return any(each.search(text) for each in self._compiled) or any(
+            word in lower for word in self.stopwords
+        )
+
+    @cached_property
+    def _compiled(self) -> tuple[re.Pattern[str], ...]:
+        return tuple(map(_compiled, self.regexes))
+
+
+class _Rule(_Table):
+    """How secrets of one kind look."""
+
+    id: str
+    description: str
+    regex: str = ""
+    path: str = ""
+    keywords: tuple[str, ...] = ()
+    entropy: float = 0
+    secret_group: Annotated[int, Field(alias="secretGroup")] = 0
+    allowlists: tuple[_Allowlist, ...] = ()
+
+    def find(self, text: str) -> Iterator[Secret]:
+        """Yield what matches and is not known as an example."""
+        for match in self._matches(text):
+            group = self.secret_group or next(
+                (at for at, value in enumerate(match.groups(), 1) if value), 0
+            )
+            secret, (start, end) = match[group], match.span(group)
+            if _entropy(secret) <= self.entropy and self.entropy:
+                continue
+            before = text[max(0, match.start() - _AROUND) : match.start()].rpartition("\n")[2]
+            after = text[match.end() : match.end() + _AROUND].partition("\n")[0]
+            name = re.search(r"[\w.-]{0,50}\Z", before)
+            whole = f"{name[0] if name else ''}{match[0]}"
+            known = (_rules().allowlist, *self.allowlists)
+            if not any(each.allows(secret, whole, before + match[0] + after) for each in known):
+                yield Secret(self.id, start, end, self._prefix(secret))
+
+    def _matches(self, text: str) -> Iterator[re.Match[str]]:
+        if ".*" not in self.regex:
+            yield from self._pattern.finditer(text)
+            return
+        lines = text.replace("\r", "\n")
+        for begin in re.finditer(re.escape(self.keywords[0]), lines):
+            match = self._pattern.match(lines, begin.start(), begin.start() + _REACH)
+            if match is not None:
+                yield match
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return _compiled(self.regex.replace(_BEFORE, "", 1))
+
+    def _prefix(self, secret: str) -> str:
+        lower = secret.lower()
+        known = any(lower.startswith(each) and len(each) < len(lower) for each in self.keywords)
+        return secret[:HINT_CHARACTERS] if known else ""
+
+
+class _Rules(_Table):
+    """The file of rules."""
+
+    title: str
+    min_version: Annotated[str, Field(alias="minVersion")]
+    allowlist: _Allowlist
+    rules: tuple[_Rule, ...]
+
+    @cached_property
+    def by_keyword(self) -> dict[str, list[_Rule]]:
+        """The rules that a text can match, by the words of which it must have one."""
+        known: dict[str, list[_Rule]] = {}
+        for rule in self.rules:
+            for word in rule.keywords if not rule.path else ():
+                known.setdefault(word, []).append(rule)
+        return known
+
+
+def find_secrets(text: str) -> list[Secret]:
+    """Return what looks like a secret in a text; of several rules about one place, the first."""
+    if not _may_hold(text):
+        return []
+    lower, rules = text.lower(), dict[str, _Rule]()
+    for word, some in _rules().by_keyword.items():
+        if word in lower:
+            rules.update((rule.id, rule) for rule in some)
+    secrets: list[Secret] = []
+    # The generic rule knows least of what it finds.
+    for rule in sorted(rules.values(), key=lambda rule: rule.id.startswith("generic")):
+        for secret in rule.find(text):
+            if all(secret.end <= other.start or other.end <= secret.start for other in secrets):
+                secrets.append(secret)
+    return sorted(secrets, key=lambda secret: secret.start)
+
+
+def _may_hold(text: str) -> bool:
+    """Whether there is a word as long as a secret; of most texts no more is looked at."""
+    if _LONG_WORD.search(text):
+        return True
+    has_digit = _DIGIT.search(text) is not None
+    return has_digit and any(map(_DIGIT.search, _WORD.findall(text)))
+
+
+@cache
+def _rules() -> _Rules:
+    text = Path(__file__).with_name("gitleaks.toml").read_text(encoding="utf-8")
+    return TypeAdapter(_Rules).validate_python(tomllib.loads(text))
+
+
+def _entropy(text: str) -> float:
+    """Return Shannon's entropy of a text's characters, in bits a character."""
+    shares = (count / len(text) for count in Counter(text).values())
+    return -sum(share * math.log2(share) for share in shares)
+
+
+def _compiled(expression: str) -> re.Pattern[str]:
+    return re.compile(_pythons(expression), re.ASCII)  # as RE2 takes \w, \d, \s and \b
+
+
+_PIECE = re.compile(r"\\.|\[\[:alnum:\]\]|\[(?:\\.|\[:\w+:\]|[^\]\\])+\]|\(\?i\)|[(|)]|[^\\\[(|)]+")
+
+
+def _pythons(expression: str) -> str:
+    r"""Return an expression of Go as Python has it.
+
+    Go lets ``(?i)`` stand anywhere, for the rest of its group; Python wants the group around it.
+    ``[[:alnum:]]`` and ``\z`` have other names.
+    """
+    if expression.startswith("(?i)"):
+        return f"(?i:{_pythons(expression[4:])})"
+    written: list[str] = []
+    opened = [0]  # groups that (?i) has begun, for each group around
+    for piece in _PIECE.findall(expression):
+        if piece == "(?i)":
+            opened[-1] += 1
+            written.append("(?i:")
+            continue
+        if piece == "(":
+            opened.append(0)
+        elif piece == ")":
+            written.append(")" * opened.pop())
+        elif piece == "|" and opened[-1]:
+            written.append(f"{')' * opened[-1]}|{'(?i:' * opened[-1]}")
+            continue
+        written.append({"[[:alnum:]]": "[a-zA-Z0-9]", r"\z": r"\Z"}.get(piece, piece))
+    return "".join(written) + ")" * opened.pop()
