@@ -199,6 +199,16 @@ class Serving(Fact):
     """Where it stands."""
 
 
+class OutputTerms(Fact):
+    """What a vendor's terms say of training other models on its answers."""
+
+    training: Literal["no-competing-models"]
+    """no-competing-models: its answers may not make models that compete with its own."""
+    as_of: date
+    """Day on which that was read."""
+    source: str
+
+
 class Newest(Fact):
     """The newest model that answers, untuned: what a tuned older model is held against."""
 
@@ -265,6 +275,8 @@ class Offer(Fact):
     serving: tuple[Serving, ...] = ()
     newest: Newest | None = None
     """Of about the size that is tuned here."""
+    outputs: OutputTerms | None = None
+    """What may be trained on its answers; None: not known."""
     tiers: Tiers | None = None
     """None: there is one price for each kind."""
     inference_prices: str | None = None

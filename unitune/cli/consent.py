@@ -59,7 +59,7 @@ def confirm_training(resolved: ResolvedJob, *, allow_unpriced: bool) -> None:
         return  # the launch itself refuses its errors
     usd = usd_range(planned.estimate.launch_usd) if planned.estimate else "unknown"
     what = f"sweep of {len(planned.runs)} runs" if planned.runs else "training"
-    _confirm(what, usd, "Launch it?", TRAINING)
+    confirm_cost(what, usd, "Launch it?", TRAINING)
 
 
 def confirm_deployment(run: Run, seconds: float, budget: HostingBudget) -> None:
@@ -77,7 +77,7 @@ def confirm_deployment(run: Run, seconds: float, budget: HostingBudget) -> None:
         return
     hours = Decimal(seconds) / 3600
     usd = "unknown" if rate is None else f"{dollars(rate * hours)} at ${rate:f} an hour"
-    _confirm("deployment", usd, f"Let it stand for {hours:.4g} h?", DEPLOYMENT)
+    confirm_cost("deployment", usd, f"Let it stand for {hours:.4g} h?", DEPLOYMENT)
 
 
 def confirm_answers(
@@ -95,7 +95,7 @@ def confirm_answers(
     unknown_alone = not replace(prices, unpriced=()).charged
     if not prices.charged or (unknown_alone and allow_unpriced):
         return
-    _confirm("comparison", _answers_usd(resolved, prices, trained), "Go on?", ANSWERS)
+    confirm_cost("comparison", _answers_usd(resolved, prices, trained), "Go on?", ANSWERS)
 
 
 def limited(resolved: ResolvedJob, limit: int) -> ResolvedJob:
@@ -122,7 +122,7 @@ def _answers_usd(resolved: ResolvedJob, prices: AnswerPrices, trained: Mapping[s
     return "; ".join(parts)
 
 
-def _confirm(what: str, usd: str, question: str, otherwise: str) -> None:
+def confirm_cost(what: str, usd: str, question: str, otherwise: str) -> None:
     """Let a person confirm a cost; refuse where there is none.
 
     Args:

@@ -36,6 +36,7 @@ from unitune.cli import (
     comparisons,
     convert,
     deployments,
+    distill,
     export,
     imports,
     init,
@@ -143,6 +144,7 @@ app.command(rich_help_panel=JOB)(plan.apply)
 app.command(rich_help_panel=JOB)(plan.cost)
 app.command(rich_help_panel=JOB)(backends.backends)
 app.command(rich_help_panel=JOB)(convert.convert)
+app.command(rich_help_panel=JOB)(distill.distill)
 app.add_typer(prices.prices, rich_help_panel=JOB)
 app.command(rich_help_panel=RUN)(runs.runs)
 app.command(rich_help_panel=RUN)(runs.show)

@@ -56,7 +56,7 @@ def results_folder(out: str | os.PathLike[str] | None, job: Job, run: str | None
     """
     if not out:
         make_home(home())
-        folder = home() / "runs" / run / EVALUATION if run else _folder_of_job(job)
+        folder = home() / "runs" / run / EVALUATION if run else folder_of_job(job)
         private_folder(folder)
         return folder
     folder = Path(out)
@@ -70,7 +70,8 @@ def results_folder(out: str | os.PathLike[str] | None, job: Job, run: str | None
     return folder
 
 
-def _folder_of_job(job: Job) -> Path:
+def folder_of_job(job: Job) -> Path:
+    """Return the folder for the answers to a job; it may not be there yet."""
     folder, project = job.folder.resolve(), home().resolve().parent
     if folder.is_relative_to(project):
         return home() / "evaluations" / folder.relative_to(project) / job.name

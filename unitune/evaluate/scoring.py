@@ -18,7 +18,7 @@ from unitune.data.example import Example, digest
 from unitune.errors import DataError, JobError
 from unitune.evaluate.inference.budget import usd
 from unitune.evaluate.records import Answer, Record
-from unitune.job.job import TokenPrice
+from unitune.job.job import Job, TokenPrice
 from unitune.scorers.formulas import Sums
 from unitune.scorers.interface import (
     Attempt,
@@ -29,6 +29,7 @@ from unitune.scorers.interface import (
     Scorer,
     Setting,
 )
+from unitune.scorers.labels import labels_of
 from unitune.scorers.measures import Measure
 from unitune.scorers.row_scorers import KEY, RowScorers
 
@@ -111,6 +112,22 @@ class Scoring:
         """Return the confusion matrices of answers, by scorer of labels."""
         matrices = {scorer.name: scorer.confusion(attempts) for scorer in self.scorers}
         return {name: matrix for name, matrix in matrices.items() if matrix}
+
+
+def scoring_of(job: Job, train: Iterable[Example]) -> Scoring:
+    """Make a job's scorers ready; labels are those of its training rows.
+
+    Raises:
+        JobError: As of `build`.
+        MissingExtra: Likewise.
+    """
+    evaluate, setting = job.evaluate, Setting(folder=job.folder, labels=labels_of(train))
+    scorers = [build(spec, setting) for spec in evaluate.scorers if isinstance(spec, Scorer)]
+    return Scoring(
+        scorers=tuple(scorers),
+        primary=next(each for each in scorers if each.name == evaluate.primary_scorer),
+        measures=tuple(spec for spec in evaluate.scorers if isinstance(spec, Measure)),
+    )
 
 
 def measured_answer(record: Record, price: TokenPrice | None) -> Measured:

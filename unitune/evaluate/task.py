@@ -30,18 +30,12 @@ from unitune.evaluate.inference.engine import Question
 from unitune.evaluate.prompts.prompts import Prompt
 from unitune.evaluate.records import Record
 from unitune.evaluate.results import LeakResult
-from unitune.evaluate.scoring import (
-    Scoring,
-    attempt_of,
-    build,
-)
+from unitune.evaluate.scoring import Scoring, attempt_of, scoring_of
 from unitune.job.contenders import ContenderSpec
 from unitune.job.job import Evaluate, Job
 from unitune.models import Request
 from unitune.planning.preflight import ResolvedJob
-from unitune.scorers.interface import Attempt, Scorer, Setting
-from unitune.scorers.labels import labels_of
-from unitune.scorers.measures import Measure
+from unitune.scorers.interface import Attempt
 
 FIXABLE: tuple[Literal["temperature", "max_tokens"], ...] = ("temperature", "max_tokens")
 """Settings that a model may refuse where the job leaves them to `auto`."""
@@ -151,8 +145,6 @@ def prepare(
     trained = tuple(trained)
     if isinstance(job.data.test, float) and evaluate.leaks != "allow":
         _refuse_trained(test, trained)
-    setting = Setting(folder=job.folder, labels=labels_of(splits.train))
-    scorers = [build(spec, setting) for spec in evaluate.scorers if isinstance(spec, Scorer)]
     leaking = _leaks(resolved, trained, test)
     whole = without_leaks(job, leaking.cases, test, copies)
     cases = _first_look(whole, limit)
@@ -160,11 +152,7 @@ def prepare(
     return Task(
         cases=cases,
         dev=dev_rows(splits.validation)[: limit if len(cases) < len(whole) else None],
-        scoring=Scoring(
-            scorers=tuple(scorers),
-            primary=next(each for each in scorers if each.name == evaluate.primary_scorer),
-            measures=tuple(spec for spec in evaluate.scorers if isinstance(spec, Measure)),
-        ),
+        scoring=scoring_of(job, splits.train),
         output_limit=OutputLimit(
             None if most == "auto" else most, longest, job.backend, backends or {}
         ),

@@ -320,7 +320,8 @@ class _Requests:
         if self.failures >= (REFUSED_AFTER if for_all else DOWN_AFTER):
             raise BackendError(
                 f"{self.contender}: {self.failures} requests in a row failed. Last reason: "
-                f"{reply.error} What was answered is kept: run compare again when that is fixed.",
+                f"{reply.error} What was answered is kept: once that is fixed, the same command "
+                "goes on.",
                 status=reply.status,
             )
 

@@ -1,0 +1,221 @@
+"""A teacher's answers become training rows where nothing speaks against them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unitune.data.load import load
+from unitune.distillation.acceptance import AnswerForm
+from unitune.distillation.distill import (
+    Distillation,
+    distill,
+    plan_distillation,
+    teacher_of,
+)
+from unitune.errors import BackendError, DataError, NotFoundError, OverBudget, UserError
+from unitune.job.job import Job
+from unitune.models import Request
+from unitune.planning.preflight import preflight
+
+NAME = "fake:big"
+
+
+def asked(request: Request) -> str:
+    return request.messages[-1].text
+
+
+def write_questions(folder: Path, *questions: str | dict[str, Any]) -> Path:
+    path = folder / "questions.jsonl"
+    rows = (
+        each if isinstance(each, dict) else {"messages": [{"role": "user", "content": each}]}
+        for each in questions
+    )
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def distilled(job: Job, questions: Path, prompt: Any = "zero-shot", **given: Any) -> Distillation:
+    planned = plan_distillation(preflight(job), teacher_of(job, NAME, prompt), questions)
+    return distill(planned, questions.with_name("out.jsonl"), **given)
+
+
+@pytest.fixture
+def job(make_job: Callable[..., Job]) -> Job:
+    return make_job({"scorers": ["exact"]})
+
+
+def test_whole_answers_of_the_right_form_become_rows(
+    job: Job, backend_of: Any, tmp_path: Path
+) -> None:
+    answers = {
+        "a": "label-1\n",
+        "b": "It is label-1.",
+        "c": "CUTlabel-2",
+        "d": "ERROR",
+        "e": " ",
+        "f": "label-3",
+    }
+    backend_of(lambda _, request: answers.get(asked(request), "yes"))
+    made = distilled(job, write_questions(tmp_path, *answers))
+    rows = load(made.path).rows
+    assert [("a", "label-1"), ("f", "label-3")] == [
+        (row.example.prompt[0].text, row.example.answer) for row in rows
+    ]
+    assert {
+        "no label of the training rows": 1,
+        "cut off at the longest answer that is allowed": 1,
+        "no answer came": 1,
+        "empty": 1,
+    } == made.reasons
+    assert [2, 3, 4, 5] == [each.line for each in made.rejected]
+    kept = (made.folder / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
+    assert "It is label-1." == json.loads(kept[0])["answer"]
+    origin: Any = rows[0].example.model_extra
+    assert (NAME, "rule:big", "not on record") == tuple(
+        origin["distilled"][key] for key in ("teacher", "model", "terms")
+    )
+
+
+def test_the_teacher_is_scored_on_dev_and_shown_neighbours(
+    job: Job, backend_of: Any, tmp_path: Path
+) -> None:
+    backend = backend_of(lambda _, request: "yes" if "dev" in asked(request) else "label-0")
+    made = distilled(job, write_questions(tmp_path, "train 7 again"), None)
+    assert (1.0, 20, "8 nearest shots with instructions") == (
+        made.dev_score,
+        made.dev_rows,
+        made.prompt,
+    )
+    (last,) = (each for each in backend.requests if "again" in asked(each))
+    assert "train 7" in [message.text for message in last.messages]
+    (row,) = load(made.path).rows
+    assert ["user", "assistant"] == [message.role for message in row.example.messages]
+
+
+def test_questions_that_are_known_or_near_a_test_case_are_not_put(
+    job: Job, backend_of: Any, tmp_path: Path
+) -> None:
+    system = {"role": "system", "content": "You sort mail."}
+
+    def row(text: str) -> dict[str, Any]:
+        return {"messages": [system, {"role": "user", "content": text}]}
+
+    answered = {"prompt": "has one", "completion": "label-1"}
+    known = [row("train 3"), row("dev 4"), row("test 5")]
+    backend = backend_of(lambda _, __: "label-1")
+    made = distilled(job, write_questions(tmp_path, "new", "new", answered, *known))
+    assert {
+        "had an answer": 1,
+        "asked what another row asks": 1,
+        "stood in the training or validation rows": 2,
+        "were near a test case": 1,
+    } == made.left_out
+    assert ["new"] == [asked(each) for each in backend.requests if "dev" not in asked(each)]
+
+
+def test_no_question_left_is_refused_with_the_reason(
+    job: Job, backend_of: Any, tmp_path: Path
+) -> None:
+    backend_of(lambda _, __: "label-1")
+    questions = write_questions(tmp_path, {"prompt": "has one", "completion": "label-1"})
+    with pytest.raises(UserError, match="1 had an answer"):
+        distilled(job, questions)
+
+
+def test_without_an_accepted_answer_nothing_is_written(
+    job: Job, backend_of: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "out.jsonl").write_text("kept", encoding="utf-8")
+    backend_of(lambda _, __: "I think it is label-1.")
+    with pytest.raises(DataError, match="first: no label of the training rows"):
+        distilled(job, write_questions(tmp_path, "new"))
+    assert "kept" == (tmp_path / "out.jsonl").read_text(encoding="utf-8")
+
+
+def test_what_was_answered_is_not_requested_again(
+    job: Job, backend_of: Any, tmp_path: Path
+) -> None:
+    """A teacher that goes down in the middle, and comes back."""
+    questions = write_questions(tmp_path, *(f"new {at}" for at in range(40)))
+    answered: list[str] = []
+
+    def goes_down(_: str, request: Request) -> str:
+        if "new" in asked(request):
+            answered.append(asked(request))
+        if len(answered) <= 20:
+            return "label-1"
+        raise BackendError("down", status=500)
+
+    backend_of(goes_down)
+    with pytest.raises(BackendError, match="the same command"):
+        distilled(job, questions)
+    backend = backend_of(lambda _, __: "label-2")
+    assert 40 == distilled(job, questions).rows
+    assert 20 == len(backend.requests)
+
+
+def test_a_scorer_that_needs_no_expected_answer_decides(
+    make_job: Any, backend_of: Any, tmp_path: Path
+) -> None:
+    train = [(f"train {at}", f'{{"city": "town {at}", "zip": {at}}}') for at in range(40)]
+    job = make_job({"scorers": ["exact", {"type": "regex", "pattern": '"zip": \\d+'}]}, train=train)
+    answers = {
+        "a": '{"city": "Rome", "zip": 1}',
+        "b": '{"city": "Rome"}',
+        "c": "Rome",
+        "d": '{"city": "Rome", "zip": "x"}',
+    }
+    backend_of(lambda _, request: answers.get(asked(request), "yes"))
+    made = distilled(job, write_questions(tmp_path, *answers))
+    assert 1 == made.rows
+    assert [
+        "JSON without the keys that all training rows have",
+        "no JSON, as the answers of all training rows are",
+        "wrong by the scorer regex",
+    ] == [each.reason for each in made.rejected]
+
+
+def test_a_budget_holds_and_the_most_is_known_before(
+    make_job: Any, backend_of: Any, tmp_path: Path
+) -> None:
+    price = {NAME: {"input": 1000, "output": 1000}}
+    job = make_job({"scorers": ["exact"], "prices": price, "budget": {"usd": 0.01}})
+    questions = write_questions(tmp_path, "new")
+    backend = backend_of(lambda _, __: "label-1")
+    planned = plan_distillation(preflight(job), teacher_of(job, NAME, "zero-shot"), questions)
+    assert planned.most_usd is not None
+    assert planned.most_usd > 1
+    with pytest.raises(OverBudget, match="may spend"):
+        distill(planned, tmp_path / "out.jsonl")
+    assert [] == backend.requests
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_teacher_is_a_contender_or_a_model_of_a_backend(make_job: Any) -> None:
+    server = {"type": "server", "url": "http://127.0.0.1:9/v1", "model": "big", "name": "mine"}
+    job = make_job({"contenders": ["zero-shot", "tuned", server]})
+    assert "server" == teacher_of(job, "mine").type
+    with pytest.raises(UserError, match="prompt instructed"):
+        teacher_of(job, "mine", "few-shot")
+    with pytest.raises(NotFoundError, match="BACKEND:MODEL"):
+        teacher_of(job, "big")
+
+
+@pytest.mark.parametrize(
+    ("answers", "refused"),
+    [
+        (["a", "b", "a", "b", "a", "b"], {"c": "no label of the training rows"}),
+        (["a long text", "another text"], {}),
+        (["[1]", '{"a": 1}'], {"text": "no JSON, as the answers of all training rows are"}),
+        ([], {}),
+    ],
+)
+def test_the_form_is_what_all_answers_share(answers: list[str], refused: dict[str, str]) -> None:
+    form = AnswerForm.of(answers)
+    assert [None] * len(answers) == [form.refusal(answer) for answer in answers]
+    assert refused == {answer: form.refusal(answer) for answer in refused}

@@ -1,0 +1,201 @@
+"""The command `unitune distill`: training rows from a better model's answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unitune.cli.options import JOB_FILE, AllowUnpriced, BudgetUsd, JobFile, Json, Quiet
+from unitune.cli.output import aside, console, facts, print_json
+from unitune.cli.output_files import Kind, check_output
+from unitune.job.contenders import PromptKind
+
+if TYPE_CHECKING:
+    from unitune.distillation.distill import Distillation, DistillationPlan
+
+SHOWN_REJECTED = 3
+OTHERWISE = (
+    "Give a budget (--budget 5, or budget: {usd: 5} under evaluate in the job), or fewer questions "
+    "(--limit 20)."
+)
+
+
+def distill(
+    file: JobFile = JOB_FILE,
+    *,
+    teacher: Annotated[
+        str,
+        typer.Option(
+            "--teacher",
+            metavar="BACKEND:MODEL",
+            help="Who answers; or the name of a model or server among the job's contenders.",
+        ),
+    ],
+    questions: Annotated[
+        Path,
+        typer.Option(
+            "--questions", metavar="FILE", help="Rows without answers, in any form of the job's."
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Where the rows go.")
+    ],
+    prompt: Annotated[
+        PromptKind | None,
+        typer.Option(
+            "--prompt",
+            help="What the teacher is shown; by default instructions and each question's eight "
+            "nearest training rows.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", min=1, help="At most so many questions."),
+    ] = None,
+    batch: Annotated[
+        bool,
+        typer.Option("--batch", help="Answers in batches: within a day, for about half the price."),
+    ] = False,
+    use_cache: Annotated[
+        bool,
+        typer.Option("--use-cache", help="Take answers that the same requests were given before."),
+    ] = False,
+    budget: BudgetUsd = None,
+    allow_unpriced: AllowUnpriced = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Have a better model answer questions that have no answer, and keep what fits as rows.
+
+    Kept is what is whole, has the form of the training rows and is wrong by none of the scorers
+    that need no expected answer. Questions near a test case are not put. Killed at any moment, it
+    goes on where it stopped. The teacher's own score on rows of dev is shown.
+
+    [dim]$ unitune distill --teacher openai:gpt-4.1 --questions inbox.jsonl -o distilled.jsonl
+    $ unitune distill --teacher local:smollm2-1.7b-instruct --questions inbox.csv -o more.jsonl
+    $ unitune distill --teacher anthropic:claude-sonnet-4-5 --questions inbox.jsonl -o more.jsonl \
+--batch --budget 5[/dim]
+    """
+    from unitune.cli.progress import evaluation_progress, working
+    from unitune.distillation.distill import distill as run_distillation
+    from unitune.distillation.distill import plan_distillation, teacher_of
+    from unitune.evaluate.inference.sources import check_batches
+    from unitune.job.job import Job
+    from unitune.planning.preflight import preflight
+
+    check_output(output, Kind.ROWS, [file, questions])
+    job = Job.load(file)
+    if budget is not None:
+        job = job.with_evaluation_budget(budget)
+    chosen = teacher_of(job, teacher, prompt)
+    with working("reading rows and questions", quiet=quiet or json):
+        planned = plan_distillation(
+            preflight(job), chosen, questions, limit=limit, allow_unpriced=allow_unpriced
+        )
+    if batch:
+        check_batches(planned.resolved.job, deploys=False)
+    _announce(planned, quiet=quiet or json)
+    _confirm(planned, allow_unpriced=allow_unpriced)
+    with evaluation_progress(quiet=quiet or json) as progress:
+        made = run_distillation(
+            planned,
+            output,
+            batch=batch,
+            use_cache=use_cache,
+            progress=progress or (lambda _: None),
+            announce=(lambda _: None) if quiet or json else aside().print,
+        )
+    if json:
+        print_json(_as_json(made))
+    else:
+        _show(made)
+
+
+def _announce(planned: DistillationPlan, *, quiet: bool) -> None:
+    """Say what is put to whom, and what is left out."""
+    if quiet:
+        return
+    from unitune.report.typography import counted
+
+    questions = planned.questions
+    line = f"{counted(len(questions.rows), 'question')} for {planned.teacher.name}."
+    if left_out := [f"{count:,} that {why}" for why, count in questions.left_out.items()]:
+        line += f" Left out: {', '.join(left_out)}."
+    aside().print(line)
+
+
+def _confirm(planned: DistillationPlan, *, allow_unpriced: bool) -> None:
+    """Make sure that the user has agreed to what the answers may cost.
+
+    Raises:
+        OverBudget: There is no budget, and no one can confirm, or says no.
+    """
+    from unitune.cli.consent import confirm_cost
+    from unitune.report.typography import dollars
+
+    if planned.resolved.job.evaluate.budget is not None or planned.is_free:
+        return
+    most = planned.most_usd
+    if most is None and allow_unpriced:
+        return
+    usd = "unknown" if most is None else f"at most {dollars(most)}"
+    confirm_cost("answers of the teacher", usd, "Go on?", OTHERWISE)
+
+
+def _show(made: Distillation) -> None:
+    from unitune.report.typography import counted, dollars, percent
+
+    answers = made.rows + len(made.rejected)
+    rows = {
+        "Rows": f"{made.rows:,} of {counted(answers, 'answer')}, in {made.path}",
+        "Teacher": f"{made.teacher}, shown {made.prompt}",
+    }
+    if made.dev_score is not None:
+        score = percent(made.dev_score)
+        rows["Its score"] = f"{score} by {made.scorer} on {counted(made.dev_rows, 'dev row')}"
+    if made.usd:
+        rows["Cost"] = dollars(made.usd)
+    if made.rejected:
+        reasons = made.reasons.most_common()
+        rows["Rejected"] = "; ".join(f"{count:,} {reason}" for reason, count in reasons)
+        rows["Such as"] = "\n".join(
+            f"line {each.line}: {_short(each.answer)}" for each in made.rejected[:SHOWN_REJECTED]
+        )
+        rows["All of them"] = str(made.folder / "rejected.jsonl")
+    rows["Terms"] = terms_in_words(made)
+    console().print(facts(rows))
+
+
+def _short(answer: str, most: int = 60) -> str:
+    line = " ".join(answer.split())
+    return f"{line[: most - 1]}…" if len(line) > most else line or "(empty)"
+
+
+def terms_in_words(made: Distillation) -> str:
+    """Return what is known of the right to train on the answers, in a sentence."""
+    if made.terms is None:
+        return (
+            "What the teacher's terms say of training on its answers is not on record: read them."
+        )
+    return (
+        "The vendor's terms do not let its answers make models that compete with its own "
+        f"({made.terms.source}, read {made.terms.as_of}). Whether yours would is for you to judge."
+    )
+
+
+def _as_json(made: Distillation) -> dict[str, object]:
+    return {
+        "rows": made.rows,
+        "output": str(made.path),
+        "rejected": dict(made.reasons),
+        "left_out": made.left_out,
+        "teacher": made.teacher,
+        "prompt": made.prompt,
+        "dev_score": made.dev_score,
+        "dev_rows": made.dev_rows,
+        "usd": str(made.usd),
+        "terms": made.terms and made.terms.model_dump(mode="json"),
+        "folder": str(made.folder),
+    }

@@ -1,0 +1,1 @@
+"""Training rows from a better model: its answers to questions that have none."""

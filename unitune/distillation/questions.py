@@ -1,0 +1,73 @@
+"""Which questions are put to a teacher: those without an answer, never near a test case."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from unitune.data.dataset import Dataset, Row
+from unitune.data.load import load
+from unitune.data.overlap import leaks
+from unitune.planning.preflight import ResolvedJob
+
+ANSWERED = "had an answer"
+REPEATED = "asked what another row asks"
+KNOWN = "stood in the training or validation rows"
+NEAR_TEST = "were near a test case"
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """Rows to be answered.
+
+    Args:
+        rows: Each asks something else.
+        left_out: How many rows of the file are not, by the reason.
+    """
+
+    rows: Dataset
+    left_out: Counter[str]
+
+
+def read_questions(
+    resolved: ResolvedJob, path: str | os.PathLike[str], limit: int | None = None
+) -> Questions:
+    """Read the questions of a file, as the job reads its own.
+
+    Args:
+        resolved: A job, whose rows no question may repeat.
+        path: Rows of any form that a job takes, without answers.
+        limit: The most questions, from the beginning.
+
+    Raises:
+        DataError: The file cannot be read or holds a row that cannot be used.
+    """
+    splits = resolved.splits
+    read = load(path, resolved.job.data, "any")
+    seen = {row.input_key for part in (splits.train, splits.validation) for row in part}
+    taken: set[str] = set()
+    left_out: Counter[str] = Counter()
+    kept: list[Row] = []
+    for row in read.rows:
+        key = row.example.input_key
+        if row.example.answer is not None:
+            left_out[ANSWERED] += 1
+        elif key in seen:
+            left_out[KNOWN] += 1
+        elif key in taken:
+            left_out[REPEATED] += 1
+        else:
+            taken.add(key)
+            kept.append(row)
+    fresh = _away_from(splits.test, replace(read, rows=tuple(kept)))
+    if near := len(kept) - len(fresh):
+        left_out[NEAR_TEST] += near
+    return Questions(replace(read, rows=tuple(fresh[:limit])), left_out)
+
+
+def _away_from(test: Dataset | None, rows: Dataset) -> Sequence[Row]:
+    """Return the rows that ask nothing that a test case asks, or nearly."""
+    near = {shared.line for shared in leaks([test], rows)} if test else set[int]()
+    return [row for row in rows.rows if row.line not in near]
