@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import Command
 
 from unitune.data.load import load
 from unitune.distillation.acceptance import AnswerForm
@@ -219,3 +220,39 @@ def test_the_form_is_what_all_answers_share(answers: list[str], refused: dict[st
     form = AnswerForm.of(answers)
     assert [None] * len(answers) == [form.refusal(answer) for answer in answers]
     assert refused == {answer: form.refusal(answer) for answer in refused}
+
+
+def write_job(job: Job, folder: Path) -> None:
+    content = job.model_dump(mode="json", exclude_defaults=True, exclude={"folder"})
+    (folder / "unitune.yaml").write_text(json.dumps(content), encoding="utf-8")
+
+
+def test_the_command_says_what_became_of_each_answer(
+    unitune: Command, job: Job, backend_of: Any, tmp_path: Path
+) -> None:
+    write_job(job, tmp_path)
+    write_questions(tmp_path, "a", "b", "train 1")
+    backend_of(lambda _, request: "label-1" if asked(request) == "a" else "It is label-1.")
+    line = ("distill", "--teacher", NAME, "--questions", "questions.jsonl", "-o", "out.jsonl")
+    done = unitune(*line)
+    assert (0, 1) == (done.code, len((tmp_path / "out.jsonl").read_text().splitlines()))
+    assert "3 questions for fake:big." in done.err
+    for part in ("1 of 3 answers", "2 no label of the training rows", "line 2: It is label-1."):
+        assert part in done.out
+    found = json.loads(unitune(*line, "--json").out)
+    assert (1, {"no label of the training rows": 2}) == (found["rows"], found["rejected"])
+
+
+def test_what_costs_money_needs_a_budget_where_no_one_can_say_yes(
+    unitune: Command, make_job: Any, backend_of: Any, tmp_path: Path
+) -> None:
+    write_job(make_job({"scorers": ["exact"]}), tmp_path)
+    write_questions(tmp_path, "a")
+    backend = backend_of(lambda _, __: "label-1")
+    line = ("distill", "--teacher", "openai:gpt-4.1", "--questions", "questions.jsonl")
+    done = unitune(*line, "-o", "out.jsonl")
+    assert (6, []) == (done.code, backend.requests)
+    assert "at most $" in done.err
+    done = unitune(*line, "-o", "out.jsonl", "--budget", "5")
+    assert 0 == done.code
+    assert "do not let its answers make models that compete" in " ".join(done.out.split())
