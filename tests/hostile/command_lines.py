@@ -129,6 +129,7 @@ MEANINGS: Mapping[str, Callable[[], Words]] = {
     "phone_region": lambda: odd("US", "DE", "XX", "us"),
     "port": lambda: odd("0", "-1", "65536", "9" * 30),
     "price": prices_given,
+    "prompt": lambda: odd("zero-shot", "instructed", "few-shot", "best"),
     "questions": lambda: paths("train.jsonl", "table.csv", "test.jsonl"),
     "quantization": lambda: odd("F16", "Q8_0", "Q4_K_M"),
     "reason": lambda: odd("why not", ""),
