@@ -7,6 +7,7 @@ installed. What is not known is left out, and is then unknown, never zero.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -203,9 +204,8 @@ class OutputTerms(Fact):
     """What a vendor's terms say of training other models on its answers."""
 
     training: Literal["no-competing-models"]
-    """no-competing-models: its answers may not make models that compete with its own."""
+    """no-competing-models: of models that compete with its own."""
     as_of: date
-    """Day on which that was read."""
     source: str
 
 
@@ -320,10 +320,9 @@ class Offer(Fact):
     def unavailable(self) -> str:
         """Why nothing can be launched there, of a vendor that has no backend."""
         if self.closed is not None:
-            closed = self.closed
             return (
-                f"{self.name} no longer offers fine-tuning, since {closed.by} at the latest: "
-                f"{closed.reason}"
+                f"{self.name} no longer offers fine-tuning, since {self.closed.by} at the latest: "
+                f"{self.closed.reason}"
             )
         return (
             f"unitune cannot launch at {self.name} yet; `unitune plan` and `unitune prices "
@@ -358,8 +357,6 @@ class Offer(Fact):
 
     def terms(self, name: str) -> Terms:
         """Return what holds for a model, listed or not, by its name or alias."""
-        import re  # noqa: PLC0415 - only here
-
         offered = self.model(name) or OfferedModel(name=name)
         own_billing = offered.billing.model_dump(exclude_defaults=True) if offered.billing else {}
         refused = (each for each in self.refuses if re.search(each.pattern, offered.name))

@@ -22,46 +22,53 @@ OTHERWISE = (
 )
 
 
+Teacher = Annotated[
+    str,
+    typer.Option(
+        "--teacher",
+        metavar="BACKEND:MODEL",
+        help="Who answers; or the name of a model or server among the job's contenders.",
+    ),
+]
+Questions = Annotated[
+    Path,
+    typer.Option(
+        "--questions", metavar="FILE", help="Rows without answers, in any form of the job's."
+    ),
+]
+Rows = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where the rows go.")]
+Prompt = Annotated[
+    PromptKind | None,
+    typer.Option(
+        "--prompt",
+        help="What the teacher is shown; by default instructions and each question's eight "
+        "nearest training rows.",
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", metavar="N", min=1, help="At most so many questions."),
+]
+Batch = Annotated[
+    bool,
+    typer.Option("--batch", help="Answers in batches: within a day, for about half the price."),
+]
+UseCache = Annotated[
+    bool,
+    typer.Option("--use-cache", help="Take answers that the same requests were given before."),
+]
+
+
 def distill(
     file: JobFile = JOB_FILE,
     *,
-    teacher: Annotated[
-        str,
-        typer.Option(
-            "--teacher",
-            metavar="BACKEND:MODEL",
-            help="Who answers; or the name of a model or server among the job's contenders.",
-        ),
-    ],
-    questions: Annotated[
-        Path,
-        typer.Option(
-            "--questions", metavar="FILE", help="Rows without answers, in any form of the job's."
-        ),
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="Where the rows go.")
-    ],
-    prompt: Annotated[
-        PromptKind | None,
-        typer.Option(
-            "--prompt",
-            help="What the teacher is shown; by default instructions and each question's eight "
-            "nearest training rows.",
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option("--limit", metavar="N", min=1, help="At most so many questions."),
-    ] = None,
-    batch: Annotated[
-        bool,
-        typer.Option("--batch", help="Answers in batches: within a day, for about half the price."),
-    ] = False,
-    use_cache: Annotated[
-        bool,
-        typer.Option("--use-cache", help="Take answers that the same requests were given before."),
-    ] = False,
+    teacher: Teacher,
+    questions: Questions,
+    output: Rows,
+    prompt: Prompt = None,
+    limit: Limit = None,
+    batch: Batch = False,
+    use_cache: UseCache = False,
     budget: BudgetUsd = None,
     allow_unpriced: AllowUnpriced = False,
     quiet: Quiet = False,
