@@ -23,6 +23,7 @@ from unitune.card.facts import CardFacts, digest_of
 from unitune.evaluate.results import Comparison, ContenderResult
 from unitune.report import typography, words
 from unitune.report.markdown import escaped
+from unitune.report.runs import registered_names
 from unitune.workspace import yaml_file
 
 UNKNOWN = "not stated"
@@ -127,6 +128,7 @@ def _values(facts: CardFacts) -> dict[str, object]:
         "facts": facts,
         "run": facts.run,
         "job": facts.run.job,
+        "version": next(iter(registered_names(facts.run)), None),
         "comparison": facts.comparison,
         "hub_name": facts.base.hub_name and _as_it_is(facts.base.hub_name),
         "hub_data": [*map(_as_it_is, facts.hub_data)],

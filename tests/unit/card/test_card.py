@@ -28,6 +28,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index
 from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
 from in_toto_attestation.v1 import statement_pb2
 from in_toto_attestation.v1.statement import Statement
+from sample_comparison import infested, sample_comparison
 from trained_runs import trained, triage_job
 
 from unitune.backends.exports import describe_export
@@ -37,9 +38,10 @@ from unitune.card.croissant import CONTEXT
 from unitune.card.facts import Base
 from unitune.errors import Mismatch, UserError
 from unitune.evaluate.compare import compare
-from unitune.evaluate.history import history_folder
+from unitune.evaluate.history import history_folder, keep
 from unitune.evaluate.results import Comparison
 from unitune.job.job import Data
+from unitune.model_registry.versions import promote
 from unitune.run.run import Run, find_run
 
 HOSTILE = "</details>`x` **b** | [a](b) <img src=x>\n# no"
@@ -109,7 +111,8 @@ def test_what_no_one_has_said_is_not_stated_and_not_invented(workplace: Path) ->
     assert "- **License:** not stated\n" in card.text
     written = texts(done.folder)
     assert "- Provider, contact, authorised representative: not stated\n" in written[SUMMARY]
-    assert [] == [name for name, text in written.items() if str(workplace) in text]
+    for folder in (str(workplace), "../"):
+        assert [] == [name for name, text in written.items() if folder in text]
 
 
 def test_a_hosted_model_is_known_by_its_name_alone(workplace: Path) -> None:
@@ -152,9 +155,16 @@ def test_names_of_the_hub_lead_there_and_can_be_loaded() -> None:
 
 def test_texts_of_others_make_no_markup(workplace: Path) -> None:
     sample = sample_ledger.fill(workplace, HOSTILE)
+    made = infested(sample_comparison(), HOSTILE)
+    contenders = tuple(
+        each.model_copy(update={"run": sample.succeeded if "tuned" in each.name else None})
+        for each in made.contenders
+    )
+    keep(made.model_copy(update={"contenders": contenders}))
     done = write_card(find_run(sample.succeeded), "hostile")
-    text = ModelCard.load(done.folder / README).text
-    outside = re.sub("`[^`\n]*`", "", text.replace("```", ""))
+    card = ModelCard.load(done.folder / README)
+    assert f"json_equal{HOSTILE}" in {each.metric_type for each in card.data.eval_results}
+    outside = re.sub("`[^`\n]*`", "", card.text.replace("```", ""))
     assert not re.search(r"<img|</details>|\[a\]\(b\)|\*\*b\*\*|^# no", outside, re.MULTILINE)
 
 
@@ -380,8 +390,11 @@ def test_changed_results_and_results_of_another_model_are_refused(
 
 def test_the_command_says_what_was_written_and_what_to_add(unitune: Command) -> None:
     run = trained(triage_job(45))
-    shown = unitune("card", run.id, "-o", "out")
-    assert (0, True) == (shown.code, Path("out", README).exists())
+    promote(run, "production", without_gate="the first")
+    shown = unitune("card", "triage@production", "-o", "out")
+    assert 0 == shown.code
+    assert "- **Version:** `triage:1`\n" in Path("out", README).read_text("utf-8")
+    assert "- Model: `triage:1`, run" in Path("out", SUMMARY).read_text("utf-8")
     assert "model card, no results: not compared" in shown.out
     assert "not stated" in shown.out
     assert "out\n" == unitune("card", run.id, "-o", "out", "--quiet").out
