@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     )
     from unitune.models import Reply, Request, Start, TunedModel
     from unitune.planning.plan import Plan, plan
+    from unitune.publish.hub import Pushed, push
     from unitune.report.files import write_report
     from unitune.report.tracking import track
     from unitune.run.deploying import deploy
@@ -177,6 +178,7 @@ _NAMES = {
     ),
     "unitune.models": ("Reply", "Request", "Start", "TunedModel"),
     "unitune.planning.plan": ("Plan", "plan"),
+    "unitune.publish.hub": ("Pushed", "push"),
     "unitune.report.files": ("write_report",),
     "unitune.report.tracking": ("track",),
     "unitune.run.deploying": ("deploy",),
@@ -266,6 +268,7 @@ __all__ = [
     "Plan",
     "Preference",
     "PriceEntry",
+    "Pushed",
     "PythonFunction",
     "Recorded",
     "RecordedScore",
@@ -313,6 +316,7 @@ __all__ = [
     "load",
     "plan",
     "promote",
+    "push",
     "register",
     "registered_models",
     "remove_alias",

@@ -46,6 +46,7 @@ from unitune.cli import (
     models,
     plan,
     prices,
+    push,
     runs,
     schema,
     serve,
@@ -156,6 +157,7 @@ app.command(rich_help_panel=RUN)(chat.chat)
 app.command(rich_help_panel=RUN)(serve.serve)
 app.command(rich_help_panel=RUN)(export.export)
 app.command(rich_help_panel=RUN)(card.card)
+app.command(rich_help_panel=RUN)(push.push)
 app.command(rich_help_panel=RUN)(track.track)
 app.command(rich_help_panel=RUN)(runs.delete)
 app.command(rich_help_panel=RUN)(ui.ui)

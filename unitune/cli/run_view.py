@@ -15,6 +15,7 @@ from unitune.cli.output import console, facts
 from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
 from unitune.models import TunedModel
+from unitune.publish import PUSHED
 from unitune.report.curves import drawn_curve, drawn_rates
 from unitune.report.runs import (
     billed,
@@ -53,6 +54,8 @@ class RunView(BaseModel):
     """Of the registered model that its model is, such as ``triage:3``."""
     aliases: tuple[str, ...] = ()
     """That point to it, such as ``triage@production``."""
+    pushed: tuple[str, ...] = ()
+    """Where its model was sent, and as which commit."""
     training_fingerprint: str
     launch_key: str
     job_id: str | None
@@ -84,6 +87,7 @@ class RunView(BaseModel):
             continued_by=tuple(link.name for link in run.lineage.continuations),
             version=next(iter(names), None),
             aliases=tuple(names[1:]),
+            pushed=tuple(pushes_of(run.events())),
             training_fingerprint=run.fingerprint,
             launch_key=run.launch_key,
             job_id=run.job_id,
@@ -126,6 +130,8 @@ def print_run(run: Run) -> None:
         rows["model"] = run.tuned_model.name
     if names := registered_names(run):
         rows["version"] = ", ".join(names)
+    if pushed := pushes_of(events):
+        rows["pushed"] = "\n".join(pushed)
     rows["files"] = str(run.folder)
     console().print(facts(rows))
     if console().is_terminal and (curve := curve_of(events)) is not None:
@@ -152,6 +158,12 @@ def training_facts(events: Sequence[Event]) -> dict[str, str]:
     if concluded := [event for event in events if "kept_step" in event.data]:
         rows["ended"] = str(concluded[-1].data["text"])
     return rows
+
+
+def pushes_of(events: Sequence[Event]) -> list[str]:
+    """Return where a run's model was sent, in words."""
+    pushed = (str(event.data.get("text")) for event in events if event.key.startswith(PUSHED))
+    return [text.removeprefix("pushed to ") for text in pushed]
 
 
 def _cost_facts(run: Run) -> dict[str, str]:
