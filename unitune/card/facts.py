@@ -21,7 +21,7 @@ from unitune.backends.protocol import State, Upload
 from unitune.data.hub import SCHEME
 from unitune.errors import Mismatch
 from unitune.evaluate.gate_record import gate_records, refuse_changed_files
-from unitune.evaluate.history import newest_of_run
+from unitune.evaluate.history import history_folder, newest_of_run
 from unitune.evaluate.results import Comparison, ContenderResult
 from unitune.ledger import Ledger
 from unitune.models import TunedModel
@@ -88,7 +88,8 @@ class CardFacts:
         tokens: That were trained on, all epochs together; None: not known.
         tokens_by: How they are known, in words.
         finished: When the training ended.
-        comparison: The newest that judged this very model; None: none has.
+        comparison: The newest on this machine that judged this very model; None: there is none.
+        elsewhere: What is on record of a newer one, whose files are not here.
     """
 
     run: Run
@@ -100,6 +101,7 @@ class CardFacts:
     tokens_by: str
     finished: datetime | None
     comparison: Comparison | None
+    elsewhere: str
 
     @property
     def is_own(self) -> bool:
@@ -149,6 +151,7 @@ def find_facts(run: Run) -> CardFacts:
     model = model_of(record)
     trained = read_training_record(Path(model.name))
     tokens, tokens_by = _tokens(run)
+    comparison, elsewhere = _comparison(ledger, run, model)
     ends = [seen.time for seen in run.transitions() if seen.state is State.SUCCEEDED]
     return CardFacts(
         run=run,
@@ -159,7 +162,8 @@ def find_facts(run: Run) -> CardFacts:
         tokens=tokens,
         tokens_by=tokens_by,
         finished=datetime.fromtimestamp(ends[-1], UTC) if ends else None,
-        comparison=_comparison(ledger, run, model),
+        comparison=comparison,
+        elsewhere=elsewhere,
     )
 
 
@@ -222,14 +226,16 @@ def _tokens(run: Run) -> tuple[int | None, str]:
     return None, ""
 
 
-def _comparison(ledger: Ledger, run: Run, model: TunedModel) -> Comparison | None:
-    comparison = newest_of_run(run.id)
-    records = gate_records(ledger, ledger.record(run.id))
+def _comparison(ledger: Ledger, run: Run, model: TunedModel) -> tuple[Comparison | None, str]:
+    """Return the newest comparison of a model, and what is on record of one that is not here."""
+    comparison, records = newest_of_run(run.id), gate_records(ledger, ledger.record(run.id))
+    is_gone = records and not history_folder(records[0].comparison).is_dir()
+    elsewhere = records[0].text if is_gone else ""
     judged = next(
         (each for each in records if comparison and each.comparison == comparison.id), None
     )
     if judged is None:  # it was no candidate there
-        return comparison
+        return comparison, elsewhere
     if judged.model_fingerprint != model_fingerprint(model):
         raise Mismatch(
             f"the model of run {run.id} is not the one that comparison {judged.comparison} has "
@@ -237,7 +243,7 @@ def _comparison(ledger: Ledger, run: Run, model: TunedModel) -> Comparison | Non
             f"unitune compare FILE --run {run.id}"
         )
     refuse_changed_files(judged, is_shared=ledger.is_shared)
-    return comparison
+    return comparison, elsewhere
 
 
 def digest_of(file: RowFile) -> str | None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -386,6 +387,19 @@ def test_changed_results_and_results_of_another_model_are_refused(
     (Path(run.tuned_model.name) / "adapter_model.safetensors").write_bytes(b"other")
     with pytest.raises(Mismatch, match="is not the one that comparison"):
         write_card(run)
+
+
+def test_a_comparison_whose_files_are_not_here_is_told_of(
+    compared: tuple[Run, Comparison],
+) -> None:
+    run, comparison = compared
+    assert comparison.id is not None
+    shutil.rmtree(history_folder(comparison.id))
+    done = write_card(run)
+    text = ModelCard.load(done.folder / README).text
+    assert f"On record: compared ({comparison.id}): better, no gate. The results" in text
+    assert "Not evaluated" not in text
+    assert "results" in done.not_stated
 
 
 def test_the_command_says_what_was_written_and_what_to_add(unitune: Command) -> None:
