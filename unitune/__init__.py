@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from unitune.evaluate.compare import compare
     from unitune.evaluate.diff import ComparisonDiff, diff
     from unitune.evaluate.history import comparisons, find_comparison
+    from unitune.evaluate.learning_curve import learning_curve
+    from unitune.evaluate.learning_curve_document import LearningCurve
     from unitune.evaluate.readiness import check
     from unitune.evaluate.results import Comparison
     from unitune.findings import Finding
@@ -136,6 +138,8 @@ _NAMES = {
     "unitune.evaluate.compare": ("compare",),
     "unitune.evaluate.diff": ("ComparisonDiff", "diff"),
     "unitune.evaluate.history": ("comparisons", "find_comparison"),
+    "unitune.evaluate.learning_curve": ("learning_curve",),
+    "unitune.evaluate.learning_curve_document": ("LearningCurve",),
     "unitune.evaluate.readiness": ("check",),
     "unitune.evaluate.results": ("Comparison",),
     "unitune.findings": ("Finding",),
@@ -251,6 +255,7 @@ __all__ = [
     "JsonValid",
     "Latency",
     "Leak",
+    "LearningCurve",
     "Length",
     "Lineage",
     "LockTimeout",
@@ -313,6 +318,7 @@ __all__ = [
     "find_run",
     "launch",
     "launch_sweep",
+    "learning_curve",
     "load",
     "plan",
     "promote",

@@ -117,6 +117,7 @@ MEANINGS: Mapping[str, Callable[[], Words]] = {
     "first": lambda: odd("newest", "c26", ""),
     "folder": lambda: paths("home", "new"),
     "form": lambda: odd("adapter", "gguf", "x"),
+    "goal": lambda: odd("0.9", "1", "0", "nan", "-1", "90"),
     "host": lambda: odd("localhost", "::1", "0.0.0.0", "example.invalid"),  # noqa: S104 - a word
     "job": lambda: odd("x"),
     "key_env": lambda: odd("MY_KEY", "PATH"),
@@ -128,6 +129,7 @@ MEANINGS: Mapping[str, Callable[[], Words]] = {
     "option": lambda: odd("a=b", "hardware=x", "=", "a"),
     "output": lambda: paths("rows", "out.html", "out.json", "job.yaml", "train.jsonl"),
     "phone_region": lambda: odd("US", "DE", "XX", "us"),
+    "points": lambda: odd("3", "4", "2", "9" * 30),
     "port": lambda: odd("0", "-1", "65536", "9" * 30),
     "price": prices_given,
     "prompt": lambda: odd("zero-shot", "instructed", "few-shot", "best"),
@@ -141,6 +143,7 @@ MEANINGS: Mapping[str, Callable[[], Words]] = {
     "rows": lambda: odd("2", "0", "9" * 30),
     "run": runs,
     "second": lambda: odd("newest", "c26"),
+    "seeds": lambda: odd("2", "3", "0", "9" * 30),
     "sign": lambda: paths("job.yaml", "home/ledger.db"),
     "since": lambda: odd("2026-11-28", "1970-01-01", "28.11.2026"),
     "source": lambda: odd("vertex-sft", "openai-chat", "bedrock-nova"),

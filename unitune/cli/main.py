@@ -35,6 +35,7 @@ from unitune.cli import (
     compare,
     comparisons,
     convert,
+    curve,
     deployments,
     distill,
     export,
@@ -143,6 +144,7 @@ app.command(rich_help_panel=JOB)(compare.compare)
 app.command(rich_help_panel=JOB)(comparisons.comparisons)
 app.command(rich_help_panel=JOB)(plan.apply)
 app.command(rich_help_panel=JOB)(plan.cost)
+app.command(rich_help_panel=JOB)(curve.curve)
 app.command(rich_help_panel=JOB)(backends.backends)
 app.command(rich_help_panel=JOB)(convert.convert)
 app.command(rich_help_panel=JOB)(distill.distill)

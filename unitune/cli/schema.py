@@ -30,6 +30,7 @@ DocumentName = Literal[
     "verification",
     "verdict",
     "comparison-diff",
+    "learning-curve",
     "cost",
     "budget",
     "offer",
@@ -95,6 +96,7 @@ def document_model(name: DocumentName) -> type[BaseModel]:
     from unitune.cost.prices.book import PricesFile
     from unitune.data.report import DataReport
     from unitune.evaluate.diff import ComparisonDiff
+    from unitune.evaluate.learning_curve_document import LearningCurve
     from unitune.evaluate.results import Comparison
     from unitune.job.job import Job
     from unitune.model_registry.verify import Verification
@@ -110,6 +112,7 @@ def document_model(name: DocumentName) -> type[BaseModel]:
         "verification": Verification,
         "verdict": Comparison,
         "comparison-diff": ComparisonDiff,
+        "learning-curve": LearningCurve,
         "cost": TotalCostList,
         "budget": ProjectBudget,
         "offer": Offer,

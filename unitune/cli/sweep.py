@@ -35,34 +35,45 @@ def run_sweep(
         RunFailed: One of them has no model.
         Interrupted: The user pressed Ctrl-C; runs that are launched go on.
     """
-    here = resolved.offer.trains_here
-    if detach and here:
+    if detach and resolved.offer.trains_here:
         raise UserError(
             "the runs of a sweep train one after another on this machine, and the command launches "
             "each when the one before has ended: leave --detach out, or put it in the background."
         )
-    hushed, runs = quiet or json, list[Run]()
+    runs = follow_sweep(resolved, launches, detach=detach, quiet=quiet or json)
+    if not detach:
+        _conclude(runs, next_command, json=json)
+
+
+def follow_sweep(
+    resolved: ResolvedJob, launches: Iterable[Run], *, quiet: bool, detach: bool = False
+) -> list[Run]:
+    """Launch the runs of a sweep, follow them to their ends, and return them.
+
+    Raises:
+        Interrupted: The user pressed Ctrl-C; runs that are launched go on.
+    """
+    here, runs = resolved.offer.trains_here, list[Run]()
     try:
-        for run in _shown_launches(launches, hushed=hushed or here):
+        for run in _shown_launches(launches, hushed=quiet or here):
             runs.append(run)
             if detach:
                 print_raw(run.id)
                 continue
-            if not hushed:
+            if not quiet:
                 aside().print(state_line(run), soft_wrap=True)
             if here:
-                follow(run, quiet=hushed)
-        if detach:
-            return
-        for run in watch_all(only=[run.id for run in runs]) if not here else ():
-            if not hushed:
+                follow(run, quiet=quiet)
+        watched = () if here or detach else watch_all(only=[run.id for run in runs])
+        for run in watched:
+            if not quiet:
                 aside().print(state_line(run), soft_wrap=True)
     except (Interrupted, KeyboardInterrupt):
         raise Interrupted(
             f"{len(runs)} of {len(resolved.runs)} runs are launched and go on. The same command "
             "launches the others, and follows all."
         ) from None
-    _conclude([run.refresh() for run in runs], next_command, json=json)
+    return runs if detach else [run.refresh() for run in runs]
 
 
 def _shown_launches(launches: Iterable[Run], *, hushed: bool) -> Iterable[Run]:

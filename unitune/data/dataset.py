@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar, overload
 
@@ -74,6 +74,12 @@ class Dataset:
 
     def __iter__(self) -> Iterator[Example]:
         return (row.example for row in self.rows)
+
+    def picked(self, positions: Sequence[int]) -> Dataset:
+        """Return the same with some of the rows, by their positions, ascending."""
+        if isinstance(self.rows, SpooledRows):
+            return replace(self, rows=self.rows.picked(positions))
+        return replace(self, rows=tuple(self.rows[at] for at in positions))
 
     @property
     def fingerprint(self) -> str:

@@ -54,13 +54,24 @@ def backend_findings(resolved: ResolvedJob) -> tuple[tuple[Finding, ...], tuple[
     refused = of_runs({run.setting: _refusal(run) for run in resolved.runs})
     if refused or not (here and isinstance(resolved.backend, Forecasts)):
         return refused, ()
-    splits = resolved.splits
-    forecasts = {
-        run.setting: resolved.backend.forecast(run.job, splits.train, splits.validation, run.start)
-        for run in resolved.runs
-    }
+    forecasts = _forecasts(resolved, resolved.backend)
     findings = of_runs({name: forecast.findings for name, forecast in forecasts.items()})
     return findings, tuple(forecasts.values())
+
+
+def _forecasts(resolved: ResolvedJob, backend: Forecasts) -> dict[str, Forecast]:
+    """Return a forecast of each run; runs that differ by their seeds alone take the same."""
+    made: dict[str, Forecast] = {}
+    alike: dict[tuple[str, int], Forecast] = {}
+    for run in resolved.runs:
+        job, splits, seed = run.job, run.splits, run.job.tuning.seed
+        seedless = job.tuning.model_copy(update={"seed": "auto"}).model_dump_json()
+        key = (seedless, len(splits.train))
+        if key not in alike:
+            alike[key] = backend.forecast(job, splits.train, splits.validation, run.start)
+        settings = alike[key].settings | ({} if seed == "auto" else {"seed": seed})
+        made[run.setting] = alike[key].model_copy(update={"settings": settings})
+    return made
 
 
 def _refusal(resolved: ResolvedJob) -> tuple[Finding, ...]:
@@ -125,7 +136,7 @@ def quote(job: Job | ResolvedJob) -> Decimal:
         BackendError: It refused the files, or did not answer.
     """
     resolved = preflight(job)
-    if resolved.job.sweep:
+    if resolved.is_sweep:
         return sum((quote(run) for run in resolved.runs), start=Decimal(0))
     job, backend, splits = resolved.job, resolved.backend, resolved.splits
     if not isinstance(backend, Quotes):

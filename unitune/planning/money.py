@@ -98,7 +98,7 @@ def estimated(
     lessons = money.lessons.get((job.backend, job.base_model), ())
     work, day = resolved.workload, today()
     made = estimate(job, work, resolved.book, day, others=others, trained=trained, lessons=lessons)
-    if not job.sweep:
+    if not resolved.is_sweep:
         return made
     return made.of_sweep({run.setting: estimated(run, money) for run in resolved.runs})
 
@@ -107,11 +107,18 @@ def money_findings(resolved: ResolvedJob, made: Estimate, money: Money) -> Itera
     """Yield what budgets and the age and origin of prices say against an estimate."""
     job, usd = resolved.job, made.launch_usd
     limits = caps(job.budget and job.budget.usd, money.project, money.spent)
-    if usd is not None and job.sweep:  # money of the runs that are launched is in what is spent
+    if (
+        usd is not None and resolved.is_sweep
+    ):  # money of the runs that are launched is in what is spent
         yield from _over_the_projects(resolved, made, money)
         limits = caps(job.budget and job.budget.usd, ProjectBudget(), Spent())
     yield from budget_findings(
-        limits, usd, made.backend, what=_what(job), less=_less(job), unpriced=money.unpriced
+        limits,
+        usd,
+        made.backend,
+        what=_what(resolved),
+        less=_less(resolved),
+        unpriced=money.unpriced,
     )
     yield from unknown_findings(limits, money.spent)
     yield from age_findings(made.launch_prices, made.day, allow_stale=money.unpriced or not limits)
@@ -123,14 +130,16 @@ def _over_the_projects(resolved: ResolvedJob, made: Estimate, money: Money) -> I
     lines = zip(resolved.runs, made.of("training"), strict=True)
     left = [line.usd for run, line in lines if run.fingerprint not in money.launched]
     usd = Spread.total(each for each in left if each is not None)
-    limits, job = caps(None, money.project, money.spent), resolved.job
-    yield from budget_findings(limits, usd, made.backend, what=_what(job), less=_less(job))
+    limits = caps(None, money.project, money.spent)
+    yield from budget_findings(
+        limits, usd, made.backend, what=_what(resolved), less=_less(resolved)
+    )
 
 
-def _what(job: Job) -> str:
-    return f"the sweep of {len(job.variants())} runs" if job.sweep else "the training"
+def _what(resolved: ResolvedJob) -> str:
+    return f"the sweep of {len(resolved.runs)} runs" if resolved.is_sweep else "the training"
 
 
-def _less(job: Job) -> str:
+def _less(resolved: ResolvedJob) -> str:
     less = "lower the epochs, or leave rows out"
-    return f"leave values out, {less}" if job.sweep else less
+    return f"leave values out, {less}" if resolved.job.sweep else less

@@ -350,13 +350,12 @@ def _planned_runs(
     resolved: ResolvedJob, money: Money, forecasts: Sequence[Forecast]
 ) -> tuple[PlannedRun, ...]:
     """Return what each run of a sweep would take; nothing where the job has a single run."""
-    job = resolved.job
     is_free = resolved.offer.training_price == "none"
-    pairs = zip_longest(resolved.runs, forecasts) if job.sweep else ()
+    pairs = zip_longest(resolved.runs, forecasts) if resolved.is_sweep else ()
     return tuple(
         PlannedRun(
             name=run.setting,
-            settings={name: run.job.tuning.value_of(name) for name in job.sweep},
+            settings=dict(run.settings),
             forecast=forecast,
             estimate=None if is_free else estimated(run, money),
         )

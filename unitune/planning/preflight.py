@@ -10,8 +10,8 @@ launch, in the same words.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from pydantic import JsonValue
@@ -38,6 +38,7 @@ from unitune.errors import (
 )
 from unitune.findings import Finding, shown
 from unitune.job.job import Job
+from unitune.job.sweep import Value, written
 from unitune.models import OTHER_BASE, Start
 from unitune.planning.feasibility import offer_findings
 from unitune.planning.rows import Rows, WireFile
@@ -62,14 +63,36 @@ class ResolvedJob:
     """What the offer says against the job, and what speaks against its start."""
     start: Start | None = None
     """What its training goes on from; None: it begins at the base model, or that is not found."""
-    setting: str = ""
-    """Of a run of a sweep: its values, which are its name there."""
+    settings: Mapping[str, Value] = field(default_factory=dict[str, Value])
+    """Of a run of a sweep: its values, by the names of the settings."""
+    parts: tuple[ResolvedJob, ...] = ()
+    """Of a sweep over rows, too: its runs (`unitune.planning.learning_curve`)."""
 
     @cached_property
     def runs(self) -> tuple[ResolvedJob, ...]:
-        """The job of each run of a sweep, all with the same rows; where it is none, itself."""
-        variants = self.job.variants().items()
-        return tuple(replace(self, job=job, setting=name) for name, job in variants) or (self,)
+        """The job of each run of a sweep; where it is none, itself."""
+        return (
+            self.parts
+            or tuple(
+                replace(
+                    self,
+                    job=job,
+                    settings={name: job.tuning.value_of(name) for name in self.job.sweep},
+                )
+                for job in self.job.variants().values()
+            )
+            or (self,)
+        )
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether it has several runs."""
+        return bool(self.parts or self.job.sweep)
+
+    @property
+    def setting(self) -> str:
+        """Of a run of a sweep: its values, which are its name there."""
+        return ", ".join(f"{name}={written(value)}" for name, value in self.settings.items())
 
     @property
     def splits(self) -> Splits:

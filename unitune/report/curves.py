@@ -1,4 +1,4 @@
-"""A training's figures by step, ready to be drawn: on pages, in reports, in a terminal."""
+"""Figures by step or by rows, ready to be drawn: on pages, in reports, in a terminal."""
 
 from __future__ import annotations
 
@@ -45,6 +45,15 @@ class Axis:
         return round(100 * (value - self.low) / (self.high - self.low), 2)
 
 
+@dataclass(frozen=True, slots=True)
+class LogAxis(Axis):
+    """An axis on which equal ratios of positive numbers are equally far apart."""
+
+    def position(self, value: float) -> float:
+        """Return where a value stands, in percent from the beginning."""
+        return round(100 * math.log(value / self.low) / math.log(self.high / self.low), 2)
+
+
 def _span(low: float, high: float) -> float:
     """Return the distance of two values; where it is nothing next to them, their own size."""
     size = max(abs(low), abs(high))
@@ -82,15 +91,26 @@ class Label(NamedTuple):
     value: float
 
 
+class Span(NamedTuple):
+    """The range of a value at a step."""
+
+    step: float
+    low: float
+    high: float
+
+
 @dataclass(frozen=True, slots=True)
 class DrawnCurve:
-    """A figure over a training, ready to be drawn."""
+    """A figure over a training, or over the number of rows, ready to be drawn."""
 
-    figure: str  # loss, reward or learning rate
+    figure: str  # loss, reward, learning rate or score
     lines: Mapping[str, tuple[Point, ...]]  # by name; only those that have points
     x: Axis  # steps
     y: Axis
     kept: Point | None = None  # on the validation's line: the step whose adapter is the model
+    marked: str = "validation"  # name of the line whose points are marked
+    unit: str = "steps"  # of the x axis
+    spans: tuple[Span, ...] = ()
 
     def positions(self, line: Sequence[Point]) -> list[tuple[float, float]]:
         """Return where points are drawn, in percent from the left and from the top."""
@@ -100,14 +120,18 @@ class DrawnCurve:
     def description(self) -> str:
         """The lines in words."""
         sentences = [
-            f"The {name} {self.figure} goes from {line[0].value:.3g} at step {line[0].step:.0f} "
-            f"to {line[-1].value:.3g} at step {line[-1].step:.0f}."
+            f"The {name} {self.figure} goes from {line[0].value:.3g} at {self._at(line[0])} "
+            f"to {line[-1].value:.3g} at {self._at(line[-1])}."
             for name, line in self.lines.items()
         ]
         if self.kept is not None:
             value = f"whose validation {self.figure} is {self.kept.value:.3g}"
             sentences.append(f"The model is that of step {self.kept.step:.0f}, {value}.")
         return " ".join(sentences)
+
+    def _at(self, point: Point) -> str:
+        step = f"{point.step:.0f}"
+        return f"step {step}" if self.unit == "steps" else f"{step} {self.unit}"
 
     @property
     def labels(self) -> list[Label]:

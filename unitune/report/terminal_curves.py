@@ -1,4 +1,4 @@
-"""A training's figures in a terminal: training as a line of dots, validation as marks on it.
+"""Figures by step or by rows in a terminal: a line of dots, and marks on it.
 
 Nothing needs a colour to be understood. A cell holds two by four dots (Unicode's braille patterns).
 """
@@ -19,7 +19,7 @@ LEAST_WIDTH, MOST_WIDTH = 60, 100
 """Columns: fewer show nothing, more show nothing new."""
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """By row and column of a cell. Source: the Unicode Standard 16.0, chart U2800."""
-VALIDATION, KEPT = "●", "◆"
+MARK, KEPT, SPAN = "●", "◆", "│"
 ACCENT = "cyan"
 
 
@@ -38,9 +38,13 @@ def curve_text(curve: DrawnCurve, width: int, rows: int = ROWS) -> Text:
             mark, dots = marks.get((row, column)), cells.get((row, column))
             text.append(mark or (chr(0x2800 + dots) if dots else " "), ACCENT if mark else "")
         label = ends.get(row, "")
-        text.append(f" {label}".rstrip() + "\n", "" if label.startswith("training") else ACCENT)
+        text.append(f" {label}".rstrip() + "\n", ACCENT if _is_marked(curve, label) else "")
     text.append(f"{'':{left}} └{'─' * columns}\n", "dim")
-    return text.append(f"{'':{left + 2}}{_step_numbers(curve.x, columns)}", "dim")
+    return text.append(f"{'':{left + 2}}{_step_numbers(curve, columns)}", "dim")
+
+
+def _is_marked(curve: DrawnCurve, label: str) -> bool:
+    return label.startswith((curve.marked, KEPT))
 
 
 def _axis_labels(axis: Axis, rows: int) -> dict[int, str]:
@@ -63,11 +67,12 @@ def _line_labels(curve: DrawnCurve, rows: int) -> dict[int, str]:
 
 
 def _cells(curve: DrawnCurve, columns: int, rows: int) -> dict[tuple[int, int], int]:
-    """Return the dots of the training's line by row and column."""
+    """Return the dots of the lines without marks by row and column."""
     cells: dict[tuple[int, int], int] = {}
-    for x, y in _dots(curve.positions(curve.lines.get("training", ())), columns, rows):
-        place = (y // 4, x // 2)
-        cells[place] = cells.get(place, 0) | DOTS[y % 4][x % 2]
+    for name, line in curve.lines.items():
+        for x, y in _dots(curve.positions(line), columns, rows) if name != curve.marked else ():
+            place = (y // 4, x // 2)
+            cells[place] = cells.get(place, 0) | DOTS[y % 4][x % 2]
     return cells
 
 
@@ -85,26 +90,31 @@ def _dots(
 
 
 def _marks(curve: DrawnCurve, columns: int, rows: int) -> dict[tuple[int, int], str]:
-    """Return the marks of the validation by row and column; that of the kept step wins."""
-    points = curve.lines.get("validation", ())
+    """Return ranges and marks by row and column; a mark wins, and that of the kept step first."""
+    points = curve.lines.get(curve.marked, ())
     ordered = sorted(points, key=lambda point: point == curve.kept)
-    return {
+    spans = {
+        (row, _column(curve.x, span.step, columns)): SPAN
+        for span in curve.spans
+        for row in range(_row(curve.y, span.high, rows), _row(curve.y, span.low, rows) + 1)
+    }
+    return spans | {
         (_row(curve.y, point.value, rows), _column(curve.x, point.step, columns)): KEPT
         if point == curve.kept
-        else VALIDATION
+        else MARK
         for point in ordered
     }
 
 
-def _step_numbers(axis: Axis, columns: int) -> str:
-    """Return the numbers below: those of the steps, as many as fit."""
+def _step_numbers(curve: DrawnCurve, columns: int) -> str:
+    """Return the numbers below: those of the steps or rows, as many as fit."""
     line = ""
-    for tick in axis.ticks:
+    for tick in curve.x.ticks:
         number = f"{tick:,g}"
-        start = max(0, _column(axis, tick, columns) - len(number) // 2)
+        start = max(0, _column(curve.x, tick, columns) - len(number) // 2)
         if not line or start > len(line):
             line = f"{line:{start}}{number}"
-    return f"{line} steps"
+    return f"{line} {curve.unit}"
 
 
 def _row(axis: Axis, value: float, rows: int) -> int:

@@ -84,10 +84,10 @@ def launch(
         UnituneError: The backend refused, and the run has failed; or did not answer.
     """
     resolved = preflight(job)
-    if resolved.job.sweep:
+    if resolved.is_sweep:
         raise UserError(
             f"job {resolved.job.name!r} is a sweep of {len(resolved.runs)} runs (lists of "
-            f"{', '.join(resolved.job.sweep)}): launch them with unitune.launch_sweep(job)."
+            f"{', '.join(resolved.runs[0].settings)}): launch them with unitune.launch_sweep(job)."
         )
     if budget is not None:
         resolved = replace(resolved, job=resolved.job.with_budget(Decimal(str(budget))))

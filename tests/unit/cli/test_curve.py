@@ -1,0 +1,113 @@
+"""`unitune curve` on the command line: its plan, its runs, what it prints, and its budget."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from command_line import Command
+from vendors.serving import VENDORS
+
+from unitune.cli import output
+from unitune.cli.schema import document_schema
+
+ROWS = {"train": 44, "dev": 12, "test": 10}
+
+
+def written(folder: Path, more: str = "", backend: str = "fake") -> Path:
+    for name, count in ROWS.items():
+        rows = (
+            {
+                "messages": [
+                    {"role": "user", "content": f"{name} {number}?"},
+                    {"role": "assistant", "content": "red" if number % 2 else "blue"},
+                ]
+            }
+            for number in range(count)
+        )
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    file = folder / "unitune.yaml"
+    file.write_text(
+        f"name: colours\nmodel: {VENDORS[backend].model if backend in VENDORS else 'tiny'}\n"
+        f"backend: {backend}\n"
+        "data: {train: train.jsonl, validation: dev.jsonl, test: test.jsonl}\n" + more,
+        encoding="utf-8",
+    )
+    return file
+
+
+FAKE = "options: {fake: {steps: 1, steps_per_poll: 9}}\n"
+SMALL = ("--points", "3", "--seeds", "2")
+
+
+def test_a_plan_starts_nothing(unitune: Command, tmp_path: Path) -> None:
+    planned = unitune("curve", str(written(tmp_path, FAKE)), *SMALL, "--plan")
+    assert 0 == planned.code, planned.err
+    assert ["11", "22", "44"] == [
+        line.split()[0] for line in planned.out.splitlines() if line.strip()[:1].isdigit()
+    ]
+    assert "12 validation rows by each run" in planned.out
+    assert 0 == json.loads(unitune("runs", "--json").out)["total"]
+    document = json.loads(
+        unitune("curve", str(tmp_path / "unitune.yaml"), *SMALL, "--plan", "--json").out
+    )
+    assert 6 == len(document["runs"])
+
+
+@pytest.mark.parametrize("width", ["80", "120"])
+def test_it_trains_judges_and_goes_on(
+    unitune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    output.console.cache_clear()
+    file = written(tmp_path, FAKE)
+    ended = unitune("curve", str(file), *SMALL, "--goal", "0.9")
+    again = unitune("curve", str(file), *SMALL, "--goal", "0.9", "--json")
+    output.console.cache_clear()
+    assert 0 == ended.code == again.code, ended.err
+    assert max(map(len, ended.out.splitlines())) <= int(width)
+    assert "cannot tell" in ended.out
+    assert "learning-curve.html" in ended.out
+    document = json.loads(again.out)
+    jsonschema.validate(document, document_schema("learning-curve"))
+    assert [11, 22, 44] == [point["rows"] for point in document["points"]]
+    listed = json.loads(unitune("runs", "--json").out)["runs"]
+    assert 6 == len(listed)
+    assert {run["run"] for point in document["points"] for run in point["runs"]} == {
+        run["id"] for run in listed
+    }
+
+
+def test_what_costs_money_needs_a_budget(unitune: Command, tmp_path: Path) -> None:
+    prices = "prices: [{backend: openai, training: 3, input: 1, output: 2}]\n"
+    file = written(tmp_path, prices + "tuning: {epochs: 1}\n", "openai")
+    planned = unitune("curve", str(file), *SMALL, "--plan")
+    assert 0 == planned.code, planned.err
+    assert "$" in planned.out
+    refused = unitune("curve", str(file), *SMALL)
+    assert 6 == refused.code
+    assert "the sweep of 6 runs costs money" in refused.err
+    refused = unitune("curve", str(file), *SMALL, "--budget", "0.0001")
+    assert 6 == refused.code
+    assert "fewer --points or --seeds" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--goal", "90"), "the goal is 90; a score lies above 0 and goes up to 1"),
+        (("--goal", "nan"), "the goal is nan"),
+        (("--points", "5"), "of 44 rows to train on, the smallest of 5 sizes has 2"),
+        (("--points", "2"), "'--points'"),
+        (("--option", "a=b"), "give both"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    unitune: Command, tmp_path: Path, options: tuple[str, str], said: str
+) -> None:
+    refused = unitune("curve", str(written(tmp_path, FAKE)), *options)
+    assert 2 == refused.code
+    assert said in " ".join(refused.err.split())

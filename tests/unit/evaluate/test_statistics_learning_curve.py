@@ -1,0 +1,194 @@
+"""The power law of a learning curve: known answers, bounds, and what it dares to say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unitune.evaluate.statistics.learning_curve import Doubt, FittedCurve, PowerLaws, fit
+from unitune.scorers.formulas import Sums, mean_of, micro_f1
+
+SIZES = (64, 128, 256, 512)
+ERRORS = np.array([0.15, 0.12071067811865475, 0.10, 0.08535533905932738])
+"""0.05 + 0.8 / sqrt(n), by hand."""
+EVEN = np.ones(4)
+
+
+def law(floor: float, scale: float, exponent: float) -> PowerLaws:
+    return PowerLaws(np.array(floor), np.array(scale), np.array(exponent))
+
+
+def simulated(
+    truth: PowerLaws, draw: np.random.Generator, cases: int = 200, seeds: int = 3
+) -> FittedCurve:
+    """Return a measured curve: hard cases are wrong more often, and trainings differ."""
+    hardness = draw.normal(size=cases)
+    trainings: list[list[Sums]] = []
+    for size in SIZES:
+        right = float(truth.score(size))
+        size_runs: list[Sums] = []
+        for _ in range(seeds):
+            luck = hardness + draw.normal(scale=0.7, size=cases) + draw.normal(scale=0.05)
+            cut = np.quantile(draw.normal(scale=math.hypot(1, 0.7), size=20_000), right)
+            size_runs.append(mean_of((luck < cut).astype(float).tolist()))
+        trainings.append(size_runs)
+    return FittedCurve.of(SIZES, trainings)
+
+
+def of_scores(scores: Sequence[Sequence[int]], cases: int = 100) -> FittedCurve:
+    """Return a curve of trainings that get so many cases right, the same ones first."""
+    trainings = [
+        [mean_of([1.0] * right + [0.0] * (cases - right)) for right in size] for size in scores
+    ]
+    return FittedCurve.of(SIZES, trainings)
+
+
+class TestFit:
+    def test_it_finds_the_law_that_made_the_errors(self) -> None:
+        found = fit(SIZES, ERRORS, EVEN)
+        assert (0.05, 0.8, 0.5) == pytest.approx((found.floor, found.scale, found.exponent))
+
+    def test_it_says_the_scores_and_rows_of_that_law(self) -> None:
+        found = fit(SIZES, ERRORS, EVEN)
+        assert 1 - 0.05 - 0.8 / 32 == pytest.approx(float(found.score(1024)))
+        assert 256 == pytest.approx(float(found.rows(0.9)))
+        assert 6400 == pytest.approx(float(found.rows(0.94)))
+        assert math.inf == found.rows(0.951) == found.rows(0.99)
+
+    def test_several_curves_are_fitted_as_each_alone(self) -> None:
+        curves = np.stack([ERRORS, 2 * ERRORS, np.full(4, 0.3), ERRORS[::-1]])
+        together = fit(SIZES, curves, EVEN)
+        for at, errors in enumerate(curves):
+            alone = fit(SIZES, errors, EVEN)
+            assert float(alone.score(1000)) == pytest.approx(float(together.score(1000)[at]))
+
+    @pytest.mark.parametrize("errors", [np.full(4, 0.3), np.array([0.1, 0.2, 0.3, 0.4])])
+    def test_errors_that_do_not_fall_have_no_exponent(self, errors: np.ndarray) -> None:
+        found = fit(SIZES, errors, EVEN)
+        assert (0, 0) == (found.scale, found.exponent)
+        assert float(errors.mean()) == pytest.approx(float(found.floor))
+        assert math.inf == found.rows(0.9)
+        assert 0 == found.rows(0.5)
+
+    def test_a_size_of_little_weight_decides_little(self) -> None:
+        spoilt = ERRORS + np.array([0.1, 0, 0, 0])
+        light = fit(SIZES, spoilt, np.array([1e-6, 1, 1, 1]))
+        heavy = fit(SIZES, spoilt, EVEN)
+        truth = 0.05 + 0.8 / 32
+        assert truth == pytest.approx(1 - float(light.score(1024)), abs=1e-3)
+        assert abs(1 - float(heavy.score(1024)) - truth) > 0.005
+
+    @given(
+        floor=st.floats(0, 0.5),
+        scale=st.floats(0.5, 5),
+        exponent=st.integers(5, 200).map(lambda hundredths: hundredths / 100),
+    )
+    def test_it_goes_through_every_curve_of_its_form(
+        self, floor: float, scale: float, exponent: float
+    ) -> None:
+        truth = law(floor, scale, exponent)
+        errors = np.array([1 - float(truth.score(size)) for size in SIZES])
+        found = fit(SIZES, errors, EVEN)
+        for size in (*SIZES, 1024):
+            assert float(truth.score(size)) == pytest.approx(float(found.score(size)), abs=1e-6)
+
+    @given(st.lists(st.floats(0, 1), min_size=3, max_size=6))
+    def test_more_rows_never_score_less_and_never_above_all(self, errors: list[float]) -> None:
+        sizes = [40 * 2**at for at in range(len(errors))]
+        found = fit(sizes, np.array(errors), np.ones(len(errors)))
+        scores = [float(found.score(n)) for n in (sizes[0], sizes[-1], 2 * sizes[-1], 10**9)]
+        assert sorted(scores) == pytest.approx(scores)
+        assert max(scores) <= 1 + 1e-12
+        assert found.floor >= 0
+        assert found.scale >= 0
+
+
+class TestCurve:
+    def test_a_clear_curve_is_carried_on(self) -> None:
+        curve = of_scores([(40, 42, 41), (58, 60, 59), (71, 73, 72), (80, 82, 81)])
+        assert () == curve.doubts
+        assert [0.41, 0.59, 0.72, 0.81] == pytest.approx(curve.scores.tolist())
+        ahead = curve.score(1024)
+        assert 0.8 < ahead.low < 0.85 < ahead.value < 0.89 < ahead.high < 0.95
+        assert curve.score(2048).value > ahead.value
+        gain = curve.gain(1024)
+        assert 0 < gain.low < gain.value < gain.high
+        needed = curve.rows(0.9)
+        assert 512 < needed.low < needed.value <= needed.high
+
+    def test_the_same_scores_give_the_same_ranges(self) -> None:
+        scores = [(40, 42, 41), (58, 60, 59), (71, 73, 72), (80, 82, 81)]
+        assert of_scores(scores).score(1024) == of_scores(scores).score(1024)
+
+    def test_without_a_gain_nothing_is_said(self) -> None:
+        curve = of_scores([(40, 42, 41), (58, 60, 59), (72, 73, 72), (72, 74, 71)])
+        assert Doubt.NO_GAIN in curve.doubts
+        assert curve.last_gain.low <= 0 <= curve.last_gain.high
+
+    def test_a_flat_curve_has_no_exponent(self) -> None:
+        assert {Doubt.NO_GAIN, Doubt.FLAT} <= {*of_scores([(50, 54, 52)] * 4).doubts}
+
+    def test_scores_that_rise_late_are_no_such_curve(self) -> None:
+        curve = of_scores([(10, 11, 9), (11, 10, 12), (30, 32, 31), (80, 82, 81)])
+        assert (Doubt.MISFIT,) == curve.doubts
+
+    def test_the_largest_size_is_predicted_without_it(self) -> None:
+        rising = [(40, 42, 41), (58, 60, 59), (71, 73, 72)]
+        first, second = (of_scores([*rising, last]) for last in ((80, 82, 81), (99, 99, 99)))
+        assert first.before_last.sizes == SIZES[:-1]
+        assert first.before_last.score(512).value == second.before_last.score(512).value
+
+    def test_cases_of_a_cluster_are_one_piece_of_evidence(self) -> None:
+        trainings = [
+            [mean_of([1.0] * right + [0.0] * (100 - right)) for right in size]
+            for size in [(40, 42, 41), (58, 60, 59), (71, 73, 72), (80, 82, 81)]
+        ]
+        alone = FittedCurve.of(SIZES, trainings).measured(0)
+        pairs = FittedCurve.of(SIZES, trainings, [at // 10 for at in range(100)]).measured(0)
+        assert pairs.value == alone.value
+        assert pairs.high - pairs.low > 1.5 * (alone.high - alone.low)
+
+    def test_scores_of_a_corpus_are_computed_anew_for_each_resample(self) -> None:
+        def of(right: int) -> Sums:
+            hits, one = (np.arange(100) < right).astype(np.float64), np.ones(100)
+            return Sums(np.stack([hits, one, one], axis=1), micro_f1)
+
+        trainings = [[of(right), of(right + 2)] for right in (40, 58, 71, 80)]
+        curve = FittedCurve.of(SIZES, trainings)
+        assert [0.41, 0.59, 0.72, 0.81] == pytest.approx(curve.scores.tolist())
+        assert curve.measured(0).low < 0.41 < curve.measured(0).high
+
+    def test_many_cases_are_drawn_in_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        module = "unitune.evaluate.statistics.learning_curve"
+        monkeypatch.setattr(f"{module}.AT_ONCE", 1_000)
+        curve = of_scores([(40, 42), (58, 60), (71, 73), (80, 82)])
+        assert (2_000, 4) == curve.resampled.shape
+        assert 0.33 < curve.measured(0).low < 0.41 < curve.measured(0).high < 0.49
+
+
+class TestSimulated:
+    """The claims of `benchmarks/learning_curves.py`, on few curves."""
+
+    @pytest.fixture(autouse=True)
+    def _few_resamples(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("unitune.evaluate.statistics.learning_curve.RESAMPLES", 200)
+
+    def test_a_curve_that_is_flat_is_seldom_taken_for_one_that_rises(self) -> None:
+        draw = np.random.default_rng(3)
+        told = sum(not simulated(law(0.4, 0, 0), draw).doubts for _ in range(40))
+        assert told <= 4
+
+    def test_most_ranges_hold_what_twice_the_rows_truly_bring(self) -> None:
+        draw, truth = np.random.default_rng(4), law(0.05, 5.0, 0.6)
+        told = [curve for _ in range(40) if not (curve := simulated(truth, draw)).doubts]
+        held = [
+            curve.score(1024).low <= float(truth.score(1024)) <= curve.score(1024).high
+            for curve in told
+        ]
+        assert len(told) >= 20
+        assert 0.65 <= np.mean(held)

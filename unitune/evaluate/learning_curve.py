@@ -1,0 +1,322 @@
+"""How much data a job needs: its learning curve, measured and carried on.
+
+`learning_curve` goes from top to bottom:
+
+    planning.learning_curve ──► nested subsets and seeds, a run each
+              run.sweep     ──► each launched once
+              runner        ──► each model answers the validation rows
+              statistics    ──► a power law through the mean scores, with its ranges
+
+Killed at any moment, the same call goes on where it stopped: no run is trained twice, and no
+recorded answer requested again. The test cases have no part in it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from statistics import fmean
+
+from pydantic import JsonValue
+
+from unitune.errors import OverBudget, RunFailed, UserError
+from unitune.evaluate.grading import MOST_ERRORS, Answered, Graded, grade
+from unitune.evaluate.inference.budget import Budget, answer_prices
+from unitune.evaluate.inference.engine import EvaluationProgress
+from unitune.evaluate.inference.sources import Source, resolve_sources
+from unitune.evaluate.learning_curve_document import (
+    FARTHEST,
+    CurvePoint,
+    CurveRun,
+    Figure,
+    Law,
+    LearningCurve,
+    Prediction,
+    RowsForGoal,
+)
+from unitune.evaluate.prompts.contenders import Contender
+from unitune.evaluate.prompts.tuned_run import TunedRun, answering
+from unitune.evaluate.result_files import results_folder
+from unitune.evaluate.runner import EvaluationConfig, Notify, collect_responses, open_journals
+from unitune.evaluate.statistics.learning_curve import LEVEL, Doubt, FittedCurve, Range
+from unitune.evaluate.task import Task, prepare
+from unitune.job.job import Job
+from unitune.planning.learning_curve import LEAST_POINTS, curve_notes, learning_curve_of
+from unitune.planning.money import estimated
+from unitune.planning.preflight import ResolvedJob, preflight
+from unitune.run.run import Run
+from unitune.run.sweep import launch_sweep
+from unitune.workspace.filesystem import private_folder, replacing
+
+FOLDER = "learning-curve"
+"""Beside the recorded answers of the job."""
+DOCUMENT = "learning-curve.json"
+TIMES = (2, 4)
+"""The rows there are, times these, are predicted."""
+
+
+def learning_curve(  # noqa: PLR0913 - each has a name and a default
+    job: Job | ResolvedJob,
+    *,
+    points: int = 4,
+    seeds: int = 3,
+    goal: float | None = None,
+    budget: Decimal | float | None = None,
+    allow_unpriced: bool = False,
+    progress: Notify | None = None,
+) -> LearningCurve:
+    """Train a job on nested subsets of its rows, and say what more rows would bring.
+
+    Examples:
+        >>> curve = unitune.learning_curve(job, budget=20)
+        >>> print(curve.doubts or curve.predictions)
+
+    Args:
+        job: What to tune and how; no sweep.
+        points: How many sizes, each half of the next; at least three.
+        seeds: How many trainings of each size; at least two.
+        goal: A score from 0 to 1, for which the rows needed are wanted.
+        budget: The most that trainings and answers may cost together, in US dollars.
+        allow_unpriced: Go on although a price is unknown or old.
+        progress: Called as answers come.
+
+    Raises:
+        UnituneError: As of `unitune.launch_sweep` and `unitune.compare`.
+    """
+    check_goal(goal)
+    resolved = learning_curve_of(preflight(job), points, seeds)
+    if budget is not None:
+        resolved = with_budget(resolved, Decimal(str(budget)))
+    runs = list(launch_sweep(resolved, allow_unpriced=allow_unpriced))
+    for run in runs:
+        run.wait()
+    return judge_curve(resolved, runs, goal=goal, allow_unpriced=allow_unpriced, progress=progress)
+
+
+def check_goal(goal: float | None) -> None:
+    """Refuse a goal that is no score.
+
+    Raises:
+        UserError: It is not above 0 and at most 1.
+    """
+    if goal is not None and not 0 < goal <= 1:
+        raise UserError(
+            f"the goal is {goal:g}; a score lies above 0 and goes up to 1 (0.9 is 90 %)."
+        )
+
+
+def with_budget(resolved: ResolvedJob, usd: Decimal) -> ResolvedJob:
+    """Return a curve whose trainings and answers may cost so much together.
+
+    The trainings get what they may cost at most, and the answers the rest.
+
+    Raises:
+        OverBudget: Both may cost more.
+    """
+    job = resolved.job
+    if resolved.offer.training_price == "none":
+        job = job.with_budget(usd).with_evaluation_budget(usd)
+        return replace(resolved, job=job)
+    made = estimated(resolved)
+    trainings, answers = made.launch_usd, made.evaluation_usd
+    most = trainings.high if trainings else usd
+    if answers and most + answers.high > usd:
+        raise OverBudget(
+            f"the learning curve may cost ${most + answers.high:,.2f}, of which its "
+            f"{len(resolved.runs)} trainings ${most:,.2f}, and the budget is ${usd:,.2f}. Give "
+            "more, or fewer --points or --seeds."
+        )
+    job = job.with_budget(most).with_evaluation_budget(max(Decimal(0), usd - most))
+    return replace(resolved, job=job)
+
+
+def judge_curve(  # noqa: PLR0913 - each is independent
+    resolved: ResolvedJob,
+    runs: Sequence[Run],
+    *,
+    goal: float | None = None,
+    deploy_seconds: float | None = None,
+    deploy_options: Mapping[str, JsonValue] | None = None,
+    allow_unpriced: bool = False,
+    progress: Notify | None = None,
+) -> LearningCurve:
+    """Have the models of a curve's runs answer the validation rows, and fit their scores.
+
+    Args:
+        resolved: As `learning_curve_of` returns it.
+        runs: Its runs, in its order.
+        goal: As of `learning_curve`.
+        deploy_seconds: Where a model answers only from a deployment: how long each may stand.
+        deploy_options: The backend's own for them.
+        allow_unpriced: Whether a price may be unknown or old.
+        progress: Called as answers come.
+
+    Raises:
+        RunFailed: A run has no model.
+    """
+    if missing := [run.id for run in runs if run.tuned_model is None]:
+        raise RunFailed(
+            f"{len(missing)} of {len(runs)} runs of the learning curve have no model: "
+            f"{', '.join(missing)}. The same call launches them anew."
+        )
+    task, evaluate = prepare(resolved), resolved.job.evaluate
+    by_name = {part.setting: run for part, run in zip(resolved.runs, runs, strict=True)}
+    prices = answer_prices(resolved.job, resolved.book, allow_unpriced=allow_unpriced)
+    config = EvaluationConfig(
+        task=task,
+        contenders=tuple(map(Contender, evaluate.contenders)),
+        sources=resolve_sources(resolved, by_name, prices.contenders, replay=False),
+        folder=results_folder(None, resolved.job, None) / FOLDER,
+        budget=Budget(evaluate.budget and evaluate.budget.usd),
+        concurrency=evaluate.concurrency,
+        batch=False,
+        replay=False,
+        use_cache=False,
+        announce=_ignore,
+    )
+
+    def deployed(name: str, alone: EvaluationConfig) -> AbstractContextManager[dict[str, Source]]:
+        tuned = {name: TunedRun.of(by_name[name])}
+        terms = deploy_seconds, deploy_options
+        return answering(tuned, alone.sources, alone.budget, *terms, unpriced=allow_unpriced)
+
+    answered, spent = _answered(config, deployed, progress or _ignore)
+    graded = [grade(task, each) for each in answered]
+    made = _document(resolved, task, runs, graded, goal).model_copy(
+        update={"folder": config.folder, "spent_usd": spent if config.prices else None}
+    )
+    private_folder(config.folder)
+    with replacing(config.folder / DOCUMENT) as file:
+        file.write(made.model_dump_json(indent=2))
+    return made
+
+
+def _ignore(_: object) -> None:
+    pass
+
+
+def _answered(
+    config: EvaluationConfig,
+    deployed: Callable[[str, EvaluationConfig], AbstractContextManager[dict[str, Source]]],
+    notify: Notify,
+) -> tuple[list[Answered], Decimal]:
+    """Return the answers of each run's model, one model at a time, and what they have cost."""
+
+    def show(at: EvaluationProgress) -> None:
+        notify(replace(at, phase="dev") if at.phase == "test" else at)  # the test stays unused
+
+    answered: list[Answered] = []
+    with open_journals(config) as journals:
+        spent = config.budget.spent
+        for contender in config.contenders:
+            budget = Budget(config.budget.cap, spent)
+            alone = replace(config, contenders=(contender,), budget=budget)
+            with deployed(contender.name, alone) as ready:
+                answered += collect_responses(replace(alone, sources=ready), journals, show)
+            spent = budget.spent
+    return answered, spent
+
+
+def _document(
+    resolved: ResolvedJob,
+    task: Task,
+    runs: Sequence[Run],
+    graded: Sequence[Graded],
+    goal: float | None,
+) -> LearningCurve:
+    """Fit the scores, and return what they say."""
+    metric = task.scoring.primary.name
+    made = [
+        CurveRun(
+            run=run.id,
+            seed=int(part.settings["seed"]),
+            rows=len(part.splits.train),
+            score=each.score,
+            errors=each.errors,
+        )
+        for part, run, each in zip(resolved.runs, runs, graded, strict=True)
+    ]
+    seeds = len({each.seed for each in made})
+    starts = range(0, len(made), seeds)
+    sizes = [round(fmean(each.rows for each in made[at : at + seeds])) for at in starts]
+    trainings = [[each.sums[metric] for each in graded[at : at + seeds]] for at in starts]
+    fitted = FittedCurve.of(sizes, trainings, task.clusters)
+    doubts = tuple(_doubts(fitted, graded))
+    most = sizes[-1]
+    return LearningCurve(
+        job=resolved.job.name,
+        backend=resolved.job.backend,
+        base_model=resolved.job.base_model,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        metric=metric,
+        cases=len(task.cases),
+        points=tuple(
+            CurvePoint(
+                rows=sizes[number],
+                score=_figure(fitted.measured(number)),
+                runs=tuple(made[at : at + seeds]),
+            )
+            for number, at in enumerate(starts)
+        ),
+        last_gain=_figure(fitted.last_gain),
+        law=Law(
+            floor=float(fitted.law.floor),
+            scale=float(fitted.law.scale),
+            exponent=_figure(fitted.exponent),
+        ),
+        doubts=doubts,
+        check=_check(fitted),
+        predictions=() if doubts else tuple(_prediction(fitted, times * most) for times in TIMES),
+        goal=None if goal is None else _rows_for(goal, fitted, told=not doubts),
+        notes=tuple(finding.message for finding in curve_notes(resolved)),
+    )
+
+
+def _check(fitted: FittedCurve) -> Prediction | None:
+    """Return the largest size as the others predict it, and as it was measured."""
+    if len(fitted.sizes) <= LEAST_POINTS:
+        return None
+    predicted = _prediction(fitted.before_last, fitted.sizes[-1])
+    return predicted.model_copy(update={"measured": float(fitted.scores[-1])})
+
+
+def _prediction(fitted: FittedCurve, rows: int) -> Prediction:
+    return Prediction(rows=rows, score=_figure(fitted.score(rows)), gain=_figure(fitted.gain(rows)))
+
+
+def _rows_for(goal: float, fitted: FittedCurve, *, told: bool) -> RowsForGoal:
+    if fitted.scores[-1] >= goal:
+        return RowsForGoal(score=goal, reached=True)
+    rows = _figure(fitted.rows(goal), most=FARTHEST * fitted.sizes[-1]) if told else None
+    return RowsForGoal(score=goal, reached=False, rows=rows)
+
+
+def _figure(figure: Range, most: float = math.inf) -> Figure:
+    value, low, high = (each if each < most else None for each in figure)
+    return Figure(value=value, low=low, high=high)
+
+
+def _doubts(fitted: FittedCurve, graded: Sequence[Graded]) -> Iterator[str]:
+    """Yield why the curve does not say what more rows would bring, a sentence each."""
+    answers, errors = sum(len(each.answers) for each in graded), sum(each.errors for each in graded)
+    if errors > MOST_ERRORS * answers:
+        yield f"{errors:,} of {answers:,} answers ended in an error, which counts as wrong."
+    before, last = fitted.sizes[-2:]
+    gain = fitted.last_gain
+    texts = {
+        Doubt.NO_GAIN: (
+            f"From {before:,} to {last:,} rows the score changed by {100 * gain.value:+.1f} points "
+            f"({100 * LEVEL:.0f} % range {100 * gain.low:+.1f} to {100 * gain.high:+.1f}), which "
+            "may be no gain at all."
+        ),
+        Doubt.FLAT: "The error may fall so slowly that it does not fall at all.",
+        Doubt.MISFIT: (
+            "No curve that rises ever more slowly goes through the scores. Where small sizes have "
+            "hardly learned anything, fewer --points leave them out."
+        ),
+    }
+    yield from (texts[doubt] for doubt in fitted.doubts)

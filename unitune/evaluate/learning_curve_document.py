@@ -1,0 +1,119 @@
+"""What a learning curve says: the document of `unitune curve --json`, page and terminal."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from unitune.evaluate.statistics.learning_curve import LEVEL
+
+FARTHEST = 16
+"""Beyond so many times the rows there are, no number of rows is told."""
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Figure(_Document):
+    """A figure with the range in which it lies in four curves of five."""
+
+    value: float | None
+    """None: beyond all bounds, as rows that no number is enough for."""
+    low: float | None
+    high: float | None
+
+
+class CurveRun(_Document):
+    """One training."""
+
+    run: str
+    seed: int
+    rows: int
+    score: float
+    errors: int
+    """Cases without an answer; they count as wrong."""
+
+
+class CurvePoint(_Document):
+    """The trainings of one size."""
+
+    rows: int
+    """Of a run; where rows of equal input stay together, about as many in each."""
+    score: Figure
+    """Mean of the runs."""
+    runs: tuple[CurveRun, ...]
+
+
+class Prediction(_Document):
+    """A score that was not measured when it was predicted."""
+
+    rows: int
+    score: Figure
+    gain: Figure
+    """Beyond the largest size that it is predicted from, by the same curve."""
+    measured: float | None = None
+    """What was measured since: of the largest size, predicted from the others."""
+
+
+class RowsForGoal(_Document):
+    """How many rows a score takes."""
+
+    score: float
+    reached: bool
+    """Whether the rows there are reach it."""
+    rows: Figure | None = None
+    """By the curve; None where the curve does not say, or it is reached."""
+
+
+class Law(_Document):
+    """The power law of the error: floor + scale · rows ^ -exponent."""
+
+    floor: float
+    scale: float
+    exponent: Figure
+
+    def score(self, rows: float) -> float:
+        """Return the score with so many rows."""
+        return 1 - self.floor - self.scale * rows ** -(self.exponent.value or 0)
+
+
+class LearningCurve(_Document):
+    """Scores by the number of training rows, and what more rows would bring."""
+
+    schema_version: Literal[1] = 1
+    job: str
+    backend: str
+    base_model: str
+    created: str
+    """ISO date and time, UTC."""
+    metric: str
+    cases: int
+    """Validation rows that every run answered."""
+    level: float = LEVEL
+    """Of all ranges."""
+    points: tuple[CurvePoint, ...]
+    """By size, the smallest first."""
+    last_gain: Figure
+    """What the largest size scores beyond the one before."""
+    law: Law
+    doubts: tuple[str, ...]
+    """Why the curve does not say what more rows would bring; none where it does."""
+    check: Prediction | None
+    """The largest size, predicted from the others; None where these are fewer than three."""
+    predictions: tuple[Prediction, ...]
+    """With more rows; none where there are doubts."""
+    goal: RowsForGoal | None = None
+    notes: tuple[str, ...] = ()
+    spent_usd: Decimal | None = None
+    """Of the answers, all calls together."""
+    folder: Path = Field(default=Path(), exclude=True)
+    """Where the recorded answers are."""
+
+    @property
+    def rows(self) -> int:
+        """All rows that there are to train on."""
+        return self.points[-1].rows

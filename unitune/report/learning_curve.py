@@ -1,0 +1,181 @@
+"""A learning curve for readers: in words, drawn, in a terminal, and as a page of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from markupsafe import Markup
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from unitune.evaluate.learning_curve_document import FARTHEST, Figure, LearningCurve, RowsForGoal
+from unitune.report.curves import Axis, DrawnCurve, LogAxis, Point, Span
+from unitune.report.facts import Fact
+from unitune.report.html import environment, policy, resource
+from unitune.report.terminal import file_lines, plain
+from unitune.report.terminal_curves import LEAST_WIDTH, curve_text
+from unitune.report.typography import decimal, percent, points
+from unitune.workspace.filesystem import replacing
+
+PAGE = "learning-curve.html"
+FITTED_POINTS = 60
+"""Of the drawn line."""
+ADVICE = "More --seeds and more validation rows make the ranges narrower."
+
+
+def headline(curve: LearningCurve) -> str:
+    """Return in a sentence what twice the rows would bring."""
+    if not curve.predictions:
+        return "The scores do not say what more rows would bring"
+    low, high = _ends(curve.predictions[0].gain)
+    return f"Twice the rows would bring {low} to {high} points"
+
+
+def measured(curve: LearningCurve) -> str:
+    """Return what was measured, and on what."""
+    return (
+        f"Mean {curve.metric} on {curve.cases:,} validation rows, of runs with several seeds on "
+        "nested parts of the training rows. The test rows had no part in it."
+    )
+
+
+def facts(curve: LearningCurve) -> tuple[Fact, ...]:
+    """Return what the curve says, each with its range, or why it says nothing."""
+    return tuple(_facts(curve))
+
+
+def _facts(curve: LearningCurve) -> Iterator[Fact]:
+    for each in curve.predictions:
+        gained = f"{_range(each.gain, sign=True)} points beyond {curve.rows:,} rows"
+        yield Fact(f"{each.rows:,} rows", _score(each.score), gained)
+    if curve.doubts:
+        yield Fact("More rows", "cannot tell", " ".join([*curve.doubts, ADVICE]))
+    if curve.goal is not None:
+        yield _goal(curve, curve.goal)
+    if (check := curve.check) is not None and check.measured is not None:
+        low, high = check.score.low or 0, check.score.high or 0
+        where = "within" if low <= check.measured <= high else "outside"
+        yield Fact(
+            "Check",
+            _score(check.score),
+            f"{check.rows:,} rows as the smaller sizes alone predict them; measured "
+            f"{percent(check.measured)}, {where} that range",
+        )
+
+
+def _goal(curve: LearningCurve, goal: RowsForGoal) -> Fact:
+    term = f"For {percent(goal.score)}"
+    if goal.reached:
+        return Fact(term, "reached", f"{curve.rows:,} rows score {_score(curve.points[-1].score)}")
+    if goal.rows is None:
+        return Fact(term, "cannot tell", "for the same reason")
+    if goal.rows.low is None:
+        return Fact(term, _rows(curve, None), "too far from what was measured to say how many")
+    low, high = _rows(curve, goal.rows.low), _rows(curve, goal.rows.high)
+    return Fact(term, f"{_rows(curve, goal.rows.value)} rows", f"{low} to {high} rows")
+
+
+def _rows(curve: LearningCurve, rows: float | None) -> str:
+    """Return a number of rows with two digits, more of which would say nothing."""
+    if rows is None:
+        return f"more than {FARTHEST * curve.rows:,}"
+    return f"{float(f'{rows:.2g}'):,.0f}"
+
+
+def _score(figure: Figure) -> str:
+    return f"{percent(figure.value or 0)} ({_range(figure)})"
+
+
+def _range(figure: Figure, *, sign: bool = False) -> str:
+    low, high = _ends(figure)
+    return f"{'+' if sign and not low.startswith('-') else ''}{low} to {high}"
+
+
+def _ends(figure: Figure) -> tuple[str, str]:
+    return decimal(100 * (figure.low or 0)), decimal(100 * (figure.high or 0))
+
+
+def drawn(curve: LearningCurve) -> DrawnCurve:
+    """Return what to draw: measured scores and, where there is one, the curve through them."""
+    ahead = [each.rows for each in curve.predictions]
+    sizes = [point.rows for point in curve.points]
+    x = LogAxis(float(sizes[0]), float((sizes + ahead)[-1]), tuple(map(float, sizes + ahead)))
+    means = tuple(Point(point.rows, 100 * (point.score.value or 0)) for point in curve.points)
+    figures = [(each.rows, each.score) for each in (*curve.points, *curve.predictions)]
+    spans = tuple(
+        Span(rows, 100 * (score.low or 0), 100 * (score.high or 0)) for rows, score in figures
+    )
+    lines = {"measured": means}
+    if ahead:
+        ratio = x.high / x.low
+        steps = (x.low * ratio ** (at / FITTED_POINTS) for at in range(FITTED_POINTS + 1))
+        lines = {"fitted": tuple(Point(n, 100 * curve.law.score(n)) for n in steps)} | lines
+    values = [value for span in spans for value in (span.low, span.high)]
+    values += [point.value for line in lines.values() for point in line]
+    return DrawnCurve(
+        "score, %", lines, x, Axis.around(values), marked="measured", unit="rows", spans=spans
+    )
+
+
+def curve_view(curve: LearningCurve, page: Path, width: int) -> Group:
+    """Return a learning curve for a terminal: scores, drawing, what they say, and the page."""
+    told = Table.grid(padding=(0, 2))
+    told.add_column(style="dim", no_wrap=True)
+    told.add_column(no_wrap=True)
+    told.add_column(overflow="fold")
+    for term, value, meaning in facts(curve):
+        told.add_row(plain(term), plain(value), plain(meaning))
+    style = "bold yellow" if curve.doubts else "bold green"
+    return Group(
+        Text.assemble((curve.job, "bold"), f": {curve.base_model} on {curve.backend}"),
+        plain(measured(curve)),
+        Text(),
+        _scores(curve),
+        *([Text(), curve_text(drawn(curve), width)] if width >= LEAST_WIDTH else []),
+        Text(),
+        plain(f"{headline(curve)}.", style),
+        told,
+        *(Text.assemble(("Note: ", "yellow"), plain(note)) for note in curve.notes),
+        Text(),
+        *file_lines([page]),
+    )
+
+
+def _scores(curve: LearningCurve) -> Table:
+    """Return the scores of each size, in percent: of each run, their mean and its range."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    seeds = [f"seed {run.seed}" for run in curve.points[0].runs]
+    for header in ("rows", *seeds, "mean", f"{100 * curve.level:.0f} % range"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for point in curve.points:
+        scores = (plain(decimal(100 * run.score)) for run in point.runs)
+        mean = plain(percent(point.score.value or 0), "bold")
+        table.add_row(plain(f"{point.rows:,}"), *scores, mean, plain(_range(point.score)))
+    return table
+
+
+def render(curve: LearningCurve) -> str:
+    """Return a learning curve as one HTML page that needs no other file and no network."""
+    style = resource("style.css")
+    page = environment().get_template("learning_curve.html.j2")
+    return page.render(
+        curve=curve,
+        drawing=drawn(curve),
+        headline=headline(curve),
+        measured=measured(curve),
+        facts=facts(curve),
+        last_gain=f"{points(curve.last_gain.value or 0, sign=True)} ({_range(curve.last_gain)})",
+        score=_score,
+        style=Markup(style),  # noqa: S704 - our own file
+        policy=policy(style),
+    )
+
+
+def write_page(curve: LearningCurve) -> Path:
+    """Write the page beside the recorded answers, and return its path."""
+    path = curve.folder / PAGE
+    with replacing(path) as file:
+        file.write(render(curve))
+    return path
