@@ -16,6 +16,7 @@ from unitune.data.mapping import ByUsualNames, Mapping
 from unitune.data.records import BadRow, Flat, Record
 from unitune.data.reserved import RESERVED, check_reserved
 from unitune.data.shapes import SHAPES, Shape, read_shape, shape_of
+from unitune.data.tool_calls import tool_findings
 from unitune.data.validation_errors import explain
 from unitune.findings import Finding, error, warning
 
@@ -123,6 +124,7 @@ def _about(example: Example, use: Use) -> Iterator[Finding]:
             severity = error if message.role in ("user", "assistant") else warning
             what = f"messages[{index}], from {message.role!r}, is empty."
             yield severity("empty-message", what, "Write it or leave it out.")
+    yield from tool_findings(example)
     last = example.messages[-1]
     if example.answer is None:
         if use not in _NEED_NO_ANSWER:

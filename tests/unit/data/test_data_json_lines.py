@@ -162,7 +162,7 @@ def test_a_repeated_key_is_a_warning_and_the_row_is_used(tmp_path: Path) -> None
 def test_an_empty_system_prompt_is_a_warning_and_an_empty_tool_result_is_none(
     tmp_path: Path,
 ) -> None:
-    call = '{"role": "assistant", "tool_calls": [{"id": "1"}]}'
+    call = '{"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f"}}]}'
     result = '{"role": "tool", "content": "", "tool_call_id": "1"}'
     path = write(tmp_path, chat('{"role": "system", "content": ""}', USER, call, result, ANSWER))
     assert [("warning", "empty-message")] == [
@@ -172,7 +172,7 @@ def test_an_empty_system_prompt_is_a_warning_and_an_empty_tool_result_is_none(
 
 
 def test_an_answer_may_be_a_tool_call_or_stand_in_expected(tmp_path: Path) -> None:
-    call = '{"role": "assistant", "tool_calls": [{"id": "1"}]}'
+    call = '{"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f"}}]}'
     lines = [chat(USER, call), chat(USER)[:-1] + ', "expected": "hi"}']
     rows = load(write(tmp_path, "\n".join(lines))).rows
     assert ["", "hi"] == [row.example.answer for row in rows]
