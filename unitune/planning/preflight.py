@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TypeVar
 
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue
 
 from unitune.backends import registry
 from unitune.backends.offer import Offer, Terms
@@ -25,6 +26,7 @@ from unitune.cost.workload import Workload
 from unitune.data.check import read_job
 from unitune.data.example import digest
 from unitune.data.overlap import SharedCase
+from unitune.data.privacy.redaction import Redaction
 from unitune.data.split import Splits
 from unitune.errors import (
     DataError,
@@ -45,6 +47,8 @@ from unitune.planning.rows import Rows, WireFile
 from unitune.planning.start import find_start
 from unitune.tracking.interface import missing_trackers
 from unitune.workspace.today import today
+
+SpecT = TypeVar("SpecT", bound=BaseModel)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +178,9 @@ def preflight(
     terms = offer.terms(job.base_model)
     if terms.model is not None and terms.model.name != job.base_model:
         job = job.model_copy(update={"model": terms.model.name})
+    rows = rows or Rows(read_job(job))
+    if rows.read.redaction is not None and not rows.read.report.errors:
+        job = _with_redacted_instructions(job, rows.read.redaction)
     start, refusals = find_start(job, offer, terms)
     if start is not None and start.run is not None:
         job = job.model_copy(update={"start": start.run})
@@ -182,7 +189,19 @@ def preflight(
         *refusals,
         *missing_trackers(job.track),
     )
-    return ResolvedJob(job, offer, terms, book, rows or Rows(read_job(job)), findings, start)
+    return ResolvedJob(job, offer, terms, book, rows, findings, start)
+
+
+def _with_redacted_instructions(job: Job, redaction: Redaction) -> Job:
+    """Return a job whose prompts say what its rows say: the same placeholders."""
+
+    def redacted(spec: SpecT) -> SpecT:
+        words = getattr(spec, "instructions", None)
+        return spec.model_copy(update={"instructions": redaction.redact(words)}) if words else spec
+
+    contenders = tuple(map(redacted, job.evaluate.contenders))
+    evaluate = redacted(job.evaluate).model_copy(update={"contenders": contenders})
+    return job.model_copy(update={"evaluate": evaluate})
 
 
 def refuse(findings: Iterable[Finding]) -> None:

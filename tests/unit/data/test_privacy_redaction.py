@@ -78,6 +78,7 @@ def test_arguments_of_tools_stay_json() -> None:
 
 
 def test_a_map_is_for_the_user_alone_and_is_gone_on_with(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
     path = tmp_path / "map.json"
     redaction = Redaction(region="DE")
     redaction.redact("a@x.de")

@@ -13,9 +13,13 @@ from unitune.data.check import check_file, read_job
 from unitune.data.dataset import Dataset
 from unitune.data.privacy import personal
 from unitune.errors import DataError, MissingExtra
+from unitune.evaluate.compare import compare
+from unitune.evaluate.inference.recorded import answer_line
 from unitune.findings import grouped
-from unitune.job.job import Data, Job
+from unitune.job.contenders import Instructed, Recorded
+from unitune.job.job import Data, Evaluate, Job
 from unitune.planning.plan import plan
+from unitune.planning.preflight import preflight
 from unitune.run.run import launch
 
 TOKEN = "hf_" + "jCBaQngSHiHDRYOcsMcifUcysGyaiybUWz"
@@ -146,6 +150,35 @@ def test_what_is_uploaded_is_the_copy_and_the_map_stays(folder: Path) -> None:
     assert 0o600 == stat.S_IMODE(kept.stat().st_mode)
     assert MAIL == json.loads(kept.read_text("utf-8"))["values"]["<EMAIL_1>"]
     assert not list((folder / "vendor").rglob("redaction.json"))
+
+
+def test_a_redacted_job_is_judged_as_it_is_trained(folder: Path) -> None:
+    """Recorded answers, and instructions of the job, have the same placeholders."""
+    rows = [turns(f"T {at} ann{at}@firma.de", f"ann{at}@firma.de") for at in range(6)]
+    lines = [json.dumps(row | {"id": f"c{at}"}) + "\n" for at, row in enumerate(rows)]
+    (folder / "test.jsonl").write_text("".join(lines), encoding="utf-8")
+    answers = [(f"c{at}", f"ann{at or 9}@firma.de") for at in range(6)]
+    for name in ("old", "new"):
+        text = "".join(answer_line(*each) for each in answers[:: 1 if name == "old" else -1])
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    contenders = [
+        Recorded(name="old", answers="old.jsonl", role="baseline"),
+        Recorded(name="new", answers="new.jsonl", role="candidate"),
+        Instructed(role="reference", instructions=f"You are {MAIL}."),
+    ]
+    evaluate = Evaluate(contenders=tuple(contenders), instructions="Ask ann1@firma.de.")
+    resolved = preflight(job(personal_data="redact").model_copy(update={"evaluate": evaluate}))
+    assert "Ask <EMAIL_4>." == resolved.job.evaluate.instructions
+    assert "You are <EMAIL_1>." == resolved.job.evaluate.contenders[2].model_dump()["instructions"]
+    judged = evaluate.model_copy(update={"contenders": tuple(contenders[:2])})
+    comparison = compare(
+        job(train=None, validation=None, personal_data="redact").model_copy(
+            update={"evaluate": judged}
+        )
+    )
+    assert [5 / 6, 5 / 6] == [each.score for each in comparison.contenders]
+    report = (folder / ".unitune").rglob("*")
+    assert not [path for path in report if path.is_file() and b"ann1@firma" in path.read_bytes()]
 
 
 @pytest.mark.usefixtures("folder")

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib.util import find_spec
-from typing import Literal, NamedTuple, TypeAlias
+from itertools import chain
+from typing import NamedTuple, TypeAlias
 
-Kind = Literal["EMAIL", "IBAN", "CARD", "IP", "PHONE"]
 Span: TypeAlias = tuple[int, int]
 
 NAMES: dict[str, str] = {
@@ -29,7 +29,7 @@ NAMES: dict[str, str] = {
     "IP": "an IP address",
     "PHONE": "a phone number",
 }
-"""Kinds in words."""
+"""Kinds in words, as they stand in placeholders."""
 
 _ANY = re.compile("[@0-9]")
 """What all of it has one of; few texts have."""
@@ -91,25 +91,28 @@ CONTEXT = 40
 class Datum(NamedTuple):
     """Personal data in a text."""
 
-    kind: Kind
+    kind: str
     start: int
     end: int
 
 
-def find_personal_data(text: str, region: str = "US") -> list[Datum]:
+def find_personal_data(text: str, region: str = "US", known: Iterable[Datum] = ()) -> list[Datum]:
     """Return the personal data of a text, in its order; what two kinds claim is of the first.
 
     Args:
         text: Any.
         region: Country whose phone numbers are known without +.
+        known: What is known to stand there, and is in the result.
     """
     if not _ANY.search(text):
         return []
-    data: list[Datum] = []
-    for kind, find in _FINDERS.items():
-        for start, end in find(text, region):
-            if all(end <= other.start or other.end <= start for other in data):
-                data.append(Datum(kind, start, end))
+    found = (Datum(kind, *span) for kind, find in _FINDERS.items() for span in find(text, region))
+    data, taken = list[Datum](), bytearray(len(text))
+    for datum in chain(known, found):
+        place = slice(datum.start, datum.end)
+        if not any(taken[place]):
+            taken[place] = b"\1" * (datum.end - datum.start)
+            data.append(datum)
     return sorted(data, key=lambda datum: datum.start)
 
 
@@ -214,7 +217,7 @@ def _is_grouped(number: str, region: str) -> bool:
     return is_split and any(strict)
 
 
-_FINDERS: dict[Kind, Callable[[str, str], Iterator[Span]]] = {
+_FINDERS: dict[str, Callable[[str, str], Iterator[Span]]] = {
     "EMAIL": _emails,
     "IBAN": _ibans,
     "CARD": _cards,

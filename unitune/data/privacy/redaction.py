@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr, Valid
 
 from unitune.data.example import Example
 from unitune.data.privacy import personal
+from unitune.data.privacy.personal import Datum
 from unitune.errors import DataError, MissingExtra
 from unitune.workspace.filesystem import content_of, replacing
 from unitune.workspace.install import install_command
@@ -70,14 +71,9 @@ class Redaction(BaseModel):
                 "nothing was redacted: phone numbers cannot be known without phonenumbers. Install "
                 f"with: {install_command('privacy')}"
             )
-        spans = [(each.start(), each.end(), each[1]) for each in _PLACEHOLDER.finditer(text)]
-        spans += [
-            (datum.start, datum.end, datum.kind)
-            for datum in personal.find_personal_data(text, self.region)
-            if all(datum.end <= start or end <= datum.start for start, end, _ in spans)
-        ]
+        known = (Datum(each[1], *each.span()) for each in _PLACEHOLDER.finditer(text))
         pieces, at = list[str](), 0
-        for start, end, kind in sorted(spans):
+        for kind, start, end in personal.find_personal_data(text, self.region, known):
             self._replaced[kind] += 1
             pieces += text[at:start], self._placeholder(kind, text[start:end])
             at = end

@@ -167,11 +167,13 @@ def find_secrets(text: str) -> list[Secret]:
     for word, some in _rules().by_keyword.items():
         if word in lower:
             rules.update((rule.id, rule) for rule in some)
-    secrets: list[Secret] = []
+    secrets, taken = list[Secret](), bytearray(len(text))
     # The generic rule knows least of what it finds.
     for rule in sorted(rules.values(), key=lambda rule: rule.id.startswith("generic")):
         for secret in rule.find(text):
-            if all(secret.end <= other.start or other.end <= secret.start for other in secrets):
+            place = slice(secret.start, secret.end)
+            if not any(taken[place]):
+                taken[place] = b"\1" * (secret.end - secret.start)
                 secrets.append(secret)
     return sorted(secrets, key=lambda secret: secret.start)
 

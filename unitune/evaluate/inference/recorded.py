@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from unitune.data.example import Example, Message, digest, digest_all
+from unitune.data.privacy.redaction import Redaction
 from unitune.errors import DataError
 from unitune.job.contenders import Recorded
 from unitune.job.job import Job
@@ -45,6 +46,11 @@ _LINE = TypeAdapter(RecordedAnswer)
 class RecordedModel(BatchedChatModel):
     """A model that gives recorded answers.
 
+    Args:
+        path: The file.
+        cases: What is answered.
+        redaction: What was replaced in the cases, and so is in the answers.
+
     Raises:
         DataError: The file is missing, a line is no recorded answer, or two cases ask the same and
             were answered differently.
@@ -52,8 +58,10 @@ class RecordedModel(BatchedChatModel):
 
     batch_size = 100  # a lookup takes no time, but requests take memory
 
-    def __init__(self, path: Path, cases: Sequence[Example]) -> None:
-        recorded = read_recorded(path)
+    def __init__(
+        self, path: Path, cases: Sequence[Example], redaction: Redaction | None = None
+    ) -> None:
+        recorded = read_recorded(path, redaction)
         self.fingerprint = _fingerprint(recorded)
         self._answers: dict[str, RecordedAnswer] = {}
         for case in cases:
@@ -110,13 +118,13 @@ def check_recorded(job: Job, cases: Sequence[Example]) -> None:
                 )
 
 
-def recorded_fingerprint(path: Path) -> str:
+def recorded_fingerprint(path: Path, redaction: Redaction | None = None) -> str:
     """Return the fingerprint of a file of recorded answers, which its content makes.
 
     Raises:
         DataError: The file is missing, or a line is no recorded answer.
     """
-    return _fingerprint(read_recorded(path))
+    return _fingerprint(read_recorded(path, redaction))
 
 
 def _fingerprint(recorded: Mapping[str, RecordedAnswer]) -> str:
@@ -128,8 +136,12 @@ def read_answers(path: Path) -> dict[str, str]:
     return {case: recorded.answer for case, recorded in read_recorded(path).items()}
 
 
-def read_recorded(path: Path) -> dict[str, RecordedAnswer]:
+def read_recorded(path: Path, redaction: Redaction | None = None) -> dict[str, RecordedAnswer]:
     """Return recorded answers by case; of two for one case the last counts.
+
+    Args:
+        path: The file.
+        redaction: What is replaced in the answers, too; None: they stay as they are.
 
     Raises:
         DataError: The file is missing, or a line is no recorded answer.
@@ -152,6 +164,8 @@ def read_recorded(path: Path) -> dict[str, RecordedAnswer]:
             raise DataError(
                 f'{path}:{number} is no recorded answer. Write {{"case": ID, "answer": TEXT}}.'
             ) from error
+        if redaction is not None:
+            answer = replace(answer, answer=redaction.redact(answer.answer))
         answers[answer.case] = answer
     return answers
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from unitune.backends import registry
 from unitune.backends.credentials import check_allowed, key_for
 from unitune.data.example import Example
+from unitune.data.privacy.redaction import Redaction
 from unitune.errors import UserError
 from unitune.evaluate.inference.batches import batching_backend, supports_batches
 from unitune.evaluate.inference.recorded import RecordedModel, recorded_fingerprint
@@ -38,6 +39,7 @@ class Source:
         backend: Who answers; None for servers and recorded answers.
         model: Its name there; a tuned model is put there when it is ready to answer.
         price: Of its tokens, where it is known.
+        redaction: What was replaced in the cases, where something was.
     """
 
     spec: ContenderSpec
@@ -46,6 +48,7 @@ class Source:
     backend: str | None = None
     model: str | TunedModel = ""
     price: TokenPrice | None = None
+    redaction: Redaction | None = None
 
     @property
     def knows_its_model(self) -> bool:
@@ -79,7 +82,7 @@ class Source:
         """
         spec = self.spec
         if isinstance(spec, Recorded):
-            return RecordedModel(self.folder / spec.answers, cases)
+            return RecordedModel(self.folder / spec.answers, cases, self.redaction)
         if isinstance(spec, Server):
             from unitune.backends.kit.chat import open_server  # noqa: PLC0415 - loads aiohttp
 
@@ -109,7 +112,7 @@ def resolve_sources(
         DataError: Recorded answers cannot be read.
         UserError: The user has not allowed a key to be sent there, or it is not set.
     """
-    job = resolved.job
+    job, redaction = resolved.job, resolved.rows.read.redaction
     sources: dict[str, Source] = {}
     for spec in job.evaluate.contenders:
         backend, model = job.backend, job.base_model
@@ -121,7 +124,8 @@ def resolve_sources(
             case Server():
                 backend, origin = None, f"{spec.url.rstrip('/')}:{spec.model}"
             case Recorded():
-                backend, origin = None, recorded_fingerprint(job.folder / spec.answers)
+                backend = None
+                origin = recorded_fingerprint(job.folder / spec.answers, redaction)
             case Model():
                 known = resolved.book.offer(spec.backend).model(spec.model)
                 backend, model = spec.backend, known.name if known else spec.model
@@ -129,7 +133,7 @@ def resolve_sources(
             case _:
                 origin = f"{backend}:{model}"
         price = prices.get(spec.name)
-        sources[spec.name] = Source(spec, origin, job.folder, backend, model, price)
+        sources[spec.name] = Source(spec, origin, job.folder, backend, model, price, redaction)
     for source in () if replay else sources.values():
         source.check()
     return sources
