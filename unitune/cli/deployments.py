@@ -121,6 +121,9 @@ def deployments(
         _print_json(listed)
     elif listed:
         _print_table(listed)
+        for deployment in listed:
+            if deployment.run_id and not deployment.id.startswith(deployment.run_id):
+                console().print(f"{deployment.id} answers with run {deployment.run_id} now.")
     else:
         console().print("No active deployments.")
 

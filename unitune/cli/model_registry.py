@@ -133,7 +133,7 @@ def promote(
 
     allowed = _hosting_budget(budget, deploy=deploy, unpriced=allow_unpriced)
     move = promote(find_run(run), alias, name=name, without_gate=without_gate, deploy=allowed)
-    _print_move(move, json=json)
+    _print_move(move, json=json, deploy=deploy)
 
 
 def rollback(
@@ -155,7 +155,7 @@ def rollback(
     from unitune.model_registry.versions import rollback
 
     allowed = _hosting_budget(budget, deploy=deploy, unpriced=allow_unpriced)
-    _print_move(rollback(name, reason, deploy=allowed), json=json)
+    _print_move(rollback(name, reason, deploy=allowed), json=json, deploy=deploy)
 
 
 def unalias(name: Alias, *, reason: Reason = None, json: Json = False) -> None:
@@ -180,8 +180,9 @@ def _hosting_budget(usd: Decimal | None, *, deploy: bool, unpriced: bool) -> Hos
     return HostingBudget(usd, unpriced) if deploy else None
 
 
-def _print_move(move: AliasMove, *, json: bool) -> None:
+def _print_move(move: AliasMove, *, json: bool, deploy: bool) -> None:
     from unitune.cli.model_registry_view import evidence
+    from unitune.run.deploying import find_deployment
 
     if json:
         print_json({"schema_version": 1, "move": move})
@@ -189,6 +190,9 @@ def _print_move(move: AliasMove, *, json: bool) -> None:
     before = "" if move.previous in (None, move.number) else f", no longer to {move.previous}"
     still = "still points" if move.previous == move.number else "points"
     console().print(f"{move} {still} to version {move.number}{before} ({evidence(move)}).")
+    if deploy:
+        deployment = find_deployment(f"{move.model}:{move.number}")
+        console().print(f"{deployment.id} answers with it.")
 
 
 def verify(

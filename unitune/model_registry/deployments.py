@@ -49,14 +49,19 @@ def move_deployment(
     there = [each for each in standing if each.run_id == run.id and each.state == "ready"]
     if there:
         return there[0]
-    current = standing_aliases(ledger.alias_moves(move.model)).get(move.alias)
-    runs = {each.number: each.run_id for each in ledger.versions(move.model)}
-    serving = [each for each in standing if current and each.run_id == runs.get(current.number)]
+    aliases = standing_aliases(ledger.alias_moves(move.model))
+    numbers = {each.run_id: each.number for each in ledger.versions(move.model)}
+    of_others = {each.number for each in aliases.values() if each.alias != move.alias}
+    free = {each: numbers.get(each.run_id or "") for each in standing}
+    free = {each: number for each, number in free.items() if number and number not in of_others}
+    current = aliases[move.alias].number if move.alias in aliases else None
+    # Of former versions, where an alias has moved and left its deployment as it was.
+    serving = [each for each, number in free.items() if number == current] or [*free]
     if len(serving) != 1:
         ids = ", ".join(each.id for each in serving)
         state = f"several deployments answer ({ids})" if ids else "no deployment answers"
         todo = "Take all but one down" if ids else f"Bring it up (unitune deploy {run.id} --ttl 2h)"
-        raise UserError(f"{state} for {move}. {todo}, and do this again.")
+        raise UserError(f"{state} for {move} and no other alias. {todo}, and do this again.")
     try:
         swap(ledger, serving[0], run, HostingBudget.of(budget))
     except BaseException:

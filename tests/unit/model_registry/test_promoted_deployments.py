@@ -219,8 +219,23 @@ def test_a_promotion_that_leaves_the_deployment_says_so(
     assert 0 == done.code
     shown = unitune("models", "served").out
     assert "answers with served:1, and served@production points to version 2" in shown
+    words = ("promote", "served:2", "--as", "production", "--without-gate", "a test")
+    assert "answers with it." in unitune(*words, "--deploy", "--allow-unpriced").out
+    assert "answers with" not in unitune("models", "served").out
+    assert f"answers with run {new.id} now" in unitune("deployments").out
     wrong = unitune("promote", "served:2", "--as", "production", "--budget", "5")
     assert (2, True) == (wrong.code, "Add --deploy" in wrong.err)
+
+
+def test_a_deployment_of_another_alias_is_left_alone(
+    vendor: ServedVendor, pair: tuple[Run, Run]
+) -> None:
+    old, new = pair
+    promote(old, "stable", without_gate="a test")
+    promote(new, "production", without_gate="a test")
+    with pytest.raises(UserError, match="no deployment answers for served@production"):
+        moved(new)
+    assert served_model(vendor) == model_of(old)
 
 
 def test_without_a_deployment_there_is_nothing_to_move(
