@@ -133,6 +133,7 @@ MEANINGS: Mapping[str, Callable[[], Words]] = {
     "port": lambda: odd("0", "-1", "65536", "9" * 30),
     "price": prices_given,
     "prompt": lambda: odd("zero-shot", "instructed", "few-shot", "best"),
+    "variants": lambda: odd("3", "0", "9" * 30),
     "questions": lambda: paths("train.jsonl", "table.csv", "test.jsonl"),
     "quantization": lambda: odd("F16", "Q8_0", "Q4_K_M"),
     "reason": lambda: odd("why not", ""),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,10 +12,13 @@ import typer
 from unitune.cli.options import JOB_FILE, AllowUnpriced, BudgetUsd, JobFile, Json, Quiet
 from unitune.cli.output import aside, console, facts, print_json
 from unitune.cli.output_files import Kind, check_output
+from unitune.errors import UserError
 from unitune.job.contenders import PromptKind
 
 if TYPE_CHECKING:
     from unitune.distillation.distill import Distillation, DistillationPlan
+    from unitune.distillation.teacher import Teacher
+    from unitune.distillation.variants import WrittenQuestions
 
 SHOWN_REJECTED = 3
 OTHERWISE = (
@@ -22,7 +27,7 @@ OTHERWISE = (
 )
 
 
-Teacher = Annotated[
+TeacherName = Annotated[
     str,
     typer.Option(
         "--teacher",
@@ -31,9 +36,18 @@ Teacher = Annotated[
     ),
 ]
 Questions = Annotated[
-    Path,
+    Path | None,
     typer.Option(
         "--questions", metavar="FILE", help="Rows without answers, in any form of the job's."
+    ),
+]
+Variants = Annotated[
+    int | None,
+    typer.Option(
+        "--variants",
+        metavar="N",
+        min=1,
+        help="Have the teacher write about N questions first, like those of the training rows.",
     ),
 ]
 Rows = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where the rows go.")]
@@ -62,9 +76,10 @@ UseCache = Annotated[
 def distill(
     file: JobFile = JOB_FILE,
     *,
-    teacher: Teacher,
-    questions: Questions,
+    teacher: TeacherName,
     output: Rows,
+    questions: Questions = None,
+    variants: Variants = None,
     prompt: Prompt = None,
     limit: Limit = None,
     batch: Batch = False,
@@ -81,60 +96,69 @@ def distill(
     goes on where it stopped. The teacher's own score on rows of dev is shown.
 
     [dim]$ unitune distill --teacher openai:gpt-4.1 --questions inbox.jsonl -o distilled.jsonl
-    $ unitune distill --teacher local:smollm2-1.7b-instruct --questions inbox.csv -o more.jsonl
+    $ unitune distill --teacher openai:gpt-4.1 --variants 200 -o more.jsonl --budget 5
     $ unitune distill --teacher anthropic:claude-sonnet-4-5 --questions inbox.jsonl -o more.jsonl \
 --batch --budget 5[/dim]
     """
     from unitune.cli.progress import evaluation_progress, working
     from unitune.distillation.distill import distill as run_distillation
-    from unitune.distillation.distill import plan_distillation, teacher_of
+    from unitune.distillation.distill import plan_distillation
+    from unitune.distillation.teacher import Asking, Teacher
+    from unitune.distillation.variants import plan_variants, write_variants
     from unitune.evaluate.inference.sources import check_batches
     from unitune.job.job import Job
     from unitune.planning.preflight import preflight
 
-    check_output(output, Kind.ROWS, [file, questions])
+    if (questions is None) == (variants is None):
+        raise UserError(
+            "give either --questions FILE, rows without answers, or --variants N, for questions "
+            "that the teacher writes itself."
+        )
+    check_output(output, Kind.ROWS, [file, *([questions] if questions else [])])
     job = Job.load(file)
     if budget is not None:
         job = job.with_evaluation_budget(budget)
-    chosen = teacher_of(job, teacher, prompt)
-    with working("reading rows and questions", quiet=quiet or json):
-        planned = plan_distillation(
-            preflight(job), chosen, questions, limit=limit, allow_unpriced=allow_unpriced
-        )
+    with working("reading rows", quiet=quiet or json):
+        chosen = Teacher.of(preflight(job), teacher, prompt, allow_unpriced=allow_unpriced)
     if batch:
-        check_batches(planned.resolved.job, deploys=False)
-    _announce(planned, quiet=quiet or json)
-    _confirm(planned, allow_unpriced=allow_unpriced)
+        check_batches(chosen.resolved.job, deploys=False)
+    say = _nothing if quiet or json else aside().print
     with evaluation_progress(quiet=quiet or json) as progress:
-        made = run_distillation(
-            planned,
-            output,
-            batch=batch,
-            use_cache=use_cache,
-            progress=progress or (lambda _: None),
-            announce=(lambda _: None) if quiet or json else aside().print,
-        )
+        asking = Asking(batch, use_cache, progress or _nothing, say)
+        given: Path | WrittenQuestions
+        if questions is None:
+            writing = plan_variants(chosen, variants or 1)
+            _confirm(chosen, "questions", writing.most_usd, allow_unpriced=allow_unpriced)
+            given = write_variants(writing, asking)
+        else:
+            given = questions
+        planned = plan_distillation(chosen, given, limit=limit)
+        _announce(planned, say)
+        _confirm(chosen, "answers", planned.most_usd, allow_unpriced=allow_unpriced)
+        made = run_distillation(planned, output, asking)
     if json:
         print_json(_as_json(made))
     else:
         _show(made)
 
 
-def _announce(planned: DistillationPlan, *, quiet: bool) -> None:
+def _nothing(_: object) -> None:
+    pass
+
+
+def _announce(planned: DistillationPlan, say: Callable[[str], None]) -> None:
     """Say what is put to whom, and what is left out."""
-    if quiet:
-        return
     from unitune.report.typography import counted
 
     questions = planned.questions
     line = f"{counted(len(questions.rows), 'question')} for {planned.teacher.name}."
     if left_out := [f"{count:,} that {why}" for why, count in questions.left_out.items()]:
         line += f" Left out: {', '.join(left_out)}."
-    aside().print(line)
+    say(line)
 
 
-def _confirm(planned: DistillationPlan, *, allow_unpriced: bool) -> None:
-    """Make sure that the user has agreed to what the answers may cost.
+def _confirm(teacher: Teacher, what: str, most: Decimal | None, *, allow_unpriced: bool) -> None:
+    """Make sure that the user has agreed to what a teacher may cost.
 
     Raises:
         OverBudget: There is no budget, and no one can confirm, or says no.
@@ -142,13 +166,12 @@ def _confirm(planned: DistillationPlan, *, allow_unpriced: bool) -> None:
     from unitune.cli.consent import confirm_cost
     from unitune.report.typography import dollars
 
-    if planned.resolved.job.evaluate.budget is not None or planned.is_free:
+    if teacher.resolved.job.evaluate.budget is not None or teacher.is_free:
         return
-    most = planned.most_usd
     if most is None and allow_unpriced:
         return
     usd = "unknown" if most is None else f"at most {dollars(most)}"
-    confirm_cost("answers of the teacher", usd, "Go on?", OTHERWISE)
+    confirm_cost(f"{what} of the teacher", usd, "Go on?", OTHERWISE)
 
 
 def _show(made: Distillation) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from unitune.data.dataset import Dataset, Row
@@ -15,6 +14,7 @@ from unitune.planning.preflight import ResolvedJob
 ANSWERED = "had an answer"
 REPEATED = "asked what another row asks"
 KNOWN = "stood in the training or validation rows"
+NEAR = "were near a training row"
 NEAR_TEST = "were near a test case"
 
 
@@ -32,7 +32,11 @@ class Questions:
 
 
 def read_questions(
-    resolved: ResolvedJob, path: str | os.PathLike[str], limit: int | None = None
+    resolved: ResolvedJob,
+    path: str | os.PathLike[str],
+    limit: int | None = None,
+    *,
+    is_written: bool = False,
 ) -> Questions:
     """Read the questions of a file, as the job reads its own.
 
@@ -40,6 +44,7 @@ def read_questions(
         resolved: A job, whose rows no question may repeat.
         path: Rows of any form that a job takes, without answers.
         limit: The most questions, from the beginning.
+        is_written: Whether they are a teacher's own, which must not be near a training row either.
 
     Raises:
         DataError: The file cannot be read or holds a row that cannot be used.
@@ -61,13 +66,15 @@ def read_questions(
         else:
             taken.add(key)
             kept.append(row)
-    fresh = _away_from(splits.test, replace(read, rows=tuple(kept)))
-    if near := len(kept) - len(fresh):
-        left_out[NEAR_TEST] += near
-    return Questions(replace(read, rows=tuple(fresh[:limit])), left_out)
+    for other, reason in ((splits.test, NEAR_TEST), (splits.train if is_written else None, NEAR)):
+        fresh = _away_from(other, replace(read, rows=tuple(kept)))
+        if near := len(kept) - len(fresh):
+            left_out[reason] += near
+        kept = fresh
+    return Questions(replace(read, rows=tuple(kept[:limit])), left_out)
 
 
-def _away_from(test: Dataset | None, rows: Dataset) -> Sequence[Row]:
-    """Return the rows that ask nothing that a test case asks, or nearly."""
-    near = {shared.line for shared in leaks([test], rows)} if test else set[int]()
+def _away_from(others: Dataset | None, rows: Dataset) -> list[Row]:
+    """Return the rows that ask nothing that others ask, or nearly."""
+    near = {shared.line for shared in leaks([others], rows)} if others else set[int]()
     return [row for row in rows.rows if row.line not in near]

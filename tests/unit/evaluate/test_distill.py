@@ -12,12 +12,9 @@ from command_line import Command
 
 from unitune.data.load import load
 from unitune.distillation.acceptance import AnswerForm
-from unitune.distillation.distill import (
-    Distillation,
-    distill,
-    plan_distillation,
-    teacher_of,
-)
+from unitune.distillation.distill import Distillation, distill, plan_distillation
+from unitune.distillation.teacher import Asking, Teacher
+from unitune.distillation.variants import plan_variants, write_variants
 from unitune.errors import BackendError, DataError, NotFoundError, OverBudget, UserError
 from unitune.job.job import Job
 from unitune.models import Request
@@ -40,9 +37,13 @@ def write_questions(folder: Path, *questions: str | dict[str, Any]) -> Path:
     return path
 
 
-def distilled(job: Job, questions: Path, prompt: Any = "zero-shot", **given: Any) -> Distillation:
-    planned = plan_distillation(preflight(job), teacher_of(job, NAME, prompt), questions)
-    return distill(planned, questions.with_name("out.jsonl"), **given)
+def teacher_of(job: Job, prompt: Any = "zero-shot", name: str = NAME) -> Teacher:
+    return Teacher.of(preflight(job), name, prompt)
+
+
+def distilled(job: Job, questions: Path, prompt: Any = "zero-shot") -> Distillation:
+    planned = plan_distillation(teacher_of(job, prompt), questions)
+    return distill(planned, questions.with_name("out.jsonl"), Asking())
 
 
 @pytest.fixture
@@ -188,23 +189,62 @@ def test_a_budget_holds_and_the_most_is_known_before(
     job = make_job({"scorers": ["exact"], "prices": price, "budget": {"usd": 0.01}})
     questions = write_questions(tmp_path, "new")
     backend = backend_of(lambda _, __: "label-1")
-    planned = plan_distillation(preflight(job), teacher_of(job, NAME, "zero-shot"), questions)
+    planned = plan_distillation(teacher_of(job), questions)
     assert planned.most_usd is not None
     assert planned.most_usd > 1
     with pytest.raises(OverBudget, match="may spend"):
-        distill(planned, tmp_path / "out.jsonl")
+        distill(planned, tmp_path / "out.jsonl", Asking())
     assert [] == backend.requests
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_a_teacher_is_a_contender_or_a_model_of_a_backend(make_job: Any) -> None:
+def test_a_teacher_is_a_contender_or_a_model_of_a_backend(make_job: Any, backend_of: Any) -> None:
+    backend_of(lambda _, __: "")
     server = {"type": "server", "url": "http://127.0.0.1:9/v1", "model": "big", "name": "mine"}
     job = make_job({"contenders": ["zero-shot", "tuned", server]})
-    assert "server" == teacher_of(job, "mine").type
+    assert "server" == teacher_of(job, None, "mine").spec.type
     with pytest.raises(UserError, match="prompt instructed"):
-        teacher_of(job, "mine", "few-shot")
+        teacher_of(job, "few-shot", "mine")
     with pytest.raises(NotFoundError, match="BACKEND:MODEL"):
-        teacher_of(job, "big")
+        teacher_of(job, None, "big")
+
+
+def test_a_teacher_writes_questions_like_those_of_the_rows(
+    make_job: Any, backend_of: Any, tmp_path: Path
+) -> None:
+    """New ones alone are kept: neither a row's, nor a test case's, nor one twice."""
+    lists = iter(
+        [
+            '```json\n["a new matter", "train 3", "test 4", " ", 7]\n```',
+            "Sorry, I cannot.",
+            '["a new matter", "quite another thing"]',
+        ]
+    )
+
+    def rule(_: str, request: Request) -> str:
+        return next(lists) if "Write 5 other messages" in asked(request) else "label-2"
+
+    job = make_job({"scorers": ["exact"], "concurrency": 1})
+    backend = backend_of(rule)
+    planned = plan_variants(teacher_of(job), 12)
+    written = write_variants(planned, Asking())
+    assert (3, 5) == (len(backend.requests), written.count)
+    assert 5 == asked(backend.requests[0]).count(". train ")
+    questions = plan_distillation(teacher_of(job), written)
+    made = distill(questions, tmp_path / "out.jsonl", Asking())
+    rows = [row.example for row in load(made.path).rows]
+    assert ["a new matter", "quite another thing"] == [row.prompt[-1].text for row in rows]
+    assert ["You sort mail."] * 2 == [row.prompt[0].text for row in rows]
+    assert "asked what another row asks" in made.left_out
+    assert 12 == len(asked(backend.requests[0]).splitlines()) + 3
+    assert written == write_variants(planned, Asking()), "what was answered is not asked again"
+
+
+def test_rows_that_are_no_single_questions_have_no_variants(make_job: Any, backend_of: Any) -> None:
+    backend_of(lambda _, __: "no list")
+    job = make_job({"scorers": ["exact"]})
+    with pytest.raises(DataError, match="is a JSON list of questions, first: 'no list'"):
+        write_variants(plan_variants(teacher_of(job), 3), Asking())
 
 
 @pytest.mark.parametrize(
@@ -241,6 +281,15 @@ def test_the_command_says_what_became_of_each_answer(
         assert part in done.out
     found = json.loads(unitune(*line, "--json").out)
     assert (1, {"no label of the training rows": 2}) == (found["rows"], found["rejected"])
+
+
+@pytest.mark.parametrize("given", [(), ("--questions", "q.jsonl", "--variants", "3")])
+def test_questions_come_from_one_place(
+    unitune: Command, job: Job, tmp_path: Path, given: tuple[str, ...]
+) -> None:
+    write_job(job, tmp_path)
+    done = unitune("distill", "--teacher", NAME, "-o", "out.jsonl", *given)
+    assert (2, True) == (done.code, "either --questions FILE" in done.err)
 
 
 def test_what_costs_money_needs_a_budget_where_no_one_can_say_yes(

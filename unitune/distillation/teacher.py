@@ -1,0 +1,211 @@
+"""Who answers: a teacher, as the only contender of a job, with its price and its vendor's terms.
+
+It answers as a contender of `compare` does, by the same runner: every answer is recorded as it
+comes, a budget holds, and the same call goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Literal
+
+from unitune.backends.offer import OutputTerms
+from unitune.errors import NotFoundError, UserError
+from unitune.evaluate.grading import Answered
+from unitune.evaluate.inference.budget import Budget, answer_prices, most_usd
+from unitune.evaluate.inference.engine import EvaluationProgress, Question, short_hash
+from unitune.evaluate.inference.sources import Source, resolve_sources
+from unitune.evaluate.prompts.contenders import Contender, DevScore, build
+from unitune.evaluate.result_files import folder_of_job
+from unitune.evaluate.runner import EvaluationConfig, collect_responses, open_journals
+from unitune.evaluate.task import Task
+from unitune.job.contenders import Model, PromptKind, Server
+from unitune.job.job import Job
+from unitune.planning.preflight import ResolvedJob
+from unitune.workspace.filesystem import private_folder
+from unitune.workspace.home import home, make_home
+
+FOLDER = "distillation"
+SHOTS = 8
+"""Training rows that a teacher is shown, those nearest to each question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How a teacher is asked.
+
+    Args:
+        batch: In batches, where its backend can.
+        use_cache: Whether answers are taken that the same requests were given before.
+        progress: Called as answers come.
+        announce: Called with what the user should know, a sentence.
+    """
+
+    batch: bool = False
+    use_cache: bool = False
+    progress: Callable[[EvaluationProgress], None] = lambda _: None
+    announce: Callable[[str], None] = lambda _: None
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """A model that answers.
+
+    Args:
+        resolved: A job with it as the only contender.
+        spec: That contender.
+        source: Who answers, at which price.
+        terms: What the vendor's terms say of training on its answers; None: not on record.
+        spent: What it was paid before, in US dollars.
+        writes: What it writes, which has a folder of its own.
+    """
+
+    resolved: ResolvedJob
+    spec: Model | Server
+    source: Source
+    terms: OutputTerms | None
+    spent: Decimal = Decimal(0)
+    writes: Literal["answers", "questions"] = "answers"
+
+    @classmethod
+    def of(
+        cls,
+        resolved: ResolvedJob,
+        name: str,
+        prompt: PromptKind | None = None,
+        *,
+        allow_unpriced: bool = False,
+    ) -> Teacher:
+        """Look a teacher up; nothing is sent.
+
+        Args:
+            resolved: A job; a contender of it, a model or a server, may be named.
+            name: That contender's, or ``BACKEND:MODEL``.
+            prompt: What it is shown; None: as the job says, else its nearest training rows.
+            allow_unpriced: Whether the user accepts a price that is not known.
+
+        Raises:
+            NotFoundError: There is no such contender or backend.
+            UserError: The contender has a prompt of its own, and another is given; or the teacher
+                cannot be called.
+            OverBudget: There is a budget, and its price is not known.
+        """
+        spec = _spec(resolved.job, name, prompt)
+        alone = _with_contender(resolved, spec)
+        prices = answer_prices(alone.job, alone.book, allow_unpriced=allow_unpriced)
+        source = resolve_sources(alone, {}, prices.contenders, replay=False)[spec.name]
+        terms = alone.book.offer(spec.backend).outputs if isinstance(spec, Model) else None
+        return cls(alone, spec, source, terms)
+
+    @property
+    def name(self) -> str:
+        """As rows and reports have it."""
+        return self.spec.name
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody takes money for the answers."""
+        resolved = self.resolved
+        return not answer_prices(resolved.job, resolved.book, allow_unpriced=True).charged
+
+    @property
+    def contender(self) -> Contender:
+        """It with the prompts that it may be given."""
+        job = self.resolved.job
+        (contender,) = build(job.evaluate, job.tuning, self.resolved.splits.train)
+        return contender
+
+    @property
+    def folder(self) -> Path:
+        """Where its answers are recorded."""
+        asked = short_hash([self.spec.model_dump(mode="json")])
+        return folder_of_job(self.resolved.job) / FOLDER / asked / self.writes
+
+    def of_questions(self) -> Teacher:
+        """Return it as it is asked for questions: without what is shown for answers."""
+        plain = {"prompt": "zero-shot", "shots": "auto", "choose": "auto", "instructions": None}
+        spec = self.spec.model_copy(update=plain)
+        resolved = _with_contender(self.resolved, spec)
+        return replace(self, resolved=resolved, spec=spec, writes="questions")
+
+    def most_usd(self, questions: Iterable[Question]) -> Decimal | None:
+        """Return the most that answers may cost; None: the price is not known."""
+        price = self.source.price
+        if price is None:
+            return None
+        return sum((most_usd(price, question.request) for question in questions), Decimal(0))
+
+    def answer(self, task: Task, asking: Asking) -> TeacherAnswers:
+        """Have the dev rows of a task answered, and its cases; what is recorded is not again.
+
+        Raises:
+            BackendError: The teacher is down or refuses every question; what it answered is kept.
+            OverBudget: The budget is used up; likewise.
+            Interrupted: The user pressed Ctrl-C; the same call goes on.
+        """
+        make_home(home())
+        private_folder(self.folder)
+        budget = self.resolved.job.evaluate.budget
+        config = EvaluationConfig(
+            task=task,
+            contenders=(self.contender,),
+            sources={self.name: self.source},
+            folder=self.folder,
+            budget=Budget(budget and budget.usd, self.spent),
+            concurrency=self.resolved.job.evaluate.concurrency,
+            batch=asking.batch,
+            replay=False,
+            use_cache=asking.use_cache,
+            announce=asking.announce,
+        )
+        score = None
+        with open_journals(config) as journals:
+            if task.dev:
+                of_dev = replace(config, dev_only=True)
+                (tried,) = collect_responses(of_dev, journals, asking.progress)
+                score = tried.choice.score
+            (answered,) = collect_responses(config, journals, asking.progress)
+        return TeacherAnswers(answered, score, config.budget.spent)
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherAnswers:
+    """What a teacher answered.
+
+    Args:
+        answered: To the cases.
+        score: Its own on the dev rows; None: there are none.
+        usd: What it was paid so far, in US dollars.
+    """
+
+    answered: Answered
+    score: DevScore | None
+    usd: Decimal
+
+
+def _with_contender(resolved: ResolvedJob, spec: Model | Server) -> ResolvedJob:
+    evaluate = resolved.job.evaluate.model_copy(update={"contenders": (spec,)})
+    return replace(resolved, job=resolved.job.model_copy(update={"evaluate": evaluate}))
+
+
+def _spec(job: Job, name: str, prompt: PromptKind | None) -> Model | Server:
+    specs = [each for each in job.evaluate.contenders if isinstance(each, Model | Server)]
+    for spec in specs:
+        if spec.name == name:
+            if prompt not in (None, spec.prompt):
+                raise UserError(
+                    f"contender {name!r} of the job is asked by prompt {spec.prompt}. Leave "
+                    "--prompt out, or name the teacher as BACKEND:MODEL."
+                )
+            return spec
+    backend, colon, model = name.partition(":")
+    if not (colon and backend and model):
+        hint = "Name a teacher as BACKEND:MODEL, or a contender of type model or server."
+        raise NotFoundError("teacher", name, [spec.name for spec in specs], hint)
+    if prompt in (None, "few-shot"):
+        shots = {"prompt": "few-shot", "shots": SHOTS, "choose": "nearest"}
+        return Model.model_validate({"backend": backend, "model": model, "name": name} | shots)
+    return Model(backend=backend, model=model, name=name, prompt=prompt)

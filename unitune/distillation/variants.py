@@ -1,0 +1,175 @@
+"""New questions like those of the training rows, written by a teacher.
+
+A request shows some rows' questions and asks for as many others. What comes back and is no list of
+texts is left out; what nearly repeats a row, or another new question, is left out when questions
+are read (`unitune.distillation.questions`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import cycle, islice
+from pathlib import Path
+
+from unitune.backends.output_limit import OutputLimit, longest_expected
+from unitune.data.example import Example, Message, digest
+from unitune.data.records import strict_json
+from unitune.distillation.teacher import Asking, Teacher
+from unitune.errors import DataError
+from unitune.evaluate.records import Record
+from unitune.evaluate.results import LeakResult
+from unitune.evaluate.scoring import scoring_of
+from unitune.evaluate.task import Task
+from unitune.workspace.filesystem import replacing
+
+SHOWN = 5
+"""Questions that a request shows, and others that it asks for."""
+ROOM = 4
+"""An answer may be so many times as long as the longest row's question for each that it lists."""
+TEMPERATURE = 1.0
+"""So that requests which show the same rows give other questions."""
+FILE = "questions.jsonl"
+REQUEST = """\
+These are {shown} messages that people have sent:
+
+{messages}
+
+Write {shown} other messages of this kind, as other people would send them. Change what is asked, \
+the wording, the length and the tone; repeat none of them. Answer with a JSON list of {shown} \
+strings and nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class VariantsPlan:
+    """Which questions are shown, before the first request.
+
+    Args:
+        teacher: Who writes.
+        shown: The rows of each request.
+        task: The requests, as the runner takes them.
+        count: How many questions are wanted.
+    """
+
+    teacher: Teacher
+    shown: tuple[tuple[Example, ...], ...]
+    task: Task
+    count: int
+
+    @property
+    def most_usd(self) -> Decimal | None:
+        """The most that the questions may cost; None: the price is not known."""
+        prompt = self.teacher.contender.prompts[0]
+        return self.teacher.most_usd(self.task.questions(prompt, self.teacher.spec))
+
+
+def plan_variants(teacher: Teacher, count: int) -> VariantsPlan:
+    """Choose the rows that questions are written after; nothing is sent.
+
+    Args:
+        teacher: Who writes; its job has the training rows.
+        count: How many questions are wanted.
+
+    Raises:
+        DataError: No training row is one question with its answer.
+    """
+    plain, job, train = (
+        teacher.of_questions(),
+        teacher.resolved.job,
+        teacher.resolved.splits.train,
+    )
+    seeds = sorted(filter(_is_one_question, train), key=lambda row: digest(["seed", row.input_key]))
+    if not seeds:
+        raise DataError(
+            f"{train.name}: no row is one question of a user with its answer, so none can be "
+            "written like it. Give questions with --questions."
+        )
+    requests, size = -(-count // SHOWN), min(SHOWN, len(seeds))
+    source = cycle(seeds)
+    shown = tuple(tuple(islice(source, size)) for _ in range(requests))
+    longest = longest_expected([_answered_by_itself(row) for row in seeds])
+    task = Task(
+        cases=tuple(_request(number, rows) for number, rows in enumerate(shown)),
+        dev=(),
+        scoring=scoring_of(job, train),
+        output_limit=OutputLimit(SHOWN * ROOM * longest, longest, job.backend),
+        leaks=LeakResult(action=job.evaluate.leaks, searched=False, cases=()),
+        temperature=TEMPERATURE,
+    )
+    return VariantsPlan(plain, shown, task, count)
+
+
+def write_variants(planned: VariantsPlan, asking: Asking) -> WrittenQuestions:
+    """Have questions written, into a file of rows without answers.
+
+    Raises:
+        DataError: No answer is a list of texts.
+        BackendError: As of `Teacher.answer`; so are OverBudget and Interrupted.
+    """
+    answers = planned.teacher.answer(planned.task, asking)
+    records = answers.answered.records
+    rows = [
+        _like(rows[at % len(rows)], text)
+        for rows, record in zip(planned.shown, records, strict=True)
+        for at, text in enumerate(_texts(record))
+    ][: planned.count]
+    if not rows:
+        raise DataError(
+            f"none of the {len(records):,} answers of {planned.teacher.name} is a JSON list of "
+            f"questions, first: {(records[0].error or records[0].text)[:200]!r}. Take a larger "
+            "model, or give questions with --questions."
+        )
+    path = planned.teacher.folder / FILE
+    with replacing(path) as file:
+        file.writelines(f"{row.line}\n" for row in rows)
+    return WrittenQuestions(path, len(rows), answers.usd)
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenQuestions:
+    """A file of new questions.
+
+    Args:
+        path: Rows without answers.
+        count: How many.
+        usd: What the teacher was paid so far, in US dollars.
+    """
+
+    path: Path
+    count: int
+    usd: Decimal
+
+
+def _is_one_question(row: Example) -> bool:
+    roles = [turn.role for turn in row.prompt]
+    return roles in (["user"], ["system", "user"]) and not row.tools
+
+
+def _answered_by_itself(row: Example) -> Example:
+    """Return a row whose answer is its question, whose length is of interest."""
+    return Example(messages=(*row.prompt, Message(role="assistant", content=row.prompt[-1].text)))
+
+
+def _request(number: int, rows: Sequence[Example]) -> Example:
+    messages = "\n".join(f"{at}. {row.prompt[-1].text}" for at, row in enumerate(rows, 1))
+    text = REQUEST.format(shown=len(rows), messages=messages)
+    return Example(messages=(Message(role="user", content=text),), id=f"request {number}")
+
+
+def _texts(record: Record) -> Iterator[str]:
+    """Yield the questions of an answer; a fence around it is no part of it."""
+    text = record.text[record.text.find("[") : record.text.rfind("]") + 1]
+    try:
+        value, _ = strict_json(text)
+    except (ValueError, RecursionError):
+        return
+    for each in value if isinstance(value, list) and record.error is None else ():
+        if isinstance(each, str) and each.strip():
+            yield each.strip()
+
+
+def _like(row: Example, question: str) -> Example:
+    """Return a row without an answer that asks something else."""
+    turn = Message(role="user", content=question)
+    return Example(messages=(*row.prompt[:-1], turn))
