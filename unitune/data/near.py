@@ -50,7 +50,7 @@ Measured on banking77 and on questions of 25 words out of 25. To begin takes as 
 
 _DIFFERENCE = 9
 """Two sets with 4 / 5 of their union in common differ in a ninth of their sizes' sum."""
-_RARITY_BITS, _HASH_BITS = 6, 48  # beside 10 bits for a text of a batch
+_RARITY_BITS, HASH_BITS = 6, 48  # beside 10 bits for a text of a batch
 _LEVELS_AN_OCTAVE = 3
 """Rarity is counted in levels, since its order alone matters: 63 of them reach to 2²¹ texts."""
 _BUCKETS_BITS = range(8, 23)
@@ -232,12 +232,12 @@ class _Sets(NamedTuple):
 
 
 def _sets(texts: Sequence[str], rarity: NDArray[np.uint8], words: int) -> _Sets:
-    owners, hashes = _hashed(texts)
+    owners, hashes = hashed_pieces(texts)
     levels = rarity[_buckets(hashes, rarity)].astype(np.uint64)
-    keys = np.sort((owners << np.uint64(_RARITY_BITS) | levels) << np.uint64(_HASH_BITS) | hashes)
+    keys = np.sort((owners << np.uint64(_RARITY_BITS) | levels) << np.uint64(HASH_BITS) | hashes)
     keys = keys[np.append(True, keys[1:] != keys[:-1])[: len(keys)]]
-    hashes = keys & np.uint64(2**_HASH_BITS - 1)
-    owners = (keys >> np.uint64(_RARITY_BITS + _HASH_BITS)).astype(np.int64)
+    hashes = keys & np.uint64(2**HASH_BITS - 1)
+    owners = (keys >> np.uint64(_RARITY_BITS + HASH_BITS)).astype(np.int64)
     sizes = np.bincount(owners, minlength=len(texts))
     rank = np.arange(len(owners)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     rare = rank <= (sizes // 5)[owners]
@@ -264,24 +264,25 @@ def _rarity(texts: Sequence[str]) -> NDArray[np.uint8]:
     bits = min(max(letters.bit_length() + 1, _BUCKETS_BITS[0]), _BUCKETS_BITS[-1])
     counts = np.zeros(1 << bits, np.int64)
     for _, batch in _batches(texts):
-        np.add.at(counts, _buckets(_hashed(batch).hashes, counts), 1)
+        np.add.at(counts, _buckets(hashed_pieces(batch).hashes, counts), 1)
     levels = np.ceil(_LEVELS_AN_OCTAVE * np.log2(counts + 1))
     return np.minimum(levels, 2**_RARITY_BITS - 1).astype(np.uint8)
 
 
 def _buckets(hashes: Hashes, table: NDArray[np.int64] | NDArray[np.uint8]) -> Ints:
     """Return the place of each piece in a table of a power of two."""
-    return (hashes >> np.uint64(_HASH_BITS - len(table).bit_length() + 1)).astype(np.int64)
+    return (hashes >> np.uint64(HASH_BITS - len(table).bit_length() + 1)).astype(np.int64)
 
 
-class _Hashed(NamedTuple):
-    """The pieces of some texts, text by text."""
+class HashedPieces(NamedTuple):
+    """The pieces of some texts, text by text; one as often as it stands there."""
 
     owners: NDArray[np.uint64]
     hashes: Hashes
 
 
-def _hashed(texts: Sequence[str]) -> _Hashed:
+def hashed_pieces(texts: Sequence[str]) -> HashedPieces:
+    """Return all runs of five letters of some texts; numpy takes 60 bytes a letter."""
     encoded = "".join(texts).encode("utf-32-le", "surrogatepass")
     letters = np.frombuffer(encoded, np.uint32).astype(np.uint64)
     owners = np.repeat(np.arange(len(texts), dtype=np.uint64), [len(text) for text in texts])
@@ -290,7 +291,7 @@ def _hashed(texts: Sequence[str]) -> _Hashed:
     for at, factor in enumerate(_FACTORS):
         hashes += letters[at : at + windows] * factor
     inside = owners[:windows] == owners[len(owners) - windows :]
-    return _Hashed(owners[:windows][inside], hashes[inside] >> np.uint64(64 - _HASH_BITS))
+    return HashedPieces(owners[:windows][inside], hashes[inside] >> np.uint64(64 - HASH_BITS))
 
 
 def _batches(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:

@@ -97,7 +97,12 @@ def normal(text: str) -> str:
 
 def answered(example: Example, turns: Turns) -> Answered:
     """Return what an example answers, and the numbers of its question, given by its turns."""
-    return Answered(normal(example.answer or ""), tuple(_DIGITS.findall(" ".join(turns))))
+    return Answered(normal(example.answer or ""), numbers_of(turns))
+
+
+def numbers_of(turns: Turns) -> tuple[str, ...]:
+    """Return the numbers of some turns, in order."""
+    return tuple(_DIGITS.findall(" ".join(turns)))
 
 
 def words_of(turns: Turns) -> Words:

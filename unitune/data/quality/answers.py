@@ -1,0 +1,201 @@
+"""Answers beside one another: how many rows each label has, and which break the others' format."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from statistics import median
+from typing import NamedTuple
+
+from unitune.data.columns import LABEL_CHARACTERS, ROWS_A_LABEL
+from unitune.data.quality.findings import QualityRow, Suspicion, Suspicions
+from unitune.data.questions import normal
+
+USUAL = 0.9
+"""Share of the answers that makes a format the usual one."""
+FEWEST_ANSWERS = 20
+"""Answers from which a format can be called usual."""
+FEW_ROWS, SMALL_SHARE = 5, 0.1
+"""A label is rare with fewer rows, or with less than this share of the median label's."""
+LARGE_SHARE = 0.5
+"""Share of the rows from which one label of three or more outweighs the others."""
+SENTENCE_WORDS = 4
+_ENDS = (*'.!?:;)\u3002\uff01\uff1f\u2026"\u201d',)
+
+
+class Trait(NamedTuple):
+    """Something that most answers of a file have alike.
+
+    Args:
+        code: Of the finding.
+        title: What breaks it.
+        of: What an answer has; None where the trait says nothing of it.
+    """
+
+    code: str
+    title: str
+    of: Callable[[str], str | None]
+
+
+def is_labels(rows: Sequence[QualityRow]) -> bool:
+    """Whether the answers are labels: short, and few different ones."""
+    answers = [row.answer for row in rows if row.answer]
+    different = len(set(map(normal, answers)))
+    short = max(map(len, answers), default=0) <= LABEL_CHARACTERS
+    return short and 2 <= different <= max(2, len(answers) // ROWS_A_LABEL)
+
+
+def counted(rows: Sequence[QualityRow]) -> dict[str, int]:
+    """Return how many rows have which answer, the most frequent first."""
+    return dict(Counter(row.answer for row in rows if row.answer).most_common())
+
+
+def uneven(rows: Sequence[QualityRow]) -> Suspicions:
+    """Return a row of each label that few rows have, and of one that most have."""
+    counts = counted(rows)
+    first = {row.answer: at for at, row in reversed([*enumerate(rows)])}
+    usual, total = median(counts.values()), sum(counts.values())
+    rare = [label for label in counts if counts[label] < max(FEW_ROWS, SMALL_SHARE * usual)]
+    largest = next(iter(counts))
+    large = [largest] if len(counts) > 2 and counts[largest] > LARGE_SHARE * total else []
+    return Suspicions(
+        "uneven-labels",
+        "Labels with very few rows, or most of them",
+        "Add rows of a rare label, or leave it to a fallback; look at its own score in the test.",
+        [
+            *(
+                Suspicion(
+                    first[label],
+                    f"{100 * counts[label] / total:.0f} % of the rows have this answer: a model "
+                    "that always gives it is right as often.",
+                )
+                for label in large
+            ),
+            *(
+                Suspicion(
+                    first[label],
+                    f"{counts[label]:,} of {total:,} rows have this answer; the median label has "
+                    f"{usual:,.0f}.",
+                )
+                for label in reversed(rare)
+            ),
+        ],
+    )
+
+
+def spellings(rows: Sequence[QualityRow]) -> Suspicions:
+    """Return the rows of labels that differ from a more frequent one in case or white space."""
+    variants: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for row in rows:
+        variants[normal(row.answer)][row.answer] += 1
+    usual = {name: counts.most_common(1)[0][0] for name, counts in variants.items()}
+    first = {row.answer: at for at, row in reversed([*enumerate(rows)])}
+    return Suspicions(
+        "label-spellings",
+        "Labels in two spellings",
+        "Write each label in one way: a model learns them as two.",
+        [
+            Suspicion(
+                at,
+                f"{row.answer!r} stands in {variants[normal(row.answer)][row.answer]:,} rows, "
+                f"{usual[normal(row.answer)]!r} in "
+                f"{variants[normal(row.answer)][usual[normal(row.answer)]]:,}.",
+                (first[usual[normal(row.answer)]],),
+            )
+            for at, row in enumerate(rows)
+            if row.answer and row.answer != usual[normal(row.answer)]
+        ],
+    )
+
+
+def formats(rows: Sequence[QualityRow], answered: Sequence[int]) -> Iterator[Suspicions]:
+    """Yield what breaks the format of most answers, trait by trait; a row is named once.
+
+    Args:
+        rows: All rows.
+        answered: Positions of those that have an answer.
+    """
+    left = list(answered)
+    for trait in TRAITS:
+        values = {at: value for at in left if (value := trait.of(rows[at].answer)) is not None}
+        if len(values) < FEWEST_ANSWERS:
+            continue
+        (usual, count), *others = Counter(values.values()).most_common()
+        if not others or count < USUAL * len(values):
+            continue
+        example = next(at for at in values if values[at] == usual)
+        odd = [at for at in values if values[at] != usual]
+        share = f"{100 * count / len(values):.3g} % of the answers are {usual}"
+        yield Suspicions(
+            trait.code,
+            trait.title,
+            "Write them as the others, unless the task asks for both.",
+            [
+                Suspicion(at, f"{values[at]}{alike}; {share}.", (example,))
+                for at, alike in _each_once(rows, odd)
+            ],
+        )
+        left = sorted(set(left) - set(odd))
+
+
+def _each_once(rows: Sequence[QualityRow], positions: Sequence[int]) -> Iterator[tuple[int, str]]:
+    """Yield the first row of each answer, and in how many rows it stands where it does in more."""
+    counts = Counter(rows[at].answer for at in positions)
+    for at in positions:
+        if count := counts.pop(rows[at].answer, 0):
+            yield at, f", in {count:,} rows" if count > 1 else ""
+
+
+def _json_kind(answer: str) -> str | None:
+    """Return whether an answer is a JSON object, a list, or neither."""
+    try:
+        value = json.loads(answer)
+    except (ValueError, RecursionError):
+        return "no JSON"
+    return {dict: "a JSON object", list: "a JSON list"}.get(type(value), "no JSON")
+
+
+def _json_keys(answer: str) -> str | None:
+    if not answer.lstrip().startswith("{") or _json_kind(answer) != "a JSON object":
+        return None
+    return f"an object of {', '.join(sorted(json.loads(answer))) or 'nothing'}"
+
+
+def _script(answer: str) -> str | None:
+    """Return the script of most letters, such as Latin; Unicode names begin with it."""
+    letters = [letter for letter in answer[:200] if letter.isalpha()]
+    if _is_json(answer) or not letters:
+        return None
+    scripts = Counter(unicodedata.name(letter, "other").split()[0] for letter in letters)
+    return f"in {scripts.most_common(1)[0][0].capitalize()} letters"
+
+
+def _case(answer: str) -> str | None:
+    """Return the case of the first letter, or of all where there are several."""
+    letters = [letter for letter in answer if letter.isalpha()]
+    if _is_json(answer) or not letters or not (letters[0].isupper() or letters[0].islower()):
+        return None
+    if len(letters) > 3 and all(letter.isupper() for letter in letters):
+        return "in capitals"
+    return "begun with a capital" if letters[0].isupper() else "begun with a small letter"
+
+
+def _end(answer: str) -> str | None:
+    if _is_json(answer) or len(answer.split()) < SENTENCE_WORDS:
+        return None
+    return "ended by a sentence mark" if answer.rstrip().endswith(_ENDS) else "not ended by a mark"
+
+
+def _is_json(answer: str) -> bool:
+    return answer.lstrip()[:1] in ("{", "[")
+
+
+TRAITS = (
+    Trait("answer-json", "Answers that are no JSON like the others, or are it alone", _json_kind),
+    Trait("answer-keys", "JSON answers with other keys than most", _json_keys),
+    Trait("answer-script", "Answers in another script than most", _script),
+    Trait("answer-case", "Answers in another case than most", _case),
+    Trait("answer-end", "Answers that end unlike most", _end),
+)

@@ -1,0 +1,126 @@
+"""What is worth a look in training rows: causes, the rows of each in the order of doubt.
+
+No score is given: how good a file is depends on what it is for. A cause lists the rows that a
+person should look at first, each beside the rows that it is held against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+from unitune.data.questions import Turns
+
+MOST_SUSPECTS = 1000
+"""Of each cause, so that a page of all still opens at once; the total is said."""
+MOST_LETTERS = 300
+"""Of a text that is shown; the row itself stands in its file."""
+
+
+@dataclass(frozen=True, slots=True)
+class QualityRow:
+    """What is looked at of a training row.
+
+    Args:
+        line: Counted over all files.
+        question: Normalised, as `unitune.data.questions.question` has it.
+        text: The question as it stands.
+        answer: The answer; empty where the row has none.
+        characters: Of all messages together.
+    """
+
+    line: int
+    question: Turns
+    text: str
+    answer: str
+    characters: int
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """Why a row is worth a look.
+
+    Args:
+        at: Its position.
+        why: One sentence.
+        beside: Positions of the rows that it is held against.
+    """
+
+    at: int
+    why: str
+    beside: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicions:
+    """The rows of one cause.
+
+    Args:
+        code: Stable name, e.g. ``label-error``.
+        title: The cause in a few words.
+        fix: What to do.
+        rows: The most doubtful first.
+    """
+
+    code: str
+    title: str
+    fix: str
+    rows: Sequence[Suspicion]
+
+
+class _Figures(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ShownRow(_Figures):
+    """A row as a person sees it: where it stands, and the beginning of its texts."""
+
+    file: str
+    line: int
+    question: str
+    answer: str
+
+
+class Suspect(_Figures):
+    """A row that is worth a look."""
+
+    row: ShownRow
+    why: str
+    """One sentence."""
+    beside: tuple[ShownRow, ...] = ()
+    """Rows that it is held against, the nearest first."""
+
+
+class Cause(_Figures):
+    """What several rows are worth a look for."""
+
+    code: str
+    """Stable name, e.g. ``label-error``; tools may rely on it."""
+    title: str
+    fix: str
+    """What to do."""
+    total: int
+    """How many rows there are; at most 1,000 of them are listed."""
+    suspects: tuple[Suspect, ...]
+    """The most doubtful first."""
+
+
+class Quality(_Figures):
+    """What is worth a look in the rows to train on."""
+
+    rows: int
+    """How many rows were looked at: those at the beginning."""
+    is_whole: bool
+    """Whether these are all; of a large file only the beginning is looked at."""
+    causes: tuple[Cause, ...]
+    """The most pressing first."""
+    answers: dict[str, int] = {}
+    """Rows by answer, the most frequent first; only where answers are labels."""
+
+
+def clipped(text: str) -> str:
+    """Return a text on one line, cut where it is long."""
+    line = " ".join(text[: 2 * MOST_LETTERS].split())
+    return line if len(line) <= MOST_LETTERS else f"{line[:MOST_LETTERS].rstrip()}…"

@@ -1,0 +1,116 @@
+"""`look_at`: the checks of `unitune.data.quality`, one after another, on the rows of some files.
+
+Rows are read once more, and of a large file only the beginning: questions are held against one
+another, which takes the square of their number where all of them have the same phrases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from unitune.data.dataset import Row
+from unitune.data.example import Example
+from unitune.data.files import Files
+from unitune.data.quality.answers import counted, formats, is_labels, spellings, uneven
+from unitune.data.quality.findings import (
+    MOST_SUSPECTS,
+    Cause,
+    Quality,
+    QualityRow,
+    ShownRow,
+    Suspect,
+    Suspicions,
+    clipped,
+)
+from unitune.data.quality.labels import label_errors
+from unitune.data.quality.lengths import longest
+from unitune.data.quality.repeated import repeated
+from unitune.data.questions import question
+from unitune.findings import Finding
+
+MOST_ROWS, MOST_CHARACTERS = 50_000, 1 << 24
+"""The most that is looked at: some 10 seconds, and 500 MB, in the worst case."""
+
+
+def look_at(items: Iterable[Row | Finding], files: Files) -> Quality:
+    """Return what is worth a look in training rows.
+
+    Args:
+        items: The rows; findings among them are left out.
+        files: Where they stand.
+    """
+    rows = (_quality_row(item) for item in items if isinstance(item, Row))
+    seen = list(_beginning(rows))
+    labels = is_labels(seen)
+    causes = [cause for cause in _causes(seen, labels=labels) if cause.rows]
+    return Quality(
+        rows=len(seen),
+        is_whole=next(rows, None) is None,
+        causes=tuple(_shown(cause, seen, files) for cause in causes),
+        answers=counted(seen) if labels else {},
+    )
+
+
+def _quality_row(row: Row) -> QualityRow:
+    example = row.example
+    turns = (*example.messages, *(example.non_preferred_output or ()))
+    return QualityRow(
+        row.line,
+        question(example),
+        _asked(example),
+        example.answer or "",
+        sum(len(turn.text) for turn in turns),
+    )
+
+
+def _asked(example: Example) -> str:
+    prompt = example.prompt
+    return " ".join(turn.text for turn in prompt if turn.role == "user") or " ".join(
+        turn.text for turn in prompt
+    )
+
+
+def _beginning(rows: Iterator[QualityRow]) -> Iterator[QualityRow]:
+    characters = 0
+    for count, row in enumerate(rows, 1):
+        yield row
+        characters += row.characters
+        if count == MOST_ROWS or characters >= MOST_CHARACTERS:
+            return
+
+
+def _causes(rows: list[QualityRow], *, labels: bool) -> Iterator[Suspicions]:
+    """Yield the causes, the most pressing first."""
+    answered = [at for at, row in enumerate(rows) if row.answer]
+    near, contradictions = repeated(rows)
+    yield contradictions
+    if labels:
+        yield label_errors(rows)
+        yield spellings(rows)
+    yield from formats(rows, answered)
+    yield near
+    if labels:
+        yield uneven(rows)
+    yield longest(rows)
+
+
+def _shown(cause: Suspicions, rows: list[QualityRow], files: Files) -> Cause:
+    def shown(at: int) -> ShownRow:
+        file, line = files.place(rows[at].line)
+        return ShownRow(
+            file=file,
+            line=line,
+            question=clipped(rows[at].text),
+            answer=clipped(rows[at].answer),
+        )
+
+    return Cause(
+        code=cause.code,
+        title=cause.title,
+        fix=cause.fix,
+        total=len(cause.rows),
+        suspects=tuple(
+            Suspect(row=shown(each.at), why=each.why, beside=tuple(map(shown, each.beside)))
+            for each in cause.rows[:MOST_SUSPECTS]
+        ),
+    )

@@ -1,0 +1,140 @@
+"""Rows that ask nearly the same: kept twice, or answered differently.
+
+Questions are compared as the search for leaks does it: without the words of a template, and two
+that differ in a number and in their answers are two questions. Where hundreds are near duplicates
+of one another, each is held against some of them only, since the family is known by these.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from unitune.data.quality.findings import QualityRow, Suspicion, Suspicions
+from unitune.data.questions import Templates, normal, numbers_of, text_of
+
+MOST_LABEL_CHARACTERS = 60
+"""Of answers that are the same only if they are equal; longer ones may be worded differently."""
+SAME_ANSWER = 0.5
+"""Similarity of two long answers to one question from which they may both be right.
+
+Two wordings of one answer share most of their pieces; another content shares few.
+"""
+MOST_COMPARED = 100
+"""Texts that a text with near duplicates is held against for other answers."""
+SHOWN_BESIDE = 3
+
+
+class _Pair(NamedTuple):
+    """Two rows that ask nearly the same."""
+
+    at: int
+    other: int
+    similarity: float
+    same: bool
+
+
+def repeated(rows: Sequence[QualityRow]) -> tuple[Suspicions, Suspicions]:
+    """Return families of near duplicates, the largest first, and rows that contradict others."""
+    near = Suspicions(
+        "near-duplicates",
+        "Rows that say nearly the same",
+        "Keep one of each family, or all if the variants are meant: they count as often as they "
+        "stand there.",
+        list(_families(rows, pairs := list(_pairs(rows)))),
+    )
+    doubtful = sorted((pair for pair in pairs if not pair.same), key=lambda pair: -pair.similarity)
+    contradictions = Suspicions(
+        "contradictions",
+        "Nearly the same question, answered differently",
+        "Decide which answer is right and give it to both, or leave one row out.",
+        [Suspicion(pair.at, _nearness(pair.similarity), (pair.other,)) for pair in doubtful],
+    )
+    return near, contradictions
+
+
+def _nearness(similarity: float) -> str:
+    if similarity == 1:
+        return "the questions are the same but for case, marks or words of a template."
+    return f"{100 * similarity:.0f} % of the two questions are the same."
+
+
+def _families(rows: Sequence[QualityRow], pairs: Sequence[_Pair]) -> Iterator[Suspicion]:
+    """Yield a row of each family whose answers agree, with others of it."""
+    head = list(range(len(rows)))
+
+    def head_of(at: int) -> int:
+        while head[at] != at:
+            head[at] = at = head[head[at]]
+        return at
+
+    for pair in pairs:
+        first, last = sorted((head_of(pair.at), head_of(pair.other)))
+        head[last] = first
+    families: defaultdict[int, list[int]] = defaultdict(list)
+    for at in {at for pair in pairs for at in (pair.at, pair.other)}:
+        families[head_of(at)].append(at)
+    doubtful = {head_of(pair.at) for pair in pairs if not pair.same}
+    for first, members in sorted(families.items(), key=lambda each: (-len(each[1]), each[0])):
+        if first not in doubtful:
+            _, *others = sorted(members)
+            why = f"{len(members):,} rows ask nearly the same and answer alike."
+            yield Suspicion(first, why, tuple(others[:SHOWN_BESIDE]))
+
+
+def _pairs(rows: Sequence[QualityRow]) -> Iterator[_Pair]:
+    """Yield rows that ask nearly the same: each with one other and one that contradicts it."""
+    from unitune.data.near import NEAR_SIMILARITY, NearIndex  # noqa: PLC0415 - slow to import
+
+    texts = _by_text(rows)
+    for text in texts:
+        for before, at in pairwise(text.rows):
+            same = _same_answer(rows[before], rows[at])
+            if not same or rows[before].question != rows[at].question:
+                yield _Pair(at, before, 1.0, same)
+    index = NearIndex([text.words for text in texts])
+    for text, candidates in index.candidates_within():
+        at, linked, contradicted = texts[text].rows[0], False, False
+        for count, other in enumerate(candidates.tolist()):
+            beside = texts[other].rows[0]
+            same = _same_answer(rows[at], rows[beside])
+            if linked and (same or contradicted):
+                if count >= MOST_COMPARED or contradicted:
+                    break
+                continue
+            similarity = index.similarity(texts[text].words, other)
+            if similarity < NEAR_SIMILARITY or not (
+                same or numbers_of(rows[at].question) == numbers_of(rows[beside].question)
+            ):
+                continue
+            linked, contradicted = True, contradicted or not same
+            yield _Pair(at, beside, similarity, same)
+
+
+class _Text(NamedTuple):
+    """Some rows that have the same words, templates left out."""
+
+    words: str
+    rows: list[int]
+
+
+def _by_text(rows: Sequence[QualityRow]) -> list[_Text]:
+    """Return the different questions, with the rows of each; without words of their own apart."""
+    templates = Templates(dict.fromkeys(row.question for row in rows))
+    texts: defaultdict[str, list[int]] = defaultdict(list)
+    for at, row in enumerate(rows):
+        words = templates.own_words(row.question)
+        texts[text_of(words or row.question)].append(at)
+    return [_Text(words, positions) for words, positions in texts.items()]
+
+
+def _same_answer(row: QualityRow, other: QualityRow) -> bool:
+    from unitune.data.near import pieces  # noqa: PLC0415 - slow to import
+
+    ours, theirs = normal(row.answer), normal(other.answer)
+    if ours == theirs or min(len(ours), len(theirs)) <= MOST_LABEL_CHARACTERS:
+        return ours == theirs
+    both, either = pieces(ours) & pieces(theirs), pieces(ours) | pieces(theirs)
+    return len(both) >= SAME_ANSWER * len(either)
