@@ -119,6 +119,7 @@ MEANINGS: Mapping[str, Callable[[], Words]] = {
     "form": lambda: odd("adapter", "gguf", "x"),
     "goal": lambda: odd("0.9", "1", "0", "nan", "-1", "90"),
     "host": lambda: odd("localhost", "::1", "0.0.0.0", "example.invalid"),  # noqa: S104 - a word
+    "html": lambda: paths("out.html", "out.json", "job.yaml", "train.jsonl"),
     "job": lambda: odd("x"),
     "key_env": lambda: odd("MY_KEY", "PATH"),
     "limit": lambda: odd("1", "0", "-1", "9" * 30),

@@ -1,14 +1,8 @@
-"""Commands that start from a job: quickstart, check, run."""
+"""Commands that start from a job: quickstart, run."""
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
-from rich.padding import Padding
-from rich.text import Text
 
 from unitune.cli.init import EXAMPLE, Directory, write_example
 from unitune.cli.options import (
@@ -24,62 +18,8 @@ from unitune.cli.options import (
     Quiet,
     parse_prices,
 )
-from unitune.cli.output import aside, console, exit_for_errors, print_findings, print_json
+from unitune.cli.output import aside
 from unitune.errors import DuplicateRunError, UserError
-
-if TYPE_CHECKING:
-    from unitune.data.report import DataReport
-
-HISTOGRAM_WIDTH = 30
-
-
-def check(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A job file or a data file.")
-    ] = JOB_FILE,
-    *,
-    json: Json = False,
-) -> None:
-    """Find what is wrong with a job and its data, or with one data file.
-
-    What plan, run and compare would refuse; no model is called, and nothing is paid or run.
-
-    [dim]$ unitune check unitune.yaml
-    $ unitune check train.jsonl --json[/dim]
-    """
-    from unitune.cli.progress import working
-    from unitune.evaluate.readiness import check
-
-    with working("reading rows, looking for leaks", quiet=json):
-        report = check(file)
-    print_json(report) if json else _print_report(report)
-    exit_for_errors(report.findings)
-
-
-def _print_report(report: DataReport) -> None:
-    from unitune.data.overlap import by_kind
-
-    train = next((file.name for file in report.files if file.purpose == "train"), None)
-    for file in report.files:
-        is_part = file.purpose == "test" and file.name == train
-        purpose = " of these, for the test" if is_part else ""
-        console().print(Text.assemble((file.name, "bold"), f"  {file.rows:,} rows{purpose}"))
-        if file.read_as:
-            console().print(Padding(Text(f"read as {file.read_as}"), (0, 0, 0, 2), expand=False))
-        peak = max((count for _, count in file.histogram), default=0)
-        for label, count in file.histogram:
-            bar = "█" * round(HISTOGRAM_WIDTH * count / peak) if peak else ""
-            line = Text.assemble((f"  {label:>15} characters", "dim"), f" {bar} {count:,}")
-            console().print(line)
-        if file.shared:
-            kinds = by_kind(Counter(file.shared).elements())
-            where = "the rows to train on" if is_part else "an earlier file of the job"
-            console().print(f"  also in {where}: {kinds}")
-    print_findings(report.findings)
-    if not report.errors:
-        warned = any(finding.severity == "warning" for finding in report.findings)
-        words = "No errors; look at the warnings." if warned else "Nothing wrong."
-        console().print(words, style="yellow" if warned else "green")
 
 
 def run(

@@ -32,6 +32,7 @@ from unitune.cli import (
     backends,
     card,
     chat,
+    check,
     compare,
     comparisons,
     convert,
@@ -137,7 +138,7 @@ HERE = "This machine"
 app.command(rich_help_panel=START)(jobs.quickstart)
 app.command(rich_help_panel=START)(init.init)
 app.command("import", rich_help_panel=START)(imports.import_sources)
-app.command(rich_help_panel=JOB)(jobs.check)
+app.command(rich_help_panel=JOB)(check.check)
 app.command(rich_help_panel=JOB)(plan.plan)
 app.command(rich_help_panel=JOB)(jobs.run)
 app.command(rich_help_panel=JOB)(compare.compare)

@@ -22,9 +22,16 @@ class Kind(StrEnum):
 
     PLAN = "a saved plan"
     ROWS = "a file of JSON Lines"
+    PAGE = "a page of unitune"
+
+
+PAGE_MARK, MARK_WITHIN = b'<meta name="generator" content="unitune">', 4096
+"""What stands in the first bytes of our pages."""
 
 
 def _is_of_kind(file: IO[bytes], kind: Kind) -> bool:
+    if kind is Kind.PAGE:
+        return PAGE_MARK in file.read(MARK_WITHIN)
     text = file.readline() if kind is Kind.ROWS else file.read()
     try:
         value = json.loads(text)
@@ -53,12 +60,12 @@ def check_output(output: Path | None, kind: Kind, inputs: Iterable[Path]) -> Non
     if not output.is_file():
         return
     if any(path.exists() and output.samefile(path) for path in inputs):
-        raise UserError(f"{output} is what the command reads; name another file for -o.")
+        raise UserError(f"{output} is what the command reads; name another file.")
     with output.open("rb") as file:
         if output.stat().st_size and not _is_of_kind(file, kind):
             raise UserError(
-                f"{output} is not {kind}, and was not overwritten. Name another file for -o, or "
-                "delete that one first."
+                f"{output} is not {kind}, and was not overwritten. Name another file, or delete "
+                "that one first."
             )
 
 

@@ -10,6 +10,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict
 
 from unitune.data.overlap import Kind
+from unitune.data.quality.findings import Quality
 from unitune.findings import Finding
 
 Purpose = Literal["train", "validation", "test"]
@@ -121,6 +122,8 @@ class DataReport(_Figures):
     files: tuple[FileReport, ...]
     findings: tuple[Finding, ...]
     """File by file, each in the order of its lines; what concerns several files comes last."""
+    quality: Quality | None = None
+    """What is worth a look in the rows to train on; only `unitune check` looks."""
 
     @property
     def errors(self) -> tuple[Finding, ...]:

@@ -56,7 +56,8 @@ def check(subject: Job | str | os.PathLike[str]) -> DataReport:
         subject: A job, the path of a job file (.yaml), or the path of a data file.
 
     Returns:
-        Figures of each file, and findings; what cannot be read is a finding, too.
+        Figures of each file, findings, and what is worth a look in the rows to train on; what
+        cannot be read is a finding, too.
 
     Raises:
         JobError: The job file is missing or not valid.
@@ -65,16 +66,18 @@ def check(subject: Job | str | os.PathLike[str]) -> DataReport:
         >>> for finding in unitune.check(job).findings:
         ...     print(finding)
     """
+    from unitune.data.quality.look import quality_of  # noqa: PLC0415 - slow to import
+
     if not isinstance(subject, Job):
         if Path(subject).suffix not in (".yaml", ".yml"):
-            return check_file(subject)
+            return check_file(subject).model_copy(update={"quality": quality_of(str(subject))})
         subject = Job.load(subject)
     rows = read_job(subject)
     ready = () if rows.report.errors else readiness_findings(subject, rows)
     refused = backend_findings(subject)
     unseen = () if rows.report.errors or refused else tools_findings(subject, rows)
     findings = (*rows.report.findings, *refused, *ready, *unseen)
-    return rows.report.model_copy(update={"findings": findings})
+    return rows.report.model_copy(update={"findings": findings, "quality": quality_of(subject)})
 
 
 def backend_findings(job: Job) -> tuple[Finding, ...]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from unitune.data.columns import LABEL_CHARACTERS, ROWS_A_LABEL
 from unitune.data.quality.findings import QualityRow, Suspicion, Suspicions
@@ -54,8 +54,7 @@ def counted(rows: Sequence[QualityRow]) -> dict[str, int]:
 
 def uneven(rows: Sequence[QualityRow]) -> Suspicions:
     """Return a row of each label that few rows have, and of one that most have."""
-    counts = counted(rows)
-    first = {row.answer: at for at, row in reversed([*enumerate(rows)])}
+    counts, first = counted(rows), _firsts(rows)
     usual, total = median(counts.values()), sum(counts.values())
     rare = [label for label in counts if counts[label] < max(FEW_ROWS, SMALL_SHARE * usual)]
     largest = next(iter(counts))
@@ -86,40 +85,36 @@ def uneven(rows: Sequence[QualityRow]) -> Suspicions:
 
 
 def spellings(rows: Sequence[QualityRow]) -> Suspicions:
-    """Return the rows of labels that differ from a more frequent one in case or white space."""
-    variants: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for row in rows:
-        variants[normal(row.answer)][row.answer] += 1
-    usual = {name: counts.most_common(1)[0][0] for name, counts in variants.items()}
-    first = {row.answer: at for at, row in reversed([*enumerate(rows)])}
+    """Return a row of each label that differs from a more frequent one in case or white space."""
+    counts, first = counted(rows), _firsts(rows)
+    usual = {normal(label): label for label in reversed(counts)}
     return Suspicions(
         "label-spellings",
         "Labels in two spellings",
         "Write each label in one way: a model learns them as two.",
         [
             Suspicion(
-                at,
-                f"{row.answer!r} stands in {variants[normal(row.answer)][row.answer]:,} rows, "
-                f"{usual[normal(row.answer)]!r} in "
-                f"{variants[normal(row.answer)][usual[normal(row.answer)]]:,}.",
-                (first[usual[normal(row.answer)]],),
+                first[label],
+                f"{label!r} stands in {counts[label]:,} rows, {usual[normal(label)]!r} in "
+                f"{counts[usual[normal(label)]]:,}.",
+                (first[usual[normal(label)]],),
             )
-            for at, row in enumerate(rows)
-            if row.answer and row.answer != usual[normal(row.answer)]
+            for label in counts
+            if label != usual[normal(label)]
         ],
     )
 
 
-def formats(rows: Sequence[QualityRow], answered: Sequence[int]) -> Iterator[Suspicions]:
-    """Yield what breaks the format of most answers, trait by trait; a row is named once.
+def _firsts(rows: Sequence[QualityRow]) -> dict[str, int]:
+    """Return by answer the first row that has it."""
+    return {row.answer: at for at, row in reversed([*enumerate(rows)]) if row.answer}
 
-    Args:
-        rows: All rows.
-        answered: Positions of those that have an answer.
-    """
-    left = list(answered)
+
+def formats(rows: Sequence[QualityRow]) -> Iterator[Suspicions]:
+    """Yield what breaks the format of most answers, trait by trait; a row is named once."""
+    left = {at: row.answer for at, row in enumerate(rows) if row.answer}
     for trait in TRAITS:
-        values = {at: value for at in left if (value := trait.of(rows[at].answer)) is not None}
+        values = {at: value for at, answer in left.items() if (value := trait.of(answer))}
         if len(values) < FEWEST_ANSWERS:
             continue
         (usual, count), *others = Counter(values.values()).most_common()
@@ -133,19 +128,23 @@ def formats(rows: Sequence[QualityRow], answered: Sequence[int]) -> Iterator[Sus
             trait.title,
             "Write them as the others, unless the task asks for both.",
             [
-                Suspicion(at, f"{values[at]}{alike}; {share}.", (example,))
-                for at, alike in _each_once(rows, odd)
+                Suspicion(at, f"{_sentence(values[at])}{alike}; {share}.", (example,))
+                for at, alike in _each_once({at: left[at] for at in odd})
             ],
         )
-        left = sorted(set(left) - set(odd))
+        left = {at: answer for at, answer in left.items() if values.get(at) in (None, usual)}
 
 
-def _each_once(rows: Sequence[QualityRow], positions: Sequence[int]) -> Iterator[tuple[int, str]]:
+def _each_once(answers: Mapping[int, str]) -> Iterator[tuple[int, str]]:
     """Yield the first row of each answer, and in how many rows it stands where it does in more."""
-    counts = Counter(rows[at].answer for at in positions)
-    for at in positions:
-        if count := counts.pop(rows[at].answer, 0):
+    counts = Counter(answers.values())
+    for at, answer in answers.items():
+        if count := counts.pop(answer, 0):
             yield at, f", in {count:,} rows" if count > 1 else ""
+
+
+def _sentence(words: str) -> str:
+    return words[0].upper() + words[1:]
 
 
 def _json_kind(answer: str) -> str | None:
@@ -154,13 +153,16 @@ def _json_kind(answer: str) -> str | None:
         value = json.loads(answer)
     except (ValueError, RecursionError):
         return "no JSON"
-    return {dict: "a JSON object", list: "a JSON list"}.get(type(value), "no JSON")
+    if isinstance(value, dict):
+        return "a JSON object"
+    return "a JSON list" if isinstance(value, list) else "no JSON"
 
 
 def _json_keys(answer: str) -> str | None:
     if not answer.lstrip().startswith("{") or _json_kind(answer) != "a JSON object":
         return None
-    return f"an object of {', '.join(sorted(json.loads(answer))) or 'nothing'}"
+    keys = sorted(cast("dict[str, object]", json.loads(answer)))
+    return f"an object of {', '.join(keys) or 'nothing'}"
 
 
 def _script(answer: str) -> str | None:

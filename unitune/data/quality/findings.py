@@ -27,14 +27,15 @@ class QualityRow:
         line: Counted over all files.
         question: Normalised, as `unitune.data.questions.question` has it.
         text: The question as it stands.
-        answer: The answer; empty where the row has none.
+        answer: The answer, or its tool calls; empty where there is none, None where the row weighs
+            or rates answers.
         characters: Of all messages together.
     """
 
     line: int
     question: Turns
     text: str
-    answer: str
+    answer: str | None
     characters: int
 
 

@@ -1,4 +1,4 @@
-"""`look_at`: the checks of `unitune.data.quality`, one after another, on the rows of some files.
+"""What is worth a look in a file or in rows: the checks of this package, one after another.
 
 Rows are read once more, and of a large file only the beginning: questions are held against one
 another, which takes the square of their number where all of them have the same phrases.
@@ -6,6 +6,7 @@ another, which takes the square of their number where all of them have the same 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 
 from unitune.data.dataset import Row
@@ -26,10 +27,33 @@ from unitune.data.quality.labels import label_errors
 from unitune.data.quality.lengths import longest
 from unitune.data.quality.repeated import repeated
 from unitune.data.questions import question
+from unitune.data.reading import Reading
 from unitune.findings import Finding
+from unitune.job.job import Job
 
 MOST_ROWS, MOST_CHARACTERS = 50_000, 1 << 24
 """The most that is looked at: some 10 seconds, and 500 MB, in the worst case."""
+
+
+def quality_of(subject: Job | str) -> Quality | None:
+    """Return what is worth a look in a job's rows to train on, or in a file.
+
+    Args:
+        subject: A job, or the path of a file.
+
+    Returns:
+        None where there are no such rows.
+    """
+    reading = Reading()
+    if isinstance(subject, str):
+        files = Files([subject])
+        quality = look_at(files.read(None, "case", reading), files)
+    elif subject.data.files("train"):
+        files = Files.of(subject, "train")
+        quality = look_at(files.read(subject.data, subject.rows_for, reading), files)
+    else:
+        return None
+    return quality if quality.rows else None
 
 
 def look_at(items: Iterable[Row | Finding], files: Files) -> Quality:
@@ -58,9 +82,17 @@ def _quality_row(row: Row) -> QualityRow:
         row.line,
         question(example),
         _asked(example),
-        example.answer or "",
+        _answer(example),
         sum(len(turn.text) for turn in turns),
     )
+
+
+def _answer(example: Example) -> str | None:
+    """Return the answer, or the tool calls; None where a row weighs or rates answers."""
+    if example.non_preferred_output is not None or example.kto_tag is not None:
+        return None
+    calls = [call.get("function") for call in example.messages[-1].tool_calls or ()]
+    return example.answer or (json.dumps(calls, ensure_ascii=False) if calls else "")
 
 
 def _asked(example: Example) -> str:
@@ -81,14 +113,16 @@ def _beginning(rows: Iterator[QualityRow]) -> Iterator[QualityRow]:
 
 def _causes(rows: list[QualityRow], *, labels: bool) -> Iterator[Suspicions]:
     """Yield the causes, the most pressing first."""
-    answered = [at for at, row in enumerate(rows) if row.answer]
-    near, contradictions = repeated(rows)
-    yield contradictions
+    weighed = any(row.answer is None for row in rows)  # one question may well be asked often
+    near, contradictions = (None, None) if weighed else repeated(rows)
+    if contradictions:
+        yield contradictions
     if labels:
         yield label_errors(rows)
         yield spellings(rows)
-    yield from formats(rows, answered)
-    yield near
+    yield from formats(rows)
+    if near:
+        yield near
     if labels:
         yield uneven(rows)
     yield longest(rows)
@@ -101,7 +135,7 @@ def _shown(cause: Suspicions, rows: list[QualityRow], files: Files) -> Cause:
             file=file,
             line=line,
             question=clipped(rows[at].text),
-            answer=clipped(rows[at].answer),
+            answer=clipped(rows[at].answer or ""),
         )
 
     return Cause(

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from unitune.data.near import NEAR_SIMILARITY, NearIndex, pieces
 from unitune.data.quality.findings import QualityRow, Suspicion, Suspicions
 from unitune.data.questions import Templates, normal, numbers_of, text_of
 
@@ -57,7 +58,7 @@ def repeated(rows: Sequence[QualityRow]) -> tuple[Suspicions, Suspicions]:
 
 def _nearness(similarity: float) -> str:
     if similarity == 1:
-        return "the questions are the same but for case, marks or words of a template."
+        return "The questions are the same but for case, marks or words of a template."
     return f"{100 * similarity:.0f} % of the two questions are the same."
 
 
@@ -86,8 +87,6 @@ def _families(rows: Sequence[QualityRow], pairs: Sequence[_Pair]) -> Iterator[Su
 
 def _pairs(rows: Sequence[QualityRow]) -> Iterator[_Pair]:
     """Yield rows that ask nearly the same: each with one other and one that contradicts it."""
-    from unitune.data.near import NEAR_SIMILARITY, NearIndex  # noqa: PLC0415 - slow to import
-
     texts = _by_text(rows)
     for text in texts:
         for before, at in pairwise(text.rows):
@@ -96,21 +95,31 @@ def _pairs(rows: Sequence[QualityRow]) -> Iterator[_Pair]:
                 yield _Pair(at, before, 1.0, same)
     index = NearIndex([text.words for text in texts])
     for text, candidates in index.candidates_within():
-        at, linked, contradicted = texts[text].rows[0], False, False
-        for count, other in enumerate(candidates.tolist()):
-            beside = texts[other].rows[0]
-            same = _same_answer(rows[at], rows[beside])
-            if linked and (same or contradicted):
-                if count >= MOST_COMPARED or contradicted:
-                    break
-                continue
-            similarity = index.similarity(texts[text].words, other)
-            if similarity < NEAR_SIMILARITY or not (
-                same or numbers_of(rows[at].question) == numbers_of(rows[beside].question)
-            ):
-                continue
-            linked, contradicted = True, contradicted or not same
-            yield _Pair(at, beside, similarity, same)
+        yield from _pairs_of(rows, texts, index, text, list(map(int, candidates)))
+
+
+def _pairs_of(
+    rows: Sequence[QualityRow],
+    texts: Sequence[_Text],
+    index: NearIndex,
+    text: int,
+    candidates: Sequence[int],
+) -> Iterator[_Pair]:
+    """Yield a near duplicate of a text, and one that contradicts it if the first does not."""
+    at, linked = texts[text].rows[0], False
+    for count, candidate in enumerate(candidates):
+        other = texts[candidate].rows[0]
+        same = _same_answer(rows[at], rows[other])
+        if linked and count >= MOST_COMPARED:
+            return
+        similarity = 0.0 if linked and same else index.similarity(texts[text].words, candidate)
+        if similarity < NEAR_SIMILARITY:
+            continue
+        if same or numbers_of(rows[at].question) == numbers_of(rows[other].question):
+            yield _Pair(at, other, similarity, same)
+            linked = True
+            if not same:
+                return
 
 
 class _Text(NamedTuple):
@@ -131,9 +140,7 @@ def _by_text(rows: Sequence[QualityRow]) -> list[_Text]:
 
 
 def _same_answer(row: QualityRow, other: QualityRow) -> bool:
-    from unitune.data.near import pieces  # noqa: PLC0415 - slow to import
-
-    ours, theirs = normal(row.answer), normal(other.answer)
+    ours, theirs = normal(row.answer or ""), normal(other.answer or "")
     if ours == theirs or min(len(ours), len(theirs)) <= MOST_LABEL_CHARACTERS:
         return ours == theirs
     both, either = pieces(ours) & pieces(theirs), pieces(ours) | pieces(theirs)

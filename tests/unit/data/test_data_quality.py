@@ -1,0 +1,243 @@
+"""What is worth a look in training rows: each cause on rows planted for it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pytest
+
+from unitune.data.dataset import Row
+from unitune.data.example import Example, Message
+from unitune.data.files import Files
+from unitune.data.quality import look
+from unitune.data.quality.findings import MOST_SUSPECTS, Cause, Quality
+from unitune.data.quality.look import look_at, quality_of
+
+BANKING77 = Path(__file__).parents[3] / "../shared/data/banking77"
+TOPICS = {
+    "card": "card plastic chip wallet arrived envelope delivery posted",
+    "rate": "exchange rate euro dollar currency conversion market worse",
+    "pin": "pin digits unlock blocked attempts keypad forgotten reset",
+}
+
+
+def look_at_rows(pairs: Iterable[tuple[str, str]]) -> Quality:
+    """Look at rows that ask and answer this, on lines from 1."""
+    rows = [
+        Row(
+            line,
+            Example(
+                messages=(
+                    Message(role="user", content=question),
+                    Message(role="assistant", content=answer),
+                )
+            ),
+        )
+        for line, (question, answer) in enumerate(pairs, 1)
+    ]
+    return look_at(rows, Files(["train.jsonl"]))
+
+
+def lines_by_cause(quality: Quality) -> dict[str, list[int]]:
+    return {cause.code: [each.row.line for each in cause.suspects] for cause in quality.causes}
+
+
+def cause_of(quality: Quality, code: str) -> Cause:
+    return next(cause for cause in quality.causes if cause.code == code)
+
+
+def tickets(count: int = 60) -> list[tuple[str, str]]:
+    """Return questions of three topics, each of eight words of its own, with their labels."""
+    chance = random.Random(3)  # noqa: S311 - repeatable, not secret
+    labels = list(TOPICS)
+    return [
+        (" ".join(chance.sample(TOPICS[label].split(), 6)), label)
+        for label in (labels[at % len(labels)] for at in range(count))
+    ]
+
+
+def test_rows_that_say_what_others_do_not_are_worth_no_look() -> None:
+    quality = look_at_rows(tickets())
+
+    assert {} == lines_by_cause(quality)
+    assert (60, True) == (quality.rows, quality.is_whole)
+    assert {"card": 20, "rate": 20, "pin": 20} == quality.answers
+
+
+def test_a_wrong_label_comes_first_beside_rows_that_have_the_right_one() -> None:
+    rows = tickets()
+    rows[7] = (rows[7][0], "pin")  # of the rate
+    suspect = cause_of(look_at_rows(rows), "label-errors").suspects[0]
+
+    assert (8, "pin") == (suspect.row.line, suspect.row.answer)
+    assert "'rate'" in suspect.why
+    assert ["rate", "rate"] == [beside.answer for beside in suspect.beside]
+
+
+@pytest.mark.skipif(not BANKING77.is_dir(), reason="needs the banking77 files beside the checkout")
+def test_of_flipped_labels_of_real_rows_nine_in_ten_are_at_the_beginning_of_the_list() -> None:
+    """5 % of banking77's labels are flipped at random; the first 5 % of the list are looked at."""
+    with (BANKING77 / "train.csv").open(encoding="utf-8", newline="") as file:
+        rows = [(row["text"], row["category"]) for row in csv.DictReader(file)]
+    labels = sorted({label for _, label in rows})
+    chance = random.Random(1)  # noqa: S311 - repeatable, not secret
+    flipped = set(chance.sample(range(len(rows)), round(0.05 * len(rows))))
+    for at in flipped:
+        question, label = rows[at]
+        rows[at] = question, chance.choice([other for other in labels if other != label])
+    listed = cause_of(look_at_rows(rows), "label-errors").suspects[: len(flipped)]
+
+    hits = sum(suspect.row.line - 1 in flipped for suspect in listed)
+    assert len(listed) == len(flipped)
+    assert hits / len(flipped) > 0.9
+
+
+def test_near_questions_with_different_answers_contradict_each_other() -> None:
+    """Those that differ in a number as well are two questions."""
+    question = "How long does it take until my new card arrives at {}?"
+    rows = [
+        *tickets(),
+        (question.format("my home"), "card"),
+        (question.format("my homes"), "pin"),
+        ("Where do I see my transfer number 17 to my friend abroad?", "pin"),
+        ("Where do I see my transfer number 18 to my friend abroad?", "card"),
+    ]
+    cause = cause_of(look_at_rows(rows), "contradictions")
+
+    (suspect,) = cause.suspects
+    assert {61, 62} == {suspect.row.line, suspect.beside[0].line}
+    assert {"card", "pin"} == {suspect.row.answer, suspect.beside[0].answer}
+
+
+def test_near_duplicates_that_answer_alike_are_one_family() -> None:
+    question = "How long does it take until my new card arrives at my {}?"
+    rows = [*tickets(), *((question.format(place), "card") for place in ("home", "homes", "hom"))]
+    cause = cause_of(look_at_rows(rows), "near-duplicates")
+
+    (family,) = cause.suspects
+    assert (61, [62, 63]) == (family.row.line, [beside.line for beside in family.beside])
+    assert family.why.startswith("3 rows")
+
+
+def test_a_template_around_each_question_makes_no_duplicates() -> None:
+    rows = [
+        (f"Sort this message of a customer of ours: {text}", label) for text, label in tickets()
+    ]
+
+    assert {} == lines_by_cause(look_at_rows(rows))
+
+
+def test_long_answers_contradict_each_other_only_where_they_say_something_else() -> None:
+    answer = "You can change the address of your account in the settings of the app at any time."
+    same = "You can change the address of your account in the settings of the app, at any time!"
+    other = "Please send us a letter with a copy of your passport, and we will do the rest for you."
+    question = "How do I change the address of my account, now that I have moved?"
+    first = [(question, answer), (f"{question}!", same)]
+
+    assert "contradictions" not in lines_by_cause(look_at_rows(first))
+    contradicted = look_at_rows([*first, (f"{question}!!", other)])
+    assert [3] == lines_by_cause(contradicted)["contradictions"]
+
+
+def broken(answers: Sequence[str], odd: str) -> Quality:
+    """Look at rows with answers of a format, after which comes one of another."""
+    texts = [text for text, _ in tickets(len(answers) + 1)]
+    return look_at_rows(zip(texts, [*answers, odd], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("usual", "odd", "code"),
+    [
+        ('{{"city": "town {}"}}', '{"city": "town"', "answer-json"),
+        ('{{"city": "town {}"}}', '["town"]', "answer-json"),
+        ('{{"city": "town {}"}}', '{"town": "town"}', "answer-keys"),
+        ("the town of {}", "Город номер семь", "answer-script"),
+        ("the town of {}", "The town of ten", "answer-case"),
+        ("the town of {}", "THE TOWN", "answer-case"),
+        ("it is the town of number {}.", "it is the town", "answer-end"),
+    ],
+)
+def test_an_answer_that_breaks_the_format_of_the_others_is_named(
+    usual: str, odd: str, code: str
+) -> None:
+    quality = broken([usual.format(number) for number in range(40)], odd)
+
+    assert {code: [41]} == lines_by_cause(quality)
+    assert 1 == cause_of(quality, code).suspects[0].beside[0].line
+
+
+def test_formats_that_are_both_usual_are_not_named() -> None:
+    answers = [f"the town of {at}" if at % 3 else json.dumps({"town": at}) for at in range(40)]
+
+    assert {} == lines_by_cause(broken(answers, "the town"))
+
+
+def test_a_label_in_two_spellings_is_named_once() -> None:
+    more = tickets(63)[60:]
+    quality = look_at_rows([*tickets(), *((text, "CARD") for text, _ in more), ("chip", "Card")])
+    suspects = cause_of(quality, "label-spellings").suspects
+
+    assert [(61, "card"), (64, "card")] == [
+        (suspect.row.line, suspect.beside[0].answer) for suspect in suspects
+    ]
+    assert "'CARD' stands in 3 rows, 'card' in 20." == suspects[0].why
+
+
+def test_rare_labels_and_one_that_outweighs_the_others_are_named() -> None:
+    rows = [row for row in tickets(90) if row[1] != "pin"]
+    quality = look_at_rows([*rows, *tickets(9)[2::3]])
+    rare = cause_of(quality, "uneven-labels")
+
+    assert ["pin"] == [suspect.row.answer for suspect in rare.suspects]
+    assert "3 of 63 rows" in rare.suspects[0].why
+    mostly = [row for row in tickets(90) if row[1] == "card"]
+    large = cause_of(look_at_rows([*mostly, *tickets(30)]), "uneven-labels")
+    assert large.suspects[0].why.startswith("67 % of the rows")
+
+
+def test_few_rows_with_much_of_the_bill_are_named_by_their_length() -> None:
+    quality = look_at_rows([*tickets(), ("card " * 900, "card")])
+
+    assert [61] == lines_by_cause(quality)["long-rows"]
+    assert "% of all" in cause_of(quality, "long-rows").suspects[0].why
+
+
+def test_only_the_beginning_of_a_large_file_is_looked_at_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(look, "MOST_ROWS", 50)
+
+    quality = look_at_rows(tickets(51))
+    assert (50, False) == (quality.rows, quality.is_whole)
+    quality = look_at_rows(tickets(50))
+    assert (50, True) == (quality.rows, quality.is_whole)
+
+
+def test_of_very_many_rows_of_a_cause_the_first_are_listed_and_all_counted() -> None:
+    rows = [(f"what is the sum of {at} and the number {at + 7}?", f"{at}.") for at in range(1100)]
+    rows += [(text, "THE SUM") for text, _ in rows]
+    cause = cause_of(look_at_rows(rows), "contradictions")
+
+    assert (1100, MOST_SUSPECTS) == (cause.total, len(cause.suspects))
+
+
+def test_rows_that_weigh_two_answers_do_not_contradict_each_other(tmp_path: Path) -> None:
+    """One question may well have several pairs of answers."""
+    path = tmp_path / "pairs.jsonl"
+    lines = [
+        {"prompt": "How do I reset my pin?", "chosen": f"So {at}.", "rejected": "No."}
+        for at in range(30)
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    quality = quality_of(str(path))
+
+    assert quality is not None
+    assert {} == lines_by_cause(quality)
+
+
+def test_a_file_without_rows_has_nothing_to_look_at(tmp_path: Path) -> None:
+    assert quality_of(str(tmp_path / "none.jsonl")) is None

@@ -1,0 +1,76 @@
+"""What is worth a look in training rows as one self-contained page: `render`.
+
+It is made as the report is (`unitune.report.html`): nothing is requested, no script runs, and every
+text of a row is escaped. Rows that are done can be ticked, until the page is closed.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from unitune.data.report import DataReport
+from unitune.report.html import environment, policy, resource
+from unitune.report.typography import counted, percent
+from unitune.security.json_fields import whole_text
+
+OPEN_SUSPECTS = 10
+"""Of each cause; the others are folded."""
+MOST_ANSWERS = 100
+"""Answers whose numbers are drawn: the most frequent and, where there are more, the rarest."""
+
+
+class AnswerBar(NamedTuple):
+    """How many rows have an answer."""
+
+    answer: str
+    rows: int
+    share: str
+    """Of the rows of the most frequent answer, in percent: the length of its bar."""
+
+
+def render(report: DataReport, name: str) -> str:
+    """Return what is worth a look as one HTML page that needs no other file and no network.
+
+    Args:
+        report: What `unitune check` found.
+        name: Of the job or file, for the title.
+    """
+    style = resource("style.css") + resource("quality.css")
+    page = (
+        environment()
+        .get_template("quality.html.j2")
+        .render(
+            name=name,
+            report=report,
+            quality=report.quality,
+            headline=headline(report),
+            answers=answer_bars(report),
+            open_suspects=OPEN_SUSPECTS,
+            style=Markup(style),  # noqa: S704 - our own file
+            policy=policy(style),
+        )
+    )
+    return whole_text(page)
+
+
+def headline(report: DataReport) -> str:
+    """Return in a sentence how much there is to look at."""
+    causes = report.quality.causes if report.quality else ()
+    if report.errors:
+        return f"{counted(len(report.errors), 'error')} to correct first"
+    if not causes:
+        return "Nothing stands out"
+    return f"{counted(len(causes), 'thing')} worth a look"
+
+
+def answer_bars(report: DataReport) -> list[AnswerBar]:
+    """Return how many rows the answers have, the most frequent first."""
+    answers = [*report.quality.answers.items()] if report.quality else []
+    if len(answers) > MOST_ANSWERS:
+        answers = answers[: MOST_ANSWERS // 2] + answers[-MOST_ANSWERS // 2 :]
+    return [
+        AnswerBar(answer, count, percent(count / answers[0][1]).replace(" ", ""))
+        for answer, count in answers
+    ]
