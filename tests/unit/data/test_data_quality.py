@@ -239,5 +239,16 @@ def test_rows_that_weigh_two_answers_do_not_contradict_each_other(tmp_path: Path
     assert {} == lines_by_cause(quality)
 
 
+def test_what_looks_like_a_secret_is_shown_by_its_kind() -> None:
+    """Source: a token of the form that gitleaks' rule ``github-pat`` names, made for this test."""
+    token = "ghp_" + "9wQx3ZrT7kLm2VbN8cYd5HsJ4fGp6AeU1oRi"
+    rows = [(f"{text} {token}", label) for text, label in tickets()]
+    rows[7] = (rows[7][0], "pin")
+    shown = look_at_rows(rows).model_dump_json()
+
+    assert token not in shown
+    assert "[github-pat]" in shown
+
+
 def test_a_file_without_rows_has_nothing_to_look_at(tmp_path: Path) -> None:
     assert quality_of(str(tmp_path / "none.jsonl")) is None

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
+from unitune.data.privacy.secrets import find_secrets
 from unitune.data.questions import Turns
 
 MOST_SUSPECTS = 1000
 """Of each cause, so that a page of all still opens at once; the total is said."""
 MOST_LETTERS = 300
 """Of a text that is shown; the row itself stands in its file."""
+LOOKED_THROUGH = 4000
+"""Letters of it in which secrets are looked for, so that none of those shown is half of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,9 @@ class Quality(_Figures):
 
 
 def clipped(text: str) -> str:
-    """Return a text on one line, cut where it is long."""
-    line = " ".join(text[: 2 * MOST_LETTERS].split())
+    """Return a text on one line, cut where it is long, without what looks like a secret."""
+    text = text[:LOOKED_THROUGH]
+    for secret in reversed(find_secrets(text)):
+        text = f"{text[: secret.start]}[{secret.rule}]{text[secret.end :]}"
+    line = " ".join(text.split())
     return line if len(line) <= MOST_LETTERS else f"{line[:MOST_LETTERS].rstrip()}…"

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from unitune.data.dataset import Row
 from unitune.data.example import Example
 from unitune.data.files import Files
+from unitune.data.privacy.screen import Screen
 from unitune.data.quality.answers import counted, formats, is_labels, spellings, uneven
 from unitune.data.quality.findings import (
     MOST_SUSPECTS,
@@ -50,7 +51,10 @@ def quality_of(subject: Job | str) -> Quality | None:
         quality = look_at(files.read(None, "case", reading), files)
     elif subject.data.files("train"):
         files = Files.of(subject, "train")
-        quality = look_at(files.read(subject.data, subject.rows_for, reading), files)
+        rows = files.read(subject.data, subject.rows_for, reading)
+        if subject.data.personal_data == "redact":
+            rows = Screen(subject.data).rows(rows, files)
+        quality = look_at(rows, files)
     else:
         return None
     return quality if quality.rows else None
