@@ -178,7 +178,9 @@ def _print_plan(planned: Plan, seeds: int) -> None:
                 f" for the trainings, {usd_range(planned.estimate.evaluation_usd)} for the answers"
             )
         judged = f"{rows:,} validation rows by each run{time}; the test stays unused"
-        console().print(facts({"judged on": judged, "charge": charge}))
+        spent = planned.verdict_seconds
+        whole = {"takes": f"about {duration(spent.expected)} in all"} if spent else {}
+        console().print(facts({"judged on": judged, **whole, "charge": charge}))
     print_findings(planned.findings)
 
 

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 from vendors.serving import VENDORS
 
+from unitune.backends import registry
+from unitune.backends.forecasts import Forecast
+from unitune.data.dataset import Dataset
 from unitune.errors import DataError, OverBudget, RunFailed, UserError
 from unitune.evaluate.learning_curve import judge_curve, learning_curve, with_budget
 from unitune.evaluate.learning_curve_document import FARTHEST, LearningCurve
@@ -22,6 +25,7 @@ from unitune.planning.preflight import preflight
 from unitune.report import learning_curve as report
 from unitune.run.run import Run, launch, runs
 from unitune.run.sweep import launch_sweep
+from unitune.testing.fake import FakeBackend
 
 RISING = {12: 20, 25: 34, 50: 42, 100: 47}
 """Of 60 validation rows so many are right, by the rows that a run was trained on; and one more or
@@ -130,6 +134,32 @@ class TestRuns:
         _, launched = trained(job, points=3, seeds=2)
         assert own.id == launched[-2].id
         assert 6 == len(runs())
+
+    def test_sizes_are_forecast_once_for_all_seeds(
+        self, job: Job, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[int] = []
+
+        class Timed(FakeBackend):
+            def forecast(self, _: Job, train: Dataset, *_more: object) -> Forecast:
+                asked.append(len(train))
+                seconds = dict.fromkeys(("seconds_low", "seconds_expected", "seconds_high"), 2.0)
+                names = ("memory_low_bytes", "memory_bytes", "memory_high_bytes")
+                memory = dict.fromkeys((*names, "memory_available_bytes"), 1)
+                tokens = {"rows": len(train), "tokens": 9, "trained_tokens": 3}
+                return Forecast.model_validate(
+                    tokens | seconds | memory | {"epochs": 1, "steps": len(train), "settings": {}}
+                )
+
+        monkeypatch.setattr(registry, "backend", lambda _: Timed())
+        planned = plan(learning_curve_of(preflight(job), 3, 3))
+        assert [25, 50, 100] == asked
+        steps = [run.forecast and run.forecast.steps for run in planned.runs]
+        assert [25] * 3 + [50] * 3 + [100] * 3 == steps
+        seeds = [run.forecast and run.forecast.settings.get("seed") for run in planned.runs[:3]]
+        assert [None, 1, 2] == seeds
+        assert planned.forecast is not None
+        assert 18 == planned.forecast.seconds_expected
 
     def test_a_run_that_failed_is_named(self, job: Job) -> None:
         script = {"fake": {"steps": 2, "steps_per_poll": 9, "fail_at_step": 1}}
