@@ -96,6 +96,18 @@ class TestRows:
         for subset in nested_subsets(train, 4, seed=0):
             assert {5} == {*Counter(row.input_key for row in subset).values()}
 
+    @pytest.mark.parametrize("seed", range(6))
+    def test_large_groups_leave_no_row_outside_the_next_size(
+        self, make_job: Any, seed: int
+    ) -> None:
+        groups = range(27)  # of 2 to 10 rows
+        rows = [(f"train {at}", f"label-{n}") for at in groups for n in range(2 + at % 9)]
+        subsets = nested_subsets(preflight(make_job({}, train=rows)).splits.train, 4, seed)
+        for small, large in pairwise(subsets):
+            assert {row.line for row in small.rows} < {row.line for row in large.rows}
+        for subset, least in zip(subsets, (20, 40, 81, 162), strict=True):
+            assert least <= len(subset) < least + 10
+
     def test_a_single_input_cannot_be_halved(self, make_job: Any) -> None:
         rows = [("train 0", f"label-{at}") for at in range(100)]
         with pytest.raises(DataError, match="100 rows have 1 different inputs, too few for 4"):

@@ -7,10 +7,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scipy.optimize import nnls
 
-from unitune.evaluate.statistics.learning_curve import Doubt, FittedCurve, PowerLaws, fit
+from unitune.evaluate.statistics.learning_curve import (
+    EXPONENTS,
+    Doubt,
+    FittedCurve,
+    PowerLaws,
+    fit,
+)
 from unitune.scorers.formulas import Sums, mean_of, micro_f1
 
 SIZES = (64, 128, 256, 512)
@@ -96,6 +103,19 @@ class TestFit:
         found = fit(SIZES, errors, EVEN)
         for size in (*SIZES, 1024):
             assert float(truth.score(size)) == pytest.approx(float(found.score(size)), abs=1e-6)
+
+    @settings(max_examples=25)
+    @example([0.512, 0.064, 0.008, 0.001])  # falls faster than any: the floor would be below 0
+    @example([0.1, 0.2, 0.3, 0.4])
+    @given(st.lists(st.floats(0, 1), min_size=4, max_size=4))
+    def test_no_law_within_the_bounds_fits_better(self, errors: list[float]) -> None:
+        """Held against scipy's non-negative least squares, exponent by exponent."""
+        sizes = np.array(SIZES, np.float64)
+        columns = (np.stack([np.ones(4), sizes**-each], axis=1) for each in EXPONENTS)
+        best = min(float(nnls(column, np.array(errors))[1]) for column in columns)
+        found = fit(SIZES, np.array(errors), EVEN)
+        residuals = [1 - float(found.score(n)) - e for n, e in zip(SIZES, errors, strict=True)]
+        assert best == pytest.approx(math.hypot(*residuals), abs=1e-7)
 
     @given(st.lists(st.floats(0, 1), min_size=3, max_size=6))
     def test_more_rows_never_score_less_and_never_above_all(self, errors: list[float]) -> None:
