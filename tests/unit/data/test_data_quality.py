@@ -16,6 +16,7 @@ from unitune.data.files import Files
 from unitune.data.quality import look
 from unitune.data.quality.findings import MOST_SUSPECTS, Cause, Quality
 from unitune.data.quality.look import look_at, quality_of
+from unitune.job.job import Data, Job
 
 BANKING77 = Path(__file__).parents[3] / "../shared/data/banking77"
 TOPICS = {
@@ -94,6 +95,13 @@ def test_of_flipped_labels_of_real_rows_nine_in_ten_are_at_the_beginning_of_the_
     hits = sum(suspect.row.line - 1 in flipped for suspect in listed)
     assert len(listed) == len(flipped)
     assert hits / len(flipped) > 0.9
+
+
+def test_labels_that_do_not_follow_from_words_are_not_doubted() -> None:
+    chance = random.Random(6)  # noqa: S311 - repeatable, not secret
+    rows = [(text, chance.choice(["yes", "no", "maybe"])) for text, _ in tickets(90)]
+
+    assert "label-errors" not in lines_by_cause(look_at_rows(rows))
 
 
 def test_near_questions_with_different_answers_contradict_each_other() -> None:
@@ -248,6 +256,21 @@ def test_what_looks_like_a_secret_is_shown_by_its_kind() -> None:
 
     assert token not in shown
     assert "[github-pat]" in shown
+
+
+def test_rows_are_shown_as_they_are_trained_on_where_personal_data_is_redacted(
+    tmp_path: Path,
+) -> None:
+    rows = [(f"{text} write to ann@seabank.com", label) for text, label in tickets()]
+    rows[7] = (rows[7][0], "pin")
+    lines = [json.dumps({"prompt": text, "completion": label}) for text, label in rows]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    data = Data(train="train.jsonl", personal_data="redact")
+    quality = quality_of(Job(name="a", model="m", backend="fake", data=data, folder=tmp_path))
+
+    assert quality is not None
+    row = cause_of(quality, "label-errors").suspects[0].row
+    assert row.question.endswith("write to <EMAIL_1>")
 
 
 def test_a_file_without_rows_has_nothing_to_look_at(tmp_path: Path) -> None:
