@@ -40,7 +40,12 @@ with serve_vendor(TestStrangerBackend.setup, behavior) as served:
     print(run.state, asyncio.run(answer()).text)
 """
 ROWS = {"Why was I charged twice?": "billing", "The app does not open.": "defect"}
-LACKS = ("does not answer in batches", "does not count tokens", "does not promise it")
+LACKS = (
+    "does not answer in batches",
+    "does not count tokens",
+    "does not promise it",
+    "cannot put another model in its place",
+)
 
 
 def run_python(
