@@ -133,6 +133,22 @@ def worker_of(job_id: str) -> int:
     return processes_of(job_id)[0]
 
 
+def training_at(job_id: str, step: int, processes: int) -> list[int]:
+    """Wait until a job has come so far, and return the processes that train for it.
+
+    After a late kill it has come so far before it goes on.
+    """
+    working: list[int] = []
+
+    def is_there(status: Status) -> bool:
+        assert not status.state.ended
+        working[:] = processes_of(job_id)
+        return steps(status) >= step and len(working) == processes
+
+    until(job_id, is_there)
+    return working
+
+
 @pytest.fixture(autouse=True)
 def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "subprocess", WARM_SUBPROCESS)
@@ -194,8 +210,7 @@ def kill_and_compare(
     killed = backend.submit(launch(tmp_path / "killed"))
     draw = random.Random(7)  # noqa: S311 - any steps will do
     for step in sorted(draw.sample(range(2, STEPS - 1), kills)):
-        until(killed, lambda s, step=step: steps(s) >= step or s.state.ended)
-        os.kill(worker_of(killed), signal.SIGKILL)
+        os.kill(training_at(killed, step, processes=1)[0], signal.SIGKILL)
         paused = until(killed, lambda s: s.state is not State.RUNNING)
         assert paused.state is State.PAUSED
         gone = "interrupted: its worker is gone (killed, perhaps out of memory); resume goes on"
@@ -236,12 +251,7 @@ def test_two_processes_train_as_one_whichever_is_killed(
 
     killed = backend.submit(make(tmp_path / "killed", processes=2, shard=shard))
     for rank, step in ((1, 4), (0, 12)):
-        ranks: list[int] = []  # a late look finds the second step already done at the restart
-        while len(ranks) < 2:
-            status = until(killed, lambda s, step=step: steps(s) >= step)
-            assert not status.state.ended
-            ranks = processes_of(killed)
-        os.kill(ranks[rank], signal.SIGKILL)
+        os.kill(training_at(killed, step, processes=2)[rank], signal.SIGKILL)
         until(killed, lambda s: s.state is State.PAUSED)
         time.sleep(5 * LOOK_SECONDS)
         assert [] == processes_of(killed), "no process is left behind"
