@@ -79,11 +79,15 @@ _VERSION = re.compile(
 )
 
 _DIGITS = re.compile(r"[0-9](?:[ \u00a0().\-\u2010-\u2013/]{0,3}[0-9]){6,}")
-_CALL = re.compile(
+_CALL_WORD = (
     r"\b(?:phone|telephone|tel|mobile|cell|call|fax|text|sms|whatsapp|hotline|telefon|handy)\b"
-    r"[^\n]{0,24}\Z",
-    re.IGNORECASE,
 )
+_ANNOUNCES = _CALL_WORD + r"[^\n]{0,24}"
+_CALL = re.compile(_ANNOUNCES + r"\Z", re.IGNORECASE)
+_WORTH_MATCHING = re.compile(
+    r"\+|[0-9][^0-9\n]{1,7}[0-9]|" + _ANNOUNCES + r"[0-9(\[]", re.IGNORECASE
+)
+"""One of which a number has that is taken for a phone's: long numbers alone are matched slowly."""
 CONTEXT = 40
 """Characters before a number that say what it is."""
 
@@ -198,7 +202,7 @@ def _is_global(address: str) -> bool:
 
 def _phones(text: str, region: str) -> Iterator[Span]:
     """Yield phone numbers: with +, or as the region groups them, or after a word such as call."""
-    if not finds_phones() or not may_hold_phones(text):
+    if not (finds_phones() and may_hold_phones(text) and _WORTH_MATCHING.search(text)):
         return
     from phonenumbers import Leniency, PhoneNumberMatcher  # noqa: PLC0415 - an extra
 
