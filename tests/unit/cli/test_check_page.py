@@ -7,8 +7,10 @@ import random
 from pathlib import Path
 
 import pytest
+from command_line import Command
 from typer.testing import CliRunner
 
+from unitune.cli import output
 from unitune.cli.main import app
 
 
@@ -27,16 +29,20 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_rows_worth_a_look_are_printed_by_cause_beside_others(file: Path) -> None:
-    printed = CliRunner(env={"COLUMNS": "80"}).invoke(app, ["check", str(file)])
+def test_rows_worth_a_look_are_printed_by_cause_beside_others(
+    unitune: Command, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    output.console.cache_clear()
+    done = unitune("check", file.name)
+    output.console.cache_clear()
 
-    assert 0 == printed.exit_code
-    assert "1 Nearly the same question, answered differently" in printed.output
-    assert "rows.jsonl:41 " in printed.output
-    assert "beside rows.jsonl:1 " in printed.output
-    assert "No errors; some rows are worth a look." in printed.output
-    lines = [line for line in printed.output.splitlines() if str(file) not in line]
-    assert max(map(len, lines)) <= 80
+    assert 0 == done.code
+    assert "1 Nearly the same question, answered differently" in done.out
+    assert "rows.jsonl:41 " in done.out
+    assert "beside rows.jsonl:1 " in done.out
+    assert "No errors; some rows are worth a look." in done.out
+    assert max(map(len, done.out.splitlines())) <= 80
 
 
 def test_json_has_all_of_them(file: Path) -> None:
