@@ -7,6 +7,7 @@ import pytest
 from command_line import Command, Outcome
 
 from unitune.cli import main as cli
+from unitune.cli import output
 
 
 @pytest.fixture
@@ -18,6 +19,8 @@ def unitune(
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*arguments: str) -> Outcome:
+        output.console.cache_clear()  # it is as wide as COLUMNS was when it was made
+        output.aside.cache_clear()
         monkeypatch.setattr(sys, "argv", ["unitune", *arguments])
         with pytest.raises(SystemExit) as ended:
             cli.main()

@@ -10,7 +10,6 @@ import pytest
 from command_line import Command
 from typer.testing import CliRunner
 
-from unitune.cli import output
 from unitune.cli.main import app
 
 
@@ -33,9 +32,7 @@ def test_rows_worth_a_look_are_printed_by_cause_beside_others(
     unitune: Command, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    output.console.cache_clear()
     done = unitune("check", file.name)
-    output.console.cache_clear()
 
     assert 0 == done.code
     assert "1 Nearly the same question, answered differently" in done.out
