@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_rows import chat_rows
 
-from unitune.data.dataset import Row
-from unitune.data.example import Example, Message
 from unitune.data.files import Files
 from unitune.data.quality.look import look_at
 from unitune.data.report import DataReport, FileReport
@@ -32,18 +31,7 @@ def report_with(odd: str) -> DataReport:
         for at, label in enumerate(list(topics) * 50)
     ]
     pairs += [(f"{pairs[60][0]} {odd}", "pin"), (f"{pairs[60][0]} {odd}!", odd[:40])]
-    rows = [
-        Row(
-            line,
-            Example(
-                messages=(
-                    Message(role="user", content=question),
-                    Message(role="assistant", content=answer),
-                )
-            ),
-        )
-        for line, (question, answer) in enumerate(pairs, 1)
-    ]
+    rows = chat_rows(pairs)
     file = FileReport(
         name="train.jsonl",
         purpose="train",
@@ -86,8 +74,8 @@ def test_without_javascript_each_cause_is_reached_and_its_rows_stand_beside_othe
     page.get_by_role("link", name="Labels that other rows contradict").click()
     assert page.url.endswith("#label-errors")
     section = page.locator("section[aria-labelledby=label-errors]")
-    assert section.locator(".suspects .beside").first.is_visible()
-    folded = section.locator("details .suspects li").first
+    assert section.locator(".issues .beside").first.is_visible()
+    folded = section.locator("details .issues li").first
     assert not folded.is_visible()
     section.locator("summary").click()
     assert folded.is_visible()
@@ -95,7 +83,7 @@ def test_without_javascript_each_cause_is_reached_and_its_rows_stand_beside_othe
 
 def test_a_row_that_is_done_can_be_ticked_without_javascript(open_page: Open) -> None:
     page = open_page(java_script_enabled=False)
-    row = page.locator(".suspects > li").first
+    row = page.locator(".issues > li").first
 
     row.get_by_role("checkbox").check()
     assert not row.locator(".beside").first.is_visible()
@@ -121,7 +109,7 @@ def test_axe_finds_no_fault(open_page: Open, scheme: str, size: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     page = open_page(color_scheme=scheme, viewport=SIZES[size])
     page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
-    page.locator(".suspects input").first.check()
+    page.locator(".issues input").first.check()
     violations = axe.Axe().run(page).response["violations"]
 
     assert [] == [(each["id"], each["nodes"][0]["html"]) for each in violations]

@@ -1,4 +1,4 @@
-"""`write_card`: the papers of a run's model in a folder, which may be that of its export.
+"""`write_card`: the documents of a run's model in a folder, which may be that of its export.
 
     README.md               model card of the Hugging Face Hub (`unitune.card.model_card`)
     training-summary.md     what it was trained on, by the European Commission's template (likewise)
@@ -20,10 +20,15 @@ from pydantic import BaseModel, ConfigDict
 from unitune.backends.exports import ABOUT
 from unitune.card import model_card
 from unitune.card.croissant import croissant
-from unitune.card.facts import CardFacts, find_facts, read_training_record
+from unitune.card.facts import (
+    CardFacts,
+    find_facts,
+    read_training_record,
+    refuse_other_training,
+)
 from unitune.card.provenance import BUILD_TYPE, statement
 from unitune.card.signing import SIGNATURE, check_key, sign
-from unitune.errors import Mismatch, UserError
+from unitune.errors import UserError
 from unitune.run.run import Run
 from unitune.workspace.filesystem import content_of, replacing, sha256
 
@@ -107,18 +112,7 @@ def _model_files(facts: CardFacts, folder: Path) -> dict[str, Path]:
     exported = _files_in(folder, without=(*CARD_FILES, SIGNATURE))
     if not exported:
         return _files_in(facts.model_folder) if facts.model_folder else {}
-    if ABOUT not in exported:
-        raise UserError(
-            f"{folder} holds files that are no export of a run: there is no {ABOUT}. Name the "
-            "folder of an export, or a new one, with -o DIR."
-        )
-    model, record = facts.model, read_training_record(folder)
-    there = record.base, record.base_fingerprint, record.data_fingerprint
-    if there != (model.base, model.base_fingerprint, model.data_fingerprint):
-        raise Mismatch(
-            f"{folder} is the export of another training than run {facts.run.id}: base or rows "
-            "differ. Name the run that it was exported from."
-        )
+    refuse_other_training(folder, facts.model, facts.run)
     return exported
 
 

@@ -19,7 +19,7 @@ from unitune.backends import registry
 from unitune.backends.exports import ABOUT
 from unitune.backends.protocol import State, Upload
 from unitune.data.hub import SCHEME
-from unitune.errors import Mismatch
+from unitune.errors import Mismatch, UserError
 from unitune.evaluate.gate_record import gate_records, refuse_changed_files
 from unitune.evaluate.history import history_folder, newest_of_run
 from unitune.evaluate.results import Comparison, ContenderResult
@@ -173,6 +173,27 @@ def read_training_record(folder: Path) -> TrainingRecord:
         return TrainingRecord.model_validate_json((folder / ABOUT).read_bytes())
     except (OSError, ValidationError):
         return TrainingRecord()
+
+
+def refuse_other_training(folder: Path, model: TunedModel, run: Run) -> None:
+    """Refuse an export of something else than a run's model.
+
+    Raises:
+        UserError: The folder holds no export.
+        Mismatch: It is an export of another training.
+    """
+    if not (folder / ABOUT).is_file():
+        raise UserError(
+            f"{folder} holds files that are no export of a run: there is no {ABOUT}. Name a folder "
+            "that `unitune export` wrote, or a new one."
+        )
+    record = read_training_record(folder)
+    trained = record.base, record.base_fingerprint, record.data_fingerprint
+    if trained != (model.base, model.base_fingerprint, model.data_fingerprint):
+        raise Mismatch(
+            f"{folder} is the export of another training than run {run.id}: base or rows differ. "
+            "Name the run that it was exported from."
+        )
 
 
 def _base(run: Run, trained: TrainingRecord) -> Base:

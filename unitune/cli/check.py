@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from unitune.data.report import DataReport
 
 HISTOGRAM_WIDTH = 30
-SHOWN_SUSPECTS = 2
+SHOWN_ISSUES = 2
 """Of each cause; the page has them all."""
 SHOWN_LETTERS = 80
 """Of a question, where the line is that long; of an answer half as many."""
@@ -122,10 +122,10 @@ def _print_quality(quality: Quality, file: Path | None) -> None:
         head.add_column(overflow="fold")
         head.add_row(f"{cause.total:,}", Text.assemble((cause.title, "bold"), f"\n{cause.fix}"))
         console().print(head)
-        for suspect in cause.suspects[:SHOWN_SUSPECTS]:
-            console().print(_line(suspect.row))
-            console().print(Padding(Text(suspect.why, style="dim"), (0, 0, 0, 10), expand=False))
-            for other in suspect.beside[:1]:
+        for issue in cause.issues[:SHOWN_ISSUES]:
+            console().print(_line(issue.row))
+            console().print(Padding(Text(issue.why, style="dim"), (0, 0, 0, 10), expand=False))
+            for other in issue.beside[:1]:
                 console().print(_line(other, "beside "))
     if file:
         console().print(f"All of them: unitune check {file} --html check.html", style="dim")

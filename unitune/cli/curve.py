@@ -105,29 +105,29 @@ def curve(
         raise UserError("--option is for the deployments that --deploy brings up; give both.")
     check_goal(goal)
     seconds = None if deploy is None else ttl_seconds(deploy, "--deploy")
-    hushed = quiet or json
+    silent = quiet or json
     job = Job.load(file).with_backend(backend)
     job = job.with_prices(parse_prices(price, job.backend))
-    with working("reading rows, looking for leaks", quiet=hushed):
+    with working("reading rows, looking for leaks", quiet=silent):
         resolved = preflight(job)
     refuse_unready(resolved)
     resolved = learning_curve_of(resolved, points, seeds)
     if budget is not None:
         resolved = with_budget(resolved, budget)
-    with working("counting tokens, forecasting time", quiet=hushed):
+    with working("counting tokens, forecasting time", quiet=silent):
         planned = _planned(resolved)
     if plan:
         print_json(planned) if json else _print_plan(planned, seeds)
         exit_for_errors(planned.findings)
         return
-    if not hushed:
+    if not silent:
         _print_plan(planned, seeds)
     confirm_training(resolved, allow_unpriced=allow_unpriced)
     if resolved.job.evaluate.budget is None:
         confirm_answers(resolved, {}, allow_unpriced=allow_unpriced)
     launches = launch_sweep(resolved, allow_unpriced=allow_unpriced)
-    runs = follow_sweep(resolved, launches, quiet=hushed)
-    with evaluation_progress(quiet=hushed) as progress:
+    runs = follow_sweep(resolved, launches, quiet=silent)
+    with evaluation_progress(quiet=silent) as progress:
         made = judge_curve(
             resolved,
             runs,

@@ -103,7 +103,7 @@ def distill(
     from unitune.cli.progress import evaluation_progress, working
     from unitune.distillation.distill import distill as run_distillation
     from unitune.distillation.distill import plan_distillation
-    from unitune.distillation.teacher import Asking, Teacher
+    from unitune.distillation.teacher import Teacher, TeacherOptions
     from unitune.distillation.variants import plan_variants, write_variants
     from unitune.evaluate.inference.sources import check_batches
     from unitune.job.job import Job
@@ -124,18 +124,18 @@ def distill(
         check_batches(chosen.resolved.job, deploys=False)
     say = _nothing if quiet or json else aside().print
     with evaluation_progress(quiet=quiet or json) as progress:
-        asking = Asking(batch, use_cache, progress or _nothing, say)
+        options = TeacherOptions(batch, use_cache, progress or _nothing, say)
         given: Path | WrittenQuestions
         if questions is None:
             writing = plan_variants(chosen, variants or 1)
             _confirm(chosen, "questions", writing.most_usd, allow_unpriced=allow_unpriced)
-            given = write_variants(writing, asking)
+            given = write_variants(writing, options)
         else:
             given = questions
         planned = plan_distillation(chosen, given, limit=limit)
         _announce(planned, say)
         _confirm(chosen, "answers", planned.most_usd, allow_unpriced=allow_unpriced)
-        made = run_distillation(planned, output, asking)
+        made = run_distillation(planned, output, options)
     if json:
         print_json(_as_json(made))
     else:

@@ -15,7 +15,7 @@ from unitune.errors import NotFoundError
 from unitune.evaluate.gate_record import GateRecord, gate_records
 from unitune.ledger import Ledger
 from unitune.ledger.model_versions import AliasMove, ModelVersion
-from unitune.model_registry.deployments import parted
+from unitune.model_registry.deployments import mismatches
 from unitune.model_registry.verify import Verification
 from unitune.model_registry.versions import RegisteredModel
 from unitune.report.typography import counted, dollars, interval, percent, points
@@ -75,7 +75,7 @@ def view_of(model: RegisteredModel) -> ModelView:
         aliases=aliases,
         versions=tuple(_version(ledger, version, aliases) for version in reversed(model.versions)),
         moves=model.moves[::-1],
-        warnings=tuple(parted(ledger, model.name)),
+        warnings=tuple(mismatches(ledger, model.name)),
     )
 
 

@@ -55,7 +55,7 @@ def follow_sweep(
     """
     here, runs = resolved.offer.trains_here, list[Run]()
     try:
-        for run in _shown_launches(launches, hushed=quiet or here):
+        for run in _shown_launches(launches, quiet=quiet or here):
             runs.append(run)
             if detach:
                 print_raw(run.id)
@@ -76,11 +76,11 @@ def follow_sweep(
     return runs if detach else [run.refresh() for run in runs]
 
 
-def _shown_launches(launches: Iterable[Run], *, hushed: bool) -> Iterable[Run]:
+def _shown_launches(launches: Iterable[Run], *, quiet: bool) -> Iterable[Run]:
     """Yield the runs, and show that they are being launched."""
     waiting = iter(launches)
     while True:
-        with working("uploading rows, creating the job", quiet=hushed):
+        with working("uploading rows, creating the job", quiet=quiet):
             run = next(waiting, None)
         if run is None:
             return

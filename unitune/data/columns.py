@@ -52,6 +52,12 @@ ROWS_A_LABEL = 3
 """A label stands in so many rows on average; what differs in nearly every row is none."""
 
 
+def may_be_labels(texts: Sequence[str], different: int) -> bool:
+    """Whether texts, so many of them different, are labels: short ones, each in several rows."""
+    short = max(map(len, texts), default=0) <= LABEL_CHARACTERS
+    return short and 2 <= different <= max(2, len(texts) // ROWS_A_LABEL)
+
+
 class UnknownColumns(UserError):
     """No column can be told to be the question, or the answer."""
 
@@ -91,8 +97,7 @@ class _Column:
     @property
     def is_label(self) -> bool:
         """Whether it has few different short values."""
-        short = max(map(len, self.texts), default=0) <= LABEL_CHARACTERS
-        return short and 2 <= self.different <= max(2, len(self.texts) // ROWS_A_LABEL)
+        return may_be_labels(self.texts, self.different)
 
     @property
     def is_text(self) -> bool:

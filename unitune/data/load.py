@@ -78,9 +78,24 @@ def load(path: str | os.PathLike[str], data: Data | None = None, use: Use = "cas
     Raises:
         DataError: The file cannot be read or holds a row that cannot be used; carries all findings.
     """
+    checked = "the job file" if data else str(path)
+    return Dataset(Path(path).name, usable_rows(read(path, data, use), str(path), checked))
+
+
+def usable_rows(items: Iterable[Row | Finding], path: str, checked: str) -> tuple[Row, ...]:
+    """Return the rows of a whole file.
+
+    Args:
+        items: What was read of it.
+        path: For the message.
+        checked: What `unitune check` is to be run on, to see all errors.
+
+    Raises:
+        DataError: An item is an error; carries all findings.
+    """
     rows: list[Row] = []
     findings: list[Finding] = []
-    for item in read(path, data, use):
+    for item in items:
         rows.append(item) if isinstance(item, Row) else findings.append(item)
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
@@ -88,10 +103,9 @@ def load(path: str | os.PathLike[str], data: Data | None = None, use: Use = "cas
         lines = [f"{path}: {count}; the file cannot be used as it is."]
         lines += [f"  {finding}" for finding in errors[:SHOWN_FINDINGS]]
         if (more := len(errors) - SHOWN_FINDINGS) > 0:
-            checked = "the job file" if data else path
             lines.append(f"  … and {more:,} more; `unitune check` on {checked} shows all.")
         raise DataError("\n".join(lines), tuple(findings))
-    return Dataset(Path(path).name, tuple(rows))
+    return tuple(rows)
 
 
 def read_records(path: str | os.PathLike[str]) -> Iterator[Record | Finding]:

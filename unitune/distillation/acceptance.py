@@ -12,16 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from unitune.data.columns import ROWS_A_LABEL
+from unitune.data.columns import ROWS_A_LABEL, may_be_labels
 from unitune.data.example import Example
 from unitune.data.records import strict_json
 from unitune.evaluate.records import Record
 from unitune.evaluate.scoring import attempt_of
 from unitune.scorers.interface import Scorer
-from unitune.scorers.labels import MOST_LABELS
 
-WHOLE = ("stop", "tool_calls")
-"""How an answer finishes that was neither cut nor refused."""
+WHOLE = ("stop", "tool_calls", "tool_use")
+"""How an answer finishes that was neither cut nor refused; tool_use is Anthropic's word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,8 @@ class AnswerForm:
         if not answers:
             return cls()
         counts = Counter(answer.strip() for answer in answers)
-        if len(counts) <= min(MOST_LABELS, len(answers) // ROWS_A_LABEL):
+        repeats = len(counts) <= len(answers) // ROWS_A_LABEL
+        if repeats and may_be_labels(answers, len(counts)):
             return cls(labels=frozenset(counts))
         values = [_value(answer) for answer in answers]
         if None in values:

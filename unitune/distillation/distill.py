@@ -25,7 +25,7 @@ from unitune.backends.output_limit import OutputLimit, longest_expected
 from unitune.data.example import Example, Message
 from unitune.distillation.acceptance import Acceptance, AnswerForm
 from unitune.distillation.questions import Questions, read_questions
-from unitune.distillation.teacher import Asking, Teacher
+from unitune.distillation.teacher import Teacher, TeacherOptions
 from unitune.distillation.variants import WrittenQuestions
 from unitune.errors import DataError, UserError
 from unitune.evaluate.grading import Answered
@@ -110,13 +110,11 @@ class DistillationPlan:
         """The most that the answers may cost; None: the price is not known."""
         contender = self.teacher.contender
         first = contender.prompts[0]
-        tried = [*contender.prompts, *contender.refine(first)]
+        tried, spec = [*contender.prompts, *contender.refine(first)], contender.spec
         on_dev = (
-            self.task.question(row, prompt, self.teacher.spec)
-            for prompt in tried
-            for row in self.task.dev
+            self.task.question(row, prompt, spec) for prompt in tried for row in self.task.dev
         )
-        return self.teacher.most_usd(chain(on_dev, self.task.questions(first, self.teacher.spec)))
+        return self.teacher.most_usd(chain(on_dev, self.task.questions(first, spec)))
 
 
 def plan_distillation(
@@ -139,14 +137,14 @@ def plan_distillation(
     if written := isinstance(questions, WrittenQuestions):
         teacher, questions = replace(teacher, spent=questions.usd), questions.path
     resolved = teacher.resolved
-    asked = read_questions(resolved, questions, limit, is_written=written)
-    if not len(asked.rows):
-        why = "; ".join(f"{count:,} {reason}" for reason, count in asked.left_out.items())
+    chosen = read_questions(resolved, questions, limit, is_written=written)
+    if not len(chosen.rows):
+        why = "; ".join(f"{count:,} {reason}" for reason, count in chosen.left_out.items())
         raise UserError(f"{questions}: no question is left to be answered: {why}.")
     evaluate, splits = resolved.job.evaluate, resolved.splits
     most = evaluate.max_tokens
     task = Task(
-        cases=tuple(asked.rows),
+        cases=tuple(map(_without_id, chosen.rows)),
         dev=dev_rows(splits.validation)[:DEV_ROWS],
         scoring=scoring_of(resolved.job, splits.train),
         output_limit=OutputLimit(
@@ -155,25 +153,30 @@ def plan_distillation(
         leaks=LeakResult(action=evaluate.leaks, searched=False, cases=()),
         temperature=0.0 if evaluate.temperature == "auto" else evaluate.temperature,
     )
-    return DistillationPlan(teacher, asked, task)
+    return DistillationPlan(teacher, chosen, task)
+
+
+def _without_id(question: Example) -> Example:
+    """Return a question that is known by its content: ids of a user's own may be given twice."""
+    return question.model_copy(update={"id": None})
 
 
 def distill(
-    planned: DistillationPlan, output: str | os.PathLike[str], asking: Asking
+    planned: DistillationPlan, output: str | os.PathLike[str], options: TeacherOptions
 ) -> Distillation:
     """Have questions answered by a teacher, and write the answers that are accepted as rows.
 
     Args:
         planned: By `plan_distillation`.
         output: A file of JSON Lines, written whole at the end; what was there is replaced.
-        asking: How.
+        options: How requests are put.
 
     Raises:
         DataError: No answer is accepted; what was there is left alone.
         BackendError: As of `Teacher.answer`; so are OverBudget and Interrupted.
     """
     teacher = planned.teacher
-    answers = teacher.answer(planned.task, asking)
+    answers = teacher.answer(planned.task, options)
     rows, rejected = _judged(planned, answers.answered)
     with replacing(teacher.folder / REJECTED) as file:
         file.writelines(f"{json.dumps(asdict(each), ensure_ascii=False)}\n" for each in rejected)
@@ -208,13 +211,15 @@ def _judged(
     train = planned.teacher.resolved.splits.train
     form = AnswerForm.of([row.answer for row in train if row.answer is not None])
     acceptance = Acceptance(planned.task.scoring.scorers, form)
+    redaction = planned.teacher.resolved.rows.read.redaction
     rows: list[Example] = []
     rejected: list[RejectedAnswer] = []
     for row, record in zip(planned.questions.rows.rows, answered.records, strict=True):
         if reason := acceptance.refusal(row.example, record):
             rejected.append(RejectedAnswer(row.line, record.text, reason))
         else:
-            rows.append(_row(planned, row.example, record, answered.choice.prompt.label))
+            made = _row(planned, row.example, record, answered.choice.prompt.label)
+            rows.append(redaction.restore_row(made) if redaction else made)
     return rows, rejected
 
 

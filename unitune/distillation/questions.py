@@ -1,14 +1,22 @@
-"""Which questions are put to a teacher: those without an answer, never near a test case."""
+"""Which questions are put to a teacher: those without an answer, never near a test case.
+
+They leave this machine as training rows do, and so are looked through for secrets and personal data
+as the job says; what is redacted is put back into the rows that come of them.
+"""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from unitune.data.dataset import Dataset, Row
-from unitune.data.load import load
+from unitune.data.files import Files
+from unitune.data.load import usable_rows
 from unitune.data.overlap import leaks
+from unitune.data.privacy.screen import Screen
+from unitune.data.reading import Reading
 from unitune.planning.preflight import ResolvedJob
 
 ANSWERED = "had an answer"
@@ -50,7 +58,10 @@ def read_questions(
         DataError: The file cannot be read or holds a row that cannot be used.
     """
     splits = resolved.splits
-    read = load(path, resolved.job.data, "any")
+    data, files = resolved.job.data, Files([str(path)])
+    screen = Screen(data, resolved.rows.read.redaction)
+    items = screen.rows(files.read(data, "any", Reading()), files)
+    read = Dataset(Path(path).name, usable_rows(items, str(path), str(path)))
     seen = {row.input_key for part in (splits.train, splits.validation) for row in part}
     taken: set[str] = set()
     left_out: Counter[str] = Counter()

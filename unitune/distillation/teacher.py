@@ -22,7 +22,7 @@ from unitune.evaluate.prompts.contenders import Contender, DevScore, build
 from unitune.evaluate.result_files import folder_of_job
 from unitune.evaluate.runner import EvaluationConfig, collect_responses, open_journals
 from unitune.evaluate.task import Task
-from unitune.job.contenders import Model, PromptKind, Server
+from unitune.job.contenders import ContenderSpec, Model, PromptKind, Server
 from unitune.job.job import Job
 from unitune.planning.preflight import ResolvedJob
 from unitune.workspace.filesystem import private_folder
@@ -34,8 +34,8 @@ SHOTS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
-    """How a teacher is asked.
+class TeacherOptions:
+    """How requests are put to a teacher.
 
     Args:
         batch: In batches, where its backend can.
@@ -56,7 +56,7 @@ class Teacher:
 
     Args:
         resolved: A job with it as the only contender.
-        spec: That contender.
+        contender: That, with the prompts that it may be given.
         source: Who answers, at which price.
         terms: What the vendor's terms say of training on its answers; None: not on record.
         spent: What it was paid before, in US dollars.
@@ -64,7 +64,7 @@ class Teacher:
     """
 
     resolved: ResolvedJob
-    spec: Model | Server
+    contender: Contender
     source: Source
     terms: OutputTerms | None
     spent: Decimal = Decimal(0)
@@ -94,16 +94,16 @@ class Teacher:
             OverBudget: There is a budget, and its price is not known.
         """
         spec = _spec(resolved.job, name, prompt)
-        alone = _with_contender(resolved, spec)
+        alone, contender = _with_contender(resolved, spec)
         prices = answer_prices(alone.job, alone.book, allow_unpriced=allow_unpriced)
         source = resolve_sources(alone, {}, prices.contenders, replay=False)[spec.name]
         terms = alone.book.offer(spec.backend).outputs if isinstance(spec, Model) else None
-        return cls(alone, spec, source, terms)
+        return cls(alone, contender, source, terms)
 
     @property
     def name(self) -> str:
         """As rows and reports have it."""
-        return self.spec.name
+        return self.contender.name
 
     @property
     def is_free(self) -> bool:
@@ -112,24 +112,17 @@ class Teacher:
         return not answer_prices(resolved.job, resolved.book, allow_unpriced=True).charged
 
     @property
-    def contender(self) -> Contender:
-        """It with the prompts that it may be given."""
-        job = self.resolved.job
-        (contender,) = build(job.evaluate, job.tuning, self.resolved.splits.train)
-        return contender
-
-    @property
     def folder(self) -> Path:
         """Where its answers are recorded."""
-        asked = short_hash([self.spec.model_dump(mode="json")])
-        return folder_of_job(self.resolved.job) / FOLDER / asked / self.writes
+        own = short_hash([self.contender.spec.model_dump(mode="json")])
+        return folder_of_job(self.resolved.job) / FOLDER / own / self.writes
 
     def of_questions(self) -> Teacher:
-        """Return it as it is asked for questions: without what is shown for answers."""
+        """Return it as the writer of questions: without what is shown for answers."""
         plain = {"prompt": "zero-shot", "shots": "auto", "choose": "auto", "instructions": None}
-        spec = self.spec.model_copy(update=plain)
-        resolved = _with_contender(self.resolved, spec)
-        return replace(self, resolved=resolved, spec=spec, writes="questions")
+        spec = self.contender.spec.model_copy(update=plain)
+        resolved, contender = _with_contender(self.resolved, spec)
+        return replace(self, resolved=resolved, contender=contender, writes="questions")
 
     def most_usd(self, questions: Iterable[Question]) -> Decimal | None:
         """Return the most that answers may cost; None: the price is not known."""
@@ -138,7 +131,7 @@ class Teacher:
             return None
         return sum((most_usd(price, question.request) for question in questions), Decimal(0))
 
-    def answer(self, task: Task, asking: Asking) -> TeacherAnswers:
+    def answer(self, task: Task, options: TeacherOptions) -> TeacherAnswers:
         """Have the dev rows of a task answered, and its cases; what is recorded is not again.
 
         Raises:
@@ -156,18 +149,18 @@ class Teacher:
             folder=self.folder,
             budget=Budget(budget and budget.usd, self.spent),
             concurrency=self.resolved.job.evaluate.concurrency,
-            batch=asking.batch,
+            batch=options.batch,
             replay=False,
-            use_cache=asking.use_cache,
-            announce=asking.announce,
+            use_cache=options.use_cache,
+            announce=options.announce,
         )
         score = None
         with open_journals(config) as journals:
             if task.dev:
                 of_dev = replace(config, dev_only=True)
-                (tried,) = collect_responses(of_dev, journals, asking.progress)
+                (tried,) = collect_responses(of_dev, journals, options.progress)
                 score = tried.choice.score
-            (answered,) = collect_responses(config, journals, asking.progress)
+            (answered,) = collect_responses(config, journals, options.progress)
         return TeacherAnswers(answered, score, config.budget.spent)
 
 
@@ -186,9 +179,12 @@ class TeacherAnswers:
     usd: Decimal
 
 
-def _with_contender(resolved: ResolvedJob, spec: Model | Server) -> ResolvedJob:
+def _with_contender(resolved: ResolvedJob, spec: ContenderSpec) -> tuple[ResolvedJob, Contender]:
+    """Return a job with one contender, and that."""
     evaluate = resolved.job.evaluate.model_copy(update={"contenders": (spec,)})
-    return replace(resolved, job=resolved.job.model_copy(update={"evaluate": evaluate}))
+    (contender,) = build(evaluate, resolved.job.tuning, resolved.splits.train)
+    job = resolved.job.model_copy(update={"evaluate": evaluate})
+    return replace(resolved, job=job), contender
 
 
 def _spec(job: Job, name: str, prompt: PromptKind | None) -> Model | Server:
@@ -197,7 +193,7 @@ def _spec(job: Job, name: str, prompt: PromptKind | None) -> Model | Server:
         if spec.name == name:
             if prompt not in (None, spec.prompt):
                 raise UserError(
-                    f"contender {name!r} of the job is asked by prompt {spec.prompt}. Leave "
+                    f"contender {name!r} of the job has the prompt {spec.prompt}. Leave "
                     "--prompt out, or name the teacher as BACKEND:MODEL."
                 )
             return spec

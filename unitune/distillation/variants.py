@@ -7,16 +7,17 @@ are read (`unitune.distillation.questions`).
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from itertools import cycle, islice
+from itertools import count, islice
 from pathlib import Path
 
 from unitune.backends.output_limit import OutputLimit, longest_expected
 from unitune.data.example import Example, Message, digest
 from unitune.data.records import strict_json
-from unitune.distillation.teacher import Asking, Teacher
+from unitune.distillation.teacher import Teacher, TeacherOptions
 from unitune.errors import DataError
 from unitune.evaluate.records import Record
 from unitune.evaluate.results import LeakResult
@@ -49,44 +50,40 @@ class VariantsPlan:
         teacher: Who writes.
         shown: The rows of each request.
         task: The requests, as the runner takes them.
-        count: How many questions are wanted.
+        wanted: How many questions.
     """
 
     teacher: Teacher
     shown: tuple[tuple[Example, ...], ...]
     task: Task
-    count: int
+    wanted: int
 
     @property
     def most_usd(self) -> Decimal | None:
         """The most that the questions may cost; None: the price is not known."""
-        prompt = self.teacher.contender.prompts[0]
-        return self.teacher.most_usd(self.task.questions(prompt, self.teacher.spec))
+        contender = self.teacher.contender
+        return self.teacher.most_usd(self.task.questions(contender.prompts[0], contender.spec))
 
 
-def plan_variants(teacher: Teacher, count: int) -> VariantsPlan:
+def plan_variants(teacher: Teacher, wanted: int) -> VariantsPlan:
     """Choose the rows that questions are written after; nothing is sent.
 
     Args:
         teacher: Who writes; its job has the training rows.
-        count: How many questions are wanted.
+        wanted: How many questions.
 
     Raises:
         DataError: No training row is one question with its answer.
     """
-    plain, job, train = (
-        teacher.of_questions(),
-        teacher.resolved.job,
-        teacher.resolved.splits.train,
-    )
+    job, train = teacher.resolved.job, teacher.resolved.splits.train
     seeds = sorted(filter(_is_one_question, train), key=lambda row: digest(["seed", row.input_key]))
     if not seeds:
         raise DataError(
             f"{train.name}: no row is one question of a user with its answer, so none can be "
             "written like it. Give questions with --questions."
         )
-    requests, size = -(-count // SHOWN), min(SHOWN, len(seeds))
-    source = cycle(seeds)
+    requests, size = -(-wanted // SHOWN), min(SHOWN, len(seeds))
+    source = _in_turn(seeds)
     shown = tuple(tuple(islice(source, size)) for _ in range(requests))
     longest = longest_expected([_answered_by_itself(row) for row in seeds])
     task = Task(
@@ -97,23 +94,23 @@ def plan_variants(teacher: Teacher, count: int) -> VariantsPlan:
         leaks=LeakResult(action=job.evaluate.leaks, searched=False, cases=()),
         temperature=TEMPERATURE,
     )
-    return VariantsPlan(plain, shown, task, count)
+    return VariantsPlan(teacher.of_questions(), shown, task, wanted)
 
 
-def write_variants(planned: VariantsPlan, asking: Asking) -> WrittenQuestions:
+def write_variants(planned: VariantsPlan, options: TeacherOptions) -> WrittenQuestions:
     """Have questions written, into a file of rows without answers.
 
     Raises:
         DataError: No answer is a list of texts.
         BackendError: As of `Teacher.answer`; so are OverBudget and Interrupted.
     """
-    answers = planned.teacher.answer(planned.task, asking)
+    answers = planned.teacher.answer(planned.task, options)
     records = answers.answered.records
     rows = [
         _like(rows[at % len(rows)], text)
         for rows, record in zip(planned.shown, records, strict=True)
         for at, text in enumerate(_texts(record))
-    ][: planned.count]
+    ][: planned.wanted]
     if not rows:
         raise DataError(
             f"none of the {len(records):,} answers of {planned.teacher.name} is a JSON list of "
@@ -139,6 +136,12 @@ class WrittenQuestions:
     path: Path
     count: int
     usd: Decimal
+
+
+def _in_turn(rows: Sequence[Example]) -> Iterator[Example]:
+    """Yield all rows again and again, each time in another order, so that no request recurs."""
+    for number in count():
+        yield from random.Random(number).sample(rows, len(rows))  # noqa: S311 - repeatable
 
 
 def _is_one_question(row: Example) -> bool:

@@ -271,7 +271,7 @@ def _document(
         doubts=doubts,
         check=_check(fitted),
         predictions=() if doubts else tuple(_prediction(fitted, times * most) for times in TIMES),
-        goal=None if goal is None else _rows_for(goal, fitted, told=not doubts),
+        goal=None if goal is None else _rows_for(goal, fitted, is_known=not doubts),
         notes=tuple(finding.message for finding in curve_notes(resolved)),
     )
 
@@ -288,10 +288,10 @@ def _prediction(fitted: FittedCurve, rows: int) -> Prediction:
     return Prediction(rows=rows, score=_figure(fitted.score(rows)), gain=_figure(fitted.gain(rows)))
 
 
-def _rows_for(goal: float, fitted: FittedCurve, *, told: bool) -> RowsForGoal:
+def _rows_for(goal: float, fitted: FittedCurve, *, is_known: bool) -> RowsForGoal:
     if fitted.scores[-1] >= goal:
         return RowsForGoal(score=goal, reached=True)
-    rows = _figure(fitted.rows(goal), most=FARTHEST * fitted.sizes[-1]) if told else None
+    rows = _figure(fitted.rows(goal), most=FARTHEST * fitted.sizes[-1]) if is_known else None
     return RowsForGoal(score=goal, reached=False, rows=rows)
 
 

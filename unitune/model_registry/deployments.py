@@ -1,9 +1,9 @@
 """Deployments of registered models: which one answers for an alias, and which answer for none.
 
 Where a vendor has a switch for it, a promotion can move the deployment, too (`move_deployment`). It
-does so before the alias is moved: what the vendor refuses changes nothing. Both can part all the
-same, by a promotion that leaves the deployment as it is, or by a killed process. `parted` says so,
-at every move and in `unitune models NAME`.
+does so before the alias is moved: what the vendor refuses changes nothing. Both can differ all the
+same, by a promotion that leaves the deployment as it is, or by a killed process. `mismatches` says
+so, at every move and in `unitune models NAME`.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ def move_deployment(
     try:
         swap(ledger, serving[0], run, HostingBudget.of(budget))
     except BaseException:
-        warn_of_parted(ledger, move.model)
+        warn_of_mismatches(ledger, move.model)
         raise
     return serving[0]
 
 
-def parted(ledger: Ledger, model: str) -> Iterator[str]:
+def mismatches(ledger: Ledger, model: str) -> Iterator[str]:
     """Yield which deployments answer with a version of a model to which no alias points.
 
     And which were being moved, by a process that may have been killed.
@@ -95,7 +95,7 @@ def parted(ledger: Ledger, model: str) -> Iterator[str]:
             )
 
 
-def warn_of_parted(ledger: Ledger, model: str) -> None:
-    """Log what `parted` yields as warnings, which Python writes to standard error."""
-    for text in parted(ledger, model):
+def warn_of_mismatches(ledger: Ledger, model: str) -> None:
+    """Log what `mismatches` yields as warnings, which Python writes to standard error."""
+    for text in mismatches(ledger, model):
         log.warning("%s", text)

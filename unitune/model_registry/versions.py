@@ -29,7 +29,7 @@ from unitune.ledger import Ledger, RunRecord
 from unitune.ledger.audit import current_user
 from unitune.ledger.finding import LIST_MODELS, find_version
 from unitune.ledger.model_versions import AliasMove, ModelVersion, former_numbers, standing_aliases
-from unitune.model_registry.deployments import move_deployment, warn_of_parted
+from unitune.model_registry.deployments import move_deployment, warn_of_mismatches
 from unitune.model_registry.mirroring import mirror
 from unitune.models import VersionName
 from unitune.planning.start import model_fingerprint
@@ -242,7 +242,7 @@ def _moved(ledger: Ledger, move: AliasMove, deployment: Deployment | None) -> Al
     if deployment is not None:
         with suppress(BackendError):  # it stays `swapping`, which is told
             deployment.refresh()
-    warn_of_parted(ledger, move.model)
+    warn_of_mismatches(ledger, move.model)
     mirror(ledger, move.model)
     return move
 

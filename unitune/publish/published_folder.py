@@ -16,9 +16,9 @@ from pydantic import JsonValue, TypeAdapter
 
 from unitune.backends.exports import ABOUT
 from unitune.card.card import CARD_FILES, PROVENANCE, README, write_card
-from unitune.card.facts import CardFacts, read_training_record
+from unitune.card.facts import CardFacts, refuse_other_training
 from unitune.card.signing import SIGNATURE
-from unitune.errors import Mismatch, UserError
+from unitune.errors import UserError
 from unitune.run.run import Run
 from unitune.workspace.filesystem import content_of, replacing, sha256
 
@@ -40,7 +40,8 @@ def publishable(run: Run, facts: CardFacts, export: Path, target: Path) -> Notes
         UserError: The folder is no export.
         Mismatch: It is an export of another training; or as of `write_card`.
     """
-    _refuse_other(run, export)
+    _refuse_links(export)
+    refuse_other_training(export, facts.model, run)
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(export, target, copy_function=_linked)
     base = facts.base.hub_name or facts.base.name
@@ -49,22 +50,10 @@ def publishable(run: Run, facts: CardFacts, export: Path, target: Path) -> Notes
     return list(_with_card(run, target))
 
 
-def _refuse_other(run: Run, export: Path) -> None:
-    if not (export / ABOUT).is_file():
-        raise UserError(
-            f"{export} is no export of a run: there is no {ABOUT}. Name a folder that `unitune "
-            "export` wrote, or none: then the adapter is exported."
-        )
+def _refuse_links(export: Path) -> None:
     if link := next((path for path in export.rglob("*") if path.is_symlink()), None):
         raise UserError(
             f"{link} is a link, which may lead anywhere. Put the file itself there, or none."
-        )
-    there, model = read_training_record(export), run.tuned_model
-    trained = (there.base, there.base_fingerprint, there.data_fingerprint)
-    if model and trained != (model.base, model.base_fingerprint, model.data_fingerprint):
-        raise Mismatch(
-            f"{export} is the export of another training than run {run.id}: base or rows differ. "
-            "Name the run that it was exported from."
         )
 
 

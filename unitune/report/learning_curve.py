@@ -121,12 +121,12 @@ def drawn(curve: LearningCurve) -> DrawnCurve:
 
 def curve_view(curve: LearningCurve, page: Path, width: int) -> Group:
     """Return a learning curve for a terminal: scores, drawing, what they say, and the page."""
-    told = Table.grid(padding=(0, 2))
-    told.add_column(style="dim", no_wrap=True)
-    told.add_column(no_wrap=True)
-    told.add_column(overflow="fold")
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for term, value, meaning in facts(curve):
-        told.add_row(plain(term), plain(value), plain(meaning))
+        table.add_row(plain(term), plain(value), plain(meaning))
     style = "bold yellow" if curve.doubts else "bold green"
     return Group(
         Text.assemble((curve.job, "bold"), f": {curve.base_model} on {curve.backend}"),
@@ -136,7 +136,7 @@ def curve_view(curve: LearningCurve, page: Path, width: int) -> Group:
         *([Text(), curve_text(drawn(curve), width)] if width >= LEAST_WIDTH else []),
         Text(),
         plain(f"{headline(curve)}.", style),
-        told,
+        table,
         *(Text.assemble(("Note: ", "yellow"), plain(note)) for note in curve.notes),
         Text(),
         *file_lines([page]),

@@ -47,7 +47,7 @@ def render(report: DataReport, name: str) -> str:
             quality=report.quality,
             headline=headline(report),
             answers=answer_bars(report),
-            open_suspects=OPEN_SUSPECTS,
+            open_issues=OPEN_SUSPECTS,
             style=Markup(style),  # noqa: S704 - our own file
             policy=policy(style),
         )

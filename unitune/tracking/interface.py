@@ -120,17 +120,18 @@ class _Source(NamedTuple):
     module: str
     """The package that the tracker needs, which is its extra's too."""
     tracker: str
+    has_registry: bool = False
+    """Whether it is a `HasRegistry`."""
 
 
 SOURCES = {
-    "mlflow": _Source("mlflow", "unitune.tracking.mlflow:MlflowTracker"),
+    "mlflow": _Source("mlflow", "unitune.tracking.mlflow:MlflowTracker", has_registry=True),
     "wandb": _Source("wandb", "unitune.tracking.wandb:WandbTracker"),
     "tensorboard": _Source("tensorboard", "unitune.tracking.tensorboard:TensorBoardTracker"),
     "trackio": _Source("trackio", "unitune.tracking.trackio:TrackioTracker"),
 }
 """By the names that a job has for them."""
-WITH_REGISTRY = frozenset({"mlflow"})
-"""Those that are a `HasRegistry`."""
+WITH_REGISTRY = frozenset(name for name, source in SOURCES.items() if source.has_registry)
 
 
 def missing_trackers(names: Iterable[str]) -> list[Finding]:

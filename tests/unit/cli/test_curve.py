@@ -7,8 +7,8 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from colour_job import write_colour_job
 from command_line import Command
-from vendors.serving import VENDORS
 
 from unitune.cli import output
 from unitune.cli.schema import document_schema
@@ -17,26 +17,7 @@ ROWS = {"train": 44, "dev": 12, "test": 10}
 
 
 def written(folder: Path, more: str = "", backend: str = "fake") -> Path:
-    for name, count in ROWS.items():
-        rows = (
-            {
-                "messages": [
-                    {"role": "user", "content": f"{name} {number}?"},
-                    {"role": "assistant", "content": "red" if number % 2 else "blue"},
-                ]
-            }
-            for number in range(count)
-        )
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
-    file = folder / "unitune.yaml"
-    file.write_text(
-        f"name: colours\nmodel: {VENDORS[backend].model if backend in VENDORS else 'tiny'}\n"
-        f"backend: {backend}\n"
-        "data: {train: train.jsonl, validation: dev.jsonl, test: test.jsonl}\n" + more,
-        encoding="utf-8",
-    )
-    return file
+    return write_colour_job(folder, ROWS, backend, more)
 
 
 FAKE = "options: {fake: {steps: 1, steps_per_poll: 9}}\n"

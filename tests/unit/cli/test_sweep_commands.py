@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from colour_job import write_colour_job
 from command_line import Command
 from vendors.serving import VENDORS
 
@@ -20,28 +21,8 @@ NAMES = ("colours seed=1", "colours seed=2")
 
 
 def written(folder: Path, backend: str, tuning: str, more: str = "") -> Path:
-    for name, count in (("train", 40), ("dev", 10), ("test", 20)):
-        rows = (
-            {
-                "messages": [
-                    {"role": "user", "content": f"{name} {number}?"},
-                    {"role": "assistant", "content": "red" if number % 2 else "blue"},
-                ]
-            }
-            for number in range(count)
-        )
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
-    file = folder / "unitune.yaml"
-    file.write_text(
-        f"name: colours\nmodel: {VENDORS[backend].model if backend in VENDORS else 'tiny'}\n"
-        f"backend: {backend}\n"
-        "data: {train: train.jsonl, validation: dev.jsonl, test: test.jsonl}\n"
-        f"tuning: {{{tuning}}}\n"
-        "evaluate: {contenders: [zero-shot, tuned]}\n" + more,
-        encoding="utf-8",
-    )
-    return file
+    settings = f"tuning: {{{tuning}}}\nevaluate: {{contenders: [zero-shot, tuned]}}\n"
+    return write_colour_job(folder, {"train": 40, "dev": 10, "test": 20}, backend, settings + more)
 
 
 def test_runs_here_are_trained_one_after_another_and_named(

@@ -9,11 +9,11 @@ from itertools import combinations, permutations
 from pathlib import Path
 
 import pytest
+from chat_rows import chat_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
 from unitune.data.dataset import Row
-from unitune.data.example import Example, Message
 from unitune.data.near import NEAR_SIMILARITY, Double, NearIndex, pieces
 from unitune.data.overlap import RUN_WORDS, Search, SharedCase
 
@@ -21,18 +21,7 @@ DISFL_QA = Path(__file__).parents[3] / "../shared/data/disfl-qa"
 
 
 def rows(*questions: str, answer: str = "x") -> list[Row]:
-    return [
-        Row(
-            line,
-            Example(
-                messages=(
-                    Message(role="user", content=question),
-                    Message(role="assistant", content=answer),
-                )
-            ),
-        )
-        for line, question in enumerate(questions, 1)
-    ]
+    return chat_rows((question, answer) for question in questions)
 
 
 def found(train: list[Row], cases: list[Row]) -> tuple[SharedCase, ...]:

@@ -9,12 +9,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
+from chat_rows import chat_rows
 
-from unitune.data.dataset import Row
-from unitune.data.example import Example, Message
 from unitune.data.files import Files
 from unitune.data.quality import look
-from unitune.data.quality.findings import MOST_SUSPECTS, Cause, Quality
+from unitune.data.quality.findings import MOST_ISSUES, Cause, Quality
 from unitune.data.quality.look import look_at, quality_of
 from unitune.job.job import Data, Job
 
@@ -28,23 +27,11 @@ TOPICS = {
 
 def look_at_rows(pairs: Iterable[tuple[str, str]]) -> Quality:
     """Look at rows that ask and answer this, on lines from 1."""
-    rows = [
-        Row(
-            line,
-            Example(
-                messages=(
-                    Message(role="user", content=question),
-                    Message(role="assistant", content=answer),
-                )
-            ),
-        )
-        for line, (question, answer) in enumerate(pairs, 1)
-    ]
-    return look_at(rows, Files(["train.jsonl"]))
+    return look_at(chat_rows(pairs), Files(["train.jsonl"]))
 
 
 def lines_by_cause(quality: Quality) -> dict[str, list[int]]:
-    return {cause.code: [each.row.line for each in cause.suspects] for cause in quality.causes}
+    return {cause.code: [each.row.line for each in cause.issues] for cause in quality.causes}
 
 
 def cause_of(quality: Quality, code: str) -> Cause:
@@ -72,11 +59,11 @@ def test_rows_that_say_what_others_do_not_are_worth_no_look() -> None:
 def test_a_wrong_label_comes_first_beside_rows_that_have_the_right_one() -> None:
     rows = tickets()
     rows[7] = (rows[7][0], "pin")  # of the rate
-    suspect = cause_of(look_at_rows(rows), "label-errors").suspects[0]
+    issue = cause_of(look_at_rows(rows), "label-errors").issues[0]
 
-    assert (8, "pin") == (suspect.row.line, suspect.row.answer)
-    assert "'rate'" in suspect.why
-    assert ["rate", "rate"] == [beside.answer for beside in suspect.beside]
+    assert (8, "pin") == (issue.row.line, issue.row.answer)
+    assert "'rate'" in issue.why
+    assert ["rate", "rate"] == [beside.answer for beside in issue.beside]
 
 
 @pytest.mark.skipif(not BANKING77.is_dir(), reason="needs the banking77 files beside the checkout")
@@ -90,9 +77,9 @@ def test_of_flipped_labels_of_real_rows_nine_in_ten_are_at_the_beginning_of_the_
     for at in flipped:
         question, label = rows[at]
         rows[at] = question, chance.choice([other for other in labels if other != label])
-    listed = cause_of(look_at_rows(rows), "label-errors").suspects[: len(flipped)]
+    listed = cause_of(look_at_rows(rows), "label-errors").issues[: len(flipped)]
 
-    hits = sum(suspect.row.line - 1 in flipped for suspect in listed)
+    hits = sum(issue.row.line - 1 in flipped for issue in listed)
     assert len(listed) == len(flipped)
     assert hits / len(flipped) > 0.9
 
@@ -116,9 +103,9 @@ def test_near_questions_with_different_answers_contradict_each_other() -> None:
     ]
     cause = cause_of(look_at_rows(rows), "contradictions")
 
-    (suspect,) = cause.suspects
-    assert {61, 62} == {suspect.row.line, suspect.beside[0].line}
-    assert {"card", "pin"} == {suspect.row.answer, suspect.beside[0].answer}
+    (issue,) = cause.issues
+    assert {61, 62} == {issue.row.line, issue.beside[0].line}
+    assert {"card", "pin"} == {issue.row.answer, issue.beside[0].answer}
 
 
 def test_near_duplicates_that_answer_alike_are_one_family() -> None:
@@ -126,7 +113,7 @@ def test_near_duplicates_that_answer_alike_are_one_family() -> None:
     rows = [*tickets(), *((question.format(place), "card") for place in ("home", "homes", "hom"))]
     cause = cause_of(look_at_rows(rows), "near-duplicates")
 
-    (family,) = cause.suspects
+    (family,) = cause.issues
     assert (61, [62, 63]) == (family.row.line, [beside.line for beside in family.beside])
     assert family.why.startswith("3 rows")
 
@@ -175,7 +162,7 @@ def test_an_answer_that_breaks_the_format_of_the_others_is_named(
     quality = broken([usual.format(number) for number in range(40)], odd)
 
     assert {code: [41]} == lines_by_cause(quality)
-    assert 1 == cause_of(quality, code).suspects[0].beside[0].line
+    assert 1 == cause_of(quality, code).issues[0].beside[0].line
 
 
 def test_formats_that_are_both_usual_are_not_named() -> None:
@@ -187,12 +174,12 @@ def test_formats_that_are_both_usual_are_not_named() -> None:
 def test_a_label_in_two_spellings_is_named_once() -> None:
     more = tickets(63)[60:]
     quality = look_at_rows([*tickets(), *((text, "CARD") for text, _ in more), ("chip", "Card")])
-    suspects = cause_of(quality, "label-spellings").suspects
+    issues = cause_of(quality, "label-spellings").issues
 
     assert [(61, "card"), (64, "card")] == [
-        (suspect.row.line, suspect.beside[0].answer) for suspect in suspects
+        (issue.row.line, issue.beside[0].answer) for issue in issues
     ]
-    assert "'CARD' stands in 3 rows, 'card' in 20." == suspects[0].why
+    assert "'CARD' stands in 3 rows, 'card' in 20." == issues[0].why
 
 
 def test_rare_labels_and_one_that_outweighs_the_others_are_named() -> None:
@@ -200,18 +187,18 @@ def test_rare_labels_and_one_that_outweighs_the_others_are_named() -> None:
     quality = look_at_rows([*rows, *tickets(9)[2::3]])
     rare = cause_of(quality, "uneven-labels")
 
-    assert ["pin"] == [suspect.row.answer for suspect in rare.suspects]
-    assert "3 of 63 rows" in rare.suspects[0].why
+    assert ["pin"] == [issue.row.answer for issue in rare.issues]
+    assert "3 of 63 rows" in rare.issues[0].why
     mostly = [row for row in tickets(90) if row[1] == "card"]
     large = cause_of(look_at_rows([*mostly, *tickets(30)]), "uneven-labels")
-    assert large.suspects[0].why.startswith("67 % of the rows")
+    assert large.issues[0].why.startswith("67 % of the rows")
 
 
 def test_few_rows_with_much_of_the_bill_are_named_by_their_length() -> None:
     quality = look_at_rows([*tickets(), ("card " * 900, "card")])
 
     assert [61] == lines_by_cause(quality)["long-rows"]
-    assert "% of all" in cause_of(quality, "long-rows").suspects[0].why
+    assert "% of all" in cause_of(quality, "long-rows").issues[0].why
 
 
 def test_only_the_beginning_of_a_large_file_is_looked_at_and_that_is_said(
@@ -230,7 +217,7 @@ def test_of_very_many_rows_of_a_cause_the_first_are_listed_and_all_counted() -> 
     rows += [(text, "THE SUM") for text, _ in rows]
     cause = cause_of(look_at_rows(rows), "contradictions")
 
-    assert (1100, MOST_SUSPECTS) == (cause.total, len(cause.suspects))
+    assert (1100, MOST_ISSUES) == (cause.total, len(cause.issues))
 
 
 def test_rows_that_weigh_two_answers_do_not_contradict_each_other(tmp_path: Path) -> None:
@@ -269,7 +256,7 @@ def test_rows_are_shown_as_they_are_trained_on_where_personal_data_is_redacted(
     quality = quality_of(Job(name="a", model="m", backend="fake", data=data, folder=tmp_path))
 
     assert quality is not None
-    row = cause_of(quality, "label-errors").suspects[0].row
+    row = cause_of(quality, "label-errors").issues[0].row
     assert row.question.endswith("write to <EMAIL_1>")
 
 

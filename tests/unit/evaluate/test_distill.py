@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from command_line import Command
 
+from unitune.data.example import Example, Message
 from unitune.data.load import load
-from unitune.distillation.acceptance import AnswerForm
+from unitune.distillation.acceptance import Acceptance, AnswerForm
 from unitune.distillation.distill import Distillation, distill, plan_distillation
-from unitune.distillation.teacher import Asking, Teacher
+from unitune.distillation.teacher import Teacher, TeacherOptions
 from unitune.distillation.variants import plan_variants, write_variants
 from unitune.errors import BackendError, DataError, NotFoundError, OverBudget, UserError
+from unitune.evaluate.records import Record
 from unitune.job.job import Job
 from unitune.models import Request
 from unitune.planning.preflight import preflight
@@ -43,7 +45,7 @@ def teacher_of(job: Job, prompt: Any = "zero-shot", name: str = NAME) -> Teacher
 
 def distilled(job: Job, questions: Path, prompt: Any = "zero-shot") -> Distillation:
     planned = plan_distillation(teacher_of(job, prompt), questions)
-    return distill(planned, questions.with_name("out.jsonl"), Asking())
+    return distill(planned, questions.with_name("out.jsonl"), TeacherOptions())
 
 
 @pytest.fixture
@@ -120,6 +122,40 @@ def test_questions_that_are_known_or_near_a_test_case_are_not_put(
     assert ["new"] == [asked(each) for each in backend.requests if "dev" not in asked(each)]
 
 
+def test_questions_of_one_id_have_answers_of_their_own(
+    job: Job, backend_of: Any, tmp_path: Path
+) -> None:
+    answers = {"a": "label-1", "b": "label-2"}
+    backend_of(lambda _, request: answers.get(asked(request), "yes"))
+    questions = ({"id": "same", "prompt": text} for text in answers)
+    rows = load(distilled(job, write_questions(tmp_path, *questions)).path, use="any").rows
+    assert [*answers.items()] == [(row.example.prompt[0].text, row.example.answer) for row in rows]
+    assert ["same", "same"] == [row.example.id for row in rows]
+
+
+def test_a_secret_is_not_sent_to_a_teacher(job: Job, backend_of: Any, tmp_path: Path) -> None:
+    backend = backend_of(lambda _, __: "label-1")
+    questions = write_questions(tmp_path, "new", "My key is AKIAQWERTYUIOPASDFGH, is it valid?")
+    with pytest.raises(DataError, match=r"questions\.jsonl:2: .*looks like a secret"):
+        distilled(job, questions)
+    assert [] == backend.requests
+
+
+def test_personal_data_is_redacted_for_the_teacher_alone(
+    job: Job, backend_of: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("phonenumbers")
+    data = job.data.model_copy(update={"personal_data": "redact"})
+    backend = backend_of(lambda _, __: "label-1")
+    made = distilled(
+        job.model_copy(update={"data": data}),
+        write_questions(tmp_path, "Who is jane@firma.de?"),
+    )
+    assert "Who is <EMAIL_1>?" == asked(backend.requests[-1])
+    (row,) = load(made.path).rows
+    assert "Who is jane@firma.de?" == row.example.prompt[0].text
+
+
 def test_no_question_left_is_refused_with_the_reason(
     job: Job, backend_of: Any, tmp_path: Path
 ) -> None:
@@ -193,7 +229,7 @@ def test_a_budget_holds_and_the_most_is_known_before(
     assert planned.most_usd is not None
     assert planned.most_usd > 1
     with pytest.raises(OverBudget, match="may spend"):
-        distill(planned, tmp_path / "out.jsonl", Asking())
+        distill(planned, tmp_path / "out.jsonl", TeacherOptions())
     assert [] == backend.requests
     assert not (tmp_path / "out.jsonl").exists()
 
@@ -202,7 +238,7 @@ def test_a_teacher_is_a_contender_or_a_model_of_a_backend(make_job: Any, backend
     backend_of(lambda _, __: "")
     server = {"type": "server", "url": "http://127.0.0.1:9/v1", "model": "big", "name": "mine"}
     job = make_job({"contenders": ["zero-shot", "tuned", server]})
-    assert "server" == teacher_of(job, None, "mine").spec.type
+    assert "server" == teacher_of(job, None, "mine").contender.spec.type
     with pytest.raises(UserError, match="prompt instructed"):
         teacher_of(job, "few-shot", "mine")
     with pytest.raises(NotFoundError, match="BACKEND:MODEL"):
@@ -227,24 +263,38 @@ def test_a_teacher_writes_questions_like_those_of_the_rows(
     job = make_job({"scorers": ["exact"], "concurrency": 1})
     backend = backend_of(rule)
     planned = plan_variants(teacher_of(job), 12)
-    written = write_variants(planned, Asking())
+    written = write_variants(planned, TeacherOptions())
     assert (3, 5) == (len(backend.requests), written.count)
     assert 5 == asked(backend.requests[0]).count(". train ")
     questions = plan_distillation(teacher_of(job), written)
-    made = distill(questions, tmp_path / "out.jsonl", Asking())
+    made = distill(questions, tmp_path / "out.jsonl", TeacherOptions())
     rows = [row.example for row in load(made.path).rows]
     assert ["a new matter", "quite another thing"] == [row.prompt[-1].text for row in rows]
     assert ["You sort mail."] * 2 == [row.prompt[0].text for row in rows]
     assert "asked what another row asks" in made.left_out
     assert 12 == len(asked(backend.requests[0]).splitlines()) + 3
-    assert written == write_variants(planned, Asking()), "what was answered is not asked again"
+    assert written == write_variants(planned, TeacherOptions()), (
+        "what was answered is not asked again"
+    )
 
 
 def test_rows_that_are_no_single_questions_have_no_variants(make_job: Any, backend_of: Any) -> None:
     backend_of(lambda _, __: "no list")
     job = make_job({"scorers": ["exact"]})
     with pytest.raises(DataError, match="is a JSON list of questions, first: 'no list'"):
-        write_variants(plan_variants(teacher_of(job), 3), Asking())
+        write_variants(plan_variants(teacher_of(job), 3), TeacherOptions())
+
+
+@pytest.mark.parametrize(
+    ("finish", "accepted"), [("stop", True), ("tool_use", True), ("refusal", False)]
+)
+def test_an_answer_that_was_not_refused_may_end_in_a_call(finish: str, accepted: bool) -> None:  # noqa: FBT001
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    record = Record(
+        contender="t", case="c", request_hash="h", finish_reason=finish, tool_calls=(call,)
+    )
+    question = Example(messages=(Message(role="user", content="q"),))
+    assert accepted == (Acceptance((), AnswerForm()).refusal(question, record) is None)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from unitune.errors import BackendError, OverBudget, Unsupported, UserError
 from unitune.job.job import Data
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.model_registry import versions
-from unitune.model_registry.deployments import parted
+from unitune.model_registry.deployments import mismatches
 from unitune.model_registry.versions import promote, rollback
 from unitune.models import TunedModel
 from unitune.run import deploying, deployment, swapping
@@ -122,7 +122,7 @@ def test_a_promotion_moves_the_deployment_and_a_rollback_moves_it_back(
     assert rollback("served@production", deploy=UNPRICED).number == 1
     assert served_model(vendor) == model_of(old)
     assert [old.id] == [each.run_id for each in deployments(standing=True)]
-    assert [] == [*parted(Ledger(home()), "served")]
+    assert [] == [*mismatches(Ledger(home()), "served")]
 
 
 @pytest.mark.parametrize("fault", [Fault.ERROR_AFTER, Fault.CUT, Fault.RATE_LIMITED])
@@ -174,12 +174,12 @@ def test_what_is_not_known_is_told_until_a_look_says_what_is_so(
     while deployments(standing=True)[0].refresh().state == "swapping":
         pass
     assert [new.id] == [each.run_id for each in deployments(standing=True)]
-    (text,) = parted(Ledger(home()), "served")
+    (text,) = mismatches(Ledger(home()), "served")
     assert "answers with served:2, and served@production points to version 1" in text
 
     assert moved(new) == 2
     assert 1 == len(vendor.server.received("PATCH", SWAP))
-    assert [] == [*parted(Ledger(home()), "served")]
+    assert [] == [*mismatches(Ledger(home()), "served")]
 
 
 @pytest.mark.parametrize("killed_at", ["the vendor's switch", "the alias", "the last write"])
@@ -199,7 +199,7 @@ def test_the_same_command_ends_what_a_killed_process_began(
         else:
             patch.setattr(versions, "_moved", die)
         Fork(lambda: moved(new)).result()
-    (told,) = parted(Ledger(home()), "served")
+    (told,) = mismatches(Ledger(home()), "served")
     assert "is being moved away from served:1" in told
     expected = new if killed_at == "the last write" else old
     assert find_run("served@production").id == expected.id
@@ -207,7 +207,7 @@ def test_the_same_command_ends_what_a_killed_process_began(
     assert moved(new) == 2
     assert find_run("served@production").id == new.id
     assert served_model(vendor) == model_of(new)
-    assert [] == [*parted(Ledger(home()), "served")]
+    assert [] == [*mismatches(Ledger(home()), "served")]
 
 
 def test_a_promotion_that_leaves_the_deployment_says_so(

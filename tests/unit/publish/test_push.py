@@ -185,6 +185,7 @@ def test_a_folder_that_is_no_export_of_the_run_is_refused(
     Path("other/secret").symlink_to("/etc/hostname")
     with pytest.raises(UserError, match="other/secret is a link"):
         push(run, folder="other")
+    Path("other/secret").unlink()
     Path("other/unitune.json").unlink()
     with pytest.raises(UserError, match="no export of a run"):
         push(run, folder="other")

@@ -36,13 +36,14 @@ class Screen:
 
     Args:
         data: What the job says of them; None: what a job says by default.
+        redaction: What was replaced in the job's own rows, to go on with.
     """
 
-    def __init__(self, data: Data | None = None) -> None:
+    def __init__(self, data: Data | None = None, redaction: Redaction | None = None) -> None:
         self._data = data or Data()
-        self.redaction: Redaction | None = None
+        self.redaction = redaction
         """The map of what was replaced, one for all files; None where nothing is to be."""
-        if self._data.personal_data == "redact":
+        if self._data.personal_data == "redact" and redaction is None:
             self.redaction = Redaction(region=self._data.phone_region)
 
     def rows(self, items: Iterable[Row | Finding], files: Files) -> Iterator[Row | Finding]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
-from unitune.data.columns import LABEL_CHARACTERS, ROWS_A_LABEL
-from unitune.data.quality.findings import QualityRow, Suspicion, Suspicions
+from pydantic import JsonValue
+
+from unitune.data.columns import may_be_labels
+from unitune.data.quality.findings import QualityRow, RowIssue, RowIssues
 from unitune.data.questions import normal
+from unitune.data.records import strict_json
 
 USUAL = 0.9
 """Share of the answers that makes a format the usual one."""
@@ -42,9 +44,7 @@ class Trait(NamedTuple):
 def is_labels(rows: Sequence[QualityRow]) -> bool:
     """Whether the answers are labels: short, and few different ones."""
     answers = [row.answer for row in rows if row.answer]
-    different = len(set(map(normal, answers)))
-    short = max(map(len, answers), default=0) <= LABEL_CHARACTERS
-    return short and 2 <= different <= max(2, len(answers) // ROWS_A_LABEL)
+    return may_be_labels(answers, len(set(map(normal, answers))))
 
 
 def counted(rows: Sequence[QualityRow]) -> dict[str, int]:
@@ -52,20 +52,20 @@ def counted(rows: Sequence[QualityRow]) -> dict[str, int]:
     return dict(Counter(row.answer for row in rows if row.answer).most_common())
 
 
-def uneven(rows: Sequence[QualityRow]) -> Suspicions:
+def uneven(rows: Sequence[QualityRow]) -> RowIssues:
     """Return a row of each label that few rows have, and of one that most have."""
     counts, first = counted(rows), _firsts(rows)
     usual, total = median(counts.values()), sum(counts.values())
     rare = [label for label in counts if counts[label] < max(FEW_ROWS, SMALL_SHARE * usual)]
     largest = next(iter(counts))
     large = [largest] if len(counts) > 2 and counts[largest] > LARGE_SHARE * total else []
-    return Suspicions(
+    return RowIssues(
         "uneven-labels",
         "Labels with very few rows, or most of them",
         "Add rows of a rare label, or leave it to a fallback; look at its own score in the test.",
         [
             *(
-                Suspicion(
+                RowIssue(
                     first[label],
                     f"{100 * counts[label] / total:.0f} % of the rows have this answer: a model "
                     "that always gives it is right as often.",
@@ -73,7 +73,7 @@ def uneven(rows: Sequence[QualityRow]) -> Suspicions:
                 for label in large
             ),
             *(
-                Suspicion(
+                RowIssue(
                     first[label],
                     f"{counts[label]:,} of {total:,} rows have this answer; the median label has "
                     f"{usual:,.0f}.",
@@ -84,16 +84,16 @@ def uneven(rows: Sequence[QualityRow]) -> Suspicions:
     )
 
 
-def spellings(rows: Sequence[QualityRow]) -> Suspicions:
+def spellings(rows: Sequence[QualityRow]) -> RowIssues:
     """Return a row of each label that differs from a more frequent one in case or white space."""
     counts, first = counted(rows), _firsts(rows)
     usual = {normal(label): label for label in reversed(counts)}
-    return Suspicions(
+    return RowIssues(
         "label-spellings",
         "Labels in two spellings",
         "Write each label in one way: a model learns them as two.",
         [
-            Suspicion(
+            RowIssue(
                 first[label],
                 f"{label!r} stands in {counts[label]:,} rows, {usual[normal(label)]!r} in "
                 f"{counts[usual[normal(label)]]:,}.",
@@ -110,7 +110,7 @@ def _firsts(rows: Sequence[QualityRow]) -> dict[str, int]:
     return {row.answer: at for at, row in reversed([*enumerate(rows)]) if row.answer}
 
 
-def formats(rows: Sequence[QualityRow]) -> Iterator[Suspicions]:
+def formats(rows: Sequence[QualityRow]) -> Iterator[RowIssues]:
     """Yield what breaks the format of most answers, trait by trait; a row is named once."""
     left = {at: row.answer for at, row in enumerate(rows) if row.answer}
     for trait in TRAITS:
@@ -123,12 +123,12 @@ def formats(rows: Sequence[QualityRow]) -> Iterator[Suspicions]:
         example = next(at for at in values if values[at] == usual)
         odd = [at for at in values if values[at] != usual]
         share = f"{100 * count / len(values):.3g} % of the answers are {usual}"
-        yield Suspicions(
+        yield RowIssues(
             trait.code,
             trait.title,
             "Write them as the others, unless the task asks for both.",
             [
-                Suspicion(at, f"{_sentence(values[at])}{alike}; {share}.", (example,))
+                RowIssue(at, f"{_sentence(values[at])}{alike}; {share}.", (example,))
                 for at, alike in _each_once({at: left[at] for at in odd})
             ],
         )
@@ -149,20 +149,29 @@ def _sentence(words: str) -> str:
 
 def _json_kind(answer: str) -> str | None:
     """Return whether an answer is a JSON object, a list, or neither."""
-    try:
-        value = json.loads(answer)
-    except (ValueError, RecursionError):
-        return "no JSON"
-    if isinstance(value, dict):
-        return "a JSON object"
-    return "a JSON list" if isinstance(value, list) else "no JSON"
+    match _json_value(answer):
+        case dict():
+            return "a JSON object"
+        case list():
+            return "a JSON list"
+        case _:
+            return "no JSON"
 
 
 def _json_keys(answer: str) -> str | None:
-    if not answer.lstrip().startswith("{") or _json_kind(answer) != "a JSON object":
+    value = _json_value(answer) if answer.lstrip().startswith("{") else None
+    if not isinstance(value, dict):
         return None
-    keys = sorted(cast("dict[str, object]", json.loads(answer)))
-    return f"an object of {', '.join(keys) or 'nothing'}"
+    return f"an object of {', '.join(sorted(value)) or 'nothing'}"
+
+
+def _json_value(answer: str) -> JsonValue:
+    """Return what an answer says in JSON; None where it is none."""
+    try:
+        value, _ = strict_json(answer)
+    except (ValueError, RecursionError):
+        return None
+    return value
 
 
 def _script(answer: str) -> str | None:

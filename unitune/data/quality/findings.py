@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from unitune.data.privacy.secrets import find_secrets
 from unitune.data.questions import Turns
 
-MOST_SUSPECTS = 1000
+MOST_ISSUES = 1000
 """Of each cause, so that a page of all still opens at once; the total is said."""
 MOST_LETTERS = 300
 """Of a text that is shown; the row itself stands in its file."""
@@ -43,7 +43,7 @@ class QualityRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Suspicion:
+class RowIssue:
     """Why a row is worth a look.
 
     Args:
@@ -58,7 +58,7 @@ class Suspicion:
 
 
 @dataclass(frozen=True, slots=True)
-class Suspicions:
+class RowIssues:
     """The rows of one cause.
 
     Args:
@@ -71,7 +71,7 @@ class Suspicions:
     code: str
     title: str
     fix: str
-    rows: Sequence[Suspicion]
+    rows: Sequence[RowIssue]
 
 
 class _Figures(BaseModel):
@@ -87,7 +87,7 @@ class ShownRow(_Figures):
     answer: str
 
 
-class Suspect(_Figures):
+class ShownIssue(_Figures):
     """A row that is worth a look."""
 
     row: ShownRow
@@ -107,7 +107,7 @@ class Cause(_Figures):
     """What to do."""
     total: int
     """How many rows there are; at most 1,000 of them are listed."""
-    suspects: tuple[Suspect, ...]
+    issues: tuple[ShownIssue, ...]
     """The most doubtful first."""
 
 

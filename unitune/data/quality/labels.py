@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from unitune.data.near import HASH_BITS, hashed_pieces
-from unitune.data.quality.findings import MOST_SUSPECTS, QualityRow, Suspicion, Suspicions
+from unitune.data.quality.findings import MOST_ISSUES, QualityRow, RowIssue, RowIssues
 from unitune.data.questions import Templates, normal, text_of
 
 Ints: TypeAlias = NDArray[np.int64]
@@ -47,7 +47,7 @@ class _Judged(NamedTuple):
     labels: Ints
 
 
-def label_errors(rows: Sequence[QualityRow]) -> Suspicions:
+def label_errors(rows: Sequence[QualityRow]) -> RowIssues:
     """Return the rows that have other words than their label's, the most doubtful first.
 
     Args:
@@ -65,14 +65,14 @@ def label_errors(rows: Sequence[QualityRow]) -> Suspicions:
     if len(doubtful) > UNRELATED_SHARE * len(labels):
         doubtful = doubtful[:0]
     doubtful = doubtful[np.argsort(-judged.margins[doubtful], kind="stable")]
-    beside = _nearest(pieces, labels, judged.labels, doubtful[:MOST_SUSPECTS])
-    return Suspicions(
+    beside = _nearest(pieces, labels, judged.labels, doubtful[:MOST_ISSUES])
+    return RowIssues(
         "label-errors",
         "Labels that other rows contradict",
         "Read each beside its neighbours; correct the label where it is wrong. The further down, "
         "the more of them are right.",
         [
-            Suspicion(
+            RowIssue(
                 usable[at],
                 f"Rows with words like these have {names[judged.labels[at]]!r}.",
                 tuple(usable[other] for other in beside.get(at, ())),

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unitune.data.quality.findings import QualityRow, Suspicion, Suspicions
+from unitune.data.quality.findings import QualityRow, RowIssue, RowIssues
 
 BILL_SHARE, ROWS_SHARE = 0.2, 0.02
 """A fiftieth of the rows that has a fifth of all characters weighs ten times what others do."""
 FEWEST_ROWS = 50
 
 
-def longest(rows: Sequence[QualityRow]) -> Suspicions:
+def longest(rows: Sequence[QualityRow]) -> RowIssues:
     """Return the few longest rows where they make much of the file, the longest first."""
     total = sum(row.characters for row in rows)
     by_length = sorted(range(len(rows)), key=lambda at: -rows[at].characters)
@@ -24,13 +24,13 @@ def longest(rows: Sequence[QualityRow]) -> Suspicions:
         reached += rows[by_length[taken]].characters
         taken += 1
     few = taken if taken <= ROWS_SHARE * len(rows) else 0
-    return Suspicions(
+    return RowIssues(
         "long-rows",
         f"Few rows with {100 * reached / total:.0f} % of all characters" if few else "Long rows",
         "Shorten them or leave them out if they are no better than others: training is paid by "
         "the token.",
         [
-            Suspicion(
+            RowIssue(
                 at,
                 f"{rows[at].characters:,} characters, "
                 f"{100 * rows[at].characters / total:.2g} % of all.",

@@ -15,13 +15,13 @@ from unitune.data.files import Files
 from unitune.data.privacy.screen import Screen
 from unitune.data.quality.answers import counted, formats, is_labels, spellings, uneven
 from unitune.data.quality.findings import (
-    MOST_SUSPECTS,
+    MOST_ISSUES,
     Cause,
     Quality,
     QualityRow,
+    RowIssues,
+    ShownIssue,
     ShownRow,
-    Suspect,
-    Suspicions,
     clipped,
 )
 from unitune.data.quality.labels import label_errors
@@ -115,7 +115,7 @@ def _beginning(rows: Iterator[QualityRow]) -> Iterator[QualityRow]:
             return
 
 
-def _causes(rows: list[QualityRow], *, labels: bool) -> Iterator[Suspicions]:
+def _causes(rows: list[QualityRow], *, labels: bool) -> Iterator[RowIssues]:
     """Yield the causes, the most pressing first."""
     weighed = any(row.answer is None for row in rows)  # one question may well be asked often
     near, contradictions = (None, None) if weighed else repeated(rows)
@@ -132,7 +132,7 @@ def _causes(rows: list[QualityRow], *, labels: bool) -> Iterator[Suspicions]:
     yield longest(rows)
 
 
-def _shown(cause: Suspicions, rows: list[QualityRow], files: Files) -> Cause:
+def _shown(cause: RowIssues, rows: list[QualityRow], files: Files) -> Cause:
     def shown(at: int) -> ShownRow:
         file, line = files.place(rows[at].line)
         return ShownRow(
@@ -147,8 +147,8 @@ def _shown(cause: Suspicions, rows: list[QualityRow], files: Files) -> Cause:
         title=cause.title,
         fix=cause.fix,
         total=len(cause.rows),
-        suspects=tuple(
-            Suspect(row=shown(each.at), why=each.why, beside=tuple(map(shown, each.beside)))
-            for each in cause.rows[:MOST_SUSPECTS]
+        issues=tuple(
+            ShownIssue(row=shown(each.at), why=each.why, beside=tuple(map(shown, each.beside)))
+            for each in cause.rows[:MOST_ISSUES]
         ),
     )

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from unitune.data.near import NEAR_SIMILARITY, NearIndex, pieces
-from unitune.data.quality.findings import QualityRow, Suspicion, Suspicions
+from unitune.data.quality.findings import QualityRow, RowIssue, RowIssues
 from unitune.data.questions import Templates, normal, numbers_of, text_of
 
 MOST_LABEL_CHARACTERS = 60
@@ -37,9 +37,9 @@ class _Pair(NamedTuple):
     same: bool
 
 
-def repeated(rows: Sequence[QualityRow]) -> tuple[Suspicions, Suspicions]:
+def repeated(rows: Sequence[QualityRow]) -> tuple[RowIssues, RowIssues]:
     """Return families of near duplicates, the largest first, and rows that contradict others."""
-    near = Suspicions(
+    near = RowIssues(
         "near-duplicates",
         "Rows that say nearly the same",
         "Keep one of each family, or all if the variants are meant: they count as often as they "
@@ -47,11 +47,11 @@ def repeated(rows: Sequence[QualityRow]) -> tuple[Suspicions, Suspicions]:
         list(_families(rows, pairs := list(_pairs(rows)))),
     )
     doubtful = sorted((pair for pair in pairs if not pair.same), key=lambda pair: -pair.similarity)
-    contradictions = Suspicions(
+    contradictions = RowIssues(
         "contradictions",
         "Nearly the same question, answered differently",
         "Decide which answer is right and give it to both, or leave one row out.",
-        [Suspicion(pair.at, _nearness(pair.similarity), (pair.other,)) for pair in doubtful],
+        [RowIssue(pair.at, _nearness(pair.similarity), (pair.other,)) for pair in doubtful],
     )
     return near, contradictions
 
@@ -62,7 +62,7 @@ def _nearness(similarity: float) -> str:
     return f"{100 * similarity:.0f} % of the two questions are the same."
 
 
-def _families(rows: Sequence[QualityRow], pairs: Sequence[_Pair]) -> Iterator[Suspicion]:
+def _families(rows: Sequence[QualityRow], pairs: Sequence[_Pair]) -> Iterator[RowIssue]:
     """Yield a row of each family whose answers agree, with others of it."""
     head = list(range(len(rows)))
 
@@ -82,7 +82,7 @@ def _families(rows: Sequence[QualityRow], pairs: Sequence[_Pair]) -> Iterator[Su
         if first not in doubtful:
             _, *others = sorted(members)
             why = f"{len(members):,} rows ask nearly the same and answer alike."
-            yield Suspicion(first, why, tuple(others[:SHOWN_BESIDE]))
+            yield RowIssue(first, why, tuple(others[:SHOWN_BESIDE]))
 
 
 def _pairs(rows: Sequence[QualityRow]) -> Iterator[_Pair]:
