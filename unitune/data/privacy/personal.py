@@ -84,8 +84,10 @@ _CALL_WORD = (
 )
 _ANNOUNCES = _CALL_WORD + r"[^\n]{0,24}"
 _CALL = re.compile(_ANNOUNCES + r"\Z", re.IGNORECASE)
-_WORTH_MATCHING = re.compile(
-    r"\+|[0-9][^0-9\n]{1,7}[0-9]|" + _ANNOUNCES + r"[0-9(\[]", re.IGNORECASE
+_WORTH_MATCHING = (
+    re.compile(r"\+"),
+    re.compile(r"[0-9][^0-9\n]{1,7}[0-9]"),
+    re.compile(_ANNOUNCES + r"[0-9(\[]", re.IGNORECASE),
 )
 """One of which a number has that is taken for a phone's: long numbers alone are matched slowly."""
 CONTEXT = 40
@@ -202,7 +204,9 @@ def _is_global(address: str) -> bool:
 
 def _phones(text: str, region: str) -> Iterator[Span]:
     """Yield phone numbers: with +, or as the region groups them, or after a word such as call."""
-    if not (finds_phones() and may_hold_phones(text) and _WORTH_MATCHING.search(text)):
+    if not (finds_phones() and may_hold_phones(text)):
+        return
+    if not any(each.search(text) for each in _WORTH_MATCHING):
         return
     from phonenumbers import Leniency, PhoneNumberMatcher  # noqa: PLC0415 - an extra
 

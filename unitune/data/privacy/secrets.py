@@ -17,7 +17,7 @@ import math
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -25,10 +25,11 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 _LETTERS = r"[\w.+/=~:@$-]"
-_WORD = re.compile(_LETTERS + "{8,}")
-"""What a secret may be; the shortest that a rule knows has 8 characters."""
-_LONG_WORD = re.compile(_LETTERS + "{20}")
-"""What may be one without a digit, too: the prefixed ones of letters alone are longer."""
+_FEWEST_LETTERS = 8
+"""Of a secret, as the shortest has that a rule knows."""
+_WORD = re.compile(f"{_LETTERS}{{{_FEWEST_LETTERS},}}")
+_LONG_LETTERS = 20
+"""Of what may be one without a digit, too: the prefixed ones of letters alone are longer."""
 _DIGIT = re.compile("[0-9]")
 HINT_CHARACTERS = 3
 """Most that is shown of a secret, and only of a prefix that all secrets of its rule have."""
@@ -158,15 +159,48 @@ class _Rules(_Table):
                 known.setdefault(word, []).append(rule)
         return known
 
+    @cached_property
+    def _beginnings(self) -> dict[str, list[str]]:
+        """The keywords that each keyword begins with, itself among them."""
+        return {
+            word: [other for other in self.by_keyword if word.startswith(other)]
+            for word in self.by_keyword
+        }
+
+    def that_may_match(self, text: str) -> dict[str, _Rule]:
+        """Return by their names the rules of which a text, in small letters, has a keyword."""
+        longest = set(self._keyword.findall(text))
+        keywords = {beginning for word in longest for beginning in self._beginnings[word]}
+        ordered = filter(keywords.__contains__, self.by_keyword) if keywords else ()
+        return {rule.id: rule for word in ordered for rule in self.by_keyword[word]}
+
+    @cached_property
+    def _keyword(self) -> re.Pattern[str]:
+        """What is found at each place is the longest keyword there."""
+        return re.compile(f"(?=({_any_of(self.by_keyword)}))")
+
+
+def _any_of(words: Iterable[str]) -> str:
+    """Return an expression for the longest of some words that tries no letter twice.
+
+    Of hundreds of keywords it takes a third of the time of looking for one after another.
+    """
+    by_letter: dict[str, list[str]] = {}
+    for word in words:
+        by_letter.setdefault(word[0], []).append(word[1:])
+    branches: list[str] = []
+    for letter, rest in by_letter.items():
+        longer = _any_of(filter(None, rest))
+        optional = "?" if "" in rest else ""
+        branches.append(re.escape(letter) + (f"(?:{longer}){optional}" if longer else ""))
+    return "|".join(branches)
+
 
 def find_secrets(text: str) -> list[Secret]:
     """Return what looks like a secret in a text; of several rules about one place, the first."""
     if not _may_hold(text):
         return []
-    lower, rules = text.lower(), dict[str, _Rule]()
-    for word, some in _rules().by_keyword.items():
-        if word in lower:
-            rules.update((rule.id, rule) for rule in some)
+    rules = _rules().that_may_match(text.lower())
     secrets, taken = list[Secret](), bytearray(len(text))
     # The generic rule knows least of what it finds.
     for rule in sorted(rules.values(), key=lambda rule: rule.id.startswith("generic")):
@@ -180,10 +214,13 @@ def find_secrets(text: str) -> list[Secret]:
 
 def _may_hold(text: str) -> bool:
     """Whether there is a word as long as a secret; of most texts no more is looked at."""
-    if _LONG_WORD.search(text):
-        return True
-    has_digit = _DIGIT.search(text) is not None
-    return has_digit and any(map(_DIGIT.search, _WORD.findall(text)))
+    words = text.split() if len(text) >= _FEWEST_LETTERS else ()
+    long = (word for word in words if len(word) >= _FEWEST_LETTERS and _may_be(word))
+    return any(_may_be(word) for some in long for word in _WORD.findall(some))
+
+
+def _may_be(word: str) -> bool:
+    return len(word) >= _LONG_LETTERS or _DIGIT.search(word) is not None
 
 
 @cache
