@@ -1,11 +1,11 @@
 """The backend named ``fireworks``: SFT, DPO and RFT of open models at Fireworks AI.
 
 A job carries the launch key as its own id, so a create call that is sent twice makes one job. A
-tuned model answers only from a deployment, into which its adapter is merged. Fireworks tells a
-job's progress in percent; the form of its files of losses is not published, so none is read.
+tuned model answers only from a deployment (`FireworksDeployments`). Fireworks tells a job's
+progress in percent; the form of its files of losses is not published, so none is read.
 
 Sources: docs.fireworks.ai, its gateway's OpenAPI 4.259.0 (upload-dataset-files,
-create-supervised-fine-tuning-job, create-deployment, deploying-loras); fireworks-ai 1.2.30.
+create-supervised-fine-tuning-job); fireworks-ai 1.2.30.
 """
 
 from __future__ import annotations
@@ -14,22 +14,12 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
-from pydantic import Field, JsonValue
+from pydantic import JsonValue
 
-from unitune.backends.capabilities import DeploymentStatus, JobDescription, JobPage
-from unitune.backends.kit.api import Query, ResourceApi
-from unitune.backends.kit.hosted import (
-    HostedBackend,
-    content_name,
-    create_named,
-    explicit,
-    required,
-    wait_for_file,
-    without_none,
-)
-from unitune.backends.options import validated
+from unitune.backends.capabilities import JobDescription, JobPage
+from unitune.backends.kit.hosted import content_name, explicit, wait_for_file, without_none
 from unitune.backends.protocol import Event, Guarantee, Launch, State, Status, Upload
 from unitune.errors import BackendError, JobError
 from unitune.job.job import Job
@@ -37,6 +27,7 @@ from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
 from unitune.security.spec import Spec
 from unitune.workspace.progress import counted_file
+from unitune_providers.fireworks_deployments import FireworksDeployments
 
 COLLECTIONS = {
     "sft": "supervisedFineTuningJobs",
@@ -44,9 +35,6 @@ COLLECTIONS = {
     "rft": "reinforcementFineTuningJobs",
 }
 """Where a method's jobs stand; a create call's query has the id of one as ``dpoJobId``, …"""
-DEPLOYMENT_STATES: Mapping[str, Literal["ready", "failed"]] = {"READY": "ready", "FAILED": "failed"}
-GONE = ("DELETING", "DELETED")
-Count = Annotated[int, Field(ge=1)]
 
 
 class FireworksOptions(Spec):
@@ -61,24 +49,10 @@ class FireworksOptions(Spec):
     """Where it runs, such as EU_FRANKFURT_1."""
 
 
-class FireworksDeployOptions(Spec):
-    """Options of a deployment."""
-
-    shape: str = "default"
-    """Name of a deployment shape: hardware and precision that Fireworks has tried with a base."""
-    min_replicas: Annotated[int, Field(ge=0)] = 1
-    max_replicas: Count = 1
-
-
-class FireworksBackend(HostedBackend[FireworksOptions]):
+class FireworksBackend(FireworksDeployments[FireworksOptions]):
     """Trains, serves and answers at Fireworks AI."""
 
-    name: ClassVar[str] = "fireworks"
     guarantee: ClassVar[Guarantee] = Guarantee.OWN_ID
-    address = "https://api.fireworks.ai"
-    address_variable = "FIREWORKS_BASE_URL"
-    key_variable = "FIREWORKS_API_KEY"
-    chat_path = "/inference/v1"
     options = FireworksOptions
     states: ClassVar[Mapping[str, State]] = {
         "JOB_STATE_CREATING": State.QUEUED,
@@ -98,11 +72,6 @@ class FireworksBackend(HostedBackend[FireworksOptions]):
         "JOB_STATE_DELETING": State.CANCELLED,
         "JOB_STATE_DELETING_CLEANING_UP": State.CANCELLED,
     }
-
-    @property
-    def api(self) -> ResourceApi:
-        """The vendor's API, whose resources are named by their paths."""
-        return ResourceApi(self.endpoint("/v1"))
 
     def validate_options(self, job: Job) -> None:
         """Refuse a job whose options are not valid, or that has no evaluator to learn from."""
@@ -185,34 +154,6 @@ class FireworksBackend(HostedBackend[FireworksOptions]):
     def delete_model(self, model: TunedModel) -> None:
         self._delete(model.name)
 
-    def deploy(self, model: TunedModel, name: str, options: Mapping[str, JsonValue]) -> str:
-        """Bring a tuned model up, merged into its base, and return the deployment's name."""
-        chosen = validated(FireworksDeployOptions, options, "deploy options of fireworks")
-        body: dict[str, JsonValue] = {
-            "baseModel": model.name,
-            "deploymentShape": chosen.shape,
-            "minReplicaCount": chosen.min_replicas,
-            "maxReplicaCount": max(chosen.min_replicas, chosen.max_replicas),
-        }
-        return self._create("deployments", "deploymentId", name, body)
-
-    def find_deployment(self, name: str) -> str | None:
-        ref = self._ref("deployments", name)
-        return ref if self._find(ref) else None
-
-    def deployment_status(self, ref: str, model: TunedModel) -> DeploymentStatus:
-        """Return how a deployment stands; it answers to ``MODEL#DEPLOYMENT``."""
-        deployment = self._find(ref)
-        served = model.model_copy(update={"name": f"{model.name.partition('#')[0]}#{ref}"})
-        if deployment is None:
-            return DeploymentStatus("gone", served, "no such deployment")
-        word = deployment.text("state") or "no state"
-        return DeploymentStatus(DEPLOYMENT_STATES.get(word, "starting"), served, word)
-
-    def undeploy(self, ref: str) -> None:
-        """Delete a deployment, whatever it still answers; one that is gone is no error."""
-        self._delete(ref)
-
     def _create_body(self, launch: Launch) -> dict[str, JsonValue]:
         job, options = launch.job, self.job_options(launch.job)
         training: dict[str, JsonValue] = {
@@ -250,30 +191,10 @@ class FireworksBackend(HostedBackend[FireworksOptions]):
         body |= {"evaluator": options.evaluator, "evaluationDataset": validation}
         return without_none({**body, "inferenceParameters": without_none(sampling)})
 
-    def _ref(self, *path: str) -> str:
-        """Return the resource name of what stands in the account."""
-        account = required("FIREWORKS_ACCOUNT_ID", "the account at fireworks")
-        return "/".join(("accounts", account, *path))
-
-    def _find(self, ref: str, query: Query | None = None) -> Fields | None:
-        resource = self.api.find(ref, action=f"find {ref}", query=query)
-        return None if resource and resource.text("state") in GONE else resource
-
     def _job(self, job_id: str) -> tuple[Fields, Fields]:
         """Return a job and its settings, which only some methods keep apart."""
         job = self.api.get(self._ref(job_id), action=f"read job {job_id}")
         return job, Fields({**job.fields("trainingConfig").all, **job.all})
-
-    def _delete(self, ref: str) -> None:
-        query = {"ignoreChecks": "true"} if "/deployments/" in ref else {}
-        self.api.delete(ref, action=f"delete {ref}", query=query)
-
-    def _create(
-        self, collection: str, parameter: str, name: str, body: Mapping[str, JsonValue]
-    ) -> str:
-        ref, action = self._ref(collection), f"create {name}"
-        create_named(self.api, ref, parameter=parameter, name=name, action=action, body=body)
-        return f"{ref}/{name}"
 
     def _is_ready(self, ref: str) -> bool:
         dataset = self._find(ref) or Fields({})

@@ -32,6 +32,7 @@ class TestFireworks(BackendContract):
     name = "fireworks"
     setup = VENDORS["fireworks"]
     tuning = Tuning(epochs=2, batch_size=4, warmup=3)
+    deploy_options = {"hot_reload": True}  # noqa: RUF012 - the contract's class attribute
 
     @pytest.mark.parametrize("method", ["sft", "dpo", "rft"])
     def test_job_of_each_method_is_what_the_sdk_reads(

@@ -1,141 +1,126 @@
-"""Fireworks AI on loopback: datasets, jobs of three methods, deployments and chat.
+"""Fireworks AI on loopback: its jobs, and deployments with the tuned models that are merged there.
 
-What a create call may hold comes from the types of the vendor's SDK.
+A deployment of a tuned model has it merged from the beginning (live merge). One with hot reload is
+of a base, and takes one tuned model at a time, which the next replaces. What it refuses is what the
+vendor's documents and examples say that it does; where they are silent, as of a load into a live
+merge, it refuses too.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 from unitune.testing.loopback import VendorRequest
-from unitune.testing.omissions import Shape
-from unitune.testing.routes import Refused, RoutedVendor, existing, route
+from unitune.testing.routes import Refused, existing, route
 from unitune.testing.vendor_setup import Progress, ServerBehavior
-from vendors import shapes
-from vendors.bodies import chat_completion, form_parts
+from vendors.bodies import chat_completion
+from vendors.fireworks_jobs import ACCOUNT, BASE, KEY, PAGE_SIZE, ROOT, FireworksJobs, checked
 
-ACCOUNT = "acme"
-KEY = "fw-loopback"
-ROOT = f"/v1/accounts/{ACCOUNT}"
-BASE = "accounts/fireworks/models/qwen3-0p6b"
-FEWEST_ROWS, LARGEST_FILE = 3, 150_000_000
-JOBS = {
-    "supervisedFineTuningJobs": ("supervised_fine_tuning_job", "messages"),
-    "dpoJobs": ("dpo_job", "preferred_output"),
-    "reinforcementFineTuningJobs": ("reinforcement_fine_tuning_job", "messages"),
-}
-"""By collection: the SDK's name of a job, and a field that each row has."""
-PAGE_SIZE = 2
+__all__ = ["ACCOUNT", "BASE", "KEY", "DeployedModel", "FireworksVendor"]
 
 
 @dataclass(slots=True)
-class Dataset:
-    """Rows, once they were sent."""
+class DeployedModel:
+    """A model in a deployment, as the vendor calls it.
 
-    rows: int
-    content: bytes | None = None
+    Args:
+        failed: Whether it could not be merged.
+        replaced: Whether another is put in its place; it answers until then.
+    """
 
-
-@dataclass(slots=True)
-class Job:
-    """A job and how far it is."""
-
-    name: str
-    request: Mapping[str, Any]
+    number: int
+    model: str
     progress: Progress = field(default_factory=Progress)
-    cancelled: bool = False
+    failed: bool = False
+    replaced: bool = False
 
-    def state(self, behavior: ServerBehavior) -> str:
-        """Return the vendor's word, without its prefix."""
-        if self.cancelled:
-            return "CANCELLED"
-        if behavior.rejects_files or (self.progress.done(behavior) and behavior.fails):
-            return "FAILED"
-        if self.progress.done(behavior):
-            return "COMPLETED"
-        return behavior.state or ("RUNNING" if self.progress.started(behavior) else "PENDING")
+    def is_merged(self, behavior: ServerBehavior) -> bool:
+        """Whether it answers."""
+        return not self.failed and self.progress.started(behavior)
 
-    def as_json(self, behavior: ServerBehavior) -> dict[str, JsonValue]:
-        """Return the job as responses show it."""
-        state, steps = self.state(behavior), self.progress.steps(behavior)
-        failed = behavior.rejects_files or behavior.fails if state == "FAILED" else ""
+    def as_json(self, deployment: str, behavior: ServerBehavior) -> dict[str, JsonValue]:
+        """Return it as responses show it."""
+        state = "DEPLOYED" if self.is_merged(behavior) else "DEPLOYING"
+        words = ("INTERNAL", "the addon cannot be merged") if self.failed else ("OK", "")
         return {
-            **self.request,
-            "name": self.name,
-            "createTime": _moment(self.progress.created),
-            "updateTime": _moment(self.progress.created + self.progress.polls),
-            "state": f"JOB_STATE_{state}",
-            "status": {"code": "INTERNAL" if failed else "OK", "message": failed},
-            "jobProgress": {"percent": 100 * steps // max(behavior.steps, 1), "epoch": 0},
+            "name": f"accounts/{ACCOUNT}/deployedModels/m{self.number}",
+            "model": self.model,
+            "deployment": deployment,
+            "state": "UNDEPLOYING" if self.replaced else state,
+            "status": dict(zip(("code", "message"), words, strict=True)),
         }
 
 
-class FireworksVendor(RoutedVendor):
+@dataclass(slots=True)
+class Deployment:
+    """A deployment.
+
+    Args:
+        models: In it; the last is the one that was loaded last.
+        merge_fails: Whether the next tuned model comes to nothing.
+    """
+
+    name: str
+    request: Mapping[str, Any]
+    models: list[DeployedModel]
+    progress: Progress = field(default_factory=Progress)
+    merge_fails: bool = False
+
+    @property
+    def is_hot(self) -> bool:
+        """Whether its tuned model can be replaced."""
+        return self.request.get("enableHotReloadLatestAddon", False)
+
+    def state(self, behavior: ServerBehavior) -> str:
+        """Return the vendor's word; one whose model is replaced is ready meanwhile."""
+        return "READY" if self.progress.started(behavior) else "CREATING"
+
+    def answering(self, behavior: ServerBehavior) -> str:
+        """Return the model that answers, and forget those that it has replaced."""
+        merged = [each for each in self.models if each.is_merged(behavior)]
+        if merged and merged[-1] is self.models[-1]:
+            self.models = [each for each in self.models if not each.replaced]
+        return merged[-1].model
+
+
+class FireworksVendor(FireworksJobs):
     """Fireworks, with one account and one key; `files` and `jobs` are its books."""
 
     key = KEY
 
     def __init__(self, behavior: ServerBehavior | None = None) -> None:
         super().__init__(behavior)
-        self.files: dict[str, Dataset] = {}
-        self.jobs: dict[str, Job] = {}
-        self.deployments: dict[str, dict[str, JsonValue]] = {}
-        self.deleted: set[str] = set()
+        self.deployments: dict[str, Deployment] = {}
+        self._loads = 0
 
-    def error(self, refusal: Refused) -> JsonValue:  # a google.rpc.Status
-        return {"code": refusal.status, "message": refusal.message, "details": []}
-
-    def shapes(self) -> Sequence[Shape]:
-        return shapes.fireworks()
-
-    @route("POST", f"{ROOT}/datasets")
-    def create_dataset(self, request: VendorRequest) -> JsonValue:
-        body = _checked(request.json, "dataset")
-        name, rows = str(body["datasetId"]), int(body["dataset"]["exampleCount"])
-        if name in self.files:
-            raise Refused(409, f"dataset {name!r} already exists")
-        self.files[name] = Dataset(rows)
-        return self._dataset_json(name)
-
-    @route("POST", f"{ROOT}/datasets/{{name}}:upload")
-    def upload_dataset(self, request: VendorRequest, name: str) -> JsonValue:
-        dataset = existing(self.files, name, "dataset")
-        content = form_parts(request)["file"].content
-        if len(content) > LARGEST_FILE:
-            raise Refused(413, "the file is larger than 150 MB")
-        if len([json.loads(line) for line in content.splitlines()]) != dataset.rows:
-            raise Refused(400, f"the file has not {dataset.rows} rows")
-        dataset.content = content
-        return {"id": name, "bytes": len(content), "object": "file"}
-
-    @route("GET", f"{ROOT}/datasets/{{name}}")
-    def dataset(self, _: VendorRequest, name: str) -> JsonValue:
-        existing(self.files, name, "dataset")
-        return self._dataset_json(name)
-
-    @route("DELETE", f"{ROOT}/datasets/{{name}}")
-    def delete_dataset(self, _: VendorRequest, name: str) -> JsonValue:
-        existing(self.files, name, "dataset")
-        del self.files[name]
-        return {}
-
-    @route("POST", f"{ROOT}/{{collection}}/{{name}}:cancel")
-    def cancel_job(self, _: VendorRequest, collection: str, name: str) -> JsonValue:
-        job = existing(self.jobs, f"{collection}/{name}", "job")
-        if job.state(self.behavior) in ("COMPLETED", "FAILED"):
-            raise Refused(400, "the job has ended")
-        job.cancelled = True
-        return {}
+    @route("POST", f"{ROOT}/deployments")
+    def create_deployment(self, request: VendorRequest) -> JsonValue:
+        body, name = checked(request.json, "deployment_create"), request.first("deploymentId") or ""
+        if "deploymentId" in body:
+            raise Refused(400, "deployment_id is a parameter of the query")
+        if body.get("enableAddons") and body.get("enableHotReloadLatestAddon"):
+            raise Refused(400, "EnableAddons and EnableHotReloadLatestAddon cannot both be enabled")
+        if not body.get("enableHotReloadLatestAddon"):
+            self.tuned(str(body["baseModel"]))
+        elif body["baseModel"] != BASE:
+            raise Refused(400, f"{body['baseModel']!r} is no base model")
+        if name in self.deployments:
+            raise Refused(409, f"deployment {name!r} already exists")
+        full = f"accounts/{ACCOUNT}/deployments/{name}"
+        # What it is created with is listed among its models (rllm, fireworks_engine.py, counts it).
+        first = DeployedModel(self._number(), str(body["baseModel"]), Progress(polls=9**9))
+        self.deployments[name] = Deployment(full, body, [first])
+        return self._deployment_json(name)
 
     @route("GET", f"{ROOT}/deployments/{{name}}")
     def deployment(self, _: VendorRequest, name: str) -> JsonValue:
-        return {**existing(self.deployments, name, "deployment"), "state": "READY"}
+        existing(self.deployments, name, "deployment").progress.look()
+        return self._deployment_json(name)
 
     @route("DELETE", f"{ROOT}/deployments/{{name}}")
     def delete_deployment(self, _: VendorRequest, name: str) -> JsonValue:
@@ -143,108 +128,75 @@ class FireworksVendor(RoutedVendor):
         del self.deployments[name]
         return {}
 
-    @route("POST", f"{ROOT}/deployments")
-    def create_deployment(self, request: VendorRequest) -> JsonValue:
-        body, name = _checked(request.json, "deployment"), request.first("deploymentId") or ""
-        self._tuned(str(body["baseModel"]))
-        if name in self.deployments:
-            raise Refused(409, f"deployment {name!r} already exists")
-        self.deployments[name] = {"name": f"accounts/{ACCOUNT}/deployments/{name}", **body}
-        return self.deployments[name]
+    @route("POST", f"{ROOT}/deployedModels")
+    def load_model(self, request: VendorRequest) -> JsonValue:
+        body = checked(request.json, "lora_load")
+        if "replaceMergedAddon" in body:
+            raise Refused(400, "replace_merged_addon is a parameter of the query")
+        name, model = str(body["deployment"]).rpartition("/")[2], str(body["model"])
+        deployment = existing(self.deployments, name, "deployment")
+        base = self.tuned(model)
+        if deployment.state(self.behavior) != "READY":
+            raise Refused(400, "the deployment is not ready")
+        if not deployment.is_hot:
+            raise Refused(400, "the deployment has no hot reload")
+        if request.first("replaceMergedAddon") != "true":
+            raise Refused(400, "replace_merged_addon must be specified for hot reload deployments")
+        if base != deployment.request["baseModel"]:
+            raise Refused(400, "the addon is of another base model")
+        deployment.answering(self.behavior)
+        if any(each.model == model and not each.failed for each in deployment.models):
+            raise Refused(409, f"{model!r} is deployed already")
+        fails, deployment.merge_fails = deployment.merge_fails, False
+        for each in deployment.models[1:]:
+            each.replaced = not fails
+        loaded = DeployedModel(self._number(), model, failed=fails)
+        deployment.models.append(loaded)
+        return loaded.as_json(deployment.name, self.behavior)
 
-    @route("DELETE", f"{ROOT}/models/{{name}}")
-    def delete_model(self, _: VendorRequest, name: str) -> JsonValue:
-        self._tuned(f"accounts/{ACCOUNT}/models/{name}")
-        self.deleted.add(name)
-        return {}
-
-    @route("POST", f"{ROOT}/{{collection}}")
-    def create_job(self, request: VendorRequest, collection: str) -> JsonValue:
-        kind, needed = existing(JOBS, collection, "collection")
-        body = _checked(request.json, kind)
-        name = request.first(f"{collection.removesuffix('s')}Id") or f"job{len(self.jobs)}"
-        if f"{collection}/{name}" in self.jobs:
-            raise Refused(409, f"job {name!r} already exists")
-        for ref in filter(None, (body["dataset"], body.get("evaluationDataset"))):
-            content = existing(self.files, str(ref).rpartition("/")[2], "dataset").content
-            if content is None or any(
-                needed not in json.loads(row) for row in content.splitlines()
-            ):
-                raise Refused(400, f"dataset {ref} is no {kind} dataset")
-        if self.files[str(body["dataset"]).rpartition("/")[2]].rows < FEWEST_ROWS:
-            raise Refused(400, f"{FEWEST_ROWS} rows are the fewest to train on")
-        training = body.get("trainingConfig", body)
-        if ("baseModel" in training) == ("warmStartFrom" in training):
-            raise Refused(400, "exactly one of base_model and warm_start_from must be given")
-        if "warmStartFrom" in training:
-            self._tuned(training["warmStartFrom"])
-        full = f"accounts/{ACCOUNT}/{collection}/{name}"
-        self.jobs[f"{collection}/{name}"] = Job(full, body)
-        return self.jobs[f"{collection}/{name}"].as_json(self.behavior)
-
-    @route("GET", f"{ROOT}/{{collection}}/{{name}}")
-    def job(self, request: VendorRequest, collection: str, name: str) -> JsonValue:
-        job = existing(self.jobs, f"{collection}/{name}", "job")
-        if request.first("readMask") == "name":
-            return {"name": job.name}
-        job.progress.look()
-        return job.as_json(self.behavior)
-
-    @route("GET", f"{ROOT}/{{collection}}")
-    def list_jobs(self, request: VendorRequest, collection: str) -> JsonValue:
-        existing(JOBS, collection, "collection")
-        jobs = [job for ref, job in self.jobs.items() if ref.startswith(f"{collection}/")][::-1]
-        listed = [job for job in jobs if job.progress.listed(self.behavior)]
-        start = request.number("pageToken", 0)
-        more = str(start + PAGE_SIZE) if start + PAGE_SIZE < len(listed) else ""
-        page: list[JsonValue] = [
-            job.as_json(self.behavior) for job in listed[start : start + PAGE_SIZE]
-        ]
-        return {collection: page, "nextPageToken": more}
+    @route("GET", f"{ROOT}/deployedModels")
+    def list_models(self, request: VendorRequest) -> JsonValue:
+        """Answer a page in the order of names; its token is the last, whatever has gone since."""
+        after = request.number("pageToken", 0)
+        listed = sorted((each for each in self._models() if each[0] > after), key=itemgetter(0))
+        page: list[JsonValue] = [shown for _, shown in listed[:PAGE_SIZE]]
+        more = str(listed[PAGE_SIZE - 1][0]) if len(listed) > PAGE_SIZE else ""
+        return {"deployedModels": page, "nextPageToken": more}
 
     @route("POST", "/inference/v1/chat/completions")
     def chat(self, request: VendorRequest) -> JsonValue:
+        """Answer; one with hot reload answers to its own name alone, as the cookbook says."""
         body = request.json
-        model, _, deployment = str(body["model"]).partition("#")
-        if deployment:
-            existing(self.deployments, deployment.rpartition("/")[2], "deployment")
-        if model != BASE and not deployment:
+        model, _, ref = str(body["model"]).partition("#")
+        if model == BASE and not ref:
+            return chat_completion(body, "yes")
+        if "/deployments/" in model:
+            model, ref = "", model
+        if not ref:
             raise Refused(404, f"model {model!r} is not deployed")
+        deployment = existing(self.deployments, ref.rpartition("/")[2], "deployment")
+        answering = deployment.answering(self.behavior)
+        if deployment.state(self.behavior) != "READY" or model not in ("", answering):
+            raise Refused(404, f"model {body['model']!r} is not deployed")
+        if model and deployment.is_hot:
+            raise Refused(404, f"address the deployment, {ref!r}")
         question, otherwise = str(body["messages"][-1]["content"]), self.behavior.otherwise
-        text = self.behavior.replies.get(question, otherwise) if deployment else "yes"
+        text = "yes" if answering == BASE else self.behavior.replies.get(question, otherwise)
         return chat_completion(body, text)
 
-    def _tuned(self, model: str) -> None:
-        """Refuse a model that no job has made, or that was deleted."""
-        name = model.rpartition("/")[2]
-        made = [job for job in self.jobs.values() if _settings(job).get("outputModel") == name]
-        if name in self.deleted or not made or made[0].state(self.behavior) != "COMPLETED":
-            raise Refused(404, f"there is no model {model!r}")
+    def _models(self) -> Iterator[tuple[int, dict[str, JsonValue]]]:
+        for deployment in self.deployments.values():
+            for each in deployment.models:
+                each.progress.look()
+            deployment.answering(self.behavior)
+            for each in deployment.models:
+                yield each.number, each.as_json(deployment.name, self.behavior)
 
-    def _dataset_json(self, name: str) -> dict[str, JsonValue]:
-        dataset = self.files[name]
-        state = "READY" if dataset.content is not None else "UPLOADING"
-        status: JsonValue = {"code": "OK", "message": ""}
-        full = f"accounts/{ACCOUNT}/datasets/{name}"
-        return {"name": full, "state": state, "status": status, "exampleCount": str(dataset.rows)}
+    def _deployment_json(self, name: str) -> dict[str, JsonValue]:
+        deployment = self.deployments[name]
+        state = deployment.state(self.behavior)
+        return {"name": deployment.name, **deployment.request, "state": state}
 
-
-def _settings(job: Job) -> Mapping[str, Any]:
-    return job.request.get("trainingConfig", job.request)
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
-
-
-def _checked(body: dict[str, Any], kind: str) -> dict[str, Any]:
-    """Return the body of a create call, held against the SDK's types.
-
-    Raises:
-        Refused: It has a field that there is not, or a value of another type.
-    """
-    try:
-        shapes.fireworks_request(kind).model_validate(body)
-    except ValidationError as error:
-        raise Refused(400, f"invalid {kind}: {error}") from error
-    return body
+    def _number(self) -> int:
+        self._loads += 1
+        return self._loads

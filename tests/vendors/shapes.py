@@ -81,7 +81,9 @@ def together() -> Sequence[Shape]:
 def fireworks() -> Sequence[Shape]:
     """Answers of Fireworks."""
     from fireworks import types  # noqa: PLC0415 - see above
+    from fireworks.pagination import SyncCursorLora  # noqa: PLC0415
     from fireworks.types.chat import CompletionCreateResponse  # noqa: PLC0415
+    from fireworks.types.shared import DeployedModel  # noqa: PLC0415
 
     account = "/v1/accounts/[^/]+"
     paths: Sequence[tuple[str, str, Any]] = (
@@ -94,6 +96,7 @@ def fireworks() -> Sequence[Shape]:
             types.ReinforcementFineTuningJob,
         ),
         ("GET", f"{account}/deployments/[^/:]+", types.Deployment),
+        ("GET", f"{account}/deployedModels", SyncCursorLora[DeployedModel]),
         ("POST", "/inference/v1/chat/completions", CompletionCreateResponse),
     )
     return _shapes(paths, "")
@@ -101,12 +104,12 @@ def fireworks() -> Sequence[Shape]:
 
 @cache
 def fireworks_request(kind: str) -> type[BaseModel]:
-    """Return what the body of a create call may hold at Fireworks, by the types of its SDK.
+    """Return what the body of a call may hold at Fireworks, by the types of its SDK.
 
     Args:
-        kind: The SDK's name of what is created, such as ``dpo_job``.
+        kind: The SDK's name of the call, such as ``dpo_job_create``.
     """
-    module: Any = import_module(f"fireworks.types.{kind}_create_params")
+    module: Any = import_module(f"fireworks.types.{kind}_params")
     return _wire_model(getattr(module, module.__all__[0]))
 
 

@@ -206,6 +206,8 @@ class Deploys(Protocol):
     def deployment_status(self, ref: str, model: TunedModel) -> DeploymentStatus:
         """Return how a deployment stands; one that is not there is gone.
 
+        Where it is brought up in steps, the next one is taken here, whichever process looks.
+
         Args:
             ref: As `deploy` returned it.
             model: What a run left behind, or the `DeploymentStatus.model` of an earlier look, which

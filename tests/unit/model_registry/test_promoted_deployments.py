@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from command_line import Command
 from crash.forks import Fork
 from served import trained
 from vendors.bedrock.vendor import BedrockVendor
-from vendors.bedrock.vendor import Deployment as StandingDeployment
-from vendors.serving import ServedVendor, serve_vendor
+from vendors.fireworks import FireworksVendor
+from vendors.serving import VENDORS, ServedVendor, serve_vendor
 
 from unitune.backends import exactly_once, registry
 from unitune.cost.budget import HostingBudget
@@ -37,24 +37,85 @@ from unitune.run.run import Run, find_run, launch
 from unitune.testing.loopback import Fault
 from unitune.workspace.home import home
 
+AT_ONE_VENDOR = pytest.mark.parametrize("vendor", ["bedrock"], indirect=True)
+"""For what is the same whoever the vendor is."""
 MOVES = ("deployment.swapping", "deployment.ready", "alias.promote")
-SWAP = r"/custom-model-deployments/"
+
+
+@dataclass(frozen=True)
+class Switch:
+    """How a vendor puts another model into a deployment.
+
+    Args:
+        method: Of the request.
+        path: Of the request.
+        served: Returns the model that the one deployment answers with, at the vendor itself.
+        fail: Lets the next switch come to nothing.
+        failure: What is then shown.
+        options: With which a deployment is brought up.
+    """
+
+    method: str
+    path: str
+    served: Callable[[Any], str]
+    fail: Callable[[Any], None]
+    failure: str
+    options: dict[str, bool] = field(default_factory=dict[str, bool])
+
+
+def bedrock_fails(vendor: BedrockVendor) -> None:
+    vendor.deployments[0].update_fails = True
+
+
+def served_by_bedrock(vendor: BedrockVendor) -> str:
+    (standing,) = vendor.deployments
+    return standing.model_arn
+
+
+def fireworks_fails(vendor: FireworksVendor) -> None:
+    next(iter(vendor.deployments.values())).merge_fails = True
+
+
+def served_by_fireworks(vendor: FireworksVendor) -> str:
+    (standing,) = vendor.deployments.values()
+    return standing.answering(vendor.behavior)
+
+
+SWITCHES = {
+    "bedrock": Switch(
+        "PATCH",
+        r"/custom-model-deployments/",
+        served_by_bedrock,
+        bedrock_fails,
+        "Active, UpdateFailed",
+    ),
+    "fireworks": Switch(
+        "POST",
+        r"/deployedModels$",
+        served_by_fireworks,
+        fireworks_fails,
+        "READY, .*DEPLOYING the addon cannot be merged",
+        {"hot_reload": True},
+    ),
+}
 
 
 def no_reaper(_ledger: Ledger, _record: DeploymentRecord, _parent: str | None) -> None:
     """Leave no process behind: each test takes less time than any deployment."""
 
 
-@pytest.fixture
-def vendor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ServedVendor]:
+@pytest.fixture(params=sorted(SWITCHES))
+def vendor(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[ServedVendor]:
     monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     for module in (deployment, swapping):
         monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(deploying, "_leave_reaper", no_reaper)
-    offer = registry.offer("bedrock").model_copy(update={"settle_seconds": 0.1})
-    monkeypatch.setattr(registry, "offer", {"bedrock": offer}.__getitem__)
-    with serve_vendor("bedrock") as served:
+    offer = registry.offer(request.param).model_copy(update={"settle_seconds": 0.1})
+    monkeypatch.setattr(registry, "offer", {request.param: offer}.__getitem__)
+    with serve_vendor(request.param) as served:
         yield served
 
 
@@ -65,19 +126,26 @@ def pair(vendor: ServedVendor, tmp_path: Path) -> tuple[Run, Run]:
     job = old.job.model_copy(update={"folder": tmp_path, "data": Data(train="train.jsonl")})
     new = launch(job, allow_duplicate=True).wait(0.01)
     promote(old, "production", without_gate="a test")
-    deploy(old).wait()
+    deploy(old, options=switch_of(vendor).options).wait()
     return old, new
 
 
-def at_the_vendor(vendor: ServedVendor) -> StandingDeployment:
-    """The one deployment that there is."""
-    assert isinstance(vendor.server.vendor, BedrockVendor)
-    (standing,) = vendor.server.vendor.deployments
-    return standing
+def switch_of(vendor: ServedVendor) -> Switch:
+    return next(SWITCHES[name] for name in SWITCHES if VENDORS[name] is vendor.setup)
 
 
 def served_model(vendor: ServedVendor) -> str:
-    return at_the_vendor(vendor).model_arn
+    return switch_of(vendor).served(vendor.server.vendor)
+
+
+def switches(vendor: ServedVendor) -> int:
+    """How often another model was requested, the first one included."""
+    return len(vendor.server.received(switch_of(vendor).method, switch_of(vendor).path))
+
+
+def inject_fault(vendor: ServedVendor, fault: Fault) -> None:
+    """Let the next request of another model meet a fault."""
+    vendor.server.inject_fault(fault, switch_of(vendor).method, switch_of(vendor).path)
 
 
 def requested(run: Run) -> TunedModel:
@@ -129,14 +197,14 @@ def test_a_promotion_moves_the_deployment_and_a_rollback_moves_it_back(
 def test_a_request_without_a_clear_answer_is_sent_again(
     vendor: ServedVendor, pair: tuple[Run, Run], fault: Fault
 ) -> None:
-    vendor.server.inject_fault(fault, "PATCH", SWAP)
+    inject_fault(vendor, fault)
     assert moved(pair[1]) == 2
     assert served_model(vendor) == model_of(pair[1])
 
 
 def test_a_refusal_changes_nothing(vendor: ServedVendor, pair: tuple[Run, Run]) -> None:
     old, new = pair
-    vendor.server.inject_fault(Fault.EXPIRED_KEY, "PATCH", SWAP)
+    inject_fault(vendor, Fault.EXPIRED_KEY)
     with pytest.raises(BackendError):
         moved(new)
     assert served_model(vendor) == model_of(old)
@@ -148,8 +216,8 @@ def test_an_update_that_fails_at_the_vendor_leaves_the_alias(
     vendor: ServedVendor, pair: tuple[Run, Run]
 ) -> None:
     old, new = pair
-    at_the_vendor(vendor).update_fails = True
-    with pytest.raises(BackendError, match="Active, UpdateFailed"):
+    switch_of(vendor).fail(vendor.server.vendor)
+    with pytest.raises(BackendError, match=switch_of(vendor).failure):
         moved(new)
     assert served_model(vendor) == model_of(old)
     assert find_run("served@production").id == old.id
@@ -162,9 +230,9 @@ def test_what_is_not_known_is_told_until_a_look_says_what_is_so(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    old, new = pair
+    (old, new), before = pair, switches(vendor)
     monkeypatch.setattr(exactly_once, "CREATE_CALLS", 1)
-    vendor.server.inject_fault(Fault.ERROR_AFTER, "PATCH", SWAP)
+    inject_fault(vendor, Fault.ERROR_AFTER)
     with caplog.at_level(logging.WARNING, "unitune"), pytest.raises(BackendError):
         moved(new)
     assert "is being moved away from served:1" in caplog.text
@@ -178,7 +246,7 @@ def test_what_is_not_known_is_told_until_a_look_says_what_is_so(
     assert "answers with served:2, and served@production points to version 1" in text
 
     assert moved(new) == 2
-    assert 1 == len(vendor.server.received("PATCH", SWAP))
+    assert before + 1 == switches(vendor)
     assert [] == [*mismatches(Ledger(home()), "served")]
 
 
@@ -210,6 +278,7 @@ def test_the_same_command_ends_what_a_killed_process_began(
     assert [] == [*mismatches(Ledger(home()), "served")]
 
 
+@AT_ONE_VENDOR
 def test_a_promotion_that_leaves_the_deployment_says_so(
     pair: tuple[Run, Run], unitune: Command
 ) -> None:
@@ -227,6 +296,7 @@ def test_a_promotion_that_leaves_the_deployment_says_so(
     assert (2, True) == (wrong.code, "Add --deploy" in wrong.err)
 
 
+@AT_ONE_VENDOR
 def test_a_deployment_of_another_alias_is_left_alone(
     vendor: ServedVendor, pair: tuple[Run, Run]
 ) -> None:
@@ -238,6 +308,7 @@ def test_a_deployment_of_another_alias_is_left_alone(
     assert served_model(vendor) == model_of(old)
 
 
+@AT_ONE_VENDOR
 def test_without_a_deployment_there_is_nothing_to_move(
     vendor: ServedVendor, pair: tuple[Run, Run]
 ) -> None:
@@ -246,12 +317,14 @@ def test_without_a_deployment_there_is_nothing_to_move(
     with pytest.raises(UserError, match=f"no deployment answers .*unitune deploy {new.id}"):
         moved(new)
     deploy(new).wait()
+    before = switches(vendor)
     assert moved(new) == 2, "it answers already"
     assert find_run("served@production").id == new.id
-    assert [] == vendor.server.received("PATCH", SWAP)
+    assert before == switches(vendor)
     assert old.id != new.id
 
 
+@AT_ONE_VENDOR
 def test_the_rest_of_its_time_is_held_to_the_budget(
     vendor: ServedVendor, pair: tuple[Run, Run]
 ) -> None:
@@ -265,9 +338,11 @@ def test_the_rest_of_its_time_is_held_to_the_budget(
     assert moved(new, 21) == 2
 
 
+@AT_ONE_VENDOR
 def test_backends_without_a_switch_say_what_to_do(
     vendor: ServedVendor, pair: tuple[Run, Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = switches(vendor)
     with monkeypatch.context() as patch:
         patch.setattr(swapping, "SwapsModel", int)
         with pytest.raises(Unsupported, match="unitune undeploy"):
@@ -275,4 +350,4 @@ def test_backends_without_a_switch_say_what_to_do(
         patch.setattr(swapping, "Deploys", int)
         with pytest.raises(Unsupported, match="Leave --deploy out"):
             moved(pair[1])
-    assert [] == vendor.server.received("PATCH", SWAP)
+    assert before == switches(vendor)

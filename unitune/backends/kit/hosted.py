@@ -150,9 +150,13 @@ class HostedBackend(Generic[Options]):
         return ChatCompletions(
             self.endpoint(self.chat_path),
             name,
-            fingerprint=f"{self.name}:{name}",
+            fingerprint=f"{self.name}:{self.model_behind(name)}",
             dialect=self.dialect(name),
         )
+
+    def model_behind(self, name: str) -> str:
+        """Return the model that answers to a name, where that is another and can be replaced."""
+        return name
 
     def dialect(self, model: str) -> Dialect:
         """Return what is known of a model's wire."""

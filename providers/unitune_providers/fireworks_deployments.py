@@ -1,0 +1,201 @@
+"""Fireworks' resources by name, and its deployments: what answers there, and what takes its place.
+
+A deployment is brought up with a tuned model, which is merged into its base and answers to
+``MODEL#DEPLOYMENT``; that model stays. With the option `hot_reload` it is brought up with the base,
+the tuned model is loaded as soon as it is ready, and another one can replace it. It then answers to
+its own name, with the model that is merged.
+
+Sources: docs.fireworks.ai, its gateway's OpenAPI 4.259.0 (create-deployment, create-deployed-model,
+deploying-loras, ondemand-deployments: the name to query); fireworks-ai 1.2.30. The order of calls
+is that of fw-ai/cookbook, eval/multi_lora_hotreload_eval.py (76821fa): the state of the deployed
+model tells what is merged, and the deployment's does not. Not documented are a load into a
+deployment without hot reload, which is not tried; how a failed merge is shown, for which `status`
+is read; and whether each shape takes one (the cookbook has FP8 and FP4 refuse adapters that stay
+apart), so that hot reload is an option.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+from pydantic import Field, JsonValue
+
+from unitune.backends.capabilities import DeploymentStatus
+from unitune.backends.kit.api import Query, ResourceApi, by_token
+from unitune.backends.kit.hosted import HostedBackend, Options, create_named, required
+from unitune.backends.options import validated
+from unitune.backends.retry import retry_read
+from unitune.errors import CONFLICT, BackendError, Unsupported
+from unitune.models import TunedModel
+from unitune.security.json_fields import Fields
+from unitune.security.spec import Spec
+
+HOT_RELOAD = "enableHotReloadLatestAddon"
+READY = "READY"
+GONE = ("DELETING", "DELETED")
+
+
+class FireworksDeployOptions(Spec):
+    """Options of a deployment."""
+
+    shape: str = "default"
+    """Name of a deployment shape: hardware and precision that Fireworks has tried with a base."""
+    min_replicas: Annotated[int, Field(ge=0)] = 1
+    max_replicas: Annotated[int, Field(ge=1)] = 1
+    hot_reload: bool = False
+    """Whether another tuned model of the same base can take its place: `promote --deploy`. The base
+    comes up first, and the model is merged then."""
+
+
+class FireworksDeployments(HostedBackend[Options]):
+    """The account at Fireworks AI and its deployments."""
+
+    name: ClassVar[str] = "fireworks"
+    address = "https://api.fireworks.ai"
+    address_variable = "FIREWORKS_BASE_URL"
+    key_variable = "FIREWORKS_API_KEY"
+    chat_path = "/inference/v1"
+
+    @property
+    def api(self) -> ResourceApi:
+        """The vendor's API, whose resources are named by their paths."""
+        return ResourceApi(self.endpoint("/v1"))
+
+    def deploy(self, model: TunedModel, name: str, options: Mapping[str, JsonValue]) -> str:
+        """Bring a tuned model up, or the base that it is loaded into; return the name."""
+        chosen = validated(FireworksDeployOptions, options, "deploy options of fireworks")
+        body: dict[str, JsonValue] = {
+            "baseModel": model.base if chosen.hot_reload else model.name,
+            "deploymentShape": chosen.shape,
+            "minReplicaCount": chosen.min_replicas,
+            "maxReplicaCount": max(chosen.min_replicas, chosen.max_replicas),
+        }
+        if chosen.hot_reload:
+            body[HOT_RELOAD] = True
+        return self._create("deployments", "deploymentId", name, body)
+
+    def find_deployment(self, name: str) -> str | None:
+        ref = self._ref("deployments", name)
+        return ref if self._find(ref) else None
+
+    def deployment_status(self, ref: str, model: TunedModel) -> DeploymentStatus:
+        """Return how a deployment stands, and load the tuned model that it was brought up for.
+
+        Fireworks takes that once the deployment is ready, and not sooner. So the first look that
+        sees this sends it, whichever process looks; sent twice, it is the same.
+        """
+        deployment = self._find(ref)
+        if deployment is None:
+            return DeploymentStatus("gone", model, "no such deployment")
+        word = deployment.text("state") or "no state"
+        if word == "FAILED":
+            return DeploymentStatus("failed", model, word)
+        if _is_hot(deployment) or model.name == ref:
+            return self._hot_status(ref, model, deployment, word)
+        name = f"{model.name.partition('#')[0]}#{ref}"
+        served = model.model_copy(update={"name": name})
+        return DeploymentStatus("ready" if word == READY else "starting", served, word)
+
+    def swap_model(self, ref: str, model: TunedModel) -> None:
+        """Merge another tuned model into a deployment with hot reload, in place of the last."""
+        deployment = self.api.get(ref, action=f"read {ref}")
+        if not _is_hot(deployment):
+            raise Unsupported(
+                f"deployment {ref.rpartition('/')[2]} was brought up without hot reload, so its "
+                "model stays. Deploy the new version by itself (unitune deploy RUN --ttl 2h "
+                "--option hot_reload=true), send requests there, and take this one down: unitune "
+                f"undeploy {ref.rpartition('/')[2]}"
+            )
+        self._load(ref, model, deployment)
+
+    def undeploy(self, ref: str) -> None:
+        """Delete a deployment, whatever it still answers; one that is gone is no error."""
+        self._delete(ref)
+
+    def model_behind(self, name: str) -> str:
+        """Return the tuned model that is merged in a deployment, where requests name that."""
+        deployment = self._find(name) if "/deployments/" in name and "#" not in name else None
+        models = [] if deployment is None else self._models(name, deployment)
+        return ", ".join(each.text("model") or "" for each in models) or name
+
+    def _hot_status(
+        self, ref: str, model: TunedModel, deployment: Fields, word: str
+    ) -> DeploymentStatus:
+        """Return how one with hot reload stands; its name is the model's as soon as one answers."""
+        has_answered, models = model.name == ref, self._models(ref, deployment)
+        if word == READY and not models and not has_answered:
+            retry_read(lambda: self._load(ref, model, deployment))
+            return DeploymentStatus("starting", model, f"{word}, {model.name} is sent")
+        raw = ", ".join([word, *map(_shown, models)])
+        merged = [each for each in models if each.text("state") == "DEPLOYED"]
+        on_their_way = [each for each in models if each not in merged and not _has_failed(each)]
+        if word != READY or on_their_way or len(merged) > 1:
+            return DeploymentStatus("swapping" if has_answered else "starting", model, raw)
+        if not merged:
+            return DeploymentStatus("failed", model, raw)
+        served = model.model_copy(update={"name": ref})
+        return DeploymentStatus("ready", served, raw, merged[0].text("model"))
+
+    def _load(self, ref: str, model: TunedModel, deployment: Fields) -> None:
+        """Send a tuned model to a deployment; one that is there already is the same."""
+        action, query = f"put {model.name} into {ref}", {"replaceMergedAddon": "true"}
+        body: dict[str, JsonValue] = {"model": model.name, "deployment": ref}
+        try:
+            self.api.post(self._ref("deployedModels"), action=action, query=query, body=body)
+        except BackendError as error:
+            if error.status != CONFLICT:
+                raise
+            if model.name not in [each.text("model") for each in self._models(ref, deployment)]:
+                raise
+
+    def _models(self, ref: str, deployment: Fields) -> list[Fields]:
+        """Return the tuned models that are in a deployment, or on their way into it."""
+        listed = self.api.pages(
+            self._ref("deployedModels"),
+            action=f"list the models of {ref}",
+            items="deployedModels",
+            next_page=by_token(),
+            query={"pageSize": "200"},
+        )
+        base = deployment.text("baseModel")
+        return [
+            each
+            for each in listed
+            if each.text("deployment") == ref
+            and each.text("model") != base
+            and each.text("state") != "UNDEPLOYING"
+        ]
+
+    def _ref(self, *path: str) -> str:
+        """Return the resource name of what stands in the account."""
+        account = required("FIREWORKS_ACCOUNT_ID", "the account at fireworks")
+        return "/".join(("accounts", account, *path))
+
+    def _find(self, ref: str, query: Query | None = None) -> Fields | None:
+        resource = self.api.find(ref, action=f"find {ref}", query=query)
+        return None if resource and resource.text("state") in GONE else resource
+
+    def _create(
+        self, collection: str, parameter: str, name: str, body: Mapping[str, JsonValue]
+    ) -> str:
+        ref, action = self._ref(collection), f"create {name}"
+        create_named(self.api, ref, parameter=parameter, name=name, action=action, body=body)
+        return f"{ref}/{name}"
+
+    def _delete(self, ref: str) -> None:
+        query = {"ignoreChecks": "true"} if "/deployments/" in ref else {}
+        self.api.delete(ref, action=f"delete {ref}", query=query)
+
+
+def _is_hot(deployment: Fields) -> bool:
+    return deployment.all.get(HOT_RELOAD) is True
+
+
+def _has_failed(model: Fields) -> bool:
+    return model.fields("status").text("code") not in (None, "OK")
+
+
+def _shown(model: Fields) -> str:
+    words = (model.text("model"), model.text("state"), model.fields("status").text("message"))
+    return " ".join(filter(None, words))
