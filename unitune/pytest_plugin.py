@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import pytest
 
 from unitune.errors import BackendError, JobError, LockTimeout, OverBudget
-from unitune.security.printable import printable
+from unitune.security.redaction import printable
 
 if TYPE_CHECKING:
     from unitune.evaluate.records import CaseResult

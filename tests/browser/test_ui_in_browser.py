@@ -16,7 +16,7 @@ from sample_ledger import SampleLedger, comparison_under_way, fill, start_live_r
 
 from unitune.evaluate.history import history_folder
 from unitune.evaluate.notes import read_notes
-from unitune.ui import polling
+from unitune.ui import pages
 from unitune.ui.access import Access
 from unitune.ui.app import application
 
@@ -62,7 +62,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNITUNE_DIR", str(folder / "home"))
-        patch.setattr(polling, "INTERVAL_SECONDS", 0.2)
+        patch.setattr(pages, "INTERVAL_SECONDS", 0.2)
         sample = fill(folder)
         live = start_live_run(folder, steps=100_000, seconds_per_step=0.2)
         access = Access(1)

@@ -4,7 +4,7 @@
     training-summary.md     what it was trained on, by the European Commission's template (likewise)
     croissant.json          the rows (`unitune.card.croissant`)
     provenance.intoto.json  what was made of what (`unitune.card.provenance`)
-    model.sig               signature of all that is in the folder (`unitune.card.signing`)
+    model.sig               signature of all that is in the folder (`unitune.card.provenance`)
 
 They are written again where nobody has changed them, which the provenance tells by their hashes.
 """
@@ -26,8 +26,7 @@ from unitune.card.facts import (
     read_training_record,
     refuse_other_training,
 )
-from unitune.card.provenance import BUILD_TYPE, statement
-from unitune.card.signing import SIGNATURE, check_key, sign
+from unitune.card.provenance import BUILD_TYPE, SIGNATURE, check_key, sign, statement
 from unitune.errors import UserError
 from unitune.run.run import Run
 from unitune.workspace.filesystem import content_of, replacing, sha256

@@ -1,4 +1,4 @@
-"""Where a model comes from, as an in-toto statement with SLSA's provenance.
+"""Where a model comes from, as an in-toto statement with SLSA's provenance; the folder's signature.
 
 The subjects are the model's files by their SHA-256. A vendor keeps the files of its models, so its
 subject is the model's id there, and the digest is said to be that of the id. Options of a backend,
@@ -6,6 +6,10 @@ which may name accounts, are in the training's fingerprint alone.
 
 Source: https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md and
 https://slsa.dev/spec/v1.1/provenance (2026-11-28).
+
+All files of the folder by their hashes are signed by `model-signing`, of the OpenSSF and Sigstore:
+an in-toto statement in a Sigstore bundle, https://github.com/sigstore/model-transparency (1.1,
+2026-11-28). A key on an elliptic curve is used, so that nothing is sent anywhere.
 """
 
 from __future__ import annotations
@@ -14,15 +18,18 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import unitune
 from unitune.card.facts import CardFacts, RowFile, digest_of
+from unitune.errors import MissingExtra, UserError
 from unitune.evaluate.history import history_folder
 from unitune.evaluate.result_files import VERDICT
 from unitune.workspace.filesystem import sha256
+from unitune.workspace.install import install_command
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
@@ -129,3 +136,50 @@ def _time(moment: datetime) -> str:
 def _known(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values without those that are not known."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+SIGNATURE = "model.sig"
+
+
+def check_key(key: Path) -> None:
+    """Refuse a key that cannot sign, before anything is written.
+
+    Raises:
+        MissingExtra: `model-signing` is not installed.
+        UserError: The file is no such key.
+        OSError: It cannot be read.
+    """
+    _signer(key)
+
+
+def sign(folder: Path, key: Path) -> Path:
+    """Sign all files of a folder, and return the signature, which stands among them.
+
+    Raises:
+        UserError: There is a symbolic link among them; or as `check_key`.
+    """
+    signature = folder / SIGNATURE
+    signer, hashing = _signer(key), cast("Any", import_module("model_signing.hashing"))
+    content = hashing.Config().set_ignored_paths(paths=[SIGNATURE])
+    try:
+        signer.set_hashing_config(content).sign(folder, signature)
+    except ValueError as error:
+        raise UserError(f"{folder} cannot be signed: {error}") from error
+    return signature
+
+
+def _signer(key: Path) -> Any:
+    try:
+        package = cast("Any", import_module("model_signing.signing"))  # an extra
+    except ModuleNotFoundError as error:
+        command = install_command("sign")
+        raise MissingExtra(f"--sign needs packages that are not installed: {command}") from error
+    key.read_bytes()  # what cannot be read is said as for any other file
+    try:
+        return package.Config().use_elliptic_key_signer(private_key=key)
+    except (ValueError, TypeError, AttributeError) as error:  # encrypted; not on a curve
+        raise UserError(
+            f"{key} cannot sign: it is no private key in PEM on the curve P-256, P-384 or P-521, "
+            "or has a password. Make one: openssl ecparam -name prime256v1 -genkey -noout -out "
+            "signing.pem"
+        ) from error

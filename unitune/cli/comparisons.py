@@ -194,7 +194,7 @@ def _cells(each: ContenderDiff) -> list[str]:
 def _print_cases(what: str, name: str, ids: tuple[str, ...], now: Comparison) -> None:
     from unitune.report.cases import question, shared_system_prompt
     from unitune.report.typography import counted
-    from unitune.security.printable import one_line
+    from unitune.security.redaction import one_line
 
     if not ids:
         return

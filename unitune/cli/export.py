@@ -1,4 +1,4 @@
-"""The command `unitune export`: a run's model for another program, and how it was verified."""
+"""The commands `unitune export`, `push` and `card`: a run's model for other programs and people."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ import typer
 
 from unitune.cli.options import NEWEST, Json, Quiet, RunId
 from unitune.cli.output import console, facts, print_json
+from unitune.errors import UserError
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from unitune.backends.exports import Exported
+    from unitune.card.card import Card
+    from unitune.publish.hub import Pushed
 
 SHOWN_FILES = 6
 
@@ -53,15 +58,24 @@ def export(
     exported_run = find_run(run)
     with working("exporting", quiet=quiet or json):
         done = exported_run.export(to, output, quantization=quantization)
+    _print_done(done, str(done.folder), _export_facts(done), quiet=quiet, json=json)
+    if done.use and not (quiet or json):
+        console().print(f"Use it: {done.use}", soft_wrap=True)
+
+
+def _print_done(
+    done: BaseModel, name: str, rows: dict[str, str], *, quiet: bool, json: bool
+) -> None:
+    """Print what was written: as JSON, as its name alone, or as facts."""
     if json:
-        print_json({"schema_version": 1, **done.model_dump()})
+        print_json({"schema_version": 1, **done.model_dump(mode="json")})
     elif quiet:
-        console().print(str(done.folder), soft_wrap=True)
+        console().print(name, soft_wrap=True)
     else:
-        _print(done)
+        console().print(facts(rows))
 
 
-def _print(done: Exported) -> None:
+def _export_facts(done: Exported) -> dict[str, str]:
     rows = {"folder": f"{done.folder}  {megabytes(sum(done.files.values()))}, {done.seconds:.0f} s"}
     largest = sorted(done.files, key=lambda name: -done.files[name])
     rows |= {f"  {name}": megabytes(done.files[name]) for name in largest[:SHOWN_FILES]}
@@ -72,11 +86,129 @@ def _print(done: Exported) -> None:
         rows["verified"] = "no"
     if done.notes:
         rows["note"] = "\n".join(done.notes)
-    console().print(facts(rows))
-    if done.use:
-        console().print(f"Use it: {done.use}", soft_wrap=True)
+    return rows
 
 
 def megabytes(count: int) -> str:
     """Return bytes in MB (10⁶ bytes); few of them in kB."""
     return f"{count / 10**6:,.1f} MB" if count >= 10**5 else f"{count / 1000:.1f} kB"
+
+
+To = Annotated[Literal["hub"], typer.Option(metavar="hub", help="The Hugging Face Hub.")]
+Repository = Annotated[
+    str | None,
+    typer.Option("--repo", metavar="OWNER/NAME", help="Default: your account, the job's name."),
+]
+Public = Annotated[
+    bool, typer.Option("--public/--private", help="Whether everyone may see it; default private.")
+]
+Folder = Annotated[
+    Path | None,
+    typer.Option("--folder", metavar="DIR", help="One that `unitune export` wrote."),
+]
+Form = Annotated[
+    Literal["adapter", "merged", "gguf", "gguf-lora", "ollama", "mlx", "vllm"],
+    typer.Option(metavar="FORM", help="In which it is exported, where no folder is given."),
+]
+
+
+def push(
+    run: RunId = NEWEST,
+    *,
+    to: To,
+    repository: Repository = None,
+    public: Public = False,
+    folder: Folder = None,
+    form: Form = "adapter",
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Send a run's model with its card to the Hugging Face Hub, in one commit.
+
+    Without a folder the model is exported and verified first. A new repository is private. What is
+    there already is not sent again, so a push that was interrupted goes on. The token is HF_TOKEN,
+    or that of `hf auth login`.
+
+    [dim]$ unitune push triage@production --to hub --repo acme/support-triage
+    $ unitune push --to hub --folder triage-merged --public[/dim]
+    """
+    from unitune.cli.progress import working
+    from unitune.publish.hub import push
+    from unitune.run.run import find_run
+
+    del to  # there is one
+    if folder is not None and form != "adapter":
+        raise UserError("--form is for a new export, and --folder names one. Leave one out.")
+    with working("pushing", quiet=quiet or json):
+        done = push(find_run(run), repository, public=public, folder=folder, form=form)
+    _print_done(done, done.url, _pushed_facts(done), quiet=quiet, json=json)
+
+
+def _pushed_facts(done: Pushed) -> dict[str, str]:
+    visibility = "private" if done.is_private else "public"
+    news = "" if done.is_new else "  nothing new: the same files are there"
+    sizes = f"{len(done.files)} files, {megabytes(sum(done.files.values()))}"
+    rows = {
+        "repository": f"{done.url}  {visibility}",
+        "commit": f"{done.commit[:8]}{f' ({done.tag})' if done.tag else ''}{news}",
+        "files": sizes,
+    }
+    if done.notes:
+        rows["note"] = "\n".join(done.notes)
+    return rows
+
+
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="DIR", help="An export's folder, or another; default JOB-card."
+    ),
+]
+SignKey = Annotated[
+    Path | None,
+    typer.Option("--sign", metavar="KEY", help="Sign the folder's files with this private key."),
+]
+
+
+def card(
+    run: RunId = NEWEST,
+    *,
+    output: Output = None,
+    sign: SignKey = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Write what a model is published with: model card, training summary, data set, provenance.
+
+    README.md is a card of the Hugging Face Hub with the measured results, training-summary.md
+    follows the European Commission's template, croissant.json describes the rows, and
+    provenance.intoto.json ties the model's files to base, rows and settings by their hashes. In an
+    export's folder they lie beside the model. Nothing is invented: what no one has said is "not
+    stated".
+
+    [dim]$ unitune card
+    $ unitune card triage@production -o triage-merged --sign signing.pem[/dim]
+    """
+    from unitune.card.card import write_card
+    from unitune.cli.progress import working
+    from unitune.run.run import find_run
+
+    chosen = find_run(run)
+    with working("hashing the model's files", quiet=quiet or json):
+        done = write_card(chosen, output, sign_key=sign)
+    _print_done(done, str(done.folder), _card_facts(done), quiet=quiet, json=json)
+
+
+def _card_facts(done: Card) -> dict[str, str]:
+    results = f"results of {done.comparison}" if done.comparison else "no results: not compared"
+    kept = f"{len(done.model_files)} files of the model" if done.model_files else "the model's name"
+    rows = {
+        "folder": str(done.folder),
+        "  README.md": f"model card, {results}",
+        "  training-summary.md": "what it was trained on, by the Commission's template",
+        "  croissant.json": "its rows: files, fields, hashes",
+        "  provenance.intoto.json": f"by the hashes of {kept}",
+    }
+    if done.signature:
+        rows[f"  {done.signature}"] = "signature of all files"
+    return rows | {"not stated": ", ".join(done.not_stated)}

@@ -30,7 +30,6 @@ import unitune
 from unitune.cli import (
     audit,
     backends,
-    card,
     chat,
     check,
     compare,
@@ -48,19 +47,17 @@ from unitune.cli import (
     models,
     plan,
     prices,
-    push,
     runs,
     schema,
     serve,
     track,
     ui,
 )
-from unitune.cli.os_errors import explained, first
+from unitune.cli.os_errors import advice_for, command_for, explained, first
 from unitune.cli.output import aside
 from unitune.cli.streams import guarded_streams
-from unitune.cli.suggestions import advice_for, command_for
 from unitune.errors import Interrupted
-from unitune.security.printable import printable
+from unitune.security.redaction import printable
 
 HELP = ["-h", "--help"]
 VALUES = {"a valid integer": "a whole number", "a valid number": "a number"}
@@ -159,8 +156,8 @@ app.command(rich_help_panel=RUN)(runs.resume)
 app.command(rich_help_panel=RUN)(chat.chat)
 app.command(rich_help_panel=RUN)(serve.serve)
 app.command(rich_help_panel=RUN)(export.export)
-app.command(rich_help_panel=RUN)(card.card)
-app.command(rich_help_panel=RUN)(push.push)
+app.command(rich_help_panel=RUN)(export.card)
+app.command(rich_help_panel=RUN)(export.push)
 app.command(rich_help_panel=RUN)(track.track)
 app.command(rich_help_panel=RUN)(runs.delete)
 app.command(rich_help_panel=RUN)(ui.ui)

@@ -27,7 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from unitune.errors import Leak, OverBudget, UserError
-from unitune.security.printable import CONTROLS, printable
+from unitune.security.redaction import CONTROLS, printable
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

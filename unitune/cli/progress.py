@@ -30,7 +30,7 @@ from rich.table import Column
 from rich.text import Text
 
 from unitune.cli.output import aside
-from unitune.security.printable import one_line
+from unitune.security.redaction import one_line
 from unitune.workspace.progress import shown_by
 
 if TYPE_CHECKING:

@@ -7,18 +7,18 @@ the row.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from unitune.data.example import Example
 from unitune.data.mapping import ByUsualNames, Mapping
-from unitune.data.records import BadRow, Flat, Record
+from unitune.data.records import BadRow, Flat, Record, strict_json
 from unitune.data.reserved import RESERVED, check_reserved
 from unitune.data.shapes import SHAPES, Shape, read_shape, shape_of
-from unitune.data.tool_calls import tool_findings
 from unitune.data.validation_errors import explain
-from unitune.findings import Finding, error, warning
+from unitune.findings import Finding, clip, error, warning
 
 Use = Literal["sft", "dpo", "kto", "rft", "case", "any"]
 """What a row is for: training by a method, a case to be judged on, or not known."""
@@ -136,3 +136,45 @@ def _about(example: Example, use: Use) -> Iterator[Finding]:
             )
     elif not example.answer.strip() and not (example.expected is None and last.tool_calls):
         yield error("empty-answer", "the answer is empty.", "Give an answer, or leave the row out.")
+
+
+_WRITE = (
+    'Write {"id": "1", "type": "function", "function": {"name": …, "arguments": "{…}"}}, the '
+    "arguments as an object in JSON text."
+)
+
+
+def tool_findings(example: Example) -> Iterator[Finding]:
+    """Yield what is wrong with the calls of an example, each with its place in the row."""
+    declared = [_function(tool).get("name") for tool in example.tools or ()]
+    for at, message in enumerate(chain(example.messages, example.non_preferred_output or ())):
+        for number, call in enumerate(message.tool_calls or ()):
+            place = f"messages[{at}].tool_calls[{number}]"
+            function = _function(call)
+            name, arguments = function.get("name"), function.get("arguments", "{}")
+            if not isinstance(name, str) or not name:
+                yield error("broken-call", f"{place} names no function.", _WRITE)
+            elif not _is_object(arguments):
+                what = f"the arguments of {place}, {name!r}, are no object in JSON: "
+                yield error("broken-call", f"{what}{clip(str(arguments))}.", _WRITE)
+            elif declared and name not in declared:
+                yield warning(
+                    "undeclared-tool",
+                    f"{place} calls {name!r}, which is none of the row's tools.",
+                    "Declare it under `tools`, or correct the name: a model learns to call it.",
+                )
+
+
+def _function(entry: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    function = entry.get("function")
+    return function if isinstance(function, dict) else {}
+
+
+def _is_object(arguments: JsonValue) -> bool:
+    if not isinstance(arguments, str):
+        return isinstance(arguments, dict)
+    try:
+        value, _ = strict_json(arguments or "{}")
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict)

@@ -32,7 +32,7 @@ from unitune.evaluate.readiness import backend_findings, readiness_findings, too
 from unitune.findings import Finding, shown
 from unitune.importers.answers import Suggestion, suggest_scorers
 from unitune.job.job import Columns, Job
-from unitune.security.printable import one_line
+from unitune.security.redaction import one_line
 from unitune.workspace import yaml_file
 
 BACKEND = "local"

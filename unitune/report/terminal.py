@@ -20,7 +20,7 @@ from rich.text import Text
 from unitune.evaluate.result_files import REPORTS
 from unitune.evaluate.results import Comparison, ContenderResult
 from unitune.report import typography, words
-from unitune.security.printable import one_line
+from unitune.security.redaction import one_line
 
 COLOURS = {
     "better": "bold green",

@@ -30,7 +30,7 @@ from unitune.run.reaper import (
     seconds_left,
     write,
 )
-from unitune.security.printable import one_line
+from unitune.security.redaction import one_line
 from unitune.workspace.home import home
 
 POLL_SECONDS = 5.0

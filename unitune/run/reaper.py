@@ -40,7 +40,7 @@ from unitune.backends.retry import delays
 from unitune.errors import BackendError, LockTimeout, NotFoundError, Unreachable, Unsupported
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.ledger.holders import Holder, Life, process, this_process
-from unitune.security.printable import one_line
+from unitune.security.redaction import one_line
 from unitune.workspace.filesystem import private_folder, replacing
 from unitune.workspace.home import home
 

@@ -5,6 +5,9 @@ form has it) or percent-encoded. A secret of usual length is taken out wherever 
 other words too. One that is short, as stand-ins of vendors are given, is taken out as a word of its
 own alone, and one of a few letters not at all: it hides nothing, and without it "no such job
 exists" could not be read.
+
+Names in files, answers of models and words of vendors can also carry escape sequences, which set
+titles, move the cursor and forge lines of a terminal: `printable` makes a visible mark of each.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies
 
-MARK = "***"
+REDACTED = "***"
 USUAL_CHARACTERS = 8
 """Keys of vendors have 20 and more; passwords have at least as many by most rules."""
 FEWEST_CHARACTERS = 5
@@ -46,10 +49,10 @@ def redacted(words: str, secrets: Iterable[str | None] = (), most: int | None = 
     # The longest first: one may be the beginning of another.
     for form in sorted(forms, key=lambda form: (-len(form), form)):
         if len(form) >= USUAL_CHARACTERS:
-            words = words.replace(form, MARK)
+            words = words.replace(form, REDACTED)
         elif len(form) >= FEWEST_CHARACTERS:
-            words = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", MARK, words)
-    return TOKENS.sub(MARK, words)[:most]
+            words = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", REDACTED, words)
+    return TOKENS.sub(REDACTED, words)[:most]
 
 
 def _forms(secret: str) -> Iterator[str]:
@@ -79,3 +82,34 @@ def _proxy_secrets() -> Iterator[str]:
             password = unquote(place.password)
             yield password
             yield f"{unquote(place.username or '')}:{password}"
+
+
+MARK = "\ufffd"
+"""The usual stand-in for a character that cannot be shown, as wide as most characters are."""
+BIDI = (0x061C, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+"""What reorders a whole line (embeddings, overrides, isolates). Source: https://trojansource.codes,
+and Unicode's UAX #9, 2.1 to 2.3; the marks U+200E and U+200F, which move one place, stay."""
+LINES = (0x2028, 0x2029)
+CONTROLS = frozenset({*range(0x20), *range(0x7F, 0xA0), *BIDI, *LINES} - {ord("\t"), ord("\n")})
+"""C0 and C1 (ECMA-48) and DEL, but for what any text is made of: tabs and line breaks."""
+
+_MARKED = dict.fromkeys(CONTROLS, MARK)
+_MARKED_LINE = dict.fromkeys((*CONTROLS, ord("\t"), ord("\n")), MARK)
+
+
+def printable(text: str) -> str:
+    """Return a text of the same length that does to a terminal nothing but appear.
+
+    Args:
+        text: Anything; tabs and line breaks stay.
+    """
+    return text.translate(_MARKED)
+
+
+def one_line(text: str) -> str:
+    """Return `printable` text that stays on its line.
+
+    Args:
+        text: Anything; tabs and line breaks become visible, too.
+    """
+    return text.translate(_MARKED_LINE)

@@ -1,10 +1,16 @@
 """The pages as HTML: each method makes one, out of what stands in the ledger and its folder.
 
 They are made in threads, so nothing here waits on anything but files and the ledger's database.
+
+What the ledger knows of a run is what the last poll of its backend saw. A page that shows a run
+which goes on has its backend polled by `Poller`, as `unitune show` does, in a thread of its own, so
+that no page waits for a vendor. A run whose launch is under way is not polled.
 """
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -15,7 +21,7 @@ from typing import Any, NamedTuple, cast
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 
-from unitune.errors import NotFoundError, UnreadableRecord
+from unitune.errors import NotFoundError, UnituneError, UnreadableRecord
 from unitune.evaluate.notes import LONGEST_NOTE, read_notes, write_note
 from unitune.evaluate.results import Comparison
 from unitune.ledger import Ledger
@@ -24,12 +30,44 @@ from unitune.report.cases import shared_system_prompt
 from unitune.report.runs import duplicate_lines
 from unitune.report.typography import dollars
 from unitune.run.handle import Run
+from unitune.run.watching import goes_on
 from unitune.security.json_fields import whole_text
 from unitune.ui import queries
 from unitune.ui.cases import PAGE_CASES, Chosen, browse
 from unitune.ui.comparisons import kept_comparison, kept_comparisons, under_way
-from unitune.ui.polling import Poller
 from unitune.workspace import yaml_file
+
+INTERVAL_SECONDS = 3.0
+"""Between two polls of one run, however often its pages are looked at."""
+
+
+class Poller:
+    """Polls the backends of runs that are looked at."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._polls: dict[str, tuple[threading.Thread, float]] = {}
+        self._problems: dict[str, str] = {}
+
+    def look(self, run: Run) -> str:
+        """Have a run polled soon, if it goes on; return why the last poll has failed, if it has."""
+        thread, started = self._polls.get(run.id, (None, -INTERVAL_SECONDS))
+        due = time.monotonic() - started >= INTERVAL_SECONDS
+        if due and goes_on(run) and not (thread and thread.is_alive()):
+            # Ctrl-C does not wait for a vendor: a poll that is cut off is made again.
+            thread = threading.Thread(target=self._refresh, args=(run.id,), daemon=True)
+            self._polls[run.id] = thread, time.monotonic()
+            thread.start()
+        return self._problems.get(run.id, "")
+
+    def _refresh(self, run_id: str) -> None:
+        try:
+            Run(self._ledger, self._ledger.record(run_id)).refresh()
+        except (UnituneError, OSError) as error:
+            self._problems[run_id] = str(error)
+        else:
+            self._problems.pop(run_id, None)
+
 
 PAGE_RUNS = 50
 PACKAGE = "unitune.ui"

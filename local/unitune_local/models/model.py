@@ -6,6 +6,10 @@ both already rounded, which in bfloat16 loses most of an early training: a chang
 in the last place is rounded away. Here the base product is accumulated onto the adapter's output
 inside the matrix multiplication, which rounds once. Losses then follow those of float32, and it is
 faster in both dtypes: no separate addition, and no input kept for the frozen weight's gradient.
+
+Weights that bitsandbytes keeps in 4 or 8 bits are larger in their files, so they are read one at a
+time and never mapped: pages of a mapped file would stay with the process as long as one of its
+tensors does, and the embeddings, which are not quantised, are such tensors.
 """
 
 from __future__ import annotations
@@ -13,17 +17,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import Linear
+from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -31,9 +39,10 @@ from transformers import (
 from transformers.utils import logging
 
 from unitune.errors import Unsupported
+from unitune.workspace.install import install_command
+from unitune_local.data.attention import Layout
 from unitune_local.machine import use_threads
-from unitune_local.models.noise import add_noise
-from unitune_local.models.quantized import load_quantized
+from unitune_local.models.model_folder import weight_files
 from unitune_local.settings import Quantization, Settings
 
 ADAPTER = "default"
@@ -198,3 +207,106 @@ def _forward_of(layer: Linear) -> Callable[[Tensor], Tensor]:
         return outputs.view(*inputs.shape[:-1], -1)
 
     return forward
+
+
+def add_noise(model: PeftModel, alpha: float) -> None:
+    """Add noise to the embeddings whenever a model in training mode takes a micro-batch: NEFTune.
+
+    Each value gets noise from -s to s, where s = alpha / sqrt(L d) for a row of L tokens and
+    embeddings of d values. L is the row's own length: padding, and rows that stand beside it, do
+    not count (in transformers' own hook they do).
+
+    Source: Jain et al. 2023, "NEFTune: Noisy Embeddings Improve Instruction Finetuning", arXiv
+    2310.05914, section 2.
+    """
+    lengths = torch.zeros(0)
+
+    def note_lengths(_model: nn.Module, _given: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        nonlocal lengths
+        lengths = row_lengths(keywords.get("layout"), keywords.get("attention_mask"))
+
+    def noisy(embeddings: nn.Module, _given: tuple[Any, ...], values: Tensor) -> Tensor:
+        if not embeddings.training:
+            return values
+        most = alpha / (lengths * values.shape[-1]).sqrt()  # (1, T) or (B, 1)
+        noise = torch.rand_like(values, dtype=torch.float32).mul_(2).sub_(1)
+        return values + (noise * most[..., None]).to(values.dtype)
+
+    model.register_forward_pre_hook(note_lengths, with_kwargs=True)
+    embeddings = cast("nn.Module", cast("Any", model.get_base_model()).get_input_embeddings())
+    embeddings.register_forward_hook(noisy)
+
+
+def row_lengths(layout: Layout | None, attention_mask: Tensor | None) -> Tensor:
+    """Return the length of the row that a token belongs to: (1, T) when packed, else (B, 1)."""
+    if layout is None:
+        assert attention_mask is not None, "a micro-batch is packed or padded"
+        return attention_mask.sum(1, keepdim=True)
+    assert layout.prefix == 0, "rows that share a prefix would share its noise"
+    own = layout.grid[:, -1] - layout.grid[:, 0] + 1  # (B,)
+    return own[layout.places // layout.grid.shape[1]][None]
+
+
+PACKS = "support_avx512bf16_for_cpu"
+"""Whether bitsandbytes packs a layer for a kernel without gradients, and it is trained no more."""
+
+
+def load_quantized(
+    path: Path,
+    config: PreTrainedConfig,
+    dtype: torch.dtype,
+    device: str | torch.device,
+    quantization: Quantization,
+) -> PreTrainedModel:
+    """Load a model whose linear layers but the output head are quantised.
+
+    Args:
+        path: Its folder.
+        config: The configuration in there.
+        dtype: Of the other weights, and of what is computed.
+        device: Where it is to be.
+        quantization: What linear layers become.
+
+    Raises:
+        Unsupported: bitsandbytes is not installed.
+    """
+    chosen = _bitsandbytes(quantization, dtype)
+    with torch.device("meta"):  # for its class alone
+        empty = cast("Any", AutoModelForCausalLM).from_config(config)
+    reading = cast("Any", safe_open)
+    files = [reading(file, framework="pt", backend="pread") for file in weight_files(path)]
+    model = empty.from_pretrained(
+        None,
+        config=config,
+        state_dict={name: file.get_slice(name) for file in files for name in file.keys()},  # noqa: SIM118 - it is no mapping
+        dtype=dtype,
+        attn_implementation="sdpa",
+        quantization_config=chosen,
+        device_map={"": device},  # it can only be placed while it is loaded
+    )
+    model.name_or_path = model.config.name_or_path = str(path)
+    if (path / "generation_config.json").exists():
+        model.generation_config = cast("Any", GenerationConfig).from_pretrained(
+            path, local_files_only=True
+        )
+    for layer in model.modules():
+        if hasattr(layer, PACKS):
+            setattr(layer, PACKS, False)
+    return cast("PreTrainedModel", model).eval()
+
+
+def _bitsandbytes(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """Return the configuration of Dettmers et al. 2023, or of Dettmers et al. 2022."""
+    if find_spec("bitsandbytes") is None:
+        raise Unsupported(
+            f"the model is to have {quantization} weights, and bitsandbytes is not installed: "
+            f"{install_command('local', '4bit')}."
+        )
+    if quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )

@@ -18,7 +18,7 @@ import unitune
 from unitune.backends.protocol import Event
 from unitune.cli import output, progress, watch
 from unitune.evaluate.inference.engine import EvaluationProgress
-from unitune.security.printable import CONTROLS
+from unitune.security.redaction import CONTROLS
 
 NASTY = {
     "closing-tag": "llama [/INST]",

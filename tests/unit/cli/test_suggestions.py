@@ -6,7 +6,7 @@ import pytest
 from command_line import Command
 
 from unitune.cli.main import app
-from unitune.cli.suggestions import COMMANDS
+from unitune.cli.os_errors import COMMANDS
 
 
 def text(unitune: Command, *arguments: str) -> str:

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from unitune.security.printable import MARK, one_line, printable
+from unitune.security.redaction import MARK, one_line, printable
 
 # Source: https://trojansource.codes, table 1.
 TROJAN_SOURCE = "\u202a\u202b\u202d\u202e\u2066\u2067\u2068\u202c\u2069"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from unitune.data.example import Example
-from unitune.data.tool_calls import tool_findings
+from unitune.data.rows import tool_findings
 
 TOOLS: list[dict[str, Any]] = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
 WORSE = "non_preferred_output"

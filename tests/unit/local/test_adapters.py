@@ -27,12 +27,13 @@ from unitune_local.inference.chat import merged
 from unitune_local.models.adapter import check_adapter, save_adapter
 from unitune_local.models.model import (
     add_adapter,
+    add_noise,
     load_adapter,
     load_model,
     load_tokenizer,
+    row_lengths,
     use_attention,
 )
-from unitune_local.models.noise import add_noise, row_lengths
 from unitune_local.objectives.loss import loss_sum
 from unitune_local.settings import DataFile, Dimensions, Settings, Spec, resolve
 from unitune_local.training.loop import adamw, set_rate

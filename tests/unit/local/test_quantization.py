@@ -23,7 +23,7 @@ from unitune_local.forecasting import forecast as local_forecast
 from unitune_local.inference.answers import Sampling
 from unitune_local.inference.chat import LocalChatModel
 from unitune_local.inference.generate import generate
-from unitune_local.models import quantized as local_quantized
+from unitune_local.models import model as local_model
 from unitune_local.models import store
 from unitune_local.models.adapter import check_adapter, save_adapter
 from unitune_local.models.model import load_adapter, load_model, load_tokenizer
@@ -163,6 +163,6 @@ def test_where_bitsandbytes_is_missing_a_model_says_how_to_get_it(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its adapter may have been trained on another machine."""
-    monkeypatch.setattr(local_quantized, "find_spec", lambda _: None)
+    monkeypatch.setattr(local_model, "find_spec", lambda _: None)
     with pytest.raises(Unsupported, match=r"bitsandbytes is not installed: pip install .*4bit"):
         load_model(tiny_model, torch.float32, quantization="4bit")

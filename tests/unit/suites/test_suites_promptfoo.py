@@ -20,9 +20,14 @@ from unitune.errors import DataError, UserError
 from unitune.evaluate.readiness import check
 from unitune.evaluate.scoring import build
 from unitune.importers.import_suite import import_suite
-from unitune.importers.promptfoo.assertions import Entry, NoCounterpart, Translator
+from unitune.importers.promptfoo.assertions import (
+    Entry,
+    NoCounterpart,
+    NoTranslation,
+    Translator,
+    python_pattern,
+)
 from unitune.importers.promptfoo.code import CodeFile
-from unitune.importers.promptfoo.javascript_regex import NoTranslation, python_pattern
 from unitune.importers.promptfoo.results import read_results
 from unitune.importers.promptfoo.rows import messages_of
 from unitune.importers.suite import Suite

@@ -18,7 +18,7 @@ from unitune.errors import Mismatch
 from unitune.evaluate.history import history_folder, keep
 from unitune.evaluate.notes import LONGEST_NOTE, NOTES, read_notes, write_note
 from unitune.ledger import Ledger
-from unitune.ui import polling
+from unitune.ui import pages
 from unitune.workspace.home import home
 
 from .conftest import Page, Visitor
@@ -255,7 +255,7 @@ def test_a_comparison_under_way_shows_counts_and_no_score(
 def test_a_run_moves_although_no_other_process_watches_it(
     tmp_path: Path, home_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(polling, "INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(pages, "INTERVAL_SECONDS", 0.0)
     run = start_live_run(tmp_path, steps=3, seconds_per_step=0)
     visit = Visitor(Ledger(home_folder))
     seen: list[str] = []
