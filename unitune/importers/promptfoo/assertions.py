@@ -1,4 +1,4 @@
-"""Assertions of promptfoo as entries of a row's `scorers`.
+r"""Assertions of promptfoo as entries of a row's `scorers`.
 
     equals TEXT, OBJECT                       exact; json_equal
     contains, starts-with, and their kin      contains, with any_of, all_of, position
@@ -14,7 +14,7 @@
 differ: JSON is strict, so that a key twice in one object, or YAML in the place of JSON, is none.
 
 JavaScript's patterns and Python's agree on most of the syntax and differ quietly in what ``$``,
-``.``, ``\\d``, ``\\w``, ``\\b`` and ``\\s`` match. These are translated (`python_pattern`), and a
+``.``, ``\d``, ``\w``, ``\b`` and ``\s`` match. These are translated (`python_pattern`), and a
 pattern is refused where it holds anything that is not sure to match the same, such as named groups
 and back-references. Left out: JavaScript sees characters beyond U+FFFF as two.
 
