@@ -89,12 +89,7 @@ class Reply:
 
     @classmethod
     def failed(cls, error: UnituneError, seconds: float | None = None) -> Self:
-        """Return the reply that there is no answer.
-
-        Args:
-            error: Why.
-            seconds: Wall time of the request.
-        """
+        """Return the reply that there is no answer."""
         vendor = error if isinstance(error, BackendError) else None
         return cls(
             finish_reason="error",

@@ -223,12 +223,7 @@ class AnthropicBackend(HostedBackend[NoOptions]):
 
 
 class ClaudeChatModel(StreamingChatModel):
-    """A Claude that answers one request at a time.
-
-    Args:
-        endpoint: Anthropic.
-        model: Anthropic's name of it.
-    """
+    """A Claude that answers one request at a time."""
 
     def __init__(self, endpoint: Endpoint, model: str) -> None:
         super().__init__(endpoint, "/v1/messages", model, f"anthropic:{model}")

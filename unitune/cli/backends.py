@@ -100,11 +100,7 @@ def _view(name: str) -> BackendView:
 
 
 def option_views(kind: type[BaseModel]) -> list[OptionView]:
-    """Return the options of a model, in its order.
-
-    Args:
-        kind: Validates a job's options, or those of a deployment.
-    """
+    """Return the options of a model, in its order."""
     schema = cast("Schema", kind.model_json_schema())
     return list(_option_views(schema, cast("dict[str, Schema]", schema.get("$defs", {})), ""))
 

@@ -123,14 +123,7 @@ def _answers_usd(resolved: ResolvedJob, prices: AnswerPrices, trained: Mapping[s
 
 
 def confirm_cost(what: str, usd: str, question: str, otherwise: str) -> None:
-    """Let a person confirm a cost; refuse where there is none.
-
-    Args:
-        what: What is to be paid.
-        usd: How much, in words.
-        question: What yes means.
-        otherwise: How to agree beforehand.
-    """
+    """Let a person confirm a cost; refuse where there is none."""
     if not is_interactive():
         raise OverBudget(f"the {what} costs money: {usd}. {otherwise}")
     if not confirmed(f"The {what} costs money: {usd}. {question}"):

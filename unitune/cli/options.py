@@ -85,10 +85,6 @@ DeployOptions = Annotated[
 def parse_prices(texts: list[str], backend: str) -> list[PriceEntry]:
     """Return the prices that `OwnPrices` stands for.
 
-    Args:
-        texts: As given.
-        backend: Whose prices they are where a text does not say.
-
     Raises:
         UserError: A text is no price.
     """

@@ -33,12 +33,7 @@ REMEDIES = {
 
 
 def explained(error: OSError | UnituneError, arguments: Sequence[str]) -> UnituneError:
-    """Return an error of the machine as one that says where and what to do.
-
-    Args:
-        error: As Python raised it; one of ours says so already.
-        arguments: Of the command line.
-    """
+    """Return an error of the machine as one that says where and what to do."""
     if isinstance(error, UnituneError):
         return error
     name = cast("object", error.filename2 or error.filename)  # of a copy, the target is the second

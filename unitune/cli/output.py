@@ -167,12 +167,7 @@ def print_findings(findings: Iterable[Finding]) -> None:
 
 
 def print_finding_lines(findings: Iterable[Finding], more: int = 0) -> None:
-    """Print findings to standard error, a line each; the same advice once.
-
-    Args:
-        findings: To be printed.
-        more: How many others are not.
-    """
+    """Print findings to standard error, a line each; the same advice once."""
     shown_fixes: set[str] = set()
     for finding in findings:
         fix = "" if finding.fix in shown_fixes else f" {finding.fix}"

@@ -44,12 +44,7 @@ SHORT_UNITS = {"million-tokens": "M", "hour": "h", "gpu-hour": "GPU h", "month":
 
 
 def print_plan(plan: Plan, evaluate: Evaluate) -> None:
-    """Print the plan of one backend.
-
-    Args:
-        plan: What to print.
-        evaluate: Of its job, for what the test rows can show.
-    """
+    """Print the plan of one backend."""
     training = f"{plan.method} of {plan.model} on {plan.backend}"
     title = f"{'a comparison' if plan.compares_only else training}, {plan.day}"
     console().print(Text.assemble((plan.job, "bold"), f": {title}"))
@@ -88,12 +83,7 @@ def print_plans(plans: PlanSet) -> None:
 
 
 def print_refused(reasons: Mapping[str, Sequence[str]], in_full: str) -> None:
-    """Print why backends cannot take a job: the gist of each one's first reason.
-
-    Args:
-        reasons: By backend.
-        in_full: Command that says more of one.
-    """
+    """Print why backends cannot take a job: the gist of each one's first reason."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True, min_width=max(map(len, reasons)))
     table.add_column(overflow="fold")
@@ -129,12 +119,7 @@ def print_quote(resolved: ResolvedJob, plan: Plan) -> None:
 
 
 def print_tokens(resolved: ResolvedJob, count: int) -> None:
-    """Print the first training rows, each token apart and those that are trained in green.
-
-    Args:
-        resolved: What to tune and how.
-        count: How many rows.
-    """
+    """Print the first training rows, each token apart and those that are trained in green."""
     audited = audit(resolved, count)
     for row in audited.rows:
         pieces = [piece for piece in row.pieces if not piece.heading]

@@ -99,11 +99,7 @@ class Estimate(BaseModel):
         return tuple(row for row in self.prices if row.id in used)
 
     def of_sweep(self, runs: Mapping[str, Estimate]) -> Estimate:
-        """Return the estimate of a sweep: a line for each run's launch, the rest as it is here.
-
-        Args:
-            runs: The estimate of each run, by its name.
-        """
+        """Return the estimate of a sweep: a line for each run's launch, the rest as it is here."""
         made = tuple(runs.values())
         launches = (_launch_line(name, run) for name, run in runs.items())
         others = (line for line in self.lines if line.item not in LAUNCH)

@@ -91,13 +91,7 @@ def saved_records(folder: Path) -> Iterator[Record | Finding]:
 
 
 def arrow_rows(batches: Iterable[Any], schema: Any, file_format: str) -> Iterator[Record]:
-    """Yield the rows of Arrow batches or tables.
-
-    Args:
-        batches: In order.
-        schema: Theirs, with what `datasets` wrote there.
-        file_format: What they stand in, for people.
-    """
+    """Yield the rows of Arrow batches or tables."""
     labels = _labels(schema)
     number = 0
     for batch in batches:

@@ -202,9 +202,6 @@ def read_job(job: Job) -> JobRows:
     """Read, check and split all rows of a job.
 
     A test case that stands in train is an error when `evaluate.leaks` is refuse, else a warning.
-
-    Args:
-        job: Its data, and the seed of its split.
     """
     test = job.data.test
     screen = Screen(job.data)

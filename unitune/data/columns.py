@@ -64,13 +64,7 @@ class UnknownColumns(UserError):
 
 @dataclass(frozen=True)
 class Guess:
-    """What of flat rows a model sees and answers.
-
-    Args:
-        mapping: As a job has it.
-        question: The columns of the question.
-        answer: The column of the answer.
-    """
+    """What of flat rows a model sees and answers."""
 
     mapping: Columns | Template
     question: tuple[str, ...]

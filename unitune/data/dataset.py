@@ -127,12 +127,7 @@ class Spool:
 
 
 class SpooledRows(Sequence[Row]):
-    """Rows that are read when they are needed.
-
-    Args:
-        spool: Where they are kept.
-        positions: Which of them, ascending.
-    """
+    """Rows that are read when they are needed."""
 
     def __init__(self, spool: Spool, positions: Sequence[int]) -> None:
         self._spool = spool

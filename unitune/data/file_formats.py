@@ -154,12 +154,6 @@ def records_in(
 ) -> Iterator[Record | Finding]:
     """Read a file's records.
 
-    Args:
-        stream: At its start.
-        name: Of the file, for what its content does not show.
-        check_header: Refuses columns that do not fit.
-        delimiter: What separates columns, where the job says it: then text is a table.
-
     Raises:
         BadRow: A package is missing.
         OSError: It cannot be read.

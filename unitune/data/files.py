@@ -32,11 +32,7 @@ class Place(NamedTuple):
 
 
 class Files:
-    """Some data files, as far as they have been read.
-
-    Args:
-        paths: At least one.
-    """
+    """Some data files, as far as they have been read."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = tuple(paths)
@@ -74,11 +70,7 @@ class Files:
                     yield item
 
     def place(self, line: int) -> Place:
-        """Return where a row stands.
-
-        Args:
-            line: Counted over all files, as a `Row` has it.
-        """
+        """Return where a row stands."""
         at = bisect_right(self._before, line - 1) - 1
         return Place(self._paths[max(at, 0)], line - self._before[max(at, 0)])
 

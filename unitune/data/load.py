@@ -85,11 +85,6 @@ def load(path: str | os.PathLike[str], data: Data | None = None, use: Use = "cas
 def usable_rows(items: Iterable[Row | Finding], path: str, checked: str) -> tuple[Row, ...]:
     """Return the rows of a whole file.
 
-    Args:
-        items: What was read of it.
-        path: For the message.
-        checked: What `unitune check` is to be run on, to see all errors.
-
     Raises:
         DataError: An item is an error; carries all findings.
     """

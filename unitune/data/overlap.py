@@ -127,11 +127,7 @@ class _Match(NamedTuple):
 
 
 class Search:
-    """Looks for cases in rows that stream past.
-
-    Args:
-        cases: What is looked for.
-    """
+    """Looks for cases in rows that stream past."""
 
     def __init__(self, cases: Sequence[Row]) -> None:
         from unitune.data.near import NearIndex  # noqa: PLC0415 - a file by itself needs no scipy
@@ -157,12 +153,7 @@ class Search:
         self._near = NearIndex([text_of(entry.words) for entry in self._questions])
 
     def compare_rows(self, rows: Iterable[Row], file: str) -> None:
-        """Compare rows with the cases.
-
-        Args:
-            rows: What a model or its prompt was made from.
-            file: Where they come from, for `SharedCase`.
-        """
+        """Compare rows with the cases."""
         for row in rows:
             self.compare_row(row, file)
 
@@ -243,10 +234,6 @@ def leaks(seen: Iterable[Dataset], test: Dataset) -> tuple[SharedCase, ...]:
 
 def refuse(shared: Sequence[SharedCase], test: Dataset) -> None:
     """Raise when test cases leak.
-
-    Args:
-        shared: From `leaks`.
-        test: The cases.
 
     Raises:
         Leak: There are any.

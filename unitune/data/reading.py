@@ -21,12 +21,7 @@ MOST_KEYS = 20
 
 @dataclass(slots=True)
 class Reading:
-    """What is known of a file's form so far.
-
-    Args:
-        mapping: What the job says of its columns.
-        shape: What the job says of its rows.
-    """
+    """What is known of a file's form so far."""
 
     mapping: Mapping | None = None
     shape: Shape | None = None

@@ -187,13 +187,7 @@ def lines_of(stream: BufferedReader) -> Iterator[Line]:
 
 
 def text_line(number: int, raw: bytes, offset: int) -> Line:
-    """Decode a line, or a row that runs over several.
-
-    Args:
-        number: Of its first line.
-        raw: Its bytes.
-        offset: Where they begin in the file.
-    """
+    """Decode a line, or a row that runs over several."""
     problem = None
     try:
         text = raw.decode("utf-8")

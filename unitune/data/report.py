@@ -54,11 +54,7 @@ class Lengths(_Figures):
 
     @classmethod
     def of(cls, counts: Mapping[int, int]) -> Self | None:
-        """Sum up the lengths of some rows; None when there are none.
-
-        Args:
-            counts: How many rows have each length.
-        """
+        """Sum up the lengths of some rows; None when there are none."""
         import numpy as np  # noqa: PLC0415 - slow to import
 
         if not counts:

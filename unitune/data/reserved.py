@@ -42,10 +42,6 @@ RESERVED = frozenset((*_MEANINGS, "system", *_RATINGS))
 def check_reserved(row: Flat, content: Flat) -> Flat:
     """Return canonical content with `system` as a message, and a rating under `kto_tag`.
 
-    Args:
-        row: As it stands in the file.
-        content: The same with canonical keys.
-
     Raises:
         BadRow: It has another key by which other tools train.
     """

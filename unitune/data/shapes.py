@@ -49,10 +49,6 @@ class Shape(NamedTuple):
 def read_shape(row: Flat, shape: Shape | None = None) -> Flat:
     """Return a row with canonical keys.
 
-    Args:
-        row: As it stands in the file.
-        shape: The one that it has, where the job says it.
-
     Raises:
         BadRow: It has no known shape, or says something that its shape has no place for.
     """

@@ -237,14 +237,7 @@ def seed_of(job: Job) -> int:
 def _too_few_rows(
     inputs: Inputs, among: NDArray[np.bool_], wanted: int, purpose: Purpose
 ) -> Finding:
-    """Return the error about rows that cannot be cut.
-
-    Args:
-        inputs: Of all rows of the file.
-        among: Marks those that are there to be cut.
-        wanted: How many are to be cut.
-        purpose: What for.
-    """
+    """Return the error about rows that cannot be cut."""
     return error(
         "too-few-rows",
         f"{int(among.sum()):,} rows with {inputs.different(among):,} different inputs "

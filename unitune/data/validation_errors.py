@@ -41,12 +41,7 @@ _MEDIA = ("image", "audio", "video", "file", "document")
 
 
 def explain(failure: ValidationError, value: JsonValue) -> list[Finding]:
-    """Return pydantic's errors about a record as findings, one for each place.
-
-    Args:
-        failure: From `Example.model_validate(value)`.
-        value: The record.
-    """
+    """Return pydantic's errors about a record as findings, one for each place."""
     errors = by_location(value, failure)
     # An error about a whole (no text, too short) only echoes the error about its part.
     wholes = {at[:length] for at in errors for length in range(len(at))}

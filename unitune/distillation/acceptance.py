@@ -82,12 +82,7 @@ def _value(answer: str) -> _Value | None:
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """Holds answers against what is known without an expected one.
-
-    Args:
-        scorers: Of the job, ready to score.
-        form: Of the answers of the training rows.
-    """
+    """Holds answers against what is known without an expected one."""
 
     scorers: tuple[Scorer, ...]
     form: AnswerForm

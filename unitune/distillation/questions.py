@@ -28,12 +28,7 @@ NEAR_TEST = "were near a test case"
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """Rows to be answered.
-
-    Args:
-        rows: Each asks something else.
-        left_out: How many rows of the file are not, by the reason.
-    """
+    """Rows to be answered."""
 
     rows: Dataset
     left_out: Counter[str]

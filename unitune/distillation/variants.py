@@ -44,14 +44,7 @@ strings and nothing else."""
 
 @dataclass(frozen=True, slots=True)
 class VariantsPlan:
-    """Which questions are shown, before the first request.
-
-    Args:
-        teacher: Who writes.
-        shown: The rows of each request.
-        task: The requests, as the runner takes them.
-        wanted: How many questions.
-    """
+    """Which questions are shown, before the first request."""
 
     teacher: Teacher
     shown: tuple[tuple[Example, ...], ...]

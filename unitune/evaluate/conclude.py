@@ -56,14 +56,6 @@ def conclude(  # noqa: PLR0913 - each is independent
 ) -> Comparison:
     """Judge the candidate.
 
-    Args:
-        resolved: The job.
-        task: Cases and scorers.
-        contenders: With their answers, in the job's order.
-        tuned: The runs whose models answer, by contender.
-        required: What the gate asks of the cases.
-        spent: Cost of all requests so far, in US dollars.
-
     Raises:
         BackendError: Candidate or baseline gave no answer at all.
     """

@@ -73,12 +73,7 @@ class ComparisonDiff(Frozen):
 
 
 def diff(then: Comparison, now: Comparison) -> ComparisonDiff:
-    """Return what changed from one comparison to another.
-
-    Args:
-        then: With its cases, as `unitune.find_comparison` gives it.
-        now: Likewise.
-    """
+    """Return what changed from one comparison to another."""
     old, new = ({each.name: each.score for each in one.contenders} for one in (then, now))
     pairs = _same_cases(then, now)
     unpaired = _unpaired(then, now, pairs)

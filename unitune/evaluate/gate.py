@@ -173,15 +173,7 @@ def decide(
     dev: Ruling | None,
     look: Ruling | None = None,
 ) -> GateResult | None:
-    """Return a gate's decision; None without a gate.
-
-    Args:
-        gate: As the job has it.
-        judgement: What the answers show.
-        required: What the gate asks of the cases.
-        dev: How many answers on dev are errors.
-        look: Why nothing is judged, where only some of the cases were looked at.
-    """
+    """Return a gate's decision; None without a gate."""
     return apply(gate, replace(gather(judgement, required, dev), look=look)) if gate else None
 
 

@@ -34,12 +34,7 @@ REPORTS = ("report.html", "summary.md", "junit.xml")
 
 
 def report_folder(comparison: Comparison, folder: Path) -> Path:
-    """Return where verdict and report go; those of a first look replace none of the whole test.
-
-    Args:
-        comparison: What they say.
-        folder: Of its recorded answers.
-    """
+    """Return where verdict and report go; those of a first look replace none of the whole test."""
     return folder / FIRST_LOOK if comparison.omitted_cases else folder
 
 
@@ -87,12 +82,7 @@ def _refuse_link(folder: Path) -> None:
 
 
 def write_verdict(comparison: Comparison, folder: Path) -> None:
-    """Write ``cases.jsonl`` and then ``verdict.json``, each whole or not at all.
-
-    Args:
-        comparison: What they say.
-        folder: Its `report_folder`.
-    """
+    """Write ``cases.jsonl`` and then ``verdict.json``, each whole or not at all."""
     _refuse_link(folder)
     private_folder(folder)
     with replacing(folder / CASES) as file:

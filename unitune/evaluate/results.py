@@ -364,11 +364,6 @@ class Comparison(Frozen):
 
 
 def judged_run(job: Job, runs: Mapping[str, Run]) -> str | None:
-    """Return the id of the run that a comparison is about: the candidate's, else the first.
-
-    Args:
-        job: With its contenders.
-        runs: By tuned contender.
-    """
+    """Return the id of the run that a comparison is about: the candidate's, else the first."""
     by_role = sorted(job.evaluate.contenders, key=lambda spec: spec.role != "candidate")
     return next((runs[spec.name].id for spec in by_role if spec.name in runs), None)

@@ -51,13 +51,7 @@ READERS: Mapping[str, Reader] = {
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """What came of it.
-
-    Args:
-        job: As it was written.
-        files: What was written.
-        suite: Cases, answers, and what was left out.
-    """
+    """What came of it."""
 
     job: Job
     files: tuple[Path, ...]

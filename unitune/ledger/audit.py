@@ -119,10 +119,6 @@ def record(
 def check_chain(entries: Iterable[AuditEntry], source: str) -> list[AuditEntry]:
     """Return the entries of a log, or of its newer part, whose hashes all fit.
 
-    Args:
-        entries: In their order.
-        source: Where they come from, for the message.
-
     Raises:
         Mismatch: One was changed, left out or put in; the message names the first.
     """
@@ -149,10 +145,6 @@ def export_lines(entries: Sequence[AuditEntry]) -> Iterator[str]:
 
 def read_export(content: bytes, source: str) -> Iterator[AuditEntry]:
     """Yield the entries of an export, as it was written to the byte.
-
-    Args:
-        content: Of the file.
-        source: Its name, for messages.
 
     Raises:
         DataError: A line is no entry.

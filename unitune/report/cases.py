@@ -276,10 +276,6 @@ def plain_passage(text: str, limit: int) -> Passage:
 def marked(expected: str, answer: str) -> tuple[Piece, ...]:
     """Mark an answer word by word against what was expected.
 
-    Args:
-        expected: The expected answer.
-        answer: The answer given.
-
     Returns:
         Pieces in reading order; one `extra` piece when the texts have little in common.
     """

@@ -30,12 +30,7 @@ class Axis:
 
     @classmethod
     def around(cls, values: Iterable[float], max_ticks: int = 6) -> Axis:
-        """Return the shortest axis with round ends that holds all values.
-
-        Args:
-            values: At least one finite number.
-            max_ticks: No more ticks than these.
-        """
+        """Return the shortest axis with round ends that holds all values."""
         numbers = list(values)
         low, high = min(numbers), max(numbers)
         step = _round_step(_span(low, high) / (max_ticks - 2))

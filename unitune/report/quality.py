@@ -31,12 +31,7 @@ class AnswerBar(NamedTuple):
 
 
 def render(report: DataReport, name: str) -> str:
-    """Return what is worth a look as one HTML page that needs no other file and no network.
-
-    Args:
-        report: What `unitune check` found.
-        name: Of the job or file, for the title.
-    """
+    """Return what is worth a look as one HTML page that needs no other file and no network."""
     style = resource("style.css") + resource("quality.css")
     page = (
         environment()

@@ -98,13 +98,7 @@ def reaper_of(home: Path, deployment_id: str) -> Reaper | None:
 
 
 def seconds_left(home: Path, record: DeploymentRecord, now: float) -> float:
-    """Return how long a deployment is to stand yet.
-
-    Args:
-        home: Of the ledger.
-        record: The deployment.
-        now: By the ledger's clock, which counts where no process of this boot was left for it.
-    """
+    """Return how long a deployment is to stand yet."""
     reaper, me = reaper_of(home, record.id), this_process()
     if reaper is None or (reaper.holder.host, reaper.holder.boot) != (me.host, me.boot):
         return record.until - now

@@ -56,12 +56,7 @@ def mean(sums: Floats) -> Floats:  # (…, 2) -> (…)
 
 
 def class_counts(pairs: Sequence[tuple[int, int | None]], classes: int) -> Floats:  # (n, 3 k)
-    """Return for each case and class its hits, its expected cases and its answered ones.
-
-    Args:
-        pairs: Of each case the expected class, and the answered one where there is one.
-        classes: How many there are.
-    """
+    """Return for each case and class its hits, its expected cases and its answered ones."""
     rows = np.zeros((len(pairs), 3, classes))
     for row, (expected, answered) in zip(rows, pairs, strict=True):
         row[1, expected] = 1

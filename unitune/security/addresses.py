@@ -92,9 +92,6 @@ def redirected(location: str | None) -> str:
     """Return what to say of a redirect, which is not followed where a key or a prompt is sent.
 
     Either would go to a server that the user has not named.
-
-    Args:
-        location: The header of this name.
     """
     where = f" to {shown(location)}" if location else ""
     return f"it redirects{where}, and redirects are not followed. Use the final address"

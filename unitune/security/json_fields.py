@@ -20,11 +20,7 @@ class Unreadable(ValueError):
 
 
 class Fields:
-    """The fields of an object; none where it is no object.
-
-    Args:
-        value: Any JSON value.
-    """
+    """The fields of an object; none where it is no object."""
 
     def __init__(self, value: object) -> None:
         self.all: Mapping[str, JsonValue] = (

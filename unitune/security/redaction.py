@@ -98,18 +98,10 @@ _MARKED_LINE = dict.fromkeys((*CONTROLS, ord("\t"), ord("\n")), MARK)
 
 
 def printable(text: str) -> str:
-    """Return a text of the same length that does to a terminal nothing but appear.
-
-    Args:
-        text: Anything; tabs and line breaks stay.
-    """
+    """Return a text of the same length that does to a terminal nothing but appear."""
     return text.translate(_MARKED)
 
 
 def one_line(text: str) -> str:
-    """Return `printable` text that stays on its line.
-
-    Args:
-        text: Anything; tabs and line breaks become visible, too.
-    """
+    """Return `printable` text that stays on its line."""
     return text.translate(_MARKED_LINE)

@@ -70,13 +70,7 @@ class Feed:
 
 @contextmanager
 def feeding(ledger: Ledger, record: RunRecord, names: Sequence[str]) -> Generator[Feed | None]:
-    """Feed a run's trackers while the body runs, and until all is sent.
-
-    Args:
-        ledger: Where the run is.
-        record: The run.
-        names: Of the trackers; none: nothing is done.
-    """
+    """Feed a run's trackers while the body runs, and until all is sent."""
     if not names:
         yield None
         return

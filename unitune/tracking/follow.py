@@ -81,14 +81,7 @@ class _Feed:
 def follow(
     ledger: Ledger, run_id: str, names: Iterable[str], watched: Iterator[Sequence[Results]]
 ) -> list[Outcome]:
-    """Feed trackers with a run's events as long as it is watched, then with results.
-
-    Args:
-        ledger: Where the run is.
-        run_id: The run.
-        names: Of the trackers.
-        watched: Yields nothing now and then, and at the end the results.
-    """
+    """Feed trackers with a run's events as long as it is watched, then with results."""
     record, last, results = ledger.record(run_id), 0, list[Results]()
     run = _tracked_run(ledger, record)
     feeds = [_Feed(name, run) for name in names]

@@ -22,12 +22,7 @@ LARGEST_FORM = 65_536
 
 
 def application(ledger: Ledger, access: Access) -> web.Application:
-    """Return the pages of a ledger as an application.
-
-    Args:
-        ledger: Whose runs and comparisons are shown.
-        access: Who may see them.
-    """
+    """Return the pages of a ledger as an application."""
     pages = Pages(ledger)
     app = web.Application(middlewares=[_guard(access), _explain], client_max_size=LARGEST_FORM)
     app.on_response_prepare.append(_add_headers)

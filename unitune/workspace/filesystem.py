@@ -65,9 +65,6 @@ def replacing(path: Path) -> Generator[TextIO]:
     """Open a draft, UTF-8, that takes a file's place when the body ends without an error.
 
     A reader sees all of it or what was there before. A link there is replaced, not followed.
-
-    Args:
-        path: The file; its folder is there.
     """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:

@@ -85,10 +85,6 @@ def accept(folder: Path) -> None:
 def mark(folder: Path, path: Path) -> None:
     """Write the mark of a path into a folder, which is about to be there.
 
-    Args:
-        folder: Where to write.
-        path: Absolute, without links.
-
     Raises:
         UserError: The secret cannot be kept in the user's configuration folder.
     """

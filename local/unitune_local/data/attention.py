@@ -120,16 +120,6 @@ def packed_attention(  # noqa: PLR0913 - transformers' signature of an attention
 ) -> tuple[Tensor, None]:
     """Attend within the prefix, and from each row to the prefix and itself.
 
-    Args:
-        module: The attention layer.
-        query: Queries of all tokens.
-        key: Keys of all tokens.
-        value: Values of all tokens.
-        attention_mask: Not used.
-        layout: Where the rows stand.
-        scaling: Factor of the scores; 1 / sqrt(D) by default.
-        dropout: Dropout of the attention weights.
-
     Returns:
         The attended values (1, T, H, D) and None for the weights.
     """

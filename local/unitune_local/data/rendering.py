@@ -32,12 +32,7 @@ Tools = Sequence[dict[str, JsonValue]] | None
 
 
 class TemplateError(Mismatch):
-    """The chat template cannot carry this conversation.
-
-    Args:
-        problem: What is wrong.
-        fix: What to do.
-    """
+    """The chat template cannot carry this conversation."""
 
     def __init__(self, problem: str, fix: str) -> None:
         super().__init__(f"{problem} {fix}")

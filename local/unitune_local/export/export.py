@@ -26,11 +26,6 @@ from unitune_local.inference.chat import LocalChatModel
 def export(model: TunedModel, adapter: Path, spec: ExportSpec) -> Exported:
     """Write a tuned model in another program's form, and let that answer as the run does.
 
-    Args:
-        model: What a run left behind.
-        adapter: Folder of its adapter.
-        spec: What is wanted.
-
     Raises:
         UserError: The form has no such quantisation.
         Unsupported: The model cannot be written in this form as it is.

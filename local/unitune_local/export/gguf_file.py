@@ -58,11 +58,7 @@ EMBEDDINGS = ("token_embd.weight", "output.weight")
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Names and places of a model's tensors in GGUF.
-
-    Args:
-        config: Of the model.
-    """
+    """Names and places of a model's tensors in GGUF."""
 
     config: PreTrainedConfig
 
@@ -122,12 +118,7 @@ def interleaved(weights: Floats, heads: int) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class ModelTensors:
-    """A model's tensors as a GGUF file has them; iterating makes each when it is its turn.
-
-    Args:
-        config: Of the model.
-        state: Its weights by transformers' names.
-    """
+    """A model's tensors as a GGUF file has them; iterating makes each when it is its turn."""
 
     config: PreTrainedConfig
     state: Mapping[str, Tensor]
@@ -167,13 +158,6 @@ def write_model(
     quantization: str,
 ) -> None:
     """Write a whole model.
-
-    Args:
-        path: The file.
-        tensors: Its weights.
-        tokenizer: Of the model.
-        folder: Of the model, where the tokenizer's files and the chat template stand.
-        quantization: One of `QUANTIZATIONS`.
 
     Raises:
         Unsupported: llama.cpp could not run it as it is.

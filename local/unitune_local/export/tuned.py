@@ -33,12 +33,7 @@ LoraWeights = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a training has left.
-
-    Args:
-        model: Its record.
-        adapter: Folder of the adapter.
-    """
+    """What a training has left."""
 
     model: TunedModel
     adapter: Path

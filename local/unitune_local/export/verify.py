@@ -91,11 +91,6 @@ def in_peft(
 def in_llama_cpp(file: Path, adapter: Path | None, answered: Sequence[Answered]) -> list[str]:
     """Return what a GGUF file answers in llama.cpp, through the chat template that it holds.
 
-    Args:
-        file: Of a whole model.
-        adapter: A LoRA adapter over it.
-        answered: The requests, with the run's own answers.
-
     Raises:
         Mismatch: llama.cpp cannot load it.
     """

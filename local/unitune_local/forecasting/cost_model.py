@@ -159,12 +159,6 @@ def part_work(
 ) -> PartWork:
     """Return what one micro-batch computes, in forward and backward.
 
-    Args:
-        shape: Of the model.
-        rows: Of the micro-batch.
-        form: How they are laid out.
-        twice: Whether layers are computed forward twice, by gradient checkpointing.
-
     Source: 2 operations a weight and token forward, 2 for the gradient of the input, and 2 more for
     the gradient of an adapter's weight; attention likewise with 4 H a query-key pair, three times.
     """

@@ -77,13 +77,6 @@ def forecast(
 ) -> TrainingForecast:
     """Return how a job would be trained here, and what that would take.
 
-    Args:
-        job: What to tune and how.
-        folder: Of the base model.
-        train: Training rows.
-        validation: Held-out rows.
-        start: Folder of the adapter to go on from.
-
     Raises:
         JobError: The options of this backend are not valid.
         UserError: No layer is a target.

@@ -115,12 +115,7 @@ class SamplingTime:
 
 
 def scorer_findings(job: Job, train: Dataset) -> Iterator[Finding]:
-    """Yield what keeps answers to the rows from being scored; no code of the user's runs.
-
-    Args:
-        job: Its scorer.
-        train: Rows to sample answers to.
-    """
+    """Yield what keeps answers to the rows from being scored; no code of the user's runs."""
     scorer = job.reward_scorer
     # A function or a grader says itself what it reads of a row.
     reads_answer = scorer.needs_expected and not isinstance(scorer, PythonFunction | OpenAIGrader)

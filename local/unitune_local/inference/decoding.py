@@ -135,11 +135,7 @@ class PrefixCachedRows:
 
 
 class CachedRows:
-    """Rows of any causal language model, with the cache of transformers.
-
-    Args:
-        model: The model.
-    """
+    """Rows of any causal language model, with the cache of transformers."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model

@@ -142,13 +142,7 @@ def _answer_batch(
 def _share_time(
     answers: Sequence[Answer], start: float, tokens: Sequence[int] | None = None
 ) -> float:
-    """Share the time since a start among the answers that took it, and return the time now.
-
-    Args:
-        answers: That were at work.
-        start: In seconds.
-        tokens: By which they took it; equally by default.
-    """
+    """Share the time since a start among the answers that took it, and return the time now."""
     now, tokens = time.perf_counter(), tokens or [1] * len(answers)
     for answer, own in zip(answers, tokens, strict=True):
         answer.seconds += (now - start) * own / sum(tokens)

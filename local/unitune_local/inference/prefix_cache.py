@@ -150,16 +150,6 @@ def prefix_cache_attention(  # noqa: PLR0913 - the signature is transformers'
 ) -> tuple[Tensor, None]:
     """Attend from new tokens to the shared ones, the row's own earlier ones, and themselves.
 
-    Args:
-        module: The attention layer.
-        query: Queries of the new tokens.
-        key: Their keys.
-        value: Their values.
-        attention_mask: Which of a row's own places each query sees.
-        prefix_cache: What came before; the new keys and values are added to it.
-        scaling: Factor of the scores; 1 / sqrt(D) by default.
-        extra: What else models hand to attention; most of it concerns other implementations.
-
     Returns:
         The attended values (B, S, H, D), and None for the weights.
     """

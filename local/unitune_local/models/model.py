@@ -260,13 +260,6 @@ def load_quantized(
 ) -> PreTrainedModel:
     """Load a model whose linear layers but the output head are quantised.
 
-    Args:
-        path: Its folder.
-        config: The configuration in there.
-        dtype: Of the other weights, and of what is computed.
-        device: Where it is to be.
-        quantization: What linear layers become.
-
     Raises:
         Unsupported: bitsandbytes is not installed.
     """

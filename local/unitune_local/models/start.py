@@ -51,13 +51,7 @@ class StartAdapter(NamedTuple):
 
 
 def read_start(folder: Path, job: Job, base: Path) -> StartAdapter:
-    """Return the shape of an adapter, and what speaks against going on from it.
-
-    Args:
-        folder: In peft's format.
-        job: Whose settings must not be others.
-        base: Folder of the job's base model.
-    """
+    """Return the shape of an adapter, and what speaks against going on from it."""
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         what = f"start is {folder}, which has no {' and no '.join(missing)} on this machine."

@@ -78,13 +78,7 @@ def loss_sum(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def token_losses(model: nn.Module, batch: Batch, temperature: float = 1.0) -> Tensor:
-    """Return the loss of each trained token of a micro-batch, in float32.
-
-    Args:
-        model: With adapters or without.
-        batch: The micro-batch.
-        temperature: Of the distribution whose loss it is.
-    """
+    """Return the loss of each trained token of a micro-batch, in float32."""
     inputs: dict[str, object] = {"logits_to_keep": batch.keep, "use_cache": False}
     if batch.layout is not None:
         inputs |= {"position_ids": batch.positions, "layout": batch.layout}

@@ -78,13 +78,7 @@ class RayLaunch(BaseModel):
 
     @classmethod
     def of(cls, launch: Launch, storage: str, start: str | None = None) -> Self:
-        """Return a launch with the address of the storage in which its files are.
-
-        Args:
-            launch: Which.
-            storage: Its address.
-            start: Name in there of the adapter that it goes on from.
-        """
+        """Return a launch with the address of the storage in which its files are."""
         return cls(
             key=launch.key,
             storage=storage,

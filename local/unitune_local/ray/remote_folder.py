@@ -24,11 +24,7 @@ EVENT_SECONDS = 2.0
 
 
 class RemoteFolder:
-    """The folder of a launch, while the body runs.
-
-    Args:
-        launch: Which.
-    """
+    """The folder of a launch, while the body runs."""
 
     def __init__(self, launch: RayLaunch) -> None:
         self.storage = Storage(launch.storage)
@@ -74,11 +70,7 @@ class RemoteFolder:
 
 
 class SentLog(EventLog):
-    """Events of a folder that go to its storage.
-
-    Args:
-        folder: Whose.
-    """
+    """Events of a folder that go to its storage."""
 
     def __init__(self, folder: RemoteFolder) -> None:
         super().__init__(folder.local.events)

@@ -54,12 +54,7 @@ class PrefixStore:
         return PrefixCache(used=len(keys) * BLOCK_TOKENS, layers=layers)
 
     def add(self, ids: Sequence[int], seen: PrefixCache) -> None:
-        """Keep the whole blocks of a row.
-
-        Args:
-            ids: What it has seen.
-            seen: The row, without padding.
-        """
+        """Keep the whole blocks of a row."""
         keys = list(_keys(ids[: seen.used]))
         for place, key in enumerate(keys):
             if key not in self._blocks:

@@ -115,13 +115,7 @@ async def _serve(
 
 
 class ModelServer:
-    """One model and its routes; made within an event loop.
-
-    Args:
-        chat: The model.
-        settings: Under which name, and for whom.
-        hurry: When it is set, the end waits for no answer.
-    """
+    """One model and its routes; made within an event loop."""
 
     def __init__(
         self, chat: LocalChatModel, settings: ServerSettings, hurry: asyncio.Event | None = None

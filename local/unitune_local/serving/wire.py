@@ -54,14 +54,7 @@ Stop = Annotated[str, Field(min_length=1)]
 
 
 class ServerError(Exception):
-    """A refusal or failure, as OpenAI's clients read it.
-
-    Args:
-        status: HTTP status.
-        message: For people.
-        param: The field that is to blame.
-        code: For programs.
-    """
+    """A refusal or failure, as OpenAI's clients read it."""
 
     def __init__(
         self, status: int, message: str, *, param: str | None = None, code: str | None = None
@@ -179,14 +172,7 @@ def _refusal(given: Mapping[str, JsonValue], failure: ValidationError) -> Server
 
 
 class Completion:
-    """One answer on the wire: whole, or in chunks.
-
-    Args:
-        model: Its name.
-        fingerprint: Of the model.
-        request: What is answered.
-        prompt_tokens: Of the request.
-    """
+    """One answer on the wire: whole, or in chunks."""
 
     def __init__(
         self, model: str, fingerprint: str, request: ChatRequest, prompt_tokens: int

@@ -43,13 +43,6 @@ def dev_score(
 ) -> float:
     """Return the score of a model's answers to the validation rows.
 
-    Args:
-        grader: Of the answers.
-        max_tokens: Most tokens of one.
-        model: With adapters.
-        validation: The rows.
-        ranks: Who answers them; the first one scores.
-
     Raises:
         RunFailed: The scorer can score none of them.
     """

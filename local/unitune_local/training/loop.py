@@ -294,15 +294,7 @@ def validation_figures(
     cut: Cut,
     ranks: Ranks = ALONE,
 ) -> dict[str, float]:
-    """Return the mean loss of rows, and the other figures.
-
-    Args:
-        model: With its adapters.
-        objective: What it minimises.
-        rows: Of all ranks.
-        cut: Cuts this rank's share of them into micro-batches.
-        ranks: Who computes them.
-    """
+    """Return the mean loss of rows, and the other figures."""
     if isinstance(objective, RewardLoss):
         return objective.validate(rows)
     was_training = model.training
@@ -316,12 +308,7 @@ def validation_figures(
 
 
 class Mean:
-    """The figures of rows whose micro-batches come one after the other.
-
-    Args:
-        weight: Of all rows.
-        figure: What the loss is called.
-    """
+    """The figures of rows whose micro-batches come one after the other."""
 
     def __init__(self, weight: float, figure: str) -> None:
         self._weight = weight

@@ -94,13 +94,7 @@ def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
 
 
 def assist_training(folder: JobFolder, rank: int, worker: int) -> None:
-    """Be one of the other processes of a training, until all its steps are made.
-
-    Args:
-        folder: Of the training.
-        rank: Which one.
-        worker: Process id of the first.
-    """
+    """Be one of the other processes of a training, until all its steps are made."""
     spec = read_spec(folder)
     with joined_ranks(folder, spec.settings, rank, worker) as ranks:
         train_rank(spec, ranks, folder.checkpoints, drop_note, lambda: False)

@@ -43,13 +43,7 @@ CANNOT_STREAM = (400, 403, 404)
 
 
 class BedrockChatModel(ChatModel):
-    """A model that answers by Converse.
-
-    Args:
-        clients: How it is reached.
-        model_id: What Converse calls it.
-        fingerprint: Of the model that answers, whatever deployment it stands behind.
-    """
+    """A model that answers by Converse."""
 
     def __init__(self, clients: Clients, model_id: str, fingerprint: str) -> None:
         self.fingerprint = fingerprint
@@ -164,11 +158,7 @@ class StreamedConverse:
 
 
 def answering_id(base: str) -> str:
-    """Return the name by which a base model answers.
-
-    Args:
-        base: Its name for tuning, or any other that Converse takes.
-    """
+    """Return the name by which a base model answers."""
     base = offered_name(base)
     variant = VARIANT.match(base)
     if variant is None:

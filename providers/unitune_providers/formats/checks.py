@@ -173,12 +173,7 @@ def text_of(where: str, value: JsonValue) -> str:
 
 
 def example_of(row: Mapping[str, JsonValue], encode: Encode) -> Example:
-    """Return the example that canonical keys describe, if the format could write it.
-
-    Args:
-        row: Chat messages or a preference triple.
-        encode: The format's own, whose checks hold for what it reads too.
-    """
+    """Return the example that canonical keys describe, if the format could write it."""
     content = dict(row)
     try:
         if "non_preferred_output" in content:

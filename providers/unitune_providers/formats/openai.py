@@ -89,12 +89,7 @@ def decode_rft(row: Mapping[str, JsonValue]) -> Example:
 
 
 def check_turn(where: str, turn: Message) -> None:
-    """Refuse a turn that OpenAI's messages have no place for.
-
-    Args:
-        where: Its place in the row.
-        turn: Of any role.
-    """
+    """Refuse a turn that OpenAI's messages have no place for."""
     if turn.tool_calls is not None and turn.role != "assistant":
         raise UnrepresentableRow(
             f"{where} has tool_calls, and only the assistant's turns call tools"

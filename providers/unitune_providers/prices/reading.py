@@ -20,11 +20,6 @@ TIMEOUT_SECONDS = 120.0
 def get(vendor: str, url: str, parameters: Mapping[str, str] | None = None) -> object:
     """Return the JSON that an address answers with; nothing secret is sent.
 
-    Args:
-        vendor: For messages.
-        url: Where.
-        parameters: Of the query.
-
     Raises:
         Unreachable: It did not answer.
         BackendError: It answered with an error, or with no JSON.

@@ -31,14 +31,7 @@ Thinking = Mapping[str, JsonValue]
 
 
 class VertexChatModel(StreamingChatModel):
-    """A model that answers one request at a time.
-
-    Args:
-        cloud: How it is reached.
-        name: As a person names it.
-        resource: Its full resource name: a published model's, or an endpoint's.
-        base: Name of the base, which decides how little it can think.
-    """
+    """A model that answers one request at a time."""
 
     def __init__(self, cloud: Cloud, name: str, resource: str, base: str) -> None:
         self._thinking, self._cloud = least_thinking(base), cloud

@@ -84,12 +84,7 @@ class Cloud:
         return f"{self.parent(location)}/{published_name(name)}"
 
     def endpoint(self, resource: str, version: str = "v1beta1") -> Endpoint:
-        """Return the server of a resource, with the caller's token.
-
-        Args:
-            resource: Its full name, or the location's.
-            version: Of the API.
-        """
+        """Return the server of a resource, with the caller's token."""
         host = self.base_url or _host(location_of(resource) or self.location)
         return _endpoint("Vertex AI", f"{host}/{version}", self.credentials)
 

@@ -115,11 +115,6 @@ def create_body(
 ) -> dict[str, JsonValue]:
     """Return a create call.
 
-    Args:
-        launch: What to create.
-        options: Of its job.
-        start: Resource of the tuned model to go on from.
-
     The display name is always given: without one, tuning a tuned model on would add a version to
     that model instead of making one.
     """

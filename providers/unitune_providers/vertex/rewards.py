@@ -40,10 +40,6 @@ _REFERENCE = re.compile(r"\{\{\s*item\.([\w-]+)\s*\}\}")
 def reward_settings(job: Job, own: Reward | None) -> Reward:
     """Return the part of a create call that says what answers earn.
 
-    Args:
-        job: With method rft.
-        own: A reward function in Vertex AI's form.
-
     Raises:
         JobError: There is none that Vertex AI can compute, or there are two.
     """

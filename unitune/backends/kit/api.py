@@ -344,10 +344,6 @@ def by_last_id(items: str = "data", parameter: str = "after") -> NextPage:
     """Return the paging of a list whose next page comes after the id of the last item.
 
     A page in another order may end with an id that was used already; the last unused one is taken.
-
-    Args:
-        items: Field of the page that holds its items.
-        parameter: Query parameter that takes the id.
     """
     used = set[str]()
 

@@ -100,12 +100,6 @@ def resolve_sources(
 ) -> dict[str, Source]:
     """Return who answers for each contender, by its name, before any request.
 
-    Args:
-        resolved: The job.
-        runs: Those whose models answer, by tuned contender.
-        prices: Of tokens, by contender.
-        replay: Whether no request is sent, so that neither a key nor a package is needed.
-
     Raises:
         NotFoundError: There is no such backend.
         MissingExtra: Its packages are not installed.
