@@ -13,12 +13,13 @@ import re
 from collections.abc import AsyncGenerator, Sequence
 from typing import Annotated, Literal, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue
+from pydantic import AfterValidator, JsonValue
 from pydantic.dataclasses import dataclass
 
 from unitune.data.example import Message
 from unitune.errors import BackendError, UnituneError
 from unitune.security.json_fields import whole_text
+from unitune.security.spec import Frozen
 
 ToolCalls: TypeAlias = tuple[dict[str, JsonValue], ...]
 """Calls of tools in OpenAI's form; `function_call` makes one."""
@@ -35,10 +36,9 @@ Text: TypeAlias = Annotated[str, AfterValidator(whole_text)]
 """A vendor's text, such that it can be written down: no file holds an unpaired surrogate."""
 
 
-class Request(BaseModel):
+class Request(Frozen):
     """One question to a model."""
 
-    model_config = ConfigDict(frozen=True)
     messages: tuple[Message, ...]
     tools: tuple[dict[str, JsonValue], ...] | None = None
     max_tokens: int = 256
@@ -116,10 +116,9 @@ def function_call(
     return {**named, "type": "function", "function": {"name": name, "arguments": text}}
 
 
-class TunedModel(BaseModel):
+class TunedModel(Frozen):
     """What a successful run leaves behind."""
 
-    model_config = ConfigDict(frozen=True)
     backend: str
     name: str
     """How the backend calls it: a vendor's model id, or a folder for local models."""
@@ -162,10 +161,9 @@ OTHER_BASE = "start-other-base"
 """Code of the finding that a training is to go on from a model of another base."""
 
 
-class Start(BaseModel):
+class Start(Frozen):
     """The tuned model that a training goes on from, instead of beginning at its base."""
 
-    model_config = ConfigDict(frozen=True)
     run: str | None = None
     """Id of the run that left it behind; None where no run of the ledger has."""
     model: TunedModel

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast
 
-from pydantic import BaseModel, ConfigDict
-
 from unitune.data.example import Example, digest
 from unitune.errors import Mismatch
 from unitune.scorers import ScorerSpec
 from unitune.scorers.interface import Scorer, Setting
 from unitune.scorers.labels import labels_of
+from unitune.security.spec import Closed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,10 +26,9 @@ class Grader:
     scorer: Scorer
 
 
-class Grading(BaseModel):
+class Grading(Closed):
     """A scorer as it was when a run was submitted."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     scorer: ScorerSpec
     folder: Path
     """Where the paths in its options start."""

@@ -24,20 +24,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
+from pydantic import JsonValue, TypeAdapter
 
 from unitune.backends.protocol import Event
 from unitune.models import TunedModel
+from unitune.security.spec import Closed
 from unitune.workspace.filesystem import replacing
 
 EVENT = TypeAdapter(Event)
 Kind = Literal["step", "validation", "message", "checkpoint", "warning"]
 
 
-class Result(BaseModel):
+class Result(Closed):
     """How a training ended."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     state: Literal["succeeded", "failed", "cancelled"]
     error: str | None = None
     model: TunedModel | None = None

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import field_validator
 
 from unitune.backends.options import job_options
 from unitune.backends.output_limit import TRAINING_ROOM, automatic_tokens
 from unitune.job.job import Job, Preference, Reward
 from unitune.job.tuning import SIMPO_MARGIN, Tuning
+from unitune.security.spec import Closed, Frozen
 from unitune_local import machine
 from unitune_local.grading import Grading
 from unitune_local.options import LocalOptions
@@ -73,10 +74,9 @@ class Dimensions:
     hidden: int
 
 
-class AdapterShape(BaseModel):
+class AdapterShape(Frozen):
     """What stays of an adapter when a training goes on from it; named as in peft's file."""
 
-    model_config = ConfigDict(frozen=True)
     r: int
     lora_alpha: float
     use_rslora: bool = False
@@ -90,10 +90,9 @@ class AdapterShape(BaseModel):
         return tuple(sorted({name.rpartition(".")[2] for name in names}))
 
 
-class PreferenceSettings(BaseModel):
+class PreferenceSettings(Closed):
     """A loss on pairs of answers, decided; see `unitune_local.objectives.preference`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     loss: Loss
     beta: float
     label_smoothing: float
@@ -106,10 +105,9 @@ class PreferenceSettings(BaseModel):
         return self.loss not in ("simpo", "orpo")
 
 
-class SelectionSettings(BaseModel):
+class SelectionSettings(Closed):
     """Which step is kept, when a training ends early; see `unitune_local.training.selection`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     keep: Literal["best", "last"] = "last"
     best_by: Literal["loss", "score"] = "loss"
     patience: int | None = None
@@ -122,20 +120,18 @@ class SelectionSettings(BaseModel):
         return self.keep == "best" or self.patience is not None
 
 
-class RewardSettings(BaseModel):
+class RewardSettings(Closed):
     """How answers are sampled, with everything decided; see `unitune_local.objectives.reward`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     group_size: int
     temperature: float
     max_tokens: int
     kl: float
 
 
-class Settings(BaseModel):
+class Settings(Closed):
     """How a training runs, without anything left open."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     epochs: int
     max_steps: int | None = None
     batch_size: int
@@ -224,36 +220,32 @@ class Settings(BaseModel):
         return LENGTH_MULTIPLE if self.makes_kernels else 1
 
 
-class DevScorer(BaseModel):
+class DevScorer(Closed):
     """By what answers to the validation rows are scored; see `unitune_local.training.dev_score`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     grading: Grading
     max_tokens: int
 
 
-class DataFile(BaseModel):
+class DataFile(Closed):
     """A file of rows, and what it held when the run was submitted."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     path: Path
     sha256: str
 
 
-class StartFiles(BaseModel):
+class StartFiles(Closed):
     """The adapter that a training goes on from, and what it held when the run was submitted."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     path: Path
     sha256: str
     run: str | None
     """The run that left it behind, if one did."""
 
 
-class Spec(BaseModel):
+class Spec(Closed):
     """All that the worker reads."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     base: str
     """Name of the base model, as the job has it."""
     base_path: Path

@@ -12,12 +12,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import JsonValue
 
 from unitune.backends.protocol import Guarantee, Launch, State
 from unitune.data.example import Example
 from unitune.job.job import Job
 from unitune.models import Reply, Request, TunedModel
+from unitune.security.spec import Frozen
 
 
 @runtime_checkable
@@ -83,10 +84,9 @@ class ShowsLossMask(Protocol):
         ...
 
 
-class StoredModel(BaseModel):
+class StoredModel(Frozen):
     """A base model on this machine."""
 
-    model_config = ConfigDict(frozen=True)
     name: str
     path: Path
     bytes: int

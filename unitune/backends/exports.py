@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict
-
 import unitune
 from unitune.models import Request, TunedModel
+from unitune.security.spec import Frozen
 
 ExportForm: TypeAlias = Literal["adapter", "merged", "gguf", "gguf-lora", "ollama", "mlx", "vllm"]
 """What an export is made for."""
@@ -60,10 +59,9 @@ def describe_export(
         (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
-class Exported(BaseModel):
+class Exported(Frozen):
     """An export that stands."""
 
-    model_config = ConfigDict(frozen=True)
     form: ExportForm
     folder: Path
     files: dict[str, int]

@@ -9,18 +9,18 @@ from collections.abc import Sequence
 from datetime import date
 from typing import NamedTuple, Protocol, Self, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import JsonValue
 
 from unitune.data.dataset import Dataset
 from unitune.findings import Finding
 from unitune.job.job import Job
 from unitune.models import Start
+from unitune.security.spec import Frozen
 
 
-class Forecast(BaseModel):
+class Forecast(Frozen):
     """What a training on this machine would take."""
 
-    model_config = ConfigDict(frozen=True)
     findings: tuple[Finding, ...] = ()
     """What is wrong with the rows for this model: too long, nothing to learn from, …"""
     rows: int
@@ -99,10 +99,9 @@ class AnswerLoad(NamedTuple):
     """Of an answer."""
 
 
-class AnswerForecast(BaseModel):
+class AnswerForecast(Frozen):
     """What requests to a model on this machine would take."""
 
-    model_config = ConfigDict(frozen=True)
     seconds: tuple[float, ...]
     """Expected, for each load; the model is loaded anew for each."""
     low_share: float

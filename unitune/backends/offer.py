@@ -14,18 +14,13 @@ from datetime import date
 from decimal import Decimal
 from typing import Annotated, Literal, Protocol, Self, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from unitune.job.prices import PriceEntry, PriceRow, Usd, rows_of
+from unitune.security.spec import Spec
 
 
-class Fact(BaseModel):
-    """Data that refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Limits(Fact):
+class Limits(Spec):
     """What a vendor takes at most, and at least."""
 
     min_rows: int | None = None
@@ -42,7 +37,7 @@ class Limits(Fact):
     """Longest row, in tokens."""
 
 
-class BetaRange(Fact):
+class BetaRange(Spec):
     """Which values of `tuning.preference.beta` a vendor takes; each is above 0."""
 
     at_most: Decimal | None = None
@@ -57,7 +52,7 @@ class BetaRange(Fact):
         return None
 
 
-class Billing(Fact):
+class Billing(Spec):
     """What a vendor charges for beside the price itself; what is left out is unknown."""
 
     counted: Literal["all-tokens", "answer-tokens"] | None = None
@@ -85,7 +80,7 @@ class Billing(Fact):
     """Where this stands."""
 
 
-class ClosedTo(Fact):
+class ClosedTo(Spec):
     """Who can no longer tune, though others still can."""
 
     whom: str
@@ -94,7 +89,7 @@ class ClosedTo(Fact):
     source: str
 
 
-class Closed(Fact):
+class Closed(Spec):
     """That a vendor tunes no more, for anyone."""
 
     by: date
@@ -104,14 +99,14 @@ class Closed(Fact):
     source: str
 
 
-class Tiers(Fact):
+class Tiers(Spec):
     """Where a vendor trains at different prices, and how a job says so."""
 
     usual: str
     """Tier of `Offer.prices` when the job names none."""
     option: str = ""
     """Option of the backend that chooses, as in ``options.azure.training_type``."""
-    chosen: dict[str, str] = {}
+    chosen: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
     """Tier by the option's value."""
 
     @property
@@ -120,7 +115,7 @@ class Tiers(Fact):
         return frozenset({self.usual, *self.chosen.values()})
 
 
-class OfferedModel(Fact):
+class OfferedModel(Spec):
     """A base model that a backend can tune."""
 
     name: str
@@ -153,7 +148,7 @@ class OfferedModel(Fact):
     """Likewise."""
 
 
-class ModelUpdate(Fact):
+class ModelUpdate(Spec):
     """What a vendor published about a model after the offer was written."""
 
     backend: str
@@ -165,7 +160,7 @@ class ModelUpdate(Fact):
     source: str
 
 
-class Refused(Fact):
+class Refused(Spec):
     """Base models that users request and cannot be tuned here, with the reason."""
 
     pattern: str
@@ -174,7 +169,7 @@ class Refused(Fact):
     """Why not, since when, and what can be done instead."""
 
 
-class Caching(Fact):
+class Caching(Spec):
     """How a vendor caches the beginning of prompts."""
 
     minimum_tokens: Annotated[int, Field(ge=0)]
@@ -185,7 +180,7 @@ class Caching(Fact):
     """What writing a token to the cache costs, in prices of plain input."""
 
 
-class Serving(Fact):
+class Serving(Spec):
     """How models answer; the first whose pattern is found in a model's name applies."""
 
     pattern: str
@@ -200,7 +195,7 @@ class Serving(Fact):
     """Where it stands."""
 
 
-class OutputTerms(Fact):
+class OutputTerms(Spec):
     """What a vendor's terms say of training other models on its answers."""
 
     training: Literal["no-competing-models"]
@@ -209,7 +204,7 @@ class OutputTerms(Fact):
     source: str
 
 
-class Newest(Fact):
+class Newest(Spec):
     """The newest model that answers, untuned: what a tuned older model is held against."""
 
     model: str
@@ -241,7 +236,7 @@ class Terms:
         return self.model.aliases if self.model else ()
 
 
-class Offer(Fact):
+class Offer(Spec):
     """What a backend offers."""
 
     name: str
@@ -264,9 +259,9 @@ class Offer(Fact):
     """Tuning settings that may be set explicitly, dotted: epochs, lora.rank, …"""
     warmup_as: Literal["steps", "share"] | None = None
     """How `tuning.warmup` must be said; None: either way."""
-    preference_losses: dict[str, BetaRange] = {}
+    preference_losses: dict[str, BetaRange] = {}  # noqa: RUF012 - pydantic copies it
     """For method dpo: the losses that it trains with, and the beta that each takes."""
-    formats: dict[str, str] = {}
+    formats: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
     """Wire format by method (names in the entry points ``unitune.formats``); a method without one
     takes canonical JSON Lines."""
     limits: Limits = Limits()

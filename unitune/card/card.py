@@ -15,8 +15,6 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from unitune.backends.exports import ABOUT
 from unitune.card import model_card
 from unitune.card.croissant import croissant
@@ -29,6 +27,7 @@ from unitune.card.facts import (
 from unitune.card.provenance import BUILD_TYPE, SIGNATURE, check_key, sign, statement
 from unitune.errors import UserError
 from unitune.run.run import Run
+from unitune.security.spec import Frozen
 from unitune.workspace.filesystem import content_of, replacing, sha256
 
 README, SUMMARY, ROWS = "README.md", "training-summary.md", "croissant.json"
@@ -36,10 +35,9 @@ PROVENANCE = "provenance.intoto.json"
 CARD_FILES = (README, SUMMARY, ROWS, PROVENANCE)
 
 
-class Card(BaseModel):
+class Card(Frozen):
     """A card that was written."""
 
-    model_config = ConfigDict(frozen=True)
     folder: Path
     files: tuple[str, ...] = CARD_FILES
     model_files: tuple[str, ...]

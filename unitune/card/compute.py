@@ -15,10 +15,11 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 
 from unitune.card.facts import Base
 from unitune.job.job import Method
+from unitune.security.spec import Closed
 from unitune.workspace import yaml_file
 
 FALLBACK_FLOP = 1e23
@@ -35,10 +36,9 @@ EXTRA_PASSES = {"sft": 0, "dpo": 1, "rft": 2}
 and rft samples the answers and reads them with that model."""
 
 
-class Pretraining(BaseModel):
+class Pretraining(Closed):
     """How much a family of base models has read."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     pattern: str
     tokens: float
     source: str

@@ -12,13 +12,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from unitune.cost.prices.staleness import STALE_CODE
 from unitune.cost.spread import Spread, cents
 from unitune.findings import Finding, error, note
 from unitune.job.prices import PriceEntry
-from unitune.security.spec import Spec
+from unitune.security.spec import Frozen, Spec
 from unitune.workspace import yaml_file
 
 FILE = "budget.yaml"
@@ -58,10 +58,9 @@ class HostingBudget:
 NO_LIMIT = HostingBudget()
 
 
-class Spent(BaseModel):
+class Spent(Frozen):
     """What runs and deployments have cost, or may still cost."""
 
-    model_config = ConfigDict(frozen=True)
     month_usd: Decimal = Decimal(0)
     project_usd: Decimal = Decimal(0)
     unknown: int = 0

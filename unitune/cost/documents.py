@@ -11,11 +11,10 @@ from datetime import date
 from decimal import Decimal
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from unitune.cost.spread import Spread
 from unitune.cost.tokens import Count
 from unitune.job.prices import PriceRow
+from unitune.security.spec import Frozen
 
 Item = Literal["training", "validation", "graders", "evaluation", "hosting", "storage"]
 LAUNCH: frozenset[Item] = frozenset({"training", "validation", "graders"})
@@ -23,10 +22,9 @@ LAUNCH: frozenset[Item] = frozenset({"training", "validation", "graders"})
 MONTHLY: frozenset[Item] = frozenset({"hosting", "storage"})
 
 
-class Line(BaseModel):
+class Line(Frozen):
     """One item that costs money."""
 
-    model_config = ConfigDict(frozen=True)
     item: Item
     what: str = ""
     """Which contender, for evaluation; which run, for the training of a sweep."""
@@ -42,10 +40,9 @@ class Line(BaseModel):
     """Why it is unknown."""
 
 
-class Estimate(BaseModel):
+class Estimate(Frozen):
     """What one job costs at one backend."""
 
-    model_config = ConfigDict(frozen=True)
     backend: str
     model: str
     day: date

@@ -15,13 +15,12 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from statistics import median
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from unitune.backends.offer import Billing
 from unitune.cost.documents import Estimate, Line
 from unitune.cost.spread import MILLION, Spread
 from unitune.cost.tokens import Count
 from unitune.job.prices import PriceRow
+from unitune.security.spec import Frozen
 
 End = Literal["succeeded", "failed", "cancelled"]
 SIX_PLACES = Decimal("0.000001")
@@ -29,10 +28,9 @@ LEAST_BILLS = 3
 """Fewer show no pattern."""
 
 
-class Bill(BaseModel):
+class Bill(Frozen):
     """What a vendor states as the cost of a run, as far as it does."""
 
-    model_config = ConfigDict(frozen=True)
     tokens: int | None = None
     """Trained tokens of all epochs."""
     usd: Decimal | None = None
@@ -44,10 +42,9 @@ class Bill(BaseModel):
     """Steps done of all steps, from 0 to 1."""
 
 
-class Lesson(BaseModel):
+class Lesson(Frozen):
     """What one bill has shown."""
 
-    model_config = ConfigDict(frozen=True)
     basis: str
     """What the tokens were counted with."""
     position: Decimal | None
@@ -56,10 +53,9 @@ class Lesson(BaseModel):
     """Epochs more than expected, where the vendor chose them."""
 
 
-class Reconciliation(BaseModel):
+class Reconciliation(Frozen):
     """A bill beside its estimate."""
 
-    model_config = ConfigDict(frozen=True)
     end: End
     provisional: bool
     """Whether the vendor's rules were applied, because no bill states the charge."""

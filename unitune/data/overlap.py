@@ -26,8 +26,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
-
 from unitune.data.dataset import Dataset, Row
 from unitune.data.questions import (
     Run,
@@ -40,6 +38,7 @@ from unitune.data.questions import (
     word_runs,
 )
 from unitune.errors import Leak
+from unitune.security.spec import Closed
 from unitune.workspace.progress import counted
 
 Kind = Literal["exact", "near-duplicate", "n-gram"]
@@ -64,10 +63,9 @@ NAMES: dict[Kind, tuple[str, str]] = {
 """Kinds in words, for one case and for several."""
 
 
-class SharedCase(BaseModel):
+class SharedCase(Closed):
     """A case whose question stands in the rows that a model or its prompt was made from."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     case: str
     """`Example.case_id` of the case."""
     line: int

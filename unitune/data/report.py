@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from html import escape
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict
-
 from unitune.data.overlap import Kind
 from unitune.data.quality.findings import Quality
 from unitune.findings import Finding
+from unitune.security.spec import Closed
 
 Purpose = Literal["train", "validation", "test"]
 
@@ -21,11 +20,7 @@ BULK = 0.95
 """Share of the rows that sets the width of a bar, so that a few long rows do not flatten it."""
 
 
-class _Figures(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Bin(_Figures):
+class Bin(Closed):
     """The rows of about the same length, from the fewest to the most characters."""
 
     shortest: int
@@ -40,7 +35,7 @@ class Bin(_Figures):
         return f"{self.shortest:,}-{self.longest:,}"
 
 
-class Lengths(_Figures):
+class Lengths(Closed):
     """Characters of all messages of a row together, over all rows.
 
     Characters and not tokens, because tokens depend on the model; `unitune plan` counts those.
@@ -81,7 +76,7 @@ def _round_width(width: float) -> int:
     return next(step * power for step in (1, 2, 5, 10) if step * power >= width)
 
 
-class FileReport(_Figures):
+class FileReport(Closed):
     """One data file in figures."""
 
     name: str
@@ -100,7 +95,7 @@ class FileReport(_Figures):
     """Rows that equal an earlier row in all but their id."""
     contradictions: int
     """Rows that answer an earlier row's input differently."""
-    shared: dict[Kind, int] = {}
+    shared: dict[Kind, int] = {}  # noqa: RUF012 - pydantic copies it
     """Rows whose question stands in an earlier file of the job, by the kind of match."""
     characters: Lengths | None
     """Length of the rows."""
@@ -111,7 +106,7 @@ class FileReport(_Figures):
         return [(bar.label, bar.count) for bar in self.characters.bins] if self.characters else []
 
 
-class DataReport(_Figures):
+class DataReport(Closed):
     """The result of a check; printed by `unitune check`, with ``--json`` as it stands here."""
 
     schema_version: Literal[1] = 1

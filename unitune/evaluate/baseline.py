@@ -25,11 +25,12 @@ from pydantic import Field, ValidationError
 from unitune.data.example import Example
 from unitune.errors import BackendError, DataError, JobError, Mismatch, NotFoundError
 from unitune.evaluate.records import Answer
-from unitune.evaluate.results import Comparison, Frozen, Regression
+from unitune.evaluate.results import Comparison, Regression
 from unitune.evaluate.statistics.paired import compare_paired
 from unitune.evaluate.task import Task
 from unitune.job.job import Gate, Job
 from unitune.scorers.interface import Kind, Scorer
+from unitune.security.spec import Closed
 from unitune.workspace.filesystem import content_of, replacing
 from unitune.workspace.validation import first_problem
 
@@ -42,10 +43,10 @@ HASH_DIGITS = 16
 MOST_NAMED = 5
 """Cases that a message names."""
 
-Model = TypeVar("Model", bound=Frozen)
+Model = TypeVar("Model", bound=Closed)
 
 
-class Header(Frozen):
+class Header(Closed):
     """First line: the scorer that decides, and the fingerprint of every scorer by name."""
 
     schema_version: Literal[1] = 1
@@ -53,7 +54,7 @@ class Header(Frozen):
     scorers: dict[str, str]
 
 
-class Line(Frozen):
+class Line(Closed):
     """One case: its id, the hash of its content, and its scores from 0 to 1 by scorer."""
 
     id: str
@@ -364,7 +365,7 @@ def _scores(case: str, metric: str, answer: Answer) -> dict[str, float]:
     return known
 
 
-def _json(line: Frozen) -> str:
+def _json(line: Closed) -> str:
     """Return a line as JSON; whole numbers without a point, as most scores are."""
     content = line.model_dump(mode="json")
     if isinstance(line, Line):

@@ -13,14 +13,15 @@ from typing import Literal
 
 from unitune.evaluate.baseline import LEAST_OVERLAP
 from unitune.evaluate.records import CaseResult
-from unitune.evaluate.results import Comparison, Frozen
+from unitune.evaluate.results import Comparison
 from unitune.evaluate.statistics.paired import compare_paired
 from unitune.evaluate.statistics.significance import holm
+from unitune.security.spec import Closed
 
 LEAST_PAIRS = 2
 
 
-class PairedDiff(Frozen):
+class PairedDiff(Closed):
     """A contender then and now on the same cases."""
 
     n: int
@@ -39,7 +40,7 @@ class PairedDiff(Frozen):
     """Cases of both that ended in an error, or were cut off, in either."""
 
 
-class ContenderDiff(Frozen):
+class ContenderDiff(Closed):
     """One contender by its name, in two comparisons."""
 
     name: str
@@ -50,7 +51,7 @@ class ContenderDiff(Frozen):
     """None where it cannot be paired with itself."""
 
 
-class Change(Frozen):
+class Change(Closed):
     """Something that determined the results, and differs; None where only one of them has it."""
 
     name: str
@@ -58,7 +59,7 @@ class Change(Frozen):
     now: str | None
 
 
-class ComparisonDiff(Frozen):
+class ComparisonDiff(Closed):
     """The second comparison against the first."""
 
     schema_version: Literal[1] = 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from datetime import UTC, datetime
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from unitune.backends.protocol import Event
 from unitune.errors import Mismatch, UnreadableRecord
@@ -19,16 +19,16 @@ from unitune.evaluate.result_files import CASES, VERDICT
 from unitune.evaluate.results import Comparison, VerdictName
 from unitune.ledger import Ledger, RunRecord
 from unitune.planning.start import model_fingerprint
+from unitune.security.spec import Frozen
 from unitune.workspace.filesystem import sha256
 
 KEY = "comparison:"
 """How the keys of these events begin."""
 
 
-class GateRecord(BaseModel):
+class GateRecord(Frozen):
     """A comparison in which a run's model was the candidate."""
 
-    model_config = ConfigDict(frozen=True)
     time: datetime
     """When it was made, UTC."""
     text: str

@@ -9,10 +9,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from unitune.errors import Mismatch, UserError
 from unitune.evaluate.inference.journal import heal, write_whole
+from unitune.security.spec import Frozen
 from unitune.workspace.filesystem import content_of, no_link
 from unitune.workspace.locks import locked
 
@@ -24,10 +25,9 @@ WAIT_SECONDS = 2.0
 _BEGINNING = b'{"case":'
 
 
-class Note(BaseModel):
+class Note(Frozen):
     """What a person wrote on a case."""
 
-    model_config = ConfigDict(frozen=True)
     case: str
     text: str
     created: str

@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from unitune.data.overlap import SharedCase
 from unitune.errors import MissingExtra
@@ -20,6 +20,7 @@ from unitune.evaluate.records import CaseResult, SweptRun
 from unitune.job.contenders import Role
 from unitune.run.curves import Curve
 from unitune.scorers.interface import Confusion
+from unitune.security.spec import Closed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,13 +31,7 @@ if TYPE_CHECKING:
     from unitune.run.run import Run
 
 
-class Frozen(BaseModel):
-    """Frozen data."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ContenderResult(Frozen):
+class ContenderResult(Closed):
     """One contender's results over all cases."""
 
     name: str
@@ -52,9 +47,9 @@ class ContenderResult(Frozen):
     """Cases with an answer that was cut off at `max_tokens`."""
     scores: dict[str, float]
     """Of every metric, over all cases: their mean, or what the metric makes of them together."""
-    measures: dict[str, float] = {}
+    measures: dict[str, float] = {}  # noqa: RUF012 - pydantic copies it
     """Mean of every measure over the cases where it is known."""
-    confusion: dict[str, Confusion] = {}
+    confusion: dict[str, Confusion] = {}  # noqa: RUF012 - pydantic copies it
     """By metric, for those that look for labels."""
     answers: int = 0
     """How many were given, repeats included."""
@@ -73,7 +68,7 @@ class ContenderResult(Frozen):
     """Of that training."""
 
 
-class GateCheck(Frozen):
+class GateCheck(Closed):
     """One rule of a gate, or one required case."""
 
     name: str
@@ -82,7 +77,7 @@ class GateCheck(Frozen):
     reason: str
 
 
-class Regression(Frozen):
+class Regression(Closed):
     """The candidate against the scores in a baseline file, on all cases of the file."""
 
     file: str
@@ -100,7 +95,7 @@ class Regression(Frozen):
     """Ids of cases that only the file has; they count as wrong now."""
 
 
-class GateResult(Frozen):
+class GateResult(Closed):
     """The gate's decision."""
 
     mode: Literal["improve", "no-regress", "absolute"]
@@ -114,7 +109,7 @@ class GateResult(Frozen):
     """With a baseline file."""
 
 
-class Contrast(Frozen):
+class Contrast(Closed):
     """Candidate against baseline by another metric or on some of the cases, or against another."""
 
     name: str
@@ -134,7 +129,7 @@ class Contrast(Frozen):
 VerdictName = Literal["better", "worse", "equivalent", "non-inferior", "inconclusive"]
 
 
-class BaselineResult(Frozen):
+class BaselineResult(Closed):
     """Candidate against one of the baselines, by the metric that decides."""
 
     name: str
@@ -154,7 +149,7 @@ UsdInterval: TypeAlias = tuple[Decimal | None, Decimal | None]
 PayBack: TypeAlias = Literal["after", "never by cost alone", "not determined"]
 
 
-class Money(Frozen):
+class Money(Closed):
     """Cost against quality, in US dollars an answer; None is not known, or does not exist."""
 
     extra_usd: Decimal = Field(description="What an answer costs more than the baseline's.")
@@ -187,7 +182,7 @@ class Money(Frozen):
     )
 
 
-class LeakResult(Frozen):
+class LeakResult(Closed):
     """Test cases that stand in the training rows."""
 
     action: Literal["refuse", "drop", "allow"]
@@ -197,7 +192,7 @@ class LeakResult(Frozen):
     """Each with its kind, its similarity and its place in the training rows."""
 
 
-class Comparison(Frozen):
+class Comparison(Closed):
     """Contenders side by side, with the verdict."""
 
     schema_version: Literal[1] = 1
@@ -275,7 +270,7 @@ class Comparison(Frozen):
     and no gate is passed."""
     notes: tuple[str, ...] = ()
     """What a reader must know: dropped cases, a baseline with no effort, dequantised weights …"""
-    provenance: dict[str, str] = {}
+    provenance: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
     """What else determined the result, by name, for people: fingerprints, versions, seeds …"""
     cases: tuple[CaseResult, ...] = Field(default=(), repr=False)
     folder: Path | None = Field(default=None, exclude=True)

@@ -21,7 +21,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from unitune.backends import registry
 from unitune.backends.protocol import State
@@ -36,6 +36,7 @@ from unitune.findings import Finding
 from unitune.job.prices import PriceRow
 from unitune.ledger import Books, CostRecord, DeploymentRecord, Ledger, RunRecord
 from unitune.ledger.metering import SECONDS_AN_HOUR, bill_of, costs_so_far, running_seconds
+from unitune.security.spec import Frozen
 from unitune.workspace.today import today
 from unitune.workspace.validation import sentence
 
@@ -48,10 +49,9 @@ SECONDS_A_DAY = 86400
 Document = TypeVar("Document", bound=BaseModel)
 
 
-class Approval(BaseModel):
+class Approval(Frozen):
     """What a run was launched on."""
 
-    model_config = ConfigDict(frozen=True)
     estimate: Estimate
     files: dict[str, str]
     """SHA-256 of each file that is uploaded, by its name."""

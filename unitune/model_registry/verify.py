@@ -18,7 +18,7 @@ from unitune.evaluate.compare import compare
 from unitune.evaluate.diff import ContenderDiff, diff
 from unitune.evaluate.gate_record import gate_records
 from unitune.evaluate.history import find_comparison, history_folder
-from unitune.evaluate.results import Comparison, Frozen
+from unitune.evaluate.results import Comparison
 from unitune.evaluate.runner import Notify
 from unitune.job.contenders import Tuned
 from unitune.job.job import Job
@@ -30,13 +30,14 @@ from unitune.models import VersionName
 from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.planning.start import model_fingerprint
 from unitune.run.run import Run
+from unitune.security.spec import Closed
 from unitune.workspace.home import home, make_home
 
 KEPT_SECONDS = 6 * 3600.0
 """Answers of a verification that was interrupted longer ago say nothing about now."""
 
 
-class Verification(Frozen):
+class Verification(Closed):
     """What a verification has shown."""
 
     schema_version: int = 1

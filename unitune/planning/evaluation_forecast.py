@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
-
 from unitune.backends import registry
 from unitune.backends.forecasts import AnswerForecast, AnswerLoad, ForecastsAnswers
 from unitune.cost.evaluation import ContenderTokens, contender_tokens
@@ -21,6 +19,7 @@ from unitune.errors import UnituneError
 from unitune.job.contenders import ContenderSpec, Model, Recorded, Server
 from unitune.job.job import Job
 from unitune.planning.preflight import ResolvedJob
+from unitune.security.spec import Frozen
 
 REQUEST_SECONDS = (0.5, 2.0, 10.0)
 """Assumed of one request to a vendor or a server: low, expected, high. Not measured."""
@@ -40,10 +39,9 @@ class Seconds:
         return Seconds(self.low + other.low, self.expected + other.expected, self.high + other.high)
 
 
-class ContenderForecast(BaseModel):
+class ContenderForecast(Frozen):
     """What the requests of one contender would take."""
 
-    model_config = ConfigDict(frozen=True)
     name: str
     requests: Count
     """On dev, to choose its prompt, and for the verdict."""
@@ -54,10 +52,9 @@ class ContenderForecast(BaseModel):
     """What the time rests on."""
 
 
-class EvaluationForecast(BaseModel):
+class EvaluationForecast(Frozen):
     """What the requests of a comparison would take; recorded answers take none."""
 
-    model_config = ConfigDict(frozen=True)
     contenders: tuple[ContenderForecast, ...]
 
     @property

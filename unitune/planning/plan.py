@@ -15,8 +15,6 @@ from datetime import date, timedelta
 from itertools import zip_longest
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from unitune.backends import registry
 from unitune.backends.forecasts import Forecast
 from unitune.cost.documents import Estimate
@@ -43,14 +41,14 @@ from unitune.planning.feasibility import NO_TRAINING_ROWS
 from unitune.planning.money import Money, estimated, money_findings, money_of
 from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.planning.rows import Rows, row_findings
+from unitune.security.spec import Frozen
 from unitune.workspace.notebook import table
 from unitune.workspace.today import today
 
 
-class Bound(BaseModel):
+class Bound(Frozen):
     """What a saved plan holds for: changed, `unitune apply` refuses it."""
 
-    model_config = ConfigDict(frozen=True)
     job: dict[str, Any]
     """The job, without its folder."""
     files: dict[str, str]
@@ -65,10 +63,9 @@ class Bound(BaseModel):
     """The budget of the command line, likewise."""
 
 
-class PlannedRun(BaseModel):
+class PlannedRun(Frozen):
     """One run of a sweep."""
 
-    model_config = ConfigDict(frozen=True)
     name: str
     """Its values: ``learning_rate=0.0001, lora.rank=8``."""
     settings: dict[str, Value]
@@ -79,10 +76,9 @@ class PlannedRun(BaseModel):
     """For hosted backends."""
 
 
-class Plan(BaseModel):
+class Plan(Frozen):
     """What one job would do on one backend; of a sweep, all of its runs together."""
 
-    model_config = ConfigDict(frozen=True)
     schema_version: int = 1
     job: str
     backend: str
@@ -193,10 +189,9 @@ def _named(line: str) -> tuple[str, str]:
     return name, value
 
 
-class PlanSet(BaseModel):
+class PlanSet(Frozen):
     """What one job would do on several backends."""
 
-    model_config = ConfigDict(frozen=True)
     schema_version: int = 1
     job: str
     day: date

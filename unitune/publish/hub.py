@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
+from pydantic import JsonValue, TypeAdapter
 
 from unitune.backends.exports import ABOUT, ExportForm
 from unitune.backends.protocol import Event
@@ -33,6 +33,7 @@ from unitune.ledger import Ledger
 from unitune.publish import PUSHED
 from unitune.run.run import Run
 from unitune.security.redaction import redacted
+from unitune.security.spec import Frozen
 from unitune.workspace.filesystem import content_of, replacing, sha256
 from unitune.workspace.home import home
 from unitune.workspace.install import install_command
@@ -44,10 +45,9 @@ PRECONDITION = 412
 DENIED = (401, 403)
 
 
-class Pushed(BaseModel):
+class Pushed(Frozen):
     """What is on the Hugging Face Hub now."""
 
-    model_config = ConfigDict(frozen=True)
     repository: str
     """OWNER/NAME."""
     url: str

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from unitune.backends.protocol import FIGURES, Event
+from unitune.security.spec import Closed
 
 
-class Curve(BaseModel):
+class Curve(Closed):
     """Loss over a training; of a reinforcement the reward."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     figure: Literal["loss", "reward"] = "loss"
     steps: tuple[int, ...]
     values: tuple[float, ...]

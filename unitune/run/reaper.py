@@ -31,8 +31,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict
-
 from unitune.backends import registry
 from unitune.backends.capabilities import Deploys
 from unitune.backends.launch_keys import is_deployment_name
@@ -41,6 +39,7 @@ from unitune.errors import BackendError, LockTimeout, NotFoundError, Unreachable
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.ledger.holders import Holder, Life, process, this_process
 from unitune.security.redaction import one_line
+from unitune.security.spec import Frozen
 from unitune.workspace.filesystem import private_folder, replacing
 from unitune.workspace.home import home
 
@@ -60,7 +59,7 @@ Source: clock_gettime(2) of Linux, clock_gettime(3) of macOS, whose CLOCK_MONOTO
 log = logging.getLogger(__name__)
 
 
-class Reaper(BaseModel):
+class Reaper(Frozen):
     """A process that takes a deployment down.
 
     Args:
@@ -69,7 +68,6 @@ class Reaper(BaseModel):
         parent: Process whose end is the deployment's too, likewise.
     """
 
-    model_config = ConfigDict(frozen=True)
     process: str
     due: float
     parent: str | None = None

@@ -31,11 +31,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, Self, TypeAlias, cast
 
-from pydantic import BaseModel, ConfigDict, JsonValue, PrivateAttr
+from pydantic import JsonValue, PrivateAttr
 
 from unitune.errors import JobError, MissingExtra, UnituneError
 from unitune.security.json_fields import whole_text
-from unitune.security.spec import Typed
+from unitune.security.spec import Closed, Typed
 from unitune.workspace.filesystem import content_of
 from unitune.workspace.install import install_command
 
@@ -160,10 +160,9 @@ class Setting:
     labels: tuple[str, ...] = ()
 
 
-class Confusion(BaseModel):
+class Confusion(Closed):
     """Which label was answered how often where which was expected."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     labels: tuple[str, ...]
     counts: dict[str, dict[str, int]]
     """By expected label, then by answered one, which is "" for none; what is 0 is left out."""

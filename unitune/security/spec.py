@@ -1,4 +1,4 @@
-"""What the parts of a job file are made of: frozen data that refuses unknown keys.
+"""What documents and the parts of a job file are made of: frozen data, which refuses unknown keys.
 
 `Typed` is for lists whose entries differ by `type`, such as scorers and contenders; an
 entry that needs no options is written as its type alone.
@@ -17,10 +17,22 @@ from pydantic import (
 )
 
 
-class Spec(BaseModel):
+class Frozen(BaseModel):
+    """Frozen data."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Closed(Frozen):
     """Frozen data that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid")
+
+
+class Spec(Closed):
+    """The same, whose schema tells what stands below each field."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class Typed(Spec):

@@ -10,21 +10,14 @@ from datetime import date
 from decimal import Decimal
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from unitune.cost.break_even import Crossovers, ServingCost
 from unitune.cost.spread import Spread, cents
 from unitune.job.prices import PriceRow
+from unitune.security.spec import Frozen
 from unitune.workspace.notebook import table
 
 Role = Literal["prompted", "tuned", "newest"]
 Source = Literal["option", "job", "measured", "counted", "assumed"]
-
-
-class Frozen(BaseModel):
-    """Frozen data."""
-
-    model_config = ConfigDict(frozen=True)
 
 
 class Figure(Frozen):

@@ -19,22 +19,20 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
 from unitune.backends.capabilities import JobDescription
 from unitune.backends.options import job_options
 from unitune.backends.protocol import Guarantee, Launch, State, Status, Upload
 from unitune.data.example import Example, Message, digest
 from unitune.errors import BackendError, NotFoundError
 from unitune.models import ChatModel, Reply, Request, Start, TunedModel
+from unitune.security.spec import Frozen
 from unitune.testing.fake_vendor import FakeBatches, count, create_call, tick, vendor_folder, write
 from unitune.testing.script import STATES, Answers, Moment, Script, events, moment
 
 
-class FakeJob(BaseModel):
+class FakeJob(Frozen):
     """What the fake's vendor knows of a job; ``job.json`` in its folder."""
 
-    model_config = ConfigDict(frozen=True)
     key: str
     base: str
     training: Upload
@@ -44,10 +42,9 @@ class FakeJob(BaseModel):
     """Seconds since 1970, UTC."""
 
 
-class Stopped(BaseModel):
+class Stopped(Frozen):
     """How far a job was when it was cancelled or paused; ``cancelled.json``, ``paused.json``."""
 
-    model_config = ConfigDict(frozen=True)
     polls: int
     steps: int
 

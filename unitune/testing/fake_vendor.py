@@ -16,11 +16,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from unitune.backends.capabilities import BatchStatus
 from unitune.errors import BackendError, Unreachable
 from unitune.models import ChatModel, Reply, Request, TunedModel
+from unitune.security.spec import Frozen
 from unitune.testing.script import BatchScript, Fault
 from unitune.workspace.home import home
 
@@ -83,10 +84,9 @@ def _die() -> NoReturn:
     raise AssertionError("a killed process goes on")
 
 
-class FakeBatch(BaseModel):
+class FakeBatch(Frozen):
     """What the fake's vendor knows of a batch; ``batch.json`` in its folder."""
 
-    model_config = ConfigDict(frozen=True)
     key: str
     created: float
     """Seconds since 1970, UTC."""

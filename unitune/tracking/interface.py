@@ -9,11 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict
-
 from unitune.backends.protocol import State
 from unitune.errors import MissingExtra
 from unitune.findings import Finding, error
+from unitune.security.spec import Closed
 from unitune.workspace.install import install_command
 
 if TYPE_CHECKING:
@@ -56,23 +55,21 @@ class Point(NamedTuple):
     values: dict[str, float]
 
 
-class Results(BaseModel):
+class Results(Closed):
     """What a comparison has measured of a run, and its files."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     comparison: str
     """Its id."""
     time: float
     """Seconds since 1970, UTC."""
     values: dict[str, float]
-    tags: dict[str, str] = {}
+    tags: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
     files: tuple[Path, ...] = ()
 
 
-class Outcome(BaseModel):
+class Outcome(Closed):
     """What came of one tracker: where to look at it, or why not."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     tracker: str
     where: str = ""
     problem: str = ""

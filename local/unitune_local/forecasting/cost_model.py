@@ -20,10 +20,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from scipy.optimize import nnls
 
 from unitune.data.example import digest
+from unitune.security.spec import Closed
 from unitune.workspace.filesystem import replacing
 from unitune_local import machine
 from unitune_local.data.batches import (
@@ -65,10 +66,9 @@ class PartWork(NamedTuple):
     flops: float
 
 
-class CostModel(BaseModel):
+class CostModel(Closed):
     """What the parts of a training take here."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     measured_on: date | None = None
     """None: guessed."""
     busy_share: float = 0.0

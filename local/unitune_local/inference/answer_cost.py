@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from torch import nn
 from transformers import AutoModelForCausalLM
 
 from unitune.backends.forecasts import AnswerForecast, AnswerLoad
 from unitune.data.dataset import Dataset, spread
 from unitune.data.example import digest
+from unitune.security.spec import Closed
 from unitune.workspace.filesystem import replacing
 from unitune.workspace.today import today
 from unitune_local import machine
@@ -69,10 +70,9 @@ class ModelSize(NamedTuple):
         return 2 * products + 4 * self.width * pairs
 
 
-class AnswerRate(BaseModel):
+class AnswerRate(Closed):
     """Seconds of an operation when a model answers here; guessed where no day is named."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     flop_seconds: float
     measured_on: date | None = None
 

@@ -6,12 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import Field, JsonValue
 
 from unitune.backends.options import job_options
 from unitune.backends.protocol import Launch, Upload
 from unitune.job.job import Auto, Job
 from unitune.models import Start, TunedModel
+from unitune.security.spec import Frozen
 from unitune_local.options import LocalOptions
 
 VARIABLE = "UNITUNE_RAY_LAUNCH"
@@ -43,18 +44,16 @@ class RayOptions(LocalOptions):
         return 1 if self.processes == "auto" else self.processes
 
 
-class File(BaseModel):
+class File(Frozen):
     """An uploaded file, by its name in the storage."""
 
-    model_config = ConfigDict(frozen=True)
     ref: str
     sha256: str
 
 
-class StartFolder(BaseModel):
+class StartFolder(Frozen):
     """The adapter that a training goes on from, by its name in the storage."""
 
-    model_config = ConfigDict(frozen=True)
     ref: str
     run: str | None
 
@@ -65,10 +64,9 @@ class StartFolder(BaseModel):
         )
 
 
-class RayLaunch(BaseModel):
+class RayLaunch(Frozen):
     """A launch as it travels to the cluster."""
 
-    model_config = ConfigDict(frozen=True)
     key: str
     storage: str
     job: dict[str, JsonValue]

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from unitune.errors import RunFailed
+from unitune.security.spec import Closed
 from unitune.workspace.filesystem import flush
 from unitune_local.models.model_folder import sha256
 from unitune_local.training.selection import NONE_YET, Selection
@@ -30,10 +30,9 @@ KEPT = 2
 """The newest, and one before it in case the disk lied about the newest."""
 
 
-class Position(BaseModel):
+class Position(Closed):
     """What a checkpoint holds beside tensors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     step: int
     """Optimiser steps done; with seed and data it says which rows come next."""
     selection: Selection = NONE_YET

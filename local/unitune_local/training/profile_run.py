@@ -21,11 +21,11 @@ from typing import Any, cast
 
 import torch
 from peft import PeftModel
-from pydantic import BaseModel, ConfigDict
 
 from unitune.data.dataset import Dataset
 from unitune.errors import BackendError, DataError, Unsupported
 from unitune.job.job import Job
+from unitune.security.spec import Closed
 from unitune.workspace.filesystem import replacing
 from unitune.workspace.today import today
 from unitune_local import machine
@@ -54,10 +54,9 @@ PARTS_SECONDS = 16.0
 """After which no more than the fewest are timed."""
 
 
-class ProfileRun(BaseModel):
+class ProfileRun(Closed):
     """What to profile."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     spec: Spec
     """Of the training; its files of rows are not read."""
     parts: tuple[tuple[TrainingRow, ...], ...]

@@ -12,16 +12,16 @@ import math
 from collections.abc import Callable
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import JsonValue
 
+from unitune.security.spec import Closed
 from unitune_local.job_folder import Kind
 from unitune_local.settings import SelectionSettings, Settings
 
 
-class Selection(BaseModel):
+class Selection(Closed):
     """What the evaluations so far have come to."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     best_step: int = 0
     """0: nothing was evaluated yet."""
     best: float | None = None

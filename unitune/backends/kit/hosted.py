@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, JsonValue
 
 from unitune.backends import registry
 from unitune.backends.credentials import environment_address
@@ -25,6 +25,7 @@ from unitune.backends.protocol import Event, Guarantee, Launch, State, Status, U
 from unitune.errors import CONFLICT, BackendError, Unreachable, Unsupported, UserError
 from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
+from unitune.security.spec import Frozen
 
 FILE_SECONDS = 1800.0
 """Longest wait for the vendor to validate a file; after that an upload can be repeated."""
@@ -266,7 +267,7 @@ def wait_until(is_done: Callable[[], bool], seconds: float, poll_seconds: float)
     return done
 
 
-class Cursor(BaseModel):
+class Cursor(Frozen):
     """What polls have returned.
 
     Args:
@@ -275,10 +276,9 @@ class Cursor(BaseModel):
         counts: Last number by the kind of event.
     """
 
-    model_config = ConfigDict(frozen=True)
     time: float = 0.0
     keys: tuple[str, ...] = ()
-    counts: dict[str, int] = {}
+    counts: dict[str, int] = {}  # noqa: RUF012 - pydantic copies it
 
     @classmethod
     def read(cls, text: str) -> Cursor:

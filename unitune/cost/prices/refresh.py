@@ -11,8 +11,6 @@ from datetime import date
 from itertools import groupby, pairwise
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from unitune.backends.offer import Limits, ModelUpdate, Offer, PriceUpdate
 from unitune.cost.prices.book import PriceBook, Refreshed, read_prices
 from unitune.job.prices import (
@@ -24,6 +22,7 @@ from unitune.job.prices import (
     PriceRow,
     rows_of,
 )
+from unitune.security.spec import Frozen
 from unitune.workspace import yaml_file
 from unitune.workspace.filesystem import replacing
 from unitune.workspace.today import today
@@ -33,10 +32,9 @@ OF_A_ROW = {"model", "method", "tier", "tuned", "note"}
 MARK = "# Below: written by `unitune prices refresh`; edits are lost."
 
 
-class Change(BaseModel):
+class Change(Frozen):
     """A fact that a vendor states, beside what was known of it."""
 
-    model_config = ConfigDict(frozen=True)
     subject: str
     """What it is about, such as "gpt-4.1-2025-04-14 training, global"."""
     before: str | None

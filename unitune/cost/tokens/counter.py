@@ -14,12 +14,13 @@ from importlib.util import find_spec
 from typing import Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
+from pydantic import TypeAdapter, model_validator
 
 from unitune.backends.capabilities import StoredModel
 from unitune.cost.tokens.by_encoding import EncodingCounter
 from unitune.cost.tokens.by_tokenizer import TokenizerCounter, find_tokenizer
 from unitune.cost.tokens.count import CharacterCounter, TokenCounter
+from unitune.security.spec import Spec
 from unitune.workspace.install import install_command
 
 _PREFIX = re.compile(
@@ -29,10 +30,9 @@ _PREFIX = re.compile(
 model of its own."""
 
 
-class Family(BaseModel):
+class Family(Spec):
     """Models with one tokenizer."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     pattern: str
     """Regular expression for the beginning of a name in lower case."""
     encoding: Literal["o200k_base", "cl100k_base"] | None = None

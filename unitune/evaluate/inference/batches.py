@@ -35,8 +35,8 @@ from unitune.errors import (
     UserError,
 )
 from unitune.evaluate.inference.journal import heal, write_whole
-from unitune.evaluate.results import Frozen
 from unitune.models import Request, TunedModel
+from unitune.security.spec import Closed
 from unitune.workspace.filesystem import no_link
 
 BATCHES = "batches.jsonl"
@@ -55,7 +55,7 @@ class Pair(NamedTuple):
     request_hash: str
 
 
-class Batch(Frozen):
+class Batch(Closed):
     """A batch of requests; the line that is written before it is submitted."""
 
     key: str
@@ -80,7 +80,7 @@ class Batch(Frozen):
         return {f"{self.key}-{at}": Pair(*pair) for at, pair in enumerate(pairs, start=1)}
 
 
-class Change(Frozen):
+class Change(Closed):
     """What became known of a batch later; a line of its own."""
 
     key: str
