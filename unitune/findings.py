@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -72,6 +72,12 @@ def warning(code: str, message: str, fix: str = "") -> Finding:
 def note(code: str, message: str, fix: str = "") -> Finding:
     """Return a finding that is good to know, without a location yet."""
     return Finding(severity="note", code=code, message=message, fix=fix)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a sentence has them: ``a, b and c``."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def clip(value: object, longest: int = 60) -> str:

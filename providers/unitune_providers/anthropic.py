@@ -24,16 +24,17 @@ from pydantic import JsonValue
 
 from unitune.backends.capabilities import BatchStatus
 from unitune.backends.kit.api import by_last_id, created_id
-from unitune.backends.kit.batches import (
+from unitune.backends.kit.chat import StreamingChatModel
+from unitune.backends.kit.chat_completions import Refusal, refuses
+from unitune.backends.kit.errors import Endpoint, ErrorResponse
+from unitune.backends.kit.hosted import (
     BAD_REQUEST,
+    HostedBackend,
+    NoOptions,
     cancel_unless_ended,
     cannot_take,
     check_size,
 )
-from unitune.backends.kit.chat import StreamingChatModel
-from unitune.backends.kit.chat_completions import Refusal, refuses
-from unitune.backends.kit.errors import Endpoint, ErrorResponse
-from unitune.backends.kit.hosted import HostedBackend, NoOptions
 from unitune.data.example import Message
 from unitune.errors import BackendError, Unreachable, Unsupported
 from unitune.models import ChatModel, Reply, Request, TunedModel, function_call

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unitune.cli.completion import complete_run
+from unitune.cli.export import print_outcomes
 from unitune.cli.options import (
     JOB_FILE,
     AllowUnpriced,
@@ -20,7 +21,6 @@ from unitune.cli.options import (
     parse_deploy_options,
 )
 from unitune.cli.output import aside, console, print_json_text
-from unitune.cli.track import print_outcomes
 from unitune.errors import UserError
 
 if TYPE_CHECKING:

@@ -50,8 +50,6 @@ from unitune.cli import (
     runs,
     schema,
     serve,
-    track,
-    ui,
 )
 from unitune.cli.os_errors import advice_for, command_for, explained, first
 from unitune.cli.output import aside
@@ -158,9 +156,9 @@ app.command(rich_help_panel=RUN)(serve.serve)
 app.command(rich_help_panel=RUN)(export.export)
 app.command(rich_help_panel=RUN)(export.card)
 app.command(rich_help_panel=RUN)(export.push)
-app.command(rich_help_panel=RUN)(track.track)
+app.command(rich_help_panel=RUN)(export.track)
 app.command(rich_help_panel=RUN)(runs.delete)
-app.command(rich_help_panel=RUN)(ui.ui)
+app.command(rich_help_panel=RUN)(serve.ui)
 app.command(rich_help_panel=REGISTERED)(model_registry.models)
 app.command(rich_help_panel=REGISTERED)(model_registry.register)
 app.command(rich_help_panel=REGISTERED)(model_registry.promote)

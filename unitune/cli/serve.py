@@ -1,4 +1,7 @@
-"""The command `unitune serve`: a model of this machine behind OpenAI's chat completions."""
+"""The commands `unitune serve` and `ui`: servers on this machine.
+
+One answers as OpenAI's chat completions do, the other has a page about runs and comparisons.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import ipaddress
 import json
 import os
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -176,3 +180,51 @@ def _announce(url: str, served: _Served, key_env: str | None) -> None:
     for example in (curl, client):
         aside().print("", *example, sep="\n", soft_wrap=True)
     aside().print("\nCtrl-C ends it.", style="dim")
+
+
+Port = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=0,
+        max=65535,
+        show_default=False,
+        help="Port of 127.0.0.1; by default any that is free.",
+    ),
+]
+Browser = Annotated[
+    bool,
+    typer.Option(
+        "--browser/--no-browser", help="Open it, where there is a screen.", show_default=False
+    ),
+]
+
+
+def ui(*, port: Port = 0, browser: Browser = True) -> None:
+    """Show runs, comparisons with their cases, and deployments on a local page.
+
+    It prints the page's address, which only its owner can open, and follows
+    what goes on until Ctrl-C. Only notes on cases can be written there.
+
+    [dim]$ unitune ui
+    $ unitune ui --port 8700 --no-browser[/dim]
+    """
+    from unitune.ledger import Ledger
+    from unitune.ui import app
+    from unitune.workspace.home import home
+
+    def announce(address: str, for_browser: str) -> None:
+        print_raw(address)
+        aside().print("Open this address here. Ctrl-C ends it.", style="dim")
+        if browser and _has_display():
+            import webbrowser
+
+            webbrowser.open(for_browser)
+
+    app.serve(Ledger(home()), port, announce)
+
+
+def _has_display() -> bool:
+    """Whether a browser would open a window: elsewhere one may take over the terminal."""
+    screens = (os.environ.get("DISPLAY"), os.environ.get("WAYLAND_DISPLAY"))
+    return sys.platform == "darwin" or any(screens)

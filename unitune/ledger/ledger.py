@@ -27,7 +27,6 @@ from unitune.errors import DuplicateRunError, LockTimeout, UnreadableRecord
 from unitune.job.job import Job
 from unitune.ledger import audit, costs, leases
 from unitune.ledger.audit import AUDIT_LOG, AuditEntry
-from unitune.ledger.events import add_events
 from unitune.ledger.model_versions import ModelLedger
 from unitune.ledger.records import (
     DEPLOYMENTS,
@@ -39,6 +38,7 @@ from unitune.ledger.records import (
     RunRecord,
     Standing,
     Transition,
+    add_events,
     columns_of,
     read,
     run_of,

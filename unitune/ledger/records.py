@@ -6,7 +6,8 @@ A record's fields have the names of its table's columns. The tables are made and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from functools import cache
@@ -19,6 +20,7 @@ from unitune.backends.launch_keys import launch_key
 from unitune.backends.protocol import Event, State
 from unitune.errors import UnreadableRecord
 from unitune.models import Start, TunedModel
+from unitune.security.redaction import redacted
 from unitune.workspace.validation import sentence
 
 if TYPE_CHECKING:
@@ -311,3 +313,41 @@ def state_of(text: str) -> State:
 @cache
 def _adapter(kind: type[T]) -> TypeAdapter[T]:
     return TypeAdapter(kind)
+
+
+LONGEST_KEY = 200
+"""Characters of an event's key, as in `unitune.ledger.records`."""
+
+
+def add_events(connection: sa.Connection, record: RunRecord, events: Sequence[Event]) -> int:
+    """Write down the events whose keys are new, and return how many."""
+    if not events:
+        return 0
+    attempt = (EVENTS.c.run_id == record.id) & (EVENTS.c.attempt == record.attempt)
+    known = set(connection.execute(sa.select(EVENTS.c.key).where(attempt)).scalars())
+    rows = {
+        key: {
+            "run_id": record.id,
+            "attempt": record.attempt,
+            "key": key,
+            "kind": event.kind,
+            "time": event.time,
+            # A vendor's words may repeat a secret.
+            "data": {
+                name: redacted(value) if isinstance(value, str) else value
+                for name, value in event.data.items()
+            },
+        }
+        for event in events
+        if (key := _short(event.key)) not in known
+    }
+    if rows:
+        connection.execute(EVENTS.insert(), list(rows.values()))
+    return len(rows)
+
+
+def _short(key: str) -> str:
+    """Return a key that fits its column, and differs for every other key."""
+    if len(key) <= LONGEST_KEY:
+        return key
+    return key[: LONGEST_KEY - 64] + hashlib.sha256(key.encode()).hexdigest()

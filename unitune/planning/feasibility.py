@@ -11,14 +11,14 @@ hub), then those that would train the same rows on another base.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from typing import Literal
 
 from unitune.backends import registry
 from unitune.backends.offer import Offer, OfferedModel, Terms
 from unitune.errors import nearest
-from unitune.findings import Finding, error, note, of_runs, warning
+from unitune.findings import Finding, error, listed, note, of_runs, warning
 from unitune.job.job import Job, Preference, Tuning
 from unitune.security.spec import Spec
 
@@ -96,10 +96,10 @@ def _other_backends(job: Job, own: Offer, day: date) -> str:
             same.append(f"{offer.name} ({name if customers == 'all' else f'{name}, {NOT_ALL}'})")
         elif any(others):
             other.append(offer.name if "all" in others else f"{offer.name} ({NOT_ALL})")
-    sentences = [f"The same model can be tuned at {_listed(same)}."] if same else []
+    sentences = [f"The same model can be tuned at {listed(same)}."] if same else []
     if other:
         verb = "takes" if len(other) == 1 else "take"
-        sentences.append(f"With another base {_listed(other)} {verb} the job.")
+        sentences.append(f"With another base {listed(other)} {verb} the job.")
     return " ".join(sentences)
 
 
@@ -124,11 +124,6 @@ def _same_weights(offer: Offer, names: set[str]) -> Iterator[str]:
 
 def _names(model: OfferedModel) -> set[str]:
     return {model.name, *model.aliases}
-
-
-def _listed(names: Sequence[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def explicit_settings(tuning: Tuning) -> list[str]:

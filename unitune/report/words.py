@@ -8,7 +8,7 @@ computes a statistic: every figure comes out of `Comparison`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from unitune.data.overlap import by_kind
@@ -19,6 +19,7 @@ from unitune.evaluate.results import (
     GateCheck,
     LeakResult,
 )
+from unitune.findings import listed
 from unitune.report.typography import counted, interval, percent, points
 from unitune.scorers import ENTRIES
 
@@ -133,13 +134,8 @@ def _against_each(comparison: Comparison) -> str:
             dev = ", the best on dev" if result.best_on_dev else ""
             difference = points(result.difference, sign=True)
             others.append(f"{result.name} ({difference}, {interval(result.interval)}{dev})")
-    better = f"It is better than {_listed(beaten)}. " if beaten else ""
-    return f"{better}It is not shown to be better than {_listed(others)}."
-
-
-def _listed(names: Sequence[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last
+    better = f"It is better than {listed(beaten)}. " if beaten else ""
+    return f"{better}It is not shown to be better than {listed(others)}."
 
 
 def best_on_dev(comparison: Comparison) -> str:

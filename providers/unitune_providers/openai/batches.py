@@ -29,9 +29,9 @@ from pydantic import JsonValue
 from unitune.backends import event_loop
 from unitune.backends.capabilities import BatchStatus
 from unitune.backends.kit.api import created_id
-from unitune.backends.kit.batches import cancel_unless_ended, check_size
 from unitune.backends.kit.chat_completions import LEAST_TOKENS, SAMPLING, Dialect, read_reply
 from unitune.backends.kit.errors import ErrorResponse, Vendor, complaint
+from unitune.backends.kit.hosted import cancel_unless_ended, check_size
 from unitune.backends.retry import retry_read
 from unitune.errors import BackendError, Unsupported
 from unitune.models import ChatModel, Reply, Request, TunedModel

@@ -21,8 +21,7 @@ from pydantic import JsonValue
 from unitune.backends.capabilities import Checkpoint, ImportedJob, JobDescription, JobPage
 from unitune.backends.formats import UnrepresentableRow
 from unitune.backends.kit.api import Api, created_id
-from unitune.backends.kit.batches import BAD_REQUEST
-from unitune.backends.kit.hosted import HostedBackend, content_name, wait_until
+from unitune.backends.kit.hosted import BAD_REQUEST, HostedBackend, content_name, wait_until
 from unitune.backends.protocol import Guarantee, Launch, State, Status, Upload
 from unitune.errors import BackendError, NotFoundError, Unreachable, Unsupported
 from unitune.job.job import Job

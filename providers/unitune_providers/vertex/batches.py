@@ -29,7 +29,7 @@ from pydantic import JsonValue
 from unitune.backends.capabilities import BatchStatus
 from unitune.backends.formats import UnrepresentableRow
 from unitune.backends.kit.api import created_id
-from unitune.backends.kit.batches import cancel_unless_ended, cannot_take, check_size
+from unitune.backends.kit.hosted import cancel_unless_ended, cannot_take, check_size
 from unitune.errors import NOT_FOUND, BackendError, Unsupported
 from unitune.models import Reply, Request, TunedModel
 from unitune.security.json_fields import Fields, Unreadable, read_json

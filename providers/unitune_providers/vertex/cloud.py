@@ -27,9 +27,8 @@ from google.oauth2.credentials import Credentials as TokenCredentials
 
 from unitune.backends.credentials import environment_address
 from unitune.backends.kit.api import Api, ResourceApi, by_token
-from unitune.backends.kit.batches import BAD_REQUEST
 from unitune.backends.kit.errors import Endpoint, Vendor
-from unitune.backends.kit.hosted import required
+from unitune.backends.kit.hosted import BAD_REQUEST, required
 from unitune.errors import BackendError, Unreachable, UserError
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
