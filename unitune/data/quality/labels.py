@@ -32,6 +32,7 @@ FEWEST_ROWS = 3
 UNRELATED_SHARE = 0.5
 """Where more rows than this are doubtful, labels do not follow from words, and nothing is said."""
 TOGETHER = 1024
+_HASH = np.uint64(2**HASH_BITS - 1)
 SHOWN_BESIDE = 2
 
 
@@ -86,18 +87,28 @@ def _pieces(rows: Sequence[QualityRow]) -> Any:
     """Return which rows have which pieces, as a sparse matrix; pieces of one row are left out."""
     templates = Templates(dict.fromkeys(row.question for row in rows))
     texts = [text_of(templates.own_words(row.question)) for row in rows]
-    owners: list[Ints] = []
-    hashes: list[NDArray[np.uint64]] = []
-    for start in range(0, len(texts), TOGETHER):
-        hashed = hashed_pieces(texts[start : start + TOGETHER])
-        keys = np.unique(hashed.owners << np.uint64(HASH_BITS) | hashed.hashes)
-        owners.append(start + (keys >> np.uint64(HASH_BITS)).astype(np.int64))
-        hashes.append(keys & np.uint64(2**HASH_BITS - 1))
-    _, columns, counts = np.unique(np.concatenate(hashes), return_inverse=True, return_counts=True)
-    shared = counts[columns] > 1
-    at = np.concatenate(owners)[shared], columns[shared]
-    ones = np.ones(len(at[0]), np.float32)
-    return sparse.csr_array((ones, at), shape=(len(rows), max(len(counts), 1)))
+    keys = [_keys(texts[at : at + TOGETHER]) for at in range(0, len(texts), TOGETHER)]
+    hashes = np.concatenate([some & _HASH for some in keys])
+    different, counts = np.unique(hashes, return_counts=True)
+    shared = np.append(different[counts > 1], np.uint64(2**HASH_BITS))  # no piece is beyond
+    columns: list[NDArray[np.int32]] = []
+    sizes: list[Ints] = []
+    for some in keys:
+        column = np.searchsorted(shared, some & _HASH)
+        known = shared[column] == some & _HASH
+        columns.append(column[known].astype(np.int32))
+        owners = (some[known] >> np.uint64(HASH_BITS)).astype(np.int64)
+        sizes.append(np.bincount(owners, minlength=TOGETHER))
+    ends = np.cumsum(np.concatenate(sizes)[: len(rows)])
+    at = np.concatenate(columns)
+    parts = np.ones(len(at), np.float32), at, np.append(0, ends).astype(np.int32)
+    return sparse.csr_array(parts, shape=(len(rows), max(len(different), 1)))
+
+
+def _keys(texts: Sequence[str]) -> NDArray[np.uint64]:
+    """Return each piece of some texts once, by text."""
+    owners, hashes = hashed_pieces(texts)
+    return np.unique(owners << np.uint64(HASH_BITS) | hashes)
 
 
 def _judged(pieces: Any, labels: Ints, count: int) -> _Judged:
@@ -112,7 +123,7 @@ def _judged(pieces: Any, labels: Ints, count: int) -> _Judged:
     weights = counts.copy()
     weights.data = np.log1p(counts.data / UNSEEN)
     unseen = np.log(UNSEEN / (totals + UNSEEN * every[1]))
-    own = _own_likelihoods(pieces, labels, totals)
+    own = _own_likelihoods(pieces, labels, counts)
     margins, best = np.empty(every[0]), np.empty(every[0], np.int64)
     for start in range(0, every[0], TOGETHER):
         some = slice(start, start + TOGETHER)
@@ -123,15 +134,27 @@ def _judged(pieces: Any, labels: Ints, count: int) -> _Judged:
     return _Judged(margins / np.maximum(sizes, 1), best)
 
 
-def _own_likelihoods(pieces: Any, labels: Ints, totals: Floats) -> Floats:
-    """Return how likely each row is by its own label's other rows."""
-    sizes = pieces.sum(axis=1)
-    rows = np.repeat(np.arange(len(labels)), np.diff(pieces.indptr))
-    keys = labels[rows] * pieces.shape[1] + pieces.indices
-    _, inverse, known = np.unique(keys, return_inverse=True, return_counts=True)
-    others = np.log1p((known - 1) / UNSEEN)[inverse]
-    seen = np.bincount(rows, others, minlength=len(labels))
-    return seen + sizes * np.log(UNSEEN / (totals[labels] - sizes + UNSEEN * pieces.shape[1]))
+def _own_likelihoods(pieces: Any, labels: Ints, counts: Any) -> Floats:
+    """Return how likely each row is by its own label's other rows.
+
+    Args:
+        pieces: Which rows have which.
+        labels: Of the rows.
+        counts: Rows by label and piece.
+    """
+    every, different = pieces.shape
+    counts.sort_indices()
+    known = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr)) * different
+    known += counts.indices
+    seen = np.empty(every)
+    for start in range(0, every, TOGETHER):
+        some = pieces[start : start + TOGETHER]
+        rows = np.repeat(np.arange(some.shape[0]), np.diff(some.indptr))
+        at = np.searchsorted(known, labels[start + rows] * different + some.indices)
+        others = np.log1p((counts.data[at].astype(np.float64) - 1) / UNSEEN)
+        seen[start : start + TOGETHER] = np.bincount(rows, others, minlength=some.shape[0])
+    sizes, totals = pieces.sum(axis=1), np.asarray(counts.sum(axis=1), np.float64)
+    return seen + sizes * np.log(UNSEEN / (totals[labels] - sizes + UNSEEN * different))
 
 
 def _nearest(pieces: Any, labels: Ints, others: Ints, rows: Ints) -> dict[int, list[int]]:
