@@ -6,15 +6,16 @@
 Three tables, each figure from a process of its own: CPU seconds of the user and peak MiB.
 
     rows    `unitune check FILE`, `unitune check JOB`, `unitune plan JOB` (openai) and `unitune
-            convert FILE` on rows of about 280 bytes: "tmpl" made from a template, "near" as near
-            copies of sentences of Python's documentation. The job has 1,000 test cases.
+            convert FILE` on rows of about 350 bytes: "tmpl" made from a template, "near" as near
+            copies of sentences of Python's documentation, "both" by turns. The job has 1,000 test
+            cases. The exponent of growth is that from the line above.
     texts   The search for near duplicates where cases and rows grow together: questions of 25 words
             out of 25 and out of 100, which share nearly all their pieces; with --banking77 its
             train.csv against its test.csv.
     runs    `unitune runs` in a ledger of so many runs.
 
 With --source another checkout is measured, e.g. one before a change. Add 1000000 to --rows for the
-largest file (280 MB and some minutes). Exit code 0.
+largest file (350 MB and some minutes). Exit code 0.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import os
 import random
 import sqlite3
@@ -30,6 +32,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -134,7 +137,11 @@ def sentences() -> list[str]:
 
 
 def questions(kind: str, count: int, seed: int) -> Iterator[str]:
-    """Yield questions by the seed: from a template, or near copies of sentences."""
+    """Yield questions by the seed: from a template, near copies of sentences, or both by turns."""
+    if kind == "both":
+        halves = (questions(half, count // 2, seed) for half in ("tmpl", "near"))
+        yield from chain.from_iterable(zip(*halves, strict=True))
+        return
     chance = random.Random(seed)
     words, known = VOCABULARY.split(), sentences()
     for number in range(count):
@@ -170,8 +177,9 @@ def write_texts(path: Path, texts: Iterable[str]) -> None:
 
 def rows_table(source: Path, counts: Iterable[int]) -> None:
     """Print what commands take that read rows."""
-    print("| command | rows | CPU s | MiB |")
-    for kind in ("tmpl", "near"):
+    print("| command | rows | CPU s | MiB | exponent |")
+    for kind in ("tmpl", "near", "both"):
+        last: dict[str, tuple[int, float]] = {}
         for count in counts:
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)
@@ -181,7 +189,10 @@ def rows_table(source: Path, counts: Iterable[int]) -> None:
                 (folder / "unitune.yaml").write_text(JOB, encoding="utf-8")
                 for command in COMMANDS:
                     took = taken(source, folder, "-m", "unitune", *command.split())
-                    print(f"| {command} ({kind}) | {count:,} | {took}", flush=True)
+                    rows, seconds = last.get(command, (0, 0.0))
+                    growth = math.log(took.seconds / seconds, count / rows) if rows else math.nan
+                    print(f"| {command} ({kind}) | {count:,} | {took} | {growth:.2f} |", flush=True)
+                    last[command] = count, took.seconds
 
 
 def random_texts(count: int, words: list[str], seed: int) -> Iterator[str]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Set as AbstractSet
-from itertools import combinations, permutations
+from itertools import combinations, permutations, product
 from pathlib import Path
 
+import numpy as np
 import pytest
 from chat_rows import chat_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
 from unitune.data.dataset import Row
-from unitune.data.near import NEAR_SIMILARITY, Double, NearIndex, pieces
+from unitune.data.near import NEAR_SIMILARITY, Double, NearIndex
+from unitune.data.near_keys import parts_needed
 from unitune.data.overlap import RUN_WORDS, Search, SharedCase
+from unitune.data.pieces import pieces
 
 DISFL_QA = Path(__file__).parents[3] / "../shared/data/disfl-qa"
 
@@ -276,19 +279,21 @@ def test_what_is_found_does_not_hang_on_how_much_is_looked_at_together(
         for other, theirs in enumerate(texts)
         if (similarity := jaccard(pieces(text), pieces(theirs))) >= NEAR_SIMILARITY
     ]
-    for name in ("MOST_HITS", "BATCH_LETTERS", "BATCH_TEXTS"):
-        monkeypatch.setattr(f"unitune.data.near.{name}", 100)
+    for name in ("near.MOST_HITS", "pieces.BATCH_LETTERS", "pieces.BATCH_TEXTS"):
+        monkeypatch.setattr(f"unitune.data.{name}", 100)
         assert whole == list(NearIndex(texts).doubles(texts))
 
 
 @pytest.mark.parametrize("scanned_per_hit", [1e-9, 25, 1e9], ids=["by pieces", "both", "scanned"])
+@pytest.mark.parametrize("rare_texts", [0, 128], ids=["frequent", "rare"])
 @pytest.mark.parametrize("template", ["", "Please sort this message of a customer of ours: "])
 def test_the_pairs_within_some_texts_are_those_of_comparing_all_with_all(
-    monkeypatch: pytest.MonkeyPatch, template: str, scanned_per_hit: float
+    monkeypatch: pytest.MonkeyPatch, template: str, rare_texts: int, scanned_per_hit: float
 ) -> None:
     """Near copies of texts of all sizes, the empty one and others without pieces among them."""
+    monkeypatch.setattr("unitune.data.pieces.RARE_TEXTS", rare_texts)
     monkeypatch.setattr("unitune.data.near.SCANNED_PER_HIT", scanned_per_hit)
-    monkeypatch.setattr("unitune.data.near.BATCH_TEXTS", 64)
+    monkeypatch.setattr("unitune.data.pieces.BATCH_TEXTS", 64)
     chance = random.Random(7)  # noqa: S311 - repeatable, not secret
     bases = [" ".join(chance.choices(WORDS, k=chance.randint(1, 60))) for _ in range(20)]
     texts = ["", "pin", *(template + copied(chance, chance.choice(bases)) for _ in range(120))]
@@ -307,6 +312,16 @@ def test_the_pairs_within_some_texts_are_those_of_comparing_all_with_all(
     }
     assert expected == set(pairs)
     assert len(pairs) == len(expected) > 50
+
+
+def test_a_pair_has_more_parts_than_differences_in_frequent_pieces() -> None:
+    """So that one part is the same, whatever share of all differences are rare pieces of either."""
+    for size, other in product((*range(1, 20), 45, 81, 200, 1999), repeat=2):
+        most = (size + other) // 9  # as many may differ at a similarity of 0.8
+        ours, theirs = np.indices((most + 1, most + 1)).reshape(2, -1)
+        left = most - ours - theirs
+        parts = parts_needed(np.maximum(size - 9 * ours, other - 9 * theirs))
+        assert (parts > left).all()
 
 
 def test_few_pairs_of_rows_from_a_template_are_compared_piece_by_piece() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from unitune.data.near import HASH_BITS, hashed_pieces
+from unitune.data.pieces import HASH, HASH_BITS, hashed_pieces
 from unitune.data.quality.findings import MOST_ISSUES, QualityRow, RowIssue, RowIssues
 from unitune.data.questions import Templates, normal, text_of
 
@@ -32,7 +32,6 @@ FEWEST_ROWS = 3
 UNRELATED_SHARE = 0.5
 """Where more rows than this are doubtful, labels do not follow from words, and nothing is said."""
 TOGETHER = 1024
-_HASH = np.uint64(2**HASH_BITS - 1)
 SHOWN_BESIDE = 2
 
 
@@ -88,14 +87,14 @@ def _pieces(rows: Sequence[QualityRow]) -> Any:
     templates = Templates(dict.fromkeys(row.question for row in rows))
     texts = [text_of(templates.own_words(row.question)) for row in rows]
     keys = [_keys(texts[at : at + TOGETHER]) for at in range(0, len(texts), TOGETHER)]
-    hashes = np.concatenate([some & _HASH for some in keys])
+    hashes = np.concatenate([some & HASH for some in keys])
     different, counts = np.unique(hashes, return_counts=True)
     shared = np.append(different[counts > 1], np.uint64(2**HASH_BITS))  # no piece is beyond
     columns: list[NDArray[np.int32]] = []
     sizes: list[Ints] = []
     for some in keys:
-        column = np.searchsorted(shared, some & _HASH)
-        known = shared[column] == some & _HASH
+        column = np.searchsorted(shared, some & HASH)
+        known = shared[column] == some & HASH
         columns.append(column[known].astype(np.int32))
         owners = (some[known] >> np.uint64(HASH_BITS)).astype(np.int64)
         sizes.append(np.bincount(owners, minlength=TOGETHER))
@@ -108,7 +107,7 @@ def _pieces(rows: Sequence[QualityRow]) -> Any:
 def _keys(texts: Sequence[str]) -> NDArray[np.uint64]:
     """Return each piece of some texts once, by text."""
     owners, hashes = hashed_pieces(texts)
-    return np.unique(owners << np.uint64(HASH_BITS) | hashes)
+    return np.unique(owners.astype(np.uint64) << np.uint64(HASH_BITS) | hashes)
 
 
 def _judged(pieces: Any, labels: Ints, count: int) -> _Judged:
@@ -144,17 +143,23 @@ def _own_likelihoods(pieces: Any, labels: Ints, counts: Any) -> Floats:
     """
     every, different = pieces.shape
     counts.sort_indices()
-    known = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr)) * different
-    known += counts.indices
+    known: Ints = _rows_of(counts) * different + counts.indices
     seen = np.empty(every)
     for start in range(0, every, TOGETHER):
         some = pieces[start : start + TOGETHER]
-        rows = np.repeat(np.arange(some.shape[0]), np.diff(some.indptr))
-        at = np.searchsorted(known, labels[start + rows] * different + some.indices)
+        rows = _rows_of(some)
+        wanted: Ints = labels[start + rows] * different + some.indices
+        at = np.searchsorted(known, wanted)
         others = np.log1p((counts.data[at].astype(np.float64) - 1) / UNSEEN)
         seen[start : start + TOGETHER] = np.bincount(rows, others, minlength=some.shape[0])
     sizes, totals = pieces.sum(axis=1), np.asarray(counts.sum(axis=1), np.float64)
     return seen + sizes * np.log(UNSEEN / (totals[labels] - sizes + UNSEEN * different))
+
+
+def _rows_of(matrix: Any) -> Ints:
+    """Return the row of each entry of a sparse matrix."""
+    sizes: Ints = np.diff(matrix.indptr)
+    return np.repeat(np.arange(len(sizes)), sizes)
 
 
 def _nearest(pieces: Any, labels: Ints, others: Ints, rows: Ints) -> dict[int, list[int]]:

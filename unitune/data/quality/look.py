@@ -1,7 +1,7 @@
 """What is worth a look in a file or in rows: the checks of this package, one after another.
 
 Rows are read once more, and of a large file only the beginning: questions are held against one
-another, which takes the square of their number where all of them have the same phrases.
+another, which takes the square of their number where all are of a few dozen words in any order.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from unitune.findings import Finding
 from unitune.job.job import Job
 
 MOST_ROWS, MOST_CHARACTERS = 50_000, 1 << 24
-"""The most that is looked at: some 10 seconds, and 500 MB, in the worst case."""
+"""The most that is looked at: some 10 seconds, and 300 MB, in the worst case."""
 
 
 def quality_of(subject: Job | str) -> Quality | None:

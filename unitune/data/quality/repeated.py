@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from unitune.data.near import NEAR_SIMILARITY, NearIndex, pieces
+from unitune.data.near import NEAR_SIMILARITY, NearIndex
+from unitune.data.pieces import pieces
 from unitune.data.quality.findings import QualityRow, RowIssue, RowIssues
 from unitune.data.questions import Templates, normal, numbers_of, text_of
 
