@@ -17,6 +17,7 @@ import unitune
 from unitune import errors
 from unitune.backends import registry
 from unitune.cli.main import app
+from unitune.decision.rules import RULES
 from unitune.job.job import Job
 from unitune.scorers import ENTRIES
 from unitune.security.spec import Spec
@@ -63,6 +64,14 @@ def scorers() -> str:
             (f"[`{name}`](job-file.md#{entry.__name__.lower()})", _cell(entry.words()))
             for name, entry in sorted(ENTRIES.items())
         ),
+    )
+
+
+def decision_rules() -> str:
+    """Return the rules of a decision in their order, each with when it applies."""
+    return _table(
+        ("rule", "applies where"),
+        ((f"`{rule.__name__}`", _cell(rule.__doc__ or "")) for rule in RULES),
     )
 
 
@@ -115,6 +124,7 @@ GENERATED = {
     "job-parts": job_parts,
     "scorers": scorers,
     "backends": backends,
+    "decision-rules": decision_rules,
     "exit-codes": exit_codes,
 }
 

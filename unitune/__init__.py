@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from unitune.data.load import load
     from unitune.data.privacy.redaction import Redaction
     from unitune.data.report import DataReport
+    from unitune.decision.decide import decide
+    from unitune.decision.evidence import Decision
     from unitune.errors import (
         BackendError,
         DataError,
@@ -135,6 +137,8 @@ _NAMES = {
         "Unsupported",
         "UserError",
     ),
+    "unitune.decision.decide": ("decide",),
+    "unitune.decision.evidence": ("Decision",),
     "unitune.evaluate.compare": ("compare",),
     "unitune.evaluate.diff": ("ComparisonDiff", "diff"),
     "unitune.evaluate.history": ("comparisons", "find_comparison"),
@@ -231,6 +235,7 @@ __all__ = [
     "DataError",
     "DataReport",
     "Dataset",
+    "Decision",
     "Deployment",
     "DuplicateRunError",
     "EarlyStopping",
@@ -310,6 +315,7 @@ __all__ = [
     "check",
     "compare",
     "comparisons",
+    "decide",
     "deploy",
     "deployments",
     "diff",

@@ -94,6 +94,7 @@ def curve(
     from unitune.cli.progress import evaluation_progress, working
     from unitune.cli.sweep import follow_sweep
     from unitune.evaluate.learning_curve import check_goal, judge_curve, with_budget
+    from unitune.evaluate.validation import AnswerOptions
     from unitune.job.job import Job
     from unitune.planning.learning_curve import learning_curve_of
     from unitune.planning.preflight import preflight
@@ -132,10 +133,12 @@ def curve(
             resolved,
             runs,
             goal=goal,
-            deploy_seconds=seconds,
-            deploy_options=parse_deploy_options(option),
-            allow_unpriced=allow_unpriced,
-            progress=progress,
+            options=AnswerOptions(
+                deploy_seconds=seconds,
+                deploy_options=parse_deploy_options(option),
+                allow_unpriced=allow_unpriced,
+                progress=progress,
+            ),
         )
     page = write_page(made)
     if json:

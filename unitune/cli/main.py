@@ -36,6 +36,7 @@ from unitune.cli import (
     comparisons,
     convert,
     curve,
+    decide,
     deployments,
     distill,
     export,
@@ -140,6 +141,7 @@ app.command(rich_help_panel=JOB)(compare.compare)
 app.command(rich_help_panel=JOB)(comparisons.comparisons)
 app.command(rich_help_panel=JOB)(plan.apply)
 app.command(rich_help_panel=JOB)(plan.cost)
+app.command(rich_help_panel=JOB)(decide.decide)
 app.command(rich_help_panel=JOB)(curve.curve)
 app.command(rich_help_panel=JOB)(backends.backends)
 app.command(rich_help_panel=JOB)(convert.convert)

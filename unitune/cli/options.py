@@ -72,6 +72,18 @@ OwnPrices = Annotated[
         show_default=False,
     ),
 ]
+MAX_REQUESTS = 10**10
+"""As of `unitune.job.tuning`, which ``--help`` need not load."""
+RequestsMonth = Annotated[
+    int | None,
+    typer.Option(
+        "--requests",
+        metavar="N",
+        min=1,
+        max=MAX_REQUESTS,
+        help="Requests a month, for the total cost.",
+    ),
+]
 DeployOptions = Annotated[
     list[str] | None,
     typer.Option(

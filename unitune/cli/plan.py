@@ -19,6 +19,7 @@ from unitune.cli.options import (
     Json,
     OwnPrices,
     Quiet,
+    RequestsMonth,
     parse_prices,
 )
 from unitune.cli.output import aside, console, exit_for_errors, print_json, print_raw
@@ -69,8 +70,6 @@ BasePlan = Annotated[
     ),
 ]
 Markdown = Annotated[bool, typer.Option("--markdown", help="For a comment on a pull request.")]
-MAX_REQUESTS = 10**10
-"""As of `unitune.job.tuning`, which ``--help`` need not load."""
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="A saved plan, e.g. plan.json.")]
 
 
@@ -281,10 +280,7 @@ def cost(
         ),
     ] = None,
     all_backends: AllBackends = False,
-    requests: Annotated[
-        int | None,
-        typer.Option("--requests", metavar="N", min=1, max=MAX_REQUESTS, help="Requests a month."),
-    ] = None,
+    requests: RequestsMonth = None,
     price: OwnPrices,
     json: Json = False,
 ) -> None:

@@ -31,6 +31,7 @@ DocumentName = Literal[
     "verdict",
     "comparison-diff",
     "learning-curve",
+    "decision",
     "cost",
     "budget",
     "offer",
@@ -95,6 +96,7 @@ def document_model(name: DocumentName) -> type[BaseModel]:
     from unitune.cost.budget import ProjectBudget
     from unitune.cost.prices.book import PricesFile
     from unitune.data.report import DataReport
+    from unitune.decision.evidence import Decision
     from unitune.evaluate.diff import ComparisonDiff
     from unitune.evaluate.learning_curve_document import LearningCurve
     from unitune.evaluate.results import Comparison
@@ -113,6 +115,7 @@ def document_model(name: DocumentName) -> type[BaseModel]:
         "verdict": Comparison,
         "comparison-diff": ComparisonDiff,
         "learning-curve": LearningCurve,
+        "decision": Decision,
         "cost": TotalCostList,
         "budget": ProjectBudget,
         "offer": Offer,

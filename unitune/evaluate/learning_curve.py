@@ -14,20 +14,14 @@ recorded answer requested again. The test cases have no part in it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from statistics import fmean
 
-from pydantic import JsonValue
-
 from unitune.errors import OverBudget, RunFailed, UserError
-from unitune.evaluate.grading import MOST_ERRORS, Answered, Graded, grade
-from unitune.evaluate.inference.budget import Budget, answer_prices
-from unitune.evaluate.inference.engine import EvaluationProgress
-from unitune.evaluate.inference.sources import Source, resolve_sources
+from unitune.evaluate.grading import MOST_ERRORS, Graded
 from unitune.evaluate.learning_curve_document import (
     FARTHEST,
     CurvePoint,
@@ -38,12 +32,10 @@ from unitune.evaluate.learning_curve_document import (
     Prediction,
     RowsForGoal,
 )
-from unitune.evaluate.prompts.contenders import Contender
-from unitune.evaluate.prompts.tuned_run import TunedRun, answering
-from unitune.evaluate.result_files import results_folder
-from unitune.evaluate.runner import EvaluationConfig, Notify, collect_responses, open_journals
+from unitune.evaluate.runner import Notify
 from unitune.evaluate.statistics.learning_curve import LEVEL, Doubt, FittedCurve, Range
-from unitune.evaluate.task import Task, prepare
+from unitune.evaluate.task import Task
+from unitune.evaluate.validation import AnswerOptions, ValidationAnswers, answer_validation
 from unitune.job.job import Job
 from unitune.planning.learning_curve import LEAST_POINTS, curve_notes, learning_curve_of
 from unitune.planning.money import estimated
@@ -52,8 +44,6 @@ from unitune.run.run import Run
 from unitune.run.sweep import launch_sweep
 from unitune.workspace.filesystem import private_folder, replacing
 
-FOLDER = "learning-curve"
-"""Beside the recorded answers of the job."""
 DOCUMENT = "learning-curve.json"
 TIMES = (2, 4)
 """The rows there are, times these, are predicted."""
@@ -94,7 +84,8 @@ def learning_curve(  # noqa: PLR0913 - each has a name and a default
     runs = list(launch_sweep(resolved, allow_unpriced=allow_unpriced))
     for run in runs:
         run.wait()
-    return judge_curve(resolved, runs, goal=goal, allow_unpriced=allow_unpriced, progress=progress)
+    options = AnswerOptions(allow_unpriced=allow_unpriced, progress=progress)
+    return judge_curve(resolved, runs, goal=goal, options=options)
 
 
 def check_goal(goal: float | None) -> None:
@@ -134,15 +125,12 @@ def with_budget(resolved: ResolvedJob, usd: Decimal) -> ResolvedJob:
     return replace(resolved, job=job)
 
 
-def judge_curve(  # noqa: PLR0913 - each is independent
+def judge_curve(
     resolved: ResolvedJob,
     runs: Sequence[Run],
     *,
     goal: float | None = None,
-    deploy_seconds: float | None = None,
-    deploy_options: Mapping[str, JsonValue] | None = None,
-    allow_unpriced: bool = False,
-    progress: Notify | None = None,
+    options: AnswerOptions = AnswerOptions(),  # noqa: B008 - frozen
 ) -> LearningCurve:
     """Have the models of a curve's runs answer the validation rows, and fit their scores.
 
@@ -150,10 +138,18 @@ def judge_curve(  # noqa: PLR0913 - each is independent
         resolved: As `learning_curve_of` returns it.
         runs: Its runs, in its order.
         goal: As of `learning_curve`.
-        deploy_seconds: Where a model answers only from a deployment: how long each may stand.
-        deploy_options: The backend's own for them.
-        allow_unpriced: Whether a price may be unknown or old.
-        progress: Called as answers come.
+        options: How the models answer.
+
+    Raises:
+        RunFailed: A run has no model.
+    """
+    return fit_curve(resolved, runs, answer_curve(resolved, runs, options), goal)
+
+
+def answer_curve(
+    resolved: ResolvedJob, runs: Sequence[Run], options: AnswerOptions
+) -> ValidationAnswers:
+    """Have the models of a curve's runs answer the validation rows.
 
     Raises:
         RunFailed: A run has no model.
@@ -163,62 +159,21 @@ def judge_curve(  # noqa: PLR0913 - each is independent
             f"{len(missing)} of {len(runs)} runs of the learning curve have no model: "
             f"{', '.join(missing)}. The same call launches them anew."
         )
-    task, evaluate = prepare(resolved), resolved.job.evaluate
     by_name = {part.setting: run for part, run in zip(resolved.runs, runs, strict=True)}
-    prices = answer_prices(resolved.job, resolved.book, allow_unpriced=allow_unpriced)
-    config = EvaluationConfig(
-        task=task,
-        contenders=tuple(map(Contender, evaluate.contenders)),
-        sources=resolve_sources(resolved, by_name, prices.contenders, replay=False),
-        folder=results_folder(None, resolved.job, None) / FOLDER,
-        budget=Budget(evaluate.budget and evaluate.budget.usd),
-        concurrency=evaluate.concurrency,
-        batch=False,
-        replay=False,
-        use_cache=False,
-        announce=_ignore,
-    )
+    return answer_validation(resolved, by_name, options)
 
-    def deployed(name: str, alone: EvaluationConfig) -> AbstractContextManager[dict[str, Source]]:
-        tuned = {name: TunedRun.of(by_name[name])}
-        terms = deploy_seconds, deploy_options
-        return answering(tuned, alone.sources, alone.budget, *terms, unpriced=allow_unpriced)
 
-    answered, spent = _answered(config, deployed, progress or _ignore)
-    graded = [grade(task, each) for each in answered]
-    made = _document(resolved, task, runs, graded, goal).model_copy(
-        update={"folder": config.folder, "spent_usd": spent if config.prices else None}
+def fit_curve(
+    resolved: ResolvedJob, runs: Sequence[Run], answers: ValidationAnswers, goal: float | None
+) -> LearningCurve:
+    """Fit the scores of a curve's runs, and write down what they say."""
+    made = _document(resolved, answers.task, runs, answers.graded, goal).model_copy(
+        update={"folder": answers.folder, "spent_usd": answers.spent_usd}
     )
-    private_folder(config.folder)
-    with replacing(config.folder / DOCUMENT) as file:
+    private_folder(answers.folder)
+    with replacing(answers.folder / DOCUMENT) as file:
         file.write(made.model_dump_json(indent=2))
     return made
-
-
-def _ignore(_: object) -> None:
-    pass
-
-
-def _answered(
-    config: EvaluationConfig,
-    deployed: Callable[[str, EvaluationConfig], AbstractContextManager[dict[str, Source]]],
-    notify: Notify,
-) -> tuple[list[Answered], Decimal]:
-    """Return the answers of each run's model, one model at a time, and what they have cost."""
-
-    def show(at: EvaluationProgress) -> None:
-        notify(replace(at, phase="dev") if at.phase == "test" else at)  # the test stays unused
-
-    answered: list[Answered] = []
-    with open_journals(config) as journals:
-        spent = config.budget.spent
-        for contender in config.contenders:
-            budget = Budget(config.budget.cap, spent)
-            alone = replace(config, contenders=(contender,), budget=budget)
-            with deployed(contender.name, alone) as ready:
-                answered += collect_responses(replace(alone, sources=ready), journals, show)
-            spent = budget.spent
-    return answered, spent
 
 
 def _document(

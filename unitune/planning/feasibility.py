@@ -39,6 +39,7 @@ NOT_ALL = "not open to all"
 FOR_TESTS = "fake"
 NO_TRAINING_ROWS = "no-training-rows"
 """Code of the finding that a job names none."""
+Customers = Literal["all", "some"]
 SOON = timedelta(days=90)
 """A date nearer than this is a warning, a later one a note."""
 
@@ -79,31 +80,43 @@ def _against(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:
     )
 
 
+def same_base_elsewhere(job: Job, own: Offer, day: date) -> Iterator[tuple[Offer, str, Customers]]:
+    """Yield the other backends that tune the same weights, with their name there, and for whom."""
+    names = {
+        job.base_model,
+        *_names(own.model(job.base_model) or OfferedModel(name=job.base_model)),
+    }
+    for offer in _others(job):
+        for name in _same_weights(offer, names):
+            if customers := _takes(job, offer, name, day):
+                yield offer, name, customers
+                break
+
+
+def _others(job: Job) -> Iterator[Offer]:
+    offers = map(registry.offer, registry.backend_names())
+    return (offer for offer in offers if offer.name not in (job.backend, FOR_TESTS))
+
+
 def _other_backends(job: Job, own: Offer, day: date) -> str:
     """Return in a sentence or two which other backends take a job; empty where none does."""
-    model = own.model(job.base_model) or OfferedModel(name=job.base_model)
-    names = {job.base_model, *_names(model)}
-    same: list[str] = []
+    same = {
+        offer.name: f"{offer.name} ({name if customers == 'all' else f'{name}, {NOT_ALL}'})"
+        for offer, name, customers in same_base_elsewhere(job, own, day)
+    }
     other: list[str] = []
-    for offer in map(registry.offer, registry.backend_names()):
-        if offer.name in (job.backend, FOR_TESTS):
-            continue
-        equals = [(name, _takes(job, offer, name, day)) for name in _same_weights(offer, names)]
-        takers = [(name, customers) for name, customers in equals if customers]
+    for offer in _others(job):
         others = [_takes(job, offer, each.name, day) for each in offer.models]
-        if takers:
-            name, customers = takers[0]
-            same.append(f"{offer.name} ({name if customers == 'all' else f'{name}, {NOT_ALL}'})")
-        elif any(others):
+        if offer.name not in same and any(others):
             other.append(offer.name if "all" in others else f"{offer.name} ({NOT_ALL})")
-    sentences = [f"The same model can be tuned at {listed(same)}."] if same else []
+    sentences = [f"The same model can be tuned at {listed([*same.values()])}."] if same else []
     if other:
         verb = "takes" if len(other) == 1 else "take"
         sentences.append(f"With another base {listed(other)} {verb} the job.")
     return " ".join(sentences)
 
 
-def _takes(job: Job, offer: Offer, model: str, day: date) -> Literal["all", "some"] | None:
+def _takes(job: Job, offer: Offer, model: str, day: date) -> Customers | None:
     """Return from which customers a backend takes the job with this base: all, some, or none."""
     moved = job.model_copy(update={"backend": offer.name, "model": model})
     findings = _against(moved, offer, day)

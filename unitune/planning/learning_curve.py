@@ -11,7 +11,7 @@ stays unused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -65,7 +65,15 @@ def learning_curve_of(resolved: ResolvedJob, points: int, seeds: int) -> Resolve
         for seed in range(first, first + seeds)
     ]
     parts = tuple(part for size in zip(*drawn, strict=True) for part in size)
-    return replace(_judged_on_validation(resolved, parts), parts=parts)
+    tuned = (Tuned(name=part.setting, role="reference") for part in parts)
+    return replace(judged_on_validation(resolved, tuned), parts=parts)
+
+
+def whole_training_of(resolved: ResolvedJob) -> ResolvedJob:
+    """Return the run of a learning curve that is the job's own, as a curve of it alone."""
+    own = _part(resolved, resolved.splits.train, seed_of(resolved.job))
+    judged = judged_on_validation(resolved, [Tuned(name=own.setting, role="reference")])
+    return replace(judged, parts=(own,))
 
 
 def nested_subsets(train: Dataset, points: int, seed: int) -> list[Dataset]:
@@ -135,8 +143,8 @@ def _part(resolved: ResolvedJob, subset: Dataset, seed: int) -> ResolvedJob:
     return replace(resolved, job=job, rows=rows, settings={"rows": len(subset), "seed": seed})
 
 
-def _judged_on_validation(resolved: ResolvedJob, parts: Sequence[ResolvedJob]) -> ResolvedJob:
-    """Return the job with its validation rows as the cases, and each run as a contender."""
+def judged_on_validation(resolved: ResolvedJob, contenders: Iterable[ContenderSpec]) -> ResolvedJob:
+    """Return the job with its validation rows as the cases of these contenders."""
     splits, evaluate = resolved.splits, resolved.job.evaluate
     cases = {row.example.case_id: row for row in splits.validation.rows}
     dev = replace(splits.validation, rows=tuple(cases.values()))
@@ -146,12 +154,9 @@ def _judged_on_validation(resolved: ResolvedJob, parts: Sequence[ResolvedJob]) -
     named = evaluate.clusters is not None and all(
         evaluate.clusters in (example.model_extra or {}) for example in dev
     )
-    contenders: tuple[ContenderSpec, ...] = tuple(
-        Tuned(name=part.setting, role="reference") for part in parts
-    )
     judged = evaluate.model_copy(
         update={
-            "contenders": contenders,
+            "contenders": tuple(contenders),
             "clusters": evaluate.clusters if named else None,
             "slices": (),
             "gate": None,

@@ -17,6 +17,7 @@ from unitune.data.dataset import Dataset
 from unitune.errors import DataError, OverBudget, RunFailed, UserError
 from unitune.evaluate.learning_curve import judge_curve, learning_curve, with_budget
 from unitune.evaluate.learning_curve_document import FARTHEST, LearningCurve
+from unitune.evaluate.validation import AnswerOptions
 from unitune.job.job import Job
 from unitune.models import Request
 from unitune.planning.learning_curve import curve_notes, learning_curve_of, nested_subsets
@@ -204,7 +205,9 @@ class TestJudging:
         phases: set[str] = set()
         resolved, launched = trained(job, 3, 2)
         backend_of(learner)
-        judge_curve(resolved, launched, progress=lambda at: phases.add(at.phase))
+        judge_curve(
+            resolved, launched, options=AnswerOptions(progress=lambda at: phases.add(at.phase))
+        )
         assert {"dev"} == {*learner.kinds} == phases
 
     def test_without_a_gain_it_cannot_tell(self, job: Job, backend_of: BackendOf) -> None:

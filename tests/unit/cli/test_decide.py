@@ -1,0 +1,65 @@
+"""`unitune decide` on the command line: its plan, its page, and what costs money."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from colour_job import write_colour_job
+from command_line import Command
+
+from unitune.cli import output
+from unitune.cli.schema import document_schema
+
+ROWS = {"train": 44, "dev": 12, "test": 40}
+FAKE = "options: {fake: {steps: 1, steps_per_poll: 9}}\n"
+
+
+def test_a_plan_measures_nothing(unitune: Command, tmp_path: Path) -> None:
+    file = write_colour_job(tmp_path, ROWS, "fake", FAKE)
+    planned = unitune("decide", str(file), "--plan")
+    assert 0 == planned.code, planned.err
+    assert "Cannot tell yet" in planned.out
+    assert "How good is the best prompt for tiny on fake?" in planned.out
+    assert f"unitune decide {file}" in planned.out.replace("\n", "")
+    assert 0 == json.loads(unitune("runs", "--json").out)["total"]
+
+
+@pytest.mark.parametrize("width", ["80", "120"])
+def test_it_measures_and_answers(
+    unitune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    output.console.cache_clear()
+    file = write_colour_job(tmp_path, ROWS, "fake", FAKE)
+    ended = unitune("decide", str(file), "--seeds", "2")
+    again = unitune("decide", str(file), "--seeds", "2", "--json")
+    output.console.cache_clear()
+    assert 0 == ended.code == again.code, ended.err
+    assert max(map(len, ended.out.splitlines())) <= int(width)
+    document = json.loads(again.out)
+    jsonschema.validate(document, document_schema("decision"))
+    assert document["conclusion"]["headline"] in " ".join(ended.out.split())
+    assert "decision.html" in ended.out
+    assert "Next:" in ended.out
+
+
+def test_what_costs_money_is_not_measured_unasked(unitune: Command, tmp_path: Path) -> None:
+    prices = "prices: [{backend: openai, training: 3, input: 1, output: 2}]\n"
+    more = prices + "tuning: {epochs: 1}\nusage: {months: 1}\n"
+    file = write_colour_job(tmp_path, ROWS, "openai", more)
+    refused = unitune("decide", str(file))
+    assert 0 == refused.code, refused.err
+    assert "Not measured" in refused.out
+    assert "the comparison costs money" in " ".join(refused.out.split())
+
+
+def test_where_the_base_ends_other_backends_are_named(unitune: Command, tmp_path: Path) -> None:
+    file = write_colour_job(tmp_path, ROWS, "openai", "tuning: {epochs: 1}\n")
+    ended = unitune("decide", str(file), "--json")
+    conclusion = json.loads(ended.out)["conclusion"]
+    assert ("cannot tell", "nowhere") == (conclusion["answer"], conclusion["rule"])
+    assert "switched off on 2027-01-14" in conclusion["reasons"][0]
+    assert "--backend azure" in conclusion["next"]["command"]

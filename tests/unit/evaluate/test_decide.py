@@ -1,0 +1,226 @@
+"""A decision from its measurements: five jobs with different right answers, on recorded answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+
+from unitune.backends import registry
+from unitune.decision.decide import Deciding, decide, resolve
+from unitune.decision.evidence import Decision
+from unitune.decision.measuring import Choices
+from unitune.errors import OverBudget, UserError
+from unitune.evaluate.validation import AnswerOptions
+from unitune.job.job import Job
+from unitune.models import ChatModel, Reply, Request, TunedModel
+from unitune.report import decision as report
+from unitune.run.run import runs
+from unitune.testing.fake import FakeBackend
+
+LABELS = ("card", "loan", "rate", "fraud")
+TRAIN, DEV, TEST = 100, 60, 200
+Put = Callable[["Answers"], "Answers"]
+
+
+class Answers:
+    """Gets so many of the validation rows right: as a prompt, and tuned by rows."""
+
+    def __init__(self, prompted: int, tuned: dict[int, int]) -> None:
+        self.prompted, self.tuned = prompted, tuned
+        self.asked = Counter[str]()
+        self.never = ""
+
+    def right(self, model: str) -> int:
+        if not (of := [run for run in runs() if run.id in model]):
+            return self.prompted
+        rows, seed = TRAIN, 0
+        if "rows=" in (name := of[0].name):
+            rows, seed = map(int, name.removeprefix("demo rows=").split(", seed="))
+        return self.tuned[rows] + seed % 3 - 1
+
+    def __call__(self, model: str, request: Request) -> str:
+        kind, number = request.messages[-1].text.split()
+        self.asked[kind] += 1
+        right = LABELS[int(number) % 4]
+        # Mixed, so that each label is missed alike.
+        knows = int(number) * 37 % DEV < self.right(model) and right != self.never
+        return right if knows else "other"
+
+
+class Model:
+    def __init__(self, name: str, answers: Answers) -> None:
+        self.name, self.answers = name, answers
+
+    @property
+    def fingerprint(self) -> str:
+        return f"recorded:{self.name}"
+
+    async def reply(self, request: Request) -> Reply:
+        return Reply(
+            text=self.answers(self.name, request),
+            finish_reason="stop",
+            prompt_tokens=10,
+            completion_tokens=2,
+        )
+
+    async def aclose(self) -> None:
+        pass
+
+
+@pytest.fixture
+def answered(monkeypatch: pytest.MonkeyPatch) -> Callable[[Answers], Answers]:
+    """Have every model of the fake backend answer so."""
+
+    def put(answers: Answers) -> Answers:
+        class Recorded(FakeBackend):
+            def chat(self, model: str | TunedModel) -> ChatModel:
+                return Model(model if isinstance(model, str) else model.name, answers)
+
+        monkeypatch.setattr(registry, "backend", lambda _: Recorded())
+        return answers
+
+    return put
+
+
+@pytest.fixture
+def job(make_job: Any) -> Job:
+    return with_rows(make_job)
+
+
+def with_rows(make_job: Any, *, train: int = TRAIN, test: int = TEST, **more: Any) -> Job:
+    made = make_job(
+        {"scorers": ["exact"], "contenders": ["zero-shot", "tuned"]},
+        train=[(f"train {at}", LABELS[at % 4]) for at in range(train)],
+        dev=[(f"dev {at}", LABELS[at % 4]) for at in range(DEV)],
+        test=[(f"test {at}", LABELS[at % 4]) for at in range(test)],
+    )
+    fake = {"fake": {"steps": 1, "steps_per_poll": 9}}
+    return Job.model_validate({**dict(made), "options": fake, **more})
+
+
+RISING = {25: 20, 50: 30, 100: 36}
+
+
+class TestFiveJobs:
+    """Each with another right answer."""
+
+    def test_a_prompt_suffices(self, job: Job, answered: Put) -> None:
+        answers = answered(Answers(prompted=60, tuned=RISING))
+        decision = decide(job)
+        assert ("prompt", "prompt_suffices") == said(decision)
+        assert [] == runs()
+        assert {"dev": DEV} == answers.asked
+
+    def test_tuning_pays(self, job: Job, answered: Put) -> None:
+        answers = answered(Answers(prompted=30, tuned={100: 50}))
+        decision = decide(job)
+        assert ("tune", "tuning_pays") == said(decision)
+        (own,) = runs()
+        assert f"unitune compare --run {own.id}" == decision.conclusion.next.command
+        assert {"dev": 2 * DEV} == answers.asked  # prompt and one training; the test is unused
+        option = decision.evidence.options[0]
+        assert option.gain is not None
+        assert (49 - 30) / 60 == pytest.approx(option.gain.value)
+
+    def test_too_few_rows(self, job: Job, answered: Put) -> None:
+        answered(Answers(prompted=34, tuned=RISING))
+        decision = decide(job)
+        assert ("collect", "more_rows_pay") == said(decision)
+        conclusion = decision.conclusion
+        assert "training" == conclusion.kind
+        assert 0 < (conclusion.rows or 0) < 400
+        assert 9 == len(runs())
+        curve = decision.evidence.options[0].curve
+        assert curve is not None
+        assert curve.goal is not None
+        assert 34 / 60 + 0.05 == pytest.approx(curve.goal.score)
+
+    def test_the_test_is_too_small(self, make_job: Any, answered: Put) -> None:
+        answered(Answers(prompted=40, tuned={100: 50}))
+        decision = decide(with_rows(make_job, test=20))
+        assert ("collect", "tuning_pays") == said(decision)
+        assert "test" == decision.conclusion.kind
+        assert (
+            "With 20 test cases a comparison finds differences from"
+            in (decision.conclusion.reasons[0])
+        )
+
+    def test_the_base_ends_first(
+        self, make_job: Any, answered: Put, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("UNITUNE_TODAY", "2026-11-28")
+        models = {"openai": "gpt-4.1-mini", "fake": "base"}
+        job = with_rows(make_job, backend="openai", model=models)
+        answered(Answers(prompted=30, tuned={100: 50}))
+        alone = decide(job)
+        assert ("cannot tell", "nowhere") == said(alone)
+        assert [] == runs()
+        both = decide(job, ["openai", "fake"])
+        assert ("tune", "tuning_pays") == said(both)
+        assert "fake" == both.conclusion.backend
+
+
+def said(decision: Decision) -> tuple[str, str]:
+    return decision.conclusion.answer, decision.conclusion.rule
+
+
+def test_the_same_call_measures_nothing_again(job: Job, answered: Put) -> None:
+    answers = answered(Answers(prompted=34, tuned=RISING))
+    first = decide(job)
+    asked = answers.asked.total()
+    again = decide(job)
+    assert (asked, 9) == (answers.asked.total(), len(runs()))
+    assert first.conclusion == again.conclusion
+
+
+def test_what_exceeds_the_budget_is_not_measured(job: Job, answered: Put) -> None:
+    answered(Answers(prompted=30, tuned={100: 50}))
+
+    def refuse(what: str, _: object) -> None:
+        if what == "training":
+            raise OverBudget("the training costs money: $3.")
+
+    decision = Deciding(
+        resolve(job, ()),
+        Choices(
+            points=3,
+            seeds=3,
+            launch=lambda _: pytest.fail("nothing is launched"),
+            agree=refuse,
+            answers=AnswerOptions(),
+            shown=nullcontext,
+        ),
+    ).decision()
+    assert ("cannot tell", "unmeasured_training") == said(decision)
+    assert ("the training costs money: $3.",) == decision.notes
+    assert decision.evidence.best_prompt.value == 0.5
+    written = (decision.folder / "decision.json").read_text(encoding="utf-8")
+    assert decision.evidence == Decision.model_validate_json(written).evidence
+
+
+def test_words_and_page(job: Job, answered: Put) -> None:
+    answered(Answers(prompted=34, tuned=RISING))
+    decision = decide(job)
+    terms = [fact.term for fact in report.facts(decision.evidence)]
+    assert ["Training", "Validation", "Test", "Base", "Prompt", "Tuned", "More rows"] == terms[:7]
+    page = report.write_page(decision).read_text(encoding="utf-8").replace("\u00a0", " ")
+    for sentence in (decision.conclusion.headline, *decision.conclusion.changes):
+        assert sentence in page
+
+
+def test_labels_that_are_missed_most_are_named(job: Job, answered: Put) -> None:
+    answers = Answers(prompted=34, tuned=RISING)
+    answered(answers)
+    answers.never = "fraud"
+    decision = decide(job)
+    assert "fraud" == decision.evidence.options[0].weakest[0]
+
+
+def test_a_sweep_is_refused(job: Job) -> None:
+    swept = Job.model_validate({**dict(job), "tuning": {"learning_rate": [1e-4, 1e-3]}})
+    with pytest.raises(UserError, match="a decision is about one setting"):
+        decide(swept)

@@ -1,0 +1,142 @@
+"""The command `unitune decide`: should one tune, or just prompt?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unitune.cli.curve import DeployFor, Seeds
+from unitune.cli.options import (
+    JOB_FILE,
+    AllowUnpriced,
+    BudgetUsd,
+    DeployOptions,
+    JobFile,
+    Json,
+    OwnPrices,
+    Quiet,
+    RequestsMonth,
+    parse_deploy_options,
+    parse_prices,
+)
+from unitune.cli.output import aside, console, print_json
+from unitune.errors import UserError
+
+if TYPE_CHECKING:
+    from unitune.decision.evidence import Conclusion, Measurement
+    from unitune.planning.preflight import ResolvedJob
+    from unitune.run.run import Run
+
+Backends = Annotated[
+    list[str],
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help="Where it could be tuned; repeatable. By default at the job's own backend.",
+        default_factory=list,
+        show_default=False,
+    ),
+]
+Goal = Annotated[
+    float | None,
+    typer.Option("--goal", metavar="SCORE", help="The score that is good enough, such as 0.9."),
+]
+Points = Annotated[
+    int,
+    typer.Option(
+        "--points", metavar="N", min=3, max=8, help="Sizes of a learning curve, if one is needed."
+    ),
+]
+PlanOnly = Annotated[
+    bool,
+    typer.Option("--plan", help="Measure nothing: say what is known without, and what is next."),
+]
+
+
+def decide(
+    file: JobFile = JOB_FILE,
+    *,
+    backend: Backends,
+    goal: Goal = None,
+    requests: RequestsMonth = None,
+    points: Points = 3,
+    seeds: Seeds = 3,
+    plan: PlanOnly = False,
+    price: OwnPrices,
+    budget: BudgetUsd = None,
+    allow_unpriced: AllowUnpriced = False,
+    deploy: DeployFor = None,
+    option: DeployOptions = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Say whether to tune or to prompt, by what is measured.
+
+    In steps, each dearer than the one before, until the answer is clear: the data, what prompts
+    score, one training, a learning curve. All take the validation rows; the test stays unused. The
+    answer is prompt, tune here or at a vendor, collect more rows first, or cannot tell, with its
+    reasons. What costs money needs a budget, or a person who agrees to the price.
+
+    [dim]$ unitune decide unitune.yaml
+    $ unitune decide unitune.yaml --goal 0.9 --requests 250000
+    $ unitune decide unitune.yaml --backend local --backend together --budget 20[/dim]
+    """
+    from unitune.cli.progress import evaluation_progress, working
+    from unitune.cli.sweep import follow_sweep
+    from unitune.decision.decide import Deciding, resolve
+    from unitune.decision.measuring import Choices
+    from unitune.evaluate.validation import AnswerOptions
+    from unitune.job.job import Job
+    from unitune.report.decision import decision_view, write_page
+    from unitune.run.deploying import ttl_seconds
+    from unitune.run.sweep import launch_sweep
+
+    if option and deploy is None:
+        raise UserError("--option is for the deployments that --deploy brings up; give both.")
+    seconds = None if deploy is None else ttl_seconds(deploy, "--deploy")
+    silent = quiet or json
+
+    def launch(sweep: ResolvedJob) -> list[Run]:
+        launches = launch_sweep(sweep, allow_unpriced=allow_unpriced)
+        return follow_sweep(sweep, launches, quiet=silent)
+
+    def announce(conclusion: Conclusion) -> None:
+        if not silent:
+            aside().print(" ".join(conclusion.reasons))
+
+    job = Job.load(file)
+    job = job.with_prices(parse_prices(price, job.backend))
+    with working("reading rows, looking for leaks", quiet=silent):
+        resolved = resolve(job, backend)
+    choices = Choices(
+        points=points,
+        seeds=seeds,
+        requests_month=requests,
+        budget=budget,
+        launch=launch,
+        agree=lambda what, judged: _agree(what, judged, allow_unpriced=allow_unpriced),
+        answers=AnswerOptions(
+            deploy_seconds=seconds,
+            deploy_options=parse_deploy_options(option),
+            allow_unpriced=allow_unpriced,
+        ),
+        shown=lambda: evaluation_progress(quiet=silent),
+    )
+    shown = "" if file == JOB_FILE else str(file)
+    decision = Deciding(resolved, choices, goal, shown, announce).decision(measure=not plan)
+    page = write_page(decision)
+    if json:
+        print_json(decision)
+    else:
+        console().print(decision_view(decision, page))
+
+
+def _agree(what: Measurement, judged: ResolvedJob, *, allow_unpriced: bool) -> None:
+    """Make sure that the user has agreed to what a measurement may cost."""
+    from unitune.cli.consent import confirm_answers, confirm_training
+
+    if what != "prompts":
+        confirm_training(judged, allow_unpriced=allow_unpriced)
+    if judged.job.evaluate.budget is None:
+        confirm_answers(judged, {}, allow_unpriced=allow_unpriced)

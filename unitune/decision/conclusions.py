@@ -1,0 +1,290 @@
+"""What the rules say, in words: an answer with its reasons, what would change it, what to do next.
+
+Figures in sentences are percentages and points with one decimal; intervals stand in brackets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+
+from unitune.decision.evidence import (
+    Conclusion,
+    Evidence,
+    Measurement,
+    NextStep,
+    Rows,
+    Score,
+    TuningOption,
+)
+from unitune.evaluate.learning_curve_document import FARTHEST, LearningCurve
+from unitune.evaluate.statistics.sample_size import cases_needed
+from unitune.tco.documents import TotalCost
+
+COLLECTED_ROWS = {
+    "training": "training rows",
+    "validation": "validation rows",
+    "test": "test cases",
+}
+
+
+def mend_first(evidence: Evidence) -> Conclusion:
+    """Job or rows have errors."""
+    return Conclusion(
+        answer="cannot tell",
+        headline="Job and rows must be mended first",
+        reasons=evidence.errors,
+        next=NextStep(command=_command(evidence, "check"), why="It names each with its fix."),
+    )
+
+
+def look_elsewhere(evidence: Evidence) -> Conclusion:
+    """No option is left."""
+    others = evidence.elsewhere
+    step = NextStep(why="No backend that is installed takes the job; another base may be taken.")
+    if others:
+        command = _command(evidence, f"decide --backend {others[0]}")
+        step = NextStep(command=command, why=f"The job can be tuned at {', '.join(others)}.")
+    return Conclusion(
+        answer="cannot tell",
+        headline="Not there: nothing that was considered can be tuned for long enough",
+        reasons=tuple(exclusions(evidence)),
+        changes=("A backend that takes the job, and whose base lives as long as it is needed.",),
+        next=step,
+    )
+
+
+def measure(
+    what: Measurement, evidence: Evidence, option: TuningOption, question: str
+) -> Conclusion:
+    """A figure is missing that a decision measures by itself."""
+    return Conclusion(
+        answer="cannot tell",
+        headline="Cannot tell yet",
+        reasons=(question,),
+        next=NextStep(
+            command=_command(evidence, "decide"),
+            why=f"It measures that: {_MEASUREMENTS[what]}.",
+            measures=what,
+            backend=option.backend,
+        ),
+    )
+
+
+_MEASUREMENTS: dict[Measurement, str] = {
+    "prompts": "each prompt answers the validation rows",
+    "training": "one training, whose model answers the validation rows",
+    "curve": "trainings on parts of the rows, whose models answer the validation rows",
+}
+
+
+def prompt(evidence: Evidence, reasons: Sequence[str], change: str) -> Conclusion:
+    """The best prompt is good enough, or tuning no better."""
+    return Conclusion(
+        answer="prompt",
+        headline=f"Prompt: {evidence.best_prompt.name} is good enough for now",
+        reasons=(*reasons, *exclusions(evidence), *evidence.warnings),
+        changes=(change,),
+        next=NextStep(
+            command=_command(evidence, "compare --limit 20"),
+            why="A first look at its answers to test cases; nothing is trained.",
+        ),
+    )
+
+
+def tune(evidence: Evidence, option: TuningOption) -> Conclusion:
+    """The tuned model pays."""
+    where = "here" if option.trains_here else f"at {option.backend}"
+    own = f"--run {option.runs[0]}"
+    limit = max(evidence.margin, option.shown_gain.value)
+    return Conclusion(
+        answer="tune",
+        backend=option.backend,
+        headline=f"Tune {where}: {option.base_model} on {option.backend}",
+        reasons=(
+            gain(evidence, option),
+            *_costs(evidence, option),
+            *_below_goal(evidence, option),
+            *exclusions(evidence),
+            *evidence.warnings,
+        ),
+        changes=(
+            f"A prompt that scores {points(limit)} points more than {evidence.best_prompt.name}.",
+            *_life_changes(option),
+        ),
+        next=NextStep(
+            command=_command(evidence, f"compare {own}"),
+            why="It is trained already; the verdict is that of the test, which is unused so far.",
+        ),
+    )
+
+
+def collect(
+    evidence: Evidence, kind: Rows, rows: int, why: str, weakest: Sequence[str] = ()
+) -> Conclusion:
+    """More rows come first."""
+    which = COLLECTED_ROWS[kind]
+    reasons = [why]
+    if weakest:
+        reasons.append(f"Of the labels that it gets wrong most first: {', '.join(weakest)}.")
+    return Conclusion(
+        answer="collect",
+        rows=rows,
+        kind=kind,
+        headline=f"Collect about {_two_digits(rows)} more {which} first",
+        reasons=(*reasons, *exclusions(evidence), *evidence.warnings),
+        changes=(f"The same command with more {which}.",),
+        next=NextStep(why=_WHERE[kind]),
+    )
+
+
+_WHERE = {
+    "training": "Rows with answers, under `data.train`; `unitune distill` can have a better model "
+    "write some.",
+    "validation": "Rows apart from train and test, or `data.validation: 0.2` of train.",
+    "test": "Rows of real use, apart from train, under `data.test`.",
+}
+
+
+def undecided(evidence: Evidence, option: TuningOption) -> Conclusion:
+    """What was measured allows both."""
+    shown, margin = option.shown_gain, evidence.margin
+    effect = max(margin, abs(shown.value))
+    more = cases_needed(min(1.0, shown.mean_square), effect) - evidence.validation_rows
+    change = "More training rows of the same kind." if more <= 0 else (
+        f"{_two_digits(more)} more validation rows, which find a difference of {points(effect)} "
+        "points (80 % power)."
+    )  # fmt: skip
+    return Conclusion(
+        answer="cannot tell",
+        headline="Cannot tell: tuning may gain what matters, or nothing",
+        reasons=(
+            gain(evidence, option),
+            promise(evidence.wanted_score, option.curve),
+            *exclusions(evidence),
+            *evidence.warnings,
+        ),
+        changes=(change,),
+        next=NextStep(
+            command=_command(evidence, "check"),
+            why="Rows worth a look: better answers in the rows there are cost least.",
+        ),
+    )
+
+
+def gain(evidence: Evidence, option: TuningOption) -> str:
+    """Return what a tuned model gains."""
+    shown, best = option.shown_gain, evidence.best_prompt
+    own = percent(option.tuned.value) if option.tuned else ""
+    return (
+        f"Tuned on {option.backend}, {option.base_model} scores {own}, "
+        f"{points(shown.value, sign=True)} points "
+        f"({points(shown.low, sign=True)} to {points(shown.high, sign=True)}) beyond the best "
+        f"prompt ({best.name}, {percent(best.value)}); {points(evidence.margin)} matter."
+    )
+
+
+def score(best: Score) -> str:
+    """Return a prompt with its score."""
+    return (
+        f"The best prompt ({best.name}) scores {percent(best.value)} ({percent(best.low)} to "
+        f"{percent(best.high)})"
+    )
+
+
+def promise(wanted: float, curve: LearningCurve | None) -> str:
+    """Return what a learning curve says of more rows."""
+    if curve is None:
+        return ""
+    if curve.doubts:
+        return f"What more rows would bring cannot be told: {' '.join(curve.doubts)}"
+    farthest = curve.predictions[-1]
+    figure = farthest.score
+    told = (
+        f"By the learning curve {farthest.rows:,} rows would score {percent(figure.value or 0)} "
+        f"({percent(figure.low or 0)} to {percent(figure.high or 0)})"
+    )
+    rows = curve.goal and curve.goal.rows
+    if not rows or rows.value is None:
+        return f"{told}; for {percent(wanted)} it knows no number of rows."
+    high = f"{rows.high:,.0f}" if rows.high else f"more than {FARTHEST * curve.rows:,}"
+    return (
+        f"{told}, and {percent(wanted)} takes {_two_digits(rows.value)} rows ({rows.low or 0:,.0f} "
+        f"to {high} in four curves of five)."
+    )
+
+
+def more_rows(curve: LearningCurve | None) -> int | None:
+    """Return how many more rows the wanted score takes; None: the curve does not say."""
+    rows = curve and curve.goal and curve.goal.rows
+    if not curve or not rows or rows.value is None:
+        return None
+    return max(1, math.ceil(rows.value) - curve.rows)
+
+
+def saving(cost: TotalCost | None) -> Decimal:
+    """Return how much less a tuned model costs than the prompted one, over the horizon."""
+    totals = {each.role: each.total_usd for each in cost.columns} if cost else {}
+    prompted, tuned = totals.get("prompted"), totals.get("tuned")
+    return prompted.expected - tuned.expected if prompted and tuned else Decimal(0)
+
+
+def _costs(evidence: Evidence, option: TuningOption) -> Iterator[str]:
+    if (cost := option.cost) is None:
+        return
+    totals = {each.role: each.total_usd for each in cost.columns}
+    prompted, tuned = totals.get("prompted"), totals.get("tuned")
+    assumed = "" if evidence.volume_given else ", an assumption: set usage.requests_month"
+    volume = f"{cost.requests_month:,} requests a month, {cost.horizon.months:.3g} months{assumed}"
+    if prompted and tuned:
+        yield (
+            f"It costs ${tuned.expected:,.2f} to own, prompting the same base "
+            f"${prompted.expected:,.2f} ({volume})."
+        )
+    else:
+        yield "What it costs to own is not known: a price is missing (`unitune cost` says which)."
+
+
+def _below_goal(evidence: Evidence, option: TuningOption) -> Iterator[str]:
+    if evidence.goal is not None and option.tuned and option.tuned.value < evidence.goal:
+        yield f"The goal of {percent(evidence.goal)} is not reached."
+        yield promise(evidence.wanted_score, option.curve)
+
+
+def _life_changes(option: TuningOption) -> Iterator[str]:
+    if option.ends:
+        yield f"An end before {option.ends}, on which the base is switched off."
+
+
+def exclusions(evidence: Evidence) -> Iterator[str]:
+    """Yield why options were left out."""
+    for option in evidence.options:
+        for refusal in option.refusals:
+            yield f"Not at {option.backend}: {refusal}"
+        if not option.refusals and not evidence.lives(option):
+            yield (
+                f"Not at {option.backend}: {option.base_model}, and what is tuned from it, is "
+                f"switched off on {option.ends}, in {option.months_left:.1f} months; it is "
+                f"needed for {evidence.needed_months}."
+            )
+
+
+def _command(evidence: Evidence, command: str) -> str:
+    name, _, options = command.partition(" ")
+    return " ".join(filter(None, ("unitune", name, evidence.file, options)))
+
+
+def percent(share: float) -> str:
+    """Return a share in percent."""
+    return f"{100 * share:.1f} %"
+
+
+def points(share: float, *, sign: bool = False) -> str:
+    """Return a difference in points."""
+    return f"{100 * share:+.1f}" if sign else f"{100 * share:.1f}"
+
+
+def _two_digits(number: float) -> str:
+    """Return a number with two digits, more of which would say nothing."""
+    return f"{float(f'{number:.2g}'):,.0f}"

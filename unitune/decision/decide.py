@@ -1,0 +1,233 @@
+"""Should one tune, or just prompt? `decide` measures until the rules have an answer.
+
+    evidence ──► rules ──► conclusion
+        ▲                      │ names a figure that is missing
+        └──── measurement ◄────┘ if the user agrees to its price
+
+The measurements come in the order of their cost (`unitune.decision.rules`), and none is made that
+the rules do not ask for. Killed at any moment, the same call goes on: what was answered or trained
+is recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from unitune.data.quality.look import quality_of
+from unitune.decision import rules
+from unitune.decision.evidence import Conclusion, Decision, Evidence
+from unitune.decision.measuring import Choices, Measured, best_of
+from unitune.errors import OverBudget, RunFailed, UserError
+from unitune.evaluate.learning_curve import check_goal
+from unitune.evaluate.readiness import readiness_findings
+from unitune.evaluate.result_files import results_folder
+from unitune.evaluate.runner import Notify
+from unitune.evaluate.task import dev_rows, once_each
+from unitune.evaluate.validation import FOLDER, AnswerOptions
+from unitune.job.job import Job
+from unitune.planning.feasibility import same_base_elsewhere
+from unitune.planning.preflight import ResolvedJob, preflight
+from unitune.run.run import Run
+from unitune.run.sweep import launch_sweep
+from unitune.workspace.filesystem import private_folder, replacing
+from unitune.workspace.today import today
+
+DOCUMENT = "decision.json"
+DOUBTFUL = ("label-errors", "contradictions")
+"""Codes of what makes answers of training rows doubtful (`unitune.data.quality`)."""
+
+
+def decide(  # noqa: PLR0913 - each has a name and a default
+    job: Job,
+    backends: Sequence[str] = (),
+    *,
+    points: int = 3,
+    seeds: int = 3,
+    goal: float | None = None,
+    requests_month: int | None = None,
+    budget: Decimal | float | None = None,
+    allow_unpriced: bool = False,
+    progress: Notify | None = None,
+) -> Decision:
+    """Say whether to tune or to prompt, by what is measured on the validation rows.
+
+    Examples:
+        >>> decision = unitune.decide(job, budget=20)
+        >>> print(decision.conclusion.headline)
+
+    Args:
+        job: What is wanted of a model; no sweep.
+        backends: Where it could be tuned; by default at the job's own backend.
+        points: Sizes of a learning curve, should one be needed.
+        seeds: Trainings of each size.
+        goal: A score from 0 to 1 that is good enough; None: as good as can be had.
+        requests_month: For the total cost, in place of the job's own.
+        budget: The most that prompts and trainings may cost together, in US dollars. A measurement
+            that may cost more is not made, and the decision says so.
+        allow_unpriced: Go on although a price is unknown or old.
+        progress: Called as answers come.
+
+    Raises:
+        UnituneError: As of `unitune.launch` and `unitune.compare`.
+    """
+    choices = Choices(
+        points=points,
+        seeds=seeds,
+        requests_month=requests_month,
+        budget=None if budget is None else Decimal(str(budget)),
+        launch=lambda sweep: _launched(sweep, allow_unpriced=allow_unpriced),
+        agree=lambda _, __: None,
+        answers=AnswerOptions(allow_unpriced=allow_unpriced),
+        shown=lambda: nullcontext(progress),
+    )
+    return Deciding(resolve(job, backends), choices, goal).decision()
+
+
+def resolve(job: Job, backends: Sequence[str]) -> list[ResolvedJob]:
+    """Return the job at each backend, with its rows read once.
+
+    Raises:
+        UserError: It is a sweep.
+        NotFoundError: No installed package brings a backend.
+    """
+    if job.sweep:
+        raise UserError(
+            f"job {job.name!r} is a sweep (lists of {', '.join(job.sweep)}), and a decision is "
+            "about one setting. Give each setting one value, such as that of the best run."
+        )
+    resolved: list[ResolvedJob] = []
+    for name in dict.fromkeys(backends or (job.backend,)):
+        rows = resolved[0].rows if resolved else None
+        resolved.append(preflight(job.with_backend(name), rows=rows))
+    return resolved
+
+
+def _launched(sweep: ResolvedJob, *, allow_unpriced: bool) -> list[Run]:
+    runs = list(launch_sweep(sweep, allow_unpriced=allow_unpriced))
+    for run in runs:
+        run.wait()
+    return runs
+
+
+class Deciding:
+    """A decision on its way: what is known, and the next measurement.
+
+    Args:
+        resolved: The job at each backend that is considered.
+        choices: How measurements are made.
+        goal: The score that is good enough.
+        file: The job's, as commands are to name it.
+        announce: Called with each measurement before it is made.
+    """
+
+    def __init__(
+        self,
+        resolved: Sequence[ResolvedJob],
+        choices: Choices,
+        goal: float | None = None,
+        file: str = "",
+        announce: Callable[[Conclusion], None] = lambda _: None,
+    ) -> None:
+        check_goal(goal)
+        self._goal, self._choices, self._announce = goal, choices, announce
+        self._options = [Measured.of(each, choices.requests_month) for each in resolved]
+        self._checked = self._check(file)
+
+    def decision(self, *, measure: bool = True) -> Decision:
+        """Return the decision, and write it down beside the recorded answers.
+
+        Args:
+            measure: Whether to measure what is missing; else the answer is what is known so far.
+        """
+        notes: list[str] = []
+        while True:
+            evidence = self._evidence()
+            conclusion = rules.conclude(evidence)
+            if not (measure and conclusion.next.measures):
+                break
+            self._announce(conclusion)
+            try:
+                self._measure(conclusion, evidence)
+            except (OverBudget, RunFailed) as refusal:
+                notes.append(str(refusal))
+                break
+        decision = Decision(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            conclusion=conclusion,
+            evidence=evidence,
+            notes=tuple(notes),
+            folder=results_folder(None, self._options[0].resolved.job, None) / FOLDER,
+        )
+        private_folder(decision.folder)
+        with replacing(decision.folder / DOCUMENT) as file:
+            file.write(decision.model_dump_json(indent=2))
+        return decision
+
+    def _measure(self, conclusion: Conclusion, evidence: Evidence) -> None:
+        backend = conclusion.next.backend
+        (option,) = (each for each in self._options if each.resolved.job.backend == backend)
+        left = self._choices.budget
+        if left is not None:
+            others = (each.training_usd for each in self._options if each is not option)
+            left = max(Decimal(0), left - sum(others, Decimal(0)))
+        match conclusion.next.measures:
+            case "prompts":
+                option.measure_prompts(self._choices, left)
+            case "training":
+                option.measure_training(self._choices, left)
+            case _:
+                option.measure_curve(self._choices, left, evidence.wanted_score)
+
+    def _evidence(self) -> Evidence:
+        best = best_of(self._options)
+        options = tuple(each.option(best, self._choices.points) for each in self._options)
+        return self._checked.model_copy(update={"options": options})
+
+    def _check(self, file: str) -> Evidence:
+        """Return what is known before anything is measured."""
+        resolved = self._options[0].resolved
+        job, read = resolved.job, resolved.rows.read
+        errors, cases = [*read.report.errors], 0
+        warnings = [each for each in read.report.findings if each.severity == "warning"]
+        splits = None
+        if not errors:
+            splits = resolved.splits
+            lacking = readiness_findings(job, read, resolved.book)
+            errors = [each for each in lacking if each.severity == "error"]
+            cases = len(once_each(splits.test)[0]) if splits.test else 0
+        return Evidence(
+            job=job.name,
+            file=file,
+            metric=job.evaluate.primary_scorer,
+            graded=job.evaluate.graded,
+            margin=job.evaluate.margin,
+            goal=self._goal,
+            training_rows=len(splits.train) if splits else 0,
+            validation_rows=len(dev_rows(splits.validation)) if splits else 0,
+            test_cases=cases,
+            errors=tuple(each.message for each in errors),
+            warnings=(*(each.message for each in warnings), *_doubtful_rows(job)),
+            months=job.usage.months,
+            months_given="months" in job.usage.model_fields_set,
+            volume_given=self._choices.requests_month is not None
+            or "requests_month" in job.usage.model_fields_set,
+            options=(),
+            elsewhere=tuple(_elsewhere(resolved)),
+        )
+
+
+def _elsewhere(resolved: ResolvedJob) -> list[str]:
+    """Return other backends that tune the same base, those on the user's own hardware first."""
+    offers = [offer for offer, *_ in same_base_elsewhere(resolved.job, resolved.offer, today())]
+    return [offer.name for offer in sorted(offers, key=lambda offer: not offer.trains_here)]
+
+
+def _doubtful_rows(job: Job) -> Iterator[str]:
+    """Yield how many training rows may teach what is wrong."""
+    quality = quality_of(job)
+    for cause in quality.causes if quality else ():
+        if cause.code in DOUBTFUL:
+            yield f"{cause.total:,} training rows to look at (`unitune check`): {cause.title}."

@@ -1,0 +1,244 @@
+"""What is known of a job at one backend, and the measurements that make it known.
+
+Each measurement is one of `unitune curve`'s or `unitune compare`'s own: recorded, launched once,
+within the budget, and not made again. All take the validation rows, so that the test stays unused.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from statistics import fmean
+from typing import Self
+
+import numpy as np
+
+from unitune.cost.estimate import HOURS_A_MONTH
+from unitune.decision.evidence import Gain, Measurement, Score, TuningOption
+from unitune.distillation.acceptance import AnswerForm
+from unitune.errors import UnituneError
+from unitune.evaluate.grading import Graded
+from unitune.evaluate.learning_curve import answer_curve, fit_curve, with_budget
+from unitune.evaluate.learning_curve_document import LearningCurve
+from unitune.evaluate.runner import Notify
+from unitune.evaluate.statistics.intervals import FloatArray
+from unitune.evaluate.statistics.paired import compare_corpus, compare_paired
+from unitune.evaluate.validation import AnswerOptions, answer_validation
+from unitune.job.contenders import ContenderSpec, FewShot, Instructed, ZeroShot, prompt_kind
+from unitune.planning.learning_curve import (
+    LEAST_ROWS,
+    judged_on_validation,
+    learning_curve_of,
+    whole_training_of,
+)
+from unitune.planning.money import estimated
+from unitune.planning.preflight import ResolvedJob
+from unitune.run.run import Run
+from unitune.scorers.interface import Kind
+from unitune.tco.documents import TotalCost
+from unitune.tco.total_cost import total_cost
+from unitune.workspace.today import today
+
+Launch = Callable[[ResolvedJob], Sequence[Run]]
+"""Launches the runs of a sweep, and returns them when they have ended."""
+USUAL_PROMPTS: tuple[ContenderSpec, ...] = (ZeroShot(), Instructed(), FewShot())
+"""Tried where the job has no prompts among its contenders."""
+MOST_LABELS = 3
+"""Labels that are named as those to collect rows of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """How measurements are made.
+
+    Args:
+        points: Sizes of a learning curve.
+        seeds: Trainings of each.
+        requests_month: Of the total cost; None: as the job says.
+        budget: The most that everything may cost together, in US dollars; None: as the job says.
+        launch: Launches and follows trainings.
+        agree: Called before a measurement with what would be done; raises where the user does not
+            agree to its price.
+        answers: How validation rows are answered.
+        shown: Entered while they are; gives what is to be called as answers come.
+    """
+
+    points: int
+    seeds: int
+    requests_month: int | None = None
+    budget: Decimal | None = None
+    launch: Launch
+    agree: Callable[[Measurement, ResolvedJob], None]
+    answers: AnswerOptions
+    shown: Callable[[], AbstractContextManager[Notify | None]]
+
+    @contextmanager
+    def answering(self) -> Generator[AnswerOptions]:
+        """Show the answers as they come."""
+        with self.shown() as progress:
+            yield replace(self.answers, progress=progress)
+
+
+@dataclass(slots=True)
+class Measured:
+    """A job at one backend, with what was measured so far."""
+
+    resolved: ResolvedJob
+    prompts: tuple[Graded, ...] = ()
+    tuned: tuple[Graded, ...] = ()
+    """Of all rows, by seed."""
+    runs: tuple[str, ...] = ()
+    curve: LearningCurve | None = None
+    cost: TotalCost | None = None
+    """None: it cannot be said, or the job cannot be tuned there."""
+    training_usd: Decimal = field(default=Decimal(0))
+    """The most that its trainings may have cost."""
+
+    @classmethod
+    def of(cls, resolved: ResolvedJob, requests_month: int | None) -> Self:
+        """Return what is known before anything is measured."""
+        if resolved.rows.read.report.errors:
+            return cls(resolved)
+        with suppress(UnituneError):
+            return cls(resolved, cost=total_cost(resolved, requests_month=requests_month))
+        return cls(resolved)
+
+    def measure_prompts(self, choices: Choices, left: Decimal | None) -> None:
+        """Have every prompt of the job answer the validation rows."""
+        given = self.resolved.job.evaluate.contenders
+        specs = tuple(spec for spec in given if prompt_kind(spec)) or USUAL_PROMPTS
+        judged = judged_on_validation(self.resolved, specs)
+        if left is not None:
+            judged = replace(judged, job=judged.job.with_evaluation_budget(left))
+        choices.agree("prompts", judged)
+        with choices.answering() as options:
+            self.prompts = answer_validation(judged, {}, options).graded
+
+    def measure_training(self, choices: Choices, left: Decimal | None) -> None:
+        """Train with all rows, once, and have the model answer the validation rows."""
+        sweep, runs = self._launched(whole_training_of(self.resolved), "training", choices, left)
+        with choices.answering() as options:
+            self.tuned = answer_curve(sweep, runs, options).graded
+        self.runs = tuple(run.id for run in runs)
+
+    def measure_curve(self, choices: Choices, left: Decimal | None, goal: float) -> None:
+        """Train on parts of the rows as well, and carry the curve on to a score."""
+        wanted = learning_curve_of(self.resolved, choices.points, choices.seeds)
+        sweep, runs = self._launched(wanted, "curve", choices, left)
+        with choices.answering() as options:
+            answers = answer_curve(sweep, runs, options)
+        self.curve = fit_curve(sweep, runs, answers, goal)
+        self.tuned = answers.graded[-choices.seeds :]
+        self.runs = tuple(run.id for run in runs[-choices.seeds :])
+
+    def _launched(
+        self, sweep: ResolvedJob, what: Measurement, choices: Choices, left: Decimal | None
+    ) -> tuple[ResolvedJob, Sequence[Run]]:
+        if left is not None:
+            sweep = with_budget(sweep, left)
+        choices.agree(what, sweep)
+        if sweep.offer.training_price != "none":
+            usd = estimated(sweep).launch_usd
+            self.training_usd = usd.high if usd else Decimal(0)
+        return sweep, choices.launch(sweep)
+
+    def option(self, best: Graded | None, points: int) -> TuningOption:
+        """Return what is known, as the rules see it.
+
+        Args:
+            best: The best prompt of all backends.
+            points: Sizes of a learning curve.
+        """
+        resolved, rows = self.resolved, self.resolved.rows.read
+        model = resolved.terms.model
+        ends = model.retires_on if model else None
+        least = max(LEAST_ROWS, resolved.terms.limits.min_rows or 0)
+        refusals = (each for each in resolved.offer_findings if each.severity == "error")
+        margin = resolved.job.evaluate.margin
+        gain = _gain(best, self.tuned, margin) if best and self.tuned else None
+        return TuningOption(
+            backend=resolved.job.backend,
+            base_model=resolved.job.base_model,
+            trains_here=resolved.offer.trains_here,
+            refusals=tuple(each.message for each in refusals),
+            ends=ends,
+            months_left=(ends - today()).days * 24 / float(HOURS_A_MONTH) if ends else None,
+            min_rows=least,
+            curve_rows=least << (points - 1),
+            prompts=tuple(map(_score, self.prompts)),
+            tuned=_mean_score(self.tuned),
+            runs=self.runs,
+            gain=gain,
+            weakest=weakest_labels(self.tuned, [row.answer or "" for row in rows.splits.train])
+            if self.tuned
+            else (),
+            curve=self.curve,
+            cost=self.cost,
+        )
+
+
+def best_of(options: Sequence[Measured]) -> Graded | None:
+    """Return the best prompt of all that were measured."""
+    prompts = (each for option in options for each in option.prompts)
+    return max(prompts, key=lambda each: each.score, default=None)
+
+
+def weakest_labels(tuned: Sequence[Graded], answers: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels that a model gets wrong most, of those that it gets wrong at all.
+
+    Args:
+        tuned: The model's answers, or those of several seeds.
+        answers: Of the training rows: whether they are labels.
+    """
+    if not AnswerForm.of(answers).labels:
+        return ()
+    task, scores = tuned[0].task, defaultdict[str, list[float]](list)
+    for graded in tuned:
+        for case, value in zip(task.cases, graded.scores(task.scoring.primary.name), strict=True):
+            scores[(case.answer or "").strip()].append(value)
+    means = {label: fmean(values) for label, values in scores.items()}
+    wrong = sorted((label for label in means if means[label] < 1), key=lambda each: means[each])
+    return tuple(wrong[:MOST_LABELS])
+
+
+def _score(graded: Graded) -> Score:
+    prompt, interval = graded.answered.choice.prompt.label, graded.own_interval
+    own = f"{graded.name}: {prompt}" if graded.answered.choice.contender.has_choice else graded.name
+    return Score(name=own, value=graded.score, low=interval.low, high=interval.high)
+
+
+def _mean_score(tuned: Sequence[Graded]) -> Score | None:
+    if not tuned:
+        return None
+    intervals = [each.own_interval for each in tuned]
+    return Score(
+        name="tuned" if len(tuned) == 1 else f"tuned, mean of {len(tuned)} seeds",
+        value=fmean(each.score for each in tuned),
+        low=fmean(each.low for each in intervals),
+        high=fmean(each.high for each in intervals),
+    )
+
+
+def _gain(best: Graded, tuned: Sequence[Graded], margin: float) -> Gain:
+    """Compare the tuned model with the best prompt; its seeds count as repeats of the cases."""
+    task, metric = best.task, best.task.scoring.primary
+    old: FloatArray = np.array(best.scores(metric.name))  # (N,)
+    new: FloatArray = np.transpose([each.scores(metric.name) for each in tuned])  # (N, K)
+    if metric.kind is Kind.CORPUS:
+        sums = best.sums[metric.name]
+        rows = np.mean([each.sums[metric.name].rows for each in tuned], axis=0)
+        paired = compare_corpus(
+            sums.rows, rows, sums.formula, clusters=task.clusters, margin=margin
+        )
+    else:
+        paired = compare_paired(old, new, clusters=task.clusters, margin=margin)
+    return Gain(
+        value=paired.difference,
+        low=paired.interval.low,
+        high=paired.interval.high,
+        verdict=paired.verdict,
+        mean_square=float(((new.mean(axis=1) - old) ** 2).mean()),
+    )

@@ -1,0 +1,211 @@
+"""The rules of `unitune decide`: the first that applies gives the answer, in the order of `RULES`.
+
+Each is a pure function of the evidence, and says nothing of what was not measured or priced. Where
+a figure is missing that would settle it, the answer is "cannot tell", and `next.measures` names the
+measurement; `unitune.decision.decide` makes it, if the user agrees to its price, and asks again. So
+the order is also that of the cost: what is free, what prompts score, one training, several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from unitune.decision import conclusions as say
+from unitune.decision.evidence import Conclusion, Evidence, TuningOption
+from unitune.evaluate.statistics.paired import Verdict
+from unitune.evaluate.statistics.sample_size import (
+    LIKELY_DISCORDANCE,
+    cases_needed,
+    smallest_detectable,
+)
+
+NO_WORSE = (Verdict.BETTER, Verdict.EQUIVALENT, Verdict.NON_INFERIOR)
+Rule = Callable[[Evidence], Conclusion | None]
+
+
+def conclude(evidence: Evidence) -> Conclusion:
+    """Return what the first rule that applies says."""
+    for rule in RULES:
+        if conclusion := rule(evidence):
+            return conclusion.model_copy(update={"rule": rule.__name__})
+    raise AssertionError("the last rule always applies")
+
+
+def unusable(evidence: Evidence) -> Conclusion | None:
+    """Job or rows have errors."""
+    return say.mend_first(evidence) if evidence.errors else None
+
+
+def no_cases(evidence: Evidence) -> Conclusion | None:
+    """No validation rows to measure on, or too few test cases to find any difference."""
+    needed = cases_needed(LIKELY_DISCORDANCE[0], evidence.margin)
+    if not evidence.validation_rows:
+        why = "There are no validation rows, on which prompts and models are measured."
+        return say.collect(evidence, "validation", needed, why)
+    if not evidence.test_cases:
+        why = "There are no test cases, so no comparison could say which is better."
+        return say.collect(evidence, "test", needed, why)
+    visible = smallest_detectable(
+        evidence.test_cases, LIKELY_DISCORDANCE[0], graded=evidence.graded
+    )
+    if visible < 1:
+        return None
+    why = f"{evidence.test_cases:,} test cases are too few to find any difference, however large."
+    return say.collect(evidence, "test", needed - evidence.test_cases, why)
+
+
+def nowhere(evidence: Evidence) -> Conclusion | None:
+    """No backend that is considered takes the job, or its base is switched off too soon."""
+    return None if evidence.open_options else say.look_elsewhere(evidence)
+
+
+def unmeasured_prompts(evidence: Evidence) -> Conclusion | None:
+    """It is not known how good the best prompt is."""
+    for option in evidence.open_options:
+        if not option.prompts:
+            why = f"How good is the best prompt for {option.base_model} on {option.backend}?"
+            return say.measure("prompts", evidence, option, why)
+    return None
+
+
+def prompt_suffices(evidence: Evidence) -> Conclusion | None:
+    """The best prompt reaches the goal, or leaves less to gain than the margin; nor is it dear."""
+    best, goal, margin = evidence.best_prompt, evidence.goal, evidence.margin
+    if evidence.volume_given and any(say.saving(each.cost) > 0 for each in evidence.open_options):
+        return None
+    if goal is not None and best.low >= goal:
+        why = f"{say.score(best)}, which reaches the goal of {say.percent(goal)}."
+        return say.prompt(evidence, [why], "A higher goal.")
+    if 1 - best.value >= margin:
+        return None
+    why = (
+        f"{say.score(best)}: a model that is always right would gain less than the "
+        f"{say.points(margin)} points that matter."
+    )
+    change = f"A margin (`evaluate.margin`) below {say.points(1 - best.value)} points."
+    return say.prompt(evidence, [why], change if best.value < 1 else "Other validation rows.")
+
+
+def too_few_rows(evidence: Evidence) -> Conclusion | None:
+    """No backend would train on so few rows."""
+    least = min(evidence.open_options, key=lambda each: each.min_rows)
+    if evidence.training_rows >= least.min_rows:
+        return None
+    why = (
+        f"A training on {least.backend} takes at least {least.min_rows:,} rows, and there are "
+        f"{evidence.training_rows:,}."
+    )
+    return say.collect(evidence, "training", least.min_rows - evidence.training_rows, why)
+
+
+def unmeasured_training(evidence: Evidence) -> Conclusion | None:
+    """It is not known how good the tuned model is."""
+    for option in evidence.open_options:
+        if option.gain is None and evidence.training_rows >= option.min_rows:
+            why = f"How good is {option.base_model} when it is tuned on {option.backend}?"
+            return say.measure("training", evidence, option, why)
+    return None
+
+
+def tuning_pays(evidence: Evidence) -> Conclusion | None:
+    """The tuned model is better by what matters, and reaches the goal where there is one."""
+    best = evidence.best_tuned
+    if is_better(best, evidence) and _reaches_goal(best, evidence):
+        return _tune_if_it_shows(best, evidence)
+    return None
+
+
+def tuning_saves(evidence: Evidence) -> Conclusion | None:
+    """The tuned model is no worse, and costs less at the volume that the user has given."""
+    for option in evidence.measured_options if evidence.volume_given else ():
+        saved = say.saving(option.cost)
+        if saved > 0 and option.shown_gain.verdict in NO_WORSE and _reaches_goal(option, evidence):
+            return say.tune(evidence, option)
+    return None
+
+
+def unmeasured_curve(evidence: Evidence) -> Conclusion | None:
+    """The tuned model is not good enough, and it is not known what more rows would bring."""
+    option = evidence.best_tuned
+    if option.curve is not None:
+        return None
+    so_far, missing = say.gain(evidence, option), option.curve_rows - evidence.training_rows
+    if missing <= 0:
+        return say.measure("curve", evidence, option, f"{so_far} Would more rows be enough?")
+    why = f"{so_far} What more rows would bring is seen with {option.curve_rows:,}."
+    return say.collect(evidence, "training", missing, why, option.weakest)
+
+
+def more_rows_pay(evidence: Evidence) -> Conclusion | None:
+    """By its learning curve the tuned model is good enough with more rows."""
+    option = evidence.best_tuned
+    more = say.more_rows(option.curve)
+    if more is None:
+        return None
+    why = [say.gain(evidence, option), say.promise(evidence.wanted_score, option.curve)]
+    return say.collect(evidence, "training", more, " ".join(why), option.weakest)
+
+
+def better_below_goal(evidence: Evidence) -> Conclusion | None:
+    """The tuned model is better by what matters, and no number of rows is known for the goal."""
+    best = evidence.best_tuned
+    return _tune_if_it_shows(best, evidence) if is_better(best, evidence) else None
+
+
+def no_gain(evidence: Evidence) -> Conclusion | None:
+    """Tuning has been shown not to gain what matters, and more rows are not seen to."""
+    if any(each.shown_gain.high >= evidence.margin for each in evidence.measured_options):
+        return None
+    option = evidence.best_tuned
+    why = [say.gain(evidence, option), say.promise(evidence.wanted_score, option.curve)]
+    return say.prompt(evidence, why, "Rows of another kind, or a larger base model.")
+
+
+def undecided(evidence: Evidence) -> Conclusion:
+    """What was measured allows a gain that matters, and none."""
+    return say.undecided(evidence, evidence.best_tuned)
+
+
+RULES: tuple[Rule, ...] = (
+    unusable,
+    no_cases,
+    nowhere,
+    unmeasured_prompts,
+    prompt_suffices,
+    too_few_rows,
+    unmeasured_training,
+    tuning_pays,
+    tuning_saves,
+    unmeasured_curve,
+    more_rows_pay,
+    better_below_goal,
+    no_gain,
+    undecided,
+)
+
+
+def is_better(option: TuningOption, evidence: Evidence) -> bool:
+    """Whether the tuned model is shown to be better, by what matters."""
+    gain = option.shown_gain
+    return gain.verdict is Verdict.BETTER and gain.value >= evidence.margin
+
+
+def _reaches_goal(option: TuningOption, evidence: Evidence) -> bool:
+    return evidence.goal is None or (
+        option.tuned is not None and option.tuned.value >= evidence.goal
+    )
+
+
+def _tune_if_it_shows(option: TuningOption, evidence: Evidence) -> Conclusion:
+    """Return the advice to tune; where the test could not show the gain, more cases come first."""
+    gain = option.shown_gain
+    visible = smallest_detectable(evidence.test_cases, gain.mean_square, graded=evidence.graded)
+    if visible <= gain.value:
+        return say.tune(evidence, option)
+    needed = cases_needed(min(1.0, gain.mean_square), gain.value)
+    why = (
+        f"{say.gain(evidence, option)} With {evidence.test_cases:,} test cases a comparison "
+        f"finds differences from {say.points(visible)} points on (80 % power), so it could not "
+        "show that."
+    )
+    return say.collect(evidence, "test", max(1, needed - evidence.test_cases), why)
