@@ -48,7 +48,7 @@ def look_elsewhere(evidence: Evidence) -> Conclusion:
         step = NextStep(command=command, why=f"The job can be tuned at {', '.join(others)}.")
     return Conclusion(
         answer="cannot tell",
-        headline="Not there: nothing that was considered can be tuned for long enough",
+        headline="Cannot tell: no backend that was considered will do",
         reasons=tuple(exclusions(evidence)),
         changes=("A backend that takes the job, and whose base lives as long as it is needed.",),
         next=step,
@@ -97,7 +97,7 @@ def tune(evidence: Evidence, option: TuningOption) -> Conclusion:
     """The tuned model pays."""
     where = "here" if option.trains_here else f"at {option.backend}"
     own = f"--run {option.runs[0]}"
-    limit = max(evidence.margin, option.shown_gain.value)
+    spare = points(max(0.0, option.shown_gain.value - evidence.margin))
     return Conclusion(
         answer="tune",
         backend=option.backend,
@@ -110,7 +110,7 @@ def tune(evidence: Evidence, option: TuningOption) -> Conclusion:
             *evidence.warnings,
         ),
         changes=(
-            f"A prompt that scores {points(limit)} points more than {evidence.best_prompt.name}.",
+            f"A prompt that scores {spare} points more than {evidence.best_prompt.name}.",
             *_life_changes(option),
         ),
         next=NextStep(
