@@ -9,27 +9,22 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from unitune.evaluate.learning_curve_document import LearningCurve
 from unitune.evaluate.statistics.paired import LEVEL, Verdict
+from unitune.security.spec import Frozen
 from unitune.tco.documents import TotalCost
 
 Answer = Literal["prompt", "tune", "collect", "cannot tell"]
 Measurement = Literal["prompts", "training", "curve"]
 Rows = Literal["training", "validation", "test"]
-
-
 LEAST_MONTHS = 6
 """A base that is switched off sooner is not tuned, where the user has not said how long the model
 is needed."""
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Score(_Document):
+class Score(Frozen):
     """A score on the validation rows, with its 95 % interval."""
 
     name: str
@@ -39,7 +34,7 @@ class Score(_Document):
     high: float
 
 
-class Gain(_Document):
+class Gain(Frozen):
     """What the tuned model scores beyond the best prompt, case by case, with its 95 % interval."""
 
     value: float
@@ -50,7 +45,7 @@ class Gain(_Document):
     """Of the cases' differences; of scores of 0 and 1 the share of cases in which they differ."""
 
 
-class TuningOption(_Document):
+class TuningOption(Frozen):
     """A backend at which the job could be tuned, and what is known of it there."""
 
     backend: str
@@ -85,7 +80,7 @@ class TuningOption(_Document):
         return self.gain
 
 
-class Evidence(_Document):
+class Evidence(Frozen):
     """Everything that the rules see."""
 
     job: str
@@ -150,7 +145,7 @@ class Evidence(_Document):
         return option.months_left is None or option.months_left >= self.needed_months
 
 
-class NextStep(_Document):
+class NextStep(Frozen):
     """The cheapest thing to do next."""
 
     command: str = ""
@@ -161,7 +156,7 @@ class NextStep(_Document):
     backend: str | None = None
 
 
-class Conclusion(_Document):
+class Conclusion(Frozen):
     """What the first rule that applies says."""
 
     answer: Answer
@@ -180,7 +175,7 @@ class Conclusion(_Document):
     next: NextStep
 
 
-class Decision(_Document):
+class Decision(Frozen):
     """Whether to tune, or to prompt, with the evidence."""
 
     schema_version: Literal[1] = 1
