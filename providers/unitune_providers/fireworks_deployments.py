@@ -8,10 +8,10 @@ its own name, with the model that is merged.
 Sources: docs.fireworks.ai, its gateway's OpenAPI 4.259.0 (create-deployment, create-deployed-model,
 deploying-loras, ondemand-deployments: the name to query); fireworks-ai 1.2.30. The order of calls
 is that of fw-ai/cookbook, eval/multi_lora_hotreload_eval.py (76821fa): the state of the deployed
-model tells what is merged, and the deployment's does not. Not documented are a load into a
-deployment without hot reload, which is not tried; how a failed merge is shown, for which `status`
-is read; and whether each shape takes one (the cookbook has FP8 and FP4 refuse adapters that stay
-apart), so that hot reload is an option.
+model tells what is merged, and the deployment's does not; then requests are sent until one is
+answered. Not documented are a load into a deployment without hot reload, which is not tried; how a
+failed merge is shown, for which `status` is read; and whether each shape takes one (the cookbook
+has FP8 and FP4 refuse adapters that stay apart), so that hot reload is an option.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, JsonValue
 
 from unitune.backends.capabilities import DeploymentStatus
-from unitune.backends.kit.api import Query, ResourceApi, by_token
+from unitune.backends.kit.api import Api, Query, ResourceApi, by_token
 from unitune.backends.kit.hosted import HostedBackend, Options, create_named, required
 from unitune.backends.options import validated
 from unitune.backends.retry import retry_read
@@ -130,12 +130,24 @@ class FireworksDeployments(HostedBackend[Options]):
         raw = ", ".join([word, *map(_shown, models)])
         merged = [each for each in models if each.text("state") == "DEPLOYED"]
         on_their_way = [each for each in models if each not in merged and not _has_failed(each)]
-        if word != READY or on_their_way or len(merged) > 1:
+        is_moving = word != READY or bool(on_their_way) or len(merged) > 1
+        if is_moving or (merged and not has_answered and not self._is_reached(ref)):
             return DeploymentStatus("swapping" if has_answered else "starting", model, raw)
         if not merged:
             return DeploymentStatus("failed", model, raw)
         served = model.model_copy(update={"name": ref})
         return DeploymentStatus("ready", served, raw, merged[0].text("model"))
+
+    def _is_reached(self, ref: str) -> bool:
+        """Whether a deployment gets requests: for seconds after a merge they may meet a 404."""
+        question: JsonValue = [{"role": "user", "content": "hi"}]
+        body: dict[str, JsonValue] = {"model": ref, "messages": question, "max_tokens": 1}
+        api, action = Api(self.endpoint(self.chat_path)), f"send {ref} a question"
+        try:
+            api.post("chat", "completions", action=action, body=body)
+        except BackendError as error:
+            return not error.is_not_found
+        return True
 
     def _load(self, ref: str, model: TunedModel, deployment: Fields) -> None:
         """Send a tuned model to a deployment; one that is there already is the same."""

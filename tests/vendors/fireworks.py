@@ -31,6 +31,7 @@ class DeployedModel:
     Args:
         failed: Whether it could not be merged.
         replaced: Whether another is put in its place; it answers until then.
+        is_reached: Whether requests reach it; the first may not, as the cookbook says.
     """
 
     number: int
@@ -38,6 +39,7 @@ class DeployedModel:
     progress: Progress = field(default_factory=Progress)
     failed: bool = False
     replaced: bool = False
+    is_reached: bool = False
 
     def is_merged(self, behavior: ServerBehavior) -> bool:
         """Whether it answers."""
@@ -80,12 +82,12 @@ class Deployment:
         """Return the vendor's word; one whose model is replaced is ready meanwhile."""
         return "READY" if self.progress.started(behavior) else "CREATING"
 
-    def answering(self, behavior: ServerBehavior) -> str:
+    def answering(self, behavior: ServerBehavior) -> DeployedModel:
         """Return the model that answers, and forget those that it has replaced."""
         merged = [each for each in self.models if each.is_merged(behavior)]
         if merged and merged[-1] is self.models[-1]:
             self.models = [each for each in self.models if not each.replaced]
-        return merged[-1].model
+        return merged[-1]
 
 
 class FireworksVendor(FireworksJobs):
@@ -176,12 +178,15 @@ class FireworksVendor(FireworksJobs):
             raise Refused(404, f"model {model!r} is not deployed")
         deployment = existing(self.deployments, ref.rpartition("/")[2], "deployment")
         answering = deployment.answering(self.behavior)
-        if deployment.state(self.behavior) != "READY" or model not in ("", answering):
+        if deployment.state(self.behavior) != "READY" or model not in ("", answering.model):
             raise Refused(404, f"model {body['model']!r} is not deployed")
         if model and deployment.is_hot:
             raise Refused(404, f"address the deployment, {ref!r}")
+        was_reached, answering.is_reached = answering.is_reached, True
+        if deployment.is_hot and not was_reached:
+            raise Refused(404, f"model {body['model']!r} is not deployed")
         question, otherwise = str(body["messages"][-1]["content"]), self.behavior.otherwise
-        text = "yes" if answering == BASE else self.behavior.replies.get(question, otherwise)
+        text = "yes" if answering.model == BASE else self.behavior.replies.get(question, otherwise)
         return chat_completion(body, text)
 
     def _models(self) -> Iterator[tuple[int, dict[str, JsonValue]]]:

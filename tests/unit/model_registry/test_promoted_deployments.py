@@ -78,7 +78,7 @@ def fireworks_fails(vendor: FireworksVendor) -> None:
 
 def served_by_fireworks(vendor: FireworksVendor) -> str:
     (standing,) = vendor.deployments.values()
-    return standing.answering(vendor.behavior)
+    return standing.answering(vendor.behavior).model
 
 
 SWITCHES = {

@@ -169,16 +169,21 @@ def test_whoever_looks_goes_on_where_a_killed_process_stopped(
 def test_answers_are_known_by_the_model_that_gave_them(
     vendor: ServedVendor, tmp_path: Path
 ) -> None:
-    """The name stays, so an answer in the cache must not be taken for the next model's."""
+    """The name stays, so an answer in the cache must not be taken for the next model's.
+
+    And whoever has waited gets an answer, though the first request after a merge meets a 404.
+    """
     old = trained(vendor, tmp_path)
     new = later(old, tmp_path)
     promote(old, "production", without_gate="a test")
     name = deploy(old, options=HOT).wait().tuned_model.name
+    assert vendor.behavior.otherwise == old.model.ask("?")
     backend = FireworksBackend()
     with pytest.raises(OverBudget, match=r"may cost \$40\.00"):  # 2 h on one GB300 at $20
         promote(new, "production", without_gate="a test", deploy=39)
     assert f"fireworks:{model_of(old).name}" == backend.chat(name).fingerprint
     promote(new, "production", without_gate="a test", deploy=41)
+    assert vendor.behavior.otherwise == new.model.ask("?")
     assert f"fireworks:{model_of(new).name}" == backend.chat(name).fingerprint
     assert [] == [*mismatches(Ledger(home()), "served")]
 
