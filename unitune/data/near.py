@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from unitune.data.near_keys import NUMBERS, indexed_keys, parts_needed, wanted_keys
 from unitune.data.pieces import (
+    BATCH_TEXTS,
     DIFFERENCE,
+    HASH_BITS,
     HashedPieces,
     Hashes,
     Ints,
@@ -73,15 +75,13 @@ class NearIndex:
         self._bitmaps = np.ascontiguousarray(bitmaps[:, self._by_size])
         self._folded = folded(self._bitmaps)
         place = np.argsort(self._by_size).astype(np.int32)
-        owners, keys = list[NDArray[np.int32]](), list[Hashes]()
+        self._owner_bits = max(len(texts), BATCH_TEXTS).bit_length()
+        keys = list[Hashes]()
         while every:  # what is done with is let go: pieces take more memory than keys
             start, sets = every.pop()
-            some = indexed_keys(sets, self._numbers)
-            owners.append(place[start + some.owners])
-            keys.append(some.hashes)
-        hashes = np.concatenate(keys)
-        order = np.argsort(hashes)
-        self._owners, hashes = np.concatenate(owners)[order], hashes[order]
+            owners, hashes = indexed_keys(sets, self._numbers)
+            keys.append(self._packed(place[start + owners], hashes))
+        self._owners, hashes = self._unpacked(np.sort(np.concatenate(keys)))
         self._starts = np.flatnonzero(np.append(True, hashes[1:] != hashes[:-1])[: len(hashes)])
         self._known = hashes[self._starts]
         self._holders = np.diff(self._starts, append=len(hashes))
@@ -138,12 +138,21 @@ class NearIndex:
         for text in np.flatnonzero(scanned & (low < high)).tolist():
             yield text, self._scan(sets, text, slice(low[text], high[text]))
 
+    def _packed(self, owners: NDArray[np.integer], hashes: Hashes) -> Hashes:
+        """Return owners behind hashes, of which the last bits are left out as far as need be."""
+        cut = max(HASH_BITS + self._owner_bits - 64, 0)
+        return hashes >> np.uint64(cut) << np.uint64(self._owner_bits) | owners.astype(np.uint64)
+
+    def _unpacked(self, packed: Hashes) -> tuple[NDArray[np.int32], Hashes]:
+        owners = (packed & np.uint64((1 << self._owner_bits) - 1)).astype(np.int32)
+        return owners, packed >> np.uint64(self._owner_bits)
+
     def _looked_up(self, keys: HashedPieces) -> tuple[Ints, Ints]:
         """Return the keys that the index knows: whose each is, ascending, and its number there."""
         if not len(self._known):
             return np.empty(0, np.int64), np.empty(0, np.int64)
-        order = np.argsort(keys.hashes)  # neighbours are found in the same part of memory
-        owners, hashes = keys.owners[order], keys.hashes[order]
+        # Sorted, since neighbours are found in the same part of memory.
+        owners, hashes = self._unpacked(np.sort(self._packed(*keys)))
         at = np.minimum(np.searchsorted(self._known, hashes), len(self._known) - 1)
         known = self._known[at] == hashes
         owners, at = owners[known].astype(np.int64), at[known]

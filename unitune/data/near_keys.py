@@ -37,7 +37,7 @@ from unitune.data.pieces import (
 NUMBERS = np.array(sorted({2**step for step in range(25)} | {3 * 2**step for step in range(23)}))
 """Numbers of parts. The greatest is more than two texts of 64 MiB can need."""
 _PART_BITS = 40  # and as many as a number of parts has are 64
-_OWN = np.uint64(1)
+_OWN = np.uint64(1 << (HASH_BITS - 1))
 
 
 def parts_needed(slack: Ints) -> Ints:
@@ -87,7 +87,7 @@ def _joined(keys: Sequence[HashedPieces]) -> HashedPieces:
 
 
 def _parts(sets: PieceSets, some: NDArray[np.bool_], number: int) -> HashedPieces:
-    """Return the parts of some texts, each as the hash of its pieces, with the last bit free.
+    """Return the parts of some texts, each as the hash of its pieces, with the first bit free.
 
     Left out are texts of which no near duplicate needs so many parts: since both together had no
     slack, or since it would be longer than five quarters of the text.
