@@ -177,7 +177,7 @@ def _encoded(
         )
         return finding.at(file=str(path), line=item.line)
     left_out = tuple(key for key in item.example.beside if key not in row)
-    return Converted(item.line, _line(row), left_out)
+    return Converted(item.line, to_json(row).decode(), left_out)
 
 
 def _decoded(form: Format, item: Record | Finding, path: str | os.PathLike[str]) -> Row | Finding:
@@ -190,7 +190,3 @@ def _decoded(form: Format, item: Record | Finding, path: str | os.PathLike[str])
     except ValidationError as failure:
         finding = explain(failure, item.value)[0]
     return finding.at(file=str(path), line=item.line)
-
-
-def _line(row: WireRow) -> str:
-    return to_json(row).decode()

@@ -122,7 +122,7 @@ def download_progress(*, quiet: bool) -> Generator[None]:
 @contextmanager
 def working(what: str, *, quiet: bool) -> Generator[None]:
     """Show what is being done: bars of the steps that are counted, else for how long already."""
-    if is_hidden(quiet):
+    if quiet or not aside().is_terminal:
         yield
         return
     words = text_column("{task.description}", folds=True)
@@ -174,11 +174,6 @@ class _PaceColumn(TimeRemainingColumn):
             return self._elapsed.render(task)
         left = super().render(task)
         return Text.assemble(f"{task.percentage:.0f} %  ", left, " left")
-
-
-def is_hidden(quiet: bool) -> bool:  # noqa: FBT001 - the flag itself
-    """Whether nothing live is drawn."""
-    return quiet or not aside().is_terminal
 
 
 def text_column(form: str, *, folds: bool = False) -> TextColumn:

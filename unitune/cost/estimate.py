@@ -216,7 +216,9 @@ def _evaluation(  # noqa: PLR0913 - what a cost depends on
             elif spec.run is not None:
                 where = f"tuned from {job.base_model} on {job.backend}"
                 assumptions.append(f"the model of {spec.name} is priced as if it were {where}")
-            deployment = _deployment(lookup, _deployments(spec, job), assumptions)
+            # Of a sweep each run's answers on dev, and the chosen one's on the test.
+            number = 1 if spec.run else 1 + len(job.variants())
+            deployment = _deployment(lookup, number, assumptions)
         yield _contender(spec, tokens, job, lookup, deployment)
 
 
@@ -260,11 +262,6 @@ def _answers_usd(
         return None, None
     usd = _per_million(tokens.prompt, price_of(read))
     return usd + _per_million(tokens.answer, price_of(written)), written.id
-
-
-def _deployments(spec: Tuned, job: Job) -> int:
-    """Return how many deployments answer: of a sweep each run's on dev, and the chosen one's."""
-    return 1 if spec.run else 1 + len(job.variants())
 
 
 def _deployment(prices: PriceLookup, number: int, assumptions: list[str]) -> Line | None:

@@ -144,7 +144,8 @@ def plan_distillation(
     evaluate, splits = resolved.job.evaluate, resolved.splits
     most = evaluate.max_tokens
     task = Task(
-        cases=tuple(map(_without_id, chosen.rows)),
+        # Known by their content: ids of a user's own may be given twice.
+        cases=tuple(each.model_copy(update={"id": None}) for each in chosen.rows),
         dev=dev_rows(splits.validation)[:DEV_ROWS],
         scoring=scoring_of(resolved.job, splits.train),
         output_limit=OutputLimit(
@@ -154,11 +155,6 @@ def plan_distillation(
         temperature=0.0 if evaluate.temperature == "auto" else evaluate.temperature,
     )
     return DistillationPlan(teacher, chosen, task)
-
-
-def _without_id(question: Example) -> Example:
-    """Return a question that is known by its content: ids of a user's own may be given twice."""
-    return question.model_copy(update={"id": None})
 
 
 def distill(

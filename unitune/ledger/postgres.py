@@ -157,7 +157,9 @@ def _engine_at(url: sa.URL) -> sa.Engine:
     try:
         engine = sa.create_engine(
             url,
-            connect_args=_arguments(url),
+            connect_args={
+                name: value for name, value in CONNECTION.items() if name not in url.query
+            },
             pool_pre_ping=True,
             hide_parameters=True,
             # What is read after a wait for others is what they have written, whatever the server's
@@ -178,8 +180,3 @@ def _close(engine: sa.Engine, pid: int) -> None:
     """Take leave of the server; a forked child leaves its parent's connections alone."""
     if os.getpid() == pid:
         engine.dispose()
-
-
-def _arguments(url: sa.URL) -> dict[str, Any]:
-    """Return the options of each connection, but for those that the URL sets."""
-    return {name: value for name, value in CONNECTION.items() if name not in url.query}

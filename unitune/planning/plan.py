@@ -223,7 +223,9 @@ def plan(job: Job | ResolvedJob, *, vendor_counts: bool = False) -> Plan:
     """
     resolved = preflight(job)
     money = money_of(resolved.job)
-    unusable = resolved.rows.read.report.errors or _has_error(resolved.offer_findings)
+    unusable = resolved.rows.read.report.errors or any(
+        each.severity == "error" for each in resolved.offer_findings
+    )
     if vendor_counts and not unusable:
         resolved = counted_by_vendor(resolved)
     return plan_of(resolved, money)
@@ -374,7 +376,3 @@ def _without_model(job: Job, problem: JobError) -> Plan:
         charge=offer.training_price or "unknown",
         findings=(finding,),
     )
-
-
-def _has_error(findings: Sequence[Finding]) -> bool:
-    return any(finding.severity == "error" for finding in findings)

@@ -27,7 +27,8 @@ def curve_text(curve: DrawnCurve, width: int, rows: int = ROWS) -> Text:
     """Return a drawing that fits a width in columns, its axes included."""
     gaps = len(curve.y.ticks) - 1
     rows = max(1, round((rows - 1) / gaps)) * gaps + 1
-    axis, ends = _axis_labels(curve.y, rows), _line_labels(curve, rows)
+    axis = {_row(curve.y, tick, rows): short_number(tick) for tick in curve.y.ticks}
+    ends = _line_labels(curve, rows)
     left, right = (max(map(len, labels.values()), default=0) for labels in (axis, ends))
     columns = min(width, MOST_WIDTH) - left - right - 3
     cells, marks = _cells(curve, columns, rows), _marks(curve, columns, rows)
@@ -38,18 +39,11 @@ def curve_text(curve: DrawnCurve, width: int, rows: int = ROWS) -> Text:
             mark, dots = marks.get((row, column)), cells.get((row, column))
             text.append(mark or (chr(0x2800 + dots) if dots else " "), ACCENT if mark else "")
         label = ends.get(row, "")
-        text.append(f" {label}".rstrip() + "\n", ACCENT if _is_marked(curve, label) else "")
+        text.append(
+            f" {label}".rstrip() + "\n", ACCENT if label.startswith((curve.marked, KEPT)) else ""
+        )
     text.append(f"{'':{left}} └{'─' * columns}\n", "dim")
     return text.append(f"{'':{left + 2}}{_step_numbers(curve, columns)}", "dim")
-
-
-def _is_marked(curve: DrawnCurve, label: str) -> bool:
-    return label.startswith((curve.marked, KEPT))
-
-
-def _axis_labels(axis: Axis, rows: int) -> dict[int, str]:
-    """Return the numbers at the left by row."""
-    return {_row(axis, tick, rows): short_number(tick) for tick in axis.ticks}
 
 
 def _line_labels(curve: DrawnCurve, rows: int) -> dict[int, str]:

@@ -34,7 +34,11 @@ class Lineage(NamedTuple):
 def lineage(ledger: Ledger, record: RunRecord) -> Lineage:
     """Return the chain that a run stands in."""
     after = tuple(map(_link, ledger.continuations(record.id)))
-    return Lineage(tuple(_link_of(each) for each in reversed(ancestors(ledger, record))), after)
+    before = (
+        Link(each) if isinstance(each, str) else _link(each)
+        for each in reversed(ancestors(ledger, record))
+    )
+    return Lineage(tuple(before), after)
 
 
 def ancestors(ledger: Ledger, record: RunRecord) -> list[RunRecord | str]:
@@ -49,10 +53,6 @@ def ancestors(ledger: Ledger, record: RunRecord) -> list[RunRecord | str]:
             return [*chain, record.start.run]
         chain.append(record)
     return chain
-
-
-def _link_of(each: RunRecord | str) -> Link:
-    return Link(each) if isinstance(each, str) else _link(each)
 
 
 def _link(record: RunRecord) -> Link:

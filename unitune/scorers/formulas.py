@@ -101,9 +101,7 @@ def bleu_of(sums: Floats) -> Floats:
     precision = ratio(np.where(missing, halved, correct), total)
     with np.errstate(divide="ignore"):  # an order without n-grams makes the whole score 0
         mean = np.exp(np.log(precision).mean(axis=-1))
-        brevity = np.exp(
-            np.minimum(0.0, 1 - np.where(length > 0, reference, 0) / _positive_or_one(length))
-        )
+        brevity = np.exp(np.minimum(0.0, 1 - ratio(reference, length)))
     matched = (correct > 0).any(axis=-1) & (length > 0)
     return np.where(matched, mean * brevity, 0.0)
 
@@ -123,7 +121,3 @@ def chrf_of(sums: Floats) -> Floats:
     precision = ratio((ratio(common, given) * there).sum(axis=-1), orders)
     recall = ratio((ratio(common, wanted) * there).sum(axis=-1), orders)
     return ratio((1 + BETA**2) * precision * recall, BETA**2 * precision + recall)
-
-
-def _positive_or_one(value: Floats) -> Floats:
-    return np.where(value > 0, value, 1)

@@ -160,13 +160,8 @@ def _chosen(models: Sequence[type[BaseModel]], value: Any) -> type[BaseModel] | 
     if len(models) == 1:
         return models[0]
     kind = _item(value, "type") if isinstance(value, Mapping) else value
-    typed = (each for each in models if kind and _default_type(each) == kind)
-    return next(typed, None)
-
-
-def _default_type(model: type[BaseModel]) -> object:
-    field = model.model_fields.get("type")
-    return field and field.default
+    fields = ((each, each.model_fields.get("type")) for each in models)
+    return next((each for each, field in fields if kind and field and field.default == kind), None)
 
 
 def dotted_keys(model: type[BaseModel]) -> dict[str, str]:

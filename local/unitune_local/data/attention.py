@@ -79,17 +79,14 @@ def lay_out(
     seen = columns[:, None] >= columns[None, :]  # (S, S)
     if any(forks):
         # The worse answer does not see the better one, which stands between the prompt and itself.
-        better, worse = (torch.tensor(starts) for starts in zip(*map(_cut_of, forks), strict=True))
+        # A row without a fork has an empty answer at its beginning.
+        starts = zip(*(fork or (0, 0) for fork in forks), strict=True)
+        better, worse = map(torch.tensor, starts)
         between = (columns >= better[:, None]) & (columns < worse[:, None])  # (B, S)
         behind = columns >= worse[:, None]  # (B, S)
         seen = (seen & ~(behind[:, :, None] & between[:, None, :]))[:, None]  # (B, 1, S, S)
     opening = torch.ones(*seen.shape[:-1], prefix, dtype=torch.bool)
     return Layout(prefix, grid, places, torch.cat([opening, seen], dim=-1))
-
-
-def _cut_of(fork: tuple[int, int] | None) -> tuple[int, int]:
-    """Return a fork; of a row without one, an empty answer at its beginning."""
-    return fork or (0, 0)
 
 
 def not_plain(config: PreTrainedConfig) -> str:

@@ -55,7 +55,9 @@ def write_adapter(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
     shutil.copytree(tuned.adapter, folder, dirs_exist_ok=True)
     return Written(
         program=f"peft {version('peft')}",
-        answer=lambda answered: _in_peft(tuned, folder, answered),
+        answer=lambda answered: verify.in_peft(
+            tuned.base, folder, tuned.record.settings.quantization, answered
+        ),
         use='python -c "from peft import AutoPeftModelForCausalLM as Model; '
         "Model.from_pretrained('{folder}')\"",
     )
@@ -241,10 +243,6 @@ def _for_llama_cpp(
 
 def _not_installed(package: str, extra: str) -> str:
     return f"{package} is not installed, so it was not verified: {install_command('local', extra)}."
-
-
-def _in_peft(tuned: Tuned, adapter: Path, answered: Sequence[Answered]) -> list[str]:
-    return verify.in_peft(tuned.base, adapter, tuned.record.settings.quantization, answered)
 
 
 def _sixteen_bits(tuned: Tuned) -> str:

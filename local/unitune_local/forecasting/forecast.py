@@ -115,7 +115,10 @@ def forecast(
         devices = settings.processes / settings.processes_per_device
         return render_seconds + trained + (sampled + validations * score_seconds) / devices
 
-    time_band, memory_band = _bands(cost_model)
+    # Low and high of time and of memory, as shares of what is expected.
+    time_band, memory_band = TIME_BAND, MEMORY_BAND
+    if cost_model.measured_on is None:
+        time_band, memory_band = GUESSED_TIME_BAND, GUESSED_MEMORY_BAND
     computed = list(chain.from_iterable(batching.parts))
     findings = [*read.findings, *learnt.findings, *held_out.findings]
     findings += scorer_findings(job, train) if answers else ()
@@ -156,13 +159,6 @@ def _rendered(
     learnt = rendering(tokenizer, train, settings.sequence_length)
     held_out = rendering(tokenizer, validation, settings.sequence_length)
     return learnt, held_out, time.perf_counter() - before
-
-
-def _bands(cost_model: CostModel) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return low and high of time and of memory, as shares of what is expected."""
-    if cost_model.measured_on is None:
-        return GUESSED_TIME_BAND, GUESSED_MEMORY_BAND
-    return TIME_BAND, MEMORY_BAND
 
 
 def require_memory(summary: Forecast) -> None:

@@ -113,7 +113,8 @@ def check_adapter(
     use_attention(live, "sdpa")
     device = cast("torch.device", live.device)
     answers = [_answer(live, prompt) for prompt in prompts]
-    _free(live)
+    for module in [*live.modules()]:  # frees what it holds, whoever still refers to it
+        vars(module).clear()
     base = load_model(
         spec.base_path,
         spec.settings.torch_dtype,
@@ -132,12 +133,6 @@ def check_adapter(
                 "This is a fault of unitune or of a library below it; please report it."
             )
     return worst
-
-
-def _free(model: PeftModel) -> None:
-    """Free what a model holds, whoever still refers to it."""
-    for module in [*model.modules()]:
-        vars(module).clear()
 
 
 def _check_weights(live: PeftModel, settings: Settings, folder: Path) -> float:

@@ -118,7 +118,7 @@ def convert(source: Path, target: Path) -> None:
     save_file = cast("Callable[..., None]", safetensors_numpy.save_file)  # pyright: ignore[reportUnknownMemberType]  # its path argument is untyped
     save_file(state, target / "model.safetensors", metadata={"format": "pt"})
     _write(target / "config.json", _config(metadata, tied=tied))
-    _write(target / "generation_config.json", _generation_config(metadata))
+    _write(target / "generation_config.json", {"use_cache": True, **_special_ids(metadata)})
     _write(target / "tokenizer.json", _tokenizer(metadata))
     _write(target / "tokenizer_config.json", _tokenizer_config(metadata))
     template = metadata.text("tokenizer.chat_template")
@@ -190,10 +190,6 @@ def _config(metadata: Metadata, *, tied: bool) -> dict[str, JsonValue]:
         "tie_word_embeddings": tied,
         **_special_ids(metadata),
     }
-
-
-def _generation_config(metadata: Metadata) -> dict[str, JsonValue]:
-    return {"use_cache": True, **_special_ids(metadata)}
 
 
 def _special_ids(metadata: Metadata) -> dict[str, JsonValue]:

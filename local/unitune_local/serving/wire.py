@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
@@ -249,7 +249,9 @@ class Completion:
     def _logprobs(self, piece: Piece) -> dict[str, Any] | None:
         if not self._request.logprobs:
             return None
-        content = [{**_token(token), "top_logprobs": _tokens(token.top)} for token in piece.tokens]
+        content = [
+            {**_token(token), "top_logprobs": [*map(_token, token.top)]} for token in piece.tokens
+        ]
         return {"content": content, "refusal": None}
 
     def _usage(self, piece: Piece) -> dict[str, Any]:
@@ -259,10 +261,6 @@ class Completion:
             "total_tokens": self._prompt_tokens + piece.completion_tokens,
             "prompt_tokens_details": {"cached_tokens": piece.cached_tokens, "audio_tokens": 0},
         }
-
-
-def _tokens(chances: Sequence[TokenChance]) -> list[dict[str, Any]]:
-    return [_token(chance) for chance in chances]
 
 
 def _token(chance: TokenChance) -> dict[str, Any]:

@@ -73,7 +73,8 @@ def decode(row: Mapping[str, JsonValue]) -> Example:
         made += _turns(where, turn)
     tools: WireRow = {}
     if row.get("tools") is not None:
-        tools["tools"] = [_function(f"tools[{at}]", tool) for at, tool in _numbered(row["tools"])]
+        declared = enumerate(objects("tools", row["tools"]))
+        tools["tools"] = [_function(f"tools[{at}]", tool) for at, tool in declared]
     return example_of({"messages": made, **tools}, encode)
 
 
@@ -91,10 +92,6 @@ BLOCKS = ("tool_use", "tool_result", "thinking", "redacted_thinking")
 
 def _dicts(value: JsonValue) -> list[dict[str, JsonValue]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def _numbered(value: JsonValue) -> Iterator[tuple[int, WireRow]]:
-    return enumerate(objects("tools", value))
 
 
 def _messages(turns: list[tuple[str, Message]]) -> Iterator[JsonValue]:

@@ -159,7 +159,7 @@ class EncodingCounter:
         calls = Count()
         for turn in turns:
             if turn.tool_calls:
-                calls += calls_count(turn.tool_calls, self._tokens)
+                calls += sum((_call(each, self._tokens) for each in turn.tool_calls), Count())
             if turn.tool_call_id is not None:
                 calls += Count(0, 0, self._tokens(turn.tool_call_id))
         return calls
@@ -196,14 +196,12 @@ def tools_count(tools: Sequence[Tool], tokens: Tokens, frame: int) -> Count:
 
     What has another form than OpenAI's counts as JSON.
     """
-    others = sum(tokens(_json(tool)) for tool in tools if not _is_function(tool))
+    others = sum(
+        tokens(_json(tool)) for tool in tools if not isinstance(tool.get("function"), dict)
+    )
     shown = frame + others + tokens(as_typescript(tools))
     as_json = sum(tokens(_json(tool)) for tool in tools)
     return Count(shown - shown // MARGIN, shown, max(shown + shown // MARGIN, as_json))
-
-
-def _is_function(tool: Tool) -> bool:
-    return isinstance(tool.get("function"), dict)
 
 
 def as_typescript(tools: Sequence[Tool]) -> str:
@@ -251,11 +249,6 @@ def _type(schema: JsonValue, level: int) -> str:
     if named == "array":
         return f"{_type(known.get('items'), level)}[]"
     return "number" if named == "integer" else _text(known, "type") or "any"
-
-
-def calls_count(calls: Sequence[Tool], tokens: Tokens) -> Count:
-    """Return the tokens with which a model calls tools."""
-    return sum((_call(call, tokens) for call in calls), Count())
 
 
 def _call(call: Tool, tokens: Tokens) -> Count:
