@@ -7,5 +7,4 @@ tests              a test as the scorers of a row
 assertions         an assertion as an entry of them
 code               assertions that are code, as functions of a file of the user's
 functions          what that file makes its functions by
-javascript_regex   patterns in Python's syntax
 """
