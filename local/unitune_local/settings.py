@@ -63,12 +63,7 @@ a third less."""
 
 @dataclass(frozen=True, slots=True)
 class Dimensions:
-    """What the defaults depend on.
-
-    Args:
-        context: Tokens that the base model was made for.
-        hidden: Width between its layers.
-    """
+    """What the defaults depend on."""
 
     context: int
     hidden: int

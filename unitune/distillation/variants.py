@@ -61,10 +61,6 @@ class VariantsPlan:
 def plan_variants(teacher: Teacher, wanted: int) -> VariantsPlan:
     """Choose the rows that questions are written after; nothing is sent.
 
-    Args:
-        teacher: Who writes; its job has the training rows.
-        wanted: How many questions.
-
     Raises:
         DataError: No training row is one question with its answer.
     """

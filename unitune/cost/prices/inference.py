@@ -30,14 +30,7 @@ FIELDS: dict[Kind, str] = {
 
 
 def find(offer: Offer, model: str, kind: Kind, on: date) -> PriceRow | None:
-    """Return what an untuned model's answers cost on a day; None where it is not known.
-
-    Args:
-        offer: Of the backend that answers; names its vendor as the package does.
-        model: The backend's name of it.
-        kind: input, cached-input or output.
-        on: The day.
-    """
+    """Return what an untuned model's answers cost on a day; None where it is not known."""
     if offer.inference_prices is None or importlib.util.find_spec(PACKAGE) is None:
         return None
     try:

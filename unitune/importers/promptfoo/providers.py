@@ -69,14 +69,7 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class Providers:
-    """What the providers of a config come to.
-
-    Args:
-        base: The model to start from.
-        contenders: The others.
-        settings: Keys of `evaluate`.
-        notes: What did not come along.
-    """
+    """What the providers of a config come to."""
 
     base: Base | None
     contenders: tuple[ContenderSpec, ...]
