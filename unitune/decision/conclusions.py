@@ -140,10 +140,10 @@ def collect(
 
 
 _WHERE = {
-    "training": "Rows with answers, under `data.train`; `unitune distill` can have a better model "
+    "training": "Rows with answers, under data.train; unitune distill can have a better model "
     "write some.",
-    "validation": "Rows apart from train and test, or `data.validation: 0.2` of train.",
-    "test": "Rows of real use, apart from train, under `data.test`.",
+    "validation": "Rows apart from train and test, or data.validation: 0.2 of train.",
+    "test": "Rows of real use, apart from train, under data.test.",
 }
 
 

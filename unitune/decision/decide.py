@@ -230,4 +230,4 @@ def _doubtful_rows(job: Job) -> Iterator[str]:
     quality = quality_of(job)
     for cause in quality.causes if quality else ():
         if cause.code in DOUBTFUL:
-            yield f"{cause.total:,} training rows to look at (`unitune check`): {cause.title}."
+            yield f"{cause.total:,} training rows to look at (unitune check): {cause.title}."

@@ -82,7 +82,7 @@ def prompt_suffices(evidence: Evidence) -> Conclusion | None:
         f"{say.score(best)}: a model that is always right would gain less than the "
         f"{say.points(margin)} points that matter."
     )
-    change = f"A margin (`evaluate.margin`) below {say.points(1 - best.value)} points."
+    change = f"A margin (evaluate.margin) below {say.points(1 - best.value)} points."
     return say.prompt(evidence, [why], change if best.value < 1 else "Other validation rows.")
 
 

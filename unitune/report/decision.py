@@ -11,13 +11,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from unitune.cost.spread import cents
 from unitune.decision.evidence import Answer, Decision, Evidence, Score, TuningOption
 from unitune.evaluate.statistics.sample_size import LIKELY_DISCORDANCE, smallest_detectable
 from unitune.report.facts import Fact
 from unitune.report.html import environment, policy, resource
-from unitune.report.learning_curve import headline as curve_headline
+from unitune.report.learning_curve import facts as curve_facts
 from unitune.report.terminal import file_lines, plain
 from unitune.report.typography import decimal, interval, percent, points, usd_range
+from unitune.tco.documents import TotalCost
 from unitune.workspace.filesystem import replacing
 
 PAGE = "decision.html"
@@ -30,40 +32,41 @@ STYLES: dict[Answer, str] = {
 
 
 def facts(evidence: Evidence) -> tuple[Fact, ...]:
-    """Return what was looked at, in the order of its cost, each with what it means."""
-    return tuple(_facts(evidence))
-
-
-def _facts(evidence: Evidence) -> Iterator[Fact]:
-    yield Fact("Training", f"{evidence.training_rows:,} rows")
-    yield Fact("Validation", f"{evidence.validation_rows:,} rows", "which all scores are of")
-    if evidence.test_cases and not evidence.errors:
-        yield _test(evidence)
-    for option in evidence.options:
-        where = f"{option.base_model} on {option.backend}"
-        yield Fact("Base", where, _life(option))
-        for prompt in option.prompts:
-            yield Fact("Prompt", _score(prompt), prompt.name)
-        if option.tuned and option.gain:
-            gain = f"{points(option.gain.value, sign=True)} beyond the best prompt"
-            ends = interval((option.gain.low, option.gain.high))
-            yield Fact("Tuned", _score(option.tuned), f"{gain} ({ends})")
-        if option.curve:
-            yield Fact("More rows", curve_headline(option.curve))
-        yield from _cost(option)
-
-
-def _test(evidence: Evidence) -> Fact:
-    """Return what the test could show, for how much two good models usually differ."""
+    """Return what is known of the job, wherever it is tuned."""
     low, high = (
-        smallest_detectable(evidence.test_cases, share, graded=evidence.graded)
+        smallest_detectable(max(1, evidence.test_cases), share, graded=evidence.graded)
         for share in LIKELY_DISCORDANCE
     )
-    found = (
-        f"differences of {decimal(100 * low)} to {decimal(100 * high)} points and more are found"
+    seen = f"finds differences from {decimal(100 * low)} to {decimal(100 * high)} points on"
+    return (
+        Fact("Training", f"{evidence.training_rows:,} rows"),
+        Fact("Validation", f"{evidence.validation_rows:,} rows", "of which all scores are"),
+        Fact(
+            "Test",
+            f"{evidence.test_cases:,} cases",
+            f"{seen} (80 % power); {decimal(100 * evidence.margin)} matter",
+        ),
     )
-    cases = f"{evidence.test_cases:,} test cases"
-    return Fact("Test", cases, f"{found} (80 % power); {decimal(100 * evidence.margin)} matter")
+
+
+def option_facts(option: TuningOption) -> tuple[Fact, ...]:
+    """Return what is known of tuning at one backend, in the order of what it takes to know."""
+    return tuple(_option_facts(option))
+
+
+def _option_facts(option: TuningOption) -> Iterator[Fact]:
+    yield Fact("Base", option.base_model, _life(option))
+    if option.cost is not None:
+        yield _cost(option.cost)
+    for prompt in option.prompts:
+        yield Fact("Prompt", percent(prompt.value), f"{_range(prompt)}; {prompt.name}")
+    if option.tuned and option.gain:
+        gain = points(option.gain.value, sign=True)
+        ends = interval((option.gain.low, option.gain.high))
+        told = f"{_range(option.tuned)}; {gain} ({ends}) beyond the best prompt"
+        yield Fact("Tuned", percent(option.tuned.value), told)
+    if option.curve:
+        yield from curve_facts(option.curve)
 
 
 def _life(option: TuningOption) -> str:
@@ -74,17 +77,19 @@ def _life(option: TuningOption) -> str:
     return f"switched off on {option.ends}, in {option.months_left:.1f} months"
 
 
-def _cost(option: TuningOption) -> Iterator[Fact]:
-    for column in option.cost.columns if option.cost else ():
-        if column.role == "newest":
-            continue
-        total = usd_range(column.total_usd)
-        volume = f"{option.cost.requests_month:,} requests a month" if option.cost else ""
-        yield Fact(f"Cost, {column.role}", total, volume)
+def _cost(cost: TotalCost) -> Fact:
+    """Return what tuning costs to own beyond prompting the same base."""
+    totals = {column.role: column.total_usd for column in cost.columns}
+    prompted, tuned = totals.get("prompted"), totals.get("tuned")
+    volume = f"{cost.requests_month:,} requests a month, {cost.horizon.months:.3g} months"
+    if tuned is None:
+        return Fact("Cost to own", "unknown", f"unitune cost says which price is missing; {volume}")
+    other = f"prompted {usd_range(prompted)}; {volume}"
+    return Fact("Cost to own", f"${cents(tuned.expected):,}", other)
 
 
-def _score(score: Score) -> str:
-    return f"{percent(score.value)} ({interval((score.low, score.high))})"
+def _range(score: Score) -> str:
+    return interval((score.low, score.high))
 
 
 def decision_view(decision: Decision, page: Path) -> Group:
@@ -92,10 +97,13 @@ def decision_view(decision: Decision, page: Path) -> Group:
     conclusion, evidence = decision.conclusion, decision.evidence
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
+    table.add_column(max_width=24, overflow="fold")
     table.add_column(overflow="fold")
-    table.add_column(overflow="fold")
-    for fact in facts(evidence):
-        table.add_row(plain(fact.term), plain(fact.value), plain(fact.meaning))
+    _add(table, facts(evidence))
+    for option in evidence.options:
+        table.add_row()
+        table.add_row(plain(f"on {option.backend}", "bold"))
+        _add(table, option_facts(option))
     return Group(
         Text.assemble((evidence.job, "bold"), f": tune or prompt? By {evidence.metric}."),
         Text(),
@@ -109,6 +117,11 @@ def decision_view(decision: Decision, page: Path) -> Group:
         Text.assemble(("Next: ", "bold"), plain(conclusion.next.command), _why(decision)),
         *file_lines([page]),
     )
+
+
+def _add(table: Table, rows: tuple[Fact, ...]) -> None:
+    for fact in rows:
+        table.add_row(plain(fact.term), plain(fact.value), plain(fact.meaning))
 
 
 def _why(decision: Decision) -> Text:
@@ -140,6 +153,7 @@ def render(decision: Decision) -> str:
         conclusion=decision.conclusion,
         evidence=decision.evidence,
         facts=facts(decision.evidence),
+        options=[(option.backend, option_facts(option)) for option in decision.evidence.options],
         style=Markup(style),  # noqa: S704 - our own file
         policy=policy(style),
     )

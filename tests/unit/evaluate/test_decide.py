@@ -205,8 +205,10 @@ def test_what_exceeds_the_budget_is_not_measured(job: Job, answered: Put) -> Non
 def test_words_and_page(job: Job, answered: Put) -> None:
     answered(Answers(prompted=34, tuned=RISING))
     decision = decide(job)
-    terms = [fact.term for fact in report.facts(decision.evidence)]
-    assert ["Training", "Validation", "Test", "Base", "Prompt", "Tuned", "More rows"] == terms[:7]
+    (option,) = decision.evidence.options
+    terms = [fact.term for fact in report.option_facts(option)]
+    assert ["Base", "Cost to own", "Prompt", "Tuned", "200 rows", "400 rows"] == terms[:6]
+    assert terms[6].startswith("For 61.7")
     page = report.write_page(decision).read_text(encoding="utf-8").replace("\u00a0", " ")
     for sentence in (decision.conclusion.headline, *decision.conclusion.changes):
         assert sentence in page
