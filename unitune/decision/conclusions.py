@@ -243,7 +243,7 @@ def _costs(evidence: Evidence, option: TuningOption) -> Iterator[str]:
             f"${prompted.expected:,.2f} ({volume})."
         )
     else:
-        yield "What it costs to own is not known: a price is missing (`unitune cost` says which)."
+        yield "What it costs to own is not known: a price is missing (unitune cost says which)."
 
 
 def _below_goal(evidence: Evidence, option: TuningOption) -> Iterator[str]:
