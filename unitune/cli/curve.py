@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -34,6 +35,7 @@ from unitune.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from unitune.evaluate.validation import AnswerOptions
     from unitune.planning.plan import Plan, PlannedRun
     from unitune.planning.preflight import ResolvedJob
 
@@ -94,18 +96,14 @@ def curve(
     from unitune.cli.progress import evaluation_progress, working
     from unitune.cli.sweep import follow_sweep
     from unitune.evaluate.learning_curve import check_goal, judge_curve, with_budget
-    from unitune.evaluate.validation import AnswerOptions
     from unitune.job.job import Job
     from unitune.planning.learning_curve import learning_curve_of
     from unitune.planning.preflight import preflight
     from unitune.report.learning_curve import curve_view, write_page
-    from unitune.run.deploying import ttl_seconds
     from unitune.run.sweep import launch_sweep
 
-    if option and deploy is None:
-        raise UserError("--option is for the deployments that --deploy brings up; give both.")
     check_goal(goal)
-    seconds = None if deploy is None else ttl_seconds(deploy, "--deploy")
+    options = answer_options(deploy, option, allow_unpriced=allow_unpriced)
     silent = quiet or json
     job = Job.load(file).with_backend(backend)
     job = job.with_prices(parse_prices(price, job.backend))
@@ -129,22 +127,32 @@ def curve(
     launches = launch_sweep(resolved, allow_unpriced=allow_unpriced)
     runs = follow_sweep(resolved, launches, quiet=silent)
     with evaluation_progress(quiet=silent) as progress:
-        made = judge_curve(
-            resolved,
-            runs,
-            goal=goal,
-            options=AnswerOptions(
-                deploy_seconds=seconds,
-                deploy_options=parse_deploy_options(option),
-                allow_unpriced=allow_unpriced,
-                progress=progress,
-            ),
-        )
+        made = judge_curve(resolved, runs, goal=goal, options=replace(options, progress=progress))
     page = write_page(made)
     if json:
         print_json(made)
     else:
         console().print(curve_view(made, page, console().width))
+
+
+def answer_options(
+    deploy: str | None, option: list[str] | None, *, allow_unpriced: bool
+) -> AnswerOptions:
+    """Return how validation rows are answered, by the options of the command line.
+
+    Raises:
+        UserError: They are not valid, or speak of a deployment where none is to be brought up.
+    """
+    from unitune.evaluate.validation import AnswerOptions
+    from unitune.run.deploying import ttl_seconds
+
+    if option and deploy is None:
+        raise UserError("--option is for the deployments that --deploy brings up; give both.")
+    return AnswerOptions(
+        deploy_seconds=None if deploy is None else ttl_seconds(deploy, "--deploy"),
+        deploy_options=parse_deploy_options(option),
+        allow_unpriced=allow_unpriced,
+    )
 
 
 def _planned(resolved: ResolvedJob) -> Plan:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unitune.cli.curve import DeployFor, Seeds
+from unitune.cli.curve import DeployFor, Seeds, answer_options
 from unitune.cli.options import (
     JOB_FILE,
     AllowUnpriced,
@@ -17,11 +17,9 @@ from unitune.cli.options import (
     OwnPrices,
     Quiet,
     RequestsMonth,
-    parse_deploy_options,
     parse_prices,
 )
 from unitune.cli.output import aside, console, print_json
-from unitune.errors import UserError
 
 if TYPE_CHECKING:
     from unitune.decision.evidence import Conclusion, Measurement
@@ -86,15 +84,10 @@ def decide(
     from unitune.cli.sweep import follow_sweep
     from unitune.decision.decide import Deciding, resolve
     from unitune.decision.measuring import Choices
-    from unitune.evaluate.validation import AnswerOptions
     from unitune.job.job import Job
     from unitune.report.decision import decision_view, write_page
-    from unitune.run.deploying import ttl_seconds
     from unitune.run.sweep import launch_sweep
 
-    if option and deploy is None:
-        raise UserError("--option is for the deployments that --deploy brings up; give both.")
-    seconds = None if deploy is None else ttl_seconds(deploy, "--deploy")
     silent = quiet or json
 
     def launch(sweep: ResolvedJob) -> list[Run]:
@@ -116,11 +109,7 @@ def decide(
         budget=budget,
         launch=launch,
         agree=lambda what, judged: _agree(what, judged, allow_unpriced=allow_unpriced),
-        answers=AnswerOptions(
-            deploy_seconds=seconds,
-            deploy_options=parse_deploy_options(option),
-            allow_unpriced=allow_unpriced,
-        ),
+        answers=answer_options(deploy, option, allow_unpriced=allow_unpriced),
         shown=lambda: evaluation_progress(quiet=silent),
     )
     shown = "" if file == JOB_FILE else str(file)
