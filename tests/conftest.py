@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,20 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("exhaustive" if _named("exhaustive", config) else "default")
     if not hasattr(config, "workerinput"):
         atexit.register(warm.end, warm.share())  # before workers are begun, which use it too
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Import the tests without looking for garbage, and never look among what they import.
+
+    torch, transformers and the vendors' SDKs are millions of objects that stay to the end: to go
+    through them again and again takes as long as to import them, in each worker.
+    """
+    gc.disable()
+    collected = yield
+    gc.freeze()
+    gc.enable()
+    return collected
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects, and pytest-xdist reads the groups

@@ -74,7 +74,7 @@ def _package(entry: EntryPoint) -> str:
 
 def names(group: str) -> list[str]:
     """Return the names that installed packages bring in a group of entry points, sorted."""
-    return sorted({entry.name for entry in entry_points(group=f"unitune.{group}")})
+    return sorted(_entries(group))
 
 
 def backend_names() -> list[str]:
