@@ -41,6 +41,7 @@ MODULES = (
     "unitune.evaluate.compare",
     "unitune.ledger",
     "unitune.planning.plan",
+    "unitune.run.reaper",
     "unitune.run.run",
     "boto3",
     "unitune_local.backend",
@@ -48,6 +49,8 @@ MODULES = (
     "transformers.models.llama.modeling_llama",
 )
 """What is imported before the forks; the last ones where their packages are here."""
+STARTS = ("unitune.run.reaper", "unitune_local.training.worker")
+"""Of these, which leave a process behind; in a fork that is warm, too."""
 FOLDER = "UNITUNE_TESTS_WARM"
 GUARD = Path(__file__).parent / "guard"
 """Whose `sitecustomize` lets no fork reach another machine."""
@@ -252,6 +255,13 @@ def _keep(connection: socket.socket) -> int:
     return 0
 
 
+def _start_warm() -> None:
+    """Let what this fork leaves behind be warm, too."""
+    for name in STARTS if FOLDER in os.environ else ():
+        if name in sys.modules:
+            sys.modules[name].__dict__["subprocess"] = WARM_SUBPROCESS
+
+
 def _become(request: Mapping[str, Any], streams: Sequence[int]) -> int:
     """Be the process that was requested, and return its exit code."""
     if request["session"]:
@@ -272,6 +282,7 @@ def _become(request: Mapping[str, Any], streams: Sequence[int]) -> int:
     )
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
     sys.dont_write_bytecode = True
+    _start_warm()
     sys.argv = request["words"]
     warnings.filterwarnings("ignore", "'unitune", RuntimeWarning)  # it is imported already
     try:

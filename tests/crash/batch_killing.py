@@ -1,12 +1,12 @@
 """Compare in batches in a child process that is killed (SIGKILL) at a step, then compare again; at
-every step in turn.
+every step in turn, or at one of each name.
 
-Usage: python batch_killing.py SCENE FOLDER
+Usage: python batch_killing.py SCENE STEPS FOLDER
 
 A step is before, within or after a write to ``batches.jsonl``, and before or after a write of
 answers and a verb of `unitune.backends.capabilities.Batches`. SCENE is what the comparison meets:
 ``lost``, a vendor that loses its first answer, or ``changed``, open batches, one of them of another
-prompt.
+prompt. STEPS is ``all``, or ``each``: of steps of one name the first, of another's the second, …
 
 Prints one JSON line for the undisturbed comparison and one for each kill. The child is a fork; the
 vendor is the fake's folder, which outlives it.
@@ -210,7 +210,15 @@ def trial(template: Path, place: Path, scene: str, at: int) -> dict[str, object]
     }
 
 
-def main(scene: str, folder: str) -> None:
+def one_of_each(steps: list[str]) -> list[int]:
+    """Return one step of each name, counted from 1: early ones and late ones in turn."""
+    numbers: dict[str, list[int]] = {}
+    for number, step in enumerate(steps, start=1):
+        numbers.setdefault(step, []).append(number)
+    return [same[at % len(same)] for at, same in enumerate(numbers.values())]
+
+
+def main(scene: str, chosen: str, folder: str) -> None:
     offer = registry.offer("fake").model_copy(update={"settle_seconds": SETTLE_SECONDS})
     registry.offer = lambda _: offer
     for module in (batch_runner, exactly_once):
@@ -224,9 +232,10 @@ def main(scene: str, folder: str) -> None:
     compare(job, out=Path(folder) / "warm")  # whatever is imported on the way is, for all forks
     undisturbed = trial(template, Path(folder) / "0", scene, 0)
     sys.stdout.write(json.dumps(undisturbed) + "\n")
-    for at, step in enumerate(undisturbed["steps"], start=1):
+    steps = undisturbed["steps"]
+    for at in one_of_each(steps) if chosen == "each" else range(1, len(steps) + 1):
         seen = trial(template, Path(folder) / str(at), scene, at)
-        sys.stdout.write(json.dumps({**seen, "steps": [step]}) + "\n")
+        sys.stdout.write(json.dumps({**seen, "steps": [steps[at - 1]]}) + "\n")
         shutil.rmtree(Path(folder) / str(at))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +13,25 @@ from warm import warm_run
 KILLING = Path(__file__).parent / "batch_killing.py"
 
 
-@cache
-def kills(scene: str, folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    done = warm_run([sys.executable, str(KILLING), scene, str(folder)])
+def kills(scene: str, steps: str, folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    done = warm_run([sys.executable, str(KILLING), scene, steps, str(folder)])
     assert 0 == done.returncode, done.stderr
     undisturbed, *seen = [json.loads(line) for line in done.stdout.splitlines()]
     return undisturbed, seen
 
 
 @pytest.mark.parametrize(
-    ("scene", "batches", "cancelled"),
-    [pytest.param("lost", 3, 0, marks=pytest.mark.slow), ("changed", 4, 1)],
+    ("scene", "chosen", "batches", "cancelled"),
+    [
+        ("changed", "each", 4, 1),
+        pytest.param("changed", "all", 4, 1, marks=pytest.mark.slow),
+        pytest.param("lost", "all", 3, 0, marks=pytest.mark.slow),
+    ],
 )
 def test_a_comparison_killed_at_any_step_has_one_batch_a_contender_and_the_same_rows(
-    scene: str, batches: int, cancelled: int, tmp_path: Path
+    scene: str, chosen: str, batches: int, cancelled: int, tmp_path: Path
 ) -> None:
-    undisturbed, seen = kills(scene, tmp_path)
+    undisturbed, seen = kills(scene, chosen, tmp_path)
     assert 15 == len(undisturbed["rows"])
     steps = {step for kill in seen for step in kill["steps"]}
     verbs = {"submit_batch", "find_batch", "poll_batch", "fetch_batch"}

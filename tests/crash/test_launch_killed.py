@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from warm import warm_run
 
-from unitune.backends.protocol import SAFE_TO_REPEAT, Guarantee
+from unitune.backends.protocol import Guarantee
 
 KILLING = Path(__file__).parent / "killing.py"
-STRIDE = {"launch": 59, "settle": 2, "cancel": 23, "resume": 23, "sweep": 211}
+STRIDE = {"launch": 59, "settle": 2, "cancel": 47, "resume": 47, "sweep": 211}
 """Lines between two kills, so that the tests take seconds; 1 kills before every line."""
 
 LAUNCH_AND_DIE = """
@@ -51,9 +51,11 @@ def kill_at_many_lines(guarantee: str, verb: str, folder: Path) -> list[dict[str
 
 @pytest.mark.parametrize(
     "guarantee",
-    [
-        pytest.param(each, marks=[pytest.mark.slow] if each in SAFE_TO_REPEAT else [])
+    [Guarantee.FINDABLE]
+    + [
+        pytest.param(each, marks=pytest.mark.slow)  # of vendors: test_hosted_killed.py, contracts
         for each in Guarantee
+        if each is not Guarantee.FINDABLE
     ],
 )
 def test_a_launch_killed_at_any_line_ends_with_exactly_one_job(
