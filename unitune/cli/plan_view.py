@@ -328,10 +328,13 @@ def _count(count: Count) -> str:
 
 
 def _short(number: int) -> str:
-    for size, letter in ((1_000_000, "M"), (1_000, "K")):
-        if number >= 10 * size or (number >= size and letter == "M"):
+    if number < 10_000:
+        return f"{number:,}"
+    rounded = int(Decimal(f"{Decimal(number):.3g}"))  # 999.9M are 1.00B
+    for size, letter in ((10**9, "B"), (10**6, "M")):
+        if rounded >= size:
             return f"{Decimal(number) / size:.3g}{letter}"
-    return f"{number:,}"
+    return f"{Decimal(number) / 1000:.3g}K"
 
 
 def _side_by_side(plans: Iterable[Plan]) -> Table:

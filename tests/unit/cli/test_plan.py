@@ -12,7 +12,7 @@ import pytest
 from command_line import Command
 
 from unitune.backends.registry import offer_names
-from unitune.cli import output
+from unitune.cli import output, plan_view
 from unitune.planning import saved
 from unitune.planning.plan import plan as make_plan
 
@@ -294,3 +294,17 @@ def test_the_plan_of_a_comparison_is_saved_for_what_changes_and_not_to_be_launch
     cases = file.with_name("train.jsonl")
     cases.write_text("".join(cases.read_text().splitlines(keepends=True)[:90]))
     assert "| test rows | 100 | 90 |" in unitune(*since).out
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        (9996, "9,996"),
+        (27_049, "27.0K"),
+        (999_600, "1.00M"),
+        (97_400_000, "97.4M"),
+        (2_060_000_000, "2.06B"),
+    ],
+)
+def test_tokens_of_large_files_are_said_in_short(tokens: int, words: str) -> None:
+    assert words == plan_view._short(tokens)
