@@ -64,7 +64,7 @@ def measure(
         headline="Cannot tell yet",
         reasons=(question,),
         next=NextStep(
-            command=_command(evidence, "decide"),
+            command=_command(evidence, " ".join(["decide", *_given(evidence)])),
             why=f"It measures that: {_MEASUREMENTS[what]}.",
             measures=what,
             backend=option.backend,
@@ -268,6 +268,14 @@ def exclusions(evidence: Evidence) -> Iterator[str]:
                 f"switched off on {option.ends}, in {option.months_left:.1f} months; it is "
                 f"needed for {evidence.needed_months}."
             )
+
+
+def _given(evidence: Evidence) -> Iterator[str]:
+    """Yield the options that the same decision takes again."""
+    if len(evidence.options) > 1:
+        yield from (f"--backend {option.backend}" for option in evidence.options)
+    if evidence.goal is not None:
+        yield f"--goal {evidence.goal:g}"
 
 
 def _command(evidence: Evidence, command: str) -> str:

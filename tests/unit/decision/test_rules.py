@@ -207,6 +207,15 @@ def test_a_base_that_ends_is_left_out_with_its_date() -> None:
     assert "local, azure" in alone.next.why
 
 
+def test_the_next_command_says_what_this_one_did() -> None:
+    two = (option(prompts=()), option(backend="together", prompts=()))
+    again = concluded(*two, goal=0.9, file="jobs/a.yaml").next
+    assert "unitune decide jobs/a.yaml --backend local --backend together --goal 0.9" == (
+        again.command
+    )
+    assert ("prompts", "local") == (again.measures, again.backend)
+
+
 def test_what_is_to_be_collected() -> None:
     more = concluded(option(tuned=TUNED, gain=UNCLEAR, curve=curve(300), weakest=("refund",)))
     assert (200, "training") == (more.rows, more.kind)
