@@ -79,7 +79,7 @@ _MEASUREMENTS: dict[Measurement, str] = {
 }
 
 
-def prompt(evidence: Evidence, reasons: Sequence[str], change: str) -> Conclusion:
+def keep_prompting(evidence: Evidence, reasons: Sequence[str], change: str) -> Conclusion:
     """The best prompt is good enough, or tuning no better."""
     return Conclusion(
         answer="prompt",

@@ -75,7 +75,7 @@ def prompt_suffices(evidence: Evidence) -> Conclusion | None:
         return None
     if goal is not None and best.low >= goal:
         why = f"{say.score(best)}, which reaches the goal of {say.percent(goal)}."
-        return say.prompt(evidence, [why], "A higher goal.")
+        return say.keep_prompting(evidence, [why], "A higher goal.")
     if 1 - best.value >= margin:
         return None
     why = (
@@ -83,7 +83,9 @@ def prompt_suffices(evidence: Evidence) -> Conclusion | None:
         f"{say.points(margin)} points that matter."
     )
     change = f"A margin (evaluate.margin) below {say.points(1 - best.value)} points."
-    return say.prompt(evidence, [why], change if best.value < 1 else "Other validation rows.")
+    return say.keep_prompting(
+        evidence, [why], change if best.value < 1 else "Other validation rows."
+    )
 
 
 def too_few_rows(evidence: Evidence) -> Conclusion | None:
@@ -158,7 +160,7 @@ def no_gain(evidence: Evidence) -> Conclusion | None:
         return None
     option = evidence.best_tuned
     why = [say.gain(evidence, option), say.promise(evidence.wanted_score, option.curve)]
-    return say.prompt(evidence, why, "Rows of another kind, or a larger base model.")
+    return say.keep_prompting(evidence, why, "Rows of another kind, or a larger base model.")
 
 
 def undecided(evidence: Evidence) -> Conclusion:
