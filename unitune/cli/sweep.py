@@ -62,7 +62,7 @@ def follow_sweep(
                 continue
             if not quiet:
                 aside().print(state_line(run), soft_wrap=True)
-            if here:
+            if here and not run.state.ended:
                 follow(run, quiet=quiet)
         watched = () if here or detach else watch_all(only=[run.id for run in runs])
         for run in watched:

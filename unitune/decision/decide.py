@@ -36,8 +36,6 @@ from unitune.workspace.filesystem import private_folder, replacing
 from unitune.workspace.today import today
 
 DOCUMENT = "decision.json"
-DOUBTFUL = ("label-errors", "contradictions")
-"""Codes of what makes answers of training rows doubtful (`unitune.data.quality`)."""
 
 
 def decide(  # noqa: PLR0913 - each has a name and a default
@@ -209,7 +207,7 @@ class Deciding:
             validation_rows=len(dev_rows(splits.validation)) if splits else 0,
             test_cases=cases,
             errors=tuple(each.message for each in errors),
-            warnings=(*(each.message for each in warnings), *_doubtful_rows(job)),
+            warnings=(*(each.message for each in warnings), *_contradictions(job)),
             months=job.usage.months,
             months_given="months" in job.usage.model_fields_set,
             volume_given=self._choices.requests_month is not None
@@ -225,9 +223,9 @@ def _elsewhere(resolved: ResolvedJob) -> list[str]:
     return [offer.name for offer in sorted(offers, key=lambda offer: not offer.trains_here)]
 
 
-def _doubtful_rows(job: Job) -> Iterator[str]:
-    """Yield how many training rows may teach what is wrong."""
+def _contradictions(job: Job) -> Iterator[str]:
+    """Yield how many training rows teach what others contradict."""
     quality = quality_of(job)
     for cause in quality.causes if quality else ():
-        if cause.code in DOUBTFUL:
+        if cause.code == "contradictions":
             yield f"{cause.total:,} training rows to look at (unitune check): {cause.title}."

@@ -33,18 +33,19 @@ STYLES: dict[Answer, str] = {
 
 def facts(evidence: Evidence) -> tuple[Fact, ...]:
     """Return what is known of the job, wherever it is tuned."""
-    low, high = (
+    visible = (
         smallest_detectable(max(1, evidence.test_cases), share, graded=evidence.graded)
         for share in LIKELY_DISCORDANCE
     )
-    seen = f"finds differences from {decimal(100 * low)} to {decimal(100 * high)} points on"
+    smallest = " to ".join(dict.fromkeys(decimal(100 * each) for each in visible))
     return (
         Fact("Training", f"{evidence.training_rows:,} rows"),
         Fact("Validation", f"{evidence.validation_rows:,} rows", "of which all scores are"),
         Fact(
             "Test",
             f"{evidence.test_cases:,} cases",
-            f"{seen} (80 % power); {decimal(100 * evidence.margin)} matter",
+            f"finds differences from {smallest} points on (80 % power); "
+            f"{decimal(100 * evidence.margin)} matter",
         ),
     )
 
