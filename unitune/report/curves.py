@@ -1,7 +1,4 @@
-"""What charts are drawn from: figures by step or by rows, axes of scores and differences, cases.
-
-Drawn on pages and in reports by ``charts.html.j2``, and in a terminal.
-"""
+"""Figures by step or by rows, ready to be drawn: on pages, in reports, in a terminal."""
 
 from __future__ import annotations
 
@@ -11,8 +8,6 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
 
-from unitune.evaluate.results import Comparison, Contrast
-from unitune.report.cases import Outcome
 from unitune.run.curves import Curve
 
 MAX_POINTS = 300  # of a drawn line, one for every two pixels or so
@@ -191,36 +186,3 @@ def thinned(points: Sequence[Point], limit: int = MAX_POINTS) -> tuple[Point, ..
         Point(fmean(point.step for point in run), fmean(point.value for point in run))
         for run in runs
     )
-
-
-# Scores are drawn from 0 to 100 %, so that their distances can be trusted.
-PERCENT = Axis(0, 100, (0, 25, 50, 75, 100))
-
-
-def margin_axis(comparison: Comparison) -> Axis:
-    """Return the axis in points of the difference and the margin."""
-    beyond = 1.25 * comparison.margin  # so that the zone's ends are seen to be ends
-    return Axis.around(100 * value for value in (*comparison.interval, -beyond, beyond))
-
-
-def difference_axis(contrasts: Sequence[Contrast]) -> Axis:
-    """Return the axis in points on which several differences are drawn."""
-    ends = [100 * end for contrast in contrasts for end in contrast.interval]
-    return Axis.around([0.0, *ends], max_ticks=4)
-
-
-class CaseStrip(NamedTuple):
-    """The cases gained and lost, by their positions among all."""
-
-    cases: int
-    gained: tuple[int, ...]
-    lost: tuple[int, ...]
-
-
-def case_strip(outcomes: Sequence[str]) -> CaseStrip | None:
-    """Return what to draw of the cases in their order; None where no case was gained or lost."""
-    gained, lost = (
-        tuple(at for at, outcome in enumerate(outcomes) if outcome == kind)
-        for kind in (Outcome.GAINED, Outcome.LOST)
-    )
-    return CaseStrip(len(outcomes), gained, lost) if gained or lost else None

@@ -21,7 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from unitune.evaluate.results import Comparison, ContenderResult
-from unitune.report import cases, curves, facts, typography, words
+from unitune.report import cases, charts, curves, facts, typography, words
 from unitune.report.curves import DrawnCurve, drawn_curve, drawn_rates
 from unitune.security.json_fields import whole_text
 
@@ -68,7 +68,7 @@ def pieces(comparison: Comparison, notes: Mapping[str, str] = cases.NO_NOTES) ->
             metrics=[name for name in metrics if name != comparison.metric],
             measures=_names(result.measures for result in comparison.contenders),
             mixups=words.confusions(comparison, MAX_MIXUPS),
-            trainings=_curves(comparison),
+            curves=_curves(comparison),
             failures=_failures(comparison),
             style=Markup(style),  # noqa: S704 - our own file
             script=Markup(script),  # noqa: S704 - our own file
@@ -113,6 +113,7 @@ def environment() -> Environment:
     )
     environment.filters["typeset"] = typography.typeset
     modules = {
+        "charts": charts,
         "curves": curves,
         "facts": facts,
         "typography": typography,

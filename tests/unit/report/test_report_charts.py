@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 from sample_comparison import VERDICTS, sample_comparison
 
 from unitune.report import words
+from unitune.report.charts import CaseStrip, case_strip
 from unitune.report.curves import (
     LABEL_GAP,
     LOWEST_LABEL,
     Axis,
-    CaseStrip,
     Point,
-    case_strip,
     drawn_curve,
     drawn_rates,
     short_number,
