@@ -84,10 +84,12 @@ def decide(
     from unitune.cli.sweep import follow_sweep
     from unitune.decision.decide import Deciding, resolve
     from unitune.decision.measuring import Choices
+    from unitune.evaluate.learning_curve import check_goal
     from unitune.job.job import Job
     from unitune.report.decision import decision_view, write_page
     from unitune.run.sweep import launch_sweep
 
+    check_goal(goal)
     silent = quiet or json
 
     def launch(sweep: ResolvedJob) -> list[Run]:

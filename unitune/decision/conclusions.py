@@ -29,13 +29,13 @@ COLLECTED_ROWS = {
 }
 
 
-def mend_first(evidence: Evidence) -> Conclusion:
+def fix_first(evidence: Evidence) -> Conclusion:
     """Job or rows have errors."""
     return Conclusion(
         answer="cannot tell",
-        headline="Job and rows must be mended first",
+        headline="Fix the errors of job and rows first",
         reasons=evidence.errors,
-        next=NextStep(command=_command(evidence, "check"), why="It names each with its fix."),
+        next=NextStep(command=_command(evidence, "check"), why="It names each with what to do."),
     )
 
 
@@ -48,7 +48,7 @@ def look_elsewhere(evidence: Evidence) -> Conclusion:
         step = NextStep(command=command, why=f"The job can be tuned at {', '.join(others)}.")
     return Conclusion(
         answer="cannot tell",
-        headline="Cannot tell: no backend that was considered will do",
+        headline="Cannot tell: every backend that was considered is ruled out",
         reasons=tuple(exclusions(evidence)),
         changes=("A backend that takes the job, and whose base lives as long as it is needed.",),
         next=step,
@@ -79,16 +79,17 @@ _MEASUREMENTS: dict[Measurement, str] = {
 }
 
 
-def keep_prompting(evidence: Evidence, reasons: Sequence[str], change: str) -> Conclusion:
+def keep_prompting(
+    evidence: Evidence, reasons: Sequence[str], change: str, verdict: str = "{} is good enough"
+) -> Conclusion:
     """The best prompt is good enough, or tuning no better."""
     return Conclusion(
         answer="prompt",
-        headline=f"Prompt: {evidence.best_prompt.name} is good enough for now",
+        headline=f"Prompt: {verdict.format(evidence.best_prompt.name)}",
         reasons=(*reasons, *exclusions(evidence), *evidence.warnings),
         changes=(change,),
         next=NextStep(
-            command=_command(evidence, "compare --limit 20"),
-            why="A first look at its answers to test cases; nothing is trained.",
+            why="Use that prompt. To gate it: role: candidate at its contender, and none tuned."
         ),
     )
 
@@ -103,7 +104,7 @@ def tune(evidence: Evidence, option: TuningOption) -> Conclusion:
         backend=option.backend,
         headline=f"Tune {where}: {option.base_model} on {option.backend}",
         reasons=(
-            gain(evidence, option),
+            gain_sentence(evidence, option),
             *_costs(evidence, option),
             *_below_goal(evidence, option),
             *exclusions(evidence),
@@ -147,7 +148,7 @@ _WHERE = {
 }
 
 
-def undecided(evidence: Evidence, option: TuningOption) -> Conclusion:
+def cannot_tell(evidence: Evidence, option: TuningOption) -> Conclusion:
     """What was measured allows both."""
     shown, margin = option.shown_gain, evidence.margin
     effect = max(margin, abs(shown.value))
@@ -160,8 +161,8 @@ def undecided(evidence: Evidence, option: TuningOption) -> Conclusion:
         answer="cannot tell",
         headline="Cannot tell: tuning may gain what matters, or nothing",
         reasons=(
-            gain(evidence, option),
-            promise(evidence.wanted_score, option.curve),
+            gain_sentence(evidence, option),
+            curve_sentence(evidence.wanted_score, option.curve),
             *exclusions(evidence),
             *evidence.warnings,
         ),
@@ -173,7 +174,7 @@ def undecided(evidence: Evidence, option: TuningOption) -> Conclusion:
     )
 
 
-def gain(evidence: Evidence, option: TuningOption) -> str:
+def gain_sentence(evidence: Evidence, option: TuningOption) -> str:
     """Return what a tuned model gains."""
     shown, best = option.shown_gain, evidence.best_prompt
     own = percent(option.tuned.value) if option.tuned else ""
@@ -185,7 +186,7 @@ def gain(evidence: Evidence, option: TuningOption) -> str:
     )
 
 
-def score(best: Score) -> str:
+def score_sentence(best: Score) -> str:
     """Return a prompt with its score."""
     return (
         f"The best prompt ({best.name}) scores {percent(best.value)} ({percent(best.low)} to "
@@ -193,7 +194,7 @@ def score(best: Score) -> str:
     )
 
 
-def promise(wanted: float, curve: LearningCurve | None) -> str:
+def curve_sentence(wanted: float, curve: LearningCurve | None) -> str:
     """Return what a learning curve says of more rows."""
     if curve is None:
         return ""
@@ -201,17 +202,17 @@ def promise(wanted: float, curve: LearningCurve | None) -> str:
         return f"What more rows would bring cannot be told: {' '.join(curve.doubts)}"
     farthest = curve.predictions[-1]
     figure = farthest.score
-    told = (
+    predicted = (
         f"By the learning curve {farthest.rows:,} rows would score {percent(figure.value or 0)} "
         f"({percent(figure.low or 0)} to {percent(figure.high or 0)})"
     )
     rows = curve.goal and curve.goal.rows
     if not rows or rows.value is None:
-        return f"{told}; for {percent(wanted)} it knows no number of rows."
+        return f"{predicted}; for {percent(wanted)} it knows no number of rows."
     high = f"{rows.high:,.0f}" if rows.high else f"more than {FARTHEST * curve.rows:,}"
     return (
-        f"{told}, and {percent(wanted)} takes {_two_digits(rows.value)} rows ({rows.low or 0:,.0f} "
-        f"to {high} in four curves of five)."
+        f"{predicted}, and {percent(wanted)} takes {_two_digits(rows.value)} rows "
+        f"({rows.low or 0:,.0f} to {high} in four curves of five)."
     )
 
 
@@ -239,17 +240,17 @@ def _costs(evidence: Evidence, option: TuningOption) -> Iterator[str]:
     volume = f"{cost.requests_month:,} requests a month, {cost.horizon.months:.3g} months{assumed}"
     if prompted and tuned:
         yield (
-            f"It costs ${tuned.expected:,.2f} to own, prompting the same base "
-            f"${prompted.expected:,.2f} ({volume})."
+            f"Its total cost of ownership is ${tuned.expected:,.2f}, that of prompting the same "
+            f"base ${prompted.expected:,.2f} ({volume})."
         )
     else:
-        yield "What it costs to own is not known: a price is missing (unitune cost says which)."
+        yield "Its total cost is not known: a price is missing (unitune cost says which)."
 
 
 def _below_goal(evidence: Evidence, option: TuningOption) -> Iterator[str]:
     if evidence.goal is not None and option.tuned and option.tuned.value < evidence.goal:
         yield f"The goal of {percent(evidence.goal)} is not reached."
-        yield promise(evidence.wanted_score, option.curve)
+        yield curve_sentence(evidence.wanted_score, option.curve)
 
 
 def _life_changes(option: TuningOption) -> Iterator[str]:

@@ -27,6 +27,7 @@ from unitune.evaluate.result_files import results_folder
 from unitune.evaluate.runner import Notify
 from unitune.evaluate.task import dev_rows, once_each
 from unitune.evaluate.validation import FOLDER, AnswerOptions
+from unitune.findings import shown
 from unitune.job.job import Job
 from unitune.planning.feasibility import same_base_elsewhere
 from unitune.planning.preflight import ResolvedJob, preflight
@@ -71,6 +72,7 @@ def decide(  # noqa: PLR0913 - each has a name and a default
     Raises:
         UnituneError: As of `unitune.launch` and `unitune.compare`.
     """
+    check_goal(goal)
     choices = Choices(
         points=points,
         seeds=seeds,
@@ -129,7 +131,6 @@ class Deciding:
         file: str = "",
         announce: Callable[[Conclusion], None] = lambda _: None,
     ) -> None:
-        check_goal(goal)
         self._goal, self._choices, self._announce = goal, choices, announce
         self._options = [Measured.of(each, choices.requests_month) for each in resolved]
         self._checked = self._check(file)
@@ -169,7 +170,9 @@ class Deciding:
         (option,) = (each for each in self._options if each.resolved.job.backend == backend)
         left = self._choices.budget
         if left is not None:
-            others = (each.training_usd for each in self._options if each is not option)
+            others = (
+                each.prompts_usd + each.tuned_usd for each in self._options if each is not option
+            )
             left = max(Decimal(0), left - sum(others, Decimal(0)))
         match conclusion.next.measures:
             case "prompts":
@@ -206,8 +209,8 @@ class Deciding:
             training_rows=len(splits.train) if splits else 0,
             validation_rows=len(dev_rows(splits.validation)) if splits else 0,
             test_cases=cases,
-            errors=tuple(each.message for each in errors),
-            warnings=(*(each.message for each in warnings), *_contradictions(job)),
+            errors=tuple(shown(errors)),
+            warnings=(*shown(warnings), *_contradictions(job)),
             months=job.usage.months,
             months_given="months" in job.usage.model_fields_set,
             volume_given=self._choices.requests_month is not None

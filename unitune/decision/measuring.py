@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from statistics import fmean
 from typing import Self
@@ -26,7 +26,7 @@ from unitune.evaluate.learning_curve_document import LearningCurve
 from unitune.evaluate.runner import Notify
 from unitune.evaluate.statistics.intervals import FloatArray
 from unitune.evaluate.statistics.paired import compare_corpus, compare_paired
-from unitune.evaluate.validation import AnswerOptions, answer_validation
+from unitune.evaluate.validation import AnswerOptions, ValidationAnswers, answer_validation
 from unitune.job.contenders import ContenderSpec, FewShot, Instructed, ZeroShot, prompt_kind
 from unitune.planning.learning_curve import (
     LEAST_ROWS,
@@ -94,8 +94,10 @@ class Measured:
     curve: LearningCurve | None = None
     cost: TotalCost | None = None
     """None: it cannot be said, or the job cannot be tuned there."""
-    training_usd: Decimal = field(default=Decimal(0))
-    """The most that its trainings may have cost."""
+    prompts_usd: Decimal = Decimal(0)
+    """What the answers of prompts have cost."""
+    tuned_usd: Decimal = Decimal(0)
+    """The most that trainings may have cost, and what the answers of their models have."""
 
     @classmethod
     def of(cls, resolved: ResolvedJob, requests_month: int | None) -> Self:
@@ -115,21 +117,20 @@ class Measured:
             judged = replace(judged, job=judged.job.with_evaluation_budget(left))
         choices.agree("prompts", judged)
         with choices.answering() as options:
-            self.prompts = answer_validation(judged, {}, options).graded
+            answers = answer_validation(judged, {}, options)
+        self.prompts, self.prompts_usd = answers.graded, answers.spent_usd or Decimal(0)
 
     def measure_training(self, choices: Choices, left: Decimal | None) -> None:
         """Train with all rows, once, and have the model answer the validation rows."""
         sweep, runs = self._launched(whole_training_of(self.resolved), "training", choices, left)
-        with choices.answering() as options:
-            self.tuned = answer_curve(sweep, runs, options).graded
+        self.tuned = self._answered(sweep, runs, choices).graded
         self.runs = tuple(run.id for run in runs)
 
     def measure_curve(self, choices: Choices, left: Decimal | None, goal: float) -> None:
         """Train on parts of the rows as well, and carry the curve on to a score."""
         wanted = learning_curve_of(self.resolved, choices.points, choices.seeds)
         sweep, runs = self._launched(wanted, "curve", choices, left)
-        with choices.answering() as options:
-            answers = answer_curve(sweep, runs, options)
+        answers = self._answered(sweep, runs, choices)
         self.curve = fit_curve(sweep, runs, answers, goal)
         self.tuned = answers.graded[-choices.seeds :]
         self.runs = tuple(run.id for run in runs[-choices.seeds :])
@@ -138,12 +139,20 @@ class Measured:
         self, sweep: ResolvedJob, what: Measurement, choices: Choices, left: Decimal | None
     ) -> tuple[ResolvedJob, Sequence[Run]]:
         if left is not None:
-            sweep = with_budget(sweep, left)
+            sweep = with_budget(sweep, max(Decimal(0), left - self.prompts_usd))
         choices.agree(what, sweep)
         if sweep.offer.training_price != "none":
             usd = estimated(sweep).launch_usd
-            self.training_usd = usd.high if usd else Decimal(0)
+            self.tuned_usd = usd.high if usd else Decimal(0)
         return sweep, choices.launch(sweep)
+
+    def _answered(
+        self, sweep: ResolvedJob, runs: Sequence[Run], choices: Choices
+    ) -> ValidationAnswers:
+        with choices.answering() as options:
+            answers = answer_curve(sweep, runs, options)
+        self.tuned_usd += answers.spent_usd or Decimal(0)
+        return answers
 
     def option(self, best: Graded | None, points: int) -> TuningOption:
         """Return what is known, as the rules see it.

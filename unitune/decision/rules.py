@@ -10,7 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from unitune.decision import conclusions as say
+from unitune.decision.conclusions import (
+    cannot_tell,
+    collect,
+    curve_sentence,
+    fix_first,
+    gain_sentence,
+    keep_prompting,
+    look_elsewhere,
+    measure,
+    more_rows,
+    percent,
+    points,
+    saving,
+    score_sentence,
+    tune,
+)
 from unitune.decision.evidence import Conclusion, Evidence, TuningOption
 from unitune.evaluate.statistics.paired import Verdict
 from unitune.evaluate.statistics.sample_size import (
@@ -33,7 +48,7 @@ def conclude(evidence: Evidence) -> Conclusion:
 
 def unusable(evidence: Evidence) -> Conclusion | None:
     """Job or rows have errors."""
-    return say.mend_first(evidence) if evidence.errors else None
+    return fix_first(evidence) if evidence.errors else None
 
 
 def no_cases(evidence: Evidence) -> Conclusion | None:
@@ -41,22 +56,22 @@ def no_cases(evidence: Evidence) -> Conclusion | None:
     needed = cases_needed(LIKELY_DISCORDANCE[0], evidence.margin)
     if not evidence.validation_rows:
         why = "There are no validation rows, on which prompts and models are measured."
-        return say.collect(evidence, "validation", needed, why)
+        return collect(evidence, "validation", needed, why)
     if not evidence.test_cases:
         why = "There are no test cases, so no comparison could say which is better."
-        return say.collect(evidence, "test", needed, why)
+        return collect(evidence, "test", needed, why)
     visible = smallest_detectable(
         evidence.test_cases, LIKELY_DISCORDANCE[0], graded=evidence.graded
     )
     if visible < 1:
         return None
     why = f"{evidence.test_cases:,} test cases are too few to find any difference, however large."
-    return say.collect(evidence, "test", needed - evidence.test_cases, why)
+    return collect(evidence, "test", needed - evidence.test_cases, why)
 
 
 def nowhere(evidence: Evidence) -> Conclusion | None:
     """No backend that is considered takes the job, or its base is switched off too soon."""
-    return None if evidence.open_options else say.look_elsewhere(evidence)
+    return None if evidence.open_options else look_elsewhere(evidence)
 
 
 def unmeasured_prompts(evidence: Evidence) -> Conclusion | None:
@@ -64,28 +79,26 @@ def unmeasured_prompts(evidence: Evidence) -> Conclusion | None:
     for option in evidence.open_options:
         if not option.prompts:
             why = f"How good is the best prompt for {option.base_model} on {option.backend}?"
-            return say.measure("prompts", evidence, option, why)
+            return measure("prompts", evidence, option, why)
     return None
 
 
 def prompt_suffices(evidence: Evidence) -> Conclusion | None:
-    """The best prompt reaches the goal, or leaves less to gain than the margin; nor is it dear."""
+    """The best prompt reaches the goal or leaves too little to gain, and tuning saves nothing."""
     best, goal, margin = evidence.best_prompt, evidence.goal, evidence.margin
-    if evidence.volume_given and any(say.saving(each.cost) > 0 for each in evidence.open_options):
+    if any(_may_save(each, evidence) for each in evidence.open_options):
         return None
     if goal is not None and best.low >= goal:
-        why = f"{say.score(best)}, which reaches the goal of {say.percent(goal)}."
-        return say.keep_prompting(evidence, [why], "A higher goal.")
+        why = f"{score_sentence(best)}, which reaches the goal of {percent(goal)}."
+        return keep_prompting(evidence, [why], "A higher goal.")
     if 1 - best.value >= margin:
         return None
     why = (
-        f"{say.score(best)}: a model that is always right would gain less than the "
-        f"{say.points(margin)} points that matter."
+        f"{score_sentence(best)}: a model that is always right would gain less than the "
+        f"{points(margin)} points that matter."
     )
-    change = f"A margin (evaluate.margin) below {say.points(1 - best.value)} points."
-    return say.keep_prompting(
-        evidence, [why], change if best.value < 1 else "Other validation rows."
-    )
+    change = f"A margin (evaluate.margin) below {points(1 - best.value)} points."
+    return keep_prompting(evidence, [why], change if best.value < 1 else "Other validation rows.")
 
 
 def too_few_rows(evidence: Evidence) -> Conclusion | None:
@@ -97,7 +110,7 @@ def too_few_rows(evidence: Evidence) -> Conclusion | None:
         f"A training on {least.backend} takes at least {least.min_rows:,} rows, and there are "
         f"{evidence.training_rows:,}."
     )
-    return say.collect(evidence, "training", least.min_rows - evidence.training_rows, why)
+    return collect(evidence, "training", least.min_rows - evidence.training_rows, why)
 
 
 def unmeasured_training(evidence: Evidence) -> Conclusion | None:
@@ -105,7 +118,7 @@ def unmeasured_training(evidence: Evidence) -> Conclusion | None:
     for option in evidence.open_options:
         if option.gain is None and evidence.training_rows >= option.min_rows:
             why = f"How good is {option.base_model} when it is tuned on {option.backend}?"
-            return say.measure("training", evidence, option, why)
+            return measure("training", evidence, option, why)
     return None
 
 
@@ -119,10 +132,9 @@ def tuning_pays(evidence: Evidence) -> Conclusion | None:
 
 def tuning_saves(evidence: Evidence) -> Conclusion | None:
     """The tuned model is no worse, and costs less at the volume that the user has given."""
-    for option in evidence.measured_options if evidence.volume_given else ():
-        saved = say.saving(option.cost)
-        if saved > 0 and option.shown_gain.verdict in NO_WORSE and _reaches_goal(option, evidence):
-            return say.tune(evidence, option)
+    for option in evidence.measured_options:
+        if _may_save(option, evidence) and _reaches_goal(option, evidence):
+            return tune(evidence, option)
     return None
 
 
@@ -131,21 +143,24 @@ def unmeasured_curve(evidence: Evidence) -> Conclusion | None:
     option = evidence.best_tuned
     if option.curve is not None:
         return None
-    so_far, missing = say.gain(evidence, option), option.curve_rows - evidence.training_rows
+    so_far, missing = gain_sentence(evidence, option), option.curve_rows - evidence.training_rows
     if missing <= 0:
-        return say.measure("curve", evidence, option, f"{so_far} Would more rows be enough?")
+        return measure("curve", evidence, option, f"{so_far} Would more rows be enough?")
     why = f"{so_far} What more rows would bring is seen with {option.curve_rows:,}."
-    return say.collect(evidence, "training", missing, why, option.weakest)
+    return collect(evidence, "training", missing, why, option.weakest)
 
 
 def more_rows_pay(evidence: Evidence) -> Conclusion | None:
     """By its learning curve the tuned model is good enough with more rows."""
     option = evidence.best_tuned
-    more = say.more_rows(option.curve)
+    more = more_rows(option.curve)
     if more is None:
         return None
-    why = [say.gain(evidence, option), say.promise(evidence.wanted_score, option.curve)]
-    return say.collect(evidence, "training", more, " ".join(why), option.weakest)
+    why = [
+        gain_sentence(evidence, option),
+        curve_sentence(evidence.wanted_score, option.curve),
+    ]
+    return collect(evidence, "training", more, " ".join(why), option.weakest)
 
 
 def better_below_goal(evidence: Evidence) -> Conclusion | None:
@@ -159,13 +174,17 @@ def no_gain(evidence: Evidence) -> Conclusion | None:
     if any(each.shown_gain.high >= evidence.margin for each in evidence.measured_options):
         return None
     option = evidence.best_tuned
-    why = [say.gain(evidence, option), say.promise(evidence.wanted_score, option.curve)]
-    return say.keep_prompting(evidence, why, "Rows of another kind, or a larger base model.")
+    why = [
+        gain_sentence(evidence, option),
+        curve_sentence(evidence.wanted_score, option.curve),
+    ]
+    change = "Rows of another kind, or a larger base model."
+    return keep_prompting(evidence, why, change, "tuning gains too little beyond {}")
 
 
 def undecided(evidence: Evidence) -> Conclusion:
     """What was measured allows a gain that matters, and none."""
-    return say.undecided(evidence, evidence.best_tuned)
+    return cannot_tell(evidence, evidence.best_tuned)
 
 
 RULES: tuple[Rule, ...] = (
@@ -192,6 +211,12 @@ def is_better(option: TuningOption, evidence: Evidence) -> bool:
     return gain.verdict is Verdict.BETTER and gain.value >= evidence.margin
 
 
+def _may_save(option: TuningOption, evidence: Evidence) -> bool:
+    """Whether tuning costs less at the volume given, and is not known to be worse."""
+    is_worse = option.gain is not None and option.gain.verdict not in NO_WORSE
+    return evidence.volume_given and saving(option.cost) > 0 and not is_worse
+
+
 def _reaches_goal(option: TuningOption, evidence: Evidence) -> bool:
     return evidence.goal is None or (
         option.tuned is not None and option.tuned.value >= evidence.goal
@@ -203,11 +228,11 @@ def _tune_if_it_shows(option: TuningOption, evidence: Evidence) -> Conclusion:
     gain = option.shown_gain
     visible = smallest_detectable(evidence.test_cases, gain.mean_square, graded=evidence.graded)
     if visible <= gain.value:
-        return say.tune(evidence, option)
+        return tune(evidence, option)
     needed = cases_needed(min(1.0, gain.mean_square), gain.value)
     why = (
-        f"{say.gain(evidence, option)} With {evidence.test_cases:,} test cases a comparison "
-        f"finds differences from {say.points(visible)} points on (80 % power), so it could not "
+        f"{gain_sentence(evidence, option)} With {evidence.test_cases:,} test cases a comparison "
+        f"finds differences from {points(visible)} points on (80 % power), so it could not "
         "show that."
     )
-    return say.collect(evidence, "test", max(1, needed - evidence.test_cases), why)
+    return collect(evidence, "test", max(1, needed - evidence.test_cases), why)

@@ -1,8 +1,8 @@
 """Answers to the validation rows: how good prompts and models are, while the test stays unused.
 
 Who answers and which rows stand in the job that `planning.learning_curve.judged_on_validation`
-returns. Answers are recorded in one folder of the job, whoever wants them, and none is requested
-again.
+returns. Answers are recorded in one folder of the job for each backend, whoever wants them, and
+none is requested again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from unitune.planning.preflight import ResolvedJob
 from unitune.run.run import Run
 
 FOLDER = "validation"
-"""Beside the recorded answers of the job."""
+"""Beside the recorded answers of the job; each backend has a folder there, since contenders of two
+may have one name."""
 
 
 def _ignore(_: object) -> None:
@@ -58,7 +59,7 @@ class ValidationAnswers(NamedTuple):
     task: Task
     graded: tuple[Graded, ...]
     spent_usd: Decimal | None
-    """Of all answers in the folder; None where no price is known."""
+    """Of these contenders' answers, recorded ones too; None where no price is known."""
     folder: Path
 
 
@@ -84,7 +85,7 @@ def answer_validation(
         task=task,
         contenders=contenders,
         sources=resolve_sources(resolved, runs, prices.contenders, replay=False),
-        folder=results_folder(None, resolved.job, None) / FOLDER,
+        folder=results_folder(None, resolved.job, None) / FOLDER / resolved.job.backend,
         budget=Budget(evaluate.budget and evaluate.budget.usd),
         concurrency=evaluate.concurrency,
         batch=False,

@@ -40,7 +40,7 @@ def facts(evidence: Evidence) -> tuple[Fact, ...]:
     smallest = " to ".join(dict.fromkeys(decimal(100 * each) for each in visible))
     return (
         Fact("Training", f"{evidence.training_rows:,} rows"),
-        Fact("Validation", f"{evidence.validation_rows:,} rows", "of which all scores are"),
+        Fact("Validation", f"{evidence.validation_rows:,} rows", "every score is of these"),
         Fact(
             "Test",
             f"{evidence.test_cases:,} cases",
@@ -64,8 +64,8 @@ def _option_facts(option: TuningOption) -> Iterator[Fact]:
     if option.tuned and option.gain:
         gain = points(option.gain.value, sign=True)
         ends = interval((option.gain.low, option.gain.high))
-        told = f"{_range(option.tuned)}; {gain} ({ends}) beyond the best prompt"
-        yield Fact("Tuned", percent(option.tuned.value), told)
+        meaning = f"{_range(option.tuned)}; {gain} ({ends}) beyond the best prompt"
+        yield Fact("Tuned", percent(option.tuned.value), meaning)
     if option.curve:
         yield from curve_facts(option.curve)
 
@@ -79,14 +79,14 @@ def _life(option: TuningOption) -> str:
 
 
 def _cost(cost: TotalCost) -> Fact:
-    """Return what tuning costs to own beyond prompting the same base."""
+    """Return the total cost of ownership, beside that of prompting the same base."""
     totals = {column.role: column.total_usd for column in cost.columns}
     prompted, tuned = totals.get("prompted"), totals.get("tuned")
     volume = f"{cost.requests_month:,} requests a month, {cost.horizon.months:.3g} months"
     if tuned is None:
-        return Fact("Cost to own", "unknown", f"unitune cost says which price is missing; {volume}")
+        return Fact("Total cost", "unknown", f"unitune cost says which price is missing; {volume}")
     other = f"prompted {usd_range(prompted)}; {volume}"
-    return Fact("Cost to own", f"${cents(tuned.expected):,}", other)
+    return Fact("Total cost", f"${cents(tuned.expected):,}", other)
 
 
 def _range(score: Score) -> str:

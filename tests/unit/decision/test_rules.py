@@ -237,8 +237,11 @@ def test_a_model_that_is_no_worse_and_cheaper_is_tuned_for_its_cost() -> None:
     assert "prompt_suffices" == concluded(option(**good)).rule
     saves = option(**good, cost=total_cost(prompted=100, tuned=20))
     assert "unmeasured_training" == concluded(saves, volume_given=True).rule
-    (told,) = (r for r in concluded(cheaper, volume_given=True).reasons if "costs" in r)
-    assert "It costs $20.00 to own, prompting the same base $100.00 (10,000 requests" in told
+    worse = NONE.model_copy(update={"verdict": Verdict.WORSE})
+    measured = option(**good, tuned=TUNED, gain=worse, cost=total_cost(prompted=100, tuned=20))
+    assert "prompt_suffices" == concluded(measured, volume_given=True).rule
+    (told,) = (r for r in concluded(cheaper, volume_given=True).reasons if "total cost" in r)
+    assert "total cost of ownership is $20.00, that of prompting the same base $100.00" in told
 
 
 def total_cost(**usd: int) -> TotalCost:

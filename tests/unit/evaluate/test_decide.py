@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from unitune.errors import OverBudget, UserError
 from unitune.evaluate.validation import AnswerOptions
 from unitune.job.job import Job
 from unitune.models import ChatModel, Reply, Request, TunedModel
+from unitune.planning.preflight import ResolvedJob
 from unitune.report import decision as report
 from unitune.run.handle import Run
 from unitune.run.run import runs
@@ -114,14 +116,14 @@ class TestFiveJobs:
     def test_a_prompt_suffices(self, job: Job, answered: Put) -> None:
         answers = answered(Answers(prompted=60, tuned=RISING))
         decision = decide(job)
-        assert ("prompt", "prompt_suffices") == said(decision)
+        assert ("prompt", "prompt_suffices") == rule_of(decision)
         assert [] == runs()
         assert {"dev": DEV} == answers.asked
 
     def test_tuning_pays(self, job: Job, answered: Put) -> None:
         answers = answered(Answers(prompted=30, tuned={100: 50}))
         decision = decide(job)
-        assert ("tune", "tuning_pays") == said(decision)
+        assert ("tune", "tuning_pays") == rule_of(decision)
         (own,) = runs()
         assert f"unitune compare --run {own.id}" == decision.conclusion.next.command
         assert {"dev": 2 * DEV} == answers.asked  # prompt and one training; the test is unused
@@ -132,7 +134,7 @@ class TestFiveJobs:
     def test_too_few_rows(self, job: Job, answered: Put) -> None:
         answered(Answers(prompted=34, tuned=RISING))
         decision = decide(job)
-        assert ("collect", "more_rows_pay") == said(decision)
+        assert ("collect", "more_rows_pay") == rule_of(decision)
         conclusion = decision.conclusion
         assert "training" == conclusion.kind
         assert 0 < (conclusion.rows or 0) < 400
@@ -145,7 +147,7 @@ class TestFiveJobs:
     def test_the_test_is_too_small(self, make_job: Any, answered: Put) -> None:
         answered(Answers(prompted=40, tuned={100: 50}))
         decision = decide(with_rows(make_job, test=20))
-        assert ("collect", "tuning_pays") == said(decision)
+        assert ("collect", "tuning_pays") == rule_of(decision)
         assert "test" == decision.conclusion.kind
         assert (
             "With 20 test cases a comparison finds differences from"
@@ -160,14 +162,14 @@ class TestFiveJobs:
         job = with_rows(make_job, backend="openai", model=models)
         answered(Answers(prompted=30, tuned={100: 50}))
         alone = decide(job)
-        assert ("cannot tell", "nowhere") == said(alone)
+        assert ("cannot tell", "nowhere") == rule_of(alone)
         assert [] == runs()
         both = decide(job, ["openai", "fake"])
-        assert ("tune", "tuning_pays") == said(both)
+        assert ("tune", "tuning_pays") == rule_of(both)
         assert "fake" == both.conclusion.backend
 
 
-def said(decision: Decision) -> tuple[str, str]:
+def rule_of(decision: Decision) -> tuple[str, str]:
     return decision.conclusion.answer, decision.conclusion.rule
 
 
@@ -198,7 +200,7 @@ def test_what_exceeds_the_budget_is_not_measured(job: Job, answered: Put) -> Non
             shown=nullcontext,
         ),
     ).decision()
-    assert ("cannot tell", "unmeasured_training") == said(decision)
+    assert ("cannot tell", "unmeasured_training") == rule_of(decision)
     assert ("the training costs money: $3.",) == decision.notes
     assert decision.evidence.best_prompt.value == 0.5
     written = (decision.folder / "decision.json").read_text(encoding="utf-8")
@@ -210,7 +212,7 @@ def test_words_and_page(job: Job, answered: Put) -> None:
     decision = decide(job)
     (option,) = decision.evidence.options
     terms = [fact.term for fact in report.option_facts(option)]
-    assert ["Base", "Cost to own", "Prompt", "Tuned", "200 rows", "400 rows"] == terms[:6]
+    assert ["Base", "Total cost", "Prompt", "Tuned", "200 rows", "400 rows"] == terms[:6]
     assert terms[6].startswith("For 61.7")
     page = report.write_page(decision).read_text(encoding="utf-8").replace("\u00a0", " ")
     for sentence in (decision.conclusion.headline, *decision.conclusion.changes):
@@ -229,3 +231,38 @@ def test_a_sweep_is_refused(job: Job) -> None:
     swept = Job.model_validate({**dict(job), "tuning": {"learning_rate": [1e-4, 1e-3]}})
     with pytest.raises(UserError, match="a decision is about one setting"):
         decide(swept)
+
+
+def test_answers_of_prompts_are_part_of_the_budget(job: Job, answered: Put) -> None:
+    answered(Answers(prompted=30, tuned={100: 50}))
+    prices = {"zero-shot": {"input": 1_000, "output": 0}}  # a cent a request, of 10 tokens
+    evaluate = job.evaluate.model_validate({**dict(job.evaluate), "prices": prices})
+    budgets: dict[str, Decimal] = {}
+
+    def note(what: str, judged: ResolvedJob) -> None:
+        assert judged.job.evaluate.budget is not None
+        budgets[what] = judged.job.evaluate.budget.usd
+        if what == "training":
+            raise OverBudget("enough")
+
+    choices = Choices(
+        points=3,
+        seeds=3,
+        budget=Decimal(10),
+        launch=lambda _: pytest.fail("nothing is launched"),
+        agree=note,
+        answers=AnswerOptions(allow_unpriced=True),
+        shown=nullcontext,
+    )
+    priced = job.model_copy(update={"evaluate": evaluate})
+    Deciding(resolve(priced, ()), choices).decision()
+    assert {"prompts": Decimal(10), "training": Decimal("9.4")} == budgets
+
+
+def test_each_backend_has_its_own_recorded_answers(job: Job, answered: Put) -> None:
+    answered(Answers(prompted=34, tuned=RISING))
+    decision = decide(job)
+    curve = decision.evidence.options[0].curve
+    assert (decision.folder / "fake" / "rows.jsonl").exists()
+    assert curve is not None
+    assert (decision.folder / "fake" / "learning-curve.json").exists()
