@@ -10,7 +10,8 @@ interrupted pass goes on, and a training that goes on reads the same numbers.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -25,6 +26,8 @@ from unitune_local.objectives.preference import answers
 from unitune_local.parallel.ranks import ALONE, Ranks
 
 REFERENCE_FILE = "reference.jsonl"
+TELL_SECONDS = 15
+"""Between two messages about how far a pass is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class ReferencePass:
         file: Where log-probabilities are kept.
         stop: Called after each round of micro-batches; returns whether to stop.
         ranks: Who computes them.
+        tell: Receives how far the pass is, now and then.
     """
 
     model: PeftModel
@@ -44,9 +48,10 @@ class ReferencePass:
     file: Path
     stop: Callable[[], bool]
     ranks: Ranks = ALONE
+    tell: Callable[[str], None] = lambda _: None
 
     def run(
-        self, rounds: Iterable[Sequence[Sequence[TrainingRow]]]
+        self, rounds: Sequence[Sequence[Sequence[TrainingRow]]]
     ) -> dict[TrainingRow, TrainingRow] | None:
         """Return each row with its log-probabilities; None when it was stopped.
 
@@ -60,6 +65,7 @@ class ReferencePass:
         self.model.eval()
         self.file.parent.mkdir(parents=True, exist_ok=True)
         referenced: dict[TrainingRow, TrainingRow] = {}
+        total, told = sum(len(part) for parts in rounds for part in parts), time.monotonic()
         for number, parts in enumerate(rounds):
             if number < len(kept):
                 sums = kept[number]
@@ -71,6 +77,9 @@ class ReferencePass:
                 row: replace(row, reference=tuple(pair))
                 for row, pair in zip(chain(*parts), chain(*sums), strict=True)
             }
+            if time.monotonic() - told >= TELL_SECONDS:
+                self.tell(f"reference log-probabilities of {len(referenced)} of {total} rows")
+                told = time.monotonic()
         self.model.train(was_training)
         return referenced
 

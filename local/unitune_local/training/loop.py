@@ -87,7 +87,14 @@ def train(
     form = form_of(model, rows, settings)
     note("warning" if form.reason else "message", {"text": _described(form, settings)})
     cut = partial(micro_batches, most_tokens=settings.micro_batch_tokens, share=form.share)
-    ahead = ReferencePass(model, form, context.checkpoints / REFERENCE_FILE, context.stop, ranks)
+    ahead = ReferencePass(
+        model,
+        form,
+        context.checkpoints / REFERENCE_FILE,
+        context.stop,
+        ranks,
+        lambda text: note("message", {"text": text}),
+    )
     if (ready := _referenced(ahead, rows, validation, settings, cut)) is None:
         return False
     rows, validation = ready
@@ -218,7 +225,7 @@ def _referenced(
     steps = [*_steps_of(rows, settings, 0), by_length(validation)]
     shares = zip(*map(ahead.ranks.shares, steps), strict=True)  # of each rank, its rows of a step
     parts = [[part for rows in share for part in cut(rows)] for share in shares]
-    made = ahead.run(zip_longest(*parts, fillvalue=()))
+    made = ahead.run(list(zip_longest(*parts, fillvalue=())))
     if made is None:
         return None
     return [made[row] for row in rows], [made[row] for row in validation]

@@ -21,6 +21,7 @@ from unitune_local.data.rendering import render_prompt
 from unitune_local.data.rows import render_rows
 from unitune_local.job_folder import Kind
 from unitune_local.models.model import add_adapter, load_model, load_tokenizer, use_attention
+from unitune_local.objectives import reference
 from unitune_local.objectives.loss import Form, choose_form
 from unitune_local.objectives.objective import PreferenceLoss, RatedLoss
 from unitune_local.objectives.preference import Answers, answers, pair_losses, rated_losses
@@ -238,8 +239,12 @@ def test_reference_of_new_adapters_is_the_base(
 
 
 def test_an_interrupted_pass_goes_on(
-    tiny_model: Path, tmp_path: Path, rows: Sequence[TrainingRow]
+    tiny_model: Path,
+    tmp_path: Path,
+    rows: Sequence[TrainingRow],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(reference, "TELL_SECONDS", 0)
     model = model_of(tiny_model, trained=False)
     form = choose_form(model, rows, share=True)
     parts = [[rows[:2]], [rows[2:4]], [rows[4:]]]
@@ -250,8 +255,13 @@ def test_an_interrupted_pass_goes_on(
     assert 1 == len(kept.splitlines())
     file.write_text(kept + json.dumps([[1.0, 2.0]])[:7])  # the process died while it wrote
 
-    assert whole == ReferencePass(model, form, file, lambda: False).run(parts)
+    told, done_rows = list[str](), (2, 4, len(rows))
+    again = ReferencePass(model, form, file, lambda: False, tell=told.append)
+    assert whole == again.run(parts)
     assert file.read_text().startswith(kept)
+    assert [
+        f"reference log-probabilities of {done} of {len(rows)} rows" for done in done_rows
+    ] == told
 
 
 @dataclass
