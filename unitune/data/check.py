@@ -26,6 +26,7 @@ from unitune.data.privacy.screen import Screen
 from unitune.data.reading import Reading
 from unitune.data.repeats import Repeats
 from unitune.data.report import DataReport, FileReport, Lengths, Purpose
+from unitune.data.rows import RATED_ROW, Use
 from unitune.data.split import Cut, Parts, Splits
 from unitune.errors import DataError
 from unitune.findings import Finding, error, note, shown, warning
@@ -103,7 +104,7 @@ class _File:
         """Take in rows and findings, and yield the rows."""
         for item in items:
             if isinstance(item, Finding):
-                self._keep(self._rows, item)
+                self.take_finding(item)
                 continue
             input_key = item.example.input_key
             self._repeats.add(item, input_key)
@@ -122,6 +123,10 @@ class _File:
         for code, count in self._codes.items():
             if (more := count - MOST_ALIKE) > 0:
                 self._findings.append((self._rows, self._left_out(code, more)))
+
+    def take_finding(self, finding: Finding) -> None:
+        """Take in what there is to say about the next row."""
+        self._keep(self._rows, finding)
 
     def _keep(self, at: int, finding: Finding) -> None:
         self._codes[finding.code] += 1
@@ -157,13 +162,18 @@ class _File:
 
 
 def check_file(path: str | os.PathLike[str]) -> DataReport:
-    """Check one file: JSON Lines, CSV or TSV.
+    """Check one file by itself; rows that rate their answers where its first row does.
 
     Returns:
         Figures and findings; a file that cannot be read is a finding too.
     """
     file = _File(Files([str(path)]))
-    items = file.files.read(None, "case", file.reading)
+    first = next(file.files.read(None, "case", Reading()), None)
+    use: Use = "case"
+    if isinstance(first, Finding) and first.code == RATED_ROW:
+        use = "kto"
+        file.take_finding(first.model_copy(update={"severity": "note"}))
+    items = file.files.read(None, use, file.reading)
     for _ in file.take(Screen().rows(items, file.files)):
         pass
     return DataReport(files=(file.report(),), findings=tuple(file.findings))

@@ -108,6 +108,8 @@ def test_ratings_are_for_a_loss_that_learns_from_them(tmp_path: Path, row: dict[
     file = _file(tmp_path, row)
     assert [False] == [each.example.kto_tag for each in load(file, use="kto").rows]
     assert "label" not in (load(file, use="kto").rows[0].example.model_extra or {})
+    (finding,) = check_file(file).findings  # alone, it may be for any job
+    assert ("note", "rated-row", 1) == (finding.severity, finding.code, finding.line)
     for use in ("sft", "dpo", "case"):
         with pytest.raises(DataError, match=r"rates its answer .*\n?.*loss: kto"):
             load(file, use=use)
@@ -129,11 +131,12 @@ def test_a_table_says_its_system_prompt_in_a_column(tmp_path: Path) -> None:
     assert "You are a pirate." == read.rows[0].example.messages[0].text
 
 
-def test_a_table_of_rated_answers_is_refused(tmp_path: Path) -> None:
+def test_a_table_rates_its_answers(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     file.write_text("prompt,completion,label\nAhoy?,Hello.,False\n")
-    codes = [finding.code for finding in check_file(file).findings if finding.severity == "error"]
-    assert ["rated-row"] == codes
+    assert [False] == [each.example.kto_tag for each in load(file, use="kto").rows]
+    with pytest.raises(DataError, match="rates its answer"):
+        load(file, use="sft")
 
 
 def test_columns_that_the_job_names_decide(tmp_path: Path) -> None:
