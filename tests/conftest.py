@@ -44,7 +44,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 UNHEALTHY = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 """Checks that say nothing here: machines are noisy, and `tmp_path` is shared on purpose."""
 KILL_TABLE = "test_process_killed_at_any_step_leaves_one_job"
-"""Of each contract; one backend's is enough for the test command."""
+"""Of each contract: slow, while `crash/` kills a launch by a backend of ours on each ledger."""
 TOGETHER = ("contract/", "docs/test_readme.py", "hostile/", "stranger/")
 """Beginnings of the paths of tests whose file prepares once what takes seconds: in one worker."""
 EXHAUSTIVE_TIMES = 10
@@ -86,7 +86,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     here = Path(__file__).parent
     for item in items:
-        if item.name == KILL_TABLE and "Fireworks" not in item.nodeid:
+        if item.name == KILL_TABLE:
             item.add_marker(pytest.mark.slow)
         if "quickstart" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("quickstart"))

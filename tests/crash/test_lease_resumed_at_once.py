@@ -46,7 +46,7 @@ def resume_and_count(run: Run, gate: Gate) -> str:
     return f"{job_id} {len(calls)}"
 
 
-@pytest.mark.parametrize("times", [20, pytest.param(100, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("times", [8, pytest.param(100, marks=pytest.mark.exhaustive)])
 def test_of_two_processes_that_resume_a_run_at_once_one_acts_each_time(
     run: Run, tmp_path: Path, times: int
 ) -> None:

@@ -40,7 +40,7 @@ def forget() -> None:
             connection.execute(table.delete())
 
 
-@pytest.mark.parametrize("act", ["promote", "rollback"])
+@pytest.mark.parametrize("act", ["promote", pytest.param("rollback", marks=pytest.mark.slow)])
 def test_killed_at_any_line_the_alias_is_old_or_new(act: str, pair: tuple[Run, Run]) -> None:
     old, new = pair
     seen: list[str] = []

@@ -131,12 +131,14 @@ def few_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("few_in_memory")
+@pytest.mark.slow
 def test_a_check_keeps_hardly_anything_of_a_row(tmp_path: Path) -> None:
     check_file(_warm(tmp_path))
     assert _bytes_a_row(tmp_path, check_file) < 5
 
 
 @pytest.mark.usefixtures("few_in_memory")
+@pytest.mark.slow
 def test_a_plan_keeps_some_bytes_of_a_row(tmp_path: Path) -> None:
     def look(path: Path) -> None:
         job = Job(
