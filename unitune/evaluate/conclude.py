@@ -259,9 +259,9 @@ def _notes(
         and not all(isinstance(spec, Recorded | Server | Model) for spec in specs)
     ):
         yield f"{base.name}: {base.note}"
+    yield from _on_dev([each.answered for each in graded])
     for each in graded:
         answered = each.answered
-        yield from _on_dev(answered)
         yield from _failed_scorers(each)
         yield from _about_records(answered)
         if isinstance(each.spec, Tuned) and each.name not in tuned:
@@ -276,20 +276,24 @@ def _notes(
             )
 
 
-def _on_dev(answered: Answered) -> Iterator[str]:
-    """Tell of errors and cut answers by which prompts were chosen."""
-    scores = [trial.score for trial in answered.choice.trials]
-    errors, answers = sum(len(each.errors) for each in scores), sum(each.rows for each in scores)
+def _on_dev(contenders: Sequence[Answered]) -> Iterator[str]:
+    """Tell of errors and cut answers by which prompts were chosen, and runs."""
+    errors, cut = list[str](), list[str]()
+    for answered in contenders:
+        scores = [trial.score for trial in answered.choice.trials]
+        answers = sum(each.rows for each in scores)
+        for told, count in (
+            (errors, sum(len(each.errors) for each in scores)),
+            (cut, sum(each.cut for each in scores)),
+        ):
+            if count:
+                told.append(f"{answered.name} {count:,} of {answers:,}")
     if errors:
+        yield f"Dev answers that ended in an error, and count as wrong: {', '.join(errors)}."
+    if cut:
         yield (
-            f"{answered.name}: {errors} of {answers} dev answers ended in an error; an error "
-            "counts as a wrong answer."
-        )
-    if cut := sum(each.cut for each in scores):
-        chosen = "run" if answered.choice.contender.is_tuned else "prompt"
-        yield (
-            f"{answered.name}: {cut} of {answers} dev answers were cut off at max_tokens, so dev "
-            f"may have chosen a weaker {chosen}. Raise evaluate.max_tokens."
+            f"Dev answers cut off at max_tokens: {', '.join(cut)}. A weaker prompt or run may have "
+            "been chosen by them; raise evaluate.max_tokens."
         )
 
 

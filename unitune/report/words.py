@@ -191,12 +191,15 @@ def _caveats(comparison: Comparison) -> Iterator[str]:
                 f"{result.name}: {counted(result.errors, 'case')} of {result.n:,} ended in an "
                 "error; an error counts as a wrong answer."
             )
-    for result in comparison.contenders:
-        if result.cut and f"{result.name}: {result.cut:,} of" not in (comparison.doubt or ""):
-            yield (
-                f"{result.name}: {counted(result.cut, 'answer')} of {result.n:,} cut off at "
-                "max_tokens. Raise evaluate.max_tokens where more was to come."
-            )
+    if cut := ", ".join(
+        f"{result.name} {result.cut:,} of {result.n:,}"
+        for result in comparison.contenders
+        if result.cut and f"{result.name}: {result.cut:,} of" not in (comparison.doubt or "")
+    ):
+        yield (
+            f"Answers cut off at max_tokens: {cut}. Raise evaluate.max_tokens where more was to "
+            "come."
+        )
     if (both := comparison.answered) is not None:
         difference = f"{points(both.difference, sign=True)} ({interval(both.interval)})"
         cases = counted(both.n, "case")

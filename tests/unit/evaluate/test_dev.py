@@ -61,7 +61,10 @@ def test_errors_on_dev_choose_nothing_and_a_rerun_asks_only_those(
 def test_few_errors_on_dev_are_told(make_job: Any, backend_of: Any) -> None:
     backend_of(lambda _model, request: "ERROR busy" if dev_row(request) == 7 else "yes")
     found = compare(make_job(TWO, dev=[(f"dev {at}", "yes") for at in range(60)]))
-    note = "instructed: 1 of 60 dev answers ended in an error; an error counts as a wrong answer."
+    note = (
+        "Dev answers that ended in an error, and count as wrong: zero-shot 1 of 60, instructed 1 "
+        "of 60, few-shot 4 of 240."
+    )
     assert note in found.notes
     checks = {check.name: check.reason for check in found.gate.checks}
     assert "6 of 360 answers on dev ended in an error." == checks["dev errors"]
@@ -77,8 +80,8 @@ def test_answers_that_were_cut_off_on_dev_are_told(make_job: Any, backend_of: An
     backend_of(rule)
     found = compare(make_job(TWO, dev=[(f"dev {at}", "yes") for at in range(60)]))
     assert (
-        "instructed: 9 of 60 dev answers were cut off at max_tokens, so dev may have chosen a "
-        "weaker prompt. Raise evaluate.max_tokens."
+        "Dev answers cut off at max_tokens: zero-shot 9 of 60, instructed 9 of 60, few-shot 36 of "
+        "240. A weaker prompt or run may have been chosen by them; raise evaluate.max_tokens."
     ) in found.notes
 
 

@@ -184,7 +184,7 @@ def test_a_reference_that_is_cut_is_shown_and_decides_nothing(
     path.write_text(json.dumps(job.model_dump(mode="json", exclude={"folder"}, exclude_none=True)))
     done = CliRunner().invoke(app, ["compare", str(path), "--output", str(tmp_path / "out")])
     assert 0 == done.exit_code, done.output
-    told = "few-shot: 200 answers of 200 cut off at max_tokens"
+    told = "Answers cut off at max_tokens: few-shot 200 of 200."
     assert told in " ".join(done.output.split())
     assert "| 0 | 200 |" in (tmp_path / "out" / "summary.md").read_text()
     verdict = json.loads((tmp_path / "out" / "verdict.json").read_text())
