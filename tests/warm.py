@@ -207,6 +207,7 @@ def _serve(address: str) -> None:
     for module in MODULES:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
+    sys.modules["unitune.cli.main"].command_line()
     gc.freeze()
     gc.enable()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
