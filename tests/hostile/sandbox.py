@@ -334,6 +334,8 @@ CHANGES = {
 }
 """Audit events that change the file system, and how many paths stand first in them."""
 HARMLESS = ("/dev/", "/proc/")
+IN_MEMORY = "/dev/shm/"  # noqa: S108 - no file is made by this name
+"""There may be folders in it, as anywhere."""
 _within: Path | None = None
 _refused: list[str] = []
 
@@ -366,7 +368,9 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _is_outside(path: str, folder: Path) -> bool:
-    if path.startswith(HARMLESS) or "__pycache__" in path or "\0" in path:
+    if path.startswith(HARMLESS) and not path.startswith(IN_MEMORY):
+        return False
+    if "__pycache__" in path or "\0" in path:
         return False
     return not Path(os.path.realpath(path)).is_relative_to(folder)
 

@@ -27,6 +27,8 @@ class Kind(StrEnum):
 
 PAGE_MARK, MARK_WITHIN = b'<meta name="generator" content="unitune">', 4096
 """What stands in the first bytes of our pages."""
+STREAMS = (Path("/dev"), Path("/dev/fd"))
+"""Folders of links to what a process has opened, such as /dev/stdout."""
 
 
 def _is_of_kind(file: IO[bytes], kind: Kind) -> bool:
@@ -76,12 +78,12 @@ def replacing(output: Path) -> Generator[IO[bytes]]:
     Raises:
         OSError: It cannot be written; names the path that the user gave.
     """
-    target = output.resolve() if Path("/dev") in output.absolute().parents else output
     try:
-        if target.exists() and not target.is_file():
-            with target.open("wb") as device:  # /dev/null and the like cannot be replaced
-                yield device
+        if output.exists() and not output.is_file():
+            with output.open("wb") as stream:  # /dev/null and pipes cannot be replaced
+                yield stream
             return
+        target = output.resolve() if output.absolute().parent in STREAMS else output
         with filesystem.replacing(target) as draft:
             yield draft.buffer
     except OSError as error:

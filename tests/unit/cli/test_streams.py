@@ -98,6 +98,15 @@ def test_a_plan_that_nobody_reads_is_saved(folder: Path) -> None:
     assert "d" == json.loads((folder / "p.json").read_text())["job"]
 
 
+def test_a_result_goes_where_dev_stdout_leads(folder: Path) -> None:
+    command = ["convert", "test.jsonl", "--to", "openai-chat", "-o", "/dev/stdout"]
+    piped = ended(folder, command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert (0, 30) == (piped.returncode, len(piped.stdout.splitlines()))
+    with (folder / "rows.jsonl").open("w") as file:
+        assert 0 == ended(folder, command, stdout=file.fileno()).returncode
+    assert piped.stdout == (folder / "rows.jsonl").read_text()
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 @prints
 def test_a_full_standard_output_is_4_and_names_it(folder: Path, command: list[str]) -> None:
