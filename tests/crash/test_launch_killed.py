@@ -68,10 +68,8 @@ def test_a_launch_killed_at_any_line_ends_with_exactly_one_job(
     assert [] == [kill for kill in kills if (kill["jobs"], kill["end"]) != (1, "succeeded")]
 
 
-@pytest.mark.parametrize(
-    "guarantee",
-    [Guarantee.FINDABLE, pytest.param(Guarantee.SUFFIX_ONLY, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("guarantee", [Guarantee.FINDABLE, Guarantee.SUFFIX_ONLY])
 def test_a_launch_killed_while_it_searches_for_the_job_of_an_unanswered_call_ends_with_that_job(
     guarantee: Guarantee, tmp_path: Path
 ) -> None:
@@ -92,9 +90,8 @@ def test_a_cancel_or_resume_killed_at_any_line_can_be_repeated(
     assert [] == [kill for kill in kills if (kill["jobs"], kill["end"]) != (1, end)]
 
 
-@pytest.mark.parametrize(
-    "guarantee", [Guarantee.FINDABLE, pytest.param(Guarantee.OWN_ID, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("guarantee", [Guarantee.FINDABLE, Guarantee.OWN_ID])
 def test_a_sweep_killed_at_any_line_launches_each_of_its_runs_once(
     guarantee: Guarantee, tmp_path: Path
 ) -> None:

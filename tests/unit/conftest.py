@@ -10,6 +10,17 @@ from unitune.cli import main as cli
 from unitune.cli import output
 
 
+def _clear_consoles() -> None:
+    """They are as wide as COLUMNS was when they were made."""
+    output.console.cache_clear()
+    output.aside.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _consoles_of_its_own() -> None:
+    _clear_consoles()
+
+
 @pytest.fixture
 def unitune(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -19,8 +30,7 @@ def unitune(
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*arguments: str) -> Outcome:
-        output.console.cache_clear()  # it is as wide as COLUMNS was when it was made
-        output.aside.cache_clear()
+        _clear_consoles()
         monkeypatch.setattr(sys, "argv", ["unitune", *arguments])
         with pytest.raises(SystemExit) as ended:
             cli.main()

@@ -126,6 +126,7 @@ def test_what_others_have_in_the_registry_stays(store: str) -> None:
     assert "triage:1" == client.get_model_version("triage", "2").tags["unitune.version"]
 
 
+@pytest.mark.slow
 def test_a_mirror_that_fails_is_told_with_the_command_that_repeats_it(
     store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
