@@ -282,12 +282,12 @@ def _on_dev(contenders: Sequence[Answered]) -> Iterator[str]:
     for answered in contenders:
         scores = [trial.score for trial in answered.choice.trials]
         answers = sum(each.rows for each in scores)
-        for told, count in (
+        for entries, count in (
             (errors, sum(len(each.errors) for each in scores)),
             (cut, sum(each.cut for each in scores)),
         ):
             if count:
-                told.append(f"{answered.name} {count:,} of {answers:,}")
+                entries.append(f"{answered.name} {count:,} of {answers:,}")
     if errors:
         yield f"Dev answers that ended in an error, and count as wrong: {', '.join(errors)}."
     if cut:

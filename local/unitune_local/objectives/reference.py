@@ -26,7 +26,7 @@ from unitune_local.objectives.preference import answers
 from unitune_local.parallel.ranks import ALONE, Ranks
 
 REFERENCE_FILE = "reference.jsonl"
-TELL_SECONDS = 15
+PROGRESS_SECONDS = 15
 """Between two messages about how far a pass is."""
 
 
@@ -40,7 +40,7 @@ class ReferencePass:
         file: Where log-probabilities are kept.
         stop: Called after each round of micro-batches; returns whether to stop.
         ranks: Who computes them.
-        tell: Receives how far the pass is, now and then.
+        progress: Receives how far the pass is, now and then.
     """
 
     model: PeftModel
@@ -48,7 +48,7 @@ class ReferencePass:
     file: Path
     stop: Callable[[], bool]
     ranks: Ranks = ALONE
-    tell: Callable[[str], None] = lambda _: None
+    progress: Callable[[str], None] = lambda _: None
 
     def run(
         self, rounds: Sequence[Sequence[Sequence[TrainingRow]]]
@@ -65,7 +65,7 @@ class ReferencePass:
         self.model.eval()
         self.file.parent.mkdir(parents=True, exist_ok=True)
         referenced: dict[TrainingRow, TrainingRow] = {}
-        total, told = sum(len(part) for parts in rounds for part in parts), time.monotonic()
+        total, reported_at = sum(len(part) for parts in rounds for part in parts), time.monotonic()
         for number, parts in enumerate(rounds):
             if number < len(kept):
                 sums = kept[number]
@@ -77,9 +77,9 @@ class ReferencePass:
                 row: replace(row, reference=tuple(pair))
                 for row, pair in zip(chain(*parts), chain(*sums), strict=True)
             }
-            if time.monotonic() - told >= TELL_SECONDS:
-                self.tell(f"reference log-probabilities of {len(referenced)} of {total} rows")
-                told = time.monotonic()
+            if time.monotonic() - reported_at >= PROGRESS_SECONDS:
+                self.progress(f"reference log-probabilities of {len(referenced)} of {total} rows")
+                reported_at = time.monotonic()
         self.model.train(was_training)
         return referenced
 

@@ -244,7 +244,7 @@ def test_an_interrupted_pass_goes_on(
     rows: Sequence[TrainingRow],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(reference, "TELL_SECONDS", 0)
+    monkeypatch.setattr(reference, "PROGRESS_SECONDS", 0)
     model = model_of(tiny_model, trained=False)
     form = choose_form(model, rows, share=True)
     parts = [[rows[:2]], [rows[2:4]], [rows[4:]]]
@@ -255,13 +255,13 @@ def test_an_interrupted_pass_goes_on(
     assert 1 == len(kept.splitlines())
     file.write_text(kept + json.dumps([[1.0, 2.0]])[:7])  # the process died while it wrote
 
-    told, done_rows = list[str](), (2, 4, len(rows))
-    again = ReferencePass(model, form, file, lambda: False, tell=told.append)
+    messages, done_rows = list[str](), (2, 4, len(rows))
+    again = ReferencePass(model, form, file, lambda: False, progress=messages.append)
     assert whole == again.run(parts)
     assert file.read_text().startswith(kept)
     assert [
         f"reference log-probabilities of {done} of {len(rows)} rows" for done in done_rows
-    ] == told
+    ] == messages
 
 
 @dataclass
