@@ -16,6 +16,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 from unitune.data.dataset import Dataset, Row, Spool
@@ -26,7 +27,7 @@ from unitune.data.privacy.screen import Screen
 from unitune.data.reading import Reading
 from unitune.data.repeats import Repeats
 from unitune.data.report import DataReport, FileReport, Lengths, Purpose
-from unitune.data.rows import RATED_ROW, Use
+from unitune.data.rows import RATED_ROW
 from unitune.data.split import Cut, Parts, Splits
 from unitune.errors import DataError
 from unitune.findings import Finding, error, note, shown, warning
@@ -104,7 +105,7 @@ class _File:
         """Take in rows and findings, and yield the rows."""
         for item in items:
             if isinstance(item, Finding):
-                self.take_finding(item)
+                self._keep(self._rows, item)
                 continue
             input_key = item.example.input_key
             self._repeats.add(item, input_key)
@@ -123,10 +124,6 @@ class _File:
         for code, count in self._codes.items():
             if (more := count - MOST_ALIKE) > 0:
                 self._findings.append((self._rows, self._left_out(code, more)))
-
-    def take_finding(self, finding: Finding) -> None:
-        """Take in what there is to say about the next row."""
-        self._keep(self._rows, finding)
 
     def _keep(self, at: int, finding: Finding) -> None:
         self._codes[finding.code] += 1
@@ -168,13 +165,13 @@ def check_file(path: str | os.PathLike[str]) -> DataReport:
         Figures and findings; a file that cannot be read is a finding too.
     """
     file = _File(Files([str(path)]))
-    first = next(file.files.read(None, "case", Reading()), None)
-    use: Use = "case"
-    if isinstance(first, Finding) and first.code == RATED_ROW:
-        use = "kto"
-        file.take_finding(first.model_copy(update={"severity": "note"}))
-    items = file.files.read(None, use, file.reading)
-    for _ in file.take(Screen().rows(items, file.files)):
+    items = file.files.read(None, "case", file.reading)
+    first = list(islice(items, 1))
+    if first and isinstance(first[0], Finding) and first[0].code == RATED_ROW:
+        first[0] = first[0].model_copy(update={"severity": "note"})
+        file.reading = Reading()
+        items = file.files.read(None, "kto", file.reading)
+    for _ in file.take(Screen().rows(chain(first, items), file.files)):
         pass
     return DataReport(files=(file.report(),), findings=tuple(file.findings))
 
