@@ -46,6 +46,11 @@ from unitune.workspace.today import today
 LOOKED_AT = 1000
 """Rows among which one with tools is looked for, so that no large file is read again."""
 
+READ_ONCE = (
+    "a pipe can be read only once, so no list of rows worth a look was made.",
+    "Write the rows to a file to get one.",
+)
+
 
 def check(subject: Job | str | os.PathLike[str]) -> DataReport:
     """Find what is wrong with a job and its data, or with one data file, before anything is paid.
@@ -70,7 +75,11 @@ def check(subject: Job | str | os.PathLike[str]) -> DataReport:
 
     if not isinstance(subject, Job):
         if Path(subject).suffix not in (".yaml", ".yml"):
-            return check_file(subject).model_copy(update={"quality": quality_of(str(subject))})
+            report = check_file(subject)
+            if Path(subject).is_fifo():
+                unseen = note("pipe", *READ_ONCE).at(file=str(subject))
+                return report.model_copy(update={"findings": (*report.findings, unseen)})
+            return report.model_copy(update={"quality": quality_of(str(subject))})
         subject = Job.load(subject)
     rows = read_job(subject)
     ready = () if rows.report.errors else readiness_findings(subject, rows)

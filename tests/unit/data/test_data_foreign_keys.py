@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -117,16 +115,6 @@ def test_ratings_are_for_a_loss_that_learns_from_them(tmp_path: Path, row: dict[
             load(file, use=use)
     with pytest.raises(DataError, match="does not rate its answer"):
         load(_file(tmp_path, PAIR), use="kto")
-
-
-def test_a_file_that_is_a_pipe_is_read_once(tmp_path: Path) -> None:
-    pipe = tmp_path / "rows.jsonl"
-    os.mkfifo(pipe)
-    writer = threading.Thread(target=lambda: pipe.write_text(f"{json.dumps(PAIR)}\n"))
-    writer.start()
-    report = check_file(pipe)
-    writer.join()
-    assert (1, ()) == (report.files[0].rows, report.findings)
 
 
 @pytest.mark.parametrize(

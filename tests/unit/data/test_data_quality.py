@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from unitune.data.files import Files
 from unitune.data.quality import look
 from unitune.data.quality.findings import MOST_ISSUES, Cause, Quality
 from unitune.data.quality.look import look_at, quality_of
+from unitune.evaluate.readiness import check
 from unitune.job.job import Data, Job
 
 BANKING77 = Path(__file__).parents[3] / "../shared/data/banking77"
@@ -262,3 +265,16 @@ def test_rows_are_shown_as_they_are_trained_on_where_personal_data_is_redacted(
 
 def test_a_file_without_rows_has_nothing_to_look_at(tmp_path: Path) -> None:
     assert quality_of(str(tmp_path / "none.jsonl")) is None
+
+
+def test_a_pipe_is_read_once_and_that_nobody_looked_at_its_rows_is_said(tmp_path: Path) -> None:
+    pipe = tmp_path / "rows.jsonl"
+    os.mkfifo(pipe)
+    row = json.dumps({"prompt": "A question", "completion": "An answer", "label": True})
+    writer = threading.Thread(target=lambda: pipe.write_text(f"{row}\n"))
+    writer.start()
+    report = check(pipe)
+    writer.join()
+
+    assert (1, None) == (report.files[0].rows, report.quality)
+    assert ["rated-row", "pipe"] == [finding.code for finding in report.findings]
