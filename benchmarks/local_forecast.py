@@ -5,10 +5,8 @@
 TRAIN is a file of canonical JSON Lines. The jobs differ in model (the embedded one, and Llama,
 Qwen2, Qwen3 and Mistral of 5 to 300 million random weights with its tokenizer), rank, length of the
 rows, batch and dtype. Each is forecast from its shape, calibrated as `unitune plan --calibrate`
-does, forecast again, and trained by the worker, which tells its own wall time, CPU time and peak
-memory. No forecast sees a training. The CPU time is compared too, because time itself means little
-while others use the machine; it is forecast as the time, at the CPU seconds a second that the
-calibration had.
+does, forecast again, and trained by the worker, which tells its own wall time and peak memory. No
+forecast sees a training.
 
 A shared machine changes its pace within minutes. So all of it is done in several rounds; the table
 has the median, the lowest and the highest error of each job.
@@ -24,7 +22,6 @@ import argparse
 import hashlib
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -154,14 +151,11 @@ class Outcome:
     number: int
     name: str
     time: Compared
-    cpu_time: Compared
     memory: Compared
     time_in_range: bool
     """Whether the calibrated range held what was measured."""
     memory_in_range: bool
     calibration_seconds: float
-    busy_cores: float
-    """That the calibration had."""
 
 
 def base_of(case: Case, folder: Path) -> str:
@@ -182,8 +176,8 @@ def rows_of(file: Path, case: Case) -> list[Example]:
     for at in range(case.rows + 8):
         parts = [source[(at * case.joined + part) % len(source)] for part in range(case.joined)]
         messages = [message for part in parts for message in part.messages]
-        system = [one for one in messages[:1] if one.role == "system"]
-        turns = [one for one in messages if one.role != "system"]
+        system = [each for each in messages[:1] if each.role == "system"]
+        turns = [each for each in messages if each.role != "system"]
         made.append(parts[0].model_copy(update={"messages": (*system, *turns)}))
     return made
 
@@ -209,12 +203,6 @@ def measured(launch: Launch) -> dict[str, float]:
     return next(event.data for event in status.events if "memory_bytes" in event.data)
 
 
-def children_cpu_seconds() -> float:
-    """Return the CPU seconds of all processes that were started here and have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
 def try_case(number: int, file: Path) -> Outcome:
     """Forecast, calibrate, forecast again, train."""
     case = CASES[number - 1]
@@ -238,70 +226,55 @@ def try_case(number: int, file: Path) -> Outcome:
         train, validation = (read_rows(folder / name) for name in FILES)
         base_path = store.resolve(base)
         before = forecast(job, base_path, train, validation).summary
-        start, start_cpu = time.monotonic(), children_cpu_seconds()
+        start = time.monotonic()
         BACKEND.calibrate(job, train, validation)
         calibration_seconds = time.monotonic() - start
-        start = time.monotonic()
         after = forecast(job, base_path, train, validation).summary
-        calibrated_seconds = calibration_seconds - (time.monotonic() - start)  # of the child alone
-        busy_cores = (children_cpu_seconds() - start_cpu) / calibrated_seconds
         took = measured(launch)
     return Outcome(
         number=number,
         name=case.name,
         time=Compared(before.seconds_expected, after.seconds_expected, took["seconds"]),
-        cpu_time=Compared(
-            before.seconds_expected * busy_cores,
-            after.seconds_expected * busy_cores,
-            took["cpu_seconds"],
-        ),
         memory=Compared(before.memory_bytes, after.memory_bytes, took["memory_bytes"]),
         time_in_range=after.seconds_low <= took["seconds"] <= after.seconds_high,
         memory_in_range=after.memory_low_bytes <= took["memory_bytes"] <= after.memory_high_bytes,
         calibration_seconds=calibration_seconds,
-        busy_cores=busy_cores,
     )
 
 
 def print_table(outcomes: list[Outcome]) -> bool:
     """Print what came of the jobs, and return whether all ten kept the promise."""
     rounds = {
-        number: [one for one in outcomes if one.number == number]
-        for number in sorted({one.number for one in outcomes})
+        number: [each for each in outcomes if each.number == number]
+        for number in sorted({each.number for each in outcomes})
     }
     of_each = "measured | error before | after, median | lowest | highest"
-    print(f"| job | rounds | time, s: {of_each} | in range | CPU time, s: {of_each} ", end="")
-    print(f"| memory, GB: {of_each} | in range |")
-    print("|--|" + "--:|" * 18)
+    print(f"| job | rounds | time, s: {of_each} | in range | memory, GB: {of_each} | in range |")
+    print("|--|" + "--:|" * 13)
     for number, tried in rounds.items():
         print(
             f"| {number}. {tried[0].name} | {len(tried)} "
-            f"| {_words([one.time for one in tried], 1, 0)} "
-            f"| {sum(one.time_in_range for one in tried)} "
-            f"| {_words([one.cpu_time for one in tried], 1, 0)} "
-            f"| {_words([one.memory for one in tried], 1e9, 2)} "
-            f"| {sum(one.memory_in_range for one in tried)} |"
+            f"| {_words([each.time for each in tried], 1, 0)} "
+            f"| {sum(each.time_in_range for each in tried)} "
+            f"| {_words([each.memory for each in tried], 1e9, 2)} "
+            f"| {sum(each.memory_in_range for each in tried)} |"
         )
     kept = [
         _judged(list(rounds.values()), bar, what)
-        for bar, what in ((MEMORY_BAR, "memory"), (TIME_BAR, "time"), (TIME_BAR, "cpu_time"))
+        for bar, what in ((MEMORY_BAR, "memory"), (TIME_BAR, "time"))
     ]
-    slowest = max(one.calibration_seconds for one in outcomes)
-    cores = [one.busy_cores for one in outcomes]
-    print(
-        f"a calibration took at most {slowest:.0f} s; "
-        f"cores had: {min(cores):.1f} to {max(cores):.1f}"
-    )
-    return len(rounds) == len(CASES) and all(kept[:2])
+    slowest = max(each.calibration_seconds for each in outcomes)
+    print(f"a calibration took at most {slowest:.0f} s")
+    return len(rounds) == len(CASES) and all(kept)
 
 
 def _words(rounds: list[Compared], unit: float, digits: int) -> str:
     """Return five cells of the table."""
-    after = sorted(one.error_after for one in rounds)
+    after = sorted(each.error_after for each in rounds)
     return " | ".join(
         [
-            f"{median(one.measured for one in rounds) / unit:.{digits}f}",
-            f"{median(one.error_before for one in rounds):+.0%}",
+            f"{median(each.measured for each in rounds) / unit:.{digits}f}",
+            f"{median(each.error_before for each in rounds):+.0%}",
             *(f"{error:+.1%}" for error in (median(after), after[0], after[-1])),
         ]
     )
@@ -309,7 +282,7 @@ def _words(rounds: list[Compared], unit: float, digits: int) -> str:
 
 def _judged(rounds: list[list[Outcome]], bar: float, what: str) -> bool:
     """Print how often a figure was forecast well, and return whether in every training."""
-    errors = [[getattr(one, what).error_after for one in tried] for tried in rounds]
+    errors = [[getattr(each, what).error_after for each in tried] for tried in rounds]
     near = sum(abs(median(of_job)) <= bar for of_job in errors)
     every = [error for of_job in errors for error in of_job]
     single = sum(abs(error) <= bar for error in every)

@@ -30,6 +30,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
 from unitune.backends.protocol import State
 from unitune.run.watching import INTERVAL_SECONDS
 
@@ -48,11 +50,11 @@ FOR_EVER = 1_000_000
 
 
 def serve(vendors: list[str]) -> None:
-    """Play vendors; tell where they are, let their jobs end when told to, tell what was asked.
+    """Play vendors: print their addresses, let their jobs end in time, print what was requested.
 
     Reads two lines: the seconds that each job lasts, given when they begin to count, and the end.
     """
-    from vendors.bedrock import wire  # noqa: PLC0415 - likewise
+    from vendors.bedrock import wire  # noqa: PLC0415 - in this process only
     from vendors.serving import serve_vendor  # noqa: PLC0415 - likewise
 
     from unitune.testing.loopback import Server  # noqa: PLC0415 - in this process only
@@ -61,39 +63,39 @@ def serve(vendors: list[str]) -> None:
     wire.PAGE = PAGE
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     before, behavior = dict(os.environ), ServerBehavior(queued_polls=FOR_EVER)
-    asked: dict[str, list[tuple[float, bool]]] = defaultdict(list)
+    requests: dict[str, list[bool]] = defaultdict(list)  # of each vendor: whether for its list
     names: dict[Server, str] = {}
     handle = Server.handle
 
-    def noted(server: Server, one: VendorRequest, connection: BaseHTTPRequestHandler) -> None:
+    def noted(server: Server, request: VendorRequest, connection: BaseHTTPRequestHandler) -> None:
         name = names[server]
-        listing = one.method == "GET" and pages[name].search(one.path) is not None
-        asked[name].append((time.time(), listing))
+        lists = request.method == "GET" and pages[name].search(request.path) is not None
+        requests[name].append(lists)
         server.requests.clear()
-        handle(server, one, connection)
+        handle(server, request, connection)
 
     with ExitStack() as stack:
         played = {name: stack.enter_context(serve_vendor(name, behavior)) for name in vendors}
         pages = {name: re.compile(served.setup.create) for name, served in played.items()}
         names |= {served.server: name for name, served in played.items()}
         Server.handle = noted
-        told = {name: value for name, value in os.environ.items() if before.get(name) != value}
-        print(json.dumps(told), flush=True)
+        changed = {name: value for name, value in os.environ.items() if before.get(name) != value}
+        print(json.dumps(changed), flush=True)
         behavior.seconds = float(sys.stdin.readline())
-        asked.clear()
+        requests.clear()
         sys.stdin.readline()
-        print(json.dumps(asked), flush=True)
+        print(json.dumps(requests), flush=True)
 
 
 def launch_all(vendors: list[str], number: int) -> None:
     """Launch runs in turn on each vendor."""
-    from vendors.serving import VENDORS  # noqa: PLC0415 - likewise
+    from vendors.serving import VENDORS  # noqa: PLC0415 - in this process only
 
-    from unitune.job.job import Data, Job  # noqa: PLC0415 - in this process only
+    from unitune.job.job import Data, Job  # noqa: PLC0415 - likewise
     from unitune.run.run import launch  # noqa: PLC0415 - likewise
 
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         rows = [
             {
                 "messages": [
@@ -104,8 +106,8 @@ def launch_all(vendors: list[str], number: int) -> None:
             for row in range(40)
         ]
         text = "".join(json.dumps(row) + "\n" for row in rows)
-        (place / "train.jsonl").write_text(text, encoding="utf-8")
-        (place / "validation.jsonl").write_text(text.replace("plus", "and"), encoding="utf-8")
+        (folder / "train.jsonl").write_text(text, encoding="utf-8")
+        (folder / "validation.jsonl").write_text(text.replace("plus", "and"), encoding="utf-8")
         for run in range(number):
             name = vendors[run % len(vendors)]
             job = Job(
@@ -113,7 +115,7 @@ def launch_all(vendors: list[str], number: int) -> None:
                 model=VENDORS[name].model,
                 backend=name,
                 data=Data(train="train.jsonl", validation="validation.jsonl"),
-                folder=place,
+                folder=folder,
             )
             launch(job, allow_duplicate=True)
 
@@ -168,40 +170,38 @@ def measure(vendors: list[str], number: int) -> bool:
         os.environ |= json.loads(_line(server.stdout))
         launched = time.time()
         _started("launch", *options, "--runs", str(number)).wait()
-        found = sorted(runs(), key=lambda run: run.created)
-        print(
-            f"{len(found)} runs launched in {time.time() - launched:.0f} s, on {', '.join(vendors)}"
-        )
+        oldest, *others = sorted(runs(), key=lambda run: run.created)
+        seconds = time.time() - launched
+        print(f"{1 + len(others)} runs launched in {seconds:.0f} s, on {', '.join(vendors)}")
 
         begun = time.time()
-        lasting = begun - found[0].created.timestamp() + FIRST_END_SECONDS
+        lasting = begun - oldest.created.timestamp() + FIRST_END_SECONDS
         _tell(server, str(lasting))
         noticed, mib = watch()
         ended = time.time()
         _tell(server, "end")
-        asked = json.loads(_line(server.stdout))
-    ends = {run.id: run.created.timestamp() + lasting for run in found}
+        requests = json.loads(_line(server.stdout))
+    ends = {run.id: run.created.timestamp() + lasting for run in (oldest, *others)}
     delays = sorted(at - ends[run] for run, at in noticed.items())
-    return _judged(number, delays, mib, asked, ended - begun)
+    return _judged(number, delays, mib, requests, ended - begun)
 
 
 def _judged(
     number: int,
     delays: list[float],
     mib: float,
-    asked: dict[str, list[tuple[float, bool]]],
+    requests: dict[str, list[bool]],
     seconds: float,
 ) -> bool:
     intervals = int(seconds / INTERVAL_SECONDS) + 1
     print(f"watched for {seconds:.0f} s: {intervals} intervals of {INTERVAL_SECONDS:g} s")
-    lists = {name: sum(listing for _, listing in times) for name, times in asked.items()}
-    jobs = math.ceil(number / len(asked))
+    jobs = math.ceil(number / len(requests))
     searches = jobs * math.ceil(jobs / PAGE)
-    for name, times in asked.items():
-        others = len(times) - lists[name]
+    for name, are_for_lists in requests.items():
+        pages = sum(are_for_lists)
         print(
-            f"{name:10}{lists[name]:5} pages of its list, {lists[name] / intervals:.2f} an "
-            f"interval; {others} other requests"
+            f"{name:10}{pages:5} pages of its list, {pages / intervals:.2f} an interval; "
+            f"{len(are_for_lists) - pages} other requests"
         )
     middle, last = delays[len(delays) // 2], delays[-1]
     print(f"{len(delays)} finishes noticed after {middle:.1f} s (median), {last:.1f} s (most)")
@@ -210,7 +210,7 @@ def _judged(
         f"all {number} finishes noticed within {MOST_SECONDS} s": len(delays) == number
         and last <= MOST_SECONDS,
         f"at most one page a vendor and interval, and {searches} for searches": (
-            max(lists.values()) <= intervals + searches
+            max(map(sum, requests.values())) <= intervals + searches
         ),
         f"at most {MOST_MIB} MiB": mib <= MOST_MIB,
     }
