@@ -118,10 +118,7 @@ def grouped(
 ) -> tuple[Group, ...]:
     """Return the cases by outcome: gained, lost, both wrong, both right; each in the cases' order.
 
-    Args:
-        comparison: With its cases.
-        budget: Bytes for all texts with their marks, about.
-        notes: What a person noted on cases, by their ids.
+    The budget is in bytes, about, for all texts with their marks; notes are by ids of cases.
     """
     by_outcome: dict[Outcome, list[CaseResult]] = {outcome: [] for outcome in Outcome}
     for case in comparison.cases:
@@ -134,17 +131,11 @@ def grouped(
             texts += (question(case, prompt), wanted(case))
             texts += (answer.error or answer.text for answer in answers)
     limit = _length_limit(texts, budget)
-    return tuple(
-        Group(
-            key,
-            len(cases),
-            tuple(
-                replace(_shown(comparison, case, prompt, limit), remark=notes.get(case.id, ""))
-                for case in cases[:MAX_CASES]
-            ),
-        )
-        for key, cases in by_outcome.items()
-    )
+    groups: list[Group] = []
+    for key, cases in by_outcome.items():
+        shown = (_shown(comparison, case, prompt, limit, notes) for case in cases[:MAX_CASES])
+        groups.append(Group(key, len(cases), tuple(shown)))
+    return tuple(groups)
 
 
 def outcome(comparison: Comparison, case: CaseResult) -> Outcome:
@@ -179,9 +170,7 @@ def shared_system_prompt(cases: Sequence[CaseResult]) -> str:
 def question(case: CaseResult, prompt: str) -> str:
     """Write the messages of a case; with more than one turn, each begins with who speaks.
 
-    Args:
-        case: The case.
-        prompt: System prompt that all cases share, which is left out here; may be empty.
+    The system prompt that all cases share is left out; empty: there is none.
     """
     turns = case.messages[1:] if prompt else case.messages
     if len(turns) == 1:
@@ -208,26 +197,21 @@ def _length_limit(texts: Sequence[str], budget: int) -> int:
 def fair_limit(lengths: Iterable[int], budget: int) -> int:
     """Return the length to which long texts are cut so that all together fit a budget.
 
-    Texts shorter than their equal share leave the rest to the longer ones.
-
-    Args:
-        lengths: Of every text, in characters.
-        budget: For all texts together, in characters.
-
-    Returns:
-        The greatest fitting length, at least `SHORTEST_CUT`.
+    All in characters, at least `SHORTEST_CUT`. Texts shorter than their equal share leave the rest
+    to the longer ones.
     """
     ordered = sorted(lengths)
-    left = budget
     for index, length in enumerate(ordered):
-        share = left // (len(ordered) - index)
+        share = budget // (len(ordered) - index)
         if length > share:
             return max(SHORTEST_CUT, share)
-        left -= length
+        budget -= length
     return max(SHORTEST_CUT, ordered[-1] if ordered else 0)
 
 
-def _shown(comparison: Comparison, case: CaseResult, prompt: str, limit: int) -> ShownCase:
+def _shown(
+    comparison: Comparison, case: CaseResult, prompt: str, limit: int, notes: Mapping[str, str]
+) -> ShownCase:
     others = case.answers.keys() - {comparison.candidate, comparison.baseline}
     return ShownCase(
         id=case.id,
@@ -240,6 +224,7 @@ def _shown(comparison: Comparison, case: CaseResult, prompt: str, limit: int) ->
         ),
         required=case.required,
         cut=any(case.answers[name].open for name in (comparison.baseline, comparison.candidate)),
+        remark=notes.get(case.id, ""),
     )
 
 
@@ -274,11 +259,7 @@ def plain_passage(text: str, limit: int) -> Passage:
 
 @lru_cache(maxsize=4096)  # labels recur: a classifier gives the same few answers again and again
 def marked(expected: str, answer: str) -> tuple[Piece, ...]:
-    """Mark an answer word by word against what was expected.
-
-    Returns:
-        Pieces in reading order; one `extra` piece when the texts have little in common.
-    """
+    """Mark an answer word by word against what was expected; all of it, where little is common."""
     wanted, given = _WORDS.findall(expected), _WORDS.findall(answer)
     matcher = SequenceMatcher(None, wanted, given)
     if matcher.ratio() < LEAST_SHARED:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from markupsafe import Markup
 from rich.console import Group
 from rich.padding import Padding
 from rich.table import Table
@@ -15,9 +14,9 @@ from unitune.cost.spread import cents
 from unitune.decision.evidence import Answer, Decision, Evidence, Score, TuningOption
 from unitune.evaluate.statistics.sample_size import LIKELY_DISCORDANCE, smallest_detectable
 from unitune.report.facts import Fact
-from unitune.report.html import environment, policy, resource
+from unitune.report.html import page, resource
 from unitune.report.learning_curve import facts as curve_facts
-from unitune.report.terminal import file_lines, plain
+from unitune.report.terminal import bullet, file_lines, plain
 from unitune.report.typography import decimal, interval, percent, points, usd_range
 from unitune.tco.documents import TotalCost
 from unitune.workspace.filesystem import replacing
@@ -50,12 +49,8 @@ def facts(evidence: Evidence) -> tuple[Fact, ...]:
     )
 
 
-def option_facts(option: TuningOption) -> tuple[Fact, ...]:
-    """Return what is known of tuning at one backend, in the order of what it takes to know."""
-    return tuple(_option_facts(option))
-
-
-def _option_facts(option: TuningOption) -> Iterator[Fact]:
+def option_facts(option: TuningOption) -> Iterator[Fact]:
+    """Yield what is known of tuning at one backend, in the order of what it takes to know."""
     yield Fact("Base", option.base_model, _life(option))
     if option.cost is not None:
         yield _cost(option.cost)
@@ -93,9 +88,10 @@ def _range(score: Score) -> str:
     return interval((score.low, score.high))
 
 
-def decision_view(decision: Decision, page: Path) -> Group:
+def decision_view(decision: Decision, file: Path) -> Group:
     """Return a decision for a terminal."""
-    conclusion, evidence = decision.conclusion, decision.evidence
+    conclusion, evidence, step = decision.conclusion, decision.evidence, decision.conclusion.next
+    why = plain(f"  {step.why}", "dim") if step.command else plain(step.why)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(max_width=24, overflow="fold")
@@ -115,19 +111,14 @@ def decision_view(decision: Decision, page: Path) -> Group:
         Text(),
         *_listed("What would change this", conclusion.changes),
         *_listed("Not measured", decision.notes),
-        Text.assemble(("Next: ", "bold"), plain(conclusion.next.command), _why(decision)),
-        *file_lines([page]),
+        Text.assemble(("Next: ", "bold"), plain(step.command), why),
+        *file_lines([file]),
     )
 
 
-def _add(table: Table, rows: tuple[Fact, ...]) -> None:
+def _add(table: Table, rows: Iterable[Fact]) -> None:
     for fact in rows:
         table.add_row(plain(fact.term), plain(fact.value), plain(fact.meaning))
-
-
-def _why(decision: Decision) -> Text:
-    step = decision.conclusion.next
-    return plain(f"{'  ' if step.command else ''}{step.why}", "dim" if step.command else "")
 
 
 def _listed(heading: str, sentences: tuple[str, ...]) -> Iterator[Text | Padding]:
@@ -138,25 +129,19 @@ def _listed(heading: str, sentences: tuple[str, ...]) -> Iterator[Text | Padding
 
 
 def _item(sentence: str) -> Padding:
-    line = Table.grid(padding=(0, 1))
-    line.add_column(width=1)
-    line.add_column(overflow="fold")
-    line.add_row("•", plain(sentence))
-    return Padding(line, (0, 0, 0, 2), expand=False)
+    return Padding(bullet("•", sentence), (0, 0, 0, 2), expand=False)
 
 
 def render(decision: Decision) -> str:
     """Return a decision as one HTML page that needs no other file and no network."""
-    style = resource("style.css")
-    page = environment().get_template("decision.html.j2")
-    return page.render(
+    return page(
+        "decision.html.j2",
+        resource("style.css"),
         decision=decision,
         conclusion=decision.conclusion,
         evidence=decision.evidence,
         facts=facts(decision.evidence),
         options=[(option.backend, option_facts(option)) for option in decision.evidence.options],
-        style=Markup(style),  # noqa: S704 - our own file
-        policy=policy(style),
     )
 
 

@@ -47,25 +47,24 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
     )
 
 
-def judged_by(comparison: Comparison) -> tuple[Fact, ...]:
-    """Return the figures by which the difference was judged."""
-    return (
-        Fact("p-value", p_value(comparison.p_value), _chance(comparison.p_value)),
-        Fact(
-            "Margin",
-            f"\u00b1{points(comparison.margin)}",
-            "Smaller differences do not matter for this job. To show that a difference is "
-            f"smaller takes about {counted(comparison.cases_needed, 'case')}; "
-            f"this test had {comparison.n:,}.",
-        ),
-        Fact(
-            "Minimum detectable difference",
-            points(comparison.smallest_detectable),
-            "A true difference of this size is found by four of five such tests; a smaller one is "
-            "often missed.",
-        ),
-        *_spent(comparison),
+def judged_by(comparison: Comparison) -> Iterator[Fact]:
+    """Yield the figures by which the difference was judged."""
+    yield Fact("p-value", p_value(comparison.p_value), _chance(comparison.p_value))
+    yield Fact(
+        "Margin",
+        f"\u00b1{points(comparison.margin)}",
+        "Smaller differences do not matter for this job. To show that a difference is smaller "
+        f"takes about {counted(comparison.cases_needed, 'case')}; this test had {comparison.n:,}.",
     )
+    yield Fact(
+        "Minimum detectable difference",
+        points(comparison.smallest_detectable),
+        "A true difference of this size is found by four of five such tests; a smaller one is "
+        "often missed.",
+    )
+    if comparison.spent_usd is not None:
+        what = "All requests, on dev and on the test."
+        yield Fact("Answers cost", _dollars(comparison.spent_usd), what)
 
 
 def _chance(p: float) -> str:
@@ -78,12 +77,6 @@ def _chance(p: float) -> str:
     else:
         often = "in nearly all"
     return f"Were both equally good, gains and losses this uneven would come up {often} such tests."
-
-
-def _spent(comparison: Comparison) -> Iterator[Fact]:
-    if comparison.spent_usd is not None:
-        what = "All requests, on dev and on the test."
-        yield Fact("Answers cost", _dollars(comparison.spent_usd), what)
 
 
 def judging(comparison: Comparison) -> tuple[Fact, ...]:
@@ -158,15 +151,14 @@ def economics(money: Money) -> tuple[Fact, ...]:
 
 def _extra(money: Money) -> Fact:
     """Return by how much an answer is cheaper or dearer than the baseline's, without a sign."""
-    extra, (low, high) = money.extra_usd, money.extra_interval_usd
-    less = extra < 0
-    if less:
-        low, high = high and -high, low and -low
+    extra, (low, high), sides = money.extra_usd, money.extra_interval_usd, ("more", "cheaper")
+    if extra < 0:
+        low, high, sides = high and -high, low and -low, ("less", "dearer")
     crosses = low is not None and low < 0
     return Fact(
-        f"An answer costs {'less' if less else 'more'} by",
+        f"An answer costs {sides[0]} by",
         _usd(abs(extra), (low, high)),
-        f"Below zero, it is {'dearer' if less else 'cheaper'} than the baseline's." * crosses,
+        f"Below zero, it is {sides[1]} than the baseline's." if crosses else "",
     )
 
 

@@ -36,9 +36,7 @@ MAX_FAILURES, MAX_MIXUPS = 20, 10
 def render(comparison: Comparison, notes: Mapping[str, str] = cases.NO_NOTES) -> str:
     """Return a comparison as one HTML page that needs no other file and no network.
 
-    Args:
-        comparison: Without its cases the page says where they are.
-        notes: What a person noted on cases, by their ids.
+    Notes are what a person noted on cases, by their ids; without cases it says where they are.
     """
     return "".join(pieces(comparison, notes))
 
@@ -81,10 +79,7 @@ def pieces(comparison: Comparison, notes: Mapping[str, str] = cases.NO_NOTES) ->
 def _curves(
     comparison: Comparison,
 ) -> list[tuple[ContenderResult, DrawnCurve, DrawnCurve | None]]:
-    """Return each training that can be drawn, with the contender whose it is; each run once.
-
-    Its losses, and its learning rates where they are known.
-    """
+    """Return losses and learning rates of each training that can be drawn, by its contender."""
     by_run = {each.run: (each, each.curve) for each in comparison.contenders[::-1] if each.curve}
     pairs = [(each, curve) for each, curve in by_run.values() if curve]
     drawn = [(each, drawn_curve(curve), drawn_rates(curve)) for each, curve in pairs]
@@ -92,13 +87,18 @@ def _curves(
 
 
 def _failures(comparison: Comparison) -> list[tuple[tuple[str, str], int]]:
-    """Return contender and error of answers that failed, with how many, the most frequent first."""
     return Counter(
         (name, answer.error)
         for case in comparison.cases
         for name, answer in case.answers.items()
         if answer.error is not None
     ).most_common(MAX_FAILURES)
+
+
+def page(template: str, style: str, **values: object) -> str:
+    """Return a template as one HTML page that needs no other file and no network."""
+    filled = environment().get_template(template)
+    return filled.render(style=Markup(style), policy=policy(style), **values)  # noqa: S704 - ours
 
 
 @cache
@@ -123,9 +123,9 @@ def environment() -> Environment:
     return environment
 
 
-def resource(name: str) -> str:
-    """Return the text of a file of this package."""
-    return files(PACKAGE).joinpath(name).read_text(encoding="utf-8")
+def resource(name: str, package: str = PACKAGE) -> str:
+    """Return the text of a file of a package."""
+    return files(package).joinpath(name).read_text(encoding="utf-8")
 
 
 def policy(style: str, script: str = "") -> str:
@@ -142,5 +142,4 @@ def _hash(text: str) -> str:
 
 
 def _names(figures: Iterable[Mapping[str, float]]) -> tuple[str, ...]:
-    """Return the names of all figures, each once, in their order."""
     return tuple(dict.fromkeys(name for each in figures for name in each))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from markupsafe import Markup
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -13,8 +12,8 @@ from rich.text import Text
 from unitune.evaluate.learning_curve_document import FARTHEST, Figure, LearningCurve, RowsForGoal
 from unitune.report.curves import Axis, DrawnCurve, LogAxis, Point, Span
 from unitune.report.facts import Fact
-from unitune.report.html import environment, policy, resource
-from unitune.report.terminal import file_lines, plain
+from unitune.report.html import page, resource
+from unitune.report.terminal import file_lines, plain, table_of
 from unitune.report.terminal_curves import LEAST_WIDTH, curve_text
 from unitune.report.typography import decimal, percent, points
 from unitune.workspace.filesystem import replacing
@@ -41,12 +40,8 @@ def measured(curve: LearningCurve) -> str:
     )
 
 
-def facts(curve: LearningCurve) -> tuple[Fact, ...]:
-    """Return what the curve says, each with its range, or why it says nothing."""
-    return tuple(_facts(curve))
-
-
-def _facts(curve: LearningCurve) -> Iterator[Fact]:
+def facts(curve: LearningCurve) -> Iterator[Fact]:
+    """Yield what the curve says, each with its range, or why it says nothing."""
     for each in curve.predictions:
         gained = f"{_range(each.gain, sign=True)} points beyond {curve.rows:,} rows"
         yield Fact(f"{each.rows:,} rows", _score(each.score), gained)
@@ -119,7 +114,7 @@ def drawn(curve: LearningCurve) -> DrawnCurve:
     )
 
 
-def curve_view(curve: LearningCurve, page: Path, width: int) -> Group:
+def curve_view(curve: LearningCurve, file: Path, width: int) -> Group:
     """Return a learning curve for a terminal: scores, drawing, what they say, and the page."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
@@ -139,16 +134,13 @@ def curve_view(curve: LearningCurve, page: Path, width: int) -> Group:
         table,
         *(Text.assemble(("Note: ", "yellow"), plain(note)) for note in curve.notes),
         Text(),
-        *file_lines([page]),
+        *file_lines([file]),
     )
 
 
 def _scores(curve: LearningCurve) -> Table:
-    """Return the scores of each size, in percent: of each run, their mean and its range."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     seeds = [f"seed {run.seed}" for run in curve.points[0].runs]
-    for header in ("rows", *seeds, "mean", f"{100 * curve.level:.0f} % range"):
-        table.add_column(header, justify="right", no_wrap=True)
+    table = table_of(numbers=["rows", *seeds, "mean", f"{100 * curve.level:.0f} % range"])
     for point in curve.points:
         scores = (plain(decimal(100 * run.score)) for run in point.runs)
         mean = plain(percent(point.score.value or 0), "bold")
@@ -158,9 +150,9 @@ def _scores(curve: LearningCurve) -> Table:
 
 def render(curve: LearningCurve) -> str:
     """Return a learning curve as one HTML page that needs no other file and no network."""
-    style = resource("style.css")
-    page = environment().get_template("learning_curve.html.j2")
-    return page.render(
+    return page(
+        "learning_curve.html.j2",
+        resource("style.css"),
         curve=curve,
         drawing=drawn(curve),
         headline=headline(curve),
@@ -168,8 +160,6 @@ def render(curve: LearningCurve) -> str:
         facts=facts(curve),
         last_gain=f"{points(curve.last_gain.value or 0, sign=True)} ({_range(curve.last_gain)})",
         score=_score,
-        style=Markup(style),  # noqa: S704 - our own file
-        policy=policy(style),
     )
 
 

@@ -46,11 +46,7 @@ _LINKS = re.compile(r"[@#]|(?<=\w)://|(?<=www)\.", re.IGNORECASE)
 
 
 def render(comparison: Comparison) -> str:
-    """Return a comparison as Markdown.
-
-    Args:
-        comparison: Without its cases none are shown.
-    """
+    """Return a comparison as Markdown; without its cases none are shown."""
     changed = [
         (which, [case for case in comparison.cases if outcome(comparison, case) is which])
         for which in (Outcome.LOST, Outcome.GAINED)  # what broke matters more
@@ -72,12 +68,7 @@ def render(comparison: Comparison) -> str:
 
 
 def render_plan(plan: Plan, base: Plan | None = None) -> str:
-    """Return a plan as Markdown; empty when it is as it was.
-
-    Args:
-        plan: What to write.
-        base: Of the base branch; None: there is nothing to compare it with.
-    """
+    """Return a plan as Markdown; empty when it is as that of the base branch, if there is one."""
     figures = dict(_plan_figures(plan))
     before = dict(_plan_figures(base)) if base is not None else figures
     if base is not None and figures == before and _errors(base) == _errors(plan):
@@ -133,7 +124,7 @@ def _cents(usd: Decimal) -> str:
 
 
 def _fill(template: str, **values: object) -> str:
-    """Return a template with its values, without the last parts where it is too long."""
+    """Return a filled template, without the last parts where it is too long."""
     text = _environment().get_template(template).render(cut=CUT, **values)
     parts = [part.strip() for part in text.split(CUT) if part.strip()]
     while len("\n\n".join(parts).encode()) >= MAX_BYTES:
@@ -143,7 +134,6 @@ def _fill(template: str, **values: object) -> str:
 
 @cache
 def _environment() -> Environment:
-    """Return the templates of this package, which escape every value for Markdown."""
     markdown = environment().overlay(autoescape=False, finalize=_finalized)
     markdown.filters.update({"name": _name, "code": _code})
     return markdown

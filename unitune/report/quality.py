@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from markupsafe import Markup
-
 from unitune.data.report import DataReport
-from unitune.report.html import environment, policy, resource
+from unitune.report.html import page, resource
 from unitune.report.typography import counted, percent
 from unitune.security.json_fields import whole_text
 
@@ -32,26 +30,20 @@ class AnswerBar(NamedTuple):
 
 def render(report: DataReport, name: str) -> str:
     """Return what is worth a look as one HTML page that needs no other file and no network."""
-    style = resource("style.css") + resource("quality.css")
-    page = (
-        environment()
-        .get_template("quality.html.j2")
-        .render(
-            name=name,
-            report=report,
-            quality=report.quality,
-            headline=headline(report),
-            answers=answer_bars(report),
-            open_issues=OPEN_SUSPECTS,
-            style=Markup(style),  # noqa: S704 - our own file
-            policy=policy(style),
-        )
+    filled = page(
+        "quality.html.j2",
+        resource("style.css") + resource("quality.css"),
+        name=name,
+        report=report,
+        quality=report.quality,
+        headline=_headline(report),
+        answers=_answer_bars(report),
+        open_issues=OPEN_SUSPECTS,
     )
-    return whole_text(page)
+    return whole_text(filled)
 
 
-def headline(report: DataReport) -> str:
-    """Return in a sentence how much there is to look at."""
+def _headline(report: DataReport) -> str:
     causes = report.quality.causes if report.quality else ()
     if report.errors:
         return f"{counted(len(report.errors), 'error')} to correct first"
@@ -60,7 +52,7 @@ def headline(report: DataReport) -> str:
     return f"{counted(len(causes), 'thing')} worth a look"
 
 
-def answer_bars(report: DataReport) -> list[AnswerBar]:
+def _answer_bars(report: DataReport) -> list[AnswerBar]:
     """Return how many rows the answers have, the most frequent first."""
     answers = [*report.quality.answers.items()] if report.quality else []
     if len(answers) > MOST_ANSWERS:

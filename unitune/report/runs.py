@@ -9,7 +9,7 @@ from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
 from unitune.ledger import Ledger
 from unitune.ledger.model_versions import standing_aliases
-from unitune.report.typography import dollars, duration
+from unitune.report.typography import counted, dollars, duration
 from unitune.run.lineage import Link
 from unitune.run.run import Run
 from unitune.workspace.home import home
@@ -58,10 +58,7 @@ def registered_names(run: Run) -> list[str]:
 def step_facts(event: Event, estimate: Estimate | None = None, *, brief: bool = False) -> str:
     """Return one training step in words, e.g. ``step 12/87  loss 0.412  1 min left``.
 
-    Args:
-        event: Of a step; figures that it lacks are left out.
-        estimate: What the whole training would cost, for what it has cost so far.
-        brief: For a narrow terminal: the step, its loss and the time left.
+    With the estimate of the whole, also what it has cost so far; on a narrow terminal be brief.
     """
     step, steps = event.number("step"), event.number("steps")
     parts = [] if step is None else [f"step {step:.0f}" + (f"/{steps:.0f}" if steps else "")]
@@ -128,7 +125,7 @@ def differences(bill: Reconciliation) -> str:
     if bill.implausible:
         parts.append(f"implausible: {bill.bill.tokens:,} tokens are billed, not one a row")
     if bill.epochs is not None and bill.implied_epochs is not None:
-        epochs = "1 epoch" if bill.epochs == 1 else f"{bill.epochs} epochs"
+        epochs = counted(bill.epochs, "epoch")
         parts.append(f"{epochs} ({bill.implied_epochs:.3f} by the tokens)")
     if bill.framing_error is not None:
         parts.append(f"{bill.framing_error:+.2f} tokens a row and epoch")

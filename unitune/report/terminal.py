@@ -35,10 +35,7 @@ LEAST_BAR, MOST_BAR = 16, 40  # columns: fewer show nothing, more show nothing n
 
 
 def comparison_view(comparison: Comparison, folder: Path) -> Group:
-    """Return all that a comparison says in the terminal, and where its report is, if it is there.
-
-    Beside the report stand the verdict as JSON, the summary and every answer.
-    """
+    """Return all that a comparison says in the terminal, and where its report is."""
     return Group(
         verdict_lines(comparison),
         Text(),
@@ -55,45 +52,38 @@ def verdict_lines(comparison: Comparison) -> Group:
         _verdict_line(comparison),
         plain(f"{' ' * len(words.verdict(comparison))}  {words.figures(comparison)}"),
         Text(),
-    ]
-    lines.append(plain(f"{words.headline(comparison)}. {words.reason(comparison)}"))
-    lines += [
-        Text.assemble(("Note: ", "yellow"), plain(note)) for note in words.caveats(comparison)
+        plain(f"{words.headline(comparison)}. {words.reason(comparison)}"),
+        *(Text.assemble(("Note: ", "yellow"), plain(note)) for note in words.caveats(comparison)),
     ]
     if comparison.gate is not None:
         style = "bold green" if comparison.gate.passed else "bold red"
-        lines.append(Text())
-        lines.append(plain(words.gate(comparison), style))
+        lines += [Text(), plain(words.gate(comparison), style)]
         lines += [plain(line) for line in [words.regression(comparison)] if line]
     return Group(*lines)
 
 
 def comparison_table(comparison: Comparison) -> Table:
     """Return the contenders with their intervals drawn on one axis from 0 to 100 %."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("\ncontender", max_width=24, overflow="fold")
-    table.add_column("\nscore", justify="right", no_wrap=True)
-    table.add_column(f"\n{words.level(comparison)}", justify="right", no_wrap=True)
-    table.add_column(IntervalScale(), ratio=1)
-    cut = ("\ncut",) if words.any_cut(comparison) else ()
-    for header in ("\nerrors", *cut, "tokens\n/case", "s\n/case"):
-        table.add_column(header, justify="right", no_wrap=True)
     priced = any(result.usd is not None for result in comparison.contenders)
-    if priced:
-        table.add_column("\nUSD", justify="right", no_wrap=True)
+    cut, usd = ["\ncut"] * words.any_cut(comparison), ["\nUSD"] * priced
+    table = table_of("\ncontender", numbers=["\nscore", f"\n{words.level(comparison)}"])
+    table.add_column(IntervalScale(), ratio=1)
+    for header in ("\nerrors", *cut, "tokens\n/case", "s\n/case", *usd):
+        table.add_column(header, justify="right", no_wrap=True)
     for result in comparison.contenders:
         table.add_row(*_cells(comparison, result, priced=priced, cut=bool(cut)))
     return table
 
 
 def _more_tables(comparison: Comparison) -> Iterator[Table]:
-    """Yield the runs of a sweep, other metrics, slices, references, confusions, each short."""
     if comparison.sweep:
         yield _sweep_table(comparison)
     names = (comparison.baseline, comparison.candidate)
     for group in words.contrast_groups(comparison):
         reference = group.rows is comparison.references
-        table = _small_table(group.title, *("its score" if reference else names[0], names[1]))
+        table = table_of(group.title)
+        for name in ("its score" if reference else names[0], names[1]):
+            table.add_column(plain(name), justify="right", max_width=12, overflow="ellipsis")
         for header in ("difference", words.level(comparison), "p"):
             table.add_column(header, justify="right", no_wrap=True)
         for row in group.rows[:MOST_ROWS]:
@@ -105,13 +95,12 @@ def _more_tables(comparison: Comparison) -> Iterator[Table]:
                 plain(typography.interval(row.interval)),
                 plain(typography.p_value(row.p_adjusted)),
             )
-        _add_rest(table, len(group.rows))
+        if (more := len(group.rows) - MOST_ROWS) > 0:
+            table.add_row(plain(f"… {more} more in the report", "dim"))
         yield table
     if confused := words.confusions(comparison, MOST_CONFUSIONS):
-        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-        table.add_column(f"{plain(comparison.candidate)} confused", max_width=30, overflow="fold")
-        table.add_column("with", max_width=30, overflow="fold")
-        table.add_column("cases", justify="right", no_wrap=True)
+        title = f"{plain(comparison.candidate)} confused"
+        table = table_of(title, "with", numbers=["cases"], max_width=30)
         for each in confused:
             answered = plain(each.answered) if each.answered else Text("no label", "yellow")
             table.add_row(plain(each.expected), answered, plain(f"{each.cases:,}"))
@@ -119,50 +108,42 @@ def _more_tables(comparison: Comparison) -> Iterator[Table]:
 
 
 def _sweep_table(comparison: Comparison) -> Table:
-    """Return the runs among which dev chose, with their scores there."""
-    table = Table(
-        box=None,
-        padding=(0, 2, 0, 0),
-        pad_edge=False,
-        header_style="dim",
-        caption=plain(words.swept(comparison)),
-        caption_justify="left",
-    )
-    table.add_column("run of the sweep", overflow="fold")
-    table.add_column("on dev", justify="right", no_wrap=True)
-    table.add_column("errors", justify="right", no_wrap=True)
+    table = table_of("run of the sweep", numbers=["on dev", "errors"], max_width=None)
     table.add_column("", no_wrap=True)
+    table.caption, table.caption_justify = plain(words.swept(comparison)), "left"
     for run in comparison.sweep:
         score = "no model" if run.score is None else typography.percent(run.score)
+        last = plain(f"chosen, {run.run}") if run.chosen else plain(run.run or "", "dim")
         table.add_row(
             plain(run.name, "bold" if run.chosen else ""),
             plain(score),
             plain(f"{run.errors:,}" if run.rows else "", "red" if run.errors else ""),
-            plain(
-                f"chosen, {run.run}" if run.chosen else run.run or "", "" if run.chosen else "dim"
-            ),
+            last,
         )
     return table
 
 
-def _small_table(title: str, *contenders: str) -> Table:
+def table_of(*names: str, numbers: Iterable[str] = (), max_width: int | None = 24) -> Table:
+    """Return an empty table without rules: columns of names, which fold, then those of numbers."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column(title, max_width=24, overflow="fold")
-    for name in contenders:
-        table.add_column(plain(name), justify="right", max_width=12, overflow="ellipsis")
+    for name in names:
+        table.add_column(name, max_width=max_width, overflow="fold")
+    for number in numbers:
+        table.add_column(number, justify="right", no_wrap=True)
     return table
 
 
-def _add_rest(table: Table, rows: int) -> None:
-    if rows > MOST_ROWS:
-        table.add_row(plain(f"… {rows - MOST_ROWS} more in the report", "dim"))
+def bullet(mark: str, sentence: str) -> Table:
+    """Return a sentence behind a mark, whose further lines stand below its first."""
+    line = Table.grid(padding=(0, 1))
+    line.add_column(width=1)
+    line.add_column(overflow="fold")
+    line.add_row(mark, plain(sentence))
+    return line
 
 
 def file_lines(paths: Iterable[Path]) -> list[Text]:
-    """Return one line for each file that exists, seen from here where it lies below.
-
-    Terminals that know links open it at a click.
-    """
+    """Return one line for each file that exists, seen from here where it lies below, as a link."""
     here = Path.cwd()
     return [
         plain(

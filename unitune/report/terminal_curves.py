@@ -61,7 +61,6 @@ def _line_labels(curve: DrawnCurve, rows: int) -> dict[int, str]:
 
 
 def _cells(curve: DrawnCurve, columns: int, rows: int) -> dict[tuple[int, int], int]:
-    """Return the dots of the lines without marks by row and column."""
     cells: dict[tuple[int, int], int] = {}
     for name, line in curve.lines.items():
         for x, y in _dots(curve.positions(line), columns, rows) if name != curve.marked else ():
@@ -101,7 +100,6 @@ def _marks(curve: DrawnCurve, columns: int, rows: int) -> dict[tuple[int, int], 
 
 
 def _step_numbers(curve: DrawnCurve, columns: int) -> str:
-    """Return the numbers below: those of the steps or rows, as many as fit."""
     line = ""
     for tick in curve.x.ticks:
         number = f"{tick:,g}"

@@ -17,7 +17,7 @@ from rich.text import Text
 from unitune.cost.break_even import Crossover, Crossovers, Range
 from unitune.cost.spread import Spread
 from unitune.job.prices import PriceRow
-from unitune.report.terminal import plain
+from unitune.report.terminal import bullet, plain, table_of
 from unitune.report.typography import counted
 from unitune.tco.documents import Role, Source, TotalCost
 
@@ -37,6 +37,12 @@ DAYS_A_MONTH = Decimal(365) / 12
 
 def total_cost_view(cost: TotalCost) -> Group:
     """Return all that is known of the total cost on one backend."""
+    horizon, retires_on = cost.horizon.months, cost.columns[1].retires_on
+    results = [
+        ("Tuned is cheaper", _cases(cost.break_even, volume_range)),
+        ("Break-even", _cases(cost.pays_back, lambda crossover: _payback(crossover, horizon))),
+        *([("Retirement date", f"{retires_on}")] if retires_on else []),
+    ]
     return Group(
         plain(f"{cost.job}: {cost.method} of {cost.model} on {cost.backend}", "bold"),
         Text(),
@@ -45,9 +51,9 @@ def total_cost_view(cost: TotalCost) -> Group:
         _columns(cost),
         *([plain(LEGEND, "dim")] if any(_totals(cost)) else []),
         Text(),
-        _pairs(_results(cost)),
+        _pairs(results),
         *_section("Where the figures come from", _pairs(_sources(cost))),
-        *_section("Not known, or assumed", *_bullets(cost.notes)),
+        *_section("Not known, or assumed", *(bullet("-", note) for note in cost.notes)),
         *_section("Prices", *_prices(cost)),
     )
 
@@ -58,22 +64,16 @@ def backends_view(costs: Sequence[TotalCost]) -> Group:
     known.sort(key=_tuned_total)
     same_base = len({cost.model for cost in costs}) == 1
     planned = Decimal(first.horizon.planned)
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("backend", overflow="fold")
-    for heading in ("one-time\ncost", "hosting\na month", "tuned,\nall in", "prompted"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    amounts = ("one-time\ncost", "hosting\na month", "tuned,\nall in", "prompted")
+    table = table_of("backend", numbers=amounts, max_width=None)
     table.add_column("tuned is cheaper", overflow="fold", ratio=1)
     for at, cost in enumerate(known):
         prompted, tuned = _totals(cost)
         is_cheapest = at == 0 and tuned is not None
         once, month = cost.columns[1].once_usd, cost.columns[1].month_usd
-        amounts = [usd(each and each.expected) for each in (once, month, tuned, prompted)]
-        cells = [
-            plain(text, "bold" if is_cheapest and at == 2 else "")
-            for at, text in enumerate(amounts)
-        ]
+        cells = [plain(usd(each and each.expected)) for each in (once, month, tuned, prompted)]
         if is_cheapest:
-            cells[2] = Text.assemble("* ", cells[2])
+            cells[2] = Text.assemble("* ", (cells[2].plain, "bold"))
         name, model = plain(cost.backend), [] if same_base else ["\n", plain(cost.model, "dim")]
         left = cost.horizon.months
         ends = ["\n", plain(f"{months(left)} left", "dim")] if left < planned else []
@@ -91,7 +91,6 @@ def backends_view(costs: Sequence[TotalCost]) -> Group:
 
 
 def _totals(cost: TotalCost) -> tuple[Spread | None, Spread | None]:
-    """Return what the prompted and the tuned model cost over the horizon."""
     prompted, tuned, *_ = cost.columns
     return prompted.total_usd, tuned.total_usd
 
@@ -104,7 +103,7 @@ def _tuned_total(cost: TotalCost) -> tuple[bool, Decimal]:
 def headline(cost: TotalCost) -> str:
     """Say in one sentence whether tuning pays at the planned volume."""
     volume = f"{cost.requests_month:,} requests a month"
-    prompted, tuned = (column.total_usd for column in cost.columns[:2])
+    prompted, tuned = _totals(cost)
     if prompted is None or tuned is None:
         return f"Whether tuning pays at {volume} is not known"
     if tuned.expected == prompted.expected:
@@ -115,7 +114,7 @@ def headline(cost: TotalCost) -> str:
 
 def reason(cost: TotalCost) -> str:
     """Say why, in two or three sentences."""
-    prompted, tuned = (column.total_usd for column in cost.columns[:2])
+    prompted, tuned = _totals(cost)
     if prompted is None or tuned is None:
         sides = (("prompting", prompted), ("the tuned model", tuned))
         unknown = " and ".join(name for name, total in sides if total is None)
@@ -181,7 +180,6 @@ def _rounded(volume: Decimal, rounding: str) -> str:
 
 
 def _columns(cost: TotalCost) -> Table:
-    """Return the ways of answering side by side, with a month at several volumes."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("", no_wrap=True)
     for column in cost.columns:
@@ -219,17 +217,7 @@ def _cells(values: Sequence[Spread | None], *, mark: bool = True) -> list[Text]:
     return cells
 
 
-def _results(cost: TotalCost) -> Iterator[tuple[str, str]]:
-    """Yield from where on tuning pays."""
-    horizon = cost.horizon.months
-    yield "Tuned is cheaper", _cases(cost.break_even, volume_range)
-    yield "Break-even", _cases(cost.pays_back, lambda crossover: _payback(crossover, horizon))
-    if retires_on := cost.columns[1].retires_on:
-        yield "Retirement date", f"{retires_on}"
-
-
 def _cases(crossovers: Crossovers | None, say: Callable[[Crossover], str]) -> str:
-    """Return a crossover as expected, and its best and worst cases where they differ."""
     if crossovers is None:
         return UNKNOWN
     expected = say(crossovers.expected)
@@ -253,8 +241,7 @@ def _payback(crossover: Crossover, horizon: Decimal) -> str:
             return "never"
 
 
-def _sources(cost: TotalCost) -> Iterator[tuple[str, str]]:
-    """Yield where the figures of the usage come from, and which they are."""
+def _sources(cost: TotalCost) -> Iterable[tuple[str, str]]:
     groups: dict[str, list[str]] = {}
     for figure in cost.figures:
         origin, text = ORIGINS[figure.source], f"{figure.name}: {figure.value}"
@@ -267,7 +254,6 @@ def _sources(cost: TotalCost) -> Iterator[tuple[str, str]]:
 
 
 def _prices(cost: TotalCost) -> Iterator[RenderableType]:
-    """Yield the price rows that were used, those of one model and source together."""
     groups: dict[tuple[str, str], list[PriceRow]] = {}
     for row in cost.prices:
         groups.setdefault((row.id.partition(f"/{row.kind}")[0], row.source), []).append(row)
@@ -280,15 +266,7 @@ def _prices(cost: TotalCost) -> Iterator[RenderableType]:
 
 
 def _section(title: str, *lines: RenderableType) -> tuple[RenderableType, ...]:
-    """Return lines under a heading; nothing where there are none."""
     return (Text(), plain(title, "bold"), *lines) if lines else ()
-
-
-def _bullets(notes: Iterable[str]) -> Iterator[Table]:
-    for note in notes:
-        grid = Table.grid(padding=(0, 1))
-        grid.add_row("-", plain(note))
-        yield grid
 
 
 def _pairs(pairs: Iterable[tuple[str, str]]) -> Table:

@@ -37,7 +37,7 @@ def track(run: Run, trackers: Sequence[str] = ()) -> list[Outcome]:
         if feed is None:
             return []
         if comparison is not None:
-            feed.add(results_of(comparison, run.id))
+            feed.add(_results(comparison, run.id))
     return feed.outcomes
 
 
@@ -49,8 +49,7 @@ def track_comparison(comparison: Comparison, trackers: Sequence[str]) -> list[Ou
     return [outcome for run in runs for outcome in track(find_run(run), trackers)]
 
 
-def results_of(comparison: Comparison, run: str) -> Results:
-    """Return what a tracker is sent of a comparison that judged the model of a run."""
+def _results(comparison: Comparison, run: str) -> Results:
     folder = history_folder(comparison.id or "")
     return Results(
         comparison=comparison.id or "",
@@ -62,16 +61,12 @@ def results_of(comparison: Comparison, run: str) -> Results:
 
 
 def _values(comparison: Comparison, run: str) -> Iterator[tuple[str, float]]:
-    """Yield the figures: of the run's own model, of the baseline, and of their difference."""
     for contender in comparison.contenders:
         if contender.run == run:
             yield from ((f"comparison/{name}", score) for name, score in contender.scores.items())
         if contender.name == comparison.baseline:
             yield "comparison/baseline", contender.score
     if comparison.run == run:
-        low, high = comparison.interval
-        yield from (
-            ("comparison/difference", comparison.difference),
-            ("comparison/difference_low", low),
-            ("comparison/difference_high", high),
-        )
+        yield "comparison/difference", comparison.difference
+        yield "comparison/difference_low", comparison.interval[0]
+        yield "comparison/difference_high", comparison.interval[1]

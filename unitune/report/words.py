@@ -8,7 +8,6 @@ computes a statistic: every figure comes out of `Comparison`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from unitune.data.overlap import by_kind
@@ -27,11 +26,7 @@ PROMPTED = ("zero-shot", "instructed", "few-shot")
 
 
 def contender(comparison: Comparison, name: str) -> ContenderResult:
-    """Return the result of one contender.
-
-    Raises:
-        KeyError: The comparison has no contender of this name.
-    """
+    """Return the result of one contender; a KeyError where there is none of this name."""
     return {result.name: result for result in comparison.contenders}[name]
 
 
@@ -65,7 +60,7 @@ def headline(comparison: Comparison) -> str:
 
 
 def _side(comparison: Comparison, side: Literal["candidate", "baseline"]) -> str:
-    """Name a side as a manager would: the tuned model, the best prompt."""
+    """Name a side as a manager would."""
     result = contender(comparison, getattr(comparison, side))
     types = [each.type for each in comparison.contenders]
     if side == "candidate" and result.type == "tuned" and types.count("tuned") == 1:
@@ -174,46 +169,39 @@ def figures(comparison: Comparison) -> str:
 
 def caveats(comparison: Comparison) -> tuple[str, ...]:
     """Return what a reader must know before trusting the verdict."""
-    return (*_caveats(comparison), *comparison.notes)
-
-
-def _caveats(comparison: Comparison) -> Iterator[str]:
-    leaks = comparison.leaks
+    leaks, caveats = comparison.leaks, list[str]()
     if leaks.action == "allow" and leaks.cases:
-        yield (
+        caveats.append(
             f"{counted(len(leaks.cases), 'test case')} also in the training rows "
             f"({leak_kinds(leaks)}) and counted all the same (leaks: allow): the tuned model may "
             "know the answers by heart."
         )
-    for result in comparison.contenders:
-        if result.errors:
-            yield (
-                f"{result.name}: {counted(result.errors, 'case')} of {result.n:,} ended in an "
-                "error; an error counts as a wrong answer."
-            )
+    caveats += [
+        f"{result.name}: {counted(result.errors, 'case')} of {result.n:,} ended in an error; an "
+        "error counts as a wrong answer."
+        for result in comparison.contenders
+        if result.errors
+    ]
     if cut := ", ".join(
         f"{result.name} {result.cut:,} of {result.n:,}"
         for result in comparison.contenders
         if result.cut and f"{result.name}: {result.cut:,} of" not in (comparison.doubt or "")
     ):
-        yield (
+        caveats.append(
             f"Answers cut off at max_tokens: {cut}. Raise evaluate.max_tokens where more was to "
             "come."
         )
     if (both := comparison.answered) is not None:
         difference = f"{points(both.difference, sign=True)} ({interval(both.interval)})"
         cases = counted(both.n, "case")
-        yield f"On the {cases} that both answered, the difference is {difference}."
+        caveats.append(f"On the {cases} that both answered, the difference is {difference}.")
+    return (*caveats, *comparison.notes)
 
 
 def mood(comparison: Comparison, *, of_gate: bool = True) -> Literal["calm", "doubtful", "bad"]:
     """Return how a page should look: bad where something is lost or not passed, or nothing right.
 
-    Doubtful where there is no verdict.
-
-    Args:
-        comparison: What it is about.
-        of_gate: Whether the gate counts; a difference that is a gain is none the worse for it.
+    Doubtful where there is no verdict. A difference that is a gain is none the worse for the gate.
     """
     failed = of_gate and comparison.gate is not None and comparison.gate.exit_code in (1, 4)
     scores = [
@@ -297,9 +285,7 @@ def regression(comparison: Comparison) -> str:
     then = comparison.gate.regression if comparison.gate else None
     if then is None:
         return ""
-    changes = ""
-    if then.added:
-        changes += f"; {counted(len(then.added), 'case')} added since"
+    changes = f"; {counted(len(then.added), 'case')} added since" if then.added else ""
     if then.removed:
         removed = counted(len(then.removed), "case")
         changes += f"; {removed} no longer there, counted as wrong"
