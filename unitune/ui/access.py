@@ -45,23 +45,16 @@ STRANGER = (
 
 
 class Access:
-    """The tokens of one server.
-
-    Args:
-        port: Of the server: cookies are for all ports of a machine, so it stands in their name.
-    """
+    """The tokens of one server."""
 
     def __init__(self, port: int) -> None:
+        # Cookies are for all ports of a machine.
         self.cookie = f"unitune-{port}"
         self.token = secrets.token_urlsafe(24)
         """For the address that is printed, which may be opened in several browsers."""
-        self._once = {secrets.token_urlsafe(24)}
-        self._session = secrets.token_urlsafe(24)
-
-    @property
-    def browser_token(self) -> str:
+        self.browser_token = secrets.token_urlsafe(24)
         """For the browser that is started: other users see its command line, so it is good once."""
-        return next(iter(self._once))
+        self._session = secrets.token_urlsafe(24)
 
     def refusal(self, request: web.Request) -> str | None:
         """Return why a request is not answered; None where it is."""
@@ -78,9 +71,11 @@ class Access:
     async def enter(self, request: web.Request) -> web.Response:
         """Turn the token of an address into a cookie, and lead to the first page."""
         token = request.query.get("token", "")
-        if _is_one_of(token, [self.token, *self._once]):
-            self._once.discard(token)
-        elif not _is_one_of(request.cookies.get(self.cookie), [self._session]):
+        if _is_one_of(token, [self.browser_token]):
+            self.browser_token = secrets.token_urlsafe(24)
+        elif not _is_one_of(token, [self.token]) and not _is_one_of(
+            request.cookies.get(self.cookie), [self._session]
+        ):
             return web.Response(status=403, text=STRANGER)
         response = web.Response(status=303, headers={"Location": "/runs"})
         response.set_cookie(self.cookie, self._session, httponly=True, samesite="Strict")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from importlib.resources import files
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -26,7 +25,9 @@ def application(ledger: Ledger, access: Access) -> web.Application:
     pages = Pages(ledger)
     app = web.Application(middlewares=[_guard(access), _explain], client_max_size=LARGEST_FORM)
     app.on_response_prepare.append(_add_headers)
-    style = html.resource("style.css") + _resource("style.css")
+    style, script = html.resource("style.css"), html.resource("script.js", PACKAGE)
+    policy = html.policy(style, html.resource("script.js"))
+    report_headers = {"Content-Security-Policy": f"sandbox allow-scripts; {policy}"}
     app.add_routes(
         [
             web.get("/", access.enter),
@@ -35,10 +36,10 @@ def application(ledger: Ledger, access: Access) -> web.Application:
             web.get("/deployments", _page(pages.deployments)),
             web.get("/comparisons", _page(pages.comparisons)),
             web.get("/comparisons/{comparison}", _page(pages.comparison)),
-            web.get("/comparisons/{comparison}/report", _page(pages.report, _report_headers())),
+            web.get("/comparisons/{comparison}/report", _page(pages.report, report_headers)),
             web.post("/comparisons/{comparison}/notes", _form(pages.write_note)),
-            web.get("/style.css", _file(style, "text/css")),
-            web.get("/script.js", _file(_resource("script.js"), "text/javascript")),
+            web.get("/style.css", _file(style + html.resource("style.css", PACKAGE), "text/css")),
+            web.get("/script.js", _file(script, "text/javascript")),
         ]
     )
     return app
@@ -49,11 +50,8 @@ def serve(ledger: Ledger, port: int, announce: Callable[[str, str], None]) -> No
 
     Args:
         ledger: Whose runs and comparisons are shown.
-        port: 0: any that is free.
+        port: 0: any that is free; a UserError where it is taken.
         announce: Is given the address to print, and the one for a browser to be started.
-
-    Raises:
-        UserError: The port is taken.
     """
     try:
         listening = socket.create_server((LOOPBACK, port))
@@ -88,16 +86,15 @@ async def _explain(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         return await handler(request)
     except NotFoundError as error:
-        return _html(problem("Not found", str(error)), status=404)
+        title, text, status = "Not found", str(error), 404
     except (UnituneError, OSError) as error:
         status = 400 if isinstance(error, UserError) else 503
-        return _html(problem("This cannot be shown", str(error)), status=status)
+        title, text = "This cannot be shown", str(error)
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        return _html(
-            problem(error.reason, "The pages above show what there is."), status=error.status
-        )
+        title, text, status = error.reason, "The pages above show what there is.", error.status
+    return _html(problem(title, text), status=status)
 
 
 async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
@@ -133,12 +130,3 @@ def _file(text: str, content_type: str) -> Handler:
 
 def _html(text: str, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     return web.Response(text=text, content_type="text/html", status=status, headers=headers)
-
-
-def _report_headers() -> dict[str, str]:
-    style, script = html.resource("style.css"), html.resource("script.js")
-    return {"Content-Security-Policy": f"sandbox allow-scripts; {html.policy(style, script)}"}
-
-
-def _resource(name: str) -> str:
-    return files(PACKAGE).joinpath(name).read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from unitune.evaluate.records import Answer, CaseResult
+from unitune.evaluate.records import CaseResult
 from unitune.evaluate.results import Comparison
 from unitune.report import cases
 from unitune.report.cases import Outcome, Passage
@@ -20,18 +20,11 @@ FILTERS = ("all", *map(str, Outcome), "errors", "required", "noted")
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What an address asks for; whatever it says, only what there is comes of it.
+    """What an address asks for; whatever it says, only what there is comes of it."""
 
-    Args:
-        show: One of `FILTERS`.
-        slice: A slice's name; empty: all cases.
-        text: Words that stand in the case, in any of its texts.
-        page: From 1.
-    """
-
-    show: str = "all"
-    slice: str = ""
-    text: str = ""
+    show: str = "all"  # of `FILTERS`
+    slice: str = ""  # empty: all cases
+    text: str = ""  # words that stand in the case, in any of its texts
     page: int = 1
 
     @classmethod
@@ -94,16 +87,13 @@ def browse(comparison: Comparison, chosen: Chosen, notes: Mapping[str, str]) -> 
     numbers = [number for number, each in kinds.items() if chosen.show in each]
     begin = (chosen.page - 1) * PAGE_CASES
     prompt = cases.shared_system_prompt(comparison.cases)
-    page = [
-        _browsed(comparison, number, prompt, notes)
-        for number in numbers[begin : begin + PAGE_CASES]
-    ]
+    shown = numbers[begin : begin + PAGE_CASES]
+    page = [_browsed(comparison, number, prompt, notes) for number in shown]
     kept = [(name, count) for name, count in counts if count or name in FILTERS[:5]]
     return Found(page, len(numbers), kept)
 
 
 def _kinds(comparison: Comparison, case: CaseResult, notes: Mapping[str, str]) -> set[str]:
-    """Return the filters that leave a case."""
     marks = {
         "errors": any(answer.error is not None for answer in case.answers.values()),
         "required": case.required,
@@ -130,22 +120,14 @@ def _browsed(
         tags=[*["required"] * case.required, *case.slices],
         question=cases.plain_passage(cases.question(case, prompt), TEXT_CHARACTERS),
         expected=cases.plain_passage(cases.wanted(case), TEXT_CHARACTERS),
-        answers=[
-            ShownAnswer(
-                name,
-                _score(answer, comparison),
-                cases.answer_passage(comparison, case, name, TEXT_CHARACTERS),
-            )
-            for name, answer in case.answers.items()
-        ],
+        answers=[_answer(comparison, case, name) for name in case.answers],
         note=notes.get(case.id, ""),
     )
 
 
-def _score(answer: Answer, comparison: Comparison) -> str:
-    if answer.error is not None:
-        return "error"
+def _answer(comparison: Comparison, case: CaseResult, name: str) -> ShownAnswer:
+    answer = case.answers[name]
     score = answer.scores.get(comparison.metric, 0.0)
-    if comparison.graded:
-        return f"{score:.2f}"
-    return "right" if score else "wrong"
+    words = f"{score:.2f}" if comparison.graded else "right" if score else "wrong"
+    passage = cases.answer_passage(comparison, case, name, TEXT_CHARACTERS)
+    return ShownAnswer(name, "error" if answer.error is not None else words, passage)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -36,17 +35,10 @@ class Count(NamedTuple):
     errors: int
 
 
-@dataclass(frozen=True, slots=True)
-class UnderWay:
-    """A comparison that a process is at work on.
-
-    Args:
-        name: Of its job, or of the run whose model is judged.
-        run: The id of that run; None: no run's.
-    """
+class UnderWay(NamedTuple):
+    """A comparison that a process is at work on, by its job or the run whose model is judged."""
 
     name: str
-    run: str | None
     counts: list[Count]
 
 
@@ -55,7 +47,7 @@ def under_way(home: Path, run_id: str | None = None) -> list[UnderWay]:
     of_runs = {file: file.parents[1].name for file in home.glob(f"runs/*/{EVALUATION}/{ROWS}")}
     of_jobs = dict.fromkeys(home.glob(f"evaluations/**/{ROWS}"))
     return [
-        UnderWay(f"run {run}" if run else rows.parent.name, run, _counts(rows))
+        UnderWay(f"run {run}" if run else rows.parent.name, _counts(rows))
         for rows, run in (of_runs | of_jobs).items()
         if run_id in (None, run) and _is_written(rows)
     ]
@@ -69,7 +61,7 @@ def _is_written(rows: Path) -> bool:
 
 
 def _counts(rows: Path) -> list[Count]:
-    """Return how many test cases have an answer, by the model that each contender has now."""
+    """Count test cases by the model that each contender has now."""
     models: dict[str, str] = {}
     failed: dict[tuple[str, str], dict[tuple[str, int], bool]] = {}
     for record in _records(rows):
@@ -98,16 +90,10 @@ def kept_comparisons(run_id: str | None = None) -> list[Comparison]:
 
 
 def kept_comparison(comparison_id: str) -> Comparison:
-    """Return a kept comparison with its cases, by its whole id.
-
-    Raises:
-        NotFoundError: There is none.
-    """
+    """Return a kept comparison with its cases, by its whole id; a NotFoundError without one."""
     if comparison_id not in comparison_ids(comparison_id):
         raise NotFoundError("comparison", comparison_id, (), "The page of all has those there are.")
-    return _read(comparison_id)
+    return _remembered(comparison_id)
 
 
-@lru_cache(maxsize=4)
-def _read(comparison_id: str) -> Comparison:
-    return find_comparison(comparison_id)
+_remembered = lru_cache(maxsize=4)(find_comparison)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
@@ -24,7 +25,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader
 from unitune.errors import NotFoundError, UnituneError, UnreadableRecord
 from unitune.evaluate.notes import LONGEST_NOTE, read_notes, write_note
 from unitune.evaluate.results import Comparison
-from unitune.ledger import Ledger
+from unitune.ledger import Ledger, RunRecord
 from unitune.report import html
 from unitune.report.cases import shared_system_prompt
 from unitune.report.runs import duplicate_lines
@@ -91,8 +92,8 @@ class Pages:
     def runs(self, visit: Visit) -> str:
         """The newest runs, those that go on with their losses."""
         page = Chosen.of(visit.query).page
-        listed = queries.listed_runs(self._ledger, (page - 1) * PAGE_RUNS, PAGE_RUNS)
-        runs = [each for each in listed if isinstance(each, Run)]
+        listed = self._ledger.newest(page * PAGE_RUNS)[(page - 1) * PAGE_RUNS :]
+        runs = [Run(self._ledger, each) for each in listed if isinstance(each, RunRecord)]
         shown = [queries.shown_run(run, problem=self._poller.look(run)) for run in runs]
         total = self._ledger.run_count()
         return _render(
@@ -111,7 +112,9 @@ class Pages:
         """One run: its losses, plan and bill, deployments, comparisons, settings and events."""
         run = Run(self._ledger, self._ledger.record(visit.path["run"]))
         shown = queries.shown_run(run, whole=True, problem=self._poller.look(run))
-        bill = run.reconciliation
+        bill, job = run.reconciliation, ""
+        with suppress(UnreadableRecord):
+            job = yaml_file.dump(run.job.model_dump(mode="json", exclude_defaults=True))
         return _render(
             "run.html.j2",
             "Runs",
@@ -129,7 +132,7 @@ class Pages:
             under_way=under_way(self._ledger.folder, run.id),
             settings=list(queries.setting_facts(run)),
             provenance=list(queries.provenance_facts(self._ledger, run)),
-            job=_job_text(run),
+            job=job,
             happenings=queries.happenings(shown),
         )
 
@@ -184,11 +187,7 @@ class Pages:
         return html.render(comparison, read_notes(_folder(comparison)))
 
     def write_note(self, visit: Visit) -> str:
-        """Keep a note on a case, and return the address of that case.
-
-        Raises:
-            NotFoundError: There is no such case.
-        """
+        """Keep a note on a case, and return its address; a NotFoundError where there is none."""
         comparison, case = kept_comparison(visit.path["comparison"]), visit.form.get("case", "")
         known = [each.id for each in comparison.cases]
         if case not in known:
@@ -207,13 +206,6 @@ def problem(title: str, text: str) -> str:
 def _folder(comparison: Comparison) -> Path:
     assert comparison.folder is not None, "it is kept in one"
     return comparison.folder
-
-
-def _job_text(run: Run) -> str:
-    try:
-        return yaml_file.dump(run.job.model_dump(mode="json", exclude_defaults=True))
-    except UnreadableRecord:
-        return ""
 
 
 def _render(

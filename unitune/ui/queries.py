@@ -16,7 +16,7 @@ from unitune.cost.documents import LAUNCH, MONTHLY, Estimate, Line
 from unitune.cost.reconcile import Reconciliation
 from unitune.cost.spread import Spread
 from unitune.errors import UnreadableRecord
-from unitune.ledger import Ledger, RunRecord, Transition
+from unitune.ledger import Ledger
 from unitune.report.curves import DrawnCurve, drawn_curve, drawn_rates
 from unitune.report.facts import Fact
 from unitune.report.runs import (
@@ -40,18 +40,12 @@ END_OF_TIME = 253_402_300_800
 
 @dataclass(frozen=True)
 class ShownRun:
-    """A run as it is shown.
-
-    Args:
-        cost: What it has cost, or was estimated to; empty: nothing is on record.
-        events: Of a run that is shown as a whole or goes on.
-        problem: Why it is not shown as it is now.
-    """
+    """A run as it is shown."""
 
     run: Run
-    cost: str
-    events: Sequence[Event] = ()
-    problem: str = ""
+    cost: str  # that it has had, or was estimated to have; empty: nothing is on record
+    events: Sequence[Event] = ()  # of a run that is shown as a whole or goes on
+    problem: str = ""  # why it is not shown as it is now
 
     @property
     def state(self) -> str:
@@ -97,12 +91,6 @@ def shown_run(run: Run, *, whole: bool = False, problem: str = "") -> ShownRun:
     """Return a run as it is shown, with its events where it goes on or is shown as a whole."""
     events = run.events() if whole or not run.state.ended else ()
     return ShownRun(run, _cost(run), events, problem)
-
-
-def listed_runs(ledger: Ledger, first: int, count: int) -> list[Run | UnreadableRecord]:
-    """Return so many runs, the newest first, or why one cannot be read."""
-    records = ledger.newest(first + count)[first:]
-    return [Run(ledger, each) if isinstance(each, RunRecord) else each for each in records]
 
 
 def _cost(run: Run) -> str:
@@ -208,19 +196,15 @@ class Happening(NamedTuple):
 
 def happenings(shown: ShownRun) -> list[Happening]:
     """Return the newest changes of state, and events that are no steps, the newest first."""
-    listed = [
-        Happening(each.time, f"{each.state}{_raw(each)}", is_state=True)
-        for each in shown.run.transitions()
-    ]
+    listed: list[Happening] = []
+    for each in shown.run.transitions():
+        raw = f" ({each.raw})" if each.raw not in ("", each.state) else ""
+        listed.append(Happening(each.time, f"{each.state}{raw}", is_state=True))
     for event in shown.events:
         if text := event_line(event):
             warning = "Warning: " if event.kind == "warning" else ""
             listed.append(Happening(event.time, f"{warning}{text}"))
     return sorted(listed, reverse=True)[:SHOWN_EVENTS]
-
-
-def _raw(transition: Transition) -> str:
-    return f" ({transition.raw})" if transition.raw not in ("", transition.state) else ""
 
 
 def deployments_of(ledger: Ledger, run_id: str | None = None) -> list[Deployment]:
