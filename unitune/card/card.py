@@ -24,7 +24,7 @@ from unitune.card.facts import (
     read_training_record,
     refuse_other_training,
 )
-from unitune.card.provenance import BUILD_TYPE, SIGNATURE, check_key, sign, statement
+from unitune.card.provenance import BUILD_TYPE, SIGNATURE, sign, signer_of, statement
 from unitune.errors import UserError
 from unitune.run.run import Run
 from unitune.security.spec import Frozen
@@ -74,12 +74,10 @@ def write_card(
         MissingExtra: What signs is not installed.
     """
     target = Path(folder or f"{run.job.name}-card")
-    key = Path(sign_key) if sign_key is not None else None
-    if key is not None:
-        check_key(key)
+    signer = None if sign_key is None else signer_of(Path(sign_key))
     facts = find_facts(run)
     files = _model_files(facts, target)
-    _refuse_changed_files(target, signs=key is not None)
+    _refuse_changed_files(target, signs=sign_key is not None)
     card = {
         README: model_card.render(facts, _form(facts, target, files)),
         SUMMARY: model_card.render_summary(facts),
@@ -95,26 +93,22 @@ def write_card(
         model_files=tuple(files),
         comparison=facts.comparison and facts.comparison.id,
         not_stated=tuple(model_card.not_stated(facts)),
-        signature=sign(target, key).name if key else None,
+        signature=sign(target, signer) if signer else None,
     )
 
 
 def _model_files(facts: CardFacts, folder: Path) -> dict[str, Path]:
-    """Return the files of a model: of its export where the folder is one, else as it was trained.
-
-    Raises:
-        UserError: The folder holds something else.
-        Mismatch: It is an export of another training.
-    """
-    exported = _files_in(folder, without=(*CARD_FILES, SIGNATURE))
+    """Return a model's files: of its export where the folder is one, else as it was trained."""
+    exported = files_in(folder, without=(*CARD_FILES, SIGNATURE))
     if not exported:
-        return _files_in(facts.model_folder) if facts.model_folder else {}
+        return files_in(facts.model_folder) if facts.model_folder else {}
     refuse_other_training(folder, facts.model, facts.run)
     return exported
 
 
-def _files_in(folder: Path, without: Iterable[str] = ()) -> dict[str, Path]:
-    files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*"))}
+def files_in(folder: Path, without: Iterable[str] = ()) -> dict[str, Path]:
+    """Return the files in a folder and those below it, by their names there."""
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
     return {name: path for name, path in files.items() if path.is_file() and name not in without}
 
 

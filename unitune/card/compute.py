@@ -69,11 +69,8 @@ class Compute(NamedTuple):
 def compute_of(base: Base, method: Method, tokens: int | None, *, trains_adapter: bool) -> Compute:
     """Return what a training has computed, beside its base's.
 
-    Args:
-        base: What was tuned.
-        method: By which.
-        tokens: That were trained on, all epochs together; None: not known.
-        trains_adapter: Whether the base's weights are known to have stayed.
+    Tokens are those that were trained on, all epochs together, if known. An adapter is trained
+    where the base's weights are known to have stayed.
     """
     trained = FROZEN if trains_adapter else TRAINED_WHOLE
     reason = (
@@ -84,7 +81,8 @@ def compute_of(base: Base, method: Method, tokens: int | None, *, trains_adapter
     if extra := EXTRA_PASSES[method]:
         reason += f"; {FORWARD * extra} of them for what {method} computes besides, at most"
     factor = trained + FORWARD * extra
-    size, known = base.parameters, _pretraining(base)
+    size, name = base.parameters, (base.hub_name or "").rpartition("/")[2].lower()
+    known = next((each for each in _pretrained() if re.match(each.pattern, name)), None)
     return Compute(
         factor=factor,
         reason=reason,
@@ -94,12 +92,7 @@ def compute_of(base: Base, method: Method, tokens: int | None, *, trains_adapter
     )
 
 
-def _pretraining(base: Base) -> Pretraining | None:
-    name = (base.hub_name or "").rpartition("/")[2].lower()
-    return next((each for each in _known() if re.match(each.pattern, name)), None)
-
-
 @cache
-def _known() -> list[Pretraining]:
+def _pretrained() -> list[Pretraining]:
     text = Path(__file__).with_name("pretraining.yaml").read_text(encoding="utf-8")
     return TypeAdapter(list[Pretraining]).validate_python(yaml_file.parse(text))

@@ -87,7 +87,9 @@ def _file(file: RowFile) -> dict[str, Any]:
 
 
 def _records(file: RowFile) -> dict[str, Any]:
-    name, columns = Path(file.name).stem, _columns(file)
+    name, columns = Path(file.name).stem, dict[str, Any]()  # each with a value that it has
+    for row in rows_of(file):
+        columns = row | columns
     described = {key: value for key, value in columns.items() if type(value) in TYPES}
     others = ", ".join(sorted(columns.keys() - described.keys() - MESSAGES.keys()))
     about = {
@@ -102,14 +104,6 @@ def _records(file: RowFile) -> dict[str, Any]:
         ],
     }
     return {key: value for key, value in about.items() if value}
-
-
-def _columns(file: RowFile) -> dict[str, Any]:
-    """Return the keys of all rows, each with a value that it has."""
-    columns: dict[str, Any] = {}
-    for row in rows_of(file):
-        columns = row | columns
-    return columns
 
 
 def _messages(file: RowFile, id_: str, key: str) -> dict[str, Any]:

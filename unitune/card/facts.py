@@ -80,28 +80,18 @@ class TrainingRecord(BaseModel):
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What is known of a run and its model.
-
-    Args:
-        trained: What the training wrote; empty for a vendor's.
-        rows: The files of its rows.
-        tokens: That were trained on, all epochs together; None: not known.
-        tokens_by: How they are known, in words.
-        finished: When the training ended.
-        comparison: The newest on this machine that judged this very model; None: there is none.
-        elsewhere: What is on record of a newer one, whose files are not here.
-    """
+    """What is known of a run and its model."""
 
     run: Run
     model: TunedModel
     base: Base
-    trained: TrainingRecord
+    trained: TrainingRecord  # empty for a vendor's
     rows: tuple[RowFile, ...]
-    tokens: int | None
-    tokens_by: str
-    finished: datetime | None
-    comparison: Comparison | None
-    elsewhere: str
+    tokens: int | None  # that were trained on, all epochs together; None: not known
+    tokens_by: str  # how they are known, in words
+    finished: datetime | None  # when the training ended
+    comparison: Comparison | None  # the newest on this machine that judged this very model
+    elsewhere: str  # what is on record of a newer one, whose files are not here
 
     @property
     def is_own(self) -> bool:
@@ -176,12 +166,7 @@ def read_training_record(folder: Path) -> TrainingRecord:
 
 
 def refuse_other_training(folder: Path, model: TunedModel, run: Run) -> None:
-    """Refuse an export of something else than a run's model.
-
-    Raises:
-        UserError: The folder holds no export.
-        Mismatch: It is an export of another training.
-    """
+    """Raise a UserError where a folder is no export, a Mismatch where it is of another training."""
     if not (folder / ABOUT).is_file():
         raise UserError(
             f"{folder} holds files that are no export of a run: there is no {ABOUT}. Name a folder "
@@ -236,7 +221,6 @@ def _row_files(folder: Path, uploads: dict[str, Upload]) -> Iterator[RowFile]:
 
 
 def _tokens(run: Run) -> tuple[int | None, str]:
-    """Return how many tokens were trained on, and how that is known."""
     steps = [event.number("tokens") for event in run.events() if event.kind == "step"]
     if registry.offer(run.backend_name).is_own and steps and None not in steps:
         return round(sum(filter(None, steps))), "counted in the training"

@@ -9,21 +9,22 @@ huggingface_hub 2.4 (sections); European Commission, C(2025) 8311 (template of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
-from pydantic import JsonValue
 
 from unitune.card.compute import FALLBACK_FLOP, Compute, compute_of
 from unitune.card.croissant import rows_of
-from unitune.card.facts import CardFacts, digest_of
+from unitune.card.facts import CardFacts, RowFile, digest_of
 from unitune.evaluate.results import Comparison, ContenderResult
 from unitune.report import typography, words
+from unitune.report.html import environment
 from unitune.report.markdown import escaped
 from unitune.report.runs import registered_names
+from unitune.security.json_fields import flat
 from unitune.workspace import yaml_file
 
 UNKNOWN = "not stated"
@@ -53,12 +54,7 @@ FORMS = {
 
 
 def render(facts: CardFacts, form: str | None) -> str:
-    """Return the model card.
-
-    Args:
-        facts: What is known of the run.
-        form: Of the model's files; None: a vendor keeps them.
-    """
+    """Return the model card; the form is None where a vendor keeps the model's files."""
     command = FORMS.get(form or "", Form()).command
     template = _environment().get_template("model_card.md.j2")
     text = template.render(**_values(facts), form=form, command=_as_it_is(command))
@@ -123,7 +119,11 @@ def not_stated(facts: CardFacts) -> Iterator[str]:
 
 
 def _values(facts: CardFacts) -> dict[str, object]:
-    compute = _compute(facts)
+    compute, share, hours = _compute(facts), UNKNOWN, UNKNOWN
+    if compute.share is not None:
+        share = "more than a third" if compute.share > 1 / 3 else f"{compute.share:.1e}"
+    if facts.finished is not None:
+        hours = typography.duration((facts.finished - facts.run.created).total_seconds())
     return {
         "facts": facts,
         "run": facts.run,
@@ -132,13 +132,12 @@ def _values(facts: CardFacts) -> dict[str, object]:
         "comparison": facts.comparison,
         "hub_name": facts.base.hub_name and _as_it_is(facts.base.hub_name),
         "hub_data": [*map(_as_it_is, facts.hub_data)],
-        "settings": dict(_flat(facts.settings)),
-        "rows": [
-            (file.name, _count(facts, at), digest_of(file)) for at, file in enumerate(facts.rows)
-        ],
+        "settings": dict(flat(facts.settings)),
+        "rows": [(file.name, _count(file), digest_of(file)) for file in facts.rows],
         "compute": compute,
-        "share": _share(compute),
-        "hours": _hours(facts),
+        "fallback_flop": FALLBACK_FLOP,
+        "share": share,
+        "hours": hours,
     }
 
 
@@ -147,47 +146,21 @@ def _compute(facts: CardFacts) -> Compute:
     return compute_of(facts.base, method, facts.tokens, trains_adapter=facts.is_own)
 
 
-def _count(facts: CardFacts, at: int) -> str:
-    file = facts.rows[at]
+def _count(file: RowFile) -> str:
     return f"{sum(1 for _ in rows_of(file)):,}" if file.path else UNKNOWN
-
-
-def _hours(facts: CardFacts) -> str:
-    if facts.finished is None:
-        return UNKNOWN
-    return typography.duration((facts.finished - facts.run.created).total_seconds())
-
-
-def _share(compute: Compute) -> str:
-    share = compute.share
-    if share is None:
-        return UNKNOWN
-    return "more than a third" if share > 1 / 3 else f"{share:.1e}"
-
-
-def _flat(values: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[str, JsonValue]]:
-    """Yield settings by dotted names; what is not set is left out."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        elif value is not None:
-            yield f"{prefix}{name}", value
 
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(  # noqa: S701 - every value is escaped for Markdown
+    markdown = environment().overlay(
         loader=PackageLoader("unitune.card", package_path=""),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        autoescape=False,
         keep_trailing_newline=True,
         finalize=_finalized,
     )
-    environment.filters["code"] = _code
-    shared = {"words": words, "typography": typography, "fallback_flop": FALLBACK_FLOP}
-    cast("dict[str, object]", environment.globals).update(shared)
-    return environment
+    markdown.filters = dict(markdown.filters)  # which overlays share
+    markdown.filters["code"] = _code
+    return markdown
 
 
 def _finalized(value: object) -> Markup:

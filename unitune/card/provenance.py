@@ -17,22 +17,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
 
 import unitune
-from unitune.card.facts import CardFacts, RowFile, digest_of
+from unitune.card.facts import CardFacts, digest_of
 from unitune.errors import MissingExtra, UserError
 from unitune.evaluate.history import history_folder
 from unitune.evaluate.result_files import VERDICT
 from unitune.workspace.filesystem import sha256
 from unitune.workspace.install import install_command
 
+SIGNATURE = "model.sig"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
+UTC_TIME = "%Y-%m-%dT%H:%M:%SZ"
 BUILD_TYPE = "urn:unitune:training:v1"
 """Of trainings: `externalParameters` say what was asked for, `internalParameters` what `auto` came
 to. A urn, as no page of ours could be read there."""
@@ -42,11 +43,13 @@ def statement(facts: CardFacts, files: Mapping[str, Path], card: Mapping[str, st
     """Return the statement as JSON.
 
     Args:
-        facts: What is known of the run.
-        files: The model's files by their names; none: a vendor keeps them.
+        facts: Of the run.
+        files: The model's by their names; none: a vendor keeps them.
         card: Contents of the other files of the card, by name.
     """
     run, job = facts.run, facts.run.job
+    digests = [(file.name, digest_of(file)) for file in facts.rows]
+    rows = [_known({"name": name, "digest": sha and {"sha256": sha}}) for name, sha in digests]
     parameters = {
         "model": facts.base.name,
         "backend": job.backend,
@@ -57,9 +60,13 @@ def statement(facts: CardFacts, files: Mapping[str, Path], card: Mapping[str, st
     }
     metadata = {
         "invocationId": run.launch_key,
-        "startedOn": _time(run.created),
-        "finishedOn": facts.finished and _time(facts.finished),
+        "startedOn": run.created.strftime(UTC_TIME),
+        "finishedOn": facts.finished and facts.finished.strftime(UTC_TIME),
     }
+    byproducts = [
+        {"name": name, "digest": {"sha256": hashlib.sha256(text.encode()).hexdigest()}}
+        for name, text in card.items()
+    ]
     written = {
         "_type": STATEMENT,
         "subject": list(_subjects(facts, files)),
@@ -69,7 +76,7 @@ def statement(facts: CardFacts, files: Mapping[str, Path], card: Mapping[str, st
                 "buildType": BUILD_TYPE,
                 "externalParameters": {"job": _known(parameters)},
                 "internalParameters": {"settings": facts.trained.settings},
-                "resolvedDependencies": [_base(facts), *map(_rows, facts.rows)],
+                "resolvedDependencies": [_base(facts), *rows],
             },
             "runDetails": {
                 "builder": {
@@ -79,7 +86,7 @@ def statement(facts: CardFacts, files: Mapping[str, Path], card: Mapping[str, st
                     ),
                 },
                 "metadata": _known(metadata),
-                "byproducts": [*_verdict(facts), *_card_files(card)],
+                "byproducts": [*_verdict(facts), *byproducts],
             },
         },
     }
@@ -112,11 +119,6 @@ def _base(facts: CardFacts) -> dict[str, Any]:
     )
 
 
-def _rows(file: RowFile) -> dict[str, Any]:
-    digest = digest_of(file)
-    return _known({"name": file.name, "digest": digest and {"sha256": digest}})
-
-
 def _verdict(facts: CardFacts) -> Iterator[dict[str, Any]]:
     if facts.comparison and facts.comparison.id:
         file = history_folder(facts.comparison.id) / VERDICT
@@ -124,51 +126,29 @@ def _verdict(facts: CardFacts) -> Iterator[dict[str, Any]]:
         yield {"name": VERDICT, "digest": {"sha256": sha256(file)}, "annotations": annotations}
 
 
-def _card_files(card: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    for name, text in card.items():
-        yield {"name": name, "digest": {"sha256": hashlib.sha256(text.encode()).hexdigest()}}
-
-
-def _time(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
-
-
 def _known(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values without those that are not known."""
     return {name: value for name, value in values.items() if value is not None}
 
 
-SIGNATURE = "model.sig"
+def sign(folder: Path, signer: Any) -> str:
+    """Sign all files of a folder, none of them a link, and return the name of the signature."""
+    hashing = cast("Any", import_module("model_signing.hashing"))
+    content = hashing.Config().set_ignored_paths(paths=[SIGNATURE])
+    try:
+        signer.set_hashing_config(content).sign(folder, folder / SIGNATURE)
+    except ValueError as error:
+        raise UserError(f"{folder} cannot be signed: {error}") from error
+    return SIGNATURE
 
 
-def check_key(key: Path) -> None:
-    """Refuse a key that cannot sign, before anything is written.
+def signer_of(key: Path) -> Any:
+    """Return what signs with a key.
 
     Raises:
         MissingExtra: `model-signing` is not installed.
         UserError: The file is no such key.
         OSError: It cannot be read.
     """
-    _signer(key)
-
-
-def sign(folder: Path, key: Path) -> Path:
-    """Sign all files of a folder, and return the signature, which stands among them.
-
-    Raises:
-        UserError: There is a symbolic link among them; or as `check_key`.
-    """
-    signature = folder / SIGNATURE
-    signer, hashing = _signer(key), cast("Any", import_module("model_signing.hashing"))
-    content = hashing.Config().set_ignored_paths(paths=[SIGNATURE])
-    try:
-        signer.set_hashing_config(content).sign(folder, signature)
-    except ValueError as error:
-        raise UserError(f"{folder} cannot be signed: {error}") from error
-    return signature
-
-
-def _signer(key: Path) -> Any:
     try:
         package = cast("Any", import_module("model_signing.signing"))  # an extra
     except ModuleNotFoundError as error:

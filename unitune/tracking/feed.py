@@ -45,11 +45,6 @@ class Feed:
     is_late: bool = False
     """Whether it still had something to send when the wait for it was over."""
 
-    @property
-    def process_id(self) -> int:
-        """Id of the process."""
-        return self._process.pid
-
     def add(self, results: Results) -> None:
         """Send what a comparison has measured, too, at the end."""
         self._results.append(f"{results.model_dump_json()}\n")
@@ -95,10 +90,7 @@ def feeding(ledger: Ledger, record: RunRecord, names: Sequence[str]) -> Generato
 
 
 def trackers_to_feed(ledger: Ledger, record: RunRecord) -> tuple[str, ...]:
-    """Return the trackers of a run's job that do not know yet how it ended.
-
-    None where a process feeds them already.
-    """
+    """Return a job's trackers that do not know yet how its run ended, and that no process feeds."""
     if is_locked(ledger.run_folder(record.id) / LOCK):
         return ()
     try:

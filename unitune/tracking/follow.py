@@ -15,8 +15,8 @@ import os
 import select
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -25,6 +25,7 @@ from unitune.backends.protocol import Event
 from unitune.errors import LockTimeout
 from unitune.ledger import Ledger, RecordedEvent, RunRecord
 from unitune.ledger.model_versions import AliasMove
+from unitune.security.json_fields import flat
 from unitune.security.redaction import redacted
 from unitune.tracking.feed import LOCK
 from unitune.tracking.interface import (
@@ -35,7 +36,6 @@ from unitune.tracking.interface import (
     Results,
     TrackedRun,
     Tracker,
-    Value,
     open_tracker,
 )
 from unitune.workspace.locks import locked
@@ -74,8 +74,7 @@ class _Feed:
         return Outcome(tracker=self.name, where=redacted(where), problem=self.problem)
 
     def _fail(self, error: Exception) -> None:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        self.problem = redacted(first)
+        self.problem = redacted((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def follow(
@@ -113,17 +112,12 @@ def _mirror(ledger: Ledger, model: str, tracker: Tracker) -> None:
     with locked(ledger.folder / "mirror.lock", f"the registry of {tracker.where}", math.inf):
         mirrored: list[AliasMove] | None = None
         while mirrored != (moves := ledger.alias_moves(model)):
-            last = {move.alias: move for move in moves}
-            aliases = {
-                alias: None if move.kind == "remove" else move.number
-                for alias, move in last.items()
-            }
+            aliases = {each.alias: None if each.kind == "remove" else each.number for each in moves}
             tracker.mirror(ledger.versions(model), aliases)
             mirrored = moves
 
 
 def _note(ledger: Ledger, record: RunRecord, outcome: Outcome, *, ended: bool) -> None:
-    """Write down among the run's events what came of a tracker."""
     now, name = time.time(), outcome.tracker
     warning: dict[str, JsonValue] = {"text": f"{name} was not fed: {outcome.problem}"}
     message: dict[str, JsonValue] = {"text": f"tracked by {name}: {outcome.where}"}
@@ -148,30 +142,19 @@ def _tracked_run(ledger: Ledger, record: RunRecord) -> TrackedRun:
         id=record.id if record.attempt == 1 else record.launch_key,
         name=record.name,
         project=job.name,
-        parameters=dict(_flat(settings)),
+        parameters={
+            name: redacted(str(value)) if isinstance(value, str | list) else value
+            for name, value in flat(settings)
+        },
         tags={"unitune.fingerprint": record.fingerprint, "unitune.host": record.host},
         created=record.created,
         home=ledger.folder,
     )
 
 
-def _flat(settings: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[str, Value]]:
-    """Yield settings by dotted names; a list as its text."""
-    for key, value in settings.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from _flat(value, f"{name}.")
-        elif isinstance(value, str | list):
-            yield name, redacted(str(value))
-        elif value is not None:
-            yield name, value
-
-
 def _point(seen: RecordedEvent) -> Point | None:
-    """Return the figures of an event; None where it has none."""
     event, step = seen.event, seen.event.number("step")
-    group = GROUPS.get(event.kind)
-    names = event.data.keys() - NO_FIGURES
+    group, names = GROUPS.get(event.kind), event.data.keys() - NO_FIGURES
     values = {
         f"{group}/{name}": value for name in names if (value := event.number(name)) is not None
     }
@@ -193,20 +176,17 @@ def _watched(pipe: int) -> Iterator[list[Results]]:
             return
 
 
-def _lock(folder: Path) -> AbstractContextManager[None]:
-    """Wait for the processes on this machine that feed the same run, to be the one that does."""
-    if not folder.is_dir():  # the run was launched on another machine
-        return nullcontext()
-    return locked(folder / LOCK, f"the tracking of run {folder.name}", math.inf)
-
-
 def main() -> None:
     """Feed the trackers that the arguments name."""
     home, run_id, *names = sys.argv[1:]
     output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # the packages print, some when the process ends
     ledger = Ledger(Path(home))
-    with _lock(ledger.run_folder(run_id)):
+    folder = ledger.run_folder(run_id)
+    # Of the processes on this machine that feed the same run one at a time does; of a run that was
+    # launched on another machine there is no folder.
+    lock = locked(folder / LOCK, f"the tracking of run {run_id}", math.inf)
+    with lock if folder.is_dir() else nullcontext():
         outcomes = follow(ledger, run_id, names, _watched(sys.stdin.fileno()))
     with output:
         output.writelines(f"{outcome.model_dump_json()}\n" for outcome in outcomes)

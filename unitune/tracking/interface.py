@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+
+from pydantic import JsonValue
 
 from unitune.backends.protocol import State
 from unitune.errors import MissingExtra
@@ -18,32 +20,21 @@ from unitune.workspace.install import install_command
 if TYPE_CHECKING:
     from unitune.ledger.model_versions import ModelVersion
 
-Value = str | int | float | bool
 TRACKED = "run.tracked"
 """How the key begins of the event that a tracker knows how the run has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrackedRun:
-    """A run as a tracker is told of it when it begins.
+    """A run as a tracker is told of it when it begins."""
 
-    Args:
-        id: The run's own; of a later attempt its launch key, since its steps begin anew.
-        name: For people.
-        project: What a tracker groups runs by: the job's name.
-        parameters: The job's settings by dotted names.
-        tags: What else it can be searched by.
-        created: Seconds since 1970, UTC.
-        home: The ledger's folder.
-    """
-
-    id: str
-    name: str
-    project: str
-    parameters: dict[str, Value]
-    tags: dict[str, str]
-    created: float
-    home: Path
+    id: str  # its own; of a later attempt its launch key, since its steps begin anew
+    name: str  # for people
+    project: str  # by which a tracker groups runs: the job's name
+    parameters: dict[str, JsonValue]  # the job's settings by dotted names: no dictionaries
+    tags: dict[str, str]  # by which it can be searched, too
+    created: float  # seconds since 1970, UTC
+    home: Path  # the ledger's folder
 
 
 class Point(NamedTuple):
@@ -106,54 +97,34 @@ class HasRegistry(Protocol):
     def mirror(self, versions: Sequence[ModelVersion], aliases: Mapping[str, int | None]) -> None:
         """Give a registered model there the versions and aliases that it has in the ledger.
 
-        Args:
-            versions: All that it has, the oldest first.
-            aliases: The version that each points to; None: it was removed.
+        Versions are the oldest first; an alias that was removed points to None.
         """
         ...
 
 
-class _Source(NamedTuple):
-    module: str
-    """The package that the tracker needs, which is its extra's too."""
-    tracker: str
-    has_registry: bool = False
-    """Whether it is a `HasRegistry`."""
-
-
 SOURCES = {
-    "mlflow": _Source("mlflow", "unitune.tracking.mlflow:MlflowTracker", has_registry=True),
-    "wandb": _Source("wandb", "unitune.tracking.wandb:WandbTracker"),
-    "tensorboard": _Source("tensorboard", "unitune.tracking.tensorboard:TensorBoardTracker"),
-    "trackio": _Source("trackio", "unitune.tracking.trackio:TrackioTracker"),
+    "mlflow": "unitune.tracking.mlflow:MlflowTracker",
+    "wandb": "unitune.tracking.wandb:WandbTracker",
+    "tensorboard": "unitune.tracking.tensorboard:TensorBoardTracker",
+    "trackio": "unitune.tracking.trackio:TrackioTracker",
 }
-"""By the names that a job has for them."""
-WITH_REGISTRY = frozenset(name for name, source in SOURCES.items() if source.has_registry)
+"""By the names that a job has for them, which are their packages' and extras', too."""
+WITH_REGISTRY = frozenset({"mlflow"})
+"""Those that are a `HasRegistry`."""
 
 
 def missing_trackers(names: Iterable[str]) -> list[Finding]:
     """Return an error for the trackers of a job whose packages are not installed."""
-    missing = [name for name in names if find_spec(SOURCES[name].module) is None]
+    missing = [name for name in names if find_spec(name) is None]
     if not missing:
         return []
-    return [
-        error(
-            "missing-extra",
-            f"track names {', '.join(missing)}, and that is not installed.",
-            f"Install it: {install_command(*missing)}",
-        )
-    ]
+    message = f"track names {', '.join(missing)}, and that is not installed."
+    return [error("missing-extra", message, f"Install it: {install_command(*missing)}")]
 
 
 def open_tracker(name: str, run: TrackedRun) -> Tracker:
-    """Return a tracker for a run.
-
-    Raises:
-        MissingExtra: Its package is not installed.
-        Exception: Whatever its package raises where it cannot be reached.
-    """
+    """Return a tracker for a run; a MissingExtra, or whatever its package raises."""
     for finding in missing_trackers([name]):
         raise MissingExtra(str(finding))
-    module, _, tracker = SOURCES[name].tracker.partition(":")
-    opened: Tracker = getattr(import_module(module), tracker)(run)
+    opened: Tracker = resolve_name(SOURCES[name])(run)
     return opened

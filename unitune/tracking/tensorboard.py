@@ -51,7 +51,6 @@ class TensorBoardTracker:
 
 
 def _points_in(folder: Path) -> set[tuple[str, int, float]]:
-    """Return the scalars in a folder's event files by tag, step and time."""
     if not folder.is_dir():
         return set()
     module = import_module("tensorboard.backend.event_processing.event_accumulator")

@@ -138,7 +138,7 @@ def killed(run: Run) -> Run:
         until = time.monotonic() + 120
         while not has_begun(run) and time.monotonic() < until:
             time.sleep(0.2)
-        os.kill(feed.process_id, signal.SIGKILL)
+        os.kill(feed._process.pid, signal.SIGKILL)
     assert [*run.job.track] == [each.tracker for each in feed.outcomes]
     assert {"its process has ended early (-9)"} == {each.problem for each in feed.outcomes}
     return run
