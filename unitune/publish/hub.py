@@ -25,7 +25,7 @@ from pydantic import JsonValue, TypeAdapter
 
 from unitune.backends.exports import ABOUT, ExportForm
 from unitune.backends.protocol import Event
-from unitune.card.card import CARD_FILES, PROVENANCE, README, write_card
+from unitune.card.card import CARD_FILES, PROVENANCE, README, files_in, write_card
 from unitune.card.facts import CardFacts, find_facts, refuse_other_training
 from unitune.card.provenance import SIGNATURE
 from unitune.errors import BackendError, MissingExtra, UnituneError, Unreachable, UserError
@@ -94,12 +94,14 @@ def push(
     with _hub_errors(name):
         full, head = _repository(api, name, public=public)
     scratch = home() / "pushes" / run.id
+    published = scratch / "published"
     export, unverified = _exported(run, folder, form, scratch)
-    notes = publishable(run, facts, export, scratch / "published")
-    version = Ledger(home()).version_of_run(run.id)
+    notes = _publishable(run, facts, export, published)
+    ledger = Ledger(home())
+    version = ledger.version_of_run(run.id)
     tag = f"v{version.number}" if version else None
     with _hub_errors(full):
-        done = _commit(api, full, head, scratch / "published", f"{run.name}, run {run.id}")
+        done = _commit(api, full, head, published, f"{run.name}, run {run.id}")
         if tag:
             notes += _tagged(api, full, tag, done)
     pushed = Pushed(
@@ -109,16 +111,17 @@ def push(
         commit=done,
         is_new=done != head,
         tag=tag,
-        files=dict(_sizes(scratch / "published")),
+        files={name: path.stat().st_size for name, path in files_in(published).items()},
         notes=(*_licence_notes(facts), *unverified, *notes),
     )
-    _record(run, pushed)
+    text = f"pushed to {pushed.url} ({'public' if public else 'private'}), commit {done[:8]}"
+    event = Event(f"{PUSHED}.{full}.{done}", "message", time.time(), {"text": text})
+    ledger.note(ledger.record(run.id), event)
     shutil.rmtree(scratch)
     return pushed
 
 
 def _api() -> Any:
-    """Return the hub's own client, with a token."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when the package is imported
     try:
         from huggingface_hub import HfApi, get_token  # noqa: PLC0415 - an extra
@@ -161,7 +164,6 @@ def _repository(api: Any, name: str, *, public: bool) -> tuple[str, str]:
 def _exported(
     run: Run, folder: str | os.PathLike[str] | None, form: ExportForm, scratch: Path
 ) -> tuple[Path, list[str]]:
-    """Return an export's folder, and whether it was not verified."""
     if folder is not None:
         return Path(folder), []
     target = scratch / form
@@ -176,10 +178,7 @@ def _commit(api: Any, full: str, head: str, folder: Path, message: str) -> str:
     """Send what is not there yet as one commit, and return the newest one."""
     from huggingface_hub import CommitOperationAdd  # noqa: PLC0415 - an extra
 
-    additions = [
-        CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name)
-        for name, _ in _sizes(folder)
-    ]
+    additions = [CommitOperationAdd(name, path) for name, path in files_in(folder).items()]
     return api.create_commit(full, additions, commit_message=message, parent_commit=head).oid
 
 
@@ -203,24 +202,8 @@ def _licence_notes(facts: CardFacts) -> Iterator[str]:
     yield "the licence of the training rows is not known here: see whether it lets you publish"
 
 
-def _sizes(folder: Path) -> Iterator[tuple[str, int]]:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            yield path.relative_to(folder).as_posix(), path.stat().st_size
-
-
-def _record(run: Run, pushed: Pushed) -> None:
-    """Write down among the run's events what is published."""
-    ledger = Ledger(home())
-    visibility = "private" if pushed.is_private else "public"
-    text = f"pushed to {pushed.url} ({visibility}), commit {pushed.commit[:8]}"
-    key = f"{PUSHED}.{pushed.repository}.{pushed.commit}"
-    ledger.note(ledger.record(run.id), Event(key, "message", time.time(), {"text": text}))
-
-
 @contextmanager
 def _hub_errors(repository: str) -> Generator[None]:
-    """Raise whatever the hub's package raises as an error of ours."""
     try:
         yield
     except UnituneError:
@@ -253,23 +236,19 @@ def _mapped(error: Exception, repository: str) -> UnituneError:
 
 ADAPTER = "adapter_config.json"
 """peft's, which names the base model by the folder that it was loaded from."""
-Notes = list[str]
 
 
-def publishable(run: Run, facts: CardFacts, export: Path, target: Path) -> Notes:
+def _publishable(run: Run, facts: CardFacts, export: Path, target: Path) -> list[str]:
     """Write what is published of an export into a folder, and return what a user must know of it.
-
-    Args:
-        run: Whose export it is.
-        facts: Of the run.
-        export: A folder that `unitune export` wrote.
-        target: Removed first where it is there.
 
     Raises:
         UserError: The folder is no export.
         Mismatch: It is an export of another training; or as of `write_card`.
     """
-    _refuse_links(export)
+    if link := next((path for path in export.rglob("*") if path.is_symlink()), None):
+        raise UserError(
+            f"{link} is a link, which may lead anywhere. Put the file itself there, or none."
+        )
     refuse_other_training(export, facts.model, run)
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(export, target, copy_function=_linked)
@@ -277,13 +256,6 @@ def publishable(run: Run, facts: CardFacts, export: Path, target: Path) -> Notes
     for file in (*target.rglob(ABOUT), *target.rglob(ADAPTER)):
         _without_folders(file, base)
     return list(_with_card(run, target))
-
-
-def _refuse_links(export: Path) -> None:
-    if link := next((path for path in export.rglob("*") if path.is_symlink()), None):
-        raise UserError(
-            f"{link} is a link, which may lead anywhere. Put the file itself there, or none."
-        )
 
 
 def _with_card(run: Run, target: Path) -> Iterator[str]:
@@ -294,8 +266,7 @@ def _with_card(run: Run, target: Path) -> Iterator[str]:
     provenance = b""
     with suppress(OSError):
         provenance = content_of(target / PROVENANCE)
-    edited = (target / README).exists() and sha256(target / README).encode() not in provenance
-    if edited:
+    if (target / README).exists() and sha256(target / README).encode() not in provenance:
         (target / PROVENANCE).unlink(missing_ok=True)
         yield f"{README} is yours, and stays so; {PROVENANCE}, which is of another, is left out"
         return
@@ -305,7 +276,6 @@ def _with_card(run: Run, target: Path) -> Iterator[str]:
 
 
 def _linked(source: str, target: str) -> str:
-    """Link a file instead of a copy, where the file system can."""
     try:
         os.link(source, target)
     except OSError:
@@ -314,7 +284,6 @@ def _linked(source: str, target: str) -> str:
 
 
 def _without_folders(file: Path, base: str) -> None:
-    """Write a file of settings anew, with the base model by its public name."""
     content = TypeAdapter(dict[str, JsonValue]).validate_json(file.read_bytes())
     public = {name: value for name, value in content.items() if name not in ("base_path", "start")}
     if "base_model_name_or_path" in public:
