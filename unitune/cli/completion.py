@@ -7,51 +7,25 @@ not to read an error. Files, and options with a fixed set of values, need nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from collections.abc import Callable
+from contextlib import suppress
 
 MOST_RUNS = 100
 """The newest, which is what a person wants to name."""
 
-Choices: TypeAlias = list[tuple[str, str]]
+Choices = list[tuple[str, str]]
 """Each with what it is, which zsh and fish show beside it."""
 
 
-def complete_run(incomplete: str) -> Choices:
-    """Return the newest runs whose ids begin so, and aliases and versions of models."""
-    return _begun(_runs, incomplete) + _begun(_versions, incomplete)
+def _completion(*sources: Callable[[], Choices]) -> Callable[[str], Choices]:
+    def complete(incomplete: str) -> Choices:
+        begun: Choices = []
+        for source in sources:
+            with suppress(Exception):  # such as a ledger that cannot be read
+                begun += [choice for choice in source() if choice[0].startswith(incomplete)]
+        return begun
 
-
-def complete_model(incomplete: str) -> Choices:
-    """Return the registered models whose names begin so."""
-    return _begun(_models, incomplete)
-
-
-def complete_alias(incomplete: str) -> Choices:
-    """Return the aliases, with their models, that begin so."""
-    return _begun(_aliases, incomplete)
-
-
-def complete_served(incomplete: str) -> Choices:
-    """Return the newest runs and the base models on this machine whose names begin so."""
-    return [*complete_run(incomplete), *_begun(_stored, incomplete)]
-
-
-def complete_comparison(incomplete: str) -> Choices:
-    """Return the newest comparisons whose ids begin so."""
-    return _begun(_comparisons, incomplete)
-
-
-def complete_backend(incomplete: str) -> Choices:
-    """Return the backends whose names begin so."""
-    return _begun(_backends, incomplete)
-
-
-def _begun(choices: Callable[[], Iterable[tuple[str, str]]], incomplete: str) -> Choices:
-    try:
-        return [choice for choice in choices() if choice[0].startswith(incomplete)]
-    except Exception:  # noqa: BLE001 - such as a ledger that cannot be read
-        return []
+    return complete
 
 
 def _comparisons() -> Choices:
@@ -102,3 +76,11 @@ def _backends() -> Choices:
 
     offers = (registry.offer(name) for name in registry.offer_names() if name != "fake")
     return [(offer.name, offer.summary) for offer in offers]
+
+
+complete_run = _completion(_runs, _versions)
+complete_model = _completion(_models)
+complete_alias = _completion(_aliases)
+complete_served = _completion(_runs, _versions, _stored)
+complete_comparison = _completion(_comparisons)
+complete_backend = _completion(_backends)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import gc
 import sys
 import traceback
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import cache
 from inspect import cleandoc
@@ -28,33 +28,31 @@ from typer._click.core import Command, Context  # typer carries its own click
 from typer.core import TyperCommand, TyperGroup
 
 import unitune
-from unitune.cli import (
-    audit,
-    backends,
-    chat,
-    check,
-    compare,
-    comparisons,
-    convert,
-    curve,
-    decide,
-    deployments,
-    distill,
-    export,
-    imports,
-    init,
-    jobs,
-    machine,
-    model_registry,
-    models,
-    plan,
-    prices,
-    runs,
-    schema,
-    serve,
-)
+from unitune.cli.audit import audit
+from unitune.cli.backends import backends
+from unitune.cli.chat import chat
+from unitune.cli.check import check
+from unitune.cli.compare import compare
+from unitune.cli.comparisons import comparisons
+from unitune.cli.convert import convert
+from unitune.cli.curve import curve
+from unitune.cli.decide import decide
+from unitune.cli.deployments import deploy, deployments, undeploy
+from unitune.cli.distill import distill
+from unitune.cli.export import card, export, push, track
+from unitune.cli.imports import import_sources
+from unitune.cli.init import init
+from unitune.cli.jobs import quickstart, run
+from unitune.cli.machine import doctor, keys, notify, trust
+from unitune.cli.model_registry import models, promote, register, rollback, unalias, verify
+from unitune.cli.models import base_models, checkpoints, download
 from unitune.cli.os_errors import advice_for, command_for, explained, first
 from unitune.cli.output import aside
+from unitune.cli.plan import apply, cost, plan
+from unitune.cli.prices import prices
+from unitune.cli.runs import cancel, delete, pause, resume, runs, show, watch
+from unitune.cli.schema import schema
+from unitune.cli.serve import serve, ui
 from unitune.cli.streams import guarded_streams
 from unitune.errors import Interrupted
 from unitune.security.redaction import printable
@@ -125,61 +123,24 @@ app = typer.Typer(
     "this machine.",
 )
 
-START = "Start here"
-JOB = "A job"
-RUN = "Its runs"
-REGISTERED = "Registered models"
-HOSTED = "At vendors"
-HERE = "This machine"
 
-app.command(rich_help_panel=START)(jobs.quickstart)
-app.command(rich_help_panel=START)(init.init)
-app.command("import", rich_help_panel=START)(imports.import_sources)
-app.command(rich_help_panel=JOB)(check.check)
-app.command(rich_help_panel=JOB)(plan.plan)
-app.command(rich_help_panel=JOB)(jobs.run)
-app.command(rich_help_panel=JOB)(compare.compare)
-app.command(rich_help_panel=JOB)(comparisons.comparisons)
-app.command(rich_help_panel=JOB)(plan.apply)
-app.command(rich_help_panel=JOB)(plan.cost)
-app.command(rich_help_panel=JOB)(decide.decide)
-app.command(rich_help_panel=JOB)(curve.curve)
-app.command(rich_help_panel=JOB)(backends.backends)
-app.command(rich_help_panel=JOB)(convert.convert)
-app.command(rich_help_panel=JOB)(distill.distill)
-app.add_typer(prices.prices, rich_help_panel=JOB)
-app.command(rich_help_panel=RUN)(runs.runs)
-app.command(rich_help_panel=RUN)(runs.show)
-app.command(rich_help_panel=RUN)(runs.watch)
-app.command(rich_help_panel=RUN)(runs.pause)
-app.command(rich_help_panel=RUN)(runs.cancel)
-app.command(rich_help_panel=RUN)(runs.resume)
-app.command(rich_help_panel=RUN)(chat.chat)
-app.command(rich_help_panel=RUN)(serve.serve)
-app.command(rich_help_panel=RUN)(export.export)
-app.command(rich_help_panel=RUN)(export.card)
-app.command(rich_help_panel=RUN)(export.push)
-app.command(rich_help_panel=RUN)(export.track)
-app.command(rich_help_panel=RUN)(runs.delete)
-app.command(rich_help_panel=RUN)(serve.ui)
-app.command(rich_help_panel=REGISTERED)(model_registry.models)
-app.command(rich_help_panel=REGISTERED)(model_registry.register)
-app.command(rich_help_panel=REGISTERED)(model_registry.promote)
-app.command(rich_help_panel=REGISTERED)(model_registry.rollback)
-app.command(rich_help_panel=REGISTERED)(model_registry.verify)
-app.command(rich_help_panel=REGISTERED)(model_registry.unalias)
-app.command(rich_help_panel=HOSTED)(deployments.deploy)
-app.command(rich_help_panel=HOSTED)(deployments.undeploy)
-app.command(rich_help_panel=HOSTED)(deployments.deployments)
-app.command(rich_help_panel=HOSTED)(models.checkpoints)
-app.command(rich_help_panel=HOSTED)(models.download)
-app.command(rich_help_panel=HERE)(audit.audit)
-app.command(rich_help_panel=HERE)(machine.doctor)
-app.command(rich_help_panel=HERE)(machine.notify)
-app.command(rich_help_panel=HERE)(machine.trust)
-app.command(rich_help_panel=HERE)(schema.schema)
-app.add_typer(models.base_models, rich_help_panel=HERE)
-app.add_typer(machine.keys, rich_help_panel=HERE)
+def _add(panel: str, *commands: Callable[..., None]) -> None:
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+
+
+_add("Start here", quickstart, init)
+app.command("import", rich_help_panel="Start here")(import_sources)
+_add("A job", check, plan, run, compare, comparisons, apply, cost)
+_add("A job", decide, curve, backends, convert, distill)
+app.add_typer(prices, rich_help_panel="A job")
+_add("Its runs", runs, show, watch, pause, cancel, resume, chat, serve)
+_add("Its runs", export, card, push, track, delete, ui)
+_add("Registered models", models, register, promote, rollback, verify, unalias)
+_add("At vendors", deploy, undeploy, deployments, checkpoints, download)
+_add("This machine", audit, doctor, notify, trust, schema)
+app.add_typer(base_models, rich_help_panel="This machine")
+app.add_typer(keys, rich_help_panel="This machine")
 
 
 _groups = [group.typer_instance for group in app.registered_groups if group.typer_instance]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -38,6 +39,24 @@ DocumentName = Literal[
     "prices",
     "price-list",
 ]
+MODELS: dict[DocumentName, str] = {
+    "job": "unitune.job.job:Job",
+    "plan": "unitune.planning.plan:Plan",
+    "check": "unitune.data.report:DataReport",
+    "run": "unitune.cli.run_view:RunView",
+    "model": "unitune.cli.model_registry_view:ModelView",
+    "verification": "unitune.model_registry.verify:Verification",
+    "verdict": "unitune.evaluate.results:Comparison",
+    "comparison-diff": "unitune.evaluate.diff:ComparisonDiff",
+    "learning-curve": "unitune.evaluate.learning_curve_document:LearningCurve",
+    "decision": "unitune.decision.evidence:Decision",
+    "cost": "unitune.tco.documents:TotalCostList",
+    "budget": "unitune.cost.budget:ProjectBudget",
+    "offer": "unitune.backends.offer:Offer",
+    "prices": "unitune.cost.prices.book:PricesFile",
+    "price-list": "unitune.cli.price_view:PriceList",
+}
+"""Where the model of each stands; loaded when its schema is asked for."""
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 BESIDE = "unitune.schema.json"
 EDITOR_LINE = f"# yaml-language-server: $schema={BESIDE}\n"
@@ -89,37 +108,5 @@ def _describe_options(job: dict[str, Any]) -> None:
 
 def document_model(name: DocumentName) -> type[BaseModel]:
     """Return the model whose JSON Schema describes a document."""
-    from unitune.backends.offer import Offer
-    from unitune.cli.model_registry_view import ModelView
-    from unitune.cli.price_view import PriceList
-    from unitune.cli.run_view import RunView
-    from unitune.cost.budget import ProjectBudget
-    from unitune.cost.prices.book import PricesFile
-    from unitune.data.report import DataReport
-    from unitune.decision.evidence import Decision
-    from unitune.evaluate.diff import ComparisonDiff
-    from unitune.evaluate.learning_curve_document import LearningCurve
-    from unitune.evaluate.results import Comparison
-    from unitune.job.job import Job
-    from unitune.model_registry.verify import Verification
-    from unitune.planning.plan import Plan
-    from unitune.tco.documents import TotalCostList
-
-    models: dict[DocumentName, type[BaseModel]] = {
-        "job": Job,
-        "plan": Plan,
-        "check": DataReport,
-        "run": RunView,
-        "model": ModelView,
-        "verification": Verification,
-        "verdict": Comparison,
-        "comparison-diff": ComparisonDiff,
-        "learning-curve": LearningCurve,
-        "decision": Decision,
-        "cost": TotalCostList,
-        "budget": ProjectBudget,
-        "offer": Offer,
-        "prices": PricesFile,
-        "price-list": PriceList,
-    }
-    return models[name]
+    model: type[BaseModel] = resolve_name(MODELS[name])
+    return model

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import pytest
 import yaml
 from command_line import Command
 
-from unitune.cli.schema import BESIDE, document_schema
+from unitune.cli.schema import BESIDE, DocumentName, document_schema
 from unitune.job.evaluate import Evaluate
 
 JOB: dict[str, Any] = {
@@ -27,6 +27,11 @@ def schema() -> jsonschema.Draft202012Validator:
     content = document_schema("job")
     jsonschema.Draft202012Validator.check_schema(content)
     return jsonschema.Draft202012Validator(content)
+
+
+@pytest.mark.parametrize("name", get_args(DocumentName))
+def test_every_document_has_a_schema(name: DocumentName) -> None:
+    jsonschema.Draft202012Validator.check_schema(document_schema(name))
 
 
 def test_init_writes_a_job_that_names_the_schema_beside_it(
