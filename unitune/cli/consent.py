@@ -20,7 +20,7 @@ from unitune.cost.spread import Spread
 from unitune.data.dataset import Dataset
 from unitune.data.split import Splits
 from unitune.errors import OverBudget, UserError
-from unitune.evaluate.inference.budget import AnswerPrices, answer_prices
+from unitune.evaluate.inference.budget import answer_prices
 from unitune.evaluate.readiness import readiness_findings
 from unitune.findings import shown
 from unitune.job.job import Job
@@ -47,7 +47,7 @@ def confirm_training(resolved: ResolvedJob, *, allow_unpriced: bool) -> None:
     """Make sure that the user has agreed to what a training may cost.
 
     Raises:
-        OverBudget: There is no budget, and no one can confirm, or says no.
+        OverBudget: There is no budget, and no one can confirm, or says no; likewise below.
     """
     job = resolved.job
     if job.budget is not None or project_budget(job.folder) != ProjectBudget():
@@ -63,11 +63,7 @@ def confirm_training(resolved: ResolvedJob, *, allow_unpriced: bool) -> None:
 
 
 def confirm_deployment(run: Run, seconds: float, budget: HostingBudget) -> None:
-    """Make sure that the user has agreed to what a deployment may cost.
-
-    Raises:
-        OverBudget: As of `confirm_training`.
-    """
+    """Make sure that the user has agreed to what a deployment may cost."""
     if budget.usd is not None or budget_of(run) != ProjectBudget():
         return  # deploying holds it to them
     if not isinstance(registry.backend(run.backend_name), Deploys):
@@ -83,19 +79,24 @@ def confirm_deployment(run: Run, seconds: float, budget: HostingBudget) -> None:
 def confirm_answers(
     resolved: ResolvedJob, trained: Mapping[str, Job], *, allow_unpriced: bool
 ) -> None:
-    """Make sure that the user has agreed to what answers without a budget may cost.
+    """Make sure that the user has agreed to what answers may cost, where they have no budget.
 
     Servers and endpoints of the user's own count only where the job gives their price. The jobs
     that made the tuned models are by contender, where they may be others.
-
-    Raises:
-        OverBudget: As of `confirm_training`.
     """
+    if resolved.job.evaluate.budget is not None:
+        return
     prices = answer_prices(resolved.job, resolved.book, trained)
     unknown_alone = not replace(prices, unpriced=()).charged
     if not prices.charged or (unknown_alone and allow_unpriced):
         return
-    confirm_cost("comparison", _answers_usd(resolved, prices, trained), "Go on?", ANSWERS)
+    # Those that are recorded cost nothing again.
+    lines = estimated(resolved, trained=trained).of("evaluation")
+    by_contender = {line.what: line.usd for line in lines if line.usd is not None}
+    paid = [usd for name, usd in by_contender.items() if name in prices.contenders]
+    parts = [usd_range(Spread.total(paid))] if paid else []
+    parts += [f"unknown for {name}" for name in prices.unpriced]
+    confirm_cost("comparison", "; ".join(parts), "Go on?", ANSWERS)
 
 
 def limited(resolved: ResolvedJob, limit: int) -> ResolvedJob:
@@ -110,18 +111,6 @@ def limited(resolved: ResolvedJob, limit: int) -> ResolvedJob:
     return replace(resolved, rows=Rows(read, resolved.rows.counters))
 
 
-def _answers_usd(resolved: ResolvedJob, prices: AnswerPrices, trained: Mapping[str, Job]) -> str:
-    """Return what the answers may cost, in words; those that are recorded cost nothing again."""
-    lines = estimated(resolved, trained=trained).of("evaluation")
-    by_contender = {line.what: line.usd for line in lines}
-    paid = [
-        usd for name, usd in by_contender.items() if name in prices.contenders and usd is not None
-    ]
-    parts = [usd_range(Spread.total(paid))] if paid else []
-    parts += [f"unknown for {name}" for name in prices.unpriced]
-    return "; ".join(parts)
-
-
 def confirm_cost(what: str, usd: str, question: str, otherwise: str) -> None:
     """Let a person confirm a cost; refuse where there is none."""
     if not is_interactive():
@@ -131,11 +120,7 @@ def confirm_cost(what: str, usd: str, question: str, otherwise: str) -> None:
 
 
 def refuse_unready(resolved: ResolvedJob) -> None:
-    """Refuse a training that could not be judged when it is done, as its plan does.
-
-    Raises:
-        UserError: A comparison would refuse the job.
-    """
+    """Raise a UserError for a training that could not be judged when it is done, as its plan."""
     if resolved.rows.read.report.errors:
         return  # the launch itself refuses such rows
     findings = readiness_findings(resolved.job, resolved.rows.read, resolved.book)

@@ -37,20 +37,15 @@ if TYPE_CHECKING:
 
     from unitune.evaluate.validation import AnswerOptions
     from unitune.planning.plan import Plan, PlannedRun
-    from unitune.planning.preflight import ResolvedJob
 
 Points = Annotated[
-    int,
-    typer.Option(
-        "--points", metavar="N", min=3, max=8, help="How many sizes, each half of the next."
-    ),
+    int, typer.Option(metavar="N", min=3, max=8, help="How many sizes, each half of the next.")
 ]
 Seeds = Annotated[
-    int, typer.Option("--seeds", metavar="N", min=2, max=8, help="How many trainings of each size.")
+    int, typer.Option(metavar="N", min=2, max=8, help="How many trainings of each size.")
 ]
 Goal = Annotated[
-    float | None,
-    typer.Option("--goal", metavar="SCORE", help="How many rows a score such as 0.9 takes."),
+    float | None, typer.Option(metavar="SCORE", help="How many rows a score such as 0.9 takes.")
 ]
 PlanOnly = Annotated[
     bool, typer.Option("--plan", help="Say what it would cost and take, and start nothing.")
@@ -58,7 +53,6 @@ PlanOnly = Annotated[
 DeployFor = Annotated[
     str | None,
     typer.Option(
-        "--deploy",
         metavar="TIME",
         help="If a model needs a deployment: bring one up for each, for so long at most.",
     ),
@@ -97,7 +91,8 @@ def curve(
     from unitune.cli.sweep import follow_sweep
     from unitune.evaluate.learning_curve import check_goal, judge_curve, with_budget
     from unitune.job.job import Job
-    from unitune.planning.learning_curve import learning_curve_of
+    from unitune.planning.learning_curve import curve_notes, learning_curve_of
+    from unitune.planning.plan import plan as curve_plan
     from unitune.planning.preflight import preflight
     from unitune.report.learning_curve import curve_view, write_page
     from unitune.run.sweep import launch_sweep
@@ -114,7 +109,9 @@ def curve(
     if budget is not None:
         resolved = with_budget(resolved, budget)
     with working("counting tokens, forecasting time", quiet=silent):
-        planned = _planned(resolved)
+        planned = curve_plan(resolved)
+        findings = (*planned.findings, *curve_notes(resolved))
+        planned = planned.model_copy(update={"findings": findings})
     if plan:
         print_json(planned) if json else _print_plan(planned, seeds)
         exit_for_errors(planned.findings)
@@ -122,8 +119,7 @@ def curve(
     if not silent:
         _print_plan(planned, seeds)
     confirm_training(resolved, allow_unpriced=allow_unpriced)
-    if resolved.job.evaluate.budget is None:
-        confirm_answers(resolved, {}, allow_unpriced=allow_unpriced)
+    confirm_answers(resolved, {}, allow_unpriced=allow_unpriced)
     launches = launch_sweep(resolved, allow_unpriced=allow_unpriced)
     runs = follow_sweep(resolved, launches, quiet=silent)
     with evaluation_progress(quiet=silent) as progress:
@@ -138,11 +134,7 @@ def curve(
 def answer_options(
     deploy: str | None, option: list[str] | None, *, allow_unpriced: bool
 ) -> AnswerOptions:
-    """Return how validation rows are answered, by the options of the command line.
-
-    Raises:
-        UserError: They are not valid, or speak of a deployment where none is to be brought up.
-    """
+    """Return how validation rows are answered; a UserError where options are not valid."""
     from unitune.evaluate.validation import AnswerOptions
     from unitune.run.deploying import ttl_seconds
 
@@ -155,23 +147,11 @@ def answer_options(
     )
 
 
-def _planned(resolved: ResolvedJob) -> Plan:
-    from unitune.planning.learning_curve import curve_notes
-    from unitune.planning.plan import plan
-
-    made = plan(resolved)
-    return made.model_copy(update={"findings": (*made.findings, *curve_notes(resolved))})
-
-
 def _print_plan(planned: Plan, seeds: int) -> None:
-    """Print what a curve takes, a line for each size, and what it costs."""
     from unitune.report.typography import duration, usd_range
 
-    console().print(
-        Text.assemble(
-            (planned.job, "bold"), f": learning curve of {planned.model} on {planned.backend}"
-        )
-    )
+    title = f": learning curve of {planned.model} on {planned.backend}"
+    console().print(Text.assemble((planned.job, "bold"), title))
     if not planned.errors:
         table = new_table("rows", "runs", "steps", "training", right=("rows", "runs", "steps"))
         for at in range(0, len(planned.runs), seeds):
@@ -185,9 +165,8 @@ def _print_plan(planned: Plan, seeds: int) -> None:
         launch = planned.estimate and planned.estimate.launch_usd
         charge = "none: your own hardware" if planned.charge == "none" else usd_range(launch)
         if planned.estimate is not None:
-            charge += (
-                f" for the trainings, {usd_range(planned.estimate.evaluation_usd)} for the answers"
-            )
+            answers_usd = usd_range(planned.estimate.evaluation_usd)
+            charge += f" for the trainings, {answers_usd} for the answers"
         judged = f"{rows:,} validation rows by each run{time}; the test stays unused"
         spent = planned.verdict_seconds
         whole = {"takes": f"about {duration(spent.expected)} in all"} if spent else {}

@@ -17,6 +17,7 @@ from unitune.cli.options import (
     OwnPrices,
     Quiet,
     RequestsMonth,
+    backend_option,
     parse_prices,
 )
 from unitune.cli.output import aside, console, print_json
@@ -27,24 +28,16 @@ if TYPE_CHECKING:
     from unitune.run.run import Run
 
 Backends = Annotated[
-    list[str],
-    typer.Option(
-        "--backend",
-        metavar="NAME",
-        help="Where it could be tuned; repeatable. By default at the job's own backend.",
-        default_factory=list,
-        show_default=False,
-    ),
+    list[str] | None,
+    backend_option("Where it could be tuned; repeatable. By default at the job's own backend."),
 ]
 Goal = Annotated[
     float | None,
-    typer.Option("--goal", metavar="SCORE", help="The score that is good enough, such as 0.9."),
+    typer.Option(metavar="SCORE", help="The score that is good enough, such as 0.9."),
 ]
 Points = Annotated[
     int,
-    typer.Option(
-        "--points", metavar="N", min=3, max=8, help="Sizes of a learning curve, if one is needed."
-    ),
+    typer.Option(metavar="N", min=3, max=8, help="Sizes of a learning curve, if one is needed."),
 ]
 PlanOnly = Annotated[
     bool,
@@ -55,7 +48,7 @@ PlanOnly = Annotated[
 def decide(
     file: JobFile = JOB_FILE,
     *,
-    backend: Backends,
+    backend: Backends = None,
     goal: Goal = None,
     requests: RequestsMonth = None,
     points: Points = 3,
@@ -80,6 +73,7 @@ def decide(
     $ unitune decide unitune.yaml --goal 0.9 --requests 250000
     $ unitune decide unitune.yaml --backend local --backend together --budget 20[/dim]
     """
+    from unitune.cli.consent import confirm_answers, confirm_training
     from unitune.cli.progress import evaluation_progress, working
     from unitune.cli.sweep import follow_sweep
     from unitune.decision.decide import Deciding, resolve
@@ -100,17 +94,22 @@ def decide(
         if not silent:
             aside().print(" ".join(conclusion.reasons))
 
+    def agree(what: Measurement, judged: ResolvedJob) -> None:
+        if what != "prompts":
+            confirm_training(judged, allow_unpriced=allow_unpriced)
+        confirm_answers(judged, {}, allow_unpriced=allow_unpriced)
+
     job = Job.load(file)
     job = job.with_prices(parse_prices(price, job.backend))
     with working("reading rows, looking for leaks", quiet=silent):
-        resolved = resolve(job, backend)
+        resolved = resolve(job, backend or [])
     choices = Choices(
         points=points,
         seeds=seeds,
         requests_month=requests,
         budget=budget,
         launch=launch,
-        agree=lambda what, judged: _agree(what, judged, allow_unpriced=allow_unpriced),
+        agree=agree,
         answers=answer_options(deploy, option, allow_unpriced=allow_unpriced),
         shown=lambda: evaluation_progress(quiet=silent),
     )
@@ -121,13 +120,3 @@ def decide(
         print_json(decision)
     else:
         console().print(decision_view(decision, page))
-
-
-def _agree(what: Measurement, judged: ResolvedJob, *, allow_unpriced: bool) -> None:
-    """Make sure that the user has agreed to what a measurement may cost."""
-    from unitune.cli.consent import confirm_answers, confirm_training
-
-    if what != "prompts":
-        confirm_training(judged, allow_unpriced=allow_unpriced)
-    if judged.job.evaluate.budget is None:
-        confirm_answers(judged, {}, allow_unpriced=allow_unpriced)

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from unitune.cli.options import JOB_FILE, Json
+from unitune.cli.options import JOB_FILE, Json, backend_option
 from unitune.cli.output import console, exit_for_errors, facts, print_findings, print_json
 from unitune.cli.output_files import replacing
 from unitune.cli.schema import BESIDE, EDITOR_LINE, write_beside
@@ -27,12 +27,11 @@ ExampleDirectory = Annotated[
     typer.Argument(metavar="DIR", help=f"Where the example goes. Default: {EXAMPLE}"),
 ]
 DataFile = Annotated[
-    Path | None, typer.Option("--data", metavar="FILE", help="Your examples: make a job for them.")
+    Path | None, typer.Option(metavar="FILE", help="Your examples: make a job for them.")
 ]
 TestShare = Annotated[
     float | None,
     typer.Option(
-        "--test",
         metavar="SHARE",
         help="Share of the rows that is kept for the test. Default: 0.2, at most 500 rows.",
     ),
@@ -43,22 +42,15 @@ JobOutput = Annotated[
 ]
 Question = Annotated[
     str | None,
-    typer.Option("--user", metavar="COLUMN", help="Column of the question, if the guess is wrong."),
+    typer.Option(metavar="COLUMN", help="Column of the question, if the guess is wrong."),
 ]
-Answer = Annotated[
-    str | None,
-    typer.Option("--assistant", metavar="COLUMN", help="Likewise of the answer."),
-]
+Answer = Annotated[str | None, typer.Option(metavar="COLUMN", help="Likewise of the answer.")]
 System = Annotated[
-    str | None,
-    typer.Option("--system", metavar="COLUMN", help="Likewise of the system prompt."),
+    str | None, typer.Option(metavar="COLUMN", help="Likewise of the system prompt.")
 ]
-Backend = Annotated[
-    str | None, typer.Option("--backend", metavar="NAME", help="Who trains. Default: local")
-]
+Backend = Annotated[str | None, backend_option("Who trains. Default: local")]
 Model = Annotated[
-    str | None,
-    typer.Option("--model", metavar="MODEL", help="Base model there. Default: a small one"),
+    str | None, typer.Option(metavar="MODEL", help="Base model there. Default: a small one")
 ]
 
 
@@ -135,21 +127,18 @@ def init(
 
 def _print_draft(draft: Draft, data: Path) -> None:
     splits, guess = draft.rows.splits, draft.guess
-    console().print(
-        facts(
-            {
-                "read": f"{data} as {draft.read_as}",
-                **({"question": " and ".join(guess.question)} if guess else {}),
-                **({"answer": guess.answer} if guess else {}),
-                "rows": f"{len(splits.train):,} to train on, {len(splits.validation):,} to choose "
-                f"prompts on, {len(splits.test or ()):,} to judge by",
-                "answers": draft.answers.kind,
-                "scorers": ", ".join(scorer.name for scorer in draft.job.evaluate.scorers),
-                **({"caution": draft.answers.caution} if draft.answers.caution else {}),
-                "model": f"{draft.job.base_model} on {draft.job.backend}",
-            }
-        )
-    )
+    rows = {
+        "read": f"{data} as {draft.read_as}",
+        "question": " and ".join(guess.question) if guess else "",
+        "answer": guess.answer if guess else "",
+        "rows": f"{len(splits.train):,} to train on, {len(splits.validation):,} to choose prompts "
+        f"on, {len(splits.test or ()):,} to judge by",
+        "answers": draft.answers.kind,
+        "scorers": ", ".join(scorer.name for scorer in draft.job.evaluate.scorers),
+        "caution": draft.answers.caution,
+        "model": f"{draft.job.base_model} on {draft.job.backend}",
+    }
+    console().print(facts({name: text for name, text in rows.items() if text}))
 
 
 def _print_next(target: Path, *, written: bool) -> None:
@@ -181,8 +170,7 @@ def _init_example(directory: Path, *, json: bool) -> None:
 def write_example(directory: Path) -> list[Path]:
     """Copy the example, out of the package or a checkout of it, into a folder.
 
-    Raises:
-        UserError: A file of that name stands there with other content; nothing is written.
+    A UserError, and nothing is written, where a file stands there with other content.
     """
     package = Path(__file__).parents[1]
     source = package / "examples" / EXAMPLE

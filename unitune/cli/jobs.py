@@ -46,12 +46,9 @@ def run(
     """
     from unitune.cli.consent import confirm_training, refuse_unready
     from unitune.cli.progress import working
-    from unitune.cli.sweep import run_sweep
-    from unitune.cli.watch import follow_launch
+    from unitune.cli.sweep import run_job
     from unitune.job.job import Job
     from unitune.planning.preflight import preflight
-    from unitune.run.run import launch
-    from unitune.run.sweep import launch_sweep
 
     job = Job.load(file).with_backend(backend).with_budget(budget)
     job = job.with_prices(parse_prices(price, job.backend))
@@ -60,16 +57,15 @@ def run(
     refuse_unready(resolved)
     confirm_training(resolved, allow_unpriced=allow_unpriced)
     option = f" --backend {backend}" if backend else ""
-    next_command = f"unitune compare {file}{option}"
-    if resolved.job.sweep:
-        launches = launch_sweep(
-            resolved, allow_duplicate=allow_duplicate, allow_unpriced=allow_unpriced
-        )
-        run_sweep(resolved, launches, next_command, detach=detach, quiet=quiet, json=json)
-        return
-    with working("uploading rows, creating the job", quiet=quiet or json):
-        launched = launch(resolved, allow_duplicate=allow_duplicate, allow_unpriced=allow_unpriced)
-    follow_launch(launched, detach=detach, quiet=quiet, json=json, next_command=next_command)
+    run_job(
+        resolved,
+        f"unitune compare {file}{option}",
+        allow_duplicate=allow_duplicate,
+        allow_unpriced=allow_unpriced,
+        detach=detach,
+        quiet=quiet,
+        json=json,
+    )
 
 
 def quickstart(

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from unitune.cli.options import NEWEST, Json, Quiet, RunId
+from unitune.cli.options import NEWEST, Json, Quiet, RunId, backend_option
 from unitune.cli.output import console, facts, gigabytes, new_table, print_json
 from unitune.errors import Unsupported
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from unitune.backends.capabilities import StoredModel
-    from unitune.backends.offer import OfferedModel
-
 base_models = typer.Typer(name="base-models", no_args_is_help=False, invoke_without_command=True)
 
-BackendName = Annotated[
-    str, typer.Option("--backend", metavar="NAME", help="Whose models: a backend that keeps them.")
-]
+BackendName = Annotated[str, backend_option("Whose models: a backend that keeps them.")]
 
 
 @base_models.callback()
@@ -44,15 +36,12 @@ def list_base_models(
     if json:
         lists = {"offered": offered, "stored": stored}
         print_json({"schema_version": 1, "backend": backend, **lists})
-    else:
-        _print_models(offered, {model.name: model for model in stored})
-
-
-def _print_models(offered: Sequence[OfferedModel], stored: dict[str, StoredModel]) -> None:
+        return
+    others = {model.name: model for model in stored}
     headings = ("model", "parameters", "licence", "on this machine", "note")
     table = new_table(*headings, fold=headings)
     for model in offered:
-        here = stored.pop(model.name, None)
+        here = others.pop(model.name, None)
         table.add_row(
             model.name,
             f"{model.parameters / 1e6:.0f} M" if model.parameters else "?",
@@ -60,7 +49,7 @@ def _print_models(offered: Sequence[OfferedModel], stored: dict[str, StoredModel
             gigabytes(here.bytes) if here else "no",
             model.note,
         )
-    for model in stored.values():
+    for model in others.values():
         table.add_row(model.name, "", "", gigabytes(model.bytes), str(model.path))
     console().print(table)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -41,18 +41,17 @@ RunId = Annotated[
 ]
 NEWEST = "newest"
 """As of `unitune.run.run`, which ``--help`` need not load."""
-OtherBackend = Annotated[
-    str | None,
-    typer.Option(
-        "--backend",
-        metavar="NAME",
-        help="As if the job file named this backend.",
-        autocompletion=complete_backend,
-    ),
-]
+
+
+def backend_option(meaning: str) -> Any:
+    """Return the option ``--backend``; its names are completed."""
+    return typer.Option("--backend", metavar="NAME", help=meaning, autocompletion=complete_backend)
+
+
+OtherBackend = Annotated[str | None, backend_option("As if the job file named this backend.")]
 BudgetUsd = Annotated[
     Decimal | None,
-    typer.Option("--budget", metavar="USD", parser=parse_usd, help="The most that it may cost."),
+    typer.Option(metavar="USD", parser=parse_usd, help="The most that it may cost."),
 ]
 AllowUnpriced = Annotated[
     bool, typer.Option("--allow-unpriced", help="Go on although a price is unknown or old.")
@@ -64,7 +63,6 @@ AllowDuplicate = Annotated[
 OwnPrices = Annotated[
     list[str],
     typer.Option(
-        "--price",
         metavar="[BACKEND:]KIND=USD",
         help="A price of your own for this once, such as training=2.40 or local:machine=0.85; "
         "wins over all others.",
@@ -77,17 +75,12 @@ MAX_REQUESTS = 10**10
 RequestsMonth = Annotated[
     int | None,
     typer.Option(
-        "--requests",
-        metavar="N",
-        min=1,
-        max=MAX_REQUESTS,
-        help="Requests a month, for the total cost.",
+        metavar="N", min=1, max=MAX_REQUESTS, help="Requests a month, for the total cost."
     ),
 ]
 DeployOptions = Annotated[
     list[str] | None,
     typer.Option(
-        "--option",
         metavar="KEY=VALUE",
         help="For a deployment, the backend's own, such as hardware; repeatable.",
     ),
@@ -95,11 +88,7 @@ DeployOptions = Annotated[
 
 
 def parse_prices(texts: list[str], backend: str) -> list[PriceEntry]:
-    """Return the prices that `OwnPrices` stands for.
-
-    Raises:
-        UserError: A text is no price.
-    """
+    """Return the prices that `OwnPrices` stands for; a UserError where a text is none."""
     from unitune.job.prices import KINDS, UNITS, PriceEntry
 
     prices: list[PriceEntry] = []
@@ -117,11 +106,7 @@ def parse_prices(texts: list[str], backend: str) -> list[PriceEntry]:
 
 
 def parse_deploy_options(pairs: list[str] | None) -> dict[str, JsonValue]:
-    """Return the options of a deployment that `DeployOptions` stands for.
-
-    Raises:
-        UserError: A pair is no KEY=VALUE.
-    """
+    """Return the options that `DeployOptions` stands for; a UserError where one is no pair."""
     options: dict[str, JsonValue] = {}
     for pair in pairs or ():
         key, _, value = pair.partition("=")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from unitune.cli.completion import complete_backend
 from unitune.cli.options import (
     JOB_FILE,
     AllowDuplicate,
@@ -20,6 +19,7 @@ from unitune.cli.options import (
     OwnPrices,
     Quiet,
     RequestsMonth,
+    backend_option,
     parse_prices,
 )
 from unitune.cli.output import aside, console, exit_for_errors, print_json, print_raw
@@ -32,13 +32,7 @@ if TYPE_CHECKING:
     from unitune.planning.preflight import ResolvedJob
 
 Backends = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--backend",
-        metavar="NAME",
-        help="As if the job named it; several: side by side.",
-        autocompletion=complete_backend,
-    ),
+    list[str] | None, backend_option("As if the job named it; several: side by side.")
 ]
 AllBackends = Annotated[
     bool, typer.Option("--all", help="On every backend that anything is known of.")
@@ -56,18 +50,14 @@ CountWithVendor = Annotated[
 ShowTokens = Annotated[
     bool, typer.Option("--show-tokens", help="Print rows with their trained tokens coloured.")
 ]
-ShownRows = Annotated[
-    int, typer.Option("--rows", min=1, metavar="N", help="How many, with --show-tokens.")
-]
+ShownRows = Annotated[int, typer.Option(min=1, metavar="N", help="How many, with --show-tokens.")]
 SavedPlan = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="PLAN", help="Save the plan, for `unitune apply`."),
 ]
 BasePlan = Annotated[
     Path | None,
-    typer.Option(
-        "--against", metavar="PLAN", help="With --markdown: what changed since a saved plan."
-    ),
+    typer.Option(metavar="PLAN", help="With --markdown: what changed since a saved plan."),
 ]
 Markdown = Annotated[bool, typer.Option("--markdown", help="For a comment on a pull request.")]
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="A saved plan, e.g. plan.json.")]
@@ -105,6 +95,7 @@ def plan(
     from unitune.job.job import Job
     from unitune.planning.backend_calls import calibrate as time_steps
     from unitune.planning.preflight import preflight
+    from unitune.planning.saved import saved_text
 
     names = _backend_names(backend, all_backends=all_backends)
     if against is not None and not markdown:
@@ -133,7 +124,9 @@ def plan(
     with working("counting tokens, forecasting time", quiet=json):
         planned = _plan_single(resolved, count_with_vendor=count_with_vendor)
     if output is not None and not planned.errors:
-        _save(planned, output, file)  # before anything is printed: no one may be reading
+        text = saved_text(planned, output, file)
+        with replacing(output) as plan_file:  # before anything is printed: no one may be reading
+            plan_file.write(text.encode())
     if markdown:
         _print_markdown(planned, against)
     elif json:
@@ -156,7 +149,6 @@ def _backend_names(backend: list[str] | None, *, all_backends: bool) -> list[str
 
 
 def _refuse_for_several(**options: object) -> None:
-    """Refuse options that mean one backend."""
     for name, value in options.items():
         if value:
             option = name.replace("_", "-")
@@ -188,14 +180,6 @@ def _plan_single(resolved: ResolvedJob, *, count_with_vendor: bool) -> Plan:
         return planned
     ready = readiness_findings(resolved.job, resolved.rows.read, resolved.book)
     return planned.model_copy(update={"findings": (*planned.findings, *ready)})
-
-
-def _save(planned: Plan, output: Path, file: Path) -> None:
-    from unitune.planning.saved import saved_text
-
-    text = saved_text(planned, output, file)
-    with replacing(output) as plan_file:
-        plan_file.write(text.encode())
 
 
 def _print_markdown(planned: Plan, against: Path | None) -> None:
@@ -234,12 +218,9 @@ def apply(
     $ unitune apply plan.json[/dim]
     """
     from unitune.cli.progress import working
-    from unitune.cli.sweep import run_sweep
-    from unitune.cli.watch import follow_launch
+    from unitune.cli.sweep import run_job
     from unitune.planning import saved
     from unitune.planning.preflight import preflight
-    from unitune.run.run import launch
-    from unitune.run.sweep import launch_sweep
 
     planned = saved.read(file)
     job = saved.job_of(planned, file)
@@ -248,23 +229,18 @@ def apply(
             f"{file} does not know what the training costs. Take it all the same with "
             "--allow-unpriced."
         )
-    if job.sweep:
-        with working("reading rows, looking for leaks", quiet=quiet or json):
-            resolved = preflight(job)
-        launches = launch_sweep(
-            resolved,
-            allow_duplicate=allow_duplicate,
-            allow_unpriced=allow_unpriced,
-            plan=planned,
-        )
-        command = f"unitune compare {saved.job_file_of(planned, file)}"
-        run_sweep(resolved, launches, command, detach=detach, quiet=quiet, json=json)
-        return
-    with working("uploading rows, creating the job", quiet=quiet or json):
-        launched = launch(
-            job, allow_duplicate=allow_duplicate, allow_unpriced=allow_unpriced, plan=planned
-        )
-    follow_launch(launched, detach=detach, quiet=quiet, json=json)
+    with working("reading rows, looking for leaks", quiet=quiet or json):
+        resolved = preflight(job)
+    run_job(
+        resolved,
+        f"unitune compare {saved.job_file_of(planned, file)}",
+        allow_duplicate=allow_duplicate,
+        allow_unpriced=allow_unpriced,
+        plan=planned,
+        detach=detach,
+        quiet=quiet,
+        json=json,
+    )
 
 
 def cost(
@@ -272,12 +248,7 @@ def cost(
     *,
     backend: Annotated[
         list[str] | None,
-        typer.Option(
-            "--backend",
-            metavar="NAME",
-            help="Of this backend; several: side by side, then each in full.",
-            autocompletion=complete_backend,
-        ),
+        backend_option("Of this backend; several: side by side, then each in full."),
     ] = None,
     all_backends: AllBackends = False,
     requests: RequestsMonth = None,

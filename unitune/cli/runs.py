@@ -72,11 +72,9 @@ def runs(
 
 
 def _views(runs: list[Run]) -> tuple[list[RunView], list[UnreadableRecord]]:
-    """Return the views of runs, and what is wrong with those that have none."""
     from unitune.cli.run_view import RunView
 
-    views: list[RunView] = []
-    problems: list[UnreadableRecord] = []
+    views, problems = list[RunView](), list[UnreadableRecord]()
     for run in runs:
         try:
             views.append(RunView.of(run))
@@ -127,7 +125,7 @@ def watch(
     [dim]$ unitune watch r2611
     $ unitune watch --all[/dim]
     """
-    from unitune.cli.watch import conclude, follow, follow_all, follow_json
+    from unitune.cli.watch import conclude, follow, follow_all
     from unitune.run.run import find_run
 
     if all_runs and run != NEWEST:
@@ -137,7 +135,9 @@ def watch(
         return
     followed = find_run(run)
     if json:
-        follow_json(followed)
+        for event in followed.watch():
+            line = {"run": followed.id, "kind": event.kind, "time": event.time, "data": event.data}
+            print_json({"schema_version": 1, **line}, indent=None)
     else:
         follow(followed, quiet=quiet)
     conclude(followed, silent=json)
@@ -168,10 +168,9 @@ def cancel(
         cancelled.cancel_duplicate(job)
     if json:
         print_json(RunView.of(cancelled))
-    elif job is not None:
-        console().print(f"{job} is cancelled; {cancelled.id} is {cancelled.state}.")
     else:
-        console().print(f"{cancelled.id} is {cancelled.state}.")
+        first = "" if job is None else f"{job} is cancelled; "
+        console().print(f"{first}{cancelled.id} is {cancelled.state}.")
 
 
 def pause(run: RunId = NEWEST, *, json: Json = False) -> None:

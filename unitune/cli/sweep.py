@@ -1,7 +1,7 @@
-"""The runs of a sweep in the terminal: launched, followed, and how they ended.
+"""The run of a job, or those of a sweep: launched, followed, and how they ended.
 
-Runs at a vendor are launched together and watched together; those on this machine train one after
-another, each with its own bar.
+A sweep's runs at a vendor are launched together and watched together; those on this machine train
+one after another, each with its own bar.
 """
 
 from __future__ import annotations
@@ -12,29 +12,48 @@ from unitune.backends.protocol import State
 from unitune.cli.output import aside, new_table, print_json, print_raw, print_table
 from unitune.cli.progress import working
 from unitune.cli.run_view import RunView, state_text
-from unitune.cli.watch import follow, state_line, warn_of_duplicates, without_model
+from unitune.cli.watch import (
+    follow,
+    follow_launch,
+    state_line,
+    warn_of_duplicates,
+    without_model,
+)
 from unitune.errors import Interrupted, RunFailed, UserError
+from unitune.planning.plan import Plan
 from unitune.planning.preflight import ResolvedJob
-from unitune.run.run import Run
+from unitune.run.run import Run, launch
+from unitune.run.sweep import launch_sweep
 from unitune.run.watching import watch_all
 
 
-def run_sweep(
+def run_job(
     resolved: ResolvedJob,
-    launches: Iterable[Run],
     next_command: str,
     *,
+    allow_duplicate: bool,
+    allow_unpriced: bool,
+    plan: Plan | None = None,
     detach: bool,
     quiet: bool,
     json: bool,
 ) -> None:
-    """Launch the runs of a sweep, and follow them to their ends.
+    """Launch a job's run, or its sweep's runs, and follow them to their ends.
 
     Raises:
-        UserError: They are to be detached, and train on this machine, one after another.
+        UserError: Runs of a sweep are to be detached, and train on this machine, one by one.
         RunFailed: One of them has no model.
         Interrupted: The user pressed Ctrl-C; runs that are launched go on.
     """
+    allowed = {"allow_duplicate": allow_duplicate, "allow_unpriced": allow_unpriced}
+    if not resolved.job.sweep:
+        with working("uploading rows, creating the job", quiet=quiet or json):
+            run = launch(resolved, plan=plan, **allowed)
+        follow_launch(
+            run, detach=detach, quiet=quiet, json=json, next_command=None if plan else next_command
+        )
+        return
+    launches = launch_sweep(resolved, plan=plan, **allowed)
     if detach and resolved.offer.trains_here:
         raise UserError(
             "the runs of a sweep train one after another on this machine, and the command launches "
@@ -48,11 +67,7 @@ def run_sweep(
 def follow_sweep(
     resolved: ResolvedJob, launches: Iterable[Run], *, quiet: bool, detach: bool = False
 ) -> list[Run]:
-    """Launch the runs of a sweep, follow them to their ends, and return them.
-
-    Raises:
-        Interrupted: The user pressed Ctrl-C; runs that are launched go on.
-    """
+    """Launch the runs of a sweep, follow them to their ends, and return them; raises likewise."""
     here, runs = resolved.offer.trains_here, list[Run]()
     try:
         for run in _shown_launches(launches, quiet=quiet or here):
@@ -77,7 +92,6 @@ def follow_sweep(
 
 
 def _shown_launches(launches: Iterable[Run], *, quiet: bool) -> Iterable[Run]:
-    """Yield the runs, and show that they are being launched."""
     waiting = iter(launches)
     while True:
         with working("uploading rows, creating the job", quiet=quiet):
@@ -88,7 +102,6 @@ def _shown_launches(launches: Iterable[Run], *, quiet: bool) -> Iterable[Run]:
 
 
 def _conclude(runs: list[Run], next_command: str, *, json: bool) -> None:
-    """Print how the runs ended; raises as `run_sweep`."""
     if json:
         print_json({"schema_version": 1, "runs": [RunView.of(run) for run in runs]})
     else:

@@ -7,7 +7,8 @@ All progress goes to standard error.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 
 from rich.console import Console, RenderableType
 from rich.progress import Progress, ProgressColumn, SpinnerColumn
@@ -41,13 +42,18 @@ STATE_SENTENCES = {
 }
 
 
-def follow(run: Run, *, quiet: bool) -> None:
-    """Show a run's progress until it ends, pauses or needs the user.
-
-    Raises:
-        Interrupted: The user pressed Ctrl-C; the run goes on.
-    """
+@contextmanager
+def _interruptible(what_goes_on: str) -> Generator[None]:
+    """Raise Interrupted where the user presses Ctrl-C, which ends the command alone."""
     try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(what_goes_on) from None
+
+
+def follow(run: Run, *, quiet: bool) -> None:
+    """Show a run's progress until it ends, pauses or needs the user; Interrupted at Ctrl-C."""
+    with _interruptible(f"run {run.id} goes on. Follow it again: unitune watch {run.id}"):
         if quiet:
             for _ in run.watch():
                 pass
@@ -55,57 +61,32 @@ def follow(run: Run, *, quiet: bool) -> None:
             _follow_live(run)
         else:
             _follow_plainly(run)
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"run {run.id} goes on. Follow it again: unitune watch {run.id}"
-        ) from None
 
 
 def wait_for_pause(run: Run) -> None:
-    """Wait until a run that is to pause stands still, or has ended.
-
-    Raises:
-        Interrupted: The user pressed Ctrl-C; it pauses all the same.
-    """
-    try:
+    """Wait until a run that is to pause stands still, or has ended; Interrupted at Ctrl-C."""
+    end = f"stopped waiting; run {run.id} pauses all the same: unitune show {run.id}"
+    with _interruptible(end):
         if not run.is_at_rest:
             aside().print(f"{run.id} pauses after its step; waiting.")
         for _ in run.watch():
             pass
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"stopped waiting; run {run.id} pauses all the same: unitune show {run.id}"
-        ) from None
-
-
-def follow_json(run: Run) -> None:
-    """Print each event of a run as one line of JSON, until it ends."""
-    for event in run.watch():
-        line = {"run": run.id, "kind": event.kind, "time": event.time, "data": event.data}
-        print_json({"schema_version": 1, **line}, indent=None)
 
 
 def follow_all(*, json: bool) -> None:
-    """Print each change of state of any run, until all have come to rest.
-
-    Raises:
-        Interrupted: The user pressed Ctrl-C; the runs go on.
-    """
-    try:
+    """Print each change of state of any run, until all have come to rest; Interrupted at Ctrl-C."""
+    with _interruptible("all runs go on: unitune watch --all"):
         for run in watch_all():
             warn_of_duplicates(run)
             if json:
                 print_json(RunView.of(run), indent=None)
             else:
                 console().print(state_line(run), soft_wrap=True)
-    except KeyboardInterrupt:
-        raise Interrupted("all runs go on: unitune watch --all") from None
 
 
 def state_line(run: Run) -> Text:
     """Return where a run stands, on one line."""
-    line = f"{run.id}  {run.backend_name}  {run.state}  "
-    return Text.assemble(line, (run.name, "dim"))
+    return Text.assemble(f"{run.id}  {run.backend_name}  {run.state}  ", (run.name, "dim"))
 
 
 def warn_of_duplicates(run: Run) -> None:
@@ -119,8 +100,7 @@ def follow_launch(
 ) -> None:
     """Follow a run that was just launched to its end, or print its id where it is to be detached.
 
-    Raises:
-        RunFailed: It has no model, or it is not known whether it was launched.
+    A RunFailed, where it has no model, or whether it was launched is not known.
     """
     if not detach:
         follow(run, quiet=quiet or json)
@@ -135,11 +115,7 @@ def follow_launch(
 def conclude(
     run: Run, *, next_command: str | None = None, json: bool = False, silent: bool = False
 ) -> None:
-    """Print how a run ended.
-
-    Raises:
-        RunFailed: It ended, or stands, without a model.
-    """
+    """Print how a run ended; a RunFailed where it has no model."""
     if json:
         print_json(RunView.of(run))
     warn_of_duplicates(run)
@@ -203,8 +179,8 @@ class TrainingProgress(Progress):
 def _follow_plainly(run: Run) -> None:
     printed, estimate = 0.0, run.estimate
     for event in run.watch():
-        is_last = event.data.get("step") == event.data.get("steps")
         if event.kind == "step":
+            is_last = event.data.get("step") == event.data.get("steps")
             if is_last or time.monotonic() - printed >= LOG_SECONDS:
                 printed = time.monotonic()
                 aside().print(step_facts(event, estimate))
