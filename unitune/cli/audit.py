@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,14 +12,11 @@ from unitune.cli.options import Json
 from unitune.cli.output import console, new_table, print_raw, print_table
 from unitune.errors import UserError
 
-if TYPE_CHECKING:
-    from unitune.ledger.audit import AuditEntry
-
 SHOWN_HASH = 8
 """Characters of a hash that are shown; an export has all."""
 Since = Annotated[
     datetime | None,
-    typer.Option("--since", metavar="DATE", formats=["%Y-%m-%d"], help="From this day on, UTC."),
+    typer.Option(metavar="DATE", formats=["%Y-%m-%d"], help="From this day on, UTC."),
 ]
 Verify = Annotated[
     Path | None,
@@ -65,18 +61,13 @@ def audit(
         console().print(f"{output}: {len(entries):,} entries.")
     elif json:
         print_raw("".join(export_lines(entries)), end="")
-    else:
-        _print(entries)
-
-
-def _print(entries: Sequence[AuditEntry]) -> None:
-    names = ("", "time (UTC)", "action", "subject", "who", "hash")
-    table = new_table(*names, right={""}, fold={"who"})
-    for entry in entries:
-        time = datetime.fromtimestamp(entry.time, UTC).strftime("%Y-%m-%d %H:%M")
-        hash_ = entry.sha256[:SHOWN_HASH]
-        table.add_row(str(entry.number), time, entry.action, entry.subject, entry.who, hash_)
-    if entries:
-        print_table(table)
-    else:
+    elif not entries:
         console().print("Nothing is on record.")
+    else:
+        names = ("", "time (UTC)", "action", "subject", "who", "hash")
+        table = new_table(*names, right={""}, fold={"who"})
+        for entry in entries:
+            time = datetime.fromtimestamp(entry.time, UTC).strftime("%Y-%m-%d %H:%M")
+            hash_ = entry.sha256[:SHOWN_HASH]
+            table.add_row(str(entry.number), time, entry.action, entry.subject, entry.who, hash_)
+        print_table(table)

@@ -145,12 +145,14 @@ def _print_backends(views: Sequence[BackendView]) -> None:
         offer = view.offer
         if offer.closed:
             continue
+        missing = f"no: {offer.install_mb} MB" if offer.install_mb else "no"
+        absent = Text(missing if view.launchable else "not yet", "yellow")
         table.add_row(
             Text(offer.name, "bold"),
             ", ".join(offer.methods) or Text("answers only", "dim"),
             _models_in_short(offer),
             _training_charge(offer),
-            "yes" if view.installed else Text(_not_here(view), "yellow"),
+            "yes" if view.installed else absent,
             str(offer.as_of),
         )
     console().print(table)
@@ -177,15 +179,11 @@ def _training_charge(offer: Offer) -> str:
     return f"from ${min(usd)}" if usd else "unknown"
 
 
-def _not_here(view: BackendView) -> str:
-    if not view.launchable:
-        return "not yet"
-    size = view.offer.install_mb
-    return f"no: {size} MB" if size else "no"
-
-
 def _print_backend(view: BackendView) -> None:
+    from unitune.workspace.install import install_command
+
     offer = view.offer
+    missing = f"no; {install_command(offer.name)}" if view.launchable else offer.unavailable
     refused = [f"{refusal.pattern}  {refusal.reason}" for refusal in offer.refuses]
     by_model = {each for model in offer.models for each in model.continues or ()}
     continues = [each for each in offer.methods if each in {*offer.continues, *by_model}]
@@ -196,7 +194,7 @@ def _print_backend(view: BackendView) -> None:
         if continues
         else "base models",
         "supported_settings": ", ".join(offer.supported_settings) or "no setting of `tuning`",
-        "here": _here(view),
+        "here": "yes" if view.installed else missing,
         "needs": "\n".join(offer.needs) or "nothing",
         "lacks": "\n".join(offer.lacks) or "nothing known",
         "refuses": "\n".join(refused) or "no model by name",
@@ -219,16 +217,6 @@ def _print_options(title: str, options: Sequence[OptionView]) -> None:
         default = "" if option.default is None else str(option.default).lower()
         table.add_row(option.name, option.type, default, option.meaning)
     console().print(table)
-
-
-def _here(view: BackendView) -> str:
-    from unitune.workspace.install import install_command
-
-    if view.installed:
-        return "yes"
-    if not view.launchable:
-        return view.offer.unavailable
-    return f"no; {install_command(view.offer.name)}"
 
 
 def _model_line(model: OfferedModel) -> str:

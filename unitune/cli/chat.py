@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -26,9 +26,7 @@ from unitune.errors import BackendError, Interrupted, UserError
 
 if TYPE_CHECKING:
     from unitune.data.example import Message
-    from unitune.models import Reply
     from unitune.run.model_client import AnswerStream, ModelClient
-    from unitune.run.run import Run
 
 TWO_COLUMNS = 100
 """Width of a terminal from which two answers stand side by side."""
@@ -36,47 +34,23 @@ FRAME_SECONDS = 0.1
 SEEDS = 2**31
 
 
-@dataclass(slots=True)
-class _Speaker:
+class _Speaker(NamedTuple):
     """One model and its side of the conversation."""
 
     model: ModelClient
     messages: list[Message]
 
-    def respond(self, text: str, settings: Mapping[str, float]) -> AnswerStream:
-        """Begin the answer to one more message."""
-        from unitune.data.example import Message
-        from unitune.models import Request
-
-        self.messages.append(Message(role="user", content=text))
-        request = Request.model_validate({"messages": self.messages, **settings})
-        return self.model.stream(request)
-
-    def remember(self, answer: str) -> None:
-        """Take an answer, or what came of it, into the conversation."""
-        from unitune.data.example import Message
-
-        self.messages.append(Message(role="assistant", content=answer))
-
 
 @dataclass(slots=True)
 class _Answers:
-    """The answers to one message, by the names of the models.
-
-    Args:
-        streams: What comes.
-        failures: Why an answer is not there, or not whole.
-    """
+    """The answers to one message, by the names of the models."""
 
     streams: Mapping[str, AnswerStream]
     failures: dict[str, str] = field(default_factory=dict[str, str])
+    """Why an answer is not there, or not whole."""
 
     def show(self) -> None:
-        """Print all answers as they come.
-
-        Raises:
-            KeyboardInterrupt: The user pressed Ctrl-C, and they have been stopped.
-        """
+        """Print all answers as they come; Ctrl-C stops them, and is raised again."""
         together = len(self.streams) > 1 and console().is_terminal
         try:
             self._wait_together() if together else self._print_each()
@@ -183,67 +157,52 @@ def chat(
             title: _Speaker(stack.enter_context(model), [*first]) for title, model in models.items()
         }
         if message is not None:
-            _answer_once(speakers, message, settings)
+            _answer(speakers, message, settings, once=True)
             return
-        _print_opening(tuned, prompt)
+        aside().print(f"{tuned.name}  {tuned.base_model} on {tuned.backend_name}", style="dim")
+        aside().print("Ctrl-C stops an answer; an empty line ends.", style="dim")
+        if prompt:
+            aside().print(f"system: {prompt}", style="dim")
         while text := _read_line():
             _answer(speakers, text, settings)
 
 
-def _begin(speakers: Mapping[str, _Speaker], text: str, settings: Mapping[str, float]) -> _Answers:
-    with aside().status(""):  # the first message loads the model, or looks for its deployment
-        return _Answers({name: each.respond(text, settings) for name, each in speakers.items()})
-
-
-def _answer_once(
-    speakers: Mapping[str, _Speaker], text: str, settings: Mapping[str, float]
+def _answer(
+    speakers: Mapping[str, _Speaker],
+    text: str,
+    settings: Mapping[str, float],
+    *,
+    once: bool = False,
 ) -> None:
-    """Answer one message.
+    """Answer one message, the only one or of a conversation, which goes on whatever comes of it."""
+    from unitune.data.example import Message
+    from unitune.models import Request
 
-    Raises:
-        BackendError: A model gave no answer.
-        Interrupted: The user pressed Ctrl-C.
-    """
-    answers = _begin(speakers, text, settings)
+    with aside().status(""):  # the first message loads the model, or looks for its deployment
+        streams: dict[str, AnswerStream] = {}
+        for title, (model, messages) in speakers.items():
+            messages.append(Message(role="user", content=text))
+            request = Request.model_validate({"messages": messages, **settings})
+            streams[title] = model.stream(request)
+    answers = _Answers(streams)
     try:
         answers.show()
     except KeyboardInterrupt:
-        raise Interrupted("the answer is not whole.") from None
-    for failure in answers.failures.values():
-        raise BackendError(failure)
-    _print_notes(answers, settings)
-
-
-def _answer(speakers: Mapping[str, _Speaker], text: str, settings: Mapping[str, float]) -> None:
-    """Answer one message of a conversation, which goes on whatever comes of it."""
-    answers = _begin(speakers, text, settings)
-    try:
-        answers.show()
-    except KeyboardInterrupt:
+        if once:
+            raise Interrupted("the answer is not whole.") from None
         aside().print("\nstopped", style="dim")
-    for title, speaker in speakers.items():
-        if title in answers.failures:
-            aside().print(Text.assemble(("Error:", "bold red"), f" {answers.failures[title]}"))
-        speaker.remember(answers.streams[title].text)
-    _print_notes(answers, settings)
-
-
-def _print_notes(answers: _Answers, settings: Mapping[str, float]) -> None:
-    """Say of what was requested what an answer is not."""
-    for title, stream in answers.streams.items():
-        reply: Reply | None = stream.reply
+    for failure in answers.failures.values():
+        if once:
+            raise BackendError(failure)
+        aside().print(Text.assemble(("Error:", "bold red"), f" {failure}"))
+    for title, stream in streams.items():
+        speakers[title].messages.append(Message(role="assistant", content=stream.text))
+        reply = stream.reply
         if reply and reply.finish_reason == "length":
             note = f"{title} was cut at {settings['max_tokens']} tokens; more: --max-tokens N"
             aside().print(note, style="dim")
         if reply and settings["temperature"] and "temperature" in reply.left_out:
             aside().print(f"{title} takes no temperature, and was sent none", style="dim")
-
-
-def _print_opening(run: Run, prompt: str | None) -> None:
-    aside().print(f"{run.name}  {run.base_model} on {run.backend_name}", style="dim")
-    aside().print("Ctrl-C stops an answer; an empty line ends.", style="dim")
-    if prompt:
-        aside().print(f"system: {prompt}", style="dim")
 
 
 def _read_line() -> str:

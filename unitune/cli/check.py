@@ -57,30 +57,27 @@ def check(
         report = check(file)
     print_json(report) if json else _print_report(report, file, html)
     if html:
-        _write_page(report, file, html)
+        from unitune.report.quality import render
+
+        with replacing(html) as page:
+            page.write(render(report, file.name).encode())
+        aside().print(f"Page: {html}")
     exit_for_errors(report.findings)
-
-
-def _write_page(report: DataReport, file: Path, html: Path) -> None:
-    from unitune.report.quality import render
-
-    with replacing(html) as page:
-        page.write(render(report, file.name).encode())
-    aside().print(f"Page: {html}")
 
 
 def _print_report(report: DataReport, file: Path, html: Path | None) -> None:
     _print_files(report)
     print_findings(report.findings)
     causes = report.quality.causes if report.quality else ()
-    if report.quality:
+    if report.quality and causes:
         _print_quality(report.quality, None if html else file)
-    if not report.errors:
-        warned = any(finding.severity == "warning" for finding in report.findings)
-        words = "No errors; look at the warnings." if warned else "Nothing wrong."
-        if causes and not warned:
-            words = "No errors; some rows are worth a look."
-        console().print(words, style="yellow" if warned else "green")
+    if report.errors:
+        return
+    if any(finding.severity == "warning" for finding in report.findings):
+        console().print("No errors; look at the warnings.", style="yellow")
+    else:
+        words = "No errors; some rows are worth a look." if causes else "Nothing wrong."
+        console().print(words, style="green")
 
 
 def _print_files(report: DataReport) -> None:
@@ -105,14 +102,7 @@ def _print_files(report: DataReport) -> None:
 
 
 def _print_quality(quality: Quality, file: Path | None) -> None:
-    """Print the first rows of each cause.
-
-    Args:
-        quality: What is worth a look.
-        file: What was checked; None where the page is written anyway.
-    """
-    if not quality.causes:
-        return
+    """Print the first rows of each cause; where the others are, unless a page is written."""
     which = "all" if quality.is_whole else "the first"
     heading = f"Worth a look, of {which} {quality.rows:,} rows to train on"
     console().print(Text.assemble("\n", (heading, "bold")))

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 TunedBy = Annotated[
     str | None,
     typer.Option(
-        "--run",
         metavar="RUN",
         help="The run to judge where contenders name none. Default: the newest run of this very "
         "training; of a sweep, the run that is best on dev.",
@@ -40,9 +39,7 @@ TunedBy = Annotated[
 DeployFor = Annotated[
     str | None,
     typer.Option(
-        "--deploy",
-        metavar="TIME",
-        help="If the model needs a deployment: bring one up, for so long at most.",
+        metavar="TIME", help="If the model needs a deployment: bring one up, for so long at most."
     ),
 ]
 Batch = Annotated[
@@ -63,7 +60,6 @@ UpdateBaseline = Annotated[
 Limit = Annotated[
     int | None,
     typer.Option(
-        "--limit",
         metavar="N",
         min=1,
         help="A first look at N test cases, the same each time: no verdict, and it passes no gate.",
@@ -162,10 +158,7 @@ def confirm_costs(
     *,
     allow_unpriced: bool,
 ) -> None:
-    """Make sure that the user has agreed to the costs of answers and deployments.
-
-    Without a deployment and runs that the job names, no run is looked up here.
-    """
+    """Make sure that the user has agreed to the costs of answers and deployments."""
     from unitune.cli.consent import confirm_answers, confirm_deployment, limited
     from unitune.cost.budget import HostingBudget
     from unitune.evaluate.prompts.tuned_run import find_runs, find_sweep_runs
@@ -175,7 +168,7 @@ def confirm_costs(
     job = resolved.job
     named = [spec for spec in job.evaluate.contenders if isinstance(spec, Tuned) and spec.run]
     runs: dict[str, Run] = {}
-    if named or seconds is not None:
+    if named or seconds is not None:  # else none need be looked up
         swept = {} if run or not job.sweep else find_sweep_runs(resolved, replay=False)
         chosen = run or next(iter(swept.values()), None)  # any: they cost the same
         runs = find_runs(job, resolved.fingerprint, chosen, replay=False) | swept
@@ -188,8 +181,7 @@ def confirm_costs(
 
 
 def _print_baseline(resolved: ResolvedJob, *, passed: bool) -> None:
-    job = resolved.job
-    gate = job.evaluate.gate
+    job, gate = resolved.job, resolved.job.evaluate.gate
     path = job.path(gate.baseline) if gate and gate.baseline else job.folder
     if passed:
         console().print(f"{path} is written; look through its diff and commit it.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -14,7 +14,7 @@ from unitune.cli.output import aside, console, new_table, print_json, print_json
 from unitune.errors import UnreadableRecord, UserError
 
 if TYPE_CHECKING:
-    from unitune.evaluate.diff import ComparisonDiff, ContenderDiff
+    from unitune.evaluate.diff import ComparisonDiff
     from unitune.evaluate.results import Comparison
 
 SHOWN_CASES = 10
@@ -22,22 +22,15 @@ SHOWN_CASES = 10
 SHORT = 24
 """Characters of a version or setting that is shown; what is longer is a hash."""
 
+
+def _comparison(metavar: str, meaning: str) -> Any:
+    return typer.Argument(metavar=metavar, help=meaning, autocompletion=complete_comparison)
+
+
 First = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="ID",
-        help="Show this one: its id, the first letters, or newest.",
-        autocompletion=complete_comparison,
-    ),
+    str | None, _comparison("ID", "Show this one: its id, the first letters, or newest.")
 ]
-Second = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="ID2",
-        help="And what changed from the first to this one.",
-        autocompletion=complete_comparison,
-    ),
-]
+Second = Annotated[str | None, _comparison("ID2", "And what changed from the first to this one.")]
 
 
 def comparisons(
@@ -57,7 +50,8 @@ def comparisons(
     $ unitune comparisons newest
     $ unitune comparisons c261120 c261127[/dim]
     """
-    from unitune.evaluate.history import find_comparison
+    from unitune.evaluate.history import find_comparison, history_folder
+    from unitune.report.terminal import comparison_view
 
     if first is None:
         if all_comparisons and limit is not None:
@@ -69,10 +63,12 @@ def comparisons(
             "--limit and --all are for the list; leave them out, or name no comparison."
         )
     comparison = find_comparison(first)
-    if second is None:
-        _show(comparison, json=json)
-    else:
+    if second is not None:
         _print_diff(comparison, find_comparison(second), json=json)
+    elif json:
+        print_json_text(comparison.verdict_json())
+    else:
+        console().print(comparison_view(comparison, history_folder(comparison.id or "")))
 
 
 def _list(limit: int | None, *, everything: bool, json: bool) -> None:
@@ -130,16 +126,6 @@ def _when(comparison: Comparison) -> str:
     return f"{datetime.fromisoformat(comparison.created).astimezone():%Y-%m-%d %H:%M}"
 
 
-def _show(comparison: Comparison, *, json: bool) -> None:
-    from unitune.evaluate.history import history_folder
-    from unitune.report.terminal import comparison_view
-
-    if json:
-        print_json_text(comparison.verdict_json())
-    else:
-        console().print(comparison_view(comparison, history_folder(comparison.id or "")))
-
-
 def _print_diff(then: Comparison, now: Comparison, *, json: bool) -> None:
     from unitune.evaluate.diff import diff
 
@@ -159,36 +145,37 @@ def _print_diff(then: Comparison, now: Comparison, *, json: bool) -> None:
         if each.name == now.candidate and each.paired is not None:
             _print_cases("gained", each.name, each.paired.gained, now)
             _print_cases("lost", each.name, each.paired.lost, now)
-    if changed := ", ".join(_changed(made)):
-        console().print(f"\nNot the same in both: {changed}.")
+    changed = [
+        f"{each.name} ({each.then}, {each.now})"
+        if each.then and each.now and max(len(each.then), len(each.now)) <= SHORT
+        else each.name
+        for each in made.changes
+    ]
+    if changed:
+        console().print(f"\nNot the same in both: {', '.join(changed)}.")
 
 
 def _print_contenders(made: ComparisonDiff, now: Comparison) -> None:
+    from unitune.report.typography import interval, p_value, percent, points
     from unitune.report.words import level
 
     names = ("then", "now", "difference", level(now), "gained", "lost", "p")
     table = new_table("contender", *names, right=names, fold=("contender",))
     for each in made.contenders:
-        table.add_row(each.name, *_cells(each))
+        scores = ("-" if score is None else percent(score) for score in (each.then, each.now))
+        cells = ["-"] * 5
+        if (paired := each.paired) is not None:
+            cells = [
+                points(paired.difference, sign=True).split(" ")[0],
+                interval(paired.interval),
+                f"{len(paired.gained):,}",
+                f"{len(paired.lost):,}",
+                p_value(paired.p_adjusted),
+            ]
+        table.add_row(each.name, *scores, *cells)
     print_table(table)
     if sum(each.paired is not None for each in made.contenders) > 1:
         console().print("p is adjusted for the number of contenders (Holm).", style="dim")
-
-
-def _cells(each: ContenderDiff) -> list[str]:
-    from unitune.report.typography import interval, p_value, percent, points
-
-    scores = ["-" if score is None else percent(score) for score in (each.then, each.now)]
-    if (paired := each.paired) is None:
-        return [*scores, "-", "-", "-", "-", "-"]
-    return [
-        *scores,
-        points(paired.difference, sign=True).split(" ")[0],
-        interval(paired.interval),
-        f"{len(paired.gained):,}",
-        f"{len(paired.lost):,}",
-        p_value(paired.p_adjusted),
-    ]
 
 
 def _print_cases(what: str, name: str, ids: tuple[str, ...], now: Comparison) -> None:
@@ -206,12 +193,3 @@ def _print_cases(what: str, name: str, ids: tuple[str, ...], now: Comparison) ->
         console().print(line, no_wrap=True, overflow="ellipsis")
     if (more := len(ids) - SHOWN_CASES) > 0:
         console().print(f"  … and {more:,} more; --json lists them all", style="dim")
-
-
-def _changed(made: ComparisonDiff) -> list[str]:
-    return [
-        f"{each.name} ({each.then}, {each.now})"
-        if each.then and each.now and max(len(each.then), len(each.now)) <= SHORT
-        else each.name
-        for each in made.changes
-    ]

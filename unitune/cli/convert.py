@@ -58,19 +58,14 @@ PhoneRegion = Annotated[
 
 @dataclass(slots=True)
 class Summary:
-    """What a conversion did beside writing its rows.
-
-    Args:
-        converted: Rows that can go.
-        refused: Rows that cannot.
-        findings: About the first of the refused, and the warnings and notes.
-        left_out: Rows that lost a key that no training reads, by key.
-    """
+    """What a conversion did beside writing its rows."""
 
     converted: int = 0
     refused: int = 0
     findings: list[Finding] = field(default_factory=list["Finding"])
+    """About the first of the refused, and the warnings and notes."""
     left_out: Counter[str] = field(default_factory=Counter[str])
+    """Rows that lost a key that no training reads, by key."""
 
 
 def convert(
@@ -155,7 +150,6 @@ def convert(
 def _redaction(
     redact: Path | None, restore: Path | None, phone_region: str | None, output: Path | None
 ) -> Redaction | None:
-    """Return the map to redact or to restore with; None where neither is wanted."""
     from unitune.data.privacy.redaction import Redaction
 
     if redact and restore:
@@ -182,11 +176,6 @@ def _print_formats(out: Console) -> None:
 
 
 def _write_rows(items: Iterable[Converted | Finding], rows: IO[bytes]) -> Summary:
-    """Write converted rows into a file.
-
-    Raises:
-        DataError: The file that they come from cannot be read.
-    """
     from unitune.backends.formats import Converted
 
     summary = Summary()
@@ -207,8 +196,10 @@ def _write_rows(items: Iterable[Converted | Finding], rows: IO[bytes]) -> Summar
 
 
 def _print_summary(summary: Summary, *, drop: bool) -> None:
+    from unitune.report.typography import counted
+
     print_finding_lines(summary.findings, more=summary.refused - SHOWN_ROWS)
-    total = f"of {_rows(summary.converted + summary.refused)}"
+    total = f"of {counted(summary.converted + summary.refused, 'row')}"
     if summary.refused and drop:
         aside().print(f"Left out {summary.refused:,} {total}.")
     elif summary.refused:
@@ -217,11 +208,7 @@ def _print_summary(summary: Summary, *, drop: bool) -> None:
             "or leave them out with --drop."
         )
     for key, count in summary.left_out.items():
-        aside().print(f"{_rows(count)} had `{key}`, which no training reads: left out.")
-
-
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count:,} rows"
+        aside().print(f"{counted(count, 'row')} had `{key}`, which no training reads: left out.")
 
 
 def _deliver(rows: IO[bytes], output: Path | None) -> None:

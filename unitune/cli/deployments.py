@@ -29,7 +29,7 @@ def deploy(
     run: RunId,
     *,
     ttl: Annotated[
-        str, typer.Option("--ttl", metavar="TIME", help="When it is taken down: 30m, 2h, 1d.")
+        str, typer.Option(metavar="TIME", help="When it is taken down: 30m, 2h, 1d.")
     ] = "2h",
     option: DeployOptions = None,
     wait: Annotated[bool, typer.Option(help="Return when it is ready to answer.")] = True,
@@ -52,11 +52,8 @@ def deploy(
 
     tuned_run = find_run(run)
     seconds, options = ttl_seconds(ttl, "--ttl"), parse_deploy_options(option)
-    limit = HostingBudget(
-        usd=budget,
-        unpriced=allow_unpriced,
-        prices=tuple(parse_prices(price, tuned_run.backend_name)),
-    )
+    prices = tuple(parse_prices(price, tuned_run.backend_name))
+    limit = HostingBudget(usd=budget, unpriced=allow_unpriced, prices=prices)
     confirm_deployment(tuned_run, seconds, limit)
     deployment = deploy(tuned_run, ttl=seconds, options=options, budget=limit)
     if wait:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +15,7 @@ from unitune.errors import UserError
 from unitune.job.contenders import PromptKind
 
 if TYPE_CHECKING:
-    from unitune.distillation.distill import Distillation, DistillationPlan
+    from unitune.distillation.distill import Distillation
     from unitune.distillation.teacher import Teacher
     from unitune.distillation.variants import WrittenQuestions
 
@@ -30,21 +29,17 @@ OTHERWISE = (
 TeacherName = Annotated[
     str,
     typer.Option(
-        "--teacher",
         metavar="BACKEND:MODEL",
         help="Who answers; or the name of a model or server among the job's contenders.",
     ),
 ]
 Questions = Annotated[
     Path | None,
-    typer.Option(
-        "--questions", metavar="FILE", help="Rows without answers, in any form of the job's."
-    ),
+    typer.Option(metavar="FILE", help="Rows without answers, in any form of the job's."),
 ]
 Variants = Annotated[
     int | None,
     typer.Option(
-        "--variants",
         metavar="N",
         min=1,
         help="Have the teacher write about N questions first, like those of the training rows.",
@@ -54,15 +49,11 @@ Rows = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Wher
 Prompt = Annotated[
     PromptKind | None,
     typer.Option(
-        "--prompt",
         help="What the teacher is shown; by default instructions and each question's eight "
         "nearest training rows.",
     ),
 ]
-Limit = Annotated[
-    int | None,
-    typer.Option("--limit", metavar="N", min=1, help="At most so many questions."),
-]
+Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="At most so many questions.")]
 Batch = Annotated[
     bool,
     typer.Option("--batch", help="Answers in batches: within a day, for about half the price."),
@@ -108,6 +99,7 @@ def distill(
     from unitune.evaluate.inference.sources import check_batches
     from unitune.job.job import Job
     from unitune.planning.preflight import preflight
+    from unitune.report.typography import counted
 
     if (questions is None) == (variants is None):
         raise UserError(
@@ -133,7 +125,10 @@ def distill(
         else:
             given = questions
         planned = plan_distillation(chosen, given, limit=limit)
-        _announce(planned, say)
+        left_out = [f"{count:,} that {why}" for why, count in planned.questions.left_out.items()]
+        also = f" Left out: {', '.join(left_out)}." if left_out else ""
+        asked = counted(len(planned.questions.rows), "question")
+        say(f"{asked} for {planned.teacher.name}.{also}")
         _confirm(chosen, "answers", planned.most_usd, allow_unpriced=allow_unpriced)
         made = run_distillation(planned, output, options)
     if json:
@@ -146,29 +141,12 @@ def _nothing(_: object) -> None:
     pass
 
 
-def _announce(planned: DistillationPlan, say: Callable[[str], None]) -> None:
-    """Say what is put to whom, and what is left out."""
-    from unitune.report.typography import counted
-
-    questions = planned.questions
-    line = f"{counted(len(questions.rows), 'question')} for {planned.teacher.name}."
-    if left_out := [f"{count:,} that {why}" for why, count in questions.left_out.items()]:
-        line += f" Left out: {', '.join(left_out)}."
-    say(line)
-
-
 def _confirm(teacher: Teacher, what: str, most: Decimal | None, *, allow_unpriced: bool) -> None:
-    """Make sure that the user has agreed to what a teacher may cost.
-
-    Raises:
-        OverBudget: There is no budget, and no one can confirm, or says no.
-    """
     from unitune.cli.consent import confirm_cost
     from unitune.report.typography import dollars
 
-    if teacher.resolved.job.evaluate.budget is not None or teacher.is_free:
-        return
-    if most is None and allow_unpriced:
+    is_allowed = teacher.is_free or (most is None and allow_unpriced)
+    if is_allowed or teacher.resolved.job.evaluate.budget is not None:
         return
     usd = "unknown" if most is None else f"at most {dollars(most)}"
     confirm_cost(f"{what} of the teacher", usd, "Go on?", OTHERWISE)
@@ -194,7 +172,7 @@ def _show(made: Distillation) -> None:
             f"line {each.line}: {_short(each.answer)}" for each in made.rejected[:SHOWN_REJECTED]
         )
         rows["All of them"] = str(made.folder / "rejected.jsonl")
-    rows["Terms"] = terms_in_words(made)
+    rows["Terms"] = _terms(made)
     console().print(facts(rows))
 
 
@@ -203,8 +181,7 @@ def _short(answer: str, most: int = 60) -> str:
     return f"{line[: most - 1]}…" if len(line) > most else line or "(empty)"
 
 
-def terms_in_words(made: Distillation) -> str:
-    """Return what is known of the right to train on the answers, in a sentence."""
+def _terms(made: Distillation) -> str:
     if made.terms is None:
         return (
             "What the teacher's terms say of training on its answers is not on record: read them."

@@ -16,19 +16,18 @@ from unitune.errors import BackendError, UserError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from unitune.backends.exports import Exported
-    from unitune.card.card import Card
-    from unitune.publish.hub import Pushed
     from unitune.tracking.interface import Outcome
 
 SHOWN_FILES = 6
+FormName = Literal["adapter", "merged", "gguf", "gguf-lora", "ollama", "mlx", "vllm"]
+"""As of `unitune.backends.exports`, which ``--help`` need not load."""
 
 
 def export(
     run: RunId = NEWEST,
     *,
     to: Annotated[
-        Literal["adapter", "merged", "gguf", "gguf-lora", "ollama", "mlx", "vllm"],
+        FormName,
         typer.Option(metavar="FORM", help="adapter, merged, gguf, gguf-lora, ollama, mlx or vllm."),
     ],
     output: Annotated[
@@ -61,7 +60,18 @@ def export(
     exported_run = find_run(run)
     with working("exporting", quiet=quiet or json):
         done = exported_run.export(to, output, quantization=quantization)
-    _print_done(done, str(done.folder), _export_facts(done), quiet=quiet, json=json)
+    largest = sorted(done.files, key=lambda name: -done.files[name])
+    rows = {
+        "folder": f"{done.folder}  {megabytes(sum(done.files.values()))}, {done.seconds:.0f} s",
+        **{f"  {name}": megabytes(done.files[name]) for name in largest[:SHOWN_FILES]},
+        "verified": "no",
+    }
+    if done.rows:
+        share = f"{done.equal} of {done.rows} greedy answers are the run's own"
+        rows["verified"] = f"{share} ({done.equal / done.rows:.0%}), in {done.program}"
+    if done.notes:
+        rows["note"] = "\n".join(done.notes)
+    _print_done(done, str(done.folder), rows, quiet=quiet, json=json)
     if done.use and not (quiet or json):
         console().print(f"Use it: {done.use}", soft_wrap=True)
 
@@ -69,27 +79,12 @@ def export(
 def _print_done(
     done: BaseModel, name: str, rows: dict[str, str], *, quiet: bool, json: bool
 ) -> None:
-    """Print what was written: as JSON, as its name alone, or as facts."""
     if json:
         print_json({"schema_version": 1, **done.model_dump(mode="json")})
     elif quiet:
         console().print(name, soft_wrap=True)
     else:
         console().print(facts(rows))
-
-
-def _export_facts(done: Exported) -> dict[str, str]:
-    rows = {"folder": f"{done.folder}  {megabytes(sum(done.files.values()))}, {done.seconds:.0f} s"}
-    largest = sorted(done.files, key=lambda name: -done.files[name])
-    rows |= {f"  {name}": megabytes(done.files[name]) for name in largest[:SHOWN_FILES]}
-    if done.rows:
-        share = f"{done.equal} of {done.rows} greedy answers are the run's own"
-        rows["verified"] = f"{share} ({done.equal / done.rows:.0%}), in {done.program}"
-    else:
-        rows["verified"] = "no"
-    if done.notes:
-        rows["note"] = "\n".join(done.notes)
-    return rows
 
 
 def megabytes(count: int) -> str:
@@ -107,10 +102,10 @@ Public = Annotated[
 ]
 Folder = Annotated[
     Path | None,
-    typer.Option("--folder", metavar="DIR", help="One that `unitune export` wrote."),
+    typer.Option(metavar="DIR", help="One that `unitune export` wrote."),
 ]
 Form = Annotated[
-    Literal["adapter", "merged", "gguf", "gguf-lora", "ollama", "mlx", "vllm"],
+    FormName,
     typer.Option(metavar="FORM", help="In which it is exported, where no folder is given."),
 ]
 
@@ -144,21 +139,15 @@ def push(
         raise UserError("--form is for a new export, and --folder names one. Leave one out.")
     with working("pushing", quiet=quiet or json):
         done = push(find_run(run), repository, public=public, folder=folder, form=form)
-    _print_done(done, done.url, _pushed_facts(done), quiet=quiet, json=json)
-
-
-def _pushed_facts(done: Pushed) -> dict[str, str]:
-    visibility = "private" if done.is_private else "public"
     news = "" if done.is_new else "  nothing new: the same files are there"
-    sizes = f"{len(done.files)} files, {megabytes(sum(done.files.values()))}"
     rows = {
-        "repository": f"{done.url}  {visibility}",
+        "repository": f"{done.url}  {'private' if done.is_private else 'public'}",
         "commit": f"{done.commit[:8]}{f' ({done.tag})' if done.tag else ''}{news}",
-        "files": sizes,
+        "files": f"{len(done.files)} files, {megabytes(sum(done.files.values()))}",
     }
     if done.notes:
         rows["note"] = "\n".join(done.notes)
-    return rows
+    _print_done(done, done.url, rows, quiet=quiet, json=json)
 
 
 Output = Annotated[
@@ -199,10 +188,6 @@ def card(
     chosen = find_run(run)
     with working("hashing the model's files", quiet=quiet or json):
         done = write_card(chosen, output, sign_key=sign)
-    _print_done(done, str(done.folder), _card_facts(done), quiet=quiet, json=json)
-
-
-def _card_facts(done: Card) -> dict[str, str]:
     results = f"results of {done.comparison}" if done.comparison else "no results: not compared"
     kept = f"{len(done.model_files)} files of the model" if done.model_files else "the model's name"
     rows = {
@@ -214,7 +199,8 @@ def _card_facts(done: Card) -> dict[str, str]:
     }
     if done.signature:
         rows[f"  {done.signature}"] = "signature of all files"
-    return rows | {"not stated": ", ".join(done.not_stated)}
+    rows["not stated"] = ", ".join(done.not_stated)
+    _print_done(done, str(done.folder), rows, quiet=quiet, json=json)
 
 
 class TrackerName(StrEnum):

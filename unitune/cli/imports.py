@@ -58,6 +58,7 @@ def import_sources(
     $ unitune import inspect:base.eval inspect:tuned.eval --output evals[/dim]
     """
     from unitune.importers.import_suite import is_suite
+    from unitune.importers.vendor_jobs import import_job
 
     if any(map(is_suite, sources)):
         if answers is not None:
@@ -68,11 +69,19 @@ def import_sources(
     elif drop:
         raise UserError("--drop is for suites; of a vendor's job nothing is left out.")
     else:
-        _import_job(sources[0], directory, answers, quiet=quiet)
+        imported = import_job(sources[0], directory)
+        _print_written(imported.files, imported.notes)
+        if answers is not None:
+            _record_answers(imported, answers, directory, quiet=quiet)
+        console().print(
+            "Next: name another backend and its model in unitune.yaml, then unitune plan "
+            "unitune.yaml"
+        )
 
 
 def _import_suite(sources: list[str], directory: Path, *, drop: bool, quiet: bool) -> None:
     from unitune.importers.import_suite import ImportUnsupported, import_suite
+    from unitune.report.typography import counted
 
     try:
         result = import_suite(sources, directory, drop=drop)
@@ -87,8 +96,7 @@ def _import_suite(sources: list[str], directory: Path, *, drop: bool, quiet: boo
     if not quiet:
         _print_findings(result.suite.findings)
     _print_written(result.files, () if quiet else result.suite.notes)
-    cases, left_out = len(result.suite.cases), len(result.suite.findings)
-    count = "1 case" if cases == 1 else f"{cases:,} cases"
+    count, left_out = counted(len(result.suite.cases), "case"), len(result.suite.findings)
     console().print(f"{count}; {left_out} left out." if left_out else f"{count}.")
     console().print(f"Next: {_next_step(result, directory / 'unitune.yaml')}", soft_wrap=True)
 
@@ -115,18 +123,6 @@ def _next_step(result: ImportResult, file: Path) -> str:
             )
         case _:
             return f"unitune compare {file}"
-
-
-def _import_job(source: str, directory: Path, answers: Path | None, *, quiet: bool) -> None:
-    from unitune.importers.vendor_jobs import import_job
-
-    imported = import_job(source, directory)
-    _print_written(imported.files, imported.notes)
-    if answers is not None:
-        _record_answers(imported, answers, directory, quiet=quiet)
-    console().print(
-        "Next: name another backend and its model in unitune.yaml, then unitune plan unitune.yaml"
-    )
 
 
 def _record_answers(imported: Imported, cases: Path, directory: Path, *, quiet: bool) -> None:

@@ -54,6 +54,8 @@ def doctor(*, json: Json = False) -> None:
     [dim]$ unitune doctor[/dim]
     """
     from unitune.backends import registry
+    from unitune.cli.deployments import unwatched
+    from unitune.run.deploying import without_reaper
     from unitune.workspace.home import home
 
     ledger, ledger_problem, warnings = None, None, list[str]()
@@ -62,7 +64,10 @@ def doctor(*, json: Json = False) -> None:
     except UserError as error:
         ledger_problem = str(error)
     else:
-        warnings = _deployment_warnings()
+        try:
+            warnings = list(map(unwatched, without_reaper()))
+        except UnituneError as error:  # why that cannot be seen
+            warnings = [str(error)]
     installation = {
         "unitune": unitune.__version__,
         "python": f"{platform.python_version()} at {sys.executable}",
@@ -77,18 +82,12 @@ def doctor(*, json: Json = False) -> None:
     for warning in warnings:
         console().print(f"\n{warning}", soft_wrap=True)
     for backend in backends:
-        _print_backend(backend)
-
-
-def _deployment_warnings() -> list[str]:
-    """Return which deployments cost money and are not watched, or why that cannot be seen."""
-    from unitune.cli.deployments import unwatched
-    from unitune.run.deploying import without_reaper
-
-    try:
-        return list(map(unwatched, without_reaper()))
-    except UnituneError as error:
-        return [str(error)]
+        state = ("installed", "green") if backend.ready else ("not installed", "yellow")
+        console().print(Text.assemble("\n", (backend.name, "bold"), "  ", state))
+        if backend.problem:
+            console().print(f"  {backend.problem}")
+        if backend.facts:
+            console().print(facts({f"  {key}": value for key, value in backend.facts.items()}))
 
 
 def _backend_status(name: str) -> BackendStatus:
@@ -104,15 +103,6 @@ def _backend_status(name: str) -> BackendStatus:
     except UnituneError as error:
         return BackendStatus(name, ready=False, problem=str(error))
     return BackendStatus(name, ready=True, facts={"needs": "\n".join(needs)} if needs else {})
-
-
-def _print_backend(backend: BackendStatus) -> None:
-    state = ("installed", "green") if backend.ready else ("not installed", "yellow")
-    console().print(Text.assemble("\n", (backend.name, "bold"), "  ", state))
-    if backend.problem:
-        console().print(f"  {backend.problem}")
-    if backend.facts:
-        console().print(facts({f"  {key}": value for key, value in backend.facts.items()}))
 
 
 def trust(

@@ -37,8 +37,7 @@ Alias = Annotated[
     ),
 ]
 ModelName = Annotated[
-    str | None,
-    typer.Option("--name", metavar="NAME", help="Of the registered model; by default the job's."),
+    str | None, typer.Option(metavar="NAME", help="Of the registered model; by default the job's.")
 ]
 MoveDeployment = Annotated[
     bool,
@@ -46,9 +45,7 @@ MoveDeployment = Annotated[
         "--deploy", help="Let the deployment that answers for the alias answer with this version."
     ),
 ]
-Reason = Annotated[
-    str | None, typer.Option("--reason", metavar="TEXT", help="Why, for the record.")
-]
+Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Why, for the record.")]
 
 
 def models(
@@ -109,9 +106,7 @@ def promote(
     name: ModelName = None,
     without_gate: Annotated[
         str | None,
-        typer.Option(
-            "--without-gate", metavar="REASON", help="Although it has passed no gate; recorded."
-        ),
+        typer.Option(metavar="REASON", help="Although it has passed no gate; recorded."),
     ] = None,
     deploy: MoveDeployment = False,
     budget: BudgetUsd = None,

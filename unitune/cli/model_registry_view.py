@@ -105,9 +105,7 @@ def _version(ledger: Ledger, version: ModelVersion, aliases: dict[str, int]) -> 
     unpriced = "no charge" if offer.training_price == "none" else "unknown"
     return view.model_copy(
         update={
-            "gate": next(
-                (each for each in gates if each.gate is not None), next(iter(gates), None)
-            ),
+            "gate": min(gates, key=lambda each: each.gate is None, default=None),
             "cost": unpriced if usd is None else dollars(usd),
             "cost_usd": usd,
             "retires_on": offered and offered.retires_on,

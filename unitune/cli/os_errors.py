@@ -39,7 +39,7 @@ def explained(error: OSError | UnituneError, arguments: Sequence[str]) -> Unitun
     name = cast("object", error.filename2 or error.filename)  # of a copy, the target is the second
     path = os.fsdecode(name) if isinstance(name, str | bytes) else ""
     why = error.strerror or str(error) or type(error).__name__
-    given = [os.environ.get("UNITUNE_DIR", ""), *arguments]
+    given = [os.environ.get("UNITUNE_DIR", ""), *arguments]  # or what stands in such a folder
     if error.errno in FULL:
         return BackendError(
             f"{path or 'a file'} cannot be written: {why}. Free some space, then run the same "
@@ -49,7 +49,11 @@ def explained(error: OSError | UnituneError, arguments: Sequence[str]) -> Unitun
         return UserError("the current folder is not there any more. Change to another folder.")
     if not path and error.errno == errno.ENOENT:  # of `tempfile`: no name, and its own sentence
         return BackendError(f"{why}. Free some space there, or let TMPDIR name a folder with room.")
-    kind = UserError if path and _is_given(Path(path), given) else BackendError
+    is_given = path and any(
+        Path(path).absolute().is_relative_to(Path(argument).absolute())
+        for argument in filter(None, given)
+    )
+    kind = UserError if is_given else BackendError
     return kind(f"{path or 'a file'}: {why}. {REMEDIES.get(error.errno or 0, '')}".strip())
 
 
@@ -67,14 +71,6 @@ def _current_folder_is_gone() -> bool:
     except FileNotFoundError:
         return True
     return False
-
-
-def _is_given(path: Path, given: Iterable[str]) -> bool:
-    """Whether a path is one that the user gave, or stands in such a one."""
-    return any(
-        path.absolute().is_relative_to(Path(argument).absolute())
-        for argument in filter(None, given)
-    )
 
 
 COMMANDS = {

@@ -91,12 +91,9 @@ def aside() -> Console:
 
 
 def print_json(value: BaseModel | Mapping[str, object], *, indent: int | None = 2) -> None:
-    """Print one JSON object, all of it.
+    """Print one JSON object, whose models, dates and paths are as pydantic has them.
 
-    Args:
-        value: A document, or the fields of an object; models, dates and paths in it are written
-            as pydantic writes them.
-        indent: None: on one line.
+    Without an indent it is on one line.
     """
     from pydantic_core import to_json
 
@@ -128,12 +125,7 @@ def _write(text: str, end: str = "\n") -> None:
 
 
 def confirmed(question: str, *, err: bool = True) -> bool:
-    """Ask a person; who ends the input instead of answering says no.
-
-    Args:
-        question: What yes agrees to.
-        err: Whether the prompt goes to standard error.
-    """
+    """Ask a person, on standard error; who ends the input instead of answering says no."""
     try:
         return typer.confirm(printable(question), err=err)
     except typer.Abort:
@@ -197,10 +189,7 @@ def exit_for_errors(findings: Iterable[Finding]) -> None:
 def new_table(*headings: str, right: Container[str] = (), fold: Container[str] = ()) -> Table:
     """Return an empty table without rules.
 
-    Args:
-        headings: Of its columns.
-        right: Columns that are aligned to the right, as numbers are.
-        fold: Columns whose texts may be broken; all others stay on one line.
+    Its columns in `right` are aligned so, as numbers are; texts of those in `fold` may be broken.
     """
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in headings:
@@ -227,17 +216,13 @@ def print_table(table: Table) -> None:
 
 def fits(table: Table) -> bool:
     """Whether a table stands on the terminal as it is, with what may fold folded."""
-    return _min_width(table) <= console().width
-
-
-def _min_width(table: Table) -> int:
     widths = (
         max(console().measure(cell).maximum for cell in (column.header, *column.cells))
         if column.no_wrap
         else MIN_FOLDED_WIDTH
         for column in table.columns
     )
-    return sum(widths) + 2 * (len(table.columns) - 1)
+    return sum(widths) + 2 * (len(table.columns) - 1) <= console().width
 
 
 def facts(rows: Mapping[str, str]) -> Table:

@@ -29,11 +29,11 @@ from unitune.job.job import Evaluate
 from unitune.job.prices import PriceRow
 from unitune.job.sweep import written
 from unitune.planning.backend_calls import NO_BACKEND, quote
-from unitune.planning.evaluation_forecast import EvaluationForecast, Seconds
+from unitune.planning.evaluation_forecast import Seconds
 from unitune.planning.masks import MaskedRow, audit
 from unitune.planning.plan import Plan, PlannedRun, PlanSet
 from unitune.planning.preflight import ResolvedJob
-from unitune.report.typography import dollars, duration, usd_range
+from unitune.report.typography import counted, dollars, duration, usd_range
 
 QUOTE_GAP = Decimal("0.05")
 """A difference of more than this share is worth a look: ours or theirs is wrong."""
@@ -164,17 +164,18 @@ def _facts(plan: Plan, evaluate: Evaluate) -> dict[str, str]:
         from unitune.evaluate.statistics.sample_size import foresight  # brings numpy
 
         rows["evidence"] = foresight(plan.test_rows, evaluate.margin, graded=evaluate.graded)
-    if plan.evaluation is not None:
-        rows |= _evaluation_facts(plan.evaluation)
+    if (answers := plan.evaluation) is not None:
+        each = ", ".join(f"{one.name} {_count(one.requests)}" for one in answers.contenders)
+        tokens = f"{_count(answers.tokens)} tokens"
+        rows["requests"] = f"{_count(answers.requests)} ({each}); {tokens}"
+        rows["answers"] = f"{_time(answers.seconds)}; {'; '.join(answers.bases)}"
     if plan.forecast is not None:
         rows |= _forecast_facts(plan.forecast)
-    estimate = plan.estimate
     if plan.compares_only:
         return rows
-    if estimate is None:
-        return rows | {
-            "charge": "none: your own hardware" if plan.charge == "none" else plan.charge,
-        }
+    if (estimate := plan.estimate) is None:
+        charge = "none: your own hardware" if plan.charge == "none" else plan.charge
+        return rows | {"charge": charge}
     tokens = "unknown"
     if estimate.trained_tokens is not None:
         single = estimate.epochs == Count.of(1)
@@ -184,14 +185,12 @@ def _facts(plan: Plan, evaluate: Evaluate) -> dict[str, str]:
 
 
 def _sweep(runs: Sequence[PlannedRun]) -> str:
-    """Return how many runs there are, and the values of each setting."""
     values = {name: dict.fromkeys(run.settings[name] for run in runs) for name in runs[0].settings}
     each = (f"{name} {', '.join(map(written, given))}" for name, given in values.items())
     return f"{len(runs)} runs, one for each combination: {'; '.join(each)}"
 
 
 def _runs(runs: Sequence[PlannedRun]) -> Table:
-    """Return what each run takes on this machine, or costs."""
     if runs[0].estimate is not None:
         table = new_table("run", *AMOUNTS, right=AMOUNTS, fold=("run",))
         for run in runs:
@@ -222,17 +221,8 @@ def _time(seconds: Seconds) -> str:
     return _range(*map(duration, (seconds.low, seconds.expected, seconds.high)))
 
 
-def _evaluation_facts(evaluation: EvaluationForecast) -> dict[str, str]:
-    requests, tokens = _count(evaluation.requests), _count(evaluation.tokens)
-    each = ", ".join(f"{one.name} {_count(one.requests)}" for one in evaluation.contenders)
-    return {
-        "requests": f"{requests} ({each}); {tokens} tokens",
-        "answers": f"{_time(evaluation.seconds)}; {'; '.join(evaluation.bases)}",
-    }
-
-
 def _forecast_facts(forecast: Forecast) -> dict[str, str]:
-    epochs = f"{forecast.epochs} {'epoch' if forecast.epochs == 1 else 'epochs'}"
+    epochs = counted(forecast.epochs, "epoch")
     seconds = Seconds(forecast.seconds_low, forecast.seconds_expected, forecast.seconds_high)
     memory = (forecast.memory_low_bytes, forecast.memory_bytes, forecast.memory_high_bytes)
     return {
@@ -265,15 +255,8 @@ def _range(low: str, expected: str, high: str) -> str:
 
 
 def _lines(estimate: Estimate) -> Table:
-    """Return what costs money, line by line, with the sums that decide."""
-    table = new_table(
-        "US dollars",
-        "how much",
-        "at",
-        *AMOUNTS,
-        right=AMOUNTS,
-        fold=("US dollars", "how much"),
-    )
+    texts = ("US dollars", "how much")
+    table = new_table(*texts, "at", *AMOUNTS, right=AMOUNTS, fold=texts)
     sums = (
         ("launch", LAUNCH, estimate.launch_usd),
         ("answers", ("evaluation",), estimate.evaluation_usd),
@@ -283,17 +266,14 @@ def _lines(estimate: Estimate) -> Table:
         lines = [line for line in estimate.lines if line.item in items]
         is_sweep = name == "launch" and any(line.what for line in lines)  # told run by run
         for line in () if is_sweep else lines:
-            table.add_row(line.what or line.item, *_cells(estimate, line))
+            price = estimate.price(line)
+            amount, at = _quantity(line, price), _price(line, price)
+            if line.usd is None:
+                amount, at = Text(line.because, "yellow"), ""
+            table.add_row(line.what or line.item, amount, at, *_amounts(line.usd))
         if len(lines) > 1 or (name == "launch" and estimate.minimum_usd):
             table.add_row(Text(name, "bold"), "", "", *_amounts(usd), end_section=True)
     return table
-
-
-def _cells(estimate: Estimate, line: Line) -> Iterable[str | Text]:
-    if line.usd is None:
-        return (Text(line.because, "yellow"), "", *_amounts(None))
-    row = estimate.price(line)
-    return (_quantity(line, row), _price(line, row), *_amounts(line.usd))
 
 
 def _quantity(line: Line, row: PriceRow | None) -> str:
@@ -338,18 +318,22 @@ def _short(number: int) -> str:
 
 
 def _side_by_side(plans: Iterable[Plan]) -> Table:
-    headings = ("backend", "can", "!", "low", "expected", "high", "time", "hosting", "ends")
-    table = new_table(*headings, right=("!", "low", "expected", "high", "hosting"))
+    headings = ("backend", "can", "!", *AMOUNTS, "time", "hosting", "ends")
+    table = new_table(*headings, right=("!", *AMOUNTS, "hosting"))
     for plan in sorted(plans, key=_cheapest_first):
         warnings = sum(finding.severity == "warning" for finding in plan.findings)
-        here = plan.charge == "none"
-        usd = plan.estimate.launch_usd if plan.estimate else None
+        here, time = plan.charge == "none", "unknown"
+        if (forecast := plan.forecast) is not None:
+            time = f"{duration(forecast.seconds_low)}-{duration(forecast.seconds_high)}"
+        elif here:
+            time = "see below"
+        usd = plan.estimate and plan.estimate.launch_usd
         table.add_row(
             Text(plan.backend, "bold"),
             _can_launch(plan),
             Text(str(warnings) if warnings else "", "yellow"),
             *(("", "none", "") if here else _amounts(usd)),
-            _training_time(plan),
+            time,
             "none" if here else _hosting(plan.estimate),
             str(plan.retires_on or ""),
         )
@@ -371,12 +355,6 @@ def _can_launch(plan: Plan) -> Text:
     if codes & BUDGET_CODES and plan.errors:
         return Text("budget", "red")
     return Text("yes", "green") if plan.listed else Text("unlisted", "yellow")
-
-
-def _training_time(plan: Plan) -> str:
-    if plan.forecast is None:
-        return "see below" if plan.charge == "none" else "unknown"
-    return f"{duration(plan.forecast.seconds_low)}-{duration(plan.forecast.seconds_high)}"
 
 
 def _hosting(estimate: Estimate | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -17,6 +17,7 @@ from unitune.cli.output import console, new_table
 from unitune.cost.prices.book import PriceBook, book_here, rank
 from unitune.cost.prices.staleness import Freshness, freshness
 from unitune.job.prices import ANY_MODEL, OF_ANSWERS, PriceRow, SourceKind, Unit
+from unitune.report.typography import counted
 from unitune.workspace.today import today
 
 AGE_STYLES: dict[Freshness, str] = {
@@ -132,8 +133,7 @@ def print_all(prices: PriceList) -> None:
 
 
 def _age(view: PriceView) -> Text:
-    days = "1 day" if view.age_days == 1 else f"{view.age_days} days"
-    return Text(days, AGE_STYLES[view.freshness])
+    return Text(counted(view.age_days, "day"), AGE_STYLES[view.freshness])
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,6 @@ def _source(view: PriceView) -> Source:
 
 
 def _alike(models: dict[str, list[_Line]]) -> list[tuple[list[str], list[_Line]]]:
-    """Group models whose prices are the same."""
     groups: dict[str, tuple[list[str], list[_Line]]] = {}
     for name, lines in models.items():
         content = [
@@ -230,9 +229,8 @@ def _alike(models: dict[str, list[_Line]]) -> list[tuple[list[str], list[_Line]]
 
 
 def _price_table(
-    groups: Iterable[tuple[list[str], list[_Line]]], numbers: dict[Source, Text]
+    groups: Sequence[tuple[list[str], list[_Line]]], numbers: dict[Source, Text]
 ) -> Table:
-    groups = list(groups)
     used = {column for _, lines in groups for line in lines for column in line.views}
     columns = [column for column in COLUMNS if column in used]
     table = new_table("US dollars", *columns, "", right=(*columns, ""), fold=("US dollars",))

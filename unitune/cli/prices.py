@@ -82,8 +82,8 @@ def refresh(
     [dim]$ unitune prices refresh azure
     $ unitune prices refresh --user --yes[/dim]
     """
-    from unitune.cost.prices.book import NAME, book_here, user_file
-    from unitune.cost.prices.refresh import changes
+    from unitune.cost.prices.book import NAME, book_here, read_prices, user_file
+    from unitune.cost.prices.refresh import changes, merged, write_refreshed
 
     file = user_file() if user else Path(NAME)
     updates, failures = _fetch(backend)
@@ -93,9 +93,14 @@ def refresh(
     notes += failures
     if not json:
         _print_changes(changed, notes)
-    written = bool(changed) and (yes or (not json and _agreed(file)))
+    written = bool(changed) and (
+        yes or (not json and sys.stdin.isatty() and confirmed(f"Write this to {file}?", err=False))
+    )
     if written:
-        _write(file, updates)
+        refreshed = read_prices(file).refreshed
+        for update in updates.values():
+            refreshed = merged(refreshed, update.rows, update.models)
+        write_refreshed(file, refreshed)
     if json:
         outcome = {"file": file, "written": written, "changes": changed, "notes": notes}
         print_json({"schema_version": 1, **outcome})
@@ -103,10 +108,6 @@ def refresh(
         console().print(f"Written to {file}.")
     elif changed:
         aside().print(f"Nothing written; --yes writes to {file}.")
-
-
-def _agreed(file: Path) -> bool:
-    return sys.stdin.isatty() and confirmed(f"Write this to {file}?", err=False)
 
 
 def _fetch(backend: str | None) -> tuple[dict[str, PriceUpdate], list[str]]:
@@ -129,9 +130,9 @@ def _fetch(backend: str | None) -> tuple[dict[str, PriceUpdate], list[str]]:
 
 
 def _print_changes(changes: Sequence[Change], notes: Sequence[str]) -> None:
-    new = [change for change in changes if change.changed]
     headings = ("what", "known", "now")
     table = new_table(*headings, fold=headings)
+    new = [change for change in changes if change.changed]
     for change in new:
         before = Text(change.before, "red") if change.before else Text("nothing", "dim")
         table.add_row(change.subject, before, Text(change.after, "green"))
@@ -140,13 +141,3 @@ def _print_changes(changes: Sequence[Change], notes: Sequence[str]) -> None:
     console().print(f"{len(new)} changed or new, {len(changes) - len(new)} confirmed.")
     for note in notes:
         console().print(note, style="dim")
-
-
-def _write(file: Path, updates: dict[str, PriceUpdate]) -> None:
-    from unitune.cost.prices.book import read_prices
-    from unitune.cost.prices.refresh import merged, write_refreshed
-
-    refreshed = read_prices(file).refreshed
-    for update in updates.values():
-        refreshed = merged(refreshed, update.rows, update.models)
-    write_refreshed(file, refreshed)

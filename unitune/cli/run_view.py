@@ -27,7 +27,7 @@ from unitune.report.runs import (
 )
 from unitune.report.terminal_curves import LEAST_WIDTH, RATE_ROWS, ROWS, curve_text
 from unitune.report.typography import usd_range
-from unitune.run.curves import Curve, curve_of
+from unitune.run.curves import curve_of
 from unitune.run.run import Run
 
 STATE_STYLES = {State.SUCCEEDED: "green", State.FAILED: "red", State.CANCELLED: "dim"}
@@ -110,6 +110,8 @@ def state_text(run: Run) -> Text:
 
 def print_run(run: Run) -> None:
     """Print one run for a person."""
+    events, bill = run.events(), run.reconciliation
+    is_named = run.job_id and not Path(run.job_id).is_absolute()
     rows = {
         "run": run.id,
         "job": run.name,
@@ -117,32 +119,26 @@ def print_run(run: Run) -> None:
         "backend": run.backend_name,
         "base model": run.base_model,
         **lineage_facts(run),
+        "job there": run.job_id if is_named else "",
+        **training_facts(events),
+        "estimated": usd_range(run.estimate.launch_usd) if run.estimate else "",
+        "billed": billed(bill) if bill else "",
+        "difference": differences(bill) if bill else "",
+        "error": run.error,
+        "duplicates": "\n".join(duplicate_lines(run)),
+        "model": run.tuned_model and run.tuned_model.name,
+        "version": ", ".join(registered_names(run)),
+        "pushed": "\n".join(pushes_of(events)),
+        "files": str(run.folder),
     }
-    if run.job_id and not Path(run.job_id).is_absolute():
-        rows["job there"] = run.job_id
-    events = run.events()
-    rows |= training_facts(events) | _cost_facts(run)
-    if run.error:
-        rows["error"] = run.error
-    if run.duplicates:
-        rows["duplicates"] = "\n".join(duplicate_lines(run))
-    if run.tuned_model:
-        rows["model"] = run.tuned_model.name
-    if names := registered_names(run):
-        rows["version"] = ", ".join(names)
-    if pushed := pushes_of(events):
-        rows["pushed"] = "\n".join(pushed)
-    rows["files"] = str(run.folder)
-    console().print(facts(rows))
-    if console().is_terminal and (curve := curve_of(events)) is not None:
-        _print_curve(curve)
-
-
-def _print_curve(curve: Curve) -> None:
-    for drawn, rows in ((drawn_curve(curve), ROWS), (drawn_rates(curve), RATE_ROWS)):
-        if drawn is not None and console().width >= LEAST_WIDTH:
-            console().print()
-            console().print(curve_text(drawn, console().width, rows))
+    console().print(facts({name: text for name, text in rows.items() if text}))
+    if console().width < LEAST_WIDTH or not console().is_terminal:
+        return
+    if (curve := curve_of(events)) is not None:
+        for drawn, height in ((drawn_curve(curve), ROWS), (drawn_rates(curve), RATE_ROWS)):
+            if drawn is not None:
+                console().print()
+                console().print(curve_text(drawn, console().width, height))
 
 
 def training_facts(events: Sequence[Event]) -> dict[str, str]:
@@ -164,15 +160,3 @@ def pushes_of(events: Sequence[Event]) -> list[str]:
     """Return where a run's model was sent, in words."""
     pushed = (str(event.data.get("text")) for event in events if event.key.startswith(PUSHED))
     return [text.removeprefix("pushed to ") for text in pushed]
-
-
-def _cost_facts(run: Run) -> dict[str, str]:
-    """Return what a run was estimated to cost, and what it did."""
-    rows: dict[str, str] = {}
-    if run.estimate is not None:
-        rows["estimated"] = usd_range(run.estimate.launch_usd)
-    if (bill := run.reconciliation) is not None:
-        rows["billed"] = billed(bill)
-        if difference := differences(bill):
-            rows["difference"] = difference
-    return rows

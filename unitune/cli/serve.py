@@ -32,8 +32,6 @@ MOST_SHOWN = 500
 
 
 class _Served(NamedTuple):
-    """A model that is to be served."""
-
     name: str
     backend: str
     model: str | TunedModel
@@ -96,12 +94,7 @@ def serve(
 
 
 def _find(name: str) -> _Served:
-    """Return the base model of this name, or the model of a run.
-
-    Raises:
-        NotFoundError: There is neither.
-        UserError: The run has no model.
-    """
+    """Return the base model of this name, or the model of a run."""
     from unitune.backends import registry
     from unitune.backends.capabilities import Stores
     from unitune.run.run import find_run
@@ -129,11 +122,7 @@ def _find(name: str) -> _Served:
 
 
 def _key(host: str, variable: str | None) -> str | None:
-    """Return the key that requests must carry.
-
-    Raises:
-        UserError: There is none, and other machines could send requests; or it is not set.
-    """
+    """Return the key that requests must carry; a UserError where there should be one."""
     if variable is None:
         if not _is_loopback(host):
             raise UserError(
@@ -160,7 +149,6 @@ def _is_loopback(host: str) -> bool:
 
 
 def _announce(url: str, served: _Served, key_env: str | None) -> None:
-    """Print the address, and under it how a request is sent."""
     print_raw(url)
     system = served.system if served.system and len(served.system) <= MOST_SHOWN else None
     first = [{"role": "system", "content": system}] if system else []
@@ -216,15 +204,11 @@ def ui(*, port: Port = 0, browser: Browser = True) -> None:
     def announce(address: str, for_browser: str) -> None:
         print_raw(address)
         aside().print("Open this address here. Ctrl-C ends it.", style="dim")
-        if browser and _has_display():
+        # Elsewhere a browser may take over the terminal.
+        screens = (os.environ.get("DISPLAY"), os.environ.get("WAYLAND_DISPLAY"))
+        if browser and (sys.platform == "darwin" or any(screens)):
             import webbrowser
 
             webbrowser.open(for_browser)
 
     app.serve(Ledger(home()), port, announce)
-
-
-def _has_display() -> bool:
-    """Whether a browser would open a window: elsewhere one may take over the terminal."""
-    screens = (os.environ.get("DISPLAY"), os.environ.get("WAYLAND_DISPLAY"))
-    return sys.platform == "darwin" or any(screens)

@@ -22,8 +22,6 @@ middle of its files, and whenever a vendor hangs up."""
 
 
 class _GuardedStream:
-    """A text stream that hands its failures to one function."""
-
     def __init__(self, stream: TextIO, failed: Callable[[OSError], None]) -> None:
         self._stream, self._failed = stream, failed
 
@@ -69,12 +67,7 @@ def guarded_streams() -> Generator[None]:
 
 
 def output_failed(error: OSError) -> NoReturn:
-    """End the command whose standard output cannot be written.
-
-    Raises:
-        SystemExit: No one reads it any more.
-        OSError: The same error, with a name for the place.
-    """
+    """End the command whose standard output cannot be written; raises as `guarded_streams`."""
     if sys.__stdout__ is not None:
         _discard(sys.__stdout__)
     if isinstance(error, BrokenPipeError):
