@@ -76,7 +76,7 @@ def backends(
     from unitune.backends import registry
 
     names = [name] if name else [other for other in registry.offer_names() if other != "fake"]
-    views = [_view(name) for name in names]
+    views = list(map(_view, names))
     if json:
         print_json({"schema_version": 1, "backends": views})
     elif name:

@@ -117,7 +117,18 @@ def deployments(
     if json:
         _print_json(listed)
     elif listed:
-        _print_table(listed)
+        table = new_table("deployment", "backend", "state", "since", "until", "an hour", "so far")
+        for deployment in listed:
+            amounts = (deployment.usd_per_hour, deployment.usd_spent)
+            table.add_row(
+                deployment.id,
+                deployment.backend_name,
+                deployment.state,
+                _moment(deployment.since),
+                _moment(deployment.until) if deployment.stands else "-",
+                *("unknown" if usd is None else f"${usd}" for usd in amounts),
+            )
+        print_table(table)
         for deployment in listed:
             if deployment.run_id and not deployment.id.startswith(deployment.run_id):
                 console().print(f"{deployment.id} answers with run {deployment.run_id} now.")
@@ -153,21 +164,6 @@ def _print_json(deployments: Sequence[Deployment]) -> None:
         for deployment in deployments
     ]
     print_json({"schema_version": 1, "deployments": rows})
-
-
-def _print_table(deployments: Sequence[Deployment]) -> None:
-    table = new_table("deployment", "backend", "state", "since", "until", "an hour", "so far")
-    for deployment in deployments:
-        amounts = (deployment.usd_per_hour, deployment.usd_spent)
-        table.add_row(
-            deployment.id,
-            deployment.backend_name,
-            deployment.state,
-            _moment(deployment.since),
-            _moment(deployment.until) if deployment.stands else "-",
-            *("unknown" if usd is None else f"${usd}" for usd in amounts),
-        )
-    print_table(table)
 
 
 def _moment(time: datetime) -> str:

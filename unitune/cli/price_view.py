@@ -77,9 +77,9 @@ class PriceList(BaseModel):
     backends: tuple[BackendPrices, ...]
 
 
-def price_list(names: Iterable[str], folder: Path) -> PriceList:
-    """Return the prices of backends, as they are known in a folder."""
-    book, day = book_here(folder), today()
+def price_list(names: Iterable[str]) -> PriceList:
+    """Return the prices of backends, as they are known in this folder."""
+    book, day = book_here(Path()), today()
     return PriceList(day=day, backends=tuple(_backend_prices(book, name, day) for name in names))
 
 

@@ -55,7 +55,7 @@ def show(backend: Whose = None, *, json: Json = False) -> None:
     from unitune.cli.price_view import price_list, print_all, print_backend
 
     names = [name for name in registry.offer_names() if name != "fake"]
-    listed = price_list([backend] if backend else names, Path())
+    listed = price_list([backend] if backend else names)
     if json:
         print_json(listed)
     elif backend:

@@ -1,8 +1,4 @@
-"""Following a training: its events as they come, and how it ended.
-
-On a terminal a live bar; in a pipe or a CI log a plain line now and then; with ``quiet`` nothing.
-All progress goes to standard error.
-"""
+"""Following a training: its events as they come, shown as any progress, and how it ended."""
 
 from __future__ import annotations
 
