@@ -16,7 +16,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
 
 import numpy as np
 
@@ -29,30 +28,24 @@ from unitune.evaluate.statistics.intervals import (
     Units,
     difference_interval,
 )
+from unitune.evaluate.statistics.paired import LEVEL
 from unitune.job.job import Economics
 
 MOST_WORTH_USD = 1e9
 """The smallest worth of a right answer is searched up to here."""
 
 
-def weigh(  # noqa: PLR0913 - each has a name
+def weigh(
     score_differences: FloatArray,  # (N,)
     baseline_usd: Sequence[Decimal | None],  # (N,)
     candidate_usd: Sequence[Decimal | None],  # (N,)
     economics: Economics,
     *,
     clusters: Clusters | None = None,  # (N,)
-    level: float = 0.95,
 ) -> Money | None:
     """Weigh quality against cost on the same cases; None when the price of any answer is unknown.
 
-    Args:
-        score_differences: Candidate minus baseline, each -1 to 1.
-        baseline_usd: Price of the baseline's answer to each case; None is unknown.
-        candidate_usd: Price of the candidate's.
-        economics: What else is paid and gained.
-        clusters: Labels; cases with equal labels belong together.
-        level: Confidence level of all intervals.
+    Score differences are candidate minus baseline, each -1 to 1; prices are of each case's answer.
 
     Raises:
         ValueError: The three do not have one entry a case.
@@ -70,7 +63,7 @@ def weigh(  # noqa: PLR0913 - each has a name
         return None
     fixed, requests = economics.fixed_cost_usd, economics.requests
     once = None if fixed is None or requests is None else float(fixed) / requests
-    balance = _Balance(score_differences, new - old, clusters, once, level)
+    balance = _Balance(score_differences, new - old, clusters, once)
     extra, extra_mean = balance.interval(balance.extra), float(balance.extra.mean())
     pay_back: PayBack = "after" if extra.high < 0 else "not determined"
     pay_back = "never by cost alone" if extra.low >= 0 else pay_back
@@ -79,6 +72,9 @@ def weigh(  # noqa: PLR0913 - each has a name
         break_even = math.ceil(cheaper(fixed, _money(extra_mean)).at or 0)
     value = economics.value_per_correct_usd
     net = None if value is None else balance.net_interval(float(value))
+    worth = None
+    if net is not None:
+        worth = "worth it" if net.low > 0 else "not worth it" if net.high < 0 else "unclear"
     return Money(
         extra_usd=_money(extra_mean),
         extra_interval_usd=_ends(extra),
@@ -87,7 +83,7 @@ def weigh(  # noqa: PLR0913 - each has a name
         usd_per_extra_right=balance.usd_per_extra_right(),
         net_usd=net and _money(balance.net(float(value or 0))),
         net_interval_usd=net and _ends(net),
-        worth=net and _worth(net),
+        worth=worth,
         smallest_worth_usd=balance.smallest_worth(),
     )
 
@@ -100,13 +96,12 @@ class _Balance:
     extra: FloatArray  # (N,)
     clusters: Clusters | None
     once: float | None
-    level: float
 
     def interval(self, values: FloatArray, bound: float = 0.0) -> Interval:
         """Return the interval of a mean; without width when nothing costs anything."""
         if not values.any():
-            return Interval(0.0, 0.0, self.level)
-        return difference_interval(Units.of(values, self.clusters, bound), self.level)
+            return Interval(0.0, 0.0, LEVEL)
+        return difference_interval(Units.of(values, self.clusters, bound), LEVEL)
 
     def net(self, worth: float) -> float:
         return float((worth * self.quality - self.extra).mean()) - (self.once or 0.0)
@@ -136,12 +131,6 @@ class _Balance:
         if low(0.0) > 0:
             return Decimal(0)
         return _money(brentq(low, 0.0, MOST_WORTH_USD, xtol=1e-12, maxiter=500))
-
-
-def _worth(net: Interval) -> Literal["worth it", "not worth it", "unclear"]:
-    if net.low > 0:
-        return "worth it"
-    return "not worth it" if net.high < 0 else "unclear"
 
 
 def _known(prices: Sequence[Decimal | None]) -> FloatArray | None:

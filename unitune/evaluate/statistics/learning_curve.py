@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from unitune.evaluate.statistics.intervals import Clusters, FloatArray, numbered
+from unitune.evaluate.statistics.intervals import Clusters, FloatArray, numbered, summed
 from unitune.scorers.formulas import Sums
 
 LEVEL = 0.8
@@ -80,16 +80,15 @@ class PowerLaws:
         return np.where(self.exponent == 0, flat, np.where(left > 0, needed, math.inf))
 
 
-def fit(sizes: Sequence[float], errors: FloatArray, weights: FloatArray) -> PowerLaws:
+def fit(
+    sizes: Sequence[float],  # (P,), ascending
+    errors: FloatArray,  # (P,), or (R, P) of several curves
+    weights: FloatArray,  # (P,)
+) -> PowerLaws:
     """Fit ``floor + scale * n ** -exponent`` to errors by weighted least squares.
 
     With floor and scale not below 0 and an exponent of `EXPONENTS`. For each exponent the fit is
     linear, so that the best one is found by trying all.
-
-    Args:
-        sizes: Numbers of rows (P,), ascending.
-        errors: Of one curve (P,), or of several (R, P).
-        weights: Of the sizes (P,).
     """
     n, w = np.asarray(sizes, np.float64), weights / weights.sum()
     y: FloatArray = errors[..., None, :]  # (..., 1, P)
@@ -111,23 +110,19 @@ def fit(sizes: Sequence[float], errors: FloatArray, weights: FloatArray) -> Powe
 
 
 def _at(values: FloatArray, positions: npt.NDArray[np.intp]) -> FloatArray:
-    """Return the value at a position of the last axis."""
     return np.take_along_axis(values, positions[..., None], axis=-1)[..., 0]
 
 
 @dataclass(frozen=True, eq=False)
 class FittedCurve:
-    """Scores by the number of rows, with the power law through them.
-
-    Args:
-        sizes: Numbers of rows, ascending.
-        scores: Mean of the trainings of each size (P,).
-        resampled: The same of each resample (R, P).
-    """
+    """Scores by the number of rows, with the power law through them."""
 
     sizes: tuple[int, ...]
-    scores: FloatArray
-    resampled: FloatArray
+    """Numbers of rows, ascending."""
+    scores: FloatArray  # (P,)
+    """Mean of the trainings of each size."""
+    resampled: FloatArray  # (R, P)
+    """The same of each resample."""
 
     @classmethod
     def of(
@@ -135,17 +130,9 @@ class FittedCurve:
         sizes: Sequence[int],
         trainings: Sequence[Sequence[Sums]],
         clusters: Clusters | None = None,
-        seed: int = 0,
     ) -> FittedCurve:
-        """Resample the scores of trainings.
-
-        Args:
-            sizes: Numbers of rows, ascending.
-            trainings: Of each size: what the score of each training over the cases is made of.
-            clusters: Of the cases.
-            seed: Of the resamples.
-        """
-        draw = np.random.default_rng(seed)
+        """Resample the scores of trainings: of each size, what each training's score is made of."""
+        draw = np.random.default_rng(0)
         means = [fmean(each.statistic() for each in size) for size in trainings]
         summed = [[_by_unit(each, clusters) for each in size] for size in trainings]
         resampled = [
@@ -207,15 +194,12 @@ class FittedCurve:
     @property
     def doubts(self) -> tuple[Doubt, ...]:
         """Why nothing can be said of more rows; none where it can."""
-        return tuple(self._doubts())
-
-    def _doubts(self) -> Iterator[Doubt]:
-        if self.last_gain.low <= 0:
-            yield Doubt.NO_GAIN
-        if self.exponent.low <= FLAT:
-            yield Doubt.FLAT
-        if self._misfit < MISFIT:
-            yield Doubt.MISFIT
+        held = {
+            Doubt.NO_GAIN: self.last_gain.low <= 0,
+            Doubt.FLAT: self.exponent.low <= FLAT,
+            Doubt.MISFIT: self._misfit < MISFIT,
+        }
+        return tuple(doubt for doubt, is_held in held.items() if is_held)
 
     @property
     def _misfit(self) -> float:
@@ -232,10 +216,7 @@ def _by_unit(sums: Sums, clusters: Clusters | None) -> Sums:
     """Return what a score is made of by unit: a cluster of cases, or a case."""
     if clusters is None:
         return sums
-    unit = numbered(clusters, len(sums))
-    rows = np.zeros((unit.max() + 1, sums.rows.shape[1]))
-    np.add.at(rows, unit, sums.rows)
-    return Sums(rows, sums.formula)
+    return Sums(summed(sums.rows, numbered(clusters, len(sums))), sums.formula)
 
 
 def _drawn_units(units: int, draw: np.random.Generator) -> Iterator[FloatArray]:  # (R, U)
@@ -249,7 +230,6 @@ def _drawn_units(units: int, draw: np.random.Generator) -> Iterator[FloatArray]:
 def _drawn_mean(
     size: Sequence[Sums], cases: FloatArray, draw: np.random.Generator
 ) -> FloatArray:  # (R,)
-    """Return the mean score of drawn trainings of a size on drawn cases."""
     scores = np.stack([each.formula(cases @ each.rows) for each in size], axis=-1)  # (R, k)
     drawn = draw.integers(len(size), size=(len(cases), max(1, len(size) - 1)))
     return np.take_along_axis(scores, drawn, axis=-1).mean(axis=-1)

@@ -24,7 +24,6 @@ from enum import StrEnum
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from unitune.evaluate.statistics.intervals import (
     Clusters,
@@ -37,6 +36,7 @@ from unitune.evaluate.statistics.intervals import (
     difference_interval,
     numbered,
     own_interval,
+    summed,
 )
 from unitune.evaluate.statistics.sample_size import (
     EQUIVALENCE_LEVEL,
@@ -67,17 +67,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PairedResult:
-    """One paired comparison; its figures mean what those of `results.Comparison` do.
-
-    Args:
-        difference: Candidate minus baseline.
-        interval: Of the difference, at the requested level.
-        interval90: Of the difference at 90 %, for equivalence.
-        p_value: Two-sided: McNemar mid-p, sign-flip or approximate randomisation.
-        warnings: What weakens the evidence, in words.
-        gained: Cases in which the candidate scored higher; 0 for a statistic of the whole corpus.
-        lost: Cases in which the baseline scored higher; likewise.
-    """
+    """One paired comparison; its figures mean what those of `results.Comparison` do."""
 
     baseline: float
     candidate: float
@@ -86,17 +76,21 @@ class PairedResult:
     difference: float
     interval: Interval
     interval90: Interval
+    """At 90 %, for equivalence."""
     p_value: float
+    """Two-sided: McNemar mid-p, sign-flip or approximate randomisation."""
     verdict: Verdict
     margin: float
     cases_needed: int
     smallest_detectable: float
     method: str
     warnings: tuple[str, ...]
+    """What weakens the evidence, in words."""
     design_effect: float = 1.0
     p_exact: float | None = None
     graded: bool = True
     gained: int = 0
+    """0 for a statistic of the whole corpus, as `lost` is."""
     lost: int = 0
 
 
@@ -191,14 +185,9 @@ def own_score(
     scores: Scores,  # (N,) or (N, K)
     *,
     clusters: Clusters | None = None,  # (N,)
-    level: float = LEVEL,
 ) -> Interval:
-    """Interval of one contender's own mean score, of scores from 0 to 1.
-
-    Raises:
-        ValueError: There is no score, or one lies outside 0 to 1.
-    """
-    return own_interval(Units.of(case_means("contender", scores), clusters), level)
+    """Interval of one contender's own mean score; raises ValueError as `case_means` does."""
+    return own_interval(Units.of(case_means("contender", scores), clusters))
 
 
 def verdict(interval: Interval, interval90: Interval, margin: float) -> Verdict:
@@ -207,9 +196,6 @@ def verdict(interval: Interval, interval90: Interval, margin: float) -> Verdict:
     Returns:
         better (all above 0), worse (all below 0), equivalent (the 90 % interval inside the
         margin), non-inferior (all above minus the margin), else inconclusive.
-
-    Raises:
-        ValueError: The margin is not between 0 and 1.
 
     Source:
         Equivalence by two one-sided tests: Schuirmann 1987, J Pharmacokinet Biopharm 15:657.
@@ -228,12 +214,11 @@ def verdict(interval: Interval, interval90: Interval, margin: float) -> Verdict:
 
 def _intervals(units: Units, level: float) -> tuple[Interval, Interval]:
     """Return the intervals of the difference at the requested level and at that of equivalence."""
-    wide, narrow = (difference_interval(units, each) for each in (level, EQUIVALENCE_LEVEL))
-    return _clipped(wide), _clipped(narrow)
-
-
-def _clipped(interval: Interval) -> Interval:
-    return Interval(max(-1.0, interval.low), min(1.0, interval.high), interval.level)
+    wide, narrow = (
+        Interval(max(-1.0, interval.low), min(1.0, interval.high), interval.level)
+        for interval in (difference_interval(units, each) for each in (level, EQUIVALENCE_LEVEL))
+    )
+    return wide, narrow
 
 
 def _warnings(units: Units, claim: Verdict, margin: float, level: float) -> tuple[str, ...]:
@@ -279,12 +264,8 @@ def against_best(pairs: Mapping[str, PairedResult], chosen: str) -> AgainstBest:
                      named without looking at the test. Of ends that are picked by the test, the
                      lowest would lie below the truth more often, the more baselines there are.
 
-    Args:
-        pairs: The candidate against each baseline, on the same cases and with the same margin.
-        chosen: Name of the one that was chosen without the test cases; it wins ties.
-
-    Returns:
-        The baseline with the lowest lower end, the interval, and the verdict.
+    All pairs are on the same cases and with the same margin. The hardest baseline is that with the
+    lowest lower end; the one that was chosen without the test cases wins ties.
 
     Source:
         Berger 1982, Technometrics 24:295; Berger and Hsu 1996, Stat Sci 11:283.
@@ -306,14 +287,13 @@ CorpusScore: TypeAlias = Callable[[FloatArray], FloatArray]
 sums over any of the cases, so it must give a finite number also where a count is 0."""
 
 
-def compare_corpus(  # noqa: PLR0913 - each has a name and a default
+def compare_corpus(
     baseline: FloatArray,  # (N, S)
     candidate: FloatArray,  # (N, S)
     score: CorpusScore,
     *,
     clusters: Clusters | None = None,  # (N,)
     margin: float = 0.05,
-    level: float = LEVEL,
 ) -> PairedResult:
     """Compare a candidate with a baseline by a statistic of the whole corpus.
 
@@ -344,7 +324,7 @@ def compare_corpus(  # noqa: PLR0913 - each has a name and a default
     units = _differences(baseline, candidate, np.ones(len(baseline)), score)
     old, new = baseline, candidate  # (N, S)
     if len(sizes) < len(baseline):
-        old, new = _summed(baseline, numbers), _summed(candidate, numbers)  # (U, S)
+        old, new = summed(baseline, numbers), summed(candidate, numbers)  # (U, S)
         units = replace(_differences(old, new, sizes, score), alone=units)
     ends = score(np.stack([old.sum(0), new.sum(0)]))  # (2,)
     return judge(
@@ -354,7 +334,7 @@ def compare_corpus(  # noqa: PLR0913 - each has a name and a default
         p_value=randomisation_p(old, new, score),
         method=f"jackknife score interval, approximate randomisation ({how_permuted(new)})",
         margin=margin,
-        level=level,
+        level=LEVEL,
     )
 
 
@@ -363,23 +343,16 @@ def own_corpus(
     score: CorpusScore,
     *,
     clusters: Clusters | None = None,  # (N,)
-    level: float = LEVEL,
 ) -> Interval:
     """Interval of one contender's own statistic, from its jackknife values."""
     if len(statistics) < 2:
-        return Interval(0.0, 1.0, level)
+        return Interval(0.0, 1.0, LEVEL)
     values = jackknife(statistics, np.ones(len(statistics)), score)
-    return own_interval(Units.of(values, clusters), level)
+    return own_interval(Units.of(values, clusters))
 
 
 def _differences(old: FloatArray, new: FloatArray, sizes: FloatArray, score: CorpusScore) -> Units:
     return Units(jackknife(new, sizes, score) - jackknife(old, sizes, score), sizes, bound=1.0)
-
-
-def _summed(statistics: FloatArray, numbers: npt.NDArray[np.intp]) -> FloatArray:  # (U, S)
-    sums = np.zeros((int(numbers.max()) + 1, statistics.shape[1]))
-    np.add.at(sums, numbers, statistics)
-    return sums
 
 
 def jackknife(

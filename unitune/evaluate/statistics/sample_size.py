@@ -19,6 +19,8 @@ from unitune.evaluate.statistics.intervals import FloatArray, check_share, two_s
 
 EQUIVALENCE_LEVEL = 0.90
 """Level of the interval that must lie inside the margin: two one-sided tests at 5 % each."""
+POWER = 0.8
+"""Probability of detecting a difference that is there."""
 LIKELY_DISCORDANCE = (0.1, 0.3)
 """Of two good contenders, before any answer is there: an assumption, wide on purpose."""
 LIKELY_SPREAD = (0.2, 0.4)
@@ -30,15 +32,14 @@ MOST_DEVIATIONS = 7.5
 """Outcomes farther from what is expected are left out: 1e-12 of them."""
 
 
-def cases_needed(discordance: float, effect: float, power: float = 0.8, level: float = 0.95) -> int:
+def cases_needed(discordance: float, effect: float, power: float = POWER) -> int:
     """Cases with which a true difference of binary scores would be detected.
 
     Args:
         discordance: Share of cases that exactly one contender gets right; raised to the effect
             where it is lower, since a difference needs as many discordant cases.
         effect: True difference, above 0, as a proportion.
-        power: Probability of detecting it.
-        level: Confidence level of the interval that must leave out 0.
+        power: Probability that the 95 % interval leaves out 0.
 
     Raises:
         ValueError: An argument is outside its range.
@@ -50,18 +51,13 @@ def cases_needed(discordance: float, effect: float, power: float = 0.8, level: f
     if not 0 <= discordance <= 1:
         raise ValueError(f"discordance must be a share from 0 to 1, not {discordance}")
     check_share("effect", effect)
-    n = _to_find(discordance, effect, power, level, graded=False)
+    n = _to_find(discordance, effect, power, graded=False)
     discordance = max(discordance, effect)
-    return _raised(n, power, lambda cases: power_to_find(cases, discordance, effect, level))
+    return _raised(n, power, lambda cases: power_to_find(cases, discordance, effect))
 
 
 def smallest_detectable(
-    n: float,
-    mean_square: float,
-    *,
-    graded: bool = False,
-    power: float = 0.8,
-    level: float = 0.95,
+    n: float, mean_square: float, *, graded: bool = False, level: float = 0.95
 ) -> float:
     """Smallest true difference that so many cases would detect: `cases_needed` solved for effect.
 
@@ -70,7 +66,6 @@ def smallest_detectable(
         mean_square: Of the differences. Where too few cases differ to show the answer, it is taken
             to be what a true difference of that size needs.
         graded: Whether cases may differ by less than a whole score.
-        power: Probability of detecting the difference.
         level: Confidence level of the interval that must leave out 0.
 
     Returns:
@@ -85,24 +80,19 @@ def smallest_detectable(
     low, high = 0.0, 1.0
     for _ in range(50):
         middle = (low + high) / 2
-        if _to_find(mean_square, middle, power, level, graded=graded) > n:
+        if _to_find(mean_square, middle, POWER, level, graded=graded) > n:
             low = middle
         else:
             high = middle
     if graded or n > MOST_ENUMERATED:
         return high
-    while high < 1 and power_to_find(int(n), max(mean_square, high), high, level) < power:
+    while high < 1 and power_to_find(int(n), max(mean_square, high), high, level) < POWER:
         high = min(1.0, high * 1.005)
     return high
 
 
 def cases_needed_for_margin(
-    mean_square: float,
-    margin: float,
-    *,
-    graded: bool = False,
-    power: float = 0.8,
-    level: float = EQUIVALENCE_LEVEL,
+    mean_square: float, margin: float, *, graded: bool = False, power: float = POWER
 ) -> int:
     """Cases with which two equally good contenders would be shown to be equivalent.
 
@@ -124,12 +114,12 @@ def cases_needed_for_margin(
     lost = mean_square - 2 * margin
     lost += math.sqrt(lost**2 + 4 * mean_square * margin * (1 - margin))
     at_margin = lost / 2 + margin * (1 - margin)
-    ends = two_sided_z(level) * math.sqrt(at_margin)
+    ends = two_sided_z(EQUIVALENCE_LEVEL) * math.sqrt(at_margin)
     ends += two_sided_z(power) * math.sqrt(mean_square)
     n = (ends / margin) ** 2
     if graded or mean_square > 1:
         return _whole_cases(n)
-    return _raised(n, power, lambda cases: power_to_equal(cases, mean_square, margin, level))
+    return _raised(n, power, lambda cases: power_to_equal(cases, mean_square, margin))
 
 
 def power_to_find(n: int, discordance: float, effect: float, level: float = 0.95) -> float:
@@ -138,11 +128,9 @@ def power_to_find(n: int, discordance: float, effect: float, level: float = 0.95
     return float(outcomes.shares[_tango(n, outcomes, 0.0) > two_sided_z(level)].sum())
 
 
-def power_to_equal(
-    n: int, discordance: float, margin: float, level: float = EQUIVALENCE_LEVEL
-) -> float:
+def power_to_equal(n: int, discordance: float, margin: float) -> float:
     """Probability that the interval of n binary scores of equals lies inside a margin, likewise."""
-    outcomes, z = _outcomes(n, discordance / 2, discordance / 2), two_sided_z(level)
+    outcomes, z = _outcomes(n, discordance / 2, discordance / 2), two_sided_z(EQUIVALENCE_LEVEL)
     inside = (_tango(n, outcomes, -margin) > z) & (_tango(n, outcomes, margin) < -z)
     return float(outcomes.shares[inside].sum())
 
@@ -201,7 +189,7 @@ def _raised(cases: float, power: float, reached: Callable[[int], float]) -> int:
 
 
 def _to_find(
-    mean_square: float, effect: float, power: float, level: float, *, graded: bool
+    mean_square: float, effect: float, power: float, level: float = 0.95, *, graded: bool
 ) -> float:
     """Return the cases that detect a difference, by Connor's formula.
 
@@ -219,9 +207,8 @@ def _to_find(
 def foresight(n: int, margin: float, *, graded: bool = False) -> str:
     """Say in one sentence what so many cases can show, before anything is spent.
 
-    Returns:
-        The smallest difference that is detected with 80 % power, and the cases that detect one as
-        large as the margin, for a range of how much cases differ. Clusters are not counted in.
+    It has the smallest difference that is detected with 80 % power, and the cases that detect one
+    as large as the margin, for a range of how much cases differ. Clusters are not counted in.
     """
     likely = LIKELY_SPREAD if graded else LIKELY_DISCORDANCE
     squares = [share**2 if graded else share for share in likely]
@@ -229,7 +216,7 @@ def foresight(n: int, margin: float, *, graded: bool = False) -> str:
     if visible[1] >= 1:
         return f"{n:,} test cases are too few to find any difference, however large."
     if graded:
-        needed = [_whole_cases(_to_find(s, margin, 0.8, 0.95, graded=True)) for s in squares]
+        needed = [_whole_cases(_to_find(s, margin, POWER, graded=True)) for s in squares]
         low, high = (100 * spread for spread in likely)
         differ = f"case scores that differ by {low:g} to {high:g} points (root mean square)"
     else:
