@@ -87,17 +87,14 @@ class Expecting:
 
     @property
     def messages(self) -> Sequence[Turn]:
-        """As the case has them."""
         return self.case.messages
 
     @property
     def tools(self) -> ToolCalls | None:
-        """Likewise."""
         return self.case.tools
 
     @property
     def content(self) -> dict[str, JsonValue]:
-        """Likewise."""
         return self.case.content
 
 
@@ -203,10 +200,8 @@ class Entries:
 
     def judge(self, attempt: Attempt) -> Judged:
         """Judge an answer; raises `Unscorable` as `Assertion.judge` does."""
-        judged = [part.judge(attempt) for part in self.parts]
-        weights = [part.terms.weight for part in self.parts]
-        total = sum(weights)
-        pairs = list(zip(judged, weights, strict=True))
+        pairs = [(part.judge(attempt), part.terms.weight) for part in self.parts]
+        total = sum(weight for _, weight in pairs)
         mean = sum(each.value * weight for each, weight in pairs) / total if total else 0.0
         failed = [each.why for each, weight in pairs if weight and not each.holds]
         why = "; ".join(failed)
@@ -216,7 +211,6 @@ class Entries:
         return Judged(mean >= self.terms.at_least, mean, below)
 
     def wrong_already(self, attempt: Attempt) -> bool:
-        """As `Assertion.wrong_already`."""
         counted = [part for part in self.parts if part.terms.weight]
         return self.terms.at_least is None and any(part.wrong_already(attempt) for part in counted)
 

@@ -17,7 +17,6 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Literal, SupportsFloat, TypeAlias, cast
 
 from pydantic import Field, JsonValue, PrivateAttr
@@ -58,15 +57,16 @@ class PythonFunction(Scorer):
     _function: Function | None = PrivateAttr(None)
 
     def prepare(self, setting: Setting) -> None:
-        """Import the function.
-
-        Raises:
-            JobError: The module cannot be found or imported, or has no such function.
-        """
         module, _, name = self.function.rpartition(":")
         spec = self._spec(module, setting.folder)
         try:
-            loaded = _from_file(spec) if module.endswith(".py") else importlib.import_module(module)
+            if module.endswith(".py"):
+                assert spec.loader is not None, "a file has a loader"
+                loaded = importlib.util.module_from_spec(spec)
+                sys.modules[spec.name] = loaded  # dataclasses look their module up there
+                spec.loader.exec_module(loaded)
+            else:
+                loaded = importlib.import_module(module)
         except (Exception, SystemExit) as error:
             raise self._no_import(error) from error
         function = getattr(loaded, name, None)
@@ -83,11 +83,7 @@ class PythonFunction(Scorer):
         return read_score(self.returned(attempt))
 
     def returned(self, attempt: Attempt) -> object:
-        """Return what the function returns.
-
-        Raises:
-            Unscorable: It raises.
-        """
+        """Return what the function returns; raises Unscorable where it raises."""
         function = self._function
         assert function is not None, "`build` imports it"
         try:
@@ -112,8 +108,7 @@ class PythonFunction(Scorer):
             code = compile((folder / module).read_bytes(), module, "exec")
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise self._no_import(error) from error
-        imports_all = ("*",) in code.co_consts
-        if name not in code.co_names and not imports_all:
+        if name not in code.co_names and ("*",) not in code.co_consts:  # `import *`
             raise self._no_function()
 
     def _no_import(self, error: BaseException) -> JobError:
@@ -169,11 +164,3 @@ def module_spec(module: str, folder: Path) -> ModuleSpec | None:
         return importlib.util.find_spec(module)
     except (ModuleNotFoundError, ValueError):
         return None
-
-
-def _from_file(spec: ModuleSpec) -> ModuleType:
-    assert spec.loader is not None, "a file has a loader"
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    return module

@@ -78,11 +78,7 @@ class Absent(LookupError):
 
 
 def look_up(variable: str, context: Context) -> JsonValue:
-    """Return a variable's value.
-
-    Raises:
-        Absent: It has none.
-    """
+    """Return a variable's value; raises Absent where it has none."""
     path = _VARIABLE.fullmatch(variable)
     assert path is not None, "placeholders were checked when the job was read"
     value: Any = context[path[1]]
@@ -95,11 +91,7 @@ def look_up(variable: str, context: Context) -> JsonValue:
 
 
 def _render(template: str, context: Context) -> str:
-    """Return a text with its placeholders filled in: texts as they are, other values as JSON.
-
-    Raises:
-        Absent: A variable has no value.
-    """
+    """Return a text with its placeholders filled in: texts as they are, other values as JSON."""
 
     def text_of(match: re.Match[str]) -> str:
         value = look_up(match[1], context)
@@ -148,7 +140,6 @@ class OfTwoTexts(Spec):
         return self.compare(_render(self.input, context), _render(self.reference, context))
 
     def compare(self, given: str, wanted: str) -> float:
-        """Return how good a text is beside another."""
         raise NotImplementedError
 
 
@@ -160,15 +151,13 @@ class StringCheck(OfTwoTexts):
     """Equal, not equal, input contains reference, the same without regard to case."""
 
     def compare(self, given: str, wanted: str) -> float:
-        match self.operation:
-            case "eq":
-                return float(given == wanted)
-            case "ne":
-                return float(given != wanted)
-            case "like":
-                return float(wanted in given)
-            case "ilike":
-                return float(wanted.lower() in given.lower())
+        holds = {
+            "eq": given == wanted,
+            "ne": given != wanted,
+            "like": wanted in given,
+            "ilike": wanted.lower() in given.lower(),
+        }
+        return float(holds[self.operation])
 
 
 class TextSimilarity(OfTwoTexts):
@@ -274,12 +263,6 @@ class OpenAIGrader(Scorer):
     _loaded: Grader | None = PrivateAttr(None)
 
     def prepare(self, setting: Setting) -> None:
-        """Read the grader.
-
-        Raises:
-            JobError: It cannot be read.
-            MissingExtra: It needs a package that is not installed.
-        """
         self._loaded = self.load(setting)
         for part in _parts(self._loaded):
             if isinstance(part, TextSimilarity) and part.evaluation_metric in PACKAGES:
@@ -291,11 +274,7 @@ class OpenAIGrader(Scorer):
         return self.load(setting).model_dump(mode="json")
 
     def wire(self, folder: Path) -> dict[str, JsonValue]:
-        """Return the object as OpenAI takes it, where each grader has a name.
-
-        Raises:
-            JobError: It cannot be read.
-        """
+        """Return the object as OpenAI takes it, where each grader has a name."""
         content = self.load(Setting(folder)).model_dump(mode="json", exclude_none=True)
         parts = cast("dict[str, dict[str, JsonValue]]", content.get("graders", {}))
         for name, part in ((self.name, content), *parts.items()):

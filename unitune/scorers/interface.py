@@ -62,11 +62,7 @@ class Unscorable(Exception):
 
 
 def share(value: float, subject: str) -> float:
-    """Return a value that is a share from 0 to 1, but for rounding.
-
-    Raises:
-        Unscorable: It is not.
-    """
+    """Return a share from 0 to 1, but for rounding; raises Unscorable where it is none."""
     if not -1e-9 <= value <= 1 + 1e-9:
         raise Unscorable(f"{subject} {value!r}; a score is from 0 to 1")
     return min(1.0, max(0.0, value))
@@ -96,40 +92,30 @@ class Case(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """An answer as measures see it; None is not known.
-
-    Args:
-        text: The answer.
-        tokens: As the backend counted them.
-        seconds: From request to the whole answer.
-        usd: US dollars.
-    """
+    """An answer as measures see it; None is not known."""
 
     text: str
     tokens: int | None = None
+    """As the backend counted them."""
     seconds: float | None = None
+    """From request to the whole answer."""
     usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An answer to a case: all that a scorer sees.
-
-    Args:
-        case: The case, with the expected answer.
-        text: The answer; empty where there was none.
-        tool_calls: Which tools the answer calls.
-        given: Scores that stand beside a recorded answer.
-        measured: What measures see of it; None where that is not known.
-        finish_reason: Why it ended, in the vendor's word; None where that is not known.
-    """
+    """An answer to a case: all that a scorer sees."""
 
     case: Case
     text: str
+    """Empty where there was no answer."""
     tool_calls: ToolCalls = ()
     given: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Scores that stand beside a recorded answer."""
     measured: Measured | None = None
+    """What measures see of it; None where that is not known."""
     finish_reason: str | None = None
+    """Why it ended, in the vendor's word; None where that is not known."""
 
     @property
     def expected(self) -> str:
@@ -139,17 +125,14 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How good an answer is.
-
-    Args:
-        value: From 0 to 1.
-        reason: Why, in a few words; may be empty.
-        failed: Whether the scorer could not score it; the value is then 0.
-    """
+    """How good an answer is."""
 
     value: float
+    """From 0 to 1."""
     reason: str = ""
+    """Why, in a few words."""
     failed: bool = False
+    """Whether the scorer could not score it; the value is then 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,11 +198,7 @@ class Scorer(Entry):
         return made
 
     def require(self, package: str) -> None:
-        """Refuse the scorer where a package is not installed.
-
-        Raises:
-            MissingExtra: The message has the install command.
-        """
+        """Refuse the scorer (MissingExtra) where a package is not installed."""
         if find_spec(package) is None:
             raise MissingExtra(
                 f"the scorer {self.name!r} needs the package {package!r}, which is not installed. "
@@ -227,11 +206,7 @@ class Scorer(Entry):
             )
 
     def json_of(self, option: JsonValue, setting: Setting) -> JsonValue:
-        """Return an option that is JSON, or that is the path of a JSON file.
-
-        Raises:
-            JobError: The file cannot be read, or is not JSON.
-        """
+        """Return an option that is JSON, or that is the path of a JSON file; raises JobError."""
         if not isinstance(option, str):
             return option
         path = setting.folder / option
@@ -283,8 +258,7 @@ class Scorer(Entry):
     def score(self, attempt: Attempt) -> Score:
         """Score one attempt; what goes wrong with it is in the score, never raised.
 
-        Raises:
-            UnituneError: What scores are made of cannot be had, such as from an endpoint.
+        UnituneError is: what scores are made of cannot be had, such as from an endpoint.
         """
         try:
             judged = self.judge(attempt)

@@ -184,8 +184,8 @@ class JsonFields(JsonText):
         except ValueError as error:
             return Score(0.0, f"not JSON: {error}")
         paths = wanted.keys() | given.keys()
-        right = wanted.keys() & given.keys()
-        wrong = sorted(path for path in paths if path not in right or wanted[path] != given[path])
+        right = {path for path in wanted.keys() & given.keys() if wanted[path] == given[path]}
+        wrong = sorted(paths - right)
         more = ", …" if len(wrong) > MOST_WRONG_NAMED else ""
         reason = f"wrong: {', '.join(wrong[:MOST_WRONG_NAMED])}{more}" if wrong else ""
         return Score(1 - len(wrong) / len(paths), reason)
@@ -224,11 +224,6 @@ class JsonSchema(JsonText):
     _schema: JsonValue = PrivateAttr(None)
 
     def prepare(self, setting: Setting) -> None:
-        """Read the schema and refuse what is none, or refers to another document.
-
-        Raises:
-            JobError: It is not, or does.
-        """
         self._schema = self.json_of(self.definition, setting)
         try:
             broken_by({"schema": self._schema}, "{}")

@@ -73,11 +73,6 @@ class Labelled(Scorer):
         return options
 
     def prepare(self, setting: Setting) -> None:
-        """Take the labels: the scorer's own, or the distinct answers of train.
-
-        Raises:
-            JobError: Two labels are one without case, or the answers of train are no labels.
-        """
         labels = self.options or setting.labels
         if not 2 <= len(labels) <= MOST_LABELS:
             raise JobError(
@@ -107,7 +102,6 @@ class Labelled(Scorer):
         return f"the expected answer {clip(case.answer)} names {named}"
 
     def _pair(self, attempt: Attempt) -> tuple[str | None, str | None]:
-        """Return the expected label and the answered one."""
         expected = find_label(attempt.expected, self._labels, ignore_case=self.ignore_case)
         answered = find_label(
             attempt.text, self._labels, ignore_case=self.ignore_case, take=self.take

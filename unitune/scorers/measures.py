@@ -21,17 +21,12 @@ class Measure(Entry):
     needs_expected = False
 
     def figure(self, answers: Sequence[Measured]) -> float | None:
-        """Return the measure of one case.
-
-        Args:
-            answers: Of one contender to one case, one a repeat, without those in error.
-        """
+        """Return the measure of one case, from its answers, one a repeat, without errors."""
         figures = [self.of_answer(answer) for answer in answers]
         known = [figure for figure in figures if figure is not None]
         return fmean(known) if known and len(known) == len(figures) else None
 
     def of_answer(self, answer: Measured) -> float | None:
-        """Return the figure of a single answer."""
         raise NotImplementedError
 
 

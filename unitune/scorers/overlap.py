@@ -78,7 +78,6 @@ def _common(first: Sequence[object], second: Sequence[object]) -> int:
 
 
 def _f1(common: int, given: int, wanted: int) -> float:
-    """Return the harmonic mean of common / given and common / wanted."""
     return 2 * common / (given + wanted) if common else 0.0
 
 

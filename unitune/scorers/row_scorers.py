@@ -120,11 +120,7 @@ class RowScorers(Scorer):
         return self._entries(attempt.case).wrong_already(attempt)
 
     def _entries(self, case: Case) -> Entries:
-        """Return what a case asserts.
-
-        Raises:
-            DataError: Its `scorers` cannot be read.
-        """
+        """Return what a case asserts; raises DataError where its `scorers` cannot be read."""
         value = case.content.get(KEY)
         if value is None:
             return self._default
@@ -186,10 +182,10 @@ class RowScorers(Scorer):
             guess = f" Did you mean {near!r}?" if near else ""
             raise DataError(f"`{at}`: {kind!r} is no scorer.{guess} Known: {', '.join(known)}")
         entry = _validated(types[kind], options, at)
-        if path := next(
-            (k for k in ("definition", "grader") if isinstance(options.get(k), str)), 0
-        ):
-            raise DataError(f"`{at}.{path}` names a file, which only a job does; write it out here")
+        for path in ("definition", "grader"):
+            if isinstance(options.get(path), str):
+                why = "names a file, which only a job does; write it out here"
+                raise DataError(f"`{at}.{path}` {why}")
         return _ready(entry, self._setting)
 
 

@@ -91,13 +91,12 @@ class Contains(CaseOption):
 
     def judge(self, attempt: Attempt) -> bool:
         given, wanted = self.plain(attempt.text), self.plain(attempt.expected)
-        match self.position:
-            case "anywhere":
-                return wanted != "" and wanted in given
-            case "start":
-                return wanted != "" and given.startswith(wanted)
-            case "end":
-                return wanted != "" and given.endswith(wanted)
+        stands = {
+            "anywhere": wanted in given,
+            "start": given.startswith(wanted),
+            "end": given.endswith(wanted),
+        }
+        return wanted != "" and stands[self.position]
 
 
 class Regex(Scorer):
