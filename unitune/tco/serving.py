@@ -24,6 +24,8 @@ from unitune.tco.documents import Role
 from unitune.tco.usage import BEST_HIT_RATE, WORST_HIT_RATE, Profile, RequestTokens
 
 NO_TOKENS = Count()
+NO_REASONING = (Decimal(1), Decimal(1), Decimal(1))
+NOTHING = Spread.of(Decimal(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Request:
     """How the vendor caches; None: not known, and nothing counts as cached."""
     hit_rate: Decimal = Decimal(0)
     """Share of requests, 0 to 1, whose beginning is in the cache."""
-    reasoning: tuple[Decimal, Decimal, Decimal] = (Decimal(1), Decimal(1), Decimal(1))
+    reasoning: tuple[Decimal, Decimal, Decimal] = NO_REASONING
     """By which hidden reasoning lengthens the billed answer: low, expected, high."""
 
     @property
@@ -108,10 +110,6 @@ class Request:
         return step * (tokens // step) if tokens >= self.caching.minimum_tokens else 0
 
 
-NOTHING = Spread.of(Decimal(0))
-NO_REASONING = (Decimal(1), Decimal(1), Decimal(1))
-
-
 @dataclass(frozen=True, slots=True)
 class ServingOption:
     """A model that answers, with what that costs."""
@@ -140,7 +138,17 @@ def serving_option(
     else:
         rates = _rates(prices, tuned=tuned)
         month, notes = _hosting(prices, profile) if tuned else (NOTHING, [])
-    request = _request(prices, rates, tokens, profile)
+    serving = offer.terms(prices.model).serving
+    reasons = serving is not None and serving.reasons and not tokens.hidden
+    request = Request(
+        prompt=tokens.prompt,
+        answer=tokens.answer,
+        rates=rates,
+        shared=tokens.shared,
+        caching=serving.caching if serving else None,
+        hit_rate=profile.hit_rate,
+        reasoning=profile.reasoning if reasons else NO_REASONING,
+    )
     if not offer.is_own:
         notes = [*_price_notes(prices, request, tuned=tuned), *notes]
     retires_on = offered.retires_on if offered else None
@@ -157,26 +165,8 @@ def serving_option(
     )
 
 
-def _request(prices: PriceLookup, rates: Rates, tokens: RequestTokens, profile: Profile) -> Request:
-    serving = prices.book.offer(prices.backend).terms(prices.model).serving
-    reasons = serving is not None and serving.reasons and not tokens.hidden
-    return Request(
-        prompt=tokens.prompt,
-        answer=tokens.answer,
-        rates=rates,
-        shared=tokens.shared,
-        caching=serving.caching if serving else None,
-        hit_rate=profile.hit_rate,
-        reasoning=profile.reasoning if reasons else NO_REASONING,
-    )
-
-
 def _rates(prices: PriceLookup, *, tuned: bool) -> Rates:
-    rows = (
-        prices.tokens("input", tuned=tuned),
-        prices.tokens("output", tuned=tuned),
-        prices.tokens("cached-input", tuned=tuned),
-    )
+    rows = (prices.tokens(kind, tuned=tuned) for kind in ("input", "output", "cached-input"))
     plain, output, cached = (row.usd if row else None for row in rows)
     # Rows of two origins may not fit together: no vendor charges more for what it has cached.
     fits = plain is not None and cached is not None and cached <= plain

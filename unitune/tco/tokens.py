@@ -71,10 +71,7 @@ class Counted:
 
 
 def measured(job: Job) -> Measured | None:
-    """Return what the newest comparison of a job measured; None where there is none here.
-
-    Only comparisons of its name, backend and base model count.
-    """
+    """Return what the newest comparison of a job's name, backend and base measured, if any."""
     newest = newest_of(job.name, job.backend, job.base_model)
     if newest is None:
         return None
@@ -90,7 +87,6 @@ def measured(job: Job) -> Measured | None:
 
 
 def _means(result: ContenderResult) -> MeanTokens | None:
-    """Return the mean tokens of a contender; None where any answer's are unknown."""
     if not result.answers or result.prompt_tokens is None or result.completion_tokens is None:
         return None
     totals = (result.prompt_tokens, result.completion_tokens)
@@ -118,14 +114,10 @@ def count(job: Job, splits: Splits, counter: TokenCounter) -> Counted:
 
 def _prompts(job: Job, splits: Splits) -> tuple[Prompt, ...]:
     """Return what the baseline with most effort in it would try first, the shortest first."""
-    baselines = [
-        contender
-        for contender in build(job.evaluate, job.tuning, splits.train)
-        if contender.spec.role == "baseline" and prompt_kind(contender.spec) is not None
-    ]
-    if not baselines:
-        return (OWN_MESSAGES,)
-    return max(baselines, key=lambda each: EFFORT.index(prompt_kind(each.spec))).prompts
+    contenders = build(job.evaluate, job.tuning, splits.train)
+    baselines = [each for each in contenders if each.spec.role == "baseline"]
+    most = max(baselines, key=lambda each: EFFORT.index(prompt_kind(each.spec)), default=None)
+    return most.prompts if most else (OWN_MESSAGES,)
 
 
 def _added(prompt: Prompt, rows: Sequence[Example], counter: TokenCounter) -> int:
@@ -140,17 +132,14 @@ def _added(prompt: Prompt, rows: Sequence[Example], counter: TokenCounter) -> in
 def _shared(prompt: Prompt, rows: Sequence[Example], counter: TokenCounter) -> int:
     """Return the tokens of the messages that all rows' prompts begin with."""
     prompts = [prompt.messages(row) for row in rows]
-    if len(prompts) < 2:
-        return 0
     same = takewhile(lambda turns: turns.count(turns[0]) == len(turns), zip(*prompts, strict=False))
     common = [turns[0] for turns in same]
-    if not common:
+    if len(prompts) < 2 or not common:
         return 0
     return counter.row(Example(messages=(*common, NO_ANSWER))).prompt.expected
 
 
 def _range(numbers: Sequence[int]) -> Count:
-    """Return the least, the middle and the most of some numbers."""
     return Count(min(numbers), sorted(numbers)[len(numbers) // 2], max(numbers))
 
 

@@ -48,19 +48,13 @@ def total_costs(
     job: Job,
     backends: Iterable[str],
     *,
-    requests_month: int | None = None,
-    only_launchable: bool = False,
+    requests_month: int | None,
+    only_launchable: bool,
 ) -> TotalCostList:
     """Return the total cost of ownership of a job's tuned model on each of several backends.
 
-    Args:
-        job: What is tuned, and how it will be used.
-        backends: Their names; one without a total cost is left out, with the reason.
-        requests_month: In place of the job's own.
-        only_launchable: Leave those out, too, where the job could not be launched.
-
-    Raises:
-        UnituneError: None of them has one; the reason of the first.
+    One without a total cost is left out, with the reason; on request also one where the job could
+    not be launched. Where none has one, the reason of the first is raised.
     """
     costs: list[TotalCost] = []
     refused: list[tuple[str, UnituneError]] = []
@@ -114,17 +108,22 @@ def total_cost(
     )
     prompted = serving_option("prompted", _lookup(resolved), use.prompted, use)
     tuned = serving_option("tuned", _lookup(resolved), use.tuned, use)
-    training = _training_usd(resolved)
+    if resolved.offer.training_price != "none":
+        training = estimated(resolved).launch_usd
+    else:  # nothing but the hours of the user's own machine
+        training = Spread.of(Decimal(0)) if _lookup(resolved).find("machine") else None
     once = _paid_once(resolved, training, (prompted.cost.request, tuned.cost.request))
     options = [prompted, replace(tuned, cost=replace(tuned.cost, once=once))]
     if alternative is not None:
         lookup = _lookup(resolved, alternative)
         options.append(serving_option("newest", lookup, use.alternative, use))
     rows = tuple({row.id: row for option in options for row in option.rows}.values())
-    notes = [*_limits(resolved, horizon, training)]
-    notes += [note for option in options for note in option.notes]
-    notes += use.notes
-    notes += [finding.message for finding in age_findings(rows, horizon.begins, allow_stale=True)]
+    notes = (
+        *_limits(resolved, horizon, training),
+        *(note for option in options for note in option.notes),
+        *use.notes,
+        *(each.message for each in age_findings(rows, horizon.begins, allow_stale=True)),
+    )
     costs = [option.cost for option in options]
     return TotalCost(
         job=job.name,
@@ -146,9 +145,7 @@ def _horizon(resolved: ResolvedJob) -> Horizon:
     """Return the horizon of the tuned model, which lives no longer than its base."""
     job, begins, planned = resolved.job, today(), resolved.job.usage.months
     ends = resolved.terms.model.retires_on if resolved.terms.model else None
-    if ends is None:
-        return Horizon(months=Decimal(planned), planned=planned, begins=begins)
-    left = Decimal((ends - begins).days) * 24 / HOURS_A_MONTH
+    left = Decimal((ends - begins).days) * 24 / HOURS_A_MONTH if ends else Decimal(planned)
     if left <= 0:
         raise UserError(
             f"{job.base_model} on {job.backend}, and what was tuned from it, is switched off on "
@@ -170,7 +167,6 @@ def _counted(resolved: ResolvedJob) -> Counted:
 
 
 def _lookup(resolved: ResolvedJob, alternative: Alternative | None = None) -> PriceLookup:
-    """Return the prices of the base, or of the alternative."""
     job, book = resolved.job, resolved.book
     backend = (alternative and alternative.backend) or job.backend
     model = alternative.model if alternative else job.base_model
@@ -178,24 +174,13 @@ def _lookup(resolved: ResolvedJob, alternative: Alternative | None = None) -> Pr
     return PriceLookup(book, backend, model, today(), tier=tier)
 
 
-def _training_usd(resolved: ResolvedJob) -> Spread | None:
-    """Return what a training costs; on the user's own machine nothing but the machine's hours."""
-    if resolved.offer.training_price != "none":
-        return estimated(resolved).launch_usd
-    return Spread.of(Decimal(0)) if _lookup(resolved).find("machine") else None
-
-
 def _paid_once(
     resolved: ResolvedJob, training: Spread | None, requests: Sequence[Spread | None]
 ) -> Spread | None:
     """Return what is paid before the first request: R (training + N r (k + k')) + preparation.
 
-    R trainings, each judged by N cases, r times each; None where a part is not known.
-
-    Args:
-        resolved: Its cases, repeats and usage.
-        training: US dollars of one.
-        requests: US dollars k and k' of a request to each side that is judged.
+    R trainings, each judged by N cases, r times each, by requests to each side at US dollars k and
+    k'; None where a part is not known.
     """
     job = resolved.job
     answers = len(resolved.splits.test or ()) * job.evaluate.repeats

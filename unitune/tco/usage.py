@@ -15,7 +15,7 @@ from unitune.backends.output_limit import REASONING
 from unitune.cost.tokens import Count
 from unitune.job.job import Job
 from unitune.job.tuning import Usage
-from unitune.tco.documents import Figure
+from unitune.tco.documents import Figure, Source
 from unitune.tco.tokens import Counted, Measured
 
 BEST_HIT_RATE, WORST_HIT_RATE = Decimal("0.95"), Decimal(0)
@@ -74,12 +74,8 @@ def profile(
 ) -> Profile:
     """Return how a job's model will be used.
 
-    Args:
-        job: Its `usage` goes before all but the next.
-        alternative: Name of the newest untuned model.
-        requests_month: Of the command line.
-        measured: The newest comparison's tokens.
-        counted: The rows' tokens; None only where the job says all of them.
+    `alternative` is the name of the newest untuned model, and `requests_month` the command line's.
+    The rows' tokens are None only where the job says all of them.
     """
     usage, tokens = job.usage, _Tokens(measured, counted)
     best, candidate = (measured.baseline, measured.candidate) if measured else (None, None)
@@ -137,20 +133,17 @@ class _Tokens:
             }
 
     def take(self, name: str, given: int | Literal["auto"], mean: int | None) -> Count:
+        source: Source
         if given != "auto":
-            figure = Figure(name=name, value=f"{given:,} tokens", source="job")
-            count = Count.of(given)
+            source, detail, count = "job", "", Count.of(given)
         elif mean is not None:
-            value = f"{mean:,} tokens"
-            figure = Figure(name=name, value=value, source="measured", detail=self._origin)
-            count = Count.of(mean)
+            source, detail, count = "measured", self._origin, Count.of(mean)
         else:
-            count = self._counts[name]
-            span = "" if count.exact else f" ({count.low:,} to {count.high:,})"
-            value = f"{count.expected:,}{span} tokens"
-            which = self._prompt if name == "prompted prompt" else ""
-            figure = Figure(name=name, value=value, source="counted", detail=which)
-        self.figures.append(figure)
+            source, count = "counted", self._counts[name]
+            detail = self._prompt if name == "prompted prompt" else ""
+        span = "" if count.exact else f" ({count.low:,} to {count.high:,})"
+        value = f"{count.expected:,}{span} tokens"
+        self.figures.append(Figure(name=name, value=value, source=source, detail=detail))
         return count
 
 
@@ -170,9 +163,6 @@ def _planned(usage: Usage, requests_month: int | None) -> Iterator[Figure]:
     factor = usage.reasoning_factor
     reasoning = f"{REASONING[0]} to {REASONING[2]}" if factor == "auto" else f"{factor}"
     hours, prepared = usage.hosting_hours_day, usage.preparation_usd
-    if requests_month is not None:
-        value = f"{requests_month:,}"
-        yield Figure(name="requests a month", value=value, source="option", detail="--requests")
     for key, name, value, assumed in (
         ("requests_month", "requests a month", f"{usage.requests_month:,}", "an example"),
         ("months", "months", f"{usage.months}", "a year"),
@@ -183,8 +173,9 @@ def _planned(usage: Usage, requests_month: int | None) -> Iterator[Figure]:
         ("preparation_usd", "preparing rows", f"${prepared:,f}", "not counted"),
     ):
         if key == "requests_month" and requests_month is not None:
-            continue
-        if key in usage.model_fields_set and getattr(usage, key) != "auto":
+            said = f"{requests_month:,}"
+            yield Figure(name=name, value=said, source="option", detail="--requests")
+        elif key in usage.model_fields_set and getattr(usage, key) != "auto":
             yield Figure(name=name, value=value, source="job", detail=f"usage.{key}")
         else:
             detail = f"{assumed}; usage.{key} sets it"
