@@ -150,6 +150,13 @@ def test_a_run_that_failed_is_left_out_and_told(make_job: Any, backend_of: Any) 
     assert "1 run without a model left out" in words.swept(comparison)
 
 
+def test_a_run_that_failed_while_nobody_watched_is_left_out(make_job: Any) -> None:
+    job = swept(make_job({}), fail_at_step=1, states=[])
+    assert not any(run.state.ended for run in launch_sweep(job))
+    with pytest.raises(NotFoundError, match="All of its runs have failed"):
+        compare(job)
+
+
 def test_too_many_errors_on_dev_leave_no_verdict(job: Job, backend_of: Any) -> None:
     """As where errors may have chosen the wrong prompt."""
     runs = trained(job)

@@ -166,9 +166,8 @@ def find_sweep_runs(resolved: ResolvedJob, *, replay: bool) -> dict[str, Run]:
     known, chosen = runs(), dict[str, Run]()
     for each in resolved.runs:
         twins = [run for run in known if run.fingerprint == each.fingerprint]
-        done = (run for run in twins if _refreshed(run).state is State.SUCCEEDED)
-        unended = next((run.id for run in twins if not run.state.ended), None)
-        if newest := next(done, None):
+        newest, unended = _newest_of(twins)
+        if newest is not None:
             chosen[each.setting] = newest
         elif not replay and (unended or not twins):
             hint = "Train it first: unitune run FILE launches what is missing of the sweep."
@@ -238,19 +237,22 @@ def _rows_of(run: Run) -> list[Dataset]:
 
 
 def _newest(job: Job, fingerprint: str) -> Run:
-    """Return the newest succeeded run of a training, also when it was not watched to its end."""
-    twins = [run for run in runs() if run.fingerprint == fingerprint]
-    for run in twins:
-        if _refreshed(run).state is State.SUCCEEDED:
-            return run
-    unended = [run.id for run in twins if not run.state.ended]
+    newest, unended = _newest_of([run for run in runs() if run.fingerprint == fingerprint])
+    if newest is not None:
+        return newest
     hint = (
-        f"Run {unended[0]} is under way: unitune watch {unended[0]}"
+        f"Run {unended} is under way: unitune watch {unended}"
         if unended
         else "Train it first: unitune run FILE. A run of other rows or settings must be named: "
         "unitune compare FILE --run RUN"
     )
     raise NotFoundError("succeeded run of job", job.name, (), hint)
+
+
+def _newest_of(twins: Sequence[Run]) -> tuple[Run | None, str | None]:
+    """Return the newest run that succeeded, watched to its end or not, and the id of one open."""
+    done = next((run for run in twins if _refreshed(run).state is State.SUCCEEDED), None)
+    return done, next((run.id for run in twins if not run.state.ended), None)
 
 
 def _refreshed(run: Run) -> Run:
