@@ -77,7 +77,10 @@ class PythonFunction(Scorer):
     def material(self, setting: Setting) -> JsonValue:
         spec = module_spec(self.function.rpartition(":")[0], setting.folder)
         source = Path(spec.origin) if spec and spec.origin else None
-        return source.read_text(encoding="utf-8") if source and source.is_file() else None
+        if source is None or not source.is_file():
+            return None
+        # Python may stand in another encoding, and an extension module is no text.
+        return source.read_text(encoding="utf-8", errors="surrogateescape")
 
     def judge(self, attempt: Attempt) -> Score:
         return read_score(self.returned(attempt))

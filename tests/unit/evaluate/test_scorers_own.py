@@ -98,6 +98,12 @@ def test_a_function_of_an_installed_module_will_do() -> None:
     assert 0 == score(spec, "a", "a").value  # a text equals no case
 
 
+def test_a_function_may_stand_in_a_file_of_another_encoding(tmp_path: Path) -> None:
+    text = "# coding: latin-1\ndef polite(answer, case):\n    return answer == 'caf\u00e9'\n"
+    (tmp_path / "checks.py").write_text(text, encoding="latin-1")
+    assert 1 == score(own("polite"), "caf\u00e9", "", Setting(tmp_path)).value
+
+
 @pytest.mark.parametrize(
     ("function", "complaint"),
     [
