@@ -6,12 +6,13 @@ earlier ones back. A note is on a case by its id, so it outlives the comparison 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from unitune.errors import Mismatch, UserError
+from unitune.errors import UserError
 from unitune.evaluate.inference.journal import heal, write_whole
 from unitune.security.spec import Frozen
 from unitune.workspace.filesystem import content_of, no_link
@@ -42,11 +43,9 @@ def read_notes(folder: Path) -> dict[str, str]:
         return {}
     notes: dict[str, str] = {}
     for line in lines:
-        try:
+        with suppress(ValidationError):
             note = Note.model_validate_json(line)
-        except ValidationError:
-            continue
-        notes[note.case] = note.text
+            notes[note.case] = note.text
     return {case: text for case, text in notes.items() if text}
 
 
@@ -66,19 +65,9 @@ def write_note(folder: Path, case: str, text: str) -> None:
         )
     note = Note(case=case, text=text, created=datetime.now(UTC).isoformat(timespec="seconds"))
     path = folder / NOTES
-
-    def refuse(line: bytes, number: int) -> Mismatch:
-        return Mismatch(f"{path}:{number} is no note: {line[:80]!r}. Move the file away.")
-
-    def read(line: bytes, number: int) -> Note:
-        try:
-            return Note.model_validate_json(line)
-        except ValidationError as error:
-            raise refuse(line, number) from error
-
     with (
         locked(path, str(path), WAIT_SECONDS),
         open(path, "a+b", buffering=0, opener=no_link) as file,
     ):
-        heal(file, _BEGINNING, read, refuse)
+        heal(file, _BEGINNING, Note.model_validate_json, "note", "Move the file away.")
         write_whole(file, f"{note.model_dump_json()}\n".encode())

@@ -2,9 +2,9 @@
 
 Every contender's open questions are submitted first, each at its own backend, then all batches are
 waited for, those of one backend together. A batch is paid for once, as a launch is: it is on record
-before it is submitted (`unitune.evaluate.inference.batches`), and searched for before it is
-submitted again (`unitune.evaluate.inference.batches`). Its answers become records like any
-others, so what was answered in a batch is not requested singly, nor the other way round.
+before it is submitted, and searched for before it is submitted again
+(`unitune.evaluate.inference.batches`). Its answers become records like any others, so what was
+answered in a batch is not requested singly, nor the other way round.
 
     announced, no id   searched for; adopted, or else submitted again under its key
     with an id         polled and collected, never submitted again
@@ -100,16 +100,11 @@ def run_batches(
     batches: BatchFile,
     rows: Journal,
     notify: Notify,
-    announce: Callable[[str], None] | None = None,
+    announce: Callable[[str], None],
 ) -> dict[str, tuple[Record, ...]]:
-    """Have all jobs answered, except for the answers that are in the journal.
+    """Have all jobs, by their backends, answered, except for the answers that are in the journal.
 
-    Args:
-        jobs: One a contender, by the name of the backend that answers.
-        batches: All batches on record.
-        rows: Where answers are read and written.
-        notify: Called as batches get on, and about once a second while they do not.
-        announce: Called with what the user should know, a sentence.
+    `notify` is called as batches get on, and about once a second while they do not.
 
     Returns:
         By contender one record a question, in their order.
@@ -139,11 +134,7 @@ def run_batches(
 
 @dataclass(slots=True)
 class BatchRunner:
-    """Submits and collects one backend's batches.
-
-    `short` counts, by batch, the polls with fewer answers than are done, `done` the answers;
-    `progress` has, by contender, what the user was shown last.
-    """
+    """Submits and collects one backend's batches."""
 
     backend: Batches
     name: str
@@ -151,10 +142,13 @@ class BatchRunner:
     batches: BatchFile
     rows: Journal
     notify: Notify
-    announce: Callable[[str], None] | None
+    announce: Callable[[str], None]
     short: Counter[str] = field(default_factory=Counter[str])
+    """By batch, how many polls had fewer answers than are done."""
     done: dict[str, int] = field(default_factory=dict[str, int])
+    """Answers by batch."""
     progress: dict[str, EvaluationProgress] = field(default_factory=dict[str, EvaluationProgress])
+    """By contender, what the user was shown last."""
 
     def cancel_unwanted(self) -> None:
         """Cancel batches without an open question; one that has ended is left as it is.
@@ -171,16 +165,18 @@ class BatchRunner:
 
     def submit(self, batch_job: BatchJob) -> None:
         """Put every open question into a batch that the backend has."""
-        submitter = BatchSubmitter(self.backend, self.name, self.batches, self._sleep)
         missing = batch_job.unanswered(self.rows)
+
+        def submitter(batch: Batch) -> BatchSubmitter:
+            return BatchSubmitter(self.backend, self.name, self.batches, batch, self._sleep)
 
         def send(batch: Batch) -> None:
             requests = {key: missing.pop(pair) for key, pair in batch.requests().items()}
-            submitter.submit(batch, batch_job.model, requests)
+            submitter(batch).submit(batch_job.model, requests)
 
         for batch in self.batches.open(self.name, batch_job.contender):
             pairs = batch.requests().values()
-            if batch.batch_id or submitter.recover(batch):
+            if batch.batch_id or submitter(batch).recover():
                 for pair in pairs:
                     missing.pop(pair, None)
             elif missing.keys() >= set(pairs):
@@ -261,17 +257,14 @@ class BatchRunner:
     def _collect(
         self, batch: Batch, batch_id: str, status: BatchStatus, batch_job: BatchJob
     ) -> bool:
-        """Record the answers, unless they are those to somebody else's requests.
-
-        Raises:
-            Unreachable: Fewer came than are done, which may be a file that was cut on its way.
-        """
+        """Record the answers; False: they are those to somebody else's requests."""
         replies = self.backend.fetch_batch(batch_id)
         ours = replies.keys() & batch.requests().keys()
         if replies and not ours:
             return False
         if len(ours) < (status.done or 0) and self.short[batch.key] < SHORT_LOOKS:
             self.short[batch.key] += 1
+            # It may be a file that was cut on its way.
             raise Unreachable(
                 f"{self.name} says that {status.done} requests of batch {batch_id} are done, and "
                 f"gives {len(ours)} answers."
@@ -295,12 +288,11 @@ class BatchRunner:
             doubles -= {*self.backend.find_batch(batch_key(time.time()), batch.announced)}
         for double in sorted(doubles):
             self._cancel(double)
-            if self.announce is not None:
-                self.announce(
-                    f"{self.name} has batch {double} beside {batch_id} of {batch.contender}: "
-                    "something on the way has sent one call twice. It was cancelled; what it had "
-                    "answered by then may be billed."
-                )
+            self.announce(
+                f"{self.name} has batch {double} beside {batch_id} of {batch.contender}: "
+                "something on the way has sent one call twice. It was cancelled; what it had "
+                "answered by then may be billed."
+            )
 
     def _cancel(self, batch_id: str) -> None:
         try:
@@ -324,11 +316,9 @@ class BatchRunner:
     def results(self, batch_job: BatchJob) -> tuple[Record, ...]:
         """Return the record of each question of a job."""
         name, pairs = batch_job.contender, batch_job.requested()
-        last = [self.rows.last(name, *pair) for pair in pairs]
-        records = tuple(record for record in last if record is not None)
+        records = tuple(filter(None, (self.rows.last(name, *pair) for pair in pairs)))
         assert len(records) == len(pairs), "every question was answered or in a batch"
-        total = len(records)
-        self.notify(EvaluationProgress(name, "test", batch_job.prompt, total, total))
+        self.notify(EvaluationProgress(name, "test", batch_job.prompt, len(pairs), len(pairs)))
         return records
 
     def _show(self, batch_job: BatchJob, batches: Sequence[Batch]) -> None:

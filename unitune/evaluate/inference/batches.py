@@ -20,14 +20,13 @@ from io import RawIOBase
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from unitune.backends import registry
 from unitune.backends.capabilities import Batches
 from unitune.backends.exactly_once import CreateCall, Uncertain, exactly_once, recover
 from unitune.errors import (
     BackendError,
-    Mismatch,
     MissingExtra,
     UnituneError,
     Unreachable,
@@ -121,13 +120,7 @@ class BatchFile:
         self._write(batch)
 
     def change(self, batch: Batch, *, batch_id: str | None = None, end: End | None = None) -> None:
-        """Write down what became known of a batch.
-
-        Args:
-            batch: One that is announced.
-            batch_id: The backend's id of it; empty: the id so far is of another batch.
-            end: What became of it.
-        """
+        """Write down what became known of a batch; an empty id: that so far is another's."""
         self._write(Change(key=batch.key, batch_id=batch_id, end=end))
 
     def _write(self, line: Batch | Change) -> None:
@@ -148,36 +141,23 @@ class BatchFile:
 
 @contextmanager
 def open_batches(path: Path) -> Generator[BatchFile]:
-    """Open the file of batches for reading and appending, healing a torn last line.
-
-    Args:
-        path: The file, in a folder whose ``rows.jsonl`` this process holds; made when not there.
-
-    Raises:
-        Mismatch: A line is nothing that is written here.
-    """
+    """Open the file of batches as `heal` does; this process must hold the journal beside it."""
     announced: set[str] = set()
 
-    def refuse(line: bytes, number: int) -> Mismatch:
-        return Mismatch(
-            f"{path}:{number} is no record of a batch: {line[:80]!r}. It was changed by hand or by "
-            "another program: correct the line, or choose another folder (unitune compare FILE "
-            "--output DIR), where all requests are sent again."
-        )
-
-    def read(line: bytes, number: int) -> Batch | Change:
-        try:
-            record = _LINE.validate_json(line)
-        except ValidationError as error:
-            raise refuse(line, number) from error
+    def read(line: bytes) -> Batch | Change:
+        record = _LINE.validate_json(line)
         if isinstance(record, Batch):
             announced.add(record.key)
         elif record.key not in announced:
-            raise refuse(line, number)
+            raise ValueError(record.key)
         return record
 
+    advice = (
+        "It was changed by hand or by another program: correct the line, or choose another folder "
+        "(unitune compare FILE --output DIR), where all requests are sent again."
+    )
     with open(path, "a+b", buffering=0, opener=no_link) as file:
-        yield BatchFile(file, path, heal(file, BEGINNING, read, refuse))
+        yield BatchFile(file, path, heal(file, BEGINNING, read, "record of a batch", advice))
 
 
 def supports_batches(name: str) -> bool:
@@ -186,118 +166,92 @@ def supports_batches(name: str) -> bool:
 
 
 def batching_backend(name: str) -> Batches:
-    """Return a backend that answers in batches.
-
-    Raises:
-        Unsupported: This one does not; the message names those that do.
-    """
+    """Return a backend that answers in batches; of one that does not, Unsupported names others."""
     backend = registry.backend(name)
     if isinstance(backend, Batches):
         return backend
+    able: list[str] = []
+    for other in registry.backend_names():
+        with suppress(MissingExtra):
+            if other != "fake" and supports_batches(other):
+                able.append(other)
     raise Unsupported(
         f"backend {name!r} does not answer in batches; of those installed here, "
-        f"{', '.join(_able()) or 'none'} can. Without --batch, requests are sent to its models one "
+        f"{', '.join(able) or 'none'} can. Without --batch, requests are sent to its models one "
         "at a time."
     )
 
 
-def _able() -> list[str]:
-    able: list[str] = []
-    for name in registry.backend_names():
-        with suppress(MissingExtra):
-            if name != "fake" and isinstance(registry.backend(name), Batches):
-                able.append(name)
-    return able
-
-
-class _BatchCall(CreateCall):
-    """The create call of a batch."""
-
-    def __init__(
-        self, submitter: BatchSubmitter, batch: Batch, create: Callable[[], str] | None = None
-    ) -> None:
-        self.settle_seconds = registry.offer(submitter.name).settle_seconds
-        self._submitter = submitter
-        self._batch = batch
-        self._create = create
-
-    def create(self) -> str:
-        assert self._create is not None, "a batch that is only searched for has no requests"
-        return self._create()
-
-    def find(self) -> list[str]:
-        """Return what may be the batch; a vendor may not say whose a batch is before it ends."""
-        submitter, batch = self._submitter, self._batch
-        ids = submitter.backend.find_batch(batch.key, batch.announced)
-        return [batch_id for batch_id in ids if batch_id not in submitter.batches.ids()]
-
-    def sleep(self, seconds: float) -> None:
-        self._submitter.sleep(seconds)
-
-    def refuse(self, error: UnituneError) -> None:
-        del error
-        self._submitter.batches.change(self._batch, end="refused")
-
-
-@dataclass(frozen=True, slots=True)
-class BatchSubmitter:
-    """Where batches are submitted.
-
-    Args:
-        backend: Who takes them.
-        name: Its name.
-        batches: Where each is written down before it is submitted.
-        sleep: Waits for so many seconds; Ctrl-C ends it.
-    """
+@dataclass
+class BatchSubmitter(CreateCall):
+    """Submits a batch that is written down, or searches for it."""
 
     backend: Batches
     name: str
     batches: BatchFile
-    sleep: Callable[[float], None]
+    batch: Batch
+    wait: Callable[[float], None]
+    _create: Callable[[], str] | None = None
 
-    def submit(
-        self, batch: Batch, model: str | TunedModel, requests: Mapping[str, Request]
-    ) -> None:
-        """Submit a batch that is written down, and that no earlier call has created.
+    def __post_init__(self) -> None:
+        self.settle_seconds = registry.offer(self.name).settle_seconds
+
+    def submit(self, model: str | TunedModel, requests: Mapping[str, Request]) -> None:
+        """Submit a batch that no earlier call has created.
 
         Raises:
             Unreachable: What became of it is not known yet; the next process searches for it.
             UserError: The backend has several batches of its key.
             UnituneError: It was refused, which is written down.
         """
-        create = partial(self.backend.submit_batch, batch.key, model, requests)
-        with self._explained(batch):
-            batch_id = exactly_once(_BatchCall(self, batch, create))
-        self.batches.change(batch, batch_id=batch_id)
+        self._create = partial(self.backend.submit_batch, self.batch.key, model, requests)
+        with self._explained():
+            batch_id = exactly_once(self)
+        self.batches.change(self.batch, batch_id=batch_id)
 
-    def recover(self, batch: Batch) -> bool:
+    def recover(self) -> bool:
         """Search for a batch that another process may have submitted, and write its id down.
 
-        Returns:
-            Whether the backend has it.
-
-        Raises:
-            UserError: It has several.
-            Unreachable: The search got no response.
+        Return whether the backend has it; raises as `submit` does.
         """
-        with self._explained(batch):
-            batch_id = recover(_BatchCall(self, batch), "")
+        with self._explained():
+            batch_id = recover(self, "")
         if batch_id is not None:
-            self.batches.change(batch, batch_id=batch_id)
+            self.batches.change(self.batch, batch_id=batch_id)
         return batch_id is not None
 
+    def create(self) -> str:
+        """Send the call, and return the backend's id of it."""
+        assert self._create is not None, "a batch that is only searched for has no requests"
+        return self._create()
+
+    def find(self) -> list[str]:
+        """Return what may be the batch; a vendor may not say whose a batch is before it ends."""
+        ids = self.backend.find_batch(self.batch.key, self.batch.announced)
+        return [batch_id for batch_id in ids if batch_id not in self.batches.ids()]
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; Ctrl-C ends it."""
+        self.wait(seconds)
+
+    def refuse(self, error: UnituneError) -> None:
+        """Write down that it was never taken."""
+        del error
+        self.batches.change(self.batch, end="refused")
+
     @contextmanager
-    def _explained(self, batch: Batch) -> Generator[None]:
+    def _explained(self) -> Generator[None]:
         """Say what to do when what became of a batch is not known."""
+        key = self.batch.key
         try:
             yield
         except Uncertain as error:
             raise UserError(
                 f"any of several batches at {self.name} may be the one with the key "
-                f"{batch.key!r}: {', '.join(error.ids)}. Compare again when they have ended, which "
+                f"{key!r}: {', '.join(error.ids)}. Compare again when they have ended, which "
                 "may tell. If all are this comparison's, one is enough: cancel the others there. "
                 "The one to collect can be written down, and is then looked for no more: "
-                f"""echo '{{"key":"{batch.key}","batch_id":"ITS_ID"}}' >> {self.batches.path}"""
+                f"""echo '{{"key":"{key}","batch_id":"ITS_ID"}}' >> {self.batches.path}"""
             ) from error
         except BackendError as error:
             if not error.is_ambiguous:

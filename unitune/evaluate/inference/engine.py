@@ -4,10 +4,7 @@ A thin asyncio engine. A model that likes batches gets one batch at a time; any 
 requests at once as it bears (`unitune.evaluate.inference.requests`). What the journal holds is
 not requested again, unless it was an error. The hash that decides this covers the model's
 fingerprint, the messages and every sampling setting, so another model or prompt never gets
-somebody else's answers.
-
-A vendor that is down, or refuses the key, says nothing about a model: after a row of failures the
-requests end with an error, and what was answered is kept.
+somebody else's answers. A vendor that is down says nothing about a model, so requests end then.
 
 Not here: questions that a vendor answers together within a day
 (`unitune.evaluate.inference.batch_runner`).
@@ -40,6 +37,8 @@ FOR_ALL = (401, 403, 404)
 HASH_DIGITS = 16
 
 Phase = Literal["dev", "test", "batch", "probe", "stopping"]
+"""dev while prompts are chosen, test for the verdict, batch while test cases are with a backend in
+batches, probe for general questions, stopping after Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -58,21 +57,14 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationProgress:
-    """How many of one contender's questions are answered, for progress bars.
-
-    Args:
-        contender: Its name.
-        phase: dev while prompts are chosen, test for the verdict, batch while test cases are with a
-            backend in batches, probe for general questions, stopping after Ctrl-C.
-        prompt: The prompt in use, in words.
-        done: Questions with an answer; of a batch as far as the backend says.
-        total: All questions.
-    """
+    """How many of one contender's questions are answered, for progress bars."""
 
     contender: str
     phase: Phase
     prompt: str
+    """In words."""
     done: int
+    """Of a batch as far as the backend says."""
     total: int
 
 
@@ -123,21 +115,17 @@ def record_of(contender: str, question: Question, model: str, hashed: str, reply
 
 @dataclass(frozen=True, slots=True)
 class InferenceOptions:
-    """How questions are put to a model.
-
-    Args:
-        concurrency: Requests in flight at most.
-        guard: What may be spent; None: nothing is counted.
-        cache: Answers to the same requests in other comparisons.
-        thinking: Fingerprints of the models that are known to think before they answer.
-        replay: Whether recorded answers and errors are all there is, and no request is sent.
-    """
+    """How questions are put to a model."""
 
     concurrency: int = LIMIT
+    """Requests in flight at most."""
     guard: BudgetGuard | None = None
+    """None: no cost is counted."""
     cache: ResponseCache | None = None
     thinking: set[str] = field(default_factory=set[str])
+    """Fingerprints of the models that are known to think before they answer."""
     replay: bool = False
+    """Whether recorded answers and errors are all there is, and no request is sent."""
 
 
 class ReplayedModel(ChatModel):
@@ -160,10 +148,7 @@ async def collect_answers(  # noqa: PLR0913 - each is independent
     *,
     options: InferenceOptions = InferenceOptions(),
 ) -> list[Record]:
-    """Put all questions to a model, except those whose answer is recorded.
-
-    Returns:
-        One record a question, in their order.
+    """Put all questions to a model, except those answered; return a record a question, in order.
 
     Raises:
         BackendError: The model is down, or refuses every question; what it answered is kept.
@@ -202,8 +187,6 @@ def _unanswered(journal: Journal, contender: str, missing: Sequence[str], total:
 
 
 class _Pending(NamedTuple):
-    """A question without an answer, and its `request_hash`."""
-
     question: Question
     hashed: str
 
@@ -293,20 +276,18 @@ class _Requests:
         return _with_limit(outcome, request)
 
     def _keep(self, batch: Sequence[_Pending], outcomes: Sequence[Outcome]) -> None:
-        new = [self._record(*pair) for pair in zip(batch, outcomes, strict=True)]
+        name, model, new = self.contender, self.model.fingerprint, list[Record]()
+        for (question, hashed), (reply, uncounted) in zip(batch, outcomes, strict=True):
+            failed = self.journal.last(name, question.case, hashed)
+            earlier = failed and failed.uncounted  # of a request in vain
+            record = record_of(name, question, model, hashed, reply)
+            new.append(replace(record, uncounted=Uncounted.total(earlier, uncounted)))
         self.journal.append(new)
-        if self.options.cache:
-            for record, outcome in zip(new, outcomes, strict=True):
+        for record, outcome in zip(new, outcomes, strict=True):
+            if self.options.cache:
                 self.options.cache.put(record.request_hash, outcome.reply)
-        self.records.update(((record.case, record.repeat), record) for record in new)
+            self.records[record.case, record.repeat] = record
         self.notify(len(self.records))
-
-    def _record(self, pending: _Pending, outcome: Outcome) -> Record:
-        question, hashed = pending
-        record = record_of(self.contender, question, self.model.fingerprint, hashed, outcome.reply)
-        failed = self.journal.last(self.contender, question.case, hashed)
-        earlier = failed and failed.uncounted  # of a request in vain
-        return replace(record, uncounted=Uncounted.total(earlier, outcome.uncounted))
 
     def _stop_if_down(self, reply: Reply) -> None:
         """Stop when the failures are no finding about the model any more."""

@@ -18,11 +18,11 @@ import sqlite3
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from io import RawIOBase
+from io import FileIO, RawIOBase
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from unitune.errors import Mismatch
 from unitune.evaluate.records import Record
@@ -52,11 +52,7 @@ def line_of(record: Record) -> str:
 
 
 def read_record(line: str | bytes) -> Record:
-    """Return the record of a line.
-
-    Raises:
-        ValidationError: It is none.
-    """
+    """Return the record of a line; raises ValidationError where it is none."""
     return _RECORD.validate_json(line)
 
 
@@ -133,25 +129,13 @@ def open_journal(path: Path) -> Generator[Journal]:
         Mismatch: A line is no record.
         UserError: It is a symbolic link.
     """
-
-    def refuse(line: bytes, number: int) -> Mismatch:
-        return Mismatch(
-            f"{path}:{number} is no recorded answer: {line[:80]!r}. "
-            "Choose another folder (unitune compare FILE --output DIR), or remove the file."
-        )
-
-    def read(line: bytes, number: int) -> Record:
-        try:
-            return read_record(line)
-        except ValidationError as error:
-            raise refuse(line, number) from error
-
+    advice = "Choose another folder (unitune compare FILE --output DIR), or remove the file."
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         locked(path, str(path), WAIT_SECONDS),
         open(path, "a+b", buffering=0, opener=no_link) as file,
     ):
-        yield Journal(file, heal(file, BEGINNING, read, refuse))
+        yield Journal(file, heal(file, BEGINNING, read_record, "recorded answer", advice))
 
 
 def write_whole(file: RawIOBase, content: bytes) -> None:
@@ -162,24 +146,34 @@ def write_whole(file: RawIOBase, content: bytes) -> None:
 
 
 def heal(
-    file: RawIOBase,
-    beginning: bytes,
-    read: Callable[[bytes, int], Line],
-    refuse: Callable[[bytes, int], Exception],
+    file: FileIO, beginning: bytes, read: Callable[[bytes], Line], what: str, advice: str
 ) -> list[Line]:
     """Return the lines, and cut a torn last line off; a file of other content is left alone.
 
     Args:
         file: Open for reading and appending.
         beginning: Of every line; a torn line that begins otherwise is not ours.
-        read: Makes a line out of its bytes and its number, or raises.
-        refuse: Makes the error for a line that is not ours.
+        read: Makes a line out of its bytes, or raises ValueError.
+        what: What a line is, for the refusal of one that is not ours.
+        advice: What the user can do about it, likewise.
+
+    Raises:
+        Mismatch: A line is not ours.
     """
+
+    def refusal(number: int, line: bytes) -> Mismatch:
+        return Mismatch(f"{file.name}:{number} is no {what}: {line[:80]!r}. {advice}")
+
     file.seek(0)
     *whole, torn = file.read().split(b"\n")
-    lines = [read(line, number) for number, line in enumerate(whole, start=1)]
+    lines: list[Line] = []
+    for number, line in enumerate(whole, start=1):
+        try:
+            lines.append(read(line))
+        except ValueError as error:
+            raise refusal(number, line) from error
     if not torn.startswith(beginning[: len(torn)]):
-        raise refuse(torn, len(whole) + 1)
+        raise refusal(len(whole) + 1, torn)
     file.truncate(file.tell() - len(torn))
     file.seek(0, os.SEEK_END)
     return lines
@@ -188,9 +182,8 @@ def heal(
 class ResponseCache:
     """Answers by the hash of their request, in a file that only the user may read.
 
-    Args:
-        file: None: no answer is known, and none is kept.
-        use_cache: Whether the user wants such answers; they are kept in any case.
+    Without a file none is known, and none is kept. Where the user does not want such answers, they
+    are kept all the same.
     """
 
     def __init__(self, file: sqlite3.Connection | None, *, use_cache: bool) -> None:
@@ -229,26 +222,20 @@ class ResponseCache:
 @contextmanager
 def open_response_cache(folder: Path, *, use_cache: bool) -> Generator[ResponseCache]:
     """Open the answers of a folder; what cannot be opened knows nothing."""
-    file = None
+    file = ready = None
     with suppress(sqlite3.Error, OSError):
         private_folder(folder)
         private_file(folder / CACHE)
         # A comparison inside a running event loop sends requests from a thread of its own.
         file = sqlite3.connect(folder / CACHE, timeout=CACHE_WAIT_SECONDS, check_same_thread=False)
-    cache = ResponseCache(file and _prepared(file), use_cache=use_cache)
+        # What a power cut takes away is requested again; waiting for the disk holds up others.
+        file.execute("PRAGMA synchronous = OFF")
+        file.execute("CREATE TABLE IF NOT EXISTS kept (key TEXT PRIMARY KEY, value BLOB)")
+        ready = file
+    cache = ResponseCache(ready, use_cache=use_cache)
     try:
         yield cache
     finally:
         cache.commit()
         if file is not None:
             file.close()
-
-
-def _prepared(file: sqlite3.Connection) -> sqlite3.Connection | None:
-    """Return the file with its table; None where it is no such file, or another process writes."""
-    # What a power cut takes away is requested again; waiting for the disk holds up others.
-    with suppress(sqlite3.Error):
-        file.execute("PRAGMA synchronous = OFF")
-        file.execute("CREATE TABLE IF NOT EXISTS kept (key TEXT PRIMARY KEY, value BLOB)")
-        return file
-    return None

@@ -44,16 +44,9 @@ _LINE = TypeAdapter(RecordedAnswer)
 
 
 class RecordedModel(BatchedChatModel):
-    """A model that gives recorded answers.
+    """A model that gives recorded answers; what was replaced in the cases is in them, too.
 
-    Args:
-        path: The file.
-        cases: What is answered.
-        redaction: What was replaced in the cases, and so is in the answers.
-
-    Raises:
-        DataError: The file is missing, a line is no recorded answer, or two cases ask the same and
-            were answered differently.
+    Raises DataError as `read_recorded`, or where two cases ask the same and the answers differ.
     """
 
     batch_size = 100  # a lookup takes no time, but requests take memory
@@ -61,7 +54,7 @@ class RecordedModel(BatchedChatModel):
     def __init__(
         self, path: Path, cases: Sequence[Example], redaction: Redaction | None = None
     ) -> None:
-        recorded = read_recorded(path, redaction)
+        self.recorded = recorded = read_recorded(path, redaction)
         self.fingerprint = _fingerprint(recorded)
         self._answers: dict[str, RecordedAnswer] = {}
         for case in cases:
@@ -99,8 +92,7 @@ def check_recorded(job: Job, cases: Sequence[Example]) -> None:
     for spec in job.evaluate.contenders:
         if not isinstance(spec, Recorded) or not (path := job.folder / spec.answers).exists():
             continue
-        RecordedModel(path, cases)
-        recorded = read_recorded(path)
+        recorded = RecordedModel(path, cases).recorded
         answers = [recorded[case.case_id] for case in cases if case.case_id in recorded]
         if not recorded:
             continue
@@ -119,11 +111,7 @@ def check_recorded(job: Job, cases: Sequence[Example]) -> None:
 
 
 def recorded_fingerprint(path: Path, redaction: Redaction | None = None) -> str:
-    """Return the fingerprint of a file of recorded answers, which its content makes.
-
-    Raises:
-        DataError: The file is missing, or a line is no recorded answer.
-    """
+    """Return the fingerprint of a file of recorded answers, which its content makes."""
     return _fingerprint(read_recorded(path, redaction))
 
 
@@ -137,11 +125,7 @@ def read_answers(path: Path) -> dict[str, str]:
 
 
 def read_recorded(path: Path, redaction: Redaction | None = None) -> dict[str, RecordedAnswer]:
-    """Return recorded answers by case; of two for one case the last counts.
-
-    Args:
-        path: The file.
-        redaction: What is replaced in the answers, too; None: they stay as they are.
+    """Return recorded answers by case, redacted; of two for one case the last counts.
 
     Raises:
         DataError: The file is missing, or a line is no recorded answer.

@@ -70,16 +70,13 @@ class AdaptiveLimiter:
             yield
         finally:
             self._in_flight -= 1
-            self._wake()
-
-    def _wake(self) -> None:
-        """Let as many go on as may be sent; each looks for itself whether it still may."""
-        free = int(self.limit) - self._in_flight
-        while self._waiting and free > 0:
-            waiting = self._waiting.popleft()
-            if not waiting.done():
-                waiting.set_result(None)
-                free -= 1
+            # As many go on as may be sent; each looks for itself whether it still may.
+            free = int(self.limit) - self._in_flight
+            while self._waiting and free > 0:
+                waiting = self._waiting.popleft()
+                if not waiting.done():
+                    waiting.set_result(None)
+                    free -= 1
 
     def answered(self) -> None:
         """Take note of an answer."""
@@ -89,10 +86,8 @@ class AdaptiveLimiter:
     def refused(self, sent: float, retry_after_seconds: float) -> None:
         """Take note that the vendor limits the rate.
 
-        Args:
-            sent: When the refused request was sent, on the monotonic clock. Of requests that were
-                sent before the last slowing down, more refusals say nothing new.
-            retry_after_seconds: What the vendor asks to wait.
+        Refusals of requests `sent` (on the monotonic clock) before the last slowing down say
+        nothing new.
         """
         self._refused.append(True)
         if sum(self._refused) < REFUSALS:
@@ -134,8 +129,7 @@ async def request_with_retry(
 ) -> Outcome:
     """Send a request until there is an answer, or another attempt is of no use.
 
-    Raises:
-        OverBudget: The guard does not hold what the next attempt may cost.
+    Raises OverBudget where the guard does not hold what the next attempt may cost.
     """
     uncounted: Uncounted | None = None
 
