@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
+from unitune.cost.spread import Spread
 from unitune.decision.evidence import (
     Conclusion,
     Evidence,
@@ -22,10 +23,21 @@ from unitune.evaluate.learning_curve_document import FARTHEST, LearningCurve
 from unitune.evaluate.statistics.sample_size import cases_needed
 from unitune.tco.documents import TotalCost
 
-COLLECTED_ROWS = {
+COLLECTED_ROWS: dict[Rows, str] = {
     "training": "training rows",
     "validation": "validation rows",
     "test": "test cases",
+}
+_WHERE: dict[Rows, str] = {
+    "training": "Rows with answers, under data.train; unitune distill can have a better model "
+    "write some.",
+    "validation": "Rows apart from train and test, or data.validation: 0.2 of train.",
+    "test": "Rows of real use, apart from train, under data.test.",
+}
+_MEASUREMENTS: dict[Measurement, str] = {
+    "prompts": "each prompt answers the validation rows",
+    "training": "one training, whose model answers the validation rows",
+    "curve": "trainings on parts of the rows, whose models answer the validation rows",
 }
 
 
@@ -72,13 +84,6 @@ def measure(
     )
 
 
-_MEASUREMENTS: dict[Measurement, str] = {
-    "prompts": "each prompt answers the validation rows",
-    "training": "one training, whose model answers the validation rows",
-    "curve": "trainings on parts of the rows, whose models answer the validation rows",
-}
-
-
 def keep_prompting(
     evidence: Evidence, reasons: Sequence[str], change: str, verdict: str = "{} is good enough"
 ) -> Conclusion:
@@ -99,6 +104,9 @@ def tune(evidence: Evidence, option: TuningOption) -> Conclusion:
     where = "here" if option.trains_here else f"at {option.backend}"
     own = f"--run {option.runs[0]}"
     spare = points(max(0.0, option.shown_gain.value - evidence.margin))
+    changes = [f"A prompt that scores {spare} points more than {evidence.best_prompt.name}."]
+    if option.ends:
+        changes.append(f"An end before {option.ends}, on which the base is switched off.")
     return Conclusion(
         answer="tune",
         backend=option.backend,
@@ -110,10 +118,7 @@ def tune(evidence: Evidence, option: TuningOption) -> Conclusion:
             *exclusions(evidence),
             *evidence.warnings,
         ),
-        changes=(
-            f"A prompt that scores {spare} points more than {evidence.best_prompt.name}.",
-            *_life_changes(option),
-        ),
+        changes=tuple(changes),
         next=NextStep(
             command=_command(evidence, f"compare {own}"),
             why="It is trained already; the verdict is that of the test, which is unused so far.",
@@ -140,14 +145,6 @@ def collect(
     )
 
 
-_WHERE = {
-    "training": "Rows with answers, under data.train; unitune distill can have a better model "
-    "write some.",
-    "validation": "Rows apart from train and test, or data.validation: 0.2 of train.",
-    "test": "Rows of real use, apart from train, under data.test.",
-}
-
-
 def cannot_tell(evidence: Evidence, option: TuningOption) -> Conclusion:
     """What was measured allows both."""
     shown, margin = option.shown_gain, evidence.margin
@@ -160,12 +157,7 @@ def cannot_tell(evidence: Evidence, option: TuningOption) -> Conclusion:
     return Conclusion(
         answer="cannot tell",
         headline="Cannot tell: tuning may gain what matters, or nothing",
-        reasons=(
-            gain_sentence(evidence, option),
-            curve_sentence(evidence.wanted_score, option.curve),
-            *exclusions(evidence),
-            *evidence.warnings,
-        ),
+        reasons=(*gain_and_curve(evidence, option), *exclusions(evidence), *evidence.warnings),
         changes=(change,),
         next=NextStep(
             command=_command(evidence, "check"),
@@ -194,8 +186,9 @@ def score_sentence(best: Score) -> str:
     )
 
 
-def curve_sentence(wanted: float, curve: LearningCurve | None) -> str:
+def curve_sentence(evidence: Evidence, option: TuningOption) -> str:
     """Return what a learning curve says of more rows."""
+    curve, wanted = option.curve, evidence.wanted_score
     if curve is None:
         return ""
     if curve.doubts:
@@ -216,6 +209,11 @@ def curve_sentence(wanted: float, curve: LearningCurve | None) -> str:
     )
 
 
+def gain_and_curve(evidence: Evidence, option: TuningOption) -> tuple[str, str]:
+    """Return what a tuned model gains, and what more rows would bring."""
+    return gain_sentence(evidence, option), curve_sentence(evidence, option)
+
+
 def more_rows(curve: LearningCurve | None) -> int | None:
     """Return how many more rows the wanted score takes; None: the curve does not say."""
     rows = curve and curve.goal and curve.goal.rows
@@ -226,16 +224,19 @@ def more_rows(curve: LearningCurve | None) -> int | None:
 
 def saving(cost: TotalCost | None) -> Decimal:
     """Return how much less a tuned model costs than the prompted one, over the horizon."""
-    totals = {each.role: each.total_usd for each in cost.columns} if cost else {}
-    prompted, tuned = totals.get("prompted"), totals.get("tuned")
+    prompted, tuned = _totals(cost) if cost else (None, None)
     return prompted.expected - tuned.expected if prompted and tuned else Decimal(0)
+
+
+def _totals(cost: TotalCost) -> tuple[Spread | None, Spread | None]:
+    totals = {each.role: each.total_usd for each in cost.columns}
+    return totals.get("prompted"), totals.get("tuned")
 
 
 def _costs(evidence: Evidence, option: TuningOption) -> Iterator[str]:
     if (cost := option.cost) is None:
         return
-    totals = {each.role: each.total_usd for each in cost.columns}
-    prompted, tuned = totals.get("prompted"), totals.get("tuned")
+    prompted, tuned = _totals(cost)
     assumed = "" if evidence.volume_given else ", an assumption: set usage.requests_month"
     volume = f"{cost.requests_month:,} requests a month, {cost.horizon.months:.3g} months{assumed}"
     if prompted and tuned:
@@ -250,12 +251,7 @@ def _costs(evidence: Evidence, option: TuningOption) -> Iterator[str]:
 def _below_goal(evidence: Evidence, option: TuningOption) -> Iterator[str]:
     if evidence.goal is not None and option.tuned and option.tuned.value < evidence.goal:
         yield f"The goal of {percent(evidence.goal)} is not reached."
-        yield curve_sentence(evidence.wanted_score, option.curve)
-
-
-def _life_changes(option: TuningOption) -> Iterator[str]:
-    if option.ends:
-        yield f"An end before {option.ends}, on which the base is switched off."
+        yield curve_sentence(evidence, option)
 
 
 def exclusions(evidence: Evidence) -> Iterator[str]:

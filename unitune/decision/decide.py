@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 
 from unitune.data.quality.look import quality_of
 from unitune.decision import rules
 from unitune.decision.evidence import Conclusion, Decision, Evidence
 from unitune.decision.measuring import Choices, Measured, best_of
 from unitune.errors import OverBudget, RunFailed, UserError
-from unitune.evaluate.learning_curve import check_goal
+from unitune.evaluate.learning_curve import check_goal, train_all
 from unitune.evaluate.readiness import readiness_findings
 from unitune.evaluate.result_files import results_folder
 from unitune.evaluate.runner import Notify
@@ -31,8 +32,6 @@ from unitune.findings import shown
 from unitune.job.job import Job
 from unitune.planning.feasibility import same_base_elsewhere
 from unitune.planning.preflight import ResolvedJob, preflight
-from unitune.run.run import Run
-from unitune.run.sweep import launch_sweep
 from unitune.workspace.filesystem import private_folder, replacing
 from unitune.workspace.today import today
 
@@ -78,7 +77,7 @@ def decide(  # noqa: PLR0913 - each has a name and a default
         seeds=seeds,
         requests_month=requests_month,
         budget=None if budget is None else Decimal(str(budget)),
-        launch=lambda sweep: _launched(sweep, allow_unpriced=allow_unpriced),
+        launch=partial(train_all, allow_unpriced=allow_unpriced),
         agree=lambda _, __: None,
         answers=AnswerOptions(allow_unpriced=allow_unpriced),
         shown=lambda: nullcontext(progress),
@@ -87,12 +86,7 @@ def decide(  # noqa: PLR0913 - each has a name and a default
 
 
 def resolve(job: Job, backends: Sequence[str]) -> list[ResolvedJob]:
-    """Return the job at each backend, with its rows read once.
-
-    Raises:
-        UserError: It is a sweep.
-        NotFoundError: No installed package brings a backend.
-    """
+    """Return the job at each backend, with its rows read once; UserError where it is a sweep."""
     if job.sweep:
         raise UserError(
             f"job {job.name!r} is a sweep (lists of {', '.join(job.sweep)}), and a decision is "
@@ -105,22 +99,10 @@ def resolve(job: Job, backends: Sequence[str]) -> list[ResolvedJob]:
     return resolved
 
 
-def _launched(sweep: ResolvedJob, *, allow_unpriced: bool) -> list[Run]:
-    runs = list(launch_sweep(sweep, allow_unpriced=allow_unpriced))
-    for run in runs:
-        run.wait()
-    return runs
-
-
 class Deciding:
     """A decision on its way: what is known, and the next measurement.
 
-    Args:
-        resolved: The job at each backend that is considered.
-        choices: How measurements are made.
-        goal: The score that is good enough.
-        file: The job's, as commands are to name it.
-        announce: Called with each measurement before it is made.
+    Commands name the job by `file`; `announce` is called with each measurement before it is made.
     """
 
     def __init__(
@@ -138,8 +120,7 @@ class Deciding:
     def decision(self, *, measure: bool = True) -> Decision:
         """Return the decision, and write it down beside the recorded answers.
 
-        Args:
-            measure: Whether to measure what is missing; else the answer is what is known so far.
+        Unless it is to measure what is missing, the answer is what is known so far.
         """
         notes: list[str] = []
         while True:
@@ -170,17 +151,14 @@ class Deciding:
         (option,) = (each for each in self._options if each.resolved.job.backend == backend)
         left = self._choices.budget
         if left is not None:
-            others = (
-                each.prompts_usd + each.tuned_usd for each in self._options if each is not option
-            )
-            left = max(Decimal(0), left - sum(others, Decimal(0)))
-        match conclusion.next.measures:
-            case "prompts":
-                option.measure_prompts(self._choices, left)
-            case "training":
-                option.measure_training(self._choices, left)
-            case _:
-                option.measure_curve(self._choices, left, evidence.wanted_score)
+            others = [each for each in self._options if each is not option]
+            spent = sum((each.prompts_usd + each.tuned_usd for each in others), Decimal(0))
+            left = max(Decimal(0), left - spent)
+        what = conclusion.next.measures
+        if what == "prompts":
+            option.measure_prompts(self._choices, left)
+        elif what is not None:
+            option.measure_training(what, self._choices, left, evidence.wanted_score)
 
     def _evidence(self) -> Evidence:
         best = best_of(self._options)
@@ -193,6 +171,8 @@ class Deciding:
         job, read = resolved.job, resolved.rows.read
         errors, cases = [*read.report.errors], 0
         warnings = [each for each in read.report.findings if each.severity == "warning"]
+        others = [offer for offer, *_ in same_base_elsewhere(job, resolved.offer, today())]
+        others.sort(key=lambda offer: not offer.trains_here)
         splits = None
         if not errors:
             splits = resolved.splits
@@ -216,14 +196,8 @@ class Deciding:
             volume_given=self._choices.requests_month is not None
             or "requests_month" in job.usage.model_fields_set,
             options=(),
-            elsewhere=tuple(_elsewhere(resolved)),
+            elsewhere=tuple(offer.name for offer in others),
         )
-
-
-def _elsewhere(resolved: ResolvedJob) -> list[str]:
-    """Return other backends that tune the same base, those on the user's own hardware first."""
-    offers = [offer for offer, *_ in same_base_elsewhere(resolved.job, resolved.offer, today())]
-    return [offer.name for offer in sorted(offers, key=lambda offer: not offer.trains_here)]
 
 
 def _contradictions(job: Job) -> Iterator[str]:

@@ -17,6 +17,7 @@ from typing import Self
 import numpy as np
 
 from unitune.cost.estimate import HOURS_A_MONTH
+from unitune.data.dataset import Dataset
 from unitune.decision.evidence import Gain, Measurement, Score, TuningOption
 from unitune.distillation.acceptance import AnswerForm
 from unitune.errors import UnituneError
@@ -26,7 +27,7 @@ from unitune.evaluate.learning_curve_document import LearningCurve
 from unitune.evaluate.runner import Notify
 from unitune.evaluate.statistics.intervals import FloatArray
 from unitune.evaluate.statistics.paired import compare_corpus, compare_paired
-from unitune.evaluate.validation import AnswerOptions, ValidationAnswers, answer_validation
+from unitune.evaluate.validation import AnswerOptions, answer_validation
 from unitune.job.contenders import ContenderSpec, FewShot, Instructed, ZeroShot, prompt_kind
 from unitune.planning.learning_curve import (
     LEAST_ROWS,
@@ -52,19 +53,7 @@ MOST_LABELS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """How measurements are made.
-
-    Args:
-        points: Sizes of a learning curve.
-        seeds: Trainings of each.
-        requests_month: Of the total cost; None: as the job says.
-        budget: The most that everything may cost together, in US dollars; None: as the job says.
-        launch: Launches and follows trainings.
-        agree: Called before a measurement with what would be done; raises where the user does not
-            agree to its price.
-        answers: How validation rows are answered.
-        shown: Entered while they are; gives what is to be called as answers come.
-    """
+    """How measurements are made: the options of `decide`, and what they call."""
 
     points: int
     seeds: int
@@ -72,8 +61,11 @@ class Choices:
     budget: Decimal | None = None
     launch: Launch
     agree: Callable[[Measurement, ResolvedJob], None]
+    """Called before a measurement; raises where the user does not agree to its price."""
     answers: AnswerOptions
+    """How validation rows are answered."""
     shown: Callable[[], AbstractContextManager[Notify | None]]
+    """Entered while they are; gives what is to be called as answers come."""
 
     @contextmanager
     def answering(self) -> Generator[AnswerOptions]:
@@ -120,47 +112,34 @@ class Measured:
             answers = answer_validation(judged, {}, options)
         self.prompts, self.prompts_usd = answers.graded, answers.spent_usd or Decimal(0)
 
-    def measure_training(self, choices: Choices, left: Decimal | None) -> None:
-        """Train with all rows, once, and have the model answer the validation rows."""
-        sweep, runs = self._launched(whole_training_of(self.resolved), "training", choices, left)
-        self.tuned = self._answered(sweep, runs, choices).graded
-        self.runs = tuple(run.id for run in runs)
+    def measure_training(
+        self, what: Measurement, choices: Choices, left: Decimal | None, goal: float
+    ) -> None:
+        """Train with all rows, once, and have the model answer the validation rows.
 
-    def measure_curve(self, choices: Choices, left: Decimal | None, goal: float) -> None:
-        """Train on parts of the rows as well, and carry the curve on to a score."""
-        wanted = learning_curve_of(self.resolved, choices.points, choices.seeds)
-        sweep, runs = self._launched(wanted, "curve", choices, left)
-        answers = self._answered(sweep, runs, choices)
-        self.curve = fit_curve(sweep, runs, answers, goal)
-        self.tuned = answers.graded[-choices.seeds :]
-        self.runs = tuple(run.id for run in runs[-choices.seeds :])
-
-    def _launched(
-        self, sweep: ResolvedJob, what: Measurement, choices: Choices, left: Decimal | None
-    ) -> tuple[ResolvedJob, Sequence[Run]]:
+        For a curve, train on parts of the rows as well, and carry it on to the goal.
+        """
+        seeds = choices.seeds if what == "curve" else 1
+        if what == "curve":
+            sweep = learning_curve_of(self.resolved, choices.points, seeds)
+        else:
+            sweep = whole_training_of(self.resolved)
         if left is not None:
             sweep = with_budget(sweep, max(Decimal(0), left - self.prompts_usd))
         choices.agree(what, sweep)
         if sweep.offer.training_price != "none":
             usd = estimated(sweep).launch_usd
             self.tuned_usd = usd.high if usd else Decimal(0)
-        return sweep, choices.launch(sweep)
-
-    def _answered(
-        self, sweep: ResolvedJob, runs: Sequence[Run], choices: Choices
-    ) -> ValidationAnswers:
+        runs = choices.launch(sweep)
         with choices.answering() as options:
             answers = answer_curve(sweep, runs, options)
         self.tuned_usd += answers.spent_usd or Decimal(0)
-        return answers
+        if what == "curve":
+            self.curve = fit_curve(sweep, runs, answers, goal)
+        self.tuned, self.runs = answers.graded[-seeds:], tuple(run.id for run in runs[-seeds:])
 
     def option(self, best: Graded | None, points: int) -> TuningOption:
-        """Return what is known, as the rules see it.
-
-        Args:
-            best: The best prompt of all backends.
-            points: Sizes of a learning curve.
-        """
+        """Return what is known, as the rules see it, beside the best prompt of all backends."""
         resolved, rows = self.resolved, self.resolved.rows.read
         model = resolved.terms.model
         ends = model.retires_on if model else None
@@ -181,9 +160,7 @@ class Measured:
             tuned=_mean_score(self.tuned),
             runs=self.runs,
             gain=gain,
-            weakest=weakest_labels(self.tuned, [row.answer or "" for row in rows.splits.train])
-            if self.tuned
-            else (),
+            weakest=weakest_labels(self.tuned, rows.splits.train) if self.tuned else (),
             curve=self.curve,
             cost=self.cost,
         )
@@ -195,14 +172,12 @@ def best_of(options: Sequence[Measured]) -> Graded | None:
     return max(prompts, key=lambda each: each.score, default=None)
 
 
-def weakest_labels(tuned: Sequence[Graded], answers: Sequence[str]) -> tuple[str, ...]:
-    """Return the labels that a model gets wrong most, of those that it gets wrong at all.
+def weakest_labels(tuned: Sequence[Graded], train: Dataset) -> tuple[str, ...]:
+    """Return the labels that a model, of several seeds, gets wrong most, of those wrong at all.
 
-    Args:
-        tuned: The model's answers, or those of several seeds.
-        answers: Of the training rows: whether they are labels.
+    Labels are the answers of the training rows, where they may be labels.
     """
-    if not AnswerForm.of(answers).labels:
+    if not AnswerForm.of([row.answer or "" for row in train]).labels:
         return ()
     task, scores = tuned[0].task, defaultdict[str, list[float]](list)
     for graded in tuned:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from unitune.decision.conclusions import (
     cannot_tell,
     collect,
-    curve_sentence,
     fix_first,
+    gain_and_curve,
     gain_sentence,
     keep_prompting,
     look_elsewhere,
@@ -156,11 +156,8 @@ def more_rows_pay(evidence: Evidence) -> Conclusion | None:
     more = more_rows(option.curve)
     if more is None:
         return None
-    why = [
-        gain_sentence(evidence, option),
-        curve_sentence(evidence.wanted_score, option.curve),
-    ]
-    return collect(evidence, "training", more, " ".join(why), option.weakest)
+    why = " ".join(gain_and_curve(evidence, option))
+    return collect(evidence, "training", more, why, option.weakest)
 
 
 def better_below_goal(evidence: Evidence) -> Conclusion | None:
@@ -173,11 +170,7 @@ def no_gain(evidence: Evidence) -> Conclusion | None:
     """Tuning has been shown not to gain what matters, and more rows are not seen to."""
     if any(each.shown_gain.high >= evidence.margin for each in evidence.measured_options):
         return None
-    option = evidence.best_tuned
-    why = [
-        gain_sentence(evidence, option),
-        curve_sentence(evidence.wanted_score, option.curve),
-    ]
+    why = gain_and_curve(evidence, evidence.best_tuned)
     change = "Rows of another kind, or a larger base model."
     return keep_prompting(evidence, why, change, "tuning gains too little beyond {}")
 

@@ -25,16 +25,12 @@ WHOLE = ("stop", "tool_calls", "tool_use")
 
 @dataclass(frozen=True, slots=True)
 class AnswerForm:
-    """What the answers of all training rows have in common.
-
-    Args:
-        labels: Each is one of these few; empty: they are no labels.
-        keys: Each is a JSON object with these keys; None: they are no such objects.
-        is_json: Each is JSON.
-    """
+    """What the answers of all training rows have in common."""
 
     labels: frozenset[str] = frozenset()
+    """Each is one of these few; empty: they are no labels."""
     keys: frozenset[str] | None = None
+    """Each is a JSON object with these keys; None: they are no such objects."""
     is_json: bool = False
 
     @classmethod
@@ -101,7 +97,6 @@ class Acceptance:
 
 
 def _incomplete(record: Record) -> str | None:
-    """Return why there is no whole answer."""
     if record.error is not None:
         return "no answer came"
     if record.cut:

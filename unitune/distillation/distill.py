@@ -55,35 +55,29 @@ class RejectedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Distillation:
-    """What came of it.
-
-    Args:
-        path: The rows.
-        rows: How many.
-        rejected: The others, in the order of the questions.
-        left_out: How many rows of the file were no questions to put, by the reason.
-        teacher: Its name, as it is written into the rows.
-        prompt: What it was shown, in words.
-        dev_score: Its own score on the dev rows by the primary scorer; None: there are none.
-        dev_rows: How many dev rows that are.
-        scorer: By which.
-        usd: Cost of all answers so far.
-        terms: What the vendor's terms say of training on its answers; None: not on record.
-        folder: With every answer as it came, and `REJECTED`.
-    """
+    """What came of it."""
 
     path: Path
+    """Of the rows."""
     rows: int
     rejected: tuple[RejectedAnswer, ...]
+    """The others, in the order of the questions."""
     left_out: dict[str, int]
+    """How many rows of the file were no questions to put, by the reason."""
     teacher: str
+    """Its name, as it is written into the rows."""
     prompt: str
+    """What it was shown, in words."""
     dev_score: float | None
+    """The teacher's own score on the dev rows by the primary scorer; None: there are none."""
     dev_rows: int
     scorer: str
     usd: Decimal
+    """Of all answers so far."""
     terms: OutputTerms | None
+    """What the vendor's terms say of training on its answers; None: not on record."""
     folder: Path
+    """With every answer as it came, and `REJECTED`."""
 
     @property
     def reasons(self) -> Counter[str]:
@@ -93,17 +87,12 @@ class Distillation:
 
 @dataclass(frozen=True, slots=True)
 class DistillationPlan:
-    """Everything that is known before the first answer.
-
-    Args:
-        teacher: Who answers.
-        questions: What it is to answer.
-        task: The same with the dev rows, as the runner takes them.
-    """
+    """Everything that is known before the first answer."""
 
     teacher: Teacher
     questions: Questions
     task: Task
+    """The same questions with the dev rows, as the runner takes them."""
 
     @property
     def most_usd(self) -> Decimal | None:
@@ -125,10 +114,8 @@ def plan_distillation(
 ) -> DistillationPlan:
     """Look up all that a distillation needs; nothing is sent.
 
-    Args:
-        teacher: Who answers; its job has the training rows, their form, the scorers and the test.
-        questions: A file of rows without answers, of the user's or the teacher's own.
-        limit: The most questions.
+    Questions are a file of rows without answers, of the user's or the teacher's own, of which
+    `limit` are put at most. The teacher's job has training rows, scorers and test.
 
     Raises:
         DataError: Rows cannot be used; of the file of questions, or of the job's own.
@@ -151,7 +138,7 @@ def plan_distillation(
         output_limit=OutputLimit(
             None if most == "auto" else most, longest_expected(splits.train), resolved.job.backend
         ),
-        leaks=LeakResult(action=evaluate.leaks, searched=False, cases=()),
+        leaks=LeakResult(action=evaluate.leaks, searched=False),
         temperature=0.0 if evaluate.temperature == "auto" else evaluate.temperature,
     )
     return DistillationPlan(teacher, chosen, task)
@@ -162,10 +149,7 @@ def distill(
 ) -> Distillation:
     """Have questions answered by a teacher, and write the answers that are accepted as rows.
 
-    Args:
-        planned: By `plan_distillation`.
-        output: A file of JSON Lines, written whole at the end; what was there is replaced.
-        options: How requests are put.
+    The output, JSON Lines, is written whole at the end, and replaces what was there.
 
     Raises:
         DataError: No answer is accepted; what was there is left alone.

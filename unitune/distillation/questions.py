@@ -41,13 +41,10 @@ def read_questions(
     *,
     is_written: bool = False,
 ) -> Questions:
-    """Read the questions of a file, as the job reads its own.
+    """Read the questions of a file, as the job reads its own, whose rows none may repeat.
 
-    Args:
-        resolved: A job, whose rows no question may repeat.
-        path: Rows of any form that a job takes, without answers.
-        limit: The most questions, from the beginning.
-        is_written: Whether they are a teacher's own, which must not be near a training row either.
+    At most `limit` are taken, from the beginning. Those that a teacher has written must not be near
+    a training row either.
 
     Raises:
         DataError: The file cannot be read or holds a row that cannot be used.
@@ -73,14 +70,10 @@ def read_questions(
             taken.add(key)
             kept.append(row)
     for other, reason in ((splits.test, NEAR_TEST), (splits.train if is_written else None, NEAR)):
-        fresh = _away_from(other, replace(read, rows=tuple(kept)))
-        if near := len(kept) - len(fresh):
-            left_out[reason] += near
-        kept = fresh
+        if not other:
+            continue
+        near = {shared.line for shared in leaks([other], replace(read, rows=tuple(kept)))}
+        if near:
+            left_out[reason] += sum(row.line in near for row in kept)
+        kept = [row for row in kept if row.line not in near]
     return Questions(replace(read, rows=tuple(kept[:limit])), left_out)
-
-
-def _away_from(others: Dataset | None, rows: Dataset) -> list[Row]:
-    """Return the rows that ask nothing that others ask, or nearly."""
-    near = {shared.line for shared in leaks([others], rows)} if others else set[int]()
-    return [row for row in rows.rows if row.line not in near]

@@ -16,11 +16,17 @@ from unitune.backends.offer import OutputTerms
 from unitune.errors import NotFoundError, UserError
 from unitune.evaluate.grading import Answered
 from unitune.evaluate.inference.budget import Budget, answer_prices, most_usd
-from unitune.evaluate.inference.engine import EvaluationProgress, Question, short_hash
+from unitune.evaluate.inference.engine import Question, short_hash
 from unitune.evaluate.inference.sources import Source, resolve_sources
 from unitune.evaluate.prompts.contenders import Contender, DevScore, build
 from unitune.evaluate.result_files import folder_of_job
-from unitune.evaluate.runner import EvaluationConfig, collect_responses, open_journals
+from unitune.evaluate.runner import (
+    EvaluationConfig,
+    Notify,
+    collect_responses,
+    ignore,
+    open_journals,
+)
 from unitune.evaluate.task import Task
 from unitune.job.contenders import ContenderSpec, Model, PromptKind, Server
 from unitune.job.job import Job
@@ -35,40 +41,29 @@ SHOTS = 8
 
 @dataclass(frozen=True, slots=True)
 class TeacherOptions:
-    """How requests are put to a teacher.
-
-    Args:
-        batch: In batches, where its backend can.
-        use_cache: Whether answers are taken that the same requests were given before.
-        progress: Called as answers come.
-        announce: Called with what the user should know, a sentence.
-    """
+    """How requests are put to a teacher: the options of `compare` by the same names."""
 
     batch: bool = False
     use_cache: bool = False
-    progress: Callable[[EvaluationProgress], None] = lambda _: None
-    announce: Callable[[str], None] = lambda _: None
+    progress: Notify = ignore
+    announce: Callable[[str], None] = ignore
 
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """A model that answers.
-
-    Args:
-        resolved: A job with it as the only contender.
-        contender: That, with the prompts that it may be given.
-        source: Who answers, at which price.
-        terms: What the vendor's terms say of training on its answers; None: not on record.
-        spent: What it was paid before, in US dollars.
-        writes: What it writes, which has a folder of its own.
-    """
+    """A model that answers."""
 
     resolved: ResolvedJob
+    """A job with it as the only contender."""
     contender: Contender
+    """That, with the prompts that it may be given."""
     source: Source
     terms: OutputTerms | None
+    """What the vendor's terms say of training on its answers; None: not on record."""
     spent: Decimal = Decimal(0)
+    """What it was paid before, in US dollars."""
     writes: Literal["answers", "questions"] = "answers"
+    """Each has a folder of its own."""
 
     @classmethod
     def of(
@@ -81,11 +76,8 @@ class Teacher:
     ) -> Teacher:
         """Look a teacher up; nothing is sent.
 
-        Args:
-            resolved: A job; a contender of it, a model or a server, may be named.
-            name: That contender's, or ``BACKEND:MODEL``.
-            prompt: What it is shown; None: as the job says, else its nearest training rows.
-            allow_unpriced: Whether the user accepts a price that is not known.
+        It is a model or server among the job's contenders by its name, or ``BACKEND:MODEL``. It is
+        shown what the job says, else by default the nearest training rows.
 
         Raises:
             NotFoundError: There is no such contender or backend.
@@ -95,10 +87,9 @@ class Teacher:
         """
         spec = _spec(resolved.job, name, prompt)
         alone, contender = _with_contender(resolved, spec)
-        prices = answer_prices(alone.job, alone.book, allow_unpriced=allow_unpriced)
-        source = resolve_sources(alone, {}, prices.contenders, replay=False)[spec.name]
+        sources = resolve_sources(alone, {}, allow_unpriced=allow_unpriced, replay=False)
         terms = alone.book.offer(spec.backend).outputs if isinstance(spec, Model) else None
-        return cls(alone, contender, source, terms)
+        return cls(alone, contender, sources[spec.name], terms)
 
     @property
     def name(self) -> str:
@@ -134,23 +125,19 @@ class Teacher:
     def answer(self, task: Task, options: TeacherOptions) -> TeacherAnswers:
         """Have the dev rows of a task answered, and its cases; what is recorded is not again.
 
-        Raises:
-            BackendError: The teacher is down or refuses every question; what it answered is kept.
-            OverBudget: The budget is used up; likewise.
-            Interrupted: The user pressed Ctrl-C; the same call goes on.
+        Raises what `collect_responses` and `collect_answers` do; what was answered is kept.
         """
         make_home(home())
         private_folder(self.folder)
-        budget = self.resolved.job.evaluate.budget
+        evaluate = self.resolved.job.evaluate
         config = EvaluationConfig(
             task=task,
             contenders=(self.contender,),
             sources={self.name: self.source},
             folder=self.folder,
-            budget=Budget(budget and budget.usd, self.spent),
-            concurrency=self.resolved.job.evaluate.concurrency,
+            budget=Budget.of(evaluate, self.spent),
+            concurrency=evaluate.concurrency,
             batch=options.batch,
-            replay=False,
             use_cache=options.use_cache,
             announce=options.announce,
         )
@@ -166,21 +153,16 @@ class Teacher:
 
 @dataclass(frozen=True, slots=True)
 class TeacherAnswers:
-    """What a teacher answered.
-
-    Args:
-        answered: To the cases.
-        score: Its own on the dev rows; None: there are none.
-        usd: What it was paid so far, in US dollars.
-    """
+    """What a teacher answered."""
 
     answered: Answered
     score: DevScore | None
+    """Its own on the dev rows; None: there are none."""
     usd: Decimal
+    """What it was paid so far, in US dollars."""
 
 
 def _with_contender(resolved: ResolvedJob, spec: ContenderSpec) -> tuple[ResolvedJob, Contender]:
-    """Return a job with one contender, and that."""
     evaluate = resolved.job.evaluate.model_copy(update={"contenders": (spec,)})
     (contender,) = build(evaluate, resolved.job.tuning, resolved.splits.train)
     job = resolved.job.model_copy(update={"evaluate": evaluate})
@@ -201,7 +183,7 @@ def _spec(job: Job, name: str, prompt: PromptKind | None) -> Model | Server:
     if not (colon and backend and model):
         hint = "Name a teacher as BACKEND:MODEL, or a contender of type model or server."
         raise NotFoundError("teacher", name, [spec.name for spec in specs], hint)
-    if prompt in (None, "few-shot"):
-        shots = {"prompt": "few-shot", "shots": SHOTS, "choose": "nearest"}
-        return Model.model_validate({"backend": backend, "model": model, "name": name} | shots)
-    return Model(backend=backend, model=model, name=name, prompt=prompt)
+    teacher = Model(backend=backend, model=model, name=name, prompt=prompt or "few-shot")
+    if teacher.prompt == "few-shot":
+        teacher = teacher.model_copy(update={"shots": SHOTS, "choose": "nearest"})
+    return teacher

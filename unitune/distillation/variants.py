@@ -61,8 +61,7 @@ class VariantsPlan:
 def plan_variants(teacher: Teacher, wanted: int) -> VariantsPlan:
     """Choose the rows that questions are written after; nothing is sent.
 
-    Raises:
-        DataError: No training row is one question with its answer.
+    Raises DataError where no training row is one question with its answer.
     """
     job, train = teacher.resolved.job, teacher.resolved.splits.train
     seeds = sorted(filter(_is_one_question, train), key=lambda row: digest(["seed", row.input_key]))
@@ -74,13 +73,16 @@ def plan_variants(teacher: Teacher, wanted: int) -> VariantsPlan:
     requests, size = -(-wanted // SHOWN), min(SHOWN, len(seeds))
     source = _in_turn(seeds)
     shown = tuple(tuple(islice(source, size)) for _ in range(requests))
-    longest = longest_expected([_answered_by_itself(row) for row in seeds])
+    # Of interest is the length of questions: each stands as the answer to itself.
+    answers = (Message(role="assistant", content=row.prompt[-1].text) for row in seeds)
+    pairs = zip(seeds, answers, strict=True)
+    longest = longest_expected([Example(messages=(*row.prompt, own)) for row, own in pairs])
     task = Task(
         cases=tuple(_request(number, rows) for number, rows in enumerate(shown)),
         dev=(),
         scoring=scoring_of(job, train),
         output_limit=OutputLimit(SHOWN * ROOM * longest, longest, job.backend),
-        leaks=LeakResult(action=job.evaluate.leaks, searched=False, cases=()),
+        leaks=LeakResult(action=job.evaluate.leaks, searched=False),
         temperature=TEMPERATURE,
     )
     return VariantsPlan(teacher.of_questions(), shown, task, wanted)
@@ -95,11 +97,12 @@ def write_variants(planned: VariantsPlan, options: TeacherOptions) -> WrittenQue
     """
     answers = planned.teacher.answer(planned.task, options)
     records = answers.answered.records
-    rows = [
-        _like(rows[at % len(rows)], text)
-        for rows, record in zip(planned.shown, records, strict=True)
-        for at, text in enumerate(_texts(record))
-    ][: planned.wanted]
+    rows: list[Example] = []
+    for shown, record in zip(planned.shown, records, strict=True):
+        for at, text in enumerate(_texts(record)):
+            before = shown[at % len(shown)].prompt[:-1]
+            rows.append(Example(messages=(*before, Message(role="user", content=text))))
+    rows = rows[: planned.wanted]
     if not rows:
         raise DataError(
             f"none of the {len(records):,} answers of {planned.teacher.name} is a JSON list of "
@@ -114,17 +117,12 @@ def write_variants(planned: VariantsPlan, options: TeacherOptions) -> WrittenQue
 
 @dataclass(frozen=True, slots=True)
 class WrittenQuestions:
-    """A file of new questions.
-
-    Args:
-        path: Rows without answers.
-        count: How many.
-        usd: What the teacher was paid so far, in US dollars.
-    """
+    """A file of new questions: rows without answers."""
 
     path: Path
     count: int
     usd: Decimal
+    """What the teacher was paid so far."""
 
 
 def _in_turn(rows: Sequence[Example]) -> Iterator[Example]:
@@ -136,11 +134,6 @@ def _in_turn(rows: Sequence[Example]) -> Iterator[Example]:
 def _is_one_question(row: Example) -> bool:
     roles = [turn.role for turn in row.prompt]
     return roles in (["user"], ["system", "user"]) and not row.tools
-
-
-def _answered_by_itself(row: Example) -> Example:
-    """Return a row whose answer is its question, whose length is of interest."""
-    return Example(messages=(*row.prompt, Message(role="assistant", content=row.prompt[-1].text)))
 
 
 def _request(number: int, rows: Sequence[Example]) -> Example:
@@ -159,9 +152,3 @@ def _texts(record: Record) -> Iterator[str]:
     for each in value if isinstance(value, list) and record.error is None else ():
         if isinstance(each, str) and each.strip():
             yield each.strip()
-
-
-def _like(row: Example, question: str) -> Example:
-    """Return a row without an answer that asks something else."""
-    turn = Message(role="user", content=question)
-    return Example(messages=(*row.prompt[:-1], turn))

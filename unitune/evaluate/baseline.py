@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, JsonValue, PlainSerializer, ValidationError
 
 from unitune.data.example import Example
 from unitune.errors import BackendError, DataError, JobError, Mismatch, NotFoundError
@@ -54,46 +54,46 @@ class Header(Closed):
     scorers: dict[str, str]
 
 
+def _without_point(score: float) -> JsonValue:
+    return int(score) if score == int(score) else score
+
+
+Share = Annotated[float, Field(ge=0, le=1), PlainSerializer(_without_point)]
+"""Most scores are whole numbers, and stand in the file without a point."""
+
+
 class Line(Closed):
-    """One case: its id, the hash of its content, and its scores from 0 to 1 by scorer."""
+    """One case: its id, the hash of its content, and its scores by scorer."""
 
     id: str
     content: str
-    scores: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(min_length=1)
+    scores: dict[str, Share] = Field(min_length=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A baseline that can be held against the cases of today.
-
-    Args:
-        file: As the job names it.
-        metric: The scorer that decides.
-        scores: Of the cases that are in both.
-        added: Ids of cases that only today has.
-        removed: Scores of cases that only the file has.
-    """
+    """A baseline that can be held against the cases of today."""
 
     file: str
+    """As the job names it."""
     metric: str
     scores: Mapping[str, float]
+    """By id, of the cases that are in both."""
     added: tuple[str, ...]
+    """Ids of cases that only today has."""
     removed: Mapping[str, float]
+    """By id, of the cases that only the file has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
-    """What a job's gate asks of these cases.
-
-    Args:
-        cases: Ids of the cases that the candidate must get right.
-        standing: The baseline file, when the candidate is held against one.
-        accepting: The candidate's scores are to become the baseline file.
-    """
+    """What a job's gate asks of these cases."""
 
     cases: frozenset[str] = frozenset()
+    """Ids of those that the candidate must get right."""
     standing: Standing | None = None
     accepting: bool = False
+    """Whether the candidate's scores are to become the baseline file."""
 
 
 def requirements(job: Job, task: Task, *, accepting: bool = False) -> Requirements:
@@ -124,26 +124,24 @@ def requirements(job: Job, task: Task, *, accepting: bool = False) -> Requiremen
 
 
 def required_cases(
-    gate: Gate | None, cases: Iterable[Example], copies: Mapping[str, str] = {}
+    gate: Gate | None, cases: Iterable[Example], copies: Mapping[str, str]
 ) -> frozenset[str]:
     """Return the ids of the cases that the candidate must get right.
 
-    Args:
-        gate: With the ids that the job names; None without a gate.
-        cases: Test cases; a row may say ``required: true`` itself.
-        copies: Ids of copies that were left out, with those of what they copy.
+    The gate names them, or a row says ``required: true``. `copies` has the ids of copies that were
+    left out, with those of what they copy.
 
     Raises:
         NotFoundError: The gate names a case that is not among them.
     """
     by_id = {case.case_id: case for case in cases}
     named = [copies.get(name, name) for name in (gate.required_cases if gate else ())]
-    hint = (
-        "evaluate.gate.required_cases takes ids of test cases: a row's own `id`, or the one that "
-        "the report shows."
-    )
     for name in named:
         if name not in by_id:
+            hint = (
+                "evaluate.gate.required_cases takes ids of test cases: a row's own `id`, or the "
+                "one that the report shows."
+            )
             raise NotFoundError("case", name, by_id, hint)
     return frozenset(named) | {name for name, case in by_id.items() if case.required}
 
@@ -152,9 +150,8 @@ def standing(job: Job, primary: Scorer, cases: Sequence[Example]) -> Standing | 
     """Return the job's baseline; None when its gate names none.
 
     Raises:
-        JobError: The file is not there.
-        DataError: A line cannot be read.
-        Mismatch: Metric, scorer or a case has changed, or too few cases are in both.
+        Mismatch: Metric, scorer or a case has changed, or too few cases are in both; and what
+            `read` raises.
     """
     gate = job.evaluate.gate
     if gate is None or gate.baseline is None:
@@ -202,11 +199,7 @@ def _mismatch(
 
 
 def check_kept(primary: Scorer) -> None:
-    """Refuse a metric that is no mean of scores of single cases.
-
-    Raises:
-        JobError: It is made of all cases together.
-    """
+    """Refuse (JobError) a metric that is no mean of scores of single cases."""
     if primary.kind is Kind.CORPUS:
         raise JobError(
             f"evaluate.gate.baseline keeps a score a case, and {primary.name} is made of all cases "
@@ -288,11 +281,7 @@ def _parsed(model: type[Model], text: str, path: Path, number: int) -> Model:
 
 
 def check_replaceable(path: Path) -> None:
-    """Refuse to write a baseline over a file that is none.
-
-    Raises:
-        JobError: Another file stands there.
-    """
+    """Refuse (JobError) to write a baseline over a file that is none."""
     if not path.exists() or not path.stat().st_size:
         return
     try:
@@ -329,16 +318,16 @@ def write(
 ) -> None:
     """Write the candidate's scores as the baseline, whole or not at all.
 
-    Raises:
-        BackendError: A case has no score.
+    Raises BackendError where a case has no score.
     """
     header = Header(metric=metric, scorers={scorer.name: scorer.fingerprint for scorer in scorers})
     lines = [
         Line(id=name, content=_content(case), scores=_scores(name, metric, answers[name]))
         for name, case in sorted((case.case_id, case) for case in cases)
     ]
+    written = (line.model_dump(mode="json") for line in (header, *lines))
     with replacing(path) as file:
-        file.writelines(f"{_json(line)}\n" for line in (header, *lines))
+        file.writelines(f"{json.dumps(line, ensure_ascii=False)}\n" for line in written)
 
 
 def rounded(score: float) -> float:
@@ -352,25 +341,11 @@ def _content(case: Example) -> str:
 
 def _scores(case: str, metric: str, answer: Answer) -> dict[str, float]:
     """Return the scores that have a value, in the order of their names."""
-    known = {
-        name: rounded(score)
-        for name, score in sorted(answer.scores.items())
-        if math.isfinite(score)
-    }
+    scores = sorted(answer.scores.items())
+    known = {name: rounded(score) for name, score in scores if math.isfinite(score)}
     if metric not in known:
         raise BackendError(
             f"the case {case!r} has no score by {metric}, so no baseline is written. "
             "Run compare again when that is fixed."
         )
     return known
-
-
-def _json(line: Closed) -> str:
-    """Return a line as JSON; whole numbers without a point, as most scores are."""
-    content = line.model_dump(mode="json")
-    if isinstance(line, Line):
-        content["scores"] = {
-            name: int(score) if score == int(score) else score
-            for name, score in line.scores.items()
-        }
-    return json.dumps(content, ensure_ascii=False)

@@ -23,7 +23,6 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -33,18 +32,24 @@ from unitune.errors import UserError
 from unitune.evaluate.baseline import Requirements, accept, requirements
 from unitune.evaluate.conclude import conclude, first_look
 from unitune.evaluate.history import keep
-from unitune.evaluate.inference.budget import Budget, answer_prices
+from unitune.evaluate.inference.budget import Budget
 from unitune.evaluate.inference.sources import check_batches, resolve_sources, without_batches
-from unitune.evaluate.prompts.contenders import build
+from unitune.evaluate.prompts.contenders import Contender, build
+from unitune.evaluate.prompts.prompts import check_prompts
 from unitune.evaluate.readiness import refusals
 from unitune.evaluate.result_files import report_folder, results_folder, write_verdict
 from unitune.evaluate.results import Comparison, judged_run
-from unitune.evaluate.runner import EvaluationConfig, Notify, collect_responses, open_journals
+from unitune.evaluate.runner import (
+    EvaluationConfig,
+    Notify,
+    collect_responses,
+    ignore,
+    open_journals,
+)
 from unitune.evaluate.statistics.sample_size import foresight
 from unitune.evaluate.sweep import FOLDER as SELECTION
 from unitune.evaluate.sweep import (
     Selection,
-    contenders_of,
     select,
     selects,
     sources_of,
@@ -65,15 +70,11 @@ if TYPE_CHECKING:
     from unitune.run.run import Run
 
 
-def _ignore(_: object) -> None:
-    pass
-
-
 def _in_notebook() -> Notify:
     """Return what shows progress below a notebook's cell; elsewhere nothing does."""
     show = live()
     if show is None:
-        return _ignore
+        return ignore
     return lambda at: show(f"{at.phase}: {at.contender}, {at.done} of {at.total} answered")
 
 
@@ -139,7 +140,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         limit=limit,
         allow_unpriced=allow_unpriced,
         progress=progress or _in_notebook(),
-        announce=announce or _ignore,
+        announce=announce or ignore,
     )
     return _compared(preflight(job), run, choices)
 
@@ -167,7 +168,9 @@ def _compared(resolved: ResolvedJob, run: Run | None, choices: _Choices) -> Comp
     resolved, run = selection.resolved, selection.run
     tuned = _tuned_runs(resolved, run, replay=choices.replay)
     runs = {name: each.run for name, each in tuned.items()}
-    sources = _sources(resolved, runs, choices)
+    sources = resolve_sources(
+        resolved, runs, allow_unpriced=choices.allow_unpriced, replay=choices.replay
+    )
     task = _task(resolved, tuned, choices.limit)
     required = Requirements()
     if not task.omitted:
@@ -178,7 +181,7 @@ def _compared(resolved: ResolvedJob, run: Run | None, choices: _Choices) -> Comp
         contenders=build(resolved.job.evaluate, resolved.job.tuning, resolved.splits.train),
         sources=sources,
         folder=results_folder(choices.out, resolved.job, judged_run(resolved.job, runs)),
-        budget=_budget(resolved, selection.spent),
+        budget=Budget.of(resolved.job.evaluate, selection.spent),
         concurrency=resolved.job.evaluate.concurrency,
         batch=choices.batch,
         replay=choices.replay,
@@ -206,7 +209,6 @@ def _compared(resolved: ResolvedJob, run: Run | None, choices: _Choices) -> Comp
 
 
 def _refuse(resolved: ResolvedJob, run: Run | None, choices: _Choices) -> None:
-    """Refuse what cannot be compared, as far as the job, its rows and the call tell."""
     if choices.limit is not None and choices.update_baseline:
         raise UserError(
             "a first look (--limit) has the scores of some cases alone. Update the baseline "
@@ -225,15 +227,18 @@ def _selection(resolved: ResolvedJob, run: Run | None, choices: _Choices) -> Sel
     from unitune.evaluate.prompts.tuned_run import TunedRun, find_sweep_runs  # noqa: PLC0415
 
     runs = find_sweep_runs(resolved, replay=choices.replay)
-    contenders = contenders_of(resolved)
+    task = _task(resolved, {}, choices.limit)
+    (of_sweep,) = resolve_sources(
+        tuned_alone(resolved), {}, allow_unpriced=choices.allow_unpriced, replay=choices.replay
+    ).values()
+    contenders = {each.setting: Contender(Tuned(name=each.setting)) for each in resolved.runs}
     config = EvaluationConfig(
-        task=_task(resolved, {}, choices.limit),
+        task=task,
         contenders=tuple(contenders.values()),
-        sources=sources_of(resolved, _sources(tuned_alone(resolved), {}, choices), contenders),
+        sources=sources_of(resolved, of_sweep, contenders),
         folder=results_folder(choices.out, resolved.job, None) / SELECTION,
-        budget=_budget(resolved),
+        budget=Budget.of(resolved.job.evaluate),
         concurrency=resolved.job.evaluate.concurrency,
-        batch=False,
         replay=choices.replay,
         use_cache=choices.use_cache,
         announce=choices.announce,
@@ -241,27 +246,17 @@ def _selection(resolved: ResolvedJob, run: Run | None, choices: _Choices) -> Sel
     )
     trials: dict[str, Trial] = {}
     with open_journals(config) as journals:
-        spent = config.budget.spent
         for name, contender in contenders.items():
             recorded = journals.dev.model_of(config.sources[name].origin) is not None
             if not (recorded if choices.replay else name in runs):
                 continue
-            alone = replace(
-                config, contenders=(contender,), budget=_budget(resolved, spent)
-            )  # one model, and where need be one deployment, at a time
+            # One model, and where need be one deployment, at a time.
             tuned = {name: TunedRun.of(runs[name])} if name in runs else {}
-            with _deployed(tuned, alone, choices) as ready:
-                (answered,) = collect_responses(
-                    replace(alone, sources=ready), journals, choices.progress
-                )
+            with _deployed(tuned, config, choices) as ready:
+                alone = replace(config, contenders=(contender,), sources=ready)
+                (answered,) = collect_responses(alone, journals, choices.progress)
             (trials[name],) = answered.choice.trials
-            spent = alone.budget.spent
-    return select(resolved, runs, trials, spent)
-
-
-def _budget(resolved: ResolvedJob, spent: Decimal = Decimal(0)) -> Budget:
-    budget = resolved.job.evaluate.budget
-    return Budget(budget and budget.usd, spent)
+    return select(resolved, runs, trials, config.budget.spent)
 
 
 def _task(resolved: ResolvedJob, tuned: Mapping[str, TunedRun], limit: int | None) -> Task:
@@ -271,18 +266,9 @@ def _task(resolved: ResolvedJob, tuned: Mapping[str, TunedRun], limit: int | Non
     task = prepare(resolved, chain.from_iterable(rows.values()), backends, limit=limit)
     for spec in resolved.job.evaluate.contenders:
         if isinstance(spec, Tuned) and spec.name in tuned:
-            tuned[spec.name].check_prompts(spec, resolved.splits.train, task.cases)
+            trained = tuned[spec.name].rows or (resolved.splits.train,)
+            check_prompts(spec, trained, task.cases)
     return task
-
-
-def _sources(
-    resolved: ResolvedJob, runs: Mapping[str, Run], choices: _Choices
-) -> Mapping[str, Source]:
-    """Return who answers for each contender, at its price."""
-    unpriced = choices.allow_unpriced or choices.replay
-    trained = {name: each.job for name, each in runs.items()}
-    prices = answer_prices(resolved.job, resolved.book, trained, allow_unpriced=unpriced)
-    return resolve_sources(resolved, runs, prices.contenders, replay=choices.replay)
 
 
 def _announce(
@@ -310,12 +296,12 @@ def _with_recorded_runs(
     sources: Mapping[str, Source], runs: Mapping[str, Run], rows: Journal
 ) -> dict[str, Source]:
     """Return the sources of a replay: a run that the ledger does not know is that of the rows."""
-    named = dict(sources)
-    for name, source in sources.items():
-        if isinstance(source.spec, Tuned) and source.spec.run is not None and name not in runs:
-            origin = rows.origin_of(name, source.origin)
-            named[name] = replace(source, origin=origin or source.origin)
-    return named
+    return {
+        name: replace(source, origin=rows.origin_of(name, source.origin) or source.origin)
+        if isinstance(source.spec, Tuned) and source.spec.run is not None and name not in runs
+        else source
+        for name, source in sources.items()
+    }
 
 
 def _deployed(

@@ -54,11 +54,7 @@ def conclude(  # noqa: PLR0913 - each is independent
     *,
     spent: Decimal,
 ) -> Comparison:
-    """Judge the candidate.
-
-    Raises:
-        BackendError: Candidate or baseline gave no answer at all.
-    """
+    """Judge the candidate; raises BackendError where a side gave no answer at all."""
     job, evaluate = resolved.job, resolved.job.evaluate
     graded = [grade(task, answered) for answered in contenders]
     of_role = {role: [each for each in graded if each.spec.role == role] for role in get_args(Role)}
@@ -180,12 +176,8 @@ def _result(each: Graded, tuned: TunedRun | None) -> ContenderResult:
 
 def _total(known: Sequence[Number | None]) -> Number | None:
     """Return the sum; None when there is nothing, or one of them is not known."""
-    total = None
-    for each in known:
-        if each is None:
-            return None
-        total = each if total is None else total + each
-    return total
+    numbers = [each for each in known if each is not None]
+    return sum(numbers[1:], numbers[0]) if numbers and len(numbers) == len(known) else None
 
 
 def _effort(answered: Answered, tuned: TunedRun | None) -> str:
@@ -237,12 +229,12 @@ def _provenance(task: Task, contenders: Sequence[Answered]) -> dict[str, str]:
 
 
 def _called(each: Answered, *, several: bool) -> str:
-    contender = each.choice.contender
-    if isinstance(contender.spec, Recorded):
-        return f"Answers of {contender.name}"
-    if isinstance(contender.spec, Model | Server) or (several and contender.is_tuned):
-        return f"Model of {contender.name}"
-    return "Tuned model" if contender.is_tuned else "Untuned model"
+    spec = each.choice.contender.spec
+    if isinstance(spec, Recorded):
+        return f"Answers of {spec.name}"
+    if isinstance(spec, Model | Server) or (several and isinstance(spec, Tuned)):
+        return f"Model of {spec.name}"
+    return "Tuned model" if isinstance(spec, Tuned) else "Untuned model"
 
 
 def _notes(
@@ -253,11 +245,8 @@ def _notes(
     yield from dict.fromkeys(note for each in tuned.values() for note in each.notes)
     yield from _weak_baselines(resolved.job)
     base, specs = resolved.terms.model, resolved.job.evaluate.contenders
-    if (
-        base
-        and base.note
-        and not all(isinstance(spec, Recorded | Server | Model) for spec in specs)
-    ):
+    is_asked = not all(isinstance(spec, Recorded | Server | Model) for spec in specs)
+    if base and base.note and is_asked:
         yield f"{base.name}: {base.note}"
     yield from _on_dev([each.answered for each in graded])
     for each in graded:
@@ -265,14 +254,10 @@ def _notes(
         yield from _failed_scorers(each)
         yield from _about_records(answered)
         if isinstance(each.spec, Tuned) and each.name not in tuned:
-            which = (
-                "the run that the job names"
-                if each.spec.run
-                else "the training that the job describes"
-            )
+            which = "run that the job names" if each.spec.run else "training that the job describes"
             yield (
                 f"{each.name}: its recorded answers are of the model {answered.fingerprint}, made "
-                f"by {answered.origin}, which is {which}."
+                f"by {answered.origin}, which is the {which}."
             )
 
 
@@ -282,12 +267,10 @@ def _on_dev(contenders: Sequence[Answered]) -> Iterator[str]:
     for answered in contenders:
         scores = [trial.score for trial in answered.choice.trials]
         answers = sum(each.rows for each in scores)
-        for entries, count in (
-            (errors, sum(len(each.errors) for each in scores)),
-            (cut, sum(each.cut for each in scores)),
-        ):
-            if count:
-                entries.append(f"{answered.name} {count:,} of {answers:,}")
+        if count := sum(len(each.errors) for each in scores):
+            errors.append(f"{answered.name} {count:,} of {answers:,}")
+        if count := sum(each.cut for each in scores):
+            cut.append(f"{answered.name} {count:,} of {answers:,}")
     if errors:
         yield f"Dev answers that ended in an error, and count as wrong: {', '.join(errors)}."
     if cut:
@@ -337,12 +320,8 @@ def _weak_baselines(job: Job) -> Iterator[str]:
             "The only baseline is zero-shot, a prompt without any effort: instructions or shots "
             "may do as well as tuning. Add instructed and few-shot to evaluate.contenders."
         )
-    shot_choices = {
-        spec.choose
-        for spec in specs
-        if isinstance(spec, FewShot | Model | Server) and prompt_kind(spec) == "few-shot"
-    }
-    if shot_choices == {"random"}:
+    prompted = [spec for spec in specs if isinstance(spec, FewShot | Model | Server)]
+    if {spec.choose for spec in prompted if prompt_kind(spec) == "few-shot"} == {"random"}:
         yield (
             "Left out of the comparison: a prompt that shows each case its own nearest training "
             "rows, often stronger than the same rows for all (choose: random). With choose: auto "

@@ -61,71 +61,54 @@ SEVERITY: tuple[ExitCode, ...] = (4, 1, 3, 0)
 
 @dataclass(frozen=True, slots=True)
 class RequiredCase:
-    """The candidate's scores of a required case, one a repeat; None where not known.
-
-    `cut` tells whether an answer to it was cut off before it was right or wrong.
-    """
+    """The candidate's scores of a required case, one a repeat; None where not known."""
 
     case: str
     scores: tuple[float | None, ...]
     cut: bool = False
+    """Whether an answer to it was cut off before it was right or wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a gate reads; intervals and margin are proportions.
-
-    Args:
-        interval: Of candidate minus the best baseline.
-        own_interval: Of the candidate's own score.
-        n: Cases.
-        errors: Cases in which candidate or baseline gave no answer; of several baselines that with
-            most.
-        dev: Whether too many answers on dev are errors; None without dev requests.
-        totals: The candidate's total by every scorer and measure; None where it has no value.
-        accepting: The candidate's scores are to become the baseline, so that there is nothing to
-            hold them against.
-        cut: Answers that were cut off: of the candidate, then of each baseline.
-        doubt: Why the verdict is inconclusive where its interval would allow another.
-        look: Why nothing is judged, where only some of the cases were looked at.
-        readings: The same evidence, errors and cut answers read otherwise.
-    """
+    """What a gate reads; intervals and margin are proportions."""
 
     verdict: VerdictName
     interval: tuple[float, float]
+    """Of candidate minus the best baseline."""
     margin: float
     own_interval: tuple[float, float]
+    """Of the candidate's own score."""
     n: int
     errors: int
+    """Cases in which candidate or baseline gave no answer; of several baselines that with most."""
     dev: Ruling | None = None
+    """Whether too many answers on dev are errors; None without dev requests."""
     totals: Mapping[str, float | None] = field(default_factory=dict[str, float | None])
+    """The candidate's total by every scorer and measure; None where it has no value."""
     required: tuple[RequiredCase, ...] = ()
     regression: Regression | None = None
     accepting: bool = False
+    """Whether the candidate's scores become the baseline, and are held against nothing."""
     cut: tuple[Cut, ...] = ()
+    """Answers that were cut off: of the candidate, then of each baseline."""
     uninformative: str | None = None
     doubt: Ruling | None = None
+    """Why the verdict is inconclusive where its interval would allow another."""
     look: Ruling | None = None
+    """Why nothing is judged, where only some of the cases were looked at."""
     readings: tuple[Evidence, ...] = ()
-
-
-def gather(judgement: Judgement, required: Requirements, dev: Ruling | None) -> Evidence:
-    """Gather what a gate reads, the errors on dev included."""
-    scored = judgement.scored
-    return replace(
-        _evidence(scored, required),
-        verdict=judgement.verdict.value,
-        doubt=judgement.doubt,
-        dev=dev,
-        required=tuple(_required_cases(scored.hardest.candidate, required.cases)),
-        uninformative=_uninformative(scored, required.standing),
-        readings=tuple(_evidence(other, required) for other in judgement.others),
-    )
+    """The same evidence, errors and cut answers read otherwise."""
 
 
 def _evidence(reading: Reading, required: Requirements) -> Evidence:
-    """Return the evidence of one reading."""
-    candidate, margin = reading.hardest.candidate, reading.hardest.margin
+    candidate, margin, then = reading.hardest.candidate, reading.hardest.margin, required.standing
+    regression = None
+    if then is not None:
+        ids, labels = [case.case_id for case in candidate.task.cases], candidate.task.clusters
+        clusters = dict(zip(ids, labels, strict=True)) if labels else None
+        answers = dict(zip(ids, candidate.answers, strict=True))
+        regression = regress(then, answers, clusters, margin, LEVEL)
     return Evidence(
         verdict=reading.best.verdict.value,
         interval=reading.best.interval.ends,
@@ -134,16 +117,10 @@ def _evidence(reading: Reading, required: Requirements) -> Evidence:
         n=reading.paired.n,
         errors=reading.errors,
         totals=candidate.totals,
-        regression=required.standing and _regression(required.standing, candidate, margin),
+        regression=regression,
         accepting=required.accepting,
         cut=reading.cut,
     )
-
-
-def _regression(then: Standing, candidate: Graded, margin: float) -> Regression:
-    ids, labels = [case.case_id for case in candidate.task.cases], candidate.task.clusters
-    clusters = dict(zip(ids, labels, strict=True)) if labels else None
-    return regress(then, dict(zip(ids, candidate.answers, strict=True)), clusters, margin, LEVEL)
 
 
 def _uninformative(scored: Reading, then: Standing | None) -> str | None:
@@ -171,10 +148,23 @@ def decide(
     judgement: Judgement,
     required: Requirements,
     dev: Ruling | None,
-    look: Ruling | None = None,
+    look: Ruling | None,
 ) -> GateResult | None:
     """Return a gate's decision; None without a gate."""
-    return apply(gate, replace(gather(judgement, required, dev), look=look)) if gate else None
+    if gate is None:
+        return None
+    scored = judgement.scored
+    evidence = replace(
+        _evidence(scored, required),
+        verdict=judgement.verdict.value,
+        doubt=judgement.doubt,
+        dev=dev,
+        look=look,
+        required=tuple(_required_cases(scored.hardest.candidate, required.cases)),
+        uninformative=_uninformative(scored, required.standing),
+        readings=tuple(_evidence(other, required) for other in judgement.others),
+    )
+    return apply(gate, evidence)
 
 
 def apply(gate: Gate, evidence: Evidence) -> GateResult:
@@ -182,11 +172,8 @@ def apply(gate: Gate, evidence: Evidence) -> GateResult:
     checks = tuple(_checks(gate, evidence))
     codes = {check.exit_code for check in checks}
     code: ExitCode = next(each for each in SEVERITY if each in codes)
-    deciding = [
-        check.reason
-        for check in checks
-        if check.exit_code == code and (code or check.name == gate.mode)
-    ]
+    of_code = [check for check in checks if check.exit_code == code]
+    deciding = [check.reason for check in of_code if code or check.name == gate.mode]
     more = len(deciding) - MOST_REASONS
     rest = [f"{more} more checks say the like."] if more > 0 else []
     return GateResult(
@@ -265,14 +252,8 @@ def _mode(gate: Gate, evidence: Evidence) -> Ruling:
     if gate.mode == "improve":
         return evidence.doubt or _rule(gate, evidence)
     ruling = _in_every_reading(partial(_rule, gate), evidence)
-    if (
-        ruling.exit_code == 0
-        and gate.mode == "no-regress"
-        and evidence.uninformative
-        and not evidence.accepting
-    ):
-        return Ruling(3, evidence.uninformative)
-    return ruling
+    says_nothing = gate.mode == "no-regress" and not evidence.accepting and evidence.uninformative
+    return Ruling(3, says_nothing) if ruling.exit_code == 0 and says_nothing else ruling
 
 
 def _in_every_reading(rule: Callable[[Evidence], Ruling], evidence: Evidence) -> Ruling:

@@ -32,20 +32,15 @@ scores 0, so this also bounds what errors can move a score."""
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A contender with its answers to all test cases.
-
-    Args:
-        choice: The contender and its prompt.
-        records: One a case and repeat, in the task's order, the repeats of a case together.
-        fingerprint: Of the model that answered.
-        origin: As `Record.origin`.
-        price: Of its tokens, where it is known.
-    """
+    """A contender with its answers to all test cases."""
 
     choice: Choice
     records: tuple[Record, ...]
+    """One a case and repeat, in the task's order, the repeats of a case together."""
     fingerprint: str
+    """Of the model that answered."""
     origin: str
+    """`Record.origin`."""
     price: TokenPrice | None = None
 
     @property
@@ -61,36 +56,28 @@ class Answered:
     @property
     def usd(self) -> Decimal | None:
         """Cost of the answers; None where tokens or their price are not known."""
-        costs = self.costs(self.succeeded)
-        return None if costs is None else sum(costs, Decimal(0))
+        return self.usd_of(self.succeeded)
 
-    def costs(self, records: Sequence[Record]) -> list[Decimal] | None:
-        """Return the cost of each record, in US dollars; None where any is not known."""
-        if self.price is None:
+    def usd_of(self, records: Sequence[Record]) -> Decimal | None:
+        """Return the cost of some records, likewise."""
+        if (price := self.price) is None:
             return None
-        price = self.price
         costs = [usd(price, record.prompt_tokens, record.completion_tokens) for record in records]
         known = [cost for cost in costs if cost is not None]
-        return known if len(known) == len(costs) else None
+        return sum(known, Decimal(0)) if len(known) == len(costs) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Graded:
-    """A contender with its scored answers, in the order of the cases.
-
-    Args:
-        task: Cases and scorers.
-        answered: The contender and its records.
-        answers: One a case: the first of its repeats, with the scores of all.
-        repeats: Of each case.
-        sums: What each scorer's score over the cases is made of.
-    """
+    """A contender with its scored answers, in the order of the cases."""
 
     task: Task
     answered: Answered
     answers: tuple[Answer, ...]  # (N,)
+    """Of each case the first of its repeats, with the scores of all."""
     repeats: tuple[tuple[Answer, ...], ...]  # (N, K)
     sums: dict[str, Sums]
+    """What each scorer's score over the cases is made of."""
 
     @property
     def name(self) -> str:
@@ -136,16 +123,16 @@ class Graded:
     @property
     def totals(self) -> dict[str, float | None]:
         """The total by every scorer and measure; None where too many cases lack it."""
-        scores = {name: sums.statistic() for name, sums in self.sums.items()}
-        totals = {**scores, **self.measures}
-        return {name: total if self._is_known(name) else None for name, total in totals.items()}
-
-    def _is_known(self, name: str) -> bool:
-        unknown = sum(
-            name not in answer.measures and (name not in answer.scores or name in answer.failed)
-            for answer in self.answers
-        )
-        return unknown <= MOST_ERRORS * len(self.answers)
+        totals: dict[str, float | None] = {n: sums.statistic() for n, sums in self.sums.items()}
+        totals |= self.measures
+        for name in totals:
+            unknown = sum(
+                name not in answer.measures and (name not in answer.scores or name in answer.failed)
+                for answer in self.answers
+            )
+            if unknown > MOST_ERRORS * len(self.answers):
+                totals[name] = None
+        return totals
 
     def scores(self, metric: str) -> list[float]:
         """Return the scores of one metric, in the order of the cases."""
@@ -154,10 +141,8 @@ class Graded:
     def costs(self) -> list[Decimal | None]:
         """Return what an answer to each case cost, in US dollars; None where it is not known."""
         size, records = self.task.repeats, self.answered.records
-        cases = [
-            self.answered.costs(records[at : at + size]) for at in range(0, len(records), size)
-        ]
-        return [None if costs is None else sum(costs, Decimal(0)) / size for costs in cases]
+        cases = (records[at : at + size] for at in range(0, len(records), size))
+        return [cost and cost / size for cost in map(self.answered.usd_of, cases)]
 
 
 def dev_score(task: Task, records: Sequence[Record]) -> DevScore:

@@ -14,7 +14,7 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +26,7 @@ from unitune.errors import NotFoundError, UnreadableRecord, UserError
 from unitune.evaluate.result_files import VERDICT, read_comparison, write_verdict
 from unitune.evaluate.results import Comparison
 from unitune.job.contenders import NEWEST
-from unitune.workspace.filesystem import content_of, private_folder
+from unitune.workspace.filesystem import private_folder
 from unitune.workspace.home import COMPARISONS, home, make_home
 
 SHOWN_COMPARISONS = 20
@@ -96,21 +96,20 @@ def comparison_listing(limit: int | None = None) -> ComparisonListing:
 
 def newest_of(job: str, backend: str, base_model: str) -> Comparison | None:
     """Return the newest comparison of a job on a backend and base, without its cases."""
-    wanted = (job, backend, base_model)
-    return next(
-        (
-            each
-            for each in _read_all()
-            if isinstance(each, Comparison) and (each.job, each.backend, each.base_model) == wanted
-        ),
-        None,
-    )
+    for each in _readable():
+        if (each.job, each.backend, each.base_model) == (job, backend, base_model):
+            return each
+    return None
 
 
 def newest_of_run(run: str) -> Comparison | None:
     """Return the newest comparison that judged the model of a run, without its cases."""
-    read = (each for each in _read_all() if isinstance(each, Comparison))
+    read = _readable()
     return next((each for each in read if run in {of.run for of in each.contenders}), None)
+
+
+def _readable() -> Iterator[Comparison]:
+    return (each for each in _read_all() if isinstance(each, Comparison))
 
 
 def _read_all() -> Iterator[Comparison | UnreadableRecord]:
@@ -121,14 +120,10 @@ def _read_all() -> Iterator[Comparison | UnreadableRecord]:
             yield problem
 
 
-def _read_verdict(folder: Path) -> Comparison:
-    return Comparison.model_validate_json(content_of(folder / VERDICT))
-
-
-def _read(id_: str, read: Callable[[Path], Comparison] = _read_verdict) -> Comparison:
+def _read(id_: str, *, cases: bool = False) -> Comparison:
     folder = history_folder(id_)
     try:
-        return read(folder).model_copy(update={"folder": folder})
+        return read_comparison(folder, cases=cases).model_copy(update={"folder": folder})
     except OSError as error:
         raise UnreadableRecord(f"the comparison {id_}", VERDICT, str(error), HISTORY) from error
     except ValidationError as error:
@@ -157,4 +152,4 @@ def find_comparison(id_or_prefix: str = NEWEST) -> Comparison:
         raise UserError(
             f"{id_or_prefix!r} is the beginning of several comparisons: {listed}. Give more."
         )
-    return _read(ids[0], read_comparison)
+    return _read(ids[0], cases=True)

@@ -34,7 +34,6 @@ from unitune.evaluate.learning_curve_document import (
 )
 from unitune.evaluate.runner import Notify
 from unitune.evaluate.statistics.learning_curve import LEVEL, Doubt, FittedCurve, Range
-from unitune.evaluate.task import Task
 from unitune.evaluate.validation import AnswerOptions, ValidationAnswers, answer_validation
 from unitune.job.job import Job
 from unitune.planning.learning_curve import LEAST_POINTS, curve_notes, learning_curve_of
@@ -81,19 +80,19 @@ def learning_curve(  # noqa: PLR0913 - each has a name and a default
     resolved = learning_curve_of(preflight(job), points, seeds)
     if budget is not None:
         resolved = with_budget(resolved, Decimal(str(budget)))
-    runs = list(launch_sweep(resolved, allow_unpriced=allow_unpriced))
-    for run in runs:
-        run.wait()
+    runs = train_all(resolved, allow_unpriced=allow_unpriced)
     options = AnswerOptions(allow_unpriced=allow_unpriced, progress=progress)
     return judge_curve(resolved, runs, goal=goal, options=options)
 
 
-def check_goal(goal: float | None) -> None:
-    """Refuse a goal that is no score.
+def train_all(resolved: ResolvedJob, *, allow_unpriced: bool) -> list[Run]:
+    """Launch the runs of a sweep, and return them when they have ended."""
+    launched = list(launch_sweep(resolved, allow_unpriced=allow_unpriced))
+    return [run.wait() for run in launched]
 
-    Raises:
-        UserError: It is not above 0 and at most 1.
-    """
+
+def check_goal(goal: float | None) -> None:
+    """Refuse (UserError) a goal that is no score above 0 and up to 1."""
     if goal is not None and not 0 < goal <= 1:
         raise UserError(
             f"the goal is {goal:g}; a score lies above 0 and goes up to 1 (0.9 is 90 %)."
@@ -101,12 +100,9 @@ def check_goal(goal: float | None) -> None:
 
 
 def with_budget(resolved: ResolvedJob, usd: Decimal) -> ResolvedJob:
-    """Return a curve whose trainings and answers may cost so much together.
+    """Return a curve whose trainings and answers may cost so much together, or OverBudget.
 
     The trainings get what they may cost at most, and the answers the rest.
-
-    Raises:
-        OverBudget: Both may cost more.
     """
     job = resolved.job
     if resolved.offer.training_price == "none":
@@ -134,14 +130,7 @@ def judge_curve(
 ) -> LearningCurve:
     """Have the models of a curve's runs answer the validation rows, and fit their scores.
 
-    Args:
-        resolved: As `learning_curve_of` returns it.
-        runs: Its runs, in its order.
-        goal: As of `learning_curve`.
-        options: How the models answer.
-
-    Raises:
-        RunFailed: A run has no model.
+    Job and runs are those of `learning_curve_of`, in its order.
     """
     return fit_curve(resolved, runs, answer_curve(resolved, runs, options), goal)
 
@@ -149,11 +138,7 @@ def judge_curve(
 def answer_curve(
     resolved: ResolvedJob, runs: Sequence[Run], options: AnswerOptions
 ) -> ValidationAnswers:
-    """Have the models of a curve's runs answer the validation rows.
-
-    Raises:
-        RunFailed: A run has no model.
-    """
+    """Have the models of a curve's runs answer the validation rows; RunFailed: one has none."""
     if missing := [run.id for run in runs if run.tuned_model is None]:
         raise RunFailed(
             f"{len(missing)} of {len(runs)} runs of the learning curve have no model: "
@@ -167,9 +152,7 @@ def fit_curve(
     resolved: ResolvedJob, runs: Sequence[Run], answers: ValidationAnswers, goal: float | None
 ) -> LearningCurve:
     """Fit the scores of a curve's runs, and write down what they say."""
-    made = _document(resolved, answers.task, runs, answers.graded, goal).model_copy(
-        update={"folder": answers.folder, "spent_usd": answers.spent_usd}
-    )
+    made = _document(resolved, runs, answers, goal)
     private_folder(answers.folder)
     with replacing(answers.folder / DOCUMENT) as file:
         file.write(made.model_dump_json(indent=2))
@@ -177,13 +160,9 @@ def fit_curve(
 
 
 def _document(
-    resolved: ResolvedJob,
-    task: Task,
-    runs: Sequence[Run],
-    graded: Sequence[Graded],
-    goal: float | None,
+    resolved: ResolvedJob, runs: Sequence[Run], answers: ValidationAnswers, goal: float | None
 ) -> LearningCurve:
-    """Fit the scores, and return what they say."""
+    task, graded = answers.task, answers.graded
     metric = task.scoring.primary.name
     made = [
         CurveRun(
@@ -200,8 +179,12 @@ def _document(
     sizes = [round(fmean(each.rows for each in made[at : at + seeds])) for at in starts]
     trainings = [[each.sums[metric] for each in graded[at : at + seeds]] for at in starts]
     fitted = FittedCurve.of(sizes, trainings, task.clusters)
-    doubts = tuple(_doubts(fitted, graded))
-    most = sizes[-1]
+    doubts, most, wanted = tuple(_doubts(fitted, graded)), sizes[-1], None
+    if goal is not None:
+        reached = bool(fitted.scores[-1] >= goal)
+        is_said = not (reached or doubts)
+        rows = _figure(fitted.rows(goal), most=FARTHEST * most) if is_said else None
+        wanted = RowsForGoal(score=goal, reached=reached, rows=rows)
     return LearningCurve(
         job=resolved.job.name,
         backend=resolved.job.backend,
@@ -226,8 +209,10 @@ def _document(
         doubts=doubts,
         check=_check(fitted),
         predictions=() if doubts else tuple(_prediction(fitted, times * most) for times in TIMES),
-        goal=None if goal is None else _rows_for(goal, fitted, is_known=not doubts),
+        goal=wanted,
         notes=tuple(finding.message for finding in curve_notes(resolved)),
+        spent_usd=answers.spent_usd,
+        folder=answers.folder,
     )
 
 
@@ -241,13 +226,6 @@ def _check(fitted: FittedCurve) -> Prediction | None:
 
 def _prediction(fitted: FittedCurve, rows: int) -> Prediction:
     return Prediction(rows=rows, score=_figure(fitted.score(rows)), gain=_figure(fitted.gain(rows)))
-
-
-def _rows_for(goal: float, fitted: FittedCurve, *, is_known: bool) -> RowsForGoal:
-    if fitted.scores[-1] >= goal:
-        return RowsForGoal(score=goal, reached=True)
-    rows = _figure(fitted.rows(goal), most=FARTHEST * fitted.sizes[-1]) if is_known else None
-    return RowsForGoal(score=goal, reached=False, rows=rows)
 
 
 def _figure(figure: Range, most: float = math.inf) -> Figure:

@@ -6,19 +6,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from unitune.evaluate.statistics.learning_curve import LEVEL
+from unitune.security.spec import Frozen
 
 FARTHEST = 16
 """Beyond so many times the rows there are, no number of rows is told."""
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Figure(_Document):
+class Figure(Frozen):
     """A figure with the range in which it lies in four curves of five."""
 
     value: float | None
@@ -27,7 +24,7 @@ class Figure(_Document):
     high: float | None
 
 
-class CurveRun(_Document):
+class CurveRun(Frozen):
     """One training."""
 
     run: str
@@ -38,7 +35,7 @@ class CurveRun(_Document):
     """Cases without an answer; they count as wrong."""
 
 
-class CurvePoint(_Document):
+class CurvePoint(Frozen):
     """The trainings of one size."""
 
     rows: int
@@ -48,7 +45,7 @@ class CurvePoint(_Document):
     runs: tuple[CurveRun, ...]
 
 
-class Prediction(_Document):
+class Prediction(Frozen):
     """A score that was not measured when it was predicted."""
 
     rows: int
@@ -59,7 +56,7 @@ class Prediction(_Document):
     """What was measured since: of the largest size, predicted from the others."""
 
 
-class RowsForGoal(_Document):
+class RowsForGoal(Frozen):
     """How many rows a score takes."""
 
     score: float
@@ -69,7 +66,7 @@ class RowsForGoal(_Document):
     """By the curve; None where the curve does not say, or it is reached."""
 
 
-class Law(_Document):
+class Law(Frozen):
     """The power law of the error: floor + scale · rows ^ -exponent."""
 
     floor: float
@@ -81,7 +78,7 @@ class Law(_Document):
         return 1 - self.floor - self.scale * rows ** -(self.exponent.value or 0)
 
 
-class LearningCurve(_Document):
+class LearningCurve(Frozen):
     """Scores by the number of training rows, and what more rows would bring."""
 
     schema_version: Literal[1] = 1

@@ -35,7 +35,7 @@ from unitune.evaluate.scoring import (
 from unitune.evaluate.task import clusters_of, once_each, slices_of, without_leaks
 from unitune.findings import Finding, error, note, warning
 from unitune.job.contenders import NEWEST, Model, Recorded, Server, Tuned
-from unitune.job.job import Gate, Job
+from unitune.job.job import Job
 from unitune.planning.feasibility import offer_findings
 from unitune.scorers.functions import PythonFunction
 from unitune.scorers.interface import Scorer, Setting
@@ -92,8 +92,7 @@ def check(subject: Job | str | os.PathLike[str]) -> DataReport:
 def backend_findings(job: Job) -> tuple[Finding, ...]:
     """Return the errors of a job's backend and of its model there.
 
-    Args:
-        job: One without training rows is only compared, and needs a known backend alone.
+    A job without training rows is only compared, and needs a known backend alone.
     """
     try:
         offer = registry.offer(job.backend)
@@ -129,38 +128,30 @@ def readiness_findings(
 ) -> tuple[Finding, ...]:
     """Return what a comparison would refuse of a job whose rows can be read, and what it lacks yet.
 
-    Args:
-        job: Without test cases, only its contenders are looked at.
-        rows: Its rows.
-        book: Prices; None: those that hold where the job stands.
+    Of a job without test cases only the contenders are looked at. Without a book, prices are those
+    that hold where the job stands.
     """
     findings = [finding for refusal in refusals(job, rows) for finding in _findings_of(refusal)]
     lacking = (each for refusal in _lacking_yet(job, rows, book) for each in _findings_of(refusal))
     findings += [each.model_copy(update={"severity": "warning"}) for each in lacking]
-    if rows.splits.test is None:
-        findings.append(note("no-test-cases", _NO_CASES, "Set data.test to held-out rows."))
-    elif (gate := job.evaluate.gate) and gate.min_cases > len(rows.splits.test):
-        findings.append(warning("gate-out-of-reach", _too_few_cases(gate, rows.splits.test)))
+    test, gate = rows.splits.test, job.evaluate.gate
+    if test is None:
+        why = "the job has no test cases: it can be trained, and `unitune compare` refuses it."
+        findings.append(note("no-test-cases", why, "Set data.test to held-out rows."))
+    elif gate and gate.min_cases > len(test):
+        why = (
+            f"evaluate.gate.min_cases is {gate.min_cases:,}, and {test.name} has {len(test):,} "
+            "cases: the gate stays inconclusive whatever is answered."
+        )
+        findings.append(warning("gate-out-of-reach", why))
     return tuple(findings)
-
-
-_NO_CASES = "the job has no test cases: it can be trained, and `unitune compare` refuses it."
-
-
-def _too_few_cases(gate: Gate, test: Dataset) -> str:
-    return (
-        f"evaluate.gate.min_cases is {gate.min_cases:,}, and {test.name} has {len(test):,} cases: "
-        "the gate stays inconclusive whatever is answered."
-    )
 
 
 def refusals(job: Job, rows: JobRows, run: str | None = None) -> Iterator[UnituneError]:
     """Yield why a job cannot be compared, as far as the job and its rows tell.
 
-    Args:
-        job: Without test cases, only its contenders are looked at.
-        rows: Its rows.
-        run: Id of the run whose model is to be judged, where the user names it.
+    Without test cases, only its contenders are looked at. `run` is the id of the run whose model
+    is to be judged, where the user names it.
     """
     yield from _raised(check_contenders, job, run)
     splits, evaluate = rows.splits, job.evaluate

@@ -190,8 +190,8 @@ class Reading:
 
     @property
     def cut(self) -> tuple[Cut, ...]:
-        """Answers that were cut off, of each of `sides`."""
-        return tuple(map(cut_answers, self.sides))
+        """Of each of `sides`, the answers that were cut off before they were right or wrong."""
+        return tuple(map(_cut_answers, self.sides))
 
     @property
     def uninformative(self) -> str | None:
@@ -203,20 +203,16 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the answers show, whatever the missing ones would have been.
-
-    Args:
-        scored: Errors as wrong, cut answers as they stand.
-        others: All that is not known given to the baselines, and to the candidate; none where all
-            is known.
-        verdict: The one that every reading supports; else inconclusive.
-        doubt: Why it is inconclusive where `scored` alone would say more.
-    """
+    """What the answers show, whatever the missing ones would have been."""
 
     scored: Reading
+    """Errors as wrong, cut answers as they stand."""
     others: tuple[Reading, ...]
+    """All that is not known given to the baselines, and to the candidate; none: all is known."""
     verdict: Verdict
+    """The one that every reading supports; else inconclusive."""
     doubt: Ruling | None = None
+    """Why it is inconclusive where `scored` alone would say more."""
 
     @classmethod
     def of(cls, scored: Reading, others: tuple[Reading, ...]) -> Judgement:
@@ -255,8 +251,7 @@ def _given(pairings: Mapping[str, Pairing], *, to_candidate: bool) -> dict[str, 
 
 
 def _doubt(scored: Reading, others: Sequence[Reading]) -> Ruling | None:
-    verdict = scored.best.verdict
-    low = scored.uninformative
+    verdict, low = scored.best.verdict, scored.uninformative
     if low == NOTHING_RIGHT or (low and verdict in WITHIN_MARGIN):
         return Ruling(3, low)
     if verdict is Verdict.INCONCLUSIVE:
@@ -266,22 +261,17 @@ def _doubt(scored: Reading, others: Sequence[Reading]) -> Ruling | None:
     candidate, *baselines = scored.sides
     against = [*baselines] if verdict in IN_FAVOUR_OF_CANDIDATE else []
     against += [candidate] if verdict in IN_FAVOUR_OF_BASELINE else []
-    return next(filter(None, map(_too_many_errors, against)), None)
+    for side in against:
+        if side.errors > MOST_ERRORS * len(side.answers):
+            return Ruling(
+                4,
+                f"{side.name}: {side.errors:,} of {len(side.answers):,} cases ended in an error, "
+                f"more than {100 * MOST_ERRORS:.0f} %. Run compare again: it requests only those.",
+            )
+    return None
 
 
-def _too_many_errors(side: Graded) -> Ruling | None:
-    """Say why nothing may be claimed against a side; None when it has answered enough."""
-    if side.errors <= MOST_ERRORS * len(side.answers):
-        return None
-    return Ruling(
-        4,
-        f"{side.name}: {side.errors:,} of {len(side.answers):,} cases ended in an error, more "
-        f"than {100 * MOST_ERRORS:.0f} %. Run compare again: it requests only those.",
-    )
-
-
-def cut_answers(side: Graded) -> Cut:
-    """Return how many answers of a contender were cut off before they were right or wrong."""
+def _cut_answers(side: Graded) -> Cut:
     limits = [record.max_tokens or 0 for record in side.answered.records if record.cut]
     limit = max(limits, default=0) or side.task.output_limit.of(side.spec)
     return Cut(side.name, sum(answer.open for answer in side.answers), len(side.answers), limit)
@@ -358,10 +348,8 @@ def uninformative(scores: Sequence[float], highs: Sequence[float], margin: float
 def errors_on_dev(choices: Sequence[Choice]) -> Ruling | None:
     """Say how many answers on dev are errors, and whether there are too many to choose by.
 
-    The prompts of a reference compete for nothing, so their errors never are too many.
-
-    Returns:
-        None where nothing was requested on dev.
+    The prompts of a reference compete for nothing, so their errors never are too many. None where
+    nothing was requested on dev.
     """
     trials = [(choice.contender, trial) for choice in choices for trial in choice.trials]
     if not trials:

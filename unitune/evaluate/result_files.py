@@ -39,12 +39,7 @@ def report_folder(comparison: Comparison, folder: Path) -> Path:
 
 
 def results_folder(out: str | os.PathLike[str] | None, job: Job, run: str | None) -> Path:
-    """Return the folder for the answers of a comparison.
-
-    Args:
-        out: As the user names it; None: that of the job, or of the run.
-        job: Jobs of one name in several folders have a folder each.
-        run: Id of the run that made the tuned model.
+    """Return the folder for the answers of a comparison: the user's, else that of run or job.
 
     Raises:
         UserError: The folder holds results that are no comparison's.
@@ -86,19 +81,16 @@ def write_verdict(comparison: Comparison, folder: Path) -> None:
     _refuse_link(folder)
     private_folder(folder)
     with replacing(folder / CASES) as file:
-        file.writelines(f"{_line_of(case)}\n" for case in comparison.cases)
+        for case in comparison.cases:
+            # A scorer's reason may quote a model's JSON, which may hold lone surrogates.
+            fields = _CASE.dump_python(case, mode="json", exclude_defaults=True)
+            file.write(whole_text(json.dumps(fields, ensure_ascii=False)) + "\n")
     with replacing(folder / VERDICT) as file:
         file.write(comparison.verdict_json())
 
 
-def _line_of(case: CaseResult) -> str:
-    # A scorer's reason may quote a model's JSON, which may hold lone surrogates.
-    fields = _CASE.dump_python(case, mode="json", exclude_defaults=True)
-    return whole_text(json.dumps(fields, ensure_ascii=False))
-
-
-def read_comparison(folder: Path) -> Comparison:
-    """Return what `write_verdict` wrote into a folder; without its cases where they are not there.
+def read_comparison(folder: Path, *, cases: bool = True) -> Comparison:
+    """Return what `write_verdict` wrote, without cases where they are not wanted or not there.
 
     Raises:
         OSError: There is no verdict.
@@ -106,7 +98,7 @@ def read_comparison(folder: Path) -> Comparison:
     """
     comparison = Comparison.model_validate_json(content_of(folder / VERDICT))
     with suppress(FileNotFoundError):
-        lines = content_of(folder / CASES).split(b"\n")
-        cases = tuple(_CASE.validate_json(line) for line in lines if line)
-        comparison = comparison.model_copy(update={"cases": cases})
+        lines = content_of(folder / CASES).split(b"\n") if cases else ()
+        read = tuple(_CASE.validate_json(line) for line in lines if line)
+        comparison = comparison.model_copy(update={"cases": read})
     return comparison

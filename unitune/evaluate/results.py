@@ -20,7 +20,7 @@ from unitune.evaluate.records import CaseResult, SweptRun
 from unitune.job.contenders import Role
 from unitune.run.curves import Curve
 from unitune.scorers.interface import Confusion
-from unitune.security.spec import Closed
+from unitune.security.spec import Closed, Spec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,37 +149,30 @@ UsdInterval: TypeAlias = tuple[Decimal | None, Decimal | None]
 PayBack: TypeAlias = Literal["after", "never by cost alone", "not determined"]
 
 
-class Money(Closed):
+class Money(Spec):
     """Cost against quality, in US dollars an answer; None is not known, or does not exist."""
 
-    extra_usd: Decimal = Field(description="What an answer costs more than the baseline's.")
-    extra_interval_usd: UsdInterval = Field(
-        description="Of that, at the comparison's level; an end that is not known is open."
-    )
-    pay_back: PayBack | None = Field(
-        default=None, description="Whether cheaper answers alone pay for what was spent once."
-    )
-    break_even_answers: int | None = Field(
-        default=None, description="After how many answers they do."
-    )
+    extra_usd: Decimal
+    """What an answer costs more than the baseline's."""
+    extra_interval_usd: UsdInterval
+    """Of that, at the comparison's level; an end that is not known is open."""
+    pay_back: PayBack | None = None
+    """Whether cheaper answers alone pay for what was spent once."""
+    break_even_answers: int | None = None
+    """After how many answers they do."""
     usd_per_extra_right: Decimal | None = Field(
         default=None,
         description="Cost of one more right answer over the horizon; known when the candidate is "
         "better, and what is paid once and the number of answers are given (evaluate.economics).",
     )
-    net_usd: Decimal | None = Field(
-        default=None, description="Worth of what is gained, less what it costs, an answer."
-    )
-    net_interval_usd: UsdInterval | None = Field(
-        default=None, description="Of that, at the comparison's level."
-    )
-    worth: Literal["worth it", "not worth it", "unclear"] | None = Field(
-        default=None, description="Whether that interval lies above 0."
-    )
-    smallest_worth_usd: Decimal | None = Field(
-        default=None,
-        description="From this worth of a right answer on, the candidate is worth its money.",
-    )
+    net_usd: Decimal | None = None
+    """Worth of what is gained, less what it costs, an answer."""
+    net_interval_usd: UsdInterval | None = None
+    """Of that, at the comparison's level."""
+    worth: Literal["worth it", "not worth it", "unclear"] | None = None
+    """Whether that interval lies above 0."""
+    smallest_worth_usd: Decimal | None = None
+    """From this worth of a right answer on, the candidate is worth its money."""
 
 
 class LeakResult(Closed):

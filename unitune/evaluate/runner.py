@@ -58,7 +58,7 @@ from unitune.evaluate.prompts.contenders import (
 from unitune.evaluate.prompts.prompts import Prompt
 from unitune.evaluate.records import Record
 from unitune.evaluate.task import Task
-from unitune.job.contenders import Recorded
+from unitune.job.contenders import Recorded, Server
 from unitune.job.job import TokenPrice
 from unitune.models import ChatModel
 from unitune.workspace.home import home, make_home
@@ -66,30 +66,30 @@ from unitune.workspace.home import home, make_home
 Notify = Callable[[EvaluationProgress], None]
 
 
+def ignore(_: object) -> None:
+    """Show nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class EvaluationConfig:
-    """Which contenders answer which cases, and how; the flags are those of `compare`.
-
-    Args:
-        contenders: All of them, in the job's order.
-        sources: Who answers for each, by name.
-        folder: Where answers are recorded.
-        concurrency: Requests in flight at most.
-        announce: Called with what the user should know, a sentence.
-        dev_only: Whether every contender is scored on all dev rows, and none on the test.
-    """
+    """Which contenders answer which cases, and how; the flags are those of `compare`."""
 
     task: Task
     contenders: tuple[Contender, ...]
+    """In the job's order."""
     sources: Mapping[str, Source]
+    """Who answers for each, by name."""
     folder: Path
+    """Where answers are recorded."""
     budget: Budget
     concurrency: int
-    batch: bool
-    replay: bool
-    use_cache: bool
-    announce: Callable[[str], None]
+    """Requests in flight at most."""
+    batch: bool = False
+    replay: bool = False
+    use_cache: bool = False
+    announce: Callable[[str], None] = ignore
     dev_only: bool = False
+    """Whether every contender is scored on all dev rows, and none on the test."""
 
     @property
     def prices(self) -> dict[str, TokenPrice]:
@@ -106,11 +106,7 @@ class Journals(NamedTuple):
 
 @contextmanager
 def open_journals(config: EvaluationConfig) -> Generator[Journals]:
-    """Open the files of recorded answers, and charge the budget for what they have cost.
-
-    Raises:
-        LockTimeout: Another process has them open.
-    """
+    """Open the files of recorded answers, and charge the budget for what they have cost."""
     with (
         open_journal(config.folder / "dev.jsonl") as dev,
         open_journal(config.folder / "rows.jsonl") as test,
@@ -175,23 +171,8 @@ def _collect(config: EvaluationConfig, journals: Journals, notify: Notify) -> tu
 
 
 @dataclass(frozen=True, slots=True)
-class _Round:
-    """Questions that a contender's model answers; the answers are recorded under `name`."""
-
-    name: str
-    source: Source
-    questions: Sequence[Question]
-    journal: Journal
-    progress: EvaluationProgress
-
-
-@dataclass(frozen=True, slots=True)
 class EvaluationRunner:
-    """Takes contenders through dev and test, in one event loop: models may keep connections.
-
-    `chosen` has the choices so far, `thinking` the fingerprints of models that are known to think
-    before they answer.
-    """
+    """Takes contenders through dev and test, in one event loop: models may keep connections."""
 
     config: EvaluationConfig
     loop: asyncio.Runner
@@ -200,6 +181,7 @@ class EvaluationRunner:
     notify: Notify
     chosen: dict[str, Choice] = field(default_factory=dict[str, Choice])
     thinking: set[str] = field(default_factory=set[str])
+    """Fingerprints of models that are known to think before they answer."""
 
     def run(self) -> dict[str, Answered]:
         """Return each contender with its answers, by name."""
@@ -238,20 +220,17 @@ class EvaluationRunner:
     @contextmanager
     def _opened(self, source: Source) -> Generator[ChatModel]:
         if self.config.replay:
-            yield ReplayedModel(self._recorded_fingerprint(source))
+            recorded = (journal.model_of(source.origin) for journal in self.journals)
+            is_fingerprint = isinstance(source.spec, Server | Recorded)
+            yield ReplayedModel(
+                source.origin if is_fingerprint else next(filter(None, recorded), "")
+            )
             return
         model = source.open(self.config.task.cases)
         try:
             yield model
         finally:
             self.loop.run(model.aclose())
-
-    def _recorded_fingerprint(self, source: Source) -> str:
-        """Return the fingerprint of the model that recorded answers must be of."""
-        if source.knows_its_model:
-            return source.origin
-        recorded = (journal.model_of(source.origin) for journal in self.journals)
-        return next(filter(None, recorded), "")
 
     def _choose(self, model: ChatModel, contender: Contender) -> Choice:
         """Choose a contender's prompt on dev, where there is anything to choose."""
@@ -274,47 +253,43 @@ class EvaluationRunner:
         return choice
 
     def _trial(self, model: ChatModel, contender: Contender, prompt: Prompt, rows: int) -> Trial:
-        """Score a prompt on the first dev rows."""
-        task, name = self.config.task, contender.name
+        task = self.config.task
         questions = [task.question(row, prompt, contender.spec) for row in task.dev[:rows]]
-        round_ = _Round(
-            name=f"{name}: {prompt.label}",  # a reader of the file can tell the prompts apart
-            source=self.config.sources[name],
-            questions=questions,
-            journal=self.journals.dev,
-            progress=EvaluationProgress(name, "dev", prompt.label, 0, rows),
-        )
-        return Trial(prompt, dev_score(task, self._records(model, round_)))
+        progress = EvaluationProgress(contender.name, "dev", prompt.label, 0, rows)
+        return Trial(prompt, dev_score(task, self._records(model, questions, progress)))
 
     def _answered(self, model: ChatModel, choice: Choice) -> Answered:
-        """Return a contender's answers to the test cases."""
         name, source = choice.contender.name, self.config.sources[choice.contender.name]
         questions = self.config.task.questions(choice.prompt, source.spec)
         progress = EvaluationProgress(name, "test", choice.prompt.label, 0, len(questions))
-        round_ = _Round(name, source, questions, self.journals.test, progress)
-        records = tuple(self._records(model, round_))
+        records = tuple(self._records(model, questions, progress))
         return Answered(choice, records, model.fingerprint, source.origin, source.price)
 
-    def _records(self, model: ChatModel, round_: _Round) -> list[Record]:
-        """Return the answers to a round's questions: recorded ones, and where allowed new ones."""
-        source, config = round_.source, self.config
-        round_.journal.origins[round_.name] = source.origin
-        guard = source.price and config.budget.guard(round_.progress.contender, source.price)
+    def _records(
+        self, model: ChatModel, questions: Sequence[Question], progress: EvaluationProgress
+    ) -> list[Record]:
+        """Return the answers to questions: recorded ones, and where allowed new ones."""
+        config, journal, name = self.config, self.journals.test, progress.contender
+        source = config.sources[name]
+        guard = source.price and config.budget.guard(name, source.price)
+        if progress.phase == "dev":  # a reader of the file can tell the prompts apart
+            journal, name = self.journals.dev, f"{name}: {progress.prompt}"
+        journal.origins[name] = source.origin
         cache = None if isinstance(source.spec, Recorded) else self.cache
         options = InferenceOptions(
             config.concurrency, guard, cache, self.thinking, replay=config.replay
         )
 
         def notify(done: int) -> None:
-            self.notify(replace(round_.progress, done=done))
+            self.notify(replace(progress, done=done))
 
         async def collect() -> list[Record]:
             try:
                 return await collect_answers(
-                    model, round_.questions, round_.journal, round_.name, notify, options=options
+                    model, questions, journal, name, notify, options=options
                 )
             except asyncio.CancelledError:  # Ctrl-C: show at once that it was noticed
-                self.notify(replace(round_.progress, phase="stopping"))
+                self.notify(replace(progress, phase="stopping"))
                 raise
 
         return self.loop.run(collect())

@@ -29,21 +29,18 @@ FOLDER = "sweep"
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The chosen run of a sweep.
-
-    Args:
-        resolved: Its job: with its values, and without lists.
-        run: None in a replay whose ledger does not know it.
-        runs: All runs of the sweep, as the comparison shows them.
-        trials: The same, as dev scored them.
-        spent: Cost of the answers on dev, in US dollars.
-    """
+    """The chosen run of a sweep."""
 
     resolved: ResolvedJob
+    """Its job: with its values, and without lists."""
     run: Run | None
+    """None in a replay whose ledger does not know it."""
     runs: tuple[SweptRun, ...] = ()
+    """All runs of the sweep, as the comparison shows them."""
     trials: tuple[Trial, ...] = ()
+    """The same, as dev scored them."""
     spent: Decimal = Decimal(0)
+    """Cost of the answers on dev, in US dollars."""
 
     def noted(self, answered: Iterable[Answered]) -> tuple[Answered, ...]:
         """Return the contenders; those that the chosen run has made, with the trials on dev."""
@@ -78,16 +75,10 @@ def tuned_alone(resolved: ResolvedJob) -> ResolvedJob:
     return replace(resolved, job=resolved.job.model_copy(update={"evaluate": alone}))
 
 
-def contenders_of(resolved: ResolvedJob) -> dict[str, Contender]:
-    """Return each run of a sweep as a contender of dev, by its values."""
-    return {each.setting: Contender(Tuned(name=each.setting)) for each in resolved.runs}
-
-
 def sources_of(
-    resolved: ResolvedJob, sources: Mapping[str, Source], contenders: Mapping[str, Contender]
+    resolved: ResolvedJob, tuned: Source, contenders: Mapping[str, Contender]
 ) -> dict[str, Source]:
     """Return who answers for each run, as the source of the job's tuned model says."""
-    (tuned,) = sources.values()
     return {
         each.setting: replace(
             tuned,
@@ -103,11 +94,7 @@ def select(
 ) -> Selection:
     """Choose the run with the best score on dev; of equals the first.
 
-    Args:
-        resolved: The sweep.
-        runs: By values; those that have no model are left out.
-        trials: Likewise.
-        spent: Cost of the answers, in US dollars.
+    Runs and trials are by values, without runs that have no model; `spent` is in US dollars.
 
     Raises:
         NotFoundError: No run has a model.

@@ -53,35 +53,30 @@ class Slice(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Cases with scorers.
-
-    Args:
-        cases: Test cases, each once.
-        dev: Rows that choose prompts and the best baseline.
-        scoring: Scorers and measures.
-        leaks: Test cases that stand in training rows.
-        clusters: The cluster of each case; None where each stands alone.
-        slices: Parts of the cases to report.
-        notes: What a reader of the verdict must know about the cases.
-        repeats: How often each test case is requested.
-        fixed: Settings that the job itself names, `Request.fixed`.
-        copies: Ids of cases left out as copies, each with the id of the case that is kept.
-        omitted: How many cases a first look leaves out (`--limit`).
-    """
+    """Cases with scorers."""
 
     cases: tuple[Example, ...]
+    """Of the test, each once."""
     dev: tuple[Example, ...]
+    """Rows that choose prompts and the best baseline."""
     scoring: Scoring
     output_limit: OutputLimit
     leaks: LeakResult
     clusters: list[str] | None = None
+    """The cluster of each case; None where each stands alone."""
     slices: tuple[Slice, ...] = ()
+    """Parts of the cases to report."""
     notes: tuple[str, ...] = ()
+    """What a reader of the verdict must know about the cases."""
     repeats: int = 1
+    """How often each test case is requested."""
     temperature: float = 0.0
     fixed: tuple[Literal["temperature", "max_tokens"], ...] = ()
+    """Settings that the job itself names, `Request.fixed`."""
     copies: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Ids of cases left out as copies, each with the id of the case that is kept."""
     omitted: int = 0
+    """How many cases a first look leaves out (`--limit`)."""
 
     def question(
         self, case: Example, prompt: Prompt, spec: ContenderSpec, repeat: int = 0
@@ -123,11 +118,9 @@ def prepare(
 ) -> Task:
     """Make the task of a job.
 
-    Args:
-        resolved: The job with its rows.
-        trained: Other rows of trainings, to be searched for test cases too.
-        backends: Of contenders that answer elsewhere than the job's base, by contender.
-        limit: For a first look: how many cases, and how many rows of dev at most.
+    Other rows of trainings are searched for test cases, too. `backends` are those of contenders
+    that answer elsewhere than the job's base. A first look takes `limit` cases, and as many rows of
+    dev at most.
 
     Raises:
         JobError: The job has no test cases, or they lack a key that it names.
@@ -159,7 +152,7 @@ def prepare(
         leaks=leaking,
         clusters=clusters_of(cases, evaluate),
         slices=() if len(cases) < len(whole) else tuple(slices_of(cases, evaluate)),
-        notes=(*_cut_note(job, test), *_notes(len(splits.test) - len(test), cases)),
+        notes=tuple(_notes(job, test, len(splits.test) - len(test), cases)),
         repeats=evaluate.repeats,
         temperature=0.0 if evaluate.temperature == "auto" else evaluate.temperature,
         fixed=tuple(name for name in FIXABLE if getattr(evaluate, name) != "auto"),
@@ -213,9 +206,6 @@ def _refuse_trained(test: Dataset, trained: Iterable[Dataset]) -> None:
 
     The cut keeps equal inputs on one side, so it was another cut when the run was launched. That
     such cases are dropped where the job says so would hide that they were learned.
-
-    Raises:
-        Leak: Its rows hold such cases.
     """
     learned = {example.input_key for rows in trained for example in rows}
     if shared := [row for row in test.rows if row.example.input_key in learned]:
@@ -272,18 +262,14 @@ def without_leaks(
     return kept
 
 
-def _cut_note(job: Job, test: Dataset) -> Iterator[str]:
-    """Tell of a test that is no file of its own."""
+def _notes(job: Job, test: Dataset, copies: int, cases: Sequence[Example]) -> Iterator[str]:
+    """Tell of a test that is no file of its own, of copies, and of cases that ask the same."""
     if isinstance(share := job.data.test, float):
         groups = f" and equal {job.evaluate.clusters}" if job.evaluate.clusters else ""
         yield (
             f"The {len(test):,} test cases were cut from {test.name} (data.test: {share:g}) before "
             f"anything was trained; rows of equal input{groups} stayed on one side."
         )
-
-
-def _notes(copies: int, cases: Sequence[Example]) -> Iterator[str]:
-    """Tell of rows that are copies, and of cases that ask the same though their rows differ."""
     if copies:
         what = "1 test row is a copy" if copies == 1 else f"{copies} test rows are copies"
         yield f"{what} of another row, left out: a copy is no second piece of evidence."
@@ -295,10 +281,9 @@ def _notes(copies: int, cases: Sequence[Example]) -> Iterator[str]:
 def clusters_of(cases: Sequence[Example], evaluate: Evaluate) -> list[str] | None:
     """Return the cluster of each case; None when each stands alone.
 
-    Raises:
-        JobError: A case lacks the key that the job names.
+    Raises JobError where a case lacks the key that the job names.
     """
-    named = _named_clusters(cases, evaluate.clusters)
+    named = _named_clusters(cases, evaluate.clusters) if evaluate.clusters is not None else None
     questions = [question_hash(case) for case in cases]
     if len(set(questions)) == len(questions):
         return named
@@ -332,12 +317,10 @@ def _joined(pairs: Iterable[tuple[str, str]]) -> list[str]:
     return [top(first) for first in firsts]
 
 
-def _named_clusters(cases: Sequence[Example], key: str | None) -> list[str] | None:
-    if key is None:
-        return None
+def _named_clusters(cases: Sequence[Example], key: str) -> list[str]:
     labels: list[str] = []
     for case in cases:
-        if (value := _value(case, key)) is None:
+        if (value := (case.model_extra or {}).get(key)) is None:
             known = ", ".join(sorted(case.model_extra or {})) or "none"
             raise JobError(
                 f"evaluate.clusters is {key!r}, but test case {case.case_id} has no such key "
@@ -348,16 +331,12 @@ def _named_clusters(cases: Sequence[Example], key: str | None) -> list[str] | No
 
 
 def slices_of(cases: Sequence[Example], evaluate: Evaluate) -> list[Slice]:
-    """Return the slices with enough cases, in the order of keys and of values.
-
-    Raises:
-        JobError: No case has a key.
-    """
+    """Return the slices with enough cases, in the order of keys and values, or JobError."""
     slices: list[Slice] = []
     for key in evaluate.slices:
         members: dict[str, list[int]] = {}
         for position, case in enumerate(cases):
-            if (value := _value(case, key)) is not None:
+            if (value := (case.model_extra or {}).get(key)) is not None:
                 members.setdefault(_label(value), []).append(position)
         if not members:
             raise JobError(
@@ -370,10 +349,6 @@ def slices_of(cases: Sequence[Example], evaluate: Evaluate) -> list[Slice]:
             if len(positions) >= SMALLEST_SLICE
         ]
     return slices
-
-
-def _value(case: Example, key: str) -> JsonValue:
-    return (case.model_extra or {}).get(key)
 
 
 def _label(value: JsonValue) -> str:

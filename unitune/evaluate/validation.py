@@ -16,13 +16,19 @@ from typing import NamedTuple
 from pydantic import JsonValue
 
 from unitune.evaluate.grading import Answered, Graded, grade
-from unitune.evaluate.inference.budget import Budget, answer_prices
+from unitune.evaluate.inference.budget import Budget
 from unitune.evaluate.inference.engine import EvaluationProgress
 from unitune.evaluate.inference.sources import resolve_sources
 from unitune.evaluate.prompts.contenders import Contender, build
 from unitune.evaluate.prompts.tuned_run import TunedRun, answering
 from unitune.evaluate.result_files import results_folder
-from unitune.evaluate.runner import EvaluationConfig, Notify, collect_responses, open_journals
+from unitune.evaluate.runner import (
+    EvaluationConfig,
+    Notify,
+    collect_responses,
+    ignore,
+    open_journals,
+)
 from unitune.evaluate.task import Task, prepare
 from unitune.planning.preflight import ResolvedJob
 from unitune.run.run import Run
@@ -32,20 +38,9 @@ FOLDER = "validation"
 may have one name."""
 
 
-def _ignore(_: object) -> None:
-    pass
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerOptions:
-    """How validation rows are answered.
-
-    Args:
-        deploy_seconds: Where a model answers only from a deployment: how long each may stand.
-        deploy_options: The backend's own for them.
-        allow_unpriced: Whether a price may be unknown or old.
-        progress: Called as answers come.
-    """
+    """How validation rows are answered: the options of `compare` by the same names."""
 
     deploy_seconds: float | None = None
     deploy_options: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
@@ -68,63 +63,50 @@ def answer_validation(
 ) -> ValidationAnswers:
     """Have contenders answer the validation rows, each tuned model alone and the others together.
 
-    Prompts are chosen on the very rows that then score them, which flatters them a little.
-
-    Args:
-        resolved: As `judged_on_validation` returns it.
-        runs: Those of the tuned contenders, which have a model, by contender.
-        options: How they answer.
-
-    Raises:
-        BackendError: As of `unitune.compare`; so are OverBudget and Interrupted.
+    Prompts are chosen on the very rows that then score them, which flatters them a little. The job
+    is that of `judged_on_validation`; the runs of its tuned contenders have a model.
     """
     task, evaluate = prepare(resolved), resolved.job.evaluate
-    prices = answer_prices(resolved.job, resolved.book, allow_unpriced=options.allow_unpriced)
     contenders = build(evaluate, resolved.job.tuning, resolved.splits.train)
     config = EvaluationConfig(
         task=task,
         contenders=contenders,
-        sources=resolve_sources(resolved, runs, prices.contenders, replay=False),
+        sources=resolve_sources(
+            resolved, runs, allow_unpriced=options.allow_unpriced, replay=False
+        ),
         folder=results_folder(None, resolved.job, None) / FOLDER / resolved.job.backend,
-        budget=Budget(evaluate.budget and evaluate.budget.usd),
+        budget=Budget.of(evaluate),
         concurrency=evaluate.concurrency,
-        batch=False,
-        replay=False,
         use_cache=not runs,  # of a prompt's answers, by which it was chosen
-        announce=_ignore,
     )
-    answered, spent = _answered(config, runs, options)
+    answered = _answered(config, runs, options)
     return ValidationAnswers(
         task=task,
         graded=tuple(grade(task, answered[each.name]) for each in contenders),
-        spent_usd=spent if config.prices else None,
+        spent_usd=config.budget.spent if config.prices else None,
         folder=config.folder,
     )
 
 
 def _answered(
     config: EvaluationConfig, runs: Mapping[str, Run], options: AnswerOptions
-) -> tuple[dict[str, Answered], Decimal]:
-    """Return the answers by contender, and what they have cost."""
+) -> dict[str, Answered]:
+    progress = options.progress or ignore
 
-    def show(at: EvaluationProgress) -> None:
-        if options.progress is not None:  # the test stays unused
-            options.progress(replace(at, phase="dev") if at.phase == "test" else at)
+    def show(at: EvaluationProgress) -> None:  # the test stays unused
+        progress(replace(at, phase="dev") if at.phase == "test" else at)
 
     untuned = tuple(each for each in config.contenders if not each.is_tuned)
     groups: list[tuple[Contender, ...]] = [(each,) for each in config.contenders if each.is_tuned]
     answered: dict[str, Answered] = {}
     terms = options.deploy_seconds, options.deploy_options
     with open_journals(config) as journals:
-        spent = config.budget.spent
         for group in filter(None, (*groups, untuned)):
-            budget = Budget(config.budget.cap, spent)
-            alone = replace(config, contenders=group, budget=budget)
             tuned = {each.name: TunedRun.of(runs[each.name]) for each in group if each.is_tuned}
             with answering(
-                tuned, config.sources, budget, *terms, unpriced=options.allow_unpriced
+                tuned, config.sources, config.budget, *terms, unpriced=options.allow_unpriced
             ) as ready:
-                collected = collect_responses(replace(alone, sources=ready), journals, show)
+                alone = replace(config, contenders=group, sources=ready)
+                collected = collect_responses(alone, journals, show)
             answered |= {each.name: each for each in collected}
-            spent = budget.spent
-    return answered, spent
+    return answered

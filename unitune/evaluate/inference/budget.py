@@ -24,7 +24,7 @@ from unitune.cost.prices.staleness import freshness
 from unitune.errors import OverBudget
 from unitune.evaluate.records import Record, Uncounted
 from unitune.job.contenders import ContenderSpec, Model, Recorded, Server, Tuned
-from unitune.job.job import Job, TokenPrice
+from unitune.job.job import Evaluate, Job, TokenPrice
 from unitune.models import Reply, Request
 from unitune.workspace.today import today
 
@@ -55,11 +55,9 @@ def most_tokens(request: Request) -> Uncounted:
 def without_impossible_counts(request: Request, reply: Reply) -> Reply:
     """Return a reply without the vendor's token counts where these cannot be true."""
     most = most_tokens(request)
-    counts = (
-        (reply.prompt_tokens, most.prompt_tokens),
-        (reply.completion_tokens, most.completion_tokens),
-    )
-    if all(count is None or 0 <= count <= IMPOSSIBLE * limit for count, limit in counts):
+    if 0 <= (reply.prompt_tokens or 0) <= IMPOSSIBLE * most.prompt_tokens and (
+        0 <= (reply.completion_tokens or 0) <= IMPOSSIBLE * most.completion_tokens
+    ):
         return reply
     return replace(reply, prompt_tokens=None, completion_tokens=None)
 
@@ -102,11 +100,9 @@ def record_usd(price: TokenPrice, record: Record) -> Decimal:
 
 @dataclass(frozen=True, slots=True)
 class AnswerPrices:
-    """The known token prices of a comparison's answers.
+    """The known token prices of a comparison's answers, by contender.
 
-    Args:
-        contenders: By contender.
-        unpriced: Contenders that cost money at a vendor, at an unknown price.
+    `unpriced` are contenders that cost money at a vendor, at an unknown price.
     """
 
     contenders: dict[str, TokenPrice] = field(default_factory=dict[str, TokenPrice])
@@ -128,11 +124,9 @@ def answer_prices(
 ) -> AnswerPrices:
     """Return the prices of a comparison's answers, as far as they are known.
 
-    Args:
-        job: With the offer's own name of its model.
-        book: All prices; a stale one is not relied on where the answers have a budget.
-        trained: The jobs that made the tuned contenders, by name, where they may be others.
-        allow_unpriced: Whether the user accepts prices that are unknown or stale.
+    The job has the offer's own name of its model. `trained` are the jobs that made the tuned
+    contenders, by name, where they may be others. A stale price is not relied on where the answers
+    have a budget, unless the user accepts that.
 
     Raises:
         OverBudget: The answers have a budget, and something that costs money has no price.
@@ -207,37 +201,35 @@ def _is_uncharged(spec: ContenderSpec, lookup: PriceLookup) -> bool:
 
 @dataclass(slots=True)
 class Budget:
-    """The money of a comparison, in US dollars.
-
-    Args:
-        cap: The most that may be spent; None: no limit.
-        spent: For answers that are there.
-        reserved: For requests in flight.
-    """
+    """The money of a comparison, in US dollars."""
 
     cap: Decimal | None
+    """The most that may be spent; None: no limit."""
     spent: Decimal = Decimal(0)
+    """For answers that are there."""
     reserved: Decimal = Decimal(0)
+    """For requests in flight."""
     _settled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @classmethod
+    def of(cls, evaluate: Evaluate, spent: Decimal = Decimal(0)) -> Budget:
+        """Return what a job's evaluation may spend, of which so much is spent."""
+        return cls(evaluate.budget and evaluate.budget.usd, spent)
 
     def charge(self, records: Iterable[Record], prices: Mapping[str, TokenPrice]) -> None:
         """Count the cost of recorded answers, of earlier calls of the comparison or of batches.
 
-        Args:
-            records: On dev a contender's name stands before the prompt's.
-            prices: By contender; what has none is not counted.
+        Those of contenders without a price are not counted.
         """
         for record in records:
-            price = _price_of(record.contender, prices)
-            if price is not None:
-                self.spent += record_usd(price, record)
+            name = record.contender
+            # On dev a contender's name is followed by the prompt's.
+            fitting = [each for each in prices if name == each or name.startswith(f"{each}: ")]
+            if fitting:
+                self.spent += record_usd(prices[max(fitting, key=len)], record)
 
     def afford(self, most: Decimal) -> None:
-        """Refuse batches, which are paid all at once, where they may pass the cap.
-
-        Raises:
-            OverBudget: They may.
-        """
+        """Refuse (OverBudget) batches, which are paid all at once, where they may pass the cap."""
         if self.cap is not None and self.spent + most > self.cap:
             raise OverBudget(
                 f"the answers in batches may cost up to ${most:.6f}, and of the ${self.cap} that "
@@ -275,11 +267,7 @@ class BudgetGuard:
     price: TokenPrice
 
     async def reserve(self, request: Request) -> None:
-        """Reserve the most that a request may cost.
-
-        Raises:
-            OverBudget: With it, more than the cap could be spent.
-        """
+        """Reserve the most that a request may cost; beyond the cap that is OverBudget."""
         most = most_usd(self.price, request)
         if not await self.budget.reserve(most):
             raise OverBudget(
@@ -295,11 +283,3 @@ class BudgetGuard:
         cost = _usd_of(self.price, most) if most else counted or Decimal(0)
         self.budget.settle(most_usd(self.price, request), cost)
         return most
-
-
-def _price_of(name: str, prices: Mapping[str, TokenPrice]) -> TokenPrice | None:
-    """Return the price of a recorded contender; on dev its name is followed by the prompt's."""
-    if name in prices:
-        return prices[name]
-    fitting = [contender for contender in prices if name.startswith(f"{contender}: ")]
-    return prices[max(fitting, key=len)] if fitting else None

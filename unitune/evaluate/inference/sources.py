@@ -18,6 +18,7 @@ from unitune.data.example import Example
 from unitune.data.privacy.redaction import Redaction
 from unitune.errors import UserError
 from unitune.evaluate.inference.batches import batching_backend, supports_batches
+from unitune.evaluate.inference.budget import answer_prices
 from unitune.evaluate.inference.recorded import RecordedModel, recorded_fingerprint
 from unitune.job.contenders import NEWEST, ContenderSpec, Model, Recorded, Server, Tuned
 from unitune.job.job import Job, TokenPrice
@@ -30,56 +31,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The model that answers for a contender.
-
-    Args:
-        spec: The contender.
-        origin: Which model it is, as far as the job says: `Record.origin`.
-        folder: Of the job, where recorded answers are.
-        backend: Who answers; None for servers and recorded answers.
-        model: Its name there; a tuned model is put there when it is ready to answer.
-        price: Of its tokens, where it is known.
-        redaction: What was replaced in the cases, where something was.
-    """
+    """The model that answers for a contender."""
 
     spec: ContenderSpec
     origin: str
+    """Which model it is, as far as the job says: `Record.origin`."""
     folder: Path
+    """Of the job, where recorded answers are."""
     backend: str | None = None
+    """Who answers; None for servers and recorded answers."""
     model: str | TunedModel = ""
+    """Its name there; a tuned model is put there when it is ready to answer."""
     price: TokenPrice | None = None
     redaction: Redaction | None = None
-
-    @property
-    def knows_its_model(self) -> bool:
-        """Whether the origin is the model's fingerprint, too."""
-        return isinstance(self.spec, Server | Recorded)
+    """What was replaced in the cases, where something was."""
 
     @property
     def answers_in_batches(self) -> bool:
         """Whether its backend does."""
         return self.backend is not None and supports_batches(self.backend)
 
-    def check(self) -> None:
-        """Refuse a model that cannot be called.
-
-        Raises:
-            MissingExtra: Its backend's packages are not installed.
-            UserError: The user has not allowed the key to be sent there, or it is not set.
-        """
-        if isinstance(self.spec, Model | Tuned) and self.backend is not None:
-            registry.backend(self.backend)
-        elif isinstance(self.spec, Server):
-            key_for(*_key_of(self.spec))
-
     def open(self, cases: Sequence[Example]) -> ChatModel:
-        """Open the model.
-
-        Raises:
-            UserError: The key may not be sent there, or is not set.
-            DataError: Recorded answers cannot be read.
-            MissingExtra: A backend's packages are not installed.
-        """
+        """Open the model; raises what `resolve_sources` does."""
         spec = self.spec
         if isinstance(spec, Recorded):
             return RecordedModel(self.folder / spec.answers, cases, self.redaction)
@@ -92,21 +65,21 @@ class Source:
 
 
 def resolve_sources(
-    resolved: ResolvedJob,
-    runs: Mapping[str, Run],
-    prices: Mapping[str, TokenPrice],
-    *,
-    replay: bool,
+    resolved: ResolvedJob, runs: Mapping[str, Run], *, allow_unpriced: bool, replay: bool
 ) -> dict[str, Source]:
-    """Return who answers for each contender, by its name, before any request.
+    """Return who answers for each contender, at its price, by its name, before any request.
 
     Raises:
+        OverBudget: There is a budget, and a price is not known.
         NotFoundError: There is no such backend.
         MissingExtra: Its packages are not installed.
         DataError: Recorded answers cannot be read.
         UserError: The user has not allowed a key to be sent there, or it is not set.
     """
     job, redaction = resolved.job, resolved.rows.read.redaction
+    trained = {name: each.job for name, each in runs.items()}
+    unpriced = allow_unpriced or replay
+    prices = answer_prices(job, resolved.book, trained, allow_unpriced=unpriced).contenders
     sources: dict[str, Source] = {}
     for spec in job.evaluate.contenders:
         backend, model = job.backend, job.base_model
@@ -129,7 +102,10 @@ def resolve_sources(
         price = prices.get(spec.name)
         sources[spec.name] = Source(spec, origin, job.folder, backend, model, price, redaction)
     for source in () if replay else sources.values():
-        source.check()
+        if isinstance(source.spec, Server):
+            key_for(*_key_of(source.spec))
+        elif isinstance(source.spec, Model | Tuned) and source.backend is not None:
+            registry.backend(source.backend)
     return sources
 
 
@@ -143,11 +119,7 @@ def _origin_of_tuned(spec: Tuned, run: Run | None, resolved: ResolvedJob) -> str
 
 
 def check_keys(spec: Server) -> None:
-    """Refuse a server whose key the user has not allowed to be sent there.
-
-    Raises:
-        UserError: This pair is not allowed.
-    """
+    """Refuse (UserError) a server whose key the user has not allowed to be sent there."""
     check_allowed(*_key_of(spec))
 
 
@@ -159,7 +131,7 @@ def check_batches(job: Job, *, deploys: bool) -> None:
     """Refuse batches that no contender's backend answers, or with a deployment.
 
     Raises:
-        Unsupported: No backend answers in batches; the message names those that do.
+        Unsupported: No backend answers in batches.
         UserError: The tuned model is to be deployed, and would stand while batches are waited for.
     """
     specs = [s for s in job.evaluate.contenders if not isinstance(s, Server | Recorded)]

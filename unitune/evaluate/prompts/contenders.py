@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
 
 from unitune.cost.evaluation import FINALISTS
 from unitune.data.example import Example
@@ -58,17 +57,13 @@ def _nothing_more(_: Prompt) -> Iterable[Prompt]:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A model with the prompts that it may choose from.
-
-    Args:
-        spec: As the job names it.
-        prompts: Tried first, the shortest first; never empty.
-        refine: Gives the prompts to try next from the best so far.
-    """
+    """A model with the prompts that it may choose from."""
 
     spec: ContenderSpec
     prompts: tuple[Prompt, ...] = (OWN_MESSAGES,)
+    """Tried first, the shortest first."""
     refine: Callable[[Prompt], Iterable[Prompt]] = _nothing_more
+    """Gives the prompts to try next from the best so far."""
 
     @property
     def name(self) -> str:
@@ -94,9 +89,7 @@ class Contender:
 def check_contenders(job: Job, run: str | None) -> None:
     """Refuse contenders that cannot be compared, or be made of what the job names.
 
-    Args:
-        job: With its contenders.
-        run: Id of the run whose model is to be judged, where the user names it.
+    `run` is the id of the run whose model is to be judged, where the user names it.
 
     Raises:
         JobError: See `check_roles`; or training rows are missing, or a run is named for nothing.
@@ -123,11 +116,7 @@ def check_contenders(job: Job, run: str | None) -> None:
 
 
 def check_shots(evaluate: Evaluate, train: Iterable[Example]) -> None:
-    """Refuse contenders that ask for more shots than train has distinct questions.
-
-    Raises:
-        JobError: There is such a contender.
-    """
+    """Refuse (JobError) contenders that ask for more shots than train has distinct questions."""
     for spec in evaluate.contenders:
         if not isinstance(spec, FewShot | Model | Server) or spec.shots == "auto":
             continue
@@ -228,10 +217,8 @@ class _Material:
 def build(evaluate: Evaluate, tuning: Tuning, train: Iterable[Example]) -> tuple[Contender, ...]:
     """Make the job's contenders, in its order.
 
-    Args:
-        evaluate: Contenders, and the instructions when the job has some.
-        tuning: Its seed decides which rows are shown as shots.
-        train: The training rows: shots and missing instructions are made from nothing else.
+    The seed of `tuning` decides which rows are shown as shots. Shots and missing instructions are
+    made from the training rows and nothing else.
     """
     rows = tuple(row for row in train if row.answer is not None)
     material = _Material(
@@ -258,22 +245,16 @@ def _contender(spec: ContenderSpec, material: _Material) -> Contender:
 
 
 def _few_shot(spec: FewShot | Model | Server, material: _Material) -> Contender:
-    first = _first_round(spec.shots, spec.choose, material)
-    return Contender(spec, first, partial(_second_round, spec.choose, material))
-
-
-def _first_round(
-    count: int | Literal["auto"], choose: ShotChoice, material: _Material
-) -> tuple[Prompt, ...]:
-    """Return prompts with more and more shots, all with instructions."""
-    drawn = draw(material.train, max(LADDER) if count == "auto" else count, material.seed)
-    counts = _counts(drawn) if count == "auto" else (count,)
-    if choose == "nearest":
-        return tuple(map(material.nearest, counts))
-    return tuple(
-        Prompt(f"{_shots(count)} with instructions", material.instructions, drawn[:count])
-        for count in counts
-    )
+    """Return a contender whose first prompts have more and more shots, all with instructions."""
+    most = spec.shots
+    drawn = draw(material.train, max(LADDER) if most == "auto" else most, material.seed)
+    first = [
+        material.nearest(count)
+        if spec.choose == "nearest"
+        else Prompt(f"{_shots(count)} with instructions", material.instructions, drawn[:count])
+        for count in (_counts(drawn) if most == "auto" else (most,))
+    ]
+    return Contender(spec, tuple(first), partial(_second_round, spec.choose, material))
 
 
 def _second_round(choose: ShotChoice, material: _Material, best: Prompt) -> Iterator[Prompt]:
@@ -290,13 +271,8 @@ def _second_round(choose: ShotChoice, material: _Material, best: Prompt) -> Iter
 
 
 def _counts(shots: Sequence[Example]) -> tuple[int, ...]:
-    """Return the rungs of the ladder that train and the size of its rows allow."""
-
-    def size_bytes(count: int) -> int:
-        texts = (message.text for shot in shots[:count] for message in shot.messages)
-        return sum(len(text.encode()) for text in texts)
-
-    allowed = [n for n in LADDER if n <= len(shots) and size_bytes(n) <= MOST_SHOT_BYTES]
+    sizes = [sum(len(message.text.encode()) for message in shot.messages) for shot in shots]
+    allowed = [n for n in LADDER if n <= len(shots) and sum(sizes[:n]) <= MOST_SHOT_BYTES]
     return tuple(allowed) or (min(LADDER[0], len(shots)),)
 
 
@@ -310,21 +286,17 @@ EFFORT = (None, "zero-shot", "instructed", "few-shot")
 
 @dataclass(frozen=True, slots=True, order=True)
 class DevScore:
-    """A prompt's score on the dev rows; greater is better.
-
-    Args:
-        primary: Mean of the primary metric.
-        overall: Mean of all metrics, which decides between equals.
-        rows: Dev rows that were requested.
-        errors: The reason of each without an answer; an error scores 0.
-        cut: Answers that were cut off before it was clear whether they are right.
-    """
+    """A prompt's score on the dev rows; greater is better."""
 
     primary: float
+    """Mean of the primary metric."""
     overall: float
+    """Mean of all metrics, which decides between equals."""
     rows: int = field(default=0, compare=False)
     errors: tuple[str, ...] = field(default=(), compare=False)
+    """The reason of each row without an answer, which scores 0."""
     cut: int = field(default=0, compare=False)
+    """Answers that were cut off before it was clear whether they are right."""
 
 
 @dataclass(frozen=True, slots=True)

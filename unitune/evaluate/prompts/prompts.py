@@ -27,6 +27,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise, takewhile
@@ -72,20 +73,17 @@ def draw(train: Iterable[Example], count: int, seed: int) -> tuple[Example, ...]
 
 def _facets(answer: str) -> tuple[str, ...]:
     """Return what an answer shows: the values of its keys for a JSON object, else itself."""
-    try:
+    with suppress(ValueError):
         value: object = json.loads(answer)
-    except ValueError:
-        return (answer.strip(),)
-    if isinstance(value, dict) and value:
-        return tuple(json.dumps(pair) for pair in cast("dict[str, object]", value).items())
+        if isinstance(value, dict) and value:
+            return tuple(json.dumps(pair) for pair in cast("dict[str, object]", value).items())
     return (answer.strip(),)
 
 
 class Neighbours:
     """Finds training rows by their questions; nothing is computed before the first search.
 
-    Args:
-        train: The training rows; of several with one input the first by hash is kept.
+    Of several rows with one input the first by hash is kept.
     """
 
     def __init__(self, train: Sequence[Example]) -> None:
@@ -202,17 +200,14 @@ class Nearest:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One way to put a case to a model.
-
-    Args:
-        label: In words, for effort and progress: ``8 shots with instructions``.
-        instructions: Added to the end of the system prompt; none when empty.
-        shots: Answered rows shown before the question.
-    """
+    """One way to put a case to a model."""
 
     label: str
+    """In words, for effort and progress: ``8 shots with instructions``."""
     instructions: str = ""
+    """Added to the end of the system prompt."""
     shots: tuple[Example, ...] | Nearest = ()
+    """Answered rows shown before the question."""
 
     def messages(self, case: Example) -> tuple[Message, ...]:
         """Return the messages of a request: the case's own with what this prompt adds.
@@ -220,18 +215,16 @@ class Prompt:
         The system prompt is the case's own; those of the shots are left out.
         """
         system, question = _split(case.prompt)
-        shown = (turn for shot in self._shots_of(case) for turn in _turns(shot))
+        shots = self.shots
+        if isinstance(shots, Nearest):
+            shots = shots.neighbours.nearest(case, shots.count)
+        shown = (turn for shot in shots for turn in _turns(shot))
         return (*_instructed(system, self.instructions), *shown, *question)
 
     @property
     def shot_count(self) -> int:
         """How many rows are shown."""
         return self.shots.count if isinstance(self.shots, Nearest) else len(self.shots)
-
-    def _shots_of(self, case: Example) -> tuple[Example, ...]:
-        if isinstance(self.shots, Nearest):
-            return self.shots.neighbours.nearest(case, self.shots.count)
-        return self.shots
 
 
 OWN_MESSAGES = Prompt(label="the row's own messages")
@@ -246,9 +239,13 @@ def instructions_from(train: Iterable[Example]) -> str:
         keys with their values (up to 30 a key); for texts that differ a few of them as samples.
     """
     answers = [answer.strip() for example in train if (answer := example.answer)]
-    objects = _objects(answers)
-    if objects:
-        return _for_objects(objects)
+    if objects := _objects(answers):
+        keys = dict.fromkeys(key for value in objects for key in value)
+        return (
+            "Answer with one JSON object and nothing else: no words around it, no code fence. "
+            "Its keys, in this order, and their values:\n"
+            + "\n".join(_key_line(key, objects) for key in keys)
+        )
     labels = _by_frequency(answers)
     if len(labels) <= MOST_LISTED and all(map(_is_label, labels)):
         return "Answer with exactly one of these, and nothing else:\n" + _bullets(labels)
@@ -257,7 +254,6 @@ def instructions_from(train: Iterable[Example]) -> str:
 
 
 def _split(messages: Sequence[Message]) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
-    """Return the leading system messages, and the rest."""
     system = tuple(takewhile(lambda message: message.role in SYSTEM_ROLES, messages))
     return system, tuple(messages[len(system) :])
 
@@ -297,15 +293,6 @@ def _objects(answers: Sequence[str]) -> list[dict[str, object]]:
             return []
         objects.append(cast("dict[str, object]", value))
     return objects
-
-
-def _for_objects(objects: Sequence[dict[str, object]]) -> str:
-    keys = list(dict.fromkeys(key for value in objects for key in value))
-    lines = [_key_line(key, objects) for key in keys]
-    return (
-        "Answer with one JSON object and nothing else: no words around it, no code fence. "
-        "Its keys, in this order, and their values:\n" + "\n".join(lines)
-    )
 
 
 def _key_line(key: str, objects: Sequence[dict[str, object]]) -> str:
@@ -352,13 +339,10 @@ def _bullets(lines: Iterable[str]) -> str:
 def check_prompts(
     spec: Tuned, trained: Iterable[Iterable[Example]], cases: Iterable[Example]
 ) -> None:
-    """Refuse cases whose system prompt a contender's model has never seen in training.
+    """Refuse (Mismatch) cases whose system prompt a model with its own has never seen in training.
 
     Its own prompt is the one that it was trained with; another would judge another setup. Where
     nearly every row has a system prompt of its own, none of them is the model's, and any will do.
-
-    Raises:
-        Mismatch: There are such cases, and the contender uses its own prompt.
     """
     if spec.prompt != "own":
         return

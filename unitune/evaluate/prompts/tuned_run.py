@@ -5,7 +5,7 @@ Only comparisons with a tuned contender import this: it loads the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -16,13 +16,11 @@ from pydantic import JsonValue
 from unitune.backends.protocol import Event, State
 from unitune.cost.budget import HostingBudget
 from unitune.data.dataset import Dataset
-from unitune.data.example import Example
 from unitune.data.load import load
 from unitune.errors import Mismatch, NotFoundError, UserError
 from unitune.evaluate.gate_record import record_gate
 from unitune.evaluate.inference.budget import Budget
 from unitune.evaluate.inference.sources import Source
-from unitune.evaluate.prompts.prompts import check_prompts
 from unitune.evaluate.results import Comparison
 from unitune.job.contenders import Tuned
 from unitune.job.job import Job
@@ -38,15 +36,13 @@ from unitune.workspace.home import home
 
 @dataclass(frozen=True, slots=True)
 class TunedRun:
-    """A run with what a comparison shows of its training.
-
-    `rows` are what it was trained on, validation rows included, where that is not what the job says
-    now; `effort` is what went into it, in words.
-    """
+    """A run with what a comparison shows of its training."""
 
     run: Run
     rows: tuple[Dataset, ...]
+    """Trained on, validation rows included, where that is not what the job says now."""
     effort: str
+    """What went into it, in words."""
     curve: Curve | None
     notes: tuple[str, ...]
 
@@ -54,10 +50,6 @@ class TunedRun:
     def of(cls, run: Run) -> Self:
         """Return a run that only answers, of whose training nothing is shown."""
         return cls(run, (), "", None, ())
-
-    def check_prompts(self, spec: Tuned, train: Dataset, cases: Iterable[Example]) -> None:
-        """Refuse cases whose system prompt the model has never seen; see `check_prompts`."""
-        check_prompts(spec, self.rows or (train,), cases)
 
     def record_gate(self, comparison: Comparison) -> None:
         """Write down in the ledger what a comparison has shown of the model."""
@@ -83,13 +75,7 @@ def answering(  # noqa: PLR0913 - each is independent
 ) -> Generator[dict[str, Source]]:
     """Give the sources with the tuned models, deployed while the body runs where need be.
 
-    Args:
-        tuned: The run of each tuned contender.
-        sources: Who answers for each contender.
-        budget: Pays for the deployments, too.
-        seconds: How long a deployment may stand; None: none is started.
-        options: The backend's own for it.
-        unpriced: Whether its price may be unknown.
+    A deployment may stand for so many seconds (None: none is started), and the budget pays for it.
     """
     with ExitStack() as stack:
         ready = dict(sources)
@@ -111,11 +97,8 @@ def answering(  # noqa: PLR0913 - each is independent
 def find_runs(job: Job, fingerprint: str, run: Run | None, *, replay: bool) -> dict[str, Run]:
     """Return the run whose model answers for each tuned contender, by the contender's name.
 
-    Args:
-        job: With its contenders, which may name runs.
-        fingerprint: Of the training that the job describes.
-        run: For contenders that name none; None: the newest succeeded run of this very training.
-        replay: Whether contenders whose run the ledger does not know are left out.
+    Those that name no run take `run`, or else the newest succeeded one of this very training. In a
+    replay, contenders whose run the ledger does not know are left out.
 
     Raises:
         NotFoundError: There is no such run.
@@ -180,9 +163,7 @@ def find_sweep_runs(resolved: ResolvedJob, *, replay: bool) -> dict[str, Run]:
 def find_tuned_runs(resolved: ResolvedJob, run: Run | None, *, replay: bool) -> dict[str, TunedRun]:
     """Return `find_runs` with what a comparison shows of the trainings.
 
-    Raises:
-        Mismatch: As of `find_runs`; or the rows of a run are not here to be searched for test
-            cases.
+    Rows of a run that are not here to be searched for test cases are a Mismatch, too.
     """
     runs = find_runs(resolved.job, resolved.fingerprint, run, replay=replay)
     by_id = {each.id: each for each in runs.values()}
@@ -205,9 +186,9 @@ def _described(resolved: ResolvedJob, run: Run) -> TunedRun:
     if is_this and not earlier:
         return TunedRun(run, (), effort, curve, tuple(notes))
     rows: list[Dataset] = []
+    splits = resolved.splits
     for each in (run, *earlier):
         is_job = each is run and is_this
-        splits = resolved.splits
         own = [splits.train, splits.validation] if is_job else _rows_of(each)
         rows += own
         if not own and resolved.job.evaluate.leaks != "allow":
@@ -217,15 +198,12 @@ def _described(resolved: ResolvedJob, run: Run) -> TunedRun:
                 "granted with evaluate.leaks: allow."
             )
         if not is_job:
+            other = f"goes on from run {each.id}"
+            if each is run:
+                other = "was trained on other rows or settings than this job says now"
             searched = "searched for the test cases too" if own else "not searched, as not here"
-            notes.append(f"{_other(run, each)}; its own rows were {searched}.")
+            notes.append(f"Run {run.id} {other}; its own rows were {searched}.")
     return TunedRun(run, tuple(rows), effort, curve, tuple(notes))
-
-
-def _other(run: Run, each: Run) -> str:
-    if each is run:
-        return f"Run {run.id} was trained on other rows or settings than this job says now"
-    return f"Run {run.id} goes on from run {each.id}"
 
 
 def _rows_of(run: Run) -> list[Dataset]:
