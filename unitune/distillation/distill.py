@@ -153,7 +153,6 @@ def distill(
 
     Raises:
         DataError: No answer is accepted; what was there is left alone.
-        BackendError: As of `Teacher.answer`; so are OverBudget and Interrupted.
     """
     teacher = planned.teacher
     answers = teacher.answer(planned.task, options)

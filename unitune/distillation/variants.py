@@ -91,9 +91,7 @@ def plan_variants(teacher: Teacher, wanted: int) -> VariantsPlan:
 def write_variants(planned: VariantsPlan, options: TeacherOptions) -> WrittenQuestions:
     """Have questions written, into a file of rows without answers.
 
-    Raises:
-        DataError: No answer is a list of texts.
-        BackendError: As of `Teacher.answer`; so are OverBudget and Interrupted.
+    Raises DataError where no answer is a list of texts, and what `Teacher.answer` does.
     """
     answers = planned.teacher.answer(planned.task, options)
     records = answers.answered.records

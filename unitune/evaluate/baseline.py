@@ -129,10 +129,7 @@ def required_cases(
     """Return the ids of the cases that the candidate must get right.
 
     The gate names them, or a row says ``required: true``. `copies` has the ids of copies that were
-    left out, with those of what they copy.
-
-    Raises:
-        NotFoundError: The gate names a case that is not among them.
+    left out, with those of what they copy. Another name is a NotFoundError.
     """
     by_id = {case.case_id: case for case in cases}
     named = [copies.get(name, name) for name in (gate.required_cases if gate else ())]

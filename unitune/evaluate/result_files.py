@@ -41,8 +41,7 @@ def report_folder(comparison: Comparison, folder: Path) -> Path:
 def results_folder(out: str | os.PathLike[str] | None, job: Job, run: str | None) -> Path:
     """Return the folder for the answers of a comparison: the user's, else that of run or job.
 
-    Raises:
-        UserError: The folder holds results that are no comparison's.
+    One with results that are no comparison's is refused (UserError).
     """
     if not out:
         make_home(home())

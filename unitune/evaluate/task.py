@@ -237,8 +237,7 @@ def without_leaks(
 ) -> tuple[Example, ...]:
     """Return the cases without those that leak, where the job drops them.
 
-    Raises:
-        Leak: A case that is required would be dropped, or none would be left.
+    Raises Leak where a case that is required would be dropped, or none would be left.
     """
     if job.evaluate.leaks != "drop":
         return tuple(test)

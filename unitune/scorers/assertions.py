@@ -122,11 +122,7 @@ class Assertion:
         return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
 
     def judge(self, attempt: Attempt) -> Judged:
-        """Judge an answer.
-
-        Raises:
-            Unscorable: The scorer cannot score it, or the figure is not known.
-        """
+        """Judge an answer; Unscorable: the scorer cannot, or the figure is not known."""
         if self.transform is not None:
             text = self.transform.returned(attempt)
             if not isinstance(text, str):
@@ -199,7 +195,6 @@ class Entries:
         return "\n".join(lines)
 
     def judge(self, attempt: Attempt) -> Judged:
-        """Judge an answer; raises `Unscorable` as `Assertion.judge` does."""
         pairs = [(part.judge(attempt), part.terms.weight) for part in self.parts]
         total = sum(weight for _, weight in pairs)
         mean = sum(each.value * weight for each, weight in pairs) / total if total else 0.0

@@ -28,11 +28,7 @@ Function: TypeAlias = Callable[[str, Case], object]
 
 
 def read_score(returned: object) -> Score:
-    """Return what a user's function returned as a score.
-
-    Raises:
-        Unscorable: It is none.
-    """
+    """Return what a user's function returned as a score; raises Unscorable where it is none."""
     reason = ""
     if isinstance(returned, Mapping):
         content = cast("Mapping[str, object]", returned)
@@ -95,12 +91,9 @@ class PythonFunction(Scorer):
             raise Unscorable(f"{type(error).__name__}: {error}"[:300]) from error
 
     def check(self, folder: Path) -> None:
-        """Refuse a function that is not there, by its file alone: none of its code runs.
+        """Refuse (JobError) a function that is not there, by its file: none of its code runs.
 
         A module of a package is not looked for, because finding it would run the package.
-
-        Raises:
-            JobError: The file is missing or no Python, or has nothing of that name.
         """
         module, _, name = self.function.rpartition(":")
         is_file = module.endswith(".py")

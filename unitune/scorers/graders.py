@@ -311,11 +311,7 @@ class OpenAIGrader(Scorer):
         return None
 
     def load(self, setting: Setting) -> Grader:
-        """Return the grader, from its file where it names one.
-
-        Raises:
-            JobError: It cannot be read.
-        """
+        """Return the grader, from its file where it names one; raises JobError."""
         if not isinstance(self.grader, str):
             return self.grader
         try:

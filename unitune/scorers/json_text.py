@@ -46,13 +46,7 @@ MOST_WRONG_NAMED = 5
 
 
 def read_json(text: str) -> Json:
-    """Read one strict JSON value.
-
-    Args:
-        text: The whole of it; JSON's own whitespace may stand around.
-
-    Returns:
-        The value, with numbers as `Number`.
+    """Read one strict JSON value, around which JSON's own whitespace may stand.
 
     Raises:
         ValueError: It is not JSON, or a key stands twice in one object.
@@ -89,11 +83,7 @@ def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 
 def expected_json(text: str) -> Json:
-    """Read the expected answer of a case.
-
-    Raises:
-        DataError: It is not JSON.
-    """
+    """Read the expected answer of a case; raises DataError where it is not JSON."""
     try:
         return read_json(text)
     except ValueError as error:

@@ -198,11 +198,7 @@ class BatchRunner:
             send(batch)
 
     def wait(self) -> None:
-        """Collect the batches of all jobs as they end.
-
-        Raises:
-            BackendError: Some have failed; those that had ended by then are collected.
-        """
+        """Collect the batches of all jobs as they end; BackendError: some have failed."""
         submitted = {each.contender: self._open(each) for each in self.jobs}
         for pause in delays(LONGEST_POLL_SECONDS):
             failed: list[str] = []

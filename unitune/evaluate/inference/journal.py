@@ -150,15 +150,8 @@ def heal(
 ) -> list[Line]:
     """Return the lines, and cut a torn last line off; a file of other content is left alone.
 
-    Args:
-        file: Open for reading and appending.
-        beginning: Of every line; a torn line that begins otherwise is not ours.
-        read: Makes a line out of its bytes, or raises ValueError.
-        what: What a line is, for the refusal of one that is not ours.
-        advice: What the user can do about it, likewise.
-
-    Raises:
-        Mismatch: A line is not ours.
+    A line that `read` (ValueError) refuses, or a torn one with another beginning, is not ours: the
+    Mismatch says what it is not, and gives the advice.
     """
 
     def refusal(number: int, line: bytes) -> Mismatch:

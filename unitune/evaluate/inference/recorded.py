@@ -84,9 +84,6 @@ def check_recorded(job: Job, cases: Sequence[Example]) -> None:
     """Refuse recorded answers that cannot be read, and those that answer or score no case.
 
     A file that is not there or empty is no business of this: the model may still have to answer.
-
-    Raises:
-        DataError: See `RecordedModel`; or no case has an answer, or none a score that is asked for.
     """
     keys = {each.key for each in job.evaluate.scorers if isinstance(each, RecordedScore)}
     for spec in job.evaluate.contenders:
@@ -125,11 +122,7 @@ def read_answers(path: Path) -> dict[str, str]:
 
 
 def read_recorded(path: Path, redaction: Redaction | None = None) -> dict[str, RecordedAnswer]:
-    """Return recorded answers by case, redacted; of two for one case the last counts.
-
-    Raises:
-        DataError: The file is missing, or a line is no recorded answer.
-    """
+    """Return recorded answers by case, redacted, or DataError; of two for one the last counts."""
     try:
         lines = content_of(path).decode().split("\n")  # a text may hold other line ends
     except (OSError, ValueError) as error:

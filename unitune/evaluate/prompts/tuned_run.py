@@ -140,11 +140,8 @@ def _run_of(spec: Tuned, job: Job, fingerprint: str, run: Run | None) -> Run:
 def find_sweep_runs(resolved: ResolvedJob, *, replay: bool) -> dict[str, Run]:
     """Return the newest succeeded run of each combination of a sweep's values, by their names.
 
-    Those whose runs have all failed or were cancelled are left out.
-
-    Raises:
-        NotFoundError: One was not launched or is under way, so it is not known how good it is;
-            never in a replay.
+    Those whose runs have all failed or were cancelled are left out. One that was not launched or is
+    under way is a NotFoundError, but for a replay, since it is not known how good it is.
     """
     known, chosen = runs(), dict[str, Run]()
     for each in resolved.runs:
