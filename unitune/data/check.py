@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 
@@ -51,6 +51,7 @@ _AFTER_AN_OVERLAP = (
 )
 
 
+@dataclass(slots=True)
 class _File:
     """A file, as far as it has been read.
 
@@ -61,26 +62,19 @@ class _File:
         is_part: Whether its rows are those of another file, so that little is left to say of them.
     """
 
-    def __init__(
-        self,
-        files: Files,
-        purpose: Purpose | None = None,
-        cut: Cut | None = None,
-        *,
-        is_part: bool = False,
-    ) -> None:
-        self.files = files
-        self.purpose: Purpose | None = purpose
-        self.cut = cut
-        self.is_part = is_part
-        self.reading = Reading()
-        self.shared = Counter[Kind]()
-        self._rows = 0
-        self._lengths = Counter[int]()
-        self._codes = Counter[str]()
-        self._roles = Counter[str]()
-        self._repeats = Repeats()
-        self._findings: list[tuple[int, Finding]] = []  # each with the number of rows before it
+    files: Files
+    purpose: Purpose | None = None
+    cut: Cut | None = None
+    is_part: bool = False
+    reading: Reading = field(default_factory=Reading)
+    shared: Counter[Kind] = field(default_factory=Counter[Kind])
+    _rows: int = 0
+    _lengths: Counter[int] = field(default_factory=Counter[int])
+    _codes: Counter[str] = field(default_factory=Counter[str])
+    _roles: Counter[str] = field(default_factory=Counter[str])
+    _repeats: Repeats = field(default_factory=Repeats)
+    _findings: list[tuple[int, Finding]] = field(default_factory=list[tuple[int, Finding]])
+    """Each with the number of rows before it."""
 
     @classmethod
     def of(cls, job: Job, purpose: Purpose) -> list[_File]:
@@ -94,7 +88,6 @@ class _File:
         return self.files.name
 
     def rows_of(self, job: Job, screen: Screen) -> Iterator[Row]:
-        """Read the file as the job says."""
         use = job.rows_for
         if self.purpose == "test":
             use = "case" if job.evaluate.needs_expected else "any"
@@ -102,7 +95,6 @@ class _File:
         yield from self.take(screen.rows(items, self.files))
 
     def take(self, items: Iterable[Row | Finding]) -> Iterator[Row]:
-        """Take in rows and findings, and yield the rows."""
         for item in items:
             if isinstance(item, Finding):
                 self._keep(self._rows, item)
@@ -123,27 +115,23 @@ class _File:
                 self._keep(at, self.files.placed(finding))
         for code, count in self._codes.items():
             if (more := count - MOST_ALIKE) > 0:
-                self._findings.append((self._rows, self._left_out(code, more)))
+                left_out = note(
+                    "more-findings",
+                    f"{more:,} more rows with {code!r} are counted and not listed.",
+                    f"Mend the {MOST_ALIKE:,} that are listed, and check again.",
+                )
+                self._findings.append((self._rows, left_out.at(file=self.name)))
 
     def _keep(self, at: int, finding: Finding) -> None:
         self._codes[finding.code] += 1
         if self._codes[finding.code] <= MOST_ALIKE:
             self._findings.append((at, finding))
 
-    def _left_out(self, code: str, count: int) -> Finding:
-        return note(
-            "more-findings",
-            f"{count:,} more rows with {code!r} are counted and not listed.",
-            f"Mend the {MOST_ALIKE:,} that are listed, and check again.",
-        ).at(file=self.name)
-
     @property
     def findings(self) -> list[Finding]:
-        """All findings, in the file's order."""
         return [finding for _, finding in sorted(self._findings, key=lambda each: each[0])]
 
     def report(self) -> FileReport:
-        """Return the figures."""
         return FileReport(
             name=self.name,
             purpose=self.purpose,
@@ -159,11 +147,7 @@ class _File:
 
 
 def check_file(path: str | os.PathLike[str]) -> DataReport:
-    """Check one file by itself; rows that rate their answers where its first row does.
-
-    Returns:
-        Figures and findings; a file that cannot be read is a finding too.
-    """
+    """Check one file by itself; rows that rate their answers where its first row does."""
     file = _File(Files([str(path)]))
     items = file.files.read(None, "case", file.reading)
     first = list(islice(items, 1))
@@ -247,7 +231,7 @@ def read_job(job: Job) -> JobRows:
     )
     usable = all(finding.code in ABOUT_CASES for finding in report.errors)
     sets = {
-        file.purpose: Dataset(Path(file.name).name, some, file.files)
+        file.purpose: Dataset(Path(file.name).name, some, file.files.places)
         for file, some in zip(held, rows, strict=True)
     }
     return JobRows(
@@ -266,7 +250,6 @@ def _named(leak: SharedCase, files: Sequence[_File]) -> SharedCase:
 
 
 def _cases(job: Job, files: Files, rows: Iterable[Row]) -> Iterator[Row | Finding]:
-    """Yield the rows that are cut for the test, and errors about those that cannot be judged by."""
     for row in rows:
         if job.evaluate.needs_expected and row.example.answer is None:
             missing = error(
@@ -290,17 +273,13 @@ def _splits(
     if train is None:
         return Splits(nothing, validation or nothing, test)
     assert isinstance(parts, Parts), "a file that is empty or cannot be cut has an error"
-    name, rows = Path(train.name).name, spool.rows
-    cut = Dataset(f"{name} (held out)", rows.picked(parts.validation.data), train.files)
-    return Splits(
-        Dataset(name, rows.picked(parts.train.data), train.files),
-        validation or (cut or nothing),
-        test,
-    )
+    name, rows, places = Path(train.name).name, spool.rows, train.files.places
+    cut = Dataset(f"{name} (held out)", rows.picked(parts.validation.data), places)
+    left = Dataset(name, rows.picked(parts.train.data), places)
+    return Splits(left, validation or cut or nothing, test)
 
 
 def _cut_findings(job: Job, train: _File, parts: Parts | Finding | None) -> Iterator[Finding]:
-    """Report what is cut from train, whether it can be, and at what price."""
     if isinstance(parts, Finding):
         yield parts.at(file=train.name)
     if not isinstance(parts, Parts):

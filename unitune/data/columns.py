@@ -20,8 +20,9 @@ from unicodedata import normalize
 from pydantic import JsonValue
 
 from unitune.data.records import Flat
-from unitune.errors import UserError, nearest
+from unitune.errors import UserError
 from unitune.job.job import Columns, Template
+from unitune.workspace.validation import did_you_mean
 
 QUESTIONS = (
     *("prompt", "question", "instruction", "query", "input", "user", "message", "text"),
@@ -89,11 +90,6 @@ class _Column:
         return fmean(map(len, self.texts)) if self.texts else 0.0
 
     @property
-    def is_label(self) -> bool:
-        """Whether it has few different short values."""
-        return may_be_labels(self.texts, self.different)
-
-    @property
     def is_text(self) -> bool:
         """Whether it holds words, which ids, numbers and dates do not."""
         worded = sum(bool(re.search(r"[^\W\d_]\s+[^\W\d_]", text)) for text in self.texts)
@@ -112,7 +108,7 @@ class _Column:
 
 
 def guess_columns(rows: Sequence[Flat], chosen: Mapping[str, str]) -> Guess:
-    """Guess which columns hold what.
+    """Guess which columns of rows hold what.
 
     Args:
         rows: Some of a file, with the same keys.
@@ -125,10 +121,9 @@ def guess_columns(rows: Sequence[Flat], chosen: Mapping[str, str]) -> Guess:
     columns = {name: _Column(name, [row.get(name) for row in rows]) for name in names}
     for role, name in chosen.items():
         if name not in columns:
-            near = nearest(name, names)
-            guess = f" Did you mean {near!r}?" if near else ""
             raise UnknownColumns(
-                f"--{role} is {name!r}, and there is no such column.{guess} {_listed(names)}"
+                f"--{role} is {name!r}, and there is no such column.{did_you_mean(name, names)} "
+                f"{_listed(names)}"
             )
     given = [columns[name] for name in chosen.values()]
     open_columns = [each for each in columns.values() if each not in given and each.texts]
@@ -152,7 +147,6 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _named(columns: Sequence[_Column], names: Sequence[str]) -> str | None:
-    """Return the column with the most usual of some names."""
     ranked = [(rank, each.name) for each in columns if (rank := each.rank(names)) is not None]
     return min(ranked)[1] if ranked else None
 
@@ -160,7 +154,7 @@ def _named(columns: Sequence[_Column], names: Sequence[str]) -> str | None:
 def _answer(columns: Sequence[_Column], question: str | None) -> str | None:
     if named := _named(columns, ANSWERS):
         return named
-    labels = [each for each in columns if each.is_label]
+    labels = [each for each in columns if may_be_labels(each.texts, each.different)]
     if labels:
         return labels[-1].name  # the last: tables tend to end with what is to be found out
     texts = sorted((each for each in columns if each.is_text), key=lambda each: each.characters)
@@ -181,7 +175,6 @@ def _question(columns: Sequence[_Column]) -> tuple[str, ...]:
 
 
 def _together(columns: Sequence[_Column]) -> tuple[str, ...]:
-    """Return two columns that a model needs together, where there are any."""
     by_name = {each.name.lower(): each.name for each in columns}
     for pair in TOGETHER:
         if all(name in by_name and by_name[name].isidentifier() for name in pair):
@@ -192,7 +185,7 @@ def _together(columns: Sequence[_Column]) -> tuple[str, ...]:
 def _mapping(
     columns: Mapping[str, _Column], question: Sequence[str], answer: str, system: str | None
 ) -> Columns | Template:
-    """Return the mapping: columns as they are, or a template where a value is no text."""
+    """Return columns as they are, or a template where a value is no text."""
     used = [*question, answer, *([system] if system else [])]
     texts = all(isinstance(v, str) for name in used for v in columns[name].values if v is not None)
     if len(question) == 1 and (texts or not all(name.isidentifier() for name in used)):

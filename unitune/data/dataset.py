@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, TypeVar, overload
+from typing import TypeVar, overload
 
 from unitune.data.example import Example, digest_all
 from unitune.data.number_table import NumberTable, temporary_file
@@ -30,19 +30,6 @@ class Row:
     example: Example
 
 
-class RowPlaces(Protocol):
-    """Where rows stand, as `unitune.data.files.Files` knows it."""
-
-    @property
-    def is_single(self) -> bool:
-        """Whether there is one file, whose lines the rows' are."""
-        ...
-
-    def place(self, line: int) -> tuple[str, int]:
-        """Return file and line of a row, by its line counted over all files."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """Examples with their place of origin.
@@ -50,18 +37,18 @@ class Dataset:
     Args:
         name: File name, for messages.
         rows: In the file's order.
-        source: Knows where each row stands, where there are several files.
+        places: Of several files: from a row's line, counted over all, to its file and line there.
     """
 
     name: str
     rows: Sequence[Row]
-    source: RowPlaces | None = field(default=None, compare=False, repr=False)
+    places: Callable[[int], tuple[str, int]] | None = field(default=None, compare=False, repr=False)
 
     def place(self, row: Row) -> tuple[str, int]:
         """Return the file name and the line of a row."""
-        if self.source is None or self.source.is_single:
+        if self.places is None:
             return self.name, row.line
-        file, line = self.source.place(row.line)
+        file, line = self.places(row.line)
         return Path(file).name, line
 
     def located(self, finding: Finding, row: Row) -> Finding:

@@ -94,7 +94,16 @@ class Example(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _from_triple(cls, value: Any) -> Any:
-        return _flat(cast("dict[str, Any]", value)) if isinstance(value, dict) else value
+        """Give a triple the keys of an Example; any other row stays as it is."""
+        row = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+        if "messages" in row or not isinstance(row.get("input"), dict):
+            return value
+        inner, rest = dict(cast("dict[str, Any]", row["input"])), dict(row)
+        rest.pop("input")
+        turns = inner.pop("messages", None), rest.pop("preferred_output", None)
+        if not all(isinstance(some, list | tuple) for some in turns):
+            return value
+        return {**inner, **rest, "messages": [turn for some in turns for turn in some or ()]}
 
     @model_validator(mode="after")
     def _system_is_a_message(self) -> Self:
@@ -178,20 +187,7 @@ def _without(content: dict[str, JsonValue], *keys: str) -> dict[str, JsonValue]:
     return {key: value for key, value in content.items() if key not in keys}
 
 
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a triple with the keys of an Example; any other row as it is."""
-    if "messages" in row or not isinstance(row.get("input"), dict):
-        return row
-    inner, rest = dict(cast("dict[str, Any]", row["input"])), dict(row)
-    rest.pop("input")
-    turns = inner.pop("messages", None), rest.pop("preferred_output", None)
-    if not all(isinstance(some, list | tuple) for some in turns):
-        return row
-    return {**inner, **rest, "messages": [turn for some in turns for turn in some or ()]}
-
-
 def _triple(flat: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return the keys of a preference row as a triple, its own keys behind."""
     rest = dict(flat)
     *prompt, preferred = cast("list[JsonValue]", rest.pop("messages"))
     tools = {"tools": rest.pop("tools")} if "tools" in rest else {}

@@ -47,10 +47,6 @@ def text_records(stream: BufferedReader, check_header: CheckHeader) -> Iterator[
     return table_records(stream, check_header, usual="\t")
 
 
-def _gzip(stream: BufferedReader) -> Any:
-    return gzip.GzipFile(fileobj=stream)
-
-
 def _zstd(stream: BufferedReader) -> Any:
     module = "compression.zstd" if find_spec("compression") else "backports.zstd"
     return package(module, "files compressed by zstd").ZstdFile(stream)
@@ -79,14 +75,12 @@ BINARY: Mapping[bytes, Reader] = {
 }
 """By how a file begins."""
 COMPRESSED: Mapping[bytes, Callable[[BufferedReader], Any]] = {
-    b"\x1f\x8b": _gzip,
+    b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream),
     b"\x28\xb5\x2f\xfd": _zstd,
 }
 
 
 class _Decompressed(io.RawIOBase):
-    """What is within a compressed file."""
-
     def __init__(self, file: Any) -> None:
         self._file = file
 
@@ -98,9 +92,6 @@ class _Decompressed(io.RawIOBase):
             return self._file.readinto(buffer)
         except Exception as failure:  # each package has errors of its own for it
             raise OSError(errno.EINVAL, f"its compression is damaged ({failure})") from failure
-
-
-_BROKEN = "\udfff"  # half a character, which UTF-8 has no bytes for
 
 
 class _Transcoded(io.RawIOBase):
@@ -121,7 +112,7 @@ class _Transcoded(io.RawIOBase):
                 text = self._decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError:
                 self._decoder.reset()
-                text = _BROKEN
+                text = "\udfff"  # half a character, which UTF-8 has no bytes for
             self._waiting = text.encode("utf-8", "surrogatepass")
             if not chunk:
                 break
@@ -132,12 +123,7 @@ class _Transcoded(io.RawIOBase):
 
 
 def undamaged(records: Iterator[Record | Finding]) -> Iterator[Record | Finding]:
-    """Yield what a package reads, and an error where the file is damaged.
-
-    Raises:
-        BadRow: The package is missing.
-        OSError: The file cannot be read.
-    """
+    """Yield what a package reads, and an error where the file is damaged."""
     try:
         yield from records
     except (BadRow, OSError):
@@ -152,12 +138,7 @@ def records_in(
     check_header: CheckHeader,
     delimiter: str | None = None,
 ) -> Iterator[Record | Finding]:
-    """Read a file's records.
-
-    Raises:
-        BadRow: A package is missing.
-        OSError: It cannot be read.
-    """
+    """Read a file's records; BadRow where a package is missing, OSError where it cannot be read."""
     head, suffix = stream.peek(16), PurePath(name).suffix.lower()
     for magic, opened in COMPRESSED.items():
         if head.startswith(magic):

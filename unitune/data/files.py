@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -44,9 +44,9 @@ class Files:
         return cls([path for name in job.data.files(purpose) for path in _fitting(job, name)])
 
     @property
-    def is_single(self) -> bool:
-        """Whether there is one file."""
-        return len(self._paths) == 1
+    def places(self) -> Callable[[int], Place] | None:
+        """`place` where there are several files; in a single one a row's line is its own."""
+        return self.place if len(self._paths) > 1 else None
 
     @property
     def name(self) -> str:
@@ -58,10 +58,9 @@ class Files:
         """Read the rows of all, and findings with the file and line where each stands."""
         last = 0
         for at, path in enumerate(self._paths):
+            before = last
             if at:
-                self._before.append(before := last)
-            else:
-                before = 0
+                self._before.append(before)
             for item in read(path, data, use, reading):
                 if isinstance(item, Row):
                     last = before + item.line
@@ -84,7 +83,7 @@ class Files:
     def words(self, line: int) -> str:
         """Return where a row stands, for the sentence of another: ``line 7 of b.jsonl``."""
         file, own = self.place(line)
-        return f"line {own}" if self.is_single else f"line {own} of {Path(file).name}"
+        return f"line {own} of {Path(file).name}" if self.places else f"line {own}"
 
 
 def _fitting(job: Job, name: str) -> list[str]:

@@ -38,11 +38,7 @@ class HubName(NamedTuple):
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """Read a name.
-
-        Raises:
-            BadRow: It is none.
-        """
+        """Read a name, or raise `BadRow` that it is none."""
         match = _NAME.fullmatch(name)
         if match is None:
             forms = "hf://owner/name, hf://owner/name/split or hf://owner/name/config/split"
@@ -56,11 +52,7 @@ def source_name(path: str | os.PathLike[str]) -> str:
 
 
 def hub_records(name: str) -> Iterator[Record]:
-    """Read a split of a data set.
-
-    Raises:
-        BadRow: It cannot be loaded.
-    """
+    """Read a split of a data set, or raise `BadRow` that it cannot be loaded."""
     wanted = HubName.parse(name)
     datasets = package("datasets", "data sets of the hub")
     if Path(wanted.path).exists():  # which `datasets` would read in its place

@@ -26,6 +26,11 @@ _BLANK = re.compile(rb"[ \t\r\n]*+")
 _TO_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\\n]++|\\.)*+(?:"|(?=\n)))*+', re.DOTALL)
 _SCALAR = re.compile(rb'"(?:[^"\\\n]++|\\.)*+"?|[^,\[\]{}\s"]++', re.DOTALL)
 _LIST = "Write a list as [{…}, {…}], one comma between two objects."
+_NEVER_CLOSED = error(
+    "broken-json",
+    "the row never ends: a bracket or quote is not closed; nothing behind it was read.",
+    "Close it; the file was probably cut.",
+)
 
 
 class _Element(NamedTuple):
@@ -89,7 +94,6 @@ class _Source:
         return None
 
     def rows(self, length: int) -> list[Record | Finding]:
-        """Parse so many bytes as one row."""
         line = text_line(self.line, bytes(self.held[:length]), self._offset)
         return [line.problem] if line.problem else [*json_row(line.text, self.line)]
 
@@ -136,12 +140,10 @@ def _elements(source: _Source) -> Iterator[_Element]:
 def _row(source: _Source, indent: bytes) -> tuple[list[Record | Finding], int | None]:
     """Parse the element that begins here, and return its length; None: nothing behind it is read.
 
-    Args:
-        source: At the element.
-        indent: The line break and blanks before it; empty where it begins no line.
+    `indent` is the line break and blanks before it; empty where it begins no line.
     """
     length = source.length()
-    content: list[Record | Finding] = source.rows(length) if length else [_never_closed()]
+    content: list[Record | Finding] = source.rows(length) if length else [_NEVER_CLOSED]
     if any(isinstance(each, Finding) and each.severity == "error" for each in content):
         following = source.held.find(indent + b"{", 1) if indent else -1
         if 0 < following < (length or len(source.held)):
@@ -163,8 +165,3 @@ def _ending(source: _Source, item: int) -> Iterator[_Element]:
 
 def _problem(item: int, source: _Source, what: str) -> _Element:
     return _Element(item, source.line, [error("broken-json", what, _LIST)])
-
-
-def _never_closed() -> Finding:
-    what = "the row never ends: a bracket or quote is not closed; nothing behind it was read."
-    return error("broken-json", what, "Close it; the file was probably cut.")

@@ -1,24 +1,24 @@
 """Flat rows to messages: by column, by template, or by the usual names.
 
-A mapping knows which columns it reads, whether a table's header fits it, and how one row becomes
-what `unitune.data.shapes` reads. Columns that it does not read are own keys of the row, as in
-JSON: for slices and clusters, never trained on; `unitune.data.load` reports which. A blank system
-prompt is none.
+A mapping knows which columns it `reads`, whether a table's header fits it (`check_header`), and how
+one row becomes what `unitune.data.shapes` reads (`content`); both raise `BadRow`. Columns that it
+does not read are own keys of the row, as in JSON: for slices and clusters, never trained on;
+`unitune.data.load` reports which. A blank system prompt is none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import JsonValue
 
 from unitune.data.example import Example
 from unitune.data.records import BadRow, Flat, bad
 from unitune.data.shapes import Shape, shape_of
-from unitune.errors import nearest
 from unitune.findings import clip
 from unitune.job.job import Columns, Data, Template
+from unitune.workspace.validation import did_you_mean
 
 if TYPE_CHECKING:
     import jinja2
@@ -30,23 +30,6 @@ _NAME_THEM = (
     "Say in the job file which columns hold the messages, e.g. "
     "`data: {columns: {user: QUESTION, assistant: ANSWER}}`; `unitune init --data FILE` writes one."
 )
-
-
-class Mapping(Protocol):
-    """How a flat row becomes messages; both methods raise `BadRow`."""
-
-    @property
-    def reads(self) -> frozenset[str]:
-        """The columns that it reads."""
-        ...
-
-    def check_header(self, columns: Collection[str]) -> None:
-        """Refuse a table whose columns do not fit."""
-        ...
-
-    def content(self, row: Flat) -> Flat:
-        """Return one row with its messages."""
-        ...
 
 
 class ByColumn:
@@ -128,11 +111,7 @@ class ByTemplate:
 
 
 class ByUsualNames:
-    """A table whose columns are named as the keys of rows are: a blank optional cell is none.
-
-    Args:
-        shape: The one that rows have, where the job says it.
-    """
+    """A table whose columns are named as the keys of rows are: a blank optional cell is none."""
 
     reads: frozenset[str] = frozenset()
 
@@ -148,12 +127,11 @@ class ByUsualNames:
         return {key: value for key, value in row.items() if value or key not in _OPTIONAL}
 
 
-def mapping_of(data: Data | None) -> Mapping | None:
-    """Return a job's mapping; None when it has none.
+Mapping: TypeAlias = ByColumn | ByTemplate | ByUsualNames
 
-    Raises:
-        BadRow: A template is broken.
-    """
+
+def mapping_of(data: Data | None) -> Mapping | None:
+    """Return a job's mapping, None where it has none; BadRow where its template is broken."""
     if data and data.template:
         return ByTemplate(data.template)
     return ByColumn(data.columns) if data and data.columns else None
@@ -169,11 +147,8 @@ def _as_messages(texts: dict[str, str]) -> Flat:
 
 
 def _require(names: Iterable[str], columns: Collection[str], fix: str) -> None:
-    """Refuse the first name that is no column."""
     for name in names:
         if name not in columns:
-            near = nearest(name, columns)
-            guess = f" Did you mean {near!r}?" if near else ""
             listed = ", ".join(map(repr, columns)) or "none"
-            what = f"there is no column {name!r}.{guess} There are: {listed}."
+            what = f"there is no column {name!r}.{did_you_mean(name, columns)} There are: {listed}."
             raise bad("missing-column", what, fix)

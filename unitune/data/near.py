@@ -54,11 +54,7 @@ class Double(NamedTuple):
 
 
 class NearIndex:
-    """Finds the near duplicates of texts among others.
-
-    Args:
-        texts: Those others; equal ones count each.
-    """
+    """Finds the near duplicates of texts among others; equal ones count each."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._texts = texts
@@ -89,8 +85,7 @@ class NearIndex:
     def doubles(self, texts: Sequence[str]) -> Iterator[Double]:
         """Yield the indexed texts that are near duplicates of some others, text by text.
 
-        Args:
-            texts: Those others; some thousand take hardly longer than one.
+        Some thousand others take hardly longer than one.
         """
         for text, candidates in self.candidates(texts):
             for indexed in candidates.tolist():
@@ -104,11 +99,7 @@ class NearIndex:
         return len(ours & theirs) / max(len(ours | theirs), 1)
 
     def candidates(self, texts: Sequence[str]) -> Iterator[tuple[int, Ints]]:
-        """Yield each text that may have near duplicates, with the positions of all of these.
-
-        Args:
-            texts: Those others.
-        """
+        """Yield each text that may have near duplicates, with the positions of all of these."""
         for start, batch in batches(texts):
             sets = self._counts.sets(batch)
             below = np.full(len(batch), len(self._texts))
@@ -173,25 +164,18 @@ class NearIndex:
     ) -> Iterator[tuple[int, Ints]]:
         """Yield texts with the places of those that have a key of theirs, and few other bits.
 
-        Args:
-            sets: The texts.
-            owners: Of the keys that are looked up: whose each is, ascending.
-            at: Their numbers in the index.
-            below: For each text, the place before which others are looked for.
+        Of the keys that are looked up, `owners` says whose each is, ascending, and `at` its number
+        in the index; others are looked for before the place `below` of each text.
         """
         holders = self._holders[at]
         hits = np.cumsum(np.bincount(owners, holders, minlength=len(below)))
         part = hits.astype(np.int64)[owners] // MOST_HITS  # a text's hits stay together
         for number in np.unique(part):
             some = slice(*np.searchsorted(part, [number, number + 1]))
-            texts, places = self._hits(owners[some], self._starts[at[some]], holders[some])
-            yield from self._alike(sets, texts, places, below)
-
-    def _hits(self, owners: Ints, starts: Ints, holders: Ints) -> tuple[Ints, Ints]:
-        """Return for each key and each that has it, too, the text and the place of that."""
-        offset = np.repeat(starts - np.cumsum(holders) + holders, holders)
-        places = self._owners[np.arange(len(offset)) + offset].astype(np.int64)
-        return np.repeat(owners, holders), places
+            held = holders[some]
+            offset = np.repeat(self._starts[at[some]] - np.cumsum(held) + held, held)
+            places = self._owners[np.arange(len(offset)) + offset].astype(np.int64)
+            yield from self._alike(sets, np.repeat(owners[some], held), places, below)
 
     def _alike(
         self, sets: PieceSets, texts: Ints, places: Ints, below: Ints

@@ -52,9 +52,7 @@ def _rounded(parts: Ints) -> Ints:
 def indexed_keys(sets: PieceSets, numbers: Sequence[int]) -> HashedPieces:
     """Return the keys under which texts are kept.
 
-    Args:
-        sets: Their pieces.
-        numbers: Of parts, ascending: all that an indexed text needs, and those between.
+    `numbers` of parts are ascending: all that an indexed text needs, and those between.
     """
     own = parts_needed(sets.slack)
     keys = [sets.rarest]
@@ -65,12 +63,7 @@ def indexed_keys(sets: PieceSets, numbers: Sequence[int]) -> HashedPieces:
 
 
 def wanted_keys(sets: PieceSets, numbers: Sequence[int]) -> HashedPieces:
-    """Return the keys under which near duplicates of texts are found.
-
-    Args:
-        sets: Their pieces. None needs more parts than the last number.
-        numbers: As of the index.
-    """
+    """Return the keys of near duplicates of texts, which need no more than the last number."""
     own = np.maximum(parts_needed(sets.slack), numbers[0])
     keys = [sets.rarest]
     for number in numbers:

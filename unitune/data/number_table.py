@@ -45,11 +45,7 @@ def _close(file: IO[bytes]) -> None:
 
 
 class NumberTable:
-    """Rows of whole numbers from 0 to 2⁶⁴ - 1.
-
-    Args:
-        width: Numbers of a row.
-    """
+    """Rows of so many (`width`) whole numbers from 0 to 2⁶⁴ - 1."""
 
     def __init__(self, width: int) -> None:
         self._width = width
@@ -70,7 +66,6 @@ class NumberTable:
         return self._written * BLOCK_ROWS + len(self._recent) // self._width
 
     def __getitem__(self, at: int) -> Sequence[int]:
-        """Return a row by its position from 0."""
         block, row = divmod(at, BLOCK_ROWS)
         if block < self._written:
             return self._read(at * self._width, self._width)
@@ -122,10 +117,9 @@ class Column(Sequence[int]):
 
 
 def by_hash(column: Column) -> Iterator[tuple[Positions, Hashes]]:
-    """Yield the rows in parts that each have all hashes of a range, the ranges ascending.
+    """Yield positions of rows, ascending, and their hashes, in parts that each have all of a range.
 
-    Yields:
-        The positions of a part's rows, ascending, and their hashes.
+    The ranges ascend.
     """
     import numpy as np  # noqa: PLC0415 - slow to import
 
@@ -145,11 +139,7 @@ def by_hash(column: Column) -> Iterator[tuple[Positions, Hashes]]:
 
 
 def later_and_first(column: Column) -> Iterable[tuple[int, int]]:
-    """Return the positions of rows whose number an earlier row has, each with the first such row.
-
-    Args:
-        column: Of hashes.
-    """
+    """Return the positions of rows whose hash an earlier row has, each with the first such row."""
     import numpy as np  # noqa: PLC0415 - slow to import
 
     pairs: list[NDArray[np.intp]] = []

@@ -32,7 +32,8 @@ from unitune.data.questions import (
     Templates,
     Turns,
     Words,
-    answered,
+    normal,
+    numbers_of,
     question,
     text_of,
     word_runs,
@@ -86,39 +87,26 @@ class SharedCase(Closed):
 
 
 class _Question(NamedTuple):
-    """What one or several cases ask.
+    """What one or several cases ask, by their positions, and its number of different runs."""
 
-    Args:
-        words: In order, without those of templates.
-        runs: How many different runs of words.
-        cases: Positions of the cases that ask this.
-    """
-
-    words: Words
     runs: int
     cases: Sequence[int]
 
 
 class _Waiting(NamedTuple):
-    """A row that waits to be compared with the cases."""
-
     row: Row
     file: str
     turns: Turns
 
 
 class _Double(NamedTuple):
-    """A row that asks what a case asks; of several for one case the greatest rank is kept."""
+    """What a row asks that a case asks; of several for one case the greatest rank is kept."""
 
     rank: tuple[bool, float, bool]
-    kind: Kind
-    file: str
-    line: int
+    shared: SharedCase
 
 
 class _Match(NamedTuple):
-    """Cases that a row asks, and how near it is."""
-
     cases: Sequence[int]
     kind: Kind
     similarity: float
@@ -145,10 +133,10 @@ class Search:
         self._by_run: defaultdict[Run, list[int]] = defaultdict(list)
         for at, (words, positions) in enumerate(by_words.items()):
             runs = set(word_runs(words, RUN_WORDS))
-            self._questions.append(_Question(words, len(runs), positions))
+            self._questions.append(_Question(len(runs), positions))
             for run in runs:
                 self._by_run[run].append(at)
-        self._near = NearIndex([text_of(entry.words) for entry in self._questions])
+        self._near = NearIndex([text_of(words) for words in by_words])
 
     def compare_rows(self, rows: Iterable[Row], file: str) -> None:
         """Compare rows with the cases."""
@@ -166,21 +154,9 @@ class Search:
     def shared_cases(self) -> tuple[SharedCase, ...]:
         """Return the cases that stand in the rows so far, in the order of the cases."""
         self._compare()
-        return tuple(
-            SharedCase(
-                case=self._cases[at].example.case_id,
-                line=self._cases[at].line,
-                kind=double.kind,
-                similarity=double.rank[1],
-                train_file=double.file,
-                train_line=double.line,
-                same_answer=double.rank[2],
-            )
-            for at, double in sorted(self._doubles.items())
-        )
+        return tuple(self._doubles[at].shared for at in sorted(self._doubles))
 
     def _compare(self) -> None:
-        """Compare the rows that wait with the cases."""
         waiting, self._waiting, self._waiting_letters = self._waiting, [], 0
         words = [self._templates.own_words(item.turns) for item in waiting]
         near: defaultdict[int, list[_Match]] = defaultdict(list)
@@ -193,15 +169,24 @@ class Search:
                 for case in match.cases:
                     self._note(item, case, match)
 
-    def _note(self, waiting: _Waiting, at: int, match: _Match) -> None:
-        example, case = waiting.row.example, self._cases[at].example
-        theirs, ours = answered(example, waiting.turns), answered(case, question(case))
-        same = ours.answer == theirs.answer
-        if match.kind == "near-duplicate" and not same and ours.numbers != theirs.numbers:
+    def _note(self, item: _Waiting, at: int, match: _Match) -> None:
+        row, case = item.row, self._cases[at]
+        same = normal(case.example.answer or "") == normal(row.example.answer or "")
+        numbers = numbers_of(question(case.example))
+        if match.kind == "near-duplicate" and not same and numbers != numbers_of(item.turns):
             return
         rank = (match.kind == "exact", match.similarity, same)
         if at not in self._doubles or rank > self._doubles[at].rank:
-            self._doubles[at] = _Double(rank, match.kind, waiting.file, waiting.row.line)
+            shared = SharedCase(
+                case=case.example.case_id,
+                line=case.line,
+                kind=match.kind,
+                similarity=match.similarity,
+                train_file=item.file,
+                train_line=row.line,
+                same_answer=same,
+            )
+            self._doubles[at] = _Double(rank, shared)
 
     def _quoted(self, words: Words) -> Iterator[_Match]:
         known = self._by_run.keys() & word_runs(words, RUN_WORDS)
@@ -212,14 +197,9 @@ class Search:
 
 
 def leaks(seen: Iterable[Dataset], test: Dataset) -> tuple[SharedCase, ...]:
-    """Return the test cases that stand in any of several sets of rows.
+    """Return the test cases that stand in several sets of rows, each with its nearest double.
 
-    Args:
-        seen: Every row that the model or its prompt was made from, held-out rows included.
-        test: The cases.
-
-    Returns:
-        In the order of the cases, each with its nearest double.
+    `seen` is every row that the model or its prompt was made from, held-out rows included.
     """
     some = [rows for rows in seen if len(rows)]
     if not some:
@@ -231,11 +211,7 @@ def leaks(seen: Iterable[Dataset], test: Dataset) -> tuple[SharedCase, ...]:
 
 
 def refuse(shared: Sequence[SharedCase], test: Dataset) -> None:
-    """Raise when test cases leak.
-
-    Raises:
-        Leak: There are any.
-    """
+    """Raise Leak where test cases do."""
     if not shared:
         return
     first = ", ".join(f"{test.name}:{leak.line} (as {leak})" for leak in shared[:SHOWN_CASES])

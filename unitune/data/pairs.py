@@ -81,7 +81,6 @@ def pair(row: Flat) -> Flat:
 
 
 def _only(row: Flat, names: tuple[str, ...]) -> str:
-    """Return the key of a row that is one of these names."""
     held = [name for name in names if row.get(name) is not None]
     if len(held) > 1 and not {"prompt", "completion"}.issubset(row):
         both = " and ".join(map(repr, held))

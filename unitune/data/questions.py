@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from unitune.data.example import Example
 
@@ -40,19 +40,8 @@ _MARKS = {
 _DIGITS = re.compile(r"\d+")
 
 
-class Answered(NamedTuple):
-    """What is compared beside the question: the answer, and the numbers in the question."""
-
-    answer: str
-    numbers: tuple[str, ...]
-
-
 class Templates:
-    """The runs of words that many questions have.
-
-    Args:
-        questions: Their turns, as of `question`, each once.
-    """
+    """The runs of words that many questions have, each given once, as of `question`."""
 
     def __init__(self, questions: Collection[Turns]) -> None:
         counts = Counter(
@@ -93,11 +82,6 @@ def normal(text: str) -> str:
         return " ".join(text.lower().split())
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(unicodedata.normalize("NFKC", folded).split())
-
-
-def answered(example: Example, turns: Turns) -> Answered:
-    """Return what an example answers, and the numbers of its question, given by its turns."""
-    return Answered(normal(example.answer or ""), numbers_of(turns))
 
 
 def numbers_of(turns: Turns) -> tuple[str, ...]:

@@ -101,8 +101,7 @@ T = TypeVar("T", bound=_MaybeBlank)
 def encoding_findings(stream: BufferedReader) -> list[Finding]:
     """Return a note about UTF-8's mark, or an error about UTF-16 that has none.
 
-    Args:
-        stream: At its start; may be a pipe, of which nothing is taken.
+    The stream is at its start, and may be a pipe, of which nothing is taken.
     """
     head = stream.peek(4)[:4]
     if head.startswith(codecs.BOM_UTF8):
@@ -169,6 +168,14 @@ def strict_json(text: str) -> tuple[JsonValue, list[str]]:
         parse_constant=_refuse,
     )
     return value, repeated
+
+
+def json_or_none(text: str) -> JsonValue:
+    """Return the value of a text that `strict_json` takes; None for any other."""
+    try:
+        return strict_json(text)[0]
+    except (ValueError, RecursionError):
+        return None
 
 
 def lines_of(stream: BufferedReader) -> Iterator[Line]:

@@ -14,10 +14,8 @@ FineTuneChatRequestInput (`functions`); Gemini's tuning files (`contents`, `syst
 
 from __future__ import annotations
 
-from pydantic import JsonValue
-
 from unitune.data import pairs
-from unitune.data.records import BadRow, Flat, bad
+from unitune.data.records import Flat, bad
 from unitune.findings import clip
 
 _FIXES = {
@@ -54,20 +52,13 @@ def check_reserved(row: Flat, content: Flat) -> Flat:
             content = {**rest, "kto_tag": rating == "true"}
     for key, fix in _MEANINGS.items():
         if isinstance(value := content.get(key), str | list | dict) and value:
-            raise _reserved(key, value, fix)
+            what = f"the row has a key {key!r} ({clip(value)}), by which other tools train"
+            own = "A key of your own needs another name."
+            raise bad("foreign-key", f"{what}; unitune does not.", f"{fix} {own}")
     return _with_system(content) if "system" in content else content
 
 
-def _reserved(key: str, value: JsonValue, fix: str) -> BadRow:
-    return bad(
-        "foreign-key",
-        f"the row has a key {key!r} ({clip(value)}), by which other tools train; unitune does not.",
-        f"{fix} A key of your own needs another name.",
-    )
-
-
 def _with_system(content: Flat) -> Flat:
-    """Put the text under `system` before the messages."""
     rest = dict(content)
     text = rest.pop("system")
     if text in (None, "", [], {}):

@@ -14,7 +14,7 @@ from pydantic import JsonValue, ValidationError
 
 from unitune.data.example import Example
 from unitune.data.mapping import ByUsualNames, Mapping
-from unitune.data.records import BadRow, Flat, Record, strict_json
+from unitune.data.records import BadRow, Flat, Record, json_or_none
 from unitune.data.reserved import RESERVED, check_reserved
 from unitune.data.shapes import SHAPES, Shape, read_shape, shape_of
 from unitune.data.validation_errors import explain
@@ -93,7 +93,6 @@ def _own_columns(row: Flat, mapping: Mapping, use: Use) -> Flat:
 
 
 def _about(example: Example, use: Use) -> Iterator[Finding]:
-    """Yield what is wrong with an example whose shape is right."""
     rated = example.kto_tag is not None
     if rated != (use == "kto"):
         yield (
@@ -154,7 +153,7 @@ def tool_findings(example: Example) -> Iterator[Finding]:
             name, arguments = function.get("name"), function.get("arguments", "{}")
             if not isinstance(name, str) or not name:
                 yield error("broken-call", f"{place} names no function.", _WRITE)
-            elif not _is_object(arguments):
+            elif not isinstance(_parsed(arguments), dict):
                 what = f"the arguments of {place}, {name!r}, are no object in JSON: "
                 yield error("broken-call", f"{what}{clip(str(arguments))}.", _WRITE)
             elif declared and name not in declared:
@@ -170,11 +169,5 @@ def _function(entry: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return function if isinstance(function, dict) else {}
 
 
-def _is_object(arguments: JsonValue) -> bool:
-    if not isinstance(arguments, str):
-        return isinstance(arguments, dict)
-    try:
-        value, _ = strict_json(arguments or "{}")
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(value, dict)
+def _parsed(arguments: JsonValue) -> JsonValue:
+    return json_or_none(arguments or "{}") if isinstance(arguments, str) else arguments

@@ -27,18 +27,16 @@ from unitune.data.example import Message
 from unitune.data.records import Flat, bad
 from unitune.data.wire import WireFormat, read_wire, wire_formats
 from unitune.errors import nearest
+from unitune.workspace.validation import did_you_mean
 
 _TURN = frozenset(field.name for field in fields(Message))
 _WHICH_KEYS = "which keys hold the messages: `data: {columns: {user: QUESTION, assistant: ANSWER}}`"
 
 
 class Shape(NamedTuple):
-    """One way to write a row.
+    """One way to write a row: its `label` for people, and whether a row means to have it.
 
-    Args:
-        label: Its rows, for people.
-        fits: Whether a row means to have it, complete or not.
-        read: From such a row to one with canonical keys; raises `BadRow`.
+    `read` returns a row with canonical keys; it raises `BadRow`.
     """
 
     label: str
@@ -47,11 +45,7 @@ class Shape(NamedTuple):
 
 
 def read_shape(row: Flat, shape: Shape | None = None) -> Flat:
-    """Return a row with canonical keys.
-
-    Raises:
-        BadRow: It has no known shape, or says something that its shape has no place for.
-    """
+    """Return a row with canonical keys, or raise `BadRow`, as for a shape that is not known."""
     shape = shape or shape_of(row)
     if shape is None:
         _refuse_wrapped(row)
@@ -86,27 +80,17 @@ def shape_of(row: Flat) -> Shape | None:
 
 
 def shape_named(name: str) -> Shape:
-    """Return the shape, or the wire format, of this name.
-
-    Raises:
-        BadRow: There is none.
-    """
+    """Return the shape, or the wire format, of this name; BadRow where there is none."""
     known = {**{form.name: _wire(form) for form in wire_formats()}, **SHAPES}
     if name not in known:
-        near = nearest(name, known)
-        guess = f" Did you mean {near!r}?" if near else ""
-        listed = ", ".join(sorted(known))
-        raise bad("unknown-format", f"there is no format {name!r}.{guess}", f"Known: {listed}.")
+        what = f"there is no format {name!r}.{did_you_mean(name, known)}"
+        raise bad("unknown-format", what, f"Known: {', '.join(sorted(known))}.")
     return known[name]
 
 
 @cache
 def _wire(form: WireFormat) -> Shape:
-    return Shape(f"{form.name} rows", form.fits or _fits_nothing, partial(read_wire, form))
-
-
-def _fits_nothing(_: Flat) -> bool:
-    return False
+    return Shape(f"{form.name} rows", form.fits or (lambda _: False), partial(read_wire, form))
 
 
 def _may_be_wire(row: Flat) -> bool:
@@ -119,23 +103,15 @@ def _may_be_wire(row: Flat) -> bool:
     return blocks or "schemaVersion" in row or (isinstance(first, dict) and "function" not in first)
 
 
-def _fits_chat(row: Flat) -> bool:
-    return "messages" in row
-
-
 def _chat(row: Flat) -> Flat:
     """Return a row of messages; TRL has its tools as a JSON text, too.
 
     Foreign keys without a value say nothing: OpenAI's package writes all that an answer could have.
     """
     turns, tools = row["messages"], row.get("tools")
-    if isinstance(turns, list) and any(map(_has_blank_key, turns)):
+    if isinstance(turns, list):
         row = {**row, "messages": [_without_blank_keys(turn) for turn in turns]}
     return {**row, "tools": sharegpt.tools_of(tools)} if isinstance(tools, str) else row
-
-
-def _has_blank_key(turn: JsonValue) -> bool:
-    return isinstance(turn, dict) and any(key not in _TURN and not turn[key] for key in turn)
 
 
 def _without_blank_keys(turn: JsonValue) -> JsonValue:
@@ -151,7 +127,7 @@ def _sharegpt(row: Flat) -> Flat:
 
 SHAPES: dict[str, Shape] = {
     "preference": Shape("preferences", preferences.fits_preference, preferences.preference),
-    "chat": Shape("chat messages", _fits_chat, _chat),
+    "chat": Shape("chat messages", lambda row: "messages" in row, _chat),
     "sharegpt": Shape("ShareGPT conversations", sharegpt.fits, _sharegpt),
     "alpaca": Shape("Alpaca instructions", pairs.fits_alpaca, pairs.alpaca),
     "trl": Shape("TRL preferences", preferences.fits_trl, preferences.trl),

@@ -47,11 +47,7 @@ def fits(row: Flat) -> bool:
 
 
 def read(row: Flat) -> Flat:
-    """Return the row with messages, and with a preference's two answers as TRL names them.
-
-    Raises:
-        BadRow: A turn is none of ShareGPT.
-    """
+    """Return the row with messages, a preference's answers named as TRL does; BadRow for others."""
     rest = dict(row)
     key = next((key for key in KEYS if isinstance(row.get(key), list)), None)
     if key is None:
@@ -68,8 +64,6 @@ def read(row: Flat) -> Flat:
 
 
 class _Turns:
-    """Reads the turns of a row, with the ids of its calls."""
-
     def __init__(self) -> None:
         self._ids = (f"call_{number}" for number in count())
         self._waiting: list[str] = []
@@ -111,11 +105,7 @@ class _Turns:
 
 
 def tools_of(value: JsonValue) -> list[JsonValue] | None:
-    """Return the functions of a row in OpenAI's form; in a text, JSON of them.
-
-    Raises:
-        BadRow: They are none.
-    """
+    """Return the functions of a row, or of JSON in a text, in OpenAI's form; BadRow for others."""
     tools = _json("tools", value) if isinstance(value, str) and value.strip() else value
     if not tools:
         return None

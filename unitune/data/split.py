@@ -51,12 +51,7 @@ class Splits:
 
 
 class Inputs:
-    """What the rows of a file ask, and which belong together.
-
-    Args:
-        salt: Of the hashes, such as a seed; another gives another choice.
-        clustered: Whether rows have clusters.
-    """
+    """What the rows of a file ask, and which belong together; another salt, another choice."""
 
     def __init__(self, salt: int | str, *, clustered: bool = False) -> None:
         self._salt = salt
@@ -87,17 +82,11 @@ class Inputs:
     def held_out(
         self, rows: int, among: NDArray[np.bool_] | None = None
     ) -> NDArray[np.bool_] | None:
-        """Choose the rows to hold out.
+        """Choose so many rows to hold out; None when no choice leaves a row for training.
 
         Whole groups are taken in the order of their hashes while they fit; if large groups leave a
-        gap, the smallest of the rest closes it, so that at least `rows` rows are held out.
-
-        Args:
-            rows: How many rows to hold out.
-            among: Marks the rows to choose from; None: all.
-
-        Returns:
-            Of each row whether it is held out; None when no choice leaves a row for training.
+        gap, the smallest of the rest closes it, so that at least `rows` rows are held out. `among`
+        marks the rows to choose from.
         """
         import numpy as np  # noqa: PLC0415 - slow to import
 
@@ -155,11 +144,7 @@ class Inputs:
 
 
 class Cut:
-    """Which rows of a training file are for what, when all of them have been taken in.
-
-    Args:
-        job: Says what is cut from the file, if anything.
-    """
+    """Which rows of a training file a job has for what, when all of them have been taken in."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -178,7 +163,6 @@ class Cut:
             self._test.add(input_key, self._cluster(example))
 
     def _cluster(self, example: Example) -> str | None:
-        """Return the name of a row's cluster, if it has one."""
         named = (example.model_extra or {}).get(self._job.evaluate.clusters or "")
         return None if named is None else digest([named])
 
@@ -237,7 +221,6 @@ def seed_of(job: Job) -> int:
 def _too_few_rows(
     inputs: Inputs, among: NDArray[np.bool_], wanted: int, purpose: Purpose
 ) -> Finding:
-    """Return the error about rows that cannot be cut."""
     return error(
         "too-few-rows",
         f"{int(among.sum()):,} rows with {inputs.different(among):,} different inputs "

@@ -68,17 +68,12 @@ def table_records(
             yield row
         elif header is not None:
             yield from row.problems or [_table_record(row, header, mark)]
-        elif not _names_delimiter(row):
+        elif row.number > 1 or not "".join(row.values[:1]).lower().startswith("sep="):
             header = row.values
             problems = row.problems or [*header_problems(header, check_header)]
             yield from (problem.at(line=row.number) for problem in problems)
             if problems:
                 return
-
-
-def _names_delimiter(row: _TableRow) -> bool:
-    """Whether a row is Excel's ``sep=;``, which may stand before the header."""
-    return row.number == 1 and "".join(row.values[:1]).lower().startswith("sep=")
 
 
 def _delimiter(sample: bytes, usual: str) -> str:
@@ -101,7 +96,6 @@ def _delimiter(sample: bytes, usual: str) -> str:
 
 
 def _widths(text: str, delimiter: str) -> list[int]:
-    """Return how many values each row has."""
     widths: list[int] = []
     with suppress(csv.Error):  # of the sample's last row, which may be cut
         for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):

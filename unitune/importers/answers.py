@@ -21,7 +21,7 @@ from typing import Any
 
 from unitune.data.columns import LABEL_CHARACTERS, ROWS_A_LABEL
 from unitune.data.example import Example
-from unitune.data.records import strict_json
+from unitune.data.records import json_or_none
 from unitune.scorers.labels import MOST_LABELS
 from unitune.scorers.overlap import squad_tokens
 from unitune.scorers.row_scorers import KEY, RowScorers
@@ -107,10 +107,7 @@ def _tool_calls(calling: int, rows: int) -> Suggestion:
 
 
 def _is_json(text: str) -> bool:
-    try:
-        return text[:1] in ("{", "[") and bool(strict_json(text))
-    except (ValueError, RecursionError):
-        return False
+    return isinstance(json_or_none(text), dict | list)
 
 
 def _are_labels(labels: Mapping[str, int]) -> bool:

@@ -10,7 +10,7 @@ valid integer, unable to parse string as an integer". `part_at` says which keys 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -208,7 +208,7 @@ def sentence(
     if detail["type"].startswith("union_tag"):
         return _unknown_type(detail)
     given, choices = detail["input"], _choices(details)
-    guess = _guess(given, choices) if isinstance(given, str) else ""
+    guess = did_you_mean(given, choices) if isinstance(given, str) else ""
     return f"is {_shown(given) or 'not valid'}; it must be {wanted(details, part)}.{guess}"
 
 
@@ -229,10 +229,12 @@ def _unknown_type(detail: ErrorDetails) -> str:
     if "tag" not in context:
         return "has no `type` that says what it is."
     tag = str(context["tag"])
-    return f"is {_shown(tag)}, which is not known.{_guess(tag, known)} Known: {', '.join(known)}."
+    guess = did_you_mean(tag, known)
+    return f"is {_shown(tag)}, which is not known.{guess} Known: {', '.join(known)}."
 
 
-def _guess(given: str, known: Sequence[str]) -> str:
+def did_you_mean(given: str, known: Collection[str]) -> str:
+    """Return the question whether the nearest known name was meant; empty where none is near."""
     near = nearest(given, known)
     return f" Did you mean {near!r}?" if near else ""
 

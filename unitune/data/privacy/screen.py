@@ -64,7 +64,10 @@ class Screen:
             yield row
         findings = [*self._without_phones(undecided)]
         if self.redaction and redacted:
-            findings.append(_copied(redacted, self.redaction.replaced - before))
+            replaced = replacements(self.redaction.replaced - before)
+            what = f"personal data in {redacted:,} rows is replaced: {replaced}."
+            fix = "This is the copy that is trained and judged on; the file stays."
+            findings.append(note("redacted", what, fix))
         yield from map(files.placed, findings)
 
     def _redacted(self, row: Row) -> Row:
@@ -74,7 +77,6 @@ class Screen:
         return row if example is row.example else replace(row, example=example)
 
     def _secrets(self, texts: _Texts) -> Iterator[Finding]:
-        """Yield what looks like a secret, once for each rule."""
         if self._data.secrets == "allow":
             return
         severity, fix = warning, f"{_REVOKE}."
@@ -91,7 +93,6 @@ class Screen:
                     yield severity("secret", message, fix)
 
     def _personal_data(self, texts: _Texts) -> Iterator[Finding]:
-        """Yield what is about a person and is not replaced, once for each kind."""
         if self._data.personal_data not in ("warn", "refuse"):
             return
         severity = error if self._data.personal_data == "refuse" else warning
@@ -105,7 +106,6 @@ class Screen:
                     yield severity("personal-data", message, _REDACT)
 
     def _without_phones(self, rows: int) -> Iterator[Finding]:
-        """Yield that phone numbers cannot be told, where they would have to be."""
         policy = self._data.personal_data
         if policy == "allow" or personal.finds_phones():
             return
@@ -116,11 +116,6 @@ class Screen:
             yield error("missing-extra", what, fix)
         elif rows:
             yield note("missing-extra", what, fix)
-
-
-def _copied(rows: int, replaced: Counter[str]) -> Finding:
-    what = f"personal data in {rows:,} rows is replaced: {replacements(replaced)}."
-    return note("redacted", what, "This is the copy that is trained and judged on; the file stays.")
 
 
 def _texts(content: dict[str, JsonValue]) -> Iterator[tuple[str, str]]:

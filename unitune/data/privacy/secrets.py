@@ -22,7 +22,9 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
+
+from unitune.security.spec import Closed
 
 _LETTERS = r"[\w.+/=~:@$-]"
 _FEWEST_LETTERS = 8
@@ -58,11 +60,7 @@ class Secret(NamedTuple):
     prefix: str
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class _Allowlist(_Table):
+class _Allowlist(Closed):
     """What is no secret although a rule matches it."""
 
     description: str = ""
@@ -73,13 +71,7 @@ class _Allowlist(_Table):
     stopwords: tuple[str, ...] = ()
 
     def allows(self, secret: str, match: str, line: str) -> bool:
-        """Whether a secret is known as none.
-
-        Args:
-            secret: It.
-            match: The rule's whole match.
-            line: The line that it stands on.
-        """
+        """Whether a secret, of the rule's whole match and on a line, is known as none."""
         text = {"match": match, "line": line, None: secret}[self.target]
         if self.condition == "AND" and self.paths:
             return False  # rows have no path
@@ -93,9 +85,7 @@ class _Allowlist(_Table):
         return tuple(map(_compiled, self.regexes))
 
 
-class _Rule(_Table):
-    """How secrets of one kind look."""
-
+class _Rule(Closed):
     id: str
     description: str
     regex: str = ""
@@ -106,7 +96,6 @@ class _Rule(_Table):
     allowlists: tuple[_Allowlist, ...] = ()
 
     def find(self, text: str) -> Iterator[Secret]:
-        """Yield what matches and is not known as an example."""
         for match in self._matches(text):
             group = self.secret_group or next(
                 (at for at, value in enumerate(match.groups(), 1) if value), 0
@@ -142,9 +131,7 @@ class _Rule(_Table):
         return secret[:HINT_CHARACTERS] if known else ""
 
 
-class _Rules(_Table):
-    """The file of rules."""
-
+class _Rules(Closed):
     title: str
     min_version: Annotated[str, Field(alias="minVersion")]
     allowlist: _Allowlist

@@ -8,12 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
-from pydantic import JsonValue
-
 from unitune.data.columns import may_be_labels
 from unitune.data.quality.findings import QualityRow, RowIssue, RowIssues
 from unitune.data.questions import normal
-from unitune.data.records import strict_json
+from unitune.data.records import json_or_none
 
 USUAL = 0.9
 """Share of the answers that makes a format the usual one."""
@@ -28,13 +26,7 @@ _ENDS = (*'.!?:;)\u3002\uff01\uff1f\u2026"\u201d',)
 
 
 class Trait(NamedTuple):
-    """Something that most answers of a file have alike.
-
-    Args:
-        code: Of the finding.
-        title: What breaks it.
-        of: What an answer has; None where the trait says nothing of it.
-    """
+    """What most answers of a file have alike; `of` is None where it says nothing of one."""
 
     code: str
     title: str
@@ -59,28 +51,22 @@ def uneven(rows: Sequence[QualityRow]) -> RowIssues:
     rare = [label for label in counts if counts[label] < max(FEW_ROWS, SMALL_SHARE * usual)]
     largest = next(iter(counts))
     large = [largest] if len(counts) > 2 and counts[largest] > LARGE_SHARE * total else []
+    issues = [
+        RowIssue(
+            first[label],
+            f"{100 * counts[label] / total:.0f} % of the rows have this answer: a model that "
+            "always gives it is right as often.",
+        )
+        for label in large
+    ]
+    for label in reversed(rare):
+        why = f"{counts[label]:,} of {total:,} rows have this answer; the median label has "
+        issues.append(RowIssue(first[label], f"{why}{usual:,.0f}."))
     return RowIssues(
         "uneven-labels",
         "Labels with very few rows, or most of them",
         "Add rows of a rare label, or leave it to a fallback; look at its own score in the test.",
-        [
-            *(
-                RowIssue(
-                    first[label],
-                    f"{100 * counts[label] / total:.0f} % of the rows have this answer: a model "
-                    "that always gives it is right as often.",
-                )
-                for label in large
-            ),
-            *(
-                RowIssue(
-                    first[label],
-                    f"{counts[label]:,} of {total:,} rows have this answer; the median label has "
-                    f"{usual:,.0f}.",
-                )
-                for label in reversed(rare)
-            ),
-        ],
+        issues,
     )
 
 
@@ -106,7 +92,6 @@ def spellings(rows: Sequence[QualityRow]) -> RowIssues:
 
 
 def _firsts(rows: Sequence[QualityRow]) -> dict[str, int]:
-    """Return by answer the first row that has it."""
     return {row.answer: at for at, row in reversed([*enumerate(rows)]) if row.answer}
 
 
@@ -128,7 +113,9 @@ def formats(rows: Sequence[QualityRow]) -> Iterator[RowIssues]:
             trait.title,
             "Write them as the others, unless the task asks for both.",
             [
-                RowIssue(at, f"{_sentence(values[at])}{alike}; {share}.", (example,))
+                RowIssue(
+                    at, f"{values[at][0].upper()}{values[at][1:]}{alike}; {share}.", (example,)
+                )
                 for at, alike in _each_once({at: left[at] for at in odd})
             ],
         )
@@ -143,13 +130,8 @@ def _each_once(answers: Mapping[int, str]) -> Iterator[tuple[int, str]]:
             yield at, f", in {count:,} rows" if count > 1 else ""
 
 
-def _sentence(words: str) -> str:
-    return words[0].upper() + words[1:]
-
-
 def _json_kind(answer: str) -> str | None:
-    """Return whether an answer is a JSON object, a list, or neither."""
-    match _json_value(answer):
+    match json_or_none(answer):
         case dict():
             return "a JSON object"
         case list():
@@ -159,19 +141,10 @@ def _json_kind(answer: str) -> str | None:
 
 
 def _json_keys(answer: str) -> str | None:
-    value = _json_value(answer) if answer.lstrip().startswith("{") else None
+    value = json_or_none(answer) if answer.lstrip().startswith("{") else None
     if not isinstance(value, dict):
         return None
     return f"an object of {', '.join(sorted(value)) or 'nothing'}"
-
-
-def _json_value(answer: str) -> JsonValue:
-    """Return what an answer says in JSON; None where it is none."""
-    try:
-        value, _ = strict_json(answer)
-    except (ValueError, RecursionError):
-        return None
-    return value
 
 
 def _script(answer: str) -> str | None:
@@ -184,7 +157,6 @@ def _script(answer: str) -> str | None:
 
 
 def _case(answer: str) -> str | None:
-    """Return the case of the first letter, or of all where there are several."""
     letters = [letter for letter in answer if letter.isalpha()]
     if _is_json(answer) or not letters or not (letters[0].isupper() or letters[0].islower()):
         return None

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
-
 from unitune.data.privacy.secrets import find_secrets
 from unitune.data.questions import Turns
+from unitune.security.spec import Closed
 
 MOST_ISSUES = 1000
 """Of each cause, so that a page of all still opens at once; the total is said."""
@@ -44,13 +43,7 @@ class QualityRow:
 
 @dataclass(frozen=True, slots=True)
 class RowIssue:
-    """Why a row is worth a look.
-
-    Args:
-        at: Its position.
-        why: One sentence.
-        beside: Positions of the rows that it is held against.
-    """
+    """Why a row is worth a look, in a sentence, beside the rows that it is held against."""
 
     at: int
     why: str
@@ -59,14 +52,7 @@ class RowIssue:
 
 @dataclass(frozen=True, slots=True)
 class RowIssues:
-    """The rows of one cause.
-
-    Args:
-        code: Stable name, e.g. ``label-error``.
-        title: The cause in a few words.
-        fix: What to do.
-        rows: The most doubtful first.
-    """
+    """The rows of one cause, the most doubtful first; `code` is stable, e.g. ``label-error``."""
 
     code: str
     title: str
@@ -74,11 +60,7 @@ class RowIssues:
     rows: Sequence[RowIssue]
 
 
-class _Figures(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ShownRow(_Figures):
+class ShownRow(Closed):
     """A row as a person sees it: where it stands, and the beginning of its texts."""
 
     file: str
@@ -87,7 +69,7 @@ class ShownRow(_Figures):
     answer: str
 
 
-class ShownIssue(_Figures):
+class ShownIssue(Closed):
     """A row that is worth a look."""
 
     row: ShownRow
@@ -97,7 +79,7 @@ class ShownIssue(_Figures):
     """Rows that it is held against, the nearest first."""
 
 
-class Cause(_Figures):
+class Cause(Closed):
     """What several rows are worth a look for."""
 
     code: str
@@ -111,7 +93,7 @@ class Cause(_Figures):
     """The most doubtful first."""
 
 
-class Quality(_Figures):
+class Quality(Closed):
     """What is worth a look in the rows to train on."""
 
     rows: int
@@ -120,7 +102,7 @@ class Quality(_Figures):
     """Whether these are all; of a large file only the beginning is looked at."""
     causes: tuple[Cause, ...]
     """The most pressing first."""
-    answers: dict[str, int] = {}
+    answers: dict[str, int] = {}  # noqa: RUF012 - pydantic copies it
     """Rows by answer, the most frequent first; only where answers are labels."""
 
 

@@ -37,14 +37,7 @@ MOST_ROWS, MOST_CHARACTERS = 50_000, 1 << 24
 
 
 def quality_of(subject: Job | str) -> Quality | None:
-    """Return what is worth a look in a job's rows to train on, or in a file.
-
-    Args:
-        subject: A job, or the path of a file.
-
-    Returns:
-        None where there are no such rows.
-    """
+    """Return what is worth a look in a job's training rows or a file; None where it has no rows."""
     reading = Reading()
     if isinstance(subject, str):
         files = Files([subject])
@@ -61,12 +54,7 @@ def quality_of(subject: Job | str) -> Quality | None:
 
 
 def look_at(items: Iterable[Row | Finding], files: Files) -> Quality:
-    """Return what is worth a look in training rows.
-
-    Args:
-        items: The rows; findings among them are left out.
-        files: Where they stand.
-    """
+    """Return what is worth a look in training rows of some files; findings are left out."""
     rows = (_quality_row(item) for item in items if isinstance(item, Row))
     seen = list(_beginning(rows))
     labels = is_labels(seen)
@@ -82,10 +70,11 @@ def look_at(items: Iterable[Row | Finding], files: Files) -> Quality:
 def _quality_row(row: Row) -> QualityRow:
     example = row.example
     turns = (*example.messages, *(example.non_preferred_output or ()))
+    asked = [turn.text for turn in example.prompt if turn.role == "user"]
     return QualityRow(
         row.line,
         question(example),
-        _asked(example),
+        " ".join(asked) or " ".join(turn.text for turn in example.prompt),
         _answer(example),
         sum(len(turn.text) for turn in turns),
     )
@@ -97,13 +86,6 @@ def _answer(example: Example) -> str | None:
         return None
     calls = [call.get("function") for call in example.messages[-1].tool_calls or ()]
     return example.answer or (json.dumps(calls, ensure_ascii=False) if calls else "")
-
-
-def _asked(example: Example) -> str:
-    prompt = example.prompt
-    return " ".join(turn.text for turn in prompt if turn.role == "user") or " ".join(
-        turn.text for turn in prompt
-    )
 
 
 def _beginning(rows: Iterator[QualityRow]) -> Iterator[QualityRow]:

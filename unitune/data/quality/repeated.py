@@ -30,8 +30,6 @@ SHOWN_BESIDE = 3
 
 
 class _Pair(NamedTuple):
-    """Two rows that ask nearly the same."""
-
     at: int
     other: int
     similarity: float
@@ -124,8 +122,6 @@ def _pairs_of(
 
 
 class _Text(NamedTuple):
-    """Some rows that have the same words, templates left out."""
-
     words: str
     rows: list[int]
 
