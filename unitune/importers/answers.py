@@ -39,12 +39,9 @@ _FINAL_NUMBER = re.compile(r"####\s*[-+$]*\d[\d.,]*\s*$")
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """Scorers for a file's answers.
+    """Scorers for a file's answers, as a job has them; the first decides.
 
-    Args:
-        kind: What the answers are, for people.
-        scorers: As a job has them; the first decides.
-        caution: What they cannot show; empty when there is nothing to say.
+    `kind` says what the answers are, and `caution` what scorers cannot show, if anything.
     """
 
     kind: str
@@ -120,15 +117,12 @@ def _labels(labels: Mapping[str, int], trained: set[str]) -> Suggestion:
     """Suggest scorers of labels, which take them from the trained rows if all of them are there."""
     listed = len(labels) <= LISTED_LABELS or not labels.keys() <= trained
     by_case = len({label.casefold() for label in labels}) < len(labels)
-
-    def scorer(name: str) -> str | dict[str, Any]:
-        options = {"options": sorted(labels)} if listed else {}
-        return {"type": name, **options, **({"ignore_case": False} if by_case else {})}
-
-    kind = f"{len(labels):,} labels"
-    if not (listed or by_case):
-        return Suggestion(kind, ("choice", "class_f1"))
-    return Suggestion(kind, (scorer("choice"), scorer("class_f1")))
+    options: dict[str, Any] = {"options": sorted(labels)} if listed else {}
+    if by_case:
+        options["ignore_case"] = False
+    names = ("choice", "class_f1")
+    scorers = tuple({"type": name, **options} for name in names) if options else names
+    return Suggestion(f"{len(labels):,} labels", scorers)
 
 
 def _numbers(texts: Sequence[str]) -> Suggestion:

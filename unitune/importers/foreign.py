@@ -23,11 +23,7 @@ LARGEST_SCORE = 1e300
 
 
 def text_file(path: Path, what: str) -> str:
-    """Return a UTF-8 file's text; `what` it should hold is for the message.
-
-    Raises:
-        DataError: It cannot be read.
-    """
+    """Return a UTF-8 file's text; DataError, by `what` it should hold, where it cannot be read."""
     try:
         text = content_of(path).decode("utf-8-sig")
     except (OSError, ValueError) as failure:  # a name with a NUL in it is a ValueError
@@ -38,11 +34,7 @@ def text_file(path: Path, what: str) -> str:
 
 
 def json_lines(path: Path, what: str) -> Iterator[tuple[int, JsonValue]]:
-    """Yield the values of a JSON Lines file with the numbers of their lines.
-
-    Raises:
-        DataError: It cannot be read, or a line is not JSON.
-    """
+    """Yield the values of JSON Lines with the numbers of their lines; errors as of `read_json`."""
     # Not splitlines: JSON texts may hold U+2028 and the like as they are.
     for number, line in enumerate(text_file(path, what).split("\n"), start=1):
         if line.strip():
@@ -50,38 +42,25 @@ def json_lines(path: Path, what: str) -> Iterator[tuple[int, JsonValue]]:
 
 
 def json_file(path: Path, what: str) -> JsonValue:
-    """Return a JSON file's value.
-
-    Raises:
-        DataError: It cannot be read, or is not JSON.
-    """
+    """Return a JSON file's value; errors as of `text_file` and `read_json`."""
     return read_json(text_file(path, what), str(path), what)
 
 
 def read_json(text: str | bytes, where: str, what: str) -> JsonValue:
     """Return the JSON value of a text.
 
-    Args:
-        text: All of it.
-        where: The file, and the place in it where that is known, for the message.
-        what: What it should be, likewise.
-
     Raises:
-        DataError: It is not JSON, or is nested too deeply.
+        DataError: `where` is no JSON, or nested too deeply; it should be `what`.
     """
     try:
         return plain_json(json.loads(text))
-    except json.JSONDecodeError as failure:
-        line = f":{failure.lineno}" if failure.lineno > 1 else ""
-        raise DataError(
-            f"{where}{line} is not JSON: {failure.msg}. It should be {what}."
-        ) from failure
-    except RecursionError as failure:
-        raise DataError(
-            f"{where} is not JSON: it is nested too deeply. It should be {what}."
-        ) from failure
-    except ValueError as failure:
+    except (ValueError, RecursionError) as failure:
         why = str(failure).rstrip(".")
+        if isinstance(failure, json.JSONDecodeError):
+            where += f":{failure.lineno}" if failure.lineno > 1 else ""
+            why = failure.msg
+        elif isinstance(failure, RecursionError):
+            why = "it is nested too deeply"
         raise DataError(f"{where} is not JSON: {why}. It should be {what}.") from failure
 
 

@@ -30,7 +30,6 @@ from unitune.importers.suite import (
     joined,
     kept_scores,
     without_repeats,
-    write_texts,
 )
 from unitune.importers.vendor_jobs import job_name, moved
 from unitune.job.contenders import Recorded, Role, Tuned, ZeroShot
@@ -121,16 +120,16 @@ def _write(suite: Suite, draft: Path) -> None:
             f"{suite.file} makes no job: {first_problem(failure)}; it is "
             f"{clip(failure.errors()[0]['input'])}. Nothing was written."
         ) from failure
-    write_texts(suite.files, draft)
-    lines = "".join(f"{case.line}\n" for case in suite.cases)
-    (draft / "test.jsonl").write_text(lines, encoding="utf-8")
+    texts = {**suite.files, "test.jsonl": "".join(f"{case.line}\n" for case in suite.cases)}
     for answers, file in zip(suite.answers, answer_files, strict=True):
-        lines = "".join(
+        texts[file] = "".join(
             answer_line(case.case_id, answers.texts[case.case_id], answers.scores.get(case.case_id))
             for case in suite.cases
             if case.case_id in answers.texts
         )
-        (draft / file).write_text(lines, encoding="utf-8")
+    for name, text in texts.items():
+        (draft / name).parent.mkdir(parents=True, exist_ok=True)
+        (draft / name).write_text(text, encoding="utf-8")
 
 
 def _job(suite: Suite, answer_files: Sequence[str], folder: Path) -> Job:

@@ -52,14 +52,7 @@ FLAT = (SHAPES["alpaca"], SHAPES["pair"])
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the user has said; the rest is guessed.
-
-    Args:
-        columns: By role (user, assistant, system), the columns that hold it.
-        test: Share of the rows for the test.
-        backend: Who is to train.
-        model: Which model.
-    """
+    """What the user has said, columns by role (user, assistant, system); the rest is guessed."""
 
     columns: Mapping[str, str] = field(default_factory=dict[str, str])
     test: float | None = None
@@ -90,12 +83,7 @@ class Draft:
 
 
 def draft_job(file: Path, output: Path, wishes: Wishes) -> Draft:
-    """Look at a file of examples and make a job for it.
-
-    Args:
-        file: Of one of the kinds that training files have.
-        output: Where the job file is to stand.
-        wishes: What need not be guessed.
+    """Look at a file of examples and make a job for it, whose file is to stand at `output`.
 
     Raises:
         DataError: The file cannot be read, or holds rows that cannot be used, such as rated ones:
@@ -178,14 +166,12 @@ def _job(file: Path, use: Use, guess: Guess | None, wishes: Wishes, rows: int) -
 
 
 def _rounded(share: float) -> float:
-    """Return a share with two digits that are not 0."""
     return float(f"{share:.2g}")
 
 
 def _text(
     content: Mapping[str, Any], file: Path, read_as: str, answers: Suggestion, rows: JobRows
 ) -> str:
-    """Return the job as YAML with comments."""
     splits = rows.splits
     train, held, test = map(len, (splits.train, splits.validation, splits.test or ()))
     leaks = len(rows.leaks)
@@ -203,7 +189,6 @@ def _text(
 
 
 def _lines(content: Mapping[str, Any], comments: Mapping[str, str]) -> Iterator[str]:
-    """Yield each key with its value, below its comment."""
     for key, value in content.items():
         if key in comments:
             yield "\n"

@@ -100,14 +100,6 @@ class Suite:
 Reader = Callable[[Path], Suite]
 
 
-def write_texts(texts: Mapping[str, str], folder: Path) -> None:
-    """Write files into a folder, by their paths there."""
-    for name, text in texts.items():
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-
-
 def kept_scores(answers: Iterable[Answers]) -> tuple[RecordedScore, ...]:
     """Return a scorer for each score that every answer has, and that is a share from 0 to 1."""
     scored = [
@@ -124,13 +116,7 @@ def kept_scores(answers: Iterable[Answers]) -> tuple[RecordedScore, ...]:
 def joined(suites: Sequence[Suite]) -> Suite:
     """Return several files of one format as one suite: the same cases, more answers.
 
-    The cases and their messages are those of the first file.
-
-    Args:
-        suites: At least one, in the order of their contenders.
-
-    Raises:
-        DataError: They are not about the same cases.
+    The cases and their messages are those of the first file; DataError: not the same cases.
     """
     first, *others = suites
     for other in others:

@@ -39,14 +39,7 @@ IN_FLIGHT = 8
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What came of an import.
-
-    Args:
-        job: As it was written.
-        files: What was written.
-        model: The old tuned model, to ask; None when the job left none.
-        notes: What could not be carried over, for people.
-    """
+    """What came of an import; `notes` say what could not be carried over, for people."""
 
     job: Job
     files: tuple[Path, ...]
@@ -169,11 +162,7 @@ def _write(name: str, job_id: str, old: ImportedJob, training: bytes, folder: Pa
 def _canonical(content: bytes, form: str | None, draft: Path, called: str) -> bytes:
     """Return the vendor's rows as canonical ones, all of them.
 
-    Args:
-        content: Of the vendor's file.
-        form: Name of its format; None when it is canonical.
-        draft: Where the file may stand meanwhile.
-        called: The vendor's file, for messages.
+    `form` is the name of their format, None where it is canonical; `called` is for messages.
     """
     if form is None:
         return content

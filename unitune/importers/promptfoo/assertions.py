@@ -69,9 +69,6 @@ class NoTranslation(ValueError):
 def python_pattern(pattern: str) -> str:
     """Return a Python pattern that finds what a JavaScript pattern without flags finds.
 
-    Args:
-        pattern: As given to ``new RegExp``.
-
     Raises:
         NoTranslation: It uses what has no counterpart, or is no pattern.
     """
@@ -125,9 +122,7 @@ class Translator:
     def entry(self, assertion: JsonValue, *, graded: bool) -> Entry:
         """Return an assertion as an entry of a row's `scorers`.
 
-        Args:
-            assertion: As promptfoo has it.
-            graded: Whether its score counts for a mean; else whether it holds.
+        If it is `graded`, its score counts for a mean; else whether it holds.
 
         Raises:
             NoCounterpart: unitune scores nothing in just the same way.
@@ -219,11 +214,7 @@ class Translator:
 
 
 def _number(assertion: Assertion, key: str) -> Entry:
-    """Return a key of an assertion whose value is a number; nothing where it is not there.
-
-    Raises:
-        NoCounterpart: It is another value.
-    """
+    """Return a key of an assertion and its number, nothing without it; NoCounterpart for others."""
     value = assertion.get(key)
     if value is None:
         return {}
@@ -235,11 +226,7 @@ def _number(assertion: Assertion, key: str) -> Entry:
 
 
 def _text(value: JsonValue) -> str:
-    """Return a value as JavaScript's String has it.
-
-    Raises:
-        NoTranslation: It is empty, or no text and no number.
-    """
+    """Return a number or text, but an empty one, as JavaScript's String; else NoTranslation."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":

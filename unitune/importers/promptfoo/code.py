@@ -120,20 +120,12 @@ class CodeFile:
         return self._name(f"{kind} {value}", f"{language}({first}{given})")
 
     def transform(self, code: str) -> str:
-        """Return the name of a function that changes an answer by JavaScript.
-
-        Raises:
-            NoCode: There is no node.
-        """
+        """Return the name of a function that changes an answer by node; NoCode without it."""
         _require("javascript")
         return self._name(f"transform {code}", f"transform({code!r})")
 
     def content(self, reference: str) -> JsonValue:
-        """Return what stands in a file that is a value: JSON or YAML, or a text.
-
-        Raises:
-            NoCode: It cannot be had.
-        """
+        """Return the JSON, YAML or text of a file that is a value; NoCode where none can be had."""
         path = reference.removeprefix("file://")
         text = self._text(path)
         try:
@@ -175,7 +167,6 @@ class CodeFile:
             ) from failure
 
     def _name(self, words: str, call: str) -> str:
-        """Return what a function is called, which is made where there is none like it."""
         for name, other in self.calls.items():
             if other == call:
                 return name

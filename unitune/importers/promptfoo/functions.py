@@ -218,11 +218,7 @@ class Result(NamedTuple):
 
 
 def _result(returned: object, *, script: bool) -> Result:
-    """Return what code returned, as promptfoo reads it.
-
-    Raises:
-        ValueError: It is no result.
-    """
+    """Return what code returned, as promptfoo reads it; ValueError where it is no result."""
     reason = f"it returned {returned!r}"[:200]
     value = _read(returned) if script and isinstance(returned, str) else returned
     match value:
@@ -296,7 +292,6 @@ def _transformed(code: str, answer: str, context: Mapping[str, object]) -> objec
 
 
 def _in_process(program: str, what: Mapping[str, object]) -> Code:
-    """Return code that runs in a process of its own: JavaScript or Ruby."""
     command = ["node", "-e", program] if program is NODE else ["ruby", "-e", program]
 
     def run(output: object, context: dict[str, object]) -> object:

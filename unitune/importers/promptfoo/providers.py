@@ -121,7 +121,6 @@ def _provider(given: JsonValue) -> Provider | None:
 
 
 def _settings(providers: Sequence[Provider]) -> tuple[dict[str, JsonValue], list[str]]:
-    """Return the settings that all providers share, and notes on those that differ."""
     shared: dict[str, JsonValue] = {}
     notes: list[str] = []
     for key, name in SETTINGS.items():

@@ -55,14 +55,7 @@ LET_PROMPTFOO = (
 
 
 def read_results(path: Path) -> Suite:
-    """Read results of promptfoo.
-
-    Args:
-        path: What ``-o`` wrote, in JSON or JSON Lines.
-
-    Raises:
-        DataError: It cannot be read, or is something else.
-    """
+    """Read what ``-o`` wrote, in JSON or JSON Lines; DataError where it is something else."""
     content = _content(path)
     try:
         rows = ROWS.validate_python(content.rows)
@@ -113,17 +106,17 @@ def _suite(path: Path, content: Content, rows: Sequence[Row]) -> Suite:
         of_test[row.test].append(row)
     was_run, code = any(row.provider.id != ECHO for row in rows), CodeFile(path.parent)
     tests = list(_tests(of_test.values(), path))
-    asserted = {test.case: row_scorers_of(test, code, answered=was_run) for test in tests}
+    asserted = {test.row.case: row_scorers_of(test, code, answered=was_run) for test in tests}
     lost = tuple(finding for each in asserted.values() for finding in each.findings)
     whole = not (was_run and lost)  # else promptfoo's own score is the only one
     kept = {case: each for case, each in asserted.items() if was_run or each.scorers is not None}
     scorer = hoisted(list(kept.values())) if whole else None
     cases: list[Example] = []
     findings: list[Finding] = []
-    for test, (row, *_) in zip(tests, of_test.values(), strict=True):
+    for test in tests:
         try:
-            if test.case in kept:
-                cases.append(_case(row, kept[test.case] if whole else None, shared=scorer))
+            if (own := kept.get(test.row.case)) is not None:
+                cases.append(_case(test.row, own if whole else None, shared=scorer))
         except ValueError as failure:
             findings.append(test.problem("prompt", f"{failure}.", WRITE_ANEW))
     suite = Suite(
@@ -171,8 +164,8 @@ def _left_aside(tests: Iterable[Test], code: CodeFile) -> Iterator[str]:
     """Note what is not as in promptfoo, and changes verdicts at most where code fails there."""
     of_weight_zero: defaultdict[str, list[str]] = defaultdict(list)
     for test in tests:
-        for assertion in filter(weightless, test.assertions):
-            of_weight_zero[clip(assertion.get("type"), 40)].append(test.case)
+        for assertion in filter(weightless, test.row.test_case.assertions):
+            of_weight_zero[clip(assertion.get("type"), 40)].append(test.row.case)
     for kind, cases in of_weight_zero.items():
         more = f" and {len(cases) - SHOWN_LINES} more" if len(cases) > SHOWN_LINES else ""
         yield (
@@ -201,24 +194,10 @@ def _unrun_notes(
 def _tests(of_test: Iterable[Sequence[Row]], path: Path) -> Iterator[Test]:
     stored = False  # an answer, for the prompts of later tests
     for rows in of_test:
-        yield _test(rows, path, depends=stored or "_conversation" in rows[0].prompt.label)
-        stored = stored or "storeOutputAs" in (rows[0].test_case.options or {})
-
-
-def _test(rows: Sequence[Row], path: Path, *, depends: bool = False) -> Test:
-    """Return the test that some rows are about, one for each provider and prompt."""
-    row = rows[0]
-    return Test(
-        case=row.case,
-        assertions=row.test_case.assertions,
-        rendered=dict(pair for row in rows for pair in _rendered(row.grading)),
-        variables=row.test_case.variables,
-        options=row.test_case.options or {},
-        threshold=row.test_case.threshold,
-        scored_by_code=row.test_case.scored_by is not None,
-        depends=depends,
-        file=str(path),
-    )
+        row, rendered = rows[0], dict(pair for each in rows for pair in _rendered(each.grading))
+        depends = stored or "_conversation" in row.prompt.label
+        yield Test(row, rendered, depends, str(path))
+        stored = stored or "storeOutputAs" in (row.test_case.options or {})
 
 
 def _rendered(grading: JsonValue) -> Iterator[tuple[str, str]]:
@@ -240,10 +219,8 @@ def _rendered(grading: JsonValue) -> Iterator[tuple[str, str]]:
 def _case(row: Row, asserted: RowScorersOf | None, *, shared: Scorer | None) -> Example:
     """Return a test as a case.
 
-    Args:
-        row: The first about it.
-        asserted: What the case's own scorers are; None: it has none.
-        shared: The scorer that all cases share but for the expected text.
+    `asserted` are its own scorers, if it has any, and `shared` is the scorer that all cases share
+    but for the expected text.
     """
     described = row.test_case.description
     more: dict[str, JsonValue] = {"description": described} if described else {}
@@ -293,7 +270,6 @@ def _notes(lost: Sequence[Finding]) -> Iterator[str]:
 
 
 def _agreement(suite: Suite, rows: Sequence[Row], code: CodeFile) -> Iterator[str]:
-    """Note how often unitune's scorer agrees with promptfoo."""
     if not suite.scorers:
         return
     if code.calls:  # importing a file runs none of its code

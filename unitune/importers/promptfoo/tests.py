@@ -18,6 +18,7 @@ from pydantic import JsonValue
 from unitune.findings import Finding, clip, error
 from unitune.importers.promptfoo.assertions import Entry, NoCounterpart, Translator
 from unitune.importers.promptfoo.code import CodeFile
+from unitune.importers.promptfoo.rows import Row
 from unitune.scorers import ENTRIES
 from unitune.scorers.interface import Scorer
 
@@ -30,40 +31,27 @@ class Test:
     """A test of promptfoo.
 
     Args:
-        case: The id of the case that it becomes: ``test-1``.
-        assertions: As promptfoo has them, the defaults among them.
+        row: The first of those about it, one for each provider and prompt.
         rendered: Values of its assertions as promptfoo filled them in, by their templates.
-        variables: Its own.
-        options: Its own and the default ones.
-        threshold: Mean of its assertions' scores that must be reached; None: all must hold.
-        scored_by_code: Whether a function of its own makes the score of its assertions'.
         depends: Whether its prompt may hold answers to other tests.
         file: The results file, for findings.
     """
 
-    case: str
-    assertions: list[JsonValue]
+    row: Row
     rendered: Mapping[str, str]
-    variables: Mapping[str, JsonValue]
-    options: Mapping[str, JsonValue]
-    threshold: JsonValue
-    scored_by_code: bool
     depends: bool
     file: str
 
     def problem(self, code: str, what: str, fix: str) -> Finding:
         """Return a finding about it."""
-        return error(code, f"{self.case}: {what}", fix).at(file=self.file)
+        return error(code, f"{self.row.case}: {what}", fix).at(file=self.file)
 
 
 @dataclass(frozen=True, slots=True)
 class RowScorersOf:
-    """What a test asserts.
+    """What a test asserts: scorers for the row, and what did not come over.
 
-    Args:
-        scorers: For the row; None where nothing came over.
-        findings: What did not come over.
-        runs_code: Whether functions read the row.
+    `scorers` is None where nothing did; `runs_code` says whether functions read the row.
     """
 
     scorers: list[JsonValue] | Entry | None
@@ -80,26 +68,24 @@ class RowScorersOf:
 
 
 def row_scorers_of(test: Test, code: CodeFile, *, answered: bool = False) -> RowScorersOf:
-    """Return what a test asserts.
+    """Return what a test asserts; its functions are added to `code`.
 
-    Args:
-        test: As promptfoo has it.
-        code: Where its functions are added.
-        answered: Whether it was run, so that its answers are transformed already.
+    Where it was `answered`, its answers are transformed already.
     """
     entries: list[JsonValue] = []
     lost: list[Lost] = []
+    threshold = test.row.test_case.threshold
     for item in _entries(test, code, answered=answered):
         lost.append(item) if isinstance(item, Lost) else entries.append(item)
     # A mean over some of its assertions would be another test.
-    whole = bool(entries) and not (lost and test.threshold)
+    whole = bool(entries) and not (lost and threshold)
     rest = "; its other assertions come along" if whole else "; the test is left out"
     findings = [test.problem(each.code, f"{each.what}{rest}.", each.fix) for each in lost]
     if not whole:
         return RowScorersOf(None, tuple(findings))
     scorers: list[JsonValue] | Entry = entries
-    if test.threshold:
-        scorers = {"scorers": entries, "at_least": test.threshold}
+    if threshold:
+        scorers = {"scorers": entries, "at_least": threshold}
     written = json.dumps(entries)
     runs_code = any(json.dumps(name) in written for name in code.calls)
     return RowScorersOf(scorers, tuple(findings), runs_code)
@@ -114,26 +100,27 @@ class Lost(NamedTuple):
 
 
 def _entries(test: Test, code: CodeFile, *, answered: bool) -> Iterator[Entry | Lost]:
+    given, options = test.row.test_case, test.row.test_case.options or {}
     if test.depends and not answered:
         yield Lost("depends", "its prompt may hold answers to other tests")
         return
-    if test.scored_by_code:
+    if given.scored_by is not None:
         yield Lost("code", "a function of its own makes its score")
         return
-    if isinstance(test.threshold, str | list | dict):
-        yield Lost("threshold", f"its threshold {clip(test.threshold)} is no number")
+    if isinstance(given.threshold, str | list | dict):
+        yield Lost("threshold", f"its threshold {clip(given.threshold)} is no number")
         return
-    counted = [each for each in test.assertions if not weightless(each)]
+    counted = [each for each in given.assertions if not weightless(each)]
     if not counted:
         yield Lost("no-assertion", "it has no assertion to score by", LEAVE_OUT)
-    change = test.options.get("transform") or test.options.get("postprocess")
+    change = options.get("transform") or options.get("postprocess")
     if change and answered:
         yield Lost("code", "its answers are what its `transform` made of them")
         return
-    translator = Translator(test.rendered, test.variables, str(change) if change else None, code)
+    translator = Translator(test.rendered, given.variables, str(change) if change else None, code)
     for assertion in counted:
         try:
-            entry = translator.entry(assertion, graded=bool(test.threshold))
+            entry = translator.entry(assertion, graded=bool(given.threshold))
         except NoCounterpart as refusal:
             yield Lost("no-counterpart", f"the assertion {refusal}")
             continue
