@@ -112,7 +112,6 @@ def _crossovers(
     incumbent: ServingCost,
     solve: Callable[[Decimal, Decimal, Decimal], Crossover],
 ) -> Crossovers | None:
-    """Solve for the best, the expected and the worst differences of both."""
     sides = (
         (challenger.once, incumbent.once),
         (challenger.month, incumbent.month),

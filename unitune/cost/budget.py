@@ -91,10 +91,8 @@ class Cap:
 def project_budget(folder: Path) -> ProjectBudget:
     """Read the budgets of the projects that a folder belongs to; without a file there is no limit.
 
-    Every budget.yaml from the folder upwards holds, so of each amount the least does.
-
-    Raises:
-        JobError: A file is not valid; the message names the line.
+    Every budget.yaml from the folder upwards holds, so of each amount the least does. JobError: a
+    file is not valid; the message names the line.
     """
     here = folder.absolute()
     files = (parent / FILE for parent in (here, *here.parents))
@@ -137,7 +135,7 @@ def budget_findings(  # noqa: PLR0913 - a cost, and the words for it
     less: str = "lower the epochs, or leave rows out",
     unpriced: bool = False,
 ) -> Iterator[Finding]:
-    """Yield what the limits say against the cost of a launch or a deployment.
+    """Yield what limits say against the cost of a launch or a deployment; None: it is unknown.
 
     Args:
         limits: That hold for it.

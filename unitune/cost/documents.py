@@ -124,7 +124,6 @@ class Estimate(Frozen):
 
 
 def _launch_line(name: str, run: Estimate) -> Line:
-    """Return the launch of a run as one line."""
     lines = [line for line in run.lines if line.item in LAUNCH]
     tokens = [line.tokens for line in lines if line.tokens is not None]
     return lines[0].model_copy(
@@ -138,7 +137,6 @@ def _launch_line(name: str, run: Estimate) -> Line:
 
 
 def _around(counts: Sequence[Count | None]) -> Count | None:
-    """Return a count that holds all of them; None where one is not known."""
     known = [count for count in counts if count is not None]
     if len(known) < len(counts):
         return None

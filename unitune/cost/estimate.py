@@ -101,10 +101,7 @@ def estimate(  # noqa: PLR0913 - what a cost depends on
 
 
 def repriced(made: Estimate, book: PriceBook, day: date) -> Estimate:
-    """Return an estimate of the same work with the prices of another day.
-
-    What has no price any more is unknown.
-    """
+    """Return an estimate of the same work by another day's prices; without one it is unknown."""
     prices = {row.id: row for row in made.prices}
     lines: list[Line] = []
     for line in made.lines:
@@ -122,11 +119,9 @@ def repriced(made: Estimate, book: PriceBook, day: date) -> Estimate:
 
 
 def standing_usd(ends: tuple[PriceRow, PriceRow], units: Spread) -> Spread | None:
-    """Return what a deployment costs; None where its price is by something else than time.
+    """Return what a deployment costs for hours or months; None where it is not paid by time.
 
-    Args:
-        ends: The cheapest price, which is expected, and the dearest, which is the high end.
-        units: Hours or months, as the price has it.
+    `ends` are the cheapest price, which is expected, and the dearest, which is the high end.
     """
     usd = _amount(ends[0], None, units)
     return usd and Spread(usd.low, usd.expected, max(usd.high, units.high * ends[1].usd))
@@ -265,7 +260,7 @@ def _answers_usd(
 
 
 def _deployment(prices: PriceLookup, number: int, assumptions: list[str]) -> Line | None:
-    """Return the line of the deployment that answers; None where none is paid by the hour."""
+    """Return the line of a deployment that answers; None where none is paid by the hour."""
     ends = prices.hosting()
     if ends is None or not ends[1].usd or ends[0].per not in ("hour", "gpu-hour"):
         return None
@@ -293,7 +288,6 @@ def _monthly(job: Job, prices: PriceLookup, assumptions: list[str]) -> Iterator[
 def _standing(
     item: Item, ends: tuple[PriceRow, PriceRow], units: Decimal, assumptions: list[str]
 ) -> Line:
-    """Return the line of a deployment, at the cheapest price up to the dearest."""
     assumptions += machine_assumptions(ends)
     spread = Spread.of(units)
     line = _line(item, ends[0], units=spread)
@@ -324,7 +318,6 @@ def _amount(row: PriceRow, tokens: Count | None, units: Spread | None) -> Spread
 
 
 def _per_million(tokens: Count, usd: Spread) -> Spread:
-    """Return the price of tokens at so much a million."""
     millions = (tokens.low / MILLION, tokens.expected / MILLION, tokens.high / MILLION)
     return Spread(*millions) * usd
 

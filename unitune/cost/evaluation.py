@@ -55,14 +55,10 @@ to 169 in four comparisons."""
 
 @dataclass(frozen=True, slots=True)
 class ContenderTokens:
-    """Tokens of one contender: of all requests, and of all answers together.
+    """Tokens of all requests and of all answers of one contender, on dev and for the verdict.
 
-    Args:
-        prompt: Of all requests.
-        answer: Of all answers.
-        requests: How many, on dev and for the verdict.
-        own: Of a request beside the row's own messages, where each row has another text.
-        shared: Likewise, where all rows have the same.
+    `own` and `shared` are those of a request beside the row's own messages: where each row has
+    another text, and where all have the same.
     """
 
     prompt: Count

@@ -58,7 +58,6 @@ class Lengths:
         return Count(total.low // rows, round(total.expected / rows), -(-total.high // rows))
 
     def __add__(self, other: Lengths) -> Lengths:
-        """Return row by row the sum of two lengths of the same rows."""
         return Lengths.of(length + added for length, added in zip(self, other, strict=True))
 
 

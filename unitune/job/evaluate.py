@@ -55,13 +55,9 @@ class Gate(Spec):
     0.99}``; each takes a score as it is, without an interval."""
 
     @model_validator(mode="after")
-    def _baseline_when_regressing(self) -> Self:
+    def _settings_of_the_mode(self) -> Self:
         if self.baseline is not None and self.mode != "no-regress":
             raise ValueError(f"mode {self.mode} takes no baseline file, only no-regress does")
-        return self
-
-    @model_validator(mode="after")
-    def _threshold_when_absolute(self) -> Self:
         if (self.mode == "absolute") != (self.threshold is not None):
             raise ValueError(
                 "mode absolute needs a threshold above 0 and at most 1, and no other mode takes one"

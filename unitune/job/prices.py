@@ -268,7 +268,6 @@ class PriceEntry(Spec):
                 yield kind, amount
 
     def _inside(self, around: PriceEntry) -> PriceEntry:
-        """Return the entry with what it leaves out taken from the entry around it."""
         mine = {name: getattr(self, name) for name in CONTEXT if getattr(self, name) is not None}
         return self.model_copy(update={name: getattr(around, name) for name in CONTEXT} | mine)
 
@@ -328,7 +327,7 @@ CONTEXT = tuple(
 def rows_of(
     entries: Iterable[PriceEntry], *, origin: Origin, backend: str = "", day: date | None = None
 ) -> tuple[PriceRow, ...]:
-    """Return the rows that entries stand for.
+    """Return the rows that entries, written at `origin`, stand for.
 
     Args:
         entries: As written.

@@ -9,7 +9,7 @@ combination is validated when the part is read, so that no run of a sweep is ref
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from math import prod
 from typing import Any, Self, TypeAlias, cast, get_args, get_origin
@@ -46,20 +46,29 @@ class Swept(Spec):
     def _read_lists(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         lists = cls._lists_of(given)
         if not lists:
-            return _limited(handler(given))
-        _check_runs({name: len(values) for name, values in lists.items()})
+            made = handler(given)
+            _check_runs(made.swept)
+            return made
+        _check_runs(lists)
         seen: dict[str, dict[int, Value]] = {name: {} for name in lists}
         for positions in product(*(range(len(values)) for values in lists.values())):
             at = dict(zip(lists, positions, strict=True))
-            part = cls._validated(given, lists, at)
+            chosen = {name: lists[name][position] for name, position in at.items()}
+            try:
+                part = cls.model_validate({**given, **chosen})
+            except ValidationError as error:
+                raise _placed(error, at) from error
             for name, position in at.items():
                 seen[name][position] = getattr(part, name)
         made = handler({**given, **{name: values[0] for name, values in lists.items()}})
-        for name, values in seen.items():
-            _check_distinct(name, tuple(values.values()))
-        several = {name: tuple(values.values()) for name, values in seen.items() if len(values) > 1}
+        read = {name: tuple(values.values()) for name, values in seen.items()}
+        for name, values in read.items():
+            if twice := [value for at, value in enumerate(values) if value in values[:at]]:
+                raise _refusal(name, values, f"{twice[0]} stands twice in the list. Keep one")
+        several = {name: values for name, values in read.items() if len(values) > 1}
         made._lists = several  # noqa: SLF001 - of this class
-        return _limited(made)
+        _check_runs(made.swept)  # with the lists of the parts inside
+        return made
 
     @classmethod
     def _lists_of(cls, given: Any) -> dict[str, list[Any]]:
@@ -79,15 +88,6 @@ class Swept(Spec):
             if any(isinstance(value, list | tuple) for value in values):
                 raise _refusal(name, values, "a list stands in the list. Give values alone")
         return lists
-
-    @classmethod
-    def _validated(cls, given: Any, lists: Mapping[str, list[Any]], at: Mapping[str, int]) -> Self:
-        """Return the part with one value of each list; an error names the position of its value."""
-        try:
-            chosen = {name: lists[name][position] for name, position in at.items()}
-            return cls.model_validate({**given, **chosen})
-        except ValidationError as error:
-            raise _placed(error, at) from error
 
     @property
     def swept(self) -> dict[str, tuple[Value, ...]]:
@@ -153,28 +153,16 @@ def _takes_one_value(field: FieldInfo) -> bool:
     )
 
 
-def _limited(part: Swept) -> Any:
-    """Return a part whose lists, together with those of the parts inside, are not too many."""
-    _check_runs({name: len(values) for name, values in part.swept.items()})
-    return part
-
-
-def _check_runs(lengths: Mapping[str, int]) -> None:
-    if (runs := prod(lengths.values())) > MOST_RUNS:
-        factors = " x ".join(f"{length} of {name}" for name, length in lengths.items())
+def _check_runs(lists: Mapping[str, Sequence[Value]]) -> None:
+    if (runs := prod(map(len, lists.values()))) > MOST_RUNS:
+        factors = " x ".join(f"{len(values)} of {name}" for name, values in lists.items())
         raise ValueError(
             f"the lists make {runs:,} runs ({factors}), and a sweep has {MOST_RUNS} at most. "
             "Leave values out"
         )
 
 
-def _check_distinct(name: str, values: tuple[Value, ...]) -> None:
-    if twice := [value for at, value in enumerate(values) if value in values[:at]]:
-        raise _refusal(name, values, f"{twice[0]} stands twice in the list. Keep one")
-
-
 def _refusal(name: str, given: object, why: str) -> ValidationError:
-    """Return the error that a setting's list is not valid."""
     error = InitErrorDetails(
         type="value_error", loc=(name,), input=given, ctx={"error": ValueError(why)}
     )

@@ -76,10 +76,12 @@ class Data(Spec):
     """Country, by its ISO code, whose phone numbers are known without +."""
 
     @model_validator(mode="after")
-    def _refuse_both_mappings(self) -> Self:
+    def _is_one_mapping_and_a_share_of_something(self) -> Self:
         given = [name for name in ("columns", "template", "format") if getattr(self, name)]
         if len(given) > 1:
             raise ValueError(f"give either {' or '.join(given)}, not both")
+        if isinstance(self.test, float) and self.train is None:
+            raise ValueError(f"test is {self.test:g}, a share of train, and there is no train")
         return self
 
     def files(self, purpose: FilePurpose) -> tuple[str, ...]:
@@ -88,12 +90,6 @@ class Data(Spec):
         if isinstance(named, str):
             return (named,)
         return named if isinstance(named, tuple) else ()
-
-    @model_validator(mode="after")
-    def _share_of_something(self) -> Self:
-        if isinstance(self.test, float) and self.train is None:
-            raise ValueError(f"test is {self.test:g}, a share of train, and there is no train")
-        return self
 
 
 def _base_stays(value: Any) -> Any:

@@ -75,7 +75,6 @@ def _forecasts(resolved: ResolvedJob, backend: Forecasts) -> dict[str, Forecast]
 
 
 def _refusal(resolved: ResolvedJob) -> tuple[Finding, ...]:
-    """Return why the backend cannot be imported or refuses the job's options, if so."""
     try:
         if isinstance(resolved.backend, ValidatesOptions):
             resolved.backend.validate_options(resolved.job)
@@ -89,9 +88,7 @@ def _refusal(resolved: ResolvedJob) -> tuple[Finding, ...]:
 
 
 def calibrate(job: Job | ResolvedJob) -> None:
-    """Time a few steps of a job's training here, so that its plans become narrow.
-
-    The backend keeps what it measured, and makes every later forecast from it.
+    """Time a few steps of a job's training here, so that all later plans are narrow.
 
     Raises:
         Unsupported: Its backend does not train on this machine.

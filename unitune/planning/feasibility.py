@@ -126,7 +126,6 @@ def _takes(job: Job, offer: Offer, model: str, day: date) -> Customers | None:
 
 
 def _same_weights(offer: Offer, names: set[str]) -> Iterator[str]:
-    """Yield an offer's names of the same weights."""
     folded = {name.casefold() for name in names}
     for model in offer.models:
         if folded & {name.casefold() for name in _names(model)}:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from unitune.cost.budget import (
     ProjectBudget,
@@ -47,17 +47,10 @@ NOTHING_KNOWN = Money()
 
 
 def money_of(job: Job, *, unpriced: bool = False) -> Money:
-    """Return what is known of money where a job stands.
+    """Return what is known of money where a job stands; JobError if budget.yaml is not valid.
 
     A ledger that machines share is only read when budget.yaml makes it matter: a plan opens no
-    connection of its own accord.
-
-    Args:
-        job: Its folder has the project's budget.
-        unpriced: Whether the user takes a price that is unknown or old.
-
-    Raises:
-        JobError: budget.yaml is not valid.
+    connection of its own accord. `unpriced`: the user takes a price that is unknown or old.
     """
     project = project_budget(job.folder)
     shared = ledger_url() is not None
@@ -82,12 +75,9 @@ def estimated(
     money: Money = NOTHING_KNOWN,
     trained: Mapping[str, Job] | None = None,
 ) -> Estimate:
-    """Return what a training and the answers of its comparison cost at a vendor.
+    """Return what a training and its comparison's answers cost at a vendor; of a sweep, all runs.
 
-    Args:
-        resolved: The job; of a sweep all runs are in it.
-        money: What is known beforehand.
-        trained: The jobs of the runs that tuned contenders name, by contender, where known.
+    `trained` are the jobs of the runs that tuned contenders name, by contender, where known.
     """
     job = resolved.job
     others = {
@@ -107,39 +97,23 @@ def money_findings(resolved: ResolvedJob, made: Estimate, money: Money) -> Itera
     """Yield what budgets and the age and origin of prices say against an estimate."""
     job, usd = resolved.job, made.launch_usd
     limits = caps(job.budget and job.budget.usd, money.project, money.spent)
-    if (
-        usd is not None and resolved.is_sweep
-    ):  # money of the runs that are launched is in what is spent
-        yield from _over_the_projects(resolved, made, money)
+    what, less = "the training", "lower the epochs, or leave rows out"
+    if resolved.is_sweep:
+        what = f"the sweep of {len(resolved.runs)} runs"
+    if job.sweep:
+        less = f"leave values out, {less}"
+    if usd is not None and resolved.is_sweep:
+        # Money of the runs that are launched is in what is spent: the project pays for the others.
+        lines = zip(resolved.runs, made.of("training"), strict=True)
+        left = [line.usd for run, line in lines if run.fingerprint not in money.launched]
+        others = Spread.total(each for each in left if each is not None)
+        project = caps(None, money.project, money.spent)
+        yield from budget_findings(project, others, made.backend, what=what, less=less)
         limits = caps(job.budget and job.budget.usd, ProjectBudget(), Spent())
     yield from budget_findings(
-        limits,
-        usd,
-        made.backend,
-        what=_what(resolved),
-        less=_less(resolved),
-        unpriced=money.unpriced,
+        limits, usd, made.backend, what=what, less=less, unpriced=money.unpriced
     )
     yield from unknown_findings(limits, money.spent)
     yield from age_findings(made.launch_prices, made.day, allow_stale=money.unpriced or not limits)
-    yield from free_findings(made.prices, resolved.book.without_own(), made.model, made.day)
-
-
-def _over_the_projects(resolved: ResolvedJob, made: Estimate, money: Money) -> Iterator[Finding]:
-    """Yield what the project's budgets say against the runs of a sweep that are still to come."""
-    lines = zip(resolved.runs, made.of("training"), strict=True)
-    left = [line.usd for run, line in lines if run.fingerprint not in money.launched]
-    usd = Spread.total(each for each in left if each is not None)
-    limits = caps(None, money.project, money.spent)
-    yield from budget_findings(
-        limits, usd, made.backend, what=_what(resolved), less=_less(resolved)
-    )
-
-
-def _what(resolved: ResolvedJob) -> str:
-    return f"the sweep of {len(resolved.runs)} runs" if resolved.is_sweep else "the training"
-
-
-def _less(resolved: ResolvedJob) -> str:
-    less = "lower the epochs, or leave rows out"
-    return f"leave values out, {less}" if resolved.job.sweep else less
+    listed = replace(resolved.book, own=())
+    yield from free_findings(made.prices, listed, made.model, made.day)

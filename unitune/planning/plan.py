@@ -161,18 +161,12 @@ class Plan(Frozen):
             yield f"sweep: {len(self.runs)} runs"
         yield f"rows: {self.train_rows:,} train, {self.validation_rows:,} validation, {test} test"
         if (forecast := self.forecast) is not None:
-            low, high = (
-                timedelta(seconds=round(seconds))
-                for seconds in (forecast.seconds_low, forecast.seconds_high)
-            )
-            yield f"training: {low} to {high}, for {forecast.steps:,} steps"
+            between = _between(forecast.seconds_low, forecast.seconds_high)
+            yield f"training: {between}, for {forecast.steps:,} steps"
             yield f"memory: {forecast.memory_bytes / 1e9:.1f} GB"
         if (evaluation := self.evaluation) is not None:
-            low, high = (
-                timedelta(seconds=round(seconds))
-                for seconds in (evaluation.seconds.low, evaluation.seconds.high)
-            )
-            yield f"answers: {low} to {high}, for {evaluation.requests.expected:,} requests"
+            between = _between(evaluation.seconds.low, evaluation.seconds.high)
+            yield f"answers: {between}, for {evaluation.requests.expected:,} requests"
         yield f"cost: {self._cost()}"
 
     def _cost(self) -> str:
@@ -182,6 +176,10 @@ class Plan(Frozen):
         if usd.exact:
             return f"${cents(usd.high)}"
         return f"${cents(usd.low)} to ${cents(usd.high)}, expected ${cents(usd.expected)}"
+
+
+def _between(*seconds: float) -> str:
+    return " to ".join(str(timedelta(seconds=round(each))) for each in seconds)
 
 
 def _named(line: str) -> tuple[str, str]:
@@ -253,11 +251,8 @@ def plans(job: Job, backends: Sequence[str]) -> PlanSet:
 def plan_of(resolved: ResolvedJob, money: Money, *, alone: bool = True) -> Plan:
     """Return the plan of a resolved job: what a launch is refused by.
 
-    Args:
-        resolved: The job.
-        money: What is known of it.
-        alone: Whether its backend is imported, to forecast and to validate options. Beside other
-            backends it is not, and of the data, the same for all, only errors are findings.
+    `alone`, its backend is imported, to forecast and to validate options. Beside other backends it
+    is not, and of the data, the same for all, only errors are findings.
     """
     job, offer, terms = resolved.job, resolved.offer, resolved.terms
     findings, read = list(resolved.offer_findings), resolved.rows.read.report
@@ -346,7 +341,6 @@ def comparison_plan(planned: Plan, resolved: ResolvedJob) -> Plan:
 def _planned_runs(
     resolved: ResolvedJob, money: Money, forecasts: Sequence[Forecast]
 ) -> tuple[PlannedRun, ...]:
-    """Return what each run of a sweep would take; nothing where the job has a single run."""
     is_free = resolved.offer.training_price == "none"
     pairs = zip_longest(resolved.runs, forecasts) if resolved.is_sweep else ()
     return tuple(
@@ -361,7 +355,6 @@ def _planned_runs(
 
 
 def _without_model(job: Job, problem: JobError) -> Plan:
-    """Return the plan of a job that names no model for a backend."""
     offer = registry.offer(job.backend)
     finding = error("no-model", str(problem))
     if offer.closed is not None and today() >= offer.closed.by:

@@ -46,11 +46,7 @@ def checked(text: str) -> str:
 
 
 def check_no_secret(text: str) -> None:
-    """Refuse what stands beside scheme, host and path, and may be a secret.
-
-    Raises:
-        NotAnAddress: There is a user, password, query or fragment.
-    """
+    """Refuse by NotAnAddress a user, password, query or fragment, which may be a secret."""
     for mark, what in {"@": "a user name or password", "?": "a query", "#": "a fragment"}.items():
         if mark in text:
             raise NotAnAddress(
@@ -62,10 +58,7 @@ def check_no_secret(text: str) -> None:
 def as_origin(text: str) -> str:
     """Return scheme, host and port of an address: ``https://example.com``, ``http://[::1]:8000``.
 
-    Letters are lower case, and a scheme's usual port is left out.
-
-    Raises:
-        NotAnAddress: It is none, or holds a user, password, query or fragment.
+    Letters are lower case, and a scheme's usual port is left out. Refused as by `checked`.
     """
     match = ADDRESS.fullmatch(checked(text))
     assert match is not None, "it was checked"
@@ -89,10 +82,7 @@ def is_redirect(status: int) -> bool:
 
 
 def redirected(location: str | None) -> str:
-    """Return what to say of a redirect, which is not followed where a key or a prompt is sent.
-
-    Either would go to a server that the user has not named.
-    """
+    """Return what to say of a redirect, which would take a key or a prompt to an unnamed server."""
     where = f" to {shown(location)}" if location else ""
     return f"it redirects{where}, and redirects are not followed. Use the final address"
 

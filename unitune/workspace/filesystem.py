@@ -28,11 +28,7 @@ MOST_BYTES = 1 << 30
 
 
 def opened(path: Path) -> BufferedReader:
-    """Open a file, or a pipe, to read its bytes.
-
-    Raises:
-        OSError: It cannot be opened, or is a device.
-    """
+    """Open a file, or a pipe, to read its bytes; OSError for a device, too."""
     file = path.open("rb")
     mode = os.fstat(file.fileno()).st_mode
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
@@ -42,11 +38,7 @@ def opened(path: Path) -> BufferedReader:
 
 
 def content_of(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
-    """Return what a file, or a pipe, holds.
-
-    Raises:
-        OSError: It cannot be read, is a device, or holds more.
-    """
+    """Return what a file, or a pipe, holds; OSError for a device, and for more bytes than these."""
     with opened(path) as file:
         content = file.read(most_bytes + 1)
     if len(content) > most_bytes:
@@ -87,11 +79,7 @@ def flush(path: Path) -> None:
 
 
 def no_link(path: str, flags: int) -> int:
-    """Open a file that is no symbolic link; for the argument `opener` of `open`.
-
-    Raises:
-        UserError: It is one.
-    """
+    """Open a file that is no symbolic link, else UserError; for the argument `opener` of `open`."""
     try:
         return os.open(path, flags | os.O_NOFOLLOW, 0o600 if _is_private(path) else 0o666)
     except OSError as error:
@@ -121,5 +109,4 @@ def _private(path: str, flags: int) -> int:
 
 
 def _is_private(path: str) -> bool:
-    """Return whether only its owner may enter the folder of a file."""
     return not Path(path).parent.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)

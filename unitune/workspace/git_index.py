@@ -29,11 +29,7 @@ COMPRESSED = 4
 
 
 def tracked_in(folder: Path) -> str | None:
-    """Return a file in a folder that git tracks, by its path in the repository; None: it has none.
-
-    Args:
-        folder: Absolute, without links.
-    """
+    """Return a file that git tracks in a folder without links, by its path in the repository."""
     for top in folder.parents:
         beginning = os.fsencode(folder.relative_to(top)).lower() + b"/"
         for index in _indexes(top / ".git"):
@@ -57,7 +53,6 @@ def _indexes(git: Path) -> list[Path]:
 
 
 def _builds_on(index: Path, shared: Path) -> bool:
-    """Return whether an index names another index, by its hash."""
     name = re.fullmatch(r"\.([0-9a-f]{40}|[0-9a-f]{64})", shared.suffix)
     return name is not None and shared.is_file() and bytes.fromhex(name[1]) in index.read_bytes()
 

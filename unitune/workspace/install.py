@@ -19,11 +19,7 @@ NAME = "unitune"
 
 
 def install_command(*extras: str) -> str:
-    """Return the command that installs extras, e.g. ``pip install -e '/src/unitune[local]'``.
-
-    Args:
-        extras: Their names; none: unitune itself.
-    """
+    """Return the command that installs extras: ``pip install -e '/src/unitune[local]'``."""
     wanted = f"[{','.join(extras)}]" if extras else ""
     option, source = _origin()
     if source is None:
@@ -50,10 +46,9 @@ def _origin() -> tuple[str, str | None]:
         text = distribution(NAME).read_text("direct_url.json")
     except PackageNotFoundError:
         return "-e ", str(Path(__file__).parents[2])  # run from a clone, never installed
-    return _read_origin(json.loads(text)) if text else ("", None)
-
-
-def _read_origin(direct: dict[str, Any]) -> tuple[str, str | None]:
+    if not text:
+        return "", None
+    direct: dict[str, Any] = json.loads(text)
     url = str(direct["url"])
     if "dir_info" in direct:
         folder = unquote(urlsplit(url).path)

@@ -78,8 +78,6 @@ def counted_file(file: io.BufferedReader, what: str) -> io.BufferedReader:
 
 
 class _CountedFile(io.FileIO):
-    """The bytes of a file that another keeps open."""
-
     def __init__(self, handle: int, what: str, show: Show) -> None:
         super().__init__(handle, closefd=False)
         self._total, self._taken = os.fstat(handle).st_size, 0

@@ -114,7 +114,6 @@ def _absolute(folder: Path) -> Path:
 
 
 def _secret() -> bytes | None:
-    """Return the user's secret; None where none was made yet."""
     file = user_config.folder() / SECRET
     try:
         secret = file.read_bytes()

@@ -80,11 +80,7 @@ def user_file() -> Path:
 
 
 def read_prices(path: Path) -> PricesFile:
-    """Return what a prices file says; one that does not exist says nothing.
-
-    Raises:
-        JobError: It is not valid; the message names the line.
-    """
+    """Return what a prices file says, nothing without one; JobError where it is not valid."""
     if not path.exists():
         return PricesFile()
     return yaml_file.load(path, PricesFile, kind="a prices file", floats=False)
@@ -107,16 +103,8 @@ class PriceBook:
     )
 
     def offer(self, backend: str) -> Offer:
-        """Return a backend's offer, with what its vendor has stated since.
-
-        Raises:
-            NotFoundError: No installed package brings it.
-        """
+        """Return a backend's offer with what its vendor has stated since; NotFoundError without."""
         return (self.offers.get(backend) or registry.offer(backend)).updated(self.updates)
-
-    def without_own(self) -> PriceBook:
-        """Return the book without rows of flags, job, project and user."""
-        return replace(self, own=())
 
     def rows(self, backend: str) -> tuple[PriceRow, ...]:
         """Return all written rows of a backend, in the order in which they are looked up."""
@@ -289,11 +277,7 @@ def rank(row: PriceRow, day: date) -> tuple[bool, bool, int, bool, bool, bool, i
 
 
 def book_here(folder: Path) -> PriceBook:
-    """Return the prices that are known in a folder, whose ``prices.yaml`` counts.
-
-    Raises:
-        JobError: A prices file is not valid.
-    """
+    """Return the prices known in a folder, whose ``prices.yaml`` counts; JobError if not valid."""
     project, user = read_prices(folder / NAME), read_prices(user_file())
     return PriceBook(
         own=(*project.rows("project"), *user.rows("user")),
@@ -303,11 +287,7 @@ def book_here(folder: Path) -> PriceBook:
 
 
 def book_for(job: Job) -> PriceBook:
-    """Return the prices that are known for a job: the command line's, its own, and all others.
-
-    Raises:
-        JobError: A prices file is not valid.
-    """
+    """Return the prices that are known for a job, by the command line and itself, too; likewise."""
     book = book_here(job.folder)
     flags = rows_of(job.given_prices, origin="flag", day=today())
     return replace(book, own=(*flags, *rows_of(job.prices, origin="job", day=today()), *book.own))

@@ -71,11 +71,7 @@ def free_findings(
 ) -> Iterator[Finding]:
     """Warn of what costs nothing by the word of the job's own folder alone: no budget holds it.
 
-    Args:
-        rows: The prices that are used.
-        listed: Prices without those of folder, user and command line.
-        model: The base model.
-        day: Whose prices are taken.
+    `rows` are the prices that are used, `listed` those without folder, user and command line.
     """
     for row in rows:
         if row.usd or row.origin not in ("job", "project"):

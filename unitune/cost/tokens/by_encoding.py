@@ -133,7 +133,6 @@ class EncodingCounter:
         return RowCount(*map(self._widened, (prompt, answer, total)))
 
     def _framed(self, turns: Sequence[Message]) -> Count:
-        """Return the tokens of turns with their framing and calls of tools."""
         tokens = 0
         for turn in turns:
             tokens += self._framing.message + self._tokens(turn.role) + self._tokens(turn.text)
@@ -155,7 +154,6 @@ class EncodingCounter:
         return added
 
     def _calls(self, turns: Sequence[Message]) -> Count:
-        """Return the calls of tools in turns, and the ids to which results refer."""
         calls = Count()
         for turn in turns:
             if turn.tool_calls:

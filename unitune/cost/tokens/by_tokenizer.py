@@ -14,7 +14,6 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -255,10 +254,6 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
-    functions = {"raise_exception": refuse, "strftime_now": _today}
+    functions = {"raise_exception": refuse, "strftime_now": lambda form: today().strftime(form)}
     cast("dict[str, object]", environment.globals).update(functions)
     return environment
-
-
-def _today(form: str) -> str:
-    return datetime.combine(today(), datetime.min.time()).strftime(form)
