@@ -69,10 +69,7 @@ class ContenderTokens:
 
 
 def contender_tokens(spec: ContenderSpec, job: Job, work: Workload) -> ContenderTokens:
-    """Return the tokens of a contender's requests and answers; not of a recorded one.
-
-    Its model counts the rows of `work`.
-    """
+    """Return the tokens of a contender's requests and answers, as its model counts its rows."""
     kind = prompt_kind(spec)
     tries = TRIALS[kind] if kind and len(job.evaluate.contenders) > 1 else Count()
     on_dev = _dev_requests(tries, len(work.validation))

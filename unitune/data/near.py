@@ -87,24 +87,18 @@ class NearIndex:
 
         Some thousand others take hardly longer than one.
         """
-        for text, candidates in self.candidates(texts):
-            for indexed in candidates.tolist():
-                similarity = self.similarity(texts[text], indexed)
-                if similarity >= NEAR_SIMILARITY:
-                    yield Double(text, indexed, similarity)
+        for start, batch in batches(texts):
+            below = np.full(len(batch), len(self._texts))
+            for text, places in sorted(self._candidates(self._counts.sets(batch), below)):
+                for indexed in np.sort(self._by_size[places]).tolist():
+                    similarity = self.similarity(batch[text], indexed)
+                    if similarity >= NEAR_SIMILARITY:
+                        yield Double(start + text, indexed, similarity)
 
     def similarity(self, text: str, indexed: int) -> float:
         """Return the Jaccard similarity of a text and an indexed one."""
         ours, theirs = self._pieces(text), self._pieces(self._texts[indexed])
         return len(ours & theirs) / max(len(ours | theirs), 1)
-
-    def candidates(self, texts: Sequence[str]) -> Iterator[tuple[int, Ints]]:
-        """Yield each text that may have near duplicates, with the positions of all of these."""
-        for start, batch in batches(texts):
-            sets = self._counts.sets(batch)
-            below = np.full(len(batch), len(self._texts))
-            for text, places in sorted(self._candidates(sets, below)):
-                yield start + text, np.sort(self._by_size[places])
 
     def candidates_within(self) -> Iterator[tuple[int, Ints]]:
         """Yield each indexed text that may have near duplicates among those before it.

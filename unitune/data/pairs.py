@@ -1,8 +1,5 @@
 """Rows of a question and an answer under their names: Alpaca's, and pairs.
 
-    alpaca   instruction, input, output, system, history   Stanford Alpaca, LLaMA-Factory
-    pair     one of PROMPTS and one of ANSWERS             OpenAI's older files, and many
-
 A text where messages may stand is one message. Alpaca's `input`, or Dolly's `context`, stands on
 the line behind the instruction. What else a question may need has no place in a pair and is
 refused, as a training would never show it.

@@ -1,8 +1,5 @@
 """Preference rows: OpenAI's triple, and TRL's prompt, chosen and rejected.
 
-    preference   input, preferred_output, non_preferred_output   OpenAI; canonical
-    trl          prompt, chosen, rejected                        Hugging Face TRL
-
 Sources: OpenAI's description, FineTunePreferenceRequestInput; TRL, dataset_formats.md.
 """
 

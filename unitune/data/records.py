@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BufferedReader
-from typing import NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar
+from typing import NamedTuple, NoReturn, TypeAlias, TypeVar
 
 from pydantic import JsonValue
 
@@ -88,14 +88,20 @@ class Line(NamedTuple):
         return self.problem is None and not self.text.strip()
 
 
-class _MaybeBlank(Protocol):
+class TableRow(NamedTuple):
+    """The values of a row, which begins on a line; problems say why they cannot be used."""
+
+    number: int
+    values: list[str]
+    problems: list[Finding]
+
     @property
-    def number(self) -> int: ...
-    @property
-    def is_blank(self) -> bool: ...
+    def is_blank(self) -> bool:
+        """Whether there is nothing to read."""
+        return not self.values and not self.problems
 
 
-T = TypeVar("T", bound=_MaybeBlank)
+T = TypeVar("T", Line, TableRow)
 
 
 def encoding_findings(stream: BufferedReader) -> list[Finding]:

@@ -30,9 +30,6 @@ class Repeats:
         self._rows = NumberTable(4)
         self._ids = NumberTable(2)
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
     def add(self, row: Row, input_key: str) -> None:
         """Take in the next row, with its `Example.input_key`."""
         example = row.example

@@ -17,9 +17,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from io import BufferedReader
-from typing import NamedTuple
 
-from unitune.data.records import BadRow, CheckHeader, Line, Record, lines_of, without_blanks
+from unitune.data.records import (
+    BadRow,
+    CheckHeader,
+    Line,
+    Record,
+    TableRow,
+    lines_of,
+    without_blanks,
+)
 from unitune.findings import Finding, error
 
 DELIMITERS: Mapping[str, str] = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -38,16 +45,6 @@ _REASONS = {
     "new-line character": "a carriage return stands alone, not followed by a line feed",
 }
 """By words in the csv module's errors."""
-
-
-class _TableRow(NamedTuple):
-    number: int
-    values: list[str]
-    problems: list[Finding]
-
-    @property
-    def is_blank(self) -> bool:
-        return not self.values and not self.problems
 
 
 def table_records(
@@ -103,7 +100,7 @@ def _widths(text: str, delimiter: str) -> list[int]:
     return widths
 
 
-def _table_rows(stream: BufferedReader, delimiter: str) -> Iterator[_TableRow]:
+def _table_rows(stream: BufferedReader, delimiter: str) -> Iterator[TableRow]:
     unread, again, taken = lines_of(stream), list[Line](), list[Line]()
 
     def texts() -> Iterator[str]:
@@ -119,11 +116,11 @@ def _table_rows(stream: BufferedReader, delimiter: str) -> Iterator[_TableRow]:
         except StopIteration:
             return
         except csv.Error as failure:
-            yield _TableRow(taken[0].number, [], [_unreadable(taken, str(failure))])
+            yield TableRow(taken[0].number, [], [_unreadable(taken, str(failure))])
             again.extend(reversed(taken[1:]))
             reader = csv.reader(texts(), delimiter=delimiter, strict=True)
             continue
-        yield _TableRow(taken[0].number, values, [line.problem for line in taken if line.problem])
+        yield TableRow(taken[0].number, values, [line.problem for line in taken if line.problem])
 
 
 def _unreadable(taken: list[Line], failure: str) -> Finding:
@@ -133,7 +130,7 @@ def _unreadable(taken: list[Line], failure: str) -> Finding:
     return error("broken-row", f"{where} cannot be read: {why}.", _QUOTING).at(line=first)
 
 
-def _table_record(row: _TableRow, header: list[str], delimiter: str) -> Record | Finding:
+def _table_record(row: TableRow, header: list[str], delimiter: str) -> Record | Finding:
     if len(row.values) != len(header):
         values = "1 value" if len(row.values) == 1 else f"{len(row.values)} values"
         return error(

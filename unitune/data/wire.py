@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from typing import Protocol
 
 from pydantic import JsonValue
@@ -53,18 +53,18 @@ def wire_formats() -> tuple[WireFormat, ...]:
     Raises:
         UserError: A package lists one that it does not have, as a checkout that has moved on does.
     """
-    return tuple(map(_loaded, entry_points(group="unitune.formats")))
-
-
-def _loaded(entry: EntryPoint) -> WireFormat:
-    try:
-        return entry.load()
-    except (ImportError, AttributeError) as failure:
-        package = entry.dist.name if entry.dist else entry.module.partition(".")[0]
-        raise UserError(
-            f"the package {package} was installed with a format {entry.name!r} that it does not "
-            f"have now ({failure}). Install it again; a checkout by `pip install -e .` there."
-        ) from failure
+    formats: list[WireFormat] = []
+    for entry in entry_points(group="unitune.formats"):
+        try:
+            formats.append(entry.load())
+        except (ImportError, AttributeError) as failure:
+            package = entry.dist.name if entry.dist else entry.module.partition(".")[0]
+            raise UserError(
+                f"the package {package} was installed with a format {entry.name!r} that it does "
+                f"not have now ({failure}). Install it again; a checkout by `pip install -e .` "
+                "there."
+            ) from failure
+    return tuple(formats)
 
 
 def read_wire(form: WireFormat, row: Flat) -> Flat:

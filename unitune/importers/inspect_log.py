@@ -40,37 +40,29 @@ EXPORT = "inspect log convert {} --to json --output-dir json"
 M = TypeVar("M", bound=BaseModel)
 
 
-class Turn(BaseModel):
-    """One message of a sample."""
-
+class _Turn(BaseModel):
     role: Literal["system", "user", "assistant", "tool"]
     content: str | list[dict[str, JsonValue]] = ""
     source: str | None = None
 
 
-class Output(BaseModel):
-    """The model's last answer."""
-
+class _Output(BaseModel):
     completion: str = ""
     choices: list[JsonValue] = []
 
 
-class ScoreOf(BaseModel):
-    """A scorer's verdict."""
-
+class _ScoreOf(BaseModel):
     value: JsonValue = None
 
 
-class Sample(BaseModel):
-    """One sample in one epoch; other keys of inspect's are not read."""
-
+class _Sample(BaseModel):
     id: str | int
     epoch: int = 1
-    input: str | list[Turn]
+    input: str | list[_Turn]
     target: str | list[str] = ""
-    messages: list[Turn] = []
-    output: Output = Output()
-    scores: dict[str, ScoreOf] | None = None
+    messages: list[_Turn] = []
+    output: _Output = _Output()
+    scores: dict[str, _ScoreOf] | None = None
     attachments: dict[str, str] = {}
     error: JsonValue = None
 
@@ -79,18 +71,14 @@ class Sample(BaseModel):
         return self.attachments.get(text.removeprefix(ATTACHED), text)
 
 
-class Evaluation(BaseModel):
-    """What was run."""
-
+class _Evaluation(BaseModel):
     task: str
     model: str
 
 
-class Header(BaseModel):
-    """The beginning of a log."""
-
+class _Header(BaseModel):
     version: int
-    eval: Evaluation
+    eval: _Evaluation
     samples: list[JsonValue] | None = None
 
 
@@ -137,10 +125,10 @@ def read_log(path: Path) -> Suite:
     )
 
 
-def _content(path: Path) -> tuple[Header, Sequence[Sample]]:
+def _content(path: Path) -> tuple[_Header, Sequence[_Sample]]:
     if path.suffix == ".json":
         header = _header(path, json_file(path, "a log of inspect"))
-        return header, [_parsed(Sample, path, "sample", value) for value in header.samples or []]
+        return header, [_parsed(_Sample, path, "sample", value) for value in header.samples or []]
     try:
         with _zip_file(path) as archive:
             return _extracted(path, archive)
@@ -153,7 +141,7 @@ def _content(path: Path) -> tuple[Header, Sequence[Sample]]:
         ) from failure
 
 
-def _extracted(path: Path, archive: ZipFile) -> tuple[Header, Sequence[Sample]]:
+def _extracted(path: Path, archive: ZipFile) -> tuple[_Header, Sequence[_Sample]]:
     _refuse_bombs(path, archive)
     contents = {
         name: read_json(archive.read(name), f"{path}: {name} in it", "of inspect")
@@ -161,7 +149,7 @@ def _extracted(path: Path, archive: ZipFile) -> tuple[Header, Sequence[Sample]]:
         if name == "header.json" or name.startswith("samples/")
     }
     header = _header(path, contents.pop("header.json"))
-    samples = [_parsed(Sample, path, name, value) for name, value in contents.items()]
+    samples = [_parsed(_Sample, path, name, value) for name, value in contents.items()]
     # Numbers by value, before texts; a log holds samples in the order of their ends.
     return header, sorted(
         samples, key=lambda sample: (isinstance(sample.id, str), sample.id, sample.epoch)
@@ -214,8 +202,8 @@ def _refuse_bombs(path: Path, archive: ZipFile) -> None:
     )
 
 
-def _header(path: Path, value: JsonValue) -> Header:
-    header = _parsed(Header, path, "log", value)
+def _header(path: Path, value: JsonValue) -> _Header:
+    header = _parsed(_Header, path, "log", value)
     if header.version != VERSION:
         raise DataError(
             f"{path} is a log of version {header.version}; version {VERSION} is read. Convert it "
@@ -231,7 +219,7 @@ def _parsed(model: type[M], path: Path, what: str, value: JsonValue) -> M:
         raise DataError(f"{path} is no {what} of inspect: {first_problem(failure)}.") from failure
 
 
-def _case(sample: Sample) -> Example:
+def _case(sample: _Sample) -> Example:
     """Return what the model was to answer; ValueError: no text, or answered in an earlier epoch."""
     if sample.epoch > 1:
         raise ValueError(f"epoch {sample.epoch} answers again, and a case has one recorded answer")
@@ -246,16 +234,16 @@ def _case(sample: Sample) -> Example:
     return Example.model_validate(content)
 
 
-def _question(sample: Sample) -> Sequence[Turn]:
-    *before, last = sample.messages or [Turn(role="user")]
+def _question(sample: _Sample) -> Sequence[_Turn]:
+    *before, last = sample.messages or [_Turn(role="user")]
     generated = [turn for turn in sample.messages if turn.source == "generate"]
     if generated == [last] and all(turn.role != "tool" for turn in before):
         return before
     given = sample.input
-    return [Turn(role="user", content=given)] if isinstance(given, str) else given
+    return [_Turn(role="user", content=given)] if isinstance(given, str) else given
 
 
-def _message(turn: Turn, sample: Sample) -> Message:
+def _message(turn: _Turn, sample: _Sample) -> Message:
     if isinstance(turn.content, str):
         return Message(role=turn.role, content=sample.whole(turn.content))
     texts: list[str] = []
@@ -267,7 +255,7 @@ def _message(turn: Turn, sample: Sample) -> Message:
     return Message(role=turn.role, content="".join(texts))
 
 
-def _scores(scores: Mapping[str, ScoreOf]) -> Iterator[tuple[str, float]]:
+def _scores(scores: Mapping[str, _ScoreOf]) -> Iterator[tuple[str, float]]:
     """Yield the scores that are numbers; of a score with several values each by its own name."""
     for name, score in scores.items():
         parts = score.value if isinstance(score.value, dict) else {"": score.value}

@@ -144,12 +144,8 @@ def explicit_settings(tuning: Tuning) -> list[str]:
     for name, value in tuning:
         if value == Tuning.model_fields[name].default:
             continue
-        inner = (
-            [key for key, each in value if each not in ("auto", None)]
-            if isinstance(value, Spec)
-            else []
-        )
-        names += [f"{name}.{key}" for key in inner] or [name]
+        inner = value if isinstance(value, Spec) else ()
+        names += [f"{name}.{key}" for key, each in inner if each not in ("auto", None)] or [name]
     return names
 
 

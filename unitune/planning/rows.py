@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from unitune.backends.formats import wire_lines
 from unitune.backends.offer import Limits, Terms
@@ -45,27 +46,23 @@ def wire_file(rows: Dataset, format_name: str | None) -> WireFile:
     return WireFile(tuple(findings), size, content.hexdigest())
 
 
-@dataclass(slots=True)
+@dataclass
 class Rows:
     """A job's rows, read once, written once in each format, counted once by each tokenizer."""
 
     read: JobRows
     counters: Mapping[str, TokenCounter] = field(default_factory=dict[str, TokenCounter])
     """Of models whose vendor counted, by model."""
-    _fingerprints: dict[str, str] = field(default_factory=dict[str, str])
     _counted: dict[object, Workload] = field(default_factory=dict[object, Workload])
     _written: dict[str | None, dict[str, WireFile]] = field(
         default_factory=dict[str | None, dict[str, WireFile]]
     )
 
-    @property
+    @cached_property
     def fingerprints(self) -> dict[str, str]:
         """Hashes of the rows to train on and to hold out, read once for all runs of a sweep."""
-        if not self._fingerprints:
-            splits = self.read.splits
-            parts = {"train": splits.train, "validation": splits.validation}
-            self._fingerprints = {name: part.fingerprint for name, part in parts.items()}
-        return self._fingerprints
+        splits = self.read.splits
+        return {"train": splits.train.fingerprint, "validation": splits.validation.fingerprint}
 
     def counted_for(self, model: str, aliases: Iterable[str] = ()) -> Workload:
         """Return the rows as a model counts them."""

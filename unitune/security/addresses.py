@@ -34,11 +34,7 @@ class NotAnAddress(ValueError):
 
 
 def checked(text: str) -> str:
-    """Return an address as it is, without slashes at its end.
-
-    Raises:
-        NotAnAddress: It is none, or holds a user, password, query or fragment.
-    """
+    """Return an address without slashes at its end; NotAnAddress: none, or perhaps with secrets."""
     check_no_secret(text)
     if not ADDRESS.fullmatch(text) or "\\" in text:
         raise NotAnAddress(f"{text!r} is no address. Write it like https://example.com/v1")

@@ -5,9 +5,6 @@ own file, the offer, and for answers the package genai-prices. A row of a third 
 over one that is first-party or the user's own, wherever either is written. What no row says is
 unknown.
 
-    book = book_for(job)
-    book.find("openai", "gpt-4o-mini", "training", method="sft", on=today())
-
 A prices file is a project's ``prices.yaml`` beside its job, or the user's own:
 
     prices:                                  # written by people

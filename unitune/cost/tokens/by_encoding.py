@@ -94,12 +94,10 @@ class EncodingCounter:
 
     @property
     def basis(self) -> str:
-        """The encoding, and where the framing stands."""
         return f"{self._encoding}, framed as in {self._framing.source}"
 
     @property
     def assumptions(self) -> tuple[str, ...]:
-        """What makes ranges of its counts."""
         opening, prelude = self._framing.opening, self._framing.prelude
         assumptions = [self._assumed] if self._assumed else []
         assumptions += [
@@ -111,11 +109,10 @@ class EncodingCounter:
         return tuple(assumptions)
 
     def text(self, text: str) -> Count:
-        """Return the tokens of a text without any framing."""
         return self._widened(Count.of(self._tokens(text)))
 
     def row(self, example: Example) -> RowCount:
-        """Return the tokens of a row with its framing and tools.
+        """Return the tokens of a row.
 
         Of a preference row, both answers are trained on, and its prompt once (low, expected) or
         once with each answer (high): no vendor says which.

@@ -64,23 +64,19 @@ class TokenizerCounter:
 
     @property
     def basis(self) -> str:
-        """The tokenizer, and what frames."""
         framed = "its chat template" if self._template else "an assumed chat template"
         return f"the model's own tokenizer, framed by {framed}"
 
     @property
     def assumptions(self) -> tuple[str, ...]:
-        """What is not known of its framing."""
         if self._template is None:
             return (f"there is no chat template beside the tokenizer: {framing_assumption()}",)
         return (f"in rows that the chat template does not take, {framing_assumption()}",)
 
     def text(self, text: str) -> Count:
-        """Return the tokens of a text without any framing."""
         return Count.of(self._tokens(text))
 
     def row(self, example: Example) -> RowCount:
-        """Return the tokens of a row with its framing and tools."""
         if self._template is None:
             return assumed_row(example, self.text)
         try:
@@ -162,11 +158,7 @@ class ChatTemplate:
         self._special = special
 
     def text(self, messages: Sequence[Message], tools: Tools = None, *, asks: bool) -> str:
-        """Return a conversation as text; the model's answer is to follow where it `asks`.
-
-        Raises:
-            CannotRender: The template does not take it.
-        """
+        """Return messages as text, an answer to follow where it `asks`; CannotRender if refused."""
         turns = [template_turn(message) for message in messages]
         given = {"messages": turns, "tools": tools, "documents": None}
         try:

@@ -66,21 +66,17 @@ class VendorCounter:
 
     @property
     def basis(self) -> str:
-        """The vendor, and for how many rows."""
         return f"the vendor's own count of {self.prompts:,} prompts; {self.own.basis}"
 
     @property
     def assumptions(self) -> tuple[str, ...]:
-        """What is made of the vendor's counts."""
         times = f"{float(self.least):.2f} to {float(self.most):.2f} times"
         return (f"the vendor counted {times} what we expected, and all rows are scaled by that",)
 
     def text(self, text: str) -> Count:
-        """Return the tokens of a text without any framing."""
         return self._scaled(self.own.text(text))
 
     def row(self, example: Example) -> RowCount:
-        """Return the tokens of a row."""
         ours = self.own.row(example)
         return RowCount(*map(self._scaled, (ours.prompt, ours.answer, ours.total)))
 

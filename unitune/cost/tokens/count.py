@@ -100,13 +100,11 @@ class CharacterCounter:
 
     @property
     def assumptions(self) -> tuple[str, ...]:
-        """Why there is no tokenizer, and what is assumed instead."""
         most, _, least = TENTHS
         size = f"{least / 10} to {most / 10} characters, for fewer beyond ASCII"
         return (f"{self._reason}: a token is taken for {size}", framing_assumption())
 
     def text(self, text: str) -> Count:
-        """Return about how many tokens a text is."""
         narrow = len(text) if text.isascii() else len(text.encode("ascii", "ignore"))
         wide = len(text) - narrow
         return Count(
@@ -117,7 +115,6 @@ class CharacterCounter:
         )
 
     def row(self, example: Example) -> RowCount:
-        """Return about how many tokens a row is, with its framing and tools."""
         return assumed_row(example, self.text)
 
 

@@ -39,8 +39,6 @@ class _Recipe(TypedDict):
 def count_tokens(encoding: str, text: str) -> int:
     """Return how many tokens a text is, by o200k_base or cl100k_base."""
     encode = tiktoken_encoding(encoding).encode_ordinary
-    if len(text) <= PIECE_CHARACTERS:
-        return len(encode(text))
     return sum(len(encode(piece)) for piece in pieces(text))
 
 

@@ -7,7 +7,7 @@ another, which takes the square of their number where all are of a few dozen wor
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from unitune.data.dataset import Row
 from unitune.data.example import Example
@@ -19,13 +19,13 @@ from unitune.data.quality.findings import (
     Cause,
     Quality,
     QualityRow,
+    RowIssue,
     RowIssues,
     ShownIssue,
     ShownRow,
     clipped,
 )
 from unitune.data.quality.labels import label_errors
-from unitune.data.quality.lengths import longest
 from unitune.data.quality.repeated import repeated
 from unitune.data.questions import question
 from unitune.data.reading import Reading
@@ -34,6 +34,10 @@ from unitune.job.job import Job
 
 MOST_ROWS, MOST_CHARACTERS = 50_000, 1 << 24
 """The most that is looked at: some 10 seconds, and 300 MB, in the worst case."""
+BILL_SHARE, ROWS_SHARE = 0.2, 0.02
+"""A fiftieth of the rows that has a fifth of all characters weighs ten times what others do."""
+FEWEST_LONG_ROWS = 50
+"""Rows of a file of which the few longest can be said to make much of the bill."""
 
 
 def quality_of(subject: Job | str) -> Quality | None:
@@ -111,7 +115,36 @@ def _causes(rows: list[QualityRow], *, labels: bool) -> Iterator[RowIssues]:
         yield near
     if labels:
         yield uneven(rows)
-    yield longest(rows)
+    yield _longest(rows)
+
+
+def _longest(rows: Sequence[QualityRow]) -> RowIssues:
+    """Return the few longest rows where they make much of the bill for tokens, the longest first.
+
+    Characters stand for tokens, which depend on the model; `unitune plan` counts those, and says
+    which rows are over the model's own limit.
+    """
+    total = sum(row.characters for row in rows)
+    by_length = sorted(range(len(rows)), key=lambda at: -rows[at].characters)
+    reached, taken = 0, 0
+    while len(rows) >= FEWEST_LONG_ROWS and reached < BILL_SHARE * total:
+        reached += rows[by_length[taken]].characters
+        taken += 1
+    few = taken if taken <= ROWS_SHARE * len(rows) else 0
+    return RowIssues(
+        "long-rows",
+        f"Few rows with {100 * reached / total:.0f} % of all characters" if few else "Long rows",
+        "Shorten them or leave them out if they are no better than others: training is paid by "
+        "the token.",
+        [
+            RowIssue(
+                at,
+                f"{rows[at].characters:,} characters, "
+                f"{100 * rows[at].characters / total:.2g} % of all.",
+            )
+            for at in by_length[:few]
+        ],
+    )
 
 
 def _shown(cause: RowIssues, rows: list[QualityRow], files: Files) -> Cause:

@@ -269,16 +269,16 @@ def _regex(value: JsonValue, _: Assertion) -> Entry:
 
 def _is_json(value: JsonValue, _: Assertion) -> Entry:
     schema = _schema(value)
-    return {"type": "json_valid"} if schema is None else {"type": "json_schema", **schema}
+    return {"type": "json_schema" if schema else "json_valid", **schema}
 
 
 def _contains_json(value: JsonValue, _: Assertion) -> Entry:
-    return {"type": "json_contained", **(_schema(value) or {})}
+    return {"type": "json_contained", **_schema(value)}
 
 
-def _schema(value: JsonValue) -> Entry | None:
+def _schema(value: JsonValue) -> Entry:
     if not value:
-        return None
+        return {}
     schema = plain_json(yaml.safe_load(value)) if isinstance(value, str) else value
     if not isinstance(schema, dict):
         raise NoTranslation("a JSON Schema is an object")

@@ -72,7 +72,7 @@ def read_results(path: Path) -> Suite:
     return _suite(path, content, rows)
 
 
-class Content(NamedTuple):
+class _Content(NamedTuple):
     """What a results file holds; its config is None in JSON Lines."""
 
     rows: JsonValue
@@ -80,11 +80,11 @@ class Content(NamedTuple):
     config: JsonValue = None
 
 
-def _content(path: Path) -> Content:
+def _content(path: Path) -> _Content:
     if path.suffix in (".yaml", ".yml"):
         raise DataError(f"{path} is a config of promptfoo. {LET_PROMPTFOO.format(path.name)}")
     if path.suffix == ".jsonl":
-        return Content([value for _, value in json_lines(path, WHAT)], path.stem)
+        return _Content([value for _, value in json_lines(path, WHAT)], path.stem)
     value = json_file(path, WHAT)
     whole = value if isinstance(value, dict) else {}
     if "tests" in whole and "results" not in whole:
@@ -97,10 +97,10 @@ def _content(path: Path) -> Content:
             "it with `promptfoo eval -o results.json` of a current promptfoo."
         )
     described = config.get("description") if isinstance(config, dict) else None
-    return Content(results.get("results"), str(described or path.stem), config)
+    return _Content(results.get("results"), str(described or path.stem), config)
 
 
-def _suite(path: Path, content: Content, rows: Sequence[Row]) -> Suite:
+def _suite(path: Path, content: _Content, rows: Sequence[Row]) -> Suite:
     of_test: defaultdict[int, list[Row]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: (row.test, row.column)):
         of_test[row.test].append(row)
@@ -180,7 +180,7 @@ def _left_aside(tests: Iterable[Test], code: CodeFile) -> Iterator[str]:
 
 
 def _unrun_notes(
-    content: Content, rows: Sequence[Row], kept: Sequence[RowScorersOf]
+    content: _Content, rows: Sequence[Row], kept: Sequence[RowScorersOf]
 ) -> Iterator[str]:
     if (columns := len({row.column for row in rows})) > 1:
         yield f"The cases have the first of {columns} prompts."

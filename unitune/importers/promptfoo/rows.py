@@ -16,29 +16,21 @@ PROVIDER_FAILED = 2
 """`failureReason` of a row without a real answer."""
 
 
-class Prompt(BaseModel):
-    """The prompt of a row, filled in."""
-
+class _Prompt(BaseModel):
     raw: str
     label: str = ""
 
 
-class Provider(BaseModel):
-    """Who answered."""
-
+class _Provider(BaseModel):
     id: str = ""
     label: str | None = None
 
 
-class Response(BaseModel):
-    """What came back."""
-
+class _Response(BaseModel):
     output: JsonValue = None
 
 
-class TestCase(BaseModel):
-    """What was to be tested."""
-
+class _TestCase(BaseModel):
     description: str | None = None
     assertions: Annotated[list[JsonValue], Field(alias="assert")] = []
     options: dict[str, JsonValue] | None = None
@@ -52,14 +44,14 @@ class Row(BaseModel):
 
     test: Annotated[int, Field(alias="testIdx", ge=0)]
     column: Annotated[int, Field(alias="promptIdx", ge=0)]
-    prompt: Prompt
-    provider: Provider
-    response: Response | None = None
+    prompt: _Prompt
+    provider: _Provider
+    response: _Response | None = None
     success: bool
     milliseconds: Annotated[float | None, Field(alias="latencyMs")] = None
     cost: float | None = None
     failure: Annotated[int, Field(alias="failureReason")] = 0
-    test_case: Annotated[TestCase, Field(alias="testCase")]
+    test_case: Annotated[_TestCase, Field(alias="testCase")]
     grading: Annotated[JsonValue, Field(alias="gradingResult")] = None
 
     @property

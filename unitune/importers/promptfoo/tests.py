@@ -73,10 +73,10 @@ def row_scorers_of(test: Test, code: CodeFile, *, answered: bool = False) -> Row
     Where it was `answered`, its answers are transformed already.
     """
     entries: list[JsonValue] = []
-    lost: list[Lost] = []
+    lost: list[_Lost] = []
     threshold = test.row.test_case.threshold
     for item in _entries(test, code, answered=answered):
-        lost.append(item) if isinstance(item, Lost) else entries.append(item)
+        lost.append(item) if isinstance(item, _Lost) else entries.append(item)
     # A mean over some of its assertions would be another test.
     whole = bool(entries) and not (lost and threshold)
     rest = "; its other assertions come along" if whole else "; the test is left out"
@@ -91,42 +91,42 @@ def row_scorers_of(test: Test, code: CodeFile, *, answered: bool = False) -> Row
     return RowScorersOf(scorers, tuple(findings), runs_code)
 
 
-class Lost(NamedTuple):
-    """Why something of a test does not come over."""
-
+class _Lost(NamedTuple):
     code: str
     what: str
     fix: str = WRITE_ANEW
 
 
-def _entries(test: Test, code: CodeFile, *, answered: bool) -> Iterator[Entry | Lost]:
+def _entries(test: Test, code: CodeFile, *, answered: bool) -> Iterator[Entry | _Lost]:
     given, options = test.row.test_case, test.row.test_case.options or {}
     if test.depends and not answered:
-        yield Lost("depends", "its prompt may hold answers to other tests")
+        yield _Lost("depends", "its prompt may hold answers to other tests")
         return
     if given.scored_by is not None:
-        yield Lost("code", "a function of its own makes its score")
+        yield _Lost("code", "a function of its own makes its score")
         return
     if isinstance(given.threshold, str | list | dict):
-        yield Lost("threshold", f"its threshold {clip(given.threshold)} is no number")
+        yield _Lost("threshold", f"its threshold {clip(given.threshold)} is no number")
         return
     counted = [each for each in given.assertions if not weightless(each)]
     if not counted:
-        yield Lost("no-assertion", "it has no assertion to score by", LEAVE_OUT)
+        yield _Lost("no-assertion", "it has no assertion to score by", LEAVE_OUT)
     change = options.get("transform") or options.get("postprocess")
     if change and answered:
-        yield Lost("code", "its answers are what its `transform` made of them")
+        yield _Lost("code", "its answers are what its `transform` made of them")
         return
     translator = Translator(test.rendered, given.variables, str(change) if change else None, code)
     for assertion in counted:
         try:
             entry = translator.entry(assertion, graded=bool(given.threshold))
         except NoCounterpart as refusal:
-            yield Lost("no-counterpart", f"the assertion {refusal}")
+            yield _Lost("no-counterpart", f"the assertion {refusal}")
             continue
         if answered and (beside := types_of(entry) & {"latency", "cost", "finish_reason"}):
             named = min(beside).replace("_", " ")
-            yield Lost("measure", f"it asserts the {named}, which stands beside no recorded answer")
+            yield _Lost(
+                "measure", f"it asserts the {named}, which stands beside no recorded answer"
+            )
         else:
             yield entry
 
