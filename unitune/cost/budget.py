@@ -91,8 +91,8 @@ class Cap:
 def project_budget(folder: Path) -> ProjectBudget:
     """Read the budgets of the projects that a folder belongs to; without a file there is no limit.
 
-    Every budget.yaml from the folder upwards holds, so of each amount the least does. JobError: a
-    file is not valid; the message names the line.
+    Every budget.yaml from the folder upwards holds, so of each amount the least does; JobError
+    where one is not valid.
     """
     here = folder.absolute()
     files = (parent / FILE for parent in (here, *here.parents))
@@ -135,15 +135,10 @@ def budget_findings(  # noqa: PLR0913 - a cost, and the words for it
     less: str = "lower the epochs, or leave rows out",
     unpriced: bool = False,
 ) -> Iterator[Finding]:
-    """Yield what limits say against the cost of a launch or a deployment; None: it is unknown.
+    """Yield what limits say against the cost of a launch or deployment; None: it is not known.
 
-    Args:
-        limits: That hold for it.
-        usd: What it would cost; None: unknown.
-        backend: Whose price that is.
-        what: What is to be paid.
-        less: How it would cost less.
-        unpriced: Whether the user takes an unknown price.
+    `what` is to be paid, and `less` says how it would cost less; if it is `unpriced`, the user
+    takes an unknown price.
     """
     if usd is None:
         if limits and not unpriced:

@@ -45,16 +45,11 @@ def estimate(  # noqa: PLR0913 - what a cost depends on
     trained: Mapping[str, Job] | None = None,
     lessons: Iterable[Lesson] = (),
 ) -> Estimate:
-    """Return what a job costs, and what that is computed from.
+    """Return what a job costs by the prices of a day, and what that is computed from.
 
-    Args:
-        job: Its model, method, tuning, contenders and use.
-        work: The job's rows, as the base model counts them.
-        book: Prices.
-        day: Whose prices to take.
-        others: Rows as the models of other contenders count them, by contender.
-        trained: The jobs of the runs that tuned contenders name, by contender, where known.
-        lessons: Of earlier bills of the same backend and model.
+    Rows are counted by the base model, and in `others` by the models of other contenders; `trained`
+    are the jobs of the runs that tuned contenders name, both by contender. Lessons are of earlier
+    bills of the same backend and model.
     """
     offer = book.offer(job.backend)
     terms = offer.terms(job.base_model)

@@ -178,11 +178,7 @@ class JobRows:
 
     @property
     def splits(self) -> Splits:
-        """The rows by what they are for.
-
-        Raises:
-            DataError: A file cannot be used, or train is too small to leave rows on both sides.
-        """
+        """The rows by what they are for; DataError where they cannot be used or cut."""
         if self.usable is None:
             unusable = tuple(each for each in self.report.errors if each.code not in ABOUT_CASES)
             raise DataError("\n".join(shown(unusable)), unusable)

@@ -52,7 +52,7 @@ def _rounded(parts: Ints) -> Ints:
 def indexed_keys(sets: PieceSets, numbers: Sequence[int]) -> HashedPieces:
     """Return the keys under which texts are kept.
 
-    `numbers` of parts are ascending: all that an indexed text needs, and those between.
+    Numbers of parts ascend: all that an indexed text needs, and those between.
     """
     own = parts_needed(sets.slack)
     keys = [sets.rarest]

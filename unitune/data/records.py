@@ -1,9 +1,8 @@
 """A file's bytes to records: lines of text, and JSON Lines.
 
 A reader takes the open file and yields a `Record` for each good row and a `Finding`, with its line,
-for each bad one; it goes on after it. `unitune.data.load` lists the readers by the file's suffix,
-`unitune.data.tables` has the other. What the names in a record mean is known in
-`unitune.data.shapes`.
+for each bad one; it goes on after it. `unitune.data.file_formats` lists the readers. What the names
+in a record mean is known in `unitune.data.shapes`.
 
 A line that is not clean UTF-8 keeps its place, so that one bad byte never hides the rest of a file;
 its bad bytes become lone surrogates, which lets a table reader keep counting quotes across it. JSON

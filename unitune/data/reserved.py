@@ -38,11 +38,7 @@ RESERVED = frozenset((*_MEANINGS, "system", *_RATINGS))
 
 
 def check_reserved(row: Flat, content: Flat) -> Flat:
-    """Return canonical content with `system` as a message, and a rating under `kto_tag`.
-
-    Raises:
-        BadRow: It has another key by which other tools train.
-    """
+    """Return content with `system` as a message and a rating as `kto_tag`; BadRow: other keys."""
     if row.keys().isdisjoint(RESERVED):
         return content
     for key in _RATINGS:

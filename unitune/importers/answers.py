@@ -52,9 +52,7 @@ class Suggestion:
 def suggest_scorers(rows: Iterable[Example], trained: Iterable[Example]) -> Suggestion:
     """Suggest scorers that can find an answer to each of these rows right, and others wrong.
 
-    Args:
-        rows: All of them, each with an answer.
-        trained: Those that are trained on, which labels are taken from unless the job lists them.
+    Labels are taken from the rows that are trained on, unless the job lists them.
     """
     calling, texts, own = 0, list[str](), 0
     for example in rows:

@@ -47,11 +47,7 @@ def json_file(path: Path, what: str) -> JsonValue:
 
 
 def read_json(text: str | bytes, where: str, what: str) -> JsonValue:
-    """Return the JSON value of a text.
-
-    Raises:
-        DataError: `where` is no JSON, or nested too deeply; it should be `what`.
-    """
+    """Return the JSON value of a text; DataError, that `where` is not `what`, for any other."""
     try:
         return plain_json(json.loads(text))
     except (ValueError, RecursionError) as failure:
@@ -65,11 +61,7 @@ def read_json(text: str | bytes, where: str, what: str) -> JsonValue:
 
 
 def plain_json(value: object, depth: int = 0) -> JsonValue:
-    """Return a parsed value with its unpaired surrogates replaced.
-
-    Raises:
-        ValueError: It is nested deeper than `MAX_DEPTH`, or holds what JSON does not know.
-    """
+    """Return a parsed value with whole characters; ValueError: nested too deeply, or no JSON."""
     match value:
         case str():
             return whole_text(value)

@@ -131,7 +131,14 @@ def _content(path: Path) -> tuple[_Header, Sequence[_Sample]]:
         return header, [_parsed(_Sample, path, "sample", value) for value in header.samples or []]
     try:
         with _zip_file(path) as archive:
-            return _extracted(path, archive)
+            _refuse_bombs(path, archive)
+            contents = {
+                name: read_json(archive.read(name), f"{path}: {name} in it", "of inspect")
+                for name in archive.namelist()
+                if name == "header.json" or name.startswith("samples/")
+            }
+        header = _header(path, contents.pop("header.json"))
+        samples = [_parsed(_Sample, path, name, value) for name, value in contents.items()]
     except UnituneError:
         raise
     except Exception as failure:  # each way of packing has errors of its own
@@ -139,17 +146,6 @@ def _content(path: Path) -> tuple[_Header, Sequence[_Sample]]:
             f"{path} is no whole log of inspect: {failure}. A log ends in .eval or .json; what an "
             "evaluation that was killed has left is made whole by `inspect log recover`."
         ) from failure
-
-
-def _extracted(path: Path, archive: ZipFile) -> tuple[_Header, Sequence[_Sample]]:
-    _refuse_bombs(path, archive)
-    contents = {
-        name: read_json(archive.read(name), f"{path}: {name} in it", "of inspect")
-        for name in archive.namelist()
-        if name == "header.json" or name.startswith("samples/")
-    }
-    header = _header(path, contents.pop("header.json"))
-    samples = [_parsed(_Sample, path, name, value) for name, value in contents.items()]
     # Numbers by value, before texts; a log holds samples in the order of their ends.
     return header, sorted(
         samples, key=lambda sample: (isinstance(sample.id, str), sample.id, sample.epoch)

@@ -58,11 +58,7 @@ class Row(BaseModel):
 
 
 def read_samples(path: Path) -> Suite:
-    """Read a file of samples, ``samples_TASK_DATE.jsonl``.
-
-    Raises:
-        DataError: It cannot be read, is something else, or holds likelihoods and no answers.
-    """
+    """Read ``samples_TASK_DATE.jsonl``; DataError: it is something else, or has no answers."""
     rows = [(number, _row(path, number, value)) for number, value in json_lines(path, WHAT)]
     if not rows:
         raise DataError(f"{path} is empty; it should be {WHAT}.")

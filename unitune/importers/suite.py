@@ -71,8 +71,6 @@ class Suite:
     """Cases with scorers, and what models have answered.
 
     Args:
-        name: For the job.
-        file: Where it comes from.
         cases: With ids of their own, and without what `findings` leave out.
         scorers: Those of unitune that score as the other tool does; the first decides.
         answers: One entry a model; none in a suite that was not run.

@@ -86,16 +86,9 @@ def record_answers(
     *,
     max_tokens: int = 256,
 ) -> list[str]:
-    """Record a model's answers to all cases that have none yet.
+    """Record the old tuned model's answers to all cases that have none yet, as they come.
 
-    Args:
-        model: The old tuned model.
-        cases: Each is sent with its own messages.
-        file: Recorded answers, appended to as they come.
-        max_tokens: Longest answer in tokens.
-
-    Returns:
-        What went wrong, a line each; the same call requests those answers again.
+    Returns what went wrong, a line each; the same call requests those answers again.
     """
     if file.exists():
         mend(file)

@@ -49,14 +49,7 @@ def find_tokenizer(model: str, stored: Iterable[StoredModel] = ()) -> Path | Non
 
 
 class TokenizerCounter:
-    """Counts with a model's own tokenizer, framed by its chat template if it has one.
-
-    Args:
-        folder: With ``tokenizer.json``.
-
-    Raises:
-        ValueError: The tokenizer cannot be read.
-    """
+    """Counts with a model's own tokenizer and chat template; ValueError: it cannot be read."""
 
     def __init__(self, folder: Path) -> None:
         self._tokenizer = _load(folder / TOKENIZER)

@@ -45,13 +45,9 @@ _REACH = 1000
 
 
 class Secret(NamedTuple):
-    """What looks like a secret in a text, without it.
+    """What looks like a secret in a text, by the name of its rule at gitleaks, and without it.
 
-    Args:
-        rule: Its name at gitleaks, e.g. ``openai-api-key``.
-        start: Where it begins.
-        end: Where it ends.
-        prefix: At most three characters that all secrets of the rule begin with, or none.
+    `prefix` is at most three characters that all secrets of the rule begin with.
     """
 
     rule: str

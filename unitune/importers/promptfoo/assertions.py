@@ -67,11 +67,7 @@ class NoTranslation(ValueError):
 
 
 def python_pattern(pattern: str) -> str:
-    """Return a Python pattern that finds what a JavaScript pattern without flags finds.
-
-    Raises:
-        NoTranslation: It uses what has no counterpart, or is no pattern.
-    """
+    """Return a Python pattern that finds what JavaScript's without flags does, or NoTranslation."""
     pieces: list[str] = []
     at = 0
     while at < len(pattern):
@@ -120,12 +116,9 @@ class Translator:
     code: CodeFile
 
     def entry(self, assertion: JsonValue, *, graded: bool) -> Entry:
-        """Return an assertion as an entry of a row's `scorers`.
+        """Return an assertion as an entry of a row's `scorers`, or raise NoCounterpart.
 
         If it is `graded`, its score counts for a mean; else whether it holds.
-
-        Raises:
-            NoCounterpart: unitune scores nothing in just the same way.
         """
         if not isinstance(assertion, dict) or not isinstance(assertion.get("type"), str):
             raise NoCounterpart(f"{clip(assertion)} is no assertion with a type")

@@ -92,11 +92,7 @@ class CodeFile:
         return {FILE: HEAD + "".join(lines), **self.copies}
 
     def assertion(self, kind: str, value: str, options: Mapping[str, JsonValue]) -> str:
-        """Return the name of a function for an assertion in code.
-
-        Raises:
-            NoCode: Nothing here runs it, its file cannot be had, or it reads what no row holds.
-        """
+        """Return the name of a function for an assertion in code; NoCode where it cannot run."""
         path, _, name = value.removeprefix("file://").partition(":")
         in_file = value.startswith("file://")
         language = LANGUAGES.get(PurePosixPath(path).suffix, "") if in_file else kind
