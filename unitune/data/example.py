@@ -139,10 +139,20 @@ class Example(BaseModel):
     def content(self) -> dict[str, JsonValue]:
         """What the row says, as JSON values: what equals its default is left out.
 
-        A preference row is the triple that stands in files.
+        A preference row is the triple that stands in files, its own keys behind.
         """
         flat: dict[str, JsonValue] = self.model_dump(mode="json", exclude_defaults=True)
-        return flat if self.non_preferred_output is None else _triple(flat)
+        if self.non_preferred_output is None:
+            return flat
+        *prompt, preferred = cast("list[JsonValue]", flat.pop("messages"))
+        tools = {"tools": flat.pop("tools")} if "tools" in flat else {}
+        worse = flat.pop("non_preferred_output")
+        return {
+            "input": {"messages": prompt, **tools},
+            "preferred_output": [preferred],
+            "non_preferred_output": worse,
+            **flat,
+        }
 
     @property
     def beside(self) -> tuple[str, ...]:
@@ -185,19 +195,6 @@ class Example(BaseModel):
 
 def _without(content: dict[str, JsonValue], *keys: str) -> dict[str, JsonValue]:
     return {key: value for key, value in content.items() if key not in keys}
-
-
-def _triple(flat: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    rest = dict(flat)
-    *prompt, preferred = cast("list[JsonValue]", rest.pop("messages"))
-    tools = {"tools": rest.pop("tools")} if "tools" in rest else {}
-    worse = rest.pop("non_preferred_output")
-    return {
-        "input": {"messages": prompt, **tools},
-        "preferred_output": [preferred],
-        "non_preferred_output": worse,
-        **rest,
-    }
 
 
 _CANONICAL = json.JSONEncoder(

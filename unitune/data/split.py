@@ -160,11 +160,8 @@ class Cut:
         if self._validation is not None:
             self._validation.add(input_key)
         if self._test is not None:
-            self._test.add(input_key, self._cluster(example))
-
-    def _cluster(self, example: Example) -> str | None:
-        named = (example.model_extra or {}).get(self._job.evaluate.clusters or "")
-        return None if named is None else digest([named])
+            named = (example.model_extra or {}).get(self._job.evaluate.clusters or "")
+            self._test.add(input_key, None if named is None else digest([named]))
 
     def parts(self) -> Parts | Finding:
         """Return the positions of the rows by what they are for, or why they cannot be cut."""

@@ -121,18 +121,13 @@ def _hub_snapshots(model: str) -> Iterable[Path]:
     """
     if _HUB_NAME.fullmatch(model) is None:
         return
-    repository = _hub_cache() / f"models--{model.replace('/', '--')}"
+    user = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or f"{user}/huggingface"
+    cache = Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
+    repository = cache / f"models--{model.replace('/', '--')}"
     branch = repository / "refs" / "main"
     if branch.is_file():
         yield repository / "snapshots" / branch.read_text(encoding="utf-8").strip()
-
-
-def _hub_cache() -> Path:
-    if folder := os.environ.get("HF_HUB_CACHE"):
-        return Path(folder).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    home = os.environ.get("HF_HOME") or f"{cache}/huggingface"
-    return Path(home).expanduser() / "hub"
 
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")

@@ -74,8 +74,13 @@ class Redaction(BaseModel):
         known = (Datum(each[1], *each.span()) for each in _PLACEHOLDER.finditer(text))
         pieces, at = list[str](), 0
         for kind, start, end in personal.find_personal_data(text, self.region, known):
+            value = text[start:end]
+            if value not in self._placeholders:
+                self._counts[kind] += 1
+                self._placeholders[value] = f"<{kind}_{self._counts[kind]}>"
+                self.values[self._placeholders[value]] = value
             self._replaced[kind] += 1
-            pieces += text[at:start], self._placeholder(kind, text[start:end])
+            pieces += text[at:start], self._placeholders[value]
             at = end
         return "".join((*pieces, text[at:]))
 
@@ -121,14 +126,6 @@ class Redaction(BaseModel):
         with replacing(Path(path)) as file:
             os.fchmod(file.fileno(), 0o600)
             file.write(self.text)
-
-    def _placeholder(self, kind: str, value: str) -> str:
-        known = self._placeholders.get(value)
-        if known is None:
-            self._counts[kind] += 1
-            known = self._placeholders[value] = f"<{kind}_{self._counts[kind]}>"
-            self.values[known] = value
-        return known
 
 
 def replacements(replaced: Counter[str]) -> str:

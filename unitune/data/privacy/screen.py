@@ -55,10 +55,13 @@ class Screen:
             texts = list(_texts(item.example.content))
             for finding in (*self._secrets(texts), *self._personal_data(texts)):
                 yield files.placed(finding.at(line=item.line))
+            row = item
             if not personal.finds_phones():
                 undecided += any(personal.may_hold_phones(text) for _, text in texts)
-            row = self._redacted(item)
-            redacted += row is not item
+            elif self.redaction:
+                example = self.redaction.redact_row(item.example)
+                row = item if example is item.example else replace(item, example=example)
+                redacted += row is not item
             yield row
         findings = [*self._without_phones(undecided)]
         if self.redaction and redacted:
@@ -67,12 +70,6 @@ class Screen:
             fix = "This is the copy that is trained and judged on; the file stays."
             findings.append(note("redacted", what, fix))
         yield from map(files.placed, findings)
-
-    def _redacted(self, row: Row) -> Row:
-        if self.redaction is None or not personal.finds_phones():
-            return row
-        example = self.redaction.redact_row(row.example)
-        return row if example is row.example else replace(row, example=example)
 
     def _secrets(self, texts: _Texts) -> Iterator[Finding]:
         if self._data.secrets == "allow":
