@@ -32,7 +32,6 @@ HOURS_A_MONTH = Decimal(730)
 EVALUATION_HOURS = Decimal(2)
 """How long a deployment stands by default (`unitune.run.deploying.DEFAULT_TTL`)."""
 NO_MODEL_GRADERS = ("string_check", "text_similarity", "python")
-"""Graders that call no model."""
 
 
 def estimate(  # noqa: PLR0913 - what a cost depends on

@@ -5,9 +5,6 @@ one of them, and keeps the rows, split. Rows are streamed, and what is kept of e
 so a big file needs little memory; test and validation rows are kept while the training file streams
 past them, and training rows wait on disk (`unitune.data.dataset`). Where the test is a share of the
 training file, the rest of it streams past once more.
-Beyond the findings of `unitune.data.load`: equal rows, equal inputs with different answers, ids
-given twice, test and validation rows that stand in train, a train file too small to cut, secrets
-and personal data.
 """
 
 from __future__ import annotations
@@ -39,7 +36,6 @@ ABOUT_CASES = ("leak", "repeated-id")
 MOST_ALIKE = 10_000
 """So many findings of one code are kept of a file; the rest are counted."""
 MOST_OWN_KEYS = 20
-"""So many custom keys are named."""
 _AFTER_A_LEAK = {
     "refuse": "Take the row out of one of the files, or let `evaluate.leaks: drop` leave such "
     "cases out, or `allow` keep them.",

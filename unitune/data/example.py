@@ -20,7 +20,6 @@ from pydantic.dataclasses import dataclass
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 TRIPLE = ("input", "preferred_output", "non_preferred_output")
-"""Keys of a preference row in a file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -66,7 +65,6 @@ class Message:
 
 _MESSAGE = TypeAdapter(Message)
 MESSAGES = TypeAdapter(tuple[Message, ...])
-"""Reads turns as they stand in files, and refuses what is none."""
 
 
 class Example(BaseModel):

@@ -73,7 +73,6 @@ BINARY: Mapping[bytes, Reader] = {
     b"\xff\xff\xff\xff": arrow_records,
     b"PK\x03\x04": sheet_records,
 }
-"""By how a file begins."""
 COMPRESSED: Mapping[bytes, Callable[[BufferedReader], Any]] = {
     b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream),
     b"\x28\xb5\x2f\xfd": _zstd,

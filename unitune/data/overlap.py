@@ -54,14 +54,12 @@ WAITING_ROWS, WAITING_LETTERS = 1024, 1 << 18
 """Most that is held against the cases together, which is faster than one by one, and kept."""
 
 SHOWN_CASES = 5
-"""Leaking cases named in a refusal; `unitune check` names all."""
 
 NAMES: dict[Kind, tuple[str, str]] = {
     "exact": ("exact", "exact"),
     "near-duplicate": ("near duplicate", "near duplicates"),
     "n-gram": ("by n-grams", "by n-grams"),
 }
-"""Kinds in words, for one case and for several."""
 
 
 class SharedCase(Closed):

@@ -17,7 +17,6 @@ from unitune.findings import clip
 
 PROMPTS = ("prompt", "question", "instruction", "input")
 ANSWERS = ("completion", "response", "answer", "output")
-"""Keys of the two halves of a pair, in whichever combination."""
 _UNSEEN = ("context", "choices", "options")
 """What a question may need, and a pair has no place for."""
 _TO_TEMPLATE = (

@@ -34,7 +34,6 @@ _FIXES = {
 _MEANINGS = {key: fix for keys, fix in _FIXES.items() for key in keys.split()}
 _RATINGS, _RATED = ("label", "kto_tag"), ("true", "false")
 RESERVED = frozenset((*_MEANINGS, "system", *_RATINGS))
-"""Keys to which other tools give a meaning."""
 
 
 def check_reserved(row: Flat, content: Flat) -> Flat:

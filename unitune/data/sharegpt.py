@@ -38,7 +38,6 @@ ROLES: Mapping[str, str] = {
     "function_response": "tool",
     "tool": "tool",
 }
-"""Speakers, by what stands under ``from``."""
 
 
 def fits(row: Flat) -> bool:

@@ -44,7 +44,6 @@ _REASONS = {
     "expected after": "something stands between a closing quote and the separator",
     "new-line character": "a carriage return stands alone, not followed by a line feed",
 }
-"""By words in the csv module's errors."""
 
 
 def table_records(

@@ -28,14 +28,12 @@ _SYNONYMS = {
     "prompt": "user",
     "value": "content",
 }
-"""Names of other tools for the same keys."""
 _REPLACEMENTS = {
     "function_call": 'Write `tool_calls: [{"id": …, "type": "function", "function": {"name": …, '
     '"arguments": …}}]`, and the result as a turn of "tool" with its `tool_call_id`.',
     "reasoning_content": "Take it out: thoughts are not trained on. What must be learned belongs "
     "into `content`.",
 }
-"""What to write in place of keys that other tools have in turns."""
 _MEDIA = ("image", "audio", "video", "file", "document")
 """In the names of parts, in the formats of OpenAI, Anthropic and Google."""
 

@@ -29,7 +29,6 @@ from unitune.scorers.row_scorers import KEY, RowScorers
 LISTED_LABELS = 20
 """So many labels stand in the job, where a person can look them through."""
 PHRASE_WORDS = 4
-"""Answers of at most so many words are expected word for word."""
 _NUMBER = re.compile(r"[-+\u2212]?[$€£]?\s?\d[\d.,'\u00a0\u202f]*\s?(?:%|[$€£]|[A-Za-z]{1,3})?")
 _LEADING_ZERO = re.compile(r"0\d")
 _COMMA = re.compile(r",\d{1,2}(?!\d)|\.\d{3}(?!\d)[.,]")

@@ -31,7 +31,6 @@ BACKENDS: Mapping[str, str] = {
     "vllm": "local",
     "sglang": "local",
 }
-"""Backends of unitune by the names that other tools have for them."""
 
 
 class Base(NamedTuple):

@@ -32,7 +32,6 @@ TOOLS = ("promptfoo", "inspect", "lm-eval")
 """Whose files `unitune.importers.import_suite` reads."""
 ANSWERS = "old-answers.jsonl"
 OLD_MODEL = "old-model"
-"""Name of the contender that the old tuned model is."""
 IN_FLIGHT = 8
 """Requests at once; few, since no run waits for a vendor that is being left."""
 

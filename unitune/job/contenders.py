@@ -16,7 +16,6 @@ from unitune.security.addresses import Address, VariableName
 from unitune.security.spec import Typed, from_name
 
 NEWEST = "newest"
-"""In place of a run's id."""
 Role = Literal["baseline", "candidate", "reference"]
 PromptKind = Literal["zero-shot", "instructed", "few-shot"]
 ShotChoice = Literal["auto", "random", "nearest"]

@@ -84,7 +84,6 @@ def redirected(location: str | None) -> str:
 
 
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
-"""Name of an environment variable."""
 
 
 def unrepeated(error: NotAnAddress) -> PydanticCustomError:

@@ -28,7 +28,6 @@ FEWEST_CHARACTERS = 5
 TOKENS = re.compile(r"ya29\.[\w.~+/-]+|(?<=Bearer )\S+")
 """Google's access tokens, as they look, and whatever else stands where a token belongs."""
 SECRET_NAMES = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS)(_\w+)?$", re.IGNORECASE)
-"""Names of environment variables that hold secrets."""
 
 
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:

@@ -60,7 +60,6 @@ _TEXTS = ("value_error", "assertion_error", UNREPEATED)
 """Errors whose message is ours already."""
 QUOTES = "'\""
 MOST_SHOWN = 80
-"""Characters of a value that a message repeats."""
 
 
 class Part(NamedTuple):

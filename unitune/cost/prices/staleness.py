@@ -1,10 +1,9 @@
 """What speaks against relying on a price: its age, or that a folder sets it to nothing.
 
-By age it is a notice, a warning or a refusal (exit 6).
-
 Prices of this field change within weeks, and undated tables rot: one package on PyPI had a model's
 training a third too cheap after a price change. So each row carries the day on which its source
-gave it. A row past its own last day is refused at any age.
+gave it, and is a notice, a warning or a refusal (exit 6) by its age; past its own last day it is
+refused at any.
 """
 
 from __future__ import annotations

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 _REVOKE = "Take it out and revoke it, since it has been in a file"
 _REDACT = "`data.personal_data: redact` replaces it in a copy; `allow` silences this."
 _Texts: TypeAlias = list[tuple[str, str]]
-"""The texts of a row, each with its place in the row."""
 
 
 class Screen:

@@ -14,9 +14,7 @@ from unitune.data.questions import normal
 from unitune.data.records import json_or_none
 
 USUAL = 0.9
-"""Share of the answers that makes a format the usual one."""
 FEWEST_ANSWERS = 20
-"""Answers from which a format can be called usual."""
 FEW_ROWS, SMALL_SHARE = 5, 0.1
 """A label is rare with fewer rows, or with less than this share of the median label's."""
 LARGE_SHARE = 0.5

@@ -43,9 +43,7 @@ from unitune.workspace.validation import first_problem
 
 WHAT = "a results file of promptfoo"
 PASSED = "promptfoo"
-"""Name of the score: whether promptfoo passed the answer."""
 ECHO = "echo"
-"""promptfoo's provider that gives the prompt back."""
 VERSION = 3
 """Of the results' format, as promptfoo 0.121 writes it."""
 LET_PROMPTFOO = (
