@@ -139,7 +139,7 @@ def _emails(text: str, _: str) -> Iterator[Span]:
         name = local[0].lstrip(".'") if local else ""
         if name in ("", "git") or _NO_ADDRESS.fullmatch(match[1]):
             continue
-        if text[: match.start() - len(name)].endswith("\\"):
+        if text.endswith("\\", 0, match.start() - len(name)):
             name = name[1:]  # of an escape such as \n, in JSON that is a text
         yield match.start() - len(name), match.end()
 
