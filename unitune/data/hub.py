@@ -15,7 +15,6 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, Self
 
 from unitune.data.binary_tables import BATCH_ROWS, arrow_rows, package
 from unitune.data.records import Record, bad
@@ -28,24 +27,6 @@ _NAME = re.compile(
 )
 
 
-class HubName(NamedTuple):
-    """A split of a data set."""
-
-    path: str
-    revision: str | None
-    config: str | None
-    split: str
-
-    @classmethod
-    def parse(cls, name: str) -> Self:
-        """Read a name, or raise `BadRow` that it is none."""
-        match = _NAME.fullmatch(name)
-        if match is None:
-            forms = "hf://owner/name, hf://owner/name/split or hf://owner/name/config/split"
-            raise bad("wrong-name", f"{clip(name)} is no name of a data set.", f"Write {forms}.")
-        return cls(match["path"], match["revision"], match["config"], match["split"] or "train")
-
-
 def source_name(path: str | os.PathLike[str]) -> str:
     """Return a file or data set as it was named: a `Path` has lost a slash of ``hf://``."""
     return re.sub(r"^hf:/+", SCHEME, os.fspath(path))
@@ -53,15 +34,17 @@ def source_name(path: str | os.PathLike[str]) -> str:
 
 def hub_records(name: str) -> Iterator[Record]:
     """Read a split of a data set, or raise `BadRow` that it cannot be loaded."""
-    wanted = HubName.parse(name)
+    match = _NAME.fullmatch(name)
+    if match is None:
+        forms = "hf://owner/name, hf://owner/name/split or hf://owner/name/config/split"
+        raise bad("wrong-name", f"{clip(name)} is no name of a data set.", f"Write {forms}.")
+    path, revision, config, split = match.group("path", "revision", "config", "split")
     datasets = package("datasets", "data sets of the hub")
-    if Path(wanted.path).exists():  # which `datasets` would read in its place
-        what = f"there is a folder {wanted.path!r} here, and so the name could mean either."
+    if Path(path).exists():  # which `datasets` would read in its place
+        what = f"there is a folder {path!r} here, and so the name could mean either."
         raise bad("two-meanings", what, "Name its file, or work in another folder.")
     try:
-        loaded = datasets.load_dataset(
-            wanted.path, wanted.config, split=wanted.split, revision=wanted.revision
-        )
+        loaded = datasets.load_dataset(path, config, split=split or "train", revision=revision)
     except Exception as failure:
         reason = str(failure).partition("\n")[0].rstrip(".")
         raise bad(
