@@ -276,12 +276,9 @@ class Job(Spec):
         """
         file = Path(path)
         content = self.model_dump(mode="json", exclude_defaults=True)
-        content["data"] = {
-            key: self._moved(value, file.parent)
-            if key in ("train", "test", "validation")
-            else value
-            for key, value in content["data"].items()
-        }
+        data: dict[str, Any] = content["data"]
+        for key in {"train", "test", "validation"} & data.keys():
+            data[key] = self._moved(data[key], file.parent)
         if self.start is not None and self.path(self.start).is_dir():
             content["start"] = self._moved(self.start, file.parent)
         rewarding = content.get("tuning", {}).get("reward", {}).get("scorer")

@@ -75,18 +75,12 @@ class ResolvedJob:
     @cached_property
     def runs(self) -> tuple[ResolvedJob, ...]:
         """The job of each run of a sweep; where it is none, itself."""
-        return (
-            self.parts
-            or tuple(
-                replace(
-                    self,
-                    job=job,
-                    settings={name: job.tuning.value_of(name) for name in self.job.sweep},
-                )
-                for job in self.job.variants().values()
-            )
-            or (self,)
+        sweep = self.job.sweep
+        runs = tuple(
+            replace(self, job=job, settings={name: job.tuning.value_of(name) for name in sweep})
+            for job in self.job.variants().values()
         )
+        return self.parts or runs or (self,)
 
     @property
     def is_sweep(self) -> bool:

@@ -142,12 +142,10 @@ class CodeFile:
         self.copies[copy] = text = self._text(path)
         for quoted, dotted in IMPORTED.findall(text):
             name = quoted or dotted.strip(".").replace(".", "/")
-            near = [
-                PurePosixPath(path).parent / f"{name}{end}" for end in ("", *LANGUAGES, ".json")
-            ]
-            for each in near:
-                if (self.folder / each).is_file():
-                    self._copied(str(each))
+            for end in ("", *LANGUAGES, ".json"):
+                near = PurePosixPath(path).parent / f"{name}{end}"
+                if (self.folder / near).is_file():
+                    self._copied(str(near))
         return copy
 
     def _text(self, path: str) -> str:
