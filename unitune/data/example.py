@@ -93,14 +93,16 @@ class Example(BaseModel):
     @classmethod
     def _from_triple(cls, value: Any) -> Any:
         """Give a triple the keys of an Example; any other row stays as it is."""
-        row = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-        if "messages" in row or not isinstance(row.get("input"), dict):
+        if not isinstance(value, dict):
             return value
+        row = cast("dict[str, Any]", value)
+        if "messages" in row or not isinstance(row.get("input"), dict):
+            return row
         inner, rest = dict(cast("dict[str, Any]", row["input"])), dict(row)
         rest.pop("input")
         turns = inner.pop("messages", None), rest.pop("preferred_output", None)
         if not all(isinstance(some, list | tuple) for some in turns):
-            return value
+            return row
         return {**inner, **rest, "messages": [turn for some in turns for turn in some or ()]}
 
     @model_validator(mode="after")

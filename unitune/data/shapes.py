@@ -90,7 +90,11 @@ def shape_named(name: str) -> Shape:
 
 @cache
 def _wire(form: WireFormat) -> Shape:
-    return Shape(f"{form.name} rows", form.fits or (lambda _: False), partial(read_wire, form))
+    return Shape(f"{form.name} rows", form.fits or _fits_nothing, partial(read_wire, form))
+
+
+def _fits_nothing(_: Flat) -> bool:
+    return False
 
 
 def _may_be_wire(row: Flat) -> bool:
@@ -101,6 +105,10 @@ def _may_be_wire(row: Flat) -> bool:
     )
     first = tools[0] if isinstance(tools, list) and tools else None
     return blocks or "schemaVersion" in row or (isinstance(first, dict) and "function" not in first)
+
+
+def _fits_chat(row: Flat) -> bool:
+    return "messages" in row
 
 
 def _chat(row: Flat) -> Flat:
@@ -127,7 +135,7 @@ def _sharegpt(row: Flat) -> Flat:
 
 SHAPES: dict[str, Shape] = {
     "preference": Shape("preferences", preferences.fits_preference, preferences.preference),
-    "chat": Shape("chat messages", lambda row: "messages" in row, _chat),
+    "chat": Shape("chat messages", _fits_chat, _chat),
     "sharegpt": Shape("ShareGPT conversations", sharegpt.fits, _sharegpt),
     "alpaca": Shape("Alpaca instructions", pairs.fits_alpaca, pairs.alpaca),
     "trl": Shape("TRL preferences", preferences.fits_trl, preferences.trl),

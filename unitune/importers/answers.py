@@ -114,12 +114,13 @@ def _labels(labels: Mapping[str, int], trained: set[str]) -> Suggestion:
     """Suggest scorers of labels, which take them from the trained rows if all of them are there."""
     listed = len(labels) <= LISTED_LABELS or not labels.keys() <= trained
     by_case = len({label.casefold() for label in labels}) < len(labels)
-    options: dict[str, Any] = {"options": sorted(labels)} if listed else {}
-    if by_case:
-        options["ignore_case"] = False
-    names = ("choice", "class_f1")
-    scorers = tuple({"type": name, **options} for name in names) if options else names
-    return Suggestion(f"{len(labels):,} labels", scorers)
+
+    def scorer(name: str) -> str | dict[str, Any]:
+        options = {"options": sorted(labels)} if listed else {}
+        entry = {"type": name, **options, **({"ignore_case": False} if by_case else {})}
+        return entry if len(entry) > 1 else name
+
+    return Suggestion(f"{len(labels):,} labels", (scorer("choice"), scorer("class_f1")))
 
 
 def _numbers(texts: Sequence[str]) -> Suggestion:

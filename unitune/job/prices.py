@@ -52,8 +52,12 @@ Origin = Literal["flag", "job", "project", "user", "offer", "genai-prices"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 UNITS: tuple[Unit, ...] = get_args(Unit)
-USUAL_UNIT: dict[Kind, Unit] = dict.fromkeys(KINDS, "million-tokens")
-USUAL_UNIT |= {"hosting": "hour", "storage": "gb-month", "machine": "hour"}
+USUAL_UNIT: dict[Kind, Unit] = {
+    **dict[Kind, Unit].fromkeys(KINDS, "million-tokens"),
+    "hosting": "hour",
+    "storage": "gb-month",
+    "machine": "hour",
+}
 """What an amount is for when nothing follows it."""
 UNIT_NAMES: dict[Unit, str] = {
     "million-tokens": "a million tokens",

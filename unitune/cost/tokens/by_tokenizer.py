@@ -230,10 +230,13 @@ def _environment() -> jinja2.Environment:
     def refuse(message: str) -> NoReturn:
         raise jinja2.TemplateError(message)
 
+    def strftime_now(form: str) -> str:
+        return today().strftime(form)
+
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
-    functions = {"raise_exception": refuse, "strftime_now": lambda form: today().strftime(form)}
+    functions = {"raise_exception": refuse, "strftime_now": strftime_now}
     cast("dict[str, object]", environment.globals).update(functions)
     return environment
