@@ -37,18 +37,18 @@ class Dataset:
     Args:
         name: File name, for messages.
         rows: In the file's order.
-        places: Of several files: from a row's line, counted over all, to its file and line there.
+        source: Of several files: from a row's line, counted over all, to its file and line there.
     """
 
     name: str
     rows: Sequence[Row]
-    places: Callable[[int], tuple[str, int]] | None = field(default=None, compare=False, repr=False)
+    source: Callable[[int], tuple[str, int]] | None = field(default=None, compare=False, repr=False)
 
     def place(self, row: Row) -> tuple[str, int]:
         """Return the file name and the line of a row."""
-        if self.places is None:
+        if self.source is None:
             return self.name, row.line
-        file, line = self.places(row.line)
+        file, line = self.source(row.line)
         return Path(file).name, line
 
     def located(self, finding: Finding, row: Row) -> Finding:
