@@ -20,9 +20,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import JsonValue, TypeAdapter
 
@@ -33,6 +33,12 @@ from unitune.workspace.filesystem import replacing
 
 EVENT = TypeAdapter(Event)
 Kind = Literal["step", "validation", "message", "checkpoint", "warning"]
+Note = Callable[[Kind, dict[str, JsonValue]], None]
+"""Receives an event of a training."""
+
+
+def drop_note(_kind: Kind, _data: dict[str, JsonValue]) -> None:
+    """Drop an event, such as of a rank that is not the first."""
 
 
 class Result(Closed):
@@ -71,8 +77,7 @@ class JobFolder:
 
     def saved_step(self) -> int:
         """Return the step of the newest checkpoint; 0 when there is none."""
-        names = (path.name for path in self.checkpoints.glob("step-*"))
-        return max((int(name.removeprefix("step-")) for name in names), default=0)
+        return max(saved_steps(self.checkpoints), default=0)
 
     def result(self) -> Result | None:
         """Return how the training ended, or None while it has not."""
@@ -88,14 +93,16 @@ class JobFolder:
             file.write(result.model_dump_json(indent=2))
 
 
+def saved_steps(checkpoints: Path) -> list[int]:
+    """Return the steps that have a checkpoint in a folder, in no order."""
+    return [int(path.name.removeprefix("step-")) for path in checkpoints.glob("step-*")]
+
+
 class EventLog:
-    """Appends events to a file, each key once.
+    """Appends events to a file, which is made when absent, each key once.
 
     A line that a killed worker left torn is cut off. A resumed worker does again what came after
     its checkpoint; what stands in the file already is not written again.
-
-    Args:
-        path: The file; made when absent.
     """
 
     def __init__(self, path: Path) -> None:
@@ -110,9 +117,7 @@ class EventLog:
     def write(self, kind: Kind, data: dict[str, JsonValue]) -> Event:
         """Append an event and return it; the earlier event when its key stands there already.
 
-        Args:
-            kind: What happened; step, validation and checkpoint are named by ``data["step"]``.
-            data: Its figures or its text.
+        Its key is made of ``data["step"]``, where there is one.
         """
         number = data["step"] if "step" in data else len(self._seen)
         event = Event(f"{kind}-{number}", kind, time.time(), data)
@@ -124,17 +129,12 @@ class EventLog:
         return self._seen[event.key]
 
 
-@dataclass(frozen=True, slots=True)
-class EventsRead:
-    """Events after a cursor.
-
-    Args:
-        events: Oldest first.
-        cursor: Where the next reading starts: an offset in bytes.
-    """
+class EventsRead(NamedTuple):
+    """Events after a cursor, the oldest first."""
 
     events: tuple[Event, ...]
     cursor: str
+    """Where the next reading starts: an offset in bytes."""
 
 
 def read_events(path: Path, cursor: str) -> EventsRead:

@@ -14,6 +14,7 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -67,6 +68,26 @@ def replacing(path: Path) -> Generator[TextIO]:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Generator[Path]:
+    """Give a draft of a folder, which gets its name when the body ends well, and is gone otherwise.
+
+    Raises:
+        OSError: Such a folder is there already, and not empty.
+    """
+    draft = path.with_name(f".{path.name}.part")
+    shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        for file in draft.rglob("*"):
+            flush(file)
+        draft.rename(path)
+        flush(path.parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def flush(path: Path) -> None:

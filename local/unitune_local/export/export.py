@@ -6,16 +6,13 @@ and lets that answer the run's own rows. Only then the folder gets its name.
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
 from unitune.backends.exports import Exported, ExportSpec, describe_export
 from unitune.errors import Mismatch, UserError
 from unitune.models import TunedModel
-from unitune.workspace.filesystem import flush
+from unitune.workspace.filesystem import whole_folder
 from unitune.workspace.progress import report
 from unitune_local.export.forms import FORMS, Written
 from unitune_local.export.tuned import Tuned
@@ -38,7 +35,7 @@ def export(model: TunedModel, adapter: Path, spec: ExportSpec) -> Exported:
             f"--quantization is {spec.quantization}, and --to {spec.form} takes {allowed}."
         )
     own = LocalChatModel(model.base, adapter)
-    with _aside(spec.folder) as folder:
+    with whole_folder(spec.folder) as folder:
         written = form.write(Tuned(model, adapter), folder, spec)
         seconds = time.monotonic() - begun
         compared = _compare(written, own, spec)
@@ -90,19 +87,3 @@ def _compare(written: Written, own: LocalChatModel, spec: ExportSpec) -> list[bo
 def _whole(text: str) -> str:
     """Return a text without blanks around it, and parts of characters, which each shows its way."""
     return text.replace("\N{REPLACEMENT CHARACTER}", "").strip()
-
-
-@contextmanager
-def _aside(folder: Path) -> Generator[Path]:
-    """Give a folder that gets its name when the body ends well, and is gone otherwise."""
-    scratch = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
-    scratch.mkdir(parents=True)
-    try:
-        yield scratch
-        for file in scratch.rglob("*"):
-            flush(file)
-        scratch.rename(folder)
-        flush(folder.parent)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

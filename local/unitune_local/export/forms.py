@@ -7,13 +7,14 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from safetensors import torch as safetensors
+from torch import Tensor
 
 from unitune.backends.exports import ExportForm, ExportSpec
 from unitune.errors import Unsupported
@@ -21,10 +22,10 @@ from unitune.workspace.install import install_command
 from unitune_local.export import gguf_file, verify
 from unitune_local.export.gguf_file import QUANTIZATIONS, Adapter, ModelTensors
 from unitune_local.export.ollama import modelfile
-from unitune_local.export.tuned import DTYPES, VOCABULARY_LAYERS, LoraWeights, Tuned
+from unitune_local.export.tuned import DTYPES, Tuned
 from unitune_local.export.verify import Answered
 from unitune_local.models import store
-from unitune_local.models.adapter import CONFIG
+from unitune_local.models.adapter import CONFIG, read_weights
 from unitune_local.models.model import load_model, round_weights
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -34,18 +35,14 @@ Answer: TypeAlias = Callable[[Sequence[Answered]], list[str]]
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What stands in the folder now.
-
-    Args:
-        program: What it was made for, or reads it here, with its version.
-        answer: Lets that answer from the folder; None: it is not installed, as `notes` say.
-        use: A command that uses it; ``{folder}`` stands for the folder.
-        notes: What a user must know.
-    """
+    """What stands in the folder now."""
 
     program: str
+    """What it was made for, or reads it here, with its version."""
     answer: Answer | None
+    """Lets that answer from the folder; None: it is not installed, as `notes` say."""
     use: str
+    """A command that uses it; ``{folder}`` stands for the folder."""
     notes: tuple[str, ...] = ()
 
 
@@ -96,10 +93,10 @@ def write_gguf(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
 def write_gguf_lora(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
     """Write the adapter as GGUF, and beside it the base: its own file where it came as one."""
     tuned.refuse_dora("llama.cpp")
-    tuned.refuse_vocabulary_layers(VOCABULARY_LAYERS, "llama.cpp adapts no embeddings: --to gguf")
+    tuned.refuse_vocabulary_layers("llama.cpp adapts no embeddings: --to gguf")
     base = _base_file(tuned, folder, spec.quantization)
     file = folder / f"{spec.name}.lora.gguf"
-    adapter = Adapter(tuned.config, tuned.lora_weights(), tuned.scale * tuned.shape.r)
+    adapter = Adapter(tuned.config, read_weights(tuned.adapter), tuned.scale * tuned.shape.r)
     gguf_file.write_adapter(file, adapter)
     use = f"llama-server -m {{folder}}/{base.name} --lora {{folder}}/{file.name}"
     return _for_llama_cpp(base, adapter, use, lora=file)
@@ -128,21 +125,18 @@ def write_ollama(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
     text = modelfile(f"{spec.name}.{spec.quantization or _sixteen_bits(tuned)}.gguf", tuned, spec)
     written = write_gguf(tuned, folder, spec)
     (folder / "Modelfile").write_text(text, encoding="utf-8")
-    return Written(
-        written.program,
-        written.answer,
-        f"ollama create {shlex.quote(spec.name)} -f {{folder}}/Modelfile",
-        (*written.notes, "Ollama itself was not run: what answered is llama.cpp, on the file."),
-    )
+    use = f"ollama create {shlex.quote(spec.name)} -f {{folder}}/Modelfile"
+    note = "Ollama itself was not run: what answered is llama.cpp, on the file."
+    return replace(written, use=use, notes=(*written.notes, note))
 
 
 def write_mlx(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
     """Write the adapter as mlx-lm loads it beside its base."""
     del spec
     tuned.refuse_dora("this form for mlx-lm")
-    tuned.refuse_vocabulary_layers(VOCABULARY_LAYERS, "mlx-lm adapts layers alone: --to merged")
-    weights: LoraWeights = {}
-    for name, values in tuned.lora_weights().items():
+    tuned.refuse_vocabulary_layers("mlx-lm adapts layers alone: --to merged")
+    weights: dict[str, Tensor] = {}
+    for name, values in read_weights(tuned.adapter).items():
         module, _, part = name.removeprefix("base_model.model.").rpartition(".lora_")
         weights[f"{module}.lora_{part[0].lower()}"] = values.float().t().contiguous()
     modules = {name.rpartition(".lora_")[0].split(".", 3)[3] for name in weights}
@@ -162,7 +156,7 @@ def write_mlx(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
 def write_vllm(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
     """Write the adapter, and a script that starts vLLM with it, its rank and its template."""
     tuned.refuse_dora("vLLM")
-    tuned.refuse_vocabulary_layers(VOCABULARY_LAYERS, "vLLM adapts no embeddings: --to merged")
+    tuned.refuse_vocabulary_layers("vLLM adapts no embeddings: --to merged")
     rank = next((rank for rank in VLLM_RANKS if rank >= tuned.shape.r), None)
     if rank is None:
         raise Unsupported(f"vLLM takes ranks up to {VLLM_RANKS[-1]}, not {tuned.shape.r}.")
@@ -170,19 +164,14 @@ def write_vllm(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
     written = write_adapter(tuned, adapter, spec)
     template = adapter / "chat_template.jinja"
     if not template.exists():
-        template.write_text(
-            cast("str", cast("Any", tuned.tokenizer).chat_template), encoding="utf-8"
-        )
+        text = cast("str", cast("Any", tuned.tokenizer).chat_template)
+        template.write_text(text, encoding="utf-8")
+    base, name = shlex.quote(tuned.base_address), shlex.quote(spec.name)
     script = folder / "start.sh"
-    script.write_text(
-        VLLM_SCRIPT.format(
-            base=shlex.quote(tuned.base_address), rank=rank, name=shlex.quote(spec.name)
-        ),
-        encoding="utf-8",
-    )
+    script.write_text(VLLM_SCRIPT.format(base=base, rank=rank, name=name), encoding="utf-8")
     script.chmod(0o755)
     note = "vLLM itself was not run: what answered is the adapter that it will load."
-    return Written(written.program, written.answer, "{folder}/start.sh", (note,))
+    return replace(written, use="{folder}/start.sh", notes=(note,))
 
 
 VLLM_SCRIPT = """\
@@ -201,12 +190,7 @@ exec vllm serve "${{BASE:-$base}}" --host 127.0.0.1 \\
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One form of an export.
-
-    Args:
-        write: Writes it into an empty folder.
-        quantizations: What its weights may be rounded to.
-    """
+    """One form of an export: what writes it into an empty folder, and what it may be rounded to."""
 
     write: Callable[[Tuned, Path, ExportSpec], Written]
     quantizations: tuple[str, ...] = ()

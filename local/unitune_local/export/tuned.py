@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import torch as safetensors
-from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from unitune.backends.exports import ABOUT
 from unitune.errors import Unsupported
 from unitune.models import TunedModel
 from unitune_local.inference.chat import merged
 from unitune_local.models import store
-from unitune_local.models.adapter import CONFIG, WEIGHTS, AdapterRecord
+from unitune_local.models.adapter import AdapterRecord, read_record, read_shape
 from unitune_local.models.model import config_of, load_model, load_tokenizer
 from unitune_local.models.model_folder import OTHERS, TOKENIZERS
 from unitune_local.models.store import EmbeddedModel
@@ -27,8 +23,6 @@ from unitune_local.settings import AdapterShape
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """Of weights that are not rounded in blocks, by GGUF's names."""
-VOCABULARY_LAYERS = frozenset(("embed_tokens", "lm_head"))
-LoraWeights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -56,12 +50,12 @@ class Tuned:
     @cached_property
     def shape(self) -> AdapterShape:
         """Of the adapter."""
-        return AdapterShape.model_validate_json((self.adapter / CONFIG).read_bytes())
+        return read_shape(self.adapter)
 
     @cached_property
     def record(self) -> AdapterRecord:
         """What stands beside the adapter."""
-        return AdapterRecord.model_validate_json((self.adapter / ABOUT).read_bytes())
+        return read_record(self.adapter)
 
     @property
     def scale(self) -> float:
@@ -87,10 +81,6 @@ class Tuned:
         is_here = name in store.EMBEDDED or Path(name).expanduser().is_dir()
         return str(self.base) if is_here else name
 
-    def lora_weights(self) -> LoraWeights:
-        """Return the adapter's tensors by peft's names."""
-        return cast("LoraWeights", cast("Any", safetensors).load_file(self.adapter / WEIGHTS))
-
     def merged(self) -> PreTrainedModel:
         """Return the base with the adapter's update added, all in float32."""
         whole = merged(load_model(self.base, torch.float32), self.adapter)
@@ -102,11 +92,8 @@ class Tuned:
 
     def copy_tokenizer(self, folder: Path) -> None:
         """Copy the tokenizer's files and the chat template as they are."""
-        for name in (*TOKENIZERS, *OTHERS):
-            if (
-                name not in ("config.json", "generation_config.json")
-                and (self.base / name).exists()
-            ):
+        for name in {*TOKENIZERS, *OTHERS} - {"config.json", "generation_config.json"}:
+            if (self.base / name).exists():
                 shutil.copyfile(self.base / name, folder / name)
 
     def refuse_dora(self, program: str) -> None:
@@ -117,9 +104,9 @@ class Tuned:
                 "merged: --to merged or --to gguf."
             )
 
-    def refuse_vocabulary_layers(self, layers: Collection[str], why: str) -> None:
+    def refuse_vocabulary_layers(self, why: str) -> None:
         """Refuse an adapter of embeddings or output head."""
-        if tuned := sorted({*layers} & {*self.shape.target_modules}):
+        if tuned := sorted({"embed_tokens", "lm_head"} & {*self.shape.target_modules}):
             raise Unsupported(f"the adapter changes {' and '.join(tuned)}, and {why}.")
 
     def refuse_unmergeable(self) -> None:
@@ -132,7 +119,7 @@ class Tuned:
             )
         if cast("Any", self.config).tie_word_embeddings:
             why = "the model has one matrix for both, which merging would tear apart: --to adapter"
-            self.refuse_vocabulary_layers(VOCABULARY_LAYERS, why)
+            self.refuse_vocabulary_layers(why)
 
     def merging_notes(self) -> tuple[str, ...]:
         """Return what a user must know of a merged model's weights."""

@@ -26,7 +26,6 @@ import torch
 from pydantic import ValidationError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from unitune.backends.exports import ABOUT
 from unitune.data.example import digest
 from unitune.errors import Mismatch
 from unitune.models import BatchedChatModel, Placed, Reply, Request
@@ -37,24 +36,18 @@ from unitune_local.inference.answers import Generated, Sampling
 from unitune_local.inference.generate import BATCH_SIZE, generate
 from unitune_local.inference.tool_calls import Tools, read_calls
 from unitune_local.models import store
-from unitune_local.models.adapter import WEIGHTS, AdapterRecord, adapter_hash
-from unitune_local.models.model import (
-    load_adapter,
-    load_model,
-    load_tokenizer,
-    round_weights,
-)
+from unitune_local.models.adapter import WEIGHTS, AdapterRecord, adapter_hash, read_record
+from unitune_local.models.model import load_adapter, load_model, load_tokenizer, round_weights
 from unitune_local.settings import Quantization
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A request as tokens with the tools that may be called, or why it cannot be answered."""
+    """A request as tokens, with the tools that may be called."""
 
     ids: list[int]
     sampling: Sampling
-    error: str | None = None
-    tools: Tools = ()
+    tools: Tools
 
 
 class LocalChatModel(BatchedChatModel):
@@ -161,7 +154,12 @@ class LocalChatModel(BatchedChatModel):
         if self._adapter is None:
             return load_model(self._path, self._dtype, device=self._device)
         if self._quantization is not None:
-            return self._quantized(self._adapter, self._quantization)
+            # As it was trained; a merged one would have to be quantised again.
+            base = load_model(
+                self._path, self._dtype, device=self._device, quantization=self._quantization
+            )
+            load_adapter(base, self._adapter, rounds_once=False)
+            return base
         model = merged(load_model(self._path, torch.float32), self._adapter)
         round_weights(model, self._dtype)
         return cast("Any", model).to(self._device).eval()
@@ -170,12 +168,6 @@ class LocalChatModel(BatchedChatModel):
     def context(self) -> int | None:
         """Most tokens of a prompt and its answer together; None where the model does not say."""
         return cast("int | None", getattr(self.model.config, "max_position_embeddings", None))
-
-    def _quantized(self, adapter: Path, quantization: Quantization) -> PreTrainedModel:
-        """Return the model as it was trained; a merged one would have to be quantised again."""
-        base = load_model(self._path, self._dtype, device=self._device, quantization=quantization)
-        load_adapter(base, adapter, rounds_once=False)
-        return base
 
     def _replies(
         self,
@@ -188,11 +180,9 @@ class LocalChatModel(BatchedChatModel):
         try:
             with self._busy:  # the model is switched while it generates, so one call at a time
                 prepared = [self._prepare(request) for request in requests]
-                failed = [
-                    (at, prompt) for at, prompt in enumerate(prepared) if prompt.error is not None
-                ]
-                tell([(at, Reply(error=prompt.error)) for at, prompt in failed])
-                valid = {at: prompt for at, prompt in enumerate(prepared) if prompt.error is None}
+                refused = {at: each for at, each in enumerate(prepared) if isinstance(each, str)}
+                tell([(at, Reply(error=why)) for at, why in refused.items()])
+                valid = {at: each for at, each in enumerate(prepared) if not isinstance(each, str)}
                 answered: list[tuple[Sequence[int], int]] = []
 
                 def note(some: Placed) -> None:
@@ -207,24 +197,22 @@ class LocalChatModel(BatchedChatModel):
         finally:
             tell(None)
 
-    def _prepare(self, request: Request) -> Prepared:
+    def _prepare(self, request: Request) -> Prepared | str:
+        """Return a request ready for the model, or why it cannot be answered."""
         try:
             ids = render_prompt(self.tokenizer, request.messages, request.tools)
         except TemplateError as error:
-            return Prepared([], Sampling(), str(error))
+            return str(error)
         context = self.context
         room = request.max_tokens if context is None else context - len(ids)
         if room < 1:
-            return Prepared(
-                ids,
-                Sampling(),
+            return (
                 f"the prompt has {len(ids)} tokens and leaves no room for an answer in the model's "
-                f"context of {context}. Shorten it, or show fewer examples.",
+                f"context of {context}. Shorten it, or show fewer examples."
             )
-        sampling = Sampling(
-            min(request.max_tokens, room), request.temperature, request.seed, request.stop
-        )
-        return Prepared(ids, sampling, tools=request.tools or ())
+        most = min(request.max_tokens, room)
+        sampling = Sampling(most, request.temperature, request.seed, request.stop)
+        return Prepared(ids, sampling, request.tools or ())
 
     def _answer(
         self,
@@ -282,8 +270,7 @@ def _checked(adapter: Path, base: str, fingerprint: str, template: str) -> Adapt
     if not (adapter / WEIGHTS).is_file():
         raise Mismatch(f"{adapter} holds no {WEIGHTS}; train again to make one.")
     try:
-        text = (adapter / ABOUT).read_text(encoding="utf-8")
-        record = AdapterRecord.model_validate_json(text)
+        record = read_record(adapter)
     except (OSError, ValidationError) as error:
         raise Mismatch(
             f"{adapter} has no readable unitune.json, so it is not known what the adapter was "

@@ -11,9 +11,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import peft
 import torch
@@ -27,11 +26,10 @@ import unitune
 from unitune.backends.exports import ABOUT
 from unitune.data.example import digest
 from unitune.errors import RunFailed
-from unitune.workspace.filesystem import flush
+from unitune.workspace.filesystem import sha256, whole_folder
 from unitune_local.data.batches import TrainingRow
 from unitune_local.data.rendering import template_fingerprint
 from unitune_local.models.model import load_adapter, load_model, use_attention
-from unitune_local.models.model_folder import sha256
 from unitune_local.settings import AdapterShape, Quantization, Settings, Spec
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -58,6 +56,21 @@ class AdapterRecord(BaseModel):
     settings: AdapterSettings = AdapterSettings()
 
 
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Return an adapter's tensors by peft's names."""
+    return cast("Any", safetensors).load_file(folder / WEIGHTS)
+
+
+def read_shape(folder: Path) -> AdapterShape:
+    """Return what an adapter's configuration says of its shape."""
+    return AdapterShape.model_validate_json((folder / CONFIG).read_bytes())
+
+
+def read_record(folder: Path) -> AdapterRecord:
+    """Return what stands beside an adapter."""
+    return AdapterRecord.model_validate_json((folder / ABOUT).read_bytes())
+
+
 def adapter_hash(folder: Path) -> str:
     """Return the hash of an adapter's weights and configuration."""
     return digest([sha256(folder / name) for name in (WEIGHTS, CONFIG)])
@@ -67,12 +80,6 @@ def save_adapter(
     model: PeftModel, tokenizer: PreTrainedTokenizerBase, spec: Spec, folder: Path
 ) -> None:
     """Write the adapter with all that belongs to it."""
-    scratch = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    cast("Any", model).save_pretrained(scratch, save_embedding_layers=False)
-    cast("Any", tokenizer).save_pretrained(scratch)
-    (scratch / "README.md").unlink(missing_ok=True)  # peft's empty model card
     trained, total = cast("tuple[int, int]", cast("Any", model).get_nb_trainable_parameters())
     about = {
         "unitune": unitune.__version__,
@@ -86,12 +93,12 @@ def save_adapter(
         "settings": spec.settings.model_dump(mode="json"),
         "start": spec.start and spec.start.model_dump(mode="json"),
     }
-    (scratch / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    for file in scratch.iterdir():
-        flush(file)
-    shutil.rmtree(folder, ignore_errors=True)  # of a worker that died before it could say so
-    scratch.rename(folder)
-    flush(folder.parent)
+    with whole_folder(folder) as draft:
+        cast("Any", model).save_pretrained(draft, save_embedding_layers=False)
+        cast("Any", tokenizer).save_pretrained(draft)
+        (draft / "README.md").unlink(missing_ok=True)  # peft's empty model card
+        (draft / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)  # of a worker that died before it could say so
 
 
 def check_adapter(
@@ -136,9 +143,9 @@ def check_adapter(
 
 
 def _check_weights(live: PeftModel, settings: Settings, folder: Path) -> float:
-    saved = cast("dict[str, Tensor]", cast("Any", safetensors).load_file(folder / WEIGHTS))
+    saved = read_weights(folder)
     own = cast("dict[str, Tensor]", cast("Any", peft).get_peft_model_state_dict(live))
-    shape = AdapterShape.model_validate_json((folder / CONFIG).read_bytes())
+    shape = read_shape(folder)
     as_saved = (shape.r, shape.lora_alpha, shape.use_rslora, shape.use_dora)
     as_trained = (settings.rank, settings.alpha, settings.rslora, settings.dora)
     same = own.keys() == saved.keys() and all(own[name].cpu().equal(saved[name]) for name in own)
@@ -163,8 +170,7 @@ def checked_tokens(prompts: Sequence[Sequence[int]]) -> int:
     return sum(2 * ANSWER_TOKENS * (len(prompt) + ANSWER_TOKENS) for prompt in prompts)
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(NamedTuple):
     ids: list[int]
     logits: Tensor  # (ANSWER_TOKENS, V)
 

@@ -8,13 +8,13 @@ modification, which any user can set, but the time of the inode's last change, w
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
 from pathlib import Path
 
 from unitune.data.example import digest
+from unitune.workspace.filesystem import replacing, sha256
 
 WEIGHTS = "*.safetensors"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -62,7 +62,8 @@ def weight_files(folder: Path) -> list[Path]:
 
 def fingerprint(folder: Path) -> str:
     """Return the SHA-256 over a model's weights, configuration, tokenizer and chat template."""
-    files = _fingerprinted(folder)
+    named = [folder / name for name in (*TOKENIZERS, *OTHERS)]
+    files = sorted([*folder.glob(WEIGHTS), *(file for file in named if file.is_file())])
     stamps = {file.name: _stamp(file) for file in files}
     note = cache_folder() / "fingerprints" / f"{digest(str(folder.resolve()))}.json"
     if (known := _read_note(note)) and known.get("stamps") == stamps:
@@ -72,9 +73,8 @@ def fingerprint(folder: Path) -> str:
     if any(stamp[-1] > begun - TICK_NS for stamp in stamps.values()):
         return value  # a change that comes now might have the same stamps
     note.parent.mkdir(parents=True, exist_ok=True)
-    fresh = note.with_suffix(f".{os.getpid()}")
-    fresh.write_text(json.dumps({"fingerprint": value, "stamps": stamps}), encoding="utf-8")
-    fresh.replace(note)
+    with replacing(note) as file:
+        json.dump({"fingerprint": value, "stamps": stamps}, file)
     return value
 
 
@@ -88,19 +88,8 @@ def _stamp(file: Path) -> list[int]:
     return [seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns]
 
 
-def _fingerprinted(folder: Path) -> list[Path]:
-    named = [folder / name for name in (*TOKENIZERS, *OTHERS)]
-    return sorted([*folder.glob(WEIGHTS), *(file for file in named if file.is_file())])
-
-
 def _read_note(note: Path) -> dict[str, object] | None:
     try:
         return json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def sha256(file: Path) -> str:
-    """Return the SHA-256 of a file's content, in hex."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

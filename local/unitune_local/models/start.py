@@ -16,10 +16,8 @@ import torch
 from peft import LoraConfig, PeftModel
 from pydantic import JsonValue, TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors import torch as safetensors
 from torch import Tensor
 
-from unitune.backends.exports import ABOUT
 from unitune.backends.options import job_options
 from unitune.errors import Mismatch
 from unitune.findings import Finding, error, warning
@@ -27,7 +25,7 @@ from unitune.job.job import Job
 from unitune.models import OTHER_BASE
 from unitune.workspace.validation import sentence
 from unitune_local.models import store
-from unitune_local.models.adapter import CONFIG, WEIGHTS, AdapterRecord
+from unitune_local.models.adapter import CONFIG, WEIGHTS, read_record, read_weights
 from unitune_local.options import LocalOptions
 from unitune_local.settings import AdapterShape
 
@@ -60,7 +58,9 @@ def read_start(folder: Path, job: Job, base: Path) -> StartAdapter:
         given = TypeAdapter(dict[str, JsonValue]).validate_json((folder / CONFIG).read_bytes())
         shape = AdapterShape.model_validate(given)
     except ValidationError as problem:
-        what = f"{folder / CONFIG} is no LoRA adapter's: {_invalid(problem)}."
+        first = problem.errors(include_url=False)[0]
+        why = f"{'.'.join(map(str, first['loc']))} {sentence([first]).removesuffix('.')}".strip()
+        what = f"{folder / CONFIG} is no LoRA adapter's: {why}."
         return _refused("start-adapter", what, "Name the folder of another adapter.")
     if odd := _beyond_lora(given):
         what = f"{folder / CONFIG} has {odd}, and unitune trains no such adapters."
@@ -73,7 +73,7 @@ def misfit(model: PeftModel, folder: Path) -> str:
     """Return in what an adapter's tensors differ from those of a model; empty: in nothing."""
     needed = {name: list(weight.shape) for name, weight in _weights(model).items()}
     try:
-        there = {name: list(tensor.shape) for name, tensor in _tensors(folder).items()}
+        there = {name: list(tensor.shape) for name, tensor in read_weights(folder).items()}
     except SafetensorError as problem:
         return f"{WEIGHTS} cannot be read: {problem}"
     for name in sorted(needed.keys() | there.keys()):
@@ -90,14 +90,10 @@ def load_start(model: PeftModel, folder: Path) -> None:
     """
     if difference := misfit(model, folder):
         raise Mismatch(f"the adapter in {folder} does not fit the base model: {difference}.")
-    tensors = _tensors(folder)
+    tensors = read_weights(folder)
     with torch.no_grad():
         for name, weight in _weights(model).items():
             weight.copy_(tensors[name])
-
-
-def _tensors(folder: Path) -> dict[str, Tensor]:
-    return cast("Any", safetensors).load_file(folder / WEIGHTS)
 
 
 def _weights(model: PeftModel) -> dict[str, Tensor]:
@@ -121,7 +117,7 @@ def _base_findings(
 ) -> Iterator[Finding]:
     """Yield that an adapter was made of another base model, or that this cannot be known."""
     try:
-        record = AdapterRecord.model_validate_json((folder / ABOUT).read_bytes())
+        record = read_record(folder)
     except (OSError, ValidationError):
         named = given.get("base_model_name_or_path")
         what = f"{folder} does not say which weights its adapter was trained on ({named})."
@@ -159,8 +155,3 @@ def _setting_findings(job: Job, shape: AdapterShape) -> Iterator[Finding]:
 
 def _refused(code: str, what: str, fix: str) -> StartAdapter:
     return StartAdapter(None, (error(code, what, fix),))
-
-
-def _invalid(problem: ValidationError) -> str:
-    first = problem.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc']))} {sentence([first]).removesuffix('.')}".strip()

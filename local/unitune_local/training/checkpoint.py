@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from safetensors import torch as safetensors
@@ -21,8 +20,8 @@ from torch import Tensor, nn
 
 from unitune.errors import RunFailed
 from unitune.security.spec import Closed
-from unitune.workspace.filesystem import flush
-from unitune_local.models.model_folder import sha256
+from unitune.workspace.filesystem import sha256, whole_folder
+from unitune_local.job_folder import saved_steps
 from unitune_local.training.selection import NONE_YET, Selection
 
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
@@ -38,14 +37,8 @@ class Position(Closed):
     selection: Selection = NONE_YET
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A checkpoint read back.
-
-    Args:
-        position: Where the training stood.
-        tensors: Adapter and optimiser by name.
-    """
+class Checkpoint(NamedTuple):
+    """A checkpoint read back."""
 
     position: Position
     tensors: dict[str, Tensor]
@@ -58,27 +51,24 @@ def save(
     optimizer: torch.optim.Optimizer,
     selection: Selection = NONE_YET,
 ) -> Path:
-    """Write a checkpoint and remove all but the newest two, and what was best by them.
-
-    Returns:
-        The checkpoint's folder.
-    """
+    """Write a checkpoint, return its folder, and remove all but the newest two and their best."""
     done = folder / f"step-{step}"
     if done.exists():  # from before a crash, and the same, as a resumed run repeats its steps
         shutil.rmtree(done)
-    scratch = folder / f".step-{step}.part"
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    cast("Any", safetensors).save_file(_tensors(weights, optimizer), scratch / TENSORS)
-    position = Position(step=step, selection=selection)
-    (scratch / STATE).write_text(position.model_dump_json(), encoding="utf-8")
-    hashes = {name: sha256(scratch / name) for name in (TENSORS, STATE)}
-    (scratch / MANIFEST).write_text(json.dumps(hashes), encoding="utf-8")
-    for name in (TENSORS, STATE, MANIFEST):
-        flush(scratch / name)
-    scratch.rename(done)
-    flush(folder)
-    for old in set(_steps(folder)[KEPT:]) - _best_steps(folder):
+    tensors = {f"weight.{name}": weight.detach().cpu() for name, weight in weights.items()}
+    for name, weight in weights.items():
+        state = cast("dict[str, Tensor]", optimizer.state[weight])
+        tensors |= {f"optimizer.{name}.{key}": value.cpu() for key, value in state.items()}
+    with whole_folder(done) as draft:
+        cast("Any", safetensors).save_file(tensors, draft / TENSORS)
+        position = Position(step=step, selection=selection)
+        (draft / STATE).write_text(position.model_dump_json(), encoding="utf-8")
+        hashes = {name: sha256(draft / name) for name in (TENSORS, STATE)}
+        (draft / MANIFEST).write_text(json.dumps(hashes), encoding="utf-8")
+    newest, older = _steps(folder)[:KEPT], _steps(folder)[KEPT:]
+    positions = [_position(folder / f"step-{each}") for each in newest]
+    best = {position.selection.best_step for position in positions if position is not None}
+    for old in set(older) - best:
         shutil.rmtree(folder / f"step-{old}")
     return done
 
@@ -119,26 +109,15 @@ def restore(
         }
 
 
-def _tensors(
-    weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
-) -> dict[str, Tensor]:
-    tensors = {f"weight.{name}": weight.detach().cpu() for name, weight in weights.items()}
-    for name, weight in weights.items():
-        state = cast("dict[str, Tensor]", optimizer.state[weight])
-        tensors |= {f"optimizer.{name}.{key}": value.cpu() for key, value in state.items()}
-    return tensors
-
-
-def _best_steps(folder: Path) -> set[int]:
-    """Return which steps were best by the newest checkpoints."""
-    positions = (_position(folder / f"step-{step}") for step in _steps(folder)[:KEPT])
-    return {position.selection.best_step for position in positions if position is not None}
-
-
 def _read(folder: Path, step: int) -> Checkpoint | None:
     """Return the checkpoint of a step; None where it is not whole."""
     place = folder / f"step-{step}"
-    if not _whole(place) or (position := _position(place)) is None:
+    try:
+        hashes = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
+        whole = all(sha256(place / name) == hashes[name] for name in (TENSORS, STATE))
+    except (OSError, ValueError, KeyError):
+        return None
+    if not whole or (position := _position(place)) is None:
         return None
     return Checkpoint(position, cast("Any", safetensors).load_file(place / TENSORS))
 
@@ -151,14 +130,4 @@ def _position(place: Path) -> Position | None:
 
 
 def _steps(folder: Path) -> list[int]:
-    """Return the steps that have a checkpoint, newest first."""
-    names = [path.name for path in folder.glob("step-*")]
-    return sorted((int(name.removeprefix("step-")) for name in names), reverse=True)
-
-
-def _whole(place: Path) -> bool:
-    try:
-        hashes = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
-        return all(sha256(place / name) == hashes[name] for name in (TENSORS, STATE))
-    except (OSError, ValueError, KeyError):
-        return False
+    return sorted(saved_steps(folder), reverse=True)

@@ -91,7 +91,7 @@ def test_a_conversion_that_was_killed_leaves_nothing_to_trip_over(
             store.pull("tiny")
     models = tmp_path / "cache/models"
     assert [".tiny.lock"] == [path.name for path in models.iterdir()]
-    (models / ".tiny-abandoned").mkdir()  # what a kill leaves behind
+    (models / ".tiny.part").mkdir()  # what a kill leaves behind
     store.pull("tiny")
     assert {".tiny.lock", "tiny"} == {path.name for path in models.iterdir()}
     assert 2 == index.downloads
