@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 import torch
 
+CPUINFO = Path("/proc/cpuinfo")
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Names in /proc/cpuinfo of instructions that multiply bfloat16 (x86: avx512, AMX; Arm: bf16)."""
 
@@ -127,28 +128,29 @@ def _quota(folder: Path) -> float | None:
 def best_dtype(where: torch.device) -> torch.dtype:
     """Return the faster dtype for model weights on a device.
 
-    Returns:
-        bfloat16 where the device multiplies it natively, and on a CPU only when a short measurement
-        at model-like shapes shows it faster; float32 otherwise.
+    That is bfloat16 where the device multiplies it natively, and on a CPU only when a short
+    measurement at model-like shapes shows it faster; float32 otherwise.
     """
     if where.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     if where.type != "cpu" or not _cpu_has_bfloat16():
         return torch.float32
-    rates = {
-        dtype: products_per_second(where, dtype, *PROBE_WIDTHS)
-        for dtype in (torch.float32, torch.bfloat16)
-    }
-    return max(rates, key=lambda dtype: rates[dtype])
+    dtypes = (torch.float32, torch.bfloat16)
+    return max(dtypes, key=lambda dtype: products_per_second(where, dtype, *PROBE_WIDTHS))
 
 
-def _cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+def _cpu_has_bfloat16(cpuinfo: Path = CPUINFO) -> bool:
+    flags = _cpuinfo(cpuinfo, "flags", "Features")
+    return any(BFLOAT16_FLAGS & set(line.split()) for line in flags)
+
+
+def _cpuinfo(cpuinfo: Path, *names: str) -> set[str]:
+    """Return the values of some lines; none where there is no such file."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return False
-    flags = (line.partition(":")[2] for line in lines if line.startswith(("flags", "Features")))
-    return any(BFLOAT16_FLAGS & set(line.split()) for line in flags)
+        return set()
+    return {line.partition(":")[2].strip() for line in lines if line.startswith(names)}
 
 
 def available_bytes(device: str) -> int:
@@ -200,15 +202,11 @@ def _memory_left(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
     return left
 
 
-def processor(device: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+def processor(device: str, cpuinfo: Path = CPUINFO) -> str:
     """Return what computes, by name."""
     if device == "cuda":
         return torch.cuda.get_device_name()
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    models = {line.partition(":")[2].strip() for line in lines if line.startswith("model name")}
+    models = _cpuinfo(cpuinfo, "model name")
     return f"{' '.join(sorted(models)) or platform.machine()}, {os.cpu_count()} processors"
 
 

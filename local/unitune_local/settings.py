@@ -7,12 +7,13 @@ batches, because other ones would round differently and give other losses.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
-from pydantic import field_validator
+from pydantic import BaseModel, field_validator
 
 from unitune.backends.options import job_options
 from unitune.backends.output_limit import TRAINING_ROOM, automatic_tokens
@@ -23,7 +24,7 @@ from unitune_local import machine
 from unitune_local.grading import Grading
 from unitune_local.options import LocalOptions
 
-T = TypeVar("T")
+Decided = TypeVar("Decided", bound=Closed)
 Loss = Literal["dpo", "robust", "ipo", "simpo", "orpo", "kto"]
 Quantization = Literal["4bit", "8bit"]
 Schedule = Literal["cosine", "linear", "constant"]
@@ -42,12 +43,10 @@ BETA = 0.1
 """Of all losses but simpo: TRL's default, and one that every vendor takes."""
 SIMPO_BETA = 2.0
 """Meng et al. 2024: 2.0 to 2.5 (section 4)."""
-PREFERENCE_RATE = 0.1
-"""Of the learning rate for answers: pairs want smaller steps."""
+METHOD_RATES = {"sft": 1.0, "dpo": 0.1, "rft": 0.1}
+"""Of the learning rate for answers: pairs and rewards want smaller steps."""
 GROUP_SIZE = 8
 """TRL's default, too. Of answers that are right one time in eight, two groups of three tell."""
-REWARD_RATE = 0.1
-"""Of the learning rate for answers, likewise."""
 SEED = 0
 WARMUP_SHARE = 0.05
 """Of all steps."""
@@ -90,9 +89,9 @@ class PreferenceSettings(Closed):
 
     loss: Loss
     beta: float
-    label_smoothing: float
-    margin: float
-    nll_weight: float
+    label_smoothing: float = 0.0
+    margin: float = 0.0
+    nll_weight: float = 0.0
 
     @property
     def needs_reference(self) -> bool:
@@ -118,18 +117,18 @@ class SelectionSettings(Closed):
 class RewardSettings(Closed):
     """How answers are sampled, with everything decided; see `unitune_local.objectives.reward`."""
 
-    group_size: int
-    temperature: float
+    group_size: int = GROUP_SIZE
+    temperature: float = 1.0
     max_tokens: int
-    kl: float
+    kl: float = 0.0
 
 
 class Settings(Closed):
     """How a training runs, without anything left open."""
 
-    epochs: int
+    epochs: int = EPOCHS
     max_steps: int | None = None
-    batch_size: int
+    batch_size: int = BATCH_SIZE
     learning_rate: float
     warmup: float = WARMUP_SHARE
     """Steps, or, below 1, their share of all."""
@@ -138,17 +137,17 @@ class Settings(Closed):
     evaluate_every: float | None = None
     """Steps, or, below 1, a share of an epoch; None: an epoch."""
     selection: SelectionSettings = SelectionSettings()
-    rank: int
+    rank: int = RANK
     alpha: float
-    dropout: float
+    dropout: float = 0.0
     rslora: bool = False
     dora: bool = False
     loraplus_lr_ratio: float | None = None
     init: Literal["kaiming", "gaussian"] = "kaiming"
     neftune_noise_alpha: float | None = None
-    targets: tuple[str, ...] | Literal["all"]
+    targets: tuple[str, ...] | Literal["all"] = "all"
     sequence_length: int
-    seed: int
+    seed: int = SEED
     preference: PreferenceSettings | None = None
     """None: answers are learnt as they are."""
     reward: RewardSettings | None = None
@@ -229,11 +228,9 @@ class DataFile(Closed):
     sha256: str
 
 
-class StartFiles(Closed):
-    """The adapter that a training goes on from, and what it held when the run was submitted."""
+class StartFiles(DataFile):
+    """The adapter that a training goes on from, likewise."""
 
-    path: Path
-    sha256: str
     run: str | None
     """The run that left it behind, if one did."""
 
@@ -257,67 +254,57 @@ class Spec(Closed):
     """Of sampled answers."""
 
 
-METHOD_RATES = {"sft": 1.0, "dpo": PREFERENCE_RATE, "rft": REWARD_RATE}
-
-
 def resolve(
     job: Job, base: Dimensions, shape: AdapterShape | None = None, longest_answer: int = 0
 ) -> Settings:
     """Return a job's settings with every `auto` decided for this machine.
 
-    Args:
-        job: Whose settings they are.
-        base: Its base model.
-        shape: Of the adapter that the training goes on from, which stays.
-        longest_answer: Of the rows, in tokens, for the room that sampled answers get.
+    The shape of an adapter that the training goes on from stays. Sampled answers get room by the
+    longest answer of the rows, in tokens.
 
     Raises:
         JobError: The options of this backend are not valid.
     """
-    options, tuning, lora = job_options(job, "local", LocalOptions), job.tuning, job.tuning.lora
-    device, batch_size = _device(options), _auto(tuning.batch_size, BATCH_SIZE)
-    processes = _auto(options.processes, _gpus(device, batch_size))
-    rank = shape.r if shape else _auto(lora.rank, RANK)
-    rslora = shape.use_rslora if shape else lora.rslora is True
-    dropout, noise = _auto(lora.dropout, 0.0), _auto(tuning.neftune_noise_alpha, None)
-    rate = default_rate(base.hidden) * METHOD_RATES[job.method]
-    return Settings(
-        epochs=_auto(tuning.epochs, EPOCHS),
-        max_steps=_auto(tuning.max_steps, None),
-        batch_size=batch_size,
-        learning_rate=_auto(tuning.learning_rate, rate),
-        warmup=_auto(tuning.warmup, WARMUP_SHARE),
-        schedule=_auto(tuning.schedule, "cosine"),
-        weight_decay=_auto(tuning.weight_decay, 0.0),
-        evaluate_every=_auto(tuning.evaluate_every, None),
-        selection=_selection(tuning),
-        rank=rank,
-        alpha=shape.lora_alpha if shape else _auto(lora.alpha, _default_alpha(rank, rslora=rslora)),
-        dropout=dropout,
-        rslora=rslora,
-        dora=shape.use_dora if shape else lora.dora is True,
-        loraplus_lr_ratio=_auto(lora.loraplus_lr_ratio, None),
-        init=_auto(lora.init, "kaiming"),
-        neftune_noise_alpha=noise,
-        targets=shape.target_modules if shape else _auto(lora.targets, "all"),
-        sequence_length=_auto(tuning.sequence_length, base.context),
-        seed=_auto(tuning.seed, SEED),
-        preference=_preference(tuning.preference) if job.method == "dpo" else None,
-        reward=_reward(tuning.reward, longest_answer) if job.method == "rft" else None,
-        device=device.type,
-        dtype=_dtype(options, device),
-        quantization=options.quantization,
-        threads=_auto(options.threads, max(1, machine.cores() // processes)),
-        processes=processes,
-        shard=_auto(options.shard, None if processes > 1 and not options.quantization else False),
-        micro_batch_tokens=_auto(options.micro_batch_tokens, MICRO_BATCH_TOKENS[device.type]),
-        # With a shared prefix, the rows of a batch would share its dropout mask and its noise.
-        share_prefix=options.share_prefix and dropout == 0 and not noise,
-        gradient_checkpointing=_auto(options.gradient_checkpointing, None),
-        chunked_cross_entropy=_auto(options.chunked_cross_entropy, None),
-        checkpoint_seconds=options.checkpoint_seconds,
-        checkpoint_every_steps=options.checkpoint_every_steps,
-    )
+    options, tuning = job_options(job, "local", LocalOptions), job.tuning
+    explicit = _explicit(tuning) | _explicit(tuning.lora) | _explicit(options)
+    device = machine.device() if options.device == "auto" else torch.device(options.device)
+    batch_size: int = explicit.get("batch_size", BATCH_SIZE)  # each GPU has a row of each batch
+    gpus = min(torch.cuda.device_count(), batch_size) if device.type == "cuda" else 1
+    processes: int = explicit.get("processes", gpus)
+    # rsLoRA scales by ALPHA_PER_RANK at the default rank alone.
+    scaled_by = math.sqrt(RANK) if explicit.get("rslora") else explicit.get("rank", RANK)
+    values: dict[str, Any] = {
+        "learning_rate": default_rate(base.hidden) * METHOD_RATES[job.method],
+        "alpha": ALPHA_PER_RANK * scaled_by,
+        "sequence_length": base.context,
+        "threads": max(1, machine.cores() // processes),
+        "shard": None if processes > 1 and not options.quantization else False,
+        "micro_batch_tokens": MICRO_BATCH_TOKENS[device.type],
+        **explicit,
+        "selection": _selection(tuning),
+        "preference": _preference(tuning.preference) if job.method == "dpo" else None,
+        "reward": _reward(tuning.reward, longest_answer) if job.method == "rft" else None,
+        "device": device.type,
+        "processes": processes,
+    }
+    if explicit.get("dropout") or explicit.get("neftune_noise_alpha"):
+        values["share_prefix"] = False  # its rows would share dropout mask and noise
+    if options.dtype == "auto":
+        values["dtype"] = str(machine.best_dtype(device)).removeprefix("torch.")
+    if shape:
+        values |= {"rank": shape.r, "alpha": shape.lora_alpha, "targets": shape.target_modules}
+        values |= {"rslora": shape.use_rslora, "dora": shape.use_dora}
+    return _decided(Settings, values)
+
+
+def _explicit(part: BaseModel) -> dict[str, Any]:
+    """Return what a part of a job says, and does not leave to the default."""
+    return {name: value for name, value in part if value != "auto"}
+
+
+def _decided(kind: type[Decided], values: Mapping[str, Any]) -> Decided:
+    """Return settings from values, of which some are none of theirs."""
+    return kind.model_validate({name: values[name] for name in kind.model_fields if name in values})
 
 
 def default_rate(hidden: int) -> float:
@@ -332,56 +319,22 @@ def default_rate(hidden: int) -> float:
     return min(HIGHEST_RATE, 5e-4 * (2000 / hidden) ** 0.781)
 
 
-def _default_alpha(rank: int, *, rslora: bool) -> float:
-    """Return the alpha that scales by `ALPHA_PER_RANK`; by rsLoRA it does so at `RANK`."""
-    return ALPHA_PER_RANK * (math.sqrt(RANK) if rslora else float(rank))
-
-
 def _preference(given: Preference) -> PreferenceSettings:
-    loss: Loss = "dpo" if given.loss == "auto" else given.loss
-    return PreferenceSettings(
-        loss=loss,
-        beta=_auto(given.beta, SIMPO_BETA if loss == "simpo" else BETA),
-        label_smoothing=_auto(given.label_smoothing, 0.0),
-        margin=_auto(given.margin, SIMPO_MARGIN if loss == "simpo" else 0.0),
-        nll_weight=_auto(given.nll_weight, 0.0),
-    )
+    values: dict[str, Any] = {"loss": "dpo", "beta": BETA}
+    if given.loss == "simpo":
+        values |= {"beta": SIMPO_BETA, "margin": SIMPO_MARGIN}
+    return _decided(PreferenceSettings, values | _explicit(given))
 
 
 def _selection(tuning: Tuning) -> SelectionSettings:
     stopping = tuning.early_stopping
     chooses = stopping is not None or tuning.best_by != "auto"
-    return SelectionSettings(
-        keep=_auto(tuning.keep, "best" if chooses else "last"),
-        best_by=_auto(tuning.best_by, "loss"),
-        patience=_auto(stopping.patience, PATIENCE) if stopping else None,
-        min_delta=_auto(stopping.min_delta, 0.0) if stopping else 0.0,
-    )
+    values: dict[str, Any] = {"keep": "best" if chooses else "last", **_explicit(tuning)}
+    if stopping is not None:
+        values |= {"patience": PATIENCE, **_explicit(stopping)}
+    return _decided(SelectionSettings, values)
 
 
 def _reward(given: Reward, longest_answer: int) -> RewardSettings:
-    return RewardSettings(
-        group_size=_auto(given.group_size, GROUP_SIZE),
-        temperature=_auto(given.temperature, 1.0),
-        max_tokens=_auto(given.max_tokens, automatic_tokens(longest_answer, TRAINING_ROOM)),
-        kl=_auto(given.kl, 0.0),
-    )
-
-
-def _auto(given: T | Literal["auto"], default: T) -> T:
-    return default if given == "auto" else given
-
-
-def _device(options: LocalOptions) -> torch.device:
-    return machine.device() if options.device == "auto" else torch.device(options.device)
-
-
-def _gpus(device: torch.device, batch_size: int) -> int:
-    """Return the GPUs that have a row of each batch; 1 on another device."""
-    return min(torch.cuda.device_count(), batch_size) if device.type == "cuda" else 1
-
-
-def _dtype(options: LocalOptions, device: torch.device) -> Literal["float32", "bfloat16"]:
-    if options.dtype != "auto":
-        return options.dtype
-    return "bfloat16" if machine.best_dtype(device) is torch.bfloat16 else "float32"
+    values = {"max_tokens": automatic_tokens(longest_answer, TRAINING_ROOM), **_explicit(given)}
+    return _decided(RewardSettings, values)
