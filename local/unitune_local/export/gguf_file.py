@@ -56,53 +56,47 @@ COARSE = ("Q5_1", "Q5_0", "Q4_1", "Q4_0")
 EMBEDDINGS = ("token_embd.weight", "output.weight")
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
-    """Names and places of a model's tensors in GGUF."""
+def architecture_of(config: PreTrainedConfig) -> MODEL_ARCH:
+    """Return GGUF's name of a model type.
 
-    config: PreTrainedConfig
+    Raises:
+        Unsupported: It is none of those known here, or has what GGUF cannot say of it.
+    """
+    kind = config.model_type
+    if kind not in ARCHITECTURES:
+        raise Unsupported(
+            f"GGUF is written for {', '.join(ARCHITECTURES)} models; this one is {kind}. Export it "
+            "with --to merged, and convert that with llama.cpp's convert_hf_to_gguf.py."
+        )
+    if getattr(config, "use_sliding_window", False):
+        raise Unsupported(f"the {kind} model has sliding attention, which GGUF cannot say.")
+    return ARCHITECTURES[kind]
 
-    @property
-    def architecture(self) -> MODEL_ARCH:
-        """GGUF's name of the model type.
 
-        Raises:
-            Unsupported: It is none of those known here, or has what GGUF cannot say of it.
-        """
-        kind = self.config.model_type
-        if kind not in ARCHITECTURES:
-            raise Unsupported(
-                f"GGUF is written for {', '.join(ARCHITECTURES)} models; this one is {kind}. "
-                "Export it with --to merged, and convert that with llama.cpp's "
-                "convert_hf_to_gguf.py."
-            )
-        if getattr(self.config, "use_sliding_window", False):
-            raise Unsupported(f"the {kind} model has sliding attention, which GGUF cannot say.")
-        return ARCHITECTURES[kind]
+def placed(config: PreTrainedConfig, name: str, weights: Tensor) -> tuple[str, Floats]:
+    """Return a tensor by its GGUF name, in float32, its rows in GGUF's order.
 
-    def placed(self, name: str, weights: Tensor) -> tuple[str, Floats]:
-        """Return a tensor of transformers by its GGUF name, in float32, its rows in GGUF's order.
+    Args:
+        config: Of the model.
+        name: In transformers, such as ``model.layers.0.self_attn.q_proj.weight``.
+        weights: Or of an adapter that module's ``lora_B``, whose rows are the same.
+    """
+    gguf_name, given, values = gguf_name_of(config, name), cast("Any", config), array(weights)
+    if architecture_of(config) is MODEL_ARCH.LLAMA and ".attn_q." in gguf_name:
+        values = interleaved(values, int(given.num_attention_heads))
+    elif architecture_of(config) is MODEL_ARCH.LLAMA and ".attn_k." in gguf_name:
+        values = interleaved(values, int(given.num_key_value_heads))
+    return gguf_name, values
 
-        Args:
-            name: In transformers, such as ``model.layers.0.self_attn.q_proj.weight``.
-            weights: Or of an adapter that module's ``lora_B``, whose rows are the same.
-        """
-        gguf_name, config = self.of(name), cast("Any", self.config)
-        values = array(weights)
-        if self.architecture is MODEL_ARCH.LLAMA and ".attn_q." in gguf_name:
-            values = interleaved(values, int(config.num_attention_heads))
-        elif self.architecture is MODEL_ARCH.LLAMA and ".attn_k." in gguf_name:
-            values = interleaved(values, int(config.num_key_value_heads))
-        return gguf_name, values
 
-    def of(self, name: str) -> str:
-        """Return the GGUF name of a tensor."""
-        config = cast("Any", self.config)
-        names = get_tensor_name_map(self.architecture, int(config.num_hidden_layers))
-        gguf_name = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        if gguf_name is None:
-            raise Unsupported(f"llama.cpp has no place for the tensor {name!r}.")
-        return gguf_name
+def gguf_name_of(config: PreTrainedConfig, name: str) -> str:
+    """Return the GGUF name of a tensor of transformers."""
+    layers = int(cast("Any", config).num_hidden_layers)
+    names = get_tensor_name_map(architecture_of(config), layers)
+    gguf_name = names.get_name(name, try_suffixes=(".weight", ".bias"))
+    if gguf_name is None:
+        raise Unsupported(f"llama.cpp has no place for the tensor {name!r}.")
+    return gguf_name
 
 
 def array(weights: Tensor) -> Floats:
@@ -127,11 +121,10 @@ class ModelTensors:
         return len(self.state)
 
     def __iter__(self) -> Iterator[tuple[str, Floats]]:
-        names = Names(self.config)
         tied = bool(cast("Any", self.config).tie_word_embeddings)
         for name, weights in self.state.items():
             if not (tied and name == "lm_head.weight"):
-                yield names.placed(name, weights)
+                yield placed(self.config, name, weights)
         if (factors := _rope_factors(self.config)) is not None:
             yield "rope_freqs.weight", factors
 
@@ -162,7 +155,7 @@ def write_model(
     Raises:
         Unsupported: llama.cpp could not run it as it is.
     """
-    architecture = Names(tensors.config).architecture
+    architecture = architecture_of(tensors.config)
     writer = GGUFWriter(path, MODEL_ARCH_NAMES[architecture])
     _add_config(writer, tensors.config, architecture)
     size = int(cast("Any", tensors.config).vocab_size)
@@ -194,35 +187,29 @@ def _add_config(writer: GGUFWriter, config: PreTrainedConfig, architecture: MODE
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A LoRA adapter's tensors as a GGUF file has them.
-
-    Args:
-        config: Of the base model.
-        state: The adapter's weights by peft's names.
-        alpha: By which, over the rank, llama.cpp scales the update.
-    """
+    """A LoRA adapter's tensors, by peft's names, as a GGUF file has them."""
 
     config: PreTrainedConfig
     state: Mapping[str, Tensor]
     alpha: float
+    """By which, over the rank, llama.cpp scales the update."""
 
     def __len__(self) -> int:
         return len(self.state)
 
     def __iter__(self) -> Iterator[tuple[str, Floats]]:
-        names = Names(self.config)
         for name, weights in self.state.items():
             module, _, part = name.removeprefix("base_model.model.").rpartition(".lora_")
             if part == "A.weight":  # which has the update's columns, whose order stays
-                yield f"{names.of(f'{module}.weight')}.lora_a", array(weights)
+                yield f"{gguf_name_of(self.config, f'{module}.weight')}.lora_a", array(weights)
             else:
-                gguf_name, rows = names.placed(f"{module}.weight", weights)
+                gguf_name, rows = placed(self.config, f"{module}.weight", weights)
                 yield f"{gguf_name}.lora_b", rows
 
 
 def write_adapter(path: Path, adapter: Adapter) -> None:
     """Write a LoRA adapter, in float32."""
-    writer = GGUFWriter(path, MODEL_ARCH_NAMES[Names(adapter.config).architecture])
+    writer = GGUFWriter(path, MODEL_ARCH_NAMES[architecture_of(adapter.config)])
     writer.add_type(GGUFType.ADAPTER)
     writer.add_string("adapter.type", "lora")
     writer.add_float32("adapter.lora.alpha", adapter.alpha)

@@ -42,13 +42,9 @@ meta-llama/Llama-3.2-1B-Instruct, and llama.cpp's src/llama-vocab.cpp."""
 def add_tokenizer(
     writer: GGUFWriter, tokenizer: PreTrainedTokenizerBase, folder: Path, size: int
 ) -> None:
-    """Write a tokenizer and its chat template.
+    """Write a tokenizer, whose files stand in a folder, and its chat template.
 
-    Args:
-        writer: Of the file.
-        tokenizer: With a chat template.
-        folder: Where its files stand.
-        size: Of the model's vocabulary, which may have more ids than the tokenizer has tokens.
+    `size` is that of the model's vocabulary, which may have more ids than there are tokens.
 
     Raises:
         Unsupported: llama.cpp would cut texts into other tokens.
@@ -60,9 +56,8 @@ def add_tokenizer(
     writer.add_token_types(types)
     writer.add_eot_token_id(turn_end(tokenizer))
     special = SpecialVocab(folder, load_merges=True, n_vocab=size)
+    special.chat_template = cast("str", cast("Any", tokenizer).chat_template)
     # Nothing stood before the template's own text in training.
-    template = cast("str", cast("Any", tokenizer).chat_template)
-    special.chat_template = template
     special.add_special_token = {"bos": _writes_bos(tokenizer), "eos": False}
     special.add_to_gguf(writer, quiet=True)
 
@@ -117,10 +112,7 @@ def _essence(pre: JsonValue) -> list[tuple[object, ...]]:
     if not isinstance(pre, dict):
         return []
     if pre["type"] == "Sequence":
-        return [
-            item
-            for part in cast("list[JsonValue]", pre["pretokenizers"])
-            for item in _essence(part)
-        ]
+        parts = cast("list[JsonValue]", pre["pretokenizers"])
+        return [item for part in parts for item in _essence(part)]
     names = ("individual_digits", "pattern", "behavior", "add_prefix_space", "use_regex")
     return [(pre["type"], *(json.dumps(pre.get(name)) for name in names))]

@@ -34,19 +34,14 @@ UNTRANSLATABLE = (
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """What stands around the turns of a conversation.
-
-    Args:
-        before: By role.
-        after: By role.
-        without_system: Written first where there is no system turn.
-        answer: After which the model begins.
-    """
+    """What stands before and after the turns of a conversation, by role."""
 
     before: dict[str, str]
     after: dict[str, str]
     without_system: str
+    """Written first where there is no system turn."""
     answer: str
+    """After which the model begins."""
 
     def render(self, request: Request) -> str:
         """Return the text that Ollama would send to the model."""

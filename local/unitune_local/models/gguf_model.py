@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -68,39 +67,18 @@ CONTROL_TOKEN = 3
 """The token type of GGUF for tokens that are never made from text by merging."""
 
 
-@dataclass(frozen=True)
-class Metadata:
-    """The key-value part of a GGUF file, read with the type that is expected."""
+class Metadata(dict[str, Any]):
+    """The key-value part of a GGUF file, in Python's own types."""
 
-    values: dict[str, Any]
-
-    def text(self, key: str) -> str:
-        """Return a string."""
-        return str(self._value(key))
-
-    def whole(self, key: str) -> int:
-        """Return an integer."""
-        return int(self._value(key))
+    def __missing__(self, key: str) -> Any:
+        raise Unsupported(
+            f"the GGUF file has no metadata {key!r}, which a Llama model needs. "
+            "Use a Hugging Face name or a folder with safetensors instead."
+        )
 
     def real(self, key: str) -> float:
         """Return a float, with the shortest digits that float32 holds."""
-        return float(str(np.float32(self._value(key))))
-
-    def texts(self, key: str) -> list[str]:
-        """Return a list of strings."""
-        return [str(item) for item in self._value(key)]
-
-    def wholes(self, key: str) -> list[int]:
-        """Return a list of integers."""
-        return [int(item) for item in self._value(key)]
-
-    def _value(self, key: str) -> Any:
-        if key not in self.values:
-            raise Unsupported(
-                f"the GGUF file has no metadata {key!r}, which a Llama model needs. "
-                "Use a Hugging Face name or a folder with safetensors instead."
-            )
-        return self.values[key]
+        return float(str(np.float32(self[key])))
 
 
 def convert(source: Path, target: Path) -> None:
@@ -121,8 +99,8 @@ def convert(source: Path, target: Path) -> None:
     _write(target / "generation_config.json", {"use_cache": True, **_special_ids(metadata)})
     _write(target / "tokenizer.json", _tokenizer(metadata))
     _write(target / "tokenizer_config.json", _tokenizer_config(metadata))
-    template = metadata.text("tokenizer.chat_template")
-    (target / "chat_template.jinja").write_text(template, encoding="utf-8")
+    template = target / "chat_template.jinja"
+    template.write_text(metadata["tokenizer.chat_template"], encoding="utf-8")
 
 
 def _check(metadata: Metadata) -> None:
@@ -132,7 +110,7 @@ def _check(metadata: Metadata) -> None:
         "tokenizer.ggml.pre": set(PRE_TOKENIZERS),
     }
     for key, allowed in known.items():
-        value = metadata.text(key)
+        value = metadata[key]
         if value not in allowed:
             raise Unsupported(
                 f"the GGUF file has {key} {value!r}; {' or '.join(sorted(allowed))} can be "
@@ -142,8 +120,8 @@ def _check(metadata: Metadata) -> None:
 
 def _tensors(reader: GGUFReader, metadata: Metadata) -> Iterator[tuple[str, Floats]]:
     heads = {
-        "attn_q": metadata.whole("llama.attention.head_count"),
-        "attn_k": metadata.whole("llama.attention.head_count_kv"),
+        "attn_q": metadata["llama.attention.head_count"],
+        "attn_k": metadata["llama.attention.head_count_kv"],
     }
     for tensor in reader.tensors:
         weights = cast("Floats", dequantize(tensor.data, tensor.tensor_type))
@@ -171,14 +149,14 @@ def _config(metadata: Metadata, *, tied: bool) -> dict[str, JsonValue]:
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "dtype": "float32",
-        "vocab_size": len(metadata.texts("tokenizer.ggml.tokens")),
-        "hidden_size": metadata.whole("llama.embedding_length"),
-        "intermediate_size": metadata.whole("llama.feed_forward_length"),
-        "num_hidden_layers": metadata.whole("llama.block_count"),
-        "num_attention_heads": metadata.whole("llama.attention.head_count"),
-        "num_key_value_heads": metadata.whole("llama.attention.head_count_kv"),
-        "head_dim": metadata.whole("llama.rope.dimension_count"),
-        "max_position_embeddings": metadata.whole("llama.context_length"),
+        "vocab_size": len(metadata["tokenizer.ggml.tokens"]),
+        "hidden_size": metadata["llama.embedding_length"],
+        "intermediate_size": metadata["llama.feed_forward_length"],
+        "num_hidden_layers": metadata["llama.block_count"],
+        "num_attention_heads": metadata["llama.attention.head_count"],
+        "num_key_value_heads": metadata["llama.attention.head_count_kv"],
+        "head_dim": metadata["llama.rope.dimension_count"],
+        "max_position_embeddings": metadata["llama.context_length"],
         "rms_norm_eps": metadata.real("llama.attention.layer_norm_rms_epsilon"),
         "rope_parameters": {
             "rope_type": "default",
@@ -194,14 +172,13 @@ def _config(metadata: Metadata, *, tied: bool) -> dict[str, JsonValue]:
 
 def _special_ids(metadata: Metadata) -> dict[str, JsonValue]:
     return {
-        f"{role}_token_id": metadata.whole(f"tokenizer.ggml.{name}_token_id")
+        f"{role}_token_id": metadata[f"tokenizer.ggml.{name}_token_id"]
         for role, name in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"))
     }
 
 
 def _tokenizer(metadata: Metadata) -> dict[str, JsonValue]:
-    tokens = metadata.texts("tokenizer.ggml.tokens")
-    types = metadata.wholes("tokenizer.ggml.token_type")
+    tokens: list[str] = metadata["tokenizer.ggml.tokens"]
     added: list[JsonValue] = [
         {
             "id": index,
@@ -212,11 +189,8 @@ def _tokenizer(metadata: Metadata) -> dict[str, JsonValue]:
             "normalized": False,
             "special": True,
         }
-        for index, kind in enumerate(types)
+        for index, kind in enumerate(metadata["tokenizer.ggml.token_type"])
         if kind == CONTROL_TOKEN
-    ]
-    merges: list[JsonValue] = [
-        list[JsonValue](merge.split(" ")) for merge in metadata.texts("tokenizer.ggml.merges")
     ]
     return {
         "version": "1.0",
@@ -224,7 +198,7 @@ def _tokenizer(metadata: Metadata) -> dict[str, JsonValue]:
         "padding": None,
         "added_tokens": added,
         "normalizer": None,
-        "pre_tokenizer": PRE_TOKENIZERS[metadata.text("tokenizer.ggml.pre")],
+        "pre_tokenizer": PRE_TOKENIZERS[metadata["tokenizer.ggml.pre"]],
         "post_processor": None,
         "decoder": BYTE_LEVEL,
         "model": {
@@ -237,21 +211,21 @@ def _tokenizer(metadata: Metadata) -> dict[str, JsonValue]:
             "byte_fallback": False,
             "ignore_merges": False,
             "vocab": {token: index for index, token in enumerate(tokens)},
-            "merges": merges,
+            "merges": [merge.split(" ") for merge in metadata["tokenizer.ggml.merges"]],
         },
     }
 
 
 def _tokenizer_config(metadata: Metadata) -> dict[str, JsonValue]:
-    tokens = metadata.texts("tokenizer.ggml.tokens")
+    tokens = metadata["tokenizer.ggml.tokens"]
     roles = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
     return {
         # Any other class would build its own pre-tokenizer instead of reading tokenizer.json.
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
-        "model_max_length": metadata.whole("llama.context_length"),
+        "model_max_length": metadata["llama.context_length"],
         **{
-            f"{role}_token": tokens[metadata.whole(f"tokenizer.ggml.{name}_token_id")]
+            f"{role}_token": tokens[metadata[f"tokenizer.ggml.{name}_token_id"]]
             for role, name in roles.items()
         },
     }

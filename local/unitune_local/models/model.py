@@ -49,11 +49,13 @@ ADAPTER = "default"
 """peft's name for the only adapter."""
 
 
+AS_DATA = {"trust_remote_code": False, "local_files_only": True}
+"""How transformers reads a folder: no code in it runs, and nothing is fetched."""
+
+
 def config_of(folder: Path) -> PreTrainedConfig:
     """Return the configuration of a model folder."""
-    return cast("Any", AutoConfig).from_pretrained(
-        folder, trust_remote_code=False, local_files_only=True
-    )
+    return cast("Any", AutoConfig).from_pretrained(folder, **AS_DATA)
 
 
 def use_attention(model: PeftModel, name: str) -> None:
@@ -63,11 +65,7 @@ def use_attention(model: PeftModel, name: str) -> None:
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model folder, with its chat template."""
-    auto = cast("Any", AutoTokenizer)
-    return cast(
-        "PreTrainedTokenizerBase",
-        auto.from_pretrained(path, trust_remote_code=False, local_files_only=True),
-    )
+    return cast("Any", AutoTokenizer).from_pretrained(path, **AS_DATA)
 
 
 def load_model(
@@ -79,12 +77,8 @@ def load_model(
 ) -> PreTrainedModel:
     """Load a causal language model, ready for inference.
 
-    Args:
-        path: Its folder.
-        dtype: Of its weights, auto: as in their files, which are mapped then; with a quantisation,
-            of what is computed with them.
-        device: Where it is to be.
-        quantization: Of the linear layers but the output head; needs bitsandbytes.
+    The dtype is that of its weights, auto: as in their files, which are mapped then; with a
+    quantisation, which is of the linear layers but the output head, that of what is computed.
     """
     use_threads()
     logging.disable_progress_bar()
@@ -95,8 +89,7 @@ def load_model(
         dtype=dtype,
         attn_implementation="sdpa",
         use_safetensors=True,
-        trust_remote_code=False,
-        local_files_only=True,
+        **AS_DATA,
     )
     return cast("PreTrainedModel", model.to(device)).eval()
 
@@ -149,12 +142,9 @@ def keep_inputs_alone(model: PeftModel) -> None:
 
 
 def load_adapter(model: PreTrainedModel, folder: Path, *, rounds_once: bool) -> PeftModel:
-    """Return the model with an adapter read from a folder, for inference.
+    """Return the model with an adapter read from a folder in peft's format, for inference.
 
-    Args:
-        model: The base that the adapter was trained on.
-        folder: In peft's format.
-        rounds_once: Whether to compute as training did, instead of as peft does.
+    It computes as training did (`rounds_once`), or as peft does.
     """
     with _quiet():
         tuned = cast("PeftModel", cast("Any", PeftModel).from_pretrained(model, folder))
@@ -169,11 +159,9 @@ def round_once(model: nn.Module) -> None:
     Layers that peft adapts in another way keep peft's forward.
     """
     for layer in model.modules():
-        if (
-            type(layer) is Linear
-            and isinstance(layer.get_base_layer(), nn.Linear)
-            and not layer.use_dora.get(ADAPTER)
-        ):
+        if type(layer) is not Linear or layer.use_dora.get(ADAPTER):
+            continue
+        if isinstance(layer.get_base_layer(), nn.Linear):
             cast("Any", layer).forward = _forward_of(layer)
 
 
@@ -260,10 +248,24 @@ def load_quantized(
 ) -> PreTrainedModel:
     """Load a model whose linear layers but the output head are quantised.
 
+    Source: Dettmers et al. 2023 for 4 bits, Dettmers et al. 2022 for 8.
+
     Raises:
         Unsupported: bitsandbytes is not installed.
     """
-    chosen = _bitsandbytes(quantization, dtype)
+    if find_spec("bitsandbytes") is None:
+        raise Unsupported(
+            f"the model is to have {quantization} weights, and bitsandbytes is not installed: "
+            f"{install_command('local', '4bit')}."
+        )
+    chosen = BitsAndBytesConfig(load_in_8bit=True)
+    if quantization == "4bit":
+        chosen = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
     with torch.device("meta"):  # for its class alone
         empty = cast("Any", AutoModelForCausalLM).from_config(config)
     reading = cast("Any", safe_open)
@@ -286,20 +288,3 @@ def load_quantized(
         if hasattr(layer, PACKS):
             setattr(layer, PACKS, False)
     return cast("PreTrainedModel", model).eval()
-
-
-def _bitsandbytes(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """Return the configuration of Dettmers et al. 2023, or of Dettmers et al. 2022."""
-    if find_spec("bitsandbytes") is None:
-        raise Unsupported(
-            f"the model is to have {quantization} weights, and bitsandbytes is not installed: "
-            f"{install_command('local', '4bit')}."
-        )
-    if quantization == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
