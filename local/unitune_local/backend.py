@@ -51,16 +51,10 @@ class LocalBackend:
     guarantee: ClassVar[Guarantee] = Guarantee.OWN_ID
 
     def upload(self, path: Path, sha256: str) -> Upload:
-        """Return a reference: the file stays where it is, and the worker checks its hash."""
-        return Upload(str(path.resolve()), sha256)
+        return Upload(str(path.resolve()), sha256)  # it stays there, and the worker checks its hash
 
     def submit(self, launch: Launch) -> str:
-        """Write the job's folder and start its worker; the same key again finds both there.
-
-        Raises:
-            DataError: Rows cannot be trained on.
-            Unsupported: It will not fit into memory.
-        """
+        """Write the job's folder and start its worker; the same key again finds both there."""
         folder = _folder(launch.folder, launch.key)
         if not folder.spec.exists():
             from unitune_local.training.run import prepare  # noqa: PLC0415 - imports torch
@@ -73,16 +67,10 @@ class LocalBackend:
         return str(folder.path)
 
     def find(self, launch_key: str, folder: Path) -> list[str]:
-        """Return the job with this key in a run's folder, if it was written."""
         job = _folder(folder, launch_key)
         return [str(job.path)] if job.spec.exists() else []
 
     def poll(self, job_id: str, cursor: str) -> Status:
-        """Read how a job stands.
-
-        Raises:
-            BackendError: There is no such job.
-        """
         folder = _existing(job_id)
         # In this order a worker that ends in between leaves its result and last events to see.
         alive = is_locked(folder.lock)
@@ -91,9 +79,10 @@ class LocalBackend:
         if result is not None:
             state = State(result.state)
             return Status(state, state.value, read.events, read.cursor, result.model, result.error)
-        if not alive and not folder.events.exists() and _is_fresh(folder):
-            return Status(State.QUEUED, "worker starting", (), read.cursor)
         if not alive:
+            is_fresh = time.time() - folder.spec.stat().st_mtime < STARTING_SECONDS
+            if is_fresh and not folder.events.exists():
+                return Status(State.QUEUED, "worker starting", (), read.cursor)
             why = "paused" if folder.pause.exists() else WORKER_GONE
             raw = f"{why}; resume goes on after step {folder.saved_step()}"
             return Status(State.PAUSED, raw, read.events, read.cursor)
@@ -102,11 +91,7 @@ class LocalBackend:
         return Status(State.RUNNING, "training", read.events, read.cursor)
 
     def cancel(self, job_id: str) -> None:
-        """Ask the worker to stop after its step; a job without a worker ends at once.
-
-        Raises:
-            BackendError: There is no such job.
-        """
+        """Ask the worker to stop after its step; a job without a worker ends at once."""
         folder = _existing(job_id)
         folder.cancel.touch(0o600)
         try:
@@ -117,30 +102,15 @@ class LocalBackend:
             return  # its worker will see the file
 
     def pause(self, job_id: str) -> None:
-        """Ask the worker to write a checkpoint after its step, and to end.
-
-        Raises:
-            BackendError: There is no such job.
-        """
+        """Ask the worker to write a checkpoint after its step, and to end."""
         _existing(job_id).pause.touch(0o600)
 
     def resume(self, job_id: str) -> None:
-        """Start a worker that goes on from the last checkpoint.
-
-        Raises:
-            BackendError: There is no such job, or its worker cannot start.
-        """
         folder = _existing(job_id)
         folder.pause.unlink(missing_ok=True)
         start_worker(folder)
 
     def chat(self, model: str | TunedModel) -> LocalChatModel:
-        """Return a base model by its name, or a base with the adapter of a run.
-
-        Raises:
-            NotFoundError: There is no such model.
-            Mismatch: Base or template are not those of the training.
-        """
         from unitune_local.inference.chat import LocalChatModel  # noqa: PLC0415 - imports torch
 
         if isinstance(model, str):
@@ -150,16 +120,13 @@ class LocalBackend:
     def serve(
         self, model: str | TunedModel, settings: ServerSettings, announce: Callable[[str], None]
     ) -> None:
-        """Serve a base model, or a base with the adapter of a run; raises as `chat`, too."""
-        os.environ.setdefault(
-            "OMP_WAIT_POLICY", "passive"
-        )  # before torch: the cores are others', too
+        # Before torch is imported: the cores are others', too.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         from unitune_local.serving import server  # noqa: PLC0415 - imports torch
 
         server.serve(self.chat(model), settings, announce)
 
     def export(self, model: TunedModel, spec: ExportSpec) -> Exported:
-        """Write a tuned model in another program's form; see `unitune_local.export.export`."""
         from unitune_local.export.export import export  # noqa: PLC0415 - imports torch
 
         return export(model, Path(model.name), spec)
@@ -167,7 +134,6 @@ class LocalBackend:
     def forecast(
         self, job: Job, train: Dataset, validation: Dataset, start: Start | None = None
     ) -> Forecast:
-        """Say what a training would take, without loading weights."""
         from unitune_local.models import store  # noqa: PLC0415 - imports the hub's client
 
         base = store.resolve(job.base_model)  # which may not be there, before torch is imported
@@ -178,17 +144,11 @@ class LocalBackend:
     def forecast_answers(
         self, model: str, cases: Dataset, loads: Sequence[AnswerLoad]
     ) -> AnswerForecast:
-        """Say how long answers would take, without loading weights."""
         from unitune_local.inference import answer_cost  # noqa: PLC0415 - imports torch
 
         return answer_cost.forecast_answers(model, cases, loads)
 
     def loss_mask(self, job: Job, example: Example) -> tuple[MaskedToken, ...]:
-        """Return a row's tokens as the training sees them, those that carry loss marked.
-
-        Raises:
-            DataError: The row cannot be learnt from.
-        """
         from unitune_local.data import rows  # noqa: PLC0415 - imports torch
         from unitune_local.models import model, store  # noqa: PLC0415 - imports torch
 
@@ -199,13 +159,6 @@ class LocalBackend:
     def calibrate(
         self, job: Job, train: Dataset, validation: Dataset, start: Start | None = None
     ) -> None:
-        """Time a few steps in a process of its own, and keep what they took.
-
-        Raises:
-            DataError: No row can be learnt from.
-            Unsupported: The training would not fit into memory.
-            BackendError: The process died.
-        """
         from unitune_local.models import store  # noqa: PLC0415 - imports torch
         from unitune_local.training import profile_run  # noqa: PLC0415 - imports torch
 
@@ -213,19 +166,16 @@ class LocalBackend:
         profile_run.calibrate(job, base, train, validation, _adapter(start))
 
     def pull(self, name: str) -> StoredModel:
-        """Fetch a base model once; see `unitune_local.models.store.pull`."""
         from unitune_local.models import store  # noqa: PLC0415 - imports what converts models
 
         return store.pull(name)
 
     def stored(self) -> list[StoredModel]:
-        """Return the base models that are here already."""
         from unitune_local.models import store  # noqa: PLC0415 - imports what converts models
 
         return store.stored()
 
     def report_environment(self) -> dict[str, str]:
-        """Return device, cores, dtype, memory and versions."""
         from unitune_local import machine  # noqa: PLC0415 - imports torch
         from unitune_local.models import store  # noqa: PLC0415 - imports torch
 
@@ -257,7 +207,3 @@ def _existing(job_id: str) -> JobFolder:
             "Was the run's folder moved or deleted?"
         )
     return folder
-
-
-def _is_fresh(folder: JobFolder) -> bool:
-    return time.time() - folder.spec.stat().st_mtime < STARTING_SECONDS

@@ -41,8 +41,8 @@ from unitune_local.ray.launch import VARIABLE, RayLaunch, RayOptions
 from unitune_local.ray.storage import Storage
 
 if TYPE_CHECKING:
+    from unitune_local.backend import LocalBackend
     from unitune_local.inference.chat import LocalChatModel
-
 ENTRYPOINT = "python -P -m unitune_local.ray.driver"
 ENTRYPOINT_FAILED = "JOB_ENTRYPOINT_COMMAND_ERROR"
 """Error type of a job whose message ends with what the driver has printed last."""
@@ -93,7 +93,6 @@ class RayBackend(HostedBackend[RayOptions]):
         return Endpoint(vendor, url, {"Authorization": f"Bearer {token}"} if token else {})
 
     def validate_options(self, job: Job) -> None:
-        """Refuse options that are not valid, and a scorer of the training that reads files."""
         super().validate_options(job)
         if self.job_options(job).shard is True:
             raise JobError(
@@ -118,11 +117,10 @@ class RayBackend(HostedBackend[RayOptions]):
 
     def submit(self, launch: Launch) -> str:
         """Create the job, unless one with this key is there."""
-        options = self.job_options(launch.job)
+        given = self.job_options(launch.job).runtime_env
         sent = RayLaunch.of(launch, self.storage.address, self._stored_start(launch))
         if self.find(launch.key, launch.folder):  # which a second call would not say in its status
             return launch.key
-        given = options.runtime_env
         variables = {**Fields(given).fields("env_vars").all, VARIABLE: sent.model_dump_json()}
         body: dict[str, JsonValue] = {
             "submission_id": launch.key,
@@ -136,13 +134,11 @@ class RayBackend(HostedBackend[RayOptions]):
         return created_id(created, endpoint, "submission_id")
 
     def find(self, launch_key: str, folder: Path) -> list[str]:
-        """Return the job whose submission id is the launch key."""
         del folder
         job = self.api.find(launch_key, action=f"find job {launch_key}")
         return [] if job is None else [launch_key]
 
     def poll(self, job_id: str, cursor: str) -> Status:
-        """Read how a job stands: its state from Ray, and what happened from the storage."""
         job, there = self.api.get(job_id, action=f"read job {job_id}"), self.storage
         word = job.text("status")
         start, folder = int(cursor or 0), f"jobs/{job_id}"
@@ -167,11 +163,9 @@ class RayBackend(HostedBackend[RayOptions]):
         )
 
     def cancel(self, job_id: str) -> None:
-        """Stop a job and its workers; one that has ended stays as it is."""
         self.api.post(job_id, "stop", action=f"cancel {job_id}", body={})
 
     def delete_file(self, ref: str) -> None:
-        """Remove uploaded rows."""
         self.storage.remove(ref)
 
     def delete_model(self, model: TunedModel) -> None:
@@ -185,40 +179,27 @@ class RayBackend(HostedBackend[RayOptions]):
             self.api.delete(key[0], action=f"delete {key[0]}")
 
     def chat(self, model: str | TunedModel) -> LocalChatModel:
-        """Return a base model by its name, or a base with the adapter of a run, on this machine.
-
-        Raises:
-            NotFoundError: There is no such model.
-            Mismatch: Base or template are not those of the training.
-        """
-        from unitune_local.inference.chat import LocalChatModel  # noqa: PLC0415 - imports torch
-
-        if isinstance(model, str):
-            return LocalChatModel(model)
-        return LocalChatModel(model.base, self._fetched(model))
+        return self._local.chat(model if isinstance(model, str) else self._here(model))
 
     def serve(
         self, model: str | TunedModel, settings: ServerSettings, announce: Callable[[str], None]
     ) -> None:
-        """Serve a base model, or a base with the adapter of a run, from this machine."""
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as of `LocalBackend.serve`
-        from unitune_local.serving import server  # noqa: PLC0415 - imports torch
-
-        server.serve(self.chat(model), settings, announce)
+        here = model if isinstance(model, str) else self._here(model)
+        self._local.serve(here, settings, announce)
 
     def export(self, model: TunedModel, spec: ExportSpec) -> Exported:
-        """Write a tuned model in another program's form; see `unitune_local.export.export`."""
-        from unitune_local.export.export import export  # noqa: PLC0415 - imports torch
-
-        return export(model, self._fetched(model), spec)
+        return self._local.export(self._here(model), spec)
 
     def forecast_answers(
         self, model: str, cases: Dataset, loads: Sequence[AnswerLoad]
     ) -> AnswerForecast:
-        """Say how long answers would take on this machine, without loading weights."""
-        from unitune_local.inference import answer_cost  # noqa: PLC0415 - imports torch
+        return self._local.forecast_answers(model, cases, loads)
 
-        return answer_cost.forecast_answers(model, cases, loads)
+    @property
+    def _local(self) -> LocalBackend:
+        from unitune_local.backend import LocalBackend  # noqa: PLC0415 - needs torch
+
+        return LocalBackend()
 
     def _stored_start(self, launch: Launch) -> str | None:
         """Return the name in the storage of the adapter to go on from, stored if it is not there.
@@ -235,8 +216,8 @@ class RayBackend(HostedBackend[RayOptions]):
             there.put(file, f"{name}/{file.name}")
         return name
 
-    def _fetched(self, model: TunedModel) -> Path:
-        """Return the folder of an adapter on this machine, copied from the storage once."""
+    def _here(self, model: TunedModel) -> TunedModel:
+        """Return a model whose adapter is on this machine, copied from the storage once."""
         there = self.storage
         name = there.name_of(model.name)
         key = LAUNCH_KEY.search(name or "")
@@ -248,11 +229,10 @@ class RayBackend(HostedBackend[RayOptions]):
             with tempfile.TemporaryDirectory(dir=copy.parent) as scratch:
                 there.fetch(name, Path(scratch) / "adapter")
                 (Path(scratch) / "adapter").rename(copy)
-        return copy
+        return model.model_copy(update={"name": str(copy)})
 
 
 def _copy(key: str) -> Path:
-    """Return where the adapter of a launch is kept on this machine."""
     return cache_folder() / "ray" / key
 
 

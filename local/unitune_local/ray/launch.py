@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -44,24 +44,11 @@ class RayOptions(LocalOptions):
         return 1 if self.processes == "auto" else self.processes
 
 
-class File(Frozen):
-    """An uploaded file, by its name in the storage."""
-
-    ref: str
-    sha256: str
-
-
 class StartFolder(Frozen):
     """The adapter that a training goes on from, by its name in the storage."""
 
     ref: str
     run: str | None
-
-    def local(self, folder: Path, base: str) -> Start:
-        """Return it as a start of the local backend, whose files are in a folder."""
-        return Start(
-            run=self.run, model=TunedModel(backend="local", name=str(folder / self.ref), base=base)
-        )
 
 
 class RayLaunch(Frozen):
@@ -70,8 +57,8 @@ class RayLaunch(Frozen):
     key: str
     storage: str
     job: dict[str, JsonValue]
-    training: File
-    validation: File | None
+    training: Upload
+    validation: Upload | None
     start: StartFolder | None = None
 
     @classmethod
@@ -81,8 +68,8 @@ class RayLaunch(Frozen):
             key=launch.key,
             storage=storage,
             job=launch.job.model_dump(mode="json", exclude_defaults=True),
-            training=File(**asdict(launch.training)),
-            validation=File(**asdict(launch.validation)) if launch.validation else None,
+            training=launch.training,
+            validation=launch.validation,
             start=StartFolder(ref=start, run=launch.start.run) if start and launch.start else None,
         )
 
@@ -100,19 +87,16 @@ class RayLaunch(Frozen):
             chosen["threads"] = options.cpus_per_worker
         if options.device == "auto" and not options.gpus_per_worker:
             chosen["device"] = "cpu"
-        job = Job.model_validate({**self.job, "backend": "local", "model": self.base_model})
+        base = Job.model_validate(self.job).base_model
+        job = Job.model_validate({**self.job, "backend": "local", "model": base})
         job = job.model_copy(update={"options": {"local": chosen}, "folder": folder})
-        held_out = self.validation
-        return Launch(
-            key=self.key,
-            job=job,
-            training=Upload(str(folder / self.training.ref), self.training.sha256),
-            validation=held_out and Upload(str(folder / held_out.ref), held_out.sha256),
-            folder=folder,
-            start=self.start and self.start.local(folder, self.base_model),
+        training, validation = (
+            file and replace(file, ref=str(folder / file.ref))
+            for file in (self.training, self.validation)
         )
-
-    @property
-    def base_model(self) -> str:
-        """The base model of the job."""
-        return Job.model_validate(self.job).base_model
+        assert training is not None, "only validation rows may be missing"
+        start = None
+        if self.start is not None:
+            model = TunedModel(backend="local", name=str(folder / self.start.ref), base=base)
+            start = Start(run=self.start.run, model=model)
+        return Launch(self.key, job, training, validation, folder, start)
