@@ -33,25 +33,21 @@ as long as plain products; beyond, what those keep for the backward costs too mu
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the rows of a packed sequence stand.
-
-    Args:
-        prefix: Tokens shared by all rows, at the start of the sequence (P); 0 for none.
-        grid: For each row its tokens' places in the sequence; beyond a row's end its last place.
-        places: For each token after the prefix its cell in the flattened grid; for the tail any.
-        mask: Which keys a row's query sees: the same for all rows, or each row's own.
-    """
+    """Where the rows of a packed sequence stand."""
 
     prefix: int
+    """Tokens shared by all rows, at the start of the sequence (P); 0 for none."""
     grid: Tensor  # (B, S)
+    """For each row its tokens' places in the sequence; beyond a row's end its last place."""
     places: Tensor  # (T - P,)
+    """For each token after the prefix its cell in the flattened grid; for the tail any."""
     mask: Tensor  # (S, P + S) or (B, 1, S, P + S), bool
+    """Which keys a row's query sees: the same for all rows, or each row's own."""
 
     def to(self, device: torch.device) -> Layout:
         """Return the same layout on a device."""
-        return Layout(
-            self.prefix, self.grid.to(device), self.places.to(device), self.mask.to(device)
-        )
+        moved = (each.to(device) for each in (self.grid, self.places, self.mask))
+        return Layout(self.prefix, *moved)
 
 
 def lay_out(
@@ -61,14 +57,10 @@ def lay_out(
     tail: int,
     forks: Sequence[tuple[int, int] | None] = (),
 ) -> Layout:
-    """Return the layout of a prefix followed by rows of these lengths and a tail.
+    """Return the layout of a prefix followed by rows of these lengths and a tail, all in tokens.
 
-    Args:
-        prefix: Shared tokens; 0 for none.
-        lengths: Tokens of each row after the prefix, at least 1 each.
-        longest: Width of the grid (S), at least that of the longest row.
-        tail: Tokens that belong to no row.
-        forks: Where the two answers of each row begin after the prefix, if it has two.
+    `longest` is the width of the grid (S), at least that of the longest row. Forks say where the
+    two answers of each row begin after the prefix, if it has two.
     """
     sizes = torch.tensor(lengths)
     starts = prefix + sizes.cumsum(0) - sizes

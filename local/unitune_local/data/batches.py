@@ -45,27 +45,22 @@ class Fork(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TrainingRow:
-    """A row as the model sees it.
-
-    Args:
-        ids: Token ids.
-        trained: Which of them carry loss.
-        weight: Weight of the row in the loss.
-        line: Line of the data file, for messages.
-        fork: Of a preference row, whose ids are prompt, better answer and worse answer.
-        reference: Log-probabilities of its two answers by the base model, where a loss needs them.
-        is_good: Of a rated row, whose second answer is another row's.
-        case: Of a prompt, whose answers are sampled: what they are scored by.
-    """
+    """A row as the model sees it."""
 
     ids: tuple[int, ...]
     trained: tuple[bool, ...]
+    """Which tokens carry loss."""
     weight: float
     line: int
+    """Of the data file, for messages."""
     fork: Fork | None = None
+    """Of a preference row, whose ids are prompt, better answer and worse answer."""
     reference: tuple[float, float] | None = None
+    """Log-probabilities of its two answers by the base model, where a loss needs them."""
     is_good: bool | None = None
+    """Of a rated row, whose second answer is another row's."""
     case: Example | None = field(default=None, compare=False)
+    """Of a prompt, whose answers are sampled: what they are scored by."""
 
     @property
     def trained_tokens(self) -> int:
@@ -87,53 +82,41 @@ class TrainingRow:
         answer = range(self.fork.better, self.fork.better + len(self.ids) - self.fork.worse)
         return [*range(self.fork.worse), *answer]
 
+    def followed_by(self, answer: Sequence[int]) -> TrainingRow:
+        """Return the row with an answer behind it, which carries loss."""
+        trained = self.trained + (True,) * len(answer)
+        return replace(self, ids=(*self.ids, *answer), trained=trained)
+
     @property
     def conversations(self) -> list[TrainingRow]:
         """The row, or the two conversations of a preference row: prompt and one answer each."""
         if self.fork is None:
             return [self]
         (better, worse), ids, trained = self.fork, self.ids, self.trained
-        return [
-            replace(self, ids=ids[:worse], trained=trained[:worse], fork=None),
-            replace(
-                self,
-                ids=ids[:better] + ids[worse:],
-                trained=trained[:better] + trained[worse:],
-                fork=None,
-            ),
-        ]
+        first = replace(self, ids=ids[:worse], trained=trained[:worse], fork=None)
+        rest = {"ids": ids[:better] + ids[worse:], "trained": trained[:better] + trained[worse:]}
+        return [first, replace(first, **rest)]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A micro-batch, ready for the model.
+    """A micro-batch, packed or padded, ready for the model."""
 
-    Args:
-        ids: Input ids: (1, T) when packed, (B, S) when padded.
-        positions: Place of each token in its row, when packed.
-        layout: Where the rows stand, when packed.
-        attention_mask: Which tokens are real, when padded.
-        keep: Positions whose logits are wanted: (N,) when packed, (C,) when padded.
-        picks: For each trained token its row of the flattened logits, when padded.
-        targets: The trained tokens.
-        weights: Their weights.
-        tokens: Real tokens of all rows.
-        answers: For each trained token the answer that it belongs to: a row has one, a preference
-            row has two, the better one first.
-        most_logits: Trained tokens whose logits are held at once; None: all.
-    """
-
-    ids: Tensor
-    keep: Tensor
-    targets: Tensor  # (N,)
+    ids: Tensor  # (1, T) when packed, (B, S) when padded
+    keep: Tensor  # (N,) when packed, (C,) when padded: positions whose logits are wanted
+    targets: Tensor  # (N,), the trained tokens
     weights: Tensor  # (N,)
     answers: Tensor  # (N,)
+    """To which each trained token belongs: a row has one, a preference row has two, the better one
+    first."""
     tokens: int
-    positions: Tensor | None = None  # (1, T)
+    """Real ones, of all rows."""
+    positions: Tensor | None = None  # (1, T) when packed: of each token in its row
     layout: Layout | None = None
-    attention_mask: Tensor | None = None  # (B, S)
-    picks: Tensor | None = None  # (N,)
+    attention_mask: Tensor | None = None  # (B, S) when padded: which tokens are real
+    picks: Tensor | None = None  # (N,) when padded: each trained token's row of flattened logits
     most_logits: int | None = None
+    """Trained tokens whose logits are held at once; None: all."""
 
     @property
     def computed_tokens(self) -> int:
@@ -152,11 +135,8 @@ def epoch_batches(
 ) -> list[list[int]]:
     """Return the rows of each optimiser step of an epoch; every row stands in exactly one.
 
-    Args:
-        lengths: Tokens of each row.
-        batch_size: Rows of a step; the last step may have fewer.
-        seed: Of the run.
-        epoch: Counted from 0; each has an order of its own.
+    The last step may have fewer rows than others. Epochs are counted from 0; each has an order of
+    its own.
     """
     order = list(range(len(lengths)))
     draw = random.Random(f"{seed}/{epoch}")  # noqa: S311 - an order, not a secret
@@ -198,35 +178,34 @@ def micro_batches(
     """Cut a step's rows into parts of at most so many computed tokens, one row at least."""
     parts: list[list[TrainingRow]] = []
     for row in rows:
-        if parts and _computed([*parts[-1], row], share=share) <= most_tokens:
+        more = [*parts[-1], row] if parts else [row]
+        prefix = shared_prefix(more) if share else 0
+        if parts and prefix + sum(len(each.ids) - prefix for each in more) <= most_tokens:
             parts[-1].append(row)
         else:
             parts.append([row])
     return parts
 
 
-def _computed(rows: Sequence[TrainingRow], *, share: bool) -> int:
-    prefix = shared_prefix(rows) if share else 0
-    return prefix + sum(len(row.ids) - prefix for row in rows)
-
-
 def shared_prefix(rows: Sequence[TrainingRow]) -> int:
-    """Return how many tokens all rows begin with, none of them trained and none a row's last.
+    """Return how many tokens all rows begin with, none of them trained and none a row's last."""
+    untrained = ((*row.trained, True).index(True) for row in rows)
+    return min([common_length([row.ids for row in rows]), *untrained])
+
+
+def common_length(rows: Sequence[Sequence[int]]) -> int:
+    """Return how many tokens all rows begin with, leaving each at least one of its own.
 
     One row alone shares nothing.
     """
     if len(rows) < 2:
         return 0
     # What the smallest and the largest row have in common, all rows between them have.
-    first, last = min(row.ids for row in rows), max(row.ids for row in rows)
-    limit = min(_untrained_start(row) for row in rows)
-    same = (start == end for start, end in zip(first[:limit], last[:limit], strict=True))
-    return next((place for place, equal in enumerate(same) if not equal), limit)
-
-
-def _untrained_start(row: TrainingRow) -> int:
-    first = row.trained.index(True) if True in row.trained else len(row.ids)
-    return min(first, len(row.ids) - 1)
+    tuples = [tuple(row) for row in rows]
+    pairs = zip(min(tuples), max(tuples), strict=False)
+    shortest = min(map(len, rows))
+    different = (place for place, (first, last) in enumerate(pairs) if first != last)
+    return min(next(different, shortest), shortest - 1)
 
 
 def rounded(length: int, multiple: int) -> int:
@@ -246,19 +225,16 @@ def packed(rows: Sequence[TrainingRow], *, share: bool, multiple: int = 1) -> Ba
         positions += row.positions[prefix:]
     own = [len(row.ids) - prefix for row in rows]
     forks = [row.fork and Fork(*(start - prefix for start in row.fork)) for row in rows]
-    targets, weights, answers = _losses_of(rows)
     tail = rounded(len(ids), multiple) - len(ids)
     ids += ids[-1:] * tail
     positions += positions[-1:] * tail
     return Batch(
-        ids=torch.tensor([ids]),  # (1, T)
+        torch.tensor([ids]),  # (1, T)
+        torch.tensor(keep, dtype=torch.long),  # (N,)
+        *_losses_of(rows),
+        tokens=sum(len(row.ids) for row in rows),
         positions=torch.tensor([positions]),  # (1, T)
         layout=lay_out(prefix, own, rounded(max(own), multiple), tail, forks),
-        keep=torch.tensor(keep, dtype=torch.long),  # (N,)
-        tokens=sum(len(row.ids) for row in rows),
-        targets=targets,
-        weights=weights,
-        answers=answers,
     )
 
 
@@ -274,17 +250,14 @@ def padded(rows: Sequence[TrainingRow], *, multiple: int = 1) -> Batch:
     cells = [(at, column) for at, side in enumerate(sides) for column in side.predictors]
     columns = sorted({column for _, column in cells})
     column_of = {column: at for at, column in enumerate(columns)}
-    targets, weights, answers = _losses_of(rows)
     picks = [at * len(columns) + column_of[column] for at, column in cells]
     return Batch(
-        ids=ids,
-        attention_mask=real,
-        keep=torch.tensor(columns, dtype=torch.long),  # (C,)
-        picks=torch.tensor(picks, dtype=torch.long),  # (N,)
+        ids,
+        torch.tensor(columns, dtype=torch.long),  # (C,)
+        *_losses_of(rows),
         tokens=int(real.sum()),
-        targets=targets,
-        weights=weights,
-        answers=answers,
+        attention_mask=real,
+        picks=torch.tensor(picks, dtype=torch.long),  # (N,)
     )
 
 

@@ -14,10 +14,9 @@ is refused: a model tuned through it would not see in use what it saw in trainin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
-from typing import Any, cast
+from itertools import chain, islice
+from typing import Any, NamedTuple, cast
 
 from jinja2 import TemplateError as JinjaError
 from pydantic import JsonValue
@@ -40,40 +39,26 @@ class TemplateError(Mismatch):
         self.fix = fix
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """A conversation as the model sees it.
-
-    Args:
-        ids: Token ids of the whole conversation.
-        trained: For each id, whether it carries loss.
-        fork: Of a preference row, whose ids are prompt, better answer and worse answer.
-    """
+class Rendered(NamedTuple):
+    """A conversation as the model sees it."""
 
     ids: list[int]
     trained: list[bool]
+    """For each id, whether it carries loss."""
     fork: Fork | None = None
+    """Of a preference row, whose ids are prompt, better answer and worse answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class TextPiece:
-    """A stretch of the rendered text.
-
-    Args:
-        text: The text.
-        turn: The assistant turn that it is, or None for what stands between turns.
-    """
+class TextPiece(NamedTuple):
+    """A stretch of the rendered text."""
 
     text: str
     turn: Message | None = None
+    """The assistant turn that it is; None for what stands between turns."""
 
 
 def render(tokenizer: PreTrainedTokenizerBase, example: Example) -> Rendered:
-    """Return a training row's ids, and which of them carry loss.
-
-    Args:
-        tokenizer: With a chat template.
-        example: The row; assistant turns of weight 0 carry no loss.
+    """Return a training row's ids, and which of them carry loss: no turns of weight 0.
 
     Raises:
         TemplateError: The template cannot carry this row.
@@ -138,10 +123,10 @@ def _joined(
 
 def _answers_alone(encoded: Sequence[list[int]], count: int, stop: int) -> Rendered:
     """Join a prompt, of which nothing is trained, and one or two answers up to their ends."""
-    prompt = [index for ids in encoded[:-count] for index in ids]
+    prompt = list(chain(*encoded[:-count]))
     answers = [ids[: _length_to(stop, ids)] for ids in encoded[-count:]]
     fork = Fork(len(prompt), len(prompt) + len(answers[0])) if count == 2 else None
-    ids = [*prompt, *(index for answer in answers for index in answer)]
+    ids = [*prompt, *chain(*answers)]
     trained = [False] * len(prompt) + [True] * (len(ids) - len(prompt))
     return Rendered(ids, trained, fork)
 
@@ -155,7 +140,7 @@ def render_prompt(
         TemplateError: The template cannot carry this conversation.
     """
     pieces = _pieces(tokenizer, messages, tools, asks=True)
-    return [index for piece in pieces for index in _encode(tokenizer, piece.text)]
+    return list(chain(*_encode_all(tokenizer, [piece.text for piece in pieces])))
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -170,13 +155,12 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
 @lru_cache(maxsize=4)
 def _turn_end(tokenizer: PreTrainedTokenizerBase, template: str) -> int:
     del template  # another template, another token
-    answer = "x"
-    turns = [Message(role="user", content="x"), Message(role="assistant", content=answer)]
+    turns = [Message(role="user", content="x"), Message(role="assistant", content="x")]
     prompt = _apply(tokenizer, turns[:1], None, asks=True)
     text = _apply(tokenizer, turns, None, asks=False)
-    tail = text[len(prompt) :].rpartition(answer)[2]
+    (tail,) = _encode_all(tokenizer, [text[len(prompt) :].rpartition("x")[2]])
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-    for index in _encode(tokenizer, tail):
+    for index in tail:
         if index in special:
             return index
     raise TemplateError(
@@ -201,7 +185,11 @@ def _pieces(
     """Cut the rendered text at the start and the end of every assistant turn."""
     text = _apply(tokenizer, messages, tools, asks=asks)
     _check_complete(text, messages)
-    _check_tools(tokenizer, messages, tools, text, asks=asks)
+    if tools and text == _apply(tokenizer, messages, None, asks=asks):
+        raise TemplateError(
+            "the chat template ignores tools, so the model would never see them.",
+            "Describe the tools in the system message, or use a model whose template has tools.",
+        )
     pieces: list[TextPiece] = []
     done = 0
     for place, message in enumerate(messages):
@@ -210,23 +198,19 @@ def _pieces(
         prompt = _apply(tokenizer, messages[:place], tools, asks=True)
         last = place == len(messages) - 1 and not asks
         through = text if last else _apply(tokenizer, messages[: place + 1], tools, asks=False)
-        _check_growing(text, through, prompt, place)
+        if not (text.startswith(through) and through.startswith(prompt)):
+            raise TemplateError(
+                f"the chat template writes the conversation up to message {place + 1} differently "
+                "when more follows, so training would not see what inference sees.",
+                "Keep only the last assistant turn as an answer, or use a model whose template "
+                "appends.",
+            )
         pieces += [
             TextPiece(text[done : len(prompt)]),
             TextPiece(text[len(prompt) : len(through)], message),
         ]
         done = len(through)
     return [*pieces, TextPiece(text[done:])]
-
-
-def _check_growing(text: str, through: str, prompt: str, place: int) -> None:
-    if text.startswith(through) and through.startswith(prompt):
-        return
-    raise TemplateError(
-        f"the chat template writes the conversation up to message {place + 1} differently when "
-        "more follows, so training would not see what inference sees.",
-        "Keep only the last assistant turn as an answer, or use a model whose template appends.",
-    )
 
 
 def _check_complete(text: str, messages: Sequence[Message]) -> None:
@@ -242,21 +226,6 @@ def _check_complete(text: str, messages: Sequence[Message]) -> None:
                 "Move its text into another message, or use a model whose template has that role.",
             )
         place += len(content)
-
-
-def _check_tools(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    tools: Tools,
-    text: str,
-    *,
-    asks: bool,
-) -> None:
-    if tools and text == _apply(tokenizer, messages, None, asks=asks):
-        raise TemplateError(
-            "the chat template ignores tools, so the model would never see them.",
-            "Describe the tools in the system message, or use a model whose template has tools.",
-        )
 
 
 def _apply(
@@ -293,9 +262,3 @@ def _encode_all(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[li
     encode = cast("Any", tokenizer)
     made = encode(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
     return cast("list[list[int]]", made["input_ids"])
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return cast(
-        "list[int]", cast("Any", tokenizer).encode(text, add_special_tokens=False, verbose=False)
-    )

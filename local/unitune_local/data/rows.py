@@ -6,11 +6,11 @@ have nothing to do with the prompt.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from transformers import PreTrainedTokenizerBase
 
@@ -18,28 +18,16 @@ from unitune.backends.capabilities import MaskedToken
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.errors import DataError
-from unitune.findings import Finding
+from unitune.findings import Finding, error, warning
 from unitune_local.data.batches import Fork, TrainingRow
-from unitune_local.data.rendering import (
-    Rendered,
-    TemplateError,
-    render,
-    render_all,
-    render_prompt,
-)
+from unitune_local.data.rendering import Rendered, TemplateError, render, render_all, render_prompt
 
 RENDERED_TOGETHER = 256
 """Rows whose texts the tokenizer is given in one call."""
 
 
-@dataclass(frozen=True, slots=True)
-class RenderedRows:
-    """A data file as a model sees it.
-
-    Args:
-        rows: Those that can be learnt from.
-        findings: One for each that cannot, and why.
-    """
+class RenderedRows(NamedTuple):
+    """A data file as a model sees it: rows that can be learnt from, and why others cannot."""
 
     rows: tuple[TrainingRow, ...]
     findings: tuple[Finding, ...]
@@ -48,75 +36,57 @@ class RenderedRows:
 def read_rows(path: Path) -> Dataset:
     """Return the examples of a canonical JSON Lines file, as a run holds them."""
     with path.open(encoding="utf-8") as file:
-        return Dataset(
-            path.name,
-            tuple(
-                Row(number, Example.model_validate_json(line))
-                for number, line in enumerate(file, 1)
-            ),
-        )
+        examples = map(Example.model_validate_json, file)
+        return Dataset(path.name, tuple(Row(*each) for each in enumerate(examples, 1)))
 
 
 def render_rows(tokenizer: PreTrainedTokenizerBase, dataset: Dataset, longest: int) -> RenderedRows:
     """Render every row, and sort out those that cannot be learnt from."""
-    rows: list[TrainingRow] = []
-    findings: list[Finding] = []
+    made: list[TrainingRow | Finding] = []
     source = iter(dataset.rows)
     while some := list(islice(source, RENDERED_TOGETHER)):
         seen = render_all(tokenizer, [row.example for row in some])
-        for row, rendered in zip(some, seen, strict=True):
-            made = _usable(rendered, row, longest)
-            if isinstance(made, TrainingRow):
-                rows.append(made)
-            else:
-                findings.append(dataset.located(made, row))
+        made += (_usable(each, row, longest) for each, row in zip(seen, some, strict=True))
+    rows, findings = _sorted_out(dataset, made)
     if any(row.is_good is not None for row in rows):
         rows = _with_other_answers(rows, longest)
-    return RenderedRows(tuple(rows), tuple(findings))
+    return RenderedRows(rows, findings)
 
 
 def render_prompts(
     tokenizer: PreTrainedTokenizerBase, dataset: Dataset, longest: int
 ) -> RenderedRows:
     """Render what answers are sampled to, and sort out rows that leave no room for one."""
-    rows: list[TrainingRow] = []
-    findings: list[Finding] = []
-    for row in dataset.rows:
-        made = _prompt(tokenizer, row, longest)
-        if isinstance(made, TrainingRow):
-            rows.append(made)
-        else:
-            findings.append(dataset.located(made, row))
-    return RenderedRows(tuple(rows), tuple(findings))
+    return _sorted_out(dataset, [_prompt(tokenizer, row, longest) for row in dataset.rows])
+
+
+def _sorted_out(dataset: Dataset, made: Iterable[TrainingRow | Finding]) -> RenderedRows:
+    pairs = list(zip(made, dataset.rows, strict=True))
+    rows = tuple(each for each, _ in pairs if isinstance(each, TrainingRow))
+    findings = (dataset.located(each, row) for each, row in pairs if isinstance(each, Finding))
+    return RenderedRows(rows, tuple(findings))
 
 
 def _prompt(tokenizer: PreTrainedTokenizerBase, row: Row, longest: int) -> TrainingRow | Finding:
     case = row.example
     try:
         ids = render_prompt(tokenizer, case.prompt, case.tools)
-    except TemplateError as error:
-        return Finding(severity="error", code="template", message=error.problem, fix=error.fix)
+    except TemplateError as refusal:
+        return error("template", refusal.problem, refusal.fix)
     if len(ids) >= longest:
         return _too_long(len(ids), longest, "prompt")
     return TrainingRow(tuple(ids), (False,) * len(ids), case.weight, row.line, case=case)
 
 
-def _with_other_answers(rows: Sequence[TrainingRow], longest: int) -> list[TrainingRow]:
+def _with_other_answers(rows: Sequence[TrainingRow], longest: int) -> tuple[TrainingRow, ...]:
     """Return rated rows, each with the answer of the next behind its own, cut to what fits."""
     starts = [row.trained.index(True) for row in rows]
     paired: list[TrainingRow] = []
     for at, (row, start) in enumerate(zip(rows, starts, strict=True)):
         following = (at + 1) % len(rows)
         answer = rows[following].ids[starts[following] :][: longest - start]
-        paired.append(
-            replace(
-                row,
-                ids=row.ids + answer,
-                trained=row.trained + (True,) * len(answer),
-                fork=Fork(start, len(row.ids)),
-            )
-        )
-    return paired
+        paired.append(replace(row.followed_by(answer), fork=Fork(start, len(row.ids))))
+    return tuple(paired)
 
 
 def scored_cases(validation: Dataset) -> list[Example]:
@@ -132,8 +102,8 @@ def masked(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[Masked
     """
     try:
         seen = render(tokenizer, example)
-    except TemplateError as error:
-        raise DataError(str(error)) from error
+    except TemplateError as refusal:
+        raise DataError(str(refusal)) from refusal
     decode: Callable[[list[int]], str] = cast("Any", tokenizer).decode  # has no types
     return tuple(
         MaskedToken(decode([index]), trained=on and example.weight > 0)
@@ -143,7 +113,7 @@ def masked(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[Masked
 
 def _usable(seen: Rendered | TemplateError, row: Row, longest: int) -> TrainingRow | Finding:
     if isinstance(seen, TemplateError):
-        return Finding(severity="error", code="template", message=seen.problem, fix=seen.fix)
+        return error("template", seen.problem, seen.fix)
     made = TrainingRow(
         ids=tuple(seen.ids),
         trained=tuple(seen.trained),
@@ -156,19 +126,14 @@ def _usable(seen: Rendered | TemplateError, row: Row, longest: int) -> TrainingR
     if length > longest:
         return _too_long(length, longest, "row")
     if made.trained_tokens == 0 or made.weight == 0:
-        return Finding(
-            severity="warning",
-            code="nothing-to-learn",
-            message="the row has no token that carries loss, so it is left out.",
-            fix="Give it an assistant turn and a weight above 0.",
-        )
+        what = "the row has no token that carries loss, so it is left out."
+        return warning("nothing-to-learn", what, "Give it an assistant turn and a weight above 0.")
     return made
 
 
 def _too_long(length: int, longest: int, what: str) -> Finding:
-    return Finding(
-        severity="error",
-        code="too-long",
-        message=f"the {what} has {length} tokens; {longest} are allowed.",
-        fix="Shorten it, or raise tuning.sequence_length as far as the model goes.",
+    return error(
+        "too-long",
+        f"the {what} has {length} tokens; {longest} are allowed.",
+        "Shorten it, or raise tuning.sequence_length as far as the model goes.",
     )

@@ -15,17 +15,14 @@ from dataclasses import asdict
 from datetime import date
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from scipy.optimize import nnls
 
 from unitune.data.example import digest
 from unitune.security.spec import Closed
-from unitune.workspace.filesystem import replacing
 from unitune_local import machine
 from unitune_local.data.batches import (
     TrainingRow,
@@ -35,7 +32,6 @@ from unitune_local.data.batches import (
     spread_rows,
 )
 from unitune_local.forecasting.memory import Shape
-from unitune_local.models.model_folder import cache_folder
 from unitune_local.objectives.loss import Form, most_logits
 from unitune_local.settings import Settings
 
@@ -103,12 +99,8 @@ class CostModel(Closed):
     ) -> float:
         """Return how long a training is expected to take, rendering of rows apart.
 
-        Args:
-            epochs: Passes over the rows.
-            parts: Micro-batches of one epoch.
-            validation: Micro-batches of one validation, which has no backward pass.
-            validations: How many of them are made.
-            forwards: Further passes over all of them without a backward pass.
+        `parts` are those of one epoch and `validation` those of one validation, which has no
+        backward pass; `forwards` are further passes over both without one.
         """
         validated = (validations + forwards) * self._seconds(validation) / 2
         steps = (epochs + forwards / 2) * self._seconds(parts)
@@ -117,10 +109,6 @@ class CostModel(Closed):
     def _seconds(self, parts: Sequence[PartWork]) -> float:
         flops = sum(part.flops for part in parts)
         return len(parts) * self.part_seconds + flops * self.flop_seconds
-
-    def peak_bytes(self, settings: Settings, part_bytes: int, sizes: int) -> int:
-        """Return the most memory that the worker is expected to hold; see `steps_bytes`."""
-        return self.held_bytes + steps_bytes(settings, part_bytes, sizes)
 
 
 def different_sizes(parts: Sequence[PartWork]) -> int:
@@ -234,24 +222,8 @@ def guess(
     )
 
 
-def keep(cost_model: CostModel, shape: Shape, settings: Settings) -> None:
-    """Store what was measured for trainings of this kind on this machine."""
-    file = _file(shape, settings)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as draft:
-        draft.write(cost_model.model_dump_json(indent=2))
-
-
-def recall(shape: Shape, settings: Settings) -> CostModel | None:
-    """Return what was measured for trainings of this kind on this machine, if anything was."""
-    try:
-        return CostModel.model_validate_json(_file(shape, settings).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValidationError):  # the latter: written by another version
-        return None
-
-
-def _file(shape: Shape, settings: Settings) -> Path:
-    """Return where measurements are kept: under what they depend on, not rows and epochs."""
+def calibration(shape: Shape, settings: Settings) -> str:
+    """Return the name under which measurements are kept: of what they depend on, not the rows."""
     chosen = {
         "device",
         "dtype",
@@ -269,4 +241,4 @@ def _file(shape: Shape, settings: Settings) -> Path:
         "shape": asdict(shape),
         "settings": settings.model_dump(mode="json", include=chosen),
     }
-    return cache_folder() / "calibrations" / f"{digest(depends_on)}.json"
+    return digest(depends_on)

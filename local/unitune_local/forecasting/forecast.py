@@ -17,14 +17,13 @@ from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 
-from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from unitune.backends.forecasts import AnswerLoad, Forecast
 from unitune.backends.output_limit import longest_expected
 from unitune.data.dataset import Dataset
 from unitune.errors import Unsupported
-from unitune.findings import Finding, error
+from unitune.findings import Finding, error, warning
 from unitune.job.job import Job
 from unitune.workspace.install import install_command
 from unitune_local import machine
@@ -33,20 +32,15 @@ from unitune_local.data.batches import TrainingRow
 from unitune_local.data.rendering import turn_end
 from unitune_local.data.rows import RenderedRows, render_prompts, render_rows, scored_cases
 from unitune_local.forecasting import memory
-from unitune_local.forecasting.cost_model import (
-    CostModel,
-    StepWork,
-    guess,
-    recall,
-)
+from unitune_local.forecasting.cost_model import CostModel, StepWork, calibration, guess
 from unitune_local.forecasting.memory import Shape
 from unitune_local.forecasting.memory_fit import Batching, fit_batches, savings
 from unitune_local.forecasting.sampling_cost import (
-    SamplingTime,
     answer_tokens,
+    sampling_seconds,
     scorer_findings,
 )
-from unitune_local.inference.answer_cost import LOAD_SECONDS, forecast_answers
+from unitune_local.inference.answer_cost import LOAD_SECONDS, forecast_answers, recall
 from unitune_local.models import store
 from unitune_local.models.adapter import checked_prompts, checked_tokens
 from unitune_local.models.model import config_of, load_tokenizer
@@ -88,7 +82,7 @@ def forecast(
     learnt, held_out, render_seconds = _rendered(tokenizer, settings, train, validation)
     model = memory.meta_model(folder, settings)
     shape = memory.shape_of(model)
-    cost_model = recall(shape, settings) or guess(
+    cost_model = recall(CostModel, calibration(shape, settings)) or guess(
         shape,
         settings,
         packed=not not_plain(config_of(folder)),
@@ -104,14 +98,16 @@ def forecast(
     score_seconds = _score_seconds(settings, folder, validation, held_out.rows)
     steps = settings.steps(len(learnt.rows))
     earliest = min(steps, _earliest_end(settings, len(learnt.rows)))
-    sampling = SamplingTime(folder, settings, learnt.rows, held_out.rows)
+    group_size = settings.reward.group_size if settings.reward else 1
 
     def seconds(steps: int, tokens: int) -> float:
         epochs = steps / max(1, settings.epoch_steps(len(learnt.rows)))
         validations = 1 + math.ceil(steps / max(1, settings.evaluation_steps(len(learnt.rows))))
         forwards = settings.forwards(epochs)
         trained = cost_model.seconds(epochs, batching.work, validated.work, validations, forwards)
-        sampled = epochs * sampling.epoch(tokens) + validations * sampling.evaluation(tokens)
+        epoch = sampling_seconds(folder, settings, learnt.rows, group_size, tokens)
+        evaluation = sampling_seconds(folder, settings, held_out.rows, 1, tokens)
+        sampled = epochs * epoch + validations * evaluation
         devices = settings.processes / settings.processes_per_device
         return render_seconds + trained + (sampled + validations * score_seconds) / devices
 
@@ -122,7 +118,9 @@ def forecast(
     computed = list(chain.from_iterable(batching.parts))
     findings = [*read.findings, *learnt.findings, *held_out.findings]
     findings += scorer_findings(job, train) if answers else ()
-    findings += _misfit(model, start) if start and read.shape else ()
+    if start and read.shape and (difference := misfit(model, start)):
+        what = f"the adapter in {start} does not fit the base model: {difference}."
+        findings.append(error("start-adapter", what, "Name another adapter, or its own base."))
     findings += _findings(settings, learnt.rows, turn_end(tokenizer), shape)
     for of_settings in (quantization_findings, process_findings, shard_findings):
         findings += of_settings(settings)
@@ -183,21 +181,13 @@ def require_memory(summary: Forecast) -> None:
 def quantization_findings(settings: Settings) -> Iterator[Finding]:
     """Yield why the weights cannot be quantised here, if they are to be."""
     name = settings.quantization
+    setting = f"options.local.quantization is {name}, and "
     if name is not None and settings.device == "mps":
-        yield Finding(
-            severity="error",
-            code="quantization",
-            message=f"options.local.quantization is {name}, and bitsandbytes has no {name} weights "
-            "on mps.",
-            fix="Add device: cpu, or leave quantization out.",
-        )
+        what = f"{setting}bitsandbytes has no {name} weights on mps."
+        yield error("quantization", what, "Add device: cpu, or leave quantization out.")
     elif name is not None and find_spec("bitsandbytes") is None:
-        yield Finding(
-            severity="error",
-            code="quantization",
-            message=f"options.local.quantization is {name}, and bitsandbytes is not installed.",
-            fix=f"{install_command('local', '4bit')}, or leave quantization out.",
-        )
+        fix = f"{install_command('local', '4bit')}, or leave quantization out."
+        yield error("quantization", f"{setting}bitsandbytes is not installed.", fix)
     elif name == "8bit" and settings.dora:
         yield error(
             "quantization",
@@ -207,20 +197,13 @@ def quantization_findings(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _misfit(model: PeftModel, start: Path) -> Iterator[Finding]:
-    if difference := misfit(model, start):
-        what = f"the adapter in {start} does not fit the base model: {difference}."
-        yield error("start-adapter", what, "Name another adapter, or its own base.")
-
-
 def _busy(cost_model: CostModel) -> Iterator[Finding]:
     if (share := cost_model.busy_share) > machine.BUSY_SHARE:
-        yield Finding(
-            severity="warning",
-            code="calibrated-while-busy",
-            message=f"other programs used {share:.0%} of the processor during the calibration; the "
+        yield warning(
+            "calibrated-while-busy",
+            f"other programs used {share:.0%} of the processor during the calibration; the "
             "training takes less when it has the machine for itself.",
-            fix="Run unitune plan --calibrate again when they have ended.",
+            "Run unitune plan --calibrate again when they have ended.",
         )
 
 
@@ -255,46 +238,31 @@ def _evaluation_findings(
 ) -> Iterator[Finding]:
     selection = settings.selection
     if selection.needs_validation and not validation:
-        yield Finding(
-            severity="error",
-            code="no-validation",
-            message="tuning.early_stopping and tuning.keep go by the validation rows, and there "
-            "are none.",
-            fix="Name a file under data.validation, or give more training rows.",
+        what = (
+            "tuning.early_stopping and tuning.keep go by the validation rows, and there are none."
         )
+        fix = "Name a file under data.validation, or give more training rows."
+        yield error("no-validation", what, fix)
     elif selection.patience is not None and _earliest_end(settings, rows) > steps:
         made = math.ceil(steps / settings.evaluation_steps(rows))
-        yield Finding(
-            severity="warning",
-            code="never-early",
-            message=f"early stopping waits for {selection.patience} evaluations without a gain, "
-            f"and the training makes {made} in {steps} steps.",
-            fix="Lower tuning.early_stopping.patience or tuning.evaluate_every.",
+        yield warning(
+            "never-early",
+            f"early stopping waits for {selection.patience} evaluations without a gain, and the "
+            f"training makes {made} in {steps} steps.",
+            "Lower tuning.early_stopping.patience or tuning.evaluate_every.",
         )
     if settings.warmup >= steps > 1:
-        yield Finding(
-            severity="warning",
-            code="only-warmup",
-            message=f"tuning.warmup is {settings.warmup:g}, and the training makes {steps} steps; "
-            "the learning rate only rises.",
-            fix="Lower it.",
-        )
+        made = f"tuning.warmup is {settings.warmup:g}, and the training makes {steps} steps"
+        yield warning("only-warmup", f"{made}; the learning rate only rises.", "Lower it.")
 
 
 def _findings(
-    settings: Settings,
-    rows: Sequence[TrainingRow],
-    stop: int,
-    shape: Shape,
+    settings: Settings, rows: Sequence[TrainingRow], stop: int, shape: Shape
 ) -> Iterator[Finding]:
     if settings.sequence_length > shape.context:
-        yield Finding(
-            severity="error",
-            code="sequence-length",
-            message=f"tuning.sequence_length is {settings.sequence_length}, but the model was "
-            f"made for {shape.context} tokens.",
-            fix="Lower it, or leave it to auto.",
-        )
+        given = f"tuning.sequence_length is {settings.sequence_length}"
+        what = f"{given}, but the model was made for {shape.context} tokens."
+        yield error("sequence-length", what, "Lower it, or leave it to auto.")
     endless = [
         row.line
         for row in rows
@@ -302,17 +270,12 @@ def _findings(
         and not any(on and token == stop for token, on in zip(row.ids, row.trained, strict=True))
     ]
     if endless:
-        yield Finding(
-            severity="warning",
-            code="stop-not-trained",
-            message=f"{len(endless)} of {len(rows)} rows do not train the token that "
-            f"ends an answer, first in line {endless[0]}; the model may not learn to stop.",
-            fix="End these rows with an assistant turn of weight 1.",
+        yield warning(
+            "stop-not-trained",
+            f"{len(endless)} of {len(rows)} rows do not train the token that ends an answer, first "
+            f"in line {endless[0]}; the model may not learn to stop.",
+            "End these rows with an assistant turn of weight 1.",
         )
     if not rows:
-        yield Finding(
-            severity="error",
-            code="nothing-to-learn",
-            message="no row has anything to train on.",
-            fix="Give rows an assistant turn.",
-        )
+        what = "no row has anything to train on."
+        yield error("nothing-to-learn", what, "Give rows an assistant turn.")

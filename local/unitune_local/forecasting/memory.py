@@ -113,7 +113,6 @@ def held_bytes(model: PeftModel, form: Form, rows: Sequence[TrainingRow]) -> int
 
 
 def _saved_bytes(model: PeftModel, batch: Batch, shape: Shape) -> int:
-    """Return what a forward pass keeps for the backward pass."""
     own = {id(weight.untyped_storage()) for weight in [*model.parameters(), *model.buffers()]}
     saved: dict[int, torch.UntypedStorage] = {}
 

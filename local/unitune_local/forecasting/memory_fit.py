@@ -25,6 +25,7 @@ from unitune_local.forecasting.cost_model import (
     different_sizes,
     part_work,
     spared_bytes,
+    steps_bytes,
 )
 from unitune_local.forecasting.sampling_cost import AnswerTokens, stand_ins
 from unitune_local.models.model import keep_inputs_alone
@@ -64,15 +65,9 @@ def fit_batches(  # noqa: PLR0913, PLR0917 - what they depend on
     available: int,
     answers: AnswerTokens | None = None,
 ) -> Batching:
-    """Cut rows into micro-batches that are small enough for the memory, if any are.
+    """Cut rows into micro-batches that are small enough for the available bytes, if any are.
 
-    Args:
-        model: On torch's meta device.
-        settings: Of the training.
-        cost_model: Of the machine.
-        rows: Of the data.
-        available: Bytes of memory.
-        answers: How long the answers are that are sampled to them; None: none are.
+    The model is on torch's meta device; `answers` is None where none are sampled.
     """
     shape = memory.shape_of(model)
     order = epoch_batches([len(row.ids) for row in rows], settings.batch_size, settings.seed, 0)
@@ -80,9 +75,12 @@ def fit_batches(  # noqa: PLR0913, PLR0917 - what they depend on
         stand_ins([rows[index] for index in step], settings, answers and answers.expected)
         for step in order
     ]
+    # The longest rows and those with the most trained tokens, as steps of an epoch.
+    longest = sorted(rows, key=lambda row: len(row.ids))
+    most_trained = sorted(longest, key=lambda row: row.trained_tokens)
     largest_steps = [
-        stand_ins(step, settings, answers and answers.high)
-        for step in _largest_steps(rows, settings.batch_size)
+        stand_ins(each[-settings.batch_size :], settings, answers and answers.high)
+        for each in (longest, most_trained)
     ]
     ways, otherwise = _ways(settings), 0
     for number, way in enumerate(ways, 1):
@@ -98,8 +96,8 @@ def fit_batches(  # noqa: PLR0913, PLR0917 - what they depend on
         if way.gradient_checkpointing:
             keep_inputs_alone(model)
         held = memory.held_bytes(model, form, largest) if largest else 0
-        peak = cost_model.peak_bytes(way, held, different_sizes(work)) - spared_bytes(shape, way)
-        peak *= way.processes_per_device
+        peak = cost_model.held_bytes + steps_bytes(way, held, different_sizes(work))
+        peak = (peak - spared_bytes(shape, way)) * way.processes_per_device
         if not way.shard and not any(getattr(way, name) for name in COMPUTED_AGAIN):
             otherwise = peak
         if peak <= available or number == len(ways):
@@ -129,13 +127,6 @@ def _ways(settings: Settings) -> list[Settings]:
     ]
 
 
-def _largest_steps(rows: Sequence[TrainingRow], batch_size: int) -> list[list[TrainingRow]]:
-    """Return the longest rows and those with the most trained tokens, as steps of an epoch."""
-    longest = sorted(rows, key=lambda row: len(row.ids))
-    most_trained = sorted(longest, key=lambda row: row.trained_tokens)
-    return [longest[-batch_size:], most_trained[-batch_size:]]
-
-
 def savings(job: Job, batching: Batching, available: int) -> Iterator[Finding]:
     """Yield what saves memory and takes time though the job does not say so, and why."""
     given = job_options(job, "local", LocalOptions)
@@ -149,14 +140,9 @@ def savings(job: Job, batching: Batching, available: int) -> Iterator[Finding]:
         if getattr(batching.settings, name) and getattr(given, name) == "auto"
     ]
     if chosen:
-        yield note(
-            "computed-again",
-            f"{' and '.join(chosen)} are computed again in the backward pass, which takes more "
-            f"time: {why}",
-        )
+        what = f"{' and '.join(chosen)} are computed again in the backward pass"
+        yield note("computed-again", f"{what}, which takes more time: {why}")
     if batching.settings.shard and given.shard == "auto":
-        yield note(
-            "sharded",
-            f"the frozen weights are spread over {batching.settings.processes} processes (shard), "
-            f"and a layer is gathered when it is computed, which takes more time: {why}",
-        )
+        over = f"the frozen weights are spread over {batching.settings.processes} processes (shard)"
+        what = f"{over}, and a layer is gathered when it is computed"
+        yield note("sharded", f"{what}, which takes more time: {why}")

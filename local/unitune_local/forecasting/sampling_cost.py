@@ -7,7 +7,6 @@ rows have such, and at most as long as they may be.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -22,9 +21,8 @@ from unitune.scorers.graders import OpenAIGrader
 from unitune.scorers.interface import Scorer, Setting
 from unitune.scorers.labels import labels_of
 from unitune.scorers.row_scorers import RowScorers
-from unitune_local.data.batches import TrainingRow
+from unitune_local.data.batches import TrainingRow, common_length
 from unitune_local.inference import answer_cost
-from unitune_local.inference.generate import common_length
 from unitune_local.settings import RewardSettings, Settings
 
 ADAPTER_SHARE = 1.5
@@ -64,54 +62,27 @@ def stand_ins(
     made: list[TrainingRow] = []
     for row in rows:
         count = min(tokens, settings.sequence_length - len(row.ids))
-        made += (
-            replace(
-                row,
-                ids=(*row.ids, place, *(row.ids[-1],) * (count - 1)),
-                trained=(*row.trained, *(True,) * count),
-            )
-            for place in range(settings.reward.group_size)
-        )
+        rest = (row.ids[-1],) * (count - 1)
+        made += (row.followed_by((place, *rest)) for place in range(settings.reward.group_size))
     return made
 
 
-@dataclass(frozen=True, slots=True)
-class SamplingTime:
-    """How long answers take.
+def sampling_seconds(
+    folder: Path, settings: Settings, prompts: Sequence[TrainingRow], count: int, tokens: int
+) -> float:
+    """Return how long answers of so many tokens take, `count` of them to each prompt.
 
-    Args:
-        folder: Of the model.
-        settings: Of the training; where it samples nothing, that takes no time.
-        rows: Prompts of an epoch, each answered by a group.
-        validation: Prompts that a validation answers once.
+    A prompt is computed once for all its answers. What samples nothing takes no time.
     """
-
-    folder: Path
-    settings: Settings
-    rows: Sequence[TrainingRow]
-    validation: Sequence[TrainingRow]
-
-    def epoch(self, tokens: int) -> float:
-        """Return the seconds of an epoch's answers of so many tokens."""
-        reward = self.settings.reward
-        return self._seconds(self.rows, reward.group_size, tokens) if reward else 0.0
-
-    def evaluation(self, tokens: int) -> float:
-        """Return the seconds of a validation's answers of so many tokens."""
-        return self._seconds(self.validation, 1, tokens) if self.settings.reward else 0.0
-
-    def _seconds(self, prompts: Sequence[TrainingRow], count: int, tokens: int) -> float:
-        """Return the seconds of some answers to each prompt, which is computed once for all."""
-        if not prompts:
-            return 0.0
-        ids = [prompt.ids for prompt in prompts]
-        common = common_length(ids) if len(ids) > 1 else 0
-        own = sum(len(prompt) - common for prompt in ids) / len(ids)
-        size = answer_cost.size_of(self.folder)
-        device, dtype = self.settings.device, self.settings.torch_dtype
-        rate = answer_cost.answer_rate(self.folder, device, dtype).flop_seconds
-        work = size.work(own / count, common, tokens) * count * len(ids)
-        return ADAPTER_SHARE * rate * work
+    if settings.reward is None or not prompts:
+        return 0.0
+    ids = [prompt.ids for prompt in prompts]
+    common = common_length(ids)
+    own = sum(len(prompt) - common for prompt in ids) / len(ids)
+    size = answer_cost.size_of(folder)
+    rate = answer_cost.answer_rate(folder, settings.device, settings.torch_dtype).flop_seconds
+    work = size.work(own / count, common, tokens) * count * len(ids)
+    return ADAPTER_SHARE * rate * work
 
 
 def scorer_findings(job: Job, train: Dataset) -> Iterator[Finding]:
@@ -136,11 +107,7 @@ def scorer_findings(job: Job, train: Dataset) -> Iterator[Finding]:
 
 
 def _without_code(scorer: Scorer, setting: Setting) -> Scorer | None:
-    """Return a scorer that is ready, but for functions of the user's; None where it is one.
-
-    Raises:
-        UnituneError: A file that it names, or a package that it needs, is not there.
-    """
+    """Return a scorer that is ready, but for functions of the user's; None where it is one."""
     if isinstance(scorer, PythonFunction):
         return scorer.check(setting.folder)
     if isinstance(scorer, RowScorers):

@@ -13,10 +13,10 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from torch import nn
 from transformers import AutoModelForCausalLM
 
@@ -27,12 +27,13 @@ from unitune.security.spec import Closed
 from unitune.workspace.filesystem import replacing
 from unitune.workspace.today import today
 from unitune_local import machine
+from unitune_local.data.batches import common_length
 from unitune_local.data.rendering import TemplateError, render_prompt
-from unitune_local.inference.generate import common_length
 from unitune_local.models import store
 from unitune_local.models.model import config_of, load_tokenizer
 from unitune_local.models.model_folder import cache_folder
 
+Measured = TypeVar("Measured", bound=BaseModel)
 GENERATED_WEIGHT = 5.0
 """An operation of a generated token takes as long as so many of a prompt's, since few rows are
 computed at once. Of the embedded model: 126 answers of 7 tokens took 5 s, and of 152 tokens 79 s,
@@ -57,12 +58,9 @@ class ModelSize(NamedTuple):
     width: int  # hidden size, in all layers
 
     def work(self, new: float, before: float, answer: float) -> float:
-        """Return the operations of one answer, those of its tokens by `GENERATED_WEIGHT`.
+        """Return the operations of an answer of so many tokens, which count `GENERATED_WEIGHT`.
 
-        Args:
-            new: Tokens of its prompt that are computed for it alone.
-            before: Tokens that were computed before, for all prompts.
-            answer: Tokens that are generated.
+        Of its prompt, `new` tokens are computed for it alone; those `before` were, for all prompts.
         """
         tokens, generated = new + answer, GENERATED_WEIGHT * answer
         pairs = tokens * (before + tokens / 2)
@@ -90,13 +88,7 @@ def size_of(folder: Path) -> ModelSize:
 
 
 def forecast_answers(model: str, cases: Dataset, loads: Sequence[AnswerLoad]) -> AnswerForecast:
-    """Return how long requests for the answers of such cases would take.
-
-    Args:
-        model: Its name, or its folder.
-        cases: What is requested, in the rows' own messages.
-        loads: How often, with what beside.
-    """
+    """Return how long answers to such cases would take; the model by its name, or its folder."""
     folder, device = store.resolve(model), machine.device()
     dtype = machine.best_dtype(device)
     size, rate = size_of(folder), answer_rate(folder, device.type, dtype)
@@ -107,7 +99,7 @@ def forecast_answers(model: str, cases: Dataset, loads: Sequence[AnswerLoad]) ->
             prompts.append(render_prompt(tokenizer, row.example.prompt, row.example.tools))
         except TemplateError:
             continue  # such a row is a finding of its own
-    common = common_length(prompts) if len(prompts) > 1 else 0
+    common = common_length(prompts)
     own = sum(len(prompt) - common for prompt in prompts) / max(len(prompts), 1)
     flops = [
         load.requests
@@ -126,7 +118,12 @@ def forecast_answers(model: str, cases: Dataset, loads: Sequence[AnswerLoad]) ->
 def answer_rate(folder: Path, device: str, dtype: torch.dtype) -> AnswerRate:
     """Return the rate that was measured for a model here, or a guess."""
     place = torch.device(device)
-    return _kept(folder, place, dtype) or _guess(place, dtype)
+    if (kept := recall(AnswerRate, _name(folder, place, dtype))) is not None:
+        return kept
+    rate = machine.products_per_second(place, dtype, *machine.PROBE_WIDTHS)
+    threads = machine.cores() if device == "cpu" else 1
+    share = REACHED_SHARE[str(dtype).removeprefix("torch.")]
+    return AnswerRate(flop_seconds=1 / (rate * threads * share))
 
 
 @contextmanager
@@ -138,18 +135,13 @@ def measured(
 ) -> Generator[None]:
     """Keep what the answers of the body took, if they were enough and the machine not overloaded.
 
-    Args:
-        folder: Of the model.
-        device: Where it answers.
-        dtype: Of its weights.
-        answered: To be filled in the body: each prompt, and the tokens of its answer.
+    `answered` is to be filled in the body: each prompt, and the tokens of its answer.
     """
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     start = clock()
     yield
     seconds = (clock() - start) / (machine.cores() if device.type == "cpu" else 1)
-    prompts = [list(prompt) for prompt, _ in answered]
-    common = common_length(prompts) if len(prompts) > 1 else 0
+    common = common_length([prompt for prompt, _ in answered])
     tokens = sum(len(prompt) - common + answer for prompt, answer in answered)
     if not tokens:
         return
@@ -157,28 +149,10 @@ def measured(
     flops = sum(size.work(len(prompt) - common, common, answer) for prompt, answer in answered)
     if flops >= LEAST_FLOPS and not machine.overloaded():
         rate = AnswerRate(flop_seconds=seconds / flops, measured_on=today())
-        file = _file(folder, device, dtype)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as draft:
-            draft.write(rate.model_dump_json(indent=2))
+        keep(rate, _name(folder, device, dtype))
 
 
-def _guess(device: torch.device, dtype: torch.dtype) -> AnswerRate:
-    rate = machine.products_per_second(device, dtype, *machine.PROBE_WIDTHS)
-    threads = machine.cores() if device.type == "cpu" else 1
-    share = REACHED_SHARE[str(dtype).removeprefix("torch.")]
-    return AnswerRate(flop_seconds=1 / (rate * threads * share))
-
-
-def _kept(folder: Path, device: torch.device, dtype: torch.dtype) -> AnswerRate | None:
-    try:
-        text = _file(folder, device, dtype).read_text(encoding="utf-8")
-        return AnswerRate.model_validate_json(text)
-    except (OSError, ValidationError):  # the latter: written by another version
-        return None
-
-
-def _file(folder: Path, device: torch.device, dtype: torch.dtype) -> Path:
+def _name(folder: Path, device: torch.device, dtype: torch.dtype) -> str:
     depends_on = [
         GENERATED_WEIGHT,
         machine.processor(device.type),
@@ -187,4 +161,24 @@ def _file(folder: Path, device: torch.device, dtype: torch.dtype) -> Path:
         str(dtype),
         list(size_of(folder)),
     ]
-    return cache_folder() / "calibrations" / f"answers-{digest(depends_on)}.json"
+    return f"answers-{digest(depends_on)}"
+
+
+def keep(measured: BaseModel, name: str) -> None:
+    """Store what was measured on this machine, under a name that says what it depends on."""
+    file = _calibration(name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as draft:
+        draft.write(measured.model_dump_json(indent=2))
+
+
+def recall(kind: type[Measured], name: str) -> Measured | None:
+    """Return what was measured on this machine, if anything was."""
+    try:
+        return kind.model_validate_json(_calibration(name).read_text(encoding="utf-8"))
+    except (OSError, ValidationError):  # the latter: written by another version
+        return None
+
+
+def _calibration(name: str) -> Path:
+    return cache_folder() / "calibrations" / f"{name}.json"

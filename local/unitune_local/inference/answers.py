@@ -27,38 +27,28 @@ DRAWN_BLOCK = 256
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How one prompt is answered.
-
-    Args:
-        max_tokens: Longest answer in tokens, at least 1.
-        temperature: 0 is greedy.
-        seed: Of the sampling, when the temperature is not 0.
-        stop: Strings that end the answer and are not part of it.
-        top_p: Only the likeliest tokens that together have this share of the chances are drawn.
-    """
+    """How one prompt is answered; as in `unitune.models.Request`."""
 
     max_tokens: int = 256
     temperature: float = 0.0
     seed: int = 0
     stop: tuple[str, ...] = ()
     top_p: float = 1.0
+    """Only the likeliest tokens that together have this share of the chances are drawn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """One answer.
-
-    Args:
-        ids: Generated token ids, the one that ended the answer included.
-        text: The answer, without special tokens and cut before a stop string.
-        finish_reason: stop: the model or a stop string ended it; length: max_tokens did.
-        seconds: Its share of the time, by the rows that were computed together.
-    """
+    """One answer."""
 
     ids: list[int]
+    """Generated token ids, the one that ended the answer included."""
     text: str
+    """Without special tokens, and cut before a stop string."""
     finish_reason: Literal["stop", "length"]
+    """stop: the model or a stop string ended it; length: max_tokens did."""
     seconds: float = field(compare=False)
+    """Its share of the time, by the rows that were computed together."""
 
 
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -81,18 +71,13 @@ class Ending:
     def text(self, ids: list[int]) -> str:
         """Return the text of ids without special tokens."""
         decode = cast("Any", self.tokenizer).decode
-        text = decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return cast("str", text)
+        return decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 class Answer:
     """One answer as it grows.
 
-    Args:
-        place: Of its prompt among all.
-        prompt: Token ids, those common to all prompts apart.
-        sampling: How it is answered.
-        ending: What ends it.
+    `place` is that of its prompt among all; `prompt` has no tokens that are common to all prompts.
     """
 
     def __init__(self, place: int, prompt: list[int], sampling: Sampling, ending: Ending) -> None:
@@ -113,7 +98,9 @@ class Answer:
         """Take one more token, and see whether it ends the answer."""
         self.ids.append(token)
         full = len(self.ids) >= self.sampling.max_tokens
-        self.done = full or token in self._ending.stops or self._stopped()
+        self.done = full or token in self._ending.stops
+        if self.sampling.stop and not self.done:
+            self.done = self._stop_at(self._ending.text(self.ids)) is not None
 
     def finished(self) -> Generated:
         """Return the answer as text."""
@@ -133,10 +120,6 @@ class Answer:
             if text.endswith(stop[:length])
         )
         return text[: len(text) - max(begun, default=0)]
-
-    def _stopped(self) -> bool:
-        stop = self.sampling.stop
-        return bool(stop) and self._stop_at(self._ending.text(self.ids)) is not None
 
     def _stop_at(self, text: str) -> int | None:
         places = [place for stop in self.sampling.stop if (place := text.find(stop)) >= 0]
@@ -160,15 +143,11 @@ def next_tokens(logits: Tensor, step: Sequence[tuple[int, Answer]]) -> list[int]
 
 
 def draw_tokens(logits: Tensor, temperatures: Tensor, draws: Tensor) -> Tensor:
-    """Return the token (B,) at which the chances, added up, pass a draw from 0 to 1.
+    """Return the token (B,) at which the chances, added up, pass a draw (B,), from 0 to 1.
 
     First the block of tokens in which they do, and then the token in it: adding up all in float64
-    took a quarter of the time of a step of the embedded model.
-
-    Args:
-        logits: In float32, on the CPU (B, V).
-        temperatures: Of each row (B,).
-        draws: In float64 (B,).
+    took a quarter of the time of a step of the embedded model. Logits (B, V) are in float32 and
+    draws in float64, on the CPU; temperatures (B,) are above 0.
     """
     count, size = logits.shape
     chances = (logits - logits.amax(1, keepdim=True)).div_(temperatures[:, None]).exp_()
@@ -183,14 +162,10 @@ def draw_tokens(logits: Tensor, temperatures: Tensor, draws: Tensor) -> Tensor:
 
 
 def nucleus(logits: Tensor, temperatures: Tensor, shares: Tensor) -> Tensor:
-    """Return logits (B, V) with minus infinity for all but the likeliest tokens.
+    """Return logits (B, V), in float32, with minus infinity for all but the likeliest tokens.
 
-    Those that stay are the fewest that together have a share of the chances; at least one does.
-
-    Args:
-        logits: In float32 (B, V).
-        temperatures: Of each row (B,).
-        shares: Of each row (B,); 1 keeps all tokens.
+    Those that stay are the fewest that together have a share (B,) of the chances; at least one
+    does, and with 1 all do.
 
     Source: Holtzman et al., The Curious Case of Neural Text Degeneration, 2020, section 3.1.
     """

@@ -26,20 +26,14 @@ from unitune_local.inference.prefix_cache import NAME, PrefixCache, joined
 CHUNK_TOKENS = 512
 """New tokens of one row in one forward: bounds the scores, whose size grows with its square."""
 PROMPT_TOKENS = 1024
-"""Tokens of prompts in one forward, padding included.
-
-Chosen by measurement on 2 cores: rows of similar length go together, so little is padding, and
-what one layer makes still fits the cache.
-"""
+"""Tokens of prompts in one forward, padding included. Chosen by measurement on 2 cores: rows of
+similar length go together, so little is padding, and what one layer makes still fits the cache."""
 
 
 class PrefixCachedRows:
-    """Rows after a common beginning that was computed once.
+    """Rows after a common beginning that was computed once, and is shared as one row, if there is.
 
-    Args:
-        model: Switched to attention with a prefix cache by `prefix_caching`.
-        shared: PrefixCache of the common beginning, as one row; None when there is none.
-        check: Called before each forward; what it raises ends the work.
+    The model is switched by `prefix_caching`. `check` is called before each forward.
     """
 
     def __init__(
@@ -77,7 +71,7 @@ class PrefixCachedRows:
 
     def add(self, tokens: Tensor) -> Tensor:
         """Add one token to every row and return the logits after them (B, V)."""
-        self._real = _with_new_token(self._real)
+        self._real = functional.pad(self._real, (0, 1), value=True)
         return self._feed(self.cache, tokens[:, None], self._real)
 
     def keep(self, rows: Tensor) -> None:
@@ -100,10 +94,9 @@ class PrefixCachedRows:
 
     def join(self, others: Sequence[PrefixCache]) -> None:
         """Take more rows, each with all that it has seen; none has a common beginning apart."""
-        caches = [*([self.cache] if self.cache.layers else []), *others]
-        self.cache = joined(caches)
         running = cast("list[int]", cast("Any", self._real.sum(1)).tolist())
         lengths = [*running, *(other.used for other in others)]
+        self.cache = joined([*([self.cache] if self.cache.layers else []), *others])
         self._real = _real(lengths, self.cache.used).to(self._model.device)
 
     def _feed(self, cache: PrefixCache, ids: Tensor, real: Tensor) -> Tensor:
@@ -120,9 +113,8 @@ class PrefixCachedRows:
         seen = torch.ones(new, places, dtype=torch.bool, device=ids.device).tril(start)  # (S, C)
         there = functional.pad(real[:, :places], (0, max(0, places - real.shape[1])))  # (B, C)
         before = cache.shared.used if cache.shared else 0
-        output = cast(
-            "Any", self._model
-        )(
+        model = cast("Any", self._model)
+        output = model(
             ids,
             attention_mask=there[:, None, None] & seen,  # (B, 1, S, C)
             position_ids=before + _positions(real)[:, start:end],
@@ -153,7 +145,7 @@ class CachedRows:
 
     def add(self, tokens: Tensor) -> Tensor:
         """Add one token to every row and return the logits after them (B, V)."""
-        self._real = _with_new_token(self._real)
+        self._real = functional.pad(self._real, (0, 1), value=True)
         return self._forward(tokens[:, None])
 
     def keep(self, rows: Tensor) -> None:
@@ -205,11 +197,6 @@ def _of_similar_length(prompts: Sequence[Sequence[int]]) -> Iterator[Sequence[Se
             start, wider = place, len(prompt)
         widest = wider
     yield prompts[start:]
-
-
-def _with_new_token(real: Tensor) -> Tensor:
-    """Return which tokens are real (B, N) after one more that is (B, N + 1)."""
-    return functional.pad(real, (0, 1), value=True)
 
 
 def _last(ids: Tensor) -> Tensor:

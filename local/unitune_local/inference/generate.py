@@ -17,13 +17,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from functools import partial
 from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unitune.errors import Interrupted
+from unitune_local.data.batches import common_length
 from unitune_local.inference.answers import (
     Answer,
     Ending,
@@ -33,7 +34,8 @@ from unitune_local.inference.answers import (
     stop_ids,
 )
 from unitune_local.inference.decoding import CachedRows, PrefixCachedRows, Rows, prefix_caching
-from unitune_local.inference.prefix_cache import PrefixCache, is_plain
+from unitune_local.inference.prefix_cache import is_plain
+from unitune_local.models.model import use_attention
 
 BATCH_SIZE = 256
 """Chosen by measurement on 2 cores: 128 rows at once give 1.2 times the answers of 64."""
@@ -61,32 +63,26 @@ def generate(  # noqa: PLR0913 - the last three are rarely given
     done: Callable[[Sequence[int], Sequence[Generated]], None] | None = None,
     grew: Callable[[str], None] | None = None,
 ) -> list[Generated]:
-    """Answer all prompts.
+    """Return an answer for each prompt, in their order; the model is in evaluation mode.
 
-    Args:
-        model: In evaluation mode.
-        tokenizer: Of the model.
-        prompts: Token ids, at least one each; with the answer they fit the model's context.
-        settings: One for each prompt.
-        batch_size: Most rows at once.
-        interrupt: When it is set, generation stops before the next token.
-        done: Called after each token with the places and answers that it has ended.
-        grew: Called after each token with the text so far of an answer that goes on.
-
-    Returns:
-        One answer for each prompt, in their order.
+    Prompts are token ids, at least one each; with the answer they fit the model's context. After
+    each token `done` is called with the places and answers that it has ended, and `grew` with the
+    text so far of an answer that goes on.
 
     Raises:
         Interrupted: `interrupt` was set.
     """
     plain = is_plain(model)
-    common = common_length(prompts) if plain and len(prompts) > 1 else 0
+    common = common_length(prompts) if plain else 0
     ending = Ending(stop_ids(model, tokenizer), tokenizer)
     answers = [
         Answer(place, list(prompt[common:]), sampling, ending)
         for place, (prompt, sampling) in enumerate(zip(prompts, settings, strict=True))
     ]
-    check = partial(_check, interrupt or threading.Event())
+
+    def check() -> None:
+        if interrupt is not None and interrupt.is_set():
+            raise Interrupted("the model was stopped while it answered")
 
     def tell(step: Sequence[Answer]) -> None:
         if done is not None and (ended := [answer for answer in step if answer.done]):
@@ -98,7 +94,11 @@ def generate(  # noqa: PLR0913 - the last three are rarely given
 
     start = time.perf_counter()
     with torch.inference_mode(), prefix_caching(model) if plain else nullcontext():
-        shared = _cache_of(model, prompts[0][:common]) if common else None
+        shared = None
+        if common:
+            beginning = PrefixCachedRows(model)
+            beginning.begin([prompts[0][:common]])
+            shared = beginning.cache
         _share_time(answers, start)
         for batch in _batches(answers, batch_size, model):
             rows = PrefixCachedRows(model, shared, check) if plain else CachedRows(model)
@@ -106,9 +106,20 @@ def generate(  # noqa: PLR0913 - the last three are rarely given
     return [answer.finished() for answer in answers]
 
 
-def _check(interrupt: threading.Event) -> None:
-    if interrupt.is_set():
-        raise Interrupted("the model was stopped while it answered")
+def generate_in_training(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    settings: Sequence[Sampling],
+) -> list[Generated]:
+    """Return the answers of a model in training, which is left as it was."""
+    base = cast("Any", model.get_base_model())  # with adapters in its layers
+    attention, was_training = base.config._attn_implementation, model.training  # noqa: SLF001 - it has no other name
+    model.eval()
+    answers = generate(base, tokenizer, prompts, settings)
+    use_attention(model, attention)
+    model.train(was_training)
+    return answers
 
 
 def _answer_batch(
@@ -149,22 +160,6 @@ def _share_time(
     return now
 
 
-def common_length(prompts: Sequence[Sequence[int]]) -> int:
-    """Return how many tokens all prompts begin with, leaving each at least one of its own."""
-    shortest = min(len(prompt) for prompt in prompts)
-    for place in range(shortest - 1):
-        if any(prompt[place] != prompts[0][place] for prompt in prompts):
-            return place
-    return shortest - 1
-
-
-def _cache_of(model: PreTrainedModel, beginning: Sequence[int]) -> PrefixCache:
-    """Return the keys and values of the tokens that all prompts begin with."""
-    rows = PrefixCachedRows(model)
-    rows.begin([beginning])
-    return rows.cache
-
-
 def _batches(
     answers: list[Answer], batch_size: int, model: PreTrainedModel
 ) -> Iterator[list[Answer]]:
@@ -173,7 +168,8 @@ def _batches(
     batch: list[Answer] = []
     for answer in sorted(answers, key=lambda item: len(item.prompt), reverse=True):
         wider = [*batch, answer]
-        tokens = len(wider) * _room(wider)
+        longest_prompt = len(wider[0].prompt)
+        tokens = len(wider) * (longest_prompt + max(each.sampling.max_tokens for each in wider))
         slow = model.device.type == "cpu" and len(wider) > FEWEST_ROWS and tokens > SLICE_TOKENS
         if batch and (len(wider) > batch_size or tokens > most or slow):
             yield batch
@@ -181,12 +177,6 @@ def _batches(
         batch.append(answer)
     if batch:
         yield batch
-
-
-def _room(batch: list[Answer]) -> int:
-    """Return the tokens that a row of this batch may come to hold, padding included."""
-    longest_prompt = max(len(answer.prompt) for answer in batch)
-    return longest_prompt + max(answer.sampling.max_tokens for answer in batch)
 
 
 def bytes_per_token(model: PreTrainedModel) -> int:

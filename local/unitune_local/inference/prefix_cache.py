@@ -58,17 +58,14 @@ class KeysValues:
 
 @dataclass(slots=True)
 class PrefixCache:
-    """Keys and values of a batch in all layers.
-
-    Args:
-        shared: What all rows have seen before: the whole cache of one row, or None.
-        used: Places filled by earlier forwards (N - S).
-        layers: By layer index; made when a layer first sees tokens.
-    """
+    """Keys and values of a batch in all layers."""
 
     shared: PrefixCache | None = None
+    """What all rows have seen before: the whole cache of one row."""
     used: int = 0
+    """Places filled by earlier forwards (N - S)."""
     layers: dict[int, KeysValues] = field(default_factory=dict[int, KeysValues])
+    """By layer index; made when a layer first sees tokens."""
 
     def places(self, new: int) -> int:
         """Return the places that every layer has after so many new tokens (C)."""
@@ -106,8 +103,7 @@ class PrefixCache:
 def joined(parts: Sequence[PrefixCache]) -> PrefixCache:
     """Return the rows of several caches as one, in their order, with room for a block more.
 
-    Args:
-        parts: With the same shared cache; where one is narrower, its rows are padded on the left.
+    All have the same shared cache; where one is narrower, its rows are padded on the left.
     """
     whole = PrefixCache(parts[0].shared, max(part.used for part in parts))
     for layer in parts[0].layers:

@@ -47,21 +47,17 @@ def most_logits(settings: Settings) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How micro-batches are laid out.
-
-    Args:
-        kind: packed or padded.
-        share: Whether a shared prefix is computed once.
-        multiple: Lengths are multiples of it.
-        most_logits: Trained tokens whose logits are held at once; None: all.
-        reason: Why not the best form; empty when it is.
-    """
+    """How micro-batches are laid out."""
 
     kind: Literal["packed", "padded"]
     share: bool
+    """Whether a shared prefix is computed once."""
     multiple: int = 1
+    """Lengths are multiples of it."""
     most_logits: int | None = None
+    """Trained tokens whose logits are held at once; None: all."""
     reason: str = ""
+    """Why not the best form; empty when it is."""
 
     def batch(self, rows: Sequence[TrainingRow], device: torch.device) -> Batch:
         """Return rows as a micro-batch on a device."""
@@ -158,12 +154,7 @@ def choose_form(
 ) -> Form:
     """Return the best form that this model computes rightly, and switch its attention to it.
 
-    Args:
-        model: With its adapters, on its device.
-        rows: Of the training; the two shortest are computed in both forms.
-        share: Whether a shared prefix may be computed once.
-        multiple: Lengths are to be multiples of it.
-        most_logits: Trained tokens whose logits are to be held at once; None: all.
+    The two shortest rows are computed in both forms; the rest is as in `Form`.
 
     Raises:
         Unsupported: The model does more with its logits than its output head.

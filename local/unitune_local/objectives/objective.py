@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeAlias, cast
+from typing import ClassVar, NamedTuple, Protocol, TypeAlias, cast
 
 import torch
 from peft import PeftModel
@@ -24,34 +24,24 @@ Parts: TypeAlias = Sequence[Sequence[TrainingRow]]
 """The micro-batches of a step, or of a validation."""
 
 
-@dataclass(frozen=True, slots=True)
-class PartLoss:
-    """A micro-batch's weighted sums.
-
-    Args:
-        loss: A scalar with its gradient.
-        figures: Other figures by name.
-    """
+class PartLoss(NamedTuple):
+    """A micro-batch's weighted sums."""
 
     loss: Tensor
+    """A scalar with its gradient."""
     figures: dict[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class StepRows:
-    """What an optimiser step learns from.
-
-    Args:
-        rows: With trained tokens.
-        weight: What their sums are divided by.
-        tokens: Of all conversations, whole.
-        figures: What is known of the step before its loss, by name.
-    """
+class StepRows(NamedTuple):
+    """What an optimiser step learns from."""
 
     rows: Sequence[TrainingRow]
     weight: float
+    """What their sums are divided by."""
     tokens: int
+    """Of all conversations, whole."""
     figures: dict[str, float]
+    """What is known of the step before its loss, by name."""
 
 
 class Objective(Protocol):

@@ -61,10 +61,7 @@ def answers(model: torch.nn.Module, form: Form, rows: Sequence[TrainingRow]) -> 
 def pair_losses(policy: Answers, reference: Tensor, settings: PreferenceSettings) -> Tensor:
     """Return the loss of each pair.
 
-    Args:
-        policy: Of the model that is trained.
-        reference: Sums of the base model (B, 2); zeros for a loss that needs none.
-        settings: The loss.
+    The reference has the sums of the base model (B, 2); zeros for a loss that needs none.
     """
     losses = _LOSSES[settings.loss](policy, reference, settings)
     if settings.nll_weight:
@@ -75,14 +72,11 @@ def pair_losses(policy: Answers, reference: Tensor, settings: PreferenceSettings
 def _dpo(policy: Answers, reference: Tensor, settings: PreferenceSettings) -> Tensor:
     logits = settings.beta * _lead(policy.sums - reference)
     smoothing = settings.label_smoothing
-    return -(1 - smoothing) * _log_sigmoid(logits) - smoothing * _log_sigmoid(-logits)
-
-
-def _robust(policy: Answers, reference: Tensor, settings: PreferenceSettings) -> Tensor:
-    logits = settings.beta * _lead(policy.sums - reference)
-    smoothing = settings.label_smoothing
-    losses = -(1 - smoothing) * _log_sigmoid(logits) + smoothing * _log_sigmoid(-logits)
-    return losses / (1 - 2 * smoothing)
+    right = -(1 - smoothing) * functional.logsigmoid(logits)
+    wrong = smoothing * functional.logsigmoid(-logits)
+    if settings.loss == "robust":
+        return (right + wrong) / (1 - 2 * smoothing)
+    return right - wrong
 
 
 def _ipo(policy: Answers, reference: Tensor, settings: PreferenceSettings) -> Tensor:
@@ -91,23 +85,20 @@ def _ipo(policy: Answers, reference: Tensor, settings: PreferenceSettings) -> Te
 
 
 def _simpo(policy: Answers, _: Tensor, settings: PreferenceSettings) -> Tensor:
-    return -_log_sigmoid(settings.beta * _lead(policy.means) - settings.margin)
+    return -functional.logsigmoid(settings.beta * _lead(policy.means) - settings.margin)
 
 
 def _orpo(policy: Answers, _: Tensor, settings: PreferenceSettings) -> Tensor:
     means = policy.means
     log_odds_ratio = _lead(means - _log_complement(means))
-    return -means[:, 0] - settings.beta * _log_sigmoid(log_odds_ratio)
+    return -means[:, 0] - settings.beta * functional.logsigmoid(log_odds_ratio)
 
 
 def rated_losses(gains: Tensor, is_good: Tensor, shift: float, beta: float) -> Tensor:
-    """Return the loss of each rated answer: kto.
+    """Return the loss of each rated answer (B,): kto.
 
-    Args:
-        gains: Of the log-probability of each answer on the base model (B,).
-        is_good: Whether it is one to give (B,), bool.
-        shift: What answers to other prompts have gained, at least 0.
-        beta: How closely the model stays with its base.
+    Gains are of its log-probability on the base model (B,), the shift is what answers to other
+    prompts have gained, at least 0.
     """
     signs = torch.where(is_good, 1.0, -1.0)
     return 1 - torch.sigmoid(beta * signs * (gains - shift))  # (B,)
@@ -115,7 +106,7 @@ def rated_losses(gains: Tensor, is_good: Tensor, shift: float, beta: float) -> T
 
 _LOSSES: dict[Loss, Callable[[Answers, Tensor, PreferenceSettings], Tensor]] = {
     "dpo": _dpo,
-    "robust": _robust,
+    "robust": _dpo,
     "ipo": _ipo,
     "simpo": _simpo,
     "orpo": _orpo,
@@ -124,10 +115,6 @@ _LOSSES: dict[Loss, Callable[[Answers, Tensor, PreferenceSettings], Tensor]] = {
 
 def _lead(pairs: Tensor) -> Tensor:
     return pairs[:, 0] - pairs[:, 1]
-
-
-def _log_sigmoid(logits: Tensor) -> Tensor:
-    return functional.logsigmoid(logits)
 
 
 def _log_complement(log_probabilities: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ import torch
 from peft import PeftModel
 
 from unitune_local.data.batches import TrainingRow
+from unitune_local.job_folder import Note, drop_note
 from unitune_local.objectives.loss import Form
 from unitune_local.objectives.preference import answers
 from unitune_local.parallel.ranks import ALONE, Ranks
@@ -32,33 +33,27 @@ PROGRESS_SECONDS = 15
 
 @dataclass(frozen=True, slots=True)
 class ReferencePass:
-    """The pass of the reference over all rows, which can be interrupted.
-
-    Args:
-        model: Before its first step, with its adapters.
-        form: How micro-batches are laid out.
-        file: Where log-probabilities are kept.
-        stop: Called after each round of micro-batches; returns whether to stop.
-        ranks: Who computes them.
-        progress: Receives how far the pass is, now and then.
-    """
+    """The pass of the reference over all rows, which can be interrupted."""
 
     model: PeftModel
+    """Before its first step, with its adapters."""
     form: Form
     file: Path
+    """Where log-probabilities are kept."""
     stop: Callable[[], bool]
+    """Called after each round of micro-batches; returns whether to stop."""
     ranks: Ranks = ALONE
-    progress: Callable[[str], None] = lambda _: None
+    note: Note = drop_note
+    """Receives how far the pass is, now and then."""
 
     def run(
         self, rounds: Sequence[Sequence[Sequence[TrainingRow]]]
     ) -> dict[TrainingRow, TrainingRow] | None:
         """Return each row with its log-probabilities; None when it was stopped.
 
-        Args:
-            rounds: The micro-batches of the first epoch and of a validation, one for each rank in
-                a round; empty where it has none. The same ones in the training give the very same
-                sums, so that the first step begins at a gain of 0.
+        A round has a micro-batch for each rank, empty where it has none: those of the first epoch
+        and of a validation. The same ones in the training give the very same sums, so that the
+        first step begins at a gain of 0.
         """
         kept = self.ranks.first(self._kept)
         was_training = self.model.training
@@ -78,7 +73,8 @@ class ReferencePass:
                 for row, pair in zip(chain(*parts), chain(*sums), strict=True)
             }
             if time.monotonic() - reported_at >= PROGRESS_SECONDS:
-                self.progress(f"reference log-probabilities of {len(referenced)} of {total} rows")
+                done = f"reference log-probabilities of {len(referenced)} of {total} rows"
+                self.note("message", {"text": done})
                 reported_at = time.monotonic()
         self.model.train(was_training)
         return referenced
@@ -100,8 +96,7 @@ class ReferencePass:
         """Return what a pass before has computed; a line that was cut off is taken away."""
         if not self.file.exists():
             return []
-        whole = [
-            line for line in self.file.read_text().splitlines(keepends=True) if line[-1] == "\n"
-        ]
+        lines = self.file.read_text().splitlines(keepends=True)
+        whole = [line for line in lines if line[-1] == "\n"]
         self.file.write_text("".join(whole))
         return [json.loads(line) for line in whole]

@@ -77,14 +77,11 @@ def kl_estimate(losses: Tensor, reference: Tensor) -> Tensor:
 
 @dataclass(slots=True)
 class RewardLoss:
-    """The loss of sampled answers: rft.
-
-    Args:
-        rollouts: Samples them from a model that is as the training begins.
-    """
+    """The loss of sampled answers: rft."""
 
     figure: ClassVar[str] = "policy_loss"
     rollouts: Rollouts
+    """Of a model that is as the training begins."""
     _first: list[tuple[nn.Parameter, Tensor]] = field(
         default_factory=list[tuple[nn.Parameter, Tensor]], init=False
     )
@@ -114,15 +111,9 @@ class RewardLoss:
         samples = list(chain.from_iterable(groups))
         answered = sum(len(sample.ids) for sample in samples)
         prompts = sum(len(row.ids) * len(group) for row, group in zip(rows, groups, strict=True))
-        return StepRows(
-            rows=list(learnt),
-            weight=answered,
-            tokens=prompts + answered,
-            figures={
-                **_figures(samples),
-                "no_signal": 1 - has_signal(rewards).double().mean().item(),
-            },
-        )
+        no_signal = 1 - has_signal(rewards).double().mean().item()
+        figures = {**_figures(samples), "no_signal": no_signal}
+        return StepRows(list(learnt), answered, prompts + answered, figures)
 
     def losses(self, parts: Parts) -> Iterator[PartLoss]:
         """Yield the loss of each micro-batch; kl: the estimate of its answers' divergence."""
@@ -168,15 +159,7 @@ class RewardLoss:
             for ids, weight in weighted:
                 sums[ids] += weight
             weighted = [(ids, weight) for ids, weight in sums.items() if weight]
-        return [
-            replace(
-                prompt,
-                ids=prompt.ids + ids,
-                trained=prompt.trained + (True,) * len(ids),
-                weight=weight,
-            )
-            for ids, weight in weighted
-        ]
+        return [replace(prompt.followed_by(ids), weight=weight) for ids, weight in weighted]
 
     def _require_signal(
         self, groups: Sequence[Sequence[Sample]], signals: Tensor, step: int

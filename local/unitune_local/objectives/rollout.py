@@ -10,63 +10,47 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
 
 from peft import PeftModel
-from transformers import PreTrainedModel
 
 from unitune.scorers.interface import Attempt
-from unitune_local.data import attention
 from unitune_local.data.batches import TrainingRow
 from unitune_local.grading import Grader
 from unitune_local.inference.answers import Generated, Sampling
-from unitune_local.inference.generate import generate
-from unitune_local.models.model import use_attention
+from unitune_local.inference.generate import generate_in_training
 from unitune_local.objectives.loss import Form
 from unitune_local.parallel.ranks import ALONE, Ranks
 from unitune_local.settings import RewardSettings
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A sampled answer.
-
-    Args:
-        ids: Its tokens, the one that ended it included.
-        text: What was scored.
-        reward: From 0 to 1; NaN where the scorer could not say.
-        reason: Of the scorer.
-        cut: Whether it reached the most tokens before its end.
-    """
+class Sample(NamedTuple):
+    """A sampled answer."""
 
     ids: tuple[int, ...]
+    """The token that ended it included."""
     text: str
     reward: float
+    """From 0 to 1; NaN where the scorer could not say."""
     reason: str
+    """Of the scorer."""
     cut: bool
+    """Whether it reached the most tokens before its end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rollouts:
-    """Samples answers of a model as it stands.
-
-    Args:
-        model: With adapters.
-        form: Of its micro-batches, to which its attention is switched back.
-        grader: Of the answers.
-        settings: How they are sampled.
-        seed: Of the run.
-        longest: Of prompt and answer together, in tokens.
-        ranks: Among whom the prompts are spread.
-    """
+    """Samples answers of a model as it stands."""
 
     model: PeftModel
     form: Form
+    """Of its micro-batches."""
     grader: Grader
     settings: RewardSettings
     seed: int
     longest: int
+    """Of prompt and answer together, in tokens."""
     ranks: Ranks = ALONE
 
     def groups(self, prompts: Sequence[TrainingRow], step: int) -> list[list[Sample]]:
@@ -80,34 +64,27 @@ class Rollouts:
     def _groups(
         self, prompts: Sequence[TrainingRow], size: int, temperature: float, step: int
     ) -> list[list[Sample]]:
-        def compute(places: Sequence[int]) -> list[list[dict[str, Any]]]:
+        def compute(places: Sequence[int]) -> list[list[Sample]]:
             own = [(prompts[place], at) for place in places for at in range(size)]
             seeds = [seed_of(self.seed, step, prompt.line, at) for prompt, at in own]
             samples = self._answers([prompt for prompt, _ in own], temperature, seeds)
-            values = [asdict(sample) for sample in samples]
-            return [values[at : at + size] for at in range(0, len(values), size)]
+            return [samples[at : at + size] for at in range(0, len(samples), size)]
 
-        groups = self.ranks.spread([len(prompt.ids) for prompt in prompts], compute)
-        return [[Sample(tuple(value.pop("ids")), **value) for value in group] for group in groups]
+        lengths = [len(prompt.ids) for prompt in prompts]
+        groups = cast("list[list[Any]]", self.ranks.spread(lengths, compute))  # as JSON has them
+        return [[Sample(tuple(ids), *rest) for ids, *rest in group] for group in groups]
 
     def _answers(
         self, prompts: Sequence[TrainingRow], temperature: float, seeds: Sequence[int]
     ) -> list[Sample]:
         if not prompts:
             return []
-        was_training = self.model.training
-        self.model.eval()
-        samplings = [
-            Sampling(
-                min(self.settings.max_tokens, self.longest - len(prompt.ids)), temperature, seed
-            )
-            for prompt, seed in zip(prompts, seeds, strict=True)
-        ]
-        base = cast("PreTrainedModel", self.model.get_base_model())  # with adapters in its layers
         ids = [prompt.ids for prompt in prompts]
-        answers = generate(base, self.grader.tokenizer, ids, samplings)
-        use_attention(self.model, attention.NAME if self.form.kind == "packed" else "sdpa")
-        self.model.train(was_training)
+        limits = [min(self.settings.max_tokens, self.longest - len(prompt)) for prompt in ids]
+        samplings = [
+            Sampling(limit, temperature, seed) for limit, seed in zip(limits, seeds, strict=True)
+        ]
+        answers = generate_in_training(self.model, self.grader.tokenizer, ids, samplings)
         return [self._scored(*pair) for pair in zip(prompts, answers, strict=True)]
 
     def _scored(self, prompt: TrainingRow, answer: Generated) -> Sample:

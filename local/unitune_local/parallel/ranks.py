@@ -46,18 +46,14 @@ this time. The longest wait is for a scorer that the first rank runs over all va
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """The process group of a training; without one, this process trains alone.
-
-    Args:
-        group: Of torch.distributed.
-        device: Where tensors that are exchanged are to be.
-        computes_together: Whether all have to compute equally often, as each has a part of the
-            base (`unitune_local.parallel.sharding`).
-    """
+    """The process group of a training; without one, this process trains alone."""
 
     group: dist.ProcessGroup | None = None
     device: torch.device = CPU
+    """Where tensors that are exchanged are to be."""
     computes_together: bool = False
+    """Whether all have to compute equally often, as each has a part of the base
+    (`unitune_local.parallel.sharding`)."""
 
     @property
     def rank(self) -> int:
@@ -85,16 +81,10 @@ class Ranks:
     def spread(
         self, lengths: Sequence[int], compute: Callable[[Sequence[int]], Sequence[T]]
     ) -> list[T]:
-        """Compute a value for each place, every rank those of its share.
+        """Return a value for each place, as JSON has it; every rank computes those of its share.
 
-        Where ranks compute together each computes all, as places need not take equally many passes.
-
-        Args:
-            lengths: Tokens at each place, by which the shares are made equal.
-            compute: Returns the values for some places, as JSON has them.
-
-        Returns:
-            The values for all places, in their order.
+        Shares are equal in tokens (`lengths`, at each place). Where ranks compute together each
+        computes all, as places need not take equally many passes.
         """
         if self.computes_together:
             return self.gather([*compute(range(len(lengths)))])[0]
@@ -163,10 +153,8 @@ ALONE = Ranks()
 def joined(rendezvous: Path, rank: int, settings: Settings) -> Generator[Ranks]:
     """Meet the other processes on this machine, and part from them at the end.
 
-    Args:
-        rendezvous: A file that is not there yet, in a folder that only the user may enter.
-        rank: The place of this process.
-        settings: How many processes there are, and where: on cuda each rank has a GPU of its own.
+    The rendezvous is a file that is not there yet, in a folder that only the user may enter. On
+    cuda each rank has a GPU of its own.
 
     Raises:
         RankLost: One does not come.

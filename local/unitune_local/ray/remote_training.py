@@ -13,14 +13,13 @@ from functools import partial
 from pathlib import Path
 
 from unitune.errors import JobError, UnituneError
-from unitune_local.job_folder import Result
+from unitune_local.job_folder import Result, drop_note
 from unitune_local.models import store
 from unitune_local.parallel.processes import RankLost
 from unitune_local.parallel.ranks import ALONE, Ranks
 from unitune_local.ray.launch import RayLaunch
 from unitune_local.ray.remote_folder import RemoteFolder, SentLog
 from unitune_local.settings import DataFile, Spec
-from unitune_local.training.loop import drop_note
 from unitune_local.training.run import finish, note_in, prepare, train_rank
 
 PASSING = (RankLost, RuntimeError, OSError)
@@ -60,10 +59,8 @@ def _train(launch: RayLaunch, ranks: Ranks, folder: RemoteFolder) -> None:
 
 def _spec(launch: RayLaunch, ranks: Ranks, folder: RemoteFolder) -> Spec:
     """Return what to train, as the first start has decided, with the paths of this node."""
-    for file in filter(None, (launch.training, launch.validation)):
+    for file in filter(None, (launch.training, launch.validation, launch.start)):
         folder.storage.fetch(file.ref, folder.files / file.ref)
-    if launch.start is not None:
-        folder.storage.fetch(launch.start.ref, folder.files / launch.start.ref)
     local = launch.local(folder.files)
 
     def decided() -> str:

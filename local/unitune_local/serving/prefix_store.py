@@ -13,23 +13,18 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
-from typing import TypeAlias
 
 from unitune_local.inference.prefix_cache import KeysValues, PrefixCache
 
 BLOCK_TOKENS = 32
 """Of a beginning that two prompts share, up to one block less one token is computed again."""
 
-_Block: TypeAlias = dict[int, KeysValues]
+_Block = dict[int, KeysValues]
 """By layer index (1, G, BLOCK_TOKENS, D)."""
 
 
 class PrefixStore:
-    """Beginnings of prompts.
-
-    Args:
-        max_bytes: Most that all blocks together may take.
-    """
+    """Beginnings of prompts, which together take so many bytes at most."""
 
     def __init__(self, max_bytes: int) -> None:
         self.bytes = 0

@@ -15,23 +15,19 @@ from unitune_local.serving.token_texts import TokenChance
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What an answer has grown by.
-
-    Args:
-        text: More of it.
-        tokens: That the text begins with, where their chances were wanted.
-        finish_reason: With the last piece: stop, length.
-        error: In place of all else: why there is no answer, or no more of it.
-        completion_tokens: So far, the one that ends the answer included.
-        cached_tokens: Of the prompt, that were read for an earlier request.
-    """
+    """What an answer has grown by."""
 
     text: str = ""
     tokens: Sequence[TokenChance] = ()
+    """That the text begins with, where their chances were wanted."""
     finish_reason: Literal["stop", "length"] | None = None
+    """With the last piece."""
     error: Exception | None = None
+    """In place of all else: why there is no answer, or no more of it."""
     completion_tokens: int = 0
+    """So far, the one that ends the answer included."""
     cached_tokens: int = 0
+    """Of the prompt, that were read for an earlier request."""
 
 
 class ModelFailed(Exception):
@@ -44,23 +40,16 @@ class Closed(Exception):
 
 @dataclass(slots=True, eq=False)
 class ServedRequest:
-    """A request, from its arrival to the end of its answer.
+    """A request, from its arrival to the end of its answer."""
 
-    Args:
-        prompt: Token ids.
-        answer: As it grows.
-        streamed: Whether each token is passed on, or the whole alone.
-        top_logprobs: How many of the likeliest tokens are told beside each; None: no chances.
-        pieces: For who waits.
-        read: What has been read of a long prompt, as one row.
-    """
-
-    prompt: list[int]
     answer: Answer
     streamed: bool
+    """Whether each token is passed on, or the whole alone."""
     top_logprobs: int | None
-    pieces: asyncio.Queue[Piece]
+    """How many of the likeliest tokens are told beside each; None: no chances."""
+    pieces: asyncio.Queue[Piece] = field(default_factory=asyncio.Queue[Piece])
     read: PrefixCache | None = None
+    """What has been read of a long prompt, as one row."""
     cached_tokens: int = 0
     abandoned: bool = False
     sent: int = 0  # characters
@@ -69,7 +58,7 @@ class ServedRequest:
     @property
     def ids(self) -> list[int]:
         """All that its row is to see before the next token."""
-        return [*self.prompt, *self.answer.ids]
+        return [*self.answer.prompt, *self.answer.ids]
 
     @property
     def over(self) -> bool:
@@ -84,20 +73,9 @@ class ServedRequest:
         text = ended.text if ended else self.answer.text_so_far()
         if not ended and len(text) <= self.sent:
             return None
-        piece = Piece(
-            text[self.sent :],
-            self._chances_before(len(text)),
-            ended and ended.finish_reason,
-            None,
-            len(self.answer.ids),
-            self.cached_tokens,
-        )
-        self.sent = len(text)
-        return piece
-
-    def _chances_before(self, end: int) -> list[TokenChance]:
-        """Take the tokens that begin before a place in the text."""
-        taken: list[TokenChance] = []
-        while self.chances and self.chances[0][0] < end:
-            taken.append(self.chances.popleft()[1])
-        return taken
+        new, self.sent = text[self.sent :], len(text)
+        tokens: list[TokenChance] = []
+        while self.chances and self.chances[0][0] < len(text):
+            tokens.append(self.chances.popleft()[1])
+        reason, count = ended and ended.finish_reason, len(self.answer.ids)
+        return Piece(new, tokens, reason, None, count, self.cached_tokens)

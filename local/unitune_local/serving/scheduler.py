@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from unitune_local.data.batches import common_length
 from unitune_local.inference.answers import Answer, Ending, Sampling, next_tokens, stop_ids
 from unitune_local.inference.decoding import (
     CHUNK_TOKENS,
@@ -36,7 +37,7 @@ from unitune_local.inference.decoding import (
     Rows,
     prefix_caching,
 )
-from unitune_local.inference.generate import LEAST_DROPPED, bytes_per_token, common_length
+from unitune_local.inference.generate import LEAST_DROPPED, bytes_per_token
 from unitune_local.inference.prefix_cache import PrefixCache, is_plain
 from unitune_local.serving.prefix_store import BLOCK_TOKENS, PrefixStore
 from unitune_local.serving.request import Closed, ModelFailed, Piece, ServedRequest
@@ -50,13 +51,10 @@ HEADROOM_TOKENS = 64
 
 
 class Scheduler:
-    """Answers requests with a model, many at once.
+    """Answers requests with a model, which is used by nothing else until `close`.
 
-    Args:
-        model: In evaluation mode; used by nothing else until `close`.
-        tokenizer: Of the model.
-        answer_bytes: Most that keys and values of running answers take; one alone may take more.
-        prefix_bytes: Most that the prefix store takes.
+    The keys and values of running answers take `answer_bytes` at most, or are those of one alone;
+    the prefix store takes `prefix_bytes`.
     """
 
     def __init__(
@@ -104,7 +102,7 @@ class Scheduler:
             ModelFailed: It cannot answer this request.
         """
         answer = Answer(0, list(prompt), sampling, self._ending)
-        request = ServedRequest(answer.prompt, answer, streamed, top_logprobs, asyncio.Queue())
+        request = ServedRequest(answer, streamed, top_logprobs)
         with self._changed:
             if self._closing:
                 raise Closed
@@ -169,7 +167,7 @@ class Scheduler:
             first.read = self._read_on(prefix, prompts[0][start : start + CHUNK_TOKENS])
             self._wait_again(group)
         else:
-            common = common_length(prompts) if len(group) > 1 else 0
+            common = common_length(prompts)
             if common - start >= BLOCK_TOKENS:
                 prefix, start = self._read_on(prefix, prompts[0][start:common]), common
             rows = PrefixCachedRows(self._model, prefix)
@@ -178,7 +176,6 @@ class Scheduler:
         self._reading = []
 
     def _read_on(self, prefix: PrefixCache | None, ids: Sequence[int]) -> PrefixCache:
-        """Return a prefix with more tokens after it."""
         rows = PrefixCachedRows(self._model, prefix)
         rows.begin([ids])
         return rows.row(0)
@@ -186,8 +183,7 @@ class Scheduler:
     def _alike(self, start: int) -> list[ServedRequest]:
         """Take from the head of those that wait the requests that can be read together.
 
-        Args:
-            start: Tokens of the first that were read before, and so of all.
+        Of the first, and so of all, `start` tokens were read before.
         """
         head = self._waiting[0].ids[:start]
         group: list[ServedRequest] = []
@@ -213,7 +209,7 @@ class Scheduler:
         alone = [rows.row(place) for place in range(len(group))]
         for request, row in zip(group, alone, strict=True):
             request.read = None
-            self._store.add(request.prompt, row)
+            self._store.add(request.answer.prompt, row)
         going = [place for place, request in enumerate(group) if not request.over]
         if not going:
             return
@@ -226,9 +222,8 @@ class Scheduler:
 
     def _begin_batch(self) -> None:
         """Begin a batch of all that waits, for a model whose rows cannot be joined."""
-        group = self._reading = [
-            self._waiting.popleft() for _ in range(min(len(self._waiting), self._most_rows))
-        ]
+        count = min(len(self._waiting), self._most_rows)
+        group = self._reading = [self._waiting.popleft() for _ in range(count)]
         if group:
             self._rows = CachedRows(self._model)
             self._add_tokens(self._rows.begin([request.ids for request in group]), group)
@@ -321,10 +316,9 @@ class Scheduler:
         self._deliver([(request, Piece(error=error)) for request in requests])
 
     def _deliver(self, pieces: Sequence[tuple[ServedRequest, Piece]]) -> None:
+        def deliver() -> None:
+            for request, piece in pieces:
+                request.pieces.put_nowait(piece)
+
         if pieces:
-            self._loop.call_soon_threadsafe(_hand_over, pieces)
-
-
-def _hand_over(pieces: Sequence[tuple[ServedRequest, Piece]]) -> None:
-    for request, piece in pieces:
-        request.pieces.put_nowait(piece)
+            self._loop.call_soon_threadsafe(deliver)

@@ -21,8 +21,8 @@ import re
 import signal
 import socket
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from typing import Any
 
 from aiohttp import web
@@ -54,23 +54,12 @@ END = b"data: [DONE]\n\n"
 
 
 def serve(chat: LocalChatModel, settings: ServerSettings, announce: Callable[[str], None]) -> None:
-    """Serve a model until SIGINT or SIGTERM.
-
-    Args:
-        chat: The model; loaded before anything is announced.
-        settings: Where, under which name, and for whom.
-        announce: Is given the base URL once requests are answered.
+    """Serve a model until SIGINT or SIGTERM; announce the base URL once requests are answered.
 
     Raises:
         UserError: The address cannot be used.
     """
-    with _listening(settings.host, settings.port) as listening:
-        _ = chat.model  # which may take a minute, in which Ctrl-C ends this as any command
-        asyncio.run(_serve(chat, settings, listening, announce))
-
-
-@contextmanager
-def _listening(host: str, port: int) -> Generator[socket.socket]:
+    host, port = settings.host, settings.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family)
@@ -81,7 +70,8 @@ def _listening(host: str, port: int) -> Generator[socket.socket]:
             "--port 0 takes any that is free."
         ) from error
     with listening:
-        yield listening
+        _ = chat.model  # which may take a minute, in which Ctrl-C ends this as any command
+        asyncio.run(_serve(chat, settings, listening, announce))
 
 
 async def _serve(
@@ -158,7 +148,8 @@ class ModelServer:
             text = "Without a key this server answers requests to 127.0.0.1 and localhost alone."
             raise ServerError(403, text, code="forbidden_host")
         given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if key is not None and request.path != "/health" and not _equal(given, key):
+        known = key is None or hmac.compare_digest(given.encode(), key.encode())
+        if not known and request.path != "/health":
             text = "The API key is missing or wrong; send it as `Authorization: Bearer KEY`."
             raise ServerError(401, text, code="invalid_api_key")
         return await handler(request)
@@ -214,7 +205,6 @@ class ModelServer:
             raise ServerError(404, text, param="model", code="model_not_found")
 
     def _prompt(self, wanted: ChatRequest) -> list[int]:
-        """Return the tokens of a request."""
         try:
             return render_prompt(self._chat.tokenizer, wanted.messages, wanted.usable_tools or None)
         except TemplateError as error:
@@ -226,13 +216,9 @@ class ModelServer:
         if context is None:
             return NO_LIMIT
         if len(ids) >= context:
-            raise ServerError(
-                400,
-                f"The messages have {len(ids)} tokens, and the model's context {context}, its "
-                "answer included. Shorten them.",
-                param="messages",
-                code="context_length_exceeded",
-            )
+            sizes = f"The messages have {len(ids)} tokens, and the model's context {context}"
+            text = f"{sizes}, its answer included. Shorten them."
+            raise ServerError(400, text, param="messages", code="context_length_exceeded")
         return context - len(ids)
 
     async def _end(self, _app: web.Application) -> None:
@@ -271,7 +257,6 @@ def _event(content: dict[str, Any]) -> bytes:
 
 
 def _failure(error: Exception) -> ServerError:
-    """Return how a client is told that an answer has failed."""
     if isinstance(error, Closed):
         return ServerError(503, "The server is shutting down.", code="shutting_down")
     return ServerError(500, f"The model failed on this request: {error}", code="model_failed")
@@ -292,10 +277,5 @@ async def _explain(request: web.Request, handler: Handler) -> web.StreamResponse
         text = f"There is no {request.method} {request.path}; try POST /v1/chat/completions."
         refused = ServerError(error.status, text)
     headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}
-    return web.json_response(
-        refused.body, status=refused.status, headers=headers.get(refused.status)
-    )
-
-
-def _equal(given: str, key: str) -> bool:
-    return hmac.compare_digest(given.encode(), key.encode())
+    status = refused.status
+    return web.json_response(refused.body, status=status, headers=headers.get(status))

@@ -22,19 +22,16 @@ BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 @dataclass(frozen=True, slots=True)
 class TokenChance:
-    """A token and how likely it was.
-
-    Args:
-        text: With a replacement character where it is a part of one.
-        bytes: None where they are not known.
-        logprob: Natural logarithm of its chance, before temperature and top_p.
-        top: The likeliest tokens at its place, the likeliest first.
-    """
+    """A token and how likely it was."""
 
     text: str
+    """With a replacement character where it is a part of one."""
     bytes: tuple[int, ...] | None
+    """None where they are not known."""
     logprob: float
+    """Natural logarithm of its chance, before temperature and top_p."""
     top: Sequence[TokenChance] = ()
+    """The likeliest tokens at its place, the likeliest first."""
 
 
 class TokenTexts:
@@ -46,9 +43,8 @@ class TokenTexts:
     def chance(self, logits: Tensor, token: int, top: int) -> TokenChance:
         """Return a token with its chance by the logits of its place (V), and the likeliest ones."""
         logprobs = logits.float().log_softmax(-1)
-        best = cast(
-            "list[int]", cast("Any", logprobs.topk(min(top, len(logprobs))).indices).tolist()
-        )
+        places = logprobs.topk(min(top, len(logprobs))).indices
+        best = cast("list[int]", cast("Any", places).tolist())
         likeliest = [self._named(index, float(logprobs[index])) for index in best]
         return self._named(token, float(logprobs[token]), likeliest)
 

@@ -135,11 +135,7 @@ class ChatRequest(BaseModel):
         return self.tools if self.tool_choice == "auto" else ()
 
     def sampling(self, room: int) -> Sampling:
-        """Return how the answer is to be sampled.
-
-        Args:
-            room: Tokens that the model's context leaves for it.
-        """
+        """Return how the answer is to be sampled, in the room that the model's context leaves."""
         wanted = self.max_completion_tokens or self.max_tokens or room
         stop = (self.stop,) if isinstance(self.stop, str) else self.stop
         return Sampling(min(wanted, room), self.temperature, self.seed, stop, self.top_p)
@@ -148,11 +144,8 @@ class ChatRequest(BaseModel):
 def _without_answers_fields(message: JsonValue) -> JsonValue:
     if not isinstance(message, dict):
         return message
-    return {
-        name: value
-        for name, value in message.items()
-        if name not in OF_ANSWERS or value not in (None, [])
-    }
+    empty = {name for name in OF_ANSWERS if message.get(name) in (None, [])}
+    return {name: value for name, value in message.items() if name not in empty}
 
 
 def _refusal(given: Mapping[str, JsonValue], failure: ValidationError) -> ServerError:
@@ -237,12 +230,7 @@ class Completion:
     def _chunk(
         self, delta: dict[str, Any], logprobs: object, finish_reason: str | None
     ) -> dict[str, Any]:
-        choice = {
-            "index": 0,
-            "delta": delta,
-            "logprobs": logprobs,
-            "finish_reason": finish_reason,
-        }
+        choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
         usage = {"usage": None} if self._request.stream_options.include_usage else {}
         return {**self._head, "object": "chat.completion.chunk", "choices": [choice], **usage}
 

@@ -7,23 +7,20 @@ number, so the training goes on as without it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, cast
 
 from peft import PeftModel
 
 from unitune.backends.output_limit import TRAINING_ROOM, automatic_tokens, longest_expected
 from unitune.data.dataset import Dataset
-from unitune.data.example import Example
 from unitune.errors import RunFailed
 from unitune.job.job import Job
-from unitune.scorers.interface import Attempt, Scorer
+from unitune.scorers.interface import Attempt
 from unitune_local.data.rendering import render_prompt
 from unitune_local.data.rows import scored_cases
 from unitune_local.grading import Grader, Grading
 from unitune_local.inference.answers import Sampling
-from unitune_local.inference.generate import generate
-from unitune_local.models.model import use_attention
+from unitune_local.inference.generate import generate_in_training
 from unitune_local.parallel.ranks import ALONE, Ranks
 from unitune_local.settings import DevScorer
 
@@ -32,8 +29,7 @@ def dev_scorer(job: Job, validation: Dataset) -> DevScorer:
     """Return by what a job's answers to the validation rows are scored."""
     limit = job.evaluate.max_tokens
     if limit == "auto":
-        longest = longest_expected(scored_cases(validation))
-        limit = automatic_tokens(longest, TRAINING_ROOM)
+        limit = automatic_tokens(longest_expected(scored_cases(validation)), TRAINING_ROOM)
     grading = Grading.of(job.evaluate.deciding, job.folder.resolve())
     return DevScorer(grading=grading, max_tokens=limit)
 
@@ -49,29 +45,25 @@ def dev_score(
     tokenizer, scorer = grader.tokenizer, grader.scorer
     cases = scored_cases(validation)
     prompts = [render_prompt(tokenizer, case.prompt, case.tools) for case in cases]
-    base = cast("Any", model.get_base_model())
-    context: int = base.config.get_text_config().max_position_embeddings
+    config = cast("Any", model.get_base_model()).config.get_text_config()
+    context: int = config.max_position_embeddings
     limits = [min(max_tokens, context - len(prompt)) for prompt in prompts]
-    attention, was_training = base.config._attn_implementation, model.training  # noqa: SLF001 - it has no other name
-    model.eval()
 
     def answer(places: Sequence[int]) -> list[str]:
         samplings = [Sampling(max_tokens=limits[place]) for place in places]
         own = [prompts[place] for place in places]
-        return [each.text for each in generate(base, tokenizer, own, samplings)]
+        return [each.text for each in generate_in_training(model, tokenizer, own, samplings)]
 
     texts = ranks.spread([len(prompt) for prompt in prompts], answer)
-    use_attention(model, attention)
-    model.train(was_training)
-    return ranks.first(partial(_statistic, scorer, cases, texts))
 
+    def statistic() -> float:
+        attempts = [Attempt(case, text) for case, text in zip(cases, texts, strict=True)]
+        scores = [scorer.score(attempt) for attempt in attempts]
+        if all(score.failed for score in scores):
+            raise RunFailed(
+                f"the scorer {scorer.name!r} can score no answer to the validation rows: "
+                f"{scores[0].reason}. Set tuning.best_by to loss, or take another scorer."
+            )
+        return scorer.sums(attempts, [score.value for score in scores]).statistic()
 
-def _statistic(scorer: Scorer, cases: Sequence[Example], texts: Sequence[str]) -> float:
-    attempts = [Attempt(case, text) for case, text in zip(cases, texts, strict=True)]
-    scores = [scorer.score(attempt) for attempt in attempts]
-    if all(score.failed for score in scores):
-        raise RunFailed(
-            f"the scorer {scorer.name!r} can score no answer to the validation rows: "
-            f"{scores[0].reason}. Set tuning.best_by to loss, or take another scorer."
-        )
-    return scorer.sums(attempts, [score.value for score in scores]).statistic()
+    return ranks.first(statistic)

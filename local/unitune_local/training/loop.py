@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from unitune.errors import RunFailed
 from unitune_local.data.batches import TrainingRow, epoch_batches, micro_batches
 from unitune_local.grading import Grader
-from unitune_local.job_folder import Kind
+from unitune_local.job_folder import Note, drop_note
 from unitune_local.objectives.loss import Form, form_of
 from unitune_local.objectives.objective import Objective, PartLoss, StepRows, objective_of
 from unitune_local.objectives.reference import REFERENCE_FILE, ReferencePass
@@ -46,28 +46,22 @@ THROUGHPUT_STEPS = 10
 
 Cut = Callable[[Sequence[TrainingRow]], list[list[TrainingRow]]]
 """Cuts rows into micro-batches."""
-Note = Callable[[Kind, dict[str, JsonValue]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingContext:
-    """What the loop needs from outside.
-
-    Args:
-        checkpoints: Folder for checkpoints; the newest one in it is gone on from.
-        note: Receives every step, validation, checkpoint, warning and message.
-        stop: Called after every step; returns whether to stop.
-        score: Returns how well the model answers the validation rows, where that decides.
-        grader: Of answers that are sampled; None where none are.
-        ranks: The processes that train together. What the others note is dropped, and only the
-            first one is asked whether to stop.
-    """
+    """What the loop needs from outside."""
 
     checkpoints: Path
+    """The newest one in this folder is gone on from."""
     note: Note
+    """Of the first rank; what the others note is dropped."""
     stop: Callable[[], bool]
+    """Called after every step, in the first rank; returns whether to stop."""
     score: Callable[[PeftModel], float] | None = None
+    """Returns how well the model answers the validation rows, where that decides."""
     grader: Grader | None = None
+    """Of answers that are sampled; None where none are."""
     ranks: Ranks = ALONE
 
 
@@ -87,14 +81,8 @@ def train(
     form = form_of(model, rows, settings)
     note("warning" if form.reason else "message", {"text": _described(form, settings)})
     cut = partial(micro_batches, most_tokens=settings.micro_batch_tokens, share=form.share)
-    ahead = ReferencePass(
-        model,
-        form,
-        context.checkpoints / REFERENCE_FILE,
-        context.stop,
-        ranks,
-        lambda text: note("message", {"text": text}),
-    )
+    file = context.checkpoints / REFERENCE_FILE
+    ahead = ReferencePass(model, form, file, context.stop, ranks, note)
     if (ready := _referenced(ahead, rows, validation, settings, cut)) is None:
         return False
     rows, validation = ready
@@ -132,7 +120,9 @@ def train(
 
         at: dict[str, JsonValue] = {"step": step, "steps": steps, "epoch": step / steps_per_epoch}
         figures = {**mean.figures, "learning_rate": learning_rate, "grad_norm": norm}
-        note("step", {**at, **_counted(prepared), **figures, **throughput.after(prepared.tokens)})
+        trained = sum(row.trained_tokens for row in prepared.rows)
+        counts = {**prepared.figures, "tokens": prepared.tokens, "trained_tokens": trained}
+        note("step", {**at, **counts, **figures, **throughput.after(prepared.tokens)})
         evaluations.after(step)
         stopping = not evaluations.ends(step) and ranks.first(context.stop)
         due = (
@@ -159,7 +149,6 @@ def _add_gradients(
     ranks: Ranks,
     weights: Collection[nn.Parameter],
 ) -> Mean:
-    """Compute the gradients of a step, over all ranks, and return its loss."""
     mean = Mean(prepared.weight, objective.figure)
     for part_loss in _own_losses(objective, prepared.rows, cut, ranks):
         torch.autograd.backward(mean.add(part_loss))
@@ -185,11 +174,6 @@ def _own_losses(
         idle = [[replace(shortest, weight=0.0)]] * (most - len(parts))
     for number, made in enumerate(objective.losses([*parts, *idle])):
         yield made if number < len(parts) else PartLoss(0 * made.loss, {})
-
-
-def _counted(prepared: StepRows) -> dict[str, JsonValue]:
-    trained = sum(row.trained_tokens for row in prepared.rows)
-    return {**prepared.figures, "tokens": prepared.tokens, "trained_tokens": trained}
 
 
 def _restore(
@@ -234,7 +218,6 @@ def _referenced(
 def _objective(
     model: PeftModel, form: Form, settings: Settings, context: TrainingContext
 ) -> Objective:
-    """Return what a training minimises by its settings."""
     if settings.reward is None:
         return objective_of(model, form, settings.preference, context.ranks)
     assert context.grader is not None, "sampled answers are graded"
@@ -247,7 +230,6 @@ def _objective(
 def _steps_of(
     rows: Sequence[TrainingRow], settings: Settings, epoch: int
 ) -> list[list[TrainingRow]]:
-    """Return the rows of each optimiser step of an epoch."""
     lengths = [len(row.ids) for row in rows]
     order = epoch_batches(lengths, settings.batch_size, settings.seed, epoch)
     return [[rows[index] for index in step] for step in order]
@@ -337,14 +319,10 @@ class Mean:
 
 
 class Throughput:
-    """How fast the training goes, measured over the last steps of this process.
+    """How fast the training goes, measured over the last steps of this process."""
 
-    Args:
-        steps: Steps still to do.
-    """
-
-    def __init__(self, steps: int) -> None:
-        self._left = steps
+    def __init__(self, steps_left: int) -> None:
+        self._left = steps_left
         self._tokens = 0
         self._marks = deque([(time.monotonic(), 0)], maxlen=THROUGHPUT_STEPS + 1)
 
@@ -359,10 +337,6 @@ class Throughput:
             "tokens_per_second": (after - before) / spent,
             "seconds_left": spent / (len(self._marks) - 1) * self._left,
         }
-
-
-def drop_note(_kind: Kind, _data: dict[str, JsonValue]) -> None:
-    """Drop what a rank notes that is not the first."""
 
 
 def _checkpoint_due(step: int, saved_at: float, settings: Settings, epoch_ended: bool) -> bool:  # noqa: FBT001

@@ -30,15 +30,17 @@ from unitune.workspace.filesystem import replacing
 from unitune.workspace.today import today
 from unitune_local import machine
 from unitune_local.data.batches import TrainingRow
-from unitune_local.forecasting import cost_model, memory
+from unitune_local.forecasting import memory
 from unitune_local.forecasting.cost_model import (
     CostModel,
+    calibration,
     different_sizes,
     fit,
     part_work,
     steps_bytes,
 )
 from unitune_local.forecasting.forecast import forecast, require_memory
+from unitune_local.inference.answer_cost import keep
 from unitune_local.models import store
 from unitune_local.models.adapter import check_adapter, checked_prompts, save_adapter
 from unitune_local.models.model import load_tokenizer
@@ -72,7 +74,7 @@ def calibrate(
 
     Raises:
         DataError: No row can be learnt from.
-        Unsupported: The training would not fit into memory.
+        Unsupported: The training would not fit into memory, or into one process.
         BackendError: The process died.
     """
     expected = forecast(job, folder, train, validation, start)
@@ -81,13 +83,13 @@ def calibrate(
             "no row has anything to train on; `unitune plan` without --calibrate says why."
         )
     require_memory(expected.summary)
-    if expected.batching.settings.shard:
+    settings = expected.batching.settings
+    if settings.shard:
         raise Unsupported(
             "a calibration times one process, which cannot hold this base; its training spreads it "
             "over several (options.local.shard). Plan without --calibrate."
         )
     busy = busy_share()
-    settings = expected.batching.settings
     run = ProfileRun(
         spec=Spec(
             base=job.base_model,
@@ -117,7 +119,7 @@ def calibrate(
             raise BackendError(f"the calibration ended without a result: {last}")
         text = (Path(scratch) / "cost_model.json").read_text(encoding="utf-8")
     measured = CostModel.model_validate_json(text).model_copy(update={"busy_share": busy})
-    cost_model.keep(measured, expected.shape, settings)
+    keep(measured, calibration(expected.shape, settings))
     return measured
 
 

@@ -9,10 +9,9 @@ import os
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from peft import PeftModel
@@ -22,22 +21,22 @@ from transformers import PreTrainedTokenizerBase
 from unitune.backends.protocol import Launch, Upload
 from unitune.data.dataset import Dataset
 from unitune.errors import DataError, Mismatch, RunFailed
-from unitune.models import Start, TunedModel
+from unitune.models import TunedModel
+from unitune.workspace.filesystem import sha256
 from unitune_local import machine
 from unitune_local.data.rows import read_rows, render_prompts, render_rows
 from unitune_local.forecasting.forecast import forecast, require_memory
 from unitune_local.grading import Grading
-from unitune_local.job_folder import EventLog, JobFolder, Kind
+from unitune_local.job_folder import EventLog, JobFolder, Kind, Note, drop_note
 from unitune_local.models import store
 from unitune_local.models.adapter import adapter_hash, check_adapter, checked_prompts, save_adapter
 from unitune_local.models.model import add_adapter, load_model, load_tokenizer
-from unitune_local.models.model_folder import sha256
 from unitune_local.models.start import load_start
 from unitune_local.parallel.ranks import ALONE, Ranks, joined, noticing_loss
 from unitune_local.parallel.sharding import shard
 from unitune_local.settings import DataFile, Settings, Spec, StartFiles
 from unitune_local.training.dev_score import dev_score, dev_scorer
-from unitune_local.training.loop import Note, TrainingContext, drop_note, train
+from unitune_local.training.loop import TrainingContext, train
 
 
 def prepare(launch: Launch) -> Spec:
@@ -71,7 +70,9 @@ def prepare(launch: Launch) -> Spec:
         dev_scorer=dev_scorer(job, validation)
         if expected.batching.settings.selection.best_by == "score"
         else None,
-        start=_start_files(launch.start) if launch.start else None,
+        start=StartFiles(path=start, sha256=adapter_hash(start), run=launch.start.run)
+        if launch.start and start
+        else None,
         grading=Grading.of(job.reward_scorer, job.folder) if job.method == "rft" else None,
     )
 
@@ -79,12 +80,7 @@ def prepare(launch: Launch) -> Spec:
 def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
     """Train what a folder's spec says, from its last checkpoint if there is one.
 
-    Returns:
-        The tuned model, or None when it was stopped.
-
-    Raises:
-        Mismatch: Base or rows are not those of the submit.
-        RunFailed: The training ended without a model.
+    Returns None when it was stopped; raises as `train_rank`.
     """
     spec = read_spec(folder)
     note = partial(note_in, log)
@@ -116,44 +112,36 @@ def joined_ranks(folder: JobFolder, settings: Settings, rank: int, worker: int) 
             each.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What a training ends with.
-
-    Args:
-        model: With the adapters that are kept.
-        tokenizer: Of the model.
-        prompts: That the saved adapter is to answer as the model does.
-        others: What the other ranks took.
-    """
+class Trained(NamedTuple):
+    """What a training ends with."""
 
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
     prompts: list[tuple[int, ...]]
+    """That the saved adapter is to answer as the model does."""
     others: list[dict[str, float]]
+    """What the other ranks took."""
 
 
 def train_rank(
     spec: Spec, ranks: Ranks, checkpoints: Path, note: Note, stop: Callable[[], bool]
 ) -> Trained | None:
-    """Train as one of the processes of a training.
+    """Train as one of the processes of a training; None when it was stopped.
 
-    Args:
-        spec: Of the training.
-        ranks: The processes.
-        checkpoints: Folder of checkpoints, which every rank reads and the first one writes.
-        note: Receives what happens, in the first rank.
-        stop: Called after every step, in the first rank; returns whether to stop.
-
-    Returns:
-        The trained model; None when it was stopped.
+    The folder of checkpoints is read by every rank and written by the first one, which also notes
+    what happens, and asks after every step whether to stop.
 
     Raises:
         Mismatch: Base or rows are not those of the submit.
         RunFailed: The training ended without a model.
     """
     settings = spec.settings
-    _check_base(spec)
+    current = store.fingerprint(spec.base_path)
+    if current != spec.base_fingerprint:
+        raise Mismatch(
+            f"base model {spec.base!r} in {spec.base_path} has changed since the run was submitted "
+            f"(fingerprint {current[:12]}, was {spec.base_fingerprint[:12]}). Start a new run."
+        )
     note("message", {"text": f"loading {spec.base}"})
     tokenizer = load_tokenizer(spec.base_path)
     tuned = trainable_model(spec.base_path, settings, ranks)
@@ -208,8 +196,9 @@ def note_in(log: EventLog, kind: Kind, data: dict[str, JsonValue]) -> None:
     before = log.write(kind, data).data
     figure = "loss" if "loss" in data else "reward"
     if kind == "step" and before[figure] != data[figure]:
-        text = _drifted(data["step"], figure, before[figure], data[figure])
-        log.write("warning", {"text": text})
+        again = f"step {data['step']} done again after a resume has {figure} {data[figure]}"
+        why = "this machine does not compute as the one that began the run"
+        log.write("warning", {"text": f"{again}, but had {before[figure]}: {why}"})
 
 
 def _usage(device: str) -> dict[str, float]:
@@ -239,24 +228,26 @@ def trainable_model(base: Path, settings: Settings, ranks: Ranks = ALONE) -> Pef
         model = load_model(
             base, settings.torch_dtype, device=settings.device, quantization=settings.quantization
         )
-    _fix_arithmetic(settings.threads, settings.seed)
+    torch.set_num_threads(settings.threads)
+    torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    # Filling fresh memory would only matter for code that reads uninitialised memory.
+    cast("Any", torch).utils.deterministic.fill_uninitialized_memory = False
+    cast("Any", torch).manual_seed(settings.seed)
     tuned = add_adapter(model, settings)
     if settings.shard:
         shard(tuned, settings.torch_dtype, ranks)
     return tuned
 
 
-def _check_base(spec: Spec) -> None:
-    current = store.fingerprint(spec.base_path)
-    if current != spec.base_fingerprint:
-        raise Mismatch(
-            f"base model {spec.base!r} in {spec.base_path} has changed since the run was submitted "
-            f"(fingerprint {current[:12]}, was {spec.base_fingerprint[:12]}). Start a new run."
-        )
-
-
 def _dataset(file: DataFile | None) -> Dataset:
-    return Dataset("none", ()) if file is None else read_rows(_unchanged(file))
+    if file is None:
+        return Dataset("none", ())
+    if (current := sha256(file.path)) != file.sha256:
+        raise Mismatch(
+            f"{file.path} has changed since the run was submitted (SHA-256 {current[:12]}, was "
+            f"{file.sha256[:12]}). Start a new run."
+        )
+    return read_rows(file.path)
 
 
 def check_start(adapter: Path, sha256: str) -> None:
@@ -273,37 +264,6 @@ def check_start(adapter: Path, sha256: str) -> None:
             f"the adapter in {adapter} has changed since the run was submitted (SHA-256 "
             f"{current[:12]}, was {sha256[:12]}). Start a new run."
         )
-
-
-def _unchanged(file: DataFile) -> Path:
-    current = sha256(file.path)
-    if current != file.sha256:
-        raise Mismatch(
-            f"{file.path} has changed since the run was submitted (SHA-256 {current[:12]}, was "
-            f"{file.sha256[:12]}). Start a new run."
-        )
-    return file.path
-
-
-def _fix_arithmetic(threads: int, seed: int) -> None:
-    """Make sums come out the same every time."""
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(mode=True, warn_only=True)
-    # Filling fresh memory would only matter for code that reads uninitialised memory.
-    cast("Any", torch).utils.deterministic.fill_uninitialized_memory = False
-    cast("Any", torch).manual_seed(seed)
-
-
-def _drifted(step: JsonValue, figure: str, before: JsonValue, now: JsonValue) -> str:
-    return (
-        f"step {step} done again after a resume has {figure} {now}, but had {before}: this machine "
-        "does not compute as the one that began the run"
-    )
-
-
-def _start_files(start: Start) -> StartFiles:
-    folder = Path(start.model.name)
-    return StartFiles(path=folder, sha256=adapter_hash(folder), run=start.run)
 
 
 def _data_file(upload: Upload) -> DataFile:

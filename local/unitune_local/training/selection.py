@@ -12,10 +12,8 @@ import math
 from collections.abc import Callable
 from typing import Self
 
-from pydantic import JsonValue
-
 from unitune.security.spec import Closed
-from unitune_local.job_folder import Kind
+from unitune_local.job_folder import Note
 from unitune_local.settings import SelectionSettings, Settings
 
 
@@ -51,13 +49,9 @@ NONE_YET = Selection()
 
 
 class Evaluations:
-    """The evaluations of a training: when one is due, and what they decide.
+    """The evaluations of a training of so many rows: when one is due, and what they decide.
 
-    Args:
-        measure: Returns the figures of the validation rows; None where there are none.
-        settings: Of the training.
-        rows: Number of training rows.
-        note: Receives each evaluation, and at last which step is kept.
+    What measures is None where there are no validation rows.
     """
 
     def __init__(
@@ -65,7 +59,7 @@ class Evaluations:
         measure: Callable[[], dict[str, float]] | None,
         settings: Settings,
         rows: int,
-        note: Callable[[Kind, dict[str, JsonValue]], None],
+        note: Note,
     ) -> None:
         self.selection = NONE_YET
         self._measure, self._note, self._rule = measure, note, settings.selection

@@ -85,11 +85,9 @@ def start_worker(folder: JobFolder) -> None:
 
 
 def environment(threads: int, *, keeps_memory: bool = True) -> dict[str, str]:
-    """Return the environment of a process that trains; it has no keys.
+    """Return the environment of a process that trains with so many threads in all its ranks.
 
-    Args:
-        threads: Of all its ranks.
-        keeps_memory: Whether what a step frees is kept for the next one.
+    It has no keys. What a step frees is kept for the next one, or given back to the system.
     """
     kept = without_secrets(os.environ)
     heap = KEPT_HEAP if keeps_memory else RETURNED_HEAP
@@ -120,8 +118,7 @@ def work(folder: JobFolder) -> None:
     """Train what stands in a folder, unless another worker does or it has ended."""
     try:
         with locked(folder.lock, f"training {folder.path.name}", LOCK_SECONDS):
-            result = _outcome(folder) if folder.result() is None else None
-            if result is not None:
+            if folder.result() is None and (result := _outcome(folder)) is not None:
                 folder.finish(result)
     except LockTimeout as error:
         print(error, flush=True)  # noqa: T201 - into worker.log

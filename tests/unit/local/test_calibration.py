@@ -21,15 +21,15 @@ from unitune_local.forecasting import memory
 from unitune_local.forecasting.cost_model import (
     CostModel,
     PartWork,
+    calibration,
     fit,
-    keep,
     part_work,
-    recall,
 )
 from unitune_local.forecasting.memory import Shape
+from unitune_local.inference import answer_cost
 from unitune_local.models.model import add_adapter, load_model, use_attention
 from unitune_local.objectives.loss import Form, loss_sum
-from unitune_local.settings import Dimensions, resolve
+from unitune_local.settings import Dimensions, Settings, resolve
 from unitune_local.training import profile_run
 
 PACKED = Form("packed", share=True)
@@ -178,6 +178,14 @@ def test_costs_that_micro_batches_follow_are_found(
 
 
 # --- what is kept
+
+
+def keep(costs: CostModel, shape: Shape, settings: Settings) -> None:
+    answer_cost.keep(costs, calibration(shape, settings))
+
+
+def recall(shape: Shape, settings: Settings) -> CostModel | None:
+    return answer_cost.recall(CostModel, calibration(shape, settings))
 
 
 def test_kept_costs_come_back_and_not_for_another_shape_dtype_or_number_of_threads() -> None:

@@ -20,7 +20,7 @@ from unitune_local.forecasting import memory
 from unitune_local.forecasting.cost_model import StepWork, guess, part_work
 from unitune_local.forecasting.forecast import forecast, require_memory
 from unitune_local.forecasting.memory_fit import fit_batches
-from unitune_local.forecasting.sampling_cost import SamplingTime
+from unitune_local.forecasting.sampling_cost import sampling_seconds
 from unitune_local.inference.answer_cost import LOAD_SECONDS
 from unitune_local.models.model import add_adapter, load_model
 from unitune_local.objectives.loss import Form
@@ -273,7 +273,8 @@ def test_time_of_answers_goes_by_their_tokens(tiny_model: Path, rows: Dataset) -
     def seconds(tokens: int, **changes: object) -> float:
         reward = settings.reward.model_copy(update=changes)
         changed = settings.model_copy(update={"reward": reward})
-        return SamplingTime(tiny_model, changed, prompts, ()).epoch(tokens)
+        size = changed.reward.group_size if changed.reward else 0
+        return sampling_seconds(tiny_model, changed, prompts, size, tokens)
 
     assert seconds(64) > 5 * seconds(2)
     assert seconds(2, group_size=2) > seconds(2) / 4

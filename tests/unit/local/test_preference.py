@@ -256,7 +256,9 @@ def test_an_interrupted_pass_goes_on(
     file.write_text(kept + json.dumps([[1.0, 2.0]])[:7])  # the process died while it wrote
 
     messages, done_rows = list[str](), (2, 4, len(rows))
-    again = ReferencePass(model, form, file, lambda: False, progress=messages.append)
+    again = ReferencePass(
+        model, form, file, lambda: False, note=lambda _, data: messages.append(str(data["text"]))
+    )
     assert whole == again.run(parts)
     assert file.read_text().startswith(kept)
     assert [
