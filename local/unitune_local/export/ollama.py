@@ -97,7 +97,8 @@ def modelfile(file: str, tuned: Tuned, spec: ExportSpec) -> str:
 def _checked(tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request]) -> Template:
     """Return the template, once it has written all requests as the tokenizer's own does."""
     template = _read_off(tokenizer)
-    if "{{" in "".join([*template.before.values(), *template.after.values(), template.answer]):
+    texts = [*template.before.values(), *template.after.values(), template.answer]
+    if "{{" in "".join([*texts, template.without_system]):
         raise Unsupported(
             UNTRANSLATABLE.format(why="the template writes {{, which means more there")
         )

@@ -352,6 +352,10 @@ def test_ollama_s_modelfile_says_how_the_evaluation_has_asked(
     ("template", "reason"),
     [
         ("{{ '{{ .System }}' }}", "the template writes {{"),
+        (
+            "{% if messages[0].role != 'system' %}{{ '{{ .Model }}' }}{% endif %}",
+            "the template writes {{",
+        ),
         ('{{ \'"""\\nPARAMETER num_ctx 1\' }}', 'a text holds """'),
         (
             "{% if messages[0].content | length > 17 %}long {% endif %}",
