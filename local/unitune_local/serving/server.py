@@ -148,7 +148,8 @@ class ModelServer:
             text = "Without a key this server answers requests to 127.0.0.1 and localhost alone."
             raise ServerError(403, text, code="forbidden_host")
         given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        known = key is None or hmac.compare_digest(given.encode(), key.encode())
+        sent = given.encode(errors="surrogateescape")  # its very bytes, if they are no text
+        known = key is None or hmac.compare_digest(sent, key.encode(errors="surrogateescape"))
         if not known and request.path != "/health":
             text = "The API key is missing or wrong; send it as `Authorization: Bearer KEY`."
             raise ServerError(401, text, code="invalid_api_key")

@@ -397,6 +397,18 @@ def test_a_key_is_asked_of_everyone_but_the_health_check(tiny_model: Path) -> No
     run(ask, tiny_model, key="sesame")
 
 
+def test_a_key_that_is_no_text_is_a_wrong_one(tiny_model: Path) -> None:
+    async def ask(place: Served) -> None:
+        host, port = place.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n")
+        writer.write(b"Authorization: Bearer \xff\r\nConnection: close\r\n\r\n")
+        assert b"HTTP/1.1 401 Unauthorized\r\n" == await reader.readline()
+        writer.close()
+
+    run(ask, tiny_model, key="sesame")
+
+
 @pytest.mark.parametrize(
     ("method", "headers", "status"),
     [
