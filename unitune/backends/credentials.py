@@ -49,11 +49,7 @@ def allowed_variables(url: str) -> tuple[str, ...]:
 
 
 def check_allowed(variable: str | None, url: str, who: str) -> None:
-    """Refuse to send a key where the user has not allowed it; None: no key is sent.
-
-    Raises:
-        UserError: This pair is not allowed.
-    """
+    """Refuse, by a `UserError`, to send a key where the user has not allowed it; None: no key."""
     if variable is not None and variable not in allowed_variables(url):
         raise UserError(not_allowed(variable, url, who))
 
@@ -125,11 +121,7 @@ def _write_keys(keys: dict[str, tuple[str, ...]]) -> None:
 
 
 def permissions() -> list[Permission]:
-    """Return all that the user has allowed.
-
-    Raises:
-        UserError: What is allowed cannot be read.
-    """
+    """Return all that the user has allowed; a `UserError` where that cannot be read."""
     file = str(user_config.folder() / user_config.FILE)
     kept = [
         Permission(origin, variable, file)
@@ -140,11 +132,7 @@ def permissions() -> list[Permission]:
 
 
 def origin_of(url: str) -> str:
-    """Return scheme, host and port of an address.
-
-    Raises:
-        UserError: It is none, or it holds a user, password, query or fragment.
-    """
+    """Return scheme, host and port of an address; a `JobError` where it is none, or has a query."""
     try:
         return as_origin(url)
     except NotAnAddress as error:

@@ -138,12 +138,7 @@ def recover(call: CreateCall, reason: str, *, repeatable: bool = True) -> str | 
 
 
 def search(call: CreateCall) -> str | None:
-    """Search once for what carries the key.
-
-    Raises:
-        Uncertain: Several objects do.
-        BackendError: The search got no response.
-    """
+    """Search once for what carries the key; `Uncertain` where several objects do."""
     ids = retry_rate_limited(call.find, FIND_SECONDS)
     if len(ids) > 1:
         raise Uncertain(f"several carry its key ({', '.join(ids)})", ids)
@@ -151,11 +146,7 @@ def search(call: CreateCall) -> str | None:
 
 
 def _send(call: CreateCall, *, search_first: bool) -> str | UnituneError:
-    """Send the call until it is not refused for its rate.
-
-    Returns:
-        The id of what was created, or the error that says neither that nor the contrary.
-    """
+    """Send the call until it is not refused for its rate; return the id, or an ambiguous error."""
     for sent, pause in enumerate(delays(), start=1):
         if search_first and call.guarantee not in SAFE_TO_REPEAT:
             created = search(call)
@@ -190,11 +181,7 @@ def _refused(call: CreateCall, error: UnituneError) -> str:
 
 
 def _search_until_shown(call: CreateCall) -> str | None:
-    """Search until the vendor's list must show what was created.
-
-    Raises:
-        BackendError: The last search got no response.
-    """
+    """Search until the vendor's list must show what was created."""
     end = time.monotonic() + call.settle_seconds
     for tries, pause in enumerate(delays()):
         over = time.monotonic() >= end  # read first: the last search starts after the window

@@ -62,11 +62,7 @@ def format_names() -> list[str]:
 
 @cache
 def wire_format(name: str) -> Format:
-    """Return the wire format of this name; no SDK is imported.
-
-    Raises:
-        NotFoundError: No installed package brings it.
-    """
+    """Return the wire format of this name, without its SDK; a `NotFoundError` where none is."""
     return registry.entry("formats", name).load()
 
 
@@ -86,17 +82,9 @@ class Converted:
 
 
 def wire_lines(dataset: Dataset, format_name: str | None) -> Iterator[str | Finding]:
-    """Write a dataset's rows as lines of the file that a backend takes, one by one.
+    """Yield a dataset's rows as lines of a backend's file, and an error for each that has no place.
 
-    Args:
-        dataset: Canonical rows.
-        format_name: As `format_names` lists them; None: canonical JSON Lines.
-
-    Yields:
-        Lines with their ends, and an error for each row that the format cannot carry.
-
-    Raises:
-        NotFoundError: No installed package brings the format.
+    No format: canonical JSON Lines. One that no installed package brings is a `NotFoundError`.
     """
     if format_name is None:
         yield from (row.line + "\n" for row in dataset)
@@ -114,19 +102,10 @@ def convert_file(
     source: str | None = None,
     change: Callable[[Example], Example] | None = None,
 ) -> Iterator[Converted | Finding]:
-    """Write a file's rows in another format, one by one.
+    """Yield a data file's rows in another format, and findings, in the file's order.
 
-    Args:
-        path: A data file of any kind.
-        to: The format that they get; None: canonical.
-        source: The format that they have; None: it is seen.
-        change: What is to be done to each row besides.
-
-    Yields:
-        Converted rows, and findings with file and line, in the file's order.
-
-    Raises:
-        NotFoundError: No installed package brings a format.
+    No format to convert to: canonical. No source format: it is seen. A format that no installed
+    package brings is a `NotFoundError`.
     """
     form = wire_format(to) if to else None
     items = read(path, use="any")
@@ -142,11 +121,7 @@ def convert_file(
 
 
 def wire_text(dataset: Dataset, format_name: str | None) -> str:
-    """Return rows as lines of the file that a backend takes; see `wire_lines`.
-
-    Raises:
-        DataError: A row cannot be carried.
-    """
+    """Return rows as `wire_lines` yields them; a `DataError` where one cannot be carried."""
     lines: list[str] = []
     findings: list[Finding] = []
     for item in wire_lines(dataset, format_name):

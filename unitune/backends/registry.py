@@ -111,11 +111,7 @@ def _is_installed(package: str) -> bool:
 
 @cache
 def offer(name: str) -> Offer:
-    """Return what is known of a backend, without importing it.
-
-    Raises:
-        NotFoundError: No installed package brings this backend.
-    """
+    """Return what is known of a backend, without importing it, or a `NotFoundError`."""
     package = entry("offers", name).value
     text = importlib.resources.files(package).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     try:

@@ -86,11 +86,7 @@ def sleep(seconds: float) -> None:
 
 
 def retry_rate_limited(call: Callable[[], Result], seconds: float) -> Result:
-    """Repeat a call for so long as the vendor refuses it for its rate.
-
-    Raises:
-        UnituneError: Any other error at once; the rate limit when the time is over.
-    """
+    """Repeat a call, for so many seconds, while the vendor refuses it for its rate."""
     return _repeat(call, _is_rate_limited, stop_before_delay(seconds))
 
 
@@ -139,11 +135,7 @@ def _growing_pause(sent: int) -> float:
 
 
 def retry_read(call: Callable[[], Result]) -> Result:
-    """Repeat a call that changes nothing after silence, a rate limit or a failure of the vendor.
-
-    Raises:
-        UnituneError: Any other error at once; the last error after `READ_ATTEMPTS`.
-    """
+    """Send a read `READ_ATTEMPTS` times, after silence, a rate limit or a failure of the vendor."""
     return _repeat(call, _is_transient, stop_after_attempt(READ_ATTEMPTS))
 
 

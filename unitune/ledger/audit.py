@@ -91,14 +91,9 @@ def record(
     subject: str,
     data: Mapping[str, Any],
 ) -> None:
-    """Add an entry to the log, as the last thing of a transaction.
+    """Add an entry to the log, as the last thing of the transaction that does what is recorded.
 
-    Args:
-        database: Whose log it is.
-        connection: Of the transaction that does what is recorded.
-        action: What is done.
-        subject: To what.
-        data: What JSON has no type for is written as its text; what is None is left out.
+    Data that JSON has no type for is written as its text; what is None is left out.
     """
     database.lock(connection, "audit log")  # always the last lock of a transaction
     newest = sa.select(AUDIT_LOG.c.number, AUDIT_LOG.c.sha256).order_by(AUDIT_LOG.c.number.desc())
@@ -117,11 +112,7 @@ def record(
 
 
 def check_chain(entries: Iterable[AuditEntry], source: str) -> list[AuditEntry]:
-    """Return the entries of a log, or of its newer part, whose hashes all fit.
-
-    Raises:
-        Mismatch: One was changed, left out or put in; the message names the first.
-    """
+    """Return the entries of a log, or of its newer part, whose hashes all fit, or a `Mismatch`."""
     checked: list[AuditEntry] = []
     for entry in entries:
         before = checked[-1] if checked else None
@@ -167,11 +158,7 @@ def read_export(content: bytes, source: str) -> Iterator[AuditEntry]:
 
 
 def held_against(exported: Iterable[AuditEntry], ledger: Iterable[AuditEntry]) -> None:
-    """Refuse a ledger that does not have the entries of an export any more.
-
-    Raises:
-        Mismatch: One is gone, or another stands in its place.
-    """
+    """Refuse, by a `Mismatch`, a ledger that does not have the entries of an export any more."""
     known = {entry.number: entry.sha256 for entry in ledger}
     for entry in exported:
         if known.get(entry.number) != entry.sha256:

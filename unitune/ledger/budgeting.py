@@ -75,11 +75,7 @@ def approval_of(ledger: Ledger, run_id: str) -> Approval | None:
 
 
 def outcome_of(cost: CostRecord) -> Reconciliation:
-    """Return what an attempt whose outcome is written down has cost.
-
-    Raises:
-        UnreadableRecord: What is written down cannot be read.
-    """
+    """Return what an attempt whose outcome is written down has cost; raises `UnreadableRecord`."""
     return _parsed(Reconciliation, cost, "outcome")
 
 
@@ -143,11 +139,7 @@ def add_deployment(
     *,
     unpriced: bool = False,
 ) -> None:
-    """Write down a deployment that is about to be made, unless it may cost more than it may.
-
-    Raises:
-        OverBudget: It may cost more, or the price is unknown.
-    """
+    """Write down a deployment that is about to be made; `OverBudget` where it may cost too much."""
     rate = record.usd_per_hour
     most = None if rate is None else rate * _hours(record.created, record.until)
 
@@ -171,11 +163,7 @@ def add_deployment(
 def hold_deployment(
     ledger: Ledger, record: DeploymentRecord, usd: Decimal | None, *, unpriced: bool = False
 ) -> None:
-    """Refuse a deployment that may cost more than a budget from now on, until it is taken down.
-
-    Raises:
-        OverBudget: It may cost more, or the price is unknown.
-    """
+    """Refuse a deployment that may cost more than a budget from now to its end, as `OverBudget`."""
     if usd is None:
         return
     rate = record.usd_per_hour
@@ -253,8 +241,7 @@ def overrun(ledger: Ledger, record: RunRecord) -> str | None:
 def reconciled(ledger: Ledger, record: RunRecord) -> Reconciliation | None:
     """Return what a run's newest attempt has cost beside its estimate; write it down once.
 
-    Returns:
-        None while it goes on, and where there is no estimate.
+    None while it goes on, and where there is no estimate.
     """
     cost = _of_attempt(ledger.costs(record.id), record)
     if cost is None or not record.state.ended or record.job_id is None:

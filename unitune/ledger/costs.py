@@ -96,15 +96,10 @@ class CostLedger:
         return [_cost_of(row) for row in self._rows(query)]
 
     def reserve(self, run: RunRecord, allow: Callable[[Books, CostRecord], str]) -> None:
-        """Set the money of a run's attempt aside, unless there is not enough.
+        """Set the money of a run's attempt aside, about to be submitted, unless `allow` raises.
 
-        What was set aside before a launch was interrupted is looked at anew, and counts from now
-        on.
-
-        Args:
-            run: About to be submitted.
-            allow: Is given all costs and the attempt's own, returns the approval that holds now,
-                and raises when they are too much.
+        That is given all costs and the attempt's own, and returns the approval that holds now. What
+        was set aside before a launch was interrupted is looked at anew, and counts from now on.
         """
         with self._setting_aside() as (connection, books):
             attempts = [cost for cost in books.costs if cost.run_id == run.id]
@@ -152,11 +147,7 @@ class CostLedger:
         return [_deployment_of(row) for row in self._rows(ALL_DEPLOYMENTS)]
 
     def deployment(self, deployment_id: str) -> DeploymentRecord:
-        """Return one deployment.
-
-        Raises:
-            NotFoundError: There is none of this id.
-        """
+        """Return one deployment; a `NotFoundError` where there is none of this id."""
         for row in self._rows(sa.select(DEPLOYMENTS).where(DEPLOYMENTS.c.id == deployment_id)):
             return _deployment_of(row)
         hint = "`unitune deployments` lists those that are."

@@ -77,11 +77,7 @@ class Database(ABC):
 
     @contextmanager
     def reading(self) -> Generator[sa.Connection]:
-        """Give a connection in a transaction that only reads.
-
-        Raises:
-            Unreachable: Its server does not answer.
-        """
+        """Give a connection in a transaction that only reads; `Unreachable` without its server."""
         with self._map_errors(), self.current_engine.connect() as connection, connection.begin():
             yield connection
 

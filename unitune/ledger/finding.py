@@ -47,11 +47,7 @@ def find_record(ledger: Ledger, name: str) -> RunRecord:
 
 
 def find_version(ledger: Ledger, name: VersionName) -> ModelVersion:
-    """Return the version of a registered model that a name stands for, whose run may be deleted.
-
-    Raises:
-        NotFoundError: There is no such model, version or alias.
-    """
+    """Return the version that a name stands for, whose run may be deleted, or a `NotFoundError`."""
     versions = {version.number: version for version in ledger.versions(name.model)}
     if not versions:
         raise NotFoundError("registered model", name.model, ledger.model_names(), LIST_MODELS)
@@ -68,11 +64,7 @@ def find_version(ledger: Ledger, name: VersionName) -> ModelVersion:
 
 
 def record_of(ledger: Ledger, version: ModelVersion) -> RunRecord:
-    """Return the run whose model a version is.
-
-    Raises:
-        NotFoundError: It is deleted.
-    """
+    """Return the run whose model a version is; a `NotFoundError` where it is deleted."""
     try:
         return ledger.record(version.run_id)
     except NotFoundError:

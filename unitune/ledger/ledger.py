@@ -68,9 +68,7 @@ class Ledger(ModelLedger):
     def acting(self, run_id: str) -> AbstractContextManager[RunRecord]:
         """Be the process that acts for a run while the body runs, and get its record.
 
-        Raises:
-            LockTimeout: Another process acts for it and does not end.
-            NotFoundError: There is no such run.
+        A `LockTimeout`: another process acts for it, and does not end.
         """
         return leases.acting(self._database, run_id)
 
@@ -81,13 +79,8 @@ class Ledger(ModelLedger):
     def hold(self, record: RunRecord, seconds: float) -> None:
         """Make sure, before a call that costs money, that this process still acts for the run.
 
-        Args:
-            record: As read within `acting`.
-            seconds: How long that must last at least, from now; `leases.LONGEST_LEASE_SECONDS` at
-                most.
-
-        Raises:
-            LockTimeout: Another process has taken the run over.
+        So it does for these seconds, `leases.LONGEST_LEASE_SECONDS` at most. A `LockTimeout`:
+        another process has taken the run over.
         """
         if not leases.renew(self._database, record.id, record.fence, seconds):
             raise leases.taken_over(record.id)
@@ -128,17 +121,10 @@ class Ledger(ModelLedger):
             audit.record(self._database, connection, "run.launched", record.id, launch)
 
     def write(self, after: RunRecord, events: Sequence[Event] = ()) -> RunRecord:
-        """Write a changed record, and the events that came with the change.
+        """Write a changed record and the events that came with it; return it with its new version.
 
-        Args:
-            after: The record as read, with what changed replaced.
-            events: An event whose key is recorded already is left out.
-
-        Returns:
-            The record as it now stands, with its new version.
-
-        Raises:
-            LockTimeout: Another process has written since the record was read, or has taken over.
+        An event whose key is recorded already is left out. Where another process has written since
+        the record was read, or has taken the run over, that is a `LockTimeout`.
         """
         error = after.error and redacted(after.error)
         with self._database.writing() as connection:
@@ -156,13 +142,10 @@ class Ledger(ModelLedger):
         return written
 
     def note(self, record: RunRecord, event: Event) -> bool:
-        """Write down an event whose key is new, from any process, without a change of the run.
+        """Write down an event from any process, and change nothing else; return whether it was new.
 
-        Returns:
-            Whether it was new: of several processes with one key, it is so for one.
-
-        Raises:
-            LockTimeout: The run is gone, or another process has just written the same.
+        Of several processes with one key, it is so for one. A `LockTimeout`: the run is gone, or
+        another process has just written the same.
         """
         with self._database.writing() as connection:
             return add_events(connection, record, [event]) > 0
@@ -191,11 +174,7 @@ class Ledger(ModelLedger):
         return frozenset(row["fingerprint"] for row in self._rows(query.distinct()))
 
     def record(self, run_id: str) -> RunRecord:
-        """Return what is written down of a run.
-
-        Raises:
-            NotFoundError: There is no such run, or no more.
-        """
+        """Return what is written down of a run; a `NotFoundError` where there is none any more."""
         for row in self._rows(sa.select(*RUN_COLUMNS).where(RUNS.c.id == run_id)):
             return run_of(row)
         raise leases.unknown(run_id)
@@ -229,11 +208,7 @@ class Ledger(ModelLedger):
         return rows[0]["count"] if rows else 0
 
     def records(self) -> list[RunRecord]:
-        """Return all runs, newest first.
-
-        Raises:
-            UnreadableRecord: One of them cannot be read.
-        """
+        """Return all runs, newest first; an `UnreadableRecord` where one of them cannot be read."""
         query = sa.select(*RUN_COLUMNS).order_by(*NEWEST_FIRST)
         return [run_of(row) for row in self._rows(query)]
 
@@ -243,11 +218,7 @@ class Ledger(ModelLedger):
         return [Standing(**{**row, "state": state_of(row["state"])}) for row in self._rows(query)]
 
     def job(self, run_id: str) -> Job:
-        """Return a run's job as it was launched, on whatever machine.
-
-        Raises:
-            UnreadableRecord: The ledger has something else in its place.
-        """
+        """Return a run's job as it was launched, on whatever machine; raises `UnreadableRecord`."""
         rows = self._rows(sa.select(RUNS.c.job).where(RUNS.c.id == run_id))
         folder = self.run_folder(run_id)
         try:
@@ -265,14 +236,7 @@ class Ledger(ModelLedger):
     def events(
         self, run_id: str, attempt: int, after: int = 0, key: str = ""
     ) -> list[RecordedEvent]:
-        """Return the events of one attempt in the order they came in.
-
-        Args:
-            run_id: The run.
-            attempt: The attempt.
-            after: Id of the last event already seen; 0 for all.
-            key: The beginning of their keys.
-        """
+        """Return an attempt's events as they came in: after an id, with keys that begin so."""
         query = sa.select(EVENTS).where(
             EVENTS.c.run_id == run_id, EVENTS.c.attempt == attempt, EVENTS.c.id > after
         )

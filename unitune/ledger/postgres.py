@@ -50,11 +50,7 @@ Source: PostgreSQL 15, appendix A, https://www.postgresql.org/docs/15/errcodes-a
 
 
 class PostgreSQL(Database):
-    """A database on a server, by a URL as in ``UNITUNE_LEDGER``.
-
-    Raises:
-        UserError: It is no URL of a PostgreSQL database.
-    """
+    """A database on a server, by a URL as in ``UNITUNE_LEDGER``; a `UserError` where it is none."""
 
     is_shared = True
 
@@ -71,11 +67,7 @@ class PostgreSQL(Database):
         return f"{self._url.database or '(default database)'} at {host}"
 
     def make_engine(self) -> sa.Engine:
-        """The engine of this URL, one a process, so that connections are used again.
-
-        Raises:
-            MissingExtra: The driver is not installed.
-        """
+        """The engine of this URL, one a process, so that connections are used again."""
         return _engine_at(self._url)
 
     def clock(self) -> sa.ColumnElement[float]:
@@ -89,9 +81,7 @@ class PostgreSQL(Database):
     def transaction(self, *, durable: bool) -> Generator[sa.Connection]:
         """Give a connection in a transaction that waits for others' rows, but not for ever.
 
-        Args:
-            durable: Makes no difference: a lease that a server forgot when it crashed could be
-                given twice.
+        Durable in any case: a lease that a server forgot when it crashed could be given twice.
         """
         del durable
         with self.engine.connect() as connection, connection.begin():

@@ -277,17 +277,10 @@ def values_of(record: RunRecord | DeploymentRecord) -> dict[str, Any]:
 
 
 def read(kind: type[T], row: Row, what: str, part: str = "", **others: Any) -> T:
-    """Return the record of a row.
+    """Return the record of a row, whose columns are named as its fields, or `UnreadableRecord`.
 
-    Args:
-        kind: Its class, whose fields have the names of the columns.
-        row: As the database gives it.
-        what: Whose record it is, for the message, such as "run r251125-…".
-        part: Which part of that.
-        others: Fields that are no columns.
-
-    Raises:
-        UnreadableRecord: The row holds what cannot be one.
+    The message says whose record it is (`what`, such as "run r251125-…") and which `part` of that;
+    `others` are fields that are no columns.
     """
     adapter = _adapter(kind)
     names = [field.name for field in fields(kind) if field.name not in others]

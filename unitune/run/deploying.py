@@ -115,11 +115,7 @@ def deploy(
 
 
 def ttl_seconds(ttl: timedelta | str | float, name: str = "ttl") -> float:
-    """Return a time such as "30m", "2h" or "1d", or seconds, in seconds.
-
-    Raises:
-        UserError: It is no time, or none that is left.
-    """
+    """Return a time such as "30m", "2h" or "1d", or seconds, in seconds; a `UserError` for none."""
     if isinstance(ttl, timedelta):
         seconds = ttl.total_seconds()
     elif isinstance(ttl, str):
@@ -151,10 +147,7 @@ class _DeploymentCall(CreateCall):
 
 
 def _clear(ledger: Ledger, host: Deploys, record: DeploymentRecord) -> None:
-    """Take down what a deployment that was refused half way has left at the vendor.
-
-    What cannot be taken down now still stands: it is listed, and tried again later.
-    """
+    """Take down what a deployment that was refused half way has left, now or when it is listed."""
     ref = None
     try:
         ref = host.find_deployment(record.name)
@@ -189,11 +182,7 @@ def leave_reaper_again(deployment: Deployment) -> None:
 
 
 def find_deployment(id_or_run: str) -> Deployment:
-    """Return a deployment by its id, or the newest one of a run by the run's name.
-
-    Raises:
-        NotFoundError: There is none.
-    """
+    """Return a deployment by its id, or a run's newest by the run's name, or a `NotFoundError`."""
     listed = deployments()
     if VersionName.parse(id_or_run):
         id_or_run = find_record(Ledger(home()), id_or_run).id
@@ -275,13 +264,10 @@ def usd_per_hour(run: Run, prices: Iterable[PriceEntry] = ()) -> Decimal | None:
 
 
 def budget_of(run: Run) -> ProjectBudget:
-    """Return the limits that hold for a deployment of a run's model.
+    """Return the limits for a deployment of a run's model; a `JobError` where one is not valid.
 
     Those of its project and of the current folder; where the project is not on this machine, those
     that the run was launched under.
-
-    Raises:
-        JobError: A budget.yaml is not valid.
     """
     here, project = project_budget(Path()), _project(run)
     if project is not None:

@@ -39,11 +39,7 @@ MOST_ROWS = 50
 
 
 def model_of(record: RunRecord) -> TunedModel:
-    """Return the record of the model that a run left behind.
-
-    Raises:
-        UserError: It has none, or none yet.
-    """
+    """Return the model that a run left behind; a `UserError` where there is none, or none yet."""
     if record.model is None:
         raise UserError(
             f"run {record.id} is {record.state} and has no model. Wait for it with `run.wait()` or "

@@ -310,11 +310,7 @@ def _unpause(ledger: Ledger, record: RunRecord) -> RunRecord:
 
 
 def cancel(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """End a run that has not ended.
-
-    Raises:
-        UserError: It has ended otherwise, or is uncertain, so that it may have an unknown job.
-    """
+    """End a run; a `UserError` where it has ended otherwise, or is uncertain and may have a job."""
     if record.state in (State.SUCCEEDED, State.FAILED):
         raise UserError(f"run {record.id} has {record.state} already; nothing is left to end.")
     if record.state is State.UNCERTAIN:

@@ -215,11 +215,7 @@ class AnswerStream(Iterator[str]):
         return self._work.done()
 
     def __next__(self) -> str:
-        """Wait for the next text.
-
-        Raises:
-            BackendError: The model gave no answer, or it broke off.
-        """
+        """Wait for the next text; a `BackendError` where there is no answer, or it broke off."""
         if (text := self._texts.get()) is not None:
             return text
         self._texts.put(None)  # nothing more comes, however often it is asked for

@@ -53,8 +53,7 @@ def notify_end(ledger: Ledger, record: RunRecord) -> None:
 def send_test() -> list[str]:
     """Send a message as at the end of a run, and return why it was not sent, if so.
 
-    Raises:
-        UserError: The user's configuration names no way.
+    No way in the user's configuration is a `UserError`.
     """
     notify = user_config.read().notify
     if notify is None or not (notify.command or notify.webhook):
@@ -112,11 +111,7 @@ def notification_problems(notify: Notify, message: Mapping[str, JsonValue]) -> I
 
 
 def _run_command(command: tuple[str, ...], message: Mapping[str, JsonValue]) -> None:
-    """Run a command without a shell: the message on its standard input, and in variables.
-
-    Raises:
-        UserError: It cannot be run, takes too long or ends with an error.
-    """
+    """Run a command without a shell: the message on its standard input, and in variables."""
     named = {f"UNITUNE_{key.upper()}": str(value or "") for key, value in message.items()}
     told = f"notify.command {command[0]!r}"
     try:
@@ -138,11 +133,6 @@ def _run_command(command: tuple[str, ...], message: Mapping[str, JsonValue]) -> 
 
 
 def _post(webhook: str, message: Mapping[str, JsonValue]) -> None:
-    """Send a message to a webhook, whose address is a secret.
-
-    Raises:
-        BackendError: It refused, or did not answer.
-    """
     from unitune.backends.kit.api import Api  # noqa: PLC0415 - loads httpx
     from unitune.backends.kit.errors import Endpoint, Vendor  # noqa: PLC0415 - likewise
 

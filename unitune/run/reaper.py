@@ -144,11 +144,7 @@ def _file(home: Path, deployment_id: str, kind: str = "json") -> Path:
 
 
 def host_of(backend: str) -> Deploys:
-    """Return a backend whose models answer from deployments.
-
-    Raises:
-        Unsupported: Its models need none.
-    """
+    """Return a backend whose models answer from deployments; `Unsupported` where they need none."""
     host = registry.backend(backend)
     if not isinstance(host, Deploys):
         raise Unsupported(f"models of {backend} answer without a deployment.")

@@ -263,12 +263,8 @@ def poll_without_fields(
 ) -> Tally:
     """Follow jobs at a vendor that leaves fields out, until there were so many polls.
 
-    Args:
-        backend: With its environment leading to the vendor on loopback.
-        launch: Returns what a submit needs, each time under another launch key.
-        behavior: The vendor's, or its server; nothing is left out while a job is created.
-        omits: What is left out afterwards.
-        polls: At least so many calls.
+    `launch` returns what a submit needs, each time under another launch key. Nothing is left out
+    while a job is created.
     """
     tally = Tally()
     while tally.polls < polls:
@@ -320,12 +316,7 @@ def _answer(backend: Backend, model: str | TunedModel) -> Reply:
 
 
 def _sound(status: Status) -> Status:
-    """Return a status that a ledger can hold, and whose model answers where there is one.
-
-    Raises:
-        TypeError: A part of it has not the type that it promises.
-        ValueError: It succeeded, and left no model.
-    """
+    """Return a status that a ledger can hold, and whose model answers where there is one."""
     _check("a status's cursor", status.cursor, str)
     _check("a status's raw", status.raw, str)
     for event in status.events:

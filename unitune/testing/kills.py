@@ -146,12 +146,8 @@ def kill_at_every_step(
 ) -> Iterator[tuple[Verdict, Outcome]]:
     """Let an act die at each of its steps in turn, and recover.
 
-    Args:
-        make_job: Returns the job of a number, whose rows no other number's have.
-        count: Asks the vendor what it has.
-        act: What dies.
-        new_ledger: Gives the forks an empty ledger while the body runs, by number.
-        clear: Ends what an act has left running.
+    Each number's job has rows of its own. `count` asks the vendor what it has; `new_ledger` gives
+    the forks an empty ledger while the body runs; `clear` ends what an act has left running.
     """
     before = count()
     with new_ledger(0):

@@ -101,11 +101,7 @@ class VendorRequest:
 
     @property
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object; empty when there is none.
-
-        Raises:
-            Malformed: It is none.
-        """
+        """The body as a JSON object, empty when there is none; `Malformed` where it is none."""
         try:
             content: object = json.loads(self.body) if self.body else {}
         except (ValueError, RecursionError) as error:
@@ -119,11 +115,7 @@ class VendorRequest:
         return self.query.get(name, [None])[0]
 
     def number(self, name: str, otherwise: int) -> int:
-        """Return the first value of a query parameter as a count.
-
-        Raises:
-            Malformed: It is none.
-        """
+        """Return the first value of a query parameter as a count; `Malformed` where it is none."""
         value = self.first(name)
         if value and not value.isdecimal():
             raise Malformed(f"{name} must be a whole number of 0 or more, and is {value!r}.")

@@ -134,11 +134,7 @@ class RoutedVendor:
 
 
 def existing(resources: Mapping[str, Resource], name: str, kind: str) -> Resource:
-    """Return a resource.
-
-    Raises:
-        Refused: There is none of this name.
-    """
+    """Return a resource; `Refused` where there is none of this name."""
     if name not in resources:
         raise Refused(404, f"there is no {kind} {name!r}")
     return resources[name]

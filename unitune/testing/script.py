@@ -120,11 +120,8 @@ class Moment:
 def moment(script: Script, ticks: int, *, resumed: bool, first_attempt: bool) -> Moment:
     """Return how a job stands that was not cancelled.
 
-    Args:
-        script: How the job goes.
-        ticks: Polls so far, or time that has passed; counted from 1.
-        resumed: Whether it was paused and resumed.
-        first_attempt: Whether `fail_at_step` applies.
+    Ticks are polls so far, or time that has passed, counted from 1; `fail_at_step` applies to the
+    first attempt alone.
     """
     if ticks <= len(script.states):
         return Moment(script.states[ticks - 1], 0)

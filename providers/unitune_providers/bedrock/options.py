@@ -54,11 +54,7 @@ class BedrockOptions(Spec):
 
 
 def bucket_uri(name: str) -> str:
-    """Return the ``s3://`` address of a file or folder in the user's bucket.
-
-    Raises:
-        UserError: The variable is missing or names no bucket.
-    """
+    """Return the ``s3://`` address of a file or folder in the user's bucket, or a `UserError`."""
     given = os.environ.get(BUCKET, "")
     address = given if given.startswith("s3://") else f"s3://{given}"
     if not given or not re.match(S3_PATTERN, address):
@@ -71,11 +67,7 @@ def bucket_uri(name: str) -> str:
 
 
 def check_settings(job: Job) -> None:
-    """Refuse settings that do not go with the job's base model.
-
-    Raises:
-        JobError: A value is not allowed.
-    """
+    """Refuse, by a `JobError`, settings that do not go with the job's base model."""
     rate, warmup = job.tuning.learning_rate, job.tuning.warmup
     base = offered_name(job.base_model)
     if warmup != "auto" and not base.startswith("amazon.nova"):
@@ -103,12 +95,9 @@ def job_name(launch_key: str) -> str:
 
 
 def create_request(launch: Launch, options: BedrockOptions) -> dict[str, Any]:
-    """Return Bedrock's create call for a launch.
+    """Return Bedrock's create call for a launch; a `UserError` where role or bucket are missing.
 
     The same launch key gives the same token, which makes one job of several calls.
-
-    Raises:
-        UserError: Role or bucket are missing.
     """
     job, name = launch.job, job_name(launch.key)
     tags = [{"key": TAG, "value": launch.key}]

@@ -66,12 +66,7 @@ def raw_of(job: Fields) -> str | None:
 
 
 def events_of(job: Fields, losses: str) -> Iterator[Event]:
-    """Yield everything that has happened to a job, with times that never go back.
-
-    Args:
-        job: As Bedrock describes it.
-        losses: Content of the CSV file; empty where there is none.
-    """
+    """Yield everything that has happened to a job, with times that never go back."""
     time = 0.0
     for event in _events(job, losses):
         time = max(time, event.time)

@@ -91,10 +91,9 @@ class Server(Api):
     def upload_once(
         self, name: str, content: BinaryIO, purpose: Literal["fine-tune", "batch"]
     ) -> str:
-        """Return the vendor's id of a file, uploading it unless one of its name and size is there.
+        """Return a file's id, uploading it unless one of its name and size is there.
 
-        Raises:
-            DataError: The vendor has validated the file and cannot use it.
+        What the vendor has validated and cannot use is a `DataError`.
         """
         size = content.seek(0, SEEK_END)
         content.seek(0)
@@ -140,11 +139,7 @@ class WireBackend(HostedBackend[Options]):
     know alone."""
 
     def settings(self, job: Job) -> Body:
-        """Return what a create call says beside model, files and launch key.
-
-        Raises:
-            JobError: Options are not valid, or do not go with the method.
-        """
+        """Return what a create call says beside model, files and launch key, or a `JobError`."""
         raise NotImplementedError
 
     def key_fields(self, launch: Launch, server: Server) -> Body:
@@ -167,21 +162,13 @@ class WireBackend(HostedBackend[Options]):
         return checkpoint.text("fine_tuned_model_checkpoint")
 
     def server(self, url: str | None = None) -> Server:
-        """Return the vendor's own server, or another that a job named.
-
-        Raises:
-            UserError: A key or address is missing, or no key is allowed for this server.
-        """
+        """Return the vendor's own server, or another that a job named and the user has allowed."""
         if url is None:
             return Server(self.endpoint())
         return Server(self.endpoint_at(url.rstrip("/"), self.variable_for(url)), named=True)
 
     def variable_for(self, url: str) -> str:
-        """Return the variable with the key for an address that a job names: the first allowed.
-
-        Raises:
-            UserError: It is no address, or no key is allowed for it.
-        """
+        """Return the first variable whose key is allowed for an address, or a `UserError`."""
         allowed = allowed_variables(url)
         if not allowed:
             raise UserError(not_allowed(None, url, f"another server than {self.name}'s"))

@@ -110,8 +110,7 @@ class AzurePrices:
 def meter_of(name: str) -> Meter | None:
     """Return what a meter measures; None where it is not of fine-tuning, or of a grader.
 
-    Args:
-        name: As Azure writes it, such as "gpt-4o-0806-FT-Trng-glbl tkn Tokens".
+    Its name is as Azure writes it, such as "gpt-4o-0806-FT-Trng-glbl tkn Tokens".
     """
     words = re.sub(r"[-_ ]+", " ", name.lower())
     if not re.search(r"\br?ft\b", words) or re.search(r"\b(grader|grdr)\b", words):
@@ -128,13 +127,7 @@ def meter_of(name: str) -> Meter | None:
 def rows_of_items(
     items: Iterable[Mapping[str, object]], backend: str, day: date
 ) -> Iterator[PriceRow]:
-    """Yield a row for each model, tier and kind.
-
-    Args:
-        items: Meters as the API lists them: meterName, unitOfMeasure, retailPrice, …
-        backend: Whose rows they become.
-        day: Of the reading.
-    """
+    """Yield a row for each model, tier and kind, of meters as the API lists them."""
     prices: dict[Meter, list[Decimal]] = {}
     units: dict[Meter, Unit] = {}
     for item in items:

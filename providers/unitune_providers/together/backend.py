@@ -88,11 +88,7 @@ class TogetherBackend(TogetherTrainings):
 
     @cached_property
     def project(self) -> str:
-        """The project that endpoints stand in: the environment's, or that of the key.
-
-        Raises:
-            UserError: The key belongs to no single project.
-        """
+        """The project that endpoints stand in: the environment's, or that of the key."""
         if chosen := os.environ.get(PROJECT):
             return chosen
         caller = self.api.get("v3", "whoami", action="look up the project of the key")

@@ -154,8 +154,7 @@ def check_job(options: TogetherOptions, job: Job) -> None:
 def create_body(launch: Launch, options: TogetherOptions, limits: Fields) -> Body:
     """Return the body that creates a training; the launch key becomes the suffix of its model.
 
-    Raises:
-        JobError: A setting is beyond the limits of the base model.
+    A setting beyond the limits of the base model is a `JobError`.
     """
     job = launch.job
     bounds = _bounds(job, options, limits).items()

@@ -198,12 +198,7 @@ def _delete(api: Api, name: str) -> None:
 
 
 def _wait(api: Api, operation: Fields) -> None:
-    """Wait for the end of an operation.
-
-    Raises:
-        BackendError: It failed.
-        Unreachable: It takes too long.
-    """
+    """Wait for the end of an operation; `Unreachable` where it takes too long."""
     name = operation.text("name") or ""
 
     def is_done() -> bool:

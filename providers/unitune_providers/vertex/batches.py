@@ -155,11 +155,7 @@ class VertexBatches:
 
 
 def _model_behind(cloud: Cloud, endpoint: str) -> str:
-    """Return the version of a model that an endpoint answers with, if a batch would use the same.
-
-    Raises:
-        Unsupported: The endpoint answers with another checkpoint than a batch would.
-    """
+    """Return the version of a model that an endpoint answers with, if a batch uses the same."""
     api = cloud.api(endpoint)
     deployed = api.get(endpoint, action=f"read {endpoint}").items("deployedModels")
     if len(deployed) != 1:

@@ -98,16 +98,10 @@ class Cloud:
         condition: str,
         is_ours: Callable[[Fields], bool],
     ) -> list[str]:
-        """Return the names of the jobs that are ours.
+        """Return the names of the jobs that are ours, which the condition should find as a filter.
 
         What the service makes of a filter is not documented for each list, and a job that is
         overlooked is paid for twice: so each job is looked at, over the whole list if need be.
-
-        Args:
-            parents: Resource names of the locations.
-            collection: ``tuningJobs``, …
-            condition: The filter.
-            is_ours: What it should find.
         """
         for filter_ in (condition, None):
             listed = (job for parent in parents for job in self._list(parent, collection, filter_))
@@ -170,11 +164,7 @@ class Cloud:
 
 
 def connect() -> Cloud:
-    """Return the project and location that the environment names.
-
-    Raises:
-        UserError: A variable is not set, or there are no credentials.
-    """
+    """Return the project and location that the environment names; a `UserError` without either."""
     base_url = environment_address("UNITUNE_VERTEX_BASE_URL") or ""
     if is_here(base_url):
         credentials, project = stand_in(), None
@@ -188,11 +178,7 @@ def connect() -> Cloud:
 
 
 def upload_uri(name: str) -> str:
-    """Return the address of a file in the bucket that the environment names.
-
-    Raises:
-        UserError: It names none.
-    """
+    """Return the address of a file in the bucket that the environment names, or a `UserError`."""
     what = (
         "the Cloud Storage bucket for training files, such as my-bucket or gs://my-bucket/unitune, "
         "in the location of the training,"
@@ -204,8 +190,7 @@ def upload_uri(name: str) -> str:
 def location_of(resource: str) -> str | None:
     """Return the location in a resource's name, if it is a full name.
 
-    Raises:
-        UserError: It is no location; the host that gets the caller's token is made of it.
+    It is made into the host that gets the caller's token: what is no location is a `UserError`.
     """
     match = re.match(r"projects/[^/]+/locations/([^/]+)(/|$)", resource)
     if match is None:
@@ -242,12 +227,7 @@ def stand_in() -> Credentials:
 
 
 def token_of(credentials: Credentials) -> str:
-    """Return an access token that is valid now.
-
-    Raises:
-        UserError: The credentials give none.
-        Unreachable: Who issues them did not answer.
-    """
+    """Return an access token that is valid now; a `UserError` or `Unreachable`: there is none."""
     if not credentials.valid:
         with _sign_in_errors():
             credentials.refresh(Request())  # pyright: ignore[reportUnknownMemberType] - half typed

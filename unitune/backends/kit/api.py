@@ -252,11 +252,7 @@ class Api:
                 return 0.0
 
     def url(self, *path: str) -> str:
-        """Return the address of a resource.
-
-        Raises:
-            BackendError: A part of the path would lead to another path.
-        """
+        """Return the address of a resource; a `BackendError` where a part leads to another path."""
         if {"", ".", ".."} & set(path):
             raise BackendError(f"{'/'.join(path)!r} names nothing at {self.endpoint.vendor.name}.")
         return "/".join((self.endpoint.url, *(quote(part, safe=":") for part in path)))
@@ -364,11 +360,7 @@ def item_key(item: Fields) -> str:
 
 
 def created_id(created: Fields, endpoint: Endpoint, field: str = "id") -> str:
-    """Return the id of what a write created.
-
-    Raises:
-        Unreachable: The response names none, so what became of the write is not known.
-    """
+    """Return the id of what a write created; `Unreachable` where the response names none."""
     name = created.text(field)
     if not name:
         raise Unreachable(f"{endpoint.vendor.name} answered a create call and names no {field}.")

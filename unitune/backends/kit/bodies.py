@@ -49,11 +49,7 @@ class Body:
         self._came = self._size = 0
 
     def decompressed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what the next piece holds, in pieces of at most `PIECE` bytes.
-
-        Raises:
-            BodyError: The body is too long, or cannot be decompressed.
-        """
+        """Yield what the next piece holds, in pieces of at most `PIECE` bytes, or a `BodyError`."""
         self._came += len(data)
         if not self._is_compressed:
             yield self._counted(data)
@@ -71,11 +67,7 @@ class Body:
                 self._decompressor = zlib.decompressobj(_GZIP_BITS)
 
     def end(self) -> None:
-        """Say that nothing more comes.
-
-        Raises:
-            BodyError: The end is missing.
-        """
+        """Say that nothing more comes; a `BodyError` where the end is missing."""
         if not self._ended:
             raise BodyError("its gzip ends in the middle")
 
@@ -91,11 +83,7 @@ class Body:
 
 
 def unpacked(pieces: Iterable[bytes], encoding: str | None, most: int) -> Iterator[bytes]:
-    """Yield a whole body, decompressed, of at most so many bytes.
-
-    Raises:
-        BodyError: It is too long, cannot be decompressed, or its end is missing.
-    """
+    """Yield a whole body, decompressed, of at most so many bytes, or a `BodyError`."""
     body = Body(encoding, most)
     for piece in pieces:
         yield from body.decompressed(piece)

@@ -271,15 +271,9 @@ class ChatCompletions(StreamingChatModel):
 
 
 def open_server(url: str, model: str, *, key: str | None = None) -> ChatCompletions:
-    """Return a model on any server of this wire.
+    """Return a model on any server of this wire; a `JobError` where the URL is none.
 
-    Args:
-        url: Base URL, with its version: ``http://127.0.0.1:8000/v1``.
-        model: Its name there.
-        key: Sent as bearer token; None: none is sent.
-
-    Raises:
-        JobError: The URL is none.
+    The base URL has its version, ``http://127.0.0.1:8000/v1``; a key is sent as bearer token.
     """
     try:
         base = checked(url)

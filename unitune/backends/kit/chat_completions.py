@@ -92,11 +92,7 @@ class Refusal:
 
 
 def refuses(refusal: Refusal, request: Request, parameter: str) -> bool:
-    """Whether a model refused a request for a sampling parameter that was sent.
-
-    Raises:
-        JobError: It did, and the job itself has set the parameter.
-    """
+    """Whether a model refused a parameter that it was sent; a `JobError` where the job set it."""
     if not refusal.names(parameter):
         return False
     if parameter in request.fixed:
@@ -163,11 +159,7 @@ class Dialect:
     def learn(self, body: dict[str, object], request: Request, refusal: Refusal) -> bool:
         """Change a refused body, in place, into one that the model may take, if its words say how.
 
-        Returns:
-            Whether it is worth sending again.
-
-        Raises:
-            JobError: The model refuses what the job itself has set.
+        Returns whether it is worth sending again. What the job itself has set is a `JobError`.
         """
         for name in (*SAMPLING, STREAM_USAGE):
             if name in body and refuses(refusal, request, name):
@@ -207,10 +199,7 @@ def read_reply(
 ) -> Reply:
     """Return an answer in our words, as much of it as is there.
 
-    Args:
-        content: The body of the answer.
-        seconds: Wall time; None where many were sent together.
-        retry_after_seconds: What the vendor asks to wait before the next request.
+    No seconds where many were sent together; `retry_after_seconds` is what the vendor asks for.
     """
     answer = Fields(content)
     choice = next(iter(answer.items("choices")), None)

@@ -39,11 +39,7 @@ class StreamedAnswer(Protocol):
 
 
 async def json_events(pieces: AsyncIterable[bytes]) -> AsyncGenerator[Fields]:
-    """Yield the JSON objects of an event stream.
-
-    Raises:
-        Unreadable: An event is no JSON.
-    """
+    """Yield the JSON objects of an event stream; `Unreadable` where an event is none."""
     data: list[str] = []
     async for line in _lines(pieces):
         if line:
