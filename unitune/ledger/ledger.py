@@ -51,6 +51,8 @@ RUN_COLUMNS = columns_of(RUNS, RunRecord)
 NEWEST_FIRST = RUNS.c.created.desc(), RUNS.c.id.desc()
 TRAINED_NOTHING = (str(State.FAILED), str(State.CANCELLED))
 """States of a run that leave its training to be launched again."""
+NO_JOB = (ValueError, TypeError, AttributeError, LookupError, RecursionError, yaml.YAMLError)
+"""What reading a text raises that is no job file."""
 
 
 class Ledger(ModelLedger):
@@ -223,9 +225,7 @@ class Ledger(ModelLedger):
         folder = self.run_folder(run_id)
         try:
             return Job.model_validate({**yaml.safe_load(rows[0]["job"]), "folder": folder})
-        except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-            raise UnreadableRecord(f"run {run_id}", "job", "it is no job") from error
-        except yaml.YAMLError as error:
+        except NO_JOB as error:
             raise UnreadableRecord(f"run {run_id}", "job", "it is no job") from error
 
     def run_of_job(self, backend: str, job_id: str) -> str | None:

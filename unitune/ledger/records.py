@@ -127,8 +127,6 @@ Row = Mapping[Any, Any]
 Time = Annotated[float, Field(ge=0, lt=253_402_300_800)]
 """Seconds since 1970, UTC, until the end of the year 9999."""
 T = TypeVar("T", bound="DataclassInstance")
-LONGEST_VALUE = 60
-"""Characters of a value that is shown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,11 +30,7 @@ from pathlib import Path
 import pytest
 
 from unitune.backends import registry
-from unitune.backends.capabilities import (
-    Batches,
-    BatchStatus,
-    CountsTokens,
-)
+from unitune.backends.capabilities import Batches, BatchStatus, CountsTokens
 from unitune.backends.launch_keys import batch_key, launch_key, run_id
 from unitune.backends.protocol import Backend, Event, Guarantee, State
 from unitune.data.example import Message
@@ -72,14 +68,6 @@ LONG = Request(
 
 class CapabilityContract(ContractBase):
     """The tests; a subclass names the backend."""
-
-    @pytest.fixture
-    def batches(self) -> Batches:
-        """The backend, if it answers in batches."""
-        backend = registry.backend(self.name)
-        if not isinstance(backend, Batches):
-            pytest.skip(f"{self.name} does not answer in batches")
-        return backend
 
     @pytest.fixture
     def counting(self) -> CountsTokens:

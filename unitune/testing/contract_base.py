@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ import pytest
 from pydantic import JsonValue
 
 from unitune.backends import registry
+from unitune.backends.capabilities import Batches
 from unitune.backends.launch_keys import launch_key, run_id
 from unitune.backends.protocol import Backend, Event, Launch, Status, Upload
 from unitune.data.example import Message
@@ -32,12 +34,17 @@ COLOURS = {
     "a carrot": "orange",
     "a mouse": "grey",
 }
+
+
+def row_of(question: str, answer: str) -> str:
+    """Return a row to train on, as a line of JSON."""
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return json.dumps({"messages": turns}, separators=(",", ":")) + "\n"
+
+
 ROWS = tuple(
-    f'{{"messages":[{{"role":"user","content":"What is the colour of {subject}?"}},'
-    f'{{"role":"assistant","content":"{colour}"}}]}}\n'
-    for subject, colour in COLOURS.items()
+    row_of(f"What is the colour of {subject}?", colour) for subject, colour in COLOURS.items()
 )
-"""Rows to train on, one JSON line each."""
 QUESTION = Request(
     messages=(Message(role="user", content="What is the colour of snow?"),), max_tokens=8
 )
@@ -190,6 +197,14 @@ class ContractBase:
     def backend(self) -> Backend:
         """The backend, as the registry returns it."""
         return registry.backend(self.name)
+
+    @pytest.fixture
+    def batches(self) -> Batches:
+        """The backend, if it answers in batches."""
+        backend = registry.backend(self.name)
+        if not isinstance(backend, Batches):
+            pytest.skip(f"{self.name} does not answer in batches")
+        return backend
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -39,21 +39,27 @@ class DeploymentContract(ContractBase):
         return seen
 
     @contextmanager
+    def deployed(self, deploys: Deploys, model: TunedModel, name: str = "") -> Generator[str]:
+        """Give the id of a deployment, which stands while the body runs."""
+        ref = deploys.deploy(model, name or new_name(), self.deploy_options)
+        try:
+            yield ref
+        finally:
+            deploys.undeploy(ref)
+
+    @contextmanager
     def answering(self, model: TunedModel) -> Generator[TunedModel]:
         """Give the model that answers, deployed while the body runs where it has to be."""
         backend = registry.backend(self.name)
         if not isinstance(backend, Deploys):
             yield model
             return
-        ref = backend.deploy(model, f"contract-{time.time_ns() % 10**12}", self.deploy_options)
-        try:
+        with self.deployed(backend, model) as ref:
             yield self.ready(backend, ref, model).model
-        finally:
-            backend.undeploy(ref)
 
     def test_deployment_comes_up_once_and_goes(self, deploys: Deploys, training: Training) -> None:
         """What is charged by the hour is found by its name, never doubled, and ends on request."""
-        name = f"contract-{time.time_ns() % 10**12}"
+        name = new_name()
         assert deploys.find_deployment(name) is None
         ref = deploys.deploy(training.model, name, self.deploy_options)
         assert deploys.deploy(training.model, name, self.deploy_options) == ref
@@ -68,14 +74,9 @@ class DeploymentContract(ContractBase):
         self, deploys: Deploys, training: Training
     ) -> None:
         """A later poll gets the model that an earlier poll gave; it must not change."""
-        ref = deploys.deploy(
-            training.model, f"contract-{time.time_ns() % 10**12}", self.deploy_options
-        )
-        try:
+        with self.deployed(deploys, training.model) as ref:
             seen = self.ready(deploys, ref, training.model)
             assert deploys.deployment_status(ref, seen.model).model == seen.model
-        finally:
-            deploys.undeploy(ref)
 
     def test_deployment_serves_the_model_that_is_put_in_its_place(
         self, deploys: Deploys, training: Training, tmp_path: Path
@@ -86,13 +87,15 @@ class DeploymentContract(ContractBase):
         later = self.launch(tmp_path)
         model = self.follow(registry.backend(self.name).submit(later))[-1].model
         assert model is not None
-        name = f"contract-{time.time_ns() % 10**12}"
-        ref = deploys.deploy(training.model, name, self.deploy_options)
-        try:
+        name = new_name()
+        with self.deployed(deploys, training.model, name) as ref:
             assert self.ready(deploys, ref, training.model).tuned == training.model.name
             for new in (model, model, training.model):
                 deploys.swap_model(ref, new)
                 assert self.ready(deploys, ref, new).tuned == new.name
             assert deploys.find_deployment(name) == ref
-        finally:
-            deploys.undeploy(ref)
+
+
+def new_name() -> str:
+    """Return the name of a deployment that no other test has."""
+    return f"contract-{time.time_ns() % 10**12}"

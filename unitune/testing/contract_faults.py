@@ -27,7 +27,7 @@ from unitune.errors import BackendError, UnituneError, Unreachable, UserError
 from unitune.job.job import Data, Job
 from unitune.run.run import Run, launch, runs
 from unitune.testing import kills
-from unitune.testing.contract_base import ContractBase
+from unitune.testing.contract_base import ContractBase, row_of
 from unitune.testing.loopback import OF_VENDORS, REFUSED_AFTER, TOOK_EFFECT, Fault
 from unitune.testing.vendor_setup import ServedVendor, serve_vendor
 
@@ -62,16 +62,7 @@ class FaultContract(ContractBase):
     def launchable(cls, folder: Path, number: int = 0) -> Job:
         """Return a job whose canonical rows, unlike those of other numbers, are in a folder."""
         rows = "".join(
-            json.dumps(
-                {
-                    "messages": [
-                        {"role": "user", "content": f"What is {row} plus {number}?"},
-                        {"role": "assistant", "content": str(row + number)},
-                    ]
-                }
-            )
-            + "\n"
-            for row in range(60)
+            row_of(f"What is {row} plus {number}?", str(row + number)) for row in range(60)
         )
         (folder / "train.jsonl").write_text(rows, encoding="utf-8")
         return cls.job(folder).model_copy(update={"data": Data(train="train.jsonl")})

@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 from pydantic import JsonValue
 
-from unitune.backends import registry, retry
+from unitune.backends import retry
 from unitune.backends.capabilities import Batches
 from unitune.backends.protocol import Backend
 from unitune.errors import UnituneError
@@ -25,7 +25,7 @@ from unitune.evaluate.inference import requests
 from unitune.evaluate.inference.engine import Question, record_of
 from unitune.evaluate.inference.journal import line_of, read_record
 from unitune.evaluate.inference.requests import AdaptiveLimiter
-from unitune.models import Reply, Request
+from unitune.models import Reply
 from unitune.testing.contract_base import QUESTION, ContractBase
 from unitune.testing.loopback import Server, VendorRequest, VendorResponse
 
@@ -116,26 +116,25 @@ class MalformedReplyContract(ContractBase):
                     done = await requests.request_with_retry(chat, QUESTION, AdaptiveLimiter(1))
                 return done.reply
 
-            _check_row(QUESTION, asyncio.run(attempt()))
+            _check_row(asyncio.run(attempt()))
 
         assert {**_spoiled(server, ask), **_spoiled(server, ask, 400)} == {}
 
-    def test_whatever_stands_in_a_batch_is_read_or_refused(self, server: Server) -> None:
+    def test_whatever_stands_in_a_batch_is_read_or_refused(
+        self, batches: Batches, server: Server
+    ) -> None:
         """Answers that were paid for are read as far as they can be, and no others are made up."""
-        backend = registry.backend(self.name)
-        if not isinstance(backend, Batches):
-            pytest.skip(f"{self.name} does not answer in batches")
-        batch_id = backend.submit_batch("b-key", self.base_model(), {"b-key-1": QUESTION})
-        while backend.poll_batch(batch_id).state == "running":
+        batch_id = batches.submit_batch("b-key", self.base_model(), {"b-key-1": QUESTION})
+        while batches.poll_batch(batch_id).state == "running":
             pass
 
         def fetch() -> None:
-            for reply in backend.fetch_batch(batch_id).values():
-                _check_row(QUESTION, reply)
+            for reply in batches.fetch_batch(batch_id).values():
+                _check_row(reply)
 
         assert _spoiled(server, fetch) == {}
-        assert _spoiled(server, lambda: backend.poll_batch(batch_id)) == {}
-        assert _spoiled(server, lambda: backend.find_batch("b-key", 0.0)) == {}
+        assert _spoiled(server, lambda: batches.poll_batch(batch_id)) == {}
+        assert _spoiled(server, lambda: batches.find_batch("b-key", 0.0)) == {}
 
 
 class MalformedTrainingContract(ContractBase):
@@ -180,8 +179,8 @@ def _refused(act: Callable[[], object]) -> UnituneError | None:
     return None
 
 
-def _check_row(request: Request, reply: Reply) -> None:
-    record = record_of("c", Question("case", request), "m", "hash", reply)
+def _check_row(reply: Reply) -> None:
+    record = record_of("c", Question("case", QUESTION), "m", "hash", reply)
     assert read_record(line_of(record)) == record, "what was written is not what is read"
 
 
@@ -212,18 +211,18 @@ def _no_wait(_: float) -> None:
     """Send a request again at once: there are hundreds of answers."""
 
 
+@dataclass(slots=True)
 class _Spoiler:
     """Changes one answer of several."""
 
-    def __init__(self, change: Change, nth: int, status: int | None) -> None:
-        self._change = change
-        self._nth = nth
-        self._status = status
-        self.seen = 0
+    change: Change
+    nth: int
+    status: int | None
+    seen: int = 0
 
     def __call__(self, _: VendorRequest, answer: VendorResponse) -> VendorResponse:
         at, self.seen = self.seen, self.seen + 1
-        if at != self._nth or answer.status not in SUCCESS:
+        if at != self.nth or answer.status not in SUCCESS:
             return answer
-        changed = self._change(answer)
-        return changed if self._status is None else replace(changed, status=self._status)
+        changed = self.change(answer)
+        return changed if self.status is None else replace(changed, status=self.status)

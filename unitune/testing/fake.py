@@ -70,7 +70,7 @@ class FakeBackend(FakeBatches):
 
     def submit(self, launch: Launch) -> str:
         """Create a job, or do what the script says goes wrong."""
-        script = _script(launch)
+        script = job_options(launch.job, "fake", Script)
         vendor = vendor_folder(launch.folder)
         calls = tick(vendor / f"{launch.key.rpartition('-')[0]}.creates")
         return create_call(
@@ -105,22 +105,13 @@ class FakeBackend(FakeBatches):
 
     def cancel(self, job_id: str) -> None:
         """Stop the job where it is; its next poll says cancelling, the one after it cancelled."""
-        folder, job = Path(job_id), _existing(job_id)
-        polls = count(folder / "polls")
-        now = _moment(folder, job, polls)
-        if STATES.get(now.word, State.UNKNOWN).ended:
-            raise BackendError(f"job {job_id} has {now.word} already.", status=409)
-        if not (folder / "cancelled.json").exists():
-            write(folder / "cancelled.json", Stopped(polls=polls, steps=now.steps))
+        stopped = _as_it_stands(job_id)
+        if not (Path(job_id) / "cancelled.json").exists():
+            write(Path(job_id) / "cancelled.json", stopped)
 
     def pause(self, job_id: str) -> None:
         """Let a job stand still; what it would have done meanwhile it does at once when resumed."""
-        folder, job = Path(job_id), _existing(job_id)
-        polls = count(folder / "polls")
-        now = _moment(folder, job, polls)
-        if STATES.get(now.word, State.UNKNOWN).ended:
-            raise BackendError(f"job {job_id} has {now.word} already.", status=409)
-        write(folder / "paused.json", Stopped(polls=polls, steps=now.steps))
+        write(Path(job_id) / "paused.json", _as_it_stands(job_id))
 
     def resume(self, job_id: str) -> None:
         """Let a paused job go on."""
@@ -177,10 +168,6 @@ class FakeChatModel(ChatModel):
         )
 
 
-def _script(launch: Launch) -> Script:
-    return job_options(launch.job, "fake", Script)
-
-
 def _existing(job_id: str) -> FakeJob:
     try:
         text = (Path(job_id) / "job.json").read_text(encoding="utf-8")
@@ -205,6 +192,16 @@ def _moment(folder: Path, job: FakeJob, polls: int) -> Moment:
     resumed = (folder / "resumed").exists()
     first_attempt = job.key.endswith("-1")
     return moment(job.script, ticks, resumed=resumed, first_attempt=first_attempt)
+
+
+def _as_it_stands(job_id: str) -> Stopped:
+    """Return how far a job is that has not ended."""
+    folder, job = Path(job_id), _existing(job_id)
+    polls = count(folder / "polls")
+    now = _moment(folder, job, polls)
+    if STATES.get(now.word, State.UNKNOWN).ended:
+        raise BackendError(f"job {job_id} has {now.word} already.", status=409)
+    return Stopped(polls=polls, steps=now.steps)
 
 
 def _stopped(file: Path) -> Stopped | None:

@@ -181,17 +181,16 @@ def main(file: str, class_name: str, folder: Path) -> None:
         os.environ["UNITUNE_DIR"] = str(folder / f"{act}-{number}")
         yield
 
+    def new_job(start: int, number: int) -> Job:
+        return contract.launchable(folder, start + number)
+
     with serve_vendor(contract.setup, ServerBehavior(queued_polls=FOR_EVER)) as vendor:
         for block, act in enumerate(Act):
             ledger = partial(new_ledger, act)
-            jobs = partial(_numbered, contract.launchable, folder, 1000 * block)
+            jobs = partial(new_job, 1000 * block)
             for verdict, outcome in kill_at_every_step(jobs, vendor.state, act, ledger):
                 kill = {"act": act, "verdict": verdict, **asdict(outcome)}
                 sys.stdout.write(json.dumps(kill) + "\n")
-
-
-def _numbered(make: Callable[[Path, int], Job], folder: Path, start: int, number: int) -> Job:
-    return make(folder, start + number)
 
 
 def _prepare(job: Job, act: Act) -> None:

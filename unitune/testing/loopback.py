@@ -214,7 +214,7 @@ class Server:
         ]
 
     def start(self) -> None:
-        """VendorResponse from a thread of its own until `close`."""
+        """Answer from a thread of its own until `close`."""
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
@@ -224,7 +224,7 @@ class Server:
         self._http.server_close()
 
     def handle(self, request: VendorRequest, connection: BaseHTTPRequestHandler) -> None:
-        """VendorResponse one request over its connection, spoiled if that is due."""
+        """Answer one request over its connection, spoiled if that is due."""
         with self._lock:
             self.requests.append(request)
             fault = self._due(request)

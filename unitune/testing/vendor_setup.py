@@ -1,13 +1,9 @@
 """How a vendor is served for its backend, and how it behaves: `VendorSetup`, `ServerBehavior`.
 
-SETUP = VendorSetup(
-vendor=MyVendor,
-environment=lambda server: {"MY_BASE_URL": server.url, "MY_API_KEY": "secret"},
-create=r"/jobs$",
-model="tiny",
-)
-with serve_vendor(SETUP) as served:
-served.server.inject_fault(Fault.CUT, "POST", SETUP.create)
+    with serve_vendor(SETUP) as served:
+        served.server.inject_fault(Fault.CUT, "POST", SETUP.create)
+
+`SETUP` is one as in `unitune.testing.contract`.
 """
 
 from __future__ import annotations
@@ -111,11 +107,6 @@ def state_of(vendor: Any) -> VendorState:
     return VendorState(len(vendor.jobs), len(vendor.files))
 
 
-def no_patches(_: Server) -> Mapping[str, object]:
-    """Exchange nothing."""
-    return {}
-
-
 @dataclass(frozen=True, slots=True)
 class VendorSetup:
     """How a vendor is served, and how its backend is led there.
@@ -137,7 +128,7 @@ class VendorSetup:
     create: str
     model: str
     state: Callable[[Any], VendorState] = state_of
-    patches: Callable[[Server], Mapping[str, object]] = no_patches
+    patches: Callable[[Server], Mapping[str, object]] = lambda _: {}
     timeouts: Sequence[str] = ()
 
 

@@ -80,9 +80,7 @@ class VertexBackend(VertexBatches, HostedBackend[VertexOptions]):
         )
 
     def describe_job(self, job_id: str) -> JobDescription:
-        job = self._job(job_id)
-        key, training = job.fields("labels").text(jobs.LABEL), jobs.spec_of(job)[1]
-        return JobDescription(key, jobs.base_of(job) or None, training.text("trainingDatasetUri"))
+        return jobs.description_of(self._job(job_id))
 
     def poll(self, job_id: str, cursor: str) -> Status:
         job = self._job(job_id)

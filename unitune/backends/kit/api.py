@@ -230,10 +230,7 @@ class Api:
 
     def lines(self, *path: str, action: str) -> Generator[Fields]:
         """Yield the rows of a file of JSON Lines as they come; an early end ends the transfer."""
-        with (
-            vendor_errors(self.endpoint.vendor, action),
-            self._file(path, action, None) as response,
-        ):
+        with self._file(path, action, None) as response:
             rest = b""
             for piece in _body(response, LARGEST_FILE):
                 *whole, rest = (rest + piece).split(b"\n")
@@ -257,12 +254,7 @@ class Api:
             raise BackendError(f"{'/'.join(path)!r} names nothing at {self.endpoint.vendor.name}.")
         return "/".join((self.endpoint.url, *(quote(part, safe=":") for part in path)))
 
-    def _json(self, method: str, path: tuple[str, ...], action: str, **request: Any) -> Fields:
-        content = self._send(method, path, action, **request)
-        with vendor_errors(self.endpoint.vendor, action):
-            return Fields(read_json(content) if content.strip() else {})
-
-    def _send(
+    def _json(
         self,
         method: str,
         path: tuple[str, ...],
@@ -270,10 +262,11 @@ class Api:
         *,
         largest: int = LARGEST_ANSWER,
         **request: Any,
-    ) -> bytes:
+    ) -> Fields:
         url, headers = self.url(*path), self.endpoint.headers
         with self._response(method, url, action, headers, **request) as response:
-            return b"".join(_body(response, largest))
+            content = b"".join(_body(response, largest))
+            return Fields(read_json(content) if content.strip() else {})
 
     @contextmanager
     def _file(

@@ -25,7 +25,7 @@ from typing import Literal, cast
 from pydantic import JsonValue
 
 from unitune.errors import JobError
-from unitune.models import Reply, Request, ToolCalls, function_call
+from unitune.models import Reply, Request, function_call
 from unitune.security.json_fields import Fields
 
 SAMPLING = ("temperature", "seed")
@@ -79,9 +79,7 @@ class Refusal:
 
     def names(self, parameter: str) -> bool:
         """Whether it is about a parameter: by its field, or by words that refuse just that."""
-        if self.status not in REFUSALS:
-            return False
-        if not REFUSING.search(self.words):
+        if self.status not in REFUSALS or not REFUSING.search(self.words):
             return False
         if self.param:
             return self.param.rpartition(".")[2] == parameter
@@ -208,7 +206,8 @@ def read_reply(
         return Reply(finish_reason="error", error=f"the answer has {what}", seconds=seconds)
     message, usage = choice.fields("message"), answer.fields("usage")
     refused, finish = message.text("refusal"), choice.text("finish_reason") or "stop"
-    hidden = _reasoning_tokens(usage)
+    hidden = _tokens(usage.fields("completion_tokens_details"), "reasoning_tokens")
+    hidden = _tokens(usage, "reasoning_tokens") if hidden is None else hidden
     return Reply(
         text=content_text(message) or refused or "",
         finish_reason="refusal" if refused else {"eos": "stop"}.get(finish, finish),
@@ -218,7 +217,7 @@ def read_reply(
         thought=bool(hidden) or any(message.text(name) for name in THOUGHTS),
         seconds=seconds,
         retry_after_seconds=retry_after_seconds,
-        tool_calls=_calls(message),
+        tool_calls=tuple(_functions(message)) or None,
     )
 
 
@@ -233,17 +232,8 @@ def _tokens(usage: Fields, name: str) -> int | None:
     return None if count is None or count < 0 else count
 
 
-def _reasoning_tokens(usage: Fields) -> int | None:
-    inner = _tokens(usage.fields("completion_tokens_details"), "reasoning_tokens")
-    return _tokens(usage, "reasoning_tokens") if inner is None else inner
-
-
-def _calls(message: Fields) -> ToolCalls | None:
-    """Return the functions that are called; a custom tool's call is no function's."""
-    return tuple(_functions(message)) or None
-
-
 def _functions(message: Fields) -> Iterator[dict[str, JsonValue]]:
+    """Yield the functions that are called; a custom tool's call is no function's."""
     for call in message.items("tool_calls"):
         function = call.fields("function")
         name = function.text("name")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, JsonValue
@@ -21,7 +20,7 @@ from unitune.backends.kit.api import Api
 from unitune.backends.kit.chat_completions import Dialect
 from unitune.backends.kit.errors import Endpoint, Vendor
 from unitune.backends.options import job_options
-from unitune.backends.protocol import Event, Guarantee, Launch, State, Status, Upload
+from unitune.backends.protocol import Event, Guarantee, State, Status
 from unitune.errors import CONFLICT, BackendError, Unreachable, Unsupported, UserError
 from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
@@ -98,30 +97,11 @@ class HostedBackend(Generic[Options]):
         """Refuse a job whose options are not valid, by a `JobError`."""
         self.job_options(job)
 
-    def upload(self, path: Path, sha256: str) -> Upload:
-        """Refuse: this vendor tunes nothing."""
-        del path, sha256
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        """Refuse what a vendor that tunes nothing cannot do; any other has verbs of its own."""
         raise self.tunes_nothing()
 
-    def submit(self, launch: Launch) -> str:
-        """Refuse: this vendor tunes nothing."""
-        del launch
-        raise self.tunes_nothing()
-
-    def find(self, launch_key: str, folder: Path) -> list[str]:
-        """Refuse: this vendor has no jobs."""
-        del launch_key, folder
-        raise self.tunes_nothing()
-
-    def poll(self, job_id: str, cursor: str) -> Status:
-        """Refuse: this vendor has no jobs."""
-        del job_id, cursor
-        raise self.tunes_nothing()
-
-    def cancel(self, job_id: str) -> None:
-        """Refuse: this vendor has no jobs."""
-        del job_id
-        raise self.tunes_nothing()
+    upload = submit = find = poll = cancel = _refuse
 
     def chat(self, model: str | TunedModel) -> ChatModel:
         """Return a model for requests; whether it exists shows at the first request."""

@@ -8,8 +8,6 @@ from unitune.ledger.records import COSTS, DEPLOYMENTS, EVENTS, METADATA, RUNS, T
 
 revision = "0001"
 down_revision = None
-branch_labels = None
-depends_on = None
 TABLES = [RUNS, TRANSITIONS, EVENTS, UPLOADS, DEPLOYMENTS, COSTS]
 
 

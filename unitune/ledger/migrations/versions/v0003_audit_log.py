@@ -9,8 +9,6 @@ from unitune.ledger.records import METADATA
 
 revision = "0003"
 down_revision = "0002"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
