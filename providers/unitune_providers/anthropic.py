@@ -79,8 +79,7 @@ class AnthropicBackend(HostedBackend[NoOptions]):
     }
 
     def chat(self, model: str | TunedModel) -> ChatModel:
-        name = self._untuned(model)
-        return ClaudeChatModel(self.endpoint(), name)
+        return ClaudeChatModel(self.endpoint(), self._untuned(model))
 
     def count_tokens(self, model: str | TunedModel, request: Request) -> int:
         """Return Anthropic's estimate of a request's input, which it gives for nothing."""
@@ -305,11 +304,16 @@ def message_body(model: str, request: Request) -> dict[str, JsonValue]:
     """Return a request as Anthropic takes it; a ValueError or KeyError: a tool is not whole."""
     prompts = ("system", "developer")
     system = [turn.text for turn in request.messages if turn.role in prompts and turn.text]
+    turns: list[JsonValue] = [
+        {"role": "assistant" if turn.role == "assistant" else "user", "content": [*_blocks(turn)]}
+        for turn in request.messages
+        if turn.role not in prompts
+    ]
     return {
         "model": model,
         "max_tokens": request.max_tokens,
         "temperature": request.temperature,
-        "messages": [_turn(turn) for turn in request.messages if turn.role not in prompts],
+        "messages": turns,
         **({"system": "\n\n".join(system)} if system else {}),
         **({"stop_sequences": list(request.stop)} if request.stop else {}),
         **({"tools": [_tool(tool) for tool in request.tools]} if request.tools else {}),
@@ -325,11 +329,6 @@ def _batched_body(request_id: str, model: str, request: Request) -> dict[str, Js
         return message_body(model, request)
     except (KeyError, ValueError) as problem:
         raise cannot_take(model, request_id, problem) from problem
-
-
-def _turn(message: Message) -> JsonValue:
-    role = "assistant" if message.role == "assistant" else "user"
-    return {"role": role, "content": list(_blocks(message))}
 
 
 def _blocks(message: Message) -> Iterator[JsonValue]:

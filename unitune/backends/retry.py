@@ -87,7 +87,7 @@ def sleep(seconds: float) -> None:
 
 def retry_rate_limited(call: Callable[[], Result], seconds: float) -> Result:
     """Repeat a call, for so many seconds, while the vendor refuses it for its rate."""
-    return _repeat(call, _is_rate_limited, stop_before_delay(seconds))
+    return _repeat(call, lambda error: error.is_rate_limited, stop_before_delay(seconds))
 
 
 async def retry_reply(attempt: Callable[[], Awaitable[Reply]]) -> Reply:
@@ -136,18 +136,18 @@ def _growing_pause(sent: int) -> float:
 
 def retry_read(call: Callable[[], Result]) -> Result:
     """Send a read `READ_ATTEMPTS` times, after silence, a rate limit or a failure of the vendor."""
-    return _repeat(call, _is_transient, stop_after_attempt(READ_ATTEMPTS))
+    return _repeat(call, lambda error: error.is_retryable, stop_after_attempt(READ_ATTEMPTS))
 
 
 def _repeat(
-    call: Callable[[], Result], is_worth_it: Callable[[BaseException], bool], stop: stop_base
+    call: Callable[[], Result], is_worth_it: Callable[[BackendError], bool], stop: stop_base
 ) -> Result:
-    retry = retry_if_exception(lambda error: is_worth_it(error) and not is_delay_too_long(error))
+    def again(error: BaseException) -> bool:
+        is_of_vendor = isinstance(error, BackendError) and is_worth_it(error)
+        return is_of_vendor and not is_delay_too_long(error)
+
+    retry = retry_if_exception(again)
     return Retrying(retry=retry, wait=_delay, stop=stop, sleep=_sleep, reraise=True)(call)
-
-
-def _is_transient(error: BaseException) -> bool:
-    return isinstance(error, BackendError) and error.is_retryable
 
 
 def _delay(state: RetryCallState) -> float:
@@ -158,10 +158,6 @@ def _delay(state: RetryCallState) -> float:
 
 def _sleep(seconds: float) -> None:
     sleep(seconds)  # looked up at each call, so that a test may replace it
-
-
-def _is_rate_limited(error: BaseException) -> bool:
-    return isinstance(error, BackendError) and error.is_rate_limited
 
 
 def _retry_after(error: BaseException | None) -> float | None:

@@ -31,14 +31,14 @@ from unitune.cost.estimate import repriced
 from unitune.cost.prices.book import PriceBook
 from unitune.cost.reconcile import End, Lesson, Reconciliation, reconcile
 from unitune.cost.spread import Spread
-from unitune.errors import Mismatch, OverBudget, UnreadableRecord
+from unitune.errors import Mismatch, OverBudget
 from unitune.findings import Finding
 from unitune.job.prices import PriceRow
 from unitune.ledger import Books, CostRecord, DeploymentRecord, Ledger, RunRecord
 from unitune.ledger.metering import SECONDS_AN_HOUR, bill_of, costs_so_far, running_seconds
+from unitune.ledger.records import unreadable
 from unitune.security.spec import Frozen
 from unitune.workspace.today import today
-from unitune.workspace.validation import sentence
 
 AHEAD_SECONDS = 30.0
 """What is charged by the hour is cancelled so long before its limit: looks are up to 5 seconds
@@ -89,10 +89,7 @@ def _parsed(
     try:
         return model.model_validate_json(getattr(cost, field))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, (field, *first["loc"])))
-        problem = f"it {sentence([first])}".removesuffix(".")
-        raise UnreadableRecord(f"run {cost.run_id}", where, problem) from error
+        raise unreadable(error, f"run {cost.run_id}", f"{field}.") from error
 
 
 def is_limited(ledger: Ledger, run_id: str) -> bool:
@@ -117,7 +114,9 @@ def reserve(ledger: Ledger, record: RunRecord) -> None:
     def allow(books: Books, cost: CostRecord) -> str:
         approval = _approval(cost)
         _refuse_other_files(record, approval, uploaded)
-        fresh = repriced(approval.estimate, _book(approval, record.backend), today())
+        discounts = {} if approval.discount is None else {record.backend: approval.discount}
+        book = PriceBook(own=approval.own_prices, discounts=discounts)
+        fresh = repriced(approval.estimate, book, today())
         limits = _limits(approval, books, record)
         usd, unpriced = fresh.launch_usd, approval.unpriced
         findings = budget_findings(limits, usd, record.backend, unpriced=unpriced)
@@ -283,11 +282,6 @@ def _refuse_other_files(record: RunRecord, approval: Approval, uploaded: Mapping
             f"run {record.id}: {', '.join(changed)} as uploaded is not the file whose cost was "
             f"estimated. End the run with `unitune cancel {record.id}` and launch the job again."
         )
-
-
-def _book(approval: Approval, backend: str) -> PriceBook:
-    discounts = {} if approval.discount is None else {backend: approval.discount}
-    return PriceBook(own=approval.own_prices, discounts=discounts)
 
 
 def _limits(approval: Approval, books: Books, record: RunRecord) -> tuple[Cap, ...]:

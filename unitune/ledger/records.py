@@ -285,10 +285,14 @@ def read(kind: type[T], row: Row, what: str, part: str = "", **others: Any) -> T
     try:
         return adapter.validate_python({name: row[name] for name in names} | others)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(map(str, first["loc"]))
-        problem = f"it {sentence([first])}".removesuffix(".")
-        raise UnreadableRecord(what, f"{part} {field}".strip(), problem) from error
+        raise unreadable(error, what, f"{part} ") from error
+
+
+def unreadable(error: ValidationError, what: str, part: str) -> UnreadableRecord:
+    """Return the error for what cannot be a record; `part` stands before the field's name."""
+    first = error.errors(include_url=False)[0]
+    where = f"{part}{'.'.join(map(str, first['loc']))}".strip(". ")
+    return UnreadableRecord(what, where, f"it {sentence([first])}".removesuffix("."))
 
 
 def run_of(row: Row) -> RunRecord:

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 
 from unitune.backends import registry
-from unitune.backends.capabilities import DeploymentStatus, Deploys, SwapsModel
+from unitune.backends.capabilities import Deploys, SwapsModel
 from unitune.backends.exactly_once import CreateCall, exactly_once
 from unitune.backends.protocol import Guarantee
 from unitune.cost.budget import HostingBudget
@@ -40,7 +40,8 @@ def swap(ledger: Ledger, deployment: Deployment, run: RunRecord, budget: Hosting
     """
     record, model = ledger.deployment(deployment.id), run.model
     host = swapping_host(run.backend)
-    if model is None or record.ref is None or (run.backend, model.base) != _served(record):
+    served = record.backend, record.model.base
+    if model is None or record.ref is None or (run.backend, model.base) != served:
         raise UserError(
             f"run {run.id} is a model of {run.base_model} at {run.backend}, and deployment "
             f"{record.id} serves one of {record.model.base} at {record.backend}. Deploy it by "
@@ -57,20 +58,15 @@ def swapping_host(backend: str) -> SwapsModel:
     if isinstance(host, SwapsModel):
         return host
     if isinstance(host, Deploys):
-        what = "has no switch that puts another model in the place of a deployment's"
-        instead = "Deploy the new version (unitune deploy RUN --ttl 2h), send requests there"
         raise Unsupported(
-            f"{backend} {what}. {instead}, and take the old one down: unitune undeploy DEPLOYMENT. "
-            "Leave --deploy out."
+            f"{backend} has no switch that puts another model in the place of a deployment's. "
+            "Deploy the new version (unitune deploy RUN --ttl 2h), send requests there, and take "
+            "the old one down: unitune undeploy DEPLOYMENT. Leave --deploy out."
         )
     raise Unsupported(
         f"models of {backend} answer without a deployment, so there is none to move. Leave "
         "--deploy out."
     )
-
-
-def _served(record: DeploymentRecord) -> tuple[str, str]:
-    return record.backend, record.model.base
 
 
 @dataclass(slots=True)
@@ -103,8 +99,8 @@ def _wait(ledger: Ledger, deployment: Deployment, model: TunedModel) -> None:
     begun = time.monotonic()
     shown_by = begun + registry.offer(model.backend).settle_seconds
     while True:
-        status = _status(ledger.deployment(deployment.id), model)
-        now = time.monotonic()
+        record, now = ledger.deployment(deployment.id), time.monotonic()
+        status = host_of(record.backend).deployment_status(str(record.ref), model)
         if status.state == "ready" and status.tuned == model.name:
             return
         is_settled = status.state not in ("swapping", "starting") and now > shown_by
@@ -115,7 +111,3 @@ def _wait(ledger: Ledger, deployment: Deployment, model: TunedModel) -> None:
                 f"answers with {status.tuned}: {status.raw}"
             )
         time.sleep(POLL_SECONDS)
-
-
-def _status(record: DeploymentRecord, model: TunedModel) -> DeploymentStatus:
-    return host_of(record.backend).deployment_status(str(record.ref), model)

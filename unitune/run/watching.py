@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from unitune.backends import registry
-from unitune.backends.capabilities import JobPage, ListsJobs
+from unitune.backends.capabilities import ListsJobs
 from unitune.backends.protocol import State
 from unitune.backends.retry import retry_delay, sleep
 from unitune.errors import BackendError, LockTimeout, NotFoundError, UnituneError, UnreadableRecord
@@ -69,7 +69,12 @@ class _Vendor:
             for job, listed in page.states.items()
             if job in waiting and self._differs(job, waiting[job].state, listed)
         ]
-        self._turn_page(page, waiting)
+        # On to the next page, or to the first page once all jobs were listed.
+        self.listed |= page.states.keys()
+        missing = waiting.keys() - self.listed
+        self.cursor = page.cursor if missing else ""
+        if not self.cursor:
+            self.due, self.listed = set(missing), set()
         due = [
             job
             for job, run in waiting.items()
@@ -83,15 +88,6 @@ class _Vendor:
         differs = listed.ended or self.polled.get(job) is not listed
         self.polled[job] = listed
         return differs
-
-    def _turn_page(self, page: JobPage, waiting: Mapping[str, Standing]) -> None:
-        """Go on to the next page, or to the first page once all jobs were listed."""
-        self.listed |= page.states.keys()
-        missing = waiting.keys() - self.listed
-        self.cursor = page.cursor if missing else ""
-        if not self.cursor:
-            self.due = set(missing)
-            self.listed = set()
 
     def _next(self, jobs: list[str]) -> list[str]:
         """Return the job whose turn it is, if there is any."""

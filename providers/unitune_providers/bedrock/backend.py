@@ -52,8 +52,7 @@ DEPLOYMENT_STATES: Mapping[str, Literal["ready", "swapping", "failed"]] = {
     "Updating": "swapping",
     "Failed": "failed",
 }
-HyperParameters = Mapping[str, tuple[str, Callable[[str], int | float]]]
-TUNING: HyperParameters = {
+TUNING: Mapping[str, tuple[str, Callable[[str], int | float]]] = {
     "epochCount": ("epochs", int),
     "learningRate": ("learning_rate", float),
     "learningRateWarmupSteps": ("warmup", int),
@@ -235,7 +234,7 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
             method="sft",
             training=content_of(self._aws.s3, training) if training else None,
             validation=content_of(self._aws.s3, held_out[0]) if held_out else None,
-            tuning=_known(hyper_parameters, TUNING),
+            tuning=_known(hyper_parameters),
             model=_tuned_model(job) if job.text("status") == "Completed" else None,
             notes=tuple(_notes(hyper_parameters, len(held_out))),
         )
@@ -282,9 +281,9 @@ def _tuned_model(job: Fields) -> TunedModel | None:
     return TunedModel(backend=NAME, name=arn, base=_base_of(job)) if arn else None
 
 
-def _known(hyper_parameters: Fields, table: HyperParameters) -> dict[str, JsonValue]:
+def _known(hyper_parameters: Fields) -> dict[str, JsonValue]:
     known = dict[str, JsonValue]()
-    for theirs, (ours, read) in table.items():
+    for theirs, (ours, read) in TUNING.items():
         with suppress(ValueError):
             known[ours] = read(hyper_parameters.text(theirs) or "")
     return known

@@ -23,18 +23,18 @@ from pydantic import JsonValue
 from unitune.backends.formats import Format, UnrepresentableRow, WireRow
 from unitune.data.example import Example, Message
 from unitune_providers.formats.checks import (
+    called_functions,
     example_of,
     is_answered,
-    json_object,
+    is_plain,
+    joined,
     known_keys,
-    no_name,
     object_of,
     objects,
     require_unit_weight,
     single_text,
     text_of,
     texts,
-    weighs_as_usual,
     with_paths,
     written_system,
 )
@@ -50,8 +50,7 @@ def encode(example: Example) -> WireRow:
     require_unit_weight(example)
     turns = with_paths(example.messages)
     for where, turn in turns:
-        weighs_as_usual(where, turn)
-        no_name(where, turn)
+        is_plain(where, turn)
         check_turn(where, turn)
     row: WireRow = {}
     if turns[0][1].role == "system":
@@ -114,12 +113,9 @@ def _content(where: str, turn: Message) -> JsonValue:
     if turn.tool_calls is None and len(written) == 1:
         return written[0]
     blocks: list[JsonValue] = [{"type": "text", "text": text} for text in written]
-    for index, call in enumerate(turn.tool_calls or ()):
-        place, function = f"{where}.tool_calls[{index}]", call["function"]
-        assert isinstance(function, dict), "check_turn sees to it"
-        arguments = json_object(f"{place}.function.arguments", str(function["arguments"]))
-        block: WireRow = {"type": "tool_use", "id": call["id"], "name": function["name"]}
-        blocks.append({**block, "input": arguments})
+    for id_, function in called_functions(where, turn):
+        block: WireRow = {"type": "tool_use", "id": id_, "name": function["name"]}
+        blocks.append({**block, "input": function["arguments"]})
     return blocks
 
 
@@ -192,11 +188,7 @@ def _text(where: str, value: JsonValue) -> JsonValue:
     """Return text or blocks of text as content: one text, or a list of them."""
     if isinstance(value, str):
         return value
-    parts: list[str] = []
-    for index, block in enumerate(objects(where, value)):
-        known_keys(f"{where}[{index}]", block, ("type", "text", "cache_control"))
-        parts.append(text_of(f"{where}[{index}].text", block.get("text")))
-    return parts[0] if len(parts) == 1 else [{"type": "text", "text": text} for text in parts]
+    return joined(where, objects(where, value), ("type", "text", "cache_control"))
 
 
 CHAT = Format("anthropic", "Anthropic messages, with tools", encode, decode, KEYS, fits)

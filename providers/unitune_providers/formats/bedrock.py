@@ -20,15 +20,15 @@ from unitune.data.example import Example, Message
 from unitune_providers.formats.checks import (
     example_of,
     is_answered,
+    is_plain,
+    joined,
     known_keys,
-    no_name,
     objects,
     only_text,
     require_unit_weight,
     single_text,
     text_of,
     texts,
-    weighs_as_usual,
     with_paths,
 )
 
@@ -63,11 +63,12 @@ def decode_nova(row: Mapping[str, JsonValue]) -> Example:
     text_of("schemaVersion", row.get("schemaVersion"))
     messages: list[JsonValue] = []
     if "system" in row:
-        messages.append({"role": "system", "content": _content("system", row["system"])})
+        system = joined("system", objects("system", row["system"]))
+        messages.append({"role": "system", "content": system})
     for index, turn in enumerate(objects("messages", row.get("messages"))):
-        where = f"messages[{index}]"
-        known_keys(where, turn, ("role", "content"))
-        content = _content(f"{where}.content", turn.get("content"))
+        known_keys(f"messages[{index}]", turn, ("role", "content"))
+        where = f"messages[{index}].content"
+        content = joined(where, objects(where, turn.get("content")))
         messages.append({"role": turn.get("role"), "content": content})
     return example_of({"messages": messages}, encode_nova)
 
@@ -102,8 +103,7 @@ def _text_row(example: Example) -> None:
     if example.tools is not None:
         raise UnrepresentableRow("the row has tools, and tools are not allowed there")
     for where, turn in with_paths(example.messages):
-        weighs_as_usual(where, turn)
-        no_name(where, turn)
+        is_plain(where, turn)
         only_text(where, turn)
 
 
@@ -115,17 +115,6 @@ def _blocks(where: str, turn: Message) -> list[JsonValue]:
                 f"{where} has {word!r} in it, a word that Nova reserves; write it in another way"
             )
     return [{"text": text} for text in content]
-
-
-def _content(where: str, value: JsonValue) -> JsonValue:
-    """Return blocks of text as content: one text, or a list of them."""
-    content: list[str] = []
-    for index, block in enumerate(objects(where, value)):
-        known_keys(f"{where}[{index}]", block, ("text",))
-        content.append(text_of(f"{where}[{index}].text", block.get("text")))
-    if len(content) == 1:
-        return content[0]
-    return [{"type": "text", "text": text} for text in content]
 
 
 NOVA = Format(

@@ -9,7 +9,7 @@ graders read them. What one vendor alone asks stands in its own module.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from pydantic import JsonValue, ValidationError
 
@@ -71,6 +71,12 @@ def is_pair(example: Example) -> Message:
     except BadRow as problem:
         raise refusal(problem.findings[0]) from None
     return example.non_preferred_output[0]
+
+
+def is_plain(where: str, turn: Message) -> None:
+    """Refuse a turn with a weight that says something, or with a speaker's name."""
+    weighs_as_usual(where, turn)
+    no_name(where, turn)
 
 
 def weighs_as_usual(where: str, turn: Message) -> None:
@@ -144,6 +150,16 @@ def json_object(where: str, text: str) -> dict[str, JsonValue]:
     return value
 
 
+def called_functions(where: str, turn: Message) -> Iterator[tuple[JsonValue, WireRow]]:
+    """Yield the id of each call of a turn, and its function, whose arguments are an object then."""
+    for index, call in enumerate(turn.tool_calls or ()):
+        function = call["function"]
+        assert isinstance(function, dict), "check_turn sees to it"
+        place = f"{where}.tool_calls[{index}].function.arguments"
+        arguments = json_object(place, str(function["arguments"]))
+        yield call["id"], {"name": function["name"], "arguments": arguments}
+
+
 def known_keys(where: str, row: Mapping[str, JsonValue], known: Collection[str]) -> None:
     """Refuse a vendor's object with keys that the format does not have."""
     for key in row:
@@ -170,6 +186,17 @@ def text_of(where: str, value: JsonValue) -> str:
     if not isinstance(value, str):
         raise UnrepresentableRow(f"{where} is no text")
     return value
+
+
+def joined(where: str, blocks: list[WireRow], known: Collection[str] = ("text",)) -> JsonValue:
+    """Return blocks of text as content: one text, or a list of them."""
+    content: list[str] = []
+    for index, block in enumerate(blocks):
+        known_keys(f"{where}[{index}]", block, known)
+        content.append(text_of(f"{where}[{index}].text", block.get("text")))
+    if len(content) == 1:
+        return content[0]
+    return [{"type": "text", "text": text} for text in content]
 
 
 def example_of(row: Mapping[str, JsonValue], encode: Encode) -> Example:

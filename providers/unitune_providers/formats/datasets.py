@@ -20,15 +20,14 @@ from unitune.data import pairs, sharegpt
 from unitune.data.example import Example, Message
 from unitune.data.records import BadRow
 from unitune_providers.formats.checks import (
+    called_functions,
     example_of,
     is_answered,
-    json_object,
-    no_name,
+    is_plain,
     only_text,
     refusal,
     require_unit_weight,
     single_text,
-    weighs_as_usual,
     with_paths,
     written_system,
 )
@@ -45,8 +44,7 @@ def encode_sharegpt(example: Example) -> WireRow:
     waiting: list[JsonValue] = []
     turns: list[JsonValue] = []
     for where, turn in with_paths(example.messages):
-        weighs_as_usual(where, turn)
-        no_name(where, turn)
+        is_plain(where, turn)
         check_turn(where, turn)
         if turn.role == "tool":
             if not waiting or waiting.pop(0) != turn.tool_call_id:
@@ -86,8 +84,7 @@ def encode_alpaca(example: Example) -> WireRow:
         raise UnrepresentableRow("the row has tools, and tools have no place there")
     turns = with_paths(example.messages)
     for where, turn in turns:
-        weighs_as_usual(where, turn)
-        no_name(where, turn)
+        is_plain(where, turn)
         only_text(where, turn)
     has_system = turns[0][1].role == "system"
     system = single_text(*written_system(*turns.pop(0))) if has_system else None
@@ -121,13 +118,7 @@ def decode_alpaca(row: Mapping[str, JsonValue]) -> Example:
 def _calls(where: str, turn: Message) -> str:
     if turn.text:
         raise UnrepresentableRow(f"{where} has text beside its calls, which is not allowed there")
-    calls: list[JsonValue] = []
-    for index, call in enumerate(turn.tool_calls or ()):
-        function = call["function"]
-        assert isinstance(function, dict), "check_turn sees to it"
-        place = f"{where}.tool_calls[{index}].function.arguments"
-        arguments = json_object(place, str(function["arguments"]))
-        calls.append({"name": function["name"], "arguments": arguments})
+    calls: list[JsonValue] = [function for _, function in called_functions(where, turn)]
     return _json(calls if len(calls) > 1 else calls[0])
 
 

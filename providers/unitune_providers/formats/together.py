@@ -18,10 +18,10 @@ from pydantic import JsonValue
 from unitune.backends.formats import Format, UnrepresentableRow, WireRow
 from unitune.data.example import Example, Message
 from unitune_providers.formats.checks import (
+    called_functions,
     example_of,
     is_answered,
     is_pair,
-    json_object,
     no_name,
     single_text,
     weighs_as_usual,
@@ -92,10 +92,7 @@ def _turn(where: str, turn: Message) -> dict[str, JsonValue]:
         )
     no_name(where, turn)
     check_turn(where, turn)
-    for index, call in enumerate(turn.tool_calls or ()):
-        function = call["function"]
-        assert isinstance(function, dict), "check_turn sees to it"
-        json_object(f"{where}.tool_calls[{index}].function.arguments", str(function["arguments"]))
+    list(called_functions(where, turn))  # whose arguments must be objects
     row = turn.row
     if turn.content is not None:
         row["content"] = single_text(where, turn)

@@ -32,10 +32,11 @@ from unitune_providers.formats.checks import (
     example_of,
     is_answered,
     is_pair,
+    is_plain,
     is_question,
+    joined,
     json_object,
     known_keys,
-    no_name,
     object_of,
     objects,
     only_text,
@@ -146,8 +147,7 @@ def _system(messages: Sequence[Message]) -> tuple[Parts | None, list[Place]]:
     first = messages[0] if messages else None
     if first is None or first.role != "system":
         return None, turns
-    weighs_as_usual("messages[0]", first)
-    no_name("messages[0]", first)
+    is_plain("messages[0]", first)
     only_text("messages[0]", first)
     return _text_parts("messages[0]", first), turns[1:]
 
@@ -163,8 +163,7 @@ def _contents(turns: list[Place]) -> Iterator[JsonValue]:
 
 def _content(where: str, turn: Message, names: dict[str, str]) -> JsonValue:
     """Write a user's or assistant's turn, and note the names of the functions that it calls."""
-    weighs_as_usual(where, turn)
-    no_name(where, turn)
+    is_plain(where, turn)
     if turn.role == "assistant":
         return {"role": "model", "parts": _model_parts(where, turn, names)}
     if turn.role != "user":
@@ -224,8 +223,7 @@ def _text_parts(where: str, turn: Message) -> Parts:
 
 
 def _completion(score: int, where: str, turn: Message) -> JsonValue:
-    weighs_as_usual(where, turn)
-    no_name(where, turn)
+    is_plain(where, turn)
     return {"score": score, "completion": {"role": "model", "parts": _text_parts(where, turn)}}
 
 
@@ -235,7 +233,7 @@ def _instruction(row: Mapping[str, JsonValue]) -> list[JsonValue]:
     content = object_of("systemInstruction", row["systemInstruction"])
     known_keys("systemInstruction", content, ("role", "parts"))
     parts = objects("systemInstruction.parts", content.get("parts"))
-    return [{"role": "system", "content": _joined("systemInstruction", parts)}]
+    return [{"role": "system", "content": joined("systemInstruction.parts", parts)}]
 
 
 def _messages(contents: JsonValue) -> list[JsonValue]:
@@ -249,7 +247,7 @@ def _messages(contents: JsonValue) -> list[JsonValue]:
         if any("functionResponse" in part for part in parts) and role in ("user", "function"):
             made += [_tool_turn(f"{where}.parts[{n}]", part, names) for n, part in enumerate(parts)]
         elif role == "user":
-            made.append({"role": "user", "content": _joined(where, parts)})
+            made.append({"role": "user", "content": joined(f"{where}.parts", parts)})
         elif role == "model":
             made.append(_assistant_turn(where, parts, names))
         else:
@@ -261,7 +259,7 @@ def _assistant_turn(where: str, parts: list[WireRow], names: dict[str, str]) -> 
     text_parts = [part for part in parts if "functionCall" not in part]
     turn: dict[str, JsonValue] = {"role": "assistant"}
     if text_parts or not parts:
-        turn["content"] = _joined(where, text_parts)
+        turn["content"] = joined(f"{where}.parts", text_parts)
     if parts[: len(text_parts)] != text_parts:
         raise UnrepresentableRow(f"{where} has text behind a functionCall")
     calls: list[JsonValue] = []
@@ -302,17 +300,6 @@ def _result(where: str, answer: WireRow) -> str:
     if isinstance(output, str) and len(response) == 1:
         return output
     return json.dumps(response, ensure_ascii=False)
-
-
-def _joined(where: str, parts: list[WireRow]) -> JsonValue:
-    """Return parts of text as content: one text, or a list of them."""
-    content: list[str] = []
-    for index, part in enumerate(parts):
-        known_keys(f"{where}.parts[{index}]", part, ("text",))
-        content.append(text_of(f"{where}.parts[{index}].text", part.get("text")))
-    if len(content) == 1:
-        return content[0]
-    return [{"type": "text", "text": text} for text in content]
 
 
 _SPELLINGS: Mapping[str, str] = {

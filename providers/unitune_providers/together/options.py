@@ -162,9 +162,12 @@ def create_body(launch: Launch, options: TogetherOptions, limits: Fields) -> Bod
     broken += _unknown_targets(job.tuning.lora, limits)
     if broken:
         raise JobError("\n".join((*broken, "Nothing was sent. Change the job, or use auto.")))
+    # Together takes a base model or a checkpoint to begin with, never both.
+    start = launch.start and launch.start.model.name
     return without_none(
         {
-            **_beginning(launch),
+            "model": None if start else job.base_model,
+            "from_checkpoint": start,
             "training_file": launch.training.ref,
             "validation_file": launch.validation and launch.validation.ref,
             "suffix": launch.key,
@@ -176,13 +179,6 @@ def create_body(launch: Launch, options: TogetherOptions, limits: Fields) -> Bod
             **{name: getattr(options, name) for name in SAME_NAME},
         }
     )
-
-
-def _beginning(launch: Launch) -> Body:
-    """Return what training begins with: Together takes a base model or a checkpoint, never both."""
-    if launch.start is None:
-        return {"model": launch.job.base_model}
-    return {"from_checkpoint": launch.start.model.name}
 
 
 def _training_type(lora: Lora, options: TogetherOptions, limits: Fields) -> JsonValue:
