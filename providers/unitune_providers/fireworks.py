@@ -206,7 +206,6 @@ class FireworksBackend(FireworksDeployments[FireworksOptions]):
 
 
 def _events(job: Fields) -> Iterator[Event]:
-    """Yield that the job was created, and each tenth of its epochs that is done."""
     progress = job.fields("jobProgress")
     yield Event("created", "message", job.time("createTime"), {"text": "created"})
     percent = 100 * (progress.whole("epoch") or 0) + (progress.whole("percent") or 0)

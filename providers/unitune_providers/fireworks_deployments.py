@@ -180,7 +180,6 @@ class FireworksDeployments(HostedBackend[Options]):
         ]
 
     def _ref(self, *path: str) -> str:
-        """Return the resource name of what stands in the account."""
         account = required("FIREWORKS_ACCOUNT_ID", "the account at fireworks")
         return "/".join(("accounts", account, *path))
 

@@ -24,13 +24,7 @@ ALLOW = "UNITUNE_ALLOW_KEYS"
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """What the user has allowed.
-
-    Args:
-        address: Scheme, host and port.
-        variable: The environment variable whose key may be sent there.
-        source: Where that is written: a file, or a variable of the environment.
-    """
+    """What the user has allowed: to send a variable's key to an address (scheme, host and port)."""
 
     address: str
     variable: str

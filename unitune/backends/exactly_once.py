@@ -38,9 +38,7 @@ FIND_SECONDS = 60.0
 class Uncertain(Exception):
     """Only the user can know which object at the vendor is the one that the call created.
 
-    Args:
-        reason: Why, as the beginning of a sentence.
-        ids: The candidates.
+    The reason is the beginning of a sentence; the ids are the candidates.
     """
 
     def __init__(self, reason: str, ids: Sequence[str] = ()) -> None:

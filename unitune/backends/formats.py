@@ -68,11 +68,10 @@ def wire_format(name: str) -> Format:
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """One row in its new form.
+    """One row in its new form: a line of JSON Lines, without its end.
 
     Args:
         line: Of the file that it came from.
-        text: A line of JSON Lines, without its end.
         left_out: Keys that no training reads and the format has no place for.
     """
 

@@ -46,9 +46,7 @@ def _entries(group: str) -> dict[str, list[EntryPoint]]:
 def entry(group: str, name: str) -> EntryPoint:
     """Return who brings a name; of several offers, that which comes with the backend.
 
-    Raises:
-        NotFoundError: No installed package brings it.
-        UserError: Several do.
+    A name that none brings is a `NotFoundError`, one that several bring a `UserError`.
     """
     entries = _entries(group)
     if name not in entries:
@@ -68,7 +66,6 @@ def entry(group: str, name: str) -> EntryPoint:
 
 
 def _package(entry: EntryPoint) -> str:
-    """Return the installed package that an entry point is of."""
     return entry.dist.name if entry.dist else entry.value.partition(".")[0].partition(":")[0]
 
 
@@ -146,12 +143,7 @@ def refreshable_names() -> list[str]:
 
 
 def price_reader(name: str) -> RefreshesPrices:
-    """Return who reads the prices of a vendor.
-
-    Raises:
-        NotFoundError: Nobody does.
-        MissingExtra: The vendor's SDK is not installed; the message has the install command.
-    """
+    """Return who reads the prices of a vendor, or raise a `NotFoundError` or `MissingExtra`."""
     if name not in refreshable_names():
         hint = f"These can be read by machine: {', '.join(refreshable_names())}."
         raise NotFoundError("reader for the prices of", name, refreshable_names(), hint)

@@ -174,8 +174,7 @@ def believable(seconds: float | None) -> float | None:
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that a vendor asks to wait before the next request, where it does.
 
-    Args:
-        headers: Of a refusal, by names in lower case or without regard to it.
+    The headers' names are in lower case, or looked up without regard to it.
 
     Source:
         RFC 9110, 10.2.3 (seconds, or a date); ``retry-after-ms`` as OpenAI and Azure send it and
@@ -198,9 +197,6 @@ def rate_limit_delay(headers: Mapping[str, str]) -> float | None:
 
     Vendors fill a bucket steadily and say when it is full again. To wait for that would waste
     minutes; what is waited for is one request, or a hundredth of the bucket where that is more.
-
-    Args:
-        headers: Of any answer.
 
     Source:
         OpenAI's headers as published answers show them (``x-ratelimit-limit-requests``,

@@ -44,15 +44,12 @@ END = "entries"
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One thing that the ledger did.
+    """One thing that the ledger did; entries are counted from 1, without gaps.
 
     Args:
-        number: Counted from 1, without gaps.
-        time: Seconds since 1970, UTC.
         who: ``UNITUNE_USER``, or the account and its machine.
         action: Such as ``run.launched``.
         subject: Id of the run or deployment, or name of the alias or version.
-        data: What else is known of it.
         previous: Hash of the entry before; of the first, zeros.
         sha256: Hash of all this; empty while it is not known.
     """

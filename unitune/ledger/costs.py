@@ -54,13 +54,7 @@ ALL_DEPLOYMENTS = sa.select(DEPLOYMENTS).order_by(
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """All that costs money, as it stands while no other process sets money aside.
-
-    Args:
-        costs: Of runs.
-        deployments: Of all of them.
-        now: Seconds since 1970, by the ledger's clock.
-    """
+    """All that costs money, as it stands now while no other process sets money aside."""
 
     costs: Sequence[CostRecord]
     deployments: Sequence[DeploymentRecord]

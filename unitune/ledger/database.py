@@ -114,7 +114,6 @@ class Database(ABC):
             return _version(connection)
 
     def _unknown(self, version: object) -> UnituneError:
-        """Return the error for an unknown version of the schema."""
         if isinstance(version, str) and version.isdecimal() and version > HEAD:
             return UserError(
                 f"{self.name} was written by a newer unitune (schema {version}; this one knows "

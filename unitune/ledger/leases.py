@@ -47,8 +47,6 @@ LeaseKey = tuple[str, str]
 
 
 class _Lease(NamedTuple):
-    """A lease of this process."""
-
     database: Database
     run_id: str
     fence: int
@@ -180,7 +178,6 @@ def taken_over(run_id: str) -> LockTimeout:
 
 
 def _taken(database: Database, run_id: str) -> RunRecord:
-    """Take the lease, waiting for its holder."""
     end = time.monotonic() + WAIT_SECONDS
     pause = FIRST_LOOK_SECONDS
     while True:

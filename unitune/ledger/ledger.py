@@ -95,16 +95,13 @@ class Ledger(ModelLedger):
         approval: str | None = None,
         again: bool = False,
     ) -> None:
-        """Write down a new run.
+        """Write down a new run, with the state planned.
 
         Args:
-            record: With the state planned.
+            record: The run.
             job: The job file's text, with paths that start at the run's folder.
             approval: What it may cost (`CostRecord.approval`); None: it costs nothing.
-            again: Whether to allow a second run of the same fingerprint.
-
-        Raises:
-            DuplicateRunError: A run with the same fingerprint is going on or has succeeded.
+            again: Allow a second run of the same fingerprint, which is else a `DuplicateRunError`.
         """
         launch = {
             **_described(record),

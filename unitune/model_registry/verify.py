@@ -124,7 +124,6 @@ def verify(  # noqa: PLR0913 - each has a name and a default
 
 
 def _refuse(job: Job, ledger: Ledger, run_id: str) -> None:
-    """Refuse a job that has no gate for this run."""
     if job.evaluate.gate is None:
         raise UserError(
             f"job {job.name!r} has no gate to verify. Add one: evaluate.gate: {{mode: improve}}."

@@ -46,8 +46,6 @@ INTERRUPTED = "the launch was interrupted while it created the job"
 
 
 class _JobCall(CreateCall):
-    """The create call of a run's attempt; `record` is the run as it was last written."""
-
     def __init__(self, ledger: Ledger, record: RunRecord) -> None:
         self.ledger = ledger
         self.record = record
@@ -258,7 +256,6 @@ def _duplicate_warnings(ledger: Ledger, record: RunRecord) -> Iterator[Event]:
 
 
 def _differences(ledger: Ledger, record: RunRecord, job: JobDescription) -> Iterator[str]:
-    """Yield why a job cannot be the run's."""
     key = launch_key_in(job.key or "")
     if key and run_of(key) != record.id:
         yield f"it carries the key {key!r} of another run"

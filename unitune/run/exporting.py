@@ -110,7 +110,6 @@ def export(
 
 
 def _downloaded(backend: Downloads, model: TunedModel, folder: Path) -> Exported:
-    """Export what a vendor hands out, as it is."""
     begun = time.monotonic()
     file = backend.download(model, folder)
     describe_export(folder, model, "adapter")

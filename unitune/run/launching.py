@@ -137,7 +137,6 @@ def upload(ledger: Ledger, record: RunRecord, files: Sequence[Path]) -> None:
 
 
 def _missing(ledger: Ledger, record: RunRecord) -> UserError:
-    """Say where the files are, or that they are gone."""
     if record.host not in ("", socket.gethostname()):
         return UserError(
             f"run {record.id} cannot go on here: it still has to upload its files, which are "
@@ -193,7 +192,6 @@ def resume(
 def _decided(
     ledger: Ledger, record: RunRecord, adopt_id: str | None, *, resubmit: bool
 ) -> RunRecord:
-    """Go on with an uncertain run as the user decides."""
     if (adopt_id is None) != resubmit:
         raise UserError(f"run {record.id} is uncertain: {record.error}")
     if adopt_id is None:

@@ -187,13 +187,7 @@ class ModelClient:
 
 
 class AnswerStream(Iterator[str]):
-    """An answer as it comes: iterate once over its texts.
-
-    Args:
-        name: Of the model, for messages.
-        pieces: Texts, and the reply as the last.
-        ended: Called with the reply.
-    """
+    """An answer as it comes: iterate once over its texts."""
 
     def __init__(
         self,

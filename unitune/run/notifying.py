@@ -111,7 +111,6 @@ def notification_problems(notify: Notify, message: Mapping[str, JsonValue]) -> I
 
 
 def _run_command(command: tuple[str, ...], message: Mapping[str, JsonValue]) -> None:
-    """Run a command without a shell: the message on its standard input, and in variables."""
     named = {f"UNITUNE_{key.upper()}": str(value or "") for key, value in message.items()}
     told = f"notify.command {command[0]!r}"
     try:

@@ -203,9 +203,6 @@ class _Task:
     """What a reaper knows.
 
     Args:
-        ledger: Where the deployment is written down.
-        id: The deployment's.
-        parent: Process whose end is the deployment's, too.
         record: As it was last read; None: never yet.
         due: When it is to be taken down, by `clock`.
         down: Whether the vendor has taken it down, or does not have it.

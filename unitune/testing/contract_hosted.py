@@ -200,7 +200,6 @@ class HostedContract(ContractBase):
 
 
 def _parts(value: JsonValue) -> Iterator[str | float | int]:
-    """Yield all texts and numbers of a JSON value."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):
@@ -212,13 +211,7 @@ def _parts(value: JsonValue) -> Iterator[str | float | int]:
 
 @dataclass(slots=True)
 class Tally:
-    """What came of the polls.
-
-    Args:
-        polls: Calls that read, of every kind.
-        refusals: How often each error of ours was raised, without ids.
-        crashes: How often anything else was raised, by exception and line.
-    """
+    """What came of the polls: how many, errors of ours (without ids), and others by their line."""
 
     polls: int = 0
     refusals: Counter[str] = field(default_factory=Counter[str])
@@ -293,7 +286,6 @@ def _follow(backend: Backend, job_id: str, tally: Tally) -> Status | None:
 def _looks(
     backend: Backend, launch: Launch, job_id: str, status: Status | None
 ) -> Iterator[Callable[[], object]]:
-    """Yield the other calls that read."""
     yield partial(backend.find, launch.key, launch.folder)
     if isinstance(backend, ListsJobs):
         yield partial(backend.list_jobs, "")

@@ -213,8 +213,6 @@ def _no_wait(_: float) -> None:
 
 @dataclass(slots=True)
 class _Spoiler:
-    """Changes one answer of several."""
-
     change: Change
     nth: int
     status: int | None

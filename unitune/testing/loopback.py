@@ -83,15 +83,7 @@ UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, Recur
 
 @dataclass(frozen=True, slots=True)
 class VendorRequest:
-    """A request as it came.
-
-    Args:
-        method: GET, POST, …
-        path: Without query, percent-encoding undone.
-        query: Each name with its values.
-        headers: Names in lower case.
-        body: As sent.
-    """
+    """A request as it came: percent-encoding of the path undone, names of headers in lower case."""
 
     method: str
     path: str
@@ -124,13 +116,7 @@ class VendorRequest:
 
 @dataclass(frozen=True, slots=True)
 class VendorResponse:
-    """What the vendor says.
-
-    Args:
-        content: JSON, or bytes as they are.
-        status: HTTP status.
-        headers: Beside content type and length.
-    """
+    """What the vendor says: JSON, or bytes as they are; headers beside content type and length."""
 
     content: JsonValue | bytes = field(default_factory=dict[str, JsonValue])
     status: int = 200
@@ -194,14 +180,7 @@ class Server:
         return f"http://127.0.0.1:{self._http.server_address[1]}"
 
     def inject_fault(self, fault: Fault, method: str, path: str, times: int = 1) -> None:
-        """Let something go wrong with the next requests of a kind.
-
-        Args:
-            fault: What goes wrong.
-            method: Their method.
-            path: Regular expression found in their path.
-            times: How many of them.
-        """
+        """Let something go wrong with the next requests whose path holds a regular expression."""
         self._spoiled.append(_Spoiled(fault, method, re.compile(path), times))
 
     def received(self, method: str, path: str) -> list[VendorRequest]:

@@ -26,13 +26,7 @@ Resource = TypeVar("Resource")
 
 
 class Refused(Exception):
-    """A request that the vendor does not do.
-
-    Args:
-        status: HTTP status.
-        message: Why, in the vendor's words.
-        details: What the vendor adds, such as a code.
-    """
+    """A request that the vendor does not do, why, and what it adds to that, such as a code."""
 
     def __init__(self, status: int, message: str, **details: str) -> None:
         super().__init__(message)
@@ -42,12 +36,7 @@ class Refused(Exception):
 
 
 def route(method: str, path: str) -> Callable[[Handler], Handler]:
-    """Let a method of a `RoutedVendor` answer requests.
-
-    Args:
-        method: GET, POST, …
-        path: With parts in braces, such as ``/jobs/{job_id}``.
-    """
+    """Let a method of a `RoutedVendor` answer requests of a path, such as ``/jobs/{job_id}``."""
     pattern = re.sub(r"\{(\w+)(?::([^}]+))?\}|[^{]+", _expression, path)
 
     def mark(handler: Handler) -> Handler:
@@ -63,11 +52,7 @@ def _expression(part: re.Match[str]) -> str:
 
 
 class RoutedVendor:
-    """A vendor whose methods answer requests.
-
-    Args:
-        behavior: How it behaves; a test may change it while it runs.
-    """
+    """A vendor whose methods answer requests; a test may change its behavior while it runs."""
 
     key: str
     """What a request must carry."""

@@ -256,7 +256,6 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
         return call_or_none(f"read {ref}", get, customModelDeploymentIdentifier=ref)
 
     def _deployment_of(self, model_arn: str) -> str:
-        """Return a deployment of a tuned model that is ready."""
         page = call(
             f"look for a deployment of {model_arn}",
             self._aws.bedrock.list_custom_model_deployments,

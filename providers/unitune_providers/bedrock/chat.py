@@ -88,7 +88,6 @@ class BedrockChatModel(ChatModel):
         return self._read(response, started)
 
     def _streamed(self, request: Request) -> Generator[str | Reply]:
-        """Yield the pieces of an answer and its reply."""
         started, answer = time.perf_counter(), StreamedConverse()
         try:
             converse = converse_request(self._model_id, request)

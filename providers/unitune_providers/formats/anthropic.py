@@ -145,7 +145,6 @@ def _function(where: str, tool: WireRow) -> JsonValue:
 
 
 def _turns(where: str, turn: WireRow) -> Iterator[JsonValue]:
-    """Yield the turns that a message of text, calls or results is."""
     role, content = turn.get("role"), turn.get("content")
     if isinstance(content, str):
         yield {"role": role, "content": content}

@@ -193,7 +193,6 @@ def _shown(server: Server, batch_id: str) -> Fields:
 
 
 def _why(batch: Fields) -> str:
-    """Return why a batch failed, in the vendor's words."""
     reasons = [
         f"{f'line {line}: ' if (line := error.whole('line')) is not None else ''}"
         f"{error.text('message') or 'no reason'}"

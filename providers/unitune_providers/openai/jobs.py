@@ -141,7 +141,6 @@ def _chosen(hyperparameters: Fields) -> Body:
 
 
 def _figures(data: Fields, names: Mapping[str, tuple[str, ...]]) -> Body:
-    """Return the figures that are there, by our names."""
     figures = {
         ours: next((number for name in theirs if (number := data.number(name)) is not None), None)
         for ours, theirs in names.items()

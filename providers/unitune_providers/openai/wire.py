@@ -56,12 +56,7 @@ MARKED = re.compile(r"^(?P<name>.+?)@(?P<url>https?://\S+)$")
 
 
 class Server(Api):
-    """A server of this wire.
-
-    Args:
-        endpoint: As of `Api`.
-        named: Whether a job named it, so that ids must carry its address.
-    """
+    """A server of this wire; where a job named it, ids must carry its address."""
 
     page: ClassVar[int] = 100
     """Items of a page."""

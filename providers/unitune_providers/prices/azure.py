@@ -78,14 +78,7 @@ UNITS: Mapping[str, tuple[Decimal, Unit]] = {
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """What a meter measures.
-
-    Args:
-        model: As the offer names it.
-        kind: training, hosting, input, …
-        tier: global, regional, data-zone, developer; None: the model has one price.
-        method: rft where the meter is of reinforcement alone.
-    """
+    """What a meter measures; no tier: the model has one price; a method: it is of that alone."""
 
     model: str
     kind: Kind
@@ -170,7 +163,6 @@ def _first(patterns: Iterable[tuple[str, str]], words: str) -> str | None:
 
 
 def _items() -> Iterator[Mapping[str, object]]:
-    """Yield all meters of the products with fine-tuning, page by page."""
     address = environment_address(URL_VARIABLE) or URL
     for product in PRODUCTS:
         parameters = {

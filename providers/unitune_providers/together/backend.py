@@ -150,7 +150,6 @@ class TogetherBackend(TogetherTrainings):
 
     @property
     def _serving(self) -> Api:
-        """The API of the project's endpoints, configurations and models."""
         return Api(self.endpoint(f"/v2/projects/{quote(self.project, safe='')}"))
 
     def _endpoint(self, name: str) -> Fields | None:
@@ -208,7 +207,6 @@ class TogetherBackend(TogetherTrainings):
         return job_id, step
 
     def _weights_id(self, model: TunedModel) -> str:
-        """Return the id of a model's weights in the project's registry."""
         job_id, step = self._training_of(model)
         if step is None:
             job = self._job(job_id)

@@ -285,7 +285,6 @@ def _carries(job: Fields, launch_key: str) -> bool:
 
 
 def _error(events: Sequence[Fields]) -> str | None:
-    """Return why a job failed, in Together's words."""
     reasons = [event.text("message") for event in events if _is_failure(event)]
     return next(filter(None, reversed(reasons)), None)
 

@@ -196,7 +196,6 @@ def _delete(api: Api, name: str) -> None:
 
 
 def _wait(api: Api, operation: Fields) -> None:
-    """Wait for the end of an operation; `Unreachable` where it takes too long."""
     name = operation.text("name") or ""
 
     def is_done() -> bool:

@@ -139,7 +139,6 @@ class VertexBatches:
         return self.cloud.api(name).get(name, action=f"read {batch_id}")
 
     def _locations(self) -> list[str]:
-        """Return the locations in which batches are created."""
         return list(dict.fromkeys([self.cloud.location, self.cloud.base_location]))
 
     def _location_of(self, name: str, *, is_tuned: bool) -> str:
@@ -216,7 +215,6 @@ def _row(name: str, request: Request, base: str) -> bytes:
 
 
 def _read_row(line: bytes, folder: str) -> tuple[str, Reply]:
-    """Return the id of a request and its reply, from a line of the answers in a folder."""
     try:
         row = Fields(read_json(line))
     except Unreadable:

@@ -50,14 +50,7 @@ SIGN_IN = (
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
-    """One project in one location, as one caller reaches it.
-
-    Args:
-        project: Its id.
-        location: Where trainings run, such as ``us-central1``.
-        credentials: Whoever calls.
-        base_url: Another server than Google's; empty for Google's.
-    """
+    """One project in one location, as one caller reaches it; an empty base URL is Google's."""
 
     project: str
     location: str

@@ -58,9 +58,6 @@ class Api:
     """A vendor's API.
 
     Each part of a path is percent-encoded. `action` completes "VENDOR could not …" in errors.
-
-    Args:
-        endpoint: Address, headers with the key, and who answers there.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:

@@ -31,12 +31,7 @@ class BodyError(ValueError):
 
 
 class Body:
-    """A body as it comes.
-
-    Args:
-        encoding: The header Content-Encoding.
-        most: Bytes that it may have, decompressed.
-    """
+    """A body as it comes, by its Content-Encoding, of so many decompressed bytes at most."""
 
     def __init__(self, encoding: str | None, most: int = LARGEST_ANSWER) -> None:
         encoding = (encoding or "").strip().lower()

@@ -49,16 +49,10 @@ FAILURES = (*SILENT, UnituneError, KeyError, ValueError)
 
 
 class JsonChatModel(ChatModel):
-    """A model that answers a POST of JSON; a subclass knows the wire.
+    """A model that answers a POST of JSON to a path below the endpoint; a subclass knows the wire.
 
     Its methods may raise a `JobError` for what the job itself has set, and a KeyError or ValueError
     for a request that cannot be sent.
-
-    Args:
-        endpoint: The server.
-        path: Of its resource, below the address.
-        model: Its name there, for messages.
-        fingerprint: As `ChatModel.fingerprint`.
     """
 
     def __init__(self, endpoint: Endpoint, path: str, model: str, fingerprint: str) -> None:
@@ -138,7 +132,6 @@ class JsonChatModel(ChatModel):
         content: bytes,
         started: float,
     ) -> Reply:
-        """Return the reply of a response that came at once."""
         if response.status >= NO_SUCCESS:
             words = complaint(content) or response.reason or ""
             return self._failed(self._refused(response.status, response, words), started)
@@ -229,11 +222,7 @@ class StreamingChatModel(JsonChatModel):
 class ChatCompletions(StreamingChatModel):
     """A model on a server that speaks OpenAI's chat completions.
 
-    Args:
-        endpoint: The server.
-        model: Its name there.
-        fingerprint: As `ChatModel.fingerprint`; the address and the name by default.
-        dialect: What is known of the model's wire; shared, it is learnt once.
+    Its fingerprint is by default made of address and name; a dialect that is shared is learnt once.
     """
 
     def __init__(

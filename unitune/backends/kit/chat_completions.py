@@ -57,13 +57,7 @@ IN_ALL = re.compile(r"context", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer with an error status.
-
-    Args:
-        status: HTTP status.
-        words: The vendor's message.
-        param: The parameter that it named in a field of its own.
-    """
+    """An answer with an error status; `param` is the parameter that a field of its own names."""
 
     status: int
     words: str

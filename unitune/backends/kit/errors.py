@@ -93,13 +93,7 @@ class Vendor:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An address that requests go to.
-
-    Args:
-        vendor: Who answers there.
-        url: Base URL, with its version.
-        headers: Sent with each request, a key among them.
-    """
+    """Where requests go: a base URL with its version, and headers for each, a key among them."""
 
     vendor: Vendor
     url: str

@@ -138,12 +138,7 @@ class HostedBackend(Generic[Options]):
     ) -> Status:
         """Return what a poll saw; a job that has succeeded and names no model yet goes on.
 
-        Args:
-            word: The vendor's state.
-            events: All that are known; those after the cursor are returned.
-            cursor: Of the poll before.
-            model: What the job leaves behind, once it has succeeded.
-            error: Why it failed, in the vendor's words.
+        Of all events that are known, those after the cursor of the poll before are returned.
         """
         state = self.state_of(word)
         if state is State.SUCCEEDED and model is None:
