@@ -32,11 +32,7 @@ class Permission:
 
 
 def allowed_variables(url: str) -> tuple[str, ...]:
-    """Return the variables whose keys may be sent to an address, those of the environment first.
-
-    Raises:
-        UserError: It is no address, or what is allowed cannot be read.
-    """
+    """Return the variables whose keys may be sent to an address, those of the environment first."""
     origin = origin_of(url)
     named = [variable for variable, place in _of_environment() if place == origin]
     return tuple(dict.fromkeys([*named, *user_config.read().keys.get(origin, ())]))
@@ -61,11 +57,7 @@ def not_allowed(variable: str | None, url: str, who: str) -> str:
 
 
 def key_for(variable: str | None, url: str, who: str) -> str | None:
-    """Return the key for an address that a job names; None: none is sent.
-
-    Raises:
-        UserError: This pair is not allowed, or the variable is not set.
-    """
+    """Return the key for an address that a job names, or a `UserError`; no variable: no key."""
     if variable is None:
         return None
     check_allowed(variable, url, who)
@@ -79,11 +71,7 @@ def key_for(variable: str | None, url: str, who: str) -> str | None:
 
 
 def allow(url: str, variable: str) -> str:
-    """Let a key be sent to an address from now on, and return its origin.
-
-    Raises:
-        UserError: It is no address, or no name of a variable.
-    """
+    """Let a key be sent to an address from now on; return its origin, or raise a `UserError`."""
     if not re.fullmatch(VARIABLE, variable):
         raise UserError(
             "the second word is the name of an environment variable, such as LLM_API_KEY, and "
@@ -96,11 +84,7 @@ def allow(url: str, variable: str) -> str:
 
 
 def disallow(url: str, variable: str | None = None) -> int:
-    """Take permissions of the user's configuration back, of one key or all; return how many.
-
-    Raises:
-        UserError: It is no address.
-    """
+    """Take permissions of the user's configuration back, of one key or all; return how many."""
     origin, keys = origin_of(url), user_config.read().keys
     had = keys.get(origin, ())
     left = tuple(name for name in had if variable not in (None, name))
@@ -134,11 +118,7 @@ def origin_of(url: str) -> str:
 
 
 def environment_address(variable: str) -> str | None:
-    """Return the address that an environment variable names; None where it is not set.
-
-    Raises:
-        UserError: It is no address, or holds a user, password, query or fragment.
-    """
+    """Return the address that an environment variable names, if it is set, or a `UserError`."""
     given = os.environ.get(variable, "").strip()
     try:
         return checked(given) if given else None

@@ -82,11 +82,8 @@ class CreateCall(Protocol):
 def exactly_once(call: CreateCall, *, rate_limited: bool = False) -> str:
     """Send a create call, and return the id of what it has created.
 
-    No earlier call may have created it (else: `recover` first), except for `rate_limited`.
-
-    Args:
-        call: What to create.
-        rate_limited: Whether the last call under this key was refused for its rate.
+    No earlier call may have created it (else: `recover` first), except for `rate_limited`: the last
+    call under this key was refused for its rate.
 
     Raises:
         Uncertain: Several objects carry the key, or none does and a second call could create two.
@@ -115,11 +112,8 @@ def exactly_once(call: CreateCall, *, rate_limited: bool = False) -> str:
 def recover(call: CreateCall, reason: str, *, repeatable: bool = True) -> str | None:
     """Return the id of what an earlier process may have created; None: it has created nothing.
 
-    Args:
-        call: What was announced.
-        reason: Why it is not known, should only the user be able to know.
-        repeatable: Whether `exactly_once` follows where nothing is found. Where a second call
-            creates nothing new, one search is then enough.
+    The reason is told where only the user can know. `repeatable`: `exactly_once` follows where
+    nothing is found; where a second call creates nothing new, one search is then enough.
 
     Raises:
         Uncertain: As of `exactly_once`.

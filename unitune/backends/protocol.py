@@ -175,12 +175,7 @@ class Backend(Protocol):
         ...
 
     def find(self, launch_key: str, folder: Path) -> list[str]:
-        """Return the ids of jobs that carry this launch key.
-
-        Args:
-            launch_key: As in `Launch.key`.
-            folder: The run's folder, for backends that work on this machine.
-        """
+        """Return the ids of jobs that carry a launch key; in the run's folder, on this machine."""
         ...
 
     def poll(self, job_id: str, cursor: str) -> Status:

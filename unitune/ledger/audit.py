@@ -132,12 +132,7 @@ def export_lines(entries: Sequence[AuditEntry]) -> Iterator[str]:
 
 
 def read_export(content: bytes, source: str) -> Iterator[AuditEntry]:
-    """Yield the entries of an export, as it was written to the byte.
-
-    Raises:
-        DataError: A line is no entry.
-        Mismatch: A line was written otherwise, or lines are missing.
-    """
+    """Yield an export's entries, as written to the byte; else a `DataError` or `Mismatch`."""
     *lines, end, _ = content.split(b"\n") if content.count(b"\n") else (b"", b"")
     for number, line in enumerate(lines, 1):
         try:

@@ -120,11 +120,7 @@ class CostLedger:
             self._record_deployment(connection, record)
 
     def write_deployment(self, after: DeploymentRecord) -> DeploymentRecord:
-        """Write a changed deployment and return it with its new version.
-
-        Raises:
-            LockTimeout: Another process has written since the record was read.
-        """
+        """Write a changed deployment; return it with its new version, or raise a `LockTimeout`."""
         written = replace(after, version=after.version + 1)
         same = (DEPLOYMENTS.c.id == after.id) & (DEPLOYMENTS.c.version == after.version)
         with self._database.writing() as connection:

@@ -63,8 +63,7 @@ class Database(ABC):
     def transaction(self, *, durable: bool) -> AbstractContextManager[sa.Connection]:
         """Give a connection in a transaction that writes, whatever the version of the schema.
 
-        Args:
-            durable: Whether it must be on the disk when it is done.
+        One that is `durable` must be on the disk when it is done.
         """
 
     @abstractmethod
@@ -85,8 +84,7 @@ class Database(ABC):
     def writing(self, *, durable: bool = True) -> Generator[sa.Connection]:
         """Give a connection in a transaction that writes, all or nothing.
 
-        Args:
-            durable: False for what is of no use once this machine has lost its power.
+        Not durable need be what is of no use once this machine has lost its power.
 
         Raises:
             LockTimeout: Another process kept writing for half a minute.

@@ -17,10 +17,8 @@ LIST_MODELS = "`unitune models` lists them."
 def find_record(ledger: Ledger, name: str) -> RunRecord:
     """Return the run that a name stands for.
 
-    Args:
-        ledger: Where it is looked for.
-        name: A run's id or an unambiguous beginning of it, `NEWEST`, or a version of a registered
-            model: ``NAME:3``, or ``NAME@ALIAS``.
+    A name is a run's id or an unambiguous beginning of it, `NEWEST`, or a version of a registered
+    model: ``NAME:3``, or ``NAME@ALIAS``.
 
     Raises:
         NotFoundError: It stands for none.

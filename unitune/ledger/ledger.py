@@ -150,11 +150,7 @@ class Ledger(ModelLedger):
             return add_events(connection, record, [event]) > 0
 
     def delete(self, record: RunRecord) -> None:
-        """Forget a run; its deployments and what it has cost stay on record, without it.
-
-        Raises:
-            LockTimeout: Another process has written since the record was read, or has taken over.
-        """
+        """Forget a run, or raise a `LockTimeout`; its deployments and costs stay on record."""
         with self._database.writing() as connection:
             before, _ = self._before(connection, record.id)
             _change(connection, before, record, {"version": record.version + 1})
@@ -251,11 +247,7 @@ class Ledger(ModelLedger):
         return [read(Transition, row, f"run {run_id}", "history") for row in rows]
 
     def add_upload(self, record: RunRecord, name: str, upload: Upload) -> None:
-        """Write down a file that the backend holds; a later file of the same name replaces it.
-
-        Raises:
-            LockTimeout: Another process has taken the run over since the record was read.
-        """
+        """Write down a file that the backend holds, in place of one of its name."""
         values = {
             "run_id": record.id,
             "name": name,

@@ -113,13 +113,14 @@ def verify(  # noqa: PLR0913 - each has a name and a default
     )
     shutil.rmtree(folder)  # the history has what it holds
     now = now.model_copy(update={"folder": history_folder(now.id or "")})
+    changes = diff(since, now).contenders if since else ()
     return Verification(
         name=name,
         version=str(version),
         exit_code=now.exit_code,
         comparison=now,
         since=since and since.id,
-        change=since and _change(since, now),
+        change=next((each for each in changes if each.name == now.candidate), None),
     )
 
 
@@ -153,7 +154,3 @@ def _judged_before(ledger: Ledger, version: ModelVersion, record: RunRecord) -> 
         return find_comparison(id_) if id_ else None
     except (UserError, UnreadableRecord):
         return None
-
-
-def _change(then: Comparison, now: Comparison) -> ContenderDiff | None:
-    return next((each for each in diff(then, now).contenders if each.name == now.candidate), None)

@@ -205,8 +205,6 @@ def standing(
     The deployment ends with the body, with this process however it ends, and at its time, whichever
     is first. Models that answer without a deployment, or from one that stands, get none. What is
     given is what it may cost at most, in US dollars; nothing where its price is not known.
-
-    Arguments are those of `deploy`.
     """
     if not needs_deployment(run):
         yield Decimal(0)

@@ -235,10 +235,9 @@ def ready_deployment(run_id: str) -> Deployment | None:
 
 
 def answering(run_id: str, model: TunedModel) -> TunedModel:
-    """Return what requests for a run's model go to: itself, or the deployment that stands for it.
+    """Return what a run's model answers as: itself, or the deployment that it needs.
 
-    Raises:
-        UserError: It answers only from a deployment, and none is ready.
+    None that is ready is a `UserError`.
     """
     if not needs_deployments(model.backend):
         return model

@@ -109,11 +109,7 @@ def _advance(ledger: Ledger, record: RunRecord) -> RunRecord:
 
 
 def files_to_upload(ledger: Ledger, record: RunRecord) -> list[Path]:
-    """Return a run's files that are here; none when all were uploaded, wherever they are.
-
-    Raises:
-        UserError: They still have to be uploaded, and are on another machine or gone.
-    """
+    """Return a run's files that are here, none if all were uploaded; else a `UserError`."""
     folder = ledger.run_folder(record.id)
     folder = folder / WIRE if (folder / WIRE).exists() else folder
     training, validation = folder / "train.jsonl", folder / "validation.jsonl"

@@ -152,11 +152,7 @@ def host_of(backend: str) -> Deploys:
 
 
 def remove(record: DeploymentRecord, age_seconds: float) -> None:
-    """Take a deployment down at its vendor, without reading the ledger.
-
-    Raises:
-        BackendError: The vendor did not do so, or shows another deployment than the ledger has.
-    """
+    """Take a deployment down at its vendor, without the ledger, or raise a `BackendError`."""
     host = host_of(record.backend)
     ref = host.find_deployment(record.name)
     if ref is None and record.ref is None:
@@ -180,10 +176,8 @@ def remove(record: DeploymentRecord, age_seconds: float) -> None:
 def write(ledger: Ledger, record: DeploymentRecord, **changes: Any) -> DeploymentRecord:
     """Write down what has changed of a deployment, also when another process writes in between.
 
-    Where another process has seen its end, nothing is changed. Returns the record as it then is.
-
-    Raises:
-        LockTimeout: Others change it again and again.
+    Where another process has seen its end, nothing is changed. Returns the record as it then is; a
+    `LockTimeout`: others change it again and again.
     """
     for tries in range(1, WRITES + 1):
         changed = replace(record, **changes)

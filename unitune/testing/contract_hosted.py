@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pytest
 from pydantic import JsonValue
@@ -240,16 +240,10 @@ class Tally:
         self.crashes[f"{type(error).__name__} in {where}"] += 1
 
 
-class LeavesOut(Protocol):
-    """A `ServerBehavior`, which knows the vendor's description, or a `Server`, which has none."""
-
-    omits: Omissions | None
-
-
 def poll_without_fields(
     backend: Backend,
     launch: Callable[[], Launch],
-    behavior: LeavesOut,
+    behavior: ServerBehavior | Server,
     omits: Omissions,
     polls: int,
 ) -> Tally:

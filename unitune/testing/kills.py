@@ -73,10 +73,8 @@ class Outcome:
         left: State of the run when it was dead; empty when there was no run.
         state: State of the run in the end; `DELETED` when there is none any more.
         known: Whether the run knows the only job that carries its key.
-        advice: What the run says to its user.
         error: The message of the recovery, when it failed.
-        jobs: Jobs at the vendor that were made on the way.
-        files: Files there, likewise.
+        jobs: Jobs at the vendor that were made on the way; likewise `files`.
     """
 
     step: str
@@ -112,7 +110,9 @@ def steps_of(job: Job, act: Act = Act.LAUNCH) -> list[str]:
         return seen, sorted(sys.modules)
 
     steps, modules = cast("tuple[list[str], list[str]]", _in_fork(counted))
-    _import_all(modules)
+    for module in modules:  # so that forks to come need not: most of their time
+        with suppress(ImportError):  # some are no files, but were made by others
+            importlib.import_module(module)
     registry.offer(job.backend)
     return steps
 
@@ -284,13 +284,6 @@ def _step_by_step(at: int = 0, report: int = -1) -> list[str]:
     registry.backend = cast("Any", backend)
     registry.offer = cast("Any", offer)
     return seen
-
-
-def _import_all(modules: list[str]) -> None:
-    """Import what a fork has imported, so that those to come need not: most of their time."""
-    for module in modules:
-        with suppress(ImportError):  # some are no files, but were made by others
-            importlib.import_module(module)
 
 
 def _in_fork(act: Callable[[int], object]) -> object:

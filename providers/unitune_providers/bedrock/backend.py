@@ -170,8 +170,7 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
                 f"{', '.join(options)} cannot be set: Bedrock's on-demand deployments have no "
                 "options. Leave them out."
             )
-        existing = self.find_deployment(name)
-        if existing is not None:
+        if (existing := self.find_deployment(name)) is not None:
             return existing
         action = f"deploy {model.name}"
         created = call(

@@ -103,7 +103,8 @@ class TogetherBackend(TogetherTrainings):
         """Bring a tuned model up on hardware of its own and return the endpoint's id."""
         chosen = validated(DeployOptions, options, "deploy option")
         endpoint = self._endpoint(name)
-        deployment = endpoint and _deployment(endpoint, name)
+        deployments = endpoint.items("deployments") if endpoint else ()
+        deployment = next((each for each in deployments if _has_name(each, name)), None)
         if endpoint is None or deployment is None:
             body = self._deployment_body(model, name, chosen)  # before anything is made
             endpoint = endpoint or self._create(name)
@@ -309,11 +310,6 @@ def _no_model(model: TunedModel) -> NotFoundError:
 
 def _has_name(resource: Fields, name: str) -> bool:
     return (resource.text("name") or "").rpartition("/")[2] == name
-
-
-def _deployment(endpoint: Fields, name: str) -> Fields | None:
-    deployments = endpoint.items("deployments")
-    return next((item for item in deployments if _has_name(item, name)), None)
 
 
 def _hardware(config: Fields) -> str:

@@ -145,12 +145,7 @@ HTTPX_ERRORS = ErrorTable({}, (httpx.HTTPError, httpx.StreamError, *BROKEN))
 
 @contextmanager
 def vendor_errors(vendor: Vendor, doing: str, table: ErrorTable = HTTPX_ERRORS) -> Generator[None]:
-    """Raise what goes wrong at a vendor as an error of ours.
-
-    Args:
-        vendor: Who is called.
-        doing: As in "VENDOR could not DOING".
-        table: Which exceptions are the library's.
+    """Raise what a library raises as an error of ours, which begins "VENDOR could not DOING".
 
     Raises:
         BackendError: The vendor answered with an error.

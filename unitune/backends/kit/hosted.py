@@ -214,13 +214,7 @@ def wait_until(is_done: Callable[[], bool], seconds: float, poll_seconds: float)
 
 
 class Cursor(Frozen):
-    """What polls have returned.
-
-    Args:
-        time: Of the newest message, in seconds since 1970.
-        keys: Of the messages at that time.
-        counts: Last number by the kind of event.
-    """
+    """What polls have returned: the newest time of a message, its messages, and counts by kind."""
 
     time: float = 0.0
     keys: tuple[str, ...] = ()
