@@ -31,7 +31,6 @@ from unitune_providers.formats.checks import (
     known_keys,
     object_of,
     objects,
-    require_unit_weight,
     single_text,
     text_of,
     texts,
@@ -47,7 +46,6 @@ _NO_ARGUMENTS: WireRow = {"type": "object", "properties": {}}
 def encode(example: Example) -> WireRow:
     """Write a row for supervised tuning."""
     is_answered(example)
-    require_unit_weight(example)
     turns = with_paths(example.messages)
     for where, turn in turns:
         is_plain(where, turn)

@@ -25,7 +25,6 @@ from unitune_providers.formats.checks import (
     known_keys,
     objects,
     only_text,
-    require_unit_weight,
     single_text,
     text_of,
     texts,
@@ -99,7 +98,6 @@ def decode_prompt(row: Mapping[str, JsonValue]) -> Example:
 def _text_row(example: Example) -> None:
     """Refuse a row that is no answered conversation of plain text."""
     is_answered(example)
-    require_unit_weight(example)
     if example.tools is not None:
         raise UnrepresentableRow("the row has tools, and tools are not allowed there")
     for where, turn in with_paths(example.messages):

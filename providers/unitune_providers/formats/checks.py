@@ -33,8 +33,8 @@ def require_unit_weight(example: Example) -> None:
         )
 
 
-def is_answered(example: Example) -> None:
-    """Refuse a row without an answer to learn, and a preference."""
+def is_answered(example: Example, *, weighted: bool = False) -> None:
+    """Refuse a row without an answer to learn, a preference, and a weight if not `weighted`."""
     if example.non_preferred_output is not None:
         raise UnrepresentableRow(
             "the row is a preference, and there is no place for its worse answer"
@@ -46,6 +46,8 @@ def is_answered(example: Example) -> None:
             f"the last message is from {last!r}, and an answer from 'assistant' must end the row"
             f"{expected}"
         )
+    if not weighted:
+        require_unit_weight(example)
 
 
 def is_question(example: Example) -> None:

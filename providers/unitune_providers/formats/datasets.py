@@ -26,7 +26,6 @@ from unitune_providers.formats.checks import (
     is_plain,
     only_text,
     refusal,
-    require_unit_weight,
     single_text,
     with_paths,
     written_system,
@@ -39,7 +38,6 @@ _SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
 def encode_sharegpt(example: Example) -> WireRow:
     """Write a conversation."""
     is_answered(example)
-    require_unit_weight(example)
     check_tools(example.tools or ())
     waiting: list[JsonValue] = []
     turns: list[JsonValue] = []
@@ -79,7 +77,6 @@ def decode_sharegpt(row: Mapping[str, JsonValue]) -> Example:
 def encode_alpaca(example: Example) -> WireRow:
     """Write an instruction."""
     is_answered(example)
-    require_unit_weight(example)
     if example.tools is not None:
         raise UnrepresentableRow("the row has tools, and tools have no place there")
     turns = with_paths(example.messages)

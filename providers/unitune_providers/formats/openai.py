@@ -42,7 +42,6 @@ FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 def encode_chat(example: Example) -> WireRow:
     """Write a row for supervised tuning."""
     is_answered(example)
-    require_unit_weight(example)
     return {"messages": _messages(example.messages), **_tools(example)}
 
 

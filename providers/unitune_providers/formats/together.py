@@ -32,7 +32,7 @@ from unitune_providers.formats.openai import check_tools, check_turn
 
 def encode_chat(example: Example) -> WireRow:
     """Write a row for supervised tuning."""
-    is_answered(example)
+    is_answered(example, weighted=True)
     messages = _messages(example.messages)
     return {"messages": messages, **_tools(example), **_weight(example)}
 

@@ -153,10 +153,7 @@ class Api:
     ) -> Response:
         """Send the fields of a multipart form, once; an `expected` status is no error."""
         fields = {name: (None, value) for name, value in form.items()}
-        sending = self._response(
-            "POST", self.url(*path), action, self.endpoint.headers, expected, files=fields
-        )
-        with sending as response:
+        with self._response("POST", self.url(*path), action, expected, files=fields) as response:
             content, fields = b"".join(_body(response, LARGEST_ANSWER)), Fields(None)
             with suppress(Unreadable):
                 fields = Fields(read_json(content))
@@ -164,13 +161,15 @@ class Api:
 
     def deliver(self, body: Body, *, action: str, seconds: float) -> None:
         """Send JSON to the endpoint's own address, once, whatever it answers beside an error."""
-        own, headers = self.endpoint.url, self.endpoint.headers
-        with self._response("POST", own, action, headers, json=body, timeout=seconds) as response:
+        own = self.endpoint.url
+        with self._response("POST", own, action, json=body, timeout=seconds) as response:
             list(_body(response, LARGEST_ANSWER))
 
     def put_file(self, url: str, *, action: str, file: BinaryIO) -> None:
         """Store a file under an address that the vendor has signed, which gets no key."""
-        sending = self._response("PUT", url, action, {}, content=file, timeout=UPLOAD_SECONDS)
+        sending = self._response(
+            "PUT", url, action, headers={}, content=file, timeout=UPLOAD_SECONDS
+        )
         with sending as response:
             list(_body(response, LARGEST_ANSWER))
 
@@ -239,7 +238,7 @@ class Api:
 
     def seconds_ahead(self, *path: str, action: str) -> float:
         """Return by how many seconds the vendor's clock is ahead of ours, as a response says."""
-        with self._response("GET", self.url(*path), action, self.endpoint.headers) as response:
+        with self._response("GET", self.url(*path), action) as response:
             try:
                 return parsedate_to_datetime(response.headers["date"]).timestamp() - time.time()
             except (KeyError, ValueError):
@@ -260,8 +259,7 @@ class Api:
         largest: int = LARGEST_ANSWER,
         **request: Any,
     ) -> Fields:
-        url, headers = self.url(*path), self.endpoint.headers
-        with self._response(method, url, action, headers, **request) as response:
+        with self._response(method, self.url(*path), action, **request) as response:
             content = b"".join(_body(response, largest))
             return Fields(read_json(content) if content.strip() else {})
 
@@ -273,8 +271,8 @@ class Api:
         home = (url.scheme, url.netloc)
         for _ in range(MOST_REDIRECTS + 1):
             is_home = (url.scheme, url.netloc) == home
-            headers = self.endpoint.headers if is_home else dict[str, str]()
-            with self._response("GET", str(url), action, headers, REDIRECTS) as response:
+            headers = None if is_home else dict[str, str]()
+            with self._response("GET", str(url), action, REDIRECTS, headers) as response:
                 if response.is_success:
                     yield response
                     return
@@ -287,13 +285,14 @@ class Api:
         method: str,
         url: str,
         action: str,
-        headers: Mapping[str, str],
         expected: Collection[int] = (),
+        headers: Mapping[str, str] | None = None,
         **request: Any,
     ) -> Generator[httpx.Response]:
         """Yield a response whose content is still to be read; any error is one of ours."""
         vendor = self.endpoint.vendor
-        request = {"timeout": TIMEOUT_SECONDS, "headers": {**headers, **GZIP_ONLY}, **request}
+        headers = {**(self.endpoint.headers if headers is None else headers), **GZIP_ONLY}
+        request = {"timeout": TIMEOUT_SECONDS, "headers": headers, **request}
         sending = _client().stream(method, url, **request)
         with vendor_errors(vendor, action), sending as response:
             if not response.is_success and response.status_code not in expected:
@@ -326,7 +325,7 @@ def by_token(parameter: str = "pageToken", field: str = "nextPageToken") -> Next
     return lambda page: {parameter: token} if (token := page.text(field)) else None
 
 
-def by_last_id(items: str = "data", parameter: str = "after") -> NextPage:
+def by_last_id(parameter: str = "after") -> NextPage:
     """Return the paging of a list whose next page comes after the id of the last item.
 
     A page in another order may end with an id that was used already; the last unused one is taken.
@@ -336,7 +335,7 @@ def by_last_id(items: str = "data", parameter: str = "after") -> NextPage:
     def next_page(page: Fields) -> Query | None:
         if page.all.get("has_more") is False:
             return None
-        ids = [item.text("id") for item in reversed(page.items(items))]
+        ids = [item.text("id") for item in reversed(page.items("data"))]
         last = next((name for name in ids if name and name not in used), None)
         used.add(last or "")
         return {parameter: last} if last else None

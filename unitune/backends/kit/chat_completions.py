@@ -3,15 +3,8 @@
 Servers differ in what they take. A model that thinks before it answers refuses a temperature, and
 wants its limit under another name; some servers know no seed, or cap the limit. `Dialect` is what
 one model has been found not to take. It learns from refusals that name a parameter, and from no
-others, so a request that the model refuses for another reason stays refused:
-
-    while True:
-        body = dialect.body(request)
-        ...                       # send it
-        if not (refused and dialect.learn(body, request, refusal)):
-            break
-
-What a job itself has set (`Request.fixed`) is never left out: that refusal is the user's to read.
+others, so a request that the model refuses for another reason stays refused. What a job itself has
+set (`Request.fixed`) is never left out: that refusal is the user's to read.
 Pure functions; who sends, and how often, is the business of those who import them.
 """
 
@@ -134,18 +127,12 @@ class Dialect:
         usage = {} if STREAM_USAGE in self.left_out else {STREAM_USAGE: {"include_usage": True}}
         return {**body, "stream": True, **usage}
 
-    def read(
-        self,
-        body: dict[str, object],
-        content: object,
-        seconds: float | None = None,
-        retry_after_seconds: float | None = None,
-    ) -> Reply:
+    def read(self, body: dict[str, object], content: object, seconds: float | None = None) -> Reply:
         """Return an answer as `read_reply` does, with what was left out of its request."""
         self.proven = True
         missing = tuple(name for name in SAMPLING if name in self.left_out and name not in body)
         limit = cast("int", body["max_tokens" if "max_tokens" in body else "max_completion_tokens"])
-        reply = read_reply(content, seconds, retry_after_seconds)
+        reply = read_reply(content, seconds)
         return replace(reply, max_tokens=limit, left_out=missing)
 
     def learn(self, body: dict[str, object], request: Request, refusal: Refusal) -> bool:
@@ -186,13 +173,8 @@ class Dialect:
         return True
 
 
-def read_reply(
-    content: object, seconds: float | None, retry_after_seconds: float | None = None
-) -> Reply:
-    """Return an answer in our words, as much of it as is there.
-
-    No seconds where many were sent together; `retry_after_seconds` is what the vendor asks for.
-    """
+def read_reply(content: object, seconds: float | None) -> Reply:
+    """Return an answer in our words, as much of it as is there; no seconds if not sent alone."""
     answer = Fields(content)
     choice = next(iter(answer.items("choices")), None)
     if choice is None or not isinstance(choice.all.get("message"), dict):
@@ -210,7 +192,6 @@ def read_reply(
         reasoning_tokens=hidden,
         thought=bool(hidden) or any(message.text(name) for name in THOUGHTS),
         seconds=seconds,
-        retry_after_seconds=retry_after_seconds,
         tool_calls=tuple(_functions(message)) or None,
     )
 
