@@ -164,8 +164,7 @@ def _send(call: CreateCall, *, search_first: bool) -> str | UnituneError:
 def _refused(call: CreateCall, error: UnituneError) -> str:
     """Return the id of what a call conflicts with, if that is its own; else raise the refusal."""
     if isinstance(error, BackendError) and error.status == CONFLICT:
-        once = call.guarantee in SAFE_TO_REPEAT
-        created = search(call) if once else _search_until_shown(call)
+        created = search(call) if call.guarantee in SAFE_TO_REPEAT else _search_until_shown(call)
         if created is not None:
             return created
     call.refuse(error)

@@ -117,8 +117,7 @@ async def retry_stream(
                 else:
                     has_text = True
                     yield piece
-        too_long = reply_delay(reply) > MAX_RETRY_AFTER_SECONDS
-        if has_text or too_long or not reply.retryable:
+        if has_text or reply_delay(reply) > MAX_RETRY_AFTER_SECONDS or not reply.retryable:
             break
     yield reply
 

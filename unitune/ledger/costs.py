@@ -145,8 +145,7 @@ class CostLedger:
 
     def _record_deployment(self, connection: sa.Connection, record: DeploymentRecord) -> None:
         data = {name: value for name, value in values_of(record).items() if name != "id"}
-        action = f"deployment.{record.state}"
-        audit.record(self._database, connection, action, record.id, data)
+        audit.record(self._database, connection, f"deployment.{record.state}", record.id, data)
 
     def _rows(self, query: sa.Select[Any]) -> list[Row]:
         """Return the rows of a query; none where nothing was ever written."""

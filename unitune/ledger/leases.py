@@ -264,8 +264,7 @@ def _seconds_left(database: Database) -> sa.Label[float]:
 def _give_back(lease: _Lease) -> None:
     free = {"lease_holder": None, "lease_until": None}
     with lease.database.writing(durable=False) as connection:
-        mine = _mine(lease.run_id, lease.fence)
-        connection.execute(RUNS.update().where(mine).values(**free))
+        connection.execute(RUNS.update().where(_mine(lease.run_id, lease.fence)).values(**free))
 
 
 def _mine(run_id: str, fence: int) -> sa.ColumnElement[bool]:

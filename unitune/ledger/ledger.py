@@ -204,8 +204,7 @@ class Ledger(ModelLedger):
 
     def records(self) -> list[RunRecord]:
         """Return all runs, newest first; an `UnreadableRecord` where one of them cannot be read."""
-        query = sa.select(*RUN_COLUMNS).order_by(*NEWEST_FIRST)
-        return [run_of(row) for row in self._rows(query)]
+        return [run_of(row) for row in self._rows(sa.select(*RUN_COLUMNS).order_by(*NEWEST_FIRST))]
 
     def standings(self) -> list[Standing]:
         """Return where all runs stand, newest first; unknown where that cannot be read."""

@@ -127,8 +127,7 @@ def upload(ledger: Ledger, record: RunRecord, files: Sequence[Path]) -> None:
     for path in files:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         if path.name not in known or known[path.name].sha256 != sha256:
-            send = partial(backend.upload, path, sha256)
-            uploaded = retry_rate_limited(send, UPLOAD_SECONDS)
+            uploaded = retry_rate_limited(partial(backend.upload, path, sha256), UPLOAD_SECONDS)
             ledger.add_upload(record, path.name, replace(uploaded, sha256=sha256))
 
 

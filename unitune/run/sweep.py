@@ -58,8 +58,7 @@ def launch_sweep(
     resolved = preflight(job)
     if budget is not None:
         resolved = replace(resolved, job=resolved.job.with_budget(Decimal(str(budget))))
-    money = money_of(resolved.job, unpriced=allow_unpriced)
-    made = plan_of(resolved, money)
+    made = plan_of(resolved, money_of(resolved.job, unpriced=allow_unpriced))
     if plan is not None and made.bound is not None:
         saved.refuse_changes(plan, made)
     refuse(made.findings)

@@ -245,8 +245,7 @@ def refresh_local(runs: Iterable[Run]) -> None:
     """Write down how the runs on this machine stand: no vendor and no cluster is called."""
     for run in filter(goes_on, runs):
         with suppress(UnituneError, OSError):  # it stands as it was last seen
-            name = run.backend_name
-            if registry.offer(name).trains_here:
+            if registry.offer(run.backend_name).trains_here:
                 run.refresh()
 
 

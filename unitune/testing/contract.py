@@ -200,8 +200,7 @@ class BackendContract(
         for name in ("first", "second"):
             (tmp_path / name).mkdir()
         first = self.upload(tmp_path / "first" / "train.jsonl", self.rows)
-        second = self.upload(tmp_path / "second" / "train.jsonl", self.rows[::-1])
-        assert first.ref != second.ref
+        assert first.ref != self.upload(tmp_path / "second" / "train.jsonl", self.rows[::-1]).ref
 
     def test_training_succeeds(self, training: Training) -> None:
         """A training comes to its end and leaves a model."""
@@ -263,8 +262,7 @@ class BackendContract(
 
     def test_cancel_ends_in_cancelled(self, backend: Backend, tmp_path: Path) -> None:
         """A job at work is stopped, and says so."""
-        launch = self.launch(tmp_path, self.slow_tuning, self.slow_options)
-        job_id = backend.submit(launch)
+        job_id = backend.submit(self.launch(tmp_path, self.slow_tuning, self.slow_options))
         assert not backend.poll(job_id, "").state.ended, "make it longer: slow_options, slow_tuning"
         backend.cancel(job_id)
         assert self.follow(job_id)[-1].state is State.CANCELLED

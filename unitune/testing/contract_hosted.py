@@ -172,8 +172,7 @@ class HostedContract(ContractBase):
 
     def test_validation_rows_are_sent(self, server: Server, tmp_path: Path) -> None:
         """Rows that were held out are uploaded, and named in the create call."""
-        launch = self.launch(tmp_path)
-        without = self.created(server, replace(launch, validation=None))
+        without = self.created(server, replace(self.launch(tmp_path), validation=None))
         assert self.created(server, self.launch(tmp_path)) != without, (
             "the create call is the same with and without validation rows"
         )
@@ -182,8 +181,7 @@ class HostedContract(ContractBase):
     def test_file_of_other_content_under_one_path_is_another(self, tmp_path: Path) -> None:
         """A file that is known by its path would train a job on another job's rows."""
         first = self.launch(tmp_path)
-        again = self.upload(tmp_path / "train.jsonl", self.rows[:2])
-        assert again.ref != first.training.ref
+        assert self.upload(tmp_path / "train.jsonl", self.rows[:2]).ref != first.training.ref
 
     def test_settings_of_an_answer_are_sent(self, backend: Backend, server: Server) -> None:
         """An answer without its limit, temperature or stop is another model's answer."""

@@ -57,8 +57,7 @@ class FakeBackend(FakeBatches):
 
     def upload(self, path: Path, sha256: str) -> Upload:
         """Keep a copy, named by its hash."""
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != sha256:
+        if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
             raise BackendError(f"{path} does not have the hash {sha256}.", status=400)
         kept = vendor_folder(path.parent) / "uploads" / sha256
         if not kept.exists():
@@ -170,8 +169,7 @@ class FakeChatModel(ChatModel):
 
 def _existing(job_id: str) -> FakeJob:
     try:
-        text = (Path(job_id) / "job.json").read_text(encoding="utf-8")
-        return FakeJob.model_validate_json(text)
+        return FakeJob.model_validate_json((Path(job_id) / "job.json").read_text(encoding="utf-8"))
     except OSError as error:
         raise BackendError(f"the fake has no job {job_id!r}.", status=404) from error
     except ValueError as error:

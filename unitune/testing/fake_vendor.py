@@ -117,8 +117,7 @@ class FakeBatches:
 
     def poll_batch(self, batch_id: str) -> BatchStatus:
         """Let a tick pass and say how the batch stands."""
-        batch = _existing(batch_id)
-        return _status(batch_id, batch, tick(Path(batch_id) / "polls"))
+        return _status(batch_id, _existing(batch_id), tick(Path(batch_id) / "polls"))
 
     def fetch_batch(self, batch_id: str) -> Mapping[str, Reply]:
         """Return the answers; none when it was cancelled before its end."""

@@ -56,8 +56,7 @@ class BedrockChatModel(ChatModel):
         """Answer one request; a failure is in the reply's `error`."""
         if self._threads is None:
             self._threads = ThreadPoolExecutor(CHAT_THREADS, thread_name_prefix="bedrock")
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._reply, request)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._reply, request)
 
     async def stream_reply(self, request: Request) -> AsyncGenerator[str | Reply]:
         """Yield the answer's text as it comes, and then the reply.

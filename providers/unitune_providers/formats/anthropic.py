@@ -166,8 +166,7 @@ def _turns(where: str, turn: WireRow) -> Iterator[JsonValue]:
 
 def _call(where: str, block: WireRow) -> JsonValue:
     known_keys(where, block, ("type", "id", "name", "input", "cache_control"))
-    arguments = object_of(f"{where}.input", block.get("input"))
-    text = json.dumps(arguments, ensure_ascii=False)
+    text = json.dumps(object_of(f"{where}.input", block.get("input")), ensure_ascii=False)
     function: WireRow = {"name": text_of(f"{where}.name", block.get("name")), "arguments": text}
     return {"id": text_of(f"{where}.id", block.get("id")), "type": "function", "function": function}
 

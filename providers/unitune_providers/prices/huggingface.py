@@ -30,8 +30,7 @@ class HuggingFacePrices:
 
     def read_prices(self, offer: Offer, day: date) -> PriceUpdate:
         """Return today's prices of machines; see `RefreshesPrices`."""
-        address = environment_address(URL_VARIABLE) or URL
-        listed = get("huggingface", f"{address}/api/jobs/hardware")
+        listed = get("huggingface", f"{environment_address(URL_VARIABLE) or URL}/api/jobs/hardware")
         if not isinstance(listed, list):
             raise BackendError(f"{SOURCE} answered in another shape than it describes.")
         machines = cast("list[Mapping[str, object]]", listed)

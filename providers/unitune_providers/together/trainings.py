@@ -212,8 +212,7 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
         if not address or not ref:
             raise Unreachable("together names no address to which the file is sent.")
         with path.open("rb") as file:
-            sent = counted_file(file, f"uploading {path.name}")
-            api.put_file(address, action=action, file=sent)
+            api.put_file(address, action=action, file=counted_file(file, f"uploading {path.name}"))
         api.post(*FILES, ref, "preprocess", action=f"validate file {ref}")
         return ref
 

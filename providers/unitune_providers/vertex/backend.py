@@ -116,8 +116,7 @@ class VertexBackend(VertexBatches, HostedBackend[VertexOptions]):
     def list_jobs(self, cursor: str) -> JobPage:
         parent = self.cloud.parent()
         query = {"pageSize": PAGE_SIZE, **({"pageToken": cursor} if cursor else {})}
-        api = self.cloud.api(parent)
-        page = api.get(parent, "tuningJobs", action="list the jobs", query=query)
+        page = self.cloud.api(parent).get(parent, "tuningJobs", action="list the jobs", query=query)
         listed = page.items("tuningJobs")
         states = {name: jobs.state_of(job) for job in listed if (name := job.text("name"))}
         return JobPage(states, page.text("nextPageToken") or "")

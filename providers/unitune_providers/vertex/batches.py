@@ -155,8 +155,7 @@ class VertexBatches:
 
 def _model_behind(cloud: Cloud, endpoint: str) -> str:
     """Return the version of a model that an endpoint answers with, if a batch uses the same."""
-    api = cloud.api(endpoint)
-    deployed = api.get(endpoint, action=f"read {endpoint}").items("deployedModels")
+    deployed = cloud.api(endpoint).get(endpoint, action=f"read {endpoint}").items("deployedModels")
     if len(deployed) != 1:
         raise Unsupported(
             f"{endpoint} answers with {len(deployed)} models, and a batch uses one. "

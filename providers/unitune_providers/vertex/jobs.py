@@ -251,8 +251,7 @@ def _data_events(stats: Fields, time: float) -> Iterator[Event]:
 
 def failure_of(job: Fields) -> str:
     """Return why a job failed."""
-    message = job.fields("error").text("message")
-    return message or f"Vertex AI gives no reason ({job.text('state')})"
+    return job.fields("error").text("message") or f"Vertex AI gives no reason ({job.text('state')})"
 
 
 def count(fields: Fields, name: str) -> int | None:

@@ -270,8 +270,7 @@ class Api:
         url = httpx.URL(self.url(*path)).copy_merge_params(query or {})
         home = (url.scheme, url.netloc)
         for _ in range(MOST_REDIRECTS + 1):
-            is_home = (url.scheme, url.netloc) == home
-            headers = None if is_home else dict[str, str]()
+            headers = None if (url.scheme, url.netloc) == home else dict[str, str]()
             with self._response("GET", str(url), action, REDIRECTS, headers) as response:
                 if response.is_success:
                     yield response
@@ -293,8 +292,7 @@ class Api:
         vendor = self.endpoint.vendor
         headers = {**(self.endpoint.headers if headers is None else headers), **GZIP_ONLY}
         request = {"timeout": TIMEOUT_SECONDS, "headers": headers, **request}
-        sending = _client().stream(method, url, **request)
-        with vendor_errors(vendor, action), sending as response:
+        with vendor_errors(vendor, action), _client().stream(method, url, **request) as response:
             if not response.is_success and response.status_code not in expected:
                 content = b"".join(_body(response, LARGEST_ANSWER))
                 words = complaint(content) or response.reason_phrase

@@ -132,8 +132,7 @@ class Dialect:
         self.proven = True
         missing = tuple(name for name in SAMPLING if name in self.left_out and name not in body)
         limit = cast("int", body["max_tokens" if "max_tokens" in body else "max_completion_tokens"])
-        reply = read_reply(content, seconds)
-        return replace(reply, max_tokens=limit, left_out=missing)
+        return replace(read_reply(content, seconds), max_tokens=limit, left_out=missing)
 
     def learn(self, body: dict[str, object], request: Request, refusal: Refusal) -> bool:
         """Change a refused body, in place, into one that the model may take, if its words say how.
