@@ -85,8 +85,7 @@ class FireworksDeployments(HostedBackend[Options]):
         Fireworks takes that once the deployment is ready, and not sooner. So the first look that
         sees this sends it, whichever process looks; sent twice, it is the same.
         """
-        deployment = self._find(ref)
-        if deployment is None:
+        if (deployment := self._find(ref)) is None:
             return DeploymentStatus("gone", model, "no such deployment")
         word = deployment.text("state") or "no state"
         if word == "FAILED":

@@ -61,8 +61,7 @@ def key_for(variable: str | None, url: str, who: str) -> str | None:
     if variable is None:
         return None
     check_allowed(variable, url, who)
-    key = os.environ.get(variable, "").strip()
-    if not key:
+    if not (key := os.environ.get(variable, "").strip()):
         raise UserError(
             f"{who} needs the key for {origin_of(url)}, and the environment variable {variable} "
             "is not set. Set it, or write `api_key_variable: null` where the server needs no key."

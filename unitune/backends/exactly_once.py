@@ -97,8 +97,7 @@ def exactly_once(call: CreateCall, *, rate_limited: bool = False) -> str:
         problem = f"the create call got no clear response ({response})"
         call.note("submit.ambiguous", problem)
         if call.guarantee not in SAFE_TO_REPEAT:
-            created = _search_until_shown(call)
-            if created is not None:
+            if (created := _search_until_shown(call)) is not None:
                 return created
             if call.guarantee is Guarantee.SUFFIX_ONLY:
                 raise Uncertain(problem)

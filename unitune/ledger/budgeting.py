@@ -94,8 +94,7 @@ def _parsed(
 
 def is_limited(ledger: Ledger, run_id: str) -> bool:
     """Return whether anything limits what a run may cost while it runs."""
-    approval = approval_of(ledger, run_id)
-    if approval is None:
+    if (approval := approval_of(ledger, run_id)) is None:
         return False
     return bool(caps(approval.budget_usd, approval.project, Spent())) or approval.hours is not None
 
@@ -176,8 +175,7 @@ def hold_deployment(
 
 
 def _refuse_over_budget(findings: Iterable[Finding], *advice: str) -> None:
-    refusals = [*map(str, findings)]
-    if refusals:
+    if refusals := [*map(str, findings)]:
         raise OverBudget("\n".join([*refusals, *advice]))
 
 
@@ -189,20 +187,17 @@ def spent(books: Books, day: date) -> Spent:
     begin, end = _month(day)
     month, total, unknown = Decimal(0), Decimal(0), 0
     for cost in books.costs:
-        usd = _usd(cost)
-        if usd is None:
+        if (usd := _usd(cost)) is None:
             unknown += 1
             continue
         total += usd
         if cost.reserved is not None and begin <= cost.reserved < end:
             month += usd
     for deployment in books.deployments:
-        rate = deployment.usd_per_hour
-        if rate is None:
+        if (rate := deployment.usd_per_hour) is None:
             unknown += 1
             continue
-        until = deployment.ended
-        if until is None:
+        if (until := deployment.ended) is None:
             until = max(deployment.until, books.now)
         total += rate * _hours(deployment.created, until)
         month += rate * _hours(max(deployment.created, begin), min(until, end))
@@ -218,16 +213,14 @@ def books_of(ledger: Ledger) -> Books:
 def overrun(ledger: Ledger, record: RunRecord) -> str | None:
     """Return why a run that was just polled and goes on must be ended now, if it must."""
     books = books_of(ledger)
-    cost = _of_attempt(books.costs, record)
-    if cost is None:
+    if (cost := _of_attempt(books.costs, record)) is None:
         return None
     approval = _approval(cost)
     seconds = running_seconds(ledger, record)
     hours = approval.hours
     if hours is not None and seconds + AHEAD_SECONDS >= float(hours * SECONDS_AN_HOUR):
         return f"it may take {hours} hours, and has taken {seconds / 3600:.2f}"
-    limits = _limits(approval, books, record)
-    if not limits:
+    if not (limits := _limits(approval, books, record)):
         return None
     tightest = min(limits, key=lambda limit: limit.left)
     events = [seen.event for seen in ledger.events(record.id, record.attempt)]
@@ -303,8 +296,7 @@ def _of_attempt(costs: Iterable[CostRecord], record: RunRecord) -> CostRecord | 
 def _usd(cost: CostRecord) -> Decimal | None:
     """Return what an attempt has cost; while that is not known, what it may cost at most."""
     if cost.outcome is not None:
-        usd = outcome_of(cost).usd
-        if usd is not None:
+        if (usd := outcome_of(cost).usd) is not None:
             return usd
     elif cost.reserved is None or (cost.over and not cost.has_job):
         return Decimal(0)

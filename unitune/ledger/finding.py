@@ -27,8 +27,7 @@ def find_record(ledger: Ledger, name: str) -> RunRecord:
     if (version_name := VersionName.parse(name)) is not None:
         return record_of(ledger, find_version(ledger, version_name))
     if name == NEWEST:
-        newest = ledger.run_ids(most=1)
-        if not newest:
+        if not (newest := ledger.run_ids(most=1)):
             raise UserError("there is no run yet. Start one: unitune run unitune.yaml")
         return ledger.record(newest[0])
     ids = ledger.run_ids(name) if name else []

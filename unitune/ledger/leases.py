@@ -239,8 +239,7 @@ def _tried(database: Database, run_id: str) -> RunRecord | _Held:
     with database.writing(durable=False) as connection:
         # Locked where the database has locks for rows: its holder may be about to write it.
         mine = query.where(RUNS.c.id == run_id).with_for_update()
-        row = connection.execute(mine).mappings().one_or_none()
-        if row is None:
+        if (row := connection.execute(mine).mappings().one_or_none()) is None:
             raise unknown(run_id)
         record, text = run_of(row), row["lease_holder"]
         lease = RUNS.update().where(_mine(run_id, record.fence))

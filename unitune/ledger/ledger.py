@@ -304,8 +304,7 @@ def _refuse_duplicate(connection: sa.Connection, fingerprint: str) -> None:
         .where(RUNS.c.fingerprint == fingerprint, RUNS.c.state.not_in(TRAINED_NOTHING))
         .order_by(RUNS.c.created.desc())
     )
-    earlier = connection.execute(query).first()
-    if earlier is not None:
+    if (earlier := connection.execute(query).first()) is not None:
         raise DuplicateRunError(
             f"run {earlier.id} ({earlier.state}) is the same training: data, base model, method, "
             f"tuning and options are equal. See it with `unitune show {earlier.id}`, go on with "

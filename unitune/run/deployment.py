@@ -241,8 +241,7 @@ def answering(run_id: str, model: TunedModel) -> TunedModel:
     """
     if not needs_deployments(model.backend):
         return model
-    ready = ready_deployment(run_id)
-    if ready is not None:
+    if (ready := ready_deployment(run_id)) is not None:
         return ready.tuned_model
     raise UserError(
         f"the model of run {run_id} answers only from a deployment at {model.backend}, which "

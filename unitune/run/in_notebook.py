@@ -24,8 +24,7 @@ def _rows(run: RunRecord, events: Iterable[Event]) -> Iterator[tuple[str, str]]:
     yield "base model", f"{run.base_model} on {run.backend}"
     if run.start is not None:
         yield "started from", str(run.start)
-    steps = [event for event in events if event.kind == "step"]
-    if steps:
+    if steps := [event for event in events if event.kind == "step"]:
         yield "training", step_words(steps[-1])
         for name in FIGURES:
             if (first := steps[0].number(name)) is not None:

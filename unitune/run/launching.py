@@ -255,8 +255,7 @@ def within_limits(ledger: Ledger, record: RunRecord) -> RunRecord:
         return record
     if record.state is State.CANCELLING or not has_open_job(record):
         return record
-    reason = budgeting.overrun(ledger, record)
-    if reason is None:
+    if (reason := budgeting.overrun(ledger, record)) is None:
         return record
     data: dict[str, JsonValue] = {"text": f"cancelled by unitune: {reason}"}
     warning = Event(OVERRUN, "warning", ledger.now(), data)

@@ -226,8 +226,7 @@ def watch_all(
         standings = [each for each in watch.ledger.standings() if not only or each.id in only]
         for standing in standings:
             yield from watch.changed_elsewhere(standing)
-        waiting = watch.waiting(standings)
-        if not waiting:
+        if not (waiting := watch.waiting(standings)):
             break
         for name, jobs in waiting.items():
             yield from watch.poll(name, jobs)

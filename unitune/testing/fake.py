@@ -177,12 +177,10 @@ def _existing(job_id: str) -> FakeJob:
 
 
 def _moment(folder: Path, job: FakeJob, polls: int) -> Moment:
-    cancelled = _stopped(folder / "cancelled.json")
-    if cancelled is not None:
+    if (cancelled := _stopped(folder / "cancelled.json")) is not None:
         word = "cancelled" if polls > cancelled.polls + 1 else "cancelling"
         return Moment(word, cancelled.steps)
-    paused = _stopped(folder / "paused.json")
-    if paused is not None:
+    if (paused := _stopped(folder / "paused.json")) is not None:
         return Moment("paused", paused.steps)
     ticks = polls
     if job.script.seconds_per_step:

@@ -128,8 +128,7 @@ def kill_at(
         _step_by_step(step, report)
         _do(job, act)
 
-    where = _in_fork(die)
-    if where is None:
+    if (where := _in_fork(die)) is None:
         return None
     outcome = Outcome(**cast("dict[str, Any]", _in_fork(lambda _: asdict(_recovered(job, act)))))
     after = count()

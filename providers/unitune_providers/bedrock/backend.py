@@ -148,8 +148,7 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
         if ":custom-model/" in name:
             model_id = self._deployment_of(name)
         elif ":custom-model-deployment/" in name:
-            deployment = self._deployment(name)
-            if deployment is None:
+            if (deployment := self._deployment(name)) is None:
                 raise NotFoundError("deployment", name, ())
             behind = arn_of(deployment, "modelArn", f"read {name}")
         return BedrockChatModel(self._aws, model_id, f"{NAME}:{behind}")
@@ -243,8 +242,7 @@ class BedrockBackend(HostedBackend[BedrockOptions]):
         return call(f"read {job_id}", get, jobIdentifier=job_id)
 
     def _losses(self, job: Fields) -> str:
-        folder = job.fields("outputDataConfig").text("s3Uri")
-        if not folder:
+        if not (folder := job.fields("outputDataConfig").text("s3Uri")):
             return ""
         number = (job.text("jobArn") or "").rpartition("/")[2]
         uri = f"{folder.rstrip('/')}/{METRICS.format(id=number)}"

@@ -158,8 +158,7 @@ class StreamedConverse:
 def answering_id(base: str) -> str:
     """Return the name by which a base model answers."""
     base = offered_name(base)
-    variant = VARIANT.match(base)
-    if variant is None:
+    if (variant := VARIANT.match(base)) is None:
         return base
     profile = os.environ.get(PROFILE, "us" if base.startswith(NEEDS_PROFILE) else "")
     return f"{profile}.{variant[1]}" if profile else variant[1]

@@ -155,8 +155,7 @@ def list_all(action: str, client: Any, operation: str, **parameters: object) -> 
 
 def arn_of(response: Fields, name: str, action: str) -> str:
     """Return the ARN in a response; `Unreachable` where it has none: what became of it is open."""
-    arn = response.text(name)
-    if not arn:
+    if not (arn := response.text(name)):
         raise AWS.unreachable(action, Unreadable(f"the response has no {name}"))
     return arn
 

@@ -215,8 +215,7 @@ def _answers(server: Server, file_id: str) -> Iterator[tuple[str, Fields]]:
             "30 days. Ask again."
         ) from error
     for number, row in enumerate(rows, 1):
-        name = row.text("custom_id")
-        if not name:
+        if not (name := row.text("custom_id")):
             raise BackendError(f"row {number} of {vendor}'s file {file_id} names no request.")
         yield name, row
 

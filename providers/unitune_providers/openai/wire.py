@@ -92,8 +92,7 @@ class Server(Api):
         """
         size = content.seek(0, SEEK_END)
         content.seek(0)
-        file = self._uploaded(name, size, purpose)
-        if file is None:
+        if (file := self._uploaded(name, size, purpose)) is None:
             action, form = f"take file {name}", {"purpose": purpose}
             file = self.send_file("files", action=action, name=name, file=content, form=form)
         file_id = created_id(file, self.endpoint)
@@ -164,8 +163,7 @@ class WireBackend(HostedBackend[Options]):
 
     def variable_for(self, url: str) -> str:
         """Return the first variable whose key is allowed for an address, or a `UserError`."""
-        allowed = allowed_variables(url)
-        if not allowed:
+        if not (allowed := allowed_variables(url)):
             raise UserError(not_allowed(None, url, f"another server than {self.name}'s"))
         return allowed[0]
 
@@ -284,8 +282,7 @@ class WireBackend(HostedBackend[Options]):
 
     def import_job(self, job_id: str) -> ImportedJob:
         server, name = self._at(job_id)
-        job = server.find(*JOBS, name, action=f"show job {name}")
-        if job is None:
+        if (job := server.find(*JOBS, name, action=f"show job {name}")) is None:
             raise NotFoundError("job", job_id, (), hint=f"{self.name} knows none of this id.")
         files = [job.text("training_file"), job.text("validation_file")]
         contents = {

@@ -124,8 +124,7 @@ class TogetherBackend(TogetherTrainings):
 
     def deployment_status(self, ref: str, model: TunedModel) -> DeploymentStatus:
         """Return how an endpoint stands; one that has stopped is gone: it costs nothing."""
-        endpoint = self._existing(ref)
-        if endpoint is None:
+        if (endpoint := self._existing(ref)) is None:
             return DeploymentStatus("gone", model, "no such endpoint")
         served = model.model_copy(update={"name": endpoint.text("name") or model.name})
         for deployment in endpoint.items("deployments"):
@@ -135,8 +134,7 @@ class TogetherBackend(TogetherTrainings):
 
     def undeploy(self, ref: str) -> None:
         """Stop and remove an endpoint; a `BackendError` says that it is still stopping."""
-        endpoint = self._existing(ref)
-        if endpoint is None:
+        if (endpoint := self._existing(ref)) is None:
             return
         for deployment in endpoint.items("deployments"):
             self._scale(ref, deployment, {"minReplicas": 0, "maxReplicas": 0})
@@ -181,8 +179,7 @@ class TogetherBackend(TogetherTrainings):
         weights_id = self._weights_id(model)
         weights = self._serving.get("models", weights_id, action=f"read model {weights_id}")
         path = f"projects/{weights.text('projectId')}/models/{weights_id}"
-        config = options.config
-        if config is None:
+        if (config := options.config) is None:
             config = self._config(weights, weights.text("baseModel") or path, options)
         elif "/" not in config:
             config = f"projects/{self.project}/configs/{config}"
@@ -202,8 +199,7 @@ class TogetherBackend(TogetherTrainings):
     def _training_of(self, model: TunedModel) -> tuple[str, int | None]:
         """Return the id of the job that made a model and, of a checkpoint, its step."""
         name, step = _name_and_step(model.name)
-        job_id = self._job_that_made(name)
-        if job_id is None:
+        if (job_id := self._job_that_made(name)) is None:
             raise _no_model(model)
         return job_id, step
 
@@ -216,8 +212,7 @@ class TogetherBackend(TogetherTrainings):
         else:
             checkpoints = self._list_checkpoints(job_id)
             ids = [item.text("object_id") for item in checkpoints if item.whole("step") == step]
-        weights_id = next(filter(None, ids), None)
-        if weights_id is None:
+        if (weights_id := next(filter(None, ids), None)) is None:
             raise _no_model(model)
         return weights_id
 
@@ -281,8 +276,7 @@ class TogetherPrices:
     def read_prices(self, offer: Offer, day: date) -> PriceUpdate:
         backend, updates, notes = TogetherBackend(), list[ModelUpdate](), list[str]()
         for name in (model.name for model in offer.models):
-            limits = backend.limits(name)
-            if limits is None:
+            if (limits := backend.limits(name)) is None:
                 notes.append(f"{name}: not among the models that Together tunes now")
                 continue
             most = Limits(

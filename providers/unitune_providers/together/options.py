@@ -215,8 +215,7 @@ def _training_type(lora: Lora, options: TogetherOptions, limits: Fields) -> Json
 
 def _default_rank(limits: Fields) -> int:
     """Return Together's own rank: it takes rank and alpha together, or neither."""
-    rank = limits.fields("lora_training").whole("default_rank")
-    if rank is None:
+    if (rank := limits.fields("lora_training").whole("default_rank")) is None:
         raise JobError(
             "together does not publish which LoRA rank it takes by default for this base model. "
             "Set tuning.lora.rank beside the other settings of tuning.lora."

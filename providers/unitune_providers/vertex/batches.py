@@ -218,8 +218,7 @@ def _read_row(line: bytes, folder: str) -> tuple[str, Reply]:
         row = Fields(read_json(line))
     except Unreadable:
         row = Fields({})
-    name = row.fields("request").fields("labels").text(LABEL)
-    if name is None:
+    if (name := row.fields("request").fields("labels").text(LABEL)) is None:
         raise BackendError(
             f"A row in {folder} does not say which request it answers: Vertex AI should have given "
             f"back the label {LABEL!r}. The answers stay there; run without --batch."

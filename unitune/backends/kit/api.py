@@ -348,8 +348,7 @@ def item_key(item: Fields) -> str:
 
 def created_id(created: Fields, endpoint: Endpoint, field: str = "id") -> str:
     """Return the id of what a write created; `Unreachable` where the response names none."""
-    name = created.text(field)
-    if not name:
+    if not (name := created.text(field)):
         raise Unreachable(f"{endpoint.vendor.name} answered a create call and names no {field}.")
     return name
 

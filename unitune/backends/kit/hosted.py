@@ -161,8 +161,7 @@ class HostedBackend(Generic[Options]):
 
 def required(variable: str, what: str) -> str:
     """Return the value of an environment variable; a `UserError` where it is not set."""
-    value = os.environ.get(variable, "").strip()
-    if not value:
+    if not (value := os.environ.get(variable, "").strip()):
         raise UserError(f"{what} is not set. Set the environment variable {variable}.")
     return value
 
