@@ -52,16 +52,13 @@ async def in_background(work: Coroutine[Any, Any, Result]) -> Result:
 
 def submit(work: Coroutine[Any, Any, Result]) -> Future[Result]:
     """Start a coroutine, and return without waiting for it."""
-    return asyncio.run_coroutine_threadsafe(work, _running_loop())
-
-
-def _running_loop() -> asyncio.AbstractEventLoop:
     global _thread  # noqa: PLW0603 - one for the process
     with _starting:
         if _thread is None or not _thread.is_alive():  # a forked process has none of its threads
             _thread = _LoopThread()
             _thread.start()
-        return _thread.loop
+        loop = _thread.loop
+    return asyncio.run_coroutine_threadsafe(work, loop)
 
 
 @atexit.register  # at the import, so that those who register later still have the loop

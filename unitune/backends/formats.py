@@ -71,7 +71,6 @@ class Converted:
     """One row in its new form: a line of JSON Lines, without its end.
 
     Args:
-        line: Of the file that it came from.
         left_out: Keys that no training reads and the format has no place for.
     """
 

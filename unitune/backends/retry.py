@@ -109,7 +109,10 @@ async def retry_stream(
     reply, has_text = Reply(), False
     for sent in range(ATTEMPTS):
         if sent:
-            await asyncio.sleep(reply_delay(reply) or _growing_pause(sent))
+            longest = min(FIRST_PAUSE_SECONDS * 2 ** (sent - 1), LONGEST_PAUSE_SECONDS)
+            # Requests that failed together are not to come back together.
+            pause = longest * random.uniform(0.5, 1)  # noqa: S311 - no secret
+            await asyncio.sleep(reply_delay(reply) or pause)
         async with aclosing(attempt()) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Reply):
@@ -125,12 +128,6 @@ async def retry_stream(
 def reply_delay(reply: Reply) -> float:
     """Return the seconds that the vendor asks to wait after a reply; 0 where it does not."""
     return believable(reply.retry_after_seconds) or 0.0
-
-
-def _growing_pause(sent: int) -> float:
-    longest = min(FIRST_PAUSE_SECONDS * 2 ** (sent - 1), LONGEST_PAUSE_SECONDS)
-    # Requests that failed together are not to come back together.
-    return longest * random.uniform(0.5, 1)  # noqa: S311 - no secret
 
 
 def retry_read(call: Callable[[], Result]) -> Result:
@@ -172,8 +169,6 @@ def believable(seconds: float | None) -> float | None:
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that a vendor asks to wait before the next request, where it does.
-
-    The headers' names are in lower case, or looked up without regard to it.
 
     Source:
         RFC 9110, 10.2.3 (seconds, or a date); ``retry-after-ms`` as OpenAI and Azure send it and

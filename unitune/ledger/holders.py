@@ -95,12 +95,6 @@ def this_process() -> Holder:
     return _holder(os.getpid())
 
 
-@cache
-def _holder(pid: int) -> Holder:
-    """Return this process; cached by pid, because a fork makes another one."""
-    return process(pid)
-
-
 def process(pid: int) -> Holder:
     """Return the process of this machine that has a pid now."""
     seen = _seen(pid)
@@ -109,13 +103,14 @@ def process(pid: int) -> Holder:
     )
 
 
+_holder = cache(process)  # by pid, because a fork of this process is another one
+
+
 def _boot() -> str:
     file = PROC / "sys/kernel/random/boot_id"
-    return (
-        file.read_text().strip()
-        if file.exists()
-        else _output("sysctl", "-n", "kern.bootsessionuuid")
-    )
+    if file.exists():
+        return file.read_text().strip()
+    return _output("sysctl", "-n", "kern.bootsessionuuid")
 
 
 def _space() -> str:

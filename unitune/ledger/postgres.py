@@ -100,7 +100,9 @@ class PostgreSQL(Database):
     def explained(self, error: SQLAlchemyError) -> UnituneError:
         """Return what an error of the driver, or of SQLAlchemy, means to the user."""
         cause = error.orig if isinstance(error, DBAPIError) else error
-        words = self._without_password(" ".join(str(cause).split()))
+        secrets = (self._url.password, self._url.query.get("password"))
+        known = [secret for secret in secrets if isinstance(secret, str)]
+        words = redacted(" ".join(str(cause).split()), known)
         if getattr(cause, "sqlstate", None) in BUSY_STATES:
             return LockTimeout(f"the ledger {self.name} is in use by another process; try again.")
         if isinstance(error, NotOperating | InterfaceError):
@@ -112,10 +114,6 @@ class PostgreSQL(Database):
             f"the ledger {self.name} cannot be used: {words}. Check that the database is one of "
             "unitune's own and that the user may create and change tables in it."
         )
-
-    def _without_password(self, text: str) -> str:
-        secrets = (self._url.password, self._url.query.get("password"))
-        return redacted(text, [secret for secret in secrets if isinstance(secret, str)])
 
 
 def _parsed(text: str) -> sa.URL:

@@ -135,7 +135,6 @@ class RunRecord:
 
     Args:
         raw: The backend's own word for the state.
-        job_id: The backend's id of the job, once it is known.
         attempt: Counted from 1; each has a launch key of its own.
         cursor: Where the next poll goes on.
         version: Grows with each write.
@@ -209,8 +208,7 @@ class DeploymentRecord:
         name: Of the deployment at its backend.
         model: What requests go to.
         state: planned, starting, ready, swapping, failed or gone.
-        ref: The backend's id, once it is known.
-        usd_per_hour: Price; None where it is not known.
+        usd_per_hour: None where it is not known.
         created: Seconds since 1970, UTC; so are `until`, when it is to be taken down, and `ended`.
         version: Grows with each write.
     """

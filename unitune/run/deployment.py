@@ -208,19 +208,13 @@ def deployments(*, standing: bool = False) -> list[Deployment]:
     listed = [Deployment(ledger, record) for record in ledger.deployments()]
     for deployment in listed:
         if deployment.is_overdue:
-            _take_down_overdue(deployment)
+            outcome = f"was overdue: taken down at {deployment.backend_name}"
+            try:
+                deployment.take_down()
+            except UnituneError as error:
+                outcome = f"is overdue, and still stands: {error}"
+            log.warning("deployment %s", one_line(f"{deployment.id} {outcome}"))
     return [deployment for deployment in listed if deployment.stands or not standing]
-
-
-def _take_down_overdue(deployment: Deployment) -> None:
-    """Take a deployment down whose time is over, and say so."""
-    try:
-        deployment.take_down()
-    except UnituneError as error:
-        outcome = f"is overdue, and still stands: {error}"
-    else:
-        outcome = f"was overdue: taken down at {deployment.backend_name}"
-    log.warning("deployment %s", one_line(f"{deployment.id} {outcome}"))
 
 
 def needs_deployments(backend: str) -> bool:

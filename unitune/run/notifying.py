@@ -16,6 +16,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 from pydantic import JsonValue
 
@@ -98,14 +99,11 @@ def message_of(record: RunRecord) -> dict[str, JsonValue]:
 
 def notification_problems(notify: Notify, message: Mapping[str, JsonValue]) -> Iterator[str]:
     """Send a message each way that is configured, and yield why one did not work."""
-    if notify.command:
+    ways = [partial(_run_command, notify.command)] if notify.command else []
+    ways += [partial(_post, notify.webhook)] if notify.webhook is not None else []
+    for send in ways:
         try:
-            _run_command(notify.command, message)
-        except UserError as error:
-            yield str(error)
-    if notify.webhook is not None:
-        try:
-            _post(notify.webhook, message)
+            send(message)
         except UnituneError as error:
             yield str(error)
 

@@ -60,12 +60,11 @@ log = logging.getLogger(__name__)
 
 
 class Reaper(Frozen):
-    """A process that takes a deployment down.
+    """A process that takes a deployment down, as a line of `Holder.text`, and so its parent.
 
     Args:
-        process: As a line of `Holder.text`.
         due: When it does so, by `CLOCK`.
-        parent: Process whose end is the deployment's too, likewise.
+        parent: Process whose end is the deployment's too.
     """
 
     process: str

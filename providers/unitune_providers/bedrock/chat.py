@@ -165,10 +165,7 @@ def answering_id(base: str) -> str:
 
 
 def converse_request(model_id: str, request: Request) -> dict[str, Any]:
-    """Return a request as Converse takes it; a seed has no place there.
-
-    A tool that is not whole is a ValueError or KeyError.
-    """
+    """Return a request as Converse takes it; a ValueError or KeyError where a tool is not whole."""
     turns = [turn for turn in request.messages if turn.role not in ("system", "developer")]
     system = [turn.text for turn in request.messages if turn.role in ("system", "developer")]
     settings: dict[str, Any] = {

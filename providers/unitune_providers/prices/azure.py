@@ -101,10 +101,7 @@ class AzurePrices:
 
 
 def meter_of(name: str) -> Meter | None:
-    """Return what a meter measures; None where it is not of fine-tuning, or of a grader.
-
-    Its name is as Azure writes it, such as "gpt-4o-0806-FT-Trng-glbl tkn Tokens".
-    """
+    """Return what a meter measures; None where it is not of fine-tuning, or of a grader."""
     words = re.sub(r"[-_ ]+", " ", name.lower())
     if not re.search(r"\br?ft\b", words) or re.search(r"\b(grader|grdr)\b", words):
         return None

@@ -233,20 +233,15 @@ class TogetherBackend(TogetherTrainings):
         )
 
     def _scale(self, ref: str, deployment: Fields, replicas: dict[str, JsonValue]) -> None:
-        self._serving.patch(
-            *("endpoints", ref, "deployments", self._id(deployment)),
-            action=f"scale the deployment of endpoint {ref}",
-            query={"updateMask": "autoscaling"},
-            body={"autoscaling": replicas},
-        )
+        path = (ref, "deployments", self._id(deployment))
+        self._change(path, f"scale the deployment of endpoint {ref}", "autoscaling", replicas)
 
     def _route(self, ref: str, split: list[JsonValue]) -> None:
-        self._serving.patch(
-            *("endpoints", ref),
-            action=f"route the requests of endpoint {ref}",
-            query={"updateMask": "trafficSplit"},
-            body={"trafficSplit": split},
-        )
+        self._change((ref,), f"route the requests of endpoint {ref}", "trafficSplit", split)
+
+    def _change(self, path: tuple[str, ...], action: str, field: str, value: JsonValue) -> None:
+        query, body = {"updateMask": field}, {field: value}
+        self._serving.patch("endpoints", *path, action=action, query=query, body=body)
 
     def _stopped(self, ref: str) -> Fields:
         """Wait until nothing serves any more: Together removes only what is stopped."""

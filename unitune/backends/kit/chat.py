@@ -220,10 +220,7 @@ class StreamingChatModel(JsonChatModel):
 
 
 class ChatCompletions(StreamingChatModel):
-    """A model on a server that speaks OpenAI's chat completions.
-
-    Its fingerprint is by default made of address and name; a dialect that is shared is learnt once.
-    """
+    """A model on a server that speaks OpenAI's chat completions; shared, a dialect is learnt once."""
 
     def __init__(
         self,

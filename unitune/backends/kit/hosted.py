@@ -234,7 +234,7 @@ class Cursor(Frozen):
 def unseen(events: Iterable[Event], cursor: str) -> tuple[tuple[Event, ...], str]:
     """Return the events after a cursor, oldest first and each once, and the cursor after them.
 
-    Events of one time stay in their order. An empty cursor: none was returned yet.
+    Events of one time stay in their order.
     """
     before = Cursor.read(cursor)
     new = {event.key: event for event in events if before.is_before(event)}
