@@ -38,14 +38,10 @@ class Database(ABC):
     def exists(self) -> bool:
         """Whether there is anything to read."""
 
-    @cached_property
+    @property
+    @abstractmethod
     def engine(self) -> sa.Engine:
         """SQLAlchemy's engine, whatever the version of the schema."""
-        return self.make_engine()
-
-    @abstractmethod
-    def make_engine(self) -> sa.Engine:
-        """Return the engine of this database."""
 
     @abstractmethod
     def clock(self) -> sa.ColumnElement[float]:

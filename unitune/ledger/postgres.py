@@ -66,7 +66,8 @@ class PostgreSQL(Database):
         host = self._url.host or self._url.query.get("host") or "this machine"
         return f"{self._url.database or '(default database)'} at {host}"
 
-    def make_engine(self) -> sa.Engine:
+    @property
+    def engine(self) -> sa.Engine:
         """The engine of this URL, one a process, so that connections are used again."""
         return _engine_at(self._url)
 

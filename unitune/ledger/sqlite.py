@@ -7,7 +7,7 @@ import sqlite3
 import time
 from collections.abc import Generator
 from contextlib import closing, contextmanager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -42,7 +42,8 @@ class SQLite(Database):
     def exists(self) -> bool:
         return self.path.exists()
 
-    def make_engine(self) -> sa.Engine:
+    @cached_property
+    def engine(self) -> sa.Engine:
         """An engine whose transactions are real ones.
 
         Python's driver begins transactions late and by guessing; so that is off, and BEGIN is sent

@@ -15,10 +15,10 @@ from unitune.workspace.notebook import live, table
 
 def run_table(run: RunRecord, events: Iterable[Event], folder: Path) -> str:
     """Return what a run is, and how far it has come, as HTML."""
-    return table(f"Run {run.id}", (*_rows(run, events), ("files", str(folder))))
+    return table(f"Run {run.id}", _rows(run, events, folder))
 
 
-def _rows(run: RunRecord, events: Iterable[Event]) -> Iterator[tuple[str, str]]:
+def _rows(run: RunRecord, events: Iterable[Event], folder: Path) -> Iterator[tuple[str, str]]:
     yield "job", run.name
     yield "state", f"{run.state} ({run.raw})" if run.raw and run.raw != run.state else run.state
     yield "base model", f"{run.base_model} on {run.backend}"
@@ -33,6 +33,7 @@ def _rows(run: RunRecord, events: Iterable[Event]) -> Iterator[tuple[str, str]]:
         yield "error", run.error
     if run.model:
         yield "model", run.model.name
+    yield "files", str(folder)
 
 
 def show_steps(run_id: str, events: Iterable[Event]) -> None:

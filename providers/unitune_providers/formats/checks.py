@@ -20,7 +20,6 @@ from unitune.data.records import BadRow, strict_json
 from unitune.data.validation_errors import explain
 from unitune.findings import Finding
 
-Encode = Callable[[Example], WireRow]
 CONVERSATION = ("messages", "tools", "weight")
 """Keys of a canonical row that are no reference for graders."""
 
@@ -201,7 +200,7 @@ def joined(where: str, blocks: list[WireRow], known: Collection[str] = ("text",)
     return [{"type": "text", "text": text} for text in content]
 
 
-def example_of(row: Mapping[str, JsonValue], encode: Encode) -> Example:
+def example_of(row: Mapping[str, JsonValue], encode: Callable[[Example], WireRow]) -> Example:
     """Return the example that canonical keys describe, if the format could write it."""
     content = dict(row)
     try:

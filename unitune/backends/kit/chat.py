@@ -220,7 +220,7 @@ class StreamingChatModel(JsonChatModel):
 
 
 class ChatCompletions(StreamingChatModel):
-    """A model on a server that speaks OpenAI's chat completions; shared, a dialect is learnt once."""
+    """A model on a server of OpenAI's chat completions; a dialect that is shared is learnt once."""
 
     def __init__(
         self,
