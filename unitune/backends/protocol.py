@@ -175,7 +175,7 @@ class Backend(Protocol):
         ...
 
     def find(self, launch_key: str, folder: Path) -> list[str]:
-        """Return the ids of jobs that carry a launch key; in the run's folder, on this machine."""
+        """Return the ids of jobs that carry a launch key; the folder is the run's."""
         ...
 
     def poll(self, job_id: str, cursor: str) -> Status:

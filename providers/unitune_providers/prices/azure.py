@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from decimal import Decimal
 from typing import cast
@@ -134,10 +134,7 @@ def rows_of_items(
         least, most = _plain(min(amounts)), _plain(max(amounts))
         yield PriceRow(
             backend=backend,
-            model=meter.model,
-            kind=meter.kind,
-            method=meter.method,
-            tier=meter.tier,
+            **asdict(meter),
             tuned=meter.kind in OF_ANSWERS,
             usd=most,
             usd_least=least if least < most else None,
