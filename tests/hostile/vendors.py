@@ -289,7 +289,7 @@ class ChatServer:
     """A server that speaks chat completions."""
 
     def answer(self, asked: VendorRequest) -> VendorResponse:
-        """VendorResponse anything."""
+        """Answer anything."""
         del asked
         call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
         message = {"role": "assistant", "content": "Paris 1", "tool_calls": [call]}
