@@ -38,7 +38,7 @@ class Database(ABC):
     def exists(self) -> bool:
         """Whether there is anything to read."""
 
-    @property
+    @cached_property
     @abstractmethod
     def engine(self) -> sa.Engine:
         """SQLAlchemy's engine, whatever the version of the schema."""

@@ -10,7 +10,7 @@ import atexit
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -66,7 +66,7 @@ class PostgreSQL(Database):
         host = self._url.host or self._url.query.get("host") or "this machine"
         return f"{self._url.database or '(default database)'} at {host}"
 
-    @property
+    @cached_property
     def engine(self) -> sa.Engine:
         """The engine of this URL, one a process, so that connections are used again."""
         return _engine_at(self._url)

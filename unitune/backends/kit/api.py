@@ -180,8 +180,8 @@ class Api:
 
         def send() -> Fields:
             content.seek(0)
-            sent = {"content": content, "params": query, "timeout": UPLOAD_SECONDS}
-            return self._json("POST", path, action, **sent)
+            sent: dict[str, Any] = {"content": content, "timeout": UPLOAD_SECONDS}
+            return self._json("POST", path, action, params=query, **sent)
 
         return retry_read(send)
 
