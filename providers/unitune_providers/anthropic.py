@@ -79,7 +79,8 @@ class AnthropicBackend(HostedBackend[NoOptions]):
     }
 
     def chat(self, model: str | TunedModel) -> ChatModel:
-        return ClaudeChatModel(self.endpoint(), self._untuned(model))
+        name = self._untuned(model)
+        return ClaudeChatModel(self.endpoint(), name)
 
     def count_tokens(self, model: str | TunedModel, request: Request) -> int:
         """Return Anthropic's estimate of a request's input, which it gives for nothing."""
