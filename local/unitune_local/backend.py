@@ -54,7 +54,12 @@ class LocalBackend:
         return Upload(str(path.resolve()), sha256)  # it stays there, and the worker checks its hash
 
     def submit(self, launch: Launch) -> str:
-        """Write the job's folder and start its worker; the same key again finds both there."""
+        """Write the job's folder and start its worker; the same key again finds both there.
+
+        Raises:
+            DataError: Rows cannot be trained on.
+            Unsupported: It will not fit into memory.
+        """
         folder = _folder(launch.folder, launch.key)
         if not folder.spec.exists():
             from unitune_local.training.run import prepare  # noqa: PLC0415 - imports torch
@@ -91,7 +96,11 @@ class LocalBackend:
         return Status(State.RUNNING, "training", read.events, read.cursor)
 
     def cancel(self, job_id: str) -> None:
-        """Ask the worker to stop after its step; a job without a worker ends at once."""
+        """Ask the worker to stop after its step; a job without a worker ends at once.
+
+        Raises:
+            BackendError: There is no such job.
+        """
         folder = _existing(job_id)
         folder.cancel.touch(0o600)
         try:
@@ -102,7 +111,11 @@ class LocalBackend:
             return  # its worker will see the file
 
     def pause(self, job_id: str) -> None:
-        """Ask the worker to write a checkpoint after its step, and to end."""
+        """Ask the worker to write a checkpoint after its step, and to end.
+
+        Raises:
+            BackendError: There is no such job.
+        """
         _existing(job_id).pause.touch(0o600)
 
     def resume(self, job_id: str) -> None:

@@ -99,10 +99,13 @@ def saved_steps(checkpoints: Path) -> list[int]:
 
 
 class EventLog:
-    """Appends events to a file, which is made when absent, each key once.
+    """Appends events to a file, each key once.
 
     A line that a killed worker left torn is cut off. A resumed worker does again what came after
     its checkpoint; what stands in the file already is not written again.
+
+    Args:
+        path: The file; made when absent.
     """
 
     def __init__(self, path: Path) -> None:
@@ -117,7 +120,9 @@ class EventLog:
     def write(self, kind: Kind, data: dict[str, JsonValue]) -> Event:
         """Append an event and return it; the earlier event when its key stands there already.
 
-        Its key is made of ``data["step"]``, where there is one.
+        Args:
+            kind: What happened; step, validation and checkpoint are named by ``data["step"]``.
+            data: Its figures or its text.
         """
         number = data["step"] if "step" in data else len(self._seen)
         event = Event(f"{kind}-{number}", kind, time.time(), data)

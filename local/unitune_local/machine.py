@@ -128,8 +128,9 @@ def _quota(folder: Path) -> float | None:
 def best_dtype(where: torch.device) -> torch.dtype:
     """Return the faster dtype for model weights on a device.
 
-    That is bfloat16 where the device multiplies it natively, and on a CPU only when a short
-    measurement at model-like shapes shows it faster; float32 otherwise.
+    Returns:
+        bfloat16 where the device multiplies it natively, and on a CPU only when a short measurement
+        at model-like shapes shows it faster; float32 otherwise.
     """
     if where.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32

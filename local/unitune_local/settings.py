@@ -259,8 +259,11 @@ def resolve(
 ) -> Settings:
     """Return a job's settings with every `auto` decided for this machine.
 
-    The shape of an adapter that the training goes on from stays. Sampled answers get room by the
-    longest answer of the rows, in tokens.
+    Args:
+        job: Whose settings they are.
+        base: Its base model.
+        shape: Of the adapter that the training goes on from, which stays.
+        longest_answer: Of the rows, in tokens, for the room that sampled answers get.
 
     Raises:
         JobError: The options of this backend are not valid.

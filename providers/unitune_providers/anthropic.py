@@ -237,7 +237,11 @@ class ClaudeChatModel(StreamingChatModel):
         return body
 
     def learn(self, body: dict[str, object], request: Request, refusal: Refusal) -> bool:
-        """Leave the temperature out, which Claude 4.7 and later refuse, as only a refusal tells."""
+        """Leave the temperature out, which Claude 4.7 and later refuse.
+
+        Which models do shows in their refusal alone ("`temperature` is deprecated for this
+        model").
+        """
         if "temperature" not in body or not refuses(refusal, request, "temperature"):
             return False
         self._takes_temperature = False
@@ -302,7 +306,12 @@ class StreamedMessage:
 
 
 def message_body(model: str, request: Request) -> dict[str, JsonValue]:
-    """Return a request as Anthropic takes it; a ValueError or KeyError: a tool is not whole."""
+    """Return a request as Anthropic takes it.
+
+    Raises:
+        ValueError: A tool call's arguments are no JSON.
+        KeyError: A tool or a call of one lacks a part.
+    """
     prompts = ("system", "developer")
     system = [turn.text for turn in request.messages if turn.role in prompts and turn.text]
     turns: list[JsonValue] = [
@@ -353,7 +362,12 @@ def _tool(tool: Mapping[str, JsonValue]) -> JsonValue:
 
 
 def read_answer(answer: Fields, seconds: float | None = None) -> Reply | None:
-    """Return Claude's answer as ours, without its thoughts; None where it is no message."""
+    """Return Claude's answer as ours, without its thoughts; None where it is no message.
+
+    Args:
+        answer: A message.
+        seconds: Wall time; None where many were sent together.
+    """
     if not isinstance(answer.all.get("content"), list):
         return None
     blocks, usage = answer.items("content"), answer.fields("usage")

@@ -24,7 +24,13 @@ ALLOW = "UNITUNE_ALLOW_KEYS"
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """What the user has allowed: to send a variable's key to an address (scheme, host and port)."""
+    """What the user has allowed.
+
+    Args:
+        address: Scheme, host and port.
+        variable: The environment variable whose key may be sent there.
+        source: Where that is written: a file, or a variable of the environment.
+    """
 
     address: str
     variable: str
@@ -32,14 +38,22 @@ class Permission:
 
 
 def allowed_variables(url: str) -> tuple[str, ...]:
-    """Return the variables whose keys may be sent to an address, those of the environment first."""
+    """Return the variables whose keys may be sent to an address, those of the environment first.
+
+    Raises:
+        UserError: It is no address, or what is allowed cannot be read.
+    """
     origin = origin_of(url)
     named = [variable for variable, place in _of_environment() if place == origin]
     return tuple(dict.fromkeys([*named, *user_config.read().keys.get(origin, ())]))
 
 
 def check_allowed(variable: str | None, url: str, who: str) -> None:
-    """Refuse, by a `UserError`, to send a key where the user has not allowed it; None: no key."""
+    """Refuse to send a key where the user has not allowed it; None: no key is sent.
+
+    Raises:
+        UserError: This pair is not allowed.
+    """
     if variable is not None and variable not in allowed_variables(url):
         raise UserError(not_allowed(variable, url, who))
 
@@ -57,7 +71,11 @@ def not_allowed(variable: str | None, url: str, who: str) -> str:
 
 
 def key_for(variable: str | None, url: str, who: str) -> str | None:
-    """Return the key for an address that a job names, or a `UserError`; no variable: no key."""
+    """Return the key for an address that a job names; None: none is sent.
+
+    Raises:
+        UserError: This pair is not allowed, or the variable is not set.
+    """
     if variable is None:
         return None
     check_allowed(variable, url, who)
@@ -70,7 +88,11 @@ def key_for(variable: str | None, url: str, who: str) -> str | None:
 
 
 def allow(url: str, variable: str) -> str:
-    """Let a key be sent to an address from now on; return its origin, or raise a `UserError`."""
+    """Let a key be sent to an address from now on, and return its origin.
+
+    Raises:
+        UserError: It is no address, or no name of a variable.
+    """
     if not re.fullmatch(VARIABLE, variable):
         raise UserError(
             "the second word is the name of an environment variable, such as LLM_API_KEY, and "
@@ -83,7 +105,11 @@ def allow(url: str, variable: str) -> str:
 
 
 def disallow(url: str, variable: str | None = None) -> int:
-    """Take permissions of the user's configuration back, of one key or all; return how many."""
+    """Take permissions of the user's configuration back, of one key or all; return how many.
+
+    Raises:
+        UserError: It is no address.
+    """
     origin, keys = origin_of(url), user_config.read().keys
     had = keys.get(origin, ())
     left = tuple(name for name in had if variable not in (None, name))
@@ -98,7 +124,11 @@ def _write_keys(keys: dict[str, tuple[str, ...]]) -> None:
 
 
 def permissions() -> list[Permission]:
-    """Return all that the user has allowed; a `UserError` where that cannot be read."""
+    """Return all that the user has allowed.
+
+    Raises:
+        UserError: What is allowed cannot be read.
+    """
     file = str(user_config.folder() / user_config.FILE)
     kept = [
         Permission(origin, variable, file)
@@ -109,7 +139,11 @@ def permissions() -> list[Permission]:
 
 
 def origin_of(url: str) -> str:
-    """Return scheme, host and port of an address; a `JobError` where it is none, or has a query."""
+    """Return scheme, host and port of an address.
+
+    Raises:
+        UserError: It is none, or it holds a user, password, query or fragment.
+    """
     try:
         return as_origin(url)
     except NotAnAddress as error:
@@ -117,7 +151,11 @@ def origin_of(url: str) -> str:
 
 
 def environment_address(variable: str) -> str | None:
-    """Return the address that an environment variable names, if it is set, or a `UserError`."""
+    """Return the address that an environment variable names; None where it is not set.
+
+    Raises:
+        UserError: It is no address, or holds a user, password, query or fragment.
+    """
     given = os.environ.get(variable, "").strip()
     try:
         return checked(given) if given else None

@@ -38,7 +38,9 @@ FIND_SECONDS = 60.0
 class Uncertain(Exception):
     """Only the user can know which object at the vendor is the one that the call created.
 
-    The reason is the beginning of a sentence; the ids are the candidates.
+    Args:
+        reason: Why, as the beginning of a sentence.
+        ids: The candidates.
     """
 
     def __init__(self, reason: str, ids: Sequence[str] = ()) -> None:
@@ -82,8 +84,11 @@ class CreateCall(Protocol):
 def exactly_once(call: CreateCall, *, rate_limited: bool = False) -> str:
     """Send a create call, and return the id of what it has created.
 
-    No earlier call may have created it (else: `recover` first), except for `rate_limited`: the last
-    call under this key was refused for its rate.
+    No earlier call may have created it (else: `recover` first), except for `rate_limited`.
+
+    Args:
+        call: What to create.
+        rate_limited: Whether the last call under this key was refused for its rate.
 
     Raises:
         Uncertain: Several objects carry the key, or none does and a second call could create two.
@@ -111,8 +116,11 @@ def exactly_once(call: CreateCall, *, rate_limited: bool = False) -> str:
 def recover(call: CreateCall, reason: str, *, repeatable: bool = True) -> str | None:
     """Return the id of what an earlier process may have created; None: it has created nothing.
 
-    The reason is told where only the user can know. `repeatable`: `exactly_once` follows where
-    nothing is found; where a second call creates nothing new, one search is then enough.
+    Args:
+        call: What was announced.
+        reason: Why it is not known, should only the user be able to know.
+        repeatable: Whether `exactly_once` follows where nothing is found. Where a second call
+            creates nothing new, one search is then enough.
 
     Raises:
         Uncertain: As of `exactly_once`.
@@ -129,7 +137,12 @@ def recover(call: CreateCall, reason: str, *, repeatable: bool = True) -> str | 
 
 
 def search(call: CreateCall) -> str | None:
-    """Search once for what carries the key; `Uncertain` where several objects do."""
+    """Search once for what carries the key.
+
+    Raises:
+        Uncertain: Several objects do.
+        BackendError: The search got no response.
+    """
     ids = retry_rate_limited(call.find, FIND_SECONDS)
     if len(ids) > 1:
         raise Uncertain(f"several carry its key ({', '.join(ids)})", ids)
@@ -137,7 +150,11 @@ def search(call: CreateCall) -> str | None:
 
 
 def _send(call: CreateCall, *, search_first: bool) -> str | UnituneError:
-    """Send the call until it is not refused for its rate; return the id, or an ambiguous error."""
+    """Send the call until it is not refused for its rate.
+
+    Returns:
+        The id of what was created, or the error that says neither that nor the contrary.
+    """
     for sent, pause in enumerate(delays(), start=1):
         if search_first and call.guarantee not in SAFE_TO_REPEAT:
             created = search(call)
@@ -171,7 +188,11 @@ def _refused(call: CreateCall, error: UnituneError) -> str:
 
 
 def _search_until_shown(call: CreateCall) -> str | None:
-    """Search until the vendor's list must show what was created."""
+    """Search until the vendor's list must show what was created.
+
+    Raises:
+        BackendError: The last search got no response.
+    """
     end = time.monotonic() + call.settle_seconds
     for tries, pause in enumerate(delays()):
         over = time.monotonic() >= end  # read first: the last search starts after the window

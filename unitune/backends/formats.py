@@ -62,15 +62,21 @@ def format_names() -> list[str]:
 
 @cache
 def wire_format(name: str) -> Format:
-    """Return the wire format of this name, without its SDK; a `NotFoundError` where none is."""
+    """Return the wire format of this name; no SDK is imported.
+
+    Raises:
+        NotFoundError: No installed package brings it.
+    """
     return registry.entry("formats", name).load()
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """One row in its new form: a line of JSON Lines, without its end.
+    """One row in its new form.
 
     Args:
+        line: Of the file that it came from.
+        text: A line of JSON Lines, without its end.
         left_out: Keys that no training reads and the format has no place for.
     """
 
@@ -80,9 +86,17 @@ class Converted:
 
 
 def wire_lines(dataset: Dataset, format_name: str | None) -> Iterator[str | Finding]:
-    """Yield a dataset's rows as lines of a backend's file, and an error for each that has no place.
+    """Write a dataset's rows as lines of the file that a backend takes, one by one.
 
-    No format: canonical JSON Lines. One that no installed package brings is a `NotFoundError`.
+    Args:
+        dataset: Canonical rows.
+        format_name: As `format_names` lists them; None: canonical JSON Lines.
+
+    Yields:
+        Lines with their ends, and an error for each row that the format cannot carry.
+
+    Raises:
+        NotFoundError: No installed package brings the format.
     """
     if format_name is None:
         yield from (row.line + "\n" for row in dataset)
@@ -100,10 +114,19 @@ def convert_file(
     source: str | None = None,
     change: Callable[[Example], Example] | None = None,
 ) -> Iterator[Converted | Finding]:
-    """Yield a data file's rows in another format, and findings, in the file's order.
+    """Write a file's rows in another format, one by one.
 
-    No format to convert to: canonical. No source format: it is seen. A format that no installed
-    package brings is a `NotFoundError`.
+    Args:
+        path: A data file of any kind.
+        to: The format that they get; None: canonical.
+        source: The format that they have; None: it is seen.
+        change: What is to be done to each row besides.
+
+    Yields:
+        Converted rows, and findings with file and line, in the file's order.
+
+    Raises:
+        NotFoundError: No installed package brings a format.
     """
     form = wire_format(to) if to else None
     items = read(path, use="any")
@@ -119,7 +142,11 @@ def convert_file(
 
 
 def wire_text(dataset: Dataset, format_name: str | None) -> str:
-    """Return rows as `wire_lines` yields them; a `DataError` where one cannot be carried."""
+    """Return rows as lines of the file that a backend takes; see `wire_lines`.
+
+    Raises:
+        DataError: A row cannot be carried.
+    """
     lines: list[str] = []
     findings: list[Finding] = []
     for item in wire_lines(dataset, format_name):

@@ -15,12 +15,25 @@ Options = TypeVar("Options", bound=BaseModel)
 
 
 def job_options(job: Job, backend: str, kind: type[Options]) -> Options:
-    """Return a job's options for a backend; a `JobError` says all that is wrong with them."""
+    """Return a job's options for a backend.
+
+    Raises:
+        JobError: A key is unknown or a value not allowed; says all of them.
+    """
     return validated(kind, job.options.get(backend, {}), f"options.{backend}")
 
 
 def validated(kind: type[Options], given: Mapping[str, JsonValue], where: str) -> Options:
-    """Return options, called `where` in messages, as their model; a `JobError` says all faults."""
+    """Return options as their model.
+
+    Args:
+        kind: The model.
+        given: As the user wrote them.
+        where: How messages call them, such as ``options.together``.
+
+    Raises:
+        JobError: A key is unknown or a value not allowed; says all of them.
+    """
     try:
         return kind.model_validate(dict(given))
     except ValidationError as error:

@@ -51,6 +51,7 @@ class OutputLimit:
     Args:
         fixed: What the job says; None: it says nothing.
         longest: Of an expected answer, in tokens, counted high.
+        backend: Of the job.
         others: Backends of contenders that answer elsewhere, by contender.
     """
 

@@ -175,7 +175,12 @@ class Backend(Protocol):
         ...
 
     def find(self, launch_key: str, folder: Path) -> list[str]:
-        """Return the ids of jobs that carry a launch key; the folder is the run's."""
+        """Return the ids of jobs that carry this launch key.
+
+        Args:
+            launch_key: As in `Launch.key`.
+            folder: The run's folder, for backends that work on this machine.
+        """
         ...
 
     def poll(self, job_id: str, cursor: str) -> Status:

@@ -46,7 +46,9 @@ def _entries(group: str) -> dict[str, list[EntryPoint]]:
 def entry(group: str, name: str) -> EntryPoint:
     """Return who brings a name; of several offers, that which comes with the backend.
 
-    A name that none brings is a `NotFoundError`, one that several bring a `UserError`.
+    Raises:
+        NotFoundError: No installed package brings it.
+        UserError: Several do.
     """
     entries = _entries(group)
     if name not in entries:
@@ -108,7 +110,11 @@ def _is_installed(package: str) -> bool:
 
 @cache
 def offer(name: str) -> Offer:
-    """Return what is known of a backend, without importing it, or a `NotFoundError`."""
+    """Return what is known of a backend, without importing it.
+
+    Raises:
+        NotFoundError: No installed package brings this backend.
+    """
     package = entry("offers", name).value
     text = importlib.resources.files(package).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     try:
@@ -143,7 +149,12 @@ def refreshable_names() -> list[str]:
 
 
 def price_reader(name: str) -> RefreshesPrices:
-    """Return who reads the prices of a vendor, or raise a `NotFoundError` or `MissingExtra`."""
+    """Return who reads the prices of a vendor.
+
+    Raises:
+        NotFoundError: Nobody does.
+        MissingExtra: The vendor's SDK is not installed; the message has the install command.
+    """
     if name not in refreshable_names():
         hint = f"These can be read by machine: {', '.join(refreshable_names())}."
         raise NotFoundError("reader for the prices of", name, refreshable_names(), hint)

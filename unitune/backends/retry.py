@@ -86,7 +86,11 @@ def sleep(seconds: float) -> None:
 
 
 def retry_rate_limited(call: Callable[[], Result], seconds: float) -> Result:
-    """Repeat a call, for so many seconds, while the vendor refuses it for its rate."""
+    """Repeat a call for so long as the vendor refuses it for its rate.
+
+    Raises:
+        UnituneError: Any other error at once; the rate limit when the time is over.
+    """
     return _repeat(call, lambda error: error.is_rate_limited, stop_before_delay(seconds))
 
 
@@ -131,7 +135,11 @@ def reply_delay(reply: Reply) -> float:
 
 
 def retry_read(call: Callable[[], Result]) -> Result:
-    """Send a read `READ_ATTEMPTS` times, after silence, a rate limit or a failure of the vendor."""
+    """Repeat a call that changes nothing after silence, a rate limit or a failure of the vendor.
+
+    Raises:
+        UnituneError: Any other error at once; the last error after `READ_ATTEMPTS`.
+    """
     return _repeat(call, lambda error: error.is_retryable, stop_after_attempt(READ_ATTEMPTS))
 
 
@@ -170,6 +178,9 @@ def believable(seconds: float | None) -> float | None:
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that a vendor asks to wait before the next request, where it does.
 
+    Args:
+        headers: Of a refusal, by names in lower case or without regard to it.
+
     Source:
         RFC 9110, 10.2.3 (seconds, or a date); ``retry-after-ms`` as OpenAI and Azure send it and
         the openai SDK 3 reads it.
@@ -191,6 +202,9 @@ def rate_limit_delay(headers: Mapping[str, str]) -> float | None:
 
     Vendors fill a bucket steadily and say when it is full again. To wait for that would waste
     minutes; what is waited for is one request, or a hundredth of the bucket where that is more.
+
+    Args:
+        headers: Of any answer.
 
     Source:
         OpenAI's headers as published answers show them (``x-ratelimit-limit-requests``,

@@ -98,7 +98,12 @@ def write_card(
 
 
 def _model_files(facts: CardFacts, folder: Path) -> dict[str, Path]:
-    """Return a model's files: of its export where the folder is one, else as it was trained."""
+    """Return the files of a model: of its export where the folder is one, else as it was trained.
+
+    Raises:
+        UserError: The folder holds something else.
+        Mismatch: It is an export of another training.
+    """
     exported = files_in(folder, without=(*CARD_FILES, SIGNATURE))
     if not exported:
         return files_in(facts.model_folder) if facts.model_folder else {}

@@ -69,8 +69,11 @@ class Compute(NamedTuple):
 def compute_of(base: Base, method: Method, tokens: int | None, *, trains_adapter: bool) -> Compute:
     """Return what a training has computed, beside its base's.
 
-    Tokens are those that were trained on, all epochs together, if known. An adapter is trained
-    where the base's weights are known to have stayed.
+    Args:
+        base: What was tuned.
+        method: By which.
+        tokens: That were trained on, all epochs together; None: not known.
+        trains_adapter: Whether the base's weights are known to have stayed.
     """
     trained = FROZEN if trains_adapter else TRAINED_WHOLE
     reason = (

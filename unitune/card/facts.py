@@ -80,7 +80,17 @@ class TrainingRecord(BaseModel):
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What is known of a run and its model."""
+    """What is known of a run and its model.
+
+    Args:
+        trained: What the training wrote; empty for a vendor's.
+        rows: The files of its rows.
+        tokens: That were trained on, all epochs together; None: not known.
+        tokens_by: How they are known, in words.
+        finished: When the training ended.
+        comparison: The newest on this machine that judged this very model; None: there is none.
+        elsewhere: What is on record of a newer one, whose files are not here.
+    """
 
     run: Run
     model: TunedModel
@@ -166,7 +176,12 @@ def read_training_record(folder: Path) -> TrainingRecord:
 
 
 def refuse_other_training(folder: Path, model: TunedModel, run: Run) -> None:
-    """Raise a UserError where a folder is no export, a Mismatch where it is of another training."""
+    """Refuse an export of something else than a run's model.
+
+    Raises:
+        UserError: The folder holds no export.
+        Mismatch: It is an export of another training.
+    """
     if not (folder / ABOUT).is_file():
         raise UserError(
             f"{folder} holds files that are no export of a run: there is no {ABOUT}. Name a folder "

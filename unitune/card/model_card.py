@@ -54,7 +54,12 @@ FORMS = {
 
 
 def render(facts: CardFacts, form: str | None) -> str:
-    """Return the model card; the form is None where a vendor keeps the model's files."""
+    """Return the model card.
+
+    Args:
+        facts: What is known of the run.
+        form: Of the model's files; None: a vendor keeps them.
+    """
     command = FORMS.get(form or "", Form()).command
     template = _environment().get_template("model_card.md.j2")
     text = template.render(**_values(facts), form=form, command=_as_it_is(command))

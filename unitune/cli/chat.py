@@ -50,7 +50,11 @@ class _Answers:
     """Why an answer is not there, or not whole."""
 
     def show(self) -> None:
-        """Print all answers as they come; Ctrl-C stops them, and is raised again."""
+        """Print all answers as they come.
+
+        Raises:
+            KeyboardInterrupt: The user pressed Ctrl-C, and they have been stopped.
+        """
         together = len(self.streams) > 1 and console().is_terminal
         try:
             self._wait_together() if together else self._print_each()

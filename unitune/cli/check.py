@@ -102,7 +102,12 @@ def _print_files(report: DataReport) -> None:
 
 
 def _print_quality(quality: Quality, file: Path | None) -> None:
-    """Print the first rows of each cause; where the others are, unless a page is written."""
+    """Print the first rows of each cause.
+
+    Args:
+        quality: What is worth a look.
+        file: What was checked; None where the page is written anyway.
+    """
     which = "all" if quality.is_whole else "the first"
     heading = f"Worth a look, of {which} {quality.rows:,} rows to train on"
     console().print(Text.assemble("\n", (heading, "bold")))

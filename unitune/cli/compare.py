@@ -158,7 +158,10 @@ def confirm_costs(
     *,
     allow_unpriced: bool,
 ) -> None:
-    """Make sure that the user has agreed to the costs of answers and deployments."""
+    """Make sure that the user has agreed to the costs of answers and deployments.
+
+    Without a deployment and runs that the job names, no run is looked up here.
+    """
     from unitune.cli.consent import confirm_answers, confirm_deployment, limited
     from unitune.cost.budget import HostingBudget
     from unitune.evaluate.prompts.tuned_run import find_runs, find_sweep_runs

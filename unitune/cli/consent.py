@@ -63,7 +63,11 @@ def confirm_training(resolved: ResolvedJob, *, allow_unpriced: bool) -> None:
 
 
 def confirm_deployment(run: Run, seconds: float, budget: HostingBudget) -> None:
-    """Make sure that the user has agreed to what a deployment may cost."""
+    """Make sure that the user has agreed to what a deployment may cost.
+
+    Raises:
+        OverBudget: As of `confirm_training`.
+    """
     if budget.usd is not None or budget_of(run) != ProjectBudget():
         return  # deploying holds it to them
     if not isinstance(registry.backend(run.backend_name), Deploys):
@@ -79,10 +83,13 @@ def confirm_deployment(run: Run, seconds: float, budget: HostingBudget) -> None:
 def confirm_answers(
     resolved: ResolvedJob, trained: Mapping[str, Job], *, allow_unpriced: bool
 ) -> None:
-    """Make sure that the user has agreed to what answers may cost, where they have no budget.
+    """Make sure that the user has agreed to what answers without a budget may cost.
 
     Servers and endpoints of the user's own count only where the job gives their price. The jobs
     that made the tuned models are by contender, where they may be others.
+
+    Raises:
+        OverBudget: As of `confirm_training`.
     """
     if resolved.job.evaluate.budget is not None:
         return
@@ -120,7 +127,11 @@ def confirm_cost(what: str, usd: str, question: str, otherwise: str) -> None:
 
 
 def refuse_unready(resolved: ResolvedJob) -> None:
-    """Raise a UserError for a training that could not be judged when it is done, as its plan."""
+    """Refuse a training that could not be judged when it is done, as its plan does.
+
+    Raises:
+        UserError: A comparison would refuse the job.
+    """
     if resolved.rows.read.report.errors:
         return  # the launch itself refuses such rows
     findings = readiness_findings(resolved.job, resolved.rows.read, resolved.book)

@@ -134,7 +134,11 @@ def curve(
 def answer_options(
     deploy: str | None, option: list[str] | None, *, allow_unpriced: bool
 ) -> AnswerOptions:
-    """Return how validation rows are answered; a UserError where options are not valid."""
+    """Return how validation rows are answered, by the options of the command line.
+
+    Raises:
+        UserError: They are not valid, or speak of a deployment where none is to be brought up.
+    """
     from unitune.evaluate.validation import AnswerOptions
     from unitune.run.deploying import ttl_seconds
 

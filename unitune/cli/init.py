@@ -170,7 +170,8 @@ def _init_example(directory: Path, *, json: bool) -> None:
 def write_example(directory: Path) -> list[Path]:
     """Copy the example, out of the package or a checkout of it, into a folder.
 
-    A UserError, and nothing is written, where a file stands there with other content.
+    Raises:
+        UserError: A file of that name stands there with other content; nothing is written.
     """
     package = Path(__file__).parents[1]
     source = package / "examples" / EXAMPLE

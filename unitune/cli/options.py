@@ -88,7 +88,11 @@ DeployOptions = Annotated[
 
 
 def parse_prices(texts: list[str], backend: str) -> list[PriceEntry]:
-    """Return the prices that `OwnPrices` stands for; a UserError where a text is none."""
+    """Return the prices that `OwnPrices` stands for.
+
+    Raises:
+        UserError: A text is no price.
+    """
     from unitune.job.prices import KINDS, UNITS, PriceEntry
 
     prices: list[PriceEntry] = []
@@ -106,7 +110,11 @@ def parse_prices(texts: list[str], backend: str) -> list[PriceEntry]:
 
 
 def parse_deploy_options(pairs: list[str] | None) -> dict[str, JsonValue]:
-    """Return the options that `DeployOptions` stands for; a UserError where one is no pair."""
+    """Return the options of a deployment that `DeployOptions` stands for.
+
+    Raises:
+        UserError: A pair is no KEY=VALUE.
+    """
     options: dict[str, JsonValue] = {}
     for pair in pairs or ():
         key, _, value = pair.partition("=")

@@ -91,9 +91,12 @@ def aside() -> Console:
 
 
 def print_json(value: BaseModel | Mapping[str, object], *, indent: int | None = 2) -> None:
-    """Print one JSON object, whose models, dates and paths are as pydantic has them.
+    """Print one JSON object, all of it.
 
-    Without an indent it is on one line.
+    Args:
+        value: A document, or the fields of an object; models, dates and paths in it are written
+            as pydantic writes them.
+        indent: None: on one line.
     """
     from pydantic_core import to_json
 
@@ -125,7 +128,12 @@ def _write(text: str, end: str = "\n") -> None:
 
 
 def confirmed(question: str, *, err: bool = True) -> bool:
-    """Ask a person, on standard error; who ends the input instead of answering says no."""
+    """Ask a person; who ends the input instead of answering says no.
+
+    Args:
+        question: What yes agrees to.
+        err: Whether the prompt goes to standard error.
+    """
     try:
         return typer.confirm(printable(question), err=err)
     except typer.Abort:
@@ -189,7 +197,10 @@ def exit_for_errors(findings: Iterable[Finding]) -> None:
 def new_table(*headings: str, right: Container[str] = (), fold: Container[str] = ()) -> Table:
     """Return an empty table without rules.
 
-    Its columns in `right` are aligned so, as numbers are; texts of those in `fold` may be broken.
+    Args:
+        headings: Of its columns.
+        right: Columns that are aligned to the right, as numbers are.
+        fold: Columns whose texts may be broken; all others stay on one line.
     """
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in headings:

@@ -44,9 +44,16 @@ def _is_of_kind(file: IO[bytes], kind: Kind) -> bool:
 
 
 def check_output(output: Path | None, kind: Kind, inputs: Iterable[Path]) -> None:
-    """Raise a UserError where a result would replace an input, or a file of another kind.
+    """Refuse a file that a result must not replace.
 
-    What is no plain file, such as a pipe, may be written to; an empty file is of any kind.
+    Args:
+        output: Where the result is to go, if anywhere; what is no plain file, such as a pipe, may
+            be written to.
+        kind: Of the result; an empty file may become one of any kind.
+        inputs: Files that the command reads.
+
+    Raises:
+        UserError: The result would replace an input, or a file of another kind.
     """
     if output is None:
         return
@@ -68,7 +75,8 @@ def check_output(output: Path | None, kind: Kind, inputs: Iterable[Path]) -> Non
 def replacing(output: Path) -> Generator[IO[bytes]]:
     """Open a file that takes its place when it is whole; a link there is replaced.
 
-    An OSError names the path that the user gave.
+    Raises:
+        OSError: It cannot be written; names the path that the user gave.
     """
     try:
         if output.exists() and not output.is_file():

@@ -94,7 +94,12 @@ def serve(
 
 
 def _find(name: str) -> _Served:
-    """Return the base model of this name, or the model of a run."""
+    """Return the base model of this name, or the model of a run.
+
+    Raises:
+        NotFoundError: There is neither.
+        UserError: The run has no model.
+    """
     from unitune.backends import registry
     from unitune.backends.capabilities import Stores
     from unitune.run.run import find_run
@@ -122,7 +127,11 @@ def _find(name: str) -> _Served:
 
 
 def _key(host: str, variable: str | None) -> str | None:
-    """Return the key that requests must carry; a UserError where there should be one."""
+    """Return the key that requests must carry.
+
+    Raises:
+        UserError: There is none, and other machines could send requests; or it is not set.
+    """
     if variable is None:
         if not _is_loopback(host):
             raise UserError(

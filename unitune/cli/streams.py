@@ -67,7 +67,12 @@ def guarded_streams() -> Generator[None]:
 
 
 def output_failed(error: OSError) -> NoReturn:
-    """End the command whose standard output cannot be written; raises as `guarded_streams`."""
+    """End the command whose standard output cannot be written.
+
+    Raises:
+        SystemExit: No one reads it any more.
+        OSError: The same error, with a name for the place.
+    """
     if sys.__stdout__ is not None:
         _discard(sys.__stdout__)
     if isinstance(error, BrokenPipeError):

@@ -67,7 +67,11 @@ def run_job(
 def follow_sweep(
     resolved: ResolvedJob, launches: Iterable[Run], *, quiet: bool, detach: bool = False
 ) -> list[Run]:
-    """Launch the runs of a sweep, follow them to their ends, and return them; raises likewise."""
+    """Launch the runs of a sweep, follow them to their ends, and return them.
+
+    Raises:
+        Interrupted: The user pressed Ctrl-C; runs that are launched go on.
+    """
     here, runs = resolved.offer.trains_here, list[Run]()
     try:
         for run in _shown_launches(launches, quiet=quiet or here):

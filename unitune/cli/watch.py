@@ -48,7 +48,11 @@ def _interruptible(what_goes_on: str) -> Generator[None]:
 
 
 def follow(run: Run, *, quiet: bool) -> None:
-    """Show a run's progress until it ends, pauses or needs the user; Interrupted at Ctrl-C."""
+    """Show a run's progress until it ends, pauses or needs the user.
+
+    Raises:
+        Interrupted: The user pressed Ctrl-C; the run goes on.
+    """
     with _interruptible(f"run {run.id} goes on. Follow it again: unitune watch {run.id}"):
         if quiet:
             for _ in run.watch():
@@ -60,7 +64,11 @@ def follow(run: Run, *, quiet: bool) -> None:
 
 
 def wait_for_pause(run: Run) -> None:
-    """Wait until a run that is to pause stands still, or has ended; Interrupted at Ctrl-C."""
+    """Wait until a run that is to pause stands still, or has ended.
+
+    Raises:
+        Interrupted: The user pressed Ctrl-C; it pauses all the same.
+    """
     end = f"stopped waiting; run {run.id} pauses all the same: unitune show {run.id}"
     with _interruptible(end):
         if not run.is_at_rest:
@@ -70,7 +78,11 @@ def wait_for_pause(run: Run) -> None:
 
 
 def follow_all(*, json: bool) -> None:
-    """Print each change of state of any run, until all have come to rest; Interrupted at Ctrl-C."""
+    """Print each change of state of any run, until all have come to rest.
+
+    Raises:
+        Interrupted: The user pressed Ctrl-C; the runs go on.
+    """
     with _interruptible("all runs go on: unitune watch --all"):
         for run in watch_all():
             warn_of_duplicates(run)
@@ -96,7 +108,8 @@ def follow_launch(
 ) -> None:
     """Follow a run that was just launched to its end, or print its id where it is to be detached.
 
-    A RunFailed, where it has no model, or whether it was launched is not known.
+    Raises:
+        RunFailed: It has no model, or it is not known whether it was launched.
     """
     if not detach:
         follow(run, quiet=quiet or json)
@@ -111,7 +124,11 @@ def follow_launch(
 def conclude(
     run: Run, *, next_command: str | None = None, json: bool = False, silent: bool = False
 ) -> None:
-    """Print how a run ended; a RunFailed where it has no model."""
+    """Print how a run ended.
+
+    Raises:
+        RunFailed: It ended, or stands, without a model.
+    """
     if json:
         print_json(RunView.of(run))
     warn_of_duplicates(run)

@@ -67,7 +67,8 @@ def training_tokens(
 ) -> Charged:
     """Return the tokens that one epoch is charged; see `pass_tokens`.
 
-    Without packing some vendors charge each training row as the longest, but no validation row.
+    Without packing some vendors charge each training row as the longest, which validation rows
+    never are.
     """
     if billing.packing_off is None or _option(job, "packing") is not False:
         return pass_tokens(job, vendor, billing, limit, rows)
@@ -82,7 +83,12 @@ def training_tokens(
 def pass_tokens(job: Job, vendor: str, billing: Billing, limit: int | None, rows: Tally) -> Charged:
     """Return the tokens that one pass over rows is charged, each as long as it is.
 
-    Rows are as the base model counts them; `limit` is the most tokens of one, None where not known.
+    Args:
+        job: Its method and sequence length.
+        vendor: For the sentences.
+        billing: Its rules.
+        limit: Most tokens of a row there; None: not known.
+        rows: As the base model counts them.
     """
     because: list[str] = []
     lengths = rows.answers if billing.counted == "answer-tokens" else rows.totals

@@ -91,8 +91,10 @@ class Cap:
 def project_budget(folder: Path) -> ProjectBudget:
     """Read the budgets of the projects that a folder belongs to; without a file there is no limit.
 
-    Every budget.yaml from the folder upwards holds, so of each amount the least does; JobError
-    where one is not valid.
+    Every budget.yaml from the folder upwards holds, so of each amount the least does.
+
+    Raises:
+        JobError: A file is not valid; the message names the line.
     """
     here = folder.absolute()
     files = (parent / FILE for parent in (here, *here.parents))
@@ -135,10 +137,15 @@ def budget_findings(  # noqa: PLR0913 - a cost, and the words for it
     less: str = "lower the epochs, or leave rows out",
     unpriced: bool = False,
 ) -> Iterator[Finding]:
-    """Yield what limits say against the cost of a launch or deployment; None: it is not known.
+    """Yield what the limits say against the cost of a launch or a deployment.
 
-    `what` is to be paid, and `less` says how it would cost less; if it is `unpriced`, the user
-    takes an unknown price.
+    Args:
+        limits: That hold for it.
+        usd: What it would cost; None: unknown.
+        backend: Whose price that is.
+        what: What is to be paid.
+        less: How it would cost less.
+        unpriced: Whether the user takes an unknown price.
     """
     if usd is None:
         if limits and not unpriced:

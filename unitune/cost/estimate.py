@@ -44,11 +44,16 @@ def estimate(  # noqa: PLR0913 - what a cost depends on
     trained: Mapping[str, Job] | None = None,
     lessons: Iterable[Lesson] = (),
 ) -> Estimate:
-    """Return what a job costs by the prices of a day, and what that is computed from.
+    """Return what a job costs, and what that is computed from.
 
-    Rows are counted by the base model, and in `others` by the models of other contenders; `trained`
-    are the jobs of the runs that tuned contenders name, both by contender. Lessons are of earlier
-    bills of the same backend and model.
+    Args:
+        job: Its model, method, tuning, contenders and use.
+        work: The job's rows, as the base model counts them.
+        book: Prices.
+        day: Whose prices to take.
+        others: Rows as the models of other contenders count them, by contender.
+        trained: The jobs of the runs that tuned contenders name, by contender, where known.
+        lessons: Of earlier bills of the same backend and model.
     """
     offer = book.offer(job.backend)
     terms = offer.terms(job.base_model)
@@ -95,7 +100,10 @@ def estimate(  # noqa: PLR0913 - what a cost depends on
 
 
 def repriced(made: Estimate, book: PriceBook, day: date) -> Estimate:
-    """Return an estimate of the same work by another day's prices; without one it is unknown."""
+    """Return an estimate of the same work with the prices of another day.
+
+    What has no price any more is unknown.
+    """
     prices = {row.id: row for row in made.prices}
     lines: list[Line] = []
     for line in made.lines:
@@ -113,9 +121,11 @@ def repriced(made: Estimate, book: PriceBook, day: date) -> Estimate:
 
 
 def standing_usd(ends: tuple[PriceRow, PriceRow], units: Spread) -> Spread | None:
-    """Return what a deployment costs for hours or months; None where it is not paid by time.
+    """Return what a deployment costs; None where its price is by something else than time.
 
-    `ends` are the cheapest price, which is expected, and the dearest, which is the high end.
+    Args:
+        ends: The cheapest price, which is expected, and the dearest, which is the high end.
+        units: Hours or months, as the price has it.
     """
     usd = _amount(ends[0], None, units)
     return usd and Spread(usd.low, usd.expected, max(usd.high, units.high * ends[1].usd))

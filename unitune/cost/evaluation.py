@@ -55,10 +55,14 @@ to 169 in four comparisons."""
 
 @dataclass(frozen=True, slots=True)
 class ContenderTokens:
-    """Tokens of all requests and of all answers of one contender, on dev and for the verdict.
+    """Tokens of one contender: of all requests, and of all answers together.
 
-    `own` and `shared` are those of a request beside the row's own messages: where each row has
-    another text, and where all have the same.
+    Args:
+        prompt: Of all requests.
+        answer: Of all answers.
+        requests: How many, on dev and for the verdict.
+        own: Of a request beside the row's own messages, where each row has another text.
+        shared: Likewise, where all rows have the same.
     """
 
     prompt: Count
@@ -69,7 +73,10 @@ class ContenderTokens:
 
 
 def contender_tokens(spec: ContenderSpec, job: Job, work: Workload) -> ContenderTokens:
-    """Return the tokens of a contender's requests and answers, as its model counts its rows."""
+    """Return the tokens of a contender's requests and answers; not of a recorded one.
+
+    Its model counts the rows of `work`.
+    """
     kind = prompt_kind(spec)
     tries = TRIALS[kind] if kind and len(job.evaluate.contenders) > 1 else Count()
     on_dev = _dev_requests(tries, len(work.validation))

@@ -15,7 +15,11 @@ WIDE = Context(prec=100)
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """US dollars as a range; ValueError where the three are out of order."""
+    """US dollars as a range.
+
+    Raises:
+        ValueError: The three are out of order.
+    """
 
     low: Decimal
     expected: Decimal

@@ -35,7 +35,11 @@ _STATES = ("state.json", "dataset_dict.json")
 
 
 def package(name: str, what: str) -> Any:
-    """Import a package of the extra `data`, or raise `BadRow` that it is not installed."""
+    """Import a package of the extra `data`.
+
+    Raises:
+        BadRow: It is not installed.
+    """
     try:
         return import_module(name)
     except ModuleNotFoundError:

@@ -146,7 +146,11 @@ class _File:
 
 
 def check_file(path: str | os.PathLike[str]) -> DataReport:
-    """Check one file by itself; rows that rate their answers where its first row does."""
+    """Check one file by itself; rows that rate their answers where its first row does.
+
+    Returns:
+        Figures and findings; a file that cannot be read is a finding too.
+    """
     file = _File(Files([str(path)]))
     items = file.files.read(None, "case", file.reading)
     first = list(islice(items, 1))
@@ -177,7 +181,11 @@ class JobRows:
 
     @property
     def splits(self) -> Splits:
-        """The rows by what they are for; DataError where they cannot be used or cut."""
+        """The rows by what they are for.
+
+        Raises:
+            DataError: A file cannot be used, or train is too small to leave rows on both sides.
+        """
         if self.usable is None:
             unusable = tuple(each for each in self.report.errors if each.code not in ABOUT_CASES)
             raise DataError("\n".join(shown(unusable)), unusable)

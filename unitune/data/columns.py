@@ -108,7 +108,11 @@ class _Column:
 
 
 def guess_columns(rows: Sequence[Flat], chosen: Mapping[str, str]) -> Guess:
-    """Guess which columns of rows hold what; some are known already (`chosen`), by role.
+    """Guess which columns hold what.
+
+    Args:
+        rows: Some of a file, with the same keys.
+        chosen: By role (user, assistant, system), the columns that are known already.
 
     Raises:
         UnknownColumns: It cannot be told; the message lists the columns.

@@ -122,7 +122,12 @@ class _Transcoded(io.RawIOBase):
 
 
 def undamaged(records: Iterator[Record | Finding]) -> Iterator[Record | Finding]:
-    """Yield what a package reads, and an error where the file is damaged."""
+    """Yield what a package reads, and an error where the file is damaged.
+
+    Raises:
+        BadRow: The package is missing.
+        OSError: The file cannot be read.
+    """
     try:
         yield from records
     except (BadRow, OSError):
@@ -137,7 +142,12 @@ def records_in(
     check_header: CheckHeader,
     delimiter: str | None = None,
 ) -> Iterator[Record | Finding]:
-    """Read a file's records; BadRow where a package is missing, OSError where it cannot be read."""
+    """Read a file's records.
+
+    Raises:
+        BadRow: A package is missing.
+        OSError: It cannot be read.
+    """
     head, suffix = stream.peek(16), PurePath(name).suffix.lower()
     for magic, opened in COMPRESSED.items():
         if head.startswith(magic):

@@ -140,7 +140,9 @@ def _elements(source: _Source) -> Iterator[_Element]:
 def _row(source: _Source, indent: bytes) -> tuple[list[Record | Finding], int | None]:
     """Parse the element that begins here, and return its length; None: nothing behind it is read.
 
-    `indent` is the line break and blanks before it; empty where it begins no line.
+    Args:
+        source: At the element.
+        indent: The line break and blanks before it; empty where it begins no line.
     """
     length = source.length()
     content: list[Record | Finding] = source.rows(length) if length else [_NEVER_CLOSED]

@@ -83,7 +83,11 @@ def load(path: str | os.PathLike[str], data: Data | None = None, use: Use = "cas
 
 
 def usable_rows(items: Iterable[Row | Finding], path: str, checked: str) -> tuple[Row, ...]:
-    """Return the rows of a whole file, or raise DataError with all findings if one is an error."""
+    """Return the rows of a whole file.
+
+    Raises:
+        DataError: An item is an error; carries all findings.
+    """
     rows: list[Row] = []
     findings: list[Finding] = []
     for item in items:
@@ -100,7 +104,11 @@ def usable_rows(items: Iterable[Row | Finding], path: str, checked: str) -> tupl
 
 
 def read_records(path: str | os.PathLike[str]) -> Iterator[Record | Finding]:
-    """Read a file's records, and findings with file and line, without asking what keys mean."""
+    """Read a file without asking what its keys mean.
+
+    Yields:
+        Records, and findings with file and line, in the file's order.
+    """
     name = source_name(path)
     for item in _records(name, lambda _: None):
         yield item.at(file=name) if isinstance(item, Finding) else item

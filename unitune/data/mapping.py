@@ -111,7 +111,11 @@ class ByTemplate:
 
 
 class ByUsualNames:
-    """A table whose columns are named as the keys of rows are: a blank optional cell is none."""
+    """A table whose columns are named as the keys of rows are: a blank optional cell is none.
+
+    Args:
+        shape: The one that rows have, where the job says it.
+    """
 
     reads: frozenset[str] = frozenset()
 
@@ -131,7 +135,11 @@ Mapping: TypeAlias = ByColumn | ByTemplate | ByUsualNames
 
 
 def mapping_of(data: Data | None) -> Mapping | None:
-    """Return a job's mapping, None where it has none; BadRow where its template is broken."""
+    """Return a job's mapping; None when it has none.
+
+    Raises:
+        BadRow: A template is broken.
+    """
     if data and data.template:
         return ByTemplate(data.template)
     return ByColumn(data.columns) if data and data.columns else None

@@ -54,7 +54,11 @@ class Double(NamedTuple):
 
 
 class NearIndex:
-    """Finds the near duplicates of texts among others; equal ones count each."""
+    """Finds the near duplicates of texts among others.
+
+    Args:
+        texts: Those others; equal ones count each.
+    """
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._texts = texts
@@ -85,7 +89,8 @@ class NearIndex:
     def doubles(self, texts: Sequence[str]) -> Iterator[Double]:
         """Yield the indexed texts that are near duplicates of some others, text by text.
 
-        Some thousand others take hardly longer than one.
+        Args:
+            texts: Those others; some thousand take hardly longer than one.
         """
         for start, batch in batches(texts):
             below = np.full(len(batch), len(self._texts))
@@ -158,8 +163,11 @@ class NearIndex:
     ) -> Iterator[tuple[int, Ints]]:
         """Yield texts with the places of those that have a key of theirs, and few other bits.
 
-        Of the keys that are looked up, `owners` says whose each is, ascending, and `at` its number
-        in the index; others are looked for before the place `below` of each text.
+        Args:
+            sets: The texts.
+            owners: Of the keys that are looked up: whose each is, ascending.
+            at: Their numbers in the index.
+            below: For each text, the place before which others are looked for.
         """
         holders = self._holders[at]
         hits = np.cumsum(np.bincount(owners, holders, minlength=len(below)))

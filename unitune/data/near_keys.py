@@ -52,7 +52,9 @@ def _rounded(parts: Ints) -> Ints:
 def indexed_keys(sets: PieceSets, numbers: Sequence[int]) -> HashedPieces:
     """Return the keys under which texts are kept.
 
-    Numbers of parts ascend: all that an indexed text needs, and those between.
+    Args:
+        sets: Their pieces.
+        numbers: Of parts, ascending: all that an indexed text needs, and those between.
     """
     own = parts_needed(sets.slack)
     keys = [sets.rarest]
@@ -63,7 +65,12 @@ def indexed_keys(sets: PieceSets, numbers: Sequence[int]) -> HashedPieces:
 
 
 def wanted_keys(sets: PieceSets, numbers: Sequence[int]) -> HashedPieces:
-    """Return the keys of near duplicates of texts, which need no more than the last number."""
+    """Return the keys under which near duplicates of texts are found.
+
+    Args:
+        sets: Their pieces. None needs more parts than the last number.
+        numbers: As of the index.
+    """
     own = np.maximum(parts_needed(sets.slack), numbers[0])
     keys = [sets.rarest]
     for number in numbers:

@@ -45,7 +45,11 @@ def _close(file: IO[bytes]) -> None:
 
 
 class NumberTable:
-    """Rows of so many (`width`) whole numbers from 0 to 2⁶⁴ - 1."""
+    """Rows of whole numbers from 0 to 2⁶⁴ - 1.
+
+    Args:
+        width: Numbers of a row.
+    """
 
     def __init__(self, width: int) -> None:
         self._width = width
@@ -117,9 +121,10 @@ class Column(Sequence[int]):
 
 
 def by_hash(column: Column) -> Iterator[tuple[Positions, Hashes]]:
-    """Yield positions of rows, ascending, and their hashes, in parts that each have all of a range.
+    """Yield the rows in parts that each have all hashes of a range, the ranges ascending.
 
-    The ranges ascend.
+    Yields:
+        The positions of a part's rows, ascending, and their hashes.
     """
     import numpy as np  # noqa: PLC0415 - slow to import
 
@@ -139,7 +144,11 @@ def by_hash(column: Column) -> Iterator[tuple[Positions, Hashes]]:
 
 
 def later_and_first(column: Column) -> Iterable[tuple[int, int]]:
-    """Return the positions of rows whose hash an earlier row has, each with the first such row."""
+    """Return the positions of rows whose number an earlier row has, each with the first such row.
+
+    Args:
+        column: Of hashes.
+    """
     import numpy as np  # noqa: PLC0415 - slow to import
 
     pairs: list[NDArray[np.intp]] = []

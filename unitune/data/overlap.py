@@ -195,9 +195,14 @@ class Search:
 
 
 def leaks(seen: Iterable[Dataset], test: Dataset) -> tuple[SharedCase, ...]:
-    """Return the test cases that stand in several sets of rows, each with its nearest double.
+    """Return the test cases that stand in any of several sets of rows.
 
-    `seen` is every row that the model or its prompt was made from, held-out rows included.
+    Args:
+        seen: Every row that the model or its prompt was made from, held-out rows included.
+        test: The cases.
+
+    Returns:
+        In the order of the cases, each with its nearest double.
     """
     some = [rows for rows in seen if len(rows)]
     if not some:
@@ -209,7 +214,11 @@ def leaks(seen: Iterable[Dataset], test: Dataset) -> tuple[SharedCase, ...]:
 
 
 def refuse(shared: Sequence[SharedCase], test: Dataset) -> None:
-    """Raise Leak where test cases do."""
+    """Raise when test cases leak.
+
+    Raises:
+        Leak: There are any.
+    """
     if not shared:
         return
     first = ", ".join(f"{test.name}:{leak.line} (as {leak})" for leak in shared[:SHOWN_CASES])

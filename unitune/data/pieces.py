@@ -77,7 +77,11 @@ class PieceSets(NamedTuple):
 
 
 class PieceCounts:
-    """How many of some texts have which piece."""
+    """How many of some texts have which piece.
+
+    Args:
+        texts: Those.
+    """
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._words = _words_for(texts)
@@ -90,7 +94,11 @@ class PieceCounts:
         self._levels: Levels = np.minimum(_level(counts), 2**_RARITY_BITS - 1).astype(np.uint8)
 
     def sets(self, texts: Sequence[str]) -> PieceSets:
-        """Return the pieces of a batch of texts at most, which need not be the counted ones."""
+        """Return the pieces of some texts, which need not be the counted ones.
+
+        Args:
+            texts: No more than a batch.
+        """
         owners, hashes = hashed_pieces(texts)
         levels = self._levels[hashes >> self._shift].astype(np.uint64)
         keys = owners.astype(np.uint64) << np.uint64(_RARITY_BITS) | levels

@@ -58,7 +58,11 @@ def fits_preference(row: Flat) -> bool:
 
 
 def preference(row: Flat) -> Flat:
-    """Return OpenAI's triple as it is, or raise `BadRow` with all that is wrong with it."""
+    """Return OpenAI's triple as it is.
+
+    Raises:
+        BadRow: It is not complete, or its answers are not two of an assistant.
+    """
     if problems := list(_triple_problems(row)):
         raise BadRow(*problems)
     return row

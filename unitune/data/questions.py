@@ -41,7 +41,11 @@ _DIGITS = re.compile(r"\d+")
 
 
 class Templates:
-    """The runs of words that many questions have, each given once, as of `question`."""
+    """The runs of words that many questions have.
+
+    Args:
+        questions: Their turns, as of `question`, each once.
+    """
 
     def __init__(self, questions: Collection[Turns]) -> None:
         counts = Counter(

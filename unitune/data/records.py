@@ -106,7 +106,8 @@ T = TypeVar("T", Line, TableRow)
 def encoding_findings(stream: BufferedReader) -> list[Finding]:
     """Return a note about UTF-8's mark, or an error about UTF-16 that has none.
 
-    The stream is at its start, and may be a pipe, of which nothing is taken.
+    Args:
+        stream: At its start; may be a pipe, of which nothing is taken.
     """
     head = stream.peek(4)[:4]
     if head.startswith(codecs.BOM_UTF8):

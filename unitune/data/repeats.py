@@ -45,7 +45,9 @@ class Repeats:
     ) -> Iterator[tuple[int, Finding]]:
         """Yield what repeats an earlier row, with the position of the later row.
 
-        Two rows of one id are an error where `ids_are_cases`; `words` say where a row stands.
+        Args:
+            words: Where a row stands, by its number.
+            ids_are_cases: Whether two rows of one id are an error.
         """
         lines, rows, questions, answers = map(self._rows.column, range(4))
         equal = bytearray(len(rows))
@@ -81,7 +83,8 @@ class Repeats:
 def _question(example: Example, input_key: str) -> int:
     """Return what two rows must share to contradict each other.
 
-    A question may have several pairs of answers: preferences must weigh the same two.
+    A question may well have several pairs of answers, so a preference contradicts another only
+    where both weigh the same two.
     """
     if example.non_preferred_output is None:
         return int(input_key[:16], 16)

@@ -37,7 +37,11 @@ RESERVED = frozenset((*_MEANINGS, "system", *_RATINGS))
 
 
 def check_reserved(row: Flat, content: Flat) -> Flat:
-    """Return content with `system` as a message and a rating as `kto_tag`; BadRow: other keys."""
+    """Return canonical content with `system` as a message, and a rating under `kto_tag`.
+
+    Raises:
+        BadRow: It has another key by which other tools train.
+    """
     if row.keys().isdisjoint(RESERVED):
         return content
     for key in _RATINGS:

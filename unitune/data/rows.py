@@ -41,7 +41,11 @@ def examples(
 ) -> Iterator[Example | Finding]:
     """Yield the example that a record holds, if it is usable, and what there is to say about it.
 
-    By use, sft and case need an answer, dpo a pair of them, kto a rated one; rft and any neither.
+    Args:
+        record: One row of a file.
+        mapping: How flat rows become messages; None when the job has none.
+        use: sft and case need an answer, dpo a pair of them, kto a rated one; rft and any neither.
+        shape: The one that rows have, where the job says it.
     """
     try:
         example = _example(record, mapping, use, shape)

@@ -34,9 +34,12 @@ _WHICH_KEYS = "which keys hold the messages: `data: {columns: {user: QUESTION, a
 
 
 class Shape(NamedTuple):
-    """One way to write a row: its `label` for people, and whether a row means to have it.
+    """One way to write a row.
 
-    `read` returns a row with canonical keys; it raises `BadRow`.
+    Args:
+        label: Its rows, for people.
+        fits: Whether a row means to have it, complete or not.
+        read: From such a row to one with canonical keys; raises `BadRow`.
     """
 
     label: str
@@ -45,7 +48,11 @@ class Shape(NamedTuple):
 
 
 def read_shape(row: Flat, shape: Shape | None = None) -> Flat:
-    """Return a row with canonical keys, or raise `BadRow`, as for a shape that is not known."""
+    """Return a row with canonical keys.
+
+    Raises:
+        BadRow: It has no known shape, or says something that its shape has no place for.
+    """
     shape = shape or shape_of(row)
     if shape is None:
         _refuse_wrapped(row)
@@ -80,7 +87,11 @@ def shape_of(row: Flat) -> Shape | None:
 
 
 def shape_named(name: str) -> Shape:
-    """Return the shape, or the wire format, of this name; BadRow where there is none."""
+    """Return the shape, or the wire format, of this name.
+
+    Raises:
+        BadRow: There is none.
+    """
     known = {**{form.name: _wire(form) for form in wire_formats()}, **SHAPES}
     if name not in known:
         what = f"there is no format {name!r}.{did_you_mean(name, known)}"

@@ -46,7 +46,11 @@ def fits(row: Flat) -> bool:
 
 
 def read(row: Flat) -> Flat:
-    """Return the row with messages, a preference's answers named as TRL does; BadRow for others."""
+    """Return the row with messages, and with a preference's two answers as TRL names them.
+
+    Raises:
+        BadRow: A turn is none of ShareGPT.
+    """
     rest = dict(row)
     key = next((key for key in KEYS if isinstance(row.get(key), list)), None)
     if key is None:
@@ -104,7 +108,11 @@ class _Turns:
 
 
 def tools_of(value: JsonValue) -> list[JsonValue] | None:
-    """Return the functions of a row, or of JSON in a text, in OpenAI's form; BadRow for others."""
+    """Return the functions of a row in OpenAI's form; in a text, JSON of them.
+
+    Raises:
+        BadRow: They are none.
+    """
     tools = _json("tools", value) if isinstance(value, str) and value.strip() else value
     if not tools:
         return None

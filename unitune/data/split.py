@@ -51,7 +51,12 @@ class Splits:
 
 
 class Inputs:
-    """What the rows of a file ask, and which belong together; another salt, another choice."""
+    """What the rows of a file ask, and which belong together.
+
+    Args:
+        salt: Of the hashes, such as a seed; another gives another choice.
+        clustered: Whether rows have clusters.
+    """
 
     def __init__(self, salt: int | str, *, clustered: bool = False) -> None:
         self._salt = salt
@@ -82,11 +87,17 @@ class Inputs:
     def held_out(
         self, rows: int, among: NDArray[np.bool_] | None = None
     ) -> NDArray[np.bool_] | None:
-        """Choose so many rows to hold out; None when no choice leaves a row for training.
+        """Choose the rows to hold out.
 
         Whole groups are taken in the order of their hashes while they fit; if large groups leave a
-        gap, the smallest of the rest closes it, so that at least `rows` rows are held out. `among`
-        marks the rows to choose from.
+        gap, the smallest of the rest closes it, so that at least `rows` rows are held out.
+
+        Args:
+            rows: How many rows to hold out.
+            among: Marks the rows to choose from; None: all.
+
+        Returns:
+            Of each row whether it is held out; None when no choice leaves a row for training.
         """
         import numpy as np  # noqa: PLC0415 - slow to import
 
@@ -144,7 +155,11 @@ class Inputs:
 
 
 class Cut:
-    """Which rows of a training file a job has for what, when all of them have been taken in."""
+    """Which rows of a training file are for what, when all of them have been taken in.
+
+    Args:
+        job: Says what is cut from the file, if anything.
+    """
 
     def __init__(self, job: Job) -> None:
         self._job = job

@@ -51,8 +51,11 @@ def table_records(
 ) -> Iterator[Record | Finding]:
     """Read a table: a header, then one record a row.
 
-    `usual` separates columns in files of this name, where the content does not show it, and
-    `delimiter` in this one, if the job says so.
+    Args:
+        stream: At its start.
+        check_header: Refuses columns that do not fit.
+        usual: What separates columns in files of this name, where the content does not show it.
+        delimiter: What separates them here, if the job says so.
     """
     mark = delimiter or _delimiter(stream.peek(SAMPLE_BYTES)[:SAMPLE_BYTES], usual)
     header: list[str] | None = None

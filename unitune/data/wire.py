@@ -68,7 +68,11 @@ def wire_formats() -> tuple[WireFormat, ...]:
 
 
 def read_wire(form: WireFormat, row: Flat) -> Flat:
-    """Return a vendor's row with canonical keys, its own beside, or raise `BadRow`."""
+    """Return a vendor's row with canonical keys, and its own keys beside.
+
+    Raises:
+        BadRow: The format cannot read it, or another tool trains by one of the keys.
+    """
     own = {key for key in row if form.keys and key not in form.keys and key not in _CANONICAL}
     try:
         example = form.decode({key: value for key, value in row.items() if key not in own})

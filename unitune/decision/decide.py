@@ -86,7 +86,12 @@ def decide(  # noqa: PLR0913 - each has a name and a default
 
 
 def resolve(job: Job, backends: Sequence[str]) -> list[ResolvedJob]:
-    """Return the job at each backend, with its rows read once; UserError where it is a sweep."""
+    """Return the job at each backend, with its rows read once.
+
+    Raises:
+        UserError: It is a sweep.
+        NotFoundError: No installed package brings a backend.
+    """
     if job.sweep:
         raise UserError(
             f"job {job.name!r} is a sweep (lists of {', '.join(job.sweep)}), and a decision is "
@@ -102,7 +107,12 @@ def resolve(job: Job, backends: Sequence[str]) -> list[ResolvedJob]:
 class Deciding:
     """A decision on its way: what is known, and the next measurement.
 
-    Commands name the job by `file`; `announce` is called with each measurement before it is made.
+    Args:
+        resolved: The job at each backend that is considered.
+        choices: How measurements are made.
+        goal: The score that is good enough.
+        file: The job's, as commands are to name it.
+        announce: Called with each measurement before it is made.
     """
 
     def __init__(
@@ -120,7 +130,8 @@ class Deciding:
     def decision(self, *, measure: bool = True) -> Decision:
         """Return the decision, and write it down beside the recorded answers.
 
-        Unless it is to measure what is missing, the answer is what is known so far.
+        Args:
+            measure: Whether to measure what is missing; else the answer is what is known so far.
         """
         notes: list[str] = []
         while True:

@@ -139,7 +139,12 @@ class Measured:
         self.tuned, self.runs = answers.graded[-seeds:], tuple(run.id for run in runs[-seeds:])
 
     def option(self, best: Graded | None, points: int) -> TuningOption:
-        """Return what is known, as the rules see it, beside the best prompt of all backends."""
+        """Return what is known, as the rules see it.
+
+        Args:
+            best: The best prompt of all backends.
+            points: Sizes of a learning curve.
+        """
         resolved, rows = self.resolved, self.resolved.rows.read
         model = resolved.terms.model
         ends = model.retires_on if model else None

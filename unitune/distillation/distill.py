@@ -114,8 +114,10 @@ def plan_distillation(
 ) -> DistillationPlan:
     """Look up all that a distillation needs; nothing is sent.
 
-    Questions are a file of rows without answers, of the user's or the teacher's own, of which
-    `limit` are put at most. The teacher's job has training rows, scorers and test.
+    Args:
+        teacher: Who answers; its job has the training rows, their form, the scorers and the test.
+        questions: A file of rows without answers, of the user's or the teacher's own.
+        limit: The most questions.
 
     Raises:
         DataError: Rows cannot be used; of the file of questions, or of the job's own.
@@ -149,10 +151,14 @@ def distill(
 ) -> Distillation:
     """Have questions answered by a teacher, and write the answers that are accepted as rows.
 
-    The output, JSON Lines, is written whole at the end, and replaces what was there.
+    Args:
+        planned: By `plan_distillation`.
+        output: A file of JSON Lines, written whole at the end; what was there is replaced.
+        options: How requests are put.
 
     Raises:
         DataError: No answer is accepted; what was there is left alone.
+        BackendError: As of `Teacher.answer`; so are OverBudget and Interrupted.
     """
     teacher = planned.teacher
     answers = teacher.answer(planned.task, options)

@@ -41,10 +41,13 @@ def read_questions(
     *,
     is_written: bool = False,
 ) -> Questions:
-    """Read the questions of a file, as the job reads its own, whose rows none may repeat.
+    """Read the questions of a file, as the job reads its own.
 
-    At most `limit` are taken, from the beginning. Those that a teacher has written must not be near
-    a training row either.
+    Args:
+        resolved: A job, whose rows no question may repeat.
+        path: Rows of any form that a job takes, without answers.
+        limit: The most questions, from the beginning.
+        is_written: Whether they are a teacher's own, which must not be near a training row either.
 
     Raises:
         DataError: The file cannot be read or holds a row that cannot be used.

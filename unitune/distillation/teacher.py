@@ -41,7 +41,14 @@ SHOTS = 8
 
 @dataclass(frozen=True, slots=True)
 class TeacherOptions:
-    """How requests are put to a teacher: the options of `compare` by the same names."""
+    """How requests are put to a teacher.
+
+    Args:
+        batch: In batches, where its backend can.
+        use_cache: Whether answers are taken that the same requests were given before.
+        progress: Called as answers come.
+        announce: Called with what the user should know, a sentence.
+    """
 
     batch: bool = False
     use_cache: bool = False
@@ -76,8 +83,11 @@ class Teacher:
     ) -> Teacher:
         """Look a teacher up; nothing is sent.
 
-        It is a model or server among the job's contenders by its name, or ``BACKEND:MODEL``. It is
-        shown what the job says, else by default the nearest training rows.
+        Args:
+            resolved: A job; a contender of it, a model or a server, may be named.
+            name: That contender's, or ``BACKEND:MODEL``.
+            prompt: What it is shown; None: as the job says, else its nearest training rows.
+            allow_unpriced: Whether the user accepts a price that is not known.
 
         Raises:
             NotFoundError: There is no such contender or backend.
@@ -125,7 +135,10 @@ class Teacher:
     def answer(self, task: Task, options: TeacherOptions) -> TeacherAnswers:
         """Have the dev rows of a task answered, and its cases; what is recorded is not again.
 
-        Raises what `collect_responses` and `collect_answers` do; what was answered is kept.
+        Raises:
+            BackendError: The teacher is down or refuses every question; what it answered is kept.
+            OverBudget: The budget is used up; likewise.
+            Interrupted: The user pressed Ctrl-C; the same call goes on.
         """
         make_home(home())
         private_folder(self.folder)

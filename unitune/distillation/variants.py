@@ -61,7 +61,8 @@ class VariantsPlan:
 def plan_variants(teacher: Teacher, wanted: int) -> VariantsPlan:
     """Choose the rows that questions are written after; nothing is sent.
 
-    Raises DataError where no training row is one question with its answer.
+    Raises:
+        DataError: No training row is one question with its answer.
     """
     job, train = teacher.resolved.job, teacher.resolved.splits.train
     seeds = sorted(filter(_is_one_question, train), key=lambda row: digest(["seed", row.input_key]))
@@ -91,7 +92,9 @@ def plan_variants(teacher: Teacher, wanted: int) -> VariantsPlan:
 def write_variants(planned: VariantsPlan, options: TeacherOptions) -> WrittenQuestions:
     """Have questions written, into a file of rows without answers.
 
-    Raises DataError where no answer is a list of texts, and what `Teacher.answer` does.
+    Raises:
+        DataError: No answer is a list of texts.
+        BackendError: As of `Teacher.answer`; so are OverBudget and Interrupted.
     """
     answers = planned.teacher.answer(planned.task, options)
     records = answers.answered.records

@@ -128,8 +128,13 @@ def required_cases(
 ) -> frozenset[str]:
     """Return the ids of the cases that the candidate must get right.
 
-    The gate names them, or a row says ``required: true``. `copies` has the ids of copies that were
-    left out, with those of what they copy. Another name is a NotFoundError.
+    Args:
+        gate: With the ids that the job names; None without a gate.
+        cases: Test cases; a row may say ``required: true`` itself.
+        copies: Ids of copies that were left out, with those of what they copy.
+
+    Raises:
+        NotFoundError: The gate names a case that is not among them.
     """
     by_id = {case.case_id: case for case in cases}
     named = [copies.get(name, name) for name in (gate.required_cases if gate else ())]
@@ -147,8 +152,9 @@ def standing(job: Job, primary: Scorer, cases: Sequence[Example]) -> Standing | 
     """Return the job's baseline; None when its gate names none.
 
     Raises:
-        Mismatch: Metric, scorer or a case has changed, or too few cases are in both; and what
-            `read` raises.
+        JobError: The file is not there.
+        DataError: A line cannot be read.
+        Mismatch: Metric, scorer or a case has changed, or too few cases are in both.
     """
     gate = job.evaluate.gate
     if gate is None or gate.baseline is None:
@@ -196,7 +202,11 @@ def _mismatch(
 
 
 def check_kept(primary: Scorer) -> None:
-    """Refuse (JobError) a metric that is no mean of scores of single cases."""
+    """Refuse a metric that is no mean of scores of single cases.
+
+    Raises:
+        JobError: It is made of all cases together.
+    """
     if primary.kind is Kind.CORPUS:
         raise JobError(
             f"evaluate.gate.baseline keeps a score a case, and {primary.name} is made of all cases "
@@ -278,7 +288,11 @@ def _parsed(model: type[Model], text: str, path: Path, number: int) -> Model:
 
 
 def check_replaceable(path: Path) -> None:
-    """Refuse (JobError) to write a baseline over a file that is none."""
+    """Refuse to write a baseline over a file that is none.
+
+    Raises:
+        JobError: Another file stands there.
+    """
     if not path.exists() or not path.stat().st_size:
         return
     try:
@@ -315,7 +329,8 @@ def write(
 ) -> None:
     """Write the candidate's scores as the baseline, whole or not at all.
 
-    Raises BackendError where a case has no score.
+    Raises:
+        BackendError: A case has no score.
     """
     header = Header(metric=metric, scorers={scorer.name: scorer.fingerprint for scorer in scorers})
     lines = [

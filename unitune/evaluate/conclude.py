@@ -54,7 +54,11 @@ def conclude(  # noqa: PLR0913 - each is independent
     *,
     spent: Decimal,
 ) -> Comparison:
-    """Judge the candidate; raises BackendError where a side gave no answer at all."""
+    """Judge the candidate.
+
+    Raises:
+        BackendError: Candidate or baseline gave no answer at all.
+    """
     job, evaluate = resolved.job, resolved.job.evaluate
     graded = [grade(task, answered) for answered in contenders]
     of_role = {role: [each for each in graded if each.spec.role == role] for role in get_args(Role)}

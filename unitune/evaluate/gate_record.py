@@ -78,7 +78,8 @@ def record_gate(ledger: Ledger, run: RunRecord, comparison: Comparison) -> None:
 def gate_records(ledger: Ledger, run: RunRecord) -> list[GateRecord]:
     """Return the comparisons in which a run's model was the candidate, the newest first.
 
-    Raises UnreadableRecord where the ledger holds something else in place of one.
+    Raises:
+        UnreadableRecord: The ledger holds something else in place of one.
     """
     events = [seen.event for seen in ledger.events(run.id, run.attempt, key=KEY)]
     try:
@@ -91,9 +92,14 @@ def gate_records(ledger: Ledger, run: RunRecord) -> list[GateRecord]:
 
 
 def refuse_changed_files(record: GateRecord, *, is_shared: bool) -> None:
-    """Refuse (Mismatch) a comparison whose files were changed, or are gone from their machine.
+    """Refuse a comparison whose files were changed, or are gone from the machine that made them.
 
-    Where the ledger is shared, that may be another machine.
+    Args:
+        record: As it was written down.
+        is_shared: Whether the ledger is, so that the files may be on another machine.
+
+    Raises:
+        Mismatch: They are not those of the record.
     """
     folder = history_folder(record.comparison)
     if is_shared and record.host != socket.gethostname() and not folder.exists():

@@ -92,7 +92,11 @@ def train_all(resolved: ResolvedJob, *, allow_unpriced: bool) -> list[Run]:
 
 
 def check_goal(goal: float | None) -> None:
-    """Refuse (UserError) a goal that is no score above 0 and up to 1."""
+    """Refuse a goal that is no score.
+
+    Raises:
+        UserError: It is not above 0 and at most 1.
+    """
     if goal is not None and not 0 < goal <= 1:
         raise UserError(
             f"the goal is {goal:g}; a score lies above 0 and goes up to 1 (0.9 is 90 %)."
@@ -100,9 +104,12 @@ def check_goal(goal: float | None) -> None:
 
 
 def with_budget(resolved: ResolvedJob, usd: Decimal) -> ResolvedJob:
-    """Return a curve whose trainings and answers may cost so much together, or OverBudget.
+    """Return a curve whose trainings and answers may cost so much together.
 
     The trainings get what they may cost at most, and the answers the rest.
+
+    Raises:
+        OverBudget: Both may cost more.
     """
     job = resolved.job
     if resolved.offer.training_price == "none":
@@ -130,7 +137,14 @@ def judge_curve(
 ) -> LearningCurve:
     """Have the models of a curve's runs answer the validation rows, and fit their scores.
 
-    Job and runs are those of `learning_curve_of`, in its order.
+    Args:
+        resolved: As `learning_curve_of` returns it.
+        runs: Its runs, in its order.
+        goal: As of `learning_curve`.
+        options: How the models answer.
+
+    Raises:
+        RunFailed: A run has no model.
     """
     return fit_curve(resolved, runs, answer_curve(resolved, runs, options), goal)
 
@@ -138,7 +152,11 @@ def judge_curve(
 def answer_curve(
     resolved: ResolvedJob, runs: Sequence[Run], options: AnswerOptions
 ) -> ValidationAnswers:
-    """Have the models of a curve's runs answer the validation rows; RunFailed: one has none."""
+    """Have the models of a curve's runs answer the validation rows.
+
+    Raises:
+        RunFailed: A run has no model.
+    """
     if missing := [run.id for run in runs if run.tuned_model is None]:
         raise RunFailed(
             f"{len(missing)} of {len(runs)} runs of the learning curve have no model: "

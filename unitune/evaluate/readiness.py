@@ -92,7 +92,8 @@ def check(subject: Job | str | os.PathLike[str]) -> DataReport:
 def backend_findings(job: Job) -> tuple[Finding, ...]:
     """Return the errors of a job's backend and of its model there.
 
-    A job without training rows is only compared, and needs a known backend alone.
+    Args:
+        job: One without training rows is only compared, and needs a known backend alone.
     """
     try:
         offer = registry.offer(job.backend)
@@ -128,8 +129,10 @@ def readiness_findings(
 ) -> tuple[Finding, ...]:
     """Return what a comparison would refuse of a job whose rows can be read, and what it lacks yet.
 
-    Of a job without test cases only the contenders are looked at. Without a book, prices are those
-    that hold where the job stands.
+    Args:
+        job: Without test cases, only its contenders are looked at.
+        rows: Its rows.
+        book: Prices; None: those that hold where the job stands.
     """
     findings = [finding for refusal in refusals(job, rows) for finding in _findings_of(refusal)]
     lacking = (each for refusal in _lacking_yet(job, rows, book) for each in _findings_of(refusal))
@@ -150,8 +153,10 @@ def readiness_findings(
 def refusals(job: Job, rows: JobRows, run: str | None = None) -> Iterator[UnituneError]:
     """Yield why a job cannot be compared, as far as the job and its rows tell.
 
-    Without test cases, only its contenders are looked at. `run` is the id of the run whose model
-    is to be judged, where the user names it.
+    Args:
+        job: Without test cases, only its contenders are looked at.
+        rows: Its rows.
+        run: Id of the run whose model is to be judged, where the user names it.
     """
     yield from _raised(check_contenders, job, run)
     splits, evaluate = rows.splits, job.evaluate

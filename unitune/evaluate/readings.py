@@ -348,8 +348,10 @@ def uninformative(scores: Sequence[float], highs: Sequence[float], margin: float
 def errors_on_dev(choices: Sequence[Choice]) -> Ruling | None:
     """Say how many answers on dev are errors, and whether there are too many to choose by.
 
-    The prompts of a reference compete for nothing, so their errors never are too many. None where
-    nothing was requested on dev.
+    The prompts of a reference compete for nothing, so their errors never are too many.
+
+    Returns:
+        None where nothing was requested on dev.
     """
     trials = [(choice.contender, trial) for choice in choices for trial in choice.trials]
     if not trials:

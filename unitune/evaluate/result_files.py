@@ -39,9 +39,15 @@ def report_folder(comparison: Comparison, folder: Path) -> Path:
 
 
 def results_folder(out: str | os.PathLike[str] | None, job: Job, run: str | None) -> Path:
-    """Return the folder for the answers of a comparison: the user's, else that of run or job.
+    """Return the folder for the answers of a comparison.
 
-    One with results that are no comparison's is refused (UserError).
+    Args:
+        out: As the user names it; None: that of the job, or of the run.
+        job: Jobs of one name in several folders have a folder each.
+        run: Id of the run that made the tuned model.
+
+    Raises:
+        UserError: The folder holds results that are no comparison's.
     """
     if not out:
         make_home(home())

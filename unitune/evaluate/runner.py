@@ -106,7 +106,11 @@ class Journals(NamedTuple):
 
 @contextmanager
 def open_journals(config: EvaluationConfig) -> Generator[Journals]:
-    """Open the files of recorded answers, and charge the budget for what they have cost."""
+    """Open the files of recorded answers, and charge the budget for what they have cost.
+
+    Raises:
+        LockTimeout: Another process has them open.
+    """
     with (
         open_journal(config.folder / "dev.jsonl") as dev,
         open_journal(config.folder / "rows.jsonl") as test,

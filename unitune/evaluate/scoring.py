@@ -111,7 +111,12 @@ class Scoring:
 
 
 def scoring_of(job: Job, train: Iterable[Example]) -> Scoring:
-    """Make a job's scorers ready, as `build` does; labels are those of its training rows."""
+    """Make a job's scorers ready; labels are those of its training rows.
+
+    Raises:
+        JobError: As of `build`.
+        MissingExtra: Likewise.
+    """
     evaluate, setting = job.evaluate, Setting(folder=job.folder, labels=labels_of(train))
     scorers = [build(spec, setting) for spec in evaluate.scorers if isinstance(spec, Scorer)]
     return Scoring(
@@ -159,6 +164,9 @@ def scorer_fingerprint(scorer: Scorer, setting: Setting | None = None) -> str:
     train gives, and the content of a schema, grader or Python file that the options name. It leaves
     out what a Python file imports, and versions of the packages beneath, which known answers in our
     tests hold in place.
+
+    Raises:
+        JobError: A file that the options name cannot be read.
     """
     options: JsonValue = scorer.model_dump(mode="json", exclude=UNSCORED, exclude_defaults=True)
     material = scorer.material(setting or Setting())
@@ -167,7 +175,11 @@ def scorer_fingerprint(scorer: Scorer, setting: Setting | None = None) -> str:
 
 
 def check_expected(scorers: Sequence[Scorer], cases: Dataset) -> None:
-    """Refuse cases to which no answer could be right: findings of a DataError name their lines."""
+    """Refuse cases to which no answer could be right.
+
+    Raises:
+        DataError: There are such cases; its findings name their lines.
+    """
     broken = [
         cases.located(
             findings.error(
@@ -189,7 +201,11 @@ def check_expected(scorers: Sequence[Scorer], cases: Dataset) -> None:
 
 
 def check_row_scorers(specs: Iterable[Entry], cases: Dataset) -> None:
-    """Refuse rows with scorers of their own that no scorer of the job reads, likewise."""
+    """Refuse rows with scorers of their own that no scorer of the job reads.
+
+    Raises:
+        DataError: There are such rows; its findings name their lines.
+    """
     if any(isinstance(spec, RowScorers) for spec in specs):
         return
     unread = [
@@ -209,7 +225,11 @@ def check_row_scorers(specs: Iterable[Entry], cases: Dataset) -> None:
 
 
 def check_indulgence(scorers: Sequence[Scorer], cases: Dataset) -> None:
-    """Refuse (JobError) scorers that would find every answer right, whatever the case."""
+    """Refuse scorers that would find every answer right, whatever the case.
+
+    Raises:
+        JobError: There is such a scorer.
+    """
     for scorer in scorers:
         reasons = [scorer.indulgence(row.example) for row in cases.rows]
         if reasons and all(reasons):

@@ -92,9 +92,16 @@ def sources_of(
 def select(
     resolved: ResolvedJob, runs: Mapping[str, Run], trials: Mapping[str, Trial], spent: Decimal
 ) -> Selection:
-    """Choose the run with the best score on dev, or NotFoundError; of equals the first.
+    """Choose the run with the best score on dev; of equals the first.
 
-    Runs and trials are by values, without runs that have no model; `spent` is in US dollars.
+    Args:
+        resolved: The sweep.
+        runs: By values; those that have no model are left out.
+        trials: Likewise.
+        spent: Cost of the answers, in US dollars.
+
+    Raises:
+        NotFoundError: No run has a model.
     """
     if not trials:
         hint = "All of its runs have failed or were cancelled: unitune runs"

@@ -118,9 +118,11 @@ def prepare(
 ) -> Task:
     """Make the task of a job.
 
-    Other rows of trainings are searched for test cases, too. `backends` are those of contenders
-    that answer elsewhere than the job's base. A first look takes `limit` cases, and as many rows of
-    dev at most.
+    Args:
+        resolved: The job with its rows.
+        trained: Other rows of trainings, to be searched for test cases too.
+        backends: Of contenders that answer elsewhere than the job's base, by contender.
+        limit: For a first look: how many cases, and how many rows of dev at most.
 
     Raises:
         JobError: The job has no test cases, or they lack a key that it names.
@@ -206,6 +208,9 @@ def _refuse_trained(test: Dataset, trained: Iterable[Dataset]) -> None:
 
     The cut keeps equal inputs on one side, so it was another cut when the run was launched. That
     such cases are dropped where the job says so would hide that they were learned.
+
+    Raises:
+        Leak: Its rows hold such cases.
     """
     learned = {example.input_key for rows in trained for example in rows}
     if shared := [row for row in test.rows if row.example.input_key in learned]:
@@ -237,7 +242,8 @@ def without_leaks(
 ) -> tuple[Example, ...]:
     """Return the cases without those that leak, where the job drops them.
 
-    Raises Leak where a case that is required would be dropped, or none would be left.
+    Raises:
+        Leak: A case that is required would be dropped, or none would be left.
     """
     if job.evaluate.leaks != "drop":
         return tuple(test)
@@ -280,7 +286,8 @@ def _notes(job: Job, test: Dataset, copies: int, cases: Sequence[Example]) -> It
 def clusters_of(cases: Sequence[Example], evaluate: Evaluate) -> list[str] | None:
     """Return the cluster of each case; None when each stands alone.
 
-    Raises JobError where a case lacks the key that the job names.
+    Raises:
+        JobError: A case lacks the key that the job names.
     """
     named = _named_clusters(cases, evaluate.clusters) if evaluate.clusters is not None else None
     questions = [question_hash(case) for case in cases]
@@ -330,7 +337,11 @@ def _named_clusters(cases: Sequence[Example], key: str) -> list[str]:
 
 
 def slices_of(cases: Sequence[Example], evaluate: Evaluate) -> list[Slice]:
-    """Return the slices with enough cases, in the order of keys and values, or JobError."""
+    """Return the slices with enough cases, in the order of keys and of values.
+
+    Raises:
+        JobError: No case has a key.
+    """
     slices: list[Slice] = []
     for key in evaluate.slices:
         members: dict[str, list[int]] = {}

@@ -40,7 +40,14 @@ may have one name."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerOptions:
-    """How validation rows are answered: the options of `compare` by the same names."""
+    """How validation rows are answered.
+
+    Args:
+        deploy_seconds: Where a model answers only from a deployment: how long each may stand.
+        deploy_options: The backend's own for them.
+        allow_unpriced: Whether a price may be unknown or old.
+        progress: Called as answers come.
+    """
 
     deploy_seconds: float | None = None
     deploy_options: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
@@ -63,8 +70,15 @@ def answer_validation(
 ) -> ValidationAnswers:
     """Have contenders answer the validation rows, each tuned model alone and the others together.
 
-    Prompts are chosen on the very rows that then score them, which flatters them a little. The job
-    is that of `judged_on_validation`; the runs of its tuned contenders have a model.
+    Prompts are chosen on the very rows that then score them, which flatters them a little.
+
+    Args:
+        resolved: As `judged_on_validation` returns it.
+        runs: Those of the tuned contenders, which have a model, by contender.
+        options: How they answer.
+
+    Raises:
+        BackendError: As of `unitune.compare`; so are OverBudget and Interrupted.
     """
     task, evaluate = prepare(resolved), resolved.job.evaluate
     contenders = build(evaluate, resolved.job.tuning, resolved.splits.train)

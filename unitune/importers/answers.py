@@ -38,9 +38,12 @@ _FINAL_NUMBER = re.compile(r"####\s*[-+$]*\d[\d.,]*\s*$")
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """Scorers for a file's answers, as a job has them; the first decides.
+    """Scorers for a file's answers.
 
-    `kind` says what the answers are, and `caution` what scorers cannot show, if anything.
+    Args:
+        kind: What the answers are, for people.
+        scorers: As a job has them; the first decides.
+        caution: What they cannot show; empty when there is nothing to say.
     """
 
     kind: str
@@ -51,7 +54,9 @@ class Suggestion:
 def suggest_scorers(rows: Iterable[Example], trained: Iterable[Example]) -> Suggestion:
     """Suggest scorers that can find an answer to each of these rows right, and others wrong.
 
-    Labels are taken from the rows that are trained on, unless the job lists them.
+    Args:
+        rows: All of them, each with an answer.
+        trained: Those that are trained on, which labels are taken from unless the job lists them.
     """
     calling, texts, own = 0, list[str](), 0
     for example in rows:

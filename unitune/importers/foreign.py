@@ -23,7 +23,11 @@ LARGEST_SCORE = 1e300
 
 
 def text_file(path: Path, what: str) -> str:
-    """Return a UTF-8 file's text; DataError, by `what` it should hold, where it cannot be read."""
+    """Return a UTF-8 file's text; `what` it should hold is for the message.
+
+    Raises:
+        DataError: It cannot be read.
+    """
     try:
         text = content_of(path).decode("utf-8-sig")
     except (OSError, ValueError) as failure:  # a name with a NUL in it is a ValueError
@@ -34,7 +38,11 @@ def text_file(path: Path, what: str) -> str:
 
 
 def json_lines(path: Path, what: str) -> Iterator[tuple[int, JsonValue]]:
-    """Yield the values of JSON Lines with the numbers of their lines; errors as of `read_json`."""
+    """Yield the values of a JSON Lines file with the numbers of their lines.
+
+    Raises:
+        DataError: It cannot be read, or a line is not JSON.
+    """
     # Not splitlines: JSON texts may hold U+2028 and the like as they are.
     for number, line in enumerate(text_file(path, what).split("\n"), start=1):
         if line.strip():
@@ -42,12 +50,25 @@ def json_lines(path: Path, what: str) -> Iterator[tuple[int, JsonValue]]:
 
 
 def json_file(path: Path, what: str) -> JsonValue:
-    """Return a JSON file's value; errors as of `text_file` and `read_json`."""
+    """Return a JSON file's value.
+
+    Raises:
+        DataError: It cannot be read, or is not JSON.
+    """
     return read_json(text_file(path, what), str(path), what)
 
 
 def read_json(text: str | bytes, where: str, what: str) -> JsonValue:
-    """Return the JSON value of a text; DataError, that `where` is not `what`, for any other."""
+    """Return the JSON value of a text.
+
+    Args:
+        text: All of it.
+        where: The file, and the place in it where that is known, for the message.
+        what: What it should be, likewise.
+
+    Raises:
+        DataError: It is not JSON, or is nested too deeply.
+    """
     try:
         return plain_json(json.loads(text))
     except (ValueError, RecursionError) as failure:
@@ -61,7 +82,11 @@ def read_json(text: str | bytes, where: str, what: str) -> JsonValue:
 
 
 def plain_json(value: object, depth: int = 0) -> JsonValue:
-    """Return a parsed value with whole characters; ValueError: nested too deeply, or no JSON."""
+    """Return a parsed value with its unpaired surrogates replaced.
+
+    Raises:
+        ValueError: It is nested deeper than `MAX_DEPTH`, or holds what JSON does not know.
+    """
     match value:
         case str():
             return whole_text(value)

@@ -83,7 +83,10 @@ class _Header(BaseModel):
 
 
 def read_log(path: Path) -> Suite:
-    """Read a log of inspect, ``.eval`` or ``.json``.
+    """Read a log of inspect.
+
+    Args:
+        path: ``.eval`` or ``.json``.
 
     Raises:
         DataError: It cannot be read, or is no log.
@@ -173,6 +176,9 @@ def _refuse_bombs(path: Path, archive: ZipFile) -> None:
     """Refuse a log that would decompress to more than a log does, before anything is.
 
     `zipfile` gives no more of a member than its declared size.
+
+    Raises:
+        DataError: It would.
     """
     entries = [
         entry
@@ -216,7 +222,11 @@ def _parsed(model: type[M], path: Path, what: str, value: JsonValue) -> M:
 
 
 def _case(sample: _Sample) -> Example:
-    """Return what the model was to answer; ValueError: no text, or answered in an earlier epoch."""
+    """Return what the model was to answer.
+
+    Raises:
+        ValueError: It is no text, or was answered in an earlier epoch.
+    """
     if sample.epoch > 1:
         raise ValueError(f"epoch {sample.epoch} answers again, and a case has one recorded answer")
     targets = [sample.target] if isinstance(sample.target, str) else sample.target

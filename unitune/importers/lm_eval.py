@@ -58,7 +58,14 @@ class Row(BaseModel):
 
 
 def read_samples(path: Path) -> Suite:
-    """Read ``samples_TASK_DATE.jsonl``; DataError: it is something else, or has no answers."""
+    """Read a file of samples.
+
+    Args:
+        path: ``samples_TASK_DATE.jsonl``.
+
+    Raises:
+        DataError: It cannot be read, is something else, or holds likelihoods and no answers.
+    """
     rows = [(number, _row(path, number, value)) for number, value in json_lines(path, WHAT)]
     if not rows:
         raise DataError(f"{path} is empty; it should be {WHAT}.")
@@ -107,7 +114,11 @@ def _row(path: Path, number: int, value: JsonValue) -> Row:
 
 
 def _case(row: Row, case: str) -> Example:
-    """Return the question of a row; ValueError where there is none that can be read."""
+    """Return the question of a row.
+
+    Raises:
+        ValueError: There is none that can be read.
+    """
     request = next(iter(row.arguments.values()), dict[str, JsonValue]())
     prompt = request.get("arg_0")
     messages = _messages(prompt)

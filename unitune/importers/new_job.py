@@ -52,7 +52,14 @@ FLAT = (SHAPES["alpaca"], SHAPES["pair"])
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the user has said, columns by role (user, assistant, system); the rest is guessed."""
+    """What the user has said; the rest is guessed.
+
+    Args:
+        columns: By role (user, assistant, system), the columns that hold it.
+        test: Share of the rows for the test.
+        backend: Who is to train.
+        model: Which model.
+    """
 
     columns: Mapping[str, str] = field(default_factory=dict[str, str])
     test: float | None = None
@@ -83,7 +90,12 @@ class Draft:
 
 
 def draft_job(file: Path, output: Path, wishes: Wishes) -> Draft:
-    """Look at a file of examples and make a job for it, whose file is to stand at `output`.
+    """Look at a file of examples and make a job for it.
+
+    Args:
+        file: Of one of the kinds that training files have.
+        output: Where the job file is to stand.
+        wishes: What need not be guessed.
 
     Raises:
         DataError: The file cannot be read, or holds rows that cannot be used, such as rated ones:

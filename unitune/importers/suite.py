@@ -70,6 +70,8 @@ class Suite:
     """Cases with scorers, and what models have answered.
 
     Args:
+        name: For the job.
+        file: Where it comes from.
         cases: With ids of their own, and without what `findings` leave out.
         scorers: Those of unitune that score as the other tool does; the first decides.
         answers: One entry a model; none in a suite that was not run.
@@ -113,7 +115,13 @@ def kept_scores(answers: Iterable[Answers]) -> tuple[RecordedScore, ...]:
 def joined(suites: Sequence[Suite]) -> Suite:
     """Return several files of one format as one suite: the same cases, more answers.
 
-    The cases and their messages are those of the first file; DataError: not the same cases.
+    The cases and their messages are those of the first file.
+
+    Args:
+        suites: At least one, in the order of their contenders.
+
+    Raises:
+        DataError: They are not about the same cases.
     """
     first, *others = suites
     for other in others:

@@ -38,7 +38,14 @@ IN_FLIGHT = 8
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What came of an import; `notes` say what could not be carried over, for people."""
+    """What came of an import.
+
+    Args:
+        job: As it was written.
+        files: What was written.
+        model: The old tuned model, to ask; None when the job left none.
+        notes: What could not be carried over, for people.
+    """
 
     job: Job
     files: tuple[Path, ...]
@@ -85,9 +92,16 @@ def record_answers(
     *,
     max_tokens: int = 256,
 ) -> list[str]:
-    """Record the old tuned model's answers to all cases that have none yet, as they come.
+    """Record a model's answers to all cases that have none yet.
 
-    Returns what went wrong, a line each; the same call requests those answers again.
+    Args:
+        model: The old tuned model.
+        cases: Each is sent with its own messages.
+        file: Recorded answers, appended to as they come.
+        max_tokens: Longest answer in tokens.
+
+    Returns:
+        What went wrong, a line each; the same call requests those answers again.
     """
     if file.exists():
         mend(file)
@@ -154,7 +168,11 @@ def _write(name: str, job_id: str, old: ImportedJob, training: bytes, folder: Pa
 def _canonical(content: bytes, form: str | None, draft: Path, called: str) -> bytes:
     """Return the vendor's rows as canonical ones, all of them.
 
-    `form` is the name of their format, None where it is canonical; `called` is for messages.
+    Args:
+        content: Of the vendor's file.
+        form: Name of its format; None when it is canonical.
+        draft: Where the file may stand meanwhile.
+        called: The vendor's file, for messages.
     """
     if form is None:
         return content

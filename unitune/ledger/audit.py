@@ -44,12 +44,15 @@ END = "entries"
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One thing that the ledger did; entries are counted from 1, without gaps.
+    """One thing that the ledger did.
 
     Args:
+        number: Counted from 1, without gaps.
+        time: Seconds since 1970, UTC.
         who: ``UNITUNE_USER``, or the account and its machine.
         action: Such as ``run.launched``.
         subject: Id of the run or deployment, or name of the alias or version.
+        data: What else is known of it.
         previous: Hash of the entry before; of the first, zeros.
         sha256: Hash of all this; empty while it is not known.
     """
@@ -88,9 +91,14 @@ def record(
     subject: str,
     data: Mapping[str, Any],
 ) -> None:
-    """Add an entry to the log, as the last thing of the transaction that does what is recorded.
+    """Add an entry to the log, as the last thing of a transaction.
 
-    Data that JSON has no type for is written as its text; what is None is left out.
+    Args:
+        database: Whose log it is.
+        connection: Of the transaction that does what is recorded.
+        action: What is done.
+        subject: To what.
+        data: What JSON has no type for is written as its text; what is None is left out.
     """
     database.lock(connection, "audit log")  # always the last lock of a transaction
     newest = sa.select(AUDIT_LOG.c.number, AUDIT_LOG.c.sha256).order_by(AUDIT_LOG.c.number.desc())
@@ -109,7 +117,11 @@ def record(
 
 
 def check_chain(entries: Iterable[AuditEntry], source: str) -> list[AuditEntry]:
-    """Return the entries of a log, or of its newer part, whose hashes all fit, or a `Mismatch`."""
+    """Return the entries of a log, or of its newer part, whose hashes all fit.
+
+    Raises:
+        Mismatch: One was changed, left out or put in; the message names the first.
+    """
     checked: list[AuditEntry] = []
     for entry in entries:
         before = checked[-1] if checked else None
@@ -132,7 +144,12 @@ def export_lines(entries: Sequence[AuditEntry]) -> Iterator[str]:
 
 
 def read_export(content: bytes, source: str) -> Iterator[AuditEntry]:
-    """Yield an export's entries, as written to the byte; else a `DataError` or `Mismatch`."""
+    """Yield the entries of an export, as it was written to the byte.
+
+    Raises:
+        DataError: A line is no entry.
+        Mismatch: A line was written otherwise, or lines are missing.
+    """
     *lines, end, _ = content.split(b"\n") if content.count(b"\n") else (b"", b"")
     for number, line in enumerate(lines, 1):
         try:
@@ -150,7 +167,11 @@ def read_export(content: bytes, source: str) -> Iterator[AuditEntry]:
 
 
 def held_against(exported: Iterable[AuditEntry], ledger: Iterable[AuditEntry]) -> None:
-    """Refuse, by a `Mismatch`, a ledger that does not have the entries of an export any more."""
+    """Refuse a ledger that does not have the entries of an export any more.
+
+    Raises:
+        Mismatch: One is gone, or another stands in its place.
+    """
     known = {entry.number: entry.sha256 for entry in ledger}
     for entry in exported:
         if known.get(entry.number) != entry.sha256:

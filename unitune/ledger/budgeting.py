@@ -75,7 +75,11 @@ def approval_of(ledger: Ledger, run_id: str) -> Approval | None:
 
 
 def outcome_of(cost: CostRecord) -> Reconciliation:
-    """Return what an attempt whose outcome is written down has cost; raises `UnreadableRecord`."""
+    """Return what an attempt whose outcome is written down has cost.
+
+    Raises:
+        UnreadableRecord: What is written down cannot be read.
+    """
     return _parsed(Reconciliation, cost, "outcome")
 
 
@@ -137,7 +141,11 @@ def add_deployment(
     *,
     unpriced: bool = False,
 ) -> None:
-    """Write down a deployment that is about to be made; `OverBudget` where it may cost too much."""
+    """Write down a deployment that is about to be made, unless it may cost more than it may.
+
+    Raises:
+        OverBudget: It may cost more, or the price is unknown.
+    """
     rate = record.usd_per_hour
     most = None if rate is None else rate * _hours(record.created, record.until)
 
@@ -161,7 +169,11 @@ def add_deployment(
 def hold_deployment(
     ledger: Ledger, record: DeploymentRecord, usd: Decimal | None, *, unpriced: bool = False
 ) -> None:
-    """Refuse a deployment that may cost more than a budget from now to its end, as `OverBudget`."""
+    """Refuse a deployment that may cost more than a budget from now on, until it is taken down.
+
+    Raises:
+        OverBudget: It may cost more, or the price is unknown.
+    """
     if usd is None:
         return
     rate = record.usd_per_hour
@@ -233,7 +245,8 @@ def overrun(ledger: Ledger, record: RunRecord) -> str | None:
 def reconciled(ledger: Ledger, record: RunRecord) -> Reconciliation | None:
     """Return what a run's newest attempt has cost beside its estimate; write it down once.
 
-    None while it goes on, and where there is no estimate.
+    Returns:
+        None while it goes on, and where there is no estimate.
     """
     cost = _of_attempt(ledger.costs(record.id), record)
     if cost is None or not record.state.ended or record.job_id is None:

@@ -54,7 +54,13 @@ ALL_DEPLOYMENTS = sa.select(DEPLOYMENTS).order_by(
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """All that costs money, as it stands now while no other process sets money aside."""
+    """All that costs money, as it stands while no other process sets money aside.
+
+    Args:
+        costs: Of runs.
+        deployments: Of all of them.
+        now: Seconds since 1970, by the ledger's clock.
+    """
 
     costs: Sequence[CostRecord]
     deployments: Sequence[DeploymentRecord]
@@ -90,10 +96,15 @@ class CostLedger:
         return [_cost_of(row) for row in self._rows(query)]
 
     def reserve(self, run: RunRecord, allow: Callable[[Books, CostRecord], str]) -> None:
-        """Set the money of a run's attempt aside, about to be submitted, unless `allow` raises.
+        """Set the money of a run's attempt aside, unless there is not enough.
 
-        That is given all costs and the attempt's own, and returns the approval that holds now. What
-        was set aside before a launch was interrupted is looked at anew, and counts from now on.
+        What was set aside before a launch was interrupted is looked at anew, and counts from now
+        on.
+
+        Args:
+            run: About to be submitted.
+            allow: Is given all costs and the attempt's own, returns the approval that holds now,
+                and raises when they are too much.
         """
         with self._setting_aside() as (connection, books):
             attempts = [cost for cost in books.costs if cost.run_id == run.id]
@@ -120,7 +131,11 @@ class CostLedger:
             self._record_deployment(connection, record)
 
     def write_deployment(self, after: DeploymentRecord) -> DeploymentRecord:
-        """Write a changed deployment; return it with its new version, or raise a `LockTimeout`."""
+        """Write a changed deployment and return it with its new version.
+
+        Raises:
+            LockTimeout: Another process has written since the record was read.
+        """
         written = replace(after, version=after.version + 1)
         same = (DEPLOYMENTS.c.id == after.id) & (DEPLOYMENTS.c.version == after.version)
         with self._database.writing() as connection:
@@ -137,7 +152,11 @@ class CostLedger:
         return [_deployment_of(row) for row in self._rows(ALL_DEPLOYMENTS)]
 
     def deployment(self, deployment_id: str) -> DeploymentRecord:
-        """Return one deployment; a `NotFoundError` where there is none of this id."""
+        """Return one deployment.
+
+        Raises:
+            NotFoundError: There is none of this id.
+        """
         for row in self._rows(sa.select(DEPLOYMENTS).where(DEPLOYMENTS.c.id == deployment_id)):
             return _deployment_of(row)
         hint = "`unitune deployments` lists those that are."

@@ -59,7 +59,8 @@ class Database(ABC):
     def transaction(self, *, durable: bool) -> AbstractContextManager[sa.Connection]:
         """Give a connection in a transaction that writes, whatever the version of the schema.
 
-        One that is `durable` must be on the disk when it is done.
+        Args:
+            durable: Whether it must be on the disk when it is done.
         """
 
     @abstractmethod
@@ -72,7 +73,11 @@ class Database(ABC):
 
     @contextmanager
     def reading(self) -> Generator[sa.Connection]:
-        """Give a connection in a transaction that only reads; `Unreachable` without its server."""
+        """Give a connection in a transaction that only reads.
+
+        Raises:
+            Unreachable: Its server does not answer.
+        """
         with self._map_errors(), self.current_engine.connect() as connection, connection.begin():
             yield connection
 
@@ -80,7 +85,8 @@ class Database(ABC):
     def writing(self, *, durable: bool = True) -> Generator[sa.Connection]:
         """Give a connection in a transaction that writes, all or nothing.
 
-        Not durable need be what is of no use once this machine has lost its power.
+        Args:
+            durable: False for what is of no use once this machine has lost its power.
 
         Raises:
             LockTimeout: Another process kept writing for half a minute.

@@ -17,8 +17,10 @@ LIST_MODELS = "`unitune models` lists them."
 def find_record(ledger: Ledger, name: str) -> RunRecord:
     """Return the run that a name stands for.
 
-    A name is a run's id or an unambiguous beginning of it, `NEWEST`, or a version of a registered
-    model: ``NAME:3``, or ``NAME@ALIAS``.
+    Args:
+        ledger: Where it is looked for.
+        name: A run's id or an unambiguous beginning of it, `NEWEST`, or a version of a registered
+            model: ``NAME:3``, or ``NAME@ALIAS``.
 
     Raises:
         NotFoundError: It stands for none.
@@ -44,7 +46,11 @@ def find_record(ledger: Ledger, name: str) -> RunRecord:
 
 
 def find_version(ledger: Ledger, name: VersionName) -> ModelVersion:
-    """Return the version that a name stands for, whose run may be deleted, or a `NotFoundError`."""
+    """Return the version of a registered model that a name stands for, whose run may be deleted.
+
+    Raises:
+        NotFoundError: There is no such model, version or alias.
+    """
     versions = {version.number: version for version in ledger.versions(name.model)}
     if not versions:
         raise NotFoundError("registered model", name.model, ledger.model_names(), LIST_MODELS)
@@ -61,7 +67,11 @@ def find_version(ledger: Ledger, name: VersionName) -> ModelVersion:
 
 
 def record_of(ledger: Ledger, version: ModelVersion) -> RunRecord:
-    """Return the run whose model a version is; a `NotFoundError` where it is deleted."""
+    """Return the run whose model a version is.
+
+    Raises:
+        NotFoundError: It is deleted.
+    """
     try:
         return ledger.record(version.run_id)
     except NotFoundError:

@@ -35,8 +35,10 @@ class Holder:
     """A process.
 
     Args:
+        host: Name of its machine.
         boot: The machine's own name for the time since it was started.
         space: Pid namespace.
+        pid: Process id, within the namespace.
         started: When it started, in the system's own terms.
     """
 

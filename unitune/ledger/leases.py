@@ -160,9 +160,12 @@ def renew(database: Database, run_id: str, fence: int, seconds: float) -> bool:
 
 
 def check_held(connection: sa.Connection, record: RunRecord) -> None:
-    """Refuse, by a `LockTimeout`, a write under a lease that another process has taken over since.
+    """Refuse a write under a lease that another process has taken over since.
 
     An update, and not a look, so that no process can take the run over in between.
+
+    Raises:
+        LockTimeout: One has.
     """
     held = _mine(record.id, record.fence)
     if connection.execute(RUNS.update().where(held).values(fence=record.fence)).rowcount != 1:

@@ -70,7 +70,9 @@ class Ledger(ModelLedger):
     def acting(self, run_id: str) -> AbstractContextManager[RunRecord]:
         """Be the process that acts for a run while the body runs, and get its record.
 
-        A `LockTimeout`: another process acts for it, and does not end.
+        Raises:
+            LockTimeout: Another process acts for it and does not end.
+            NotFoundError: There is no such run.
         """
         return leases.acting(self._database, run_id)
 
@@ -81,8 +83,13 @@ class Ledger(ModelLedger):
     def hold(self, record: RunRecord, seconds: float) -> None:
         """Make sure, before a call that costs money, that this process still acts for the run.
 
-        So it does for these seconds, `leases.LONGEST_LEASE_SECONDS` at most. A `LockTimeout`:
-        another process has taken the run over.
+        Args:
+            record: As read within `acting`.
+            seconds: How long that must last at least, from now; `leases.LONGEST_LEASE_SECONDS` at
+                most.
+
+        Raises:
+            LockTimeout: Another process has taken the run over.
         """
         if not leases.renew(self._database, record.id, record.fence, seconds):
             raise leases.taken_over(record.id)
@@ -95,13 +102,16 @@ class Ledger(ModelLedger):
         approval: str | None = None,
         again: bool = False,
     ) -> None:
-        """Write down a new run, with the state planned.
+        """Write down a new run.
 
         Args:
-            record: The run.
+            record: With the state planned.
             job: The job file's text, with paths that start at the run's folder.
             approval: What it may cost (`CostRecord.approval`); None: it costs nothing.
-            again: Allow a second run of the same fingerprint, which is else a `DuplicateRunError`.
+            again: Whether to allow a second run of the same fingerprint.
+
+        Raises:
+            DuplicateRunError: A run with the same fingerprint is going on or has succeeded.
         """
         launch = {
             **_described(record),
@@ -120,10 +130,17 @@ class Ledger(ModelLedger):
             audit.record(self._database, connection, "run.launched", record.id, launch)
 
     def write(self, after: RunRecord, events: Sequence[Event] = ()) -> RunRecord:
-        """Write a changed record and the events that came with it; return it with its new version.
+        """Write a changed record, and the events that came with the change.
 
-        An event whose key is recorded already is left out. Where another process has written since
-        the record was read, or has taken the run over, that is a `LockTimeout`.
+        Args:
+            after: The record as read, with what changed replaced.
+            events: An event whose key is recorded already is left out.
+
+        Returns:
+            The record as it now stands, with its new version.
+
+        Raises:
+            LockTimeout: Another process has written since the record was read, or has taken over.
         """
         error = after.error and redacted(after.error)
         with self._database.writing() as connection:
@@ -141,16 +158,23 @@ class Ledger(ModelLedger):
         return written
 
     def note(self, record: RunRecord, event: Event) -> bool:
-        """Write down an event from any process, and change nothing else; return whether it was new.
+        """Write down an event whose key is new, from any process, without a change of the run.
 
-        Of several processes with one key, it is so for one. A `LockTimeout`: the run is gone, or
-        another process has just written the same.
+        Returns:
+            Whether it was new: of several processes with one key, it is so for one.
+
+        Raises:
+            LockTimeout: The run is gone, or another process has just written the same.
         """
         with self._database.writing() as connection:
             return add_events(connection, record, [event]) > 0
 
     def delete(self, record: RunRecord) -> None:
-        """Forget a run, or raise a `LockTimeout`; its deployments and costs stay on record."""
+        """Forget a run; its deployments and what it has cost stay on record, without it.
+
+        Raises:
+            LockTimeout: Another process has written since the record was read, or has taken over.
+        """
         with self._database.writing() as connection:
             before, _ = self._before(connection, record.id)
             _change(connection, before, record, {"version": record.version + 1})
@@ -169,7 +193,11 @@ class Ledger(ModelLedger):
         return frozenset(row["fingerprint"] for row in self._rows(query.distinct()))
 
     def record(self, run_id: str) -> RunRecord:
-        """Return what is written down of a run; a `NotFoundError` where there is none any more."""
+        """Return what is written down of a run.
+
+        Raises:
+            NotFoundError: There is no such run, or no more.
+        """
         for row in self._rows(sa.select(*RUN_COLUMNS).where(RUNS.c.id == run_id)):
             return run_of(row)
         raise leases.unknown(run_id)
@@ -203,7 +231,11 @@ class Ledger(ModelLedger):
         return rows[0]["count"] if rows else 0
 
     def records(self) -> list[RunRecord]:
-        """Return all runs, newest first; an `UnreadableRecord` where one of them cannot be read."""
+        """Return all runs, newest first.
+
+        Raises:
+            UnreadableRecord: One of them cannot be read.
+        """
         return [run_of(row) for row in self._rows(sa.select(*RUN_COLUMNS).order_by(*NEWEST_FIRST))]
 
     def standings(self) -> list[Standing]:
@@ -212,7 +244,11 @@ class Ledger(ModelLedger):
         return [Standing(**{**row, "state": state_of(row["state"])}) for row in self._rows(query)]
 
     def job(self, run_id: str) -> Job:
-        """Return a run's job as it was launched, on whatever machine; raises `UnreadableRecord`."""
+        """Return a run's job as it was launched, on whatever machine.
+
+        Raises:
+            UnreadableRecord: The ledger has something else in its place.
+        """
         rows = self._rows(sa.select(RUNS.c.job).where(RUNS.c.id == run_id))
         folder = self.run_folder(run_id)
         try:
@@ -228,7 +264,14 @@ class Ledger(ModelLedger):
     def events(
         self, run_id: str, attempt: int, after: int = 0, key: str = ""
     ) -> list[RecordedEvent]:
-        """Return an attempt's events as they came in: after an id, with keys that begin so."""
+        """Return the events of one attempt in the order they came in.
+
+        Args:
+            run_id: The run.
+            attempt: The attempt.
+            after: Id of the last event already seen; 0 for all.
+            key: The beginning of their keys.
+        """
         query = sa.select(EVENTS).where(
             EVENTS.c.run_id == run_id, EVENTS.c.attempt == attempt, EVENTS.c.id > after
         )
@@ -246,7 +289,11 @@ class Ledger(ModelLedger):
         return [read(Transition, row, f"run {run_id}", "history") for row in rows]
 
     def add_upload(self, record: RunRecord, name: str, upload: Upload) -> None:
-        """Write down a file that the backend holds, in place of one of its name."""
+        """Write down a file that the backend holds; a later file of the same name replaces it.
+
+        Raises:
+            LockTimeout: Another process has taken the run over since the record was read.
+        """
         values = {
             "run_id": record.id,
             "name": name,

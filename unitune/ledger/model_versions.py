@@ -108,7 +108,11 @@ class AliasMove:
 
 
 def standing_aliases(moves: Iterable[AliasMove]) -> dict[str, AliasMove]:
-    """Return the last move of each alias that is not removed, of a model's moves, oldest first."""
+    """Return the last move of each alias of one registered model that is not removed.
+
+    Args:
+        moves: All of the model, the oldest first.
+    """
     last = {move.alias: move for move in moves}
     return {alias: move for alias, move in last.items() if move.kind != "remove"}
 
@@ -117,7 +121,10 @@ def former_numbers(moves: Iterable[AliasMove]) -> list[int]:
     """Return the versions that an alias can be rolled back to, the last one first.
 
     A rollback takes back promotions, and is itself never rolled back: after 1, 2, 3 and a rollback
-    to 2, the next one leads to 1. The moves are all of the alias, the oldest first.
+    to 2, the next one leads to 1.
+
+    Args:
+        moves: All of the alias, the oldest first.
     """
     numbers: list[int] = []
     for move in moves:
@@ -135,10 +142,17 @@ class ModelLedger(CostLedger):
     """The part of a ledger that is about registered models."""
 
     def register(self, run: RunRecord, model: str, fingerprint: str, by: str) -> ModelVersion:
-        """Give a run's model, as it is now, the next number of a name; return its version.
+        """Give a run's model the next number of a name, or return the version that it has already.
 
-        The run is as read within `Ledger.acting`. One that has a version already keeps it; of
-        another name, that is a `UserError`.
+        Args:
+            run: As read within `Ledger.acting`.
+            model: Name of the registered model.
+            fingerprint: Of the run's model as it is now.
+            by: Who does so.
+
+        Raises:
+            UserError: It is a version of another name.
+            LockTimeout: Another process has taken the run over since the record was read.
         """
         assert run.model is not None, "the caller sees to it"
         with self._changing(model, run) as (connection, now):
@@ -162,8 +176,12 @@ class ModelLedger(CostLedger):
     def move_alias(self, run: RunRecord, move: AliasMove) -> AliasMove:
         """Let an alias point to a version, and return the move as it was written down.
 
-        The version's run is as read within `Ledger.acting`. The move's time is filled in here, and
-        of a promotion the version before. A `LockTimeout`: another process has just moved it.
+        Args:
+            run: Of the version, as read within `Ledger.acting`.
+            move: Its time is filled in here; the version before, too, where it is a promotion.
+
+        Raises:
+            LockTimeout: Another process has just moved it elsewhere, or has taken the run over.
         """
         with self._changing(move.model, run) as (connection, now):
             alias = (ALIAS_MOVES.c.model == move.model) & (ALIAS_MOVES.c.alias == move.alias)

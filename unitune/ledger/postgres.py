@@ -50,7 +50,11 @@ Source: PostgreSQL 15, appendix A, https://www.postgresql.org/docs/15/errcodes-a
 
 
 class PostgreSQL(Database):
-    """A database on a server, by a URL as in ``UNITUNE_LEDGER``; a `UserError` where it is none."""
+    """A database on a server, by a URL as in ``UNITUNE_LEDGER``.
+
+    Raises:
+        UserError: It is no URL of a PostgreSQL database.
+    """
 
     is_shared = True
 
@@ -82,7 +86,9 @@ class PostgreSQL(Database):
     def transaction(self, *, durable: bool) -> Generator[sa.Connection]:
         """Give a connection in a transaction that waits for others' rows, but not for ever.
 
-        Durable in any case: a lease that a server forgot when it crashed could be given twice.
+        Args:
+            durable: Makes no difference: a lease that a server forgot when it crashed could be
+                given twice.
         """
         del durable
         with self.engine.connect() as connection, connection.begin():

@@ -135,6 +135,7 @@ class RunRecord:
 
     Args:
         raw: The backend's own word for the state.
+        job_id: The backend's id of the job, once it is known.
         attempt: Counted from 1; each has a launch key of its own.
         cursor: Where the next poll goes on.
         version: Grows with each write.
@@ -208,7 +209,8 @@ class DeploymentRecord:
         name: Of the deployment at its backend.
         model: What requests go to.
         state: planned, starting, ready, swapping, failed or gone.
-        usd_per_hour: None where it is not known.
+        ref: The backend's id, once it is known.
+        usd_per_hour: Price; None where it is not known.
         created: Seconds since 1970, UTC; so are `until`, when it is to be taken down, and `ended`.
         version: Grows with each write.
     """
@@ -273,10 +275,17 @@ def values_of(record: RunRecord | DeploymentRecord) -> dict[str, Any]:
 
 
 def read(kind: type[T], row: Row, what: str, part: str = "", **others: Any) -> T:
-    """Return the record of a row, whose columns are named as its fields, or `UnreadableRecord`.
+    """Return the record of a row.
 
-    The message says whose record it is (`what`, such as "run r251125-…") and which `part` of that;
-    `others` are fields that are no columns.
+    Args:
+        kind: Its class, whose fields have the names of the columns.
+        row: As the database gives it.
+        what: Whose record it is, for the message, such as "run r251125-…".
+        part: Which part of that.
+        others: Fields that are no columns.
+
+    Raises:
+        UnreadableRecord: The row holds what cannot be one.
     """
     adapter = _adapter(kind)
     names = [field.name for field in fields(kind) if field.name not in others]

@@ -76,7 +76,9 @@ class SQLite(Database):
     def transaction(self, *, durable: bool) -> Generator[sa.Connection]:
         """Give a connection in a transaction that no other writer can come between.
 
-        What is not durable is lost when the machine loses its power, as are its processes.
+        Args:
+            durable: What is not is lost when the machine loses its power, and so are the processes
+                that it was about.
         """
         options = {"write": True, "durable": durable}
         with self.engine.connect().execution_options(**options) as connection, connection.begin():

@@ -30,8 +30,12 @@ def move_deployment(
 ) -> Deployment | None:
     """Let the deployment that answers for an alias answer with the version that it is to point to.
 
-    The move of the alias is still to come; the run is that of the version. The budget is what the
-    deployment may cost from now until it is taken down; None: it is left as it is.
+    Args:
+        ledger: Where all this is.
+        move: Of the alias, which is still to come.
+        run: Whose model the version is.
+        budget: What the deployment may cost from now until it is taken down, in US dollars; None:
+            it is left as it is.
 
     Raises:
         Unsupported: The backend has no such switch.

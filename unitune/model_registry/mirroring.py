@@ -22,6 +22,10 @@ def mirror(ledger: Ledger, model: str) -> None:
     """Send the versions and aliases of a registered model to the trackers that mirror them.
 
     What a tracker does not take is a warning, with the command that sends it later.
+
+    Args:
+        ledger: Which has changed.
+        model: Name of the registered model.
     """
     names, record = _mirrored(ledger, model)
     if record is None:

@@ -268,7 +268,11 @@ def _registered(ledger: Ledger, record: RunRecord, name: str | None) -> ModelVer
 
 
 def refuse_changed_model(version: ModelVersion, fingerprint: str) -> None:
-    """Refuse a model whose files were changed since it was registered, or are gone: `Mismatch`."""
+    """Refuse a model that is not the one that was registered.
+
+    Raises:
+        Mismatch: Its files were changed, or are not on this machine.
+    """
     if version.fingerprint != fingerprint:
         raise Mismatch(
             f"the model of {version} is not the one that was registered: the files of its adapter "

@@ -88,7 +88,9 @@ def _refusal(resolved: ResolvedJob) -> tuple[Finding, ...]:
 
 
 def calibrate(job: Job | ResolvedJob) -> None:
-    """Time a few steps of a job's training here, so that all later plans are narrow.
+    """Time a few steps of a job's training here, so that its plans become narrow.
+
+    The backend keeps what it measured, and makes every later forecast from it.
 
     Raises:
         Unsupported: Its backend does not train on this machine.

@@ -35,7 +35,10 @@ LEAST_ROWS = 10
 def learning_curve_of(resolved: ResolvedJob, points: int, seeds: int) -> ResolvedJob:
     """Return the job as a sweep over subsets of its rows and seeds, judged on its validation rows.
 
-    Each of the `points` sizes is half of the next, and has as many trainings as `seeds`.
+    Args:
+        resolved: The job.
+        points: How many sizes, each half of the next.
+        seeds: How many trainings of each size.
 
     Raises:
         UserError: It is a sweep already, or these are too few points or seeds.

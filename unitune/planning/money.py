@@ -47,10 +47,17 @@ NOTHING_KNOWN = Money()
 
 
 def money_of(job: Job, *, unpriced: bool = False) -> Money:
-    """Return what is known of money where a job stands; JobError if budget.yaml is not valid.
+    """Return what is known of money where a job stands.
 
     A ledger that machines share is only read when budget.yaml makes it matter: a plan opens no
-    connection of its own accord. `unpriced`: the user takes a price that is unknown or old.
+    connection of its own accord.
+
+    Args:
+        job: Its folder has the project's budget.
+        unpriced: Whether the user takes a price that is unknown or old.
+
+    Raises:
+        JobError: budget.yaml is not valid.
     """
     project = project_budget(job.folder)
     shared = ledger_url() is not None
@@ -75,9 +82,12 @@ def estimated(
     money: Money = NOTHING_KNOWN,
     trained: Mapping[str, Job] | None = None,
 ) -> Estimate:
-    """Return what a training and its comparison's answers cost at a vendor; of a sweep, all runs.
+    """Return what a training and the answers of its comparison cost at a vendor.
 
-    `trained` are the jobs of the runs that tuned contenders name, by contender, where known.
+    Args:
+        resolved: The job; of a sweep all runs are in it.
+        money: What is known beforehand.
+        trained: The jobs of the runs that tuned contenders name, by contender, where known.
     """
     job = resolved.job
     others = {

@@ -251,8 +251,11 @@ def plans(job: Job, backends: Sequence[str]) -> PlanSet:
 def plan_of(resolved: ResolvedJob, money: Money, *, alone: bool = True) -> Plan:
     """Return the plan of a resolved job: what a launch is refused by.
 
-    `alone`, its backend is imported, to forecast and to validate options. Beside other backends it
-    is not, and of the data, the same for all, only errors are findings.
+    Args:
+        resolved: The job.
+        money: What is known of it.
+        alone: Whether its backend is imported, to forecast and to validate options. Beside other
+            backends it is not, and of the data, the same for all, only errors are findings.
     """
     job, offer, terms = resolved.job, resolved.offer, resolved.terms
     findings, read = list(resolved.offer_findings), resolved.rows.read.report

@@ -94,7 +94,11 @@ class ResolvedJob:
 
     @property
     def splits(self) -> Splits:
-        """The rows by what they are for; DataError where they cannot be used."""
+        """The rows by what they are for.
+
+        Raises:
+            DataError: They cannot be used.
+        """
         return self.rows.read.splits
 
     @property
@@ -104,7 +108,11 @@ class ResolvedJob:
 
     @cached_property
     def backend(self) -> Backend:
-        """The backend; MissingExtra where its packages are not installed."""
+        """The backend.
+
+        Raises:
+            MissingExtra: Its packages are not installed.
+        """
         return registry.backend(self.offer.name)
 
     @cached_property
@@ -148,7 +156,10 @@ def preflight(
 ) -> ResolvedJob:
     """Look up all that a job needs; one that is resolved is returned as it is.
 
-    Where they are not given, rows are read, and prices are those that hold where the job stands.
+    Args:
+        job: What to tune and how.
+        book: Prices; None: those that hold where the job stands.
+        rows: Of the job, where they are read already.
 
     Raises:
         NotFoundError: No installed package brings the job's backend.

@@ -94,8 +94,12 @@ def row_findings(
 ) -> tuple[Finding, ...]:
     """Return what a backend's terms for a model say against rows: format and limits.
 
-    `files` are the rows as they would be uploaded, and `lengths` tokens of the training rows; None:
-    not counted.
+    Args:
+        vendor: The backend's name.
+        terms: For the base model.
+        splits: Rows to train on and to hold out.
+        files: The same rows as they would be uploaded, by file name.
+        lengths: Tokens of the training rows; None: not counted.
     """
     findings = [finding for file in files.values() for finding in file.findings]
     limits = terms.limits

@@ -20,13 +20,21 @@ from unitune.workspace.filesystem import content_of
 
 
 def refuse_errors(plan: Plan) -> None:
-    """Refuse by UserError to save a plan that has errors, and so can be followed by nothing."""
+    """Refuse to save a plan that can be followed by nothing.
+
+    Raises:
+        UserError: The plan has errors.
+    """
     if plan.errors:
         raise UserError(f"the plan has errors and was not saved: {plan.errors[0]}")
 
 
 def saved_text(plan: Plan, path: Path, job_file: Path) -> str:
-    """Return a plan as its file holds it, with the command line's settings and the job's file."""
+    """Return a plan as its file holds it, with the command line's settings and its job's file.
+
+    Raises:
+        UserError: The plan has errors.
+    """
     refuse_errors(plan)
     if plan.bound is None:
         raise UserError(f"the plan of {job_file} is bound to no job, and cannot be saved.")
@@ -38,7 +46,11 @@ def saved_text(plan: Plan, path: Path, job_file: Path) -> str:
 
 
 def read(path: Path) -> Plan:
-    """Read a saved plan; UserError where the file is missing or none."""
+    """Read a saved plan.
+
+    Raises:
+        UserError: The file is missing or no saved plan.
+    """
     try:
         return Plan.model_validate_json(content_of(path))
     except OSError as failure:
@@ -84,7 +96,11 @@ def job_file_of(plan: Plan, path: Path) -> Path:
 
 
 def refuse_changes(then: Plan, now: Plan) -> None:
-    """Refuse by Mismatch to launch what is not what a saved plan was made of."""
+    """Refuse to launch what is not what a saved plan was made of.
+
+    Raises:
+        Mismatch: Something has changed.
+    """
     changed = changes(then, now)
     if changed:
         listed = "".join(f"\n  {change}" for change in changed)

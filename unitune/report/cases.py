@@ -118,7 +118,10 @@ def grouped(
 ) -> tuple[Group, ...]:
     """Return the cases by outcome: gained, lost, both wrong, both right; each in the cases' order.
 
-    The budget is in bytes, about, for all texts with their marks; notes are by ids of cases.
+    Args:
+        comparison: With its cases.
+        budget: Bytes for all texts with their marks, about.
+        notes: What a person noted on cases, by their ids.
     """
     by_outcome: dict[Outcome, list[CaseResult]] = {outcome: [] for outcome in Outcome}
     for case in comparison.cases:
@@ -170,7 +173,9 @@ def shared_system_prompt(cases: Sequence[CaseResult]) -> str:
 def question(case: CaseResult, prompt: str) -> str:
     """Write the messages of a case; with more than one turn, each begins with who speaks.
 
-    The system prompt that all cases share is left out; empty: there is none.
+    Args:
+        case: The case.
+        prompt: System prompt that all cases share, which is left out here; may be empty.
     """
     turns = case.messages[1:] if prompt else case.messages
     if len(turns) == 1:
@@ -197,8 +202,14 @@ def _length_limit(texts: Sequence[str], budget: int) -> int:
 def fair_limit(lengths: Iterable[int], budget: int) -> int:
     """Return the length to which long texts are cut so that all together fit a budget.
 
-    All in characters, at least `SHORTEST_CUT`. Texts shorter than their equal share leave the rest
-    to the longer ones.
+    Texts shorter than their equal share leave the rest to the longer ones.
+
+    Args:
+        lengths: Of every text, in characters.
+        budget: For all texts together, in characters.
+
+    Returns:
+        The greatest fitting length, at least `SHORTEST_CUT`.
     """
     ordered = sorted(lengths)
     for index, length in enumerate(ordered):
@@ -259,7 +270,11 @@ def plain_passage(text: str, limit: int) -> Passage:
 
 @lru_cache(maxsize=4096)  # labels recur: a classifier gives the same few answers again and again
 def marked(expected: str, answer: str) -> tuple[Piece, ...]:
-    """Mark an answer word by word against what was expected; all of it, where little is common."""
+    """Mark an answer word by word against what was expected.
+
+    Returns:
+        Pieces in reading order; one `extra` piece when the texts have little in common.
+    """
     wanted, given = _WORDS.findall(expected), _WORDS.findall(answer)
     matcher = SequenceMatcher(None, wanted, given)
     if matcher.ratio() < LEAST_SHARED:

@@ -36,7 +36,9 @@ MAX_FAILURES, MAX_MIXUPS = 20, 10
 def render(comparison: Comparison, notes: Mapping[str, str] = cases.NO_NOTES) -> str:
     """Return a comparison as one HTML page that needs no other file and no network.
 
-    Notes are what a person noted on cases, by their ids; without cases it says where they are.
+    Args:
+        comparison: Without its cases the page says where they are.
+        notes: What a person noted on cases, by their ids.
     """
     return "".join(pieces(comparison, notes))
 
@@ -79,7 +81,10 @@ def pieces(comparison: Comparison, notes: Mapping[str, str] = cases.NO_NOTES) ->
 def _curves(
     comparison: Comparison,
 ) -> list[tuple[ContenderResult, DrawnCurve, DrawnCurve | None]]:
-    """Return losses and learning rates of each training that can be drawn, by its contender."""
+    """Return each training that can be drawn, with the contender whose it is; each run once.
+
+    Its losses, and its learning rates where they are known.
+    """
     by_run = {each.run: (each, each.curve) for each in comparison.contenders[::-1] if each.curve}
     pairs = [(each, curve) for each, curve in by_run.values() if curve]
     drawn = [(each, drawn_curve(curve), drawn_rates(curve)) for each, curve in pairs]

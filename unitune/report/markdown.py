@@ -46,7 +46,11 @@ _LINKS = re.compile(r"[@#]|(?<=\w)://|(?<=www)\.", re.IGNORECASE)
 
 
 def render(comparison: Comparison) -> str:
-    """Return a comparison as Markdown; without its cases none are shown."""
+    """Return a comparison as Markdown.
+
+    Args:
+        comparison: Without its cases none are shown.
+    """
     changed = [
         (which, [case for case in comparison.cases if outcome(comparison, case) is which])
         for which in (Outcome.LOST, Outcome.GAINED)  # what broke matters more
@@ -68,7 +72,12 @@ def render(comparison: Comparison) -> str:
 
 
 def render_plan(plan: Plan, base: Plan | None = None) -> str:
-    """Return a plan as Markdown; empty when it is as that of the base branch, if there is one."""
+    """Return a plan as Markdown; empty when it is as it was.
+
+    Args:
+        plan: What to write.
+        base: Of the base branch; None: there is nothing to compare it with.
+    """
     figures = dict(_plan_figures(plan))
     before = dict(_plan_figures(base)) if base is not None else figures
     if base is not None and figures == before and _errors(base) == _errors(plan):

@@ -58,7 +58,10 @@ def registered_names(run: Run) -> list[str]:
 def step_facts(event: Event, estimate: Estimate | None = None, *, brief: bool = False) -> str:
     """Return one training step in words, e.g. ``step 12/87  loss 0.412  1 min left``.
 
-    With the estimate of the whole, also what it has cost so far; on a narrow terminal be brief.
+    Args:
+        event: Of a step; figures that it lacks are left out.
+        estimate: What the whole training would cost, for what it has cost so far.
+        brief: For a narrow terminal: the step, its loss and the time left.
     """
     step, steps = event.number("step"), event.number("steps")
     parts = [] if step is None else [f"step {step:.0f}" + (f"/{steps:.0f}" if steps else "")]

@@ -35,7 +35,10 @@ LEAST_BAR, MOST_BAR = 16, 40  # columns: fewer show nothing, more show nothing n
 
 
 def comparison_view(comparison: Comparison, folder: Path) -> Group:
-    """Return all that a comparison says in the terminal, and where its report is."""
+    """Return all that a comparison says in the terminal, and where its report is, if it is there.
+
+    Beside the report stand the verdict as JSON, the summary and every answer.
+    """
     return Group(
         verdict_lines(comparison),
         Text(),
@@ -143,7 +146,10 @@ def bullet(mark: str, sentence: str) -> Table:
 
 
 def file_lines(paths: Iterable[Path]) -> list[Text]:
-    """Return one line for each file that exists, seen from here where it lies below, as a link."""
+    """Return one line for each file that exists, seen from here where it lies below.
+
+    Terminals that know links open it at a click.
+    """
     here = Path.cwd()
     return [
         plain(

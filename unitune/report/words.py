@@ -26,7 +26,11 @@ PROMPTED = ("zero-shot", "instructed", "few-shot")
 
 
 def contender(comparison: Comparison, name: str) -> ContenderResult:
-    """Return the result of one contender; a KeyError where there is none of this name."""
+    """Return the result of one contender.
+
+    Raises:
+        KeyError: The comparison has no contender of this name.
+    """
     return {result.name: result for result in comparison.contenders}[name]
 
 
@@ -201,7 +205,11 @@ def caveats(comparison: Comparison) -> tuple[str, ...]:
 def mood(comparison: Comparison, *, of_gate: bool = True) -> Literal["calm", "doubtful", "bad"]:
     """Return how a page should look: bad where something is lost or not passed, or nothing right.
 
-    Doubtful where there is no verdict. A difference that is a gain is none the worse for the gate.
+    Doubtful where there is no verdict.
+
+    Args:
+        comparison: What it is about.
+        of_gate: Whether the gate counts; a difference that is a gain is none the worse for it.
     """
     failed = of_gate and comparison.gate is not None and comparison.gate.exit_code in (1, 4)
     scores = [

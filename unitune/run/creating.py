@@ -103,7 +103,11 @@ class _JobCall(CreateCall):
 
 
 def create(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """Create the job of a run whose files are uploaded, or go on where a process has died."""
+    """Create the job of a run whose files are uploaded, or go on where a process has died.
+
+    Raises:
+        UnituneError: As of `exactly_once`.
+    """
     call = _JobCall(ledger, record)
     rate_limited = call.was_rate_limited
     try:

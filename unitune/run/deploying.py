@@ -115,7 +115,11 @@ def deploy(
 
 
 def ttl_seconds(ttl: timedelta | str | float, name: str = "ttl") -> float:
-    """Return a time such as "30m", "2h" or "1d", or seconds, in seconds; a `UserError` for none."""
+    """Return a time such as "30m", "2h" or "1d", or seconds, in seconds.
+
+    Raises:
+        UserError: It is no time, or none that is left.
+    """
     if isinstance(ttl, timedelta):
         seconds = ttl.total_seconds()
     elif isinstance(ttl, str):
@@ -147,7 +151,10 @@ class _DeploymentCall(CreateCall):
 
 
 def _clear(ledger: Ledger, host: Deploys, record: DeploymentRecord) -> None:
-    """Take down what a deployment that was refused half way has left, now or when it is listed."""
+    """Take down what a deployment that was refused half way has left at the vendor.
+
+    What cannot be taken down now still stands: it is listed, and tried again later.
+    """
     ref = None
     try:
         ref = host.find_deployment(record.name)
@@ -182,7 +189,11 @@ def leave_reaper_again(deployment: Deployment) -> None:
 
 
 def find_deployment(id_or_run: str) -> Deployment:
-    """Return a deployment by its id, or a run's newest by the run's name, or a `NotFoundError`."""
+    """Return a deployment by its id, or the newest one of a run by the run's name.
+
+    Raises:
+        NotFoundError: There is none.
+    """
     listed = deployments()
     if VersionName.parse(id_or_run):
         id_or_run = find_record(Ledger(home()), id_or_run).id
@@ -205,6 +216,8 @@ def standing(
     The deployment ends with the body, with this process however it ends, and at its time, whichever
     is first. Models that answer without a deployment, or from one that stands, get none. What is
     given is what it may cost at most, in US dollars; nothing where its price is not known.
+
+    Arguments are those of `deploy`.
     """
     if not needs_deployment(run):
         yield Decimal(0)
@@ -262,10 +275,13 @@ def usd_per_hour(run: Run, prices: Iterable[PriceEntry] = ()) -> Decimal | None:
 
 
 def budget_of(run: Run) -> ProjectBudget:
-    """Return the limits for a deployment of a run's model; a `JobError` where one is not valid.
+    """Return the limits that hold for a deployment of a run's model.
 
     Those of its project and of the current folder; where the project is not on this machine, those
     that the run was launched under.
+
+    Raises:
+        JobError: A budget.yaml is not valid.
     """
     here, project = project_budget(Path()), _project(run)
     if project is not None:

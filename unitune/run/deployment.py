@@ -229,9 +229,10 @@ def ready_deployment(run_id: str) -> Deployment | None:
 
 
 def answering(run_id: str, model: TunedModel) -> TunedModel:
-    """Return what a run's model answers as: itself, or the deployment that it needs.
+    """Return what requests for a run's model go to: itself, or the deployment that stands for it.
 
-    None that is ready is a `UserError`.
+    Raises:
+        UserError: It answers only from a deployment, and none is ready.
     """
     if not needs_deployments(model.backend):
         return model

@@ -39,7 +39,11 @@ MOST_ROWS = 50
 
 
 def model_of(record: RunRecord) -> TunedModel:
-    """Return the model that a run left behind; a `UserError` where there is none, or none yet."""
+    """Return the record of the model that a run left behind.
+
+    Raises:
+        UserError: It has none, or none yet.
+    """
     if record.model is None:
         raise UserError(
             f"run {record.id} is {record.state} and has no model. Wait for it with `run.wait()` or "
@@ -49,7 +53,12 @@ def model_of(record: RunRecord) -> TunedModel:
 
 
 def checkpoints(record: RunRecord) -> list[Checkpoint]:
-    """Return the models saved during a run's training, oldest first, or raise `Unsupported`."""
+    """Return the models saved during a run's training, oldest first.
+
+    Raises:
+        UserError: The run has no job yet.
+        Unsupported: Its backend lists none.
+    """
     backend = registry.backend(record.backend)
     if not isinstance(backend, Checkpoints):
         raise Unsupported(f"backend {record.backend!r} lists no checkpoints.")

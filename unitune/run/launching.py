@@ -109,7 +109,11 @@ def _advance(ledger: Ledger, record: RunRecord) -> RunRecord:
 
 
 def files_to_upload(ledger: Ledger, record: RunRecord) -> list[Path]:
-    """Return a run's files that are here, none if all were uploaded; else a `UserError`."""
+    """Return a run's files that are here; none when all were uploaded, wherever they are.
+
+    Raises:
+        UserError: They still have to be uploaded, and are on another machine or gone.
+    """
     folder = ledger.run_folder(record.id)
     folder = folder / WIRE if (folder / WIRE).exists() else folder
     training, validation = folder / "train.jsonl", folder / "validation.jsonl"
@@ -302,7 +306,11 @@ def _unpause(ledger: Ledger, record: RunRecord) -> RunRecord:
 
 
 def cancel(ledger: Ledger, record: RunRecord) -> RunRecord:
-    """End a run; a `UserError` where it has ended otherwise, or is uncertain and may have a job."""
+    """End a run that has not ended.
+
+    Raises:
+        UserError: It has ended otherwise, or is uncertain, so that it may have an unknown job.
+    """
     if record.state in (State.SUCCEEDED, State.FAILED):
         raise UserError(f"run {record.id} has {record.state} already; nothing is left to end.")
     if record.state is State.UNCERTAIN:

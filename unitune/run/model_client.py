@@ -187,7 +187,13 @@ class ModelClient:
 
 
 class AnswerStream(Iterator[str]):
-    """An answer as it comes: iterate once over its texts."""
+    """An answer as it comes: iterate once over its texts.
+
+    Args:
+        name: Of the model, for messages.
+        pieces: Texts, and the reply as the last.
+        ended: Called with the reply.
+    """
 
     def __init__(
         self,
@@ -209,7 +215,11 @@ class AnswerStream(Iterator[str]):
         return self._work.done()
 
     def __next__(self) -> str:
-        """Wait for the next text; a `BackendError` where there is no answer, or it broke off."""
+        """Wait for the next text.
+
+        Raises:
+            BackendError: The model gave no answer, or it broke off.
+        """
         if (text := self._texts.get()) is not None:
             return text
         self._texts.put(None)  # nothing more comes, however often it is asked for

@@ -54,7 +54,8 @@ def notify_end(ledger: Ledger, record: RunRecord) -> None:
 def send_test() -> list[str]:
     """Send a message as at the end of a run, and return why it was not sent, if so.
 
-    No way in the user's configuration is a `UserError`.
+    Raises:
+        UserError: The user's configuration names no way.
     """
     notify = user_config.read().notify
     if notify is None or not (notify.command or notify.webhook):

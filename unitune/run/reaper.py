@@ -60,11 +60,12 @@ log = logging.getLogger(__name__)
 
 
 class Reaper(Frozen):
-    """A process that takes a deployment down, as a line of `Holder.text`, and so its parent.
+    """A process that takes a deployment down.
 
     Args:
+        process: As a line of `Holder.text`.
         due: When it does so, by `CLOCK`.
-        parent: Process whose end is the deployment's too.
+        parent: Process whose end is the deployment's too, likewise.
     """
 
     process: str
@@ -143,7 +144,11 @@ def _file(home: Path, deployment_id: str, kind: str = "json") -> Path:
 
 
 def host_of(backend: str) -> Deploys:
-    """Return a backend whose models answer from deployments; `Unsupported` where they need none."""
+    """Return a backend whose models answer from deployments.
+
+    Raises:
+        Unsupported: Its models need none.
+    """
     host = registry.backend(backend)
     if not isinstance(host, Deploys):
         raise Unsupported(f"models of {backend} answer without a deployment.")
@@ -151,7 +156,11 @@ def host_of(backend: str) -> Deploys:
 
 
 def remove(record: DeploymentRecord, age_seconds: float) -> None:
-    """Take a deployment down at its vendor, without the ledger, or raise a `BackendError`."""
+    """Take a deployment down at its vendor, without reading the ledger.
+
+    Raises:
+        BackendError: The vendor did not do so, or shows another deployment than the ledger has.
+    """
     host = host_of(record.backend)
     ref = host.find_deployment(record.name)
     if ref is None and record.ref is None:
@@ -175,8 +184,10 @@ def remove(record: DeploymentRecord, age_seconds: float) -> None:
 def write(ledger: Ledger, record: DeploymentRecord, **changes: Any) -> DeploymentRecord:
     """Write down what has changed of a deployment, also when another process writes in between.
 
-    Where another process has seen its end, nothing is changed. Returns the record as it then is; a
-    `LockTimeout`: others change it again and again.
+    Where another process has seen its end, nothing is changed. Returns the record as it then is.
+
+    Raises:
+        LockTimeout: Others change it again and again.
     """
     for tries in range(1, WRITES + 1):
         changed = replace(record, **changes)
@@ -196,6 +207,9 @@ class _Task:
     """What a reaper knows.
 
     Args:
+        ledger: Where the deployment is written down.
+        id: The deployment's.
+        parent: Process whose end is the deployment's, too.
         record: As it was last read; None: never yet.
         due: When it is to be taken down, by `clock`.
         down: Whether the vendor has taken it down, or does not have it.

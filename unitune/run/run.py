@@ -230,7 +230,11 @@ def _may_be_recorded(ledger: Ledger, record: RunRecord) -> bool:
 
 
 def _write_files(ledger: Ledger, record: RunRecord, job: Job, files: dict[str, str]) -> str:
-    """Write what the launch uploads, before the run is on record; return the job file's text."""
+    """Write what the launch uploads, before the run is on record.
+
+    Returns:
+        The text of the job file.
+    """
     folder = ledger.run_folder(record.id)
     private_folder(folder)
     job.save(folder / "job.yaml")

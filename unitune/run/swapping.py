@@ -27,9 +27,13 @@ LONGEST_SECONDS = 3600.0
 
 
 def swap(ledger: Ledger, deployment: Deployment, run: RunRecord, budget: HostingBudget) -> None:
-    """Put a succeeded run's model in place of a deployment's, and wait until it answers.
+    """Put a run's model in place of the one that a deployment serves, and wait until it answers.
 
-    The budget is what the deployment may cost from now until it is taken down.
+    Args:
+        ledger: Where both are.
+        deployment: One that is ready.
+        run: A succeeded run of the same backend and base model.
+        budget: What the deployment may cost from now until it is taken down.
 
     Raises:
         Unsupported: The backend cannot, and what to do instead.
@@ -53,7 +57,11 @@ def swap(ledger: Ledger, deployment: Deployment, run: RunRecord, budget: Hosting
 
 
 def swapping_host(backend: str) -> SwapsModel:
-    """Return a backend that can put another model in place of a deployment's, or `Unsupported`."""
+    """Return a backend that can put another model in place of a deployment's.
+
+    Raises:
+        Unsupported: It cannot, and what to do instead.
+    """
     host = registry.backend(backend)
     if isinstance(host, SwapsModel):
         return host

@@ -41,6 +41,7 @@ class _Vendor:
     """What a watcher remembers of one backend.
 
     Args:
+        name: The backend's.
         cursor: Of the page of its list that is requested next.
         listed: Jobs on the pages since the first page.
         due: Jobs to be polled in turn: no page has shown them, or a poll has failed.
@@ -103,7 +104,9 @@ class _Watch:
     """What a watcher knows.
 
     Args:
+        ledger: Where the runs are.
         reported: State of each run when it was last yielded.
+        vendors: By name.
         refused: Errors of vendors and jobs that are sent no more requests, by name and id.
         limits: Whether a budget limits a run, by its id.
         tracking_is_late: Whether trackers have once taken longer than they are waited for:

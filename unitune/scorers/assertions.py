@@ -122,7 +122,11 @@ class Assertion:
         return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
 
     def judge(self, attempt: Attempt) -> Judged:
-        """Judge an answer; Unscorable: the scorer cannot, or the figure is not known."""
+        """Judge an answer.
+
+        Raises:
+            Unscorable: The scorer cannot score it, or the figure is not known.
+        """
         if self.transform is not None:
             text = self.transform.returned(attempt)
             if not isinstance(text, str):

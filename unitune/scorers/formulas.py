@@ -67,7 +67,11 @@ def class_counts(pairs: Sequence[tuple[int, int | None]], classes: int) -> Float
 
 
 def macro_f1(sums: Floats) -> Floats:  # (…, 3 k), as `class_counts` has them
-    """Return the mean of F1 over the classes that were expected or answered."""
+    """Return the mean of F1 over the classes that were expected or answered.
+
+    Args:
+        sums: For every class its hits, its expected cases and its answered ones, (…, 3 k).
+    """
     hits, expected, answered = np.split(sums, 3, axis=-1)
     there = (expected + answered > 0).sum(axis=-1)
     return ratio(ratio(2 * hits, expected + answered).sum(axis=-1), there)

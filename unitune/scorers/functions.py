@@ -28,7 +28,11 @@ Function: TypeAlias = Callable[[str, Case], object]
 
 
 def read_score(returned: object) -> Score:
-    """Return what a user's function returned as a score; raises Unscorable where it is none."""
+    """Return what a user's function returned as a score.
+
+    Raises:
+        Unscorable: It is none.
+    """
     reason = ""
     if isinstance(returned, Mapping):
         content = cast("Mapping[str, object]", returned)
@@ -82,7 +86,11 @@ class PythonFunction(Scorer):
         return read_score(self.returned(attempt))
 
     def returned(self, attempt: Attempt) -> object:
-        """Return what the function returns; raises Unscorable where it raises."""
+        """Return what the function returns.
+
+        Raises:
+            Unscorable: It raises.
+        """
         function = self._function
         assert function is not None, "`build` imports it"
         try:
@@ -91,9 +99,12 @@ class PythonFunction(Scorer):
             raise Unscorable(f"{type(error).__name__}: {error}"[:300]) from error
 
     def check(self, folder: Path) -> None:
-        """Refuse (JobError) a function that is not there, by its file: none of its code runs.
+        """Refuse a function that is not there, by its file alone: none of its code runs.
 
         A module of a package is not looked for, because finding it would run the package.
+
+        Raises:
+            JobError: The file is missing or no Python, or has nothing of that name.
         """
         module, _, name = self.function.rpartition(":")
         is_file = module.endswith(".py")

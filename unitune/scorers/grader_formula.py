@@ -34,7 +34,11 @@ _OPERATORS: Mapping[type[ast.AST], Callable[..., float]] = {
 
 
 def compile_formula(text: str, names: Collection[str]) -> Formula:
-    """Return a multi grader's formula over these names, or ValueError; ``^`` is a power."""
+    """Return a multi grader's formula over these names; ``^`` is a power. It never runs as code.
+
+    Raises:
+        ValueError: It is not one.
+    """
     try:
         tree = ast.parse(text.replace("^", "**").strip(), mode="eval").body
         return _compiled(tree, text, names)

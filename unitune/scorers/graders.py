@@ -78,7 +78,11 @@ class Absent(LookupError):
 
 
 def look_up(variable: str, context: Context) -> JsonValue:
-    """Return a variable's value; raises Absent where it has none."""
+    """Return a variable's value.
+
+    Raises:
+        Absent: It has none.
+    """
     path = _VARIABLE.fullmatch(variable)
     assert path is not None, "placeholders were checked when the job was read"
     value: Any = context[path[1]]
@@ -91,7 +95,11 @@ def look_up(variable: str, context: Context) -> JsonValue:
 
 
 def _render(template: str, context: Context) -> str:
-    """Return a text with its placeholders filled in: texts as they are, other values as JSON."""
+    """Return a text with its placeholders filled in: texts as they are, other values as JSON.
+
+    Raises:
+        Absent: A variable has no value.
+    """
 
     def text_of(match: re.Match[str]) -> str:
         value = look_up(match[1], context)
@@ -274,7 +282,11 @@ class OpenAIGrader(Scorer):
         return self.load(setting).model_dump(mode="json")
 
     def wire(self, folder: Path) -> dict[str, JsonValue]:
-        """Return the object as OpenAI takes it, where each grader has a name."""
+        """Return the object as OpenAI takes it, where each grader has a name.
+
+        Raises:
+            JobError: It cannot be read.
+        """
         content = self.load(Setting(folder)).model_dump(mode="json", exclude_none=True)
         parts = cast("dict[str, dict[str, JsonValue]]", content.get("graders", {}))
         for name, part in ((self.name, content), *parts.items()):
@@ -311,7 +323,11 @@ class OpenAIGrader(Scorer):
         return None
 
     def load(self, setting: Setting) -> Grader:
-        """Return the grader, from its file where it names one; raises JobError."""
+        """Return the grader, from its file where it names one.
+
+        Raises:
+            JobError: It cannot be read.
+        """
         if not isinstance(self.grader, str):
             return self.grader
         try:

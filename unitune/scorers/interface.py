@@ -62,7 +62,11 @@ class Unscorable(Exception):
 
 
 def share(value: float, subject: str) -> float:
-    """Return a share from 0 to 1, but for rounding; raises Unscorable where it is none."""
+    """Return a value that is a share from 0 to 1, but for rounding.
+
+    Raises:
+        Unscorable: It is not.
+    """
     if not -1e-9 <= value <= 1 + 1e-9:
         raise Unscorable(f"{subject} {value!r}; a score is from 0 to 1")
     return min(1.0, max(0.0, value))
@@ -198,7 +202,11 @@ class Scorer(Entry):
         return made
 
     def require(self, package: str) -> None:
-        """Refuse the scorer (MissingExtra) where a package is not installed."""
+        """Refuse the scorer where a package is not installed.
+
+        Raises:
+            MissingExtra: The message has the install command.
+        """
         if find_spec(package) is None:
             raise MissingExtra(
                 f"the scorer {self.name!r} needs the package {package!r}, which is not installed. "
@@ -206,7 +214,11 @@ class Scorer(Entry):
             )
 
     def json_of(self, option: JsonValue, setting: Setting) -> JsonValue:
-        """Return an option that is JSON, or that is the path of a JSON file; raises JobError."""
+        """Return an option that is JSON, or that is the path of a JSON file.
+
+        Raises:
+            JobError: The file cannot be read, or is not JSON.
+        """
         if not isinstance(option, str):
             return option
         path = setting.folder / option
@@ -258,7 +270,8 @@ class Scorer(Entry):
     def score(self, attempt: Attempt) -> Score:
         """Score one attempt; what goes wrong with it is in the score, never raised.
 
-        UnituneError is: what scores are made of cannot be had, such as from an endpoint.
+        Raises:
+            UnituneError: What scores are made of cannot be had, such as from an endpoint.
         """
         try:
             judged = self.judge(attempt)

@@ -46,7 +46,13 @@ MOST_WRONG_NAMED = 5
 
 
 def read_json(text: str) -> Json:
-    """Read one strict JSON value, around which JSON's own whitespace may stand.
+    """Read one strict JSON value.
+
+    Args:
+        text: The whole of it; JSON's own whitespace may stand around.
+
+    Returns:
+        The value, with numbers as `Number`.
 
     Raises:
         ValueError: It is not JSON, or a key stands twice in one object.
@@ -83,7 +89,11 @@ def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 
 def expected_json(text: str) -> Json:
-    """Read the expected answer of a case; raises DataError where it is not JSON."""
+    """Read the expected answer of a case.
+
+    Raises:
+        DataError: It is not JSON.
+    """
     try:
         return read_json(text)
     except ValueError as error:

@@ -21,7 +21,11 @@ class Measure(Entry):
     needs_expected = False
 
     def figure(self, answers: Sequence[Measured]) -> float | None:
-        """Return the measure of one case, from its answers, one a repeat, without errors."""
+        """Return the measure of one case.
+
+        Args:
+            answers: Of one contender to one case, one a repeat, without those in error.
+        """
         figures = [self.of_answer(answer) for answer in answers]
         known = [figure for figure in figures if figure is not None]
         return fmean(known) if known and len(known) == len(figures) else None

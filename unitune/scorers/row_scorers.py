@@ -120,7 +120,11 @@ class RowScorers(Scorer):
         return self._entries(attempt.case).wrong_already(attempt)
 
     def _entries(self, case: Case) -> Entries:
-        """Return what a case asserts; raises DataError where its `scorers` cannot be read."""
+        """Return what a case asserts.
+
+        Raises:
+            DataError: Its `scorers` cannot be read.
+        """
         value = case.content.get(KEY)
         if value is None:
             return self._default

@@ -34,7 +34,11 @@ class NotAnAddress(ValueError):
 
 
 def checked(text: str) -> str:
-    """Return an address without slashes at its end; NotAnAddress: none, or perhaps with secrets."""
+    """Return an address as it is, without slashes at its end.
+
+    Raises:
+        NotAnAddress: It is none, or holds a user, password, query or fragment.
+    """
     check_no_secret(text)
     if not ADDRESS.fullmatch(text) or "\\" in text:
         raise NotAnAddress(f"{text!r} is no address. Write it like https://example.com/v1")
@@ -42,7 +46,11 @@ def checked(text: str) -> str:
 
 
 def check_no_secret(text: str) -> None:
-    """Refuse by NotAnAddress a user, password, query or fragment, which may be a secret."""
+    """Refuse what stands beside scheme, host and path, and may be a secret.
+
+    Raises:
+        NotAnAddress: There is a user, password, query or fragment.
+    """
     for mark, what in {"@": "a user name or password", "?": "a query", "#": "a fragment"}.items():
         if mark in text:
             raise NotAnAddress(
@@ -54,7 +62,10 @@ def check_no_secret(text: str) -> None:
 def as_origin(text: str) -> str:
     """Return scheme, host and port of an address: ``https://example.com``, ``http://[::1]:8000``.
 
-    Letters are lower case, and a scheme's usual port is left out. Refused as by `checked`.
+    Letters are lower case, and a scheme's usual port is left out.
+
+    Raises:
+        NotAnAddress: It is none, or holds a user, password, query or fragment.
     """
     match = ADDRESS.fullmatch(checked(text))
     assert match is not None, "it was checked"
@@ -78,7 +89,10 @@ def is_redirect(status: int) -> bool:
 
 
 def redirected(location: str | None) -> str:
-    """Return what to say of a redirect, which would take a key or a prompt to an unnamed server."""
+    """Return what to say of a redirect, which is not followed where a key or a prompt is sent.
+
+    Either would go to a server that the user has not named.
+    """
     where = f" to {shown(location)}" if location else ""
     return f"it redirects{where}, and redirects are not followed. Use the final address"
 

@@ -70,7 +70,11 @@ class Fields:
 
 
 def read_json(content: bytes | str) -> object:
-    """Return the JSON value of a text; Unreadable: none, no UTF-8, or nested too deeply."""
+    """Return the JSON value of a text.
+
+    Raises:
+        Unreadable: It is none, is no UTF-8, or is nested too deeply.
+    """
     try:
         return cast("object", json.loads(content))
     except (ValueError, RecursionError) as error:

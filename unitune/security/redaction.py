@@ -38,7 +38,10 @@ def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
 def redacted(words: str, secrets: Iterable[str | None] = (), most: int | None = None) -> str:
     """Return words without secrets: those given, and those that the environment holds.
 
-    Words are whole, as half a secret at a cut would not be known; `most` of them are returned.
+    Args:
+        words: As they came, and whole: half a secret at a cut would not be known.
+        secrets: What must not be shown; None and empty ones are passed over.
+        most: Characters that are kept, of the words as they are returned.
     """
     known = {*filter(None, secrets), *_environment_secrets(), *_proxy_secrets()}
     forms = {form for secret in known for form in _forms(secret)}

@@ -71,7 +71,10 @@ class Counted:
 
 
 def measured(job: Job) -> Measured | None:
-    """Return what the newest comparison of a job's name, backend and base measured, if any."""
+    """Return what the newest comparison of a job measured; None where there is none here.
+
+    Only comparisons of its name, backend and base model count.
+    """
     newest = newest_of(job.name, job.backend, job.base_model)
     if newest is None:
         return None

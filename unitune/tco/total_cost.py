@@ -53,8 +53,14 @@ def total_costs(
 ) -> TotalCostList:
     """Return the total cost of ownership of a job's tuned model on each of several backends.
 
-    One without a total cost is left out, with the reason; on request also one where the job could
-    not be launched. Where none has one, the reason of the first is raised.
+    Args:
+        job: What is tuned, and how it will be used.
+        backends: Their names; one without a total cost is left out, with the reason.
+        requests_month: In place of the job's own.
+        only_launchable: Leave those out, too, where the job could not be launched.
+
+    Raises:
+        UnituneError: None of them has one; the reason of the first.
     """
     costs: list[TotalCost] = []
     refused: list[tuple[str, UnituneError]] = []
@@ -179,8 +185,12 @@ def _paid_once(
 ) -> Spread | None:
     """Return what is paid before the first request: R (training + N r (k + k')) + preparation.
 
-    R trainings, each judged by N cases, r times each, by requests to each side at US dollars k and
-    k'; None where a part is not known.
+    R trainings, each judged by N cases, r times each; None where a part is not known.
+
+    Args:
+        resolved: Its cases, repeats and usage.
+        training: US dollars of one.
+        requests: US dollars k and k' of a request to each side that is judged.
     """
     job = resolved.job
     answers = len(resolved.splits.test or ()) * job.evaluate.repeats

@@ -74,8 +74,12 @@ def profile(
 ) -> Profile:
     """Return how a job's model will be used.
 
-    `alternative` is the name of the newest untuned model, and `requests_month` the command line's.
-    The rows' tokens are None only where the job says all of them.
+    Args:
+        job: Its `usage` goes before all but the next.
+        alternative: Name of the newest untuned model.
+        requests_month: Of the command line.
+        measured: The newest comparison's tokens.
+        counted: The rows' tokens; None only where the job says all of them.
     """
     usage, tokens = job.usage, _Tokens(measured, counted)
     best, candidate = (measured.baseline, measured.candidate) if measured else (None, None)

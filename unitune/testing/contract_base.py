@@ -52,7 +52,13 @@ QUESTION = Request(
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """A training followed to its end; each status took its cursor from the one before."""
+    """A training followed to its end.
+
+    Args:
+        launch: What was submitted.
+        job_id: What `submit` returned.
+        statuses: Of every poll, in order; each took its cursor from the one before.
+    """
 
     launch: Launch
     job_id: str

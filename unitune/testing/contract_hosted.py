@@ -209,7 +209,13 @@ def _parts(value: JsonValue) -> Iterator[str | float | int]:
 
 @dataclass(slots=True)
 class Tally:
-    """What came of the polls: how many, errors of ours (without ids), and others by their line."""
+    """What came of the polls.
+
+    Args:
+        polls: Calls that read, of every kind.
+        refusals: How often each error of ours was raised, without ids.
+        crashes: How often anything else was raised, by exception and line.
+    """
 
     polls: int = 0
     refusals: Counter[str] = field(default_factory=Counter[str])
@@ -247,8 +253,12 @@ def poll_without_fields(
 ) -> Tally:
     """Follow jobs at a vendor that leaves fields out, until there were so many polls.
 
-    `launch` returns what a submit needs, each time under another launch key. Nothing is left out
-    while a job is created.
+    Args:
+        backend: With its environment leading to the vendor on loopback.
+        launch: Returns what a submit needs, each time under another launch key.
+        behavior: The vendor's, or its server; nothing is left out while a job is created.
+        omits: What is left out afterwards.
+        polls: At least so many calls.
     """
     tally = Tally()
     while tally.polls < polls:

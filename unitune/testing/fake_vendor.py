@@ -35,7 +35,11 @@ def vendor_folder(otherwise: Path) -> Path:
 def create_call(faults: tuple[Fault, ...], calls: int, what: str, create: Callable[[], str]) -> str:
     """Create something, or do what the script says goes wrong; return its id.
 
-    The faults are of the first call, the second, …; none afterwards. `calls` counts this one, too.
+    Args:
+        faults: Of the first call, the second, …; none afterwards.
+        calls: Calls so far, this one included.
+        what: What is created, for messages.
+        create: Does so.
     """
     fault = faults[calls - 1] if calls <= len(faults) else Fault.NONE
     if fault is Fault.REFUSE:

@@ -73,8 +73,10 @@ class Outcome:
         left: State of the run when it was dead; empty when there was no run.
         state: State of the run in the end; `DELETED` when there is none any more.
         known: Whether the run knows the only job that carries its key.
+        advice: What the run says to its user.
         error: The message of the recovery, when it failed.
-        jobs: Jobs at the vendor that were made on the way; likewise `files`.
+        jobs: Jobs at the vendor that were made on the way.
+        files: Files there, likewise.
     """
 
     step: str
@@ -145,8 +147,12 @@ def kill_at_every_step(
 ) -> Iterator[tuple[Verdict, Outcome]]:
     """Let an act die at each of its steps in turn, and recover.
 
-    Each number's job has rows of its own. `count` asks the vendor what it has; `new_ledger` gives
-    the forks an empty ledger while the body runs; `clear` ends what an act has left running.
+    Args:
+        make_job: Returns the job of a number, whose rows no other number's have.
+        count: Asks the vendor what it has.
+        act: What dies.
+        new_ledger: Gives the forks an empty ledger while the body runs, by number.
+        clear: Ends what an act has left running.
     """
     before = count()
     with new_ledger(0):

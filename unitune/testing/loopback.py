@@ -83,7 +83,15 @@ UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, Recur
 
 @dataclass(frozen=True, slots=True)
 class VendorRequest:
-    """A request as it came: percent-encoding of the path undone, names of headers in lower case."""
+    """A request as it came.
+
+    Args:
+        method: GET, POST, …
+        path: Without query, percent-encoding undone.
+        query: Each name with its values.
+        headers: Names in lower case.
+        body: As sent.
+    """
 
     method: str
     path: str
@@ -93,7 +101,11 @@ class VendorRequest:
 
     @property
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object, empty when there is none; `Malformed` where it is none."""
+        """The body as a JSON object; empty when there is none.
+
+        Raises:
+            Malformed: It is none.
+        """
         try:
             content: object = json.loads(self.body) if self.body else {}
         except (ValueError, RecursionError) as error:
@@ -107,7 +119,11 @@ class VendorRequest:
         return self.query.get(name, [None])[0]
 
     def number(self, name: str, otherwise: int) -> int:
-        """Return the first value of a query parameter as a count; `Malformed` where it is none."""
+        """Return the first value of a query parameter as a count.
+
+        Raises:
+            Malformed: It is none.
+        """
         value = self.first(name)
         if value and not value.isdecimal():
             raise Malformed(f"{name} must be a whole number of 0 or more, and is {value!r}.")
@@ -116,7 +132,13 @@ class VendorRequest:
 
 @dataclass(frozen=True, slots=True)
 class VendorResponse:
-    """What the vendor says: JSON, or bytes as they are; headers beside content type and length."""
+    """What the vendor says.
+
+    Args:
+        content: JSON, or bytes as they are.
+        status: HTTP status.
+        headers: Beside content type and length.
+    """
 
     content: JsonValue | bytes = field(default_factory=dict[str, JsonValue])
     status: int = 200
@@ -180,7 +202,14 @@ class Server:
         return f"http://127.0.0.1:{self._http.server_address[1]}"
 
     def inject_fault(self, fault: Fault, method: str, path: str, times: int = 1) -> None:
-        """Let something go wrong with the next requests whose path holds a regular expression."""
+        """Let something go wrong with the next requests of a kind.
+
+        Args:
+            fault: What goes wrong.
+            method: Their method.
+            path: Regular expression found in their path.
+            times: How many of them.
+        """
         self._spoiled.append(_Spoiled(fault, method, re.compile(path), times))
 
     def received(self, method: str, path: str) -> list[VendorRequest]:

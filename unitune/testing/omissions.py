@@ -27,7 +27,13 @@ EMPTY: Schema = {}
 
 
 class Shape(NamedTuple):
-    """What answers to requests look like whose whole path fits a regular expression."""
+    """What answers to a kind of request look like.
+
+    Args:
+        method: GET, POST, …
+        path: Regular expression of the whole path.
+        schema: Of the answer.
+    """
 
     method: str
     path: str

@@ -26,7 +26,13 @@ Resource = TypeVar("Resource")
 
 
 class Refused(Exception):
-    """A request that the vendor does not do, why, and what it adds to that, such as a code."""
+    """A request that the vendor does not do.
+
+    Args:
+        status: HTTP status.
+        message: Why, in the vendor's words.
+        details: What the vendor adds, such as a code.
+    """
 
     def __init__(self, status: int, message: str, **details: str) -> None:
         super().__init__(message)
@@ -36,7 +42,12 @@ class Refused(Exception):
 
 
 def route(method: str, path: str) -> Callable[[Handler], Handler]:
-    """Let a method of a `RoutedVendor` answer requests of a path, such as ``/jobs/{job_id}``."""
+    """Let a method of a `RoutedVendor` answer requests.
+
+    Args:
+        method: GET, POST, …
+        path: With parts in braces, such as ``/jobs/{job_id}``.
+    """
     pattern = re.sub(r"\{(\w+)(?::([^}]+))?\}|[^{]+", _expression, path)
 
     def mark(handler: Handler) -> Handler:
@@ -52,7 +63,11 @@ def _expression(part: re.Match[str]) -> str:
 
 
 class RoutedVendor:
-    """A vendor whose methods answer requests; a test may change its behavior while it runs."""
+    """A vendor whose methods answer requests.
+
+    Args:
+        behavior: How it behaves; a test may change it while it runs.
+    """
 
     key: str
     """What a request must carry."""
@@ -119,7 +134,11 @@ class RoutedVendor:
 
 
 def existing(resources: Mapping[str, Resource], name: str, kind: str) -> Resource:
-    """Return a resource; `Refused` where there is none of this name."""
+    """Return a resource.
+
+    Raises:
+        Refused: There is none of this name.
+    """
     if name not in resources:
         raise Refused(404, f"there is no {kind} {name!r}")
     return resources[name]

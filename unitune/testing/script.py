@@ -120,8 +120,11 @@ class Moment:
 def moment(script: Script, ticks: int, *, resumed: bool, first_attempt: bool) -> Moment:
     """Return how a job stands that was not cancelled.
 
-    Ticks are polls so far, or time that has passed, counted from 1; `fail_at_step` applies to the
-    first attempt alone.
+    Args:
+        script: How the job goes.
+        ticks: Polls so far, or time that has passed; counted from 1.
+        resumed: Whether it was paused and resumed.
+        first_attempt: Whether `fail_at_step` applies.
     """
     if ticks <= len(script.states):
         return Moment(script.states[ticks - 1], 0)

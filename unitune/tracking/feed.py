@@ -90,7 +90,10 @@ def feeding(ledger: Ledger, record: RunRecord, names: Sequence[str]) -> Generato
 
 
 def trackers_to_feed(ledger: Ledger, record: RunRecord) -> tuple[str, ...]:
-    """Return a job's trackers that do not know yet how its run ended, and that no process feeds."""
+    """Return the trackers of a run's job that do not know yet how it ended.
+
+    None where a process feeds them already.
+    """
     if is_locked(ledger.run_folder(record.id) / LOCK):
         return ()
     try:

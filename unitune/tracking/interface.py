@@ -26,7 +26,17 @@ TRACKED = "run.tracked"
 
 @dataclass(frozen=True, slots=True)
 class TrackedRun:
-    """A run as a tracker is told of it when it begins."""
+    """A run as a tracker is told of it when it begins.
+
+    Args:
+        id: The run's own; of a later attempt its launch key, since its steps begin anew.
+        name: For people.
+        project: What a tracker groups runs by: the job's name.
+        parameters: The job's settings by dotted names.
+        tags: What else it can be searched by.
+        created: Seconds since 1970, UTC.
+        home: The ledger's folder.
+    """
 
     id: str  # its own; of a later attempt its launch key, since its steps begin anew
     name: str  # for people
@@ -97,7 +107,9 @@ class HasRegistry(Protocol):
     def mirror(self, versions: Sequence[ModelVersion], aliases: Mapping[str, int | None]) -> None:
         """Give a registered model there the versions and aliases that it has in the ledger.
 
-        Versions are the oldest first; an alias that was removed points to None.
+        Args:
+            versions: All that it has, the oldest first.
+            aliases: The version that each points to; None: it was removed.
         """
         ...
 
@@ -123,7 +135,12 @@ def missing_trackers(names: Iterable[str]) -> list[Finding]:
 
 
 def open_tracker(name: str, run: TrackedRun) -> Tracker:
-    """Return a tracker for a run; a MissingExtra, or whatever its package raises."""
+    """Return a tracker for a run.
+
+    Raises:
+        MissingExtra: Its package is not installed.
+        Exception: Whatever its package raises where it cannot be reached.
+    """
     for finding in missing_trackers([name]):
         raise MissingExtra(str(finding))
     opened: Tracker = resolve_name(SOURCES[name])(run)

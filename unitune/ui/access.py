@@ -45,7 +45,11 @@ STRANGER = (
 
 
 class Access:
-    """The tokens of one server."""
+    """The tokens of one server.
+
+    Args:
+        port: Of the server: cookies are for all ports of a machine, so it stands in their name.
+    """
 
     def __init__(self, port: int) -> None:
         # Cookies are for all ports of a machine.

@@ -50,8 +50,11 @@ def serve(ledger: Ledger, port: int, announce: Callable[[str, str], None]) -> No
 
     Args:
         ledger: Whose runs and comparisons are shown.
-        port: 0: any that is free; a UserError where it is taken.
+        port: 0: any that is free.
         announce: Is given the address to print, and the one for a browser to be started.
+
+    Raises:
+        UserError: The port is taken.
     """
     try:
         listening = socket.create_server((LOOPBACK, port))

@@ -20,7 +20,14 @@ FILTERS = ("all", *map(str, Outcome), "errors", "required", "noted")
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What an address asks for; whatever it says, only what there is comes of it."""
+    """What an address asks for; whatever it says, only what there is comes of it.
+
+    Args:
+        show: One of `FILTERS`.
+        slice: A slice's name; empty: all cases.
+        text: Words that stand in the case, in any of its texts.
+        page: From 1.
+    """
 
     show: str = "all"  # of `FILTERS`
     slice: str = ""  # empty: all cases

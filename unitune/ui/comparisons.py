@@ -90,7 +90,11 @@ def kept_comparisons(run_id: str | None = None) -> list[Comparison]:
 
 
 def kept_comparison(comparison_id: str) -> Comparison:
-    """Return a kept comparison with its cases, by its whole id; a NotFoundError without one."""
+    """Return a kept comparison with its cases, by its whole id.
+
+    Raises:
+        NotFoundError: There is none.
+    """
     if comparison_id not in comparison_ids(comparison_id):
         raise NotFoundError("comparison", comparison_id, (), "The page of all has those there are.")
     return _remembered(comparison_id)

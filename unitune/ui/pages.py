@@ -187,7 +187,11 @@ class Pages:
         return html.render(comparison, read_notes(_folder(comparison)))
 
     def write_note(self, visit: Visit) -> str:
-        """Keep a note on a case, and return its address; a NotFoundError where there is none."""
+        """Keep a note on a case, and return the address of that case.
+
+        Raises:
+            NotFoundError: There is no such case.
+        """
         comparison, case = kept_comparison(visit.path["comparison"]), visit.form.get("case", "")
         known = [each.id for each in comparison.cases]
         if case not in known:

@@ -40,7 +40,13 @@ END_OF_TIME = 253_402_300_800
 
 @dataclass(frozen=True)
 class ShownRun:
-    """A run as it is shown."""
+    """A run as it is shown.
+
+    Args:
+        cost: What it has cost, or was estimated to; empty: nothing is on record.
+        events: Of a run that is shown as a whole or goes on.
+        problem: Why it is not shown as it is now.
+    """
 
     run: Run
     cost: str  # that it has had, or was estimated to have; empty: nothing is on record

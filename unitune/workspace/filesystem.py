@@ -29,7 +29,11 @@ MOST_BYTES = 1 << 30
 
 
 def opened(path: Path) -> BufferedReader:
-    """Open a file, or a pipe, to read its bytes; OSError for a device, too."""
+    """Open a file, or a pipe, to read its bytes.
+
+    Raises:
+        OSError: It cannot be opened, or is a device.
+    """
     file = path.open("rb")
     mode = os.fstat(file.fileno()).st_mode
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
@@ -39,7 +43,11 @@ def opened(path: Path) -> BufferedReader:
 
 
 def content_of(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
-    """Return what a file, or a pipe, holds; OSError for a device, and for more bytes than these."""
+    """Return what a file, or a pipe, holds.
+
+    Raises:
+        OSError: It cannot be read, is a device, or holds more.
+    """
     with opened(path) as file:
         content = file.read(most_bytes + 1)
     if len(content) > most_bytes:
@@ -100,7 +108,11 @@ def flush(path: Path) -> None:
 
 
 def no_link(path: str, flags: int) -> int:
-    """Open a file that is no symbolic link, else UserError; for the argument `opener` of `open`."""
+    """Open a file that is no symbolic link; for the argument `opener` of `open`.
+
+    Raises:
+        UserError: It is one.
+    """
     try:
         return os.open(path, flags | os.O_NOFOLLOW, 0o600 if _is_private(path) else 0o666)
     except OSError as error:

@@ -29,7 +29,11 @@ COMPRESSED = 4
 
 
 def tracked_in(folder: Path) -> str | None:
-    """Return a file that git tracks in a folder without links, by its path in the repository."""
+    """Return a file in a folder that git tracks, by its path in the repository; None: it has none.
+
+    Args:
+        folder: Absolute, without links.
+    """
     for top in folder.parents:
         beginning = os.fsencode(folder.relative_to(top)).lower() + b"/"
         for index in _indexes(top / ".git"):

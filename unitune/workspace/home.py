@@ -125,11 +125,14 @@ def refuse_network(folder: Path) -> None:
 
 
 def file_system(path: Path, mountinfo: str) -> str:
-    """Return the type of the file system that an absolute, resolved path lies on.
+    """Return the type of the file system that an absolute path lies on.
 
-    Source: proc_pid_mountinfo(5) of ``/proc/self/mountinfo``: the mount point is the fifth field,
-    with blanks written as octal escapes; the type is the first after the lone dash. A later mount
-    hides an earlier one.
+    Args:
+        path: Absolute and resolved.
+        mountinfo: Text in the format of ``/proc/self/mountinfo``.
+
+    Source: proc_pid_mountinfo(5): the mount point is the fifth field, with blanks written as octal
+    escapes; the type is the first after the lone dash. A later mount hides an earlier one.
     """
     deepest, kind = -1, ""
     for line in mountinfo.splitlines():

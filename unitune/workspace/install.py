@@ -19,7 +19,11 @@ NAME = "unitune"
 
 
 def install_command(*extras: str) -> str:
-    """Return the command that installs extras: ``pip install -e '/src/unitune[local]'``."""
+    """Return the command that installs extras, e.g. ``pip install -e '/src/unitune[local]'``.
+
+    Args:
+        extras: Their names; none: unitune itself.
+    """
     wanted = f"[{','.join(extras)}]" if extras else ""
     option, source = _origin()
     if source is None:

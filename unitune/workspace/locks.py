@@ -20,10 +20,15 @@ from unitune.workspace.filesystem import no_link
 
 @contextmanager
 def locked(path: Path, what: str, wait_seconds: float = 30.0) -> Generator[None]:
-    """Hold the lock of a file, which is made when absent and never removed, while the body runs.
+    """Hold the lock of a file while the body runs.
+
+    Args:
+        path: The lock file; made when absent, never removed.
+        what: What is locked, for the message.
+        wait_seconds: How long to wait for another holder.
 
     Raises:
-        LockTimeout: Another process kept the lock of `what` all that time.
+        LockTimeout: Another process kept the lock all that time.
         UserError: The file is a symbolic link.
     """
     until = time.monotonic() + wait_seconds

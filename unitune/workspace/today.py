@@ -9,7 +9,11 @@ from unitune.errors import UserError
 
 
 def today() -> date:
-    """Return today's date (UTC), or the one of ``UNITUNE_TODAY``; UserError where it is none."""
+    """Return today's date (UTC), or the one that ``UNITUNE_TODAY=YYYY-MM-DD`` says, if anything.
+
+    Raises:
+        UserError: UNITUNE_TODAY is no date.
+    """
     given = os.environ.get("UNITUNE_TODAY", "").strip()
     if not given:
         return datetime.now(UTC).date()

@@ -73,7 +73,9 @@ def folder() -> Path:
 def read() -> UserConfig:
     """Return the user's configuration; without a file it is empty.
 
-    UserError: the file is not the user's own, or not valid; the message names line and allowed.
+    Raises:
+        UserError: The file is not valid; the message names file, line and what is allowed. Or it
+            is not the user's own.
     """
     file = folder() / FILE
     if not file.exists():

@@ -63,10 +63,12 @@ MOST_SHOWN = 80
 
 
 class Part(NamedTuple):
-    """Where the last key of a location stands: the mapping around it, where that can be told.
+    """Where the last key of a location stands.
 
-    `inner` are the mappings that may stand at the location itself, and `described` is what its
-    documentation says of the value.
+    Args:
+        model: The mapping around it; None where that cannot be told.
+        inner: The mappings that may stand at the location itself.
+        described: What its documentation says of the value.
     """
 
     model: type[BaseModel] | None
@@ -177,8 +179,10 @@ def sentence(
 ) -> str:
     """Return what is wrong at one location, a sentence that begins after its name.
 
-    `details` are all of pydantic's errors there, several if they are branches of a union;
-    `elsewhere` says where a key belongs that is not known here.
+    Args:
+        details: All of pydantic's errors there; several are branches of a union.
+        part: Which part of which model it is.
+        elsewhere: Where what a key that is not known here means can be said.
     """
     detail, part = details[0], part or Part(None, ())
     if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):

@@ -39,7 +39,13 @@ class Document:
 
 
 def load(path: Path, model: type[Model], *, kind: str = "a job", floats: bool = True) -> Model:
-    """Read a YAML file into a model; `kind` says in messages what it holds; `floats` as of `read`.
+    """Read a YAML file into a model.
+
+    Args:
+        path: The file.
+        model: What it holds.
+        kind: The same, for messages.
+        floats: As of `read`.
 
     Raises:
         JobError: It is not valid; the message names file, line and what is allowed.
@@ -52,9 +58,12 @@ def load(path: Path, model: type[Model], *, kind: str = "a job", floats: bool = 
 
 
 def read(path: Path, *, kind: str = "a job", floats: bool = True) -> Document:
-    """Parse a YAML file whose top level is a mapping; `kind` says in messages what it holds.
+    """Parse a YAML file whose top level is a mapping.
 
-    With `floats`, a number with a point is one; else it stays the text that stands there.
+    Args:
+        path: The file.
+        kind: What it holds, for messages.
+        floats: Whether a number with a point is one, or stays the text that stands there.
 
     Raises:
         JobError: It cannot be read, is not YAML, repeats a key, or is no mapping.
@@ -85,7 +94,11 @@ def read(path: Path, *, kind: str = "a job", floats: bool = True) -> Document:
 
 
 def _refuse_references(path: Path, kind: str, events: Iterable[yaml.Event]) -> None:
-    """Refuse tags, and aliases, a few of which can stand for more than any memory holds."""
+    """Refuse aliases, a few of which can stand for more than any memory holds, and tags.
+
+    Raises:
+        JobError: There is one.
+    """
     for event in events:
         reference = ""
         if isinstance(event, yaml.AliasEvent):
@@ -114,7 +127,11 @@ _AsWritten.yaml_implicit_resolvers = {
 
 
 def parse(text: str) -> Any:
-    """Return what a YAML text says, without a float: ``3.30`` stays the text it is; YAMLError."""
+    """Return what a YAML text says, without a float: ``3.30`` stays the text it is.
+
+    Raises:
+        yaml.YAMLError: It is not YAML.
+    """
     return yaml.load(text, Loader=_AsWritten)  # noqa: S506 - a safe loader that knows less
 
 
@@ -154,7 +171,9 @@ _Dumper.add_representer(str, _quote_odd_line_breaks)
 def dump(content: dict[str, Any], *, flow: bool = False) -> str:
     """Return a mapping as YAML, its keys in their order.
 
-    With `flow`, what holds no lists and mappings itself stands in brackets.
+    Args:
+        content: Plain values.
+        flow: Whether what holds no lists and mappings itself stands in brackets.
     """
     style = None if flow else False
     return yaml.dump(
@@ -177,9 +196,13 @@ def explain(
     model: type[BaseModel],
     synonyms: Mapping[str, str] = {},
 ) -> str:
-    """Return pydantic's errors about a document as sentences, one a line.
+    """Return pydantic's errors as sentences, one a line.
 
-    `synonyms` are what keys of other tools are called there, by dotted names.
+    Args:
+        document: What was read.
+        error: What is wrong with it.
+        model: What it should be.
+        synonyms: What keys of other tools are called there, by dotted names.
     """
     elsewhere = {**dotted_keys(model), **synonyms}
     lines: list[str] = []

@@ -57,10 +57,14 @@ def lay_out(
     tail: int,
     forks: Sequence[tuple[int, int] | None] = (),
 ) -> Layout:
-    """Return the layout of a prefix followed by rows of these lengths and a tail, all in tokens.
+    """Return the layout of a prefix followed by rows of these lengths and a tail.
 
-    `longest` is the width of the grid (S), at least that of the longest row. Forks say where the
-    two answers of each row begin after the prefix, if it has two.
+    Args:
+        prefix: Shared tokens; 0 for none.
+        lengths: Tokens of each row after the prefix, at least 1 each.
+        longest: Width of the grid (S), at least that of the longest row.
+        tail: Tokens that belong to no row.
+        forks: Where the two answers of each row begin after the prefix, if it has two.
     """
     sizes = torch.tensor(lengths)
     starts = prefix + sizes.cumsum(0) - sizes

@@ -135,8 +135,11 @@ def epoch_batches(
 ) -> list[list[int]]:
     """Return the rows of each optimiser step of an epoch; every row stands in exactly one.
 
-    The last step may have fewer rows than others. Epochs are counted from 0; each has an order of
-    its own.
+    Args:
+        lengths: Tokens of each row.
+        batch_size: Rows of a step; the last step may have fewer.
+        seed: Of the run.
+        epoch: Counted from 0; each has an order of its own.
     """
     order = list(range(len(lengths)))
     draw = random.Random(f"{seed}/{epoch}")  # noqa: S311 - an order, not a secret
@@ -188,7 +191,10 @@ def micro_batches(
 
 
 def shared_prefix(rows: Sequence[TrainingRow]) -> int:
-    """Return how many tokens all rows begin with, none of them trained and none a row's last."""
+    """Return how many tokens all rows begin with, none of them trained and none a row's last.
+
+    One row alone shares nothing.
+    """
     untrained = ((*row.trained, True).index(True) for row in rows)
     return min([common_length([row.ids for row in rows]), *untrained])
 

@@ -58,7 +58,11 @@ class TextPiece(NamedTuple):
 
 
 def render(tokenizer: PreTrainedTokenizerBase, example: Example) -> Rendered:
-    """Return a training row's ids, and which of them carry loss: no turns of weight 0.
+    """Return a training row's ids, and which of them carry loss.
+
+    Args:
+        tokenizer: With a chat template.
+        example: The row; assistant turns of weight 0 carry no loss.
 
     Raises:
         TemplateError: The template cannot carry this row.

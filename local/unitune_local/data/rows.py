@@ -27,7 +27,12 @@ RENDERED_TOGETHER = 256
 
 
 class RenderedRows(NamedTuple):
-    """A data file as a model sees it: rows that can be learnt from, and why others cannot."""
+    """A data file as a model sees it.
+
+    Args:
+        rows: Those that can be learnt from.
+        findings: One for each that cannot, and why.
+    """
 
     rows: tuple[TrainingRow, ...]
     findings: tuple[Finding, ...]

@@ -190,7 +190,12 @@ exec vllm serve "${{BASE:-$base}}" --host 127.0.0.1 \\
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One form of an export: what writes it into an empty folder, and what it may be rounded to."""
+    """One form of an export.
+
+    Args:
+        write: Writes it into an empty folder.
+        quantizations: What its weights may be rounded to.
+    """
 
     write: Callable[[Tuned, Path, ExportSpec], Written]
     quantizations: tuple[str, ...] = ()

@@ -42,9 +42,13 @@ meta-llama/Llama-3.2-1B-Instruct, and llama.cpp's src/llama-vocab.cpp."""
 def add_tokenizer(
     writer: GGUFWriter, tokenizer: PreTrainedTokenizerBase, folder: Path, size: int
 ) -> None:
-    """Write a tokenizer, whose files stand in a folder, and its chat template.
+    """Write a tokenizer and its chat template.
 
-    `size` is that of the model's vocabulary, which may have more ids than there are tokens.
+    Args:
+        writer: Of the file.
+        tokenizer: With a chat template.
+        folder: Where its files stand.
+        size: Of the model's vocabulary, which may have more ids than the tokenizer has tokens.
 
     Raises:
         Unsupported: llama.cpp would cut texts into other tokens.

@@ -99,8 +99,12 @@ class CostModel(Closed):
     ) -> float:
         """Return how long a training is expected to take, rendering of rows apart.
 
-        `parts` are those of one epoch and `validation` those of one validation, which has no
-        backward pass; `forwards` are further passes over both without one.
+        Args:
+            epochs: Passes over the rows.
+            parts: Micro-batches of one epoch.
+            validation: Micro-batches of one validation, which has no backward pass.
+            validations: How many of them are made.
+            forwards: Further passes over all of them without a backward pass.
         """
         validated = (validations + forwards) * self._seconds(validation) / 2
         steps = (epochs + forwards / 2) * self._seconds(parts)

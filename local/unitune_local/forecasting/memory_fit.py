@@ -65,9 +65,15 @@ def fit_batches(  # noqa: PLR0913, PLR0917 - what they depend on
     available: int,
     answers: AnswerTokens | None = None,
 ) -> Batching:
-    """Cut rows into micro-batches that are small enough for the available bytes, if any are.
+    """Cut rows into micro-batches that are small enough for the memory, if any are.
 
-    The model is on torch's meta device; `answers` is None where none are sampled.
+    Args:
+        model: On torch's meta device.
+        settings: Of the training.
+        cost_model: Of the machine.
+        rows: Of the data.
+        available: Bytes of memory.
+        answers: How long the answers are that are sampled to them; None: none are.
     """
     shape = memory.shape_of(model)
     order = epoch_batches([len(row.ids) for row in rows], settings.batch_size, settings.seed, 0)

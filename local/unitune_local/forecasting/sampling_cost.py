@@ -107,7 +107,11 @@ def scorer_findings(job: Job, train: Dataset) -> Iterator[Finding]:
 
 
 def _without_code(scorer: Scorer, setting: Setting) -> Scorer | None:
-    """Return a scorer that is ready, but for functions of the user's; None where it is one."""
+    """Return a scorer that is ready, but for functions of the user's; None where it is one.
+
+    Raises:
+        UnituneError: A file that it names, or a package that it needs, is not there.
+    """
     if isinstance(scorer, PythonFunction):
         return scorer.check(setting.folder)
     if isinstance(scorer, RowScorers):

@@ -58,9 +58,12 @@ class ModelSize(NamedTuple):
     width: int  # hidden size, in all layers
 
     def work(self, new: float, before: float, answer: float) -> float:
-        """Return the operations of an answer of so many tokens, which count `GENERATED_WEIGHT`.
+        """Return the operations of one answer, those of its tokens by `GENERATED_WEIGHT`.
 
-        Of its prompt, `new` tokens are computed for it alone; those `before` were, for all prompts.
+        Args:
+            new: Tokens of its prompt that are computed for it alone.
+            before: Tokens that were computed before, for all prompts.
+            answer: Tokens that are generated.
         """
         tokens, generated = new + answer, GENERATED_WEIGHT * answer
         pairs = tokens * (before + tokens / 2)
@@ -88,7 +91,13 @@ def size_of(folder: Path) -> ModelSize:
 
 
 def forecast_answers(model: str, cases: Dataset, loads: Sequence[AnswerLoad]) -> AnswerForecast:
-    """Return how long answers to such cases would take; the model by its name, or its folder."""
+    """Return how long requests for the answers of such cases would take.
+
+    Args:
+        model: Its name, or its folder.
+        cases: What is requested, in the rows' own messages.
+        loads: How often, with what beside.
+    """
     folder, device = store.resolve(model), machine.device()
     dtype = machine.best_dtype(device)
     size, rate = size_of(folder), answer_rate(folder, device.type, dtype)
@@ -135,7 +144,11 @@ def measured(
 ) -> Generator[None]:
     """Keep what the answers of the body took, if they were enough and the machine not overloaded.
 
-    `answered` is to be filled in the body: each prompt, and the tokens of its answer.
+    Args:
+        folder: Of the model.
+        device: Where it answers.
+        dtype: Of its weights.
+        answered: To be filled in the body: each prompt, and the tokens of its answer.
     """
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     start = clock()

@@ -77,7 +77,11 @@ class Ending:
 class Answer:
     """One answer as it grows.
 
-    `place` is that of its prompt among all; `prompt` has no tokens that are common to all prompts.
+    Args:
+        place: Of its prompt among all.
+        prompt: Token ids, those common to all prompts apart.
+        sampling: How it is answered.
+        ending: What ends it.
     """
 
     def __init__(self, place: int, prompt: list[int], sampling: Sampling, ending: Ending) -> None:
@@ -143,11 +147,15 @@ def next_tokens(logits: Tensor, step: Sequence[tuple[int, Answer]]) -> list[int]
 
 
 def draw_tokens(logits: Tensor, temperatures: Tensor, draws: Tensor) -> Tensor:
-    """Return the token (B,) at which the chances, added up, pass a draw (B,), from 0 to 1.
+    """Return the token (B,) at which the chances, added up, pass a draw from 0 to 1.
 
     First the block of tokens in which they do, and then the token in it: adding up all in float64
-    took a quarter of the time of a step of the embedded model. Logits (B, V) are in float32 and
-    draws in float64, on the CPU; temperatures (B,) are above 0.
+    took a quarter of the time of a step of the embedded model.
+
+    Args:
+        logits: In float32, on the CPU (B, V).
+        temperatures: Of each row (B,).
+        draws: In float64 (B,).
     """
     count, size = logits.shape
     chances = (logits - logits.amax(1, keepdim=True)).div_(temperatures[:, None]).exp_()
@@ -162,10 +170,14 @@ def draw_tokens(logits: Tensor, temperatures: Tensor, draws: Tensor) -> Tensor:
 
 
 def nucleus(logits: Tensor, temperatures: Tensor, shares: Tensor) -> Tensor:
-    """Return logits (B, V), in float32, with minus infinity for all but the likeliest tokens.
+    """Return logits (B, V) with minus infinity for all but the likeliest tokens.
 
-    Those that stay are the fewest that together have a share (B,) of the chances; at least one
-    does, and with 1 all do.
+    Those that stay are the fewest that together have a share of the chances; at least one does.
+
+    Args:
+        logits: In float32 (B, V).
+        temperatures: Of each row (B,).
+        shares: Of each row (B,); 1 keeps all tokens.
 
     Source: Holtzman et al., The Curious Case of Neural Text Degeneration, 2020, section 3.1.
     """

@@ -31,9 +31,12 @@ similar length go together, so little is padding, and what one layer makes still
 
 
 class PrefixCachedRows:
-    """Rows after a common beginning that was computed once, and is shared as one row, if there is.
+    """Rows after a common beginning that was computed once.
 
-    The model is switched by `prefix_caching`. `check` is called before each forward.
+    Args:
+        model: Switched to attention with a prefix cache by `prefix_caching`.
+        shared: PrefixCache of the common beginning, as one row; None when there is none.
+        check: Called before each forward; what it raises ends the work.
     """
 
     def __init__(

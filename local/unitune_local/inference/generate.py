@@ -63,11 +63,20 @@ def generate(  # noqa: PLR0913 - the last three are rarely given
     done: Callable[[Sequence[int], Sequence[Generated]], None] | None = None,
     grew: Callable[[str], None] | None = None,
 ) -> list[Generated]:
-    """Return an answer for each prompt, in their order; the model is in evaluation mode.
+    """Answer all prompts.
 
-    Prompts are token ids, at least one each; with the answer they fit the model's context. After
-    each token `done` is called with the places and answers that it has ended, and `grew` with the
-    text so far of an answer that goes on.
+    Args:
+        model: In evaluation mode.
+        tokenizer: Of the model.
+        prompts: Token ids, at least one each; with the answer they fit the model's context.
+        settings: One for each prompt.
+        batch_size: Most rows at once.
+        interrupt: When it is set, generation stops before the next token.
+        done: Called after each token with the places and answers that it has ended.
+        grew: Called after each token with the text so far of an answer that goes on.
+
+    Returns:
+        One answer for each prompt, in their order.
 
     Raises:
         Interrupted: `interrupt` was set.

@@ -103,7 +103,8 @@ class PrefixCache:
 def joined(parts: Sequence[PrefixCache]) -> PrefixCache:
     """Return the rows of several caches as one, in their order, with room for a block more.
 
-    All have the same shared cache; where one is narrower, its rows are padded on the left.
+    Args:
+        parts: With the same shared cache; where one is narrower, its rows are padded on the left.
     """
     whole = PrefixCache(parts[0].shared, max(part.used for part in parts))
     for layer in parts[0].layers:

@@ -77,8 +77,12 @@ def load_model(
 ) -> PreTrainedModel:
     """Load a causal language model, ready for inference.
 
-    The dtype is that of its weights, auto: as in their files, which are mapped then; with a
-    quantisation, which is of the linear layers but the output head, that of what is computed.
+    Args:
+        path: Its folder.
+        dtype: Of its weights, auto: as in their files, which are mapped then; with a quantisation,
+            of what is computed with them.
+        device: Where it is to be.
+        quantization: Of the linear layers but the output head; needs bitsandbytes.
     """
     use_threads()
     logging.disable_progress_bar()
@@ -142,9 +146,12 @@ def keep_inputs_alone(model: PeftModel) -> None:
 
 
 def load_adapter(model: PreTrainedModel, folder: Path, *, rounds_once: bool) -> PeftModel:
-    """Return the model with an adapter read from a folder in peft's format, for inference.
+    """Return the model with an adapter read from a folder, for inference.
 
-    It computes as training did (`rounds_once`), or as peft does.
+    Args:
+        model: The base that the adapter was trained on.
+        folder: In peft's format.
+        rounds_once: Whether to compute as training did, instead of as peft does.
     """
     with _quiet():
         tuned = cast("PeftModel", cast("Any", PeftModel).from_pretrained(model, folder))

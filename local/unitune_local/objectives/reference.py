@@ -51,9 +51,10 @@ class ReferencePass:
     ) -> dict[TrainingRow, TrainingRow] | None:
         """Return each row with its log-probabilities; None when it was stopped.
 
-        A round has a micro-batch for each rank, empty where it has none: those of the first epoch
-        and of a validation. The same ones in the training give the very same sums, so that the
-        first step begins at a gain of 0.
+        Args:
+            rounds: The micro-batches of the first epoch and of a validation, one for each rank in
+                a round; empty where it has none. The same ones in the training give the very same
+                sums, so that the first step begins at a gain of 0.
         """
         kept = self.ranks.first(self._kept)
         was_training = self.model.training

@@ -35,7 +35,10 @@ class RankLost(RunFailed):
 def start_ranks(folder: JobFolder, size: int, lost: Callable[[str, bool], None]) -> None:
     """Start all ranks but the first, which is this process.
 
-    `lost` is called in a thread when one has died: what happened, and whether it was killed.
+    Args:
+        folder: Of the training.
+        size: Number of ranks, this one included.
+        lost: Called in a thread when one has died: what happened, and whether it was killed.
     """
     for rank in range(1, size):
         with open(log := folder.rank_log(rank), "ab", opener=no_link) as file:

@@ -81,10 +81,16 @@ class Ranks:
     def spread(
         self, lengths: Sequence[int], compute: Callable[[Sequence[int]], Sequence[T]]
     ) -> list[T]:
-        """Return a value for each place, as JSON has it; every rank computes those of its share.
+        """Compute a value for each place, every rank those of its share.
 
-        Shares are equal in tokens (`lengths`, at each place). Where ranks compute together each
-        computes all, as places need not take equally many passes.
+        Where ranks compute together each computes all, as places need not take equally many passes.
+
+        Args:
+            lengths: Tokens at each place, by which the shares are made equal.
+            compute: Returns the values for some places, as JSON has them.
+
+        Returns:
+            The values for all places, in their order.
         """
         if self.computes_together:
             return self.gather([*compute(range(len(lengths)))])[0]
@@ -153,8 +159,10 @@ ALONE = Ranks()
 def joined(rendezvous: Path, rank: int, settings: Settings) -> Generator[Ranks]:
     """Meet the other processes on this machine, and part from them at the end.
 
-    The rendezvous is a file that is not there yet, in a folder that only the user may enter. On
-    cuda each rank has a GPU of its own.
+    Args:
+        rendezvous: A file that is not there yet, in a folder that only the user may enter.
+        rank: The place of this process.
+        settings: How many processes there are, and where: on cuda each rank has a GPU of its own.
 
     Raises:
         RankLost: One does not come.

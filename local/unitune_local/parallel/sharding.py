@@ -27,9 +27,13 @@ from unitune_local.settings import Settings
 
 
 def shard(model: PeftModel, dtype: torch.dtype, ranks: Ranks) -> None:
-    """Keep of each layer's frozen weights this rank's part alone, in a dtype.
+    """Keep of each layer's frozen weights this rank's part alone.
 
-    The model is on the CPU, as its file has it: no more of that is read than a layer at a time.
+    Args:
+        model: With adapters, on the CPU, as its file has it, so that no more of that is read than a
+            layer at a time.
+        dtype: That frozen weights are to have.
+        ranks: Who share them.
     """
     mesh = DeviceMesh.from_group(cast("Any", ranks.group), ranks.device.type)
     base = model.get_base_model()

@@ -24,7 +24,11 @@ _Block = dict[int, KeysValues]
 
 
 class PrefixStore:
-    """Beginnings of prompts, which together take so many bytes at most."""
+    """Beginnings of prompts.
+
+    Args:
+        max_bytes: Most that all blocks together may take.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self.bytes = 0

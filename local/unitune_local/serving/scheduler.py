@@ -51,10 +51,13 @@ HEADROOM_TOKENS = 64
 
 
 class Scheduler:
-    """Answers requests with a model, which is used by nothing else until `close`.
+    """Answers requests with a model, many at once.
 
-    The keys and values of running answers take `answer_bytes` at most, or are those of one alone;
-    the prefix store takes `prefix_bytes`.
+    Args:
+        model: In evaluation mode; used by nothing else until `close`.
+        tokenizer: Of the model.
+        answer_bytes: Most that keys and values of running answers take; one alone may take more.
+        prefix_bytes: Most that the prefix store takes.
     """
 
     def __init__(
@@ -183,7 +186,8 @@ class Scheduler:
     def _alike(self, start: int) -> list[ServedRequest]:
         """Take from the head of those that wait the requests that can be read together.
 
-        Of the first, and so of all, `start` tokens were read before.
+        Args:
+            start: Tokens of the first that were read before, and so of all.
         """
         head = self._waiting[0].ids[:start]
         group: list[ServedRequest] = []

@@ -54,7 +54,12 @@ END = b"data: [DONE]\n\n"
 
 
 def serve(chat: LocalChatModel, settings: ServerSettings, announce: Callable[[str], None]) -> None:
-    """Serve a model until SIGINT or SIGTERM; announce the base URL once requests are answered.
+    """Serve a model until SIGINT or SIGTERM.
+
+    Args:
+        chat: The model; loaded before anything is announced.
+        settings: Where, under which name, and for whom.
+        announce: Is given the base URL once requests are answered.
 
     Raises:
         UserError: The address cannot be used.

@@ -135,7 +135,11 @@ class ChatRequest(BaseModel):
         return self.tools if self.tool_choice == "auto" else ()
 
     def sampling(self, room: int) -> Sampling:
-        """Return how the answer is to be sampled, in the room that the model's context leaves."""
+        """Return how the answer is to be sampled.
+
+        Args:
+            room: Tokens that the model's context leaves for it.
+        """
         wanted = self.max_completion_tokens or self.max_tokens or room
         stop = (self.stop,) if isinstance(self.stop, str) else self.stop
         return Sampling(min(wanted, room), self.temperature, self.seed, stop, self.top_p)

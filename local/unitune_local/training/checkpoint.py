@@ -38,7 +38,12 @@ class Position(Closed):
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint read back."""
+    """A checkpoint read back.
+
+    Args:
+        position: Where the training stood.
+        tensors: Adapter and optimiser by name.
+    """
 
     position: Position
     tensors: dict[str, Tensor]
@@ -51,7 +56,11 @@ def save(
     optimizer: torch.optim.Optimizer,
     selection: Selection = NONE_YET,
 ) -> Path:
-    """Write a checkpoint, return its folder, and remove all but the newest two and their best."""
+    """Write a checkpoint and remove all but the newest two, and what was best by them.
+
+    Returns:
+        The checkpoint's folder.
+    """
     done = folder / f"step-{step}"
     if done.exists():  # from before a crash, and the same, as a resumed run repeats its steps
         shutil.rmtree(done)

@@ -80,7 +80,12 @@ def prepare(launch: Launch) -> Spec:
 def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
     """Train what a folder's spec says, from its last checkpoint if there is one.
 
-    Returns None when it was stopped; raises as `train_rank`.
+    Returns:
+        The tuned model, or None when it was stopped.
+
+    Raises:
+        Mismatch: Base or rows are not those of the submit.
+        RunFailed: The training ended without a model.
     """
     spec = read_spec(folder)
     note = partial(note_in, log)
@@ -126,10 +131,17 @@ class Trained(NamedTuple):
 def train_rank(
     spec: Spec, ranks: Ranks, checkpoints: Path, note: Note, stop: Callable[[], bool]
 ) -> Trained | None:
-    """Train as one of the processes of a training; None when it was stopped.
+    """Train as one of the processes of a training.
 
-    The folder of checkpoints is read by every rank and written by the first one, which also notes
-    what happens, and asks after every step whether to stop.
+    Args:
+        spec: Of the training.
+        ranks: The processes.
+        checkpoints: Folder of checkpoints, which every rank reads and the first one writes.
+        note: Receives what happens, in the first rank.
+        stop: Called after every step, in the first rank; returns whether to stop.
+
+    Returns:
+        The trained model; None when it was stopped.
 
     Raises:
         Mismatch: Base or rows are not those of the submit.

@@ -49,9 +49,13 @@ NONE_YET = Selection()
 
 
 class Evaluations:
-    """The evaluations of a training of so many rows: when one is due, and what they decide.
+    """The evaluations of a training: when one is due, and what they decide.
 
-    What measures is None where there are no validation rows.
+    Args:
+        measure: Returns the figures of the validation rows; None where there are none.
+        settings: Of the training.
+        rows: Number of training rows.
+        note: Receives each evaluation, and at last which step is kept.
     """
 
     def __init__(

@@ -85,9 +85,11 @@ def start_worker(folder: JobFolder) -> None:
 
 
 def environment(threads: int, *, keeps_memory: bool = True) -> dict[str, str]:
-    """Return the environment of a process that trains with so many threads in all its ranks.
+    """Return the environment of a process that trains; it has no keys.
 
-    It has no keys. What a step frees is kept for the next one, or given back to the system.
+    Args:
+        threads: Of all its ranks.
+        keeps_memory: Whether what a step frees is kept for the next one.
     """
     kept = without_secrets(os.environ)
     heap = KEPT_HEAP if keeps_memory else RETURNED_HEAP

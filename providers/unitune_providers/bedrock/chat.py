@@ -165,7 +165,12 @@ def answering_id(base: str) -> str:
 
 
 def converse_request(model_id: str, request: Request) -> dict[str, Any]:
-    """Return a request as Converse takes it; a ValueError or KeyError where a tool is not whole."""
+    """Return a request as Converse takes it; a seed has no place there.
+
+    Raises:
+        ValueError: A tool call's arguments are no JSON.
+        KeyError: A tool or tool call lacks a part.
+    """
     turns = [turn for turn in request.messages if turn.role not in ("system", "developer")]
     system = [turn.text for turn in request.messages if turn.role in ("system", "developer")]
     settings: dict[str, Any] = {

@@ -118,6 +118,9 @@ def refuse_part(
     botocore does not compare a body with its announced length, and reads a body that is no JSON as
     an empty object: a list that was cut would be an empty list. A response without AWS's request id
     lost its headers, or is a proxy's.
+
+    Raises:
+        IncompleteReadError: Something of it is missing.
     """
     if model.has_streaming_output or model.has_event_stream_output:
         return  # its reader compares
@@ -130,7 +133,16 @@ def refuse_part(
 
 
 def call(action: str, method: Callable[..., Mapping[str, object]], **parameters: object) -> Fields:
-    """Return AWS's response to a call; what went wrong is in the words "AWS could not ACTION"."""
+    """Return AWS's response to a call.
+
+    Args:
+        action: What it does, as in "AWS could not ACTION".
+        method: Of a client.
+        parameters: Of the call.
+
+    Raises:
+        BackendError, UserError: As of `aws_errors`.
+    """
     with aws_errors(action):
         return Fields(method(**parameters))
 
@@ -154,7 +166,11 @@ def list_all(action: str, client: Any, operation: str, **parameters: object) -> 
 
 
 def arn_of(response: Fields, name: str, action: str) -> str:
-    """Return the ARN in a response; `Unreachable` where it has none: what became of it is open."""
+    """Return the ARN in a response.
+
+    Raises:
+        Unreachable: There is none, so what became of the call is not known.
+    """
     if not (arn := response.text(name)):
         raise AWS.unreachable(action, Unreadable(f"the response has no {name}"))
     return arn
@@ -187,7 +203,10 @@ UNREADABLE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeEr
 
 @contextmanager
 def aws_errors(action: str) -> Generator[None]:
-    """Turn what botocore raises into our errors, in the words "AWS could not ACTION".
+    """Turn what botocore raises into our errors.
+
+    Args:
+        action: What is being done, as in "AWS could not ACTION".
 
     Raises:
         BackendError: AWS answered with an error.

@@ -54,7 +54,11 @@ class BedrockOptions(Spec):
 
 
 def bucket_uri(name: str) -> str:
-    """Return the ``s3://`` address of a file or folder in the user's bucket, or a `UserError`."""
+    """Return the ``s3://`` address of a file or folder in the user's bucket.
+
+    Raises:
+        UserError: The variable is missing or names no bucket.
+    """
     given = os.environ.get(BUCKET, "")
     address = given if given.startswith("s3://") else f"s3://{given}"
     if not given or not re.match(S3_PATTERN, address):
@@ -67,7 +71,11 @@ def bucket_uri(name: str) -> str:
 
 
 def check_settings(job: Job) -> None:
-    """Refuse, by a `JobError`, settings that do not go with the job's base model."""
+    """Refuse settings that do not go with the job's base model.
+
+    Raises:
+        JobError: A value is not allowed.
+    """
     rate, warmup = job.tuning.learning_rate, job.tuning.warmup
     base = offered_name(job.base_model)
     if warmup != "auto" and not base.startswith("amazon.nova"):
@@ -95,9 +103,12 @@ def job_name(launch_key: str) -> str:
 
 
 def create_request(launch: Launch, options: BedrockOptions) -> dict[str, Any]:
-    """Return Bedrock's create call for a launch; a `UserError` where role or bucket are missing.
+    """Return Bedrock's create call for a launch.
 
     The same launch key gives the same token, which makes one job of several calls.
+
+    Raises:
+        UserError: Role or bucket are missing.
     """
     job, name = launch.job, job_name(launch.key)
     tags = [{"key": TAG, "value": launch.key}]

@@ -66,7 +66,12 @@ def raw_of(job: Fields) -> str | None:
 
 
 def events_of(job: Fields, losses: str) -> Iterator[Event]:
-    """Yield everything that has happened to a job, with times that never go back."""
+    """Yield everything that has happened to a job, with times that never go back.
+
+    Args:
+        job: As Bedrock describes it.
+        losses: Content of the CSV file; empty where there is none.
+    """
     time = 0.0
     for event in _events(job, losses):
         time = max(time, event.time)

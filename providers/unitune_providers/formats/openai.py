@@ -107,7 +107,13 @@ def check_turn(where: str, turn: Message) -> None:
 
 
 def check_call(where: str, call: dict[str, JsonValue], *, needs_id: bool = True) -> None:
-    """Refuse what is no call: ``{"id", "type": "function", "function": {"name", "arguments"}}``."""
+    """Refuse what is no call of a function.
+
+    Args:
+        where: Its place in the row.
+        call: ``{"id", "type": "function", "function": {"name", "arguments"}}``.
+        needs_id: Whether the id must be there.
+    """
     known_keys(where, call, ("id", "type", "function"))
     if needs_id or "id" in call:
         text_of(f"{where}.id", call.get("id"))
@@ -124,7 +130,13 @@ def check_tools(
     known: Collection[str] = ("name", "description", "parameters", "strict"),
     named: re.Pattern[str] = FUNCTION_NAME,
 ) -> None:
-    """Refuse what is no declaration of a function, ``{"type": "function", "function": {…}}``."""
+    """Refuse what is no declaration of a function.
+
+    Args:
+        tools: ``{"type": "function", "function": {"name", …}}`` each.
+        known: Keys of a function.
+        named: What names of functions look like.
+    """
     for index, tool in enumerate(tools):
         where = f"tools[{index}]"
         known_keys(where, tool, ("type", "function"))

@@ -36,7 +36,11 @@ Types = Mapping[str, str]
 
 
 def declarations(tools: Sequence[dict[str, JsonValue]]) -> JsonValue:
-    """Return OpenAI's tools as Gemini's."""
+    """Return OpenAI's tools as Gemini's.
+
+    Raises:
+        UnrepresentableRow: A tool says something that Gemini's have no place for.
+    """
     if not tools:
         raise UnrepresentableRow("tools is an empty list")
     check_tools(tools, ("name", "description", "parameters"), FUNCTION_NAME)
@@ -48,7 +52,11 @@ def declarations(tools: Sequence[dict[str, JsonValue]]) -> JsonValue:
 
 
 def tools_of(value: JsonValue) -> JsonValue:
-    """Return Gemini's tools as OpenAI's."""
+    """Return Gemini's tools as OpenAI's.
+
+    Raises:
+        UnrepresentableRow: There are tools other than functions, or a schema that cannot be read.
+    """
     made: list[JsonValue] = []
     for index, tool in enumerate(objects("tools", value)):
         where = f"tools[{index}]"

@@ -143,7 +143,11 @@ class AzureBackend(AzureDeployments, PausingBackend[AzureOptions]):
         return address if address.endswith("/openai/v1") else f"{address}/openai/v1"
 
     def settings(self, job: Job) -> Body:
-        """Return method, seed, integrations and where Azure trains."""
+        """Return method, seed, integrations and where Azure trains.
+
+        Raises:
+            JobError: Options are not valid, or do not go with method and base.
+        """
         options = self.job_options(job)
         kind = options.training_type
         if maker_of(job.base_model) != OPENAI and kind not in GLOBAL_STANDARD:

@@ -154,7 +154,11 @@ class NebiusOptions(WireOptions):
 
 
 def openai_form(job: Job, options: OwnHyperparameters | MantleOptions) -> Body:
-    """Return `method`, `seed` and `integrations` in OpenAI's form; no grader is a `JobError`."""
+    """Return `method`, `seed` and `integrations` in OpenAI's form.
+
+    Raises:
+        JobError: Reinforcement without a grader that the vendor takes.
+    """
     kind = METHODS[job.method]
     own = {name: explicit(getattr(options, name, None)) for name in OWN_HYPERPARAMETERS}
     epochs, batch_size = explicit(job.tuning.epochs), explicit(job.tuning.batch_size)
@@ -172,7 +176,11 @@ def openai_form(job: Job, options: OwnHyperparameters | MantleOptions) -> Body:
 
 
 def _grader(job: Job, options: OwnHyperparameters | MantleOptions) -> Body:
-    """Return what says how good an answer is: the vendor's own grader, or the job's."""
+    """Return what says how good an answer is: the vendor's own grader, or the job's, if it is one.
+
+    Raises:
+        JobError: There is none that the vendor takes, or there are two.
+    """
     own = f"options.{job.backend}.grader"
     if options.grader is not None:
         if job.tuning.reward.scorer is not None:
@@ -195,7 +203,11 @@ def _grader(job: Job, options: OwnHyperparameters | MantleOptions) -> Body:
 
 
 def nebius_form(job: Job, options: NebiusOptions) -> Body:
-    """Return `hyperparameters` and `seed` in Nebius' form; a `JobError` where they contradict."""
+    """Return `hyperparameters` and `seed` in Nebius' form.
+
+    Raises:
+        JobError: Adapter settings for a training of all weights.
+    """
     lora = {f"lora.{name}": value for name, value in job.tuning.lora}
     tuning: Body = {**dict(job.tuning), **lora}
     settings = without_none({ours: explicit(tuning[ours]) for ours in NEBIUS_TUNING})

@@ -56,7 +56,12 @@ MARKED = re.compile(r"^(?P<name>.+?)@(?P<url>https?://\S+)$")
 
 
 class Server(Api):
-    """A server of this wire; where a job named it, ids must carry its address."""
+    """A server of this wire.
+
+    Args:
+        endpoint: As of `Api`.
+        named: Whether a job named it, so that ids must carry its address.
+    """
 
     page: ClassVar[int] = 100
     """Items of a page."""
@@ -86,9 +91,10 @@ class Server(Api):
     def upload_once(
         self, name: str, content: BinaryIO, purpose: Literal["fine-tune", "batch"]
     ) -> str:
-        """Return a file's id, uploading it unless one of its name and size is there.
+        """Return the vendor's id of a file, uploading it unless one of its name and size is there.
 
-        What the vendor has validated and cannot use is a `DataError`.
+        Raises:
+            DataError: The vendor has validated the file and cannot use it.
         """
         size = content.seek(0, SEEK_END)
         content.seek(0)
@@ -133,7 +139,11 @@ class WireBackend(HostedBackend[Options]):
     know alone."""
 
     def settings(self, job: Job) -> Body:
-        """Return what a create call says beside model, files and launch key, or a `JobError`."""
+        """Return what a create call says beside model, files and launch key.
+
+        Raises:
+            JobError: Options are not valid, or do not go with the method.
+        """
         raise NotImplementedError
 
     def key_fields(self, launch: Launch, server: Server) -> Body:
@@ -156,13 +166,21 @@ class WireBackend(HostedBackend[Options]):
         return checkpoint.text("fine_tuned_model_checkpoint")
 
     def server(self, url: str | None = None) -> Server:
-        """Return the vendor's own server, or another that a job named and the user has allowed."""
+        """Return the vendor's own server, or another that a job named.
+
+        Raises:
+            UserError: A key or address is missing, or no key is allowed for this server.
+        """
         if url is None:
             return Server(self.endpoint())
         return Server(self.endpoint_at(url.rstrip("/"), self.variable_for(url)), named=True)
 
     def variable_for(self, url: str) -> str:
-        """Return the first variable whose key is allowed for an address, or a `UserError`."""
+        """Return the variable with the key for an address that a job names: the first allowed.
+
+        Raises:
+            UserError: It is no address, or no key is allowed for it.
+        """
         if not (allowed := allowed_variables(url)):
             raise UserError(not_allowed(None, url, f"another server than {self.name}'s"))
         return allowed[0]

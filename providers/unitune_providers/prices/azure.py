@@ -78,7 +78,14 @@ UNITS: Mapping[str, tuple[Decimal, Unit]] = {
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """What a meter measures; no tier: the model has one price; a method: it is of that alone."""
+    """What a meter measures.
+
+    Args:
+        model: As the offer names it.
+        kind: training, hosting, input, …
+        tier: global, regional, data-zone, developer; None: the model has one price.
+        method: rft where the meter is of reinforcement alone.
+    """
 
     model: str
     kind: Kind
@@ -101,7 +108,11 @@ class AzurePrices:
 
 
 def meter_of(name: str) -> Meter | None:
-    """Return what a meter measures; None where it is not of fine-tuning, or of a grader."""
+    """Return what a meter measures; None where it is not of fine-tuning, or of a grader.
+
+    Args:
+        name: As Azure writes it, such as "gpt-4o-0806-FT-Trng-glbl tkn Tokens".
+    """
     words = re.sub(r"[-_ ]+", " ", name.lower())
     if not re.search(r"\br?ft\b", words) or re.search(r"\b(grader|grdr)\b", words):
         return None
@@ -117,7 +128,13 @@ def meter_of(name: str) -> Meter | None:
 def rows_of_items(
     items: Iterable[Mapping[str, object]], backend: str, day: date
 ) -> Iterator[PriceRow]:
-    """Yield a row for each model, tier and kind, of meters as the API lists them."""
+    """Yield a row for each model, tier and kind.
+
+    Args:
+        items: Meters as the API lists them: meterName, unitOfMeasure, retailPrice, …
+        backend: Whose rows they become.
+        day: Of the reading.
+    """
     prices: dict[Meter, list[Decimal]] = {}
     units: dict[Meter, Unit] = {}
     for item in items:

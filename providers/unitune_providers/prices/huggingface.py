@@ -38,7 +38,11 @@ class HuggingFacePrices:
 
 
 def _row(machine: Mapping[str, object], backend: str, day: date) -> PriceRow:
-    """Return a machine's row, by the hour, rounded to the cent as the price page has it."""
+    """Return the row of a machine.
+
+    Its price is given in whole micro-dollars a minute, so that an hour is right to a hundredth of a
+    cent; it is rounded to the cent, as the price page has it.
+    """
     micros, unit = machine.get("unitCostMicroUSD"), machine.get("unitLabel")
     if not isinstance(micros, int) or unit not in AN_HOUR:
         raise BackendError(

@@ -18,7 +18,12 @@ TIMEOUT_SECONDS = 120.0
 
 
 def get(vendor: str, url: str, parameters: Mapping[str, str] | None = None) -> object:
-    """Return the JSON that an address answers with; nothing secret is sent."""
+    """Return the JSON that an address answers with; nothing secret is sent.
+
+    Raises:
+        Unreachable: It did not answer.
+        BackendError: It answered with an error, or with no JSON.
+    """
     api = Api(Endpoint(Vendor(vendor, url=url), url))
     action = f"tell its prices at {url}"
     read = partial(api.content, action=action, query=parameters, largest=LARGEST_ANSWER)

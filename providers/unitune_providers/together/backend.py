@@ -88,7 +88,11 @@ class TogetherBackend(TogetherTrainings):
 
     @cached_property
     def project(self) -> str:
-        """The project that endpoints stand in: the environment's, or that of the key."""
+        """The project that endpoints stand in: the environment's, or that of the key.
+
+        Raises:
+            UserError: The key belongs to no single project.
+        """
         if chosen := os.environ.get(PROJECT):
             return chosen
         caller = self.api.get("v3", "whoami", action="look up the project of the key")

@@ -154,7 +154,8 @@ def check_job(options: TogetherOptions, job: Job) -> None:
 def create_body(launch: Launch, options: TogetherOptions, limits: Fields) -> Body:
     """Return the body that creates a training; the launch key becomes the suffix of its model.
 
-    A setting beyond the limits of the base model is a `JobError`.
+    Raises:
+        JobError: A setting is beyond the limits of the base model.
     """
     job = launch.job
     bounds = _bounds(job, options, limits).items()

@@ -154,7 +154,11 @@ class VertexBatches:
 
 
 def _model_behind(cloud: Cloud, endpoint: str) -> str:
-    """Return the version of a model that an endpoint answers with, if a batch uses the same."""
+    """Return the version of a model that an endpoint answers with, if a batch would use the same.
+
+    Raises:
+        Unsupported: The endpoint answers with another checkpoint than a batch would.
+    """
     deployed = cloud.api(endpoint).get(endpoint, action=f"read {endpoint}").items("deployedModels")
     if len(deployed) != 1:
         raise Unsupported(

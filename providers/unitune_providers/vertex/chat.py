@@ -92,7 +92,11 @@ def answer_text(parts: Iterable[Fields]) -> str:
 
 
 def question(request: Request) -> dict[str, JsonValue]:
-    """Return a request as a training row without its answer, or `UnrepresentableRow`."""
+    """Return a request as a training row without its answer.
+
+    Raises:
+        UnrepresentableRow: It says something that Gemini's rows have no place for.
+    """
     # Weights say what is learned from, which is nothing here.
     turns = [replace(turn, weight=None) for turn in request.messages]
     row = SFT.encode(Example(messages=(*turns, ANSWER), tools=request.tools))
@@ -101,7 +105,11 @@ def question(request: Request) -> dict[str, JsonValue]:
 
 
 def request_body(request: Request, thinking: Thinking | None) -> dict[str, JsonValue]:
-    """Return a request with how it is to be answered; no thinking leaves that to the model."""
+    """Return a request with how it is to be answered; no thinking leaves that to the model.
+
+    Raises:
+        UnrepresentableRow: As of `question`.
+    """
     settings: dict[str, JsonValue] = {
         "maxOutputTokens": request.max_tokens,
         "temperature": request.temperature,
@@ -130,7 +138,12 @@ def least_thinking(base: str) -> Thinking | None:
 
 
 def read_answer(answer: Fields, seconds: float | None = None) -> Reply | None:
-    """Return Gemini's answer as ours, without its thoughts; None where it is none of a model."""
+    """Return Gemini's answer as ours, without its thoughts; None where it is none of a model.
+
+    Args:
+        answer: A response.
+        seconds: Wall time; None where many were sent together.
+    """
     candidates, usage = answer.items("candidates"), answer.fields("usageMetadata")
     if not candidates:
         blocked = answer.fields("promptFeedback").text("blockReason")

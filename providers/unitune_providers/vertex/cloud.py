@@ -50,7 +50,14 @@ SIGN_IN = (
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
-    """One project in one location, as one caller reaches it; an empty base URL is Google's."""
+    """One project in one location, as one caller reaches it.
+
+    Args:
+        project: Its id.
+        location: Where trainings run, such as ``us-central1``.
+        credentials: Whoever calls.
+        base_url: Another server than Google's; empty for Google's.
+    """
 
     project: str
     location: str
@@ -91,10 +98,16 @@ class Cloud:
         condition: str,
         is_ours: Callable[[Fields], bool],
     ) -> list[str]:
-        """Return the names of the jobs that are ours, which the condition should find as a filter.
+        """Return the names of the jobs that are ours.
 
         What the service makes of a filter is not documented for each list, and a job that is
         overlooked is paid for twice: so each job is looked at, over the whole list if need be.
+
+        Args:
+            parents: Resource names of the locations.
+            collection: ``tuningJobs``, …
+            condition: The filter.
+            is_ours: What it should find.
         """
         for filter_ in (condition, None):
             listed = (job for parent in parents for job in self._list(parent, collection, filter_))
@@ -157,7 +170,11 @@ class Cloud:
 
 
 def connect() -> Cloud:
-    """Return the project and location that the environment names; a `UserError` without either."""
+    """Return the project and location that the environment names.
+
+    Raises:
+        UserError: A variable is not set, or there are no credentials.
+    """
     base_url = environment_address("UNITUNE_VERTEX_BASE_URL") or ""
     if is_here(base_url):
         credentials, project = stand_in(), None
@@ -171,7 +188,11 @@ def connect() -> Cloud:
 
 
 def upload_uri(name: str) -> str:
-    """Return the address of a file in the bucket that the environment names, or a `UserError`."""
+    """Return the address of a file in the bucket that the environment names.
+
+    Raises:
+        UserError: It names none.
+    """
     what = (
         "the Cloud Storage bucket for training files, such as my-bucket or gs://my-bucket/unitune, "
         "in the location of the training,"
@@ -183,7 +204,8 @@ def upload_uri(name: str) -> str:
 def location_of(resource: str) -> str | None:
     """Return the location in a resource's name, if it is a full name.
 
-    It is made into the host that gets the caller's token: what is no location is a `UserError`.
+    Raises:
+        UserError: It is no location; the host that gets the caller's token is made of it.
     """
     match = re.match(r"projects/[^/]+/locations/([^/]+)(/|$)", resource)
     if match is None:
@@ -220,7 +242,12 @@ def stand_in() -> Credentials:
 
 
 def token_of(credentials: Credentials) -> str:
-    """Return an access token that is valid now; a `UserError` or `Unreachable`: there is none."""
+    """Return an access token that is valid now.
+
+    Raises:
+        UserError: The credentials give none.
+        Unreachable: Who issues them did not answer.
+    """
     if not credentials.valid:
         with _sign_in_errors():
             credentials.refresh(Request())  # pyright: ignore[reportUnknownMemberType] - half typed

@@ -86,7 +86,11 @@ class VertexOptions(Spec):
 
 
 def check_job(job: Job, options: VertexOptions) -> None:
-    """Refuse, by a `JobError`, a job that could not be created."""
+    """Refuse a job that could not be created.
+
+    Raises:
+        JobError: A value is not allowed, or no reward is said that Vertex AI can compute.
+    """
     rank = job.tuning.lora.rank
     is_tuned = job.start is not None or _is_tuned(job.base_model)
     if options.pre_tuned_model_checkpoint_id is not None and not is_tuned:
@@ -261,9 +265,14 @@ def count(fields: Fields, name: str) -> int | None:
 
 
 def imported(job: Fields, read: Callable[[str], bytes | None]) -> ImportedJob:
-    """Return a job that was launched by other means, with what `read` gives of its files.
+    """Return a job that was launched by other means, with its files.
 
-    One that was tuned by a method that is not ours is `Unsupported`.
+    Args:
+        job: As Vertex AI describes it.
+        read: Returns the content of a file in Cloud Storage; None where it is gone.
+
+    Raises:
+        Unsupported: It was tuned by a method that is not ours.
     """
     method, spec = spec_of(job)
     if not method:

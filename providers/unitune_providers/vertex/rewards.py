@@ -40,7 +40,8 @@ _REFERENCE = re.compile(r"\{\{\s*item\.([\w-]+)\s*\}\}")
 def reward_settings(job: Job, own: Reward | None) -> Reward:
     """Return the part of a create call that says what answers earn.
 
-    None that Vertex AI can compute, or two, are a `JobError`.
+    Raises:
+        JobError: There is none that Vertex AI can compute, or there are two.
     """
     if own is not None:
         if job.tuning.reward.scorer is not None:

@@ -58,6 +58,9 @@ class Api:
     """A vendor's API.
 
     Each part of a path is percent-encoded. `action` completes "VENDOR could not …" in errors.
+
+    Args:
+        endpoint: Address, headers with the key, and who answers there.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -245,7 +248,11 @@ class Api:
                 return 0.0
 
     def url(self, *path: str) -> str:
-        """Return the address of a resource; a `BackendError` where a part leads to another path."""
+        """Return the address of a resource.
+
+        Raises:
+            BackendError: A part of the path would lead to another path.
+        """
         if {"", ".", ".."} & set(path):
             raise BackendError(f"{'/'.join(path)!r} names nothing at {self.endpoint.vendor.name}.")
         return "/".join((self.endpoint.url, *(quote(part, safe=":") for part in path)))
@@ -347,7 +354,11 @@ def item_key(item: Fields) -> str:
 
 
 def created_id(created: Fields, endpoint: Endpoint, field: str = "id") -> str:
-    """Return the id of what a write created; `Unreachable` where the response names none."""
+    """Return the id of what a write created.
+
+    Raises:
+        Unreachable: The response names none, so what became of the write is not known.
+    """
     if not (name := created.text(field)):
         raise Unreachable(f"{endpoint.vendor.name} answered a create call and names no {field}.")
     return name

@@ -31,7 +31,12 @@ class BodyError(ValueError):
 
 
 class Body:
-    """A body as it comes, by its Content-Encoding, of so many decompressed bytes at most."""
+    """A body as it comes.
+
+    Args:
+        encoding: The header Content-Encoding.
+        most: Bytes that it may have, decompressed.
+    """
 
     def __init__(self, encoding: str | None, most: int = LARGEST_ANSWER) -> None:
         encoding = (encoding or "").strip().lower()
@@ -44,7 +49,11 @@ class Body:
         self._came = self._size = 0
 
     def decompressed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what the next piece holds, in pieces of at most `PIECE` bytes, or a `BodyError`."""
+        """Yield what the next piece holds, in pieces of at most `PIECE` bytes.
+
+        Raises:
+            BodyError: The body is too long, or cannot be decompressed.
+        """
         self._came += len(data)
         if not self._is_compressed:
             yield self._counted(data)
@@ -62,7 +71,11 @@ class Body:
                 self._decompressor = zlib.decompressobj(_GZIP_BITS)
 
     def end(self) -> None:
-        """Say that nothing more comes; a `BodyError` where the end is missing."""
+        """Say that nothing more comes.
+
+        Raises:
+            BodyError: The end is missing.
+        """
         if not self._ended:
             raise BodyError("its gzip ends in the middle")
 
@@ -78,7 +91,11 @@ class Body:
 
 
 def unpacked(pieces: Iterable[bytes], encoding: str | None, most: int) -> Iterator[bytes]:
-    """Yield a whole body, decompressed, of at most so many bytes, or a `BodyError`."""
+    """Yield a whole body, decompressed, of at most so many bytes.
+
+    Raises:
+        BodyError: It is too long, cannot be decompressed, or its end is missing.
+    """
     body = Body(encoding, most)
     for piece in pieces:
         yield from body.decompressed(piece)

@@ -49,10 +49,16 @@ FAILURES = (*SILENT, UnituneError, KeyError, ValueError)
 
 
 class JsonChatModel(ChatModel):
-    """A model that answers a POST of JSON to a path below the endpoint; a subclass knows the wire.
+    """A model that answers a POST of JSON; a subclass knows the wire.
 
     Its methods may raise a `JobError` for what the job itself has set, and a KeyError or ValueError
     for a request that cannot be sent.
+
+    Args:
+        endpoint: The server.
+        path: Of its resource, below the address.
+        model: Its name there, for messages.
+        fingerprint: As `ChatModel.fingerprint`.
     """
 
     def __init__(self, endpoint: Endpoint, path: str, model: str, fingerprint: str) -> None:
@@ -220,7 +226,14 @@ class StreamingChatModel(JsonChatModel):
 
 
 class ChatCompletions(StreamingChatModel):
-    """A model on a server of OpenAI's chat completions; a dialect that is shared is learnt once."""
+    """A model on a server that speaks OpenAI's chat completions.
+
+    Args:
+        endpoint: The server.
+        model: Its name there.
+        fingerprint: As `ChatModel.fingerprint`; the address and the name by default.
+        dialect: What is known of the model's wire; shared, it is learnt once.
+    """
 
     def __init__(
         self,
@@ -257,9 +270,15 @@ class ChatCompletions(StreamingChatModel):
 
 
 def open_server(url: str, model: str, *, key: str | None = None) -> ChatCompletions:
-    """Return a model on any server of this wire; a `JobError` where the URL is none.
+    """Return a model on any server of this wire.
 
-    The base URL has its version, ``http://127.0.0.1:8000/v1``; a key is sent as bearer token.
+    Args:
+        url: Base URL, with its version: ``http://127.0.0.1:8000/v1``.
+        model: Its name there.
+        key: Sent as bearer token; None: none is sent.
+
+    Raises:
+        JobError: The URL is none.
     """
     try:
         base = checked(url)

@@ -50,7 +50,13 @@ IN_ALL = re.compile(r"context", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer with an error status; `param` is the parameter that a field of its own names."""
+    """An answer with an error status.
+
+    Args:
+        status: HTTP status.
+        words: The vendor's message.
+        param: The parameter that it named in a field of its own.
+    """
 
     status: int
     words: str
@@ -77,7 +83,11 @@ class Refusal:
 
 
 def refuses(refusal: Refusal, request: Request, parameter: str) -> bool:
-    """Whether a model refused a parameter that it was sent; a `JobError` where the job set it."""
+    """Whether a model refused a request for a sampling parameter that was sent.
+
+    Raises:
+        JobError: It did, and the job itself has set the parameter.
+    """
     if not refusal.names(parameter):
         return False
     if parameter in request.fixed:
@@ -137,7 +147,11 @@ class Dialect:
     def learn(self, body: dict[str, object], request: Request, refusal: Refusal) -> bool:
         """Change a refused body, in place, into one that the model may take, if its words say how.
 
-        Returns whether it is worth sending again. What the job itself has set is a `JobError`.
+        Returns:
+            Whether it is worth sending again.
+
+        Raises:
+            JobError: The model refuses what the job itself has set.
         """
         for name in (*SAMPLING, STREAM_USAGE):
             if name in body and refuses(refusal, request, name):

@@ -93,7 +93,13 @@ class Vendor:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where requests go: a base URL with its version, and headers for each, a key among them."""
+    """An address that requests go to.
+
+    Args:
+        vendor: Who answers there.
+        url: Base URL, with its version.
+        headers: Sent with each request, a key among them.
+    """
 
     vendor: Vendor
     url: str
@@ -145,7 +151,12 @@ HTTPX_ERRORS = ErrorTable({}, (httpx.HTTPError, httpx.StreamError, *BROKEN))
 
 @contextmanager
 def vendor_errors(vendor: Vendor, doing: str, table: ErrorTable = HTTPX_ERRORS) -> Generator[None]:
-    """Raise what a library raises as an error of ours, which begins "VENDOR could not DOING".
+    """Raise what goes wrong at a vendor as an error of ours.
+
+    Args:
+        vendor: Who is called.
+        doing: As in "VENDOR could not DOING".
+        table: Which exceptions are the library's.
 
     Raises:
         BackendError: The vendor answered with an error.

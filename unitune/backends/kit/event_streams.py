@@ -39,7 +39,11 @@ class StreamedAnswer(Protocol):
 
 
 async def json_events(pieces: AsyncIterable[bytes]) -> AsyncGenerator[Fields]:
-    """Yield the JSON objects of an event stream; `Unreadable` where an event is none."""
+    """Yield the JSON objects of an event stream.
+
+    Raises:
+        Unreadable: An event is no JSON.
+    """
     data: list[str] = []
     async for line in _lines(pieces):
         if line:

@@ -68,7 +68,11 @@ class HostedBackend(Generic[Options]):
 
     @property
     def api(self) -> Api:
-        """The vendor's API, with the environment's address and key; no key is a `UserError`."""
+        """The vendor's API, with the address and the key that the environment has now.
+
+        Raises:
+            UserError: There is no key.
+        """
         return Api(self.endpoint())
 
     def base_url(self) -> str:
@@ -82,7 +86,11 @@ class HostedBackend(Generic[Options]):
         return self.endpoint_at(f"{self.base_url()}{path}", variable)
 
     def endpoint_at(self, url: str, variable: str) -> Endpoint:
-        """Return an address with the key that a variable holds; a `UserError` where it is unset."""
+        """Return an address with the key or token that an environment variable holds.
+
+        Raises:
+            UserError: It is not set.
+        """
         key = required(variable, f"the key of {self.name}, for {url},")
         vendor = Vendor(self.name, variable, url, self.advice, secrets=(key,))
         header = self.key_header if variable == self.key_variable else None
@@ -90,11 +98,19 @@ class HostedBackend(Generic[Options]):
         return Endpoint(vendor, url, {**self.headers, **secret})
 
     def job_options(self, job: Job) -> Options:
-        """Return a job's options; a `JobError` where a key is unknown, or a value not allowed."""
+        """Return a job's options for this backend.
+
+        Raises:
+            JobError: A key is unknown, or a value not allowed.
+        """
         return job_options(job, self.name, self.options)
 
     def validate_options(self, job: Job) -> None:
-        """Refuse a job whose options are not valid, by a `JobError`."""
+        """Refuse a job whose options are not valid.
+
+        Raises:
+            JobError: A key is unknown, or a value not allowed.
+        """
         self.job_options(job)
 
     def _refuse(self, *_: Any, **__: Any) -> Any:
@@ -104,7 +120,11 @@ class HostedBackend(Generic[Options]):
     upload = submit = find = poll = cancel = _refuse
 
     def chat(self, model: str | TunedModel) -> ChatModel:
-        """Return a model for requests; whether it exists shows at the first request."""
+        """Return a model for requests; whether it exists shows at the first request.
+
+        Raises:
+            UserError: There is no key.
+        """
         from unitune.backends.kit.chat import ChatCompletions  # noqa: PLC0415 - loads aiohttp
 
         name = model if isinstance(model, str) else model.name
@@ -138,7 +158,12 @@ class HostedBackend(Generic[Options]):
     ) -> Status:
         """Return what a poll saw; a job that has succeeded and names no model yet goes on.
 
-        Of all events that are known, those after the cursor of the poll before are returned.
+        Args:
+            word: The vendor's state.
+            events: All that are known; those after the cursor are returned.
+            cursor: Of the poll before.
+            model: What the job leaves behind, once it has succeeded.
+            error: Why it failed, in the vendor's words.
         """
         state = self.state_of(word)
         if state is State.SUCCEEDED and model is None:
@@ -160,7 +185,11 @@ class HostedBackend(Generic[Options]):
 
 
 def required(variable: str, what: str) -> str:
-    """Return the value of an environment variable; a `UserError` where it is not set."""
+    """Return the value of an environment variable.
+
+    Raises:
+        UserError: It is not set.
+    """
     if not (value := os.environ.get(variable, "").strip()):
         raise UserError(f"{what} is not set. Set the environment variable {variable}.")
     return value
@@ -193,9 +222,14 @@ def content_name(sha256: str) -> str:
 
 
 def wait_for_file(is_validated: Callable[[], bool], what: str) -> None:
-    """Wait until a vendor has validated a file; `Unreachable` after `FILE_SECONDS`.
+    """Wait until a vendor has validated a file.
 
-    `is_validated` asks the vendor, and raises where it has refused the file; `what` names the two.
+    Args:
+        is_validated: Asks the vendor; raises where it has refused the file.
+        what: Vendor and file, as in "WHAT is still being validated".
+
+    Raises:
+        Unreachable: It took longer than `FILE_SECONDS`.
     """
     if not wait_until(is_validated, FILE_SECONDS, FILE_POLL_SECONDS):
         raise Unreachable(
@@ -213,7 +247,13 @@ def wait_until(is_done: Callable[[], bool], seconds: float, poll_seconds: float)
 
 
 class Cursor(Frozen):
-    """What polls have returned: the newest time of a message, its messages, and counts by kind."""
+    """What polls have returned.
+
+    Args:
+        time: Of the newest message, in seconds since 1970.
+        keys: Of the messages at that time.
+        counts: Last number by the kind of event.
+    """
 
     time: float = 0.0
     keys: tuple[str, ...] = ()
@@ -234,7 +274,9 @@ class Cursor(Frozen):
 def unseen(events: Iterable[Event], cursor: str) -> tuple[tuple[Event, ...], str]:
     """Return the events after a cursor, oldest first and each once, and the cursor after them.
 
-    Events of one time stay in their order.
+    Args:
+        events: In any order; those of one time stay in theirs.
+        cursor: Of the poll before; empty: none was returned yet.
     """
     before = Cursor.read(cursor)
     new = {event.key: event for event in events if before.is_before(event)}
@@ -266,7 +308,11 @@ BAD_REQUEST = 400
 
 
 def check_size(vendor: str, requests: int, size: int, *, most: int, most_bytes: int) -> None:
-    """Refuse a batch that is empty, or larger than a vendor takes, as `Unsupported`."""
+    """Refuse a batch that is empty, or larger than a vendor takes.
+
+    Raises:
+        Unsupported: It is.
+    """
     if not 1 <= requests <= most or size > most_bytes:
         raise Unsupported(
             f"A batch at {vendor} holds 1 to {most:,} requests and {most_bytes / 1e6:,.0f} MB, "
@@ -284,7 +330,11 @@ def cannot_take(model: str, request_id: str, problem: Exception) -> Unsupported:
 
 
 def cancel_unless_ended(cancel: Callable[[], object], is_running: Callable[[], bool]) -> None:
-    """Ask for the end of a batch; a refusal because it has ended is no error, any other is."""
+    """Ask for the end of a batch; a refusal because it has ended is no error.
+
+    Raises:
+        BackendError: There is no such batch, or the vendor refused and the batch goes on.
+    """
     try:
         cancel()
     except BackendError as error:

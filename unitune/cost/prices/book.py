@@ -77,7 +77,11 @@ def user_file() -> Path:
 
 
 def read_prices(path: Path) -> PricesFile:
-    """Return what a prices file says, nothing without one; JobError where it is not valid."""
+    """Return what a prices file says; one that does not exist says nothing.
+
+    Raises:
+        JobError: It is not valid; the message names the line.
+    """
     if not path.exists():
         return PricesFile()
     return yaml_file.load(path, PricesFile, kind="a prices file", floats=False)
@@ -100,7 +104,11 @@ class PriceBook:
     )
 
     def offer(self, backend: str) -> Offer:
-        """Return a backend's offer with what its vendor has stated since; NotFoundError without."""
+        """Return a backend's offer, with what its vendor has stated since.
+
+        Raises:
+            NotFoundError: No installed package brings it.
+        """
         return (self.offers.get(backend) or registry.offer(backend)).updated(self.updates)
 
     def rows(self, backend: str) -> tuple[PriceRow, ...]:
@@ -274,7 +282,11 @@ def rank(row: PriceRow, day: date) -> tuple[bool, bool, int, bool, bool, bool, i
 
 
 def book_here(folder: Path) -> PriceBook:
-    """Return the prices known in a folder, whose ``prices.yaml`` counts; JobError if not valid."""
+    """Return the prices that are known in a folder, whose ``prices.yaml`` counts.
+
+    Raises:
+        JobError: A prices file is not valid.
+    """
     project, user = read_prices(folder / NAME), read_prices(user_file())
     return PriceBook(
         own=(*project.rows("project"), *user.rows("user")),
@@ -284,7 +296,11 @@ def book_here(folder: Path) -> PriceBook:
 
 
 def book_for(job: Job) -> PriceBook:
-    """Return the prices that are known for a job, by the command line and itself, too; likewise."""
+    """Return the prices that are known for a job: the command line's, its own, and all others.
+
+    Raises:
+        JobError: A prices file is not valid.
+    """
     book = book_here(job.folder)
     flags = rows_of(job.given_prices, origin="flag", day=today())
     return replace(book, own=(*flags, *rows_of(job.prices, origin="job", day=today()), *book.own))

@@ -70,7 +70,11 @@ def free_findings(
 ) -> Iterator[Finding]:
     """Warn of what costs nothing by the word of the job's own folder alone: no budget holds it.
 
-    `rows` are the prices that are used, `listed` those without folder, user and command line.
+    Args:
+        rows: The prices that are used.
+        listed: Prices without those of folder, user and command line.
+        model: The base model.
+        day: Whose prices are taken.
     """
     for row in rows:
         if row.usd or row.origin not in ("job", "project"):

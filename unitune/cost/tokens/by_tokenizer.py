@@ -49,7 +49,14 @@ def find_tokenizer(model: str, stored: Iterable[StoredModel] = ()) -> Path | Non
 
 
 class TokenizerCounter:
-    """Counts with a model's own tokenizer and chat template; ValueError: it cannot be read."""
+    """Counts with a model's own tokenizer, framed by its chat template if it has one.
+
+    Args:
+        folder: With ``tokenizer.json``.
+
+    Raises:
+        ValueError: The tokenizer cannot be read.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._tokenizer = _load(folder / TOKENIZER)
@@ -146,7 +153,11 @@ class ChatTemplate:
         self._special = special
 
     def text(self, messages: Sequence[Message], tools: Tools = None, *, asks: bool) -> str:
-        """Return messages as text, an answer to follow where it `asks`; CannotRender if refused."""
+        """Return a conversation as text; the model's answer is to follow where it `asks`.
+
+        Raises:
+            CannotRender: The template does not take it.
+        """
         turns = [template_turn(message) for message in messages]
         given = {"messages": turns, "tools": tools, "documents": None}
         try:

@@ -51,7 +51,11 @@ class Family(Spec):
 
 
 def family_of(model: str) -> Family | None:
-    """Return the family of a vendor's model, tuned ones too; None: an open model, or not known."""
+    """Return the family of a model; None: an open model, or one that is not known.
+
+    Args:
+        model: As a vendor names it; a tuned model of OpenAI's (``ft:BASE:…``) is of its base's.
+    """
     name = model.lower()
     while prefix := _PREFIX.match(name):
         name = name[prefix.end() :]

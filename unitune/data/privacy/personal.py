@@ -105,8 +105,10 @@ class Datum(NamedTuple):
 def find_personal_data(text: str, region: str = "US", known: Iterable[Datum] = ()) -> list[Datum]:
     """Return the personal data of a text, in its order; what two kinds claim is of the first.
 
-    What is `known` to stand there is in the result. `region` is a country whose phone numbers are
-    known without +.
+    Args:
+        text: Any.
+        region: Country whose phone numbers are known without +.
+        known: What is known to stand there, and is in the result.
     """
     if not _ANY.search(text):
         return []

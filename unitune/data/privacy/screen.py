@@ -31,9 +31,11 @@ _Texts: TypeAlias = list[tuple[str, str]]
 
 
 class Screen:
-    """Looks at the rows of a job, file by file, or of none: what a job says by default.
+    """Looks at the rows of a job, file by file.
 
-    With a redaction, it goes on with what was replaced in the job's own rows.
+    Args:
+        data: What the job says of them; None: what a job says by default.
+        redaction: What was replaced in the job's own rows, to go on with.
     """
 
     def __init__(self, data: Data | None = None, redaction: Redaction | None = None) -> None:

@@ -45,9 +45,13 @@ _REACH = 1000
 
 
 class Secret(NamedTuple):
-    """What looks like a secret in a text, by the name of its rule at gitleaks, and without it.
+    """What looks like a secret in a text, without it.
 
-    `prefix` is at most three characters that all secrets of the rule begin with.
+    Args:
+        rule: Its name at gitleaks, e.g. ``openai-api-key``.
+        start: Where it begins.
+        end: Where it ends.
+        prefix: At most three characters that all secrets of the rule begin with, or none.
     """
 
     rule: str
@@ -67,7 +71,13 @@ class _Allowlist(Closed):
     stopwords: tuple[str, ...] = ()
 
     def allows(self, secret: str, match: str, line: str) -> bool:
-        """Whether a secret, of the rule's whole match and on a line, is known as none."""
+        """Whether a secret is known as none.
+
+        Args:
+            secret: It.
+            match: The rule's whole match.
+            line: The line that it stands on.
+        """
         text = {"match": match, "line": line, None: secret}[self.target]
         if self.condition == "AND" and self.paths:
             return False  # rows have no path

@@ -24,7 +24,13 @@ _ENDS = (*'.!?:;)\u3002\uff01\uff1f\u2026"\u201d',)
 
 
 class Trait(NamedTuple):
-    """What most answers of a file have alike; `of` is None where it says nothing of one."""
+    """Something that most answers of a file have alike.
+
+    Args:
+        code: Of the finding.
+        title: What breaks it.
+        of: What an answer has; None where the trait says nothing of it.
+    """
 
     code: str
     title: str

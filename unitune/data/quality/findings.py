@@ -43,7 +43,13 @@ class QualityRow:
 
 @dataclass(frozen=True, slots=True)
 class RowIssue:
-    """Why a row is worth a look, in a sentence, beside the rows that it is held against."""
+    """Why a row is worth a look.
+
+    Args:
+        at: Its position.
+        why: One sentence.
+        beside: Positions of the rows that it is held against.
+    """
 
     at: int
     why: str
@@ -52,7 +58,14 @@ class RowIssue:
 
 @dataclass(frozen=True, slots=True)
 class RowIssues:
-    """The rows of one cause, the most doubtful first; `code` is stable, e.g. ``label-error``."""
+    """The rows of one cause.
+
+    Args:
+        code: Stable name, e.g. ``label-error``.
+        title: The cause in a few words.
+        fix: What to do.
+        rows: The most doubtful first.
+    """
 
     code: str
     title: str

@@ -48,7 +48,11 @@ class _Judged(NamedTuple):
 
 
 def label_errors(rows: Sequence[QualityRow]) -> RowIssues:
-    """Return the rows that have other words than their label's, the most doubtful first."""
+    """Return the rows that have other words than their label's, the most doubtful first.
+
+    Args:
+        rows: Their answers are labels.
+    """
     answers = {at: row.answer for at, row in enumerate(rows) if row.answer}
     spelled = {normal(answer): answer for answer in answers.values()}
     usable, names = list(answers), list(spelled.values())
@@ -129,7 +133,13 @@ def _judged(pieces: Any, labels: Ints, count: int) -> _Judged:
 
 
 def _own_likelihoods(pieces: Any, labels: Ints, counts: Any) -> Floats:
-    """Return how likely each row is by its own label's other rows, counted by label and piece."""
+    """Return how likely each row is by its own label's other rows.
+
+    Args:
+        pieces: Which rows have which.
+        labels: Of the rows.
+        counts: Rows by label and piece.
+    """
     every, different = pieces.shape
     counts.sort_indices()
     known: Ints = _rows_of(counts) * different + counts.indices

@@ -41,7 +41,14 @@ FEWEST_LONG_ROWS = 50
 
 
 def quality_of(subject: Job | str) -> Quality | None:
-    """Return what is worth a look in a job's training rows or a file; None where it has no rows."""
+    """Return what is worth a look in a job's rows to train on, or in a file.
+
+    Args:
+        subject: A job, or the path of a file.
+
+    Returns:
+        None where there are no such rows.
+    """
     reading = Reading()
     if isinstance(subject, str):
         files = Files([subject])
@@ -58,7 +65,12 @@ def quality_of(subject: Job | str) -> Quality | None:
 
 
 def look_at(items: Iterable[Row | Finding], files: Files) -> Quality:
-    """Return what is worth a look in training rows of some files; findings are left out."""
+    """Return what is worth a look in training rows.
+
+    Args:
+        items: The rows; findings among them are left out.
+        files: Where they stand.
+    """
     rows = (_quality_row(item) for item in items if isinstance(item, Row))
     seen = list(_beginning(rows))
     labels = is_labels(seen)

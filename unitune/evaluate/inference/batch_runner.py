@@ -102,9 +102,14 @@ def run_batches(
     notify: Notify,
     announce: Callable[[str], None],
 ) -> dict[str, tuple[Record, ...]]:
-    """Have all jobs, by their backends, answered, except for the answers that are in the journal.
+    """Have all jobs answered, except for the answers that are in the journal.
 
-    `notify` is called as batches get on, and about once a second while they do not.
+    Args:
+        jobs: One a contender, by the name of the backend that answers.
+        batches: All batches on record.
+        rows: Where answers are read and written.
+        notify: Called as batches get on, and about once a second while they do not.
+        announce: Called with what the user should know, a sentence.
 
     Returns:
         By contender one record a question, in their order.
@@ -198,7 +203,11 @@ class BatchRunner:
             send(batch)
 
     def wait(self) -> None:
-        """Collect the batches of all jobs as they end; BackendError: some have failed."""
+        """Collect the batches of all jobs as they end.
+
+        Raises:
+            BackendError: Some have failed; those that had ended by then are collected.
+        """
         submitted = {each.contender: self._open(each) for each in self.jobs}
         for pause in delays(LONGEST_POLL_SECONDS):
             failed: list[str] = []
@@ -253,7 +262,11 @@ class BatchRunner:
     def _collect(
         self, batch: Batch, batch_id: str, status: BatchStatus, batch_job: BatchJob
     ) -> bool:
-        """Record the answers; False: they are those to somebody else's requests."""
+        """Record the answers, unless they are those to somebody else's requests.
+
+        Raises:
+            Unreachable: Fewer came than are done, which may be a file that was cut on its way.
+        """
         replies = self.backend.fetch_batch(batch_id)
         ours = replies.keys() & batch.requests().keys()
         if replies and not ours:

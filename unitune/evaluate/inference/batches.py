@@ -120,7 +120,13 @@ class BatchFile:
         self._write(batch)
 
     def change(self, batch: Batch, *, batch_id: str | None = None, end: End | None = None) -> None:
-        """Write down what became known of a batch; an empty id: that so far is another's."""
+        """Write down what became known of a batch.
+
+        Args:
+            batch: One that is announced.
+            batch_id: The backend's id of it; empty: the id so far is of another batch.
+            end: What became of it.
+        """
         self._write(Change(key=batch.key, batch_id=batch_id, end=end))
 
     def _write(self, line: Batch | Change) -> None:
@@ -141,7 +147,14 @@ class BatchFile:
 
 @contextmanager
 def open_batches(path: Path) -> Generator[BatchFile]:
-    """Open the file of batches as `heal` does; this process must hold the journal beside it."""
+    """Open the file of batches for reading and appending, healing a torn last line.
+
+    Args:
+        path: The file, in a folder whose ``rows.jsonl`` this process holds; made when not there.
+
+    Raises:
+        Mismatch: A line is nothing that is written here.
+    """
     announced: set[str] = set()
 
     def read(line: bytes) -> Batch | Change:
@@ -166,7 +179,11 @@ def supports_batches(name: str) -> bool:
 
 
 def batching_backend(name: str) -> Batches:
-    """Return a backend that answers in batches; of one that does not, Unsupported names others."""
+    """Return a backend that answers in batches.
+
+    Raises:
+        Unsupported: This one does not; the message names those that do.
+    """
     backend = registry.backend(name)
     if isinstance(backend, Batches):
         return backend

@@ -100,9 +100,11 @@ def record_usd(price: TokenPrice, record: Record) -> Decimal:
 
 @dataclass(frozen=True, slots=True)
 class AnswerPrices:
-    """The known token prices of a comparison's answers, by contender.
+    """The known token prices of a comparison's answers.
 
-    `unpriced` are contenders that cost money at a vendor, at an unknown price.
+    Args:
+        contenders: By contender.
+        unpriced: Contenders that cost money at a vendor, at an unknown price.
     """
 
     contenders: dict[str, TokenPrice] = field(default_factory=dict[str, TokenPrice])
@@ -124,9 +126,11 @@ def answer_prices(
 ) -> AnswerPrices:
     """Return the prices of a comparison's answers, as far as they are known.
 
-    The job has the offer's own name of its model. `trained` are the jobs that made the tuned
-    contenders, by name, where they may be others. A stale price is not relied on where the answers
-    have a budget, unless the user accepts that.
+    Args:
+        job: With the offer's own name of its model.
+        book: All prices; a stale one is not relied on where the answers have a budget.
+        trained: The jobs that made the tuned contenders, by name, where they may be others.
+        allow_unpriced: Whether the user accepts prices that are unknown or stale.
 
     Raises:
         OverBudget: The answers have a budget, and something that costs money has no price.
@@ -219,7 +223,9 @@ class Budget:
     def charge(self, records: Iterable[Record], prices: Mapping[str, TokenPrice]) -> None:
         """Count the cost of recorded answers, of earlier calls of the comparison or of batches.
 
-        Those of contenders without a price are not counted.
+        Args:
+            records: On dev a contender's name stands before the prompt's.
+            prices: By contender; what has none is not counted.
         """
         for record in records:
             name = record.contender
@@ -229,7 +235,11 @@ class Budget:
                 self.spent += record_usd(prices[max(fitting, key=len)], record)
 
     def afford(self, most: Decimal) -> None:
-        """Refuse (OverBudget) batches, which are paid all at once, where they may pass the cap."""
+        """Refuse batches, which are paid all at once, where they may pass the cap.
+
+        Raises:
+            OverBudget: They may.
+        """
         if self.cap is not None and self.spent + most > self.cap:
             raise OverBudget(
                 f"the answers in batches may cost up to ${most:.6f}, and of the ${self.cap} that "
@@ -267,7 +277,11 @@ class BudgetGuard:
     price: TokenPrice
 
     async def reserve(self, request: Request) -> None:
-        """Reserve the most that a request may cost; beyond the cap that is OverBudget."""
+        """Reserve the most that a request may cost.
+
+        Raises:
+            OverBudget: With it, more than the cap could be spent.
+        """
         most = most_usd(self.price, request)
         if not await self.budget.reserve(most):
             raise OverBudget(

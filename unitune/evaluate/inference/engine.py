@@ -148,7 +148,10 @@ async def collect_answers(  # noqa: PLR0913 - each is independent
     *,
     options: InferenceOptions = InferenceOptions(),
 ) -> list[Record]:
-    """Put all questions to a model, except those answered; return a record a question, in order.
+    """Put all questions to a model, except those whose answer is recorded.
+
+    Returns:
+        One record a question, in their order.
 
     Raises:
         BackendError: The model is down, or refuses every question; what it answered is kept.

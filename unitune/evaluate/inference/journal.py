@@ -52,7 +52,11 @@ def line_of(record: Record) -> str:
 
 
 def read_record(line: str | bytes) -> Record:
-    """Return the record of a line; raises ValidationError where it is none."""
+    """Return the record of a line.
+
+    Raises:
+        ValidationError: It is none.
+    """
     return _RECORD.validate_json(line)
 
 
@@ -175,8 +179,9 @@ def heal(
 class ResponseCache:
     """Answers by the hash of their request, in a file that only the user may read.
 
-    Without a file none is known, and none is kept. Where the user does not want such answers, they
-    are kept all the same.
+    Args:
+        file: None: no answer is known, and none is kept.
+        use_cache: Whether the user wants such answers; they are kept in any case.
     """
 
     def __init__(self, file: sqlite3.Connection | None, *, use_cache: bool) -> None:

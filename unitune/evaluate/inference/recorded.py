@@ -44,9 +44,16 @@ _LINE = TypeAdapter(RecordedAnswer)
 
 
 class RecordedModel(BatchedChatModel):
-    """A model that gives recorded answers; what was replaced in the cases is in them, too.
+    """A model that gives recorded answers.
 
-    Raises DataError as `read_recorded`, or where two cases ask the same and the answers differ.
+    Args:
+        path: The file.
+        cases: What is answered.
+        redaction: What was replaced in the cases, and so is in the answers.
+
+    Raises:
+        DataError: The file is missing, a line is no recorded answer, or two cases ask the same and
+            were answered differently.
     """
 
     batch_size = 100  # a lookup takes no time, but requests take memory
@@ -84,6 +91,9 @@ def check_recorded(job: Job, cases: Sequence[Example]) -> None:
     """Refuse recorded answers that cannot be read, and those that answer or score no case.
 
     A file that is not there or empty is no business of this: the model may still have to answer.
+
+    Raises:
+        DataError: See `RecordedModel`; or no case has an answer, or none a score that is asked for.
     """
     keys = {each.key for each in job.evaluate.scorers if isinstance(each, RecordedScore)}
     for spec in job.evaluate.contenders:
@@ -108,7 +118,11 @@ def check_recorded(job: Job, cases: Sequence[Example]) -> None:
 
 
 def recorded_fingerprint(path: Path, redaction: Redaction | None = None) -> str:
-    """Return the fingerprint of a file of recorded answers, which its content makes."""
+    """Return the fingerprint of a file of recorded answers, which its content makes.
+
+    Raises:
+        DataError: The file is missing, or a line is no recorded answer.
+    """
     return _fingerprint(read_recorded(path, redaction))
 
 
@@ -122,7 +136,15 @@ def read_answers(path: Path) -> dict[str, str]:
 
 
 def read_recorded(path: Path, redaction: Redaction | None = None) -> dict[str, RecordedAnswer]:
-    """Return recorded answers by case, redacted, or DataError; of two for one the last counts."""
+    """Return recorded answers by case; of two for one case the last counts.
+
+    Args:
+        path: The file.
+        redaction: What is replaced in the answers, too; None: they stay as they are.
+
+    Raises:
+        DataError: The file is missing, or a line is no recorded answer.
+    """
     try:
         lines = content_of(path).decode().split("\n")  # a text may hold other line ends
     except (OSError, ValueError) as error:

@@ -86,8 +86,10 @@ class AdaptiveLimiter:
     def refused(self, sent: float, retry_after_seconds: float) -> None:
         """Take note that the vendor limits the rate.
 
-        Refusals of requests `sent` (on the monotonic clock) before the last slowing down say
-        nothing new.
+        Args:
+            sent: When the refused request was sent, on the monotonic clock. Of requests that were
+                sent before the last slowing down, more refusals say nothing new.
+            retry_after_seconds: What the vendor asks to wait.
         """
         self._refused.append(True)
         if sum(self._refused) < REFUSALS:
@@ -129,7 +131,8 @@ async def request_with_retry(
 ) -> Outcome:
     """Send a request until there is an answer, or another attempt is of no use.
 
-    Raises OverBudget where the guard does not hold what the next attempt may cost.
+    Raises:
+        OverBudget: The guard does not hold what the next attempt may cost.
     """
     uncounted: Uncounted | None = None
 

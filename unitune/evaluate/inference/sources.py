@@ -52,7 +52,13 @@ class Source:
         return self.backend is not None and supports_batches(self.backend)
 
     def open(self, cases: Sequence[Example]) -> ChatModel:
-        """Open the model; raises what `resolve_sources` does."""
+        """Open the model.
+
+        Raises:
+            UserError: The key may not be sent there, or is not set.
+            DataError: Recorded answers cannot be read.
+            MissingExtra: A backend's packages are not installed.
+        """
         spec = self.spec
         if isinstance(spec, Recorded):
             return RecordedModel(self.folder / spec.answers, cases, self.redaction)
@@ -119,7 +125,11 @@ def _origin_of_tuned(spec: Tuned, run: Run | None, resolved: ResolvedJob) -> str
 
 
 def check_keys(spec: Server) -> None:
-    """Refuse (UserError) a server whose key the user has not allowed to be sent there."""
+    """Refuse a server whose key the user has not allowed to be sent there.
+
+    Raises:
+        UserError: This pair is not allowed.
+    """
     check_allowed(*_key_of(spec))
 
 

@@ -89,7 +89,9 @@ class Contender:
 def check_contenders(job: Job, run: str | None) -> None:
     """Refuse contenders that cannot be compared, or be made of what the job names.
 
-    `run` is the id of the run whose model is to be judged, where the user names it.
+    Args:
+        job: With its contenders.
+        run: Id of the run whose model is to be judged, where the user names it.
 
     Raises:
         JobError: See `check_roles`; or training rows are missing, or a run is named for nothing.
@@ -116,7 +118,11 @@ def check_contenders(job: Job, run: str | None) -> None:
 
 
 def check_shots(evaluate: Evaluate, train: Iterable[Example]) -> None:
-    """Refuse (JobError) contenders that ask for more shots than train has distinct questions."""
+    """Refuse contenders that ask for more shots than train has distinct questions.
+
+    Raises:
+        JobError: There is such a contender.
+    """
     for spec in evaluate.contenders:
         if not isinstance(spec, FewShot | Model | Server) or spec.shots == "auto":
             continue
@@ -217,8 +223,10 @@ class _Material:
 def build(evaluate: Evaluate, tuning: Tuning, train: Iterable[Example]) -> tuple[Contender, ...]:
     """Make the job's contenders, in its order.
 
-    The seed of `tuning` decides which rows are shown as shots. Shots and missing instructions are
-    made from the training rows and nothing else.
+    Args:
+        evaluate: Contenders, and the instructions when the job has some.
+        tuning: Its seed decides which rows are shown as shots.
+        train: The training rows: shots and missing instructions are made from nothing else.
     """
     rows = tuple(row for row in train if row.answer is not None)
     material = _Material(

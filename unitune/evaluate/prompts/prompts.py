@@ -83,7 +83,8 @@ def _facets(answer: str) -> tuple[str, ...]:
 class Neighbours:
     """Finds training rows by their questions; nothing is computed before the first search.
 
-    Of several rows with one input the first by hash is kept.
+    Args:
+        train: The training rows; of several with one input the first by hash is kept.
     """
 
     def __init__(self, train: Sequence[Example]) -> None:
@@ -339,10 +340,13 @@ def _bullets(lines: Iterable[str]) -> str:
 def check_prompts(
     spec: Tuned, trained: Iterable[Iterable[Example]], cases: Iterable[Example]
 ) -> None:
-    """Refuse (Mismatch) cases whose system prompt a model with its own has never seen in training.
+    """Refuse cases whose system prompt a contender's model has never seen in training.
 
     Its own prompt is the one that it was trained with; another would judge another setup. Where
     nearly every row has a system prompt of its own, none of them is the model's, and any will do.
+
+    Raises:
+        Mismatch: There are such cases, and the contender uses its own prompt.
     """
     if spec.prompt != "own":
         return

@@ -75,7 +75,13 @@ def answering(  # noqa: PLR0913 - each is independent
 ) -> Generator[dict[str, Source]]:
     """Give the sources with the tuned models, deployed while the body runs where need be.
 
-    A deployment may stand for so many seconds (None: none is started), and the budget pays for it.
+    Args:
+        tuned: The run of each tuned contender.
+        sources: Who answers for each contender.
+        budget: Pays for the deployments, too.
+        seconds: How long a deployment may stand; None: none is started.
+        options: The backend's own for it.
+        unpriced: Whether its price may be unknown.
     """
     with ExitStack() as stack:
         ready = dict(sources)
@@ -97,8 +103,11 @@ def answering(  # noqa: PLR0913 - each is independent
 def find_runs(job: Job, fingerprint: str, run: Run | None, *, replay: bool) -> dict[str, Run]:
     """Return the run whose model answers for each tuned contender, by the contender's name.
 
-    Those that name no run take `run`, or else the newest succeeded one of this very training. In a
-    replay, contenders whose run the ledger does not know are left out.
+    Args:
+        job: With its contenders, which may name runs.
+        fingerprint: Of the training that the job describes.
+        run: For contenders that name none; None: the newest succeeded run of this very training.
+        replay: Whether contenders whose run the ledger does not know are left out.
 
     Raises:
         NotFoundError: There is no such run.
@@ -140,8 +149,11 @@ def _run_of(spec: Tuned, job: Job, fingerprint: str, run: Run | None) -> Run:
 def find_sweep_runs(resolved: ResolvedJob, *, replay: bool) -> dict[str, Run]:
     """Return the newest succeeded run of each combination of a sweep's values, by their names.
 
-    Those whose runs have all failed or were cancelled are left out. One that was not launched or is
-    under way is a NotFoundError, but for a replay, since it is not known how good it is.
+    Those whose runs have all failed or were cancelled are left out.
+
+    Raises:
+        NotFoundError: One was not launched or is under way, so it is not known how good it is;
+            never in a replay.
     """
     known, chosen = runs(), dict[str, Run]()
     for each in resolved.runs:
@@ -160,7 +172,9 @@ def find_sweep_runs(resolved: ResolvedJob, *, replay: bool) -> dict[str, Run]:
 def find_tuned_runs(resolved: ResolvedJob, run: Run | None, *, replay: bool) -> dict[str, TunedRun]:
     """Return `find_runs` with what a comparison shows of the trainings.
 
-    Rows of a run that are not here to be searched for test cases are a Mismatch, too.
+    Raises:
+        Mismatch: As of `find_runs`; or the rows of a run are not here to be searched for test
+            cases.
     """
     runs = find_runs(resolved.job, resolved.fingerprint, run, replay=replay)
     by_id = {each.id: each for each in runs.values()}

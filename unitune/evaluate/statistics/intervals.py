@@ -38,10 +38,13 @@ Clusters: TypeAlias = Sequence[Hashable]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Units:
-    """Sums of a value over the units, with their sizes, the numbers of their cases.
+    """Sums of a value over the units, with their sizes.
 
-    `alone` is the same value with every case a unit of its own; None when that is so already.
-    `bound` is the largest value that a case may have, whatever its sign; 0 where none is known.
+    Args:
+        sums: Sum of the value over each unit's cases.
+        sizes: Number of cases of each unit.
+        alone: The same value with every case a unit of its own; None when that is so already.
+        bound: The largest value that a case may have, whatever its sign; 0 where none is known.
     """
 
     sums: FloatArray  # (U,)
@@ -51,7 +54,11 @@ class Units:
 
     @classmethod
     def of(cls, values: FloatArray, clusters: Clusters | None, bound: float = 0.0) -> Self:
-        """Sum a value of each case over its cluster; without clusters each case is a unit."""
+        """Sum a value of each case over its cluster; without clusters each case is a unit.
+
+        Raises:
+            ValueError: There are not as many labels as values.
+        """
         cases = cls(values, np.ones_like(values), bound=bound)
         if clusters is None:
             return cases
@@ -113,7 +120,11 @@ class Units:
 
 
 def numbered(clusters: Clusters, n: int) -> npt.NDArray[np.intp]:  # (N,)
-    """Return the number of each case's cluster, in the order in which they are met first."""
+    """Return the number of each case's cluster, in the order in which they are met first.
+
+    Raises:
+        ValueError: There are not as many labels as cases.
+    """
     if len(clusters) != n:
         raise ValueError(f"{len(clusters)} cluster labels for {n} cases")
     numbers = {label: number for number, label in enumerate(dict.fromkeys(clusters))}
@@ -128,7 +139,10 @@ def summed(statistics: FloatArray, numbers: npt.NDArray[np.intp]) -> FloatArray:
 
 
 def case_means(contender: str, scores: Scores) -> FloatArray:
-    """Return the mean score of each case over its repeats, (N,).
+    """Return the mean score of each case over its repeats.
+
+    Returns:
+        One mean a case, (N,).
 
     Raises:
         ValueError: There is no score, one lies outside 0 to 1, or cases have different repeats.
@@ -193,6 +207,9 @@ def difference_interval(differences: Units, level: float = 0.95) -> Interval:
     300 cases on it was 0.936, 0.943 and 0.942. Newcombe's method 10 had 0.925 at n = 50, where
     this one had 0.947.
 
+    Raises:
+        ValueError: The level is not between 0 and 1.
+
     Source:
         Tango 1998, Stat Med 17:891. Empirical likelihood: Owen 1988, Biometrika 75:237; with added
         values: Chen, Variyath and Abraham 2008, J Comput Graph Stat 17:426.
@@ -203,6 +220,9 @@ def difference_interval(differences: Units, level: float = 0.95) -> Interval:
 
 def own_interval(scores: Units, level: float = 0.95) -> Interval:
     """Interval of one contender's mean score, within 0 and 1; Wilson's for scores 0 and 1.
+
+    Raises:
+        ValueError: The level is not between 0 and 1.
 
     Source:
         Wilson 1927, JASA 22:209; method 3 of Newcombe 1998, Stat Med 17:857.

@@ -89,6 +89,11 @@ def fit(
 
     With floor and scale not below 0 and an exponent of `EXPONENTS`. For each exponent the fit is
     linear, so that the best one is found by trying all.
+
+    Args:
+        sizes: Numbers of rows (P,), ascending.
+        errors: Of one curve (P,), or of several (R, P).
+        weights: Of the sizes (P,).
     """
     n, w = np.asarray(sizes, np.float64), weights / weights.sum()
     y: FloatArray = errors[..., None, :]  # (..., 1, P)

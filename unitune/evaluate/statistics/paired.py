@@ -197,6 +197,9 @@ def verdict(interval: Interval, interval90: Interval, margin: float) -> Verdict:
         better (all above 0), worse (all below 0), equivalent (the 90 % interval inside the
         margin), non-inferior (all above minus the margin), else inconclusive.
 
+    Raises:
+        ValueError: The margin is not between 0 and 1.
+
     Source:
         Equivalence by two one-sided tests: Schuirmann 1987, J Pharmacokinet Biopharm 15:657.
     """
@@ -264,8 +267,12 @@ def against_best(pairs: Mapping[str, PairedResult], chosen: str) -> AgainstBest:
                      named without looking at the test. Of ends that are picked by the test, the
                      lowest would lie below the truth more often, the more baselines there are.
 
-    All pairs are on the same cases and with the same margin. The hardest baseline is that with the
-    lowest lower end; the one that was chosen without the test cases wins ties.
+    Args:
+        pairs: The candidate against each baseline, on the same cases and with the same margin.
+        chosen: Name of the one that was chosen without the test cases; it wins ties.
+
+    Returns:
+        The baseline with the lowest lower end, the interval, and the verdict.
 
     Source:
         Berger 1982, Technometrics 24:295; Berger and Hsu 1996, Stat Sci 11:283.

@@ -207,8 +207,9 @@ def _to_find(
 def foresight(n: int, margin: float, *, graded: bool = False) -> str:
     """Say in one sentence what so many cases can show, before anything is spent.
 
-    It has the smallest difference that is detected with 80 % power, and the cases that detect one
-    as large as the margin, for a range of how much cases differ. Clusters are not counted in.
+    Returns:
+        The smallest difference that is detected with 80 % power, and the cases that detect one as
+        large as the margin, for a range of how much cases differ. Clusters are not counted in.
     """
     likely = LIKELY_SPREAD if graded else LIKELY_DISCORDANCE
     squares = [share**2 if graded else share for share in likely]

@@ -38,6 +38,10 @@ def mcnemar_exact(gained: int, lost: int) -> float:
 
     Conservative: printed for readers who know it, decides nothing.
 
+    Args:
+        gained: Cases that the candidate alone got right.
+        lost: Cases that the baseline alone got right.
+
     Source:
         Fagerland, Lydersen and Laake 2013, BMC Med Res Methodol 13:91.
     """
@@ -66,9 +70,13 @@ def _fair_coin_tail(most: int, tosses: int) -> float:
 
 
 def sign_flip_p(sums: FloatArray) -> float:  # (U,)
-    """Two-sided p-value of the sign-flip test of paired differences, summed over each unit.
+    """Two-sided p-value of the sign-flip test of paired differences.
 
-    It is the share of the exchanges whose total is at least as far from 0 as the observed one.
+    Args:
+        sums: Differences summed over each unit, (U,).
+
+    Returns:
+        Share of the exchanges whose total is at least as far from 0 as the observed one.
 
     Source:
         Fisher 1935, The Design of Experiments, section 21. Drawn: (1 + #) / (1 + R), Phipson and
@@ -91,7 +99,10 @@ def randomisation_p(
 ) -> float:
     """Two-sided p-value of approximate randomisation, for a statistic of a whole corpus.
 
-    It is a score of totals of sufficient statistics, which are summed over each unit.
+    Args:
+        baseline: Its sufficient statistics, summed over each unit.
+        candidate: Those of the candidate on the same units.
+        score: The statistic from totals: (R, S) to (R,).
 
     Source:
         Noreen 1989, Computer-Intensive Methods for Testing Hypotheses; Riezler and Maxwell 2005,
@@ -110,7 +121,11 @@ def randomisation_p(
 
 
 def how_permuted(sums: FloatArray) -> str:  # (U,), whose zeros are not exchanged, or (U, S)
-    """Say how the exchanges of these units were made: in full, or drawn with which seed."""
+    """Say how the exchanges of these units were made: in full, or drawn with which seed.
+
+    Args:
+        sums: One a unit, (U,) or (U, S); units of zeros are not exchanged.
+    """
     units = int(np.count_nonzero(sums)) if sums.ndim == 1 else len(sums)
     return f"{DRAWS:,} draws, seed {SEED}" if units > MOST_UNITS_IN_FULL else "in full"
 
@@ -134,7 +149,10 @@ def _as_extreme(observed: float, permuted: Iterator[FloatArray], scale: float, u
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values in their order: the probability of any false claim stays at the level.
+    """Adjust p-values so that the probability of any false claim stays at the level.
+
+    Returns:
+        Adjusted p-values in the same order: a comparison holds at 5 % when its own is 0.05 or less.
 
     Raises:
         ValueError: One lies outside 0 to 1.

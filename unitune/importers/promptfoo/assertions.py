@@ -67,7 +67,14 @@ class NoTranslation(ValueError):
 
 
 def python_pattern(pattern: str) -> str:
-    """Return a Python pattern that finds what JavaScript's without flags does, or NoTranslation."""
+    """Return a Python pattern that finds what a JavaScript pattern without flags finds.
+
+    Args:
+        pattern: As given to ``new RegExp``.
+
+    Raises:
+        NoTranslation: It uses what has no counterpart, or is no pattern.
+    """
     pieces: list[str] = []
     at = 0
     while at < len(pattern):
@@ -116,9 +123,14 @@ class Translator:
     code: CodeFile
 
     def entry(self, assertion: JsonValue, *, graded: bool) -> Entry:
-        """Return an assertion as an entry of a row's `scorers`, or raise NoCounterpart.
+        """Return an assertion as an entry of a row's `scorers`.
 
-        If it is `graded`, its score counts for a mean; else whether it holds.
+        Args:
+            assertion: As promptfoo has it.
+            graded: Whether its score counts for a mean; else whether it holds.
+
+        Raises:
+            NoCounterpart: unitune scores nothing in just the same way.
         """
         if not isinstance(assertion, dict) or not isinstance(assertion.get("type"), str):
             raise NoCounterpart(f"{clip(assertion)} is no assertion with a type")
@@ -207,7 +219,11 @@ class Translator:
 
 
 def _number(assertion: Assertion, key: str) -> Entry:
-    """Return a key of an assertion and its number, nothing without it; NoCounterpart for others."""
+    """Return a key of an assertion whose value is a number; nothing where it is not there.
+
+    Raises:
+        NoCounterpart: It is another value.
+    """
     value = assertion.get(key)
     if value is None:
         return {}
@@ -219,7 +235,11 @@ def _number(assertion: Assertion, key: str) -> Entry:
 
 
 def _text(value: JsonValue) -> str:
-    """Return a number or text, but an empty one, as JavaScript's String; else NoTranslation."""
+    """Return a value as JavaScript's String has it.
+
+    Raises:
+        NoTranslation: It is empty, or no text and no number.
+    """
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":

@@ -92,7 +92,11 @@ class CodeFile:
         return {FILE: HEAD + "".join(lines), **self.copies}
 
     def assertion(self, kind: str, value: str, options: Mapping[str, JsonValue]) -> str:
-        """Return the name of a function for an assertion in code; NoCode where it cannot run."""
+        """Return the name of a function for an assertion in code.
+
+        Raises:
+            NoCode: Nothing here runs it, its file cannot be had, or it reads what no row holds.
+        """
         path, _, name = value.removeprefix("file://").partition(":")
         in_file = value.startswith("file://")
         language = LANGUAGES.get(PurePosixPath(path).suffix, "") if in_file else kind
@@ -116,12 +120,20 @@ class CodeFile:
         return self._name(f"{kind} {value}", f"{language}({first}{given})")
 
     def transform(self, code: str) -> str:
-        """Return the name of a function that changes an answer by node; NoCode without it."""
+        """Return the name of a function that changes an answer by JavaScript.
+
+        Raises:
+            NoCode: There is no node.
+        """
         _require("javascript")
         return self._name(f"transform {code}", f"transform({code!r})")
 
     def content(self, reference: str) -> JsonValue:
-        """Return the JSON, YAML or text of a file that is a value; NoCode where none can be had."""
+        """Return what stands in a file that is a value: JSON or YAML, or a text.
+
+        Raises:
+            NoCode: It cannot be had.
+        """
         path = reference.removeprefix("file://")
         text = self._text(path)
         try:

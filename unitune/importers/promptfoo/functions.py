@@ -218,7 +218,11 @@ class Result(NamedTuple):
 
 
 def _result(returned: object, *, script: bool) -> Result:
-    """Return what code returned, as promptfoo reads it; ValueError where it is no result."""
+    """Return what code returned, as promptfoo reads it.
+
+    Raises:
+        ValueError: It is no result.
+    """
     reason = f"it returned {returned!r}"[:200]
     value = _read(returned) if script and isinstance(returned, str) else returned
     match value:

@@ -53,7 +53,14 @@ LET_PROMPTFOO = (
 
 
 def read_results(path: Path) -> Suite:
-    """Read what ``-o`` wrote, in JSON or JSON Lines; DataError where it is something else."""
+    """Read results of promptfoo.
+
+    Args:
+        path: What ``-o`` wrote, in JSON or JSON Lines.
+
+    Raises:
+        DataError: It cannot be read, or is something else.
+    """
     content = _content(path)
     try:
         rows = ROWS.validate_python(content.rows)
@@ -217,8 +224,10 @@ def _rendered(grading: JsonValue) -> Iterator[tuple[str, str]]:
 def _case(row: Row, asserted: RowScorersOf | None, *, shared: Scorer | None) -> Example:
     """Return a test as a case.
 
-    `asserted` are its own scorers, if it has any, and `shared` is the scorer that all cases share
-    but for the expected text.
+    Args:
+        row: The first about it.
+        asserted: What the case's own scorers are; None: it has none.
+        shared: The scorer that all cases share but for the expected text.
     """
     described = row.test_case.description
     more: dict[str, JsonValue] = {"description": described} if described else {}

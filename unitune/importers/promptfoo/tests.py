@@ -49,9 +49,12 @@ class Test:
 
 @dataclass(frozen=True, slots=True)
 class RowScorersOf:
-    """What a test asserts: scorers for the row, and what did not come over.
+    """What a test asserts.
 
-    `scorers` is None where nothing did; `runs_code` says whether functions read the row.
+    Args:
+        scorers: For the row; None where nothing came over.
+        findings: What did not come over.
+        runs_code: Whether functions read the row.
     """
 
     scorers: list[JsonValue] | Entry | None
@@ -68,9 +71,12 @@ class RowScorersOf:
 
 
 def row_scorers_of(test: Test, code: CodeFile, *, answered: bool = False) -> RowScorersOf:
-    """Return what a test asserts; its functions are added to `code`.
+    """Return what a test asserts.
 
-    Where it was `answered`, its answers are transformed already.
+    Args:
+        test: As promptfoo has it.
+        code: Where its functions are added.
+        answered: Whether it was run, so that its answers are transformed already.
     """
     entries: list[JsonValue] = []
     lost: list[_Lost] = []
