@@ -113,7 +113,7 @@ class PythonFunction(Scorer):
             return
         try:
             code = compile((folder / module).read_bytes(), module, "exec")
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise self._no_import(error) from error
         if name not in code.co_names and ("*",) not in code.co_consts:  # `import *`
             raise self._no_function()

@@ -93,4 +93,5 @@ def _is_from_a_page_of_ours(request: web.Request) -> bool:
 
 
 def _is_one_of(given: str | None, known: Iterable[str]) -> bool:
-    return any(hmac.compare_digest((given or "").encode(), each.encode()) for each in known)
+    sent = (given or "").encode(errors="surrogateescape")  # its very bytes, if they are no text
+    return any(hmac.compare_digest(sent, each.encode()) for each in known)

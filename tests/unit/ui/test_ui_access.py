@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import sys
 
 import pytest
+from aiohttp.test_utils import TestServer
 from command_line import Command
 from sample_ledger import SampleLedger
 
@@ -38,6 +40,19 @@ def test_the_address_for_the_browser_is_good_once(visit: Visitor) -> None:
     """Other users of the machine see a browser's command line."""
     token = visit.access.browser_token
     assert [303, 403] == [visit(f"/?token={token}", token="").status for _ in range(2)]
+
+
+def test_a_cookie_whose_bytes_are_no_text_is_refused(visit: Visitor) -> None:
+    async def answer() -> bytes:
+        async with TestServer(app.application(visit.ledger, visit.access)) as server:
+            reader, writer = await asyncio.open_connection(server.host, server.port)
+            writer.write(b"GET /runs HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n")
+            writer.write(b"Cookie: unitune-8700=\xff\r\n\r\n")
+            line = await reader.readline()
+            writer.close()
+            return line
+
+    assert b"HTTP/1.1 403 Forbidden\r\n" == asyncio.run(answer())
 
 
 @pytest.mark.parametrize(
