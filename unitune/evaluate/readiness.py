@@ -9,9 +9,11 @@ that may not be sent yet, is a warning there.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from unitune.backends import registry
 from unitune.backends.capabilities import ShowsLossMask, Stores
@@ -46,11 +48,6 @@ from unitune.workspace.today import today
 LOOKED_AT = 1000
 """Rows among which one with tools is looked for, so that no large file is read again."""
 
-READ_ONCE = (
-    "a pipe can be read only once, so no list of rows worth a look was made.",
-    "Write the rows to a file to get one.",
-)
-
 
 def check(subject: Job | str | os.PathLike[str]) -> DataReport:
     """Find what is wrong with a job and its data, or with one data file, before anything is paid.
@@ -75,11 +72,9 @@ def check(subject: Job | str | os.PathLike[str]) -> DataReport:
 
     if not isinstance(subject, Job):
         if Path(subject).suffix not in (".yaml", ".yml"):
-            report = check_file(subject)
             if Path(subject).is_fifo():
-                unseen = note("pipe", *READ_ONCE).at(file=str(subject))
-                return report.model_copy(update={"findings": (*report.findings, unseen)})
-            return report.model_copy(update={"quality": quality_of(str(subject))})
+                return _check_pipe(Path(subject))
+            return check_file(subject).model_copy(update={"quality": quality_of(str(subject))})
         subject = Job.load(subject)
     rows = read_job(subject)
     ready = () if rows.report.errors else readiness_findings(subject, rows)
@@ -87,6 +82,16 @@ def check(subject: Job | str | os.PathLike[str]) -> DataReport:
     unseen = () if rows.report.errors or refused else tools_findings(subject, rows)
     findings = (*rows.report.findings, *refused, *ready, *unseen)
     return rows.report.model_copy(update={"findings": findings, "quality": quality_of(subject)})
+
+
+def _check_pipe(pipe: Path) -> DataReport:
+    """Check a copy of what comes out of a pipe, which can be read only once."""
+    with TemporaryDirectory() as folder:
+        copy = Path(folder, pipe.name)
+        with pipe.open("rb") as source, copy.open("wb") as file:
+            shutil.copyfileobj(source, file)
+        report = check(copy).model_dump_json()
+    return DataReport.model_validate_json(report.replace(str(copy), str(pipe)))
 
 
 def backend_findings(job: Job) -> tuple[Finding, ...]:

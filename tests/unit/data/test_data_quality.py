@@ -267,14 +267,15 @@ def test_a_file_without_rows_has_nothing_to_look_at(tmp_path: Path) -> None:
     assert quality_of(str(tmp_path / "none.jsonl")) is None
 
 
-def test_a_pipe_is_read_once_and_that_nobody_looked_at_its_rows_is_said(tmp_path: Path) -> None:
-    pipe = tmp_path / "rows.jsonl"
+def test_a_pipe_is_checked_as_a_file_is(tmp_path: Path) -> None:
+    pipe, file = tmp_path / "rows.jsonl", tmp_path / "same.jsonl"
     os.mkfifo(pipe)
-    row = json.dumps({"prompt": "A question", "completion": "An answer", "label": True})
-    writer = threading.Thread(target=lambda: pipe.write_text(f"{row}\n"))
+    pairs = [{"prompt": "Ahoy?", "completion": answer, "label": True} for answer in ("A", "A", "")]
+    file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    writer = threading.Thread(target=lambda: pipe.write_bytes(file.read_bytes()))
     writer.start()
     report = check(pipe)
     writer.join()
 
-    assert (1, None) == (report.files[0].rows, report.quality)
-    assert ["rated-row", "pipe"] == [finding.code for finding in report.findings]
+    assert {"rated-row", "duplicate"} < {finding.code for finding in report.findings}
+    assert report.model_dump_json() == check(file).model_dump_json().replace(str(file), str(pipe))
