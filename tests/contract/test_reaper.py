@@ -117,15 +117,18 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def quick_reaper(deployment_id: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", QUICK_REAPER, deployment_id])
+    """Start a reaper that looks often, and return when it has read the ledger."""
+    process = subprocess.Popen([sys.executable, "-c", QUICK_REAPER, deployment_id])
+    wait_until(reaper.log_file(home(), deployment_id).exists)  # it has imported what it needs
+    time.sleep(1)
+    return process
 
 
 @on_sqlite
 @pytest.mark.usefixtures("no_reaper")
 def test_a_reaper_outlives_a_home_that_is_away_for_a_while(run: Run, tmp_path: Path) -> None:
-    made = deploy(run, ttl=6)
+    made = deploy(run, ttl=8)
     watching = quick_reaper(made.id)
-    time.sleep(3)
     (tmp_path / "home").rename(tmp_path / "away")
     time.sleep(1)
     assert not (tmp_path / "home").exists()
@@ -144,9 +147,8 @@ def test_a_reaper_outlives_a_home_that_is_away_for_a_while(run: Run, tmp_path: P
 @on_postgresql
 @pytest.mark.usefixtures("no_reaper")
 def test_a_reaper_outlives_a_restart_of_the_server_under_it(run: Run) -> None:
-    made = deploy(run, ttl=7)
+    made = deploy(run, ttl=8)
     watching = quick_reaper(made.id)
-    time.sleep(3)
     the_server().restart(away_seconds=1)
     assert at_the_vendor(run, made.id)
     assert 0 == watching.wait(30)
@@ -159,9 +161,8 @@ def test_a_reaper_outlives_a_restart_of_the_server_under_it(run: Run) -> None:
 def test_a_reaper_that_finds_no_ledger_at_the_end_takes_the_deployment_down_all_the_same(
     run: Run, tmp_path: Path
 ) -> None:
-    made = deploy(run, ttl=4)
+    made = deploy(run, ttl=6)
     watching = quick_reaper(made.id)
-    time.sleep(3)
     (tmp_path / "home").rename(tmp_path / "away")
     wait_until(lambda: at_the_vendor(run, made.id) is None)
     assert watching.poll() is None
