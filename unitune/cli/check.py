@@ -82,12 +82,14 @@ def _print_report(report: DataReport, file: Path, html: Path | None) -> None:
 
 def _print_files(report: DataReport) -> None:
     from unitune.data.overlap import by_kind
+    from unitune.report.typography import counted
 
     train = next((file.name for file in report.files if file.purpose == "train"), None)
     for file in report.files:
         is_part = file.purpose == "test" and file.name == train
         purpose = " of these, for the test" if is_part else ""
-        console().print(Text.assemble((file.name, "bold"), f"  {file.rows:,} rows{purpose}"))
+        rows = f"  {counted(file.rows, 'row')}{purpose}"
+        console().print(Text.assemble((file.name, "bold"), rows))
         if file.read_as:
             console().print(Padding(Text(f"read as {file.read_as}"), (0, 0, 0, 2), expand=False))
         peak = max((count for _, count in file.histogram), default=0)

@@ -235,10 +235,10 @@ def _scorers(job: Job, train: Dataset) -> tuple[list[Scorer], list[UnituneError]
     return ready, unusable
 
 
-def _raised(check: Callable[..., object], *arguments: object) -> Iterator[UnituneError]:
+def _raised(refuse: Callable[..., object], *arguments: object) -> Iterator[UnituneError]:
     """Yield why something is refused; nothing where it is not."""
     try:
-        check(*arguments)
+        refuse(*arguments)
     except UnituneError as refusal:
         yield refusal
 
