@@ -46,6 +46,7 @@ from unitune.ledger.records import (
     values_of,
 )
 from unitune.security.redaction import redacted
+from unitune.workspace.yaml_file import parse
 
 RUN_COLUMNS = columns_of(RUNS, RunRecord)
 NEWEST_FIRST = RUNS.c.created.desc(), RUNS.c.id.desc()
@@ -252,7 +253,8 @@ class Ledger(ModelLedger):
         rows = self._rows(sa.select(RUNS.c.job).where(RUNS.c.id == run_id))
         folder = self.run_folder(run_id)
         try:
-            return Job.model_validate({**yaml.safe_load(rows[0]["job"]), "folder": folder})
+            job = parse(rows[0]["job"], floats=True)
+            return Job.model_validate({**job, "folder": folder})
         except NO_JOB as error:
             raise UnreadableRecord(f"run {run_id}", "job", "it is no job") from error
 

@@ -11,11 +11,10 @@ from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
 from unitune.data.example import MESSAGES, Message
 from unitune.importers.foreign import plain_json
 from unitune.workspace.validation import first_problem
+from unitune.workspace.yaml_file import SafeLoader, parse
 
 PROVIDER_FAILED = 2
 """`failureReason` of a row without a real answer."""
-MOST_LEVELS = 100
-"""Of a prompt that is a list of messages."""
 
 
 class _Prompt(BaseModel):
@@ -115,15 +114,7 @@ def _with_text_parts(turn: JsonValue) -> JsonValue:
 
 
 def _yaml_list(prompt: str) -> object:
-    """Read YAML of few levels, and without aliases.
-
-    A few aliases can stand for more than any memory holds, and of brackets in brackets PyYAML
-    reads a kilobyte a second.
-    """
-    level = 0
-    for event in yaml.parse(prompt, yaml.SafeLoader):
-        level += isinstance(event, yaml.CollectionStartEvent)
-        level -= isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent) or level > MOST_LEVELS:
-            raise ValueError("it is no list of messages")
-    return cast("object", yaml.safe_load(prompt))
+    """Read YAML without aliases, a few of which can stand for more than any memory holds."""
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(prompt, SafeLoader)):
+        raise ValueError("it has aliases")
+    return parse(prompt, floats=True)
