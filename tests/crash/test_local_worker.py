@@ -20,6 +20,7 @@ import pytest
 pytest.importorskip("torch", reason="needs the extra `local`")
 
 import torch
+from served import wait_until
 from tiny_model import SETTINGS, save_tiny_model, write_pairs, write_rows
 from warm import WARM_SUBPROCESS
 
@@ -35,7 +36,6 @@ from unitune.workspace import user_config
 from unitune.workspace.user_config import Notify, UserConfig
 from unitune_local.job_folder import JobFolder, read_events
 from unitune_local.models.model import add_adapter, load_model
-from unitune_local.parallel.processes import LOOK_SECONDS
 from unitune_local.training import worker
 
 STEPS = 40
@@ -253,8 +253,7 @@ def test_two_processes_train_as_one_whichever_is_killed(
     for rank, step in ((1, 4), (0, 12)):
         os.kill(training_at(killed, step, processes=2)[rank], signal.SIGKILL)
         until(killed, lambda s: s.state is State.PAUSED)
-        time.sleep(5 * LOOK_SECONDS)
-        assert [] == processes_of(killed), "no process is left behind"
+        wait_until(lambda: not processes_of(killed), PATIENCE_SECONDS)  # none is left behind
         resume(killed)
     done = until(killed, lambda s: s.state.ended)
     assert done.state is State.SUCCEEDED, done.error
