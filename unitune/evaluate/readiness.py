@@ -8,6 +8,7 @@ that may not be sent yet, is a warning there.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -91,7 +92,8 @@ def _check_pipe(pipe: Path) -> DataReport:
         with pipe.open("rb") as source, copy.open("wb") as file:
             shutil.copyfileobj(source, file)
         report = check(copy).model_dump_json()
-    return DataReport.model_validate_json(report.replace(str(copy), str(pipe)))
+    of_copy, own = (json.dumps(str(path), ensure_ascii=False)[1:-1] for path in (copy, pipe))
+    return DataReport.model_validate_json(report.replace(of_copy, own))
 
 
 def backend_findings(job: Job) -> tuple[Finding, ...]:

@@ -148,17 +148,17 @@ def _repository(api: Any, name: str, *, public: bool) -> tuple[str, str]:
     full = name if "/" in name else f"{api.whoami()['name']}/{name}"
     validate_repo_id(full)
     try:
-        found = api.model_info(full)
+        info = api.model_info(full)
     except RepositoryNotFoundError:
         api.create_repo(full, private=not public, exist_ok=True)
-        found = api.model_info(full)
-    if found.private == public:
+        info = api.model_info(full)
+    if info.private == public:
         there, flag = ("private", "without --public") if public else ("public", "with --public")
         raise UserError(
             f"{full} is {there} on the Hugging Face Hub, and stays so. Push {flag}, or to another "
             "repository: --repo OWNER/NAME"
         )
-    return full, str(found.sha)
+    return full, str(info.sha)
 
 
 def _exported(
@@ -216,8 +216,8 @@ def _mapped(error: Exception, repository: str) -> UnituneError:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
 
     cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
-    said = getattr(cause, "server_message", None) or str(cause).strip() or type(cause).__name__
-    first = redacted(said.splitlines()[0])
+    reason = getattr(cause, "server_message", None) or str(cause).strip() or type(cause).__name__
+    first = redacted(reason.splitlines()[0])
     if isinstance(error, HFValidationError):
         return UserError(f"{repository!r} cannot be a repository: {first} Name one: --repo NAME")
     status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None

@@ -164,7 +164,7 @@ class Pages:
     def comparison(self, visit: Visit) -> str:
         """One comparison: its verdict, and its cases as the address asks for them."""
         comparison, chosen = kept_comparison(visit.path["comparison"]), Chosen.of(visit.query)
-        found = browse(comparison, chosen, read_notes(_folder(comparison)))
+        shown = browse(comparison, chosen, read_notes(_folder(comparison)))
         return _render(
             "comparison.html.j2",
             "Comparisons",
@@ -172,11 +172,11 @@ class Pages:
             comparison=comparison,
             chosen=chosen,
             address=chosen.query(),
-            counts=[(name, count, chosen.query(show=name)) for name, count in found.counts],
+            counts=[(name, count, chosen.query(show=name)) for name, count in shown.counts],
             slices=sorted({name for case in comparison.cases for name in case.slices}),
-            cases=found.cases,
-            found=found.total,
-            pages=max(1, ceil(found.total / PAGE_CASES)),
+            cases=shown.cases,
+            total=shown.total,
+            pages=max(1, ceil(shown.total / PAGE_CASES)),
             system_prompt=shared_system_prompt(comparison.cases),
             longest_note=LONGEST_NOTE,
         )

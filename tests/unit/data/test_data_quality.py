@@ -268,7 +268,7 @@ def test_a_file_without_rows_has_nothing_to_look_at(tmp_path: Path) -> None:
 
 
 def test_a_pipe_is_checked_as_a_file_is(tmp_path: Path) -> None:
-    pipe, file = tmp_path / "rows.jsonl", tmp_path / "same.jsonl"
+    pipe, file = tmp_path / 'my "rows".jsonl', tmp_path / "same.jsonl"
     os.mkfifo(pipe)
     pairs = [{"prompt": "Ahoy?", "completion": answer, "label": True} for answer in ("A", "A", "")]
     file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
@@ -278,4 +278,5 @@ def test_a_pipe_is_checked_as_a_file_is(tmp_path: Path) -> None:
     writer.join()
 
     assert {"rated-row", "duplicate"} < {finding.code for finding in report.findings}
-    assert report.model_dump_json() == check(file).model_dump_json().replace(str(file), str(pipe))
+    names = str(file), str(pipe).replace('"', '\\"')
+    assert report.model_dump_json() == check(file).model_dump_json().replace(*names)
