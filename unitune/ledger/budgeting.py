@@ -98,9 +98,8 @@ def _parsed(
 
 def is_limited(ledger: Ledger, run_id: str) -> bool:
     """Return whether anything limits what a run may cost while it runs."""
-    if (approval := approval_of(ledger, run_id)) is None:
-        return False
-    return bool(caps(approval.budget_usd, approval.project, Spent())) or approval.hours is not None
+    approval = approval_of(ledger, run_id)
+    return approval is not None and (_is_capped(approval) or approval.hours is not None)
 
 
 def reserve(ledger: Ledger, record: RunRecord) -> None:
@@ -224,15 +223,16 @@ def books_of(ledger: Ledger) -> Books:
 
 def overrun(ledger: Ledger, record: RunRecord) -> str | None:
     """Return why a run that was just polled and goes on must be ended now, if it must."""
-    books = books_of(ledger)
-    if (cost := _of_attempt(books.costs, record)) is None:
+    if (cost := _of_attempt(ledger.costs(record.id), record)) is None:
         return None
     approval = _approval(cost)
-    seconds = running_seconds(ledger, record)
     hours = approval.hours
+    if hours is None and not _is_capped(approval):
+        return None
+    seconds = running_seconds(ledger, record)
     if hours is not None and seconds + AHEAD_SECONDS >= float(hours * SECONDS_AN_HOUR):
         return f"it may take {hours} hours, and has taken {seconds / 3600:.2f}"
-    if not (limits := _limits(approval, books, record)):
+    if not (limits := _limits(approval, books_of(ledger), record)):
         return None
     tightest = min(limits, key=lambda limit: limit.left)
     events = [seen.event for seen in ledger.events(record.id, record.attempt)]
@@ -292,6 +292,8 @@ def _refuse_other_files(record: RunRecord, approval: Approval, uploaded: Mapping
 
 def _limits(approval: Approval, books: Books, record: RunRecord) -> tuple[Cap, ...]:
     """Return what limits an attempt; its own money, set aside before, is left out."""
+    if not _is_capped(approval):
+        return ()  # no other run's documents are read
     others = [cost for cost in books.costs if cost.run_id != record.id]
     earlier = [
         cost for cost in books.costs if cost.run_id == record.id and cost.attempt != record.attempt
@@ -299,6 +301,11 @@ def _limits(approval: Approval, books: Books, record: RunRecord) -> tuple[Cap, .
     before = sum((_usd(cost) or Decimal(0) for cost in earlier), start=Decimal(0))
     gone = spent(replace(books, costs=others), today())
     return caps(approval.budget_usd, approval.project, gone, before)
+
+
+def _is_capped(approval: Approval) -> bool:
+    """Whether any amount of money limits a run."""
+    return bool(caps(approval.budget_usd, approval.project, Spent()))
 
 
 def _of_attempt(costs: Iterable[CostRecord], record: RunRecord) -> CostRecord | None:

@@ -7,7 +7,7 @@ import sqlite3
 import time
 from collections.abc import Generator
 from contextlib import closing, contextmanager
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -44,21 +44,9 @@ class SQLite(Database):
 
     @cached_property
     def engine(self) -> sa.Engine:
-        """An engine whose transactions are real ones.
-
-        Python's driver begins transactions late and by guessing; so that is off, and BEGIN is sent
-        here. A writer takes the write lock at once: upgrading a read to a write could fail.
-        """
+        """The engine of this file, one a process, so that statements are compiled once."""
         refuse_network(self.path.parent)
-        engine = sa.create_engine(
-            sa.URL.create("sqlite", database=str(self.path)),
-            poolclass=sa.NullPool,
-            connect_args={"timeout": BUSY_SECONDS},
-            json_deserializer=_value,
-        )
-        event.listen(engine, "connect", _prepare)
-        event.listen(engine, "begin", _begin)
-        return engine
+        return _engine_at(self.path)
 
     def clock(self) -> sa.ColumnElement[float]:
         """Return this machine's time, as all processes are here."""
@@ -136,6 +124,24 @@ class SQLite(Database):
             f"the ledger {self.name} cannot be used: {cause}. Check that its folder exists "
             "and can be written to, or set UNITUNE_DIR to another folder."
         )
+
+
+@lru_cache(maxsize=8)
+def _engine_at(path: Path) -> sa.Engine:
+    """Return an engine whose transactions are real ones.
+
+    Python's driver begins transactions late and by guessing; so that is off, and BEGIN is sent
+    here. A writer takes the write lock at once: upgrading a read to a write could fail.
+    """
+    engine = sa.create_engine(
+        sa.URL.create("sqlite", database=str(path)),
+        poolclass=sa.NullPool,
+        connect_args={"timeout": BUSY_SECONDS},
+        json_deserializer=_value,
+    )
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
+    return engine
 
 
 def _value(text: str) -> object:

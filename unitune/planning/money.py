@@ -32,7 +32,7 @@ class Money:
 
     project: ProjectBudget = field(default_factory=ProjectBudget)
     spent: Spent = field(default_factory=Spent)
-    """By the project's runs and deployments."""
+    """By the project's runs and deployments, where budget.yaml limits what they may cost."""
     lessons: Mapping[tuple[str, str], Sequence[Lesson]] = field(
         default_factory=dict[tuple[str, str], Sequence[Lesson]]
     )
@@ -70,7 +70,7 @@ def money_of(job: Job, *, unpriced: bool = False) -> Money:
     books = budgeting.books_of(ledger)
     return Money(
         project,
-        budgeting.spent(books, today()),
+        Spent() if project == ProjectBudget() else budgeting.spent(books, today()),
         budgeting.lessons(books.costs),
         unpriced,
         ledger.fingerprints(),
