@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,7 +12,6 @@ from unitune.cli.options import JOB_FILE, AllowUnpriced, BudgetUsd, JobFile, Jso
 from unitune.cli.output import aside, console, facts, print_json
 from unitune.cli.output_files import Kind, check_output
 from unitune.errors import UserError
-from unitune.job.contenders import PromptKind
 
 if TYPE_CHECKING:
     from unitune.distillation.distill import Distillation
@@ -47,7 +46,7 @@ Variants = Annotated[
 ]
 Rows = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where the rows go.")]
 Prompt = Annotated[
-    PromptKind | None,
+    Literal["zero-shot", "instructed", "few-shot"] | None,
     typer.Option(
         help="What the teacher is shown; by default instructions and each question's eight "
         "nearest training rows.",

@@ -130,7 +130,7 @@ class Swept(Spec):
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         """Say that a setting takes a value or a list of values."""
-        described = handler(core_schema)
+        described = super().__get_pydantic_json_schema__(core_schema, handler)
         for name, part in handler.resolve_ref_schema(described).get("properties", {}).items():
             if _takes_one_value(cls.model_fields[name]):
                 single = {key: part.pop(key) for key in {*part} - {*_OF_ALL_ALTERNATIVES}}

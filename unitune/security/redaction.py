@@ -18,7 +18,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
-from urllib.request import getproxies
 
 REDACTED = "***"
 USUAL_CHARACTERS = 8
@@ -70,6 +69,8 @@ def _environment_secrets() -> Iterator[str]:
 
 
 def _proxy_secrets() -> Iterator[str]:
+    from urllib.request import getproxies  # noqa: PLC0415 - loads HTTP for a command without any
+
     for proxy in getproxies().values():
         try:
             place = urlsplit(proxy)

@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 
 from unitune.errors import nearest
 from unitune.security.addresses import UNREPEATED
+from unitune.security.spec import field_docs
 
 Location: TypeAlias = tuple[str | int, ...]
 _MAPPINGS = ("dataclass", "dict", "mapping", "model", "model_attributes")
@@ -119,7 +120,8 @@ def part_at(model: type[BaseModel], value: Any, at: Location) -> Part:
     for part in at:
         holder, described = _chosen(inner, value), ""
         if holder and (field := _fields(holder).get(str(part))):
-            inner, described = tuple(_models_in(field.annotation)), field.description or ""
+            inner = tuple(_models_in(field.annotation))
+            described = field_docs(holder).get(str(part), "")
         value = _item(value, part)
     return Part(holder, inner, described)
 

@@ -35,8 +35,8 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = unitune.nothing  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def loaded_after(code: str) -> list[str]:
-    script = f"import sys\n{code}\nprint(*(name for name in {HEAVY} if name in sys.modules))"
+def loaded_after(code: str, names: list[str] = HEAVY) -> list[str]:
+    script = f"import sys\n{code}\nprint(*(name for name in {names} if name in sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
@@ -49,6 +49,12 @@ def test_importing_unitune_loads_nothing_heavy() -> None:
 
 def test_a_job_is_read_without_anything_heavy() -> None:
     assert [] == loaded_after("from unitune import Job, Example, Request")
+
+
+def test_a_command_line_is_there_before_data_models_and_http() -> None:
+    """Help and completion wait for what each command needs by itself."""
+    code = "import unitune.cli.main\nunitune.cli.main.command_line()"
+    assert [] == loaded_after(code, ["pydantic", "http.client", "yaml", "numpy", "sqlalchemy"])
 
 
 def test_offers_are_read_without_their_backend() -> None:
