@@ -121,7 +121,7 @@ def part_at(model: type[BaseModel], value: Any, at: Location) -> Part:
         holder, described = _chosen(inner, value), ""
         if holder and (field := _fields(holder).get(str(part))):
             inner = tuple(_models_in(field.annotation))
-            described = field_docs(holder).get(str(part), "")
+            described = field.description or field_docs(holder).get(str(part), "")
         value = _item(value, part)
     return Part(holder, inner, described)
 

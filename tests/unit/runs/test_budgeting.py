@@ -24,7 +24,7 @@ from unitune.backends.capabilities import JobPage
 from unitune.backends.protocol import Event, State, Status
 from unitune.cost.budget import ProjectBudget, Spent, project_budget
 from unitune.cost.documents import Estimate
-from unitune.errors import BackendError, Mismatch, OverBudget, Unreachable
+from unitune.errors import BackendError, Mismatch, OverBudget, Unreachable, UnreadableRecord
 from unitune.job.job import Job, TrainingBudget, Tuning
 from unitune.ledger import Books, DeploymentRecord, Ledger, RunRecord, budgeting
 from unitune.models import TunedModel
@@ -96,6 +96,22 @@ def test_what_other_runs_have_taken_is_not_there_any_more(
     assert "over-budget" in [finding.code for finding in plan(other(job)).errors]
     with pytest.raises(OverBudget, match="spent or set aside"):
         run.launch(other(job))
+
+
+def test_a_run_that_no_budget_limits_is_not_held_up_by_what_others_have_cost(
+    priced: Priced, workplace: Path
+) -> None:
+    """What stands in the ledger of another run's money, whole or damaged, is not its affair."""
+    job = priced(script={"steps": 100, "steps_per_poll": 10})
+    run.launch(job)
+    with closing(sqlite3.connect(Ledger(home()).folder / "ledger.db")) as connection, connection:
+        connection.execute("UPDATE costs SET approval = '{'")
+    launched = run.launch(other(job))
+    while launched.refresh().state is not State.RUNNING:
+        pass
+    limit(workplace, project_usd=1_000_000)
+    with pytest.raises(UnreadableRecord, match="approval"):
+        run.launch(other(other(job)))
 
 
 def test_a_new_month_has_money_again(
