@@ -99,7 +99,7 @@ def _parsed(
 def is_limited(ledger: Ledger, run_id: str) -> bool:
     """Return whether anything limits what a run may cost while it runs."""
     approval = approval_of(ledger, run_id)
-    return approval is not None and (_is_capped(approval) or approval.hours is not None)
+    return approval is not None and _is_limited(approval)
 
 
 def reserve(ledger: Ledger, record: RunRecord) -> None:
@@ -225,11 +225,9 @@ def overrun(ledger: Ledger, record: RunRecord) -> str | None:
     """Return why a run that was just polled and goes on must be ended now, if it must."""
     if (cost := _of_attempt(ledger.costs(record.id), record)) is None:
         return None
-    approval = _approval(cost)
-    hours = approval.hours
-    if hours is None and not _is_capped(approval):
+    if not _is_limited(approval := _approval(cost)):
         return None
-    seconds = running_seconds(ledger, record)
+    seconds, hours = running_seconds(ledger, record), approval.hours
     if hours is not None and seconds + AHEAD_SECONDS >= float(hours * SECONDS_AN_HOUR):
         return f"it may take {hours} hours, and has taken {seconds / 3600:.2f}"
     if not (limits := _limits(approval, books_of(ledger), record)):
@@ -301,6 +299,10 @@ def _limits(approval: Approval, books: Books, record: RunRecord) -> tuple[Cap, .
     before = sum((_usd(cost) or Decimal(0) for cost in earlier), start=Decimal(0))
     gone = spent(replace(books, costs=others), today())
     return caps(approval.budget_usd, approval.project, gone, before)
+
+
+def _is_limited(approval: Approval) -> bool:
+    return approval.hours is not None or _is_capped(approval)
 
 
 def _is_capped(approval: Approval) -> bool:

@@ -71,11 +71,13 @@ def field_docs(model: type[BaseModel]) -> dict[str, str]:
     """
     docs: dict[str, str] = {}
     fields = model.model_fields
-    for kind in (each for each in reversed(model.__mro__) if issubclass(each, Spec)):
+    for kind in reversed(model.__mro__):
+        if not issubclass(kind, Spec):
+            continue
         try:
             (tree,) = ast.parse(dedent(inspect.getsource(kind))).body
-        except (OSError, TypeError, SyntaxError):  # no source, as for what is typed into Python
-            continue
+        except (OSError, TypeError, SyntaxError, ValueError):
+            continue  # typed into Python, or changed on the disk since
         body: list[ast.stmt] = getattr(tree, "body", [])
         for statements in pairwise(body):
             match statements:
