@@ -1,16 +1,22 @@
-"""The parts of the documentation that the code itself knows: a hook of mkdocs.
+"""Write the reference pages from the code: ``python docs/generate.py``.
 
-A page has a line ``<!-- generated: NAME -->``; what the function of that name returns stands there.
-So the command line, the job file, scorers, backends and exit codes cannot differ from the code.
+A page marks a generated part with a line ``<!-- generated: NAME ARGUMENTS -->`` and a line
+``<!-- end -->``. The text between the two is replaced by the result of the function NAME. The pages
+are committed, so that they can be read where the repository is hosted, and a test compares them
+with the code.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import griffe
 import typer
 
 import unitune
@@ -22,13 +28,44 @@ from unitune.job.job import Job
 from unitune.scorers import ENTRIES
 from unitune.security.spec import Spec
 
-MARKER = re.compile(r"<!-- generated: ([\w-]+) -->")
+DOCS = Path(__file__).parent
+PART = re.compile(
+    r"^(<!-- generated: (?P<name>[\w-]+)(?P<arguments>[ \w./]*) -->)\n.*?^<!-- end -->$",
+    re.DOTALL | re.MULTILINE,
+)
 STYLE = re.compile(r"\[/?(?:dim|bold|italic)\]")
 
 
-def on_page_markdown(markdown: str, **_: object) -> str:
-    """Put what is generated into a page (called by mkdocs)."""
-    return MARKER.sub(lambda marker: GENERATED[marker[1]](), markdown)
+def generated(page: str) -> str:
+    """Return the text of a page with its generated parts written anew."""
+
+    def part(match: re.Match[str]) -> str:
+        text = GENERATED[match["name"]](*match["arguments"].split())
+        return f"{match[1]}\n\n{text.strip()}\n\n<!-- end -->"
+
+    return PART.sub(part, page)
+
+
+def file(path: str, section: str = "", title: str = "") -> str:
+    """Return a file of the repository, or its part between ``# [start:SECTION]`` and ``[end:…]``.
+
+    Args:
+        path: Relative to the repository.
+        section: Name of the part; empty or ``all``: the whole file.
+        title: Shown above the block on the site.
+    """
+    text = (DOCS.parent / path).read_text(encoding="utf-8")
+    if section not in {"", "all"}:
+        text = text.split(f"# [start:{section}]\n", 1)[1].split(f"# [end:{section}]", 1)[0]
+        text = textwrap.dedent(text)
+    language = {".py": "python"}.get(Path(path).suffix, Path(path).suffix[1:])
+    heading = f' title="{title}"' if title else ""
+    return f"```{language}{heading}\n{text.strip()}\n```"
+
+
+def python(*names: str) -> str:
+    """Return the signatures and docstrings of public names of `unitune`, or of dotted paths."""
+    return "\n".join(line for name in names for line in _documented(name))
 
 
 def command_line() -> str:
@@ -97,9 +134,7 @@ def exit_codes() -> str:
     by_code: dict[int, list[str]] = {}
     for name, error in inspect.getmembers(errors, inspect.isclass):
         if issubclass(error, errors.UnituneError) and error is not errors.UnituneError:
-            by_code.setdefault(error.exit_code, []).append(
-                f"[`{name}`](python.md#unitune.errors.{name})"
-            )
+            by_code.setdefault(error.exit_code, []).append(f"[`{name}`](python.md#{name.lower()})")
     return _table(
         ("code", "meaning", "errors"),
         ((f"**{code}**", text, ", ".join(by_code.get(code, []))) for code, text in CODES.items()),
@@ -119,6 +154,8 @@ CODES = {
     141: "standard output was closed before its end, as by `| head -1`",
 }
 GENERATED = {
+    "file": file,
+    "python": python,
     "command-line": command_line,
     "job-file": job_file,
     "job-parts": job_parts,
@@ -127,6 +164,55 @@ GENERATED = {
     "decision-rules": decision_rules,
     "exit-codes": exit_codes,
 }
+
+
+@cache
+def _package() -> griffe.Module:
+    options: griffe.GoogleOptions = {"returns_multiple_items": False}
+    package = griffe.load("unitune", docstring_parser="google", docstring_options=options)
+    assert isinstance(package, griffe.Module)
+    return package
+
+
+def _documented(name: str) -> Iterator[str]:
+    """Yield the lines of a function, a class or a module, with its documented public members."""
+    found = _package()[name]
+    item = found.final_target if isinstance(found, griffe.Alias) else found
+    if not isinstance(item, griffe.Module):
+        yield from _item(item.name, item)
+    if isinstance(item, griffe.Function):
+        return
+    prefix = f"{item.name}." if isinstance(item, griffe.Class) else ""
+    for member in item.members.values():
+        if member.is_public and member.has_docstring and not isinstance(member, griffe.Alias):
+            yield from _item(f"{prefix}{member.name}", member)
+
+
+def _item(name: str, item: griffe.Object) -> Iterator[str]:
+    yield f"{'####' if '.' in name else '###'} {name}\n"
+    if isinstance(item, griffe.Function):
+        yield f"```python\n{item.signature(return_type=True)}\n```\n"
+    elif isinstance(item, griffe.Attribute) and item.annotation:
+        yield f"`{item.annotation}`\n"
+    for section in item.docstring.parsed if item.docstring else ():
+        yield from _section(section)
+
+
+def _section(section: griffe.DocstringSection) -> Iterator[str]:
+    value: Any = section.value
+    if section.kind is griffe.DocstringSectionKind.text:
+        yield f"{value}\n"
+    elif section.kind is griffe.DocstringSectionKind.examples:
+        for kind, text in value:
+            yield f"{text}\n" if kind == "text" else f"```pycon\n{text}\n```\n"
+    else:
+        yield f"**{section.kind.value.capitalize()}**\n"
+        yield "\n".join(_entry(entry) for entry in value) + "\n"
+
+
+def _entry(entry: Any) -> str:
+    head = getattr(entry, "name", "") or str(entry.annotation or "")
+    return f"- `{head}`: {' '.join(entry.description.split())}"
 
 
 def _commands(path: str, command: Any) -> Iterator[str]:
@@ -144,7 +230,7 @@ def _command(path: str, command: Any) -> Iterator[str]:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
     usage = " ".join([path, *map(_argument, arguments)])
-    yield f"## `{path}` {{#{'-'.join(path.split()[1:])}}}\n"
+    yield f"## `{path}`\n"
     yield from (f"{part}\n" for part in paragraphs if part not in examples)
     yield f"```text\n{usage}{' [OPTIONS]' if options else ''}\n```\n"
     for example in examples:
@@ -190,7 +276,7 @@ def _references(schema: object) -> list[str]:
 def _part(name: str, parts: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of a part; a key without a description is what the part it names is."""
     schema = parts[name]
-    yield f"## {name} {{#{name.lower()}}}\n"
+    yield f"## {name}\n"
     yield _cell(schema.get("description", "").partition("\n\nExample")[0], " ") + "\n"
     required = schema.get("required", [])
     rows = [
@@ -243,3 +329,14 @@ def _cell(text: str, line_break: str = "<br>") -> str:
 def _table(head: tuple[str, ...], rows: Any) -> str:
     lines = [head, ["--"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    """Write the generated parts of every page anew."""
+    for page in DOCS.rglob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(generated(text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

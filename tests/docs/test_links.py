@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,41 @@ def test_links_to_files_lead_somewhere(page: str) -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", file.read_text("utf-8"))
     assert links
     assert [] == [link for link in links if not (file.parent / link).exists()]
+
+
+UNKNOWN_TO_THE_INDEX = re.compile(r"[\s\"']unitune(\[[\w,]+\])?[\"'`]?(\s*$|\s[^@])")
+EXTRAS = re.compile(r"\[([\w,]+)\]")
+
+
+def _installs(file: Path) -> list[str]:
+    lines = file.read_text("utf-8").splitlines()
+    return [line for line in lines if "pip install" in line or line.strip().startswith("extras:")]
+
+
+def _documents() -> list[Path]:
+    return [
+        file
+        for folder in ("docs", "examples", ".github")
+        for file in sorted((ROOT / folder).rglob("*"))
+        if file.suffix in {".md", ".yml", ".yaml"}
+    ] + [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+
+
+def test_no_install_command_names_a_package_that_the_index_does_not_have() -> None:
+    """The index does not have unitune, so anyone could register the name."""
+    commands = [line for file in _documents() for line in _installs(file)]
+    assert commands
+    installs = [line.partition("pip install")[2].partition("&&")[0] for line in commands]
+    assert [line for line in installs if UNKNOWN_TO_THE_INDEX.search(line)] == []
+
+
+def test_every_extra_that_a_document_names_exists() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    named = {
+        name
+        for file in _documents()
+        for line in _installs(file)
+        for group in [*EXTRAS.findall(line), line.partition("extras:")[2]]
+        for name in group.replace(" ", "").split(",")
+    }
+    assert named - {"", *project["optional-dependencies"]} == set()

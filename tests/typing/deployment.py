@@ -11,11 +11,11 @@ import unitune
 
 def ask_behind_a_deployment(run: unitune.Run) -> str:
     """Ask a model that answers only from a deployment."""
-    # --8<-- [start:deploy]
+    # [start:deploy]
     with unitune.deploy(run, ttl="2h", budget=20) as deployment:
         print(deployment.id, "until", deployment.until)
         answer = run.model.ask("Where is my parcel?")
-    # --8<-- [end:deploy]
+    # [end:deploy]
     assert_type(deployment, unitune.Deployment)
     assert_type(deployment.usd_spent, Decimal | None)
     assert_type(unitune.deployments(standing=True), list[unitune.Deployment])

@@ -11,14 +11,14 @@ import unitune
 
 async def cells(run: unitune.Run) -> None:
     """Use the model of a run, inside a running event loop."""
-    # --8<-- [start:cells]
+    # [start:cells]
     questions = [f"What is {n} plus {n}?" for n in range(8)]
     replies = await asyncio.gather(*map(run.model.reply, questions))
     for question, reply in zip(questions, replies, strict=True):
         print(question, reply.text or reply.error)
 
     print(run.model.ask("What is 4 plus 4?"))  # without await it works, too
-    # --8<-- [end:cells]
+    # [end:cells]
     assert_type(replies, list[unitune.Reply])
     assert [str(2 * n) for n in range(8)] == [reply.text for reply in replies]
 

@@ -1,6 +1,6 @@
 """From rows to a verdict: a first program with unitune, which needs no account and no GPU."""
 
-# --8<-- [start:rows]
+# [start:rows]
 import json
 from pathlib import Path
 
@@ -11,9 +11,9 @@ answers = {f"What is {n} plus {n}?": str(2 * n) for n in range(100)}
 rows = [json.dumps({"prompt": q, "completion": a}) for q, a in answers.items()]
 Path("train.jsonl").write_text("\n".join(rows[:80]), encoding="utf-8")
 Path("test.jsonl").write_text("\n".join(rows[80:]), encoding="utf-8")
-# --8<-- [end:rows]
+# [end:rows]
 
-# --8<-- [start:job]
+# [start:job]
 job = Job(
     name="doubling",
     model="tiny",
@@ -30,9 +30,9 @@ job = Job(
 print(unitune.check(job))
 plan = unitune.plan(job)
 print(plan)
-# --8<-- [end:job]
+# [end:job]
 
-# --8<-- [start:run]
+# [start:run]
 run = unitune.launch(job, budget=5).wait()
 print(run.model.ask("What is 99 plus 99?"))
 print(run.base.ask("What is 99 plus 99?"))
@@ -40,18 +40,18 @@ print(run.base.ask("What is 99 plus 99?"))
 comparison = unitune.compare(job, run)
 print(comparison)
 print(unitune.write_report(comparison))
-# --8<-- [end:run]
+# [end:run]
 
-# --8<-- [start:promote]
+# [start:promote]
 move = unitune.promote(run, "production")
 print(move.number, move.moved_by, move.comparison)
 print(unitune.find_run("doubling@production"))  # wherever a run is named
 verified = unitune.verify("doubling@production", job)
 print(verified.exit_code, verified.change)
-# --8<-- [end:promote]
+# [end:promote]
 
-# --8<-- [start:later]
+# [start:later]
 for earlier in unitune.runs():
     print(earlier.id, earlier.name, earlier.state)
 same = unitune.find_run(run.id)
-# --8<-- [end:later]
+# [end:later]
