@@ -59,6 +59,8 @@ def pytest_configure(config: pytest.Config) -> None:
     times = EXHAUSTIVE_TIMES * noisy.max_examples
     settings.register_profile("exhaustive", noisy, max_examples=times)
     settings.load_profile("exhaustive" if _named("exhaustive", config) else "default")
+    if not config.getoption("numprocesses", None):  # workers start where their controller is
+        os.chdir(EMPTY_FOLDER)
     if not hasattr(config, "workerinput"):
         atexit.register(warm.end, warm.share())  # before workers are begun, which use it too
 
@@ -114,9 +116,12 @@ def _remove(folder: str, process: int) -> None:
         shutil.rmtree(folder)
 
 
-# Nobody's own prices, keys and marks in the tests, and nothing of the tests in anybody's own.
+# Tests neither read nor change the user's configuration or a ledger in the working directory.
 os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="unitune-config-")
 atexit.register(_remove, os.environ["XDG_CONFIG_HOME"], os.getpid())
+os.environ.pop("UNITUNE_DIR", None)
+EMPTY_FOLDER = tempfile.mkdtemp(prefix="unitune-tests-")
+atexit.register(_remove, EMPTY_FOLDER, os.getpid())
 
 
 @pytest.fixture(scope="session")
