@@ -15,6 +15,7 @@ uncertain and said what to do; and after a delete neither run nor file.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import logging
 import os
@@ -30,7 +31,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from crash.postgres import new_database
 from pydantic import JsonValue
 
 from unitune.job.job import Data, Job, Tuning
@@ -44,6 +44,14 @@ LEDGERS = ("sqlite", "postgresql")
 COLUMNS: tuple[Verdict, ...] = ("one job", "deleted", "uncertain", "lost", "doubled")
 ROWS = 40
 """Rows of each training; the vendors want at least 32."""
+
+
+MODULES = {
+    **dict.fromkeys(HOSTED, ("vendors.serving", "vendors.ray")),
+    "local": ("psutil", "tiny_model", "unitune_local.training.run"),
+    "postgresql": ("crash.postgres",),
+}
+"""Modules with dependencies outside the core, by the backend or ledger that imports them."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +143,8 @@ def on_a_tiny_model(folder: Path) -> Stage:
 @contextmanager
 def new_ledger(kind: str, folder: Path) -> Generator[None]:
     """Give the forks a ledger without runs."""
+    from crash.postgres import new_database  # noqa: PLC0415 - needs the extra `postgres`
+
     os.environ["UNITUNE_DIR"] = str(folder)
     with new_database() if kind == "postgresql" else nullcontext("") as url:
         os.environ[VARIABLE] = url
@@ -192,6 +202,16 @@ def all_kills(backends: list[str], ledgers: list[str], acts: list[Act]) -> Itera
                         yield from kills(stage, ledger, act, place)
 
 
+def missing_package(names: list[str]) -> str | None:
+    """Return the first package that a backend or ledger needs and that is not installed."""
+    for module in {module for name in names for module in MODULES.get(name, ())}:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            return error.name
+    return None
+
+
 def print_table(seen: list[Kill], seconds: float) -> None:
     """Print how many kills came to what, by backend, ledger and act."""
     print(f"{'backend':10}{'ledger':12}{'act':8}{'kills':>6}", *(f"{c:>10}" for c in COLUMNS))
@@ -217,11 +237,11 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
 
+    backends, ledgers = given.backend or list(BACKENDS), given.ledger or list(LEDGERS)
+    if missing := missing_package(backends + ledgers):
+        parser.error(f"the package {missing} is not installed; CONTRIBUTING.md has the command")
     started, seen = time.monotonic(), list[Kill]()
-    asked = all_kills(
-        given.backend or list(BACKENDS), given.ledger or list(LEDGERS), given.act or list(Act)
-    )
-    for kill in asked:
+    for kill in all_kills(backends, ledgers, given.act or list(Act)):
         seen.append(kill)
         if given.json:
             print(json.dumps(asdict(kill)), flush=True)
