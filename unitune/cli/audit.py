@@ -14,9 +14,18 @@ from unitune.errors import UserError
 
 SHOWN_HASH = 8
 """Characters of a hash that are shown; an export has all."""
+
+
+def _parse_day(text: str) -> datetime:
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}; write a day such as 2026-11-01.") from None
+
+
 Since = Annotated[
     datetime | None,
-    typer.Option(metavar="DATE", formats=["%Y-%m-%d"], help="From this day on, UTC."),
+    typer.Option(metavar="DATE", parser=_parse_day, help="Show entries since this day (UTC)."),
 ]
 Verify = Annotated[
     Path | None,
@@ -53,7 +62,7 @@ def audit(
         held_against(exported, log)
         console().print(f"{verify}: {len(exported):,} entries, unchanged, and all in the ledger.")
         return
-    start = since.replace(tzinfo=UTC).timestamp() if since else 0.0
+    start = since.timestamp() if since else 0.0
     entries = [entry for entry in log if entry.time >= start]
     if output is not None:
         with replacing(output) as file:

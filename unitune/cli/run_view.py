@@ -108,6 +108,12 @@ def state_text(run: Run) -> Text:
     return Text(str(run.state), STATE_STYLES.get(run.state, ""))
 
 
+def _state_with_reason(run: Run) -> str:
+    if is_interrupted(run):
+        return run.raw
+    return f"{run.state} ({run.raw})" if run.raw != run.state else str(run.state)
+
+
 def print_run(run: Run) -> None:
     """Print one run for a person."""
     events, bill = run.events(), run.reconciliation
@@ -115,7 +121,7 @@ def print_run(run: Run) -> None:
     rows = {
         "run": run.id,
         "job": run.name,
-        "state": f"{run.state} ({run.raw})" if run.raw != run.state else str(run.state),
+        "state": _state_with_reason(run),
         "backend": run.backend_name,
         "base model": run.base_model,
         **lineage_facts(run),

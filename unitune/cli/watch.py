@@ -39,12 +39,12 @@ STATE_SENTENCES = {
 
 
 @contextmanager
-def _interruptible(what_goes_on: str) -> Generator[None]:
+def _interruptible(message: str) -> Generator[None]:
     """Raise Interrupted where the user presses Ctrl-C, which ends the command alone."""
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted(what_goes_on) from None
+        raise Interrupted(message) from None
 
 
 def follow(run: Run, *, quiet: bool) -> None:
@@ -53,7 +53,7 @@ def follow(run: Run, *, quiet: bool) -> None:
     Raises:
         Interrupted: The user pressed Ctrl-C; the run goes on.
     """
-    with _interruptible(f"run {run.id} goes on. Follow it again: unitune watch {run.id}"):
+    with _interruptible(f"no longer following run {run.id}; it continues: unitune watch {run.id}"):
         if quiet:
             for _ in run.watch():
                 pass
@@ -83,7 +83,7 @@ def follow_all(*, json: bool) -> None:
     Raises:
         Interrupted: The user pressed Ctrl-C; the runs go on.
     """
-    with _interruptible("all runs go on: unitune watch --all"):
+    with _interruptible("no longer following the runs; they continue: unitune watch --all"):
         for run in watch_all():
             warn_of_duplicates(run)
             if json:

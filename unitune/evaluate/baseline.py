@@ -262,7 +262,8 @@ def read(path: Path) -> tuple[Header, dict[str, Line]]:
             "Write it with `unitune compare FILE --update-baseline`, and commit it."
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise JobError(f"evaluate.gate.baseline: {path} cannot be read: {error}.") from error
+        why = getattr(error, "strerror", None) or error
+        raise JobError(f"evaluate.gate.baseline: {path} cannot be read: {why}.") from error
     first, *rest = text.removesuffix("\n").split("\n")
     header = _parsed(Header, first, path, 1)
     lines: dict[str, Line] = {}

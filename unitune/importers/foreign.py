@@ -31,8 +31,9 @@ def text_file(path: Path, what: str) -> str:
     try:
         text = content_of(path).decode("utf-8-sig")
     except (OSError, ValueError) as failure:  # a name with a NUL in it is a ValueError
+        why = getattr(failure, "strerror", None) or failure
         raise DataError(
-            f"{path} cannot be read: {failure}. It should be {what}; check its path."
+            f"{path} cannot be read: {why}. It should be {what}; check its path."
         ) from failure
     return text.replace("\r\n", "\n").replace("\r", "\n")
 

@@ -76,8 +76,14 @@ class _Evaluation(BaseModel):
     model: str
 
 
+class _Failure(BaseModel):
+    message: str = ""
+
+
 class _Header(BaseModel):
     version: int
+    status: str = "success"
+    error: _Failure | None = None
     eval: _Evaluation
     samples: list[JsonValue] | None = None
 
@@ -89,10 +95,15 @@ def read_log(path: Path) -> Suite:
         path: ``.eval`` or ``.json``.
 
     Raises:
-        DataError: It cannot be read, or is no log.
+        DataError: It cannot be read, is not a log, or is the log of an evaluation that failed.
         MissingExtra: It is compressed by zstd, which this Python cannot read.
     """
     header, samples = _content(path)
+    if header.status == "error" and not any(sample.scores for sample in samples):
+        reason = clip(header.error.message) if header.error else "the log gives no reason"
+        raise DataError(
+            f"{path}: this evaluation failed: {reason}. Run it again with `inspect eval-retry`."
+        )
     cases: list[Example] = []
     texts: dict[str, str] = {}
     scores: dict[str, dict[str, float]] = {}

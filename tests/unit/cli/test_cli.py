@@ -357,6 +357,7 @@ def test_a_run_whose_worker_was_killed_reads_interrupted(unitune: Command, job_f
     (line,) = [line for line in unitune("runs").out.splitlines() if line.startswith(run)]
     assert "interrupted" in line
     assert "paused" not in line
+    assert "paused" not in unitune("show", run).out
 
 
 def test_a_paused_run_says_how_to_go_on_and_does(unitune: Command, job_file: Path) -> None:

@@ -189,3 +189,10 @@ def test_a_run_that_is_not_written_down_is_not_in_the_log(make_job: MakeJob) -> 
         launch(make_job({}))
     assert before == Ledger(home()).audit_log()
     assert run.id == find_run().id
+
+
+def test_a_day_that_is_not_a_date_is_refused_with_an_example(unitune: Command) -> None:
+    refused = unitune("audit", "--since", "yesterday")
+    assert refused.code == 2
+    assert "'yesterday'; write a day such as 2026-11-01" in " ".join(refused.err.split())
+    assert "Value error" not in refused.err

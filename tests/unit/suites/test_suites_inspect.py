@@ -150,3 +150,18 @@ def test_files_that_are_no_logs_are_named(tmp_path: Path) -> None:
         archive.writestr("x", "y")
     with pytest.raises(DataError, match=r"no whole log of inspect.*header\.json"):
         read_log(tmp_path / "other.eval")
+
+
+def test_a_failed_evaluation_is_refused_with_its_own_error(tmp_path: Path) -> None:
+    """The status and error are those of inspect_ai's `EvalLog`."""
+    path = log(tmp_path, scores=None)
+    whole = json.loads(path.read_text("utf-8"))
+    failed = {"status": "error", "error": {"message": "ConnectionError: no route to host"}}
+    path.write_text(json.dumps(whole | failed), "utf-8")
+    with pytest.raises(DataError, match="this evaluation failed: 'ConnectionError: no route"):
+        read_log(path)
+
+
+def test_a_missing_file_is_named_without_an_error_number(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.json cannot be read: No such file or directory\."):
+        read_log(tmp_path / "none.json")
