@@ -18,6 +18,7 @@ from typing import Any
 
 import griffe
 import typer
+from pydantic import BaseModel
 
 import unitune
 from unitune import errors
@@ -184,7 +185,8 @@ def _documented(name: str) -> Iterator[str]:
         return
     prefix = f"{item.name}." if isinstance(item, griffe.Class) else ""
     for member in item.members.values():
-        if member.is_public and member.has_docstring and not isinstance(member, griffe.Alias):
+        is_own = member.is_public and not isinstance(member, griffe.Alias)
+        if is_own and member.has_docstring and member.name not in BaseModel.__dict__:
             yield from _item(f"{prefix}{member.name}", member)
 
 
