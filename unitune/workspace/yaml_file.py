@@ -78,7 +78,10 @@ def read(path: Path, *, kind: str = "a job", floats: bool = True) -> Document:
     try:
         text = content_of(path, MAX_BYTES).decode("utf-8-sig")
     except FileNotFoundError as error:
-        raise JobError(f"{path}: no such file. `unitune init` writes an example.") from error
+        raise JobError(
+            f"{path}: no such file. `unitune init` writes an example, and `unitune init --data "
+            "FILE` a job for your rows."
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise JobError(f"{path}: cannot be read as UTF-8 text: {why}.") from error
@@ -88,7 +91,8 @@ def read(path: Path, *, kind: str = "a job", floats: bool = True) -> Document:
         value = parse(text, floats=floats)
     except yaml.MarkedYAMLError as error:
         where = f"{path}:{error.problem_mark.line + 1}" if error.problem_mark else str(path)
-        raise JobError(f"{where}: not valid YAML: {error.problem}.") from error
+        advice = " Indent with spaces." if "tab" in str(error.problem) else ""
+        raise JobError(f"{where}: not valid YAML: {error.problem}.{advice}") from error
     except JobError:
         raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # such as a day no month has

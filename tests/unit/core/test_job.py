@@ -157,6 +157,7 @@ def test_a_job_saved_elsewhere_still_means_the_same_files(tmp_path: Path) -> Non
         (SHORTEST + "folder: /tmp\n", ":8: folder is not a key of a job"),
         ("- a\n- b\n", ":1: a job is a mapping of keys to values"),
         ("name: [\n", "not valid YAML: "),
+        ("name: x\n\tmodel: y\n", "tab character that violates indentation. Indent with spaces."),
         ("", ":1: a job is a mapping of keys to values"),
         (
             SHORTEST.replace("[exact]", "[{type: regex, pattern: '('}]"),

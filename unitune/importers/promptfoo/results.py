@@ -86,7 +86,7 @@ class _Content(NamedTuple):
 
 
 def _content(path: Path) -> _Content:
-    if path.suffix in (".yaml", ".yml"):
+    if path.suffix in (".yaml", ".yml") and path.exists():
         raise DataError(f"{path} is a config of promptfoo. {LET_PROMPTFOO.format(path.name)}")
     if path.suffix == ".jsonl":
         return _Content([value for _, value in json_lines(path, WHAT)], path.stem)
