@@ -29,7 +29,13 @@ from pydantic import JsonValue
 from unitune.backends import event_loop
 from unitune.backends.capabilities import BatchStatus
 from unitune.backends.kit.api import created_id
-from unitune.backends.kit.chat_completions import LEAST_TOKENS, SAMPLING, Dialect, read_reply
+from unitune.backends.kit.chat_completions import (
+    LEAST_TOKENS,
+    SAMPLING,
+    Dialect,
+    Refusal,
+    read_reply,
+)
 from unitune.backends.kit.errors import ErrorResponse, Vendor, complaint
 from unitune.backends.kit.hosted import cancel_unless_ended, check_size
 from unitune.backends.retry import retry_read
@@ -232,5 +238,7 @@ def _reply(row: Fields, vendor: Vendor, action: str) -> Reply:
     body = response.fields("body").all
     if status == OK:
         return read_reply(body, None)
+    if Refusal.read(status, body).is_filtered:
+        return Reply(finish_reason="content_filter")
     refused = vendor.refused(action, ErrorResponse(status, {}, complaint(body)))
     return Reply(finish_reason="error", error=str(refused))

@@ -149,8 +149,10 @@ def read_answer(answer: Fields, seconds: float | None = None) -> Reply | None:
         blocked = answer.fields("promptFeedback").text("blockReason")
         if not blocked and not usage.all and not answer.all.get("modelVersion"):
             return None
-        why = f"it blocked the question ({blocked})" if blocked else "it gave no reason"
-        return Reply(error=f"Gemini gave no answer: {why}.", finish_reason="error", seconds=seconds)
+        if blocked:  # as `Refusal.is_filtered` explains
+            return Reply(finish_reason="content_filter", seconds=seconds)
+        words = "Gemini gave no answer: it gave no reason."
+        return Reply(error=words, finish_reason="error", seconds=seconds)
     first = candidates[0]
     parts, finish = first.fields("content").items("parts"), first.text("finishReason") or "STOP"
     thoughts, written = usage.whole("thoughtsTokenCount"), usage.whole("candidatesTokenCount")

@@ -159,6 +159,49 @@ def test_what_is_no_answer_is_an_error(told: object) -> None:
     assert "error" == reply.finish_reason
 
 
+@pytest.mark.parametrize(
+    "finish", ["error", "abort", "insufficient_system_resource", "load", "network_error", "OTHER"]
+)
+def test_a_failure_named_as_the_finish_is_an_error_to_retry(finish: str) -> None:
+    """vLLM, OpenRouter, DeepSeek, Ollama, Zhipu, Gemini: each with status 200."""
+    choice = {"index": 0, "message": {"content": "whi"}, "finish_reason": finish}
+    reply = read_reply({"choices": [choice]}, None)
+    assert ("", "error", True) == (reply.text, reply.finish_reason, reply.retryable)
+    assert finish in (reply.error or "")
+
+
+def test_an_error_beside_a_choice_is_an_error_to_retry() -> None:
+    """OpenRouter, where an upstream fails: openrouter.ai/docs, Errors."""
+    error = {"code": 502, "message": "Upstream error"}
+    choice = {"message": {"content": ""}, "finish_reason": "stop", "error": error}
+    reply = read_reply({"choices": [choice]}, None)
+    assert ("Upstream error", 502, True) == (reply.error, reply.status, reply.retryable)
+
+
+@pytest.mark.parametrize(
+    ("word", "ours"),
+    [
+        ("eos", "stop"),
+        ("STOP", "stop"),
+        ("end_turn", "stop"),
+        ("MAX_TOKENS", "length"),
+        ("tool_use", "tool_calls"),
+        ("function_call", "function_call"),
+        ("SAFETY", "content_filter"),
+        ("repetition", "repetition"),
+    ],
+)
+def test_other_words_for_the_same_end_are_answers(word: str, ours: str) -> None:
+    choice = {"message": {"content": "white"}, "finish_reason": word}
+    reply = read_reply({"choices": [choice]}, None)
+    assert ("white", ours, None) == (reply.text, reply.finish_reason, reply.error)
+
+
+def test_of_several_choices_the_first_by_index_counts() -> None:
+    choices = [{"index": index, "message": {"content": str(index)}} for index in (1, 0)]
+    assert "0" == read_reply({"choices": choices}, None).text
+
+
 def test_an_answer_is_read_as_far_as_it_goes() -> None:
     message = {
         "content": [{"type": "text", "text": "Pa\ud800"}, {"type": "text", "text": "ris"}],

@@ -48,6 +48,16 @@ BODIES: Mapping[str, tuple[int, bytes, str | None]] = {
         said({"content": "Paris"}, usage={"prompt_tokens": "many"}),
         "Paris",
     ),
+    "a prompt that Azure's filter refuses": (
+        400,
+        b'{"error":{"message":"The response was filtered.","code":"content_filter"}}',
+        "",
+    ),
+    "a failed upstream": (
+        200,
+        b'{"choices":[{"message":{"content":""},"finish_reason":"error","error":{"code":502}}]}',
+        None,
+    ),
     "a page": (200, b"<html></html>", None),
     "a number": (200, b"1", None),
 }

@@ -211,6 +211,28 @@ def test_openais_call_of_a_tool_is_put_together() -> None:
     assert ("tool_calls", None) == (reply.finish_reason, reply.error)
 
 
+def test_two_streamed_calls_that_both_say_index_0_are_two_calls() -> None:
+    """As older versions of Ollama number them."""
+    calls = [
+        {"index": 0, "id": name, "function": {"name": name, "arguments": "{}"}} for name in "fg"
+    ]
+    chunks = [{"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]} for call in calls]
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}
+    _, reply = streamed(lambda _: streams.server_sent([*chunks, end]))
+    named = [cast("Mapping[str, str]", call["function"])["name"] for call in reply.tool_calls or ()]
+    assert ["f", "g"] == named
+
+
+@pytest.mark.parametrize("end", [{"finish_reason": "error"}, {"error": {"message": "gone"}}])
+def test_a_streamed_answer_whose_last_event_is_a_failure_is_an_error(end: dict[str, Any]) -> None:
+    text = {"choices": [{"index": 0, "delta": {"content": "whi"}}]}
+    other = {"choices": [{"index": 1, "delta": {"content": "no"}, "finish_reason": "stop"}]}
+    last = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", **end}]}
+    texts, reply = streamed(lambda _: streams.server_sent([text, other, last]))
+    assert (["whi"], "", True) == (texts, reply.text, reply.retryable)
+    assert reply.error is not None
+
+
 def test_a_server_that_knows_no_stream_options_streams_without() -> None:
     def respond(body: dict[str, Any]) -> VendorResponse:
         if "stream_options" in body:

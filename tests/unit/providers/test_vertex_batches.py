@@ -579,12 +579,24 @@ def test_a_row_that_does_not_say_what_it_answers_is_an_error(
         backend.fetch_batch(batch_id)
 
 
+def test_a_blocked_question_is_an_empty_answer(
+    backend: VertexBackend, vendor: VertexVendor
+) -> None:
+    batch_id = submit(backend)
+    follow(backend, batch_id)
+    response = {"promptFeedback": {"blockReason": "SAFETY"}}
+    row = {"status": "", "request": {"labels": {"unitune": "k-1-0"}}, "response": response}
+    rewrite(vendor, batch_id, json.dumps(row).encode())
+    reply = backend.fetch_batch(batch_id)["k-1-0"]
+    assert ("content_filter", None) == (reply.finish_reason, reply.error)
+
+
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
         ({"status": "Internal"}, "Gemini could not answer: Internal."),
         ({"status": "Error: {no JSON"}, "Gemini could not answer: Error: {no JSON."),
-        ({"response": {"promptFeedback": {"blockReason": "SAFETY"}}}, "blocked the question"),
+        ({"response": {"modelVersion": "gemini"}}, "gave no reason"),
         ({"response": {"candidates": 1}}, "no response of a model"),
     ],
 )

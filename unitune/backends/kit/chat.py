@@ -139,10 +139,14 @@ class JsonChatModel(ChatModel):
         started: float,
     ) -> Reply:
         if response.status >= NO_SUCCESS:
+            if _refusal(response.status, content).is_filtered:
+                return Reply(finish_reason="content_filter", seconds=time.perf_counter() - started)
             words = complaint(content) or response.reason or ""
             return self._failed(self._refused(response.status, response, words), started)
         with suppress(Unreadable):
             reply = self.read(body, read_json(content), time.perf_counter() - started)
+            if reply is not None and reply.error and reply.retryable:
+                return self._failed(self._inside(reply.status, response, reply.error), started)
             if reply is not None:
                 return replace(reply, retry_after_seconds=rate_limit_delay(response.headers))
         shown = content[:TEXT_BYTES].decode(errors="replace")
@@ -151,6 +155,17 @@ class JsonChatModel(ChatModel):
     def _refused(self, status: int, response: aiohttp.ClientResponse, words: str) -> BackendError:
         error = ErrorResponse(status, response.headers, words)
         return self._endpoint.vendor.refused(self._action, error)
+
+    def _inside(
+        self, code: int | None, response: aiohttp.ClientResponse, words: str
+    ) -> BackendError:
+        """Return the error for a failure that a response with a status of success reports."""
+        vendor, status = self._endpoint.vendor, code if code and code >= NO_SUCCESS else None
+        return BackendError(
+            f"{vendor.name} could not {self._action}: {vendor.safe(words) or 'no reason given'} "
+            f"(error {status or 'without a code'} in a response with HTTP {response.status}).",
+            status=status or SERVER_ERROR,
+        )
 
     def _failed(self, error: Exception, started: float) -> Reply:
         """Return the reply that there is no answer, and why."""
@@ -216,9 +231,8 @@ class StreamingChatModel(JsonChatModel):
         async with aclosing(json_events(_pieces(response))) as events:
             async for event in events:
                 if event.all.get("error"):  # in the middle of an answer whose status was 200
-                    code = event.fields("error").whole("code") or 0
-                    status = code if code >= NO_SUCCESS else SERVER_ERROR
-                    raise self._refused(status, response, complaint(event.all))
+                    code = event.fields("error").whole("code")
+                    raise self._inside(code, response, complaint(event.all))
                 if text := answer.add(event):
                     yield text
         if not answer.ended:
@@ -266,7 +280,7 @@ class ChatCompletions(StreamingChatModel):
     def read(self, body: dict[str, object], answer: object, seconds: float) -> Reply | None:
         """As of `JsonChatModel`."""
         reply = self._dialect.read(body, answer, seconds)
-        return reply if reply.error is None else None
+        return reply if reply.error is None or reply.retryable else None
 
 
 def open_server(url: str, model: str, *, key: str | None = None) -> ChatCompletions:

@@ -17,6 +17,7 @@ from typing import Literal, cast
 
 from pydantic import JsonValue
 
+from unitune.backends.kit.errors import complaint
 from unitune.errors import JobError
 from unitune.models import Reply, Request, function_call
 from unitune.security.json_fields import Fields
@@ -32,6 +33,29 @@ LEAST_TOKENS = 16
 REFUSALS = (400, 422)
 THOUGHTS = ("reasoning_content", "reasoning")
 """Where servers put what a model thinks before it answers."""
+_WORDS = {
+    "stop": "stop eos eos_token end_turn stop_sequence complete",
+    "length": "length max_tokens model_length model_context_window_exceeded",
+    "tool_calls": "tool_calls tool_call tool_use",
+    "content_filter": "content_filter safety recitation blocklist prohibited_content spii "
+    "sensitive guardrail_intervened",
+    "function_call": "function_call",
+    "refusal": "refusal",
+    # Failures of the model: vLLM's end of endless repetition, Gemini's malformed calls.
+    "repetition": "repetition",
+    "malformed_function_call": "malformed_function_call unexpected_tool_call",
+}
+FINISHES = {word: ours for ours, words in _WORDS.items() for word in words.split()}
+"""Lower-case reasons for which an answer ends, with OpenAI's word where it has one.
+
+Any other reason is a failure of the server, which says nothing about the model: ``error``
+(OpenRouter, vLLM, Mistral), ``abort`` (vLLM, SGLang), ``insufficient_system_resource`` (DeepSeek),
+``load`` (Ollama), ``network_error`` (Zhipu), ``other`` (Gemini). A reason that nobody has listed
+here counts as one too: an error is shown and favours no model, a wrong answer does neither.
+
+Source: openai/openai-openapi 2.3.0; vllm/v1/engine FINISH_REASON_STRINGS; DeepSeek, Mistral,
+Together, Zhipu and OpenRouter API references; Gemini's enum, which its compatibility layer passes
+on in capitals; LiteLLM's map_finish_reason (all read 2026-11-30)."""
 REFUSING = re.compile(
     r"not support|n['o]t support|unsupported|not permitted|not allowed|deprecated|unrecognized|"
     r"unknown|unexpected|extra (inputs|fields)|only the default",
@@ -56,11 +80,13 @@ class Refusal:
         status: HTTP status.
         words: The vendor's message.
         param: The parameter that it named in a field of its own.
+        code: The error's name, such as ``content_filter``.
     """
 
     status: int
     words: str
     param: str | None = None
+    code: str | None = None
 
     @classmethod
     def read(cls, status: int, body: object) -> Refusal:
@@ -68,7 +94,19 @@ class Refusal:
         whole = Fields(body)
         inner = whole.fields("error") if whole.fields("error").all else whole
         words = inner.text("message") or str(whole.all or body or "")
-        return cls(status, words, inner.text("param"))
+        return cls(status, words, inner.text("param"), inner.text("code"))
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether a content filter refused the prompt, as Azure's does with status 400.
+
+        Such a refusal is an empty answer that ended by ``content_filter``, as it is where the same
+        filter stops the answer of a 200. The filter belongs to the deployment under test, it
+        decides the same at every attempt, and a user gets no answer either way. As an error, such
+        prompts would count for neither side, and a few of them would keep a comparison from ever
+        reaching a verdict.
+        """
+        return self.status in REFUSALS and FINISHES.get(self.code or "") == "content_filter"
 
     def names(self, parameter: str) -> bool:
         """Whether it is about a parameter: by its field, or by words that refuse just that."""
@@ -187,19 +225,34 @@ class Dialect:
 
 
 def read_reply(content: object, seconds: float | None) -> Reply:
-    """Return an answer in our words, as much of it as is there; no seconds if not sent alone."""
+    """Return an answer in our words, as much of it as is there; no seconds if not sent alone.
+
+    Of several choices the one with the lowest index counts. A failure that the server reports
+    inside the answer is the reply's `error`, to be retried: nothing of the text is kept, since
+    part of an answer would be scored as a wrong one.
+    """
     answer = Fields(content)
-    choice = next(iter(answer.items("choices")), None)
-    if choice is None or not isinstance(choice.all.get("message"), dict):
-        what = "no choices" if choice is None else "no message"
-        return Reply(finish_reason="error", error=f"the answer has {what}", seconds=seconds)
+    choice = min(
+        answer.items("choices"), key=lambda each: each.whole("index") or 0, default=Fields(None)
+    )
+    finish = choice.text("finish_reason") or "stop"
+    error = choice.all.get("error") or answer.all.get("error")
+    if error or finish.lower() not in FINISHES:
+        words = complaint({"error": error}) if error else f"finish_reason {finish!r}, a failure"
+        code = Fields(error).whole("code")
+        return Reply(
+            finish_reason="error", error=words, status=code, retryable=True, seconds=seconds
+        )
+    if not isinstance(choice.all.get("message"), dict):
+        what = "message" if choice.all else "choices"
+        return Reply(finish_reason="error", error=f"the answer has no {what}", seconds=seconds)
     message, usage = choice.fields("message"), answer.fields("usage")
-    refused, finish = message.text("refusal"), choice.text("finish_reason") or "stop"
+    refused = message.text("refusal")
     hidden = _tokens(usage.fields("completion_tokens_details"), "reasoning_tokens")
     hidden = _tokens(usage, "reasoning_tokens") if hidden is None else hidden
     return Reply(
         text=content_text(message) or refused or "",
-        finish_reason="refusal" if refused else {"eos": "stop"}.get(finish, finish),
+        finish_reason="refusal" if refused else FINISHES[finish.lower()],
         prompt_tokens=_tokens(usage, "prompt_tokens"),
         completion_tokens=_tokens(usage, "completion_tokens"),
         reasoning_tokens=hidden,

@@ -11,6 +11,7 @@ CreateChatCompletionStreamResponse.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable
+from operator import itemgetter
 from typing import Protocol, cast
 
 from pydantic import JsonValue
@@ -72,14 +73,17 @@ class StreamedCompletion:
     def __init__(self) -> None:
         self.ended = False
         self._message: dict[str, JsonValue] = {"role": "assistant", "content": None}
-        self._calls: dict[int, dict[str, JsonValue]] = {}
+        self._calls: list[tuple[int, dict[str, JsonValue]]] = []
         self._finish: str | None = None
+        self._error: JsonValue = None
         self._usage: JsonValue = None
 
     def add(self, event: Fields) -> str:
         """As of `StreamedAnswer`."""
         self._usage = event.all.get("usage") or self._usage
-        choice = next(iter(event.items("choices")), Fields(None))
+        choices = (each for each in event.items("choices") if not each.whole("index"))
+        choice = next(choices, Fields(None))
+        self._error = choice.all.get("error") or self._error
         delta = choice.fields("delta")
         self._finish = choice.text("finish_reason") or self._finish
         self.ended = self._finish is not None
@@ -93,9 +97,11 @@ class StreamedCompletion:
 
     def whole(self) -> object:
         """As of `StreamedAnswer`."""
-        calls = [self._calls[index] for index in sorted(self._calls)]
+        calls = [call for _, call in sorted(self._calls, key=itemgetter(0))]
         message = {**self._message, **({"tool_calls": calls} if calls else {})}
-        choice = {"index": 0, "message": message, "finish_reason": self._finish}
+        choice = {
+            "index": 0, "message": message, "finish_reason": self._finish, "error": self._error
+        }  # fmt: skip
         return {"choices": [choice], "usage": self._usage}
 
     def _append(self, name: str, text: str | None) -> None:
@@ -103,11 +109,18 @@ class StreamedCompletion:
             self._message[name] = cast("str", self._message.get(name) or "") + text
 
     def _add_call(self, piece: Fields) -> None:
-        """Take a piece of a call: its name comes first, its arguments bit by bit."""
-        index = piece.whole("index") or 0
-        call = self._calls.setdefault(index, {"type": "function", "function": {}})
-        if name := piece.text("id"):
-            call["id"] = name
-        function, new = cast("dict[str, str]", call["function"]), piece.fields("function")
+        """Take a piece of a call: its name comes first, its arguments bit by bit.
+
+        A piece with a name and another id begins another call, even where servers number every
+        call 0, as older versions of Ollama do.
+        """
+        index, name, new = piece.whole("index") or 0, piece.text("id"), piece.fields("function")
+        call = next((each for at, each in reversed(self._calls) if at == index), None)
+        if call is None or (name and new.text("name") and call.get("id", name) != name):
+            call: dict[str, JsonValue] | None = {"type": "function", "function": {}}
+            self._calls.append((index, call))
+        if name:
+            call.setdefault("id", name)
+        function = cast("dict[str, str]", call["function"])
         for part in ("name", "arguments"):
             function[part] = function.get(part, "") + (new.text(part) or "")
