@@ -420,6 +420,30 @@ def test_a_key_that_is_refused_ends_the_asking_at_once(tmp_path: Path) -> None:
     assert len(model.asked) <= LIMIT
 
 
+@pytest.mark.parametrize(
+    ("status", "answered"),
+    [(402, False), (402, True), (400, False)],
+    ids=["no credits", "credits used up", "budget"],
+)
+def test_a_refusal_in_the_same_words_for_every_question_ends_the_requests(
+    status: int, *, answered: bool, tmp_path: Path
+) -> None:
+    refused = Reply.failed(BackendError("Insufficient credits", status=status))
+    troubles = [*([Reply(text="yes")] if answered else []), *([refused] * 1000)]
+    model = Troubled(troubles=troubles)
+    with pytest.raises(BackendError, match="Insufficient credits"):
+        put(model, tmp_path / "rows.jsonl", questions(*map(str, range(500))))
+    assert len(model.asked) <= 1 + LIMIT
+
+
+def test_refusals_in_words_of_their_own_are_rows(tmp_path: Path) -> None:
+    refused = [Reply.failed(BackendError(f"{n} tokens", status=400)) for n in range(50)]
+    records = put(
+        Troubled(troubles=refused), tmp_path / "rows.jsonl", questions(*map(str, range(50)))
+    )
+    assert all(record.error for record in records)
+
+
 def test_what_another_comparison_has_asked_is_a_row_here_too(tmp_path: Path) -> None:
     first, again, other = Echo(), Echo(), Echo(fingerprint="another")
 

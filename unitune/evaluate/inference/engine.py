@@ -34,6 +34,11 @@ DOWN_AFTER = 10
 REFUSED_AFTER = 3
 """Refusals in a row, before any answer, that would meet every question: the key or the model."""
 FOR_ALL = (401, 403, 404)
+NO_MONEY = 402
+"""OpenRouter's, DeepSeek's: no credits are left, for any question."""
+INVALID = (400, 422)
+"""May be about one question, unless question after question is refused in the same words, as with
+Anthropic's "credit balance is too low" or LiteLLM's "Budget has been exceeded"."""
 HASH_DIGITS = 16
 
 Phase = Literal["dev", "test", "batch", "probe", "stopping"]
@@ -206,6 +211,7 @@ class _Requests:
     records: dict[tuple[str, int], Record] = field(default_factory=dict[tuple[str, int], Record])
     failures: int = 0
     answered: bool = False
+    last_error: str = ""
 
     def pending(self, questions: Sequence[Question]) -> list[_Pending]:
         """Take the answers that are recorded or cached, and return the other questions."""
@@ -297,8 +303,12 @@ class _Requests:
         if reply.error is None:
             self.failures, self.answered = 0, True
             return
-        for_all = reply.status in FOR_ALL and not self.answered
-        if not (reply.retryable or for_all):
+        for_all = reply.status == NO_MONEY or (reply.status in FOR_ALL and not self.answered)
+        invalid = reply.status in INVALID and not self.answered
+        if invalid and reply.error != self.last_error:
+            self.failures = 0
+        self.last_error = reply.error
+        if not (reply.retryable or for_all or invalid):
             return
         self.failures += 1
         if self.failures >= (REFUSED_AFTER if for_all else DOWN_AFTER):
