@@ -83,6 +83,8 @@ def conclude(  # noqa: PLR0913 - each is independent
         verdict=judgement.verdict.value,
         doubt=judgement.doubt and judgement.doubt.reason,
         metric=task.scoring.primary.name,
+        closeness=task.scoring.primary.closeness,
+        caution=task.scoring.primary.caution,
         candidate=candidate.name,
         baseline=pairing.baseline.name,
         baselines=tuple(_against(judgement.only(name), chosen, look) for name in pairings),

@@ -150,7 +150,7 @@ def decide(
     dev: Ruling | None,
     look: Ruling | None,
 ) -> GateResult | None:
-    """Return a gate's decision; None without a gate."""
+    """Return a gate's decision, with what its metric cannot show; None without a gate."""
     if gate is None:
         return None
     scored = judgement.scored
@@ -164,7 +164,9 @@ def decide(
         uninformative=_uninformative(scored, required.standing),
         readings=tuple(_evidence(other, required) for other in judgement.others),
     )
-    return apply(gate, evidence)
+    result = apply(gate, evidence)
+    caution = scored.hardest.candidate.task.scoring.primary.caution
+    return result.model_copy(update={"reason": f"{result.reason} {caution}".rstrip()})
 
 
 def apply(gate: Gate, evidence: Evidence) -> GateResult:

@@ -207,6 +207,11 @@ class Comparison(Closed):
     doubt: str | None = None
     """Why the verdict is inconclusive where the intervals alone would allow another."""
     metric: str
+    closeness: str = ""
+    """What a higher score is closer to, such as the reference's wording; empty where the score says
+    whether answers are right."""
+    caution: str = ""
+    """What such a score cannot show; empty like `closeness`."""
     candidate: str
     baseline: str
     """The baseline that is hardest to beat: against which the interval reaches down farthest."""
@@ -279,8 +284,9 @@ class Comparison(Closed):
         """The verdict with its figures, in one line."""
         low, high = (100 * end for end in self.interval)
         look = f"first look at {self.n} of {self.n + self.omitted_cases} cases, no verdict"
+        by = f" by closeness to {self.closeness}" if self.closeness else ""
         return (
-            f"{look if self.omitted_cases else self.verdict}: "
+            f"{look if self.omitted_cases else self.verdict}{by}: "
             f"{self.candidate} minus {self.baseline} is "
             f"{100 * self.difference:+.1f} points, {100 * self.level:.0f} % interval "
             f"[{low:.1f}, {high:.1f}], n={self.n}, {self.gained} gained, {self.lost} lost, "
@@ -333,7 +339,7 @@ class Comparison(Closed):
 
     def _repr_html_(self) -> str:
         """Show verdict, contenders and gate in a notebook."""
-        lines = [self.summary, self.doubt]
+        lines = [self.summary, self.doubt, self.caution]
         if self.gate:
             passed = "passed" if self.gate.passed else "not passed"
             lines.append(f"Gate {self.gate.mode}: {passed}. {self.gate.reason}")

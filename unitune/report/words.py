@@ -36,7 +36,10 @@ def contender(comparison: Comparison, name: str) -> ContenderResult:
 
 def verdict(comparison: Comparison) -> str:
     """Return the verdict in a word or two."""
-    return "first look" if comparison.omitted_cases else comparison.verdict
+    if comparison.omitted_cases:
+        return "first look"
+    nearer = {"better": "closer", "worse": "farther"} if comparison.closeness else {}
+    return nearer.get(comparison.verdict, comparison.verdict)
 
 
 def level(comparison: Comparison) -> str:
@@ -45,20 +48,26 @@ def level(comparison: Comparison) -> str:
 
 
 def headline(comparison: Comparison) -> str:
-    """Return the verdict as one sentence, without figures other than the margin."""
+    """Return the verdict as one sentence, without figures other than the margin.
+
+    Where the metric measures closeness to the reference's wording, the sentence says so.
+    """
     candidate, baseline = _side(comparison, "candidate"), _side(comparison, "baseline")
     margin = points(comparison.margin)
     if comparison.omitted_cases:
         return f"First look, no verdict: {candidate} and {baseline}"
     if comparison.doubt:
         return f"No verdict between {candidate} and {baseline}"
+    better, worse, by = "better", "worse", ""
+    if near := comparison.closeness:
+        better, worse, by = f"closer to {near}", f"farther from {near}", f" in closeness to {near}"
     sentence = {
-        "better": f"{candidate} is better than {baseline}",
-        "worse": f"{candidate} is worse than {baseline}",
-        "equivalent": f"no difference larger than \u00b1{margin} "
+        "better": f"{candidate} is {better} than {baseline}",
+        "worse": f"{candidate} is {worse} than {baseline}",
+        "equivalent": f"no difference larger than \u00b1{margin}{by} "
         f"between {candidate} and {baseline}",
-        "non-inferior": f"{candidate} is not worse than {baseline} by {margin} or more",
-        "inconclusive": f"too close to call between {candidate} and {baseline}",
+        "non-inferior": f"{candidate} is not {worse} than {baseline} by {margin} or more",
+        "inconclusive": f"too close to call{by} between {candidate} and {baseline}",
     }[comparison.verdict]
     return sentence[0].upper() + sentence[1:]
 
@@ -173,7 +182,7 @@ def figures(comparison: Comparison) -> str:
 
 def caveats(comparison: Comparison) -> tuple[str, ...]:
     """Return what a reader must know before trusting the verdict."""
-    leaks, caveats = comparison.leaks, list[str]()
+    leaks, caveats = comparison.leaks, list(filter(None, [comparison.caution]))
     if leaks.action == "allow" and leaks.cases:
         caveats.append(
             f"{counted(len(leaks.cases), 'test case')} also in the training rows "

@@ -270,6 +270,12 @@ class OpenAIGrader(Scorer):
     """The object, or the path of a JSON file that holds it."""
     _loaded: Grader | None = PrivateAttr(None)
 
+    @property
+    def closeness(self) -> str:
+        parts = _parts(self._loaded) if self._loaded else ()
+        alike = any(isinstance(part, TextSimilarity) for part in parts)
+        return "the reference's wording" if alike else ""
+
     def prepare(self, setting: Setting) -> None:
         self._loaded = self.load(setting)
         for part in _parts(self._loaded):

@@ -183,6 +183,8 @@ class Scorer(Entry):
     kind: ClassVar[Kind] = Kind.BINARY
     expects_text: ClassVar[bool] = False
     """Whether no answer could be right where an empty one is expected."""
+    compares_wording: ClassVar[bool] = False
+    """Whether a higher score says only that an answer is closer to the expected one's wording."""
     packages: ClassVar[tuple[str, ...]] = ()
     """What it needs beyond a plain install, of the extra `metrics`."""
     _fingerprint: str = PrivateAttr("")
@@ -191,6 +193,19 @@ class Scorer(Entry):
     def fingerprint(self) -> str:
         """Changes when the same answer may get another score; empty before `build`."""
         return self._fingerprint
+
+    @property
+    def closeness(self) -> str:
+        """What its score is closeness to; empty where it says whether an answer is right."""
+        return "the reference's wording" if self.compares_wording else ""
+
+    @property
+    def caution(self) -> str:
+        """What a score that measures closeness cannot show, as a sentence; else empty."""
+        return self.closeness and (
+            f"{self.name} measures closeness to {self.closeness}. It cannot show that an answer is "
+            "right, or that readers prefer it: a wrong fact in the reference's words scores high."
+        )
 
     def ready(self, setting: Setting, fingerprint: str) -> Self:
         """Return the scorer with everything that scoring needs."""

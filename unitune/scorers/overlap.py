@@ -93,6 +93,7 @@ class TokenF1(Scorer):
         As `squad_tokens`; where a side has no words they must both have none (SQuAD 2.0's script).
     """
 
+    compares_wording = True
     kind = Kind.GRADED
     type: Literal["token_f1"] = "token_f1"
     name: str = "token_f1"
@@ -117,6 +118,7 @@ class Rouge(Scorer):
         beta 1 as rouge-score 0.1.2.
     """
 
+    compares_wording = True
     kind = Kind.GRADED
     type: Literal["rouge"] = "rouge"
     name: str = "rouge"
@@ -145,6 +147,7 @@ class Rouge(Scorer):
 class Sacrebleu(Scorer):
     """A score of sacrebleu's; subclasses make its scorers of one case and of all."""
 
+    compares_wording = True
     expects_text = True
     packages = ("sacrebleu",)
     _of_case: Any = PrivateAttr(None)

@@ -167,6 +167,7 @@ class EditDistance(CaseOption):
         Levenshtein 1966, Soviet Physics Doklady 10:707; computed by rapidfuzz.
     """
 
+    compares_wording = True
     kind = Kind.GRADED
     packages = ("rapidfuzz",)
     type: Literal["edit_distance"] = "edit_distance"

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import html
 import json
 import subprocess
 import sys
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from scoring import case
 
 from unitune.errors import DataError, MissingExtra
 from unitune.evaluate.compare import compare
 from unitune.evaluate.inference.journal import line_of, read_record
 from unitune.evaluate.records import Record
+from unitune.evaluate.result_files import REPORTS
 from unitune.evaluate.scoring import attempt_of, build, scorer_fingerprint
 from unitune.job.job import Evaluate, Job
 from unitune.models import Request
+from unitune.report import words
+from unitune.report.files import write_report
+from unitune.report.terminal import comparison_view
 from unitune.scorers import ScorerSpec, interface
 from unitune.scorers.functions import PythonFunction
 from unitune.scorers.graders import OpenAIGrader
-from unitune.scorers.interface import Scorer, Setting
+from unitune.scorers.interface import Scorer, Setting, leaves
 from unitune.scorers.json_text import JsonSchema, ToolCalls
 from unitune.scorers.labels import Choice
-from unitune.scorers.overlap import Bleu, Chrf, Rouge, SentenceChrf
+from unitune.scorers.overlap import Bleu, Chrf, Rouge, SentenceChrf, TokenF1
 from unitune.scorers.text import Contains, EditDistance, Exact, Numeric
 from unitune.workspace.install import install_command
 
@@ -282,3 +289,58 @@ def test_the_jobs_schema_names_every_scorer_with_its_options() -> None:
     schema = Job.model_json_schema()["$defs"]
     assert {"tolerance", "relative", "take"} <= set(schema["Numeric"]["properties"])
     assert "Length" in schema
+
+
+WORDING = "token_f1 measures closeness to the reference's wording."
+
+
+def test_a_verdict_by_an_overlap_scorer_says_that_it_is_about_wording(
+    make_job: Any, backend_of: Any
+) -> None:
+    """In every rendering: `better` alone would be believed of facts, which it cannot show."""
+    backend_of(rule)
+    gate = {"mode": "improve", "min_cases": 1}
+    made = compare(make_job({"scorers": ["token_f1"], "contenders": CONTENDERS, "gate": gate}))
+    assert made.gate is not None
+    assert made.gate.passed
+    headline = "“instructed” is closer to the reference's wording than the zero-shot prompt"
+    assert headline == words.headline(made)
+    assert made.folder is not None
+    write_report(made)
+    terminal = Console(width=400, file=StringIO(), record=True)
+    terminal.print(comparison_view(made, made.folder))
+    renderings = {
+        "terminal": terminal.export_text(),
+        "gate": made.gate.reason,
+        "notebook": html.unescape(made._repr_html_()),
+        "JSON": json.loads((made.folder / "verdict.json").read_text())["caution"],
+        **{name: html.unescape((made.folder / name).read_text()) for name in REPORTS},
+    }
+    assert [] == [
+        name
+        for name, text in renderings.items()
+        if WORDING not in text.replace("\\", "").replace("’", "'").replace("\u00a0", " ")
+    ]
+    assert "CLOSER" in renderings["terminal"]
+    assert "better by closeness to the reference's wording: instructed" in made.summary
+
+
+def test_a_verdict_by_a_scorer_of_right_and_wrong_says_nothing_of_wording(
+    make_job: Any, backend_of: Any
+) -> None:
+    backend_of(rule)
+    made = compare(make_job({"scorers": ["exact", "token_f1"], "contenders": CONTENDERS}))
+    assert "better than" in words.headline(made)
+    assert "" == made.caution == made.closeness
+
+
+@pytest.mark.parametrize("kind", leaves(Scorer), ids=lambda kind: kind.__name__)
+def test_the_scorers_that_compare_wording_are_those_of_overlap(kind: type[Scorer]) -> None:
+    alike = (Bleu, Chrf, EditDistance, Rouge, SentenceChrf, TokenF1)
+    assert kind.compares_wording == issubclass(kind, alike)
+
+
+def test_a_grader_of_text_similarity_compares_wording() -> None:
+    grader = {"type": "text_similarity", "input": "{{sample.output_text}}", "reference": "x"}
+    made = OpenAIGrader.model_validate({"grader": {**grader, "evaluation_metric": "gleu"}})
+    assert "the reference's wording" == made.ready(Setting(), "").closeness

@@ -131,7 +131,7 @@ def test_nothing_on_the_page_points_outside() -> None:
 
 
 def test_text_of_any_kind_stays_text() -> None:
-    plain = sample_comparison(errors=2).model_copy(update={"gate": failed_gate()})
+    plain = sample_comparison(errors=2).model_copy(update={"gate": failed_gate(), "caution": "x"})
     hostile = render(infested(plain, HOSTILE))
 
     def shape(page: str) -> list[str]:
@@ -153,7 +153,7 @@ def failed_gate() -> GateResult:
 
 
 def test_the_gate_is_told_with_its_exit_code() -> None:
-    comparison = sample_comparison().model_copy(update={"gate": failed_gate()})
+    comparison = sample_comparison().model_copy(update={"gate": failed_gate(), "caution": "x"})
 
     assert (
         "Gate not passed no-regress, exit code 1: too much was lost"
