@@ -107,7 +107,7 @@ def curve(
     refuse_unready(resolved)
     resolved = learning_curve_of(resolved, points, seeds)
     if budget is not None:
-        resolved = with_budget(resolved, budget)
+        resolved = with_budget(resolved, budget, allow_unpriced=allow_unpriced)
     with working("counting tokens, forecasting time", quiet=silent):
         planned = curve_plan(resolved)
         findings = (*planned.findings, *curve_notes(resolved))
@@ -157,7 +157,8 @@ def _print_plan(planned: Plan, seeds: int) -> None:
     title = f": learning curve of {planned.model} on {planned.backend}"
     console().print(Text.assemble((planned.job, "bold"), title))
     if not planned.errors:
-        table = new_table("rows", "runs", "steps", "training", right=("rows", "runs", "steps"))
+        numbers = "rows", "runs", "steps a run"
+        table = new_table(*numbers, "training, all runs", right=numbers)
         for at in range(0, len(planned.runs), seeds):
             runs = planned.runs[at : at + seeds]
             forecasts = [run.forecast for run in runs if run.forecast is not None]

@@ -21,6 +21,7 @@ from unitune.cli.options import (
     parse_prices,
 )
 from unitune.cli.output import aside, console, print_json
+from unitune.errors import OverBudget
 
 if TYPE_CHECKING:
     from unitune.decision.evidence import Conclusion, Measurement
@@ -114,9 +115,12 @@ def decide(
         shown=lambda: evaluation_progress(quiet=silent),
     )
     shown = "" if file == JOB_FILE else str(file)
-    decision = Deciding(resolved, choices, goal, shown, announce).decision(measure=not plan)
+    deciding = Deciding(resolved, choices, goal, shown, announce)
+    decision = deciding.decision(measure=not plan)
     page = write_page(decision)
     if json:
         print_json(decision)
     else:
         console().print(decision_view(decision, page))
+    if deciding.over_budget and budget is not None:
+        raise typer.Exit(OverBudget.exit_code)

@@ -113,6 +113,9 @@ class Deciding:
         goal: The score that is good enough.
         file: The job's, as commands are to name it.
         announce: Called with each measurement before it is made.
+
+    Attributes:
+        over_budget: Whether a measurement was not made because of what it may cost.
     """
 
     def __init__(
@@ -126,6 +129,7 @@ class Deciding:
         self._goal, self._choices, self._announce = goal, choices, announce
         self._options = [Measured.of(each, choices.requests_month) for each in resolved]
         self._checked = self._check(file)
+        self.over_budget = False
 
     def decision(self, *, measure: bool = True) -> Decision:
         """Return the decision, and write it down beside the recorded answers.
@@ -144,6 +148,7 @@ class Deciding:
                 self._measure(conclusion, evidence)
             except (OverBudget, RunFailed) as refusal:
                 notes.append(str(refusal))
+                self.over_budget = isinstance(refusal, OverBudget)
                 break
         decision = Decision(
             created=datetime.now(UTC).isoformat(timespec="seconds"),

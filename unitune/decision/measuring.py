@@ -125,7 +125,8 @@ class Measured:
         else:
             sweep = whole_training_of(self.resolved)
         if left is not None:
-            sweep = with_budget(sweep, max(Decimal(0), left - self.prompts_usd))
+            usd = max(Decimal(0), left - self.prompts_usd)
+            sweep = with_budget(sweep, usd, allow_unpriced=choices.answers.allow_unpriced)
         choices.agree(what, sweep)
         if sweep.offer.training_price != "none":
             usd = estimated(sweep).launch_usd

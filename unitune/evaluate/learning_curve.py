@@ -22,6 +22,7 @@ from statistics import fmean
 
 from unitune.errors import OverBudget, RunFailed, UserError
 from unitune.evaluate.grading import MOST_ERRORS, Graded
+from unitune.evaluate.inference.budget import answer_prices
 from unitune.evaluate.learning_curve_document import (
     FARTHEST,
     CurvePoint,
@@ -79,7 +80,8 @@ def learning_curve(  # noqa: PLR0913 - each has a name and a default
     check_goal(goal)
     resolved = learning_curve_of(preflight(job), points, seeds)
     if budget is not None:
-        resolved = with_budget(resolved, Decimal(str(budget)))
+        usd = Decimal(str(budget))
+        resolved = with_budget(resolved, usd, allow_unpriced=allow_unpriced)
     runs = train_all(resolved, allow_unpriced=allow_unpriced)
     options = AnswerOptions(allow_unpriced=allow_unpriced, progress=progress)
     return judge_curve(resolved, runs, goal=goal, options=options)
@@ -103,13 +105,22 @@ def check_goal(goal: float | None) -> None:
         )
 
 
-def with_budget(resolved: ResolvedJob, usd: Decimal) -> ResolvedJob:
+def with_budget(
+    resolved: ResolvedJob, usd: Decimal, *, allow_unpriced: bool = False
+) -> ResolvedJob:
     """Return a curve whose trainings and answers may cost so much together.
 
-    The trainings get what they may cost at most, and the answers the rest.
+    The trainings get what they may cost at most, and the answers the rest. Neither gets more than
+    the budget.
+
+    Args:
+        resolved: As `learning_curve_of` returns it.
+        usd: The budget in US dollars.
+        allow_unpriced: Accept an unknown price of the answers. Launching the trainings asks the
+            same about theirs.
 
     Raises:
-        OverBudget: Both may cost more.
+        OverBudget: What has a price may cost more, or the answers have no price.
     """
     job = resolved.job
     if resolved.offer.training_price == "none":
@@ -117,14 +128,16 @@ def with_budget(resolved: ResolvedJob, usd: Decimal) -> ResolvedJob:
         return replace(resolved, job=job)
     made = estimated(resolved)
     trainings, answers = made.launch_usd, made.evaluation_usd
-    most = trainings.high if trainings else usd
-    if answers and most + answers.high > usd:
+    most = trainings.high if trainings else Decimal(0)
+    total = most + (answers.high if answers else 0)
+    if total > usd:
+        runs = f"{len(resolved.runs)} training{'s' if resolved.is_sweep else ''}"
         raise OverBudget(
-            f"the learning curve may cost ${most + answers.high:,.2f}, of which its "
-            f"{len(resolved.runs)} trainings ${most:,.2f}, and the budget is ${usd:,.2f}. Give "
-            "more, or fewer --points or --seeds."
+            f"{runs} may cost ${most:,.2f} and the answers ${total - most:,.2f}, more than the "
+            f"budget of ${usd:,.2f}. Raise it, or give fewer --points or --seeds."
         )
-    job = job.with_budget(most).with_evaluation_budget(max(Decimal(0), usd - most))
+    job = job.with_budget(most if trainings else usd).with_evaluation_budget(usd - most)
+    answer_prices(job, resolved.book, allow_unpriced=allow_unpriced)
     return replace(resolved, job=job)
 
 

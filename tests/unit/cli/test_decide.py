@@ -56,6 +56,18 @@ def test_what_costs_money_is_not_measured_unasked(unitune: Command, tmp_path: Pa
     assert "the comparison costs money" in " ".join(refused.out.split())
 
 
+@pytest.mark.parametrize("prices", ["", "training: 3"])
+def test_what_has_no_price_is_not_measured_within_a_budget(
+    unitune: Command, tmp_path: Path, prices: str
+) -> None:
+    more = f"prices: [{{backend: azure, {prices}}}]\n" if prices else ""
+    file = write_colour_job(tmp_path, ROWS, "azure", f"{more}tuning: {{epochs: 1}}\n")
+    refused = unitune("decide", str(file), "--budget", "1")
+    assert 6 == refused.code, refused.err
+    assert "no price is known of zero-shot" in " ".join(refused.out.split())
+    assert "Not measured" in refused.out
+
+
 def test_where_the_base_ends_other_backends_are_named(unitune: Command, tmp_path: Path) -> None:
     file = write_colour_job(tmp_path, ROWS, "openai", "tuning: {epochs: 1}\n")
     ended = unitune("decide", str(file), "--json")

@@ -351,3 +351,16 @@ class TestMoney:
         assert both + 1 == job.budget.usd + job.evaluate.budget.usd
         with pytest.raises(OverBudget, match="6 trainings"):
             with_budget(curve, both - Decimal("0.0001"))
+
+    def test_answers_without_a_price_never_raise_the_budget(self, hosted: Job) -> None:
+        """Of trainings that may cost thousands of times the budget, none is launched."""
+        prices = [{"backend": "openai", "training": 30_000}]
+        half = Job.model_validate({**dict(hosted), "model": "gpt-x", "prices": prices})
+        curve = learning_curve_of(preflight(half), 3, 2)
+        with pytest.raises(OverBudget, match=r"6 trainings may cost .* budget of \$1.00"):
+            with_budget(curve, Decimal(1), allow_unpriced=True)
+        with pytest.raises(OverBudget, match="no price is known of rows="):
+            with_budget(curve, Decimal(10_000))
+        job = with_budget(curve, Decimal(10_000), allow_unpriced=True).job
+        assert job.budget is not None
+        assert job.budget.usd < 10_000

@@ -319,7 +319,7 @@ def test_a_verdict_by_an_overlap_scorer_says_that_it_is_about_wording(
     assert [] == [
         name
         for name, text in renderings.items()
-        if WORDING not in text.replace("\\", "").replace("’", "'").replace("\u00a0", " ")
+        if WORDING not in text.replace("\\", "").replace("\u2019", "'").replace("\u00a0", " ")
     ]
     assert "CLOSER" in renderings["terminal"]
     assert "better by closeness to the reference's wording: instructed" in made.summary
