@@ -24,7 +24,7 @@ import numpy as np
 
 from unitune import Job, learning_curve
 from unitune.evaluate.statistics import learning_curve as statistics
-from unitune.evaluate.statistics.learning_curve import FittedCurve, PowerLaws, Range
+from unitune.evaluate.statistics.learning_curve import FittedCurve, Form, Laws, Range
 from unitune.scorers.formulas import Sums, mean_of
 
 SIZES = (37, 75, 150, 300)
@@ -39,19 +39,29 @@ REAL_ROWS, REAL_CASES = 300, 200
 class Cell:
     """A law of the error, and how it is measured."""
 
+    form: Form
     floor: float
     scale: float
-    exponent: float
+    shape: float
     seeds: int
     cases: int
 
     @property
-    def law(self) -> PowerLaws:
+    def law(self) -> Laws:
         """The law."""
-        return PowerLaws(*map(np.array, (self.floor, self.scale, self.exponent)))
+        return Laws(self.form, *map(np.array, (self.floor, self.scale, self.shape)))
 
 
-LAWS = ((0.05, 3, 0.5), (0, 2, 0.4), (0.15, 8, 0.8), (0.1, 0.6, 0.1), (0.4, 0, 0))
+LAWS = (
+    (Form.POWER, 0.05, 3, 0.5),
+    (Form.POWER, 0, 2, 0.4),
+    (Form.POWER, 0.15, 8, 0.8),
+    (Form.POWER, 0.1, 0.6, 0.1),
+    (Form.POWER, 0.4, 0, 0),
+    (Form.EXPONENTIAL, 0.1, 0.5, 1 / 200),
+    (Form.EXPONENTIAL, 0.1, 0.5, 1 / 60),
+    (Form.LOGARITHMIC, 0.7, 0.08, 1),
+)
 CELLS = [Cell(*law, seeds, cases) for law in LAWS for seeds in (1, 3) for cases in (100, 400)]
 
 
@@ -71,14 +81,14 @@ def measured(cell: Cell, draw: np.random.Generator) -> FittedCurve:
 
 def simulate(trials: int, seed: int) -> None:
     """Print a line for each cell."""
-    print("floor scale exponent seeds cases   told   2x held  4x held  last size held")
+    print("form        floor scale   shape seeds cases   told   2x held  4x held  last size held")
     for cell in CELLS:
         draw = np.random.default_rng(seed)
         curves = (measured(cell, draw) for _ in range(trials))
         held = [list(_held(cell, curve)) for curve in curves if not curve.doubts]
         shares = np.mean(held, axis=0) if held else np.full(3, np.nan)
         print(
-            f"{cell.floor:5} {cell.scale:5} {cell.exponent:8} {cell.seeds:5} {cell.cases:5}  "
+            f"{cell.form:11} {cell.floor:5} {cell.scale:5} {cell.shape:7.4f} {cell.seeds:5} {cell.cases:5}  "
             f"{len(held) / trials:5.2f}   " + "  ".join(f"{share:7.2f}" for share in shares),
             flush=True,
         )

@@ -5,7 +5,7 @@
     planning.learning_curve ──► nested subsets and seeds, a run each
               run.sweep     ──► each launched once
               runner        ──► each model answers the validation rows
-              statistics    ──► a power law through the mean scores, with its ranges
+              statistics    ──► laws through the mean scores, with their ranges
 
 Killed at any moment, the same call goes on where it stopped: no run is trained twice, and no
 recorded answer requested again. The test cases have no part in it.
@@ -233,9 +233,11 @@ def _document(
         ),
         last_gain=_figure(fitted.last_gain),
         law=Law(
+            form=fitted.law.form,
             floor=float(fitted.law.floor),
             scale=float(fitted.law.scale),
-            exponent=_figure(fitted.exponent),
+            shape=_figure(fitted.shape(fitted.law.form)),
+            fitting=fitted.fitting,
         ),
         doubts=doubts,
         check=_check(fitted),

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from unitune.evaluate.statistics.learning_curve import LEVEL
+from unitune.evaluate.statistics.learning_curve import LEVEL, Form
 from unitune.security.spec import Frozen
 
 FARTHEST = 16
@@ -67,15 +67,20 @@ class RowsForGoal(Frozen):
 
 
 class Law(Frozen):
-    """The power law of the error: floor + scale · rows ^ -exponent."""
+    """The law of the error that is drawn."""
 
+    form: Form
     floor: float
     scale: float
-    exponent: Figure
+    shape: Figure
+    """Exponent of a power law; rate of an exponential approach."""
+    fitting: tuple[Form, ...]
+    """Forms that fit the scores: every range is the union of theirs."""
 
     def score(self, rows: float) -> float:
         """Return the score with so many rows."""
-        return 1 - self.floor - self.scale * rows ** -(self.exponent.value or 0)
+        fall = float(self.form.fall(rows, self.shape.value or 0))
+        return min(1.0, 1 - self.floor - self.scale * fall)
 
 
 class LearningCurve(Frozen):

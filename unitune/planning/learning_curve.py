@@ -26,8 +26,8 @@ from unitune.planning.rows import Rows
 
 LEAST_POINTS, LEAST_SEEDS = 3, 2
 """A power law has three parts. Of one training a size nobody knows what chance does: in simulations
-the 80 % range of twice the rows then held the truth in 57 to 82 %, and with three in 75 to 94 %
-(`benchmarks/learning_curves.py`)."""
+the 80 % range of twice the rows then held the truth in 48 to 100 %, by the form of the curve, and
+with three seeds in 77 to 100 % (`benchmarks/learning_curves.py`)."""
 LEAST_ROWS = 10
 """Of the smallest subset: about a step or two of training."""
 

@@ -1,23 +1,25 @@
 """A learning curve: how good a model is by the number of rows, and how good with more of them.
 
-The error falls with the rows n as ``floor + scale * n ** -exponent``, a power law that comes down
-to a floor (Viering and Loog 2021, arXiv 2103.10948, review such curves). It is fitted to the mean
-scores of subsets by weighted least squares. The range of whatever it says is that of fits to
-resamples: each draws the cases anew, by whole clusters, and of each subset the trainings. Of k
-trainings a resample draws k - 1, so that its means scatter as much as means of k do (Rao and Wu
-1988, JASA 83:231); trainings of two sizes are drawn apart, as chance is another in each.
+How the error falls with the rows is not known beforehand, so three forms are fitted to the mean
+scores of subsets by weighted least squares: a power law, an exponential approach, and a logarithm
+(Viering and Loog 2021, arXiv 2103.10948, review such curves). The range of a figure is the union of
+the ranges of the forms that fit, since each alone holds for curves of its own form only. A form's
+range is that of fits to resamples: each draws the cases anew, by whole clusters, and of each subset
+the trainings. Of k trainings a resample draws k - 1, so that its means scatter as much as means of
+k do (Rao and Wu 1988, JASA 83:231); trainings of two sizes are drawn apart, as chance is another in
+each.
 
 A fit says something only while the curve is seen to rise and is such a curve: see `Doubt`.
 
-Letters in shapes: P sizes, R resamples, B exponents, U units, K summands of a score.
+Letters in shapes: P sizes, R resamples, B shapes, U units, K summands of a score.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from functools import cached_property
 from statistics import fmean
 from typing import NamedTuple
@@ -32,10 +34,12 @@ LEVEL = 0.8
 """Of all ranges: one in five curves lies outside, half of them above."""
 RESAMPLES = 2_000
 EXPONENTS = np.linspace(0.01, 2.0, 200)  # (B,)
+RATES = 100
+"""Of an exponential approach that are tried, over the range in which sizes can tell them apart."""
 FLAT = 0.02
-"""An exponent this near to 0 says that twice the rows take less than 2 % off the error."""
+"""A power law's exponent this near to 0 says that twice the rows take under 2 % off the error."""
 MISFIT = 0.01
-"""Of curves of this form, so many lie as far off their fit by chance."""
+"""Of curves of a form, so many lie as far off their fit by chance."""
 AT_ONCE = 4_000_000
 """Numbers of a resample's draws in memory."""
 
@@ -46,7 +50,7 @@ class Doubt(Enum):
     NO_GAIN = "no gain"
     """The last doubling of the rows has not been seen to gain anything."""
     FLAT = "flat"
-    """The exponent may be next to 0."""
+    """The exponent of the power law may be next to 0."""
     MISFIT = "misfit"
     """No such curve goes through the scores: they rise late, or fall."""
 
@@ -59,45 +63,82 @@ class Range(NamedTuple):
     high: float
 
 
-@dataclass(frozen=True, slots=True)
-class PowerLaws:
-    """Power laws of the error; of one law the three are single numbers."""
+class Form(StrEnum):
+    """How the error falls with the rows n; of several that fit, the first is drawn."""
 
+    POWER = "power"
+    """floor + scale · n ^ -shape"""
+    EXPONENTIAL = "exponential"
+    """floor + scale · e ^ (-shape · n)"""
+    LOGARITHMIC = "logarithmic"
+    """floor - scale · ln n; it has no shape"""
+
+    def fall(self, rows: float | FloatArray, shape: float | FloatArray) -> FloatArray:
+        """Return what `scale` is multiplied by with so many rows."""
+        n, shape = np.asarray(rows, np.float64), np.asarray(shape, np.float64)
+        if self is Form.POWER:
+            return n**-shape
+        return np.exp(-shape * n) if self is Form.EXPONENTIAL else -np.log(n) + 0 * shape
+
+    def shapes(self, sizes: FloatArray) -> FloatArray:  # (B,)
+        """Return the shapes that are tried."""
+        if self is Form.POWER:
+            return EXPONENTS
+        if self is Form.LOGARITHMIC:
+            return np.ones(1)
+        return np.geomspace(1 / sizes[-1], 3 / sizes[0], RATES)
+
+
+@dataclass(frozen=True, slots=True)
+class Laws:
+    """Laws of the error, all of one form; of one law the three are single numbers."""
+
+    form: Form
     floor: FloatArray  # (...)
-    scale: FloatArray  # (...)
-    exponent: FloatArray  # (...), 0 where the error does not fall
+    scale: FloatArray  # (...), 0 where the error does not fall
+    shape: FloatArray  # (...), 0 where the error does not fall
 
     def score(self, rows: float) -> FloatArray:
         """Return the score with so many rows."""
-        return 1 - self.floor - self.scale * rows**-self.exponent
+        return np.minimum(1.0, 1 - self.floor - self.scale * self.form.fall(rows, self.shape))
 
     def rows(self, score: float) -> FloatArray:
         """Return how many rows the score takes; infinity where no number of rows reaches it."""
         left = 1 - score - self.floor
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            needed = (self.scale / left) ** (1 / self.exponent)
-        flat = np.where(self.scale <= left, 0.0, math.inf)
-        return np.where(self.exponent == 0, flat, np.where(left > 0, needed, math.inf))
+            ratio = self.scale / left
+            if self.form is Form.POWER:
+                needed = ratio ** (1 / self.shape)
+            elif self.form is Form.EXPONENTIAL:
+                needed = np.log(ratio) / self.shape
+            else:
+                needed = np.exp(-1 / ratio)
+        reached = (left > 0) | (self.form is Form.LOGARITHMIC)
+        flat = np.where(left >= 0, 0.0, math.inf)
+        return np.where(self.scale == 0, flat, np.where(reached, needed, math.inf))
 
 
 def fit(
     sizes: Sequence[float],  # (P,), ascending
     errors: FloatArray,  # (P,), or (R, P) of several curves
     weights: FloatArray,  # (P,)
-) -> PowerLaws:
-    """Fit ``floor + scale * n ** -exponent`` to errors by weighted least squares.
+    form: Form = Form.POWER,
+) -> Laws:
+    """Fit laws of a form to errors by weighted least squares.
 
-    With floor and scale not below 0 and an exponent of `EXPONENTS`. For each exponent the fit is
-    linear, so that the best one is found by trying all.
+    Floor and scale are not below 0, and the shape is one of `Form.shapes`. For each shape the fit
+    is linear, so that the best one is found by trying all.
 
     Args:
         sizes: Numbers of rows (P,), ascending.
         errors: Of one curve (P,), or of several (R, P).
         weights: Of the sizes (P,).
+        form: How the error falls.
     """
     n, w = np.asarray(sizes, np.float64), weights / weights.sum()
+    shapes = form.shapes(n)
     y: FloatArray = errors[..., None, :]  # (..., 1, P)
-    x: FloatArray = (n / n[0]) ** -EXPONENTS[:, None]  # (B, P)
+    x = form.fall(n, shapes[:, None])  # (B, P)
     x_mean: FloatArray = (w * x).sum(-1)  # (B,)
     y_mean: FloatArray = (w * y).sum(-1)  # (..., 1)
     apart = x - x_mean[:, None]
@@ -110,8 +151,7 @@ def fit(
     residuals: FloatArray = y - floor[..., None] - slope[..., None] * x  # (..., B, P)
     best = (w * residuals**2).sum(-1).argmin(-1)
     floor, slope = _at(floor, best), _at(slope, best)
-    exponent = np.where(slope > 0, EXPONENTS[best], 0.0)
-    return PowerLaws(floor, slope * n[0] ** exponent, exponent)
+    return Laws(form, floor, slope, np.where(slope > 0, shapes[best], 0.0))
 
 
 def _at(values: FloatArray, positions: npt.NDArray[np.intp]) -> FloatArray:
@@ -120,7 +160,7 @@ def _at(values: FloatArray, positions: npt.NDArray[np.intp]) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class FittedCurve:
-    """Scores by the number of rows, with the power law through them."""
+    """Scores by the number of rows, with the laws through them."""
 
     sizes: tuple[int, ...]
     """Numbers of rows, ascending."""
@@ -153,14 +193,29 @@ class FittedCurve:
         return 1 / np.maximum(self.resampled.var(axis=0), least)
 
     @cached_property
-    def law(self) -> PowerLaws:
-        """The power law through the scores."""
-        return fit(self.sizes, 1 - self.scores, self.weights)
+    def laws(self) -> dict[Form, Laws]:
+        """The law of each form through the scores."""
+        return {form: fit(self.sizes, 1 - self.scores, self.weights, form) for form in Form}
 
     @cached_property
-    def laws(self) -> PowerLaws:
+    def resampled_laws(self) -> dict[Form, Laws]:
         """Those through the scores of each resample."""
-        return fit(self.sizes, 1 - self.resampled, self.weights)
+        return {form: fit(self.sizes, 1 - self.resampled, self.weights, form) for form in Form}
+
+    @cached_property
+    def fitting(self) -> tuple[Form, ...]:
+        """The forms from which the scores are no farther off than by chance."""
+        return tuple(form for form in Form if self._chance(self.laws[form]) >= MISFIT)
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """The forms that figures rest on: those that fit, or the first where none does."""
+        return self.fitting or (Form.POWER,)
+
+    @property
+    def law(self) -> Laws:
+        """The law whose figures are given, within ranges of all that fit."""
+        return self.laws[self.forms[0]]
 
     @property
     def before_last(self) -> FittedCurve:
@@ -172,18 +227,23 @@ class FittedCurve:
         return _range(self.scores[at], self.resampled[:, at])
 
     def score(self, rows: float) -> Range:
-        """Return the score with so many rows, by the power law."""
-        return _range(self.law.score(rows), self.laws.score(rows))
+        """Return the score with so many rows."""
+        return self._union(lambda law: law.score(rows))
 
     def gain(self, rows: float) -> Range:
-        """Return what so many rows score beyond the largest size, both by the power law."""
+        """Return what so many rows score beyond the largest size, both by the same law."""
         last = self.sizes[-1]
-        gains = self.laws.score(rows) - self.laws.score(last)
-        return _range(self.law.score(rows) - self.law.score(last), gains)
+        return self._union(lambda law: law.score(rows) - law.score(last))
 
     def rows(self, score: float) -> Range:
         """Return how many rows a score takes; infinity where no number reaches it."""
-        return _range(self.law.rows(score), self.laws.rows(score))
+        return self._union(lambda law: law.rows(score))
+
+    def _union(self, figure: Callable[[Laws], FloatArray]) -> Range:
+        laws = (self.resampled_laws[form] for form in self.forms)
+        ranges = [_range(figure(self.law), figure(each)) for each in laws]
+        low, high = min(each.low for each in ranges), max(each.high for each in ranges)
+        return Range(ranges[0].value, low, high)
 
     @property
     def last_gain(self) -> Range:
@@ -191,29 +251,28 @@ class FittedCurve:
         gains = self.resampled[:, -1] - self.resampled[:, -2]
         return _range(self.scores[-1] - self.scores[-2], gains)
 
-    @property
-    def exponent(self) -> Range:
-        """The exponent of the power law."""
-        return _range(self.law.exponent, self.laws.exponent)
+    def shape(self, form: Form) -> Range:
+        """Return the shape of the law of a form."""
+        return _range(self.laws[form].shape, self.resampled_laws[form].shape)
 
     @property
     def doubts(self) -> tuple[Doubt, ...]:
         """Why nothing can be said of more rows; none where it can."""
         held = {
             Doubt.NO_GAIN: self.last_gain.low <= 0,
-            Doubt.FLAT: self.exponent.low <= FLAT,
-            Doubt.MISFIT: self._misfit < MISFIT,
+            Doubt.FLAT: self.shape(Form.POWER).low <= FLAT,
+            Doubt.MISFIT: not self.fitting,
         }
         return tuple(doubt for doubt, is_held in held.items() if is_held)
 
-    @property
-    def _misfit(self) -> float:
-        """How likely scores of such a curve are so far off their fit; 1 where three are fitted."""
+    def _chance(self, law: Laws) -> float:
+        """How likely scores of such a law are so far off it; 1 where it goes through any."""
         from scipy.stats import chi2  # noqa: PLC0415 - slow to import
 
-        if (spare := len(self.sizes) - 3) < 1:
+        parameters = 2 if law.form is Form.LOGARITHMIC else 3
+        if (spare := len(self.sizes) - parameters) < 1:
             return 1.0
-        residuals = self.scores - np.array([self.law.score(size) for size in self.sizes])
+        residuals = self.scores - np.array([law.score(size) for size in self.sizes])
         return float(chi2.sf(float((self.weights * residuals**2).sum()), spare))
 
 
