@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from decimal import Decimal
 
-from unitune.cost.spread import Spread
 from unitune.decision.evidence import (
     Conclusion,
     Evidence,
@@ -19,9 +17,9 @@ from unitune.decision.evidence import (
     Score,
     TuningOption,
 )
+from unitune.decision.net_worth import net_worth, totals
 from unitune.evaluate.learning_curve_document import FARTHEST, LearningCurve
 from unitune.evaluate.statistics.sample_size import cases_needed
-from unitune.tco.documents import TotalCost
 
 COLLECTED_ROWS: dict[Rows, str] = {
     "training": "training rows",
@@ -67,6 +65,25 @@ def look_elsewhere(evidence: Evidence) -> Conclusion:
     )
 
 
+def check_labels(evidence: Evidence) -> Conclusion:
+    """Too many labels look wrong for the goal."""
+    share, ceiling = percent(evidence.wrong_labels), percent(1 - evidence.wrong_labels)
+    why = (
+        f"Training rows with like words contradict about {share} of the labels. If validation rows "
+        f"are labelled alike, no model can be shown to score above {ceiling}; the goal is "
+        f"{percent(evidence.goal or 0)}."
+    )
+    return Conclusion(
+        answer="cannot tell",
+        headline=f"Check the labels first: about {share} of them look wrong",
+        reasons=(why, *evidence.warnings),
+        changes=(f"Corrected labels, or a goal of {ceiling} at most.",),
+        next=NextStep(
+            command=_command(evidence, "check"), why="It lists the doubtful labels, worst first."
+        ),
+    )
+
+
 def measure(
     what: Measurement, evidence: Evidence, option: TuningOption, question: str
 ) -> Conclusion:
@@ -95,6 +112,34 @@ def keep_prompting(
         changes=(change,),
         next=NextStep(
             why="Use that prompt. To gate it: role: candidate at its contender, and none tuned."
+        ),
+    )
+
+
+def not_worth_it(evidence: Evidence, option: TuningOption, why: str) -> Conclusion:
+    """Tuning costs more than its right answers are worth."""
+    return keep_prompting(
+        evidence,
+        [why, *_costs(evidence, option)],
+        "More requests, or a higher evaluate.economics.value_per_correct_usd.",
+        "tuning costs more than it gains beyond {}",
+    )
+
+
+def name_the_worth(evidence: Evidence, option: TuningOption, usd: float) -> Conclusion:
+    """Tuning gains, at a high price for each right answer."""
+    return Conclusion(
+        answer="cannot tell",
+        headline=f"Cannot tell: one more right answer costs about ${usd:,.2f}",
+        reasons=(
+            gain_sentence(evidence, option),
+            *_costs(evidence, option),
+            *exclusions(evidence),
+            *evidence.warnings,
+        ),
+        changes=(f"Tuning pays if one more right answer is worth more than ${usd:,.2f}.",),
+        next=NextStep(
+            why="Set evaluate.economics.value_per_correct_usd in the job and usage.requests_month."
         ),
     )
 
@@ -214,6 +259,18 @@ def gain_and_curve(evidence: Evidence, option: TuningOption) -> tuple[str, str]:
     return gain_sentence(evidence, option), curve_sentence(evidence, option)
 
 
+def is_out_of_reach(option: TuningOption, evidence: Evidence) -> bool:
+    """Whether the curve is seen to stay below the wanted score, as far as four times the rows."""
+    curve, tuned = option.curve, option.tuned
+    if curve is None or tuned is None:
+        return False
+    if curve.predictions:
+        high = curve.predictions[-1].score.high or 1.0
+    else:  # each doubling gains no more than the last one did
+        high = tuned.value + 2 * max(0.0, curve.last_gain.high or 0.0)
+    return high < evidence.wanted_score
+
+
 def more_rows(curve: LearningCurve | None) -> int | None:
     """Return how many more rows the wanted score takes; None: the curve does not say."""
     rows = curve and curve.goal and curve.goal.rows
@@ -222,21 +279,10 @@ def more_rows(curve: LearningCurve | None) -> int | None:
     return max(1, math.ceil(rows.value) - curve.rows)
 
 
-def saving(cost: TotalCost | None) -> Decimal:
-    """Return how much less a tuned model costs than the prompted one, over the horizon."""
-    prompted, tuned = _totals(cost) if cost else (None, None)
-    return prompted.expected - tuned.expected if prompted and tuned else Decimal(0)
-
-
-def _totals(cost: TotalCost) -> tuple[Spread | None, Spread | None]:
-    totals = {each.role: each.total_usd for each in cost.columns}
-    return totals.get("prompted"), totals.get("tuned")
-
-
 def _costs(evidence: Evidence, option: TuningOption) -> Iterator[str]:
     if (cost := option.cost) is None:
         return
-    prompted, tuned = _totals(cost)
+    prompted, tuned = totals(cost)
     assumed = "" if evidence.volume_given else ", an assumption: set usage.requests_month"
     volume = f"{cost.requests_month:,} requests a month, {cost.horizon.months:.3g} months{assumed}"
     if prompted and tuned:
@@ -244,6 +290,13 @@ def _costs(evidence: Evidence, option: TuningOption) -> Iterator[str]:
             f"Its total cost of ownership is ${tuned.expected:,.2f}, that of prompting the same "
             f"base ${prompted.expected:,.2f} ({volume})."
         )
+        net, gain = net_worth(option, evidence), option.gain
+        if net and gain:
+            left, low, high = map(net.of_gain, (gain.value, gain.low, gain.high))
+            yield (
+                f"At ${evidence.value_per_correct_usd} for one more right answer, what it gains is "
+                f"worth ${left:,.2f} (${low:,.2f} to ${high:,.2f}) after that extra cost."
+            )
     else:
         yield "Its total cost is not known: a price is missing (unitune cost says which)."
 

@@ -11,12 +11,13 @@ is recorded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 
+from unitune.data.quality.findings import Cause
 from unitune.data.quality.look import quality_of
 from unitune.decision import rules
 from unitune.decision.evidence import Conclusion, Decision, Evidence
@@ -185,7 +186,17 @@ class Deciding:
         """Return what is known before anything is measured."""
         resolved = self._options[0].resolved
         job, read = resolved.job, resolved.rows.read
-        errors, cases = [*read.report.errors], 0
+        unfit = job.evaluate.leaks == "refuse"
+        errors, cases = (
+            [
+                each
+                for each in read.report.findings
+                if each.severity == "error" or (each.code == "overlap" and unfit)
+            ],
+            0,
+        )
+        quality = quality_of(job)
+        causes = quality.causes if quality else ()
         warnings = [each for each in read.report.findings if each.severity == "warning"]
         others = [offer for offer, *_ in same_base_elsewhere(job, resolved.offer, today())]
         others.sort(key=lambda offer: not offer.trains_here)
@@ -202,11 +213,13 @@ class Deciding:
             graded=job.evaluate.graded,
             margin=job.evaluate.margin,
             goal=self._goal,
+            value_per_correct_usd=job.evaluate.economics.value_per_correct_usd,
+            wrong_labels=sum(each.likely / quality.rows for each in causes) if quality else 0.0,
             training_rows=len(splits.train) if splits else 0,
             validation_rows=len(dev_rows(splits.validation)) if splits else 0,
             test_cases=cases,
             errors=tuple(shown(errors)),
-            warnings=(*shown(warnings), *_contradictions(job)),
+            warnings=(*shown(warnings), *_doubtful(causes)),
             months=job.usage.months,
             months_given="months" in job.usage.model_fields_set,
             volume_given=self._choices.requests_month is not None
@@ -216,9 +229,10 @@ class Deciding:
         )
 
 
-def _contradictions(job: Job) -> Iterator[str]:
+def _doubtful(causes: Iterable[Cause]) -> Iterator[str]:
     """Yield how many training rows teach what others contradict."""
-    quality = quality_of(job)
-    for cause in quality.causes if quality else ():
+    for cause in causes:
         if cause.code == "contradictions":
             yield f"{cause.total:,} training rows to look at (unitune check): {cause.title}."
+        if cause.likely:
+            yield f"About {cause.likely:,} training rows look mislabelled (unitune check)."

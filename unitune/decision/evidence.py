@@ -6,6 +6,7 @@ Scores are shares from 0 to 1, on validation rows; money is in US dollars. Nothi
 from __future__ import annotations
 
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
@@ -93,6 +94,10 @@ class Evidence(Frozen):
     """Differences smaller than this do not matter (`evaluate.margin`)."""
     goal: float | None = None
     """The score that is wanted; None: as good as can be had."""
+    value_per_correct_usd: Decimal | None = None
+    """Worth of one more right answer, as the job gives it."""
+    wrong_labels: float = 0.0
+    """Estimated share of training rows whose label is wrong."""
     training_rows: int
     validation_rows: int
     test_cases: int

@@ -12,21 +12,25 @@ from collections.abc import Callable
 
 from unitune.decision.conclusions import (
     cannot_tell,
+    check_labels,
     collect,
     fix_first,
     gain_and_curve,
     gain_sentence,
+    is_out_of_reach,
     keep_prompting,
     look_elsewhere,
     measure,
     more_rows,
+    name_the_worth,
+    not_worth_it,
     percent,
     points,
-    saving,
     score_sentence,
     tune,
 )
 from unitune.decision.evidence import Conclusion, Evidence, TuningOption
+from unitune.decision.net_worth import net_worth, saving, usd_per_right_answer
 from unitune.evaluate.statistics.paired import Verdict
 from unitune.evaluate.statistics.sample_size import (
     LIKELY_DISCORDANCE,
@@ -101,6 +105,12 @@ def prompt_suffices(evidence: Evidence) -> Conclusion | None:
     return keep_prompting(evidence, [why], change if best.value < 1 else "Other validation rows.")
 
 
+def labels_cap_scores(evidence: Evidence) -> Conclusion | None:
+    """So many labels look wrong that no model could reach the goal."""
+    goal = evidence.goal
+    return check_labels(evidence) if goal is not None and goal > 1 - evidence.wrong_labels else None
+
+
 def too_few_rows(evidence: Evidence) -> Conclusion | None:
     """No backend would train on so few rows."""
     least = min(evidence.open_options, key=lambda each: each.min_rows)
@@ -122,6 +132,39 @@ def unmeasured_training(evidence: Evidence) -> Conclusion | None:
     return None
 
 
+def worth_its_cost(evidence: Evidence) -> Conclusion | None:
+    """A right answer's worth is given, and tuning gains more, or less, than it costs."""
+    weighed = [(net_worth(each, evidence), each) for each in evidence.measured_options]
+    known = [(net, each) for net, each in weighed if net is not None]
+    if not known or not _reaches_goal(evidence.best_tuned, evidence):
+        return None
+    net, option = max(known, key=lambda each: each[0].of_gain(each[1].shown_gain.value))
+    gain = option.shown_gain
+    if net.of_gain(gain.low) > 0:
+        return _tune_if_it_shows(option, evidence)
+    if not is_better(option, evidence):
+        return None
+    if net.of_gain(gain.high) < 0:
+        return not_worth_it(evidence, option, gain_sentence(evidence, option))
+    least = net.extra / net.value
+    apart = max(abs(gain.value - least), evidence.margin / 2)
+    needed = cases_needed(min(1.0, gain.mean_square), apart) - evidence.validation_rows
+    why = (
+        f"{gain_sentence(evidence, option)} Tuning pays from {points(least)} points on, "
+        "and these rows show neither more nor less."
+    )
+    return collect(evidence, "validation", max(1, needed), why)
+
+
+def costs_far_more(evidence: Evidence) -> Conclusion | None:
+    """The tuned model is better but far dearer, and the worth of a right answer is not given."""
+    best = evidence.best_tuned
+    if not is_better(best, evidence) or evidence.value_per_correct_usd is not None:
+        return None
+    usd = usd_per_right_answer(best)
+    return usd and name_the_worth(evidence, best, usd)
+
+
 def tuning_pays(evidence: Evidence) -> Conclusion | None:
     """The tuned model is better by what matters, and reaches the goal where there is one."""
     best = evidence.best_tuned
@@ -135,6 +178,24 @@ def tuning_saves(evidence: Evidence) -> Conclusion | None:
     for option in evidence.measured_options:
         if _may_save(option, evidence) and _reaches_goal(option, evidence):
             return tune(evidence, option)
+    return None
+
+
+def saving_unproven(evidence: Evidence) -> Conclusion | None:
+    """The tuned model costs less, and too few validation rows show whether it is no worse."""
+    for option in evidence.measured_options:
+        gain, saved = option.shown_gain, saving(option.cost)
+        may_be_no_worse = gain.verdict is Verdict.INCONCLUSIVE and gain.value > -evidence.margin
+        saves = evidence.volume_given and saved > 0 and _reaches_goal(option, evidence)
+        if not (may_be_no_worse and saves):
+            continue
+        apart = evidence.margin + min(0.0, gain.value)
+        needed = cases_needed(min(1.0, gain.mean_square), apart) - evidence.validation_rows
+        why = (
+            f"{gain_sentence(evidence, option)} Tuning saves ${saved:,.2f}, if it is no worse by "
+            f"{points(evidence.margin)} points or more, which these rows do not show."
+        )
+        return collect(evidence, "validation", max(1, needed), why)
     return None
 
 
@@ -167,8 +228,10 @@ def better_below_goal(evidence: Evidence) -> Conclusion | None:
 
 
 def no_gain(evidence: Evidence) -> Conclusion | None:
-    """Tuning has been shown not to gain what matters, and more rows are not seen to."""
+    """Tuning does not gain what matters, and by its curve more rows would not either."""
     if any(each.shown_gain.high >= evidence.margin for each in evidence.measured_options):
+        return None
+    if not is_out_of_reach(evidence.best_tuned, evidence):
         return None
     why = gain_and_curve(evidence, evidence.best_tuned)
     change = "Rows of another kind, or a larger base model."
@@ -186,10 +249,14 @@ RULES: tuple[Rule, ...] = (
     nowhere,
     unmeasured_prompts,
     prompt_suffices,
+    labels_cap_scores,
     too_few_rows,
     unmeasured_training,
+    worth_its_cost,
+    costs_far_more,
     tuning_pays,
     tuning_saves,
+    saving_unproven,
     unmeasured_curve,
     more_rows_pay,
     better_below_goal,

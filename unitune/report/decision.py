@@ -69,7 +69,7 @@ def _life(option: TuningOption) -> str:
     if option.refusals:
         return " ".join(option.refusals)
     if option.ends is None:
-        return "no end is announced"
+        return "no retirement date"
     return f"switched off on {option.ends}, in {option.months_left:.1f} months"
 
 
@@ -102,7 +102,7 @@ def decision_view(decision: Decision, file: Path) -> Group:
         table.add_row(plain(f"on {option.backend}", "bold"))
         _add(table, option_facts(option))
     return Group(
-        Text.assemble((evidence.job, "bold"), f": tune or prompt? By {evidence.metric}."),
+        Text.assemble((evidence.job, "bold"), f": tune or prompt? Scored by `{evidence.metric}`."),
         Text(),
         plain(f"{conclusion.headline}.", STYLES[conclusion.answer]),
         *map(_item, conclusion.reasons),

@@ -19,11 +19,14 @@ from unitune.evaluate.learning_curve_document import (
     Prediction,
     RowsForGoal,
 )
+from unitune.evaluate.statistics.learning_curve import Form
 from unitune.evaluate.statistics.paired import Verdict
 from unitune.tco.documents import TotalCost
 
 PROMPT = Score(name="few-shot", value=0.6, low=0.5, high=0.69)
 TUNED = Score(name="tuned", value=0.85, low=0.77, high=0.9)
+LOW = Score(name="tuned", value=0.59, low=0.5, high=0.68)
+FLAT = ("It may be flat.",)
 BETTER = Gain(value=0.25, low=0.15, high=0.35, verdict=Verdict.BETTER, mean_square=0.3)
 UNCLEAR = Gain(value=0.03, low=-0.05, high=0.11, verdict=Verdict.INCONCLUSIVE, mean_square=0.2)
 NONE = Gain(value=-0.01, low=-0.04, high=0.02, verdict=Verdict.NON_INFERIOR, mean_square=0.05)
@@ -33,10 +36,16 @@ def figure(value: float | None, low: float | None = None, high: float | None = N
     return Figure(value=value, low=low, high=high)
 
 
-def curve(rows: float | None, doubts: tuple[str, ...] = ()) -> LearningCurve:
+def curve(
+    rows: float | None,
+    doubts: tuple[str, ...] = (),
+    *,
+    high: float = 0.75,
+    last_gain: float = 0.08,
+) -> LearningCurve:
     """Return a curve up to 100 rows, by which the wanted score takes so many."""
     run = CurveRun(run="r1", seed=0, rows=100, score=0.6, errors=0)
-    ahead = Prediction(rows=400, score=figure(0.7, 0.65, 0.75), gain=figure(0.1, 0.05, 0.15))
+    ahead = Prediction(rows=400, score=figure(0.62, 0.6, high), gain=figure(0.1, 0.05, 0.15))
     return LearningCurve(
         job="demo",
         backend="local",
@@ -45,8 +54,8 @@ def curve(rows: float | None, doubts: tuple[str, ...] = ()) -> LearningCurve:
         metric="exact",
         cases=60,
         points=(CurvePoint(rows=100, score=figure(0.6, 0.55, 0.65), runs=(run,)),),
-        last_gain=figure(0.05, 0.02, 0.08),
-        law=Law(floor=0.1, scale=1.0, exponent=figure(0.5)),
+        last_gain=figure(last_gain / 2, 0.0, last_gain),
+        law=Law(form=Form.POWER, floor=0.1, scale=1.0, shape=figure(0.5), fitting=(Form.POWER,)),
         doubts=doubts,
         check=None,
         predictions=() if doubts else (ahead,),
@@ -148,11 +157,25 @@ SCENARIOS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         {"tuned": TUNED, "gain": UNCLEAR, "curve": curve(300)}, {}, "more_rows_pay", "collect",
     ),
     "no gain, and none ahead": (
-        {"tuned": TUNED, "gain": NONE, "curve": curve(None)}, {}, "no_gain", "prompt",
+        {"tuned": LOW, "gain": NONE, "curve": curve(None, high=0.64)}, {}, "no_gain", "prompt",
+    ),
+    "no gain, and a curve that may reach what matters": (
+        {"tuned": LOW, "gain": NONE, "curve": curve(None, high=0.66)}, {}, "undecided",
+        "cannot tell",
+    ),
+    "no gain, and a curve that is seen to be flat": (
+        {"tuned": LOW, "gain": NONE, "curve": curve(None, FLAT, last_gain=0.02)}, {}, "no_gain",
+        "prompt",
     ),
     "no gain, and a curve that says nothing": (
-        {"tuned": TUNED, "gain": NONE, "curve": curve(None, ("It may be flat.",))}, {}, "no_gain",
-        "prompt",
+        {"tuned": LOW, "gain": NONE, "curve": curve(None, FLAT, last_gain=0.04)}, {}, "undecided",
+        "cannot tell",
+    ),
+    "a goal beyond what the labels allow": (
+        {}, {"goal": 0.9, "wrong_labels": 0.3}, "labels_cap_scores", "cannot tell",
+    ),
+    "a goal that the labels allow": (
+        {}, {"goal": 0.65, "wrong_labels": 0.3}, "unmeasured_training", "cannot tell",
     ),
     "it may gain": (
         {"tuned": TUNED, "gain": UNCLEAR, "curve": curve(None, ("It may be flat.",))}, {},
@@ -173,7 +196,56 @@ def test_the_answer_of_each_scenario(scenario: str) -> None:
 
 def test_every_rule_has_a_scenario() -> None:
     reached = {rule for *_, rule, _ in SCENARIOS.values()}
-    assert {rule.__name__ for rule in rules.RULES} - reached == {"tuning_saves"}
+    assert {rule.__name__ for rule in rules.RULES} - reached == MONEY
+
+
+MONEY = {
+    "costs_far_more", "saving_unproven", "tuning_saves", "worth_its_cost"
+}  # fmt: skip
+
+
+class TestMoney:
+    """Rules that weigh cost; 120,000 requests over the horizon, and the prompt costs $100."""
+
+    @pytest.mark.parametrize(
+        ("usd", "rule", "answer"),
+        [
+            (1, "worth_its_cost", "tune"),  # 0.15 x 120,000 at least, for 10,000 more
+            (0.4, "worth_its_cost", "collect"),  # 7,200 to 16,800
+            (0.225, "worth_its_cost", "prompt"),  # 9,450 at most
+        ],
+    )
+    def test_where_the_worth_is_given_the_net_worth_decides(
+        self, usd: float, rule: str, answer: str
+    ) -> None:
+        dear = option(tuned=TUNED, gain=BETTER, cost=total_cost(prompted=100, tuned=10_100))
+        given = {"volume_given": True, "value_per_correct_usd": usd}
+        conclusion = concluded(dear, **given)
+        assert (rule, answer) == (conclusion.rule, conclusion.answer)
+        assert "validation" == (conclusion.kind or "validation")
+        if rule == "worth_its_cost" and answer != "collect":
+            assert any("one more right answer" in reason for reason in conclusion.reasons)
+
+    def test_without_a_worth_the_price_of_a_right_answer_is_said(self) -> None:
+        dear = option(tuned=TUNED, gain=BETTER, cost=total_cost(prompted=100, tuned=300_100))
+        conclusion = concluded(dear, volume_given=True)
+        assert ("costs_far_more", "cannot tell") == (conclusion.rule, conclusion.answer)
+        assert "one more right answer costs about $10.00" in conclusion.headline
+
+    @pytest.mark.parametrize(("prompted", "tuned"), [(100, 900), (1, 20_000), (0, 0)])
+    def test_a_cost_that_is_alike_or_small_decides_nothing(self, prompted: int, tuned: int) -> None:
+        made = option(tuned=TUNED, gain=BETTER, cost=total_cost(prompted=prompted, tuned=tuned))
+        assert "tuning_pays" == concluded(made, volume_given=True).rule
+
+    def test_a_saving_that_hangs_on_no_worse_wants_validation_rows(self) -> None:
+        near = UNCLEAR.model_copy(update={"value": 0.0, "low": -0.08, "high": 0.08})
+        cheaper = option(tuned=TUNED, gain=near, cost=total_cost(prompted=85_000, tuned=20))
+        conclusion = concluded(cheaper, volume_given=True)
+        assert ("saving_unproven", "validation") == (conclusion.rule, conclusion.kind)
+        assert "saves $84,980.00" in conclusion.reasons[0]
+        lower = near.model_copy(update={"value": -0.06, "low": -0.14})
+        far = option(tuned=TUNED, gain=lower, cost=total_cost(prompted=85_000, tuned=20))
+        assert "unmeasured_curve" == concluded(far, volume_given=True).rule
 
 
 def test_of_several_backends_the_best_model_is_recommended() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -266,3 +267,39 @@ def test_each_backend_has_its_own_recorded_answers(job: Job, answered: Put) -> N
     assert (decision.folder / "fake" / "rows.jsonl").exists()
     assert curve is not None
     assert (decision.folder / "fake" / "learning-curve.json").exists()
+
+
+def test_validation_rows_that_are_trained_on_come_first(make_job: Any, answered: Put) -> None:
+    """A model that knows its training rows by heart would seem better than the prompt."""
+    answers = answered(Answers(prompted=30, tuned={100: 60}))
+    job = with_rows(make_job)
+    lines = (job.folder / "dev.jsonl").read_text().splitlines()[:20]
+    with (job.folder / "train.jsonl").open("a") as train:
+        train.write("".join(f"{line}\n" for line in lines))
+    decision = decide(job)
+    assert ("cannot tell", "unusable") == rule_of(decision)
+    assert "stands in train" in decision.conclusion.reasons[0]
+    assert 0 == answers.asked.total()
+
+
+def test_wrong_labels_are_counted_before_a_goal_that_they_rule_out(
+    make_job: Any, answered: Put
+) -> None:
+    answered(Answers(prompted=30, tuned={100: 50}))
+    draw = random.Random(0)
+
+    def row(at: int) -> tuple[str, str]:
+        true = draw.choice(LABELS)
+        words = " ".join(true + draw.choice("abcdef") for _ in range(4))
+        return f"{words} {at}", draw.choice(LABELS) if at % 5 < 2 else true
+
+    job = make_job(
+        {"scorers": ["exact"], "contenders": ["zero-shot", "tuned"]},
+        train=[row(at) for at in range(200)],
+        dev=[(f"dev {at}", LABELS[at % 4]) for at in range(DEV)],
+        test=[(f"test {at}", LABELS[at % 4]) for at in range(TEST)],
+    )
+    decision = decide(job, goal=0.9)
+    assert ("cannot tell", "labels_cap_scores") == rule_of(decision)
+    assert 0.1 < decision.evidence.wrong_labels < 0.3
+    assert any("look mislabelled" in reason for reason in decision.conclusion.reasons)

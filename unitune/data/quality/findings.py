@@ -65,12 +65,14 @@ class RowIssues:
         title: The cause in a few words.
         fix: What to do.
         rows: The most doubtful first.
+        likely: How many rows of the file are probably wrong.
     """
 
     code: str
     title: str
     fix: str
     rows: Sequence[RowIssue]
+    likely: int = 0
 
 
 class ShownRow(Closed):
@@ -102,6 +104,8 @@ class Cause(Closed):
     """What to do."""
     total: int
     """How many rows there are; at most 1,000 of them are listed."""
+    likely: int = 0
+    """How many of them are probably wrong, where that is estimated."""
     issues: tuple[ShownIssue, ...]
     """The most doubtful first."""
 

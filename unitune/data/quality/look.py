@@ -173,6 +173,7 @@ def _shown(cause: RowIssues, rows: list[QualityRow], files: Files) -> Cause:
         code=cause.code,
         title=cause.title,
         fix=cause.fix,
+        likely=cause.likely,
         total=len(cause.rows),
         issues=tuple(
             ShownIssue(row=shown(each.at), why=each.why, beside=tuple(map(shown, each.beside)))
