@@ -63,7 +63,7 @@ class AnswerForm:
 
 
 class _Value(NamedTuple):
-    """A value in JSON; `keys` is None where it is no object."""
+    """An object or list in JSON; `keys` is None for a list."""
 
     keys: frozenset[str] | None
 
@@ -72,6 +72,8 @@ def _value(answer: str) -> _Value | None:
     try:
         value, _ = strict_json(answer)
     except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict | list):  # a bare number or word is no form of its own
         return None
     return _Value(frozenset(value) if isinstance(value, dict) else None)
 

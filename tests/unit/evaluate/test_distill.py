@@ -303,10 +303,13 @@ def test_an_answer_that_was_not_refused_may_end_in_a_call(finish: str, accepted:
         (["a", "b", "a", "b", "a", "b"], {"c": "no label of the training rows"}),
         (["a long text", "another text"], {}),
         (["[1]", '{"a": 1}'], {"text": "no JSON, as the answers of all training rows are"}),
+        (["7", "12", "31"], {"seven": None}),
         ([], {}),
     ],
 )
-def test_the_form_is_what_all_answers_share(answers: list[str], refused: dict[str, str]) -> None:
+def test_the_form_is_what_all_answers_share(
+    answers: list[str], refused: dict[str, str | None]
+) -> None:
     form = AnswerForm.of(answers)
     assert [None] * len(answers) == [form.refusal(answer) for answer in answers]
     assert refused == {answer: form.refusal(answer) for answer in refused}
