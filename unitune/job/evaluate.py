@@ -153,10 +153,11 @@ class Evaluate(Spec):
     def _recorded_scores_of_recorded_answers(self) -> Self:
         afresh = [each.name for each in self.contenders if not isinstance(each, Recorded)]
         for scorer in self.scorers:
-            if isinstance(scorer, RecordedScore) and afresh:
+            if isinstance(scorer, RecordedScore) and scorer.file is None and afresh:
                 raise ValueError(
                     f"the scorer {scorer.name!r} reads scores beside recorded answers, and "
-                    f"{', '.join(afresh)} answers afresh; take another scorer, such as exact"
+                    f"{', '.join(afresh)} answers afresh; give the scorer a `file` with scores, or "
+                    "take another scorer, such as exact"
                 )
         return self
 

@@ -290,7 +290,7 @@ class Job(Spec):
 
     def _move_files(self, scorer: dict[str, Any], folder: Path) -> None:
         """Let a scorer's options name the same files from another folder."""
-        for key in {"definition", "grader"} & scorer.keys():
+        for key in {"definition", "file", "grader"} & scorer.keys():
             scorer[key] = self._moved(scorer[key], folder)
         path, _, name = str(scorer.get("function", "")).rpartition(":")
         if path.endswith(".py"):

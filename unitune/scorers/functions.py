@@ -19,10 +19,11 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Annotated, Literal, SupportsFloat, TypeAlias, cast
 
-from pydantic import Field, JsonValue, PrivateAttr
+from pydantic import BaseModel, Field, JsonValue, PrivateAttr
 
 from unitune.errors import JobError
 from unitune.scorers.interface import Attempt, Case, Kind, Score, Scorer, Setting, Unscorable, share
+from unitune.workspace.filesystem import content_of, sha256
 
 Function: TypeAlias = Callable[[str, Case], object]
 
@@ -137,12 +138,24 @@ class PythonFunction(Scorer):
         return JobError(f"the scorer {self.name!r}: {module} has no function {name!r}.")
 
 
+class ScoredAnswer(BaseModel):
+    """An answer with the scores that another tool gave it; other keys are ignored."""
+
+    case: str
+    text: str
+    scores: dict[str, float]
+
+
 class RecordedScore(Scorer):
-    """The score that another tool gave to a recorded answer, kept beside it.
+    """The score that another tool gave to an answer, kept beside it or in a file.
 
     Why: what a team has measured already, by a judge or by code that runs nowhere else, gets its
     paired verdict without being measured again. It leaves out everything: whether the other tool
     scored well, and every answer that it has not seen.
+
+    A `file` scores answers of any contender, tuned and few-shot ones too: compare once by another
+    scorer, add `scores` to each line of the comparison's ``rows.jsonl``, and name that file here.
+    A score counts for the answer that it was given for; a new answer to the case has none.
     """
 
     kind = Kind.GRADED
@@ -151,14 +164,36 @@ class RecordedScore(Scorer):
     name: str = "recorded_score"
     key: str
     """Which of the answer's `scores`, such as `match` or ``acc,none``."""
+    file: str | None = None
+    """JSON Lines with `case`, `text` (the answer) and `scores`; None: the scores beside answers."""
+    _scores: Mapping[tuple[str, str], Mapping[str, float]] = PrivateAttr({})
+
+    def prepare(self, setting: Setting) -> None:
+        if self.file is None:
+            return
+        path = setting.folder / self.file
+        try:
+            lines = content_of(path).splitlines()
+            rows = [ScoredAnswer.model_validate_json(line) for line in lines]
+        except (OSError, ValueError) as error:
+            raise JobError(
+                f"{path}: the scorer {self.name!r} cannot read it. Each line needs case, text and "
+                f"scores: {error}"
+            ) from error
+        self._scores = {(row.case, row.text): row.scores for row in rows}
+
+    def material(self, setting: Setting) -> JsonValue:
+        return self.file and sha256(setting.folder / self.file)
 
     def judge(self, attempt: Attempt) -> float:
-        if self.key not in attempt.given:
-            there = ", ".join(attempt.given) or "none"
-            raise Unscorable(
-                f"no score {self.key!r} stands beside the recorded answer; there: {there}"
-            )
-        return share(attempt.given[self.key], f"{self.key} is")
+        given, where = attempt.given, "beside the recorded answer"
+        if self.file is not None:
+            given = self._scores.get((attempt.case.case_id, attempt.text), {})
+            where = f"in {self.file} for this answer"
+        if self.key not in given:
+            there = ", ".join(given) or "none"
+            raise Unscorable(f"no score {self.key!r} stands {where}; there: {there}")
+        return share(given[self.key], f"{self.key} is")
 
 
 def module_spec(module: str, folder: Path) -> ModuleSpec | None:

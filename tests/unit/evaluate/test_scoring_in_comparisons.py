@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 from scoring import case
 
-from unitune.errors import DataError, MissingExtra
+from unitune.errors import DataError, JobError, MissingExtra
 from unitune.evaluate.compare import compare
 from unitune.evaluate.inference.journal import line_of, read_record
 from unitune.evaluate.records import Record
@@ -27,7 +27,7 @@ from unitune.report import words
 from unitune.report.files import write_report
 from unitune.report.terminal import comparison_view
 from unitune.scorers import ScorerSpec, interface
-from unitune.scorers.functions import PythonFunction
+from unitune.scorers.functions import PythonFunction, RecordedScore
 from unitune.scorers.graders import OpenAIGrader
 from unitune.scorers.interface import Scorer, Setting, leaves
 from unitune.scorers.json_text import JsonSchema, ToolCalls
@@ -344,3 +344,43 @@ def test_a_grader_of_text_similarity_compares_wording() -> None:
     grader = {"type": "text_similarity", "input": "{{sample.output_text}}", "reference": "x"}
     made = OpenAIGrader.model_validate({"grader": {**grader, "evaluation_metric": "gleu"}})
     assert "the reference's wording" == made.ready(Setting(), "").closeness
+
+
+def test_scores_in_a_file_judge_answers_of_models_that_answer_afresh(
+    make_job: Any, backend_of: Any, tmp_path: Path
+) -> None:
+    """A judge elsewhere scores every recorded answer, of a prompt chosen on dev too."""
+    backend = backend_of(rule)
+    contenders = [*CONTENDERS, {"type": "few-shot", "role": "reference"}]
+    first = compare(make_job({"scorers": ["exact"], "contenders": contenders}))
+    asked = len(backend.requests)
+    assert first.folder is not None
+    files = sorted(first.folder.rglob("rows*.jsonl"))
+    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    judged = [{**row, "scores": {"judge": 0.8 if row["text"] == "yes" else 0.3}} for row in rows]
+    lines = "".join(f"{json.dumps(row)}\n" for row in judged)
+    (tmp_path / "judged.jsonl").write_text(lines)
+    scorer = {"type": "recorded_score", "key": "judge", "file": "judged.jsonl"}
+    made = compare(make_job({"scorers": [scorer], "contenders": contenders}))
+    assert asked == len(backend.requests)
+    scores = {each.name: each.score for each in made.contenders}
+    assert (0.3, 0.55) == pytest.approx((scores["zero-shot"], scores["instructed"]))
+    assert "few-shot" in scores
+    assert not any(each.errors for each in made.contenders)
+
+
+def test_a_score_counts_for_the_answer_that_it_was_given_for(tmp_path: Path) -> None:
+    scored = case("yes")
+    row = {"case": scored.case_id, "text": "yes", "scores": {"judge": 0.8}}
+    (tmp_path / "judged.jsonl").write_text(json.dumps(row) + "\n")
+    scorer = build(RecordedScore(key="judge", file="judged.jsonl"), Setting(tmp_path))
+    same, other = (
+        scorer.score(attempt_of(scored, Record(contender="c", case="", model="m", text=text,
+                                               request_hash="h")))
+        for text in ("yes", "no")
+    )  # fmt: skip
+    assert (0.8, False) == (same.value, same.failed)
+    assert other.failed
+    (tmp_path / "judged.jsonl").write_text('{"case": 1}\n')
+    with pytest.raises(JobError, match="Each line needs case, text and scores"):
+        build(RecordedScore(key="judge", file="judged.jsonl"), Setting(tmp_path))

@@ -95,7 +95,11 @@ def check_recorded(job: Job, cases: Sequence[Example]) -> None:
     Raises:
         DataError: See `RecordedModel`; or no case has an answer, or none a score that is asked for.
     """
-    keys = {each.key for each in job.evaluate.scorers if isinstance(each, RecordedScore)}
+    keys = {
+        each.key
+        for each in job.evaluate.scorers
+        if isinstance(each, RecordedScore) and each.file is None
+    }
     for spec in job.evaluate.contenders:
         if not isinstance(spec, Recorded) or not (path := job.folder / spec.answers).exists():
             continue
