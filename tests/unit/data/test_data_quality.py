@@ -87,14 +87,13 @@ def test_of_flipped_labels_of_real_rows_nine_in_ten_are_at_the_beginning_of_the_
     assert hits / len(flipped) > 0.9
 
 
-@pytest.mark.parametrize(("flipped", "least", "most"), [(0, 0, 4), (10, 6, 20), (30, 20, 60)])
+@pytest.mark.parametrize(("flipped", "least", "most"), [(0, 0, 4), (10, 6, 14), (60, 36, 72)])
 def test_how_many_labels_are_wrong_is_estimated(flipped: int, least: int, most: int) -> None:
     """Of 200 rows, where labels are wrong at random."""
-    labels, rows = list(TOPICS), tickets(200)
-    for number in range(flipped):
-        at = 7 * number % 200
+    rows, chance = tickets(200), random.Random(2)  # noqa: S311 - repeatable, not secret
+    for at in chance.sample(range(200), flipped):
         question, label = rows[at]
-        rows[at] = question, labels[labels.index(label) - 1]
+        rows[at] = question, chance.choice([each for each in TOPICS if each != label])
     quality = look_at_rows(rows)
     likely = sum(cause.likely for cause in quality.causes)
     assert least <= likely <= most
