@@ -88,7 +88,8 @@ def simulate(trials: int, seed: int) -> None:
         held = [list(_held(cell, curve)) for curve in curves if not curve.doubts]
         shares = np.mean(held, axis=0) if held else np.full(3, np.nan)
         print(
-            f"{cell.form:11} {cell.floor:5} {cell.scale:5} {cell.shape:7.4f} {cell.seeds:5} {cell.cases:5}  "
+            f"{cell.form:11} {cell.floor:5} {cell.scale:5} {cell.shape:7.4f} "
+            f"{cell.seeds:5} {cell.cases:5}  "
             f"{len(held) / trials:5.2f}   " + "  ".join(f"{share:7.2f}" for share in shares),
             flush=True,
         )

@@ -186,15 +186,9 @@ class Deciding:
         """Return what is known before anything is measured."""
         resolved = self._options[0].resolved
         job, read = resolved.job, resolved.rows.read
-        unfit = job.evaluate.leaks == "refuse"
-        errors, cases = (
-            [
-                each
-                for each in read.report.findings
-                if each.severity == "error" or (each.code == "overlap" and unfit)
-            ],
-            0,
-        )
+        unfit = {"overlap"} if job.evaluate.leaks == "refuse" else set[str]()
+        findings, cases = read.report.findings, 0
+        errors = [each for each in findings if each.severity == "error" or each.code in unfit]
         quality = quality_of(job)
         causes = quality.causes if quality else ()
         warnings = [each for each in read.report.findings if each.severity == "warning"]

@@ -147,22 +147,17 @@ def worth_its_cost(evidence: Evidence) -> Conclusion | None:
     if net.of_gain(gain.high) < 0:
         return not_worth_it(evidence, option, gain_sentence(evidence, option))
     least = net.extra / net.value
-    apart = max(abs(gain.value - least), evidence.margin / 2)
-    needed = cases_needed(min(1.0, gain.mean_square), apart) - evidence.validation_rows
-    why = (
-        f"{gain_sentence(evidence, option)} Tuning pays from {points(least)} points on, "
-        "and these rows show neither more nor less."
-    )
-    return collect(evidence, "validation", max(1, needed), why)
+    why = f"Tuning pays from {points(least)} points on, and these rows show neither more nor less."
+    return _collect_validation(evidence, option, abs(gain.value - least), why)
 
 
 def costs_far_more(evidence: Evidence) -> Conclusion | None:
-    """The tuned model is better but far dearer, and the worth of a right answer is not given."""
+    """The tuned model is better but far dearer, and it is not known to be worth that."""
     best = evidence.best_tuned
-    if not is_better(best, evidence) or evidence.value_per_correct_usd is not None:
+    usd = usd_per_right_answer(best) if is_better(best, evidence) else None
+    if usd is None or usd <= (evidence.value_per_correct_usd or 0):
         return None
-    usd = usd_per_right_answer(best)
-    return usd and name_the_worth(evidence, best, usd)
+    return name_the_worth(evidence, best, usd)
 
 
 def tuning_pays(evidence: Evidence) -> Conclusion | None:
@@ -189,13 +184,12 @@ def saving_unproven(evidence: Evidence) -> Conclusion | None:
         saves = evidence.volume_given and saved > 0 and _reaches_goal(option, evidence)
         if not (may_be_no_worse and saves):
             continue
-        apart = evidence.margin + min(0.0, gain.value)
-        needed = cases_needed(min(1.0, gain.mean_square), apart) - evidence.validation_rows
         why = (
-            f"{gain_sentence(evidence, option)} Tuning saves ${saved:,.2f}, if it is no worse by "
-            f"{points(evidence.margin)} points or more, which these rows do not show."
+            f"Tuning saves ${saved:,.2f}, if the model is not worse by {points(evidence.margin)} "
+            "points or more, which these rows do not show."
         )
-        return collect(evidence, "validation", max(1, needed), why)
+        apart = evidence.margin + min(0.0, gain.value)
+        return _collect_validation(evidence, option, apart, why)
     return None
 
 
@@ -296,3 +290,13 @@ def _tune_if_it_shows(option: TuningOption, evidence: Evidence) -> Conclusion:
         "show that."
     )
     return collect(evidence, "test", max(1, needed - evidence.test_cases), why)
+
+
+def _collect_validation(
+    evidence: Evidence, option: TuningOption, apart: float, why: str
+) -> Conclusion:
+    """Return the advice to collect the validation rows that find such a difference."""
+    gain, apart = option.shown_gain, max(apart, evidence.margin / 2)
+    needed = cases_needed(min(1.0, gain.mean_square), apart) - evidence.validation_rows
+    why = f"{gain_sentence(evidence, option)} {why}"
+    return collect(evidence, "validation", max(1, needed), why)

@@ -23,7 +23,7 @@ from pydantic import BaseModel, Field, JsonValue, PrivateAttr
 
 from unitune.errors import JobError
 from unitune.scorers.interface import Attempt, Case, Kind, Score, Scorer, Setting, Unscorable, share
-from unitune.workspace.filesystem import content_of, sha256
+from unitune.workspace.filesystem import content_of
 
 Function: TypeAlias = Callable[[str, Case], object]
 
@@ -169,21 +169,22 @@ class RecordedScore(Scorer):
     _scores: Mapping[tuple[str, str], Mapping[str, float]] = PrivateAttr({})
 
     def prepare(self, setting: Setting) -> None:
+        self._scores = {(row.case, row.text): row.scores for row in self._read(setting)}
+
+    def _read(self, setting: Setting) -> list[ScoredAnswer]:
         if self.file is None:
-            return
+            return []
         path = setting.folder / self.file
         try:
-            lines = content_of(path).splitlines()
-            rows = [ScoredAnswer.model_validate_json(line) for line in lines]
+            return list(map(ScoredAnswer.model_validate_json, content_of(path).splitlines()))
         except (OSError, ValueError) as error:
             raise JobError(
                 f"{path}: the scorer {self.name!r} cannot read it. Each line needs case, text and "
                 f"scores: {error}"
             ) from error
-        self._scores = {(row.case, row.text): row.scores for row in rows}
 
     def material(self, setting: Setting) -> JsonValue:
-        return self.file and sha256(setting.folder / self.file)
+        return [row.model_dump() for row in self._read(setting)] or None
 
     def judge(self, attempt: Attempt) -> float:
         given, where = attempt.given, "beside the recorded answer"

@@ -381,6 +381,8 @@ def test_a_score_counts_for_the_answer_that_it_was_given_for(tmp_path: Path) -> 
     )  # fmt: skip
     assert (0.8, False) == (same.value, same.failed)
     assert other.failed
+    with pytest.raises(JobError, match=r"none\.jsonl: the scorer"):
+        build(RecordedScore(key="judge", file="none.jsonl"), Setting(tmp_path))
     (tmp_path / "judged.jsonl").write_text('{"case": 1}\n')
     with pytest.raises(JobError, match="Each line needs case, text and scores"):
         build(RecordedScore(key="judge", file="judged.jsonl"), Setting(tmp_path))

@@ -50,8 +50,7 @@ FINISHES = {word: ours for ours, words in _WORDS.items() for word in words.split
 
 Any other reason is a failure of the server, which says nothing about the model: ``error``
 (OpenRouter, vLLM, Mistral), ``abort`` (vLLM, SGLang), ``insufficient_system_resource`` (DeepSeek),
-``load`` (Ollama), ``network_error`` (Zhipu), ``other`` (Gemini). A reason that nobody has listed
-here counts as one too: an error is shown and favours no model, a wrong answer does neither.
+``load`` (Ollama), ``network_error`` (Zhipu), ``other`` (Gemini).
 
 Source: openai/openai-openapi 2.3.0; vllm/v1/engine FINISH_REASON_STRINGS; DeepSeek, Mistral,
 Together, Zhipu and OpenRouter API references; Gemini's enum, which its compatibility layer passes
@@ -100,11 +99,10 @@ class Refusal:
     def is_filtered(self) -> bool:
         """Whether a content filter refused the prompt, as Azure's does with status 400.
 
-        Such a refusal is an empty answer that ended by ``content_filter``, as it is where the same
-        filter stops the answer of a 200. The filter belongs to the deployment under test, it
-        decides the same at every attempt, and a user gets no answer either way. As an error, such
-        prompts would count for neither side, and a few of them would keep a comparison from ever
-        reaching a verdict.
+        It is an empty answer that ended by ``content_filter``, as it is where the filter stops the
+        answer. The filter belongs to the deployment under test, decides the same at every attempt,
+        and leaves a user without an answer. As errors, a few such prompts would keep a comparison
+        from ever reaching a verdict.
         """
         return self.status in REFUSALS and FINISHES.get(self.code or "") == "content_filter"
 
