@@ -86,6 +86,10 @@ class Expecting:
     answer: str | None
 
     @property
+    def case_id(self) -> str:
+        return self.case.case_id
+
+    @property
     def messages(self) -> Sequence[Turn]:
         return self.case.messages
 

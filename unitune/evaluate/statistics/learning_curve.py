@@ -34,8 +34,9 @@ LEVEL = 0.8
 """Of all ranges: one in five curves lies outside, half of them above."""
 RESAMPLES = 2_000
 EXPONENTS = np.linspace(0.01, 2.0, 200)  # (B,)
-RATES = 100
-"""Of an exponential approach that are tried, over the range in which sizes can tell them apart."""
+RATES, SLOWEST = 100, 1.01
+"""Rates of an exponential approach that are tried, over the range in which sizes can tell them
+apart; the slowest, times the largest size, is below 1.01."""
 FLAT = 0.02
 """A power law's exponent this near to 0 says that twice the rows take under 2 % off the error."""
 MISFIT = 0.01
@@ -86,7 +87,8 @@ class Form(StrEnum):
             return EXPONENTS
         if self is Form.LOGARITHMIC:
             return np.ones(1)
-        return np.geomspace(1 / sizes[-1], 3 / sizes[0], RATES)
+        rates: FloatArray = np.geomspace(1 / sizes[-1], 3 / sizes[0], RATES)
+        return rates
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +206,14 @@ class FittedCurve:
 
     @cached_property
     def fitting(self) -> tuple[Form, ...]:
-        """The forms from which the scores are no farther off than by chance."""
-        return tuple(form for form in Form if self._chance(self.laws[form]) >= MISFIT)
+        """The forms from which the scores are no farther off than by chance.
+
+        At the slowest rate that is tried an exponential approach is nearly a straight line, which
+        also goes through scores that rise ever faster, and says nothing of where it ends.
+        """
+        straight = self.laws[Form.EXPONENTIAL].shape <= SLOWEST / self.sizes[-1]
+        forms = (each for each in Form if not (each is Form.EXPONENTIAL and straight))
+        return tuple(form for form in forms if self._chance(self.laws[form]) >= MISFIT)
 
     @property
     def forms(self) -> tuple[Form, ...]:
