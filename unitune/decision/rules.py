@@ -180,7 +180,7 @@ def saving_unproven(evidence: Evidence) -> Conclusion | None:
     """The tuned model costs less, and too few validation rows show whether it is no worse."""
     for option in evidence.measured_options:
         gain, saved = option.shown_gain, saving(option.cost)
-        may_be_no_worse = gain.verdict is Verdict.INCONCLUSIVE and gain.value > -evidence.margin
+        may_be_no_worse = gain.verdict is Verdict.INCONCLUSIVE
         saves = evidence.volume_given and saved > 0 and _reaches_goal(option, evidence)
         if not (may_be_no_worse and saves):
             continue

@@ -243,8 +243,8 @@ class TestMoney:
         conclusion = concluded(cheaper, volume_given=True)
         assert ("saving_unproven", "validation") == (conclusion.rule, conclusion.kind)
         assert "saves $84,980.00" in conclusion.reasons[0]
-        lower = near.model_copy(update={"value": -0.06, "low": -0.14})
-        far = option(tuned=TUNED, gain=lower, cost=total_cost(prompted=85_000, tuned=20))
+        worse = near.model_copy(update={"verdict": Verdict.WORSE, "high": -0.01})
+        far = option(tuned=TUNED, gain=worse, cost=total_cost(prompted=85_000, tuned=20))
         assert "unmeasured_curve" == concluded(far, volume_given=True).rule
 
 

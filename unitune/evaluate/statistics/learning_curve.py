@@ -87,8 +87,8 @@ class Form(StrEnum):
             return EXPONENTS
         if self is Form.LOGARITHMIC:
             return np.ones(1)
-        rates: FloatArray = np.geomspace(1 / sizes[-1], 3 / sizes[0], RATES)
-        return rates
+        slowest, fastest = -math.log(sizes[-1]), math.log(3 / sizes[0])
+        return np.exp(np.linspace(slowest, fastest, RATES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,8 +277,8 @@ class FittedCurve:
         """How likely scores of such a law are so far off it; 1 where it goes through any."""
         from scipy.stats import chi2  # noqa: PLC0415 - slow to import
 
-        parameters = 2 if law.form is Form.LOGARITHMIC else 3
-        if (spare := len(self.sizes) - parameters) < 1:
+        # A logarithm is nearly a power law of the smallest exponent, and is held to no less.
+        if (spare := max(len(self.sizes) - 3, law.form is Form.LOGARITHMIC)) < 1:
             return 1.0
         residuals = self.scores - np.array([law.score(size) for size in self.sizes])
         return float(chi2.sf(float((self.weights * residuals**2).sum()), spare))
