@@ -34,9 +34,9 @@ LEVEL = 0.8
 """Of all ranges: one in five curves lies outside, half of them above."""
 RESAMPLES = 2_000
 EXPONENTS = np.linspace(0.01, 2.0, 200)  # (B,)
-RATES, SLOWEST = 100, 1.01
-"""Rates of an exponential approach that are tried, over the range in which sizes can tell them
-apart; the slowest, times the largest size, is below 1.01."""
+RATES, SLOWEST = 100, 1.5
+"""Rates of an exponential approach that are tried, and the slowest that counts as one, times the
+largest size. In simulations 1.5 keeps curves of 2.0 and rules out nearly all that rise late."""
 FLAT = 0.02
 """A power law's exponent this near to 0 says that twice the rows take under 2 % off the error."""
 MISFIT = 0.01
@@ -208,8 +208,8 @@ class FittedCurve:
     def fitting(self) -> tuple[Form, ...]:
         """The forms from which the scores are no farther off than by chance.
 
-        At the slowest rate that is tried an exponential approach is nearly a straight line, which
-        also goes through scores that rise ever faster, and says nothing of where it ends.
+        A slow exponential approach is nearly a straight line, which also goes through scores that
+        rise ever faster, and says nothing of where it ends.
         """
         straight = self.laws[Form.EXPONENTIAL].shape <= SLOWEST / self.sizes[-1]
         forms = (each for each in Form if not (each is Form.EXPONENTIAL and straight))
