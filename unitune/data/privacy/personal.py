@@ -6,8 +6,8 @@ phone numbers by the numbering plans of `phonenumbers` (extra `privacy`).
 
 Left out, since they are no person's: addresses at names that are reserved for examples (RFC 2606)
 and of git, IP addresses that are private, reserved or of this machine (RFC 6890), and four numbers
-after the word version. Not found: names, postal addresses, dates of birth, numbers of identity
-cards, and what is written in words ("jane at example dot com").
+after the word version or section. Not found: names, postal addresses, dates of birth, numbers of
+identity cards, and what is written in words ("jane at example dot com").
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ _NO_ADDRESS = re.compile(
 )
 """Reserved domains, and file names such as icon@2x.png."""
 
-_IBAN = re.compile(r"[A-Z]" + _BEGINS + r"[A-Z][0-9]{2}(?:[ -]?[A-Z0-9]){11,30}")
+_IBAN = re.compile(
+    r"[A-Z]" + _BEGINS + r"[A-Z][0-9]{2}(?:[ .\u00a0\u202f-]?[A-Z0-9]){11,30}", re.IGNORECASE
+)
 _IBAN_COUNTRIES = (
     "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 "
     "DK18 DO28 EE20 EG29 ES24 FI18 FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HN28 HR21 HU28 "
@@ -74,7 +76,8 @@ _IPV6 = re.compile(
 )
 """Of 2000::/3, which is all that is given to machines of the internet (IANA)."""
 _VERSION = re.compile(
-    r"(?:\b(?:version|versions|ver|release|build|firmware|driver)\W{0,3}|[=<>~]=\s?|\^)\Z",
+    r"(?:\b(?:version|versions|ver|release|build|firmware|driver|sections?|chapters?|clauses?|"
+    r"paragraphs?|articles?|appendix)\W{0,3}|\u00a7\s?|[=<>~]=\s?|\^)\Z",
     re.IGNORECASE,
 )
 
@@ -148,9 +151,9 @@ def _emails(text: str, _: str) -> Iterator[Span]:
 
 def _ibans(text: str, _: str) -> Iterator[Span]:
     for match in _IBAN.finditer(text):
-        length = _IBAN_LENGTHS.get(match[0][:2], 0)
+        length = _IBAN_LENGTHS.get(match[0][:2].upper(), 0)
         end = _end_of(match[0], length)
-        compact = re.sub("[ -]", "", match[0][:end])
+        compact = re.sub("[^A-Z0-9]", "", match[0][:end].upper())
         follows = text[match.start() + end : match.start() + end + 1]
         if length and len(compact) == length and not follows.isalnum() and is_iban(compact):
             yield match.start(), match.start() + end
