@@ -23,9 +23,16 @@ CASES = [
 ]
 
 
-def test_answers_are_found_by_case_and_the_last_counts(tmp_path: Path) -> None:
+def test_a_second_answer_to_a_case_is_refused_unless_it_is_the_same(tmp_path: Path) -> None:
     file = tmp_path / "old.jsonl"
-    lines = [("one", "first"), ("one", "sécond\n"), ("other", "x")]
+    file.write_text(answer_line("one", "a") * 2 + answer_line("one", "b"), encoding="utf-8")
+    with pytest.raises(DataError, match=r"old\.jsonl:3 is another answer to the case 'one'"):
+        RecordedModel(file, CASES)
+
+
+def test_answers_are_found_by_case(tmp_path: Path) -> None:
+    file = tmp_path / "old.jsonl"
+    lines = [("one", "sécond\n"), ("other", "x")]
     file.write_text("".join(answer_line(case, answer) for case, answer in lines), encoding="utf-8")
     model = RecordedModel(file, CASES)
     one, two = (asyncio.run(model.reply(Request(messages=case.prompt))) for case in CASES)

@@ -140,14 +140,14 @@ def read_answers(path: Path) -> dict[str, str]:
 
 
 def read_recorded(path: Path, redaction: Redaction | None = None) -> dict[str, RecordedAnswer]:
-    """Return recorded answers by case; of two for one case the last counts.
+    """Return recorded answers by case.
 
     Args:
         path: The file.
         redaction: What is replaced in the answers, too; None: they stay as they are.
 
     Raises:
-        DataError: The file is missing, or a line is no recorded answer.
+        DataError: The file is missing, a line is no recorded answer, or a case has two.
     """
     try:
         lines = content_of(path).decode().split("\n")  # a text may hold other line ends
@@ -169,7 +169,10 @@ def read_recorded(path: Path, redaction: Redaction | None = None) -> dict[str, R
             ) from error
         if redaction is not None:
             answer = replace(answer, answer=redaction.redact(answer.answer))
-        answers[answer.case] = answer
+        if answers.setdefault(answer.case, answer) != answer:
+            raise DataError(
+                f"{path}:{number} is another answer to the case {answer.case!r}. Keep one of them."
+            )
     return answers
 
 
