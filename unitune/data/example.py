@@ -12,14 +12,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    TypeAdapter,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
+
+from unitune.data.records import json_or_none
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 TRIPLE = ("input", "preferred_output", "non_preferred_output")
+
+
+def _refuse_flag(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a weight is a number, and not true or false")  # noqa: TRY004 - pydantic's
+    return value
+
+
+_NO_FLAG = BeforeValidator(_refuse_flag)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -42,7 +61,7 @@ class Message:
     name: str | None = None
     tool_calls: tuple[dict[str, JsonValue], ...] | None = None
     tool_call_id: str | None = None
-    weight: Literal[0, 1] | None = None
+    weight: Annotated[Literal[0, 1] | None, _NO_FLAG] = None
     """For assistant turns: 0 keeps the turn out of the loss."""
 
     @property
@@ -73,7 +92,7 @@ class Example(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
     messages: Annotated[tuple[Message, ...], Field(min_length=1)]
     tools: tuple[dict[str, JsonValue], ...] | None = None
-    weight: Annotated[float, Field(ge=0)] = 1.0
+    weight: Annotated[float, Field(ge=0), _NO_FLAG] = 1.0
     """Weight of the row in the loss."""
     id: Annotated[str, Field(coerce_numbers_to_str=True)] | None = None
     """Name of the row as an evaluation case; made from its content when absent."""
@@ -171,12 +190,10 @@ class Example(BaseModel):
     def input_key(self) -> str:
         """Hash of the model's input, the system prompt and tools included.
 
-        Equal for equal inputs, whether a text is given whole or in parts, and whatever the weights.
+        Equal for equal inputs, whether a text is given whole or in parts, and whatever the weights
+        and the ids of tool calls.
         """
-        turns = [
-            [turn.role, turn.text, turn.name, turn.tool_calls, turn.tool_call_id]
-            for turn in self.prompt
-        ]
+        turns = [[turn.role, turn.text, turn.name, called(turn.tool_calls)] for turn in self.prompt]
         return digest([turns, self.tools])
 
     @property
@@ -200,6 +217,21 @@ def _without(content: dict[str, JsonValue], *keys: str) -> dict[str, JsonValue]:
 _CANONICAL = json.JSONEncoder(
     sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str
 )
+
+
+def called(calls: Iterable[Mapping[str, JsonValue]] | None) -> list[str]:
+    """Return the functions of tool calls with their arguments, in canonical JSON, without ids."""
+    functions = [call.get("function") for call in calls or ()]
+    return [
+        _CANONICAL.encode({**each, "arguments": _value_of(each.get("arguments"))})
+        for each in functions
+        if isinstance(each, dict)
+    ]
+
+
+def _value_of(arguments: JsonValue) -> JsonValue:
+    value = json_or_none(arguments) if isinstance(arguments, str) else arguments
+    return arguments if value is None else value
 
 
 def digest(value: JsonValue | Sequence[object]) -> str:

@@ -1,8 +1,14 @@
-"""Which training rows say what a case says: `Search`, three ways of looking; `leaks`, `refuse`.
+"""Which training rows say what a case says: `Search`, four ways of looking; `leaks`, `refuse`.
 
-    exact            the user turns are equal after normalisation (NFKC, case, white space)
+    exact            the user turns are equal after normalisation (NFKC, case, white space,
+                     invisible letters, letters that look like Latin ones)
     near-duplicate   of all pieces of five letters in the two, both have at least 80 %
     n-gram           at least half of the case's runs of 13 words stand in one training row
+    quoted           a case of 6 to 12 words stands in a training row, between line breaks or
+                     sentence marks
+
+The first two compare user turns with user turns. The last two search every turn of a row: system
+prompts, results of tools and answers may quote a case, and one turn may quote several.
 
 Questions are compared (`unitune.data.questions`) and not answers, since labels, canned replies and
 JSON answers tend to be shared; whether the answers are equal is reported beside. Words of templates
@@ -12,18 +18,22 @@ two questions.
 The search is complete, not sampled: where MinHash would miss some, `unitune.data.near` finds every
 pair over the threshold. Cases are kept, and training rows stream past them.
 
-All three kinds count alike for `evaluate.leaks`: a tuned model recalls a row that differs by a
+All kinds count alike for `evaluate.leaks`: a tuned model recalls a row that differs by a
 letter as well as the row itself, and a refusal shows each double and how near it is, so that a
 person can decide for `drop` or `allow`.
 
-Left out: paraphrases and translations. Scripts without spaces are held to near duplicates more
-strictly, since five of their letters are several words, and have no runs of words.
+Left out: paraphrases, translations, encodings such as base64, look-alike letters of other scripts
+than Cyrillic and Greek, cases of up to five words that are quoted, near duplicates in turns that
+are not the user's, and cases that are spread over several rows. Scripts without spaces are held to
+near duplicates more strictly, since five of their letters are several words, and have no runs of
+words.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from unitune.data.dataset import Dataset, Row
@@ -32,23 +42,29 @@ from unitune.data.questions import (
     Templates,
     Turns,
     Words,
+    answer_key,
+    clauses_of,
     normal,
     numbers_of,
     question,
     text_of,
     word_runs,
+    words_of,
 )
 from unitune.errors import Leak
 from unitune.security.spec import Closed
 from unitune.workspace.progress import counted
 
-Kind = Literal["exact", "near-duplicate", "n-gram"]
+Kind = Literal["exact", "near-duplicate", "n-gram", "quoted"]
 
 RUN_WORDS = 13
 """Words of an n-gram, as in GPT-3's contamination check (Brown et al. 2020, appendix C)."""
 
 RUN_SHARE = 0.5
 """Share of a case's n-grams in one training row from which the case counts as seen."""
+
+QUOTED_WORDS = 6
+"""Words of a case from which a quotation of it counts: shorter ones are said in many places."""
 
 WAITING_ROWS, WAITING_LETTERS = 1024, 1 << 18
 """Most that is held against the cases together, which is faster than one by one, and kept."""
@@ -59,6 +75,7 @@ NAMES: dict[Kind, tuple[str, str]] = {
     "exact": ("exact", "exact"),
     "near-duplicate": ("near duplicate", "near duplicates"),
     "n-gram": ("by n-grams", "by n-grams"),
+    "quoted": ("quoted", "quoted"),
 }
 
 
@@ -71,7 +88,7 @@ class SharedCase(Closed):
     """Of the case in its file."""
     kind: Kind
     similarity: float
-    """exact: 1. near-duplicate: Jaccard similarity. n-gram: share of the case's n-grams."""
+    """exact, quoted: 1. near-duplicate: Jaccard similarity. n-gram: share of the n-grams."""
     train_file: str
     """Where its nearest double stands; of equally near ones the first with the same answer."""
     train_line: int
@@ -80,7 +97,8 @@ class SharedCase(Closed):
 
     def __str__(self) -> str:
         """Where the double stands, and how near it is: ``train.csv:7, near-duplicate 0.86``."""
-        nearness = "" if self.kind == "exact" else f", {self.kind} {self.similarity:.2f}"
+        nearness = "" if self.kind == "exact" else f", {self.kind}"
+        nearness += "" if self.kind in ("exact", "quoted") else f" {self.similarity:.2f}"
         return f"{self.train_file}:{self.train_line}{nearness}"
 
 
@@ -121,12 +139,18 @@ class Search:
         self._waiting: list[_Waiting] = []
         self._waiting_letters = 0
         self._exact: defaultdict[Turns, list[int]] = defaultdict(list)
+        answers: dict[Turns, tuple[str, ...]] = {}
         for at, row in enumerate(cases):
-            self._exact[question(row.example)].append(at)
-        self._templates = Templates(self._exact)
+            turns = question(row.example)
+            self._exact[turns].append(at)
+            answers.setdefault(turns, answer_key(row.example))
+        self._templates = Templates(answers)
         by_words: defaultdict[Words, list[int]] = defaultdict(list)
+        whole: dict[Words, Words] = {}
         for turns, positions in self._exact.items():
-            by_words[self._templates.own_words(turns)] += positions
+            own = self._templates.own_words(turns)
+            by_words[own] += positions
+            whole |= {words_of(turns): own, own: own}
         self._questions: list[_Question] = []
         self._by_run: defaultdict[Run, list[int]] = defaultdict(list)
         for at, (words, positions) in enumerate(by_words.items()):
@@ -134,6 +158,12 @@ class Search:
             self._questions.append(_Question(len(runs), positions))
             for run in runs:
                 self._by_run[run].append(at)
+        self._short = {
+            words: by_words[own]
+            for words, own in whole.items()
+            if QUOTED_WORDS <= len(words) < RUN_WORDS
+        }
+        self._matches_in = lru_cache(1024)(self._quoted)
         self._near = NearIndex([text_of(words) for words in by_words])
 
     def compare_rows(self, rows: Iterable[Row], file: str) -> None:
@@ -145,7 +175,7 @@ class Search:
         """Compare one row with the cases, together with others or when `shared_cases` is called."""
         turns = question(row.example)
         self._waiting.append(_Waiting(row, file, turns))
-        self._waiting_letters += sum(map(len, turns))
+        self._waiting_letters += sum(len(turn.text) for turn in row.example.messages)
         if len(self._waiting) == WAITING_ROWS or self._waiting_letters >= WAITING_LETTERS:
             self._compare()
 
@@ -163,13 +193,16 @@ class Search:
             near[double.text].append(_Match(cases, "near-duplicate", double.similarity))
         for at, item in enumerate(waiting):
             exact = self._exact.get(item.turns, ())
-            for match in (_Match(exact, "exact", 1.0), *near.pop(at, ()), *self._quoted(words[at])):
+            quoted = self._by_runs(words[at])
+            texts = dict.fromkeys(turn.text for turn in item.row.example.messages)
+            others = (match for text in texts for match in self._matches_in(text))
+            for match in (_Match(exact, "exact", 1.0), *near.pop(at, ()), *quoted, *others):
                 for case in match.cases:
                     self._note(item, case, match)
 
     def _note(self, item: _Waiting, at: int, match: _Match) -> None:
         row, case = item.row, self._cases[at]
-        same = normal(case.example.answer or "") == normal(row.example.answer or "")
+        same = answer_key(case.example) == answer_key(row.example)
         numbers = numbers_of(question(case.example))
         if match.kind == "near-duplicate" and not same and numbers != numbers_of(item.turns):
             return
@@ -186,7 +219,22 @@ class Search:
             )
             self._doubles[at] = _Double(rank, shared)
 
-    def _quoted(self, words: Words) -> Iterator[_Match]:
+    def _quoted(self, text: str) -> tuple[_Match, ...]:
+        """Return the cases that one turn quotes, whole or in long runs."""
+        clauses = clauses_of(text)
+        words = self._templates.own_words((normal(text),))
+        found = list(self._by_runs(words)) if len(words) >= RUN_WORDS else []
+        for first, clause in enumerate(clauses if self._short else ()):
+            joined = clause
+            for following in (*clauses[first + 1 : first + RUN_WORDS], ()):
+                if len(joined) >= RUN_WORDS:
+                    break
+                if joined in self._short:
+                    found.append(_Match(self._short[joined], "quoted", 1.0))
+                joined += following
+        return tuple(found)
+
+    def _by_runs(self, words: Words) -> Iterator[_Match]:
         known = self._by_run.keys() & word_runs(words, RUN_WORDS)
         for at, count in Counter(at for run in known for at in self._by_run[run]).items():
             share = count / self._questions[at].runs

@@ -1,18 +1,18 @@
-"""What of a row is compared with others: its question, normalised, without the words of templates.
+"""Prepare rows for comparison: their questions and answers, normalised, without template words.
 
-User turns alone are compared: system prompts tend to be shared. Words that many questions have in a
-row, as from a template around each of them, are left out.
+The search for leaks compares user turns alone, since system prompts tend to be shared. Words that
+many questions with different answers share in a row come from a template and are left out.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Collection
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping
 from typing import TypeAlias
 
-from unitune.data.example import Example
+from unitune.data.example import Example, called, digest
 
 Turns: TypeAlias = tuple[str, ...]
 Words: TypeAlias = tuple[str, ...]
@@ -31,28 +31,68 @@ TEMPLATE_SHARE = 0.1
 TEMPLATE_CASES = 3
 """Many is at least so many: two cases may be each other's doubles."""
 
+COPIES_SHARE = 0.9
+"""If so many of the cases with a run have one answer, the run is that of a question and its copies.
+
+A run that most cases have comes from a template even then: one label may outweigh the others.
+"""
+
 _APOSTROPHES = "'\u2018\u2019"
 _MARKS = {
     ord(mark): " " for mark in '.,;:!?"()[]-\u2013\u2014\u2026\u201c\u201d\u201e\u00ab\u00bb'
 } | {ord(mark): None for mark in _APOSTROPHES}
 """Sentence marks become spaces, apostrophes nothing; signs such as + and % mean something."""
 
+_ENDS = re.compile(
+    r"[\n\r.,;:!?\"()\[\]\u2026\u201c\u201d\u201e\u00ab\u00bb\u3002\uff01\uff1f]|\\n"
+)
+"""Ends of clauses; a line break in JSON that is a text is written as an escape."""
+
 _DIGITS = re.compile(r"\d+")
+
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff]"
+)
+"""Source: Unicode 16, DerivedCoreProperties.txt, Default_Ignorable_Code_Point."""
+
+_ALIKE = str.maketrans(
+    "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445"  # Cyrillic
+    "\u0455\u0456\u0458\u0475\u04bb\u04cf\u0501\u051b\u051d"
+    "\u03b1\u03b2\u03b5\u03b6\u03b7\u03b9\u03ba\u03bc\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7"  # Greek
+    "\u0131\u0251\u0261",
+    "abekmhopctyxsijvhldqwabezhikmvoptyxiag",
+)
+"""Letters in lower case that look like Latin ones in one of their cases.
+
+Source: Unicode Technical Standard 39, confusables.txt, of Cyrillic, Greek and Latin letters. No two
+letters of one alphabet in use become the same.
+"""
 
 
 class Templates:
-    """The runs of words that many questions have.
+    """The runs of words that many questions with different answers have.
 
     Args:
-        questions: Their turns, as of `question`, each once.
+        questions: Their turns, as of `question`, each with its answer.
     """
 
-    def __init__(self, questions: Collection[Turns]) -> None:
-        counts = Counter(
-            run for turns in questions for run in set(word_runs(words_of(turns), TEMPLATE_WORDS))
-        )
+    def __init__(self, questions: Mapping[Turns, Hashable]) -> None:
+        runs = {turns: set(word_runs(words_of(turns), TEMPLATE_WORDS)) for turns in questions}
+        counts = Counter(run for some in runs.values() for run in some)
         many = max(TEMPLATE_CASES, TEMPLATE_SHARE * len(questions))
-        self._runs = frozenset(run for run, count in counts.items() if count >= many)
+        common = {run for run, count in counts.items() if count >= many}
+        answers: defaultdict[Run, Counter[Hashable]] = defaultdict(Counter)
+        for turns, answer in questions.items() if common else ():
+            for run in runs[turns] & common:
+                answers[run][answer] += bool(answer)
+        self._runs = frozenset(
+            run
+            for run in common
+            if counts[run] > len(questions) / 2
+            or max(answers[run].values()) < COPIES_SHARE * counts[run]
+        )
 
     def own_words(self, turns: Turns) -> Words:
         """Return the words of user turns, without those that come from a template."""
@@ -80,12 +120,35 @@ def question(example: Example) -> Turns:
     return tuple(normal(turn.text) for turn in turns)
 
 
+def conversation(example: Example) -> Turns:
+    """Return all turns before the answer, normalised, with the calls of tools in them."""
+    return tuple(normal(" ".join((turn.text, *called(turn.tool_calls)))) for turn in example.prompt)
+
+
+def question_hash(example: Example) -> str:
+    """Return the hash of all that is asked, without regard to case, width and white space."""
+    turns = [[turn.role, normal(turn.text), called(turn.tool_calls)] for turn in example.prompt]
+    return digest([turns, example.tools])
+
+
+def answer_key(example: Example) -> tuple[str, ...]:
+    """Return the answer, normalised, and its tool calls; nothing where there is no answer."""
+    calls = example.messages[-1].tool_calls if example.expected is None else None
+    key = normal(example.answer or ""), *called(calls)
+    return key if any(key) else ()
+
+
 def normal(text: str) -> str:
-    """Return a text without regard to width, case and white space."""
+    """Return a text without regard to width, case, white space and how its letters are drawn."""
     if text.isascii():
         return " ".join(text.lower().split())
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(unicodedata.normalize("NFKC", folded).split())
+    folded = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold()
+    return " ".join(unicodedata.normalize("NFKC", folded.translate(_ALIKE)).split())
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text has nothing that can be seen."""
+    return not text.strip() or not (text.isascii() or normal(text))
 
 
 def numbers_of(turns: Turns) -> tuple[str, ...]:
@@ -96,6 +159,12 @@ def numbers_of(turns: Turns) -> tuple[str, ...]:
 def words_of(turns: Turns) -> Words:
     """Return the words of some turns, without sentence marks."""
     return tuple(" ".join(turns).translate(_MARKS).split())
+
+
+def clauses_of(text: str) -> list[Words]:
+    """Return the words of each line, and of each part between sentence marks."""
+    parts = _ENDS.split(text)
+    return [words for part in parts if part and (words := words_of((normal(part),)))]
 
 
 def text_of(words: Words) -> str:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from unitune.data.example import Example, digest
+from unitune.data.example import Example, called, digest
 from unitune.data.number_table import NumberTable, later_and_first
 from unitune.findings import Finding, error, warning
 
@@ -33,12 +34,20 @@ class Repeats:
     def add(self, row: Row, input_key: str) -> None:
         """Take in the next row, with its `Example.input_key`."""
         example = row.example
-        content = example.content
+        turns = (*example.messages, *(example.non_preferred_output or ()))
+        calls = [called(turn.tool_calls) for turn in turns]
+        bare = example
+        if any(calls):
+            without = [replace(turn, tool_calls=None, tool_call_id=None) for turn in turns]
+            bare = example.model_copy(
+                update={"messages": tuple(without), "non_preferred_output": None}
+            )
+        content = bare.content
         content.pop("id", None)
         if example.id:
             self._ids.append(len(self._rows), key(example.id))
-        answer = _key([example.answer, example.messages[-1].tool_calls])
-        self._rows.append(row.line, _key([content]), _question(example, input_key), answer)
+        answer = _key([example.answer, called(example.messages[-1].tool_calls)])
+        self._rows.append(row.line, _key([content, calls]), _question(example, input_key), answer)
 
     def findings(
         self, words: Callable[[int], str] = "line {}".format, *, ids_are_cases: bool
@@ -89,7 +98,7 @@ def _question(example: Example, input_key: str) -> int:
     if example.non_preferred_output is None:
         return int(input_key[:16], 16)
     turns = (example.messages[-1], *example.non_preferred_output)
-    return _key([input_key, sorted(digest([turn.text, turn.tool_calls]) for turn in turns)])
+    return _key([input_key, sorted(digest([turn.text, called(turn.tool_calls)]) for turn in turns)])
 
 
 def _key(value: list[object]) -> int:

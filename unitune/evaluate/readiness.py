@@ -35,7 +35,7 @@ from unitune.evaluate.scoring import (
     check_indulgence,
     check_row_scorers,
 )
-from unitune.evaluate.task import clusters_of, once_each, slices_of, without_leaks
+from unitune.evaluate.task import clusters_of, near_copies, once_each, slices_of, without_leaks
 from unitune.findings import Finding, error, note, warning
 from unitune.job.contenders import NEWEST, Model, Recorded, Server, Tuned
 from unitune.job.job import Job
@@ -154,6 +154,8 @@ def readiness_findings(
             "cases: the gate stays inconclusive whatever is answered."
         )
         findings.append(warning("gate-out-of-reach", why))
+    if test is not None and (alike := near_copies(tuple(once_each(test)[0]))):
+        findings.append(note("near-copies", alike))
     return tuple(findings)
 
 

@@ -6,14 +6,14 @@ stands in the file twice, under whatever ids, counts once, because it is no seco
 evidence.
 
 Clusters that belong together, and slices to report, are extra keys in the rows of ``data.test``,
-named by `evaluate.clusters` and `evaluate.slices`. Cases that ask the same belong together whatever
-the keys say: a model that is right in one of them is right in all.
+named by `evaluate.clusters` and `evaluate.slices`. Cases that ask the same, or nearly the same
+(`unitune.data.families`), belong together whatever the keys say: a model that is right in one of
+them is right in all.
 """
 
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -24,6 +24,7 @@ from pydantic import JsonValue
 from unitune.backends.output_limit import OutputLimit, longest_expected
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, digest
+from unitune.data.families import Groups, families
 from unitune.data.overlap import SharedCase, leaks, refuse
 from unitune.errors import DataError, JobError, Leak
 from unitune.evaluate.inference.engine import Question
@@ -278,9 +279,20 @@ def _notes(job: Job, test: Dataset, copies: int, cases: Sequence[Example]) -> It
     if copies:
         what = "1 test row is a copy" if copies == 1 else f"{copies} test rows are copies"
         yield f"{what} of another row, left out: a copy is no second piece of evidence."
-    if alike := len(cases) - len({question_hash(case) for case in cases}):
-        what = "1 test case asks" if alike == 1 else f"{alike} test cases ask"
-        yield f"{what} the same as another; such cases are one piece of evidence together."
+    if alike := near_copies(cases):
+        yield alike
+
+
+def near_copies(cases: Sequence[Example]) -> str | None:
+    """Return how many different questions the cases ask, in words; None where all differ."""
+    asked = len(set(families(cases)))
+    if asked == len(cases):
+        return None
+    questions = "1 question" if asked == 1 else f"{asked:,} different questions"
+    return (
+        f"The {len(cases):,} test cases ask {questions}. Cases that ask the same or nearly the "
+        "same form one cluster: they count as one piece of evidence together."
+    )
 
 
 def clusters_of(cases: Sequence[Example], evaluate: Evaluate) -> list[str] | None:
@@ -290,37 +302,14 @@ def clusters_of(cases: Sequence[Example], evaluate: Evaluate) -> list[str] | Non
         JobError: A case lacks the key that the job names.
     """
     named = _named_clusters(cases, evaluate.clusters) if evaluate.clusters is not None else None
-    questions = [question_hash(case) for case in cases]
-    if len(set(questions)) == len(questions):
-        return named
-    return _joined(zip(named or map(str, range(len(cases))), questions, strict=True))
-
-
-def question_hash(case: Example) -> str:
-    """Return the hash of a case's question, without regard to case, width and white space."""
-
-    def normal(text: str) -> str:
-        return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-    turns = [[turn.role, normal(turn.text), turn.tool_calls] for turn in case.prompt]
-    return digest([turns, case.tools])
-
-
-def _joined(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    """Return one label a pair, equal where pairs hang together by either of their labels."""
-    above: dict[str, str] = {}
-
-    def top(label: str) -> str:
-        while above.setdefault(label, label) != label:
-            label = above[label]
-        return label
-
-    firsts: list[str] = []
-    for named, question in pairs:
-        first, second = f"named {named}", f"question {question}"
-        above[top(second)] = top(first)
-        firsts.append(first)
-    return [top(first) for first in firsts]
+    groups, first = Groups(len(cases)), dict[str, int]()
+    for at, head in enumerate(families(cases)):
+        groups.join(at, head)
+        if named:
+            groups.join(at, first.setdefault(named[at], at))
+    if named is None and len(set(groups.heads)) == len(cases):
+        return None
+    return [named[head] if named else cases[head].case_id for head in groups.heads]
 
 
 def _named_clusters(cases: Sequence[Example], key: str) -> list[str]:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+
 import pytest
+from pydantic import JsonValue
 
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, Message
@@ -40,11 +43,66 @@ def test_another_system_prompt_hides_no_leak() -> None:
         "  where\tis \n my card? ",
         "\uff37here is my card?",
         "where is my\u00a0card?",
+        "\u200b".join("where is my card?"),
+        "wh\u00ade\ufe0fre is my \u2060card?",
+        "wh\u0435r\u0435 is m\u0443 c\u0430rd?",
+        "WH\u0415R\u0395 \u0406S \u039cY C\u0410RD?",
     ],
 )
-def test_case_white_space_and_width_hide_no_leak(question: str) -> None:
+def test_case_white_space_width_and_invisible_or_look_alike_letters_hide_no_leak(
+    question: str,
+) -> None:
     train = dataset(chat("other", "x"), chat("Where is my card?", "Arrival"))
     assert [(1, 2, True)] == shared(train, dataset(chat(question, "arrival ")))
+
+
+QUIZ = "Which colour has the flag of Peru, in one word please?"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        (Message(role="system", content=QUIZ), *chat("Go", "red", None)),
+        chat("Make a quiz", f"Q: {QUIZ} A: red"),
+        (
+            Message(role="user", content="Look it up"),
+            Message(role="tool", content=f'{{"text": "Today\\n{QUIZ.lower()}\\n"}}'),
+            Message(role="assistant", content="red"),
+        ),
+        chat(f"Where is Rome? In Italy?\n{QUIZ}\nWho am I?", "x"),
+    ],
+    ids=["system prompt", "answer", "result of a tool", "several in one turn"],
+)
+def test_a_question_that_is_quoted_in_any_turn_leaks(row: tuple[Message, ...]) -> None:
+    (found,) = leaks((dataset(row),), dataset(chat(QUIZ, "red")))
+    assert ("quoted", 1.0, "rows:1, quoted") == (found.kind, found.similarity, str(found))
+
+
+@pytest.mark.parametrize(
+    ("question", "row"),
+    [
+        ("How do I top up my card?", "How do I top up my card with Apple Pay?"),
+        ("Where is my card?", "Help! Where is my card? I need it."),
+    ],
+)
+def test_words_that_a_longer_clause_begins_with_and_short_questions_are_no_quotation(
+    question: str, row: str
+) -> None:
+    assert () == leaks((dataset(chat(row, "x")),), dataset(chat(question, "x")))
+
+
+def calls(question: str, name: str, **arguments: int) -> tuple[Message, ...]:
+    function: dict[str, JsonValue] = {"name": name, "arguments": json.dumps(arguments)}
+    call: dict[str, JsonValue] = {"id": f"{question} {arguments}", "function": function}
+    return Message(role="user", content=question), Message(role="assistant", tool_calls=(call,))
+
+
+def test_tool_calls_are_compared_by_name_and_arguments_and_numbers_tell_questions_apart() -> None:
+    asked = "Please set the heating of the living room to {} degrees tonight"
+    train = dataset(calls(asked.format(22), "set_heating", to=22))
+    assert [(1, 1, True)] == shared(train, dataset(calls(asked.format(22), "set_heating", to=22)))
+    assert [(1, 1, False)] == shared(train, dataset(calls(asked.format(22), "report", to=22)))
+    assert [] == shared(train, dataset(calls(asked.format(23), "set_heating", to=23)))
 
 
 def test_the_same_question_with_another_answer_leaks_the_input() -> None:

@@ -90,7 +90,7 @@ def label_errors(rows: Sequence[QualityRow]) -> RowIssues:
 
 def _pieces(rows: Sequence[QualityRow]) -> Any:
     """Return which rows have which pieces, as a sparse matrix; pieces of one row are left out."""
-    templates = Templates(dict.fromkeys(row.question for row in rows))
+    templates = Templates({row.question: row.answer for row in rows})
     texts = [text_of(templates.own_words(row.question)) for row in rows]
     keys = [_keys(texts[at : at + TOGETHER]) for at in range(0, len(texts), TOGETHER)]
     hashes = np.concatenate([some & HASH for some in keys])

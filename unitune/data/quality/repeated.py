@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from unitune.data.families import MOST_COMPARED, Groups
 from unitune.data.near import NEAR_SIMILARITY, NearIndex
 from unitune.data.pieces import pieces
 from unitune.data.quality.findings import QualityRow, RowIssue, RowIssues
@@ -24,8 +25,6 @@ SAME_ANSWER = 0.5
 
 Two wordings of one answer share most of their pieces; another content shares few.
 """
-MOST_COMPARED = 100
-"""Texts that a text with near duplicates is held against for other answers."""
 SHOWN_BESIDE = 3
 
 
@@ -63,20 +62,13 @@ def _nearness(similarity: float) -> str:
 
 def _families(rows: Sequence[QualityRow], pairs: Sequence[_Pair]) -> Iterator[RowIssue]:
     """Yield a row of each family whose answers agree, with others of it."""
-    head = list(range(len(rows)))
-
-    def head_of(at: int) -> int:
-        while head[at] != at:
-            head[at] = at = head[head[at]]
-        return at
-
+    groups = Groups(len(rows))
     for pair in pairs:
-        first, last = sorted((head_of(pair.at), head_of(pair.other)))
-        head[last] = first
+        groups.join(pair.at, pair.other)
     families: defaultdict[int, list[int]] = defaultdict(list)
     for at in {at for pair in pairs for at in (pair.at, pair.other)}:
-        families[head_of(at)].append(at)
-    doubtful = {head_of(pair.at) for pair in pairs if not pair.same}
+        families[groups.head(at)].append(at)
+    doubtful = {groups.head(pair.at) for pair in pairs if not pair.same}
     for first, members in sorted(families.items(), key=lambda each: (-len(each[1]), each[0])):
         if first not in doubtful:
             _, *others = sorted(members)
@@ -128,7 +120,7 @@ class _Text(NamedTuple):
 
 def _by_text(rows: Sequence[QualityRow]) -> list[_Text]:
     """Return the different questions, with the rows of each; without words of their own apart."""
-    templates = Templates(dict.fromkeys(row.question for row in rows))
+    templates = Templates({row.question: normal(row.answer or "") for row in rows})
     texts: defaultdict[str, list[int]] = defaultdict(list)
     for at, row in enumerate(rows):
         words = templates.own_words(row.question)
