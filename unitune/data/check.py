@@ -15,15 +15,17 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 
+from unitune.data.cut_findings import MOST_LABELS, cut_findings, missing_labels, without_repeated
 from unitune.data.dataset import Dataset, Row, Spool
 from unitune.data.files import Files
 from unitune.data.overlap import RUN_WORDS, Kind, Search, SharedCase
 from unitune.data.privacy.redaction import Redaction
 from unitune.data.privacy.screen import Screen
+from unitune.data.questions import normal
 from unitune.data.reading import Reading
 from unitune.data.repeats import Repeats
 from unitune.data.report import DataReport, FileReport, Lengths, Purpose
@@ -68,6 +70,7 @@ class _File:
     reading: Reading = field(default_factory=Reading)
     shared: Counter[Kind] = field(default_factory=Counter[Kind])
     _rows: int = 0
+    _weighted: int = 0
     _lengths: Counter[int] = field(default_factory=Counter[int])
     _codes: Counter[str] = field(default_factory=Counter[str])
     _roles: Counter[str] = field(default_factory=Counter[str])
@@ -98,12 +101,12 @@ class _File:
             if isinstance(item, Finding):
                 self._keep(self._rows, item)
                 continue
-            input_key = item.example.input_key
-            self._repeats.add(item, input_key)
+            self._repeats.add(item, item.example.input_key)
             if self.cut is not None:
-                self.cut.add(item.example, input_key)
+                self.cut.add(item.example)
             turns = (*item.example.messages, *(item.example.non_preferred_output or ()))
             self._rows += 1
+            self._weighted += item.example.weight != 1
             self._lengths[sum(len(turn.text) for turn in turns)] += 1
             self._roles.update(turn.role for turn in turns)
             yield item
@@ -112,6 +115,9 @@ class _File:
         ):
             if finding.severity == "error" or not self.is_part:
                 self._keep(at, self.files.placed(finding))
+        if self.purpose == "test" and self._weighted:
+            what = f"{self._weighted:,} rows have a weight, and each test case counts the same."
+            self._findings.append((self._rows, note("unused-weight", what).at(file=self.name)))
         for code, count in self._codes.items():
             if (more := count - MOST_ALIKE) > 0:
                 left_out = note(
@@ -195,7 +201,8 @@ class JobRows:
 def read_job(job: Job) -> JobRows:
     """Read, check and split all rows of a job.
 
-    A test case that stands in train is an error when `evaluate.leaks` is refuse, else a warning.
+    A test case, or a row of a validation file, that stands in train is an error when
+    `evaluate.leaks` is refuse, else a warning.
     """
     test = job.data.test
     screen = Screen(job.data)
@@ -206,25 +213,31 @@ def read_job(job: Job) -> JobRows:
     rows = [tuple(file.rows_of(job, screen)) for file in held]
     searches = [Search(some) for some in rows]
     train = next(iter(_File.of(job, "train")), None)
-    spool, own_keys = Spool(), Counter[str]()
+    spool, own_keys, answers = Spool(), Counter[str](), Counter[str]()
+    name = train.name if train else ""
     for row in train.rows_of(job, screen) if train else ():
         own_keys.update((row.example.model_extra or {}).keys())
+        if len(answers) <= MOST_LABELS:
+            answers[normal(row.example.answer or "")] += 1
         for search in searches:
-            search.compare_row(row, train.name if train else "")
+            search.compare_row(row, name)
         spool.add(row)
     parts = train.cut.parts() if train and train.cut and spool.rows else None
+    parts, about_cut = without_repeated(job, name, spool.rows, parts)
     if train and isinstance(test, float) and isinstance(parts, Parts):
         cases = _cases(job, train.files, spool.rows.picked(parts.test.data))
         held.append(_File(train.files, "test", is_part=True))
         rows.append(tuple(held[-1].take(cases)))
         searches.append(Search(rows[-1]))
+        about_cut += missing_labels(name, answers, rows[-1])
         others = spool.rows.picked(parts.not_test.data)
         searches[-1].compare_rows(counted(others, "looking for leaks", len(others)), train.name)
     for search in searches[1:]:
         search.compare_rows(counted(rows[0], "looking for leaks", len(rows[0])), held[0].name)
     shared = [search.shared_cases() for search in searches]
     files = [*([train] if train else []), *held]
-    across = [*_cut_findings(job, train, parts), *_own_keys(job, train, own_keys)] if train else []
+    across = [*cut_findings(job, name, parts), *_own_keys(job, train, own_keys)] if train else []
+    across += about_cut
     for file, cases in zip(held, shared, strict=True):
         file.shared.update(case.kind for case in cases)
         across += [_shared_finding(job, file, case, files) for case in cases]
@@ -237,6 +250,10 @@ def read_job(job: Job) -> JobRows:
         file.purpose: Dataset(Path(file.name).name, some, file.files.places)
         for file, some in zip(held, rows, strict=True)
     }
+    if "validation" in sets and job.evaluate.leaks == "drop":
+        lines = {case.line for case in shared[0]}
+        left = tuple(row for row in rows[0] if row.line not in lines)
+        sets["validation"] = replace(sets["validation"], rows=left)
     return JobRows(
         report,
         tuple(_named(leak, files) for leak in (shared[-1] if "test" in sets else ())),
@@ -282,29 +299,6 @@ def _splits(
     return Splits(left, validation or cut or nothing, test)
 
 
-def _cut_findings(job: Job, train: _File, parts: Parts | Finding | None) -> Iterator[Finding]:
-    if isinstance(parts, Finding):
-        yield parts.at(file=train.name)
-    if not isinstance(parts, Parts):
-        return
-    left, out, cases = len(parts.train), len(parts.validation), len(parts.test)
-    rows = left + out + cases
-    if cases:
-        yield note(
-            "test-cut",
-            f"{cases:,} of {rows:,} rows are kept from training for the test "
-            f"(data.test: {job.data.test:g}), {out:,} are held out to choose prompts and steps "
-            f"on, and {left:,} are trained on.",
-        ).at(file=train.name)
-    if out > left:
-        yield warning(
-            "small-train",
-            f"of {rows:,} rows {out:,} are held out to choose prompts and steps on, which leaves "
-            f"{left:,} to train on.",
-            "Add rows, or set `data.validation` to a file or a smaller fraction.",
-        ).at(file=train.name)
-
-
 def _own_keys(job: Job, train: _File, counts: Counter[str]) -> Iterator[Finding]:
     """Report which custom keys no training reads; graders read them all."""
     del counts["parallel_tool_calls"]  # OpenAI's key, which is trained with where it is taken
@@ -329,17 +323,16 @@ def _shared_finding(job: Job, file: _File, case: SharedCase, files: Sequence[_Fi
         "near-duplicate": f"nearly the same question (similarity {case.similarity:.2f}) stands",
         "n-gram": f"{100 * case.similarity:.0f} % of the question's runs of {RUN_WORDS} words "
         "stand",
+        "quoted": "the question stands word for word within a turn",
     }[case.kind]
     answer = "the same" if case.same_answer else "another"
-    where = f"{what} in {double.purpose}, {at_file}:{at_line}, with {answer} answer."
-    if file.purpose == "test":
-        severity = error if job.evaluate.leaks == "refuse" else warning
-        fix = _AFTER_A_LEAK[job.evaluate.leaks]
-        if file.is_part:
-            fix = fix.replace(
-                "Take the row out of one of the files", "Take one of the two rows out"
-            )
-        finding = severity("leak", where, fix)
-    else:
-        finding = warning("overlap", where, _AFTER_AN_OVERLAP)
+    behind = "" if case.kind == "quoted" else f", with {answer} answer"
+    where = f"{what} in {double.purpose}, {at_file}:{at_line}{behind}."
+    severity, is_test = error if job.evaluate.leaks == "refuse" else warning, file.purpose == "test"
+    fix = _AFTER_A_LEAK[job.evaluate.leaks]
+    if file.is_part:
+        fix = fix.replace("Take the row out of one of the files", "Take one of the two rows out")
+    if not is_test and job.evaluate.leaks == "allow":
+        fix = _AFTER_AN_OVERLAP
+    finding = severity("leak" if is_test else "overlap", where, fix)
     return file.files.placed(finding.at(line=case.line))

@@ -2,23 +2,29 @@
 
 The test is cut where `data.test` is a share; validation, where the job names no file for it, from
 what is left: the given fraction, or a seeded tenth of at least 30 rows. A cut goes by groups of
-identical input, so that no input stands on both sides, and that of the test by whole clusters
-where `evaluate.clusters` names some. Groups are chosen by the hash of their input, never by a
-random generator, so that the same file gives the same cut on every machine and Python, wherever the
-rows stand. The test does not depend on the seed: trainings that differ by it are judged alike.
+equal input (case and white space aside), so that no input stands on both sides, and by whole
+clusters where `evaluate.clusters` names some. The cut for validation keeps near duplicates together
+too (`unitune.data.families`). That for the test does not, so that rows which are appended to a file
+change it little. There, near duplicates are leaks.
+
+Groups are chosen by the hash of their input, never by a random generator, so that the same file
+gives the same cut on every machine and Python, wherever the rows stand. The test does not depend on
+the seed: trainings that differ by it are judged alike.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 from unitune.data.dataset import Dataset
 from unitune.data.example import Example, digest
-from unitune.data.number_table import Column, NumberTable, by_hash
+from unitune.data.families import Prompt, families_of
+from unitune.data.number_table import NumberTable, by_hash
+from unitune.data.questions import question_hash
 from unitune.data.repeats import key
 from unitune.data.report import Purpose
 from unitune.findings import Finding, error
@@ -33,6 +39,9 @@ if TYPE_CHECKING:
 DEFAULT_FRACTION = 0.1
 MIN_VALIDATION_ROWS = 30
 """With fewer, choosing prompts on them would be chance; holds unless the job gives a fraction."""
+MOST_ROWS, MOST_CHARACTERS = 50_000, 1 << 24
+"""Near duplicates within larger files are not looked for, so that those need little memory: what
+stands on both sides of the cut is then left out of validation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +74,7 @@ class Inputs:
         self._clusters = self._table.column(1) if clustered else None
 
     def add(self, input_key: str, cluster: str | None = None) -> None:
-        """Take in the next row's `Example.input_key`, and the name of its cluster if it has one.
+        """Take in what the next row asks, hashed, and the name of its cluster if it has one.
 
         A row without a name is alone with those that ask the same.
         """
@@ -85,7 +94,10 @@ class Inputs:
         return len({each for each, marked in zip(self._hashes, marks, strict=False) if marked})
 
     def held_out(
-        self, rows: int, among: NDArray[np.bool_] | None = None
+        self,
+        rows: int,
+        among: NDArray[np.bool_] | None = None,
+        joined: Sequence[int] | None = None,
     ) -> NDArray[np.bool_] | None:
         """Choose the rows to hold out.
 
@@ -95,6 +107,7 @@ class Inputs:
         Args:
             rows: How many rows to hold out.
             among: Marks the rows to choose from; None: all.
+            joined: Of each row another one that stays on its side; None: none does.
 
         Returns:
             Of each row whether it is held out; None when no choice leaves a row for training.
@@ -103,7 +116,7 @@ class Inputs:
 
         chosen, missing = np.zeros(len(self), np.bool_), rows
         smallest: NDArray[np.intp] | None = None  # of the groups that were not taken
-        for positions, hashes in self._groups(among):
+        for positions, hashes in self._groups(among, joined):
             _, group, sizes = np.unique(hashes, return_inverse=True, return_counts=True)
             taken = np.zeros(len(sizes), np.bool_)
             for at, size in enumerate(sizes.tolist()):
@@ -124,32 +137,39 @@ class Inputs:
         all_rows = len(self) if among is None else np.count_nonzero(among)
         return None if np.count_nonzero(chosen) == all_rows else chosen
 
-    def _groups(self, among: NDArray[np.bool_] | None) -> Iterator[tuple[Positions, Hashes]]:
+    def _groups(
+        self, among: NDArray[np.bool_] | None, joined: Sequence[int] | None
+    ) -> Iterator[tuple[Positions, Hashes]]:
         """Yield rows with hashes that are equal for rows that hang together, hashes ascending."""
         import numpy as np  # noqa: PLC0415 - slow to import
 
-        if self._clusters is None:
+        if self._clusters is None and joined is None:
             parts = by_hash(self._hashes)
         else:
-            parts = [(np.arange(len(self)), self._cluster_hashes(self._clusters))]
+            parts = [(np.arange(len(self)), self._cluster_hashes(joined))]
         for positions, hashes in parts:
             inside = slice(None) if among is None else among[positions]
             yield positions[inside], hashes[inside]
 
-    def _cluster_hashes(self, clusters: Column) -> Hashes:
-        """Return a hash of each row, equal for rows that hang together by input or by cluster."""
+    def _cluster_hashes(self, joined: Sequence[int] | None) -> Hashes:
+        """Return a hash of each row, equal for rows that hang together in any way."""
         import numpy as np  # noqa: PLC0415 - slow to import
         from scipy import sparse  # noqa: PLC0415 - slow to import
         from scipy.sparse.csgraph import connected_components  # noqa: PLC0415 - likewise
 
+        rows = len(self)
         hashes, names = (
-            np.fromiter(each, np.uint64, len(self)) for each in (self._hashes, clusters)
+            np.fromiter(each, np.uint64, rows)
+            for each in (self._hashes, self._clusters or self._hashes)
         )
         inputs, own = (np.unique(some, return_inverse=True)[1] for some in (hashes, names))
-        size = len(hashes) * 2
-        edges = (np.ones(len(hashes), np.int32), (inputs, len(hashes) + own))
-        _, part = connected_components(sparse.coo_array(edges, shape=(size, size)), directed=False)
-        least = np.full(size, np.iinfo(np.uint64).max)
+        other = np.arange(rows) if joined is None else np.asarray(joined)
+        ends = np.concatenate((rows + own, inputs[other]))
+        edges = (np.ones(2 * rows, np.int32), (np.tile(inputs, 2), ends))
+        _, part = connected_components(
+            sparse.coo_array(edges, shape=(2 * rows, 2 * rows)), directed=False
+        )
+        least = np.full(2 * rows, np.iinfo(np.uint64).max)
         np.minimum.at(least, part[inputs], names)
         return least[part[inputs]]
 
@@ -167,16 +187,27 @@ class Cut:
         share, file = isinstance(job.data.test, float), bool(job.data.files("validation"))
         clustered = job.evaluate.clusters is not None
         self._test = Inputs("test", clustered=clustered) if share else None
-        self._validation = None if file else Inputs(seed_of(job))
+        self._validation = None if file else Inputs(seed_of(job), clustered=clustered)
+        self._prompts = list[Prompt]()
+        self._characters = 0
 
-    def add(self, example: Example, input_key: str) -> None:
-        """Take in the next row, with its `Example.input_key`."""
+    def add(self, example: Example) -> None:
+        """Take in the next row."""
         self._rows += 1
-        if self._validation is not None:
-            self._validation.add(input_key)
-        if self._test is not None:
-            named = (example.model_extra or {}).get(self._job.evaluate.clusters or "")
-            self._test.add(input_key, None if named is None else digest([named]))
+        asked = question_hash(example)
+        named = (example.model_extra or {}).get(self._job.evaluate.clusters or "")
+        for inputs in (self._test, self._validation):
+            if inputs is not None:
+                inputs.add(asked, None if named is None else digest([named]))
+        if self._validation is not None and self._is_small:
+            self._prompts.append(prompt := Prompt.of(example))
+            self._characters += sum(map(len, prompt.turns))
+            if not self._is_small:
+                self._prompts.clear()
+
+    @property
+    def _is_small(self) -> bool:
+        return self._rows <= MOST_ROWS and self._characters <= MOST_CHARACTERS
 
     def parts(self) -> Parts | Finding:
         """Return the positions of the rows by what they are for, or why they cannot be cut."""
@@ -191,7 +222,8 @@ class Cut:
             rest, test = ~held, held
         if self._validation is not None:
             wanted = validation_rows(self._job, int(np.count_nonzero(rest)))
-            held = self._validation.held_out(wanted, rest)
+            joined = families_of(self._prompts) if self._is_small else None
+            held = self._validation.held_out(wanted, rest, joined)
             if held is None:
                 return _too_few_rows(self._validation, rest, wanted, "validation")
             rest, validation = rest & ~held, held
@@ -237,6 +269,6 @@ def _too_few_rows(
         "too-few-rows",
         f"{int(among.sum()):,} rows with {inputs.different(among):,} different inputs "
         f"cannot give {wanted:,} rows for {purpose} and leave any to train on; "
-        "rows with the same input stay on one side.",
+        "rows that ask the same stay on one side, and for validation near duplicates too.",
         f"Add rows, name a file under `data.{purpose}`, or give a fraction, e.g. 0.2.",
     )

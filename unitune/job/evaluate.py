@@ -102,7 +102,8 @@ class Evaluate(Spec):
     slices: tuple[str, ...] = ()
     """Custom keys in the test rows: each of their values is looked at on its own, too."""
     leaks: Literal["refuse", "drop", "allow"] = "refuse"
-    """What to do with test cases that stand in train: equal, near duplicates, or half quoted."""
+    """What to do with test cases, and rows of a validation file, that stand in train: equal, near
+    duplicates, or quoted."""
     max_tokens: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Longest answer in tokens; `auto` gives ample room, and more to models that think."""
     repeats: Annotated[int, Field(ge=1)] = 1

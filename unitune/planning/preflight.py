@@ -202,7 +202,7 @@ def refuse(findings: Iterable[Finding]) -> None:
     """Refuse what has an error among its findings.
 
     Raises:
-        Leak: Test cases stand in training rows.
+        Leak: Test cases or validation rows stand in training rows.
         Mismatch: It goes on from a model of another base.
         OverBudget: Only the budget speaks against it.
         MissingExtra: Packages are missing.
@@ -219,7 +219,7 @@ def refuse(findings: Iterable[Finding]) -> None:
 
 def _error_type(errors: list[Finding]) -> type[UnituneError]:
     codes = {error.code for error in errors}
-    if "leak" in codes:
+    if codes & {"leak", "overlap"}:
         return Leak
     if OTHER_BASE in codes:
         return Mismatch

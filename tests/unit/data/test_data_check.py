@@ -197,10 +197,53 @@ def test_a_validation_file_is_held_against_train_and_test_against_both(tmp_path:
     data = Data(train="train.jsonl", validation="dev.jsonl", test="test.jsonl")
     report = read_job(job(tmp_path, data)).report
     assert [
-        ("warning", "overlap", "dev.jsonl", 1),
+        ("error", "overlap", "dev.jsonl", 1),
         ("error", "leak", "test.jsonl", 1),
     ] == told(report)
     assert "in validation" in report.findings[1].message
+
+
+def test_rows_of_a_validation_file_that_stand_in_train_are_refused_dropped_or_kept(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, pair("a", "1"), pair("b", "1"))
+    write(tmp_path, pair("b", "1"), pair("c", "1"), name="dev.jsonl")
+    data = Data(train="train.jsonl", validation="dev.jsonl")
+    refused, dropped, kept = (
+        read_job(job(tmp_path, data, Evaluate(leaks=action)))
+        for action in ("refuse", "drop", "allow")
+    )
+    with pytest.raises(DataError, match="the same question stands in train"):
+        _ = refused.splits
+    assert [("warning", "overlap", "dev.jsonl", 1)] == told(dropped.report) == told(kept.report)
+    assert (["c"], ["b", "c"]) == tuple(
+        [example.messages[0].text for example in rows.splits.validation] for rows in (dropped, kept)
+    )
+
+
+def test_tool_calls_that_differ_in_their_ids_are_the_same_answer(tmp_path: Path) -> None:
+    def row(name: str, arguments: str) -> str:
+        function = {"name": "book", "arguments": arguments}
+        calls = [{"id": name, "type": "function", "function": function}]
+        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": calls}]
+        return json.dumps({"messages": turns, "tools": [{"function": {"name": "book"}}]})
+
+    same = write(tmp_path, row("call_1", '{"at": 15, "for": 2}'), row("2", '{"for": 2, "at": 15}'))
+    assert [("warning", "duplicate", "train.jsonl", 2)] == told(check_file(same))
+    other = write(tmp_path, row("call_1", '{"at": 15}'), row("call_1", '{"at": 16}'))
+    assert [("warning", "contradiction", "train.jsonl", 2)] == told(check_file(other))
+
+
+def test_weights_of_test_rows_are_said_to_count_for_nothing(tmp_path: Path) -> None:
+    write(tmp_path, pair("a", "1"))
+    weighted = json.dumps({"prompt": "b", "completion": "1", "weight": 2})
+    write(tmp_path, weighted, pair("c", "1"), name="test.jsonl")
+    data = Data(train="train.jsonl", validation="train.jsonl", test="test.jsonl")
+    notes = [
+        each for each in read_job(job(tmp_path, data)).report.findings if each.code != "overlap"
+    ]
+    assert [("note", "unused-weight")] == [(each.severity, each.code) for each in notes]
+    assert notes[0].message.startswith("1 rows have a weight")
 
 
 def test_train_too_small_to_cut_is_an_error_and_a_meagre_rest_a_warning(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,80 @@ def test_the_cut_is_by_the_hash_of_the_input_the_same_on_every_machine(tmp_path:
     """The rows are those with the smallest SHA-256 of the canonical JSON of the input."""
 
     def smallest(text: str) -> str:
-        turns = [["user", text, None, None, None]]
+        turns: list[Any] = [["user", text, []]]
         canonical = json.dumps([turns, None], separators=(",", ":"))
         input_key = hashlib.sha256(canonical.encode()).hexdigest()
         return hashlib.sha256(f"test:{input_key}".encode()).hexdigest()
 
     chosen = sorted(INPUTS, key=smallest)[:40]
     assert sorted(chosen) == sorted(asked(read(tmp_path, rows_of(INPUTS)).splits.test))
+
+
+def test_case_and_white_space_move_no_row(tmp_path: Path) -> None:
+    changed = [f"  {text.upper()}\u200b" for text in INPUTS]
+    first, other = (read(tmp_path, rows_of(each)).splits for each in (INPUTS, changed))
+    assert [INPUTS.index(text) for text in asked(first.test)] == [
+        changed.index(text) for text in asked(other.test)
+    ]
+
+
+def test_the_cut_for_validation_keeps_clusters_whole(tmp_path: Path) -> None:
+    customers = [at // 4 for at in range(200)]
+    rows = rows_of(INPUTS, customer=customers)
+    found = read(tmp_path, rows, evaluate={"clusters": "customer"}).splits
+    parts = [
+        {(row.model_extra or {})["customer"] for row in part or ()}
+        for part in (found.train, found.validation, found.test)
+    ]
+    assert sum(map(len, parts)) == len(set(customers)) == 50
+
+
+def test_the_cut_for_validation_keeps_near_duplicates_together(tmp_path: Path) -> None:
+    texts = [hashlib.sha256(bytes([at])).hexdigest().replace("0", " ") for at in range(100)]
+    inputs = [text for each in texts for text in (each, f"{each} please", f"so {each}")]
+    job = job_of(tmp_path, rows_of(inputs))
+    job = job.model_copy(update={"data": job.data.model_copy(update={"test": None})})
+    splits = read_job(job).splits
+    held = set(asked(splits.validation))
+    assert 30 <= len(held)
+    assert not {
+        text for text in texts if 0 < len(held & {text, f"{text} please", f"so {text}"}) < 3
+    }
+
+
+def test_what_the_cut_for_validation_shares_with_train_is_left_out_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a file that is too large to look for near duplicates before the cut."""
+    monkeypatch.setattr("unitune.data.split.MOST_ROWS", 10)
+    texts = [hashlib.sha256(bytes([at])).hexdigest().replace("0", " ") for at in range(100)]
+    job = job_of(tmp_path, rows_of([*texts, *(f"{text} please" for text in texts[:80])]))
+    job = job.model_copy(update={"data": job.data.model_copy(update={"test": None})})
+    rows = read_job(job)
+    train, held = set(asked(rows.splits.train)), set(asked(rows.splits.validation))
+    assert held
+    assert not {text for text in held if {f"{text} please", text.removesuffix(" please")} & train}
+    (left_out,) = rows.report.findings
+    assert ("note", "overlap") == (left_out.severity, left_out.code)
+    assert "of 30 rows held out for validation also stand in the rows to train on" in (
+        left_out.message
+    )
+
+
+def test_labels_that_the_test_lacks_are_named(tmp_path: Path) -> None:
+    rows = rows_of(INPUTS)
+    test = set(asked(read(tmp_path, rows).splits.test))
+    for row in rows:
+        row["completion"] = (
+            "common" if row["prompt"] in test else "Rare" if "5" in row["prompt"] else "usual"
+        )
+    findings = read(tmp_path, rows).report.findings
+    (missing,) = [each for each in findings if each.code == "missing-labels"]
+    counts = Counter(row["completion"] for row in rows)
+    assert (
+        f"the test has no case of 2 of 3 labels: 'rare' ({counts['Rare']} rows), 'usual' "
+        f"({counts['usual']} rows)."
+    ) == missing.message
 
 
 def test_neither_the_seed_nor_the_order_of_the_file_moves_a_test_row(tmp_path: Path) -> None:
