@@ -31,6 +31,8 @@ CheckHeader: TypeAlias = Callable[[list[str]], None]
 
 MOST_BYTES = 1 << 26
 """Of a line: ten times what the longest context of any model holds."""
+SEEN_BYTES = 256
+"""Of the end of what is read at once: text in UTF-16 has a zero there."""
 MAX_DEPTH = 100
 """Lists and objects inside one another: no row needs it, and pydantic ends at about 250."""
 MAX_DIGITS = 1000
@@ -109,13 +111,15 @@ def encoding_findings(stream: BufferedReader) -> list[Finding]:
     Args:
         stream: At its start; may be a pipe, of which nothing is taken.
     """
-    head = stream.peek(4)[:4]
+    whole = stream.peek()
+    head = whole[:4]
     if head.startswith(codecs.BOM_UTF8):
         what = "the file begins with a byte order mark, skipped."
         return [note("byte-order-mark", what).at(line=1)]
     # Without a mark, UTF-16 text shows by a zero in every second byte.
     zeros = [byte == 0 for byte in head]
-    if zeros not in ([True, False] * 2, [False, True] * 2):
+    ends = b"\0" in whole[-SEEN_BYTES:]  # else the first line alone is UTF-16
+    if not ends or zeros not in ([True, False] * 2, [False, True] * 2):
         return []
     what = "the file is UTF-16 without a byte order mark; nothing of it was read."
     encoding = "UTF-16BE" if zeros[0] else "UTF-16LE"

@@ -14,6 +14,7 @@ from pydantic import JsonValue, ValidationError
 
 from unitune.data.example import Example
 from unitune.data.mapping import ByUsualNames, Mapping
+from unitune.data.questions import is_blank
 from unitune.data.records import BadRow, Flat, Record, json_or_none
 from unitune.data.reserved import RESERVED, check_reserved
 from unitune.data.shapes import SHAPES, Shape, read_shape, shape_of
@@ -119,7 +120,7 @@ def _about(example: Example, use: Use) -> Iterator[Finding]:
         )
     for index, message in enumerate(example.prompt):
         # A tool may well have returned nothing.
-        if not message.text.strip() and not message.tool_calls and message.role != "tool":
+        if is_blank(message.text) and not message.tool_calls and message.role != "tool":
             severity = error if message.role in ("user", "assistant") else warning
             what = f"messages[{index}], from {message.role!r}, is empty."
             yield severity("empty-message", what, "Write it or leave it out.")
@@ -133,34 +134,59 @@ def _about(example: Example, use: Use) -> Iterator[Finding]:
                 'End `messages` with {"role": "assistant", "content": …}, or give the answer as '
                 "`completion` beside `prompt`, or as `expected`.",
             )
-    elif not example.answer.strip() and not (example.expected is None and last.tool_calls):
+    elif is_blank(example.answer) and not (example.expected is None and last.tool_calls):
         yield error("empty-answer", "the answer is empty.", "Give an answer, or leave the row out.")
+    yield from _weightless(example, use)
+
+
+def _weightless(example: Example, use: Use) -> Iterator[Finding]:
+    """Yield a finding where nothing is learned from a row, because a weight is 0."""
+    weights = [turn.weight for turn in example.messages if turn.role == "assistant"]
+    is_trained = use in ("sft", "dpo", "kto")
+    if is_trained and (example.weight == 0 or (weights and set(weights) == {0})):
+        what = "the weight of the row, or of all its answers, is 0: nothing is learned from it."
+        yield warning("no-weight", what, "Leave the row out, or give it a weight above 0.")
 
 
 _WRITE = (
     'Write {"id": "1", "type": "function", "function": {"name": …, "arguments": "{…}"}}, the '
     "arguments as an object in JSON text."
 )
+_SAME_ID = "Give each call an id, and its result the same as `tool_call_id`."
 
 
 def tool_findings(example: Example) -> Iterator[Finding]:
     """Yield what is wrong with the calls of an example, each with its place in the row."""
     declared = [_function(tool).get("name") for tool in example.tools or ()]
+    open_calls, undeclared = set[JsonValue](), False
     for at, message in enumerate(chain(example.messages, example.non_preferred_output or ())):
+        if message.role == "tool" and message.tool_call_id not in open_calls:
+            what = f"messages[{at}] answers the call {message.tool_call_id!r}, which no earlier "
+            yield warning("unknown-call", f"{what}message makes.", _SAME_ID)
         for number, call in enumerate(message.tool_calls or ()):
             place = f"messages[{at}].tool_calls[{number}]"
             function = _function(call)
             name, arguments = function.get("name"), function.get("arguments", "{}")
+            open_calls.add(str(call["id"]) if call.get("id") else None)
             if not isinstance(name, str) or not name:
                 yield error("broken-call", f"{place} names no function.", _WRITE)
             elif not isinstance(_parsed(arguments), dict):
                 what = f"the arguments of {place}, {name!r}, are no object in JSON: "
                 yield error("broken-call", f"{what}{clip(str(arguments))}.", _WRITE)
+            elif not call.get("id"):
+                yield warning("call-without-id", f"{place}, {name!r}, has no id.", _SAME_ID)
             elif declared and name not in declared:
                 yield warning(
                     "undeclared-tool",
                     f"{place} calls {name!r}, which is none of the row's tools.",
                     "Declare it under `tools`, or correct the name: a model learns to call it.",
+                )
+            elif not declared and not undeclared:
+                undeclared = True
+                yield warning(
+                    "no-tools",
+                    f"{place} calls {name!r}, and the row declares no tools.",
+                    "Declare under `tools` what the model may call, as requests will.",
                 )
 
 

@@ -74,6 +74,9 @@ BAD = [
     Bad(chat('{"role": "user", "content": {}}', ANSWER), "wrong-value", "content is {}"),
     Bad(chat('{"role": "user", "contnt": "a"}', ANSWER), "unknown-key", "mean 'content'"),
     Bad(chat(USER, '{"role": "assistant", "content": "a", "weight": 2}'), "wrong-value", "is 2"),
+    Bad(chat(USER, '{"role": "assistant", "content": "a", "weight": true}'), "wrong-value", "true"),
+    Bad('{"prompt": "a", "completion": "b", "weight": true}', "wrong-value", "true"),
+    Bad('{"prompt": "a", "completion": "\u200b\ufeff"}', "empty-answer", "is empty"),
     Bad(
         chat('{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}', ANSWER),
         "unsupported-part",
@@ -165,7 +168,7 @@ def test_an_empty_system_prompt_is_a_warning_and_an_empty_tool_result_is_none(
     call = '{"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f"}}]}'
     result = '{"role": "tool", "content": "", "tool_call_id": "1"}'
     path = write(tmp_path, chat('{"role": "system", "content": ""}', USER, call, result, ANSWER))
-    assert [("warning", "empty-message")] == [
+    assert [("warning", "empty-message"), ("warning", "no-tools")] == [
         (found.severity, found.code) for found in findings(path)
     ]
     assert 1 == len(load(path))
@@ -222,6 +225,13 @@ def test_another_encoding_without_a_mark_is_one_error_that_says_how_to_convert(
     (found,) = findings(write(tmp_path, f"{GOOD}\n{GOOD}".encode(codec)))
     assert ("error", "encoding", 1) == (found.severity, found.code, found.line)
     assert "iconv -f UTF-16" in found.fix
+
+
+def test_a_first_line_in_utf_16_hides_no_other_line(tmp_path: Path) -> None:
+    lines = f"{GOOD}\n".encode("utf-16-le")[:-1] + f"{GOOD}\n".encode() * 40
+    path = write(tmp_path, lines)
+    assert 40 == sum(isinstance(item, Row) for item in read(path))
+    assert ["nul-byte"] == [found.code for found in findings(path)]
 
 
 def test_a_line_separator_inside_a_text_does_not_end_the_line(tmp_path: Path) -> None:

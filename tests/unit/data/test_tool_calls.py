@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from unitune.data.example import Example
-from unitune.data.rows import tool_findings
+from unitune.data.records import Record
+from unitune.data.rows import examples, tool_findings
+from unitune.findings import Finding
 
 TOOLS: list[dict[str, Any]] = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+USER = {"role": "user", "content": "a"}
 WORSE = "non_preferred_output"
 
 
@@ -47,7 +50,40 @@ def test_a_call_names_its_function(broken: dict[str, Any]) -> None:
 def test_a_call_of_another_tool_is_a_warning_where_tools_are_declared() -> None:
     (finding,) = tool_findings(row(call("g")))
     assert ("warning", "undeclared-tool") == (finding.severity, finding.code)
-    assert [] == list(tool_findings(row(call("g"), tools=None)))
+
+
+def test_calls_in_a_row_that_declares_no_tools_are_one_warning() -> None:
+    (finding,) = tool_findings(row(call("g"), call("f"), tools=None))
+    assert ("warning", "no-tools") == (finding.severity, finding.code)
+    assert "messages[1].tool_calls[0] calls 'g', and the row declares no tools" in finding.message
+
+
+def test_a_call_without_an_id_and_a_result_of_no_call_are_warnings() -> None:
+    results: list[dict[str, Any]] = [
+        {"role": "tool", "content": "x", "tool_call_id": name} for name in ("1", "2", None)
+    ]
+    turns = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "tool_calls": [call()]},
+        *results,
+        {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]},
+    ]
+    found = list(tool_findings(Example.model_validate({"messages": turns, "tools": TOOLS})))
+    assert ["unknown-call", "unknown-call", "call-without-id"] == [each.code for each in found]
+    assert "messages[3] answers the call '2', which no earlier message makes" in found[0].message
+
+
+def test_rows_of_which_nothing_is_learned_are_warned_of() -> None:
+    rows: list[dict[str, Any]] = [
+        {"prompt": "a", "completion": "b", "weight": 0},
+        {"messages": [USER, {"role": "assistant", "content": "b", "weight": 0}]},
+    ]
+    for row in rows:
+        found = [
+            each for each in examples(Record(1, row), None, "sft") if isinstance(each, Finding)
+        ]
+        assert ["no-weight"] == [each.code for each in found]
+        assert 1 == len(list(examples(Record(1, row), None, "case")))
 
 
 def test_calls_of_the_worse_answer_are_looked_at_too() -> None:
