@@ -17,11 +17,11 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
     TypeAdapter,
+    field_validator,
     model_validator,
 )
 from pydantic.dataclasses import dataclass
@@ -36,9 +36,6 @@ def _refuse_flag(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("a weight is a number, and not true or false")  # noqa: TRY004 - pydantic's
     return value
-
-
-_NO_FLAG = BeforeValidator(_refuse_flag)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -61,8 +58,10 @@ class Message:
     name: str | None = None
     tool_calls: tuple[dict[str, JsonValue], ...] | None = None
     tool_call_id: str | None = None
-    weight: Annotated[Literal[0, 1] | None, _NO_FLAG] = None
+    weight: Literal[0, 1] | None = None
     """For assistant turns: 0 keeps the turn out of the loss."""
+
+    _weight_is_a_number = field_validator("weight", mode="before")(_refuse_flag)
 
     @property
     def text(self) -> str:
@@ -92,7 +91,7 @@ class Example(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
     messages: Annotated[tuple[Message, ...], Field(min_length=1)]
     tools: tuple[dict[str, JsonValue], ...] | None = None
-    weight: Annotated[float, Field(ge=0), _NO_FLAG] = 1.0
+    weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the row in the loss."""
     id: Annotated[str, Field(coerce_numbers_to_str=True)] | None = None
     """Name of the row as an evaluation case; made from its content when absent."""
@@ -107,6 +106,8 @@ class Example(BaseModel):
 
     kto_tag: bool | None = None
     """In a rated row: whether the answer is one to give. Called so by LLaMA-Factory."""
+
+    _weight_is_a_number = field_validator("weight", mode="before")(_refuse_flag)
 
     @model_validator(mode="before")
     @classmethod
