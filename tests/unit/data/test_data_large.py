@@ -128,6 +128,7 @@ def _bytes_a_row(tmp_path: Path, look: Callable[[Path], object]) -> float:
 def few_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(number_table, "BLOCK_ROWS", 500)
     monkeypatch.setattr(number_table, "PART_ROWS", 1000)
+    monkeypatch.setattr("unitune.data.split.MOST_ROWS", 500)
 
 
 @pytest.mark.usefixtures("few_in_memory")
@@ -140,6 +141,8 @@ def test_a_check_keeps_hardly_anything_of_a_row(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("few_in_memory")
 @pytest.mark.slow
 def test_a_plan_keeps_some_bytes_of_a_row(tmp_path: Path) -> None:
+    """Most of them are the index of the tenth that is held out, which is searched in the rest."""
+
     def look(path: Path) -> None:
         job = Job(
             name="large",
@@ -154,7 +157,7 @@ def test_a_plan_keeps_some_bytes_of_a_row(tmp_path: Path) -> None:
 
     counter_for("gpt-4.1-mini")
     look(_warm(tmp_path))
-    assert _bytes_a_row(tmp_path, look) < 40
+    assert _bytes_a_row(tmp_path, look) < 180
 
 
 def _warm(tmp_path: Path) -> Path:
