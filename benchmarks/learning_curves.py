@@ -120,7 +120,7 @@ def measure(data: Path, folder: Path) -> None:
             "backend": "local",
             "data": {"train": "train.jsonl", "validation": "validation.jsonl"},
             "tuning": {"epochs": 3, "evaluate_every": 1000},
-            "evaluate": {"scorers": ["exact"], "max_tokens": 16},
+            "evaluate": {"scorers": ["exact"], "max_tokens": 16, "leaks": "drop"},
             "folder": folder,
         }
     )

@@ -88,8 +88,8 @@ def killed(at: int, files: set[str], act: Callable[[], object]) -> str | None:
 
 
 def a_job(folder: Path, script: dict[str, object]) -> Job:
-    row = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
     for name in ("train.jsonl", "validation.jsonl"):
+        row = {"prompt": name, "completion": "a"}
         (folder / name).write_text(json.dumps(row) + "\n", encoding="utf-8")
     return Job(
         name="demo",

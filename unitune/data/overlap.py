@@ -4,8 +4,8 @@
                      invisible letters, letters that look like Latin ones)
     near-duplicate   of all pieces of five letters in the two, both have at least 80 %
     n-gram           at least half of the case's runs of 13 words stand in one training row
-    quoted           a case of 6 to 12 words stands in a training row, between line breaks or
-                     sentence marks
+    quoted           a case of 6 to 12 words stands in a training row as a line of its own, or
+                     outside user turns between sentence marks
 
 The first two compare user turns with user turns. The last two search every turn of a row: system
 prompts, results of tools and answers may quote a case, and one turn may quote several.
@@ -194,8 +194,8 @@ class Search:
         for at, item in enumerate(waiting):
             exact = self._exact.get(item.turns, ())
             quoted = self._by_runs(words[at])
-            texts = dict.fromkeys(turn.text for turn in item.row.example.messages)
-            others = (match for text in texts for match in self._matches_in(text))
+            texts = {turn.text: turn.role == "user" for turn in item.row.example.messages}
+            others = (match for text in texts.items() for match in self._matches_in(*text))
             for match in (_Match(exact, "exact", 1.0), *near.pop(at, ()), *quoted, *others):
                 for case in match.cases:
                     self._note(item, case, match)
@@ -219,9 +219,12 @@ class Search:
             )
             self._doubles[at] = _Double(rank, shared)
 
-    def _quoted(self, text: str) -> tuple[_Match, ...]:
-        """Return the cases that one turn quotes, whole or in long runs."""
-        clauses = clauses_of(text)
+    def _quoted(self, text: str, is_user: bool) -> tuple[_Match, ...]:  # noqa: FBT001 - cached
+        """Return the cases that one turn quotes, whole or in long runs.
+
+        A user may well begin a message with what another one asks: a quotation is a line there.
+        """
+        clauses = clauses_of(text, lines=is_user)
         words = self._templates.own_words((normal(text),))
         found = list(self._by_runs(words)) if len(words) >= RUN_WORDS else []
         for first, clause in enumerate(clauses if self._short else ()):

@@ -161,9 +161,9 @@ def words_of(turns: Turns) -> Words:
     return tuple(" ".join(turns).translate(_MARKS).split())
 
 
-def clauses_of(text: str) -> list[Words]:
-    """Return the words of each line, and of each part between sentence marks."""
-    parts = _ENDS.split(text)
+def clauses_of(text: str, *, lines: bool = False) -> list[Words]:
+    """Return the words of each line, or of each part between sentence marks too."""
+    parts = text.splitlines() if lines else _ENDS.split(text)
     return [words for part in parts if part and (words := words_of((normal(part),)))]
 
 

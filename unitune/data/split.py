@@ -223,6 +223,8 @@ class Cut:
         if self._validation is not None:
             wanted = validation_rows(self._job, int(np.count_nonzero(rest)))
             joined = families_of(self._prompts) if self._is_small else None
+            if joined == list(range(self._rows)):
+                joined = None
             held = self._validation.held_out(wanted, rest, joined)
             if held is None:
                 return _too_few_rows(self._validation, rest, wanted, "validation")

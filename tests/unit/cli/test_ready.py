@@ -22,7 +22,12 @@ evaluate: {EVALUATE}
 def write(folder: Path, evaluate: str) -> Path:
     def rows(count: int, what: str) -> str:
         lines = (
-            {"prompt": f"{what} {n}?", "completion": ("yes", "no", "maybe")[n % 3], "lang": "cs"}
+            {
+                "prompt": f"{what} {n}?",
+                "completion": ("yes", "no", "maybe")[n % 3],
+                "lang": "cs",
+                "who": n,
+            }
             for n in range(count)
         )
         return "".join(json.dumps(line) + "\n" for line in lines)
@@ -164,6 +169,6 @@ def test_check_finds_what_the_backend_cannot_do(
 
 
 def test_a_job_that_is_ready_is_found_so(unitune: Command, tmp_path: Path) -> None:
-    file = write(tmp_path, "{scorers: [choice], slices: [lang], clusters: lang}")
+    file = write(tmp_path, "{scorers: [choice], slices: [lang], clusters: who}")
     assert Job.load(file).evaluate.slices
     assert 0 == unitune("check", str(file)).code

@@ -28,10 +28,8 @@ def make_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeJob:
     monkeypatch.setattr(registry, "offer", lambda _: offer)
 
     def make(*submits: str) -> Path:
-        row = {
-            "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
-        }
         for name in ("train", "validation"):
+            row = {"prompt": name, "completion": "a"}
             (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
         job = Job.model_validate(
             {

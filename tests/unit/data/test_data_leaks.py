@@ -82,10 +82,11 @@ def test_a_question_that_is_quoted_in_any_turn_leaks(row: tuple[Message, ...]) -
     ("question", "row"),
     [
         ("How do I top up my card?", "How do I top up my card with Apple Pay?"),
-        ("Where is my card?", "Help! Where is my card? I need it."),
+        ("Where is my card?", "Help!\nWhere is my card?\nI need it."),
+        ("How do I top up my card?", "I am new. How do I top up my card? I have Apple Pay."),
     ],
 )
-def test_words_that_a_longer_clause_begins_with_and_short_questions_are_no_quotation(
+def test_what_a_longer_line_of_a_user_holds_and_short_questions_are_no_quotation(
     question: str, row: str
 ) -> None:
     assert () == leaks((dataset(chat(row, "x")),), dataset(chat(question, "x")))
