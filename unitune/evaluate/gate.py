@@ -284,8 +284,9 @@ def _rule(gate: Gate, evidence: Evidence) -> Ruling:
 
 def _improve(evidence: Evidence) -> Ruling:
     margin = _points(evidence.margin)
+    small = f", by less than {margin}" if evidence.interval[1] < evidence.margin else ""
     rulings: dict[VerdictName, Ruling] = {
-        "better": Ruling(0, "The candidate is better than every baseline."),
+        "better": Ruling(0, f"The candidate is better than every baseline{small}."),
         "worse": Ruling(1, "The candidate is worse than the best baseline."),
         "equivalent": Ruling(1, f"There is no difference larger than {margin}."),
         "non-inferior": Ruling(

@@ -41,8 +41,11 @@ class Gate(Spec):
     absolute: the candidate's own score reaches the threshold."""
     threshold: Annotated[float, Field(gt=0, le=1)] | None = None
     """For mode absolute: the score to reach, above 0 and at most 1."""
-    min_cases: Annotated[int, Field(ge=1)] = 1
+    min_cases: Annotated[int, Field(ge=1)] = 20
     """With fewer scored cases the gate is inconclusive."""
+    looks: Annotated[int, Field(ge=1, le=100)] = 1
+    """Planned number of comparisons of one candidate while the test grows. Each comparison spends
+    its part of the error rate (O'Brien-Fleming)."""
     required_cases: tuple[str, ...] = ()
     """Ids of cases that the candidate must get right, besides rows with ``required: true``."""
     required_score: Annotated[float, Field(gt=0, le=1)] = 1.0

@@ -61,8 +61,9 @@ def headline(comparison: Comparison) -> str:
     better, worse, by = "better", "worse", ""
     if near := comparison.closeness:
         better, worse, by = f"closer to {near}", f"farther from {near}", f" in closeness to {near}"
+    small = f", by less than the {margin} that matter" if is_small_gain(comparison) else ""
     sentence = {
-        "better": f"{candidate} is {better} than {baseline}",
+        "better": f"{candidate} is {better} than {baseline}{small}",
         "worse": f"{candidate} is {worse} than {baseline}",
         "equivalent": f"no difference larger than \u00b1{margin}{by} "
         f"between {candidate} and {baseline}",
@@ -70,6 +71,11 @@ def headline(comparison: Comparison) -> str:
         "inconclusive": f"too close to call{by} between {candidate} and {baseline}",
     }[comparison.verdict]
     return sentence[0].upper() + sentence[1:]
+
+
+def is_small_gain(comparison: Comparison) -> bool:
+    """Return whether the candidate is better, and the whole interval lies below the margin."""
+    return comparison.verdict == "better" and comparison.interval[1] < comparison.margin
 
 
 def _side(comparison: Comparison, side: Literal["candidate", "baseline"]) -> str:
@@ -99,7 +105,11 @@ def _reason(comparison: Comparison) -> str:
         return comparison.doubt
     margin, ends = points(comparison.margin), interval(comparison.interval)
     span = f"The {level(comparison)} interval of the difference, {ends} points,"
-    if comparison.interval[1] < 0 and comparison.verdict != "worse":
+    if (
+        comparison.interval[1] < 0
+        and comparison.verdict != "worse"
+        and len(comparison.baselines) > 1
+    ):
         return (
             f"{span} lies below zero, but {comparison.baseline} was singled out as the hardest of "
             f"{len(comparison.baselines)} baselines on these very cases, which alone may explain "
@@ -112,7 +122,8 @@ def _reason(comparison: Comparison) -> str:
             f"this test had {comparison.n:,}."
         )
     return {
-        "better": f"{span} lies wholly above zero.",
+        "better": f"{span} lies wholly above zero"
+        + (f" and below the margin of {margin}." if is_small_gain(comparison) else "."),
         "worse": f"{span} lies wholly below zero.",
         "equivalent": f"{span} is narrow, and the 90 % one, which decides this question, lies "
         f"wholly inside \u00b1{margin}.",

@@ -31,6 +31,18 @@ def test_improve_goes_by_the_verdict(verdict: VerdictName, code: int) -> None:
     assert (code, code == 0) == (result.exit_code, result.passed)
 
 
+def test_improve_names_a_gain_that_is_smaller_than_the_margin() -> None:
+    small = replace(PLAIN, verdict="better", interval=(0.01, 0.04))
+    reason = "The candidate is better than every baseline, by less than 5 points."
+    assert reason == apply(Gate(mode="improve"), small).reason
+
+
+def test_a_gate_asks_for_twenty_cases_unless_it_says_otherwise() -> None:
+    few = replace(PLAIN, verdict="better", n=19)
+    assert 3 == apply(Gate(mode="improve"), few).exit_code
+    assert 0 == apply(Gate(mode="improve", min_cases=19), few).exit_code
+
+
 @pytest.mark.parametrize(
     ("interval", "code"),
     [

@@ -59,13 +59,21 @@ class TestVerdict:
         interval90: tuple[float, float],
         expected: Verdict,
     ) -> None:
-        actual = verdict(Interval(*interval, 0.95), Interval(*interval90, 0.90), margin=0.05)
+        actual = verdict(Interval(*interval, 0.95), Interval(*interval90, 0.90), 0.05, 0.01)
         assert expected == actual
+
+    @pytest.mark.parametrize(("level", "p"), [(0.95, 0.0501), (0.99, 0.0101)])
+    def test_a_difference_needs_the_test_as_well_as_the_interval(
+        self, level: float, p: float
+    ) -> None:
+        above, below = Interval(0.01, 0.2, level), Interval(-0.2, -0.01, level)
+        for interval, expected in ((above, Verdict.NON_INFERIOR), (below, Verdict.INCONCLUSIVE)):
+            assert expected == verdict(interval, interval, 0.05, p)
 
     @pytest.mark.parametrize("margin", [0, -0.05, 5])
     def test_a_margin_that_is_no_share_is_refused(self, margin: float) -> None:
         with pytest.raises(ValueError, match="margin must be above 0 and below 1"):
-            verdict(Interval(-0.1, 0.1, 0.95), Interval(-0.1, 0.1, 0.90), margin)
+            verdict(Interval(-0.1, 0.1, 0.95), Interval(-0.1, 0.1, 0.90), margin, 1.0)
 
 
 class TestBinary:
@@ -86,6 +94,24 @@ class TestBinary:
         assert Verdict.BETTER == actual.verdict
         assert "Tango score interval, McNemar mid-p test" == actual.method
         assert not actual.graded
+
+    def test_few_cases_that_all_gain_are_not_better(self) -> None:
+        """Four gains in four cases come up by chance in 6 % of such tests, p = 0.0625."""
+        for lost, gained in (([0] * 4, [1] * 4), ([0] * 4 + [1] * 16, [1] * 20)):
+            actual = compare_paired(lost, gained)
+            assert (0.0625, Verdict.NON_INFERIOR) == (actual.p_value, actual.verdict)
+            assert actual.interval.low > 0
+            assert "too few to show a difference" in actual.warnings[0]
+            assert Verdict.WORSE != compare_paired(gained, lost).verdict
+
+    def test_few_clusters_that_all_gain_are_not_better(self) -> None:
+        """The exact sign-flip p of four clusters is 2 / 2^4, however many cases they hold."""
+        clusters = [at // 30 for at in range(120)]
+        actual = compare_paired([0] * 120, [1] * 120, clusters=clusters)
+        assert (4, 0.125) == (actual.clusters, actual.p_value)
+        assert Verdict.BETTER != actual.verdict
+        six = compare_paired([0] * 120, [1] * 120, clusters=[at // 20 for at in range(120)])
+        assert (0.03125, Verdict.BETTER) == (six.p_value, six.verdict)
 
     def test_what_the_cases_could_have_shown_comes_from_the_discordance(self) -> None:
         actual = compare_paired(*scores(53, 16, 8, 9))

@@ -46,6 +46,14 @@ def test_the_headline_says_the_verdict_in_plain_words(verdict: str, headline: st
     assert headline == words.headline(sample_comparison(VERDICTS[verdict]))
 
 
+def test_a_gain_below_the_margin_is_called_small_in_headline_and_gate() -> None:
+    small = sample_comparison(margin=0.9)
+    assert "better" == small.verdict
+    assert words.headline(small).endswith(", by less than the 90 points that matter")
+    assert "and below the margin of 90 points." in words.reason(small)
+    assert "less than" not in words.headline(sample_comparison())
+
+
 @pytest.mark.parametrize(
     ("verdict", "part"),
     [

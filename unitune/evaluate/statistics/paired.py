@@ -1,9 +1,9 @@
 """Is the candidate better than the baseline on the same cases?
 
 `compare_paired` takes the scores of both, binary or graded, once or several times a case, clustered
-or not. The interval decides the verdict; the p-value stands beside it and, near the edge, may
-differ, because it comes from another method. `against_best` joins comparisons with several
-baselines.
+or not. Better and worse need both the interval and the test: where evidence is thin one of the two
+alone claims too much (four of four cases gained give an interval above 0 beside p = 0.0625).
+`against_best` joins comparisons with several baselines.
 
 `compare_corpus` takes statistics of a whole corpus that are no mean of cases: BLEU, chrF, macro-F1.
 Each case brings sufficient statistics that add up (its n-gram matches and lengths, or one count in
@@ -18,7 +18,7 @@ axes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeAlias
@@ -38,11 +38,7 @@ from unitune.evaluate.statistics.intervals import (
     own_interval,
     summed,
 )
-from unitune.evaluate.statistics.sample_size import (
-    EQUIVALENCE_LEVEL,
-    cases_needed_for_margin,
-    smallest_detectable,
-)
+from unitune.evaluate.statistics.sample_size import cases_needed_for_margin, smallest_detectable
 from unitune.evaluate.statistics.significance import (
     how_permuted,
     mcnemar_exact,
@@ -157,7 +153,7 @@ def judge(  # noqa: PLR0913 - each has a name
 ) -> PairedResult:
     """Return what paired differences show, with the scores and the test of the two sides."""
     interval, interval90 = _intervals(units, level)
-    claim = verdict(interval, interval90, margin)
+    claim = verdict(interval, interval90, margin, p_value)
     size = units.usual_size
     mean_square, graded = units.scatter / size + units.mean**2, not units.is_binary
     return PairedResult(
@@ -176,7 +172,7 @@ def judge(  # noqa: PLR0913 - each has a name
             units.n / size, mean_square, graded=graded, level=level
         ),
         method=method,
-        warnings=_warnings(units, claim, margin, level),
+        warnings=tuple(_warnings(units, claim, margin, interval, p_value)),
         design_effect=units.design_effect,
     )
 
@@ -190,12 +186,13 @@ def own_score(
     return own_interval(Units.of(case_means("contender", scores), clusters))
 
 
-def verdict(interval: Interval, interval90: Interval, margin: float) -> Verdict:
-    """Return the first claim that the intervals of candidate minus baseline support.
+def verdict(interval: Interval, interval90: Interval, margin: float, p_value: float) -> Verdict:
+    """Return the first claim that the evidence on candidate minus baseline supports.
 
     Returns:
-        better (all above 0), worse (all below 0), equivalent (the 90 % interval inside the
-        margin), non-inferior (all above minus the margin), else inconclusive.
+        better (all above 0) and worse (all below 0) where the test rejects at the interval's level
+        too; equivalent (the 90 % interval inside the margin), non-inferior (all above minus the
+        margin), else inconclusive.
 
     Raises:
         ValueError: The margin is not between 0 and 1.
@@ -204,9 +201,10 @@ def verdict(interval: Interval, interval90: Interval, margin: float) -> Verdict:
         Equivalence by two one-sided tests: Schuirmann 1987, J Pharmacokinet Biopharm 15:657.
     """
     check_share("margin", margin)
-    if interval.low > 0:
+    rejected = p_value <= 1 - interval.level
+    if interval.low > 0 and rejected:
         return Verdict.BETTER
-    if interval.high < 0:
+    if interval.high < 0 and rejected:
         return Verdict.WORSE
     if -margin < interval90.low and interval90.high < margin:
         return Verdict.EQUIVALENT
@@ -216,31 +214,41 @@ def verdict(interval: Interval, interval90: Interval, margin: float) -> Verdict:
 
 
 def _intervals(units: Units, level: float) -> tuple[Interval, Interval]:
-    """Return the intervals of the difference at the requested level and at that of equivalence."""
+    """Return the intervals of the difference at the requested level and at that of equivalence.
+
+    Two one-sided tests: twice the error of the requested level, so 90 % beside 95 %.
+    """
+    levels = level, round(2 * level - 1, 12)
     wide, narrow = (
         Interval(max(-1.0, interval.low), min(1.0, interval.high), interval.level)
-        for interval in (difference_interval(units, each) for each in (level, EQUIVALENCE_LEVEL))
+        for interval in (difference_interval(units, each) for each in levels)
     )
     return wide, narrow
 
 
-def _warnings(units: Units, claim: Verdict, margin: float, level: float) -> tuple[str, ...]:
-    """Say so where it is what may be missing from the sample that keeps the verdict weak."""
-    if units.is_binary:
-        return ()
-    seen = replace(units, bound=0.0, alone=units.alone and replace(units.alone, bound=0.0))
-    stronger = verdict(*_intervals(seen, level), margin)
-    if stronger is claim:
-        return ()
-    unseen = 1 - ((1 - level) / 2) ** (1 / units.count)
-    few = "cases" if units.alone is None else f"clusters, into which the {units.n:,} cases fall,"
+def _warnings(
+    units: Units, claim: Verdict, margin: float, interval: Interval, p_value: float
+) -> Iterator[str]:
+    """Name what keeps the verdict weak although the difference seen is large."""
     kind = "cases" if units.alone is None else "clusters"
-    warning = (
+    if interval.low * interval.high > 0 and claim not in (Verdict.BETTER, Verdict.WORSE):
+        yield (
+            f"The interval excludes zero, but the test does not (p = {p_value:.2g}): "
+            f"{units.count:,} {kind} are too few to show a difference."
+        )
+    if units.is_binary:
+        return
+    seen = replace(units, bound=0.0, alone=units.alone and replace(units.alone, bound=0.0))
+    stronger = verdict(*_intervals(seen, interval.level), margin, p_value)
+    if stronger is claim:
+        return
+    unseen = 1 - ((1 - interval.level) / 2) ** (1 / units.count)
+    few = "cases" if units.alone is None else f"clusters, into which the {units.n:,} cases fall,"
+    yield (
         f"{units.count:,} {few} are few: {kind} in which one side loses everything could be "
         f"{100 * unseen:.1f} % of all and none of them be among these, so the interval allows for "
         f"them. By what was seen alone the verdict would be {stronger}."
     )
-    return (warning,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +289,11 @@ def against_best(pairs: Mapping[str, PairedResult], chosen: str) -> AgainstBest:
     upper = (pairs[hardest], pairs[chosen])
     interval = _spanned((p.interval for p in pairs.values()), (p.interval for p in upper))
     interval90 = _spanned((p.interval90 for p in pairs.values()), (p.interval90 for p in upper))
-    return AgainstBest(hardest, interval, verdict(interval, interval90, pairs[chosen].margin))
+    # Better needs the test against each baseline, worse against those that give the upper end.
+    deciding = pairs.values() if interval.low > 0 else upper
+    p_value = max(p.p_value for p in deciding)
+    claim = verdict(interval, interval90, pairs[chosen].margin, p_value)
+    return AgainstBest(hardest, interval, claim)
 
 
 def _spanned(lows: Iterable[Interval], highs: Iterable[Interval]) -> Interval:
@@ -294,13 +306,14 @@ CorpusScore: TypeAlias = Callable[[FloatArray], FloatArray]
 sums over any of the cases, so it must give a finite number also where a count is 0."""
 
 
-def compare_corpus(
+def compare_corpus(  # noqa: PLR0913 - each has a name and a default
     baseline: FloatArray,  # (N, S)
     candidate: FloatArray,  # (N, S)
     score: CorpusScore,
     *,
     clusters: Clusters | None = None,  # (N,)
     margin: float = 0.05,
+    level: float = LEVEL,
 ) -> PairedResult:
     """Compare a candidate with a baseline by a statistic of the whole corpus.
 
@@ -341,7 +354,7 @@ def compare_corpus(
         p_value=randomisation_p(old, new, score),
         method=f"jackknife score interval, approximate randomisation ({how_permuted(new)})",
         margin=margin,
-        level=LEVEL,
+        level=level,
     )
 
 
