@@ -65,6 +65,13 @@ Limit = Annotated[
         help="A first look at N test cases, the same each time: no verdict, and it passes no gate.",
     ),
 ]
+NewAnswers = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REASON",
+        help="Sample a candidate again that has answered these cases before; REASON is recorded.",
+    ),
+]
 Folder = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="DIR", help="Where rows, verdict and report go."),
@@ -82,6 +89,7 @@ def compare(
     batch: Batch = False,
     replay: Replay = False,
     use_cache: UseCache = False,
+    new_answers: NewAnswers = None,
     budget: BudgetUsd = None,
     allow_unpriced: AllowUnpriced = False,
     update_baseline: UpdateBaseline = False,
@@ -134,6 +142,7 @@ def compare(
             use_cache=use_cache,
             update_baseline=update_baseline,
             limit=limit,
+            new_answers=new_answers,
             allow_unpriced=allow_unpriced,
             progress=progress,
             announce=None if quiet or json else aside().print,

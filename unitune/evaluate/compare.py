@@ -34,6 +34,7 @@ from unitune.evaluate.conclude import conclude, first_look
 from unitune.evaluate.history import keep
 from unitune.evaluate.inference.budget import Budget
 from unitune.evaluate.inference.sources import check_batches, resolve_sources, without_batches
+from unitune.evaluate.looks import TestHistory
 from unitune.evaluate.prompts.contenders import Contender, build
 from unitune.evaluate.prompts.prompts import check_prompts
 from unitune.evaluate.readiness import refusals
@@ -90,6 +91,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
     use_cache: bool = False,
     update_baseline: bool = False,
     limit: int | None = None,
+    new_answers: str | None = None,
     allow_unpriced: bool = False,
     progress: Notify | None = None,
     announce: Callable[[str], None] | None = None,
@@ -113,6 +115,9 @@ def compare(  # noqa: PLR0913 - each has a name and a default
             else the gate checks.
         limit: A first look at so many test cases, the same each time, with as many rows of dev at
             most: no verdict, and no gate is passed. The whole comparison goes on from its answers.
+        new_answers: Why a candidate whose answers are sampled is asked again on the same cases.
+            The reason is recorded, and the comparison counts as another one. Without a reason it is
+            refused, since it could be repeated until it comes out better.
         allow_unpriced: Go on although a price is unknown or old; what has none is in no budget.
         progress: Called as answers come; with batches about once a second, too. By default a
             notebook shows a line below its cell.
@@ -138,6 +143,7 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         use_cache=use_cache,
         update_baseline=update_baseline,
         limit=limit,
+        new_answers=new_answers,
         allow_unpriced=allow_unpriced,
         progress=progress or _in_notebook(),
         announce=announce or ignore,
@@ -157,6 +163,7 @@ class _Choices:
     use_cache: bool
     update_baseline: bool
     limit: int | None
+    new_answers: str | None
     allow_unpriced: bool
     progress: Notify
     announce: Callable[[str], None]
@@ -176,6 +183,11 @@ def _compared(resolved: ResolvedJob, run: Run | None, choices: _Choices) -> Comp
     if not task.omitted:
         required = requirements(resolved.job, task, accepting=choices.update_baseline)
     _announce(resolved, task, sources, choices)
+    history = TestHistory(task, resolved.job.name)
+    if not task.omitted:
+        history = TestHistory.of(
+            task, resolved.job.name, choices.new_answers, replay=choices.replay
+        )
     config = EvaluationConfig(
         task=task,
         contenders=build(resolved.job.evaluate, resolved.job.tuning, resolved.splits.train),
@@ -187,6 +199,7 @@ def _compared(resolved: ResolvedJob, run: Run | None, choices: _Choices) -> Comp
         replay=choices.replay,
         use_cache=choices.use_cache,
         announce=choices.announce,
+        history=history,
     )
     with open_journals(config) as journals:
         if config.replay:
@@ -195,20 +208,24 @@ def _compared(resolved: ResolvedJob, run: Run | None, choices: _Choices) -> Comp
         with _deployed(tuned, config, choices) as ready:
             config = replace(config, sources=ready)
             answered = selection.noted(collect_responses(config, journals, choices.progress))
-        comparison = conclude(resolved, task, answered, tuned, required, spent=config.budget.spent)
+        spent = config.budget.spent
+        comparison = conclude(resolved, answered, tuned, required, history, spent=spent)
     comparison = comparison.model_copy(update={"sweep": selection.runs})
     if choices.update_baseline and comparison.exit_code == 0:
         accept(resolved.job, task, comparison)
     if not task.omitted and not (choices.replay and choices.out):
         comparison = keep(comparison)
+        history.record(comparison, answered)
         if not choices.replay and comparison.candidate in tuned:
-            tuned[comparison.candidate].record_gate(comparison)
+            tuned[comparison.candidate].record_gate(resolved.job, comparison)
     folder = report_folder(comparison, config.folder)
     write_verdict(comparison, folder)
     return comparison.model_copy(update={"folder": folder})
 
 
 def _refuse(resolved: ResolvedJob, run: Run | None, choices: _Choices) -> None:
+    if choices.new_answers is not None and not choices.new_answers.strip():
+        raise UserError("new answers of a known candidate need a reason, which is recorded.")
     if choices.limit is not None and choices.update_baseline:
         raise UserError(
             "a first look (--limit) has the scores of some cases alone. Update the baseline "

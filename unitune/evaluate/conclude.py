@@ -16,11 +16,11 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, TypeVar, get_args
 
 from unitune import __version__
-from unitune.data.example import digest_all
 from unitune.errors import BackendError
 from unitune.evaluate import gate
 from unitune.evaluate.baseline import Requirements
 from unitune.evaluate.grading import Answered, Graded, grade
+from unitune.evaluate.looks import TestHistory
 from unitune.evaluate.prompts.contenders import best_baseline
 from unitune.evaluate.readings import (
     Judgement,
@@ -31,7 +31,13 @@ from unitune.evaluate.readings import (
     judge,
 )
 from unitune.evaluate.records import CaseResult
-from unitune.evaluate.results import BaselineResult, Comparison, ContenderResult, judged_run
+from unitune.evaluate.results import (
+    BaselineResult,
+    Comparison,
+    ContenderResult,
+    UseOfTest,
+    judged_run,
+)
 from unitune.evaluate.statistics.paired import LEVEL, Verdict
 from unitune.evaluate.task import Task
 from unitune.job.contenders import FewShot, Model, Recorded, Role, Server, Tuned, prompt_kind
@@ -47,10 +53,10 @@ Number = TypeVar("Number", int, float)
 
 def conclude(  # noqa: PLR0913 - each is independent
     resolved: ResolvedJob,
-    task: Task,
     contenders: Sequence[Answered],
     tuned: Mapping[str, TunedRun],
     required: Requirements,
+    history: TestHistory,
     *,
     spent: Decimal,
 ) -> Comparison:
@@ -59,7 +65,7 @@ def conclude(  # noqa: PLR0913 - each is independent
     Raises:
         BackendError: Candidate or baseline gave no answer at all.
     """
-    job, evaluate = resolved.job, resolved.job.evaluate
+    job, evaluate, task = resolved.job, resolved.job.evaluate, history.task
     graded = [grade(task, answered) for answered in contenders]
     of_role = {role: [each for each in graded if each.spec.role == role] for role in get_args(Role)}
     (candidate,), baselines = of_role["candidate"], of_role["baseline"]
@@ -68,7 +74,14 @@ def conclude(  # noqa: PLR0913 - each is independent
     chosen, on_dev = best_baseline(choices).contender.name, errors_on_dev(choices)
     pairings = {each.name: Pairing(each, candidate, evaluate.margin) for each in baselines}
     look = first_look(task) if task.omitted else None
-    judgement = judge(pairings, chosen)
+    judgement, use = judge(pairings, chosen), None
+    if look is None:
+        planned = evaluate.gate.looks if evaluate.gate else 1
+        p_value, name = judgement.scored.paired.p_value, candidate.answered.identity(task)
+        use = history.use(name, len(task.cases), p_value, planned)
+        look = _too_many_looks(use)
+        if use.level != LEVEL:
+            judgement = judge({n: replace(p, level=use.level) for n, p in pairings.items()}, chosen)
     if doubt := look or (on_dev if on_dev and on_dev.exit_code else None):
         judgement = replace(judgement, verdict=Verdict.INCONCLUSIVE, doubt=doubt)
     pairing, paired = judgement.scored.hardest, judgement.scored.paired
@@ -92,6 +105,7 @@ def conclude(  # noqa: PLR0913 - each is independent
         interval=paired.interval.ends,
         level=LEVEL,
         p_value=paired.p_value,
+        use_of_test=use,
         p_exact=paired.p_exact,
         method=paired.method,
         n=paired.n,
@@ -110,7 +124,7 @@ def conclude(  # noqa: PLR0913 - each is independent
         references=against_references(beside),
         contenders=results,
         spent_usd=spent if spent or any(each.usd is not None for each in results) else None,
-        gate=gate.decide(evaluate.gate, judgement, required, on_dev, look),
+        gate=gate.decide(evaluate.gate, judgement, required, on_dev, look, use),
         economics=pairing.money(evaluate.economics),
         leaks=task.leaks,
         dev_rows=len(task.dev),
@@ -139,6 +153,17 @@ def first_look(task: Task) -> Ruling:
         3,
         f"A first look at {len(task.cases):,} of {whole:,} test cases (--limit) is no verdict and "
         "passes no gate. Run compare without --limit: it goes on from these answers.",
+    )
+
+
+def _too_many_looks(use: UseOfTest) -> Ruling | None:
+    """Say that the planned comparisons of a growing test are used up."""
+    if not 1 < use.planned < len(use.sizes):
+        return None
+    return Ruling(
+        3,
+        f"evaluate.gate.looks plans {use.planned} comparisons of this candidate; this is number "
+        f"{len(use.sizes)}: no error rate is left. Compare on new test cases.",
     )
 
 
@@ -228,7 +253,7 @@ def _provenance(task: Task, contenders: Sequence[Answered]) -> dict[str, str]:
         **{_called(each, several=several): each.fingerprint for each in contenders},
         **{f"Training of {each.name}" if several else "Training": each.origin for each in tuned},
         **{f"Scorer {scorer.name}": scorer.fingerprint for scorer in task.scoring.scorers},
-        "Test cases": digest_all(case.content for case in task.cases),
+        "Test cases": task.digest,
         "Sampling": f"{how}, {most} answer{often}",
         "unitune": __version__,
     }

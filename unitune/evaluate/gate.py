@@ -49,7 +49,7 @@ from unitune.evaluate.readings import (
     undecided,
     uninformative,
 )
-from unitune.evaluate.results import GateCheck, GateResult, Regression, VerdictName
+from unitune.evaluate.results import GateCheck, GateResult, Regression, UseOfTest, VerdictName
 from unitune.evaluate.statistics.paired import LEVEL, own_score
 from unitune.job.job import Constraint, Gate
 
@@ -97,6 +97,8 @@ class Evidence:
     """Why the verdict is inconclusive where its interval would allow another."""
     look: Ruling | None = None
     """Why nothing is judged, where only some of the cases were looked at."""
+    use: UseOfTest | None = None
+    """How often the test was used, which the verdict and the interval allow for."""
     readings: tuple[Evidence, ...] = ()
     """The same evidence, errors and cut answers read otherwise."""
 
@@ -143,12 +145,13 @@ def _required_cases(candidate: Graded, required: Collection[str]) -> Iterator[Re
         yield RequiredCase(name, tuple(scores), cut=any(each.open for each in repeats[name]))
 
 
-def decide(
+def decide(  # noqa: PLR0913, PLR0917 - each is independent
     gate: Gate | None,
     judgement: Judgement,
     required: Requirements,
     dev: Ruling | None,
     look: Ruling | None,
+    use: UseOfTest | None,
 ) -> GateResult | None:
     """Return a gate's decision, with what its metric cannot show; None without a gate."""
     if gate is None:
@@ -160,6 +163,7 @@ def decide(
         doubt=judgement.doubt,
         dev=dev,
         look=look,
+        use=use,
         required=tuple(_required_cases(scored.hardest.candidate, required.cases)),
         uninformative=_uninformative(scored, required.standing),
         readings=tuple(_evidence(other, required) for other in judgement.others),
@@ -194,6 +198,8 @@ def _checks(gate: Gate, evidence: Evidence) -> Iterator[GateCheck]:
     yield _check("errors", errors)
     if evidence.dev is not None:
         yield _check("dev errors", evidence.dev)
+    if evidence.use is not None:
+        yield _check("uses of the test", Ruling(0, str(evidence.use)))
     answered = errors.exit_code == 0
     for required in evidence.required:
         yield _check(f"required {required.case}", _required(gate, required), judged=answered)

@@ -13,10 +13,12 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 
 from unitune.backends.protocol import Event
+from unitune.data.example import digest
 from unitune.errors import Mismatch, UnreadableRecord
 from unitune.evaluate.history import history_folder
 from unitune.evaluate.result_files import CASES, VERDICT
 from unitune.evaluate.results import Comparison, VerdictName
+from unitune.job.job import Job
 from unitune.ledger import Ledger, RunRecord
 from unitune.planning.start import model_fingerprint
 from unitune.security.spec import Frozen
@@ -40,6 +42,12 @@ class GateRecord(Frozen):
     """Exit code of its gate; None: it had none."""
     reason: str
     """Of the gate's decision."""
+    rule: str
+    """Digest of the gate and of what it rests on (`rule_of`)."""
+    cases: int
+    """How many there were."""
+    test: str
+    """Digest of them."""
     score: float
     """Of the candidate."""
     model_fingerprint: str
@@ -52,7 +60,14 @@ class GateRecord(Frozen):
     """The machine that has the files."""
 
 
-def record_gate(ledger: Ledger, run: RunRecord, comparison: Comparison) -> None:
+def rule_of(job: Job) -> str:
+    """Return the digest of a job's gate, with the contenders and scorers that it rests on."""
+    decides = {"gate", "contenders", "primary", "margin", "clusters", "leaks"}
+    scorers = [scorer.name for scorer in job.evaluate.scorers]
+    return digest([job.evaluate.model_dump(mode="json", include=decides), scorers])
+
+
+def record_gate(ledger: Ledger, run: RunRecord, job: Job, comparison: Comparison) -> None:
     """Write down what a comparison, which is in the history, has shown of its candidate."""
     assert run.model is not None, "it was the candidate"
     gate, folder = comparison.gate, history_folder(comparison.id or "")
@@ -65,6 +80,9 @@ def record_gate(ledger: Ledger, run: RunRecord, comparison: Comparison) -> None:
         verdict=comparison.verdict,
         gate=gate and gate.exit_code,
         reason=gate.reason if gate else "",
+        rule=rule_of(job),
+        cases=comparison.n,
+        test=comparison.provenance["Test cases"],
         score=score,
         model_fingerprint=model_fingerprint(run.model),
         verdict_sha256=sha256(folder / VERDICT),

@@ -14,13 +14,14 @@ from itertools import chain
 from statistics import fmean
 
 from unitune.evaluate.inference.budget import usd
+from unitune.evaluate.looks import identity
 from unitune.evaluate.prompts.contenders import Choice, DevScore
 from unitune.evaluate.records import Answer, Record
 from unitune.evaluate.scoring import attempt_of
 from unitune.evaluate.statistics.intervals import Interval
 from unitune.evaluate.statistics.paired import own_corpus, own_score
 from unitune.evaluate.task import Task
-from unitune.job.contenders import ContenderSpec
+from unitune.job.contenders import ContenderSpec, Recorded
 from unitune.job.job import TokenPrice
 from unitune.scorers.formulas import Sums
 from unitune.scorers.interface import Attempt, Kind
@@ -52,6 +53,16 @@ class Answered:
     def succeeded(self) -> list[Record]:
         """Records that are no errors."""
         return [record for record in self.records if record.error is None]
+
+    def identity(self, task: Task) -> str:
+        """Return the digest of what determines the answers; see `looks.identity`."""
+        return identity(self.fingerprint, self.choice.prompt, task)
+
+    def is_sampled(self, task: Task) -> bool:
+        """Return whether the same requests could have been answered differently."""
+        refused = any("temperature" in (each.left_out or ()) for each in self.records)
+        recorded = isinstance(self.choice.contender.spec, Recorded)
+        return not recorded and (task.temperature > 0 or refused)
 
     @property
     def usd(self) -> Decimal | None:

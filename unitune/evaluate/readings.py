@@ -30,6 +30,7 @@ from unitune.evaluate.prompts.contenders import Choice
 from unitune.evaluate.results import Contrast, Money
 from unitune.evaluate.statistics.economics import weigh
 from unitune.evaluate.statistics.paired import (
+    LEVEL,
     AgainstBest,
     PairedResult,
     Verdict,
@@ -87,6 +88,8 @@ class Pairing:
     baseline: Graded
     candidate: Graded
     margin: float
+    level: float = LEVEL
+    """Of the interval that decides; all others are at the usual one."""
 
     @property
     def task(self) -> Task:
@@ -106,7 +109,10 @@ class Pairing:
         return [position for position, pair in enumerate(pairs) if all(each.known for each in pair)]
 
     def compare(
-        self, metric: str | None = None, members: Sequence[int] | None = None
+        self,
+        metric: str | None = None,
+        members: Sequence[int] | None = None,
+        level: float = LEVEL,
     ) -> PairedResult:
         """Compare by a metric, the deciding metric by default, on all cases or on some."""
         metric = metric or self.task.scoring.primary.name
@@ -116,10 +122,12 @@ class Pairing:
         clusters = labels and [labels[position] for position in positions]
         if self.task.scoring.scorer(metric).kind is Kind.CORPUS:
             rows, formula = (old.rows[positions], new.rows[positions]), old.formula
-            return compare_corpus(*rows, formula, clusters=clusters, margin=self.margin)
+            return compare_corpus(
+                *rows, formula, clusters=clusters, margin=self.margin, level=level
+            )
         sides = (self.baseline.scores(metric), self.candidate.scores(metric))
         scores = ([side[position] for position in positions] for side in sides)
-        return compare_paired(*scores, clusters=clusters, margin=self.margin)
+        return compare_paired(*scores, clusters=clusters, margin=self.margin, level=level)
 
     def secondary(self) -> tuple[Contrast, ...]:
         """Compare by every metric but the deciding metric."""
@@ -160,7 +168,7 @@ class Reading:
     @classmethod
     def of(cls, pairings: Mapping[str, Pairing], chosen: str) -> Reading:
         """Compare with every baseline, of which dev chose one."""
-        pairs = {name: pairing.compare() for name, pairing in pairings.items()}
+        pairs = {name: each.compare(level=each.level) for name, each in pairings.items()}
         return cls(pairings, pairs, against_best(pairs, chosen))
 
     def only(self, name: str) -> Reading:

@@ -37,6 +37,7 @@ from unitune.evaluate.inference.engine import (
     Question,
     ReplayedModel,
     collect_answers,
+    request_hash,
     wants_more_room,
 )
 from unitune.evaluate.inference.journal import (
@@ -46,6 +47,7 @@ from unitune.evaluate.inference.journal import (
     open_response_cache,
 )
 from unitune.evaluate.inference.sources import Source
+from unitune.evaluate.looks import TestHistory, identity
 from unitune.evaluate.prompts.contenders import (
     Choice,
     Contender,
@@ -88,6 +90,8 @@ class EvaluationConfig:
     replay: bool = False
     use_cache: bool = False
     announce: Callable[[str], None] = ignore
+    history: TestHistory | None = None
+    """Of the test; None where nothing is counted."""
     dev_only: bool = False
     """Whether every contender is scored on all dev rows, and none on the test."""
 
@@ -184,6 +188,8 @@ class EvaluationRunner:
     cache: ResponseCache | None
     notify: Notify
     chosen: dict[str, Choice] = field(default_factory=dict[str, Choice])
+    candidate: list[str] = field(default_factory=list[str])
+    """Identity of the candidate, once its model is open."""
     thinking: set[str] = field(default_factory=set[str])
     """Fingerprints of models that are known to think before they answer."""
 
@@ -212,8 +218,10 @@ class EvaluationRunner:
         What may be refused comes before what takes minutes.
         """
 
-        def turn(each: Contender) -> tuple[bool, bool, bool]:
-            return each.borrows, not each.is_tuned, not isinstance(each.spec, Recorded)
+        def turn(each: Contender) -> tuple[bool, ...]:
+            spec = each.spec
+            ranks = spec.role != "candidate", not isinstance(spec, Recorded)
+            return each.borrows, not each.is_tuned, *ranks
 
         groups: dict[tuple[bool, str], list[Contender]] = {}
         for each in sorted(self.config.contenders, key=turn):
@@ -264,10 +272,25 @@ class EvaluationRunner:
 
     def _answered(self, model: ChatModel, choice: Choice) -> Answered:
         name, source = choice.contender.name, self.config.sources[choice.contender.name]
-        questions = self.config.task.questions(choice.prompt, source.spec)
+        questions = self._questions(model, choice)
         progress = EvaluationProgress(name, "test", choice.prompt.label, 0, len(questions))
         records = tuple(self._records(model, questions, progress))
         return Answered(choice, records, model.fingerprint, source.origin, source.price)
+
+    def _questions(self, model: ChatModel, choice: Choice) -> list[Question]:
+        """Return the test cases as questions; refuse to have known answers sampled once more."""
+        config, spec, journal = self.config, choice.contender.spec, self.journals.test
+        questions = config.task.questions(choice.prompt, spec)
+        name = identity(model.fingerprint, choice.prompt, config.task)
+        if spec.role == "candidate":
+            self.candidate.append(name)
+        journal.origins[spec.name] = config.sources[spec.name].origin
+        is_asked = not (config.replay or config.use_cache or isinstance(spec, Recorded))
+        if config.history and self.candidate and is_asked and spec.role != "reference":
+            hashes = ((each.case, request_hash(model.fingerprint, each)) for each in questions)
+            if not any(journal.answer(spec.name, *each) for each in hashes):
+                config.history.refuse_new_answers(spec.name, self.candidate[0], name)
+        return questions
 
     def _records(
         self, model: ChatModel, questions: Sequence[Question], progress: EvaluationProgress
@@ -299,14 +322,12 @@ class EvaluationRunner:
         return self.loop.run(collect())
 
     def _batch_job(self, source: Source, model: ChatModel, choice: Choice) -> BatchJob:
-        name = choice.contender.name
-        self.journals.test.origins[name] = source.origin
         return BatchJob(
-            contender=name,
+            contender=choice.contender.name,
             prompt=choice.prompt.label,
             model=source.model,
             fingerprint=model.fingerprint,
-            questions=self.config.task.questions(choice.prompt, source.spec),
+            questions=self._questions(model, choice),
             thinks=model.fingerprint in self.thinking,
         )
 

@@ -79,6 +79,11 @@ class Task:
     omitted: int = 0
     """How many cases a first look leaves out (`--limit`)."""
 
+    @property
+    def digest(self) -> str:
+        """Digest of the cases in whatever order, by which uses of a test are counted."""
+        return digest(sorted(case.case_hash for case in self.cases))
+
     def question(
         self, case: Example, prompt: Prompt, spec: ContenderSpec, repeat: int = 0
     ) -> Question:

@@ -27,7 +27,7 @@ from unitune.errors import DuplicateRunError, LockTimeout, UnreadableRecord
 from unitune.job.job import Job
 from unitune.ledger import audit, costs, leases
 from unitune.ledger.audit import AUDIT_LOG, AuditEntry
-from unitune.ledger.model_versions import ModelLedger
+from unitune.ledger.looks import LookLedger
 from unitune.ledger.records import (
     DEPLOYMENTS,
     EVENTS,
@@ -56,7 +56,7 @@ NO_JOB = (ValueError, TypeError, AttributeError, LookupError, RecursionError, ya
 """What reading a text raises that is no job file."""
 
 
-class Ledger(ModelLedger):
+class Ledger(LookLedger):
     """The runs of one folder, or of the shared database that ``UNITUNE_LEDGER`` names.
 
     Args:

@@ -18,6 +18,7 @@ from unitune.evaluate.compare import compare
 from unitune.evaluate.diff import ContenderDiff, diff
 from unitune.evaluate.gate_record import gate_records
 from unitune.evaluate.history import find_comparison, history_folder
+from unitune.evaluate.looks import VERIFICATION
 from unitune.evaluate.results import Comparison
 from unitune.evaluate.runner import Notify
 from unitune.job.contenders import Tuned
@@ -107,6 +108,7 @@ def verify(  # noqa: PLR0913 - each has a name and a default
         deploy_seconds=deploy_seconds,
         deploy_options=deploy_options,
         batch=batch,
+        new_answers=VERIFICATION,
         allow_unpriced=allow_unpriced,
         progress=progress,
         announce=announce,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,7 +25,9 @@ from unitune.errors import (
     UnreadableRecord,
     UserError,
 )
-from unitune.evaluate.gate_record import GateRecord, gate_records, refuse_changed_files
+from unitune.evaluate.gate_record import GateRecord, gate_records, refuse_changed_files, rule_of
+from unitune.evaluate.looks import adjusted_p
+from unitune.evaluate.statistics.repeated_looks import ALPHA
 from unitune.ledger import Ledger, RunRecord
 from unitune.ledger.audit import current_user
 from unitune.ledger.finding import LIST_MODELS, find_version
@@ -112,8 +115,11 @@ def promote(
 ) -> AliasMove:
     """Let an alias of a registered model point to the model of a run, which has passed its gate.
 
-    The newest comparison with a gate that has judged this run as the candidate decides. The run is
-    registered first where it is not.
+    The newest comparison with a gate that has judged this run as the candidate decides. Its gate
+    must be that of the job that the run was launched with, or else that of the alias's last
+    promotion. No failure on more cases may be on record, and a claim to be better must still hold
+    when all candidates are counted that were compared on its cases since. The run is registered
+    first where it is not.
 
     Examples:
         >>> comparison = unitune.compare(job, run)
@@ -132,10 +138,11 @@ def promote(
         The move as it was recorded.
 
     Raises:
-        GateNotPassed: It has not passed its newest gate.
+        GateNotPassed: It has not passed its newest gate, has failed on more cases, or is no longer
+            shown to be better.
         Mismatch: The model, or the files of the comparison, were changed since.
-        UserError: No gate has judged it; it has no model; the alias cannot be one; or no deployment
-            answers for it.
+        UserError: No gate has judged it, or another gate; it has no model; the alias cannot be one;
+            or no deployment answers for it.
         Unsupported: The vendor cannot move a deployment.
         UnituneError: The vendor did not do so, or it is not known whether it did.
     """
@@ -144,7 +151,7 @@ def promote(
         raise UserError("a promotion without a gate needs a reason, which is recorded.")
     ledger = Ledger(home())
     with ledger.acting(run.id) as record:
-        evidence = None if without_gate else _passed_gate(ledger, record)
+        evidence = None if without_gate else _passed_gate(ledger, record, name, alias)
         version = _registered(ledger, record, name)
         move = AliasMove(
             model=version.model,
@@ -280,15 +287,16 @@ def refuse_changed_model(version: ModelVersion, fingerprint: str) -> None:
         )
 
 
-def _passed_gate(ledger: Ledger, record: RunRecord) -> GateRecord:
+def _passed_gate(ledger: Ledger, record: RunRecord, name: str | None, alias: str) -> GateRecord:
     """Return the newest gate that a run was judged by, which its model has passed."""
-    gate = next((each for each in gate_records(ledger, record) if each.gate is not None), None)
+    gates = [each for each in gate_records(ledger, record) if each.gate is not None]
     instead = "To promote it all the same: --without-gate REASON, which is recorded."
     compare = f"`unitune compare FILE --run {record.id}`, with a gate in the job"
-    if gate is None or record.model is None:
+    if not gates or record.model is None:
         raise UserError(
             f"no gate has judged the model of run {record.id}. Compare it: {compare}. {instead}"
         )
+    gate = gates[0]
     if gate.gate:
         raise GateNotPassed(
             f"run {record.id} has not passed the gate of comparison {gate.comparison}: "
@@ -302,7 +310,51 @@ def _passed_gate(ledger: Ledger, record: RunRecord) -> GateRecord:
             f"{compare}."
         )
     refuse_changed_files(gate, is_shared=ledger.is_shared)
+    _refuse_weaker_evidence(ledger, record, gates, f"{name or ledger.job(record.id).name}@{alias}")
     return gate
+
+
+def _refuse_weaker_evidence(
+    ledger: Ledger, record: RunRecord, gates: Sequence[GateRecord], alias: str
+) -> None:
+    """Refuse a passed gate, the first of a run's gates, that other evidence on record outweighs."""
+    gate, launched = gates[0], ledger.job(record.id)
+    passed = f"comparison {gate.comparison} of run {record.id} on {gate.cases:,} cases"
+    instead = "To promote it all the same: --without-gate REASON, which is recorded."
+    whose = "the job that the run was launched with"
+    rule = rule_of(launched) if launched.evaluate.gate is not None else None
+    if rule is None:
+        rule, whose = _last_rule(ledger, *alias.split("@")), f"the last promotion to {alias}"
+    if rule not in (None, gate.rule):
+        raise UserError(
+            f"{passed} passed another gate than that of {whose}: gate, margin, scorers, "
+            f"contenders, clusters or leaks differ. Compare by that one. {instead}"
+        )
+    for failed in gates[1:]:
+        if failed.gate == 1 and failed.cases > gate.cases:
+            raise GateNotPassed(
+                f"{passed} passed its gate, and comparison {failed.comparison} failed on "
+                f"{failed.cases:,}: {failed.reason} {instead}",
+                failed.gate,
+            )
+    p_value = adjusted_p(ledger.looks(gate.test), gate.comparison)
+    if gate.verdict == "better" and p_value is not None and p_value > ALPHA:
+        raise GateNotPassed(
+            f"{passed} showed the candidate to be better, and other candidates were compared on "
+            f"these cases since: counting all of them its p-value is {p_value:.2g}. {instead}",
+            3,
+        )
+
+
+def _last_rule(ledger: Ledger, model: str, alias: str) -> str | None:
+    """Return the rule by which an alias was last promoted; None where none is on record."""
+    moves = [each for each in ledger.alias_moves(model) if each.alias == alias and each.comparison]
+    runs = {version.number: version.run_id for version in ledger.versions(model)}
+    with suppress(NotFoundError, IndexError):  # the run is deleted, or there was no promotion
+        records = gate_records(ledger, ledger.record(runs[moves[-1].number]))
+        of_move = (each.rule for each in records if each.comparison == moves[-1].comparison)
+        return next(of_move, None)
+    return None
 
 
 def _check_alias(alias: str) -> None:

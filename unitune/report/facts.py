@@ -50,6 +50,8 @@ def evidence(comparison: Comparison) -> tuple[Fact, ...]:
 def judged_by(comparison: Comparison) -> Iterator[Fact]:
     """Yield the figures by which the difference was judged."""
     yield Fact("p-value", p_value(comparison.p_value), _chance(comparison.p_value))
+    if (use := comparison.use_of_test) and use.p_adjusted != comparison.p_value:
+        yield Fact("p-value, adjusted", p_value(use.p_adjusted), str(use))
     yield Fact(
         "Margin",
         f"\u00b1{points(comparison.margin)}",
@@ -90,6 +92,8 @@ def judging(comparison: Comparison) -> tuple[Fact, ...]:
             f"{comparison.clusters:,} for {comparison.n:,} cases; {comparison.design_effect:.2g} "
             "of them are worth one case that stands alone"
         )
+    if comparison.use_of_test is not None:
+        rows["Uses of the test"] = str(comparison.use_of_test)
     recorded = all(contender.type == "recorded" for contender in comparison.contenders)
     rows |= {
         "Baseline": _choice(comparison),

@@ -97,14 +97,17 @@ def reason(comparison: Comparison) -> str:
 
 def reasons(comparison: Comparison) -> list[str]:
     """Return the parts of `reason`, each short enough for a comment."""
-    return [text for text in (_reason(comparison), _against_each(comparison)) if text]
+    use = comparison.use_of_test
+    uses = "" if use is None or use.is_first else str(use)
+    return [text for text in (_reason(comparison), _against_each(comparison), uses) if text]
 
 
 def _reason(comparison: Comparison) -> str:
     if comparison.doubt:
         return comparison.doubt
     margin, ends = points(comparison.margin), interval(comparison.interval)
-    span = f"The {level(comparison)} interval of the difference, {ends} points,"
+    adjusted = "adjusted " if comparison.use_of_test and comparison.use_of_test.divisor > 1 else ""
+    span = f"The {adjusted}{level(comparison)} interval of the difference, {ends} points,"
     if (
         comparison.interval[1] < 0
         and comparison.verdict != "worse"
@@ -185,9 +188,13 @@ def scores(comparison: Comparison) -> str:
 def figures(comparison: Comparison) -> str:
     """Return the figures behind the verdict in one line, for who knows what they mean."""
     p = f"p={comparison.p_value:.2g}" if comparison.p_value else "p<1e-300"  # no p is 0
+    use = comparison.use_of_test
+    if use and use.p_adjusted != comparison.p_value:
+        p += f" ({use.p_adjusted:.2g} adjusted)"
+    times = ", first comparison on these cases" if use and use.is_first else ""
     return (
         f"n={comparison.n}, {comparison.gained} gained / {comparison.lost} lost, "
-        f"{p}, margin \u00b1{points(comparison.margin)}"
+        f"{p}, margin \u00b1{points(comparison.margin)}{times}"
     )
 
 

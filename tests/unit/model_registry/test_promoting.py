@@ -360,3 +360,55 @@ def test_an_adapter_that_was_changed_is_not_promoted_and_not_verified() -> None:
         promote(run, "production")
     with pytest.raises(Mismatch, match="is not the one that was registered"):
         promote(run, "staging", without_gate="a test")
+
+
+EASY = {"mode": "absolute", "threshold": 0.0001, "min_cases": 1}
+
+
+def with_gate(job: Job, gate: dict[str, object] | None, **more: object) -> Job:
+    """Return a job with another gate, and more settings of its evaluation."""
+    evaluate = Evaluate.model_validate({**job.evaluate.model_dump(), "gate": gate, **more})
+    return job.model_copy(update={"evaluate": evaluate})
+
+
+def test_another_gate_than_that_of_the_launched_job_promotes_nothing() -> None:
+    job = triage_job(15, IMPROVE)
+    run = trained(job)
+    assert 1 == compare(job, run).exit_code
+    assert 0 == compare(with_gate(job, EASY), run).exit_code
+    with pytest.raises(UserError, match=r"on 60 cases passed another gate than that of the job"):
+        promote(run, "production")
+    assert "a test" == promote(run, "production", without_gate="a test").reason
+
+
+def test_a_job_launched_without_a_gate_goes_by_the_last_promotion_to_the_alias() -> None:
+    first, second = (trained(triage_job(right)) for right in (40, 41))
+    assert 0 == compare(with_gate(triage_job(40), IMPROVE), first).exit_code
+    promote(first, "production")
+    assert 0 == compare(with_gate(triage_job(41), EASY), second).exit_code
+    with pytest.raises(UserError, match="that of the last promotion to triage@production"):
+        promote(second, "production")
+    promote(second, "staging")  # to which nothing was promoted yet
+
+
+def test_a_failure_on_more_cases_outweighs_a_passed_gate(workplace: Path) -> None:
+    job = triage_job(15, {**IMPROVE, "min_cases": 5})
+    run = trained(job)
+    assert 1 == compare(job, run).exit_code
+    change_answers(run, 60)
+    lines = (workplace / "test.jsonl").read_text().splitlines()
+    (workplace / "test.jsonl").write_text("\n".join(lines[20:50]) + "\n")
+    assert 0 == compare(job, run, out=workplace / "elsewhere").exit_code
+    with pytest.raises(GateNotPassed, match="failed on 60: The candidate is worse"):
+        promote(run, "production")
+
+
+def test_a_candidate_must_still_be_better_when_later_ones_are_counted() -> None:
+    job = triage_job(26, IMPROVE)
+    run = trained(job)
+    assert "better" == compare(job, run).verdict
+    for right in (20, 19, 21):
+        other = triage_job(right, IMPROVE)
+        compare(other, trained(other))
+    with pytest.raises(GateNotPassed, match="counting all of them its p-value is"):
+        promote(run, "production")

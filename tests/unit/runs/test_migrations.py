@@ -24,7 +24,11 @@ from unitune.ledger.postgres import PostgreSQL
 from unitune.ledger.records import HEAD, METADATA
 from unitune.ledger.sqlite import SQLite
 
-LATER_TABLES = {"0001": ("model_versions", "alias_moves", "audit_log"), "0002": ("audit_log",)}
+LATER_TABLES = {
+    "0001": ("model_versions", "alias_moves", "audit_log", "looks"),
+    "0002": ("audit_log", "looks"),
+    "0003": ("looks",),
+}
 """By each earlier version, the tables that it did not have."""
 
 

@@ -107,6 +107,11 @@ class Neighbours:
         return np.round(words + letters, 9)
 
     @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the rows, in whatever order."""
+        return digest(sorted(row.case_hash for row in self._train))
+
+    @cached_property
     def _rows(self) -> Sequence[Example]:
         ordered = sorted(self._train, key=lambda row: digest(row.content))
         return tuple({row.input_key: row for row in reversed(ordered)}.values())[:SEARCHED]

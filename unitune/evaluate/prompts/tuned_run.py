@@ -51,10 +51,10 @@ class TunedRun:
         """Return a run that only answers, of whose training nothing is shown."""
         return cls(run, (), "", None, ())
 
-    def record_gate(self, comparison: Comparison) -> None:
-        """Write down in the ledger what a comparison has shown of the model."""
+    def record_gate(self, job: Job, comparison: Comparison) -> None:
+        """Write down in the ledger what a comparison by a job has shown of the model."""
         ledger = Ledger(home())
-        record_gate(ledger, ledger.record(self.run.id), comparison)
+        record_gate(ledger, ledger.record(self.run.id), job, comparison)
 
     @property
     def model(self) -> TunedModel:

@@ -25,7 +25,7 @@ GRID = 1_001
 def holm_divisor(p_value: float, others: Iterable[float], alpha: float = ALPHA) -> int:
     """Return the number by which Holm's procedure divides alpha for one candidate of several.
 
-    It is the number of candidates without those that have a smaller p-value and are rejected. An
+    It is the number of candidates without those that have no greater p-value and are rejected. An
     interval at 1 - alpha / divisor excludes zero where Holm's test rejects. It agrees with that
     test; it does not cover all true differences simultaneously.
 
@@ -40,7 +40,7 @@ def holm_divisor(p_value: float, others: Iterable[float], alpha: float = ALPHA) 
     rivals = sorted(others)
     divisor = len(rivals) + 1
     for rival in rivals:
-        if rival >= p_value or rival * divisor > alpha:
+        if rival > p_value or rival * divisor > alpha:
             break
         divisor -= 1
     return divisor

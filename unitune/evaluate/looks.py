@@ -1,0 +1,194 @@
+"""How often a test was used before, and what that takes from a claim.
+
+Each comparison on a whole test is a look, and the ledger keeps it. Looks share a test when its
+cases are the same, whatever the job and the order of the rows. They share a candidate when model,
+prompt and settings are the same. Two things make a claim weaker:
+
+    several candidates    The best of several looks good by luck. Holm's procedure counts them all,
+                          and each new draw of answers that are sampled counts as another one.
+    a test that grows     Whoever stops as soon as a candidate is better claims too much. A plan of
+                          `gate.looks` comparisons spends the error rate among them.
+
+The same candidate with its recorded answers is the same look. A ledger that knows nothing, as in a
+fresh CI job, corrects for nothing; the verdict then says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from unitune.data.example import digest
+from unitune.errors import UnituneError, UserError
+from unitune.evaluate.prompts.prompts import Nearest
+from unitune.evaluate.results import Comparison, UseOfTest
+from unitune.evaluate.statistics.paired import LEVEL
+from unitune.evaluate.statistics.repeated_looks import ALPHA, holm_divisor, look_level
+from unitune.workspace.home import home
+
+if TYPE_CHECKING:
+    from unitune.evaluate.grading import Answered
+    from unitune.evaluate.prompts.prompts import Prompt
+    from unitune.evaluate.task import Task
+    from unitune.ledger.looks import Look
+
+VERIFICATION = "unitune verify"
+"""Reason of looks that watch a model in use: they choose nothing, and are not corrected for."""
+
+
+def identity(fingerprint: str, prompt: Prompt, task: Task) -> str:
+    """Return the digest of what determines a contender's answers: model, prompt, settings."""
+    shots = prompt.shots
+    shown = (
+        [shots.count, shots.neighbours.fingerprint]
+        if isinstance(shots, Nearest)
+        else [shot.case_hash for shot in shots]
+    )
+    settings = [task.temperature, task.repeats, task.output_limit.fixed]
+    return digest([fingerprint, prompt.instructions, shown, settings])
+
+
+def adjusted_p(looks: Sequence[Look], comparison: str) -> float | None:
+    """Return a comparison's p-value, adjusted for all looks at its test so far.
+
+    Args:
+        looks: At the test, the oldest first.
+        comparison: Its id; None is returned where no look is of it, or it chose nothing.
+    """
+    at = next((at for at, look in enumerate(looks) if look.comparison == comparison), None)
+    if at is None or looks[at].reason == VERIFICATION:
+        return None
+    this, (drawn, _) = looks[at], _draws(looks)
+    draw = this.candidate, _draws(looks[: at + 1])[1][this.candidate]
+    others = [p for other, p in drawn.items() if other != draw]
+    return min(1.0, this.p_value * holm_divisor(this.p_value, others))
+
+
+def _draws(looks: Iterable[Look]) -> tuple[dict[tuple[str, int], float], dict[str, int]]:
+    """Return the newest p-value by candidate and draw of its answers, and how many draws it has."""
+    drawn, numbers = dict[tuple[str, int], float](), dict[str, int]()
+    for look in looks:
+        if look.reason == VERIFICATION:
+            continue
+        if look.reason is not None or look.candidate not in numbers:
+            numbers[look.candidate] = numbers.get(look.candidate, 0) + 1
+        drawn[look.candidate, numbers[look.candidate]] = look.p_value
+    return drawn, numbers
+
+
+@dataclass(frozen=True, slots=True)
+class TestHistory:
+    """What the ledger knows of a test.
+
+    Args:
+        task: The test of today.
+        job: Name of the job that compares.
+        looks: On these cases, the oldest first; None where no ledger could be read.
+        reason: Why new answers are wanted of a candidate that is known.
+    """
+
+    __test__ = False  # pytest would collect it
+
+    task: Task
+    job: str
+    looks: tuple[Look, ...] | None = None
+    reason: str | None = None
+
+    @classmethod
+    def of(cls, task: Task, job: str, reason: str | None, *, replay: bool) -> TestHistory:
+        """Read it from the ledger; a replay does without one that cannot be read."""
+        from unitune.ledger import Ledger  # noqa: PLC0415 - slow to import
+
+        try:
+            looks = tuple(Ledger(home()).looks(task.digest))
+        except UnituneError:
+            if not replay:
+                raise
+            looks = None
+        return cls(task, job, looks, reason)
+
+    def refuse_new_answers(self, name: str, candidate: str, contender: str) -> None:
+        """Refuse to have sampled answers of a known candidate, or its baselines, drawn again.
+
+        Args:
+            name: Of the contender that is about to be asked.
+            candidate: Identity of the candidate.
+            contender: Identity of that contender.
+
+        Raises:
+            UserError: They were drawn before, and no reason is given.
+        """
+        if self.reason is not None:
+            return
+        for look in self.looks or ():
+            known = (look.candidate, *look.baselines)
+            if look.sampled and look.candidate == candidate and contender in known:
+                raise UserError(
+                    f"{name} answered these {look.cases:,} test cases in comparison "
+                    f"{look.comparison}, and would be sampled again. Repeating a comparison until "
+                    "it comes out better proves nothing. Reuse the recorded answers (the same "
+                    "--output, or --use-cache), raise evaluate.repeats, or give --new-answers "
+                    "REASON, which is recorded and counted."
+                )
+
+    def use(self, candidate: str, cases: int, p_value: float, planned: int) -> UseOfTest:
+        """Return which use of the test this comparison is, and the level that follows from it."""
+        drawn, numbers = _draws(self.looks or ())
+        if self.reason is not None or candidate not in numbers:
+            numbers[candidate] = numbers.get(candidate, 0) + 1
+        this = candidate, numbers[candidate]
+        drawn.setdefault(this, p_value)
+        others = [p for draw, p in drawn.items() if draw != this]
+        divisor = 1 if self.reason == VERIFICATION else holm_divisor(p_value, others)
+        sizes = (*self._earlier_sizes(candidate), cases)
+        level = 1 - ALPHA / divisor if divisor > 1 else LEVEL
+        if 1 < planned >= len(sizes):
+            level = look_level(sizes, planned, ALPHA / divisor)
+        return UseOfTest(
+            known=self.looks is not None,
+            comparison=list(drawn).index(this) + 1,
+            comparisons=len(drawn),
+            candidate=list(numbers).index(candidate) + 1,
+            candidates=len(numbers),
+            divisor=divisor,
+            sizes=sizes,
+            planned=planned,
+            level=level,
+            p_adjusted=min(1.0, p_value * ALPHA / (1 - level)) if level != LEVEL else p_value,
+            new_answers=self.reason,
+        )
+
+    def _earlier_sizes(self, candidate: str) -> list[int]:
+        """Return the sizes of other tests on which this job has compared the candidate."""
+        if self.looks is None:
+            return []
+        from unitune.ledger import Ledger  # noqa: PLC0415 - slow to import
+
+        looks = [look for look in Ledger(home()).looks_of(candidate) if look.job == self.job]
+        sizes = {look.test: look.cases for look in looks if look.reason != VERIFICATION}
+        return [cases for test, cases in sizes.items() if test != self.task.digest]
+
+    def record(self, comparison: Comparison, answered: Sequence[Answered]) -> None:
+        """Write a finished comparison down as a look."""
+        from unitune.ledger import Ledger  # noqa: PLC0415 - slow to import
+        from unitune.ledger.looks import Look  # noqa: PLC0415 - likewise
+
+        task, known = self.task, {each.name: each for each in answered}
+        ids = {name: each.identity(task) for name, each in known.items()}
+        sides = [comparison.candidate, *(each.name for each in comparison.baselines)]
+        Ledger(home()).add_look(
+            Look(
+                test=task.digest,
+                candidate=ids[comparison.candidate],
+                baselines=tuple(ids[name] for name in sides[1:]),
+                comparison=comparison.id or "",
+                job=self.job,
+                cases=comparison.n,
+                p_value=comparison.p_value,
+                sampled=any(known[name].is_sampled(task) for name in sides),
+                reason=self.reason,
+                time=time.time(),
+            )
+        )
