@@ -83,7 +83,10 @@ def contender_tokens(spec: ContenderSpec, job: Job, work: Workload) -> Contender
     if isinstance(spec, Tuned) and spec.run is None:
         on_dev += Count.of(len(job.variants()) * len(work.validation))  # the runs of a sweep
     verdict = len(work.test) * job.evaluate.repeats
-    requests = Count.of(verdict) + on_dev
+    times = Count.of(job.evaluate.repeats)
+    if kind == "few-shot" and spec.role == "baseline":  # the other finalists answer the test, too
+        times = times * Count(2, FINALISTS, FINALISTS)
+    requests = times * Count.of(len(work.test)) + on_dev
     instructions, shots = _added_tokens(spec, job.evaluate, work)
     added = instructions + shots
     own = _own_share(spec) * shots
@@ -93,7 +96,7 @@ def contender_tokens(spec: ContenderSpec, job: Job, work: Workload) -> Contender
         requests=requests,
         own=own,
         shared=Count(added.low - own.low, added.expected - own.expected, added.high),
-        prompt=work.test.prompts.total * Count.of(job.evaluate.repeats)
+        prompt=work.test.prompts.total * times
         + on_dev * work.validation.prompts.mean
         + requests * added,
         answer=requests * _answer(spec, job, work),

@@ -9,6 +9,7 @@ cases whose score has changed, and no others. Only ``compare --update-baseline``
 
     {"schema_version": 1, "metric": "exact", "scorers": {"exact": "0f3a5c…"}}
     {"id": "0a1b…", "content": "9c1e…", "scores": {"exact": 1, "json_valid": 1}}
+    {"id": "77d0…", "content": "e2c4…", "scores": {"exact": 0, "json_valid": 1}, "anchor": 1}
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ class Line(Closed):
     id: str
     content: str
     scores: dict[str, Share] = Field(min_length=1)
+    anchor: Share | None = None
+    """The score that was accepted first; None where it is the one of today."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ class Standing:
     """Ids of cases that only today has."""
     removed: Mapping[str, float]
     """By id, of the cases that only the file has."""
+    anchor: Standing | None = None
+    """The scores that were accepted first, where others were accepted since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +172,20 @@ def standing(job: Job, primary: Scorer, cases: Sequence[Example]) -> Standing | 
             "the baseline anew with `unitune compare FILE --update-baseline`."
         )
     both, metric = lines.keys() & today.keys(), header.metric
-    return Standing(
-        file=gate.baseline,
-        metric=metric,
-        scores={name: lines[name].scores[metric] for name in sorted(both)},
-        added=tuple(sorted(today.keys() - both)),
-        removed={name: lines[name].scores[metric] for name in sorted(lines.keys() - both)},
-    )
+    first = {name: line.anchor for name, line in lines.items() if line.anchor is not None}
+    last = {name: line.scores[metric] for name, line in lines.items()}
+
+    def of(scores: Mapping[str, float], anchor: Standing | None = None) -> Standing:
+        return Standing(
+            file=gate.baseline or "",
+            metric=metric,
+            scores={name: scores[name] for name in sorted(both)},
+            added=tuple(sorted(today.keys() - both)),
+            removed={name: scores[name] for name in sorted(lines.keys() - both)},
+            anchor=anchor,
+        )
+
+    return of(last, of(last | first) if first else None)
 
 
 def _mismatch(
@@ -330,17 +342,35 @@ def write(
 ) -> None:
     """Write the candidate's scores as the baseline, whole or not at all.
 
+    The scores that were accepted first stay beside them as anchors, as long as metric, scorer and
+    case are the same: else a loss within the margin could be accepted again and again.
+
     Raises:
         BackendError: A case has no score.
     """
     header = Header(metric=metric, scorers={scorer.name: scorer.fingerprint for scorer in scorers})
+    before: dict[str, Line] = {}
+    if path.exists() and path.stat().st_size:
+        known, lines = read(path)
+        if (known.metric, known.scorers.get(metric)) == (metric, header.scorers[metric]):
+            before = lines
     lines = [
-        Line(id=name, content=_content(case), scores=_scores(name, metric, answers[name]))
+        _line(name, case, _scores(name, metric, answers[name]), metric, before.get(name))
         for name, case in sorted((case.case_id, case) for case in cases)
     ]
-    written = (line.model_dump(mode="json") for line in (header, *lines))
+    written = (line.model_dump(mode="json", exclude_none=True) for line in (header, *lines))
     with replacing(path) as file:
         file.writelines(f"{json.dumps(line, ensure_ascii=False)}\n" for line in written)
+
+
+def _line(
+    name: str, case: Example, scores: dict[str, float], metric: str, before: Line | None
+) -> Line:
+    line = Line(id=name, content=_content(case), scores=scores)
+    if before is None or before.content != line.content:
+        return line
+    anchor = before.scores[metric] if before.anchor is None else before.anchor
+    return line.model_copy(update={"anchor": None if anchor == scores[metric] else anchor})
 
 
 def rounded(score: float) -> float:

@@ -35,11 +35,11 @@ from unitune.evaluate.results import (
     BaselineResult,
     Comparison,
     ContenderResult,
-    UseOfTest,
     judged_run,
 )
 from unitune.evaluate.statistics.paired import LEVEL, Verdict
 from unitune.evaluate.task import Task
+from unitune.evaluate.use_of_test import UseOfTest
 from unitune.job.contenders import FewShot, Model, Recorded, Role, Server, Tuned, prompt_kind
 from unitune.job.job import Job
 from unitune.planning.preflight import ResolvedJob

@@ -49,8 +49,9 @@ from unitune.evaluate.readings import (
     undecided,
     uninformative,
 )
-from unitune.evaluate.results import GateCheck, GateResult, Regression, UseOfTest, VerdictName
+from unitune.evaluate.results import GateCheck, GateResult, Regression, VerdictName
 from unitune.evaluate.statistics.paired import LEVEL, own_score
+from unitune.evaluate.use_of_test import UseOfTest
 from unitune.job.job import Constraint, Gate
 
 MOST_REASONS = 3
@@ -88,6 +89,8 @@ class Evidence:
     """The candidate's total by every scorer and measure; None where it has no value."""
     required: tuple[RequiredCase, ...] = ()
     regression: Regression | None = None
+    anchor: Regression | None = None
+    """The candidate against the scores that were accepted first, where others were since."""
     accepting: bool = False
     """Whether the candidate's scores become the baseline, and are held against nothing."""
     cut: tuple[Cut, ...] = ()
@@ -105,12 +108,13 @@ class Evidence:
 
 def _evidence(reading: Reading, required: Requirements) -> Evidence:
     candidate, margin, then = reading.hardest.candidate, reading.hardest.margin, required.standing
-    regression = None
+    regression = anchor = None
     if then is not None:
         ids, labels = [case.case_id for case in candidate.task.cases], candidate.task.clusters
         clusters = dict(zip(ids, labels, strict=True)) if labels else None
         answers = dict(zip(ids, candidate.answers, strict=True))
         regression = regress(then, answers, clusters, margin, LEVEL)
+        anchor = then.anchor and regress(then.anchor, answers, clusters, margin, LEVEL)
     return Evidence(
         verdict=reading.best.verdict.value,
         interval=reading.best.interval.ends,
@@ -120,6 +124,7 @@ def _evidence(reading: Reading, required: Requirements) -> Evidence:
         errors=reading.errors,
         totals=candidate.totals,
         regression=regression,
+        anchor=anchor,
         accepting=required.accepting,
         cut=reading.cut,
     )
@@ -189,6 +194,7 @@ def apply(gate: Gate, evidence: Evidence) -> GateResult:
         reason=" ".join([*deciding[:MOST_REASONS], *rest]),
         checks=checks,
         regression=evidence.regression,
+        anchor=evidence.anchor,
     )
 
 
@@ -310,10 +316,18 @@ def _improve(evidence: Evidence) -> Ruling:
 def _no_regress(evidence: Evidence) -> Ruling:
     if evidence.accepting:
         return Ruling(0, "The candidate's scores are the baseline from now on.")
-    then = evidence.regression
-    low, high = then.interval if then else evidence.interval
-    than = f" than in {then.file}" if then else ""
-    margin = _points(evidence.margin)
+    then, first = evidence.regression, evidence.anchor
+    if then is None:
+        return _not_worse(evidence.interval, "", evidence)
+    rulings = [_not_worse(then.interval, f" than in {then.file}", evidence)]
+    if first is not None:
+        than = f" than when {first.file} was first accepted"
+        rulings.append(_not_worse(first.interval, than, evidence))
+    return next(each for code in SEVERITY for each in rulings if each.exit_code == code)
+
+
+def _not_worse(interval: tuple[float, float], than: str, evidence: Evidence) -> Ruling:
+    margin, (low, high) = _points(evidence.margin), interval
     if low > -evidence.margin:
         return Ruling(0, f"The candidate is not worse{than} by more than {margin}.")
     if high < 0:

@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING
 from unitune.data.example import digest
 from unitune.errors import UnituneError, UserError
 from unitune.evaluate.prompts.prompts import Nearest
-from unitune.evaluate.results import Comparison, UseOfTest
+from unitune.evaluate.results import Comparison
 from unitune.evaluate.statistics.paired import LEVEL
 from unitune.evaluate.statistics.repeated_looks import ALPHA, holm_divisor, look_level
+from unitune.evaluate.use_of_test import UseOfTest
 from unitune.workspace.home import home
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -174,8 +174,15 @@ def _collect(config: EvaluationConfig, journals: Journals, notify: Notify) -> tu
         make_home(home())
         cached = open_response_cache(home(), use_cache=config.use_cache)
     with cached as cache, asyncio.Runner() as loop:
-        answered = EvaluationRunner(config, loop, journals, cache, notify).run()
-    return tuple(answered[contender.name] for contender in config.contenders)
+        runner = EvaluationRunner(config, loop, journals, cache, notify, dict(config.sources))
+        answered = runner.run()
+    in_order = {
+        name: each
+        for contender in config.contenders
+        for name, each in answered.items()
+        if name == contender.name or name.startswith(f"{contender.name}: ")
+    }
+    return tuple(in_order.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +194,8 @@ class EvaluationRunner:
     journals: Journals
     cache: ResponseCache | None
     notify: Notify
+    sources: dict[str, Source]
+    """Those of the contenders, and of finalists that stand beside them."""
     chosen: dict[str, Choice] = field(default_factory=dict[str, Choice])
     candidate: list[str] = field(default_factory=list[str])
     """Identity of the candidate, once its model is open."""
@@ -198,18 +207,18 @@ class EvaluationRunner:
         answered: dict[str, Answered] = {}
         batched: dict[str, list[BatchJob]] = {}
         for group in self._groups():
-            with self._opened(self.config.sources[group[0].name]) as model:
-                for contender in group:
-                    choice = self._choose(model, contender)
-                    source = self.config.sources[contender.name]
+            with self._opened(self.sources[group[0].name]) as model:
+                for choice in chain.from_iterable(self._choices(model, each) for each in group):
+                    name = choice.contender.name
+                    source = self.sources[name]
                     if self.config.dev_only:
                         untested = Answered(choice, (), model.fingerprint, source.origin)
-                        answered[contender.name] = untested
+                        answered[name] = untested
                     elif self.config.batch and source.backend and source.answers_in_batches:
                         batch_job = self._batch_job(source, model, choice)
                         batched.setdefault(source.backend, []).append(batch_job)
                     else:
-                        answered[contender.name] = self._answered(model, choice)
+                        answered[name] = self._answered(model, choice)
         return answered | (self._answered_in_batches(batched) if batched else {})
 
     def _groups(self) -> Iterable[Sequence[Contender]]:
@@ -225,7 +234,7 @@ class EvaluationRunner:
 
         groups: dict[tuple[bool, str], list[Contender]] = {}
         for each in sorted(self.config.contenders, key=turn):
-            origin = self.config.sources[each.name].origin
+            origin = self.sources[each.name].origin
             groups.setdefault((each.borrows, origin), []).append(each)
         return groups.values()
 
@@ -243,6 +252,25 @@ class EvaluationRunner:
             yield model
         finally:
             self.loop.run(model.aclose())
+
+    def _choices(self, model: ChatModel, contender: Contender) -> Iterator[Choice]:
+        """Yield a contender with its prompt, then each other finalist as a baseline of its own.
+
+        Dev may have chosen the wrong one: its rows are few.
+        """
+        choice = self._choose(model, contender)
+        yield choice
+        spec, rows = contender.spec, len(self.config.task.dev)
+        if spec.role != "baseline" or self.config.dev_only or self.config.task.omitted:
+            return
+        finals = [trial for trial in choice.trials if trial.score.rows == rows]
+        for prompt in (finals[at].prompt for at in finalists(finals)):
+            name = f"{spec.name}: {prompt.label}"
+            if prompt is not choice.prompt and name not in self.sources:
+                self.sources[name] = self.sources[spec.name]
+                other = Contender(spec.model_copy(update={"name": name}), (prompt,))
+                self.chosen[name] = Choice(other, prompt)
+                yield self.chosen[name]
 
     def _choose(self, model: ChatModel, contender: Contender) -> Choice:
         """Choose a contender's prompt on dev, where there is anything to choose."""
@@ -271,7 +299,7 @@ class EvaluationRunner:
         return Trial(prompt, dev_score(task, self._records(model, questions, progress)))
 
     def _answered(self, model: ChatModel, choice: Choice) -> Answered:
-        name, source = choice.contender.name, self.config.sources[choice.contender.name]
+        name, source = choice.contender.name, self.sources[choice.contender.name]
         questions = self._questions(model, choice)
         progress = EvaluationProgress(name, "test", choice.prompt.label, 0, len(questions))
         records = tuple(self._records(model, questions, progress))
@@ -284,7 +312,7 @@ class EvaluationRunner:
         name = identity(model.fingerprint, choice.prompt, config.task)
         if spec.role == "candidate":
             self.candidate.append(name)
-        journal.origins[spec.name] = config.sources[spec.name].origin
+        journal.origins[spec.name] = self.sources[spec.name].origin
         is_asked = not (config.replay or config.use_cache or isinstance(spec, Recorded))
         if config.history and self.candidate and is_asked and spec.role != "reference":
             hashes = ((each.case, request_hash(model.fingerprint, each)) for each in questions)
@@ -297,7 +325,7 @@ class EvaluationRunner:
     ) -> list[Record]:
         """Return the answers to questions: recorded ones, and where allowed new ones."""
         config, journal, name = self.config, self.journals.test, progress.contender
-        source = config.sources[name]
+        source = self.sources[name]
         guard = source.price and config.budget.guard(name, source.price)
         if progress.phase == "dev":  # a reader of the file can tell the prompts apart
             journal, name = self.journals.dev, f"{name}: {progress.prompt}"
@@ -333,7 +361,8 @@ class EvaluationRunner:
 
     def _answered_in_batches(self, by_backend: Mapping[str, list[BatchJob]]) -> dict[str, Answered]:
         """Have the test cases of these contenders answered, those of each backend together."""
-        config, rows, prices = self.config, self.journals.test, self.config.prices
+        config, rows = self.config, self.journals.test
+        prices = {name: each.price for name, each in self.sources.items() if each.price}
         batch_jobs = list(chain.from_iterable(by_backend.values()))
         unanswered = {each.contender: each.unanswered(rows) for each in batch_jobs}
         most = (
@@ -354,7 +383,7 @@ class EvaluationRunner:
 
     def _with_room(self, batch_job: BatchJob, records: tuple[Record, ...]) -> Answered:
         """Return a batch's answers; what thoughts have cut short is requested once more."""
-        source, choice = self.config.sources[batch_job.contender], self.chosen[batch_job.contender]
+        source, choice = self.sources[batch_job.contender], self.chosen[batch_job.contender]
         pairs = zip(records, batch_job.requested().values(), strict=True)
         if any(wants_more_room(*pair) for pair in pairs):
             with self._opened(source) as model:

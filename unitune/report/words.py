@@ -17,6 +17,7 @@ from unitune.evaluate.results import (
     Contrast,
     GateCheck,
     LeakResult,
+    Regression,
 )
 from unitune.findings import listed
 from unitune.report.typography import counted, interval, percent, points
@@ -317,15 +318,20 @@ def check(result: GateCheck) -> str:
 
 def regression(comparison: Comparison) -> str:
     """Return how the candidate compares with its baseline file; empty when there is none."""
-    then = comparison.gate.regression if comparison.gate else None
-    if then is None:
+    gate = comparison.gate
+    if gate is None or gate.regression is None:
         return ""
+    last = _regression(gate.regression, "")
+    return f"{last} {_regression(gate.anchor, ' as first accepted')}" if gate.anchor else last
+
+
+def _regression(then: Regression, when: str) -> str:
     changes = f"; {counted(len(then.added), 'case')} added since" if then.added else ""
     if then.removed:
         removed = counted(len(then.removed), "case")
         changes += f"; {removed} no longer there, counted as wrong"
     return (
-        f"Against {then.file}: {points(then.difference, sign=True)} "
+        f"Against {then.file}{when}: {points(then.difference, sign=True)} "
         f"[{interval(then.interval, ', ')}] on {counted(then.n, 'case')}, "
         f"{then.gained:,} gained / {then.lost:,} lost{changes}."
     )

@@ -30,6 +30,7 @@ from unitune.evaluate.results import Comparison
 from unitune.evaluate.scoring import build
 from unitune.job.job import Job
 from unitune.models import Request
+from unitune.report import words
 from unitune.scorers.text import Exact
 
 CONTENDERS = [
@@ -99,7 +100,8 @@ def test_a_diff_shows_only_the_cases_whose_score_has_changed(
 
     changed = [pair for pair in zip(before, lines(accepted), strict=True) if pair[0] != pair[1]]
     assert 10 == len(changed)
-    assert all(old.replace('"exact": 0', '"exact": 1') == new for old, new in changed)
+    anchored = [old.replace("0}}", '1}, "anchor": 0}') for old, _ in changed]
+    assert anchored == [new for _, new in changed]
 
 
 def test_the_command_writes_it_and_asks_for_a_look_at_the_diff(
@@ -394,3 +396,50 @@ def test_cases_of_one_cluster_say_less_against_the_file_too() -> None:
     assert (-0.25, 25) == (alone.difference, alone.lost)
     assert alone.difference == together.difference
     assert together.interval[0] < alone.interval[0] < alone.interval[1] < together.interval[1]
+
+
+def wrong_below(first: int) -> Callable[[str, Request], str]:
+    """The candidate is wrong in so many of the first cases."""
+
+    def rule(_model: str, request: Request) -> str:
+        told = "TOLD" in request.messages[0].text
+        return "no" if told and int(request.messages[-1].text.split()[1]) < first else "yes"
+
+    return rule
+
+
+def test_losses_within_the_margin_do_not_add_up_past_the_scores_accepted_first(
+    make_job: Make, backend_of: Any
+) -> None:
+    """Each release loses 1.5 points; the third one is 4.5 below the scores accepted first."""
+    job = make_job(evaluate(), test=ROWS)
+    for wrong in (10, 13, 16):
+        backend_of(wrong_below(wrong))
+        folder = job.folder / str(wrong)
+        found = compare(job, out=folder, update_baseline=True)
+        assert 0 == found.exit_code
+    anchors = [line.get("anchor") for line in map(json.loads, lines(job)[1:])]
+    assert (6, 194) == (anchors.count(1), anchors.count(None))
+    backend_of(wrong_below(19))
+    found = again(job)
+    assert 1 == found.exit_code
+    assert found.gate is not None
+    assert found.gate.regression is not None
+    assert found.gate.anchor is not None
+    assert found.gate.regression.interval[0] > -0.05
+    assert (3, 9) == (found.gate.regression.lost, found.gate.anchor.lost)
+    assert "worse than when baseline.jsonl was first accepted" in found.gate.reason
+    assert "as first accepted: -4.5 points" in words.regression(found)
+    backend_of(wrong_below(10))
+    assert 0 == compare(job, out=job.folder / "as at first").exit_code
+
+
+def test_a_case_that_has_changed_gets_a_new_anchor(make_job: Make, backend_of: Any) -> None:
+    backend_of(wrong_below(0))
+    compare(make_job(evaluate(), test=ROWS), out=None, update_baseline=True)
+    backend_of(wrong_below(10))
+    changed = [("test 0", "yes"), ("test 1 anew", "yes"), *ROWS[2:]]
+    job = make_job(evaluate(), test=changed)
+    compare(job, out=job.folder / "changed", update_baseline=True)
+    anchors = [line.get("anchor") for line in map(json.loads, lines(job)[1:])]
+    assert (9, 191) == (anchors.count(1), anchors.count(None))

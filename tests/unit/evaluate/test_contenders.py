@@ -17,6 +17,7 @@ from unitune.evaluate.prompts.prompts import check_prompts
 from unitune.job.contenders import Server, Tuned
 from unitune.job.job import Evaluate, Job
 from unitune.models import Reply, Request
+from unitune.report import words
 from unitune.run.run import Run, launch
 
 TWO = [
@@ -104,7 +105,7 @@ def test_other_models_compete_with_prompts_of_their_own(make_job: Any, backend_o
     assert {"zero-shot": 0.0, "gpt": 1.0, "bare": 0.0, "shown": 1.0} == {
         result.name: result.score for result in found.contenders
     }
-    assert ["load base", "load gpt"] == [line for line in backend.log if line.startswith("load")]
+    assert ["load gpt", "load base"] == [line for line in backend.log if line.startswith("load")]
     shown = found.contenders[3]
     assert ("model", "reference") == (shown.type, shown.role)
     assert shown.effort.startswith("tried 4 prompts on 20 dev rows")
@@ -283,3 +284,52 @@ def test_a_run_whose_rows_are_not_kept_binds_nothing(make_job: Any, tmp_path: Pa
     make_job({"contenders": ["zero-shot", "tuned"]})
     cases = load(tmp_path / "test.jsonl")
     check_prompts(Tuned(), (Dataset("train", ()),), cases)
+
+
+FINALISTS = {
+    "instructions": "RULES",
+    "contenders": [
+        {"type": "few-shot", "shots": 4, "choose": "random"},
+        {"type": "instructed", "role": "candidate", "instructions": "TOLD"},
+    ],
+    "gate": {"mode": "improve"},
+}
+
+
+def dev_errs(_model: str, request: Request) -> str:
+    """On dev the prompt without rules is one row behind; on the test it alone is always right."""
+    system, question = request.messages[0].text, request.messages[-1].text
+    at, plain = int(question.split()[1]), "RULES" not in system
+    if question.startswith("dev"):
+        return "no" if plain and at == 0 else "yes"
+    return "yes" if plain or at % 2 else "no"
+
+
+def test_every_finalist_of_few_shot_has_to_be_beaten(make_job: Any, backend_of: Any) -> None:
+    backend_of(dev_errs)
+    found = compare(make_job(FINALISTS))
+    hardest = "few-shot: 4 shots without instructions"
+    assert ["few-shot", hardest, "few-shot: 4 other shots with instructions", "instructed"] == [
+        each.name for each in found.contenders
+    ]
+    assert {"few-shot": "better", hardest: "equivalent"}.items() <= {
+        each.name: each.verdict for each in found.baselines
+    }.items()
+    assert ["few-shot"] == [each.name for each in found.baselines if each.best_on_dev]
+    assert (hardest, "non-inferior", 3) == (found.baseline, found.verdict, found.exit_code)
+    assert f"not shown to be better than {hardest}" in words.reason(found)
+    assert {each.name for each in found.contenders} == set(found.cases[0].answers)
+
+
+def test_finalists_are_replayed_and_cost_nothing_in_a_first_look(
+    make_job: Any, backend_of: Any
+) -> None:
+    backend = backend_of(dev_errs)
+    job = make_job(FINALISTS)
+    assert 2 == len(compare(job, limit=10).contenders)
+    whole = compare(job)
+    asked = len(backend.requests)
+    assert 4 == len(whole.contenders)
+    again = compare(job, replay=True)
+    assert (whole.baseline, whole.interval) == (again.baseline, again.interval)
+    assert asked == len(backend.requests)
