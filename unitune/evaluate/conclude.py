@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from unitune.evaluate.prompts.tuned_run import TunedRun
 
 Number = TypeVar("Number", int, float)
+LARGE_CLUSTER = 0.2
+"""Share of the cases from which on a cluster is named: with a quarter in one, 500 cases in clusters
+of five did not show a difference of 15 points."""
 
 
 def conclude(  # noqa: PLR0913 - each is independent
@@ -129,7 +132,11 @@ def conclude(  # noqa: PLR0913 - each is independent
         leaks=task.leaks,
         dev_rows=len(task.dev),
         omitted_cases=task.omitted,
-        notes=(*_notes(resolved, task, tuned, graded), *paired.warnings),
+        notes=(
+            *_notes(resolved, task, tuned, graded),
+            *paired.warnings,
+            *_large_cluster(task, judgement.verdict),
+        ),
         provenance=_provenance(task, contenders),
         cases=_cases(task, graded, required.cases),
     )
@@ -169,6 +176,8 @@ def _too_many_looks(use: UseOfTest) -> Ruling | None:
 
 def _against(alone: Judgement, chosen: str, look: Ruling | None) -> BaselineResult:
     name, pair = alone.scored.best.hardest, alone.scored.paired
+    ends = [reading.paired.interval for reading in (alone.scored, *alone.others)]
+    bounds = min(each.low for each in ends), max(each.high for each in ends)
     return BaselineResult(
         name=name,
         best_on_dev=name == chosen,
@@ -176,6 +185,7 @@ def _against(alone: Judgement, chosen: str, look: Ruling | None) -> BaselineResu
         interval=pair.interval.ends,
         p_value=pair.p_value,
         verdict=Verdict.INCONCLUSIVE.value if look else alone.verdict.value,
+        bounds=bounds if alone.others else None,
     )
 
 
@@ -290,6 +300,18 @@ def _notes(
                 f"{each.name}: its recorded answers are of the model {answered.fingerprint}, made "
                 f"by {answered.origin}, which is the {which}."
             )
+
+
+def _large_cluster(task: Task, verdict: Verdict) -> Iterator[str]:
+    """Name a cluster whose size may be why nothing is shown."""
+    if task.clusters is None or verdict in (Verdict.BETTER, Verdict.WORSE, Verdict.EQUIVALENT):
+        return
+    (label, count), n = Counter(task.clusters).most_common(1)[0], len(task.cases)
+    if count >= LARGE_CLUSTER * n:
+        yield (
+            f"The cluster {label.removeprefix('named ')!r} holds {count:,} of {n:,} cases, which "
+            "widens the interval by itself. Take fewer of its cases, or more of others."
+        )
 
 
 def _on_dev(contenders: Sequence[Answered]) -> Iterator[str]:

@@ -145,6 +145,8 @@ class BaselineResult(Closed):
     p_value: float
     verdict: VerdictName
     """Were it the only baseline."""
+    bounds: tuple[float, float] | None = None
+    """Ends of the interval with missing and cut answers read as right and as wrong, if any."""
 
 
 UsdInterval: TypeAlias = tuple[Decimal | None, Decimal | None]

@@ -155,8 +155,10 @@ def _against_each(comparison: Comparison) -> str:
             beaten.append(f"{result.name}{' (the best on dev)' if result.best_on_dev else ''}")
         else:
             dev = ", the best on dev" if result.best_on_dev else ""
-            difference = points(result.difference, sign=True)
-            others.append(f"{result.name} ({difference}, {interval(result.interval)}{dev})")
+            difference, ends = points(result.difference, sign=True), interval(result.interval)
+            if result.bounds:
+                ends += f"; with missing and cut answers both ways {interval(result.bounds)}"
+            others.append(f"{result.name} ({difference}, {ends}{dev})")
     better = f"It is better than {listed(beaten)}. " if beaten else ""
     return f"{better}It is not shown to be better than {listed(others)}."
 
@@ -203,11 +205,24 @@ def caveats(comparison: Comparison) -> tuple[str, ...]:
     """Return what a reader must know before trusting the verdict."""
     leaks, caveats = comparison.leaks, list(filter(None, [comparison.caution]))
     if leaks.action == "allow" and leaks.cases:
+        tuned = any(result.type == "tuned" for result in comparison.contenders)
         caveats.append(
             f"{counted(len(leaks.cases), 'test case')} also in the training rows "
-            f"({leak_kinds(leaks)}) and counted all the same (leaks: allow): the tuned model may "
-            "know the answers by heart."
+            f"({leak_kinds(leaks)}) and counted all the same (leaks: allow): "
+            f"{'the tuned model' if tuned else 'a model trained on them'} may know the answers by "
+            "heart."
         )
+    if comparison.gate and comparison.gate.passed and comparison.verdict == "worse":
+        caveats.append(
+            f"The gate passed although the candidate is worse than {comparison.baseline}: its "
+            f"{'threshold' if comparison.gate.mode == 'absolute' else 'margin'} allows that."
+        )
+    caveats += [
+        f"The reference {result.name} is better than the candidate by "
+        f"{points(-result.difference)}; a reference has no part in verdict and gate."
+        for result in comparison.references
+        if result.interval[1] < 0 and result.p_adjusted <= 1 - comparison.level
+    ]
     caveats += [
         f"{result.name}: {counted(result.errors, 'case')} of {result.n:,} ended in an error; an "
         "error counts as a wrong answer."

@@ -267,3 +267,17 @@ def test_errors_of_a_reference_are_no_gain_of_the_candidate(make_job: Any, backe
     reference = {"type": "few-shot", "role": "reference", "shots": 2}
     (beside,) = compare(make_job({"contenders": [*PAIR, reference]}, test=ROWS)).references
     assert (150, 0.0, 1.0) == (beside.n, beside.difference, beside.p_value)
+
+
+def test_the_interval_is_given_with_cut_answers_counted_both_ways(judged: Any) -> None:
+    """That of the answers as they stand would contradict the verdict beside it."""
+
+    def rambling(number: int) -> str:
+        return CUT if number < 150 else "no"
+
+    found = judged(rambling, right)
+    (only,) = found.baselines
+    low, high = only.bounds
+    assert low < 0.3 < only.interval[0] < only.interval[1] <= high
+    (whole,) = judged(lambda _: "no", right).baselines
+    assert whole.bounds is None

@@ -153,3 +153,16 @@ def test_what_the_cases_can_show_is_said_before_anything_is_asked(
 
     compare(make_job({"contenders": CONTENDERS}), announce=announce)
     assert [foresight(60, 0.05)] == said
+
+
+def test_a_cluster_with_a_quarter_of_the_cases_is_named(keyed_job: Any, backend_of: Any) -> None:
+    """It alone keeps the interval wide, at whatever number of cases."""
+    backend_of(told_is_better)
+
+    def of_customer(at: int) -> dict[str, Any]:
+        return {"customer": "acme" if at < 20 else f"customer {at // 4}"}
+
+    found = compare(keyed_job({"clusters": "customer"}, of_customer))
+    assert "better" != found.verdict
+    told = "The cluster 'acme' holds 20 of 60 cases, which widens the interval by itself."
+    assert any(note.startswith(told) for note in found.notes)

@@ -7,7 +7,7 @@ import pytest
 from sample_comparison import VERDICTS, Counts, gated, sample_comparison
 
 from unitune.data.overlap import Kind, SharedCase
-from unitune.evaluate.results import Comparison, GateResult, LeakResult, Money
+from unitune.evaluate.results import Comparison, Contrast, GateResult, LeakResult, Money
 from unitune.job.job import Gate
 from unitune.report import facts, typography, words
 
@@ -352,3 +352,41 @@ def test_graded_scores_are_not_called_right_or_wrong() -> None:
 def test_a_p_value_beyond_what_a_float_holds_is_no_zero() -> None:
     certain = sample_comparison().model_copy(update={"p_value": 0.0})
     assert "p<1e-300" in words.figures(certain)
+
+
+def test_leaks_beside_recorded_answers_accuse_no_tuned_model() -> None:
+    leaks = LeakResult(action="allow", cases=(shared("exact"),))
+    sample = sample_comparison()
+    recorded = tuple(each.model_copy(update={"type": "recorded"}) for each in sample.contenders)
+    found = sample.model_copy(update={"leaks": leaks, "contenders": recorded})
+    assert "a model trained on them may know the answers" in words.caveats(found)[0]
+
+
+def test_a_gate_that_passes_a_worse_candidate_says_so() -> None:
+    lenient = Gate(mode="absolute", threshold=0.0001)
+    passed = gated(sample_comparison(VERDICTS["worse"]), lenient)
+    assert passed.gate is not None
+    assert passed.gate.passed
+    told = "The gate passed although the candidate is worse than few-shot: its threshold allows"
+    assert any(told in caveat for caveat in words.caveats(passed))
+    better = gated(sample_comparison(), lenient)
+    assert not any("although" in caveat for caveat in words.caveats(better))
+
+
+def test_a_reference_that_beats_the_candidate_is_named() -> None:
+    strong = Contrast(
+        name="strong",
+        n=100,
+        baseline=0.9,
+        candidate=0.6,
+        difference=-0.3,
+        interval=(-0.4, -0.2),
+        p_value=1e-6,
+        p_adjusted=1e-6,
+    )
+    weak = strong.model_copy(update={"name": "weak", "interval": (-0.1, 0.1), "p_adjusted": 1.0})
+    found = sample_comparison().model_copy(update={"references": (strong, weak)})
+    said = [caveat for caveat in words.caveats(found) if "reference" in caveat]
+    assert ["The reference strong is better than the candidate by 30 points"] == [
+        caveat.partition(";")[0] for caveat in said
+    ]

@@ -186,8 +186,9 @@ def _not_comparable(specs: Sequence[ContenderSpec]) -> str | None:
     recorded = sorted(spec.name for spec in baselines if isinstance(spec, Recorded))
     if len(baselines) > 1 and recorded:
         return (
-            f"{', '.join(recorded)} has recorded answers to the test cases alone, so it cannot "
-            "compete on dev with other baselines. Give it, or all others, `role: reference`."
+            f"{', '.join(recorded)} {'has' if len(recorded) == 1 else 'have'} recorded answers to "
+            "the test cases alone and cannot compete on dev with other baselines. Keep one "
+            "baseline, and give the others `role: reference`."
         )
     borrowing = [spec for spec in specs if isinstance(spec, Tuned) and spec.prompt == "baseline"]
     for spec in borrowing:
