@@ -441,7 +441,7 @@ def test_progress_says_how_many_requests_are_done(two: Job, vendor: Vendor, out:
         asked.done for asked in told if (asked.phase, asked.contender) == ("batch", "zero-shot")
     ]
     assert [20, 40, 60] == sorted(set(batched))
-    assert EvaluationProgress("zero-shot", "test", "the row's own messages", 60, 60) == told[-2]
+    assert EvaluationProgress("zero-shot", "test", "the row's own messages", 60, 60) in told[-2:]
     assert {60} == {asked.total for asked in told}
 
 
