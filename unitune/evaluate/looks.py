@@ -172,7 +172,9 @@ class TestHistory:
         return [cases for test, cases in sizes.items() if test != self.task.digest]
 
     def record(self, comparison: Comparison, answered: Sequence[Answered]) -> None:
-        """Write a finished comparison down as a look."""
+        """Write a finished comparison down as a look, where the ledger could be read."""
+        if self.looks is None:
+            return
         from unitune.ledger import Ledger  # noqa: PLC0415 - slow to import
         from unitune.ledger.looks import Look  # noqa: PLC0415 - likewise
 
