@@ -310,9 +310,9 @@ def _large_cluster(task: Task, verdict: Verdict) -> Iterator[str]:
     if count >= LARGE_CLUSTER * n:
         case = task.cases[task.clusters.index(label)].case_id
         yield (
-            f"The cluster {label.removeprefix('named ')!r}, such as case {case}, holds {count:,} of "
-            f"{n:,} cases, which widens the interval by itself. Take fewer of its cases, or more of "
-            "others."
+            f"The cluster {label.removeprefix('named ')!r}, such as case {case}, holds {count:,} "
+            f"of {n:,} cases, which widens the interval by itself. Take fewer of its cases, or "
+            "more of others."
         )
 
 
