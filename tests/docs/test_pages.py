@@ -168,7 +168,7 @@ def recorded_evaluation(folder: Path) -> None:
                 {"type": "recorded", "name": "old", "answers": "old.jsonl", "role": "baseline"},
                 {"type": "recorded", "name": "new", "answers": "new.jsonl", "role": "candidate"},
             ],
-            "gate": {"mode": "no-regress", "baseline": "baseline.jsonl"},
+            "gate": {"mode": "no-regress", "baseline": "baseline.jsonl", "min_cases": 5},
         },
     }
     (evals / "unitune.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
