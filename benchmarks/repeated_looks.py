@@ -28,7 +28,7 @@ from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import bdtr
+from scipy.special import bdtr, ndtri
 from scipy.stats import multinomial
 
 from unitune.cost.evaluation import FINALISTS
@@ -53,7 +53,7 @@ def p_values(gained: IntArray, lost: IntArray) -> FloatArray:
 
 def better(gained: IntArray, lost: IntArray, level: FloatArray | float = LEVEL) -> Bools:
     """Return the verdict better: McNemar's statistic, which is Tango's interval, and the mid-p."""
-    bound = np.vectorize(lambda each: NormalDist().inv_cdf((1 + each) / 2))(level)
+    bound = ndtri((1 + np.asarray(level)) / 2)
     statistic = (gained - lost) / np.sqrt(np.maximum(1, gained + lost))
     return (statistic > bound) & (p_values(gained, lost) <= 1 - np.asarray(level))
 
@@ -86,22 +86,25 @@ def counts(right: Bools) -> tuple[IntArray, IntArray]:
 def as_they_come(gained: IntArray, lost: IntArray) -> Bools:  # (T, K)
     """Return better by Holm over the comparisons so far."""
     p = p_values(gained, lost)
-    levels = [[1 - ALPHA / holm_divisor(x, row[:at]) for at, x in enumerate(row)] for row in p]
+    levels = [
+        [1 - ALPHA / holm_divisor(x, row[:at]) for at, x in enumerate(row)] for row in p.tolist()
+    ]
     return better(gained, lost, np.array(levels))
 
 
 def at_the_end(gained: IntArray, lost: IntArray) -> Bools:  # (T, K)
     """Return better by Holm over all comparisons."""
     levels = [
-        [1 - ALPHA / holm_divisor(x, np.delete(row, at)) for at, x in enumerate(row)]
-        for row in p_values(gained, lost)
+        [1 - ALPHA / holm_divisor(x, row[:at] + row[at + 1 :]) for at, x in enumerate(row)]
+        for row in p_values(gained, lost).tolist()
     ]
     return better(gained, lost, np.array(levels))
 
 
-def show(name: str, **rates: Bools | float) -> None:
+def show(name: str, **rates: npt.ArrayLike) -> None:
     """Print a line of rates in percent."""
-    cells = "   ".join(f"{key} {100 * float(np.mean(rate)):5.2f} %" for key, rate in rates.items())
+    shares = {key: 100 * float(np.mean(np.asarray(rate))) for key, rate in rates.items()}
+    cells = "   ".join(f"{key} {share:5.2f} %" for key, share in shares.items())
     print(f"{name:<44} {cells}", flush=True)
 
 

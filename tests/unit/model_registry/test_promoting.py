@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -365,9 +366,9 @@ def test_an_adapter_that_was_changed_is_not_promoted_and_not_verified() -> None:
 EASY = {"mode": "absolute", "threshold": 0.0001, "min_cases": 1}
 
 
-def with_gate(job: Job, gate: dict[str, object] | None, **more: object) -> Job:
-    """Return a job with another gate, and more settings of its evaluation."""
-    evaluate = Evaluate.model_validate({**job.evaluate.model_dump(), "gate": gate, **more})
+def with_gate(job: Job, gate: Mapping[str, object]) -> Job:
+    """Return a job with another gate."""
+    evaluate = Evaluate.model_validate({**job.evaluate.model_dump(), "gate": gate})
     return job.model_copy(update={"evaluate": evaluate})
 
 
