@@ -313,10 +313,14 @@ class EvaluationRunner:
         if spec.role == "candidate":
             self.candidate.append(name)
         journal.origins[spec.name] = self.sources[spec.name].origin
-        is_asked = not (config.replay or config.use_cache or isinstance(spec, Recorded))
-        if config.history and self.candidate and is_asked and spec.role != "reference":
-            hashes = ((each.case, request_hash(model.fingerprint, each)) for each in questions)
-            if not any(journal.answer(spec.name, *each) for each in hashes):
+        is_asked = not (config.replay or isinstance(spec, Recorded) or spec.role == "reference")
+        if config.history and config.history.looks and self.candidate and is_asked:
+            hashes = [(each.case, request_hash(model.fingerprint, each)) for each in questions]
+            kept = [
+                journal.answer(spec.name, *each) or (self.cache and self.cache.get(each[1]))
+                for each in hashes
+            ]
+            if 2 * sum(map(bool, kept)) < len(kept):
                 config.history.refuse_new_answers(spec.name, self.candidate[0], name)
         return questions
 

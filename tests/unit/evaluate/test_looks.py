@@ -147,6 +147,9 @@ def test_sampling_a_known_candidate_again_takes_a_reason(
         compare(job, out=tmp_path / "again")
     with pytest.raises(UserError, match="need a reason"):
         compare(job, out=tmp_path / "again", new_answers=" ")
+    (home() / "answers.sqlite").unlink()
+    with pytest.raises(UserError, match="would be sampled again"):
+        compare(job, out=tmp_path / "again", use_cache=True)
     assert asked == len(backend.requests)
     second = compare(job, out=tmp_path / "again", new_answers="the server was misconfigured")
     assert (2, 2, 1, 2) == (
