@@ -80,7 +80,8 @@ def conclude(  # noqa: PLR0913 - each is independent
     judgement, use = judge(pairings, chosen), None
     if look is None:
         planned = evaluate.gate.looks if evaluate.gate else 1
-        p_value, name = judgement.scored.paired.p_value, candidate.answered.identity(task)
+        p_value, answered = judgement.scored.paired.p_value, candidate.answered
+        name = task.identity(answered.fingerprint, answered.choice.prompt)
         use = history.use(name, len(task.cases), p_value, planned)
         look = _too_many_looks(use)
         if use.level != LEVEL:

@@ -14,7 +14,6 @@ from itertools import chain
 from statistics import fmean
 
 from unitune.evaluate.inference.budget import usd
-from unitune.evaluate.looks import identity
 from unitune.evaluate.prompts.contenders import Choice, DevScore
 from unitune.evaluate.records import Answer, Record
 from unitune.evaluate.scoring import attempt_of
@@ -53,10 +52,6 @@ class Answered:
     def succeeded(self) -> list[Record]:
         """Records that are no errors."""
         return [record for record in self.records if record.error is None]
-
-    def identity(self, task: Task) -> str:
-        """Return the digest of what determines the answers; see `looks.identity`."""
-        return identity(self.fingerprint, self.choice.prompt, task)
 
     def is_sampled(self, task: Task) -> bool:
         """Return whether the same requests could have been answered differently."""

@@ -20,9 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from unitune.data.example import digest
 from unitune.errors import UnituneError, UserError
-from unitune.evaluate.prompts.prompts import Nearest
 from unitune.evaluate.results import Comparison
 from unitune.evaluate.statistics.paired import LEVEL
 from unitune.evaluate.statistics.repeated_looks import ALPHA, holm_divisor, look_level
@@ -31,24 +29,11 @@ from unitune.workspace.home import home
 
 if TYPE_CHECKING:
     from unitune.evaluate.grading import Answered
-    from unitune.evaluate.prompts.prompts import Prompt
     from unitune.evaluate.task import Task
     from unitune.ledger.looks import Look
 
 VERIFICATION = "unitune verify"
 """Reason of looks that watch a model in use: they choose nothing, and are not corrected for."""
-
-
-def identity(fingerprint: str, prompt: Prompt, task: Task) -> str:
-    """Return the digest of what determines a contender's answers: model, prompt, settings."""
-    shots = prompt.shots
-    shown = (
-        [shots.count, shots.neighbours.fingerprint]
-        if isinstance(shots, Nearest)
-        else [shot.case_hash for shot in shots]
-    )
-    settings = [task.temperature, task.repeats, task.output_limit.fixed]
-    return digest([fingerprint, prompt.instructions, shown, settings])
 
 
 def adjusted_p(looks: Sequence[Look], comparison: str) -> float | None:
@@ -179,7 +164,7 @@ class TestHistory:
         from unitune.ledger.looks import Look  # noqa: PLC0415 - likewise
 
         task, known = self.task, {each.name: each for each in answered}
-        ids = {name: each.identity(task) for name, each in known.items()}
+        ids = {each.name: task.identity(each.fingerprint, each.choice.prompt) for each in answered}
         sides = [comparison.candidate, *(each.name for each in comparison.baselines)]
         Ledger(home()).add_look(
             Look(

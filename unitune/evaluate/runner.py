@@ -47,7 +47,7 @@ from unitune.evaluate.inference.journal import (
     open_response_cache,
 )
 from unitune.evaluate.inference.sources import Source
-from unitune.evaluate.looks import TestHistory, identity
+from unitune.evaluate.looks import TestHistory
 from unitune.evaluate.prompts.contenders import (
     Choice,
     Contender,
@@ -309,7 +309,7 @@ class EvaluationRunner:
         """Return the test cases as questions; refuse to have known answers sampled once more."""
         config, spec, journal = self.config, choice.contender.spec, self.journals.test
         questions = config.task.questions(choice.prompt, spec)
-        name = identity(model.fingerprint, choice.prompt, config.task)
+        name = config.task.identity(model.fingerprint, choice.prompt)
         if spec.role == "candidate":
             self.candidate.append(name)
         journal.origins[spec.name] = self.sources[spec.name].origin

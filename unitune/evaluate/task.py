@@ -28,7 +28,7 @@ from unitune.data.families import Groups, families
 from unitune.data.overlap import SharedCase, leaks, refuse
 from unitune.errors import DataError, JobError, Leak
 from unitune.evaluate.inference.engine import Question
-from unitune.evaluate.prompts.prompts import Prompt
+from unitune.evaluate.prompts.prompts import Nearest, Prompt
 from unitune.evaluate.records import Record
 from unitune.evaluate.results import LeakResult
 from unitune.evaluate.scoring import Scoring, attempt_of, scoring_of
@@ -83,6 +83,22 @@ class Task:
     def digest(self) -> str:
         """Digest of the cases in whatever order, by which uses of a test are counted."""
         return digest(sorted(case.case_hash for case in self.cases))
+
+    def identity(self, fingerprint: str, prompt: Prompt) -> str:
+        """Return the digest of what determines a contender's answers, to whatever cases.
+
+        Args:
+            fingerprint: Of its model.
+            prompt: Its prompt; the settings are those of the task.
+        """
+        shots = prompt.shots
+        shown = (
+            [shots.count, shots.neighbours.fingerprint]
+            if isinstance(shots, Nearest)
+            else [shot.case_hash for shot in shots]
+        )
+        settings = [self.temperature, self.repeats, self.output_limit.fixed]
+        return digest([fingerprint, prompt.instructions, shown, settings])
 
     def question(
         self, case: Example, prompt: Prompt, spec: ContenderSpec, repeat: int = 0
