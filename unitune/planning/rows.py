@@ -13,7 +13,7 @@ from functools import cached_property
 from unitune.backends.formats import wire_lines
 from unitune.backends.offer import Limits, Terms
 from unitune.cost.tokens import TokenCounter, counter_for
-from unitune.cost.tokens.count import CharacterCounter
+from unitune.cost.tokens.approximate import ApproximateCounter
 from unitune.cost.workload import Lengths, Workload, measure
 from unitune.data.check import JobRows
 from unitune.data.dataset import Dataset
@@ -67,8 +67,8 @@ class Rows:
     def counted_for(self, model: str, aliases: Iterable[str] = ()) -> Workload:
         """Return the rows as a model counts them."""
         counter = self.counters.get(model) or counter_for(model, aliases=aliases)
-        # Characters are counted alike for all models, whichever tokenizer is missing.
-        alike = isinstance(counter, CharacterCounter)
+        # Whichever tokenizer is missing, the rows are counted alike.
+        alike = isinstance(counter, ApproximateCounter)
         key = counter.basis if alike else (counter.basis, counter.assumptions)
         if key not in self._counted:
             self._counted[key] = measure(self.read.splits, counter)

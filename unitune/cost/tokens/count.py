@@ -1,6 +1,6 @@
 """Numbers of tokens as ranges, exact where low and high agree, and what counts them.
 
-`CharacterCounter` counts where no tokenizer is known, and `assumed_row` where the framing is not.
+`assumed_row` counts a row whose framing is not known.
 """
 
 from __future__ import annotations
@@ -79,43 +79,9 @@ class TokenCounter(Protocol):
         ...
 
 
-TENTHS = (45, 38, 25)
-"""Tenths of an ASCII character to a token (low, expected, high count): the assumption for a
-tokenizer that is not known. Two sets of rows had 3.59 and 3.98 characters to a token in
-o200k_base, measured 2026-11-24."""
-WIDE_TENTHS = (25, 15, 6)
-"""Likewise of a character beyond ASCII, where tokenizers differ most."""
 FRAMING = Count(3, 4, 8)
 """Tokens that a chat template adds to a message: ChatML has 3 and its role, Llama 3 has 4 and two
 line breaks, and some templates write sentences around tools."""
-
-
-class CharacterCounter:
-    """Counts characters, where no tokenizer is available, for a reason that is stated."""
-
-    basis = "characters"
-
-    def __init__(self, reason: str) -> None:
-        self._reason = reason
-
-    @property
-    def assumptions(self) -> tuple[str, ...]:
-        most, _, least = TENTHS
-        size = f"{least / 10} to {most / 10} characters, for fewer beyond ASCII"
-        return (f"{self._reason}: a token is taken for {size}", framing_assumption())
-
-    def text(self, text: str) -> Count:
-        narrow = len(text) if text.isascii() else len(text.encode("ascii", "ignore"))
-        wide = len(text) - narrow
-        return Count(
-            *(
-                -(-10 * narrow // tenths) - (-10 * wide // wide_tenths)
-                for tenths, wide_tenths in zip(TENTHS, WIDE_TENTHS, strict=True)
-            )
-        )
-
-    def row(self, example: Example) -> RowCount:
-        return assumed_row(example, self.text)
 
 
 def framing_assumption() -> str:

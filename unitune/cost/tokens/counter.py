@@ -17,9 +17,10 @@ import yaml
 from pydantic import TypeAdapter, model_validator
 
 from unitune.backends.capabilities import StoredModel
+from unitune.cost.tokens.approximate import ApproximateCounter
 from unitune.cost.tokens.by_encoding import EncodingCounter
 from unitune.cost.tokens.by_tokenizer import TokenizerCounter, find_tokenizer
-from unitune.cost.tokens.count import CharacterCounter, TokenCounter
+from unitune.cost.tokens.count import TokenCounter
 from unitune.security.spec import Spec
 from unitune.workspace.install import install_command
 
@@ -88,15 +89,15 @@ def counter_for(
         try:
             return TokenizerCounter(folder)
         except ValueError as problem:
-            return CharacterCounter(f"of the tokenizer of {model}, {problem}")
+            return ApproximateCounter(f"of the tokenizer of {model}, {problem}")
     family = next(filter(None, map(family_of, names)), None)
     if family is not None and family.encoding is not None:
         return EncodingCounter(family.encoding, family.framing, family.assumed)
     if family is not None:
-        return CharacterCounter(family.hidden)
+        return ApproximateCounter(family.hidden, unseen=True)
     if folder is not None:
-        return CharacterCounter(
+        return ApproximateCounter(
             "the package `tokenizers`, which reads a model's own tokenizer, is not installed "
             f"({install_command('local')})"
         )
-    return CharacterCounter(f"the tokenizer of {model} is not on this machine")
+    return ApproximateCounter(f"the tokenizer of {model} is not on this machine")

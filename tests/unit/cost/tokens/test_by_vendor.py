@@ -52,7 +52,10 @@ def test_all_rows_are_scaled_by_what_the_vendor_said_of_a_sample() -> None:
     assert counted.prompt.low <= counted.prompt.expected <= counted.prompt.high
     assert counted.prompt.expected < counted.total.expected
     assert f"{min(ratios):.2f} to {max(ratios):.2f} times" in counter.assumptions[0]
-    assert "the vendor's own count of 3 prompts; characters" == counter.basis
+    assert (
+        "the vendor's own count of 3 prompts; o200k_base in place of an unseen vocabulary"
+        == counter.basis
+    )
 
 
 def test_where_the_vendor_always_counts_twice_as_many_so_do_we() -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from math import ceil, floor
+from pathlib import Path
+
 import pytest
 
-from unitune.cost.tokens import counter_for
+from unitune.cost.tokens import Count, counter_for
+from unitune.cost.tokens.approximate import LATIN, SCRIPTS, UNSEEN, Multiple
 from unitune.cost.tokens.counter import families, family_of
 from unitune.data.example import Example, Message
 
@@ -61,37 +66,102 @@ def test_models_whose_encoding_is_not_told_are_ranges_that_say_so(model: str) ->
     [
         ("claude-sonnet-5-5", "Anthropic publishes no tokenizer"),
         ("us.anthropic.claude-haiku-4-5-v1:0", "Anthropic publishes no tokenizer"),
-        ("gemini-3.5-flash", "Google publishes no tokenizer"),
-        ("publishers/google/models/gemini-2.5-pro", "Google publishes no tokenizer"),
+        ("mistralai/Mistral-7B-Instruct-v0.2", "a small one of 32,000 entries"),
         ("amazon.nova-lite-v1:0", "Amazon publishes no tokenizer"),
         ("arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-pro-v1:0", "Amazon publishes"),
+    ],
+)
+def test_unseen_and_small_vocabularies_have_a_wider_range(
+    model: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")
+    counter = counter_for(model)
+    known = counter_for("gpt-5").text("a word " * 100).expected
+
+    assert reason in counter.assumptions[0]
+    assert "0.83 to 1.89 times" in counter.assumptions[0]
+    count = counter.text("a word " * 100)
+    assert count == Count(floor(known * 0.83), round(known * 1.05), ceil(known * 1.35 * 1.4))
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("gemini-3.5-flash", "the tokenizer of gemini-3.5-flash is not on this machine"),
+        ("publishers/google/models/gemini-2.5-pro", "is not on this machine"),
         ("Qwen/Qwen3-8B", "the tokenizer of Qwen/Qwen3-8B is not on this machine"),
         ("somebody/gpt-4o-distilled", "is not on this machine"),
         ("gpt-4.2", "is not on this machine"),
         ("~nobody/model", "is not on this machine"),
     ],
 )
-def test_models_without_a_tokenizer_here_are_counted_in_characters(
+def test_models_whose_tokenizer_is_not_here_are_counted_with_o200k_base(
     model: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")
     counter = counter_for(model)
+    known = counter_for("gpt-5").text("a word " * 100).expected
 
-    assert "characters" == counter.basis
     assert reason in counter.assumptions[0]
-    count = counter.text("x" * 900)
-    assert (200, 237, 360) == (count.low, count.expected, count.high)  # 4.5, 3.8 and 2.5 to one
+    assert "0.83 to 1.35 times" in counter.assumptions[0]
+    count = counter.text("a word " * 100)
+    assert count == Count(floor(known * 0.83), round(known * 1.05), ceil(known * 1.35))
 
 
-def test_characters_beyond_ascii_are_taken_for_more_tokens() -> None:
-    counter = counter_for("claude-sonnet-5-5")
-    narrow, wide = counter.text("x" * 60), counter.text("漢" * 60)
-    assert (24, 40, 100) == (wide.low, wide.expected, wide.high)
-    assert narrow.high < wide.high
+MEASURED: dict[str, dict[str, float]] = json.loads(
+    (Path(__file__).parent / "measured_ratios.json").read_text()
+)
+"""Tokens of texts by other vocabularies, as multiples of o200k_base: benchmarks/token_ranges.py."""
+SAMPLES = {
+    **dict.fromkeys(("ru", "sr", "uk"), "\u0416"),
+    "ko": "가",
+    "el": "\u03c9",
+    "he": "א",
+    "fa": "آ",
+    **dict.fromkeys(("ja", "zh_CN"), "中"),
+    **dict.fromkeys(("as", "gu", "hi", "kn", "mr", "pa", "ta", "te", "th"), "ก"),
+}
+"""A letter of each language that is not written in Latin script."""
+
+
+def multiple(language: str) -> Multiple:
+    letter = SAMPLES.get(language, "a")
+    return next((range_ for script, range_ in SCRIPTS if script.match(letter)), LATIN)
+
+
+@pytest.mark.parametrize("vocabulary", MEASURED)
+def test_the_range_holds_what_was_measured_of_a_vocabulary(vocabulary: str) -> None:
+    small = UNSEEN if vocabulary.startswith("mistral") else 1
+    outside = {
+        language: times
+        for language, times in MEASURED[vocabulary].items()
+        if not multiple(language).low <= times <= multiple(language).high * small
+    }
+    assert {} == outside
+
+
+def test_qwens_own_count_of_plain_english_is_in_the_range() -> None:
+    """900 rows: 146,089 tokens of o200k_base, 149,616 by Qwen's own vocabulary (2026-11-30)."""
+    assert LATIN.low <= 149_616 / 146_089 <= LATIN.high
+
+
+def test_vocabularies_with_a_token_for_each_digit_are_in_the_range() -> None:
+    """Qwen, Gemma and Gemini make 2.58 times as many tokens of long numbers as o200k_base."""
+    text = " ".join(str(10**11 + 7919 * at) for at in range(100))
+    assert counter_for("Qwen/Qwen3-8B").text(text).high >= sum(map(str.isdigit, text))
+
+
+def test_each_script_of_a_text_has_its_own_range() -> None:
+    counter = counter_for("Qwen/Qwen3-8B")
+    latin, tamil = counter.text("only words " * 50), counter.text("தமிழ் " * 50)
+    both = counter.text("only words " * 50 + "தமிழ் " * 50)
+    assert latin.high / latin.low < 1.7
+    assert tamil.high / tamil.low > 5
+    assert latin.high < both.high <= latin.high + tamil.high + 1
 
 
 def test_an_alias_of_the_same_weights_tells_where_the_name_does_not() -> None:
-    assert "characters" == counter_for("house-model").basis
+    assert "another vocabulary" in counter_for("house-model").basis
     assert counter_for("house-model", aliases=("gpt-4o",)).basis.startswith("o200k_base")
 
 
