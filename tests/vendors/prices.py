@@ -1,13 +1,14 @@
-"""Public price lists on loopback: Azure's retail prices by pages, Hugging Face's machines.
+"""Public price lists on loopback: AWS's files, Azure's retail prices, Hugging Face's machines.
 
 Source: learn.microsoft.com/rest/api/cost-management/retail-prices/azure-retail-prices (2026-11-25);
-huggingface_hub 2.4.0, JobHardwareInfo, whose own client reads `HardwareList`.
+huggingface_hub 2.4.0, JobHardwareInfo, whose own client reads `HardwareList`; the AWS Price List's
+bulk files: docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/reading-service-price-list-file.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlencode
@@ -77,3 +78,37 @@ class HardwareList:
         if asked.method != "GET" or asked.path != HARDWARE_PATH:
             return VendorResponse({"error": "Not found"}, 404)
         return VendorResponse(cast("JsonValue", list(self.machines)))
+
+
+@dataclass(slots=True)
+class PriceList:
+    """AWS's price list of a service, a file for each region.
+
+    Args:
+        meters: By region: usage type, unit, and US dollars for one.
+    """
+
+    meters: Mapping[str, Sequence[tuple[str, str, str]]]
+
+    def answer(self, asked: VendorRequest) -> VendorResponse:
+        """Answer a request for a region's file."""
+        region = asked.path.strip("/").partition("/")[0]
+        if asked.method != "GET" or asked.path != f"/{region}/index.json":
+            return VendorResponse({"message": "Not found"}, 404)
+        products: dict[str, JsonValue] = {}
+        on_demand: dict[str, JsonValue] = {}
+        for number, (usage, unit, usd) in enumerate(self.meters.get(region, ())):
+            sku = f"SKU{region}{number}"
+            attributes = {"servicecode": "AmazonBedrock", "usagetype": usage, "regionCode": region}
+            products[sku] = {"sku": sku, "attributes": cast("JsonValue", attributes)}
+            dimension: JsonValue = {"unit": unit, "pricePerUnit": {"USD": usd}, "beginRange": "0"}
+            term: JsonValue = {"sku": sku, "priceDimensions": {f"{sku}.T.D": dimension}}
+            on_demand[sku] = {f"{sku}.T": term}
+        content: JsonValue = {
+            "formatVersion": "v1.0",
+            "offerCode": "AmazonBedrock",
+            "publicationDate": "2026-08-20T13:01:14Z",
+            "products": products,
+            "terms": {"OnDemand": on_demand},
+        }
+        return VendorResponse(content)

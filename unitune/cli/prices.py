@@ -76,8 +76,8 @@ def refresh(
 ) -> None:
     """Fetch prices, limits and dates from vendors; show what changes, and write it if you agree.
 
-    Only what they publish by machine: Azure's and Hugging Face's prices, the days on which OpenAI's
-    models stop, Together's limits. It never runs by itself.
+    Only what they publish by machine: prices of AWS, Azure and Hugging Face, the days on which
+    models of OpenAI and Bedrock stop, Together's limits. It never runs by itself.
 
     [dim]$ unitune prices refresh azure
     $ unitune prices refresh --user --yes[/dim]

@@ -27,7 +27,7 @@ from unitune.backends.offer import Offer, PriceUpdate
 from unitune.cost.prices.refresh import contradictions
 from unitune.errors import BackendError
 from unitune.job.prices import OF_ANSWERS, Kind, PriceRow, Unit
-from unitune_providers.prices.reading import get
+from unitune_providers.prices.reading import get, range_row
 
 URL = "https://prices.azure.com/api/retail/prices"
 URL_VARIABLE = "AZURE_RETAIL_PRICES_URL"
@@ -148,25 +148,15 @@ def rows_of_items(
         prices.setdefault(meter, []).append(price * unit[0])
         units[meter] = unit[1]
     for meter, amounts in prices.items():
-        least, most = _plain(min(amounts)), _plain(max(amounts))
-        yield PriceRow(
+        yield range_row(
+            amounts,
             backend=backend,
             **asdict(meter),
             tuned=meter.kind in OF_ANSWERS,
-            usd=most,
-            usd_least=least if least < most else None,
             per=units[meter],
             as_of=day,
             source=SOURCE,
-            source_kind="first-party-api",
-            origin="project",
         )
-
-
-def _plain(usd: Decimal) -> Decimal:
-    """Return an amount with at least two decimals and no trailing zeros beyond them."""
-    short = usd.normalize()
-    return short if short.as_tuple().exponent < -2 else usd.quantize(Decimal("0.01"))  # pyright: ignore[reportOperatorIssue] - finite
 
 
 def _first(patterns: Iterable[tuple[str, str]], words: str) -> str | None:

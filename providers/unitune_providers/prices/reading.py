@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 
@@ -12,6 +12,7 @@ from unitune.backends.kit.bodies import LARGEST_ANSWER
 from unitune.backends.kit.errors import Endpoint, Vendor
 from unitune.backends.retry import retry_rate_limited
 from unitune.errors import BackendError
+from unitune.job.prices import PriceRow
 
 TIMEOUT_SECONDS = 120.0
 """How long a vendor may refuse requests for their rate; Azure does within a full reading."""
@@ -32,3 +33,22 @@ def get(vendor: str, url: str, parameters: Mapping[str, str] | None = None) -> o
         return json.loads(content, parse_float=Decimal)
     except (ValueError, ArithmeticError, RecursionError) as error:
         raise BackendError(f"{vendor} answered at {url} with no JSON: {error}.") from error
+
+
+def range_row(amounts: Sequence[Decimal], **about: object) -> PriceRow:
+    """Return the row of a price that differs by region, from the cheapest to the dearest.
+
+    Args:
+        amounts: Of all regions.
+        about: The row's other fields.
+    """
+    least, most = _plain(min(amounts)), _plain(max(amounts))
+    prices = {"usd": most, "usd_least": least if least < most else None}
+    fixed = {"source_kind": "first-party-api", "origin": "project"}
+    return PriceRow.model_validate(prices | fixed | about)
+
+
+def _plain(usd: Decimal) -> Decimal:
+    """Return an amount with at least two decimals and no trailing zeros beyond them."""
+    short = usd.normalize()
+    return short if short.as_tuple().exponent < -2 else usd.quantize(Decimal("0.01"))  # pyright: ignore[reportOperatorIssue] - finite

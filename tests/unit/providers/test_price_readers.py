@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 from pydantic import JsonValue
-from vendors.prices import HardwareList, RetailPrices
+from vendors.prices import HardwareList, PriceList, RetailPrices
 
 from unitune.backends import registry
 from unitune.cost.prices.book import PriceBook
 from unitune.cost.prices.refresh import changes
 from unitune.errors import BackendError, NotFoundError, Unreachable, UserError
 from unitune.testing.loopback import Fault, Server, serve
-from unitune_providers.prices import azure, reading
+from unitune_providers.prices import aws, azure, reading
 
 DAY = date(2026, 11, 25)
 METERS = json.loads((Path(__file__).parent / "azure_meters.json").read_text())["meters"]
@@ -225,5 +225,99 @@ def test_together_says_what_its_models_take(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_who_tells_nothing_by_machine_is_named_with_those_that_do() -> None:
-    with pytest.raises(NotFoundError, match="azure, huggingface, openai, together"):
+    with pytest.raises(
+        NotFoundError, match="azure, bedrock, huggingface, mantle, openai, together"
+    ):
         registry.price_reader("vertex")
+
+
+BEDROCK_METERS = {
+    "us-east-1": [
+        # As public programs quote the list of 2026-08-02 and 2026-08-21.
+        ("USE1-Nova2.0Lite-Customization-Training", "1K tokens", "0.0037800000"),
+        ("USE1-Nova2.0Lite-Customization-Storage", "Model Month", "1.9500000000"),
+        ("USE1-Nova2.0Lite-input-tokens-custom-model", "1K tokens", "0.0003000000"),
+        ("USE1-Nova2.0Lite-output-tokens-custom-model", "1K tokens", "0.0025000000"),
+        ("USE1-Nova2.0Lite-input-tokens", "1K tokens", "0.0003300000"),
+        ("USE1-Nova2.0Lite-ProvisionedThroughput-NoCommit-ModelUnits", "hour", "60.50"),
+        ("USE1-Nova2.0Lite-RFT-Training-Hours", "Hours", "100.00"),
+        ("USE1-NovaMicro-Customization-Training", "1K tokens", "0.0010000000"),
+        ("USE1-NovaCanvas-Customization-Training", "image", "0.005"),
+        ("USE1-Guardrail-ContentPolicyUnitsConsumed", "1K text units", "0.15"),
+    ],
+    "us-west-2": [
+        ("USW2-Llama3-3-70B-Customization-Training", "1K tokens", "0.0079900000"),
+        ("USW2-Llama3-1-8B-Customization-Training", "1K tokens", "0.0014900000"),
+        ("USW2-Nova2.0Lite-Customization-Training", "1K tokens", "0.0041600000"),
+        ("USW2-gpt-oss-20b-RFT-Training-Hours", "Hours", "80.00"),
+    ],
+}
+
+
+@pytest.fixture
+def price_list(monkeypatch: pytest.MonkeyPatch) -> Iterator[PriceList]:
+    vendor = PriceList(BEDROCK_METERS)
+    for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_DEFAULT_REGION", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, "/nonexistent")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with serve(vendor) as server:
+        monkeypatch.setenv(aws.URL_VARIABLE, server.url)
+        yield vendor
+
+
+@pytest.mark.usefixtures("price_list")
+def test_bedrocks_prices_of_customization_are_read_from_awss_price_list() -> None:
+    told = registry.price_reader("bedrock").read_prices(registry.offer("bedrock"), DAY)
+    known = {(row.model, row.kind, row.method): (row.written, row.per) for row in told.rows}
+    assert {
+        ("amazon.nova-2-lite-v1:0:256k", "training", None): ("3.78-4.16", "million-tokens"),
+        ("amazon.nova-2-lite-v1:0:256k", "storage", None): ("1.95", "month"),
+        ("amazon.nova-2-lite-v1:0:256k", "input", None): ("0.30", "million-tokens"),
+        ("amazon.nova-2-lite-v1:0:256k", "output", None): ("2.50", "million-tokens"),
+        ("amazon.nova-micro-v1:0:128k", "training", None): ("1.00", "million-tokens"),
+        ("meta.llama3-3-70b-instruct-v1:0:128k", "training", None): ("7.99", "million-tokens"),
+        ("meta.llama3-1-8b-instruct-v1:0:128k", "training", None): ("1.49", "million-tokens"),
+    } == known
+    assert {"first-party-api"} == {row.source_kind for row in told.rows}
+    assert "amazon.nova-pro-v1:0:300k: no price of training is listed" in told.notes
+    assert any(note.startswith("when models stop was not read") for note in told.notes)
+
+
+@pytest.mark.usefixtures("price_list")
+def test_mantles_hours_of_training_are_read_from_the_same_list() -> None:
+    told = registry.price_reader("mantle").read_prices(registry.offer("mantle"), DAY)
+    (row,) = told.rows
+    assert ("openai.gpt-oss-20b", "rft", "80.00", "hour") == (
+        row.model,
+        row.method,
+        row.written,
+        row.per,
+    )
+
+
+def test_a_price_list_in_another_shape_is_refused(price_list: PriceList) -> None:
+    price_list.meters = {}
+    with pytest.raises(BackendError, match="another shape"):
+        registry.price_reader("bedrock").read_prices(registry.offer("bedrock"), DAY)
+
+
+def test_bedrock_says_when_its_bases_stop(
+    price_list: PriceList, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("boto3", reason="needs the extra `bedrock`")
+    from vendors.bedrock.storage import S3Storage  # noqa: PLC0415 - needs the SDK
+    from vendors.bedrock.vendor import BedrockVendor, environment  # noqa: PLC0415 - likewise
+
+    name = "meta.llama3-3-70b-instruct-v1:0:128k"
+    vendor = BedrockVendor(S3Storage("http://127.0.0.1:1"))
+    vendor.ends[name] = "2027-03-30T00:00:00Z"
+    assert price_list.meters
+    with serve(vendor) as server:
+        for variable, value in environment(server.url, server.url).items():
+            monkeypatch.setenv(variable, value)
+        told = registry.price_reader("bedrock").read_prices(registry.offer("bedrock"), DAY)
+    assert [(name, date(2027, 3, 30))] == [
+        (update.model, update.retires_on) for update in told.models
+    ]

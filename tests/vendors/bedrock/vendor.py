@@ -115,6 +115,8 @@ class BedrockVendor(RoutedVendor):
     Args:
         storage: The account's S3.
         behavior: How it behaves.
+
+    `ends` is when a base model's life ends, by its name.
     """
 
     key = KEY
@@ -127,6 +129,7 @@ class BedrockVendor(RoutedVendor):
         self.jobs: list[CustomizationJob] = []
         self.deployments: list[Deployment] = []
         self.deleted_models: set[str] = set()
+        self.ends: dict[str, str] = {}
         self._numbers = itertools.count(1)
         self._lists = Lists(self.behavior)
 
@@ -250,6 +253,14 @@ class BedrockVendor(RoutedVendor):
     def delete_deployment(self, _: VendorRequest, identifier: str) -> JsonValue:
         self.deployments.remove(self._deployment(identifier))
         return {}
+
+    @route("GET", "/foundation-models/{name:.+}")
+    def foundation_model(self, _: VendorRequest, name: str) -> JsonValue:
+        if name not in self.ends:
+            raise refused("ResourceNotFoundException", f"There is no model {name}.")
+        arn = f"arn:aws:bedrock:{REGION}::foundation-model/{name}"
+        lifecycle: JsonValue = {"status": "LEGACY", "endOfLifeTime": self.ends[name]}
+        return {"modelDetails": {"modelArn": arn, "modelId": name, "modelLifecycle": lifecycle}}
 
     @route("POST", "/model/{model_id:.+}/converse")
     def converse(self, request: VendorRequest, model_id: str) -> JsonValue:
