@@ -3,9 +3,10 @@
 A job carries the launch key as its own id, so a create call that is sent twice makes one job. A
 tuned model answers only from a deployment (`FireworksDeployments`). Fireworks tells a job's
 progress in percent; the form of its files of losses is not published, so none is read.
+It estimates what a training costs, before a launch and on the job, and does not say what it bills.
 
 Sources: docs.fireworks.ai, its gateway's OpenAPI 4.259.0 (upload-dataset-files,
-create-supervised-fine-tuning-job); fireworks-ai 1.2.30.
+create-supervised-fine-tuning-job, supervisedFineTuningJobs:estimateCost); fireworks-ai 1.2.30.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,7 +23,7 @@ from pydantic import JsonValue
 from unitune.backends.capabilities import JobDescription, JobPage
 from unitune.backends.kit.hosted import content_name, explicit, wait_for_file, without_none
 from unitune.backends.protocol import Event, Guarantee, Launch, State, Status, Upload
-from unitune.errors import BackendError, JobError
+from unitune.errors import BackendError, JobError, Unsupported
 from unitune.job.job import Job
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
@@ -117,6 +119,21 @@ class FireworksBackend(FireworksDeployments[FireworksOptions]):
         ids = [f"{collection}/{launch_key}" for collection in COLLECTIONS.values()]
         return [job_id for job_id in ids if self._find(self._ref(job_id), {"readMask": "name"})]
 
+    def quote(self, launch: Launch) -> Decimal:
+        """Return Fireworks' own estimate of a supervised training; the files must be there."""
+        if launch.job.method != "sft":
+            raise Unsupported("fireworks estimates the cost of supervised trainings (sft) alone.")
+        estimate = self.api.post(
+            f"{self._ref(COLLECTIONS['sft'])}:estimateCost",
+            action="estimate the cost",
+            body=self._create_body(launch),
+            changes_nothing=True,
+        )
+        usd = _estimated_usd(estimate)
+        if usd is None:
+            raise Unsupported("fireworks gives no estimate in US dollars for this training.")
+        return usd
+
     def poll(self, job_id: str, cursor: str) -> Status:
         job, settings = self._job(job_id)
         name = settings.text("outputModel") or job_id.rpartition("/")[2]
@@ -205,9 +222,21 @@ class FireworksBackend(FireworksDeployments[FireworksOptions]):
         return dataset.text("state") == "READY"
 
 
+def _estimated_usd(resource: Fields) -> Decimal | None:
+    """Return an estimated cost, a google.type.Money; None: there is none in US dollars."""
+    money = resource.fields("estimatedCost")
+    units, nanos = money.text("units") or "0", money.whole("nanos") or 0
+    if not money.all or money.text("currencyCode") not in (None, "", "USD") or nanos < 0:
+        return None
+    return Decimal(units) + Decimal(nanos).scaleb(-9) if units.isdecimal() else None
+
+
 def _events(job: Fields) -> Iterator[Event]:
-    progress = job.fields("jobProgress")
-    yield Event("created", "message", job.time("createTime"), {"text": "created"})
+    progress, created = job.fields("jobProgress"), job.time("createTime")
+    yield Event("created", "message", created, {"text": "created"})
+    if (usd := _estimated_usd(job)) is not None:
+        text = f"fireworks estimates that the job costs ${usd:.2f}"
+        yield Event(f"estimated-{usd}", "message", created, {"text": text})
     percent = 100 * (progress.whole("epoch") or 0) + (progress.whole("percent") or 0)
     for done in range(10, min(percent, 10_000) + 1, 10):  # a response may name any number
         epoch = (done - 1) // 100

@@ -32,6 +32,8 @@ JOBS = {
 }
 """By collection: the SDK's name of a job, and a field that each row has."""
 PAGE_SIZE = 2
+ESTIMATED: JsonValue = {"currencyCode": "USD", "units": "1", "nanos": 370000000}
+"""A google.type.Money; its units are a string, as an int64 is in JSON."""
 
 
 @dataclass(slots=True)
@@ -50,6 +52,7 @@ class Job:
     request: Mapping[str, Any]
     progress: Progress = field(default_factory=Progress)
     cancelled: bool = False
+    estimated: JsonValue = None
 
     def state(self, behavior: ServerBehavior) -> str:
         """Return the vendor's word, without its prefix."""
@@ -73,11 +76,15 @@ class Job:
             "state": f"JOB_STATE_{state}",
             "status": {"code": "INTERNAL" if failed else "OK", "message": failed},
             "jobProgress": {"percent": 100 * steps // max(behavior.steps, 1), "epoch": 0},
+            **({"estimatedCost": self.estimated} if self.estimated else {}),
         }
 
 
 class FireworksJobs(RoutedVendor):
-    """Fireworks, with one account and one key; `files` and `jobs` are its books."""
+    """Fireworks, with one account and one key; `files` and `jobs` are its books.
+
+    `estimated` is what it says that a training costs.
+    """
 
     key = KEY
 
@@ -86,6 +93,7 @@ class FireworksJobs(RoutedVendor):
         self.files: dict[str, Dataset] = {}
         self.jobs: dict[str, Job] = {}
         self.deleted: set[str] = set()
+        self.estimated: JsonValue = ESTIMATED
 
     def error(self, refusal: Refused) -> JsonValue:  # a google.rpc.Status
         return {"code": refusal.status, "message": refusal.message, "details": []}
@@ -138,6 +146,12 @@ class FireworksJobs(RoutedVendor):
         self.deleted.add(name)
         return {}
 
+    @route("POST", f"{ROOT}/supervisedFineTuningJobs:estimateCost")
+    def estimate_cost(self, request: VendorRequest) -> JsonValue:
+        body = checked(request.json, "supervised_fine_tuning_job_create")
+        existing(self.files, str(body["dataset"]).rpartition("/")[2], "dataset")
+        return {"estimatedCost": self.estimated}
+
     @route("POST", f"{ROOT}/{{collection}}")
     def create_job(self, request: VendorRequest, collection: str) -> JsonValue:
         kind, needed = existing(JOBS, collection, "collection")
@@ -159,7 +173,7 @@ class FireworksJobs(RoutedVendor):
         if "warmStartFrom" in training:
             self.tuned(training["warmStartFrom"])
         full = f"accounts/{ACCOUNT}/{collection}/{name}"
-        self.jobs[f"{collection}/{name}"] = Job(full, body)
+        self.jobs[f"{collection}/{name}"] = Job(full, body, estimated=self.estimated)
         return self.jobs[f"{collection}/{name}"].as_json(self.behavior)
 
     @route("GET", f"{ROOT}/{{collection}}/{{name}}")
