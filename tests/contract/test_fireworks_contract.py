@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fireworks import Fireworks
+from pydantic import JsonValue
 from vendors import fireworks as vendor
-from vendors.serving import VENDORS
+from vendors.serving import VENDORS, serve_vendor
 
 from unitune.backends import registry
-from unitune.job.job import Reward, Tuning
+from unitune.backends.capabilities import Quotes
+from unitune.errors import Unsupported
+from unitune.job.job import Data, Job, Reward, Tuning
 from unitune.models import Start
+from unitune.planning.plan import plan
+from unitune.run.run import launch
 from unitune.testing import BackendContract
 from unitune.testing.loopback import Server
 from unitune_providers.fireworks import COLLECTIONS
@@ -74,3 +81,85 @@ class TestFireworks(BackendContract):
         training = body if method == "sft" else body["trainingConfig"]
         assert training["warmStartFrom"] == model.name
         assert "baseModel" not in training
+
+    def test_quote_is_what_fireworks_estimates(self, server: Server, tmp_path: Path) -> None:
+        launch, backend = self.launch(tmp_path), registry.backend("fireworks")
+        assert isinstance(backend, Quotes)
+        account = server.vendor
+        assert isinstance(account, vendor.FireworksVendor)
+        jobs = dict(account.jobs)
+        assert Decimal("1.37") == backend.quote(launch)
+        assert vendor.BASE == server.received("POST", ":estimateCost$")[-1].json["baseModel"]
+        assert jobs == account.jobs
+
+    @pytest.mark.parametrize(
+        "estimated",
+        [
+            None,
+            {},
+            {"currencyCode": "EUR", "units": "1"},
+            {"units": "-1", "nanos": -5},
+            {"units": "many"},
+        ],
+    )
+    def test_an_estimate_that_is_none_is_no_quote_of_zero(
+        self,
+        server: Server,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        estimated: JsonValue,
+    ) -> None:
+        launch, backend = self.launch(tmp_path), registry.backend("fireworks")
+        monkeypatch.setattr(server.vendor, "estimated", estimated)
+        assert isinstance(backend, Quotes)
+        with pytest.raises(Unsupported, match="no estimate in US dollars"):
+            backend.quote(launch)
+
+    @pytest.mark.parametrize("method", ["dpo", "rft"])
+    def test_only_supervised_trainings_have_a_quote(self, tmp_path: Path, method: str) -> None:
+        launch, backend = self.launch(tmp_path), registry.backend("fireworks")
+        job = launch.job.model_copy(update={"method": method})
+        assert isinstance(backend, Quotes)
+        with pytest.raises(Unsupported, match="supervised trainings"):
+            backend.quote(replace(launch, job=job))
+
+    def test_the_estimate_on_a_job_is_told_once(self, tmp_path: Path) -> None:
+        job_id = registry.backend("fireworks").submit(self.launch(tmp_path))
+        told = [event for status in self.follow(job_id) for event in status.events]
+        texts = [str(event.data["text"]) for event in told if event.key.startswith("estimated")]
+        assert ["fireworks estimates that the job costs $1.37"] == texts
+
+
+def test_validation_rows_are_sent_only_where_the_create_call_has_a_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fireworks-ai 1.2.30: dpo_job_create has no evaluation dataset, supervised has one."""
+    monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
+    turn = {"role": "user", "content": "Colour of snow?"}
+    white, black = ([{"role": "assistant", "content": colour}] for colour in ("white", "black"))
+    pair = {"input": {"messages": [turn]}, "preferred_output": white, "non_preferred_output": black}
+    sent, rows = dict[str, list[int]](), {"dpo": pair, "sft": {"messages": [turn, *white]}}
+    with serve_vendor("fireworks") as served:
+        account = served.server.vendor
+        assert isinstance(account, vendor.FireworksVendor)
+        for method, row in rows.items():
+            for name, many in (("train", 20), ("validation", 4)):
+                lines = (
+                    json.dumps(row).replace("snow", f"{name} {method} {at}") for at in range(many)
+                )
+                (tmp_path / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+            job = Job(
+                name=method,
+                model=vendor.BASE,
+                backend="fireworks",
+                method=method,  # pyright: ignore[reportArgumentType]
+                data=Data(train="train.jsonl", validation="validation.jsonl"),
+                folder=tmp_path,
+            )
+            planned = plan(job)
+            assert planned.estimate is not None
+            assert bool(planned.estimate.of("validation")) == (method == "sft")
+            account.files.clear()
+            launch(job)
+            sent[method] = sorted(file.rows for file in account.files.values())
+    assert {"dpo": [20], "sft": [4, 20]} == sent

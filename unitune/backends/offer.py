@@ -255,6 +255,8 @@ class Offer(Spec):
     """Whether any model of the Hugging Face hub is taken by its name there."""
     models: tuple[OfferedModel, ...] = ()
     refuses: tuple[Refused, ...] = ()
+    unvalidated: tuple[str, ...] = ()
+    """Methods whose trainings take no validation rows."""
     supported_settings: tuple[str, ...] = ()
     """Tuning settings that may be set explicitly, dotted: epochs, lora.rank, …"""
     warmup_as: Literal["steps", "share"] | None = None
@@ -350,18 +352,21 @@ class Offer(Spec):
                 return offered
         return None
 
-    def terms(self, name: str) -> Terms:
-        """Return what holds for a model, listed or not, by its name or alias."""
+    def terms(self, name: str, method: str | None = None) -> Terms:
+        """Return what holds for a model, listed or not, by its name or alias, and for a method."""
         offered = self.model(name) or OfferedModel(name=name)
         own_billing = offered.billing.model_dump(exclude_defaults=True) if offered.billing else {}
         refused = (each for each in self.refuses if re.search(each.pattern, offered.name))
+        limits = offered.limits or self.limits
+        if method in self.unvalidated:
+            limits = limits.model_copy(update={"validation_rows_most": 0})
         servings = (each for each in self.serving if re.search(each.pattern, offered.name))
         return Terms(
             model=self.model(name),
             methods=offered.methods or self.methods,
             continues=self.continues if offered.continues is None else offered.continues,
             formats=self.formats | (offered.formats or {}),
-            limits=offered.limits or self.limits,
+            limits=limits,
             billing=self.billing.model_copy(update=own_billing),
             serving=next(servings, None),
             refusal=next((each.reason for each in refused), None),

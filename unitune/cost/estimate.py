@@ -56,7 +56,7 @@ def estimate(  # noqa: PLR0913 - what a cost depends on
         lessons: Of earlier bills of the same backend and model.
     """
     offer = book.offer(job.backend)
-    terms = offer.terms(job.base_model)
+    terms = offer.terms(job.base_model, job.method)
     rules = terms.billing
     tier = offer.tier(job.options.get(offer.name, {}))
     prices = PriceLookup(book, offer.name, job.base_model, day, job.method, tier)
@@ -74,7 +74,7 @@ def estimate(  # noqa: PLR0913 - what a cost depends on
     if trains:
         lines.append(_training(job, prices, charged, passes))
         lines += _validation(job, terms, prices, work.validation, passes, assumptions)
-        lines += _graders(job)
+        lines += _graders(job, prices)
     if job.data.test is not None:
         lines += _evaluation(
             job, prices, work, others=others or {}, trained=trained or {}, assumptions=assumptions
@@ -183,9 +183,13 @@ def _validation(  # noqa: PLR0913, PLR0917 - what it depends on
     yield _line("validation", row, tokens=tokens and charged.count and tokens * charged.count)
 
 
-def _graders(job: Job) -> Iterator[Line]:
+def _graders(job: Job, prices: PriceLookup) -> Iterator[Line]:
     """Yield the line of a grader that may call a model; how much it writes is never known."""
     if job.method != "rft":
+        return
+    row = prices.find("grader")
+    if row is not None and not row.usd:
+        yield _line("graders", row)
         return
     grader = job.options.get(job.backend, {}).get("grader")
     if grader is None and isinstance(job.reward_scorer, OpenAIGrader):
@@ -314,10 +318,10 @@ def _line(
 
 
 def _amount(row: PriceRow, tokens: Count | None, units: Spread | None) -> Spread | None:
-    if row.per == "million-tokens":
-        return tokens and _per_million(tokens, price_of(row))
     if row.usd == 0:
         return Spread.of(Decimal(0))
+    if row.per == "million-tokens":
+        return tokens and _per_million(tokens, price_of(row))
     return units and units * price_of(row)
 
 

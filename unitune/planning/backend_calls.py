@@ -137,18 +137,16 @@ def quote(job: Job | ResolvedJob) -> Decimal:
     resolved = preflight(job)
     if resolved.is_sweep:
         return sum((quote(run) for run in resolved.runs), start=Decimal(0))
-    job, backend, splits = resolved.job, resolved.backend, resolved.splits
+    job, backend = resolved.job, resolved.backend
     if not isinstance(backend, Quotes):
         raise Unsupported(f"{job.backend} gives no price of its own before a launch.")
-    parts = {"train.jsonl": splits.train, "validation.jsonl": splits.validation}
     form = resolved.terms.formats.get(job.method)
     with TemporaryDirectory() as temporary:
         folder, uploads = Path(temporary), dict[str, Upload]()
-        for name, rows in parts.items():
-            if len(rows):
-                content = wire_text(rows, form).encode()
-                (folder / name).write_bytes(content)
-                sha256 = hashlib.sha256(content).hexdigest()
-                uploads[name] = backend.upload(folder / name, sha256)
+        for name, rows in resolved.uploads.items():
+            content = wire_text(rows, form).encode()
+            (folder / name).write_bytes(content)
+            sha256 = hashlib.sha256(content).hexdigest()
+            uploads[name] = backend.upload(folder / name, sha256)
         training, validation = uploads["train.jsonl"], uploads.get("validation.jsonl")
         return backend.quote(Launch(QUOTE_KEY, job, training, validation, folder, resolved.start))

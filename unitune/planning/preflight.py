@@ -24,6 +24,7 @@ from unitune.cost.budget import BUDGET_CODES
 from unitune.cost.prices.book import PriceBook, book_for
 from unitune.cost.workload import Workload
 from unitune.data.check import read_job
+from unitune.data.dataset import Dataset
 from unitune.data.example import digest
 from unitune.data.overlap import SharedCase
 from unitune.data.privacy.redaction import Redaction
@@ -123,7 +124,15 @@ class ResolvedJob:
     @cached_property
     def files(self) -> dict[str, WireFile]:
         """The files as they would be uploaded, by name."""
-        return self.rows.written_in(self.terms.formats.get(self.job.method))
+        written = self.rows.written_in(self.terms.formats.get(self.job.method))
+        return {name: file for name, file in written.items() if name in self.uploads}
+
+    @property
+    def uploads(self) -> dict[str, Dataset]:
+        """The rows that a launch uploads, by file name."""
+        held_out = self.terms.limits.validation_rows_most != 0 and len(self.splits.validation)
+        more = {"validation.jsonl": self.splits.validation} if held_out else {}
+        return {"train.jsonl": self.splits.train, **more}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -169,7 +178,7 @@ def preflight(
         return job
     book = book or book_for(job)
     offer = book.offer(job.backend)
-    terms = offer.terms(job.base_model)
+    terms = offer.terms(job.base_model, job.method)
     if terms.model is not None and terms.model.name != job.base_model:
         job = job.model_copy(update={"model": terms.model.name})
     rows = rows or Rows(read_job(job))

@@ -126,7 +126,7 @@ def _count_findings(vendor: str, limits: Limits, splits: Splits) -> Iterator[Fin
     if held_out == 0 and len(splits.validation):
         yield note(
             "no-validation",
-            f"{vendor} takes no validation rows for this model; they stay here, for choosing "
+            f"{vendor} takes no validation rows for this training; they stay here, for choosing "
             "prompts.",
         )
     elif held_out is not None and len(splits.validation) > held_out:

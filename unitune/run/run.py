@@ -199,7 +199,8 @@ def _files(resolved: ResolvedJob) -> dict[str, str]:
     given = {name: rows for name, rows in parts.items() if len(rows)}
     files = {name: rows.jsonl for name, rows in given.items()}
     if form := resolved.terms.formats.get(job.method):
-        files |= {f"{WIRE}/{name}": wire_text(rows, form) for name, rows in given.items()}
+        wired = resolved.uploads.items()
+        files |= {f"{WIRE}/{name}": wire_text(rows, form) for name, rows in wired}
     if redaction := resolved.rows.read.redaction:
         files["redaction.json"] = redaction.text  # stays here: uploads are named one by one
     return files

@@ -81,6 +81,18 @@ KNOWN: list[tuple[str, str, Kind, dict[str, object], str]] = [
     ("huggingface", "any", "machine", {"tier": "h200"}, "5.00/hour"),
     ("together", "meta-llama/Llama-3.1-8B-Instruct", "training", {"method": "sft"}, "0.48"),
     ("prime-intellect", "Qwen/Qwen3.5-9B", "training", {"method": "rft"}, "0.60"),
+    # What vendors' own pages said, by copies of 2026.
+    ("openai", "gpt-4.1", "training", {"method": "sft"}, "25.00"),
+    ("bedrock", "amazon.nova-2-lite-v1:0", "training", {"method": "sft"}, "3.78"),
+    ("bedrock", "amazon.nova-micro-v1:0", "training", {"method": "sft"}, "1.00"),
+    ("bedrock", "any", "storage", {}, "1.95/month"),
+    ("bedrock", "any", "hosting", {}, "0/hour"),
+    ("mantle", "openai.gpt-oss-20b", "training", {"method": "rft"}, "80.00/hour"),
+    ("vertex", "gemini-3.5-flash", "training", {"method": "rft"}, "10.00"),
+    ("vertex", "any", "hosting", {}, "0/hour"),
+    ("fireworks", "Qwen/Qwen3-8B", "training", {"method": "rft"}, "0"),
+    ("together", "Qwen/Qwen3.5-9B", "training", {"method": "sft", "tier": "lora"}, "0.34"),
+    ("together", "Qwen/Qwen3.5-9B", "training", {"method": "sft", "tier": "full"}, "0.38"),
 ]
 
 
@@ -97,9 +109,9 @@ def test_known_prices_are_found(
 @pytest.mark.parametrize(
     ("backend", "model", "kind"),
     [
-        ("vertex", "gemini-3.5-flash", "training"),
+        ("vertex", "gemini-3.5-flash-lite", "training"),
         ("bedrock", "amazon.nova-lite-v1:0", "training"),
-        ("openai", "gpt-4.1", "training"),
+        ("openai", "gpt-4o-2024-05-13", "training"),
         ("azure", "Qwen-32B", "training"),
         ("cohere", "command-r-08-2024", "training"),
         ("openai", "gpt-4.1", "storage"),
@@ -221,7 +233,7 @@ def test_answers_that_no_row_of_ours_prices_are_priced_by_genai_prices() -> None
     ours = PriceBook().find("openai", "gpt-4o-mini", "input", on=DAY)
     assert ours is not None
     assert "offer" == ours.origin
-    assert PriceBook().find("vertex", "gemini-3.5-flash", "input", tuned=True, on=DAY) is None
+    assert PriceBook().find("vertex", "gemini-2.5-flash", "input", tuned=True, on=DAY) is None
 
 
 def test_without_the_package_such_answers_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

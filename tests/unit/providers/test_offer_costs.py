@@ -59,12 +59,39 @@ def test_a_models_own_billing_rule_comes_before_its_vendors(estimate: Any, size:
     assert Count.of(2) == made.epochs
 
 
-def test_a_training_of_all_weights_has_no_price_of_loras(estimate: Any) -> None:
-    """The one source gives a range from LoRA to full training, and no price for full alone."""
+def test_a_training_of_all_weights_has_another_price_than_loras(estimate: Any) -> None:
     full = estimate("together", "Qwen/Qwen3-8B", options={"together": {"training": "full"}})
     lora = estimate("together", "Qwen/Qwen3-8B")
-    assert full.launch_usd is None
-    assert lora.launch_usd is not None
+    assert [("full", "0.38-0.54"), ("lora", "0.34-0.48")] == [
+        (row.tier, row.written) for made in (full, lora) for row in made.launch_prices
+    ]
+
+
+REWARD = {"group_size": 4, "max_tokens": 64, "temperature": 0.7}
+
+
+def test_free_reinforcement_at_fireworks_is_known_to_cost_nothing(estimate: Any) -> None:
+    """Sources: docs.fireworks.ai/fine-tuning/managed-finetuning-intro, free below 16B."""
+    more = {
+        "method": "rft",
+        "tuning": {"epochs": 2, "reward": REWARD},
+        "options": {"fireworks": {"evaluator": "accounts/acme/evaluators/exact"}},
+    }
+    made = estimate("fireworks", "Qwen/Qwen3-8B", **more)
+    large = estimate("fireworks", "Qwen/Qwen3-32B", **more)
+    assert Spread.of(Decimal(0)) == made.launch_usd
+    assert None is large.launch_usd
+
+
+@pytest.mark.parametrize(
+    ("backend", "model"),
+    [("bedrock", "amazon.nova-micro-v1:0:128k"), ("vertex", "gemini-3.5-flash")],
+)
+def test_hosting_where_idle_costs_nothing_is_not_unknown(
+    estimate: Any, backend: str, model: str
+) -> None:
+    (line,) = estimate(backend, model).of("hosting")
+    assert Spread.of(Decimal(0)) == line.usd
 
 
 def test_where_regions_differ_a_price_is_a_range(estimate: Any) -> None:

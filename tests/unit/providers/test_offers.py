@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.resources
+import re
 from datetime import date
 
 import pytest
@@ -209,3 +210,34 @@ def test_where_unitune_cannot_launch_it_says_so_and_not_that_there_is_no_such_ba
 def test_offers_need_nothing_but_their_package() -> None:
     entries = importlib.metadata.entry_points(group="unitune.offers")
     assert {":" in entry.value for entry in entries} == {False}
+
+
+@pytest.mark.parametrize("model", ["gemini-2.5-flash", "gemini-2.5-pro", "gemini-2.5-flash-lite"])
+def test_gemini_2_5_is_switched_off(model: str) -> None:
+    found = offer_findings(job("vertex", model), OFFERS["vertex"], TODAY)
+    assert any("2026-10-20" in each.message for each in found if each.severity == "error")
+
+
+@pytest.mark.parametrize(
+    ("backend", "prefix", "end"),
+    [
+        ("vertex", "gemini-3.1", date(2027, 5, 7)),
+        ("bedrock", "meta.", date(2027, 3, 30)),
+    ],
+)
+def test_bases_stop_on_the_day_that_their_vendor_gives(
+    backend: str, prefix: str, end: date
+) -> None:
+    ends = {one.retires_on for one in OFFERS[backend].models if one.name.startswith(prefix)}
+    assert {end} == ends
+
+
+def test_every_base_of_vertex_has_its_end() -> None:
+    assert all(model.retires_on for model in OFFERS["vertex"].models)
+
+
+def test_a_price_of_one_gpt_4o_is_not_anothers() -> None:
+    """OpenAI tuned 2024-08-06 and 2024-11-20, and never 2024-05-13."""
+    priced = {row.model for row in OFFERS["openai"].price_rows() if row.tuned}
+    assert "gpt-4o-2024-08-06" in priced
+    assert not any(re.fullmatch(r"gpt-4o-2024-(05.*|\*)", name) for name in priced)

@@ -59,15 +59,15 @@ def changes(book: PriceBook, backend: str, update: PriceUpdate) -> tuple[Change,
 def contradictions(rows: Iterable[PriceRow]) -> dict[str, str]:
     """Return why prices cannot be meant, in words, by the id of the row.
 
-    Cached input dearer than input, input dearer than output, training for nothing: such rows stood
-    in every public price list that was read, first-party ones too.
+    Cached input dearer than input, input dearer than output, training for nothing without a note:
+    such rows stood in every public price list that was read, first-party ones too.
 
     Rows of one model, tier, day and source are compared.
     """
     reasons: dict[str, str] = {}
     groups: dict[tuple[object, ...], dict[Kind, PriceRow]] = {}
     for row in rows:
-        if row.kind == "training" and row.usd == 0:
+        if row.kind == "training" and row.usd == 0 and not row.note:
             reasons[row.id] = f"{row.id}: training for nothing"
         if row.kind in OF_ANSWERS:
             key = (row.backend, row.model, row.tier, row.tuned, row.as_of, row.source)
