@@ -34,17 +34,17 @@ def today(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_all_backends_are_listed_with_the_age_of_their_oldest_price(unitune: Command) -> None:
     out = unitune("prices").out
     lines = {line.split()[0]: " ".join(line.split()) for line in out.splitlines() if line.strip()}
-    assert lines["openai"].endswith("208 days third parties")
+    assert lines["together"].endswith("201 days its own page, third parties")
     assert "no launch from here yet" in lines["tinker"]
     assert "none closed by 2025-09-15" in lines["cohere"]
     assert "none no charge for training" in lines["local"]
 
 
 def test_one_backend_is_shown_with_every_source(unitune: Command) -> None:
-    out = unitune("prices", "openai").out
-    assert "getapipulse 2026-05" in out
-    assert "2026-05-01, 208 days, too old to rely on · third parties" in out
-    assert "gpt-4o-mini-2024-07-18" in out
+    out = unitune("prices", "together").out
+    assert "api-evangelist/together-ai" in out
+    assert "2026-05-08, 201 days, too old to rely on · third parties" in out
+    assert "Qwen/Qwen3.5-9B" in out
 
 
 @pytest.mark.parametrize("width", ["80", "120"])
@@ -61,20 +61,20 @@ def test_no_line_is_wider_than_the_terminal(
 
 def test_json_has_every_row_with_its_id_age_and_origin(unitune: Command, tmp_path: Path) -> None:
     (tmp_path / "prices.yaml").write_text(
-        "prices: [{backend: openai, model: gpt-4o-mini-2024-07-18, method: sft, training: 2.40}]\n"
+        "prices: [{backend: openai, model: gpt-4o-mini-2024-07-18, training: 2.40}]\n"
     )
     found = json.loads(unitune("prices", "openai", "--json").out)
     assert (1, "2026-11-25") == (found["schema_version"], found["day"])
     training = [
         view
         for view in found["backends"][0]["prices"]
-        if view["price"]["kind"] == "training" and "mini" in view["price"]["model"]
+        if view["price"]["kind"] == "training" and "4o-mini" in view["price"]["model"]
     ]
     told = [
         (view["price"]["origin"], view["price"]["usd"], view["freshness"], view["overridden"])
         for view in training
     ]
-    assert [("project", "2.40", "fresh", False), ("offer", "3.00", "stale", True)] == told
+    assert [("project", "2.40", "fresh", False), ("offer", "3.00", "old", True)] == told
     assert all(view["price"]["id"].startswith(view["price"]["origin"]) for view in training)
 
 
@@ -174,4 +174,4 @@ def test_a_refresh_in_which_nobody_answers_fails(
 def test_who_tells_nothing_by_machine_is_refused(unitune: Command) -> None:
     found = unitune("prices", "refresh", "vertex")
     assert 2 == found.code
-    assert "azure, huggingface, openai, together" in found.err
+    assert "azure, bedrock, huggingface, mantle, openai, together" in found.err
