@@ -15,7 +15,7 @@ model:
   openai: gpt-4o-mini
   azure: gpt-4o-mini
   together: Qwen/Qwen3-8B
-  vertex: gemini-2.5-flash
+  vertex: gemini-3.5-flash
   nebius: Qwen/Qwen3-14B
 backend: openai
 data: {train: train.jsonl, validation: 0.2}
