@@ -17,9 +17,12 @@ from dataclasses import dataclass, field
 from unitune.errors import UnreadableRecord
 from unitune.ledger import Ledger, RunRecord
 from unitune.tracking.interface import TRACKED, Outcome, Results
+from unitune.workspace.filesystem import private_folder
 from unitune.workspace.locks import is_locked
 
 FOLLOW = "unitune.tracking.follow"
+FOLDER = "tracking"
+"""Current folder of the trackers, in the ledger's: they read settings from where they work."""
 LOCK = "tracking.lock"
 """In a run's folder: held by the process that feeds its trackers."""
 CLOSE_SECONDS = 60.0
@@ -69,6 +72,10 @@ def feeding(ledger: Ledger, record: RunRecord, names: Sequence[str]) -> Generato
     if not names:
         yield None
         return
+    folder = ledger.folder / FOLDER
+    private_folder(folder)
+    own = {"WANDB_DIR": str(folder)}
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
     command = [sys.executable, "-P", "-m", FOLLOW, str(ledger.folder), record.id, *names]
     feed = Feed(
         subprocess.Popen(  # noqa: S603 - our own module
@@ -77,8 +84,8 @@ def feeding(ledger: Ledger, record: RunRecord, names: Sequence[str]) -> Generato
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            cwd=ledger.folder.parent,
-            env={**QUIET, **os.environ},
+            cwd=folder,
+            env={**QUIET, **store, **os.environ, **own},
             start_new_session=True,  # Ctrl-C is for who watches
         ),
         names,

@@ -1,8 +1,11 @@
 """MLflow: an experiment for each job, a run for each of ours, which is searched by its tag.
 
-Where it goes is MLflow's own business: ``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME`` and the
-variables of its servers. A metric with the same name, step, time and value is kept once by MLflow's
-own store, so what was sent before is sent again without harm.
+The environment says where it goes: ``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME`` and the
+variables of its servers. Artifacts go to a bucket, to the server itself or below the folder of its
+file: MLflow sends its token to any other address that an experiment names.
+
+A metric with the same name, step, time and value is kept once by MLflow's own store, so what was
+sent before is sent again without harm.
 
 Its registry mirrors ours: a version there is known by its tag, and has the same number unless
 others have registered versions of that name. Nothing is uploaded to it: its source is our run.
@@ -13,9 +16,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from unitune.backends.protocol import State
+from unitune.errors import UserError
 from unitune.ledger.model_versions import ModelVersion
 from unitune.tracking.interface import Point, Results, TrackedRun
 
@@ -132,7 +138,29 @@ class MlflowTracker:
         if not same:
             tags, created = {**run.tags, RUN_TAG: run.id}, int(run.created * 1_000)
             same = [self._client.create_run(id_, created, tags, run.name)]
+        store, artifacts = self._client.tracking_uri, same[0].info.artifact_uri
+        if not _is_own(artifacts, store):
+            raise UserError(
+                f"experiment {name} keeps its artifacts at {artifacts}, which does not belong to "
+                f"{store}. Name another experiment in MLFLOW_EXPERIMENT_NAME."
+            )
         return same[0].info.run_id
 
     def _metric(self, name: str, value: float, time: float, step: int) -> Any:
         return self._entities.Metric(name, value, int(time * 1_000), step)
+
+
+def _is_own(artifacts: str, store: str) -> bool:
+    """Return whether MLflow may write artifacts to a place without another address or folder."""
+    place, server = urlsplit(artifacts), urlsplit(store)
+    if place.scheme in ("http", "https"):
+        return place[:2] == server[:2]
+    if place.scheme in ("", "file"):
+        folders = [Path.cwd()]
+        if server.scheme == "sqlite":
+            folders.append(Path(server.path[1:]).parent)
+        elif server.scheme in ("", "file"):
+            folders.append(Path(server.path))
+        path = Path(unquote(place.path)).resolve()
+        return any(path.is_relative_to(folder.resolve()) for folder in folders)
+    return True

@@ -1,6 +1,8 @@
 """Weights & Biases: a project for each job, a run of the same id as ours.
 
-Where it goes is its own business: ``WANDB_API_KEY``, ``WANDB_PROJECT``, ``WANDB_MODE=offline``, ….
+The environment and the user's own settings say where it goes (``WANDB_BASE_URL``,
+``WANDB_PROJECT``, ``WANDB_MODE=offline``). Settings of the project are not read, because they may
+be a stranger's.
 Its history takes no step below one that it has. So its step is the point's id, which grows, and
 the training's own step is a figure that the others are drawn over. An offline run cannot ask what
 it has, and knows it by a file that is written when it is closed: after a kill it has figures twice,
@@ -27,7 +29,7 @@ class WandbTracker:
 
     def __init__(self, run: TrackedRun) -> None:
         self._wandb: Any = import_module("wandb")
-        folder = run.home.parent
+        folder = Path.cwd()
         before = (folder / "wandb").glob(f"offline-run-*-{run.id}/{LAST_POINT}")
         self._last = max((int(file.read_text(encoding="utf-8")) for file in before), default=0)
         self._run: Any = self._wandb.init(

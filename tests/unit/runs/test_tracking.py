@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import Command
 
-from unitune.errors import MissingExtra
+from unitune.errors import MissingExtra, UserError
 from unitune.job.job import Job
 from unitune.ledger import Ledger
 from unitune.planning.preflight import preflight
@@ -24,6 +25,8 @@ from unitune.run.handle import Run
 from unitune.run.run import launch
 from unitune.tracking import interface
 from unitune.tracking.feed import feeding
+from unitune.tracking.interface import TrackedRun, open_tracker
+from unitune.tracking.mlflow import _is_own
 from unitune.workspace.home import home
 
 MakeJob = Callable[[dict[str, Any]], Job]
@@ -75,7 +78,7 @@ def records(data):
             record = b""
 
 losses = []
-for file in pathlib.Path("wandb").glob("offline-run-*/*.wandb"):
+for file in pathlib.Path(".unitune/tracking/wandb").glob("offline-run-*/*.wandb"):
     for data in records(file.read_bytes()):
         record = wandb_internal_pb2.Record.FromString(data)
         items = {
@@ -227,3 +230,52 @@ def test_the_command_sends_what_a_job_without_trackers_has(
     assert losses(run) == [
         [step, pytest.approx(loss)] for step, loss in held_by("tensorboard")["loss"]
     ]
+
+
+@pytest.mark.parametrize("run", [("tensorboard",)], indirect=True)
+def test_trackers_work_in_a_folder_of_the_ledger_and_not_in_the_project(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W&B reads `wandb/settings` from the current folder, and MLflow `mlflow.db`."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    ledger, folder = Ledger(home()), home() / "tracking"
+    with feeding(ledger, ledger.record(run.id), run.job.track) as feed:
+        assert feed is not None
+        process = Path("/proc") / str(feed._process.pid)
+        variables = (process / "environ").read_bytes().decode().split("\0")
+        assert folder == (process / "cwd").readlink()
+        assert f"WANDB_DIR={folder}" in variables
+        assert f"MLFLOW_TRACKING_URI=sqlite:///{folder / 'mlflow.db'}" in variables
+    assert 0o700 == folder.stat().st_mode & 0o777
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "store", "is_own"),
+    [
+        ("https://mlflow.example.com/api/x", "https://mlflow.example.com", True),
+        ("https://other.example.com/api/x", "https://mlflow.example.com", False),
+        ("http://other.example.com/api/x", "sqlite:////work/mlflow.db", False),
+        ("mlflow-artifacts:/1", "https://mlflow.example.com", True),
+        ("s3://bucket/1", "https://mlflow.example.com", True),
+        ("file:///work/mlruns/1", "sqlite:////work/mlflow.db", True),
+        ("/work/mlruns/1", "file:///work/mlruns", True),
+        ("/work/mlruns/../../home/1", "file:///work/mlruns", False),
+        ("file:///home/user/.config", "sqlite:////work/mlflow.db", False),
+        ("file:///home/user/.config", "https://mlflow.example.com", False),
+    ],
+)
+def test_mlflow_keeps_artifacts_only_where_its_store_is(
+    artifacts: str, store: str, *, is_own: bool
+) -> None:
+    assert is_own == _is_own(artifacts, store)
+
+
+@pytest.mark.slow
+def test_an_experiment_that_sends_artifacts_to_another_address_is_not_used(
+    workplace: Path,
+) -> None:
+    client: Any = import_module("mlflow").MlflowClient(f"sqlite:///{workplace / 'mlflow.db'}")
+    client.create_experiment("demo", artifact_location="http://127.0.0.1:9/artifacts")
+    run = TrackedRun("r1", "r1", "demo", {}, {}, 0.0, workplace / ".unitune")
+    with pytest.raises(UserError, match=r"keeps its artifacts at http://127\.0\.0\.1:9/artifacts"):
+        open_tracker("mlflow", run)
