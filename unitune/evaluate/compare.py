@@ -20,7 +20,7 @@ where it stopped.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -58,12 +58,13 @@ from unitune.evaluate.sweep import (
     unselected,
 )
 from unitune.evaluate.task import Task, prepare
-from unitune.job.contenders import Tuned
+from unitune.job.contenders import Recorded, Tuned
 from unitune.job.job import Job
 from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.workspace.notebook import live
 
 if TYPE_CHECKING:
+    from unitune.evaluate.grading import Answered
     from unitune.evaluate.inference.journal import Journal
     from unitune.evaluate.inference.sources import Source
     from unitune.evaluate.prompts.contenders import Trial
@@ -210,7 +211,8 @@ def _compared(resolved: ResolvedJob, run: Run | None, choices: _Choices) -> Comp
             answered = selection.noted(collect_responses(config, journals, choices.progress))
         spent = config.budget.spent
         comparison = conclude(resolved, answered, tuned, required, history, spent=spent)
-    comparison = comparison.model_copy(update={"sweep": selection.runs})
+        notes = (*_recorded_before(answered, journals.test), *comparison.notes)
+    comparison = comparison.model_copy(update={"sweep": selection.runs, "notes": notes})
     if choices.update_baseline and comparison.exit_code == 0:
         accept(resolved.job, task, comparison)
     if not task.omitted and not (choices.replay and choices.out):
@@ -307,6 +309,14 @@ def _tuned_runs(resolved: ResolvedJob, run: Run | None, *, replay: bool) -> dict
     from unitune.evaluate.prompts.tuned_run import find_tuned_runs  # noqa: PLC0415 - the ledger
 
     return find_tuned_runs(resolved, run, replay=replay)
+
+
+def _recorded_before(contenders: Sequence[Answered], rows: Journal) -> Iterator[str]:
+    """Yield how many answers no model gave in this call, where there are any."""
+    asked = [each for each in contenders if not isinstance(each.choice.contender.spec, Recorded)]
+    records = [record for each in asked for record in each.records]
+    if earlier := sum(map(rows.is_earlier, records)):
+        yield f"{earlier:,} of {len(records):,} answers were recorded before this call."
 
 
 def _with_recorded_runs(

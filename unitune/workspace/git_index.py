@@ -29,17 +29,21 @@ COMPRESSED = 4
 
 
 def tracked_in(folder: Path) -> str | None:
-    """Return a file in a folder that git tracks, by its path in the repository; None: it has none.
+    """Return a file that git tracks, by its path in the repository: in a folder, or the file given.
 
     Args:
-        folder: Absolute, without links.
+        folder: A folder or a file; absolute, without links.
+
+    Returns:
+        None where git tracks none.
     """
     for top in folder.parents:
-        beginning = os.fsencode(folder.relative_to(top)).lower() + b"/"
+        whole = os.fsencode(folder.relative_to(top)).lower()
         for index in _indexes(top / ".git"):
             seen = index.stat()
             for path in _paths(index, folder.name, seen.st_mtime_ns, seen.st_ino):
-                if path.lower().startswith(beginning):  # some file systems know no case
+                # Some file systems know no case.
+                if path.lower() == whole or path.lower().startswith(whole + b"/"):
                     return os.fsdecode(path)
     return None
 

@@ -90,12 +90,11 @@ def swap(runner: Runner) -> None:
 
 
 def test_a_met_gate_passes_with_verdict_summary_and_report(runner: Runner) -> None:
+    folder = runner.folder / "unitune-report"  # in RUNNER_TEMP
     done = runner.step("Compare")
     assert 0 == done.returncode, done.stderr
-    assert {"exit-code": "0", "verdict": "better", "folder": "work/unitune-report"} == (
-        runner.outputs()
-    )
-    assert (runner.folder / "work/unitune-report/report.html").exists()
+    assert {"exit-code": "0", "verdict": "better", "folder": str(folder)} == runner.outputs()
+    assert (folder / "report.html").exists()
     assert "better" in runner.summary().lower()
     assert 0 == runner.step("Gate").returncode
 
@@ -125,10 +124,11 @@ def test_a_mistake_in_the_job_is_exit_code_2_with_what_was_wrong(runner: Runner)
 
     assert 0 == runner.step("Compare").returncode
 
-    assert {"exit-code": "2", "verdict": "", "folder": "work/unitune-report"} == runner.outputs()
+    folder = runner.folder / "unitune-report"
+    assert {"exit-code": "2", "verdict": "", "folder": str(folder)} == runner.outputs()
     assert "evals/unitune.yaml** ended with exit code 2." in runner.summary()
     assert "not valid YAML" in runner.summary()
-    assert (runner.folder / "work/unitune-report/rows.jsonl").exists()
+    assert (folder / "rows.jsonl").exists()
     assert 2 == runner.step("Gate").returncode
 
 
@@ -136,8 +136,27 @@ def test_arguments_reach_the_command_as_words(runner: Runner) -> None:
     command(runner.folder, "unitune", 'printf "<%s>" "$@"')
     runner.inputs |= {"args": "--backend  openai\n--run *", "file": "a b.yaml; exit 9"}
     done = runner.step("Compare")
-    words = "<compare><a b.yaml; exit 9><--output><unitune-report><--backend><openai><--run><*>"
+    output = runner.folder / "unitune-report"
+    words = f"<compare><a b.yaml; exit 9><--output><{output}><--backend><openai><--run><*>"
     assert words == done.stdout.splitlines()[1]
+
+
+def test_answers_that_a_pull_request_commits_do_not_count(priced: Runner) -> None:
+    """The default folder is not in the checkout; a folder there is refused when git tracks it."""
+    evals = priced.folder / "work" / "evals"
+    recorded = {"type": "recorded", "name": "old", "answers": "old.jsonl"}
+    new = {"type": "server", "name": "new", "url": "http://127.0.0.1:9", "model": "m"}
+    contenders = [recorded, {**new, "role": "candidate", "prompt": "zero-shot"}]
+    job = {"name": "demo", "model": "m", "backend": "fake", "data": {"test": "test.jsonl"}}
+    (evals / "unitune.yaml").write_text(json.dumps({**job, "evaluate": {"contenders": contenders}}))
+    rows = priced.folder / "work/rows/rows.jsonl"
+    rows.parent.mkdir()
+    rows.touch()
+    subprocess.run(["git", "add", "-f", "."], check=True, cwd=rows.parent)
+    priced.inputs["out"] = "rows"
+    done = priced.step("Compare")
+    assert {"exit-code": "5", "verdict": "", "folder": "work/rows"} == priced.outputs()
+    assert f"git tracks {rows}" in done.stdout
 
 
 def test_what_a_job_file_says_is_no_workflow_command_and_ends_no_fence(runner: Runner) -> None:

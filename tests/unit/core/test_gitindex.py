@@ -41,10 +41,12 @@ def test_the_paths_are_those_that_git_lists(tmp_path: Path, version: int, object
     assert version == index.read_bytes()[7]
     assert listed == list(git_index._paths(index, ".unitune", 0, 0))  # pyright: ignore[reportPrivateUsage]
     assert ".unitune/ledger.db" == git_index.tracked_in(tmp_path / ".unitune")
+    assert ".unitune/ledger.db" == git_index.tracked_in(tmp_path / ".unitune" / "ledger.db")
+    assert git_index.tracked_in(tmp_path / ".unitune" / "ledger") is None
     assert git_index.tracked_in(tmp_path / "other") is None
 
 
-@pytest.mark.parametrize("name", [".unitune2/x", "x.unitune/y", "b/.unitune/z", ".unitune"])
+@pytest.mark.parametrize("name", [".unitune2/x", "x.unitune/y", "b/.unitune/z"])
 def test_other_places_are_none_of_it(tmp_path: Path, name: str) -> None:
     git(tmp_path, "init", "--quiet")
     cached(tmp_path, name)

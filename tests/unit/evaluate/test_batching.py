@@ -161,8 +161,8 @@ def rows(out: Path) -> list[Record]:
 
 
 def bare(found: Comparison) -> dict[str, object]:
-    """What a comparison says, but for when it was made."""
-    return found.model_dump(exclude={"created", "id"})
+    """What a comparison says, but for when it was made and when its answers were."""
+    return found.model_dump(exclude={"created", "id", "notes"})
 
 
 def lines(out: Path) -> list[Batch | Change]:

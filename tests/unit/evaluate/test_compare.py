@@ -270,7 +270,9 @@ def test_a_second_comparison_asks_nothing_and_says_the_same(
     asked = len(backend.requests)
     again = compare(job, out=tmp_path / "out")
     assert asked == len(backend.requests)
-    same = {"created": "", "id": None}
+    told, *notes = again.notes
+    assert "180 of 180 answers were recorded before this call." == told
+    same = {"created": "", "id": None, "notes": tuple(notes)}
     assert first.model_copy(update=same) == again.model_copy(update=same)
 
 

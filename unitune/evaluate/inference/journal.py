@@ -72,6 +72,7 @@ class Journal:
         self._file = file
         self._records: dict[tuple[str, str, str], Record] = {}
         self._remember(records)
+        self._earlier = set(self._records)
 
     def answer(self, contender: str, case: str, request_hash: str) -> Record | None:
         """Return the recorded answer to this request; None when there is none, or an error."""
@@ -86,6 +87,10 @@ class Journal:
     def last(self, contender: str, case: str, request_hash: str) -> Record | None:
         """Return the last record of this request, an answer or an error."""
         return self._records.get((contender, case, request_hash))
+
+    def is_earlier(self, record: Record) -> bool:
+        """Return whether a record of this file was there before it was opened."""
+        return (record.contender, record.case, record.request_hash) in self._earlier
 
     def model_of(self, origin: str) -> str | None:
         """Return the fingerprint of the model that gave the last record of an origin."""
@@ -116,6 +121,7 @@ class Journal:
             lines = "".join(f"{line_of(record)}\n" for record in new)
             write_whole(self._file, lines.encode())
             self._remember(new)
+            self._earlier -= {(each.contender, each.case, each.request_hash) for each in new}
 
     def _remember(self, records: Iterable[Record]) -> None:
         for record in records:
