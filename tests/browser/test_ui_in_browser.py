@@ -18,7 +18,7 @@ from unitune.evaluate.history import history_folder
 from unitune.evaluate.notes import read_notes
 from unitune.ui import pages
 from unitune.ui.access import Access
-from unitune.ui.app import application
+from unitune.ui.app import _redirecting, application
 
 WIDE = {"width": 1400, "height": 900}
 PHONE = {"width": 390, "height": 844}
@@ -204,6 +204,24 @@ def test_the_report_opens_with_its_own_style_and_filters(enter: Open, site: Site
     assert "true" == page.locator('.filter a[href="#lost"]').get_attribute("aria-current")
     assert not page.locator("#gained").is_visible()
     assert [] == page.complaints
+
+
+def test_a_file_that_leads_to_the_address_enters(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cookie must be sent although the file is of another site."""
+    monkeypatch.setenv("UNITUNE_DIR", str(tmp_path / "home"))
+    sample, access = fill(tmp_path), Access(1)
+    context = browser.new_context()
+    with (
+        served(application(sample.ledger, access)) as address,
+        _redirecting(f"{address}/?token={access.token}", tmp_path) as file,
+    ):
+        page = context.new_page()
+        page.goto(file.as_uri())
+        page.wait_for_url(f"{address}/runs")
+        assert "Runs" in page.title()
+    context.close()
 
 
 def test_the_page_says_when_the_command_has_ended(

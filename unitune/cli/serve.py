@@ -210,14 +210,11 @@ def ui(*, port: Port = 0, browser: Browser = True) -> None:
     from unitune.ui import app
     from unitune.workspace.home import home
 
-    def announce(address: str, for_browser: str) -> None:
+    def announce(address: str) -> None:
         print_raw(address)
         aside().print("Open this address here. Ctrl-C ends it.", style="dim")
-        # Elsewhere a browser may take over the terminal.
-        screens = (os.environ.get("DISPLAY"), os.environ.get("WAYLAND_DISPLAY"))
-        if browser and (sys.platform == "darwin" or any(screens)):
-            import webbrowser
 
-            webbrowser.open(for_browser)
-
-    app.serve(Ledger(home()), port, announce)
+    # Elsewhere a browser may take over the terminal.
+    screens = (os.environ.get("DISPLAY"), os.environ.get("WAYLAND_DISPLAY"))
+    has_screen = sys.platform == "darwin" or any(screens)
+    app.serve(Ledger(home()), port, announce, browser=browser and has_screen)

@@ -3,7 +3,9 @@
 The server listens on 127.0.0.1. That alone does not keep others out:
 
     another user of this machine   can connect, too: the address that the command prints has a
-                                   token, which its first visit turns into a cookie
+                                   token, which its first visit turns into a cookie. A browser is
+                                   started with a file that only the user may read and that leads
+                                   there: others see the command line
     a web page elsewhere           can let its own name lead to this machine, and then reads what
                                    is served here as its own (DNS rebinding): the request names
                                    that host, and is refused
@@ -56,8 +58,6 @@ class Access:
         self.cookie = f"unitune-{port}"
         self.token = secrets.token_urlsafe(24)
         """For the address that is printed, which may be opened in several browsers."""
-        self.browser_token = secrets.token_urlsafe(24)
-        """For the browser that is started: other users see its command line, so it is good once."""
         self._session = secrets.token_urlsafe(24)
 
     def refusal(self, request: web.Request) -> str | None:
@@ -75,14 +75,13 @@ class Access:
     async def enter(self, request: web.Request) -> web.Response:
         """Turn the token of an address into a cookie, and lead to the first page."""
         token = request.query.get("token", "")
-        if _is_one_of(token, [self.browser_token]):
-            self.browser_token = secrets.token_urlsafe(24)
-        elif not _is_one_of(token, [self.token]) and not _is_one_of(
+        if not _is_one_of(token, [self.token]) and not _is_one_of(
             request.cookies.get(self.cookie), [self._session]
         ):
             return web.Response(status=403, text=STRANGER)
         response = web.Response(status=303, headers={"Location": "/runs"})
-        response.set_cookie(self.cookie, self._session, httponly=True, samesite="Strict")
+        # Not Strict: the file that the browser is started with leads here from another site.
+        response.set_cookie(self.cookie, self._session, httponly=True, samesite="Lax")
         return response
 
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
-from collections.abc import Callable
+import tempfile
+import webbrowser
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -45,13 +50,14 @@ def application(ledger: Ledger, access: Access) -> web.Application:
     return app
 
 
-def serve(ledger: Ledger, port: int, announce: Callable[[str, str], None]) -> None:
+def serve(ledger: Ledger, port: int, announce: Callable[[str], None], *, browser: bool) -> None:
     """Serve the pages until Ctrl-C.
 
     Args:
         ledger: Whose runs and comparisons are shown.
         port: 0: any that is free.
-        announce: Is given the address to print, and the one for a browser to be started.
+        announce: Is given the address to print.
+        browser: Open the address in a browser.
 
     Raises:
         UserError: The port is taken.
@@ -66,10 +72,25 @@ def serve(ledger: Ledger, port: int, announce: Callable[[str, str], None]) -> No
     with listening:
         port = listening.getsockname()[1]
         access = Access(port)
-        tokens = (access.token, access.browser_token)
-        announce(*(f"http://{LOOPBACK}:{port}/?token={token}" for token in tokens))
+        address = f"http://{LOOPBACK}:{port}/?token={access.token}"
+        announce(address)
         app = application(ledger, access)
-        web.run_app(app, sock=listening, print=None, access_log=None, shutdown_timeout=1.0)
+        with _redirecting(address, ledger.folder) if browser else nullcontext() as page:
+            if page:
+                webbrowser.open(page.as_uri())
+            web.run_app(app, sock=listening, print=None, access_log=None, shutdown_timeout=1.0)
+
+
+@contextmanager
+def _redirecting(address: str, folder: Path) -> Generator[Path]:
+    """Write a page that leads to an address: the command line of a browser is read by others."""
+    handle, name = tempfile.mkstemp(".html", "ui-", folder if folder.is_dir() else None)
+    try:
+        with os.fdopen(handle, "w", encoding="ascii") as file:  # only the user may read it
+            file.write(f'<meta http-equiv="refresh" content="0; url={address}">')
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def _guard(access: Access) -> Middleware:
