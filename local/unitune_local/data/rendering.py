@@ -2,8 +2,9 @@
 
 The model's own chat template makes the text. The text is cut at the start and at the end of every
 assistant turn, each piece is tokenised by itself, and the ids are joined. A merge can never cross
-such a cut, and prompts are cut at the same places as training rows, so what inference feeds is
-exactly the beginning of what training saw, whatever the tokenizer merges.
+such a cut, and prompts are cut before each answer like training rows, so what inference feeds is
+exactly the beginning of what training saw, whatever the tokenizer merges. Special tokens in texts
+of users and tools are cut, too, and stay text. Otherwise such a text could open a system turn.
 
 Loss falls on assistant turns up to and with the token that ends the turn, found by position in the
 turn's own piece, because elsewhere the same id may mean padding. A template that is not a growing
@@ -13,6 +14,7 @@ is refused: a model tuned through it would not see in use what it saw in trainin
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain, islice
@@ -28,6 +30,8 @@ from unitune.errors import Mismatch
 from unitune_local.data.batches import Fork
 
 Tools = Sequence[dict[str, JsonValue]] | None
+SPLIT = "\ufdd0"
+"""Where a text is cut before it is tokenised; a noncharacter, for internal use by Unicode."""
 
 
 class TemplateError(Mismatch):
@@ -140,11 +144,19 @@ def render_prompt(
 ) -> list[int]:
     """Return the ids after which the model's answer begins.
 
+    The conversation is rendered as a whole: a template may write earlier answers differently, as
+    those that drop thoughts do.
+
     Raises:
-        TemplateError: The template cannot carry this conversation.
+        TemplateError: The template leaves out a message of the user, the system or a tool.
     """
-    pieces = _pieces(tokenizer, messages, tools, asks=True)
-    return list(chain(*_encode_all(tokenizer, [piece.text for piece in pieces])))
+    text = _apply(tokenizer, messages, tools, asks=True)
+    _check_complete(text, [each for each in messages if each.role != "assistant"])
+    _check_tools(tokenizer, text, messages, tools, asks=True)
+    opening = _opening(tokenizer, _template(tokenizer))
+    # Training rows are cut before each answer, too.
+    pieces = re.split(f"(?<={re.escape(opening)})", text) if opening else [text]
+    return list(chain(*_encode_all(tokenizer, pieces)))
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -154,6 +166,16 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
         TemplateError: There is none, so a model tuned with it would not know when to stop.
     """
     return _turn_end(tokenizer, _template(tokenizer))
+
+
+@lru_cache(maxsize=4)
+def _opening(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
+    """Return the text with which the template opens an answer; "" where it writes none."""
+    del template
+    turns = [Message(role="user", content="x")]
+    without = _apply(tokenizer, turns, None, asks=False)
+    text = _apply(tokenizer, turns, None, asks=True)
+    return text[len(without) :] if text.startswith(without) else ""
 
 
 @lru_cache(maxsize=4)
@@ -189,11 +211,7 @@ def _pieces(
     """Cut the rendered text at the start and the end of every assistant turn."""
     text = _apply(tokenizer, messages, tools, asks=asks)
     _check_complete(text, messages)
-    if tools and text == _apply(tokenizer, messages, None, asks=asks):
-        raise TemplateError(
-            "the chat template ignores tools, so the model would never see them.",
-            "Describe the tools in the system message, or use a model whose template has tools.",
-        )
+    _check_tools(tokenizer, text, messages, tools, asks=asks)
     pieces: list[TextPiece] = []
     done = 0
     for place, message in enumerate(messages):
@@ -217,8 +235,23 @@ def _pieces(
     return [*pieces, TextPiece(text[done:])]
 
 
+def _check_tools(
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    messages: Sequence[Message],
+    tools: Tools,
+    *,
+    asks: bool,
+) -> None:
+    if tools and text == _apply(tokenizer, messages, None, asks=asks):
+        raise TemplateError(
+            "the chat template ignores tools, so the model would never see them.",
+            "Describe the tools in the system message, or use a model whose template has tools.",
+        )
+
+
 def _check_complete(text: str, messages: Sequence[Message]) -> None:
-    place = 0
+    text, place = text.replace(SPLIT, ""), 0
     for number, message in enumerate(messages, start=1):
         content = message.text.strip()
         if message.role == "tool" or not content:
@@ -238,7 +271,7 @@ def _apply(
     if not messages:
         return ""
     _template(tokenizer)
-    turns = [template_turn(message) for message in messages]
+    turns = [_guarded(tokenizer, template_turn(message)) for message in messages]
     apply = cast("Any", tokenizer).apply_chat_template
     try:
         return cast("str", apply(turns, tools=tools, tokenize=False, add_generation_prompt=asks))
@@ -259,10 +292,37 @@ def _template(tokenizer: PreTrainedTokenizerBase) -> str:
     )
 
 
+def _guarded(
+    tokenizer: PreTrainedTokenizerBase, turn: dict[str, JsonValue]
+) -> dict[str, JsonValue]:
+    """Split special tokens in texts that others write, so that such a text cannot end its turn."""
+    content = turn["content"]
+    if turn["role"] not in ("user", "tool") or not isinstance(content, str):
+        return turn
+    pattern = _special_tokens(tokenizer)
+    return {
+        **turn,
+        "content": pattern.sub(lambda found: f"{found[0][0]}{SPLIT}{found[0][1:]}", content),
+    }
+
+
+@lru_cache(maxsize=4)
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
+    added = tokenizer.added_tokens_decoder.values()
+    tokens = {*tokenizer.all_special_tokens, *(str(each) for each in added if each.special)}
+    return re.compile(
+        "|".join(re.escape(each) for each in sorted(tokens) if len(each) > 1) or "(?!)"
+    )
+
+
 def _encode_all(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
     """Return the ids of texts; one call for many takes half the time of one for each."""
-    if not texts:
+    parts = [text.split(SPLIT) for text in texts]
+    if not parts:
         return []
     encode = cast("Any", tokenizer)
-    made = encode(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
-    return cast("list[list[int]]", made["input_ids"])
+    made = encode(
+        list(chain(*parts)), add_special_tokens=False, return_attention_mask=False, verbose=False
+    )
+    ids = iter(cast("list[list[int]]", made["input_ids"]))
+    return [list(chain(*islice(ids, len(part)))) for part in parts]

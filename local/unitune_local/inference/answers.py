@@ -120,7 +120,7 @@ class Answer:
         begun = (
             length
             for stop in self.sampling.stop
-            for length in range(1, len(stop))
+            for length in range(1, min(len(stop), len(text) + 1))
             if text.endswith(stop[:length])
         )
         return text[: len(text) - max(begun, default=0)]

@@ -8,7 +8,8 @@ Who may send requests:
                                    (DNS rebinding), and is refused
 
 On SIGINT or SIGTERM no connection is taken any more, and answers that have begun get
-`GRACE_SECONDS` to end; a second signal does not wait. Streams that go on are told why they end.
+`GRACE_SECONDS` to end; a second signal does not wait, and ends the process even where one of its
+threads still computes. Streams that go on are told why they end.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import asyncio
 import hmac
 import ipaddress
 import json
+import os
 import re
 import signal
 import socket
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
@@ -42,11 +45,17 @@ LOCAL_HOST = re.compile(r"(127(\.\d{1,3}){3}|localhost|\[::1\])(:\d{1,5})?")
 """With any port: one that ssh forwards may be another."""
 LARGEST_BODY = 16 << 20
 """Bytes; a context of a million tokens takes a fourth of it."""
+MOST_READING = 8 * LARGEST_BODY
+"""Bytes of bodies that are being received, beyond which others are told to come again."""
+BODY_SECONDS = 60.0
+"""For a client to send its whole body."""
 MOST_WAITING = 1024
 """Requests, beyond which others are told to come again."""
 GRACE_SECONDS = 30.0
 CLOSING_SECONDS = 5.0
 """For the last words of streams that are ended."""
+INTERRUPTED = 130
+"""Exit code of a process that had to be ended."""
 PREFIX_BYTES = 2 << 30
 NO_LIMIT = 4096
 """Tokens of an answer, where neither the request nor the model's context has a limit."""
@@ -88,7 +97,13 @@ async def _serve(
     stop, hurry = asyncio.Event(), asyncio.Event()
 
     def end() -> None:
-        (hurry if stop.is_set() else stop).set()
+        if stop.is_set():
+            hurry.set()
+            # A thread that computes cannot be stopped, and Python would wait for it.
+            last = threading.Timer(2 * CLOSING_SECONDS, os._exit, (INTERRUPTED,))
+            last.daemon = True
+            last.start()
+        stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, end)
@@ -120,7 +135,7 @@ class ModelServer:
         self._hurry = hurry or asyncio.Event()
         self._fingerprint = f"fp_{chat.fingerprint[:12]}"
         self._created = int(time.time())
-        self._open = 0
+        self._open = self._reading = 0
         self._closing = False
         model = chat.model
         free = machine.available_bytes(model.device.type)
@@ -181,7 +196,7 @@ class ModelServer:
         if request.content_type != "application/json":
             text = f"The body is {request.content_type}; send application/json."
             raise ServerError(415, text)
-        wanted = ChatRequest.read(await request.read())
+        wanted = ChatRequest.read(await self._body(request))
         self._check_model(wanted.model)
         if self._closing or self._scheduler.load >= MOST_WAITING:
             why = "is shutting down" if self._closing else "has too many requests"
@@ -205,12 +220,30 @@ class ModelServer:
             if self._closing and not self._open:
                 self._hurry.set()
 
+    async def _body(self, request: web.Request) -> bytes:
+        """Receive a body, within limits of time and of memory for all that are under way."""
+        size = min(request.content_length or LARGEST_BODY, LARGEST_BODY)
+        if self._reading + size > MOST_READING:
+            text = "The server receives too many large requests; try again later."
+            raise ServerError(503, text, code="overloaded")
+        self._reading += size
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                return await request.read()
+        except TimeoutError:
+            text = f"The body did not arrive within {BODY_SECONDS:g} s."
+            raise ServerError(408, text, code="timeout") from None
+        finally:
+            self._reading -= size
+
     def _check_model(self, name: str) -> None:
         if name != self._settings.name:
             text = f"The model {name!r} does not exist; this server has {self._settings.name!r}."
             raise ServerError(404, text, param="model", code="model_not_found")
 
     def _prompt(self, wanted: ChatRequest) -> list[int]:
+        if self._chat.context and len(wanted.messages) > self._chat.context:
+            raise _too_long(f"There are {len(wanted.messages)} messages", self._chat.context)
         try:
             return render_prompt(self._chat.tokenizer, wanted.messages, wanted.usable_tools or None)
         except TemplateError as error:
@@ -222,9 +255,7 @@ class ModelServer:
         if context is None:
             return NO_LIMIT
         if len(ids) >= context:
-            sizes = f"The messages have {len(ids)} tokens, and the model's context {context}"
-            text = f"{sizes}, its answer included. Shorten them."
-            raise ServerError(400, text, param="messages", code="context_length_exceeded")
+            raise _too_long(f"The messages have {len(ids)} tokens", context)
         return context - len(ids)
 
     async def _end(self, _app: web.Application) -> None:
@@ -260,6 +291,11 @@ async def _stream(
 
 def _event(content: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(content, separators=(",", ":")).encode() + b"\n\n"
+
+
+def _too_long(size: str, context: int) -> ServerError:
+    text = f"{size}, and the model's context is {context} tokens, with its answer. Shorten them."
+    return ServerError(400, text, param="messages", code="context_length_exceeded")
 
 
 def _failure(error: Exception) -> ServerError:

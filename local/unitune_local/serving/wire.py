@@ -50,7 +50,8 @@ ONLY: Mapping[str, JsonValue] = {
 OF_ANSWERS = ("annotations", "audio", "function_call", "reasoning_content", "refusal")
 """Fields that clients send back with an assistant's message; they stand in no prompt."""
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-Stop = Annotated[str, Field(min_length=1)]
+Stop = Annotated[str, Field(min_length=1, max_length=1_000)]
+"""Held against the answer at every token. OpenAI states no limit; clients send words."""
 
 
 class ServerError(Exception):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +21,7 @@ pytest.importorskip("openai", reason="needs the extra `dev`")
 
 import aiohttp
 import openai
-from tiny_model import save_tiny_model, sliding_model, write_rows
+from tiny_model import save_tiny_model, sliding_model, tiny_tokenizer, write_rows
 from torch import Tensor
 from unit.local.serving import NAME, Served, served, served_apart, wait_until
 
@@ -29,7 +33,7 @@ from unitune.job.job import Job
 from unitune_local import machine
 from unitune_local.data.rendering import render_prompt
 from unitune_local.inference import decoding
-from unitune_local.inference.answers import Sampling
+from unitune_local.inference.answers import Answer, Ending, Sampling
 from unitune_local.models.model import load_model
 from unitune_local.serving import scheduler, server
 from unitune_local.serving.scheduler import Scheduler
@@ -298,6 +302,16 @@ def test_a_stop_string_ends_the_answer_and_is_not_sent(tiny_model: Path) -> None
     run(ask, tiny_model)
 
 
+def test_a_long_stop_string_costs_no_more_than_the_answer() -> None:
+    """Every length of the stop was sliced, at every token."""
+    stop = "x" * 100_000
+    answer = Answer(0, [], Sampling(stop=(stop,)), Ending(frozenset(), tiny_tokenizer()))
+    answer.ids = tiny_tokenizer().encode("hellox", add_special_tokens=False)
+    began = time.process_time()
+    assert "hello" == answer.text_so_far()
+    assert time.process_time() - began < 0.5
+
+
 def test_max_completion_tokens_is_the_newer_name(tiny_model: Path) -> None:
     async def ask(place: Served) -> None:
         answer = await place.create("hello", max_tokens=None, max_completion_tokens=3)
@@ -315,6 +329,7 @@ def test_max_completion_tokens_is_the_newer_name(tiny_model: Path) -> None:
         ({"n": 2}, openai.BadRequestError, "n", "1 alone"),
         ({"seed": 2**64}, openai.BadRequestError, "seed", "below"),
         ({"stop": list("abcde")}, openai.BadRequestError, "stop", "4 entries"),
+        ({"stop": "x" * 1_001}, openai.BadRequestError, "stop", "1000"),
         ({"top_logprobs": 21}, openai.BadRequestError, "top_logprobs", "at most 20"),
         ({"max_tokens": 0}, openai.BadRequestError, "max_tokens", "at least 1"),
         (
@@ -372,6 +387,49 @@ def test_a_prompt_beyond_the_context_is_refused_as_at_openai(tiny_model: Path) -
             await place.create("x" * 600)
         assert ("messages", "context_length_exceeded") == (refused.value.param, refused.value.code)
         assert "512" in refused.value.message
+
+    run(ask, tiny_model)
+
+
+def test_a_conversation_with_more_messages_than_the_context_has_tokens_is_not_rendered(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(server, "render_prompt")
+    turns = [{"role": role, "content": "a"} for _ in range(257) for role in ("user", "assistant")]
+
+    async def ask(place: Served) -> None:
+        with pytest.raises(openai.BadRequestError, match="514 messages") as refused:
+            await place.client.chat.completions.create(model=NAME, messages=turns)
+        assert "context_length_exceeded" == refused.value.code
+
+    run(ask, tiny_model)
+
+
+def test_a_body_that_does_not_arrive_is_given_up(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "BODY_SECONDS", 0.1)
+
+    async def ask(place: Served) -> None:
+        host, port = place.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, port)
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\n"
+        writer.write(f"{head}Content-Type: application/json\r\n\r\n{{".encode())
+        assert b"HTTP/1.1 408 Request Timeout\r\n" == await reader.readline()
+        writer.close()
+        assert 0 == place.server._reading
+
+    run(ask, tiny_model)
+
+
+def test_bodies_that_are_received_at_once_have_a_limit(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MOST_READING", 100)
+
+    async def ask(place: Served) -> None:
+        with pytest.raises(openai.InternalServerError, match="too many large requests"):
+            await place.create("x" * 100)
 
     run(ask, tiny_model)
 
@@ -505,6 +563,36 @@ def test_a_stream_that_is_ended_says_why(tiny_model: Path) -> None:
             await whole
 
     run(ask, tiny_model)
+
+
+STUCK = """
+import sys, time
+from unitune.backends.capabilities import ServerSettings
+from unitune_local.inference.chat import LocalChatModel
+from unitune_local.serving import server
+
+server.render_prompt, server.CLOSING_SECONDS = lambda *_: time.sleep(600), 0.1
+settings = ServerSettings("tiny", "127.0.0.1", 0, None)
+server.serve(LocalChatModel(sys.argv[1]), settings, lambda url: print(url, flush=True))
+"""
+
+
+def test_a_second_signal_ends_the_server_while_a_thread_still_works(tiny_model: Path) -> None:
+    command = [sys.executable, "-c", STUCK, str(tiny_model)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        port = process.stdout.readline().strip().rsplit(":", 1)[1].split("/")[0]
+        body = b'{"model": "tiny", "messages": [{"role": "user", "content": "x"}]}'
+        head = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}"
+        )
+        with socket.create_connection(("127.0.0.1", int(port))) as client:
+            client.sendall(f"{head}\r\nContent-Type: application/json\r\n\r\n".encode() + body)
+            time.sleep(0.5)
+            for _ in range(2):
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.5)
+        assert 130 == process.wait(timeout=20)
 
 
 def test_a_comparison_through_the_server_gives_the_scores_of_the_model(

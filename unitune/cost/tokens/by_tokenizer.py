@@ -204,7 +204,7 @@ def _call(call: dict[str, JsonValue]) -> dict[str, JsonValue]:
         return call
     try:
         arguments = cast("JsonValue", json.loads(cast("str", function["arguments"])))
-    except ValueError:
+    except (ValueError, RecursionError):
         return call
     return {**call, "function": {**function, "arguments": arguments}}
 
