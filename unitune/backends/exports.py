@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import unitune
 from unitune.models import Request, TunedModel
@@ -46,8 +46,14 @@ ABOUT = "unitune.json"
 def describe_export(
     folder: Path, model: TunedModel, form: ExportForm, quantization: str | None = None
 ) -> None:
-    """Write down what an export was made of; an adapter of this machine brings that along."""
-    if not (folder / ABOUT).exists():
+    """Write down what an export was made of, and its files.
+
+    An adapter of this machine brings the former along.
+    """
+    about: dict[str, Any]
+    if (folder / ABOUT).exists():
+        about = json.loads((folder / ABOUT).read_bytes())
+    else:
         about = {
             "unitune": unitune.__version__,
             "form": form,
@@ -56,7 +62,10 @@ def describe_export(
             "base_fingerprint": model.base_fingerprint,
             "data_fingerprint": model.data_fingerprint,
         }
-        (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    about["files"] = [
+        file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*")) if file.is_file()
+    ]
+    (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
 class Exported(Frozen):

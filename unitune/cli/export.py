@@ -108,6 +108,12 @@ Form = Annotated[
     FormName,
     typer.Option(metavar="FORM", help="In which it is exported, where no folder is given."),
 ]
+AllFiles = Annotated[
+    bool,
+    typer.Option(
+        "--all-files", help="Publish files that the export did not write, too.", show_default=False
+    ),
+]
 
 
 def push(
@@ -118,6 +124,7 @@ def push(
     public: Public = False,
     folder: Folder = None,
     form: Form = "adapter",
+    all_files: AllFiles = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -138,7 +145,14 @@ def push(
     if folder is not None and form != "adapter":
         raise UserError("--form is for a new export, and --folder names one. Leave one out.")
     with working("pushing", quiet=quiet or json):
-        done = push(find_run(run), repository, public=public, folder=folder, form=form)
+        done = push(
+            find_run(run),
+            repository,
+            public=public,
+            folder=folder,
+            form=form,
+            all_files=all_files,
+        )
     news = "" if done.is_new else "  nothing new: the same files are there"
     rows = {
         "repository": f"{done.url}  {'private' if done.is_private else 'public'}",

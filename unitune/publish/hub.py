@@ -6,8 +6,9 @@ make no commit. A new repository is private unless the user says otherwise, and 
 see is never written to by mistake. The token is that of the hub's own package: ``HF_TOKEN``, or
 what ``hf auth login`` has kept.
 
-What is published of an export are its files without the names of this machine's folders, and its
-card. That is made beside the export, which stays as it is; large files are links to its own.
+What is published of an export are the files that it wrote, without the names of this machine's
+folders, and its card. That is made beside the export, which stays as it is; large files are links
+to its own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pydantic import JsonValue, TypeAdapter
+from pydantic import TypeAdapter
 
 from unitune.backends.exports import ABOUT, ExportForm
 from unitune.backends.protocol import Event
@@ -63,13 +64,14 @@ class Pushed(Frozen):
     """What a user must know: licences, what was left out, what was not verified."""
 
 
-def push(
+def push(  # noqa: PLR0913 - each is independent
     run: Run,
     repository: str | None = None,
     *,
     public: bool = False,
     folder: str | os.PathLike[str] | None = None,
     form: ExportForm = "adapter",
+    all_files: bool = False,
 ) -> Pushed:
     """Send a run's model with its card to the Hugging Face Hub, in one commit.
 
@@ -82,6 +84,7 @@ def push(
         public: Whether everyone may see it. What is there already must be as is said here.
         folder: One that `Run.export` wrote; None: it is exported.
         form: Of the export where no folder is given.
+        all_files: Publish files that the export did not write, too.
 
     Raises:
         UserError: There is no token; the repository's name is none; it can be seen by others and
@@ -96,7 +99,7 @@ def push(
     scratch = home() / "pushes" / run.id
     published = scratch / "published"
     export, unverified = _exported(run, folder, form, scratch)
-    notes = _publishable(run, facts, export, published)
+    notes = _publishable(run, facts, export, published, all_files=all_files)
     ledger = Ledger(home())
     version = ledger.version_of_run(run.id)
     tag = f"v{version.number}" if version else None
@@ -236,9 +239,13 @@ def _mapped(error: Exception, repository: str) -> UnituneError:
 
 ADAPTER = "adapter_config.json"
 """peft's, which names the base model by the folder that it was loaded from."""
+TEXTS = frozenset({".json", ".md", ".sh", ".jinja", ".txt", ".yaml"})
+"""Ends of the names of files that may name a folder."""
 
 
-def _publishable(run: Run, facts: CardFacts, export: Path, target: Path) -> list[str]:
+def _publishable(
+    run: Run, facts: CardFacts, export: Path, target: Path, *, all_files: bool = False
+) -> list[str]:
     """Write what is published of an export into a folder, and return what a user must know of it.
 
     Raises:
@@ -252,10 +259,13 @@ def _publishable(run: Run, facts: CardFacts, export: Path, target: Path) -> list
     refuse_other_training(export, facts.model, run)
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(export, target, copy_function=_linked)
-    base = facts.base.hub_name or facts.base.name
-    for file in (*target.rglob(ABOUT), *target.rglob(ADAPTER)):
-        _without_folders(file, base)
-    return list(_with_card(run, target))
+    written = {ABOUT, SIGNATURE, *CARD_FILES, *_object(target / ABOUT).get("files", ())}
+    others = [] if all_files else [name for name in files_in(target) if name not in written]
+    for name in others:
+        (target / name).unlink()
+    left_out = f"left out, since the export did not write it (--all-files): {', '.join(others)}"
+    _without_folders(target, facts.base.hub_name or facts.base.name)
+    return [*([left_out] if others else []), *_with_card(run, target)]
 
 
 def _with_card(run: Run, target: Path) -> Iterator[str]:
@@ -283,10 +293,26 @@ def _linked(source: str, target: str) -> str:
     return target
 
 
-def _without_folders(file: Path, base: str) -> None:
-    content = TypeAdapter(dict[str, JsonValue]).validate_json(file.read_bytes())
-    public = {name: value for name, value in content.items() if name not in ("base_path", "start")}
-    if "base_model_name_or_path" in public:
-        public["base_model_name_or_path"] = base
-    with replacing(file) as draft:
-        draft.write(json.dumps(public, indent=2, ensure_ascii=False) + "\n")
+def _object(file: Path) -> dict[str, Any]:
+    return TypeAdapter(dict[str, Any]).validate_json(file.read_bytes())
+
+
+def _without_folders(target: Path, base: str) -> None:
+    """Put a base's public name in place of its folder on this machine, in every file of text."""
+    folders: set[str] = set()
+    for file in (*target.rglob(ABOUT), *target.rglob(ADAPTER)):
+        content = _object(file)
+        named = [content.get(name) for name in ("base", "base_path", "base_model_name_or_path")]
+        folders |= {name for name in named if name and Path(name).is_absolute()}
+        public = {name: content[name] for name in content if name not in ("base_path", "start")}
+        if "base_model_name_or_path" in public:
+            public["base_model_name_or_path"] = base
+        with replacing(file) as draft:
+            draft.write(json.dumps(public, indent=2, ensure_ascii=False) + "\n")
+    for file in (path for path in target.rglob("*") if path.suffix in TEXTS):
+        text = whole = file.read_bytes()
+        for folder in sorted(folders, key=len, reverse=True):
+            text = text.replace(folder.encode(), base.encode())
+        if text != whole:
+            file.unlink()  # it may be the export's own
+            file.write_bytes(text)

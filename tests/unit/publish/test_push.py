@@ -109,6 +109,31 @@ def test_no_folder_of_this_machine_is_published(hub: HubVendor, run: Run, export
     assert WEIGHTS in provenance
 
 
+def test_files_that_the_export_did_not_write_are_left_out_and_named(
+    hub: HubVendor, run: Run, export: Path
+) -> None:
+    (export / ".git").mkdir()
+    for name in (".env", ".git/config", "train.jsonl"):
+        (export / name).write_text("SECRET", "utf-8")
+    done = push(run, folder=export)
+    assert not {".env", ".git/config", "train.jsonl"} & done.files.keys()
+    assert any(".env, .git/config, train.jsonl" in note for note in done.notes)
+    shutil.rmtree(export / ".git")  # which the hub refuses
+    again = push(run, folder=export, all_files=True)
+    assert b"SECRET" == hub.content(again.repository, "train.jsonl")
+
+
+def test_a_script_of_the_export_names_the_base_by_its_public_name(
+    hub: HubVendor, run: Run, export: Path
+) -> None:
+    (export / "start.sh").write_text(f"base={HERE}\n", "utf-8")
+    assert run.tuned_model is not None
+    describe_export(export, run.tuned_model, "adapter")
+    done = push(run, folder=export)
+    assert b"base=base\n" == hub.content(done.repository, "start.sh")
+    assert f"base={HERE}\n" == (export / "start.sh").read_text("utf-8"), "the export keeps it"
+
+
 def test_the_same_files_make_no_second_commit(
     hub: HubVendor, server: Server, run: Run, export: Path
 ) -> None:
