@@ -14,6 +14,7 @@ tensors does, and the embeddings, which are not quantised, are such tensors.
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from unitune.errors import Unsupported
+from unitune.errors import Unsupported, UserError
 from unitune.workspace.install import install_command
 from unitune_local.data.attention import Layout
 from unitune_local.machine import use_threads
@@ -51,11 +52,28 @@ ADAPTER = "default"
 
 AS_DATA = {"trust_remote_code": False, "local_files_only": True}
 """How transformers reads a folder: no code in it runs, and nothing is fetched."""
+MOST_LAYERS = 1_000
+"""The deepest model that is published has 126 (Llama 3.1 405B)."""
+PATTERNS = ("exclude_modules", "layers_pattern", "rank_pattern", "alpha_pattern")
+"""Fields of an adapter's configuration that peft matches against every module of the model."""
 
 
 def config_of(folder: Path) -> PreTrainedConfig:
-    """Return the configuration of a model folder."""
-    return cast("Any", AutoConfig).from_pretrained(folder, **AS_DATA)
+    """Return the configuration of a model folder.
+
+    Raises:
+        UserError: It has more layers than any model.
+    """
+    given = json.loads((folder / "config.json").read_bytes())
+    for part in (given, given.get("text_config") or {}):
+        if part.get("num_hidden_layers", 0) > MOST_LAYERS:
+            raise UserError(
+                f"{folder / 'config.json'} asks for {part['num_hidden_layers']:,} layers; at most "
+                f"{MOST_LAYERS:,} are read."
+            )
+    config = cast("Any", AutoConfig).from_pretrained(folder, **AS_DATA)
+    config._attn_implementation = "sdpa"  # noqa: SLF001 - the folder may name a kernel to fetch
+    return config
 
 
 def use_attention(model: PeftModel, name: str) -> None:
@@ -90,6 +108,7 @@ def load_model(
         return load_quantized(path, config_of(path), dtype, device, quantization)
     model = cast("Any", AutoModelForCausalLM).from_pretrained(
         path,
+        config=config_of(path),
         dtype=dtype,
         attn_implementation="sdpa",
         use_safetensors=True,
@@ -152,7 +171,19 @@ def load_adapter(model: PreTrainedModel, folder: Path, *, rounds_once: bool) -> 
         model: The base that the adapter was trained on.
         folder: In peft's format.
         rounds_once: Whether to compute as training did, instead of as peft does.
+
+    Raises:
+        UserError: Patterns choose its modules, which may take any time to match.
     """
+    given = json.loads((folder / "adapter_config.json").read_bytes())
+    patterns = [name for name in PATTERNS if given.get(name)]
+    if isinstance(given.get("target_modules"), str):
+        patterns.append("target_modules")
+    if patterns:
+        raise UserError(
+            f"{folder / 'adapter_config.json'} chooses modules by patterns in "
+            f"{', '.join(patterns)}, which unitune does not match. List them in target_modules."
+        )
     with _quiet():
         tuned = cast("PeftModel", cast("Any", PeftModel).from_pretrained(model, folder))
     if rounds_once:

@@ -11,12 +11,15 @@ from __future__ import annotations
 import json
 import os
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from unitune.data.example import digest
+from unitune.errors import UserError
 from unitune.workspace.filesystem import replacing, sha256
 
 WEIGHTS = "*.safetensors"
+INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 """Any one of these is a tokenizer."""
 TICK_NS = 2_000_000_000
@@ -41,7 +44,16 @@ def cache_folder() -> Path:
 
 
 def missing_parts(folder: Path) -> list[str]:
-    """Return what a folder lacks to be a model, in words; empty when it is one."""
+    """Return what a folder lacks to be a model, in words; empty when it is one.
+
+    Raises:
+        UserError: Its weights are not in the folder alone.
+    """
+    if (folder / ADAPTER).exists():
+        raise UserError(
+            f"{folder} holds {ADAPTER}. Transformers would apply that adapter to the base model, "
+            "or load the base that it names. Move the adapter to a folder of its own."
+        )
     files = weight_files(folder)
     parts = {
         "config.json": (folder / "config.json").is_file(),
@@ -52,24 +64,32 @@ def missing_parts(folder: Path) -> list[str]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the files of a model's weights; those that its index names, if it has one."""
-    index = folder / "model.safetensors.index.json"
+    """Return the files of a model's weights; those that its index names, if it has one.
+
+    Raises:
+        UserError: The index names one outside the folder.
+    """
+    index = folder / INDEX
     if not index.is_file():
         return sorted(folder.glob(WEIGHTS))
     shards: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    for shard in map(PurePosixPath, shards.values()):
+        if shard.is_absolute() or ".." in shard.parts:
+            raise UserError(f"{index} names weights outside its folder: {str(shard)!r}.")
     return [folder / shard for shard in sorted(set(shards.values()))]
 
 
 def fingerprint(folder: Path) -> str:
     """Return the SHA-256 over a model's weights, configuration, tokenizer and chat template."""
-    named = [folder / name for name in (*TOKENIZERS, *OTHERS)]
-    files = sorted([*folder.glob(WEIGHTS), *(file for file in named if file.is_file())])
-    stamps = {file.name: _stamp(file) for file in files}
+    named = [folder / name for name in (*TOKENIZERS, *OTHERS, INDEX)]
+    files = sorted([*weight_files(folder), *(file for file in named if file.is_file())])
+    names = {file: file.relative_to(folder).as_posix() for file in files}
+    stamps = {names[file]: _stamp(file) for file in files}
     note = cache_folder() / "fingerprints" / f"{digest(str(folder.resolve()))}.json"
     if (known := _read_note(note)) and known.get("stamps") == stamps:
         return str(known["fingerprint"])
     begun = time.time_ns()
-    value = digest({file.name: sha256(file) for file in files})
+    value = digest({names[file]: sha256(file) for file in files})
     if any(stamp[-1] > begun - TICK_NS for stamp in stamps.values()):
         return value  # a change that comes now might have the same stamps
     note.parent.mkdir(parents=True, exist_ok=True)

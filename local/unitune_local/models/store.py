@@ -270,8 +270,15 @@ def hub_models() -> list[StoredModel]:
         for repository in sorted(repositories, key=lambda repo: repo.repo_id)
         if repository.repo_type == "model"
         for revision in repository.revisions
-        if "main" in revision.refs and not missing_parts(revision.snapshot_path)
+        if "main" in revision.refs and _is_model(revision.snapshot_path)
     ]
+
+
+def _is_model(folder: Path) -> bool:
+    try:
+        return not missing_parts(folder)
+    except UserError:
+        return False
 
 
 def _download(name: str) -> Path:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import JsonValue, ValidationError
 
 from unitune.backends.capabilities import ServerSettings
-from unitune.backends.exports import Exported, ExportSpec
+from unitune.backends.exports import ABOUT, Exported, ExportSpec
 from unitune.backends.forecasts import AnswerForecast, AnswerLoad
 from unitune.backends.kit.api import Api, created_id
 from unitune.backends.kit.errors import Endpoint, Vendor
@@ -35,7 +35,7 @@ from unitune.models import TunedModel
 from unitune.scorers.interface import Scorer, Setting
 from unitune.security.json_fields import Fields
 from unitune_local.job_folder import Result, parse_events
-from unitune_local.models.model_folder import cache_folder
+from unitune_local.models.model_folder import ADAPTER, OTHERS, TOKENIZERS, cache_folder
 from unitune_local.ray import storage
 from unitune_local.ray.launch import VARIABLE, RayLaunch, RayOptions
 from unitune_local.ray.storage import Storage
@@ -49,6 +49,8 @@ ENTRYPOINT_FAILED = "JOB_ENTRYPOINT_COMMAND_ERROR"
 SHOWN_CHARACTERS = 300
 JOBS = "/api/jobs"
 START_FILES = ("adapter_*", "unitune.json")
+ADAPTER_FILES = frozenset({"adapter_model.safetensors", ADAPTER, ABOUT, *TOKENIZERS, *OTHERS})
+"""What a training writes into an adapter's folder; others may write there, too."""
 """What a training reads of the adapter that it goes on from."""
 NOWHERE = Path("/nowhere")
 """A folder without files."""
@@ -227,8 +229,11 @@ class RayBackend(HostedBackend[RayOptions]):
         if not copy.exists():
             copy.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=copy.parent) as scratch:
-                there.fetch(name, Path(scratch) / "adapter")
-                (Path(scratch) / "adapter").rename(copy)
+                adapter = Path(scratch) / "adapter"
+                adapter.mkdir()
+                for file in sorted(there.names(name) & ADAPTER_FILES):
+                    there.fetch(f"{name}/{file}", adapter / file)
+                adapter.rename(copy)
         return model.model_copy(update={"name": str(copy)})
 
 

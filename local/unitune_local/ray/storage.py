@@ -16,12 +16,15 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import fsspec  # pyright: ignore[reportMissingTypeStubs]
 
 from unitune.errors import Unreachable, UserError
 
 VARIABLE = "UNITUNE_RAY_STORAGE"
+MOST_BYTES = 64 << 20
+"""Read at once; the largest file of ours that is read whole has some KB."""
 
 
 class Storage:
@@ -47,6 +50,11 @@ class Storage:
         except (ImportError, ValueError) as error:
             raise UserError(f"{VARIABLE} is {address!r}: {error}.") from error
         self._files, self._root = cast("tuple[Any, str]", there)
+        if urlsplit(self.address).password:
+            raise UserError(
+                f"{VARIABLE} holds a password, which would become part of your models' names. "
+                "Write it into fsspec's own configuration, ~/.config/fsspec."
+            )
 
     def url(self, name: str) -> str:
         """Return the address of a file or folder."""
@@ -63,12 +71,16 @@ class Storage:
             return bool(self._files.exists(self._path(name)))
 
     def read(self, name: str, start: int = 0) -> bytes:
-        """Return a file's content from a byte on; none where there is no such file or byte."""
+        """Return a file's content from a byte on; none where there is no such file or byte.
+
+        At most `MOST_BYTES` are read; a next call can go on.
+        """
         with self._errors("read", name):
             try:
                 if self._files.info(self._path(name))["size"] <= start:
                     return b""
-                return bytes(self._files.cat_file(self._path(name), start=start))
+                end = start + MOST_BYTES
+                return bytes(self._files.cat_file(self._path(name), start=start, end=end))
             except FileNotFoundError:
                 return b""
 
@@ -88,14 +100,25 @@ class Storage:
                 self.put(file, f"{name}/{file.relative_to(folder).as_posix()}")
 
     def fetch(self, name: str, to: Path) -> None:
-        """Copy a file, or a folder with its files, to a path; what is not there gives nothing."""
+        """Copy a file, or a folder with its files, to a path; what is not there gives nothing.
+
+        Raises:
+            UserError: One of them is a link, which may lead to any file of this machine.
+        """
         root = self._path(name)
         with self._errors("read", name):
             for path in cast("list[str]", self._files.find(root)):
                 target = to / path.removeprefix(root).lstrip("/") if path != root else to
                 if not path.endswith(".part") and ".." not in target.parts:
+                    self._refuse_links(path)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     self._files.get_file(path, str(target))
+
+    def _refuse_links(self, path: str) -> None:
+        if "file" in self._files.protocol:
+            below = path.removeprefix(self._root).lstrip("/")
+            if Path(path).resolve() != Path(self._root).resolve() / below:
+                raise UserError(f"{path} is a link, or below one, and is not read. Remove it.")
 
     def names(self, name: str) -> set[str]:
         """Return the names of what is in a folder."""

@@ -213,6 +213,39 @@ def test_a_name_that_leads_out_of_the_folder_is_not_fetched(
     assert [tmp_path / "d" / "e" / "b"] == [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+@pytest.mark.parametrize("linked", ["adapter/tokenizer.json", "adapter"])
+def test_a_file_of_this_machine_is_not_read_through_a_link(tmp_path: Path, linked: str) -> None:
+    (tmp_path / "home" / "keys").mkdir(parents=True)
+    (tmp_path / "home" / "keys" / "id").write_text("PRIVATE")
+    place = tmp_path / "storage" / "jobs" / linked
+    place.parent.mkdir(parents=True)
+    place.symlink_to(tmp_path / "home" / "keys" / ("id" if "/" in linked else ""))
+    with pytest.raises(UserError, match="is a link"):
+        Storage(str(tmp_path / "storage")).fetch("jobs", tmp_path / "copy")
+    assert [] == [path for path in (tmp_path / "copy").rglob("*") if path.is_file()]
+
+
+def test_of_an_adapter_only_its_own_files_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may write to the storage could otherwise add a file to what `push` publishes."""
+    monkeypatch.setenv("UNITUNE_RAY_STORAGE", str(tmp_path / "storage"))
+    monkeypatch.setenv("UNITUNE_CACHE", str(tmp_path / "cache"))
+    adapter = tmp_path / "storage" / "jobs" / KEY / "adapter"
+    adapter.mkdir(parents=True)
+    for name in ("adapter_config.json", "unitune.json", "tokenizer.json", "notes.txt"):
+        (adapter / name).write_text("{}")
+    here = RayBackend()._here(TunedModel(backend="ray", name=str(adapter), base="tiny"))
+    own = {"adapter_config.json", "unitune.json", "tokenizer.json"}
+    assert own == {path.name for path in Path(here.name).iterdir()}
+
+
+def test_a_password_in_the_address_of_a_storage_is_refused() -> None:
+    with pytest.raises(UserError, match="holds a password") as refused:
+        Storage("memory://ana:sesame@host/x")
+    assert "sesame" not in str(refused.value)
+
+
 def test_a_model_outside_the_storage_is_not_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import shutil
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -24,6 +26,7 @@ from unitune.job.job import Data, Job
 from unitune.workspace.progress import shown_by
 from unitune_local.backend import LocalBackend
 from unitune_local.models import store
+from unitune_local.models.model import load_adapter, load_model
 from unitune_local.models.store import EMBEDDED, EmbeddedModel
 
 
@@ -221,6 +224,76 @@ def test_the_fingerprint_changes_with_weights_tokenizer_and_template(
             file.write(b" ")
         seen.add(store.fingerprint(folder))
     assert 4 == len(seen)
+
+
+def sharded(model: Path, folder: Path, place: str) -> Path:
+    """Copy a model whose index puts its weights at another place."""
+    shutil.copytree(model, folder)
+    (folder / place).parent.mkdir(parents=True, exist_ok=True)
+    (folder / "model.safetensors").rename(folder / place)
+    index = {"metadata": {}, "weight_map": {"x": place}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder
+
+
+def test_the_fingerprint_has_the_weights_that_the_index_names(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNITUNE_CACHE", str(tmp_path / "cache"))
+    folder = sharded(tiny_model, tmp_path / "model", "shards/one.safetensors")
+    before = store.fingerprint(folder)
+    with (folder / "shards" / "one.safetensors").open("ab") as file:
+        file.write(b" ")
+    assert before != store.fingerprint(folder)
+
+
+@pytest.mark.parametrize("place", ["../one.safetensors", "/one.safetensors"])
+def test_weights_outside_of_the_folder_are_refused(
+    tiny_model: Path, tmp_path: Path, place: str
+) -> None:
+    place = f"{tmp_path}{place}" if place.startswith("/") else place
+    folder = sharded(tiny_model, tmp_path / "model", place)
+    with pytest.raises(UserError, match="names weights outside its folder"):
+        store.resolve(str(folder))
+
+
+def test_a_base_beside_an_adapter_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    """transformers would apply the adapter, or load another base."""
+    shutil.copytree(tiny_model, tmp_path / "model")
+    (tmp_path / "model" / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="apply that adapter"):
+        store.resolve(str(tmp_path / "model"))
+
+
+def configured(model: Path, folder: Path, **settings: object) -> Path:
+    shutil.copytree(model, folder)
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
+    return folder
+
+
+def test_a_folder_cannot_name_a_kernel_that_is_fetched(tiny_model: Path, tmp_path: Path) -> None:
+    kernel = "someone/kernel"
+    folder = configured(tiny_model, tmp_path / "model", _attn_implementation=kernel)
+    model: Any = load_model(folder, torch.float32)
+    assert "sdpa" == model.config._attn_implementation
+
+
+def test_a_model_of_a_billion_layers_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    folder = configured(tiny_model, tmp_path / "model", num_hidden_layers=10**9)
+    with pytest.raises(UserError, match="1,000,000,000 layers"):
+        load_model(folder, torch.float32)
+
+
+@pytest.mark.parametrize(
+    "patterns", [{"target_modules": "(a+)+$"}, {"rank_pattern": {"(a+)+": 4}}], ids=str
+)
+def test_an_adapter_that_chooses_its_modules_by_patterns_is_not_loaded(
+    tmp_path: Path, patterns: dict[str, object]
+) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps(patterns))
+    with pytest.raises(UserError, match="chooses modules by patterns"):
+        load_adapter(cast("Any", None), tmp_path, rounds_once=False)
 
 
 @pytest.mark.parametrize("seconds_old", [0, 3])
