@@ -64,10 +64,13 @@ def audit(
         return
     start = since.timestamp() if since else 0.0
     entries = [entry for entry in log if entry.time >= start]
+    # Kept elsewhere, it shows that no entry up to that one was changed or removed.
+    anchor = f"Entry {log[-1].number} has the hash {log[-1].sha256}" if log else ""
     if output is not None:
         with replacing(output) as file:
             file.writelines(export_lines(entries))
         console().print(f"{output}: {len(entries):,} entries.")
+        console().print(anchor, style="dim")
     elif json:
         print_raw("".join(export_lines(entries)), end="")
     elif not entries:
@@ -80,3 +83,4 @@ def audit(
             hash_ = entry.sha256[:SHOWN_HASH]
             table.add_row(str(entry.number), time, entry.action, entry.subject, entry.who, hash_)
         print_table(table)
+        console().print(anchor, style="dim")

@@ -9,7 +9,7 @@ does not read are own keys of the row, as in JSON: for slices and clusters, neve
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from pydantic import JsonValue
 
@@ -18,10 +18,8 @@ from unitune.data.records import BadRow, Flat, bad
 from unitune.data.shapes import Shape, shape_of
 from unitune.findings import clip
 from unitune.job.job import Columns, Data, Template
+from unitune.scorers.bounded import OUT_OF_TIME, CheckFailed, rendered
 from unitune.workspace.validation import did_you_mean
-
-if TYPE_CHECKING:
-    import jinja2
 
 _ROLES = ("system", "user", "assistant")
 _OPTIONAL = frozenset(Example.model_fields) - {"messages"}
@@ -59,16 +57,14 @@ class ByColumn:
 
 
 class ByTemplate:
-    """One Jinja2 template for each message, rendered over the row's columns in a sandbox."""
+    """One Jinja2 template for each message, rendered over the row's columns within limits."""
 
     def __init__(self, template: Template) -> None:
         import jinja2.meta  # noqa: PLC0415 - most rows need no template
-        from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415 - likewise
 
-        environment = ImmutableSandboxedEnvironment(  # prompts are plain text, never HTML
-            undefined=jinja2.StrictUndefined, autoescape=False
-        )
-        self._templates: dict[str, jinja2.Template] = {}
+        environment = jinja2.Environment()  # noqa: S701 - parses, and renders nothing
+        self._templates: dict[str, str] = {}
+        self._hopeless: CheckFailed | None = None
         names: set[str] = set()
         for role in _ROLES:
             source: str | None = getattr(template, role)
@@ -76,7 +72,7 @@ class ByTemplate:
                 continue
             try:
                 names |= jinja2.meta.find_undeclared_variables(environment.parse(source))
-                self._templates[role] = environment.from_string(source)
+                self._templates[role] = source
             except jinja2.TemplateSyntaxError as failure:
                 where = f"data.template.{role}, line {failure.lineno} of the template"
                 what = f"{where}: {failure.message}"
@@ -93,19 +89,22 @@ class ByTemplate:
                 raise
 
     def content(self, row: Flat) -> Flat:
-        import jinja2  # noqa: PLC0415 - as in `__init__`
-
         texts: dict[str, str] = {}
         for role, template in self._templates.items():
             try:
-                texts[role] = template.render(row)
-            except Exception as failure:  # whatever the user's template raises is about the row
+                if self._hopeless:  # the next row would cost as much
+                    raise self._hopeless
+                texts[role] = rendered({"template": template}, row)
+            except CheckFailed as failure:
                 fix = "Correct the template, or the row."
-                if isinstance(failure, jinja2.UndefinedError):
+                if failure.kind == OUT_OF_TIME:
+                    self._hopeless = failure
+                if failure.kind == "UndefinedError":
                     fix = "Use `| default('')` where a value may be absent."
                     absent = (n for n in sorted(self.reads - set(row)) if f"'{n}'" in str(failure))
                     _require(absent, row, _IN_JOB)
-                what = f"data.template.{role} cannot be rendered over this row ({failure})."
+                why = failure.message
+                what = f"data.template.{role} cannot be rendered over this row ({why})."
                 raise bad("template-failed", what, fix) from failure
         return _as_messages(texts)
 

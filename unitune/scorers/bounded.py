@@ -1,8 +1,9 @@
-"""Patterns and JSON Schemas from jobs, applied within a time limit: `broken_by`.
+"""What others wrote and is run here, within limits: patterns, JSON Schemas, templates.
 
 A pattern such as ``(a+)+$`` doubles its time with each letter, a schema whose parts refer to each
-other likewise, and neither `re` nor jsonschema has a limit. So both run in one separate process for
-all scorers, which stops itself after `SECONDS` of processor time, and is killed where it cannot.
+other likewise, a template may loop for days or format a text of gigabytes, and neither `re` nor
+jsonschema nor Jinja2 has a limit. So all of them run in one separate process, which stops itself
+after `SECONDS` of processor time or at a limit of memory, and is killed where it cannot.
 
 Why no other engine: `regex` has a time-out, but reads some of Python's patterns otherwise (``{e}``,
 ``[[:alpha:]]``, what is a letter); RE2 knows no look-around and no back-references; and neither
@@ -13,9 +14,11 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from select import select
@@ -27,6 +30,8 @@ from unitune.scorers.interface import Unscorable
 
 SECONDS = 1.0
 """Of processor time for one text. Plain patterns take microseconds on the longest answers."""
+OUT_OF_TIME = "OutOfTime"
+"""The `CheckFailed.kind` of what took too long."""
 TIMEOUT_SECONDS = 20.0
 """Until a process that does not stop itself is killed: its start on a busy machine included."""
 
@@ -47,6 +52,11 @@ class _Worker:
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
         atexit.register(self.close)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        self._process, self._lock = None, threading.Lock()  # the process is the parent's
 
     def send(self, request: str) -> str:
         """Return the reply to a request; empty where there was none in time."""
@@ -98,10 +108,28 @@ def broken_by(check: dict[str, JsonValue], text: str) -> str | None:
     Raises:
         CheckFailed: It took too long, or the check itself fails.
     """
+    return _result(check, text)
+
+
+def rendered(template: dict[str, JsonValue], values: Mapping[str, JsonValue]) -> str:
+    """Return what a template of Jinja2 makes of some values, in a sandbox.
+
+    Args:
+        template: ``{"template": source}``, in which a name must be known. Or a chat template, with
+            ``"today"``, a date, as transformers renders one.
+        values: By the names that the template has for them.
+
+    Raises:
+        CheckFailed: It took too long or too much memory, or the template fails.
+    """
+    return _result(template, json.dumps(values)) or ""
+
+
+def _result(check: dict[str, JsonValue], text: str) -> str | None:
     reply = _WORKER.send(json.dumps({"check": json.dumps(check), "text": text}))
     if not reply:
-        raise CheckFailed("OutOfTime", f"no answer within {TIMEOUT_SECONDS:g} s")
-    verdict: dict[str, Any] = json.loads(reply)
-    if "failed" in verdict:
-        raise CheckFailed(verdict["failed"], verdict["message"])
-    return verdict["why"]
+        raise CheckFailed(OUT_OF_TIME, f"no answer within {TIMEOUT_SECONDS:g} s")
+    outcome: dict[str, Any] = json.loads(reply)
+    if "failed" in outcome:
+        raise CheckFailed(outcome["failed"], outcome["message"])
+    return outcome["result"]

@@ -1,9 +1,9 @@
 """The process behind `unitune.scorers.bounded`: a script that imports nothing of unitune.
 
 Reads a request a line, ``{"check": …, "text": …}``, where the check is a text of JSON that holds a
-`pattern` or a `schema`. Writes a reply a line: ``{"why": null}`` where the text passes,
-``{"why": "…"}`` where it does not, and ``{"failed": "SchemaError", "message": "…"}`` where that
-cannot be decided.
+`pattern`, a `schema` or a `template`, whose text is the JSON of its values. Writes a reply a line:
+``{"result": null}`` where the text passes, ``{"result": "…"}`` with why it does not or with the
+rendered text, and ``{"failed": "SchemaError", "message": "…"}`` where that cannot be decided.
 """
 
 from __future__ import annotations
@@ -13,12 +13,18 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from contextlib import suppress
+from datetime import date
+from functools import lru_cache, partial
 from importlib import import_module
 from types import FrameType
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 Check = Callable[[str], str | None]
+MOST_BYTES = 1 << 30
+"""Of memory; a process with Jinja2 and jsonschema takes a tenth of it."""
+MOST_CHARACTERS = 1 << 24
+"""Of a rendered text; the largest context takes a fourth of it."""
 
 
 class OutOfTime(BaseException):
@@ -36,6 +42,9 @@ def check_of(described: str) -> Check:
     what: Mapping[str, Any] = json.loads(described)
     if "schema" in what:
         return of_schema(what["schema"])
+    if "template" in what:
+        template = environment(what.get("today")).from_string(what["template"])
+        return lambda values: of_size(template.render(json.loads(values)))
     pattern = re.compile(what["pattern"])
     return lambda text: None if pattern.search(text) else "not found"
 
@@ -63,15 +72,55 @@ def of_schema(schema: Any) -> Check:
     return check
 
 
+def of_size(text: str) -> str:
+    """Return a text that is not too long to be handed on."""
+    if len(text) > MOST_CHARACTERS:
+        raise MemoryError(f"it makes a text of {len(text):,} characters")
+    return text
+
+
+def environment(today: str | None) -> Any:
+    """Return what a template is rendered in; where there is a date, that of chat templates.
+
+    Source: transformers 5.24, utils/chat_template_utils.py.
+    """
+    import jinja2.ext  # noqa: PLC0415 - heavy, and most processes render no template
+    import jinja2.sandbox  # noqa: PLC0415
+
+    if today is None:  # prompts are plain text, never HTML
+        return jinja2.sandbox.ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined)
+
+    class Generation(jinja2.ext.Extension):
+        """Lets ``{% generation %}``, which marks answers for training, stand without effect."""
+
+        tags = {"generation"}  # noqa: RUF012 - as Jinja2 declares it
+
+        def parse(self, parser: Any) -> Any:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    def refuse(message: str) -> NoReturn:
+        raise jinja2.TemplateError(message)
+
+    made: Any = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
+    )
+    made.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
+    made.globals.update(raise_exception=refuse, strftime_now=date.fromisoformat(today).strftime)
+    return made
+
+
 def reply_to(line: str, seconds: float) -> Mapping[str, str | None]:
     """Return the reply to one request."""
     request = json.loads(line)
     if '"schema"' in request["check"]:
         import_module("jsonschema")  # not within the time of the first check
+    if '"template"' in request["check"]:
+        import_module("jinja2.sandbox")
     try:
         signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
-            return {"why": check_of(request["check"])(request["text"])}
+            return {"result": check_of(request["check"])(request["text"])}
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
     except OutOfTime:
@@ -79,13 +128,16 @@ def reply_to(line: str, seconds: float) -> Mapping[str, str | None]:
     except Exception as error:  # noqa: BLE001 - reported to the other process
         names = [kind.__name__ for kind in type(error).__mro__]
         name = "Unresolvable" if "Unresolvable" in names else names[0]
-        return {"failed": name, "message": getattr(error, "message", None) or str(error)}
+        message = getattr(error, "message", None) or str(error) or "too much memory"
+        return {"failed": name, "message": message}
 
 
 def main() -> None:
     """Reply until there are no more requests."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the other process
     signal.signal(signal.SIGPROF, out_of_time)
+    with suppress(ImportError, ValueError, OSError):  # not every system has or takes this limit
+        import_module("resource").setrlimit(import_module("resource").RLIMIT_AS, (MOST_BYTES,) * 2)
     for line in sys.stdin:
         sys.stdout.write(json.dumps(reply_to(line, float(sys.argv[1]))) + "\n")
         sys.stdout.flush()

@@ -140,6 +140,19 @@ def parse(text: str, *, floats: bool = False) -> Any:
     return yaml.load(text, Loader=SafeLoader if floats else _AsWritten)  # noqa: S506 - both are
 
 
+def parse_foreign(text: str) -> Any:
+    """Return what a YAML text of others says.
+
+    Raises:
+        yaml.YAMLError: It is not YAML or too deep, or has aliases: a few of them can stand for more
+            than any memory holds.
+    """
+    for event in yaml.parse(text, Loader=SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError(f"*{event.anchor} is a YAML alias. Write it out")
+    return parse(text, floats=True)
+
+
 def _note_lines(document: Document, node: yaml.Node, at: Location) -> None:
     lines = document.lines
     lines.setdefault(at, node.start_mark.line + 1)
@@ -192,6 +205,8 @@ def problem(document: Document, at: Location, text: str) -> str:
         (at[:end] for end in range(len(at), 0, -1) if at[:end] in document.lines), ()
     )
     dotted = ".".join(map(str, at))
+    if not dotted.isprintable():  # a line of its own would look like ours
+        dotted = repr(dotted)
     return f"{document.path}:{document.lines.get(nearest_line, 1)}: {dotted} {text}"
 
 

@@ -20,11 +20,15 @@ from functools import lru_cache
 from itertools import chain, islice
 from typing import Any, NamedTuple, cast
 
-from jinja2 import TemplateError as JinjaError
 from pydantic import JsonValue
 from transformers import PreTrainedTokenizerBase
 
-from unitune.cost.tokens.by_tokenizer import template_turn
+from unitune.cost.tokens.by_tokenizer import (
+    CannotRender,
+    ChatTemplate,
+    TooSlow,
+    template_turn,
+)
 from unitune.data.example import Example, Message, digest
 from unitune.errors import Mismatch
 from unitune_local.data.batches import Fork
@@ -81,7 +85,13 @@ def render_all(
     tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]
 ) -> list[Rendered | TemplateError]:
     """Return what `render` does of each of some rows, or raises; tokenised in one go."""
-    cut = [_cut(tokenizer, example) for example in examples]
+    cut: list[list[TextPiece] | TemplateError] = []
+    for example in examples:
+        last = cut[-1] if cut else None
+        if isinstance(last, TemplateError) and isinstance(last.__cause__, TooSlow):
+            cut.append(last)
+        else:
+            cut.append(_cut(tokenizer, example))
     texts = [piece.text for made in cut if not isinstance(made, TemplateError) for piece in made]
     ids = iter(_encode_all(tokenizer, texts))
     return [
@@ -96,11 +106,11 @@ def _cut(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[TextPiece
     """Return the pieces of a row; those of a pair's two answers, or of a rated one, stand last."""
     try:
         turn_end(tokenizer)
-        pieces = _pieces(tokenizer, example.messages, example.tools, asks=False)
+        pieces = _pieces(tokenizer, example.messages, example.tools)
         if example.non_preferred_output is None:
             return pieces if example.kto_tag is None else pieces[:-1]
         messages = (*example.prompt, *example.non_preferred_output)
-        *opening, worse, _ = _pieces(tokenizer, messages, example.tools, asks=False)
+        *opening, worse, _ = _pieces(tokenizer, messages, example.tools)
     except TemplateError as error:
         return error
     if opening != pieces[:-2]:
@@ -150,9 +160,8 @@ def render_prompt(
     Raises:
         TemplateError: The template leaves out a message of the user, the system or a tool.
     """
-    text = _apply(tokenizer, messages, tools, asks=True)
+    text = _with_tools(tokenizer, messages, tools, asks=True)
     _check_complete(text, [each for each in messages if each.role != "assistant"])
-    _check_tools(tokenizer, text, messages, tools, asks=True)
     opening = _opening(tokenizer, _template(tokenizer))
     # Training rows are cut before each answer, too.
     pieces = re.split(f"(?<={re.escape(opening)})", text) if opening else [text]
@@ -206,19 +215,18 @@ def _length_to(stop: int, ids: list[int]) -> int:
 
 
 def _pieces(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Tools, *, asks: bool
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Tools
 ) -> list[TextPiece]:
     """Cut the rendered text at the start and the end of every assistant turn."""
-    text = _apply(tokenizer, messages, tools, asks=asks)
+    text = _with_tools(tokenizer, messages, tools, asks=False)
     _check_complete(text, messages)
-    _check_tools(tokenizer, text, messages, tools, asks=asks)
     pieces: list[TextPiece] = []
     done = 0
     for place, message in enumerate(messages):
         if message.role != "assistant":
             continue
         prompt = _apply(tokenizer, messages[:place], tools, asks=True)
-        last = place == len(messages) - 1 and not asks
+        last = place == len(messages) - 1
         through = text if last else _apply(tokenizer, messages[: place + 1], tools, asks=False)
         if not (text.startswith(through) and through.startswith(prompt)):
             raise TemplateError(
@@ -235,19 +243,16 @@ def _pieces(
     return [*pieces, TextPiece(text[done:])]
 
 
-def _check_tools(
-    tokenizer: PreTrainedTokenizerBase,
-    text: str,
-    messages: Sequence[Message],
-    tools: Tools,
-    *,
-    asks: bool,
-) -> None:
+def _with_tools(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Tools, *, asks: bool
+) -> str:
+    text = _apply(tokenizer, messages, tools, asks=asks)
     if tools and text == _apply(tokenizer, messages, None, asks=asks):
         raise TemplateError(
             "the chat template ignores tools, so the model would never see them.",
             "Describe the tools in the system message, or use a model whose template has tools.",
         )
+    return text
 
 
 def _check_complete(text: str, messages: Sequence[Message]) -> None:
@@ -270,12 +275,11 @@ def _apply(
 ) -> str:
     if not messages:
         return ""
-    _template(tokenizer)
+    template = ChatTemplate(_template(tokenizer), cast("Any", tokenizer).special_tokens_map)
     turns = [_guarded(tokenizer, template_turn(message)) for message in messages]
-    apply = cast("Any", tokenizer).apply_chat_template
     try:
-        return cast("str", apply(turns, tools=tools, tokenize=False, add_generation_prompt=asks))
-    except (JinjaError, TypeError) as error:
+        return template.render(turns, tools, asks=asks)
+    except CannotRender as error:
         raise TemplateError(
             f"the chat template refuses the conversation: {error}.",
             "Change the roles or their order to what this model knows.",
@@ -296,23 +300,19 @@ def _guarded(
     tokenizer: PreTrainedTokenizerBase, turn: dict[str, JsonValue]
 ) -> dict[str, JsonValue]:
     """Split special tokens in texts that others write, so that such a text cannot end its turn."""
-    content = turn["content"]
-    if turn["role"] not in ("user", "tool") or not isinstance(content, str):
+    if turn["role"] not in ("user", "tool"):
         return turn
-    pattern = _special_tokens(tokenizer)
-    return {
-        **turn,
-        "content": pattern.sub(lambda found: f"{found[0][0]}{SPLIT}{found[0][1:]}", content),
-    }
+    inside = _special_tokens(tokenizer)
+    return {**turn, "content": inside.sub(SPLIT, cast("str", turn["content"]))}
 
 
 @lru_cache(maxsize=4)
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
+    """Return a pattern for the place after the first letter of each special token."""
     added = tokenizer.added_tokens_decoder.values()
     tokens = {*tokenizer.all_special_tokens, *(str(each) for each in added if each.special)}
-    return re.compile(
-        "|".join(re.escape(each) for each in sorted(tokens) if len(each) > 1) or "(?!)"
-    )
+    places = (f"(?<={re.escape(each[0])})(?={re.escape(each[1:])})" for each in tokens if each[1:])
+    return re.compile("|".join(places) or "(?!)")
 
 
 def _encode_all(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import time
 from pathlib import Path
 
 import pytest
@@ -232,6 +233,32 @@ def test_whatever_a_template_does_is_an_error_of_its_row(tmp_path: Path, source:
     data = Data(train="t", template=Template(user=source, assistant="{{ label }}"))
     (found,) = findings(write(tmp_path, "text,label\n0,a\n"), data)
     assert ("error", "template-failed", 2) == (found.severity, found.code, found.line)
+
+
+LOOPS = (
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}"
+    "{% endfor %}{% endfor %}{% endfor %}{{ text }}"
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (LOOPS, "longer than 1 s"),
+        ("{{ '%2000000000s' % text }}", "memory"),
+        ("{{ 'a' * 9**9 }}", ""),
+    ],
+    ids=["time", "memory", "constant"],
+)
+def test_a_template_has_a_limit_of_time_and_memory(tmp_path: Path, source: str, words: str) -> None:
+    """After one row that takes too long the others are not tried."""
+    data = Data(train="t", template=Template(user=source, assistant="{{ label }}"))
+    path = write(tmp_path, "text,label\n" + "0,a\n" * 30)
+    began = time.monotonic()
+    found = findings(path, data)
+    assert {"template-failed"} == {each.code for each in found}
+    assert words in found[0].message
+    assert time.monotonic() - began < 20
 
 
 def test_flat_json_is_mapped_like_a_table(tmp_path: Path) -> None:

@@ -158,6 +158,14 @@ def test_a_special_token_in_a_text_of_others_stays_text(role: str) -> None:
     assert len(example.messages) + 1 == whole.count(ends), "an answer's own tokens are kept"
 
 
+def test_a_template_that_takes_too_long_is_rendered_once_for_all_rows() -> None:
+    loops = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    slow = with_template(f"{TEMPLATE}{{% if messages[0].content == 'row' %}}{loops}{{% endif %}}")
+    made = render_all(slow, [conversation(("user", "row"), ("assistant", "a"))] * 30)
+    assert 30 == sum(isinstance(each, TemplateError) for each in made)
+    assert 1 == len(set(map(id, made)))
+
+
 def test_a_template_that_rewrites_earlier_turns_is_refused() -> None:
     template = TEMPLATE.replace(
         "{{ message['content'] }}",

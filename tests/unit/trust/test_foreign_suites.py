@@ -102,6 +102,11 @@ PROMPTFOO: Mapping[str, tuple[str, int, str]] = {
         2,
         "no case is left",
     ),
+    "a schema of aliases": (
+        result("q", {"type": "is-json", "value": f"x0: &a0 [x, x]\n{ALIASES.replace('  x', 'x')}"}),
+        2,
+        "no case is left",
+    ),
     "a pattern of 1,000 groups": (
         result("q", {"type": "regex", "value": f"{'(' * 1000}{')' * 1000}"}),
         2,

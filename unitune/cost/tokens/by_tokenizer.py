@@ -2,10 +2,7 @@
 
 They are looked for where models lie already: in a folder that is named, in the store of a backend
 that keeps models, and in the Hugging Face cache. Nothing is fetched. Templates come with models,
-from strangers, so they run in Jinja2's sandbox on plain data, in the environment for which they are
-written.
-
-Source: transformers 5.24, utils/chat_template_utils.py.
+from strangers, so they run on plain data in a sandbox with limits (`unitune.scorers.bounded`).
 """
 
 from __future__ import annotations
@@ -14,22 +11,16 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import Any, cast
 
 from pydantic import JsonValue
 
 from unitune.backends.capabilities import StoredModel
 from unitune.cost.tokens.count import Count, RowCount, assumed_row, framing_assumption
 from unitune.data.example import Example, Message
+from unitune.scorers.bounded import OUT_OF_TIME, CheckFailed, rendered
 from unitune.workspace.today import today
-
-if TYPE_CHECKING:
-    import jinja2
-    from jinja2.nodes import Node
-    from jinja2.parser import Parser
-
 
 TOKENIZER = "tokenizer.json"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -81,7 +72,9 @@ class TokenizerCounter:
             return assumed_row(example, self.text)
         try:
             return self._rendered(example, self._template)
-        except CannotRender:
+        except CannotRender as failure:
+            if isinstance(failure, TooSlow):
+                self._template = None
             return assumed_row(example, self.text)
 
     def _rendered(self, example: Example, template: ChatTemplate) -> RowCount:
@@ -145,6 +138,10 @@ class CannotRender(ValueError):
     """The template refuses a conversation, or fails on it."""
 
 
+class TooSlow(CannotRender):
+    """The template took too long, as it would with other conversations."""
+
+
 class ChatTemplate:
     """A chat template in Jinja, with the special tokens that it writes by their names."""
 
@@ -159,15 +156,24 @@ class ChatTemplate:
             CannotRender: The template does not take it.
         """
         turns = [template_turn(message) for message in messages]
-        given = {"messages": turns, "tools": tools, "documents": None}
-        try:
-            return self._template.render({**self._special, **given, "add_generation_prompt": asks})
-        except Exception as problem:  # a template may raise whatever Python does
-            raise CannotRender(str(problem)) from problem
+        return self.render(turns, tools, asks=asks)
 
-    @cached_property
-    def _template(self) -> jinja2.Template:
-        return _environment().from_string(self._source)
+    def render(
+        self, turns: Sequence[Mapping[str, JsonValue]], tools: Tools = None, *, asks: bool
+    ) -> str:
+        """Return messages in the form of `template_turn` as text.
+
+        Raises:
+            CannotRender: The template does not take them, or takes too long.
+        """
+        template: dict[str, JsonValue] = {"template": self._source, "today": str(today())}
+        given = {"messages": turns, "tools": tools, "documents": None}
+        values = cast("dict[str, JsonValue]", {**self._special, **given})
+        try:
+            return rendered(template, {**values, "add_generation_prompt": asks})
+        except CheckFailed as problem:
+            kind = TooSlow if problem.kind == OUT_OF_TIME else CannotRender
+            raise kind(problem.message) from problem
 
 
 def read_template(folder: Path) -> ChatTemplate | None:
@@ -222,32 +228,3 @@ def _token(value: JsonValue) -> str:
     if isinstance(value, dict):
         value = value.get("content")
     return value if isinstance(value, str) else ""
-
-
-def _environment() -> jinja2.Environment:
-    import jinja2  # noqa: PLC0415 - heavy, and needed only where a template is rendered
-    import jinja2.ext  # noqa: PLC0415
-    import jinja2.sandbox  # noqa: PLC0415
-
-    class Generation(jinja2.ext.Extension):
-        """Lets ``{% generation %}``, which marks answers for training, stand without effect."""
-
-        tags = {"generation"}  # noqa: RUF012 - as Jinja2 declares it
-
-        def parse(self, parser: Parser) -> list[Node]:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-    def refuse(message: str) -> NoReturn:
-        raise jinja2.TemplateError(message)
-
-    def strftime_now(form: str) -> str:
-        return today().strftime(form)
-
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
-    )
-    environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
-    functions = {"raise_exception": refuse, "strftime_now": strftime_now}
-    cast("dict[str, object]", environment.globals).update(functions)
-    return environment

@@ -40,7 +40,7 @@ from pydantic import JsonValue
 from unitune.findings import clip
 from unitune.importers.foreign import plain_json
 from unitune.importers.promptfoo.code import RUNTIMES, CodeFile, NoCode
-from unitune.workspace.yaml_file import parse
+from unitune.workspace.yaml_file import parse, parse_foreign
 
 SPACES = r"\t\n\v\f\r \xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
 """What ``\\s`` matches in JavaScript; Python's own sets are a little smaller or larger."""
@@ -293,7 +293,7 @@ def _contains_json(value: JsonValue, _: Assertion) -> Entry:
 def _schema(value: JsonValue) -> Entry:
     if not value:
         return {}
-    schema = plain_json(parse(value, floats=True)) if isinstance(value, str) else value
+    schema = plain_json(parse_foreign(value)) if isinstance(value, str) else value
     if not isinstance(schema, dict):
         raise NoTranslation("a JSON Schema is an object")
     if '"format"' in json.dumps(schema):

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from unitune.errors import DataError
 from unitune.importers.foreign import plain_json, text_file
 from unitune.scorers.functions import PythonFunction
-from unitune.workspace.yaml_file import parse
+from unitune.workspace.yaml_file import parse_foreign
 
 FILE = "assertions.py"
 HEAD = '''"""Code of a suite of promptfoo's, written by `unitune import`; change it as you like."""
@@ -138,7 +138,7 @@ class CodeFile:
         text = self._text(path)
         try:
             if path.endswith((".json", ".yaml", ".yml")):
-                return plain_json(parse(text, floats=True))
+                return plain_json(parse_foreign(text))
         except (yaml.YAMLError, ValueError, RecursionError) as failure:
             raise NoCode(f"{path} cannot be read: {failure}") from failure
         if not path.endswith(".txt"):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
 from unitune.data.example import MESSAGES, Message
 from unitune.importers.foreign import plain_json
 from unitune.workspace.validation import first_problem
-from unitune.workspace.yaml_file import SafeLoader, parse
+from unitune.workspace.yaml_file import parse_foreign
 
 PROVIDER_FAILED = 2
 """`failureReason` of a row without a real answer."""
@@ -85,7 +85,7 @@ def messages_of(prompt: str) -> tuple[Message, ...]:
     """
     try:
         as_yaml = prompt.strip().startswith("- role:")
-        value = plain_json(_yaml_list(prompt) if as_yaml else json.loads(prompt))
+        value = plain_json(parse_foreign(prompt) if as_yaml else json.loads(prompt))
     except (ValueError, RecursionError, yaml.YAMLError):
         value = None
     turns = value if isinstance(value, list) else []
@@ -111,10 +111,3 @@ def _with_text_parts(turn: JsonValue) -> JsonValue:
             case _:
                 parts.append(part)
     return {**turn, "content": parts}
-
-
-def _yaml_list(prompt: str) -> object:
-    """Read YAML without aliases, a few of which can stand for more than any memory holds."""
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(prompt, SafeLoader)):
-        raise ValueError("it has aliases")
-    return parse(prompt, floats=True)

@@ -14,7 +14,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from unitune.backends.capabilities import StoredModel
 from unitune.cost.tokens import Count, by_tokenizer, counter_for
-from unitune.cost.tokens.by_tokenizer import CannotRender, ChatTemplate, read_template
+from unitune.cost.tokens.by_tokenizer import (
+    CannotRender,
+    ChatTemplate,
+    TooSlow,
+    read_template,
+    template_turn,
+)
 from unitune.data.example import Example, Message
 from unitune.workspace.install import install_command
 
@@ -190,3 +196,15 @@ def test_a_template_does_no_harm(source: str) -> None:
 
 def test_a_folder_without_settings_has_no_template(tmp_path: Path) -> None:
     assert None is read_template(tmp_path)
+
+
+def test_a_template_that_takes_too_long_is_given_up_and_not_tried_again() -> None:
+    loops = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    with pytest.raises(TooSlow, match="longer than 1 s"):
+        ChatTemplate(loops, {}).text([Message(role="user", content="q")], asks=False)
+
+
+def test_arguments_of_a_call_that_are_nested_too_deeply_stay_text() -> None:
+    call: dict[str, Any] = {"function": {"name": "f", "arguments": "[" * 50_000}}
+    turn = template_turn(Message(role="assistant", content="", tool_calls=(call,)))
+    assert [call] == turn["tool_calls"]
