@@ -64,8 +64,9 @@ def config_of(folder: Path) -> PreTrainedConfig:
     Raises:
         UserError: It has more layers than any model.
     """
-    given = json.loads((folder / "config.json").read_bytes())
-    for part in (given, given.get("text_config") or {}):
+    given: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+    parts: list[dict[str, Any]] = [given, given.get("text_config") or {}]
+    for part in parts:
         if part.get("num_hidden_layers", 0) > MOST_LAYERS:
             raise UserError(
                 f"{folder / 'config.json'} asks for {part['num_hidden_layers']:,} layers; at most "
