@@ -176,8 +176,11 @@ def _encoded(
             "Change the row, leave it out, or choose a backend that can.",
         )
         return finding.at(file=str(path), line=item.line)
-    left_out = tuple(key for key in item.example.beside if key not in row)
-    return Converted(item.line, to_json(row).decode(), left_out)
+    text, tools = to_json(row).decode(), to_json(item.example.tools).decode()
+    left_out = [key for key in item.example.beside if key not in row]
+    if '"strict":' in tools and '"strict":' not in text:  # a tool's own setting
+        left_out.append("strict")
+    return Converted(item.line, text, tuple(left_out))
 
 
 def _decoded(form: Format, item: Record | Finding, path: str | os.PathLike[str]) -> Row | Finding:

@@ -8,7 +8,8 @@
 
 A call's arguments are an object there and a text here, so their spacing is no part of what is
 carried; a tool's result is kept as a text, under `output`. Content "" beside tool calls says the
-same as none. What a tool's declaration looks like stands in `vertex_tools`. Both spellings of a
+same as none, and so does an empty list of tools; a developer's first turn is the system prompt.
+What a tool's declaration looks like stands in `vertex_tools`. Both spellings of a
 key, camelCase and snake_case, are read.
 
 Source: docs.cloud.google.com/gemini-enterprise-agent-platform/models/tuning: prepare-data of
@@ -94,21 +95,22 @@ def _row(example: Example) -> WireRow:
     row: WireRow = {"contents": list(_contents(turns))}
     if system is not None:
         row = {"systemInstruction": {"role": "system", "parts": system}, **row}
-    return row if example.tools is None else {**row, "tools": declarations(example.tools)}
+    return {**row, "tools": declarations(example.tools)} if example.tools else row
 
 
 def _example(row: Mapping[str, JsonValue]) -> WireRow:
     row = _camel(row)
     known_keys("the row", row, ("systemInstruction", "contents", "tools"))
-    tools = {"tools": tools_of(row["tools"])} if "tools" in row else {}
-    return {"messages": [*_instruction(row), *_messages(row.get("contents"))], **tools}
+    messages: JsonValue = [*_instruction(row), *_messages(row.get("contents"))]
+    tools = tools_of(row["tools"]) if "tools" in row else None
+    return {"messages": messages, **({"tools": tools} if tools else {})}
 
 
 def encode_preference(example: Example) -> WireRow:
     """Write a pair of answers, which may be of text alone."""
     worse = is_pair(example)
     require_unit_weight(example)
-    if example.tools is not None:
+    if example.tools:
         raise UnrepresentableRow("the row has tools, and preferences are of text alone there")
     for where, turn in [*with_paths(example.messages), ("non_preferred_output", worse)]:
         only_text(where, turn)
@@ -145,7 +147,7 @@ def _system(messages: Sequence[Message]) -> tuple[Parts | None, list[Place]]:
     """Return the system prompt's parts, if there is one, and the turns after it."""
     turns = with_paths(messages)
     first = messages[0] if messages else None
-    if first is None or first.role != "system":
+    if first is None or first.role not in ("system", "developer"):
         return None, turns
     is_plain("messages[0]", first)
     only_text("messages[0]", first)

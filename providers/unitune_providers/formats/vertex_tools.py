@@ -1,11 +1,12 @@
 """Declarations of functions between OpenAI's tools and Gemini's.
 
 OpenAI's `parameters` are JSON Schema, Gemini's the part of it that OpenAPI 3.0 has, with the types
-in capitals. A schema that says more (`$ref`, `oneOf`, `const`, several types …) is refused, as is
-`strict`, which asks for more than a declaration. Which turns call functions is the business of
+in capitals. A schema that says more (`$ref`, `oneOf`, `const`, several types …) is refused.
+`strict` is left out: Gemini has no such setting. Which turns call functions is the business of
 `vertex`.
 
-Source: google-genai 3.6, types.FunctionDeclaration, types.Schema and types.Type.
+Source: google-genai 3.6, types.FunctionDeclaration, types.Schema and types.Type; discovery document
+of aiplatform v1, GoogleCloudAiplatformV1Schema (`additionalProperties`).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ PLAIN = (
     *("minimum", "maximum", "required", "propertyOrdering"),
 )
 """Keys of a schema whose values are the same on both sides."""
-NESTED = ("type", "enum", "properties", "items", "anyOf")
+NESTED = ("type", "enum", "properties", "items", "anyOf", "additionalProperties")
 
 Types = Mapping[str, str]
 """Names of types on one side to those on the other."""
@@ -41,13 +42,13 @@ def declarations(tools: Sequence[dict[str, JsonValue]]) -> JsonValue:
     Raises:
         UnrepresentableRow: A tool says something that Gemini's have no place for.
     """
-    if not tools:
-        raise UnrepresentableRow("tools is an empty list")
-    check_tools(tools, ("name", "description", "parameters"), FUNCTION_NAME)
+    check_tools(tools, named=FUNCTION_NAME)
     made: list[JsonValue] = []
     for index, tool in enumerate(tools):
         where = f"tools[{index}].function"
-        made.append(_function(where, object_of(where, tool["function"]), TO_GEMINI))
+        function = {**object_of(where, tool["function"])}
+        function.pop("strict", None)
+        made.append(_function(where, function, TO_GEMINI))
     return [{"functionDeclarations": made}]
 
 
@@ -97,6 +98,10 @@ def _schema(where: str, value: JsonValue, types: Types) -> JsonValue:
         }
     if "items" in made:
         made["items"] = _schema(f"{where}.items", made["items"], types)
+    if isinstance(extra := made.get("additionalProperties", False), dict):
+        made["additionalProperties"] = _schema(f"{where}.additionalProperties", extra, types)
+    elif not isinstance(extra, bool):
+        raise UnrepresentableRow(f"{where}.additionalProperties is neither a schema nor a boolean")
     if "anyOf" in made:
         made["anyOf"] = [
             _schema(f"{where}.anyOf[{index}]", inner, types)

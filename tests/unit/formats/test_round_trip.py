@@ -63,7 +63,8 @@ SCHEMAS: st.SearchStrategy[dict[str, Any]] = st.recursive(
             {
                 "type": st.just("object"),
                 "properties": st.dictionaries(IDENTIFIER, inner, max_size=2),
-            }
+            },
+            optional={"additionalProperties": st.booleans() | inner},
         ),
     ),
     max_leaves=3,
@@ -195,6 +196,11 @@ def without_idle_words(example: Example, name: str) -> Example:
         changed["non_preferred_output"] = tuple(map(plain, example.non_preferred_output))
     if name in ("vertex-sft", "vertex-rft"):
         changed["messages"] = _with_unnamed_tools(changed["messages"])
+    if name.startswith("vertex"):
+        first, *others = changed["messages"]
+        role = "system" if first.role == "developer" else first.role
+        changed["messages"] = (replace(first, role=role), *others)
+        changed["tools"] = tuple(map(_without_strict, example.tools or ())) or None
     if name == "sharegpt":
         changed["messages"] = _with_counted_calls(changed["messages"])
     if name == "anthropic" and example.tools is not None:
@@ -224,6 +230,11 @@ def _plain(message: Message, name: str, *, keeps_weight: bool) -> Message:
 def _respaced(call: dict[str, Any]) -> dict[str, Any]:
     arguments = json.dumps(json.loads(call["function"]["arguments"]), ensure_ascii=False)
     return {**call, "function": {**call["function"], "arguments": arguments}}
+
+
+def _without_strict(tool: dict[str, Any]) -> dict[str, Any]:
+    function = {key: value for key, value in tool["function"].items() if key != "strict"}
+    return {**tool, "function": function}
 
 
 def _with_parameters(tool: dict[str, Any]) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from unitune.backends.formats import UnrepresentableRow, wire_format
+from unitune.backends.formats import Converted, UnrepresentableRow, convert_file, wire_format
 from unitune.data.example import Example
 
 SYSTEM = {"role": "system", "content": "Be short."}
@@ -200,7 +202,8 @@ REFUSED = [
     Refused("together-chat", chat(USER, ANSWER, tools=[]), "an empty list"),
     Refused("together-dpo", {**PAIR, "input": {"messages": [USER, ANSWER]}}, "'assistant' too"),
     Refused("vertex-sft", chat(USER, {**ANSWER, "weight": 0}), "messages[1] has the weight 0"),
-    Refused("vertex-sft", chat({**USER, "role": "developer"}, ANSWER), "write 'system'"),
+    Refused("vertex-sft", chat(USER, {**USER, "role": "developer"}, ANSWER), "write 'system'"),
+    Refused("vertex-sft", with_schema({"additionalProperties": 1}), "nor a boolean"),
     Refused("vertex-sft", chat(USER, SYSTEM, ANSWER), "its place is at the beginning"),
     Refused("vertex-sft", chat({**USER, "name": "Ann"}, ANSWER), "'Ann'"),
     Refused("vertex-sft", chat(USER, RESULT, ANSWER), "answers no call before it"),
@@ -219,7 +222,11 @@ REFUSED = [
     Refused("vertex-sft", with_schema({"type": "dict"}), "type is 'dict'"),
     Refused("vertex-sft", with_schema({"$ref": "#/x"}), "has a key '$ref'"),
     Refused("vertex-sft", with_schema({"enum": [1]}), "enum is no list of texts"),
-    Refused("vertex-preference", {**PAIR, "input": {"messages": [USER], "tools": []}}, "has tools"),
+    Refused(
+        "vertex-preference",
+        {**PAIR, "input": {"messages": [USER], "tools": WITH_TOOLS["tools"]}},
+        "has tools",
+    ),
     Refused("vertex-preference", {**PAIR, "input": {"messages": [SYSTEM]}}, "not the user's"),
     Refused("vertex-rft", CHAT, "the user's must end the row"),
     Refused("vertex-rft", QUESTION, "'grade' is {'max': 3}, and what rewards read is text"),
@@ -314,3 +321,43 @@ def test_rows_of_unknown_shape_are_refused(name: str, row: dict[str, Any], says:
     with pytest.raises(UnrepresentableRow) as caught:
         wire_format(name).decode(row)
     assert says in str(caught.value)
+
+
+STRICT = {
+    "name": "track",
+    "strict": True,
+    "parameters": {
+        "type": "object",
+        "properties": {"id": {"type": "string"}},
+        "required": ["id"],
+        "additionalProperties": False,
+    },
+}
+
+
+@pytest.mark.parametrize("name", ["vertex-sft", "vertex-rft"])
+def test_openais_strict_tools_and_developer_turn_go_to_vertex(name: str) -> None:
+    turns = [{"role": "developer", "content": "Be brief."}, USER]
+    row = chat(*turns, *([ANSWER] if name == "vertex-sft" else []))
+    row["tools"] = [{"type": "function", "function": STRICT}]
+    written: Any = wire_format(name).encode(Example.model_validate(row))
+    assert [{"text": "Be brief."}] == written["systemInstruction"]["parts"]
+    (declared,) = written["tools"][0]["functionDeclarations"]
+    assert "strict" not in declared
+    assert declared["parameters"]["additionalProperties"] is False
+
+
+def test_an_empty_list_of_tools_is_none_at_vertex() -> None:
+    row = chat(USER, ANSWER, tools=[])
+    assert "tools" not in wire_format("vertex-sft").encode(Example.model_validate(row))
+
+
+def test_converting_reports_rows_that_lose_strict(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    row = chat(USER, ANSWER, tools=[{"type": "function", "function": STRICT}])
+    file.write_text(json.dumps(row) + "\n")
+    (lost,) = convert_file(file, to="vertex-sft")
+    (kept,) = convert_file(file, to="openai-chat")
+    assert isinstance(lost, Converted)
+    assert isinstance(kept, Converted)
+    assert (("strict",), ()) == (lost.left_out, kept.left_out)
