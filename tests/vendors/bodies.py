@@ -49,7 +49,7 @@ def chat_completion(body: Mapping[str, Any], text: str) -> JsonValue:
     """Return a chat completion on OpenAI's wire, cut at the request's limit; a word is a token."""
     words = text.split()
     limit = body.get("max_tokens") or body.get("max_completion_tokens") or len(words)
-    prompt_tokens = sum(len(str(message["content"]).split()) for message in body["messages"])
+    prompt_tokens = sum(len(text_of(each.get("content")).split()) for each in body["messages"])
     choice: JsonValue = {
         "index": 0,
         "finish_reason": "length" if len(words) > limit else "stop",

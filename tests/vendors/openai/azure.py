@@ -17,11 +17,12 @@ from pydantic import JsonValue
 
 from unitune.testing.loopback import Server, VendorRequest, VendorResponse
 from unitune.testing.routes import Refused, RoutedVendor, route
-from vendors.openai.checks import Rules
+from vendors.openai.checks import Bound, Rules
 from vendors.openai.lists import Json
 from vendors.openai.vendor import OpenAIVendor
 
 ARM_TOKEN = "arm-token-0123456789"  # noqa: S105 - of a server on loopback
+ENTRA_TOKEN = "entra-token"  # noqa: S105 - likewise
 ACCOUNT = (
     "/subscriptions/sub-1/resourceGroups/group-1/providers/Microsoft.CognitiveServices"
     "/accounts/resource-1"
@@ -51,14 +52,24 @@ class AzureVendor(OpenAIVendor):
     Args:
         deployments: What stands, by name.
         provisioning: The state of deployments, in ARM's words.
+        tokens: Tokens of Entra ID that are valid now.
     """
 
-    rules: ClassVar[Rules] = Rules(arguments=Rules().arguments | {"trainingType"})
-    key_headers: ClassVar[Mapping[str, str]] = {"api-key": ""}
+    rules: ClassVar[Rules] = Rules(
+        arguments=Rules().arguments | {"trainingType"},
+        further={"dpo": {"l2_multiplier": Bound(float, 0)}},
+    )
+    key_headers: ClassVar[Mapping[str, str]] = {"api-key": "", "authorization": "Bearer "}
     filters: ClassVar[bool] = False
 
     deployments: dict[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     provisioning: str = "Succeeded"
+    tokens: set[str] = field(default_factory=lambda: {ENTRA_TOKEN})
+
+    def check_key(self, request: VendorRequest) -> None:
+        """Take the key, in either header, or a token of Entra ID."""
+        if request.headers.get("authorization", "").removeprefix("Bearer ") not in self.tokens:
+            super().check_key(request)
 
     def answer(self, request: VendorRequest) -> VendorResponse:
         """Answer a request to the resource or to the management API."""

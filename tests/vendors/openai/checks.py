@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from unitune.testing.routes import Refused
@@ -26,6 +26,7 @@ class Rules:
         graders: Types of graders.
         own_hyperparameters: Names at the top level's `hyperparameters`; None: they stand in
             `method`, within OpenAI's bounds, or at the top level for supervised jobs.
+        further: Hyperparameters that this vendor alone takes in `method`, by kind of training.
         reinforced: Pattern of the models that are trained by reinforcement, and by nothing else.
     """
 
@@ -50,6 +51,9 @@ class Rules:
         "multi",
     )
     own_hyperparameters: frozenset[str] | None = None
+    further: Mapping[str, Mapping[str, Bound]] = field(
+        default_factory=dict[str, Mapping[str, "Bound"]]
+    )
     reinforced: str = r"(ft:)?(o\d|gpt-[5-9])"
 
 
@@ -185,7 +189,8 @@ def _check_method(method: Any, rules: Rules) -> None:
     inner = given.get(kind, {})
     if kind == "reinforcement" and (problem := problem_of(inner.get("grader"), rules.graders)):
         raise Refused(400, f"Invalid grader: {problem}", param="method.reinforcement.grader")
-    _check_bounds(inner.get("hyperparameters", {}), kind, f"method.{kind}.hyperparameters")
+    path, further = f"method.{kind}.hyperparameters", rules.further.get(kind)
+    _check_bounds(inner.get("hyperparameters", {}), kind, path, further)
 
 
 def _check_top(body: Body) -> None:
@@ -198,11 +203,13 @@ def _check_top(body: Body) -> None:
     _check_bounds(body["hyperparameters"], "supervised", "hyperparameters")
 
 
-def _check_bounds(given: Any, kind: str, path: str) -> None:
+def _check_bounds(
+    given: Any, kind: str, path: str, further: Mapping[str, Bound] | None = None
+) -> None:
     if not isinstance(given, dict):
         raise Refused(400, f"Invalid type for {path}: expected an object", param=path)
     for name, value in cast("dict[str, Any]", given).items():
-        bound = HYPERPARAMETERS[kind].get(name)
+        bound = HYPERPARAMETERS[kind].get(name) or (further or {}).get(name)
         if bound is None or not bound.takes(value):
             message = f"Invalid value for {path}.{name}: {value!r}"
             raise Refused(400, message, param=f"{path}.{name}")
