@@ -71,6 +71,7 @@ class AnthropicBackend(HostedBackend[NoOptions]):
     address = "https://api.anthropic.com"
     address_variable = "ANTHROPIC_BASE_URL"
     key_variable = "ANTHROPIC_API_KEY"
+    headers_variable = "ANTHROPIC_CUSTOM_HEADERS"
     key_header = "x-api-key"
     token_variable = "ANTHROPIC_AUTH_TOKEN"  # noqa: S105 - a variable's name
     headers: ClassVar[Mapping[str, str]] = {"anthropic-version": "2023-06-01"}

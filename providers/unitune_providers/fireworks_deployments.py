@@ -55,6 +55,7 @@ class FireworksDeployments(HostedBackend[Options]):
     address = "https://api.fireworks.ai"
     address_variable = "FIREWORKS_BASE_URL"
     key_variable = "FIREWORKS_API_KEY"
+    headers_variable = "FIREWORKS_CUSTOM_HEADERS"
     chat_path = "/inference/v1"
 
     @property

@@ -6,20 +6,34 @@ this pair of an environment variable and an origin (scheme, host and port): in t
 configuration (`unitune.workspace.user_config`), which `unitune keys allow` writes, or in
 ``UNITUNE_ALLOW_KEYS``, such as ``LLM_API_KEY@https://llm.example.com``, where there is no such
 file, as in CI.
+
+The same configuration names the headers and query parameters that a gateway requires, and programs
+that print keys.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from urllib.parse import urlsplit
 
 from unitune.errors import JobError, UserError
 from unitune.security.addresses import VARIABLE, NotAnAddress, as_origin, checked
+from unitune.security.redaction import hold_secret
 from unitune.workspace import user_config
+from unitune.workspace.user_config import Gateway
 
 ALLOW = "UNITUNE_ALLOW_KEYS"
+COMMAND_SECONDS = 60.0
+KEY_SECONDS = 300.0
+"""Age at which a key is printed anew: the tokens of Azure and Google live for an hour."""
+VALUE = re.compile(r"[\x20-\x7e\t]*")
+"""Value of a header. Source: RFC 9110, 5.5, field-value, without obs-text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +49,92 @@ class Permission:
     address: str
     variable: str
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Headers and query parameters of a gateway, with their values."""
+
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    query: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+
+
+def gateway_for(url: str) -> Parameters:
+    """Return what the user's configuration adds to each request to an address.
+
+    Raises:
+        UserError: A variable is not set, its value cannot be sent, or the file is not valid.
+    """
+    parts, gateways = urlsplit(url), user_config.read().gateways
+    if not gateways:
+        return Parameters()
+    gateway = gateways.get(origin_of(f"{parts.scheme}://{parts.netloc}"), Gateway())
+
+    def value(name: str, variable: str) -> str:
+        if (found := key_in(variable)) is None:
+            raise UserError(
+                f"your configuration sends {name!r} from the environment variable {variable}, "
+                f"which is not set. Set it, or edit {user_config.folder() / user_config.FILE}."
+            )
+        return checked_value(found, variable)
+
+    headers = {name: value(name, variable) for name, variable in gateway.headers.items()}
+    return Parameters(headers, {name: value(name, held) for name, held in gateway.query.items()})
+
+
+def checked_value(value: str, variable: str) -> str:
+    """Return a value that can be sent as a header, and keep it out of all messages.
+
+    Raises:
+        UserError: It has line breaks or letters beyond ASCII.
+    """
+    if not VALUE.fullmatch(value):
+        raise UserError(f"the value of {variable} has characters that no header can carry.")
+    hold_secret(value)
+    return value
+
+
+_printed: dict[str, tuple[float, str]] = {}
+"""When a command printed a key, and the key, by variable."""
+
+
+def key_in(variable: str) -> str | None:
+    """Return the key of an environment variable, or what the user's command for it prints.
+
+    Raises:
+        UserError: The command failed.
+    """
+    if value := os.environ.get(variable, "").strip():
+        return value
+    printed_at, key = _printed.get(variable, (0.0, ""))
+    if key and time.monotonic() < printed_at + KEY_SECONDS:
+        return key
+    if (command := user_config.read().key_commands.get(variable)) is None:
+        return None
+    _printed[variable] = time.monotonic(), _print_key(variable, command)
+    return _printed[variable][1]
+
+
+def forget_refused(headers: Mapping[str, str]) -> None:
+    """Let a command print its key anew, if the one in refused headers is still its last."""
+    for variable, (_, key) in tuple(_printed.items()):
+        if any(value.endswith(key) for value in headers.values()):
+            _printed.pop(variable, None)
+
+
+def _print_key(variable: str, command: tuple[str, ...]) -> str:
+    what = f"the command for {variable} in your configuration, {command[0]!r},"
+    try:
+        done = subprocess.run(  # noqa: S603 - the user's own command, from a file of theirs
+            command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
+        )
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        raise UserError(f"{what} could not be run: {type(error).__name__}.") from error
+    key = done.stdout.strip()
+    if done.returncode or not key:
+        problem = f"exited with {done.returncode}" if done.returncode else "printed nothing"
+        raise UserError(f"{what} {problem}. Run it yourself to see why; it must print the key.")
+    return checked_value(key, variable)
 
 
 def allowed_variables(url: str) -> tuple[str, ...]:
@@ -70,8 +170,8 @@ def not_allowed(variable: str | None, url: str, who: str) -> str:
     )
 
 
-def key_for(variable: str | None, url: str, who: str) -> str | None:
-    """Return the key for an address that a job names; None: none is sent.
+def key_for(variable: str | None, url: str, who: str) -> Callable[[], str] | None:
+    """Return what gives the key for an address that a job names; None: none is sent.
 
     Raises:
         UserError: This pair is not allowed, or the variable is not set.
@@ -79,7 +179,13 @@ def key_for(variable: str | None, url: str, who: str) -> str | None:
     if variable is None:
         return None
     check_allowed(variable, url, who)
-    if not (key := os.environ.get(variable, "").strip()):
+    key = partial(_key_for, variable, url, who)
+    key()
+    return key
+
+
+def _key_for(variable: str, url: str, who: str) -> str:
+    if not (key := key_in(variable)):
         raise UserError(
             f"{who} needs the key for {origin_of(url)}, and the environment variable {variable} "
             "is not set. Set it, or write `api_key_variable: null` where the server needs no key."

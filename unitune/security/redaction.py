@@ -29,6 +29,15 @@ TOKENS = re.compile(r"ya29\.[\w.~+/-]+|(?<=Bearer )\S+")
 SECRET_NAMES = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS)(_\w+)?$", re.IGNORECASE)
 
 
+_HELD = set[str]()
+
+
+def hold_secret(secret: str) -> None:
+    """Remove a secret of usual length from all later texts: nobody need name it again."""
+    if len(secret) >= USUAL_CHARACTERS:
+        _HELD.add(secret)
+
+
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
     """Return an environment without the variables that hold secrets by their names."""
     return {name: value for name, value in environment.items() if not SECRET_NAMES.search(name)}
@@ -42,7 +51,7 @@ def redacted(words: str, secrets: Iterable[str | None] = (), most: int | None = 
         secrets: What must not be shown; None and empty ones are passed over.
         most: Characters that are kept, of the words as they are returned.
     """
-    known = {*filter(None, secrets), *_environment_secrets(), *_proxy_secrets()}
+    known = {*filter(None, secrets), *_HELD, *_environment_secrets(), *_proxy_secrets()}
     forms = {form for secret in known for form in _forms(secret)}
     # The longest first: one may be the beginning of another.
     for form in sorted(forms, key=lambda form: (-len(form), form)):

@@ -2,6 +2,10 @@
 
     keys:                                  # which environment variable's key may go where
       https://llm.example.com: [LLM_API_KEY]
+    gateways:                              # what else is sent there, by environment variable
+      https://llm.example.com: {headers: {x-gateway-key: GATEWAY_KEY}}
+    key_commands:                          # programs that print a key
+      LLM_API_KEY: [vault, read, -field=key, secret/llm]
     notify:                                # at the end of a run
       command: [notify-send, unitune]      # without a shell; gets the run as JSON
       webhook: https://hooks.example.com/services/T0/B0/X0
@@ -16,7 +20,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from unitune.errors import UserError
 from unitune.security.addresses import Address, Origin, VariableName
@@ -40,12 +44,34 @@ class Notify(Spec):
     address can write there, so it is shown nowhere."""
 
 
+ParameterName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
+"""Name of a header or of a query parameter. Source: RFC 9110, 5.6.2, token."""
+
+
+class Gateway(Spec):
+    """Headers and query parameters that a gateway requires with each request.
+
+    Their values are read from environment variables, since they may be secrets.
+    """
+
+    headers: dict[ParameterName, VariableName] = {}  # noqa: RUF012 - pydantic copies it
+    """Environment variable with the value, by header."""
+    query: dict[ParameterName, VariableName] = {}  # noqa: RUF012 - pydantic copies it
+    """Environment variable with the value, by query parameter."""
+
+
 class UserConfig(Spec):
     """What the user has decided for all projects."""
 
     keys: dict[Origin, tuple[VariableName, ...]] = {}  # noqa: RUF012 - pydantic copies it
     """By address (scheme, host and port): the environment variables whose keys may be sent there.
     """
+    gateways: dict[Origin, Gateway] = {}  # noqa: RUF012 - pydantic copies it
+    """By address (scheme, host and port): what is sent there beside the key."""
+    key_commands: dict[VariableName, Annotated[tuple[str, ...], Field(min_length=1)]] = {}  # noqa: RUF012 - pydantic copies it
+    """By environment variable: a program and its arguments, run without a shell, that prints the
+    key. It is run where the variable is not set, and again when the key is refused or 5 minutes
+    old."""
     notify: Notify | None = None
     """What happens when a run ends that is watched, or that trains on this machine."""
 

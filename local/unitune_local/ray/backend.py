@@ -11,16 +11,17 @@ Sources: docs.ray.io, Ray Jobs REST API; tried with Ray 2.60.0.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import JsonValue, ValidationError
 
 from unitune.backends.capabilities import ServerSettings
+from unitune.backends.credentials import key_in
 from unitune.backends.exports import ABOUT, Exported, ExportSpec
 from unitune.backends.forecasts import AnswerForecast, AnswerLoad
 from unitune.backends.kit.api import Api, created_id
@@ -90,9 +91,10 @@ class RayBackend(HostedBackend[RayOptions]):
 
     def endpoint(self, path: str = "") -> Endpoint:
         """Return an address at the cluster, with the token where there is one."""
-        token, url = os.environ.get(self.key_variable, "").strip(), f"{self.base_url()}{path}"
-        vendor = Vendor(self.name, self.key_variable, url, self.advice, secrets=(token or None,))
-        return Endpoint(vendor, url, {"Authorization": f"Bearer {token}"} if token else {})
+        url, token = f"{self.base_url()}{path}", key_in(self.key_variable)
+        vendor = Vendor(self.name, self.key_variable, url, self.advice, secrets=(token,))
+        key = partial(required, self.key_variable, "the token of the Ray cluster")
+        return Endpoint(vendor, url, token=key if token else None)
 
     def validate_options(self, job: Job) -> None:
         super().validate_options(job)

@@ -61,6 +61,7 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
     address = "https://api.together.ai"
     address_variable = "TOGETHER_BASE_URL"
     key_variable = "TOGETHER_API_KEY"
+    headers_variable = "TOGETHER_CUSTOM_HEADERS"
     options = TogetherOptions
     states: ClassVar[Mapping[str, State]] = {
         "pending": State.QUEUED,

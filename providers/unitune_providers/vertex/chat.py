@@ -22,7 +22,7 @@ from unitune.data.example import Example, Message
 from unitune.models import Reply, Request, function_call
 from unitune.security.json_fields import Fields
 from unitune_providers.formats.vertex import SFT
-from unitune_providers.vertex.cloud import Cloud, token_of
+from unitune_providers.vertex.cloud import Cloud
 
 FINISHES = {"STOP": "stop", "MAX_TOKENS": "length"}
 ANSWER = Message(role="assistant", content="answer")
@@ -34,14 +34,10 @@ class VertexChatModel(StreamingChatModel):
     """A model that answers one request at a time."""
 
     def __init__(self, cloud: Cloud, name: str, resource: str, base: str) -> None:
-        self._thinking, self._cloud = least_thinking(base), cloud
+        self._thinking = least_thinking(base)
         shown = json.dumps(self._thinking) if self._thinking else "own"
         endpoint, path = cloud.endpoint(resource), f"/{resource}:generateContent"
         super().__init__(endpoint, path, name, f"vertex:{name}:thinking={shown}")
-
-    def headers(self) -> Mapping[str, str]:
-        """Return the caller's token: it lives an hour, and a comparison may take longer."""
-        return {"Authorization": f"Bearer {token_of(self._cloud.credentials)}"}
 
     def body(self, request: Request) -> dict[str, object]:
         return {**request_body(request, self._thinking)}

@@ -24,12 +24,14 @@ from google.auth.credentials import Credentials
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
 from google.auth.transport.requests import Request
 from google.oauth2.credentials import Credentials as TokenCredentials
+from requests import Session
 
 from unitune.backends.credentials import environment_address
 from unitune.backends.kit.api import Api, ResourceApi, by_token
+from unitune.backends.kit.connection import certificate_file
 from unitune.backends.kit.errors import Endpoint, Vendor
 from unitune.backends.kit.hosted import BAD_REQUEST, required
-from unitune.errors import BackendError, Unreachable, UserError
+from unitune.errors import BackendError, UserError
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
 
@@ -249,8 +251,10 @@ def token_of(credentials: Credentials) -> str:
         Unreachable: Who issues them did not answer.
     """
     if not credentials.valid:
+        session = Session()
+        session.verify = certificate_file("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") or True
         with _sign_in_errors():
-            credentials.refresh(Request())  # pyright: ignore[reportUnknownMemberType] - half typed
+            credentials.refresh(Request(session))  # pyright: ignore[reportUnknownMemberType] - half typed
     return str(credentials.token)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - half typed
 
 
@@ -259,7 +263,7 @@ def _sign_in_errors() -> Generator[None]:
     try:
         yield
     except TransportError as error:
-        raise Unreachable(f"Google gave no token: no whole answer ({error}).") from error
+        raise Vendor("Google").unreachable("give a token", error) from error
     except DefaultCredentialsError as error:
         raise UserError(f"Google Cloud knows no credentials here. {SIGN_IN}") from error
     except GoogleAuthError as error:
@@ -267,9 +271,10 @@ def _sign_in_errors() -> Generator[None]:
 
 
 def _endpoint(name: str, url: str, credentials: Credentials) -> Endpoint:
-    token = token_of(credentials)
-    vendor = Vendor(name, url=url, advice={401: SIGN_IN}, secrets=(token,))
-    return Endpoint(vendor, url, {"Authorization": f"Bearer {token}"})
+    vendor = Vendor(name, url=url, advice={401: SIGN_IN})
+    billed = cast("str | None", getattr(credentials, "quota_project_id", None))
+    headers = {"x-goog-user-project": billed} if billed else {}
+    return Endpoint(vendor, url, headers, lambda: token_of(credentials))
 
 
 def _bucket_and_name(uri: str) -> tuple[str, str]:

@@ -69,7 +69,7 @@ def test_a_file_of_another_user_is_not_the_users_word(
         ("keys:\n  https://EXAMPLE.com: [A]\n", 2, "as https://example.com"),
         ("keys:\n  https://example.com: [a-b]\n", 2, "name of an environment variable"),
         ("keys:\n  https://example.com: A\n", 2, "must be a list: [A]"),
-        ("\nkey: {}\n", 2, "Did you mean 'keys'? Known: keys, notify."),
+        ("\nkey: {}\n", 2, "Did you mean 'keys'? Known: keys, gateways, key_commands, notify."),
         ("keys: [\n", 2, "not valid YAML"),
         ("- keys\n", 1, "the user's configuration is a mapping"),
     ],

@@ -137,7 +137,7 @@ def test_credentials_that_end_during_a_comparison_are_a_reply_with_an_error(
     def refuse(credentials: object) -> str:
         raise UserError(f"Sign in again. ({type(credentials).__name__})")
 
-    monkeypatch.setattr("unitune_providers.vertex.chat.token_of", refuse)
+    monkeypatch.setattr("unitune_providers.vertex.cloud.token_of", refuse)
     assert "Sign in again" in (ask(tuned).error or "")
 
 

@@ -12,20 +12,27 @@ status, request id and Retry-After, and repeats no key.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from email.utils import parsedate_to_datetime
-from functools import cache, partial
+from functools import partial
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import httpx
 from pydantic import JsonValue
 
+from unitune.backends.credentials import Parameters, gateway_for
 from unitune.backends.kit.bodies import GZIP_ONLY, LARGEST_ANSWER, LARGEST_FILE, BodyError, unpacked
-from unitune.backends.kit.errors import Endpoint, ErrorResponse, complaint, vendor_errors
+from unitune.backends.kit.connection import http_client
+from unitune.backends.kit.errors import (
+    UNAUTHORIZED,
+    Endpoint,
+    ErrorResponse,
+    complaint,
+    vendor_errors,
+)
 from unitune.backends.retry import retry_read
 from unitune.errors import BackendError, Unreachable
 from unitune.security.json_fields import Fields, Unreadable, read_json
@@ -65,6 +72,7 @@ class Api:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
+        self._gateway = gateway_for(endpoint.url)
 
     def get(
         self,
@@ -295,11 +303,25 @@ class Api:
         headers: Mapping[str, str] | None = None,
         **request: Any,
     ) -> Generator[httpx.Response]:
-        """Yield a response whose content is still to be read; any error is one of ours."""
-        vendor = self.endpoint.vendor
-        headers = {**(self.endpoint.headers if headers is None else headers), **GZIP_ONLY}
-        request = {"timeout": TIMEOUT_SECONDS, "headers": headers, **request}
-        with vendor_errors(vendor, action), _client().stream(method, url, **request) as response:
+        """Yield a response whose content is still to be read; any error is one of ours.
+
+        A refused key is replaced once, if there is a newer one: nothing was created with it. Where
+        headers are given, neither key nor the gateway's parameters are sent.
+        """
+        vendor, gateway = self.endpoint.vendor, self._gateway if headers is None else Parameters()
+        if gateway.query:
+            given: Query = request.pop("params", None) or {}
+            url = str(httpx.URL(url).copy_merge_params({**given, **gateway.query}))
+        sent = self.endpoint.request_headers(gateway) if headers is None else {**headers}
+        request, client = {"timeout": TIMEOUT_SECONDS, **request}, http_client(url)
+        with vendor_errors(vendor, action), ExitStack() as sending:
+            send = partial(client.stream, method, url, **request)
+            response = sending.enter_context(send(headers={**sent, **GZIP_ONLY}))
+            is_refused = response.status_code == UNAUTHORIZED and headers is None
+            if is_refused and (newer := self.endpoint.renewed_headers(sent, gateway)):
+                if content := request.get("content"):
+                    content.seek(0)
+                response = sending.enter_context(send(headers={**newer, **GZIP_ONLY}))
             if not response.is_success and response.status_code not in expected:
                 content = b"".join(_body(response, LARGEST_ANSWER))
                 words = complaint(content) or response.reason_phrase
@@ -366,12 +388,3 @@ def created_id(created: Fields, endpoint: Endpoint, field: str = "id") -> str:
 
 def _body(response: httpx.Response, largest: int) -> Iterator[bytes]:
     return unpacked(response.iter_raw(), response.headers.get("content-encoding"), largest)
-
-
-@cache
-def _client() -> httpx.Client:
-    """Return the client of this process: connections are kept, redirects are not followed."""
-    return httpx.Client(follow_redirects=False)
-
-
-os.register_at_fork(after_in_child=_client.cache_clear)

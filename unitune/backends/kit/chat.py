@@ -13,17 +13,25 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, suppress
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import replace
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from functools import partial
 
 import aiohttp
 
+from unitune.backends.credentials import gateway_for
 from unitune.backends.kit.bodies import GZIP_ONLY, Body, BodyError
 from unitune.backends.kit.chat_completions import Dialect, Refusal
-from unitune.backends.kit.errors import TEXT_BYTES, Endpoint, ErrorResponse, Vendor, complaint
+from unitune.backends.kit.connection import proxy_for, tls_context
+from unitune.backends.kit.errors import (
+    TEXT_BYTES,
+    UNAUTHORIZED,
+    Endpoint,
+    ErrorResponse,
+    Vendor,
+    complaint,
+)
 from unitune.backends.kit.event_streams import (
     EVENT_STREAM,
     StreamedAnswer,
@@ -59,6 +67,10 @@ class JsonChatModel(ChatModel):
         path: Of its resource, below the address.
         model: Its name there, for messages.
         fingerprint: As `ChatModel.fingerprint`.
+
+    Raises:
+        UserError: The environment names a proxy or certificates that cannot be used, or the
+            user's configuration a gateway's parameter that is not set.
     """
 
     def __init__(self, endpoint: Endpoint, path: str, model: str, fingerprint: str) -> None:
@@ -67,6 +79,8 @@ class JsonChatModel(ChatModel):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._endpoint = endpoint
         self._url = f"{endpoint.url}{path}"
+        self._gateway, self._proxy = gateway_for(endpoint.url), proxy_for(self._url)
+        self._tls = tls_context()
         self._model = model
         self._action = f"answer as {model}"
 
@@ -82,10 +96,6 @@ class JsonChatModel(ChatModel):
     def read(self, body: dict[str, object], answer: object, seconds: float) -> Reply | None:
         """Return a reply; None where the answer is none of a model."""
         raise NotImplementedError
-
-    def headers(self) -> Mapping[str, str]:
-        """Return what is sent beside the endpoint's own headers, anew for each request."""
-        return {}
 
     async def reply(self, request: Request) -> Reply:
         """Answer one request; a failure is in the reply's `error`."""
@@ -117,19 +127,29 @@ class JsonChatModel(ChatModel):
             self._loop = loop
             self._session = aiohttp.ClientSession(
                 # The engine limits what is in flight; a second limit here would only queue.
-                connector=aiohttp.TCPConnector(limit=0),
+                connector=aiohttp.TCPConnector(limit=0, ssl=self._tls),
                 timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS, sock_connect=CONNECT_SECONDS),
-                headers={"Content-Type": "application/json", **GZIP_ONLY, **self._endpoint.headers},
-                proxy=_proxy(self._url),
+                headers={"Content-Type": "application/json", **GZIP_ONLY},
+                proxy=self._proxy,
                 auto_decompress=False,
             )
         return self._session
 
-    def _post(
+    @asynccontextmanager
+    async def _post(
         self, url: str, body: Mapping[str, object]
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        content = json.dumps(body)
-        return self.session().post(url, data=content, headers=self.headers(), allow_redirects=False)
+    ) -> AsyncGenerator[aiohttp.ClientResponse]:
+        """Send a request, and again where its key was refused and there is a newer one."""
+        query, headers = self._gateway.query, self._endpoint.request_headers(self._gateway)
+        send = partial(
+            self.session().post, url, data=json.dumps(body), params=query, allow_redirects=False
+        )
+        async with AsyncExitStack() as sending:
+            response = await sending.enter_async_context(send(headers=headers))
+            is_refused = response.status == UNAUTHORIZED
+            if is_refused and (newer := self._endpoint.renewed_headers(headers, self._gateway)):
+                response = await sending.enter_async_context(send(headers=newer))
+            yield response
 
     def _reply(
         self,
@@ -283,13 +303,13 @@ class ChatCompletions(StreamingChatModel):
         return reply if reply.error is None or reply.retryable else None
 
 
-def open_server(url: str, model: str, *, key: str | None = None) -> ChatCompletions:
+def open_server(url: str, model: str, *, key: Callable[[], str] | None = None) -> ChatCompletions:
     """Return a model on any server of this wire.
 
     Args:
         url: Base URL, with its version: ``http://127.0.0.1:8000/v1``.
         model: Its name there.
-        key: Sent as bearer token; None: none is sent.
+        key: Returns the bearer token, for each request; None: none is sent.
 
     Raises:
         JobError: The URL is none.
@@ -298,8 +318,8 @@ def open_server(url: str, model: str, *, key: str | None = None) -> ChatCompleti
         base = checked(url)
     except NotAnAddress as error:
         raise JobError(f"{error}.") from None
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return ChatCompletions(Endpoint(Vendor(base, secrets=(key,)), base, headers), model)
+    vendor = Vendor(base, secrets=(key(),) if key else ())
+    return ChatCompletions(Endpoint(vendor, base, token=key), model)
 
 
 async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
@@ -319,11 +339,3 @@ def _refusal(status: int, content: bytes) -> Refusal:
         return Refusal.read(status, read_json(content))
     except Unreadable:
         return Refusal(status, complaint(content))
-
-
-def _proxy(url: str) -> str | None:
-    """Return the proxy that the environment names; aiohttp would look it up for each request."""
-    address = urlsplit(url)
-    if proxy_bypass(address.hostname or ""):
-        return None
-    return getproxies().get(address.scheme)

@@ -20,13 +20,16 @@ from typing import Any, NamedTuple, cast
 
 import httpx
 
+from unitune.backends.credentials import Parameters, forget_refused
 from unitune.backends.kit.bodies import BodyError
+from unitune.backends.kit.connection import certificate_advice
 from unitune.backends.retry import parse_retry_after
 from unitune.errors import BackendError, Unreachable
 from unitune.security.addresses import is_redirect, redirected
 from unitune.security.json_fields import Unreadable, read_json, whole_text
-from unitune.security.redaction import redacted
+from unitune.security.redaction import hold_secret, redacted
 
+UNAUTHORIZED = 401
 SHOWN_CHARACTERS = 1000
 TEXT_BYTES = 16_000
 """Of an error body that is no JSON."""
@@ -80,7 +83,8 @@ class Vendor:
         cause = error.__cause__ or error
         reason = self.safe(f"{type(cause).__name__}: {cause}".rstrip(": "))
         where = f" from {self.url}" if self.url else ""
-        return Unreachable(f"{self.name} could not {doing}: no whole answer{where} ({reason}).")
+        words = f"{self.name} could not {doing}: no whole answer{where} ({reason})."
+        return Unreachable(f"{words} {certificate_advice(reason)}".rstrip())
 
     def failed(self, doing: str, error: BaseException) -> BackendError:
         """Return the error for what an SDK refuses to send."""
@@ -98,12 +102,39 @@ class Endpoint:
     Args:
         vendor: Who answers there.
         url: Base URL, with its version.
-        headers: Sent with each request, a key among them.
+        headers: Sent with each request.
+        token: Returns the key; called for each request, since keys expire.
+        token_header: Header that takes the key; None: it is a bearer token.
     """
 
     vendor: Vendor
     url: str
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    token: Callable[[], str] | None = field(default=None, repr=False)
+    token_header: str | None = None
+
+    def request_headers(self, gateway: Parameters) -> dict[str, str]:
+        """Return the headers of one request; a gateway's replace others of the same name.
+
+        Raises:
+            UserError: There is no key any more.
+        """
+        headers = dict[str, str]()
+        if self.token is not None:
+            hold_secret(token := self.token())
+            value = token if self.token_header else f"Bearer {token}"
+            headers[(self.token_header or "authorization").lower()] = value
+        for given in (self.headers, gateway.headers):
+            headers |= {name.lower(): value for name, value in given.items()}
+        return headers
+
+    def renewed_headers(
+        self, refused: Mapping[str, str], gateway: Parameters
+    ) -> dict[str, str] | None:
+        """Return headers with a newer key than the one that was refused; None: there is none."""
+        forget_refused(refused)
+        headers = self.request_headers(gateway)
+        return headers if headers != refused else None
 
 
 class ErrorResponse(NamedTuple):

@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, JsonValue
 
 from unitune.backends import registry
-from unitune.backends.credentials import environment_address
+from unitune.backends.credentials import checked_value, environment_address, key_in
 from unitune.backends.kit.api import Api
 from unitune.backends.kit.chat_completions import Dialect
 from unitune.backends.kit.errors import Endpoint, Vendor
@@ -57,6 +59,11 @@ class HostedBackend(Generic[Options]):
     """Environment variable that may hold a bearer token, which is then used instead of the key."""
     headers: ClassVar[Mapping[str, str]] = {}
     """Sent with each request, beside the key."""
+    headers_variable: ClassVar[str] = ""
+    """Environment variable with further headers, ``NAME: VALUE`` a line, which the vendor's SDK
+    reads too."""
+    sign_in_advice: ClassVar[str] = ""
+    """How to do without a key, where `sign_in` can."""
     chat_path: ClassVar[str] = "/v1"
     """Where chat completions stand, below the address."""
     states: ClassVar[Mapping[str, State]] = {}
@@ -81,9 +88,19 @@ class HostedBackend(Generic[Options]):
 
     def endpoint(self, path: str = "") -> Endpoint:
         """Return the vendor's address, or a path below it, with the token or key."""
-        has_token = bool(os.environ.get(self.token_variable, "").strip())
+        url = f"{self.base_url()}{path}"
+        has_token = self.token_variable and key_in(self.token_variable)
         variable = self.token_variable if has_token else self.key_variable
-        return self.endpoint_at(f"{self.base_url()}{path}", variable)
+        if key_in(variable) is None and (token := self.sign_in()):
+            vendor = Vendor(self.name, url=url, advice=self.advice)
+            endpoint = Endpoint(vendor, url, self.headers, token)
+        else:
+            endpoint = self.endpoint_at(url, variable)
+        own = _headers_in(self.headers_variable)
+        return replace(endpoint, headers={**endpoint.headers, **own}) if own else endpoint
+
+    def sign_in(self) -> Callable[[], str] | None:
+        """Return what gives a bearer token where no key is set; None: nothing does."""
 
     def endpoint_at(self, url: str, variable: str) -> Endpoint:
         """Return an address with the key or token that an environment variable holds.
@@ -91,11 +108,11 @@ class HostedBackend(Generic[Options]):
         Raises:
             UserError: It is not set.
         """
-        key = required(variable, f"the key of {self.name}, for {url},")
-        vendor = Vendor(self.name, variable, url, self.advice, secrets=(key,))
+        what = f"the key of {self.name}, for {url},"
+        key = partial(required, variable, what, self.sign_in_advice)
+        vendor = Vendor(self.name, variable, url, self.advice, secrets=(key(),))
         header = self.key_header if variable == self.key_variable else None
-        secret = {header: key} if header else {"Authorization": f"Bearer {key}"}
-        return Endpoint(vendor, url, {**self.headers, **secret})
+        return Endpoint(vendor, url, self.headers, key, header)
 
     def job_options(self, job: Job) -> Options:
         """Return a job's options for this backend.
@@ -184,15 +201,26 @@ class HostedBackend(Generic[Options]):
         return Unsupported(f"{self.name} answers, and tunes no models: {reason}")
 
 
-def required(variable: str, what: str) -> str:
-    """Return the value of an environment variable.
+def required(variable: str, what: str, otherwise: str = "") -> str:
+    """Return the value of an environment variable, or what the user's command for it prints.
 
     Raises:
-        UserError: It is not set.
+        UserError: It is not set; `otherwise` is a sentence on what to do instead.
     """
-    if not (value := os.environ.get(variable, "").strip()):
-        raise UserError(f"{what} is not set. Set the environment variable {variable}.")
+    if not (value := key_in(variable)):
+        words = f"{what} is not set. Set the environment variable {variable}. {otherwise}"
+        raise UserError(words.rstrip())
     return value
+
+
+def _headers_in(variable: str) -> dict[str, str]:
+    """Return the headers in an environment variable, a line each, as vendors' SDKs read them."""
+    lines = (line.partition(":") for line in os.environ.get(variable, "").split("\n"))
+    return {
+        name.strip(): checked_value(value.strip(), variable)
+        for name, colon, value in lines
+        if colon
+    }
 
 
 def create_named(
