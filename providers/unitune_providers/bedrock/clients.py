@@ -6,6 +6,7 @@ once; whatever may be repeated safely is, by botocore's standard mode.
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
+import botocore.session
+from botocore.auth import SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -28,6 +32,7 @@ from botocore.exceptions import ConnectionError as AwsConnectionError
 from botocore.parsers import ResponseParserError
 
 from unitune.backends.credentials import environment_address
+from unitune.backends.kit.connection import certificate_file
 from unitune.backends.kit.errors import ErrorResponse, ErrorTable, Vendor, vendor_errors
 from unitune.errors import BackendError, UnituneError, UserError
 from unitune.security.json_fields import Fields, Unreadable
@@ -51,6 +56,7 @@ CHAT_THREADS = 32
 NO_SUCCESS = 300
 MISSING_FILE = (403, 404)
 """S3 answers 403 for a file that is not there to whoever may not list the bucket."""
+KEY_HOST, KEY_SECONDS = "bedrock.amazonaws.com", 12 * 3600
 
 AWS = Vendor(
     "AWS",
@@ -92,7 +98,7 @@ class Clients:
 
     @cached_property
     def _session(self) -> Any:
-        return boto3.Session()
+        return boto3.Session(botocore_session=aws_session())
 
     def _new(self, service: str, attempts: int, read_seconds: float) -> Any:
         for name in os.environ:
@@ -108,6 +114,40 @@ class Clients:
             client = self._session.client(service, config=config)
         client.meta.events.register("after-call", refuse_part)
         return client
+
+
+def aws_session() -> botocore.session.Session:
+    """Return AWS's settings and credentials, with the certificates that others trust here."""
+    session = botocore.session.get_session()
+    trusted = certificate_file("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
+    if trusted and not session.get_config_variable("ca_bundle"):
+        session.set_config_variable("ca_bundle", trusted)
+    return session
+
+
+def short_lived_key(region: str) -> Callable[[], str] | None:
+    """Return what makes a key of Bedrock that is valid now; None: AWS's chain has no credentials.
+
+    A key is a presigned call in base64. Nothing is sent to make one, and it ends with the
+    credentials that signed it, after 12 hours at the latest.
+
+    Source: aws/aws-bedrock-token-generator-python 1.1.0, ``token_generator.py``.
+    """
+    with aws_errors("sign in"):
+        credentials = aws_session().get_credentials()
+    if credentials is None:
+        return None
+
+    def key() -> str:
+        query, url = {"Action": "CallWithBearerToken"}, f"https://{KEY_HOST}/"
+        call = AWSRequest("POST", url, {"host": KEY_HOST}, params=query)
+        with aws_errors("sign in"):
+            frozen = credentials.get_frozen_credentials()
+        SigV4QueryAuth(frozen, "bedrock", region, expires=KEY_SECONDS).add_auth(call)
+        presigned = f"{call.url}&Version=1".removeprefix("https://")
+        return f"bedrock-api-key-{base64.b64encode(presigned.encode()).decode()}"
+
+    return key
 
 
 def refuse_part(

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import JsonValue
 
 from unitune.backends.capabilities import DeploymentStatus
-from unitune.backends.credentials import environment_address
+from unitune.backends.credentials import environment_address, key_in
 from unitune.backends.kit.api import Api
+from unitune.backends.kit.connection import certificate_advice, certificate_file
 from unitune.backends.kit.errors import Endpoint, Vendor
 from unitune.backends.kit.hosted import required
 from unitune.backends.options import validated
@@ -41,6 +43,8 @@ MAKERS = {
 Source: microsoft/azure-skills, finetuning/references/deployment.md, a copy; not verified.
 """
 OPENAI = "OpenAI"
+ENTRA_SCOPE = "https://cognitiveservices.azure.com/.default"
+ENTRA_ADVICE = "Or install azure-identity, and sign in with `az login` or a managed identity."
 STATES: dict[str, Literal["starting", "ready", "failed", "gone"]] = {
     "Succeeded": "ready",
     "Failed": "failed",
@@ -105,17 +109,40 @@ def _arm() -> Api:
         f"{root}/subscriptions/{subscription}/resourceGroups/{group}/providers/"
         f"Microsoft.CognitiveServices/accounts/{account}/deployments"
     )
-    token = os.environ.get(TOKEN) or _azure_identity_token()
-    vendor = Vendor("azure", TOKEN, root, secrets=(token,))
-    return Api(Endpoint(vendor, url, {"Authorization": f"Bearer {token}"}))
+    token = None if key_in(TOKEN) else entra_token(f"{ARM_URL}/.default")
+    what = "the token for Azure's management API, which a deployment needs,"
+    how = f"`az account get-access-token` prints one. {ENTRA_ADVICE}"
+    given = token or partial(required, TOKEN, what, how)
+    vendor = Vendor("azure", None if token else TOKEN, root, secrets=(given(),))
+    return Api(Endpoint(vendor, url, token=given))
 
 
-def _azure_identity_token() -> str:
+def entra_token(scope: str) -> Callable[[], str] | None:
+    """Return what gives a token of Entra ID that is valid now; None: no azure-identity here.
+
+    Args:
+        scope: What the token is for.
+    """
     try:
-        identity = importlib.import_module("azure.identity")
-    except ModuleNotFoundError as error:
-        raise UserError(
-            "a deployment on Azure needs a token for its management API. Set the environment "
-            f"variable {TOKEN} (az account get-access-token prints one), or install azure-identity."
-        ) from error
-    return identity.DefaultAzureCredential().get_token(f"{ARM_URL}/.default").token
+        importlib.import_module("azure.identity")
+    except ModuleNotFoundError:
+        return None
+    return partial(_entra_token, scope)
+
+
+def _entra_token(scope: str) -> str:
+    identity = importlib.import_module("azure.identity")
+    try:
+        return _entra_credential(identity).get_token(scope).token
+    except Exception as error:  # of whatever kind its many ways to sign in raise
+        reason = Vendor("Entra ID").safe(str(error))
+        words = f"Entra ID gave no token: {reason}. Sign in with `az login`, or set what "
+        words += "azure-identity reads, such as AZURE_CLIENT_ID and AZURE_TENANT_ID. "
+        raise UserError(f"{words}{certificate_advice(reason)}".rstrip()) from error
+
+
+@cache
+def _entra_credential(identity: Any) -> Any:
+    """Return the credential of this process, which keeps a token until shortly before its end."""
+    trusted = certificate_file("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+    return identity.DefaultAzureCredential(**({"connection_verify": trusted} if trusted else {}))

@@ -20,6 +20,7 @@ fine-tuning-openai-job-create, 2026; docs.tokenfactory.nebius.com, API 20260506.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -35,7 +36,15 @@ from unitune.errors import JobError
 from unitune.job.job import Job
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
-from unitune_providers.openai.azure import OPENAI, AzureDeployments, maker_of, resource_address
+from unitune_providers.openai.azure import (
+    ENTRA_ADVICE,
+    ENTRA_SCOPE,
+    OPENAI,
+    AzureDeployments,
+    entra_token,
+    maker_of,
+    resource_address,
+)
 from unitune_providers.openai.batches import BatchingBackend
 from unitune_providers.openai.jobs import METADATA_KEY, launch_keys
 from unitune_providers.openai.options import (
@@ -137,6 +146,11 @@ class AzureBackend(AzureDeployments, PausingBackend[AzureOptions]):
     key_variable = "AZURE_OPENAI_API_KEY"
     key_header = "api-key"
     token_variable = "AZURE_OPENAI_AD_TOKEN"  # noqa: S105 - the name of a variable
+    sign_in_advice = ENTRA_ADVICE
+
+    def sign_in(self) -> Callable[[], str] | None:
+        """Return what gives a token of Entra ID, for each request."""
+        return entra_token(ENTRA_SCOPE)
 
     def base_url(self) -> str:
         address = resource_address()
@@ -163,6 +177,10 @@ class MantleBackend(WireBackend[MantleOptions]):
 
     name: ClassVar[str] = "mantle"
     key_variable = "AWS_BEARER_TOKEN_BEDROCK"
+    sign_in_advice = (
+        'Or sign in to AWS and install AWS\'s SDK, `pip install "unitune[bedrock]"`: keys that '
+        "live for hours are then made of your profile, role or SSO session."
+    )
     options = MantleOptions
     limit_name: ClassVar[LimitName] = "max_tokens"
 
@@ -170,9 +188,15 @@ class MantleBackend(WireBackend[MantleOptions]):
         """Return ``AWS_BEDROCK_BASE_URL``, or the endpoint of ``AWS_REGION``."""
         if url := environment_address("AWS_BEDROCK_BASE_URL"):
             return url
-        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-        region = region or required("AWS_REGION", "the region of Amazon Bedrock")
-        return f"https://bedrock-mantle.{region}.api.aws/v1"
+        return f"https://bedrock-mantle.{_aws_region()}.api.aws/v1"
+
+    def sign_in(self) -> Callable[[], str] | None:
+        """Return what makes a short-lived key of AWS's credentials, for each request."""
+        try:
+            from unitune_providers.bedrock.clients import short_lived_key  # noqa: PLC0415 - an extra
+        except ModuleNotFoundError:
+            return None
+        return short_lived_key(_aws_region())
 
     def settings(self, job: Job) -> Body:
         return openai_form(job, self.job_options(job))
@@ -204,6 +228,11 @@ class NebiusBackend(WireBackend[NebiusOptions]):
         """Return the name by which Nebius deploys a checkpoint."""
         name = checkpoint.text("id")
         return f"{job_id}:{name}" if name else None
+
+
+def _aws_region() -> str:
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return region or required("AWS_REGION", "the region of Amazon Bedrock")
 
 
 def _is_openai(server: Server) -> bool:

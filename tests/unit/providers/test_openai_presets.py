@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from unit.providers.company_stage import azure_identity
 from unit.providers.openai_spec import (
     CHAT_ROW,
     GRADED_ROW,
     LAUNCH_KEY,
     MODEL,
+    TRIPLE_ROW,
     Stage,
     on_stage,
 )
@@ -20,6 +24,7 @@ from vendors.openai.azure import AzureVendor
 from vendors.openai.vendor import KEY, MantleVendor, NebiusVendor, OpenAIVendor
 
 from unitune.backends import capabilities, registry
+from unitune.backends.credentials import Parameters
 from unitune.backends.protocol import Launch, State
 from unitune.data.example import Message
 from unitune.errors import JobError, Unsupported, UserError
@@ -110,7 +115,78 @@ def test_azure_finds_among_all_jobs(azure: Stage, monkeypatch: Patch) -> None:
 
 def test_azure_token_wins_over_the_key(azure: Stage, monkeypatch: Patch) -> None:
     monkeypatch.setenv("AZURE_OPENAI_AD_TOKEN", "a-token")
-    assert {"Authorization": "Bearer a-token"} == azure.backend.endpoint().headers
+    sent = azure.backend.endpoint().request_headers(Parameters())
+    assert {"authorization": "Bearer a-token"} == sent
+
+
+def test_azure_takes_an_l2_multiplier_for_preferences(azure: Stage) -> None:
+    job = {"method": "dpo"}
+    azure.submit({"l2_multiplier": 0.25}, rows=TRIPLE_ROW * 20, job=job)
+    method: Any = created(azure)["method"]
+    assert {"l2_multiplier": 0.25} == method["dpo"]["hyperparameters"]
+
+
+def test_azure_signs_in_by_entra_id_with_a_fresh_token_for_each_request(
+    azure: Stage, monkeypatch: Patch
+) -> None:
+    """`azure_ad_token_provider` of OpenAI's SDK; a token lives for about an hour."""
+    monkeypatch.delenv("AZURE_OPENAI_API_KEY")
+    scopes = list[str]()
+
+    def token_for(scope: str) -> str:
+        scopes.append(scope)
+        azure.vendor.tokens = {f"token-{len(scopes)}"}
+        return f"token-{len(scopes)}"
+
+    azure_identity(monkeypatch, token_for)
+    job_id = azure.succeed({})
+    assert "SUCCEEDED" == azure.backend.poll(job_id, "").state.name
+    chat = azure.backend.chat(MODEL)
+    assert [None] * 3 == [reply_once(chat).error for _ in range(3)]
+    assert {"https://cognitiveservices.azure.com/.default"} == set(scopes)
+    assert len(azure.server.requests) == len(
+        {r.headers["authorization"] for r in azure.server.requests}
+    )
+
+
+def test_azure_without_a_token_says_why_and_how_to_sign_in(
+    azure: Stage, monkeypatch: Patch
+) -> None:
+    monkeypatch.delenv("AZURE_OPENAI_API_KEY")
+    with pytest.raises(UserError, match=r"AZURE_OPENAI_API_KEY.*Or install azure-identity"):
+        azure.backend.poll("ftjob-1", "")
+
+    def refuse(scope: str) -> str:
+        raise LookupError(f"no credential for {scope}")
+
+    azure_identity(monkeypatch, refuse)
+    with pytest.raises(UserError, match=r"Entra ID gave no token: no credential.*`az login`"):
+        azure.backend.poll("ftjob-1", "")
+
+
+def test_mantles_short_lived_key_is_the_one_that_awss_library_makes(
+    monkeypatch: Patch,
+) -> None:
+    """By aws-bedrock-token-generator 1.1.0 with botocore 1.44.8, at that time with these keys."""
+    monkeypatch.setattr(
+        "botocore.auth.get_current_datetime", lambda: datetime(2026, 11, 30, 12, tzinfo=UTC)
+    )
+    keys = {"KEY_ID": "AKIDEXAMPLE", "SECRET_ACCESS_KEY": "secret-example"}
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", keys["KEY_ID"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", keys["SECRET_ACCESS_KEY"])
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "session-example")
+    monkeypatch.setenv("AWS_REGION", "us-west-2")
+    monkeypatch.delenv("AWS_BEARER_TOKEN_BEDROCK", raising=False)
+    token = MantleBackend().endpoint().token
+    assert token is not None
+    call = base64.b64decode(token().removeprefix("bedrock-api-key-")).decode()
+    assert (
+        "bedrock.amazonaws.com/?Action=CallWithBearerToken&X-Amz-Algorithm=AWS4-HMAC-SHA256&"
+        "X-Amz-Credential=AKIDEXAMPLE%2F20261130%2Fus-west-2%2Fbedrock%2Faws4_request&"
+        "X-Amz-Date=20261130T120000Z&X-Amz-Expires=43200&X-Amz-SignedHeaders=host&"
+        "X-Amz-Security-Token=session-example&"
+        "X-Amz-Signature=34821ca0c2c5498a8c3bb527e04a04296eba2dc54a834e192d3db57a4dc0d14d&Version=1"
+    ) == call
 
 
 def test_azure_can_deploy_and_resume_and_cannot_delete_models(azure: Stage) -> None:
@@ -232,6 +308,7 @@ def test_missing_environment_is_named(
     backend: WireBackend[Any], variable: str, monkeypatch: Patch
 ) -> None:
     monkeypatch.setenv("AWS_REGION", "us-west-2")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.delenv(variable, raising=False)
     with pytest.raises(UserError, match=variable):
         backend.poll("ftjob-1", "")

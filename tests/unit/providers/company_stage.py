@@ -1,0 +1,171 @@
+"""A vendor as it is called from inside a company's network."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import httpx
+import pytest
+from vendors import fireworks
+from vendors.anthropic import KEY as ANTHROPIC_KEY
+from vendors.bedrock import vendor as bedrock
+from vendors.company import Company
+from vendors.openai.vendor import KEY
+from vendors.together import vendor as together
+
+from unitune.backends import credentials, registry
+from unitune.backends.kit import connection
+from unitune.backends.kit.chat import open_server
+from unitune.models import Reply
+from unitune.testing.contract_base import reply_once
+
+GPT = "gpt-4.1-mini-2025-04-14"
+LLAMA = "meta-llama/Meta-Llama-3.1-8B-Instruct"
+MODELS = {
+    "openai": GPT,
+    "azure": GPT,
+    "together": "Qwen/Qwen3-8B",
+    "fireworks": fireworks.BASE,
+    "nebius": LLAMA,
+    "mantle": "openai.gpt-oss-20b",
+    "anthropic": "claude-sonnet-4-5",
+    "vertex": "gemini-3.5-flash-lite",
+    "bedrock": "amazon.nova-micro-v1:0:128k",
+    "server": GPT,
+}
+HOSTS = {
+    "openai": "api.openai.com",
+    "azure": "res-1.openai.azure.com",
+    "together": "api.together.ai",
+    "fireworks": "api.fireworks.ai",
+    "nebius": "api.tokenfactory.nebius.com",
+    "mantle": "bedrock-mantle.us-east-1.api.aws",
+    "anthropic": "api.anthropic.com",
+    "vertex": "us-central1-aiplatform.googleapis.com",
+    "bedrock": "bedrock-runtime.us-east-1.amazonaws.com",
+    "server": "llm.example.com",
+}
+AWS = {"AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
+AWS_KEYS = {"AWS_ACCESS_KEY_ID": bedrock.KEY, "AWS_SECRET_ACCESS_KEY": "s"}
+KEYS = {
+    "openai": {"OPENAI_API_KEY": KEY},
+    "azure": {"AZURE_OPENAI_API_KEY": KEY},
+    "together": {"TOGETHER_API_KEY": together.KEY},
+    "fireworks": {"FIREWORKS_API_KEY": fireworks.KEY},
+    "nebius": {"NEBIUS_API_KEY": KEY},
+    "mantle": {"AWS_BEARER_TOKEN_BEDROCK": KEY},
+    "anthropic": {"ANTHROPIC_API_KEY": ANTHROPIC_KEY},
+    "vertex": {"GOOGLE_APPLICATION_CREDENTIALS": "{folder}/user.json"},
+    "bedrock": AWS_KEYS,
+    "server": {"LLM_API_KEY": KEY},
+}
+SETTINGS = {
+    "azure": {"AZURE_OPENAI_ENDPOINT": "https://res-1.openai.azure.com"},
+    "fireworks": {"FIREWORKS_ACCOUNT_ID": fireworks.ACCOUNT},
+    "mantle": AWS,
+    "bedrock": AWS,
+    "vertex": {"GOOGLE_CLOUD_PROJECT": "my-project", "GOOGLE_CLOUD_LOCATION": "us-central1"},
+}
+ADDRESSES = {
+    "openai": {"OPENAI_BASE_URL": "{url}/v1"},
+    "azure": {"AZURE_OPENAI_ENDPOINT": "{url}"},
+    "together": {"TOGETHER_BASE_URL": "{url}"},
+    "fireworks": {"FIREWORKS_BASE_URL": "{url}"},
+    "nebius": {"NEBIUS_BASE_URL": "{url}/v1"},
+    "mantle": {"AWS_BEDROCK_BASE_URL": "{url}/v1"},
+    "anthropic": {"ANTHROPIC_BASE_URL": "{url}"},
+    "vertex": {"UNITUNE_VERTEX_BASE_URL": "{url}"},
+    "bedrock": {"AWS_ENDPOINT_URL": "{url}"},
+    "server": {},
+}
+GOOGLE_USER = {
+    "type": "authorized_user",
+    "client_id": "c",
+    "client_secret": "s",
+    "refresh_token": "r",
+}
+
+
+@dataclass
+class Stage:
+    """One vendor, called from inside the company's network."""
+
+    vendor: str
+    company: Company
+    folder: Path
+    patch: pytest.MonkeyPatch
+    clients: list[httpx.Client] = field(default_factory=list[httpx.Client])
+
+    def set(self, variables: dict[str, str]) -> None:
+        for name, value in variables.items():
+            self.patch.setenv(name, value.format(url=self.company.url, folder=self.folder))
+
+    def begin_anew(self) -> None:
+        """Close what was opened, as the end of a process does."""
+        for client in self.clients:
+            client.close()
+        self.clients.clear()
+        registry.backend.cache_clear()
+        kept_keys, kept_clients = cast("Any", credentials), cast("Any", connection)
+        kept_keys._printed.clear()
+        new_client = kept_clients._client.__wrapped__
+
+        @cache
+        def kept(*arguments: Any) -> httpx.Client:
+            self.clients.append(new_client(*arguments))
+            return self.clients[-1]
+
+        kept.__wrapped__ = new_client
+        self.patch.setattr(connection, "_client", kept)
+
+    def through_proxy(self) -> None:
+        self.patch.setenv("HTTPS_PROXY", self.company.proxy)
+        self.patch.setenv("SSL_CERT_FILE", str(self.company.certificate))
+
+    def ask(self) -> Reply:
+        """Ask a question as evaluation does."""
+        if self.vendor == "server":
+            key = credentials.key_for("LLM_API_KEY", self.address, "the contender")
+            return reply_once(open_server(f"{self.address}/v1", GPT, key=key))
+        return reply_once(registry.backend(self.vendor).chat(MODELS[self.vendor]))
+
+    def call(self) -> None:
+        """Call the vendor as a launch does, and as evaluation does."""
+        if self.vendor not in ("server", "anthropic"):  # which launch nothing
+            backend: Any = registry.backend(self.vendor)
+            backend.list_jobs("")
+        assert self.ask().error is None
+
+    @property
+    def address(self) -> str:
+        is_direct = "NO_PROXY" in os.environ
+        return self.company.url if is_direct else f"https://{HOSTS[self.vendor]}"
+
+    def sent(self, name: str) -> set[str | None]:
+        """What a header had in all requests to the vendor."""
+        hosts = (HOSTS[self.vendor], "bedrock.us-east-1.amazonaws.com")
+        return {each.headers.get(name) for each in self.company.seen if each.host in hosts}
+
+
+def azure_identity(patch: pytest.MonkeyPatch, token_for: Callable[[str], str]) -> None:
+    """Let a stand-in for azure-identity give tokens."""
+
+    class Credential:
+        def __init__(self, **settings: str) -> None:
+            trusted = connection.certificate_file("REQUESTS_CA_BUNDLE")
+            assert settings == ({"connection_verify": trusted} if trusted else {})
+
+        def get_token(self, scope: str) -> Any:
+            return type("AccessToken", (), {"token": token_for(scope)})
+
+    module = ModuleType("azure.identity")
+    module.DefaultAzureCredential = Credential  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
+    patch.setitem(sys.modules, "azure", ModuleType("azure"))
+    patch.setitem(sys.modules, "azure.identity", module)
