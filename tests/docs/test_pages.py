@@ -58,8 +58,9 @@ TRAINS = ("tutorial.md", "how-to/tune-on-your-own-machine.md")
 TUTORIAL_LINES = slice(165, 225)
 """Few, so that its training takes seconds."""
 WALKED_ELSEWHERE = (
-    "how-to/leave-openai.md",
-)  # tests/slow/test_leave_openai.py, with OpenAI's double
+    "how-to/leave-openai.md",  # tests/slow/test_leave_openai.py, with OpenAI's double
+    "how-to/work-behind-a-proxy.md",  # tests/docs/test_work_behind_a_proxy.py, likewise
+)
 PAGES = sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
 
 
