@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from unitune.cli.options import Json
 from unitune.cli.output import console, facts, new_table, print_json
 from unitune.errors import BackendError, UnituneError, UserError
 
+NETWORK = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 keys = typer.Typer(name="keys", no_args_is_help=False, invoke_without_command=True)
 Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="Such as https://llm.example.com.")]
 
@@ -68,10 +70,13 @@ def doctor(*, json: Json = False) -> None:
             warnings = list(map(unwatched, without_reaper()))
         except UnituneError as error:  # why that cannot be seen
             warnings = [str(error)]
+    named = {name: os.environ.get(name) or os.environ.get(name.lower(), "") for name in NETWORK}
+    network = {name: value.rpartition("@")[2] for name, value in named.items() if value}
     installation = {
         "unitune": unitune.__version__,
         "python": f"{platform.python_version()} at {sys.executable}",
         "system": platform.platform(),
+        **network,
     }
     backends = [_backend_status(name) for name in registry.backend_names() if name != "fake"]
     if json:

@@ -82,7 +82,7 @@ def _proxy_secrets() -> Iterator[str]:
 
     for proxy in getproxies().values():
         try:
-            place = urlsplit(proxy)
+            place = urlsplit(proxy if "://" in proxy else f"//{proxy}")
         except ValueError:
             continue
         if place.password:

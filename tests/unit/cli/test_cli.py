@@ -387,6 +387,17 @@ def test_every_document_has_a_schema(unitune: Command, name: str) -> None:
     assert "properties" in json.loads(unitune("schema", name).out)
 
 
+def test_doctor_shows_the_proxy_and_the_certificates_without_a_password(
+    unitune: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://jane:secret@proxy.example.com:3128")
+    monkeypatch.setenv("SSL_CERT_FILE", "/etc/ssl/company-ca.pem")
+    found = json.loads(unitune("doctor", "--json").out)
+    assert "proxy.example.com:3128" == found["HTTPS_PROXY"]
+    assert "/etc/ssl/company-ca.pem" == found["SSL_CERT_FILE"]
+    assert "secret" not in unitune("doctor").out
+
+
 def test_doctor_names_every_backend(unitune: Command) -> None:
     found = json.loads(unitune("doctor", "--json").out)
 

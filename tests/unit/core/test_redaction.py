@@ -54,9 +54,12 @@ def test_secrets_of_the_environment_go_by_their_names(
     assert f"*** *** {words}" == redacted(f"sk-of-the-environment hush-hush-hush {words}")
 
 
-def test_a_proxys_password_goes_in_its_basic_form_too(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("scheme", ["http://", ""])
+def test_a_proxys_password_goes_in_its_basic_form_too(
+    monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
     """Known answer: RFC 7617, section 2: user Aladdin, password "open sesame"."""
-    monkeypatch.setenv("https_proxy", "http://Aladdin:open%20sesame@proxy.example:3128")
+    monkeypatch.setenv("https_proxy", f"{scheme}Aladdin:open%20sesame@proxy.example:3128")
     said = "407: open sesame, open%20sesame, Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
     told = redacted(said)
     assert [] == [form for form in ("sesame", "QWxhZGRpbjpvcGVuIHNlc2FtZQ") if form in told]
