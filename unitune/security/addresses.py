@@ -55,8 +55,8 @@ def check_no_secret(text: str) -> None:
         if mark in text:
             raise NotAnAddress(
                 f"an address with {what} is not taken, nor repeated here, as it may hold a secret. "
-                "Write scheme, host and path alone; a key belongs into an environment variable, and "
-                "a gateway's query into `gateways` of your config.yaml"
+                "Write scheme, host and path alone; a key belongs into an environment variable, a "
+                "gateway's query into `gateways` of your config.yaml"
             )
 
 

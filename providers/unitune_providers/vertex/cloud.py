@@ -28,7 +28,7 @@ from requests import Session
 
 from unitune.backends.credentials import environment_address
 from unitune.backends.kit.api import Api, ResourceApi, by_token
-from unitune.backends.kit.connection import certificate_file
+from unitune.backends.kit.connection import certificate_file, proxy_for
 from unitune.backends.kit.errors import Endpoint, Vendor
 from unitune.backends.kit.hosted import BAD_REQUEST, required
 from unitune.errors import BackendError, UserError
@@ -271,6 +271,7 @@ def _sign_in_errors() -> Generator[None]:
 
 
 def _endpoint(name: str, url: str, credentials: Credentials) -> Endpoint:
+    proxy_for(url)  # refuses a SOCKS proxy before the sign-in fails by it
     vendor = Vendor(name, url=url, advice={401: SIGN_IN})
     billed = cast("str | None", getattr(credentials, "quota_project_id", None))
     headers = {"x-goog-user-project": billed} if billed else {}
