@@ -178,8 +178,8 @@ class MantleBackend(WireBackend[MantleOptions]):
     name: ClassVar[str] = "mantle"
     key_variable = "AWS_BEARER_TOKEN_BEDROCK"
     sign_in_advice = (
-        'Or sign in to AWS and install AWS\'s SDK, `pip install "unitune[bedrock]"`: keys that '
-        "live for hours are then made of your profile, role or SSO session."
+        "Or sign in to AWS and install unitune's extra `bedrock`: short-lived keys are then made "
+        "from your profile, role or SSO session."
     )
     options = MantleOptions
     limit_name: ClassVar[LimitName] = "max_tokens"

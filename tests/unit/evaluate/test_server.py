@@ -30,7 +30,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
 
 
 def model_on(stage: Stage, name: str = MODEL) -> ChatModel:
-    return open_server(f"{stage.server.url}/v1/", name, key=KEY)
+    return open_server(f"{stage.server.url}/v1/", name, key=lambda: KEY)
 
 
 def ask(stage: Stage, request: Request = ASKED, name: str = MODEL) -> Reply:
@@ -148,7 +148,7 @@ def test_a_missing_model_is_in_the_reply(stage: Stage) -> None:
 
 
 def test_connections_are_shared_within_a_loop_and_closed_with_the_model(stage: Stage) -> None:
-    model = open_server(f"{stage.server.url}/v1/", MODEL, key=KEY)
+    model = open_server(f"{stage.server.url}/v1/", MODEL, key=lambda: KEY)
 
     async def ask_many() -> list[Reply]:
         async with model:

@@ -90,7 +90,7 @@ def played(name: str) -> Iterator[tuple[Server, ChatModel]]:
         elif name == "server":
             server = stack.enter_context(serve(openai.OpenAIVendor(ServerBehavior())))
             url = f"{server.url}/v1"
-            yield server, open_server(url, VENDORS["openai"].model, key=openai.KEY)
+            yield server, open_server(url, VENDORS["openai"].model, key=lambda: openai.KEY)
         else:
             served = stack.enter_context(serve_vendor(name))
             yield served.server, registry.backend(name).chat(served.setup.model)

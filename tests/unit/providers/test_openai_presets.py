@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -153,6 +154,7 @@ def test_azure_without_a_token_says_why_and_how_to_sign_in(
     azure: Stage, monkeypatch: Patch
 ) -> None:
     monkeypatch.delenv("AZURE_OPENAI_API_KEY")
+    monkeypatch.setitem(sys.modules, "azure.identity", None)
     with pytest.raises(UserError, match=r"AZURE_OPENAI_API_KEY.*Or install azure-identity"):
         azure.backend.poll("ftjob-1", "")
 
