@@ -54,8 +54,14 @@ STATES: dict[str, Literal["starting", "ready", "failed", "gone"]] = {
 """Our words by ARM's provisioningState; with any other it is at work."""
 
 
-class AzureDeployments:
-    """The verbs of `unitune.backends.capabilities.Deploys`."""
+class AzureResource:
+    """How to sign in to a resource, and the verbs of `unitune.backends.capabilities.Deploys`."""
+
+    sign_in_advice = ENTRA_ADVICE
+
+    def sign_in(self) -> Callable[[], str] | None:
+        """Return what gives a token of Entra ID, for each request."""
+        return entra_token(ENTRA_SCOPE)
 
     def deploy(self, model: TunedModel, name: str, options: Mapping[str, JsonValue]) -> str:
         """Bring a tuned model up; a deployment of this name that stands is left as it is."""
@@ -118,27 +124,22 @@ def _arm() -> Api:
 
 
 def entra_token(scope: str) -> Callable[[], str] | None:
-    """Return what gives a token of Entra ID that is valid now; None: no azure-identity here.
-
-    Args:
-        scope: What the token is for.
-    """
+    """Return what gives a token for a scope that is valid now; None: no azure-identity here."""
     try:
-        importlib.import_module("azure.identity")
+        identity = importlib.import_module("azure.identity")
     except ModuleNotFoundError:
         return None
-    return partial(_entra_token, scope)
 
+    def token() -> str:
+        try:
+            return _entra_credential(identity).get_token(scope).token
+        except Exception as error:  # of whatever kind its many ways to sign in raise
+            reason = Vendor("Entra ID").safe(str(error))
+            words = f"Entra ID gave no token: {reason}. Sign in with `az login`, or set what "
+            words += "azure-identity reads, such as AZURE_CLIENT_ID and AZURE_TENANT_ID. "
+            raise UserError(f"{words}{certificate_advice(reason)}".rstrip()) from error
 
-def _entra_token(scope: str) -> str:
-    identity = importlib.import_module("azure.identity")
-    try:
-        return _entra_credential(identity).get_token(scope).token
-    except Exception as error:  # of whatever kind its many ways to sign in raise
-        reason = Vendor("Entra ID").safe(str(error))
-        words = f"Entra ID gave no token: {reason}. Sign in with `az login`, or set what "
-        words += "azure-identity reads, such as AZURE_CLIENT_ID and AZURE_TENANT_ID. "
-        raise UserError(f"{words}{certificate_advice(reason)}".rstrip()) from error
+    return token
 
 
 @cache

@@ -36,15 +36,7 @@ from unitune.errors import JobError
 from unitune.job.job import Job
 from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
-from unitune_providers.openai.azure import (
-    ENTRA_ADVICE,
-    ENTRA_SCOPE,
-    OPENAI,
-    AzureDeployments,
-    entra_token,
-    maker_of,
-    resource_address,
-)
+from unitune_providers.openai.azure import OPENAI, AzureResource, maker_of, resource_address
 from unitune_providers.openai.batches import BatchingBackend
 from unitune_providers.openai.jobs import METADATA_KEY, launch_keys
 from unitune_providers.openai.options import (
@@ -136,7 +128,7 @@ class OpenAIBackend(BatchingBackend[OpenAIOptions], PausingBackend[OpenAIOptions
         return address.rstrip("/") if address else None
 
 
-class AzureBackend(AzureDeployments, PausingBackend[AzureOptions]):
+class AzureBackend(AzureResource, PausingBackend[AzureOptions]):
     """Azure OpenAI in Microsoft Foundry, by its v1 API."""
 
     name: ClassVar[str] = "azure"
@@ -146,11 +138,6 @@ class AzureBackend(AzureDeployments, PausingBackend[AzureOptions]):
     key_variable = "AZURE_OPENAI_API_KEY"
     key_header = "api-key"
     token_variable = "AZURE_OPENAI_AD_TOKEN"  # noqa: S105 - the name of a variable
-    sign_in_advice = ENTRA_ADVICE
-
-    def sign_in(self) -> Callable[[], str] | None:
-        """Return what gives a token of Entra ID, for each request."""
-        return entra_token(ENTRA_SCOPE)
 
     def base_url(self) -> str:
         address = resource_address()
