@@ -28,7 +28,7 @@ from unitune.cli import main as cli
 from unitune.errors import BackendError, JobError, NotFoundError, UserError
 from unitune.evaluate.compare import compare
 from unitune.job.job import Data, Evaluate
-from unitune.ledger import Ledger
+from unitune.ledger import DeploymentRecord, Ledger
 from unitune.ledger.holders import this_process
 from unitune.models import TunedModel
 from unitune.run import deploying, deployment, reaper
@@ -278,6 +278,104 @@ def test_one_that_nobody_heard_of_again_is_found_by_its_name(
     offer = registry.offer(run.backend_name).model_copy(update={"settle_seconds": 0})
     monkeypatch.setattr(registry, "offer", lambda _: offer)
     assert "gone" == lost.take_down().state
+
+
+@pytest.mark.usefixtures("no_reaper")
+@pytest.mark.parametrize("killed_in", ["exactly_once", "write"])
+def test_deploy_continues_where_it_was_killed(
+    run: Run, vendor: ServedVendor, monkeypatch: pytest.MonkeyPatch, killed_in: str
+) -> None:
+    """Killed before the create call, or between it and the note in the ledger."""
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dies:
+        dies.setattr(deploying, killed_in, killed)
+        with pytest.raises(KeyboardInterrupt):
+            deploy(run, options=options(run))
+    (begun,) = deployments(standing=True)
+    assert "planned" == begun.state
+
+    made = deploy(run, options=options(run)).wait()
+
+    assert (begun.id, begun.until) == (made.id, made.until)
+    assert [made.id] == [one.id for one in deployments()]
+    assert made.id == deploy(run, options=options(run)).id, "one that is ready is continued, too"
+    assert 1 == len(vendor.server.received("POST", DEPLOY[run.backend_name]))
+
+
+@pytest.mark.usefixtures("no_reaper")
+def test_a_deployment_that_is_gone_is_not_continued(run: Run) -> None:
+    first = deploy(run, options=options(run)).wait()
+    ref = Ledger(home()).deployment(first.id).ref
+    deploying.host_of(run.backend_name).undeploy(str(ref))  # behind unitune's back
+    second = deploy(run, options=options(run)).wait()
+    assert [(first.id, "gone"), (second.id, "ready")] == sorted(
+        (one.id, one.state) for one in deployments()
+    )
+
+
+@pytest.mark.usefixtures("no_reaper")
+def test_a_deployment_that_ends_with_its_process_is_not_continued(run: Run) -> None:
+    with standing(run, 3600, options=options(run)):
+        (of_block,) = deployments(standing=True)
+        reaper.leave_reaper(home(), of_block.id, 3600, this_process().text)
+        of_user = deploy(run, options=options(run))
+        assert of_block.id != of_user.id
+    assert [of_user.id] == [one.id for one in deployments(standing=True)]
+
+
+@pytest.mark.usefixtures("no_reaper")
+def test_undeploy_takes_down_all_that_a_run_has_up(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(deploying, "_unfinished", lambda _: None)
+        made = [deploy(run, options=options(run)).wait() for _ in range(3)]
+    made[2].take_down()
+    assert made[1].id == find_deployment(run.id).id, "one that is gone is not the answer"
+    monkeypatch.setattr(sys, "argv", ["unitune", "undeploy", run.id])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code in (None, 0)
+    printed = capsys.readouterr().out
+    assert [True, True, False] == [f"{one.id} is gone" in printed for one in made]
+    assert [None] * 3 == [at_the_vendor(run, one.id) for one in made]
+
+
+@pytest.mark.usefixtures("no_reaper")
+def test_undeploy_takes_down_the_others_where_one_is_refused(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(deploying, "_unfinished", lambda _: None)
+        first, second = (deploy(run, options=options(run)).wait() for _ in range(2))
+    real = deployment.remove
+
+    def remove(record: DeploymentRecord, age_seconds: float) -> None:
+        if record.id == second.id:
+            raise BackendError("the vendor says no")
+        real(record, age_seconds)
+
+    monkeypatch.setattr(deployment, "remove", remove)
+    monkeypatch.setattr(sys, "argv", ["unitune", "undeploy", run.id])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert 4 == ended.value.code
+    assert "the vendor says no" in capsys.readouterr().err
+    assert [second.id] == [one.id for one in deployments(standing=True)]
+    assert first.id
+
+
+@pytest.mark.usefixtures("no_reaper")
+def test_a_name_that_fits_several_runs_takes_nothing_down(run: Run, tmp_path: Path) -> None:
+    files = {"folder": tmp_path, "data": Data(train="train.jsonl")}
+    other = launch(run.job.model_copy(update=files), allow_duplicate=True).wait(0.01)
+    for each in (run, other):
+        deploy(each, options=options(each))
+    with pytest.raises(UserError, match="matches deployments of several runs"):
+        find_deployment("r")
 
 
 def test_a_process_of_its_own_ends_it_in_time(run: Run) -> None:

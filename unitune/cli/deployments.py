@@ -69,18 +69,26 @@ def deploy(
 
 def undeploy(
     deployment: Annotated[
-        str, typer.Argument(metavar="DEPLOYMENT", help="Its id, or the run's whose model it is.")
+        str, typer.Argument(metavar="DEPLOYMENT", help="Id of a deployment, or of a run.")
     ],
 ) -> None:
-    """Take a deployment down.
+    """Take a deployment down, or all active deployments of a run.
 
     [dim]$ unitune undeploy r2611[/dim]
     """
-    from unitune.run.deploying import find_deployment
+    from unitune.run.deploying import find_deployments
 
-    ended = find_deployment(deployment).take_down()
-    spent = "" if ended.usd_spent is None else f" It cost about ${ended.usd_spent}."
-    console().print(f"{ended.id} is {ended.state}.{spent}")
+    failures: list[str] = []
+    for active in find_deployments(deployment):
+        try:
+            ended = active.take_down()
+        except BackendError as error:
+            failures.append(str(error))
+            continue
+        spent = "" if ended.usd_spent is None else f" It cost about ${ended.usd_spent}."
+        console().print(f"{ended.id} is {ended.state}.{spent}")
+    if failures:
+        raise BackendError("\n".join(failures))
 
 
 def deployments(

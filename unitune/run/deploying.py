@@ -31,6 +31,7 @@ from unitune.backends.protocol import Guarantee
 from unitune.cost.budget import NO_LIMIT, HostingBudget, ProjectBudget, least, project_budget
 from unitune.cost.prices.book import book_for
 from unitune.errors import (
+    CONFLICT,
     BackendError,
     NotFoundError,
     RunFailed,
@@ -71,8 +72,10 @@ def deploy(
 ) -> Deployment:
     """Deploy a run's model at its vendor for a limited time; it costs money until then.
 
-    What it may cost is held to budget.yaml and `budget` first, as a training is. It is taken down
-    in time even if this process has ended.
+    Its cost is checked against budget.yaml and `budget` first, as that of a training is. It is
+    taken down in time even if this process has ended. A deployment of the run that is already
+    starting or ready, for example from a `deploy` that was interrupted, is continued and keeps its
+    end: the same call never creates a second one.
 
     Examples:
         >>> with unitune.deploy(run, ttl="2h", budget=20):  # waits until it is ready
@@ -97,14 +100,26 @@ def deploy(
     budget = HostingBudget.of(budget)
     host = host_of(run.backend_name)
     ledger = Ledger(home())
-    record = _planned(ledger, run, run.tuned_model, seconds, budget.prices)
-    budgeting.add_deployment(ledger, record, budget_of(run), budget.usd, unpriced=budget.unpriced)
-    parent = None if while_pid is None else process(while_pid).text
-    _leave_reaper(ledger, record, parent)  # first, so that whatever happens next has an end
+    earlier = _unfinished(run) if while_pid is None else None
+    if earlier is None:
+        record = _planned(ledger, run, run.tuned_model, seconds, budget.prices)
+        limits, unpriced = budget_of(run), budget.unpriced
+        budgeting.add_deployment(ledger, record, limits, budget.usd, unpriced=unpriced)
+    else:
+        record = ledger.deployment(earlier.id)
+        budgeting.hold_deployment(ledger, record, budget.usd, unpriced=budget.unpriced)
+        until = f"{earlier.until.astimezone():%H:%M}"
+        log.warning("continuing deployment %s, which is taken down at %s", record.id, until)
+    if earlier is None or earlier.reaper is None or earlier.reaper.life == "gone":
+        parent = None if while_pid is None else process(while_pid).text
+        _leave_reaper(ledger, record, parent)  # first, so that whatever happens next has an end
+    if record.ref is not None:
+        return Deployment(ledger, record)
     try:
         ref = exactly_once(_DeploymentCall(host, run.tuned_model, record.name, options or {}))
     except UnituneError as error:
-        if not error.is_ambiguous:
+        # After a conflict something has this name: a list that is late may not show it yet.
+        if not error.is_ambiguous and getattr(error, "status", None) != CONFLICT:
             _clear(ledger, host, record)
         raise
     started = Deployment(ledger, write(ledger, record, state="starting", ref=ref))
@@ -189,19 +204,46 @@ def leave_reaper_again(deployment: Deployment) -> None:
 
 
 def find_deployment(id_or_run: str) -> Deployment:
-    """Return a deployment by its id, or the newest one of a run by the run's name.
+    """Return the newest of `find_deployments`."""
+    return find_deployments(id_or_run)[0]
+
+
+def find_deployments(id_or_run: str) -> list[Deployment]:
+    """Return a deployment by its id, or all active ones of a run by the run's name, newest first.
+
+    If none of the run's deployments is active, the newest one is returned.
 
     Raises:
-        NotFoundError: There is none.
+        NotFoundError: No deployment has this id, and no run of this name has a deployment.
+        UserError: The name is the beginning of several runs that have deployments.
     """
-    listed = deployments()
-    if VersionName.parse(id_or_run):
-        id_or_run = find_record(Ledger(home()), id_or_run).id
-    for deployment in listed:
-        if deployment.id == id_or_run or (deployment.run_id or "").startswith(id_or_run):
+    listed, name = deployments(), id_or_run
+    if VersionName.parse(name):
+        name = find_record(Ledger(home()), name).id
+    of_run = [each for each in listed if (each.run_id or "").startswith(name)]
+    found = [each for each in listed if each.id == name]
+    found = found or [each for each in of_run if each.stands] or of_run[:1]
+    if not found:
+        hint = "`unitune deployments` lists them."
+        raise NotFoundError("deployment", id_or_run, [each.id for each in listed], hint)
+    if len({each.run_id for each in found}) > 1:
+        names = ", ".join(each.id for each in found)
+        raise UserError(f"{id_or_run!r} matches deployments of several runs: {names}. Give more.")
+    return found
+
+
+def _unfinished(run: Run) -> Deployment | None:
+    """Return the run's deployment that a further `deploy` continues.
+
+    One that ends with the process that started it, such as a comparison, is not continued.
+    """
+    for deployment in deployments(standing=True):
+        reaper = deployment.reaper
+        if deployment.run_id != run.id or (reaper is not None and reaper.parent is not None):
+            continue
+        if deployment.refresh().stands and deployment.state != "failed":
             return deployment
-    hint = "`unitune deployments` lists them."
-    raise NotFoundError("deployment", id_or_run, [each.id for each in listed], hint)
+    return None
 
 
 @contextmanager
