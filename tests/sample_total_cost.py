@@ -49,7 +49,7 @@ def job(model: str = "gpt-4.1-mini-2025-04-14", backend: str = "azure", **usage:
 def book(*entries: dict[str, Any], backend: str = "azure") -> PriceBook:
     """Return a price book of entries for any model; by default those above."""
     found = [PriceEntry.model_validate(entry) for entry in entries or (PRICES,)]
-    return PriceBook(own=rows_of(found, backend=backend, origin="project"))
+    return PriceBook(own=rows_of(found, backend=backend, origin="user"))
 
 
 def example_cost(**usage: Any) -> TotalCost:

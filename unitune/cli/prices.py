@@ -78,6 +78,8 @@ def refresh(
 
     Only what they publish by machine: prices of AWS, Azure and Hugging Face, the days on which
     models of OpenAI and Bedrock stop, Together's limits. It never runs by itself.
+    Prices in ./prices.yaml never lower a price that is known without it; those in your own file
+    (--user) can.
 
     [dim]$ unitune prices refresh azure
     $ unitune prices refresh --user --yes[/dim]

@@ -23,7 +23,7 @@ from unitune.cost.spread import MILLION, Spread
 from unitune.cost.tokens import Count
 from unitune.cost.workload import Tally, Workload
 from unitune.job.contenders import ContenderSpec, Model, Recorded, Server, Tuned
-from unitune.job.job import Job
+from unitune.job.job import Job, TokenPrice
 from unitune.job.prices import UNIT_NAMES, PriceRow
 from unitune.scorers.graders import OpenAIGrader
 
@@ -174,7 +174,7 @@ def _validation(  # noqa: PLR0913, PLR0917 - what it depends on
     rules, limits = terms.billing, terms.limits
     if not len(rows) or limits.validation_rows_most == 0 or rules.validation == "free":
         return
-    row = prices.find("validation") or prices.find("training")
+    row = prices.validation()
     charged = billing.validation_passes(job, job.backend, rules, passes)
     if charged.count == Count() or (row is not None and row.per != "million-tokens"):
         return
@@ -249,22 +249,23 @@ def _answers_usd(
     spec: ContenderSpec, tokens: ContenderTokens, job: Job, prices: PriceLookup
 ) -> tuple[Spread | None, str | None]:
     """Return what answers cost by the token, and the id of their price; None: not known."""
-    given = job.evaluate.prices
-    model = spec.model if isinstance(spec, Model | Server) else job.base_model
-    price = given.get(spec.name) or given.get(model)
-    if price is not None:
-        read, written = Spread.of(price.input), Spread.of(price.output)
-        return _per_million(tokens.prompt, read) + _per_million(tokens.answer, written), None
-    if isinstance(spec, Server):
-        return None, None
+    given = job.evaluate.price_of(spec, job.base_model)
+    read = written = None
     if isinstance(spec, Model):
         prices = replace(prices, backend=spec.backend, model=spec.model, tier=None)
-    tuned = isinstance(spec, Tuned)
-    read, written = prices.tokens("input", tuned=tuned), prices.tokens("output", tuned=tuned)
-    if read is None or written is None:
+    if not isinstance(spec, Server):
+        tuned = isinstance(spec, Tuned)
+        read, written = prices.tokens("input", tuned=tuned), prices.tokens("output", tuned=tuned)
+    if read is not None and written is not None:
+        known = TokenPrice(input=read.usd, output=written.usd)
+        given = given and given.at_least(known)
+        if given in (None, known):
+            usd = _per_million(tokens.prompt, price_of(read))
+            return usd + _per_million(tokens.answer, price_of(written)), written.id
+    if given is None:
         return None, None
-    usd = _per_million(tokens.prompt, price_of(read))
-    return usd + _per_million(tokens.answer, price_of(written)), written.id
+    usd = _per_million(tokens.prompt, Spread.of(given.input))
+    return usd + _per_million(tokens.answer, Spread.of(given.output)), None
 
 
 def _deployment(prices: PriceLookup, number: int, assumptions: list[str]) -> Line | None:

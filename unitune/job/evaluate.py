@@ -7,7 +7,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from unitune.job.contenders import ContenderSpec, FewShot, Instructed, Recorded, Tuned, ZeroShot
+from unitune.job.contenders import (
+    ContenderSpec,
+    FewShot,
+    Instructed,
+    Model,
+    Recorded,
+    Server,
+    Tuned,
+    ZeroShot,
+)
 from unitune.job.tuning import Auto, Budget
 from unitune.scorers import ScorerSpec
 from unitune.scorers.functions import RecordedScore
@@ -74,6 +83,10 @@ class TokenPrice(Spec):
     input: Annotated[Decimal, Field(ge=0)]
     output: Annotated[Decimal, Field(ge=0)]
 
+    def at_least(self, known: TokenPrice) -> TokenPrice:
+        """Return the dearer of two prices, for input and for output."""
+        return TokenPrice(input=max(self.input, known.input), output=max(self.output, known.output))
+
 
 class Economics(Spec):
     """What is paid and gained besides the price of an answer; what is left out is unknown."""
@@ -117,7 +130,8 @@ class Evaluate(Spec):
     concurrency: Annotated[int, Field(ge=1)] = 64
     """Requests in flight at most; fewer when the vendor limits the rate."""
     prices: dict[str, TokenPrice] = Field(default={})
-    """By contender, or by model for all contenders that ask it."""
+    """By contender, or by model for all contenders that use it. They never lower a price that is
+    known without the job: the dearer one applies."""
     budget: Budget | None = None
     """The most that the answers may cost; needs the price of every contender that costs money."""
     economics: Economics = Economics()
@@ -164,6 +178,13 @@ class Evaluate(Spec):
                     "take another scorer, such as exact"
                 )
         return self
+
+    def price_of(self, spec: ContenderSpec, base_model: str) -> TokenPrice | None:
+        """Return the job's price of a contender; of an untuned one also by its model's name."""
+        if isinstance(spec, Tuned | Recorded):
+            return self.prices.get(spec.name)
+        model = spec.model if isinstance(spec, Model | Server) else base_model
+        return self.prices.get(spec.name) or self.prices.get(model)
 
     @property
     def needs_expected(self) -> bool:

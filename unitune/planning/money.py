@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from unitune.cost.budget import (
     ProjectBudget,
@@ -15,7 +15,7 @@ from unitune.cost.budget import (
 )
 from unitune.cost.documents import Estimate
 from unitune.cost.estimate import estimate
-from unitune.cost.prices.staleness import age_findings, free_findings
+from unitune.cost.prices.staleness import age_findings, folder_findings
 from unitune.cost.reconcile import Lesson
 from unitune.cost.spread import Spread
 from unitune.findings import Finding
@@ -125,5 +125,4 @@ def money_findings(resolved: ResolvedJob, made: Estimate, money: Money) -> Itera
     )
     yield from unknown_findings(limits, money.spent)
     yield from age_findings(made.launch_prices, made.day, allow_stale=money.unpriced or not limits)
-    listed = replace(resolved.book, own=())
-    yield from free_findings(made.prices, listed, made.model, made.day)
+    yield from folder_findings(made.prices, resolved.book, job, made.day)

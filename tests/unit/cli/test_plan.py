@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 from command_line import Command
 
+from unitune.backends.offer import Offer
 from unitune.backends.registry import offer_names
 from unitune.cli import output, plan_view
 from unitune.planning import saved
@@ -220,21 +221,33 @@ def test_on_the_last_day_openai_is_refused_and_others_are_named(
     assert "azure" in refused.out
 
 
-def test_a_price_of_nothing_in_the_jobs_folder_is_a_warning(unitune: Command, file: Path) -> None:
-    """It makes every budget hold; where the vendor charges nothing either, it is no news."""
+@pytest.mark.parametrize(
+    ("listed", "code", "exit_code"),
+    [(True, "lower-price", 6), (False, "free-by-own-price", 0)],
+)
+def test_a_price_of_nothing_in_the_jobs_folder_is_a_warning(
+    unitune: Command,
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    listed: bool,
+    code: str,
+    exit_code: int,
+) -> None:
+    """A known price applies all the same, so the budget still holds."""
+    if not listed:
+        monkeypatch.setattr(Offer, "price_rows", lambda _: ())
+    (file.parent / "prices.yaml").unlink()
     (file.parent / "budget.yaml").write_text("month_usd: 0\n", encoding="utf-8")
     change(file, "backend: openai\n", "backend: openai\nprices: [{backend: openai, training: 0}]\n")
-    told = unitune("plan", str(file), "--json")
-    assert 0 == told.code
-    (free,) = [
-        one for one in json.loads(told.out)["findings"] if one["code"] == "free-by-own-price"
-    ]
-    assert ("warning", True) == (
-        free["severity"],
-        "training costs $0 by the job file" in free["message"],
-    )
+    planned = unitune("plan", str(file), "--json")
+    assert exit_code == planned.code
+    (told,) = [one for one in json.loads(planned.out)["findings"] if one["code"] == code]
+    assert "warning" == told["severity"]
     flagged = unitune("plan", str(file), "--json", "--price", "training=0")
-    assert "free-by-own-price" not in flagged.out
+    assert 0 == flagged.code
+    assert "own-price" not in flagged.out
+    assert "lower-price" not in flagged.out
 
 
 def test_a_saved_plan_carries_the_prices_and_the_budget_of_its_command_line(

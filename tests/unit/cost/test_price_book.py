@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitune.backends.offer import Offer, OfferedModel, Tiers
+from unitune.backends.offer import Offer, OfferedModel, Serving, Tiers
 from unitune.cli.options import parse_prices
 from unitune.cost.prices import inference
-from unitune.cost.prices.book import ORIGINS, PriceBook, book_for, rank
+from unitune.cost.prices.book import ORIGINS, PriceBook, PriceLookup, book_for, rank
 from unitune.errors import JobError, UserError
 from unitune.job.job import Data, Job
 from unitune.job.prices import Kind, Origin, PriceEntry, PriceRow, SourceKind
@@ -123,10 +123,42 @@ def test_what_nobody_said_is_unknown_and_not_nothing(backend: str, model: str, k
 
 def test_the_order_is_flag_job_project_user_offer_genai_prices() -> None:
     assert ("flag", "job", "project", "user", "offer", "genai-prices") == ORIGINS
-    rows = [row(origin=origin, usd=number) for number, origin in enumerate(ORIGINS)]
+    rows = [row(origin=origin, usd=9 - number) for number, origin in enumerate(ORIGINS)]
     for number in range(len(ORIGINS)):
         found = book(*reversed(rows[number:])).find("vendor", "small-1", "training", on=DAY)
-        assert str(number) == usd(found)
+        assert str(9 - number) == usd(found)
+
+
+@pytest.mark.parametrize("origin", ["job", "project"])
+def test_a_folder_never_lowers_a_known_price(origin: Origin) -> None:
+    """It may be a stranger's; only a flag and the user's own file lower a price."""
+    of_folder = row(origin=origin, usd="0")
+    alone = book(of_folder).find("vendor", "small-1", "training", on=DAY)
+    assert "0" == usd(alone), "no other price is known"
+    for known in (row(origin="user", usd="2"), row(origin="offer", usd="2")):
+        assert "2" == usd(book(of_folder, known).find("vendor", "small-1", "training", on=DAY))
+    given = row(origin="flag", usd="1")
+    assert "1" == usd(book(of_folder, given).find("vendor", "small-1", "training", on=DAY))
+    other_unit = row(origin=origin, usd="5", per="hour")
+    known = row(origin="offer", usd="2")
+    assert "2" == usd(book(other_unit, known).find("vendor", "small-1", "training", on=DAY))
+
+
+def test_a_folder_cannot_price_at_zero_what_is_priced_by_another_row() -> None:
+    """Tuned tokens may cost those of the base, validation those of training, hosting a machine."""
+    serving = Serving(pattern=".", tuned_as_base=True, source="a page")
+    offer = Offer(name="vendor", summary="", as_of=DAY, methods=("sft",), serving=(serving,))
+    known = [row(kind="input", usd="2", origin="offer"), row(usd="3", origin="offer")]
+    known.append(row(kind="hosting", tier="h100", usd="4", per="hour", origin="offer"))
+    zero = [
+        row(kind="input", tuned=True, usd="0", origin="job"),
+        row(kind="validation", usd="0", origin="job"),
+        row(kind="hosting", usd="0", per="hour", origin="job"),
+    ]
+    prices = PriceLookup(book(*known, *zero, offer=offer), "vendor", "small-1", DAY)
+    assert "2" == usd(prices.tokens("input", tuned=True))
+    assert "3" == usd(prices.validation())
+    assert ["4", "4"] == [usd(end) for end in prices.hosting() or ()]
 
 
 def test_flag_job_project_and_user_file_are_read_in_that_order(
@@ -136,7 +168,7 @@ def test_flag_job_project_and_user_file_are_read_in_that_order(
     own = tmp_path / "home" / "unitune"
     own.mkdir(parents=True)
     prices = "prices: [{backend: openai, model: '*', training: %s}]\n"
-    (own / "prices.yaml").write_text(prices % "4.00")
+    (own / "prices.yaml").write_text(prices % "31.00")
 
     def found(given: Sequence[PriceEntry] = (), **more: object) -> tuple[str, Origin]:
         content = {"name": "a", "model": "gpt-4.1", "backend": "openai", "data": Data(train="t")}
@@ -145,11 +177,11 @@ def test_flag_job_project_and_user_file_are_read_in_that_order(
         assert price is not None
         return f"{price.usd:f}", price.origin
 
-    assert ("4.00", "user") == found()
-    (tmp_path / "prices.yaml").write_text(prices % "3.00")
-    assert ("3.00", "project") == found()
-    mine = ({"backend": "openai", "training": "2.00"},)
-    assert ("2.00", "job") == found(prices=mine)
+    assert ("31.00", "user") == found()
+    (tmp_path / "prices.yaml").write_text(prices % "32.00")
+    assert ("32.00", "project") == found()
+    mine = ({"backend": "openai", "training": "33.00"},)
+    assert ("33.00", "job") == found(prices=mine)
     assert ("1.00", "flag") == found(parse_prices(["training=1.00"], "openai"), prices=mine)
 
 
@@ -174,8 +206,9 @@ def test_third_parties_never_win_over_others(
     found = book(*rows).find("vendor", "small-1", "training", on=DAY)
     assert found is not None
     others = any(one.source_kind != "third-party" for one in rows)
-    assert others == (found.source_kind != "third-party")
-    assert found == min(rows, key=lambda one: rank(one, DAY))
+    first = min(rows, key=lambda one: rank(one, DAY))
+    assert others == (first.source_kind != "third-party")
+    assert found == first or (first.origin in ("job", "project") and found.usd > first.usd)
 
 
 def test_a_row_that_holds_wins_over_one_whose_last_day_is_past() -> None:

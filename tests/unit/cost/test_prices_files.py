@@ -19,8 +19,7 @@ DAY = date(2026, 11, 25)
 MINE = """\
 # What we negotiated, see contract 7.
 prices:
-  - {backend: azure, tier: global, training: 21.25, as_of: 2026-11-01, source: contract 7}
-discounts: {openai: 0.90}  # until the end of the year
+  - {backend: azure, tier: global, training: 41.25, as_of: 2026-11-01, source: contract 7}
 """
 
 
@@ -62,11 +61,24 @@ def test_what_people_wrote_stays_word_for_word_however_often_it_is_refreshed(
     assert (Decimal("4.50"), "project") == (machine.usd, machine.origin)
     contract = found.find("azure", "gpt-4.1", "training", tier="global", on=DAY)
     assert contract is not None
-    assert ("21.25", "contract 7", "own") == (
+    assert ("41.25", "contract 7", "own") == (
         f"{contract.usd}",
         contract.source,
         contract.source_kind,
     )
+
+
+def test_discounts_count_in_the_users_own_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    user = tmp_path / "home/unitune/prices.yaml"
+    user.parent.mkdir(parents=True)
+    user.write_text("discounts: {openai: 0.9}\n")
+    assert {"openai": Decimal("0.9")} == book_here(tmp_path).discounts
+    (tmp_path / "prices.yaml").write_text("discounts: {openai: 0.0001}\n")
+    with pytest.raises(JobError, match=f"Move them to {user}"):
+        book_here(tmp_path)
 
 
 def test_a_refresh_replaces_what_it_speaks_of_and_keeps_the_rest(tmp_path: Path) -> None:

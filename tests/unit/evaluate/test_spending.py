@@ -198,6 +198,21 @@ def test_a_vendors_price_is_known_without_the_job_saying_it() -> None:
     assert "tuned" in found
 
 
+@pytest.mark.parametrize("usd", ["0", "100"])
+@pytest.mark.parametrize("by", ["gpt-4.1-mini-2025-04-14", "zero-shot"])
+def test_a_job_never_lowers_the_price_of_a_vendors_answers(usd: str, by: str) -> None:
+    """The job may be a stranger's, and the cap and the user's consent rest on the price."""
+    spec = {"contenders": ["zero-shot", "tuned"]}
+    named = {"backend": "azure", "model": "gpt-4.1-mini-2025-04-14"}
+    known = prices(job(**spec).model_copy(update=named)).contenders["zero-shot"]
+    given = {by: {"input": usd, "output": usd}}
+    for budget in ({"usd": "1"}, None):
+        wanted = job(**spec, prices=given, budget=budget).model_copy(update=named)
+        found = prices(wanted, allow_unpriced=True)
+        assert known.at_least(TokenPrice.model_validate(given[by])) == found.contenders["zero-shot"]
+        assert found.charged
+
+
 def test_a_budget_without_a_price_is_refused_with_what_to_write() -> None:
     wanted = job(budget={"usd": "1"}, prices=BASE)
     with pytest.raises(OverBudget, match=r"no price is known of tuned\. .* \{tuned: \{input"):

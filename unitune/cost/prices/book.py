@@ -5,12 +5,15 @@ own file, the offer, and for answers the package genai-prices. A row of a third 
 over one that is first-party or the user's own, wherever either is written. What no row says is
 unknown.
 
+A job and the files beside it may be a stranger's, so their prices never lower a price that is
+known without them: the dearer one applies. Only a flag and the user's own file lower a price.
+
 A prices file is a project's ``prices.yaml`` beside its job, or the user's own:
 
     prices:                                  # written by people
       - {backend: azure, tier: global, training: 21.25, source: contract 7, as_of: 2026-11-01}
       - {backend: local, machine: 0.85}      # an hour of a local machine
-    discounts: {openai: 0.90}                # what is paid of each list price
+    discounts: {openai: 0.90}                # what is paid of each list price; the user's file only
     refreshed: …                             # what `unitune.cost.prices.refresh` has written
 
 What an old row means is `unitune.cost.prices.staleness`.
@@ -18,7 +21,7 @@ What an old row means is `unitune.cost.prices.staleness`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
@@ -30,6 +33,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from unitune.backends import registry
 from unitune.backends.offer import ModelUpdate, Offer
 from unitune.cost.prices import inference
+from unitune.errors import JobError
 from unitune.job.job import Job
 from unitune.job.prices import OF_ANSWERS, Kind, Origin, PriceEntry, PriceRow, as_written, rows_of
 from unitune.security.spec import Spec
@@ -39,6 +43,8 @@ from unitune.workspace.today import today
 NAME = "prices.yaml"
 Share = Annotated[Decimal, BeforeValidator(as_written), Field(gt=0, le=1)]
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
+OF_FOLDER: frozenset[Origin] = frozenset({"job", "project"})
+"""Origins that may be a stranger's."""
 
 
 class Refreshed(Spec):
@@ -119,6 +125,11 @@ class PriceBook:
             self._listed[backend] = tuple(self._discounted(row) for row in rows)
         return (*sorted(own, key=lambda row: ORIGINS.index(row.origin)), *self._listed[backend])
 
+    @property
+    def known(self) -> PriceBook:
+        """The prices that are known without the job and the files beside it."""
+        return replace(self, own=tuple(row for row in self.own if row.origin not in OF_FOLDER))
+
     def find(  # noqa: PLR0913 - what a price depends on
         self,
         backend: str,
@@ -132,6 +143,8 @@ class PriceBook:
     ) -> PriceRow | None:
         """Return the row that applies; None where the price is unknown.
 
+        A row of the job or of a file beside it applies only where it is not below the known price.
+
         Args:
             backend: Its name.
             model: A base model, by any of its names.
@@ -142,6 +155,26 @@ class PriceBook:
             on: The day. A row that is past its own last day is returned only where no other is;
                 `unitune.cost.prices.staleness` then refuses it.
         """
+        row = self.as_written(backend, model, kind, method=method, tier=tier, tuned=tuned, on=on)
+        if row is None or row.origin not in OF_FOLDER:
+            return row
+        known = self.known.as_written(
+            backend, model, kind, method=method, tier=tier, tuned=tuned, on=on
+        )
+        return not_below(row, known)
+
+    def as_written(  # noqa: PLR0913 - what a price depends on
+        self,
+        backend: str,
+        model: str,
+        kind: Kind,
+        *,
+        method: str | None,
+        tier: str | None,
+        tuned: bool,
+        on: date,
+    ) -> PriceRow | None:
+        """Return the first row in the order of lookup, as `find` does, whoever wrote it."""
         offer = self.offer(backend)
         name = _offered_name(offer, model)
         tiers = (tier or offer.tier({}), None)
@@ -183,6 +216,9 @@ class PriceBook:
         named, the machines' rows are the range.
         """
         row = self.find(backend, model, "hosting", tier=tier, on=on)
+        if row is not None and row.origin in OF_FOLDER:
+            known = self.known.hosting(backend, model, tier=tier, on=on)
+            return known if known and not_below(row, known[1]) is not row else (row, row)
         if row is not None:
             return row, row
         offer = self.offer(backend)
@@ -242,11 +278,28 @@ class PriceLookup:
         choices = [(tuned, self.tier)]
         choices += [(not tuned, self.tier)] if same else []
         choices += [(False, None)] if same or not tuned else []
-        for of_tuned, tier in choices:
-            row = self._row(kind, tier, tuned=of_tuned)
-            if row is not None:
-                return self._use(row) if row.per == "million-tokens" else None
-        return None
+        rows = (self._row(kind, tier, tuned=of_tuned) for of_tuned, tier in choices)
+        row = self._not_lowered(
+            next((row for row in rows if row is not None), None),
+            lambda known: known.tokens(kind, tuned=tuned),
+        )
+        return self._use(row) if row is not None and row.per == "million-tokens" else None
+
+    def validation(self) -> PriceRow | None:
+        """Return the row of validation tokens, which else cost what trained ones do."""
+        row = self._not_lowered(
+            self._row("validation", self.tier) or self._row("training", self.tier),
+            PriceLookup.validation,
+        )
+        return self._use(row) if row else None
+
+    def _not_lowered(
+        self, row: PriceRow | None, find: Callable[[PriceLookup], PriceRow | None]
+    ) -> PriceRow | None:
+        """Return a row, or the known one that it may not lower and that `find` finds elsewhere."""
+        if row is None or row.origin not in OF_FOLDER:
+            return row
+        return not_below(row, find(replace(self, book=self.book.known, used={})))
 
     def hosting(self) -> tuple[PriceRow, PriceRow] | None:
         """Return the cheapest and the dearest row of hosting; see `PriceBook.hosting`."""
@@ -261,6 +314,13 @@ class PriceLookup:
     def _use(self, row: PriceRow) -> PriceRow:
         self.used[row.id] = row
         return row
+
+
+def not_below(row: PriceRow, known: PriceRow | None) -> PriceRow:
+    """Return a row, or the known one if that is dearer or has another unit."""
+    if known is None or (row.per == known.per and row.usd >= known.usd):
+        return row
+    return known
 
 
 def _offered_name(offer: Offer, model: str) -> str:
@@ -285,12 +345,17 @@ def book_here(folder: Path) -> PriceBook:
     """Return the prices that are known in a folder, whose ``prices.yaml`` counts.
 
     Raises:
-        JobError: A prices file is not valid.
+        JobError: A prices file is not valid, or the folder's has discounts.
     """
     project, user = read_prices(folder / NAME), read_prices(user_file())
+    if project.discounts:
+        raise JobError(
+            f"{folder / NAME}: discounts count only in your own prices file, because a project "
+            f"may be someone else's. Move them to {user_file()}."
+        )
     return PriceBook(
         own=(*project.rows("project"), *user.rows("user")),
-        discounts={**user.discounts, **project.discounts},
+        discounts=user.discounts,
         updates=(*user.refreshed.models, *project.refreshed.models),
     )
 

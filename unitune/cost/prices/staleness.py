@@ -1,4 +1,4 @@
-"""What speaks against relying on a price: its age, or that a folder sets it to nothing.
+"""What speaks against relying on a price: its age, or that only the job's folder states it.
 
 Prices of this field change within weeks, and undated tables rot: one package on PyPI had a model's
 training a third too cheap after a price change. So each row carries the day on which its source
@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator
 from datetime import date
 from typing import Literal
 
-from unitune.cost.prices.book import PriceBook
+from unitune.cost.prices.book import OF_FOLDER, PriceBook
 from unitune.findings import Finding, error, note, warning
+from unitune.job.job import Job
 from unitune.job.prices import OWN_WORD, PriceRow
 
 Freshness = Literal["fresh", "aging", "old", "stale"]
@@ -65,26 +66,39 @@ def _finding(rows: list[PriceRow], day: date, *, allow_stale: bool) -> Finding |
     return kind(STALE_CODE, what, f"{fix} --allow-unpriced uses it all the same.")
 
 
-def free_findings(
-    rows: Iterable[PriceRow], listed: PriceBook, model: str, day: date
+def folder_findings(
+    rows: Iterable[PriceRow], book: PriceBook, job: Job, day: date
 ) -> Iterator[Finding]:
-    """Warn of what costs nothing by the word of the job's own folder alone: no budget holds it.
+    """Warn of prices that only the job or a file beside it states: they may be a stranger's.
 
     Args:
         rows: The prices that are used.
-        listed: Prices without those of folder, user and command line.
-        model: The base model.
+        book: Where they come from.
+        job: Its model, method and options.
         day: Whose prices are taken.
     """
     for row in rows:
-        if row.usd or row.origin not in ("job", "project"):
-            continue
-        other = listed.same_price(row, model, day)
-        if other is not None and not other.usd:
-            continue
-        known = "no price of it is known otherwise" if other is None else f"${other.usd:f} else"
-        yield warning(
-            "free-by-own-price",
-            f"{row.kind} costs $0 by {OWN_WORD[row.origin]} ({known}), so no budget limits it.",
-            f"Take the price out unless {row.backend} charges you nothing.",
-        )
+        if row.origin in OF_FOLDER and not row.usd and not _known_price(row, book.known, job, day):
+            yield warning(
+                "free-by-own-price",
+                f"{row.kind} costs $0 according to {OWN_WORD[row.origin]}, and no other price is "
+                "known, so no budget limits it.",
+                f"Remove the price unless {row.backend} charges you nothing.",
+            )
+        stated = None if row.origin in OF_FOLDER else _known_price(row, book, job, day)
+        if stated is not None and stated.origin in OF_FOLDER:
+            yield warning(
+                "lower-price",
+                f"{OWN_WORD[stated.origin]} says {stated.rate} for {row.kind}. The known price "
+                f"applies: {row.rate}.",
+                "Only --price and your own prices file can lower a known price.",
+            )
+
+
+def _known_price(row: PriceRow, book: PriceBook, job: Job, day: date) -> PriceRow | None:
+    """Return what a book states first for what a row prices."""
+    model = job.base_model if row.fits(job.base_model) else row.model
+    tier = row.tier or book.offer(row.backend).tier(job.options.get(row.backend, {}))
+    return book.as_written(
+        row.backend, model, row.kind, method=job.method, tier=tier, tuned=row.tuned, on=day
+    )

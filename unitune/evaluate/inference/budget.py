@@ -1,7 +1,7 @@
 """The prices of a comparison's answers, and their budget: a cap that no request may break.
 
-A price is the job's own under `evaluate.prices`, else the vendor's (`unitune.cost.prices`). What
-costs money and has neither is named, since no budget can hold it.
+A price is the vendor's (`unitune.cost.prices`), or the job's own under `evaluate.prices` where that
+is dearer or the only one. What costs money and has neither is named, since no budget can hold it.
 
 Before a request is sent, the most that it may cost is reserved: its text, counted high, and the
 longest answer that it allows, hidden reasoning included. The tokens that the vendor counted then
@@ -147,9 +147,12 @@ def answer_prices(
             lookup = lookup.of_training(trained[spec.name])
         if isinstance(spec, Model):
             lookup = replace(lookup, backend=spec.backend, model=spec.model, tier=None)
-        price = _price_of_job(spec, job)
-        if price is None and not isinstance(spec, Server):
-            price = _price_of_vendor(spec, lookup, stale=allow_unpriced or budget is None)
+        price = job.evaluate.price_of(spec, job.base_model)
+        if not isinstance(spec, Server):
+            # A stale price is not relied on, but a job may not lower it either.
+            stale = allow_unpriced or budget is None or price is not None
+            known = _price_of_vendor(spec, lookup, stale=stale)
+            price = price.at_least(known) if price and known else price or known
         if price is not None:
             prices[spec.name] = price
         elif isinstance(spec, Server):
@@ -165,15 +168,6 @@ def answer_prices(
             "where nothing is charged), or accept that with --allow-unpriced."
         )
     return AnswerPrices(prices, tuple(unpriced))
-
-
-def _price_of_job(spec: ContenderSpec, job: Job) -> TokenPrice | None:
-    """Return the job's own price of a contender; of an untuned one also by its model's name."""
-    prices = job.evaluate.prices
-    if isinstance(spec, Tuned | Recorded):
-        return prices.get(spec.name)
-    model = spec.model if isinstance(spec, Model | Server) else job.base_model
-    return prices.get(spec.name) or prices.get(model)
 
 
 def _price_of_vendor(spec: ContenderSpec, lookup: PriceLookup, *, stale: bool) -> TokenPrice | None:
