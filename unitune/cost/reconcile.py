@@ -26,6 +26,8 @@ End = Literal["succeeded", "failed", "cancelled"]
 SIX_PLACES = Decimal("0.000001")
 LEAST_BILLS = 3
 """Fewer show no pattern."""
+IMPLAUSIBLE = 10
+"""A bill above so many times the high end of its estimate is taken for a mistake."""
 
 
 class Bill(Frozen):
@@ -75,7 +77,8 @@ class Reconciliation(Frozen):
     """What the vendor charged a token over our price, less one."""
     lesson: Lesson | None = None
     implausible: bool = False
-    """Whether less than a token a row is billed. Nothing is learnt from such a bill."""
+    """Whether the vendor bills less than a token a row, or far more than the estimate allows. Such
+    a figure is shown, is not the run's cost, and changes no later estimate."""
 
     @property
     def above_high(self) -> bool:
@@ -87,19 +90,19 @@ class Reconciliation(Frozen):
 def reconcile(made: Estimate, bill: Bill, end: End, rules: Billing) -> Reconciliation:
     """Compare a bill with the estimate of its run; the rules bill runs that did not succeed."""
     training = made.of("training")[0]
+    stated, bill = bill, _believed(made, bill, end)
     result = Reconciliation(
         end=end,
         provisional=bill.usd is None and (end != "succeeded" or bill.tokens is None),
-        bill=bill,
+        bill=stated,
         usd=_charged(made, training, bill, end, rules),
         estimated_usd=made.launch_usd,
         estimated_tokens=made.trained_tokens,
+        implausible=bill != stated,
     )
     epoch = made.counted_tokens
     if bill.tokens is None or end != "succeeded" or epoch is None or not epoch.expected:
         return result
-    if bill.tokens < made.rows:
-        return result.model_copy(update={"implausible": True})
     epochs = _whole_epochs(epoch, made.counted_epochs, bill.tokens)
     per_epoch = Decimal(bill.tokens) / epochs
     differences = {
@@ -110,6 +113,18 @@ def reconcile(made: Estimate, bill: Bill, end: End, rules: Billing) -> Reconcili
         "lesson": _lesson(made, epoch, epochs, per_epoch),
     }
     return result.model_copy(update=differences)
+
+
+def _believed(made: Estimate, bill: Bill, end: End) -> Bill:
+    """Return a bill without the figures that are implausible."""
+    tokens, usd = bill.tokens, bill.usd
+    most_tokens, most_usd = made.trained_tokens, made.launch_usd
+    if tokens is not None and most_tokens is not None and most_tokens.high:
+        too_few = end == "succeeded" and tokens < made.rows
+        tokens = None if too_few or tokens > IMPLAUSIBLE * most_tokens.high else tokens
+    if usd is not None and most_usd is not None and 0 < IMPLAUSIBLE * most_usd.high < usd:
+        usd = None
+    return bill.model_copy(update={"tokens": tokens, "usd": usd})
 
 
 def _charged(

@@ -25,18 +25,18 @@ SECONDS_AN_HOUR = Decimal(3600)
 def billing_events(status: Status, now: float) -> Iterator[Event]:
     """Yield what a poll says of epochs, and, once the job has ended, of its bill.
 
-    Before that the bill may still change.
+    Before that the bill may still change. A count or an amount below zero is unknown.
     """
-    if status.epochs is not None:
+    if status.epochs is not None and status.epochs > 0:
         yield Event(EPOCHS, "message", now, {"epochs": status.epochs})
     if not status.state.ended:
         return
     data: dict[str, JsonValue] = {}
     words: list[str] = []
-    if status.billed_tokens is not None:
+    if status.billed_tokens is not None and status.billed_tokens >= 0:
         data["tokens"] = status.billed_tokens
         words.append(f"{status.billed_tokens:,} trained tokens")
-    if status.billed_usd is not None:
+    if status.billed_usd is not None and status.billed_usd >= 0:
         data["usd"] = str(status.billed_usd)
         words.append(f"${status.billed_usd}")
     if data:

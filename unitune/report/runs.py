@@ -109,11 +109,14 @@ def event_line(event: Event) -> str:
 
 def billed(bill: Reconciliation) -> str:
     """Return what a run has cost, and how sure that is."""
-    tokens = bill.bill.tokens
+    tokens, usd = bill.bill.tokens, bill.bill.usd
     parts = [f"{tokens:,} trained tokens"] if tokens is not None else []
+    parts += [f"{dollars(usd)} stated"] if usd not in (None, bill.usd) else []
     parts.append("cost unknown" if bill.usd is None else dollars(bill.usd))
     text = ", ".join(parts)
-    if bill.provisional and bill.end == "succeeded":
+    if bill.implausible and bill.usd is None:
+        text += " (what the vendor states is implausible and is not booked)"
+    elif bill.provisional and bill.end == "succeeded":
         text += " (provisional: the vendor does not say what it bills)"
     elif bill.provisional:
         text += f" (provisional: by the vendor's rule for what has {bill.end}; the bill may differ)"
@@ -125,8 +128,8 @@ def billed(bill: Reconciliation) -> str:
 def differences(bill: Reconciliation) -> str:
     """Return in what a bill differs from its estimate; empty where that is not known."""
     parts: list[str] = []
-    if bill.implausible:
-        parts.append(f"implausible: {bill.bill.tokens:,} tokens are billed, not one a row")
+    if bill.implausible and (most := bill.estimated_tokens) is not None:
+        parts.append(f"at most {most.high:,} tokens were estimated; check the vendor's bill")
     if bill.epochs is not None and bill.implied_epochs is not None:
         epochs = counted(bill.epochs, "epoch")
         parts.append(f"{epochs} ({bill.implied_epochs:.3f} by the tokens)")

@@ -30,6 +30,7 @@ from unitune.ledger import Books, DeploymentRecord, Ledger, RunRecord, budgeting
 from unitune.models import TunedModel
 from unitune.planning import saved
 from unitune.planning.plan import plan
+from unitune.report import runs as runs_report
 from unitune.run import handle, launching, run, watching
 from unitune.testing.fake import FakeBackend
 from unitune.workspace.home import home
@@ -510,14 +511,44 @@ def test_what_is_cancelled_where_no_rule_is_known_has_an_unknown_cost(priced: Pr
     assert usd.high == spent_in(Ledger(home())).project_usd, "at most"
 
 
-def test_a_bill_of_less_than_a_token_a_row_teaches_nothing(
-    priced: Priced, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("tokens", "usd"), [(5, None), (10**18, None), (10**18, "1e15")], ids=["few", "many", "dear"]
+)
+def test_an_implausible_bill_is_shown_and_neither_booked_nor_learnt_from(
+    priced: Priced, monkeypatch: pytest.MonkeyPatch, tokens: int, usd: str | None
 ) -> None:
-    billed(monkeypatch, 5)
+    """6 rows are trained on."""
+    billed(monkeypatch, tokens, usd)
     found = run.launch(priced()).wait(0).reconciliation
     assert found is not None
-    assert found.implausible, "6 rows are trained on"
-    assert found.lesson is None
+    assert found.implausible
+    assert (None, None) == (found.lesson, found.usd)
+    estimated = reckoned(priced()).launch_usd
+    assert estimated is not None
+    assert estimated.high == spent_in(Ledger(home())).project_usd, "at most"
+    shown = runs_report.billed(found)
+    assert f"{tokens:,} trained tokens" in shown
+    assert "is implausible and is not booked" in shown
+
+
+def test_a_stated_price_is_booked_beside_an_implausible_count(
+    priced: Priced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    high_usd = high(priced())
+    billed(monkeypatch, 10**18, str(high_usd))
+    found = run.launch(priced()).wait(0).reconciliation
+    assert found is not None
+    assert (True, high_usd, None) == (found.implausible, found.usd, found.lesson)
+
+
+def test_counts_and_amounts_below_zero_are_unknown(
+    priced: Priced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    billed(monkeypatch, -1_000_000, "-6.60")
+    found = run.launch(priced()).wait(0).reconciliation
+    assert found is not None
+    assert (None, None, None) == (found.bill.tokens, found.bill.usd, found.usd)
+    assert 0 < spent_in(Ledger(home())).project_usd
 
 
 @pytest.mark.parametrize(("written", "charged"), [(0.0, 0), (4e9, 1)])
