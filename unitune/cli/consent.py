@@ -58,6 +58,8 @@ def confirm_training(resolved: ResolvedJob, *, allow_unpriced: bool) -> None:
     if planned.errors or (planned.charge == "unknown" and allow_unpriced):
         return  # the launch itself refuses its errors
     usd = usd_range(planned.estimate.launch_usd) if planned.estimate else "unknown"
+    if usd == "unknown":
+        usd += f"; --price training=25 gives {job.backend}'s, in US dollars a million tokens"
     what = f"sweep of {len(planned.runs)} runs" if planned.runs else "training"
     confirm_cost(what, usd, "Launch it?", TRAINING)
 

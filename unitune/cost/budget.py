@@ -136,6 +136,7 @@ def budget_findings(  # noqa: PLR0913 - a cost, and the words for it
     what: str = "the training",
     less: str = "lower the epochs, or leave rows out",
     unpriced: bool = False,
+    price: str = "training=25",
 ) -> Iterator[Finding]:
     """Yield what the limits say against the cost of a launch or a deployment.
 
@@ -146,14 +147,15 @@ def budget_findings(  # noqa: PLR0913 - a cost, and the words for it
         what: What is to be paid.
         less: How it would cost less.
         unpriced: Whether the user takes an unknown price.
+        price: Example of the option that gives its price.
     """
     if usd is None:
         if limits and not unpriced:
             yield error(
                 "unknown-price",
                 f"{limits[0]}, and it is not known what {backend} charges for {what}.",
-                "Name the price in prices.yaml, choose another backend, or take it all the same "
-                "with --allow-unpriced.",
+                f"Give its price in US dollars, e.g. --price {price} or in prices.yaml, choose "
+                "another backend, or accept it with --allow-unpriced.",
             )
         return
     for limit in limits:

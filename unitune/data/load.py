@@ -11,6 +11,7 @@ rows are the business of `unitune.data.check`.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -187,5 +188,7 @@ def _unreadable(file: Path) -> Finding | None:
         siblings = islice(file.parent.glob("*"), 1000)
         near = nearest(file.name, [other.name for other in siblings if other.suffix in READERS])
         guess = f"Did you mean {near!r}?" if near else "Check the name and the folder."
+        if share := re.fullmatch(r"(\d{1,2}(?:\.\d+)?) ?%", file.name):
+            guess = f"For {file.name} of the training rows, write {float(share[1]) / 100:g}."
         return error("missing-file", "there is no such file.", guess)
     return None

@@ -159,6 +159,7 @@ def add_deployment(
             what="the deployment",
             less="or let it stand for less time",
             unpriced=unpriced,
+            price="hosting=1.70",
         )
         _refuse_over_budget(findings)
 
@@ -180,7 +181,13 @@ def hold_deployment(
     limit = Cap("the deployment's budget", usd, Decimal(0), "--budget")
     what, less = "the rest of the deployment's time", "or take it down"
     findings = budget_findings(
-        (limit,), rest, record.backend, what=what, less=less, unpriced=unpriced
+        (limit,),
+        rest,
+        record.backend,
+        what=what,
+        less=less,
+        unpriced=unpriced,
+        price="hosting=1.70",
     )
     _refuse_over_budget(findings)
 

@@ -60,6 +60,12 @@ _QUOTED = re.compile(r"'([^']*)'")
 _TEXTS = ("value_error", "assertion_error", UNREPEATED)
 """Errors whose message is ours already."""
 QUOTES = "'\""
+OTHER_WORDS = {
+    "accuracy": ("choice", " For labels, write `choice` or `exact`."),
+    "lora": ("sft", " LoRA is how sft trains. Write `sft`."),
+    "qlora": ("sft", " It is LoRA on a 4-bit base, which is how sft trains. Write `sft`."),
+}
+"""By a word that other tools use: the name here, and what to write."""
 MOST_SHOWN = 80
 
 
@@ -225,6 +231,9 @@ def _unknown_type(detail: ErrorDetails) -> str:
 
 def did_you_mean(given: str, known: Collection[str]) -> str:
     """Return the question whether the nearest known name was meant; empty where none is near."""
+    name, advice = OTHER_WORDS.get(given.lower(), ("", ""))
+    if name in known:
+        return advice
     near = nearest(given, known)
     return f" Did you mean {near!r}?" if near else ""
 

@@ -17,7 +17,7 @@ from pydantic_core.core_schema import ErrorType
 from unitune.job.job import Job, other_tools
 from unitune.job.tuning import Tuning
 from unitune.scorers import ENTRIES
-from unitune.workspace.validation import WANTED, dotted_keys
+from unitune.workspace.validation import WANTED, by_location, dotted_keys, part_at, sentence
 from unitune.workspace.yaml_file import Document, explain
 
 FOREIGN = (
@@ -210,3 +210,21 @@ def test_an_unknown_option_of_a_scorer_lists_the_known_ones(name: str) -> None:
     (line,) = (line for line in text.splitlines() if "nosuch" in line)
     assert "evaluate.scorers.0.nosuch is not a known key. Known: " in line
     assert "name" in line
+
+
+@pytest.mark.parametrize(
+    ("change", "advice"),
+    [
+        ({"method": "lora"}, "LoRA is how sft trains. Write `sft`."),
+        ({"evaluate": {"scorers": ["accuracy"]}}, "For labels, write `choice` or `exact`."),
+    ],
+)
+def test_values_of_other_tools_are_understood(change: dict[str, Any], advice: str) -> None:
+    content = {"name": "a", "model": "m", "backend": "local", "data": {"train": "t"}, **change}
+    with pytest.raises(ValidationError) as refused:
+        Job.model_validate(content)
+    words = [
+        sentence(details, part_at(Job, content, at))
+        for at, details in by_location(content, refused.value).items()
+    ]
+    assert any(advice in each for each in words), words

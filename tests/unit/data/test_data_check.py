@@ -278,6 +278,11 @@ def test_a_missing_file_is_a_finding_and_no_exception(tmp_path: Path) -> None:
     assert (None, []) == (report.files[0].characters, report.files[0].histogram)
 
 
+def test_a_share_in_per_cent_is_told_how_to_be_written(tmp_path: Path) -> None:
+    (finding,) = check_file(tmp_path / "20%").findings
+    assert "For 20% of the training rows, write 0.2." == finding.fix
+
+
 def test_bars_are_equally_wide_and_the_last_takes_the_few_long_rows() -> None:
     lengths = Lengths.of(Counter([*range(100), 5000]))
     assert lengths is not None
