@@ -251,6 +251,9 @@ class Offer(Spec):
     """Those of them that can go on from a model that was tuned there."""
     any_model: bool = False
     """Whether models beyond `models` are taken."""
+    open_names: str | None = None
+    """Regular expression of such models' names. A name that it does not match must be given for
+    this backend, as in ``model: {openai: NAME}``."""
     hub_models: bool = False
     """Whether any model of the Hugging Face hub is taken by its name there."""
     models: tuple[OfferedModel, ...] = ()
@@ -322,9 +325,8 @@ class Offer(Spec):
                 f"{self.closed.reason}"
             )
         return (
-            f"unitune cannot launch at {self.name} yet; `unitune plan` and `unitune prices "
-            f"{self.name}` say what it would cost. A package can bring a backend of that name "
-            "(entry point unitune.backends)."
+            f"unitune cannot launch at {self.name} yet. `unitune prices {self.name}` shows what is "
+            "known of its prices."
         )
 
     def price_rows(self) -> tuple[PriceRow, ...]:

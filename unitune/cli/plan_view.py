@@ -44,7 +44,10 @@ SHORT_UNITS = {"million-tokens": "M", "hour": "h", "gpu-hour": "GPU h", "month":
 
 
 def print_plan(plan: Plan, evaluate: Evaluate) -> None:
-    """Print the plan of one backend."""
+    """Print the plan of one backend; of one that cannot be used, no figures that are unknown."""
+    if plan.charge == "unknown" and any(each.code == NO_BACKEND for each in plan.errors):
+        print_findings(plan.errors)
+        return
     training = f"{plan.method} of {plan.model} on {plan.backend}"
     title = f"{'a comparison' if plan.compares_only else training}, {plan.day}"
     console().print(Text.assemble((plan.job, "bold"), f": {title}"))
@@ -70,9 +73,14 @@ def print_plans(plans: PlanSet) -> None:
     if priced:
         console().print(_side_by_side(priced))
         console().print(
-            "US dollars for the training; hosting a month, if left running; !: warnings",
+            "US dollars for the training; expected hosting a month, if left running; !: warnings",
             style="dim",
         )
+        if any(plan.proposed for plan in priced):
+            named = (plan for plan in priced if plan.listed)
+            bases = ", ".join(f"{plan.backend}: {plan.model}" for plan in named)
+            console().print("* The job names no base there: the closest one is planned. Write:")
+            console().print(f"model: {{{bases}}}", highlight=False)
         if not all(plan.listed for plan in priced):
             console().print("unlisted: what is known of it does not name the model", style="dim")
         if any(plan.charge == "none" for plan in priced):
@@ -329,7 +337,7 @@ def _side_by_side(plans: Iterable[Plan]) -> Table:
             time = "see below"
         usd = plan.estimate and plan.estimate.launch_usd
         table.add_row(
-            Text(plan.backend, "bold"),
+            Text.assemble((plan.backend, "bold"), "*" if plan.proposed else ""),
             _can_launch(plan),
             Text(str(warnings) if warnings else "", "yellow"),
             *(("", "none", "") if here else _amounts(usd)),
@@ -361,4 +369,4 @@ def _hosting(estimate: Estimate | None) -> str:
     usd = [line.usd for line in estimate.of("hosting")] if estimate else []
     if not usd or usd[0] is None:
         return "unknown"
-    return "none" if not usd[0].high else f"{cents(usd[0].high):,}"
+    return "none" if not usd[0].high else f"{cents(usd[0].expected):,}"

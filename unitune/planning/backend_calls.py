@@ -21,8 +21,9 @@ from unitune.cost.tokens import VendorCounter, counter_for
 from unitune.cost.tokens.by_vendor import SAMPLE_ROWS
 from unitune.data.dataset import spread
 from unitune.errors import JobError, MissingExtra, Unsupported
-from unitune.findings import Finding, error, note, of_runs
+from unitune.findings import Finding, error, listed, note, of_runs
 from unitune.job.job import Job
+from unitune.planning.feasibility import FOR_TESTS
 from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.planning.rows import Rows
 from unitune.workspace.install import install_command
@@ -37,7 +38,9 @@ def existence_findings(resolved: ResolvedJob) -> tuple[Finding, ...]:
     """Return the error that no installed package brings the backend, if none does."""
     if resolved.offer.name in registry.backend_names():
         return ()
-    return (error(NO_BACKEND, resolved.offer.unavailable),)
+    offers = (registry.offer(name) for name in registry.backend_names() if name != FOR_TESTS)
+    names = listed([offer.name for offer in offers if offer.methods])
+    return (error(NO_BACKEND, resolved.offer.unavailable, f"It can launch at {names}."),)
 
 
 def backend_findings(resolved: ResolvedJob) -> tuple[tuple[Finding, ...], tuple[Forecast, ...]]:

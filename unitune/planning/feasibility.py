@@ -11,6 +11,7 @@ hub), then those that would train the same rows on another base.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from typing import Literal
@@ -40,6 +41,8 @@ FOR_TESTS = "fake"
 NO_TRAINING_ROWS = "no-training-rows"
 """Code of the finding that a job names none."""
 Customers = Literal["all", "some"]
+HIGH_LEARNING_RATE, MANY_EPOCHS = 0.1, 50
+"""More is a warning: a hundred times the usual rate of LoRA, ten times the usual epochs."""
 SOON = timedelta(days=90)
 """A date nearer than this is a warning, a later one a note."""
 
@@ -88,7 +91,7 @@ def same_base_elsewhere(job: Job, own: Offer, day: date) -> Iterator[tuple[Offer
     }
     for offer in _others(job):
         for name in _same_weights(offer, names):
-            if customers := _takes(job, offer, name, day):
+            if customers := takes(job, offer, name, day):
                 yield offer, name, customers
                 break
 
@@ -106,7 +109,7 @@ def _other_backends(job: Job, own: Offer, day: date) -> str:
     }
     other: list[str] = []
     for offer in _others(job):
-        others = [_takes(job, offer, each.name, day) for each in offer.models]
+        others = [takes(job, offer, each.name, day) for each in offer.models]
         if offer.name not in same and any(others):
             other.append(offer.name if "all" in others else f"{offer.name} ({NOT_ALL})")
     sentences = [f"The same model can be tuned at {listed([*same.values()])}."] if same else []
@@ -116,7 +119,7 @@ def _other_backends(job: Job, own: Offer, day: date) -> str:
     return " ".join(sentences)
 
 
-def _takes(job: Job, offer: Offer, model: str, day: date) -> Customers | None:
+def takes(job: Job, offer: Offer, model: str, day: date) -> Customers | None:
     """Return from which customers a backend takes the job with this base: all, some, or none."""
     moved = job.model_copy(update={"backend": offer.name, "model": model})
     findings = _against(moved, offer, day)
@@ -156,14 +159,22 @@ def _model_findings(job: Job, offer: Offer, terms: Terms) -> Iterator[Finding]:
         yield _refusal("method", what, terms.methods)
     if terms.model is not None:
         return
-    names = tuple(sorted(each.name for each in offer.models))
-    guess = nearest(job.base_model, names)
-    if not offer.any_model:
-        what = f"{offer.name} cannot tune {job.base_model!r}"
+    name, names = job.base_model, tuple(sorted(each.name for each in offer.models))
+    if offer.is_own and offer.any_model:
+        vendors = [] if "/" in name or job.path(name).exists() else _vendors_of(job)
+        if vendors:
+            what = f"{offer.name} has no model {name!r}, which is a model of {listed(vendors)}."
+            yield error("unsupported-model", what, f"Write `backend: {vendors[0]}`.")
+        return
+    guess = nearest(name, names)
+    if not offer.any_model or (names and not is_open(job, offer)):
+        what = f"{offer.name} cannot tune {name!r}"
         what += f"; the nearest is {guess!r}" if guess else ", and offers no equivalent"
-        yield _refusal("model", what, names)
-    elif names and not offer.is_own:
-        what = f"what is known of {offer.name} names no model {job.base_model!r}"
+        refusal = _refusal("model", what, names)
+        insist = f" To request it all the same, write `model: {{{offer.name}: {name}}}`."
+        yield refusal.model_copy(update={"fix": refusal.fix + insist * offer.any_model})
+    elif names:
+        what = f"what is known of {offer.name} names no model {name!r}"
         what += f"; the nearest is {guess!r}" if guess else ""
         yield warning(
             "unlisted-model",
@@ -171,6 +182,21 @@ def _model_findings(job: Job, offer: Offer, terms: Terms) -> Iterator[Finding]:
             f"Known: {', '.join(names)}. A job can name a model for each backend: "
             f"model: {{{offer.name}: NAME, …}}.",
         )
+
+
+def is_open(job: Job, offer: Offer) -> bool:
+    """Return whether a base that a job's backend does not list may be requested there."""
+    named = not isinstance(job.model, str)
+    pattern = offer.open_names or "$^"
+    return offer.any_model and (
+        offer.is_own or named or re.search(pattern, job.base_model) is not None
+    )
+
+
+def _vendors_of(job: Job) -> list[str]:
+    """Return the backends that know a job's model by name, even if they cannot tune it."""
+    others = ((each.name, each.terms(job.base_model)) for each in _others(job) if each.methods)
+    return [name for name, terms in others if terms.model or terms.refusal]
 
 
 def _setting_findings(job: Job, offer: Offer, most_epochs: int | None) -> Iterator[Finding]:
@@ -189,7 +215,13 @@ def _setting_findings(job: Job, offer: Offer, most_epochs: int | None) -> Iterat
         yield error("warmup", refusal, "Say it so, or leave it to auto.")
     if job.method == "dpo":
         yield from _preference_findings(job.tuning.preference, offer)
-    epochs = job.tuning.epochs
+    epochs, rate = job.tuning.epochs, job.tuning.learning_rate
+    if isinstance(rate, float) and rate > HIGH_LEARNING_RATE:
+        what = f"tuning.learning_rate is {rate:g}; trainings use 0.00001 to 0.001, and diverge far "
+        yield warning("high-learning-rate", f"{what}above that.", "Lower it, or leave it to auto.")
+    if isinstance(epochs, int) and epochs > MANY_EPOCHS:
+        what = f"tuning.epochs is {epochs}: each row is trained on {epochs} times, and 1 to 5 are "
+        yield warning("many-epochs", f"{what}usual.", "Lower it, or leave it to auto.")
     if most_epochs is not None and epochs != "auto" and epochs > most_epochs:
         yield error(
             "too-many-epochs",

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from unitune.backends import registry
 from unitune.backends.forecasts import Forecast
 from unitune.cost.documents import Estimate
+from unitune.cost.prices.book import PriceBook, book_for
 from unitune.cost.spread import cents
 from unitune.data.check import read_job
 from unitune.data.example import digest_all
@@ -40,6 +41,7 @@ from unitune.planning.evaluation_forecast import (
 from unitune.planning.feasibility import NO_TRAINING_ROWS
 from unitune.planning.money import Money, estimated, money_findings, money_of
 from unitune.planning.preflight import ResolvedJob, preflight
+from unitune.planning.proposals import proposed_bases
 from unitune.planning.rows import Rows, row_findings
 from unitune.security.spec import Frozen
 from unitune.workspace.notebook import table
@@ -83,6 +85,8 @@ class Plan(Frozen):
     job: str
     backend: str
     model: str
+    proposed: bool = False
+    """Whether the job names no base here, and `model` is the backend's closest."""
     method: str
     day: date
     """Day that it was made for."""
@@ -232,20 +236,31 @@ def plan(job: Job | ResolvedJob, *, vendor_counts: bool = False) -> Plan:
 def plans(job: Job, backends: Sequence[str]) -> PlanSet:
     """Return what a job would do on each of several backends, by name; imports none of them.
 
+    If the job names no base of a backend, the plan is that of the closest one (`Plan.proposed`).
+
     Raises:
         NotFoundError: No installed package brings one of them.
         JobError: budget.yaml is not valid.
     """
-    rows, money = Rows(read_job(job)), money_of(job)
+    rows, money, book = Rows(read_job(job)), money_of(job), book_for(job)
     made: list[Plan] = []
     for moved in map(job.with_backend, backends):
-        try:
-            resolved = preflight(moved, rows=rows)
-        except JobError as problem:
-            made.append(_without_model(moved, problem))
-        else:
-            made.append(plan_of(resolved, money, alone=False))
+        bases = proposed_bases(moved, book)
+        proposals = [moved.model_copy(update={"model": base}) for base in bases]
+        tries = (_beside_others(each, book, rows, money) for each in proposals or [moved])
+        planned = next(tries)
+        while planned.errors and (another := next(tries, None)) is not None:
+            planned = another if not another.errors else planned
+        made.append(planned.model_copy(update={"proposed": bool(proposals)}))
     return PlanSet(job=job.name, day=today(), plans=tuple(made))
+
+
+def _beside_others(job: Job, book: PriceBook, rows: Rows, money: Money) -> Plan:
+    try:
+        resolved = preflight(job, book=book, rows=rows)
+    except JobError as problem:
+        return _without_model(job, problem)
+    return plan_of(resolved, money, alone=False)
 
 
 def plan_of(resolved: ResolvedJob, money: Money, *, alone: bool = True) -> Plan:

@@ -88,6 +88,77 @@ def test_the_cheapest_stands_first_and_the_unknown_last(unitune: Command, file: 
     assert table.index("openai") < table.index("azure")
 
 
+def test_the_closest_base_is_proposed_and_priced_where_the_job_names_none(
+    unitune: Command, file: Path
+) -> None:
+    change(file, JOB.splitlines()[2], "model: Qwen/Qwen2.5-0.5B-Instruct")
+    change(file, "backend: openai", "backend: local")
+    shown = unitune("plan", str(file), "--all")
+    assert 0 == shown.code
+    planned = {one["backend"]: one for one in json.loads(_json(unitune, file))["plans"]}
+    together, fireworks, openai = (planned[name] for name in ("together", "fireworks", "openai"))
+    assert (False, True, True) == tuple(one["proposed"] for one in (together, fireworks, openai)), (
+        "together takes models of the hub by their names"
+    )
+    assert fireworks["model"] == "accounts/fireworks/models/qwen3-0p6b", "the closest in size"
+    assert "estimated" == fireworks["charge"] == openai["charge"]
+    assert "fireworks*" in shown.out
+    assert f"openai: {openai['model']}" in shown.out
+    assert "names no base" not in shown.out.partition("Not available")[2]
+
+
+def _json(unitune: Command, file: Path) -> str:
+    return unitune("plan", str(file), "--all", "--json").out
+
+
+def test_hosting_is_shown_as_expected_and_not_at_the_dearest_machine(
+    unitune: Command, file: Path
+) -> None:
+    (hosting,) = [
+        line["usd"]
+        for one in json.loads(_json(unitune, file))["plans"]
+        if one["backend"] == "together"
+        for line in one["estimate"]["lines"]
+        if line["item"] == "hosting"
+    ]
+    expected, high = (f"{float(hosting[end]):,.2f}" for end in ("expected", "high"))
+    shown = unitune("plan", str(file), "--all").out
+    assert expected != high
+    assert expected in shown
+    assert high not in shown
+
+
+@pytest.mark.parametrize("name", ["huggingface", "no-such"])
+def test_a_backend_that_cannot_be_used_is_one_line_with_those_that_can(
+    unitune: Command, file: Path, name: str
+) -> None:
+    change(file, "backend: openai", f"backend: {name}")
+    change(file, JOB.splitlines()[2], "model: org/base")
+    refused = unitune("plan", str(file))
+    assert 2 == refused.code
+    assert "together" in refused.out + refused.err
+    assert "unknown" not in refused.out
+
+
+def test_a_model_that_the_vendor_lacks_is_refused(unitune: Command, file: Path) -> None:
+    change(file, JOB.splitlines()[2], "model: meta-llama/Llama-3.1-8B-Instruct")
+    refused = unitune("plan", str(file))
+    assert 2 == refused.code
+    assert "openai cannot tune 'meta-llama/Llama-3.1-8B-Instruct'" in refused.out
+    assert "unknown" not in refused.out
+
+
+def test_an_unknown_price_names_the_option_that_gives_it(
+    unitune: Command, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Offer, "price_rows", lambda _: ())
+    (file.parent / "prices.yaml").unlink()
+    for more in ((), ("--budget", "20")):
+        refused = unitune("run", str(file), *more)
+        assert 6 == refused.code
+        assert "--price training=25" in refused.err
+
+
 def test_a_saved_plan_is_described_by_its_schema(unitune: Command, file: Path) -> None:
     saved = file.with_name("plan.json")
     assert 0 == unitune("plan", str(file), "-o", str(saved)).code

@@ -40,7 +40,7 @@ OFFER = Offer(
 )
 
 
-def job(model: str = "small-1", **changes: object) -> Job:
+def job(model: str | dict[str, str] = "small-1", **changes: object) -> Job:
     content = {"name": "demo", "model": model, "backend": "vendor", "data": Data(train="t.jsonl")}
     return Job.model_validate({**content, **changes})
 
@@ -106,13 +106,40 @@ def test_a_model_may_be_tuned_by_fewer_methods_than_the_vendor_knows() -> None:
 
 
 def test_an_unlisted_model_is_a_warning_where_the_list_is_not_complete() -> None:
-    open_list = OFFER.model_copy(update={"any_model": True})
+    """Its name fits the vendor's, or the job names it for this very vendor."""
+    open_list = OFFER.model_copy(update={"any_model": True, "open_names": "^smal"})
     assert {"unlisted-model": "warning"} == told(model="smal-1", offer=open_list)
+    assert {"unsupported-model": "error"} == told(model="meta-llama/L", offer=open_list)
+    assert {"unlisted-model": "warning"} == told(model={"vendor": "org/L"}, offer=open_list)
+    no_names = OFFER.model_copy(update={"any_model": True})
+    (refused,) = offer_findings(job("smal-1"), no_names, DAY)
+    assert "unsupported-model" == refused.code
+    assert "write `model: {vendor: smal-1}`" in refused.fix
     (finding,) = offer_findings(job("smal-1"), open_list, DAY)
     assert "the nearest is 'small-1'" in finding.message
     assert {"unsupported-model": "error"} == told(model="smal-1")
     on_ones_own_machine = open_list.model_copy(update={"trains_on": "this-machine"})
     assert {} == told(model="smal-1", offer=on_ones_own_machine)
+
+
+def test_a_vendors_model_on_your_own_machine_names_the_vendor() -> None:
+    (refused,) = offer_findings(
+        job("gpt-4o-mini", backend="local"), registry.offer("local"), today()
+    )
+    assert "has no model 'gpt-4o-mini', which is a model of azure and openai" in refused.message
+    assert "Write `backend: azure`." in refused.fix
+
+
+@pytest.mark.parametrize(
+    ("setting", "code"),
+    [({"learning_rate": 5}, "high-learning-rate"), ({"epochs": 400}, "many-epochs")],
+)
+def test_a_setting_far_beyond_the_usual_is_a_warning(setting: dict[str, Any], code: str) -> None:
+    offer = registry.offer("local")
+    wanted = job("smollm2-135m-instruct", backend="local", tuning=setting)
+    assert [code] == [finding.code for finding in offer_findings(wanted, offer, today())]
+    usual = job("smollm2-135m-instruct", backend="local", tuning={"learning_rate": 1e-3})
+    assert () == offer_findings(usual, offer, today())
 
 
 def test_who_only_answers_says_so() -> None:
