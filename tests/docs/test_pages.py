@@ -123,7 +123,7 @@ class Walk:
         file = self.folder / title
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
-        if title == "prices.yaml":
+        if title.endswith("prices.yaml"):
             PricesFile.model_validate(yaml.safe_load(text))
         elif title == "budget.yaml":
             ProjectBudget.model_validate(yaml.safe_load(text))

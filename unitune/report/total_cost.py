@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from unitune.cost.break_even import Crossover, Crossovers, Range
-from unitune.cost.spread import Spread
+from unitune.cost.spread import MILLION, Spread
 from unitune.job.prices import PriceRow
 from unitune.report.terminal import bullet, plain, table_of
 from unitune.report.typography import counted
@@ -38,24 +38,66 @@ DAYS_A_MONTH = Decimal(365) / 12
 def total_cost_view(cost: TotalCost) -> Group:
     """Return all that is known of the total cost on one backend."""
     horizon, retires_on = cost.horizon.months, cost.columns[1].retires_on
+    title = plain(f"{cost.job}: {cost.method} of {cost.model} on {cost.backend}", "bold")
+    about = (
+        *_section("Where the figures come from", _pairs(_sources(cost))),
+        *_section("Not known, or assumed", *(bullet("-", note) for note in cost.notes)),
+        *_section("Prices", *_prices(cost)),
+    )
+    if not any(_totals(cost)):
+        return Group(title, Text(), plain(tokens_saved(cost)), plain(price_to_type(cost)), *about)
     results = [
         ("Tuned is cheaper", _cases(cost.break_even, volume_range)),
         ("Break-even", _cases(cost.pays_back, lambda crossover: _payback(crossover, horizon))),
         *([("Retirement date", f"{retires_on}")] if retires_on else []),
     ]
     return Group(
-        plain(f"{cost.job}: {cost.method} of {cost.model} on {cost.backend}", "bold"),
+        title,
         Text(),
         plain(f"{headline(cost)}. {reason(cost)}"),
+        plain(tokens_saved(cost)),
         Text(),
         _columns(cost),
-        *([plain(LEGEND, "dim")] if any(_totals(cost)) else []),
+        plain(LEGEND, "dim"),
         Text(),
         _pairs(results),
-        *_section("Where the figures come from", _pairs(_sources(cost))),
-        *_section("Not known, or assumed", *(bullet("-", note) for note in cost.notes)),
-        *_section("Prices", *_prices(cost)),
+        *about,
     )
+
+
+def tokens_saved(cost: TotalCost) -> str:
+    """Say how many tokens tuning saves, which is known without any price."""
+    prompted, tuned, volume = cost.prompted_tokens, cost.tuned_tokens, cost.requests_month
+    saved = prompted - tuned
+    text = f"A request takes {tuned:,} tokens with the tuned model and {prompted:,} with a prompt"
+    if saved <= 0 or not prompted:
+        return f"{text}, so tuning saves none."
+    return (
+        f"{text}: {100 * saved / prompted:.0f} % fewer. At {volume:,} requests a month that saves "
+        f"{Decimal(saved) * volume / MILLION:,.2f} million tokens a month."
+    )
+
+
+def price_to_type(cost: TotalCost) -> str:
+    """Say from which price of tokens tuning pays, and how to give the prices that are missing."""
+    prompted, tuned, *_ = cost.columns
+    saved = Decimal(cost.prompted_tokens - cost.tuned_tokens) * cost.requests_month / MILLION
+    text = ""
+    if saved > 0:
+        text = (
+            "At $1.00 a million tokens this saves "
+            f"{usd(saved)} a month, and tuning pays if it costs less than that a month in all. "
+        )
+        if tuned.once_usd is not None and tuned.month_usd is not None:
+            month = tuned.once_usd.expected / cost.horizon.months + tuned.month_usd.expected
+            text = (
+                f"Training and hosting cost {usd(month)} a month, so tuning pays if a million "
+                f"tokens cost more than {usd(month / saved)}. "
+            )
+    flags = "--price training=3 --price hosting=0 --price input=0.40 --price output=1.60"
+    if prompted.month_usd is None:  # the user's own machine, which both need
+        flags = "--price machine=0.85"
+    return f"{text}Give your own prices: unitune cost {flags}"
 
 
 def backends_view(costs: Sequence[TotalCost]) -> Group:
@@ -192,8 +234,6 @@ def _columns(cost: TotalCost) -> Table:
     table.add_row("hosting a month", *_cells([column.month_usd for column in columns], mark=False))
     table.add_row("one-time cost", *_cells([column.once_usd for column in columns], mark=False))
     table.add_row(total, *_cells([column.total_usd for column in columns]))
-    if not any(_totals(cost)):
-        return table  # a month is not known either, at any volume
     table.add_row()
     table.add_row(plain("requests a month", "dim"))
     for row in zip(*(column.costs for column in columns), strict=True):

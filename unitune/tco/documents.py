@@ -82,6 +82,10 @@ class TotalCost(Frozen):
     model: str
     method: str
     requests_month: int
+    prompted_tokens: int
+    """Expected tokens of a request and its answer, if the base is prompted."""
+    tuned_tokens: int
+    """The same for the tuned model."""
     horizon: Horizon
     columns: tuple[Column, ...]
     """Prompted, tuned and, where one is named, the newest untuned model."""

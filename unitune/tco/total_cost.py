@@ -14,16 +14,17 @@ from decimal import Decimal
 from unitune.backends.capabilities import StoredModel, Stores
 from unitune.cost.break_even import break_even, payback
 from unitune.cost.estimate import HOURS_A_MONTH
-from unitune.cost.prices.book import PriceBook, PriceLookup
+from unitune.cost.prices.book import PriceBook, PriceLookup, book_for
 from unitune.cost.prices.staleness import age_findings
 from unitune.cost.spread import WIDE, Spread
 from unitune.cost.tokens import counter_for
 from unitune.data.check import read_job
-from unitune.errors import JobError, MissingExtra, UnituneError, UserError
+from unitune.errors import JobError, MissingExtra, UnituneError, Unsupported, UserError
 from unitune.job.job import Job
 from unitune.job.tuning import Alternative
 from unitune.planning.money import estimated
 from unitune.planning.preflight import ResolvedJob, preflight, refuse
+from unitune.planning.proposals import proposed_bases
 from unitune.planning.rows import Rows
 from unitune.tco.documents import (
     Column,
@@ -57,17 +58,24 @@ def total_costs(
         job: What is tuned, and how it will be used.
         backends: Their names; one without a total cost is left out, with the reason.
         requests_month: In place of the job's own.
-        only_launchable: Leave those out, too, where the job could not be launched.
+        only_launchable: Leave those out, too, where the job could not be launched. Where the job
+            names no base, take the closest one, as `unitune.planning.plan.plans` does.
 
     Raises:
         UnituneError: None of them has one; the reason of the first.
     """
     costs: list[TotalCost] = []
     refused: list[tuple[str, UnituneError]] = []
-    rows = Rows(read_job(job))
+    rows, book = Rows(read_job(job)), book_for(job)
     for name in backends:
+        moved = job.with_backend(name)
         try:
-            resolved = preflight(job.with_backend(name), rows=rows)
+            offer = book.offer(name)
+            if offer.closed is not None and today() >= offer.closed.by:
+                raise Unsupported(offer.unavailable)
+            if only_launchable and (bases := proposed_bases(moved, book)):
+                moved = moved.model_copy(update={"model": bases[0]})
+            resolved = preflight(moved, book=book, rows=rows)
             if only_launchable:
                 refuse(resolved.offer_findings)
             costs.append(total_cost(resolved, requests_month=requests_month))
@@ -137,6 +145,8 @@ def total_cost(
         model=job.base_model,
         method=job.method,
         requests_month=use.requests_month,
+        prompted_tokens=use.prompted.prompt.expected + use.prompted.answer.expected,
+        tuned_tokens=use.tuned.prompt.expected + use.tuned.answer.expected,
         horizon=horizon,
         columns=tuple(_column(option, use.requests_month, horizon) for option in options),
         break_even=break_even(costs[1], costs[0], horizon.months),

@@ -10,6 +10,7 @@ from rich.console import Console
 from sample_total_cost import PRICES, book, example_cost, job
 
 from unitune.cost.break_even import Crossover, Range
+from unitune.cost.spread import Spread
 from unitune.report import total_cost as words
 from unitune.report.total_cost import total_cost_view
 from unitune.tco.documents import TotalCost
@@ -68,9 +69,24 @@ def test_unknown_is_said_and_never_shown_as_nothing() -> None:
     text = printed(unpriced(), 80)
 
     assert "is not known" in words.headline(unpriced())
-    assert "unknown" in text
-    tuned = next(line for line in text.splitlines() if line.startswith("total"))
-    assert "$0" not in tuned
+    assert "total" not in text, "no table of unknown amounts"
+    assert "$0" not in text.partition("Where the figures")[0]
+
+
+def test_without_prices_the_screen_says_what_tuning_saves_and_which_price_decides() -> None:
+    cost = unpriced()
+    saved = cost.prompted_tokens - cost.tuned_tokens
+    text = " ".join(printed(cost, 80).split())
+    assert f"{cost.tuned_tokens:,} tokens with the tuned model" in text
+    assert f"{saved * cost.requests_month / 1e6:,.2f} million tokens a month" in text
+    assert "Give your own prices: unitune cost --price" in text
+    free = Spread.of(Decimal(0))
+    once = cost.columns[1].model_copy(
+        update={"once_usd": Spread.of(Decimal(12)), "month_usd": free}
+    )
+    known = cost.model_copy(update={"columns": (cost.columns[0], once, *cost.columns[2:])})
+    dollar = Decimal(12) / cost.horizon.months / (Decimal(saved) * cost.requests_month / 10**6)
+    assert f"if a million tokens cost more than {words.usd(dollar)}" in words.price_to_type(known)
 
 
 @pytest.mark.parametrize(
