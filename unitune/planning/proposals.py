@@ -14,6 +14,8 @@ from unitune.workspace.today import today
 
 BILLIONS = re.compile(r"(?<![a-z0-9])(\d+(?:[.p]\d+)?)([bm])(?![a-z0-9])", re.IGNORECASE)
 """Size in a model's name: 8B, 0.6B, 0p6b, 270m."""
+FAR = 5
+"""Doublings in size from which on a base is no closer than one of unknown size."""
 
 
 def proposed_bases(job: Job, book: PriceBook) -> tuple[str, ...]:
@@ -40,14 +42,14 @@ def proposed_bases(job: Job, book: PriceBook) -> tuple[str, ...]:
     size = next((size for name in names if (size := _billions(name))), None)
     tier = offer.tier(job.options.get(offer.name, {}))
 
-    def distance(model: OfferedModel) -> tuple[bool, float, Decimal]:
+    def distance(model: OfferedModel) -> tuple[bool, int, Decimal]:
         row = book.find(
             offer.name, model.name, "training", method=job.method, tier=tier, on=today()
         )
         sizes = (_billions(name) for name in (model.name, *model.aliases))
         theirs = next((each for each in sizes if each), None)
-        doublings = round(abs(math.log2(theirs / size))) if theirs and size else math.inf
-        return row is None, doublings, row.usd if row else Decimal(0)
+        doublings = round(abs(math.log2(theirs / size))) if theirs and size else FAR
+        return row is None, min(doublings, FAR), row.usd if row else Decimal(0)
 
     usable = [model for model in offer.models if takes(job, offer, model.name, today())]
     ordered = sorted(usable or offer.models[:1], key=distance)

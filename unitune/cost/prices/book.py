@@ -140,6 +140,7 @@ class PriceBook:
         tier: str | None = None,
         tuned: bool = False,
         on: date,
+        as_written: bool = False,
     ) -> PriceRow | None:
         """Return the row that applies; None where the price is unknown.
 
@@ -154,27 +155,8 @@ class PriceBook:
             tuned: Whether answers are of what was tuned from the model.
             on: The day. A row that is past its own last day is returned only where no other is;
                 `unitune.cost.prices.staleness` then refuses it.
+            as_written: Return the first row, even if it is one that may not lower a known price.
         """
-        row = self.as_written(backend, model, kind, method=method, tier=tier, tuned=tuned, on=on)
-        if row is None or row.origin not in OF_FOLDER:
-            return row
-        known = self.known.as_written(
-            backend, model, kind, method=method, tier=tier, tuned=tuned, on=on
-        )
-        return not_below(row, known)
-
-    def as_written(  # noqa: PLR0913 - what a price depends on
-        self,
-        backend: str,
-        model: str,
-        kind: Kind,
-        *,
-        method: str | None,
-        tier: str | None,
-        tuned: bool,
-        on: date,
-    ) -> PriceRow | None:
-        """Return the first row in the order of lookup, as `find` does, whoever wrote it."""
         offer = self.offer(backend)
         name = _offered_name(offer, model)
         tiers = (tier or offer.tier({}), None)
@@ -189,13 +171,21 @@ class PriceBook:
             and (row.valid_from is None or row.valid_from <= on)
         ]
         if fitting:
-            return min(fitting, key=lambda row: rank(row, on))
+            row = min(fitting, key=lambda row: rank(row, on))
+            if as_written or row.origin not in OF_FOLDER:
+                return row
+            known = self.known.find(
+                backend, model, kind, method=method, tier=tier, tuned=tuned, on=on
+            )
+            return not_below(row, known)
         if kind in OF_ANSWERS and not tuned and tier is None:
             listed = inference.find(offer, name, kind, on)
             return self._discounted(listed) if listed else None
         return None
 
-    def same_price(self, row: PriceRow, model: str, on: date) -> PriceRow | None:
+    def same_price(
+        self, row: PriceRow, model: str, on: date, *, as_written: bool = False
+    ) -> PriceRow | None:
         """Return the row that applies on a day to what an earlier row priced for a model."""
         return self.find(
             row.backend,
@@ -205,6 +195,7 @@ class PriceBook:
             tier=row.tier,
             tuned=row.tuned,
             on=on,
+            as_written=as_written,
         )
 
     def hosting(

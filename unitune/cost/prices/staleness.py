@@ -99,6 +99,5 @@ def _known_price(row: PriceRow, book: PriceBook, job: Job, day: date) -> PriceRo
     """Return what a book states first for what a row prices."""
     model = job.base_model if row.fits(job.base_model) else row.model
     tier = row.tier or book.offer(row.backend).tier(job.options.get(row.backend, {}))
-    return book.as_written(
-        row.backend, model, row.kind, method=job.method, tier=tier, tuned=row.tuned, on=day
-    )
+    scoped = row.model_copy(update={"method": job.method, "tier": tier})
+    return book.same_price(scoped, model, day, as_written=True)
