@@ -214,8 +214,9 @@ class Job(Spec):
             return self.model
         if self.backend not in self.model:
             raise JobError(
-                f"job {self.name!r}: model names no base for {self.backend}. It names one for "
-                f"{', '.join(sorted(self.model))}. Add `{self.backend}: MODEL` to model."
+                f"job {self.name!r}: model names no base for backend {self.backend!r}. "
+                f"It names one for {', '.join(sorted(self.model))}. Add `{self.backend}: MODEL` to "
+                "model."
             )
         return self.model[self.backend]
 
