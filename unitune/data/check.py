@@ -23,6 +23,7 @@ from unitune.data.cut_findings import MOST_LABELS, cut_findings, missing_labels,
 from unitune.data.dataset import Dataset, Row, Spool
 from unitune.data.files import Files
 from unitune.data.overlap import RUN_WORDS, Kind, Search, SharedCase
+from unitune.data.privacy.masking import masked
 from unitune.data.privacy.redaction import Redaction
 from unitune.data.privacy.screen import Screen
 from unitune.data.questions import normal
@@ -306,7 +307,9 @@ def _own_keys(job: Job, train: _File, counts: Counter[str]) -> Iterator[Finding]
         return
     if any(finding.code == "columns-left-out" for finding in train.findings):
         return  # that says the same of them
-    named = [f"{key!r} ({count:,} rows)" for key, count in counts.most_common(MOST_OWN_KEYS)]
+    named = [
+        f"{masked(key)!r} ({count:,} rows)" for key, count in counts.most_common(MOST_OWN_KEYS)
+    ]
     more = len(counts) - len(named)
     yield note(
         "own-keys",

@@ -22,6 +22,7 @@ from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.data.file_formats import READERS, records_in, undamaged
 from unitune.data.hub import SCHEME, hub_records, source_name
+from unitune.data.privacy.masking import masked
 from unitune.data.reading import MOST_KEYS, Reading
 from unitune.data.records import BadRow, CheckHeader, Record
 from unitune.data.rows import Use, examples, is_mapped
@@ -62,7 +63,8 @@ def read(
             yield item
         else:
             errors += item.severity == "error"
-            yield item.at(file=name)
+            shown = item.model_copy(update={"message": masked(item.message)})
+            yield shown.at(file=name)
     if not usable and not errors:
         problem = error("empty-file", "there are no rows.", "Put at least one row in it.")
         yield problem.at(file=name)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from unitune.data.example import Example
 from unitune.data.mapping import Mapping
+from unitune.data.privacy.masking import masked
 from unitune.data.records import Record
 from unitune.data.rows import is_mapped
 from unitune.data.shapes import Shape, shape_of
@@ -47,8 +48,8 @@ class Reading:
     def __str__(self) -> str:
         """One line for a person."""
         shapes = (
-            f"{label} from {', '.join(self._keys[label])}"
+            f"{label} from {', '.join(map(masked, self._keys[label]))}"
             for label, _ in self._shapes.most_common()
         )
-        own = f"; metadata {', '.join(self._own)}" if self._own else ""
+        own = f"; metadata {', '.join(map(masked, self._own))}" if self._own else ""
         return f"{' and '.join(self._formats)}: {' and '.join(shapes)}{own}" if self._shapes else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import pytest
 
 from unitune.data.check import check_file, read_job
 from unitune.data.dataset import Dataset
+from unitune.data.example import Example
 from unitune.data.privacy import personal
+from unitune.data.privacy.redaction import Redaction
 from unitune.errors import DataError, MissingExtra
 from unitune.evaluate.compare import compare
 from unitune.evaluate.inference.recorded import answer_line
+from unitune.evaluate.readiness import check
 from unitune.findings import grouped
 from unitune.job.contenders import Instructed, Recorded
 from unitune.job.job import Data, Evaluate, Job
@@ -191,3 +195,71 @@ def test_without_phonenumbers_a_copy_is_refused_and_a_look_says_what_it_left_out
     notes = [each for each in read_job(job()).report.findings if each.code == "missing-extra"]
     assert [("note", "train.jsonl")] == [(each.severity, each.file) for each in notes]
     assert "1 rows have digits that may be some" in notes[0].message
+
+
+def call(arguments: str) -> dict[str, Any]:
+    function = {"name": "send", "arguments": arguments}
+    tool_calls = [{"id": "1", "type": "function", "function": function}]
+    return {
+        **turns("Q"),
+        "messages": [*turns("Q")["messages"][:1], {"role": "assistant", "tool_calls": tool_calls}],
+    }
+
+
+def with_tool(parameter: str) -> dict[str, Any]:
+    parameters = {"type": "object", "properties": {parameter: {"type": "string"}}}
+    return {
+        **turns("Q"),
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": parameters}}],
+    }
+
+
+def escaped(text: str) -> str:
+    return "".join(f"\\u{ord(letter):04x}" for letter in text)
+
+
+PLACES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "name of a custom key": lambda text: {**turns("Q"), text: "x"},
+    "name of a nested key": lambda text: {**turns("Q"), "meta": {text: "x"}},
+    "name of a tool's parameter": with_tool,
+    "JSON in JSON in JSON": lambda text: call(
+        json.dumps({"q": json.dumps({"r": json.dumps({"s": text})})})
+    ),
+    "key of arguments": lambda text: call(json.dumps({text: 1})),
+    "escapes": lambda text: call(f'{{"q": "{escaped(text)}"}}'),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("code", "text"), [("secret", TOKEN), ("personal-data", MAIL)])
+def test_names_and_nested_json_are_looked_at_and_never_shown(
+    tmp_path: Path, place: str, code: str, text: str
+) -> None:
+    (tmp_path / "train.jsonl").write_text(json.dumps(PLACES[place](text)) + "\n", encoding="utf-8")
+    report = check(str(tmp_path / "train.jsonl"))
+    assert code in {finding.code for finding in report.findings}
+    assert text not in report.model_dump_json()
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_personal_data_in_names_and_nested_json_is_redacted(place: str) -> None:
+    row = Example.model_validate(PLACES[place](MAIL))
+    redaction = Redaction()
+    redacted = redaction.redact_row(row)
+    assert MAIL not in redacted.line
+    assert escaped("@")[1:] not in redacted.line
+    assert {"EMAIL": 1} == redaction.replaced
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "jane.doe\uff20firma.de",
+        "DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a000",
+        "4111.1111.1111.1111",
+    ],
+)
+def test_wide_signs_fixed_blanks_and_dots_hide_nothing(text: str) -> None:
+    redacted = Redaction().redact(f"it is {text} here")
+    assert redacted.startswith("it is <")
+    assert redacted.endswith("_1> here")

@@ -20,6 +20,8 @@ from importlib.util import find_spec
 from itertools import chain
 from typing import NamedTuple, TypeAlias
 
+from unitune.data.privacy.texts import plain
+
 Span: TypeAlias = tuple[int, int]
 
 NAMES: dict[str, str] = {
@@ -57,7 +59,9 @@ _IBAN_COUNTRIES = (
 """Each with the length of its accounts. Source: SWIFT, IBAN registry (ISO 13616)."""
 _IBAN_LENGTHS = {each[:2]: int(each[2:]) for each in _IBAN_COUNTRIES.split()}
 
-_CARD = re.compile(r"[2-6]" + _BEGINS + r"[0-9]{3}(?:[ -]?[0-9]){8,15}(?![\w-]|\.[0-9])")
+_CARD = re.compile(
+    r"[2-6]" + _BEGINS + r"[0-9]{3}(?:(?:[ -]?[0-9]){8,15}|(?:\.[0-9]{4}){3})(?![\w-]|\.[0-9])"
+)
 _ISSUERS = (
     (re.compile("4"), (13, 16, 19)),
     (re.compile("5[1-5]|222[1-9]|22[3-9]|2[3-6]|27[01]|2720"), (16,)),
@@ -113,6 +117,7 @@ def find_personal_data(text: str, region: str = "US", known: Iterable[Datum] = (
         region: Country whose phone numbers are known without +.
         known: What is known to stand there, and is in the result.
     """
+    text = plain(text)
     if not _ANY.search(text):
         return []
     found = (Datum(kind, *span) for kind, find in _FINDERS.items() for span in find(text, region))
@@ -172,7 +177,7 @@ def is_iban(compact: str) -> bool:
 
 def _cards(text: str, _: str) -> Iterator[Span]:
     for match in _CARD.finditer(text):
-        digits = re.sub("[ -]", "", match[0])
+        digits = re.sub("[ .-]", "", match[0])
         lengths = (some for prefix, some in _ISSUERS if prefix.match(digits))
         for length in sorted({each for some in lengths for each in some}, reverse=True):
             end = match.start() + _end_of(match[0], length)

@@ -17,11 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from unitune.data.example import Example
 from unitune.data.privacy import personal
 from unitune.data.privacy.personal import Datum
+from unitune.data.privacy.texts import changed
 from unitune.errors import DataError, MissingExtra
 from unitune.workspace.filesystem import content_of, replacing
 from unitune.workspace.install import install_command
@@ -61,11 +62,15 @@ class Redaction(BaseModel):
         return self._replaced
 
     def redact(self, text: str) -> str:
-        """Return a text with placeholders for the personal data in it.
+        """Return a text with placeholders for the personal data in it, and count them.
 
         Raises:
             MissingExtra: `phonenumbers` is not installed, and phone numbers would stay.
         """
+        self._count(new := self._redacted(text))
+        return new
+
+    def _redacted(self, text: str) -> str:
         if not personal.finds_phones():
             raise MissingExtra(
                 "nothing was redacted: phone numbers cannot be known without phonenumbers. Install "
@@ -79,7 +84,6 @@ class Redaction(BaseModel):
                 self._counts[kind] += 1
                 self._placeholders[value] = f"<{kind}_{self._counts[kind]}>"
                 self.values[self._placeholders[value]] = value
-            self._replaced[kind] += 1
             pieces += text[at:start], self._placeholders[value]
             at = end
         return "".join((*pieces, text[at:]))
@@ -90,7 +94,13 @@ class Redaction(BaseModel):
 
     def redact_row(self, row: Example) -> Example:
         """Return a row with placeholders in all of its texts, tools and custom keys too."""
-        return _changed(row, self.redact)
+        new = _changed(row, self._redacted)
+        if new is not row:
+            self._count(new.line)
+        return new
+
+    def _count(self, text: str) -> None:
+        self._replaced.update(each[1] for each in _PLACEHOLDER.finditer(text))
 
     def restore_row(self, row: Example) -> Example:
         """Return a row with the personal data in all of its texts."""
@@ -138,15 +148,5 @@ def replacements(replaced: Counter[str]) -> str:
 
 def _changed(row: Example, change: Callable[[str], str]) -> Example:
     content = row.content
-    changed = _mapped(content, change)
-    return row if changed == content else Example.model_validate(changed)
-
-
-def _mapped(value: JsonValue, change: Callable[[str], str]) -> JsonValue:
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, list):
-        return [_mapped(each, change) for each in value]
-    if isinstance(value, dict):
-        return {key: _mapped(each, change) for key, each in value.items()}
-    return value
+    new = changed(content, change)
+    return row if new == content else Example.model_validate(new)

@@ -16,8 +16,10 @@ from pydantic import JsonValue
 
 from unitune.data.dataset import Row
 from unitune.data.privacy import personal
+from unitune.data.privacy.masking import masked
 from unitune.data.privacy.redaction import Redaction, replacements
 from unitune.data.privacy.secrets import find_secrets
+from unitune.data.privacy.texts import strings
 from unitune.findings import Finding, clip, error, note, warning
 from unitune.job.job import Data
 from unitune.workspace.install import install_command
@@ -117,19 +119,12 @@ class Screen:
 def _texts(content: dict[str, JsonValue]) -> Iterator[tuple[str, str]]:
     """Yield the texts of a row by their place, such as ``messages[1] (assistant)``."""
     for key, value in content.items():
-        name = clip(key)[1:-1]
+        name = clip(masked(key))[1:-1]
+        yield name, key
         if not isinstance(value, list):
-            yield from ((name, text) for text in _strings(value))
+            yield from ((name, text) for text in strings(value))
             continue
         for at, each in enumerate(value):
             role = each.get("role") if isinstance(each, dict) else None
             place = f"{name}[{at}] ({role})" if role else f"{name}[{at}]"
-            yield from ((place, text) for text in _strings(each))
-
-
-def _strings(value: JsonValue) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list | dict):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _strings(each)
+            yield from ((place, text) for text in strings(each))

@@ -1,12 +1,15 @@
-"""Keys, tokens and passwords in texts, by the rules of gitleaks.
+"""Keys, tokens and passwords in texts, by the rules of gitleaks and rules of our own.
 
     text ─► a word that is long enough ─► keywords of rules ─► their expressions ─► allowlists
 
 `gitleaks.toml` is theirs, unchanged: config/gitleaks.toml at commit
 09242ce9c8a60d9b051fc2d166f9e849b88c7ac0 of 2025-11-20 (https://github.com/gitleaks/gitleaks, MIT,
-`gitleaks.LICENSE`). Rules that are about files by their paths are not used: rows have none. A
-secret is as their `detectRule` has it: the first group that matched, with an entropy above the
-rule's, and none of what the allowlists know as an example.
+`gitleaks.LICENSE`). `vendors.toml` adds the forms of model vendors' keys, which it finds in prose,
+and credentials in URLs and headers. Rules that are about files by their paths are not used: rows
+have none. A secret is as their `detectRule` has it: the first group that matched, with an entropy
+above the rule's, and none of what the allowlists know as an example. What may follow a secret is
+wider than theirs (`_END`): a query goes on with ``&``, a sentence ends, and JSON in JSON
+escapes its quotes.
 
 Not found: what is written in base64 or percent-encoded, and passwords that no word announces.
 """
@@ -24,6 +27,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter
 
+from unitune.data.privacy.texts import plain
 from unitune.security.spec import Closed
 
 _LETTERS = r"[\w.+/=~:@$-]"
@@ -42,6 +46,12 @@ _AROUND = 200
 """Characters on both sides that count as its line, of which there may be one of megabytes."""
 _REACH = 1000
 """Characters from its keyword on that a rule with ``.*`` looks at: RE2 is linear, Python is not."""
+
+
+_GITLEAKS_END = r"""(?:[\x60'"\s;]|\\[nr]|$)"""
+_GENERIC_END = r"""(?:[\x60'"\s;&\\]|$)"""
+_END = r"""(?:[\x60'"\s;&<>)\]},\\]|[.:?!](?=\s|$)|$)"""
+"""What follows a secret. The generic rule knows a key by its end, so there no sentence ends it."""
 
 
 class Secret(NamedTuple):
@@ -129,7 +139,13 @@ class _Rule(Closed):
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
-        return _compiled(self.regex.replace(_BEFORE, "", 1))
+        end = _GENERIC_END if self.is_generic else _END
+        return _compiled(self.regex.replace(_BEFORE, "", 1).replace(_GITLEAKS_END, end))
+
+    @property
+    def is_generic(self) -> bool:
+        """Whether the rule knows a secret only by the word before it."""
+        return self.id.startswith("generic")
 
     def _prefix(self, secret: str) -> str:
         lower = secret.lower()
@@ -191,12 +207,13 @@ def _any_of(words: Iterable[str]) -> str:
 
 def find_secrets(text: str) -> list[Secret]:
     """Return what looks like a secret in a text; of several rules about one place, the first."""
+    text = plain(text)
     if not _may_hold(text):
         return []
     rules = _rules().that_may_match(text.lower())
     secrets, taken = list[Secret](), bytearray(len(text))
     # The generic rule knows least of what it finds.
-    for rule in sorted(rules.values(), key=lambda rule: rule.id.startswith("generic")):
+    for rule in sorted(rules.values(), key=lambda rule: rule.is_generic):
         for secret in rule.find(text):
             place = slice(secret.start, secret.end)
             if not any(taken[place]):
@@ -218,8 +235,17 @@ def _may_be(word: str) -> bool:
 
 @cache
 def _rules() -> _Rules:
-    text = Path(__file__).with_name("gitleaks.toml").read_text(encoding="utf-8")
-    return TypeAdapter(_Rules).validate_python(tomllib.loads(text))
+    gitleaks, own = (
+        TypeAdapter(_Rules).validate_python(
+            tomllib.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+        )
+        for name in ("gitleaks.toml", "vendors.toml")
+    )
+    stand_ins = tuple(
+        rule.model_copy(update={"allowlists": (own.allowlist, *rule.allowlists)})
+        for rule in own.rules
+    )
+    return gitleaks.model_copy(update={"rules": (*gitleaks.rules, *stand_ins)})
 
 
 def _entropy(text: str) -> float:

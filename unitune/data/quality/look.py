@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from unitune.data.dataset import Row
 from unitune.data.example import Example
 from unitune.data.files import Files
+from unitune.data.privacy.masking import masked
 from unitune.data.privacy.screen import Screen
 from unitune.data.quality.answers import counted, formats, is_labels, spellings, uneven
 from unitune.data.quality.findings import (
@@ -79,7 +80,7 @@ def look_at(items: Iterable[Row | Finding], files: Files) -> Quality:
         rows=len(seen),
         is_whole=next(rows, None) is None,
         causes=tuple(_shown(cause, seen, files) for cause in causes),
-        answers=counted(seen) if labels else {},
+        answers={masked(label): rows for label, rows in counted(seen).items()} if labels else {},
     )
 
 
@@ -176,7 +177,9 @@ def _shown(cause: RowIssues, rows: list[QualityRow], files: Files) -> Cause:
         likely=cause.likely,
         total=len(cause.rows),
         issues=tuple(
-            ShownIssue(row=shown(each.at), why=each.why, beside=tuple(map(shown, each.beside)))
+            ShownIssue(
+                row=shown(each.at), why=masked(each.why), beside=tuple(map(shown, each.beside))
+            )
             for each in cause.rows[:MOST_ISSUES]
         ),
     )

@@ -1,0 +1,64 @@
+"""Find every text of a row: values, keys, and texts that are JSON themselves.
+
+A search for secrets or personal data must see what a model or a vendor would see after decoding,
+so escapes of JSON inside a text are resolved, and letters of full width and blanks that do not
+break are read as their plain forms.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+from pydantic import JsonValue
+
+from unitune.data.records import json_or_none
+
+_PLAIN = {
+    **{0xFF01 + at: 0x21 + at for at in range(94)},
+    **dict.fromkeys((0xA0, 0x2007, 0x202F, 0x3000), ord(" ")),
+    **dict.fromkeys((0x2010, 0x2011), ord("-")),
+}
+"""Letters of full width, blanks that do not break, and hyphens, each with its plain form."""
+
+
+def plain(text: str) -> str:
+    """Return a text of the same length with plain letters, blanks and hyphens."""
+    return text if text.isascii() else text.translate(_PLAIN)
+
+
+def strings(value: JsonValue) -> Iterator[str]:
+    """Yield all texts of a JSON value, keys included, and those inside texts that are JSON."""
+    if isinstance(value, str):
+        yield value
+        yield from strings(_within(value))
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield from strings(key)
+            yield from strings(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from strings(each)
+
+
+def changed(value: JsonValue, change: Callable[[str], str]) -> JsonValue:
+    """Return a JSON value with all its texts changed, keys included.
+
+    A text that is JSON is written anew only if its decoded form shows more than its letters do.
+    """
+    if isinstance(value, str):
+        inner = _within(value)
+        within, new = changed(inner, change), change(value)
+        is_same = within == inner or within == _within(new)
+        return new if is_same else json.dumps(within, ensure_ascii=False)
+    if isinstance(value, list):
+        return [changed(each, change) for each in value]
+    if isinstance(value, dict):
+        return {change(key): changed(each, change) for key, each in value.items()}
+    return value
+
+
+def _within(text: str) -> JsonValue:
+    """Return the value of a text that is JSON with escapes; None for any other text."""
+    is_json = "\\" in text and text.lstrip()[:1] in ("{", "[", '"')
+    return json_or_none(text) if is_json else None
