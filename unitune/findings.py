@@ -14,12 +14,24 @@ SHOWN_LINES = 3
 """Lines that are named of findings with one cause, besides the first."""
 _ABOUT_VALUES = frozenset(
     {
-        *("broken-json", "column-count", "leak", "line-too-long", "overlap", "personal-data"),
+        *(
+            "broken-json",
+            "column-count",
+            "contradiction",
+            "duplicate",
+            "encoding",
+            "leak",
+            "line-too-long",
+            "overlap",
+            "personal-data",
+        ),
         *("secret", "unusable-expected", "wrong-value"),
     }
 )
 """Codes of findings that have one cause although their messages repeat a row's own values."""
-_VALUES = re.compile(r"""'[^']*'|"[^"]*"|(?<!\w)\d[\d,.]*""")
+_OF_FILES = frozenset({"line-too-long", "missing-column", "repeated-column"})
+"""Codes of errors that have a line, and are about all rows."""
+_VALUES = re.compile(r"""'[^']*'|"[^"]*"|0x\w+|(?<!\w)\d[\d,.]*""")
 """Quoted texts, and numbers."""
 Severity = Literal["error", "warning", "note"]
 
@@ -45,6 +57,11 @@ class Finding(BaseModel):
         """``file:line``, ``file`` or nothing."""
         line = f":{self.line}" if self.line is not None else ""
         return f"{self.file}{line}" if self.file else ""
+
+    @property
+    def is_about_row(self) -> bool:
+        """Whether it is an error of one row, so that the others can be used without that row."""
+        return self.severity == "error" and self.line is not None and self.code not in _OF_FILES
 
     def at(self, *, file: str | None = None, line: int | None = None) -> Self:
         """Return the same finding at this location; what is not given stays."""
@@ -117,8 +134,14 @@ def grouped(findings: Iterable[Finding]) -> list[Group]:
         causes.setdefault(cause, []).append(finding)
     return [
         Group(first, 1 + len(more), tuple(each.line for each in more if each.line is not None))
-        for first, *more in causes.values()
+        for first, *more in map(_once_a_row, causes.values())
     ]
+
+
+def _once_a_row(findings: Sequence[Finding]) -> Sequence[Finding]:
+    """Return the first finding of each row, as one row may have a cause several times."""
+    rows = {each.line or -at: each for at, each in reversed([*enumerate(findings, 1)])}
+    return [*reversed(rows.values())]
 
 
 def of_runs(findings: Mapping[str, Iterable[Finding]]) -> tuple[Finding, ...]:
@@ -148,5 +171,5 @@ def shown(findings: Iterable[Finding]) -> list[str]:
     groups = grouped(findings)
     lines = [f"{group.finding}{group.more}" for group in groups[:SHOWN]]
     if more := len(groups) - len(lines):
-        lines.append(f"… and {more:,} more; `unitune plan` on the job shows them.")
+        lines.append(f"… and {more:,} more; `unitune check` shows them all.")
     return lines

@@ -14,12 +14,14 @@ from rich.text import Text
 from unitune.cli.options import JOB_FILE, Json
 from unitune.cli.output import aside, console, exit_for_errors, print_findings, print_json
 from unitune.cli.output_files import Kind, check_output, replacing
+from unitune.report.typography import counted
 
 if TYPE_CHECKING:
     from unitune.data.quality.findings import Quality, ShownRow
-    from unitune.data.report import DataReport
+    from unitune.data.report import DataReport, FileReport
 
-HISTOGRAM_WIDTH = 30
+LISTED_AS = {"near-duplicates": "duplicate", "contradictions": "contradiction"}
+"""Causes worth a look, each with the code of the findings that it lists again."""
 SHOWN_ISSUES = 2
 """Of each cause; the page has them all."""
 SHOWN_LETTERS = 80
@@ -67,40 +69,52 @@ def check(
 
 def _print_report(report: DataReport, file: Path, html: Path | None) -> None:
     _print_files(report)
-    print_findings(report.findings)
     causes = report.quality.causes if report.quality else ()
+    listed = {LISTED_AS[cause.code] for cause in causes if cause.code in LISTED_AS}
+    listed.add("test-cut")  # the first lines have its numbers
+    others = [finding for finding in report.findings if finding.code not in listed]
+    print_findings(finding for finding in others if finding.severity != "error")
     if report.quality and causes:
         _print_quality(report.quality, None if html else file)
-    if report.errors:
-        return
-    if any(finding.severity == "warning" for finding in report.findings):
-        console().print("No errors; look at the warnings.", style="yellow")
+    print_findings(report.errors)
+    counts = Counter(finding.severity for finding in others)
+    rows = sum(cause.total for cause in causes)
+    closing = [counted(counts[each], each) for each in ("error", "warning") if counts[each]]
+    if rows:
+        closing.append(f"{counted(rows, 'row')} worth a look")
+    if closing:
+        style = "red" if report.errors else "yellow" if counts["warning"] else "green"
+        errors = "" if report.errors else "No errors, "
+        console().print(f"{errors}{', '.join(closing)}.", style=style)
     else:
-        words = "No errors; some rows are worth a look." if causes else "Nothing wrong."
-        console().print(words, style="green")
+        console().print("Nothing wrong.", style="green")
 
 
 def _print_files(report: DataReport) -> None:
     from unitune.data.overlap import by_kind
-    from unitune.report.typography import counted
 
-    train = next((file.name for file in report.files if file.purpose == "train"), None)
+    train = next((file for file in report.files if file.purpose == "train"), None)
     for file in report.files:
-        is_part = file.purpose == "test" and file.name == train
-        purpose = " of these, for the test" if is_part else ""
-        rows = f"  {counted(file.rows, 'row')}{purpose}"
-        console().print(Text.assemble((file.name, "bold"), rows))
-        if file.read_as:
-            console().print(Padding(Text(f"read as {file.read_as}"), (0, 0, 0, 2), expand=False))
-        peak = max((count for _, count in file.histogram), default=0)
-        for label, count in file.histogram:
-            bar = "█" * round(HISTOGRAM_WIDTH * count / peak) if peak else ""
-            line = Text.assemble((f"  {label:>15} characters", "dim"), f" {bar} {count:,}")
-            console().print(line)
+        is_part = file.purpose == "test" and train is not None and file.name == train.name
+        if not is_part:
+            _print_file(file)
         if file.shared:
             kinds = by_kind(Counter(file.shared).elements())
-            where = "the rows to train on" if is_part else "an earlier file of the job"
-            console().print(f"  also in {where}: {kinds}")
+            where = "other rows of the file" if is_part else "an earlier file of the job"
+            console().print(f"  {'test cases ' if is_part else ''}also in {where}: {kinds}")
+
+
+def _print_file(file: FileReport) -> None:
+    words = {"train": "to train on", "validation": "to choose prompts on", "test": "for the test"}
+    kept = [f"{count:,} {words[purpose]}" for purpose, count in file.parts.items() if count]
+    parts = f": {', '.join(kept)}" if len(kept) > 1 else ""
+    rows = f"  {counted(file.rows, 'row')}{parts}"
+    console().print(Text.assemble((file.name, "bold"), rows))
+    if file.read_as:
+        console().print(Padding(Text(f"read as {file.read_as}"), (0, 0, 0, 2), expand=False))
+    if lengths := file.characters:
+        line = f"  characters in a row: median {lengths.median:,}, longest {lengths.longest:,}"
+        console().print(line, style="dim")
 
 
 def _print_quality(quality: Quality, file: Path | None) -> None:
@@ -110,14 +124,17 @@ def _print_quality(quality: Quality, file: Path | None) -> None:
         quality: What is worth a look.
         file: What was checked; None where the page is written anyway.
     """
-    which = "all" if quality.is_whole else "the first"
-    heading = f"Worth a look, of {which} {quality.rows:,} rows to train on"
+    which = "" if quality.is_whole else "first "
+    apart = f" ({quality.cases:,} of them for the test)" if quality.cases else ""
+    heading = f"Worth a look, in the {which}{counted(quality.rows, 'row')}{apart}"
     console().print(Text.assemble("\n", (heading, "bold")))
     for cause in quality.causes:
         head = Table.grid(padding=(0, 1))
         head.add_column(width=7, justify="right", style="cyan")
         head.add_column(overflow="fold")
-        head.add_row(f"{cause.total:,}", Text.assemble((cause.title, "bold"), f"\n{cause.fix}"))
+        apart = f" ({cause.cases:,} in the test)" if cause.cases else ""
+        title = Text.assemble((cause.title, "bold"), apart, f"\n{cause.fix}")
+        head.add_row(f"{cause.total:,}", title)
         console().print(head)
         for issue in cause.issues[:SHOWN_ISSUES]:
             console().print(_line(issue.row))

@@ -16,10 +16,15 @@ from unitune.cli.schema import BESIDE, EDITOR_LINE, write_beside
 from unitune.errors import UserError
 
 if TYPE_CHECKING:
+    from unitune.data.columns import Guess
     from unitune.importers.new_job import Draft
 
 EXAMPLE = "bank-intents"
 EXAMPLE_FILES = ("unitune.yaml", "train.jsonl", "test.jsonl", "README.md")
+
+OF_READING = ("title-lines", "total-lines", "rows-left-out", "windows-1252", "other-sheets")
+"""Codes of findings about how the file was read, which a guess depends on."""
+MOST_OTHERS = 3
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Where the example goes.")]
 ExampleDirectory = Annotated[
@@ -48,6 +53,15 @@ Answer = Annotated[str | None, typer.Option(metavar="COLUMN", help="Likewise of 
 System = Annotated[
     str | None, typer.Option(metavar="COLUMN", help="Likewise of the system prompt.")
 ]
+Drop = Annotated[
+    bool, typer.Option("--drop", help="Leave out rows that cannot be used, and count them.")
+]
+KeepSpellings = Annotated[
+    bool,
+    typer.Option(
+        "--keep-spellings", help="Keep labels apart that differ only in case or white space."
+    ),
+]
 Backend = Annotated[str | None, backend_option("Who trains. Default: local")]
 Model = Annotated[
     str | None, typer.Option(metavar="MODEL", help="Base model there. Default: a small one")
@@ -64,6 +78,8 @@ def init(
     system: System = None,
     backend: Backend = None,
     model: Model = None,
+    drop: Drop = False,
+    keep_spellings: KeepSpellings = False,
     output: JobOutput = None,
     json: Json = False,
 ) -> None:
@@ -79,6 +95,7 @@ def init(
     """
     wishes = {"test": test, "user": user, "assistant": assistant, "system": system}
     wishes |= {"backend": backend, "model": model, "output": output}
+    wishes |= {"drop": drop or None, "keep-spellings": keep_spellings or None}
     if data is None:
         if given := [name for name, value in wishes.items() if value is not None]:
             raise UserError(f"--{given[0]} is for a job made from a file: unitune init --data FILE")
@@ -100,7 +117,7 @@ def init(
     columns = {"user": user, "assistant": assistant, "system": system}
     chosen = {role: name for role, name in columns.items() if name is not None}
     with working("looking at the rows", quiet=json):
-        draft = draft_job(data, target, Wishes(chosen, test, backend, model))
+        draft = draft_job(data, target, Wishes(chosen, test, backend, model, drop, keep_spellings))
     errors = [finding for finding in draft.findings if finding.severity == "error"]
     if not errors:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -120,6 +137,7 @@ def init(
         )
     else:
         _print_draft(draft, data)
+        print_findings(each for each in draft.findings if each.code in OF_READING)
         print_findings(errors)
         _print_next(target, written=not errors)
     exit_for_errors(errors)
@@ -130,15 +148,23 @@ def _print_draft(draft: Draft, data: Path) -> None:
     rows = {
         "read": f"{data} as {draft.read_as}",
         "question": " and ".join(guess.question) if guess else "",
-        "answer": guess.answer if guess else "",
+        "answer": _answer(guess) if guess else "",
         "rows": f"{len(splits.train):,} to train on, {len(splits.validation):,} to choose prompts "
         f"on, {len(splits.test or ()):,} to judge by",
         "answers": draft.answers.kind,
         "scorers": ", ".join(scorer.name for scorer in draft.job.evaluate.scorers),
         "caution": draft.answers.caution,
         "model": f"{draft.job.base_model} on {draft.job.backend}",
+        "base": draft.caution,
     }
     console().print(facts({name: text for name, text in rows.items() if text}))
+
+
+def _answer(guess: Guess) -> str:
+    if not guess.others:
+        return guess.answer
+    others = " or ".join(map(repr, guess.others[-MOST_OTHERS:]))
+    return f"{guess.answer} (could also be {others}: --assistant COLUMN)"
 
 
 def _print_next(target: Path, *, written: bool) -> None:

@@ -17,14 +17,13 @@ from contextlib import suppress
 from datetime import date, datetime
 from importlib import import_module
 from io import BufferedReader
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import JsonValue
 
-from unitune.data.records import CheckHeader, Flat, Record, bad
-from unitune.data.tables import header_problems
+from unitune.data.records import CheckHeader, Flat, Record, TableRow, bad
+from unitune.data.tables import records_of
 from unitune.findings import Finding, error, note
 from unitune.workspace.filesystem import opened
 from unitune.workspace.install import install_command
@@ -141,27 +140,17 @@ def sheet_records(stream: BufferedReader, check_header: CheckHeader) -> Iterator
     if others := [repr(sheet.title) for sheet in sheets[1:]]:
         what = f"of the sheets, {sheets[0].title!r} was read, and not {', '.join(others)}."
         yield note("other-sheets", what, "Save another sheet as a file of its own.")
-    header: list[str] | None = None
-    rows: Iterable[tuple[object, ...]] = sheets[0].iter_rows(values_only=True) if sheets else ()
-    for number, cells in enumerate(rows, start=1):
+    rows = _sheet_rows(sheets[0]) if sheets else iter(())
+    yield from records_of(rows, check_header, "an Excel sheet", ragged=True)
+
+
+def _sheet_rows(sheet: Any) -> Iterator[TableRow]:
+    for number, cells in enumerate(sheet.iter_rows(values_only=True), start=1):
         values = [_cell(value) for value in cells]
-        if not any(values):
-            continue
-        if header is None:
-            while not values[-1]:
-                values.pop()
-            header = values
-            problems = [*header_problems(header, check_header)]
-            yield from (problem.at(line=number) for problem in problems)
-            if problems:
-                return
-            continue
-        if any(values[len(header) :]):
-            what = f"the row has a value behind the {len(header)} columns of the header."
-            yield error("column-count", what, "Give its column a name.").at(line=number)
-            continue
-        row = zip_longest(header, values[: len(header)], fillvalue="")
-        yield Record(number, dict(row), from_table=True, file_format="an Excel sheet")
+        while values and not values[-1]:
+            values.pop()
+        if values:
+            yield TableRow(number, values, [])
 
 
 def _cell(value: object) -> str:

@@ -70,6 +70,7 @@ class _File:
     is_part: bool = False
     reading: Reading = field(default_factory=Reading)
     shared: Counter[Kind] = field(default_factory=Counter[Kind])
+    parts: dict[Purpose, int] = field(default_factory=dict[Purpose, int])
     _rows: int = 0
     _weighted: int = 0
     _lengths: Counter[int] = field(default_factory=Counter[int])
@@ -149,6 +150,7 @@ class _File:
             contradictions=self._codes["contradiction"],
             shared=dict(self.shared),
             characters=Lengths.of(self._lengths),
+            parts=self.parts,
         )
 
 
@@ -225,6 +227,12 @@ def read_job(job: Job) -> JobRows:
         spool.add(row)
     parts = train.cut.parts() if train and train.cut and spool.rows else None
     parts, about_cut = without_repeated(job, name, spool.rows, parts)
+    if train and isinstance(parts, Parts):
+        train.parts = {
+            "train": len(parts.train),
+            "validation": len(parts.validation),
+            "test": len(parts.test),
+        }
     if train and isinstance(test, float) and isinstance(parts, Parts):
         cases = _cases(job, train.files, spool.rows.picked(parts.test.data))
         held.append(_File(train.files, "test", is_part=True))

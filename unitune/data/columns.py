@@ -1,17 +1,17 @@
 """Which columns of flat rows hold the question and the answer: `guess_columns`.
 
 By their usual names first: a name that is known as a whole, then one that has such a word in it
-(``ticket_text``). Where names tell nothing, by content: the answer is the column with few different
-short values, else the second longest text, or the later of two much as long; the question is the
-longest text left. Columns that tell rows apart (ids, dates) are neither. Two columns that belong
-together, such as a context and its question, go into a template. A guess is shown and written down
-for the user to correct.
+(``ticket_text``). Where names tell nothing, by content: the answer is a column of objects, else the
+one with few different short values, else the second longest text, or the later of two much as long;
+the question is the longest text left. Columns that tell rows apart (ids, dates) are neither. Two
+columns that belong together, such as a context and its question, go into a template. A guess is
+shown, with other columns that could be the answer, and written down for the user to correct.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
@@ -19,7 +19,7 @@ from unicodedata import normalize
 
 from pydantic import JsonValue
 
-from unitune.data.records import Flat
+from unitune.data.records import Flat, json_or_none
 from unitune.errors import UserError
 from unitune.job.job import Columns, Template
 from unitune.workspace.validation import did_you_mean
@@ -34,7 +34,7 @@ QUESTIONS = (
 ANSWERS = (
     *("completion", "response", "answer", "output", "assistant", "reply", "label", "category"),
     *("intent", "class", "sentiment", "topic", "target", "expected", "summary", "translation"),
-    *("tag", "rating", "score"),
+    *("tag", "rating", "score", "labels", "categories", "topics", "tags"),
     *("antwort", "kategorie", "reponse", "categorie", "respuesta", "categoria", "risposta"),
     *("resposta", "antwoord"),
 )
@@ -45,6 +45,8 @@ TOGETHER = (
     *(("premise", "hypothesis"), ("sentence1", "sentence2"), ("question1", "question2")),
 )
 """Columns of which a model needs both, as public data sets name them."""
+ASIDE = ("metadata", "meta", "info", "extra", "attributes")
+"""Names of objects that say something about a row, and are not its answer."""
 LABEL_CHARACTERS = 60
 """A longer value is a text; the longest label of banking77 has 48."""
 ALIKE = 1.5
@@ -70,6 +72,8 @@ class Guess:
     mapping: Columns | Template
     question: tuple[str, ...]
     answer: str
+    others: tuple[str, ...] = ()
+    """Columns that could be the answer as well, if no name decided it."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,15 @@ class _Column:
     @cached_property
     def different(self) -> int:
         return len(set(self.texts))
+
+    @cached_property
+    def is_object(self) -> bool:
+        """Whether it holds JSON objects, as values or as texts."""
+        found = sum(
+            isinstance(json_or_none(value) if isinstance(value, str) else value, dict)
+            for value in self.values
+        )
+        return found > len(self.texts) / 2 and self.name.lower() not in ASIDE
 
     @cached_property
     def characters(self) -> float:
@@ -139,7 +152,9 @@ def guess_columns(rows: Sequence[Flat], chosen: Mapping[str, str]) -> Guess:
             f"which column is the {missing} cannot be told. {_listed(names)} "
             f"Name it: --{role} COLUMN"
         )
-    return Guess(_mapping(columns, question, answer, system), question, answer)
+    named = "assistant" in chosen or columns[answer].rank(ANSWERS) is not None
+    others = () if named else _could_be(each for each in open_columns if each.name not in question)
+    return Guess(_mapping(columns, question, answer, system), question, answer, tuple(others))
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -154,9 +169,8 @@ def _named(columns: Sequence[_Column], names: Sequence[str]) -> str | None:
 def _answer(columns: Sequence[_Column], question: str | None) -> str | None:
     if named := _named(columns, ANSWERS):
         return named
-    labels = [each for each in columns if may_be_labels(each.texts, each.different)]
-    if labels:
-        return labels[-1].name  # the last: tables tend to end with what is to be found out
+    if could_be := _could_be(columns):
+        return could_be[-1]  # the last: tables tend to end with what is to be found out
     texts = sorted((each for each in columns if each.is_text), key=lambda each: each.characters)
     needed = 1 if question else 2
     if len(texts) < needed:
@@ -165,6 +179,14 @@ def _answer(columns: Sequence[_Column], question: str | None) -> str | None:
     if needed == 2 and two[1].characters < ALIKE * two[0].characters:
         return max(two, key=columns.index).name  # questions tend to stand before their answers
     return texts[-needed].name
+
+
+def _could_be(columns: Iterable[_Column]) -> list[str]:
+    """Return the columns that look like answers, objects last: they are extracted from a text."""
+    columns = tuple(columns)
+    labels = [each.name for each in columns if may_be_labels(each.texts, each.different)]
+    objects = [each.name for each in columns if each.is_object]
+    return [*(name for name in labels if name not in objects), *objects]
 
 
 def _question(columns: Sequence[_Column]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from pathlib import PurePath
 from typing import Any, TypeAlias, cast
 
 from unitune.data.binary_tables import arrow_records, package, parquet_records, sheet_records
+from unitune.data.encodings import transcoded
 from unitune.data.json_values import json_values
 from unitune.data.records import BadRow, CheckHeader, Record, encoding_findings, json_lines
 from unitune.data.tables import table_records
@@ -26,6 +27,8 @@ from unitune.findings import Finding, error
 
 Reader: TypeAlias = Callable[[BufferedReader, CheckHeader], Iterator[Record | Finding]]
 _OVER_LINES = re.compile(rb"\[|\{[ \t\r]*\n")
+OLD_EXCEL = b"\xd0\xcf\x11\xe0"
+PEEKED = 512
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",  # begins with UTF-16's, so it stands first
     codecs.BOM_UTF32_BE: "utf-32",
@@ -93,32 +96,18 @@ class _Decompressed(io.RawIOBase):
             raise OSError(errno.EINVAL, f"its compression is damaged ({failure})") from failure
 
 
-class _Transcoded(io.RawIOBase):
-    """Text in UTF-16 or UTF-32 as UTF-8; what is broken in it is no UTF-8 either."""
-
-    def __init__(self, stream: BufferedReader, encoding: str) -> None:
-        self._stream = stream
-        self._decoder = codecs.getincrementaldecoder(encoding)("surrogatepass")
-        self._waiting = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._waiting:
-            chunk = self._stream.read(1 << 14)
-            try:
-                text = self._decoder.decode(chunk, final=not chunk)
-            except UnicodeDecodeError:
-                self._decoder.reset()
-                text = "\udfff"  # half a character, which UTF-8 has no bytes for
-            self._waiting = text.encode("utf-8", "surrogatepass")
-            if not chunk:
-                break
-        given = self._waiting[: len(buffer)]
-        buffer[: len(given)] = given
-        self._waiting = self._waiting[len(given) :]
-        return len(given)
+def _not_text(stream: BufferedReader, name: str) -> Finding | None:
+    """Return an error about a file with the name of a text that begins as none does."""
+    head = stream.peek(PEEKED)[:PEEKED]
+    if head.startswith(OLD_EXCEL):
+        what = "the file is a workbook of Excel 97 to 2003."
+        return error("not-text", what, "Save it as .xlsx, or as CSV UTF-8.")
+    controls = sum(byte < 32 and byte not in b"\t\n\r\f" for byte in head)
+    if PurePath(name).suffix.lower() not in TEXT or encoding_findings(stream):
+        return None
+    if controls > len(head) / 10:
+        return error("not-text", "the file is not text.", "Export the rows as CSV UTF-8 or JSONL.")
+    return None
 
 
 def undamaged(records: Iterator[Record | Finding]) -> Iterator[Record | Finding]:
@@ -159,10 +148,11 @@ def records_in(
     if binary:
         yield from undamaged(binary(stream, check_header))
     elif marked:
-        text = cast("BufferedReader", BufferedReader(_Transcoded(stream, marked)))
-        yield from records_in(text, name, check_header, delimiter)
+        yield from records_in(transcoded(stream, marked), name, check_header, delimiter)
     elif delimiter:
         yield from table_records(stream, check_header, usual=delimiter, delimiter=delimiter)
+    elif problem := _not_text(stream, name):
+        yield problem
     elif suffix in TEXT or head.lstrip().startswith((b"{", b"[")):
         findings = encoding_findings(stream)
         yield from findings

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from unitune.data.example import Example
 from unitune.data.file_formats import READERS, records_in, undamaged
 from unitune.data.hub import SCHEME, hub_records, source_name
 from unitune.data.privacy.masking import masked
+from unitune.data.questions import normal
 from unitune.data.reading import MOST_KEYS, Reading
 from unitune.data.records import BadRow, CheckHeader, Record
 from unitune.data.rows import Use, examples, is_mapped
@@ -57,17 +60,36 @@ def read(
         file comes first or last.
     """
     usable, errors, name = 0, 0, source_name(path)
+    dropped: list[Finding] = []
     for item in _rows(name, data, use, reading or Reading()):
         if isinstance(item, Row):
             usable += 1
             yield item
+        elif data and data.unusable == "drop" and item.is_about_row:
+            dropped.append(item)
         else:
             errors += item.severity == "error"
             shown = item.model_copy(update={"message": masked(item.message)})
             yield shown.at(file=name)
-    if not usable and not errors:
+    if dropped and not usable:
+        yield from (item.at(file=name) for item in dropped[:SHOWN_FINDINGS])
+    elif dropped:
+        yield _left_out(dropped).at(file=name)
+    elif not usable and not errors:
         problem = error("empty-file", "there are no rows.", "Put at least one row in it.")
         yield problem.at(file=name)
+
+
+def _left_out(dropped: Sequence[Finding]) -> Finding:
+    rows = len({finding.line for finding in dropped})
+    count = (
+        "1 row cannot be used and was" if rows == 1 else f"{rows:,} rows cannot be used and were"
+    )
+    firsts = {finding.code: finding.line for finding in reversed(dropped)}
+    causes = Counter(finding.code for finding in dropped).items()
+    named = ", ".join(f"{code} ({many:,}, first in line {firsts[code]})" for code, many in causes)
+    what = f"{count} left out (`data.unusable: drop`): {named}."
+    return note("rows-left-out", what)
 
 
 def load(path: str | os.PathLike[str], data: Data | None = None, use: Use = "case") -> Dataset:
@@ -127,6 +149,7 @@ def _rows(name: str, data: Data | None, use: Use, reading: Reading) -> Iterator[
     by_name = mapping.ByUsualNames(reading.shape)
     left_out: dict[str, None] = {}
     delimiter = data.delimiter if data else None
+    labels = {normal(label): label for label in data.labels} if data else {}
     for record in _records(name, (by_job or by_name).check_header, delimiter):
         if isinstance(record, Finding):
             yield record
@@ -136,6 +159,7 @@ def _rows(name: str, data: Data | None, use: Use, reading: Reading) -> Iterator[
             if isinstance(item, Finding):
                 yield item.at(line=record.line)
                 continue
+            item = _with_label(item, labels)  # noqa: PLW2901
             if len(left_out) < MOST_KEYS:
                 left_out |= dict.fromkeys(_unmapped(record, item, by_job))
             reading.add(record, item)
@@ -147,6 +171,17 @@ def _rows(name: str, data: Data | None, use: Use, reading: Reading) -> Iterator[
             f"{', '.join(map(repr, list(left_out)[:MOST_KEYS]))}.",
             "Name them under `data.columns` or in `data.template` if the model should see them.",
         )
+
+
+def _with_label(example: Example, labels: Mapping[str, str]) -> Example:
+    """Return an example whose answer is spelled as the label that it is."""
+    label = labels.get(normal(example.answer or "")) if labels else None
+    if label is None or label == example.answer:
+        return example
+    if example.expected is not None:
+        return example.model_copy(update={"expected": label})
+    *prompt, last = example.messages
+    return example.model_copy(update={"messages": (*prompt, replace(last, content=label))})
 
 
 def _unmapped(record: Record, example: Example, by_job: mapping.Mapping | None) -> Iterable[str]:

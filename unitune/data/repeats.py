@@ -74,7 +74,7 @@ class Repeats:
                     "contradiction",
                     f"the row asks the same as the one on {words(lines[first])}, with another "
                     "answer.",
-                    "Decide which answer is right and leave the other out.",
+                    "If only one answer can be right, leave the other row out.",
                 )
                 yield at, finding.at(line=lines[at])
         severity = error if ids_are_cases else warning

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
+from bisect import bisect_right
 from collections.abc import Mapping
 from html import escape
+from itertools import accumulate
 from typing import Literal, Self
 
 from unitune.data.overlap import Kind
@@ -13,26 +14,6 @@ from unitune.findings import Finding
 from unitune.security.spec import Closed
 
 Purpose = Literal["train", "validation", "test"]
-
-BINS = 10
-"""Bars that the bulk of the rows is spread over; a screen shows them at a glance."""
-BULK = 0.95
-"""Share of the rows that sets the width of a bar, so that a few long rows do not flatten it."""
-
-
-class Bin(Closed):
-    """The rows of about the same length, from the fewest to the most characters."""
-
-    shortest: int
-    longest: int
-    count: int
-
-    @property
-    def label(self) -> str:
-        """The range as a person writes it."""
-        if self.shortest == self.longest:
-            return f"{self.shortest:,}"
-        return f"{self.shortest:,}-{self.longest:,}"
 
 
 class Lengths(Closed):
@@ -44,36 +25,16 @@ class Lengths(Closed):
     shortest: int
     median: int
     longest: int
-    bins: tuple[Bin, ...]
-    """Equally wide but for the last, which reaches to the longest row."""
 
     @classmethod
     def of(cls, counts: Mapping[int, int]) -> Self | None:
         """Sum up the lengths of some rows; None when there are none."""
-        import numpy as np  # noqa: PLC0415 - slow to import
-
         if not counts:
             return None
-        lengths, rows = np.array(sorted(counts.items()), np.int64).T
-        total = np.cumsum(rows)
-        places = (0, (total[-1] - 1) // 2, math.ceil(BULK * total[-1]) - 1, total[-1] - 1)
-        at = np.searchsorted(total, places, "right")
-        shortest, median, bulk, longest = lengths[at].tolist()
-        width = _round_width(max(1, bulk - shortest + 1) / BINS)
-        starts = [*range(shortest // width * width, bulk + 1, width)]
-        ends = [*starts[1:], max(longest + 1, starts[-1] + width)]
-        in_bins, _ = np.histogram(lengths, [*starts, ends[-1]], weights=rows)
-        bins = tuple(
-            Bin(shortest=start, longest=end - 1, count=count)
-            for start, end, count in zip(starts, ends, in_bins.tolist(), strict=True)
-        )
-        return cls(shortest=shortest, median=median, longest=longest, bins=bins)
-
-
-def _round_width(width: float) -> int:
-    """Return the next larger of 1, 2, 5, 10, 20, 50, …."""
-    power = 10 ** max(0, math.floor(math.log10(width)))
-    return next(step * power for step in (1, 2, 5, 10) if step * power >= width)
+        lengths = sorted(counts)
+        before = list(accumulate(counts[length] for length in lengths))
+        median = lengths[bisect_right(before, (before[-1] - 1) // 2)]
+        return cls(shortest=lengths[0], median=median, longest=lengths[-1])
 
 
 class FileReport(Closed):
@@ -99,11 +60,8 @@ class FileReport(Closed):
     """Rows whose question stands in an earlier file of the job, by the kind of match."""
     characters: Lengths | None
     """Length of the rows."""
-
-    @property
-    def histogram(self) -> list[tuple[str, int]]:
-        """Ranges of characters, as a person writes them, with the rows in each."""
-        return [(bar.label, bar.count) for bar in self.characters.bins] if self.characters else []
+    parts: dict[Purpose, int] = {}  # noqa: RUF012 - pydantic copies it
+    """Of a training file from which parts are kept: its rows by what they are used for."""
 
 
 class DataReport(Closed):

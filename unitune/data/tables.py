@@ -1,7 +1,9 @@
 """CSV and TSV to records: a header, then one record a row.
 
 What separates the columns is seen from the header and the rows behind it, since Excel writes
-semicolons in much of the world; a first line ``sep=;``, by which Excel knows it, is no row. The csv
+semicolons in much of the world; a first line ``sep=;``, by which Excel knows it, is no row.
+`records_of` finds the header below title lines, for sheets too, and leaves out totals at the end.
+A file that is not UTF-8 is read as Windows-1252, which Excel writes, if it can be that. The csv
 module reads the quotes, strictly. A record may run over several lines; its line is where it begins.
 After a row that cannot be read, reading goes on with the very next line, so that a quote that is
 never closed does not swallow the rows behind it.
@@ -14,25 +16,37 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from io import BufferedReader
+from itertools import chain, islice
+from statistics import median
 
+from unitune.data.encodings import as_utf8
 from unitune.data.records import (
     BadRow,
     CheckHeader,
+    Flat,
     Line,
     Record,
     TableRow,
     lines_of,
     without_blanks,
 )
-from unitune.findings import Finding, error
+from unitune.findings import Finding, clip, error, note
 
 DELIMITERS: Mapping[str, str] = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 """What columns are separated by, where the job does not say it."""
 SAMPLE_BYTES = 8192
 """In which the delimiter is looked for: as many as a buffer holds before a file is read."""
+SAMPLE_ROWS = 20
+"""In which the header is looked for."""
+_TOTAL = re.compile(
+    r"(?:grand |sub-?)?(?:totals?|sum|summe|gesamt(?:summe)?|insgesamt|totale|somme|suma|totaal)\W*"
+    r"|(?:average|mean|mittelwert|durchschnitt|count|anzahl)\W*",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"[-+(]?[\d.,' ]+[%)]?")
 _QUOTING = (
     "Put a value that holds a quote, the separator or a line break in quotes, and write a quote "
     'inside it twice ("").'
@@ -57,46 +71,129 @@ def table_records(
         usual: What separates columns in files of this name, where the content does not show it.
         delimiter: What separates them here, if the job says so.
     """
+    stream, decoded = as_utf8(stream)
+    yield from decoded
     mark = delimiter or _delimiter(stream.peek(SAMPLE_BYTES)[:SAMPLE_BYTES], usual)
-    header: list[str] | None = None
-    for row in without_blanks(_table_rows(stream, mark)):
+    rows = (
+        row
+        for row in without_blanks(_table_rows(stream, mark))
+        if isinstance(row, Finding) or not _names_separator(row)
+    )
+    file_format = f"a table separated by {DELIMITERS.get(mark, repr(mark))}"
+    yield from records_of(rows, check_header, file_format)
+
+
+def _names_separator(row: TableRow) -> bool:
+    return row.number == 1 and "".join(row.values[:1]).lower().startswith("sep=")
+
+
+def records_of(
+    rows: Iterator[TableRow | Finding],
+    check_header: CheckHeader,
+    file_format: str,
+    *,
+    ragged: bool = False,
+) -> Iterator[Record | Finding]:
+    """Yield the records of a table's rows.
+
+    Title lines above the header and totals below the last row are left out, with a note for each.
+
+    Args:
+        rows: In the order of the file.
+        check_header: Refuses columns that do not fit.
+        file_format: Kind of the file, for people.
+        ragged: Whether blank cells at the end of a row are left out, as in a sheet.
+    """
+    sample = list(islice(rows, SAMPLE_ROWS))
+    table = [row for row in sample if isinstance(row, TableRow)]
+    if not table:
+        yield from chain(sample, rows)
+        return
+    titles = _title_lines([row.values for row in table])
+    header = table[titles]
+    if titles:
+        lines = "1 line above it was" if titles == 1 else f"{titles} lines above it were"
+        what = f"the header was found here; {lines} skipped."
+        yield note("title-lines", what).at(line=header.number)
+    problems = header.problems or [*header_problems(header.values, check_header)]
+    yield from (problem.at(line=header.number) for problem in problems)
+    if not problems:
+        below = (row for row in chain(sample, rows) if row not in table[: titles + 1])
+        yield from _records(below, header.values, file_format, ragged=ragged)
+
+
+def _records(
+    rows: Iterator[TableRow | Finding], header: list[str], file_format: str, *, ragged: bool
+) -> Iterator[Record | Finding]:
+    totals: list[TableRow] = []
+    for row in rows:
         if isinstance(row, Finding):
             yield row
-        elif header is not None:
-            yield from row.problems or [_table_record(row, header, mark)]
-        elif row.number > 1 or not "".join(row.values[:1]).lower().startswith("sep="):
-            header = row.values
-            problems = row.problems or [*header_problems(header, check_header)]
-            yield from (problem.at(line=row.number) for problem in problems)
-            if problems:
-                return
+        elif not row.problems and _is_total(row.values):
+            totals.append(row)
+        else:
+            for each in (*totals, row):
+                yield from each.problems or [_record(each, header, file_format, ragged=ragged)]
+            totals.clear()
+    if totals:
+        lines = "a line that looks" if len(totals) == 1 else f"{len(totals)} lines that look"
+        word = clip(_filled(totals[0].values)[0])
+        what = f"left out {lines} like a total at the end of the table, beginning with {word}."
+        yield note("total-lines", what).at(line=totals[0].number)
+
+
+def _filled(values: Sequence[str]) -> list[str]:
+    return [text for value in values if (text := value.strip())]
+
+
+def _title_lines(rows: Sequence[Sequence[str]]) -> int:
+    """Return how many rows stand above the header of a table.
+
+    A title fills at most half as many cells as rows usually do, from the first used column on. A
+    header without a name for the first column, as pandas writes it for the index, is no title.
+    """
+    counts = [len(_filled(row)) for row in rows]
+    if not any(counts):
+        return 0
+    first = min(at for row in rows for at, value in enumerate(row) if value.strip())
+    usual = median(counts)
+    for at, row in enumerate(rows):
+        if counts[at] * 2 > usual or not "".join(row[first : first + 1]).strip():
+            return at
+    return 0
+
+
+def _is_total(values: Sequence[str]) -> bool:
+    """Whether a row begins with a word such as Total and holds nothing but numbers besides."""
+    word, *others = _filled(values) or [""]
+    return len(values) > 1 and bool(_TOTAL.fullmatch(word)) and all(map(_NUMBER.fullmatch, others))
 
 
 def _delimiter(sample: bytes, usual: str) -> str:
     """Return what separates the columns, as the beginning of a file shows it.
 
-    It stands in the header; of several that do, it is the one that gives the most rows as many
+    The header contains it. Of several candidates it is the one that gives the most rows as many
     values as the header, of equals the one that makes the most columns, and then the usual one.
     """
     text = sample.removeprefix(codecs.BOM_UTF8).decode(errors="replace").lstrip("\r\n")
     if named := re.match(r"sep=(.)\r?$", text, re.IGNORECASE | re.MULTILINE):
         return named[1]
     whole = text[: text.rfind("\n") + 1] or text  # without the line that the sample cuts
-    widths = {mark: _widths(whole, mark) for mark in dict.fromkeys((usual, *DELIMITERS))}
-    fits = {
-        mark: (sum(width == each[0] for width in each) / len(each), each[0])
-        for mark, each in widths.items()
-        if each and each[0] > 1
-    }
+    fits: dict[str, tuple[float, int]] = {}
+    for mark in dict.fromkeys((usual, *DELIMITERS)):
+        rows = _sample_rows(whole, mark)
+        widths = [len(row) for row in rows[_title_lines(rows) :]]
+        if widths and widths[0] > 1:
+            fits[mark] = sum(width == widths[0] for width in widths) / len(rows), widths[0]
     return max(fits, key=lambda mark: fits[mark]) if fits else usual
 
 
-def _widths(text: str, delimiter: str) -> list[int]:
-    widths: list[int] = []
+def _sample_rows(text: str, delimiter: str) -> list[list[str]]:
+    rows: list[list[str]] = []
     with suppress(csv.Error):  # of the sample's last row, which may be cut
         for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
-            widths += [len(row)] if row else []
-    return widths
+            rows += [row] if row else []
+    return rows
 
 
 def _table_rows(stream: BufferedReader, delimiter: str) -> Iterator[TableRow]:
@@ -129,25 +226,32 @@ def _unreadable(taken: list[Line], failure: str) -> Finding:
     return error("broken-row", f"{where} cannot be read: {why}.", _QUOTING).at(line=first)
 
 
-def _table_record(row: TableRow, header: list[str], delimiter: str) -> Record | Finding:
-    if len(row.values) != len(header):
-        values = "1 value" if len(row.values) == 1 else f"{len(row.values)} values"
+def _record(
+    row: TableRow, header: list[str], file_format: str, *, ragged: bool
+) -> Record | Finding:
+    named = len(header) - next((at for at, name in enumerate(reversed(header)) if name), 0)
+    values = row.values
+    if ragged:
+        values = [*values, *[""] * (len(header) - len(values))]
+    if len(values) != len(header) or any(values[named:]):
+        count = "1 value" if len(values) == 1 else f"{len(values)} values"
         return error(
             "column-count",
-            f"the row has {values} where the header names {len(header)}.",
-            "Give every column a value, and put values that hold the separator in quotes.",
+            f"the row has {count} where the header names {named}.",
+            "Give every column a name and a value, and put values that hold the separator in "
+            "quotes.",
         ).at(line=row.number)
-    separated = f"a table separated by {DELIMITERS.get(delimiter, repr(delimiter))}"
-    values = zip(header, row.values, strict=True)
-    return Record(row.number, dict(values), from_table=True, file_format=separated)
+    cells: Flat = {name: value for name, value in zip(header, values, strict=True) if name}
+    return Record(row.number, cells, from_table=True, file_format=file_format)
 
 
 def header_problems(header: list[str], check_header: CheckHeader) -> Iterator[Finding]:
     """Report a header that names a column twice, or does not fit."""
-    if repeated := [name for name, count in Counter(header).items() if count > 1]:
+    names = [name for name in header if name]
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
         what = f"the header names {', '.join(map(repr, repeated))} more than once; no row was read."
         yield error("repeated-column", what, "Give each column a name of its own.")
     try:
-        check_header(header)
+        check_header(names)
     except BadRow as misfit:
         yield from misfit.findings

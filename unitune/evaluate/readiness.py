@@ -82,7 +82,9 @@ def check(subject: Job | str | os.PathLike[str]) -> DataReport:
     refused = backend_findings(subject)
     unseen = () if rows.report.errors or refused else tools_findings(subject, rows)
     findings = (*rows.report.findings, *refused, *ready, *unseen)
-    return rows.report.model_copy(update={"findings": findings, "quality": quality_of(subject)})
+    cut = isinstance(subject.data.test, float) and rows.usable
+    quality = quality_of(subject, rows.usable.test if cut and rows.usable else None)
+    return rows.report.model_copy(update={"findings": findings, "quality": quality})
 
 
 def _check_pipe(pipe: Path) -> DataReport:

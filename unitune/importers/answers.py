@@ -3,6 +3,7 @@
 calls     tool calls                                      tool_calls
 JSON      every answer is an object or a list             json_equal, json_fields, json_valid
 labels    few different short answers                     choice, class_f1
+several   labels, several in one answer                   token_f1, exact
 numbers   every answer is a number, or ends in ``#### 7`` numeric
 phrases   answers of a few words                          exact, token_f1
 texts     anything else                                   token_f1, or sentence_chrf
@@ -21,6 +22,7 @@ from typing import Any
 
 from unitune.data.columns import LABEL_CHARACTERS, ROWS_A_LABEL
 from unitune.data.example import Example
+from unitune.data.questions import normal
 from unitune.data.records import json_or_none
 from unitune.scorers.labels import MOST_LABELS
 from unitune.scorers.overlap import squad_tokens
@@ -28,6 +30,9 @@ from unitune.scorers.row_scorers import KEY, RowScorers
 
 LISTED_LABELS = 20
 """So many labels stand in the job, where a person can look them through."""
+SEPARATORS = (";", "|", ",", "/", "+")
+MOST_LISTS = 20
+"""One answer in so many holds several labels, or more, where that is a habit of the file."""
 PHRASE_WORDS = 4
 _NUMBER = re.compile(r"[-+\u2212]?[$€£]?\s?\d[\d.,'\u00a0\u202f]*\s?(?:%|[$€£]|[A-Za-z]{1,3})?")
 _LEADING_ZERO = re.compile(r"0\d")
@@ -82,12 +87,12 @@ def _fitting(texts: Sequence[str], calling: int, trained: Iterable[Example]) -> 
     if all(map(_is_json, texts)):
         return Suggestion("JSON", ("json_equal", "json_fields", "json_valid"))
     if _are_labels(labels):
-        return _labels(labels, set(map(_answer, trained)))
+        return _several_labels(labels) or _labels(labels, set(map(_answer, trained)))
     if all(map(_FINAL_NUMBER.search, texts)):
         return Suggestion("texts that end in a number after ####", ("numeric",))
     if all(map(_NUMBER.fullmatch, texts)) and not any(map(_LEADING_ZERO.match, texts)):
         return _numbers(texts)
-    return _texts(texts)
+    return _several_labels(labels) or _texts(texts)
 
 
 def _answer(example: Example) -> str:
@@ -126,6 +131,48 @@ def _labels(labels: Mapping[str, int], trained: set[str]) -> Suggestion:
         return entry if len(entry) > 1 else name
 
     return Suggestion(f"{len(labels):,} labels", (scorer("choice"), scorer("class_f1")))
+
+
+def spellings(rows: Iterable[Example]) -> Mapping[str, str] | None:
+    """Return the most frequent spelling of each label by all of its spellings, as they are written.
+
+    Args:
+        rows: All of a file.
+
+    Returns:
+        None if the answers are not labels, or no two differ only in case or white space.
+    """
+    counts = Counter(example.answer or "" for example in rows)
+    usual: dict[str, str] = {}
+    for text, _ in counts.most_common():
+        usual.setdefault(normal(text), text.strip())
+    labels: Counter[str] = Counter()
+    for text, count in counts.items():
+        labels[usual[normal(text)]] += count
+    if len(usual) == len(counts) or not _are_labels(labels):
+        return None
+    return {text: usual[normal(text)] for text in counts}
+
+
+def _several_labels(labels: Mapping[str, int]) -> Suggestion | None:
+    """Suggest scorers if answers are lists of labels in one text, such as ``food; service``."""
+    for mark in SEPARATORS:
+        lists = [[part.strip() for part in label.split(mark)] for label in labels]
+        several = [parts for parts in lists if len(parts) > 1]
+        counts = Counter(part for parts in lists for part in parts)
+        rows = sum(count for label, count in labels.items() if mark in label)
+        again = sum(count > 1 for count in counts.values())
+        short = all(0 < len(part) <= LABEL_CHARACTERS // 2 for part in counts)
+        is_list = len(several) > 1 and short and again * 2 > len(counts) < len(labels)
+        if is_list and rows * MOST_LISTS > sum(labels.values()):
+            return Suggestion(
+                f"{len(counts):,} labels, several of them in {rows:,} answers, separated by "
+                f"{mark!r}",
+                ("token_f1", "exact"),
+                f"The {len(labels):,} combinations are not labels of their own: token_f1 counts "
+                "words in common, in any order; exact wants the same labels in the same order.",
+            )
+    return None
 
 
 def _numbers(texts: Sequence[str]) -> Suggestion:

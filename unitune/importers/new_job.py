@@ -14,7 +14,7 @@ import os
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,16 @@ from unitune.backends import registry
 from unitune.data.check import JobRows, read_job
 from unitune.data.columns import Guess, guess_columns
 from unitune.data.dataset import Row
+from unitune.data.example import Example
 from unitune.data.load import read, read_records
 from unitune.data.records import Record
 from unitune.data.rows import RATED_ROW, Use
 from unitune.data.shapes import SHAPES, shape_of
+from unitune.data.split import Splits
 from unitune.errors import DataError, UserError
 from unitune.evaluate.readiness import backend_findings, readiness_findings, tools_findings
 from unitune.findings import Finding, shown
-from unitune.importers.answers import Suggestion, suggest_scorers
+from unitune.importers.answers import Suggestion, spellings, suggest_scorers
 from unitune.job.job import Columns, Job
 from unitune.security.redaction import one_line
 from unitune.workspace import yaml_file
@@ -38,6 +40,11 @@ from unitune.workspace import yaml_file
 BACKEND = "local"
 TOOLS_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 """For rows with tools: a small model whose chat template shows them. Source: its model card."""
+NEEDS_HUB = (
+    "The rows have tools, so the base must know them. plan and run download it from the Hugging "
+    "Face hub. Without a network, pass --model FOLDER with a base that you have, or train at a "
+    "vendor with --backend."
+)
 SAMPLE_ROWS, LOOKED_AT = 1000, 50
 """In which columns are told apart, and in which it shows whether rows need that."""
 TEST_SHARE = 0.2
@@ -59,12 +66,16 @@ class Wishes:
         test: Share of the rows for the test.
         backend: Who is to train.
         model: Which model.
+        drop: Whether rows that cannot be used are left out.
+        keep_spellings: Whether labels that differ only in case or white space stay apart.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict[str, str])
     test: float | None = None
     backend: str | None = None
     model: str | None = None
+    drop: bool = False
+    keep_spellings: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +88,7 @@ class Draft:
         guess: Which columns hold what; None where the rows say it themselves.
         answers: Their kind, and the scorers.
         rows: By what they are for.
+        caution: What the model needs; empty when there is nothing to say.
         findings: What the user should know; errors where the job is not yet one that can run.
     """
 
@@ -87,6 +99,7 @@ class Draft:
     answers: Suggestion
     rows: JobRows
     findings: tuple[Finding, ...]
+    caution: str = ""
 
 
 def draft_job(file: Path, output: Path, wishes: Wishes) -> Draft:
@@ -103,7 +116,8 @@ def draft_job(file: Path, output: Path, wishes: Wishes) -> Draft:
         UnknownColumns: It cannot be told what is asked and what is answered.
         NotFoundError: No installed package brings the backend.
     """
-    unread = (each for each in read_records(file) if isinstance(each, Record))
+    refused: list[Finding] = []
+    unread = _records(file, refused)
     records = list(islice(unread, SAMPLE_ROWS))
     count = len(records) + sum(1 for _ in unread)
     seen = list(islice(read(file), LOOKED_AT))
@@ -115,15 +129,23 @@ def draft_job(file: Path, output: Path, wishes: Wishes) -> Draft:
     if len(records) > 1 and (wishes.columns or not _has_a_shape(records, some)):
         guess = guess_columns([each.value for each in records], wishes.columns)
     job = _job(file, use, guess, wishes, max(count, 1))
-    splits = (rows := read_job(job)).splits
-    answers = suggest_scorers(
-        chain(splits.train, splits.validation, splits.test or ()), splits.train
-    )
+    if refused and not records:
+        raise DataError("\n".join(shown(refused)), tuple(refused))
+    rows, splits = _read(job, file, wishes)
+    folded = None if wishes.keep_spellings else spellings(_all(splits))
+    if folded:
+        data = job.data.model_copy(update={"labels": tuple(sorted(set(folded.values())))})
+        job = job.model_copy(update={"data": data})
+        rows, splits = _read(job, file, wishes)
+    answers = suggest_scorers(_all(splits), splits.train)
+    if folded:
+        answers = replace(answers, kind=f"{answers.kind}; {_folded(folded)}")
     content = job.model_dump(mode="json", exclude_defaults=True)
     content["evaluate"] = {"scorers": list(answers.scorers), "leaks": "drop"}
     with_tools = any(row.tools for row in splits.train)
+    caution = ""
     if with_tools and wishes.model is None:
-        content["model"] = TOOLS_MODEL
+        content["model"], caution = TOOLS_MODEL, NEEDS_HUB
     job = Job.model_validate({**content, "folder": job.folder})
     read_as = one_line(rows.report.files[0].read_as)
     ready = (*backend_findings(job), *readiness_findings(job, rows), *tools_findings(job, rows))
@@ -136,6 +158,36 @@ def draft_job(file: Path, output: Path, wishes: Wishes) -> Draft:
         answers=answers,
         rows=rows,
         findings=(*rows.report.findings, *ready),
+        caution=caution,
+    )
+
+
+def _records(file: Path, refused: list[Finding]) -> Iterator[Record]:
+    """Yield the records of a file, and keep the errors about it."""
+    for each in read_records(file):
+        if isinstance(each, Record):
+            yield each
+        elif each.severity == "error":
+            refused.append(each)
+
+
+def _read(job: Job, file: Path, wishes: Wishes) -> tuple[JobRows, Splits]:
+    try:
+        return (rows := read_job(job)), rows.splits
+    except DataError as refusal:
+        if wishes.drop or not any(each.is_about_row for each in refusal.findings):
+            raise
+        fix = f"To leave such rows out: unitune init --data {file} --drop"
+        raise DataError(f"{refusal}\n{fix}", refusal.findings) from refusal
+
+
+def _all(splits: Splits) -> Iterator[Example]:
+    return chain(splits.train, splits.validation, splits.test or ())
+
+
+def _folded(labels: Mapping[str, str]) -> str:
+    return (
+        f"{len(labels):,} spellings, {len(set(labels.values())):,} when case and blanks are ignored"
     )
 
 
@@ -154,6 +206,8 @@ def _job(file: Path, use: Use, guess: Guess | None, wishes: Wishes, rows: int) -
         )
     backend = wishes.backend or BACKEND
     data: dict[str, Any] = {"train": file.name or os.curdir}
+    if wishes.drop:
+        data["unusable"] = "drop"
     if guess is not None:
         key = "columns" if isinstance(guess.mapping, Columns) else "template"
         data[key] = guess.mapping.model_dump(exclude_none=True)

@@ -65,6 +65,12 @@ class Data(Spec):
     """For tables: which columns hold the messages."""
     template: Template | None = None
     """For tables: how messages are made from the columns; instead of `columns`."""
+    labels: tuple[str, ...] = ()
+    """Labels, each in one spelling. An answer that differs from a label only in case or white
+    space is read as that label; any other answer stays as it is."""
+    unusable: Literal["refuse", "drop"] = "refuse"
+    """What to do about rows that cannot be used, such as one without an answer. drop: leave them
+    out and count them."""
     secrets: Literal["refuse", "warn", "allow"] = "refuse"
     """What to do about rows that hold what looks like a key, a token or a password. allow: do not
     look."""

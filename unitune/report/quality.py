@@ -49,7 +49,7 @@ def _headline(report: DataReport) -> str:
         return f"{counted(len(report.errors), 'error')} to correct first"
     if not causes:
         return "Nothing stands out"
-    return f"{counted(len(causes), 'thing')} worth a look"
+    return f"{counted(sum(cause.total for cause in causes), 'row')} worth a look"
 
 
 def _answer_bars(report: DataReport) -> list[AnswerBar]:

@@ -87,8 +87,12 @@ def environment(today: str | None) -> Any:
     import jinja2.ext  # noqa: PLC0415 - heavy, and most processes render no template
     import jinja2.sandbox  # noqa: PLC0415
 
-    if today is None:  # prompts are plain text, never HTML
-        return jinja2.sandbox.ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined)
+    # Jinja's own filter sorts the keys and escapes characters for HTML. Prompts are plain text.
+    tojson = partial(json.dumps, ensure_ascii=False)
+    if today is None:
+        plain: Any = jinja2.sandbox.ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined)
+        plain.filters["tojson"] = tojson
+        return plain
 
     class Generation(jinja2.ext.Extension):
         """Lets ``{% generation %}``, which marks answers for training, stand without effect."""
@@ -105,7 +109,7 @@ def environment(today: str | None) -> Any:
     made: Any = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
     )
-    made.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
+    made.filters["tojson"] = tojson
     made.globals.update(raise_exception=refuse, strftime_now=date.fromisoformat(today).strftime)
     return made
 

@@ -38,7 +38,7 @@ def test_rows_worth_a_look_are_printed_by_cause_beside_others(
     assert "1 Nearly the same question, answered differently" in done.out
     assert "rows.jsonl:41 " in done.out
     assert "beside rows.jsonl:1 " in done.out
-    assert "No errors; some rows are worth a look." in done.out
+    assert "No errors, 6 rows worth a look." in done.out
     assert max(map(len, done.out.splitlines())) <= 80
 
 

@@ -59,7 +59,6 @@ def test_a_file_is_counted(tmp_path: Path) -> None:
     assert {"system": 1, "user": 2, "assistant": 2} == file.roles
     assert file.characters is not None
     assert (10, 16) == (file.characters.shortest, file.characters.longest)
-    assert 2 == sum(count for _, count in file.histogram)
 
 
 def test_a_clean_file_has_no_findings(tmp_path: Path) -> None:
@@ -275,7 +274,7 @@ def test_the_report_is_one_json_object_with_its_schema_version(tmp_path: Path) -
 def test_a_missing_file_is_a_finding_and_no_exception(tmp_path: Path) -> None:
     report = check_file(tmp_path / "none.jsonl")
     assert (["missing-file"], 0) == ([f.code for f in report.findings], report.files[0].rows)
-    assert (None, []) == (report.files[0].characters, report.files[0].histogram)
+    assert report.files[0].characters is None
 
 
 def test_a_share_in_per_cent_is_told_how_to_be_written(tmp_path: Path) -> None:
@@ -283,19 +282,10 @@ def test_a_share_in_per_cent_is_told_how_to_be_written(tmp_path: Path) -> None:
     assert "For 20% of the training rows, write 0.2." == finding.fix
 
 
-def test_bars_are_equally_wide_and_the_last_takes_the_few_long_rows() -> None:
+def test_lengths_are_the_shortest_the_median_and_the_longest() -> None:
     lengths = Lengths.of(Counter([*range(100), 5000]))
-    assert lengths is not None
-    assert (0, 50, 5000) == (lengths.shortest, lengths.median, lengths.longest)
-    assert [(f"{low}-{low + 9}", 10) for low in range(0, 90, 10)] + [("90-5,000", 11)] == [
-        (bar.label, bar.count) for bar in lengths.bins
-    ]
-
-
-def test_rows_of_one_length_make_one_bar() -> None:
-    lengths = Lengths.of({42: 7})
-    assert lengths is not None
-    assert [("42", 7)] == [(bar.label, bar.count) for bar in lengths.bins]
+    assert Lengths(shortest=0, median=50, longest=5000) == lengths
+    assert Lengths(shortest=42, median=42, longest=42) == Lengths.of({42: 7})
 
 
 @pytest.mark.parametrize("validation", [None, 0.2, "validation.jsonl"])

@@ -178,7 +178,7 @@ def test_a_bad_row_is_one_error_and_the_next_row_is_read(
         ("", "empty-file", "no rows"),
         ("text,label\n", "empty-file", "no rows"),
         ("text,label,text\nq,a,b\n", "repeated-column", "'text' more than once"),
-        (b"text,l\xe9bel\nq,a\n", "encoding", "0xE9 at offset 6"),
+        (b"text,l\x81bel\nq,a\n", "encoding", "0x81 at offset 6"),
         ("text,label\nq,a\n".encode("utf-16-le"), "encoding", "UTF-16"),
     ],
 )
@@ -286,3 +286,84 @@ def test_rows_with_messages_or_a_prompt_pass_a_mapping_by(tmp_path: Path) -> Non
 def test_a_template_takes_any_json_value(tmp_path: Path) -> None:
     path = write(tmp_path, '{"subject": 1, "body": ["x"], "label": true}', "rows.jsonl")
     assert [["1: ['X']", "True"]] == [texts(row) for row in rows(path, TEMPLATE)]
+
+
+def codes(path: Path, data: Data | None = COLUMNS) -> list[tuple[str, str, int | None]]:
+    return [(each.severity, each.code, each.line) for each in findings(path, data)]
+
+
+@pytest.mark.parametrize("pad", ["", ",,"])
+def test_a_header_is_found_below_title_lines(tmp_path: Path, pad: str) -> None:
+    content = f"Software catalogue{pad}\nas of 2026{pad}\n\ntext,label,size\nq,a,1\nr,b,2\ns,a,3\n"
+    path = write(tmp_path, content)
+    assert [["q", "a"], ["r", "b"], ["s", "a"]] == [texts(row) for row in rows(path)]
+    assert ("note", "title-lines", 4) in codes(path)
+
+
+def test_an_index_without_a_name_is_no_title(tmp_path: Path) -> None:
+    path = write(tmp_path, ",text,label\n0,q,a\n1,r,b\n")
+    assert [["q", "a"], ["r", "b"]] == [texts(row) for row in rows(path)]
+    assert [] == codes(path)
+
+
+@pytest.mark.parametrize("total", ["Total,,491", 'Summe:,,"12,5"', "Total,491,\nAverage,3,"])
+def test_totals_at_the_end_are_left_out_with_a_note(tmp_path: Path, total: str) -> None:
+    path = write(tmp_path, f"text,label,size\nq,a,1\nTotal,b,2\n{total}\n")
+    assert [["q", "a"], ["Total", "b"]] == [texts(row) for row in rows(path)]
+    assert ("note", "total-lines", 4) in codes(path)
+
+
+def test_windows_1252_is_read_with_a_note_that_shows_a_word(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("sep=;\r\ntext;label\r\nzu klein für mich;Größe\r\n", encoding="cp1252")
+    assert [["zu klein für mich", "Größe"]] == [texts(row) for row in rows(path)]
+    (found,) = findings(path)
+    assert ("note", "windows-1252", 3) == (found.severity, found.code, found.line)
+    assert "'für'" in found.message
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding"),
+    [
+        ("text,label\nдобрый день,да\n", "cp1251"),
+        ("text,label\nzu klein für mich und viele andere,Grösse\n", "mac-roman"),
+        ("text,label\nmam książkę i ołówek w domu,żółty\n", "cp1250"),
+    ],
+)
+def test_another_encoding_is_not_taken_for_windows_1252(
+    tmp_path: Path, content: str, encoding: str
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(content.encode(encoding))
+    assert ("error", "encoding") in {each[:2] for each in codes(path)}
+
+
+def test_a_damaged_character_in_utf_8_stays_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path, "text,label\nGröße,a\n".encode() + b"kleine Gr\xf6sse hier,a\n")
+    assert [("error", "encoding", 3)] == codes(path)
+
+
+def test_a_file_that_is_not_text_is_one_error(tmp_path: Path) -> None:
+    for content in (bytes(range(256)) * 8, b"\xd0\xcf\x11\xe0" + bytes(600)):
+        (found,) = findings(write(tmp_path, content))
+        assert ("error", "not-text") == (found.severity, found.code)
+
+
+def test_rows_that_cannot_be_used_are_left_out_and_counted_if_the_job_says_so(
+    tmp_path: Path,
+) -> None:
+    path = write(tmp_path, "text,label\nq,a\nr,\n,b\ns,\n")
+    data = COLUMNS.model_copy(update={"unusable": "drop"})
+    assert [["q", "a"]] == [texts(row) for row in rows(path, data)]
+    (found,) = findings(path, data)
+    assert ("note", "rows-left-out") == (found.severity, found.code)
+    assert "3 rows" in found.message
+    assert "empty-answer (2, first in line 3)" in found.message
+    nothing = write(tmp_path, "text,label\nr,\n")
+    assert [("error", "empty-answer", 2)] == codes(nothing, data)
+
+
+def test_an_answer_is_read_as_the_label_that_it_spells_otherwise(tmp_path: Path) -> None:
+    path = write(tmp_path, "text,label\nq,Games\nr, GAMES \ns,n/a\n")
+    data = COLUMNS.model_copy(update={"labels": ("games",)})
+    assert ["games", "games", "n/a"] == [texts(row)[1] for row in rows(path, data)]

@@ -164,7 +164,8 @@ def test_labels_are_listed_where_the_training_rows_may_lack_one(tmp_path: Path) 
 
 
 def test_labels_that_differ_by_case_alone_are_told_apart(tmp_path: Path) -> None:
-    made = draft(tmp_path, lines(pairs(lambda at, _: ("US", "us", "no")[at % 3])))
+    rows = lines(pairs(lambda at, _: ("US", "us", "no")[at % 3]))
+    made = draft(tmp_path, rows, keep_spellings=True)
     assert [False, False] == [
         each.model_dump(mode="json")["ignore_case"] for each in made.job.evaluate.scorers
     ]
@@ -275,6 +276,76 @@ def test_rows_that_cannot_be_used_are_named_and_no_job_is_made(tmp_path: Path) -
     rows[3]["completion"] = ""
     with pytest.raises(DataError, match=r"rows\.jsonl:4: the answer is empty"):
         draft(tmp_path, lines(rows))
+
+    with pytest.raises(DataError, match=r"unitune init --data \S*rows\.jsonl --drop"):
+        draft(tmp_path, lines(rows))
+    made = draft(tmp_path, lines(rows), drop=True)
+    assert "drop" == made.job.data.unusable
+    assert 199 == sum(
+        map(len, (made.rows.splits.train, made.rows.splits.validation, made.rows.splits.test or ()))
+    )
+
+
+def test_spellings_of_a_label_are_read_as_the_usual_one_and_said(tmp_path: Path) -> None:
+    def spelled(at: int, label: str) -> str:
+        return {0: label.upper(), 1: f" {label.capitalize()} "}.get(at % 20, label)
+
+    made = draft(tmp_path, lines(pairs(spelled)))
+    labels = sorted({label for _, label in banking()})
+    assert tuple(labels) == made.job.data.labels
+    assert "5 labels; 14 spellings, 5 when case and blanks are ignored" == made.answers.kind
+    assert set(labels) == {row.answer for row in made.rows.splits.train}
+    assert made.job == Job.load(tmp_path / "unitune.yaml")
+    quality = check(made.job).quality
+    assert quality is not None
+    assert "label-spellings" not in {cause.code for cause in quality.causes}
+
+
+def test_an_object_beside_a_text_is_the_answer_and_other_columns_are_named(tmp_path: Path) -> None:
+    rows = [
+        {"id": at, "invoice": f"{message} <b>&", "language": ("de", "en")[at % 2],
+         "extracted": {"vendor": f"O'Neil & Söhne {at}", "amount": at, "currency": "EUR"}}
+        for at, (message, _) in enumerate(banking())
+    ]  # fmt: skip
+    made = draft(tmp_path, lines(rows))
+    assert made.guess is not None
+    assert (("invoice",), "extracted", ("language",)) == (
+        made.guess.question, made.guess.answer, made.guess.others,
+    )  # fmt: skip
+    assert ["json_equal", "json_fields", "json_valid"] == scorers(made)
+    answer = made.rows.splits.train.rows[0].example.answer
+    assert answer is not None
+    assert ["vendor", "amount", "currency"] == list(json.loads(answer))
+    assert "O'Neil & Söhne" in answer
+
+
+def test_several_labels_in_one_answer_are_said_and_scored_by_their_words(tmp_path: Path) -> None:
+    parts = ("food", "service", "price", "noise", "staff", "place")
+    made = draft(
+        tmp_path,
+        lines(
+            pairs(
+                lambda at, _: "; ".join(
+                    dict.fromkeys((parts[at % 6], parts[at % 4], parts[at % 5]))
+                )
+            )
+        ),
+    )
+    assert made.answers.kind.startswith("6 labels, several of them in ")
+    assert ["token_f1", "exact"] == scorers(made)
+
+
+def test_rows_with_tools_get_a_base_from_the_hub_and_a_word_about_it(tmp_path: Path) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    rows = [
+        {"messages": [{"role": "user", "content": message},
+                      {"role": "assistant", "tool_calls": [call]}],
+         "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]}
+        for message, _ in banking()
+    ]  # fmt: skip
+    (tmp_path / "rows.jsonl").write_text(lines(rows), encoding="utf-8")
+    made = draft_job(tmp_path / "rows.jsonl", tmp_path / "unitune.yaml", Wishes())
+    assert "Hugging Face" in made.caution
 
 
 def test_the_file_is_found_from_the_folder_of_the_job(tmp_path: Path) -> None:

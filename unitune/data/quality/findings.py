@@ -106,15 +106,19 @@ class Cause(Closed):
     """How many rows there are; at most 1,000 of them are listed."""
     likely: int = 0
     """How many of them are probably wrong, where that is estimated."""
+    cases: int = 0
+    """How many of these are kept for the test."""
     issues: tuple[ShownIssue, ...]
     """The most doubtful first."""
 
 
 class Quality(Closed):
-    """What is worth a look in the rows to train on."""
+    """What is worth a look in a training file."""
 
     rows: int
     """How many rows were looked at: those at the beginning."""
+    cases: int = 0
+    """How many of these are kept for the test."""
     is_whole: bool
     """Whether these are all; of a large file only the beginning is looked at."""
     causes: tuple[Cause, ...]

@@ -7,9 +7,9 @@ another, which takes the square of their number where all are of a few dozen wor
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from unitune.data.dataset import Row
+from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.data.files import Files
 from unitune.data.privacy.masking import masked
@@ -41,11 +41,12 @@ FEWEST_LONG_ROWS = 50
 """Rows of a file of which the few longest can be said to make much of the bill."""
 
 
-def quality_of(subject: Job | str) -> Quality | None:
-    """Return what is worth a look in a job's rows to train on, or in a file.
+def quality_of(subject: Job | str, cases: Dataset | None = None) -> Quality | None:
+    """Return what is worth a look in a job's training file, or in a file.
 
     Args:
         subject: A job, or the path of a file.
+        cases: Rows of the training file that are kept for the test; these are counted apart.
 
     Returns:
         None where there are no such rows.
@@ -59,18 +60,19 @@ def quality_of(subject: Job | str) -> Quality | None:
         rows = files.read(subject.data, subject.rows_for, reading)
         if subject.data.personal_data == "redact":
             rows = Screen(subject.data).rows(rows, files)
-        quality = look_at(rows, files)
+        quality = look_at(rows, files, {row.line for row in cases.rows} if cases else ())
     else:
         return None
     return quality if quality.rows else None
 
 
-def look_at(items: Iterable[Row | Finding], files: Files) -> Quality:
+def look_at(items: Iterable[Row | Finding], files: Files, cases: Collection[int] = ()) -> Quality:
     """Return what is worth a look in training rows.
 
     Args:
         items: The rows; findings among them are left out.
         files: Where they stand.
+        cases: Lines of those that are kept for the test.
     """
     rows = (_quality_row(item) for item in items if isinstance(item, Row))
     seen = list(_beginning(rows))
@@ -78,8 +80,9 @@ def look_at(items: Iterable[Row | Finding], files: Files) -> Quality:
     causes = [cause for cause in _causes(seen, labels=labels) if cause.rows]
     return Quality(
         rows=len(seen),
+        cases=sum(row.line in cases for row in seen),
         is_whole=next(rows, None) is None,
-        causes=tuple(_shown(cause, seen, files) for cause in causes),
+        causes=tuple(_shown(cause, seen, files, cases) for cause in causes),
         answers={masked(label): rows for label, rows in counted(seen).items()} if labels else {},
     )
 
@@ -117,7 +120,7 @@ def _beginning(rows: Iterator[QualityRow]) -> Iterator[QualityRow]:
 def _causes(rows: list[QualityRow], *, labels: bool) -> Iterator[RowIssues]:
     """Yield the causes, the most pressing first."""
     weighed = any(row.answer is None for row in rows)  # one question may well be asked often
-    near, contradictions = (None, None) if weighed else repeated(rows)
+    near, contradictions = (None, None) if weighed else repeated(rows, labels=labels)
     if contradictions:
         yield contradictions
     if labels:
@@ -160,7 +163,7 @@ def _longest(rows: Sequence[QualityRow]) -> RowIssues:
     )
 
 
-def _shown(cause: RowIssues, rows: list[QualityRow], files: Files) -> Cause:
+def _shown(cause: RowIssues, rows: list[QualityRow], files: Files, cases: Collection[int]) -> Cause:
     def shown(at: int) -> ShownRow:
         file, line = files.place(rows[at].line)
         return ShownRow(
@@ -176,6 +179,7 @@ def _shown(cause: RowIssues, rows: list[QualityRow], files: Files) -> Cause:
         fix=cause.fix,
         likely=cause.likely,
         total=len(cause.rows),
+        cases=sum(rows[each.at].line in cases for each in cause.rows),
         issues=tuple(
             ShownIssue(
                 row=shown(each.at), why=masked(each.why), beside=tuple(map(shown, each.beside))

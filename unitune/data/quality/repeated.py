@@ -35,11 +35,16 @@ class _Pair(NamedTuple):
     same: bool
 
 
-def repeated(rows: Sequence[QualityRow]) -> tuple[RowIssues, RowIssues]:
-    """Return families of near duplicates, the largest first, and rows that contradict others."""
+def repeated(rows: Sequence[QualityRow], *, labels: bool) -> tuple[RowIssues, RowIssues]:
+    """Return families of duplicates, the largest first, and rows that contradict others.
+
+    Args:
+        rows: In the order of the file.
+        labels: Whether the answers are labels, of which one at most is right.
+    """
     near = RowIssues(
         "near-duplicates",
-        "Rows that say nearly the same",
+        "Rows that say the same, or nearly the same",
         "Keep one of each family, or all if the variants are meant: they count as often as they "
         "stand there.",
         list(_families(rows, pairs := list(_pairs(rows)))),
@@ -48,7 +53,9 @@ def repeated(rows: Sequence[QualityRow]) -> tuple[RowIssues, RowIssues]:
     contradictions = RowIssues(
         "contradictions",
         "Nearly the same question, answered differently",
-        "Decide which answer is right and give it to both, or leave one row out.",
+        "Decide which answer is right and give it to both, or leave one row out."
+        if labels
+        else "Several answers may be right. Where only one is, correct or leave out the other.",
         [RowIssue(pair.at, _nearness(pair.similarity), (pair.other,)) for pair in doubtful],
     )
     return near, contradictions
@@ -81,9 +88,7 @@ def _pairs(rows: Sequence[QualityRow]) -> Iterator[_Pair]:
     texts = _by_text(rows)
     for text in texts:
         for before, at in pairwise(text.rows):
-            same = _same_answer(rows[before], rows[at])
-            if not same or rows[before].question != rows[at].question:
-                yield _Pair(at, before, 1.0, same)
+            yield _Pair(at, before, 1.0, _same_answer(rows[before], rows[at]))
     index = NearIndex([text.words for text in texts])
     for text, candidates in index.candidates_within():
         yield from _pairs_of(rows, texts, index, text, list(map(int, candidates)))

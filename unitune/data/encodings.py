@@ -1,0 +1,117 @@
+"""Tell Windows-1252, which Excel writes as "CSV", from UTF-8: `as_utf8`.
+
+UTF-8 is preferred: a file with one character beyond ASCII that is valid UTF-8 stays UTF-8, with an
+error for each damaged line. The other file is read as Windows-1252 only if it looks like a
+language that is written in it; cyrillic letters, or those of MacRoman, show as signs inside of
+words.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import re
+from io import BufferedReader
+from typing import Any, NamedTuple, cast
+
+from unitune.findings import Finding, note
+
+MOST_BYTES = 1 << 20
+"""Of a line that is looked at in one piece."""
+MOST_ODD, MOST_FOREIGN = 0.02, 0.25
+"""Shares of letters beyond ASCII that may be odd, and of all letters that may be beyond ASCII."""
+_WORD = re.compile(r"[^\W\d_]+")
+_ODD = re.compile(
+    r"(?<=[a-z\u00df-\u00f6\u00f8-\u00ff])[^\x00-\x7f\u00ad\u00b7\u2018\u2019\u00df-\u00f6\u00f8-\u00ff"
+    r"\u0153\u0161\u017e](?=[a-z\u00df-\u00f6\u00f8-\u00ff])"
+)
+"""Between two small letters: a sign or a capital beyond ASCII, other than an apostrophe."""
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+
+
+class _Transcoded(io.RawIOBase):
+    """Text in another encoding as UTF-8; what is broken in it is not UTF-8 either."""
+
+    def __init__(self, stream: BufferedReader, encoding: str) -> None:
+        self._stream = stream
+        errors = "surrogatepass" if encoding.startswith("utf") else "strict"
+        self._decoder = codecs.getincrementaldecoder(encoding)(errors)
+        self._waiting = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._waiting:
+            chunk = self._stream.read(1 << 14)
+            try:
+                text = self._decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError:
+                self._decoder.reset()
+                text = "\udfff"  # half a character, which UTF-8 has no bytes for
+            self._waiting = text.encode("utf-8", "surrogatepass")
+            if not chunk:
+                break
+        given = self._waiting[: len(buffer)]
+        buffer[: len(given)] = given
+        self._waiting = self._waiting[len(given) :]
+        return len(given)
+
+
+def transcoded(stream: BufferedReader, encoding: str) -> BufferedReader:
+    """Return a text in another encoding as UTF-8."""
+    return cast("BufferedReader", BufferedReader(_Transcoded(stream, encoding)))
+
+
+class _Seen(NamedTuple):
+    """A word beyond ASCII, and its line."""
+
+    word: str
+    line: int
+
+
+def as_utf8(stream: BufferedReader) -> tuple[BufferedReader, list[Finding]]:
+    """Return a text as UTF-8, with a note if it was read as Windows-1252.
+
+    Args:
+        stream: At its start; one that cannot be read twice, such as a pipe, stays as it is.
+    """
+    if not stream.seekable():
+        return stream, []
+    seen = _windows_1252(stream)
+    stream.seek(0)
+    if seen is None:
+        return stream, []
+    what = f"the file is not UTF-8 and was read as Windows-1252, such as {seen.word!r} here."
+    fix = 'If that word is wrong, save the file as UTF-8 (Excel: "CSV UTF-8").'
+    return transcoded(stream, "cp1252"), [note("windows-1252", what, fix).at(line=seen.line)]
+
+
+def _windows_1252(stream: BufferedReader) -> _Seen | None:
+    """Return the first word of a Windows-1252 text; None if it is UTF-8 or cannot be told."""
+    first: _Seen | None = None
+    letters = beyond = odd = 0
+    for number, raw in enumerate(iter(lambda: stream.readline(MOST_BYTES), b""), start=1):
+        if raw.isascii():
+            continue
+        try:
+            raw.decode("utf-8")
+        except UnicodeDecodeError:
+            pass
+        else:
+            return None
+        try:
+            text = raw.decode("cp1252")
+        except UnicodeDecodeError:
+            return None
+        if _CONTROL.search(raw):
+            return None
+        words = _WORD.findall(text)
+        foreign = [word for word in words if not word.isascii()]
+        first = first or _Seen(next(iter(foreign), text.strip()[:20]), number)
+        letters += sum(map(len, words))
+        beyond += sum(not letter.isascii() for word in foreign for letter in word)
+        odd += len(_ODD.findall(text))
+    if odd > MOST_ODD * max(beyond, 1) or beyond > MOST_FOREIGN * max(letters, 1):
+        return None
+    return first
