@@ -12,7 +12,7 @@ import codecs
 import io
 import re
 from io import BufferedReader
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from unitune.findings import Finding, note
 
@@ -26,6 +26,7 @@ _ODD = re.compile(
     r"\u0153\u0161\u017e](?=[a-z\u00df-\u00f6\u00f8-\u00ff])"
 )
 """Between two small letters: a sign or a capital beyond ASCII, other than an apostrophe."""
+_IF_WRONG = 'If that word is wrong, save the file as UTF-8 (Excel: "CSV UTF-8").'
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 
 
@@ -63,11 +64,11 @@ def transcoded(stream: BufferedReader, encoding: str) -> BufferedReader:
     return cast("BufferedReader", BufferedReader(_Transcoded(stream, encoding)))
 
 
-class _Seen(NamedTuple):
-    """A word beyond ASCII, and its line."""
-
-    word: str
-    line: int
+def _decoded(raw: bytes, encoding: str) -> str | None:
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError:
+        return None
 
 
 def as_utf8(stream: BufferedReader) -> tuple[BufferedReader, list[Finding]]:
@@ -78,37 +79,27 @@ def as_utf8(stream: BufferedReader) -> tuple[BufferedReader, list[Finding]]:
     """
     if not stream.seekable():
         return stream, []
-    seen = _windows_1252(stream)
+    found = _windows_1252(stream)
     stream.seek(0)
-    if seen is None:
-        return stream, []
-    what = f"the file is not UTF-8 and was read as Windows-1252, such as {seen.word!r} here."
-    fix = 'If that word is wrong, save the file as UTF-8 (Excel: "CSV UTF-8").'
-    return transcoded(stream, "cp1252"), [note("windows-1252", what, fix).at(line=seen.line)]
+    return (transcoded(stream, "cp1252") if found else stream), [found] if found else []
 
 
-def _windows_1252(stream: BufferedReader) -> _Seen | None:
-    """Return the first word of a Windows-1252 text; None if it is UTF-8 or cannot be told."""
-    first: _Seen | None = None
+def _windows_1252(stream: BufferedReader) -> Finding | None:
+    """Return a note on a Windows-1252 text; None if it is UTF-8 or cannot be told."""
+    first: Finding | None = None
     letters = beyond = odd = 0
     for number, raw in enumerate(iter(lambda: stream.readline(MOST_BYTES), b""), start=1):
         if raw.isascii():
             continue
-        try:
-            raw.decode("utf-8")
-        except UnicodeDecodeError:
-            pass
-        else:
-            return None
-        try:
-            text = raw.decode("cp1252")
-        except UnicodeDecodeError:
-            return None
-        if _CONTROL.search(raw):
+        text = _decoded(raw, "cp1252")
+        if text is None or _decoded(raw, "utf-8") is not None or _CONTROL.search(raw):
             return None
         words = _WORD.findall(text)
         foreign = [word for word in words if not word.isascii()]
-        first = first or _Seen(next(iter(foreign), text.strip()[:20]), number)
+        if first is None:
+            word = next(iter(foreign), text.strip()[:20])
+            what = f"the file is not UTF-8 and was read as Windows-1252, such as {word!r} here."
+            first = note("windows-1252", what, _IF_WRONG).at(line=number)
         letters += sum(map(len, words))
         beyond += sum(not letter.isascii() for word in foreign for letter in word)
         odd += len(_ODD.findall(text))

@@ -99,7 +99,7 @@ class TableRow(NamedTuple):
     @property
     def is_blank(self) -> bool:
         """Whether there is nothing to read."""
-        return not self.values and not self.problems
+        return not "".join(self.values).strip() and not self.problems
 
 
 T = TypeVar("T", Line, TableRow)

@@ -107,7 +107,7 @@ def records_of(
     sample = list(islice(rows, SAMPLE_ROWS))
     table = [row for row in sample if isinstance(row, TableRow)]
     if not table:
-        yield from chain(sample, rows)
+        yield from (item for item in sample if isinstance(item, Finding))
         return
     titles = _title_lines([row.values for row in table])
     header = table[titles]

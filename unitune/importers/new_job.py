@@ -139,7 +139,8 @@ def draft_job(file: Path, output: Path, wishes: Wishes) -> Draft:
         rows, splits = _read(job, file, wishes)
     answers = suggest_scorers(_all(splits), splits.train)
     if folded:
-        answers = replace(answers, kind=f"{answers.kind}; {_folded(folded)}")
+        said = f"{len(folded):,} spellings, {len(set(folded.values())):,} when case and blanks"
+        answers = replace(answers, kind=f"{answers.kind}; {said} are ignored")
     content = job.model_dump(mode="json", exclude_defaults=True)
     content["evaluate"] = {"scorers": list(answers.scorers), "leaks": "drop"}
     with_tools = any(row.tools for row in splits.train)
@@ -183,12 +184,6 @@ def _read(job: Job, file: Path, wishes: Wishes) -> tuple[JobRows, Splits]:
 
 def _all(splits: Splits) -> Iterator[Example]:
     return chain(splits.train, splits.validation, splits.test or ())
-
-
-def _folded(labels: Mapping[str, str]) -> str:
-    return (
-        f"{len(labels):,} spellings, {len(set(labels.values())):,} when case and blanks are ignored"
-    )
 
 
 def _has_a_shape(records: Sequence[Record], some: Sequence[Row]) -> bool:

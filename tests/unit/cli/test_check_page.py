@@ -60,3 +60,56 @@ def test_the_page_replaces_one_of_unitune_and_nothing_else(file: Path, tmp_path:
 
     assert refused.exit_code
     assert "<p>mine</p>" == other.read_text(encoding="utf-8")
+
+
+def job_with(folder: Path, rows: list[dict[str, str]], **data: object) -> str:
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "train.jsonl").write_text(text, encoding="utf-8")
+    job = {"name": "a", "model": "base", "backend": "fake"}
+    job |= {"data": {"train": "train.jsonl", **data}}
+    job |= {"evaluate": {"scorers": ["exact"], "leaks": "drop"}}
+    (folder / "unitune.yaml").write_text(json.dumps(job), encoding="utf-8")
+    return "unitune.yaml"
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def test_each_thing_is_listed_once_and_rows_of_the_test_are_counted_apart(
+    unitune: Command, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    rows = rows_of(file)
+    rows += [rows[2], {"prompt": rows[0]["prompt"], "completion": "rate"}]
+    told = unitune("check", job_with(tmp_path, rows, test=0.3, validation=0.2)).out
+
+    assert "43 rows: " in told
+    assert "Worth a look, in the 43 rows (13 of them for the test)" in told
+    assert 1 == told.count("characters in a row: median ")
+    assert "asks the same as" not in told
+    assert "equals the one" not in told
+    assert "Rows that say the same, or nearly the same" in told
+    assert "to train on were" not in told
+
+
+def test_errors_come_last_with_a_closing_count(
+    unitune: Command, file: Path, tmp_path: Path
+) -> None:
+    rows = [*rows_of(file), {"prompt": "Where is it?", "completion": ""}]
+    done = unitune("check", job_with(tmp_path, rows, test=0.3, validation=0.2))
+
+    assert 2 == done.code
+    assert done.out.index("Worth a look") < done.out.index("the answer is empty")
+    assert done.out.rstrip().splitlines()[-1].startswith("1 error, ")
+
+
+def test_several_right_answers_are_not_called_wrong(unitune: Command, tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"Write to customer {at % 20} about the plants.", "completion": text * 6}
+        for at, text in enumerate(["Dear you, all is well. ", "Hello there, sorry to hear. "] * 20)
+    ]
+    rows += [{"prompt": rows[0]["prompt"], "completion": "Something else, quite another. " * 5}]
+    told = unitune("check", job_with(tmp_path, rows)).out
+    assert "Several answers may be right." in told
+    assert "Decide which answer is right" not in told

@@ -31,5 +31,17 @@ def test_other_names_and_other_places_are_other_causes() -> None:
         bad("duplicate", "the row equals the one on line 3.", 5),
         bad("duplicate", "the row equals the one on line 4.", 6),
     ]
-    assert [1] * 6 == [group.size for group in grouped(findings)]
+    assert [1, 1, 1, 1, 2] == [group.size for group in grouped(findings)]
     assert ["", ""] == [group.more for group in grouped(findings)][:2]
+
+
+def test_one_row_with_a_cause_twice_is_one_row() -> None:
+    found = error("wrong-value", "role 'human' is not known.").at(file="a", line=1)
+    (group,) = grouped([found, found, found.at(line=4)])
+    assert (2, (4,)) == (group.size, group.lines)
+
+
+def test_bytes_that_differ_are_one_cause() -> None:
+    texts = ("byte 0xE4 at offset 12 is not UTF-8.", "byte 0xFC at offset 1,290 is not UTF-8.")
+    findings = [error("encoding", text).at(file="a", line=at) for at, text in enumerate(texts, 1)]
+    assert ["a:1: byte 0xE4 at offset 12 is not UTF-8. (and 1 more row: line 2)"] == shown(findings)

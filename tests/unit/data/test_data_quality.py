@@ -292,3 +292,32 @@ def test_a_pipe_is_checked_as_a_file_is(tmp_path: Path) -> None:
     assert {"rated-row", "duplicate"} < {finding.code for finding in report.findings}
     names = str(file), str(pipe).replace('"', '\\"')
     assert report.model_dump_json() == check(file).model_dump_json().replace(*names)
+
+
+def labelled(flipped: int) -> list[tuple[str, str]]:
+    """Return 1,200 questions of 12 labels; words of most are no label's own, and some are wrong."""
+    chance = random.Random(5)  # noqa: S311 - repeatable, not secret
+    words = {f"label{at}": [f"o{at}x{number}" for number in range(30)] for at in range(12)}
+    rows = [
+        (" ".join(chance.choice(words[label] if own < 3 else [f"w{chance.randrange(300)}"])
+                  for own in chance.sample(range(8), 8)), label)
+        for label in chance.choices(list(words), k=1200)
+    ]  # fmt: skip
+    for at in range(flipped):
+        question, label = rows[at]
+        rows[at] = question, chance.choice([other for other in words if other != label])
+    return rows
+
+
+def test_the_list_of_doubtful_labels_is_short_where_none_is_wrong() -> None:
+    listed = lines_by_cause(look_at_rows(labelled(0))).get("label-errors", [])
+    assert len(listed) <= 3
+
+
+def test_the_list_of_doubtful_labels_ends_where_half_are_wrong_and_says_how_many() -> None:
+    cause = cause_of(look_at_rows(labelled(60)), "label-errors")
+    wrong = sum(issue.row.line <= 60 for issue in cause.issues)
+    assert cause.total <= 2.5 * wrong
+    assert wrong >= 40
+    expected = int(cause.fix.split()[1])
+    assert abs(expected - wrong) < 20

@@ -294,7 +294,9 @@ def codes(path: Path, data: Data | None = COLUMNS) -> list[tuple[str, str, int |
 
 @pytest.mark.parametrize("pad", ["", ",,"])
 def test_a_header_is_found_below_title_lines(tmp_path: Path, pad: str) -> None:
-    content = f"Software catalogue{pad}\nas of 2026{pad}\n\ntext,label,size\nq,a,1\nr,b,2\ns,a,3\n"
+    content = (
+        f"Software catalogue{pad}\nas of 2026{pad}\n{pad}\ntext,label,size\nq,a,1\nr,b,2\ns,a,3\n"
+    )
     path = write(tmp_path, content)
     assert [["q", "a"], ["r", "b"], ["s", "a"]] == [texts(row) for row in rows(path)]
     assert ("note", "title-lines", 4) in codes(path)
@@ -322,10 +324,13 @@ def test_windows_1252_is_read_with_a_note_that_shows_a_word(tmp_path: Path) -> N
     assert "'für'" in found.message
 
 
+CYRILLIC = "".join(map(chr, range(0x434, 0x43F)))
+
+
 @pytest.mark.parametrize(
     ("content", "encoding"),
     [
-        ("text,label\nдобрый день,да\n", "cp1251"),
+        (f"text,label\n{CYRILLIC},{CYRILLIC}\n", "cp1251"),
         ("text,label\nzu klein für mich und viele andere,Grösse\n", "mac-roman"),
         ("text,label\nmam książkę i ołówek w domu,żółty\n", "cp1250"),
     ],

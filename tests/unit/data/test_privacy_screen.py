@@ -52,7 +52,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def job(**data: Any) -> Job:
-    files = {"train": "train.jsonl", "validation": "dev.jsonl", "test": "test.jsonl"}
+    files: dict[str, Any] = {
+        "train": "train.jsonl",
+        "validation": "dev.jsonl",
+        "test": "test.jsonl",
+    }
     return Job(name="private", model="base", backend="fake", data=Data(**files | data))
 
 

@@ -336,8 +336,12 @@ def test_several_labels_in_one_answer_are_said_and_scored_by_their_words(tmp_pat
 
 
 def test_rows_with_tools_get_a_base_from_the_hub_and_a_word_about_it(tmp_path: Path) -> None:
-    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-    rows = [
+    call: dict[str, Any] = {
+        "id": "1",
+        "type": "function",
+        "function": {"name": "f", "arguments": "{}"},
+    }
+    rows: list[dict[str, Any]] = [
         {"messages": [{"role": "user", "content": message},
                       {"role": "assistant", "tool_calls": [call]}],
          "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unitune.data.privacy.secrets import find_secrets
+from unitune.data.privacy.masking import without_secrets
 from unitune.data.questions import Turns
 from unitune.security.spec import Closed
 
@@ -129,8 +129,5 @@ class Quality(Closed):
 
 def clipped(text: str) -> str:
     """Return a text on one line, cut where it is long, without what looks like a secret."""
-    text = text[:LOOKED_THROUGH]
-    for secret in reversed(find_secrets(text)):
-        text = f"{text[: secret.start]}[{secret.rule}]{text[secret.end :]}"
-    line = " ".join(text.split())
+    line = " ".join(without_secrets(text[:LOOKED_THROUGH]).split())
     return line if len(line) <= MOST_LETTERS else f"{line[:MOST_LETTERS].rstrip()}…"

@@ -104,14 +104,14 @@ def _end_of_list(margins: Floats, random: Floats) -> tuple[int, float]:
         margins: Of the doubtful rows, descending.
         random: Of all rows, if each had a random other label.
     """
-    listed = np.arange(1, len(margins) + 1)
-    reached = 1 - np.searchsorted(np.sort(random), margins) / max(len(random), 1)
-    known = reached >= FEWEST_REACHED
-    if not known.any():
+    if not len(margins):
         return 0, 0.0
-    wrong = np.minimum(
-        (listed / np.maximum(reached, FEWEST_REACHED))[known].min() * reached, listed
-    )
+    listed = np.arange(1, len(margins) + 1)
+    reached = 1 - np.searchsorted(np.sort(random), margins) / len(random)
+    reached = np.maximum(reached, FEWEST_REACHED)
+    known = reached > FEWEST_REACHED
+    known[-1] |= not known.any()
+    wrong = np.minimum((listed / reached)[known].min() * reached, listed)
     end = int(np.flatnonzero(wrong >= HALF * listed).max(initial=-1)) + 1
     return end, float(wrong[end - 1]) if end else 0.0
 
