@@ -108,6 +108,33 @@ def test_init_writes_a_job_that_can_be_read_and_never_overwrites(unitune: Comman
     assert "name: changed" == Path("mine/unitune.yaml").read_text(encoding="utf-8")
 
 
+def test_init_reads_what_a_spreadsheet_writes_and_says_how(
+    unitune: Command, tmp_path: Path
+) -> None:
+    rows = [f"Wort {at} für alles;{('Ja', ' ja', 'nein')[at % 3]}" for at in range(200)]
+    rows[5] = "Wort ohne Antwort;"
+    table = "\r\n".join(("sep=;", "Größen;", "text;label", *rows, "Summe;200"))
+    (tmp_path / "rows.csv").write_text(table, encoding="cp1252")
+    arguments = ("init", "--data", "rows.csv", "--backend", "fake", "--model", "base")
+    refused = unitune(*arguments)
+    assert 2 == refused.code
+    assert ["rows.csv:9:", "unitune init --data rows.csv --drop"] == [
+        words for words in ("rows.csv:9:", "unitune init --data rows.csv --drop")
+        if words in refused.err
+    ]  # fmt: skip
+    told = " ".join(unitune(*arguments, "--drop").out.split())
+    for words in (
+        "read as Windows-1252, such as 'Größen'",
+        "the header was found here; 1 line above it was skipped",
+        "a line that looks like a total",
+        "1 row cannot be used and was left out",
+        "2 labels; 3 spellings, 2 when case and blanks are ignored",
+    ):
+        assert words in told
+    assert 0 == unitune("check").code
+    assert 0 == unitune("plan").code
+
+
 def test_init_makes_a_job_for_a_file_and_never_overwrites(unitune: Command, tmp_path: Path) -> None:
     rows = "".join(f"{at};word {at * at} is it;{('yes', 'no')[at % 2]}\n" for at in range(200))
     (tmp_path / "rows.csv").write_text(f"id;text;spam\n{rows}", encoding="utf-8")

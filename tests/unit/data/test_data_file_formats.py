@@ -172,6 +172,25 @@ def test_values_that_json_has_not_are_texts(tmp_path: Path) -> None:
     assert {"day": "2024-05-01", "score": None, "of": [{"y": 1}]} == example.model_extra
 
 
+def test_a_sheet_with_a_title_a_blank_column_and_a_total_is_read(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for cells in (
+        (None, "Software catalogue"),
+        (),
+        (None, "prompt", "completion", "size"),
+        *((None, f"q {at}", "a", at) for at in range(25)),
+        (None, "Total", None, 300),
+    ):
+        book.active.append(cells)
+    book.save(tmp_path / "rows.xlsx")
+    items = list(read(tmp_path / "rows.xlsx"))
+    assert list(range(4, 29)) == [item.line for item in items if isinstance(item, Row)]
+    assert [("title-lines", 3), ("total-lines", 29)] == [
+        (item.code, item.line) for item in items if isinstance(item, Finding)
+    ][:2]
+
+
 def test_a_sheet_is_read_as_it_shows(tmp_path: Path) -> None:
     openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()
