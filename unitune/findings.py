@@ -166,10 +166,10 @@ def _first_of(runs: list[str]) -> str:
     return f"run {runs[0]}{more if len(runs) > 1 else ''}"
 
 
-def shown(findings: Iterable[Finding]) -> list[str]:
+def shown(findings: Iterable[Finding], command: str = "`unitune plan` on the job") -> list[str]:
     """Return findings as the lines of an error message: each once, and as many as fill a screen."""
     groups = grouped(findings)
     lines = [f"{group.finding}{group.more}" for group in groups[:SHOWN]]
     if more := len(groups) - len(lines):
-        lines.append(f"… and {more:,} more; `unitune check` shows them all.")
+        lines.append(f"… and {more:,} more; {command} shows them.")
     return lines

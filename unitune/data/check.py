@@ -197,7 +197,7 @@ class JobRows:
         """
         if self.usable is None:
             unusable = tuple(each for each in self.report.errors if each.code not in ABOUT_CASES)
-            raise DataError("\n".join(shown(unusable)), unusable)
+            raise DataError("\n".join(shown(unusable, "`unitune check`")), unusable)
         return self.usable
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import os
 import re
 from io import BufferedReader
 from typing import Any, cast
@@ -79,8 +80,11 @@ def as_utf8(stream: BufferedReader) -> tuple[BufferedReader, list[Finding]]:
     """
     if not stream.seekable():
         return stream, []
-    found = _windows_1252(stream)
-    stream.seek(0)
+    handle = stream.fileno()  # read apart, so that the stream and its progress stay at the start
+    before = os.lseek(handle, 0, os.SEEK_CUR)
+    os.lseek(handle, 0, os.SEEK_SET)
+    found = _windows_1252(BufferedReader(io.FileIO(handle, closefd=False)))
+    os.lseek(handle, before, os.SEEK_SET)
     return (transcoded(stream, "cp1252") if found else stream), [found] if found else []
 
 

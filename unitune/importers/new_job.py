@@ -130,7 +130,7 @@ def draft_job(file: Path, output: Path, wishes: Wishes) -> Draft:
         guess = guess_columns([each.value for each in records], wishes.columns)
     job = _job(file, use, guess, wishes, max(count, 1))
     if refused and not records:
-        raise DataError("\n".join(shown(refused)), tuple(refused))
+        raise DataError("\n".join(shown(refused, f"`unitune check {file}`")), tuple(refused))
     rows, splits = _read(job, file, wishes)
     folded = None if wishes.keep_spellings else spellings(_all(splits))
     if folded:
