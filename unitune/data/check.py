@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -201,6 +201,12 @@ class JobRows:
         return self.usable
 
 
+def _count_parts(train: _File | None, parts: Parts | Finding | None) -> None:
+    if train and isinstance(parts, Parts):
+        kept: Mapping[Purpose, Sized] = parts._asdict()
+        train.parts.update((purpose, len(rows)) for purpose, rows in kept.items())
+
+
 def read_job(job: Job) -> JobRows:
     """Read, check and split all rows of a job.
 
@@ -227,12 +233,7 @@ def read_job(job: Job) -> JobRows:
         spool.add(row)
     parts = train.cut.parts() if train and train.cut and spool.rows else None
     parts, about_cut = without_repeated(job, name, spool.rows, parts)
-    if train and isinstance(parts, Parts):
-        train.parts = {
-            "train": len(parts.train),
-            "validation": len(parts.validation),
-            "test": len(parts.test),
-        }
+    _count_parts(train, parts)
     if train and isinstance(test, float) and isinstance(parts, Parts):
         cases = _cases(job, train.files, spool.rows.picked(parts.test.data))
         held.append(_File(train.files, "test", is_part=True))

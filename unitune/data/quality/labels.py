@@ -77,7 +77,7 @@ def label_errors(rows: Sequence[QualityRow]) -> RowIssues:
     if len(doubtful) > UNRELATED_SHARE * len(labels):
         doubtful = doubtful[:0]
     doubtful = doubtful[np.argsort(-judged.margins[doubtful], kind="stable")]
-    end, wrong = _end_of_list(judged.margins[doubtful], judged.random[enough])
+    end, wrong, likely = _end_of_list(judged.margins[doubtful], judged.random[enough])
     doubtful = doubtful[:end]
     beside = _nearest(pieces, labels, judged.labels, doubtful[:MOST_ISSUES])
     return RowIssues(
@@ -93,27 +93,28 @@ def label_errors(rows: Sequence[QualityRow]) -> RowIssues:
             )
             for at in map(int, doubtful)
         ],
-        likely=round(wrong),
+        likely=round(likely),
     )
 
 
-def _end_of_list(margins: Floats, random: Floats) -> tuple[int, float]:
-    """Return how many rows to list, and how many of them are expected to be wrong.
+def _end_of_list(margins: Floats, random: Floats) -> tuple[int, float, float]:
+    """Return how many rows to list, and how many of these and of all are expected to be wrong.
 
     Args:
         margins: Of the doubtful rows, descending.
         random: Of all rows, if each had a random other label.
     """
     if not len(margins):
-        return 0, 0.0
+        return 0, 0.0, 0.0
     listed = np.arange(1, len(margins) + 1)
     reached = 1 - np.searchsorted(np.sort(random), margins) / len(random)
     reached = np.maximum(reached, FEWEST_REACHED)
     known = reached > FEWEST_REACHED
     known[-1] |= not known.any()
-    wrong = np.minimum((listed / reached)[known].min() * reached, listed)
+    likely = float((listed / reached)[known].min())
+    wrong = np.minimum(likely * reached, listed)
     end = int(np.flatnonzero(wrong >= HALF * listed).max(initial=-1)) + 1
-    return end, float(wrong[end - 1]) if end else 0.0
+    return end, float(wrong[end - 1]) if end else 0.0, likely
 
 
 def _pieces(rows: Sequence[QualityRow]) -> Any:
