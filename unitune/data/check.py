@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -203,8 +203,9 @@ class JobRows:
 
 def _count_parts(train: _File | None, parts: Parts | Finding | None) -> None:
     if train and isinstance(parts, Parts):
-        kept: Mapping[Purpose, Sized] = parts._asdict()
-        train.parts.update((purpose, len(rows)) for purpose, rows in kept.items())
+        train.parts["train"] = len(parts.train)
+        train.parts["validation"] = len(parts.validation)
+        train.parts["test"] = len(parts.test)
 
 
 def read_job(job: Job) -> JobRows:
