@@ -38,6 +38,7 @@ name: demo
 model: tiny
 backend: fake
 data: {{train: rows.jsonl, validation: rows.jsonl}}
+evaluate: {{leaks: allow}}
 options: {{fake: {{submits: [{fault}]}}}}
 """
 ROW = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}

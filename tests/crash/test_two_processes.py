@@ -43,6 +43,7 @@ name: demo
 model: tiny
 backend: fake
 data: {train: rows.jsonl, validation: rows.jsonl}
+evaluate: {leaks: allow}
 options: {fake: {steps: 8, steps_per_poll: 1, submits: [lose request, lose request]}}
 """
 ROW = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}

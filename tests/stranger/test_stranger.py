@@ -23,7 +23,7 @@ from check_contract import TestStrangerBackend
 
 assert "stranger" in backend_names()
 job = Job(name="demo", model="base-words", backend="stranger",
-          data={"train": "rows.jsonl", "validation": "rows.jsonl"})
+          data={"train": "rows.jsonl", "validation": "rows.jsonl"}, evaluate={"leaks": "allow"})
 behavior = ServerBehavior(replies={"Why was I charged twice?": "billing"})
 with serve_vendor(TestStrangerBackend.setup, behavior) as served:
     assert not plan(job).errors, plan(job).errors

@@ -35,6 +35,7 @@ async def main() -> None:
         model="tiny",
         backend="fake",
         data=unitune.Data(train="train.jsonl", validation="train.jsonl"),
+        evaluate=unitune.Evaluate(leaks="allow"),
     )
     await cells(unitune.launch(job).wait())
 

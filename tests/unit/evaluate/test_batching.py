@@ -671,7 +671,10 @@ def test_the_refusal_names_the_backends_that_can(two: Job, monkeypatch: pytest.M
             raise MissingExtra("not here.")
         return backends[name]
 
+    known = registry.offer
+    offers = dict.fromkeys(("able", "absent"), known("fake"))
     monkeypatch.setattr(registry, "backend", backend)
+    monkeypatch.setattr(registry, "offer", lambda name: offers.get(name) or known(name))
     monkeypatch.setattr(registry, "backend_names", lambda: ["able", "absent", "fake", "local"])
     with pytest.raises(Unsupported, match="of those installed here, able can"):
         compare(two.with_backend("local"), batch=True)

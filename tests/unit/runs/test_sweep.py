@@ -47,8 +47,9 @@ def trained(folder: Path) -> list[Path]:
 def test_runs_wait_for_each_other_on_this_machine_alone(
     make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, place: str, waited: int
 ) -> None:
-    offer = registry.offer("fake").model_copy(update={"trains_on": place})
-    monkeypatch.setattr(registry, "offer", {"fake": offer}.__getitem__)
+    known = registry.offer
+    offer = known("fake").model_copy(update={"trains_on": place})
+    monkeypatch.setattr(registry, "offer", lambda name: offer if name == "fake" else known(name))
     values: Any = {"lora": {"rank": [4, 8, 16]}}
     launched = list(launch_sweep(swept(make_job({}), values)))
     assert waited == sum(run.state.ended for run in launched)

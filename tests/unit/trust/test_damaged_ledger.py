@@ -13,7 +13,7 @@ import pytest
 from command_line import Command
 
 from unitune.errors import UnreadableRecord
-from unitune.job.job import Data, Job
+from unitune.job.job import Data, Evaluate, Job
 from unitune.ledger import DeploymentRecord, Ledger
 from unitune.models import TunedModel
 from unitune.run.run import Run, launch, runs
@@ -42,7 +42,14 @@ def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sequence[Run]:
     data = Data(train="train.jsonl", validation="train.jsonl")
     made: list[Run] = []
     for name in ("whole", "broken"):
-        job = Job(name=name, model="tiny", backend="fake", data=data, folder=tmp_path)
+        job = Job(
+            name=name,
+            model="tiny",
+            backend="fake",
+            data=data,
+            evaluate=Evaluate(leaks="allow"),
+            folder=tmp_path,
+        )
         job = job.model_copy(update={"options": {"fake": {"steps": 1 + len(made)}}})
         made.append(launch(job).wait(0.001))
     return made

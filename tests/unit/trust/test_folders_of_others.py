@@ -31,6 +31,7 @@ JOB = {
     "model": "tiny",
     "backend": "fake",
     "data": {"train": "train.jsonl", "validation": "train.jsonl", "test": "test.jsonl"},
+    "evaluate": {"leaks": "allow"},
 }
 In = Callable[..., Outcome]
 

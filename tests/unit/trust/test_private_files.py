@@ -28,6 +28,8 @@ from unitune_local.training import worker
 from unitune_local.training.worker import start_worker
 
 OTHERS = 0o077
+ALLOW = {"evaluate": {"leaks": "allow"}}
+"""Validation rows may be those that are trained on."""
 UNREACHABLE = "postgresql+psycopg://u@127.0.0.1:9/x"
 ROWS = {"train": 4, "test": 4}
 
@@ -66,7 +68,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     answers = "".join(json.dumps({"case": f"c{at}", "answer": "Paris "}) + "\n" for at in range(4))
     (folder / "answers.jsonl").write_text(answers, encoding="utf-8")
     train = {"train": "train.jsonl", "validation": "train.jsonl"}
-    job = {"name": "demo", "model": "tiny", "backend": "fake", "data": train}
+    job = {"name": "demo", "model": "tiny", "backend": "fake", "data": train} | ALLOW
     (folder / "train.yaml").write_text(json.dumps(job), encoding="utf-8")
     contenders = [
         {"type": "recorded", "name": name, "answers": "answers.jsonl", "role": role}
