@@ -26,7 +26,7 @@ from unitune.testing.loopback import serve
 from unitune.testing.vendor_setup import ServerBehavior
 
 PAGE = "how-to/work-behind-a-proxy.md"
-RUN = "unitune run unitune.yaml --detach --allow-unpriced"
+RUN = "unitune run unitune.yaml --detach --budget 1"
 SECRET = "secret-of-the-gateway"  # noqa: S105 - of nobody
 OTHERS = re.compile(r".*_PROXY$|SSL_CERT|.*_CA_BUNDLE$|OPENAI_|UNITUNE_LEDGER", re.IGNORECASE)
 

@@ -28,6 +28,8 @@ LEAST_BILLS = 3
 """Fewer show no pattern."""
 IMPLAUSIBLE = 10
 """A bill above so many times the high end of its estimate is taken for a mistake."""
+MINIMUM_CHARGE_USD = Decimal(10)
+"""A stated amount up to this may be a vendor's minimum charge, however small the estimate is."""
 
 
 class Bill(Frozen):
@@ -122,8 +124,8 @@ def _believed(made: Estimate, bill: Bill, end: End) -> Bill:
     if tokens is not None and most_tokens is not None and most_tokens.high:
         too_few = end == "succeeded" and tokens < made.rows
         tokens = None if too_few or tokens > IMPLAUSIBLE * most_tokens.high else tokens
-    if usd is not None and most_usd is not None and 0 < IMPLAUSIBLE * most_usd.high < usd:
-        usd = None
+    if usd is not None and most_usd is not None and most_usd.high:
+        usd = None if usd > max(MINIMUM_CHARGE_USD, IMPLAUSIBLE * most_usd.high) else usd
     return bill.model_copy(update={"tokens": tokens, "usd": usd})
 
 

@@ -97,7 +97,7 @@ class ByTemplate:
                 texts[role] = rendered({"template": template}, row)
             except CheckFailed as failure:
                 fix = "Correct the template, or the row."
-                if failure.kind == OUT_OF_TIME:
+                if failure.kind in (OUT_OF_TIME, MemoryError.__name__):
                     self._hopeless = failure
                 if failure.kind == "UndefinedError":
                     fix = "Use `| default('')` where a value may be absent."

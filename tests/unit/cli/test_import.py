@@ -57,8 +57,9 @@ def test_what_has_no_counterpart_is_told_and_nothing_is_written(
     ],
 )
 def test_mistakes_are_exit_code_2(
-    unitune: Command, arguments: tuple[str, ...], message: str
+    unitune: Command, arguments: tuple[str, ...], message: str, tmp_path: Path
 ) -> None:
+    (tmp_path / "config.yaml").touch()
     done = unitune("import", *arguments)
     assert 2 == done.code
     assert message in " ".join(done.err.split())

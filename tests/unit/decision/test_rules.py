@@ -338,6 +338,8 @@ def total_cost(**usd: int) -> TotalCost:
             "model": "small",
             "method": "sft",
             "requests_month": 10_000,
+            "prompted_tokens": 400,
+            "tuned_tokens": 40,
             "horizon": {"months": 12, "planned": 12, "begins": "2026-11-28"},
             "columns": columns,
             "break_even": None,

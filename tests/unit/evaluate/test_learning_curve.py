@@ -355,7 +355,7 @@ class TestMoney:
     def test_answers_without_a_price_never_raise_the_budget(self, hosted: Job) -> None:
         """Of trainings that may cost thousands of times the budget, none is launched."""
         prices = [{"backend": "openai", "training": 30_000}]
-        half = Job.model_validate({**dict(hosted), "model": "gpt-x", "prices": prices})
+        half = Job.model_validate({**dict(hosted), "model": {"openai": "gpt-x"}, "prices": prices})
         curve = learning_curve_of(preflight(half), 3, 2)
         with pytest.raises(OverBudget, match=r"6 trainings may cost .* budget of \$1.00"):
             with_budget(curve, Decimal(1), allow_unpriced=True)

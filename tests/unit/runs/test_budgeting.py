@@ -541,6 +541,19 @@ def test_a_stated_price_is_booked_beside_an_implausible_count(
     assert (True, high_usd, None) == (found.implausible, found.usd, found.lesson)
 
 
+def test_a_minimum_charge_far_above_a_small_estimate_is_booked(
+    priced: Priced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Together is reported to charge at least $4.00 for a job."""
+    minimum = Decimal("9.99")
+    assert minimum > 10 * high(priced())
+    billed(monkeypatch, 60, str(minimum))
+    found = run.launch(priced()).wait(0).reconciliation
+    assert found is not None
+    assert found.usd == minimum
+    assert not found.implausible
+
+
 def test_counts_and_amounts_below_zero_are_unknown(
     priced: Priced, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,10 +75,13 @@ def test_results_of_a_judge_get_their_paired_verdict(tmp_path: Path) -> None:
     assert (tmp_path / ".unitune" / "evaluations" / "evals" / "r" / "verdict.json").exists()
 
 
-def test_swapping_the_files_turns_the_verdict_round(tmp_path: Path) -> None:
+def test_swapping_the_files_turns_the_verdict_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     differences = {}
     for order in (("small", "big"), ("big", "small")):
         folder = tmp_path / order[0]
+        monkeypatch.setenv("UNITUNE_DIR", str(folder / "ledger"))  # neither is a second candidate
         import_suite([lm_eval(name) for name in order], folder)
         found = compare(Job.load(folder / "unitune.yaml"), out=folder / "out")
         differences[order] = (found.difference, *found.interval)

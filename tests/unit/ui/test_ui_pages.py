@@ -41,7 +41,7 @@ def test_a_run_shows_plan_and_bill_data_deployments_comparisons_and_events(
     for shown in (
         "150 of 150",
         "Validation loss",
-        "Training $0.48 a million tokens",
+        "Training $0.34",
         "Hosting, a month",
         "Billed $0.02",
         f"sha256 {'5b0c21f4e9aa' * 5}",
