@@ -206,7 +206,8 @@ def trial(template: Path, place: Path, scene: str, at: int) -> dict[str, object]
         "cancelled": len(cancelled),
         "open": len({json.loads(line)["key"] for line in log} - ended),
         "rows": sorted(rows),
-        "verdict": {**verdict, "created": "", "id": ""},
+        # Notes say how many answers were recorded before the process that ended well.
+        "verdict": {**verdict, "created": "", "id": "", "notes": []},
     }
 
 

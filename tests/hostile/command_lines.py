@@ -104,6 +104,7 @@ MEANINGS: Mapping[str, Callable[[], Words]] = {
     "address": lambda: odd("http://127.0.0.1:1", "https://llm.example.com/v1"),
     "adopt": lambda: odd("x", run_ids()[0]),
     "against": lambda: paths("plan.json", "job.yaml"),
+    "new_answers": lambda: odd("a failed server", ""),
     "alias": lambda: odd("production", "staging", "latest", "v1", "demo@production"),
     "answers": lambda: paths("test.jsonl"),
     "assistant": lambda: odd("completion", "label"),

@@ -62,6 +62,8 @@ def test_what_has_no_price_is_not_measured_within_a_budget(
 ) -> None:
     more = f"prices: [{{backend: azure, {prices}}}]\n" if prices else ""
     file = write_colour_job(tmp_path, ROWS, "azure", f"{more}tuning: {{epochs: 1}}\n")
+    text = file.read_text("utf-8").replace("model: tiny", "model: {azure: tiny}")
+    file.write_text(text, "utf-8")
     refused = unitune("decide", str(file), "--budget", "1")
     assert 6 == refused.code, refused.err
     assert "no price is known of zero-shot" in " ".join(refused.out.split())

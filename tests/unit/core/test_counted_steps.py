@@ -19,10 +19,11 @@ from unitune.workspace.progress import counted, counted_file, report, shown_by
 
 Seen = list[tuple[str, int, int]]
 ROWS = [
-    {"prompt": f"the question of number {number}", "completion": "yes"} for number in range(3000)
+    {"prompt": f"the question of number {number}", "completion": str(number % 7)}
+    for number in range(3000)
 ]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
-TABLE = "prompt,completion\n" + "".join(f"{row['prompt']},yes\n" for row in ROWS)
+TABLE = "prompt,completion\n" + "".join(f"{row['prompt']},{row['completion']}\n" for row in ROWS)
 
 
 def test_nothing_is_counted_where_no_one_waits(tmp_path: Path) -> None:

@@ -133,8 +133,10 @@ class PlayedServer:
 
     made: list[tuple[str, str, str | None]] = []  # noqa: RUF012 - emptied by the fixture
 
-    def __init__(self, url: str, model: str, *, key: str | None = None) -> None:
-        self.made.append((url, model, key))
+    def __init__(
+        self, url: str, model: str, *, key: Callable[[], str | None] | None = None
+    ) -> None:
+        self.made.append((url, model, key() if key else None))
         self.fingerprint = f"{url}:{model}"
 
     async def reply(self, request: Request) -> Reply:

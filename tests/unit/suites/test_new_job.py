@@ -150,11 +150,11 @@ def test_calls_of_tools_are_scored_as_calls(tmp_path: Path) -> None:
 
 
 def test_labels_are_listed_where_the_training_rows_may_lack_one(tmp_path: Path) -> None:
-    """Of 40 labels 39 stand in five rows, and one in a single row, which is kept for the test."""
-    rows = [{"prompt": f"word{n} {n * n}", "completion": f"label-{n % 39}"} for n in range(195)]
+    """Of 40 labels, 39 have ten rows, and one has a single row, which is kept for the test."""
+    rows = [{"prompt": f"word{n} {n * n}", "completion": f"label-{n % 39}"} for n in range(390)]
     # Of 2,000 such questions this has the smallest hash.
     made = draft(
-        tmp_path, lines([*rows, {"prompt": "rare question 740", "completion": "label-39"}])
+        tmp_path, lines([*rows, {"prompt": "rare question 400", "completion": "label-39"}])
     )
     assert "label-39" in {row.answer for row in made.rows.splits.test or ()}
     assert 40 == len(made.job.evaluate.scorers[0].model_dump(mode="json")["options"])
