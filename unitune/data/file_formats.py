@@ -12,6 +12,7 @@ import gzip
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from io import BufferedReader
@@ -102,12 +103,19 @@ def _not_text(stream: BufferedReader, name: str) -> Finding | None:
     if head.startswith(OLD_EXCEL):
         what = "the file is a workbook of Excel 97 to 2003."
         return error("not-text", what, "Save it as .xlsx, or as CSV UTF-8.")
-    controls = sum(byte < 32 and byte not in b"\t\n\r\f" for byte in head)
-    if PurePath(name).suffix.lower() not in TEXT or encoding_findings(stream):
+    if PurePath(name).suffix.lower() not in TEXT or encoding_findings(stream) or _is_text(head):
         return None
-    if controls > len(head) / 10:
-        return error("not-text", "the file is not text.", "Export the rows as CSV UTF-8 or JSONL.")
-    return None
+    return error("not-text", "the file is not text.", "Export the rows as CSV UTF-8 or JSONL.")
+
+
+def _is_text(head: bytes) -> bool:
+    controls = sum(byte < 32 and byte not in b"\t\n\r\f" for byte in head)
+    if controls <= len(head) / 10:
+        return True
+    with suppress(UnicodeDecodeError):  # control characters are valid in UTF-8
+        codecs.utf_8_decode(head)  # a character that is cut at the end is not an error
+        return b"\0" not in head
+    return False
 
 
 def undamaged(records: Iterator[Record | Finding]) -> Iterator[Record | Finding]:

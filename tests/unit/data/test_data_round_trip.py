@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from unitune.data.dataset import Dataset, Row
@@ -87,6 +87,7 @@ CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
     rows=st.lists(st.tuples(CELLS.filter(str.strip), CELLS.filter(str.strip)), min_size=1),
     suffix=st.sampled_from([".csv", ".tsv"]),
 )
+@example(rows=[("0", "\x1f\x1b"), ("0", "\x1f\x1b")], suffix=".csv")
 def test_any_text_survives_a_quoted_table(
     folder: Path, rows: list[tuple[str, str]], suffix: str
 ) -> None:
