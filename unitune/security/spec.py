@@ -58,7 +58,10 @@ class Typed(Spec):
 
     @model_serializer(mode="wrap")
     def _shortest(self, handler: SerializerFunctionWrapHandler) -> JsonValue:
-        content = {"type": getattr(self, "type"), **handler(self)}  # noqa: B009 - each leaf has one
+        fields = handler(self)
+        if isinstance(fields, str):  # pydantic serializes a type that refers to itself twice
+            return fields
+        content = {"type": getattr(self, "type"), **fields}  # noqa: B009 - each leaf has one
         return content["type"] if len(content) == 1 else content
 
 

@@ -47,6 +47,12 @@ def test_shortest_job_takes_all_other_values_from_defaults(tmp_path: Path) -> No
     assert tmp_path / "train.jsonl" == job.path(job.data.train)
 
 
+def test_scorers_of_rows_without_options_survive_saving(tmp_path: Path) -> None:
+    job = Job.load(written(tmp_path, SHORTEST.replace("[exact]", "[row_scorers]")))
+    job.save(tmp_path / "saved.yaml")
+    assert Job.load(tmp_path / "saved.yaml").evaluate.scorers == job.evaluate.scorers
+
+
 def test_yaml_and_python_are_the_same_job(tmp_path: Path) -> None:
     built = Job(
         name="support-triage",
