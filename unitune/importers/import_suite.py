@@ -120,7 +120,7 @@ def _write(suite: Suite, draft: Path) -> None:
             f"{suite.file} makes no job: {first_problem(failure)}; it is "
             f"{clip(failure.errors()[0]['input'])}. Nothing was written."
         ) from failure
-    texts = {**suite.files, "test.jsonl": "".join(f"{case.line}\n" for case in suite.cases)}
+    texts = {"test.jsonl": "".join(f"{case.line}\n" for case in suite.cases)}
     for answers, file in zip(suite.answers, answer_files, strict=True):
         texts[file] = "".join(
             answer_line(case.case_id, answers.texts[case.case_id], answers.scores.get(case.case_id))

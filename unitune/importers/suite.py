@@ -78,7 +78,6 @@ class Suite:
         findings: Errors; each is about something that is left out.
         notes: What came along differently, for people.
         base: The model to start from, where the file names one that unitune knows.
-        files: Other texts that belong beside the job, by their paths.
         contenders: Other models that the file names, for a suite that was not run.
         settings: Keys of `evaluate`, likewise.
     """
@@ -91,7 +90,6 @@ class Suite:
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     base: Base | None = None
-    files: Mapping[str, str] = field(default_factory=dict[str, str])
     contenders: tuple[ContenderSpec, ...] = ()
     settings: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
 

@@ -113,14 +113,14 @@ def test_an_answer_that_the_provider_failed_to_give_is_an_error_and_no_wrong_ans
 
 
 def test_a_suite_without_answers_waits_for_rows_to_train_on(tmp_path: Path) -> None:
-    with pytest.raises(ImportUnsupported, match="1 item has no counterpart") as caught:
+    with pytest.raises(ImportUnsupported, match="2 items have no counterpart") as caught:
         import_suite([ECHOED], tmp_path / "evals")
-    assert 1 == len(caught.value.findings)
+    assert 2 == len(caught.value.findings)
     assert not (tmp_path / "evals").exists()
 
     result = import_suite([ECHOED], tmp_path / "evals", drop=True)
 
-    assert 1 == len(result.suite.findings)
+    assert 2 == len(result.suite.findings)
     job = Job.load(tmp_path / "evals" / "unitune.yaml")
     assert (ZeroShot(), Tuned()) == job.evaluate.contenders
     assert DEFAULT_MAX_TOKENS == job.evaluate.max_tokens

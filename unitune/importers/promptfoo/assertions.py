@@ -7,10 +7,10 @@ r"""Assertions of promptfoo as entries of a row's `scorers`.
     levenshtein                               edit_distance with max_edits
     latency, cost, word-count                 the measures of that name, within bounds
     finish-reason                             finish_reason
-    javascript, python, ruby                  a function of the scorer `python`
     assert-set                                a list
 
-``not-`` is `negate`. Every other type is refused with the reason in ``assertions.yaml``. What may
+``not-`` is `negate`. Every other type is refused with the reason in ``assertions.yaml``, code among
+them. What may
 differ: JSON is strict, so that a key twice in one object, or YAML in the place of JSON, is none.
 
 JavaScript's patterns and Python's agree on most of the syntax and differ quietly in what ``$``,
@@ -32,14 +32,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import yaml
 from pydantic import JsonValue
 
 from unitune.findings import clip
 from unitune.importers.foreign import plain_json
-from unitune.importers.promptfoo.code import RUNTIMES, CodeFile, NoCode
+from unitune.importers.promptfoo.suite_files import SuiteFiles, Unreadable
 from unitune.workspace.yaml_file import parse, parse_foreign
 
 SPACES = r"\t\n\v\f\r \xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
@@ -114,21 +114,15 @@ class Translator:
     Args:
         rendered: Values of assertions as promptfoo filled them in, by their templates.
         variables: The test's own.
-        transform: JavaScript that changes the answer before all assertions.
-        code: Where functions are collected.
+        files: Files of the suite.
     """
 
     rendered: Mapping[str, str]
     variables: Mapping[str, JsonValue]
-    transform: str | None
-    code: CodeFile
+    files: SuiteFiles
 
-    def entry(self, assertion: JsonValue, *, graded: bool) -> Entry:
+    def entry(self, assertion: JsonValue) -> Entry:
         """Return an assertion as an entry of a row's `scorers`.
-
-        Args:
-            assertion: As promptfoo has it.
-            graded: Whether its score counts for a mean; else whether it holds.
 
         Raises:
             NoCounterpart: unitune scores nothing in just the same way.
@@ -141,11 +135,8 @@ class Translator:
         written = str(assertion["type"])
         kind, negate = written.removeprefix("not-"), written.startswith("not-")
         try:
-            if kind in RUNTIMES:
-                entry = self._code(kind, assertion, negate=negate, graded=graded)
-            else:
-                entry = {**self._scored(kind, assertion), **({"negate": True} if negate else {})}
-        except (NoTranslation, NoCode) as refusal:
+            entry = {**self._scored(kind, assertion), **({"negate": True} if negate else {})}
+        except (NoTranslation, Unreadable) as refusal:
             raise NoCounterpart(f"{written!r}: {refusal}") from refusal
         except (ValueError, RecursionError, yaml.YAMLError) as failure:
             value = clip(assertion.get("value"))
@@ -155,9 +146,9 @@ class Translator:
     def _scored(self, kind: str, assertion: Assertion) -> Entry:
         if kind not in _KINDS:
             raise NoTranslation(_reason(kind))
-        entry = _KINDS[kind](self._filled_in(assertion.get("value")), assertion)
-        code = self._transforms(assertion)
-        return {**entry, "transform": self.code.transform(code)} if code else entry
+        if assertion.get("transform"):
+            raise NoTranslation("its `transform` changes the answer by code")
+        return _KINDS[kind](self._filled_in(assertion.get("value")), assertion)
 
     def _set(self, assertion: Assertion) -> Entry:
         inner, threshold = assertion.get("assert"), _number(assertion, "threshold")
@@ -166,37 +157,8 @@ class Translator:
         if any(isinstance(each, dict) and each.get("type") == "assert-set" for each in inner):
             raise NoCounterpart("'assert-set' holds a set, which promptfoo does not read")
         passes = {"at_least": threshold["threshold"]} if any(threshold.values()) else {}
-        entries: list[JsonValue] = [self.entry(each, graded=bool(passes)) for each in inner]
+        entries: list[JsonValue] = [self.entry(each) for each in inner]
         return {"scorers": entries, **passes}
-
-    def _code(self, kind: str, assertion: Assertion, *, negate: bool, graded: bool) -> Entry:
-        value = assertion.get("value")
-        if not isinstance(value, str):
-            raise NoTranslation("its code does not stand in the file")
-        options: dict[str, JsonValue] = {
-            "threshold": assertion.get("threshold"),
-            "negate": negate,
-            "graded": graded,
-            "config": assertion.get("config"),
-            "transform": self._transforms(assertion),
-        }
-        text = value if value.startswith("file://") else self._filled_in(value)
-        used = {key: option for key, option in options.items() if option}
-        if assertion.get("threshold") == 0:
-            used["threshold"] = 0  # other than none, which wants more than 0
-        return {"type": self.code.assertion(kind, str(text), used)}
-
-    def _transforms(self, assertion: Assertion) -> str | None:
-        """Return the test's transform and then the assertion's, as one piece of code."""
-        own = assertion.get("transform")
-        codes = [code for code in (self.transform, own) if code]
-        if not all(isinstance(code, str) and not code.startswith("file://") for code in codes):
-            raise NoTranslation("it transforms the answer by code in a file")
-        if len(codes) < 2:
-            return cast("str | None", next(iter(codes), None))
-        bodies = [json.dumps(f"return {code}" if "\n" not in str(code) else code) for code in codes]
-        calls = [f"(new Function('output', 'context', {body}))(output, context)" for body in bodies]
-        return f"output = {calls[0]};\nreturn {calls[1]};"
 
     def _filled_in(self, value: JsonValue) -> JsonValue:
         if isinstance(value, list):
@@ -204,7 +166,7 @@ class Translator:
         if not isinstance(value, str):
             return value
         if value.startswith("file://"):
-            return self.code.content(value)
+            return self.files.content(value)
         text = PLACEHOLDER.sub(self._variable, self.rendered.get(value, value))
         if any(mark in text for mark in ("{{", "{%", "{#")):
             raise NoTranslation("it is a template, and the results do not show it filled in")

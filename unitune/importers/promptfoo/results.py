@@ -1,7 +1,7 @@
 """Results of promptfoo (`promptfoo eval -o results.json`, or ``.jsonl``) as a suite.
 
 Each pair of provider and prompt is a model that answers. Whether promptfoo passed an answer is its
-score (1 or 0), so that every kind of assertion counts, those of judges and code too. Where all
+score (1 or 0), so that every kind of assertion counts, also judges and code. Where all
 assertions have a counterpart, they come along as the rows' own scorers, for contenders that answer
 afresh; a note says how often they agree with promptfoo.
 
@@ -24,9 +24,9 @@ from unitune.errors import DataError, MissingExtra
 from unitune.evaluate.scoring import build
 from unitune.findings import SHOWN_LINES, Finding, clip
 from unitune.importers.foreign import json_file, json_lines
-from unitune.importers.promptfoo.code import CodeFile
 from unitune.importers.promptfoo.providers import Providers, base_of_provider
 from unitune.importers.promptfoo.rows import ROWS, Row, messages_of
+from unitune.importers.promptfoo.suite_files import SuiteFiles
 from unitune.importers.promptfoo.tests import (
     WRITE_ANEW,
     RowScorersOf,
@@ -109,9 +109,9 @@ def _suite(path: Path, content: _Content, rows: Sequence[Row]) -> Suite:
     of_test: defaultdict[int, list[Row]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: (row.test, row.column)):
         of_test[row.test].append(row)
-    was_run, code = any(row.provider.id != ECHO for row in rows), CodeFile(path.parent)
+    was_run, files = any(row.provider.id != ECHO for row in rows), SuiteFiles(path.parent)
     tests = list(_tests(of_test.values(), path))
-    asserted = {test.row.case: row_scorers_of(test, code, answered=was_run) for test in tests}
+    asserted = {test.row.case: row_scorers_of(test, files, answered=was_run) for test in tests}
     lost = tuple(finding for each in asserted.values() for finding in each.findings)
     whole = not (was_run and lost)  # else promptfoo's own score is the only one
     kept = {case: each for case, each in asserted.items() if was_run or each.scorers is not None}
@@ -128,12 +128,11 @@ def _suite(path: Path, content: _Content, rows: Sequence[Row]) -> Suite:
         content.name,
         str(path),
         tuple(cases),
-        scorers=(scorer or RowScorers(named=code.scorers),) if whole else (),
-        files=code.files if whole else {},
-        notes=tuple(_left_aside(tests, code)) if whole else (),
+        scorers=(scorer or RowScorers(),) if whole else (),
+        notes=tuple(_left_aside(tests)) if whole else (),
     )
     if was_run:
-        return _with_answers(replace(suite, findings=tuple(findings)), rows, lost, code)
+        return _with_answers(replace(suite, findings=tuple(findings)), rows, lost)
     providers = Providers.of(content.config)
     return replace(
         suite,
@@ -149,9 +148,7 @@ def _suite(path: Path, content: _Content, rows: Sequence[Row]) -> Suite:
     )
 
 
-def _with_answers(
-    suite: Suite, rows: Sequence[Row], lost: Sequence[Finding], code: CodeFile
-) -> Suite:
+def _with_answers(suite: Suite, rows: Sequence[Row], lost: Sequence[Finding]) -> Suite:
     columns = sorted({row.column for row in rows})
     answers = tuple(
         _answers([row for row in rows if row.column == column], label, suite.cases)
@@ -160,13 +157,13 @@ def _with_answers(
     return replace(
         suite,
         answers=answers,
-        notes=(*_notes(lost), *_agreement(suite, rows, code), *suite.notes),
+        notes=(*_notes(lost), *_agreement(suite, rows), *suite.notes),
         base=next(filter(None, (base_of_provider(row.provider.id) for row in rows)), None),
     )
 
 
-def _left_aside(tests: Iterable[Test], code: CodeFile) -> Iterator[str]:
-    """Note what is not as in promptfoo, and changes verdicts at most where code fails there."""
+def _left_aside(tests: Iterable[Test]) -> Iterator[str]:
+    """Note what is not as in promptfoo, and changes verdicts at most where an assertion fails."""
     of_weight_zero: defaultdict[str, list[str]] = defaultdict(list)
     for test in tests:
         for assertion in filter(weightless, test.row.test_case.assertions):
@@ -176,11 +173,6 @@ def _left_aside(tests: Iterable[Test], code: CodeFile) -> Iterator[str]:
         yield (
             f"{kind} of weight 0 did not come along ({', '.join(cases[:SHOWN_LINES])}{more}). It "
             "decides no verdict, but promptfoo ends a test with an error where it cannot run."
-        )
-    for words, key in code.defaults.items():
-        yield (
-            f"{clip(words)} gets the default that it names for {key!r} of promptfoo's context, "
-            "which no row holds."
         )
 
 
@@ -235,8 +227,6 @@ def _case(row: Row, asserted: RowScorersOf | None, *, shared: Scorer | None) -> 
         more["expected"] = asserted.entry["expected"]
     elif asserted:
         more["scorers"] = asserted.scorers
-        if row.test_case.variables and asserted.runs_code:
-            more["vars"] = row.test_case.variables
     return Example.model_validate({"messages": messages_of(row.prompt.raw), "id": row.case, **more})
 
 
@@ -276,11 +266,8 @@ def _notes(lost: Sequence[Finding]) -> Iterator[str]:
         yield f"{tests} could be scored by promptfoo alone: {reason}"
 
 
-def _agreement(suite: Suite, rows: Sequence[Row], code: CodeFile) -> Iterator[str]:
+def _agreement(suite: Suite, rows: Sequence[Row]) -> Iterator[str]:
     if not suite.scorers:
-        return
-    if code.calls:  # importing a file runs none of its code
-        yield "The rows' own scorers came along too, and were not compared with it: they hold code."
         return
     try:
         scorer = build(suite.scorers[0])

@@ -8,7 +8,6 @@ job's scorer and the text the row's expected answer.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeGuard
@@ -17,8 +16,8 @@ from pydantic import JsonValue
 
 from unitune.findings import Finding, clip, error
 from unitune.importers.promptfoo.assertions import Entry, NoCounterpart, Translator
-from unitune.importers.promptfoo.code import CodeFile
 from unitune.importers.promptfoo.rows import Row
+from unitune.importers.promptfoo.suite_files import SuiteFiles
 from unitune.scorers import ENTRIES
 from unitune.scorers.interface import Scorer
 
@@ -54,12 +53,10 @@ class RowScorersOf:
     Args:
         scorers: For the row; None where nothing came over.
         findings: What did not come over.
-        runs_code: Whether functions read the row.
     """
 
     scorers: list[JsonValue] | Entry | None
     findings: tuple[Finding, ...]
-    runs_code: bool = False
 
     @property
     def entry(self) -> Entry | None:
@@ -70,18 +67,18 @@ class RowScorersOf:
         return None
 
 
-def row_scorers_of(test: Test, code: CodeFile, *, answered: bool = False) -> RowScorersOf:
+def row_scorers_of(test: Test, files: SuiteFiles, *, answered: bool = False) -> RowScorersOf:
     """Return what a test asserts.
 
     Args:
         test: As promptfoo has it.
-        code: Where its functions are added.
-        answered: Whether it was run, so that its answers are transformed already.
+        files: Files of the suite.
+        answered: Whether it was run, so that its answers are recorded.
     """
     entries: list[JsonValue] = []
     lost: list[_Lost] = []
     threshold = test.row.test_case.threshold
-    for item in _entries(test, code, answered=answered):
+    for item in _entries(test, files, answered=answered):
         lost.append(item) if isinstance(item, _Lost) else entries.append(item)
     # A mean over some of its assertions would be another test.
     whole = bool(entries) and not (lost and threshold)
@@ -92,9 +89,7 @@ def row_scorers_of(test: Test, code: CodeFile, *, answered: bool = False) -> Row
     scorers: list[JsonValue] | Entry = entries
     if threshold:
         scorers = {"scorers": entries, "at_least": threshold}
-    written = json.dumps(entries)
-    runs_code = any(json.dumps(name) in written for name in code.calls)
-    return RowScorersOf(scorers, tuple(findings), runs_code)
+    return RowScorersOf(scorers, tuple(findings))
 
 
 class _Lost(NamedTuple):
@@ -103,7 +98,7 @@ class _Lost(NamedTuple):
     fix: str = WRITE_ANEW
 
 
-def _entries(test: Test, code: CodeFile, *, answered: bool) -> Iterator[Entry | _Lost]:
+def _entries(test: Test, files: SuiteFiles, *, answered: bool) -> Iterator[Entry | _Lost]:
     given, options = test.row.test_case, test.row.test_case.options or {}
     if test.depends and not answered:
         yield _Lost("depends", "its prompt may hold answers to other tests")
@@ -117,14 +112,13 @@ def _entries(test: Test, code: CodeFile, *, answered: bool) -> Iterator[Entry | 
     counted = [each for each in given.assertions if not weightless(each)]
     if not counted:
         yield _Lost("no-assertion", "it has no assertion to score by", LEAVE_OUT)
-    change = options.get("transform") or options.get("postprocess")
-    if change and answered:
-        yield _Lost("code", "its answers are what its `transform` made of them")
+    if options.get("transform") or options.get("postprocess"):
+        yield _Lost("code", "its `transform` changes the answers by code")
         return
-    translator = Translator(test.rendered, given.variables, str(change) if change else None, code)
+    translator = Translator(test.rendered, given.variables, files)
     for assertion in counted:
         try:
-            entry = translator.entry(assertion, graded=bool(given.threshold))
+            entry = translator.entry(assertion)
         except NoCounterpart as refusal:
             yield _Lost("no-counterpart", f"the assertion {refusal}")
             continue
