@@ -186,9 +186,8 @@ class Deciding:
         """Return what is known before anything is measured."""
         resolved = self._options[0].resolved
         job, read = resolved.job, resolved.rows.read
-        unfit = {"overlap"} if job.evaluate.leaks == "refuse" else set[str]()
         findings, cases = read.report.findings, 0
-        errors = [each for each in findings if each.severity == "error" or each.code in unfit]
+        errors = [each for each in findings if each.severity == "error"]
         quality = quality_of(job)
         causes = quality.causes if quality else ()
         warnings = [each for each in read.report.findings if each.severity == "warning"]

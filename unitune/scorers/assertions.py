@@ -12,7 +12,6 @@ from typing import Annotated, Self, TypeAlias, cast
 from pydantic import Field, JsonValue, model_validator
 
 from unitune.findings import clip
-from unitune.scorers.functions import PythonFunction
 from unitune.scorers.interface import (
     Attempt,
     Case,
@@ -46,8 +45,6 @@ class Terms(Spec):
     """The lowest score or figure that holds; by default 1 for scorers."""
     at_most: Bound | None = None
     """The highest one."""
-    transform: str | None = None
-    """Name of a function of the job's that makes another text of the answer first."""
     weight: Annotated[Bound, Field(ge=0)] = 1.0
     """In the mean of a list that holds `at_least`; 0: the entry decides nothing."""
 
@@ -108,7 +105,6 @@ class Assertion:
 
     entry: Entry
     terms: Terms
-    transform: PythonFunction | None = None
 
     @property
     def words(self) -> str:
@@ -131,11 +127,6 @@ class Assertion:
         Raises:
             Unscorable: The scorer cannot score it, or the figure is not known.
         """
-        if self.transform is not None:
-            text = self.transform.returned(attempt)
-            if not isinstance(text, str):
-                raise Unscorable(f"{self.transform.name} returned {text!r}, which is no text"[:300])
-            attempt = replace(attempt, text=text)
         if isinstance(self.entry, Measure):
             figure = attempt.measured and self.entry.figure([attempt.measured])
             if figure is None:
@@ -162,7 +153,7 @@ class Assertion:
 
     def wrong_already(self, attempt: Attempt) -> bool:
         """Whether an answer that was cut off cannot hold, whatever would have followed."""
-        if isinstance(self.entry, Measure) or self.terms.negate or self.transform:
+        if isinstance(self.entry, Measure) or self.terms.negate:
             return False
         scorer, every = cast("Scorer", self.entry), all if self.terms.any_of else any
         return every(scorer.wrong_already(each) for each in self._attempts(attempt))

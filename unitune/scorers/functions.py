@@ -84,20 +84,13 @@ class PythonFunction(Scorer):
         return source.read_text(encoding="utf-8", errors="surrogateescape")
 
     def judge(self, attempt: Attempt) -> Score:
-        return read_score(self.returned(attempt))
-
-    def returned(self, attempt: Attempt) -> object:
-        """Return what the function returns.
-
-        Raises:
-            Unscorable: It raises.
-        """
         function = self._function
         assert function is not None, "`build` imports it"
         try:
-            return function(attempt.text, attempt.case)
+            returned = function(attempt.text, attempt.case)
         except (Exception, SystemExit) as error:  # whatever the user's code raises
             raise Unscorable(f"{type(error).__name__}: {error}"[:300]) from error
+        return read_score(returned)
 
     def check(self, folder: Path) -> None:
         """Refuse a function that is not there, by its file alone: none of its code runs.

@@ -160,14 +160,7 @@ class RowScorers(Scorer):
         entry = self._scorer(kind, options, at)
         if isinstance(entry, Measure) and terms.at_least is None and terms.at_most is None:
             raise DataError(f"`{at}` measures the {kind}, and needs at_least or at_most")
-        function = self._named.get(terms.transform or "")
-        # `without_code` leaves a recorded score in the function's place.
-        if terms.transform and not isinstance(function, PythonFunction | RecordedScore):
-            raise DataError(
-                f"`{at}.transform` is {terms.transform!r}, and must be the name of a function "
-                "under `named` of row_scorers in evaluate.scorers"
-            )
-        return Assertion(entry, terms, function if isinstance(function, PythonFunction) else None)
+        return Assertion(entry, terms)
 
     def _scorer(self, kind: str, options: Mapping[str, JsonValue], at: str) -> Entry:
         """Return a scorer of the job's by its name, or a new one by its type."""

@@ -180,26 +180,6 @@ def test_a_rows_scorers_are_part_of_what_its_score_depends_on() -> None:
     assert first.input_key == second.input_key
 
 
-def test_a_function_of_the_jobs_may_change_the_answer_first(tmp_path: Path) -> None:
-    (tmp_path / "checks.py").write_text(
-        "def lower(answer, case):\n    return answer.lower()\n"
-        "def number(answer, case):\n    return 7\n"
-    )
-    functions = tuple(
-        PythonFunction(name=name, function=f"checks.py:{name}") for name in ("lower", "number")
-    )
-    spec = build(RowScorers(named=functions), Setting(tmp_path))
-
-    def scored(transform: str) -> Score:
-        row = case(None, scorers=[{**HAS_A, "transform": transform}])
-        return spec.score(Attempt(row, "A"))
-
-    assert 1.0 == scored("lower").value
-    assert "number returned 7, which is no text" == scored("number").reason
-    unknown = spec.refusal(case(None, scorers=[{**HAS_A, "transform": "upper"}]))
-    assert "`scorers[0].transform` is 'upper', and must be the name of a function" in str(unknown)
-
-
 @pytest.mark.parametrize(
     "options", [{"named": ["row_scorers"]}, {"default": []}, {"default": ["length"]}]
 )
