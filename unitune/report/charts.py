@@ -6,6 +6,8 @@ The drawings themselves are in ``charts.html.j2``; a training is in
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,6 +17,8 @@ from unitune.report.curves import Axis
 
 # Scores are drawn from 0 to 100 %, so that their distances can be trusted.
 PERCENT = Axis(0, 100, (0, 25, 50, 75, 100))
+MOST_STROKES = 1000
+"""Lines of the strip of cases that can be told apart."""
 
 
 def margin_axis(comparison: Comparison) -> Axis:
@@ -29,18 +33,46 @@ def difference_axis(contrasts: Sequence[Contrast]) -> Axis:
     return Axis.around([0.0, *ends], max_ticks=4)
 
 
+class Stroke(NamedTuple):
+    """A line of the strip: its place among the cases, how many it stands for, its length to 1."""
+
+    at: float
+    cases: int
+    length: float
+
+
 class CaseStrip(NamedTuple):
-    """The cases gained and lost, by their positions among all."""
+    """The cases gained and lost, in their order.
+
+    Args:
+        cases: How many there are.
+        step: Cases that one stroke stands for.
+        gained: Strokes up.
+        lost: Strokes down.
+    """
 
     cases: int
-    gained: tuple[int, ...]
-    lost: tuple[int, ...]
+    step: int
+    gained: tuple[Stroke, ...]
+    lost: tuple[Stroke, ...]
 
 
 def case_strip(outcomes: Sequence[str]) -> CaseStrip | None:
-    """Return what to draw of the cases in their order; None where no case was gained or lost."""
+    """Return what to draw of the cases in their order; None where no case was gained or lost.
+
+    Beyond `MOST_STROKES` cases, a stroke stands for several, and its length for how many of them
+    were gained or lost: one for each case would be a solid bar.
+    """
+    step = math.ceil(len(outcomes) / MOST_STROKES)
     gained, lost = (
-        tuple(at for at, outcome in enumerate(outcomes) if outcome == kind)
+        Counter(at // step for at, outcome in enumerate(outcomes) if outcome == kind)
         for kind in (Outcome.GAINED, Outcome.LOST)
     )
-    return CaseStrip(len(outcomes), gained, lost) if gained or lost else None
+    if not gained and not lost:
+        return None
+    most = max(*gained.values(), *lost.values(), 0)
+    strokes = (
+        tuple(Stroke((at + 0.5) * step, count, count / most) for at, count in sorted(kind.items()))
+        for kind in (gained, lost)
+    )
+    return CaseStrip(len(outcomes), step, *strokes)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sample_comparison import VERDICTS, sample_comparison
 
 from unitune.report import words
-from unitune.report.charts import CaseStrip, case_strip
+from unitune.report.charts import CaseStrip, Stroke, case_strip
 from unitune.report.curves import (
     LABEL_GAP,
     LOWEST_LABEL,
@@ -143,10 +143,22 @@ def test_lines_end_at_the_end_of_the_axis() -> None:
 
 def test_the_strip_has_a_line_for_each_case_that_was_gained_or_lost() -> None:
     strip = case_strip(["gained", "both right", "lost", "both wrong", "gained"])
-    assert CaseStrip(5, (0, 4), (2,)) == strip
+    gained, lost = (Stroke(0.5, 1, 1), Stroke(4.5, 1, 1)), (Stroke(2.5, 1, 1),)
+    assert strip == CaseStrip(5, 1, gained, lost)
     svg = drawn("case_strip", strip)
     assert [2, 1] == [path.attrib["d"].count("M") for path in svg.iter("path")]
     assert case_strip(["both right", "both wrong"]) is None
+
+
+def test_a_line_of_a_long_strip_stands_for_several_cases() -> None:
+    """20,000 lines would be a solid bar."""
+    outcomes = (["gained"] * 5 + ["lost"] * 10 + ["both right"] * 5) * 1000
+    strip = case_strip(outcomes)
+    assert strip is not None
+    assert (strip.cases, strip.step) == (20_000, 20)
+    assert strip.gained[1] == Stroke(30, 5, 0.5)
+    assert strip.lost[1] == Stroke(30, 10, 1)
+    assert len(strip.gained) == len(strip.lost) == 1000
 
 
 def test_the_loss_curve_is_also_told_in_words() -> None:
