@@ -97,7 +97,8 @@ def _import_suite(sources: list[str], directory: Path, *, drop: bool, quiet: boo
         _print_findings(result.suite.findings)
     _print_written(result.files, () if quiet else result.suite.notes)
     count, left_out = counted(len(result.suite.cases), "case"), len(result.suite.findings)
-    console().print(f"{count}; {left_out} left out." if left_out else f"{count}.")
+    lost = f"; {counted(left_out, 'item')} without a counterpart left out" if left_out else ""
+    console().print(f"{count}{lost}.")
     console().print(f"Next: {_next_step(result, directory / 'unitune.yaml')}", soft_wrap=True)
 
 

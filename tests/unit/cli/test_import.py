@@ -41,7 +41,7 @@ def test_what_has_no_counterpart_is_told_and_nothing_is_written(
     dropped = unitune("import", echoed, "--output", "evals", "--drop")
     assert 0 == dropped.code
     assert "test-6" in dropped.err
-    assert "11 cases; 2 left out." in dropped.out
+    assert "11 cases; 2 items without a counterpart left out." in dropped.out
     assert "Next: name the rows to train on in evals/unitune.yaml (data.train)" in dropped.out
 
 
