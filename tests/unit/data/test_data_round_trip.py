@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example, Message, TextPart, digest, digest_all
 from unitune.data.load import load, read
+from unitune.data.questions import is_blank
 from unitune.data.reserved import RESERVED
 from unitune.findings import Finding
 from unitune.job.job import Columns, Data, Template
@@ -80,11 +81,16 @@ def test_any_valid_example_survives_json_lines(folder: Path, examples: list[Exam
     assert written.fingerprint == load(path).fingerprint
 
 
+def is_seen(text: str) -> bool:
+    """Return whether a text is more than white space and invisible characters."""
+    return not is_blank(text)
+
+
 CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 
 
 @given(
-    rows=st.lists(st.tuples(CELLS.filter(str.strip), CELLS.filter(str.strip)), min_size=1),
+    rows=st.lists(st.tuples(CELLS.filter(is_seen), CELLS.filter(is_seen)), min_size=1),
     suffix=st.sampled_from([".csv", ".tsv"]),
 )
 @example(rows=[("0", "\x1f\x1b"), ("0", "\x1f\x1b")], suffix=".csv")
