@@ -17,8 +17,14 @@ from unitune.data.reserved import RESERVED
 from unitune.findings import Finding
 from unitune.job.job import Columns, Data, Template
 
+
+def is_seen(text: str) -> bool:
+    """Return whether a text is more than white space and invisible characters."""
+    return not is_blank(text)
+
+
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
-TEXT = ANY_TEXT.filter(str.strip)
+TEXT = ANY_TEXT.filter(is_seen)
 JSON = st.recursive(
     st.none()
     | st.booleans()
@@ -79,11 +85,6 @@ def test_any_valid_example_survives_json_lines(folder: Path, examples: list[Exam
     assert {item.code for item in found} <= {"unknown-call", "call-without-id"}
     assert written == load(path)
     assert written.fingerprint == load(path).fingerprint
-
-
-def is_seen(text: str) -> bool:
-    """Return whether a text is more than white space and invisible characters."""
-    return not is_blank(text)
 
 
 CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)

@@ -15,6 +15,7 @@ from pydantic import JsonValue
 from unitune.data.example import Example
 from unitune.data.privacy.personal import find_personal_data
 from unitune.data.privacy.redaction import Redaction
+from unitune.data.questions import is_blank
 from unitune.errors import DataError
 
 PIECES = (
@@ -23,7 +24,7 @@ PIECES = (
     *("<EMAIL_1>", "<PHONE_", "<EMAIL_", "1>", "<", ">", "_1", "<CARD_0>", "\\n", '"', "\n", "@"),
 )
 TEXTS = st.lists(st.sampled_from(PIECES) | st.text(max_size=8), max_size=8).map("".join)
-SOLID = TEXTS.filter(str.strip)
+SOLID = TEXTS.filter(lambda text: not is_blank(text))
 ROWS = st.builds(
     lambda user, answer, own, arguments: {
         "messages": [
