@@ -149,12 +149,12 @@ def _turns(where: str, turn: WireRow) -> Iterator[JsonValue]:
         return
     kinds: dict[str, list[WireRow]] = {"text": [], "tool_use": [], "tool_result": []}
     for index, block in enumerate(objects(f"{where}.content", content)):
-        kind = block.get("type")
+        kind = text_of(f"{where}.content[{index}].type", block.get("type"))
         if kind not in kinds or (kind == "tool_use") > (role == "assistant"):
             raise UnrepresentableRow(f"{where}.content[{index}] is of type {kind!r}, from {role!r}")
         if kind == "tool_result" and (kinds["text"] or role == "assistant"):
             raise UnrepresentableRow(f"{where} has text before a tool's result, or it is no user's")
-        kinds[str(kind)].append(block)
+        kinds[kind].append(block)
     yield from (_answer(f"{where}.content", block) for block in kinds["tool_result"])
     text: JsonValue = [*kinds["text"]] or None
     said: WireRow = {} if text is None else {"content": _text(f"{where}.content", text)}

@@ -185,7 +185,7 @@ def object_of(where: str, value: JsonValue) -> dict[str, JsonValue]:
 def text_of(where: str, value: JsonValue) -> str:
     """Return a value that must be a text."""
     if not isinstance(value, str):
-        raise UnrepresentableRow(f"{where} is no text")
+        raise UnrepresentableRow(f"{where} is not text")
     return value
 
 

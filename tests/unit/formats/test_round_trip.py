@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from unitune.backends.formats import Format, UnrepresentableRow, WireRow, format_names, wire_format
 from unitune.data.example import Example, Message
+from unitune.data.questions import is_blank
 
 FORMATS = [
     *("alpaca", "anthropic"),
@@ -28,7 +29,7 @@ FORMATS = [
 KEEP_EVERY_KEY = ("openai-rft", "vertex-rft")
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-SAID = TEXT.filter(str.strip)
+SAID = TEXT.filter(lambda text: not is_blank(text))
 JSON = st.recursive(
     st.none()
     | st.booleans()
@@ -220,7 +221,7 @@ def _plain(message: Message, name: str, *, keeps_weight: bool) -> Message:
         changed["weight"] = None
     if isinstance(message.content, tuple) and len(message.content) == 1 and "openai" not in name:
         changed["content"] = message.content[0].text
-    if name in ("anthropic", "sharegpt", "vertex-sft") and message.tool_calls:
+    if name in ("anthropic", "sharegpt", "vertex-rft", "vertex-sft") and message.tool_calls:
         changed["tool_calls"] = tuple(map(_respaced, message.tool_calls))
         if message.content == "":
             changed["content"] = None

@@ -312,7 +312,7 @@ UNREADABLE = [
     ("vertex-preference", {"contents": [user({"text": "a"})], "completions": []}, "score"),
     ("bedrock-nova", {"schemaVersion": "x", "messages": [{"role": "user"}]}, "content is no list"),
     ("bedrock-nova", {"messages": []}, "schemaVersion"),
-    ("bedrock-prompt", {"prompt": "a"}, "completion is no text"),
+    ("bedrock-prompt", {"prompt": "a"}, "completion is not text"),
 ]
 
 
