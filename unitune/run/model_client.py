@@ -16,7 +16,7 @@ from contextlib import aclosing, suppress
 from functools import cached_property
 from queue import SimpleQueue
 from typing import Self, TypeAlias
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 from unitune.backends import event_loop, registry
 from unitune.backends.retry import retry_reply, retry_stream
@@ -55,6 +55,7 @@ class ModelClient:
         self._is_base = base
         self._opening = threading.Lock()
         self._chat: ChatModel | None = None
+        self._forgotten: finalize[[ChatModel], ModelClient] | None = None
 
     def __repr__(self) -> str:
         return f"<ModelClient {self.name!r} on {self.backend_name}>"
@@ -142,7 +143,8 @@ class ModelClient:
         """Close connections, or free the weights; a further request opens the model again."""
         with self._opening:
             chat, self._chat = self._chat, None
-        if chat is not None:
+        if chat is not None and self._forgotten is not None:
+            self._forgotten.detach()
             event_loop.run(chat.aclose())
 
     def __enter__(self) -> Self:
@@ -150,11 +152,6 @@ class ModelClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        if self._chat is not None:
-            with suppress(Exception):
-                event_loop.submit(self._chat.aclose())
 
     def _request(self, prompt: Prompt, system: str | None, max_tokens: int | None) -> Request:
         if isinstance(prompt, Request):
@@ -177,6 +174,9 @@ class ModelClient:
                 tuned = self._tuned
                 name = tuned.base if self._is_base else answering(self._run_id, tuned)
                 self._chat = registry.backend(tuned.backend).chat(name)
+                # The reference to the model keeps it until it is closed, even in a garbage cycle.
+                self._forgotten = finalize(self, _close_forgotten, self._chat)
+                self._forgotten.atexit = False
                 _open_clients.add(self)
             return self._chat
 
@@ -255,6 +255,11 @@ def _raise_failure(name: str, reply: Reply) -> None:
 
 async def _send(chat: ChatModel, request: Request) -> Reply:
     return await retry_reply(lambda: chat.reply(request))
+
+
+def _close_forgotten(chat: ChatModel) -> None:
+    with suppress(Exception):
+        event_loop.submit(chat.aclose())
 
 
 _open_clients = WeakSet[ModelClient]()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from served import wait_until
 
 from unitune.backends import registry, retry
 from unitune.data.example import Message
@@ -138,6 +139,36 @@ def test_forgotten_it_is_closed(run: Run, backend: EchoBackend) -> None:
     gc.collect()
     run.model.ask("a")  # in the same loop, after what is under way
     assert [1, 0] == [opened.closed for opened in backend.opened]
+
+
+def test_forgotten_in_a_garbage_cycle_it_is_closed_before_its_connections_go(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The collector may finalize a connection before the client that would have closed it."""
+    closed_when_deleted: list[int] = []
+
+    class Connected(Echo):
+        def __del__(self) -> None:
+            closed_when_deleted.append(self.closed)
+
+        async def aclose(self) -> None:
+            await asyncio.sleep(0.01)
+            await super().aclose()
+
+    class Connects:
+        def chat(self, _: object) -> ChatModel:
+            return Connected("tuned")
+
+    monkeypatch.setattr(registry, "backend", lambda _: Connects())
+    model = TunedModel(backend="fake", name="m", base="b")
+    client = type(run.model)(run._ledger, run.id, model)
+    client.ask("a")
+    cycle: list[Any] = [client]
+    cycle.append(cycle)
+    del client, cycle
+    gc.collect()
+    wait_until(lambda: bool(closed_when_deleted))
+    assert closed_when_deleted == [1]
 
 
 def test_many_threads_open_it_once(run: Run, backend: EchoBackend) -> None:
