@@ -49,6 +49,8 @@ class Request(Frozen):
     """Seed of the sampling when the temperature is not 0."""
     stop: tuple[str, ...] = ()
     """Strings that end the answer; they are not part of it."""
+    response_schema: dict[str, JsonValue] | None = None
+    """JSON Schema that the answer must follow, by the vendor's structured output."""
     fixed: tuple[Literal["temperature", "max_tokens"], ...] = ()
     """Settings that the user has named: where a model does not take one, the request has failed.
     Others are the best that a model takes, and what it did not take stands in the reply."""

@@ -328,7 +328,13 @@ def message_body(model: str, request: Request) -> dict[str, JsonValue]:
         **({"system": "\n\n".join(system)} if system else {}),
         **({"stop_sequences": list(request.stop)} if request.stop else {}),
         **({"tools": [_tool(tool) for tool in request.tools]} if request.tools else {}),
+        **({"output_config": {"format": answer}} if (answer := _answer_format(request)) else {}),
     }
+
+
+def _answer_format(request: Request) -> JsonValue:
+    schema = request.response_schema
+    return None if schema is None else {"type": "json_schema", "schema": schema}
 
 
 def _batched_body(request_id: str, model: str, request: Request) -> dict[str, JsonValue]:

@@ -74,6 +74,7 @@ class Task:
     temperature: float = 0.0
     fixed: tuple[Literal["temperature", "max_tokens"], ...] = ()
     """Settings that the job itself names, `Request.fixed`."""
+    response_schema: dict[str, JsonValue] | None = None
     copies: Mapping[str, str] = field(default_factory=dict[str, str])
     """Ids of cases left out as copies, each with the id of the case that is kept."""
     omitted: int = 0
@@ -97,7 +98,12 @@ class Task:
             if isinstance(shots, Nearest)
             else [shot.case_hash for shot in shots]
         )
-        settings = [self.temperature, self.repeats, self.output_limit.fixed]
+        settings = [
+            self.temperature,
+            self.repeats,
+            self.output_limit.fixed,
+            self.response_schema,
+        ]
         return digest([fingerprint, prompt.instructions, shown, settings])
 
     def question(
@@ -113,6 +119,7 @@ class Task:
                 temperature=self.temperature,
                 seed=repeat,
                 fixed=self.fixed,
+                response_schema=self.response_schema,
             ),
             repeat=repeat,
         )
@@ -180,6 +187,7 @@ def prepare(
         repeats=evaluate.repeats,
         temperature=0.0 if evaluate.temperature == "auto" else evaluate.temperature,
         fixed=tuple(name for name in FIXABLE if getattr(evaluate, name) != "auto"),
+        response_schema=evaluate.response_schema,
         copies=copies,
         omitted=len(whole) - len(cases),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from unitune.job.contenders import (
     ContenderSpec,
@@ -127,6 +127,9 @@ class Evaluate(Spec):
     temperature: Annotated[float, Field(ge=0, le=2)] | Auto = "auto"
     """0 is greedy; above, repeats differ by the seed that each request carries. `auto` is 0, and a
     model that takes no temperature gets none; a number that it does not take is an error."""
+    response_schema: dict[str, JsonValue] | None = None
+    """JSON Schema that every answer must follow. Each model is held to it by its own means: a
+    vendor's structured output, or a grammar on this machine."""
     concurrency: Annotated[int, Field(ge=1)] = 64
     """Requests in flight at most; fewer when the vendor limits the rate."""
     prices: dict[str, TokenPrice] = Field(default={})

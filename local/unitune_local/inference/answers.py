@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, cast
 
 import torch
@@ -20,6 +21,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unitune_local.data.rendering import turn_end
+from unitune_local.inference.structured import Guides
 
 DRAWN_BLOCK = 256
 """Tokens whose chances are added up first."""
@@ -35,6 +37,8 @@ class Sampling:
     stop: tuple[str, ...] = ()
     top_p: float = 1.0
     """Only the likeliest tokens that together have this share of the chances are drawn."""
+    grammar: str | None = None
+    """What the answer must follow, as of `unitune_local.inference.structured.grammar_of`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +65,17 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> froz
     return frozenset(index for index in ids if index is not None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ending:
     """What ends an answer, and turns it into text."""
 
     stops: frozenset[int]
     tokenizer: PreTrainedTokenizerBase
+
+    @cached_property
+    def guides(self) -> Guides:
+        """What holds answers to a grammar."""
+        return Guides(self.tokenizer, self.stops)
 
     def text(self, ids: list[int]) -> str:
         """Return the text of ids without special tokens."""
@@ -93,6 +102,7 @@ class Answer:
         self.seconds = 0.0
         self._ending = ending
         self._random = torch.Generator().manual_seed(sampling.seed)
+        self.guide = ending.guides.guide(sampling.grammar) if sampling.grammar else None
 
     def draw(self) -> float:
         """Return the next of this answer's own stream of random numbers, from 0 to 1."""
@@ -103,6 +113,9 @@ class Answer:
         self.ids.append(token)
         full = len(self.ids) >= self.sampling.max_tokens
         self.done = full or token in self._ending.stops
+        if self.guide is not None and not self.done:
+            self.guide.take(token)
+            self.done = self.guide.ended
         if self.sampling.stop and not self.done:
             self.done = self._stop_at(self._ending.text(self.ids)) is not None
 
@@ -111,6 +124,7 @@ class Answer:
         ended = self.ids[-1] in self._ending.stops
         text = self._ending.text(self.ids[:-1] if ended else self.ids)
         cut = self._stop_at(text)
+        ended = ended or (self.guide is not None and self.guide.ended)
         reason = "stop" if ended or cut is not None else "length"
         return Generated(self.ids, text[:cut], reason, self.seconds)
 
@@ -132,6 +146,11 @@ class Answer:
 
 def next_tokens(logits: Tensor, step: Sequence[tuple[int, Answer]]) -> list[int]:
     """Return the next token of each answer from the logits of its row: the likeliest, or a draw."""
+    if guided := [(row, answer.guide) for row, answer in step if answer.guide]:
+        logits = logits.clone()  # a server tells chances before the grammar
+        for row, guide in guided:
+            allowed = guide.allowed(logits.shape[1]).to(logits.device)
+            logits[row].masked_fill_(~allowed, -torch.inf)
     tokens = logits.argmax(-1)  # (B,)
     if sampled := [(row, answer) for row, answer in step if answer.sampling.temperature > 0]:
         rows = torch.tensor([row for row, _ in sampled], device=logits.device)

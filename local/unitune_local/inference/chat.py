@@ -34,6 +34,7 @@ from unitune_local.data.rendering import TemplateError, render_prompt, template_
 from unitune_local.inference.answer_cost import measured
 from unitune_local.inference.answers import Generated, Sampling
 from unitune_local.inference.generate import BATCH_SIZE, generate
+from unitune_local.inference.structured import grammar_of
 from unitune_local.inference.tool_calls import Tools, read_calls
 from unitune_local.models import store
 from unitune_local.models.adapter import WEIGHTS, AdapterRecord, adapter_hash, read_record
@@ -198,7 +199,11 @@ class LocalChatModel(BatchedChatModel):
             tell(None)
 
     def _prepare(self, request: Request) -> Prepared | str:
-        """Return a request ready for the model, or why it cannot be answered."""
+        """Return a request ready for the model, or why it cannot be answered.
+
+        Raises:
+            SchemaError: As of `grammar_of`.
+        """
         try:
             ids = render_prompt(self.tokenizer, request.messages, request.tools)
         except TemplateError as error:
@@ -210,8 +215,14 @@ class LocalChatModel(BatchedChatModel):
                 f"the prompt has {len(ids)} tokens and leaves no room for an answer in the model's "
                 f"context of {context}. Shorten it, or show fewer examples."
             )
-        most = min(request.max_tokens, room)
-        sampling = Sampling(most, request.temperature, request.seed, request.stop)
+        schema = request.response_schema
+        sampling = Sampling(
+            min(request.max_tokens, room),
+            request.temperature,
+            request.seed,
+            request.stop,
+            grammar=None if schema is None else grammar_of(schema),
+        )
         return Prepared(ids, sampling, request.tools or ())
 
     def _answer(

@@ -12,14 +12,15 @@ import json
 import secrets
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from unitune.data.example import Message
 from unitune.data.validation_errors import explain
 from unitune.workspace.validation import Part, by_location, dotted, sentence
 from unitune_local.inference.answers import Sampling
+from unitune_local.inference.structured import SchemaError, grammar_of
 from unitune_local.inference.tool_calls import ToolAnswer, call_begins, read_calls
 from unitune_local.serving.request import Piece
 from unitune_local.serving.token_texts import TokenChance
@@ -44,7 +45,6 @@ ONLY: Mapping[str, JsonValue] = {
     "modalities": ["text"],
     "n": 1,
     "presence_penalty": 0,
-    "response_format": {"type": "text"},
 }
 """Fields that are taken with their default alone."""
 OF_ANSWERS = ("annotations", "audio", "function_call", "reasoning_content", "refusal")
@@ -81,6 +81,48 @@ class StreamOptions(BaseModel):
     include_obfuscation: bool = False
 
 
+class JsonSchemaFormat(BaseModel):
+    """A JSON Schema that the answer must follow."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    schema_: Annotated[dict[str, JsonValue], Field(alias="schema")] = {}
+    description: str | None = None
+    strict: bool | None = None
+    """The answer follows the schema either way."""
+
+
+class ResponseFormat(BaseModel):
+    """What an answer looks like: any text, any JSON object, or what a JSON Schema allows."""
+
+    model_config = ConfigDict(extra="forbid")
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    json_schema: JsonSchemaFormat | None = None
+
+    @model_validator(mode="after")
+    def _schema_where_one_is_due(self) -> Self:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("type json_schema takes a json_schema, and no other type does")
+        return self
+
+    @property
+    def grammar(self) -> str | None:
+        """What the answer must follow; None: any text will do.
+
+        Raises:
+            ServerError: The schema is not valid, or uses what cannot be followed.
+        """
+        if self.type == "text":
+            return None
+        schema = {"type": "object"} if self.json_schema is None else self.json_schema.schema_
+        try:
+            return grammar_of(schema)
+        except SchemaError as error:
+            raise ServerError(
+                400, str(error), param="response_format", code="invalid_value"
+            ) from None
+
+
 class ChatRequest(BaseModel):
     """The body of a request, without what is ignored or empty."""
 
@@ -99,6 +141,7 @@ class ChatRequest(BaseModel):
     stream_options: StreamOptions = StreamOptions()
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] = 0
+    response_format: ResponseFormat = ResponseFormat()
 
     @classmethod
     def read(cls, body: bytes) -> ChatRequest:
@@ -143,7 +186,8 @@ class ChatRequest(BaseModel):
         """
         wanted = self.max_completion_tokens or self.max_tokens or room
         stop = (self.stop,) if isinstance(self.stop, str) else self.stop
-        return Sampling(min(wanted, room), self.temperature, self.seed, stop, self.top_p)
+        grammar = self.response_format.grammar
+        return Sampling(min(wanted, room), self.temperature, self.seed, stop, self.top_p, grammar)
 
 
 def _without_answers_fields(message: JsonValue) -> JsonValue:

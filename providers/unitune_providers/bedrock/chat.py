@@ -184,6 +184,10 @@ def converse_request(model_id: str, request: Request) -> dict[str, Any]:
         converse["system"] = [{"text": text} for text in system if text]
     if request.tools:
         converse["toolConfig"] = {"tools": [_tool(tool) for tool in request.tools]}
+    if request.response_schema is not None:
+        schema = {"name": "answer", "schema": json.dumps(request.response_schema)}
+        answer = {"type": "json_schema", "structure": {"jsonSchema": schema}}
+        converse["outputConfig"] = {"textFormat": answer}
     return converse
 
 

@@ -111,6 +111,8 @@ def request_body(request: Request, thinking: Thinking | None) -> dict[str, JsonV
         "temperature": request.temperature,
         "seed": request.seed if request.temperature else None,
         "stopSequences": list(request.stop) or None,
+        "responseMimeType": "application/json" if request.response_schema else None,
+        "responseJsonSchema": request.response_schema,
         "thinkingConfig": dict(thinking) if thinking else None,
     }
     return {**question(request), "generationConfig": without_none(settings)}

@@ -426,6 +426,16 @@ def test_answers_are_greedy_and_room_can_be_set(make_job: Any, backend_of: Any) 
     }
 
 
+def test_every_contender_is_asked_for_answers_that_follow_the_schema(
+    make_job: Any, backend_of: Any
+) -> None:
+    schema = {"type": "string", "enum": ["x", "y"]}
+    backend = backend_of(told_is_better)
+    compare(make_job({**PROMPTED, "response_schema": schema}))
+    assert backend.requests
+    assert all(request.response_schema == schema for request in backend.requests)
+
+
 def test_the_base_is_loaded_once_for_all_its_contenders_and_closed(
     make_job: Any, backend_of: Any
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import random
 import signal
 import socket
@@ -312,6 +314,43 @@ def test_a_long_stop_string_costs_no_more_than_the_answer() -> None:
     assert time.process_time() - began < 0.5
 
 
+def json_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+
+
+def test_an_answer_follows_the_schema_of_its_response_format(tiny_model: Path) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"ok": {"type": "boolean"}},
+        "required": ["ok"],
+        "additionalProperties": False,
+    }
+    options = {"max_tokens": 200, "temperature": 1.0, "seed": 1, "logprobs": True}
+
+    async def ask(place: Served) -> None:
+        whole = await place.create("hello", response_format=json_schema(schema), **options)
+        choice = whole.choices[0]
+        assert choice.finish_reason == "stop"
+        assert set(json.loads(choice.message.content)) == {"ok"}
+        assert all(math.isfinite(token.logprob) for token in choice.logprobs.content)
+        chunks = await place.create(
+            "hello", response_format=json_schema(schema), stream=True, **options
+        )
+        streamed = "".join([chunk.choices[0].delta.content or "" async for chunk in chunks])
+        assert streamed == choice.message.content
+
+    run(ask, tiny_model)
+
+
+def test_json_mode_gives_an_object(tiny_model: Path) -> None:
+    async def ask(place: Served) -> None:
+        format_ = {"type": "json_object"}
+        answer = await place.create("hello", response_format=format_, temperature=1.0, seed=3)
+        assert answer.choices[0].message.content.lstrip().startswith("{")
+
+    run(ask, tiny_model)
+
+
 def test_max_completion_tokens_is_the_newer_name(tiny_model: Path) -> None:
     async def ask(place: Served) -> None:
         answer = await place.create("hello", max_tokens=None, max_completion_tokens=3)
@@ -333,10 +372,16 @@ def test_max_completion_tokens_is_the_newer_name(tiny_model: Path) -> None:
         ({"top_logprobs": 21}, openai.BadRequestError, "top_logprobs", "at most 20"),
         ({"max_tokens": 0}, openai.BadRequestError, "max_tokens", "at least 1"),
         (
-            {"response_format": {"type": "json_object"}},
+            {"response_format": {"type": "json_schema"}},
             openai.BadRequestError,
             "response_format",
-            "alone",
+            "takes a json_schema",
+        ),
+        (
+            {"response_format": json_schema({"type": "strin"})},
+            openai.BadRequestError,
+            "response_format",
+            "strin",
         ),
         (
             {"tools": [{"type": "function", "function": {"name": "f"}}]},

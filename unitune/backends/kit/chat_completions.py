@@ -118,6 +118,17 @@ class Refusal:
         return bool(re.search(named, self.words))
 
 
+def response_format(request: Request) -> dict[str, JsonValue]:
+    """Return the field that holds an answer to the request's JSON Schema; empty without one.
+
+    Source: openai/openai-openapi 2.3.0, ResponseFormatJsonSchema.
+    """
+    if request.response_schema is None:
+        return {}
+    named: JsonValue = {"name": "answer", "schema": request.response_schema, "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": named}}
+
+
 def refuses(refusal: Refusal, request: Request, parameter: str) -> bool:
     """Whether a model refused a request for a sampling parameter that was sent.
 
@@ -165,6 +176,7 @@ class Dialect:
                 if name not in self.left_out or name in request.fixed
             },
             **({"stop": list(request.stop)} if request.stop else {}),
+            **response_format(request),
             self.limit: min(request.max_tokens, self.most_tokens or request.max_tokens),
         }
 
