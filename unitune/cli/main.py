@@ -24,7 +24,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.text import Text
-from typer._click.core import Command, Context  # typer carries its own click
 from typer.core import TyperCommand, TyperGroup
 
 import unitune
@@ -46,7 +45,7 @@ from unitune.cli.jobs import quickstart, run
 from unitune.cli.machine import doctor, keys, notify, trust
 from unitune.cli.model_registry import models, promote, register, rollback, unalias, verify
 from unitune.cli.models import base_models, checkpoints, download
-from unitune.cli.os_errors import advice_for, command_for, explained, first
+from unitune.cli.os_errors import explained, first
 from unitune.cli.output import aside
 from unitune.cli.plan import apply, cost, plan
 from unitune.cli.prices import prices
@@ -58,36 +57,24 @@ from unitune.errors import Interrupted
 from unitune.security.redaction import printable
 
 HELP = ["-h", "--help"]
-VALUES = {"a valid integer": "a whole number", "a valid number": "a number"}
-"""What an option takes, in plain words."""
 
 
 class _Commands(TyperGroup):
-    """Repeats what was given wrongly so that no terminal obeys it, and guesses what is meant."""
+    """Commands whose usage errors cannot send control characters to the terminal."""
 
-    def make_context(self, *arguments: Any, **more: Any) -> Context:
+    def make_context(self, *arguments: Any, **more: Any) -> Any:
         _hide_types_of_flags(self)
         with _printable_messages():
             return super().make_context(*arguments, **more)
 
-    def invoke(self, ctx: Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         with _printable_messages():
             return super().invoke(ctx)
 
-    def resolve_command(self, ctx: Context, args: list[str]) -> Any:
-        try:
-            return super().resolve_command(ctx, args)
-        except Exception as error:
-            if (message := getattr(error, "message", None)) and args:
-                meant = command_for(args[0], self.commands)
-                guess = f" Did you mean {meant!r}?" if meant else ""
-                error.message = f"{message.partition(' Did you')[0].rstrip('.')}.{guess}"  # pyright: ignore[reportAttributeAccessIssue]
-            raise
-
 
 def _hide_types_of_flags(command: TyperCommand | TyperGroup) -> None:
-    """Leave out of help texts that a flag is a ``<bool>``, for it takes no value."""
-    context = Context(command, help_option_names=HELP)
+    """Leave ``<bool>`` out of help texts, because a flag takes no value."""
+    context = typer.Context(command, help_option_names=HELP)
     for option in filter(None, (*command.params, command.get_help_option(context))):
         if getattr(option, "is_flag", False):
             option.metavar = ""
@@ -99,15 +86,8 @@ def _hide_types_of_flags(command: TyperCommand | TyperGroup) -> None:
 def _printable_messages() -> Generator[None]:
     try:
         yield
-    except Exception as error:
-        if isinstance(message := getattr(error, "message", None), str):  # typer's own have one
-            option = getattr(error, "option_name", None)
-            if advice := option and advice_for(option):
-                message = f"{message}. Instead, {advice}."
-                error.possibilities = None  # pyright: ignore[reportAttributeAccessIssue]
-            if message.startswith("Input should be "):  # of pydantic, by which typer reads values
-                wanted = message.removeprefix("Input should be ").partition(", unable")[0]
-                message = f"it must be {VALUES.get(wanted, wanted)}."
+    except typer.TyperException as error:
+        if message := getattr(error, "message", ""):
             error.message = printable(message)  # pyright: ignore[reportAttributeAccessIssue]
         raise
 
@@ -181,8 +161,8 @@ are none, and took 10 % less processor time with this, and no more memory."""
 
 
 @cache
-def command_line() -> Command:
-    """Return all commands with their options; to make them takes 20 ms."""
+def command_line() -> Callable[..., Any]:
+    """Return all commands with their options. Building them takes 20 ms."""
     return typer.main.get_command(app)
 
 

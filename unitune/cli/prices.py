@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -16,8 +16,6 @@ from unitune.cli.output import aside, confirmed, console, new_table, print_json
 from unitune.errors import BackendError, UnituneError
 
 if TYPE_CHECKING:
-    from typer._click.core import Context  # typer carries its own click
-
     from unitune.backends.offer import PriceUpdate
     from unitune.cost.prices.refresh import Change
 
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 class _ShowsByDefault(TyperGroup):
     """Takes ``prices openai`` for ``prices show openai``."""
 
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         is_help = args[:1] in (["-h"], ["--help"])
         is_command = bool(args) and args[0] in self.commands
         return super().parse_args(ctx, args if is_help or is_command else ["show", *args])
