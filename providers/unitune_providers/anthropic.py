@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
+from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar, cast
 
 from pydantic import JsonValue
@@ -192,7 +194,8 @@ class AnthropicBackend(HostedBackend[NoOptions]):
     def _recent(self, since: float) -> Iterator[Fields]:
         """Yield the batches that were created since then, or do not say when."""
         api, action = self.api, "list batches"
-        oldest = since + api.seconds_ahead(*BATCHES, action=action) - MARGIN_SECONDS
+        headers = api.request("GET", *BATCHES, action=action).headers
+        oldest = since + _seconds_ahead(headers) - MARGIN_SECONDS
         paging, query = by_last_id(parameter="after_id"), {"limit": PAGE_SIZE}
         for batch in api.pages(*BATCHES, action=action, next_page=paging, query=query):
             if (batch.time("created_at") or oldest) < oldest:
@@ -335,6 +338,14 @@ def message_body(model: str, request: Request) -> dict[str, JsonValue]:
 def _answer_format(request: Request) -> JsonValue:
     schema = request.response_schema
     return None if schema is None else {"type": "json_schema", "schema": schema}
+
+
+def _seconds_ahead(headers: Mapping[str, str]) -> float:
+    """Return by how many seconds the vendor's clock is ahead of ours."""
+    try:
+        return parsedate_to_datetime(headers["date"]).timestamp() - time.time()
+    except (KeyError, ValueError):
+        return 0.0
 
 
 def _batched_body(request_id: str, model: str, request: Request) -> dict[str, JsonValue]:

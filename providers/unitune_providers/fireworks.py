@@ -21,6 +21,7 @@ from typing import ClassVar
 from pydantic import JsonValue
 
 from unitune.backends.capabilities import JobDescription, JobPage
+from unitune.backends.kit.api import multipart
 from unitune.backends.kit.hosted import content_name, explicit, wait_for_file, without_none
 from unitune.backends.protocol import Event, Guarantee, Launch, State, Status, Upload
 from unitune.errors import BackendError, JobError, Unsupported
@@ -100,8 +101,8 @@ class FireworksBackend(FireworksDeployments[FireworksOptions]):
                 file.seek(0)
             if dataset.text("state") != "READY":
                 action = f"take {path.name}"
-                sent = counted_file(file, f"uploading {path.name}")
-                self.api.send_file(f"{ref}:upload", action=action, name=path.name, file=sent)
+                sent = multipart(path.name, counted_file(file, f"uploading {path.name}"))
+                self.api.request("POST", f"{ref}:upload", action=action, **sent)
                 wait_for_file(lambda: self._is_ready(ref), f"fireworks: {ref}")
         return Upload(ref, sha256)
 

@@ -135,4 +135,5 @@ def _post(webhook: str, message: Mapping[str, JsonValue]) -> None:
     from unitune.backends.kit.errors import Endpoint, Vendor  # noqa: PLC0415 - likewise
 
     endpoint = Endpoint(Vendor("notify.webhook", secrets=(webhook,)), webhook)
-    Api(endpoint).deliver(dict(message), action="take a notification", seconds=WEBHOOK_SECONDS)
+    action, content = "take a notification", dict(message)
+    Api(endpoint).request("POST", action=action, json=content, timeout=WEBHOOK_SECONDS)

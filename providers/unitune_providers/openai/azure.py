@@ -75,7 +75,7 @@ class AzureResource:
                     "model": {"format": maker, "name": model.name, "version": chosen.version}
                 },
             }
-            _arm().put(name, action=f"deploy {model.name}", body=body, query=VERSION)
+            _arm().request("PUT", name, action=f"deploy {model.name}", json=body, params=VERSION)
         return name
 
     def find_deployment(self, name: str) -> str | None:

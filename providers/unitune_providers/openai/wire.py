@@ -23,7 +23,7 @@ from pydantic import JsonValue
 
 from unitune.backends.capabilities import Checkpoint, ImportedJob, JobDescription, JobPage
 from unitune.backends.credentials import allowed_variables, not_allowed
-from unitune.backends.kit.api import Api, Query, by_last_id, created_id, item_key
+from unitune.backends.kit.api import Api, Query, by_last_id, created_id, item_key, multipart
 from unitune.backends.kit.chat_completions import Dialect, LimitName
 from unitune.backends.kit.errors import Endpoint
 from unitune.backends.kit.hosted import (
@@ -100,7 +100,8 @@ class Server(Api):
         content.seek(0)
         if (file := self._uploaded(name, size, purpose)) is None:
             action, form = f"take file {name}", {"purpose": purpose}
-            file = self.send_file("files", action=action, name=name, file=content, form=form)
+            sent = multipart(name, content)
+            file = self.request("POST", "files", action=action, data=form, **sent).fields
         file_id = created_id(file, self.endpoint)
         if not self._is_validated(file):
             action, what = f"show file {file_id}", f"{self.endpoint.vendor.name}: file {file_id}"

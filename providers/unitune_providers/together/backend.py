@@ -245,7 +245,7 @@ class TogetherBackend(TogetherTrainings):
 
     def _change(self, path: tuple[str, ...], action: str, field: str, value: JsonValue) -> None:
         query, body = {"updateMask": field}, {field: value}
-        self._serving.patch("endpoints", *path, action=action, query=query, body=body)
+        self._serving.request("PATCH", "endpoints", *path, action=action, params=query, json=body)
 
     def _stopped(self, ref: str) -> Fields:
         """Wait until nothing serves any more: Together removes only what is stopped."""

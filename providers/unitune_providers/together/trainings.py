@@ -22,8 +22,9 @@ from typing import ClassVar, Literal
 from pydantic import JsonValue
 
 from unitune.backends.capabilities import Checkpoint, ImportedJob, JobDescription, JobPage
-from unitune.backends.kit.api import REDIRECTS, created_id
+from unitune.backends.kit.api import REDIRECTS, UPLOAD_SECONDS, Api, created_id
 from unitune.backends.kit.bodies import LARGEST_FILE
+from unitune.backends.kit.errors import Endpoint
 from unitune.backends.kit.hosted import (
     Cursor,
     HostedBackend,
@@ -200,20 +201,21 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
     def _send_file(self, path: Path, name: str, sha256: str) -> str:
         """Send a file to where Together says, have it validated, and return its id."""
         api, action = self.api, f"take {path.name}"
-        form = {"purpose": "fine-tune", "file_name": name, "file_type": "jsonl"}
-        place = api.post_form(
-            *FILES,
-            action=action,
-            form={**form, "checksum": sha256},
-            expected=(*REDIRECTS, CONFLICT),
+        form = {"purpose": "fine-tune", "file_name": name, "file_type": "jsonl", "checksum": sha256}
+        parts, expected = (
+            {key: (None, value) for key, value in form.items()},
+            (*REDIRECTS, CONFLICT),
         )
+        place = api.request("POST", *FILES, action=action, expected=expected, files=parts)
         if place.status == CONFLICT:  # a file of the same content is there, under whatever name
             return created_id(place.fields, api.endpoint, "file_id")
         address, ref = place.headers.get("location"), place.headers.get("x-together-file-id")
         if not address or not ref:
             raise Unreachable("together names no address to which the file is sent.")
         with path.open("rb") as file:
-            api.put_file(address, action=action, file=counted_file(file, f"uploading {path.name}"))
+            content = counted_file(file, f"uploading {path.name}")
+            signed = Api(Endpoint(api.endpoint.vendor, address))  # gets no key
+            signed.request("PUT", action=action, content=content, timeout=UPLOAD_SECONDS)
         api.post(*FILES, ref, "preprocess", action=f"validate file {ref}")
         return ref
 

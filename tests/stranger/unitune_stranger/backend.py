@@ -44,7 +44,7 @@ class StrangerBackend(HostedBackend[NoOptions]):
     def upload(self, path: Path, sha256: str) -> Upload:
         with path.open("rb") as file:
             content = counted_file(file, f"uploading {path.name}")
-            self.api.store("files", sha256, action=f"take {path.name}", content=content)
+            self.api.request("POST", "files", sha256, action=f"take {path.name}", content=content)
         return Upload(sha256, sha256)
 
     def submit(self, launch: Launch) -> str:
@@ -80,7 +80,8 @@ class StrangerBackend(HostedBackend[NoOptions]):
     def deploy(self, model: TunedModel, name: str, options: Mapping[str, JsonValue]) -> str:
         if options:
             raise Unsupported("stranger has no options for deployments")
-        self.api.put("deployments", name, action="deploy the model", body={"model": model.name})
+        body = {"model": model.name}
+        self.api.request("PUT", "deployments", name, action="deploy the model", json=body)
         return name
 
     def find_deployment(self, name: str) -> str | None:

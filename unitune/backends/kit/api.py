@@ -12,10 +12,8 @@ status, request id and Retry-After, and repeats no key.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from email.utils import parsedate_to_datetime
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -23,19 +21,20 @@ from urllib.parse import quote
 import httpx
 from pydantic import JsonValue
 
-from unitune.backends.credentials import Parameters, gateway_for
+from unitune.backends.credentials import gateway_for
 from unitune.backends.kit.bodies import GZIP_ONLY, LARGEST_ANSWER, LARGEST_FILE, BodyError, unpacked
 from unitune.backends.kit.connection import http_client
 from unitune.backends.kit.errors import (
     UNAUTHORIZED,
     Endpoint,
     ErrorResponse,
+    Vendor,
     complaint,
     vendor_errors,
 )
 from unitune.backends.retry import retry_read
 from unitune.errors import BackendError, Unreachable
-from unitune.security.json_fields import Fields, Unreadable, read_json
+from unitune.security.json_fields import Fields, read_json
 
 TIMEOUT_SECONDS = 60.0
 """For each wait on the wire: to connect, for the next bytes of a response."""
@@ -54,11 +53,23 @@ NextPage = Callable[[Fields], Query | None]
 
 
 class Response(NamedTuple):
-    """A response of which more than its JSON matters; one that is no JSON has no fields."""
+    """A whole response of a vendor to an action."""
 
+    vendor: Vendor
+    action: str
     status: int
     headers: Mapping[str, str]
-    fields: Fields
+    content: bytes
+
+    @property
+    def fields(self) -> Fields:
+        """The JSON of the response; empty content has no fields.
+
+        Raises:
+            Unreachable: The content is not JSON.
+        """
+        with vendor_errors(self.vendor, self.action):
+            return Fields(read_json(self.content) if self.content.strip() else {})
 
 
 class Api:
@@ -74,6 +85,34 @@ class Api:
         self.endpoint = endpoint
         self._gateway = gateway_for(endpoint.url)
 
+    def request(
+        self,
+        method: str,
+        *path: str,
+        action: str,
+        expected: Collection[int] = (),
+        largest: int = LARGEST_ANSWER,
+        **request: Any,
+    ) -> Response:
+        """Send a request once and return the response.
+
+        Args:
+            method: Such as PUT.
+            path: Parts of the path; none: the endpoint's own address.
+            action: Completes "VENDOR could not …".
+            expected: Error statuses and redirects that are returned instead of raised.
+            largest: Most bytes of the response.
+            request: Query, content and timeout, as `httpx.Client.request` takes them.
+
+        Raises:
+            BackendError: The vendor refused (4xx), or failed and may have acted (5xx).
+            Unreachable: What became of it is not known.
+        """
+        with self._response(method, self.url(*path), action, expected, **request) as response:
+            content = b"".join(_body(response, largest))
+            vendor, status = self.endpoint.vendor, response.status_code
+            return Response(vendor, action, status, response.headers, content)
+
     def get(
         self,
         *path: str,
@@ -87,7 +126,8 @@ class Api:
             BackendError: The vendor refused; `is_not_found` where there is no such resource.
             Unreachable: It did not answer, or what came is no JSON.
         """
-        return retry_read(partial(self._json, "GET", path, action, params=query, largest=largest))
+        send = partial(self.request, "GET", *path, action=action, params=query, largest=largest)
+        return retry_read(lambda: send().fields)
 
     def find(self, *path: str, action: str, query: Query | None = None) -> Fields | None:
         """Return a resource; None where there is none."""
@@ -126,80 +166,17 @@ class Api:
         query: Query | None = None,
         changes_nothing: bool = False,
     ) -> Fields:
-        """Send a write, once; one that `changes_nothing` is repeated as a read is.
-
-        Raises:
-            BackendError: The vendor refused (4xx), or failed and may have acted (5xx).
-            Unreachable: What became of it is not known.
-        """
-        send = partial(self._json, "POST", path, action, json=body, params=query)
-        return retry_read(send) if changes_nothing else send()
-
-    def patch(self, *path: str, action: str, body: Body, query: Query | None = None) -> Fields:
-        """Change a resource; sent once, as `post`."""
-        return self._json("PATCH", path, action, json=body, params=query)
-
-    def put(self, *path: str, action: str, body: Body, query: Query | None = None) -> Fields:
-        """Create a resource under its name, or replace it; sent once, as `post`."""
-        return self._json("PUT", path, action, json=body, params=query)
-
-    def send_file(
-        self,
-        *path: str,
-        action: str,
-        name: str,
-        file: BinaryIO,
-        form: Mapping[str, str] | None = None,
-    ) -> Fields:
-        """Upload a file, under a name, in a multipart form of further fields; sent once."""
-        content = {"file": (name, file, "application/jsonl")}
-        return self._json("POST", path, action, files=content, data=form, timeout=UPLOAD_SECONDS)
-
-    def post_form(
-        self,
-        *path: str,
-        action: str,
-        form: Mapping[str, str],
-        expected: Collection[int] = (),
-    ) -> Response:
-        """Send the fields of a multipart form, once; an `expected` status is no error."""
-        fields = {name: (None, value) for name, value in form.items()}
-        with self._response("POST", self.url(*path), action, expected, files=fields) as response:
-            content, fields = b"".join(_body(response, LARGEST_ANSWER)), Fields(None)
-            with suppress(Unreadable):
-                fields = Fields(read_json(content))
-            return Response(response.status_code, response.headers, fields)
-
-    def deliver(self, body: Body, *, action: str, seconds: float) -> None:
-        """Send JSON to the endpoint's own address, once, whatever it answers beside an error."""
-        own = self.endpoint.url
-        with self._response("POST", own, action, json=body, timeout=seconds) as response:
-            list(_body(response, LARGEST_ANSWER))
-
-    def put_file(self, url: str, *, action: str, file: BinaryIO) -> None:
-        """Store a file under an address that the vendor has signed, which gets no key."""
-        sending = self._response(
-            "PUT", url, action, headers={}, content=file, timeout=UPLOAD_SECONDS
-        )
-        with sending as response:
-            list(_body(response, LARGEST_ANSWER))
-
-    def store(
-        self, *path: str, action: str, content: BinaryIO, query: Query | None = None
-    ) -> Fields:
-        """Send bytes as they are; repeated as a read is, so a second time must change nothing."""
+        """Send a write once, as `request`; one that `changes_nothing` is repeated as a read is."""
 
         def send() -> Fields:
-            content.seek(0)
-            sent: dict[str, Any] = {"content": content, "timeout": UPLOAD_SECONDS}
-            return self._json("POST", path, action, params=query, **sent)
+            return self.request("POST", *path, action=action, json=body, params=query).fields
 
-        return retry_read(send)
+        return retry_read(send) if changes_nothing else send()
 
     def delete(self, *path: str, action: str, query: Query | None = None) -> Fields:
         """Delete a resource and return the response, empty where there was no such resource."""
-        send = partial(self._json, "DELETE", path, action, params=query)
-        return _unless_missing(send) or Fields({})
+        send = partial(self.request, "DELETE", *path, action=action, params=query)
+        return _unless_missing(lambda: send().fields) or Fields({})
 
     def content(
         self,
@@ -247,14 +224,6 @@ class Api:
             if rest.strip():
                 yield Fields(read_json(rest))
 
-    def seconds_ahead(self, *path: str, action: str) -> float:
-        """Return by how many seconds the vendor's clock is ahead of ours, as a response says."""
-        with self._response("GET", self.url(*path), action) as response:
-            try:
-                return parsedate_to_datetime(response.headers["date"]).timestamp() - time.time()
-            except (KeyError, ValueError):
-                return 0.0
-
     def url(self, *path: str) -> str:
         """Return the address of a resource.
 
@@ -265,19 +234,6 @@ class Api:
             raise BackendError(f"{'/'.join(path)!r} names nothing at {self.endpoint.vendor.name}.")
         return "/".join((self.endpoint.url, *(quote(part, safe=":") for part in path)))
 
-    def _json(
-        self,
-        method: str,
-        path: tuple[str, ...],
-        action: str,
-        *,
-        largest: int = LARGEST_ANSWER,
-        **request: Any,
-    ) -> Fields:
-        with self._response(method, self.url(*path), action, **request) as response:
-            content = b"".join(_body(response, largest))
-            return Fields(read_json(content) if content.strip() else {})
-
     @contextmanager
     def _file(
         self, path: tuple[str, ...], action: str, query: Query | None
@@ -285,8 +241,9 @@ class Api:
         url = httpx.URL(self.url(*path)).copy_merge_params(query or {})
         home = (url.scheme, url.netloc)
         for _ in range(MOST_REDIRECTS + 1):
-            headers = None if (url.scheme, url.netloc) == home else dict[str, str]()
-            with self._response("GET", str(url), action, REDIRECTS, headers) as response:
+            is_home = (url.scheme, url.netloc) == home
+            api = self if is_home else Api(Endpoint(self.endpoint.vendor, str(url)))
+            with api._response("GET", str(url), action, REDIRECTS) as response:  # noqa: SLF001
                 if response.is_success:
                     yield response
                     return
@@ -300,24 +257,22 @@ class Api:
         url: str,
         action: str,
         expected: Collection[int] = (),
-        headers: Mapping[str, str] | None = None,
         **request: Any,
     ) -> Generator[httpx.Response]:
         """Yield a response whose content is still to be read; any error is one of ours.
 
-        A refused key is replaced once, if there is a newer one: nothing was created with it. Where
-        headers are given, neither key nor the gateway's parameters are sent.
+        A refused key is replaced once, if there is a newer one: nothing was created with it.
         """
-        vendor, gateway = self.endpoint.vendor, self._gateway if headers is None else Parameters()
+        vendor, gateway = self.endpoint.vendor, self._gateway
         if gateway.query:
             given: Query = request.pop("params", None) or {}
             url = str(httpx.URL(url).copy_merge_params({**given, **gateway.query}))
-        sent = self.endpoint.request_headers(gateway) if headers is None else {**headers}
+        sent = self.endpoint.request_headers(gateway)
         request, client = {"timeout": TIMEOUT_SECONDS, **request}, http_client(url)
         with vendor_errors(vendor, action), ExitStack() as sending:
             send = partial(client.stream, method, url, **request)
             response = sending.enter_context(send(headers={**sent, **GZIP_ONLY}))
-            is_refused = response.status_code == UNAUTHORIZED and headers is None
+            is_refused = response.status_code == UNAUTHORIZED
             if is_refused and (newer := self.endpoint.renewed_headers(sent, gateway)):
                 if content := request.get("content"):
                     content.seek(0)
@@ -368,6 +323,11 @@ def by_last_id(parameter: str = "after") -> NextPage:
         return {parameter: last} if last else None
 
     return next_page
+
+
+def multipart(name: str, file: BinaryIO) -> dict[str, Any]:
+    """Return the arguments of `Api.request` that upload a file in a multipart form."""
+    return {"files": {"file": (name, file, "application/jsonl")}, "timeout": UPLOAD_SECONDS}
 
 
 def item_key(item: Fields) -> str:
