@@ -22,7 +22,7 @@ from typing import ClassVar, Literal
 from pydantic import JsonValue
 
 from unitune.backends.capabilities import Checkpoint, ImportedJob, JobDescription, JobPage
-from unitune.backends.kit.api import REDIRECTS, UPLOAD_SECONDS, Api, created_id
+from unitune.backends.kit.api import REDIRECTS, Api, created_id
 from unitune.backends.kit.bodies import LARGEST_FILE
 from unitune.backends.kit.errors import Endpoint
 from unitune.backends.kit.hosted import (
@@ -215,7 +215,7 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
         with path.open("rb") as file:
             content = counted_file(file, f"uploading {path.name}")
             signed = Api(Endpoint(api.endpoint.vendor, address))  # gets no key
-            signed.request("PUT", action=action, content=content, timeout=UPLOAD_SECONDS)
+            signed.request("PUT", action=action, content=content)
         api.post(*FILES, ref, "preprocess", action=f"validate file {ref}")
         return ref
 
@@ -272,7 +272,6 @@ class TogetherTrainings(HostedBackend[TogetherOptions]):
 
 
 def _is_sent(file: Fields, name: str, size: int) -> bool:
-    """Return whether a file has this name and size, and its upload came to its end."""
     is_same = (file.text("filename"), file.whole("bytes")) == (name, size)
     return is_same and file.text("processing_status") != "PENDING"
 

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 from urllib.parse import urlsplit
 
 import google.auth
@@ -27,7 +27,7 @@ from google.oauth2.credentials import Credentials as TokenCredentials
 from requests import Session
 
 from unitune.backends.credentials import environment_address
-from unitune.backends.kit.api import UPLOAD_SECONDS, Api, ResourceApi, by_token
+from unitune.backends.kit.api import Api, ResourceApi, by_token
 from unitune.backends.kit.connection import certificate_file, proxy_for
 from unitune.backends.kit.errors import Endpoint, Vendor
 from unitune.backends.kit.hosted import BAD_REQUEST, required
@@ -128,11 +128,11 @@ class Cloud:
         bucket, name = _bucket_and_name(uri)
         path = ("upload", "storage", "v1", "b", bucket, "o")
         query = {"uploadType": "media", "name": name, "ifGenerationMatch": "0"}
-        request: dict[str, Any] = {"content": content, "timeout": UPLOAD_SECONDS}
+        action = f"write {uri}"
 
         def send() -> None:
             content.seek(0)
-            self._storage.request("POST", *path, action=f"write {uri}", params=query, **request)
+            self._storage.request("POST", *path, action=action, params=query, content=content)
 
         try:
             retry_read(send)

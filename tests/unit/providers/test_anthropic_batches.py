@@ -441,7 +441,7 @@ def test_a_clock_that_is_wrong_by_an_hour_loses_nothing(
     old, mine = submit(backend), submit(backend)
     vendor.batches[old].created -= 1800
     ours = SimpleNamespace(time=lambda: time.time() + ahead)
-    monkeypatch.setattr("unitune.backends.kit.api.time", ours)
+    monkeypatch.setattr("unitune_providers.anthropic.time", ours)
     assert [mine] == backend.find_batch("k-1", ours.time())
 
 

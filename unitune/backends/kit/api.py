@@ -36,10 +36,8 @@ from unitune.backends.retry import retry_read
 from unitune.errors import BackendError, Unreachable
 from unitune.security.json_fields import Fields, read_json
 
-TIMEOUT_SECONDS = 60.0
-"""For each wait on the wire: to connect, for the next bytes of a response."""
-UPLOAD_SECONDS = 600.0
-"""Likewise where a file is sent: the vendor may store it before it answers."""
+TIMEOUT_SECONDS = 60.0  # for each wait on the wire: to connect, for the next bytes of a response
+UPLOAD_SECONDS = 600.0  # likewise where a file is sent: the vendor may store it before it answers
 
 REDIRECTS = (301, 302, 303, 307, 308)
 MOST_REDIRECTS = 5
@@ -268,7 +266,8 @@ class Api:
             given: Query = request.pop("params", None) or {}
             url = str(httpx.URL(url).copy_merge_params({**given, **gateway.query}))
         sent = self.endpoint.request_headers(gateway)
-        request, client = {"timeout": TIMEOUT_SECONDS, **request}, http_client(url)
+        seconds = UPLOAD_SECONDS if "content" in request else TIMEOUT_SECONDS
+        request, client = {"timeout": seconds, **request}, http_client(url)
         with vendor_errors(vendor, action), ExitStack() as sending:
             send = partial(client.stream, method, url, **request)
             response = sending.enter_context(send(headers={**sent, **GZIP_ONLY}))
