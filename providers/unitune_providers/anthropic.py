@@ -62,8 +62,7 @@ NOT_REACHED = {
 FINISHES = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}
 NO_ARGUMENTS: JsonValue = {"type": "object", "properties": {}}
 THOUGHTS = ("thinking", "redacted_thinking")
-COUNTED = ("model", "messages", "system", "tools")
-"""Fields of a request that its input consists of."""
+COUNTED = ("model", "messages", "system", "tools")  # fields of a request that its input consists of
 
 
 class AnthropicBackend(HostedBackend[NoOptions]):
@@ -301,7 +300,6 @@ class StreamedMessage:
         return {**self._message, "content": blocks, "usage": self._usage}
 
     def _append(self, index: int, text: str) -> str:
-        """Add to a block's text, and return what is new of it."""
         block = self._blocks.setdefault(index, {"type": "text"})
         if block.get("type") != "text":
             return ""

@@ -162,7 +162,6 @@ class FireworksDeployments(HostedBackend[Options]):
                 raise
 
     def _models(self, ref: str, deployment: Fields) -> list[Fields]:
-        """Return the tuned models that are in a deployment, or on their way into it."""
         listed = self.api.pages(
             self._ref("deployedModels"),
             action=f"list the models of {ref}",

@@ -15,8 +15,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
-CLOSING_SECONDS = 2.0
-"""For connections that are still to be closed when the process ends."""
+CLOSING_SECONDS = 2.0  # to close connections when the process ends
 
 
 class _LoopThread(threading.Thread):

@@ -39,8 +39,7 @@ class ExportSpec:
     system: str | None = None
 
 
-ABOUT = "unitune.json"
-"""File of an adapter and of an export that says what it was made of."""
+ABOUT = "unitune.json"  # describes what an adapter or an export was made from
 
 
 def describe_export(

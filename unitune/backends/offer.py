@@ -145,7 +145,6 @@ class OfferedModel(Spec):
     retires_on: date | None = None
     """Day on which the base, and what was tuned from it, is switched off."""
     retires_on_source: str = ""
-    """Likewise."""
 
 
 class ModelUpdate(Spec):
@@ -192,7 +191,6 @@ class Serving(Spec):
     tuned_as_base: bool = False
     """Whether the tokens of a tuned model cost what those of its base do."""
     source: str
-    """Where it stands."""
 
 
 class OutputTerms(Spec):

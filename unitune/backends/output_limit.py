@@ -27,10 +27,8 @@ LOCAL_ROOM = 128
 """Beside the longest expected answer, on this machine, where each token takes time: some sentences.
 Of an untuned SmolLM2's answers without shots 74 tokens cut off 55 to 76 %, 136 tokens 44 to 49 %
 and 271 tokens, in three times the time, 29 to 45 %."""
-SERVED_ROOM = 1024
-"""Likewise on a server: an explanation of some 700 words."""
-TRAINING_ROOM = 64
-"""Likewise while a model is trained, which by then knows how short answers are."""
+SERVED_ROOM = 1024  # likewise on a server: an explanation of some 700 words
+TRAINING_ROOM = 64  # likewise while a model is trained, which by then knows how short answers are
 THINKING_TOKENS = 25_000
 """For a model that thinks: OpenAI advises to reserve at least as much (its guide on reasoning
 models, "Allocating space for reasoning")."""
@@ -38,8 +36,7 @@ REASONING = (Decimal(1), Decimal("1.3"), Decimal("1.6"))
 """By how much hidden reasoning lengthens the billed answers of models that reason: from not at all
 to three fifths, and the middle. One team's bill was 17 % above its estimate for 682,820 hidden
 tokens (civitai/civitai, issue 3815)."""
-CALL_TOKENS = 32
-"""Around a call of a tool: its id, and the marks that it is written between."""
+CALL_TOKENS = 32  # around a call of a tool: its id, and the marks that it is written between
 UNCLOSED = ("<think>", "</think>")
 """How thoughts stand in the text of servers that do not take them out."""
 
@@ -105,7 +102,6 @@ def is_known_to_think(spec: ContenderSpec, job: Job) -> bool:
 
 
 def _offer(backend: str) -> Offer | None:
-    """Return what is known of a backend; nothing of one that has no offer."""
     try:
         return registry.offer(backend)
     except NotFoundError:

@@ -33,8 +33,7 @@ from unitune.errors import BackendError
 from unitune.models import Reply
 
 FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 1.0, 15.0
-READ_ATTEMPTS = 3
-"""Of a request that changes nothing."""
+READ_ATTEMPTS = 3  # for a request that changes nothing
 
 ATTEMPTS = 6
 """Of one request: the pauses between them, 0.5 to 8 seconds, outlive some ten seconds of trouble.

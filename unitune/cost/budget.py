@@ -21,10 +21,8 @@ from unitune.job.prices import PriceEntry
 from unitune.security.spec import Frozen, Spec
 from unitune.workspace import yaml_file
 
-FILE = "budget.yaml"
-"""Of a project: in the job's folder and in those above it."""
-BUDGET_CODES = frozenset({"over-budget", "unknown-price", STALE_CODE})
-"""Findings about money alone."""
+FILE = "budget.yaml"  # of a project, in the job's folder or a folder above it
+BUDGET_CODES = frozenset({"over-budget", "unknown-price", STALE_CODE})  # findings about money alone
 
 
 class ProjectBudget(Spec):

@@ -27,8 +27,7 @@ from unitune.job.job import Job, TokenPrice
 from unitune.job.prices import UNIT_NAMES, PriceRow
 from unitune.scorers.graders import OpenAIGrader
 
-HOURS_A_MONTH = Decimal(730)
-"""365 days of 24 hours in 12 months, as cloud price lists have it."""
+HOURS_A_MONTH = Decimal(730)  # 365 days of 24 hours in 12 months, as cloud price lists have it
 EVALUATION_HOURS = Decimal(2)
 """How long a deployment stands by default (`unitune.run.deploying.DEFAULT_TTL`)."""
 NO_MODEL_GRADERS = ("string_check", "text_similarity", "python")
@@ -332,7 +331,6 @@ def _per_million(tokens: Count, usd: Spread) -> Spread:
 
 
 def _sources(rows: Sequence[PriceRow]) -> Iterator[str]:
-    """Yield where prices come from, a sentence for each source and day."""
     sources: dict[tuple[date, str, str], list[str]] = {}
     for row in rows:
         price = f"{'tuned ' if row.tuned else ''}{row.kind} {row.rate}"

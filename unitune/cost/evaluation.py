@@ -32,8 +32,7 @@ from unitune.job.job import Evaluate, Job
 
 MADE_INSTRUCTIONS = Count(20, 150, 2_400)
 """Tokens of a text that is made from train: at most 30 answers of at most 80 bytes."""
-AUTO_SHOTS = Count(4, 8, 16)
-"""Numbers of shots that are tried where a job names none."""
+AUTO_SHOTS = Count(4, 8, 16)  # numbers of shots that are tried where a job names none
 MOST_SHOT_TOKENS = 16_000
 """Shots together have at most as many bytes, and no text has more tokens than bytes."""
 SCREENING_ROWS = 100
@@ -43,8 +42,7 @@ In 1,500 simulated choices among six prompts, of which the best were 1 to 4 poin
 one was short of the truly best by 0.5 to 0.9 points with 500 dev rows, and by 0.4 to 0.7 when all
 six were tried on all rows, which costs nearly twice as much.
 """
-FINALISTS = 3
-"""Prompts of these that are tried on all other dev rows."""
+FINALISTS = 3  # prompts of these that are tried on all other dev rows
 TRIALS = {"zero-shot": Count(0, 1, 1), "instructed": Count(0, 1, 1), "few-shot": Count(3, 4, 6)}
 """Prompts of a kind that are tried on dev; nearest shots come on top of random ones."""
 VERBOSE_TOKENS = 100

@@ -24,10 +24,8 @@ from unitune.security.spec import Frozen
 
 End = Literal["succeeded", "failed", "cancelled"]
 SIX_PLACES = Decimal("0.000001")
-LEAST_BILLS = 3
-"""Fewer show no pattern."""
-IMPLAUSIBLE = 10
-"""A bill above so many times the high end of its estimate is taken for a mistake."""
+LEAST_BILLS = 3  # fewer show no pattern
+IMPLAUSIBLE = 10  # times the high estimate; a higher bill is taken for a mistake
 MINIMUM_CHARGE_USD = Decimal(10)
 """A stated amount up to this may be a vendor's minimum charge, however small the estimate is."""
 
@@ -118,7 +116,6 @@ def reconcile(made: Estimate, bill: Bill, end: End, rules: Billing) -> Reconcili
 
 
 def _believed(made: Estimate, bill: Bill, end: End) -> Bill:
-    """Return a bill without the figures that are implausible."""
     tokens, usd = bill.tokens, bill.usd
     most_tokens, most_usd = made.trained_tokens, made.launch_usd
     if tokens is not None and most_tokens is not None and most_tokens.high:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context, Decimal
 
 CENT = Decimal("0.01")
-MILLION = Decimal(1_000_000)
-"""Tokens, for which prices are given."""
+MILLION = Decimal(1_000_000)  # tokens, for which prices are given
 WIDE = Context(prec=100)
 """To round in: the usual 28 digits are too few for the largest prices times the largest counts."""
 

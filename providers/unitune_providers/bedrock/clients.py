@@ -49,10 +49,8 @@ CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
 ANSWER_SECONDS = 300.0
 """Longest wait for a model's answer. AWS allows Nova an hour; an evaluation should not."""
-ATTEMPTS = 3
-"""Of calls that may be repeated, the first included."""
-CHAT_THREADS = 32
-"""Requests to one model at once; botocore has no asynchronous client."""
+ATTEMPTS = 3  # for calls that may be repeated, including the first
+CHAT_THREADS = 32  # requests to one model at once; botocore has no asynchronous client
 NO_SUCCESS = 300
 MISSING_FILE = (403, 404)
 """S3 answers 403 for a file that is not there to whoever may not list the bucket."""

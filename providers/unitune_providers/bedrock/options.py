@@ -23,8 +23,7 @@ from unitune.security.spec import Spec
 NAME = "bedrock"
 BUCKET = "UNITUNE_BEDROCK_BUCKET"
 ROLE = "UNITUNE_BEDROCK_ROLE_ARN"
-TAG = "unitune"
-"""Tag that holds the launch key, on the job and on the model that comes of it."""
+TAG = "unitune"  # tag that holds the launch key, on the job and on the model that comes of it
 OUTPUT = "unitune-output"
 """Folder of the bucket where Bedrock writes metrics, unless `options.bedrock.output` is set."""
 ROLE_PATTERN = r"^arn:aws(-[^:]+)?:iam::([0-9]{12})?:role/.+$"
@@ -38,8 +37,7 @@ NOVA_RATES = (1e-6, 1e-4)
 
 Source: docs.aws.amazon.com, bedrock/latest/userguide/cm-hp-nova-mm, read 2026-11-24.
 """
-NOVA_WARMUP_MOST = 100
-"""Likewise."""
+NOVA_WARMUP_MOST = 100  # likewise
 
 
 class BedrockOptions(Spec):
@@ -140,7 +138,6 @@ def offered_name(model: str) -> str:
 
 
 def _hyperparameters(job: Job) -> dict[str, str]:
-    """Return the hyperparameters that are not `auto`, as Bedrock's strings."""
     values = {
         "epochCount": job.tuning.epochs,
         "batchSize": job.tuning.batch_size,

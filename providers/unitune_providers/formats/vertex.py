@@ -144,7 +144,6 @@ def decode_preference(row: Mapping[str, JsonValue]) -> Example:
 
 
 def _system(messages: Sequence[Message]) -> tuple[Parts | None, list[Place]]:
-    """Return the system prompt's parts, if there is one, and the turns after it."""
     turns = with_paths(messages)
     first = messages[0] if messages else None
     if first is None or first.role not in ("system", "developer"):

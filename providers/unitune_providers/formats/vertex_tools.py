@@ -32,8 +32,7 @@ PLAIN = (
 """Keys of a schema whose values are the same on both sides."""
 NESTED = ("type", "enum", "properties", "items", "anyOf", "additionalProperties")
 
-Types = Mapping[str, str]
-"""Names of types on one side to those on the other."""
+Types = Mapping[str, str]  # names of types on one side to those on the other
 
 
 def declarations(tools: Sequence[dict[str, JsonValue]]) -> JsonValue:

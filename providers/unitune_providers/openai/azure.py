@@ -105,7 +105,6 @@ def maker_of(base: str) -> str:
 
 
 def _arm() -> Api:
-    """Return the management API, at the deployments of the resource."""
     subscription = required("AZURE_SUBSCRIPTION_ID", "the Azure subscription")
     group = required("AZURE_RESOURCE_GROUP", "the resource group of the Azure resource")
     host = urlsplit(resource_address()).hostname or ""

@@ -52,8 +52,7 @@ MOST_BYTES = 200_000_000
 """Of one file: OpenAI says 200 MB, and not whether it counts in 1,000 or 1,024."""
 CLOCK_SECONDS = 3600.0
 """How far the vendor's clock may be behind ours when batches are looked for; a guess, and ample."""
-LEARN_SECONDS = 60.0
-"""Longest wait for the short answer that shows what a model refuses."""
+LEARN_SECONDS = 60.0  # longest wait for the short answer that shows what a model refuses
 STATES: dict[str, Literal["running", "ended", "failed"]] = {
     "validating": "running",
     "in_progress": "running",
@@ -209,7 +208,6 @@ def _why(batch: Fields) -> str:
 
 
 def _answers(server: Server, file_id: str) -> Iterator[tuple[str, Fields]]:
-    """Yield the rows of a file of answers or failures, each with the id of its request."""
     vendor, action = server.endpoint.vendor.name, f"read file {file_id}"
     try:
         rows = retry_read(lambda: list(server.lines("files", file_id, "content", action=action)))
@@ -227,7 +225,6 @@ def _answers(server: Server, file_id: str) -> Iterator[tuple[str, Fields]]:
 
 
 def _reply(row: Fields, vendor: Vendor, action: str) -> Reply:
-    """Return one answer or failure, as chat would have."""
     response, status = row.fields("response"), row.fields("response").whole("status_code")
     if status is None:
         code = row.fields("error").text("code")

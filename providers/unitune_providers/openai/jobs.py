@@ -26,8 +26,7 @@ from unitune.models import TunedModel
 from unitune.security.json_fields import Fields
 from unitune_providers.openai.options import METHODS, NEBIUS_TUNING, OWN_HYPERPARAMETERS, Body
 
-METADATA_KEY = "unitune"
-"""Where jobs and batches carry the launch key in their metadata."""
+METADATA_KEY = "unitune"  # holds the launch key in a job's or batch's metadata
 STATES = {
     "validating_files": State.VALIDATING,
     "queued": State.QUEUED,
@@ -136,7 +135,6 @@ def imported(
 
 
 def _chosen(hyperparameters: Fields) -> Body:
-    """Return hyperparameters without those that are still `auto`."""
     return {n: value for n, value in hyperparameters.all.items() if value not in ("auto", None)}
 
 

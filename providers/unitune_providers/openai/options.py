@@ -18,8 +18,7 @@ from unitune.scorers.graders import OpenAIGrader
 from unitune.security.addresses import Address
 from unitune.security.spec import Spec
 
-METHODS = {"sft": "supervised", "dpo": "dpo", "rft": "reinforcement"}
-"""OpenAI's words by ours."""
+METHODS = {"sft": "supervised", "dpo": "dpo", "rft": "reinforcement"}  # OpenAI's words by ours
 OWN_HYPERPARAMETERS = (
     "learning_rate_multiplier",
     "l2_multiplier",

@@ -50,8 +50,7 @@ from unitune_providers.openai.jobs import (
 from unitune_providers.openai.options import Body, Options
 
 JOBS = ("fine_tuning", "jobs")
-BEING_VALIDATED = ("pending", "running")
-"""Azure's words for a file that no job can take yet."""
+BEING_VALIDATED = ("pending", "running")  # Azure's words for a file that no job can take yet
 MARKED = re.compile(r"^(?P<name>.+?)@(?P<url>https?://\S+)$")
 
 
@@ -312,7 +311,6 @@ class WireBackend(HostedBackend[Options]):
         return imported(job, contents, self._model_of(server, name, job))
 
     def _at(self, ref: str) -> tuple[Server, str]:
-        """Return the server of an id, and the id there."""
         match = MARKED.match(ref)
         return (self.server(match["url"]), match["name"]) if match else (self.server(), ref)
 
@@ -359,6 +357,5 @@ class PausingBackend(WireBackend[Options]):
 
 @lru_cache(maxsize=256)
 def _dialect(url: str, model: str, limit: LimitName) -> Dialect:
-    """Return the dialect that all requests to a model share."""
     del url, model
     return Dialect(limit)

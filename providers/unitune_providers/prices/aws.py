@@ -29,10 +29,8 @@ from unitune.security.json_fields import Fields
 from unitune_providers.prices.reading import get, range_row
 
 URL = "https://pricing.us-east-1.amazonaws.com/offers/v1.0/aws/AmazonBedrock/current"
-URL_VARIABLE = "AWS_PRICE_LIST_URL"
-"""Another address of the same files, such as a mirror."""
-REGIONS = ("us-east-1", "us-west-2")
-"""Where the models of the two offers are trained."""
+URL_VARIABLE = "AWS_PRICE_LIST_URL"  # another address of the same files, such as a mirror
+REGIONS = ("us-east-1", "us-west-2")  # where the models of the two offers are trained
 SOURCE = "AWS Price List, AmazonBedrock"
 LIFECYCLE_SOURCE = "Amazon Bedrock, modelLifecycle of GetFoundationModel"
 METERS: tuple[tuple[str, Kind, str | None], ...] = (

@@ -30,13 +30,11 @@ from unitune.job.prices import OF_ANSWERS, Kind, PriceRow, Unit
 from unitune_providers.prices.reading import get, range_row
 
 URL = "https://prices.azure.com/api/retail/prices"
-URL_VARIABLE = "AZURE_RETAIL_PRICES_URL"
-"""Another address of the same API, such as a mirror."""
+URL_VARIABLE = "AZURE_RETAIL_PRICES_URL"  # another address of the same API, such as a mirror
 API_VERSION = "2023-01-01-preview"
 PRODUCTS = ("Azure OpenAI", "Azure Llama", "Azure Mistral")
 """What the names of products with fine-tuning meters begin with; one query for each."""
-PAGES_MOST = 100
-"""A full reading is a few dozen pages of 1,000; more is a list that does not end."""
+PAGES_MOST = 100  # a full reading is a few dozen pages of 1,000; more is a list that does not end
 SOURCE = "Azure Retail Prices API"
 
 MODELS: tuple[tuple[str, str], ...] = (
@@ -65,8 +63,7 @@ TIERS: tuple[tuple[str, str], ...] = (
     (r"\b(regional|regnl)\b", "regional"),
     (r"\b(global|glbl|glb)\b", "global"),
 )
-GOVERNMENT = "usgov"
-"""Regions of a cloud of its own, dearer and closed to others."""
+GOVERNMENT = "usgov"  # regions of a cloud of its own, dearer and closed to others
 UNITS: Mapping[str, tuple[Decimal, Unit]] = {
     "1K": (Decimal(1000), "million-tokens"),
     "1M": (Decimal(1), "million-tokens"),

@@ -18,8 +18,7 @@ from unitune.job.prices import PriceRow
 from unitune_providers.prices.reading import get
 
 URL = "https://huggingface.co"
-URL_VARIABLE = "HF_ENDPOINT"
-"""The SDK's own variable for another address."""
+URL_VARIABLE = "HF_ENDPOINT"  # the SDK's own variable for another address
 SOURCE = "Hugging Face, /api/jobs/hardware"
 AN_HOUR = {"second": 3600, "minute": 60, "hour": 1}
 CENT = Decimal("0.01")

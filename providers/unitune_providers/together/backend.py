@@ -36,8 +36,7 @@ from unitune_providers.together.trainings import TRAININGS, TogetherTrainings
 
 LIMITS_SOURCE = "Together, GET /fine-tunes/models/limits"
 PROJECT = "TOGETHER_PROJECT_ID"
-STOP_SECONDS = 300.0
-"""Longest wait of `undeploy` for replicas to drain."""
+STOP_SECONDS = 300.0  # longest wait of `undeploy` for replicas to drain
 POLL_SECONDS = 3.0
 ASLEEP = ("DEPLOYMENT_STATE_STOPPED", "DEPLOYMENT_STATE_STOPPING")
 """What does not start again by itself."""

@@ -27,10 +27,8 @@ Body = dict[str, JsonValue]
 Bound = tuple[float | str | None, float | None, float | None]
 """A setting, its lowest and its highest value; None is no limit, or one that is not published."""
 
-ALPHA_OVER_RANK = 2
-"""Together's default: alpha is twice the rank."""
-PATIENCE = 2
-"""Together's default, in evaluations."""
+ALPHA_OVER_RANK = 2  # Together's default: alpha is twice the rank
+PATIENCE = 2  # Together's default, in evaluations
 TUNING = {
     "epochs": "n_epochs",
     "batch_size": "batch_size",

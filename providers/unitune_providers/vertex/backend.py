@@ -34,8 +34,7 @@ from unitune_providers.vertex.chat import VertexChatModel, question
 from unitune_providers.vertex.cloud import PAGE_SIZE, upload_uri, version_behind
 from unitune_providers.vertex.jobs import VertexOptions
 
-OPERATION_SECONDS = 600.0
-"""Longest wait for a deletion that goes on after its response."""
+OPERATION_SECONDS = 600.0  # longest wait for a deletion that goes on after its response
 OPERATION_POLL_SECONDS = 2.0
 
 

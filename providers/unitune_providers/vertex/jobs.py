@@ -26,8 +26,7 @@ from unitune.security.spec import Spec
 from unitune_providers.vertex.rewards import reward_settings
 
 NAME = "vertex"
-LABEL = "unitune"
-"""Label that holds the launch key; also on the model and endpoint that come of it."""
+LABEL = "unitune"  # label that holds the launch key; also on the model and endpoint that come of it
 STATES: Mapping[str, State] = {
     "JOB_STATE_QUEUED": State.QUEUED,
     "JOB_STATE_PENDING": State.QUEUED,
@@ -53,8 +52,7 @@ SPECS = {
     "rft": "reinforcementTuningSpec",
 }
 """Where a job has its files and settings, by method."""
-MOST_EPOCHS = 1000
-"""Of those that are read; a response may name any number."""
+MOST_EPOCHS = 1000  # limit of what is read; a response may name any number
 ADAPTER_SIZES = {
     1: "ADAPTER_SIZE_ONE",
     2: "ADAPTER_SIZE_TWO",
@@ -150,7 +148,6 @@ def create_body(
 
 
 def _is_tuned(model: str) -> bool:
-    """Whether a base model is itself a tuned one, named by its resource."""
     return model.startswith("projects/")
 
 

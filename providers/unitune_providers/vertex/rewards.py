@@ -29,10 +29,8 @@ from unitune.scorers.interface import Setting
 
 Reward = dict[str, JsonValue]
 
-OPERATIONS = {"eq": "EXACT_MATCH", "like": "PARTIAL_MATCH"}
-"""Vertex AI's words by OpenAI's."""
-MOST_GRADERS = 8
-"""In a formula: it is tried with each of them right and wrong."""
+OPERATIONS = {"eq": "EXACT_MATCH", "like": "PARTIAL_MATCH"}  # Vertex AI's words by OpenAI's
+MOST_GRADERS = 8  # in a formula, which is tried with each right and wrong
 _ANSWER = re.compile(r"\{\{\s*sample\.output_(?:text|json\.(?P<key>[\w-]+))\s*\}\}")
 _REFERENCE = re.compile(r"\{\{\s*item\.([\w-]+)\s*\}\}")
 
@@ -69,7 +67,6 @@ def reward_settings(job: Job, own: Reward | None) -> Reward:
 
 
 def _single(grader: StringCheck | TextSimilarity, name: str) -> Reward:
-    """Return a check of two texts as a string match."""
     if not isinstance(grader, StringCheck) or grader.operation not in OPERATIONS:
         what = grader.operation if isinstance(grader, StringCheck) else "text_similarity"
         raise JobError(

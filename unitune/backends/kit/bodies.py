@@ -17,13 +17,11 @@ LARGEST_FILE = 1 << 30
 MOST_RATIO = 100
 """Of decompressed to compressed bytes, beyond `LARGEST_ANSWER`: lines of JSON that are much
 alike come to some 20, and gzip itself to 1,032."""
-PIECE = 1 << 20
-"""Bytes that are decompressed at a time."""
+PIECE = 1 << 20  # bytes that are decompressed at a time
 GZIP_ONLY = {"Accept-Encoding": "gzip"}
 _PLAIN = ("", "identity")
 _GZIP = ("gzip", "x-gzip")
-_GZIP_BITS = 31
-"""Largest window, with gzip's own head and end (zlib's manual, inflateInit2)."""
+_GZIP_BITS = 31  # largest window, with gzip's own head and end (zlib's manual, inflateInit2)
 
 
 class BodyError(ValueError):

@@ -44,8 +44,7 @@ from unitune.models import ChatModel, Reply, Request
 from unitune.security.addresses import NotAnAddress, checked
 from unitune.security.json_fields import Unreadable, read_json
 
-ANSWER_SECONDS = 600.0
-"""Longest wait for one answer: a model may think for minutes."""
+ANSWER_SECONDS = 600.0  # longest wait for one answer: a model may think for minutes
 CONNECT_SECONDS = 10.0
 NO_SUCCESS = 300
 SERVER_ERROR = 500
@@ -188,7 +187,6 @@ class JsonChatModel(ChatModel):
         )
 
     def _failed(self, error: Exception, started: float) -> Reply:
-        """Return the reply that there is no answer, and why."""
         seconds = time.perf_counter() - started
         if isinstance(error, UnituneError):  # such as credentials that give no token any more
             return Reply.failed(error, seconds)

@@ -28,8 +28,7 @@ STREAM_USAGE = "stream_options"
 """Where a streamed answer is to say its tokens, which some servers say without it."""
 LimitName = Literal["max_tokens", "max_completion_tokens"]
 LIMITS: tuple[LimitName, LimitName] = ("max_tokens", "max_completion_tokens")
-LEAST_TOKENS = 16
-"""A limit below this is no room for an answer, and is not tried."""
+LEAST_TOKENS = 16  # a lower limit leaves no room for an answer
 REFUSALS = (400, 422)
 THOUGHTS = ("reasoning_content", "reasoning")
 """Where servers put what a model thinks before it answers."""

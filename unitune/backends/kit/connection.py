@@ -50,7 +50,6 @@ def proxy_for(url: str) -> str | None:
 
 
 def _exempts(entry: str, address: httpx.URL) -> bool:
-    """Whether an entry of NO_PROXY applies to an address."""
     if entry in ("", "*"):
         return entry == "*"
     pattern = entry if "://" in entry else f"all://{_host_pattern(entry)}"

@@ -31,8 +31,7 @@ from unitune.security.redaction import hold_secret, redacted
 
 UNAUTHORIZED = 401
 SHOWN_CHARACTERS = 1000
-TEXT_BYTES = 16_000
-"""Of an error body that is no JSON."""
+TEXT_BYTES = 16_000  # of an error body that is not JSON
 RAISED = re.compile(r"(?<=\n)[\w.]+(?:Error|Exception): .+")
 """In a body that is a traceback of Python, what was raised: the last one is the cause."""
 REQUEST_IDS = ("x-request-id", "request-id", "x-ms-request-id", "x-goog-request-id")

@@ -20,8 +20,7 @@ from unitune.backends.kit.chat_completions import THOUGHTS, content_text
 from unitune.security.json_fields import Fields, read_json
 
 EVENT_STREAM = "text/event-stream"
-DONE = "[DONE]"
-"""What ends a stream of OpenAI's wire, and is no JSON."""
+DONE = "[DONE]"  # last event of a stream in OpenAI's format; not JSON
 
 
 class StreamedAnswer(Protocol):

@@ -43,8 +43,7 @@ from unitune.workspace.today import today
 NAME = "prices.yaml"
 Share = Annotated[Decimal, BeforeValidator(as_written), Field(gt=0, le=1)]
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
-OF_FOLDER: frozenset[Origin] = frozenset({"job", "project"})
-"""Origins that may be a stranger's."""
+OF_FOLDER: frozenset[Origin] = frozenset({"job", "project"})  # may be a stranger's
 
 
 class Refreshed(Spec):

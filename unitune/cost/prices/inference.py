@@ -56,7 +56,6 @@ def find(offer: Offer, model: str, kind: Kind, on: date) -> PriceRow | None:
 
 @cache
 def _changes() -> frozenset[date]:
-    """Return the days on which a price of any model changed, as far as the package knows."""
     models = (model for provider in _snapshot().providers for model in provider.models)
     histories = (model.prices for model in models if isinstance(model.prices, list))
     starts = (getattr(price.constraint, "start_date", None) for past in histories for price in past)

@@ -96,7 +96,6 @@ def folder_findings(
 
 
 def _known_price(row: PriceRow, book: PriceBook, job: Job, day: date) -> PriceRow | None:
-    """Return what a book states first for what a row prices."""
     model = job.base_model if row.fits(job.base_model) else row.model
     tier = row.tier or book.offer(row.backend).tier(job.options.get(row.backend, {}))
     scoped = row.model_copy(update={"method": job.method, "tier": tier})
