@@ -30,9 +30,9 @@ def mirror(ledger: Ledger, model: str) -> None:
     names, record = _mirrored(ledger, model)
     if record is None:
         return
-    with feeding(ledger, record, names) as feed:
+    with feeding(ledger, record, names) as outcomes:
         pass
-    for outcome in feed.outcomes if feed else ():
+    for outcome in outcomes:
         if outcome.problem:
             log.warning(
                 "the registry of %s was not brought up to %s: %s. Send it later: unitune track %s "

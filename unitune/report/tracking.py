@@ -32,13 +32,11 @@ def track(run: Run, trackers: Sequence[str] = ()) -> list[Outcome]:
     """
     ledger = Ledger(home())
     names = tuple(trackers) or run.job.track
-    with feeding(ledger, ledger.record(run.id), names) as feed:
-        comparison = newest_of_run(run.id)
-        if feed is None:
-            return []
-        if comparison is not None:
-            feed.add(_results(comparison, run.id))
-    return feed.outcomes
+    comparison = newest_of_run(run.id) if names else None
+    results = _results(comparison, run.id) if comparison else None
+    with feeding(ledger, ledger.record(run.id), names, results) as outcomes:
+        pass
+    return outcomes
 
 
 def track_comparison(comparison: Comparison, trackers: Sequence[str]) -> list[Outcome]:

@@ -29,7 +29,7 @@ from unitune.ledger.budgeting import is_limited
 from unitune.run.handle import Run
 from unitune.run.launching import BEFORE_JOB
 from unitune.run.notifying import notify_end
-from unitune.tracking.feed import feeding, trackers_to_feed
+from unitune.tracking.feed import LATE, feeding, trackers_to_feed
 from unitune.workspace.home import home
 
 INTERVAL_SECONDS = 5.0
@@ -196,9 +196,9 @@ class _Watch:
     def _track(self, record: RunRecord) -> None:
         """Let trackers know of a run that has ended; one that was late once is not waited for."""
         names = () if self.tracking_is_late else trackers_to_feed(self.ledger, record)
-        with feeding(self.ledger, record, names) as feed:
+        with feeding(self.ledger, record, names) as outcomes:
             pass
-        self.tracking_is_late = self.tracking_is_late or (feed is not None and feed.is_late)
+        self.tracking_is_late |= any(outcome.problem == LATE for outcome in outcomes)
 
     def _note(self, vendor: _Vendor, refused: str, error: UnituneError) -> None:
         """Go on when that can help, and not before the vendor says; else send no more requests."""

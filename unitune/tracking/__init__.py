@@ -1,6 +1,6 @@
-"""Experiment trackers: what the ledger knows of a run, sent to MLflow, W&B, TensorBoard or trackio.
+"""Send the events of runs to experiment trackers: MLflow, W&B, TensorBoard and trackio.
 
 A job names them (``track: [mlflow]``). They are fed from the ledger's events, so a run at a vendor
-is tracked like one here. `follow` is the process that does it; each tracker is a class of its own
+is tracked like one here. `feed` runs one process per tracker; each tracker is a class
 (`interface.Tracker`).
 """

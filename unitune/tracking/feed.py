@@ -1,111 +1,262 @@
-"""Feeding a run's trackers while it is watched, as who watches sees it.
+"""Feed each tracker of a run from the ledger, in a process of its own.
 
-Trackers' packages take seconds to import, print, and may hang. So they stand in a process of their
-own (`unitune.tracking.follow`), which reads the ledger for itself. It is held by a pipe: when that
-closes, because the watch is over or its process was killed, it sends what is left, and ends.
+    python -m unitune.tracking.feed HOME RUN TRACKER RESULTS    RESULTS: a `Results`, or ""
+
+Trackers do not run in a thread of the user's process, because of what their packages do there: W&B
+reads settings from the current folder, replaces ``sys.exit``, and at exit waits for its server
+without limit; others print and take seconds to import.
+
+A process sends what happens until its standard input closes, because the watch is over or was
+killed. Then it sends the rest and ends. It sends everything from the beginning of the run, and the
+tracker skips what it has, so no process needs to know how far another one came.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import select
 import subprocess
 import sys
+import time
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 
-from unitune.errors import UnreadableRecord
-from unitune.ledger import Ledger, RunRecord
-from unitune.tracking.interface import TRACKED, Outcome, Results
+from pydantic import JsonValue
+
+from unitune.backends.protocol import Event
+from unitune.errors import LockTimeout, UnreadableRecord
+from unitune.ledger import Ledger, RecordedEvent, RunRecord
+from unitune.ledger.model_versions import AliasMove
+from unitune.security.json_fields import flat
+from unitune.security.redaction import redacted
+from unitune.tracking.interface import (
+    TRACKED,
+    HasRegistry,
+    Outcome,
+    Point,
+    Results,
+    TrackedRun,
+    Tracker,
+    open_tracker,
+)
 from unitune.workspace.filesystem import private_folder
-from unitune.workspace.locks import is_locked
+from unitune.workspace.locks import is_locked, locked
 
-FOLLOW = "unitune.tracking.follow"
-FOLDER = "tracking"
-"""Current folder of the trackers, in the ledger's: they read settings from where they work."""
-LOCK = "tracking.lock"
-"""In a run's folder: held by the process that feeds its trackers."""
-CLOSE_SECONDS = 60.0
-"""How long a watch waits at its end for what is left to be sent; that goes on without it."""
+FAILED = "run.tracking-failed"
+FOLDER = "tracking"  # current folder of the processes, in the ledger's folder
+LOOK_SECONDS = 2.0  # pause between two looks for events
+CLOSE_SECONDS = 60.0  # a watch waits this long at its end
+LATE = f"it is still sending after {CLOSE_SECONDS:.0f} s, and continues in the background"
+# Keeps the packages from reporting to their makers, unless the user has set it otherwise.
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "WANDB_ERROR_REPORTING": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "GRADIO_ANALYTICS_ENABLED": "False",
 }
-"""Keeps the packages from reporting to their makers, unless the user has set it otherwise."""
-
-
-@dataclass(slots=True)
-class Feed:
-    """The process that feeds the trackers of a run."""
-
-    _process: subprocess.Popen[str]
-    _names: Sequence[str]
-    _results: list[str] = field(default_factory=list[str])
-    outcomes: list[Outcome] = field(default_factory=list[Outcome])
-    """Of each tracker, once it is closed."""
-    is_late: bool = False
-    """Whether it still had something to send when the wait for it was over."""
-
-    def add(self, results: Results) -> None:
-        """Send what a comparison has measured, too, at the end."""
-        self._results.append(f"{results.model_dump_json()}\n")
-
-    def close(self) -> None:
-        """Let it send what is left, and wait for that, though not for ever."""
-        try:
-            lines, _ = self._process.communicate("".join(self._results), CLOSE_SECONDS)
-            self.outcomes += [Outcome.model_validate_json(line) for line in lines.splitlines()]
-            problem = f"its process has ended early ({self._process.returncode})"
-        except subprocess.TimeoutExpired:
-            self.is_late = True
-            problem = f"it still sends after {CLOSE_SECONDS:.0f} s, and goes on"
-        known = {outcome.tracker for outcome in self.outcomes}
-        silent = (name for name in self._names if name not in known)
-        self.outcomes += [Outcome(tracker=name, problem=problem) for name in silent]
+GROUPS = {"step": "train", "validation": "validation"}  # kinds of events that carry figures
+NO_FIGURES = frozenset({"step", "steps", "seconds_left"})
 
 
 @contextmanager
-def feeding(ledger: Ledger, record: RunRecord, names: Sequence[str]) -> Generator[Feed | None]:
-    """Feed a run's trackers while the body runs, and until all is sent."""
-    if not names:
-        yield None
-        return
-    folder = ledger.folder / FOLDER
-    private_folder(folder)
-    own = {"WANDB_DIR": str(folder)}
-    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
-    command = [sys.executable, "-P", "-m", FOLLOW, str(ledger.folder), record.id, *names]
-    feed = Feed(
-        subprocess.Popen(  # noqa: S603 - our own module
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            cwd=folder,
-            env={**QUIET, **store, **os.environ, **own},
-            start_new_session=True,  # Ctrl-C is for who watches
-        ),
-        names,
-    )
+def feeding(
+    ledger: Ledger, record: RunRecord, names: Sequence[str], results: Results | None = None
+) -> Generator[list[Outcome]]:
+    """Feed a run's trackers while the body runs, then wait until they have everything.
+
+    Args:
+        ledger: Ledger of the run, from which the trackers are fed.
+        record: The run.
+        names: Names of the trackers.
+        results: Results of a comparison, sent at the end.
+
+    Yields:
+        An empty list, which holds one outcome per tracker after the body.
+    """
+    outcomes: list[Outcome] = []
+    processes = [_start(ledger, record, name, results) for name in names]
     try:
-        yield feed
+        yield outcomes
     finally:
-        feed.close()
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.close()
+        ends = time.monotonic() + CLOSE_SECONDS
+        pairs = zip(names, processes, strict=True)
+        outcomes += [_outcome(name, process, ends) for name, process in pairs]
 
 
 def trackers_to_feed(ledger: Ledger, record: RunRecord) -> tuple[str, ...]:
-    """Return the trackers of a run's job that do not know yet how it ended.
-
-    None where a process feeds them already.
-    """
-    if is_locked(ledger.run_folder(record.id) / LOCK):
-        return ()
+    """Return the trackers of a run's job that lack its end, and that no process feeds."""
     try:
         names = ledger.job(record.id).track
     except UnreadableRecord:  # such as a run that others launched
         return ()
     done = {seen.event.key for seen in ledger.events(record.id, record.attempt, key=TRACKED)}
-    return tuple(name for name in names if f"{TRACKED}.{name}" not in done)
+    return tuple(
+        name
+        for name in names
+        if f"{TRACKED}.{name}" not in done and not is_locked(_lock(ledger, record.id, name))
+    )
+
+
+def follow(
+    ledger: Ledger, run_id: str, name: str, watch: int, results: Results | None = None
+) -> Outcome:
+    """Feed one tracker until a watch is over, and note in the ledger what became of it.
+
+    Args:
+        ledger: Ledger of the run.
+        run_id: Id of the run.
+        name: Name of the tracker.
+        watch: File descriptor that becomes readable when the watch is over.
+        results: Results of a comparison, sent at the end.
+    """
+    record, where, problem = ledger.record(run_id), "", ""
+    try:
+        tracker = open_tracker(name, _tracked_run(ledger, record))
+        where = redacted(tracker.where)
+        _send_events(ledger, record, tracker, watch)
+        if results is not None:
+            tracker.add(results)
+        if version := ledger.version_of_run(run_id):
+            _mirror(ledger, version.model, tracker)
+        tracker.close(ledger.record(run_id).state)
+    except Exception as error:  # noqa: BLE001 - whatever a package raises
+        problem = redacted((str(error).strip() or type(error).__name__).splitlines()[0])
+    outcome = Outcome(tracker=name, where=where, problem=problem)
+    _note(ledger, record, outcome)
+    return outcome
+
+
+def _start(
+    ledger: Ledger, record: RunRecord, name: str, results: Results | None
+) -> subprocess.Popen[str]:
+    folder = ledger.folder / FOLDER
+    private_folder(folder)
+    own = {"WANDB_DIR": str(folder)}
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
+    arguments = (str(ledger.folder), record.id, name, results.model_dump_json() if results else "")
+    return subprocess.Popen(  # noqa: S603 - our own module
+        [sys.executable, "-P", "-m", "unitune.tracking.feed", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=folder,
+        env={**QUIET, **store, **os.environ, **own},
+        start_new_session=True,  # Ctrl-C is for the process that watches
+    )
+
+
+def _outcome(name: str, process: subprocess.Popen[str], ends: float) -> Outcome:
+    """Return the outcome that a process prints, for which this waits until a time."""
+    assert process.stdout is not None
+    with process.stdout as output:
+        try:
+            process.wait(max(0.0, ends - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return Outcome(tracker=name, problem=LATE)
+        if line := output.read():
+            return Outcome.model_validate_json(line)
+    return Outcome(tracker=name, problem=f"its process has ended early ({process.returncode})")
+
+
+def _lock(ledger: Ledger, run_id: str, name: str) -> Path:
+    """Return the lock file that the process which feeds a tracker of a run holds."""
+    return ledger.run_folder(run_id) / f"tracking.{name}.lock"
+
+
+def _send_events(ledger: Ledger, record: RunRecord, tracker: Tracker, watch: int) -> None:
+    last, is_watched = 0, True
+    while is_watched:
+        is_watched = not select.select([watch], [], [], LOOK_SECONDS)[0]
+        fresh = ledger.events(record.id, record.attempt, last)
+        last = fresh[-1].id if fresh else last
+        tracker.log([point for seen in fresh if (point := _point(seen))])
+
+
+def _mirror(ledger: Ledger, model: str, tracker: Tracker) -> None:
+    """Bring a tracker's registry up to the ledger, and again where that has changed meanwhile.
+
+    So whoever writes last has seen that it was not overtaken, on whatever machine.
+    """
+    if not isinstance(tracker, HasRegistry):
+        return
+    with locked(ledger.folder / "mirror.lock", f"the registry of {tracker.where}", math.inf):
+        mirrored: list[AliasMove] | None = None
+        while mirrored != (moves := ledger.alias_moves(model)):
+            aliases = {each.alias: None if each.kind == "remove" else each.number for each in moves}
+            tracker.mirror(ledger.versions(model), aliases)
+            mirrored = moves
+
+
+def _note(ledger: Ledger, record: RunRecord, outcome: Outcome) -> None:
+    name, now = outcome.tracker, time.time()
+    if outcome.problem:
+        text = f"{name} was not fed: {outcome.problem}"
+        event = Event(f"{FAILED}.{name}", "warning", now, {"text": text})
+    elif ledger.record(record.id).state.ended:
+        text = f"tracked by {name}: {outcome.where}"
+        event = Event(f"{TRACKED}.{name}", "message", now, {"text": text})
+    else:
+        return
+    with suppress(LockTimeout):  # the run is deleted, or another process has written the same
+        ledger.note(record, event)
+
+
+def _tracked_run(ledger: Ledger, record: RunRecord) -> TrackedRun:
+    job = ledger.job(record.id)
+    settings: dict[str, JsonValue] = {
+        "model": job.base_model,
+        "backend": job.backend,
+        "method": job.method,
+        "start": job.start,
+        "tuning": job.tuning.model_dump(mode="json", exclude_defaults=True),
+        "options": job.options.get(job.backend, {}),
+    }
+    return TrackedRun(
+        id=record.id if record.attempt == 1 else record.launch_key,
+        name=record.name,
+        project=job.name,
+        parameters={
+            name: redacted(str(value)) if isinstance(value, str | list) else value
+            for name, value in flat(settings)
+        },
+        tags={"unitune.fingerprint": record.fingerprint, "unitune.host": record.host},
+        created=record.created,
+        home=ledger.folder,
+    )
+
+
+def _point(seen: RecordedEvent) -> Point | None:
+    event, step = seen.event, seen.event.number("step")
+    group, names = GROUPS.get(event.kind), event.data.keys() - NO_FIGURES
+    values = {
+        f"{group}/{name}": value for name in names if (value := event.number(name)) is not None
+    }
+    if group is None or step is None or not values:
+        return None
+    return Point(seen.id, int(step), event.time, values)
+
+
+def main() -> None:
+    """Feed the tracker that the arguments name."""
+    home, run_id, name, text = sys.argv[1:]
+    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # the packages print, some when the process ends
+    ledger = Ledger(Path(home))
+    # On this machine, one process at a time feeds a tracker of a run. A run that was launched on
+    # another machine has no folder here.
+    lock = _lock(ledger, run_id, name)
+    held = locked(lock, f"the tracking of run {run_id}", math.inf)
+    with held if lock.parent.is_dir() else nullcontext(), output:
+        results = Results.model_validate_json(text) if text else None
+        outcome = follow(ledger, run_id, name, sys.stdin.fileno(), results)
+        output.write(outcome.model_dump_json())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""What a tracker is given of a run, and what it does with it; which trackers there are."""
+"""The interface of a tracker, the data that it is sent, and the list of trackers."""
 
 from __future__ import annotations
 
@@ -20,31 +20,20 @@ from unitune.workspace.install import install_command
 if TYPE_CHECKING:
     from unitune.ledger.model_versions import ModelVersion
 
-TRACKED = "run.tracked"
-"""How the key begins of the event that a tracker knows how the run has ended."""
+TRACKED = "run.tracked"  # key prefix of the event that a tracker has the end of a run
 
 
 @dataclass(frozen=True, slots=True)
 class TrackedRun:
-    """A run as a tracker is told of it when it begins.
+    """Description of a run, sent to a tracker at the start."""
 
-    Args:
-        id: The run's own; of a later attempt its launch key, since its steps begin anew.
-        name: For people.
-        project: What a tracker groups runs by: the job's name.
-        parameters: The job's settings by dotted names.
-        tags: What else it can be searched by.
-        created: Seconds since 1970, UTC.
-        home: The ledger's folder.
-    """
-
-    id: str  # its own; of a later attempt its launch key, since its steps begin anew
-    name: str  # for people
-    project: str  # by which a tracker groups runs: the job's name
-    parameters: dict[str, JsonValue]  # the job's settings by dotted names: no dictionaries
-    tags: dict[str, str]  # by which it can be searched, too
+    id: str  # the run's id; for a later attempt, whose steps begin anew, its launch key
+    name: str  # name shown to people
+    project: str  # name of the job, by which a tracker groups runs
+    parameters: dict[str, JsonValue]  # settings of the job by dotted names, without dictionaries
+    tags: dict[str, str]  # further fields to search by
     created: float  # seconds since 1970, UTC
-    home: Path  # the ledger's folder
+    home: Path  # folder of the ledger
 
 
 class Point(NamedTuple):
@@ -57,19 +46,17 @@ class Point(NamedTuple):
 
 
 class Results(Closed):
-    """What a comparison has measured of a run, and its files."""
+    """Results and files of a comparison that evaluated a run."""
 
-    comparison: str
-    """Its id."""
-    time: float
-    """Seconds since 1970, UTC."""
+    comparison: str  # id of the comparison
+    time: float  # seconds since 1970, UTC
     values: dict[str, float]
     tags: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
     files: tuple[Path, ...] = ()
 
 
 class Outcome(Closed):
-    """What came of one tracker: where to look at it, or why not."""
+    """Result of feeding one tracker: where to look at the run, or what went wrong."""
 
     tracker: str
     where: str = ""
@@ -77,32 +64,28 @@ class Outcome(Closed):
 
 
 class Tracker(Protocol):
-    """A tracker with one run opened: a new one, or that of the same id, which goes on.
+    """A tracker with one run open, new or continued by its id.
 
-    What it holds already is not sent again: whoever was killed is followed by one who sends all.
+    Each process sends a run from the beginning, so a tracker skips what it holds already.
     """
 
-    where: str
-    """Where to look at it."""
+    where: str  # address or folder of the run at the tracker
 
     def __init__(self, run: TrackedRun) -> None: ...
 
     def log(self, points: Sequence[Point]) -> None:
         """Send figures, in the order of their ids."""
-        ...
 
     def add(self, results: Results) -> None:
-        """Send what a comparison has measured."""
-        ...
+        """Send the results of a comparison."""
 
     def close(self, state: State) -> None:
-        """Send what is left, and say where the run stands."""
-        ...
+        """Send the rest and the state of the run."""
 
 
 @runtime_checkable
 class HasRegistry(Protocol):
-    """A tracker that has a registry of models, too."""
+    """A tracker with a registry of models."""
 
     def mirror(self, versions: Sequence[ModelVersion], aliases: Mapping[str, int | None]) -> None:
         """Give a registered model there the versions and aliases that it has in the ledger.
@@ -111,18 +94,15 @@ class HasRegistry(Protocol):
             versions: All that it has, the oldest first.
             aliases: The version that each points to; None: it was removed.
         """
-        ...
 
 
-SOURCES = {
+SOURCES = {  # by the names used in a job, which are also those of the packages and extras
     "mlflow": "unitune.tracking.mlflow:MlflowTracker",
     "wandb": "unitune.tracking.wandb:WandbTracker",
     "tensorboard": "unitune.tracking.tensorboard:TensorBoardTracker",
     "trackio": "unitune.tracking.trackio:TrackioTracker",
 }
-"""By the names that a job has for them, which are their packages' and extras', too."""
-WITH_REGISTRY = frozenset({"mlflow"})
-"""Those that are a `HasRegistry`."""
+WITH_REGISTRY = frozenset({"mlflow"})  # trackers that are a `HasRegistry`
 
 
 def missing_trackers(names: Iterable[str]) -> list[Finding]:

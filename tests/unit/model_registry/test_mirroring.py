@@ -21,7 +21,8 @@ from unitune.model_registry.versions import promote, register, remove_alias, rol
 from unitune.report.tracking import track
 from unitune.run import handle
 from unitune.run.run import Run
-from unitune.tracking.follow import follow
+from unitune.tracking.feed import follow
+from unitune.tracking.interface import Outcome
 from unitune.workspace.home import home
 
 pytest.importorskip("mlflow", reason="needs the extra `mlflow`")
@@ -56,9 +57,12 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Feed trackers here: their own process takes seconds to begin."""
 
     @contextmanager
-    def feeding(ledger: Ledger, record: RunRecord, names: Sequence[str]) -> Generator[None]:
-        yield
-        outcomes = follow(ledger, record.id, names, iter(())) if names else []
+    def feeding(
+        ledger: Ledger, record: RunRecord, names: Sequence[str]
+    ) -> Generator[list[Outcome]]:
+        yield []
+        with Path(os.devnull).open(encoding="utf-8") as ended:
+            outcomes = [follow(ledger, record.id, name, ended.fileno()) for name in names]
         assert all(not outcome.problem for outcome in outcomes), outcomes
 
     for module in (mirroring, handle):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from unitune.planning.preflight import preflight
 from unitune.report.tracking import track
 from unitune.run.handle import Run
 from unitune.run.run import launch
-from unitune.tracking import interface
+from unitune.tracking import feed, interface
 from unitune.tracking.feed import feeding
 from unitune.tracking.interface import TrackedRun, open_tracker
 from unitune.tracking.mlflow import _is_own
@@ -136,24 +138,40 @@ def held_by(tracker: str) -> dict[str, Any]:
 def killed(run: Run) -> Run:
     """The run, after the process that fed its trackers was killed when it had sent a part."""
     ledger = Ledger(home())
-    with feeding(ledger, ledger.record(run.id), run.job.track) as feed:
-        assert feed is not None
-        until = time.monotonic() + 120
+    with feeding(ledger, ledger.record(run.id), run.job.track) as outcomes:
+        pids, until = feeders(), time.monotonic() + 120
+        assert len(pids) == len(run.job.track)
         while not has_begun(run) and time.monotonic() < until:
             time.sleep(0.2)
-        os.kill(feed._process.pid, signal.SIGKILL)
-    assert [*run.job.track] == [each.tracker for each in feed.outcomes]
-    assert {"its process has ended early (-9)"} == {each.problem for each in feed.outcomes}
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+    assert [each.tracker for each in outcomes] == [*run.job.track]
+    assert {each.problem for each in outcomes} == {"its process has ended early (-9)"}
     return run
 
 
+def feeders() -> list[int]:
+    """Return the ids of the processes that feed trackers for this one."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="utf-8")
+    return [
+        int(pid)
+        for pid in children.split()
+        if b"unitune.tracking.feed" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    ]
+
+
 def has_begun(run: Run) -> bool:
-    """Return whether the last of the run's trackers, by their order, has got its first figures."""
-    last = run.job.track[-1]
+    """Return whether the run's trackers have got their first figures."""
     folder = home()
-    if last == "tensorboard":
-        return any(file.stat().st_size > 150 for file in folder.glob("tensorboard/*/*"))
-    return any((folder.parent / "trackio").glob("demo.db"))
+    signs = {
+        "tensorboard": lambda: [
+            file for file in folder.glob("tensorboard/*/*") if file.stat().st_size > 150
+        ],
+        "trackio": lambda: [*(folder.parent / "trackio").glob("demo.db")],
+        "wandb": lambda: [*folder.glob("tracking/wandb/offline-run-*")],
+        "mlflow": lambda: [*folder.parent.glob("mlflow.db")],
+    }
+    return all(signs[name]() for name in run.job.track)
 
 
 @pytest.mark.parametrize(
@@ -239,14 +257,38 @@ def test_trackers_work_in_a_folder_of_the_ledger_and_not_in_the_project(
     """W&B reads `wandb/settings` from the current folder, and MLflow `mlflow.db`."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     ledger, folder = Ledger(home()), home() / "tracking"
-    with feeding(ledger, ledger.record(run.id), run.job.track) as feed:
-        assert feed is not None
-        process = Path("/proc") / str(feed._process.pid)
+    with feeding(ledger, ledger.record(run.id), run.job.track):
+        (pid,) = feeders()
+        process = Path("/proc") / str(pid)
         variables = (process / "environ").read_bytes().decode().split("\0")
         assert folder == (process / "cwd").readlink()
         assert f"WANDB_DIR={folder}" in variables
         assert f"MLFLOW_TRACKING_URI=sqlite:///{folder / 'mlflow.db'}" in variables
     assert 0o700 == folder.stat().st_mode & 0o777
+
+
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+@pytest.mark.parametrize("run", [("mlflow", "tensorboard")], indirect=True)
+def test_a_tracker_that_hangs_delays_neither_the_run_for_long_nor_another_tracker(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's server takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setattr(feed, "CLOSE_SECONDS", 15.0)
+        ledger = Ledger(home())
+        with feeding(ledger, ledger.record(run.id), run.job.track) as outcomes:
+            begun, pids = time.monotonic(), feeders()
+        assert time.monotonic() - begun < 20
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+    assert [(each.tracker, each.problem) for each in outcomes] == [
+        ("mlflow", feed.LATE),
+        ("tensorboard", ""),
+    ]
+    assert len(losses(run)) == len(held_by("tensorboard")["loss"])
 
 
 @pytest.mark.parametrize(
