@@ -282,12 +282,12 @@ def cost(
     if len(names) > 1:
         console().print(backends_view(costs.backends))
     if all_backends:
-        reasons = {each.backend: each.reason.splitlines() for each in costs.left_out}
-        if reasons:
+        if costs.left_out:
+            reasons = {name: reason.splitlines() for name, reason in costs.left_out.items()}
             print_refused(reasons, "unitune cost FILE --backend NAME")
         return
     for number, total_cost in enumerate(costs.backends):
         apart = [Text()] if number or len(names) > 1 else []
         console().print(*apart, total_cost_view(total_cost), sep="\n")
-    for skipped in costs.left_out:
-        console().print(f"\n{skipped.backend} is left out: {skipped.reason}")
+    for name, reason in costs.left_out.items():
+        console().print(f"\n{name} is left out: {reason}")

@@ -13,6 +13,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from unitune.cost.spread import Spread
+from unitune.security.spec import Frozen
 
 
 class Range(StrEnum):
@@ -45,22 +46,21 @@ def cheaper(fixed: Decimal, slope: Decimal) -> Crossover:
     return Crossover(Range.ABOVE if slope < 0 else Range.BELOW, -fixed / slope)
 
 
-@dataclass(frozen=True, slots=True)
-class ServingCost:
-    """What a way of answering costs, in US dollars; None is unknown."""
+class ServingCost(Frozen):
+    """Cost of one way of answering; None is unknown."""
 
-    once: Spread | None
+    once_usd: Spread | None
     """Paid before the first request: training, evaluation, preparing data."""
-    month: Spread | None
+    month_usd: Spread | None
     """Paid each month, used or not: hosting, storage."""
-    request: Spread | None
+    request_usd: Spread | None
 
     def total(self, requests_month: Decimal, months: Decimal) -> Spread | None:
         """Return what it costs over a horizon; None where a part is not known."""
-        if self.once is None or self.month is None or self.request is None:
+        if self.once_usd is None or self.month_usd is None or self.request_usd is None:
             return None
-        requests = self.request.scaled(requests_month * months)
-        return self.once + self.month.scaled(months) + requests
+        requests = self.request_usd.scaled(requests_month * months)
+        return self.once_usd + self.month_usd.scaled(months) + requests
 
     def monthly(self, requests_month: Decimal, months: Decimal) -> Spread | None:
         """Return `total` spread evenly over the months, which must be above 0."""
@@ -113,9 +113,9 @@ def _crossovers(
     solve: Callable[[Decimal, Decimal, Decimal], Crossover],
 ) -> Crossovers | None:
     sides = (
-        (challenger.once, incumbent.once),
-        (challenger.month, incumbent.month),
-        (challenger.request, incumbent.request),
+        (challenger.once_usd, incumbent.once_usd),
+        (challenger.month_usd, incumbent.month_usd),
+        (challenger.request_usd, incumbent.request_usd),
     )
     pairs = [(ours, theirs) for ours, theirs in sides if ours is not None and theirs is not None]
     if len(pairs) < len(sides):

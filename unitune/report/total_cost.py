@@ -236,8 +236,8 @@ def _columns(cost: TotalCost) -> Table:
     table.add_row(total, *_cells([column.total_usd for column in columns]))
     table.add_row()
     table.add_row(plain("requests a month", "dim"))
-    for row in zip(*(column.costs for column in columns), strict=True):
-        table.add_row(f"  {row[0].requests_month:,}", *_cells([at.usd_month for at in row]))
+    for volume in columns[0].by_volume_usd:
+        table.add_row(f"  {volume:,}", *_cells([each.by_volume_usd[volume] for each in columns]))
     return table
 
 

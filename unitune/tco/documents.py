@@ -41,36 +41,19 @@ class Horizon(Frozen):
     """Day on which the model is switched off, where that is sooner than planned."""
 
 
-class CostAt(Frozen):
-    """What a way of answering costs at a volume."""
-
-    requests_month: int
-    usd_month: Spread | None
-    """A month, with its share of what is paid once; None: a price is not known."""
-
-
-class Column(Frozen):
-    """A way of answering."""
+class Column(ServingCost):
+    """Cost of one way of answering."""
 
     role: Role
     backend: str
     model: str
-    """Of the tuned model, its base."""
+    """Name of the model; for the tuned one, of its base."""
     retires_on: date | None
     """Day on which it is switched off, where one is announced."""
-    request_usd: Spread | None
-    month_usd: Spread | None
-    """Paid each month, used or not: hosting, storage."""
-    once_usd: Spread | None
-    """Training, evaluation and preparing the rows."""
     total_usd: Spread | None
-    """Over the horizon, at the planned volume."""
-    costs: tuple[CostAt, ...]
-
-    @property
-    def cost(self) -> ServingCost:
-        """Its parts, for totals at other volumes."""
-        return ServingCost(once=self.once_usd, month=self.month_usd, request=self.request_usd)
+    """Cost over the horizon, at the planned volume."""
+    by_volume_usd: dict[int, Spread | None]
+    """Cost a month by requests a month, with its share of the one-time cost."""
 
 
 class TotalCost(Frozen):
@@ -125,16 +108,10 @@ class TotalCost(Frozen):
             yield f"{each.role} ({each.model})", usd
 
 
-class LeftOut(Frozen):
-    """A backend for which no total cost can be given."""
-
-    backend: str
-    reason: str
-
-
 class TotalCostList(Frozen):
     """Total cost of ownership of a tuned model on each of some backends."""
 
     schema_version: int = 1
     backends: tuple[TotalCost, ...]
-    left_out: tuple[LeftOut, ...] = ()
+    left_out: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
+    """Why no total cost can be given, by backend."""

@@ -1,4 +1,4 @@
-"""The ways of answering that are put side by side, priced: prompted, tuned, newest untuned.
+"""Price the requests and the hosting of a model.
 
 A request costs its tokens, with a cache that holds the beginning of the prompt. Prices are those of
 the day; what no row prices is unknown. A base model answers at a price a token and needs no
@@ -9,23 +9,26 @@ end, because a deployment that is left running costs that much.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import date
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from typing import NamedTuple
 
 from unitune.backends.offer import Caching
+from unitune.backends.output_limit import REASONING
 from unitune.cost.break_even import ServingCost
 from unitune.cost.estimate import HOURS_A_MONTH, machine_assumptions, standing_usd
 from unitune.cost.prices.book import PriceLookup
 from unitune.cost.spread import MILLION, Spread
 from unitune.cost.tokens import Count
-from unitune.job.prices import PriceRow
+from unitune.job.tuning import Usage
 from unitune.tco.documents import Role
-from unitune.tco.usage import BEST_HIT_RATE, WORST_HIT_RATE, Profile, RequestTokens
 
-NO_TOKENS = Count()
 NO_REASONING = (Decimal(1), Decimal(1), Decimal(1))
 NOTHING = Spread.of(Decimal(0))
+# Ends of the range beside the expected rate: some requests always come first, or after the vendor
+# has forgotten the prompt; and traffic may be so thin that none finds it.
+BEST_HIT_RATE, WORST_HIT_RATE = Decimal("0.95"), Decimal(0)
+USUAL_HIT_RATE = Decimal("0.5")  # the middle of the range, where nothing is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +45,16 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A usual request to a model, in tokens on average."""
+    """An average request to a model, in tokens, and what prices it."""
 
     prompt: Count
     answer: Count
-    """As far as it is seen."""
-    rates: Rates
-    shared: Count = NO_TOKENS
-    """At the beginning of the prompt, the same in all requests."""
-    caching: Caching | None = None
-    """How the vendor caches; None: not known, and nothing counts as cached."""
-    hit_rate: Decimal = Decimal(0)
-    """Share of requests, 0 to 1, whose beginning is in the cache."""
-    reasoning: tuple[Decimal, Decimal, Decimal] = NO_REASONING
-    """By which hidden reasoning lengthens the billed answer: low, expected, high."""
+    rates: Rates = field(default_factory=Rates)
+    shared: Count = field(default_factory=Count)  # beginning of the prompt that all requests share
+    caching: Caching | None = None  # None: not known, and nothing counts as cached
+    hit_rate: Decimal = Decimal(0)  # share of requests, 0 to 1, whose beginning is in the cache
+    reasoning: tuple[Decimal, Decimal, Decimal] = NO_REASONING  # factors of the billed answer
+    shows_all: bool = False  # whether hidden reasoning is in the answer, because a vendor counted
 
     @property
     def caches(self) -> bool:
@@ -110,59 +109,42 @@ class Request:
         return step * (tokens // step) if tokens >= self.caching.minimum_tokens else 0
 
 
-@dataclass(frozen=True, slots=True)
-class ServingOption:
-    """A model that answers, with what that costs."""
+class Serving(NamedTuple):
+    """A model that answers, with its cost."""
 
     role: Role
-    backend: str
-    model: str
-    """Its name there; of a tuned model, that of its base."""
-    retires_on: date | None
+    prices: PriceLookup  # prices of the model or, for a tuned one, its base; keeps the rows used
     cost: ServingCost
-    """Each month and each request; of what is paid once, nothing yet."""
-    rows: tuple[PriceRow, ...]
-    """The prices that were used."""
-    notes: tuple[str, ...]
-    """What is not known, or was assumed, a sentence each."""
+    notes: list[str]  # what is not known, or was assumed, a sentence each
 
 
-def serving_option(
-    role: Role, prices: PriceLookup, tokens: RequestTokens, profile: Profile
-) -> ServingOption:
-    """Price a way of answering, by the prices of its model or, for a tuned one, its base."""
-    offer = prices.book.offer(prices.backend)
-    offered, tuned = offer.model(prices.model), role == "tuned"
+def serving(role: Role, prices: PriceLookup, asked: Request, usage: Usage) -> Serving:
+    """Price a way of answering; its one-time cost is zero."""
+    offer, tuned = prices.book.offer(prices.backend), role == "tuned"
     if offer.is_own:
-        rates, month, notes = _own_machine(prices, profile)
+        rates, month, notes = _own_machine(prices, usage)
     else:
         rates = _rates(prices, tuned=tuned)
-        month, notes = _hosting(prices, profile) if tuned else (NOTHING, [])
-    serving = offer.terms(prices.model).serving
-    reasons = serving is not None and serving.reasons and not tokens.hidden
-    request = Request(
-        prompt=tokens.prompt,
-        answer=tokens.answer,
+        month, notes = _hosting(prices, usage) if tuned else (NOTHING, [])
+    terms, factor = offer.terms(prices.model).serving, usage.reasoning_factor
+    reasons = terms is not None and terms.reasons and not asked.shows_all
+    reasoning = REASONING if factor == "auto" else (factor, factor, factor)
+    asked = replace(
+        asked,
         rates=rates,
-        shared=tokens.shared,
-        caching=serving.caching if serving else None,
-        hit_rate=profile.hit_rate,
-        reasoning=profile.reasoning if reasons else NO_REASONING,
+        caching=terms.caching if terms else None,
+        hit_rate=hit_rate(usage),
+        reasoning=reasoning if reasons else NO_REASONING,
     )
     if not offer.is_own:
-        notes = [*_price_notes(prices, request, tuned=tuned), *notes]
-    retires_on = offered.retires_on if offered else None
-    if role == "newest" and retires_on:
-        notes.append(f"{prices.model} on {prices.backend} is switched off on {retires_on}.")
-    return ServingOption(
-        role=role,
-        backend=prices.backend,
-        model=prices.model,
-        retires_on=retires_on,
-        cost=ServingCost(once=NOTHING, month=month, request=request.usd),
-        rows=tuple(prices.used.values()),
-        notes=tuple(notes),
-    )
+        notes = [*_price_notes(prices, asked, tuned=tuned), *notes]
+    cost = ServingCost(once_usd=NOTHING, month_usd=month, request_usd=asked.usd)
+    return Serving(role, prices, cost, notes)
+
+
+def hit_rate(usage: Usage) -> Decimal:
+    """Return the share of requests, 0 to 1, whose beginning is in the cache."""
+    return USUAL_HIT_RATE if usage.cache_hit_rate == "auto" else usage.cache_hit_rate
 
 
 def _rates(prices: PriceLookup, *, tuned: bool) -> Rates:
@@ -173,7 +155,7 @@ def _rates(prices: PriceLookup, *, tuned: bool) -> Rates:
     return Rates(plain, output, cached if fits else None)
 
 
-def _own_machine(prices: PriceLookup, profile: Profile) -> tuple[Rates, Spread | None, list[str]]:
+def _own_machine(prices: PriceLookup, usage: Usage) -> tuple[Rates, Spread | None, list[str]]:
     """Return rates, a month and notes of the user's own machine, which is paid by the hour."""
     row = prices.find("machine")
     if row is None:
@@ -184,10 +166,10 @@ def _own_machine(prices: PriceLookup, profile: Profile) -> tuple[Rates, Spread |
         )
         return Rates(), None, [note]
     note = "the estimate assumes one machine at any volume and length of prompts."
-    return Rates(Decimal(0), Decimal(0)), standing_usd((row, row), _hours(profile)), [note]
+    return Rates(Decimal(0), Decimal(0)), standing_usd((row, row), _hours(usage)), [note]
 
 
-def _hosting(prices: PriceLookup, profile: Profile) -> tuple[Spread | None, list[str]]:
+def _hosting(prices: PriceLookup, usage: Usage) -> tuple[Spread | None, list[str]]:
     """Return hosting and storage of a tuned model a month; None where hosting has no price."""
     ends, storage = prices.hosting(), prices.find("storage")
     if ends is None:
@@ -196,7 +178,7 @@ def _hosting(prices: PriceLookup, profile: Profile) -> tuple[Spread | None, list
             "prices.yaml sets it, 0 where none is charged."
         )
         return None, [note]
-    units = Spread.of(Decimal(1)) if ends[0].per == "month" else _hours(profile)
+    units = Spread.of(Decimal(1)) if ends[0].per == "month" else _hours(usage)
     month, notes = standing_usd(ends, units), list(machine_assumptions(ends))
     if storage is not None and storage.per != "month":
         notes.append(f"storage is charged by {storage.per} and not counted: its size is unknown.")
@@ -205,9 +187,9 @@ def _hosting(prices: PriceLookup, profile: Profile) -> tuple[Spread | None, list
     return month, notes
 
 
-def _hours(profile: Profile) -> Spread:
+def _hours(usage: Usage) -> Spread:
     """Return a month's hours: as planned, and all of them at the high end."""
-    planned = HOURS_A_MONTH * profile.hours_day / 24
+    planned = HOURS_A_MONTH * usage.hosting_hours_day / 24
     return Spread(planned, planned, HOURS_A_MONTH)
 
 

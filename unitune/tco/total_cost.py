@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from decimal import Decimal
 
 from unitune.backends.capabilities import StoredModel, Stores
@@ -26,17 +25,10 @@ from unitune.planning.money import estimated
 from unitune.planning.preflight import ResolvedJob, preflight, refuse
 from unitune.planning.proposals import proposed_bases
 from unitune.planning.rows import Rows
-from unitune.tco.documents import (
-    Column,
-    CostAt,
-    Horizon,
-    LeftOut,
-    TotalCost,
-    TotalCostList,
-)
-from unitune.tco.serving import ServingOption, serving_option
-from unitune.tco.tokens import Counted, count, measured
-from unitune.tco.usage import profile, says_all_tokens
+from unitune.tco.documents import Column, Horizon, TotalCost, TotalCostList
+from unitune.tco.serving import Serving, serving
+from unitune.tco.tokens import Tokens, count, measured
+from unitune.tco.usage import says_all_tokens, use_of
 from unitune.workspace.today import today
 
 VOLUMES = (1_000, 10_000, 100_000, 1_000_000)
@@ -83,7 +75,7 @@ def total_costs(
             refused.append((name, problem))
     if not costs and refused:
         raise refused[0][1]
-    left_out = tuple(LeftOut(backend=name, reason=str(problem)) for name, problem in refused)
+    left_out = {name: str(problem) for name, problem in refused}
     return TotalCostList(backends=tuple(costs), left_out=left_out)
 
 
@@ -109,48 +101,50 @@ def total_cost(
         raise JobError(
             f"job {job.name!r} names no training rows (data.train), so nothing is tuned."
         )
-    horizon = _horizon(resolved)
-    alternative = usage.alternative
+    horizon, alternative = _horizon(resolved), usage.alternative
     if alternative is None and resolved.offer.newest is not None:
         alternative = Alternative(model=resolved.offer.newest.model)
-    use = profile(
-        job,
-        alternative=alternative and alternative.model,
-        requests_month=requests_month,
-        measured=measured(job),
-        counted=None if says_all_tokens(usage) else _counted(resolved),
-    )
-    prompted = serving_option("prompted", _lookup(resolved), use.prompted, use)
-    tuned = serving_option("tuned", _lookup(resolved), use.tuned, use)
-    if resolved.offer.training_price != "none":
-        training = estimated(resolved).launch_usd
-    else:  # nothing but the hours of the user's own machine
-        training = Spread.of(Decimal(0)) if _lookup(resolved).find("machine") else None
-    once = _paid_once(resolved, training, (prompted.cost.request, tuned.cost.request))
-    options = [prompted, replace(tuned, cost=replace(tuned.cost, once=once))]
+    counted = Tokens({}) if says_all_tokens(usage) else _counted(resolved)
+    known = measured(job, alternative and alternative.model, counted.shared_tuned)
+    use = use_of(job, known, counted, requests_month)
+    options = [
+        serving("prompted", _lookup(resolved), use.requests["prompted"], usage),
+        serving("tuned", _lookup(resolved), use.requests["tuned"], usage),
+    ]
     if alternative is not None:
-        lookup = _lookup(resolved, alternative)
-        options.append(serving_option("newest", lookup, use.alternative, use))
-    rows = tuple({row.id: row for option in options for row in option.rows}.values())
+        prices = _lookup(resolved, alternative)
+        options.append(serving("newest", prices, use.requests["newest"], usage))
+    training = _training_usd(resolved)
+    once = _paid_once(resolved, training, [each.cost.request_usd for each in options[:2]])
+    costs = [options[0].cost, options[1].cost.model_copy(update={"once_usd": once})]
+    options[1] = options[1]._replace(cost=costs[1])
+    volume = usage.requests_month if requests_month is None else requests_month
+    columns = tuple(_column(option, volume, horizon) for option in options)
+    rows = tuple({row.id: row for each in options for row in each.prices.used.values()}.values())
     notes = (
         *_limits(resolved, horizon, training),
         *(note for option in options for note in option.notes),
+        *(
+            f"{newest.model} on {newest.backend} is switched off on {newest.retires_on}."
+            for newest in columns[2:]
+            if newest.retires_on
+        ),
         *use.notes,
         *(each.message for each in age_findings(rows, horizon.begins, allow_stale=True)),
     )
-    costs = [option.cost for option in options]
+    prompted, tuned = use.requests["prompted"], use.requests["tuned"]
     return TotalCost(
         job=job.name,
         backend=job.backend,
         model=job.base_model,
         method=job.method,
-        requests_month=use.requests_month,
-        prompted_tokens=use.prompted.prompt.expected + use.prompted.answer.expected,
-        tuned_tokens=use.tuned.prompt.expected + use.tuned.answer.expected,
+        requests_month=volume,
+        prompted_tokens=prompted.prompt.expected + prompted.answer.expected,
+        tuned_tokens=tuned.prompt.expected + tuned.answer.expected,
         horizon=horizon,
-        columns=tuple(_column(option, use.requests_month, horizon) for option in options),
+        columns=columns,
         break_even=break_even(costs[1], costs[0], horizon.months),
-        pays_back=payback(costs[1], costs[0], Decimal(use.requests_month)),
+        pays_back=payback(costs[1], costs[0], Decimal(volume)),
         figures=use.figures,
         notes=tuple(dict.fromkeys(notes)),
         prices=rows,
@@ -172,7 +166,14 @@ def _horizon(resolved: ResolvedJob) -> Horizon:
     return Horizon(months=left, planned=planned, begins=begins, ends=ends)
 
 
-def _counted(resolved: ResolvedJob) -> Counted:
+def _training_usd(resolved: ResolvedJob) -> Spread | None:
+    """Return the price of a training; on the user's own machine, a month there covers it."""
+    if resolved.offer.training_price != "none":
+        return estimated(resolved).launch_usd
+    return Spread.of(Decimal(0)) if _lookup(resolved).find("machine") else None
+
+
+def _counted(resolved: ResolvedJob) -> Tokens:
     """Count the requests; models that a backend keeps on this machine bring their tokenizers."""
     stored: list[StoredModel] = []
     if resolved.offer.is_own:
@@ -211,21 +212,22 @@ def _paid_once(
     return judged.scaled(Decimal(job.usage.runs)) + Spread.of(job.usage.preparation_usd)
 
 
-def _column(option: ServingOption, requests_month: int, horizon: Horizon) -> Column:
-    cost, months = option.cost, horizon.months
+def _column(option: Serving, requests_month: int, horizon: Horizon) -> Column:
+    prices, cost, months = option.prices, option.cost, horizon.months
+    offered = prices.book.offer(prices.backend).model(prices.model)
     return Column(
         role=option.role,
-        backend=option.backend,
-        model=option.model,
-        retires_on=option.retires_on,
-        request_usd=cost.request,
-        month_usd=_rounded(cost.month),
-        once_usd=_rounded(cost.once),
+        backend=prices.backend,
+        model=prices.model,
+        retires_on=offered.retires_on if offered else None,
+        request_usd=cost.request_usd,
+        month_usd=_rounded(cost.month_usd),
+        once_usd=_rounded(cost.once_usd),
         total_usd=_rounded(cost.total(Decimal(requests_month), months)),
-        costs=tuple(
-            CostAt(requests_month=volume, usd_month=_rounded(cost.monthly(Decimal(volume), months)))
+        by_volume_usd={
+            volume: _rounded(cost.monthly(Decimal(volume), months))
             for volume in sorted({*VOLUMES, requests_month})
-        ),
+        },
     )
 
 

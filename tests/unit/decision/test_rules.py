@@ -327,7 +327,7 @@ def total_cost(**usd: int) -> TotalCost:
             "month_usd": None,
             "once_usd": None,
             "total_usd": Spread.of(Decimal(amount)),
-            "costs": (),
+            "by_volume_usd": {},
         }
         for role, amount in usd.items()
     ]

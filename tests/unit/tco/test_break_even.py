@@ -28,15 +28,19 @@ DEAR_WRITES = OPENAI.model_copy(update={"write_factor": Decimal("1.25")})
 BASE = Rates(Decimal("0.15"), Decimal("0.60"), Decimal("0.075"))
 TUNED = Rates(Decimal("0.30"), Decimal("1.20"), Decimal("0.15"))
 NOTHING = Spread.of(Decimal(0))
+PARTS = ["once_usd", "month_usd", "request_usd"]
 
 usd = st.decimals(0, 10_000, places=4)
 rates = st.decimals(0, 1, places=2)
 volumes = st.integers(0, 10_000_000).map(Decimal)
 horizons = st.decimals("0.1", 36, places=1)
 spreads = st.lists(usd, min_size=3, max_size=3).map(lambda ends: Spread(*sorted(ends)))
-alternatives = st.builds(ServingCost, once=spreads, month=spreads, request=spreads)
+alternatives = st.builds(ServingCost, once_usd=spreads, month_usd=spreads, request_usd=spreads)
 exact = st.builds(
-    ServingCost, once=usd.map(Spread.of), month=usd.map(Spread.of), request=usd.map(Spread.of)
+    ServingCost,
+    once_usd=usd.map(Spread.of),
+    month_usd=usd.map(Spread.of),
+    request_usd=usd.map(Spread.of),
 )
 
 
@@ -65,6 +69,11 @@ def request(prompt: int, answer: int, prices: Rates, shared: int = 0, hit: str =
     )
 
 
+def cost_of(once: str, month: str, request: str) -> ServingCost:
+    parts = {"once_usd": once, "month_usd": month, "request_usd": request}
+    return ServingCost(**{name: Spread.of(Decimal(usd)) for name, usd in parts.items()})
+
+
 def expected_at(asked: Request, hit_rate: str) -> Decimal | None:
     found = replace(asked, hit_rate=Decimal(hit_rate)).usd
     return found and found.expected
@@ -78,7 +87,7 @@ class TestKnownAnswers:
         """
         asked = request(2_000, 4_000, Rates(Decimal("1.10"), Decimal("4.40")))
         hosting = Spread.of(Decimal("1.70")).scaled(Decimal(30 * 24))
-        chatbot = ServingCost(NOTHING, hosting, asked.usd)
+        chatbot = ServingCost(once_usd=NOTHING, month_usd=hosting, request_usd=asked.usd)
 
         assert Spread.of(Decimal(1422)) == chatbot.total(Decimal(10_000), Decimal(1))
 
@@ -97,8 +106,8 @@ class TestKnownAnswers:
 
     def test_break_even_is_the_fixed_part_by_what_a_request_saves(self) -> None:
         """By hand: (1,200 / 12 + 1,241) / (0.003 - 0.001) = 670,500 requests a month."""
-        tuned = ServingCost(*(Spread.of(Decimal(one)) for one in ("1200", "1241", "0.001")))
-        prompted = ServingCost(NOTHING, NOTHING, Spread.of(Decimal("0.003")))
+        tuned = cost_of("1200", "1241", "0.001")
+        prompted = cost_of("0", "0", "0.003")
         found = break_even(tuned, prompted, Decimal(12))
 
         assert found is not None
@@ -106,8 +115,8 @@ class TestKnownAnswers:
 
     def test_payback_is_what_was_paid_once_by_what_a_month_saves(self) -> None:
         """By hand: 1,200 / (1,000,000 * 0.002 - 1,241) = 1.58 months."""
-        tuned = ServingCost(*(Spread.of(Decimal(one)) for one in ("1200", "1241", "0.001")))
-        prompted = ServingCost(NOTHING, NOTHING, Spread.of(Decimal("0.003")))
+        tuned = cost_of("1200", "1241", "0.001")
+        prompted = cost_of("0", "0", "0.003")
         found = payback(tuned, prompted, Decimal(1_000_000))
 
         assert found is not None
@@ -172,10 +181,10 @@ class TestCheaper:
 
 
 class TestUnknown:
-    @pytest.mark.parametrize("part", ["once", "month", "request"])
+    @pytest.mark.parametrize("part", PARTS)
     def test_one_unknown_part_makes_total_and_break_even_unknown(self, part: str) -> None:
-        known = ServingCost(NOTHING, NOTHING, NOTHING)
-        lacking = replace(known, **{part: None})
+        known = cost_of("0", "0", "0")
+        lacking = known.model_copy(update={part: None})
 
         assert lacking.total(Decimal(1), Decimal(1)) is None
         assert break_even(lacking, known, Decimal(1)) is None
@@ -268,11 +277,17 @@ class TestProperties:
             assert less.expected <= more.expected
             assert less.high <= more.high
 
-    @given(alternatives, spreads, st.sampled_from(["once", "month", "request"]), volumes, horizons)
+    @given(
+        alternatives,
+        spreads,
+        st.sampled_from(PARTS),
+        volumes,
+        horizons,
+    )
     def test_a_dearer_part_never_makes_the_total_cheaper(
         self, one: ServingCost, extra: Spread, part: str, volume: Decimal, months: Decimal
     ) -> None:
-        dearer = replace(one, **{part: getattr(one, part) + extra})
+        dearer = one.model_copy(update={part: getattr(one, part) + extra})
         less, more = one.total(volume, months), dearer.total(volume, months)
         assert less is not None
         assert more is not None

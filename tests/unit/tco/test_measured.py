@@ -9,10 +9,11 @@ import pytest
 from sample_comparison import sample_comparison
 from sample_total_cost import job
 
+from unitune.cost.tokens import Count
 from unitune.evaluate.history import keep
 from unitune.evaluate.results import Comparison
 from unitune.job.job import Job
-from unitune.tco.tokens import MeanTokens, measured
+from unitune.tco.tokens import Tokens, measured
 
 
 def left_behind(folder: Path, comparison: Comparison) -> Job:
@@ -40,24 +41,32 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def measured_of(known: Job) -> Tokens:
+    """Return what is measured where the tuned model's prompts share ten tokens."""
+    return measured(known, None, Count.of(10))
+
+
 TOTALS: dict[str, int | None] = {"answers": 2, "prompt_tokens": 103, "completion_tokens": 21}
 
 
 def test_tokens_are_means_to_the_nearest_one(home: Path) -> None:
     """51.5 and 10.5 are 52 and 11; 900.5 and 21 are 901 and 21."""
-    found = measured(left_behind(home, compared(TOTALS)))
+    found = measured_of(left_behind(home, compared(TOTALS)))
 
-    assert found is not None
-    assert MeanTokens(52, 11) == found.candidate
-    assert MeanTokens(901, 21) == found.baseline
+    assert found.counts == {
+        "prompted prompt": Count.of(901),
+        "prompted answer": Count.of(21),
+        "tuned prompt": Count.of(52),
+        "tuned answer": Count.of(11),
+        "shared beginning": Count.of(10),
+    }
 
 
 @pytest.mark.parametrize("unknown", ["prompt_tokens", "completion_tokens"])
 def test_answers_whose_tokens_are_unknown_are_no_zeros(home: Path, unknown: str) -> None:
-    found = measured(left_behind(home, compared({**TOTALS, unknown: None})))
+    found = measured_of(left_behind(home, compared({**TOTALS, unknown: None})))
 
-    assert found is not None
-    assert found.candidate is None
+    assert not [name for name in found.counts if name.startswith("tuned")]
 
 
 @pytest.mark.parametrize("other", [{"name": "another"}, {"model": "another"}, {"backend": "azure"}])
@@ -66,7 +75,7 @@ def test_a_comparison_of_another_job_model_or_backend_counts_for_nothing(
 ) -> None:
     known = left_behind(home, compared(TOTALS))
 
-    assert measured(known.model_copy(update=other)) is None
+    assert not measured_of(known.model_copy(update=other)).counts
 
 
 @pytest.mark.parametrize("damage", ["{", '{"job": 1}', None])
@@ -75,20 +84,19 @@ def test_what_is_not_whole_counts_for_nothing(home: Path, damage: str | None) ->
     (verdict,) = home.glob("comparisons/*/verdict.json")
     verdict.unlink() if damage is None else verdict.write_text(damage, encoding="utf-8")
 
-    assert measured(known) is None
+    assert not measured_of(known).counts
 
 
-@pytest.mark.parametrize(("chosen", "nearest"), [("8 shots", False), ("8 nearest shots", True)])
-def test_shots_of_each_cases_own_are_told_from_shared_ones(
-    home: Path,
-    chosen: str,
-    nearest: bool,  # noqa: FBT001 - a parameter
+@pytest.mark.parametrize(
+    ("chosen", "shared"), [("8 shots", 10 + 901 - 52), ("8 nearest shots", 10)]
+)
+def test_prompts_with_examples_of_their_own_share_only_what_the_tuned_models_do(
+    home: Path, chosen: str, shared: int
 ) -> None:
     effort = f"tried 2 prompts (8 shots, 8 nearest shots); chose {chosen} with instructions"
-    found = measured(left_behind(home, compared(TOTALS, effort=effort)))
+    found = measured_of(left_behind(home, compared(TOTALS, effort=effort)))
 
-    assert found is not None
-    assert nearest == found.nearest_shots
+    assert found.counts["shared beginning"] == Count.of(shared)
 
 
 def test_what_is_written_can_be_read_back(home: Path) -> None:
