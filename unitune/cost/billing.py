@@ -17,9 +17,9 @@ from unitune.job.job import Job
 TARGET_EPOCHS = 3
 LEAST_ROW_EPOCHS, MOST_ROW_EPOCHS = 100, 25_000
 MOST_AUTO_EPOCHS = 25
+# When nothing is known of how a vendor chooses: OpenAI's cookbook aims at 3, a worked example of
+# Azure got 2, Together makes 1
 UNKNOWN_EPOCHS = Count(1, TARGET_EPOCHS, TARGET_EPOCHS + 1)
-"""When nothing is known of how a vendor chooses: OpenAI's cookbook aims at 3, a worked example of
-Azure got 2, Together makes 1."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,8 +31,7 @@ class Crossover:
     """For which values from 0 on something is cheaper."""
 
     range: Range
-    at: Decimal | None = None
-    """The value at which both cost the same; None unless above or below."""
+    at: Decimal | None = None  # the value at which both cost the same; None unless above or below
 
 
 def cheaper(fixed: Decimal, slope: Decimal) -> Crossover:
@@ -72,8 +71,8 @@ class ServingCost(Frozen):
 class Crossovers:
     """Where a challenger is cheaper than an incumbent."""
 
+    # The challenger at its lowest, the incumbent at its highest; worst is the reverse
     best: Crossover
-    """The challenger at its lowest, the incumbent at its highest; worst is the reverse."""
     expected: Crossover
     worst: Crossover
 

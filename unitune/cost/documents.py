@@ -17,8 +17,8 @@ from unitune.job.prices import PriceRow
 from unitune.security.spec import Frozen
 
 Item = Literal["training", "validation", "graders", "evaluation", "hosting", "storage"]
+# What the vendor charges for the training itself: what a job's budget is held against
 LAUNCH: frozenset[Item] = frozenset({"training", "validation", "graders"})
-"""What the vendor charges for the training itself: what a job's budget is held against."""
 MONTHLY: frozenset[Item] = frozenset({"hosting", "storage"})
 
 

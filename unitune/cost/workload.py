@@ -65,12 +65,9 @@ class Lengths:
 class Tally:
     """The rows of one file."""
 
-    totals: Lengths
-    """What a training sees of each row in one epoch."""
-    prompts: Lengths
-    """What a request for each row's answer sends."""
-    answers: Lengths
-    """What a model writes to give each row's answer."""
+    totals: Lengths  # what a training sees of each row in one epoch
+    prompts: Lengths  # what a request for each row's answer sends
+    answers: Lengths  # what a model writes to give each row's answer
 
     def __len__(self) -> int:
         return len(self.totals)
@@ -80,10 +77,8 @@ class Tally:
 class Workload:
     """A job's rows, counted by one tokenizer; no test rows are an empty tally."""
 
-    basis: str
-    """What it was counted with."""
-    assumptions: tuple[str, ...]
-    """Why counts are ranges."""
+    basis: str  # what it was counted with
+    assumptions: tuple[str, ...]  # why counts are ranges
     train: Tally
     validation: Tally
     test: Tally

@@ -31,10 +31,9 @@ from unitune.tco.tokens import Tokens, count, measured
 from unitune.tco.usage import says_all_tokens, use_of
 from unitune.workspace.today import today
 
+# Requests a month at which costs are shown beside the planned ones
 VOLUMES = (1_000, 10_000, 100_000, 1_000_000)
-"""Requests a month at which costs are shown beside the planned ones."""
-SMALLEST = Decimal("0.000001")
-"""US dollars."""
+SMALLEST = Decimal("0.000001")  # US dollars
 
 
 def total_costs(

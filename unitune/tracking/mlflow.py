@@ -26,12 +26,12 @@ from unitune.ledger.model_versions import ModelVersion
 from unitune.tracking.interface import Point, Results, TrackedRun
 
 RUN_TAG = "unitune.run"
+# MLflow's words for how a run ended
 STATUSES = {State.SUCCEEDED: "FINISHED", State.FAILED: "FAILED", State.CANCELLED: "KILLED"}
-"""MLflow's words for how a run ended."""
+# Limits of one ``log_batch``: https://mlflow.org/docs/latest/rest-api.html (2026-11-28)
 METRICS_PER_CALL = 1_000
 PARAMETERS_PER_CALL = 100
 PARAMETER_CHARACTERS = 6_000
-"""Limits of one ``log_batch``: https://mlflow.org/docs/latest/rest-api.html (2026-11-28)."""
 
 
 class MlflowTracker:

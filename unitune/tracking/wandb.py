@@ -20,8 +20,7 @@ from typing import Any
 from unitune.backends.protocol import State
 from unitune.tracking.interface import Point, Results, TrackedRun
 
-LAST_POINT = "unitune-last-point"
-"""In an offline run's folder: the id of the last point in it."""
+LAST_POINT = "unitune-last-point"  # in an offline run's folder: the id of the last point in it
 
 
 class WandbTracker:

@@ -18,9 +18,9 @@ from unitune.job.job import Job
 from unitune.job.prices import OWN_WORD, PriceRow
 
 Freshness = Literal["fresh", "aging", "old", "stale"]
+# Older than this is a notice, a warning, a refusal. Vendors announce changes one to three months
+# ahead, and half a year is longer than any price list of 2026 stood still.
 AGING_DAYS, OLD_DAYS, STALE_DAYS = 45, 90, 180
-"""Older than this is a notice, a warning, a refusal. Vendors announce changes one to three months
-ahead, and half a year is longer than any price list of 2026 stood still."""
 STALE_CODE = "stale-price"
 
 

@@ -40,8 +40,10 @@ class Multiple(NamedTuple):
     high: float
 
 
+# Of all that is in none of the scripts below: Latin letters, digits, punctuation, spaces
 LATIN = Multiple(0.83, 1.05, 1.35)
-"""Of all that is in none of the scripts below: Latin letters, digits, punctuation, spaces."""
+# Cyrillic and Korean; Greek, Hebrew and Arabic; Chinese and Japanese; others, such as those of
+# India, and pictures
 SCRIPTS: tuple[tuple[re.Pattern[str], Multiple], ...] = (
     (re.compile(r"[\u0400-\u052f\uac00-\ud7af]+"), Multiple(0.85, 1.1, 1.5)),
     (re.compile(r"[\u0370-\u03ff\u1f00-\u1fff\u0590-\u06ff]+"), Multiple(0.85, 1.25, 2.6)),
@@ -51,8 +53,6 @@ SCRIPTS: tuple[tuple[re.Pattern[str], Multiple], ...] = (
         Multiple(0.6, 1.8, 4.4),
     ),
 )
-"""Cyrillic and Korean; Greek, Hebrew and Arabic; Chinese and Japanese; others, such as those of
-India, and pictures."""
 UNSEEN = 1.4
 DIGITS = re.compile(r"\d{2,}")
 

@@ -17,9 +17,9 @@ from unitune.data.example import Example
 from unitune.errors import Unsupported
 from unitune.models import Request
 
+# A random sample of 200 rows gave the tokens of a file within 5 % (95 of 100 times, two files of
+# 50,000 and 2,000 rows, measured 2026-11-24)
 SAMPLE_ROWS = 200
-"""A random sample of 200 rows gave the tokens of a file within 5 % (95 of 100 times, two files of
-50,000 and 2,000 rows, measured 2026-11-24)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,9 @@ class VendorCounter:
     """Scales our own count by what the vendor counted of a sample."""
 
     own: TokenCounter
-    prompts: int
-    """How many the vendor counted."""
-    least: Fraction
-    """Its tokens for each of ours, where these were fewest."""
-    expected: Fraction
-    """Likewise, of all prompts together."""
+    prompts: int  # how many the vendor counted
+    least: Fraction  # its tokens for each of ours, where these were fewest
+    expected: Fraction  # likewise, of all prompts together
     most: Fraction
 
     @classmethod

@@ -42,14 +42,14 @@ class Count:
 class RowCount:
     """The tokens of one row."""
 
+    # What a request for its answer is billed as input: the turns before the answer, the tools, and
+    # the framing of both
     prompt: Count = Count()
-    """What a request for its answer is billed as input: the turns before the answer, the tools, and
-    the framing of both."""
+    # What a model would write to give its answer: text and tool calls, no framing
     answer: Count = Count()
-    """What a model would write to give its answer: text and tool calls, no framing."""
+    # What a training sees of it in one epoch: every turn, the tools and the framing; of a
+    # preference row both answers
     total: Count = Count()
-    """What a training sees of it in one epoch: every turn, the tools and the framing; of a
-    preference row both answers."""
 
     def __add__(self, other: RowCount) -> RowCount:
         return RowCount(
@@ -79,9 +79,9 @@ class TokenCounter(Protocol):
         ...
 
 
+# Tokens that a chat template adds to a message: ChatML has 3 and its role, Llama 3 has 4 and two
+# line breaks, and some templates write sentences around tools
 FRAMING = Count(3, 4, 8)
-"""Tokens that a chat template adds to a message: ChatML has 3 and its role, Llama 3 has 4 and two
-line breaks, and some templates write sentences around tools."""
 
 
 def framing_assumption() -> str:

@@ -24,11 +24,11 @@ from unitune.cost.tokens.count import TokenCounter
 from unitune.security.spec import Spec
 from unitune.workspace.install import install_command
 
+# What stands before a vendor's own name of a model; another owner's (``owner/gpt-4o-like``) is a
+# model of its own
 _PREFIX = re.compile(
     r"ft:|(openai|azure|google|anthropic|amazon|models)/|.*\b(models|foundation-model)/"
 )
-"""What stands before a vendor's own name of a model; another owner's (``owner/gpt-4o-like``) is a
-model of its own."""
 
 
 class Family(Spec):
