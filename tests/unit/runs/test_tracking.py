@@ -139,7 +139,7 @@ def killed(run: Run) -> Run:
     """The run, after the process that fed its trackers was killed when it had sent a part."""
     ledger = Ledger(home())
     with feeding(ledger, ledger.record(run.id), run.job.track) as outcomes:
-        pids, until = feeders(), time.monotonic() + 120
+        pids, until = feeders(len(run.job.track)), time.monotonic() + 120
         assert len(pids) == len(run.job.track)
         while not has_begun(run) and time.monotonic() < until:
             time.sleep(0.2)
@@ -150,14 +150,17 @@ def killed(run: Run) -> Run:
     return run
 
 
-def feeders() -> list[int]:
-    """Return the ids of the processes that feed trackers for this one."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="utf-8")
-    return [
-        int(pid)
-        for pid in children.split()
-        if b"unitune.tracking.feed" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    ]
+def feeders(number: int) -> list[int]:
+    """Return the ids of the processes that feed trackers for this one, once they are there."""
+    found, until = list[int](), time.monotonic() + 10
+    while len(found) < number and time.monotonic() < until:
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="utf-8")
+        found = [
+            int(pid)
+            for pid in children.split()
+            if b"unitune.tracking.feed" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        ]
+    return found
 
 
 def has_begun(run: Run) -> bool:
@@ -258,7 +261,7 @@ def test_trackers_work_in_a_folder_of_the_ledger_and_not_in_the_project(
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     ledger, folder = Ledger(home()), home() / "tracking"
     with feeding(ledger, ledger.record(run.id), run.job.track):
-        (pid,) = feeders()
+        (pid,) = feeders(1)
         process = Path("/proc") / str(pid)
         variables = (process / "environ").read_bytes().decode().split("\0")
         assert folder == (process / "cwd").readlink()
@@ -278,7 +281,7 @@ def test_a_tracker_that_hangs_delays_neither_the_run_for_long_nor_another_tracke
         monkeypatch.setattr(feed, "CLOSE_SECONDS", 15.0)
         ledger = Ledger(home())
         with feeding(ledger, ledger.record(run.id), run.job.track) as outcomes:
-            begun, pids = time.monotonic(), feeders()
+            begun, pids = time.monotonic(), feeders(2)
         assert time.monotonic() - begun < 20
         for pid in pids:
             with suppress(ProcessLookupError):
