@@ -77,7 +77,7 @@ def decide(
     from unitune.cli.consent import confirm_answers, confirm_training
     from unitune.cli.progress import evaluation_progress, working
     from unitune.cli.sweep import follow_sweep
-    from unitune.decision.decide import Deciding, resolve
+    from unitune.decision.decide import measure_and_conclude, resolve
     from unitune.decision.measuring import Choices
     from unitune.evaluate.learning_curve import check_goal
     from unitune.job.job import Job
@@ -113,14 +113,15 @@ def decide(
         agree=agree,
         answers=answer_options(deploy, option, allow_unpriced=allow_unpriced),
         shown=lambda: evaluation_progress(quiet=silent),
+        goal=goal,
+        file="" if file == JOB_FILE else str(file),
+        announce=announce,
     )
-    shown = "" if file == JOB_FILE else str(file)
-    deciding = Deciding(resolved, choices, goal, shown, announce)
-    decision = deciding.decision(measure=not plan)
+    decision = measure_and_conclude(resolved, choices, measure=not plan)
     page = write_page(decision)
     if json:
         print_json(decision)
     else:
         console().print(decision_view(decision, page))
-    if deciding.over_budget and budget is not None:
+    if decision.over_budget and budget is not None:
         raise typer.Exit(OverBudget.exit_code)

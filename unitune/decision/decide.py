@@ -1,17 +1,15 @@
-"""Should one tune, or just prompt? `decide` measures until the rules have an answer.
+"""Decide whether to tune or to prompt: measure until the rules conclude.
 
     evidence ──► rules ──► conclusion
         ▲                      │ names a figure that is missing
         └──── measurement ◄────┘ if the user agrees to its price
 
-The measurements come in the order of their cost (`unitune.decision.rules`), and none is made that
-the rules do not ask for. Killed at any moment, the same call goes on: what was answered or trained
-is recorded.
+Killed at any moment, the same call resumes: answers and trainings are recorded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -82,8 +80,9 @@ def decide(  # noqa: PLR0913 - each has a name and a default
         agree=lambda _, __: None,
         answers=AnswerOptions(allow_unpriced=allow_unpriced),
         shown=lambda: nullcontext(progress),
+        goal=goal,
     )
-    return Deciding(resolve(job, backends), choices, goal).decision()
+    return measure_and_conclude(resolve(job, backends), choices)
 
 
 def resolve(job: Job, backends: Sequence[str]) -> list[ResolvedJob]:
@@ -105,121 +104,94 @@ def resolve(job: Job, backends: Sequence[str]) -> list[ResolvedJob]:
     return resolved
 
 
-class Deciding:
-    """A decision on its way: what is known, and the next measurement.
+def measure_and_conclude(
+    resolved: Sequence[ResolvedJob], choices: Choices, *, measure: bool = True
+) -> Decision:
+    """Measure until the rules conclude, and write the decision beside the recorded answers.
 
     Args:
         resolved: The job at each backend that is considered.
-        choices: How measurements are made.
-        goal: The score that is good enough.
-        file: The job's, as commands are to name it.
-        announce: Called with each measurement before it is made.
-
-    Attributes:
-        over_budget: Whether a measurement was not made because of what it may cost.
+        choices: How to measure.
+        measure: Measure what is missing; otherwise conclude from what is known so far.
     """
+    options = [Measured.of(each, choices.requests_month) for each in resolved]
+    checked, notes, over_budget = _checked(resolved[0], choices), list[str](), False
+    while True:
+        best = best_of(options)
+        known = tuple(each.option(best, choices.points) for each in options)
+        evidence = checked.model_copy(update={"options": known})
+        conclusion = rules.conclude(evidence)
+        if not (measure and conclusion.next.measures):
+            break
+        choices.announce(conclusion)
+        try:
+            _measure(options, conclusion, evidence, choices)
+        except (OverBudget, RunFailed) as refusal:
+            notes.append(str(refusal))
+            over_budget = isinstance(refusal, OverBudget)
+            break
+    decision = Decision(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        conclusion=conclusion,
+        evidence=evidence,
+        notes=tuple(notes),
+        over_budget=over_budget,
+        folder=results_folder(None, resolved[0].job, None) / FOLDER,
+    )
+    private_folder(decision.folder)
+    with replacing(decision.folder / DOCUMENT) as file:
+        file.write(decision.model_dump_json(indent=2))
+    return decision
 
-    def __init__(
-        self,
-        resolved: Sequence[ResolvedJob],
-        choices: Choices,
-        goal: float | None = None,
-        file: str = "",
-        announce: Callable[[Conclusion], None] = lambda _: None,
-    ) -> None:
-        self._goal, self._choices, self._announce = goal, choices, announce
-        self._options = [Measured.of(each, choices.requests_month) for each in resolved]
-        self._checked = self._check(file)
-        self.over_budget = False
 
-    def decision(self, *, measure: bool = True) -> Decision:
-        """Return the decision, and write it down beside the recorded answers.
+def _measure(
+    options: Sequence[Measured], conclusion: Conclusion, evidence: Evidence, choices: Choices
+) -> None:
+    what, backend, left = conclusion.next.measures, conclusion.next.backend, choices.budget
+    (option,) = (each for each in options if each.resolved.job.backend == backend)
+    if left is not None:
+        others = (each.prompts_usd + each.tuned_usd for each in options if each is not option)
+        left = max(Decimal(0), left - sum(others))
+    if what == "prompts":
+        option.measure_prompts(choices, left)
+    elif what is not None:
+        option.measure_training(what, choices, left, evidence.wanted_score)
 
-        Args:
-            measure: Whether to measure what is missing; else the answer is what is known so far.
-        """
-        notes: list[str] = []
-        while True:
-            evidence = self._evidence()
-            conclusion = rules.conclude(evidence)
-            if not (measure and conclusion.next.measures):
-                break
-            self._announce(conclusion)
-            try:
-                self._measure(conclusion, evidence)
-            except (OverBudget, RunFailed) as refusal:
-                notes.append(str(refusal))
-                self.over_budget = isinstance(refusal, OverBudget)
-                break
-        decision = Decision(
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            conclusion=conclusion,
-            evidence=evidence,
-            notes=tuple(notes),
-            folder=results_folder(None, self._options[0].resolved.job, None) / FOLDER,
-        )
-        private_folder(decision.folder)
-        with replacing(decision.folder / DOCUMENT) as file:
-            file.write(decision.model_dump_json(indent=2))
-        return decision
 
-    def _measure(self, conclusion: Conclusion, evidence: Evidence) -> None:
-        backend = conclusion.next.backend
-        (option,) = (each for each in self._options if each.resolved.job.backend == backend)
-        left = self._choices.budget
-        if left is not None:
-            others = [each for each in self._options if each is not option]
-            spent = sum((each.prompts_usd + each.tuned_usd for each in others), Decimal(0))
-            left = max(Decimal(0), left - spent)
-        what = conclusion.next.measures
-        if what == "prompts":
-            option.measure_prompts(self._choices, left)
-        elif what is not None:
-            option.measure_training(what, self._choices, left, evidence.wanted_score)
-
-    def _evidence(self) -> Evidence:
-        best = best_of(self._options)
-        options = tuple(each.option(best, self._choices.points) for each in self._options)
-        return self._checked.model_copy(update={"options": options})
-
-    def _check(self, file: str) -> Evidence:
-        """Return what is known before anything is measured."""
-        resolved = self._options[0].resolved
-        job, read = resolved.job, resolved.rows.read
-        findings, cases = read.report.findings, 0
-        errors = [each for each in findings if each.severity == "error"]
-        quality = quality_of(job)
-        causes = quality.causes if quality else ()
-        warnings = [each for each in read.report.findings if each.severity == "warning"]
-        others = [offer for offer, *_ in same_base_elsewhere(job, resolved.offer, today())]
-        others.sort(key=lambda offer: not offer.trains_here)
-        splits = None
-        if not errors:
-            splits = resolved.splits
-            lacking = readiness_findings(job, read, resolved.book)
-            errors = [each for each in lacking if each.severity == "error"]
-            cases = len(once_each(splits.test)[0]) if splits.test else 0
-        return Evidence(
-            job=job.name,
-            file=file,
-            metric=job.evaluate.primary_scorer,
-            graded=job.evaluate.graded,
-            margin=job.evaluate.margin,
-            goal=self._goal,
-            value_per_correct_usd=job.evaluate.economics.value_per_correct_usd,
-            wrong_labels=sum(each.likely / quality.rows for each in causes) if quality else 0.0,
-            training_rows=len(splits.train) if splits else 0,
-            validation_rows=len(dev_rows(splits.validation)) if splits else 0,
-            test_cases=cases,
-            errors=tuple(shown(errors)),
-            warnings=(*shown(warnings), *_doubtful(causes)),
-            months=job.usage.months,
-            months_given="months" in job.usage.model_fields_set,
-            volume_given=self._choices.requests_month is not None
-            or "requests_month" in job.usage.model_fields_set,
-            options=(),
-            elsewhere=tuple(offer.name for offer in others),
-        )
+def _checked(resolved: ResolvedJob, choices: Choices) -> Evidence:
+    """Return what is known before anything is measured."""
+    job, read = resolved.job, resolved.rows.read
+    findings = [*read.report.findings]
+    warnings = [each for each in findings if each.severity == "warning"]
+    quality = quality_of(job)
+    causes = quality.causes if quality else ()
+    others = [offer for offer, *_ in same_base_elsewhere(job, resolved.offer, today())]
+    others.sort(key=lambda offer: not offer.trains_here)
+    splits = None
+    if not read.report.errors:
+        splits = resolved.splits
+        findings = [*readiness_findings(job, read, resolved.book)]
+    return Evidence(
+        job=job.name,
+        file=choices.file,
+        metric=job.evaluate.primary_scorer,
+        graded=job.evaluate.graded,
+        margin=job.evaluate.margin,
+        goal=choices.goal,
+        value_per_correct_usd=job.evaluate.economics.value_per_correct_usd,
+        wrong_labels=sum(each.likely / quality.rows for each in causes) if quality else 0.0,
+        training_rows=len(splits.train) if splits else 0,
+        validation_rows=len(dev_rows(splits.validation)) if splits else 0,
+        test_cases=len(once_each(splits.test)[0]) if splits and splits.test else 0,
+        errors=tuple(shown(each for each in findings if each.severity == "error")),
+        warnings=(*shown(warnings), *_doubtful(causes)),
+        months=job.usage.months,
+        months_given="months" in job.usage.model_fields_set,
+        volume_given=choices.requests_month is not None
+        or "requests_month" in job.usage.model_fields_set,
+        options=(),
+        elsewhere=tuple(offer.name for offer in others),
+    )
 
 
 def _doubtful(causes: Iterable[Cause]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from unitune.cost.spread import Spread
 from unitune.evaluate.learning_curve_document import LearningCurve
 from unitune.evaluate.statistics.paired import LEVEL, Verdict
 from unitune.security.spec import Frozen
@@ -80,6 +81,22 @@ class TuningOption(Frozen):
         assert self.gain is not None, "rules that need it come after its measurement"
         return self.gain
 
+    @property
+    def totals(self) -> tuple[Spread | None, Spread | None]:
+        """Total costs of the prompted model and of the tuned one, over the horizon."""
+        usd = {each.role: each.total_usd for each in self.cost.columns} if self.cost else {}
+        return usd.get("prompted"), usd.get("tuned")
+
+    @property
+    def saving_usd(self) -> Decimal:
+        """How much less the tuned model costs than the prompted one, over the horizon."""
+        prompted, tuned = self.totals
+        return prompted.expected - tuned.expected if prompted and tuned else Decimal(0)
+
+    def reaches(self, goal: float | None) -> bool:
+        """Return whether the tuned model reaches a goal; always without one."""
+        return goal is None or (self.tuned is not None and self.tuned.value >= goal)
+
 
 class Evidence(Frozen):
     """Everything that the rules see."""
@@ -146,8 +163,22 @@ class Evidence(Frozen):
         return min(1.0, max(self.best_prompt.value + self.margin, self.goal or 0))
 
     def lives(self, option: TuningOption) -> bool:
-        """Whether a base lives as long as it is needed."""
+        """Return whether a base lives as long as it is needed."""
         return option.months_left is None or option.months_left >= self.needed_months
+
+    def worth_usd(self, option: TuningOption) -> float:
+        """Return the worth of all answers over the horizon if each wrong one became right.
+
+        0 where volume, worth or a price is not known.
+        """
+        value, cost = self.value_per_correct_usd, option.cost
+        if not value or cost is None or not self.volume_given or None in option.totals:
+            return 0.0
+        return float(value * cost.requests_month * cost.horizon.months)
+
+    def net_usd(self, option: TuningOption, gain: float) -> float:
+        """Return the worth of a gain in score, less what tuning costs more than prompting."""
+        return self.worth_usd(option) * gain + float(option.saving_usd)
 
 
 class NextStep(Frozen):
@@ -192,5 +223,7 @@ class Decision(Frozen):
     evidence: Evidence
     notes: tuple[str, ...] = ()
     """Why a measurement that the rules wanted was not made."""
+    over_budget: bool = False
+    """Whether it was not made because of what it may cost."""
     folder: Path = Field(default=Path(), exclude=True)
     """Where the recorded answers are."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from unitune.cost.estimate import HOURS_A_MONTH
 from unitune.data.dataset import Dataset
-from unitune.decision.evidence import Gain, Measurement, Score, TuningOption
+from unitune.decision.evidence import Conclusion, Gain, Measurement, Score, TuningOption
 from unitune.distillation.acceptance import AnswerForm
 from unitune.errors import UnituneError
 from unitune.evaluate.grading import Graded
@@ -53,7 +53,7 @@ MOST_LABELS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """How measurements are made: the options of `decide`, and what they call."""
+    """Options of `decide`, and how it measures."""
 
     points: int
     seeds: int
@@ -66,6 +66,11 @@ class Choices:
     """How validation rows are answered."""
     shown: Callable[[], AbstractContextManager[Notify | None]]
     """Entered while they are; gives what is to be called as answers come."""
+    goal: float | None = None
+    file: str = ""
+    """Path of the job file in the commands of the conclusion; empty for the default one."""
+    announce: Callable[[Conclusion], None] = lambda _: None
+    """Called before a measurement with the conclusion that asks for it."""
 
     @contextmanager
     def answering(self) -> Generator[AnswerOptions]:

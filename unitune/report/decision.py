@@ -18,7 +18,6 @@ from unitune.report.html import page, resource
 from unitune.report.learning_curve import facts as curve_facts
 from unitune.report.terminal import bullet, file_lines, plain
 from unitune.report.typography import decimal, interval, percent, points, usd_range
-from unitune.tco.documents import TotalCost
 from unitune.workspace.filesystem import replacing
 
 PAGE = "decision.html"
@@ -52,8 +51,13 @@ def facts(evidence: Evidence) -> tuple[Fact, ...]:
 def option_facts(option: TuningOption) -> Iterator[Fact]:
     """Yield what is known of tuning at one backend, in the order of what it takes to know."""
     yield Fact("Base", option.base_model, _life(option))
-    if option.cost is not None:
-        yield _cost(option.cost)
+    if (cost := option.cost) is not None:
+        prompted, tuned = option.totals
+        volume = f"{cost.requests_month:,} requests a month, {cost.horizon.months:.3g} months"
+        other = f"prompted {usd_range(prompted)}; {volume}"
+        unknown = f"unitune cost names the missing price; {volume}"
+        usd = f"${cents(tuned.expected):,}" if tuned else "unknown"
+        yield Fact("Total cost", usd, other if tuned else unknown)
     for prompt in option.prompts:
         yield Fact("Prompt", percent(prompt.value), f"{_range(prompt)}; {prompt.name}")
     if option.tuned and option.gain:
@@ -71,17 +75,6 @@ def _life(option: TuningOption) -> str:
     if option.ends is None:
         return "no retirement date"
     return f"switched off on {option.ends}, in {option.months_left:.1f} months"
-
-
-def _cost(cost: TotalCost) -> Fact:
-    """Return the total cost of ownership, beside that of prompting the same base."""
-    totals = {column.role: column.total_usd for column in cost.columns}
-    prompted, tuned = totals.get("prompted"), totals.get("tuned")
-    volume = f"{cost.requests_month:,} requests a month, {cost.horizon.months:.3g} months"
-    if tuned is None:
-        return Fact("Total cost", "unknown", f"unitune cost says which price is missing; {volume}")
-    other = f"prompted {usd_range(prompted)}; {volume}"
-    return Fact("Total cost", f"${cents(tuned.expected):,}", other)
 
 
 def _range(score: Score) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from unitune.backends import registry
-from unitune.decision.decide import Deciding, decide, resolve
+from unitune.decision.decide import decide, measure_and_conclude, resolve
 from unitune.decision.evidence import Decision
 from unitune.decision.measuring import Choices
 from unitune.errors import OverBudget, UserError
@@ -190,7 +190,7 @@ def test_what_exceeds_the_budget_is_not_measured(job: Job, answered: Put) -> Non
         if what == "training":
             raise OverBudget("the training costs money: $3.")
 
-    decision = Deciding(
+    decision = measure_and_conclude(
         resolve(job, ()),
         Choices(
             points=3,
@@ -200,7 +200,7 @@ def test_what_exceeds_the_budget_is_not_measured(job: Job, answered: Put) -> Non
             answers=AnswerOptions(),
             shown=nullcontext,
         ),
-    ).decision()
+    )
     assert ("cannot tell", "unmeasured_training") == rule_of(decision)
     assert ("the training costs money: $3.",) == decision.notes
     assert decision.evidence.best_prompt.value == 0.5
@@ -256,7 +256,7 @@ def test_answers_of_prompts_are_part_of_the_budget(job: Job, answered: Put) -> N
         shown=nullcontext,
     )
     priced = job.model_copy(update={"evaluate": evaluate})
-    Deciding(resolve(priced, ()), choices).decision()
+    measure_and_conclude(resolve(priced, ()), choices)
     assert {"prompts": Decimal(10), "training": Decimal("9.4")} == budgets
 
 
