@@ -15,8 +15,10 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
+from sample_evidence import evidence
+
 from unitune.data.example import Message
-from unitune.evaluate.gate import Evidence, RequiredCase, apply
+from unitune.evaluate.gate import apply
 from unitune.evaluate.records import Answer, CaseResult
 from unitune.evaluate.results import (
     BaselineResult,
@@ -290,7 +292,7 @@ def gated(comparison: Comparison, gate: Gate, *, required: int = 0) -> Compariso
     )
     candidate = next(r for r in comparison.contenders if r.name == comparison.candidate)
     answers = [case.answers[comparison.candidate] for case in cases[:required]]
-    evidence = Evidence(
+    shown = evidence(
         verdict=comparison.verdict,
         interval=comparison.interval,
         margin=comparison.margin,
@@ -298,14 +300,14 @@ def gated(comparison: Comparison, gate: Gate, *, required: int = 0) -> Compariso
         n=comparison.n,
         errors=sum(any(answer.error for answer in case.answers.values()) for case in cases),
         totals=dict(candidate.scores),
-        required=tuple(
-            RequiredCase(case.id, (answer.scores[comparison.metric],))
+        required=[
+            (case.id, (answer.scores[comparison.metric],))
             for case, answer in zip(cases, answers, strict=False)
-        ),
+        ],
     )
-    result = apply(gate, evidence)
+    result = apply(gate, shown)
     if gate.baseline is not None:
-        result = result.model_copy(update={"regression": regression(gate.baseline)})
+        result = result.model_copy(update={"regressions": (regression(gate.baseline),)})
     return comparison.model_copy(update={"cases": cases, "gate": result})
 
 

@@ -25,6 +25,7 @@ from pydantic import Field, JsonValue, PlainSerializer, ValidationError
 
 from unitune.data.example import Example
 from unitune.errors import BackendError, DataError, JobError, Mismatch, NotFoundError
+from unitune.evaluate.grading import Graded
 from unitune.evaluate.records import Answer
 from unitune.evaluate.results import Comparison, Regression
 from unitune.evaluate.statistics.paired import compare_paired
@@ -75,19 +76,20 @@ class Line(Closed):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A baseline that can be held against the cases of today."""
+    """A baseline file that can be held against the cases of today."""
 
     file: str
     """As the job names it."""
     metric: str
-    scores: Mapping[str, float]
-    """By id, of the cases that are in both."""
-    added: tuple[str, ...]
-    """Ids of cases that only today has."""
-    removed: Mapping[str, float]
-    """By id, of the cases that only the file has."""
-    anchor: Standing | None = None
-    """The scores that were accepted first, where others were accepted since."""
+    lines: Mapping[str, Line]
+    """By case id."""
+
+    def scores(self, *, first: bool = False) -> dict[str, float]:
+        """Return the scores that were accepted last or, of each case, first; by case id."""
+        return {
+            name: line.anchor if first and line.anchor is not None else line.scores[self.metric]
+            for name, line in self.lines.items()
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,21 +173,7 @@ def standing(job: Job, primary: Scorer, cases: Sequence[Example]) -> Standing | 
             f"{path}: {why}. Scores then and now cannot be compared. Where that is meant, write "
             "the baseline anew with `unitune compare FILE --update-baseline`."
         )
-    both, metric = lines.keys() & today.keys(), header.metric
-    first = {name: line.anchor for name, line in lines.items() if line.anchor is not None}
-    last = {name: line.scores[metric] for name, line in lines.items()}
-
-    def of(scores: Mapping[str, float], anchor: Standing | None = None) -> Standing:
-        return Standing(
-            file=gate.baseline or "",
-            metric=metric,
-            scores={name: scores[name] for name in sorted(both)},
-            added=tuple(sorted(today.keys() - both)),
-            removed={name: scores[name] for name in sorted(lines.keys() - both)},
-            anchor=anchor,
-        )
-
-    return of(last, of(last | first) if first else None)
+    return Standing(gate.baseline, header.metric, lines)
 
 
 def _mismatch(
@@ -226,37 +214,47 @@ def check_kept(primary: Scorer) -> None:
         )
 
 
-def regress(
-    then: Standing,
-    now: Mapping[str, Answer],
-    clusters: Mapping[str, str] | None,
-    margin: float,
-    level: float,
-) -> Regression:
-    """Compare the candidate with its baseline on all cases of the baseline.
+def regressions(then: Standing | None, candidate: Graded, margin: float) -> tuple[Regression, ...]:
+    """Compare a candidate with its baseline file, on all cases of the file.
 
-    A case that is no longer there counts as wrong now: taking out what broke mends nothing. The
-    candidate's answers, and the clusters if there are any, are by case id.
+    A case that is no longer there counts as wrong now, so that deleting a failing case does not
+    fix it.
+
+    Returns:
+        Against the scores that were accepted last and, where others were accepted before, first.
     """
-    gone = [f"removed {case}" for case in then.removed]
-    paired = compare_paired(
-        [*then.scores.values(), *then.removed.values()],
-        [*(rounded(now[case].scores[then.metric]) for case in then.scores), *(0.0 for _ in gone)],
-        clusters=None if clusters is None else [*(clusters[case] for case in then.scores), *gone],
-        margin=margin,
-        level=level,
-    )
-    return Regression(
-        file=then.file,
-        difference=paired.difference,
-        interval=paired.interval.ends,
-        p_value=paired.p_value,
-        n=paired.n,
-        gained=paired.gained,
-        lost=paired.lost,
-        added=then.added,
-        removed=tuple(then.removed),
-    )
+    if then is None:
+        return ()
+    cases, labels = candidate.task.cases, candidate.task.clusters
+    places = {case.case_id: at for at, case in enumerate(cases)}
+    removed = tuple(name for name in then.lines if name not in places)
+    names = [*(name for name in then.lines if name in places), *removed]
+    at = [places.get(name) for name in names]
+    now = [0.0 if p is None else rounded(candidate.answers[p].scores[then.metric]) for p in at]
+    clusters = labels and [
+        f"removed {name}" if p is None else labels[p] for name, p in zip(names, at, strict=True)
+    ]
+    has_first = any(line.anchor is not None for line in then.lines.values())
+    made: list[Regression] = []
+    for first in (False, True) if has_first else (False,):
+        scores = then.scores(first=first)
+        old = [scores[name] for name in names]
+        paired = compare_paired(old, now, clusters=clusters, margin=margin)
+        made.append(
+            Regression(
+                file=then.file,
+                first=first,
+                difference=paired.difference,
+                interval=paired.interval.ends,
+                p_value=paired.p_value,
+                n=paired.n,
+                gained=paired.gained,
+                lost=paired.lost,
+                added=tuple(sorted(places.keys() - then.lines.keys())),
+                removed=removed,
+            )
+        )
+    return tuple(made)
 
 
 def read(path: Path) -> tuple[Header, dict[str, Line]]:

@@ -83,6 +83,8 @@ class Regression(Closed):
 
     file: str
     """As the job names it."""
+    first: bool = False
+    """Whether against the scores that were accepted first, and not last."""
     difference: float
     """Candidate now minus candidate then."""
     interval: tuple[float, float]
@@ -95,6 +97,11 @@ class Regression(Closed):
     removed: tuple[str, ...] = ()
     """Ids of cases that only the file has; they count as wrong now."""
 
+    @property
+    def when(self) -> str:
+        """Where the earlier scores come from, in words."""
+        return f"when {self.file} was first accepted" if self.first else f"in {self.file}"
+
 
 class GateResult(Closed):
     """The gate's decision."""
@@ -106,10 +113,8 @@ class GateResult(Closed):
     """Of the checks that decided."""
     checks: tuple[GateCheck, ...] = ()
     """Every rule and every required case, judged or not."""
-    regression: Regression | None = None
-    """With a baseline file."""
-    anchor: Regression | None = None
-    """Against the scores that were accepted first, where others were accepted since."""
+    regressions: tuple[Regression, ...] = ()
+    """With a baseline file: against the scores accepted last and, if they differ, first."""
 
 
 class Contrast(Closed):

@@ -61,7 +61,7 @@ def verdict_lines(comparison: Comparison) -> Group:
     if comparison.gate is not None:
         style = "bold green" if comparison.gate.passed else "bold red"
         lines += [Text(), plain(words.gate(comparison), style)]
-        lines += [plain(line) for line in [words.regression(comparison)] if line]
+        lines += [plain(line) for line in [words.regressions(comparison)] if line]
     return Group(*lines)
 
 

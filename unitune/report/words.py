@@ -331,24 +331,21 @@ def check(result: GateCheck) -> str:
     ]
 
 
-def regression(comparison: Comparison) -> str:
+def regressions(comparison: Comparison) -> str:
     """Return how the candidate compares with its baseline file; empty when there is none."""
     gate = comparison.gate
-    if gate is None or gate.regression is None:
-        return ""
-    last = _regression(gate.regression, "")
-    return f"{last} {_regression(gate.anchor, ' as first accepted')}" if gate.anchor else last
+    return " ".join(map(_regression, gate.regressions)) if gate else ""
 
 
-def _regression(then: Regression, when: str) -> str:
+def _regression(then: Regression) -> str:
     changes = f"; {counted(len(then.added), 'case')} added since" if then.added else ""
     if then.removed:
         removed = counted(len(then.removed), "case")
         changes += f"; {removed} no longer there, counted as wrong"
     return (
-        f"Against {then.file}{when}: {points(then.difference, sign=True)} "
-        f"[{interval(then.interval, ', ')}] on {counted(then.n, 'case')}, "
-        f"{then.gained:,} gained / {then.lost:,} lost{changes}."
+        f"Against {then.file}{' as first accepted' if then.first else ''}: "
+        f"{points(then.difference, sign=True)} [{interval(then.interval, ', ')}] on "
+        f"{counted(then.n, 'case')}, {then.gained:,} gained / {then.lost:,} lost{changes}."
     )
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from unitune.errors import (
 from unitune.evaluate import baseline
 from unitune.evaluate.compare import compare
 from unitune.evaluate.records import Answer
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.results import Comparison, Regression
 from unitune.evaluate.scoring import build
 from unitune.job.job import Job
 from unitune.models import Request
@@ -138,8 +139,7 @@ def test_the_candidate_is_held_against_what_it_scored_and_not_against_the_live_b
     found = again(accepted)
 
     assert found.gate is not None
-    then = found.gate.regression
-    assert then is not None
+    then = found.gate.regressions[0]
     assert (code, 200, gained, lost) == (found.exit_code, then.n, then.gained, then.lost)
     assert 0 == found.gained < found.lost
 
@@ -153,8 +153,7 @@ def test_cases_added_are_left_out_and_those_removed_count_as_wrong(
     found = again(make_job(evaluate(), test=[*ROWS[5:], ("test 991", "yes")]))
 
     assert found.gate is not None
-    then = found.gate.regression
-    assert then is not None
+    then = found.gate.regressions[0]
     assert (200, 1, 5) == (then.n, len(then.added), len(then.removed))
     assert (0, 4) == (then.gained, then.lost)
     assert then.added == tuple(
@@ -172,9 +171,8 @@ def test_taking_out_the_cases_that_broke_mends_nothing(make_job: Make, backend_o
     assert [1, 1] == [broken.exit_code, cut.exit_code]
     assert broken.gate is not None
     assert cut.gate is not None
-    assert broken.gate.regression is not None
-    assert cut.gate.regression is not None
-    assert broken.gate.regression.difference == cut.gate.regression.difference == -0.1
+    (first,), (second,) = broken.gate.regressions, cut.gate.regressions
+    assert first.difference == second.difference == -0.1
 
 
 @pytest.mark.usefixtures("accepted")
@@ -383,17 +381,20 @@ def test_what_is_written_reads_back_in_the_same_digits(
 def test_cases_of_one_cluster_say_less_against_the_file_too() -> None:
     """Twenty clusters of five cases each that go right or wrong together."""
     names = [f"{at:03d}" for at in range(100)]
-    then = baseline.Standing("b.jsonl", "exact", dict.fromkeys(names, 1.0), (), {})
-    now = {
-        name: Answer(text="x", scores={"exact": float(at // 5 % 4 > 0)})
-        for at, name in enumerate(names)
-    }
-    clusters = {name: str(at // 5) for at, name in enumerate(names)}
+    lines = {name: baseline.Line(id=name, content="", scores={"exact": 1.0}) for name in names}
+    then = baseline.Standing("b.jsonl", "exact", lines)
+    answers = [Answer(text="x", scores={"exact": float(at // 5 % 4 > 0)}) for at in range(100)]
 
-    alone = baseline.regress(then, now, None, 0.05, 0.95)
-    together = baseline.regress(then, now, clusters, 0.05, 0.95)
+    def against_file(clusters: list[str] | None) -> Regression:
+        cases = [SimpleNamespace(case_id=name) for name in names]
+        task = SimpleNamespace(cases=cases, clusters=clusters)
+        candidate: Any = SimpleNamespace(task=task, answers=answers)
+        (regression,) = baseline.regressions(then, candidate, 0.05)
+        return regression
 
-    assert (-0.25, 25) == (alone.difference, alone.lost)
+    alone, together = against_file(None), against_file([str(at // 5) for at in range(100)])
+
+    assert (alone.difference, alone.lost) == (-0.25, 25)
     assert alone.difference == together.difference
     assert together.interval[0] < alone.interval[0] < alone.interval[1] < together.interval[1]
 
@@ -424,12 +425,11 @@ def test_losses_within_the_margin_do_not_add_up_past_the_scores_accepted_first(
     found = again(job)
     assert 1 == found.exit_code
     assert found.gate is not None
-    assert found.gate.regression is not None
-    assert found.gate.anchor is not None
-    assert found.gate.regression.interval[0] > -0.05
-    assert (3, 9) == (found.gate.regression.lost, found.gate.anchor.lost)
+    last, first = found.gate.regressions
+    assert last.interval[0] > -0.05
+    assert (last.lost, first.lost) == (3, 9)
     assert "worse than when baseline.jsonl was first accepted" in found.gate.reason
-    assert "as first accepted: -4.5 points" in words.regression(found)
+    assert "as first accepted: -4.5 points" in words.regressions(found)
     backend_of(wrong_below(10))
     assert 0 == compare(job, out=job.folder / "as at first").exit_code
 
