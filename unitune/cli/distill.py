@@ -93,9 +93,10 @@ def distill(
     from unitune.cli.progress import evaluation_progress, working
     from unitune.distillation.distill import distill as run_distillation
     from unitune.distillation.distill import plan_distillation
-    from unitune.distillation.teacher import Teacher, TeacherOptions
+    from unitune.distillation.teacher import Teacher
     from unitune.distillation.variants import plan_variants, write_variants
     from unitune.evaluate.inference.sources import check_batches
+    from unitune.evaluate.options import AnswerOptions, ignore
     from unitune.job.job import Job
     from unitune.planning.preflight import preflight
     from unitune.report.typography import counted
@@ -113,9 +114,9 @@ def distill(
         chosen = Teacher.of(preflight(job), teacher, prompt, allow_unpriced=allow_unpriced)
     if batch:
         check_batches(chosen.resolved.job, deploys=False)
-    say = _nothing if quiet or json else aside().print
+    say = ignore if quiet or json else aside().print
     with evaluation_progress(quiet=quiet or json) as progress:
-        options = TeacherOptions(batch, use_cache, progress or _nothing, say)
+        options = AnswerOptions(batch=batch, use_cache=use_cache, progress=progress, announce=say)
         given: Path | WrittenQuestions
         if questions is None:
             writing = plan_variants(chosen, variants or 1)
@@ -134,10 +135,6 @@ def distill(
         print_json(_as_json(made))
     else:
         _show(made)
-
-
-def _nothing(_: object) -> None:
-    pass
 
 
 def _confirm(teacher: Teacher, what: str, most: Decimal | None, *, allow_unpriced: bool) -> None:

@@ -48,10 +48,10 @@ WIDE = 100
 
 
 @contextmanager
-def evaluation_progress(*, quiet: bool) -> Generator[Callable[[EvaluationProgress], None] | None]:
+def evaluation_progress(*, quiet: bool) -> Generator[Callable[[EvaluationProgress], None]]:
     """Yield a callback that shows how far each contender has come; show other steps meanwhile."""
     if quiet:
-        yield None
+        yield lambda _: None
     elif not aside().is_terminal:
         yield _line_printer()
     else:

@@ -22,11 +22,11 @@ from unitune.decision.evidence import Conclusion, Decision, Evidence
 from unitune.decision.measuring import Choices, Measured, best_of
 from unitune.errors import OverBudget, RunFailed, UserError
 from unitune.evaluate.learning_curve import check_goal, train_all
+from unitune.evaluate.options import AnswerOptions, Notify, ignore
 from unitune.evaluate.readiness import readiness_findings
 from unitune.evaluate.result_files import results_folder
-from unitune.evaluate.runner import Notify
 from unitune.evaluate.task import dev_rows, once_each
-from unitune.evaluate.validation import FOLDER, AnswerOptions
+from unitune.evaluate.validation import FOLDER
 from unitune.findings import shown
 from unitune.job.job import Job
 from unitune.planning.feasibility import same_base_elsewhere
@@ -79,7 +79,7 @@ def decide(  # noqa: PLR0913 - each has a name and a default
         launch=partial(train_all, allow_unpriced=allow_unpriced),
         agree=lambda _, __: None,
         answers=AnswerOptions(allow_unpriced=allow_unpriced),
-        shown=lambda: nullcontext(progress),
+        shown=lambda: nullcontext(progress or ignore),
         goal=goal,
     )
     return measure_and_conclude(resolve(job, backends), choices)

@@ -24,10 +24,10 @@ from unitune.errors import UnituneError
 from unitune.evaluate.grading import Graded
 from unitune.evaluate.learning_curve import answer_curve, fit_curve, with_budget
 from unitune.evaluate.learning_curve_document import LearningCurve
-from unitune.evaluate.runner import Notify
+from unitune.evaluate.options import AnswerOptions, Notify
 from unitune.evaluate.statistics.intervals import FloatArray
 from unitune.evaluate.statistics.paired import compare_corpus, compare_paired
-from unitune.evaluate.validation import AnswerOptions, answer_validation
+from unitune.evaluate.validation import answer_validation
 from unitune.job.contenders import ContenderSpec, FewShot, Instructed, ZeroShot, prompt_kind
 from unitune.planning.learning_curve import (
     LEAST_ROWS,
@@ -64,7 +64,7 @@ class Choices:
     """Called before a measurement; raises where the user does not agree to its price."""
     answers: AnswerOptions
     """How validation rows are answered."""
-    shown: Callable[[], AbstractContextManager[Notify | None]]
+    shown: Callable[[], AbstractContextManager[Notify]]
     """Entered while they are; gives what is to be called as answers come."""
     goal: float | None = None
     file: str = ""

@@ -25,10 +25,11 @@ from unitune.backends.output_limit import OutputLimit, longest_expected
 from unitune.data.example import Example, Message
 from unitune.distillation.acceptance import Acceptance, AnswerForm
 from unitune.distillation.questions import Questions, read_questions
-from unitune.distillation.teacher import Teacher, TeacherOptions
+from unitune.distillation.teacher import Teacher
 from unitune.distillation.variants import WrittenQuestions
 from unitune.errors import DataError, UserError
 from unitune.evaluate.grading import Answered
+from unitune.evaluate.options import AnswerOptions
 from unitune.evaluate.records import Record
 from unitune.evaluate.results import LeakResult
 from unitune.evaluate.scoring import scoring_of
@@ -147,7 +148,7 @@ def plan_distillation(
 
 
 def distill(
-    planned: DistillationPlan, output: str | os.PathLike[str], options: TeacherOptions
+    planned: DistillationPlan, output: str | os.PathLike[str], options: AnswerOptions
 ) -> Distillation:
     """Have questions answered by a teacher, and write the answers that are accepted as rows.
 

@@ -6,7 +6,7 @@ comes, a budget holds, and the same call goes on where it stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -18,15 +18,10 @@ from unitune.evaluate.grading import Answered
 from unitune.evaluate.inference.budget import Budget, answer_prices, most_usd
 from unitune.evaluate.inference.engine import Question, short_hash
 from unitune.evaluate.inference.sources import Source, resolve_sources
+from unitune.evaluate.options import AnswerOptions
 from unitune.evaluate.prompts.contenders import Contender, DevScore, build
 from unitune.evaluate.result_files import folder_of_job
-from unitune.evaluate.runner import (
-    EvaluationConfig,
-    Notify,
-    collect_responses,
-    ignore,
-    open_journals,
-)
+from unitune.evaluate.runner import EvaluationConfig, collect_responses, open_journals
 from unitune.evaluate.task import Task
 from unitune.job.contenders import ContenderSpec, Model, PromptKind, Server
 from unitune.job.job import Job
@@ -37,23 +32,6 @@ from unitune.workspace.home import home, make_home
 FOLDER = "distillation"
 SHOTS = 8
 """Training rows that a teacher is shown, those nearest to each question."""
-
-
-@dataclass(frozen=True, slots=True)
-class TeacherOptions:
-    """How requests are put to a teacher.
-
-    Args:
-        batch: In batches, where its backend can.
-        use_cache: Whether answers are taken that the same requests were given before.
-        progress: Called as answers come.
-        announce: Called with what the user should know, a sentence.
-    """
-
-    batch: bool = False
-    use_cache: bool = False
-    progress: Notify = ignore
-    announce: Callable[[str], None] = ignore
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +75,7 @@ class Teacher:
         """
         spec = _spec(resolved.job, name, prompt)
         alone, contender = _with_contender(resolved, spec)
-        sources = resolve_sources(alone, {}, allow_unpriced=allow_unpriced, replay=False)
+        sources = resolve_sources(alone, {}, AnswerOptions(allow_unpriced=allow_unpriced))
         terms = alone.book.offer(spec.backend).outputs if isinstance(spec, Model) else None
         return cls(alone, contender, sources[spec.name], terms)
 
@@ -132,7 +110,7 @@ class Teacher:
             return None
         return sum((most_usd(price, question.request) for question in questions), Decimal(0))
 
-    def answer(self, task: Task, options: TeacherOptions) -> TeacherAnswers:
+    def answer(self, task: Task, options: AnswerOptions) -> TeacherAnswers:
         """Have the dev rows of a task answered, and its cases; what is recorded is not again.
 
         Raises:
@@ -150,17 +128,15 @@ class Teacher:
             folder=self.folder,
             budget=Budget.of(evaluate, self.spent),
             concurrency=evaluate.concurrency,
-            batch=options.batch,
-            use_cache=options.use_cache,
-            announce=options.announce,
+            options=options,
         )
         score = None
         with open_journals(config) as journals:
             if task.dev:
                 of_dev = replace(config, dev_only=True)
-                (tried,) = collect_responses(of_dev, journals, options.progress)
+                (tried,) = collect_responses(of_dev, journals)
                 score = tried.choice.score
-            (answered,) = collect_responses(config, journals, options.progress)
+            (answered,) = collect_responses(config, journals)
         return TeacherAnswers(answered, score, config.budget.spent)
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from unitune.backends.output_limit import OutputLimit, longest_expected
 from unitune.data.example import Example, Message, digest
 from unitune.data.records import strict_json
-from unitune.distillation.teacher import Teacher, TeacherOptions
+from unitune.distillation.teacher import Teacher
 from unitune.errors import DataError
+from unitune.evaluate.options import AnswerOptions
 from unitune.evaluate.records import Record
 from unitune.evaluate.results import LeakResult
 from unitune.evaluate.scoring import scoring_of
@@ -89,7 +90,7 @@ def plan_variants(teacher: Teacher, wanted: int) -> VariantsPlan:
     return VariantsPlan(teacher.of_questions(), shown, task, wanted)
 
 
-def write_variants(planned: VariantsPlan, options: TeacherOptions) -> WrittenQuestions:
+def write_variants(planned: VariantsPlan, options: AnswerOptions) -> WrittenQuestions:
     """Have questions written, into a file of rows without answers.
 
     Raises:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -35,18 +35,13 @@ from unitune.evaluate.history import keep
 from unitune.evaluate.inference.budget import Budget
 from unitune.evaluate.inference.sources import check_batches, resolve_sources, without_batches
 from unitune.evaluate.looks import TestHistory
+from unitune.evaluate.options import CompareOptions, Notify, ignore
 from unitune.evaluate.prompts.contenders import Contender, build
 from unitune.evaluate.prompts.prompts import check_prompts
 from unitune.evaluate.readiness import refusals
 from unitune.evaluate.result_files import report_folder, results_folder, write_verdict
 from unitune.evaluate.results import Comparison, judged_run
-from unitune.evaluate.runner import (
-    EvaluationConfig,
-    Notify,
-    collect_responses,
-    ignore,
-    open_journals,
-)
+from unitune.evaluate.runner import EvaluationConfig, collect_responses, open_journals
 from unitune.evaluate.statistics.sample_size import foresight
 from unitune.evaluate.sweep import FOLDER as SELECTION
 from unitune.evaluate.sweep import (
@@ -67,7 +62,6 @@ if TYPE_CHECKING:
     from unitune.evaluate.grading import Answered
     from unitune.evaluate.inference.journal import Journal
     from unitune.evaluate.inference.sources import Source
-    from unitune.evaluate.prompts.contenders import Trial
     from unitune.evaluate.prompts.tuned_run import TunedRun
     from unitune.run.run import Run
 
@@ -135,10 +129,10 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         LockTimeout: Another process compares in this folder.
         Interrupted: The user pressed Ctrl-C; the same call goes on.
     """
-    choices = _Choices(
+    options = CompareOptions(
         out=out,
         deploy_seconds=deploy_seconds,
-        deploy_options=deploy_options,
+        deploy_options=deploy_options or {},
         batch=batch,
         replay=replay,
         use_cache=use_cache,
@@ -149,132 +143,100 @@ def compare(  # noqa: PLR0913 - each has a name and a default
         progress=progress or _in_notebook(),
         announce=announce or ignore,
     )
-    return _compared(preflight(job), run, choices)
+    return run_comparison(preflight(job), run, options)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Choices:
-    """What the caller of `compare` has chosen, by the same names."""
-
-    out: str | os.PathLike[str] | None
-    deploy_seconds: float | None
-    deploy_options: Mapping[str, JsonValue] | None
-    batch: bool
-    replay: bool
-    use_cache: bool
-    update_baseline: bool
-    limit: int | None
-    new_answers: str | None
-    allow_unpriced: bool
-    progress: Notify
-    announce: Callable[[str], None]
-
-
-def _compared(resolved: ResolvedJob, run: Run | None, choices: _Choices) -> Comparison:
-    _refuse(resolved, run, choices)
-    selection = _selection(resolved, run, choices)
+def run_comparison(resolved: ResolvedJob, run: Run | None, options: CompareOptions) -> Comparison:
+    """Compare the contenders of a resolved job; see `compare`."""
+    _refuse(resolved, run, options)
+    selection = _selection(resolved, run, options)
     resolved, run = selection.resolved, selection.run
-    tuned = _tuned_runs(resolved, run, replay=choices.replay)
+    tuned = _tuned_runs(resolved, run, replay=options.replay)
     runs = {name: each.run for name, each in tuned.items()}
-    sources = resolve_sources(
-        resolved, runs, allow_unpriced=choices.allow_unpriced, replay=choices.replay
-    )
-    task = _task(resolved, tuned, choices.limit)
-    required = Requirements()
+    sources = resolve_sources(resolved, runs, options)
+    task = _task(resolved, tuned, options.limit)
+    required, history = Requirements(), TestHistory(task, resolved.job.name)
     if not task.omitted:
-        required = requirements(resolved.job, task, accepting=choices.update_baseline)
-    _announce(resolved, task, sources, choices)
-    history = TestHistory(task, resolved.job.name)
-    if not task.omitted:
-        history = TestHistory.of(
-            task, resolved.job.name, choices.new_answers, replay=choices.replay
-        )
+        required = requirements(resolved.job, task, accepting=options.update_baseline)
+        history = TestHistory.of(task, resolved.job.name, options)
     config = EvaluationConfig(
         task=task,
         contenders=build(resolved.job.evaluate, resolved.job.tuning, resolved.splits.train),
         sources=sources,
-        folder=results_folder(choices.out, resolved.job, judged_run(resolved.job, runs)),
+        folder=results_folder(options.out, resolved.job, judged_run(resolved.job, runs)),
         budget=Budget.of(resolved.job.evaluate, selection.spent),
         concurrency=resolved.job.evaluate.concurrency,
-        batch=choices.batch,
-        replay=choices.replay,
-        use_cache=choices.use_cache,
-        announce=choices.announce,
+        options=options,
         history=history,
     )
+    _announce(resolved, config)
     with open_journals(config) as journals:
-        if config.replay:
+        if options.replay:
             known = _with_recorded_runs(config.sources, runs, journals.test)
             config = replace(config, sources=known)
-        with _deployed(tuned, config, choices) as ready:
-            config = replace(config, sources=ready)
-            answered = selection.noted(collect_responses(config, journals, choices.progress))
+        with _deployed(tuned, config) as ready:
+            answered = selection.noted(collect_responses(replace(config, sources=ready), journals))
         spent = config.budget.spent
         comparison = conclude(resolved, answered, tuned, required, history, spent=spent)
         notes = (*_recorded_before(answered, journals.test), *comparison.notes)
     comparison = comparison.model_copy(update={"sweep": selection.runs, "notes": notes})
-    if choices.update_baseline and comparison.exit_code == 0:
+    if options.update_baseline and comparison.exit_code == 0:
         accept(resolved.job, task, comparison)
-    if not task.omitted and not (choices.replay and choices.out):
+    if not task.omitted and not (options.replay and options.out):
         comparison = keep(comparison)
         history.record(comparison, answered)
-        if not choices.replay and comparison.candidate in tuned:
+        if not options.replay and comparison.candidate in tuned:
             tuned[comparison.candidate].record_gate(resolved.job, comparison)
     folder = report_folder(comparison, config.folder)
     write_verdict(comparison, folder)
     return comparison.model_copy(update={"folder": folder})
 
 
-def _refuse(resolved: ResolvedJob, run: Run | None, choices: _Choices) -> None:
-    if choices.new_answers is not None and not choices.new_answers.strip():
+def _refuse(resolved: ResolvedJob, run: Run | None, options: CompareOptions) -> None:
+    if options.new_answers is not None and not options.new_answers.strip():
         raise UserError("new answers of a known candidate need a reason, which is recorded.")
-    if choices.limit is not None and choices.update_baseline:
+    if options.limit is not None and options.update_baseline:
         raise UserError(
             "a first look (--limit) has the scores of some cases alone. Update the baseline "
             "without it."
         )
     for refusal in refusals(resolved.job, resolved.rows.read, run and run.id):
         raise refusal
-    if choices.batch:
-        check_batches(resolved.job, deploys=choices.deploy_seconds is not None)
+    if options.batch:
+        check_batches(resolved.job, deploys=options.deploy_seconds is not None)
 
 
-def _selection(resolved: ResolvedJob, run: Run | None, choices: _Choices) -> Selection:
+def _selection(resolved: ResolvedJob, run: Run | None, options: CompareOptions) -> Selection:
     """Return the run of a sweep that dev chooses; of another job the job as it is."""
     if not resolved.job.sweep or run is not None or not selects(resolved):
         return unselected(resolved, run)
-    from unitune.evaluate.prompts.tuned_run import TunedRun, find_sweep_runs  # noqa: PLC0415
+    from unitune.evaluate.prompts.tuned_run import find_sweep_runs  # noqa: PLC0415 - the ledger
+    from unitune.evaluate.validation import answer_in_turn  # noqa: PLC0415 - likewise
 
-    runs = find_sweep_runs(resolved, replay=choices.replay)
-    task = _task(resolved, {}, choices.limit)
-    (of_sweep,) = resolve_sources(
-        tuned_alone(resolved), {}, allow_unpriced=choices.allow_unpriced, replay=choices.replay
-    ).values()
+    runs = find_sweep_runs(resolved, replay=options.replay)
+    (of_sweep,) = resolve_sources(tuned_alone(resolved), {}, options).values()
     contenders = {each.setting: Contender(Tuned(name=each.setting)) for each in resolved.runs}
     config = EvaluationConfig(
-        task=task,
+        task=_task(resolved, {}, options.limit),
         contenders=tuple(contenders.values()),
         sources=sources_of(resolved, of_sweep, contenders),
-        folder=results_folder(choices.out, resolved.job, None) / SELECTION,
+        folder=results_folder(options.out, resolved.job, None) / SELECTION,
         budget=Budget.of(resolved.job.evaluate),
         concurrency=resolved.job.evaluate.concurrency,
-        replay=choices.replay,
-        use_cache=choices.use_cache,
-        announce=choices.announce,
+        options=replace(options, batch=False),
         dev_only=True,
     )
-    trials: dict[str, Trial] = {}
     with open_journals(config) as journals:
-        for name, contender in contenders.items():
-            recorded = journals.dev.model_of(config.sources[name].origin) is not None
-            if not (recorded if choices.replay else name in runs):
-                continue
-            # One model, and where need be one deployment, at a time.
-            tuned = {name: TunedRun.of(runs[name])} if name in runs else {}
-            with _deployed(tuned, config, choices) as ready:
-                alone = replace(config, contenders=(contender,), sources=ready)
-                (answered,) = collect_responses(alone, journals, choices.progress)
-            (trials[name],) = answered.choice.trials
+        known = {
+            each.origin: journals.dev.model_of(each.origin) for each in config.sources.values()
+        }
+        answers = [
+            each
+            for name, each in contenders.items()
+            if (known[config.sources[name].origin] if options.replay else name in runs)
+        ]
+        answered = answer_in_turn(replace(config, contenders=tuple(answers)), journals, runs)
+    trials = {name: each.choice.trials[0] for name, each in answered.items()}
     return select(resolved, runs, trials, config.budget.spent)
 
 
@@ -290,17 +252,15 @@ def _task(resolved: ResolvedJob, tuned: Mapping[str, TunedRun], limit: int | Non
     return task
 
 
-def _announce(
-    resolved: ResolvedJob, task: Task, sources: Mapping[str, Source], choices: _Choices
-) -> None:
+def _announce(resolved: ResolvedJob, config: EvaluationConfig) -> None:
     """Say what so many cases can show, and what no batch answers."""
-    evaluate = resolved.job.evaluate
+    evaluate, task, announce = resolved.job.evaluate, config.task, config.options.announce
     if task.omitted:
-        choices.announce(first_look(task).reason)
+        announce(first_look(task).reason)
     else:
-        choices.announce(foresight(len(task.cases), evaluate.margin, graded=evaluate.graded))
-    for sentence in without_batches(sources) if choices.batch else ():
-        choices.announce(sentence)
+        announce(foresight(len(task.cases), evaluate.margin, graded=evaluate.graded))
+    for sentence in without_batches(config.sources) if config.options.batch else ():
+        announce(sentence)
 
 
 def _tuned_runs(resolved: ResolvedJob, run: Run | None, *, replay: bool) -> dict[str, TunedRun]:
@@ -332,18 +292,11 @@ def _with_recorded_runs(
 
 
 def _deployed(
-    tuned: Mapping[str, TunedRun], config: EvaluationConfig, choices: _Choices
+    tuned: Mapping[str, TunedRun], config: EvaluationConfig
 ) -> AbstractContextManager[Mapping[str, Source]]:
     """Return who answers, with the tuned models deployed meanwhile where need be."""
-    if not tuned or config.replay:
+    if not tuned or config.options.replay:
         return nullcontext(config.sources)
     from unitune.evaluate.prompts.tuned_run import answering  # noqa: PLC0415 - the ledger
 
-    return answering(
-        tuned,
-        config.sources,
-        config.budget,
-        choices.deploy_seconds,
-        choices.deploy_options,
-        unpriced=choices.allow_unpriced,
-    )
+    return answering(tuned, config)

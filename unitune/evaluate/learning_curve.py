@@ -33,9 +33,9 @@ from unitune.evaluate.learning_curve_document import (
     Prediction,
     RowsForGoal,
 )
-from unitune.evaluate.runner import Notify
+from unitune.evaluate.options import AnswerOptions, Notify, ignore
 from unitune.evaluate.statistics.learning_curve import LEVEL, Doubt, FittedCurve, Range
-from unitune.evaluate.validation import AnswerOptions, ValidationAnswers, answer_validation
+from unitune.evaluate.validation import ValidationAnswers, answer_validation
 from unitune.job.job import Job
 from unitune.planning.learning_curve import LEAST_POINTS, curve_notes, learning_curve_of
 from unitune.planning.money import estimated
@@ -83,7 +83,7 @@ def learning_curve(  # noqa: PLR0913 - each has a name and a default
         usd = Decimal(str(budget))
         resolved = with_budget(resolved, usd, allow_unpriced=allow_unpriced)
     runs = train_all(resolved, allow_unpriced=allow_unpriced)
-    options = AnswerOptions(allow_unpriced=allow_unpriced, progress=progress)
+    options = AnswerOptions(allow_unpriced=allow_unpriced, progress=progress or ignore)
     return judge_curve(resolved, runs, goal=goal, options=options)
 
 

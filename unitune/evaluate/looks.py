@@ -29,11 +29,9 @@ from unitune.workspace.home import home
 
 if TYPE_CHECKING:
     from unitune.evaluate.grading import Answered
+    from unitune.evaluate.options import CompareOptions
     from unitune.evaluate.task import Task
     from unitune.ledger.looks import Look
-
-VERIFICATION = "unitune verify"
-"""Reason of looks that watch a model in use: they choose nothing, and are not corrected for."""
 
 
 def adjusted_p(looks: Sequence[Look], comparison: str) -> float | None:
@@ -44,7 +42,7 @@ def adjusted_p(looks: Sequence[Look], comparison: str) -> float | None:
         comparison: Its id; None is returned where no look is of it, or it chose nothing.
     """
     at = next((at for at, look in enumerate(looks) if look.comparison == comparison), None)
-    if at is None or looks[at].reason == VERIFICATION:
+    if at is None or looks[at].kind == "verification":
         return None
     this, (drawn, _) = looks[at], _draws(looks)
     draw = this.candidate, _draws(looks[: at + 1])[1][this.candidate]
@@ -56,7 +54,7 @@ def _draws(looks: Iterable[Look]) -> tuple[dict[tuple[str, int], float], dict[st
     """Return the newest p-value by candidate and draw of its answers, and how many draws it has."""
     drawn, numbers = dict[tuple[str, int], float](), dict[str, int]()
     for look in looks:
-        if look.reason == VERIFICATION:
+        if look.kind == "verification":
             continue
         if look.reason is not None or look.candidate not in numbers:
             numbers[look.candidate] = numbers.get(look.candidate, 0) + 1
@@ -73,6 +71,7 @@ class TestHistory:
         job: Name of the job that compares.
         looks: On these cases, the oldest first; None where no ledger could be read.
         reason: Why new answers are wanted of a candidate that is known.
+        verifies: Whether this is a verification: all its answers are new, and it chooses nothing.
     """
 
     __test__ = False  # pytest would collect it
@@ -81,19 +80,20 @@ class TestHistory:
     job: str
     looks: tuple[Look, ...] | None = None
     reason: str | None = None
+    verifies: bool = False
 
     @classmethod
-    def of(cls, task: Task, job: str, reason: str | None, *, replay: bool) -> TestHistory:
+    def of(cls, task: Task, job: str, options: CompareOptions) -> TestHistory:
         """Read it from the ledger; a replay does without one that cannot be read."""
         from unitune.ledger import Ledger  # noqa: PLC0415 - slow to import
 
         try:
             looks = tuple(Ledger(home()).looks(task.digest))
         except UnituneError:
-            if not replay:
+            if not options.replay:
                 raise
             looks = None
-        return cls(task, job, looks, reason)
+        return cls(task, job, looks, options.new_answers, options.verifies)
 
     def refuse_new_answers(self, name: str, candidate: str, contender: str) -> None:
         """Refuse to have sampled answers of a known candidate, or its baselines, drawn again.
@@ -106,7 +106,7 @@ class TestHistory:
         Raises:
             UserError: They were drawn before, and no reason is given.
         """
-        if self.reason is not None:
+        if self.reason is not None or self.verifies:
             return
         for look in self.looks or ():
             known = (look.candidate, *look.baselines)
@@ -122,12 +122,12 @@ class TestHistory:
     def use(self, candidate: str, cases: int, p_value: float, planned: int) -> UseOfTest:
         """Return which use of the test this comparison is, and the level that follows from it."""
         drawn, numbers = _draws(self.looks or ())
-        if self.reason is not None or candidate not in numbers:
+        if self.reason is not None or self.verifies or candidate not in numbers:
             numbers[candidate] = numbers.get(candidate, 0) + 1
         this = candidate, numbers[candidate]
         drawn.setdefault(this, p_value)
         others = [p for draw, p in drawn.items() if draw != this]
-        divisor = 1 if self.reason == VERIFICATION else holm_divisor(p_value, others)
+        divisor = 1 if self.verifies else holm_divisor(p_value, others)
         sizes = (*self._earlier_sizes(candidate), cases)
         level = 1 - ALPHA / divisor if divisor > 1 else LEVEL
         if 1 < planned >= len(sizes):
@@ -153,7 +153,7 @@ class TestHistory:
         from unitune.ledger import Ledger  # noqa: PLC0415 - slow to import
 
         looks = [look for look in Ledger(home()).looks_of(candidate) if look.job == self.job]
-        sizes = {look.test: look.cases for look in looks if look.reason != VERIFICATION}
+        sizes = {look.test: look.cases for look in looks if look.kind == "comparison"}
         return [cases for test, cases in sizes.items() if test != self.task.digest]
 
     def record(self, comparison: Comparison, answered: Sequence[Answered]) -> None:
@@ -178,5 +178,6 @@ class TestHistory:
                 sampled=any(known[name].is_sampled(task) for name in sides),
                 reason=self.reason,
                 time=time.time(),
+                kind="verification" if self.verifies else "comparison",
             )
         )

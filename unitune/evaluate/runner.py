@@ -48,6 +48,7 @@ from unitune.evaluate.inference.journal import (
 )
 from unitune.evaluate.inference.sources import Source
 from unitune.evaluate.looks import TestHistory
+from unitune.evaluate.options import AnswerOptions, Notify
 from unitune.evaluate.prompts.contenders import (
     Choice,
     Contender,
@@ -66,16 +67,10 @@ from unitune.models import ChatModel
 from unitune.workspace.git_index import tracked_in
 from unitune.workspace.home import home, make_home
 
-Notify = Callable[[EvaluationProgress], None]
-
-
-def ignore(_: object) -> None:
-    """Show nothing."""
-
 
 @dataclass(frozen=True, slots=True)
 class EvaluationConfig:
-    """Which contenders answer which cases, and how; the flags are those of `compare`."""
+    """Which contenders answer which cases, and how."""
 
     task: Task
     contenders: tuple[Contender, ...]
@@ -87,10 +82,7 @@ class EvaluationConfig:
     budget: Budget
     concurrency: int
     """Requests in flight at most."""
-    batch: bool = False
-    replay: bool = False
-    use_cache: bool = False
-    announce: Callable[[str], None] = ignore
+    options: AnswerOptions
     history: TestHistory | None = None
     """Of the test; None where nothing is counted."""
     dev_only: bool = False
@@ -119,7 +111,7 @@ def open_journals(config: EvaluationConfig) -> Generator[Journals]:
         LockTimeout: Another process has them open.
         Mismatch: Git tracks one of the files, and this is not a replay.
     """
-    for name in () if config.replay else ("dev.jsonl", "rows.jsonl", BATCHES):
+    for name in () if config.options.replay else ("dev.jsonl", "rows.jsonl", BATCHES):
         if tracked_in(file := (config.folder / name).resolve()):
             raise Mismatch(
                 f"git tracks {file}, so its answers may come from a pull request and are not used. "
@@ -134,9 +126,7 @@ def open_journals(config: EvaluationConfig) -> Generator[Journals]:
         yield Journals(dev, test)
 
 
-def collect_responses(
-    config: EvaluationConfig, journals: Journals, notify: Notify
-) -> tuple[Answered, ...]:
+def collect_responses(config: EvaluationConfig, journals: Journals) -> tuple[Answered, ...]:
     """Request every answer that is not recorded yet; return the contenders with their answers.
 
     Where an event loop runs already, as in a notebook, the requests are sent from a thread of their
@@ -149,14 +139,14 @@ def collect_responses(
     stopped = threading.Event()
     kept = f"every answer so far is saved in {config.folder}."
     more = "Run the same command to resume."
-    if config.batch:
+    if config.options.batch:
         more = "Submitted batches go on at their vendors; the same command collects them."
     interrupted = Interrupted(f"{kept} {more}")
 
     def notify_or_stop(progress: EvaluationProgress) -> None:
         if stopped.is_set():
             raise interrupted
-        notify(progress)
+        config.options.progress(progress)
 
     try:
         return _outside_any_loop(partial(_collect, config, journals, notify_or_stop), stopped)
@@ -181,9 +171,9 @@ def _outside_any_loop(
 
 def _collect(config: EvaluationConfig, journals: Journals, notify: Notify) -> tuple[Answered, ...]:
     cached: AbstractContextManager[ResponseCache | None] = nullcontext()
-    if not config.replay:
+    if not config.options.replay:
         make_home(home())
-        cached = open_response_cache(home(), use_cache=config.use_cache)
+        cached = open_response_cache(home(), use_cache=config.options.use_cache)
     with cached as cache, asyncio.Runner() as loop:
         runner = EvaluationRunner(config, loop, journals, cache, notify, dict(config.sources))
         answered = runner.run()
@@ -225,7 +215,7 @@ class EvaluationRunner:
                     if self.config.dev_only:
                         untested = Answered(choice, (), model.fingerprint, source.origin)
                         answered[name] = untested
-                    elif self.config.batch and source.backend and source.answers_in_batches:
+                    elif self.config.options.batch and source.backend and source.answers_in_batches:
                         batch_job = self._batch_job(source, model, choice)
                         batched.setdefault(source.backend, []).append(batch_job)
                     else:
@@ -251,7 +241,7 @@ class EvaluationRunner:
 
     @contextmanager
     def _opened(self, source: Source) -> Generator[ChatModel]:
-        if self.config.replay:
+        if self.config.options.replay:
             recorded = (journal.model_of(source.origin) for journal in self.journals)
             is_fingerprint = isinstance(source.spec, Server | Recorded)
             yield ReplayedModel(
@@ -324,7 +314,9 @@ class EvaluationRunner:
         if spec.role == "candidate":
             self.candidate.append(name)
         journal.origins[spec.name] = self.sources[spec.name].origin
-        is_asked = not (config.replay or isinstance(spec, Recorded) or spec.role == "reference")
+        is_asked = not (
+            config.options.replay or isinstance(spec, Recorded) or spec.role == "reference"
+        )
         if config.history and config.history.looks and self.candidate and is_asked:
             hashes = [(each.case, request_hash(model.fingerprint, each)) for each in questions]
             kept = [
@@ -347,7 +339,7 @@ class EvaluationRunner:
         journal.origins[name] = source.origin
         cache = None if isinstance(source.spec, Recorded) else self.cache
         options = InferenceOptions(
-            config.concurrency, guard, cache, self.thinking, replay=config.replay
+            config.concurrency, guard, cache, self.thinking, replay=config.options.replay
         )
 
         def notify(done: int) -> None:
@@ -388,7 +380,7 @@ class EvaluationRunner:
         )
         config.budget.afford(sum(most, Decimal(0)))
         with open_batches(config.folder / BATCHES) as batches:
-            records = run_batches(by_backend, batches, rows, self.notify, config.announce)
+            records = run_batches(by_backend, batches, rows, self.notify, config.options.announce)
         for name, pairs in unanswered.items():
             last = (rows.last(name, *pair) for pair in pairs)
             config.budget.charge(filter(None, last), prices)

@@ -8,25 +8,23 @@ none is requested again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
-
-from pydantic import JsonValue
 
 from unitune.evaluate.grading import Answered, Graded, grade
 from unitune.evaluate.inference.budget import Budget
 from unitune.evaluate.inference.engine import EvaluationProgress
 from unitune.evaluate.inference.sources import resolve_sources
+from unitune.evaluate.options import AnswerOptions
 from unitune.evaluate.prompts.contenders import Contender, build
 from unitune.evaluate.prompts.tuned_run import TunedRun, answering
 from unitune.evaluate.result_files import results_folder
 from unitune.evaluate.runner import (
     EvaluationConfig,
-    Notify,
+    Journals,
     collect_responses,
-    ignore,
     open_journals,
 )
 from unitune.evaluate.task import Task, prepare
@@ -36,23 +34,6 @@ from unitune.run.run import Run
 FOLDER = "validation"
 """Beside the recorded answers of the job; each backend has a folder there, since contenders of two
 may have one name."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerOptions:
-    """How validation rows are answered.
-
-    Args:
-        deploy_seconds: Where a model answers only from a deployment: how long each may stand.
-        deploy_options: The backend's own for them.
-        allow_unpriced: Whether a price may be unknown or old.
-        progress: Called as answers come.
-    """
-
-    deploy_seconds: float | None = None
-    deploy_options: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
-    allow_unpriced: bool = False
-    progress: Notify | None = None
 
 
 class ValidationAnswers(NamedTuple):
@@ -82,18 +63,24 @@ def answer_validation(
     """
     task, evaluate = prepare(resolved), resolved.job.evaluate
     contenders = build(evaluate, resolved.job.tuning, resolved.splits.train)
+    progress = options.progress
+
+    def show(at: EvaluationProgress) -> None:  # the test stays unused
+        progress(replace(at, phase="dev") if at.phase == "test" else at)
+
+    # The answers by which a prompt was chosen are taken from the cache.
+    options = replace(options, progress=show, use_cache=not runs)
     config = EvaluationConfig(
         task=task,
         contenders=contenders,
-        sources=resolve_sources(
-            resolved, runs, allow_unpriced=options.allow_unpriced, replay=False
-        ),
+        sources=resolve_sources(resolved, runs, options),
         folder=results_folder(None, resolved.job, None) / FOLDER / resolved.job.backend,
         budget=Budget.of(evaluate),
         concurrency=evaluate.concurrency,
-        use_cache=not runs,  # of a prompt's answers, by which it was chosen
+        options=options,
     )
-    answered = _answered(config, runs, options)
+    with open_journals(config) as journals:
+        answered = answer_in_turn(config, journals, runs)
     return ValidationAnswers(
         task=task,
         graded=tuple(grade(task, answered[each.name]) for each in contenders),
@@ -102,25 +89,26 @@ def answer_validation(
     )
 
 
-def _answered(
-    config: EvaluationConfig, runs: Mapping[str, Run], options: AnswerOptions
+def answer_in_turn(
+    config: EvaluationConfig, journals: Journals, runs: Mapping[str, Run]
 ) -> dict[str, Answered]:
-    progress = options.progress or ignore
+    """Collect the answers of one tuned model, and one deployment, at a time; then all others'.
 
-    def show(at: EvaluationProgress) -> None:  # the test stays unused
-        progress(replace(at, phase="dev") if at.phase == "test" else at)
+    Args:
+        config: With its contenders.
+        journals: Of the config.
+        runs: Those of the tuned contenders, by contender.
 
-    untuned = tuple(each for each in config.contenders if not each.is_tuned)
+    Returns:
+        By contender.
+    """
     groups: list[tuple[Contender, ...]] = [(each,) for each in config.contenders if each.is_tuned]
+    groups.append(tuple(each for each in config.contenders if not each.is_tuned))
     answered: dict[str, Answered] = {}
-    terms = options.deploy_seconds, options.deploy_options
-    with open_journals(config) as journals:
-        for group in filter(None, (*groups, untuned)):
-            tuned = {each.name: TunedRun.of(runs[each.name]) for each in group if each.is_tuned}
-            with answering(
-                tuned, config.sources, config.budget, *terms, unpriced=options.allow_unpriced
-            ) as ready:
-                alone = replace(config, contenders=group, sources=ready)
-                collected = collect_responses(alone, journals, show)
-            answered |= {each.name: each for each in collected}
+    for group in filter(None, groups):
+        names = [each.name for each in group if each.is_tuned and each.name in runs]
+        alone = replace(config, contenders=group)
+        with answering({name: TunedRun.of(runs[name]) for name in names}, alone) as ready:
+            collected = collect_responses(replace(alone, sources=ready), journals)
+        answered |= {each.name: each for each in collected}
     return answered

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import sqlalchemy as sa
 
@@ -24,6 +25,7 @@ LOOKS = sa.Table(
     sa.Column("sampled", sa.Boolean, nullable=False),
     sa.Column("reason", sa.Text),
     sa.Column("time", sa.Double, nullable=False),
+    sa.Column("kind", sa.String(20), nullable=False, server_default="comparison"),
 )
 
 
@@ -41,6 +43,8 @@ class Look:
         sampled: Whether the same requests could have been answered differently.
         reason: Why a known candidate was given new answers; None where it was not.
         time: Seconds since 1970, UTC.
+        kind: A verification (`unitune verify`) watches a model in use. It chooses nothing, so it
+            counts for nothing.
     """
 
     test: str
@@ -53,17 +57,18 @@ class Look:
     sampled: bool
     reason: str | None
     time: Time
+    kind: Literal["comparison", "verification"] = "comparison"
 
 
 class LookLedger(ModelLedger):
     """The part of a ledger that counts how often a test was used."""
 
     def add_look(self, look: Look) -> None:
-        """Write down a look; a reason for new answers goes into the audit log too."""
+        """Write down a look; new answers of a known candidate go into the audit log too."""
         values = asdict(look)
         with self._database.writing() as connection:
             connection.execute(LOOKS.insert().values(values))
-            if look.reason is not None:
+            if look.reason is not None or look.kind == "verification":
                 audit.record(self._database, connection, "answers.renewed", look.comparison, values)
 
     def looks(self, test: str) -> list[Look]:

@@ -14,13 +14,12 @@ from collections.abc import Callable, Mapping
 from pydantic import JsonValue
 
 from unitune.errors import UnreadableRecord, UserError
-from unitune.evaluate.compare import compare
+from unitune.evaluate.compare import run_comparison
 from unitune.evaluate.diff import ContenderDiff, diff
 from unitune.evaluate.gate_record import gate_records
 from unitune.evaluate.history import find_comparison, history_folder
-from unitune.evaluate.looks import VERIFICATION
+from unitune.evaluate.options import CompareOptions, Notify, ignore
 from unitune.evaluate.results import Comparison
-from unitune.evaluate.runner import Notify
 from unitune.job.contenders import Tuned
 from unitune.job.job import Job
 from unitune.ledger import Ledger, RunRecord
@@ -101,18 +100,17 @@ def verify(  # noqa: PLR0913 - each has a name and a default
     folder = home() / "verifications" / record.id
     if folder.exists() and time.time() - folder.stat().st_mtime > KEPT_SECONDS:
         shutil.rmtree(folder)
-    now = compare(
-        resolved,
-        Run(ledger, record),
+    options = CompareOptions(
         out=folder,
         deploy_seconds=deploy_seconds,
-        deploy_options=deploy_options,
+        deploy_options=deploy_options or {},
         batch=batch,
-        new_answers=VERIFICATION,
+        verifies=True,
         allow_unpriced=allow_unpriced,
-        progress=progress,
-        announce=announce,
+        progress=progress or ignore,
+        announce=announce or ignore,
     )
+    now = run_comparison(resolved, Run(ledger, record), options)
     shutil.rmtree(folder)  # the history has what it holds
     now = now.model_copy(update={"folder": history_folder(now.id or "")})
     changes = diff(since, now).contenders if since else ()

@@ -16,7 +16,7 @@ from unitune.decision.decide import decide, measure_and_conclude, resolve
 from unitune.decision.evidence import Decision
 from unitune.decision.measuring import Choices
 from unitune.errors import OverBudget, UserError
-from unitune.evaluate.validation import AnswerOptions
+from unitune.evaluate.options import AnswerOptions, ignore
 from unitune.job.job import Job
 from unitune.models import ChatModel, Reply, Request, TunedModel
 from unitune.planning.preflight import ResolvedJob
@@ -198,7 +198,7 @@ def test_what_exceeds_the_budget_is_not_measured(job: Job, answered: Put) -> Non
             launch=lambda _: pytest.fail("nothing is launched"),
             agree=refuse,
             answers=AnswerOptions(),
-            shown=nullcontext,
+            shown=lambda: nullcontext(ignore),
         ),
     )
     assert ("cannot tell", "unmeasured_training") == rule_of(decision)
@@ -253,7 +253,7 @@ def test_answers_of_prompts_are_part_of_the_budget(job: Job, answered: Put) -> N
         launch=lambda _: pytest.fail("nothing is launched"),
         agree=note,
         answers=AnswerOptions(allow_unpriced=True),
-        shown=nullcontext,
+        shown=lambda: nullcontext(ignore),
     )
     priced = job.model_copy(update={"evaluate": evaluate})
     measure_and_conclude(resolve(priced, ()), choices)

@@ -14,9 +14,10 @@ from unitune.data.example import Example, Message
 from unitune.data.load import load
 from unitune.distillation.acceptance import Acceptance, AnswerForm
 from unitune.distillation.distill import Distillation, distill, plan_distillation
-from unitune.distillation.teacher import Teacher, TeacherOptions
+from unitune.distillation.teacher import Teacher
 from unitune.distillation.variants import plan_variants, write_variants
 from unitune.errors import BackendError, DataError, NotFoundError, OverBudget, UserError
+from unitune.evaluate.options import AnswerOptions
 from unitune.evaluate.records import Record
 from unitune.job.job import Job
 from unitune.models import Request
@@ -45,7 +46,7 @@ def teacher_of(job: Job, prompt: Any = "zero-shot", name: str = NAME) -> Teacher
 
 def distilled(job: Job, questions: Path, prompt: Any = "zero-shot") -> Distillation:
     planned = plan_distillation(teacher_of(job, prompt), questions)
-    return distill(planned, questions.with_name("out.jsonl"), TeacherOptions())
+    return distill(planned, questions.with_name("out.jsonl"), AnswerOptions())
 
 
 @pytest.fixture
@@ -229,7 +230,7 @@ def test_a_budget_holds_and_the_most_is_known_before(
     assert planned.most_usd is not None
     assert planned.most_usd > 1
     with pytest.raises(OverBudget, match="may spend"):
-        distill(planned, tmp_path / "out.jsonl", TeacherOptions())
+        distill(planned, tmp_path / "out.jsonl", AnswerOptions())
     assert [] == backend.requests
     assert not (tmp_path / "out.jsonl").exists()
 
@@ -263,17 +264,17 @@ def test_a_teacher_writes_questions_like_those_of_the_rows(
     job = make_job({"scorers": ["exact"], "concurrency": 1})
     backend = backend_of(rule)
     planned = plan_variants(teacher_of(job), 12)
-    written = write_variants(planned, TeacherOptions())
+    written = write_variants(planned, AnswerOptions())
     assert (3, 5) == (len(backend.requests), written.count)
     assert 5 == asked(backend.requests[0]).count(". train ")
     questions = plan_distillation(teacher_of(job), written)
-    made = distill(questions, tmp_path / "out.jsonl", TeacherOptions())
+    made = distill(questions, tmp_path / "out.jsonl", AnswerOptions())
     rows = [row.example for row in load(made.path).rows]
     assert ["a new matter", "quite another thing"] == [row.prompt[-1].text for row in rows]
     assert ["You sort mail."] * 2 == [row.prompt[0].text for row in rows]
     assert "asked what another row asks" in made.left_out
     assert 12 == len(asked(backend.requests[0]).splitlines()) + 3
-    assert written == write_variants(planned, TeacherOptions()), (
+    assert written == write_variants(planned, AnswerOptions()), (
         "what was answered is not asked again"
     )
 
@@ -282,7 +283,7 @@ def test_rows_that_are_no_single_questions_have_no_variants(make_job: Any, backe
     backend_of(lambda _, __: "no list")
     job = make_job({"scorers": ["exact"]})
     with pytest.raises(DataError, match="is a JSON list of questions, first: 'no list'"):
-        write_variants(plan_variants(teacher_of(job), 3), TeacherOptions())
+        write_variants(plan_variants(teacher_of(job), 3), AnswerOptions())
 
 
 @pytest.mark.parametrize(

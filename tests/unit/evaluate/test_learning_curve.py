@@ -17,7 +17,7 @@ from unitune.data.dataset import Dataset
 from unitune.errors import DataError, OverBudget, RunFailed, UserError
 from unitune.evaluate.learning_curve import judge_curve, learning_curve, with_budget
 from unitune.evaluate.learning_curve_document import FARTHEST, LearningCurve
-from unitune.evaluate.validation import AnswerOptions
+from unitune.evaluate.options import AnswerOptions
 from unitune.job.job import Job
 from unitune.models import Request
 from unitune.planning.learning_curve import curve_notes, learning_curve_of, nested_subsets

@@ -20,6 +20,7 @@ from unitune.errors import UserError
 from unitune.evaluate.inference.batches import batching_backend, supports_batches
 from unitune.evaluate.inference.budget import answer_prices
 from unitune.evaluate.inference.recorded import RecordedModel, recorded_fingerprint
+from unitune.evaluate.options import AnswerOptions
 from unitune.job.contenders import NEWEST, ContenderSpec, Model, Recorded, Server, Tuned
 from unitune.job.job import Job, TokenPrice
 from unitune.models import ChatModel, TunedModel, VersionName
@@ -71,7 +72,7 @@ class Source:
 
 
 def resolve_sources(
-    resolved: ResolvedJob, runs: Mapping[str, Run], *, allow_unpriced: bool, replay: bool
+    resolved: ResolvedJob, runs: Mapping[str, Run], options: AnswerOptions
 ) -> dict[str, Source]:
     """Return who answers for each contender, at its price, by its name, before any request.
 
@@ -84,7 +85,7 @@ def resolve_sources(
     """
     job, redaction = resolved.job, resolved.rows.read.redaction
     trained = {name: each.job for name, each in runs.items()}
-    unpriced = allow_unpriced or replay
+    unpriced = options.allow_unpriced or options.replay
     prices = answer_prices(job, resolved.book, trained, allow_unpriced=unpriced).contenders
     sources: dict[str, Source] = {}
     for spec in job.evaluate.contenders:
@@ -107,7 +108,7 @@ def resolve_sources(
                 origin = f"{backend}:{model}"
         price = prices.get(spec.name)
         sources[spec.name] = Source(spec, origin, job.folder, backend, model, price, redaction)
-    for source in () if replay else sources.values():
+    for source in () if options.replay else sources.values():
         if isinstance(source.spec, Server):
             key_for(*_key_of(source.spec))
         elif isinstance(source.spec, Model | Tuned) and source.backend is not None:

@@ -11,17 +11,15 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Self
 
-from pydantic import JsonValue
-
 from unitune.backends.protocol import Event, State
 from unitune.cost.budget import HostingBudget
 from unitune.data.dataset import Dataset
 from unitune.data.load import load
 from unitune.errors import Mismatch, NotFoundError, UserError
 from unitune.evaluate.gate_record import record_gate
-from unitune.evaluate.inference.budget import Budget
 from unitune.evaluate.inference.sources import Source
 from unitune.evaluate.results import Comparison
+from unitune.evaluate.runner import EvaluationConfig
 from unitune.job.contenders import Tuned
 from unitune.job.job import Job
 from unitune.ledger import Ledger
@@ -64,36 +62,26 @@ class TunedRun:
 
 
 @contextmanager
-def answering(  # noqa: PLR0913 - each is independent
-    tuned: Mapping[str, TunedRun],
-    sources: Mapping[str, Source],
-    budget: Budget,
-    seconds: float | None,
-    options: Mapping[str, JsonValue] | None,
-    *,
-    unpriced: bool,
+def answering(
+    tuned: Mapping[str, TunedRun], config: EvaluationConfig
 ) -> Generator[dict[str, Source]]:
     """Give the sources with the tuned models, deployed while the body runs where need be.
 
     Args:
         tuned: The run of each tuned contender.
-        sources: Who answers for each contender.
-        budget: Pays for the deployments, too.
-        seconds: How long a deployment may stand; None: none is started.
-        options: The backend's own for it.
-        unpriced: Whether its price may be unknown.
+        config: Its budget pays for the deployments, too. A replay deploys nothing.
     """
+    options, budget, ready = config.options, config.budget, dict(config.sources)
     with ExitStack() as stack:
-        ready = dict(sources)
         models: dict[str, TunedModel] = {}
-        for name, each in tuned.items():
+        for name, each in () if options.replay else tuned.items():
             if each.run.id not in models:
-                if seconds:
+                if seconds := options.deploy_seconds:
                     left = (
                         None if budget.cap is None else max(Decimal(0), budget.cap - budget.spent)
                     )
-                    hosting = HostingBudget(left, unpriced)
-                    deployed = standing(each.run, seconds, hosting, options)
+                    hosting = HostingBudget(left, options.allow_unpriced)
+                    deployed = standing(each.run, seconds, hosting, options.deploy_options)
                     budget.spent += stack.enter_context(deployed)
                 models[each.run.id] = answering_model(each.run.id, each.model)
             ready[name] = replace(ready[name], model=models[each.run.id])
