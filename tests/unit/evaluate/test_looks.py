@@ -164,6 +164,16 @@ def test_sampling_a_known_candidate_again_takes_a_reason(
     assert (second.id, "the server was misconfigured") == (entry.subject, entry.data["reason"])
 
 
+def test_no_reason_that_a_user_gives_keeps_new_answers_from_being_counted(
+    make_job: Any, backend_of: Any, tmp_path: Path
+) -> None:
+    backend_of(told_gains(9, 2))
+    job = make_job(SAMPLED)
+    compare(job)
+    second = compare(job, out=tmp_path / "again", new_answers="unitune verify")
+    assert (use(second).comparisons, use(second).divisor) == (2, 2)
+
+
 def test_a_baseline_that_is_sampled_again_takes_a_reason_too(
     make_job: Any, backend_of: Any, tmp_path: Path
 ) -> None:

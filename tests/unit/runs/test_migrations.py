@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from unitune.backends.launch_keys import run_id
 from unitune.errors import UnituneError, UserError
 from unitune.ledger import Ledger, RunRecord
 from unitune.ledger.database import Database
+from unitune.ledger.looks import Look
 from unitune.ledger.postgres import PostgreSQL
 from unitune.ledger.records import HEAD, METADATA
 from unitune.ledger.sqlite import SQLite
@@ -80,6 +82,20 @@ def test_a_ledger_of_each_earlier_version_is_brought_up_to_date(
     assert [] == again.model_names()
     with empty.reading() as connection:
         assert [] == compare_metadata(MigrationContext.configure(connection), METADATA)
+
+
+def test_verifications_that_a_reason_marked_become_a_kind_of_look(
+    empty: Database, tmp_path: Path
+) -> None:
+    look = Look("t" * 64, "c" * 64, (), "c1", "demo", 20, 0.5, sampled=True, reason=None, time=1.0)
+    ledger = Ledger(tmp_path)
+    for reason in ("unitune verify", "the server was misconfigured"):
+        ledger.add_look(replace(look, reason=reason))
+    with empty.writing() as connection:
+        connection.execute(sa.text("ALTER TABLE looks DROP COLUMN kind"))
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0004'"))
+    found = [(each.kind, each.reason) for each in Ledger(tmp_path).looks(look.test)]
+    assert found == [("verification", None), ("comparison", "the server was misconfigured")]
 
 
 def test_alembic_is_imported_only_when_the_schema_is_behind(
