@@ -205,10 +205,8 @@ def _compared(cases: tuple[CaseResult, ...], margin: float, curve: Curve | None)
         baselines=tuple(
             BaselineResult(
                 name=name,
+                **BaselineResult.figures(pair),
                 best_on_dev=name == "few-shot",
-                difference=pair.difference,
-                interval=(pair.interval.low, pair.interval.high),
-                p_value=pair.p_value,
                 verdict=pair.verdict.value,
             )
             for name, pair in pairs.items()

@@ -242,14 +242,9 @@ def regressions(then: Standing | None, candidate: Graded, margin: float) -> tupl
         paired = compare_paired(old, now, clusters=clusters, margin=margin)
         made.append(
             Regression(
+                **Regression.figures(paired),
                 file=then.file,
                 first=first,
-                difference=paired.difference,
-                interval=paired.interval.ends,
-                p_value=paired.p_value,
-                n=paired.n,
-                gained=paired.gained,
-                lost=paired.lost,
                 added=tuple(sorted(places.keys() - then.lines.keys())),
                 removed=removed,
             )

@@ -92,6 +92,7 @@ def conclude(  # noqa: PLR0913 - each is independent
     results = tuple(_result(each, tuned.get(each.name)) for each in graded)
     beside = {each.name: Pairing(each, candidate, evaluate.margin) for each in of_role["reference"]}
     return Comparison(
+        **Comparison.figures(paired),
         job=job.name,
         run=judged_run(job, {name: each.run for name, each in tuned.items()}),
         base_model=job.base_model,
@@ -105,23 +106,9 @@ def conclude(  # noqa: PLR0913 - each is independent
         candidate=candidate.name,
         baseline=pairing.baseline.name,
         baselines=tuple(_against(judgement.only(name), chosen, look) for name in pairings),
-        difference=paired.difference,
-        interval=paired.interval.ends,
         level=LEVEL,
-        p_value=paired.p_value,
         use_of_test=use,
-        p_exact=paired.p_exact,
-        method=paired.method,
-        n=paired.n,
-        graded=paired.graded,
         per_case=task.scoring.primary.kind is not Kind.CORPUS,
-        gained=paired.gained,
-        lost=paired.lost,
-        clusters=paired.clusters,
-        design_effect=paired.design_effect,
-        margin=paired.margin,
-        cases_needed=paired.cases_needed,
-        smallest_detectable=paired.smallest_detectable,
         secondary=pairing.secondary(),
         slices=pairing.slices(),
         answered=pairing.answered(),
@@ -180,11 +167,9 @@ def _against(alone: Judgement, chosen: str, look: Ruling | None) -> BaselineResu
     ends = [reading.paired.interval for reading in (alone.scored, *alone.others)]
     bounds = min(each.low for each in ends), max(each.high for each in ends)
     return BaselineResult(
+        **BaselineResult.figures(pair),
         name=name,
         best_on_dev=name == chosen,
-        difference=pair.difference,
-        interval=pair.interval.ends,
-        p_value=pair.p_value,
         verdict=Verdict.INCONCLUSIVE.value if look else alone.verdict.value,
         bounds=bounds if alone.others else None,
     )

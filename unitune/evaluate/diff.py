@@ -13,7 +13,7 @@ from typing import Literal
 
 from unitune.evaluate.baseline import LEAST_OVERLAP
 from unitune.evaluate.records import CaseResult
-from unitune.evaluate.results import Comparison
+from unitune.evaluate.results import Comparison, Difference
 from unitune.evaluate.statistics.paired import compare_paired
 from unitune.evaluate.statistics.significance import holm
 from unitune.security.spec import Closed
@@ -21,16 +21,9 @@ from unitune.security.spec import Closed
 LEAST_PAIRS = 2
 
 
-class PairedDiff(Closed):
-    """A contender then and now on the same cases."""
+class PairedDiff(Difference):
+    """A contender then and now on the cases with a whole answer in both."""
 
-    n: int
-    """Cases with a whole answer in both."""
-    difference: float
-    """Now minus then."""
-    interval: tuple[float, float]
-    """At 95 %."""
-    p_value: float
     p_adjusted: float
     """For all contenders together, by Holm's method."""
     gained: tuple[str, ...]
@@ -144,10 +137,7 @@ def _paired(
     )
     changes = [(case.id, b - a) for (_, _, case), a, b in zip(known, before, after, strict=True)]
     return PairedDiff(
-        n=result.n,
-        difference=result.difference,
-        interval=result.interval.ends,
-        p_value=result.p_value,
+        **Difference.figures(result),
         p_adjusted=result.p_value,
         gained=tuple(case for case, change in changes if change > 0),
         lost=tuple(case for case, change in changes if change < 0),

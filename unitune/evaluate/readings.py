@@ -309,13 +309,10 @@ def _family(
 
 def _contrast(name: str, result: PairedResult, p_adjusted: float) -> Contrast:
     return Contrast(
+        **Contrast.figures(result),
         name=name,
-        n=result.n,
         baseline=result.baseline,
         candidate=result.candidate,
-        difference=result.difference,
-        interval=result.interval.ends,
-        p_value=result.p_value,
         p_adjusted=p_adjusted,
     )
 

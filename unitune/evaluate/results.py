@@ -7,10 +7,11 @@ Every total is computed from records (`unitune.evaluate.records`), and no statis
 
 from __future__ import annotations
 
+from dataclasses import fields
 from decimal import Decimal
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -28,8 +29,13 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from unitune.evaluate.statistics.paired import PairedResult
     from unitune.job.job import Job
     from unitune.run.run import Run
+
+
+# Figures of a paired result that documents have under the same names, and with another meaning.
+OWN_MEANING = {"baseline", "candidate", "verdict"}
 
 
 class ContenderResult(Closed):
@@ -78,18 +84,32 @@ class GateCheck(Closed):
     reason: str
 
 
-class Regression(Closed):
+class Difference(Closed):
+    """Figures of a paired result that every document about one shows."""
+
+    n: int
+    """Cases."""
+    difference: float
+    """Candidate minus baseline; now minus then."""
+    interval: tuple[float, float]
+    """At the comparison's level."""
+    p_value: float
+
+    @classmethod
+    def figures(cls, result: PairedResult) -> dict[str, Any]:
+        """Return the figures of a result that this document has under the same names."""
+        shared = {each.name for each in fields(result)} & cls.model_fields.keys() - OWN_MEANING
+        known = {name: getattr(result, name) for name in shared}
+        return known | {"interval": result.interval.ends}
+
+
+class Regression(Difference):
     """The candidate against the scores in a baseline file, on all cases of the file."""
 
     file: str
     """As the job names it."""
     first: bool = False
     """Whether against the scores that were accepted first, and not last."""
-    difference: float
-    """Candidate now minus candidate then."""
-    interval: tuple[float, float]
-    p_value: float
-    n: int
     gained: int
     lost: int
     added: tuple[str, ...] = ()
@@ -117,19 +137,16 @@ class GateResult(Closed):
     """With a baseline file: against the scores accepted last and, if they differ, first."""
 
 
-class Contrast(Closed):
-    """Candidate against baseline by another metric or on some of the cases, or against another."""
+class Contrast(Difference):
+    """Candidate against baseline by another metric or on some of the cases, or against another.
+
+    Its interval is not adjusted for other contrasts.
+    """
 
     name: str
     """Of the metric, of the cases, such as ``language = de``, or of a reference."""
-    n: int
     baseline: float
     candidate: float
-    difference: float
-    """Candidate minus baseline."""
-    interval: tuple[float, float]
-    """At the comparison's level, not adjusted for other contrasts."""
-    p_value: float
     p_adjusted: float
     """For all contrasts of its kind: Benjamini-Hochberg for slices, Holm for the others."""
 
@@ -137,17 +154,15 @@ class Contrast(Closed):
 VerdictName = Literal["better", "worse", "equivalent", "non-inferior", "inconclusive"]
 
 
-class BaselineResult(Closed):
-    """Candidate against one of the baselines, by the metric that decides."""
+class BaselineResult(Difference):
+    """Candidate against one of the baselines, by the metric that decides.
+
+    Claims that hold against each baseline need no correction.
+    """
 
     name: str
     best_on_dev: bool
     """Whether dev chose it among the baselines."""
-    difference: float
-    """Candidate minus baseline."""
-    interval: tuple[float, float]
-    """At the comparison's level. Claims that hold against each baseline need no correction."""
-    p_value: float
     verdict: VerdictName
     """Were it the only baseline."""
     bounds: tuple[float, float] | None = None
@@ -195,8 +210,12 @@ class LeakResult(Closed):
     """Each with its kind, its similarity and its place in the training rows."""
 
 
-class Comparison(Closed):
-    """Contenders side by side, with the verdict."""
+class Comparison(Difference):
+    """Contenders side by side, with the verdict.
+
+    Difference and interval are those against the hardest baseline, the interval corrected for other
+    uses of the test; `use_of_test` has the corrected p-value.
+    """
 
     schema_version: Literal[1] = 1
     id: str | None = None
@@ -227,20 +246,13 @@ class Comparison(Closed):
     """The baseline that is hardest to beat: against which the interval reaches down farthest."""
     baselines: tuple[BaselineResult, ...] = ()
     """The candidate against each baseline."""
-    difference: float
-    """Candidate minus baseline."""
-    interval: tuple[float, float]
-    """Corrected for other uses of the test."""
     level: float = 0.95
-    p_value: float
-    """Not corrected; `use_of_test` has the corrected one."""
     use_of_test: UseOfTest | None = None
     """How often the test was used; None for a first look (`--limit`)."""
     p_exact: float | None = None
     """Exact McNemar p; None where McNemar's test does not apply."""
     method: str
     """Interval and test, in words with their sources' names."""
-    n: int
     graded: bool = False
     """Whether any answer scored something between 0 and 1."""
     per_case: bool = True
