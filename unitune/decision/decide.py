@@ -159,7 +159,6 @@ def _measure(
 
 
 def _checked(resolved: ResolvedJob, choices: Choices) -> Evidence:
-    """Return what is known before anything is measured."""
     job, read = resolved.job, resolved.rows.read
     findings = [*read.report.findings]
     warnings = [each for each in findings if each.severity == "warning"]

@@ -342,7 +342,6 @@ RULES: tuple[Rule, ...] = (
 
 
 def _is_better(option: TuningOption, evidence: Evidence) -> bool:
-    """Return whether the tuned model is shown to be better, by what matters."""
     gain = option.shown_gain
     return gain.verdict is Verdict.BETTER and gain.value >= evidence.margin
 

@@ -376,7 +376,6 @@ def _content(case: Example) -> str:
 
 
 def _scores(case: str, metric: str, answer: Answer) -> dict[str, float]:
-    """Return the scores that have a value, in the order of their names."""
     scores = sorted(answer.scores.items())
     known = {name: rounded(score) for name, score in scores if math.isfinite(score)}
     if metric not in known:

@@ -67,7 +67,6 @@ if TYPE_CHECKING:
 
 
 def _in_notebook() -> Notify:
-    """Return what shows progress below a notebook's cell; elsewhere nothing does."""
     show = live()
     if show is None:
         return ignore
@@ -253,7 +252,6 @@ def _task(resolved: ResolvedJob, tuned: Mapping[str, TunedRun], limit: int | Non
 
 
 def _announce(resolved: ResolvedJob, config: EvaluationConfig) -> None:
-    """Say what so many cases can show, and what no batch answers."""
     evaluate, task, announce = resolved.job.evaluate, config.task, config.options.announce
     if task.omitted:
         announce(first_look(task).reason)
@@ -272,7 +270,6 @@ def _tuned_runs(resolved: ResolvedJob, run: Run | None, *, replay: bool) -> dict
 
 
 def _recorded_before(contenders: Sequence[Answered], rows: Journal) -> Iterator[str]:
-    """Yield how many answers no model gave in this call, where there are any."""
     asked = [each for each in contenders if not isinstance(each.choice.contender.spec, Recorded)]
     records = [record for each in asked for record in each.records]
     if earlier := sum(map(rows.is_earlier, records)):
@@ -294,7 +291,6 @@ def _with_recorded_runs(
 def _deployed(
     tuned: Mapping[str, TunedRun], config: EvaluationConfig
 ) -> AbstractContextManager[Mapping[str, Source]]:
-    """Return who answers, with the tuned models deployed meanwhile where need be."""
     if not tuned or config.options.replay:
         return nullcontext(config.sources)
     from unitune.evaluate.prompts.tuned_run import answering  # noqa: PLC0415 - the ledger

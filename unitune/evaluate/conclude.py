@@ -30,7 +30,7 @@ from unitune.evaluate.readings import (
     errors_on_dev,
     judge,
 )
-from unitune.evaluate.records import CaseResult
+from unitune.evaluate.records import CaseResult, UseOfTest
 from unitune.evaluate.results import (
     BaselineResult,
     Comparison,
@@ -39,7 +39,6 @@ from unitune.evaluate.results import (
 )
 from unitune.evaluate.statistics.paired import LEVEL, Verdict
 from unitune.evaluate.task import Task
-from unitune.evaluate.use_of_test import UseOfTest
 from unitune.job.contenders import FewShot, Model, Recorded, Role, Server, Tuned, prompt_kind
 from unitune.job.job import Job
 from unitune.planning.preflight import ResolvedJob
@@ -131,7 +130,6 @@ def conclude(  # noqa: PLR0913 - each is independent
 
 
 def _refuse_silence(*sides: Graded) -> None:
-    """Raise when a side has no answer at all: that is no evidence, with or without a gate."""
     for side in sides:
         if not side.answered.succeeded:
             raise BackendError(
@@ -152,7 +150,6 @@ def first_look(task: Task) -> Ruling:
 
 
 def _too_many_looks(use: UseOfTest) -> Ruling | None:
-    """Say that the planned comparisons of a growing test are used up."""
     if not 1 < use.planned < len(use.sizes):
         return None
     return Ruling(
@@ -202,7 +199,6 @@ def _result(each: Graded, tuned: TunedRun | None) -> ContenderResult:
 
 
 def _total(known: Sequence[Number | None]) -> Number | None:
-    """Return the sum; None when there is nothing, or one of them is not known."""
     numbers = [each for each in known if each is not None]
     return sum(numbers[1:], numbers[0]) if numbers and len(numbers) == len(known) else None
 
@@ -267,7 +263,6 @@ def _called(each: Answered, *, several: bool) -> str:
 def _notes(
     resolved: ResolvedJob, task: Task, tuned: Mapping[str, TunedRun], graded: Sequence[Graded]
 ) -> Iterator[str]:
-    """Yield what a reader must know of cases, training, baselines, and each contender's answers."""
     yield from task.notes
     yield from dict.fromkeys(note for each in tuned.values() for note in each.notes)
     yield from _weak_baselines(resolved.job)
@@ -289,7 +284,6 @@ def _notes(
 
 
 def _large_cluster(task: Task, verdict: Verdict) -> Iterator[str]:
-    """Name a cluster whose size may be why nothing is shown."""
     if task.clusters is None or verdict in (Verdict.BETTER, Verdict.WORSE, Verdict.EQUIVALENT):
         return
     (label, count), n = Counter(task.clusters).most_common(1)[0], len(task.cases)
@@ -303,7 +297,6 @@ def _large_cluster(task: Task, verdict: Verdict) -> Iterator[str]:
 
 
 def _on_dev(contenders: Sequence[Answered]) -> Iterator[str]:
-    """Tell of errors and cut answers by which prompts were chosen, and runs."""
     errors, cut = list[str](), list[str]()
     for answered in contenders:
         scores = [trial.score for trial in answered.choice.trials]
@@ -322,7 +315,6 @@ def _on_dev(contenders: Sequence[Answered]) -> Iterator[str]:
 
 
 def _failed_scorers(graded: Graded) -> Iterator[str]:
-    """Tell of scores that are 0 because a scorer failed, and not because of the answer."""
     failed = Counter(name for answer in graded.answers for name in answer.failed)
     for name, count in failed.items():
         first = next(a.reasons.get(name) for a in graded.answers if name in a.failed)
@@ -333,7 +325,6 @@ def _failed_scorers(graded: Graded) -> Iterator[str]:
 
 
 def _about_records(answered: Answered) -> Iterator[str]:
-    """Tell of answers that were requested or charged otherwise than usual."""
     name, records = answered.name, answered.records
     if count := sum(record.cached is not None for record in records):
         yield f"{name}: {count} answers were given in an earlier comparison (--use-cache)."
@@ -354,7 +345,6 @@ def _about_records(answered: Answered) -> Iterator[str]:
 
 
 def _weak_baselines(job: Job) -> Iterator[str]:
-    """Warn of baselines without any effort in them, and of prompts that were left out."""
     specs = [spec for spec in job.evaluate.contenders if spec.role == "baseline"]
     if {prompt_kind(spec) for spec in specs} == {"zero-shot"}:
         yield (

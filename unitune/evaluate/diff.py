@@ -89,7 +89,6 @@ def diff(then: Comparison, now: Comparison) -> ComparisonDiff:
 
 
 def _same_cases(then: Comparison, now: Comparison) -> list[tuple[CaseResult, CaseResult]]:
-    """Return the cases of both that ask and expect the same, in the order of the second's."""
     before = {case.id: case for case in then.cases}
     pairs = ((before[case.id], case) for case in now.cases if case.id in before)
     return [
@@ -100,7 +99,6 @@ def _same_cases(then: Comparison, now: Comparison) -> list[tuple[CaseResult, Cas
 
 
 def _unpaired(then: Comparison, now: Comparison, pairs: Sequence[object]) -> str | None:
-    """Say why scores then and now cannot be paired; None when they can."""
     metric, scorer = now.metric, f"Scorer {now.metric}"
     if then.metric != metric:
         return f"the first is judged by {then.metric}, and the second by {metric}"

@@ -48,10 +48,9 @@ from unitune.evaluate.readings import (
     undecided,
     uninformative,
 )
-from unitune.evaluate.records import Answer
+from unitune.evaluate.records import Answer, UseOfTest
 from unitune.evaluate.results import GateCheck, GateResult, Regression
 from unitune.evaluate.statistics.paired import Verdict, own_score
-from unitune.evaluate.use_of_test import UseOfTest
 from unitune.job.job import Constraint, Gate
 
 # Reasons that a result spells out; its checks have them all.
@@ -123,7 +122,6 @@ def apply(gate: Gate, evidence: Evidence) -> GateResult:
 
 
 def _checks(gate: Gate, evidence: Evidence) -> Iterator[GateCheck]:
-    """Yield every check, in the order of the table; unjudged where an earlier check forbids it."""
     errors = _errors(evidence.scored)
     yield _check("errors", errors)
     if evidence.dev is not None:
@@ -198,7 +196,6 @@ def _mode(gate: Gate, evidence: Evidence) -> Ruling:
 
 
 def _uninformative(evidence: Evidence) -> str | None:
-    """Say why the candidate's scores, and those that they are held against, tell nothing."""
     scored, then = evidence.scored, evidence.required.standing
     if then is None:
         return scored.uninformative

@@ -267,7 +267,6 @@ def _figure(figure: Range, most: float = math.inf) -> Figure:
 
 
 def _doubts(fitted: FittedCurve, graded: Sequence[Graded]) -> Iterator[str]:
-    """Yield why the curve does not say what more rows would bring, a sentence each."""
     answers, errors = sum(len(each.answers) for each in graded), sum(each.errors for each in graded)
     if errors > MOST_ERRORS * answers:
         yield f"{errors:,} of {answers:,} answers ended in an error, which counts as wrong."

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unitune.errors import UnituneError, UserError
+from unitune.evaluate.records import UseOfTest
 from unitune.evaluate.results import Comparison
 from unitune.evaluate.statistics.paired import LEVEL
 from unitune.evaluate.statistics.repeated_looks import ALPHA, holm_divisor, look_level
-from unitune.evaluate.use_of_test import UseOfTest
 from unitune.workspace.home import home
 
 if TYPE_CHECKING:

@@ -242,7 +242,6 @@ def _scorers(job: Job, train: Dataset) -> tuple[list[Scorer], list[UnituneError]
 
 
 def _raised(refuse: Callable[..., object], *arguments: object) -> Iterator[UnituneError]:
-    """Yield why something is refused; nothing where it is not."""
     try:
         refuse(*arguments)
     except UnituneError as refusal:

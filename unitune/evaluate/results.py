@@ -17,8 +17,7 @@ from pydantic import Field
 
 from unitune.data.overlap import SharedCase
 from unitune.errors import MissingExtra
-from unitune.evaluate.records import CaseResult, SweptRun
-from unitune.evaluate.use_of_test import UseOfTest
+from unitune.evaluate.records import CaseResult, SweptRun, UseOfTest
 from unitune.job.contenders import Role
 from unitune.run.curves import Curve
 from unitune.scorers.interface import Confusion
@@ -364,7 +363,6 @@ class Comparison(Difference):
         return DataFrame(self.rows()).set_index(["case", "contender"])
 
     def _repr_html_(self) -> str:
-        """Show verdict, contenders and gate in a notebook."""
         lines = [self.summary, self.doubt, self.caution]
         if self.gate:
             passed = "passed" if self.gate.passed else "not passed"

@@ -274,7 +274,6 @@ class EvaluationRunner:
                 yield self.chosen[name]
 
     def _choose(self, model: ChatModel, contender: Contender) -> Choice:
-        """Choose a contender's prompt on dev, where there is anything to choose."""
         if contender.borrows:
             choice = borrow(contender, tuple(self.chosen.values()))
         elif not (self.config.dev_only or needs_dev(contender, self.config.contenders)):
@@ -367,7 +366,6 @@ class EvaluationRunner:
         )
 
     def _answered_in_batches(self, by_backend: Mapping[str, list[BatchJob]]) -> dict[str, Answered]:
-        """Have the test cases of these contenders answered, those of each backend together."""
         config, rows = self.config, self.journals.test
         prices = {name: each.price for name, each in self.sources.items() if each.price}
         batch_jobs = list(chain.from_iterable(by_backend.values()))

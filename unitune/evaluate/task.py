@@ -298,7 +298,6 @@ def without_leaks(
 
 
 def _notes(job: Job, test: Dataset, copies: int, cases: Sequence[Example]) -> Iterator[str]:
-    """Tell of a test that is no file of its own, of copies, and of cases that ask the same."""
     if isinstance(share := job.data.test, float):
         groups = f" and equal {job.evaluate.clusters}" if job.evaluate.clusters else ""
         yield (

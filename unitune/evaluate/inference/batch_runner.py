@@ -311,7 +311,6 @@ class BatchRunner:
                 raise
 
     def _explained(self, batch: Batch, error: BackendError) -> BackendError:
-        """Return an error with what to do about it, where the batch does not exist."""
         if error.status != NOT_FOUND:
             return error
         return BackendError(
@@ -340,7 +339,6 @@ class BatchRunner:
             self.notify(progress)
 
     def _sleep(self, seconds: float) -> None:
-        """Wait, and repeat meanwhile what the user was shown last."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             sleep(min(left, BREATH_SECONDS))

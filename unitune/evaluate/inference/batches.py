@@ -258,7 +258,6 @@ class BatchSubmitter(CreateCall):
 
     @contextmanager
     def _explained(self) -> Generator[None]:
-        """Say what to do when what became of a batch is not known."""
         key = self.batch.key
         try:
             yield

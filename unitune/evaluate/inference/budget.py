@@ -171,7 +171,6 @@ def answer_prices(
 
 
 def _price_of_vendor(spec: ContenderSpec, lookup: PriceLookup, *, stale: bool) -> TokenPrice | None:
-    """Return the vendor's price; None where no answer is charged, or the price is not known."""
     if _is_uncharged(spec, lookup):
         return None
     tuned = isinstance(spec, Tuned)

@@ -149,7 +149,6 @@ async def request_with_retry(
 async def _attempt(
     model: ChatModel, request: Request, limiter: AdaptiveLimiter, guard: BudgetGuard | None
 ) -> Outcome:
-    """Send a request once, and let the limiter know what came of it."""
     if guard is not None:
         await guard.reserve(request)
     sent = time.monotonic()

@@ -254,7 +254,6 @@ def _contender(spec: ContenderSpec, material: _Material) -> Contender:
 
 
 def _few_shot(spec: FewShot | Model | Server, material: _Material) -> Contender:
-    """Return a contender whose first prompts have more and more shots, all with instructions."""
     most = spec.shots
     drawn = draw(material.train, max(LADDER) if most == "auto" else most, material.seed)
     first = [
@@ -267,7 +266,6 @@ def _few_shot(spec: FewShot | Model | Server, material: _Material) -> Contender:
 
 
 def _second_round(choose: ShotChoice, material: _Material, best: Prompt) -> Iterator[Prompt]:
-    """Yield the best number of shots without instructions, and with other rows."""
     count = best.shot_count
     which = "nearest " if choose == "nearest" else ""
     yield Prompt(f"{_shots(count, which)} without instructions", "", best.shots)

@@ -178,7 +178,6 @@ def _letter_terms(text: str) -> Iterator[str]:
 
 
 def _plain(text: str) -> list[str]:
-    """Return the words, as far as they are letters and digits."""
     return "".join(sign if sign.isalnum() else " " for sign in text).split()
 
 
@@ -275,7 +274,6 @@ def _instructed(system: tuple[Message, ...], instructions: str) -> tuple[Message
 
 
 def _turns(shot: Example) -> tuple[Message, ...]:
-    """Return a row as turns that are shown: its question, then its answer."""
     _, question = _split(shot.prompt)
     last = shot.messages[-1]
     answer = (
@@ -317,7 +315,6 @@ def _key_line(key: str, objects: Sequence[dict[str, object]]) -> str:
 
 
 def _by_frequency(values: Iterable[str]) -> list[str]:
-    """Return the distinct values, the commonest first, then in order of appearance."""
     return [value for value, _ in Counter(values).most_common()]
 
 

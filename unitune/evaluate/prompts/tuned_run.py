@@ -171,7 +171,6 @@ def find_tuned_runs(resolved: ResolvedJob, run: Run | None, *, replay: bool) -> 
 
 
 def _described(resolved: ResolvedJob, run: Run) -> TunedRun:
-    """Return a run with the rows of its whole chain, where they are not the job's own alone."""
     events, before = run.events(), run.lineage.ancestors
     earlier = [find_run(link.name) for link in before if link.method is not None]
     is_this = run.fingerprint == resolved.fingerprint
