@@ -61,7 +61,7 @@ def evidence(
         best=SimpleNamespace(interval=Interval(*interval, LEVEL)),
         paired=SimpleNamespace(n=n),
         errors=errors,
-        cut=(),
+        cut="",
         uninformative=None,
     )
     judgement = SimpleNamespace(scored=reading, others=(), verdict=Verdict(verdict), doubt=None)

@@ -19,7 +19,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -61,24 +61,6 @@ class Ruling:
 
     exit_code: ExitCode
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """How many answers of a contender were cut off before they were right or wrong."""
-
-    contender: str
-    cases: int
-    n: int
-    max_tokens: int
-
-    def __str__(self) -> str:
-        """Return whose they are, and what to do."""
-        return (
-            f"{self.contender}: {self.cases:,} of {self.n:,} answers were cut off at "
-            f"{self.max_tokens:,} tokens before they were right or wrong. "
-            "Raise evaluate.max_tokens."
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +179,9 @@ class Reading:
         return max(pairing.errors for pairing in self.pairings.values())
 
     @property
-    def cut(self) -> tuple[Cut, ...]:
-        """Of each of `sides`, the answers that were cut off before they were right or wrong."""
-        return tuple(map(_cut_answers, self.sides))
+    def cut(self) -> str:
+        """Which sides have answers that were cut off before they were right or wrong, in words."""
+        return " ".join(filter(None, map(_cut_answers, self.sides)))
 
     @property
     def uninformative(self) -> str | None:
@@ -279,10 +261,15 @@ def _doubt(scored: Reading, others: Sequence[Reading]) -> Ruling | None:
     return None
 
 
-def _cut_answers(side: Graded) -> Cut:
+def _cut_answers(side: Graded) -> str:
+    if not (cases := sum(answer.open for answer in side.answers)):
+        return ""
     limits = [record.max_tokens or 0 for record in side.answered.records if record.cut]
     limit = max(limits, default=0) or side.task.output_limit.of(side.spec)
-    return Cut(side.name, sum(answer.open for answer in side.answers), len(side.answers), limit)
+    return (
+        f"{side.name}: {cases:,} of {len(side.answers):,} answers were cut off at {limit:,} tokens "
+        "before they were right or wrong. Raise evaluate.max_tokens."
+    )
 
 
 def against_references(pairings: Mapping[str, Pairing]) -> tuple[Contrast, ...]:
@@ -317,17 +304,16 @@ def _contrast(name: str, result: PairedResult, p_adjusted: float) -> Contrast:
     )
 
 
-def undecided(errors: int, cut: Iterable[Cut]) -> Ruling:
+def undecided(errors: int, cut: str) -> Ruling:
     """Return the ruling where errors or cut answers decide the result."""
     if errors:
         cases = "1 case" if errors == 1 else f"{errors:,} cases"
         return Ruling(
             4,
-            f"The result hangs on {cases} in error, and an error favours no side. "
+            f"The verdict depends on {cases} in error, and an error counts for neither side. "
             "Run compare again: it requests only those.",
         )
-    sides = " ".join(str(side) for side in cut if side.cases)
-    return Ruling(3, f"The result hangs on answers that were cut off. {sides}")
+    return Ruling(3, f"The verdict depends on answers that were cut off. {cut}")
 
 
 def uninformative(scores: Sequence[float], highs: Sequence[float], margin: float) -> str | None:

@@ -73,7 +73,7 @@ def test_errors_of_the_baseline_alone_are_no_gain(judged: Any) -> None:
     assert (4, 0) == (found.gained, found.lost)
     assert found.interval[0] > -MARGIN
     assert ("inconclusive", 4) == (found.verdict, found.exit_code)
-    assert "The result hangs on 4 cases in error" in found.doubt
+    assert "The verdict depends on 4 cases in error" in found.doubt
 
 
 def test_errors_of_the_candidate_alone_are_no_loss(judged: Any) -> None:
