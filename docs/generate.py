@@ -184,7 +184,9 @@ def _documented(name: str) -> Iterator[str]:
     if isinstance(item, griffe.Function):
         return
     prefix = f"{item.name}." if isinstance(item, griffe.Class) else ""
-    for member in item.members.values():
+    inherited = item.inherited_members.values() if isinstance(item, griffe.Class) else ()
+    fields = [each.final_target for each in inherited if each.is_attribute]
+    for member in (*item.members.values(), *fields):
         is_own = member.is_public and not isinstance(member, griffe.Alias)
         if is_own and member.has_docstring and member.name not in BaseModel.__dict__:
             yield from _item(f"{prefix}{member.name}", member)

@@ -93,6 +93,7 @@ class Difference(Closed):
     interval: tuple[float, float]
     """At the comparison's level."""
     p_value: float
+    """Two-sided, not corrected for anything else."""
 
     @classmethod
     def figures(cls, result: PairedResult) -> dict[str, Any]:
