@@ -8,10 +8,9 @@ from typing import Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
 
-SHOWN = 12
-"""Findings in an error message."""
-SHOWN_LINES = 3
-"""Lines that are named of findings with one cause, besides the first."""
+SHOWN = 12  # findings in an error message
+SHOWN_LINES = 3  # lines that are named of findings with one cause, besides the first
+# Codes of findings that have one cause although their messages repeat a row's own values
 _ABOUT_VALUES = frozenset(
     {
         *(
@@ -28,11 +27,9 @@ _ABOUT_VALUES = frozenset(
         *("secret", "unusable-expected", "wrong-value"),
     }
 )
-"""Codes of findings that have one cause although their messages repeat a row's own values."""
+# Codes of errors that have a line, and are about all rows
 _OF_FILES = frozenset({"line-too-long", "missing-column", "repeated-column"})
-"""Codes of errors that have a line, and are about all rows."""
-_VALUES = re.compile(r"""'[^']*'|"[^"]*"|0x\w+|(?<!\w)\d[\d,.]*""")
-"""Quoted texts, and numbers."""
+_VALUES = re.compile(r"""'[^']*'|"[^"]*"|0x\w+|(?<!\w)\d[\d,.]*""")  # quoted texts, and numbers
 Severity = Literal["error", "warning", "note"]
 
 

@@ -36,10 +36,8 @@ if TYPE_CHECKING:
 Infrastructure = Literal["error", "skip", "fail"]
 OPTION = "--unitune-infrastructure"
 INI = "unitune_infrastructure"
-SHOWN_CASES = 3
-"""Lost cases that a failure shows; the report has them all."""
-LONGEST_TEXT = 200
-"""Characters of a question or an answer that a failure shows."""
+SHOWN_CASES = 3  # lost cases that a failure shows; the report has them all
+LONGEST_TEXT = 200  # characters of a question or an answer that a failure shows
 
 
 class InfrastructureFailed(Exception):

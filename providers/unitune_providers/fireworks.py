@@ -32,12 +32,12 @@ from unitune.security.spec import Spec
 from unitune.workspace.progress import counted_file
 from unitune_providers.fireworks_deployments import FireworksDeployments
 
+# Where a method's jobs stand; a create call's query has the id of one as ``dpoJobId``, …
 COLLECTIONS = {
     "sft": "supervisedFineTuningJobs",
     "dpo": "dpoJobs",
     "rft": "reinforcementFineTuningJobs",
 }
-"""Where a method's jobs stand; a create call's query has the id of one as ``dpoJobId``, …"""
 
 
 class FireworksOptions(Spec):

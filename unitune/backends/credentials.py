@@ -30,10 +30,10 @@ from unitune.workspace.user_config import Gateway
 
 ALLOW = "UNITUNE_ALLOW_KEYS"
 COMMAND_SECONDS = 60.0
+# Age at which a key is printed anew: the tokens of Azure and Google live for an hour
 KEY_SECONDS = 300.0
-"""Age at which a key is printed anew: the tokens of Azure and Google live for an hour."""
+# Value of a header. Source: RFC 9110, 5.5, field-value, without obs-text.
 VALUE = re.compile(r"[\x20-\x7e\t]*")
-"""Value of a header. Source: RFC 9110, 5.5, field-value, without obs-text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,8 @@ def checked_value(value: str, variable: str) -> str:
     return value
 
 
+# When a command printed a key, and the key, by variable
 _printed: dict[str, tuple[float, str]] = {}
-"""When a command printed a key, and the key, by variable."""
 
 
 def key_in(variable: str) -> str | None:

@@ -28,8 +28,8 @@ from unitune.backends.retry import delays, is_delay_too_long, retry_delay, retry
 from unitune.errors import CONFLICT, BackendError, UnituneError
 
 CREATE_CALLS = 2  # create calls without a clear response before the run stops and is resumed later
+# Create calls that are refused for their rate before the run stops and is resumed later
 RATE_LIMITED_CALLS = 6
-"""Create calls that are refused for their rate before the run stops and is resumed later."""
 FIND_SECONDS = 60.0  # how long one search is repeated while it is refused for its rate
 
 

@@ -12,8 +12,8 @@ import unitune
 from unitune.models import Request, TunedModel
 from unitune.security.spec import Frozen
 
+# What an export is made for
 ExportForm: TypeAlias = Literal["adapter", "merged", "gguf", "gguf-lora", "ollama", "mlx", "vllm"]
-"""What an export is made for."""
 
 
 @dataclass(frozen=True, slots=True)

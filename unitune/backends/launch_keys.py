@@ -13,11 +13,9 @@ import re
 import secrets
 from datetime import UTC, datetime
 
+# Base 32 in the order of its values, without i, l, o and u, which are easily misread. Source:
+# Crockford, Base 32, https://www.crockford.com/base32.html (2026-11-25), in lower case.
 DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
-"""Base 32 in the order of its values, without i, l, o and u, which are easily misread.
-
-Source: Crockford, Base 32, https://www.crockford.com/base32.html (2026-11-25), in lower case.
-"""
 RANDOM_DIGITS = 7
 CLOCK_DIGITS = 5
 SECONDS_PER_DAY = 86_400

@@ -214,19 +214,15 @@ class Newest(Spec):
 class Terms:
     """What holds for one base model: what it has of its own, else what the offer has for all."""
 
-    model: OfferedModel | None
-    """None where the offer does not list it."""
+    model: OfferedModel | None  # none where the offer does not list it
     methods: tuple[str, ...]
-    continues: tuple[str, ...]
-    """Methods that can go on from a tuned model."""
+    continues: tuple[str, ...]  # methods that can go on from a tuned model
+    # Wire format by method; a method without one takes canonical JSON Lines
     formats: Mapping[str, str]
-    """Wire format by method; a method without one takes canonical JSON Lines."""
     limits: Limits
     billing: Billing
-    serving: Serving | None
-    """How it answers; None where that is not known."""
-    refusal: str | None
-    """Why it is refused by name."""
+    serving: Serving | None  # how it answers; None where that is not known
+    refusal: str | None  # why it is refused by name
 
     @property
     def aliases(self) -> tuple[str, ...]:

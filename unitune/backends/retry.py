@@ -35,16 +35,17 @@ from unitune.models import Reply
 FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 1.0, 15.0
 READ_ATTEMPTS = 3  # for a request that changes nothing
 
+# Of one request: the pauses between them, 0.5 to 8 seconds, outlive some ten seconds of trouble.
+# The openai and anthropic SDKs try three times by default; an evaluation of hours would feel that.
 ATTEMPTS = 6
-"""Of one request: the pauses between them, 0.5 to 8 seconds, outlive some ten seconds of trouble.
-The openai and anthropic SDKs try three times by default; an evaluation of hours would feel that."""
+# Before the second attempt, doubled for each further one; as in those SDKs
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 8.0
-"""Before the second attempt, doubled for each further one; as in those SDKs."""
 
+# Nobody waits longer at a time, whatever a vendor says: meanwhile a budget may be spent
 MAX_RETRY_AFTER_SECONDS = 60.0
-"""Nobody waits longer at a time, whatever a vendor says: meanwhile a budget may be spent."""
+# No quota is counted by more than a month, so a longer wait is a mistake
 LONGEST_BELIEVED_SECONDS = 31 * 86_400.0
-"""No quota is counted by more than a month, so a longer wait is a mistake."""
+# Names of the headers that tell of a bucket, with a place for limit, remaining and reset
 BUCKETS = (
     "x-ratelimit-{}",
     "x-ratelimit-{}-requests",
@@ -54,7 +55,6 @@ BUCKETS = (
     "anthropic-ratelimit-input-tokens-{}",
     "anthropic-ratelimit-output-tokens-{}",
 )
-"""Names of the headers that tell of a bucket, with a place for limit, remaining and reset."""
 SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 Result = TypeVar("Result")

@@ -20,7 +20,7 @@ CROISSANT = "http://mlcommons.org/croissant/1.1"
 TERMS = """arrayShape citeAs column containedIn equivalentProperty extract field fileProperty
 fileObject fileSet format includes isArray isLiveDataset jsonPath key md5 parentField path recordSet
 references regex repeated replace samplingRate separator source subField transform"""
-CONTEXT: dict[str, Any] = {
+CONTEXT: dict[str, Any] = {  # as its appendix 1 has it
     "@language": "en",
     "@vocab": "https://schema.org/",
     "sc": "https://schema.org/",
@@ -36,17 +36,16 @@ CONTEXT: dict[str, Any] = {
     "examples": {"@id": "cr:examples", "@type": "@json"},
     **{term: f"cr:{term}" for term in TERMS.split()},
 }
-"""As its appendix 1 has it."""
+# Of values that stand in a row
 TYPES = {str: "sc:Text", bool: "sc:Boolean", int: "sc:Float", float: "sc:Float"}
-"""Of values that stand in a row."""
+# Keys of canonical rows that hold messages: where a message's part stands in their value; of a list
+# in each of its items, as in the files that Hugging Face writes
 MESSAGES = {
     "messages": "{part}",
     "input": "messages[*].{part}",
     "preferred_output": "{part}",
     "non_preferred_output": "{part}",
 }
-"""Keys of canonical rows that hold messages: where a message's part stands in their value; of a
-list in each of its items, as in the files that Hugging Face writes."""
 MESSAGE_PARTS = ("role", "content")
 
 

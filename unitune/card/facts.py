@@ -33,35 +33,27 @@ from unitune.workspace.home import home
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 HUB_DATA = re.compile(rf"{SCHEME}({HUB_NAME.pattern})", re.ASCII)
+# A model's size in its name: ``8B``; of a mixture of experts also the active part: ``A3B``
 BILLIONS = re.compile(r"(?<![\w.])(?P<active>a)?(?P<count>\d+(\.\d+)?)b(?![a-z])", re.IGNORECASE)
-"""A model's size in its name: ``8B``; of a mixture of experts also the active part: ``A3B``."""
 
 
 class Base(NamedTuple):
     """The base model of a run."""
 
-    name: str
-    """At the backend; of a folder its last part."""
-    hub_name: str | None
-    """On the Hugging Face Hub."""
-    licence: str | None
-    """By its SPDX identifier."""
-    parameters: int | None
-    """Those that a token passes through."""
-    counted_by: str
-    """How the parameters are known, in words."""
-    note: str = ""
-    """On its weights, where they are not those that the Hub has."""
+    name: str  # at the backend; of a folder its last part
+    hub_name: str | None  # on the Hugging Face Hub
+    licence: str | None  # by its SPDX identifier
+    parameters: int | None  # those that a token passes through
+    counted_by: str  # how the parameters are known, in words
+    note: str = ""  # on its weights, where they are not those that the Hub has
 
 
 class RowFile(NamedTuple):
     """Rows that were trained on, or that the training was looked at with."""
 
     name: str
-    upload: Upload | None
-    """As the backend got it, in its own format."""
-    path: Path | None
-    """The canonical rows; None: they are not on this machine."""
+    upload: Upload | None  # as the backend got it, in its own format
+    path: Path | None  # the canonical rows; None: they are not on this machine
 
 
 class TrainingRecord(BaseModel):

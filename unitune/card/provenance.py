@@ -34,9 +34,9 @@ SIGNATURE = "model.sig"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
 UTC_TIME = "%Y-%m-%dT%H:%M:%SZ"
+# Of trainings: `externalParameters` say what was asked for, `internalParameters` what `auto` came
+# to. A urn, as no page of ours could be read there.
 BUILD_TYPE = "urn:unitune:training:v1"
-"""Of trainings: `externalParameters` say what was asked for, `internalParameters` what `auto` came
-to. A urn, as no page of ours could be read there."""
 
 
 def statement(facts: CardFacts, files: Mapping[str, Path], card: Mapping[str, str]) -> str:

@@ -12,8 +12,7 @@ from unitune.cli.options import Json
 from unitune.cli.output import console, new_table, print_raw, print_table
 from unitune.errors import UserError
 
-SHOWN_HASH = 8
-"""Characters of a hash that are shown; an export has all."""
+SHOWN_HASH = 8  # characters of a hash that are shown; an export has all
 
 
 def _parse_day(text: str) -> datetime:

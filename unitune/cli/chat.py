@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from unitune.data.example import Message
     from unitune.run.model_client import AnswerStream, ModelClient
 
-TWO_COLUMNS = 100
-"""Width of a terminal from which two answers stand side by side."""
+TWO_COLUMNS = 100  # width of a terminal from which two answers stand side by side
 FRAME_SECONDS = 0.1
 SEEDS = 2**31
 
@@ -46,8 +45,8 @@ class _Answers:
     """The answers to one message, by the names of the models."""
 
     streams: Mapping[str, AnswerStream]
+    # Why an answer is not there, or not whole
     failures: dict[str, str] = field(default_factory=dict[str, str])
-    """Why an answer is not there, or not whole."""
 
     def show(self) -> None:
         """Print all answers as they come.

@@ -20,12 +20,10 @@ if TYPE_CHECKING:
     from unitune.data.quality.findings import Quality, ShownRow
     from unitune.data.report import DataReport, FileReport
 
+# Causes worth a look, each with the code of the findings that it lists again
 LISTED_AS = {"near-duplicates": "duplicate", "contradictions": "contradiction"}
-"""Causes worth a look, each with the code of the findings that it lists again."""
-SHOWN_ISSUES = 2
-"""Of each cause; the page has them all."""
-SHOWN_LETTERS = 80
-"""Of a question, where the line is that long; of an answer half as many."""
+SHOWN_ISSUES = 2  # of each cause; the page has them all
+SHOWN_LETTERS = 80  # of a question, where the line is that long; of an answer half as many
 MIN_LETTERS = 8
 INDENT = " " * 8
 

@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from unitune.evaluate.diff import ComparisonDiff
     from unitune.evaluate.results import Comparison
 
-SHOWN_CASES = 10
-"""Cases gained, and lost, that a difference shows; `--json` has them all."""
-SHORT = 24
-"""Characters of a version or setting that is shown; what is longer is a hash."""
+SHOWN_CASES = 10  # cases gained, and lost, that a difference shows; `--json` has them all
+SHORT = 24  # characters of a version or setting that is shown; what is longer is a hash
 
 
 def _comparison(metavar: str, meaning: str) -> Any:

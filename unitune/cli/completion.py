@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-MOST_RUNS = 100
-"""The newest, which is what a person wants to name."""
+MOST_RUNS = 100  # the newest, which is what a person wants to name
 
-Choices = list[tuple[str, str]]
-"""Each with what it is, which zsh and fish show beside it."""
+Choices = list[tuple[str, str]]  # each with what it is, which zsh and fish show beside it
 
 
 def _completion(*sources: Callable[[], Choices]) -> Callable[[str], Choices]:

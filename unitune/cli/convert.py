@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from unitune.data.privacy.redaction import Redaction
     from unitune.findings import Finding
 
-SHOWN_ROWS = 20
-"""Refused rows that are named; more of them are counted."""
+SHOWN_ROWS = 20  # refused rows that are named; more of them are counted
 
 
 RedactMap = Annotated[
@@ -62,10 +61,10 @@ class Summary:
 
     converted: int = 0
     refused: int = 0
+    # About the first of the refused, and the warnings and notes
     findings: list[Finding] = field(default_factory=list["Finding"])
-    """About the first of the refused, and the warnings and notes."""
+    # Rows that lost a key that no training reads, by key
     left_out: Counter[str] = field(default_factory=Counter[str])
-    """Rows that lost a key that no training reads, by key."""
 
 
 def convert(

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from unitune.tracking.interface import Outcome
 
 SHOWN_FILES = 6
+# As of `unitune.backends.exports`, which ``--help`` need not load
 FormName = Literal["adapter", "merged", "gguf", "gguf-lora", "ollama", "mlx", "vllm"]
-"""As of `unitune.backends.exports`, which ``--help`` need not load."""
 
 
 def export(

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from unitune.importers.import_suite import ImportResult
     from unitune.importers.vendor_jobs import Imported
 
-SHOWN_FINDINGS = 20
-"""Items without a counterpart that are named; more of them are counted."""
+SHOWN_FINDINGS = 20  # items without a counterpart that are named; more of them are counted
 
 
 def import_sources(

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 EXAMPLE = "bank-intents"
 EXAMPLE_FILES = ("unitune.yaml", "train.jsonl", "test.jsonl", "README.md")
 
+# Codes of findings about how the file was read, which a guess depends on
 OF_READING = ("title-lines", "total-lines", "rows-left-out", "windows-1252", "other-sheets")
-"""Codes of findings about how the file was read, which a guess depends on."""
 MOST_OTHERS = 3
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Where the example goes.")]

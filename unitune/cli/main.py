@@ -155,9 +155,9 @@ def _options(
     """Fine-tune a model once, anywhere, and prove that it beats the best prompt."""
 
 
+# Python looks for garbage after every 700 new objects; a comparison makes tens of thousands that
+# are none, and took 10 % less processor time with this, and no more memory
 GC_THRESHOLD = 10_000
-"""Python looks for garbage after every 700 new objects; a comparison makes tens of thousands that
-are none, and took 10 % less processor time with this, and no more memory."""
 
 
 @cache

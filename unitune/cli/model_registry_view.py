@@ -22,8 +22,7 @@ from unitune.report.typography import counted, dollars, interval, percent, point
 from unitune.run.run import Run
 from unitune.workspace.home import home
 
-SHOWN_MOVES = 10
-"""Moves of aliases that a person is shown, the newest; `--json` has them all."""
+SHOWN_MOVES = 10  # moves of aliases that a person is shown, the newest; `--json` has them all
 
 
 class VersionView(BaseModel):

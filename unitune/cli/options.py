@@ -29,8 +29,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the result; no 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Print the run's id and return at once.")]
 JobFile = Annotated[Path, typer.Argument(metavar="FILE", help="A job file.")]
-JOB_FILE = Path("unitune.yaml")
-"""The job of a command that names none."""
+JOB_FILE = Path("unitune.yaml")  # the job of a command that names none
 RunId = Annotated[
     str,
     typer.Argument(
@@ -39,8 +38,7 @@ RunId = Annotated[
         autocompletion=complete_run,
     ),
 ]
-NEWEST = "newest"
-"""As of `unitune.run.run`, which ``--help`` need not load."""
+NEWEST = "newest"  # as of `unitune.run.run`, which ``--help`` need not load
 
 
 def backend_option(meaning: str) -> Any:
@@ -70,8 +68,7 @@ OwnPrices = Annotated[
         show_default=False,
     ),
 ]
-MAX_REQUESTS = 10**10
-"""As of `unitune.job.tuning`, which ``--help`` need not load."""
+MAX_REQUESTS = 10**10  # as of `unitune.job.tuning`, which ``--help`` need not load
 RequestsMonth = Annotated[
     int | None,
     typer.Option(

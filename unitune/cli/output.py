@@ -35,12 +35,11 @@ if TYPE_CHECKING:
     from unitune.findings import Finding, Severity
 
 SEVERITY_STYLES: dict[Severity, str] = {"error": "red", "warning": "yellow", "note": "cyan"}
-SHOWN_FINDINGS = 12
-"""So many findings of a severity fill a screen; `--json` has them all."""
+SHOWN_FINDINGS = 12  # so many findings of a severity fill a screen; `--json` has them all
+# Columns of a terminal below which a text that may be folded cannot be read any more
 MIN_FOLDED_WIDTH = 8
-"""Columns of a terminal below which a text that may be folded cannot be read any more."""
+# Columns: lines are filled with blanks, so a COLUMNS of 20 digits would take the memory
 MAX_WIDTH = 2_000
-"""Columns: lines are filled with blanks, so a COLUMNS of 20 digits would take the memory."""
 TRAILING_BLANKS = re.compile(r" +(?=\n)")
 
 

@@ -25,10 +25,10 @@ class Kind(StrEnum):
     PAGE = "a page of unitune"
 
 
+# What stands in the first bytes of our pages
 PAGE_MARK, MARK_WITHIN = b'<meta name="generator" content="unitune">', 4096
-"""What stands in the first bytes of our pages."""
+# Folders of links to what a process has opened, such as /dev/stdout
 STREAMS = (Path("/dev"), Path("/dev/fd"))
-"""Folders of links to what a process has opened, such as /dev/stdout."""
 
 
 def _is_of_kind(file: IO[bytes], kind: Kind) -> bool:

@@ -36,15 +36,12 @@ from unitune.workspace.progress import shown_by
 if TYPE_CHECKING:
     from unitune.evaluate.inference.engine import EvaluationProgress
 
-LOG_SECONDS = 10.0
-"""Where no live bar can be drawn, a line is printed this often."""
-DRAW_SECONDS = 0.05
-"""More often a bar is not moved, however often its step is counted."""
+LOG_SECONDS = 10.0  # where no live bar can be drawn, a line is printed this often
+DRAW_SECONDS = 0.05  # more often a bar is not moved, however often its step is counted
+# Each takes 0.8 ms: ten a second, as rich has it, took 7 % of the processor time that reading rows
+# takes where eight processes share a core
 REFRESHES_PER_SECOND = 3
-"""Each takes 0.8 ms: ten a second, as rich has it, took 7 % of the processor time that reading
-rows takes where eight processes share a core."""
-WIDE = 100
-"""Columns of a terminal that has room for every figure."""
+WIDE = 100  # columns of a terminal that has room for every figure
 
 
 @contextmanager

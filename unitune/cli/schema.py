@@ -20,8 +20,7 @@ from unitune.cli.output_files import replacing
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-READ_DOCUMENTS = ("job", "offer", "prices")
-"""Documents that people write; the others are printed."""
+READ_DOCUMENTS = ("job", "offer", "prices")  # documents that people write; the others are printed
 DocumentName = Literal[
     "job",
     "plan",
@@ -39,6 +38,7 @@ DocumentName = Literal[
     "prices",
     "price-list",
 ]
+# Where the model of each stands; loaded when its schema is asked for
 MODELS: dict[DocumentName, str] = {
     "job": "unitune.job.job:Job",
     "plan": "unitune.planning.plan:Plan",
@@ -56,11 +56,10 @@ MODELS: dict[DocumentName, str] = {
     "prices": "unitune.cost.prices.book:PricesFile",
     "price-list": "unitune.cli.price_view:PriceList",
 }
-"""Where the model of each stands; loaded when its schema is asked for."""
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 BESIDE = "unitune.schema.json"
+# First of a job: github.com/redhat-developer/yaml-language-server, "Using inlined schema"
 EDITOR_LINE = f"# yaml-language-server: $schema={BESIDE}\n"
-"""First of a job: github.com/redhat-developer/yaml-language-server, "Using inlined schema"."""
 
 
 def schema(

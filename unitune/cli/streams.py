@@ -16,9 +16,9 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
+# 128 and the number of SIGPIPE, as shells have it. The signal itself would end a command in the
+# middle of its files, and whenever a vendor hangs up.
 CLOSED_PIPE = 141
-"""128 and the number of SIGPIPE, as shells have it. The signal itself would end a command in the
-middle of its files, and whenever a vendor hangs up."""
 
 
 class _GuardedStream:

@@ -23,8 +23,7 @@ from unitune.run.launching import BEFORE_JOB
 from unitune.run.run import Run
 from unitune.run.watching import watch_all
 
-LEAST_HEIGHT = 20
-"""Lines of a terminal that has room for a drawing, and for messages above it."""
+LEAST_HEIGHT = 20  # lines of a terminal that has room for a drawing, and for messages above it
 STATE_SENTENCES = {
     State.PAUSED: "It is {raw}. Resume it from its last checkpoint: unitune resume {id}",
     State.UNCERTAIN: "Whether the launch took effect is not known: {error}",

@@ -38,12 +38,9 @@ class ProjectBudget(Spec):
 class HostingBudget:
     """What a deployment may cost besides what the project's budget allows."""
 
-    usd: Decimal | None = None
-    """US dollars; None: no limit of its own."""
-    unpriced: bool = False
-    """Whether an unknown price is taken, whatever the budgets say."""
-    prices: tuple[PriceEntry, ...] = ()
-    """Of the command line, which win over all others."""
+    usd: Decimal | None = None  # US dollars; None: no limit of its own
+    unpriced: bool = False  # whether an unknown price is taken, whatever the budgets say
+    prices: tuple[PriceEntry, ...] = ()  # of the command line, which win over all others
 
     @classmethod
     def of(cls, budget: HostingBudget | Decimal | float | None) -> HostingBudget:
@@ -71,10 +68,8 @@ class Cap:
 
     name: str
     usd: Decimal
-    spent: Decimal
-    """By others than what the limit is held against."""
-    raise_: str
-    """What to change for a higher limit."""
+    spent: Decimal  # by others than what the limit is held against
+    raise_: str  # what to change for a higher limit
 
     @property
     def left(self) -> Decimal:

@@ -30,25 +30,23 @@ from unitune.job.contenders import (
 )
 from unitune.job.job import Evaluate, Job
 
+# Tokens of a text that is made from train: at most 30 answers of at most 80 bytes
 MADE_INSTRUCTIONS = Count(20, 150, 2_400)
-"""Tokens of a text that is made from train: at most 30 answers of at most 80 bytes."""
 AUTO_SHOTS = Count(4, 8, 16)  # numbers of shots that are tried where a job names none
+# Shots together have at most as many bytes, and no text has more tokens than bytes
 MOST_SHOT_TOKENS = 16_000
-"""Shots together have at most as many bytes, and no text has more tokens than bytes."""
+# Dev rows that every prompt of a few-shot contender is tried on. In 1,500 simulated choices among
+# six prompts, of which the best were 1 to 4 points apart, the chosen one was short of the truly
+# best by 0.5 to 0.9 points with 500 dev rows, and by 0.4 to 0.7 when all six were tried on all
+# rows, which costs nearly twice as much.
 SCREENING_ROWS = 100
-"""Dev rows that every prompt of a few-shot contender is tried on.
-
-In 1,500 simulated choices among six prompts, of which the best were 1 to 4 points apart, the chosen
-one was short of the truly best by 0.5 to 0.9 points with 500 dev rows, and by 0.4 to 0.7 when all
-six were tried on all rows, which costs nearly twice as much.
-"""
 FINALISTS = 3  # prompts of these that are tried on all other dev rows
+# Prompts of a kind that are tried on dev; nearest shots come on top of random ones
 TRIALS = {"zero-shot": Count(0, 1, 1), "instructed": Count(0, 1, 1), "few-shot": Count(3, 4, 6)}
-"""Prompts of a kind that are tried on dev; nearest shots come on top of random ones."""
+# Expected of an answer here to a prompt without shots: a small model that has seen no answer is
+# verbose. Cut at 74, 136 and 271 tokens, those of an untuned SmolLM2 had 56 to 72, 85 to 96 and 152
+# to 169 in four comparisons.
 VERBOSE_TOKENS = 100
-"""Expected of an answer here to a prompt without shots: a small model that has seen no answer is
-verbose. Cut at 74, 136 and 271 tokens, those of an untuned SmolLM2 had 56 to 72, 85 to 96 and 152
-to 169 in four comparisons."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,8 @@ End = Literal["succeeded", "failed", "cancelled"]
 SIX_PLACES = Decimal("0.000001")
 LEAST_BILLS = 3  # fewer show no pattern
 IMPLAUSIBLE = 10  # times the high estimate; a higher bill is taken for a mistake
+# A stated amount up to this may be a vendor's minimum charge, however small the estimate is
 MINIMUM_CHARGE_USD = Decimal(10)
-"""A stated amount up to this may be a vendor's minimum charge, however small the estimate is."""
 
 
 class Bill(Frozen):

@@ -8,8 +8,8 @@ from decimal import ROUND_CEILING, Context, Decimal
 
 CENT = Decimal("0.01")
 MILLION = Decimal(1_000_000)  # tokens, for which prices are given
+# To round in: the usual 28 digits are too few for the largest prices times the largest counts
 WIDE = Context(prec=100)
-"""To round in: the usual 28 digits are too few for the largest prices times the largest counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,7 @@ class Spread:
 
     low: Decimal
     expected: Decimal
-    high: Decimal
-    """An upper bound: what budgets are held against."""
+    high: Decimal  # an upper bound: what budgets are held against
 
     def __post_init__(self) -> None:
         if not self.low <= self.expected <= self.high:

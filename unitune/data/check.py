@@ -37,10 +37,9 @@ from unitune.findings import Finding, error, note, shown, warning
 from unitune.job.job import Job
 from unitune.workspace.progress import counted
 
+# Codes of errors about test cases whose rows can be read all the same
 ABOUT_CASES = ("leak", "repeated-id")
-"""Codes of errors about test cases whose rows can be read all the same."""
-MOST_ALIKE = 10_000
-"""So many findings of one code are kept of a file; the rest are counted."""
+MOST_ALIKE = 10_000  # so many findings of one code are kept of a file; the rest are counted
 MOST_OWN_KEYS = 20
 _AFTER_A_LEAK = {
     "refuse": "Take the row out of one of the files, or let `evaluate.leaks: drop` leave such "
@@ -77,8 +76,8 @@ class _File:
     _codes: Counter[str] = field(default_factory=Counter[str])
     _roles: Counter[str] = field(default_factory=Counter[str])
     _repeats: Repeats = field(default_factory=Repeats)
+    # Each with the number of rows before it
     _findings: list[tuple[int, Finding]] = field(default_factory=list[tuple[int, Finding]])
-    """Each with the number of rows before it."""
 
     @classmethod
     def of(cls, job: Job, purpose: Purpose) -> list[_File]:

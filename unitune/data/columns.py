@@ -24,13 +24,13 @@ from unitune.errors import UserError
 from unitune.job.job import Columns, Template
 from unitune.workspace.validation import did_you_mean
 
+# In English, and the commonest in German, French, Spanish, Italian, Portuguese and Dutch
 QUESTIONS = (
     *("prompt", "question", "instruction", "query", "input", "user", "message", "text"),
     *("utterance", "sentence", "review", "comment", "content", "body", "email", "ticket"),
     *("request", "document", "article", "passage", "description", "title", "source"),
     *("frage", "anfrage", "nachricht", "pregunta", "mensaje", "domanda", "pergunta", "vraag"),
 )
-"""In English, and the commonest in German, French, Spanish, Italian, Portuguese and Dutch."""
 ANSWERS = (
     *("completion", "response", "answer", "output", "assistant", "reply", "label", "category"),
     *("intent", "class", "sentiment", "topic", "target", "expected", "summary", "translation"),
@@ -39,20 +39,17 @@ ANSWERS = (
     *("resposta", "antwoord"),
 )
 SYSTEMS = ("system", "system_prompt")
-TOGETHER = (
+TOGETHER = (  # columns of which a model needs both, as public data sets name them
     *(("context", "question"), ("passage", "question"), ("subject", "body"), ("title", "body")),
     *(("title", "text"), ("title", "content"), ("title", "description")),
     *(("premise", "hypothesis"), ("sentence1", "sentence2"), ("question1", "question2")),
 )
-"""Columns of which a model needs both, as public data sets name them."""
+# Names of objects that say something about a row, and are not its answer
 ASIDE = ("metadata", "meta", "info", "extra", "attributes")
-"""Names of objects that say something about a row, and are not its answer."""
-LABEL_CHARACTERS = 60
-"""A longer value is a text; the longest label of banking77 has 48."""
-ALIKE = 1.5
-"""Texts whose mean lengths differ by less say nothing of which of them is the question."""
+LABEL_CHARACTERS = 60  # A longer value is a text; the longest label of banking77 has 48
+ALIKE = 1.5  # texts whose mean lengths differ by less say nothing of which of them is the question
+# A label stands in so many rows on average; what differs in nearly every row is none
 ROWS_A_LABEL = 3
-"""A label stands in so many rows on average; what differs in nearly every row is none."""
 
 
 def may_be_labels(texts: Sequence[str], different: int) -> bool:
@@ -72,8 +69,7 @@ class Guess:
     mapping: Columns | Template
     question: tuple[str, ...]
     answer: str
-    others: tuple[str, ...] = ()
-    """Columns that could be the answer as well, if no name decided it."""
+    others: tuple[str, ...] = ()  # columns that could be the answer as well, if no name decided it
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,15 @@ from typing import Any, cast
 
 from unitune.findings import Finding, note
 
-MOST_BYTES = 1 << 20
-"""Of a line that is looked at in one piece."""
+MOST_BYTES = 1 << 20  # of a line that is looked at in one piece
+# Shares of letters beyond ASCII that may be odd, and of all letters that may be beyond ASCII
 MOST_ODD, MOST_FOREIGN = 0.02, 0.25
-"""Shares of letters beyond ASCII that may be odd, and of all letters that may be beyond ASCII."""
 _WORD = re.compile(r"[^\W\d_]+")
+# Between two small letters: a sign or a capital beyond ASCII, other than an apostrophe
 _ODD = re.compile(
     r"(?<=[a-z\u00df-\u00f6\u00f8-\u00ff])[^\x00-\x7f\u00ad\u00b7\u2018\u2019\u00df-\u00f6\u00f8-\u00ff"
     r"\u0153\u0161\u017e](?=[a-z\u00df-\u00f6\u00f8-\u00ff])"
 )
-"""Between two small letters: a sign or a capital beyond ASCII, other than an apostrophe."""
 _IF_WRONG = 'If that word is wrong, save the file as UTF-8 (Excel: "CSV UTF-8").'
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 

@@ -24,8 +24,8 @@ from unitune.data.questions import (
     words_of,
 )
 
+# Members of a family that one of them is compared with: the family is known by these
 MOST_COMPARED = 100
-"""Members of a family that one of them is compared with: the family is known by these."""
 
 
 class Groups:

@@ -64,13 +64,13 @@ TEXT: Mapping[str, Reader] = {
     ".tsv": partial(table_records, usual="\t"),
     ".txt": text_records,
 }
+# By the suffix of a file; another kind of file is one such function
 READERS: Mapping[str, Reader] = {
     **TEXT,
     ".parquet": parquet_records,
     ".arrow": arrow_records,
     ".xlsx": sheet_records,
 }
-"""By the suffix of a file; another kind of file is one such function."""
 BINARY: Mapping[bytes, Reader] = {
     b"PAR1": parquet_records,
     b"ARROW1": arrow_records,

@@ -34,8 +34,8 @@ from unitune.data.pieces import (
     PieceSets,
 )
 
+# Numbers of parts. The greatest is more than two texts of 64 MiB can need.
 NUMBERS = np.array(sorted({2**step for step in range(25)} | {3 * 2**step for step in range(23)}))
-"""Numbers of parts. The greatest is more than two texts of 64 MiB can need."""
 _PART_BITS = 40  # and as many as a number of parts has are 64
 _OWN = np.uint64(1 << (HASH_BITS - 1))
 

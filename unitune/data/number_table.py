@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 
 UNSIGNED_64 = "Q"
 BYTES = 8
-BLOCK_ROWS = 1 << 14
-"""So many rows are in memory, and written and read together."""
+BLOCK_ROWS = 1 << 14  # so many rows are in memory, and written and read together
+# About so many hashes are compared together: numpy takes some 50 bytes for each
 PART_ROWS = 1 << 19
-"""About so many hashes are compared together: numpy takes some 50 bytes for each."""
 
 
 def temporary_file(owner: object) -> IO[bytes]:

@@ -57,17 +57,16 @@ from unitune.workspace.progress import counted
 
 Kind = Literal["exact", "near-duplicate", "n-gram", "quoted"]
 
+# Words of an n-gram, as in GPT-3's contamination check (Brown et al. 2020, appendix C).
 RUN_WORDS = 13
-"""Words of an n-gram, as in GPT-3's contamination check (Brown et al. 2020, appendix C)."""
 
-RUN_SHARE = 0.5
-"""Share of a case's n-grams in one training row from which the case counts as seen."""
+RUN_SHARE = 0.5  # share of a case's n-grams in one training row from which the case counts as seen
 
+# Words of a case from which a quotation of it counts: shorter ones are said in many places
 QUOTED_WORDS = 6
-"""Words of a case from which a quotation of it counts: shorter ones are said in many places."""
 
+# Most that is held against the cases together, which is faster than one by one, and kept
 WAITING_ROWS, WAITING_LETTERS = 1024, 1 << 18
-"""Most that is held against the cases together, which is faster than one by one, and kept."""
 
 SHOWN_CASES = 5
 

@@ -17,8 +17,7 @@ from unitune.findings import clip
 
 PROMPTS = ("prompt", "question", "instruction", "input")
 ANSWERS = ("completion", "response", "answer", "output")
-_UNSEEN = ("context", "choices", "options")
-"""What a question may need, and a pair has no place for."""
+_UNSEEN = ("context", "choices", "options")  # what a question may need, and a pair has no place for
 _TO_TEMPLATE = (
     "Say in the job what the model sees, e.g. `data: {template: {user: "
     "'{{ context }}\n\n{{ question }}', assistant: '{{ answer }}'}}`."

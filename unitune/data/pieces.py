@@ -19,26 +19,23 @@ Hashes: TypeAlias = NDArray[np.uint64]
 Bitmaps: TypeAlias = NDArray[np.uint64]
 Levels: TypeAlias = NDArray[np.uint8]
 
+# As for short documents in Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, 3.2.2. Tried
+# on banking77: of the near duplicates by 5 letters 96 % have the label of their double; words
+# instead of letters find "change my name" beside "change my pin".
 PIECE_LETTERS = 5
-"""As for short documents in Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, 3.2.2.
 
-Tried on banking77: of the near duplicates by 5 letters 96 % have the label of their double;
-words instead of letters find "change my name" beside "change my pin".
-"""
+DIFFERENCE = 9  # two sets with 4 / 5 of their union in common differ in a ninth of their sizes' sum
 
-DIFFERENCE = 9
-"""Two sets with 4 / 5 of their union in common differ in a ninth of their sizes' sum."""
-
+# A piece is rare that no more texts have. Tried with 64 and 256 on 80,000 rows from a template.
 RARE_TEXTS = 128
-"""A piece is rare that no more texts have. Tried with 64 and 256 on 80,000 rows from a template."""
 
+# The most that is looked up together: numpy takes some 60 bytes a letter
 BATCH_TEXTS, BATCH_LETTERS = 1 << 10, 1 << 18
-"""The most that is looked up together: numpy takes some 60 bytes a letter."""
 
 _RARITY_BITS, HASH_BITS = 6, 48  # beside 10 bits for a text of a batch
 HASH = np.uint64(2**HASH_BITS - 1)
+# Rarity is counted in levels, since its order alone matters: 63 of them reach to 2²¹ texts
 _LEVELS_AN_OCTAVE = 3
-"""Rarity is counted in levels, since its order alone matters: 63 of them reach to 2²¹ texts."""
 _BUCKETS_BITS = range(8, 23)
 _WORD_BITS, _FEWEST_WORDS, _MOST_WORDS = 64, 8, 256
 FACTORS = np.random.default_rng().integers(2**63, size=PIECE_LETTERS, dtype=np.uint64) * 2 + 1

@@ -15,8 +15,8 @@ from unitune.data.records import BadRow, Flat, bad
 from unitune.data.validation_errors import explain
 from unitune.findings import Finding, clip, error
 
+# What stands in `input`; the last is OpenAI's and is kept as a key of the row
 INPUT_KEYS = ("messages", "tools", "parallel_tool_calls")
-"""What stands in `input`; the last is OpenAI's and is kept as a key of the row."""
 
 _IN_TRL = {
     "non_preferred_output": "rejected",

@@ -18,45 +18,41 @@ Turns: TypeAlias = tuple[str, ...]
 Words: TypeAlias = tuple[str, ...]
 Run: TypeAlias = int
 
+# Words in a row that make a template when many cases have them. The commonest five of banking77
+# stand in 0.5 % of its cases. A shorter template is too small a part of a question to make two of
+# them similar.
 TEMPLATE_WORDS = 5
-"""Words in a row that make a template when many cases have them.
 
-The commonest five of banking77 stand in 0.5 % of its cases. A shorter template is too small a part
-of a question to make two of them similar.
-"""
+TEMPLATE_SHARE = 0.1  # many is a tenth of the cases, so that a file may mix several templates
 
-TEMPLATE_SHARE = 0.1
-"""Many is a tenth of the cases, so that a file may mix several templates."""
+TEMPLATE_CASES = 3  # many is at least so many: two cases may be each other's doubles
 
-TEMPLATE_CASES = 3
-"""Many is at least so many: two cases may be each other's doubles."""
-
+# If so many of the cases with a run have one answer, the run is that of a question and its copies.
+# A run that most cases have comes from a template even then: one label may outweigh the others.
 COPIES_SHARE = 0.9
-"""If so many of the cases with a run have one answer, the run is that of a question and its copies.
-
-A run that most cases have comes from a template even then: one label may outweigh the others.
-"""
 
 _APOSTROPHES = "'\u2018\u2019"
+# Sentence marks become spaces, apostrophes nothing; signs such as + and % mean something
 _MARKS = {
     ord(mark): " " for mark in '.,;:!?"()[]-\u2013\u2014\u2026\u201c\u201d\u201e\u00ab\u00bb'
 } | {ord(mark): None for mark in _APOSTROPHES}
-"""Sentence marks become spaces, apostrophes nothing; signs such as + and % mean something."""
 
-_ENDS = re.compile(
+_ENDS = re.compile(  # ends of clauses; a line break in JSON that is a text is written as an escape
     r"[\n\r.,;:!?\"()\[\]\u2026\u201c\u201d\u201e\u00ab\u00bb\u3002\uff01\uff1f]|\\n"
 )
-"""Ends of clauses; a line break in JSON that is a text is written as an escape."""
 
 _DIGITS = re.compile(r"\d+")
 
+# Source: Unicode 16, DerivedCoreProperties.txt, Default_Ignorable_Code_Point
 _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
     "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     "\U000e0000-\U000e0fff]"
 )
-"""Source: Unicode 16, DerivedCoreProperties.txt, Default_Ignorable_Code_Point."""
 
+# Letters in lower case that look like Latin ones in one of their cases. Source: Unicode Technical
+# Standard 39, confusables.txt, of Cyrillic, Greek and Latin letters. No two letters of one alphabet
+# in use become the same.
 _ALIKE = str.maketrans(
     "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445"  # Cyrillic
     "\u0455\u0456\u0458\u0475\u04bb\u04cf\u0501\u051b\u051d"
@@ -64,11 +60,6 @@ _ALIKE = str.maketrans(
     "\u0131\u0251\u0261",
     "abekmhopctyxsijvhldqwabezhikmvoptyxiag",
 )
-"""Letters in lower case that look like Latin ones in one of their cases.
-
-Source: Unicode Technical Standard 39, confusables.txt, of Cyrillic, Greek and Latin letters. No two
-letters of one alphabet in use become the same.
-"""
 
 
 class Templates:

@@ -16,8 +16,7 @@ from unitune.data.records import Record
 from unitune.data.rows import is_mapped
 from unitune.data.shapes import Shape, shape_of
 
-MOST_KEYS = 20
-"""Keys that are remembered and named: a file may have any number."""
+MOST_KEYS = 20  # keys that are remembered and named: a file may have any number
 
 
 @dataclass(slots=True)

@@ -24,19 +24,16 @@ from pydantic import JsonValue
 
 from unitune.findings import Finding, clip, error, note, warning
 
-Flat: TypeAlias = dict[str, JsonValue]
-"""One row of a table, or one JSON object, by name."""
+Flat: TypeAlias = dict[str, JsonValue]  # one row of a table, or one JSON object, by name
+# Raises `BadRow` where a table with these columns cannot be read, so that it is said once
 CheckHeader: TypeAlias = Callable[[list[str]], None]
-"""Raises `BadRow` where a table with these columns cannot be read, so that it is said once."""
 
-MOST_BYTES = 1 << 26
-"""Of a line: ten times what the longest context of any model holds."""
-SEEN_BYTES = 256
-"""Of the end of what is read at once: text in UTF-16 has a zero there."""
+MOST_BYTES = 1 << 26  # of a line: ten times what the longest context of any model holds
+SEEN_BYTES = 256  # of the end of what is read at once: text in UTF-16 has a zero there
+# Lists and objects inside one another: no row needs it, and pydantic ends at about 250
 MAX_DEPTH = 100
-"""Lists and objects inside one another: no row needs it, and pydantic ends at about 250."""
+# Digits of a whole number; Python's own limit of 4,300 would raise later, when it is written
 MAX_DIGITS = 1000
-"""Digits of a whole number; Python's own limit of 4,300 would raise later, when it is written."""
 
 _TOO_DEEP = (
     "too-deep",

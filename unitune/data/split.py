@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from unitune.data.number_table import Hashes, Positions
 
 DEFAULT_FRACTION = 0.1
+# With fewer, choosing prompts on them would be chance; holds unless the job gives a fraction
 MIN_VALIDATION_ROWS = 30
-"""With fewer, choosing prompts on them would be chance; holds unless the job gives a fraction."""
+# Near duplicates within larger files are not looked for, so that those need little memory: what
+# stands on both sides of the cut is then left out of validation
 MOST_ROWS, MOST_CHARACTERS = 50_000, 1 << 24
-"""Near duplicates within larger files are not looked for, so that those need little memory: what
-stands on both sides of the cut is then left out of validation."""
 
 
 @dataclass(frozen=True, slots=True)

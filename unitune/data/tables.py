@@ -35,12 +35,11 @@ from unitune.data.records import (
 )
 from unitune.findings import Finding, clip, error, note
 
+# What columns are separated by, where the job does not say it
 DELIMITERS: Mapping[str, str] = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-"""What columns are separated by, where the job does not say it."""
+# In which the delimiter is looked for: as many as a buffer holds before a file is read
 SAMPLE_BYTES = 8192
-"""In which the delimiter is looked for: as many as a buffer holds before a file is read."""
-SAMPLE_ROWS = 20
-"""In which the header is looked for."""
+SAMPLE_ROWS = 20  # in which the header is looked for
 _TOTAL = re.compile(
     r"(?:grand |sub-?)?(?:totals?|sum|summe|gesamt(?:summe)?|insgesamt|totale|somme|suma|totaal)\W*"
     r"|(?:average|mean|mittelwert|durchschnitt|count|anzahl)\W*",

@@ -21,9 +21,9 @@ from unitune.tco.documents import TotalCost
 Answer = Literal["prompt", "tune", "collect", "cannot tell"]
 Measurement = Literal["prompts", "training", "curve"]
 Rows = Literal["training", "validation", "test"]
+# A base that is switched off sooner is not tuned, where the user has not said how long the model is
+# needed
 LEAST_MONTHS = 6
-"""A base that is switched off sooner is not tuned, where the user has not said how long the model
-is needed."""
 
 
 class Score(Frozen):

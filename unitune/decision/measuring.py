@@ -43,12 +43,11 @@ from unitune.tco.documents import TotalCost
 from unitune.tco.total_cost import total_cost
 from unitune.workspace.today import today
 
+# Launches the runs of a sweep, and returns them when they have ended
 Launch = Callable[[ResolvedJob], Sequence[Run]]
-"""Launches the runs of a sweep, and returns them when they have ended."""
+# Tried where the job has no prompts among its contenders
 USUAL_PROMPTS: tuple[ContenderSpec, ...] = (ZeroShot(), Instructed(), FewShot())
-"""Tried where the job has no prompts among its contenders."""
-MOST_LABELS = 3
-"""Labels that are named as those to collect rows of."""
+MOST_LABELS = 3  # labels that are named as those to collect rows of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,17 +59,16 @@ class Choices:
     requests_month: int | None = None
     budget: Decimal | None = None
     launch: Launch
+    # Called before a measurement; raises where the user does not agree to its price
     agree: Callable[[Measurement, ResolvedJob], None]
-    """Called before a measurement; raises where the user does not agree to its price."""
-    answers: AnswerOptions
-    """How validation rows are answered."""
+    answers: AnswerOptions  # how validation rows are answered
+    # Entered while they are; gives what is to be called as answers come
     shown: Callable[[], AbstractContextManager[Notify]]
-    """Entered while they are; gives what is to be called as answers come."""
     goal: float | None = None
+    # Path of the job file in the commands of the conclusion; empty for the default one
     file: str = ""
-    """Path of the job file in the commands of the conclusion; empty for the default one."""
+    # Called before a measurement with the conclusion that asks for it
     announce: Callable[[Conclusion], None] = lambda _: None
-    """Called before a measurement with the conclusion that asks for it."""
 
     @contextmanager
     def answering(self) -> Generator[AnswerOptions]:
@@ -85,16 +83,13 @@ class Measured:
 
     resolved: ResolvedJob
     prompts: tuple[Graded, ...] = ()
-    tuned: tuple[Graded, ...] = ()
-    """Of all rows, by seed."""
+    tuned: tuple[Graded, ...] = ()  # of all rows, by seed
     runs: tuple[str, ...] = ()
     curve: LearningCurve | None = None
-    cost: TotalCost | None = None
-    """None: it cannot be said, or the job cannot be tuned there."""
-    prompts_usd: Decimal = Decimal(0)
-    """What the answers of prompts have cost."""
+    cost: TotalCost | None = None  # none: it cannot be said, or the job cannot be tuned there
+    prompts_usd: Decimal = Decimal(0)  # what the answers of prompts have cost
+    # The most that trainings may have cost, and what the answers of their models have
     tuned_usd: Decimal = Decimal(0)
-    """The most that trainings may have cost, and what the answers of their models have."""
 
     @classmethod
     def of(cls, resolved: ResolvedJob, requests_month: int | None) -> Self:

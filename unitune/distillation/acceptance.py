@@ -19,18 +19,17 @@ from unitune.evaluate.records import Record
 from unitune.evaluate.scoring import attempt_of
 from unitune.scorers.interface import Scorer
 
+# How an answer finishes that was neither cut nor refused; tool_use is Anthropic's word
 WHOLE = ("stop", "tool_calls", "tool_use")
-"""How an answer finishes that was neither cut nor refused; tool_use is Anthropic's word."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerForm:
     """What the answers of all training rows have in common."""
 
-    labels: frozenset[str] = frozenset()
-    """Each is one of these few; empty: they are no labels."""
+    labels: frozenset[str] = frozenset()  # each is one of these few; empty: they are no labels
+    # Each is a JSON object with these keys; None: they are no such objects
     keys: frozenset[str] | None = None
-    """Each is a JSON object with these keys; None: they are no such objects."""
     is_json: bool = False
 
     @classmethod

@@ -37,10 +37,9 @@ from unitune.evaluate.task import Task, dev_rows
 from unitune.workspace.filesystem import replacing
 from unitune.workspace.today import today
 
+# Custom key of a row that says where its answer comes from; it is neither trained on nor sent
 KEY = "distilled"
-"""Custom key of a row that says where its answer comes from; it is neither trained on nor sent."""
-DEV_ROWS = 50
-"""Enough to see whether a teacher is any good, and to choose between two prompts."""
+DEV_ROWS = 50  # enough to see whether a teacher is any good, and to choose between two prompts
 REJECTED = "rejected.jsonl"
 
 
@@ -48,8 +47,7 @@ REJECTED = "rejected.jsonl"
 class RejectedAnswer:
     """An answer that becomes no row."""
 
-    line: int
-    """Of its question."""
+    line: int  # of its question
     answer: str
     reason: str
 
@@ -58,27 +56,20 @@ class RejectedAnswer:
 class Distillation:
     """What came of it."""
 
-    path: Path
-    """Of the rows."""
+    path: Path  # of the rows
     rows: int
-    rejected: tuple[RejectedAnswer, ...]
-    """The others, in the order of the questions."""
-    left_out: dict[str, int]
-    """How many rows of the file were no questions to put, by the reason."""
-    teacher: str
-    """Its name, as it is written into the rows."""
-    prompt: str
-    """What it was shown, in words."""
+    rejected: tuple[RejectedAnswer, ...]  # the others, in the order of the questions
+    left_out: dict[str, int]  # how many rows of the file were no questions to put, by the reason
+    teacher: str  # its name, as it is written into the rows
+    prompt: str  # what it was shown, in words
+    # The teacher's own score on the dev rows by the primary scorer; None: there are none
     dev_score: float | None
-    """The teacher's own score on the dev rows by the primary scorer; None: there are none."""
     dev_rows: int
     scorer: str
-    usd: Decimal
-    """Of all answers so far."""
+    usd: Decimal  # of all answers so far
+    # What the vendor's terms say of training on its answers; None: not on record
     terms: OutputTerms | None
-    """What the vendor's terms say of training on its answers; None: not on record."""
-    folder: Path
-    """With every answer as it came, and `REJECTED`."""
+    folder: Path  # with every answer as it came, and `REJECTED`
 
     @property
     def reasons(self) -> Counter[str]:
@@ -92,8 +83,7 @@ class DistillationPlan:
 
     teacher: Teacher
     questions: Questions
-    task: Task
-    """The same questions with the dev rows, as the runner takes them."""
+    task: Task  # the same questions with the dev rows, as the runner takes them
 
     @property
     def most_usd(self) -> Decimal | None:

@@ -30,25 +30,20 @@ from unitune.workspace.filesystem import private_folder
 from unitune.workspace.home import home, make_home
 
 FOLDER = "distillation"
-SHOTS = 8
-"""Training rows that a teacher is shown, those nearest to each question."""
+SHOTS = 8  # training rows that a teacher is shown, those nearest to each question
 
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
     """A model that answers."""
 
-    resolved: ResolvedJob
-    """A job with it as the only contender."""
-    contender: Contender
-    """That, with the prompts that it may be given."""
+    resolved: ResolvedJob  # A job with it as the only contender
+    contender: Contender  # that, with the prompts that it may be given
     source: Source
+    # What the vendor's terms say of training on its answers; None: not on record
     terms: OutputTerms | None
-    """What the vendor's terms say of training on its answers; None: not on record."""
-    spent: Decimal = Decimal(0)
-    """What it was paid before, in US dollars."""
-    writes: Literal["answers", "questions"] = "answers"
-    """Each has a folder of its own."""
+    spent: Decimal = Decimal(0)  # what it was paid before, in US dollars
+    writes: Literal["answers", "questions"] = "answers"  # each has a folder of its own
 
     @classmethod
     def of(
@@ -145,10 +140,8 @@ class TeacherAnswers:
     """What a teacher answered."""
 
     answered: Answered
-    score: DevScore | None
-    """Its own on the dev rows; None: there are none."""
-    usd: Decimal
-    """What it was paid so far, in US dollars."""
+    score: DevScore | None  # its own on the dev rows; None: there are none
+    usd: Decimal  # what it was paid so far, in US dollars
 
 
 def _with_contender(resolved: ResolvedJob, spec: ContenderSpec) -> tuple[ResolvedJob, Contender]:

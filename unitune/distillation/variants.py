@@ -26,12 +26,10 @@ from unitune.evaluate.scoring import scoring_of
 from unitune.evaluate.task import Task
 from unitune.workspace.filesystem import replacing
 
-SHOWN = 5
-"""Questions that a request shows, and others that it asks for."""
+SHOWN = 5  # questions that a request shows, and others that it asks for
+# An answer may be so many times as long as the longest row's question for each that it lists
 ROOM = 4
-"""An answer may be so many times as long as the longest row's question for each that it lists."""
-TEMPERATURE = 1.0
-"""So that requests which show the same rows give other questions."""
+TEMPERATURE = 1.0  # so that requests which show the same rows give other questions
 FILE = "questions.jsonl"
 REQUEST = """\
 These are {shown} messages that people have sent:
@@ -123,8 +121,7 @@ class WrittenQuestions:
 
     path: Path
     count: int
-    usd: Decimal
-    """What the teacher was paid so far."""
+    usd: Decimal  # what the teacher was paid so far
 
 
 def _in_turn(rows: Sequence[Example]) -> Iterator[Example]:

@@ -36,14 +36,12 @@ from unitune.security.spec import Closed
 from unitune.workspace.filesystem import content_of, replacing
 from unitune.workspace.validation import first_problem
 
-LEAST_OVERLAP = 0.9
-"""Share of the file's cases, and of today's, that must be in both."""
+LEAST_OVERLAP = 0.9  # share of the file's cases, and of today's, that must be in both
+# A score's digits in the file: a tenth of the smallest step that a report shows, in points
 DECIMALS = 4
-"""A score's digits in the file: a tenth of the smallest step that a report shows, in points."""
+# 64 bits of a hash: enough to tell a changed case, and short enough to read past in a diff
 HASH_DIGITS = 16
-"""64 bits of a hash: enough to tell a changed case, and short enough to read past in a diff."""
-MOST_NAMED = 5
-"""Cases that a message names."""
+MOST_NAMED = 5  # cases that a message names
 
 Model = TypeVar("Model", bound=Closed)
 
@@ -60,8 +58,8 @@ def _without_point(score: float) -> JsonValue:
     return int(score) if score == int(score) else score
 
 
+# Most scores are whole numbers, and stand in the file without a point
 Share = Annotated[float, Field(ge=0, le=1), PlainSerializer(_without_point)]
-"""Most scores are whole numbers, and stand in the file without a point."""
 
 
 class Line(Closed):
@@ -78,11 +76,9 @@ class Line(Closed):
 class Standing:
     """A baseline file that can be held against the cases of today."""
 
-    file: str
-    """As the job names it."""
+    file: str  # as the job names it
     metric: str
-    lines: Mapping[str, Line]
-    """By case id."""
+    lines: Mapping[str, Line]  # by case id
 
     def scores(self, *, first: bool = False) -> dict[str, float]:
         """Return the scores that were accepted last or, of each case, first; by case id."""
@@ -96,11 +92,9 @@ class Standing:
 class Requirements:
     """What a job's gate asks of these cases."""
 
-    cases: frozenset[str] = frozenset()
-    """Ids of those that the candidate must get right."""
+    cases: frozenset[str] = frozenset()  # ids of those that the candidate must get right
     standing: Standing | None = None
-    accepting: bool = False
-    """Whether the candidate's scores are to become the baseline file."""
+    accepting: bool = False  # whether the candidate's scores are to become the baseline file
 
 
 def requirements(job: Job, task: Task, *, accepting: bool = False) -> Requirements:

@@ -67,12 +67,11 @@ class Evidence:
 
     judgement: Judgement
     required: Requirements
+    # Every reading of the answers, the scored one first, with its regressions
     held: tuple[Held, ...]
-    """Every reading of the answers, the scored one first, with its regressions."""
+    # Whether too many answers on dev are errors; None without dev requests
     dev: Ruling | None = None
-    """Whether too many answers on dev are errors; None without dev requests."""
-    look: Ruling | None = None
-    """Why nothing is judged, where only some of the cases were looked at."""
+    look: Ruling | None = None  # why nothing is judged, where only some of the cases were looked at
     use: UseOfTest | None = None
 
     @property

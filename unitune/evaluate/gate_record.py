@@ -24,8 +24,7 @@ from unitune.planning.start import model_fingerprint
 from unitune.security.spec import Frozen
 from unitune.workspace.filesystem import sha256
 
-KEY = "comparison:"
-"""How the keys of these events begin."""
+KEY = "comparison:"  # how the keys of these events begin
 
 
 class GateRecord(Frozen):

@@ -25,9 +25,9 @@ from unitune.job.job import TokenPrice
 from unitune.scorers.formulas import Sums
 from unitune.scorers.interface import Attempt, Kind
 
+# Larger shares of cases in error say more about the vendor than about the model. A case in error
+# scores 0, so this also bounds what errors can move a score.
 MOST_ERRORS = 0.02
-"""Larger shares of cases in error say more about the vendor than about the model. A case in error
-scores 0, so this also bounds what errors can move a score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,10 @@ class Answered:
     """A contender with its answers to all test cases."""
 
     choice: Choice
+    # One a case and repeat, in the task's order, the repeats of a case together
     records: tuple[Record, ...]
-    """One a case and repeat, in the task's order, the repeats of a case together."""
-    fingerprint: str
-    """Of the model that answered."""
-    origin: str
-    """`Record.origin`."""
+    fingerprint: str  # of the model that answered
+    origin: str  # `Record.origin`
     price: TokenPrice | None = None
 
     @property
@@ -79,11 +77,10 @@ class Graded:
 
     task: Task
     answered: Answered
+    # Of each case the first of its repeats, with the scores of all
     answers: tuple[Answer, ...]  # (N,)
-    """Of each case the first of its repeats, with the scores of all."""
     repeats: tuple[tuple[Answer, ...], ...]  # (N, K)
-    sums: dict[str, Sums]
-    """What each scorer's score over the cases is made of."""
+    sums: dict[str, Sums]  # what each scorer's score over the cases is made of
 
     @property
     def name(self) -> str:

@@ -29,8 +29,7 @@ from unitune.job.contenders import NEWEST
 from unitune.workspace.filesystem import private_folder
 from unitune.workspace.home import COMPARISONS, home, make_home
 
-SHOWN_COMPARISONS = 20
-"""Comparisons that a list shows by default."""
+SHOWN_COMPARISONS = 20  # comparisons that a list shows by default
 _ID = re.compile(r"c\d{6}-[0-9a-z]{12}")
 HISTORY = "the history"
 

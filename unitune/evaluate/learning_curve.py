@@ -45,8 +45,7 @@ from unitune.run.sweep import launch_sweep
 from unitune.workspace.filesystem import private_folder, replacing
 
 DOCUMENT = "learning-curve.json"
-TIMES = (2, 4)
-"""The rows there are, times these, are predicted."""
+TIMES = (2, 4)  # the rows there are, times these, are predicted
 
 
 def learning_curve(  # noqa: PLR0913 - each has a name and a default

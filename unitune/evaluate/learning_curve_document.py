@@ -11,8 +11,7 @@ from pydantic import Field
 from unitune.evaluate.statistics.learning_curve import LEVEL, Form
 from unitune.security.spec import Frozen
 
-FARTHEST = 16
-"""Beyond so many times the rows there are, no number of rows is told."""
+FARTHEST = 16  # beyond so many times the rows there are, no number of rows is told
 
 
 class Figure(Frozen):

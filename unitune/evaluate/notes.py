@@ -19,10 +19,8 @@ from unitune.workspace.filesystem import content_of, no_link
 from unitune.workspace.locks import locked
 
 NOTES = "notes.jsonl"
-LONGEST_NOTE = 4_000
-"""Characters."""
-WAIT_SECONDS = 2.0
-"""For another process that writes a note."""
+LONGEST_NOTE = 4_000  # characters
+WAIT_SECONDS = 2.0  # for another process that writes a note
 _BEGINNING = b'{"case":'
 
 

@@ -39,5 +39,5 @@ class CompareOptions(AnswerOptions):
     update_baseline: bool = False
     limit: int | None = None
     new_answers: str | None = None
+    # Whether it watches a model in use: all answers are new, and nothing is chosen
     verifies: bool = False
-    """Whether it watches a model in use: all answers are new, and nothing is chosen."""

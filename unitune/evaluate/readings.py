@@ -70,8 +70,7 @@ class Pairing:
     baseline: Graded
     candidate: Graded
     margin: float
-    level: float = LEVEL
-    """Of the interval that decides; all others are at the usual one."""
+    level: float = LEVEL  # of the interval that decides; all others are at the usual one
 
     @property
     def task(self) -> Task:
@@ -195,14 +194,11 @@ class Reading:
 class Judgement:
     """What the answers show, whatever the missing ones would have been."""
 
-    scored: Reading
-    """Errors as wrong, cut answers as they stand."""
+    scored: Reading  # errors as wrong, cut answers as they stand
+    # All that is not known given to the baselines, and to the candidate; none: all is known
     others: tuple[Reading, ...]
-    """All that is not known given to the baselines, and to the candidate; none: all is known."""
-    verdict: Verdict
-    """The one that every reading supports; else inconclusive."""
-    doubt: Ruling | None = None
-    """Why it is inconclusive where `scored` alone would say more."""
+    verdict: Verdict  # the one that every reading supports; else inconclusive
+    doubt: Ruling | None = None  # why it is inconclusive where `scored` alone would say more
 
     @classmethod
     def of(cls, scored: Reading, others: tuple[Reading, ...]) -> Judgement:

@@ -42,37 +42,32 @@ class Record:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     contender: str
-    case: str
-    """`Example.case_id`."""
-    repeat: int = 0
-    """Which repeat of the request, from 0."""
-    model: str = ""
-    """Fingerprint of the model that answered."""
+    case: str  # `Example.case_id`
+    repeat: int = 0  # which repeat of the request, from 0
+    model: str = ""  # fingerprint of the model that answered
+    # Which model the job named: ``BACKEND:MODEL``, ``URL:MODEL``, ``training:FINGERPRINT`` of the
+    # tuned one, ``run:ID:FINGERPRINT`` of one whose run it names, or the hash of recorded answers
     origin: str = ""
-    """Which model the job named: ``BACKEND:MODEL``, ``URL:MODEL``, ``training:FINGERPRINT`` of the
-    tuned one, ``run:ID:FINGERPRINT`` of one whose run it names, or the hash of recorded answers."""
+    # Hash of model fingerprint, messages and sampling settings: what determines the answer
     request_hash: str
-    """Hash of model fingerprint, messages and sampling settings: what determines the answer."""
     text: str = ""
     finish_reason: str = "stop"
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    # Those of them that were spent on thoughts, where the vendor says so
     reasoning_tokens: int | None = None
-    """Those of them that were spent on thoughts, where the vendor says so."""
-    max_tokens: int | None = None
-    """The longest answer that was allowed."""
+    max_tokens: int | None = None  # the longest answer that was allowed
+    # Settings that the model refused, and that were left out; `request_hash` is that of the request
+    # as it was meant, which says which settings may be left out
     left_out: tuple[str, ...] | None = None
-    """Settings that the model refused, and that were left out; `request_hash` is that of the
-    request as it was meant, which says which settings may be left out."""
     seconds: float | None = None
     tool_calls: ToolCalls | None = None
-    given: dict[str, float] | None = None
-    """`Reply.given`."""
+    given: dict[str, float] | None = None  # `Reply.given`
     error: str | None = None
+    # What the budget was charged where the vendor gave no possible count
     uncounted: Uncounted | None = None
-    """What the budget was charged where the vendor gave no possible count."""
+    # The answer was given to the same request in another comparison
     cached: Literal[True] | None = None
-    """The answer was given to the same request in another comparison."""
 
     @property
     def cut(self) -> bool:
@@ -86,21 +81,18 @@ class Answer:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     text: str
-    scores: dict[str, float]
-    """By scorer; 0 for a case in error."""
+    scores: dict[str, float]  # by scorer; 0 for a case in error
+    # Why a score is what it is, by scorer, where the scorer says so
     reasons: dict[str, str] = field(default_factory=dict[str, str])
-    """Why a score is what it is, by scorer, where the scorer says so."""
+    # Scorers that could not score it; their score is 0, and the reason says why
     failed: tuple[str, ...] = ()
-    """Scorers that could not score it; their score is 0, and the reason says why."""
+    # By measure; those that are not known are left out
     measures: dict[str, float] = field(default_factory=dict[str, float])
-    """By measure; those that are not known are left out."""
     tool_calls: ToolCalls | None = None
-    error: str | None = None
-    """Why there is no answer, or why the primary scorer cannot score it."""
-    cut: bool = False
-    """It reached `max_tokens` before its end."""
+    error: str | None = None  # why there is no answer, or why the primary scorer cannot score it
+    cut: bool = False  # it reached `max_tokens` before its end
+    # It was cut, and with its end it might have had another score by the primary scorer
     open: bool = False
-    """It was cut, and with its end it might have had another score by the primary scorer."""
 
     @property
     def known(self) -> bool:
@@ -114,19 +106,14 @@ class CaseResult:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     id: str
-    messages: tuple[Message, ...]
-    """The question, before any contender's instructions or shots."""
+    messages: tuple[Message, ...]  # the question, before any contender's instructions or shots
     expected: str
-    asserted: str = ""
-    """What a scorer wants of its answer beside that, one line each."""
-    answers: dict[str, Answer]
-    """By contender name."""
-    required: bool = False
-    """The gate requires that the candidate gets it right."""
-    slices: tuple[str, ...] = ()
-    """Names of the slices that it belongs to."""
+    asserted: str = ""  # what a scorer wants of its answer beside that, one line each
+    answers: dict[str, Answer]  # by contender name
+    required: bool = False  # the gate requires that the candidate gets it right
+    slices: tuple[str, ...] = ()  # names of the slices that it belongs to
+    # Cases of equal clusters belong together; None where each stands alone
     cluster: str | None = None
-    """Cases of equal clusters belong together; None where each stands alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,17 +121,13 @@ class SweptRun:
     """One run of a sweep, as dev scored it."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-    name: str
-    """Its values."""
-    run: str | None = None
-    """Its id; None where the ledger has none with a model."""
+    name: str  # its values
+    run: str | None = None  # its id; None where the ledger has none with a model
+    # By the metric that decides, over its dev rows; None: no model was scored
     score: float | None = None
-    """By the metric that decides, over its dev rows; None: no model was scored."""
     rows: int = 0
-    errors: int = 0
-    """Dev rows without an answer; they count as wrong."""
-    chosen: bool = False
-    """Whether its model is the one that is judged."""
+    errors: int = 0  # dev rows without an answer; they count as wrong
+    chosen: bool = False  # whether its model is the one that is judged
 
 
 class UseOfTest(Closed):

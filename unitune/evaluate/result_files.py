@@ -24,13 +24,12 @@ from unitune.workspace.filesystem import content_of, private_folder, replacing
 from unitune.workspace.home import EVALUATION, home, make_home
 
 VERDICT = "verdict.json"
-CASES = "cases.jsonl"
-"""Written with the verdict: a `CaseResult` a line."""
+CASES = "cases.jsonl"  # written with the verdict: a `CaseResult` a line
 _CASE = TypeAdapter(CaseResult)
+# Folder beside the recorded answers for what is said of a few of the cases
 FIRST_LOOK = "first-look"
-"""Folder beside the recorded answers for what is said of a few of the cases."""
+# Written beside the verdict by `unitune.report.files`
 REPORTS = ("report.html", "summary.md", "junit.xml")
-"""Written beside the verdict by `unitune.report.files`."""
 
 
 def report_folder(comparison: Comparison, folder: Path) -> Path:

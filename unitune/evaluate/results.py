@@ -169,8 +169,8 @@ class BaselineResult(Difference):
     """Ends of the interval with missing and cut answers read as right and as wrong, if any."""
 
 
+# In US dollars, at the comparison's level; an end that is not known is open
 UsdInterval: TypeAlias = tuple[Decimal | None, Decimal | None]
-"""In US dollars, at the comparison's level; an end that is not known is open."""
 PayBack: TypeAlias = Literal["after", "never by cost alone", "not determined"]
 
 

@@ -73,20 +73,15 @@ class EvaluationConfig:
     """Which contenders answer which cases, and how."""
 
     task: Task
-    contenders: tuple[Contender, ...]
-    """In the job's order."""
-    sources: Mapping[str, Source]
-    """Who answers for each, by name."""
-    folder: Path
-    """Where answers are recorded."""
+    contenders: tuple[Contender, ...]  # in the job's order
+    sources: Mapping[str, Source]  # who answers for each, by name
+    folder: Path  # where answers are recorded
     budget: Budget
-    concurrency: int
-    """Requests in flight at most."""
+    concurrency: int  # requests in flight at most
     options: AnswerOptions
-    history: TestHistory | None = None
-    """Of the test; None where nothing is counted."""
+    history: TestHistory | None = None  # of the test; None where nothing is counted
+    # Whether every contender is scored on all dev rows, and none on the test
     dev_only: bool = False
-    """Whether every contender is scored on all dev rows, and none on the test."""
 
     @property
     def prices(self) -> dict[str, TokenPrice]:
@@ -195,13 +190,12 @@ class EvaluationRunner:
     journals: Journals
     cache: ResponseCache | None
     notify: Notify
-    sources: dict[str, Source]
-    """Those of the contenders, and of finalists that stand beside them."""
+    sources: dict[str, Source]  # those of the contenders, and of finalists that stand beside them
     chosen: dict[str, Choice] = field(default_factory=dict[str, Choice])
+    # Identity of the candidate, once its model is open
     candidate: list[str] = field(default_factory=list[str])
-    """Identity of the candidate, once its model is open."""
+    # Fingerprints of models that are known to think before they answer
     thinking: set[str] = field(default_factory=set[str])
-    """Fingerprints of models that are known to think before they answer."""
 
     def run(self) -> dict[str, Answered]:
         """Return each contender with its answers, by name."""

@@ -33,10 +33,8 @@ from unitune.scorers.labels import labels_of
 from unitune.scorers.measures import Measure
 from unitune.scorers.row_scorers import KEY, RowScorers
 
-FINGERPRINT_DIGITS = 16
-"""Hex digits: 64 bits, far beyond chance for the few scorers of a baseline."""
-UNSCORED = {"name"}
-"""Options that change no score."""
+FINGERPRINT_DIGITS = 16  # hex digits: 64 bits, far beyond chance for the few scorers of a baseline
+UNSCORED = {"name"}  # options that change no score
 
 S = TypeVar("S", bound=Scorer)
 
@@ -45,10 +43,8 @@ S = TypeVar("S", bound=Scorer)
 class Scoring:
     """By what answers are scored."""
 
-    scorers: tuple[Scorer, ...]
-    """Ready to score."""
-    primary: Scorer
-    """The scorer that decides."""
+    scorers: tuple[Scorer, ...]  # ready to score
+    primary: Scorer  # the scorer that decides
     measures: tuple[Measure, ...] = ()
 
     def asserted(self, case: Example) -> str:

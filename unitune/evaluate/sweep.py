@@ -23,24 +23,19 @@ from unitune.planning.preflight import ResolvedJob
 if TYPE_CHECKING:
     from unitune.run.run import Run
 
+# Beside the recorded answers of the job, for those to dev rows by which a run is chosen
 FOLDER = "sweep"
-"""Beside the recorded answers of the job, for those to dev rows by which a run is chosen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
     """The chosen run of a sweep."""
 
-    resolved: ResolvedJob
-    """Its job: with its values, and without lists."""
-    run: Run | None
-    """None in a replay whose ledger does not know it."""
-    runs: tuple[SweptRun, ...] = ()
-    """All runs of the sweep, as the comparison shows them."""
-    trials: tuple[Trial, ...] = ()
-    """The same, as dev scored them."""
-    spent: Decimal = Decimal(0)
-    """Cost of the answers on dev, in US dollars."""
+    resolved: ResolvedJob  # its job: with its values, and without lists
+    run: Run | None  # none in a replay whose ledger does not know it
+    runs: tuple[SweptRun, ...] = ()  # all runs of the sweep, as the comparison shows them
+    trials: tuple[Trial, ...] = ()  # the same, as dev scored them
+    spent: Decimal = Decimal(0)  # cost of the answers on dev, in US dollars
 
     def noted(self, answered: Iterable[Answered]) -> tuple[Answered, ...]:
         """Return the contenders; those that the chosen run has made, with the trials on dev."""

@@ -31,9 +31,9 @@ from unitune.evaluate.task import Task, prepare
 from unitune.planning.preflight import ResolvedJob
 from unitune.run.run import Run
 
+# Beside the recorded answers of the job; each backend has a folder there, since contenders of two
+# may have one name
 FOLDER = "validation"
-"""Beside the recorded answers of the job; each backend has a folder there, since contenders of two
-may have one name."""
 
 
 class ValidationAnswers(NamedTuple):
@@ -41,8 +41,8 @@ class ValidationAnswers(NamedTuple):
 
     task: Task
     graded: tuple[Graded, ...]
+    # Of these contenders' answers, recorded ones too; None where no price is known
     spent_usd: Decimal | None
-    """Of these contenders' answers, recorded ones too; None where no price is known."""
     folder: Path
 
 

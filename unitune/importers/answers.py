@@ -28,11 +28,10 @@ from unitune.scorers.labels import MOST_LABELS
 from unitune.scorers.overlap import squad_tokens
 from unitune.scorers.row_scorers import KEY, RowScorers
 
-LISTED_LABELS = 20
-"""So many labels stand in the job, where a person can look them through."""
+LISTED_LABELS = 20  # so many labels stand in the job, where a person can look them through
 SEPARATORS = (";", "|", ",", "/", "+")
+# One answer in so many holds several labels, or more, where that is a habit of the file
 MOST_LISTS = 20
-"""One answer in so many holds several labels, or more, where that is a habit of the file."""
 PHRASE_WORDS = 4
 _NUMBER = re.compile(r"[-+\u2212]?[$€£]?\s?\d[\d.,'\u00a0\u202f]*\s?(?:%|[$€£]|[A-Za-z]{1,3})?")
 _LEADING_ZERO = re.compile(r"0\d")

@@ -18,8 +18,7 @@ from unitune.errors import DataError
 from unitune.security.json_fields import whole_text
 from unitune.workspace.filesystem import content_of
 
-LARGEST_SCORE = 1e300
-"""A whole number of more digits is no float."""
+LARGEST_SCORE = 1e300  # A whole number of more digits is no float
 
 
 def text_file(path: Path, what: str) -> str:

@@ -36,16 +36,16 @@ from unitune.job.contenders import Recorded, Role, Tuned, ZeroShot
 from unitune.job.job import Data, Evaluate, Job
 from unitune.workspace.validation import first_problem
 
+# Stands in the job where the other tool named no model that unitune knows
 DEFAULT_BASE = Base("local", "smollm2-135m-instruct")
-"""Stands in the job where the other tool named no model that unitune knows."""
+# Longest answer in tokens where no expected answer shows how long answers are
 DEFAULT_MAX_TOKENS = 1024
-"""Longest answer in tokens where no expected answer shows how long answers are."""
+# By the word before the colon in ``unitune import promptfoo:FILE``
 READERS: Mapping[str, Reader] = {
     "inspect": read_log,
     "lm-eval": read_samples,
     "promptfoo": read_results,
 }
-"""By the word before the colon in ``unitune import promptfoo:FILE``."""
 
 
 @dataclass(frozen=True, slots=True)

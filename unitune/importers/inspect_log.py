@@ -27,14 +27,12 @@ from unitune.workspace.install import install_command
 from unitune.workspace.validation import first_problem
 
 VERSION = 2
-ZSTD = 93
-"""Of the compression methods of a zip file (PKWARE's APPNOTE 6.3.10, section 4.4.5)."""
+ZSTD = 93  # of the compression methods of a zip file (PKWARE's APPNOTE 6.3.10, section 4.4.5)
+# Bytes of a sample, decompressed: long tasks of agents have some 10 MiB with all their events
 LARGEST_SAMPLE = 64 << 20
-"""Bytes of a sample, decompressed: long tasks of agents have some 10 MiB with all their events."""
-MOST_RATIO = 100
-"""Of decompressed to compressed bytes: transcripts of agents have 20 to 50."""
+MOST_RATIO = 100  # of decompressed to compressed bytes: transcripts of agents have 20 to 50
+# Correct, partly, incorrect, no answer: what inspect's `value_to_float` makes of them
 LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
-"""Correct, partly, incorrect, no answer: what inspect's `value_to_float` makes of them."""
 ATTACHED = "attachment://"
 EXPORT = "inspect log convert {} --to json --output-dir json"
 M = TypeVar("M", bound=BaseModel)

@@ -26,8 +26,8 @@ from unitune.importers.suite import Answers, Suite, base_of
 from unitune.security.json_fields import whole_text
 from unitune.workspace.validation import first_problem
 
+# How lm-eval names the file; the results of the same date stand beside it
 NAME = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\d.:-]+)\.jsonl")
-"""How lm-eval names the file; the results of the same date stand beside it."""
 WHAT = "samples of lm-eval (`lm_eval … --output_path DIR --log_samples`)"
 
 

@@ -28,12 +28,10 @@ from unitune.job.job import Data, Evaluate, Job, Tuning
 from unitune.models import ChatModel, Request, TunedModel
 from unitune.workspace.filesystem import no_link, replacing
 
-TOOLS = ("promptfoo", "inspect", "lm-eval")
-"""Whose files `unitune.importers.import_suite` reads."""
+TOOLS = ("promptfoo", "inspect", "lm-eval")  # whose files `unitune.importers.import_suite` reads
 ANSWERS = "old-answers.jsonl"
 OLD_MODEL = "old-model"
-IN_FLIGHT = 8
-"""Requests at once; few, since no run waits for a vendor that is being left."""
+IN_FLIGHT = 8  # requests at once; few, since no run waits for a vendor that is being left
 
 
 @dataclass(frozen=True, slots=True)

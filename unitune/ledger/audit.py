@@ -36,10 +36,8 @@ AUDIT_LOG = sa.Table(
     sa.Column("previous", sa.String(64), nullable=False),
     sa.Column("sha256", sa.String(64), nullable=False),
 )
-BEGINNING = "0" * 64
-"""What the first entry has in place of the hash of one before."""
-END = "entries"
-"""Key of an export's last line."""
+BEGINNING = "0" * 64  # what the first entry has in place of the hash of one before
+END = "entries"  # key of an export's last line
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,9 +40,9 @@ from unitune.ledger.records import unreadable
 from unitune.security.spec import Frozen
 from unitune.workspace.today import today
 
+# What is charged by the hour is cancelled so long before its limit: looks are up to 5 seconds
+# apart, and a vendor takes its time to stop
 AHEAD_SECONDS = 30.0
-"""What is charged by the hour is cancelled so long before its limit: looks are up to 5 seconds
-apart, and a vendor takes its time to stop."""
 SECONDS_A_DAY = 86400
 
 

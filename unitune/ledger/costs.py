@@ -35,8 +35,7 @@ from unitune.ledger.records import (
 from unitune.ledger.sqlite import SQLite
 from unitune.workspace.home import ledger_url
 
-SETTING_ASIDE = "costs"
-"""Key of the lock under which money is set aside."""
+SETTING_ASIDE = "costs"  # key of the lock under which money is set aside
 ALL_COSTS = (
     sa.select(
         *columns_of(COSTS, CostRecord),

@@ -9,8 +9,7 @@ from unitune.ledger.model_versions import ModelVersion, standing_aliases
 from unitune.ledger.records import RunRecord
 from unitune.models import VersionName
 
-SHOWN_RUNS = 50
-"""Runs that a list or a message shows by default."""
+SHOWN_RUNS = 50  # runs that a list or a message shows by default
 LIST_MODELS = "`unitune models` lists them."
 
 

@@ -18,14 +18,10 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-PROC = Path("/proc")
-"""Where Linux shows processes; elsewhere `ps` and `sysctl` do."""
+PROC = Path("/proc")  # where Linux shows processes; elsewhere `ps` and `sysctl` do
+# Letters of a process's state: dead, and perhaps waiting for its parent to notice; stopped, by a
+# signal or a debugger. Source: proc_pid_stat(5); ps(1) of macOS has Z and T, too.
 DEAD, STOPPED = ("Z", "X"), ("T", "t")
-"""Letters of a process's state: dead, and perhaps waiting for its parent to notice; stopped, by a
-signal or a debugger.
-
-Source: proc_pid_stat(5); ps(1) of macOS has Z and T, too.
-"""
 Pid = Annotated[int, Field(ge=0, lt=1 << 31)]
 Life = Literal["running", "stopped", "gone", "unknown"]
 

@@ -30,20 +30,17 @@ from unitune.ledger.database import Database
 from unitune.ledger.holders import Holder, Life, this_process
 from unitune.ledger.records import RUNS, RunRecord, columns_of, run_of
 
-LEASE_SECONDS = 60.0
-"""How long a lease that is not renewed keeps other machines waiting."""
+LEASE_SECONDS = 60.0  # how long a lease that is not renewed keeps other machines waiting
+# No lease lasts longer from now; one that does was written before a clock was set back
 LONGEST_LEASE_SECONDS = 120.0
-"""No lease lasts longer from now; one that does was written before a clock was set back."""
-WAIT_SECONDS = 30.0
-"""How long to wait for another holder."""
+WAIT_SECONDS = 30.0  # how long to wait for another holder
 FIRST_LOOK_SECONDS, SLOWEST_LOOK_SECONDS = 0.02, 0.25
 WAIT_OR_END = "Wait until it is done, or end it, and try again."
 
+# How often a lease is renewed within its length; sooner again where that has just failed
 RENEWALS, RENEWALS_AFTER_FAILURE = 3, 12
-"""How often a lease is renewed within its length; sooner again where that has just failed."""
 
-LeaseKey = tuple[str, str]
-"""A database by its name, and a run."""
+LeaseKey = tuple[str, str]  # A database by its name, and a run
 
 
 class _Lease(NamedTuple):

@@ -50,10 +50,10 @@ from unitune.workspace.yaml_file import parse
 
 RUN_COLUMNS = columns_of(RUNS, RunRecord)
 NEWEST_FIRST = RUNS.c.created.desc(), RUNS.c.id.desc()
+# States of a run that leave its training to be launched again
 TRAINED_NOTHING = (str(State.FAILED), str(State.CANCELLED))
-"""States of a run that leave its training to be launched again."""
+# What reading a text raises that is no job file
 NO_JOB = (ValueError, TypeError, AttributeError, LookupError, RecursionError, yaml.YAMLError)
-"""What reading a text raises that is no job file."""
 
 
 class Ledger(LookLedger):

@@ -15,10 +15,8 @@ from unitune.cost.tokens import Count
 from unitune.ledger.ledger import Ledger
 from unitune.ledger.records import RunRecord
 
-BILL = "run.billed"
-"""Key of the event that says what is billed."""
-EPOCHS = "run.epochs"
-"""Key of the event that says how many epochs the vendor has chosen."""
+BILL = "run.billed"  # key of the event that says what is billed
+EPOCHS = "run.epochs"  # key of the event that says how many epochs the vendor has chosen
 SECONDS_AN_HOUR = Decimal(3600)
 
 

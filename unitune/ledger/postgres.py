@@ -26,8 +26,7 @@ VARIABLE = "UNITUNE_LEDGER"
 EXAMPLE = f"{VARIABLE}=postgresql+psycopg://user@host/database"
 DRIVER = "postgresql+psycopg"
 KINDS = ("postgresql", "postgres", DRIVER)
-BUSY_SECONDS = 30
-"""How long a statement waits for another process's write."""
+BUSY_SECONDS = 30  # how long a statement waits for another process's write
 CONNECTION: dict[str, Any] = {
     "application_name": "unitune",
     "connect_timeout": 10,
@@ -39,14 +38,11 @@ CONNECTION: dict[str, Any] = {
     # Prepared statements do not survive a pooler such as PgBouncer between us and the server.
     "prepare_threshold": None,
 }
+# Number of the advisory lock for changes of the schema: "unitune" in ASCII
 UPGRADE_LOCK = 0x756E6974756E65
-"""Number of the advisory lock for changes of the schema: "unitune" in ASCII."""
+# Lock_not_available, serialization_failure, deadlock_detected. Source: PostgreSQL 15, appendix A,
+# https://www.postgresql.org/docs/15/errcodes-appendix.html (2026-11-25).
 BUSY_STATES = ("55P03", "40001", "40P01")
-"""lock_not_available, serialization_failure, deadlock_detected.
-
-Source: PostgreSQL 15, appendix A, https://www.postgresql.org/docs/15/errcodes-appendix.html
-(2026-11-25).
-"""
 
 
 class PostgreSQL(Database):

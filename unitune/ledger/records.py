@@ -26,10 +26,9 @@ from unitune.workspace.validation import sentence
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-HEAD = "0005"
-"""The newest version of the schema; a test holds it against `migrations`."""
+HEAD = "0005"  # the newest version of the schema; a test holds it against `migrations`
+# All of them, the oldest first
 VERSIONS = tuple(f"{number:04}" for number in range(1, int(HEAD) + 1))
-"""All of them, the oldest first."""
 
 METADATA = sa.MetaData()
 RUNS = sa.Table(
@@ -122,10 +121,10 @@ COSTS = sa.Table(
     sa.UniqueConstraint("run_id", "attempt", name="costs_once"),
 )
 
+# Values by the names of columns; SQLAlchemy's own type takes columns as keys, too
 Row = Mapping[Any, Any]
-"""Values by the names of columns; SQLAlchemy's own type takes columns as keys, too."""
+# Seconds since 1970, UTC, until the end of the year 9999
 Time = Annotated[float, Field(ge=0, lt=253_402_300_800)]
-"""Seconds since 1970, UTC, until the end of the year 9999."""
 T = TypeVar("T", bound="DataclassInstance")
 
 
@@ -317,8 +316,7 @@ def _adapter(kind: type[T]) -> TypeAdapter[T]:
     return TypeAdapter(kind)
 
 
-LONGEST_KEY = 200
-"""Characters of an event's key, as in `unitune.ledger.records`."""
+LONGEST_KEY = 200  # characters of an event's key, as in `unitune.ledger.records`
 
 
 def add_events(connection: sa.Connection, record: RunRecord, events: Sequence[Event]) -> int:

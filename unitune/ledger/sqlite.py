@@ -22,8 +22,7 @@ from unitune.workspace.home import make_home, refuse_network
 from unitune.workspace.locks import locked
 
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-BUSY_SECONDS = 30
-"""How long a statement waits for another process's write."""
+BUSY_SECONDS = 30  # how long a statement waits for another process's write
 
 
 class SQLite(Database):

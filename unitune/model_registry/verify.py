@@ -33,8 +33,8 @@ from unitune.run.run import Run
 from unitune.security.spec import Closed
 from unitune.workspace.home import home, make_home
 
+# Answers of a verification that was interrupted longer ago say nothing about now
 KEPT_SECONDS = 6 * 3600.0
-"""Answers of a verification that was interrupted longer ago say nothing about now."""
 
 
 class Verification(Closed):

@@ -40,11 +40,9 @@ from unitune.run.deployment import Deployment
 from unitune.run.handle import Run
 from unitune.workspace.home import home
 
+# Words that would be taken for a number or the newest run. Source: MLflow reserves `latest` and v
+# with digits, too: mlflow/utils/validation.py (2026-11-28).
 RESERVED_ALIASES = re.compile(r"latest|newest|v\d+", re.IGNORECASE)
-"""Words that would be taken for a number or the newest run.
-
-Source: MLflow reserves `latest` and v with digits, too: mlflow/utils/validation.py (2026-11-28).
-"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,10 +28,9 @@ from unitune.planning.preflight import ResolvedJob, preflight
 from unitune.planning.rows import Rows
 from unitune.workspace.install import install_command
 
+# Code of the finding that something is known of a vendor, and nothing can be launched there
 NO_BACKEND = "no-backend"
-"""Code of the finding that something is known of a vendor, and nothing can be launched there."""
-QUOTE_KEY = "unitune-quote"
-"""In place of a launch key; nothing is created under it."""
+QUOTE_KEY = "unitune-quote"  # in place of a launch key; nothing is created under it
 
 
 def existence_findings(resolved: ResolvedJob) -> tuple[Finding, ...]:

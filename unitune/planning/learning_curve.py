@@ -24,12 +24,11 @@ from unitune.job.contenders import ContenderSpec, Tuned
 from unitune.planning.preflight import ResolvedJob, refuse
 from unitune.planning.rows import Rows
 
+# A power law has three parts. Of one training a size nobody knows what chance does: in simulations
+# the 80 % range of twice the rows then held the truth in 48 to 100 %, by the form of the curve, and
+# with three seeds in 77 to 100 % (`benchmarks/learning_curves.py`).
 LEAST_POINTS, LEAST_SEEDS = 3, 2
-"""A power law has three parts. Of one training a size nobody knows what chance does: in simulations
-the 80 % range of twice the rows then held the truth in 48 to 100 %, by the form of the curve, and
-with three seeds in 77 to 100 % (`benchmarks/learning_curves.py`)."""
-LEAST_ROWS = 10
-"""Of the smallest subset: about a step or two of training."""
+LEAST_ROWS = 10  # of the smallest subset: about a step or two of training
 
 
 def learning_curve_of(resolved: ResolvedJob, points: int, seeds: int) -> ResolvedJob:

@@ -31,16 +31,15 @@ class Money:
     """What is known of money before a plan is made."""
 
     project: ProjectBudget = field(default_factory=ProjectBudget)
+    # By the project's runs and deployments, where budget.yaml limits what they may cost
     spent: Spent = field(default_factory=Spent)
-    """By the project's runs and deployments, where budget.yaml limits what they may cost."""
+    # Of the bills of earlier runs, by backend and base model
     lessons: Mapping[tuple[str, str], Sequence[Lesson]] = field(
         default_factory=dict[tuple[str, str], Sequence[Lesson]]
     )
-    """Of the bills of earlier runs, by backend and base model."""
-    unpriced: bool = False
-    """Whether the user takes a price that is unknown or old."""
+    unpriced: bool = False  # whether the user takes a price that is unknown or old
+    # Fingerprints of trainings that go on or are done: their money is in `spent`
     launched: frozenset[str] = frozenset()
-    """Fingerprints of trainings that go on or are done: their money is in `spent`."""
 
 
 NOTHING_KNOWN = Money()

@@ -12,10 +12,9 @@ from unitune.job.job import Job
 from unitune.planning.feasibility import is_open, takes
 from unitune.workspace.today import today
 
+# Size in a model's name: 8B, 0.6B, 0p6b, 270m
 BILLIONS = re.compile(r"(?<![a-z0-9])(\d+(?:[.p]\d+)?)([bm])(?![a-z0-9])", re.IGNORECASE)
-"""Size in a model's name: 8B, 0.6B, 0p6b, 270m."""
-FAR = 5
-"""Doublings in size from which on a base is no closer than one of unknown size."""
+FAR = 5  # doublings in size from which on a base is no closer than one of unknown size
 
 
 def proposed_bases(job: Job, book: PriceBook) -> tuple[str, ...]:

@@ -26,10 +26,8 @@ from unitune.workspace.progress import counted
 class WireFile:
     """A file as it would be uploaded, without its content."""
 
-    findings: tuple[Finding, ...]
-    """An error for each row that the format cannot carry."""
-    size: int
-    """In bytes."""
+    findings: tuple[Finding, ...]  # an error for each row that the format cannot carry
+    size: int  # in bytes
     sha256: str
 
 
@@ -51,8 +49,8 @@ class Rows:
     """A job's rows, read once, written once in each format, counted once by each tokenizer."""
 
     read: JobRows
+    # Of models whose vendor counted, by model
     counters: Mapping[str, TokenCounter] = field(default_factory=dict[str, TokenCounter])
-    """Of models whose vendor counted, by model."""
     _counted: dict[object, Workload] = field(default_factory=dict[object, Workload])
     _written: dict[str | None, dict[str, WireFile]] = field(
         default_factory=dict[str | None, dict[str, WireFile]]

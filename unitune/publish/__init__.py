@@ -1,4 +1,3 @@
 """Models that are published: `hub.push` sends an export and its card to the Hugging Face Hub."""
 
-PUSHED = "run.pushed"
-"""How the key begins of a run's event that its model was sent somewhere."""
+PUSHED = "run.pushed"  # how the key begins of a run's event that its model was sent somewhere

@@ -39,10 +39,9 @@ from unitune.workspace.filesystem import content_of, replacing, sha256
 from unitune.workspace.home import home
 from unitune.workspace.install import install_command
 
+# Under which a changed model may be published by anyone who names the origin, by SPDX
 FREE_LICENCES = frozenset({"apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "isc", "cc0-1.0"})
-"""Under which a changed model may be published by anyone who names the origin, by SPDX."""
-PRECONDITION = 412
-"""Status where a commit was made since the one that a push goes on from."""
+PRECONDITION = 412  # status where a commit was made since the one that a push goes on from
 DENIED = (401, 403)
 
 
@@ -237,10 +236,10 @@ def _mapped(error: Exception, repository: str) -> UnituneError:
     return BackendError(f"the Hugging Face Hub {what}: {first}", status=status)
 
 
+# Peft's, which names the base model by the folder that it was loaded from
 ADAPTER = "adapter_config.json"
-"""peft's, which names the base model by the folder that it was loaded from."""
+# Ends of the names of files that may name a folder
 TEXTS = frozenset({".json", ".md", ".sh", ".jinja", ".txt", ".yaml"})
-"""Ends of the names of files that may name a folder."""
 
 
 def _publishable(

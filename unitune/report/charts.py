@@ -17,8 +17,7 @@ from unitune.report.curves import Axis
 
 # Scores are drawn from 0 to 100 %, so that their distances can be trusted.
 PERCENT = Axis(0, 100, (0, 25, 50, 75, 100))
-MOST_STROKES = 1000
-"""Lines of the strip of cases that can be told apart."""
+MOST_STROKES = 1000  # lines of the strip of cases that can be told apart
 
 
 def margin_axis(comparison: Comparison) -> Axis:

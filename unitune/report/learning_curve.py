@@ -19,8 +19,7 @@ from unitune.report.typography import decimal, percent, points
 from unitune.workspace.filesystem import replacing
 
 PAGE = "learning-curve.html"
-FITTED_POINTS = 60
-"""Of the drawn line."""
+FITTED_POINTS = 60  # of the drawn line
 ADVICE = "More --seeds and more validation rows make the ranges narrower."
 
 

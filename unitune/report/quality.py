@@ -13,10 +13,9 @@ from unitune.report.html import page, resource
 from unitune.report.typography import counted, percent
 from unitune.security.json_fields import whole_text
 
-OPEN_SUSPECTS = 10
-"""Of each cause; the others are folded."""
+OPEN_SUSPECTS = 10  # of each cause; the others are folded
+# Answers whose numbers are drawn: the most frequent and, where there are more, the rarest
 MOST_ANSWERS = 100
-"""Answers whose numbers are drawn: the most frequent and, where there are more, the rarest."""
 
 
 class AnswerBar(NamedTuple):
@@ -24,8 +23,7 @@ class AnswerBar(NamedTuple):
 
     answer: str
     rows: int
-    share: str
-    """Of the rows of the most frequent answer, in percent: the length of its bar."""
+    share: str  # of the rows of the most frequent answer, in percent: the length of its bar
 
 
 def render(report: DataReport, name: str) -> str:

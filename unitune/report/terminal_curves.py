@@ -13,12 +13,11 @@ from rich.text import Text
 
 from unitune.report.curves import Axis, DrawnCurve, short_number
 
+# About so many, as the numbers at the left are the same number of rows apart
 ROWS, RATE_ROWS = 9, 4
-"""About so many, as the numbers at the left are the same number of rows apart."""
-LEAST_WIDTH, MOST_WIDTH = 60, 100
-"""Columns: fewer show nothing, more show nothing new."""
+LEAST_WIDTH, MOST_WIDTH = 60, 100  # columns: fewer show nothing, more show nothing new
+# By row and column of a cell. Source: the Unicode Standard 16.0, chart U2800.
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
-"""By row and column of a cell. Source: the Unicode Standard 16.0, chart U2800."""
 MARK, KEPT, SPAN = "●", "◆", "│"
 ACCENT = "cyan"
 

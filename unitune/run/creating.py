@@ -34,14 +34,13 @@ from unitune.errors import BackendError, LockTimeout, UnituneError, UserError
 from unitune.ledger import Ledger, RunRecord, budgeting
 from unitune.ledger.leases import LONGEST_LEASE_SECONDS
 
+# How long a create call may take: that long at least, this process acts for the run
 CREATE_SECONDS = LONGEST_LEASE_SECONDS
-"""How long a create call may take: that long at least, this process acts for the run."""
+# Beginning of the key of a warning: a process that stood still has cancelled its own job
 CANCELLED_LATE = "submit.cancelled:"
-"""Beginning of the key of a warning: a process that stood still has cancelled its own job."""
-DUPLICATE = "submit.duplicate:"
-"""Beginning of the key of a warning; the job's id follows."""
+DUPLICATE = "submit.duplicate:"  # beginning of the key of a warning; the job's id follows
+# Key of the event that says that the search after the settle time is done
 SEARCHED = "submit.searched"
-"""Key of the event that says that the search after the settle time is done."""
 INTERRUPTED = "the launch was interrupted while it created the job"
 
 

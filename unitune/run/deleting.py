@@ -25,8 +25,7 @@ from unitune.ledger import Ledger, RunRecord
 from unitune.ledger.model_versions import standing_aliases
 from unitune.workspace.home import COMPARISONS, EVALUATION
 
-RATE_LIMIT_SECONDS = 60.0
-"""How long one deletion is repeated while it is refused for its rate."""
+RATE_LIMIT_SECONDS = 60.0  # how long one deletion is repeated while it is refused for its rate
 
 
 @dataclass(frozen=True, slots=True)

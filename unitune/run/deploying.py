@@ -54,11 +54,10 @@ from unitune.run.run import Run
 from unitune.workspace.home import home
 from unitune.workspace.today import today
 
-DEFAULT_TTL = timedelta(hours=2)
-"""Long enough for an evaluation."""
+DEFAULT_TTL = timedelta(hours=2)  # long enough for an evaluation
 UNIT_SECONDS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
+# Units of what is paid while a deployment stands; a price a month buys no hours
 HOURLY = ("hour", "gpu-hour")
-"""Units of what is paid while a deployment stands; a price a month buys no hours."""
 log = logging.getLogger(__name__)
 
 

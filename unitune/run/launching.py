@@ -49,16 +49,14 @@ from unitune.run.creating import (
     search_again,
 )
 
+# States in which the backend may have no job yet
 BEFORE_JOB = (State.PLANNED, State.UPLOADING, State.SUBMITTING)
-"""States in which the backend may have no job yet."""
+# How long a poll is repeated while it is refused for its rate; others may act after that
 POLL_SECONDS = 10.0
-"""How long a poll is repeated while it is refused for its rate; others may act after that."""
-UPLOAD_SECONDS = 120.0
-"""How long an upload is repeated while it is refused for its rate."""
+UPLOAD_SECONDS = 120.0  # how long an upload is repeated while it is refused for its rate
+# Folder within a run's for its rows in the backend's own format, where that is not canonical
 WIRE = "wire"
-"""Folder within a run's for its rows in the backend's own format, where that is not canonical."""
-OVERRUN = "run.over_budget"
-"""Key of the event that says why a run was cancelled for its cost."""
+OVERRUN = "run.over_budget"  # key of the event that says why a run was cancelled for its cost
 
 
 def advance(ledger: Ledger, record: RunRecord) -> RunRecord:

@@ -16,8 +16,7 @@ from unitune.ledger import Ledger, RunRecord
 class Link(NamedTuple):
     """A training of a chain; of one that is not in the ledger only its name is known."""
 
-    name: str
-    """Id of the run, or the model's name at its backend."""
+    name: str  # id of the run, or the model's name at its backend
     method: str | None = None
     state: State | None = None
 

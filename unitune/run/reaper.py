@@ -44,18 +44,14 @@ from unitune.workspace.filesystem import private_folder, replacing
 from unitune.workspace.home import home
 
 LOOK_SECONDS = 5.0
-TRY_AGAIN_SECONDS = 60.0
-"""The longest pause after something went wrong."""
+TRY_AGAIN_SECONDS = 60.0  # the longest pause after something went wrong
+# How long to go on where the ledger does not answer and nothing is left to take down
 GIVE_UP_SECONDS = 86_400.0
-"""How long to go on where the ledger does not answer and nothing is left to take down."""
-WRITES = 3
-"""How often a change is tried while other processes change the record in between."""
+WRITES = 3  # how often a change is tried while other processes change the record in between
 LOG_BYTES = 65_536
+# A clock that is never set, and that goes on while the machine sleeps, as a vendor's price does.
+# Source: clock_gettime(2) of Linux, clock_gettime(3) of macOS, whose CLOCK_MONOTONIC does so.
 CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""A clock that is never set, and that goes on while the machine sleeps, as a vendor's price does.
-
-Source: clock_gettime(2) of Linux, clock_gettime(3) of macOS, whose CLOCK_MONOTONIC does so.
-"""
 log = logging.getLogger(__name__)
 
 

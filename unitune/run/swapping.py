@@ -22,8 +22,7 @@ from unitune.models import TunedModel
 from unitune.run.deployment import POLL_SECONDS, Deployment
 from unitune.run.reaper import host_of, write
 
-LONGEST_SECONDS = 3600.0
-"""How long to wait until the other model answers."""
+LONGEST_SECONDS = 3600.0  # how long to wait until the other model answers
 
 
 def swap(ledger: Ledger, deployment: Deployment, run: RunRecord, budget: HostingBudget) -> None:

@@ -32,8 +32,8 @@ from unitune.run.notifying import notify_end
 from unitune.tracking.feed import LATE, feeding, trackers_to_feed
 from unitune.workspace.home import home
 
+# Between two requests to a vendor: ten pages of a hundred jobs are read within a minute
 INTERVAL_SECONDS = 5.0
-"""Between two requests to a vendor: ten pages of a hundred jobs are read within a minute."""
 
 
 @dataclass(slots=True)

@@ -25,8 +25,7 @@ from unitune.scorers.interface import (
 from unitune.scorers.measures import Measure
 from unitune.security.spec import Spec
 
-SHOWN = 80
-"""Characters of an entry that a reason shows."""
+SHOWN = 80  # characters of an entry that a reason shows
 Bound: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
 
 

@@ -28,12 +28,11 @@ from pydantic import JsonValue
 
 from unitune.scorers.interface import Unscorable
 
+# Of processor time for one text. Plain patterns take microseconds on the longest answers.
 SECONDS = 1.0
-"""Of processor time for one text. Plain patterns take microseconds on the longest answers."""
-OUT_OF_TIME = "OutOfTime"
-"""The `CheckFailed.kind` of what took too long."""
+OUT_OF_TIME = "OutOfTime"  # the `CheckFailed.kind` of what took too long
+# Until a process that does not stop itself is killed: its start on a busy machine included
 TIMEOUT_SECONDS = 20.0
-"""Until a process that does not stop itself is killed: its start on a busy machine included."""
 
 
 class CheckFailed(Unscorable):

@@ -21,10 +21,8 @@ from types import FrameType
 from typing import Any, NoReturn, cast
 
 Check = Callable[[str], str | None]
-MOST_BYTES = 1 << 30
-"""Of memory; a process with Jinja2 and jsonschema takes a tenth of it."""
-MOST_CHARACTERS = 1 << 24
-"""Of a rendered text; the largest context takes a fourth of it."""
+MOST_BYTES = 1 << 30  # of memory; a process with Jinja2 and jsonschema takes a tenth of it
+MOST_CHARACTERS = 1 << 24  # of a rendered text; the largest context takes a fourth of it
 
 
 class OutOfTime(BaseException):

@@ -15,13 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float64]
-Formula: TypeAlias = Callable[[Floats], Floats]
-"""From sums (…, k) to scores (…)."""
+Formula: TypeAlias = Callable[[Floats], Floats]  # from sums (…, k) to scores (…)
 
-ORDERS = 4
-"""BLEU's longest n-gram. Source: Papineni et al. 2002, P02-1040."""
-BETA = 2
-"""chrF weighs recall twice. Source: Popović 2016, W16-2341."""
+ORDERS = 4  # BLEU's longest n-gram. Source: Papineni et al. 2002, P02-1040.
+BETA = 2  # chrF weighs recall twice. Source: Popović 2016, W16-2341.
 
 
 def ratio(over: Floats, under: Floats) -> Floats:

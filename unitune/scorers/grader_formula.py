@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import TypeAlias
 
+# From values by name to the value; raises ArithmeticError or ValueError where it has none
 Formula: TypeAlias = Callable[[Mapping[str, float]], float]
-"""From values by name to the value; raises ArithmeticError or ValueError where it has none."""
 _FUNCTIONS: Mapping[str, Callable[..., float]] = {
     "min": lambda *values: min(values),
     "max": lambda *values: max(values),

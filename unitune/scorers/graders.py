@@ -50,27 +50,25 @@ from unitune.scorers.overlap import gleu, rouge_l, rouge_n
 from unitune.security.spec import Spec
 from unitune.workspace.validation import first_problem
 
-Context: TypeAlias = Mapping[str, JsonValue]
-"""`item` and `sample`, as templates read them."""
+Context: TypeAlias = Mapping[str, JsonValue]  # `item` and `sample`, as templates read them
+# What metrics need beyond a plain install
 PACKAGES = {"fuzzy_match": "rapidfuzz", "rouge_l": "rapidfuzz", "bleu": "sacrebleu"}
-"""What metrics need beyond a plain install."""
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(.+?)\s*\}\}")
+# A placeholder's content: a namespace and a path, such as ``sample.output_tools[0].type``
 _VARIABLE = re.compile(r"(item|sample)((?:\.[\w-]+|\[\d+\])+)")
-"""A placeholder's content: a namespace and a path, such as ``sample.output_tools[0].type``."""
 _STEP = re.compile(r"\.([\w-]+)|\[(\d+)\]")
 _A_JUDGE = (
     "asks a model to judge, and unitune has no judge yet. Leave it out, or use string_check, "
     "text_similarity or multi"
 )
-_REFUSED = {
+_REFUSED = {  # types of graders and metrics, and why they cannot be used here
     "score_model": _A_JUDGE,
     "label_model": _A_JUDGE,
     "python": "is code; write its function into a file and name it in the scorer `python`",
     "meteor": "needs WordNet, which is not here; take rouge_l or fuzzy_match",
     "cosine": "asks an embedding model; name a function that does in the scorer `python`",
 }
-"""Types of graders and metrics, and why they cannot be used here."""
 
 
 class Absent(LookupError):
@@ -127,8 +125,8 @@ def _not_refused(value: object) -> object:
     return value
 
 
+# A text that may hold placeholders
 Text: TypeAlias = Annotated[str, AfterValidator(_only_known_placeholders)]
-"""A text that may hold placeholders."""
 Metric: TypeAlias = Literal[
     "fuzzy_match", "bleu", "gleu", "rouge_1", "rouge_2", "rouge_3", "rouge_4", "rouge_5", "rouge_l"
 ]

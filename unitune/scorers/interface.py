@@ -42,8 +42,7 @@ from unitune.workspace.install import install_command
 if TYPE_CHECKING:
     from unitune.scorers.formulas import Sums
 
-ToolCalls: TypeAlias = tuple[dict[str, JsonValue], ...]
-"""Calls of tools in OpenAI's form."""
+ToolCalls: TypeAlias = tuple[dict[str, JsonValue], ...]  # calls of tools in OpenAI's form
 
 
 class Kind(StrEnum):
@@ -101,10 +100,8 @@ class Measured:
     """An answer as measures see it; None is not known."""
 
     text: str
-    tokens: int | None = None
-    """As the backend counted them."""
-    seconds: float | None = None
-    """From request to the whole answer."""
+    tokens: int | None = None  # as the backend counted them
+    seconds: float | None = None  # from request to the whole answer
     usd: float | None = None
 
 
@@ -113,15 +110,13 @@ class Attempt:
     """An answer to a case: all that a scorer sees."""
 
     case: Case
-    text: str
-    """Empty where there was no answer."""
+    text: str  # empty where there was no answer
     tool_calls: ToolCalls = ()
+    # Scores that stand beside a recorded answer
     given: Mapping[str, float] = field(default_factory=dict[str, float])
-    """Scores that stand beside a recorded answer."""
-    measured: Measured | None = None
-    """What measures see of it; None where that is not known."""
+    measured: Measured | None = None  # what measures see of it; None where that is not known
+    # Why it ended, in the vendor's word; None where that is not known
     finish_reason: str | None = None
-    """Why it ended, in the vendor's word; None where that is not known."""
 
     @property
     def expected(self) -> str:
@@ -133,12 +128,9 @@ class Attempt:
 class Score:
     """How good an answer is."""
 
-    value: float
-    """From 0 to 1."""
-    reason: str = ""
-    """Why, in a few words."""
-    failed: bool = False
-    """Whether the scorer could not score it; the value is then 0."""
+    value: float  # from 0 to 1
+    reason: str = ""  # why, in a few words
+    failed: bool = False  # whether the scorer could not score it; the value is then 0
 
 
 @dataclass(frozen=True, slots=True)

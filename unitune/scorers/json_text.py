@@ -38,11 +38,9 @@ class Number(NamedTuple):
 Json: TypeAlias = "bool | Number | str | list[Json] | dict[str, Json] | None"
 
 _SPACE = " \t\n\r"
-_BEGINNINGS = '{["-0123456789tfn'
-"""RFC 8259: white space, and with what a value may begin."""
+_BEGINNINGS = '{["-0123456789tfn'  # RFC 8259: white space, and with what a value may begin
 
-MOST_WRONG_NAMED = 5
-"""Wrong fields that a score's reason names; more make no better reading."""
+MOST_WRONG_NAMED = 5  # wrong fields that a score's reason names; more make no better reading
 
 
 def read_json(text: str) -> Json:

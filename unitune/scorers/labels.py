@@ -19,15 +19,14 @@ from unitune.scorers.text import plain
 if TYPE_CHECKING:
     from unitune.scorers.formulas import Sums
 
+# Which of several labels in a text is the answer; only: several different ones are none
 Occurrence: TypeAlias = Literal["only", "first", "last"]
-"""Which of several labels in a text is the answer; only: several different ones are none."""
 
-NO_LABEL = ""
-"""Stands in a confusion matrix for an answer that names no label, or several."""
+NO_LABEL = ""  # stands in a confusion matrix for an answer that names no label, or several
 
+# More distinct answers of train are texts and no labels; the largest label sets of public intent
+# and topic data have some 150 (CLINC150)
 MOST_LABELS = 1000
-"""More distinct answers of train are texts and no labels; the largest label sets of public intent
-and topic data have some 150 (CLINC150)."""
 
 
 def find_label(

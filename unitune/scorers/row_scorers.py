@@ -32,10 +32,8 @@ from unitune.workspace.validation import part_at, sentence, unknown_key
 if TYPE_CHECKING:
     ScorerSpec = Entry  # `unitune.scorers` gives its meaning once all types are known
 
-KEY = "scorers"
-"""The key of a row that `RowScorers` reads."""
-MOST_NESTED = 5
-"""Lists of entries in one another; promptfoo has two."""
+KEY = "scorers"  # the key of a row that `RowScorers` reads
+MOST_NESTED = 5  # lists of entries in one another; promptfoo has two
 
 S = TypeVar("S", bound=Spec)
 

@@ -13,8 +13,8 @@ from unitune.scorers.bounded import CheckFailed, broken_by
 from unitune.scorers.interface import Attempt, Case, Kind, Score, Scorer, Unscorable
 from unitune.workspace import yaml_file
 
+# What may keep a pattern from matching though nothing is to be matched
 _ASSERTION = re.compile(r"[$^]|\\[AbBZ]|\(\?<?[=!]|\(\?\(")
-"""What may keep a pattern from matching though nothing is to be matched."""
 _NUMBER = r"""
     (?<![\w.])[-+\u2212]?       # a sign, unless it joins two numbers or words, as in 3-5 or T-12
     (?<!\w)                     # not inside a word: v2 has no number
@@ -25,13 +25,12 @@ _NUMBER = r"""
 """
 _POINT = re.compile(_NUMBER.format(group=r"[,\u00a0\u202f'\u2019]", point=r"\."), re.VERBOSE)
 _COMMA = re.compile(_NUMBER.format(group=r"[.\u00a0\u202f'\u2019]", point=","), re.VERBOSE)
-_FINISHES = {
+_FINISHES = {  # openAI's words for those of Anthropic, Bedrock, Vertex AI and Mistral
     **dict.fromkeys(("end_turn", "stop_sequence"), "stop"),
     **dict.fromkeys(("max_tokens", "model_length"), "length"),
     **dict.fromkeys(("tool_use", "function_call"), "tool_calls"),
     **dict.fromkeys(("refusal", "safety", "guardrail_intervened"), "content_filter"),
 }
-"""OpenAI's words for those of Anthropic, Bedrock, Vertex AI and Mistral."""
 _WIDEST = Context(Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 
 

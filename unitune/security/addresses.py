@@ -15,10 +15,11 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+# Type of pydantic's errors of addresses: the message says all, since the value may be a secret
 UNREPEATED = "address"
-"""Type of pydantic's errors of addresses: the message says all, since the value may be a secret."""
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 REDIRECT, REFUSAL = 300, 400
+# Scheme, host, port and path. A host has no `%`, backslash or letter beyond ASCII.
 ADDRESS = re.compile(
     r"(?P<scheme>https?)://"
     r"(?P<host>[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\])"
@@ -26,7 +27,6 @@ ADDRESS = re.compile(
     r"(?P<path>/[!-~]*)?",
     re.IGNORECASE | re.ASCII,
 )
-"""Scheme, host, port and path. A host has no `%`, backslash or letter beyond ASCII."""
 
 
 class NotAnAddress(ValueError):
@@ -121,8 +121,8 @@ def _origin(text: str) -> str:
     return text
 
 
+# Scheme, host and path, such as ``https://example.com/v1``
 Address = Annotated[str, AfterValidator(_address)]
-"""Scheme, host and path, such as ``https://example.com/v1``."""
 
 
 def _variable(text: str) -> str:
@@ -134,9 +134,9 @@ def _variable(text: str) -> str:
     return text
 
 
+# Name of an environment variable with a key; what is none may be the key, and is not repeated
 VariableName = Annotated[
     str, AfterValidator(_variable), Field(json_schema_extra={"pattern": VARIABLE})
 ]
-"""Name of an environment variable with a key; what is none may be the key, and is not repeated."""
+# Scheme, host and port, such as ``https://example.com``
 Origin = Annotated[str, AfterValidator(_origin)]
-"""Scheme, host and port, such as ``https://example.com``."""

@@ -20,12 +20,11 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 REDACTED = "***"
+# Keys of vendors have 20 and more; passwords have at least as many by most rules
 USUAL_CHARACTERS = 8
-"""Keys of vendors have 20 and more; passwords have at least as many by most rules."""
-FEWEST_CHARACTERS = 5
-"""Below, it is one of the usual stand-ins: test, mock, none, key."""
+FEWEST_CHARACTERS = 5  # below, it is one of the usual stand-ins: test, mock, none, key
+# Google's access tokens, as they look, and whatever else stands where a token belongs
 TOKENS = re.compile(r"ya29\.[\w.~+/-]+|(?<=Bearer )\S+")
-"""Google's access tokens, as they look, and whatever else stands where a token belongs."""
 SECRET_NAMES = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS)(_\w+)?$", re.IGNORECASE)
 
 
@@ -92,14 +91,14 @@ def _proxy_secrets() -> Iterator[str]:
             yield f"{unquote(place.username or '')}:{password}"
 
 
+# The usual stand-in for a character that cannot be shown, as wide as most characters are
 MARK = "\ufffd"
-"""The usual stand-in for a character that cannot be shown, as wide as most characters are."""
+# What reorders a whole line (embeddings, overrides, isolates). Source: https://trojansource.codes,
+# and Unicode's UAX #9, 2.1 to 2.3; the marks U+200E and U+200F, which move one place, stay.
 BIDI = (0x061C, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-"""What reorders a whole line (embeddings, overrides, isolates). Source: https://trojansource.codes,
-and Unicode's UAX #9, 2.1 to 2.3; the marks U+200E and U+200F, which move one place, stay."""
 LINES = (0x2028, 0x2029)
+# C0 and C1 (ECMA-48) and DEL, but for what any text is made of: tabs and line breaks
 CONTROLS = frozenset({*range(0x20), *range(0x7F, 0xA0), *BIDI, *LINES} - {ord("\t"), ord("\n")})
-"""C0 and C1 (ECMA-48) and DEL, but for what any text is made of: tabs and line breaks."""
 
 _MARKED = dict.fromkeys(CONTROLS, MARK)
 _MARKED_LINE = dict.fromkeys((*CONTROLS, ord("\t"), ord("\n")), MARK)

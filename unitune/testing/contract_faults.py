@@ -31,10 +31,9 @@ from unitune.testing.contract_base import ContractBase, row_of
 from unitune.testing.loopback import OF_VENDORS, REFUSED_AFTER, TOOK_EFFECT, Fault
 from unitune.testing.vendor_setup import ServedVendor, serve_vendor
 
-SETTLE_SECONDS = 1.5
-"""Instead of the offer's own, so that a test can wait for it."""
+SETTLE_SECONDS = 1.5  # instead of the offer's own, so that a test can wait for it
+# How long the backend waits for an answer, where `VendorSetup.timeouts` names its waits
 IMPATIENCE_SECONDS = 1.0
-"""How long the backend waits for an answer, where `VendorSetup.timeouts` names its waits."""
 REASON = "row 7 is not valid here"
 
 

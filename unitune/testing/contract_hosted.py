@@ -33,21 +33,17 @@ from unitune.testing.omissions import Omissions
 from unitune.testing.vendor_setup import ServerBehavior
 
 T = TypeVar("T")
+# What reading an answer raises in which a field is gone or null
 UNREADABLE = (LookupError, TypeError, AttributeError)
-"""What reading an answer raises in which a field is gone or null."""
-MOST_LOOKS = 12
-"""At one job; one whose state is left out time and again is left there."""
-ROUNDS = 4
-"""Times that each job is followed from its beginning: many jobs would make lists long."""
-LOOKS = 80
-"""At a vendor that leaves fields out."""
-JOBS = 5
-"""More than a page of a double should show."""
+MOST_LOOKS = 12  # at one job; one whose state is left out time and again is left there
+ROUNDS = 4  # times that each job is followed from its beginning: many jobs would make lists long
+LOOKS = 80  # at a vendor that leaves fields out
+JOBS = 5  # more than a page of a double should show
 REASON = "the rows taste of soap"
+# Faults of a create call that took effect, and whose answer does not say so
 LOST = (Fault.ERROR_AFTER, Fault.CUT, Fault.SHORT)
-"""Faults of a create call that took effect, and whose answer does not say so."""
+# Statuses of create calls that were refused, or failed
 STATUSES = {Fault.RATE_LIMITED: 429, Fault.EXPIRED_KEY: 401, Fault.SERVER_ERROR: 500}
-"""Statuses of create calls that were refused, or failed."""
 
 
 class HostedContract(ContractBase):

@@ -31,11 +31,9 @@ from unitune.testing.loopback import Server, VendorRequest, VendorResponse
 
 Change = Callable[[VendorResponse], VendorResponse]
 
-MOST_ANSWERS = 6
-"""Of one verb that are spoiled, one at a time."""
+MOST_ANSWERS = 6  # of one verb that are spoiled, one at a time
 SUCCESS = range(200, 300)
-HALF = "a\ud800"
-"""A text with half of a character, as JSON may hold it and no file in UTF-8 can."""
+HALF = "a\ud800"  # A text with half of a character, as JSON may hold it and no file in UTF-8 can
 
 
 def _of(content: JsonValue | bytes) -> Change:
@@ -73,7 +71,7 @@ def _if(kind: type | tuple[type, ...], other: JsonValue) -> Change:
     return _each(changed)
 
 
-ODD: Mapping[str, Change] = {
+ODD: Mapping[str, Change] = {  # how answers are changed, one way at a time
     "nothing": _of(b""),
     "a page": _of(b"<!DOCTYPE html><html><body>Bad gateway</body></html>"),
     "bytes that are no UTF-8": lambda answer: replace(answer, content=answer.body + b"\xff"),
@@ -98,7 +96,6 @@ ODD: Mapping[str, Change] = {
     "lists of nothing known": _if(list, [None, 1, "x", [], {}]),
     "null for all": _if((str, int, float, list), None),
 }
-"""How answers are changed, one way at a time."""
 
 
 class MalformedReplyContract(ContractBase):

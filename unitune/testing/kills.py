@@ -40,17 +40,14 @@ from unitune.ledger import Ledger
 from unitune.run.run import Run, launch, runs
 from unitune.testing.vendor_setup import ServerBehavior, VendorState, serve_vendor
 
+# Methods of the ledger that write down what is done
 JOURNAL = ("add", "write", "add_upload", "reserve", "settle", "delete")
-"""Methods of the ledger that write down what is done."""
+# Verbs of a backend that these acts use
 VERBS = ("upload", "submit", "find", "poll", "cancel", "delete_file", "delete_model")
-"""Verbs of a backend that these acts use."""
-FOR_EVER = 1_000_000
-"""Polls for which a vendor's jobs stay queued, so that none ends by itself."""
-SETTLE_SECONDS = 0.3
-"""Instead of an offer's own: vendors on loopback show a job at once."""
+FOR_EVER = 1_000_000  # polls for which a vendor's jobs stay queued, so that none ends by itself
+SETTLE_SECONDS = 0.3  # instead of an offer's own: vendors on loopback show a job at once
 
-DELETED = "deleted"
-"""Instead of a state, of a run that is no more."""
+DELETED = "deleted"  # instead of a state, of a run that is no more
 
 Verdict = Literal["one job", "deleted", "uncertain", "lost", "doubled"]
 

@@ -59,26 +59,23 @@ class Fault(StrEnum):
     """The connection is cut; the vendor sees the request `Server.late_seconds` later."""
 
 
+# Faults behind which the vendor has done what was requested, and that say nothing of it
 TOOK_EFFECT = frozenset({Fault.ERROR_AFTER, Fault.SILENCE, Fault.CUT, Fault.SHORT})
-"""Faults behind which the vendor has done what was requested, and that say nothing of it."""
+# Faults behind which it has, though the answer is a refusal
 REFUSED_AFTER = frozenset({Fault.CONFLICT_AFTER, Fault.RATE_LIMITED_AFTER})
-"""Faults behind which it has, though the answer is a refusal."""
+# Faults that something between client and vendor makes
 OF_PROXIES = REFUSED_AFTER | {Fault.TWICE, Fault.LATE}
-"""Faults that something between client and vendor makes."""
-OF_VENDORS = frozenset(Fault) - OF_PROXIES
-"""Faults of the vendor itself and of the line to it."""
-ANYTHING = (Shape("GET", ".*", EMPTY),)
-"""The shape of answers of which nothing is known."""
-SILENT_SECONDS = 600.0
-"""Longer than any client waits; a server that is closed ends it."""
+OF_VENDORS = frozenset(Fault) - OF_PROXIES  # faults of the vendor itself and of the line to it
+ANYTHING = (Shape("GET", ".*", EMPTY),)  # the shape of answers of which nothing is known
+SILENT_SECONDS = 600.0  # longer than any client waits; a server that is closed ends it
 
 
 class Malformed(ValueError):
     """A request that no vendor can read; each refuses it with a 400 in its own form."""
 
 
+# What reading a request raises whose parts are not what they should be, `Malformed` included
 UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
-"""What reading a request raises whose parts are not what they should be, `Malformed` included."""
 
 
 @dataclass(frozen=True, slots=True)

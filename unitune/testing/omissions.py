@@ -19,8 +19,7 @@ from typing import Any, NamedTuple, cast
 
 from pydantic import JsonValue
 
-Schema = Mapping[str, Any]
-"""A JSON Schema; its ``$ref`` lead into its own ``$defs``."""
+Schema = Mapping[str, Any]  # A JSON Schema; its ``$ref`` lead into its own ``$defs``
 
 
 EMPTY: Schema = {}

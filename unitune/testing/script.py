@@ -16,7 +16,7 @@ from pydantic import Field, JsonValue, model_validator
 from unitune.backends.protocol import Event, State
 from unitune.security.spec import Spec
 
-STATES = {
+STATES = {  # the fake's own words; any other is unknown, as a vendor's new word would be
     "queued": State.QUEUED,
     "validating_files": State.VALIDATING,
     "running": State.RUNNING,
@@ -26,7 +26,6 @@ STATES = {
     "succeeded": State.SUCCEEDED,
     "failed": State.FAILED,
 }
-"""The fake's own words; any other is unknown, as a vendor's new word would be."""
 
 
 class Fault(StrEnum):

@@ -25,9 +25,9 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
+# With any port: one that ssh forwards may be another
 LOCAL_HOST = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?")
-"""With any port: one that ssh forwards may be another."""
-HEADERS = {
+HEADERS = {  # of every response, unless the page has its own
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
         "img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -39,7 +39,6 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
-"""Of every response, unless the page has its own."""
 STRANGER = (
     "This page is for the user who started it. Open the address that `unitune ui` printed: it has "
     "a token, which a browser keeps until the command ends."

@@ -21,8 +21,7 @@ from unitune.ui.access import HEADERS, Access
 from unitune.ui.pages import PACKAGE, Pages, Visit, problem
 
 LOOPBACK = "127.0.0.1"
-LARGEST_FORM = 65_536
-"""Bytes."""
+LARGEST_FORM = 65_536  # bytes
 
 
 def application(ledger: Ledger, access: Access) -> web.Application:

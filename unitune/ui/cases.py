@@ -13,8 +13,7 @@ from unitune.report import cases
 from unitune.report.cases import Outcome, Passage
 
 PAGE_CASES = 20
-TEXT_CHARACTERS = 20_000
-"""Of one text; what is longer is cut, and the file has it whole."""
+TEXT_CHARACTERS = 20_000  # of one text; what is longer is cut, and the file has it whole
 FILTERS = ("all", *map(str, Outcome), "errors", "required", "noted")
 
 

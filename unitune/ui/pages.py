@@ -38,8 +38,7 @@ from unitune.ui.cases import PAGE_CASES, Chosen, browse
 from unitune.ui.comparisons import kept_comparison, kept_comparisons, under_way
 from unitune.workspace import yaml_file
 
-INTERVAL_SECONDS = 3.0
-"""Between two polls of one run, however often its pages are looked at."""
+INTERVAL_SECONDS = 3.0  # between two polls of one run, however often its pages are looked at
 
 
 class Poller:

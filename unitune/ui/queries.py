@@ -34,8 +34,7 @@ from unitune.run.deployment import Deployment
 from unitune.run.handle import Run
 
 SHOWN_EVENTS = 200
-END_OF_TIME = 253_402_300_800
-"""Seconds since 1970 until the year 10000."""
+END_OF_TIME = 253_402_300_800  # seconds since 1970 until the year 10000
 
 
 @dataclass(frozen=True)

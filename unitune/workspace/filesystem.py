@@ -24,8 +24,7 @@ from typing import TextIO, cast
 
 from unitune.errors import UserError
 
-MOST_BYTES = 1 << 30
-"""Of a file that is read whole, by default."""
+MOST_BYTES = 1 << 30  # of a file that is read whole, by default
 
 
 def opened(path: Path) -> BufferedReader:

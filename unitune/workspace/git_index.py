@@ -18,14 +18,11 @@ from pathlib import Path
 
 MAGIC, VERSIONS = b"DIRC", (2, 3, 4)
 HEADER = struct.Struct(">4sII")
-BEFORE_HASH = 40
-"""Bytes of an entry: times, device, inode, mode, owner and size."""
-HASHES = (20, 32)
-"""Bytes of an object's name: SHA-1, SHA-256."""
+BEFORE_HASH = 40  # bytes of an entry: times, device, inode, mode, owner and size
+HASHES = (20, 32)  # bytes of an object's name: SHA-1, SHA-256
+# Of an entry's flags: two more bytes follow; the length of its path, or all ones
 EXTENDED, NAME_LENGTH = 0x4000, 0x0FFF
-"""Of an entry's flags: two more bytes follow; the length of its path, or all ones."""
-COMPRESSED = 4
-"""The version that writes of each path only what differs from the path before."""
+COMPRESSED = 4  # the version that writes of each path only what differs from the path before
 
 
 def tracked_in(folder: Path) -> str | None:

@@ -19,19 +19,14 @@ from unitune.errors import UserError
 from unitune.workspace import trust
 from unitune.workspace.filesystem import private_file, private_folder
 
+# File system types of Linux whose locks SQLite cannot rely on. Not among them: 9p and virtiofs,
+# which containers use for the root of one single machine. Source: "How To Corrupt An SQLite
+# Database File", section 2.1, https://sqlite.org/howtocorrupt.html (2026-11-25).
 NETWORK_FILE_SYSTEMS = re.compile(
     r"afs|beegfs|ceph|cifs|fuse\.(glusterfs|sshfs)|glusterfs|gpfs|lustre|ncpfs|nfs4?|pvfs2|smb3|smbfs"
 )
-"""File system types of Linux whose locks SQLite cannot rely on.
-
-Not among them: 9p and virtiofs, which containers use for the root of one single machine.
-Source: "How To Corrupt An SQLite Database File", section 2.1, https://sqlite.org/howtocorrupt.html
-(2026-11-25).
-"""
-EVALUATION = "evaluation"
-"""In the folder of a run: the answers to its test cases, and the reports."""
-COMPARISONS = "comparisons"
-"""In the home: the history of finished comparisons, a folder each."""
+EVALUATION = "evaluation"  # in the folder of a run: the answers to its test cases, and the reports
+COMPARISONS = "comparisons"  # in the home: the history of finished comparisons, a folder each
 IGNORE = ".gitignore"
 MOUNTS = Path("/proc/self/mountinfo")
 

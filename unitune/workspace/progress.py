@@ -18,10 +18,9 @@ from contextvars import ContextVar
 from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
+# Takes what is being done, how much of it is done, and the total; 0: not known
 Show: TypeAlias = Callable[[str, int, int], None]
-"""Takes what is being done, how much of it is done, and the total; 0: not known."""
-MOST_ITEMS = 256
-"""Taken before their number is shown: one by one would cost what it measures."""
+MOST_ITEMS = 256  # taken before their number is shown: one by one would cost what it measures
 _show: ContextVar[Show | None] = ContextVar("progress", default=None)
 
 

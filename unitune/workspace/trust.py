@@ -25,11 +25,10 @@ from unitune.workspace.filesystem import no_link, private_folder, replacing
 from unitune.workspace.git_index import tracked_in
 
 NAME = ".unitune"
-MARK = "owner"
-"""In a ``.unitune`` folder: the file with its mark."""
+MARK = "owner"  # in a ``.unitune`` folder: the file with its mark
 MARK_CHARACTERS = 64
+# In the user's configuration folder: what marks are made with
 SECRET = "secret"  # noqa: S105 - the name of a file
-"""In the user's configuration folder: what marks are made with."""
 SECRET_BYTES = 32
 
 DANGER = (

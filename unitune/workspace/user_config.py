@@ -44,8 +44,8 @@ class Notify(Spec):
     address can write there, so it is shown nowhere."""
 
 
+# Name of a header or of a query parameter. Source: RFC 9110, 5.6.2, token.
 ParameterName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
-"""Name of a header or of a query parameter. Source: RFC 9110, 5.6.2, token."""
 
 
 class Gateway(Spec):

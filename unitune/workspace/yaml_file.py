@@ -23,8 +23,7 @@ from unitune.errors import JobError
 from unitune.workspace.filesystem import content_of
 from unitune.workspace.validation import Location, by_location, dotted_keys, part_at, sentence
 
-MAX_BYTES = 1 << 24
-"""The longest of ours, an offer, has 12 KB."""
+MAX_BYTES = 1 << 24  # the longest of ours, an offer, has 12 KB
 Model = TypeVar("Model", bound=BaseModel)
 
 

@@ -52,12 +52,12 @@ DEPLOYMENT_STATES: Mapping[str, Literal["ready", "swapping", "failed"]] = {
     "Updating": "swapping",
     "Failed": "failed",
 }
+# What an import carries over, by Bedrock's name: our name, and what reads it
 TUNING: Mapping[str, tuple[str, Callable[[str], int | float]]] = {
     "epochCount": ("epochs", int),
     "learningRate": ("learning_rate", float),
     "learningRateWarmupSteps": ("warmup", int),
 }
-"""What an import carries over, by Bedrock's name: our name, and what reads it."""
 
 
 class BedrockBackend(HostedBackend[BedrockOptions]):

@@ -47,13 +47,13 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
+# Longest wait for a model's answer. AWS allows Nova an hour; an evaluation should not.
 ANSWER_SECONDS = 300.0
-"""Longest wait for a model's answer. AWS allows Nova an hour; an evaluation should not."""
 ATTEMPTS = 3  # for calls that may be repeated, including the first
 CHAT_THREADS = 32  # requests to one model at once; botocore has no asynchronous client
 NO_SUCCESS = 300
+# S3 answers 403 for a file that is not there to whoever may not list the bucket
 MISSING_FILE = (403, 404)
-"""S3 answers 403 for a file that is not there to whoever may not list the bucket."""
 KEY_HOST, KEY_SECONDS = "bedrock.amazonaws.com", 12 * 3600
 
 AWS = Vendor(
@@ -235,8 +235,8 @@ SILENT = (
     ResponseParserError,
 )
 ERRORS = ErrorTable({ClientError: _error_response}, SILENT, (PaginationError,))
+# What botocore's parser raises for a body of another shape than described
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What botocore's parser raises for a body of another shape than described."""
 
 
 @contextmanager

@@ -24,19 +24,16 @@ NAME = "bedrock"
 BUCKET = "UNITUNE_BEDROCK_BUCKET"
 ROLE = "UNITUNE_BEDROCK_ROLE_ARN"
 TAG = "unitune"  # tag that holds the launch key, on the job and on the model that comes of it
+# Folder of the bucket where Bedrock writes metrics, unless `options.bedrock.output` is set
 OUTPUT = "unitune-output"
-"""Folder of the bucket where Bedrock writes metrics, unless `options.bedrock.output` is set."""
 ROLE_PATTERN = r"^arn:aws(-[^:]+)?:iam::([0-9]{12})?:role/.+$"
-S3_PATTERN = (
+S3_PATTERN = (  # source of both patterns: botocore 1.44.8, bedrock/2023-04-20, RoleArn and S3Uri
     r"^s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9]"
     r"(?:/[-!_*'().a-z0-9A-Z]+(?:/[-!_*'().a-z0-9A-Z]+)*)?/?$"
 )
-"""Source of both patterns: botocore 1.44.8, bedrock/2023-04-20, RoleArn and S3Uri."""
+# Least and most learning rate of Nova Micro, Lite and Pro; those of Nova 2 are not known. Source:
+# docs.aws.amazon.com, bedrock/latest/userguide/cm-hp-nova-mm, read 2026-11-24.
 NOVA_RATES = (1e-6, 1e-4)
-"""Least and most learning rate of Nova Micro, Lite and Pro; those of Nova 2 are not known.
-
-Source: docs.aws.amazon.com, bedrock/latest/userguide/cm-hp-nova-mm, read 2026-11-24.
-"""
 NOVA_WARMUP_MOST = 100  # likewise
 
 

@@ -20,12 +20,10 @@ from pydantic import JsonValue
 from unitune.backends.protocol import Event, State
 from unitune.security.json_fields import Fields
 
+# Where Bedrock writes the losses, in its output folder; columns step_number (from 0), epoch_number,
+# training_loss, perplexity. Source: docs.aws.amazon.com, Analyze the results of a model
+# customization job, read 2026-11-25.
 METRICS = "model-customization-job-{id}/training_artifacts/step_wise_training_metrics.csv"
-"""Where Bedrock writes the losses, in its output folder; columns step_number (from 0),
-epoch_number, training_loss, perplexity.
-
-Source: docs.aws.amazon.com, Analyze the results of a model customization job, read 2026-11-25.
-"""
 
 
 class Phase(NamedTuple):
@@ -43,7 +41,7 @@ PHASES = (
 )
 BEGUN = ("InProgress", "Completed", "Failed", "Stopping", "Stopped")
 OVER = ("Completed", "Failed", "Stopped")
-STATES: Mapping[str, State] = {
+STATES: Mapping[str, State] = {  # by the words of `raw_of`
     "Completed": State.SUCCEEDED,
     "Failed": State.FAILED,
     "Stopped": State.CANCELLED,
@@ -51,7 +49,6 @@ STATES: Mapping[str, State] = {
     "InProgress": State.QUEUED,
     **{f"InProgress: {phase.name} {word}": phase.state for phase in PHASES for word in BEGUN},
 }
-"""By the words of `raw_of`."""
 
 
 def raw_of(job: Fields) -> str | None:

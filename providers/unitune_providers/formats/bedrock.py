@@ -32,8 +32,8 @@ from unitune_providers.formats.checks import (
 )
 
 SCHEMA = "bedrock-conversation-2024"
+# Words that fail a job wherever they stand in a prompt of user or system
 RESERVED = ("User:", "Bot:", "Assistant:", "System:", "<image>", "<video>", "[EOS]")
-"""Words that fail a job wherever they stand in a prompt of user or system."""
 
 
 def encode_nova(example: Example) -> WireRow:

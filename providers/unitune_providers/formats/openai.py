@@ -35,8 +35,8 @@ from unitune_providers.formats.checks import (
 )
 
 PARALLEL = "parallel_tool_calls"
+# Source: FunctionObject.name in the description above
 FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-"""Source: FunctionObject.name in the description above."""
 
 
 def encode_chat(example: Example) -> WireRow:

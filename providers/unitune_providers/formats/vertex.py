@@ -318,8 +318,8 @@ def _camel(row: Mapping[str, JsonValue]) -> WireRow:
 
 
 _KEYS = ("systemInstruction", "system_instruction", "contents", "tools", "completions")
+# Keys of a request that are read to be refused: they say how to answer
 _REFUSED = ("toolConfig", "tool_config", "generationConfig", "generation_config", "cachedContent")
-"""Keys of a request that are read to be refused: they say how to answer."""
 SFT = Format(
     "vertex-sft",
     "Gemini contents on Vertex, for supervised tuning",

@@ -24,12 +24,11 @@ FUNCTION_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,127}")
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 TO_GEMINI = {name: name.upper() for name in TYPES}
 TO_JSON_SCHEMA = {spelling: name for name in TYPES for spelling in (name, name.upper())}
-PLAIN = (
+PLAIN = (  # keys of a schema whose values are the same on both sides
     *("title", "description", "format", "pattern", "nullable", "default", "example"),
     *("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"),
     *("minimum", "maximum", "required", "propertyOrdering"),
 )
-"""Keys of a schema whose values are the same on both sides."""
 NESTED = ("type", "enum", "properties", "items", "anyOf", "additionalProperties")
 
 Types = Mapping[str, str]  # names of types on one side to those on the other

@@ -32,26 +32,24 @@ from unitune_providers.openai.options import AzureDeployOptions
 ARM_URL = "https://management.azure.com"
 TOKEN = "AZURE_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
 VERSION = {"api-version": "2024-10-01"}
+# Azure's word for a model's maker, by name of the base; any other is OpenAI's. Source:
+# microsoft/azure-skills, finetuning/references/deployment.md, a copy; not verified.
 MAKERS = {
     "gpt-oss": "Microsoft",
     "ministral": "Mistral AI",
     "llama": "Meta",
     "qwen": "Alibaba",
 }
-"""Azure's word for a model's maker, by name of the base; any other is OpenAI's.
-
-Source: microsoft/azure-skills, finetuning/references/deployment.md, a copy; not verified.
-"""
 OPENAI = "OpenAI"
 ENTRA_SCOPE = "https://cognitiveservices.azure.com/.default"
 ENTRA_ADVICE = "Or install azure-identity, and sign in with `az login` or a managed identity."
+# Our words by ARM's provisioningState; with any other it is at work
 STATES: dict[str, Literal["starting", "ready", "failed", "gone"]] = {
     "Succeeded": "ready",
     "Failed": "failed",
     "Canceled": "failed",
     "Deleting": "gone",
 }
-"""Our words by ARM's provisioningState; with any other it is at work."""
 
 
 class AzureResource:

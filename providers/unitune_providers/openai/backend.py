@@ -51,8 +51,8 @@ from unitune_providers.openai.options import (
 from unitune_providers.openai.wire import PausingBackend, Server, WireBackend
 
 OPENAI_URL = "https://api.openai.com/v1"
+# Headers by environment variable; not for a server that a job names
 ACCOUNT_HEADERS = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
-"""Headers by environment variable; not for a server that a job names."""
 GLOBAL_STANDARD = ("globalStandard", "GlobalStandard")
 
 

@@ -48,11 +48,12 @@ from unitune_providers.openai.wire import Server, WireBackend
 
 ENDPOINT = "/v1/chat/completions"
 MOST_REQUESTS = 50_000
+# Of one file: OpenAI says 200 MB, and not whether it counts in 1,000 or 1,024
 MOST_BYTES = 200_000_000
-"""Of one file: OpenAI says 200 MB, and not whether it counts in 1,000 or 1,024."""
+# How far the vendor's clock may be behind ours when batches are looked for; a guess, and ample
 CLOCK_SECONDS = 3600.0
-"""How far the vendor's clock may be behind ours when batches are looked for; a guess, and ample."""
 LEARN_SECONDS = 60.0  # longest wait for the short answer that shows what a model refuses
+# Our words by the vendor's; with any other the batch is at work
 STATES: dict[str, Literal["running", "ended", "failed"]] = {
     "validating": "running",
     "in_progress": "running",
@@ -63,10 +64,9 @@ STATES: dict[str, Literal["running", "ended", "failed"]] = {
     "cancelled": "ended",
     "failed": "failed",
 }
-"""Our words by the vendor's; with any other the batch is at work."""
 STOPPABLE = ("validating", "in_progress")
+# Metadata of a batch: the settings that its model refuses, and that its requests go without
 LEFT_OUT = "left_out"
-"""Metadata of a batch: the settings that its model refuses, and that its requests go without."""
 EXPIRED = "batch_expired"
 NO_REASON = "the vendor gives no reason"
 OK = 200

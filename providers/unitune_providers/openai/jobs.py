@@ -39,21 +39,18 @@ STATES = {
 }
 STEP_OF_STEPS = re.compile(r"Step (?P<step>\d+)/(?P<steps>\d+)")
 OUR_METHODS = {theirs: ours for ours, theirs in METHODS.items()}
-OUR_TUNING = {
+OUR_TUNING = {  # our words by those of every vendor of the wire
     **{theirs: ours for ours, theirs in NEBIUS_TUNING.items()},
     "beta": "preference.beta",
 }
-"""Our words by those of every vendor of the wire."""
-TRAINING = {
+TRAINING = {  # the vendor's names of a step's figures; of several that are there, the first counts
     "loss": ("train_loss", "training_loss"),
     "reward": ("train_mean_reward", "train_reward_mean"),
 }
-"""The vendor's names of a step's figures; of several that are there, the first counts."""
-VALIDATION = {
+VALIDATION = {  # likewise on validation rows: the whole file says more than a batch of it
     "loss": ("full_valid_loss", "valid_loss", "validation_loss"),
     "reward": ("full_valid_mean_reward", "valid_mean_reward", "valid_reward_mean"),
 }
-"""Likewise on validation rows: the whole file says more than a batch of it."""
 
 
 def launch_keys(job: Fields) -> list[str]:

@@ -33,6 +33,7 @@ URL_VARIABLE = "AWS_PRICE_LIST_URL"  # another address of the same files, such a
 REGIONS = ("us-east-1", "us-west-2")  # where the models of the two offers are trained
 SOURCE = "AWS Price List, AmazonBedrock"
 LIFECYCLE_SOURCE = "Amazon Bedrock, modelLifecycle of GetFoundationModel"
+# How a usage type ends, what it measures, and the only method that it is for
 METERS: tuple[tuple[str, Kind, str | None], ...] = (
     ("Customization-Training", "training", None),
     ("RFT-Training-Hours", "training", "rft"),
@@ -40,14 +41,13 @@ METERS: tuple[tuple[str, Kind, str | None], ...] = (
     ("input-tokens-custom-model", "input", None),
     ("output-tokens-custom-model", "output", None),
 )
-"""How a usage type ends, what it measures, and the only method that it is for."""
+# A product's unit, by what its price is multiplied, and what it is then for
 UNITS: tuple[tuple[str, int, Unit], ...] = (
     (r"1k ?tokens", 1000, "million-tokens"),
     (r"1m ?tokens|million tokens", 1, "million-tokens"),
     (r"hours?|hrs?", 1, "hour"),
     (r".*month.*", 1, "month"),
 )
-"""A product's unit, by what its price is multiplied, and what it is then for."""
 
 
 class BedrockPrices:

@@ -32,11 +32,12 @@ from unitune_providers.prices.reading import get, range_row
 URL = "https://prices.azure.com/api/retail/prices"
 URL_VARIABLE = "AZURE_RETAIL_PRICES_URL"  # another address of the same API, such as a mirror
 API_VERSION = "2023-01-01-preview"
+# What the names of products with fine-tuning meters begin with; one query for each
 PRODUCTS = ("Azure OpenAI", "Azure Llama", "Azure Mistral")
-"""What the names of products with fine-tuning meters begin with; one query for each."""
 PAGES_MOST = 100  # a full reading is a few dozen pages of 1,000; more is a list that does not end
 SOURCE = "Azure Retail Prices API"
 
+# Models by what stands in a meter's name, the more special first
 MODELS: tuple[tuple[str, str], ...] = (
     (r"\b4\.1 nano\b", "gpt-4.1-nano-2025-04-14"),
     (r"\b4\.1 mini\b", "gpt-4.1-mini-2025-04-14"),
@@ -48,7 +49,7 @@ MODELS: tuple[tuple[str, str], ...] = (
     (r"\b(ministral|mnstrl) 3b\b", "Ministral-3B"),
     (r"\b(3\.3 70b|llama3\.3)\b", "Llama-3.3-70B-Instruct"),
 )
-"""Models by what stands in a meter's name, the more special first."""
+# Kinds likewise; a meter of tokens that names none is one of training
 KINDS: tuple[tuple[str, Kind], ...] = (
     (r"\b(hosting|hstng)\b", "hosting"),
     (r"\b(training|trng)\b", "training"),
@@ -56,7 +57,6 @@ KINDS: tuple[tuple[str, Kind], ...] = (
     (r"\b(input|inpt|inp|in)\b", "input"),
     (r"\b(output|outp|opt|out)\b", "output"),
 )
-"""Kinds likewise; a meter of tokens that names none is one of training."""
 TIERS: tuple[tuple[str, str], ...] = (
     (r"\bdev\b", "developer"),
     (r"\b(dz|datazone)\b", "data-zone"),
@@ -64,13 +64,13 @@ TIERS: tuple[tuple[str, str], ...] = (
     (r"\b(global|glbl|glb)\b", "global"),
 )
 GOVERNMENT = "usgov"  # regions of a cloud of its own, dearer and closed to others
+# By what a meter's price is multiplied, and what it is then for
 UNITS: Mapping[str, tuple[Decimal, Unit]] = {
     "1K": (Decimal(1000), "million-tokens"),
     "1M": (Decimal(1), "million-tokens"),
     "1 Hour": (Decimal(1), "hour"),
     "1/Hour": (Decimal(1), "hour"),
 }
-"""By what a meter's price is multiplied, and what it is then for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from unitune.backends.retry import retry_rate_limited
 from unitune.errors import BackendError
 from unitune.job.prices import PriceRow
 
+# How long a vendor may refuse requests for their rate; Azure does within a full reading
 TIMEOUT_SECONDS = 120.0
-"""How long a vendor may refuse requests for their rate; Azure does within a full reading."""
 
 
 def get(vendor: str, url: str, parameters: Mapping[str, str] | None = None) -> object:

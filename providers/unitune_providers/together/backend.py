@@ -38,11 +38,11 @@ LIMITS_SOURCE = "Together, GET /fine-tunes/models/limits"
 PROJECT = "TOGETHER_PROJECT_ID"
 STOP_SECONDS = 300.0  # longest wait of `undeploy` for replicas to drain
 POLL_SECONDS = 3.0
+# What does not start again by itself
 ASLEEP = ("DEPLOYMENT_STATE_STOPPED", "DEPLOYMENT_STATE_STOPPING")
-"""What does not start again by itself."""
 STOPPED = ("DEPLOYMENT_STATE_STOPPED", "DEPLOYMENT_STATE_FAILED")
+# Configurations into which adapters are loaded at run time; a whole model needs another
 SERVES_ADAPTERS = ("fixed", "dynamic")
-"""Configurations into which adapters are loaded at run time; a whole model needs another."""
 NEXT_PAGE = by_token("after", "next_cursor")
 
 

@@ -24,12 +24,12 @@ from unitune.security.json_fields import Fields
 from unitune.security.spec import Spec
 
 Body = dict[str, JsonValue]
+# A setting, its lowest and its highest value; None is no limit, or one that is not published
 Bound = tuple[float | str | None, float | None, float | None]
-"""A setting, its lowest and its highest value; None is no limit, or one that is not published."""
 
 ALPHA_OVER_RANK = 2  # Together's default: alpha is twice the rank
 PATIENCE = 2  # Together's default, in evaluations
-TUNING = {
+TUNING = {  # settings of a job by their name there
     "epochs": "n_epochs",
     "batch_size": "batch_size",
     "learning_rate": "learning_rate",
@@ -38,13 +38,12 @@ TUNING = {
     "sequence_length": "max_seq_length",
     "seed": "random_seed",
 }
-"""Settings of a job by their name there."""
 LORA = {"rank": "lora_r", "alpha": "lora_alpha", "dropout": "lora_dropout"}
 EARLY_STOPPING = {
     "patience": "early_stopping_patience",
     "min_delta": "early_stopping_min_delta",
 }
-SAME_NAME = (
+SAME_NAME = (  # options that have the same name there
     "packing",
     "gradient_accumulation_steps",
     "n_evals",
@@ -52,8 +51,7 @@ SAME_NAME = (
     "max_grad_norm",
     "early_stopping_warmup_evals",
 )
-"""Options that have the same name there."""
-PRICED = (
+PRICED = (  # fields of the body that the price of a training depends on
     "model",
     "from_checkpoint",
     "training_file",
@@ -63,12 +61,10 @@ PRICED = (
     "training_method",
     "training_type",
 )
-"""Fields of the body that the price of a training depends on."""
-NOT_IMPORTED = {
+NOT_IMPORTED = {  # fields of a training that a job of ours cannot hold, and what they mean
     "from_hf_model": "it began from the Hugging Face model",
     "wandb_project_name": "it reported to the Weights & Biases project",
 }
-"""Fields of a training that a job of ours cannot hold, and what they mean."""
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]

@@ -43,8 +43,8 @@ from unitune_providers.together.options import TogetherOptions, check_job
 
 TRAININGS = ("v1", "fine-tunes")
 FILES = ("v1", "files")
+# In one US dollar: what a job's total_price is counted in (together 3.1.1, lib/utils/tools.py)
 NANODOLLARS = 1_000_000_000
-"""In one US dollar: what a job's total_price is counted in (together 3.1.1, lib/utils/tools.py)."""
 WAITING = ("PENDING", "QUEUED", "RUNNING")
 REFUSED = ("FAILED", "INVALID_FORMAT")
 STEP = "train/global_step"

@@ -50,12 +50,12 @@ JOB = re.compile(rf"projects/[^/]+/locations/[^/]+/{BATCHES}/[^/]+")
 REQUESTS_MOST = 200_000
 BYTES_MOST = 1_000_000_000
 LABEL_VALUE = re.compile(r"[a-z0-9_-]{1,63}")
+# What was answered until then was written; any other word but FAILED and EXPIRED is running
 ENDED = {
     "JOB_STATE_SUCCEEDED",
     "JOB_STATE_PARTIALLY_SUCCEEDED",
     "JOB_STATE_CANCELLED",
 }
-"""What was answered until then was written; any other word but FAILED and EXPIRED is running."""
 EXPIRED = (
     "Vertex AI did not come to it within 72 hours, for want of capacity. Send it again later or in "
     "another location, or run without --batch."

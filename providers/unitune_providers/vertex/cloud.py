@@ -41,8 +41,8 @@ _default_credentials = cast("Callable[..., tuple[Credentials, str | None]]", goo
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 STAND_IN_TOKEN = "loopback"  # noqa: S105 - no secret: only servers on this machine get it
 STORAGE_URL = "https://storage.googleapis.com"
+# Locations with a host name of another form (google-genai 3.6.1, `_api_client`)
 MULTI_REGIONS = ("us", "eu")
-"""Locations with a host name of another form (google-genai 3.6.1, `_api_client`)."""
 PRECONDITION_FAILED = 412
 PAGE_SIZE = 100
 SIGN_IN = (

@@ -41,13 +41,13 @@ UPLOAD_SECONDS = 600.0  # likewise where a file is sent: the vendor may store it
 
 REDIRECTS = (301, 302, 303, 307, 308)
 MOST_REDIRECTS = 5
+# Pages in a row that bring nothing new, before a list is taken to be at its end
 MOST_EMPTY_PAGES = 100
-"""Pages in a row that bring nothing new, before a list is taken to be at its end."""
 Body = Mapping[str, JsonValue]
 Query = Mapping[str, str | int | list[str]]
 Content = TypeVar("Content")
+# Returns what the request for the next page adds to the query; None after the last page
 NextPage = Callable[[Fields], Query | None]
-"""Returns what the request for the next page adds to the query; None after the last page."""
 
 
 class Response(NamedTuple):

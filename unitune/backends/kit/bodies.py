@@ -10,13 +10,13 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator
 
+# Bytes of an answer: 128,000 tokens, the longest that models give, are some 0.5 MiB
 LARGEST_ANSWER = 16 << 20
-"""Bytes of an answer: 128,000 tokens, the longest that models give, are some 0.5 MiB."""
+# Bytes of a list or of a batch's results; OpenAI takes 200 MB of requests in one batch
 LARGEST_FILE = 1 << 30
-"""Bytes of a list or of a batch's results; OpenAI takes 200 MB of requests in one batch."""
+# Of decompressed to compressed bytes, beyond `LARGEST_ANSWER`: lines of JSON that are much alike
+# come to some 20, and gzip itself to 1,032
 MOST_RATIO = 100
-"""Of decompressed to compressed bytes, beyond `LARGEST_ANSWER`: lines of JSON that are much
-alike come to some 20, and gzip itself to 1,032."""
 PIECE = 1 << 20  # bytes that are decompressed at a time
 GZIP_ONLY = {"Accept-Encoding": "gzip"}
 _PLAIN = ("", "identity")

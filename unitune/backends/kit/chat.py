@@ -48,11 +48,11 @@ ANSWER_SECONDS = 600.0  # longest wait for one answer: a model may think for min
 CONNECT_SECONDS = 10.0
 NO_SUCCESS = 300
 SERVER_ERROR = 500
+# Statuses with which servers refuse what they do not know, such as a stream
 CANNOT_STREAM = (400, 404, 405, 415, 422, 501)
-"""Statuses with which servers refuse what they do not know, such as a stream."""
 SILENT = (aiohttp.ClientError, TimeoutError, ConnectionError, BodyError, Unreadable)
+# What comes of a request that has no answer; a `JobError` is the user's to read
 FAILURES = (*SILENT, UnituneError, KeyError, ValueError)
-"""What comes of a request that has no answer; a `JobError` is the user's to read."""
 
 
 class JsonChatModel(ChatModel):

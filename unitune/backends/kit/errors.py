@@ -32,8 +32,8 @@ from unitune.security.redaction import hold_secret, redacted
 UNAUTHORIZED = 401
 SHOWN_CHARACTERS = 1000
 TEXT_BYTES = 16_000  # of an error body that is not JSON
+# In a body that is a traceback of Python, what was raised: the last one is the cause
 RAISED = re.compile(r"(?<=\n)[\w.]+(?:Error|Exception): .+")
-"""In a body that is a traceback of Python, what was raised: the last one is the cause."""
 REQUEST_IDS = ("x-request-id", "request-id", "x-ms-request-id", "x-goog-request-id")
 ADVICE = {
     401: "Check the key in {variable}.",
@@ -173,10 +173,10 @@ class ErrorTable:
         return vendor.failed(doing, error)
 
 
+# What reading an answer raises that did not come as it was sent
 BROKEN = (json.JSONDecodeError, Unreadable, BodyError)
-"""What reading an answer raises that did not come as it was sent."""
+# `Api` reads an error status itself
 HTTPX_ERRORS = ErrorTable({}, (httpx.HTTPError, httpx.StreamError, *BROKEN))
-"""`Api` reads an error status itself."""
 
 
 @contextmanager

@@ -28,14 +28,14 @@ from unitune.job.job import Job
 from unitune.models import ChatModel, TunedModel
 from unitune.security.spec import Frozen
 
+# Longest wait for the vendor to validate a file; after that an upload can be repeated
 FILE_SECONDS = 1800.0
-"""Longest wait for the vendor to validate a file; after that an upload can be repeated."""
 FILE_POLL_SECONDS = 2.0
 
 Options = TypeVar("Options", bound=BaseModel)
 
+# Field of an event's data that counts upwards, by the kind of event
 COUNTED = {"step": "step", "validation": "step", "message": "progress"}
-"""Field of an event's data that counts upwards, by the kind of event."""
 
 
 class NoOptions(BaseModel, extra="forbid", frozen=True):

@@ -96,14 +96,14 @@ def read_prices(path: Path) -> PricesFile:
 class PriceBook:
     """All prices that are known here."""
 
+    # Of flags, job, project and user; an offer's rows are read when they are needed
     own: tuple[PriceRow, ...] = ()
-    """Of flags, job, project and user; an offer's rows are read when they are needed."""
+    # Share of each list price that is paid, by backend
     discounts: Mapping[str, Decimal] = field(default_factory=dict[str, Decimal])
-    """Share of each list price that is paid, by backend."""
+    # What vendors stated of their models since the offers were written
     updates: tuple[ModelUpdate, ...] = ()
-    """What vendors stated of their models since the offers were written."""
+    # By backend, in place of the installed ones
     offers: Mapping[str, Offer] = field(default_factory=dict[str, Offer])
-    """By backend, in place of the installed ones."""
     _listed: dict[str, tuple[PriceRow, ...]] = field(
         default_factory=dict[str, tuple[PriceRow, ...]], init=False, repr=False, compare=False
     )
@@ -242,10 +242,9 @@ class PriceLookup:
     model: str
     day: date
     method: str | None = None
-    tier: str | None = None
-    """Where it runs; None: the backend's usual tier."""
+    tier: str | None = None  # where it runs; None: the backend's usual tier
+    # The rows that were returned, by id
     used: dict[str, PriceRow] = field(default_factory=dict[str, PriceRow])
-    """The rows that were returned, by id."""
 
     def of_training(self, job: Job) -> PriceLookup:
         """Return the lookup of what another job has tuned."""

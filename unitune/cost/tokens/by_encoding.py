@@ -23,8 +23,8 @@ from unitune.cost.tokens.count import Count, RowCount
 from unitune.cost.tokens.encoding import count_tokens
 from unitune.data.example import Example, Message
 
+# Texts whose counts are kept: most files have one system prompt and one list of tools
 RECENT_TEXTS = 64
-"""Texts whose counts are kept: most files have one system prompt and one list of tools."""
 INSTRUCTION_ROLES = ("system", "developer")
 NOTHING = Count()
 
@@ -34,20 +34,13 @@ class Framing:
     """Tokens that stand around texts."""
 
     source: str
-    message: int
-    """For each message, its role and text apart."""
-    name: int
-    """For a message with a name, the name itself apart."""
-    opening: int
-    """After a prompt, to open the reply."""
-    tools: int
-    """Around the tools of a prompt."""
-    instructions: Count = NOTHING
-    """Before a system or developer message, and at most after it."""
-    answer: int = 0
-    """For each answer, more than for other messages."""
-    prelude: int = 0
-    """At the start of a conversation, which a vendor may or may not add."""
+    message: int  # for each message, its role and text apart
+    name: int  # for a message with a name, the name itself apart
+    opening: int  # after a prompt, to open the reply
+    tools: int  # around the tools of a prompt
+    instructions: Count = NOTHING  # before a system or developer message, and at most after it
+    answer: int = 0  # for each answer, more than for other messages
+    prelude: int = 0  # at the start of a conversation, which a vendor may or may not add
 
 
 FRAMINGS: dict[Literal["chat", "harmony"], Framing] = {
@@ -175,8 +168,8 @@ Tool = Mapping[str, JsonValue]
 # 2024; openai-harmony 0.0.8). With long descriptions the fraction comes near 1.
 TOOLS_LOW = 0.3
 TOOLS_EXPECTED = 0.5
+# Tokens of " to=functions.", by which a call names its tool in OpenAI's public Harmony format
 CALL_ADDRESS = 4
-"""Tokens of " to=functions.", by which a call names its tool in OpenAI's public Harmony format."""
 
 
 def _call(call: Tool, tokens: Tokens) -> Count:

@@ -24,31 +24,29 @@ from unitune.data.privacy.texts import plain
 
 Span: TypeAlias = tuple[int, int]
 
-NAMES: dict[str, str] = {
+NAMES: dict[str, str] = {  # kinds in words, as they stand in placeholders
     "EMAIL": "an e-mail address",
     "IBAN": "a bank account (IBAN)",
     "CARD": "a card number",
     "IP": "an IP address",
     "PHONE": "a phone number",
 }
-"""Kinds in words, as they stand in placeholders."""
 
-_ANY = re.compile("[@0-9]")
-"""What all of it has one of; few texts have."""
+_ANY = re.compile("[@0-9]")  # what all of it has one of; few texts have
+# After the first character: no letter before it, but for the escape of a line break, in JSON that
+# is a text. Before it, it would be tried at every character.
 _BEGINS = r"(?:(?<![\w.+-].)|(?<=\\[nrt].))"
-"""After the first character: no letter before it, but for the escape of a line break, in JSON that
-is a text. Before it, it would be tried at every character."""
 _AT = re.compile(r"@((?:[\w-]{1,63}\.)+[a-z]{2,24})(?![\w@])", re.IGNORECASE)
 _LOCAL_PART = re.compile(r"[\w.+%'-]{0,63}[\w+%-]\Z")
-_NO_ADDRESS = re.compile(
+_NO_ADDRESS = re.compile(  # reserved domains, and file names such as icon@2x.png
     r"(.*\.)?(example(\.(com|net|org))?|test|invalid|localhost|png|jpe?g|gif|svg|webp|css|js|py)",
     re.IGNORECASE,
 )
-"""Reserved domains, and file names such as icon@2x.png."""
 
 _IBAN = re.compile(
     r"[A-Z]" + _BEGINS + r"[A-Z][0-9]{2}(?:[ .\u00a0\u202f-]?[A-Z0-9]){11,30}", re.IGNORECASE
 )
+# Each with the length of its accounts. Source: SWIFT, IBAN registry (ISO 13616).
 _IBAN_COUNTRIES = (
     "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 "
     "DK18 DO28 EE20 EG29 ES24 FI18 FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HN28 HR21 HU28 "
@@ -56,12 +54,14 @@ _IBAN_COUNTRIES = (
     "MK19 MN20 MR27 MT31 MU30 NI28 NL18 NO15 OM23 PK24 PL28 PS29 PT25 QA29 RO24 RS22 RU33 SA24 "
     "SC31 SD18 SE24 SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 YE30"
 )
-"""Each with the length of its accounts. Source: SWIFT, IBAN registry (ISO 13616)."""
 _IBAN_LENGTHS = {each[:2]: int(each[2:]) for each in _IBAN_COUNTRIES.split()}
 
 _CARD = re.compile(
     r"[2-6]" + _BEGINS + r"[0-9]{3}(?:(?:[ -]?[0-9]){8,15}|(?:\.[0-9]{4}){3})(?![\w-]|\.[0-9])"
 )
+# Prefixes and numbers of digits: Visa, Mastercard, American Express, Diners Club, those of
+# Discover, UnionPay and JCB, and Maestro. Source: ISO/IEC 7812, as Wikipedia's "Payment card
+# number" lists them (2026-11).
 _ISSUERS = (
     (re.compile("4"), (13, 16, 19)),
     (re.compile("5[1-5]|222[1-9]|22[3-9]|2[3-6]|27[01]|2720"), (16,)),
@@ -70,15 +70,11 @@ _ISSUERS = (
     (re.compile("6011|64[4-9]|65|62|352[89]|35[3-8]"), (16, 17, 18, 19)),
     (re.compile("5018|5020|5038|6304|6759|676[1-3]"), (12, 13, 14, 15, 16, 17, 18, 19)),
 )
-"""Prefixes and numbers of digits: Visa, Mastercard, American Express, Diners Club, those of
-Discover, UnionPay and JCB, and Maestro. Source: ISO/IEC 7812, as Wikipedia's "Payment card number"
-lists them (2026-11)."""
 
 _IPV4 = re.compile(r"[0-9]" + _BEGINS + r"[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?![\w-]|\.[0-9])")
-_IPV6 = re.compile(
+_IPV6 = re.compile(  # of 2000::/3, which is all that is given to machines of the internet (IANA)
     r"[23](?<![\w:.].)[0-9a-f]{3}(?::[0-9a-f]{0,4}){2,7}(?![\w:]|\.[0-9])", re.IGNORECASE
 )
-"""Of 2000::/3, which is all that is given to machines of the internet (IANA)."""
 _VERSION = re.compile(
     r"(?:\b(?:version|versions|ver|release|build|firmware|driver|sections?|chapters?|clauses?|"
     r"paragraphs?|articles?|appendix)\W{0,3}|\u00a7\s?|[=<>~]=\s?|\^)\Z",
@@ -91,14 +87,13 @@ _CALL_WORD = (
 )
 _ANNOUNCES = _CALL_WORD + r"[^\n]{0,24}"
 _CALL = re.compile(_ANNOUNCES + r"\Z", re.IGNORECASE)
+# One of which a number has that is taken for a phone's: long numbers alone are matched slowly
 _WORTH_MATCHING = (
     re.compile(r"\+"),
     re.compile(r"[0-9][^0-9\n]{1,7}[0-9]"),
     re.compile(_ANNOUNCES + r"[0-9(\[]", re.IGNORECASE),
 )
-"""One of which a number has that is taken for a phone's: long numbers alone are matched slowly."""
-CONTEXT = 40
-"""Characters before a number that say what it is."""
+CONTEXT = 40  # characters before a number that say what it is
 
 
 class Datum(NamedTuple):

@@ -31,27 +31,26 @@ from unitune.data.privacy.texts import plain
 from unitune.security.spec import Closed
 
 _LETTERS = r"[\w.+/=~:@$-]"
-_FEWEST_LETTERS = 8
-"""Of a secret, as the shortest has that a rule knows."""
+_FEWEST_LETTERS = 8  # of a secret, as the shortest has that a rule knows
 _WORD = re.compile(f"{_LETTERS}{{{_FEWEST_LETTERS},}}")
+# Of what may be one without a digit, too: the prefixed ones of letters alone are longer
 _LONG_LETTERS = 20
-"""Of what may be one without a digit, too: the prefixed ones of letters alone are longer."""
 _DIGIT = re.compile("[0-9]")
+# Most that is shown of a secret, and only of a prefix that all secrets of its rule have
 HINT_CHARACTERS = 3
-"""Most that is shown of a secret, and only of a prefix that all secrets of its rule have."""
+# How many rules begin: with the rest of a name, which is tried at every character. Left out, the
+# time is linear and the group is the same; allowlists get it back.
 _BEFORE = r"[\w.-]{0,50}?"
-"""How many rules begin: with the rest of a name, which is tried at every character. Left out, the
-time is linear and the group is the same; allowlists get it back."""
+# Characters on both sides that count as its line, of which there may be one of megabytes
 _AROUND = 200
-"""Characters on both sides that count as its line, of which there may be one of megabytes."""
+# Characters from its keyword on that a rule with ``.*`` looks at: RE2 is linear, Python is not
 _REACH = 1000
-"""Characters from its keyword on that a rule with ``.*`` looks at: RE2 is linear, Python is not."""
 
 
 _GITLEAKS_END = r"""(?:[\x60'"\s;]|\\[nr]|$)"""
 _GENERIC_END = r"""(?:[\x60'"\s;&\\]|$)"""
+# What follows a secret. The generic rule knows a key by its end, so there no sentence ends it.
 _END = r"""(?:[\x60'"\s;&<>)\]},\\]|[.:?!](?=\s|$)|$)"""
-"""What follows a secret. The generic rule knows a key by its end, so there no sentence ends it."""
 
 
 class Secret(NamedTuple):

@@ -14,12 +14,11 @@ from pydantic import JsonValue
 
 from unitune.data.records import json_or_none
 
-_PLAIN = {
+_PLAIN = {  # letters of full width, blanks that do not break, and hyphens, each with its plain form
     **{0xFF01 + at: 0x21 + at for at in range(94)},
     **dict.fromkeys((0xA0, 0x2007, 0x202F, 0x3000), ord(" ")),
     **dict.fromkeys((0x2010, 0x2011), ord("-")),
 }
-"""Letters of full width, blanks that do not break, and hyphens, each with its plain form."""
 
 
 def plain(text: str) -> str:

@@ -15,10 +15,9 @@ from unitune.data.records import json_or_none
 
 USUAL = 0.9
 FEWEST_ANSWERS = 20
+# A label is rare with fewer rows, or with less than this share of the median label's
 FEW_ROWS, SMALL_SHARE = 5, 0.1
-"""A label is rare with fewer rows, or with less than this share of the median label's."""
-LARGE_SHARE = 0.5
-"""Share of the rows from which one label of three or more outweighs the others."""
+LARGE_SHARE = 0.5  # share of the rows from which one label of three or more outweighs the others
 SENTENCE_WORDS = 4
 _ENDS = (*'.!?:;)\u3002\uff01\uff1f\u2026"\u201d',)
 

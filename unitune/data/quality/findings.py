@@ -13,12 +13,10 @@ from unitune.data.privacy.masking import without_secrets
 from unitune.data.questions import Turns
 from unitune.security.spec import Closed
 
-MOST_ISSUES = 1000
-"""Of each cause, so that a page of all still opens at once; the total is said."""
-MOST_LETTERS = 300
-"""Of a text that is shown; the row itself stands in its file."""
+MOST_ISSUES = 1000  # of each cause, so that a page of all still opens at once; the total is said
+MOST_LETTERS = 300  # of a text that is shown; the row itself stands in its file
+# Letters of it in which secrets are looked for, so that none of those shown is half of one
 LOOKED_THROUGH = 4000
-"""Letters of it in which secrets are looked for, so that none of those shown is half of one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,16 +31,14 @@ from unitune.data.questions import Templates, normal, text_of
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
 
+# Count of a piece that no row of a label has. 0.1 finds as many on banking77, 1 fewer.
 UNSEEN = 0.01
-"""Count of a piece that no row of a label has. 0.1 finds as many on banking77, 1 fewer."""
-FEWEST_ROWS = 3
-"""Rows of a label from which the others can say anything about one of them."""
+FEWEST_ROWS = 3  # rows of a label from which the others can say anything about one of them
+# Where more rows than this are doubtful, labels do not follow from words, and nothing is said
 UNRELATED_SHARE = 0.5
-"""Where more rows than this are doubtful, labels do not follow from words, and nothing is said."""
-HALF = 0.5
-"""Share of the list that is expected to be wrong at least."""
+HALF = 0.5  # share of the list that is expected to be wrong at least
+# Share of the random labels that scores as high; above it, their tail is too thin to compare
 FEWEST_REACHED = 0.1
-"""Share of the random labels that scores as high; above it, their tail is too thin to compare."""
 TOGETHER = 1024
 SHOWN_BESIDE = 2
 

@@ -33,12 +33,12 @@ from unitune.data.reading import Reading
 from unitune.findings import Finding
 from unitune.job.job import Job
 
+# The most that is looked at: some 10 seconds, and 300 MB, in the worst case
 MOST_ROWS, MOST_CHARACTERS = 50_000, 1 << 24
-"""The most that is looked at: some 10 seconds, and 300 MB, in the worst case."""
+# A fiftieth of the rows that has a fifth of all characters weighs ten times what others do
 BILL_SHARE, ROWS_SHARE = 0.2, 0.02
-"""A fiftieth of the rows that has a fifth of all characters weighs ten times what others do."""
+# Rows of a file of which the few longest can be said to make much of the bill
 FEWEST_LONG_ROWS = 50
-"""Rows of a file of which the few longest can be said to make much of the bill."""
 
 
 def quality_of(subject: Job | str, cases: Dataset | None = None) -> Quality | None:

@@ -18,13 +18,11 @@ from unitune.data.pieces import pieces
 from unitune.data.quality.findings import QualityRow, RowIssue, RowIssues
 from unitune.data.questions import Templates, normal, numbers_of, text_of
 
+# Of answers that are the same only if they are equal; longer ones may be worded differently
 MOST_LABEL_CHARACTERS = 60
-"""Of answers that are the same only if they are equal; longer ones may be worded differently."""
+# Similarity of two long answers to one question from which they may both be right. Two wordings of
+# one answer share most of their pieces; another content shares few.
 SAME_ANSWER = 0.5
-"""Similarity of two long answers to one question from which they may both be right.
-
-Two wordings of one answer share most of their pieces; another content shares few.
-"""
 SHOWN_BESIDE = 3
 
 

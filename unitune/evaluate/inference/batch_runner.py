@@ -45,12 +45,10 @@ from unitune.evaluate.inference.journal import Journal
 from unitune.evaluate.records import Record
 from unitune.models import Reply, Request, TunedModel
 
-LONGEST_POLL_SECONDS = 60.0
-"""Between two polls of a batch: a minute is little in a day."""
+LONGEST_POLL_SECONDS = 60.0  # between two polls of a batch: a minute is little in a day
+# Between two signs of life while nothing happens, so that Ctrl-C is heard in a notebook too
 BREATH_SECONDS = 1.0
-"""Between two signs of life while nothing happens, so that Ctrl-C is heard in a notebook too."""
-SHORT_LOOKS = 3
-"""At a batch with fewer answers than are done; then those count that came."""
+SHORT_LOOKS = 3  # at a batch with fewer answers than are done; then those count that came
 NOT_FOUND = 404
 UNANSWERED = Reply(finish_reason="error", error="the batch ended without an answer to this request")
 
@@ -148,12 +146,11 @@ class BatchRunner:
     rows: Journal
     notify: Notify
     announce: Callable[[str], None]
+    # By batch, how many polls had fewer answers than are done
     short: Counter[str] = field(default_factory=Counter[str])
-    """By batch, how many polls had fewer answers than are done."""
-    done: dict[str, int] = field(default_factory=dict[str, int])
-    """Answers by batch."""
+    done: dict[str, int] = field(default_factory=dict[str, int])  # answers by batch
+    # By contender, what the user was shown last
     progress: dict[str, EvaluationProgress] = field(default_factory=dict[str, EvaluationProgress])
-    """By contender, what the user was shown last."""
 
     def cancel_unwanted(self) -> None:
         """Cancel batches without an open question; one that has ended is left as it is.

@@ -39,12 +39,11 @@ from unitune.security.spec import Closed
 from unitune.workspace.filesystem import no_link
 
 BATCHES = "batches.jsonl"
-BEGINNING = b'{"key":'
-"""Of every line."""
+BEGINNING = b'{"key":'  # of every line
 
+# Its answers are in ``rows.jsonl``; nothing was answered; it was never taken; or its answers are no
+# longer needed: then it was cancelled, if its id was known and it had not ended
 End = Literal["collected", "failed", "refused", "unwanted"]
-"""Its answers are in ``rows.jsonl``; nothing was answered; it was never taken; or its answers are
-no longer needed: then it was cancelled, if its id was known and it had not ended."""
 
 
 class Pair(NamedTuple):

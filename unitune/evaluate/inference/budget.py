@@ -28,14 +28,13 @@ from unitune.job.job import Evaluate, Job, TokenPrice
 from unitune.models import Reply, Request
 from unitune.workspace.today import today
 
+# Tokens that a chat template may put around the messages, such as a system prompt of its own where
+# a request has none: about 75 in openai-harmony 0.0.8, fewer in Llama's and Qwen's
 AROUND_REQUEST = 100
-"""Tokens that a chat template may put around the messages, such as a system prompt of its own where
-a request has none: about 75 in openai-harmony 0.0.8, fewer in Llama's and Qwen's."""
+# Tokens of what vendors tell a model about tools in general: up to 530 at Anthropic
+# (docs.anthropic.com, Tool use pricing and tokens, read 2026-11-26)
 AROUND_TOOLS = 1_000
-"""Tokens of what vendors tell a model about tools in general: up to 530 at Anthropic
-(docs.anthropic.com, Tool use pricing and tokens, read 2026-11-26)."""
-IMPOSSIBLE = 10
-"""A count more than so many times the most that can be is taken for a mistake."""
+IMPOSSIBLE = 10  # A count more than so many times the most that can be is taken for a mistake
 
 
 def most_tokens(request: Request) -> Uncounted:
@@ -200,12 +199,9 @@ def _is_uncharged(spec: ContenderSpec, lookup: PriceLookup) -> bool:
 class Budget:
     """The money of a comparison, in US dollars."""
 
-    cap: Decimal | None
-    """The most that may be spent; None: no limit."""
-    spent: Decimal = Decimal(0)
-    """For answers that are there."""
-    reserved: Decimal = Decimal(0)
-    """For requests in flight."""
+    cap: Decimal | None  # the most that may be spent; None: no limit
+    spent: Decimal = Decimal(0)  # for answers that are there
+    reserved: Decimal = Decimal(0)  # for requests in flight
     _settled: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod

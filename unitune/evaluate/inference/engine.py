@@ -29,21 +29,20 @@ from unitune.evaluate.records import Record, Uncounted
 from unitune.models import BatchedChatModel, ChatModel, Reply, Request
 from unitune.security.redaction import redacted
 
+# Questions in a row without an answer, each with all its attempts: the vendor is down
 DOWN_AFTER = 10
-"""Questions in a row without an answer, each with all its attempts: the vendor is down."""
+# Refusals in a row, before any answer, that would meet every question: the key or the model
 REFUSED_AFTER = 3
-"""Refusals in a row, before any answer, that would meet every question: the key or the model."""
 FOR_ALL = (401, 403, 404)
-NO_MONEY = 402
-"""OpenRouter's, DeepSeek's: no credits are left, for any question."""
+NO_MONEY = 402  # openRouter's, DeepSeek's: no credits are left, for any question
+# May be about one question, unless question after question is refused in the same words, as with
+# Anthropic's "credit balance is too low" or LiteLLM's "Budget has been exceeded"
 INVALID = (400, 422)
-"""May be about one question, unless question after question is refused in the same words, as with
-Anthropic's "credit balance is too low" or LiteLLM's "Budget has been exceeded"."""
 HASH_DIGITS = 16
 
+# Dev while prompts are chosen, test for the verdict, batch while test cases are with a backend in
+# batches, probe for general questions, stopping after Ctrl-C
 Phase = Literal["dev", "test", "batch", "probe", "stopping"]
-"""dev while prompts are chosen, test for the verdict, batch while test cases are with a backend in
-batches, probe for general questions, stopping after Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +65,8 @@ class EvaluationProgress:
 
     contender: str
     phase: Phase
-    prompt: str
-    """In words."""
-    done: int
-    """Of a batch as far as the backend says."""
+    prompt: str  # in words
+    done: int  # of a batch as far as the backend says
     total: int
 
 
@@ -122,15 +119,13 @@ def record_of(contender: str, question: Question, model: str, hashed: str, reply
 class InferenceOptions:
     """How questions are put to a model."""
 
-    concurrency: int = LIMIT
-    """Requests in flight at most."""
-    guard: BudgetGuard | None = None
-    """None: no cost is counted."""
+    concurrency: int = LIMIT  # requests in flight at most
+    guard: BudgetGuard | None = None  # none: no cost is counted
     cache: ResponseCache | None = None
+    # Fingerprints of the models that are known to think before they answer
     thinking: set[str] = field(default_factory=set[str])
-    """Fingerprints of the models that are known to think before they answer."""
+    # Whether recorded answers and errors are all there is, and no request is sent
     replay: bool = False
-    """Whether recorded answers and errors are all there is, and no request is sent."""
 
 
 class ReplayedModel(ChatModel):

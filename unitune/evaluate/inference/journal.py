@@ -30,15 +30,14 @@ from unitune.models import Reply
 from unitune.workspace.filesystem import no_link, private_file, private_folder
 from unitune.workspace.locks import locked
 
+# Of every line; a torn line that begins otherwise is not ours to cut off
 BEGINNING = b'{"contender":'
-"""Of every line; a torn line that begins otherwise is not ours to cut off."""
+# A killed process frees its files at once; one that still writes after this goes on writing
 WAIT_SECONDS = 1.0
-"""A killed process frees its files at once; one that still writes after this goes on writing."""
 CACHE = "answers.sqlite"
-CACHE_WAIT_SECONDS = 1.0
-"""For another process that writes; then this one does without."""
+CACHE_WAIT_SECONDS = 1.0  # for another process that writes; then this one does without
+# Answers of one transaction: each takes a write to disk, and the last can be requested again
 WRITTEN_TOGETHER = 100
-"""Answers of one transaction: each takes a write to disk, and the last can be requested again."""
 KEPT_FINISHES = ("stop", "length")
 
 Line = TypeVar("Line")

@@ -28,14 +28,14 @@ from unitune.evaluate.records import Uncounted
 from unitune.models import ChatModel, Reply, Request
 from unitune.security.json_fields import whole_text
 
+# Small enough for the least of accounts; answers of half a second double it in half a second
 FIRST_LIMIT = 8
-"""Small enough for the least of accounts; answers of half a second double it in half a second."""
+# Most requests in flight unless the job says otherwise: at half a second an answer 7,700 a minute,
+# which is beyond most accounts' limits
 LIMIT = 64
-"""Most requests in flight unless the job says otherwise: at half a second an answer 7,700 a minute,
-which is beyond most accounts' limits."""
+# So many refusals among so many last replies, and the rate is to blame: of 5 % refused by chance
+# that is one window in three thousand, while a limit that is passed refuses whole rounds
 WINDOW, REFUSALS = 20, 6
-"""So many refusals among so many last replies, and the rate is to blame: of 5 % refused by chance
-that is one window in three thousand, while a limit that is passed refuses whole rounds."""
 
 
 @dataclass(slots=True)
@@ -105,10 +105,8 @@ class AdaptiveLimiter:
         self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
 
-SHOWN = 1000
-"""Characters of an unforeseen error."""
-OVERLOADED = (429, 503, 529)
-"""Too many requests, or too busy: 529 is Anthropic's own."""
+SHOWN = 1000  # characters of an unforeseen error
+OVERLOADED = (429, 503, 529)  # too many requests, or too busy: 529 is Anthropic's own
 
 
 class Outcome(NamedTuple):

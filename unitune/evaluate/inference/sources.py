@@ -35,17 +35,13 @@ class Source:
     """The model that answers for a contender."""
 
     spec: ContenderSpec
-    origin: str
-    """Which model it is, as far as the job says: `Record.origin`."""
-    folder: Path
-    """Of the job, where recorded answers are."""
-    backend: str | None = None
-    """Who answers; None for servers and recorded answers."""
+    origin: str  # which model it is, as far as the job says: `Record.origin`
+    folder: Path  # of the job, where recorded answers are
+    backend: str | None = None  # who answers; None for servers and recorded answers
+    # Its name there; a tuned model is put there when it is ready to answer
     model: str | TunedModel = ""
-    """Its name there; a tuned model is put there when it is ready to answer."""
     price: TokenPrice | None = None
-    redaction: Redaction | None = None
-    """What was replaced in the cases, where something was."""
+    redaction: Redaction | None = None  # what was replaced in the cases, where something was
 
     @property
     def answers_in_batches(self) -> bool:

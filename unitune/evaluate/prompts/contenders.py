@@ -43,12 +43,12 @@ from unitune.job.contenders import (
 )
 from unitune.job.job import Evaluate, Job, Tuning
 
+# Numbers of shots that `auto` tries: doubling, because each further shot gains less than the one
+# before; three, so that with the second round six prompts compete on dev
 LADDER = (4, 8, 16)
-"""Numbers of shots that `auto` tries: doubling, because each further shot gains less than the one
-before; three, so that with the second round six prompts compete on dev."""
+# `auto` tries no longer prompts (the fewest shots aside): some 4,000 tokens, half the window of the
+# small models that this runs on, and seconds of every batch on a CPU
 MOST_SHOT_BYTES = 16_000
-"""`auto` tries no longer prompts (the fewest shots aside): some 4,000 tokens, half the window of
-the small models that this runs on, and seconds of every batch on a CPU."""
 
 
 def _nothing_more(_: Prompt) -> Iterable[Prompt]:
@@ -60,10 +60,9 @@ class Contender:
     """A model with the prompts that it may choose from."""
 
     spec: ContenderSpec
-    prompts: tuple[Prompt, ...] = (OWN_MESSAGES,)
-    """Tried first, the shortest first."""
+    prompts: tuple[Prompt, ...] = (OWN_MESSAGES,)  # tried first, the shortest first
+    # Gives the prompts to try next from the best so far
     refine: Callable[[Prompt], Iterable[Prompt]] = _nothing_more
-    """Gives the prompts to try next from the best so far."""
 
     @property
     def name(self) -> str:
@@ -287,23 +286,20 @@ def _shots(count: int, which: str = "") -> str:
     return f"{count} {which}shot{'' if count == 1 else 's'}"
 
 
-EFFORT = (None, "zero-shot", "instructed", "few-shot")
-"""Kinds of prompts by the effort in them."""
+EFFORT = (None, "zero-shot", "instructed", "few-shot")  # kinds of prompts by the effort in them
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class DevScore:
     """A prompt's score on the dev rows; greater is better."""
 
-    primary: float
-    """Mean of the primary metric."""
-    overall: float
-    """Mean of all metrics, which decides between equals."""
+    primary: float  # mean of the primary metric
+    overall: float  # mean of all metrics, which decides between equals
     rows: int = field(default=0, compare=False)
+    # The reason of each row without an answer, which scores 0
     errors: tuple[str, ...] = field(default=(), compare=False)
-    """The reason of each row without an answer, which scores 0."""
+    # Answers that were cut off before it was clear whether they are right
     cut: int = field(default=0, compare=False)
-    """Answers that were cut off before it was clear whether they are right."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,12 +47,12 @@ if TYPE_CHECKING:
     from scipy.sparse import csc_array
 
 
+# Rows that `draw` considers; a seeded sample of a larger file. Keeps it under a second.
 DRAWN_FROM = 2000
-"""Rows that `draw` considers; a seeded sample of a larger file. Keeps it under a second."""
+# Rows that `Neighbours` searches, by hash of a larger file; their vectors take some seconds
 SEARCHED = 20_000
-"""Rows that `Neighbours` searches, by hash of a larger file; their vectors take some seconds."""
+# Lengths of the runs of letters: shorter ones are in all words, longer ones are words
 LETTERS = (3, 4, 5)
-"""Lengths of the runs of letters: shorter ones are in all words, longer ones are words."""
 
 
 def draw(train: Iterable[Example], count: int, seed: int) -> tuple[Example, ...]:
@@ -182,17 +182,16 @@ def _plain(text: str) -> list[str]:
 
 
 SYSTEM_ROLES = ("system", "developer")
+# Where there are more of them than a tenth of the rows, they hold content and are no prompt
 MOST_SYSTEM_PROMPTS = 0.1
-"""Where there are more of them than a tenth of the rows, they hold content and are no prompt."""
 
-MOST_LISTED = 30
-"""Distinct answers, or values of a key, up to which they are listed as a choice."""
+MOST_LISTED = 30  # distinct answers, or values of a key, up to which they are listed as a choice
+# A longer value is a text and no label; listing it would teach nothing and cost every request
 MOST_LABEL_BYTES = 80
-"""A longer value is a text and no label; listing it would teach nothing and cost every request."""
+# Answers shown where they are no labels: enough to show the manner, short enough to read
 MOST_SAMPLES = 5
-"""Answers shown where they are no labels: enough to show the manner, short enough to read."""
+# All samples together, some 500 tokens: more belongs into shots. The first is always shown.
 MOST_SAMPLE_BYTES = 2000
-"""All samples together, some 500 tokens: more belongs into shots. The first is always shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,12 +206,9 @@ class Nearest:
 class Prompt:
     """One way to put a case to a model."""
 
-    label: str
-    """In words, for effort and progress: ``8 shots with instructions``."""
-    instructions: str = ""
-    """Added to the end of the system prompt."""
-    shots: tuple[Example, ...] | Nearest = ()
-    """Answered rows shown before the question."""
+    label: str  # in words, for effort and progress: ``8 shots with instructions``
+    instructions: str = ""  # added to the end of the system prompt
+    shots: tuple[Example, ...] | Nearest = ()  # answered rows shown before the question
 
     def messages(self, case: Example) -> tuple[Message, ...]:
         """Return the messages of a request: the case's own with what this prompt adds.
@@ -232,8 +228,7 @@ class Prompt:
         return self.shots.count if isinstance(self.shots, Nearest) else len(self.shots)
 
 
-OWN_MESSAGES = Prompt(label="the row's own messages")
-"""The case as it stands in the file."""
+OWN_MESSAGES = Prompt(label="the row's own messages")  # the case as it stands in the file
 
 
 def instructions_from(train: Iterable[Example]) -> str:

@@ -31,8 +31,7 @@ from unitune.evaluate.statistics.intervals import (
 from unitune.evaluate.statistics.paired import LEVEL
 from unitune.job.job import Economics
 
-MOST_WORTH_USD = 1e9
-"""The smallest worth of a right answer is searched up to here."""
+MOST_WORTH_USD = 1e9  # the smallest worth of a right answer is searched up to here
 
 
 def weigh(

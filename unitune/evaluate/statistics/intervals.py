@@ -29,11 +29,11 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
+# One score a case (N,), or K answers of each case (N, K)
 Scores: TypeAlias = Sequence[float] | Sequence[Sequence[float]] | FloatArray
-"""One score a case (N,), or K answers of each case (N, K)."""
 
+# One label a case (N,); cases with equal labels belong together
 Clusters: TypeAlias = Sequence[Hashable]
-"""One label a case (N,); cases with equal labels belong together."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,8 +166,7 @@ def case_means(contender: str, scores: Scores) -> FloatArray:
     return table if table.ndim == 1 else table.mean(axis=1)
 
 
-HALVINGS = 60
-"""Of the range in which an end is searched: to a float's precision."""
+HALVINGS = 60  # of the range in which an end is searched: to a float's precision
 
 
 @dataclass(frozen=True, slots=True)

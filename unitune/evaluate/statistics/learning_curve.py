@@ -30,19 +30,16 @@ import numpy.typing as npt
 from unitune.evaluate.statistics.intervals import Clusters, FloatArray, numbered, summed
 from unitune.scorers.formulas import Sums
 
-LEVEL = 0.8
-"""Of all ranges: one in five curves lies outside, half of them above."""
+LEVEL = 0.8  # of all ranges: one in five curves lies outside, half of them above
 RESAMPLES = 2_000
 EXPONENTS = np.linspace(0.01, 2.0, 200)  # (B,)
+# Rates of an exponential approach that are tried, and the slowest that counts as one, times the
+# largest size. In simulations 1.5 keeps curves of 2.0 and rules out nearly all that rise late.
 RATES, SLOWEST = 100, 1.5
-"""Rates of an exponential approach that are tried, and the slowest that counts as one, times the
-largest size. In simulations 1.5 keeps curves of 2.0 and rules out nearly all that rise late."""
+# A power law's exponent this near to 0 says that twice the rows take under 2 % off the error
 FLAT = 0.02
-"""A power law's exponent this near to 0 says that twice the rows take under 2 % off the error."""
-MISFIT = 0.01
-"""Of curves of a form, so many lie as far off their fit by chance."""
-AT_ONCE = 4_000_000
-"""Numbers of a resample's draws in memory."""
+MISFIT = 0.01  # of curves of a form, so many lie as far off their fit by chance
+AT_ONCE = 4_000_000  # numbers of a resample's draws in memory
 
 
 class Doubt(Enum):
@@ -164,12 +161,11 @@ def _at(values: FloatArray, positions: npt.NDArray[np.intp]) -> FloatArray:
 class FittedCurve:
     """Scores by the number of rows, with the laws through them."""
 
-    sizes: tuple[int, ...]
-    """Numbers of rows, ascending."""
+    sizes: tuple[int, ...]  # numbers of rows, ascending
+    # Mean of the trainings of each size
     scores: FloatArray  # (P,)
-    """Mean of the trainings of each size."""
+    # The same of each resample
     resampled: FloatArray  # (R, P)
-    """The same of each resample."""
 
     @classmethod
     def of(

@@ -47,8 +47,7 @@ from unitune.evaluate.statistics.significance import (
     sign_flip_p,
 )
 
-LEVEL = 0.95
-"""Of every interval that is shown."""
+LEVEL = 0.95  # of every interval that is shown
 
 
 class Verdict(StrEnum):
@@ -71,22 +70,18 @@ class PairedResult:
     clusters: int | None
     difference: float
     interval: Interval
-    interval90: Interval
-    """At 90 %, for equivalence."""
-    p_value: float
-    """Two-sided: McNemar mid-p, sign-flip or approximate randomisation."""
+    interval90: Interval  # at 90 %, for equivalence
+    p_value: float  # two-sided: McNemar mid-p, sign-flip or approximate randomisation
     verdict: Verdict
     margin: float
     cases_needed: int
     smallest_detectable: float
     method: str
-    warnings: tuple[str, ...]
-    """What weakens the evidence, in words."""
+    warnings: tuple[str, ...]  # what weakens the evidence, in words
     design_effect: float = 1.0
     p_exact: float | None = None
     graded: bool = True
-    gained: int = 0
-    """0 for a statistic of the whole corpus, as `lost` is."""
+    gained: int = 0  # 0 for a statistic of the whole corpus, as `lost` is
     lost: int = 0
 
 
@@ -301,9 +296,9 @@ def _spanned(lows: Iterable[Interval], highs: Iterable[Interval]) -> Interval:
     return Interval(min(interval.low for interval in lows), highest.high, highest.level)
 
 
+# A statistic of a corpus, from 0 to 1, from many totals at once, (..., S) to (...). Totals are sums
+# over any of the cases, so it must give a finite number also where a count is 0.
 CorpusScore: TypeAlias = Callable[[FloatArray], FloatArray]
-"""A statistic of a corpus, from 0 to 1, from many totals at once, (..., S) to (...). Totals are
-sums over any of the cases, so it must give a finite number also where a count is 0."""
 
 
 def compare_corpus(  # noqa: PLR0913 - each has a name and a default

@@ -16,10 +16,9 @@ from unitune.evaluate.statistics.intervals import HALVINGS, FloatArray
 from unitune.evaluate.statistics.paired import LEVEL
 
 ALPHA = round(1 - LEVEL, 12)
+# Bounds are cut off here: the error beyond is 3e-12, and the level stays below 1
 HIGHEST_BOUND = 7.0
-"""Bounds are cut off here: the error beyond is 3e-12, and the level stays below 1."""
-GRID = 1_001
-"""Points of Simpson's rule. With half as many the known bounds move by less than 1e-6."""
+GRID = 1_001  # Points of Simpson's rule. With half as many the known bounds move by less than 1e-6.
 
 
 def holm_divisor(p_value: float, others: Iterable[float], alpha: float = ALPHA) -> int:

@@ -17,19 +17,17 @@ import numpy as np
 
 from unitune.evaluate.statistics.intervals import FloatArray, check_share, two_sided_z
 
+# Level of the interval that must lie inside the margin: two one-sided tests at 5 % each
 EQUIVALENCE_LEVEL = 0.90
-"""Level of the interval that must lie inside the margin: two one-sided tests at 5 % each."""
-POWER = 0.8
-"""Probability of detecting a difference that is there."""
+POWER = 0.8  # probability of detecting a difference that is there
+# Of two good contenders, before any answer is there: an assumption, wide on purpose
 LIKELY_DISCORDANCE = (0.1, 0.3)
-"""Of two good contenders, before any answer is there: an assumption, wide on purpose."""
+# Likewise how far apart two graded scores of a case are, as the root of their mean square
 LIKELY_SPREAD = (0.2, 0.4)
-"""Likewise how far apart two graded scores of a case are, as the root of their mean square."""
+# Cases up to which all outcomes are enumerated, in less than half a second; beyond, the formulas
+# have the power to a third decimal
 MOST_ENUMERATED = 50_000
-"""Cases up to which all outcomes are enumerated, in less than half a second; beyond, the formulas
-have the power to a third decimal."""
-MOST_DEVIATIONS = 7.5
-"""Outcomes farther from what is expected are left out: 1e-12 of them."""
+MOST_DEVIATIONS = 7.5  # outcomes farther from what is expected are left out: 1e-12 of them
 
 
 def cases_needed(discordance: float, effect: float, power: float = POWER) -> int:

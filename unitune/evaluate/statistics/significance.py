@@ -22,15 +22,13 @@ import numpy as np
 
 from unitune.evaluate.statistics.intervals import FloatArray
 
+# Up to as many units every exchange is enumerated: 2^15 are done in milliseconds
 MOST_UNITS_IN_FULL = 15
-"""Up to as many units every exchange is enumerated: 2^15 are done in milliseconds."""
+# Beyond that so many exchanges are drawn; at p = 0.05 the standard error is then 0.002
 DRAWS = 10_000
-"""Beyond that so many exchanges are drawn; at p = 0.05 the standard error is then 0.002."""
 SEED = 0
-ROUNDING = 1e-12
-"""Statistics that differ by less, relative to their scale, are equal."""
-_BATCH = 500
-"""Exchanges held in memory together: 20 MB of them at 5,000 cases."""
+ROUNDING = 1e-12  # statistics that differ by less, relative to their scale, are equal
+_BATCH = 500  # exchanges held in memory together: 20 MB of them at 5,000 cases
 
 
 def mcnemar_exact(gained: int, lost: int) -> float:

@@ -42,8 +42,8 @@ from unitune.importers.foreign import plain_json
 from unitune.importers.promptfoo.suite_files import SuiteFiles, Unreadable
 from unitune.workspace.yaml_file import parse, parse_foreign
 
+# What ``\s`` matches in JavaScript; Python's own sets are a little smaller or larger
 SPACES = r"\t\n\v\f\r \xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
-"""What ``\\s`` matches in JavaScript; Python's own sets are a little smaller or larger."""
 TOKEN = re.compile(
     r"""\[\\s\\S\]                                                        # anything
       | \[\^?(?:\\[dDwWsnrtfv]|\\[!-/:-@[-`{-~]|[^]\\[&~|^-]|-(?!-))+\]   # a class
@@ -94,12 +94,11 @@ def python_pattern(pattern: str) -> str:
 
 Assertion: TypeAlias = Mapping[str, JsonValue]
 Entry: TypeAlias = dict[str, JsonValue]
+# What promptfoo's validator (Ajv) goes by; unitune's by 2020-12 where a schema names none
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
-"""What promptfoo's validator (Ajv) goes by; unitune's by 2020-12 where a schema names none."""
-MOST_EDITS = 5
-"""levenshtein's threshold where it names none."""
+MOST_EDITS = 5  # levenshtein's threshold where it names none
+# The templates that are filled in here; of others the results may show what became of them
 PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][\w.-]*)\s*\}\}")
-"""The templates that are filled in here; of others the results may show what became of them."""
 TEXT: Entry = {"strip": False}
 
 

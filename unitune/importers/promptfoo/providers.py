@@ -18,10 +18,10 @@ from unitune.job.contenders import ContenderSpec, Model, Server
 from unitune.job.evaluate import Evaluate
 
 ADDRESS = ("apiBaseUrl", "apiHost")
+# Keys of a provider's config, and those of `evaluate`
 SETTINGS = {"temperature": "temperature", "max_tokens": "max_tokens"}
-"""Keys of a provider's config, and those of `evaluate`."""
+# Keys that come along, or say nothing of the answers
 SILENT = {*ADDRESS, *SETTINGS, "apiKeyEnvar", "basePath"}
-"""Keys that come along, or say nothing of the answers."""
 
 
 @dataclass(frozen=True, slots=True)

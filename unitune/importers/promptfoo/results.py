@@ -44,8 +44,7 @@ from unitune.workspace.validation import first_problem
 WHAT = "a results file of promptfoo"
 PASSED = "promptfoo"
 ECHO = "echo"
-VERSION = 3
-"""Of the results' format, as promptfoo 0.121 writes it."""
+VERSION = 3  # of the results' format, as promptfoo 0.121 writes it
 LET_PROMPTFOO = (
     "Let promptfoo make its results, which calls no model: `promptfoo eval -c {} --providers echo "
     "--grader echo -o results.json`. Then import promptfoo:results.json."

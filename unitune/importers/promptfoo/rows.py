@@ -13,8 +13,7 @@ from unitune.importers.foreign import plain_json
 from unitune.workspace.validation import first_problem
 from unitune.workspace.yaml_file import parse_foreign
 
-PROVIDER_FAILED = 2
-"""`failureReason` of a row without a real answer."""
+PROVIDER_FAILED = 2  # `failureReason` of a row without a real answer
 
 
 class _Prompt(BaseModel):
