@@ -27,10 +27,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from unitune_local import machine
 from unitune_local.data.batches import TrainingRow
-from unitune_local.forecasting import memory
-from unitune_local.forecasting.cost_model import guess
+from unitune_local.forecasting.cost import CostModel
 from unitune_local.models import store
 from unitune_local.models.adapter import check_adapter
+from unitune_local.models.size import Speed, empty_tuned_model, size_of
 from unitune_local.settings import DataFile, Settings, Spec
 from unitune_local.training.loop import TrainingContext, train
 from unitune_local.training.run import trainable_model
@@ -109,16 +109,11 @@ def own_bytes() -> int:
 
 def forecast_bytes(folder: Path, settings: Settings, rows: list[TrainingRow]) -> int:
     """Return the peak as it is guessed for a model that nothing was measured of."""
-    model = memory.meta_model(folder, settings)
-    cost_model = guess(
-        memory.shape_of(model),
-        settings,
-        packed=True,
-        weight_file_bytes=store.weight_bytes(folder),
-        checked_tokens=0,
+    size = size_of(empty_tuned_model(folder, settings))
+    cost = CostModel(
+        size, Speed(flop_seconds=1), is_plain=True, file_bytes=store.weight_bytes(folder)
     )
-    held = memory.held_bytes(model, cost_model.form(settings), rows)
-    return cost_model.peak_bytes(settings, held, 1)
+    return cost.peak_bytes(settings, cost.step(rows, settings).busiest)
 
 
 def main() -> None:

@@ -48,9 +48,9 @@ from unitune_local import machine
 from unitune_local.data import attention
 from unitune_local.data.batches import TrainingRow, padded
 from unitune_local.data.rows import read_rows, render_rows
-from unitune_local.forecasting import memory
 from unitune_local.models import store
 from unitune_local.models.model import add_adapter, load_model, load_tokenizer, use_attention
+from unitune_local.models.size import dimensions_of
 from unitune_local.objectives.loss import Form, loss_sum
 from unitune_local.settings import Settings, resolve
 
@@ -216,7 +216,7 @@ def settings_for(path: Path, name: str, dtype: str, threads: int | None) -> Sett
             "options": {"local": options},
         }
     )
-    return resolve(job, memory.dimensions_of(path))
+    return resolve(job, dimensions_of(path, "auto"))
 
 
 def show(name: str, measured: Measured, plain: Measured) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -154,12 +154,10 @@ class LocalBackend:
 
         return forecast.forecast(job, base, train, validation, _adapter(start)).summary
 
-    def forecast_answers(
-        self, model: str, cases: Dataset, loads: Sequence[AnswerLoad]
-    ) -> AnswerForecast:
+    def forecast_answers(self, model: str, cases: Dataset, load: AnswerLoad) -> AnswerForecast:
         from unitune_local.inference import answer_cost  # noqa: PLC0415 - imports torch
 
-        return answer_cost.forecast_answers(model, cases, loads)
+        return answer_cost.forecast_answers(model, cases, load)
 
     def loss_mask(self, job: Job, example: Example) -> tuple[MaskedToken, ...]:
         from unitune_local.data import rows  # noqa: PLC0415 - imports torch

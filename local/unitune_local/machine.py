@@ -27,8 +27,9 @@ BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 BUSY_SHARE = 0.3
 """Of the processor, in other programs: from here on what is measured is not this machine's speed,
 as processors share caches, memory and, two to a core, arithmetic units."""
-PROBE_ROWS, PROBE_WIDTHS = 512, (576, 1536)
-"""A small model's MLP over a batch of 512 tokens."""
+# Rows, inner and outer width of a product: the MLP of a small model over a batch of 512 tokens. A
+# GPU needs more at once to reach its speed.
+CPU_PROBE, GPU_PROBE = (512, 576, 1536), (8192, 4096, 4096)
 PROBE_SECONDS = 0.1
 
 
@@ -137,7 +138,7 @@ def best_dtype(where: torch.device) -> torch.dtype:
     if where.type != "cpu" or not _cpu_has_bfloat16():
         return torch.float32
     dtypes = (torch.float32, torch.bfloat16)
-    return max(dtypes, key=lambda dtype: products_per_second(where, dtype, *PROBE_WIDTHS))
+    return max(dtypes, key=lambda dtype: products_per_second(where, dtype))
 
 
 def _cpu_has_bfloat16(cpuinfo: Path = CPUINFO) -> bool:
@@ -211,17 +212,18 @@ def processor(device: str, cpuinfo: Path = CPUINFO) -> str:
     return f"{' '.join(sorted(models)) or platform.machine()}, {os.cpu_count()} processors"
 
 
-def products_per_second(device: torch.device, dtype: torch.dtype, inner: int, outer: int) -> float:
-    """Measure matrix products of a model's own shape, by one thread.
+def products_per_second(device: torch.device, dtype: torch.dtype) -> float:
+    """Measure matrix products of a model-like shape, by one thread.
 
     Returns:
         Operations per second, the best that was seen: others on the machine only slow it down. On a
         CPU the thread's own time counts, so that others do not make one dtype seem the faster.
     """
     clock = time.thread_time if device.type == "cpu" else time.perf_counter
+    rows, inner, outer = GPU_PROBE if device.type == "cuda" else CPU_PROBE
     times: list[float] = []
     with one_thread():
-        tokens = torch.ones(PROBE_ROWS, inner, device=device, dtype=dtype)
+        tokens = torch.ones(rows, inner, device=device, dtype=dtype)
         weight = torch.ones(inner, outer, device=device, dtype=dtype)
         product = torch.mm(tokens, weight)  # prepares the kernel
         while sum(times) < PROBE_SECONDS:
@@ -229,4 +231,4 @@ def products_per_second(device: torch.device, dtype: torch.dtype, inner: int, ou
             torch.mm(tokens, weight, out=product)
             product[0, 0].cpu()  # waits for a GPU
             times.append(clock() - start)
-    return 2 * PROBE_ROWS * weight.numel() / min(times)
+    return 2 * rows * weight.numel() / min(times)

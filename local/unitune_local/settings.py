@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 from unitune.backends.options import job_options
 from unitune.backends.output_limit import TRAINING_ROOM, automatic_tokens
@@ -235,6 +235,14 @@ class StartFiles(DataFile):
     """The run that left it behind, if one did."""
 
 
+class SpeedBasis(Closed):
+    """What a training's measured speed is compared with."""
+
+    key: str = Field(pattern=r"^[a-z]+-[0-9a-f]{64}$")  # under which the speed is kept
+    flops_per_token: float
+    peak_bytes: int  # of one process
+
+
 class Spec(Closed):
     """All that the worker reads."""
 
@@ -252,6 +260,8 @@ class Spec(Closed):
     """None: the training begins at the base model."""
     grading: Grading | None = None
     """Of sampled answers."""
+    basis: SpeedBasis | None = None
+    """None: its speed is not kept."""
 
 
 def resolve(

@@ -88,36 +88,34 @@ class Forecasts(Protocol):
 
 
 class AnswerLoad(NamedTuple):
-    """Requests to a model, each for the answer of a case."""
+    """Number and length of requests to a model, each for the answer of a case."""
 
     requests: float
     own_tokens: float
-    """Of a prompt beside the case's messages, another text for each case."""
+    """Tokens added to the messages of a case that differ from case to case."""
     shared_tokens: float
-    """Likewise, the same for all."""
+    """Tokens added to the messages of a case that are the same for all cases."""
     answer_tokens: float
-    """Of an answer."""
+    """Tokens of one answer."""
 
 
 class AnswerForecast(Frozen):
     """What requests to a model on this machine would take."""
 
-    seconds: tuple[float, ...]
-    """Expected, for each load; the model is loaded anew for each."""
+    seconds: float
+    """Expected seconds, including the loading of the model."""
     low_share: float
-    """What it may take at least, as a share of what is expected."""
+    """Lower end of the range, as a share of `seconds`."""
     high_share: float
     measured_on: date | None = None
-    """The day on which answers were timed here; None: it rests on the model's shape alone."""
+    """Day on which answers were timed on this machine; None: guessed from the model's size."""
 
 
 @runtime_checkable
 class ForecastsAnswers(Protocol):
     """A backend that answers here, and can say how long that would take."""
 
-    def forecast_answers(
-        self, model: str, cases: Dataset, loads: Sequence[AnswerLoad]
-    ) -> AnswerForecast:
+    def forecast_answers(self, model: str, cases: Dataset, load: AnswerLoad) -> AnswerForecast:
         """Inspect cases, model and machine, and answer nothing."""
         ...
 

@@ -243,7 +243,7 @@ def _forecast_facts(forecast: Forecast) -> dict[str, str]:
         f"{gigabytes(forecast.memory_available_bytes)} free",
         "measured": f"here on {forecast.measured_on}"
         if forecast.measured_on
-        else "not yet; unitune plan --calibrate times a few steps, and narrows time and memory",
+        else "not yet; the first training or unitune plan --calibrate narrows time and memory",
         "settings": ", ".join(_settings(forecast.settings)),
     }
 

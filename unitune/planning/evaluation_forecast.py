@@ -7,7 +7,6 @@ assumed, and the assumption stands beside the figure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unitune.backends import registry
@@ -92,51 +91,42 @@ def forecast_evaluation(resolved: ResolvedJob) -> EvaluationForecast | None:
 def _forecast(spec: ContenderSpec, resolved: ResolvedJob, test: Dataset) -> ContenderForecast:
     job = resolved.job
     tokens = contender_tokens(spec, job, resolved.workload)
-    here = _here(spec, job, test, _loads(tokens))
-    if here is None:
-        seconds, basis = _assumed(tokens.requests, job.evaluate.concurrency)
+    requests = tokens.requests
+    if (here := _here(spec, job, test, tokens)) is None:
+        seconds, basis = _assumed(requests, job.evaluate.concurrency)
     else:
-        low, expected, high = here.seconds
-        seconds = Seconds(low * here.low_share, expected, high * here.high_share)
+        share = here.seconds / max(requests.expected, 1)
+        low, high = here.low_share * requests.low, here.high_share * requests.high
+        seconds = Seconds(low * share, here.seconds, high * share)
         day = here.measured_on
         basis = f"measured here on {day}" if day else "guessed from this machine's speed"
     return ContenderForecast(
         name=spec.name,
-        requests=tokens.requests,
+        requests=requests,
         tokens=tokens.prompt + tokens.answer,
         seconds=seconds,
         basis=basis,
     )
 
 
-def _loads(tokens: ContenderTokens) -> list[AnswerLoad]:
-    """Return the fewest, expected and most requests: the fewest with the shortest prompts."""
-    requests, own, shared = tokens.requests, tokens.own, tokens.shared
-    answer = tokens.answer.expected / max(requests.expected, 1)
-    return [
-        AnswerLoad(requests.low, own.low, shared.low, answer),
-        AnswerLoad(requests.expected, own.expected, shared.expected, answer),
-        AnswerLoad(requests.high, own.expected, shared.expected, answer),
-    ]
-
-
 def _here(
-    spec: ContenderSpec, job: Job, test: Dataset, loads: Sequence[AnswerLoad]
+    spec: ContenderSpec, job: Job, test: Dataset, tokens: ContenderTokens
 ) -> AnswerForecast | None:
-    """Return what a model's backend says, where it answers on this machine."""
+    """Return the forecast of a model's backend, where it answers on this machine."""
     if isinstance(spec, Server):
         return None
     name = spec.backend if isinstance(spec, Model) else job.backend
     model = spec.model if isinstance(spec, Model) else job.base_model
+    requests, answers = tokens.requests.expected, tokens.answer.expected
+    answer = answers / max(requests, 1)
+    load = AnswerLoad(requests, tokens.own.expected, tokens.shared.expected, answer)
     try:
-        if not registry.offer(name).is_own:
-            return None
-        backend = registry.backend(name)
-        if not isinstance(backend, ForecastsAnswers):
-            return None
-        return backend.forecast_answers(model, test, loads)
+        backend = registry.backend(name) if registry.offer(name).is_own else None
+        if isinstance(backend, ForecastsAnswers):
+            return backend.forecast_answers(model, test, load)
     except UnituneError:  # a finding of its own
-        return None
+        pass
+    return None
 
 
 def _assumed(requests: Count, most: int) -> tuple[Seconds, str]:

@@ -1,23 +1,22 @@
-"""What a training would take, before it starts, from rows, configuration and machine.
+"""Forecast the time and memory of a training from rows, configuration and machine.
 
 The rows are rendered and laid into the very batches that training would make, so tokens, steps and
-the gain of a shared prefix are exact. Memory is that of the largest micro-batch
-(`unitune_local.forecasting.memory`), which is made to fit (`unitune_local.forecasting.memory_fit`);
-time is arithmetic over the figures of this machine (`unitune_local.forecasting.cost_model`),
-measured where a calibration was made. No weights are loaded.
+the gain of a shared prefix are exact. What the batches take is one formula
+(`unitune_local.forecasting.cost`) times factors that were measured on this machine, or guessed.
+They are made to fit into memory (`unitune_local.forecasting.memory_fit`). No weights are loaded.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
+from typing import Any, NamedTuple, cast
 
-from transformers import PreTrainedTokenizerBase
+from peft import PeftModel
 
 from unitune.backends.forecasts import AnswerLoad, Forecast
 from unitune.backends.output_limit import longest_expected
@@ -30,36 +29,46 @@ from unitune_local import machine
 from unitune_local.data.attention import not_plain
 from unitune_local.data.batches import TrainingRow
 from unitune_local.data.rendering import turn_end
-from unitune_local.data.rows import RenderedRows, render_prompts, render_rows, scored_cases
-from unitune_local.forecasting import memory
-from unitune_local.forecasting.cost_model import CostModel, StepWork, calibration, guess
-from unitune_local.forecasting.memory import Shape
+from unitune_local.data.rows import render_prompts, render_rows, scored_cases
+from unitune_local.forecasting.cost import OVERHEAD_SECONDS, CostModel, training_conditions
 from unitune_local.forecasting.memory_fit import Batching, fit_batches, savings
 from unitune_local.forecasting.sampling_cost import (
     answer_tokens,
-    sampling_seconds,
     scorer_findings,
 )
-from unitune_local.inference.answer_cost import LOAD_SECONDS, forecast_answers, recall
+from unitune_local.inference.answer_cost import (
+    LOAD_SECONDS,
+    answer_conditions,
+    answer_seconds,
+    forecast_answers,
+)
 from unitune_local.models import store
-from unitune_local.models.adapter import checked_prompts, checked_tokens
 from unitune_local.models.model import config_of, load_tokenizer
+from unitune_local.models.size import (
+    Speed,
+    context_of,
+    dimensions_of,
+    empty_tuned_model,
+    size_of,
+    speed_of,
+)
 from unitune_local.models.start import StartAdapter, misfit, read_start
 from unitune_local.parallel.ranks import process_findings
 from unitune_local.parallel.sharding import shard_findings
 from unitune_local.settings import Settings, resolve
 
-GUESSED_TIME_BAND, GUESSED_MEMORY_BAND = (0.5, 2.0), (0.75, 1.4)
-TIME_BAND, MEMORY_BAND = (0.8, 1.25), (0.8, 1.25)
-"""Low and high as shares of what is expected after a calibration; ``benchmarks/local_forecast.py``
-has the errors."""
+# Low and high of time and of memory, as shares of what is expected. Nothing was measured on GPUs.
+MEASURED_BANDS = ((0.65, 1.35), (0.65, 1.35))
+GUESSED_BANDS, GPU_BANDS = ((0.5, 2.0), (0.6, 1.5)), ((0.2, 5.0), (0.5, 2.0))
+# Time of answers by a model whose adapter is not merged, so that its products come one by one.
+ADAPTER_SHARE = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingForecast:
     """What a training would take (`summary`), with the rows and batches that it was made from."""
 
-    shape: Shape
+    cost: CostModel
     rows: tuple[TrainingRow, ...]
     validation: tuple[TrainingRow, ...]
     batching: Batching
@@ -73,90 +82,116 @@ def forecast(
 
     Raises:
         JobError: The options of this backend are not valid.
-        UserError: No layer is a target.
+        UserError: No layer is a target, or the model does not state its context length.
     """
     read = read_start(start, job, folder) if start else StartAdapter(None, ())
     longest = longest_expected(train) if job.method == "rft" else 0
-    settings = resolve(job, memory.dimensions_of(folder), read.shape, longest)
+    base = dimensions_of(folder, job.tuning.sequence_length)
+    settings = resolve(job, base, read.shape, longest)
     tokenizer = load_tokenizer(folder)
-    learnt, held_out, render_seconds = _rendered(tokenizer, settings, train, validation)
-    model = memory.meta_model(folder, settings)
-    shape = memory.shape_of(model)
-    cost_model = recall(CostModel, calibration(shape, settings)) or guess(
-        shape,
-        settings,
-        packed=not not_plain(config_of(folder)),
-        weight_file_bytes=store.weight_bytes(folder),
-        checked_tokens=checked_tokens(checked_prompts(learnt.rows, held_out.rows)),
+    rendering = render_rows if settings.reward is None else render_prompts
+    learnt, held_out = (
+        rendering(tokenizer, dataset, settings.sequence_length) for dataset in (train, validation)
     )
+    model = empty_tuned_model(folder, settings)
+    size = size_of(model)
+    cost = CostModel(
+        size,
+        speed_of(training_conditions(size, settings)),
+        is_plain=not not_plain(config_of(folder)),
+        file_bytes=store.weight_bytes(folder),
+    )
+    if settings.gradient_checkpointing is None and not _can_checkpoint(model):
+        settings = settings.model_copy(update={"gradient_checkpointing": False})
     available = machine.available_bytes(settings.device)
     answers = answer_tokens(tokenizer, learnt.rows, settings.reward) if settings.reward else None
-    batching = fit_batches(model, settings, cost_model, learnt.rows, available, answers)
-    settings, form = batching.settings, cost_model.form(settings)
-    by_length = [] if answers else sorted(held_out.rows, key=lambda row: len(row.ids))
-    validated = StepWork.of(by_length, settings, form, shape)
-    score_seconds = _score_seconds(settings, folder, validation, held_out.rows)
-    steps = settings.steps(len(learnt.rows))
-    earliest = min(steps, _earliest_end(settings, len(learnt.rows)))
-    group_size = settings.reward.group_size if settings.reward else 1
+    batching = fit_batches(cost, settings, learnt.rows, available, answers)
+    settings, count = batching.settings, len(learnt.rows)
 
-    def seconds(steps: int, tokens: int) -> float:
-        epochs = steps / max(1, settings.epoch_steps(len(learnt.rows)))
-        validations = 1 + math.ceil(steps / max(1, settings.evaluation_steps(len(learnt.rows))))
-        forwards = settings.forwards(epochs)
-        trained = cost_model.seconds(epochs, batching.work, validated.work, validations, forwards)
-        epoch = sampling_seconds(folder, settings, learnt.rows, group_size, tokens)
-        evaluation = sampling_seconds(folder, settings, held_out.rows, 1, tokens)
-        sampled = epochs * epoch + validations * evaluation
-        devices = settings.processes / settings.processes_per_device
-        return render_seconds + trained + (sampled + validations * score_seconds) / devices
-
-    # Low and high of time and of memory, as shares of what is expected.
-    time_band, memory_band = TIME_BAND, MEMORY_BAND
-    if cost_model.measured_on is None:
-        time_band, memory_band = GUESSED_TIME_BAND, GUESSED_MEMORY_BAND
-    computed = list(chain.from_iterable(batching.parts))
     findings = [*read.findings, *learnt.findings, *held_out.findings]
     findings += scorer_findings(job, train) if answers else ()
     if start and read.shape and (difference := misfit(model, start)):
         what = f"the adapter in {start} does not fit the base model: {difference}."
         findings.append(error("start-adapter", what, "Name another adapter, or its own base."))
-    findings += _findings(settings, learnt.rows, turn_end(tokenizer), shape)
+    findings += _findings(settings, learnt.rows, turn_end(tokenizer), context_of(folder))
     for of_settings in (quantization_findings, process_findings, shard_findings):
         findings += of_settings(settings)
-    findings += chain(_busy(cost_model), savings(job, batching, available))
-    findings += _evaluation_findings(settings, steps, len(learnt.rows), len(held_out.rows))
+    findings += chain(_busy(cost.speed), savings(job, batching, available))
+    steps = settings.steps(count)
+    findings += _evaluation_findings(settings, steps, count, len(held_out.rows))
     findings += _score_findings(settings, validation)
+
+    sampling = None
+    if answers:
+        sampling = speed_of(answer_conditions(size, settings.device, settings.torch_dtype))
+    scoring = _score_seconds(settings, folder, validation, held_out.rows)
+    time = _TrainingTime(cost, batching, learnt.rows, held_out.rows, sampling, scoring)
+    low, expected, high = (answers.low, answers.expected, answers.high) if answers else (0, 0, 0)
+    earliest = min(steps, _earliest_end(settings, count))
+    is_guess = cost.speed.measured_on is None
+    time_band, memory_band = MEASURED_BANDS
+    if is_guess:
+        time_band, memory_band = GUESSED_BANDS if settings.device == "cpu" else GPU_BANDS
+    computed = list(chain.from_iterable(batching.parts))
     summary = Forecast(
         findings=tuple(findings),
         rows=len(train),
         tokens=sum(len(row.ids) for row in computed),
         trained_tokens=sum(row.trained_tokens for row in computed),
-        epochs=math.ceil(steps / max(1, settings.epoch_steps(len(learnt.rows)))),
+        epochs=math.ceil(steps / max(1, settings.epoch_steps(count))),
         steps=steps,
         steps_low=earliest if earliest < steps else None,
-        seconds_low=time_band[0] * seconds(earliest, answers.low if answers else 0),
-        seconds_expected=seconds(steps, answers.expected if answers else 0),
-        seconds_high=time_band[1] * seconds(steps, answers.high if answers else 0),
+        seconds_low=time_band[0] * time.of(earliest, low),
+        seconds_expected=time.of(steps, expected),
+        seconds_high=time_band[1] * time.of(steps, high),
         memory_low_bytes=round(memory_band[0] * batching.peak_bytes),
         memory_bytes=batching.peak_bytes,
         memory_high_bytes=round(memory_band[1] * batching.peak_bytes),
         memory_available_bytes=available,
-        measured_on=cost_model.measured_on,
+        measured_on=cost.speed.measured_on,
         settings=settings.model_dump(mode="json"),
     )
-    return TrainingForecast(shape, learnt.rows, held_out.rows, batching, summary)
+    return TrainingForecast(cost, learnt.rows, held_out.rows, batching, summary)
 
 
-def _rendered(
-    tokenizer: PreTrainedTokenizerBase, settings: Settings, train: Dataset, validation: Dataset
-) -> tuple[RenderedRows, RenderedRows, float]:
-    """Return rows and held-out rows as the model sees them, and the seconds that this took."""
-    before = time.perf_counter()
-    rendering = render_rows if settings.reward is None else render_prompts
-    learnt = rendering(tokenizer, train, settings.sequence_length)
-    held_out = rendering(tokenizer, validation, settings.sequence_length)
-    return learnt, held_out, time.perf_counter() - before
+def _can_checkpoint(model: PeftModel) -> bool:
+    return bool(cast("Any", model.get_base_model()).supports_gradient_checkpointing)
+
+
+class _TrainingTime(NamedTuple):
+    """Everything that the time of a training depends on, beside its steps."""
+
+    cost: CostModel
+    batching: Batching
+    rows: Sequence[TrainingRow]
+    validation: Sequence[TrainingRow]
+    sampling: Speed | None  # of answers, where they are sampled
+    score_seconds: float  # of the answers at each evaluation
+
+    def of(self, steps: int, answer_tokens: int) -> float:
+        """Return the seconds of so many steps, with sampled answers of so many tokens."""
+        cost, settings, count = self.cost, self.batching.settings, len(self.rows)
+        epochs = steps / max(1, settings.epoch_steps(count))
+        validations = 1 + math.ceil(steps / max(1, settings.evaluation_steps(count)))
+        epoch, validated, sampled = cost.seconds(self.batching.costs), 0.0, 0.0
+        if settings.reward is None:
+            by_length = sorted(self.validation, key=lambda row: len(row.ids))
+            validated = cost.seconds(cost.step(by_length, settings).busiest)
+        else:
+            sampled = epochs * self._sampled(self.rows, settings.reward.group_size, answer_tokens)
+            sampled += validations * self._sampled(self.validation, 1, answer_tokens)
+        # A pass without a backward takes half as long.
+        forwards = settings.forwards(epochs)
+        trained = (epochs + forwards / 2) * epoch + (validations + forwards) * validated / 2
+        devices = settings.processes / settings.processes_per_device
+        answered = (sampled + validations * self.score_seconds) / devices
+        return OVERHEAD_SECONDS + trained + answered
+
+    def _sampled(self, prompts: Sequence[TrainingRow], group: int, tokens: int) -> float:
+        assert self.sampling is not None, "there is a reward"
+        load = AnswerLoad(group * len(prompts), 0, 0, tokens)
+        ids = [prompt.ids for prompt in prompts]
+        return ADAPTER_SHARE * answer_seconds(self.cost.size, self.sampling, ids, load, group)
 
 
 def require_memory(summary: Forecast) -> None:
@@ -197,8 +232,8 @@ def quantization_findings(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _busy(cost_model: CostModel) -> Iterator[Finding]:
-    if (share := cost_model.busy_share) > machine.BUSY_SHARE:
+def _busy(speed: Speed) -> Iterator[Finding]:
+    if (share := speed.busy_share) > machine.BUSY_SHARE:
         yield warning(
             "calibrated-while-busy",
             f"other programs used {share:.0%} of the processor during the calibration; the "
@@ -223,7 +258,7 @@ def _score_seconds(
         return 0.0
     tokens = sum(row.trained_tokens for row in rows) / max(1, len(rows))
     load = AnswerLoad(len(scored_cases(validation)), 0, 0, tokens)
-    return forecast_answers(str(folder), validation, [load]).seconds[0] - LOAD_SECONDS
+    return forecast_answers(str(folder), validation, load).seconds - LOAD_SECONDS
 
 
 def _score_findings(settings: Settings, validation: Dataset) -> Iterator[Finding]:
@@ -257,11 +292,11 @@ def _evaluation_findings(
 
 
 def _findings(
-    settings: Settings, rows: Sequence[TrainingRow], stop: int, shape: Shape
+    settings: Settings, rows: Sequence[TrainingRow], stop: int, context: int | None
 ) -> Iterator[Finding]:
-    if settings.sequence_length > shape.context:
+    if context is not None and settings.sequence_length > context:
         given = f"tuning.sequence_length is {settings.sequence_length}"
-        what = f"{given}, but the model was made for {shape.context} tokens."
+        what = f"{given}, but the model was made for {context} tokens."
         yield error("sequence-length", what, "Lower it, or leave it to auto.")
     endless = [
         row.line

@@ -1,4 +1,4 @@
-"""Micro-batches that fit into memory: how large they are, and what is computed again for it.
+"""Find micro-batches that fit into memory: how large they are, and what is computed again for it.
 
 Smaller micro-batches come first, as they cost little. Where the smallest would not fit, logits are
 kept of a few tokens at a time, and then of each layer its input alone; the rest is computed again
@@ -9,58 +9,57 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
-
-from peft import PeftModel
+from itertools import chain, product
 
 from unitune.backends.options import job_options
 from unitune.findings import Finding, note
 from unitune.job.job import Job
 from unitune_local.data.batches import TrainingRow, epoch_batches
-from unitune_local.forecasting import memory
-from unitune_local.forecasting.cost_model import (
-    CostModel,
-    PartWork,
-    StepWork,
-    different_sizes,
-    part_work,
-    spared_bytes,
-    steps_bytes,
-)
+from unitune_local.forecasting.cost import CostModel, PartCost, training_conditions
 from unitune_local.forecasting.sampling_cost import AnswerTokens, stand_ins
-from unitune_local.models.model import keep_inputs_alone
 from unitune_local.options import LocalOptions
-from unitune_local.settings import Settings
+from unitune_local.settings import Settings, SpeedBasis
 
+# Settings that compute values again, the cheaper first: a product with the output head alone.
 COMPUTED_AGAIN = {
     "chunked_cross_entropy": "logits",
     "gradient_checkpointing": "values within the layers",
 }
-"""Settings that compute values again, the cheaper first: a product with the output head alone."""
-SMALLEST_MICRO_BATCH = 256
-"""Tokens; below, the matrix products get slow."""
+SMALLEST_MICRO_BATCH = 256  # tokens; below, the matrix products get slow
 
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """The micro-batches of an epoch in their order, the one that holds most, and what they take.
+    """The micro-batches of an epoch in their order, and what they take.
 
-    Where several processes compute, the work is that of the busiest one in each step.
+    Where several processes compute, the costs are those of the busiest one in each step.
     """
 
     settings: Settings
     parts: list[list[TrainingRow]]
-    work: list[PartWork]
-    largest: list[TrainingRow]
+    costs: list[PartCost]
+    largest_step: list[TrainingRow]
     peak_bytes: int
-    otherwise_bytes: int
-    """The peak if nothing was computed again or spread over processes to save memory."""
+    otherwise_bytes: int  # the peak if nothing was computed again or spread to save memory
+
+    def basis(self, cost: CostModel) -> SpeedBasis:
+        """Return what the measured speed of this training is compared with."""
+        settings = self.settings
+        tokens = sum(len(row.ids) for part in self.parts for row in part)
+        # The passes without a backward that are made in each step take half as long.
+        passes = 1 + (settings.forwards(1) - settings.forwards(0)) / 2
+        flops = passes * sum(part.flops for part in self.costs)
+        whole = self.peak_bytes / cost.speed.memory_share / settings.processes_per_device
+        return SpeedBasis(
+            key=training_conditions(cost.size, settings).key,
+            flops_per_token=flops / max(tokens, 1),
+            peak_bytes=round(whole),
+        )
 
 
-def fit_batches(  # noqa: PLR0913, PLR0917 - what they depend on
-    model: PeftModel,
+def fit_batches(
+    cost: CostModel,
     settings: Settings,
-    cost_model: CostModel,
     rows: Sequence[TrainingRow],
     available: int,
     answers: AnswerTokens | None = None,
@@ -68,47 +67,34 @@ def fit_batches(  # noqa: PLR0913, PLR0917 - what they depend on
     """Cut rows into micro-batches that are small enough for the memory, if any are.
 
     Args:
-        model: On torch's meta device.
+        cost: What trainings of the model take.
         settings: Of the training.
-        cost_model: Of the machine.
         rows: Of the data.
         available: Bytes of memory.
-        answers: How long the answers are that are sampled to them; None: none are.
+        answers: How long the answers are that are sampled to the rows; None: none are.
     """
-    shape = memory.shape_of(model)
     order = epoch_batches([len(row.ids) for row in rows], settings.batch_size, settings.seed, 0)
-    steps = [
-        stand_ins([rows[index] for index in step], settings, answers and answers.expected)
-        for step in order
-    ]
+    expected, high = (answers.expected, answers.high) if answers else (None, None)
+    steps = [stand_ins([rows[at] for at in step], settings, expected) for step in order]
     # The longest rows and those with the most trained tokens, as steps of an epoch.
     longest = sorted(rows, key=lambda row: len(row.ids))
     most_trained = sorted(longest, key=lambda row: row.trained_tokens)
-    largest_steps = [
-        stand_ins(each[-settings.batch_size :], settings, answers and answers.high)
+    largest = [
+        stand_ins(each[-settings.batch_size :], settings, high)
         for each in (longest, most_trained)
+        if each
     ]
     ways, otherwise = _ways(settings), 0
     for number, way in enumerate(ways, 1):
-        form = cost_model.form(way)
-        spread = [StepWork.of(step, way, form, shape) for step in steps]
-        work = [part for step in spread for part in step.work]
-        largest_spread = (StepWork.of(step, way, form, shape) for step in largest_steps)
-        largest = max(
-            (part for step in largest_spread for part in step.parts),
-            key=lambda part: part_work(shape, part, form).flops,
-            default=list[TrainingRow](),
-        )
-        if way.gradient_checkpointing:
-            keep_inputs_alone(model)
-        held = memory.held_bytes(model, form, largest) if largest else 0
-        peak = cost_model.held_bytes + steps_bytes(way, held, different_sizes(work))
-        peak = (peak - spared_bytes(shape, way)) * way.processes_per_device
+        epoch = [cost.step(step, way) for step in steps]
+        costs = [part for step in epoch for part in step.busiest]
+        largest_costs = [part for step in largest for part in cost.step(step, way).busiest]
+        peak = cost.peak_bytes(way, costs + largest_costs)
         if not way.shard and not any(getattr(way, name) for name in COMPUTED_AGAIN):
             otherwise = peak
         if peak <= available or number == len(ways):
-            parts = [part for step in spread for part in step.parts]
-            return Batching(way, parts, work, largest, peak, otherwise)
+            parts = [part for step in epoch for part in step.parts]
+            return Batching(way, parts, costs, [*chain(*largest[:1])], peak, otherwise)
     raise AssertionError("there is always a way")
 
 

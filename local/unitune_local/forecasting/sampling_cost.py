@@ -1,13 +1,12 @@
-"""What the sampling of answers adds to a training: time, and rows as long as answers will be.
+"""Stand in for the answers that a training will sample, and check that they can be scored.
 
-How long answers are is known only when they are sampled: at least as long as expected ones, where
-rows have such, and at most as long as they may be.
+The length of an answer is known only when it is sampled. It lies between the mean of the expected
+answers, where rows have them, and the limit of the job.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from transformers import PreTrainedTokenizerBase
@@ -21,12 +20,8 @@ from unitune.scorers.graders import OpenAIGrader
 from unitune.scorers.interface import Scorer, Setting
 from unitune.scorers.labels import labels_of
 from unitune.scorers.row_scorers import RowScorers
-from unitune_local.data.batches import TrainingRow, common_length
-from unitune_local.inference import answer_cost
+from unitune_local.data.batches import TrainingRow
 from unitune_local.settings import RewardSettings, Settings
-
-ADAPTER_SHARE = 1.5
-"""Of the time of a model whose adapter is merged: here its products are made one by one."""
 
 
 class AnswerTokens(NamedTuple):
@@ -65,24 +60,6 @@ def stand_ins(
         rest = (row.ids[-1],) * (count - 1)
         made += (row.followed_by((place, *rest)) for place in range(settings.reward.group_size))
     return made
-
-
-def sampling_seconds(
-    folder: Path, settings: Settings, prompts: Sequence[TrainingRow], count: int, tokens: int
-) -> float:
-    """Return how long answers of so many tokens take, `count` of them to each prompt.
-
-    A prompt is computed once for all its answers. What samples nothing takes no time.
-    """
-    if settings.reward is None or not prompts:
-        return 0.0
-    ids = [prompt.ids for prompt in prompts]
-    common = common_length(ids)
-    own = sum(len(prompt) - common for prompt in ids) / len(ids)
-    size = answer_cost.size_of(folder)
-    rate = answer_cost.answer_rate(folder, settings.device, settings.torch_dtype).flop_seconds
-    work = size.work(own / count, common, tokens) * count * len(ids)
-    return ADAPTER_SHARE * rate * work
 
 
 def scorer_findings(job: Job, train: Dataset) -> Iterator[Finding]:

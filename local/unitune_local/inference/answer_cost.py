@@ -1,9 +1,8 @@
-"""What answers take on this machine: seconds, from the tokens that are computed.
+"""Forecast the seconds that answers take on this machine, from the tokens that are computed.
 
-A prompt costs its own tokens, those that all prompts share once; an answer its tokens, one by one.
-Seconds of an operation are measured whenever a model answers enough here, and kept in the cache
-under all that they depend on; before that they are guessed from a short measurement of matrix
-products. On a CPU they are processor seconds, which the waiting for a processor is no part of.
+A prompt costs its own tokens; those that all prompts share are computed once. An answer costs its
+tokens, one by one. The seconds of one operation are kept whenever a model answers enough. On a CPU
+they are processor seconds, without the time spent waiting for a processor.
 """
 
 from __future__ import annotations
@@ -11,96 +10,91 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
-from pydantic import BaseModel, ValidationError
-from torch import nn
-from transformers import AutoModelForCausalLM
 
 from unitune.backends.forecasts import AnswerForecast, AnswerLoad
 from unitune.data.dataset import Dataset, spread
-from unitune.data.example import digest
-from unitune.security.spec import Closed
-from unitune.workspace.filesystem import replacing
 from unitune.workspace.today import today
 from unitune_local import machine
 from unitune_local.data.batches import common_length
 from unitune_local.data.rendering import TemplateError, render_prompt
 from unitune_local.models import store
-from unitune_local.models.model import config_of, load_tokenizer
-from unitune_local.models.model_folder import cache_folder
+from unitune_local.models.model import load_tokenizer
+from unitune_local.models.size import (
+    Conditions,
+    ModelSize,
+    Speed,
+    empty_model,
+    keep_speed,
+    size_of,
+    speed_of,
+)
 
-Measured = TypeVar("Measured", bound=BaseModel)
+# An operation of a generated token takes as long as so many of a prompt's, since few rows are
+# computed at once. With the embedded model, 126 answers of 7 tokens took 5 s, and of 152 tokens
+# 79 s, to prompts of the same length.
 GENERATED_WEIGHT = 5.0
-"""An operation of a generated token takes as long as so many of a prompt's, since few rows are
-computed at once. Of the embedded model: 126 answers of 7 tokens took 5 s, and of 152 tokens 79 s,
-to prompts of the same length."""
-REACHED_SHARE = {"float32": 0.6, "bfloat16": 0.7}
-"""Of the measured matrix products per second, in answers on a CPU: the embedded model reached 0.4
-to 0.8 in bfloat16. In float32 as in a training (`cost_model`)."""
-GUESSED_BAND, MEASURED_BAND = (0.4, 2.5), (0.7, 1.4)
-"""Low and high as shares of what is expected."""
-LOAD_SECONDS = 5.0
-"""From the first request to the first token: torch, weights, kernels."""
-LEAST_FLOPS = 1e12
-"""Operations from which a measurement counts: some seconds of a small machine."""
+# Low and high as shares of what is expected. On a GPU nothing was measured.
+MEASURED_BAND, GUESSED_BAND, GPU_BAND = (0.65, 1.35), (0.4, 2.5), (0.1, 5.0)
+LOAD_SECONDS = 5.0  # from the first request to the first token: torch, weights, kernels
+LEAST_FLOPS = 1e12  # operations from which a measurement counts: some seconds of a small machine
 SAMPLE_ROWS = 200
 
 
-class ModelSize(NamedTuple):
-    """What the operations of an answer depend on."""
+def answer_flops(size: ModelSize, new: float, before: float, answer: float) -> float:
+    """Return the operations of one answer, those of its tokens times `GENERATED_WEIGHT`.
 
-    linear: int  # weights that every token is multiplied with, the output head apart
-    head: int  # weights of the output head, for each token that is generated
-    width: int  # hidden size, in all layers
-
-    def work(self, new: float, before: float, answer: float) -> float:
-        """Return the operations of one answer, those of its tokens by `GENERATED_WEIGHT`.
-
-        Args:
-            new: Tokens of its prompt that are computed for it alone.
-            before: Tokens that were computed before, for all prompts.
-            answer: Tokens that are generated.
-        """
-        tokens, generated = new + answer, GENERATED_WEIGHT * answer
-        pairs = tokens * (before + tokens / 2)
-        products = self.linear * (new + generated) + self.head * (1 + generated)
-        return 2 * products + 4 * self.width * pairs
+    Args:
+        size: Of the model.
+        new: Tokens of the prompt that are computed for this answer alone.
+        before: Tokens that were computed once for all prompts.
+        answer: Tokens that are generated.
+    """
+    tokens, generated = new + answer, GENERATED_WEIGHT * answer
+    pairs = tokens * (before + tokens / 2)
+    products = size.linear * (new + generated) + size.head * (1 + generated)
+    return 2 * products + 4 * size.hidden * size.layers * pairs
 
 
-class AnswerRate(Closed):
-    """Seconds of an operation when a model answers here; guessed where no day is named."""
-
-    flop_seconds: float
-    measured_on: date | None = None
+def answer_conditions(size: ModelSize, device: str, dtype: torch.dtype) -> Conditions:
+    """Return the conditions under which a model answers here."""
+    return Conditions("answers", size, device, dtype, machine.cores() if device == "cpu" else 1)
 
 
-def size_of(folder: Path) -> ModelSize:
-    """Return the size of the model in a folder, without its weights."""
-    config = config_of(folder)
-    with torch.device("meta"):
-        model = cast("Any", AutoModelForCausalLM).from_config(config)
-    text, head = cast("Any", config).get_text_config(), model.get_output_embeddings()
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
-    linear = sum(layer.weight.numel() for layer in layers if layer is not head)
-    width = int(text.hidden_size) * int(text.num_hidden_layers)
-    return ModelSize(linear, int(head.weight.numel()), width)
+def answer_seconds(
+    size: ModelSize,
+    speed: Speed,
+    prompts: Sequence[Sequence[int]],
+    load: AnswerLoad,
+    group: int = 1,
+) -> float:
+    """Return how long answers take once the model is loaded.
+
+    Args:
+        size: Of the model.
+        speed: Of its answers.
+        prompts: Token ids of the prompts, or of a sample of them.
+        load: Number and length of the answers.
+        group: Answers to each prompt, which is computed once for all of them.
+    """
+    common = common_length(prompts)
+    own = sum(len(prompt) - common for prompt in prompts) / max(len(prompts), 1) / group
+    new, before = own + load.own_tokens, common + load.shared_tokens
+    flops = answer_flops(size, new, before, load.answer_tokens)
+    return load.requests * flops * speed.flop_seconds
 
 
-def forecast_answers(model: str, cases: Dataset, loads: Sequence[AnswerLoad]) -> AnswerForecast:
+def forecast_answers(model: str, cases: Dataset, load: AnswerLoad) -> AnswerForecast:
     """Return how long requests for the answers of such cases would take.
 
     Args:
         model: Its name, or its folder.
-        cases: What is requested, in the rows' own messages.
-        loads: How often, with what beside.
+        cases: The rows whose messages are sent.
+        load: Number and length of the requests.
     """
     folder, device = store.resolve(model), machine.device()
-    dtype = machine.best_dtype(device)
-    size, rate = size_of(folder), answer_rate(folder, device.type, dtype)
     tokenizer = load_tokenizer(folder)
     prompts: list[list[int]] = []
     for row in spread(cases.rows, SAMPLE_ROWS):
@@ -108,31 +102,17 @@ def forecast_answers(model: str, cases: Dataset, loads: Sequence[AnswerLoad]) ->
             prompts.append(render_prompt(tokenizer, row.example.prompt, row.example.tools))
         except TemplateError:
             continue  # such a row is a finding of its own
-    common = common_length(prompts)
-    own = sum(len(prompt) - common for prompt in prompts) / max(len(prompts), 1)
-    flops = [
-        load.requests
-        * size.work(own + load.own_tokens, common + load.shared_tokens, load.answer_tokens)
-        for load in loads
-    ]
-    low, high = MEASURED_BAND if rate.measured_on else GUESSED_BAND
+    size = size_of(empty_model(folder))
+    speed = speed_of(answer_conditions(size, device.type, machine.best_dtype(device)))
+    low, high = MEASURED_BAND
+    if speed.measured_on is None:
+        low, high = GUESSED_BAND if device.type == "cpu" else GPU_BAND
     return AnswerForecast(
-        seconds=tuple(LOAD_SECONDS + operations * rate.flop_seconds for operations in flops),
+        seconds=LOAD_SECONDS + answer_seconds(size, speed, prompts, load),
         low_share=low,
         high_share=high,
-        measured_on=rate.measured_on,
+        measured_on=speed.measured_on,
     )
-
-
-def answer_rate(folder: Path, device: str, dtype: torch.dtype) -> AnswerRate:
-    """Return the rate that was measured for a model here, or a guess."""
-    place = torch.device(device)
-    if (kept := recall(AnswerRate, _name(folder, place, dtype))) is not None:
-        return kept
-    rate = machine.products_per_second(place, dtype, *machine.PROBE_WIDTHS)
-    threads = machine.cores() if device == "cpu" else 1
-    share = REACHED_SHARE[str(dtype).removeprefix("torch.")]
-    return AnswerRate(flop_seconds=1 / (rate * threads * share))
 
 
 @contextmanager
@@ -142,7 +122,7 @@ def measured(
     dtype: torch.dtype,
     answered: Sequence[tuple[Sequence[int], int]],
 ) -> Generator[None]:
-    """Keep what the answers of the body took, if they were enough and the machine not overloaded.
+    """Keep the speed of the body's answers, if they were enough and the machine not overloaded.
 
     Args:
         folder: Of the model.
@@ -153,45 +133,15 @@ def measured(
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     start = clock()
     yield
-    seconds = (clock() - start) / (machine.cores() if device.type == "cpu" else 1)
+    seconds = clock() - start
     common = common_length([prompt for prompt, _ in answered])
-    tokens = sum(len(prompt) - common + answer for prompt, answer in answered)
-    if not tokens:
+    if not sum(len(prompt) - common + answer for prompt, answer in answered):
         return
-    size = size_of(folder)
-    flops = sum(size.work(len(prompt) - common, common, answer) for prompt, answer in answered)
+    conditions = answer_conditions(size_of(empty_model(folder)), device.type, dtype)
+    flops = sum(
+        answer_flops(conditions.size, len(prompt) - common, common, answer)
+        for prompt, answer in answered
+    )
     if flops >= LEAST_FLOPS and not machine.overloaded():
-        rate = AnswerRate(flop_seconds=seconds / flops, measured_on=today())
-        keep(rate, _name(folder, device, dtype))
-
-
-def _name(folder: Path, device: torch.device, dtype: torch.dtype) -> str:
-    depends_on = [
-        GENERATED_WEIGHT,
-        machine.processor(device.type),
-        machine.cores(),
-        torch.__version__,
-        str(dtype),
-        list(size_of(folder)),
-    ]
-    return f"answers-{digest(depends_on)}"
-
-
-def keep(measured: BaseModel, name: str) -> None:
-    """Store what was measured on this machine, under a name that says what it depends on."""
-    file = _calibration(name)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as draft:
-        draft.write(measured.model_dump_json(indent=2))
-
-
-def recall(kind: type[Measured], name: str) -> Measured | None:
-    """Return what was measured on this machine, if anything was."""
-    try:
-        return kind.model_validate_json(_calibration(name).read_text(encoding="utf-8"))
-    except (OSError, ValidationError):  # the latter: written by another version
-        return None
-
-
-def _calibration(name: str) -> Path:
-    return cache_folder() / "calibrations" / f"{name}.json"
+        per_flop = seconds / conditions.threads / flops
+        keep_speed(Speed(flop_seconds=per_flop, measured_on=today()), conditions.key)

@@ -165,11 +165,6 @@ def checked_prompts(
     return [row.ids[: (*row.trained, True).index(True)] for row in checked]
 
 
-def checked_tokens(prompts: Sequence[Sequence[int]]) -> int:
-    """Return the tokens that two models compute for the check, as each answer is computed anew."""
-    return sum(2 * ANSWER_TOKENS * (len(prompt) + ANSWER_TOKENS) for prompt in prompts)
-
-
 class _Answer(NamedTuple):
     ids: list[int]
     logits: Tensor  # (ANSWER_TOKENS, V)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -194,10 +194,8 @@ class RayBackend(HostedBackend[RayOptions]):
     def export(self, model: TunedModel, spec: ExportSpec) -> Exported:
         return self._local.export(self._here(model), spec)
 
-    def forecast_answers(
-        self, model: str, cases: Dataset, loads: Sequence[AnswerLoad]
-    ) -> AnswerForecast:
-        return self._local.forecast_answers(model, cases, loads)
+    def forecast_answers(self, model: str, cases: Dataset, load: AnswerLoad) -> AnswerForecast:
+        return self._local.forecast_answers(model, cases, load)
 
     @property
     def _local(self) -> LocalBackend:

@@ -25,6 +25,7 @@ from unitune.models import TunedModel
 from unitune.workspace.filesystem import sha256
 from unitune_local import machine
 from unitune_local.data.rows import read_rows, render_prompts, render_rows
+from unitune_local.forecasting.cost import StepClock
 from unitune_local.forecasting.forecast import forecast, require_memory
 from unitune_local.grading import Grading
 from unitune_local.job_folder import EventLog, JobFolder, Kind, Note, drop_note
@@ -74,6 +75,8 @@ def prepare(launch: Launch) -> Spec:
         if launch.start and start
         else None,
         grading=Grading.of(job.reward_scorer, job.folder) if job.method == "rft" else None,
+        # The time of sampled answers is not that of steps.
+        basis=expected.batching.basis(expected.cost) if job.method != "rft" else None,
     )
 
 
@@ -88,10 +91,15 @@ def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
         RunFailed: The training ended without a model.
     """
     spec = read_spec(folder)
-    note = partial(note_in, log)
+    clock = StepClock(partial(note_in, log))
     with joined_ranks(folder, spec.settings, rank=0, worker=os.getpid()) as ranks:
-        trained = train_rank(spec, ranks, folder.checkpoints, note, folder.is_to_stop)
-    return None if trained is None else finish(trained, spec, folder.adapter, note)
+        trained = train_rank(spec, ranks, folder.checkpoints, clock.note, folder.is_to_stop)
+    if trained is None:
+        return None
+    tuned = finish(trained, spec, folder.adapter, clock.note)
+    if spec.basis and clock.says_enough:
+        clock.keep(spec.basis, spec.settings.device)
+    return tuned
 
 
 def assist_training(folder: JobFolder, rank: int, worker: int) -> None:

@@ -22,7 +22,6 @@ from unitune.job.job import Data, Job, Lora, Tuning
 from unitune_local.data import attention
 from unitune_local.data.batches import TrainingRow, packed, padded
 from unitune_local.data.rows import read_rows, render_rows
-from unitune_local.forecasting import memory
 from unitune_local.inference.chat import merged
 from unitune_local.models.adapter import check_adapter, save_adapter
 from unitune_local.models.model import (
@@ -34,6 +33,7 @@ from unitune_local.models.model import (
     row_lengths,
     use_attention,
 )
+from unitune_local.models.size import empty_tuned_model, size_of
 from unitune_local.objectives.loss import loss_sum
 from unitune_local.settings import DataFile, Dimensions, Settings, Spec, resolve
 from unitune_local.training.loop import adamw, set_rate
@@ -135,7 +135,7 @@ def test_what_they_hold_in_memory_is_known_without_weights(
     settings = SETTINGS.model_copy(update=changes)
     model = add_adapter(load_model(tiny_model, torch.float32), settings)
     expected = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    assert expected == memory.shape_of(memory.meta_model(tiny_model, settings)).adapter
+    assert expected == size_of(empty_tuned_model(tiny_model, settings)).trained
 
 
 def test_the_loss_is_the_same_packed_and_padded(

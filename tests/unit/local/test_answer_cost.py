@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from unitune.data.load import load
 from unitune.models import Reply, Request
 from unitune_local import machine
 from unitune_local.inference import answer_cost
-from unitune_local.inference.answer_cost import GUESSED_BAND, MEASURED_BAND, ModelSize, size_of
+from unitune_local.inference.answer_cost import GUESSED_BAND, MEASURED_BAND, answer_flops
 from unitune_local.inference.chat import LocalChatModel
+from unitune_local.models.size import empty_model, size_of
 
 ONE = AnswerLoad(requests=1, own_tokens=0, shared_tokens=0, answer_tokens=4)
 
@@ -38,22 +40,27 @@ def test_a_size_is_the_models_own_weights(tiny_model: Path) -> None:
     config = model.config
     assert isinstance(config, LlamaConfig)
     layers = sum(weights.numel() for name, weights in model.named_parameters() if "proj" in name)
-    width = config.hidden_size * config.num_hidden_layers
-    assert ModelSize(layers, config.vocab_size * config.hidden_size, width) == size_of(tiny_model)
+    size = size_of(empty_model(tiny_model))
+    assert (size.linear, size.matrices) == (layers, layers)
+    assert size.head == config.vocab_size * config.hidden_size
+    assert (size.hidden, size.layers) == (config.hidden_size, config.num_hidden_layers)
 
 
-def test_shared_tokens_are_computed_once_and_own_ones_for_each() -> None:
+def test_shared_tokens_are_computed_once_and_own_ones_for_each(tiny_model: Path) -> None:
     """A model of 10 weights and no head: 2 operations a weight and token, 5 times as dear ones."""
-    size = ModelSize(linear=10, head=0, width=0)
-    assert 2 * 10 * (30 + 5 * 4) == size.work(30, 1_000, 4)
-    assert ModelSize(0, 0, 5).work(10, 100, 0) == 4 * 5 * 10 * (100 + 5)
+    size = size_of(empty_model(tiny_model))
+    products = replace(size, linear=10, head=0, hidden=0)
+    assert answer_flops(products, 30, 1_000, 4) == 2 * 10 * (30 + 5 * 4)
+    attention = replace(size, linear=0, head=0, hidden=5, layers=1)
+    assert answer_flops(attention, 10, 100, 0) == 4 * 5 * 10 * (100 + 5)
 
 
 def test_time_grows_with_requests_and_own_tokens(tiny_model: Path, cases: Dataset) -> None:
     loads = [ONE, ONE._replace(requests=10**6), ONE._replace(requests=10**6, own_tokens=500)]
-    made = answer_cost.forecast_answers(str(tiny_model), cases, loads)
-    assert (GUESSED_BAND, None) == ((made.low_share, made.high_share), made.measured_on)
-    assert made.seconds[0] < made.seconds[1] < made.seconds[2]
+    made = [answer_cost.forecast_answers(str(tiny_model), cases, load) for load in loads]
+    assert {(each.low_share, each.high_share) for each in made} == {GUESSED_BAND}
+    assert {each.measured_on for each in made} == {None}
+    assert made[0].seconds < made[1].seconds < made[2].seconds
 
 
 def test_what_was_measured_replaces_the_guess(
@@ -73,13 +80,13 @@ def test_what_was_measured_replaces_the_guess(
         assert asyncio.run(reply()).error is None
 
     answer()
-    assert answer_cost.forecast_answers(str(tiny_model), cases, [ONE]).measured_on is None
+    assert answer_cost.forecast_answers(str(tiny_model), cases, ONE).measured_on is None
     monkeypatch.setattr(answer_cost, "LEAST_FLOPS", 1.0)
     with monkeypatch.context() as patch:
         patch.setattr(machine, "overloaded", lambda: True)
         answer()
-    assert answer_cost.forecast_answers(str(tiny_model), cases, [ONE]).measured_on is None
+    assert answer_cost.forecast_answers(str(tiny_model), cases, ONE).measured_on is None
     answer()
-    made = answer_cost.forecast_answers(str(tiny_model), cases, [ONE])
+    made = answer_cost.forecast_answers(str(tiny_model), cases, ONE)
     assert made.measured_on is not None
     assert MEASURED_BAND == (made.low_share, made.high_share)

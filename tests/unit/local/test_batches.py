@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
-from tiny_model import sliding_model
+from tiny_model import SETTINGS, sliding_model
 from torch import Tensor
 
 from unitune_local.data.attention import Layout, not_plain
@@ -20,15 +20,27 @@ from unitune_local.data.batches import (
     padded,
     shared_prefix,
 )
-from unitune_local.forecasting.cost_model import part_work
-from unitune_local.forecasting.memory import Shape
+from unitune_local.forecasting.cost import part_cost
 from unitune_local.models.model import add_adapter, load_model, use_attention
+from unitune_local.models.size import ModelSize
 from unitune_local.objectives.loss import Form, choose_form, loss_sum
 from unitune_local.options import LocalOptions
 from unitune_local.settings import Settings
 
 CPU = torch.device("cpu")
-SHAPE = Shape(100, 80, 8, layers=2, hidden=4, mlp=8, vocabulary=9, context=512)
+SIZE = ModelSize(
+    parameters=100,
+    matrices=80,
+    linear=80,
+    head=36,
+    features=60,
+    layers=2,
+    hidden=4,
+    heads=2,
+    trained=8,
+    stores_scores=False,
+    packs=True,
+)
 
 
 def row(ids: list[int], trained: list[int], weight: float = 1.0) -> TrainingRow:
@@ -167,7 +179,7 @@ def test_a_batch_computes_what_its_load_says(
     rows = [row(list(range(length)), [length - 1]) for length in lengths]
     form = Form(kind[0], share=kind[1], multiple=multiple)
     batch = form.batch(rows, CPU)
-    assert part_work(SHAPE, rows, form).tokens == batch.computed_tokens
+    assert part_cost(SIZE, rows, form, SETTINGS).tokens == batch.computed_tokens
     assert batch.computed_tokens % multiple == 0
 
 

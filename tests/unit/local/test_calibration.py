@@ -1,57 +1,76 @@
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_model import tiny_tokenizer, write_rows
-from torch import Tensor
+from tiny_model import write_rows
 
+from unitune.backends.protocol import Launch
 from unitune.data.dataset import Dataset
 from unitune.errors import DataError, Unsupported
-from unitune.job.job import Data, Job, Lora, Tuning
+from unitune.job.job import Data, Job, Tuning
+from unitune_local import machine
 from unitune_local.backend import LocalBackend
 from unitune_local.data.batches import TrainingRow
-from unitune_local.data.rows import read_rows, render_rows
-from unitune_local.forecasting import memory
-from unitune_local.forecasting.cost_model import (
+from unitune_local.data.rows import read_rows
+from unitune_local.forecasting import cost
+from unitune_local.forecasting.cost import (
+    LAYER_FLOPS,
     CostModel,
-    PartWork,
-    calibration,
-    fit,
-    part_work,
+    StepClock,
+    part_cost,
+    training_conditions,
 )
-from unitune_local.forecasting.memory import Shape
-from unitune_local.inference import answer_cost
-from unitune_local.models.model import add_adapter, load_model, use_attention
-from unitune_local.objectives.loss import Form, loss_sum
-from unitune_local.settings import Dimensions, Settings, resolve
+from unitune_local.job_folder import EventLog, JobFolder, drop_note
+from unitune_local.models.size import (
+    Conditions,
+    ModelSize,
+    Speed,
+    keep_speed,
+    speed_file,
+    speed_of,
+)
+from unitune_local.objectives.loss import Form
+from unitune_local.settings import Dimensions, SpeedBasis, resolve
 from unitune_local.training import profile_run
+from unitune_local.training.run import prepare, run_training
 
-PACKED = Form("packed", share=True)
+PACKED, PADDED = Form("packed", share=True), Form("padded", share=False)
 NOTHING = Dataset("validation.jsonl", ())
-SHAPE = Shape(
+SIZE = ModelSize(
     parameters=10_000,
+    matrices=8_000,
     linear=8_000,
-    adapter=500,
+    head=258 * 32,
+    features=800,
     layers=2,
     hidden=32,
-    mlp=64,
-    vocabulary=258,
-    context=512,
+    heads=4,
+    trained=500,
+    stores_scores=False,
+    packs=True,
 )
-COSTS = CostModel(
-    packed=True,
-    start_seconds=5.0,
-    part_seconds=0.01,
-    flop_seconds=1e-9,
-    end_seconds=1.0,
-    held_bytes=1000,
+EMBEDDED = ModelSize(
+    parameters=134_515_008,
+    matrices=106_168_320,
+    linear=106_168_320,
+    head=49_152 * 576,
+    features=305_280,
+    layers=30,
+    hidden=576,
+    heads=9,
+    trained=4_884_480,
+    stores_scores=False,
+    packs=True,
 )
+MEASURED_SPEED = Speed(flop_seconds=1e-9, measured_on=date(2026, 11, 30))
+COST = CostModel(SIZE, MEASURED_SPEED, is_plain=True, file_bytes=40_000)
 
 
 def job(model: Path | str = "tiny", tuning: Tuning | None = None, **options: object) -> Job:
@@ -75,133 +94,114 @@ def row(length: int, trained: int = 1, first: int = 0) -> TrainingRow:
     return TrainingRow(ids, (False,) * (length - trained) + (True,) * trained, 1.0, 1)
 
 
+# Four rows of a classification, and a long chat: the micro-batch that held most.
+MEASURED = [
+    (2430, "float32", [row(221, 9, first=at) for at in range(4)]),
+    (4776, "float32", [row(1617, 1102)]),
+    (4339, "bfloat16", [row(1284, 913)]),
+]
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNITUNE_CACHE", str(tmp_path / "cache"))
 
 
-# --- the dry run
+# --- the formula
 
 
-@pytest.mark.parametrize("form", [PACKED, Form("padded", share=False)])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_dry_run_holds_what_a_real_run_saves_and_little_more(
-    tiny_model: Path, tmp_path: Path, dtype: str, form: Form
-) -> None:
-    """Little more: without numbers, attention is computed by the kernel that keeps its scores."""
-    settings = SETTINGS.model_copy(update={"dtype": dtype})
-    made = render_rows(
-        tiny_tokenizer(), read_rows(write_rows(tmp_path / "train.jsonl", 8)), 512
-    ).rows
-    model = add_adapter(load_model(tiny_model, settings.torch_dtype), settings).train()
-    use_attention(model, "unitune_packed" if form.kind == "packed" else "sdpa")
-    weights = {one.untyped_storage().data_ptr() for one in [*model.parameters(), *model.buffers()]}
-    saved: dict[int, Tensor] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        saved.setdefault(tensor.untyped_storage().data_ptr(), tensor)
-        return tensor
-
-    batch = form.batch(made, torch.device("cpu"))
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        loss_sum(model, batch)
-    really = sum(
-        one.untyped_storage().nbytes() for place, one in saved.items() if place not in weights
-    )
-    meta = memory.meta_model(tiny_model, settings)
-    shape = memory.shape_of(meta)
-    logits = batch.ids.shape[0] * batch.keep.numel() * shape.vocabulary
-    gradients = 4 * shape.adapter + 8 * logits
-    assert really <= memory.held_bytes(meta, form, made) - gradients < 2 * really
-
-
-def test_a_model_that_cannot_run_without_numbers_is_estimated_by_its_shape(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise RuntimeError("data-dependent")
-
-    meta = memory.meta_model(tiny_model, SETTINGS)
-    part = [row(40, 8), row(50, 8, first=9)]
-    expected = memory.held_bytes(meta, PACKED, part)
-    monkeypatch.setattr(memory, "loss_sum", refuse)
-    assert expected / 2 < memory.held_bytes(meta, PACKED, part) < 2 * expected
-
-
-# --- the arithmetic of costs
-
-
-def seconds(rows: Sequence[TrainingRow], epochs: int = 1) -> float:
+def seconds(rows: Sequence[TrainingRow]) -> float:
     """Each row is a micro-batch of its own."""
-    work = [part_work(SHAPE, [one], PACKED) for one in rows]
-    return COSTS.seconds(epochs, work, work[:2], epochs + 1)
+    return COST.seconds([part_cost(SIZE, [one], PACKED, SETTINGS) for one in rows])
 
 
-def test_a_training_takes_the_sum_of_its_parts() -> None:
-    """By hand: two epochs of two steps, three validations of half the cost of a step."""
-    work = [PartWork(tokens=10, flops=1e9), PartWork(tokens=20, flops=3e9)]
-    expected = 5 + 2 * (0.02 + 4) + 3 * (0.01 + 1) / 2 + 1
-    assert expected == pytest.approx(COSTS.seconds(2, work, work[:1], 3))
-
-
-@given(st.lists(st.integers(2, 300), min_size=1, max_size=40), st.integers(1, 9))
-def test_more_epochs_and_longer_rows_never_take_less_time(lengths: list[int], epochs: int) -> None:
+@given(st.lists(st.integers(2, 300), min_size=1, max_size=40))
+def test_more_and_longer_rows_never_take_less(lengths: list[int]) -> None:
     rows, longer = [row(length) for length in lengths], [row(length + 9) for length in lengths]
-    assert seconds(rows, epochs) < seconds(rows, epochs + 1)
-    assert seconds(rows, epochs) < seconds(longer, epochs)
+    assert seconds(rows) < seconds(longer)
+    assert seconds(rows) < seconds([*rows, rows[0]])
+    held = [part_cost(SIZE, each, PACKED, SETTINGS).held for each in (rows, longer)]
+    assert held[0] < held[1]
 
 
 def test_what_rows_compute_is_counted_with_their_prefix_once() -> None:
     """By hand: 8 shared tokens and 2 of each of 3 rows; 4 operations a frozen weight and token."""
     rows = [TrainingRow((*range(8), at, 9), (False,) * 9 + (True,), 1.0, at) for at in (20, 21, 22)]
     tokens, pairs = 8 + 3 * 2, 8**2 + 3 * 2 * (8 + 2)
-    flops = (4 * 8_000 + 6 * 500) * tokens + 4 * 258 * 32 * 3 + 12 * 32 * 2 * pairs
-    assert PartWork(tokens, flops) == part_work(SHAPE, rows, PACKED)
-    padded = part_work(SHAPE, rows, Form("padded", share=False))
-    flops = (4 * 8_000 + 6 * 500) * 30 + 4 * 258 * 32 * 3 + 12 * 32 * 2 * 300
-    assert PartWork(30, flops) == padded
+    fixed = 2 * LAYER_FLOPS["cpu"]
+    flops = (4 * 8_000 + 6 * 500) * tokens + 4 * 258 * 32 * 3 + 12 * 32 * 2 * pairs + fixed
+    assert part_cost(SIZE, rows, PACKED, SETTINGS)[:2] == (tokens, flops)
+    flops = (4 * 8_000 + 6 * 500) * 30 + 4 * 258 * 32 * 3 + 12 * 32 * 2 * 300 + fixed
+    assert part_cost(SIZE, rows, PADDED, SETTINGS)[:2] == (30, flops)
 
 
-@given(
-    st.floats(0, 1),
-    st.floats(1e-12, 1e-9),
-    st.lists(st.integers(10, 2000), min_size=2, max_size=8, unique=True),
-)
-def test_costs_that_micro_batches_follow_are_found(
-    part: float, flop: float, tokens: list[int]
+@pytest.mark.parametrize(("measured", "dtype", "rows"), MEASURED)
+def test_peaks_are_within_a_quarter_of_what_the_embedded_model_took(
+    measured: int, dtype: str, rows: list[TrainingRow]
 ) -> None:
-    works = [PartWork(count, 1e9 * count) for count in tokens]
-    timed = [(work, part + flop * work.flops) for work in works]
-    part_seconds, flop_seconds = fit(timed)
-    for work, seconds in timed:
-        assert part_seconds + flop_seconds * work.flops == pytest.approx(seconds, rel=1e-3)
+    """Peaks of trainings of the embedded model in MiB, without shared prefixes."""
+    settings = SETTINGS.model_copy(update={"dtype": dtype})
+    model = CostModel(EMBEDDED, COST.speed, is_plain=True, file_bytes=4 * EMBEDDED.parameters)
+    part = part_cost(EMBEDDED, rows, model.form(settings), settings)
+    assert model.peak_bytes(settings, [part]) / 2**20 == pytest.approx(measured, rel=0.25)
 
 
 # --- what is kept
 
 
-def keep(costs: CostModel, shape: Shape, settings: Settings) -> None:
-    answer_cost.keep(costs, calibration(shape, settings))
+def conditions(**changes: object) -> Conditions:
+    return training_conditions(SIZE, SETTINGS.model_copy(update=changes))
 
 
-def recall(shape: Shape, settings: Settings) -> CostModel | None:
-    return answer_cost.recall(CostModel, calibration(shape, settings))
+def test_a_kept_speed_is_not_for_another_size_dtype_or_number_of_threads() -> None:
+    """The formula accounts for adapters and batches."""
+    keep_speed(MEASURED_SPEED, conditions().key)
+    for change in ({"epochs": 9}, {"micro_batch_tokens": 99}, {"rank": 3}):
+        assert speed_of(conditions(**change)) == MEASURED_SPEED
+    assert speed_of(conditions()._replace(size=replace(SIZE, trained=9))) == MEASURED_SPEED
+    assert speed_of(conditions()._replace(size=replace(SIZE, linear=1))).measured_on is None
+    for change in ({"dtype": "bfloat16"}, {"threads": 2}, {"quantization": "4bit"}):
+        assert speed_of(conditions(**change)).measured_on is None
 
 
-def test_kept_costs_come_back_and_not_for_another_shape_dtype_or_number_of_threads() -> None:
-    keep(COSTS, SHAPE, SETTINGS)
-    other = {"epochs": 9, "batch_size": 1, "micro_batch_tokens": 99, "sequence_length": 7}
-    assert COSTS == recall(SHAPE, SETTINGS.model_copy(update=other))
-    assert recall(replace(SHAPE, linear=1), SETTINGS) is None
-    for change in ({"dtype": "bfloat16"}, {"threads": 2}, {"rank": 3}, {"share_prefix": False}):
-        assert recall(SHAPE, SETTINGS.model_copy(update=change)) is None
+def test_a_speed_of_another_version_is_measured_again() -> None:
+    keep_speed(MEASURED_SPEED, conditions().key)
+    speed_file(conditions().key).write_text('{"packed": true}', encoding="utf-8")
+    assert speed_of(conditions()).measured_on is None
 
 
-def test_costs_of_another_version_are_measured_again(tmp_path: Path) -> None:
-    keep(COSTS, SHAPE, SETTINGS)
-    (file,) = (tmp_path / "cache" / "calibrations").iterdir()
-    file.write_text('{"packed": true}', encoding="utf-8")
-    assert recall(SHAPE, SETTINGS) is None
+def test_the_later_half_of_the_steps_is_timed_without_what_lies_between(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A validation, which ends with an event, is no part of the step after it."""
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    monkeypatch.setattr(machine, "peak_of_process", lambda _: 1_500)
+    clock = StepClock(drop_note)
+    for kind, seconds in (("step", 9.0), ("step", 2.0), ("validation", 50.0), ("step", 4.0)):
+        now[0] += seconds
+        clock.note(kind, {"tokens": 100})
+    key = conditions().key
+    clock.keep(SpeedBasis(key=key, flops_per_token=3.0, peak_bytes=1_000), "cpu")
+    speed = speed_of(conditions())
+    assert (speed.flop_seconds, speed.memory_share) == (6.0 / (200 * 3.0), 1.5)
+
+
+def test_a_run_narrows_the_next_forecast(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(machine, "overloaded", lambda: False)
+    file = write_rows(tmp_path / "train.jsonl", 16)
+    backend, wanted = LocalBackend(), job(tiny_model, Tuning(epochs=1))
+    upload = backend.upload(file, hashlib.sha256(file.read_bytes()).hexdigest())
+    folder = JobFolder(tmp_path / "job")
+    folder.path.mkdir()
+    spec = prepare(Launch("run-1", wanted, upload, None, tmp_path))
+    folder.spec.write_text(spec.model_dump_json(), encoding="utf-8")
+    assert backend.forecast(wanted, read_rows(file), NOTHING).measured_on is None
+    assert run_training(folder, EventLog(folder.events)) is not None
+    assert backend.forecast(wanted, read_rows(file), NOTHING).measured_on is not None
 
 
 # --- all of it, in a process of its own
@@ -231,7 +231,7 @@ def test_a_calibration_narrows_the_next_forecast_and_leaves_nothing_else(
         before.memory_high_bytes / before.memory_low_bytes
     )
     assert {"cache", "train.jsonl", "validation.jsonl"} == {one.name for one in tmp_path.iterdir()}
-    other = job(tiny_model, Tuning(lora=Lora(rank=3)))
+    other = job(tiny_model, dtype="bfloat16")
     assert backend.forecast(other, train, validation).measured_on is None
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_model import SETTINGS, save_model, tiny_tokenizer, write_rows
 from torch import nn
+from transformers import LlamaForCausalLM
 
 from unitune.backends.forecasts import Forecast
 from unitune.data.dataset import Dataset
@@ -16,9 +18,15 @@ from unitune.job.job import Job
 from unitune_local import machine
 from unitune_local.data.batches import TrainingRow
 from unitune_local.data.rows import read_rows, render_rows
-from unitune_local.forecasting import memory
-from unitune_local.forecasting.cost_model import ADAPTER_BYTES, PROCESS_BYTES, guess, part_work
+from unitune_local.forecasting.cost import (
+    ADAM_BYTES,
+    PROCESS_BYTES,
+    TRAINED_BYTES,
+    CostModel,
+    part_cost,
+)
 from unitune_local.forecasting.forecast import forecast, require_memory
+from unitune_local.models.size import Speed, empty_tuned_model, size_of
 from unitune_local.objectives.loss import Form, choose_form, most_logits
 from unitune_local.parallel.sharding import shard_findings
 from unitune_local.settings import Settings
@@ -76,11 +84,11 @@ def test_each_way_is_forecast_to_hold_less_and_to_compute_more(
     held, computed = [], []
     for way in ({}, *WAYS):
         settings = SETTINGS.model_copy(update=way)
-        model = memory.meta_model(tiny_model, settings)
+        size = size_of(empty_tuned_model(tiny_model, settings))
         form = Form("packed", share=False, most_logits=most_logits(settings))
-        held.append(memory.held_bytes(model, form, rows))
-        work = part_work(memory.shape_of(model), rows, form, twice=settings.gradient_checkpointing)
-        computed.append(work.flops)
+        cost = part_cost(size, rows, form, settings)
+        held.append(cost.held)
+        computed.append(cost.flops)
     plain, logits, layers, both = held
     assert both < min(logits, layers) < max(logits, layers) < plain
     assert computed == sorted(computed), "the output head, the layers, both"
@@ -121,18 +129,36 @@ def test_what_would_not_fit_is_computed_again_and_the_plan_says_why(
     assert kept.memory_bytes > free
 
 
+def test_layers_are_not_computed_again_where_the_architecture_cannot(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = read_rows(write_rows(tmp_path / "train.jsonl", 24))
+    monkeypatch.setattr(LlamaForCausalLM, "supports_gradient_checkpointing", False)
+    monkeypatch.setattr(machine, "available_bytes", lambda _: 1)
+    made = forecast(job(tiny_model), tiny_model, data, NOTHING).summary.settings
+    assert (made["chunked_cross_entropy"], made["gradient_checkpointing"]) == (True, False)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_mapped_file_is_the_weights_and_one_of_another_dtype_is_read_beside_them(
+def test_a_mapped_file_is_the_weights_and_one_of_another_dtype_is_read_before_the_steps(
     tiny_model: Path, dtype: str
 ) -> None:
-    """The check loads the base again, in the place of the one that was trained."""
-    model = memory.meta_model(tiny_model, SETTINGS.model_copy(update={"dtype": dtype}))
-    shape, file = memory.shape_of(model), 4 * memory.shape_of(model).parameters
     settings = SETTINGS.model_copy(update={"dtype": dtype})
-    costs = guess(shape, settings, packed=True, weight_file_bytes=file, checked_tokens=0)
-    held = costs.held_bytes - PROCESS_BYTES - ADAPTER_BYTES * shape.adapter
-    weights = {"float32": 4, "bfloat16": 2}[dtype] * shape.parameters
-    assert weights + (0 if dtype == "float32" else file) == held
+    size = size_of(empty_tuned_model(tiny_model, settings))
+    cost = CostModel(size, Speed(flop_seconds=1), is_plain=True, file_bytes=4 * size.parameters)
+    adapter = (TRAINED_BYTES + ADAM_BYTES) * size.trained
+    weights = {"float32": 4, "bfloat16": 2}[dtype] * size.parameters
+    read = 0 if dtype == "float32" else cost.file_bytes
+    assert cost.peak_bytes(settings, []) == PROCESS_BYTES + weights + max(adapter, read)
+
+
+def test_a_training_of_all_weights_holds_no_frozen_ones(tiny_model: Path) -> None:
+    """Each weight has its gradient and the state of the optimiser, which is a parameter."""
+    size = size_of(empty_tuned_model(tiny_model, SETTINGS))
+    full = replace(size, trained=size.parameters)
+    file = 4 * size.parameters
+    cost = CostModel(full, Speed(flop_seconds=1), True, file, optimizer_bytes=2)
+    assert cost.peak_bytes(SETTINGS, []) == PROCESS_BYTES + (TRAINED_BYTES + 2) * size.parameters
 
 
 def test_a_base_that_does_not_fit_is_spread_over_processes_and_the_plan_says_why(

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from tiny_model import tiny_tokenizer, write_rows
 
-from unitune.backends.forecasts import AnswerForecast, Forecast
+from unitune.backends.forecasts import AnswerForecast, AnswerLoad, Forecast
 from unitune.backends.output_limit import TRAINING_ROOM, automatic_tokens, longest_expected
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
@@ -16,15 +18,13 @@ from unitune.job.tuning import EarlyStopping
 from unitune_local import machine
 from unitune_local.data.rows import read_rows, render_prompts, render_rows
 from unitune_local.forecasting import forecast as forecasting
-from unitune_local.forecasting import memory
-from unitune_local.forecasting.cost_model import StepWork, guess, part_work
+from unitune_local.forecasting.cost import LAYER_FLOPS, PROCESS_BYTES, CostModel, part_cost
 from unitune_local.forecasting.forecast import forecast, require_memory
 from unitune_local.forecasting.memory_fit import fit_batches
-from unitune_local.forecasting.sampling_cost import sampling_seconds
-from unitune_local.inference.answer_cost import LOAD_SECONDS
+from unitune_local.inference.answer_cost import LOAD_SECONDS, answer_seconds
 from unitune_local.models.model import add_adapter, load_model
-from unitune_local.objectives.loss import Form
-from unitune_local.settings import Dimensions, default_rate, resolve
+from unitune_local.models.size import Speed, context_of, empty_model, empty_tuned_model, size_of
+from unitune_local.settings import Dimensions, Settings, default_rate, resolve
 
 TINY = Dimensions(context=512, hidden=32)
 
@@ -53,6 +53,11 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def rows(tmp_path: Path) -> Dataset:
     return read_rows(write_rows(tmp_path / "train.jsonl", 40))
+
+
+def cost_of(base: Path, settings: Settings) -> CostModel:
+    size = size_of(empty_tuned_model(base, settings))
+    return CostModel(size, Speed(flop_seconds=1e-9), is_plain=True, file_bytes=0)
 
 
 def look(base: Path, rows: Dataset, tuning: Tuning | None = None) -> Forecast:
@@ -120,7 +125,7 @@ def test_answers_to_the_validation_rows_take_time_at_each_evaluation(
     tiny_model: Path, rows: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the first step and after each of three epochs; the model is loaded already."""
-    answers = AnswerForecast(seconds=(LOAD_SECONDS + 100,), low_share=1, high_share=1)
+    answers = AnswerForecast(seconds=LOAD_SECONDS + 100, low_share=1, high_share=1)
     monkeypatch.setattr(forecasting, "forecast_answers", lambda *_: answers)
     by_loss = forecast(job(Tuning(keep="best")), tiny_model, rows, rows).summary
     by_score = forecast(job(Tuning(best_by="score")), tiny_model, rows, rows).summary
@@ -174,34 +179,80 @@ def test_a_sequence_longer_than_the_model_was_made_for_is_an_error(
 
 
 def test_the_shape_counts_what_is_there(tiny_model: Path) -> None:
-    settings = resolve(job(), memory.dimensions_of(tiny_model))
-    shape = memory.shape_of(memory.meta_model(tiny_model, settings))
+    settings = resolve(job(), TINY)
+    size = size_of(empty_tuned_model(tiny_model, settings))
     model = load_model(tiny_model, torch.float32)
-    assert sum(weight.numel() for weight in model.parameters()) == shape.parameters
+    assert size.parameters == sum(weight.numel() for weight in model.parameters())
     tuned = add_adapter(model, settings)
     adapters = sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
-    assert adapters == shape.adapter
-    assert memory.shape_of(tuned) == shape
-    assert 512 == shape.context
+    assert size.trained == adapters
+    assert size_of(tuned) == size
+    assert context_of(tiny_model) == 512
+
+
+WIDTHS = {"vocab_size": 258, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+FAMILIES = [
+    transformers.Gemma2Config(**WIDTHS, head_dim=8, num_key_value_heads=2),  # no fused attention
+    transformers.GptOssConfig(**WIDTHS, head_dim=8, num_local_experts=4, sliding_window=64),
+    transformers.FalconConfig(**WIDTHS),  # no intermediate_size, as the two below
+    transformers.GPT2Config(vocab_size=258, n_embd=32, n_layer=2, n_head=4),
+    transformers.OPTConfig(**WIDTHS, word_embed_proj_dim=32),
+    transformers.StableLmConfig(**WIDTHS),  # passes no keywords on to its attention
+]
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")  # of peft, about GPT-2
+@pytest.mark.parametrize("config", FAMILIES, ids=lambda config: config.model_type)
+def test_every_architecture_is_forecast(
+    tiny_model: Path, tmp_path: Path, rows: Dataset, config: transformers.PreTrainedConfig
+) -> None:
+    base = tmp_path / "model"
+    shutil.copytree(tiny_model, base)
+    config.save_pretrained(base)
+    made = look(base, rows)
+    assert not [finding for finding in made.findings if finding.severity == "error"]
+    assert made.memory_bytes > PROCESS_BYTES
+
+
+def test_a_model_that_states_no_context_needs_a_sequence_length(
+    tiny_model: Path, tmp_path: Path, rows: Dataset
+) -> None:
+    base = tmp_path / "model"
+    shutil.copytree(tiny_model, base)
+    transformers.Mamba2Config(
+        vocab_size=258, hidden_size=32, num_hidden_layers=2, num_heads=8, head_dim=8, n_groups=1
+    ).save_pretrained(base)
+    with pytest.raises(UserError, match=r"Set tuning\.sequence_length"):
+        look(base, rows)
+
+
+def test_a_token_passes_the_experts_that_its_router_chooses(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """Two of four experts, each with three matrices; all of them are held."""
+    shutil.copytree(tiny_model, base := tmp_path / "model")
+    transformers.MixtralConfig(**WIDTHS, intermediate_size=64, num_local_experts=4).save_pretrained(
+        base
+    )
+    size = size_of(empty_model(base))
+    assert size.matrices - size.linear == 2 * 2 * 3 * 32 * 64
 
 
 def test_targets_that_no_layer_has_are_refused_with_those_that_are(tiny_model: Path) -> None:
     settings = resolve(job(Tuning(lora=Lora(targets=("w_q",)))), TINY)
     with pytest.raises(UserError, match=r"w_q.*It has down_proj, gate_proj, k_proj"):
-        memory.meta_model(tiny_model, settings)
+        empty_tuned_model(tiny_model, settings)
 
 
 def test_micro_batches_shrink_until_they_fit(tiny_model: Path, rows: Dataset) -> None:
     settings = resolve(job(Tuning(batch_size=40)), TINY)
-    model = memory.meta_model(tiny_model, settings)
     made = render_rows(tiny_tokenizer(), rows, 512).rows
-    shape = memory.shape_of(model)
-    costs = guess(shape, settings, packed=True, weight_file_bytes=0, checked_tokens=0)
-    whole = fit_batches(model, settings, costs, made, 2**60)
+    cost = cost_of(tiny_model, settings)
+    whole = fit_batches(cost, settings, made, 2**60)
     keeps_all = {"chunked_cross_entropy": False, "gradient_checkpointing": False}
     assert settings.model_copy(update=keeps_all) == whole.settings
-    assert whole == fit_batches(model, settings, costs, made, whole.peak_bytes)
-    smaller = fit_batches(model, settings, costs, made, whole.peak_bytes - 1)
+    assert whole == fit_batches(cost, settings, made, whole.peak_bytes)
+    smaller = fit_batches(cost, settings, made, whole.peak_bytes - 1)
     assert smaller.settings.micro_batch_tokens < settings.micro_batch_tokens
     assert smaller.peak_bytes < whole.peak_bytes
 
@@ -266,18 +317,18 @@ def test_sampled_answers_take_as_long_as_they_may_be(tiny_model: Path, rows: Dat
 
 def test_time_of_answers_goes_by_their_tokens(tiny_model: Path, rows: Dataset) -> None:
     """A group's prompt is computed once, and its answers token by token."""
-    settings = resolve(rewarded("exact"), TINY)
-    assert settings.reward is not None
-    prompts = render_prompts(tiny_tokenizer(), rows, 512).rows
+    size, speed = (
+        size_of(empty_tuned_model(tiny_model, resolve(job(), TINY))),
+        Speed(flop_seconds=1),
+    )
+    prompts = [row.ids for row in render_prompts(tiny_tokenizer(), rows, 512).rows]
 
-    def seconds(tokens: int, **changes: object) -> float:
-        reward = settings.reward.model_copy(update=changes)
-        changed = settings.model_copy(update={"reward": reward})
-        size = changed.reward.group_size if changed.reward else 0
-        return sampling_seconds(tiny_model, changed, prompts, size, tokens)
+    def seconds(group: int, tokens: int) -> float:
+        load = AnswerLoad(group * len(prompts), 0, 0, tokens)
+        return answer_seconds(size, speed, prompts, load, group)
 
-    assert seconds(64) > 5 * seconds(2)
-    assert seconds(2, group_size=2) > seconds(2) / 4
+    assert seconds(8, 64) > 5 * seconds(8, 2)
+    assert seconds(2, 2) > seconds(8, 2) / 4
 
 
 def test_room_for_answers_in_training(tiny_model: Path, rows: Dataset) -> None:
@@ -321,6 +372,7 @@ def test_processes_share_the_time_and_each_needs_its_memory(
     tiny_model: Path, rows: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "products_per_second", lambda *_: 1e6)
+    monkeypatch.setitem(LAYER_FLOPS, "cpu", 0)
     alone, both = (
         forecast(job(processes=count), tiny_model, rows, rows).summary for count in (1, 2)
     )
@@ -333,15 +385,14 @@ def test_processes_share_the_time_and_each_needs_its_memory(
 
 
 def test_a_step_takes_as_long_as_its_busiest_process(tiny_model: Path, rows: Dataset) -> None:
-    settings = resolve(job(processes=2), TINY)
-    shape = memory.shape_of(memory.meta_model(tiny_model, settings))
-    form = Form("packed", share=False)
+    settings = resolve(job(processes=2, share_prefix=False), TINY)
+    cost = cost_of(tiny_model, settings)
     made = [*render_rows(tiny_tokenizer(), rows, 512).rows[:3]]
-    step = StepWork.of(made, settings, form, shape)
+    step = cost.step(made, settings)
     assert [73, 76, 76] == [len(row.ids) for row in made]
     busiest = [made[0], made[1]]
     assert [busiest, [made[2]]] == step.parts
-    assert [part_work(shape, busiest, form)] == step.work
+    assert step.busiest == [part_cost(cost.size, busiest, cost.form(settings), settings)]
 
 
 def test_every_gpu_gets_a_process_that_has_rows(monkeypatch: pytest.MonkeyPatch) -> None:
