@@ -51,6 +51,10 @@ class Request(Frozen):
     """Strings that end the answer; they are not part of it."""
     response_schema: dict[str, JsonValue] | None = None
     """JSON Schema that the answer must follow, by the vendor's structured output."""
+    chat_template: str | None = None
+    """Chat template in Jinja in place of the model's own, for models on this machine."""
+    chat_template_kwargs: dict[str, JsonValue] = {}  # noqa: RUF012 - pydantic copies it
+    """Variables of the chat template, for models on this machine and servers that take them."""
     fixed: tuple[Literal["temperature", "max_tokens"], ...] = ()
     """Settings that the user has named: where a model does not take one, the request has failed.
     Others are the best that a model takes, and what it did not take stands in the reply."""

@@ -110,6 +110,7 @@ MEANINGS: Mapping[str, Callable[[], Words]] = {
     "assistant": lambda: odd("completion", "label"),
     "backend": lambda: odd(*BACKENDS, "nebius", "mantle", "cohere"),
     "budget": amounts,
+    "chat_template_kwargs": lambda: odd('{"a": 1}', "[]", "{", "[" * 9999),
     "data": lambda: paths("train.jsonl", "table.csv", "job.yaml", "home/ledger.db"),
     "deploy": lambda: odd("2h", "30m", "1d", "0h", "9" * 400 + "d", "٣h"),
     "deployment": runs,

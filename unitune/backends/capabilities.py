@@ -116,6 +116,8 @@ class ServerSettings:
     """0: any that is free."""
     key: str | None = field(default=None, repr=False)
     """That requests must carry; None: whoever runs a program on this machine may send them."""
+    chat_template_kwargs: dict[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+    """Variables of the chat template, for requests that do not set them."""
 
 
 @runtime_checkable

@@ -168,7 +168,7 @@ def _encoded(
     if form is None:
         return Converted(item.line, item.example.line)
     try:
-        row = form.encode(item.example)
+        row = _wire_row(form, item.example)
     except UnrepresentableRow as problem:
         finding = error(
             "cannot-carry",
@@ -181,6 +181,13 @@ def _encoded(
     if '"strict":' in tools and '"strict":' not in text:  # a tool's own setting
         left_out.append("strict")
     return Converted(item.line, text, tuple(left_out))
+
+
+def _wire_row(form: Format, example: Example) -> WireRow:
+    turns = (*example.messages, *(example.non_preferred_output or ()))
+    if any(turn.reasoning_content for turn in turns):
+        raise UnrepresentableRow("it has reasoning_content; data.reasoning: drop leaves it out")
+    return form.encode(example)
 
 
 def _decoded(form: Format, item: Record | Finding, path: str | os.PathLike[str]) -> Row | Finding:

@@ -122,7 +122,7 @@ def _answer_tokens(row: Example) -> int:
     last = row.messages[-1]
     calls = (last.tool_calls or ()) if last.role == "assistant" else ()
     written = sum(CALL_TOKENS + _most_tokens(json.dumps(call.get("function"))) for call in calls)
-    return _most_tokens(row.answer or "") + written
+    return _most_tokens(row.answer or "") + _most_tokens(last.reasoning_content or "") + written
 
 
 def _most_tokens(text: str) -> int:

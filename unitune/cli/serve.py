@@ -21,6 +21,8 @@ from unitune.cli.output import aside, print_raw
 from unitune.errors import NotFoundError, Unsupported, UserError
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
+
     from unitune.models import TunedModel
 
 LOOPBACK = "127.0.0.1"
@@ -65,6 +67,15 @@ def serve(
             "this machine.",
         ),
     ] = None,
+    chat_template_kwargs: Annotated[
+        str,
+        typer.Option(
+            metavar="JSON",
+            help="Variables of the chat template, such as '{\"enable_thinking\": false}'; a "
+            "request may set its own.",
+            show_default=False,
+        ),
+    ] = "{}",
 ) -> None:
     """Serve a tuned or base model of this machine, as OpenAI serves its own.
 
@@ -87,7 +98,8 @@ def serve(
             f"{served.name} is at {served.backend}, which serves it itself; unitune serves models "
             "of this machine. Where it answers only from a deployment: unitune deploy."
         )
-    settings = ServerSettings(served.name, host, port, key)
+    kwargs = _kwargs(chat_template_kwargs)
+    settings = ServerSettings(served.name, host, port, key, kwargs)
     aside().print(f"loading {served.title} …", style="dim")
     backend.serve(served.model, settings, lambda url: _announce(url, served, key_env))
     aside().print("stopped", style="dim")
@@ -148,6 +160,19 @@ def _key(host: str, variable: str | None) -> str | None:
             + f" Set it, such as export {variable}=$(openssl rand -hex 24)."
         )
     return key
+
+
+def _kwargs(text: str) -> dict[str, JsonValue]:
+    try:
+        value: JsonValue = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(
+            f"--chat-template-kwargs is {text!r}, and must be an object in JSON, such as "
+            "'{\"enable_thinking\": false}'."
+        )
+    return value
 
 
 def _is_loopback(host: str) -> bool:

@@ -58,6 +58,8 @@ class Message:
     name: str | None = None
     tool_calls: tuple[dict[str, JsonValue], ...] | None = None
     tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    """For assistant turns: what the model thinks before it answers."""
     weight: Literal[0, 1] | None = None
     """For assistant turns: 0 keeps the turn out of the loss."""
 
@@ -77,8 +79,9 @@ class Message:
 
     @property
     def wire(self) -> dict[str, JsonValue]:
-        """The turn as requests carry it: `row` without its weight."""
-        return _MESSAGE.dump_python(self, mode="json", exclude_defaults=True, exclude={"weight"})
+        """The turn as requests carry it: `row` without weight and reasoning."""
+        unsent = {"weight", "reasoning_content"}
+        return _MESSAGE.dump_python(self, mode="json", exclude_defaults=True, exclude=unsent)
 
 
 _MESSAGE = TypeAdapter(Message)

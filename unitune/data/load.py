@@ -160,6 +160,8 @@ def _rows(name: str, data: Data | None, use: Use, reading: Reading) -> Iterator[
                 yield item.at(line=record.line)
                 continue
             item = _with_label(item, labels)  # noqa: PLW2901
+            if data and data.reasoning == "drop":
+                item = _without_reasoning(item)  # noqa: PLW2901
             if len(left_out) < MOST_KEYS:
                 left_out |= dict.fromkeys(_unmapped(record, item, by_job))
             reading.add(record, item)
@@ -182,6 +184,16 @@ def _with_label(example: Example, labels: Mapping[str, str]) -> Example:
         return example.model_copy(update={"expected": label})
     *prompt, last = example.messages
     return example.model_copy(update={"messages": (*prompt, replace(last, content=label))})
+
+
+def _without_reasoning(example: Example) -> Example:
+    turns = (example.messages, example.non_preferred_output or ())
+    if not any(turn.reasoning_content for some in turns for turn in some):
+        return example
+    messages, worse = (
+        tuple(replace(turn, reasoning_content=None) for turn in some) for some in turns
+    )
+    return example.model_copy(update={"messages": messages, "non_preferred_output": worse or None})
 
 
 def _unmapped(record: Record, example: Example, by_job: mapping.Mapping | None) -> Iterable[str]:

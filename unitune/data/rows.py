@@ -6,6 +6,7 @@ the row.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import chain
 from typing import Literal
@@ -125,6 +126,7 @@ def _about(example: Example, use: Use) -> Iterator[Finding]:
             what = f"messages[{index}], from {message.role!r}, is empty."
             yield severity("empty-message", what, "Write it or leave it out.")
     yield from tool_findings(example)
+    yield from _control_tokens(example)
     last = example.messages[-1]
     if example.answer is None:
         if use not in _NEED_NO_ANSWER:
@@ -139,6 +141,20 @@ def _about(example: Example, use: Use) -> Iterator[Finding]:
     yield from _weightless(example, use)
 
 
+def _control_tokens(example: Example) -> Iterator[Finding]:
+    """Yield a warning for a text with a token by which chat templates begin and end turns."""
+    turns = chain(example.messages, example.non_preferred_output or ())
+    for at, turn in enumerate(turns):
+        if found := CONTROL_TOKEN.search(turn.text):
+            what = f"messages[{at}], from {turn.role!r}, has {found[0]!r} in its text. "
+            why = (
+                "A model would end its answer there, or read another turn."
+                if turn.role in ("assistant", "system", "developer")
+                else "Training here reads it as plain text; other programs may read another turn."
+            )
+            yield warning("control-token", what + why, "Take it out, unless it is meant.")
+
+
 def _weightless(example: Example, use: Use) -> Iterator[Finding]:
     """Yield a finding where nothing is learned from a row, because a weight is 0."""
     weights = [turn.weight for turn in example.messages if turn.role == "assistant"]
@@ -148,6 +164,10 @@ def _weightless(example: Example, use: Use) -> Iterator[Finding]:
         yield warning("no-weight", what, "Leave the row out, or give it a weight above 0.")
 
 
+CONTROL_TOKEN = re.compile(
+    r"<\|[A-Za-z][\w ]{0,30}\|>|<\uff5c[^\uff5c\n]{1,30}\uff5c>|<(?:start|end)_of_turn>|\[/?INST\]"
+)
+"""ChatML's and Llama 3's tokens, DeepSeek's, Gemma's, and Mistral's."""
 _WRITE = (
     'Write {"id": "1", "type": "function", "function": {"name": …, "arguments": "{…}"}}, the '
     "arguments as an object in JSON text."

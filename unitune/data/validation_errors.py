@@ -31,8 +31,8 @@ _SYNONYMS = {
 _REPLACEMENTS = {
     "function_call": 'Write `tool_calls: [{"id": …, "type": "function", "function": {"name": …, '
     '"arguments": …}}]`, and the result as a turn of "tool" with its `tool_call_id`.',
-    "reasoning_content": "Take it out: thoughts are not trained on. What must be learned belongs "
-    "into `content`.",
+    "reasoning": "Write it under `reasoning_content`.",
+    "thinking": "Write it under `reasoning_content`.",
 }
 _MEDIA = ("image", "audio", "video", "file", "document")
 """In the names of parts, in the formats of OpenAI, Anthropic and Google."""

@@ -75,6 +75,8 @@ class Task:
     fixed: tuple[Literal["temperature", "max_tokens"], ...] = ()
     """Settings that the job itself names, `Request.fixed`."""
     response_schema: dict[str, JsonValue] | None = None
+    chat_template: str | None = None
+    chat_template_kwargs: dict[str, JsonValue] = field(default_factory=dict[str, JsonValue])
     copies: Mapping[str, str] = field(default_factory=dict[str, str])
     """Ids of cases left out as copies, each with the id of the case that is kept."""
     omitted: int = 0
@@ -120,6 +122,8 @@ class Task:
                 seed=repeat,
                 fixed=self.fixed,
                 response_schema=self.response_schema,
+                chat_template=self.chat_template,
+                chat_template_kwargs=self.chat_template_kwargs,
             ),
             repeat=repeat,
         )
@@ -188,6 +192,8 @@ def prepare(
         temperature=0.0 if evaluate.temperature == "auto" else evaluate.temperature,
         fixed=tuple(name for name in FIXABLE if getattr(evaluate, name) != "auto"),
         response_schema=evaluate.response_schema,
+        chat_template=job.chat_template,
+        chat_template_kwargs=job.data.chat_template_kwargs,
         copies=copies,
         omitted=len(whole) - len(cases),
     )

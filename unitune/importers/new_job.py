@@ -38,12 +38,11 @@ from unitune.security.redaction import one_line
 from unitune.workspace import yaml_file
 
 BACKEND = "local"
-TOOLS_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
-"""For rows with tools: a small model whose chat template shows them. Source: its model card."""
-NEEDS_HUB = (
-    "The rows have tools, so the base must know them. plan and run download it from the Hugging "
-    "Face hub. Without a network, pass --model FOLDER with a base that you have, or train at a "
-    "vendor with --backend."
+TOOLS_TEMPLATE = "hermes"
+TOOLS_CAUTION = (
+    "The rows have tools, and the default model's own chat template has none, so the job names "
+    "data.chat_template: hermes. A larger model whose template has tools calls them better: pass "
+    "--model, such as Qwen/Qwen2.5-0.5B-Instruct from the Hugging Face hub."
 )
 SAMPLE_ROWS, LOOKED_AT = 1000, 50
 """In which columns are told apart, and in which it shows whether rows need that."""
@@ -146,7 +145,7 @@ def draft_job(file: Path, output: Path, wishes: Wishes) -> Draft:
     with_tools = any(row.tools for row in splits.train)
     caution = ""
     if with_tools and wishes.model is None:
-        content["model"], caution = TOOLS_MODEL, NEEDS_HUB
+        content["data"]["chat_template"], caution = TOOLS_TEMPLATE, TOOLS_CAUTION
     job = Job.model_validate({**content, "folder": job.folder})
     read_as = one_line(rows.report.files[0].read_as)
     ready = (*backend_findings(job), *readiness_findings(job, rows), *tools_findings(job, rows))

@@ -64,6 +64,8 @@ __all__ = [
     "Tuning",
 ]
 Method = Literal["sft", "dpo", "rft"]
+CHAT_TEMPLATES = ("hermes",)
+"""Chat templates that `Data.chat_template` may name."""
 
 
 def other_tools() -> dict[str, str]:
@@ -220,6 +222,25 @@ class Job(Spec):
             )
         return self.model[self.backend]
 
+    @property
+    def chat_template(self) -> str | None:
+        """Text of the chat template that the job names in place of the model's own.
+
+        Raises:
+            JobError: It cannot be read.
+        """
+        name = self.data.chat_template
+        if name is None:
+            return None
+        own = Path(__file__).parent / "chat_templates" / f"{name}.jinja"
+        try:
+            return (own if name in CHAT_TEMPLATES else self.path(name)).read_text(encoding="utf-8")
+        except (OSError, ValueError) as problem:
+            raise JobError(
+                f"data.chat_template is {name!r}, which cannot be read: {problem}. It is a file in "
+                f"Jinja, or one of {', '.join(CHAT_TEMPLATES)}."
+            ) from problem
+
     def with_backend(self, backend: str | None) -> Self:
         """Return the job as it would be if it named this backend; None: as it is."""
         return self if backend is None else self.model_copy(update={"backend": backend})
@@ -280,6 +301,8 @@ class Job(Spec):
         data: dict[str, Any] = content["data"]
         for key in {"train", "test", "validation"} & data.keys():
             data[key] = self._moved(data[key], file.parent)
+        if "chat_template" in data and data["chat_template"] not in CHAT_TEMPLATES:
+            data["chat_template"] = self._moved(data["chat_template"], file.parent)
         if self.start is not None and self.path(self.start).is_dir():
             content["start"] = self._moved(self.start, file.parent)
         rewarding = content.get("tuning", {}).get("reward", {}).get("scorer")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
 
 from unitune.job.sweep import Swept
 from unitune.scorers import ScorerSpec
@@ -68,6 +68,15 @@ class Data(Spec):
     labels: tuple[str, ...] = ()
     """Labels, each in one spelling. An answer that differs from a label only in case or white
     space is read as that label; any other answer stays as it is."""
+    reasoning: Literal["train", "mask", "drop"] = "train"
+    """What to do with the `reasoning_content` of answers. mask: the model sees it and is not
+    trained on it. drop: leave it out of all rows."""
+    chat_template: str | None = None
+    """For a backend that trains here: the chat template in place of the model's own, a file in
+    Jinja or ``hermes``, which has tools. The tuned model and its base answer with it, too."""
+    chat_template_kwargs: dict[str, JsonValue] = {}  # noqa: RUF012 - pydantic copies it
+    """Variables of the chat template, such as ``{enable_thinking: false}``, in training and in
+    each request of a comparison."""
     unusable: Literal["refuse", "drop"] = "refuse"
     """What to do about rows that cannot be used, such as one without an answer. drop: leave them
     out and count them."""

@@ -211,6 +211,9 @@ def _setting_findings(job: Job, offer: Offer, most_epochs: int | None) -> Iterat
             yield _refusal(
                 "setting", f"{offer.name} cannot honour tuning.{setting}", offer.supported_settings
             )
+    if job.data.chat_template and not offer.trains_here:
+        what = f"{offer.name} trains with its own chat template, and data.chat_template names one."
+        yield error("chat-template", what, "Leave it out, or train with backend: local.")
     if refusal := _warmup_refusal(job.tuning.warmup, offer):
         yield error("warmup", refusal, "Say it so, or leave it to auto.")
     if job.method == "dpo":

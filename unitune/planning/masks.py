@@ -79,7 +79,8 @@ def _turn(
     label: str, turn: Message, encoding: str | None, *, learnt: bool
 ) -> Iterator[MaskedToken]:
     yield MaskedToken(f"{label}: ", trained=False, heading=True)
-    text = turn.text + "".join(str(call) for call in turn.tool_calls or ())
+    calls = (str(call) for call in turn.tool_calls or ())
+    text = "".join((turn.reasoning_content or "", turn.text, *calls))
     for piece in _cut(text, encoding):
         yield MaskedToken(piece, trained=learnt)
 

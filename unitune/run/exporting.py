@@ -135,4 +135,8 @@ def _requests(folder: Path, job: Job) -> list[Request]:
     limit = job.evaluate.max_tokens
     if limit == "auto":
         limit = automatic_tokens(longest_expected(rows), LOCAL_ROOM)
-    return [Request(messages=row.prompt, tools=row.tools, max_tokens=limit) for row in rows]
+    kwargs = job.data.chat_template_kwargs
+    return [
+        Request(messages=row.prompt, tools=row.tools, max_tokens=limit, chat_template_kwargs=kwargs)
+        for row in rows
+    ]

@@ -220,3 +220,11 @@ def test_thoughts_are_counted_where_the_vendor_counts_them() -> None:
     usage = {"completion_tokens": 12, "completion_tokens_details": {"reasoning_tokens": 9}}
     reply = read_reply({"choices": [{"message": {"content": "4"}}], "usage": usage}, None)
     assert (12, 9, True) == (reply.completion_tokens, reply.reasoning_tokens, reply.thought)
+
+
+def test_variables_of_the_chat_template_are_sent_where_a_job_names_them() -> None:
+    """vLLM and SGLang take them so."""
+    kwargs = {"enable_thinking": False}
+    named = ASKED.model_copy(update={"chat_template_kwargs": kwargs})
+    assert kwargs == Dialect().body("m", named)["chat_template_kwargs"]
+    assert "chat_template_kwargs" not in Dialect().body("m", ASKED)

@@ -436,6 +436,18 @@ def test_every_contender_is_asked_for_answers_that_follow_the_schema(
     assert all(request.response_schema == schema for request in backend.requests)
 
 
+def test_every_contender_is_asked_with_the_jobs_chat_template(
+    make_job: Any, backend_of: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "own.jinja").write_text("{{ messages }}", encoding="utf-8")
+    job, kwargs = make_job(PROMPTED), {"enable_thinking": False}
+    changed = {"chat_template": "own.jinja", "chat_template_kwargs": kwargs}
+    backend = backend_of(told_is_better)
+    compare(job.model_copy(update={"data": job.data.model_copy(update=changed)}))
+    assert {"{{ messages }}"} == {request.chat_template for request in backend.requests}
+    assert all(request.chat_template_kwargs == kwargs for request in backend.requests)
+
+
 def test_the_base_is_loaded_once_for_all_its_contenders_and_closed(
     make_job: Any, backend_of: Any
 ) -> None:

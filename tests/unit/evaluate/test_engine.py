@@ -203,6 +203,8 @@ PLAIN = Request(messages=(Message(role="user", content="q"),))
         PLAIN.model_copy(update={"stop": ("\n",)}),
         PLAIN.model_copy(update={"fixed": ("temperature",)}),
         PLAIN.model_copy(update={"response_schema": {"type": "object"}}),
+        PLAIN.model_copy(update={"chat_template": "{{ messages }}"}),
+        PLAIN.model_copy(update={"chat_template_kwargs": {"enable_thinking": False}}),
     ],
 )
 def test_everything_that_determines_an_answer_is_in_its_hash(other: Request) -> None:
@@ -211,6 +213,7 @@ def test_everything_that_determines_an_answer_is_in_its_hash(other: Request) -> 
 
 def test_every_field_of_a_request_is_covered_by_that_rule() -> None:
     covered = "messages tools max_tokens temperature seed stop fixed response_schema"
+    covered += " chat_template chat_template_kwargs"
     assert set(covered.split()) == set(Request.model_fields)
 
 

@@ -335,7 +335,9 @@ def test_several_labels_in_one_answer_are_said_and_scored_by_their_words(tmp_pat
     assert ["token_f1", "exact"] == scorers(made)
 
 
-def test_rows_with_tools_get_a_base_from_the_hub_and_a_word_about_it(tmp_path: Path) -> None:
+def test_rows_with_tools_get_a_chat_template_with_tools_and_a_word_about_it(
+    tmp_path: Path,
+) -> None:
     call: dict[str, Any] = {
         "id": "1",
         "type": "function",
@@ -349,7 +351,13 @@ def test_rows_with_tools_get_a_base_from_the_hub_and_a_word_about_it(tmp_path: P
     ]  # fmt: skip
     (tmp_path / "rows.jsonl").write_text(lines(rows), encoding="utf-8")
     made = draft_job(tmp_path / "rows.jsonl", tmp_path / "unitune.yaml", Wishes())
-    assert "Hugging Face" in made.caution
+    assert "hermes" == made.job.data.chat_template
+    assert "chat_template: hermes" in made.text
+    assert "A larger model" in made.caution
+    assert not [finding for finding in made.findings if finding.severity == "error"]
+    named = Wishes(model="smollm2-135m-instruct")
+    made = draft_job(tmp_path / "rows.jsonl", tmp_path / "unitune.yaml", named)
+    assert made.job.data.chat_template is None
 
 
 def test_the_file_is_found_from_the_folder_of_the_job(tmp_path: Path) -> None:

@@ -169,6 +169,11 @@ class Dialect:
             "model": model,
             "messages": [message.wire for message in request.messages],
             **({"tools": list(request.tools)} if request.tools else {}),
+            **(
+                {"chat_template_kwargs": request.chat_template_kwargs}
+                if request.chat_template_kwargs
+                else {}
+            ),
             **{
                 name: value
                 for name, value in sampling.items()

@@ -132,6 +132,7 @@ def _hub_snapshots(model: str) -> Iterable[Path]:
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")
 Tools = Sequence[Mapping[str, JsonValue]] | None
+_ROLES: Mapping[JsonValue, JsonValue] = {"developer": "system"}
 
 
 class CannotRender(ValueError):
@@ -143,11 +144,25 @@ class TooSlow(CannotRender):
 
 
 class ChatTemplate:
-    """A chat template in Jinja, with the special tokens that it writes by their names."""
+    """A chat template in Jinja.
 
-    def __init__(self, source: str, special: Mapping[str, str]) -> None:
+    Args:
+        source: Its text.
+        special: The special tokens that it writes, by their names.
+        kwargs: Further variables, such as ``enable_thinking``.
+        day: The date that it sees, as YYYY-MM-DD; None: today.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        special: Mapping[str, str],
+        kwargs: Mapping[str, JsonValue] | None = None,
+        day: str | None = None,
+    ) -> None:
         self._source = source
-        self._special = special
+        self._special = {**special, **(kwargs or {})}
+        self._day = day
 
     def text(self, messages: Sequence[Message], tools: Tools = None, *, asks: bool) -> str:
         """Return a conversation as text; the model's answer is to follow where it `asks`.
@@ -166,7 +181,10 @@ class ChatTemplate:
         Raises:
             CannotRender: The template does not take them, or takes too long.
         """
-        template: dict[str, JsonValue] = {"template": self._source, "today": str(today())}
+        day = self._day or str(today())
+        template: dict[str, JsonValue] = {"template": self._source, "today": day}
+        if not re.search("['\"]developer['\"]", self._source):  # OpenAI's later word for system
+            turns = [{**turn, "role": _ROLES.get(turn["role"], turn["role"])} for turn in turns]
         given = {"messages": turns, "tools": tools, "documents": None}
         values = cast("dict[str, JsonValue]", {**self._special, **given})
         try:
@@ -199,6 +217,9 @@ def template_turn(message: Message) -> dict[str, JsonValue]:
         turn["name"] = message.name
     if message.tool_call_id is not None:
         turn["tool_call_id"] = message.tool_call_id
+    if message.reasoning_content:
+        # The latter is gpt-oss's word.
+        turn |= dict.fromkeys(("reasoning_content", "thinking"), message.reasoning_content)
     if message.tool_calls is not None:
         turn["tool_calls"] = [_call(call) for call in message.tool_calls]
     return turn
