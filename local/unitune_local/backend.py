@@ -28,6 +28,7 @@ from unitune.job.job import Job
 from unitune.models import Start, TunedModel
 from unitune.workspace.filesystem import private_folder, replacing
 from unitune.workspace.locks import is_locked, locked
+from unitune_local.chat_format import ChatFormat
 from unitune_local.job_folder import JobFolder, Result, read_events
 from unitune_local.training.worker import start_worker
 
@@ -165,7 +166,8 @@ class LocalBackend:
 
         if job.method == "rft":  # of a prompt nothing is learnt; its answers are sampled later
             example = example.model_copy(update={"messages": example.prompt, "weight": 0.0})
-        return rows.masked(model.load_tokenizer(store.resolve(job.base_model)), example)
+        form = ChatFormat.of(job)
+        return rows.masked(model.load_tokenizer(store.resolve(job.base_model), form), example)
 
     def calibrate(
         self, job: Job, train: Dataset, validation: Dataset, start: Start | None = None

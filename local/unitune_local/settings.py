@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from pydantic import BaseModel, Field, field_validator
@@ -21,6 +21,7 @@ from unitune.job.job import Job, Preference, Reward
 from unitune.job.tuning import SIMPO_MARGIN, Tuning
 from unitune.security.spec import Closed, Frozen
 from unitune_local import machine
+from unitune_local.chat_format import ChatFormat
 from unitune_local.grading import Grading
 from unitune_local.options import LocalOptions
 
@@ -145,6 +146,7 @@ class Settings(Closed):
     loraplus_lr_ratio: float | None = None
     init: Literal["kaiming", "gaussian"] = "kaiming"
     neftune_noise_alpha: float | None = None
+    chat: Annotated[ChatFormat, Field(exclude_if=lambda form: form == ChatFormat())] = ChatFormat()
     targets: tuple[str, ...] | Literal["all"] = "all"
     sequence_length: int
     seed: int = SEED
@@ -297,6 +299,7 @@ def resolve(
         "selection": _selection(tuning),
         "preference": _preference(tuning.preference) if job.method == "dpo" else None,
         "reward": _reward(tuning.reward, longest_answer) if job.method == "rft" else None,
+        "chat": ChatFormat.of(job),
         "device": device.type,
         "processes": processes,
     }

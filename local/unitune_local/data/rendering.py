@@ -1,50 +1,41 @@
 """Conversations as token ids, the same ids in training and in inference.
 
-The model's own chat template makes the text. The text is cut at the start and at the end of every
-assistant turn, each piece is tokenised by itself, and the ids are joined. A merge can never cross
-such a cut, and prompts are cut before each answer like training rows, so what inference feeds is
-exactly the beginning of what training saw, whatever the tokenizer merges. Special tokens in texts
-of users and tools are cut, too, and stay text. Otherwise such a text could open a system turn.
+The model's own chat template makes the text (`unitune_local.data.chat_text`). In training an
+answer follows the text that inference would feed before it, token by token, and loss falls on the
+answer up to and with the token that ends it. Several turns of a row are trained in one text where
+the template leaves earlier turns as they are. Otherwise, as with templates that drop the reasoning
+of earlier answers, each turn gets a text of its own.
 
-Loss falls on assistant turns up to and with the token that ends the turn, found by position in the
-turn's own piece, because elsewhere the same id may mean padding. A template that is not a growing
-text (each turn a continuation of the text before it), that leaves a turn out, or that ignores tools
-is refused: a model tuned through it would not see in use what it saw in training.
+A template that leaves out a part of a row, or that ignores tools, is refused: a model tuned through
+it would not see in use what it saw in training.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, NamedTuple, cast
 
-from pydantic import JsonValue
 from transformers import PreTrainedTokenizerBase
 
-from unitune.cost.tokens.by_tokenizer import (
-    CannotRender,
-    ChatTemplate,
-    TooSlow,
-    template_turn,
-)
-from unitune.data.example import Example, Message, digest
-from unitune.errors import Mismatch
+from unitune.cost.tokens.by_tokenizer import TooSlow
+from unitune.data.example import Example, Message
+from unitune_local.data import chat_text
 from unitune_local.data.batches import Fork
-
-Tools = Sequence[dict[str, JsonValue]] | None
-SPLIT = "\ufdd0"
-"""Where a text is cut before it is tokenised; a noncharacter, for internal use by Unicode."""
-
-
-class TemplateError(Mismatch):
-    """The chat template cannot carry this conversation."""
-
-    def __init__(self, problem: str, fix: str) -> None:
-        super().__init__(f"{problem} {fix}")
-        self.problem = problem
-        self.fix = fix
+from unitune_local.data.chat_text import (
+    PROBE_TOOL,
+    THINK,
+    THOUGHT,
+    TemplateError,
+    Tools,
+    format_of,
+    opening,
+)
+from unitune_local.data.encoding import encode_pieces
+from unitune_local.data.turn_checks import check_answer, check_context, said_of
 
 
 class Rendered(NamedTuple):
@@ -57,16 +48,38 @@ class Rendered(NamedTuple):
     """Of a preference row, whose ids are prompt, better answer and worse answer."""
 
 
-class TextPiece(NamedTuple):
-    """A stretch of the rendered text."""
-
+class _Piece(NamedTuple):
     text: str
-    turn: Message | None = None
-    """The assistant turn that it is; None for what stands between turns."""
+    trained: bool = False
+    is_answer: bool = False
 
 
-def render(tokenizer: PreTrainedTokenizerBase, example: Example) -> Rendered:
-    """Return a training row's ids, and which of them carry loss.
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """An assistant's turn that is trained on."""
+
+    prompt: str
+    """All that inference feeds before the answer."""
+    answer: str
+    """All that the model is to write, up to and with the token that ends the turn."""
+    tail: str
+    """What the template writes behind that."""
+    masked: int
+    """Characters at the beginning of the answer that carry no loss."""
+
+    @property
+    def text(self) -> str:
+        return self.prompt + self.answer
+
+    @property
+    def pieces(self) -> list[_Piece]:
+        masked, learnt = self.answer[: self.masked], self.answer[self.masked :]
+        own = [_Piece(masked, is_answer=True), _Piece(learnt, trained=True, is_answer=True)]
+        return [piece for piece in own if piece.text]
+
+
+def render(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[Rendered]:
+    """Return the samples of a training row: ids, and which of them carry loss.
 
     Args:
         tokenizer: With a chat template.
@@ -83,70 +96,172 @@ def render(tokenizer: PreTrainedTokenizerBase, example: Example) -> Rendered:
 
 def render_all(
     tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]
-) -> list[Rendered | TemplateError]:
+) -> list[list[Rendered] | TemplateError]:
     """Return what `render` does of each of some rows, or raises; tokenised in one go."""
-    cut: list[list[TextPiece] | TemplateError] = []
+    rows: list[list[list[_Piece]] | TemplateError] = []
     for example in examples:
-        last = cut[-1] if cut else None
+        last = rows[-1] if rows else None
         if isinstance(last, TemplateError) and isinstance(last.__cause__, TooSlow):
-            cut.append(last)
-        else:
-            cut.append(_cut(tokenizer, example))
-    texts = [piece.text for made in cut if not isinstance(made, TemplateError) for piece in made]
-    ids = iter(_encode_all(tokenizer, texts))
+            rows.append(last)
+            continue
+        try:
+            rows.append(_texts(tokenizer, example))
+        except TemplateError as error:
+            rows.append(error)
+    texts = list(chain(*(row for row in rows if not isinstance(row, TemplateError))))
+    ids = iter(encode_pieces(tokenizer, [[piece.text for piece in text] for text in texts]))
     return [
-        made
-        if isinstance(made, TemplateError)
-        else _joined(example, made, list(islice(ids, len(made))), turn_end(tokenizer))
-        for made, example in zip(cut, examples, strict=True)
+        row
+        if isinstance(row, TemplateError)
+        else _joined(example, row, list(islice(ids, len(row))))
+        for row, example in zip(rows, examples, strict=True)
     ]
 
 
-def _cut(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[TextPiece] | TemplateError:
-    """Return the pieces of a row; those of a pair's two answers, or of a rated one, stand last."""
-    try:
-        turn_end(tokenizer)
-        pieces = _pieces(tokenizer, example.messages, example.tools)
-        if example.non_preferred_output is None:
-            return pieces if example.kto_tag is None else pieces[:-1]
-        messages = (*example.prompt, *example.non_preferred_output)
-        *opening, worse, _ = _pieces(tokenizer, messages, example.tools)
-    except TemplateError as error:
-        return error
-    if opening != pieces[:-2]:
-        return TemplateError(
-            "the chat template writes the prompt differently before its two answers.",
-            "Use a model whose template appends.",
+def _texts(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[list[_Piece]]:
+    """Return the texts of a row; those of a pair's two answers differ in the answer alone."""
+    messages, tools = example.messages, example.tools
+    if example.non_preferred_output is not None or example.kto_tag is not None:
+        answers = (messages[-1:], example.non_preferred_output or ())
+        rows = [(*example.prompt, *answer) for answer in answers if answer]
+        turns = [_turn(tokenizer, row, len(row) - 1, tools) for row in rows]
+        return [_pieces(tokenizer, turn.text, [turn], tools) for turn in turns]
+    trained = [
+        place
+        for place, message in enumerate(messages)
+        if message.role == "assistant" and message.weight != 0
+    ]
+    if not trained:
+        text = _with_tools(tokenizer, messages, tools, asks=False)
+        check_context(text, messages)
+        return [_pieces(tokenizer, text, [], tools)]
+    samples: list[tuple[str, list[_Turn]]] = []
+    for place in reversed(trained):
+        turn = _turn(tokenizer, messages, place, tools)
+        within = (turns for text, turns in samples if text.startswith(turn.text))
+        if (others := next(within, None)) is not None:
+            others.insert(0, turn)
+        else:
+            samples.insert(0, (turn.text + turn.tail, [turn]))
+    return [_pieces(tokenizer, text, turns, tools) for text, turns in samples]
+
+
+def _turn(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], place: int, tools: Tools
+) -> _Turn:
+    """Return an assistant's turn as a model is to write it after its prompt.
+
+    Raises:
+        TemplateError: The template leaves out a part of it or of the messages before it, or writes
+            those differently once it is there.
+    """
+    message, number = messages[place], place + 1
+    prompt = chat_text.apply(tokenizer, messages[:place], tools, asks=True)
+    text = _with_tools(tokenizer, messages[:number], tools, asks=False)
+    check_context(prompt, messages[:place])
+    opens = opening(tokenizer, tools)
+    begun = _answer_begins(prompt, text, opens)
+    if begun is None:
+        # Some templates write the system message only as long as the last question is not answered.
+        others = [each for each in messages[:place] if each.role not in ("system", "developer")]
+        begun = _answer_begins(check_context(prompt, others), check_context(text, others), opens)
+    if begun is None:
+        raise TemplateError(
+            f"the chat template writes the messages before message {number} differently when that "
+            "follows, so training would not see what inference sees.",
+            "Give that turn weight 0, or use a model whose template appends.",
         )
-    return [*pieces[:-1], worse]
+    written = begun.written
+    if _opens_thought(begun.unwritten) and THOUGHT not in written:
+        # The model begins with its reasoning, which the template leaves out afterwards.
+        written = f"{said_of(message).reasoning}\n{THOUGHT}\n\n{written}"
+    content_end = check_answer(written, message, number)
+    answer, tail = _ended(tokenizer, written, content_end, tools, calls=bool(message.tool_calls))
+    return _Turn(prompt, answer, tail, _masked(tokenizer, answer, message))
+
+
+class _Begun(NamedTuple):
+    written: str
+    """The answer as the template writes it."""
+    unwritten: str
+    """End of the prompt that the template leaves out once the answer is there."""
+
+
+def _answer_begins(prompt: str, text: str, opens: str) -> _Begun | None:
+    """Return the answer in a text that begins as its prompt does; None where it does not.
+
+    A template may open an answer with more than it writes afterwards, such as ``<think>``.
+    """
+    parts = re.finditer(r"<[^<>]*>|\n+|[^<\n]+", opens)
+    for place in (len(opens), *reversed([part.start() for part in parts])):
+        shared = len(prompt) - len(opens) + place
+        if text.startswith(prompt[:shared]):
+            return _Begun(text[shared:], prompt[shared:])
+    return None
+
+
+def _ended(
+    tokenizer: PreTrainedTokenizerBase, written: str, start: int, tools: Tools, *, calls: bool
+) -> tuple[str, str]:
+    """Return a turn up to and with the token that ends it, and what the template writes behind."""
+    ends = chat_text.turn_ends(tokenizer, tools)
+    places = [(written.rfind(end, start), end) for end in (ends.answer, ends.call)]
+    place, end = max(places)
+    if place >= 0:
+        return written[: place + len(end)], written[place + len(end) :]
+    added = ends.added_call if calls else ends.added_answer
+    return written.removesuffix(ends.bare) + added, ""
+
+
+def _masked(tokenizer: PreTrainedTokenizerBase, answer: str, message: Message) -> int:
+    """Return how many characters of a turn are reasoning that is not to be trained on."""
+    if format_of(tokenizer).reasoning != "mask" or not message.reasoning_content:
+        return 0
+    said = said_of(message)
+    end = answer.find(said.reasoning) + len(said.reasoning)
+    if said.answer:
+        return answer.find(said.answer, end)
+    closing = re.compile(rf"\s*{THOUGHT}\s*").match(answer, end)
+    return closing.end() if closing else end
+
+
+def _opens_thought(text: str) -> bool:
+    return text.rfind(THINK) > text.rfind(THOUGHT)
+
+
+def _pieces(
+    tokenizer: PreTrainedTokenizerBase, text: str, turns: Sequence[_Turn], tools: Tools
+) -> list[_Piece]:
+    """Cut a text at the trained turns, and before each other answer, as prompts are cut."""
+    pieces: list[_Piece] = []
+    done = 0
+    for turn in turns:
+        pieces += _openings_apart(tokenizer, text[done : len(turn.prompt)], tools)
+        pieces += turn.pieces
+        done = len(turn.text)
+    return [*pieces, *_openings_apart(tokenizer, text[done:], tools)]
+
+
+def _openings_apart(tokenizer: PreTrainedTokenizerBase, text: str, tools: Tools) -> list[_Piece]:
+    opens = opening(tokenizer, tools)
+    pieces = re.split(f"(?<={re.escape(opens)})", text) if opens else [text]
+    return [_Piece(piece) for piece in pieces if piece]
 
 
 def _joined(
-    example: Example, pieces: Sequence[TextPiece], encoded: Sequence[list[int]], stop: int
-) -> Rendered:
-    if example.non_preferred_output is not None:
-        return _answers_alone(encoded, 2, stop)
-    if example.kto_tag is not None:
-        return _answers_alone(encoded, 1, stop)
-    ids: list[int] = []
-    trained: list[bool] = []
-    for piece, piece_ids in zip(pieces, encoded, strict=True):
-        learnt = 0
-        if piece.turn is not None and piece.turn.weight != 0:
-            learnt = _length_to(stop, piece_ids)
-        ids += piece_ids
-        trained += [True] * learnt + [False] * (len(piece_ids) - learnt)
-    return Rendered(ids, trained)
-
-
-def _answers_alone(encoded: Sequence[list[int]], count: int, stop: int) -> Rendered:
-    """Join a prompt, of which nothing is trained, and one or two answers up to their ends."""
-    prompt = list(chain(*encoded[:-count]))
-    answers = [ids[: _length_to(stop, ids)] for ids in encoded[-count:]]
-    fork = Fork(len(prompt), len(prompt) + len(answers[0])) if count == 2 else None
-    ids = [*prompt, *chain(*answers)]
-    trained = [False] * len(prompt) + [True] * (len(ids) - len(prompt))
-    return Rendered(ids, trained, fork)
+    example: Example, texts: Sequence[Sequence[_Piece]], encoded: Sequence[Sequence[list[int]]]
+) -> list[Rendered]:
+    made: list[Rendered] = []
+    for pieces, ids in zip(texts, encoded, strict=True):
+        trained = [piece.trained for piece, own in zip(pieces, ids, strict=True) for _ in own]
+        made.append(Rendered(list(chain(*ids)), trained))
+    if example.non_preferred_output is None:
+        return made
+    better, worse = made
+    prompts = zip(texts[0], encoded[0], strict=True)
+    prompt = sum(len(ids) for piece, ids in prompts if not piece.is_answer)
+    ids, trained = better.ids + worse.ids[prompt:], better.trained + worse.trained[prompt:]
+    return [Rendered(ids, trained, Fork(prompt, len(better.ids)))]
 
 
 def render_prompt(
@@ -155,17 +270,16 @@ def render_prompt(
     """Return the ids after which the model's answer begins.
 
     The conversation is rendered as a whole: a template may write earlier answers differently, as
-    those that drop thoughts do.
+    those that drop reasoning do.
 
     Raises:
         TemplateError: The template leaves out a message of the user, the system or a tool.
     """
     text = _with_tools(tokenizer, messages, tools, asks=True)
-    _check_complete(text, [each for each in messages if each.role != "assistant"])
-    opening = _opening(tokenizer, _template(tokenizer))
-    # Training rows are cut before each answer, too.
-    pieces = re.split(f"(?<={re.escape(opening)})", text) if opening else [text]
-    return list(chain(*_encode_all(tokenizer, pieces)))
+    check_context(text, [each for each in messages if each.role != "assistant"])
+    pieces = [piece.text for piece in _openings_apart(tokenizer, text, tools)]
+    (ids,) = encode_pieces(tokenizer, [pieces])
+    return list(chain(*ids))
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -174,155 +288,35 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
     Raises:
         TemplateError: There is none, so a model tuned with it would not know when to stop.
     """
-    return _turn_end(tokenizer, _template(tokenizer))
+    return _id_of(tokenizer, chat_text.turn_ends(tokenizer).answer)
 
 
-@lru_cache(maxsize=4)
-def _opening(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
-    """Return the text with which the template opens an answer; "" where it writes none."""
-    del template
-    turns = [Message(role="user", content="x")]
-    without = _apply(tokenizer, turns, None, asks=False)
-    text = _apply(tokenizer, turns, None, asks=True)
-    return text[len(without) :] if text.startswith(without) else ""
+def turn_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the ids of the tokens that end an answer or a call of tools.
 
-
-@lru_cache(maxsize=4)
-def _turn_end(tokenizer: PreTrainedTokenizerBase, template: str) -> int:
-    del template  # another template, another token
-    turns = [Message(role="user", content="x"), Message(role="assistant", content="x")]
-    prompt = _apply(tokenizer, turns[:1], None, asks=True)
-    text = _apply(tokenizer, turns, None, asks=False)
-    (tail,) = _encode_all(tokenizer, [text[len(prompt) :].rpartition("x")[2]])
-    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-    for index in tail:
-        if index in special:
-            return index
-    raise TemplateError(
-        "the chat template ends an assistant turn without a special token.",
-        "Use a model whose template ends turns with one, as instruct models do.",
+    Raises:
+        TemplateError: There is none.
+    """
+    ends = [chat_text.turn_ends(tokenizer)]
+    with suppress(TemplateError):  # a template may refuse tools
+        ends.append(chat_text.turn_ends(tokenizer, [PROBE_TOOL]))
+    return frozenset(
+        _id_of(tokenizer, token) for each in ends for token in (each.answer, each.call)
     )
 
 
-def template_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the SHA-256 of the chat template."""
-    return digest(_template(tokenizer))
-
-
-def _length_to(stop: int, ids: list[int]) -> int:
-    """Return the number of ids up to and with the last stop token."""
-    return len(ids) - ids[::-1].index(stop) if stop in ids else len(ids)
-
-
-def _pieces(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Tools
-) -> list[TextPiece]:
-    """Cut the rendered text at the start and the end of every assistant turn."""
-    text = _with_tools(tokenizer, messages, tools, asks=False)
-    _check_complete(text, messages)
-    pieces: list[TextPiece] = []
-    done = 0
-    for place, message in enumerate(messages):
-        if message.role != "assistant":
-            continue
-        prompt = _apply(tokenizer, messages[:place], tools, asks=True)
-        last = place == len(messages) - 1
-        through = text if last else _apply(tokenizer, messages[: place + 1], tools, asks=False)
-        if not (text.startswith(through) and through.startswith(prompt)):
-            raise TemplateError(
-                f"the chat template writes the conversation up to message {place + 1} differently "
-                "when more follows, so training would not see what inference sees.",
-                "Keep only the last assistant turn as an answer, or use a model whose template "
-                "appends.",
-            )
-        pieces += [
-            TextPiece(text[done : len(prompt)]),
-            TextPiece(text[len(prompt) : len(through)], message),
-        ]
-        done = len(through)
-    return [*pieces, TextPiece(text[done:])]
+def _id_of(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+    return cast("int", cast("Any", tokenizer).convert_tokens_to_ids(token))
 
 
 def _with_tools(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Tools, *, asks: bool
 ) -> str:
-    text = _apply(tokenizer, messages, tools, asks=asks)
-    if tools and text == _apply(tokenizer, messages, None, asks=asks):
+    text = chat_text.apply(tokenizer, messages, tools, asks=asks)
+    if tools and text == chat_text.apply(tokenizer, messages, None, asks=asks):
         raise TemplateError(
             "the chat template ignores tools, so the model would never see them.",
-            "Describe the tools in the system message, or use a model whose template has tools.",
+            "Name a template that has tools in data.chat_template, such as hermes, or describe "
+            "the tools in the system message.",
         )
     return text
-
-
-def _check_complete(text: str, messages: Sequence[Message]) -> None:
-    text, place = text.replace(SPLIT, ""), 0
-    for number, message in enumerate(messages, start=1):
-        content = message.text.strip()
-        if message.role == "tool" or not content:
-            continue  # tool results may be quoted, and an empty turn leaves no trace
-        place = text.find(content, place)
-        if place < 0:
-            raise TemplateError(
-                f"the chat template leaves out message {number}, {message.role}: {content[:40]!r}.",
-                "Move its text into another message, or use a model whose template has that role.",
-            )
-        place += len(content)
-
-
-def _apply(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Tools, *, asks: bool
-) -> str:
-    if not messages:
-        return ""
-    template = ChatTemplate(_template(tokenizer), cast("Any", tokenizer).special_tokens_map)
-    turns = [_guarded(tokenizer, template_turn(message)) for message in messages]
-    try:
-        return template.render(turns, tools, asks=asks)
-    except CannotRender as error:
-        raise TemplateError(
-            f"the chat template refuses the conversation: {error}.",
-            "Change the roles or their order to what this model knows.",
-        ) from error
-
-
-def _template(tokenizer: PreTrainedTokenizerBase) -> str:
-    template = cast("Any", tokenizer).chat_template
-    if isinstance(template, str):
-        return template
-    raise TemplateError(
-        "the model's tokenizer has no chat template.",
-        "Use an instruct model, or add a chat_template.jinja to the model's folder.",
-    )
-
-
-def _guarded(
-    tokenizer: PreTrainedTokenizerBase, turn: dict[str, JsonValue]
-) -> dict[str, JsonValue]:
-    """Split special tokens in texts that others write, so that such a text cannot end its turn."""
-    if turn["role"] not in ("user", "tool"):
-        return turn
-    inside = _special_tokens(tokenizer)
-    return {**turn, "content": inside.sub(SPLIT, cast("str", turn["content"]))}
-
-
-@lru_cache(maxsize=4)
-def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
-    """Return a pattern for the place after the first letter of each special token."""
-    added = tokenizer.added_tokens_decoder.values()
-    tokens = {*tokenizer.all_special_tokens, *(str(each) for each in added if each.special)}
-    places = (f"(?<={re.escape(each[0])})(?={re.escape(each[1:])})" for each in tokens if each[1:])
-    return re.compile("|".join(places) or "(?!)")
-
-
-def _encode_all(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """Return the ids of texts; one call for many takes half the time of one for each."""
-    parts = [text.split(SPLIT) for text in texts]
-    if not parts:
-        return []
-    encode = cast("Any", tokenizer)
-    made = encode(
-        list(chain(*parts)), add_special_tokens=False, return_attention_mask=False, verbose=False
-    )
-    ids = iter(cast("list[list[int]]", made["input_ids"]))
-    return [list(chain(*islice(ids, len(part)))) for part in parts]

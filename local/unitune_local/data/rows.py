@@ -18,9 +18,10 @@ from unitune.backends.capabilities import MaskedToken
 from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
 from unitune.errors import DataError
-from unitune.findings import Finding, error, warning
+from unitune.findings import Finding, error, note, warning
 from unitune_local.data.batches import Fork, TrainingRow
-from unitune_local.data.rendering import Rendered, TemplateError, render, render_all, render_prompt
+from unitune_local.data.chat_text import TemplateError
+from unitune_local.data.rendering import Rendered, render, render_all, render_prompt
 
 RENDERED_TOGETHER = 256
 """Rows whose texts the tokenizer is given in one call."""
@@ -30,7 +31,7 @@ class RenderedRows(NamedTuple):
     """A data file as a model sees it.
 
     Args:
-        rows: Those that can be learnt from.
+        rows: Those that can be learnt from; a row may make several, one for each trained turn.
         findings: One for each that cannot, and why.
     """
 
@@ -47,12 +48,21 @@ def read_rows(path: Path) -> Dataset:
 
 def render_rows(tokenizer: PreTrainedTokenizerBase, dataset: Dataset, longest: int) -> RenderedRows:
     """Render every row, and sort out those that cannot be learnt from."""
-    made: list[TrainingRow | Finding] = []
+    made: list[list[TrainingRow | Finding]] = []
     source = iter(dataset.rows)
     while some := list(islice(source, RENDERED_TOGETHER)):
         seen = render_all(tokenizer, [row.example for row in some])
-        made += (_usable(each, row, longest) for each, row in zip(seen, some, strict=True))
+        for samples, row in zip(seen, some, strict=True):
+            each = [samples] if isinstance(samples, TemplateError) else samples
+            made.append([_usable(sample, row, longest) for sample in each])
     rows, findings = _sorted_out(dataset, made)
+    if several := [len(each) for each in made if len(each) > 1]:
+        what = (
+            f"{len(several):,} of {len(made):,} rows are trained as {sum(several):,} samples, "
+            "since the chat template writes earlier turns differently when more follows."
+        )
+        told = "Each trained turn then has a sample with the text that inference sees before it."
+        findings = (*findings, note("samples", what, told).at(file=dataset.name))
     if any(row.is_good is not None for row in rows):
         rows = _with_other_answers(rows, longest)
     return RenderedRows(rows, findings)
@@ -62,14 +72,14 @@ def render_prompts(
     tokenizer: PreTrainedTokenizerBase, dataset: Dataset, longest: int
 ) -> RenderedRows:
     """Render what answers are sampled to, and sort out rows that leave no room for one."""
-    return _sorted_out(dataset, [_prompt(tokenizer, row, longest) for row in dataset.rows])
+    return _sorted_out(dataset, [[_prompt(tokenizer, row, longest)] for row in dataset.rows])
 
 
-def _sorted_out(dataset: Dataset, made: Iterable[TrainingRow | Finding]) -> RenderedRows:
-    pairs = list(zip(made, dataset.rows, strict=True))
+def _sorted_out(dataset: Dataset, made: Iterable[list[TrainingRow | Finding]]) -> RenderedRows:
+    pairs = [(each, row) for some, row in zip(made, dataset.rows, strict=True) for each in some]
     rows = tuple(each for each, _ in pairs if isinstance(each, TrainingRow))
     findings = (dataset.located(each, row) for each, row in pairs if isinstance(each, Finding))
-    return RenderedRows(rows, tuple(findings))
+    return RenderedRows(rows, tuple(dict.fromkeys(findings)))
 
 
 def _prompt(tokenizer: PreTrainedTokenizerBase, row: Row, longest: int) -> TrainingRow | Finding:
@@ -112,7 +122,8 @@ def masked(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[Masked
     decode: Callable[[list[int]], str] = cast("Any", tokenizer).decode  # has no types
     return tuple(
         MaskedToken(decode([index]), trained=on and example.weight > 0)
-        for index, on in zip(seen.ids, seen.trained, strict=True)
+        for sample in seen
+        for index, on in zip(sample.ids, sample.trained, strict=True)
     )
 
 

@@ -14,6 +14,7 @@ from unitune.errors import Mismatch, UserError
 from unitune.models import TunedModel
 from unitune.workspace.filesystem import whole_folder
 from unitune.workspace.progress import report
+from unitune_local.data.chat_text import THOUGHT
 from unitune_local.export.forms import FORMS, Written
 from unitune_local.export.tuned import Tuned
 from unitune_local.export.verify import ALIKE_CHARACTERS, LEAST_ALIKE, own_answers
@@ -85,5 +86,9 @@ def _compare(written: Written, own: LocalChatModel, spec: ExportSpec) -> list[bo
 
 
 def _whole(text: str) -> str:
-    """Return a text without blanks around it, and parts of characters, which each shows its way."""
-    return text.replace("\N{REPLACEMENT CHARACTER}", "").strip()
+    """Return a text without reasoning, blanks around it and parts of characters.
+
+    Each program shows those its own way.
+    """
+    answer = text.rpartition(THOUGHT)[2]
+    return answer.replace("\N{REPLACEMENT CHARACTER}", "").strip()

@@ -45,7 +45,7 @@ class Tuned:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """With the chat template of the training."""
-        return load_tokenizer(self.base)
+        return load_tokenizer(self.base, self.record.settings.chat)
 
     @cached_property
     def shape(self) -> AdapterShape:

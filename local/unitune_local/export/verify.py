@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from unitune.backends import event_loop
 from unitune.errors import BackendError, Mismatch
 from unitune.models import Reply, Request
 from unitune.workspace.progress import counted
 from unitune_local import machine
+from unitune_local.data.chat_text import with_request
 from unitune_local.data.rendering import render_prompt
 from unitune_local.inference.answers import Sampling
 from unitune_local.inference.chat import LocalChatModel
@@ -83,9 +85,14 @@ def in_peft(
     load_adapter(model, adapter, rounds_once=False)
     tokenizer = load_tokenizer(adapter)
     requests = [each.request for each in answered]
-    prompts = [render_prompt(tokenizer, each.messages, each.tools) for each in requests]
+    prompts = [_prompt(tokenizer, each) for each in requests]
     settings = [Sampling(each.max_tokens, stop=each.stop) for each in requests]
     return [answer.text for answer in generate(model, tokenizer, prompts, settings)]
+
+
+def _prompt(tokenizer: PreTrainedTokenizerBase, request: Request) -> list[int]:
+    own = with_request(tokenizer, None, request.chat_template_kwargs)
+    return render_prompt(own, request.messages, request.tools)
 
 
 def in_llama_cpp(file: Path, adapter: Path | None, answered: Sequence[Answered]) -> list[str]:
@@ -121,6 +128,7 @@ def _llama_cpp_answer(server: Any, request: Request) -> str:
         "messages": [message.wire for message in request.messages],
         "max_tokens": request.max_tokens,
         "temperature": 0,
+        "chat_template_kwargs": request.chat_template_kwargs,
     }
     reply = server.handle_chat_completions(
         body | ({"tools": list(request.tools)} if request.tools else {})
@@ -139,7 +147,7 @@ def in_mlx(base: Path, adapter: Path, answered: Sequence[Answered]) -> list[str]
         package.generate(
             model,
             mlx_tokenizer,
-            render_prompt(tokenizer, each.request.messages, each.request.tools),
+            _prompt(tokenizer, each.request),
             max_tokens=each.request.max_tokens,
         )
         for each in counted(answered, "answering in mlx-lm", len(answered))

@@ -28,7 +28,7 @@ from unitune.workspace.install import install_command
 from unitune_local import machine
 from unitune_local.data.attention import not_plain
 from unitune_local.data.batches import TrainingRow
-from unitune_local.data.rendering import turn_end
+from unitune_local.data.rendering import turn_ends
 from unitune_local.data.rows import render_prompts, render_rows, scored_cases
 from unitune_local.forecasting.cost import OVERHEAD_SECONDS, CostModel, training_conditions
 from unitune_local.forecasting.memory_fit import Batching, fit_batches, savings
@@ -88,7 +88,7 @@ def forecast(
     longest = longest_expected(train) if job.method == "rft" else 0
     base = dimensions_of(folder, job.tuning.sequence_length)
     settings = resolve(job, base, read.shape, longest)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, settings.chat)
     rendering = render_rows if settings.reward is None else render_prompts
     learnt, held_out = (
         rendering(tokenizer, dataset, settings.sequence_length) for dataset in (train, validation)
@@ -113,7 +113,7 @@ def forecast(
     if start and read.shape and (difference := misfit(model, start)):
         what = f"the adapter in {start} does not fit the base model: {difference}."
         findings.append(error("start-adapter", what, "Name another adapter, or its own base."))
-    findings += _findings(settings, learnt.rows, turn_end(tokenizer), context_of(folder))
+    findings += _findings(settings, learnt.rows, turn_ends(tokenizer), context_of(folder))
     for of_settings in (quantization_findings, process_findings, shard_findings):
         findings += of_settings(settings)
     findings += chain(_busy(cost.speed), savings(job, batching, available))
@@ -292,7 +292,7 @@ def _evaluation_findings(
 
 
 def _findings(
-    settings: Settings, rows: Sequence[TrainingRow], stop: int, context: int | None
+    settings: Settings, rows: Sequence[TrainingRow], ends: frozenset[int], context: int | None
 ) -> Iterator[Finding]:
     if context is not None and settings.sequence_length > context:
         given = f"tuning.sequence_length is {settings.sequence_length}"
@@ -302,7 +302,7 @@ def _findings(
         row.line
         for row in rows
         if row.case is None
-        and not any(on and token == stop for token, on in zip(row.ids, row.trained, strict=True))
+        and not any(on and token in ends for token, on in zip(row.ids, row.trained, strict=True))
     ]
     if endless:
         yield warning(

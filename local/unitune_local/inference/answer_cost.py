@@ -19,7 +19,8 @@ from unitune.data.dataset import Dataset, spread
 from unitune.workspace.today import today
 from unitune_local import machine
 from unitune_local.data.batches import common_length
-from unitune_local.data.rendering import TemplateError, render_prompt
+from unitune_local.data.chat_text import TemplateError
+from unitune_local.data.rendering import render_prompt
 from unitune_local.models import store
 from unitune_local.models.model import load_tokenizer
 from unitune_local.models.size import (

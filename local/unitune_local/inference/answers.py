@@ -13,18 +13,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from unitune_local.data.rendering import turn_end
+from unitune_local.data.chat_text import THINK, THOUGHT, knows_thought
+from unitune_local.data.rendering import turn_ends
 from unitune_local.inference.structured import Guides
 
 DRAWN_BLOCK = 256
 """Tokens whose chances are added up first."""
+LAST_TOKENS = 8
+"""Of a prompt, in which it shows whether reasoning has begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +51,13 @@ class Generated:
     ids: list[int]
     """Generated token ids, the one that ended the answer included."""
     text: str
-    """Without special tokens, and cut before a stop string."""
+    """Without special tokens and reasoning, and cut before a stop string."""
     finish_reason: Literal["stop", "length"]
     """stop: the model or a stop string ended it; length: max_tokens did."""
     seconds: float = field(compare=False)
     """Its share of the time, by the rows that were computed together."""
+    reasoning: str = ""
+    """What the model thought before it answered."""
 
 
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -61,7 +66,7 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> froz
     ids: list[int | None] = [*own] if isinstance(own, list) else [own]
     ids.append(cast("int | None", tokenizer.eos_token_id))
     if cast("Any", tokenizer).chat_template:
-        ids.append(turn_end(tokenizer))
+        ids += turn_ends(tokenizer)
     return frozenset(index for index in ids if index is not None)
 
 
@@ -77,6 +82,24 @@ class Ending:
         """What holds answers to a grammar."""
         return Guides(self.tokenizer, self.stops)
 
+    @classmethod
+    def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Self:
+        """Return what ends the answers of a model."""
+        return cls(stop_ids(model, tokenizer), tokenizer)
+
+    def has_opened_thought(self, prompt: Sequence[int]) -> bool:
+        """Return whether a prompt ends with the beginning of the model's reasoning."""
+        end = cast("str", cast("Any", self.tokenizer).decode(prompt[-LAST_TOKENS:]))
+        return end.rstrip().endswith(THINK)
+
+    def visible(self, text: str, *, opened: bool) -> tuple[str, str]:
+        """Return reasoning and answer of a text, where the chat template knows reasoning."""
+        begins = text.lstrip().startswith(THINK) and knows_thought(self.tokenizer)
+        if not opened and not begins:
+            return "", text
+        reasoning, _, answer = text.partition(THOUGHT)
+        return reasoning.replace(THINK, "", 1).strip(), answer.lstrip()
+
     def text(self, ids: list[int]) -> str:
         """Return the text of ids without special tokens."""
         decode = cast("Any", self.tokenizer).decode
@@ -91,9 +114,18 @@ class Answer:
         prompt: Token ids, those common to all prompts apart.
         sampling: How it is answered.
         ending: What ends it.
+        opened: Whether its prompt ends with the beginning of reasoning.
     """
 
-    def __init__(self, place: int, prompt: list[int], sampling: Sampling, ending: Ending) -> None:
+    def __init__(
+        self,
+        place: int,
+        prompt: list[int],
+        sampling: Sampling,
+        ending: Ending,
+        *,
+        opened: bool = False,
+    ) -> None:
         self.place = place
         self.prompt = prompt
         self.sampling = sampling
@@ -101,6 +133,7 @@ class Answer:
         self.done = False
         self.seconds = 0.0
         self._ending = ending
+        self._opened = opened and not sampling.grammar  # which allows no reasoning
         self._random = torch.Generator().manual_seed(sampling.seed)
         self.guide = ending.guides.guide(sampling.grammar) if sampling.grammar else None
 
@@ -126,11 +159,13 @@ class Answer:
         cut = self._stop_at(text)
         ended = ended or (self.guide is not None and self.guide.ended)
         reason = "stop" if ended or cut is not None else "length"
-        return Generated(self.ids, text[:cut], reason, self.seconds)
+        reasoning, answer = self._ending.visible(text[:cut], opened=self._opened)
+        return Generated(self.ids, answer, reason, self.seconds, reasoning)
 
     def text_so_far(self) -> str:
-        """Return the text that stays: no part of a character, or of a stop string."""
+        """Return the text that stays: no part of a character, of a stop string or of reasoning."""
         text = self._ending.text(self.ids).rstrip("\N{REPLACEMENT CHARACTER}")
+        text = self._ending.visible(text, opened=self._opened)[1]
         begun = (
             length
             for stop in self.sampling.stop

@@ -30,7 +30,9 @@ from unitune.data.example import digest
 from unitune.errors import Mismatch
 from unitune.models import BatchedChatModel, Placed, Reply, Request
 from unitune_local import machine
-from unitune_local.data.rendering import TemplateError, render_prompt, template_fingerprint
+from unitune_local.chat_format import ChatFormat
+from unitune_local.data.chat_text import TemplateError, template_fingerprint, with_request
+from unitune_local.data.rendering import render_prompt
 from unitune_local.inference.answer_cost import measured
 from unitune_local.inference.answers import Generated, Sampling
 from unitune_local.inference.generate import BATCH_SIZE, generate
@@ -73,9 +75,13 @@ class LocalChatModel(BatchedChatModel):
         self._dtype = dtype or machine.best_dtype(self._device)
         self._busy = threading.Lock()
         self._quantization: Quantization | None = None
+        self._form = ChatFormat()
         if adapter is not None:
-            record = _checked(adapter, base, store.fingerprint(self._path), self._template)
+            record = _record(adapter)
             self._quantization = record.settings.quantization
+            # Requests have today's date, as they have it wherever the model is used.
+            self._form = record.settings.chat.model_copy(update={"day": None})
+            _check_fits(record, adapter, base, store.fingerprint(self._path), self._template)
 
     @cached_property
     def fingerprint(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride] - a value all the same, made late
@@ -142,8 +148,8 @@ class LocalChatModel(BatchedChatModel):
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The base model's, with its chat template."""
-        return load_tokenizer(self._path)
+        """The base model's, with the chat template of the training."""
+        return load_tokenizer(self._path, self._form)
 
     @cached_property
     def _template(self) -> str:
@@ -205,7 +211,9 @@ class LocalChatModel(BatchedChatModel):
             SchemaError: As of `grammar_of`.
         """
         try:
-            ids = render_prompt(self.tokenizer, request.messages, request.tools)
+            kwargs = request.chat_template_kwargs
+            tokenizer = with_request(self.tokenizer, request.chat_template, kwargs)
+            ids = render_prompt(tokenizer, request.messages, request.tools)
         except TemplateError as error:
             return str(error)
         context = self.context
@@ -272,21 +280,27 @@ def _reply(prompt: Prepared, answer: Generated) -> Reply:
         tool_calls=parsed.calls or None,
         prompt_tokens=len(prompt.ids),
         completion_tokens=len(answer.ids),
+        thought=bool(answer.reasoning),
         seconds=answer.seconds,
     )
 
 
-def _checked(adapter: Path, base: str, fingerprint: str, template: str) -> AdapterRecord:
-    """Return what stands beside an adapter, once it is known to fit the base."""
+def _record(adapter: Path) -> AdapterRecord:
+    """Return what stands beside an adapter."""
     if not (adapter / WEIGHTS).is_file():
         raise Mismatch(f"{adapter} holds no {WEIGHTS}; train again to make one.")
     try:
-        record = read_record(adapter)
+        return read_record(adapter)
     except (OSError, ValidationError) as error:
         raise Mismatch(
             f"{adapter} has no readable unitune.json, so it is not known what the adapter was "
             "trained on. Only adapters that unitune trained can be used."
         ) from error
+
+
+def _check_fits(
+    record: AdapterRecord, adapter: Path, base: str, fingerprint: str, template: str
+) -> None:
     for what, trained_on, current in (
         ("weights and tokenizer", record.base_fingerprint, fingerprint),
         ("chat template", record.template_fingerprint, template),
@@ -296,4 +310,3 @@ def _checked(adapter: Path, base: str, fingerprint: str, template: str) -> Adapt
                 f"the adapter in {adapter} was trained on {what} {trained_on[:16]}, but base model "
                 f"{base!r} has {current[:16]}. Restore the base of the training, or train again."
             )
-    return record

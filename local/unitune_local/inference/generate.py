@@ -31,7 +31,6 @@ from unitune_local.inference.answers import (
     Generated,
     Sampling,
     next_tokens,
-    stop_ids,
 )
 from unitune_local.inference.decoding import CachedRows, PrefixCachedRows, Rows, prefix_caching
 from unitune_local.inference.prefix_cache import is_plain
@@ -83,9 +82,15 @@ def generate(  # noqa: PLR0913 - the last three are rarely given
     """
     plain = is_plain(model)
     common = common_length(prompts) if plain else 0
-    ending = Ending(stop_ids(model, tokenizer), tokenizer)
+    ending = Ending.of(model, tokenizer)
     answers = [
-        Answer(place, list(prompt[common:]), sampling, ending)
+        Answer(
+            place,
+            list(prompt[common:]),
+            sampling,
+            ending,
+            opened=ending.has_opened_thought(prompt),
+        )
         for place, (prompt, sampling) in enumerate(zip(prompts, settings, strict=True))
     ]
 

@@ -27,8 +27,9 @@ from unitune.backends.exports import ABOUT
 from unitune.data.example import digest
 from unitune.errors import RunFailed
 from unitune.workspace.filesystem import sha256, whole_folder
+from unitune_local.chat_format import ChatFormat
 from unitune_local.data.batches import TrainingRow
-from unitune_local.data.rendering import template_fingerprint
+from unitune_local.data.chat_text import template_fingerprint
 from unitune_local.models.model import load_adapter, load_model, use_attention
 from unitune_local.settings import AdapterShape, Quantization, Settings, Spec
 
@@ -46,6 +47,7 @@ class AdapterSettings(BaseModel):
     """Settings of a training that its answers depend on."""
 
     quantization: Quantization | None = None
+    chat: ChatFormat = ChatFormat()
 
 
 class AdapterRecord(BaseModel):

@@ -41,7 +41,9 @@ from transformers.utils import logging
 
 from unitune.errors import Unsupported, UserError
 from unitune.workspace.install import install_command
+from unitune_local.chat_format import ChatFormat
 from unitune_local.data.attention import Layout
+from unitune_local.data.chat_text import set_format
 from unitune_local.machine import use_threads
 from unitune_local.models.model_folder import weight_files
 from unitune_local.settings import Quantization, Settings
@@ -82,9 +84,15 @@ def use_attention(model: PeftModel, name: str) -> None:
     cast("Any", model.get_base_model()).set_attn_implementation(name)
 
 
-def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a model folder, with its chat template."""
-    return cast("Any", AutoTokenizer).from_pretrained(path, **AS_DATA)
+def load_tokenizer(path: Path, form: ChatFormat | None = None) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a model folder, which renders conversations in a format.
+
+    Args:
+        path: The folder, with the model's own chat template.
+        form: Of a training; None: as the template has it.
+    """
+    tokenizer = cast("Any", AutoTokenizer).from_pretrained(path, **AS_DATA)
+    return set_format(tokenizer, form or ChatFormat())
 
 
 def load_model(

@@ -26,6 +26,8 @@ class Piece:
     """In place of all else: why there is no answer, or no more of it."""
     completion_tokens: int = 0
     """So far, the one that ends the answer included."""
+    reasoning: str = ""
+    """With the last piece: what the model thought before it answered."""
     cached_tokens: int = 0
     """Of the prompt, that were read for an earlier request."""
 
@@ -78,4 +80,5 @@ class ServedRequest:
         while self.chances and self.chances[0][0] < len(text):
             tokens.append(self.chances.popleft()[1])
         reason, count = ended and ended.finish_reason, len(self.answer.ids)
-        return Piece(new, tokens, reason, None, count, self.cached_tokens)
+        thought = ended.reasoning if ended else ""
+        return Piece(new, tokens, reason, None, count, thought, self.cached_tokens)

@@ -28,7 +28,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unitune_local.data.batches import common_length
-from unitune_local.inference.answers import Answer, Ending, Sampling, next_tokens, stop_ids
+from unitune_local.inference.answers import Answer, Ending, Sampling, next_tokens
 from unitune_local.inference.decoding import (
     CHUNK_TOKENS,
     PROMPT_TOKENS,
@@ -69,7 +69,7 @@ class Scheduler:
         prefix_bytes: int,
     ) -> None:
         self._model = model
-        self._ending = Ending(stop_ids(model, tokenizer), tokenizer)
+        self._ending = Ending.of(model, tokenizer)
         self._texts = TokenTexts(tokenizer)
         self._most_places = answer_bytes // bytes_per_token(model)
         self._most_rows = MOST_ROWS
@@ -104,7 +104,8 @@ class Scheduler:
             Closed: The server ends.
             ModelFailed: It cannot answer this request.
         """
-        answer = Answer(0, list(prompt), sampling, self._ending)
+        opened = self._ending.has_opened_thought(prompt)
+        answer = Answer(0, list(prompt), sampling, self._ending, opened=opened)
         request = ServedRequest(answer, streamed, top_logprobs)
         with self._changed:
             if self._closing:

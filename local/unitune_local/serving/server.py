@@ -34,7 +34,8 @@ from aiohttp.typedefs import Handler
 from unitune.backends.capabilities import ServerSettings
 from unitune.errors import UserError
 from unitune_local import machine
-from unitune_local.data.rendering import TemplateError, render_prompt
+from unitune_local.data.chat_text import TemplateError, with_request
+from unitune_local.data.rendering import render_prompt
 from unitune_local.inference.chat import LocalChatModel
 from unitune_local.inference.generate import MEMORY_BYTES
 from unitune_local.serving.request import Closed, ModelFailed, Piece
@@ -245,7 +246,9 @@ class ModelServer:
         if self._chat.context and len(wanted.messages) > self._chat.context:
             raise _too_long(f"There are {len(wanted.messages)} messages", self._chat.context)
         try:
-            return render_prompt(self._chat.tokenizer, wanted.messages, wanted.usable_tools or None)
+            kwargs = {**self._settings.chat_template_kwargs, **wanted.chat_template_kwargs}
+            tokenizer = with_request(self._chat.tokenizer, None, kwargs)
+            return render_prompt(tokenizer, wanted.messages, wanted.usable_tools or None)
         except TemplateError as error:
             raise ServerError(400, str(error), param="messages", code="invalid_value") from None
 

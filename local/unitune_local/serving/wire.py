@@ -47,7 +47,7 @@ ONLY: Mapping[str, JsonValue] = {
     "presence_penalty": 0,
 }
 """Fields that are taken with their default alone."""
-OF_ANSWERS = ("annotations", "audio", "function_call", "reasoning_content", "refusal")
+OF_ANSWERS = ("annotations", "audio", "function_call", "refusal")
 """Fields that clients send back with an assistant's message; they stand in no prompt."""
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Stop = Annotated[str, Field(min_length=1, max_length=1_000)]
@@ -131,6 +131,8 @@ class ChatRequest(BaseModel):
     messages: Annotated[tuple[Message, ...], Field(min_length=1)]
     tools: tuple[dict[str, JsonValue], ...] = ()
     tool_choice: Literal["auto", "none"] = "auto"
+    chat_template_kwargs: dict[str, JsonValue] = {}
+    """Variables of the chat template, as vLLM takes them."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] = 0
@@ -234,6 +236,8 @@ class Completion:
         """Return the response of an answer that came in one piece."""
         parsed = read_calls(piece.text, self._tools)
         message = {"role": "assistant", "content": parsed.text, "refusal": None}
+        if piece.reasoning:
+            message["reasoning_content"] = piece.reasoning
         if parsed.calls:
             message |= {"content": parsed.text or None, "tool_calls": list(parsed.calls)}
         choice = {
@@ -258,6 +262,8 @@ class Completion:
         if parsed.calls:
             calls = [{"index": at, **call} for at, call in enumerate(parsed.calls)]
             made.append(self._chunk({"tool_calls": calls}, None, None))
+        if piece.reasoning:
+            made.insert(0, self._chunk({"reasoning_content": piece.reasoning}, None, None))
         if piece.finish_reason is not None:
             reason = "tool_calls" if parsed.calls else piece.finish_reason
             made.append(self._chunk({}, None, reason))

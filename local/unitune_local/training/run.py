@@ -23,6 +23,7 @@ from unitune.data.dataset import Dataset
 from unitune.errors import DataError, Mismatch, RunFailed
 from unitune.models import TunedModel
 from unitune.workspace.filesystem import sha256
+from unitune.workspace.today import today
 from unitune_local import machine
 from unitune_local.data.rows import read_rows, render_prompts, render_rows
 from unitune_local.forecasting.cost import StepClock
@@ -60,6 +61,9 @@ def prepare(launch: Launch) -> Spec:
         what = "nothing can be trained" if wrong[0].file is None else "rows cannot be trained on"
         raise DataError(f"{what}; {len(wrong)} errors, the first: {wrong[0]}", wrong)
     require_memory(expected.summary)
+    settings = expected.batching.settings
+    # A resumed training renders its rows with the date of the launch.
+    chat = settings.chat.model_copy(update={"day": str(today())})
     return Spec(
         base=job.base_model,
         base_path=base,
@@ -67,10 +71,8 @@ def prepare(launch: Launch) -> Spec:
         training=_data_file(launch.training),
         validation=_data_file(held_out) if held_out else None,
         data_fingerprint=train.fingerprint,
-        settings=expected.batching.settings,
-        dev_scorer=dev_scorer(job, validation)
-        if expected.batching.settings.selection.best_by == "score"
-        else None,
+        settings=settings.model_copy(update={"chat": chat}),
+        dev_scorer=dev_scorer(job, validation) if settings.selection.best_by == "score" else None,
         start=StartFiles(path=start, sha256=adapter_hash(start), run=launch.start.run)
         if launch.start and start
         else None,
@@ -163,7 +165,7 @@ def train_rank(
             f"(fingerprint {current[:12]}, was {spec.base_fingerprint[:12]}). Start a new run."
         )
     note("message", {"text": f"loading {spec.base}"})
-    tokenizer = load_tokenizer(spec.base_path)
+    tokenizer = load_tokenizer(spec.base_path, settings.chat)
     tuned = trainable_model(spec.base_path, settings, ranks)
     if (start := spec.start) is not None:
         note("message", {"text": f"going on from the adapter in {start.path}"})

@@ -6,16 +6,20 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from tiny_model import TEMPLATE
 
-from unitune.data.example import Message
+from unitune.data.example import Message, digest
 from unitune.errors import Mismatch
 from unitune.models import BatchedChatModel, Reply, Request
-from unitune_local.data.rendering import render_prompt, template_fingerprint
+from unitune.workspace.today import today
+from unitune_local.chat_format import ChatFormat
+from unitune_local.data.chat_text import template_fingerprint
+from unitune_local.data.rendering import render_prompt
 from unitune_local.inference import chat
 from unitune_local.inference.chat import LocalChatModel
 from unitune_local.models import store
@@ -181,6 +185,27 @@ def test_another_base_or_template_than_the_trainings_is_refused_with_both_values
     assert "f" * 16 in str(refused.value)
     assert found[:16] in str(refused.value)
     assert 5 == refused.value.exit_code
+
+
+def test_a_tuned_model_answers_with_the_template_of_its_training(
+    tiny_model: Path, adapter: Path, tmp_path: Path
+) -> None:
+    """And not with the date of that training; a request may bring other variables."""
+    template = "{{ strftime_now('%Y') }} {{ thinks }}" + TEMPLATE
+    form = ChatFormat(template=template, kwargs={"thinks": "no"}, day="1999-01-01")
+    copy = tmp_path / "adapter"
+    shutil.copytree(adapter, copy)
+    record = json.loads((copy / "unitune.json").read_text(encoding="utf-8"))
+    record["template_fingerprint"] = digest(template)
+    record["settings"] = {"chat": form.model_dump(mode="json")}
+    (copy / "unitune.json").write_text(json.dumps(record), encoding="utf-8")
+    chat, asked = LocalChatModel(str(tiny_model), copy, torch.float32), ask("hello")
+    ids = render_prompt(chat.tokenizer, asked.messages)
+    assert cast("Any", chat.tokenizer).decode(ids).startswith(f"{today():%Y} no")
+    other = asked.model_copy(update={"chat_template_kwargs": {"thinks": "yes, at length"}})
+    short, long = replies(chat, asked, other)
+    assert len(ids) == short.prompt_tokens
+    assert len(ids) + len("yes, at length") - len("no") == long.prompt_tokens  # a token is a byte
 
 
 @pytest.mark.parametrize("name", ["unitune.json", "adapter_model.safetensors"])

@@ -37,7 +37,7 @@ def test_batches_answer_as_transformers_does_one_by_one(default_model: Path) -> 
 def test_its_template_trains_the_answer_and_the_end_of_turn(default_model: Path) -> None:
     tokenizer = load_tokenizer(default_model)
     messages = (Message(role="user", content="hi"), Message(role="assistant", content="\n yo"))
-    rendered = render(tokenizer, Example(messages=messages))
+    (rendered,) = render(tokenizer, Example(messages=messages))
     pairs = zip(rendered.ids, rendered.trained, strict=True)
     assert "\n yo<|im_end|>" == tokenizer.decode([index for index, learnt in pairs if learnt])
     prompt = render_prompt(tokenizer, messages[:1])

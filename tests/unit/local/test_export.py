@@ -37,7 +37,7 @@ from unitune.data.example import Message
 from unitune.errors import Mismatch, Unsupported, UserError
 from unitune.models import Request, TunedModel
 from unitune_local import machine
-from unitune_local.data.rendering import template_fingerprint
+from unitune_local.data.chat_text import template_fingerprint
 from unitune_local.export import forms, gguf_file, verify
 from unitune_local.export.export import export
 from unitune_local.export.gguf_file import ModelTensors, rounding, write_model

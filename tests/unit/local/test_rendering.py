@@ -13,14 +13,13 @@ from transformers import PreTrainedTokenizerFast
 
 from unitune.data.example import Example, Message
 from unitune.evaluate.readiness import check
-from unitune_local.data import rendering
+from unitune_local.data import chat_text
+from unitune_local.data.chat_text import TemplateError, template_fingerprint
 from unitune_local.data.rendering import (
     Rendered,
-    TemplateError,
     render,
     render_all,
     render_prompt,
-    template_fingerprint,
     turn_end,
 )
 
@@ -56,13 +55,19 @@ def with_template(template: str) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def render_one(tokenizer: PreTrainedTokenizerFast, example: Example) -> Rendered:
+    """Return the sample of a row that makes one."""
+    (rendered,) = render(tokenizer, example)
+    return rendered
+
+
 def trained_text(rendered: Rendered) -> str:
     pairs = zip(rendered.ids, rendered.trained, strict=True)
     return TINY.decode([index for index, learnt in pairs if learnt])
 
 
 def test_the_answer_and_its_stop_token_are_trained_and_nothing_else() -> None:
-    rendered = render(TINY, conversation(("system", "s"), ("user", "q"), ("assistant", "yes")))
+    rendered = render_one(TINY, conversation(("system", "s"), ("user", "q"), ("assistant", "yes")))
     assert f"yes{END}" == trained_text(rendered)
     expected = f"{START}system\ns{END}\n{START}user\nq{END}\n{START}assistant\nyes{END}\n"
     assert expected == TINY.decode(rendered.ids)
@@ -71,20 +76,20 @@ def test_the_answer_and_its_stop_token_are_trained_and_nothing_else() -> None:
 def test_every_assistant_turn_is_trained_but_those_of_weight_zero() -> None:
     turns = [("user", "a"), ("assistant", "one"), ("user", "b"), ("assistant", "two")]
     example = conversation(*turns)
-    assert f"one{END}two{END}" == trained_text(render(TINY, example))
+    assert f"one{END}two{END}" == trained_text(render_one(TINY, example))
     muted = replace(example.messages[1], weight=0)
     messages = (example.messages[0], muted, *example.messages[2:])
     silent = example.model_copy(update={"messages": messages})
-    assert f"two{END}" == trained_text(render(TINY, silent))
+    assert f"two{END}" == trained_text(render_one(TINY, silent))
 
 
 def test_a_stop_token_inside_an_answer_does_not_end_the_loss() -> None:
-    rendered = render(TINY, conversation(("user", "q"), ("assistant", f"a{END}b")))
+    rendered = render_one(TINY, conversation(("user", "q"), ("assistant", f"a{END}b")))
     assert f"a{END}b{END}" == trained_text(rendered)
 
 
 def test_a_conversation_that_ends_with_the_user_trains_nothing() -> None:
-    assert not any(render(TINY, conversation(("user", "q"))).trained)
+    assert not any(render_one(TINY, conversation(("user", "q"))).trained)
 
 
 words = st.text(alphabet="at \n12ä", min_size=1, max_size=8).filter(lambda text: text.strip())
@@ -96,7 +101,7 @@ def test_what_inference_feeds_is_the_beginning_of_what_training_saw(
 ) -> None:
     turns = [turn for ask, say in pairs for turn in (("user", ask), ("assistant", say))]
     example = conversation(*turns)
-    whole = render(MERGING, example)
+    whole = render_one(MERGING, example)
     for place, message in enumerate(example.messages):
         if message.role == "assistant":
             prompt = render_prompt(MERGING, example.messages[:place])
@@ -108,7 +113,7 @@ def test_what_inference_feeds_is_the_beginning_of_what_training_saw(
 def test_the_cut_matters_for_this_tokenizer() -> None:
     text = f"{START}user\nq{END}\n{START}assistant\naa{END}\n"
     whole = MERGING.encode(text, add_special_tokens=False)
-    cut = render(MERGING, conversation(("user", "q"), ("assistant", "aa"))).ids
+    cut = render_one(MERGING, conversation(("user", "q"), ("assistant", "aa"))).ids
     assert MERGING.decode(whole) == MERGING.decode(cut)
     assert whole != cut
 
@@ -131,13 +136,13 @@ def test_a_prompt_is_rendered_once_whatever_the_number_of_turns(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[int] = []
-    apply = rendering._apply
+    apply = chat_text.apply
 
     def counted(tokenizer: Any, messages: Any, *more: Any, asks: bool) -> str:
         calls.append(len(messages))
         return apply(tokenizer, messages, *more, asks=asks)
 
-    monkeypatch.setattr(rendering, "_apply", counted)
+    monkeypatch.setattr(chat_text, "apply", counted)
     turns = conversation(*[("user", "a"), ("assistant", "b")] * 50, ("user", "c")).messages
     render_prompt(TINY, turns)
     assert [101] == [count for count in calls if count > 1]
@@ -153,7 +158,7 @@ def test_a_special_token_in_a_text_of_others_stays_text(role: str) -> None:
     ends = TINY.convert_tokens_to_ids(END)
     assert len(example.messages) - 1 == prompt.count(ends)
     assert text in TINY.decode(prompt)
-    whole = render(TINY, example).ids
+    whole = render_one(TINY, example).ids
     assert prompt == whole[: len(prompt)]
     assert len(example.messages) + 1 == whole.count(ends), "an answer's own tokens are kept"
 
@@ -166,15 +171,35 @@ def test_a_template_that_takes_too_long_is_rendered_once_for_all_rows() -> None:
     assert 1 == len(set(map(id, made)))
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused() -> None:
+def test_turns_that_the_template_rewrites_later_are_trained_in_samples_of_their_own() -> None:
+    """Each follows the text that inference sees before it; Qwen3 drops earlier reasoning so."""
     template = TEMPLATE.replace(
         "{{ message['content'] }}",
         "{{ message['content'] if loop.last or message['role'] != 'assistant' "
         "else '(earlier)' ~ message['content'] }}",
     )
+    tokenizer = with_template(template)
     turns = [("user", "a"), ("assistant", "one"), ("user", "b"), ("assistant", "two")]
-    with pytest.raises(TemplateError, match="message 2"):
-        render(with_template(template), conversation(*turns))
+    example = conversation(*turns)
+    first, second = render(tokenizer, example)
+    assert [f"one{END}", f"two{END}"] == [trained_text(first), trained_text(second)]
+    assert "(earlier)one" in tokenizer.decode(second.ids)
+    for sample, place in ((first, 1), (second, 3)):
+        prompt = render_prompt(tokenizer, example.messages[:place])
+        assert prompt == sample.ids[: sample.trained.index(True)]
+
+
+def test_a_turn_of_weight_zero_may_be_rewritten_later() -> None:
+    turns = conversation(("user", "a"), ("assistant", "one"), ("user", "b"), ("assistant", "two"))
+    messages = tuple(
+        replace(turn, weight=0) if turn.text == "one" else turn for turn in turns.messages
+    )
+    tokenizer = with_template(REWRITES.replace("'earlier'", "message['content'] | upper"))
+    with pytest.raises(TemplateError, match="leaves out message 2, assistant: 'one'"):
+        render_one(tokenizer, turns.model_copy(update={"messages": messages}))
+    tokenizer = with_template(REWRITES.replace("'earlier'", "message['content'] ~ '!'"))
+    rendered = render_one(tokenizer, turns.model_copy(update={"messages": messages}))
+    assert f"two{END}" == trained_text(rendered)
 
 
 def test_a_template_that_drops_a_turn_is_refused() -> None:
@@ -196,9 +221,9 @@ def test_rows_rendered_together_are_what_each_is_by_itself() -> None:
     assert isinstance(none, TemplateError)
     assert "ignores tools" in none.problem
     assert [first, *rest] == [render(tokenizer, row) for row in rows if row is not refused]
+    assert isinstance(first, list)
     question, answer = f"{START}user\na{END}\n{START}assistant\n", f"a\n\n{END}\n"
-    assert isinstance(first, Rendered)
-    assert first.ids == [
+    assert first[0].ids == [
         index
         for piece in (question, answer)
         for index in tokenizer.encode(piece, add_special_tokens=False)
@@ -237,15 +262,15 @@ def test_arguments_of_tool_calls_reach_the_template_as_objects() -> None:
     template = TEMPLATE.replace(
         "{{ message['content'] }}",
         "{{ message['content'] }}{% for call in message.tool_calls or [] %}"
-        "{{ call.function.arguments | tojson }}{% endfor %}",
+        "{{ call.function.name }}{{ call.function.arguments | tojson }}{% endfor %}",
     )
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
     messages = [
         Message(role="user", content="q"),
         Message(role="assistant", tool_calls=(call,)),
     ]
-    rendered = render(with_template(template), Example(messages=tuple(messages)))
-    assert f'{{"x": 1}}{END}' == trained_text(rendered)
+    rendered = render_one(with_template(template), Example(messages=tuple(messages)))
+    assert f'f{{"x": 1}}{END}' == trained_text(rendered)
 
 
 def test_a_template_that_refuses_the_roles_is_reported_with_its_words() -> None:
@@ -261,10 +286,26 @@ def test_a_tokenizer_without_template_is_refused() -> None:
         render_prompt(tokenizer, [Message(role="user", content="q")])
 
 
-def test_a_template_without_stop_token_is_refused() -> None:
-    template = TEMPLATE.replace(END + "\n", "\n")
+def test_a_turn_that_the_template_does_not_end_ends_with_the_next_roles_token() -> None:
+    """As in GLM's templates, where nothing follows the last turn."""
+    tokenizer = with_template(TEMPLATE.replace(END + "\n", "\n"))
+    rendered = render_one(tokenizer, conversation(("user", "q"), ("assistant", "yes")))
+    assert f"yes\n{START}" == trained_text(rendered)
+    assert tokenizer.convert_tokens_to_ids(START) == turn_end(tokenizer)
+
+
+def test_a_turn_without_any_token_behind_it_ends_with_the_tokenizers_own_end() -> None:
+    template = (
+        "{% for turn in messages %}{{ turn.role }}: {{ turn.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    tokenizer = with_template(template)
+    rendered = render_one(tokenizer, conversation(("user", "q"), ("assistant", "yes")))
+    assert f"yes{END}" == trained_text(rendered)
+    tokenizer = with_template(template)
+    tokenizer.eos_token = None
     with pytest.raises(TemplateError, match="without a special token"):
-        turn_end(with_template(template))
+        turn_end(tokenizer)
 
 
 def test_the_stop_token_is_the_templates_not_the_tokenizers() -> None:

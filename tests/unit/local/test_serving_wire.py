@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitune_local.serving.wire import IGNORED, ONLY, ChatRequest, ServerError
+from unitune_local.serving.request import Piece
+from unitune_local.serving.wire import IGNORED, ONLY, ChatRequest, Completion, ServerError
 
 BODY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
@@ -78,3 +79,22 @@ def test_answers_of_openai_are_taken_back_as_turns() -> None:
     assert "hi" == read(messages=[*BODY["messages"], said]).messages[1].text
     with pytest.raises(ServerError, match="refusal"):
         read(messages=[{**said, "refusal": "no"}])
+
+
+def test_reasoning_is_taken_back_and_goes_out_with_the_answer() -> None:
+    said = {"role": "assistant", "content": "hi", "reasoning_content": "because"}
+    wanted = read(messages=[*BODY["messages"], said], stream=True)
+    assert "because" == wanted.messages[1].reasoning_content
+    piece = Piece("yes", finish_reason="stop", reasoning="because")
+    completion = Completion("m", "fp", wanted, 1)
+    assert "because" == completion.whole(piece)["choices"][0]["message"]["reasoning_content"]
+    deltas = [chunk["choices"][0]["delta"] for chunk in completion.chunks(piece)]
+    assert [{"reasoning_content": "because"}, {"content": "yes"}, {}] == deltas
+
+
+def test_variables_of_the_chat_template_are_taken() -> None:
+    assert {"enable_thinking": False} == read(
+        chat_template_kwargs={"enable_thinking": False}
+    ).chat_template_kwargs
+    with pytest.raises(ServerError, match="chat_template_kwargs"):
+        read(chat_template_kwargs="x")

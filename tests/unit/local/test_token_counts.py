@@ -37,5 +37,5 @@ def test_rows_have_the_tokens_that_are_trained_on(
     example = Example(messages=tuple(turns))
     count = counter.row(example)
 
-    assert Count.of(len(render(TINY, example).ids)) == count.total
+    assert Count.of(sum(len(each.ids) for each in render(TINY, example))) == count.total
     assert Count.of(len(render_prompt(TINY, example.prompt))) == count.prompt
