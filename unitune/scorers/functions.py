@@ -11,11 +11,7 @@ give the same score for the same answer on every call, or rescoring means nothin
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Annotated, Literal, SupportsFloat, TypeAlias, cast
 
@@ -23,6 +19,7 @@ from pydantic import BaseModel, Field, JsonValue, PrivateAttr
 
 from unitune.errors import JobError
 from unitune.scorers.interface import Attempt, Case, Kind, Score, Scorer, Setting, Unscorable, share
+from unitune.scorers.user_function import REFERENCE, UserFunction
 from unitune.workspace.filesystem import content_of
 
 Function: TypeAlias = Callable[[str, Case], object]
@@ -53,35 +50,15 @@ class PythonFunction(Scorer):
     kind = Kind.GRADED
     type: Literal["python"] = "python"
     name: str = "python"
-    function: Annotated[str, Field(pattern=r"^[^:]+:[A-Za-z_]\w*$")]
+    function: Annotated[str, Field(pattern=REFERENCE)]
     """``checks.py:polite``, a file from the job's folder, or ``package.module:polite``."""
     _function: Function | None = PrivateAttr(None)
 
     def prepare(self, setting: Setting) -> None:
-        module, _, name = self.function.rpartition(":")
-        spec = self._spec(module, setting.folder)
-        try:
-            if module.endswith(".py"):
-                assert spec.loader is not None, "a file has a loader"
-                loaded = importlib.util.module_from_spec(spec)
-                sys.modules[spec.name] = loaded  # dataclasses look their module up there
-                spec.loader.exec_module(loaded)
-            else:
-                loaded = importlib.import_module(module)
-        except (Exception, SystemExit) as error:
-            raise self._no_import(error) from error
-        function = getattr(loaded, name, None)
-        if not callable(function):
-            raise self._no_function()
-        self._function = cast("Function", function)
+        self._function = cast("Function", self._code(setting.folder).load())
 
     def material(self, setting: Setting) -> JsonValue:
-        spec = module_spec(self.function.rpartition(":")[0], setting.folder)
-        source = Path(spec.origin) if spec and spec.origin else None
-        if source is None or not source.is_file():
-            return None
-        # Python may stand in another encoding, and an extension module is no text.
-        return source.read_text(encoding="utf-8", errors="surrogateescape")
+        return self._code(setting.folder).source()
 
     def judge(self, attempt: Attempt) -> Score:
         function = self._function
@@ -95,40 +72,13 @@ class PythonFunction(Scorer):
     def check(self, folder: Path) -> None:
         """Refuse a function that is not there, by its file alone: none of its code runs.
 
-        A module of a package is not looked for, because finding it would run the package.
-
         Raises:
             JobError: The file is missing or no Python, or has nothing of that name.
         """
-        module, _, name = self.function.rpartition(":")
-        is_file = module.endswith(".py")
-        self._spec(module if is_file else module.partition(".")[0], folder)
-        if not is_file:
-            return
-        try:
-            code = compile((folder / module).read_bytes(), module, "exec")
-        except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise self._no_import(error) from error
-        if name not in code.co_names and ("*",) not in code.co_consts:  # `import *`
-            raise self._no_function()
+        self._code(folder).check()
 
-    def _no_import(self, error: BaseException) -> JobError:
-        module = self.function.rpartition(":")[0]
-        return JobError(
-            f"the scorer {self.name!r} cannot import {module}: {type(error).__name__}: {error}"
-        )
-
-    def _spec(self, module: str, folder: Path) -> ModuleSpec:
-        if spec := module_spec(module, folder):
-            return spec
-        raise JobError(
-            f"the scorer {self.name!r} names {self.function.rpartition(':')[0]!r}, which is "
-            f"neither a Python file in {folder} nor an installed module."
-        )
-
-    def _no_function(self) -> JobError:
-        module, _, name = self.function.rpartition(":")
-        return JobError(f"the scorer {self.name!r}: {module} has no function {name!r}.")
+    def _code(self, folder: Path) -> UserFunction:
+        return UserFunction(self.function, folder, f"the scorer {self.name!r}")
 
 
 class ScoredAnswer(BaseModel):
@@ -188,15 +138,3 @@ class RecordedScore(Scorer):
             there = ", ".join(given) or "none"
             raise Unscorable(f"no score {self.key!r} stands {where}; there: {there}")
         return share(given[self.key], f"{self.key} is")
-
-
-def module_spec(module: str, folder: Path) -> ModuleSpec | None:
-    """Return where a file or an installed module is loaded from; None where there is none."""
-    if module.endswith(".py"):
-        path = folder / module
-        name = f"unitune_scorer_{path.stem}"
-        return importlib.util.spec_from_file_location(name, path) if path.is_file() else None
-    try:
-        return importlib.util.find_spec(module)
-    except (ModuleNotFoundError, ValueError):
-        return None
