@@ -8,8 +8,8 @@ from typing import TypeVar
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from unitune.errors import JobError
-from unitune.job.job import Job
-from unitune.workspace.validation import by_location, part_at, sentence
+from unitune.job.job import Job, other_tools
+from unitune.workspace.validation import by_location, dotted_keys, part_at, sentence
 
 Options = TypeVar("Options", bound=BaseModel)
 
@@ -37,8 +37,10 @@ def validated(kind: type[Options], given: Mapping[str, JsonValue], where: str) -
     try:
         return kind.model_validate(dict(given))
     except ValidationError as error:
+        elsewhere = {**dotted_keys(Job), **other_tools()}
         sentences = [
-            f"{'.'.join((where, *map(str, at)))} {sentence(details, part_at(kind, given, at))}"
+            f"{'.'.join((where, *map(str, at)))} "
+            + sentence(details, part_at(kind, given, at), elsewhere)
             for at, details in by_location(given, error).items()
         ]
         raise JobError("\n".join(sentences)) from error

@@ -9,8 +9,11 @@ valid integer, unable to parse string as an integer". `part_at` says which keys 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -60,12 +63,6 @@ _QUOTED = re.compile(r"'([^']*)'")
 _TEXTS = ("value_error", "assertion_error", UNREPEATED)
 """Errors whose message is ours already."""
 QUOTES = "'\""
-OTHER_WORDS = {
-    "accuracy": ("choice", " For labels, write `choice` or `exact`."),
-    "lora": ("sft", " LoRA is how sft trains. Write `sft`."),
-    "qlora": ("sft", " It is LoRA on a 4-bit base, which is how sft trains. Write `sft`."),
-}
-"""By a word that other tools use: the name here, and what to write."""
 MOST_SHOWN = 80
 
 
@@ -190,7 +187,7 @@ def sentence(
     Args:
         details: All of pydantic's errors there; several are branches of a union.
         part: Which part of which model it is.
-        elsewhere: Where what a key that is not known here means can be said.
+        elsewhere: Where what a key that is not known here means can be said, or a sentence.
     """
     detail, part = details[0], part or Part(None, ())
     if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
@@ -211,6 +208,8 @@ def sentence(
 def unknown_key(key: str, known: Sequence[str], elsewhere: Mapping[str, str] = {}) -> str:
     """Return that a key is not known, which was probably meant, and which there are."""
     meant = elsewhere.get(key.strip().lower().replace("-", "_"), "")
+    if " " in meant:
+        return f"is not a known key. {meant}"
     near = meant.rpartition(".")[2]
     if near not in known:
         near = meant or nearest(key, known)
@@ -231,11 +230,17 @@ def _unknown_type(detail: ErrorDetails) -> str:
 
 def did_you_mean(given: str, known: Collection[str]) -> str:
     """Return the question whether the nearest known name was meant; empty where none is near."""
-    name, advice = OTHER_WORDS.get(given.lower(), ("", ""))
+    name, advice = _other_words().get(given.lower(), ("", ""))
     if name in known:
-        return advice
+        return f" {advice}"
     near = nearest(given, known)
     return f" Did you mean {near!r}?" if near else ""
+
+
+@cache
+def _other_words() -> dict[str, tuple[str, str]]:
+    """Return for words of other tools the name here, and what to write."""
+    return json.loads(Path(__file__).with_name("other_words.json").read_text(encoding="utf-8"))
 
 
 def own_text(detail: ErrorDetails) -> str:
@@ -254,7 +259,10 @@ def _shown(value: object) -> str:
 
 def wanted(details: Sequence[ErrorDetails], part: Part | None = None) -> str:
     """Return what a value must be: ``a whole number or auto``."""
-    return " or ".join(dict.fromkeys(_wanted(each, part or Part(None, ())) for each in details))
+    words = dict.fromkeys(_wanted(each, part or Part(None, ())) for each in details)
+    if "a number" in words:
+        words.pop("a whole number", None)
+    return " or ".join(words)
 
 
 def _wanted(detail: ErrorDetails, part: Part) -> str:

@@ -11,14 +11,17 @@ from typing import Any, get_args
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core.core_schema import ErrorType
 
+from unitune.backends.options import validated
+from unitune.errors import JobError
 from unitune.job.job import Job, other_tools
 from unitune.job.tuning import Tuning
 from unitune.scorers import ENTRIES
-from unitune.workspace.validation import WANTED, by_location, dotted_keys, part_at, sentence
+from unitune.workspace.validation import WANTED, by_location, keys_of, part_at, sentence
 from unitune.workspace.yaml_file import Document, explain
+from unitune_local.options import LocalOptions
 
 FOREIGN = (
     "Input should",
@@ -199,9 +202,68 @@ def test_the_words_of_other_tools_are_understood(at: tuple[str, ...], key: str, 
 
 
 def test_the_table_of_other_tools_names_keys_that_there_are() -> None:
-    known = set(dotted_keys(Job).values())
-    assert [] == sorted(set(other_tools().values()) - known - {"model", "data.validation"})
+    ours = {meant for meant in other_tools().values() if " " not in meant}
+    options = {f"options.local.{name}" for name in LocalOptions.model_fields}
+    assert [] == sorted(ours - {*all_keys(Job), *options})
     assert [] == sorted(set(other_tools()) & set(Tuning.model_fields))
+
+
+def all_keys(model: type[BaseModel], before: str = "") -> Iterator[str]:
+    """Yield the dotted names of all keys of a model."""
+    for name in keys_of(model):
+        yield f"{before}{name}"
+        for inner in part_at(model, {name: {}}, (name,)).inner:
+            yield from all_keys(inner, f"{before}{name}.") if inner is not model else ()
+
+
+@pytest.mark.parametrize(
+    ("at", "key", "said"),
+    [
+        (("tuning",), "adam_beta2", "Did you mean 'beta2'?"),
+        (("tuning",), "save_total_limit", "Did you mean 'options.local.keep_checkpoints'?"),
+        (("tuning",), "full_finetuning", "Did you mean 'full'?"),
+        (("tuning",), "cosine_min_lr_ratio", "Did you mean 'min_lr_ratio'?"),
+        (("tuning", "lora"), "additional_target", "Did you mean 'modules_to_save'?"),
+        (("tuning",), "sample_packing", "Rows are always packed"),
+        (("tuning",), "train_on_inputs", "Loss falls on assistant turns alone"),
+        ((), "flash_attention", "The attention kernel is chosen"),
+        ((), "output_dir", "Runs and their files are kept in the ledger"),
+        (("tuning",), "use_galore", "unitune does not offer this."),
+    ],
+)
+def test_keys_of_other_trainers_say_what_is_here(at: tuple[str, ...], key: str, said: str) -> None:
+    text = refusal(changed((*at, key), 1))
+    assert f"{'.'.join((*at, key))} is not a known key. {said}" in text
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("load_in_4bit", "Did you mean 'quantization'?"),
+        ("lr", "Did you mean 'tuning.learning_rate'?"),
+        ("liger", "unitune has its own training kernels"),
+        ("deepspeed", "Did you mean 'shard'?"),
+    ],
+)
+def test_so_do_they_among_the_options_of_a_backend(key: str, said: str) -> None:
+    with pytest.raises(JobError, match=r"options\.local\." + key) as refused:
+        validated(LocalOptions, {key: 1}, "options.local")
+    assert f"is not a known key. {said}" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("at", "word", "said"),
+    [
+        (("method",), "kto", "`tuning.preference.loss: kto`"),
+        (("method",), "grpo", "Write `rft`"),
+        (("tuning", "schedule"), "warmup_stable_decay", "Write `wsd`"),
+        (("tuning", "optimizer"), "adamw_torch", "Write `adamw`"),
+    ],
+)
+def test_values_of_other_trainers_say_what_to_write(
+    at: tuple[str, ...], word: str, said: str
+) -> None:
+    assert said in refusal(changed(at, word))
 
 
 @pytest.mark.parametrize("name", ENTRIES)
