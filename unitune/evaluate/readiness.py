@@ -18,6 +18,8 @@ from tempfile import TemporaryDirectory
 
 from unitune.backends import registry
 from unitune.backends.capabilities import ShowsLossMask, Stores
+from unitune.backends.offer import Offer
+from unitune.backends.options import job_options
 from unitune.cost.prices.book import PriceBook, book_for
 from unitune.data.check import JobRows, check_file, read_job
 from unitune.data.dataset import Dataset
@@ -108,10 +110,26 @@ def backend_findings(job: Job) -> tuple[Finding, ...]:
         offer = registry.offer(job.backend)
         if job.data.train is None:
             return ()
-        findings = offer_findings(job, offer, today())
+        findings = [*offer_findings(job, offer, today()), *_own_findings(job, offer)]
     except UnituneError as refusal:
         return tuple(_findings_of(refusal))
     return tuple(finding for finding in findings if finding.severity == "error")
+
+
+def _own_findings(job: Job, offer: Offer) -> Iterator[Finding]:
+    """Yield what a plan would learn from the backend itself: options, and a folder that is gone."""
+    if offer.options is not None:
+        kind = registry.options_of(offer.options)
+        for refusal in _raised(job_options, job, offer.name, kind):
+            yield error("refused-options", str(refusal))
+    name = job.base_model
+    if (
+        offer.trains_here
+        and name.startswith((".", "/", "~"))
+        and not Path(name).expanduser().exists()
+    ):
+        what = f"the model {name!r} is not there."
+        yield error("no-model", what, "Name a model folder, or a model of the Hugging Face hub.")
 
 
 def tools_findings(job: Job, rows: JobRows) -> Iterator[Finding]:

@@ -172,3 +172,33 @@ def test_a_job_that_is_ready_is_found_so(unitune: Command, tmp_path: Path) -> No
     file = write(tmp_path, "{scorers: [choice], slices: [lang], clusters: who}")
     assert Job.load(file).evaluate.slices
     assert 0 == unitune("check", str(file)).code
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("options: {local: {liger: true}}", "options.local.liger is not a known key"),
+        ("options: {local: {packing: true}}", "Rows are always packed"),
+        ("options: {local: {quantization: fp8}}", "options.local.quantization is 'fp8'"),
+        ("options: {local: {dtype: bf16}}", "Write `bfloat16`"),
+        ("tuning: {callbacks: [gone.py:log]}", "gone.py"),
+    ],
+)
+def test_check_refuses_the_options_that_plan_would_refuse(
+    unitune: Command, tmp_path: Path, section: str, said: str
+) -> None:
+    file = write(tmp_path, "{scorers: [exact]}")
+    text = file.read_text().replace("backend: fake", "backend: local").replace("any", "x/any")
+    file.write_text(f"{text}{section}\n")
+    shown = unitune("check", str(file))
+    assert 2 == shown.code
+    assert said in " ".join(shown.out.split())
+
+
+def test_check_refuses_a_model_folder_that_is_not_there(unitune: Command, tmp_path: Path) -> None:
+    file = write(tmp_path, "{scorers: [exact]}")
+    text = file.read_text().replace("backend: fake", "backend: local")
+    file.write_text(text.replace("model: any", "model: ./none.gguf"))
+    shown = unitune("check", str(file))
+    assert 2 == shown.code
+    assert "'./none.gguf'" in shown.out
