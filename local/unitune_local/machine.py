@@ -20,6 +20,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from unitune.errors import JobError
+
 CPUINFO = Path("/proc/cpuinfo")
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Names in /proc/cpuinfo of instructions that multiply bfloat16 (x86: avx512, AMX; Arm: bf16)."""
@@ -31,6 +33,29 @@ as processors share caches, memory and, two to a core, arithmetic units."""
 # GPU needs more at once to reach its speed.
 CPU_PROBE, GPU_PROBE = (512, 576, 1536), (8192, 4096, 4096)
 PROBE_SECONDS = 0.1
+NATIVE_BFLOAT16 = (8, 0)
+"""Compute capability of the first GPUs (Ampere) that multiply bfloat16; older ones emulate it.
+Source: https://docs.nvidia.com/cuda/cuda-c-programming-guide/#arithmetic-instructions."""
+
+
+def chosen_device(name: str) -> torch.device:
+    """Return the device of this name, or for `auto` the best one.
+
+    Raises:
+        JobError: This machine, or the torch that is installed, has no such device.
+    """
+    if name == "auto":
+        return device()
+    is_there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if name in is_there and not is_there[name]():
+        why = "no such GPU is visible here"
+        if name == "cuda" and not torch.version.cuda and not torch.version.hip:
+            why = f"torch {torch.__version__} is a build without CUDA"
+        raise JobError(
+            f"options.local.device is {name}, but {why}. Leave it at auto, or install a torch "
+            "build and a driver for the GPU."
+        )
+    return torch.device(name)
 
 
 def device() -> torch.device:
@@ -130,11 +155,12 @@ def best_dtype(where: torch.device) -> torch.dtype:
     """Return the faster dtype for model weights on a device.
 
     Returns:
-        bfloat16 where the device multiplies it natively, and on a CPU only when a short measurement
-        at model-like shapes shows it faster; float32 otherwise.
+        On a GPU bfloat16 where it is native, else float16; on a CPU bfloat16 only when a short
+        measurement at model-like shapes shows it faster; float32 otherwise.
     """
     if where.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        is_native = torch.version.hip or torch.cuda.get_device_capability() >= NATIVE_BFLOAT16
+        return torch.bfloat16 if is_native else torch.float16
     if where.type != "cpu" or not _cpu_has_bfloat16():
         return torch.float32
     dtypes = (torch.float32, torch.bfloat16)

@@ -51,6 +51,11 @@ RETURNED_HEAP = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 size of the layers was measured."""
 
 
+GROWING_SEGMENTS = "expandable_segments:True"
+"""Blocks of GPU memory that grow, as micro-batches of different lengths would leave holes between
+fixed ones. Source: https://docs.pytorch.org/docs/stable/notes/cuda.html (PYTORCH_ALLOC_CONF)."""
+
+
 def start_worker(folder: JobFolder) -> None:
     """Start a worker that no terminal can end, and return when it holds the folder's lock.
 
@@ -93,7 +98,8 @@ def environment(threads: int, *, keeps_memory: bool = True) -> dict[str, str]:
     """
     kept = without_secrets(os.environ)
     heap = KEPT_HEAP if keeps_memory else RETURNED_HEAP
-    return {"OMP_WAIT_POLICY": _wait_policy(threads), **kept, **ENVIRONMENT, **heap}
+    defaults = {"OMP_WAIT_POLICY": _wait_policy(threads), "PYTORCH_ALLOC_CONF": GROWING_SEGMENTS}
+    return {**defaults, **kept, **ENVIRONMENT, **heap}
 
 
 def busy_share() -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from unitune.errors import JobError
 from unitune_local import machine
 from unitune_local.training.worker import environment
 
@@ -92,6 +93,46 @@ def test_a_processor_with_bfloat16_gets_what_measures_faster(
     rates = {torch.float32: 2.0, torch.bfloat16: 3.0 if faster is torch.bfloat16 else 1.0}
     monkeypatch.setattr(machine, "products_per_second", lambda _device, dtype: rates[dtype])
     assert faster == machine.best_dtype.__wrapped__(torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [((7, 0), torch.float16), ((7, 5), torch.float16), ((8, 0), torch.bfloat16)],
+)
+def test_a_gpu_that_emulates_bfloat16_gets_float16(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: torch.dtype
+) -> None:
+    """`torch.cuda.is_bf16_supported` counts emulation as support."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert expected == machine.best_dtype.__wrapped__(torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "said"),
+    [
+        ("cuda", None, "is a build without CUDA"),
+        ("cuda", "12.8", "no such GPU is visible here"),
+        ("mps", None, "no such GPU is visible here"),
+    ],
+)
+def test_a_device_that_is_not_here_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, build: str | None, said: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", build)
+    with pytest.raises(JobError, match=f"options.local.device is {name}, but .*{said}"):
+        machine.chosen_device(name)
+
+
+def test_memory_of_a_gpu_grows_in_segments_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
+    assert "expandable_segments:True" == environment(1)["PYTORCH_ALLOC_CONF"]
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "max_split_size_mb:64")
+    assert "max_split_size_mb:64" == environment(1)["PYTORCH_ALLOC_CONF"]
 
 
 def test_the_probe_measures_both_dtypes() -> None:
