@@ -31,7 +31,7 @@ FROZEN = 4
 """Where the weights stay and adapters learn: without the gradients of the weights; the adapters'
 own share is small (Schulman et al. 2025, LoRA Without Regret: slightly more than two thirds)."""
 FORWARD = 2
-EXTRA_PASSES = {"sft": 0, "dpo": 1, "rft": 2}
+EXTRA_PASSES = {"sft": 0, "dpo": 1, "rft": 2, "cpt": 0}
 """Further forward passes a token, at most: dpo reads the rows with the model that it began with,
 and rft samples the answers and reads them with that model."""
 

@@ -16,13 +16,13 @@ from pydantic import JsonValue, ValidationError
 from unitune.data.example import Example
 from unitune.data.mapping import ByUsualNames, Mapping
 from unitune.data.questions import is_blank
-from unitune.data.records import BadRow, Flat, Record, json_or_none
+from unitune.data.records import BadRow, Flat, Record, bad, json_or_none
 from unitune.data.reserved import RESERVED, check_reserved
 from unitune.data.shapes import SHAPES, Shape, read_shape, shape_of
 from unitune.data.validation_errors import explain
 from unitune.findings import Finding, clip, error, warning
 
-Use = Literal["sft", "dpo", "kto", "rft", "case", "any"]
+Use = Literal["sft", "dpo", "kto", "rft", "cpt", "case", "any"]
 """What a row is for: training by a method, a case to be judged on, or not known."""
 
 RATED_ROW = "rated-row"
@@ -46,7 +46,8 @@ def examples(
     Args:
         record: One row of a file.
         mapping: How flat rows become messages; None when the job has none.
-        use: sft and case need an answer, dpo a pair of them, kto a rated one; rft and any neither.
+        use: sft and case need an answer, dpo a pair of them, kto a rated one; cpt a text; rft and
+            any neither.
         shape: The one that rows have, where the job says it.
     """
     try:
@@ -54,7 +55,7 @@ def examples(
     except BadRow as problem:
         yield from problem.findings
         return
-    findings = list(_about(example, use))
+    findings = [] if use == "cpt" else list(_about(example, use))
     yield from findings
     if all(finding.severity != "error" for finding in findings):
         yield example
@@ -71,7 +72,9 @@ def is_mapped(record: Record, mapping: Mapping) -> bool:
 
 def _example(record: Record, mapping: Mapping | None, use: Use, shape: Shape | None) -> Example:
     row, by_job = record.value, False
-    if mapping and is_mapped(record, mapping):
+    if use == "cpt":
+        row = _raw_text(row)
+    elif mapping and is_mapped(record, mapping):
         row = mapping.content(row)
         if by_job := not isinstance(mapping, ByUsualNames):
             row |= _own_columns(record.value, mapping, use)
@@ -82,6 +85,19 @@ def _example(record: Record, mapping: Mapping | None, use: Use, shape: Shape | N
         return Example.model_validate(content)
     except ValidationError as failure:
         raise BadRow(*explain(failure, content)) from None
+
+
+def _raw_text(row: Flat) -> Flat:
+    """Return a raw text as the content of one message, which is where every row has its text."""
+    text = row.get("text")
+    if not isinstance(text, str) or "messages" in row:
+        keys = ", ".join(map(repr, [*row][:8])) or "nothing"
+        what = f"the row has {keys}, and `method: cpt` learns raw text."
+        raise bad("no-text", what, 'Write {"text": …}, or set `method: sft` for conversations.')
+    if is_blank(text):
+        raise bad("empty-message", "the text is empty.", "Write it or leave the row out.")
+    rest = {key: value for key, value in row.items() if key != "text"}
+    return {**rest, "messages": [{"role": "user", "content": text}]}
 
 
 def _own_columns(row: Flat, mapping: Mapping, use: Use) -> Flat:

@@ -63,7 +63,8 @@ def read_shape(row: Flat, shape: Shape | None = None) -> Flat:
             "unknown-shape",
             f"the row has {keys}, and neither `messages` nor `prompt`.{slip}",
             'Write {"messages": […]}, {"prompt": …, "completion": …} or {"prompt": …, "chosen": …, '
-            f'"rejected": …}}, or say in the job {_WHICH_KEYS}.',
+            f'"rejected": …}}, or say in the job {_WHICH_KEYS}.'
+            + (" To learn raw text, set `method: cpt`." if "text" in row else ""),
         )
     return shape.read(row)
 

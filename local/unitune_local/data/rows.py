@@ -6,6 +6,7 @@ have nothing to do with the prompt.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -22,6 +23,7 @@ from unitune.findings import Finding, error, note, warning
 from unitune_local.data.batches import Fork, TrainingRow
 from unitune_local.data.chat_text import TemplateError
 from unitune_local.data.rendering import Rendered, render, render_all, render_prompt
+from unitune_local.settings import Settings
 
 RENDERED_TOGETHER = 256
 """Rows whose texts the tokenizer is given in one call."""
@@ -68,6 +70,33 @@ def render_rows(tokenizer: PreTrainedTokenizerBase, dataset: Dataset, longest: i
     return RenderedRows(rows, findings)
 
 
+def render_texts(
+    tokenizer: PreTrainedTokenizerBase, dataset: Dataset, longest: int
+) -> RenderedRows:
+    """Tokenise raw texts, each ended by the tokenizer's end of text, and cut them to what fits."""
+    rows: list[TrainingRow] = []
+    encode, end = cast("Any", tokenizer), tokenizer.eos_token_id
+    for row in dataset.rows:
+        ids = cast("list[int]", encode(row.example.prompt[0].text, verbose=False)["input_ids"])
+        ids += [end] if isinstance(end, int) and ids[-1:] != [end] else []
+        pieces = [tuple(ids[at : at + longest]) for at in range(0, len(ids), longest)]
+        rows += [
+            TrainingRow(piece, (False,) + (True,) * (len(piece) - 1), row.example.weight, row.line)
+            for piece in pieces
+            if len(piece) > 1 and row.example.weight
+        ]
+    return RenderedRows(tuple(rows), ())
+
+
+def rendering_of(
+    settings: Settings,
+) -> Callable[[PreTrainedTokenizerBase, Dataset, int], RenderedRows]:
+    """Return how the rows of a training become tokens."""
+    if settings.raw_text:
+        return render_texts
+    return render_rows if settings.reward is None else render_prompts
+
+
 def render_prompts(
     tokenizer: PreTrainedTokenizerBase, dataset: Dataset, longest: int
 ) -> RenderedRows:
@@ -109,14 +138,19 @@ def scored_cases(validation: Dataset) -> list[Example]:
     return [row.example for row in validation.rows if row.example.kto_tag is not False]
 
 
-def masked(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[MaskedToken, ...]:
+def masked(
+    tokenizer: PreTrainedTokenizerBase, example: Example, *, raw_text: bool = False
+) -> tuple[MaskedToken, ...]:
     """Return the tokens of a row as text, with the mask that training puts on them.
 
     Raises:
         DataError: The template cannot carry it.
     """
     try:
-        seen = render(tokenizer, example)
+        if raw_text:
+            seen = render_texts(tokenizer, Dataset("", (Row(1, example),)), sys.maxsize).rows
+        else:
+            seen = render(tokenizer, example)
     except TemplateError as refusal:
         raise DataError(str(refusal)) from refusal
     decode: Callable[[list[int]], str] = cast("Any", tokenizer).decode  # has no types
