@@ -1,4 +1,4 @@
-"""Local training and inference for unitune: LoRA on this machine's CPU or GPU."""
+"""Local training and inference for unitune, on this machine's CPU or GPU."""
 
 import logging
 import os

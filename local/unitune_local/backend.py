@@ -1,4 +1,4 @@
-"""The backend named ``local``: LoRA in a worker process on this machine.
+"""The backend named ``local``: trainings in a worker process on this machine.
 
 The worker outlives whoever submitted, and everything is in the job's folder (`job_folder`), whose
 path is the job's id: polling reads files, a job is alive as long as its worker holds the lock, and
@@ -167,7 +167,8 @@ class LocalBackend:
         if job.method == "rft":  # of a prompt nothing is learnt; its answers are sampled later
             example = example.model_copy(update={"messages": example.prompt, "weight": 0.0})
         form = ChatFormat.of(job)
-        return rows.masked(model.load_tokenizer(store.resolve(job.base_model), form), example)
+        tokenizer = model.load_tokenizer(store.resolve(job.base_model), form)
+        return rows.masked(tokenizer, example, raw_text=job.method == "cpt")
 
     def calibrate(
         self, job: Job, train: Dataset, validation: Dataset, start: Start | None = None

@@ -18,8 +18,10 @@ class LocalOptions(Spec):
 
     device: Literal["cpu", "cuda", "mps"] | Auto = "auto"
     """Where to train; `auto`: the best that is there."""
-    dtype: Literal["float32", "bfloat16"] | Auto = "auto"
-    """Of the frozen weights; `auto`: the type that multiplies faster. Adapters stay float32."""
+    dtype: Literal["float32", "bfloat16", "float16"] | Auto = "auto"
+    """Of the frozen weights; `auto`: the type that multiplies faster: on a GPU bfloat16 where it is
+    native (compute capability 8.0 or higher), else float16, whose loss is scaled. Trained weights
+    stay float32; with ``tuning.full`` the type is that of the computation (autocast)."""
     quantization: Literal["4bit", "8bit"] | None = None
     """Of the frozen weights: 4bit (NF4, QLoRA, arXiv 2305.14314) or 8bit (arXiv 2208.07339). Needs
     the extra `4bit`. The tuned model answers with them, too."""
@@ -45,3 +47,5 @@ class LocalOptions(Spec):
     """Least time between two checkpoints."""
     checkpoint_every_steps: Annotated[int, Field(ge=1)] | None = None
     """Checkpoint after so many steps, whatever the time."""
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
+    """Newest checkpoints that are kept, beside the one of the best evaluation."""

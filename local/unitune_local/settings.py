@@ -28,7 +28,9 @@ from unitune_local.options import LocalOptions
 Decided = TypeVar("Decided", bound=Closed)
 Loss = Literal["dpo", "robust", "ipo", "simpo", "orpo", "kto"]
 Quantization = Literal["4bit", "8bit"]
-Schedule = Literal["cosine", "linear", "constant"]
+Schedule = Literal["cosine", "linear", "constant", "wsd"]
+Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "muon"]
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 EPOCHS = 3
 BATCH_SIZE = 8
@@ -44,13 +46,20 @@ BETA = 0.1
 """Of all losses but simpo: TRL's default, and one that every vendor takes."""
 SIMPO_BETA = 2.0
 """Meng et al. 2024: 2.0 to 2.5 (section 4)."""
-METHOD_RATES = {"sft": 1.0, "dpo": 0.1, "rft": 0.1}
+METHOD_RATES = {"sft": 1.0, "dpo": 0.1, "rft": 0.1, "cpt": 1.0}
 """Of the learning rate for answers: pairs and rewards want smaller steps."""
+FULL_RATE = 0.1
+"""Share of the learning rate for LoRA; the source of `default_rate` multiplies by ten the other
+way."""
+RAW_TEXT_TOKENS = 2048
+"""Longest piece of a raw text, where a job does not say: longer pieces cost memory."""
 GROUP_SIZE = 8
 """TRL's default, too. Of answers that are right one time in eight, two groups of three tell."""
 SEED = 0
-WARMUP_SHARE = 0.05
+WARMUP_SHARE, COOLDOWN_SHARE = 0.05, 0.1
 """Of all steps."""
+STATE_BYTES = {"adamw": 8, "paged_adamw": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2, "muon": 4}
+"""What an optimiser keeps of each weight; muon of a matrix."""
 PATIENCE = 3
 """Evaluations: one that is no better may be noise of few rows. Together waits for 2."""
 MICRO_BATCH_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}
@@ -78,11 +87,14 @@ class AdapterShape(Frozen):
     use_dora: bool = False
     target_modules: tuple[str, ...]
     """Last parts of the modules' names, in any layer."""
+    layers_to_transform: tuple[int, ...] | None = None
+    modules_to_save: tuple[str, ...] | None = None
+    ensure_weight_tying: bool = False
 
-    @field_validator("target_modules")
+    @field_validator("target_modules", "modules_to_save")
     @classmethod
-    def _last_parts(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(sorted({name.rpartition(".")[2] for name in names}))
+    def _last_parts(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return names and tuple(sorted({name.rpartition(".")[2] for name in names}))
 
 
 class PreferenceSettings(Closed):
@@ -127,14 +139,25 @@ class RewardSettings(Closed):
 class Settings(Closed):
     """How a training runs, without anything left open."""
 
-    epochs: int = EPOCHS
+    epochs: int | float = EPOCHS
     max_steps: int | None = None
     batch_size: int = BATCH_SIZE
     learning_rate: float
     warmup: float = WARMUP_SHARE
     """Steps, or, below 1, their share of all."""
     schedule: Schedule = "cosine"
+    min_lr_ratio: float = 0.0
+    cooldown: float | None = None
+    """Steps, or, below 1, their share of all; None: `COOLDOWN_SHARE`."""
+    optimizer: Optimizer = "adamw"
+    beta1: float = 0.9
+    beta2: float = 0.999
     weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    full: bool = False
+    """Whether every weight is trained; otherwise adapters are."""
+    raw_text: bool = False
+    """Whether rows are texts without turns."""
     evaluate_every: float | None = None
     """Steps, or, below 1, a share of an epoch; None: an epoch."""
     selection: SelectionSettings = SelectionSettings()
@@ -148,6 +171,9 @@ class Settings(Closed):
     neftune_noise_alpha: float | None = None
     chat: Annotated[ChatFormat, Field(exclude_if=lambda form: form == ChatFormat())] = ChatFormat()
     targets: tuple[str, ...] | Literal["all"] = "all"
+    layers: tuple[int, ...] | None = None
+    """None: all."""
+    modules_to_save: tuple[str, ...] | None = None
     sequence_length: int
     seed: int = SEED
     preference: PreferenceSettings | None = None
@@ -155,7 +181,7 @@ class Settings(Closed):
     reward: RewardSettings | None = None
     """None: no answers are sampled."""
     device: str
-    dtype: Literal["float32", "bfloat16"]
+    dtype: Dtype
     quantization: Quantization | None = None
     threads: int
     """Of each process."""
@@ -167,10 +193,12 @@ class Settings(Closed):
     chunked_cross_entropy: bool | None = None
     checkpoint_seconds: float
     checkpoint_every_steps: int | None
+    keep_checkpoints: int = 2
+    """The older ones are for the case that the disk lied about the newest."""
 
     def steps(self, rows: int) -> int:
         """Return the optimiser steps of a training on so many rows that does not end early."""
-        steps = self.epoch_steps(rows) * self.epochs
+        steps = math.ceil(round(self.epoch_steps(rows) * self.epochs, 6))
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
     def epoch_steps(self, rows: int) -> int:
@@ -202,8 +230,14 @@ class Settings(Closed):
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The dtype of the frozen weights."""
-        return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
+        """The dtype that the model is loaded in; weights that are trained are float32."""
+        return torch.float32 if self.full else getattr(torch, self.dtype)
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """The dtype that float32 weights are computed in; None: their own."""
+        mixed = self.dtype != "float32" and (self.full or self.modules_to_save)
+        return getattr(torch, self.dtype) if mixed else None
 
     @property
     def makes_kernels(self) -> bool:
@@ -213,7 +247,8 @@ class Settings(Closed):
     @property
     def length_multiple(self) -> int:
         """What lengths of micro-batches are to be multiples of, in tokens."""
-        return LENGTH_MULTIPLE if self.makes_kernels else 1
+        # On a GPU fewer sizes leave fewer holes in its memory.
+        return LENGTH_MULTIPLE if self.makes_kernels or self.device == "cuda" else 1
 
 
 class DevScorer(Closed):
@@ -264,6 +299,9 @@ class Spec(Closed):
     """Of sampled answers."""
     basis: SpeedBasis | None = None
     """None: its speed is not kept."""
+    callbacks: tuple[str, ...] = ()
+    folder: Path = Path()
+    """The job's, where the paths of callbacks start."""
 
 
 def resolve(
@@ -282,16 +320,20 @@ def resolve(
     """
     options, tuning = job_options(job, "local", LocalOptions), job.tuning
     explicit = _explicit(tuning) | _explicit(tuning.lora) | _explicit(options)
-    device = machine.device() if options.device == "auto" else torch.device(options.device)
+    device = machine.chosen_device(options.device)
     batch_size: int = explicit.get("batch_size", BATCH_SIZE)  # each GPU has a row of each batch
     gpus = min(torch.cuda.device_count(), batch_size) if device.type == "cuda" else 1
     processes: int = explicit.get("processes", gpus)
     # rsLoRA scales by ALPHA_PER_RANK at the default rank alone.
     scaled_by = math.sqrt(RANK) if explicit.get("rslora") else explicit.get("rank", RANK)
     values: dict[str, Any] = {
-        "learning_rate": default_rate(base.hidden) * METHOD_RATES[job.method],
+        "learning_rate": default_rate(base.hidden)
+        * METHOD_RATES[job.method]
+        * (FULL_RATE if tuning.full else 1),
         "alpha": ALPHA_PER_RANK * scaled_by,
-        "sequence_length": base.context,
+        "sequence_length": min(base.context, RAW_TEXT_TOKENS)
+        if job.method == "cpt"
+        else base.context,
         "threads": max(1, machine.cores() // processes),
         "shard": None if processes > 1 and not options.quantization else False,
         "micro_batch_tokens": MICRO_BATCH_TOKENS[device.type],
@@ -300,9 +342,12 @@ def resolve(
         "preference": _preference(tuning.preference) if job.method == "dpo" else None,
         "reward": _reward(tuning.reward, longest_answer) if job.method == "rft" else None,
         "chat": ChatFormat.of(job),
+        "raw_text": job.method == "cpt",
         "device": device.type,
         "processes": processes,
     }
+    if explicit.get("targets") == "all-linear":
+        values["targets"] = "all"
     if explicit.get("dropout") or explicit.get("neftune_noise_alpha"):
         values["share_prefix"] = False  # its rows would share dropout mask and noise
     if options.dtype == "auto":
@@ -310,6 +355,8 @@ def resolve(
     if shape:
         values |= {"rank": shape.r, "alpha": shape.lora_alpha, "targets": shape.target_modules}
         values |= {"rslora": shape.use_rslora, "dora": shape.use_dora}
+        values |= {"layers": shape.layers_to_transform}
+        values |= {"modules_to_save": shape.modules_to_save}
     return _decided(Settings, values)
 
 

@@ -147,8 +147,9 @@ def _values(facts: CardFacts) -> dict[str, object]:
 
 
 def _compute(facts: CardFacts) -> Compute:
-    method = facts.run.job.method
-    return compute_of(facts.base, method, facts.tokens, trains_adapter=facts.is_own)
+    job = facts.run.job
+    trains_adapter = facts.is_own and not job.tuning.full
+    return compute_of(facts.base, job.method, facts.tokens, trains_adapter=trains_adapter)
 
 
 def _count(file: RowFile) -> str:

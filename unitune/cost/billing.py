@@ -7,6 +7,7 @@ known to charge, and a sentence gives the reason. Prices are not here (`unitune.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from unitune.backends.offer import Billing
@@ -48,7 +49,7 @@ def cookbook_epochs(rows: int) -> int:
 def epochs(job: Job, vendor: str, billing: Billing, rows: int) -> Charged:
     """Return how many passes over the training rows are charged."""
     if job.tuning.epochs != "auto":
-        return Charged(Count.of(job.tuning.epochs))
+        return Charged(Count.of(math.ceil(job.tuning.epochs)))
     auto = billing.epochs_auto
     if isinstance(auto, int):
         return Charged(Count.of(auto), (f"epochs are {vendor}'s own default, {auto}",))

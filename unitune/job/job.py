@@ -63,15 +63,23 @@ __all__ = [
     "TrainingBudget",
     "Tuning",
 ]
-Method = Literal["sft", "dpo", "rft"]
+Method = Literal["sft", "dpo", "rft", "cpt"]
 CHAT_TEMPLATES = ("hermes",)
 """Chat templates that `Data.chat_template` may name."""
 
 
 def other_tools() -> dict[str, str]:
-    """Return what keys of other tools are called in a job file, by dotted names."""
-    text = Path(__file__).with_name("other_tools.yaml").read_text(encoding="utf-8")
-    return {theirs: ours for ours, names in yaml_file.parse(text).items() for theirs in names}
+    """Return what keys of other tools are called in a job file, by dotted names.
+
+    Of a key that has no equivalent it is a sentence about it.
+    """
+    files = (Path(__file__).with_name(f"{name}.yaml") for name in ("no_such_key", "other_tools"))
+    return {
+        theirs: ours
+        for file in files
+        for ours, names in yaml_file.parse(file.read_text(encoding="utf-8")).items()
+        for theirs in names
+    }
 
 
 class Job(Spec):
@@ -94,7 +102,8 @@ class Job(Spec):
     """Who trains it; `unitune backends` lists them."""
     method: Method = "sft"
     """sft: learn the answers (supervised fine-tuning). dpo: prefer one answer to another (rows with
-    a preferred and a non-preferred output). rft: earn a grader's reward (rows may lack answers)."""
+    a preferred and a non-preferred output). rft: earn a grader's reward (rows may lack answers).
+    cpt: continue the pre-training on raw text (rows ``{"text": …}``); every token is trained."""
     start: Annotated[str, Field(min_length=1)] | None = None
     """A tuned model to go on from: a run of this ledger by its id, a version of a registered model
     (NAME:3, NAME@ALIAS), the folder of an adapter for a backend that trains here, or the vendor's
@@ -175,7 +184,7 @@ class Job(Spec):
         return options
 
     @property
-    def rows_for(self) -> Literal["sft", "dpo", "kto", "rft"]:
+    def rows_for(self) -> Literal["sft", "dpo", "kto", "rft", "cpt"]:
         """What training rows must hold: by the method, and for kto by its loss."""
         return "kto" if self.tuning.preference.loss == "kto" else self.method
 
@@ -305,7 +314,10 @@ class Job(Spec):
             data["chat_template"] = self._moved(data["chat_template"], file.parent)
         if self.start is not None and self.path(self.start).is_dir():
             content["start"] = self._moved(self.start, file.parent)
-        rewarding = content.get("tuning", {}).get("reward", {}).get("scorer")
+        tuning: dict[str, Any] = content.get("tuning", {})
+        if called := tuning.get("callbacks"):
+            tuning["callbacks"] = [self._moved_function(each, file.parent) for each in called]
+        rewarding = tuning.get("reward", {}).get("scorer")
         for scorer in (*content.get("evaluate", {}).get("scorers", ()), rewarding):
             if isinstance(scorer, dict):
                 self._move_files(cast("dict[str, Any]", scorer), file.parent)
@@ -316,9 +328,12 @@ class Job(Spec):
         """Let a scorer's options name the same files from another folder."""
         for key in {"definition", "file", "grader"} & scorer.keys():
             scorer[key] = self._moved(scorer[key], folder)
-        path, _, name = str(scorer.get("function", "")).rpartition(":")
-        if path.endswith(".py"):
-            scorer["function"] = f"{self._moved(path, folder)}:{name}"
+        if "function" in scorer:
+            scorer["function"] = self._moved_function(scorer["function"], folder)
+
+    def _moved_function(self, reference: str, folder: Path) -> str:
+        path, _, name = reference.rpartition(":")
+        return f"{self._moved(path, folder)}:{name}" if path.endswith(".py") else reference
 
     def _moved(self, value: Any, folder: Path) -> Any:
         if isinstance(value, list):

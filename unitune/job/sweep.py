@@ -146,7 +146,7 @@ def written(value: Value) -> str:
 
 def _takes_one_value(field: FieldInfo) -> bool:
     """Whether a setting is one plain value, so that a list there can only be a sweep."""
-    kinds = get_args(field.annotation) or (field.annotation,)
+    kinds = (field.annotation, *get_args(field.annotation))
     return not any(
         get_origin(kind) is tuple or (isinstance(kind, type) and issubclass(kind, BaseModel))
         for kind in kinds

@@ -11,6 +11,7 @@ from unitune.job.sweep import Swept
 from unitune.scorers import ScorerSpec
 from unitune.scorers.functions import RecordedScore
 from unitune.scorers.interface import Scorer
+from unitune.scorers.user_function import REFERENCE, reference_to
 from unitune.security.spec import Spec
 
 Auto = Literal["auto"]
@@ -125,8 +126,14 @@ class Lora(Swept):
     """Scale; the update is multiplied by alpha / rank, or, with `rslora`, alpha / sqrt(rank)."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | Auto = "auto"
     """Dropout on the adapters' input."""
-    targets: tuple[str, ...] | Auto = "auto"
-    """Names of the linear modules that get an adapter."""
+    targets: tuple[str, ...] | Literal["all-linear"] | Auto = "auto"
+    """Names of the linear modules that get an adapter, such as ``[q_proj, v_proj]``; all-linear:
+    every one but the output head."""
+    layers: tuple[Annotated[int, Field(ge=0)], ...] | Auto = "auto"
+    """Numbers of the layers that get adapters, counted from 0; `auto` is all layers."""
+    modules_to_save: tuple[str, ...] | Auto = "auto"
+    """Names of modules that are trained in full and saved beside the adapter, such as
+    ``[embed_tokens, lm_head]``; `auto` is none."""
     rslora: bool | Auto = "auto"
     """Rank-stabilised scale, for high ranks (Kalajdzievski 2023, arXiv 2312.03732)."""
     dora: bool | Auto = "auto"
@@ -232,8 +239,10 @@ class Tuning(Swept):
     at most 64. The run that is best on the validation rows is judged on the test.
     """
 
-    epochs: Annotated[int, Field(ge=1)] | Auto = "auto"
-    """Passes over the training rows."""
+    full: bool = False
+    """Train every weight of the model instead of adapters (full fine-tuning)."""
+    epochs: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0)] | Auto = "auto"
+    """Passes over the training rows; may be a fraction, such as 0.5."""
     max_steps: Annotated[int, Field(ge=1)] | Auto = "auto"
     """Optimiser steps at most, where the epochs have more; the schedule ends there, too."""
     batch_size: Annotated[int, Field(ge=1)] | Auto = "auto"
@@ -242,10 +251,32 @@ class Tuning(Swept):
     """Absolute peak learning rate, never a multiplier."""
     warmup: Steps | Annotated[float, Field(ge=0, lt=1)] | Auto = "auto"
     """Steps in which the learning rate rises to its peak, or, below 1, their share of all steps."""
-    schedule: Literal["cosine", "linear", "constant"] | Auto = "auto"
-    """How the learning rate falls after the warmup: to zero at the end, or not at all."""
+    schedule: Literal["cosine", "linear", "constant", "wsd"] | Auto = "auto"
+    """How the learning rate falls after the warmup: over all remaining steps (cosine, linear), not
+    at all (constant), or as a cosine over the last steps alone (wsd: warmup, stable, decay; Hu et
+    al. 2024, arXiv 2404.06395)."""
+    min_lr_ratio: Annotated[float, Field(ge=0, lt=1)] | Auto = "auto"
+    """Learning rate at the end of the schedule, as a share of the peak; `auto` is 0."""
+    cooldown: (
+        Annotated[int, Field(ge=1, strict=True)] | Annotated[float, Field(gt=0, lt=1)] | Auto
+    ) = "auto"
+    """For ``schedule: wsd``: the steps of the final decay, or, below 1, their share of all steps;
+    `auto` is 0.1."""
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "muon"] | Auto = (
+        "auto"
+    )
+    """`auto` is adamw. The 8-bit and paged forms need bitsandbytes (Dettmers et al. 2022, arXiv
+    2110.02861). muon: orthogonalised momentum for matrices (Jordan 2024; learning rates as for
+    AdamW: Liu et al. 2025, arXiv 2502.16982), AdamW for embeddings, output head and vectors."""
+    beta1: Annotated[float, Field(ge=0, lt=1)] | Auto = "auto"
+    """AdamW's decay of the mean of gradients; `auto` is 0.9."""
+    beta2: Annotated[float, Field(ge=0, lt=1)] | Auto = "auto"
+    """AdamW's decay of the mean of squared gradients; `auto` is 0.999."""
     weight_decay: Annotated[float, Field(ge=0)] | Auto = "auto"
-    """By how much each step shrinks the weights, times the learning rate (AdamW)."""
+    """By how much each step shrinks the weights, times the learning rate; with `full`, matrices
+    alone."""
+    max_grad_norm: Annotated[float, Field(gt=0)] | Auto = "auto"
+    """Gradients are scaled down to this norm; `auto` is 1."""
     evaluate_every: (
         Annotated[int, Field(ge=1, strict=True)] | Annotated[float, Field(gt=0, lt=1)] | Auto
     ) = "auto"
@@ -276,6 +307,27 @@ class Tuning(Swept):
     """Longest row in tokens; a longer row is a finding, never cut silently."""
     seed: Annotated[int, Field(ge=0)] | Auto = "auto"
     """Seed of everything random."""
+    callbacks: tuple[
+        Annotated[str, BeforeValidator(reference_to), Field(pattern=REFERENCE)], ...
+    ] = ()
+    """Functions of yours that the training calls at each event: ``callbacks.py:log``, a file from
+    the job's folder, or ``package.module:log``. Each is called as ``log(event, model)``; `event`
+    has `kind` (step, validation, checkpoint, message or warning) and `data`."""
+
+    @field_validator("epochs")
+    @classmethod
+    def _whole_epochs_are_whole(cls, epochs: float | Auto) -> float | Auto:
+        return int(epochs) if isinstance(epochs, float) and epochs.is_integer() else epochs
+
+    @model_validator(mode="after")
+    def _settings_fit_together(self) -> Self:
+        if self.full and self.lora != Lora():
+            raise ValueError("lora describes adapters, and with full: true there are none")
+        if self.cooldown != "auto" and self.schedule != "wsd":
+            raise ValueError(f"cooldown is for schedule wsd, not for {self.schedule}")
+        if self.min_lr_ratio != "auto" and self.schedule == "constant":
+            raise ValueError("min_lr_ratio is for a schedule that falls; constant does not")
+        return self
 
     @model_validator(mode="after")
     def _last_is_not_best(self) -> Self:

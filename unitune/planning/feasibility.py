@@ -18,9 +18,10 @@ from typing import Literal
 
 from unitune.backends import registry
 from unitune.backends.offer import Offer, OfferedModel, Terms
-from unitune.errors import nearest
+from unitune.errors import JobError, nearest
 from unitune.findings import Finding, error, listed, note, of_runs, warning
 from unitune.job.job import Job, Preference, Tuning
+from unitune.scorers.user_function import UserFunction
 from unitune.security.spec import Spec
 
 OTHER_BACKEND_HELPS = frozenset(
@@ -218,11 +219,23 @@ def _setting_findings(job: Job, offer: Offer, most_epochs: int | None) -> Iterat
         yield error("warmup", refusal, "Say it so, or leave it to auto.")
     if job.method == "dpo":
         yield from _preference_findings(job.tuning.preference, offer)
+    yield from _value_findings(job, offer, most_epochs)
+
+
+def _value_findings(job: Job, offer: Offer, most_epochs: int | None) -> Iterator[Finding]:
     epochs, rate = job.tuning.epochs, job.tuning.learning_rate
     if isinstance(rate, float) and rate > HIGH_LEARNING_RATE:
         what = f"tuning.learning_rate is {rate:g}; trainings use 0.00001 to 0.001, and diverge far "
         yield warning("high-learning-rate", f"{what}above that.", "Lower it, or leave it to auto.")
-    if isinstance(epochs, int) and epochs > MANY_EPOCHS:
+    if isinstance(epochs, float) and not offer.is_own:
+        what = f"tuning.epochs is {epochs:g}; {offer.name} makes whole passes over the rows."
+        yield error("fractional-epochs", what, "Give a whole number, or leave it to auto.")
+    for name in job.tuning.callbacks:
+        try:
+            UserFunction(name, job.folder, f"the callback {name!r}").check()
+        except JobError as refusal:
+            yield error("callback", str(refusal))
+    if epochs != "auto" and epochs > MANY_EPOCHS:
         what = f"tuning.epochs is {epochs}: each row is trained on {epochs} times, and 1 to 5 are "
         yield warning("many-epochs", f"{what}usual.", "Lower it, or leave it to auto.")
     if most_epochs is not None and epochs != "auto" and epochs > most_epochs:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 RUN_ID = re.compile(rf"r\d{{6}}(-[{DIGITS}]{{0,12}})?")
 """A run's id or its beginning, with the day at least."""
-ADAPTER_FILES = "adapter_*"
-"""As peft names what decides how an adapter answers: its weights and its configuration."""
+MODEL_FILES = ("adapter_*", "*.safetensors", "config.json")
+"""What decides how a tuned model answers: an adapter's weights and configuration, or a model's."""
 LIST = "`unitune runs` lists the runs."
 
 
@@ -125,5 +125,5 @@ def model_fingerprint(model: TunedModel) -> str:
 
 
 def _hashes(folder: Path) -> dict[str, JsonValue]:
-    files = (each for each in sorted(folder.glob(ADAPTER_FILES)) if each.is_file())
+    files = sorted({each for name in MODEL_FILES for each in folder.glob(name) if each.is_file()})
     return {each.name: sha256(each) for each in files}

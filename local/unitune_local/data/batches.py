@@ -117,6 +117,8 @@ class Batch:
     picks: Tensor | None = None  # (N,) when padded: each trained token's row of flattened logits
     most_logits: int | None = None
     """Trained tokens whose logits are held at once; None: all."""
+    autocast: torch.dtype | None = None
+    """Dtype that float32 weights are computed in; None: their own."""
 
     @property
     def computed_tokens(self) -> int:

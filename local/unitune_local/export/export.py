@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from unitune.backends.exports import Exported, ExportSpec, describe_export
-from unitune.errors import Mismatch, UserError
+from unitune.errors import Mismatch, Unsupported, UserError
 from unitune.models import TunedModel
 from unitune.workspace.filesystem import whole_folder
 from unitune.workspace.progress import report
@@ -35,9 +35,15 @@ def export(model: TunedModel, adapter: Path, spec: ExportSpec) -> Exported:
         raise UserError(
             f"--quantization is {spec.quantization}, and --to {spec.form} takes {allowed}."
         )
+    tuned = Tuned(model, adapter)
+    if tuned.is_full and not form.is_whole:
+        raise Unsupported(
+            f"every weight of this model was trained, and --to {spec.form} writes an adapter. Use "
+            f"--to {', '.join(name for name, each in FORMS.items() if each.is_whole)}."
+        )
     own = LocalChatModel(model.base, adapter)
     with whole_folder(spec.folder) as folder:
-        written = form.write(Tuned(model, adapter), folder, spec)
+        written = form.write(tuned, folder, spec)
         seconds = time.monotonic() - begun
         compared = _compare(written, own, spec)
         describe_export(folder, model, spec.form, spec.quantization)

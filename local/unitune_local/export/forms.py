@@ -195,18 +195,20 @@ class Form:
     Args:
         write: Writes it into an empty folder.
         quantizations: What its weights may be rounded to.
+        is_whole: Whether it holds all weights, and not an adapter and a base.
     """
 
     write: Callable[[Tuned, Path, ExportSpec], Written]
     quantizations: tuple[str, ...] = ()
+    is_whole: bool = False
 
 
 FORMS: Mapping[ExportForm, Form] = {
     "adapter": Form(write_adapter),
-    "merged": Form(write_merged, tuple(DTYPES)),
-    "gguf": Form(write_gguf, QUANTIZATIONS),
+    "merged": Form(write_merged, tuple(DTYPES), is_whole=True),
+    "gguf": Form(write_gguf, QUANTIZATIONS, is_whole=True),
     "gguf-lora": Form(write_gguf_lora, QUANTIZATIONS),
-    "ollama": Form(write_ollama, QUANTIZATIONS),
+    "ollama": Form(write_ollama, QUANTIZATIONS, is_whole=True),
     "mlx": Form(write_mlx),
     "vllm": Form(write_vllm),
 }

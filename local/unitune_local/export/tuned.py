@@ -16,6 +16,7 @@ from unitune.models import TunedModel
 from unitune_local.inference.chat import merged
 from unitune_local.models import store
 from unitune_local.models.adapter import AdapterRecord, read_record, read_shape
+from unitune_local.models.full import is_full
 from unitune_local.models.model import config_of, load_model, load_tokenizer
 from unitune_local.models.model_folder import OTHERS, TOKENIZERS
 from unitune_local.models.store import EmbeddedModel
@@ -58,6 +59,11 @@ class Tuned:
         return read_record(self.adapter)
 
     @property
+    def is_full(self) -> bool:
+        """Whether every weight was trained, so that there is no adapter."""
+        return is_full(self.adapter)
+
+    @property
     def scale(self) -> float:
         """By what the adapter's update is multiplied."""
         return self.shape.lora_alpha / self.shape.r ** (0.5 if self.shape.use_rslora else 1)
@@ -83,6 +89,8 @@ class Tuned:
 
     def merged(self) -> PreTrainedModel:
         """Return the base with the adapter's update added, all in float32."""
+        if self.is_full:
+            return load_model(self.adapter, torch.float32)
         whole = merged(load_model(self.base, torch.float32), self.adapter)
         if cast("Any", self.config).tie_word_embeddings:
             given = cast("Any", whole)
@@ -106,7 +114,10 @@ class Tuned:
 
     def refuse_vocabulary_layers(self, why: str) -> None:
         """Refuse an adapter of embeddings or output head."""
-        if tuned := sorted({"embed_tokens", "lm_head"} & {*self.shape.target_modules}):
+        if self.is_full:
+            return
+        changed = {*self.shape.target_modules, *(self.shape.modules_to_save or ())}
+        if tuned := sorted({"embed_tokens", "lm_head"} & changed):
             raise Unsupported(f"the adapter changes {' and '.join(tuned)}, and {why}.")
 
     def refuse_unmergeable(self) -> None:

@@ -29,7 +29,7 @@ from unitune_local import machine
 from unitune_local.data.attention import not_plain
 from unitune_local.data.batches import TrainingRow
 from unitune_local.data.rendering import turn_ends
-from unitune_local.data.rows import render_prompts, render_rows, scored_cases
+from unitune_local.data.rows import rendering_of, scored_cases
 from unitune_local.forecasting.cost import OVERHEAD_SECONDS, CostModel, training_conditions
 from unitune_local.forecasting.memory_fit import Batching, fit_batches, savings
 from unitune_local.forecasting.sampling_cost import (
@@ -43,6 +43,7 @@ from unitune_local.inference.answer_cost import (
     forecast_answers,
 )
 from unitune_local.models import store
+from unitune_local.models.full import full_findings
 from unitune_local.models.model import config_of, load_tokenizer
 from unitune_local.models.size import (
     Speed,
@@ -55,7 +56,7 @@ from unitune_local.models.size import (
 from unitune_local.models.start import StartAdapter, misfit, read_start
 from unitune_local.parallel.ranks import process_findings
 from unitune_local.parallel.sharding import shard_findings
-from unitune_local.settings import Settings, resolve
+from unitune_local.settings import STATE_BYTES, Settings, resolve
 
 # Low and high of time and of memory, as shares of what is expected. Nothing was measured on GPUs.
 MEASURED_BANDS = ((0.65, 1.35), (0.65, 1.35))
@@ -89,9 +90,9 @@ def forecast(
     base = dimensions_of(folder, job.tuning.sequence_length)
     settings = resolve(job, base, read.shape, longest)
     tokenizer = load_tokenizer(folder, settings.chat)
-    rendering = render_rows if settings.reward is None else render_prompts
     learnt, held_out = (
-        rendering(tokenizer, dataset, settings.sequence_length) for dataset in (train, validation)
+        rendering_of(settings)(tokenizer, dataset, settings.sequence_length)
+        for dataset in (train, validation)
     )
     model = empty_tuned_model(folder, settings)
     size = size_of(model)
@@ -100,6 +101,7 @@ def forecast(
         speed_of(training_conditions(size, settings)),
         is_plain=not not_plain(config_of(folder)),
         file_bytes=store.weight_bytes(folder),
+        optimizer_bytes=STATE_BYTES[settings.optimizer],
     )
     if settings.gradient_checkpointing is None and not _can_checkpoint(model):
         settings = settings.model_copy(update={"gradient_checkpointing": False})
@@ -113,8 +115,9 @@ def forecast(
     if start and read.shape and (difference := misfit(model, start)):
         what = f"the adapter in {start} does not fit the base model: {difference}."
         findings.append(error("start-adapter", what, "Name another adapter, or its own base."))
-    findings += _findings(settings, learnt.rows, turn_ends(tokenizer), context_of(folder))
-    for of_settings in (quantization_findings, process_findings, shard_findings):
+    findings += _findings(settings, learnt.rows, context_of(folder))
+    findings += () if settings.raw_text else _endless(learnt.rows, turn_ends(tokenizer))
+    for of_settings in (quantization_findings, process_findings, shard_findings, full_findings):
         findings += of_settings(settings)
     findings += chain(_busy(cost.speed), savings(job, batching, available))
     steps = settings.steps(count)
@@ -292,12 +295,18 @@ def _evaluation_findings(
 
 
 def _findings(
-    settings: Settings, rows: Sequence[TrainingRow], ends: frozenset[int], context: int | None
+    settings: Settings, rows: Sequence[TrainingRow], context: int | None
 ) -> Iterator[Finding]:
     if context is not None and settings.sequence_length > context:
         given = f"tuning.sequence_length is {settings.sequence_length}"
         what = f"{given}, but the model was made for {context} tokens."
         yield error("sequence-length", what, "Lower it, or leave it to auto.")
+    if not rows:
+        what = "no row has anything to train on."
+        yield error("nothing-to-learn", what, "Give rows an assistant turn.")
+
+
+def _endless(rows: Sequence[TrainingRow], ends: frozenset[int]) -> Iterator[Finding]:
     endless = [
         row.line
         for row in rows
@@ -311,6 +320,3 @@ def _findings(
             f"in line {endless[0]}; the model may not learn to stop.",
             "End these rows with an assistant turn of weight 1.",
         )
-    if not rows:
-        what = "no row has anything to train on."
-        yield error("nothing-to-learn", what, "Give rows an assistant turn.")

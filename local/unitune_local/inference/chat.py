@@ -40,6 +40,7 @@ from unitune_local.inference.structured import grammar_of
 from unitune_local.inference.tool_calls import Tools, read_calls
 from unitune_local.models import store
 from unitune_local.models.adapter import WEIGHTS, AdapterRecord, adapter_hash, read_record
+from unitune_local.models.full import is_full
 from unitune_local.models.model import load_adapter, load_model, load_tokenizer, round_weights
 from unitune_local.settings import Quantization
 
@@ -158,8 +159,8 @@ class LocalChatModel(BatchedChatModel):
     @cached_property
     def model(self) -> PreTrainedModel:
         """The model with its weights, loaded when it is first needed."""
-        if self._adapter is None:
-            return load_model(self._path, self._dtype, device=self._device)
+        if self._adapter is None or is_full(self._adapter):
+            return load_model(self._adapter or self._path, self._dtype, device=self._device)
         if self._quantization is not None:
             # As it was trained; a merged one would have to be quantised again.
             base = load_model(
@@ -287,7 +288,7 @@ def _reply(prompt: Prepared, answer: Generated) -> Reply:
 
 def _record(adapter: Path) -> AdapterRecord:
     """Return what stands beside an adapter."""
-    if not (adapter / WEIGHTS).is_file():
+    if not ((adapter / WEIGHTS).is_file() or is_full(adapter)):
         raise Mismatch(f"{adapter} holds no {WEIGHTS}; train again to make one.")
     try:
         return read_record(adapter)

@@ -20,7 +20,7 @@ from peft import PeftModel
 from pydantic import BaseModel
 from safetensors import torch as safetensors
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import unitune
 from unitune.backends.exports import ABOUT
@@ -30,7 +30,9 @@ from unitune.workspace.filesystem import sha256, whole_folder
 from unitune_local.chat_format import ChatFormat
 from unitune_local.data.batches import TrainingRow
 from unitune_local.data.chat_text import template_fingerprint
+from unitune_local.models.full import is_full, round_trained, saved_dtype
 from unitune_local.models.model import load_adapter, load_model, use_attention
+from unitune_local.models.model_folder import fingerprint
 from unitune_local.settings import AdapterShape, Quantization, Settings, Spec
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -75,28 +77,37 @@ def read_record(folder: Path) -> AdapterRecord:
 
 def adapter_hash(folder: Path) -> str:
     """Return the hash of an adapter's weights and configuration."""
+    if is_full(folder):
+        return fingerprint(folder)
     return digest([sha256(folder / name) for name in (WEIGHTS, CONFIG)])
 
 
 def save_adapter(
     model: PeftModel, tokenizer: PreTrainedTokenizerBase, spec: Spec, folder: Path
 ) -> None:
-    """Write the adapter with all that belongs to it."""
-    trained, total = cast("tuple[int, int]", cast("Any", model).get_nb_trainable_parameters())
+    """Write the adapter, or the whole model, with all that belongs to it."""
+    full = spec.settings.full
+    round_trained(model, spec.base_path, spec.settings)
+    trained, total = 0, sum(weight.numel() for weight in model.parameters())
+    if not full:
+        trained, total = cast("tuple[int, int]", cast("Any", model).get_nb_trainable_parameters())
     about = {
         "unitune": unitune.__version__,
         "base": spec.base,
         "base_parameters": total - trained,
         "base_from_hub": spec.base_path.parent.name == "snapshots",  # in the Hub's own cache
         "base_fingerprint": spec.base_fingerprint,
-        "template_fingerprint": template_fingerprint(tokenizer),
+        "template_fingerprint": template_fingerprint(tokenizer)
+        if cast("Any", tokenizer).chat_template
+        else "",  # raw text needs none
         "data_fingerprint": spec.data_fingerprint,
         "dtype": spec.settings.dtype,
         "settings": spec.settings.model_dump(mode="json"),
         "start": spec.start and spec.start.model_dump(mode="json"),
     }
     with whole_folder(folder) as draft:
-        cast("Any", model).save_pretrained(draft, save_embedding_layers=False)
+        only_adapter = {} if full else {"save_embedding_layers": False}
+        cast("Any", model).save_pretrained(draft, **only_adapter)
         cast("Any", tokenizer).save_pretrained(draft)
         (draft / "README.md").unlink(missing_ok=True)  # peft's empty model card
         (draft / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
@@ -124,13 +135,16 @@ def check_adapter(
     answers = [_answer(live, prompt) for prompt in prompts]
     for module in [*live.modules()]:  # frees what it holds, whoever still refers to it
         vars(module).clear()
-    base = load_model(
-        spec.base_path,
-        spec.settings.torch_dtype,
-        device=device,
-        quantization=spec.settings.quantization,
-    )
-    fresh = load_adapter(base, folder, rounds_once=True)
+    if spec.settings.full:
+        fresh = load_model(folder, saved_dtype(spec.base_path), device=device)
+    else:
+        base = load_model(
+            spec.base_path,
+            spec.settings.torch_dtype,
+            device=device,
+            quantization=spec.settings.quantization,
+        )
+        fresh = load_adapter(base, folder, rounds_once=True)
     worst = 0.0
     for prompt, expected in zip(prompts, answers, strict=True):
         actual = _answer(fresh, prompt)
@@ -172,7 +186,7 @@ class _Answer(NamedTuple):
     logits: Tensor  # (ANSWER_TOKENS, V)
 
 
-def _answer(model: PeftModel, prompt: Sequence[int]) -> _Answer:
+def _answer(model: PeftModel | PreTrainedModel, prompt: Sequence[int]) -> _Answer:
     """Answer greedily, computing everything anew for each token.
 
     All passes have the same length, so that kernels are made for one; what stands after a token

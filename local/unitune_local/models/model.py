@@ -145,7 +145,14 @@ def add_adapter(model: PreTrainedModel, settings: Settings) -> PeftModel:
         use_rslora=settings.rslora,
         use_dora=settings.dora,
         init_lora_weights="gaussian" if settings.init == "gaussian" else True,
-        target_modules="all-linear" if settings.targets == "all" else list(settings.targets),
+        target_modules=sorted(linear_names(model))  # peft chooses layers among names alone
+        if settings.targets == "all" and settings.layers is not None
+        else "all-linear"
+        if settings.targets == "all"
+        else list(settings.targets),
+        layers_to_transform=None if settings.layers is None else list(settings.layers),
+        modules_to_save=list(settings.modules_to_save or ()) or None,
+        ensure_weight_tying=bool(settings.modules_to_save),
         task_type="CAUSAL_LM",
     )
     with _quiet():
@@ -156,6 +163,17 @@ def add_adapter(model: PreTrainedModel, settings: Settings) -> PeftModel:
     if settings.neftune_noise_alpha:
         add_noise(tuned, settings.neftune_noise_alpha)
     return tuned
+
+
+def linear_names(model: nn.Module) -> set[str]:
+    """Return the last parts of the names of a model's linear layers, the output head apart."""
+    head = cast("Any", model).get_output_embeddings()
+    modules = cast("Any", model).named_modules()
+    return {
+        name.rpartition(".")[2]
+        for name, layer in modules
+        if isinstance(layer, nn.Linear) and layer is not head
+    }
 
 
 def keep_inputs_alone(model: PeftModel) -> None:

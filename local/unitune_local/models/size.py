@@ -24,7 +24,8 @@ from unitune.errors import UserError
 from unitune.security.spec import Closed
 from unitune.workspace.filesystem import replacing
 from unitune_local import machine
-from unitune_local.models.model import add_adapter, config_of
+from unitune_local.models.full import trained_model
+from unitune_local.models.model import config_of
 from unitune_local.models.model_folder import cache_folder
 from unitune_local.settings import Dimensions, Settings
 
@@ -140,7 +141,7 @@ def empty_tuned_model(folder: Path, settings: Settings) -> PeftModel:
             f"of such a name. It has {', '.join(sorted(names))}."
         )
     with torch.device("meta"):
-        return add_adapter(model, settings)
+        return trained_model(model, settings)
 
 
 def size_of(model: PreTrainedModel | PeftModel) -> ModelSize:

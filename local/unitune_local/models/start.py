@@ -26,6 +26,7 @@ from unitune.models import OTHER_BASE
 from unitune.workspace.validation import sentence
 from unitune_local.models import store
 from unitune_local.models.adapter import CONFIG, WEIGHTS, read_record, read_weights
+from unitune_local.models.full import is_full
 from unitune_local.options import LocalOptions
 from unitune_local.settings import AdapterShape
 
@@ -49,7 +50,12 @@ class StartAdapter(NamedTuple):
 
 
 def read_start(folder: Path, job: Job, base: Path) -> StartAdapter:
-    """Return the shape of an adapter, and what speaks against going on from it."""
+    """Return the shape of an adapter, and what speaks against going on from it.
+
+    A model that was tuned in full has none; a training in full goes on from its weights.
+    """
+    if job.tuning.full or is_full(folder):
+        return StartAdapter(None, tuple(_full_findings(folder, base, job)))
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         what = f"start is {folder}, which has no {' and no '.join(missing)} on this machine."
@@ -88,6 +94,8 @@ def load_start(model: PeftModel, folder: Path) -> None:
     Raises:
         Mismatch: They are not those of such adapters.
     """
+    if is_full(folder):
+        return  # it was loaded in the base's place
     if difference := misfit(model, folder):
         raise Mismatch(f"the adapter in {folder} does not fit the base model: {difference}.")
     tensors = read_weights(folder)
@@ -110,6 +118,18 @@ def _beyond_lora(given: dict[str, JsonValue]) -> str:
             continue
         return f"{name} {value!r}"
     return ""
+
+
+def _full_findings(folder: Path, base: Path, job: Job) -> Iterator[Finding]:
+    if job.tuning.full and is_full(folder):
+        yield from _base_findings(folder, {}, base, job)
+    elif job.tuning.full:
+        what = f"tuning.full is true, and {folder} holds no model that was tuned in full."
+        fix = "Export an adapter with `--to merged` and name that folder as the model."
+        yield error("start-setting", what, fix)
+    else:
+        what = f"{folder} holds a model that was tuned in full, and tuning.full is false."
+        yield error("start-setting", what, "Set tuning.full to true.")
 
 
 def _base_findings(
@@ -139,11 +159,13 @@ def _base_findings(
 
 def _setting_findings(job: Job, shape: AdapterShape) -> Iterator[Finding]:
     lora = job.tuning.lora
-    targets = lora.targets if lora.targets == "auto" else tuple(sorted(lora.targets))
+    targets = lora.targets if isinstance(lora.targets, str) else tuple(sorted(lora.targets))
     for name, explicit, own in (
         ("rank", lora.rank, shape.r),
         ("alpha", lora.alpha, shape.lora_alpha),
         ("targets", targets, shape.target_modules),
+        ("layers", lora.layers, shape.layers_to_transform),
+        ("modules_to_save", lora.modules_to_save, shape.modules_to_save),
         ("rslora", lora.rslora, shape.use_rslora),
         ("dora", lora.dora, shape.use_dora),
         ("init", lora.init, "weights"),

@@ -13,7 +13,7 @@ Shapes: as in `unitune_local.data.batches`.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -30,7 +30,7 @@ from unitune_local.data.batches import Batch, TrainingRow, packed, padded
 from unitune_local.models.model import use_attention
 from unitune_local.settings import Settings
 
-AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
+AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 1e-2}
 """Relative difference of two losses that is rounding: the same sums in another order."""
 
 LOGIT_CHUNK = 256
@@ -58,6 +58,8 @@ class Form:
     """Trained tokens whose logits are held at once; None: all."""
     reason: str = ""
     """Why not the best form; empty when it is."""
+    autocast: torch.dtype | None = None
+    """Dtype that float32 weights are computed in; None: their own."""
 
     def batch(self, rows: Sequence[TrainingRow], device: torch.device) -> Batch:
         """Return rows as a micro-batch on a device."""
@@ -65,7 +67,7 @@ class Form:
             batch = packed(rows, share=self.share, multiple=self.multiple)
         else:
             batch = padded(rows, multiple=self.multiple)
-        return replace(batch.to(device), most_logits=self.most_logits)
+        return replace(batch.to(device), most_logits=self.most_logits, autocast=self.autocast)
 
 
 def loss_sum(model: nn.Module, batch: Batch) -> Tensor:
@@ -73,8 +75,20 @@ def loss_sum(model: nn.Module, batch: Batch) -> Tensor:
     return (token_losses(model, batch) * batch.weights).sum()
 
 
+def computed_in(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context in which float32 weights are computed in another dtype; None: in theirs."""
+    if dtype is None or device.type == "meta":
+        return nullcontext()
+    return torch.autocast(device.type, dtype)
+
+
 def token_losses(model: nn.Module, batch: Batch, temperature: float = 1.0) -> Tensor:
     """Return the loss of each trained token of a micro-batch, in float32."""
+    with computed_in(batch.autocast, batch.ids.device):
+        return _token_losses(model, batch, temperature)
+
+
+def _token_losses(model: nn.Module, batch: Batch, temperature: float) -> Tensor:
     inputs: dict[str, object] = {"logits_to_keep": batch.keep, "use_cache": False}
     if batch.layout is not None:
         inputs |= {"position_ids": batch.positions, "layout": batch.layout}
@@ -141,16 +155,18 @@ def form_of(model: PeftModel, rows: Sequence[TrainingRow], settings: Settings) -
         share=settings.share_prefix,
         multiple=settings.length_multiple,
         most_logits=most_logits(settings),
+        autocast=settings.autocast,
     )
 
 
-def choose_form(
+def choose_form(  # noqa: PLR0913 - what a form consists of
     model: PeftModel,
     rows: Sequence[TrainingRow],
     *,
     share: bool,
     multiple: int = 1,
     most_logits: int | None = None,
+    autocast: torch.dtype | None = None,
 ) -> Form:
     """Return the best form that this model computes rightly, and switch its attention to it.
 
@@ -160,15 +176,19 @@ def choose_form(
         share: Whether a shared prefix may be computed once.
         multiple: Lengths are to be multiples of it.
         most_logits: Trained tokens whose logits are to be held at once; None: all.
+        autocast: Dtype that float32 weights are to be computed in; None: their own.
 
     Raises:
         Unsupported: The model does more with its logits than its output head.
     """
     base = cast("PreTrainedModel", model.get_base_model())
-    simple = Form("padded", share=False, multiple=multiple, most_logits=most_logits)
+    simple = Form(
+        "padded", share=False, multiple=multiple, most_logits=most_logits, autocast=autocast
+    )
+    dtype = autocast or base.dtype
     probe = [_probed(row) for row in sorted(rows, key=lambda row: len(row.ids))[:2]]
     expected = _probe(model, replace(simple, most_logits=None), probe)
-    if most_logits is not None and not _agree(_probe(model, simple, probe), expected, base.dtype):
+    if most_logits is not None and not _agree(_probe(model, simple, probe), expected, dtype):
         raise Unsupported(
             "this model does more with its logits than its output head gives, so they cannot be "
             "computed in chunks. Set options.local.chunked_cross_entropy to false."
@@ -182,7 +202,7 @@ def choose_form(
     except (TypeError, ValueError, RuntimeError) as error:
         use_attention(model, "sdpa")
         return replace(simple, reason=f"its attention cannot be replaced ({error})")
-    if _agree(actual, expected, base.dtype):
+    if _agree(actual, expected, dtype):
         return form
     use_attention(model, "sdpa")
     reason = f"packed rows give another loss ({actual:.4f} instead of {expected:.4f})"

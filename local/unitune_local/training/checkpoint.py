@@ -22,11 +22,11 @@ from unitune.errors import RunFailed
 from unitune.security.spec import Closed
 from unitune.workspace.filesystem import sha256, whole_folder
 from unitune_local.job_folder import saved_steps
+from unitune_local.training.optimizers import Optimizers
 from unitune_local.training.selection import NONE_YET, Selection
 
+TABLES = ("qmap1", "qmap2")
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
-KEPT = 2
-"""The newest, and one before it in case the disk lied about the newest."""
 
 
 class Position(Closed):
@@ -35,6 +35,8 @@ class Position(Closed):
     step: int
     """Optimiser steps done; with seed and data it says which rows come next."""
     selection: Selection = NONE_YET
+    scaler: dict[str, int | float] = {}  # noqa: RUF012 - pydantic copies it
+    """State of what scales the loss of a training in float16."""
 
 
 class Checkpoint(NamedTuple):
@@ -49,14 +51,15 @@ class Checkpoint(NamedTuple):
     tensors: dict[str, Tensor]
 
 
-def save(
+def save(  # noqa: PLR0913, PLR0917 - what a checkpoint holds
     folder: Path,
     step: int,
     weights: dict[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizers,
     selection: Selection = NONE_YET,
+    kept: int = 2,
 ) -> Path:
-    """Write a checkpoint and remove all but the newest two, and what was best by them.
+    """Write a checkpoint and remove all but the newest `kept`, and what was best by them.
 
     Returns:
         The checkpoint's folder.
@@ -66,15 +69,18 @@ def save(
         shutil.rmtree(done)
     tensors = {f"weight.{name}": weight.detach().cpu() for name, weight in weights.items()}
     for name, weight in weights.items():
-        state = cast("dict[str, Tensor]", optimizer.state[weight])
-        tensors |= {f"optimizer.{name}.{key}": value.cpu() for key, value in state.items()}
+        for key, value in cast("dict[str, Any]", optimizer.state[weight]).items():
+            saved = torch.as_tensor(value).cpu()  # bitsandbytes counts steps in whole numbers
+            # Its tables are one tensor for all weights, which safetensors refuses.
+            tensors[f"optimizer.{name}.{key}"] = saved.clone() if key in TABLES else saved
     with whole_folder(done) as draft:
         cast("Any", safetensors).save_file(tensors, draft / TENSORS)
-        position = Position(step=step, selection=selection)
+        scaler = optimizer.scaler.state_dict()
+        position = Position(step=step, selection=selection, scaler=scaler)
         (draft / STATE).write_text(position.model_dump_json(), encoding="utf-8")
         hashes = {name: sha256(draft / name) for name in (TENSORS, STATE)}
         (draft / MANIFEST).write_text(json.dumps(hashes), encoding="utf-8")
-    newest, older = _steps(folder)[:KEPT], _steps(folder)[KEPT:]
+    newest, older = _steps(folder)[:kept], _steps(folder)[kept:]
     positions = [_position(folder / f"step-{each}") for each in newest]
     best = {position.selection.best_step for position in positions if position is not None}
     for old in set(older) - best:
@@ -103,16 +109,20 @@ def restore_weights(folder: Path, step: int, weights: dict[str, nn.Parameter]) -
 
 
 def restore(
-    checkpoint: Checkpoint, weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
+    checkpoint: Checkpoint, weights: dict[str, nn.Parameter], optimizer: Optimizers
 ) -> None:
     """Put weights and optimiser back to where a checkpoint stood."""
+    if checkpoint.position.scaler:
+        optimizer.scaler.load_state_dict(checkpoint.position.scaler)
     tensors = checkpoint.tensors
     for name, weight in weights.items():
         weight.data.copy_(tensors[f"weight.{name}"])
         prefix = f"optimizer.{name}."
         # Counters and moments live where torch's own optimiser would have put them.
         optimizer.state[weight] = {
-            key.removeprefix(prefix): value.to(weight.device, copy=True)
+            key.removeprefix(prefix): value.item()
+            if value.dtype is torch.int64
+            else value.to(weight.device, copy=True)
             for key, value in tensors.items()
             if key.startswith(prefix)
         }

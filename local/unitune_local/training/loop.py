@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import zip_longest
@@ -36,10 +36,8 @@ from unitune_local.objectives.rollout import Rollouts, seed_of
 from unitune_local.parallel.ranks import ALONE, Ranks
 from unitune_local.settings import Settings
 from unitune_local.training import checkpoint
+from unitune_local.training.optimizers import Optimizers, optimizer_of, scheduled_rate
 from unitune_local.training.selection import Evaluations
-
-LONGEST_GRADIENT = 1.0
-"""Gradients are scaled down to this norm."""
 
 THROUGHPUT_STEPS = 10
 """Enough to even out rows of different length, few enough to follow a machine that others use."""
@@ -88,7 +86,7 @@ def train(
     rows, validation = ready
     objective = _objective(model, form, settings, context)
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    optimizer = adamw(weights, settings)
+    optimizer = optimizer_of(model, settings)
     steps_per_epoch, steps = settings.epoch_steps(len(rows)), settings.steps(len(rows))
 
     def measure() -> dict[str, float]:
@@ -110,16 +108,16 @@ def train(
         # What dropout and noise draw depends on step and rank alone, so it comes again on a resume.
         cast("Any", torch).manual_seed(seed_of(settings.seed, step, ranks.rank))
         prepared = objective.prepare(_steps_of(rows, settings, epoch)[place], step)
-        set_rate(optimizer, learning_rate := scheduled_rate(step, steps, settings))
+        optimizer.set_rate(learning_rate := scheduled_rate(step, steps, settings))
 
-        mean = _add_gradients(objective, prepared, cut, ranks, weights.values())
-        norm = torch.nn.utils.clip_grad_norm_(weights.values(), LONGEST_GRADIENT).item()
-        _check_finite(step, mean.loss, norm, learning_rate, prepared.rows)
-        cast("Any", optimizer).step()
-        optimizer.zero_grad()
+        mean = _add_gradients(objective, prepared, cut, ranks, optimizer)
+        norm = optimizer.clip_gradients(settings.max_grad_norm)
+        if not optimizer.may_skip(norm):
+            _check_finite(step, mean.loss, norm, learning_rate, prepared.rows)
+        optimizer.step()
 
         at: dict[str, JsonValue] = {"step": step, "steps": steps, "epoch": step / steps_per_epoch}
-        figures = {**mean.figures, "learning_rate": learning_rate, "grad_norm": norm}
+        figures = {**mean.figures, "learning_rate": learning_rate, **_norm_figure(norm)}
         trained = sum(row.trained_tokens for row in prepared.rows)
         counts = {**prepared.figures, "tokens": prepared.tokens, "trained_tokens": trained}
         note("step", {**at, **counts, **figures, **throughput.after(prepared.tokens)})
@@ -131,7 +129,14 @@ def train(
             or _checkpoint_due(step, saved_at, settings, place + 1 == steps_per_epoch)
         )
         if due and ranks.is_first:
-            checkpoint.save(context.checkpoints, step, weights, optimizer, evaluations.selection)
+            checkpoint.save(
+                context.checkpoints,
+                step,
+                weights,
+                optimizer,
+                evaluations.selection,
+                settings.keep_checkpoints,
+            )
             note("checkpoint", {"step": step})
             saved_at = time.monotonic()
         if stopping:
@@ -147,13 +152,13 @@ def _add_gradients(
     prepared: StepRows,
     cut: Cut,
     ranks: Ranks,
-    weights: Collection[nn.Parameter],
+    optimizer: Optimizers,
 ) -> Mean:
     mean = Mean(prepared.weight, objective.figure)
     for part_loss in _own_losses(objective, prepared.rows, cut, ranks):
-        torch.autograd.backward(mean.add(part_loss))
+        torch.autograd.backward(optimizer.scaler.scale(mean.add(part_loss)))
     if prepared.rows:
-        ranks.add_gradients(weights)
+        ranks.add_gradients(optimizer.weights)
     mean.figures = ranks.total(mean.figures)
     return mean
 
@@ -179,7 +184,7 @@ def _own_losses(
 def _restore(
     context: TrainingContext,
     weights: dict[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizers,
     evaluations: Evaluations,
 ) -> int:
     """Go back to the newest checkpoint, and return its step; 0 when there is none."""
@@ -233,42 +238,6 @@ def _steps_of(
     lengths = [len(row.ids) for row in rows]
     order = epoch_batches(lengths, settings.batch_size, settings.seed, epoch)
     return [[rows[index] for index in step] for step in order]
-
-
-def adamw(weights: Mapping[str, nn.Parameter], settings: Settings) -> torch.optim.AdamW:
-    """Return the optimiser of a training; `set_rate` sets its learning rate.
-
-    The matrices B of adapters are a group of their own, and so are DoRA's sizes with them: LoRA+
-    learns them faster.
-    """
-    is_b = {name: ".lora_B." in name or weight.ndim == 1 for name, weight in weights.items()}
-    ratios = {False: 1.0, True: settings.loraplus_lr_ratio or 1.0}
-    groups = [
-        {"params": [weights[name] for name in weights if is_b[name] is group], "ratio": ratio}
-        for group, ratio in ratios.items()
-    ]
-    return torch.optim.AdamW(groups, lr=0.0, weight_decay=settings.weight_decay, fused=True)
-
-
-def set_rate(optimizer: torch.optim.AdamW, rate: float) -> None:
-    """Set the learning rate of the next step."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["ratio"]
-
-
-def scheduled_rate(step: int, steps: int, settings: Settings) -> float:
-    """Return the learning rate of a step: a linear warmup, then the schedule.
-
-    That of transformers one step later, with one step more: no step is made at a rate of zero.
-    """
-    share = 0 < settings.warmup < 1
-    warmup = max(1, round(settings.warmup * steps)) if share else round(settings.warmup)
-    if step <= warmup:
-        return settings.learning_rate * step / warmup
-    done = (step - warmup) / (steps - warmup + 1)
-    cosine = 0.5 * (1 + math.cos(math.pi * done))
-    factors = {"cosine": cosine, "linear": 1 - done, "constant": 1.0}
-    return settings.learning_rate * factors[settings.schedule]
 
 
 def by_length(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
@@ -353,6 +322,11 @@ def _described(form: Form, settings: Settings) -> str:
         why = "dropout" if settings.dropout > 0 else "noise on the embeddings"
         return f"a shared prefix is computed for each row, because there is {why}"
     return "a shared prefix is computed once" if form.share else "no shared prefix, as requested"
+
+
+def _norm_figure(norm: float) -> dict[str, float]:
+    """Return the norm of a step's gradients; of a step that was left out, that it was."""
+    return {"grad_norm": norm} if math.isfinite(norm) else {"skipped": 1.0}
 
 
 def _check_finite(

@@ -25,14 +25,16 @@ from unitune.models import TunedModel
 from unitune.workspace.filesystem import sha256
 from unitune.workspace.today import today
 from unitune_local import machine
-from unitune_local.data.rows import read_rows, render_prompts, render_rows
+from unitune_local.callbacks import with_callbacks
+from unitune_local.data.rows import read_rows, rendering_of
 from unitune_local.forecasting.cost import StepClock
 from unitune_local.forecasting.forecast import forecast, require_memory
 from unitune_local.grading import Grading
 from unitune_local.job_folder import EventLog, JobFolder, Kind, Note, drop_note
 from unitune_local.models import store
 from unitune_local.models.adapter import adapter_hash, check_adapter, checked_prompts, save_adapter
-from unitune_local.models.model import add_adapter, load_model, load_tokenizer
+from unitune_local.models.full import trained_model
+from unitune_local.models.model import load_model, load_tokenizer
 from unitune_local.models.start import load_start
 from unitune_local.parallel.ranks import ALONE, Ranks, joined, noticing_loss
 from unitune_local.parallel.sharding import shard
@@ -79,6 +81,8 @@ def prepare(launch: Launch) -> Spec:
         grading=Grading.of(job.reward_scorer, job.folder) if job.method == "rft" else None,
         # The time of sampled answers is not that of steps.
         basis=expected.batching.basis(expected.cost) if job.method != "rft" else None,
+        callbacks=job.tuning.callbacks,
+        folder=job.folder.resolve(),
     )
 
 
@@ -166,16 +170,20 @@ def train_rank(
         )
     note("message", {"text": f"loading {spec.base}"})
     tokenizer = load_tokenizer(spec.base_path, settings.chat)
-    tuned = trainable_model(spec.base_path, settings, ranks)
+    base = spec.base_path
     if (start := spec.start) is not None:
-        note("message", {"text": f"going on from the adapter in {start.path}"})
+        note("message", {"text": f"going on from the tuned model in {start.path}"})
         check_start(start.path, start.sha256)
+        base = start.path if settings.full else base
+    tuned = trainable_model(base, settings, ranks)
+    if start is not None:
         load_start(tuned, start.path)
+    if ranks.is_first:
+        note = with_callbacks(note, spec.callbacks, spec.folder, tuned)
 
     learnt, held_out = _dataset(spec.training), _dataset(spec.validation)
-    rendering = render_rows if settings.reward is None else render_prompts
     rows, validation = (
-        rendering(tokenizer, dataset, settings.sequence_length).rows
+        rendering_of(settings)(tokenizer, dataset, settings.sequence_length).rows
         for dataset in (learnt, held_out)
     )
     if not rows:
@@ -198,7 +206,8 @@ def train_rank(
 
 def finish(trained: Trained, spec: Spec, folder: Path, note: Note) -> TunedModel:
     """Save the adapter of a training in a folder, and check that it answers as the model does."""
-    note("message", {"text": "saving the adapter and loading it again"})
+    what = "model" if spec.settings.full else "adapter"
+    note("message", {"text": f"saving the {what} and loading it again"})
     save_adapter(trained.model, trained.tokenizer, spec, folder)
     worst = check_adapter(trained.model, spec, folder, trained.prompts)
     what = "weights" if spec.settings.shard else "logits"
@@ -255,7 +264,7 @@ def trainable_model(base: Path, settings: Settings, ranks: Ranks = ALONE) -> Pef
     # Filling fresh memory would only matter for code that reads uninitialised memory.
     cast("Any", torch).utils.deterministic.fill_uninitialized_memory = False
     cast("Any", torch).manual_seed(settings.seed)
-    tuned = add_adapter(model, settings)
+    tuned = trained_model(model, settings)
     if settings.shard:
         shard(tuned, settings.torch_dtype, ranks)
     return tuned

@@ -287,3 +287,8 @@ def test_rated_answers_are_no_cases_to_expect() -> None:
     data = {"train": "t.jsonl", "test": 0.2}
     with pytest.raises(ValueError, match="cannot be a share with loss kto"):
         job(method="dpo", data=data, tuning={"preference": {"loss": "kto"}})
+
+
+def test_a_vendor_takes_whole_epochs_alone() -> None:
+    assert "error" == told(tuning={"epochs": 1.5})["fractional-epochs"]
+    assert "fractional-epochs" not in told(tuning={"epochs": 2.0})

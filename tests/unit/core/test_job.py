@@ -132,7 +132,7 @@ def test_a_job_saved_elsewhere_still_means_the_same_files(tmp_path: Path) -> Non
         ),
         (
             SHORTEST.replace("epochs: 3", "epochs: many"),
-            ":6: tuning.epochs is 'many'; it must be a whole number or auto.",
+            ":6: tuning.epochs is 'many'; it must be a number or auto.",
         ),
         (SHORTEST.replace("backend: local\n", ""), ":1: backend is missing; it must be given."),
         (

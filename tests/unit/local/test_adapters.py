@@ -36,7 +36,7 @@ from unitune_local.models.model import (
 from unitune_local.models.size import empty_tuned_model, size_of
 from unitune_local.objectives.loss import loss_sum
 from unitune_local.settings import DataFile, Dimensions, Settings, Spec, resolve
-from unitune_local.training.loop import adamw, set_rate
+from unitune_local.training.optimizers import optimizer_of
 
 VARIANTS = [{"rslora": True}, {"dora": True}, {"init": "gaussian"}, {"rslora": True, "dora": True}]
 
@@ -51,13 +51,11 @@ def tuned(base: Path, rows: Sequence[TrainingRow], settings: Settings, steps: in
     """Return a model after a few steps on all rows at once."""
     torch.manual_seed(0)
     model = add_adapter(load_model(base, settings.torch_dtype), settings).train()
-    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    optimizer = adamw(weights, settings)
+    optimizer = optimizer_of(model, settings)
     for _ in range(steps):
-        set_rate(optimizer, 1e-2)
+        optimizer.set_rate(1e-2)
         torch.autograd.backward(loss_sum(model, padded(rows)))
         optimizer.step()
-        optimizer.zero_grad()
     return model.eval()
 
 

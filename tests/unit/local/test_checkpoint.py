@@ -7,22 +7,23 @@ import torch
 from torch import nn
 
 from unitune_local.training import checkpoint
+from unitune_local.training.optimizers import Optimizers
 
 
-def trained_layer() -> tuple[dict[str, nn.Parameter], torch.optim.Optimizer]:
+def trained_layer() -> tuple[dict[str, nn.Parameter], Optimizers]:
     torch.manual_seed(0)
     layer = nn.Linear(4, 3)
     weights = dict(layer.named_parameters())
-    optimizer = torch.optim.AdamW(weights.values(), lr=0.1)
+    optimizer = Optimizers([torch.optim.AdamW(weights.values(), lr=0.1)])
     layer(torch.ones(2, 4)).sum().backward()
     optimizer.step()
     return weights, optimizer
 
 
-def fresh_layer() -> tuple[dict[str, nn.Parameter], torch.optim.Optimizer]:
+def fresh_layer() -> tuple[dict[str, nn.Parameter], Optimizers]:
     torch.manual_seed(1)
     weights = dict(nn.Linear(4, 3).named_parameters())
-    return weights, torch.optim.AdamW(weights.values(), lr=0.1)
+    return weights, Optimizers([torch.optim.AdamW(weights.values(), lr=0.1)])
 
 
 def test_weights_and_optimiser_come_back(tmp_path: Path) -> None:
@@ -43,6 +44,12 @@ def test_only_the_newest_two_are_kept(tmp_path: Path) -> None:
     for step in (1, 2, 10):
         checkpoint.save(tmp_path, step, *trained_layer())
     assert ["step-10", "step-2"] == sorted(path.name for path in tmp_path.iterdir())
+
+
+def test_as_many_are_kept_as_the_job_says(tmp_path: Path) -> None:
+    for step in (1, 2, 10, 11):
+        checkpoint.save(tmp_path, step, *trained_layer(), kept=3)
+    assert ["step-10", "step-11", "step-2"] == sorted(path.name for path in tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])

@@ -22,6 +22,7 @@ from unitune_local.forecasting.cost import LAYER_FLOPS, PROCESS_BYTES, CostModel
 from unitune_local.forecasting.forecast import forecast, require_memory
 from unitune_local.forecasting.memory_fit import fit_batches
 from unitune_local.inference.answer_cost import LOAD_SECONDS, answer_seconds
+from unitune_local.models.full import full_findings
 from unitune_local.models.model import add_adapter, load_model
 from unitune_local.models.size import Speed, context_of, empty_model, empty_tuned_model, size_of
 from unitune_local.settings import Dimensions, Settings, default_rate, resolve
@@ -131,6 +132,45 @@ def test_answers_to_the_validation_rows_take_time_at_each_evaluation(
     by_score = forecast(job(Tuning(best_by="score")), tiny_model, rows, rows).summary
     added = by_score.seconds_expected - by_loss.seconds_expected
     assert pytest.approx(400, abs=10) == added
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps"), [(0.5, 3), (1.5, 8), (0.01, 1), (1.1, 6), (2, 10), (2.0, 10)]
+)
+def test_a_fraction_of_an_epoch_is_rounded_up_to_steps(
+    tiny_model: Path, rows: Dataset, epochs: float, steps: int
+) -> None:
+    assert steps == look(tiny_model, rows, Tuning(epochs=epochs, batch_size=8)).steps
+
+
+def test_a_gpu_computes_few_different_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert 32 == resolve(job(device="cuda"), TINY).length_multiple
+    assert 1 == resolve(job(device="cpu"), TINY).length_multiple
+
+
+def test_full_fine_tuning_takes_a_tenth_of_the_rate(tiny_model: Path, rows: Dataset) -> None:
+    of_adapters, full = resolve(job(), TINY), resolve(job(Tuning(full=True)), TINY)
+    assert of_adapters.learning_rate == pytest.approx(10 * full.learning_rate)
+    assert look(tiny_model, rows, Tuning(full=True)).settings["full"] is True
+
+
+def test_the_memory_of_full_fine_tuning_goes_by_all_weights_and_the_optimiser(
+    tiny_model: Path, rows: Dataset
+) -> None:
+    weights = sum(weight.numel() for weight in load_model(tiny_model, torch.float32).parameters())
+    plain = look(tiny_model, rows, Tuning(full=True))
+    eight_bit = look(tiny_model, rows, Tuning(full=True, optimizer="adamw_8bit"))
+    assert 6 * weights == plain.memory_bytes - eight_bit.memory_bytes
+
+
+@pytest.mark.parametrize("name", ["quantization", "shard"])
+def test_what_freezes_the_base_goes_not_with_full_fine_tuning(name: str) -> None:
+    value = {"quantization": "4bit", "shard": True}[name]
+    settings = resolve(job(Tuning(full=True)), TINY).model_copy(update={name: value})
+    (finding,) = full_findings(settings)
+    assert f"options.local.{name} is for frozen ones" in finding.message
 
 
 def test_nothing_stays_auto(tiny_model: Path, rows: Dataset) -> None:
@@ -396,12 +436,13 @@ def test_a_step_takes_as_long_as_its_busiest_process(tiny_model: Path, rows: Dat
 
 
 def test_every_gpu_gets_a_process_that_has_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(machine, "cores", lambda: 16)
     on_gpus = job(Tuning(batch_size=3), device="cuda", threads="auto")
     settings = resolve(on_gpus, TINY)
     assert (3, 5, 1) == (settings.processes, settings.threads, settings.processes_per_device)
-    settings = resolve(job(threads="auto"), TINY)
+    settings = resolve(job(device="cpu", threads="auto"), TINY)
     assert (1, 16) == (settings.processes, settings.threads)
-    settings = resolve(job(processes=4, threads="auto"), TINY)
+    settings = resolve(job(device="cpu", processes=4, threads="auto"), TINY)
     assert (4, 4, 4) == (settings.processes, settings.threads, settings.processes_per_device)

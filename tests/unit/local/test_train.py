@@ -31,7 +31,8 @@ from unitune_local.models.model import (
     use_attention,
 )
 from unitune_local.settings import DataFile, Settings, Spec
-from unitune_local.training.loop import TrainingContext, adamw, scheduled_rate, set_rate, train
+from unitune_local.training.loop import TrainingContext, train
+from unitune_local.training.optimizers import optimizer_of, scheduled_rate
 
 UNIT_RATE = SETTINGS.model_copy(update={"learning_rate": 1.0})
 
@@ -173,8 +174,11 @@ def test_weight_decay_shrinks_each_weight_by_its_share() -> None:
     stepped = list[torch.Tensor]()
     for decay in (0.0, 0.1):
         weight = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
-        optimizer = adamw({"w": weight}, SETTINGS.model_copy(update={"weight_decay": decay}))
-        set_rate(optimizer, 0.5)
+        settings = SETTINGS.model_copy(update={"weight_decay": decay})
+        layer = torch.nn.Module()
+        layer.register_parameter("w", weight)
+        optimizer = optimizer_of(layer, settings)
+        optimizer.set_rate(0.5)
         weight.grad = torch.tensor([1.0, 4.0])
         optimizer.step()
         stepped.append(weight.detach())
