@@ -85,16 +85,35 @@ class AdapterShape(Frozen):
     lora_alpha: float
     use_rslora: bool = False
     use_dora: bool = False
-    target_modules: tuple[str, ...]
-    """Last parts of the modules' names, in any layer."""
+    target_modules: tuple[str, ...] = ()
+    target_parameters: tuple[str, ...] | None = None
+    """Expert weights, and others that are not chosen by a module."""
+    rank_pattern: dict[str, int] = Field(default_factory=dict)
+    """Ranks of the modules or parameters that do not have `r`."""
+    alpha_pattern: dict[str, float] = Field(default_factory=dict)
     layers_to_transform: tuple[int, ...] | None = None
     modules_to_save: tuple[str, ...] | None = None
     ensure_weight_tying: bool = False
 
-    @field_validator("target_modules", "modules_to_save")
+    @field_validator("target_modules", "target_parameters")
+    @classmethod
+    def _in_order(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return names and tuple(sorted(names))
+
+    @field_validator("modules_to_save")
     @classmethod
     def _last_parts(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return names and tuple(sorted({name.rpartition(".")[2] for name in names}))
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """Last parts of the modules' names, in any layer."""
+        return tuple(sorted({name.rpartition(".")[2] for name in self.target_modules}))
+
+    @property
+    def largest_rank(self) -> int:
+        """Largest rank of its matrices."""
+        return max([self.r, *self.rank_pattern.values()])
 
 
 class PreferenceSettings(Closed):
@@ -171,6 +190,9 @@ class Settings(Closed):
     neftune_noise_alpha: float | None = None
     chat: Annotated[ChatFormat, Field(exclude_if=lambda form: form == ChatFormat())] = ChatFormat()
     targets: tuple[str, ...] | Literal["all"] = "all"
+    target_parameters: tuple[str, ...] = ()
+    rank_pattern: dict[str, int] = Field(default_factory=dict)
+    alpha_pattern: dict[str, float] = Field(default_factory=dict)
     layers: tuple[int, ...] | None = None
     """None: all."""
     modules_to_save: tuple[str, ...] | None = None
@@ -357,6 +379,8 @@ def resolve(
         values |= {"rslora": shape.use_rslora, "dora": shape.use_dora}
         values |= {"layers": shape.layers_to_transform}
         values |= {"modules_to_save": shape.modules_to_save}
+        values |= {"target_parameters": shape.target_parameters or ()}
+        values |= {"rank_pattern": shape.rank_pattern, "alpha_pattern": shape.alpha_pattern}
     return _decided(Settings, values)
 
 

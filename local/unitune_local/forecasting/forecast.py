@@ -54,6 +54,7 @@ from unitune_local.models.size import (
     speed_of,
 )
 from unitune_local.models.start import StartAdapter, misfit, read_start
+from unitune_local.models.targets import reach_findings
 from unitune_local.parallel.ranks import process_findings
 from unitune_local.parallel.sharding import shard_findings
 from unitune_local.settings import STATE_BYTES, Settings, resolve
@@ -117,6 +118,7 @@ def forecast(
         findings.append(error("start-adapter", what, "Name another adapter, or its own base."))
     findings += _findings(settings, learnt.rows, context_of(folder))
     findings += () if settings.raw_text else _endless(learnt.rows, turn_ends(tokenizer))
+    findings += reach_findings(model, settings)
     for of_settings in (quantization_findings, process_findings, shard_findings, full_findings):
         findings += of_settings(settings)
     findings += chain(_busy(cost.speed), savings(job, batching, available))

@@ -22,6 +22,7 @@ from torch.nn import functional
 from transformers import DynamicCache, PreTrainedModel
 
 from unitune_local.inference.prefix_cache import NAME, PrefixCache, joined
+from unitune_local.models.model import use_attention
 
 CHUNK_TOKENS = 512
 """New tokens of one row in one forward: bounds the scores, whose size grows with its square."""
@@ -219,9 +220,8 @@ def _positions(real: Tensor) -> Tensor:
 @contextmanager
 def prefix_caching(model: PreTrainedModel) -> Generator[None]:
     """Switch a model to attention with a prefix cache, and back at the end."""
-    switch = cast("Callable[[str], None]", cast("Any", model).set_attn_implementation)
-    switch(NAME)
+    use_attention(model, NAME)
     try:
         yield
     finally:
-        switch("sdpa")
+        use_attention(model, None)

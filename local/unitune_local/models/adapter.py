@@ -130,7 +130,7 @@ def check_adapter(
     """
     if spec.settings.shard:
         return _check_weights(live, spec.settings, folder)
-    use_attention(live, "sdpa")
+    use_attention(live, None)
     device = cast("torch.device", live.device)
     answers = [_answer(live, prompt) for prompt in prompts]
     for module in [*live.modules()]:  # frees what it holds, whoever still refers to it

@@ -15,14 +15,16 @@ tensors does, and the embeddings, which are not quantised, are such tensors.
 from __future__ import annotations
 
 import json
+import re
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import Linear
 from safetensors import safe_open
@@ -30,6 +32,7 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoTokenizer,
     BitsAndBytesConfig,
     GenerationConfig,
@@ -46,6 +49,7 @@ from unitune_local.data.attention import Layout
 from unitune_local.data.chat_text import set_format
 from unitune_local.machine import use_threads
 from unitune_local.models.model_folder import weight_files
+from unitune_local.models.targets import chosen_targets
 from unitune_local.settings import Quantization, Settings
 
 ADAPTER = "default"
@@ -56,8 +60,11 @@ AS_DATA = {"trust_remote_code": False, "local_files_only": True}
 """How transformers reads a folder: no code in it runs, and nothing is fetched."""
 MOST_LAYERS = 1_000
 """The deepest model that is published has 126 (Llama 3.1 405B)."""
-PATTERNS = ("exclude_modules", "layers_pattern", "rank_pattern", "alpha_pattern")
+PATTERNS = ("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern")
 """Fields of an adapter's configuration that peft matches against every module of the model."""
+PLAIN_PATTERN = re.compile(r"(\^|\.\*\\?\.)?\w+(\\?\.\w+)*\$?")
+"""Names of modules, also as peft writes those of experts: ``.*\\.gate_up_proj``. Anything else may
+take any time to match."""
 
 
 def config_of(folder: Path) -> PreTrainedConfig:
@@ -65,6 +72,7 @@ def config_of(folder: Path) -> PreTrainedConfig:
 
     Raises:
         UserError: It has more layers than any model.
+        Unsupported: transformers has no language model of this type.
     """
     given: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
     parts: list[dict[str, Any]] = [given, given.get("text_config") or {}]
@@ -74,14 +82,53 @@ def config_of(folder: Path) -> PreTrainedConfig:
                 f"{folder / 'config.json'} asks for {part['num_hidden_layers']:,} layers; at most "
                 f"{MOST_LAYERS:,} are read."
             )
-    config = cast("Any", AutoConfig).from_pretrained(folder, **AS_DATA)
-    config._attn_implementation = "sdpa"  # noqa: SLF001 - the folder may name a kernel to fetch
+    try:
+        config = cast("Any", AutoConfig).from_pretrained(folder, **AS_DATA)
+    except ValueError as error:  # a type that it does not have, or a value that it does not take
+        raise _no_model(str(given.get("model_type")), str(error).partition("\n")[0]) from error
+    config._attn_implementation = None  # noqa: SLF001 - the folder may name a kernel to fetch
+    model_class(config)
     return config
 
 
-def use_attention(model: PeftModel, name: str) -> None:
-    """Switch the attention of the base model: ``sdpa``, or `unitune_local.data.attention.NAME`."""
-    cast("Any", model.get_base_model()).set_attn_implementation(name)
+def model_class(config: PreTrainedConfig) -> Any:
+    """Return the class of transformers that loads a configuration's language model.
+
+    A multimodal model has one that reads text and images; only text reaches it here.
+
+    Raises:
+        Unsupported: transformers has none.
+    """
+    for auto in (AutoModelForCausalLM, AutoModelForImageTextToText):
+        if type(config) in cast("Any", auto)._model_mapping:  # noqa: SLF001 - it has no other list
+            return auto
+    raise _no_model(config.model_type, "It may be an encoder, or a model of images or sound alone")
+
+
+def _no_model(kind: str, why: str) -> Unsupported:
+    return Unsupported(
+        f"transformers {transformers.__version__} builds no language model of type {kind!r}. "
+        f"{why.removesuffix('.')}. Choose a model whose type it knows."
+    )
+
+
+def empty_model(folder: Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """Return the model of a folder on torch's meta device, which holds no weights."""
+    config = config_of(folder)
+    with torch.device("meta"):
+        return model_class(config).from_config(config, **({"dtype": dtype} if dtype else {}))
+
+
+def use_attention(model: PeftModel | PreTrainedModel, name: str | None) -> None:
+    """Switch the attention of a model.
+
+    Args:
+        model: With or without adapters.
+        name: `unitune_local.data.attention.NAME`, or another that is registered; None: what the
+            architecture supports best, SDPA before plain products.
+    """
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    cast("Any", base).set_attn_implementation(name)
 
 
 def load_tokenizer(path: Path, form: ChatFormat | None = None) -> PreTrainedTokenizerBase:
@@ -115,11 +162,11 @@ def load_model(
     logging.disable_progress_bar()
     if quantization is not None and dtype != "auto":
         return load_quantized(path, config_of(path), dtype, device, quantization)
-    model = cast("Any", AutoModelForCausalLM).from_pretrained(
+    config = config_of(path)
+    model = model_class(config).from_pretrained(
         path,
-        config=config_of(path),
+        config=config,
         dtype=dtype,
-        attn_implementation="sdpa",
         use_safetensors=True,
         **AS_DATA,
     )
@@ -137,7 +184,12 @@ def round_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
 
 
 def add_adapter(model: PreTrainedModel, settings: Settings) -> PeftModel:
-    """Return the model with new, trainable adapters in float32; the base is frozen."""
+    """Return the model with new, trainable adapters in float32; the base is frozen.
+
+    Raises:
+        UserError: The model has no layer of the names that the settings give.
+        Unsupported: None of its layers can have an adapter.
+    """
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=cast("int", settings.alpha),  # peft's annotation is narrower than what it takes
@@ -145,15 +197,13 @@ def add_adapter(model: PreTrainedModel, settings: Settings) -> PeftModel:
         use_rslora=settings.rslora,
         use_dora=settings.dora,
         init_lora_weights="gaussian" if settings.init == "gaussian" else True,
-        target_modules=sorted(linear_names(model))  # peft chooses layers among names alone
-        if settings.targets == "all" and settings.layers is not None
-        else "all-linear"
-        if settings.targets == "all"
-        else list(settings.targets),
+        rank_pattern=dict(settings.rank_pattern),
+        alpha_pattern=cast("dict[str, int]", dict(settings.alpha_pattern)),
         layers_to_transform=None if settings.layers is None else list(settings.layers),
         modules_to_save=list(settings.modules_to_save or ()) or None,
         ensure_weight_tying=bool(settings.modules_to_save),
         task_type="CAUSAL_LM",
+        **chosen_targets(model, settings),
     )
     with _quiet():
         tuned = cast("PeftModel", get_peft_model(model, config))
@@ -163,17 +213,6 @@ def add_adapter(model: PreTrainedModel, settings: Settings) -> PeftModel:
     if settings.neftune_noise_alpha:
         add_noise(tuned, settings.neftune_noise_alpha)
     return tuned
-
-
-def linear_names(model: nn.Module) -> set[str]:
-    """Return the last parts of the names of a model's linear layers, the output head apart."""
-    head = cast("Any", model).get_output_embeddings()
-    modules = cast("Any", model).named_modules()
-    return {
-        name.rpartition(".")[2]
-        for name, layer in modules
-        if isinstance(layer, nn.Linear) and layer is not head
-    }
 
 
 def keep_inputs_alone(model: PeftModel) -> None:
@@ -203,13 +242,10 @@ def load_adapter(model: PreTrainedModel, folder: Path, *, rounds_once: bool) -> 
         UserError: Patterns choose its modules, which may take any time to match.
     """
     given = json.loads((folder / "adapter_config.json").read_bytes())
-    patterns = [name for name in PATTERNS if given.get(name)]
-    if isinstance(given.get("target_modules"), str):
-        patterns.append("target_modules")
-    if patterns:
+    if patterns := patterns_of(given):
         raise UserError(
-            f"{folder / 'adapter_config.json'} chooses modules by patterns in "
-            f"{', '.join(patterns)}, which unitune does not match. List them in target_modules."
+            f"{folder / 'adapter_config.json'} chooses modules by regular expressions in "
+            f"{', '.join(patterns)}, which may take any time to match. Write the names of modules."
         )
     with _quiet():
         tuned = cast("PeftModel", cast("Any", PeftModel).from_pretrained(model, folder))
@@ -228,6 +264,20 @@ def round_once(model: nn.Module) -> None:
             continue
         if isinstance(layer.get_base_layer(), nn.Linear):
             cast("Any", layer).forward = _forward_of(layer)
+
+
+def patterns_of(given: Mapping[str, object]) -> list[str]:
+    """Return the fields of an adapter's configuration with regular expressions that are not names.
+
+    peft compares the entries of a list with names, and takes a text or a key for an expression.
+    """
+    found = ["layers_pattern"] if given.get("layers_pattern") else []
+    for name in PATTERNS:
+        value = cast("Any", given.get(name))
+        keys = [value] if isinstance(value, str) else value if isinstance(value, dict) else ()
+        if not all(PLAIN_PATTERN.fullmatch(str(key)) for key in cast("list[object]", keys)):
+            found.append(name)
+    return found
 
 
 @contextmanager
@@ -331,8 +381,7 @@ def load_quantized(
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )
-    with torch.device("meta"):  # for its class alone
-        empty = cast("Any", AutoModelForCausalLM).from_config(config)
+    empty = cast("Any", empty_model(path))  # for its class alone
     reading = cast("Any", safe_open)
     files = [reading(file, framework="pt", backend="pread") for file in weight_files(path)]
     model = empty.from_pretrained(
@@ -340,7 +389,6 @@ def load_quantized(
         config=config,
         state_dict={name: file.get_slice(name) for file in files for name in file.keys()},  # noqa: SIM118 - it is no mapping
         dtype=dtype,
-        attn_implementation="sdpa",
         quantization_config=chosen,
         device_map={"": device},  # it can only be placed while it is loaded
     )

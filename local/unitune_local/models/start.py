@@ -27,6 +27,8 @@ from unitune.workspace.validation import sentence
 from unitune_local.models import store
 from unitune_local.models.adapter import CONFIG, WEIGHTS, read_record, read_weights
 from unitune_local.models.full import is_full
+from unitune_local.models.model import patterns_of
+from unitune_local.models.model_folder import missing_parts
 from unitune_local.options import LocalOptions
 from unitune_local.settings import AdapterShape
 
@@ -68,7 +70,8 @@ def read_start(folder: Path, job: Job, base: Path) -> StartAdapter:
         why = f"{'.'.join(map(str, first['loc']))} {sentence([first]).removesuffix('.')}".strip()
         what = f"{folder / CONFIG} is no LoRA adapter's: {why}."
         return _refused("start-adapter", what, "Name the folder of another adapter.")
-    if odd := _beyond_lora(given):
+    odd = _beyond_lora(given) or " and ".join(f"a pattern in {name}" for name in patterns_of(given))
+    if odd:
         what = f"{folder / CONFIG} has {odd}, and unitune trains no such adapters."
         return _refused("start-adapter", what, "Name the folder of another adapter.")
     findings = (*_base_findings(folder, given, base, job), *_setting_findings(job, shape))
@@ -139,7 +142,12 @@ def _base_findings(
     try:
         record = read_record(folder)
     except (OSError, ValidationError):
-        named = given.get("base_model_name_or_path")
+        named = str(given.get("base_model_name_or_path"))
+        there = _folder_of(named)
+        if there is not None and store.fingerprint(there) != store.fingerprint(base):
+            what = f"the adapter in {folder} was trained on {named}, whose weights are others."
+            yield error(OTHER_BASE, what, "Let both be the same base model, or leave `start` out.")
+            return
         what = f"{folder} does not say which weights its adapter was trained on ({named})."
         yield warning("start-base-unknown", what, "Make sure that it was the base of this job.")
         return
@@ -157,13 +165,21 @@ def _base_findings(
         yield error(OTHER_BASE, what, f"Let it be {theirs}: other frozen weights are another base.")
 
 
+def _folder_of(name: str) -> Path | None:
+    """Return the folder of a base model if it is on this machine."""
+    folder = Path(name).expanduser()
+    if folder.is_dir() and not missing_parts(folder):
+        return folder
+    return next((each.path for each in store.stored() if each.name == name), None)
+
+
 def _setting_findings(job: Job, shape: AdapterShape) -> Iterator[Finding]:
     lora = job.tuning.lora
     targets = lora.targets if isinstance(lora.targets, str) else tuple(sorted(lora.targets))
     for name, explicit, own in (
         ("rank", lora.rank, shape.r),
         ("alpha", lora.alpha, shape.lora_alpha),
-        ("targets", targets, shape.target_modules),
+        ("targets", targets, shape.target_names),
         ("layers", lora.layers, shape.layers_to_transform),
         ("modules_to_save", lora.modules_to_save, shape.modules_to_save),
         ("rslora", lora.rslora, shape.use_rslora),

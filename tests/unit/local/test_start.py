@@ -248,7 +248,7 @@ def test_another_explicit_setting_is_an_error(
         {"use_qalora": True},
         {"bias": "all"},
         {"layer_replication": [[0, 2]]},
-        {"rank_pattern": {"q_proj": 2}},
+        {"rank_pattern": {"(q_proj)+": 2}},
         {"peft_type": "LOHA"},
         {"target_modules": "all-linear"},
         {"r": None},

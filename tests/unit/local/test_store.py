@@ -286,13 +286,20 @@ def test_a_model_of_a_billion_layers_is_refused(tiny_model: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "patterns", [{"target_modules": "(a+)+$"}, {"rank_pattern": {"(a+)+": 4}}], ids=str
+    "patterns",
+    [
+        {"target_modules": "(a+)+$"},
+        {"rank_pattern": {"(a+)+": 4}},
+        {"alpha_pattern": {".*.*.*.*q_proj": 4}},
+        {"layers_pattern": ["(a+)+"]},
+    ],
+    ids=str,
 )
-def test_an_adapter_that_chooses_its_modules_by_patterns_is_not_loaded(
+def test_an_adapter_that_chooses_modules_by_regular_expressions_is_not_loaded(
     tmp_path: Path, patterns: dict[str, object]
 ) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps(patterns))
-    with pytest.raises(UserError, match="chooses modules by patterns"):
+    with pytest.raises(UserError, match="chooses modules by regular expressions"):
         load_adapter(cast("Any", None), tmp_path, rounds_once=False)
 
 

@@ -1,0 +1,159 @@
+"""Choose the weights of a model that adapters change.
+
+`auto` means every matrix in the layers of the language model: its linear layers, and the experts of
+a mixture, which transformers keep as parameters of three dimensions. Embeddings, the output head,
+routers and the vision or audio parts of a multimodal model keep their weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer, ParamWrapper
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from unitune.errors import Unsupported, UserError
+from unitune.findings import Finding, warning
+from unitune_local.settings import Settings
+
+ROUTERS = {"gate", "router", "shared_expert_gate"}
+EXPERT_PARTS = {
+    "gate_up_proj": {"gate_proj", "up_proj", "w1", "w3"},
+    "down_proj": {"down_proj", "w2"},
+}
+"""Layers of one expert that a parameter holds, by the parameter's name."""
+MOVED = {*ROUTERS, *(part for parts in EXPERT_PARTS.values() for part in parts)}
+"""Names of layers that peft takes for experts (`convert_peft_config_for_transformers`). In a model
+with experts, linear layers of such names are chosen by their parameter instead."""
+MAMBA = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
+READ_BY_KERNELS = {"out_proj", "conv1d"}
+"""Layers of `MAMBA` models whose adapters would be left out, because the kernels read the weights
+themselves. Source: peft 0.21, `_check_lora_target_modules_mamba`."""
+MATRICES = 3
+"""Dimensions of a parameter that holds one matrix for each expert."""
+FULL_REACH = 0.98
+"""Share of the weights from which nothing is reported: routers are left out on purpose."""
+
+
+def chosen_targets(model: PreTrainedModel, settings: Settings) -> dict[str, Any]:
+    """Return the arguments of `LoraConfig` that choose a model's weights.
+
+    Raises:
+        UserError: The model has no linear layer of such a name.
+        Unsupported: No layer of the model can have an adapter.
+    """
+    own = settings.target_parameters
+    if own:  # of the adapter that the training starts from
+        return {"target_modules": list(settings.targets), "target_parameters": list(own)}
+    layers, experts = list(_linear_layers(model)), list(_experts(model))
+    if settings.layers is not None and (experts or _prefix(model)):
+        raise Unsupported(
+            f"tuning.lora.layers cannot be used with a {model.config.model_type} model: it has "
+            "experts, or reads more than text. Leave it out."
+        )
+    if settings.targets != "all":
+        names = {_last(name) for name in settings.targets}
+        known = {_last(name) for name in layers}
+        known |= {part for name in experts for part in EXPERT_PARTS.get(_last(name), ())}
+        if names.isdisjoint(known):
+            raise UserError(
+                f"tuning.lora.targets is {list(settings.targets)}, but the model has no linear "
+                f"layer of such a name. It has {', '.join(sorted(known))}."
+            )
+        if not experts and _prefix(model) == "":
+            return {"target_modules": list(settings.targets)}
+        layers = [name for name in layers if _last(name) in names]
+        experts = [name for name in experts if names & EXPERT_PARTS.get(_last(name), set())]
+    moved = [name for name in layers if experts and _last(name) in MOVED]
+    modules = _short(model, [name for name in layers if name not in moved])
+    # peft adapts a parameter without dropout and DoRA, and none that is packed.
+    parameters = [*experts, *(f"{name}.weight" for name in moved if not settings.quantization)]
+    if settings.dropout or settings.dora:
+        parameters = []
+    if not modules and not parameters:
+        raise Unsupported(
+            f"no layer of this {model.config.model_type} model can have an adapter with the job's "
+            "settings. Choose another model, or leave tuning.lora out."
+        )
+    suffixes = {".".join(name.split(".")[-3:]) for name in parameters}
+    return {"target_modules": modules, "target_parameters": sorted(suffixes) or None}
+
+
+def reach_findings(model: PeftModel, settings: Settings) -> Iterator[Finding]:
+    """Yield what share of the layers' weights the adapters reach, where `auto` misses some."""
+    if settings.targets != "all" or settings.layers is not None or settings.full:
+        return
+    language = cast("Any", model.get_base_model()).get_decoder()
+    left_out = {id(each.weight) for each in language.modules() if isinstance(each, nn.Embedding)}
+    reached = {
+        id(each.get_param() if isinstance(each, ParamWrapper) else each.get_base_layer().weight)
+        for each in language.modules()
+        if isinstance(each, LoraLayer)
+    }
+    sizes, missed = {True: 0, False: 0}, set[str]()
+    for name, weight in language.named_parameters():
+        if weight.ndim > 1 and ".lora_" not in name and id(weight) not in left_out:
+            is_reached = id(weight) in reached
+            sizes[is_reached] += weight.numel()
+            if not is_reached:
+                missed.add(".".join(name.removesuffix(".weight").split(".")[-2:]))
+    share = sizes[True] / max(1, sum(sizes.values()))
+    if share < FULL_REACH:
+        yield warning(
+            "adapter-reach",
+            f"the adapters reach {share:.0%} of the weights in the model's layers; "
+            f"{', '.join(sorted(missed))} keep their values.",
+            "Experts have adapters only without tuning.lora.dropout and dora.",
+        )
+
+
+def _linear_layers(model: PreTrainedModel) -> Iterator[str]:
+    """Yield the names of the language model's linear layers, without head and routers."""
+    head = cast("Any", model).get_output_embeddings()
+    kernels = READ_BY_KERNELS if model.config.model_type in MAMBA else set[str]()
+    for name, layer in _language_modules(model):
+        is_router = not ROUTERS.isdisjoint(name.split(".")[-2:])
+        left_out = layer is head or is_router or _last(name) in kernels
+        if isinstance(layer, nn.Linear | Conv1D) and not left_out:
+            yield name
+
+
+def _experts(model: PreTrainedModel) -> Iterator[str]:
+    """Yield the names of the parameters that hold the matrices of all experts of a layer."""
+    for name, module in _language_modules(model):
+        if not isinstance(module, nn.Conv1d):
+            own = module.named_parameters(recurse=False)
+            yield from (f"{name}.{each}" for each, weight in own if weight.ndim == MATRICES)
+
+
+def _language_modules(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
+    prefix = _prefix(model)
+    return (each for each in _modules(model) if each[0].startswith(prefix))
+
+
+def _prefix(model: PreTrainedModel) -> str:
+    """Return what the names of a multimodal model's language model begin with; empty for others."""
+    given = cast("Any", model)
+    if given.config.get_text_config() is given.config:
+        return ""
+    language = given.get_decoder()
+    return next(f"{name}." for name, each in _modules(model) if each is language)
+
+
+def _short(model: PreTrainedModel, names: list[str]) -> list[str]:
+    """Return the last parts of modules' names, or the names where others end so, too."""
+    parts = {_last(name) for name in names}
+    ending = {name for name, _ in _modules(model) if _last(name) in parts}
+    return sorted(parts if ending == set(names) else names)
+
+
+def _modules(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
+    return cast("Any", model).named_modules()
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
