@@ -190,7 +190,7 @@ class Settings(Closed):
     neftune_noise_alpha: float | None = None
     chat: Annotated[ChatFormat, Field(exclude_if=lambda form: form == ChatFormat())] = ChatFormat()
     targets: tuple[str, ...] | Literal["all"] = "all"
-    target_parameters: tuple[str, ...] = ()
+    target_parameters: tuple[str, ...] | None = None
     rank_pattern: dict[str, int] = Field(default_factory=dict)
     alpha_pattern: dict[str, float] = Field(default_factory=dict)
     layers: tuple[int, ...] | None = None
@@ -379,7 +379,7 @@ def resolve(
         values |= {"rslora": shape.use_rslora, "dora": shape.use_dora}
         values |= {"layers": shape.layers_to_transform}
         values |= {"modules_to_save": shape.modules_to_save}
-        values |= {"target_parameters": shape.target_parameters or ()}
+        values |= {"target_parameters": shape.target_parameters}
         values |= {"rank_pattern": shape.rank_pattern, "alpha_pattern": shape.alpha_pattern}
     return _decided(Settings, values)
 

@@ -22,12 +22,11 @@ from unitune_local.data.batches import common_length
 from unitune_local.data.chat_text import TemplateError
 from unitune_local.data.rendering import render_prompt
 from unitune_local.models import store
-from unitune_local.models.model import load_tokenizer
+from unitune_local.models.model import empty_model, load_tokenizer
 from unitune_local.models.size import (
     Conditions,
     ModelSize,
     Speed,
-    empty_model,
     keep_speed,
     size_of,
     speed_of,

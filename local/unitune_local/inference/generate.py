@@ -194,9 +194,11 @@ def _batches(
 
 
 def bytes_per_token(model: PreTrainedModel) -> int:
-    """Return the size of one token's keys and values in all layers."""
+    """Return the size of one token's keys and values in all layers; 1 where it has none."""
     config = cast("Any", model.config).get_text_config()
-    heads = int(config.num_attention_heads)
+    heads = int(getattr(config, "num_attention_heads", None) or 0)
+    if heads == 0:  # a state-space model, whose state does not grow
+        return 1
     groups = int(getattr(config, "num_key_value_heads", None) or heads)
     width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
     return 2 * int(config.num_hidden_layers) * groups * width * model.dtype.itemsize

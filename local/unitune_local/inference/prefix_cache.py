@@ -25,6 +25,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from unitune.errors import Unsupported
 from unitune_local.data.attention import not_plain
+from unitune_local.models.model import use_attention
 
 NAME = "unitune_prefix_cache"
 BLOCK = 32
@@ -131,7 +132,37 @@ def is_plain(model: PreTrainedModel) -> bool:
         bool(getattr(model, "_supports_attention_backend", False))
         and not not_plain(model.config)
         and not any(name.endswith("sinks") for name, _ in model.named_parameters())
+        and _hands_keywords_on(model)
     )
+
+
+HAND_KEYWORDS_ON: dict[type[PreTrainedModel], bool] = {}
+
+
+def _hands_keywords_on(model: PreTrainedModel) -> bool:
+    """Whether a model gives its attention the keywords that it is called with.
+
+    Some that support other attention do not, so one token is tried, once for each class.
+    """
+    if type(model) not in HAND_KEYWORDS_ON:
+        one = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+        seen = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=model.device)
+        use_attention(model, NAME)
+        try:
+            with torch.inference_mode():
+                cast("Any", model)(
+                    one,
+                    attention_mask=seen,
+                    position_ids=one,
+                    use_cache=False,
+                    prefix_cache=PrefixCache(),
+                )
+            HAND_KEYWORDS_ON[type(model)] = True
+        except TypeError:
+            HAND_KEYWORDS_ON[type(model)] = False
+        finally:
+            use_attention(model, None)
+    return HAND_KEYWORDS_ON[type(model)]
 
 
 def prefix_cache_attention(  # noqa: PLR0913 - the signature is transformers'

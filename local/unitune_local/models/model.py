@@ -127,8 +127,10 @@ def use_attention(model: PeftModel | PreTrainedModel, name: str | None) -> None:
         name: `unitune_local.data.attention.NAME`, or another that is registered; None: what the
             architecture supports best, SDPA before plain products.
     """
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    cast("Any", base).set_attn_implementation(name)
+    base = cast("Any", model.get_base_model() if isinstance(model, PeftModel) else model)
+    if base._can_set_attn_implementation():  # noqa: SLF001 - otherwise it would only log that
+        best = "sdpa" if base._supports_sdpa else "eager"  # noqa: SLF001 - it has no other name
+        base.set_attn_implementation(name or best)
 
 
 def load_tokenizer(path: Path, form: ChatFormat | None = None) -> PreTrainedTokenizerBase:

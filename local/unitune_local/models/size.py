@@ -25,7 +25,7 @@ from unitune.security.spec import Closed
 from unitune.workspace.filesystem import replacing
 from unitune_local import machine
 from unitune_local.models.full import trained_model
-from unitune_local.models.model import config_of
+from unitune_local.models.model import config_of, empty_model
 from unitune_local.models.model_folder import cache_folder
 from unitune_local.settings import Dimensions, Settings
 
@@ -116,17 +116,6 @@ def dimensions_of(folder: Path, sequence_length: int | Literal["auto"]) -> Dimen
     return Dimensions(context, int(cast("Any", config_of(folder)).get_text_config().hidden_size))
 
 
-def empty_model(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Return the model of a folder on torch's meta device, where weights have shapes alone.
-
-    It never runs, so it takes the attention that every architecture supports.
-    """
-    with torch.device("meta"):
-        return cast("Any", AutoModelForCausalLM).from_config(
-            config_of(folder), dtype=dtype, attn_implementation="eager"
-        )
-
-
 def empty_tuned_model(folder: Path, settings: Settings) -> PeftModel:
     """Return an empty model with the adapters of some settings.
 
@@ -134,12 +123,6 @@ def empty_tuned_model(folder: Path, settings: Settings) -> PeftModel:
         UserError: No linear layer has a name among the targets.
     """
     model = empty_model(folder, settings.torch_dtype)
-    names = {name.split(".")[-2] for name in _products(model)}
-    if settings.targets != "all" and names.isdisjoint(settings.targets):
-        raise UserError(
-            f"tuning.lora.targets is {list(settings.targets)}, but the model has no linear layer "
-            f"of such a name. It has {', '.join(sorted(names))}."
-        )
     with torch.device("meta"):
         return trained_model(model, settings)
 

@@ -107,7 +107,9 @@ def reach_findings(model: PeftModel, settings: Settings) -> Iterator[Finding]:
             "adapter-reach",
             f"the adapters reach {share:.0%} of the weights in the model's layers; "
             f"{', '.join(sorted(missed))} keep their values.",
-            "Experts have adapters only without tuning.lora.dropout and dora.",
+            "Leave out tuning.lora.dropout and dora to adapt experts."
+            if settings.dropout or settings.dora
+            else "Choose another model if that is too little.",
         )
 
 
