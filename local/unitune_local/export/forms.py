@@ -86,7 +86,7 @@ def write_gguf(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
     if tuned.embedded and quantization not in DTYPES:
         what = f"The base came rounded ({tuned.embedded.quantisation}), and {quantization} rounds"
         again = (f"{what} it a second time. --to gguf-lora keeps the base's own file.",)
-    notes = (*tuned.merging_notes(), *again)
+    notes = (*tuned.merging_notes(), *gguf_file.differences(tuned.config), *again)
     return _for_llama_cpp(file, tensors, "llama-server -m {folder}/" + file.name, notes)
 
 
@@ -94,6 +94,7 @@ def write_gguf_lora(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
     """Write the adapter as GGUF, and beside it the base: its own file where it came as one."""
     tuned.refuse_dora("llama.cpp")
     tuned.refuse_vocabulary_layers("llama.cpp adapts no embeddings: --to gguf")
+    tuned.refuse_experts("llama.cpp")
     base = _base_file(tuned, folder, spec.quantization)
     file = folder / f"{spec.name}.lora.gguf"
     adapter = Adapter(tuned.config, read_weights(tuned.adapter), tuned.scale * tuned.shape.r)
@@ -135,6 +136,7 @@ def write_mlx(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
     del spec
     tuned.refuse_dora("this form for mlx-lm")
     tuned.refuse_vocabulary_layers("mlx-lm adapts layers alone: --to merged")
+    tuned.refuse_experts("this form for mlx-lm")
     weights: dict[str, Tensor] = {}
     for name, values in read_weights(tuned.adapter).items():
         module, _, part = name.removeprefix("base_model.model.").rpartition(".lora_")
@@ -157,9 +159,10 @@ def write_vllm(tuned: Tuned, folder: Path, spec: ExportSpec) -> Written:
     """Write the adapter, and a script that starts vLLM with it, its rank and its template."""
     tuned.refuse_dora("vLLM")
     tuned.refuse_vocabulary_layers("vLLM adapts no embeddings: --to merged")
-    rank = next((rank for rank in VLLM_RANKS if rank >= tuned.shape.r), None)
+    largest = tuned.shape.largest_rank
+    rank = next((rank for rank in VLLM_RANKS if rank >= largest), None)
     if rank is None:
-        raise Unsupported(f"vLLM takes ranks up to {VLLM_RANKS[-1]}, not {tuned.shape.r}.")
+        raise Unsupported(f"vLLM takes ranks up to {VLLM_RANKS[-1]}, not {largest}.")
     adapter = folder / "adapter"
     written = write_adapter(tuned, adapter, spec)
     template = adapter / "chat_template.jinja"

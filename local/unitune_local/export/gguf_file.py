@@ -1,9 +1,9 @@
 """GGUF files as llama.cpp reads them: a whole model, or a LoRA adapter over one.
 
-The package `gguf` writes the file, knows the names and rounds the weights; which tensor becomes
-which, and what stands in the metadata, is what llama.cpp's own converter writes for the Llama and
-Qwen families. Weights are read one at a time from float32, so a file takes no more memory than the
-model that it is made of.
+The package `gguf` writes the file, has the names of all tensors and rounds the weights. What is
+changed on the way, and which metadata a file has, is what llama.cpp's own converter does. Weights
+are read one at a time from float32, so a file takes no more memory than the model that it is made
+of.
 
 Not here: what a file answers (`unitune_local.export.verify`), and other architectures and
 tokenizers; they are refused by name.
@@ -27,6 +27,7 @@ from gguf import (
     GGUFType,
     GGUFWriter,
     LlamaFileType,
+    RopeScalingType,
     dequantize,
     get_tensor_name_map,
     quantize,
@@ -39,64 +40,173 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from unitune.errors import Unsupported
 from unitune.workspace.progress import counted
+from unitune_local.data.attention import not_plain
 from unitune_local.export.gguf_tokenizer import add_tokenizer
 
 Floats = NDArray[np.float32]
 
-ARCHITECTURES = {
-    "llama": MODEL_ARCH.LLAMA,
-    "qwen2": MODEL_ARCH.QWEN2,
-    "qwen3": MODEL_ARCH.QWEN3,
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How llama.cpp stores the models of one type."""
+
+    architecture: MODEL_ARCH
+    interleaves: bool = False
+    """Whether the rows of queries and keys are in another order, `interleaved`."""
+    norm_offset: float = 0.0
+    """Added to the weights of norms, which transformers adds when it computes."""
+    full_every: int = 0
+    """Every so many layers one sees all tokens and the others a window; 0: all see all."""
+    wide_layers: int = 0
+    """Layers of the one size whose queries are scaled by the width of the model."""
+
+
+FAMILIES = {
+    "gemma": Family(MODEL_ARCH.GEMMA, norm_offset=1),
+    "gemma2": Family(MODEL_ARCH.GEMMA2, norm_offset=1, full_every=2, wide_layers=46),
+    "gemma3_text": Family(MODEL_ARCH.GEMMA3, norm_offset=1, full_every=6, wide_layers=62),
+    "granite": Family(MODEL_ARCH.GRANITE, interleaves=True),
+    "granitemoe": Family(MODEL_ARCH.GRANITE_MOE, interleaves=True),
+    "llama": Family(MODEL_ARCH.LLAMA, interleaves=True),
+    "mistral": Family(MODEL_ARCH.LLAMA, interleaves=True),
+    "mixtral": Family(MODEL_ARCH.LLAMA, interleaves=True),
+    "olmo2": Family(MODEL_ARCH.OLMO2),
+    "phi3": Family(MODEL_ARCH.PHI3),
+    "qwen2": Family(MODEL_ARCH.QWEN2),
+    "qwen3": Family(MODEL_ARCH.QWEN3),
+    "qwen3_moe": Family(MODEL_ARCH.QWEN3MOE),
+    "smollm3": Family(MODEL_ARCH.SMOLLM3, interleaves=True),
 }
-"""By transformers' name of a model type."""
+"""By transformers' name of a model type, or of the text part of a multimodal one."""
+FIELDS = {
+    "context_length": ("max_position_embeddings",),
+    "embedding_length": ("hidden_size",),
+    "feed_forward_length": ("intermediate_size",),
+    "block_count": ("num_hidden_layers",),
+    "head_count": ("num_attention_heads",),
+    "head_count_kv": ("num_key_value_heads",),
+    "layer_norm_rms_eps": ("rms_norm_eps",),
+    "vocab_size": ("vocab_size",),
+    "attn_logit_softcapping": ("attn_logit_softcapping",),
+    "final_logit_softcapping": ("final_logit_softcapping",),
+    "attention_scale": ("attention_multiplier",),
+    "embedding_scale": ("embedding_multiplier",),
+    "residual_scale": ("residual_multiplier",),
+    "logit_scale": ("logits_scaling",),
+    "expert_count": ("num_local_experts", "num_experts"),
+    "expert_used_count": ("num_experts_per_tok",),
+    "expert_feed_forward_length": ("moe_intermediate_size",),
+}
+"""Metadata of a file by the writer's name for it, with the names that configurations have."""
 QUANTIZATIONS = ("F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")
 """What weights can be rounded to: all that the package `gguf` writes, the finest first."""
 COARSE = ("Q5_1", "Q5_0", "Q4_1", "Q4_0")
 """Of which embeddings and head are kept in Q8_0, as llama.cpp keeps them finer than the rest."""
 EMBEDDINGS = ("token_embd.weight", "output.weight")
+EXACT = ("_norm.weight", "ffn_gate_inp.weight", ".lora_a", ".lora_b")
+"""Endings of the names of tensors that are never rounded."""
+GATE_AND_UP = "experts.gate_up_proj"
+"""Parameter that holds the gate of each expert above its input projection."""
+RENAMED = {"block_sparse_moe.router": "mlp.gate", "block_sparse_moe.experts": "mlp.experts"}
+"""Parts of names that the package `gguf` has under other ones."""
 
 
-def architecture_of(config: PreTrainedConfig) -> MODEL_ARCH:
-    """Return GGUF's name of a model type.
+def family_of(config: PreTrainedConfig) -> Family:
+    """Return how llama.cpp stores a model.
 
     Raises:
-        Unsupported: It is none of those known here, or has what GGUF cannot say of it.
+        Unsupported: It is none of those known here, or llama.cpp would compute it otherwise.
     """
-    kind = config.model_type
-    if kind not in ARCHITECTURES:
+    text = cast("Any", config).get_text_config()
+    kind = text.model_type
+    if kind not in FAMILIES:
         raise Unsupported(
-            f"GGUF is written for {', '.join(ARCHITECTURES)} models; this one is {kind}. Export it "
+            f"GGUF is written for {', '.join(FAMILIES)} models; this one is {kind}. Export it "
             "with --to merged, and convert that with llama.cpp's convert_hf_to_gguf.py."
         )
-    if getattr(config, "use_sliding_window", False):
-        raise Unsupported(f"the {kind} model has sliding attention, which GGUF cannot say.")
-    return ARCHITECTURES[kind]
+    family = FAMILIES[kind]
+    if reason := _computed_otherwise(family, text):
+        raise Unsupported(
+            f"llama.cpp would not compute this {kind} model as it was trained: {reason}. Export it "
+            "with --to merged."
+        )
+    return family
 
 
-def placed(config: PreTrainedConfig, name: str, weights: Tensor) -> tuple[str, Floats]:
-    """Return a tensor by its GGUF name, in float32, its rows in GGUF's order.
+def _computed_otherwise(family: Family, text: Any) -> str:
+    """Return what llama.cpp does differently, because a file cannot say it; empty: nothing.
+
+    Source: llama.cpp, src/models, which has these as constants.
+    """
+    layers = range(1, text.num_hidden_layers + 1)
+    if family.full_every:
+        width = text.hidden_size / text.num_attention_heads
+        scaled_by = width if text.num_hidden_layers == family.wide_layers else text.head_dim
+        full = [kind == "full_attention" for kind in text.layer_types]
+        if full != [layer % family.full_every == 0 for layer in layers]:
+            return f"its layers are not full attention at every {family.full_every}th layer"
+        if text.query_pre_attn_scalar != scaled_by:
+            return f"it scales queries by {text.query_pre_attn_scalar}"
+    elif family.architecture is not MODEL_ARCH.PHI3 and (reason := not_plain(text)):
+        return reason
+    if family.architecture is MODEL_ARCH.SMOLLM3 and text.no_rope_layers != [
+        int(layer % 4 != 0) for layer in layers
+    ]:
+        return "its layers without positions are not every fourth one"
+    if family.architecture is MODEL_ARCH.QWEN3MOE and not text.norm_topk_prob:
+        return "the weights of its experts do not add up to one"
+    return ""
+
+
+def differences(config: PreTrainedConfig) -> Iterator[str]:
+    """Yield what llama.cpp leaves out of a model, for a user to know."""
+    text = cast("Any", config).get_text_config()
+    if text is not config:
+        yield "The file has the language model alone: llama.cpp needs the base's mmproj for images."
+    if text.model_type == "phi3" and (window := text.sliding_window):
+        yield f"llama.cpp ignores the window of {window:,} tokens that the model's attention has."
+
+
+def placed(config: PreTrainedConfig, name: str, weights: Tensor) -> Iterator[tuple[str, Floats]]:
+    """Yield the tensors that one of transformers becomes: GGUF name, and float32 in GGUF's order.
+
+    None for the parts of a multimodal model that see, two for experts whose gate and input
+    projection are one parameter.
 
     Args:
         config: Of the model.
         name: In transformers, such as ``model.layers.0.self_attn.q_proj.weight``.
         weights: Or of an adapter that module's ``lora_B``, whose rows are the same.
     """
-    gguf_name, given, values = gguf_name_of(config, name), cast("Any", config), array(weights)
-    if architecture_of(config) is MODEL_ARCH.LLAMA and ".attn_q." in gguf_name:
-        values = interleaved(values, int(given.num_attention_heads))
-    elif architecture_of(config) is MODEL_ARCH.LLAMA and ".attn_k." in gguf_name:
-        values = interleaved(values, int(given.num_key_value_heads))
-    return gguf_name, values
+    family, text = family_of(config), cast("Any", config).get_text_config()
+    if text is not config and "language_model." not in name and "lm_head" not in name:
+        return
+    if name.endswith(GATE_AND_UP):
+        for part, half in zip(("gate_proj", "up_proj"), weights.chunk(2, dim=1), strict=True):
+            yield gguf_name_of(config, name.replace("gate_up_proj", part)), array(half)
+        return
+    gguf_name, values = gguf_name_of(config, name), array(weights)
+    if family.interleaves and ".attn_q." in gguf_name:
+        values = interleaved(values, int(text.num_attention_heads))
+    elif family.interleaves and ".attn_k." in gguf_name:
+        values = interleaved(values, int(text.num_key_value_heads))
+    if name.endswith("norm.weight"):
+        values = values + np.float32(family.norm_offset)
+    yield gguf_name, values
 
 
 def gguf_name_of(config: PreTrainedConfig, name: str) -> str:
     """Return the GGUF name of a tensor of transformers."""
-    layers = int(cast("Any", config).num_hidden_layers)
-    names = get_tensor_name_map(architecture_of(config), layers)
-    gguf_name = names.get_name(name, try_suffixes=(".weight", ".bias"))
+    layers = int(cast("Any", config).get_text_config().num_hidden_layers)
+    names = get_tensor_name_map(family_of(config).architecture, layers)
+    *_, language = name.rpartition("language_model.")
+    own = name if language == name else f"model.{language}"
+    for here, there in RENAMED.items():
+        own = own.replace(here, there)
+    gguf_name = names.get_name(own, try_suffixes=(".weight", ".bias"))
     if gguf_name is None:
         raise Unsupported(f"llama.cpp has no place for the tensor {name!r}.")
-    return gguf_name
+    return gguf_name if gguf_name.endswith((".weight", ".bias")) else f"{gguf_name}.weight"
 
 
 def array(weights: Tensor) -> Floats:
@@ -124,23 +234,32 @@ class ModelTensors:
         tied = bool(cast("Any", self.config).tie_word_embeddings)
         for name, weights in self.state.items():
             if not (tied and name == "lm_head.weight"):
-                yield placed(self.config, name, weights)
-        if (factors := _rope_factors(self.config)) is not None:
-            yield "rope_freqs.weight", factors
+                yield from placed(self.config, name, weights)
+        yield from _rope_factors(self.config)
 
 
-def _rope_factors(config: PreTrainedConfig) -> Floats | None:
-    """Return by what Llama 3 divides its rotary frequencies; None where there is no scaling."""
-    rope = cast("dict[str, Any]", cast("Any", config).rope_parameters)
+def _rope(config: PreTrainedConfig) -> dict[str, Any]:
+    """Return how positions rotate, in the layers that see all tokens."""
+    rope = cast("Any", config).get_text_config().rope_parameters
+    return rope.get("full_attention", rope)
+
+
+def _rope_factors(config: PreTrainedConfig) -> Iterator[tuple[str, Floats]]:
+    """Yield by what rotary frequencies are divided, where a model has that."""
+    rope, text = _rope(config), cast("Any", config).get_text_config()
     kind = rope.get("rope_type", "default")
-    if kind == "default":
-        return None
-    if kind != "llama3":
-        raise Unsupported(f"rotary scaling {kind!r} is not written to GGUF; llama3 and none are.")
-    scaled = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))[0]
-    places = torch.arange(0, 2 * len(scaled), 2, dtype=torch.float32) / (2 * len(scaled))
-    plain = 1.0 / (float(rope["rope_theta"]) ** places)
-    return cast("Floats", (plain / scaled).numpy())
+    if kind == "longrope":
+        for length in ("long", "short"):
+            yield f"rope_factors_{length}.weight", np.array(rope[f"{length}_factor"], np.float32)
+    elif kind == "llama3":
+        scaled = ROPE_INIT_FUNCTIONS["llama3"](text, torch.device("cpu"))[0]
+        places = torch.arange(0, 2 * len(scaled), 2, dtype=torch.float32) / (2 * len(scaled))
+        plain = 1.0 / (float(rope["rope_theta"]) ** places)
+        yield "rope_freqs.weight", cast("Floats", (plain / scaled).numpy())
+    elif kind not in {"default", "linear"}:
+        raise Unsupported(
+            f"rotary scaling {kind!r} is not written to GGUF; linear, llama3 and longrope are."
+        )
 
 
 def write_model(
@@ -155,10 +274,9 @@ def write_model(
     Raises:
         Unsupported: llama.cpp could not run it as it is.
     """
-    architecture = architecture_of(tensors.config)
-    writer = GGUFWriter(path, MODEL_ARCH_NAMES[architecture])
-    _add_config(writer, tensors.config, architecture)
-    size = int(cast("Any", tensors.config).vocab_size)
+    writer = GGUFWriter(path, MODEL_ARCH_NAMES[family_of(tensors.config).architecture])
+    _add_config(writer, tensors.config)
+    size = int(cast("Any", tensors.config).get_text_config().vocab_size)
     add_tokenizer(writer, tokenizer, folder, size)
     mostly = "ALL_F32" if quantization == "F32" else f"MOSTLY_{quantization}"
     writer.add_file_type(LlamaFileType[mostly])
@@ -166,23 +284,30 @@ def write_model(
     _write(writer, tensors, quantization)
 
 
-def _add_config(writer: GGUFWriter, config: PreTrainedConfig, architecture: MODEL_ARCH) -> None:
-    given = cast("Any", config)
-    width = int(getattr(given, "head_dim", None) or given.hidden_size // given.num_attention_heads)
+def _add_config(writer: GGUFWriter, config: PreTrainedConfig) -> None:
+    text, rope = cast("Any", config).get_text_config(), _rope(config)
     writer.add_type(GGUFType.MODEL)
-    writer.add_context_length(given.max_position_embeddings)
-    writer.add_embedding_length(given.hidden_size)
-    writer.add_feed_forward_length(given.intermediate_size)
-    writer.add_block_count(given.num_hidden_layers)
-    writer.add_head_count(given.num_attention_heads)
-    writer.add_head_count_kv(given.num_key_value_heads)
+    for field, names in FIELDS.items():
+        values = [value for name in names if (value := getattr(text, name, None)) is not None]
+        if values:
+            getattr(writer, f"add_{field}")(values[0])
+    width = int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
     writer.add_key_length(width)
     writer.add_value_length(width)
-    writer.add_layer_norm_rms_eps(given.rms_norm_eps)
-    writer.add_rope_freq_base(given.rope_parameters["rope_theta"])
-    writer.add_vocab_size(given.vocab_size)
-    if architecture is MODEL_ARCH.LLAMA:
-        writer.add_rope_dimension_count(width)
+    writer.add_rope_dimension_count(int(width * rope.get("partial_rotary_factor", 1.0)))
+    writer.add_rope_freq_base(rope["rope_theta"])
+    if (window := text.rope_parameters.get("sliding_attention")) is not None:
+        writer.add_rope_freq_base_swa(window["rope_theta"])
+    if family_of(config).full_every or text.model_type == "phi3":
+        writer.add_sliding_window(text.sliding_window or 0)
+    kind = rope.get("rope_type", "default")
+    if kind == "linear":
+        writer.add_rope_scaling_type(RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(rope["factor"])
+    elif kind == "longrope":
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+        scaled = ROPE_INIT_FUNCTIONS["longrope"](text, torch.device("cpu"))[1]
+        writer.add_rope_scaling_attn_factors(scaled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,13 +328,13 @@ class Adapter:
             if part == "A.weight":  # which has the update's columns, whose order stays
                 yield f"{gguf_name_of(self.config, f'{module}.weight')}.lora_a", array(weights)
             else:
-                gguf_name, rows = placed(self.config, f"{module}.weight", weights)
-                yield f"{gguf_name}.lora_b", rows
+                for gguf_name, rows in placed(self.config, f"{module}.weight", weights):
+                    yield f"{gguf_name}.lora_b", rows
 
 
 def write_adapter(path: Path, adapter: Adapter) -> None:
     """Write a LoRA adapter, in float32."""
-    writer = GGUFWriter(path, MODEL_ARCH_NAMES[architecture_of(adapter.config)])
+    writer = GGUFWriter(path, MODEL_ARCH_NAMES[family_of(adapter.config).architecture])
     writer.add_type(GGUFType.ADAPTER)
     writer.add_string("adapter.type", "lora")
     writer.add_float32("adapter.lora.alpha", adapter.alpha)
@@ -233,7 +358,7 @@ def _write(writer: GGUFWriter, tensors: ModelTensors | Adapter, quantization: st
 
 def _kind(name: str, values: Floats, quantization: str) -> GGMLQuantizationType:
     """Return how a tensor is stored, as llama.cpp's converter decides it."""
-    if values.ndim == 1 or name.endswith(("_norm.weight", ".lora_a", ".lora_b")):
+    if values.ndim == 1 or name.endswith(EXACT):
         return GGMLQuantizationType.F32
     finer = quantization in COARSE and name in EMBEDDINGS
     kind = GGMLQuantizationType["Q8_0" if finer else quantization]

@@ -1,18 +1,21 @@
 """The tokenizer of a GGUF file: tokens, merges, how texts are cut before merging, chat template.
 
-llama.cpp knows pre-tokenizers by names of its own and takes the tokens' texts as they are, so only
-byte-level tokenizers whose cutting is known under a name can be written; others are refused.
+llama.cpp has names of its own for pre-tokenizers, so a byte-level tokenizer can be written if its
+way of cutting has such a name. Tokenizers made from SentencePiece's BPE, which has no
+pre-tokenizer, can all be written. Others are refused.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, cast
 
 from gguf import GGUFWriter, SpecialVocab, TokenType
 from pydantic import JsonValue
 from transformers import PreTrainedTokenizerBase
+from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
 from unitune.errors import Unsupported
 from unitune_local.data.rendering import turn_end
@@ -28,15 +31,13 @@ def _split(pattern: str) -> JsonValue:
     }
 
 
-WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+SPLITS = ("qwen2", "llama-bpe", "tekken", "gpt-4o", "qwen35")
 KNOWN_PRE_TOKENIZERS: dict[str, JsonValue] = {
     **PRE_TOKENIZERS,
-    "qwen2": _split(rf"{WORDS}\p{{N}}{REST}"),
-    "llama-bpe": _split(rf"{WORDS}\p{{N}}{{1,3}}{REST}"),
+    **{name: _split(GGUF_PRE_TOKENIZER_SPLITS[name]) for name in SPLITS},
 }
-"""By llama.cpp's names. Source: the tokenizer.json files of Qwen/Qwen2.5-0.5B-Instruct and
-meta-llama/Llama-3.2-1B-Instruct, and llama.cpp's src/llama-vocab.cpp."""
+"""By llama.cpp's names; of several with the same pattern the best known."""
+BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 def add_tokenizer(
@@ -54,16 +55,57 @@ def add_tokenizer(
         Unsupported: llama.cpp would cut texts into other tokens.
     """
     tokens, types = _tokens(tokenizer, size)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre_tokenizer(tokenizer))
+    core = json.loads(cast("Any", tokenizer).backend_tokenizer.to_str())
+    if of_sentencepiece := core["model"].get("byte_fallback") is True:
+        _add_sentencepiece(writer, core, tokens, types)
+    else:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre(pre_tokenizer(tokenizer))
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     writer.add_eot_token_id(turn_end(tokenizer))
-    special = SpecialVocab(folder, load_merges=True, n_vocab=size)
+    special = SpecialVocab(folder, load_merges=not of_sentencepiece, n_vocab=size)
     special.chat_template = cast("str", cast("Any", tokenizer).chat_template)
     # Nothing stood before the template's own text in training.
     special.add_special_token = {"bos": _writes_bos(tokenizer), "eos": False}
     special.add_to_gguf(writer, quiet=True)
+
+
+def _add_sentencepiece(
+    writer: GGUFWriter, core: dict[str, Any], tokens: list[str], types: list[TokenType]
+) -> None:
+    """Write what llama.cpp needs for a tokenizer that was made from SentencePiece's BPE.
+
+    It merges the two neighbours whose whole has the highest score, and not by a list of merges; so
+    a token's score is the place of the merge that makes it. Tokens and types are changed to those
+    that llama.cpp expects: bytes have a type, and added tokens have blanks as blanks.
+    """
+    merges = cast("list[list[str] | str]", core["model"]["merges"])
+    places: dict[str, int] = {}
+    for place, merge in enumerate(merges):
+        whole = merge.replace(" ", "") if isinstance(merge, str) else "".join(merge)
+        places.setdefault(whole, place)
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_scores([-float(places.get(token, len(merges))) for token in tokens])
+    writer.add_add_space_prefix(_begins_with_blank(core))
+    for index, token in enumerate(tokens):
+        if BYTE_TOKEN.fullmatch(token):
+            types[index] = TokenType.BYTE
+        elif token == core["model"]["unk_token"]:
+            types[index] = TokenType.UNKNOWN
+        elif types[index] is TokenType.USER_DEFINED:
+            tokens[index] = token.replace("\N{LOWER ONE EIGHTH BLOCK}", " ")
+
+
+def _begins_with_blank(core: dict[str, Any]) -> bool:
+    """Whether a blank is put before a text, and after each control token."""
+    steps: list[dict[str, Any]] = [core["normalizer"] or {}, core["pre_tokenizer"] or {}]
+    for step in steps:
+        steps.extend(step.get("normalizers", []) + step.get("pretokenizers", []))
+    return any(
+        step.get("type") == "Prepend" or step.get("prepend_scheme") == "always" for step in steps
+    )
 
 
 def _writes_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -96,11 +138,11 @@ def pre_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return llama.cpp's name of how a tokenizer cuts a text before it merges bytes.
 
     Raises:
-        Unsupported: It is no byte-level tokenizer, or cuts in a way that is not known here.
+        Unsupported: It is not a byte-level tokenizer, or cuts in a way that is not known here.
     """
     core = json.loads(cast("Any", tokenizer).backend_tokenizer.to_str())
     given = _essence(core["pre_tokenizer"])
-    if core["model"]["type"] == "BPE" and core["model"].get("byte_fallback") is not True:
+    if core["model"]["type"] == "BPE":
         for name, known in KNOWN_PRE_TOKENIZERS.items():
             if _essence(known) == given:
                 return name

@@ -79,7 +79,7 @@ def modelfile(file: str, tuned: Tuned, spec: ExportSpec) -> str:
     """
     tokenizer = tuned.tokenizer
     template = _checked(tokenizer, spec.requests)
-    context = int(cast("Any", tuned.config).max_position_embeddings)
+    context = int(cast("Any", tuned.config).get_text_config().max_position_embeddings)
     stop = cast("str", cast("Any", tokenizer).convert_ids_to_tokens(turn_end(tokenizer)))
     parameters = {
         "temperature": f"{spec.temperature:g}",

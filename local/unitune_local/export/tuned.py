@@ -24,6 +24,8 @@ from unitune_local.settings import AdapterShape
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """Of weights that are not rounded in blocks, by GGUF's names."""
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+"""Without them vLLM and transformers do not load a multimodal model."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,8 @@ class Tuned:
         return whole
 
     def copy_tokenizer(self, folder: Path) -> None:
-        """Copy the tokenizer's files and the chat template as they are."""
-        for name in {*TOKENIZERS, *OTHERS} - {"config.json", "generation_config.json"}:
+        """Copy the files of tokenizer, chat template and image processor as they are."""
+        for name in {*TOKENIZERS, *OTHERS, *PROCESSORS} - {"config.json", "generation_config.json"}:
             if (self.base / name).exists():
                 shutil.copyfile(self.base / name, folder / name)
 
@@ -112,11 +114,19 @@ class Tuned:
                 "merged: --to merged or --to gguf."
             )
 
+    def refuse_experts(self, program: str) -> None:
+        """Refuse an adapter of experts, or with ranks of its own for some layers."""
+        if self.shape.target_parameters or self.shape.rank_pattern or self.shape.alpha_pattern:
+            raise Unsupported(
+                "the adapter changes experts or has several ranks, which "
+                f"{program} does not read. Export it merged: --to merged or --to gguf."
+            )
+
     def refuse_vocabulary_layers(self, why: str) -> None:
         """Refuse an adapter of embeddings or output head."""
         if self.is_full:
             return
-        changed = {*self.shape.target_modules, *(self.shape.modules_to_save or ())}
+        changed = {*self.shape.target_names, *(self.shape.modules_to_save or ())}
         if tuned := sorted({"embed_tokens", "lm_head"} & changed):
             raise Unsupported(f"the adapter changes {' and '.join(tuned)}, and {why}.")
 

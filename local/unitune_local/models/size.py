@@ -17,7 +17,7 @@ import torch
 from peft import PeftModel
 from pydantic import ValidationError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from unitune.data.example import digest
 from unitune.errors import UserError

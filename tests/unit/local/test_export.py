@@ -17,14 +17,23 @@ import torch
 from gguf import GGUFReader
 from peft import LoraConfig, get_peft_model
 from tiny_gguf import TOKENS, write_gguf
-from tiny_model import SIZES
-from tokenizers import Regex, pre_tokenizers
+from tiny_model import SIZES, TEMPLATE
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+)
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
@@ -38,6 +47,7 @@ from unitune.errors import Mismatch, Unsupported, UserError
 from unitune.models import Request, TunedModel
 from unitune_local import machine
 from unitune_local.data.chat_text import template_fingerprint
+from unitune_local.data.rendering import render_prompt
 from unitune_local.export import forms, gguf_file, verify
 from unitune_local.export.export import export
 from unitune_local.export.gguf_file import ModelTensors, rounding, write_model
@@ -67,6 +77,7 @@ BASES: dict[str, Callable[[], PreTrainedModel]] = {
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(vocab_size=len(TOKENS), **SIZES)),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(vocab_size=len(TOKENS), head_dim=128, **SIZES)),
 }
+BLANK = "\N{LOWER ONE EIGHTH BLOCK}"
 UNLIKELY = [0, *(place for place, token in enumerate(TOKENS) if not token.isascii())]
 """The end of a text, at which llama.cpp always stops, and parts of characters."""
 REQUESTS = tuple(
@@ -185,6 +196,82 @@ def test_a_way_to_cut_texts_has_the_name_that_transformers_reads_it_by(
     assert tokenizer(text).input_ids == read(text).input_ids
     assert tokenizer.chat_template == read.chat_template
     assert tokenizer.eos_token == read.eos_token
+
+
+def sentencepiece_tokenizer(*, begins_with_blank: bool) -> Any:
+    """Return a tokenizer as those of Llama 2, Mistral and Phi-3 are, or, without blank, Gemma's."""
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    letters = [BLANK, *(chr(code) for code in range(33, 127))]
+    merges = [
+        (BLANK, BLANK),
+        (BLANK, "t"),
+        ("h", "e"),
+        (f"{BLANK}t", "he"),
+        ("l", "l"),
+        ("o", "l"),
+        ("e", "ll"),
+    ]
+    pieces = ["<unk>", "<s>", "</s>", *bytes_, *letters, *map("".join, merges)]
+    core = Tokenizer(
+        models.BPE(
+            vocab={piece: place for place, piece in enumerate(pieces)},
+            merges=merges,
+            unk_token=pieces[0],
+            byte_fallback=True,
+            fuse_unk=True,
+        )
+    )
+    as_blank = normalizers.Replace(" ", BLANK)
+    core.normalizer = as_blank
+    if begins_with_blank:
+        core.normalizer = normalizers.Sequence([normalizers.Prepend(BLANK), as_blank])
+    core.decoder = decoders.Sequence(
+        [decoders.Replace(BLANK, " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    core.add_special_tokens(["<s>", "</s>", "<|im_start|>", "<|im_end|>"])
+    if not begins_with_blank:  # Gemma has such tokens, which its merges make, too
+        core.add_tokens([AddedToken(BLANK * 2, normalized=False)])
+    tokenizer: Any = PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token=pieces[1], eos_token=pieces[2], unk_token=pieces[0]
+    )
+    tokenizer.chat_template = "{{ bos_token }}" + TEMPLATE
+    return tokenizer
+
+
+@pytest.mark.parametrize("begins_with_blank", [True, False])
+def test_a_sentencepiece_tokenizer_cuts_texts_in_llama_cpp_as_here(
+    tmp_path: Path, *, begins_with_blank: bool
+) -> None:
+    """A blank before each text (Llama 2, Mistral, Phi-3), or none (Gemma)."""
+    package: Any = pytest.importorskip("xllamacpp", reason="needs the extra `export`")
+    tokenizer = sentencepiece_tokenizer(begins_with_blank=begins_with_blank)
+    torch.manual_seed(0)
+    config = LlamaConfig(**{**SIZES, "vocab_size": len(tokenizer), "initializer_range": 0.5})
+    model = LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        weights = model.get_input_embeddings().weight
+        weights[:259] *= 0.1  # an answer begins with neither an end nor a part of a character
+        weights[[*tokenizer.added_tokens_decoder]] *= 0.1
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    file = tmp_path / "model.gguf"
+    write_model(file, ModelTensors(config, model.state_dict()), tokenizer, tmp_path, "F32")
+    params = package.CommonParams()
+    params.model.path = str(file)
+    params.n_parallel, params.n_gpu_layers, params.verbosity, params.n_ctx = 1, 0, 0, 512
+    params.api_keys = ["none"]
+    server = package.Server(params)
+    for text in ("tell the other", "the  the", "größer", " x\n\ty", "hell of the"):
+        turn = {"role": "user", "content": text}
+        ids = render_prompt(tokenizer, [Message(role="user", content=text)])
+        asked = {"messages": [turn], "max_tokens": 1, "temperature": 0}
+        reply = server.handle_chat_completions({**asked, "logprobs": True, "top_logprobs": 3})
+        assert len(ids) == reply["usage"]["prompt_tokens"], text
+        with torch.no_grad():
+            expected = model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+        for each in reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
+            assert float(expected[each["id"]]) == pytest.approx(each["logprob"], abs=0.05), text
 
 
 def test_a_way_to_cut_texts_that_llama_cpp_has_no_name_for_is_refused(
@@ -442,9 +529,9 @@ def test_a_form_names_the_quantisations_that_it_takes(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"model_type": "gemma"}, "llama, qwen2, qwen3 models; this one is gemma"),
+        ({"model_type": "gpt2"}, "qwen3_moe, smollm3 models; this one is gpt2"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1.0}}, "scaling 'yarn'"),
-        ({"use_sliding_window": True}, "sliding attention"),
+        ({"sliding_window": 16, "use_sliding_window": True}, "slides over a window of 16 tokens"),
     ],
 )
 def test_gguf_refuses_what_llama_cpp_would_compute_otherwise(
