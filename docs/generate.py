@@ -9,6 +9,7 @@ with the code.
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -105,6 +106,20 @@ def scorers() -> str:
     )
 
 
+def model_families() -> str:
+    """Return what was tried with each model family, as tests/model_families.py measured it."""
+    path = DOCS / "reference" / "model-families.json"
+    table: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8"))
+    columns = ("plan", "train", "resume", "peft", "merge", "serve", "gguf")
+    return _table(
+        ("model type", "models", *columns),
+        (
+            (f"`{name}`", row["models"], *(_cell(row.get(each, "")) for each in columns))
+            for name, row in table.items()
+        ),
+    )
+
+
 def decision_rules() -> str:
     """Return the rules of a decision in their order, each with when it applies."""
     return _table(
@@ -163,6 +178,7 @@ GENERATED = {
     "scorers": scorers,
     "backends": backends,
     "decision-rules": decision_rules,
+    "model-families": model_families,
     "exit-codes": exit_codes,
 }
 

@@ -276,8 +276,9 @@ def patterns_of(given: Mapping[str, object]) -> list[str]:
     found = ["layers_pattern"] if given.get("layers_pattern") else []
     for name in PATTERNS:
         value = cast("Any", given.get(name))
-        keys = [value] if isinstance(value, str) else value if isinstance(value, dict) else ()
-        if not all(PLAIN_PATTERN.fullmatch(str(key)) for key in cast("list[object]", keys)):
+        patterns = [value] if isinstance(value, str) else []
+        patterns += cast("list[str]", list(value)) if isinstance(value, dict) else []
+        if not all(PLAIN_PATTERN.fullmatch(pattern) for pattern in patterns):
             found.append(name)
     return found
 

@@ -56,9 +56,11 @@ class Served:
 
 
 @asynccontextmanager
-async def served(model: Path, key: str | None = None) -> AsyncIterator[Served]:
+async def served(
+    model: Path, key: str | None = None, adapter: Path | None = None
+) -> AsyncIterator[Served]:
     """Serve a model in float32 within the test's own loop."""
-    chat = LocalChatModel(str(model), dtype=torch.float32)
+    chat = LocalChatModel(str(model), adapter, dtype=torch.float32)
     server = ModelServer(chat, ServerSettings(NAME, "127.0.0.1", 0, key))
     runner = web.AppRunner(server.application(), handler_cancellation=True, access_log=None)
     await runner.setup()
@@ -68,7 +70,8 @@ async def served(model: Path, key: str | None = None) -> AsyncIterator[Served]:
     client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key or "none", max_retries=0)
     try:
         async with client:
-            yield Served(url, client, server, LocalChatModel(str(model), dtype=torch.float32))
+            alone = LocalChatModel(str(model), adapter, dtype=torch.float32)
+            yield Served(url, client, server, alone)
     finally:
         server._hurry.set()
         await runner.cleanup()
