@@ -277,7 +277,7 @@ def patterns_of(given: Mapping[str, object]) -> list[str]:
     for name in PATTERNS:
         value = cast("Any", given.get(name))
         patterns = [value] if isinstance(value, str) else []
-        patterns += cast("list[str]", list(value)) if isinstance(value, dict) else []
+        patterns += [*cast("dict[str, object]", value)] if isinstance(value, dict) else []
         if not all(PLAIN_PATTERN.fullmatch(pattern) for pattern in patterns):
             found.append(name)
     return found
