@@ -42,7 +42,7 @@ for _package in ("torch", "transformers", "peft", "safetensors", "gguf", "psutil
 
 STARTING_SECONDS = 60.0
 """After that, a job without a sign of life was never started: its submit was killed."""
-WORKER_GONE = f"{INTERRUPTED}: its worker is gone (killed, perhaps out of memory)"
+WORKER_GONE = "its worker is gone (killed, perhaps out of memory)"
 
 
 class LocalBackend:
@@ -67,6 +67,7 @@ class LocalBackend:
 
             text = prepare(launch).model_dump_json(indent=2)
             private_folder(folder.path)
+            _continue_attempt(folder, launch.key, text)
             with replacing(folder.spec) as file:
                 file.write(text)
         start_worker(folder)
@@ -89,8 +90,12 @@ class LocalBackend:
             is_fresh = time.time() - folder.spec.stat().st_mtime < STARTING_SECONDS
             if is_fresh and not folder.events.exists():
                 return Status(State.QUEUED, "worker starting", (), read.cursor)
-            why = "paused" if folder.pause.exists() else WORKER_GONE
-            raw = f"{why}; resume goes on after step {folder.saved_step()}"
+            reason = folder.interrupted_by()
+            if folder.pause.exists() and reason is None:
+                raw = "paused"
+            else:
+                raw = f"{INTERRUPTED}: {(reason or WORKER_GONE).rstrip('.')}"
+            raw += f"; resume continues after step {folder.saved_step()}"
             return Status(State.PAUSED, raw, read.events, read.cursor)
         if folder.cancel.exists():
             return Status(State.CANCELLING, "cancelling", read.events, read.cursor)
@@ -211,6 +216,19 @@ def _adapter(start: Start | None) -> Path | None:
 
 def _folder(run_folder: Path, launch_key: str) -> JobFolder:
     return JobFolder(run_folder.resolve() / launch_key)
+
+
+def _continue_attempt(folder: JobFolder, key: str, spec: str) -> None:
+    """Begin with the checkpoints of the attempt before, if that was to train the very same."""
+    run, _, attempt = key.rpartition("-")
+    if not attempt.isdecimal():
+        return
+    before = JobFolder(folder.path.with_name(f"{run}-{int(attempt) - 1}"))
+    ended = before.result()
+    if ended is None or ended.state != "failed" or not before.checkpoints.exists():
+        return
+    if before.spec.read_text(encoding="utf-8") == spec:
+        before.checkpoints.rename(folder.checkpoints)
 
 
 def _existing(job_id: str) -> JobFolder:

@@ -6,6 +6,8 @@
     cancel         its presence asks the worker to stop for good
     pause          its presence asks the worker to stop and leave a checkpoint to go on from
     result.json    how it ended; absent while it has not
+    interruption   why the last worker ended before the training did
+    micro_batch    largest number of tokens in a micro-batch, after a larger one ran out of memory
     worker.log     what the worker printed, for us when something went wrong
     rank-N.log     likewise, of the training's other processes, where there are any
     rendezvous-P   where they meet, of the worker with the process id P; gone at the end
@@ -59,6 +61,8 @@ class JobFolder:
         self.events = path / "events.jsonl"
         self.cancel = path / "cancel"
         self.pause = path / "pause"
+        self.interruption = path / "interruption"
+        self.smaller_batches = path / "micro_batch"
         self.log = path / "worker.log"
         self.checkpoints = path / "checkpoints"
         self.adapter = path / "adapter"
@@ -92,10 +96,35 @@ class JobFolder:
         with replacing(self.path / "result.json") as file:
             file.write(result.model_dump_json(indent=2))
 
+    def interrupt(self, reason: str) -> None:
+        """Write down why the worker ends, until the next one starts."""
+        with replacing(self.interruption) as file:
+            file.write(reason)
+
+    def interrupted_by(self) -> str | None:
+        """Return why the last worker ended; None where it could not write that down."""
+        try:
+            return self.interruption.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def limit_micro_batches(self, tokens: int) -> None:
+        """Let the next worker compute at most so many tokens at a time."""
+        with replacing(self.smaller_batches) as file:
+            file.write(str(tokens))
+
+    def micro_batch_limit(self) -> int | None:
+        """Return the limit that an earlier worker has set; None where memory has sufficed."""
+        try:
+            return int(self.smaller_batches.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+
 
 def saved_steps(checkpoints: Path) -> list[int]:
     """Return the steps that have a checkpoint in a folder, in no order."""
-    return [int(path.name.removeprefix("step-")) for path in checkpoints.glob("step-*")]
+    numbers = (path.name.removeprefix("step-") for path in checkpoints.glob("step-*"))
+    return [int(number) for number in numbers if number.isdecimal()]
 
 
 class EventLog:

@@ -188,6 +188,16 @@ def available_bytes(device: str) -> int:
     return min([int(psutil.virtual_memory().available), *_memory_left()])
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that a device, or this machine, has no memory left.
+
+    torch has a class for CUDA alone; its errors for MPS and for the CPU say so in their text.
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return "out of memory" in str(error) or "can't allocate memory" in str(error)
+
+
 def peak_of_process(device: str) -> int:
     """Return the most memory that this process has held so far, on a GPU or on this machine.
 

@@ -213,7 +213,7 @@ def kill_and_compare(
         os.kill(training_at(killed, step, processes=1)[0], signal.SIGKILL)
         paused = until(killed, lambda s: s.state is not State.RUNNING)
         assert paused.state is State.PAUSED
-        gone = "interrupted: its worker is gone (killed, perhaps out of memory); resume goes on"
+        gone = "interrupted: its worker is gone (killed, perhaps out of memory); resume continues"
         assert paused.raw.startswith(gone)
         resume(killed)
     done = until(killed, lambda s: s.state.ended)
@@ -259,7 +259,8 @@ def test_two_processes_train_as_one_whichever_is_killed(
     assert done.state is State.SUCCEEDED, done.error
     assert figures(both) == figures(killed)
     warnings = [event.data["text"] for event in done.events if event.kind == "warning"]
-    assert ["process 2 of 2 was killed by signal 9, perhaps out of memory"] == warnings
+    killed_by = "process 2 of 2 was killed by signal 9, perhaps out of memory"
+    assert [f"interrupted: {killed_by}"] == warnings
     assert [] == [*Path(killed).glob("rendezvous*")], "nor a file of those that were killed"
 
 
@@ -275,10 +276,34 @@ def test_a_training_is_paused_after_its_step_and_goes_on_from_there(
     assert State.PAUSED is paused.state
     assert steps(paused) < STEPS
     assert steps(paused) == JobFolder(Path(job_id)).saved_step(), "nothing is done twice"
-    assert f"paused; resume goes on after step {steps(paused)}" == paused.raw
+    assert f"paused; resume continues after step {steps(paused)}" == paused.raw
     resume(job_id)
     done = until(job_id, lambda s: s.state.ended)
     assert (State.SUCCEEDED, STEPS) == (done.state, steps(done))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_worker_that_is_asked_to_end_leaves_a_checkpoint_of_its_last_step(
+    launch: Callable[..., Launch], tmp_path: Path, processes: int
+) -> None:
+    """As by Slurm, Kubernetes and spot machines, which kill 30 seconds after that."""
+    job_id = registry.backend("local").submit(
+        launch(tmp_path, processes=processes, checkpoint_every_steps=1000)
+    )
+    working = training_at(job_id, 4, processes)
+    asked = time.monotonic()
+    for process in reversed(working):
+        os.kill(process, signal.SIGTERM)
+    paused = until(job_id, lambda s: s.state is not State.RUNNING)
+    assert time.monotonic() - asked < 30
+    assert State.PAUSED is paused.state
+    done = JobFolder(Path(job_id)).saved_step()
+    reason = "interrupted: the worker was asked to end (SIGTERM)"
+    assert f"{reason}; resume continues after step {done}" == paused.raw
+    assert done in (steps(paused), steps(paused) - 1), "at most the step in its midst is lost"
+    resume(job_id)
+    done_again = until(job_id, lambda s: s.state.ended)
+    assert (State.SUCCEEDED, STEPS) == (done_again.state, steps(done_again))
 
 
 def test_a_worker_outlives_who_started_it(launch: Callable[[Path], Launch], tmp_path: Path) -> None:

@@ -157,6 +157,23 @@ def epoch_batches(
     return batches
 
 
+class Batches:
+    """The rows of each optimiser step; the order of an epoch is computed once."""
+
+    def __init__(self, rows: Sequence[TrainingRow], batch_size: int, seed: int) -> None:
+        self._rows, self._batch_size, self._seed = rows, batch_size, seed
+        self._lengths = [len(row.ids) for row in rows]
+        self._epoch, self._order = -1, list[list[int]]()
+
+    def of(self, step: int) -> list[TrainingRow]:
+        """Return the rows of a step, counted from 1."""
+        epoch, place = divmod(step - 1, -(-len(self._rows) // self._batch_size))
+        if epoch != self._epoch:
+            self._order = epoch_batches(self._lengths, self._batch_size, self._seed, epoch)
+            self._epoch = epoch
+        return [self._rows[index] for index in self._order[place]]
+
+
 def shares(lengths: Sequence[int], count: int) -> list[list[int]]:
     """Return which rows of a step each of several processes computes; all in their order.
 
@@ -184,12 +201,17 @@ def micro_batches(
     parts: list[list[TrainingRow]] = []
     for row in rows:
         more = [*parts[-1], row] if parts else [row]
-        prefix = shared_prefix(more) if share else 0
-        if parts and prefix + sum(len(each.ids) - prefix for each in more) <= most_tokens:
+        if parts and computed_tokens(more, share=share) <= most_tokens:
             parts[-1].append(row)
         else:
             parts.append([row])
     return parts
+
+
+def computed_tokens(rows: Sequence[TrainingRow], *, share: bool) -> int:
+    """Return the tokens of a micro-batch of these rows, without its padding."""
+    prefix = shared_prefix(rows) if share else 0
+    return prefix + sum(len(each.ids) - prefix for each in rows)
 
 
 def shared_prefix(rows: Sequence[TrainingRow]) -> int:

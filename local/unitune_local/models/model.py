@@ -329,7 +329,8 @@ def add_noise(model: PeftModel, alpha: float) -> None:
 
     def note_lengths(_model: nn.Module, _given: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         nonlocal lengths
-        lengths = row_lengths(keywords.get("layout"), keywords.get("attention_mask"))
+        if embeddings.training:  # the reload check calls the model without rows
+            lengths = row_lengths(keywords.get("layout"), keywords.get("attention_mask"))
 
     def noisy(embeddings: nn.Module, _given: tuple[Any, ...], values: Tensor) -> Tensor:
         if not embeddings.training:
@@ -338,8 +339,8 @@ def add_noise(model: PeftModel, alpha: float) -> None:
         noise = torch.rand_like(values, dtype=torch.float32).mul_(2).sub_(1)
         return values + (noise * most[..., None]).to(values.dtype)
 
-    model.register_forward_pre_hook(note_lengths, with_kwargs=True)
     embeddings = cast("nn.Module", cast("Any", model.get_base_model()).get_input_embeddings())
+    model.register_forward_pre_hook(note_lengths, with_kwargs=True)
     embeddings.register_forward_hook(noisy)
 
 

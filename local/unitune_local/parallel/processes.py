@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from unitune.errors import RunFailed
+from unitune.errors import BackendError
 from unitune.workspace.filesystem import no_link
 from unitune_local.job_folder import JobFolder
 
@@ -28,17 +28,17 @@ GRACE_SECONDS = 10.0
 """A rank that fails waits so long for the first to fail alike, which then says why itself."""
 
 
-class RankLost(RunFailed):
+class RankLost(BackendError):
     """Another process of the training is gone, or hangs."""
 
 
-def start_ranks(folder: JobFolder, size: int, lost: Callable[[str, bool], None]) -> None:
+def start_ranks(folder: JobFolder, size: int, lost: Callable[[str], None]) -> None:
     """Start all ranks but the first, which is this process.
 
     Args:
         folder: Of the training.
         size: Number of ranks, this one included.
-        lost: Called in a thread when one has died: what happened, and whether it was killed.
+        lost: Called in a thread with what happened when one has died.
     """
     for rank in range(1, size):
         with open(log := folder.rank_log(rank), "ab", opener=no_link) as file:
@@ -53,14 +53,14 @@ def start_ranks(folder: JobFolder, size: int, lost: Callable[[str, bool], None])
 
 
 def _watch(
-    process: subprocess.Popen[bytes], who: str, log: Path, lost: Callable[[str, bool], None]
+    process: subprocess.Popen[bytes], who: str, log: Path, lost: Callable[[str], None]
 ) -> None:
     code = process.wait()
     if code < 0:
-        lost(f"{who} was killed by signal {-code}, perhaps out of memory", True)
+        lost(f"{who} was killed by signal {-code}, perhaps out of memory")
     elif code:
         last = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
-        lost(f"{who} failed: {last} See {log}.", False)
+        lost(f"{who} failed: {last} See {log}.")
 
 
 def end_with(parent: int) -> None:

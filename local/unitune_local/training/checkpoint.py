@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -35,6 +38,8 @@ class Position(Closed):
     step: int
     """Optimiser steps done; with seed and data it says which rows come next."""
     selection: Selection = NONE_YET
+    evaluated: bool = True
+    """Whether an evaluation that is due after the step is part of the selection."""
     scaler: dict[str, int | float] = {}  # noqa: RUF012 - pydantic copies it
     """State of what scales the loss of a training in float16."""
 
@@ -51,12 +56,11 @@ class Checkpoint(NamedTuple):
     tensors: dict[str, Tensor]
 
 
-def save(  # noqa: PLR0913, PLR0917 - what a checkpoint holds
+def save(
     folder: Path,
-    step: int,
+    position: Position,
     weights: dict[str, nn.Parameter],
     optimizer: Optimizers,
-    selection: Selection = NONE_YET,
     kept: int = 2,
 ) -> Path:
     """Write a checkpoint and remove all but the newest `kept`, and what was best by them.
@@ -64,8 +68,8 @@ def save(  # noqa: PLR0913, PLR0917 - what a checkpoint holds
     Returns:
         The checkpoint's folder.
     """
-    done = folder / f"step-{step}"
-    if done.exists():  # from before a crash, and the same, as a resumed run repeats its steps
+    done = folder / f"step-{position.step}"
+    if done.exists():  # from before a crash, or from before the step was evaluated
         shutil.rmtree(done)
     tensors = {f"weight.{name}": weight.detach().cpu() for name, weight in weights.items()}
     for name, weight in weights.items():
@@ -75,8 +79,7 @@ def save(  # noqa: PLR0913, PLR0917 - what a checkpoint holds
             tensors[f"optimizer.{name}.{key}"] = saved.clone() if key in TABLES else saved
     with whole_folder(done) as draft:
         cast("Any", safetensors).save_file(tensors, draft / TENSORS)
-        scaler = optimizer.scaler.state_dict()
-        position = Position(step=step, selection=selection, scaler=scaler)
+        position = position.model_copy(update={"scaler": optimizer.scaler.state_dict()})
         (draft / STATE).write_text(position.model_dump_json(), encoding="utf-8")
         hashes = {name: sha256(draft / name) for name in (TENSORS, STATE)}
         (draft / MANIFEST).write_text(json.dumps(hashes), encoding="utf-8")
@@ -86,6 +89,58 @@ def save(  # noqa: PLR0913, PLR0917 - what a checkpoint holds
     for old in set(older) - best:
         shutil.rmtree(folder / f"step-{old}")
     return done
+
+
+class Saver:
+    """The state after the last whole step, which any thread can save at any moment.
+
+    Args:
+        folder: Folder of the checkpoints.
+        weights: Trained weights by name, which the training changes in place.
+        optimizer: Their optimiser.
+        kept: How many checkpoints stay, beside the best.
+    """
+
+    def __init__(
+        self, folder: Path, weights: dict[str, nn.Parameter], optimizer: Optimizers, kept: int = 2
+    ) -> None:
+        self.folder, self._weights, self._optimizer = folder, weights, optimizer
+        self._kept = kept
+        self._lock = threading.Lock()
+        self._position: Position | None = None
+        self._saved: Position | None = None
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Put weights and optimiser back to where a checkpoint was written."""
+        restore(saved, self._weights, self._optimizer)
+        self._position = self._saved = saved.position
+
+    @contextmanager
+    def changing(self, step: int, selection: Selection) -> Generator[None]:
+        """Hold back saves while the body makes a step.
+
+        A body that fails leaves weights that belong to no step, and they are never saved.
+
+        Args:
+            step: The step that is made.
+            selection: Result of the evaluations before it.
+        """
+        with self._lock:
+            self._position = None
+            yield
+            self._position = Position(step=step, selection=selection, evaluated=False)
+
+    def move(self, position: Position) -> None:
+        """Note a position that the weights have reached without a change."""
+        with self._lock:
+            self._position = position
+
+    def save(self) -> None:
+        """Write a checkpoint, unless it is there already or no step is whole."""
+        with self._lock:
+            if self._position is not None and self._position != self._saved:
+                save(self.folder, self._position, self._weights, self._optimizer, self._kept)
+                self._saved = self._position
 
 
 def latest(folder: Path) -> Checkpoint | None:
@@ -146,6 +201,20 @@ def _position(place: Path) -> Position | None:
         return Position.model_validate_json((place / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # the latter: torn, or written by another version
         return None
+
+
+def remove_damaged(folder: Path, step: int) -> list[int]:
+    """Remove what looks newer than the newest whole checkpoint, and return its steps.
+
+    Args:
+        folder: Folder of the checkpoints.
+        step: Step of the newest whole checkpoint; 0 when there is none.
+    """
+    damaged = sorted(number for number in saved_steps(folder) if number > step)
+    for number in damaged:
+        place = folder / f"step-{number}"
+        shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+    return damaged
 
 
 def _steps(folder: Path) -> list[int]:

@@ -13,7 +13,7 @@ from peft import PeftModel
 
 from unitune.backends.output_limit import TRAINING_ROOM, automatic_tokens, longest_expected
 from unitune.data.dataset import Dataset
-from unitune.errors import RunFailed
+from unitune.errors import BackendError
 from unitune.job.job import Job
 from unitune.scorers.interface import Attempt
 from unitune_local.data.rendering import render_prompt
@@ -40,7 +40,7 @@ def dev_score(
     """Return the score of a model's answers to the validation rows.
 
     Raises:
-        RunFailed: The scorer can score none of them.
+        BackendError: The scorer can score none of them.
     """
     tokenizer, scorer = grader.tokenizer, grader.scorer
     cases = scored_cases(validation)
@@ -60,7 +60,7 @@ def dev_score(
         attempts = [Attempt(case, text) for case, text in zip(cases, texts, strict=True)]
         scores = [scorer.score(attempt) for attempt in attempts]
         if all(score.failed for score in scores):
-            raise RunFailed(
+            raise BackendError(
                 f"the scorer {scorer.name!r} can score no answer to the validation rows: "
                 f"{scores[0].reason}. Set tuning.best_by to loss, or take another scorer."
             )

@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import zip_longest
@@ -22,10 +23,11 @@ from typing import Any, cast
 import torch
 from peft import PeftModel
 from pydantic import JsonValue
-from torch import Tensor, nn
+from torch import Tensor
 
 from unitune.errors import RunFailed
-from unitune_local.data.batches import TrainingRow, epoch_batches, micro_batches
+from unitune_local import machine
+from unitune_local.data.batches import Batches, TrainingRow, computed_tokens, micro_batches
 from unitune_local.grading import Grader
 from unitune_local.job_folder import Note, drop_note
 from unitune_local.objectives.loss import Form, form_of
@@ -36,7 +38,9 @@ from unitune_local.objectives.rollout import Rollouts, seed_of
 from unitune_local.parallel.ranks import ALONE, Ranks
 from unitune_local.settings import Settings
 from unitune_local.training import checkpoint
+from unitune_local.training.checkpoint import Position
 from unitune_local.training.optimizers import Optimizers, optimizer_of, scheduled_rate
+from unitune_local.training.rescue import OutOfMemory
 from unitune_local.training.selection import Evaluations
 
 THROUGHPUT_STEPS = 10
@@ -44,6 +48,9 @@ THROUGHPUT_STEPS = 10
 
 Cut = Callable[[Sequence[TrainingRow]], list[list[TrainingRow]]]
 """Cuts rows into micro-batches."""
+
+Save = Callable[[], None]
+"""Saves the last whole step; any thread may call it at any time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,8 @@ class TrainingContext:
     grader: Grader | None = None
     """Of answers that are sampled; None where none are."""
     ranks: Ranks = ALONE
+    rescue: Callable[[Save], None] = lambda _save: None
+    """Takes the function that saves the last whole step."""
 
 
 def train(
@@ -79,14 +88,16 @@ def train(
     form = form_of(model, rows, settings)
     note("warning" if form.reason else "message", {"text": _described(form, settings)})
     cut = partial(micro_batches, most_tokens=settings.micro_batch_tokens, share=form.share)
-    file = context.checkpoints / REFERENCE_FILE
-    ahead = ReferencePass(model, form, file, context.stop, ranks, note)
+    ahead = ReferencePass(
+        model, form, context.checkpoints / REFERENCE_FILE, context.stop, ranks, note
+    )
     if (ready := _referenced(ahead, rows, validation, settings, cut)) is None:
         return False
     rows, validation = ready
     objective = _objective(model, form, settings, context)
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     optimizer = optimizer_of(model, settings)
+    batches = Batches(rows, settings.batch_size, settings.seed)
     steps_per_epoch, steps = settings.epoch_steps(len(rows)), settings.steps(len(rows))
 
     def measure() -> dict[str, float]:
@@ -94,49 +105,42 @@ def train(
         return figures if context.score is None else {**figures, "score": context.score(model)}
 
     evaluations = Evaluations(measure if validation else None, settings, len(rows), note)
-    if step := _restore(context, weights, optimizer, evaluations):
-        note("message", {"text": f"resuming at step {step}/{steps}"})
-    else:
+    saver = checkpoint.Saver(context.checkpoints, weights, optimizer, settings.keep_checkpoints)
+    context.rescue(saver.save)
+    if (step := _restore(saver, ranks, evaluations, note)) == 0:
         evaluations.before()
     throughput = Throughput(steps - step)
     saved_at = time.monotonic()
 
     model.train()
     while not evaluations.ends(step):
-        epoch, place = divmod(step, steps_per_epoch)
         step += 1
         # What dropout and noise draw depends on step and rank alone, so it comes again on a resume.
         cast("Any", torch).manual_seed(seed_of(settings.seed, step, ranks.rank))
-        prepared = objective.prepare(_steps_of(rows, settings, epoch)[place], step)
+        prepared = objective.prepare(batches.of(step), step)
         optimizer.set_rate(learning_rate := scheduled_rate(step, steps, settings))
 
         mean = _add_gradients(objective, prepared, cut, ranks, optimizer)
         norm = optimizer.clip_gradients(settings.max_grad_norm)
         if not optimizer.may_skip(norm):
             _check_finite(step, mean.loss, norm, learning_rate, prepared.rows)
-        optimizer.step()
-
         at: dict[str, JsonValue] = {"step": step, "steps": steps, "epoch": step / steps_per_epoch}
         figures = {**mean.figures, "learning_rate": learning_rate, **_norm_figure(norm)}
         trained = sum(row.trained_tokens for row in prepared.rows)
         counts = {**prepared.figures, "tokens": prepared.tokens, "trained_tokens": trained}
-        note("step", {**at, **counts, **figures, **throughput.after(prepared.tokens)})
-        evaluations.after(step)
+        # A step whose event cannot be written is not saved either, and is done again.
+        with saver.changing(step, evaluations.selection):
+            optimizer.step()
+            note("step", {**at, **counts, **figures, **throughput.after(prepared.tokens)})
+        _evaluate(step, evaluations, saver)
         stopping = not evaluations.ends(step) and ranks.first(context.stop)
         due = (
             stopping
             or evaluations.wants_checkpoint(step)
-            or _checkpoint_due(step, saved_at, settings, place + 1 == steps_per_epoch)
+            or _checkpoint_due(step, saved_at, settings, step % steps_per_epoch == 0)
         )
         if due and ranks.is_first:
-            checkpoint.save(
-                context.checkpoints,
-                step,
-                weights,
-                optimizer,
-                evaluations.selection,
-                settings.keep_checkpoints,
-            )
+            saver.save()
             note("checkpoint", {"step": step})
             saved_at = time.monotonic()
         if stopping:
@@ -155,12 +159,26 @@ def _add_gradients(
     optimizer: Optimizers,
 ) -> Mean:
     mean = Mean(prepared.weight, objective.figure)
-    for part_loss in _own_losses(objective, prepared.rows, cut, ranks):
-        torch.autograd.backward(optimizer.scaler.scale(mean.add(part_loss)))
+    with _noticing_memory(prepared.rows, cut):
+        for part_loss in _own_losses(objective, prepared.rows, cut, ranks):
+            torch.autograd.backward(optimizer.scaler.scale(mean.add(part_loss)))
     if prepared.rows:
         ranks.add_gradients(optimizer.weights)
     mean.figures = ranks.total(mean.figures)
     return mean
+
+
+@contextmanager
+def _noticing_memory(rows: Sequence[TrainingRow], cut: Cut) -> Generator[None]:
+    """Say which micro-batch ran out of memory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not machine.is_out_of_memory(error):
+            raise
+        # With a shared prefix, so that half of it is less also where none is shared.
+        sizes = [(computed_tokens(part, share=True), len(part)) for part in cut(rows)]
+        raise OutOfMemory(*max(sizes), error) from error
 
 
 def _own_losses(
@@ -181,23 +199,33 @@ def _own_losses(
         yield made if number < len(parts) else PartLoss(0 * made.loss, {})
 
 
-def _restore(
-    context: TrainingContext,
-    weights: dict[str, nn.Parameter],
-    optimizer: Optimizers,
-    evaluations: Evaluations,
-) -> int:
+def _evaluate(step: int, evaluations: Evaluations, saver: checkpoint.Saver) -> None:
+    evaluations.after(step)
+    saver.move(Position(step=step, selection=evaluations.selection))
+
+
+def _restore(saver: checkpoint.Saver, ranks: Ranks, evaluations: Evaluations, note: Note) -> int:
     """Go back to the newest checkpoint, and return its step; 0 when there is none."""
-    saved = checkpoint.latest(context.checkpoints)
-    steps = context.ranks.gather(saved.position.step if saved else 0)
+    folder = saver.folder
+    saved = checkpoint.latest(folder)
+    steps = ranks.gather(saved.position.step if saved else 0)
     if len({*steps}) > 1:
         raise RunFailed(
-            f"the processes of this training see different checkpoints in {context.checkpoints}: "
+            f"the processes of this training see different checkpoints in {folder}: "
             f"those of the steps {steps}. It has to be a folder that they all share."
         )
+    if ranks.is_first and (damaged := checkpoint.remove_damaged(folder, steps[0])):
+        names = ", ".join(f"step-{number}" for number in damaged)
+        again = f"steps {steps[0] + 1} to {damaged[-1]} are done again"
+        note("warning", {"text": f"damaged checkpoints removed from {folder}: {names}; {again}"})
     if saved is not None:
-        checkpoint.restore(saved, weights, optimizer)
+        saver.restore(saved)
         evaluations.selection = saved.position.selection
+        note("message", {"text": f"resuming at step {steps[0]}/{evaluations.steps}"})
+        if not saved.position.evaluated:
+            _evaluate(steps[0], evaluations, saver)
+            if ranks.is_first:
+                saver.save()
     return steps[0]
 
 
@@ -211,10 +239,13 @@ def _referenced(
     """Return rows with what their loss needs of the base model; None when it was stopped."""
     if settings.preference is None or not settings.preference.needs_reference:
         return rows, validation
-    steps = [*_steps_of(rows, settings, 0), by_length(validation)]
+    batches = Batches(rows, settings.batch_size, settings.seed)
+    epoch = range(1, settings.epoch_steps(len(rows)) + 1)
+    steps = [*map(batches.of, epoch), by_length(validation)]
     shares = zip(*map(ahead.ranks.shares, steps), strict=True)  # of each rank, its rows of a step
     parts = [[part for rows in share for part in cut(rows)] for share in shares]
-    made = ahead.run(list(zip_longest(*parts, fillvalue=())))
+    with _noticing_memory(rows, cut):
+        made = ahead.run(list(zip_longest(*parts, fillvalue=())))
     if made is None:
         return None
     return [made[row] for row in rows], [made[row] for row in validation]
@@ -230,14 +261,6 @@ def _objective(
     return RewardLoss(
         Rollouts(model, form, context.grader, settings.reward, seed, longest, context.ranks)
     )
-
-
-def _steps_of(
-    rows: Sequence[TrainingRow], settings: Settings, epoch: int
-) -> list[list[TrainingRow]]:
-    lengths = [len(row.ids) for row in rows]
-    order = epoch_batches(lengths, settings.batch_size, settings.seed, epoch)
-    return [[rows[index] for index in step] for step in order]
 
 
 def by_length(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
@@ -258,7 +281,7 @@ def validation_figures(
     was_training = model.training
     model.eval()
     mean = Mean(objective.prepare(rows, 0).weight, objective.figure)
-    with torch.no_grad():
+    with torch.no_grad(), _noticing_memory(rows, cut):
         for part_loss in _own_losses(objective, by_length(rows), cut, ranks):
             mean.add(part_loss)
     model.train(was_training)

@@ -40,7 +40,7 @@ from unitune_local.parallel.ranks import ALONE, Ranks, joined, noticing_loss
 from unitune_local.parallel.sharding import shard
 from unitune_local.settings import DataFile, Settings, Spec, StartFiles
 from unitune_local.training.dev_score import dev_score, dev_scorer
-from unitune_local.training.loop import TrainingContext, train
+from unitune_local.training.loop import Save, TrainingContext, train
 
 
 def prepare(launch: Launch) -> Spec:
@@ -86,8 +86,15 @@ def prepare(launch: Launch) -> Spec:
     )
 
 
-def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
+def run_training(
+    folder: JobFolder, log: EventLog, rescue: Callable[[Save], None] = lambda _save: None
+) -> TunedModel | None:
     """Train what a folder's spec says, from its last checkpoint if there is one.
+
+    Args:
+        folder: Folder of the training.
+        log: Receives its events.
+        rescue: Takes the function that saves the last whole step.
 
     Returns:
         The tuned model, or None when it was stopped.
@@ -97,9 +104,16 @@ def run_training(folder: JobFolder, log: EventLog) -> TunedModel | None:
         RunFailed: The training ended without a model.
     """
     spec = read_spec(folder)
-    clock = StepClock(partial(note_in, log))
+    limit = folder.micro_batch_limit()
+    clock = StepClock(partial(note_in, log, exact=limit is None))
+    if limit is not None:
+        text = f"micro-batches have at most {limit} tokens, as memory ran out: losses may differ"
+        clock.note(
+            "message", {"text": f"{text} from those of an undisturbed run in the last digits"}
+        )
     with joined_ranks(folder, spec.settings, rank=0, worker=os.getpid()) as ranks:
-        trained = train_rank(spec, ranks, folder.checkpoints, clock.note, folder.is_to_stop)
+        stop = folder.is_to_stop
+        trained = train_rank(spec, ranks, folder.checkpoints, clock.note, stop, rescue)
     if trained is None:
         return None
     tuned = finish(trained, spec, folder.adapter, clock.note)
@@ -117,7 +131,11 @@ def assist_training(folder: JobFolder, rank: int, worker: int) -> None:
 
 def read_spec(folder: JobFolder) -> Spec:
     """Return what a folder's training is to do."""
-    return Spec.model_validate_json(folder.spec.read_text(encoding="utf-8"))
+    spec = Spec.model_validate_json(folder.spec.read_text(encoding="utf-8"))
+    if (limit := folder.micro_batch_limit()) is None:
+        return spec
+    settings = spec.settings.model_copy(update={"micro_batch_tokens": limit})
+    return spec.model_copy(update={"settings": settings})
 
 
 @contextmanager
@@ -142,8 +160,13 @@ class Trained(NamedTuple):
     """What the other ranks took."""
 
 
-def train_rank(
-    spec: Spec, ranks: Ranks, checkpoints: Path, note: Note, stop: Callable[[], bool]
+def train_rank(  # noqa: PLR0913, PLR0917 - what differs between this machine and a cluster
+    spec: Spec,
+    ranks: Ranks,
+    checkpoints: Path,
+    note: Note,
+    stop: Callable[[], bool],
+    rescue: Callable[[Save], None] = lambda _save: None,
 ) -> Trained | None:
     """Train as one of the processes of a training.
 
@@ -153,6 +176,7 @@ def train_rank(
         checkpoints: Folder of checkpoints, which every rank reads and the first one writes.
         note: Receives what happens, in the first rank.
         stop: Called after every step, in the first rank; returns whether to stop.
+        rescue: Takes the function that saves the last whole step.
 
     Returns:
         The trained model; None when it was stopped.
@@ -195,7 +219,7 @@ def train_rank(
         judge = by.grading.grader(tokenizer, examples)
         score = partial(dev_score, judge, by.max_tokens, validation=held_out, ranks=ranks)
     grader = spec.grading.grader(tokenizer, examples) if spec.grading else None
-    context = TrainingContext(checkpoints, note, stop, score, grader, ranks)
+    context = TrainingContext(checkpoints, note, stop, score, grader, ranks, rescue)
     with noticing_loss():
         finished = train(tuned, rows, validation, settings, context)
     if not finished:
@@ -222,11 +246,18 @@ def finish(trained: Trained, spec: Spec, folder: Path, note: Note) -> TunedModel
     )
 
 
-def note_in(log: EventLog, kind: Kind, data: dict[str, JsonValue]) -> None:
-    """Write an event; with a warning where a step done again has another figure than before."""
+def note_in(log: EventLog, kind: Kind, data: dict[str, JsonValue], *, exact: bool = True) -> None:
+    """Write an event; with a warning where a step done again has another figure than before.
+
+    Args:
+        log: Where it is written.
+        kind: What happened.
+        data: Its figures or its text.
+        exact: Whether a step done again is computed as before.
+    """
     before = log.write(kind, data).data
     figure = "loss" if "loss" in data else "reward"
-    if kind == "step" and before[figure] != data[figure]:
+    if kind == "step" and exact and before[figure] != data[figure]:
         again = f"step {data['step']} done again after a resume has {figure} {data[figure]}"
         why = "this machine does not compute as the one that began the run"
         log.write("warning", {"text": f"{again}, but had {before[figure]}: {why}"})

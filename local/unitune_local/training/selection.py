@@ -67,7 +67,7 @@ class Evaluations:
     ) -> None:
         self.selection = NONE_YET
         self._measure, self._note, self._rule = measure, note, settings.selection
-        self._steps, self._epoch_steps = settings.steps(rows), settings.epoch_steps(rows)
+        self.steps, self._epoch_steps = settings.steps(rows), settings.epoch_steps(rows)
         self._every = settings.evaluation_steps(rows)
         value = "reward" if settings.reward else "loss"
         self._metric = "score" if self._rule.best_by == "score" else value
@@ -78,13 +78,13 @@ class Evaluations:
 
     def after(self, step: int) -> None:
         """Look at the validation rows if that is due after a step."""
-        value = self._look(step) if step % self._every == 0 or step == self._steps else None
+        value = self._look(step) if step % self._every == 0 or step == self.steps else None
         if value is not None:
             self.selection = self.selection.after(step, value, self._rule)
 
     def ends(self, step: int) -> bool:
         """Whether a training ends after a step."""
-        return step == self._steps or self.selection.ends(self._rule)
+        return step == self.steps or self.selection.ends(self._rule)
 
     def wants_checkpoint(self, step: int) -> bool:
         """Whether the weights of a step are those to keep, or the last."""
@@ -102,9 +102,9 @@ class Evaluations:
             return
         best, metric, kept = self.selection.best, self._metric, self.kept(step)
         end = f"all {step} steps are made"
-        if step < self._steps:
+        if step < self.steps:
             waited = f"{self.selection.without_gain} evaluations without a gain"
-            end = f"ended early, at step {step} of {self._steps}, after {waited}"
+            end = f"ended early, at step {step} of {self.steps}, after {waited}"
         text = f"{end}; kept step {kept}"
         if best is not None and kept == self.selection.best_step:
             value = f"highest validation {metric}, {-100 * best:.1f} %"

@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 import traceback
-from functools import partial
 from pathlib import Path
 
 import psutil
 
 from unitune.backends.launch_keys import run_of
-from unitune.errors import BackendError, LockTimeout, UnituneError
+from unitune.errors import BackendError, IntegrityError, LockTimeout, RunFailed, UserError
 from unitune.security.redaction import without_secrets
 from unitune.workspace import user_config, yaml_file
 from unitune.workspace.filesystem import no_link
 from unitune.workspace.locks import is_locked, locked
 from unitune_local.job_folder import EventLog, JobFolder, Result
 from unitune_local.parallel.processes import GRACE_SECONDS, RankLost, end_with, start_ranks
+from unitune_local.training.rescue import OutOfMemory, Rescue
 
 LOCK_SECONDS = 5.0
 """Whoever looks whether the lock is held takes it for a moment."""
@@ -138,33 +139,36 @@ def _outcome(folder: JobFolder) -> Result | None:
         return Result(state="cancelled")
     log = EventLog(folder.events)
     log.write("message", {"text": "worker started"})
-    start_ranks(folder, _setting(folder, "processes"), partial(abandon, folder, log))
+    folder.interruption.unlink(missing_ok=True)
+    rescue = Rescue(folder, log)
+    if threading.current_thread() is threading.main_thread():
+        rescue.end_on_sigterm()
+    start_ranks(folder, _setting(folder, "processes"), rescue.end)
     try:
         from unitune_local.training.run import run_training  # noqa: PLC0415 - slow; we live already
 
-        model = run_training(folder, log)
-    except RankLost as error:
-        time.sleep(GRACE_SECONDS)  # in which whoever watches that rank says why, and ends this
-        log.write("warning", {"text": str(error)})
-        return None
-    except UnituneError as error:
+        model = run_training(folder, log, rescue.ready)
+    except (UserError, IntegrityError, RunFailed) as error:  # the same would happen again
         return Result(state="failed", error=str(error))
-    except Exception as error:  # noqa: BLE001 - whatever ends a training is its result
+    except Exception as error:  # noqa: BLE001 - what it is can be mended, and the training resumed
         traceback.print_exc()
-        return Result(state="failed", error=f"{type(error).__name__}: {error}")
+        if isinstance(error, RankLost):
+            time.sleep(GRACE_SECONDS)  # in which whoever watches that rank says why, and ends this
+        rescue.interrupt(_reason(error, folder))
+        return None
     if model is None:
         return Result(state="cancelled") if folder.cancel.exists() else None
     return Result(state="succeeded", model=model)
 
 
-def abandon(folder: JobFolder, log: EventLog, what: str, killed: bool) -> None:  # noqa: FBT001
-    """End this process because another rank has ended; of one that failed, that is the result."""
-    if killed:
-        log.write("warning", {"text": what})
-    else:
-        folder.finish(Result(state="failed", error=what))
-        notify_end(folder)
-    os._exit(1)
+def _reason(error: Exception, folder: JobFolder) -> str:
+    """Return why a training stops; where memory ran out, let the next worker use less."""
+    if isinstance(error, OutOfMemory) and error.limit is not None:
+        from unitune_local.objectives.reference import REFERENCE_FILE  # noqa: PLC0415 - slow
+
+        folder.limit_micro_batches(error.limit)
+        (folder.checkpoints / REFERENCE_FILE).unlink(missing_ok=True)  # kept by micro-batches
+    return str(error) if isinstance(error, BackendError) else f"{type(error).__name__}: {error}"
 
 
 def assist(folder: JobFolder, rank: int, parent: int) -> None:
@@ -173,6 +177,7 @@ def assist(folder: JobFolder, rank: int, parent: int) -> None:
     After a failure it waits, so that the first process, which often fails alike, can say why.
     """
     end_with(parent)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which the first process gets, too
     from unitune_local.training.run import assist_training  # noqa: PLC0415 - slow
 
     try:
@@ -180,7 +185,7 @@ def assist(folder: JobFolder, rank: int, parent: int) -> None:
     except Exception as error:  # noqa: BLE001 - whatever it is, it is in the log
         traceback.print_exc()
         time.sleep(GRACE_SECONDS)
-        sys.exit(f"{type(error).__name__}: {error}")
+        sys.exit(_reason(error, folder))
 
 
 def notify_end(folder: JobFolder) -> None:

@@ -378,7 +378,7 @@ def test_a_pause_waits_until_the_run_stands(
 def test_a_run_whose_worker_was_killed_reads_interrupted(unitune: Command, job_file: Path) -> None:
     run = unitune("run", str(job_file), "--detach").out.strip()
     ledger = Ledger(home())
-    raw = "interrupted: its worker is gone (killed, perhaps out of memory); resume goes on"
+    raw = "interrupted: its worker is gone (killed, perhaps out of memory); resume continues"
     with ledger.acting(run) as record:
         ledger.write(replace(record, state=State.PAUSED, raw=raw))
     (line,) = [line for line in unitune("runs").out.splitlines() if line.startswith(run)]

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from unitune_local.training import checkpoint
+from unitune_local.training.checkpoint import Position
 from unitune_local.training.optimizers import Optimizers
 
 
@@ -28,7 +29,7 @@ def fresh_layer() -> tuple[dict[str, nn.Parameter], Optimizers]:
 
 def test_weights_and_optimiser_come_back(tmp_path: Path) -> None:
     weights, optimizer = trained_layer()
-    checkpoint.save(tmp_path, 7, weights, optimizer)
+    checkpoint.save(tmp_path, Position(step=7), weights, optimizer)
     others, other_optimizer = fresh_layer()
     saved = checkpoint.latest(tmp_path)
     assert saved is not None
@@ -42,20 +43,20 @@ def test_weights_and_optimiser_come_back(tmp_path: Path) -> None:
 
 def test_only_the_newest_two_are_kept(tmp_path: Path) -> None:
     for step in (1, 2, 10):
-        checkpoint.save(tmp_path, step, *trained_layer())
+        checkpoint.save(tmp_path, Position(step=step), *trained_layer())
     assert ["step-10", "step-2"] == sorted(path.name for path in tmp_path.iterdir())
 
 
 def test_as_many_are_kept_as_the_job_says(tmp_path: Path) -> None:
     for step in (1, 2, 10, 11):
-        checkpoint.save(tmp_path, step, *trained_layer(), kept=3)
+        checkpoint.save(tmp_path, Position(step=step), *trained_layer(), kept=3)
     assert ["step-10", "step-11", "step-2"] == sorted(path.name for path in tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, name: str) -> None:
-    checkpoint.save(tmp_path, 1, *trained_layer())
-    damaged = checkpoint.save(tmp_path, 2, *trained_layer()) / name
+    checkpoint.save(tmp_path, Position(step=1), *trained_layer())
+    damaged = checkpoint.save(tmp_path, Position(step=2), *trained_layer()) / name
     damaged.write_bytes(damaged.read_bytes()[:-3])
     saved = checkpoint.latest(tmp_path)
     assert saved is not None
@@ -67,7 +68,7 @@ def test_a_half_written_checkpoint_is_not_seen_and_not_in_the_way(tmp_path: Path
     half.mkdir()
     (half / "tensors.safetensors").write_bytes(b"torn")
     assert checkpoint.latest(tmp_path) is None
-    checkpoint.save(tmp_path, 3, *trained_layer())
+    checkpoint.save(tmp_path, Position(step=3), *trained_layer())
     assert ["step-3"] == [path.name for path in tmp_path.iterdir()]
 
 

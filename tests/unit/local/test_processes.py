@@ -14,7 +14,7 @@ import pytest
 
 from unitune_local.job_folder import EventLog, JobFolder, read_events
 from unitune_local.parallel import processes
-from unitune_local.training import worker
+from unitune_local.training.rescue import Rescue
 
 PATIENCE_SECONDS = 60
 PARENT = """
@@ -36,12 +36,12 @@ def folder(tmp_path: Path) -> JobFolder:
     return JobFolder(tmp_path)
 
 
-def start(folder: JobFolder, script: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, bool]:
+def start(folder: JobFolder, script: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """Start a process that runs a script as the second of two, and return how it was lost."""
-    told, ended = list[tuple[str, bool]](), Event()
+    told, ended = list[str](), Event()
 
-    def lost(*what: object) -> None:
-        told.append((str(what[0]), bool(what[1])))
+    def lost(what: str) -> None:
+        told.append(what)
         ended.set()
 
     monkeypatch.setattr(processes, "COMMAND", (sys.executable, "-c", script))
@@ -55,30 +55,41 @@ def test_a_process_that_was_killed_is_named(
 ) -> None:
     script = "import os; os.kill(os.getpid(), 9)"
     text = "process 2 of 2 was killed by signal 9, perhaps out of memory"
-    assert (text, True) == start(folder, script, monkeypatch)
+    assert text == start(folder, script, monkeypatch)
 
 
 def test_a_process_that_failed_says_why(folder: JobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     script = "import sys; print('starting'); sys.exit('OutOfMemoryError: 2 GiB wanted')"
     log = folder.path / "rank-1.log"
     text = f"process 2 of 2 failed: OutOfMemoryError: 2 GiB wanted See {log}."
-    assert (text, False) == start(folder, script, monkeypatch)
+    assert text == start(folder, script, monkeypatch)
 
 
-@pytest.mark.parametrize(("killed", "state"), [(True, None), (False, "failed")])
-def test_a_lost_process_ends_the_worker(
-    folder: JobFolder, monkeypatch: pytest.MonkeyPatch, *, killed: bool, state: str | None
+def test_a_lost_process_ends_the_worker_which_saves_its_last_step(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of one that was killed the training is interrupted, and can go on."""
     codes: list[int] = []
+    saved: list[str] = []
     monkeypatch.setattr(os, "_exit", codes.append)
-    monkeypatch.setattr(worker, "notify_end", lambda _: None)
-    worker.abandon(folder, EventLog(folder.events), "process 2 of 2 is gone", killed)
-    result = folder.result()
-    assert state == (result.state if result else None)
+    ending = Rescue(folder, EventLog(folder.events))
+    ending.ready(lambda: saved.append("the last whole step"))
+    ending.end("process 2 of 2 is gone")
+    assert folder.result() is None
+    assert "process 2 of 2 is gone" == folder.interrupted_by()
     told = [event.data["text"] for event in read_events(folder.events, "").events]
-    assert (["process 2 of 2 is gone"] if killed else []) == told
+    assert ["interrupted: process 2 of 2 is gone"] == told
+    assert ["the last whole step"] == saved
     assert [1] == codes
+
+
+def test_a_worker_that_cannot_save_says_why_it_ends(folder: JobFolder) -> None:
+    def full() -> None:
+        raise OSError("no space left")
+
+    ending = Rescue(folder, EventLog(folder.events))
+    ending.ready(full)
+    ending.interrupt("no space left")
+    assert "no space left" == folder.interrupted_by()
 
 
 def test_a_process_ends_when_its_parent_was_killed() -> None:
