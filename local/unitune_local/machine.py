@@ -188,6 +188,17 @@ def available_bytes(device: str) -> int:
     return min([int(psutil.virtual_memory().available), *_memory_left()])
 
 
+def has_flash_attention(query: torch.Tensor) -> bool:
+    """Return whether a device computes attention for these queries by flash kernels.
+
+    Source: Dao 2023, "FlashAttention-2", arXiv 2307.08691: half precision, heads of up to 256
+    values, GPUs from Ampere (compute capability 8.0) on.
+    """
+    if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
+        return False
+    return query.shape[-1] <= 256 and torch.cuda.get_device_capability(query.device) >= (8, 0)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that a device, or this machine, has no memory left.
 

@@ -4,6 +4,11 @@ A micro-batch is one sequence ``[prefix | row 1 | row 2 | … | tail]``, in whic
 that a linear layer, norm or activation runs on is real. Only here, inside attention, are rows kept
 apart: the prefix attends to itself, each row to the prefix and to itself. The tail only makes the
 sequence a round number of tokens: nothing attends to it, and what comes out for it is not used.
+
+There are three ways to compute that. A GPU with flash attention takes spans of different length in
+one call. Elsewhere, short rows are laid side by side under a mask, and long ones are computed span
+by span without one, because a mask takes memory with the square of their length.
+
 The model's own rotary positions stay right because the caller passes each token's own position.
 
 `packed_attention` is registered with transformers under `NAME`; a model that was switched to it
@@ -18,17 +23,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, PreTrainedConfig
+
+from unitune_local import machine
 
 NAME = "unitune_packed"
 LARGEST_PLAIN_SCORES = 2**24
 """Up to here torch's own attention, whose backward is slow in bfloat16 on CPUs, took 2 to 5 times
 as long as plain products; beyond, what those keep for the backward costs too much memory."""
+LARGEST_MASK = 2**18
+"""Cells of a mask. Beyond, on a CPU, spans without a mask were as fast or faster, and each layer
+keeps 4 bytes a cell for the backward pass."""
+CAUSAL = (-1, 0)
+"""Window of flash attention: all keys before a query, counted from the end of both."""
+
+
+class Span(NamedTuple):
+    """Neighbouring tokens, each of which sees those before it and all of some earlier ranges."""
+
+    start: int
+    end: int
+    context: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def keys(self) -> tuple[tuple[int, int], ...]:
+        """Ranges of the tokens that the last token of the span sees."""
+        return (*self.context, (self.start, self.end))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +67,19 @@ class Layout:
     """For each row its tokens' places in the sequence; beyond a row's end its last place."""
     places: Tensor  # (T - P,)
     """For each token after the prefix its cell in the flattened grid; for the tail any."""
-    mask: Tensor  # (S, P + S) or (B, 1, S, P + S), bool
-    """Which keys a row's query sees: the same for all rows, or each row's own."""
+    spans: tuple[Span, ...]
+    """All tokens, in their order."""
+    ends: Tensor  # (2, spans + 1), int32
+    """Where the queries and the keys of each span end, if laid end to end."""
+    mask: Tensor | None  # (S, P + S) or (B, 1, S, P + S), bool
+    """Which keys a row's query sees: the same for all rows, or each row's own. None: no mask, as it
+    would be large, or as a row alone needs none."""
 
     def to(self, device: torch.device) -> Layout:
         """Return the same layout on a device."""
-        moved = (each.to(device) for each in (self.grid, self.places, self.mask))
-        return Layout(self.prefix, *moved)
+        grid, places, ends = (each.to(device) for each in (self.grid, self.places, self.ends))
+        mask = None if self.mask is None else self.mask.to(device)
+        return Layout(self.prefix, grid, places, self.spans, ends, mask)
 
 
 def lay_out(
@@ -72,6 +104,13 @@ def lay_out(
     grid = starts[:, None] + columns.minimum(sizes[:, None] - 1)  # (B, S)
     rows = torch.nonzero((columns < sizes[:, None]).flatten()).flatten()
     places = torch.cat([rows, rows.new_zeros(tail)])  # (T - P,)
+    spans = _spans(prefix, lengths, tail, forks)
+    sizes_of_keys = [sum(end - start for start, end in span.keys) for span in spans]
+    counts = [[0, *(span.end - span.start for span in spans)], [0, *sizes_of_keys]]
+    ends = torch.tensor(counts).cumsum(1).int()  # (2, spans + 1)
+    cells = longest * (prefix + longest) * (len(lengths) if any(forks) else 1)
+    if len(spans) == 1 or cells > LARGEST_MASK:
+        return Layout(prefix, grid, places, spans, ends, None)
     seen = columns[:, None] >= columns[None, :]  # (S, S)
     if any(forks):
         # The worse answer does not see the better one, which stands between the prompt and itself.
@@ -82,7 +121,27 @@ def lay_out(
         behind = columns >= worse[:, None]  # (B, S)
         seen = (seen & ~(behind[:, :, None] & between[:, None, :]))[:, None]  # (B, 1, S, S)
     opening = torch.ones(*seen.shape[:-1], prefix, dtype=torch.bool)
-    return Layout(prefix, grid, places, torch.cat([opening, seen], dim=-1))
+    return Layout(prefix, grid, places, spans, ends, torch.cat([opening, seen], dim=-1))
+
+
+def _spans(
+    prefix: int, lengths: list[int], tail: int, forks: Sequence[tuple[int, int] | None]
+) -> tuple[Span, ...]:
+    """Return the spans of a packed sequence; the tail is part of the last one."""
+    shared = ((0, prefix),) if prefix else ()
+    spans = [Span(0, prefix)] if prefix else []
+    at = prefix
+    for number, length in enumerate(lengths):
+        end = at + length + (tail if number == len(lengths) - 1 else 0)
+        if forks and (fork := forks[number]):
+            better, worse = at + fork[0], at + fork[1]
+            prompt = (*shared, (at, better)) if better > at else shared
+            spans += [Span(at, better, shared)] if better > at else []
+            spans += [Span(better, worse, prompt), Span(worse, end, prompt)]
+        else:
+            spans.append(Span(at, end, shared))
+        at += length
+    return tuple(spans)
 
 
 def not_plain(config: PreTrainedConfig) -> str:
@@ -117,10 +176,15 @@ def packed_attention(  # noqa: PLR0913 - transformers' signature of an attention
         The attended values (1, T, H, D) and None for the weights.
     """
     query, key = query.to(value.dtype), key.to(value.dtype)
+    if dropout == 0.0 and machine.has_flash_attention(query):
+        return _by_flash(query[0], key[0], value[0], layout, scaling)[None], None
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:
         key = key.repeat_interleave(repeats, dim=1)
         value = value.repeat_interleave(repeats, dim=1)
+    if layout.mask is None:
+        parts = [_by_span(query, key, value, each, scaling, dropout) for each in layout.spans]
+        return torch.cat(parts, dim=2).transpose(1, 2), None  # (1, T, H, D)
     shared = layout.prefix
     rows = [_grid_of(part[0], layout) for part in (query, key, value)]  # each (B, H, S, D)
     if shared == 0:
@@ -143,11 +207,71 @@ def packed_attention(  # noqa: PLR0913 - transformers' signature of an attention
     return torch.cat([opening[0].transpose(0, 1), _flat_of(within, layout)])[None], None
 
 
+def _by_flash(
+    query: Tensor,  # (H, T, D)
+    key: Tensor,  # (G, T, D)
+    value: Tensor,  # (G, T, D)
+    layout: Layout,
+    scaling: float | None,
+) -> Tensor:
+    """Attend by one call of flash attention, which takes spans of different length.
+
+    Returns:
+        The attended values (T, H, D).
+    """
+    spans = layout.spans
+    if any(span.context for span in spans):
+        ranges = [each for span in spans for each in span.keys]
+        key, value = (
+            torch.cat([part[:, start:end] for start, end in ranges], dim=1) for part in (key, value)
+        )  # (G, K, D)
+    return variable_length(
+        query.transpose(0, 1),
+        key.transpose(0, 1),
+        value.transpose(0, 1),
+        layout.ends[0],
+        layout.ends[1],
+        max(span.end - span.start for span in spans),
+        max(sum(end - start for start, end in span.keys) for span in spans),
+        scale=scaling,
+        window_size=CAUSAL,
+        enable_gqa=True,
+    )
+
+
+variable_length = cast("Any", varlen_attn)
+"""torch's own; tests put one in its place that a CPU can compute."""
+
+
+def _by_span(  # noqa: PLR0913, PLR0917 - the arguments of attention
+    query: Tensor,  # (1, H, T, D)
+    key: Tensor,  # (1, H, T, D)
+    value: Tensor,  # (1, H, T, D)
+    span: Span,
+    scaling: float | None,
+    dropout: float,
+) -> Tensor:
+    """Attend from the tokens of a span to what they see; returns (1, H, tokens of the span, D)."""
+
+    def of(part: Tensor, ranges: Sequence[tuple[int, int]]) -> Tensor:
+        return torch.cat([part[:, :, start:end] for start, end in ranges], dim=2)
+
+    own = span.end - span.start
+    keys, values = of(key, span.keys), of(value, span.keys)
+    queries, mask = query[:, :, span.start : span.end], None
+    if span.context and own * keys.shape[2] <= LARGEST_MASK:
+        mask = torch.ones(own, keys.shape[2], dtype=torch.bool, device=query.device)
+        mask = mask.tril(keys.shape[2] - own)
+    elif span.context:  # the context is computed again, as no mask is then needed
+        queries = of(query, span.keys)
+    return _attend(queries, keys, values, mask, scaling, dropout)[:, :, -own:]
+
+
 def _attend(  # noqa: PLR0913, PLR0917 - the arguments of attention
     query: Tensor,  # (B, H, S, D)
     key: Tensor,  # (B, H, P + S, D)
     value: Tensor,  # (B, H, P + S, D)
-    mask: Tensor,  # (S, P + S) or (B, 1, S, P + S)
+    mask: Tensor | None,  # (S, P + S) or (B, 1, S, P + S); None: causal, with P = 0
     scaling: float | None,
     dropout: float,
 ) -> Tensor:
@@ -156,8 +280,16 @@ def _attend(  # noqa: PLR0913, PLR0917 - the arguments of attention
     plain = query.dtype is torch.bfloat16 and query.device.type == "cpu"
     if not plain or scores_size > LARGEST_PLAIN_SCORES:
         return functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            dropout_p=dropout,
+            is_causal=mask is None,
+            scale=scaling,
         )
+    if mask is None:
+        mask = torch.ones(query.shape[2], query.shape[2], dtype=torch.bool).tril()
     bias = torch.zeros(mask.shape, dtype=query.dtype).masked_fill(~mask, float("-inf"))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     weights = torch.softmax(query * scale @ key.transpose(2, 3) + bias, dim=-1)  # (B, H, S, P + S)

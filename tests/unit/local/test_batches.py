@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -11,8 +13,12 @@ from peft import PeftModel
 from tiny_model import SETTINGS, sliding_model
 from torch import Tensor
 
-from unitune_local.data.attention import Layout, not_plain
+from unitune_local import machine
+from unitune_local.data import attention
+from unitune_local.data.attention import Layout, lay_out, not_plain
 from unitune_local.data.batches import (
+    Batches,
+    Fork,
     TrainingRow,
     epoch_batches,
     micro_batches,
@@ -166,6 +172,135 @@ def test_every_form_has_the_loss_and_gradient_of_padded_rows(
     loss, gradient = loss_and_gradient(model, rows, form)
     assert expected == pytest.approx(loss, rel=1e-6)
     torch.testing.assert_close(expected_gradient, gradient, rtol=1e-4, atol=1e-5)
+
+
+def flash_on_a_cpu(  # noqa: PLR0917 - torch's signature
+    query: Tensor,  # (T, H, D)
+    key: Tensor,  # (K, G, D)
+    value: Tensor,  # (K, G, D)
+    query_ends: Tensor,
+    key_ends: Tensor,
+    longest_query: int,
+    longest_key: int,
+    *,
+    scale: float | None,
+    window_size: tuple[int, int],
+    enable_gqa: bool,
+) -> Tensor:
+    """Flash attention of variable length by its definition (Dao 2023, arXiv 2307.08691).
+
+    Causality counts from the end of queries and keys (flash-attention 2.1, its change log).
+    """
+    assert (-1, 0) == window_size
+    assert enable_gqa
+    assert (longest_query, longest_key) == (
+        query_ends.diff().max().item(),
+        key_ends.diff().max().item(),
+    )
+    parts = []
+    for at in range(len(query_ends) - 1):
+        q = query[query_ends[at] : query_ends[at + 1]]
+        k, v = (each[key_ends[at] : key_ends[at + 1]] for each in (key, value))
+        repeats = q.shape[1] // k.shape[1]
+        k, v = (each.repeat_interleave(repeats, dim=1) for each in (k, v))
+        scores = torch.einsum("qhd,khd->hqk", q, k) * (scale or q.shape[-1] ** -0.5)
+        late = len(k) - len(q)
+        unseen = torch.arange(len(k))[None] > torch.arange(len(q))[:, None] + late
+        weights = scores.masked_fill(unseen, float("-inf")).softmax(-1)
+        parts.append(torch.einsum("hqk,khd->qhd", weights, v))
+    return torch.cat(parts)
+
+
+def pairs(seed: int) -> list[TrainingRow]:
+    """Preference rows of different length, whose prompts begin alike."""
+    made = []
+    for better, worse in zip(random_rows(seed, 3), random_rows(seed + 10, 3), strict=True):
+        start = 9
+        ids = (*better.ids, *worse.ids[start:])
+        trained = tuple(place >= start for place in range(len(ids)))
+        made.append(TrainingRow(ids, trained, 1.0, 1, Fork(start, len(better.ids))))
+    return made
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("made", [random_rows, pairs, lambda seed: random_rows(seed, 1)])
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("way", ["spans", "spans without any mask", "flash"])
+def test_each_way_to_attend_gives_the_loss_and_gradient_of_padded_rows(
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+    made: Callable[[int], list[TrainingRow]],
+    way: str,
+    *,
+    share: bool,
+) -> None:
+    """What a GPU computes is put into the place of torch's function."""
+    model, rows = tuned(tiny_model), made(seed)
+    expected, expected_gradient = loss_and_gradient(model, rows, Form("padded", share=False))
+    form = Form("packed", share=share, multiple=8)
+    plain, plain_gradient = loss_and_gradient(model, rows, form)
+    if way == "spans":
+
+        def unmasked(*given: Any) -> Layout:
+            return replace(lay_out(*given), mask=None)
+
+        monkeypatch.setattr("unitune_local.data.batches.lay_out", unmasked)
+    else:
+        monkeypatch.setattr(attention, "LARGEST_MASK", 0)
+    if way == "flash":
+        monkeypatch.setattr(machine, "has_flash_attention", lambda _: True)
+        monkeypatch.setattr(attention, "variable_length", flash_on_a_cpu)
+    loss, gradient = loss_and_gradient(model, rows, form)
+    assert expected == pytest.approx(plain, rel=1e-6)
+    assert expected == pytest.approx(loss, rel=1e-6)
+    torch.testing.assert_close(expected_gradient, plain_gradient, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(expected_gradient, gradient, rtol=1e-4, atol=5e-5)
+
+
+@pytest.mark.parametrize("kind", ["one row", "a shared prefix", "a pair"])
+def test_what_a_long_row_keeps_grows_with_its_length(tiny_model: Path, kind: str) -> None:
+    """A mask of its length squared would make that grow by four."""
+
+    def kept(length: int) -> int:
+        ids, other = [7] * length, [9] * length
+        marks = tuple(place > length - 9 for place in range(length))
+        rows = [TrainingRow(tuple(ids), marks, 1.0, 1)]
+        if kind == "a shared prefix":
+            rows = [replace(rows[0], ids=(*ids[:40], *more[40:])) for more in (ids, other)]
+        if kind == "a pair":
+            fork = Fork(length, 2 * length)
+            both = TrainingRow((*ids, *ids, *other), (False,) * length + marks * 2, 1.0, 1, fork)
+            rows = [both]
+        sizes: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss_sum(model, packed(rows, share=True))
+        return sum(sizes.values())
+
+    model = tuned(tiny_model)
+    use_attention(model, "unitune_packed")
+    assert kept(2048) < 2.2 * kept(1024)
+
+
+def test_the_order_of_an_epoch_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, orders = random_rows(0, 20), list[int]()
+
+    def counted(lengths: list[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+        orders.append(epoch)
+        return epoch_batches(lengths, batch_size, seed, epoch)
+
+    monkeypatch.setattr("unitune_local.data.batches.epoch_batches", counted)
+    batches = Batches(rows, 8, 5)
+    lengths = [len(one.ids) for one in rows]
+    steps = [batches.of(step) for step in range(1, 7)]
+    expected = [step for epoch in (0, 1) for step in epoch_batches(lengths, 8, 5, epoch)]
+    assert [[rows[place] for place in step] for step in expected] == steps
+    assert [0, 1] == orders
 
 
 @given(
