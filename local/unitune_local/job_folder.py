@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -128,10 +129,10 @@ def saved_steps(checkpoints: Path) -> list[int]:
 
 
 class EventLog:
-    """Appends events to a file, each key once.
+    """Appends events to a file, from any thread; what was there before is not written again.
 
     A line that a killed worker left torn is cut off. A resumed worker does again what came after
-    its checkpoint; what stands in the file already is not written again.
+    its checkpoint.
 
     Args:
         path: The file; made when absent.
@@ -144,7 +145,8 @@ class EventLog:
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
             os.truncate(path, whole)
-        self._seen = {event.key: event for event in read_events(path, "").events}
+        self._before = {event.key: event for event in read_events(path, "").events}
+        self._count, self._lock = len(self._before), threading.Lock()
 
     def write(self, kind: Kind, data: dict[str, JsonValue]) -> Event:
         """Append an event and return it; the earlier event when its key stands there already.
@@ -153,14 +155,16 @@ class EventLog:
             kind: What happened; step, validation and checkpoint are named by ``data["step"]``.
             data: Its figures or its text.
         """
-        number = data["step"] if "step" in data else len(self._seen)
-        event = Event(f"{kind}-{number}", kind, time.time(), data)
-        if event.key not in self._seen:
-            self._seen[event.key] = event
+        with self._lock:
+            number = data.get("step", self._count)
+            event = Event(f"{kind}-{number}", kind, time.time(), data)
+            if (before := self._before.get(event.key)) is not None:
+                return before
             record = {"key": event.key, "kind": kind, "time": event.time, "data": data}
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
-        return self._seen[event.key]
+            self._count += 1
+            return event
 
 
 class EventsRead(NamedTuple):

@@ -28,6 +28,7 @@ from unitune_local.options import LocalOptions
 Decided = TypeVar("Decided", bound=Closed)
 Loss = Literal["dpo", "robust", "ipo", "simpo", "orpo", "kto"]
 Quantization = Literal["4bit", "8bit"]
+Overlength = Literal["refuse", "drop", "truncate"]
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
 Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "muon"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -197,6 +198,7 @@ class Settings(Closed):
     """None: all."""
     modules_to_save: tuple[str, ...] | None = None
     sequence_length: int
+    overlength: Overlength = "refuse"
     seed: int = SEED
     preference: PreferenceSettings | None = None
     """None: answers are learnt as they are."""

@@ -23,6 +23,9 @@ from unitune.models import ChatModel, Start, TunedModel
 INTERRUPTED = "interrupted"
 """How the raw word begins of a job that stands still although no user paused it."""
 
+WORSE = "worse_than_start"
+"""Name in the data of a warning that the training has made the model worse."""
+
 
 class State(StrEnum):
     """Where a run stands."""

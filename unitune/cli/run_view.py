@@ -43,6 +43,8 @@ class RunView(BaseModel):
     raw: str
     """The backend's own word for the state."""
     error: str | None
+    warning: str | None = None
+    """Why the model is worse than before the training, if it is known to be."""
     backend: str
     base_model: str
     started_from: tuple[str, ...] = ()
@@ -81,6 +83,7 @@ class RunView(BaseModel):
             state=run.state,
             raw=run.raw,
             error=run.error,
+            warning=run.worse_than_start,
             backend=run.backend_name,
             base_model=run.base_model,
             started_from=tuple(link.name for link in run.lineage.ancestors),
@@ -105,6 +108,8 @@ def state_text(run: Run) -> Text:
     """Return the state of a run, coloured."""
     if is_interrupted(run):
         return Text(INTERRUPTED, "red")
+    if run.worse_than_start:
+        return Text(f"{run.state}, worse", "yellow")
     return Text(str(run.state), STATE_STYLES.get(run.state, ""))
 
 
@@ -131,6 +136,7 @@ def print_run(run: Run) -> None:
         "billed": billed(bill) if bill else "",
         "difference": differences(bill) if bill else "",
         "error": run.error,
+        "warning": run.worse_than_start,
         "duplicates": "\n".join(duplicate_lines(run)),
         "model": run.tuned_model and run.tuned_model.name,
         "version": ", ".join(registered_names(run)),

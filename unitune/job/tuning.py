@@ -304,7 +304,11 @@ class Tuning(Swept):
     reward: Reward = Reward()
     """For ``method: rft``."""
     sequence_length: Annotated[int, Field(ge=16)] | Auto = "auto"
-    """Longest row in tokens; a longer row is a finding, never cut silently."""
+    """Longest row in tokens; `overlength` decides about longer ones."""
+    overlength: Literal["refuse", "drop", "truncate"] | Auto = "auto"
+    """What to do about rows longer than `sequence_length`: refuse the training, leave them out, or
+    cut them at their end, where a prompt leaves space for an answer. The plan counts them. `auto`
+    is refuse."""
     seed: Annotated[int, Field(ge=0)] | Auto = "auto"
     """Seed of everything random."""
     callbacks: tuple[

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from unitune.backends.capabilities import Checkpoint
 from unitune.backends.exports import Exported, ExportForm
-from unitune.backends.protocol import Event, State
+from unitune.backends.protocol import WORSE, Event, State
 from unitune.backends.retry import retry_delay
 from unitune.cost.documents import Estimate
 from unitune.cost.reconcile import Reconciliation
@@ -175,6 +175,13 @@ class Run:
     def events(self) -> list[Event]:
         """Return the recorded events of the current attempt, oldest first; polls nothing."""
         return [seen.event for seen in self._ledger.events(self.id, self.attempt)]
+
+    @property
+    def worse_than_start(self) -> str | None:
+        """Why the model is worse than before the training, if it is known to be."""
+        warnings = self._ledger.events(self.id, self.attempt, key="warning")
+        marked = (seen.event.data for seen in warnings if WORSE in seen.event.data)
+        return next((str(data["text"]) for data in marked), None)
 
     def transitions(self) -> list[Transition]:
         """Return the states that it went through, all attempts, oldest first."""

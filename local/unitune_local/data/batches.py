@@ -21,11 +21,13 @@ padded batch in which any row has loss, V vocabulary.
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, TypeAlias
 
 import torch
+from pydantic import PlainSerializer
 from torch import Tensor
 
 from unitune.data.example import Example
@@ -34,6 +36,10 @@ from unitune_local.data.attention import Layout, lay_out
 WINDOW = 8
 """Batches whose rows are sorted by length together: enough to even out lengths, few enough that
 the order stays random over the epoch."""
+
+
+Tokens: TypeAlias = Annotated[Sequence[int], PlainSerializer(list)]
+"""A number for each token of a row."""
 
 
 class Fork(NamedTuple):
@@ -47,9 +53,9 @@ class Fork(NamedTuple):
 class TrainingRow:
     """A row as the model sees it."""
 
-    ids: tuple[int, ...]
-    trained: tuple[bool, ...]
-    """Which tokens carry loss."""
+    ids: Tokens = field(hash=False)
+    trained: Tokens = field(hash=False)
+    """Which tokens carry loss: 1 or 0 for each."""
     weight: float
     line: int
     """Of the data file, for messages."""
@@ -61,6 +67,13 @@ class TrainingRow:
     """Of a rated row, whose second answer is another row's."""
     case: Example | None = field(default=None, compare=False)
     """Of a prompt, whose answers are sampled: what they are scored by."""
+
+    def __post_init__(self) -> None:
+        """Keep tokens in 5 bytes each, where a tuple takes 8 to 40."""
+        if not isinstance(self.ids, array):
+            object.__setattr__(self, "ids", array("i", self.ids))
+        if not isinstance(self.trained, bytes):
+            object.__setattr__(self, "trained", bytes(self.trained))
 
     @property
     def trained_tokens(self) -> int:
@@ -84,7 +97,7 @@ class TrainingRow:
 
     def followed_by(self, answer: Sequence[int]) -> TrainingRow:
         """Return the row with an answer behind it, which carries loss."""
-        trained = self.trained + (True,) * len(answer)
+        trained = (*self.trained, *(True,) * len(answer))
         return replace(self, ids=(*self.ids, *answer), trained=trained)
 
     @property
@@ -94,8 +107,8 @@ class TrainingRow:
             return [self]
         (better, worse), ids, trained = self.fork, self.ids, self.trained
         first = replace(self, ids=ids[:worse], trained=trained[:worse], fork=None)
-        rest = {"ids": ids[:better] + ids[worse:], "trained": trained[:better] + trained[worse:]}
-        return [first, replace(first, **rest)]
+        other = (*ids[:better], *ids[worse:])
+        return [first, replace(first, ids=other, trained=(*trained[:better], *trained[worse:]))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ have nothing to do with the prompt.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -23,7 +23,7 @@ from unitune.findings import Finding, error, note, warning
 from unitune_local.data.batches import Fork, TrainingRow
 from unitune_local.data.chat_text import TemplateError
 from unitune_local.data.rendering import Rendered, render, render_all, render_prompt
-from unitune_local.settings import Settings
+from unitune_local.settings import Overlength, Settings
 
 RENDERED_TOGETHER = 256
 """Rows whose texts the tokenizer is given in one call."""
@@ -43,12 +43,23 @@ class RenderedRows(NamedTuple):
 
 def read_rows(path: Path) -> Dataset:
     """Return the examples of a canonical JSON Lines file, as a run holds them."""
+    return Dataset(path.name, tuple(row for part in read_parts(path) for row in part.rows))
+
+
+def read_parts(path: Path) -> Iterator[Dataset]:
+    """Yield the examples of a file, some at a time, which takes little memory."""
     with path.open(encoding="utf-8") as file:
-        examples = map(Example.model_validate_json, file)
-        return Dataset(path.name, tuple(Row(*each) for each in enumerate(examples, 1)))
+        rows = (Row(*each) for each in enumerate(map(Example.model_validate_json, file), 1))
+        while part := tuple(islice(rows, RENDERED_TOGETHER)):
+            yield Dataset(path.name, part)
 
 
-def render_rows(tokenizer: PreTrainedTokenizerBase, dataset: Dataset, longest: int) -> RenderedRows:
+def render_rows(
+    tokenizer: PreTrainedTokenizerBase,
+    dataset: Dataset,
+    longest: int,
+    overlength: Overlength = "refuse",
+) -> RenderedRows:
     """Render every row, and sort out those that cannot be learnt from."""
     made: list[list[TrainingRow | Finding]] = []
     source = iter(dataset.rows)
@@ -56,8 +67,8 @@ def render_rows(tokenizer: PreTrainedTokenizerBase, dataset: Dataset, longest: i
         seen = render_all(tokenizer, [row.example for row in some])
         for samples, row in zip(seen, some, strict=True):
             each = [samples] if isinstance(samples, TemplateError) else samples
-            made.append([_usable(sample, row, longest) for sample in each])
-    rows, findings = _sorted_out(dataset, made)
+            made.append([_usable(sample, row) for sample in each])
+    rows, findings = _sorted_out(dataset, made, longest, overlength)
     if several := [len(each) for each in made if len(each) > 1]:
         what = (
             f"{len(several):,} of {len(made):,} rows are trained as {sum(several):,} samples, "
@@ -88,37 +99,81 @@ def render_texts(
     return RenderedRows(tuple(rows), ())
 
 
-def rendering_of(
-    settings: Settings,
-) -> Callable[[PreTrainedTokenizerBase, Dataset, int], RenderedRows]:
-    """Return how the rows of a training become tokens."""
+def rows_of(
+    settings: Settings, tokenizer: PreTrainedTokenizerBase, dataset: Dataset
+) -> RenderedRows:
+    """Render the rows of a training, as its settings say."""
+    longest = settings.sequence_length
     if settings.raw_text:
-        return render_texts
-    return render_rows if settings.reward is None else render_prompts
+        return render_texts(tokenizer, dataset, longest)
+    rendering = render_rows if settings.reward is None else render_prompts
+    return rendering(tokenizer, dataset, longest, settings.overlength)
 
 
 def render_prompts(
-    tokenizer: PreTrainedTokenizerBase, dataset: Dataset, longest: int
+    tokenizer: PreTrainedTokenizerBase,
+    dataset: Dataset,
+    longest: int,
+    overlength: Overlength = "refuse",
 ) -> RenderedRows:
     """Render what answers are sampled to, and sort out rows that leave no room for one."""
-    return _sorted_out(dataset, [[_prompt(tokenizer, row, longest)] for row in dataset.rows])
+    made = [[_prompt(tokenizer, row)] for row in dataset.rows]
+    return _sorted_out(dataset, made, longest, overlength)
 
 
-def _sorted_out(dataset: Dataset, made: Iterable[list[TrainingRow | Finding]]) -> RenderedRows:
-    pairs = [(each, row) for some, row in zip(made, dataset.rows, strict=True) for each in some]
-    rows = tuple(each for each, _ in pairs if isinstance(each, TrainingRow))
-    findings = (dataset.located(each, row) for each, row in pairs if isinstance(each, Finding))
-    return RenderedRows(rows, tuple(dict.fromkeys(findings)))
+def _sorted_out(
+    dataset: Dataset,
+    made: Iterable[list[TrainingRow | Finding]],
+    longest: int,
+    overlength: Overlength,
+) -> RenderedRows:
+    rows, findings, lines = list[TrainingRow](), list[Finding](), list[Row]()
+    cut = 0
+    pairs = ((each, row) for some, row in zip(made, dataset.rows, strict=True) for each in some)
+    for each, row in pairs:
+        if isinstance(each, Finding):
+            findings.append(dataset.located(each, row))
+        elif (length := _length(each)) <= longest:
+            rows.append(each)
+        elif overlength == "refuse":
+            findings.append(dataset.located(_too_long(length, longest, each), row))
+        else:
+            lines.append(row)
+            if overlength == "truncate" and (rest := _truncated(each, longest)) is not None:
+                rows.append(rest)
+                cut += 1
+    if lines:
+        what = f"{len(lines):,} of {len(dataset):,} rows are longer than {longest:,} tokens: "
+        what += f"{cut:,} are cut at their end, {len(lines) - cut:,} are left out."
+        fix = "Raise tuning.sequence_length as far as the model goes, to learn them whole."
+        findings.append(dataset.located(warning("too-long", what, fix), lines[0]))
+    return RenderedRows(tuple(rows), tuple(dict.fromkeys(findings)))
 
 
-def _prompt(tokenizer: PreTrainedTokenizerBase, row: Row, longest: int) -> TrainingRow | Finding:
+def _length(row: TrainingRow) -> int:
+    """Return the tokens of the longest conversation of a row; a prompt gets one more, to answer."""
+    return max(len(side.ids) for side in row.conversations) + (row.case is not None)
+
+
+def _truncated(row: TrainingRow, longest: int) -> TrainingRow | None:
+    """Return a row without the end of its answers; None where nothing of one of them is left."""
+    start = (*row.trained, True).index(True) if row.fork is None else row.fork.better
+    if row.case is not None or start >= longest:
+        return None
+    sides = [side.ids[:longest] for side in row.conversations]
+    if row.fork is None:
+        return replace(row, ids=sides[0], trained=row.trained[:longest])
+    ids = (*sides[0], *sides[1][start:])
+    trained = tuple(at >= start for at in range(len(ids)))
+    return replace(row, ids=ids, trained=trained, fork=Fork(start, len(sides[0])))
+
+
+def _prompt(tokenizer: PreTrainedTokenizerBase, row: Row) -> TrainingRow | Finding:
     case = row.example
     try:
         ids = render_prompt(tokenizer, case.prompt, case.tools)
     except TemplateError as refusal:
         return error("template", refusal.problem, refusal.fix)
-    if len(ids) >= longest:
-        return _too_long(len(ids), longest, "prompt")
     return TrainingRow(tuple(ids), (False,) * len(ids), case.weight, row.line, case=case)
 
 
@@ -161,7 +216,7 @@ def masked(
     )
 
 
-def _usable(seen: Rendered | TemplateError, row: Row, longest: int) -> TrainingRow | Finding:
+def _usable(seen: Rendered | TemplateError, row: Row) -> TrainingRow | Finding:
     if isinstance(seen, TemplateError):
         return error("template", seen.problem, seen.fix)
     made = TrainingRow(
@@ -172,18 +227,19 @@ def _usable(seen: Rendered | TemplateError, row: Row, longest: int) -> TrainingR
         fork=seen.fork,
         is_good=row.example.kto_tag,
     )
-    length = max(len(side.ids) for side in made.conversations)
-    if length > longest:
-        return _too_long(length, longest, "row")
     if made.trained_tokens == 0 or made.weight == 0:
         what = "the row has no token that carries loss, so it is left out."
         return warning("nothing-to-learn", what, "Give it an assistant turn and a weight above 0.")
     return made
 
 
-def _too_long(length: int, longest: int, what: str) -> Finding:
+def _too_long(length: int, longest: int, row: TrainingRow) -> Finding:
+    what = f"the row has {length} tokens"
+    if row.case is not None:
+        what = f"the prompt has {len(row.ids)} tokens, and an answer needs one at least"
     return error(
         "too-long",
-        f"the {what} has {length} tokens; {longest} are allowed.",
-        "Shorten it, or raise tuning.sequence_length as far as the model goes.",
+        f"{what}; {longest} are allowed.",
+        "Shorten it, raise tuning.sequence_length as far as the model goes, or set "
+        "tuning.overlength to drop or truncate.",
     )

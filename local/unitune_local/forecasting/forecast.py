@@ -29,7 +29,7 @@ from unitune_local import machine
 from unitune_local.data.attention import not_plain
 from unitune_local.data.batches import TrainingRow
 from unitune_local.data.rendering import turn_ends
-from unitune_local.data.rows import rendering_of, scored_cases
+from unitune_local.data.rows import rows_of, scored_cases
 from unitune_local.forecasting.cost import OVERHEAD_SECONDS, CostModel, training_conditions
 from unitune_local.forecasting.memory_fit import Batching, fit_batches, savings
 from unitune_local.forecasting.sampling_cost import (
@@ -91,10 +91,7 @@ def forecast(
     base = dimensions_of(folder, job.tuning.sequence_length)
     settings = resolve(job, base, read.shape, longest)
     tokenizer = load_tokenizer(folder, settings.chat)
-    learnt, held_out = (
-        rendering_of(settings)(tokenizer, dataset, settings.sequence_length)
-        for dataset in (train, validation)
-    )
+    learnt, held_out = (rows_of(settings, tokenizer, dataset) for dataset in (train, validation))
     model = empty_tuned_model(folder, settings)
     size = size_of(model)
     cost = CostModel(
@@ -195,7 +192,7 @@ class _TrainingTime(NamedTuple):
     def _sampled(self, prompts: Sequence[TrainingRow], group: int, tokens: int) -> float:
         assert self.sampling is not None, "there is a reward"
         load = AnswerLoad(group * len(prompts), 0, 0, tokens)
-        ids = [prompt.ids for prompt in prompts]
+        ids = [tuple(prompt.ids) for prompt in prompts]
         return ADAPTER_SHARE * answer_seconds(self.cost.size, self.sampling, ids, load, group)
 
 

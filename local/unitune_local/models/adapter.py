@@ -178,7 +178,7 @@ def checked_prompts(
 ) -> list[tuple[int, ...]]:
     """Return the prompts that the saved adapter must answer as the trained model does."""
     checked = (validation or rows)[:CHECKED_ROWS]
-    return [row.ids[: (*row.trained, True).index(True)] for row in checked]
+    return [tuple(row.ids[: (*row.trained, True).index(True)]) for row in checked]
 
 
 class _Answer(NamedTuple):

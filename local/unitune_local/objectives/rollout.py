@@ -79,7 +79,7 @@ class Rollouts:
     ) -> list[Sample]:
         if not prompts:
             return []
-        ids = [prompt.ids for prompt in prompts]
+        ids = [tuple(prompt.ids) for prompt in prompts]
         limits = [min(self.settings.max_tokens, self.longest - len(prompt)) for prompt in ids]
         samplings = [
             Sampling(limit, temperature, seed) for limit, seed in zip(limits, seeds, strict=True)

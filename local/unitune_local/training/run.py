@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,13 +20,15 @@ from transformers import PreTrainedTokenizerBase
 
 from unitune.backends.protocol import Launch, Upload
 from unitune.data.dataset import Dataset
+from unitune.data.example import Example
 from unitune.errors import DataError, Mismatch, RunFailed
 from unitune.models import TunedModel
 from unitune.workspace.filesystem import sha256
 from unitune.workspace.today import today
 from unitune_local import machine
 from unitune_local.callbacks import with_callbacks
-from unitune_local.data.rows import read_rows, rendering_of
+from unitune_local.data.batches import TrainingRow
+from unitune_local.data.rows import read_parts, read_rows, rows_of
 from unitune_local.forecasting.cost import StepClock
 from unitune_local.forecasting.forecast import forecast, require_memory
 from unitune_local.grading import Grading
@@ -205,20 +207,17 @@ def train_rank(  # noqa: PLR0913, PLR0917 - what differs between this machine an
     if ranks.is_first:
         note = with_callbacks(note, spec.callbacks, spec.folder, tuned)
 
-    learnt, held_out = _dataset(spec.training), _dataset(spec.validation)
     rows, validation = (
-        rendering_of(settings)(tokenizer, dataset, settings.sequence_length).rows
-        for dataset in (learnt, held_out)
+        _rendered(tokenizer, file, settings) for file in (spec.training, spec.validation)
     )
     if not rows:
         raise RunFailed("no row has anything to learn from; `unitune plan` says why.")
 
-    examples = [row.example for row in learnt.rows]
     score = None
     if by := spec.dev_scorer:
-        judge = by.grading.grader(tokenizer, examples)
+        judge, held_out = by.grading.grader(tokenizer, _examples(spec)), _dataset(spec.validation)
         score = partial(dev_score, judge, by.max_tokens, validation=held_out, ranks=ranks)
-    grader = spec.grading.grader(tokenizer, examples) if spec.grading else None
+    grader = spec.grading.grader(tokenizer, _examples(spec)) if spec.grading else None
     context = TrainingContext(checkpoints, note, stop, score, grader, ranks, rescue)
     with noticing_loss():
         finished = train(tuned, rows, validation, settings, context)
@@ -301,15 +300,36 @@ def trainable_model(base: Path, settings: Settings, ranks: Ranks = ALONE) -> Pef
     return tuned
 
 
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, file: DataFile | None, settings: Settings
+) -> tuple[TrainingRow, ...]:
+    """Return the rows of a file as the model sees them, of which some at a time are read."""
+    if file is None:
+        return ()
+    _refuse_changed(file)
+    is_rated = settings.preference is not None and settings.preference.loss == "kto"
+    # A rated row gets the answer of another one, which may be anywhere in the file.
+    parts = [read_rows(file.path)] if is_rated else read_parts(file.path)
+    return tuple(row for part in parts for row in rows_of(settings, tokenizer, part).rows)
+
+
+def _examples(spec: Spec) -> Iterator[Example]:
+    return (row.example for part in read_parts(spec.training.path) for row in part.rows)
+
+
 def _dataset(file: DataFile | None) -> Dataset:
     if file is None:
         return Dataset("none", ())
+    _refuse_changed(file)
+    return read_rows(file.path)
+
+
+def _refuse_changed(file: DataFile) -> None:
     if (current := sha256(file.path)) != file.sha256:
         raise Mismatch(
             f"{file.path} has changed since the run was submitted (SHA-256 {current[:12]}, was "
             f"{file.sha256[:12]}). Start a new run."
         )
-    return read_rows(file.path)
 
 
 def check_start(adapter: Path, sha256: str) -> None:

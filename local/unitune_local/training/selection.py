@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from typing import Self
 
+from unitune.backends.protocol import WORSE
 from unitune.security.spec import Closed
 from unitune_local.job_folder import Note
 from unitune_local.settings import SelectionSettings, Settings
@@ -20,6 +21,10 @@ from unitune_local.settings import SelectionSettings, Settings
 class Selection(Closed):
     """What the evaluations so far have come to."""
 
+    first: float | None = None
+    """The value before the first step."""
+    last: float | None = None
+    """The value of the last evaluation."""
     best_step: int = 0
     """0: nothing was evaluated yet."""
     best: float | None = None
@@ -38,7 +43,8 @@ class Selection(Closed):
         best = {"best_step": step, "best": value} if is_best else {}
         gain = {"last_gain": value} if gains else {}
         without_gain = 0 if gains else self.without_gain + 1
-        return self.model_copy(update={**best, **gain, "without_gain": without_gain})
+        decided = {**best, **gain, "without_gain": without_gain}
+        return self.model_copy(update={**decided, "last": value if is_number else None})
 
     def ends(self, settings: SelectionSettings) -> bool:
         """Whether the training ends early."""
@@ -74,7 +80,7 @@ class Evaluations:
 
     def before(self) -> None:
         """Look at the validation rows before the first step; that decides nothing."""
-        self._look(0)
+        self.selection = self.selection.model_copy(update={"first": self._look(0)})
 
     def after(self, step: int) -> None:
         """Look at the validation rows if that is due after a step."""
@@ -97,10 +103,11 @@ class Evaluations:
         return best if self._rule.keep == "best" and best else step
 
     def conclude(self, step: int) -> None:
-        """Note why a training ended at a step, and which one is kept, where that was decided."""
+        """Note why a training ended at a step, which one is kept, and whether it is worse."""
+        best, metric, kept = self.selection.best, self._metric, self.kept(step)
+        self._warn_if_worse(kept)
         if not self._rule.needs_validation:
             return
-        best, metric, kept = self.selection.best, self._metric, self.kept(step)
         end = f"all {step} steps are made"
         if step < self.steps:
             waited = f"{self.selection.without_gain} evaluations without a gain"
@@ -111,6 +118,16 @@ class Evaluations:
             value = value if metric != "loss" else f"lowest validation loss, {best:.4f}"
             text += f", which has the {value}"
         self._note("message", {"text": text, "kept_step": kept})
+
+    def _warn_if_worse(self, kept: int) -> None:
+        selection = self.selection
+        last = selection.best if kept == selection.best_step else selection.last
+        if selection.first is None or (last is not None and last <= selection.first):
+            return
+        was, now = abs(selection.first), "not a number" if last is None else f"{abs(last):.4f}"
+        what = f"the validation {self._metric} is {now} after step {kept}, and was {was:.4f}"
+        text = f"{what} before the first step: the training has made the model worse"
+        self._note("warning", {"text": text, WORSE: True})
 
     def _look(self, step: int) -> float | None:
         if self._measure is None:

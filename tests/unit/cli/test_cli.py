@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from command_line import Command
 
-from unitune.backends.protocol import State, Status
+from unitune.backends.protocol import WORSE, Event, State, Status
 from unitune.evaluate.inference import batch_runner
 from unitune.job.job import Job
 from unitune.ledger import Ledger
@@ -385,6 +385,21 @@ def test_a_run_whose_worker_was_killed_reads_interrupted(unitune: Command, job_f
     assert "interrupted" in line
     assert "paused" not in line
     assert "paused" not in unitune("show", run).out
+
+
+def test_a_run_that_has_made_its_model_worse_says_so(unitune: Command, job_file: Path) -> None:
+    assert 0 == unitune("run", str(job_file)).code
+    run = json.loads(unitune("runs", "--json").out)["runs"][0]["id"]
+    ledger = Ledger(home())
+    text = "the validation loss is 10.8 after step 4, and was 2.1 before the first step"
+    event = Event("warning-9", "warning", 1.0, {"text": text, WORSE: True})
+    assert ledger.note(ledger.record(run), event)
+    (line,) = [line for line in unitune("runs").out.splitlines() if line.startswith(run)]
+    assert "succeeded, worse" in line
+    assert "10.8 after step 4" in unitune("show", run).out
+    assert text == json.loads(unitune("show", run, "--json").out)["warning"]
+    notes = json.loads(unitune("compare", str(job_file), "--json").out)["notes"]
+    assert [note for note in notes if note.startswith(f"Run {run}: {text}")]
 
 
 def test_a_paused_run_says_how_to_go_on_and_does(unitune: Command, job_file: Path) -> None:

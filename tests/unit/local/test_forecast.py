@@ -16,7 +16,8 @@ from unitune.errors import DataError, Unsupported, UserError
 from unitune.job.job import Data, Job, Lora, Tuning
 from unitune.job.tuning import EarlyStopping
 from unitune_local import machine
-from unitune_local.data.rows import read_rows, render_prompts, render_rows
+from unitune_local.data.batches import Fork, TrainingRow
+from unitune_local.data.rows import _truncated, read_rows, render_prompts, render_rows
 from unitune_local.forecasting import forecast as forecasting
 from unitune_local.forecasting.cost import LAYER_FLOPS, PROCESS_BYTES, CostModel, part_cost
 from unitune_local.forecasting.forecast import forecast, require_memory
@@ -191,6 +192,55 @@ def test_a_row_that_is_too_long_is_an_error_with_its_line(tiny_model: Path) -> N
         finding.code,
         finding.location,
     )
+
+
+@pytest.mark.parametrize(
+    ("overlength", "kept", "text"),
+    [
+        (
+            "drop",
+            1,
+            "2 of 3 rows are longer than 512 tokens: 0 are cut at their end, 2 are left out.",
+        ),
+        (
+            "truncate",
+            2,
+            "2 of 3 rows are longer than 512 tokens: 1 are cut at their end, 1 are left out.",
+        ),
+    ],
+)
+def test_rows_that_are_too_long_are_dropped_or_cut_as_the_job_says_and_counted(
+    tiny_model: Path, overlength: str, kept: int, text: str
+) -> None:
+    data = Dataset(
+        "train.jsonl",
+        (
+            row(1, ("user", "hi"), ("assistant", "yo")),
+            row(7, ("user", "x" * 600), ("assistant", "its answer would be cut off whole")),
+            row(8, ("user", "hi"), ("assistant", "y" * 600)),
+        ),
+    )
+    made = job(Tuning.model_validate({"overlength": overlength}))
+    seen = forecast(made, tiny_model, data, NOTHING)
+    told = [each for each in seen.summary.findings if each.code == "too-long"]
+    assert [("warning", "train.jsonl:7", text)] == [
+        (each.severity, each.location, each.message) for each in told
+    ]
+    assert kept == len(seen.rows)
+    assert (0 if overlength == "drop" else 512) == max(
+        (len(each.ids) for each in seen.rows[1:]), default=0
+    )
+
+
+def test_both_answers_of_a_pair_are_cut() -> None:
+    pair = TrainingRow(range(20), (False,) * 5 + (True,) * 15, 1.0, 1, Fork(5, 14))
+    cut = _truncated(pair, 8)
+    assert cut is not None
+    assert ([0, 1, 2, 3, 4, 5, 6, 7, 14, 15, 16], Fork(5, 8)) == ([*cut.ids], cut.fork)
+    assert [list(range(8)), [0, 1, 2, 3, 4, 14, 15, 16]] == [
+        [*side.ids] for side in cut.conversations
+    ]
+    assert _truncated(pair, 5) is None
 
 
 @pytest.mark.parametrize(

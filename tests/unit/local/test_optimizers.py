@@ -133,7 +133,7 @@ def test_the_state_of_each_optimiser_comes_back_from_a_checkpoint(
     optimizer = optimizer_of(model, settings)
     for step in range(4):
         if step == 2:
-            checkpoint.save(tmp_path, 2, weights, optimizer)
+            checkpoint.save(tmp_path, Position(step=2), weights, optimizer)
             model = trained_model(load_model(tiny_model, torch.float32), settings)
             weights, optimizer = dict(model.named_parameters()), optimizer_of(model, settings)
             saved = checkpoint.latest(tmp_path)
@@ -161,7 +161,7 @@ def test_a_step_that_overflows_is_left_out_and_halves_the_scale(
     optimizer.step()
     assert all(map(torch.equal, before, optimizer.weights))
     assert 32768.0 == optimizer.scaler.get_scale()
-    checkpoint.save(tmp_path, 1, dict(model.named_parameters()), optimizer)
+    checkpoint.save(tmp_path, Position(step=1), dict(model.named_parameters()), optimizer)
     saved, again = checkpoint.latest(tmp_path), optimizer_of(model, changed(dtype="float16"))
     assert saved is not None
     checkpoint.restore(saved, dict(model.named_parameters()), again)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from tiny_model import SETTINGS, write_rows
 from transformers import EarlyStoppingCallback, TrainerControl, TrainerState
 
-from unitune.backends.protocol import Launch, Upload
+from unitune.backends.protocol import WORSE, Launch, Upload
 from unitune.data.dataset import Dataset
 from unitune.errors import RunFailed
 from unitune.job.job import Job
@@ -41,7 +41,7 @@ from unitune_local.training import checkpoint
 from unitune_local.training.dev_score import dev_score
 from unitune_local.training.loop import TrainingContext, train, validation_figures
 from unitune_local.training.run import prepare, run_training
-from unitune_local.training.selection import NONE_YET, Selection
+from unitune_local.training.selection import NONE_YET, Evaluations, Selection
 
 EARLY = SelectionSettings(keep="best", patience=2)
 OVERFITTING = SETTINGS.model_copy(
@@ -366,3 +366,38 @@ def test_evaluations_come_by_steps_or_shares_of_an_epoch(
 ) -> None:
     settings = SETTINGS.model_copy(update={"epochs": 2, "evaluate_every": every})
     assert expected == list(run(tiny_model, rows, tmp_path, settings).figures("validation"))
+
+
+@pytest.mark.parametrize(
+    ("keep", "losses", "worse"),
+    [
+        ("last", [2.0, 3.0, 1.9], None),
+        ("last", [2.0, 1.0, 2.1], "2.1000 after step 2"),
+        ("last", [2.0, 1.0, float("nan")], "not a number after step 2"),
+        ("best", [2.0, 1.0, 2.1], None),
+        ("best", [2.0, 2.2, 2.1], "2.1000 after step 2"),
+    ],
+)
+def test_a_training_that_has_made_the_model_worse_says_so(
+    keep: str, losses: list[float], worse: str | None
+) -> None:
+    """What counts is the step that is kept."""
+    selection = SETTINGS.selection.model_copy(update={"keep": keep})
+    changes = {"selection": selection, "epochs": 2}
+    told: list[dict[str, JsonValue]] = []
+
+    def note(kind: Kind, data: dict[str, JsonValue]) -> None:
+        told.extend([data] if kind == "warning" else [])
+
+    coming = iter(losses)
+    settings = SETTINGS.model_copy(update=changes)
+    evaluations = Evaluations(lambda: {"loss": next(coming)}, settings, 8, note)
+    evaluations.before()
+    evaluations.after(1)
+    resumed = Evaluations(lambda: {"loss": next(coming)}, settings, 8, note)
+    resumed.selection = Selection.model_validate_json(evaluations.selection.model_dump_json())
+    resumed.after(2)
+    resumed.conclude(2)
+    before = "and was 2.0000 before the first step: the training has made the model worse"
+    expected = [{"text": f"the validation loss is {worse}, {before}", WORSE: True}]
+    assert (expected if worse else []) == told

@@ -181,6 +181,8 @@ def _described(resolved: ResolvedJob, run: Run) -> TunedRun:
         for link in before
         if link.method is None
     ]
+    if worse := run.worse_than_start:
+        notes.append(f"Run {run.id}: {worse}.")
     if is_this and not earlier:
         return TunedRun(run, (), effort, curve, tuple(notes))
     rows: list[Dataset] = []
