@@ -35,6 +35,8 @@ from unitune.security.spec import Closed
 from unitune.workspace.filesystem import replacing
 
 EVENT = TypeAdapter(Event)
+REFERENCE_FILE = "reference.jsonl"
+"""Beside the checkpoints; see `unitune_local.objectives.reference`."""
 Kind = Literal["step", "validation", "message", "checkpoint", "warning"]
 Note = Callable[[Kind, dict[str, JsonValue]], None]
 """Receives an event of a training."""
@@ -113,6 +115,7 @@ class JobFolder:
         """Let the next worker compute at most so many tokens at a time."""
         with replacing(self.smaller_batches) as file:
             file.write(str(tokens))
+        (self.checkpoints / REFERENCE_FILE).unlink(missing_ok=True)  # it is by micro-batch
 
     def micro_batch_limit(self) -> int | None:
         """Return the limit that an earlier worker has set; None where memory has sufficed."""

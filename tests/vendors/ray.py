@@ -169,7 +169,8 @@ class RayVendor(RoutedVendor):
             for step in range(1, job.progress.steps(self.behavior) + 1)
         ]
         text = "".join(json.dumps(event) + "\n" for event in events)
-        (folder / "events.jsonl").write_text(text, encoding="utf-8")
+        (folder / "events").mkdir(exist_ok=True)
+        (folder / "events" / f"{0:012}.jsonl").write_text(text, encoding="utf-8")
         if job.status(self.behavior) == "SUCCEEDED" and not (folder / "result.json").exists():
             if self.adapter is not None:
                 shutil.copytree(self.adapter, folder / "adapter", dirs_exist_ok=True)

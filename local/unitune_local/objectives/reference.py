@@ -26,7 +26,6 @@ from unitune_local.objectives.loss import Form
 from unitune_local.objectives.preference import answers
 from unitune_local.parallel.ranks import ALONE, Ranks
 
-REFERENCE_FILE = "reference.jsonl"
 PROGRESS_SECONDS = 15
 """Between two messages about how far a pass is."""
 

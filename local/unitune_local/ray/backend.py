@@ -39,6 +39,7 @@ from unitune_local.job_folder import Result, parse_events
 from unitune_local.models.model_folder import ADAPTER, OTHERS, TOKENIZERS, cache_folder
 from unitune_local.ray import storage
 from unitune_local.ray.launch import VARIABLE, RayLaunch, RayOptions
+from unitune_local.ray.remote_folder import read_events
 from unitune_local.ray.storage import Storage
 
 if TYPE_CHECKING:
@@ -146,11 +147,11 @@ class RayBackend(HostedBackend[RayOptions]):
         job, there = self.api.get(job_id, action=f"read job {job_id}"), self.storage
         word = job.text("status")
         start, folder = int(cursor or 0), f"jobs/{job_id}"
-        events = f"{folder}/events.jsonl"
         try:
-            read = parse_events(there.read(events, start), start)
+            read = parse_events(read_events(there, folder, start), start)
         except ValueError as error:
-            raise BackendError(f"{there.url(events)} has a line that is no event.") from error
+            where = there.url(f"{folder}/events")
+            raise BackendError(f"{where} has a line that is not an event.") from error
         state, result = self.state_of(word), _result(there.read(f"{folder}/result.json"))
         model = result and result.model
         if state is State.SUCCEEDED and model is None:

@@ -19,6 +19,7 @@ from ray.train.torch import TorchTrainer, get_device
 from unitune_local.job_folder import Result
 from unitune_local.ray.launch import VARIABLE, RayLaunch
 from unitune_local.ray.remote_folder import RemoteFolder
+from unitune_local.ray.storage import Storage
 from unitune_local.training.worker import ENVIRONMENT
 
 TRAINING_ENVIRONMENT = {name: ENVIRONMENT[name] for name in ENVIRONMENT if "OFFLINE" not in name}
@@ -27,9 +28,43 @@ TRAINING_ENVIRONMENT = {name: ENVIRONMENT[name] for name in ENVIRONMENT if "OFFL
 
 def main(launch: RayLaunch) -> int:
     """Train, and return the exit status: 0 where there is a model."""
+    lost = train(launch)
+    with RemoteFolder(launch) as folder:
+        folder.fetch()
+        if folder.local.result() is None:
+            times = launch.options.max_failures + 1
+            reason = f"it failed {times} times without a new checkpoint, and the last time: {lost}"
+            folder.finish(Result(state="failed", error=reason))
+        result = folder.local.result()
+    return 0 if result is not None and result.state == "succeeded" else 1
+
+
+def train(launch: RayLaunch) -> str:
+    """Start workers until they have ended, and return why the last ones failed, if they did.
+
+    Failures are counted from the last checkpoint on: a long training may lose more nodes than that.
+    """
+    there, failures, saved, number = Storage(launch.storage), 0, set[str](), 0
+    while True:
+        number += 1
+        try:
+            trainer(launch, f"start-{number}").fit()
+        except ray.train.TrainingFailedError as error:
+            traceback.print_exc()
+            lost = str(error).strip().rpartition("\n")[2]
+        else:
+            return ""
+        before, saved = saved, there.names(f"jobs/{launch.key}/checkpoints")
+        failures = failures + 1 if saved == before else 1
+        if failures > launch.options.max_failures:
+            return lost
+
+
+def trainer(launch: RayLaunch, name: str) -> TorchTrainer:
+    """Return what starts the workers once."""
     options = launch.options
     resources = {"CPU": float(options.cpus_per_worker), "GPU": float(options.gpus_per_worker)}
-    trainer = TorchTrainer(
+    return TorchTrainer(
         work,
         train_loop_config=launch.model_dump(mode="json"),
         scaling_config=ScalingConfig(
@@ -38,25 +73,12 @@ def main(launch: RayLaunch) -> int:
             resources_per_worker={name: count for name, count in resources.items() if count},
         ),
         run_config=RunConfig(
-            name=launch.key,
-            storage_path=f"{launch.storage}/ray",
-            failure_config=FailureConfig(max_failures=options.max_failures),
+            name=name,
+            storage_path=f"{launch.storage}/ray/{launch.key}",
+            failure_config=FailureConfig(max_failures=0),
             worker_runtime_env={"env_vars": TRAINING_ENVIRONMENT},
         ),
     )
-    lost = ""
-    try:
-        trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        traceback.print_exc()
-        lost = str(error).strip().rpartition("\n")[2]
-    with RemoteFolder(launch) as folder:
-        folder.fetch()
-        if folder.local.result() is None:
-            reason = f"it was begun {options.max_failures + 1} times, and the last time: {lost}"
-            folder.finish(Result(state="failed", error=reason))
-        result = folder.local.result()
-    return 0 if result is not None and result.state == "succeeded" else 1
 
 
 def work(config: dict[str, Any]) -> None:

@@ -34,7 +34,8 @@ class RayOptions(LocalOptions):
     gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = 0
     """GPUs, likewise."""
     max_failures: Annotated[int, Field(ge=0)] = 3
-    """How often a training that loses a worker or a node goes on from its last checkpoint."""
+    """How often a training that loses a worker or a node continues from the same checkpoint; a new
+    checkpoint resets the count."""
     runtime_env: dict[str, JsonValue] = {}  # noqa: RUF012 - pydantic copies it
     """Ray's description of what workers need: ``{pip: […]}``, ``{env_vars: {…}}``, …"""
 

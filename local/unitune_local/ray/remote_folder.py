@@ -3,12 +3,18 @@
 The loop works in a folder of its own machine, as any local training does; what it must not lose
 goes to the storage as it comes: each checkpoint when it is whole, events with it and every few
 seconds, adapter and result at the end. A worker on another node begins with what is there.
+
+Events are stored in parts, ``events/NNN.jsonl``, named by the byte at which each begins. Only the
+last part grows, and a thread sends it, so that neither the size of the log nor a slow storage holds
+up a step.
 """
 
 from __future__ import annotations
 
 import tempfile
+import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
@@ -20,7 +26,23 @@ from unitune_local.ray.launch import RayLaunch
 from unitune_local.ray.storage import Storage
 
 EVENT_SECONDS = 2.0
-"""Least time between two copies of the events, which are sent whole."""
+"""Least time between two copies of the last part of the events."""
+PART_BYTES = 64 << 10
+"""From this size on, a part of the events is complete: some 200 steps."""
+
+
+def read_events(storage: Storage, job: str, start: int) -> bytes:
+    """Return a training's events in a storage from a byte on."""
+    folder, content = f"{job}/events", b""
+    begins = sorted(int(n[:-6]) for n in storage.names(folder) if n[:-6].isdecimal())
+    for begin, end in zip(begins, [*begins[1:], None], strict=True):
+        if end is None or end > start:
+            content += storage.read(_part(folder, begin), max(0, start - begin))
+    return content
+
+
+def _part(folder: str, begin: int) -> str:
+    return f"{folder}/{begin:012}.jsonl"
 
 
 class RemoteFolder:
@@ -33,6 +55,8 @@ class RemoteFolder:
         self.files = Path(self._scratch.name)
         """Where uploaded files are fetched to, by their names in the storage."""
         self.local = JobFolder(self.files / launch.key)
+        self._events_lock = threading.Lock()
+        self._part_begin = self._events_sent = 0
 
     def __enter__(self) -> Self:
         self.local.path.mkdir()
@@ -44,11 +68,34 @@ class RemoteFolder:
     def fetch(self) -> None:
         """Take over what the storage has of it."""
         self.storage.fetch(self.name, self.local.path)
+        parts = sorted((self.local.path / "events").glob("*.jsonl"))
+        if parts:
+            self.local.events.write_bytes(b"".join(part.read_bytes() for part in parts))
+            self._events_sent = self.local.events.stat().st_size
+            is_complete = parts[-1].stat().st_size >= PART_BYTES
+            self._part_begin = self._events_sent if is_complete else int(parts[-1].stem)
 
     def send(self, path: Path) -> None:
         """Store one of its files or folders."""
         name = f"{self.name}/{path.relative_to(self.local.path).as_posix()}"
         (self.storage.put_folder if path.is_dir() else self.storage.put)(path, name)
+
+    def send_events(self) -> None:
+        """Store the events that are new, as the end of the last part."""
+        with self._events_lock:
+            with self.local.events.open("rb") as file:
+                file.seek(self._part_begin)
+                content = file.read()
+            content = content[: content.rfind(b"\n") + 1]
+            end = self._part_begin + len(content)
+            if end == self._events_sent:
+                return
+            part = self.local.path / "part.jsonl"
+            part.write_bytes(content)
+            self.storage.put(part, _part(f"{self.name}/events", self._part_begin))
+            self._events_sent = end
+            if len(content) >= PART_BYTES:
+                self._part_begin = end
 
     def send_checkpoints(self) -> None:
         """Store the checkpoints that are new, and remove those that are no more."""
@@ -64,7 +111,7 @@ class RemoteFolder:
         if self.local.adapter.exists():
             self.send(self.local.adapter)
         if self.local.events.exists():
-            self.send(self.local.events)
+            self.send_events()
         self.local.finish(result)
         self.send(self.local.path / "result.json")
 
@@ -75,6 +122,8 @@ class SentLog(EventLog):
     def __init__(self, folder: RemoteFolder) -> None:
         super().__init__(folder.local.events)
         self._folder = folder
+        self._sender = ThreadPoolExecutor(1)
+        self._sending: Future[None] | None = None
         self._sent = 0.0
 
     def write(self, kind: Kind, data: dict[str, JsonValue]) -> Event:
@@ -82,7 +131,11 @@ class SentLog(EventLog):
         event = super().write(kind, data)
         if kind == "checkpoint":
             self._folder.send_checkpoints()
-        if kind == "checkpoint" or time.monotonic() - self._sent >= EVENT_SECONDS:
-            self._folder.send(self._folder.local.events)
+            self._folder.send_events()
+        elif self._sending is not None and self._sending.done():
+            sent, self._sending = self._sending, None
+            sent.result()  # raises what the thread has met
+        if self._sending is None and time.monotonic() - self._sent >= EVENT_SECONDS:
+            self._sending = self._sender.submit(self._folder.send_events)
             self._sent = time.monotonic()
         return event

@@ -13,14 +13,15 @@ from functools import partial
 from pathlib import Path
 
 from unitune.errors import JobError, UnituneError
-from unitune_local.job_folder import Result, drop_note
+from unitune_local.job_folder import REFERENCE_FILE, Result, drop_note
 from unitune_local.models import store
 from unitune_local.parallel.processes import RankLost
 from unitune_local.parallel.ranks import ALONE, Ranks
 from unitune_local.ray.launch import RayLaunch
 from unitune_local.ray.remote_folder import RemoteFolder, SentLog
 from unitune_local.settings import DataFile, Spec
-from unitune_local.training.run import finish, note_in, prepare, train_rank
+from unitune_local.training.rescue import OutOfMemory
+from unitune_local.training.run import finish, limited, note_in, prepare, train_rank
 
 PASSING = (RankLost, RuntimeError, OSError)
 """Another worker is lost, a GPU is, or a disk or a network does not answer."""
@@ -35,6 +36,11 @@ def run(launch: RayLaunch, ranks: Ranks = ALONE) -> None:
         try:
             _train(launch, ranks, folder)
         except Exception as error:
+            if isinstance(error, OutOfMemory) and error.limit is not None:
+                folder.local.limit_micro_batches(error.limit)
+                folder.send(folder.local.smaller_batches)
+                folder.storage.remove(f"{folder.name}/checkpoints/{REFERENCE_FILE}")
+                raise  # and Ray starts all workers anew
             if isinstance(error, PASSING) or getattr(error, "is_retryable", False):
                 raise
             traceback.print_exc()
@@ -47,7 +53,10 @@ def run(launch: RayLaunch, ranks: Ranks = ALONE) -> None:
 
 
 def _train(launch: RayLaunch, ranks: Ranks, folder: RemoteFolder) -> None:
-    note = partial(note_in, SentLog(folder)) if ranks.is_first else drop_note
+    note = drop_note
+    if ranks.is_first:
+        is_exact = folder.local.micro_batch_limit() is None
+        note = partial(note_in, SentLog(folder), exact=is_exact)
     places = ranks.gather(f"{platform.node()} (process {os.getpid()})")
     note("message", {"text": f"training on {', '.join(places)}"})
     spec = _spec(launch, ranks, folder)
@@ -87,4 +96,5 @@ def _spec(launch: RayLaunch, ranks: Ranks, folder: RemoteFolder) -> Spec:
     if spec.start is not None and local.start is not None:
         start = spec.start.model_copy(update={"path": Path(local.start.model.name)})
     base = store.resolve(spec.base)
-    return spec.model_copy(update={"base_path": base, "start": start, **here})
+    spec = spec.model_copy(update={"base_path": base, "start": start, **here})
+    return limited(spec, folder.local)

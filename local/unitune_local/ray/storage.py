@@ -6,16 +6,16 @@
     ray/KEY/                   what Ray Train keeps of its own
 
 A file appears whole or not at all, but for those of a folder, which come one after the other; what
-reads a checkpoint compares hashes.
+reads a checkpoint compares hashes. A call that fails for now is repeated.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from pathlib import Path, PurePath
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 import fsspec  # pyright: ignore[reportMissingTypeStubs]
@@ -23,6 +23,12 @@ import fsspec  # pyright: ignore[reportMissingTypeStubs]
 from unitune.errors import Unreachable, UserError
 
 VARIABLE = "UNITUNE_RAY_STORAGE"
+T = TypeVar("T")
+ATTEMPTS = 5
+FIRST_PAUSE_SECONDS = 0.5
+"""Before a call is repeated; doubled each time."""
+PERMANENT = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+"""What a storage answers again if it is asked again."""
 MOST_BYTES = 64 << 20
 """Read at once; the largest file of ours that is read whole has some KB."""
 
@@ -67,15 +73,15 @@ class Storage:
 
     def exists(self, name: str) -> bool:
         """Return whether there is a file or folder."""
-        with self._errors("look for", name):
-            return bool(self._files.exists(self._path(name)))
+        return bool(self._call("look for", name, lambda: self._files.exists(self._path(name))))
 
     def read(self, name: str, start: int = 0) -> bytes:
         """Return a file's content from a byte on; none where there is no such file or byte.
 
         At most `MOST_BYTES` are read; a next call can go on.
         """
-        with self._errors("read", name):
+
+        def read() -> bytes:
             try:
                 if self._files.info(self._path(name))["size"] <= start:
                     return b""
@@ -84,14 +90,19 @@ class Storage:
             except FileNotFoundError:
                 return b""
 
+        return self._call("read", name, read)
+
     def put(self, file: Path, name: str) -> None:
         """Store a file."""
         # Of two processes that send one file each has a draft of its own.
         draft, path = self._path(f"{name}.{os.urandom(4).hex()}.part"), self._path(name)
-        with self._errors("write", name):
+
+        def put() -> None:
             self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
             self._files.put_file(str(file), draft)
             self._files.mv(draft, path)
+
+        self._call("write", name, put)
 
     def put_folder(self, folder: Path, name: str) -> None:
         """Store the files of a folder, over those of an earlier one."""
@@ -106,13 +117,16 @@ class Storage:
             UserError: One of them is a link, which may lead to any file of this machine.
         """
         root = self._path(name)
-        with self._errors("read", name):
+
+        def fetch() -> None:
             for path in cast("list[str]", self._files.find(root)):
                 target = to / path.removeprefix(root).lstrip("/") if path != root else to
                 if not path.endswith(".part") and ".." not in target.parts:
                     self._refuse_links(path)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     self._files.get_file(path, str(target))
+
+        self._call("read", name, fetch)
 
     def _refuse_links(self, path: str) -> None:
         if "file" in self._files.protocol:
@@ -122,30 +136,40 @@ class Storage:
 
     def names(self, name: str) -> set[str]:
         """Return the names of what is in a folder."""
-        with self._errors("list", name):
+
+        def entries() -> list[str]:
             try:
-                entries = cast("list[str]", self._files.ls(self._path(name), detail=False))
+                return cast("list[str]", self._files.ls(self._path(name), detail=False))
             except FileNotFoundError:
-                return set()
-        return {PurePath(entry).name for entry in entries}
+                return []
+
+        return {PurePath(entry).name for entry in self._call("list", name, entries)}
 
     def remove(self, name: str) -> None:
         """Remove a file, or a folder with all in it; what is gone is no error."""
-        with self._errors("delete", name):
+
+        def remove() -> None:
             try:
                 self._files.rm(self._path(name), recursive=True)
             except FileNotFoundError:
                 return
 
+        self._call("delete", name, remove)
+
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"
 
-    @contextmanager
-    def _errors(self, doing: str, name: str) -> Generator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise Unreachable(
-                f"could not {doing} {self.url(name)} ({type(error).__name__}: {error}). Check that "
-                f"{VARIABLE} is a storage which you and the cluster can read and write."
-            ) from error
+    def _call(self, doing: str, name: str, call: Callable[[], T]) -> T:
+        attempt = 0
+        while True:
+            try:
+                return call()
+            except OSError as error:
+                attempt += 1
+                if attempt == ATTEMPTS or isinstance(error, PERMANENT):
+                    raise Unreachable(
+                        f"could not {doing} {self.url(name)} ({type(error).__name__}: {error}). "
+                        f"Check that {VARIABLE} is a storage which you and the cluster can read "
+                        "and write."
+                    ) from error
+            time.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))

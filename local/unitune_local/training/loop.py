@@ -29,10 +29,10 @@ from unitune.errors import RunFailed
 from unitune_local import machine
 from unitune_local.data.batches import Batches, TrainingRow, computed_tokens, micro_batches
 from unitune_local.grading import Grader
-from unitune_local.job_folder import Note, drop_note
+from unitune_local.job_folder import REFERENCE_FILE, Note, drop_note
 from unitune_local.objectives.loss import Form, form_of
 from unitune_local.objectives.objective import Objective, PartLoss, StepRows, objective_of
-from unitune_local.objectives.reference import REFERENCE_FILE, ReferencePass
+from unitune_local.objectives.reference import ReferencePass
 from unitune_local.objectives.reward import RewardLoss
 from unitune_local.objectives.rollout import Rollouts, seed_of
 from unitune_local.parallel.ranks import ALONE, Ranks

@@ -133,7 +133,11 @@ def assist_training(folder: JobFolder, rank: int, worker: int) -> None:
 
 def read_spec(folder: JobFolder) -> Spec:
     """Return what a folder's training is to do."""
-    spec = Spec.model_validate_json(folder.spec.read_text(encoding="utf-8"))
+    return limited(Spec.model_validate_json(folder.spec.read_text(encoding="utf-8")), folder)
+
+
+def limited(spec: Spec, folder: JobFolder) -> Spec:
+    """Return a spec with smaller micro-batches, where memory ran out before."""
     if (limit := folder.micro_batch_limit()) is None:
         return spec
     settings = spec.settings.model_copy(update={"micro_batch_tokens": limit})

@@ -164,10 +164,7 @@ def _outcome(folder: JobFolder) -> Result | None:
 def _reason(error: Exception, folder: JobFolder) -> str:
     """Return why a training stops; where memory ran out, let the next worker use less."""
     if isinstance(error, OutOfMemory) and error.limit is not None:
-        from unitune_local.objectives.reference import REFERENCE_FILE  # noqa: PLC0415 - slow
-
         folder.limit_micro_batches(error.limit)
-        (folder.checkpoints / REFERENCE_FILE).unlink(missing_ok=True)  # kept by micro-batches
     return str(error) if isinstance(error, BackendError) else f"{type(error).__name__}: {error}"
 
 

@@ -7,28 +7,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import fsspec
 import pytest
+import torch
 from pydantic import JsonValue
 from tiny_model import write_rows
 from vendors import ray as double
 
 from unitune.backends.protocol import Event, Launch, Upload
-from unitune.errors import BackendError, JobError, UserError
+from unitune.errors import BackendError, JobError, Unreachable, UserError
 from unitune.job.job import Data, Job
 from unitune.models import Start, TunedModel
 from unitune.testing.loopback import serve
+from unitune_local.data.batches import Batch, TrainingRow, computed_tokens
 from unitune_local.job_folder import EventLog, JobFolder, Result, parse_events, read_events
+from unitune_local.objectives.loss import Form
 from unitune_local.ray import remote_folder
 from unitune_local.ray.backend import RayBackend
 from unitune_local.ray.launch import RayLaunch, StartFolder
 from unitune_local.ray.remote_training import run
 from unitune_local.ray.storage import Storage
 from unitune_local.settings import Spec
+from unitune_local.training.rescue import OutOfMemory
 from unitune_local.training.run import prepare, run_training
 
 KEY, NEXT = "r261127-000000000000-1", "r261127-000000000000-2"
@@ -69,7 +75,7 @@ def launch(tiny_model: Path, tmp_path: Path) -> Callable[..., RayLaunch]:
 
 
 def events(storage: str, key: str = KEY) -> list[Event]:
-    return [*parse_events(Storage(storage).read(f"jobs/{key}/events.jsonl"), 0).events]
+    return [*parse_events(remote_folder.read_events(Storage(storage), f"jobs/{key}", 0), 0).events]
 
 
 def result(storage: str, key: str = KEY) -> Result:
@@ -295,8 +301,167 @@ def test_odd_lines_in_the_storage_are_an_error_of_ours(
         monkeypatch.setattr(vendor, "_train", lambda *_: None)
         vendor.jobs[KEY] = double.Job({"submission_id": KEY, "entrypoint": ""})
         folder = vendor.storage / "jobs" / KEY
-        folder.mkdir(parents=True)
+        (folder / "events").mkdir(parents=True)
         for line in ("7", "no JSON", '{"key": 7}', '{"key":"a","kind":"odd","time":0}'):
-            (folder / "events.jsonl").write_text(f"{line}\n")
-            with pytest.raises(BackendError, match=r"events.jsonl has a line that is no event"):
+            (folder / "events" / "000000000000.jsonl").write_text(f"{line}\n")
+            with pytest.raises(BackendError, match="events has a line that is not an event"):
                 RayBackend().poll(KEY, "")
+
+
+class Failing:
+    """Lets the calls of a storage fail some times, each with an error."""
+
+    def __init__(self, storage: Storage, monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+        self.calls, self.fails = 0, 0
+        files = type(storage._files)
+
+        def failing(original: Callable[..., object]) -> Callable[..., object]:
+            def call(*given: object, **named: object) -> object:
+                self.calls += 1
+                if self.fails:
+                    self.fails -= 1
+                    raise error
+                return original(*given, **named)
+
+            return call
+
+        for name in ("exists", "info", "put_file", "find", "ls", "rm"):
+            monkeypatch.setattr(files, name, failing(getattr(files, name)))
+
+
+def test_a_storage_that_fails_for_a_moment_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = list[float]()
+    monkeypatch.setattr("unitune_local.ray.storage.time.sleep", pauses.append)
+    storage = Storage(str(tmp_path / "storage"))
+    (tmp_path / "file").write_text("content")
+    broken = Failing(storage, monkeypatch, ConnectionResetError("reset by peer"))
+    for act in (
+        lambda: storage.put(tmp_path / "file", "a/b"),
+        lambda: storage.read("a/b"),
+        lambda: storage.names("a"),
+        lambda: storage.fetch("a", tmp_path / "copy"),
+        lambda: storage.remove("a"),
+    ):
+        broken.fails = 4
+        act()
+    assert [0.5, 1.0, 2.0, 4.0] * 5 == pauses
+    assert (tmp_path / "copy" / "b").read_text() == "content"
+    broken.fails = 5
+    with pytest.raises(Unreachable, match=r"could not list .*ConnectionResetError: reset by peer"):
+        storage.names("a")
+
+
+def test_a_storage_that_refuses_is_not_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(str(tmp_path))
+    broken = Failing(storage, monkeypatch, PermissionError("not yours"))
+    broken.fails = 1
+    with pytest.raises(Unreachable, match="PermissionError: not yours"):
+        storage.names("a")
+    assert 1 == broken.calls
+
+
+def test_events_are_stored_in_parts_of_which_the_last_alone_is_sent_again(
+    launch: Callable[..., RayLaunch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_folder, "PART_BYTES", 300)
+    made, sizes = launch(str(tmp_path)), list[int]()
+    original = Storage.put
+
+    def put(storage: Storage, file: Path, name: str) -> None:
+        sizes.extend([file.stat().st_size] if "/events/" in name else [])
+        original(storage, file, name)
+
+    monkeypatch.setattr(Storage, "put", put)
+    for half in range(2):
+        with remote_folder.RemoteFolder(made) as folder:  # on another node
+            folder.fetch()
+            log = remote_folder.SentLog(folder)
+            for step in range(half * 10, half * 10 + 10):
+                log.write("step", {"step": step, "loss": 0.5})
+                folder.send_events()
+    assert max(sizes) < 600
+    names = Storage(str(tmp_path)).names(f"jobs/{KEY}/events")
+    assert len(names) > 4
+    seen = events(str(tmp_path))
+    assert [f"step-{step}" for step in range(20)] == [event.key for event in seen]
+    whole = remote_folder.read_events(Storage(str(tmp_path)), f"jobs/{KEY}", 0)
+    for start in range(0, len(whole), 97):
+        rest = remote_folder.read_events(Storage(str(tmp_path)), f"jobs/{KEY}", start)
+        assert whole[start:] == rest
+
+
+def test_a_slow_storage_does_not_hold_up_a_step(
+    launch: Callable[..., RayLaunch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = launch(str(tmp_path))
+    asked, go_on = threading.Event(), threading.Event()
+    original = Storage.put
+
+    def put(storage: Storage, file: Path, name: str) -> None:
+        asked.set()
+        assert go_on.wait(60)
+        original(storage, file, name)
+
+    monkeypatch.setattr(Storage, "put", put)
+    with remote_folder.RemoteFolder(made) as folder:
+        log = remote_folder.SentLog(folder)
+        for step in range(5):
+            log.write("step", {"step": step})
+        assert asked.wait(60)
+        go_on.set()
+        folder.send_events()
+    assert 5 == len(events(str(tmp_path)))
+
+
+def test_failures_are_counted_from_the_last_checkpoint_on(
+    launch: Callable[..., RayLaunch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = pytest.importorskip("unitune_local.ray.driver", reason="needs the extra `ray`")
+    made = launch(str(tmp_path), options={"ray": {"max_failures": 2}})
+    names = list[str]()
+
+    class Trainer:
+        def fit(self) -> None:
+            """Fail each time; the first five times after a new checkpoint."""
+            if len(names) <= 5:
+                Storage(str(tmp_path)).put(
+                    tmp_path / "24.jsonl", f"jobs/{KEY}/checkpoints/step-{len(names)}/x"
+                )
+            raise driver.ray.train.TrainingFailedError("a node is lost")
+
+    def trainer(_: RayLaunch, name: str) -> Trainer:
+        names.append(name)
+        return Trainer()
+
+    monkeypatch.setattr(driver, "trainer", trainer)
+    assert 1 == driver.main(made)
+    assert [f"start-{number}" for number in range(1, 8)] == names
+    text = "it failed 3 times without a new checkpoint, and the last time: a node is lost"
+    assert text == result(str(tmp_path)).error
+
+
+def test_after_out_of_memory_all_workers_compute_half_as_much_at_a_time(
+    launch: Callable[..., RayLaunch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device is one whose memory holds 200 tokens."""
+    made, original, tries = launch(str(tmp_path)), Form.batch, 0
+
+    def batch(form: Form, rows: Sequence[TrainingRow], device: torch.device) -> Batch:
+        small = device.type == "meta" or not torch.is_grad_enabled()
+        if not small and computed_tokens(rows, share=True) > 200:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return original(form, rows, device)
+
+    monkeypatch.setattr(Form, "batch", batch)
+    while Storage(str(tmp_path)).read(f"jobs/{KEY}/result.json") == b"":
+        tries += 1
+        assert tries < 5
+        with suppress(OutOfMemory):  # upon which Ray starts them anew
+            run(made)
+    assert "succeeded" == result(str(tmp_path)).state
+    assert tries > 1
+    assert [*range(1, 10)] == [*losses(str(tmp_path))]
