@@ -138,9 +138,17 @@ class Saver:
     def save(self) -> None:
         """Write a checkpoint, unless it is there already or no step is whole."""
         with self._lock:
-            if self._position is not None and self._position != self._saved:
-                save(self.folder, self._position, self._weights, self._optimizer, self._kept)
-                self._saved = self._position
+            self._write()
+
+    def save_and_stop(self) -> None:
+        """Save, and hold back every further step, as this process ends."""
+        self._lock.acquire()  # for good
+        self._write()
+
+    def _write(self) -> None:
+        if self._position is not None and self._position != self._saved:
+            save(self.folder, self._position, self._weights, self._optimizer, self._kept)
+            self._saved = self._position
 
 
 def latest(folder: Path) -> Checkpoint | None:

@@ -50,7 +50,7 @@ Cut = Callable[[Sequence[TrainingRow]], list[list[TrainingRow]]]
 """Cuts rows into micro-batches."""
 
 Save = Callable[[], None]
-"""Saves the last whole step; any thread may call it at any time."""
+"""Saves the last whole step, and lets no other be made; any thread may call it at any time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def train(
 
     evaluations = Evaluations(measure if validation else None, settings, len(rows), note)
     saver = checkpoint.Saver(context.checkpoints, weights, optimizer, settings.keep_checkpoints)
-    context.rescue(saver.save)
+    context.rescue(saver.save_and_stop)
     if (step := _restore(saver, ranks, evaluations, note)) == 0:
         evaluations.before()
     throughput = Throughput(steps - step)

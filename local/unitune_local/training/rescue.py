@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from unitune.errors import BackendError
-from unitune_local.job_folder import EventLog, JobFolder
+from unitune_local.job_folder import EventLog, JobFolder, Result
 
 TERMINATED = "the worker was asked to end (SIGTERM)"
 ENDED_EARLY = 1
@@ -71,6 +71,8 @@ class Rescue:
         except Exception:  # noqa: BLE001 - an older checkpoint is then the newest
             traceback.print_exc()
         with suppress(OSError):  # such as of a full disk
+            if self._folder.cancel.exists():
+                self._folder.finish(Result(state="cancelled"))
             self._folder.interrupt(reason)
             self._log.write("warning", {"text": f"interrupted: {reason}"})
 

@@ -333,21 +333,21 @@ def test_a_worker_that_is_asked_to_end_saves_at_once_however_long_its_step_takes
 
     monkeypatch.setattr(loop, original.__name__, hangs)
     monkeypatch.setattr(os, "_exit", ended.append)
-    made: list[rescue.Rescue] = []
+    rescues: list[rescue.Rescue] = []
     initial = rescue.Rescue.__init__
 
     def init(self: rescue.Rescue, folder: JobFolder, log: EventLog) -> None:
         initial(self, folder, log)
-        made.append(self)
+        rescues.append(self)
 
     monkeypatch.setattr(rescue.Rescue, "__init__", init)
     job = backend.submit(launch())
     folder = JobFolder(Path(job))
-    training = threading.Thread(target=worker.work, args=(folder,))
+    training = threading.Thread(target=worker.work, args=(folder,), daemon=True)
     training.start()
     assert hanging.wait(60)
     begun = time.monotonic()
-    made[0].end(rescue.TERMINATED)
+    rescues[0].end(rescue.TERMINATED)
     assert time.monotonic() - begun < 5
     assert [rescue.ENDED_EARLY] == ended
     assert folder.saved_step() == (FAULT_AT - 1 if slow == "step" else 6)
@@ -355,8 +355,11 @@ def test_a_worker_that_is_asked_to_end_saves_at_once_however_long_its_step_takes
     saved = checkpoint.latest(folder.checkpoints)
     assert saved is not None
     assert saved.position.evaluated == (slow == "step")
+    made = [key for key in figures(folder) if key.startswith("step")]
     go_on.set()
-    training.join()
+    training.join(0.5)
+    assert training.is_alive(), "it makes no other step"
+    assert made == [key for key in figures(folder) if key.startswith("step")]
 
 
 def test_a_damaged_checkpoint_is_named_with_the_steps_that_are_done_again(

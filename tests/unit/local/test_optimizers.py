@@ -16,6 +16,7 @@ from unitune_local.models.full import trained_model
 from unitune_local.models.model import load_model
 from unitune_local.settings import Settings
 from unitune_local.training import checkpoint
+from unitune_local.training.checkpoint import Position
 from unitune_local.training.optimizers import optimizer_of, scheduled_rate
 
 UNIT_RATE = SETTINGS.model_copy(update={"learning_rate": 1.0})

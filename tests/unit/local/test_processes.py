@@ -12,7 +12,7 @@ from threading import Event
 
 import pytest
 
-from unitune_local.job_folder import EventLog, JobFolder, read_events
+from unitune_local.job_folder import EventLog, JobFolder, Result, read_events
 from unitune_local.parallel import processes
 from unitune_local.training.rescue import Rescue
 
@@ -80,6 +80,14 @@ def test_a_lost_process_ends_the_worker_which_saves_its_last_step(
     assert ["interrupted: process 2 of 2 is gone"] == told
     assert ["the last whole step"] == saved
     assert [1] == codes
+
+
+def test_a_training_that_was_to_be_cancelled_is_cancelled_by_an_interruption(
+    folder: JobFolder,
+) -> None:
+    folder.cancel.touch()
+    Rescue(folder, EventLog(folder.events)).interrupt("the worker was asked to end")
+    assert Result(state="cancelled") == folder.result()
 
 
 def test_a_worker_that_cannot_save_says_why_it_ends(folder: JobFolder) -> None:
