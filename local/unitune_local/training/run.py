@@ -110,9 +110,8 @@ def run_training(
     clock = StepClock(partial(note_in, log, exact=limit is None))
     if limit is not None:
         text = f"micro-batches have at most {limit} tokens, as memory ran out: losses may differ"
-        clock.note(
-            "message", {"text": f"{text} from those of an undisturbed run in the last digits"}
-        )
+        text += " from those of an undisturbed run in the last digits"
+        clock.note("message", {"text": text})
     with joined_ranks(folder, spec.settings, rank=0, worker=os.getpid()) as ranks:
         stop = folder.is_to_stop
         trained = train_rank(spec, ranks, folder.checkpoints, clock.note, stop, rescue)
