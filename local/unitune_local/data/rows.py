@@ -210,7 +210,7 @@ def masked(
         raise DataError(str(refusal)) from refusal
     decode: Callable[[list[int]], str] = cast("Any", tokenizer).decode  # has no types
     return tuple(
-        MaskedToken(decode([index]), trained=on and example.weight > 0)
+        MaskedToken(decode([index]), trained=bool(on) and example.weight > 0)
         for sample in seen
         for index, on in zip(sample.ids, sample.trained, strict=True)
     )
