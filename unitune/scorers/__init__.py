@@ -13,6 +13,7 @@
     row_scorers  row_scorers                                what each row names itself
     graders      grader                                     OpenAI's grader objects
     measures     length, latency, cost, consistency         no quality; decide nothing
+    rewards      reward_function, http                      groups of answers, in rft alone
 
 Each class says why it is there and what it leaves out. `interface` shows how to write one: every
 module of this folder is read when the package is imported. A case without an answer is no business
@@ -21,9 +22,10 @@ of a scorer: it scores 0 and is counted as an error.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Annotated, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import BeforeValidator, Field
 
@@ -35,17 +37,28 @@ for _module in iter_modules(__path__):
     if _module.name != "formulas":  # brings numpy, and is imported where it is called
         import_module(f"{__name__}.{_module.name}")
 
-ENTRIES: dict[str, type[Entry]] = {entry.type_name(): entry for entry in leaves(Entry)}
+_ALL = leaves(Entry)
+ENTRIES: dict[str, type[Entry]] = {
+    entry.type_name(): entry for entry in _ALL if not entry.grades_groups
+}
 """By type, everything that a job's `scorers` may name."""
 
 if TYPE_CHECKING:
     ScorerSpec = Entry
+    RewardSpec = Scorer
 else:
-    _BY_TYPE = Annotated[Union[tuple(ENTRIES.values())], Field(discriminator="type")]  # noqa: UP007
-    _NAMES = Literal[tuple(sorted(name for name, each in ENTRIES.items() if is_short(each)))]
-    ScorerSpec = Annotated[
-        _BY_TYPE, BeforeValidator(from_name, json_schema_input_type=_NAMES | _BY_TYPE)
-    ]
+
+    def _by_type(entries: Iterable[type[Entry]]) -> Any:
+        """Return the type of a field that takes one of the entries, or the name of one."""
+        kinds = tuple(entries)
+        by_type = Annotated[Union[kinds], Field(discriminator="type")]  # noqa: UP007
+        names = Literal[tuple(sorted(each.type_name() for each in kinds if is_short(each)))]
+        return Annotated[
+            by_type, BeforeValidator(from_name, json_schema_input_type=names | by_type)
+        ]
+
+    ScorerSpec = _by_type(ENTRIES.values())
+    RewardSpec = _by_type(each for each in _ALL if issubclass(each, Scorer))
     RowScorers.model_rebuild(_types_namespace={"ScorerSpec": ScorerSpec})  # holds scorers itself
 
-__all__ = ["ENTRIES", "Entry", "Scorer", "ScorerSpec"]
+__all__ = ["ENTRIES", "Entry", "RewardSpec", "Scorer", "ScorerSpec"]

@@ -18,11 +18,11 @@ from typing import Annotated, Literal, SupportsFloat, TypeAlias, cast
 from pydantic import BaseModel, Field, JsonValue, PrivateAttr
 
 from unitune.errors import JobError
-from unitune.scorers.interface import Attempt, Case, Kind, Score, Scorer, Setting, Unscorable, share
+from unitune.scorers.interface import Attempt, Kind, Score, Scorer, Setting, Unscorable, share
 from unitune.scorers.user_function import REFERENCE, UserFunction
 from unitune.workspace.filesystem import content_of
 
-Function: TypeAlias = Callable[[str, Case], object]
+Function: TypeAlias = Callable[..., object]
 
 
 def read_score(returned: object) -> Score:
@@ -30,6 +30,16 @@ def read_score(returned: object) -> Score:
 
     Raises:
         Unscorable: It is none.
+    """
+    score = read_number(returned)
+    return Score(share(score.value, "it returned"), score.reason)
+
+
+def read_number(returned: object) -> Score:
+    """Return what a user's function returned as a score of any size.
+
+    Raises:
+        Unscorable: It is not a number, nor a dictionary with a number as `score`.
     """
     reason = ""
     if isinstance(returned, Mapping):
@@ -41,33 +51,27 @@ def read_score(returned: object) -> Score:
         value = float(cast("SupportsFloat", returned))
     except (TypeError, ValueError) as error:
         raise Unscorable(f"it returned {returned!r}, which is no number"[:300]) from error
-    return Score(share(value, "it returned"), reason)
+    return Score(value, reason)
 
 
-class PythonFunction(Scorer):
-    """A function of yours scores: ``def f(answer, case)``."""
+class FunctionScorer(Scorer):
+    """What scorers by a function of the user's have in common."""
 
-    kind = Kind.GRADED
-    type: Literal["python"] = "python"
-    name: str = "python"
     function: Annotated[str, Field(pattern=REFERENCE)]
     """``checks.py:polite``, a file from the job's folder, or ``package.module:polite``."""
     _function: Function | None = PrivateAttr(None)
 
     def prepare(self, setting: Setting) -> None:
-        self._function = cast("Function", self._code(setting.folder).load())
+        self._function = self._code(setting.folder).load()
+
+    @property
+    def loaded(self) -> Function:
+        """The function, once the scorer is ready."""
+        assert self._function is not None, "`ready` imports it"
+        return self._function
 
     def material(self, setting: Setting) -> JsonValue:
         return self._code(setting.folder).source()
-
-    def judge(self, attempt: Attempt) -> Score:
-        function = self._function
-        assert function is not None, "`build` imports it"
-        try:
-            returned = function(attempt.text, attempt.case)
-        except (Exception, SystemExit) as error:  # whatever the user's code raises
-            raise Unscorable(f"{type(error).__name__}: {error}"[:300]) from error
-        return read_score(returned)
 
     def check(self, folder: Path) -> None:
         """Refuse a function that is not there, by its file alone: none of its code runs.
@@ -79,6 +83,21 @@ class PythonFunction(Scorer):
 
     def _code(self, folder: Path) -> UserFunction:
         return UserFunction(self.function, folder, f"the scorer {self.name!r}")
+
+
+class PythonFunction(FunctionScorer):
+    """A function of yours scores: ``def f(answer, case)``."""
+
+    kind = Kind.GRADED
+    type: Literal["python"] = "python"
+    name: str = "python"
+
+    def judge(self, attempt: Attempt) -> Score:
+        try:
+            returned = self.loaded(attempt.text, attempt.case)
+        except (Exception, SystemExit) as error:  # whatever the user's code raises
+            raise Unscorable(f"{type(error).__name__}: {error}"[:300]) from error
+        return read_score(returned)
 
 
 class ScoredAnswer(BaseModel):

@@ -156,6 +156,8 @@ class Entry(Typed):
     """Raised when the same options begin to give other scores, so that a stored baseline shows."""
     needs_expected: ClassVar[bool] = True
     """Whether a case must have an expected answer."""
+    grades_groups: ClassVar[bool] = False
+    """Whether it grades all answers to a prompt together, as a reward of rft alone."""
     name: str
 
     @classmethod

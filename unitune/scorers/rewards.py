@@ -1,0 +1,114 @@
+"""Rewards that see all answers to a prompt together, and earn any finite number.
+
+They are for trainings with ``method: rft`` alone: an evaluation compares shares from 0 to 1, answer
+by answer.
+
+    def shortest(answers: list[str], case: unitune.Example) -> list[float]
+
+A reward function returns one entry for each answer, in order: a number, True or False, None where
+it cannot grade the answer, or a dictionary with such a `score` and optionally a `reason`. An
+``async def`` runs in an event loop of its own for each group, and groups run at the same time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+from collections.abc import Awaitable, Sequence
+from typing import Annotated, Literal, cast
+
+from pydantic import Field
+
+from unitune.scorers.functions import FunctionScorer, read_number
+from unitune.scorers.interface import Attempt, Case, Kind, Score, Scorer, Unscorable
+from unitune.security.addresses import Address
+
+
+def grade(scorer: Scorer, case: Case, texts: Sequence[str]) -> list[Score]:
+    """Score all answers to a case by a scorer or a reward function, which is ready.
+
+    What goes wrong with an answer is in its score, never raised.
+    """
+    if not isinstance(scorer, RewardFunction):
+        return [scorer.score(Attempt(case, text)) for text in texts]
+    try:
+        return scorer.grade(case, texts)
+    except Unscorable as error:
+        why = str(error)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the user's code raises
+        why = f"{type(error).__name__}: {error}"
+    return [Score(0.0, why[:300], failed=True)] * len(texts)
+
+
+class RewardFunction(FunctionScorer):
+    """A function of yours grades a group: ``def f(answers, case)`` returns a list of numbers."""
+
+    kind = Kind.GRADED
+    grades_groups = True
+    type: Literal["reward_function"] = "reward_function"
+    name: str = "reward_function"
+
+    def grade(self, case: Case, texts: Sequence[str]) -> list[Score]:
+        """Score all answers to a case; raises what the function raises."""
+        returned = self.loaded(list(texts), case)
+        if inspect.isawaitable(returned):
+            returned = asyncio.run(_awaited(returned))
+        return read_scores(returned, len(texts))
+
+
+class HttpGrader(Scorer):
+    """An HTTP server of yours grades a group.
+
+    For each prompt unitune sends one POST request with the JSON object ``{"messages": [...],
+    "expected": "...", "row": {...}, "answers": ["...", ...]}``; `row` holds the other keys of the
+    row. The server responds with ``{"scores": [...]}``, one entry for each answer: a number, null
+    where it cannot grade the answer, or ``{"score": 0.5, "reason": "..."}``. A request that fails
+    (no response, status 408, 429 or from 500) is sent again with growing delays. No key is sent.
+    """
+
+    kind = Kind.GRADED
+    grades_groups = True
+    needs_expected = False
+    type: Literal["http"] = "http"
+    name: str = "http"
+    url: Address
+    """Address that requests are sent to."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Longest wait for the server: to connect, and for the next bytes of a response."""
+    max_requests: Annotated[int, Field(ge=1)] | None = None
+    """Maximum number of requests, repeated ones included, after which the training pauses; by
+    default there is no limit. Each process counts its own, and starts at 0 on a resume."""
+
+
+async def _awaited(work: Awaitable[object]) -> object:
+    return await work
+
+
+def read_scores(returned: object, answers: int) -> list[Score]:
+    """Return what a function or server returned as a score for each answer.
+
+    Args:
+        returned: A list or another sequence, such as a NumPy array.
+        answers: The number of answers that were graded.
+
+    Raises:
+        Unscorable: `returned` is not a sequence of this length.
+    """
+    try:
+        entries = list(cast("Sequence[object]", returned))
+    except TypeError as error:
+        raise Unscorable(f"it returned {returned!r}, which is not a list"[:300]) from error
+    if len(entries) != answers:
+        raise Unscorable(f"it returned {len(entries)} scores for {answers} answers")
+    return list(map(_read_entry, entries))
+
+
+def _read_entry(entry: object) -> Score:
+    why = "it returned no score for this answer"
+    try:
+        if entry is not None and math.isfinite((score := read_number(entry)).value):
+            return score
+    except Unscorable as error:
+        why = str(error)
+    return Score(0.0, why, failed=True)
