@@ -29,7 +29,7 @@ from unitune.scorers.interface import Setting
 from unitune.scorers.text import Regex
 from unitune_local.data.batches import TrainingRow
 from unitune_local.data.rows import read_rows, render_prompts, render_rows
-from unitune_local.grading import Grader
+from unitune_local.grading import Reward, RewardGrader
 from unitune_local.job_folder import Kind
 from unitune_local.models.model import add_adapter, load_model, load_tokenizer
 from unitune_local.parallel.ranks import ALONE, Ranks, joined
@@ -94,7 +94,9 @@ def run(
             folder,
             lambda kind, data: done.events.append((kind, data)),
             lambda: sum(kind == "step" for kind, _ in first.events) == stop_after,
-            grader=Grader(load_tokenizer(base), Regex(pattern="[a-z]").ready(Setting(), "")),
+            grader=RewardGrader(
+                load_tokenizer(base), [Reward.of(Regex(pattern="[a-z]").ready(Setting(), ""))]
+            ),
             ranks=own,
         )
         done.finished = train(done.model, rows, held_out, settings, context)
@@ -128,7 +130,9 @@ def be_sharded(base: Path, folder: Path, settings: Settings, rank: int) -> None:
             folder,
             lambda kind, data: done.events.append((kind, data)),
             lambda: False,
-            grader=Grader(load_tokenizer(base), Regex(pattern="[a-z]").ready(Setting(), "")),
+            grader=RewardGrader(
+                load_tokenizer(base), [Reward.of(Regex(pattern="[a-z]").ready(Setting(), ""))]
+            ),
             ranks=own,
         )
         train(done.model, rows, held_out, settings, context)

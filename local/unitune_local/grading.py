@@ -1,42 +1,118 @@
-"""What sampled answers earn: a job's scorer, as a run keeps it, and as it is used."""
+"""Grade sampled answers: a scorer or reward as a run keeps it, and as it is used.
+
+HTTP graders and asynchronous functions grade several groups at the same time. Everything else runs
+in the calling thread, one group after the other, because a user's function need not be thread-safe.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from pydantic import JsonValue
 
 from unitune.data.example import Example, digest
-from unitune.errors import Mismatch
-from unitune.scorers import ScorerSpec
-from unitune.scorers.interface import Scorer, Setting
+from unitune.errors import BackendError, Mismatch
+from unitune.scorers import RewardSpec
+from unitune.scorers.interface import Score, Scorer, Setting, Unscorable
 from unitune.scorers.labels import labels_of
+from unitune.scorers.rewards import HttpGrader, RewardFunction, grade, read_scores
+from unitune.security.json_fields import Fields
 from unitune.security.spec import Closed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+AT_ONCE = 16
+"""Groups graded at the same time by rewards that wait; vendors rarely allow more requests."""
+
+
+class Group(NamedTuple):
+    """Sampled answers to one prompt."""
+
+    case: Example
+    texts: Sequence[str]
+
 
 @dataclass(frozen=True, slots=True)
 class Grader:
-    """What makes texts of sampled answers, and says what they earn."""
+    """A scorer, with the tokenizer that decodes answers."""
 
     tokenizer: PreTrainedTokenizerBase
     scorer: Scorer
 
 
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """A reward, ready to grade."""
+
+    name: str
+    grade: Callable[[Example, Sequence[str]], list[Score]]
+    weight: float = 1.0
+    waits: bool = False
+    """Whether grading mostly waits for something else, so that groups are graded concurrently."""
+
+    @classmethod
+    def of(cls, scorer: Scorer, weight: float = 1.0) -> Self:
+        """Return a scorer that is ready as a reward."""
+        if isinstance(scorer, HttpGrader):
+            return cls(scorer.name, http_grading(scorer), weight, waits=True)
+        waits = isinstance(scorer, RewardFunction) and inspect.iscoroutinefunction(scorer.loaded)
+        return cls(scorer.name, partial(grade, scorer), weight, waits)
+
+
+@dataclass(frozen=True, slots=True)
+class RewardGrader:
+    """The rewards of a training, with the tokenizer that decodes answers."""
+
+    tokenizer: PreTrainedTokenizerBase
+    rewards: Sequence[Reward]
+
+    def grade(self, groups: Sequence[Group]) -> list[list[list[Score]]]:
+        """Grade groups of answers.
+
+        Returns:
+            The scores of each group, by reward and then by answer.
+
+        Raises:
+            BackendError: An HTTP grader does not respond, or has been sent its maximum.
+        """
+        work = [(reward, group) for group in groups for reward in self.rewards]
+        threads = ThreadPoolExecutor(AT_ONCE, "unitune-reward")
+        try:
+            started = {
+                at: threads.submit(reward.grade, *group)
+                for at, (reward, group) in enumerate(work)
+                if reward.waits
+            }
+            scores = [
+                started[at].result() if at in started else reward.grade(*group)
+                for at, (reward, group) in enumerate(work)
+            ]
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+        size = len(self.rewards)
+        return [scores[at : at + size] for at in range(0, len(scores), size)]
+
+
 class Grading(Closed):
     """A scorer as it was when a run was submitted."""
 
-    scorer: ScorerSpec
+    scorer: RewardSpec
     folder: Path
-    """Where the paths in its options start."""
+    """Folder that the paths in its options are relative to."""
     fingerprint: str
-    """Of its options and the files that they name."""
+    """Hash of its options and of the files that they name."""
+    weight: float = 1.0
 
     @classmethod
-    def of(cls, scorer: Scorer, folder: Path) -> Self:
+    def of(cls, scorer: Scorer, folder: Path, weight: float = 1.0) -> Self:
         """Return a scorer as it is now.
 
         Raises:
@@ -44,19 +120,62 @@ class Grading(Closed):
         """
         material = scorer.material(Setting(folder))
         fingerprint = digest([scorer.model_dump(mode="json"), material])
-        return cls(scorer=scorer, folder=folder, fingerprint=fingerprint)
+        return cls(scorer=scorer, folder=folder, fingerprint=fingerprint, weight=weight)
 
-    def grader(self, tokenizer: PreTrainedTokenizerBase, cases: Iterable[Example]) -> Grader:
-        """Return it ready to score answers to these cases.
+    def ready(self, cases: Iterable[Example]) -> Scorer:
+        """Return the scorer ready to score answers to these cases.
 
         Raises:
             Mismatch: A file that it names is another one now.
+            JobError: Its function cannot be imported.
         """
-        scorer = cast("Scorer", self.scorer)
-        if Grading.of(scorer, self.folder) != self:
+        if Grading.of(self.scorer, self.folder, self.weight) != self:
             raise Mismatch(
-                f"a file that the scorer {scorer.name!r} names has changed since the run was "
+                f"a file that the scorer {self.scorer.name!r} names has changed since the run was "
                 "submitted. Start a new run."
             )
-        setting = Setting(self.folder, labels_of(cases))
-        return Grader(tokenizer, scorer.ready(setting, self.fingerprint))
+        return self.scorer.ready(Setting(self.folder, labels_of(cases)), self.fingerprint)
+
+    def grader(self, tokenizer: PreTrainedTokenizerBase, cases: Iterable[Example]) -> Grader:
+        """Return the scorer ready, with a tokenizer; raises as `ready` does."""
+        return Grader(tokenizer, self.ready(cases))
+
+
+def http_grading(grader: HttpGrader) -> Callable[[Example, Sequence[str]], list[Score]]:
+    """Return a function that lets a user's server grade a group; it counts the requests.
+
+    A request is sent again where that may help. The function raises BackendError where the server
+    refuses it or sends something else, and Unreachable where it does not respond.
+    """
+    from unitune.backends.kit.api import Api  # noqa: PLC0415 - only for HTTP graders
+    from unitune.backends.kit.errors import Endpoint, Vendor  # noqa: PLC0415 - likewise
+    from unitune.backends.retry import ATTEMPTS, retry_read  # noqa: PLC0415 - likewise
+
+    name, most = f"the HTTP grader {grader.name!r}", grader.max_requests
+    api = Api(Endpoint(Vendor(name, url=grader.url), grader.url))
+    numbers = count(1)  # threads draw from it, each number once
+
+    def send(body: dict[str, JsonValue]) -> Fields:
+        if most is not None and next(numbers) > most:
+            raise BackendError(f"{name} has been sent {most} requests (max_requests).")
+        sent: dict[str, Any] = {"json": body, "timeout": grader.timeout_seconds}
+        return api.request("POST", action="grade answers", **sent).fields
+
+    def grade(case: Example, texts: Sequence[str]) -> list[Score]:
+        own = case.model_extra or {}
+        body: dict[str, JsonValue] = {
+            "messages": [message.wire for message in case.prompt],
+            "expected": case.answer,
+            "row": {key: value for key, value in case.content.items() if key in own},
+            "answers": list(texts),
+        }
+        reply = retry_read(partial(send, body), ATTEMPTS)
+        try:
+            return read_scores(reply.all.get("scores"), len(texts))
+        except Unscorable as error:
+            raise BackendError(
+                f"{name} sent a response that cannot be used: {error}. It must be "
+                '{"scores": [...]} with one entry for each answer.'
+            ) from error
+
+    return grade

@@ -56,6 +56,8 @@ RAW_TEXT_TOKENS = 2048
 """Longest piece of a raw text, where a job does not say: longer pieces cost memory."""
 GROUP_SIZE = 8
 """TRL's default, too. Of answers that are right one time in eight, two groups of three tell."""
+CLIP = 0.2
+"""TRL's default, and that of Schulman et al. 2017 (arXiv 1707.06347)."""
 SEED = 0
 WARMUP_SHARE, COOLDOWN_SHARE = 0.05, 0.1
 """Of all steps."""
@@ -154,6 +156,12 @@ class RewardSettings(Closed):
     temperature: float = 1.0
     max_tokens: int
     kl: float = 0.0
+    loss: Literal["dapo", "grpo", "dr_grpo"] = "dapo"
+    scale: Literal["none", "group", "batch"] = "none"
+    updates: int = 1
+    clip: float = CLIP
+    clip_high: float | None = None
+    """None: as `clip`."""
 
 
 class Settings(Closed):
@@ -319,8 +327,8 @@ class Spec(Closed):
     """None: nothing is decided by answers."""
     start: StartFiles | None = None
     """None: the training begins at the base model."""
-    grading: Grading | None = None
-    """Of sampled answers."""
+    rewards: tuple[Grading, ...] = ()
+    """Rewards of sampled answers."""
     basis: SpeedBasis | None = None
     """None: its speed is not kept."""
     callbacks: tuple[str, ...] = ()

@@ -45,7 +45,7 @@ PATIENCE_SECONDS = 120
 
 REWARDS = {
     "sft": Reward(),
-    "rft": Reward(scorer=Regex(pattern="[a-z]"), group_size=4, max_tokens=3, kl=0.1),
+    "rft": Reward(scorers=(Regex(pattern="[a-z]"),), group_size=4, max_tokens=3, kl=0.1),
 }
 
 START_AND_LEAVE = """

@@ -133,13 +133,13 @@ def reply_delay(reply: Reply) -> float:
     return believable(reply.retry_after_seconds) or 0.0
 
 
-def retry_read(call: Callable[[], Result]) -> Result:
+def retry_read(call: Callable[[], Result], attempts: int = READ_ATTEMPTS) -> Result:
     """Repeat a call that changes nothing after silence, a rate limit or a failure of the vendor.
 
     Raises:
-        UnituneError: Any other error at once; the last error after `READ_ATTEMPTS`.
+        UnituneError: Any other error at once; the last error after so many attempts.
     """
-    return _repeat(call, lambda error: error.is_retryable, stop_after_attempt(READ_ATTEMPTS))
+    return _repeat(call, lambda error: error.is_retryable, stop_after_attempt(attempts))
 
 
 def _repeat(

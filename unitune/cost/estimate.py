@@ -191,7 +191,7 @@ def _graders(job: Job, prices: PriceLookup) -> Iterator[Line]:
         yield _line("graders", row)
         return
     grader = job.options.get(job.backend, {}).get("grader")
-    if grader is None and isinstance(job.reward_scorer, OpenAIGrader):
+    if grader is None and all(isinstance(reward, OpenAIGrader) for reward in job.rewards):
         return  # those that unitune reads call no model
     kind = grader.get("type") if isinstance(grader, dict) else None
     if kind not in NO_MODEL_GRADERS:

@@ -208,11 +208,28 @@ class Job(Spec):
         }
 
     @property
+    def rewards(self) -> tuple[Scorer, ...]:
+        """Rewards of sampled answers: those of the training, or the scorer of the verdict.
+
+        Other methods than rft have none.
+        """
+        own = self.tuning.reward.scorers or (self.evaluate.deciding,)
+        return own if self.method == "rft" else ()
+
+    @property
     def reward_scorer(self) -> Scorer:
-        """What sampled answers are rewarded by: the scorer of the training, or of the verdict."""
-        scorer = self.tuning.reward.scorer or self.evaluate.deciding
-        assert isinstance(scorer, Scorer), "others were refused when the job was read"
-        return scorer
+        """The only reward, for backends that take one scorer.
+
+        Raises:
+            JobError: There are several rewards, or it grades groups.
+        """
+        if len(self.rewards) == 1 and not self.rewards[0].grades_groups:
+            return self.rewards[0]
+        names = ", ".join(reward.name for reward in self.rewards)
+        raise JobError(
+            f"tuning.reward.scorers has {names}, and the backend {self.backend} takes one scorer. "
+            "Give it a single one, or train on the backend local."
+        )
 
     @property
     def base_model(self) -> str:
@@ -317,8 +334,8 @@ class Job(Spec):
         tuning: dict[str, Any] = content.get("tuning", {})
         if called := tuning.get("callbacks"):
             tuning["callbacks"] = [self._moved_function(each, file.parent) for each in called]
-        rewarding = tuning.get("reward", {}).get("scorer")
-        for scorer in (*content.get("evaluate", {}).get("scorers", ()), rewarding):
+        rewarding = tuning.get("reward", {}).get("scorers") or ()
+        for scorer in (*content.get("evaluate", {}).get("scorers", ()), *rewarding):
             if isinstance(scorer, dict):
                 self._move_files(cast("dict[str, Any]", scorer), file.parent)
         with replacing(file) as draft:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
 
 from unitune.job.sweep import Swept
-from unitune.scorers import ScorerSpec
+from unitune.scorers import RewardSpec
 from unitune.scorers.functions import RecordedScore
 from unitune.scorers.interface import Scorer
 from unitune.scorers.user_function import REFERENCE, reference_to
@@ -199,6 +199,11 @@ def _from_bool(value: Any) -> Any:
     return ({} if value else None) if isinstance(value, bool) else value
 
 
+def _as_list(value: Any) -> Any:
+    """Return a single reward as a list of one."""
+    return [value] if isinstance(value, str | dict | Scorer) else value
+
+
 class Reward(Swept):
     """How a training with ``method: rft`` samples answers, and what they earn.
 
@@ -206,9 +211,17 @@ class Reward(Swept):
     become likelier, the others less likely (Shao et al. 2024, arXiv 2402.03300).
     """
 
-    scorer: ScorerSpec | None = None
-    """What an answer earns, from 0 to 1: any scorer of `evaluate.scorers`, or OpenAI's own grader
-    as ``{type: grader, grader: …}``; by default the scorer that decides the evaluation."""
+    scorers: Annotated[
+        tuple[RewardSpec, ...] | None,
+        BeforeValidator(_as_list, json_schema_input_type=RewardSpec | list[RewardSpec] | None),
+    ] = None
+    """Reward of an answer, or a list of rewards that are added up: any scorer of
+    `evaluate.scorers`, OpenAI's own grader as ``{type: grader, grader: …}``, a function that sees
+    the whole group (``{type: reward_function, function: …}``), or an HTTP server (``{type: http,
+    url: …}``); by default the scorer that decides the evaluation."""
+    weights: dict[str, float] | None = None
+    """Weight of each reward, by its name; a reward that is not listed has weight 1. A negative
+    weight penalizes, and 0 only records."""
     group_size: Annotated[int, Field(ge=2)] | Auto = "auto"
     """Answers that are sampled for each prompt."""
     temperature: Annotated[float, Field(gt=0, le=2)] | Auto = "auto"
@@ -218,18 +231,35 @@ class Reward(Swept):
     kl: Annotated[float, Field(ge=0)] | Auto = "auto"
     """Weight of the KL divergence from the model that the training begins with, which keeps it near
     there; `auto` is 0: none."""
+    loss: Literal["dapo", "grpo", "dr_grpo"] | Auto = "auto"
+    """How the losses of tokens are averaged. dapo (`auto`): over all tokens of a step. grpo: over
+    the tokens of each answer, then over answers. dr_grpo: over answers of `max_tokens` tokens."""
+    scale: Literal["none", "group", "batch"] | Auto = "auto"
+    """Standard deviation that advantages are divided by: none (`auto`), that of the rewards of the
+    group, or that of all rewards of the step."""
+    updates: Annotated[int, Field(ge=1, le=64)] | Auto = "auto"
+    """Optimiser updates with the answers of one step; `auto` is 1."""
+    clip: Annotated[float, Field(gt=0, lt=1)] | Auto = "auto"
+    """With several updates: how far the probability of a token may fall below its old one before it
+    is not pushed down further, as a share; `auto` is 0.2."""
+    clip_high: Annotated[float, Field(gt=0)] | Auto = "auto"
+    """The same for rising probabilities; `auto` is `clip`. DAPO uses 0.28."""
 
-    @field_validator("scorer")
-    @classmethod
-    def _scores_any_answer(cls, scorer: ScorerSpec | None) -> ScorerSpec | None:
-        if scorer is not None and (
-            not isinstance(scorer, Scorer) or isinstance(scorer, RecordedScore)
-        ):
-            raise ValueError(
-                f"{scorer.type_name()} does not say how good a sampled answer is; name a scorer, "
-                "such as exact"
-            )
-        return scorer
+    @model_validator(mode="after")
+    def _settings_that_apply(self) -> Self:
+        names = [scorer.name for scorer in self.scorers or ()]
+        if self.scorers == ():
+            raise ValueError("scorers is empty; name a reward, or leave it out")
+        if any(isinstance(scorer, RecordedScore) for scorer in self.scorers or ()):
+            raise ValueError("recorded_score has no score for an answer that is sampled")
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two rewards are named {twice}; give one of them another `name`")
+        if unknown := sorted({*(self.weights or {})} - {*names}):
+            there = ", ".join(names) or "none"
+            raise ValueError(f"weights names {unknown[0]!r}; the names in scorers are: {there}")
+        if self.updates in ("auto", 1) and (self.clip != "auto" or self.clip_high != "auto"):
+            raise ValueError("clip applies only with updates above 1: the first changes nothing")
+        return self
 
 
 class Tuning(Swept):

@@ -145,7 +145,7 @@ class ResolvedJob:
         if job.tuning.best_by == "score":
             chosen["best_by"] = job.evaluate.deciding.model_dump(mode="json")
         if job.method == "rft":
-            chosen["reward"] = job.reward_scorer.model_dump(mode="json")
+            chosen["reward"] = [reward.model_dump(mode="json") for reward in job.rewards]
         return digest(
             {
                 **chosen,

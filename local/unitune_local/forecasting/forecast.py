@@ -182,9 +182,10 @@ class _TrainingTime(NamedTuple):
         else:
             sampled = epochs * self._sampled(self.rows, settings.reward.group_size, answer_tokens)
             sampled += validations * self._sampled(self.validation, 1, answer_tokens)
+        passes = epochs * (settings.reward.updates if settings.reward else 1)
         # A pass without a backward takes half as long.
-        forwards = settings.forwards(epochs)
-        trained = (epochs + forwards / 2) * epoch + (validations + forwards) * validated / 2
+        forwards = settings.forwards(passes)
+        trained = (passes + forwards / 2) * epoch + (validations + forwards) * validated / 2
         devices = settings.processes / settings.processes_per_device
         answered = (sampled + validations * self.score_seconds) / devices
         return OVERHEAD_SECONDS + trained + answered

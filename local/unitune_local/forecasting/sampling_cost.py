@@ -7,6 +7,7 @@ answers, where rows have them, and the limit of the job.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from transformers import PreTrainedTokenizerBase
@@ -15,7 +16,7 @@ from unitune.data.dataset import Dataset
 from unitune.errors import UnituneError
 from unitune.findings import Finding, error
 from unitune.job.job import Job
-from unitune.scorers.functions import PythonFunction
+from unitune.scorers.functions import FunctionScorer
 from unitune.scorers.graders import OpenAIGrader
 from unitune.scorers.interface import Scorer, Setting
 from unitune.scorers.labels import labels_of
@@ -64,22 +65,26 @@ def stand_ins(
 
 def scorer_findings(job: Job, train: Dataset) -> Iterator[Finding]:
     """Yield what keeps answers to the rows from being scored; no code of the user's runs."""
-    scorer = job.reward_scorer
+    for scorer in job.rewards:
+        yield from _findings_of(scorer, job.folder, train)
+
+
+def _findings_of(scorer: Scorer, folder: Path, train: Dataset) -> Iterator[Finding]:
     # A function or a grader says itself what it reads of a row.
-    reads_answer = scorer.needs_expected and not isinstance(scorer, PythonFunction | OpenAIGrader)
+    reads_answer = scorer.needs_expected and not isinstance(scorer, FunctionScorer | OpenAIGrader)
     try:
-        ready = _without_code(scorer, Setting(job.folder, labels_of(train)))
+        ready = _without_code(scorer, Setting(folder, labels_of(train)))
     except UnituneError as problem:
         yield error("reward", str(problem))
         return
     for row in train.rows:
         if reads_answer and row.example.answer is None:
             what = f"the row has no expected answer, and the scorer {scorer.name!r} reads one."
-            fix = "Give it as `expected`, or take another scorer in tuning.reward.scorer."
+            fix = "Give it as `expected`, or take another scorer in tuning.reward.scorers."
             yield train.located(error("missing-answer", what, fix), row)
         elif ready and (why := ready.refusal(row.example)):
             what = f"{why}, so no answer to the row could earn anything from {scorer.name!r}."
-            fix = "Mend the row, or take another scorer in tuning.reward.scorer."
+            fix = "Mend the row, or take another scorer in tuning.reward.scorers."
             yield train.located(error("unusable-expected", what, fix), row)
 
 
@@ -89,7 +94,7 @@ def _without_code(scorer: Scorer, setting: Setting) -> Scorer | None:
     Raises:
         UnituneError: A file that it names, or a package that it needs, is not there.
     """
-    if isinstance(scorer, PythonFunction):
+    if isinstance(scorer, FunctionScorer):
         return scorer.check(setting.folder)
     if isinstance(scorer, RowScorers):
         for function in scorer.functions:

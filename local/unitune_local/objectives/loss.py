@@ -12,9 +12,10 @@ Shapes: as in `unitune_local.data.batches`.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -29,6 +30,9 @@ from unitune_local.data import attention
 from unitune_local.data.batches import Batch, TrainingRow, packed, padded
 from unitune_local.models.model import use_attention
 from unitune_local.settings import Settings
+
+Measure = Callable[[Tensor, Tensor], Tensor]
+"""Takes the logits (N, V) and the targets (N,) of tokens; its result begins with N."""
 
 AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 1e-2}
 """Relative difference of two losses that is rounding: the same sums in another order."""
@@ -84,28 +88,42 @@ def computed_in(dtype: torch.dtype | None, device: torch.device) -> AbstractCont
 
 def token_losses(model: nn.Module, batch: Batch, temperature: float = 1.0) -> Tensor:
     """Return the loss of each trained token of a micro-batch, in float32."""
+    return _measured(model, batch, partial(_cross_entropy, temperature=temperature))  # (N,)
+
+
+def losses_and_entropies(
+    model: nn.Module, batch: Batch, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Return the loss of each trained token, and the entropy of the model there, in nats.
+
+    The entropy has no gradient.
+    """
+    both = _measured(model, batch, partial(_loss_and_entropy, temperature=temperature))  # (N, 2)
+    return both[:, 0], both[:, 1].detach()
+
+
+def _measured(model: nn.Module, batch: Batch, measure: Measure) -> Tensor:
+    """Return what a measure gives for each trained token of a micro-batch."""
     with computed_in(batch.autocast, batch.ids.device):
-        return _token_losses(model, batch, temperature)
+        return _measured_there(model, batch, measure)
 
 
-def _token_losses(model: nn.Module, batch: Batch, temperature: float) -> Tensor:
+def _measured_there(model: nn.Module, batch: Batch, measure: Measure) -> Tensor:
     inputs: dict[str, object] = {"logits_to_keep": batch.keep, "use_cache": False}
     if batch.layout is not None:
         inputs |= {"position_ids": batch.positions, "layout": batch.layout}
     else:
         inputs |= {"attention_mask": batch.attention_mask}
     if batch.most_logits is not None:
-        return _chunked_losses(model, batch, inputs, temperature)
+        return _chunked(model, batch, inputs, measure)
     logits: Tensor = cast("Any", model)(input_ids=batch.ids, **inputs).logits.flatten(0, 1)
     if batch.picks is not None:
         logits = logits[batch.picks]  # (N, V)
-    return _cross_entropy(logits, batch.targets, temperature)
+    return measure(logits, batch.targets)
 
 
-def _chunked_losses(
-    model: nn.Module, batch: Batch, inputs: dict[str, object], temperature: float
-) -> Tensor:
-    """Return the losses, holding the logits of a few tokens at a time.
+def _chunked(model: nn.Module, batch: Batch, inputs: dict[str, object], measure: Measure) -> Tensor:
+    """Return the same, holding the logits of a few tokens at a time.
 
     They are computed again in the backward pass. The model is run without its output head, which
     then takes the hidden states of some tokens after the other.
@@ -117,7 +135,7 @@ def _chunked_losses(
         hidden = hidden[batch.picks]  # (N, H)
 
     def losses(states: Tensor, targets: Tensor) -> Tensor:
-        return _cross_entropy(head(states), targets, temperature)
+        return measure(head(states), targets)
 
     again = cast("Any", checkpoint).checkpoint
     parts = (cast("Any", each).split(batch.most_logits) for each in (hidden, batch.targets))
@@ -145,6 +163,16 @@ def _passing_through(layer: nn.Module) -> Generator[None]:
 def _cross_entropy(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
     logits = logits.float() / temperature
     return functional.cross_entropy(logits, targets, reduction="none")  # (N,)
+
+
+def _loss_and_entropy(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    chances = functional.log_softmax(logits.float() / temperature, dim=-1)  # (N, V)
+    losses = functional.nll_loss(chances, targets, reduction="none")
+    with torch.no_grad():
+        # In parts, so that two more copies of all logits are never held.
+        parts = cast("Any", chances.detach()).split(LOGIT_CHUNK)
+        entropies = torch.cat([-(part.exp() * part).sum(-1) for part in parts])
+    return torch.stack([losses, entropies], dim=1)  # (N, 2)
 
 
 def form_of(model: PeftModel, rows: Sequence[TrainingRow], settings: Settings) -> Form:

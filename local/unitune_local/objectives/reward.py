@@ -1,18 +1,22 @@
 """Learning from rewards: what a sampled answer earns above its group makes it likelier (rft).
 
 Of each prompt a group of answers is sampled from the model as it stands. An answer's advantage is
-its reward less the mean of its group's, and a step's loss is
+its reward less the mean of its group's, and the loss of a token is
 
-    -(sum over answers of advantage · log-probability) / (tokens of all answers)
+    -min(ratio · advantage, clipped ratio · advantage)
 
-This is GRPO (Shao et al. 2024, arXiv 2402.03300, section 4.1) with one update for each batch: the
-ratio of new to old probabilities is 1 wherever the gradient is taken, so there is nothing to clip,
-and the gradient of the ratio is that of the log-probability: REINFORCE with the group's mean as its
-baseline. Two divisions of GRPO's are left out because they bias what is learnt (Liu et al. 2025,
-"Dr. GRPO", arXiv 2503.20783, section 3.1): by the group's standard deviation, which gives most
-weight to prompts that are answered right nearly always or never, and by each answer's own length,
-which makes long wrong answers cheap. The one divisor, as DAPO's (Yu et al. 2025, arXiv 2503.14476),
-is the same for all answers of a step, so the gradient is the expected reward's but for scale.
+where the ratio is the token's probability by the model in training over that by the model that
+sampled it, and is clipped to 1 - `clip` .. 1 + `clip_high` (Shao et al. 2024, "DeepSeekMath", arXiv
+2402.03300, section 4.1). With one update for each step the ratio is 1 wherever the gradient is
+taken, and nothing is clipped.
+
+GRPO divides by the standard deviation of the group's rewards, and by the length of each answer.
+Both bias what is learnt (Liu et al. 2025, "Dr. GRPO", arXiv 2503.20783, section 3.1): the first
+gives most weight to prompts that are nearly always or never answered right, the second makes long
+wrong answers cheap. So by default neither is done, and the divisor is the number of tokens of all
+answers of a step (DAPO, Yu et al. 2025, arXiv 2503.14476). `scale` and `loss` choose the others.
+Losses and their names are TRL's (1.16, GRPOTrainer: `loss_type`, `scale_rewards`); its bnpo is dapo
+here, since a step's divisor is the same however the step is cut into micro-batches.
 
 With `kl`, each token adds that many times e^(r - p) - (r - p) - 1, an estimate of the divergence
 from the model that the training began with (Schulman 2020, "Approximating KL divergence", k3; r and
@@ -20,7 +24,8 @@ p are the token's log-probabilities by that model and by the one in training). H
 count: without it the gradient would be another one's (DeepSeek-V3.2, arXiv 2512.02556).
 
 A group whose answers all earn the same has no advantage, and teaches nothing. Without `kl` such
-answers are not computed again, and equal answers of a group are computed once: the sum is the same.
+answers are not computed again. Where there is one update as well, equal answers of a group are
+computed once: the sum is the same.
 """
 
 from __future__ import annotations
@@ -31,18 +36,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from statistics import fmean
-from typing import ClassVar, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from unitune.errors import RunFailed
+from unitune.errors import BackendError, RunFailed
 from unitune.findings import clip
-from unitune_local.data.batches import TrainingRow
-from unitune_local.objectives.loss import token_losses
+from unitune_local.data.batches import Batch, TrainingRow
+from unitune_local.objectives.loss import losses_and_entropies, token_losses
 from unitune_local.objectives.objective import PartLoss, Parts, StepRows
 from unitune_local.objectives.rollout import Rollouts, Sample
 
+SMALLEST_DEVIATION = 1e-4
+"""Added to a standard deviation that is divided by, as TRL does."""
 FIRST_GROUPS = 40
 """Groups without signal at the very beginning after which a training ends. Of groups of 8, that are
 320 answers alike: fewer than one in a hundred is another then (3 / 320, the rule of three)."""
@@ -59,20 +66,55 @@ def advantages(rewards: Tensor) -> Tensor:
     return torch.where(has_signal(rewards)[:, None], above, 0.0).nan_to_num(0.0)  # (B, K)
 
 
+def scaled(gains: Tensor, rewards: Tensor, scale: Literal["none", "group", "batch"]) -> Tensor:
+    """Return advantages over the standard deviation of the group's or of all rewards.
+
+    Args:
+        gains: Advantages (B, K).
+        rewards: Rewards (B, K); NaN as in `advantages`.
+        scale: What they are divided by.
+
+    Source: TRL 1.16, GRPOTrainer: the sample's standard deviation, plus 1e-4.
+    """
+    if scale == "none":
+        return gains
+    deviations = _deviations(rewards) if scale == "group" else _deviations(rewards.view(1, -1))
+    return gains / (deviations.nan_to_num(0.0)[:, None] + SMALLEST_DEVIATION)
+
+
+def _deviations(rewards: Tensor) -> Tensor:
+    """Return the sample's standard deviation of each row (B,); NaN with fewer than two rewards."""
+    counts = rewards.isfinite().sum(dim=1)
+    squares = (rewards - rewards.nanmean(dim=1, keepdim=True)).square().nansum(dim=1)
+    return (squares / (counts - 1)).where(counts > 1, math.nan).sqrt()
+
+
+def clipped_losses(ratios: Tensor, gains: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """Return the loss of each token, and which tokens are clipped (N,).
+
+    Ratios are of new to old probability, and gains are the advantages of the tokens' answers (N,).
+
+    Source: TRL 1.16, GRPOTrainer, `_compute_loss` (`per_token_loss`, `is_region_clipped`).
+    """
+    losses = -torch.minimum(ratios * gains, ratios.clamp(1 - low, 1 + high) * gains)
+    return losses, (losses > -ratios * gains)
+
+
 def has_signal(rewards: Tensor) -> Tensor:
     """Return whether a group has two different rewards (B,); of NaN as in `advantages`."""
     most = rewards.nan_to_num(-math.inf).amax(dim=1)
     return most > rewards.nan_to_num(math.inf).amin(dim=1)
 
 
-def kl_estimate(losses: Tensor, reference: Tensor) -> Tensor:
+def kl_estimate(losses: Tensor, reference: Tensor, old: Tensor | None = None) -> Tensor:
     """Return k3 of each token, from its losses by the model and by the base (N,).
 
-    It is multiplied by the ratio of new to old probability: 1, with a gradient that makes the
-    gradient of the estimate the divergence's.
+    It is multiplied by the ratio of new to old probability, so that its gradient is the
+    divergence's. Without the losses of the old model, the model is the old one itself.
     """
     gap = losses - reference
-    return (losses.detach() - losses).exp() * (gap.exp() - gap - 1)
+    ratio = ((losses.detach() if old is None else old) - losses).exp()
+    return ratio * (gap.exp() - gap - 1)
 
 
 @dataclass(slots=True)
@@ -88,6 +130,12 @@ class RewardLoss:
     """The adapters' weights, each with a copy of what it was at first."""
     _silent: list[Sample] | None = field(default=None, init=False)
     """The answers since the first step, as long as no group among them has had a signal."""
+    _old: list[Tensor] = field(default_factory=list[Tensor], init=False)
+    """Losses of each micro-batch's tokens at the first update of a step."""
+    _computed: int = field(default=0, init=False)
+    """Tokens of the answers that a step computes."""
+    _divisor: float = field(default=1.0, init=False)
+    """Divisor of a step's sums."""
 
     def __post_init__(self) -> None:
         """Keep the model as it is, where it is to stay near that."""
@@ -106,34 +154,60 @@ class RewardLoss:
             [[sample.reward for sample in group] for group in groups], dtype=torch.float64
         )  # (B, K)
         self._require_signal(groups, has_signal(rewards), step)
-        gains = cast("list[list[float]]", advantages(rewards).tolist())  # pyright: ignore[reportUnknownMemberType]
-        learnt = chain.from_iterable(map(self._learnt, rows, groups, gains))
+        gains = scaled(advantages(rewards), rewards, self.rollouts.settings.scale)
+        listed = cast("list[list[float]]", gains.tolist())  # pyright: ignore[reportUnknownMemberType]
+        learnt = [*chain.from_iterable(map(self._learnt, rows, groups, listed))]
         samples = list(chain.from_iterable(groups))
         answered = sum(len(sample.ids) for sample in samples)
         prompts = sum(len(row.ids) * len(group) for row, group in zip(rows, groups, strict=True))
-        no_signal = 1 - has_signal(rewards).double().mean().item()
-        figures = {**_figures(samples), "no_signal": no_signal}
-        return StepRows(list(learnt), answered, prompts + answered, figures)
+        figures = {
+            **_figures(samples, self.rollouts.names),
+            "reward_std": _deviations(rewards).nanmean().nan_to_num(0.0).item(),
+            "no_signal": 1 - has_signal(rewards).double().mean().item(),
+        }
+        settings, count = self.rollouts.settings, len(samples)
+        divisors = {"dapo": answered, "grpo": count, "dr_grpo": count * settings.max_tokens}
+        self._divisor = divisors[settings.loss]
+        self._old, self._computed = [], sum(row.trained_tokens for row in learnt)
+        return StepRows(learnt, self._divisor, prompts + answered, figures)
 
     def losses(self, parts: Parts) -> Iterator[PartLoss]:
-        """Yield the loss of each micro-batch; kl: the estimate of its answers' divergence."""
-        model, settings = self.rollouts.model, self.rollouts.settings
-        for rows in parts:
+        """Yield the loss of each micro-batch, and figures of its tokens.
+
+        entropy: of the model, in nats. clipped: share of clipped tokens, from the second update
+        on. kl: estimate of the divergence. All three are means over the tokens of the step that
+        are computed.
+        """
+        model, settings, first = self.rollouts.model, self.rollouts.settings, not self._old
+        clip = settings.clip, settings.clip_high or settings.clip
+        for at, rows in enumerate(parts):
             batch = self.rollouts.form.batch(rows, cast("torch.device", model.device))
-            if not settings.kl:
-                losses = token_losses(model, batch, settings.temperature)  # (N,)
-                yield PartLoss((losses * batch.weights).sum(), {})
-                continue
-            with torch.no_grad(), self._at_first():
-                reference = token_losses(model, batch, settings.temperature)
-            losses = token_losses(model, batch, settings.temperature)  # (N,)
-            estimate = kl_estimate(losses, reference).sum()
-            loss = (losses * batch.weights).sum() + settings.kl * estimate
-            yield PartLoss(loss, {"kl": estimate.item()})
+            reference = self._reference(batch) if settings.kl else None
+            losses, entropies = losses_and_entropies(model, batch, settings.temperature)  # (N,)
+            if first:
+                self._old.append(losses.detach())
+            ratios = (self._old[at] - losses).exp()
+            tokens, clipped = clipped_losses(ratios, batch.weights, *clip)
+            figures = {"entropy": entropies.sum().item()}
+            if not first:
+                figures["clipped"] = clipped.sum().item()
+            if reference is not None:
+                estimates = kl_estimate(losses, reference, self._old[at])
+                tokens = tokens + settings.kl * estimates
+                figures["kl"] = estimates.sum().item()
+            if settings.loss == "grpo":
+                tokens = tokens / batch.answers.bincount()[batch.answers]
+            share = self._divisor / self._computed  # the caller divides by the first
+            yield PartLoss(tokens.sum(), {name: share * sum_ for name, sum_ in figures.items()})
 
     def validate(self, rows: Sequence[TrainingRow]) -> dict[str, float]:
         """Return what the likeliest answers earn in the mean."""
-        return _figures(self.rollouts.greedy(rows))
+        return _figures(self.rollouts.greedy(rows), self.rollouts.names)
+
+    def _reference(self, batch: Batch) -> Tensor:
+        """Return the losses of tokens by the model that the training began with (N,)."""
+        with torch.no_grad(), self._at_first():
+            return token_losses(self.rollouts.model, batch, self.rollouts.settings.temperature)
 
     @contextmanager
     def _at_first(self) -> Generator[None]:
@@ -154,11 +228,13 @@ class RewardLoss:
         weighted = [
             (sample.ids, gain * prompt.weight) for sample, gain in zip(group, gains, strict=True)
         ]
-        if not self.rollouts.settings.kl:
+        if not self.rollouts.settings.kl and self.rollouts.settings.updates == 1:
             sums = dict.fromkeys((ids for ids, _ in weighted), 0.0)
             for ids, weight in weighted:
                 sums[ids] += weight
-            weighted = [(ids, weight) for ids, weight in sums.items() if weight]
+            weighted = [*sums.items()]
+        if not self.rollouts.settings.kl:
+            weighted = [(ids, weight) for ids, weight in weighted if weight]
         return [replace(prompt.followed_by(ids), weight=weight) for ids, weight in weighted]
 
     def _require_signal(
@@ -167,9 +243,10 @@ class RewardLoss:
         """Refuse a training that has nothing to learn from."""
         samples = list(chain.from_iterable(groups))
         if all(math.isnan(sample.reward) for sample in samples):
-            name = self.rollouts.grader.scorer.name
             why = samples[0].reason
-            raise RunFailed(f"the scorer {name!r} could score no answer of step {step}: {why}")
+            words = f"no answer of step {step} could be graded: {why}"
+            # Later, it is rather something that a function depends on, and the training can resume.
+            raise RunFailed(words) if step == 1 else BackendError(words)
         if step == 1:
             self._silent = []
         if self._silent is None or signals.any():
@@ -184,11 +261,13 @@ def _no_signal(samples: Sequence[Sample], size: int, rollouts: Rollouts) -> str:
     """Say why nothing can be learnt from answers whose rewards are alike in each group."""
     rewards = [sample.reward for sample in samples if not math.isnan(sample.reward)]
     lowest, highest = min(rewards), max(rewards)
+    named = ", ".join(map(repr, rollouts.names))
     beginning = (
         f"in each of the first {len(samples) // size} groups all {size} sampled answers earn the "
-        f"same, so there is nothing to learn from. By the scorer {rollouts.grader.scorer.name!r} "
+        f"same, so there is nothing to learn from. By {named} "
     )
-    if lowest == highest == 1:
+    best = sum(max(0.0, reward.weight) for reward in rollouts.grader.rewards)
+    if lowest == highest == best:
         return f"{beginning}every answer is right already."
     if lowest < highest:
         return (
@@ -203,14 +282,17 @@ def _no_signal(samples: Sequence[Sample], size: int, rollouts: Rollouts) -> str:
     )
 
 
-def _figures(samples: Sequence[Sample]) -> dict[str, float]:
-    """Return what answers earn, how long they are in tokens, and how many are cut off."""
+def _figures(samples: Sequence[Sample], names: Sequence[str]) -> dict[str, float]:
+    """Return what answers earn, in all and by reward, their length, and how many are cut off."""
     rewards = [sample.reward for sample in samples if not math.isnan(sample.reward)]
     figures = {
         "reward": fmean(rewards) if rewards else math.nan,
         "answer_tokens": fmean(len(sample.ids) for sample in samples),
         "cut": _share_cut(samples),
     }
+    for at, name in enumerate(names if len(names) > 1 else ()):
+        grades = [sample.grades[at] for sample in samples if not math.isnan(sample.grades[at])]
+        figures |= {f"reward_{name}": fmean(grades)} if grades else {}
     unscored = len(samples) - len(rewards)
     return figures | ({"unscored": unscored / len(samples)} if unscored else {})
 

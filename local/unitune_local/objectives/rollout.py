@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, cast
 
 from peft import PeftModel
 
-from unitune.scorers.interface import Attempt
+from unitune.scorers.interface import Score
 from unitune_local.data.batches import TrainingRow
-from unitune_local.grading import Grader
+from unitune_local.grading import Group, RewardGrader
 from unitune_local.inference.answers import Generated, Sampling
 from unitune_local.inference.generate import generate_in_training
 from unitune_local.objectives.loss import Form
@@ -32,11 +32,13 @@ class Sample(NamedTuple):
     """The token that ended it included."""
     text: str
     reward: float
-    """From 0 to 1; NaN where the scorer could not say."""
+    """Weighted sum of its grades; NaN where one of them is missing."""
     reason: str
-    """Of the scorer."""
+    """Reasons that the rewards give."""
     cut: bool
     """Whether it reached the most tokens before its end."""
+    grades: Sequence[float]
+    """Grade by each reward; NaN where it could not grade the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +48,17 @@ class Rollouts:
     model: PeftModel
     form: Form
     """Of its micro-batches."""
-    grader: Grader
+    grader: RewardGrader
     settings: RewardSettings
     seed: int
     longest: int
     """Of prompt and answer together, in tokens."""
     ranks: Ranks = ALONE
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the rewards."""
+        return [reward.name for reward in self.grader.rewards]
 
     def groups(self, prompts: Sequence[TrainingRow], step: int) -> list[list[Sample]]:
         """Sample a group of answers to each prompt of a step."""
@@ -67,32 +74,39 @@ class Rollouts:
         def compute(places: Sequence[int]) -> list[list[Sample]]:
             own = [(prompts[place], at) for place in places for at in range(size)]
             seeds = [seed_of(self.seed, step, prompt.line, at) for prompt, at in own]
-            samples = self._answers([prompt for prompt, _ in own], temperature, seeds)
-            return [samples[at : at + size] for at in range(0, len(samples), size)]
+            return self._answers([prompts[place] for place in places], size, temperature, seeds)
 
         lengths = [len(prompt.ids) for prompt in prompts]
         groups = cast("list[list[Any]]", self.ranks.spread(lengths, compute))  # as JSON has them
         return [[Sample(tuple(ids), *rest) for ids, *rest in group] for group in groups]
 
     def _answers(
-        self, prompts: Sequence[TrainingRow], temperature: float, seeds: Sequence[int]
-    ) -> list[Sample]:
+        self, prompts: Sequence[TrainingRow], size: int, temperature: float, seeds: Sequence[int]
+    ) -> list[list[Sample]]:
         if not prompts:
             return []
-        ids = [tuple(prompt.ids) for prompt in prompts]
+        ids = [tuple(prompt.ids) for prompt in prompts for _ in range(size)]
         limits = [min(self.settings.max_tokens, self.longest - len(prompt)) for prompt in ids]
         samplings = [
             Sampling(limit, temperature, seed) for limit, seed in zip(limits, seeds, strict=True)
         ]
         answers = generate_in_training(self.model, self.grader.tokenizer, ids, samplings)
-        return [self._scored(*pair) for pair in zip(prompts, answers, strict=True)]
+        groups = [answers[at : at + size] for at in range(0, len(answers), size)]
+        texts = [[answer.text for answer in group] for group in groups]
+        cases = [prompt.case for prompt in prompts if prompt.case]  # rows of this method have one
+        graded = self.grader.grade([Group(*pair) for pair in zip(cases, texts, strict=True)])
+        return [
+            [self._sample(*pair) for pair in zip(group, zip(*by_reward, strict=True), strict=True)]
+            for group, by_reward in zip(groups, graded, strict=True)
+        ]
 
-    def _scored(self, prompt: TrainingRow, answer: Generated) -> Sample:
-        assert prompt.case is not None, "rows of this method are prompts"
-        score = self.grader.scorer.score(Attempt(prompt.case, answer.text))
-        reward = math.nan if score.failed else score.value
+    def _sample(self, answer: Generated, scores: Sequence[Score]) -> Sample:
+        values = [math.nan if score.failed else score.value for score in scores]
+        weights = [reward.weight for reward in self.grader.rewards]
+        parts = [weight * value for weight, value in zip(weights, values, strict=True) if weight]
+        reason = "; ".join(score.reason for score in scores if score.reason)
         cut = answer.finish_reason == "length"
-        return Sample(tuple(answer.ids), answer.text, reward, score.reason, cut)
+        return Sample(tuple(answer.ids), answer.text, sum(parts), reason, cut, values)
 
 
 def seed_of(*places: int) -> int:

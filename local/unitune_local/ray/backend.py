@@ -104,7 +104,7 @@ class RayBackend(HostedBackend[RayOptions]):
                 "options.ray.shard is true, and each worker of a cluster holds the whole model. "
                 "Leave it out; the backend local spreads it over the GPUs of one machine."
             )
-        scorers = [job.reward_scorer] if job.method == "rft" else []
+        scorers = [*job.rewards]
         scorers += [job.evaluate.deciding] if job.tuning.best_by == "score" else []
         if wanting := next((each for each in scorers if _reads_files(each, job.folder)), None):
             raise JobError(

@@ -13,7 +13,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import zip_longest
@@ -28,7 +28,7 @@ from torch import Tensor
 from unitune.errors import RunFailed
 from unitune_local import machine
 from unitune_local.data.batches import Batches, TrainingRow, computed_tokens, micro_batches
-from unitune_local.grading import Grader
+from unitune_local.grading import RewardGrader
 from unitune_local.job_folder import REFERENCE_FILE, Note, drop_note
 from unitune_local.objectives.loss import Form, form_of
 from unitune_local.objectives.objective import Objective, PartLoss, StepRows, objective_of
@@ -65,7 +65,7 @@ class TrainingContext:
     """Called after every step, in the first rank; returns whether to stop."""
     score: Callable[[PeftModel], float] | None = None
     """Returns how well the model answers the validation rows, where that decides."""
-    grader: Grader | None = None
+    grader: RewardGrader | None = None
     """Of answers that are sampled; None where none are."""
     ranks: Ranks = ALONE
     rescue: Callable[[Save], None] = lambda _save: None
@@ -120,16 +120,30 @@ def train(
         prepared = objective.prepare(batches.of(step), step)
         optimizer.set_rate(learning_rate := scheduled_rate(step, steps, settings))
 
-        mean = _add_gradients(objective, prepared, cut, ranks, optimizer)
-        norm = optimizer.clip_gradients(settings.max_grad_norm)
-        if not optimizer.may_skip(norm):
-            _check_finite(step, mean.loss, norm, learning_rate, prepared.rows)
-        at: dict[str, JsonValue] = {"step": step, "steps": steps, "epoch": step / steps_per_epoch}
-        figures = {**mean.figures, "learning_rate": learning_rate, **_norm_figure(norm)}
-        trained = sum(row.trained_tokens for row in prepared.rows)
-        counts = {**prepared.figures, "tokens": prepared.tokens, "trained_tokens": trained}
-        # A step whose event cannot be written is not saved either, and is done again.
-        with saver.changing(step, evaluations.selection):
+        with ExitStack() as changes:
+            changing = saver.changing(step, evaluations.selection)
+            updates = settings.reward.updates if settings.reward else 1
+            if updates > 1:  # weights between two updates belong to no step
+                changes.enter_context(changing)
+            for _ in range(1, updates):
+                _add_gradients(objective, prepared, cut, ranks, optimizer)
+                optimizer.clip_gradients(settings.max_grad_norm)
+                optimizer.step()
+            mean = _add_gradients(objective, prepared, cut, ranks, optimizer)
+            norm = optimizer.clip_gradients(settings.max_grad_norm)
+            if not optimizer.may_skip(norm):
+                _check_finite(step, mean.loss, norm, learning_rate, prepared.rows)
+            at: dict[str, JsonValue] = {
+                "step": step,
+                "steps": steps,
+                "epoch": step / steps_per_epoch,
+            }
+            figures = {**mean.figures, "learning_rate": learning_rate, **_norm_figure(norm)}
+            trained = sum(row.trained_tokens for row in prepared.rows)
+            counts = {**prepared.figures, "tokens": prepared.tokens, "trained_tokens": trained}
+            # A step whose event cannot be written is not saved either, and is done again.
+            if updates == 1:
+                changes.enter_context(changing)
             optimizer.step()
             note("step", {**at, **counts, **figures, **throughput.after(prepared.tokens)})
         _evaluate(step, evaluations, saver)

@@ -31,7 +31,7 @@ from unitune_local.data.batches import TrainingRow
 from unitune_local.data.rows import read_parts, read_rows, rows_of
 from unitune_local.forecasting.cost import StepClock
 from unitune_local.forecasting.forecast import forecast, require_memory
-from unitune_local.grading import Grading
+from unitune_local.grading import Grading, Reward, RewardGrader
 from unitune_local.job_folder import EventLog, JobFolder, Kind, Note, drop_note
 from unitune_local.models import store
 from unitune_local.models.adapter import adapter_hash, check_adapter, checked_prompts, save_adapter
@@ -80,7 +80,10 @@ def prepare(launch: Launch) -> Spec:
         start=StartFiles(path=start, sha256=adapter_hash(start), run=launch.start.run)
         if launch.start and start
         else None,
-        grading=Grading.of(job.reward_scorer, job.folder) if job.method == "rft" else None,
+        rewards=tuple(
+            Grading.of(reward, job.folder, (job.tuning.reward.weights or {}).get(reward.name, 1.0))
+            for reward in job.rewards
+        ),
         # The time of sampled answers is not that of steps.
         basis=expected.batching.basis(expected.cost) if job.method != "rft" else None,
         callbacks=job.tuning.callbacks,
@@ -220,7 +223,8 @@ def train_rank(  # noqa: PLR0913, PLR0917 - what differs between this machine an
     if by := spec.dev_scorer:
         judge, held_out = by.grading.grader(tokenizer, _examples(spec)), _dataset(spec.validation)
         score = partial(dev_score, judge, by.max_tokens, validation=held_out, ranks=ranks)
-    grader = spec.grading.grader(tokenizer, _examples(spec)) if spec.grading else None
+    rewards = [Reward.of(each.ready(_examples(spec)), each.weight) for each in spec.rewards]
+    grader = RewardGrader(tokenizer, rewards) if rewards else None
     context = TrainingContext(checkpoints, note, stop, score, grader, ranks, rescue)
     with noticing_loss():
         finished = train(tuned, rows, validation, settings, context)

@@ -182,9 +182,9 @@ def _grader(job: Job, options: OwnHyperparameters | MantleOptions) -> Body:
     """
     own = f"options.{job.backend}.grader"
     if options.grader is not None:
-        if job.tuning.reward.scorer is not None:
+        if job.tuning.reward.scorers is not None:
             raise JobError(
-                f"{own} and tuning.reward.scorer both say what answers earn. Leave one out."
+                f"{own} and tuning.reward.scorers both say what answers earn. Leave one out."
             )
         return options.grader
     scorer, form = job.reward_scorer, ""
@@ -192,7 +192,7 @@ def _grader(job: Job, options: OwnHyperparameters | MantleOptions) -> Body:
         if isinstance(scorer, OpenAIGrader):
             return scorer.wire(job.folder)
         form = (
-            "tuning.reward.scorer: {type: grader, grader: …}, which other backends take, too, or "
+            "tuning.reward.scorers: {type: grader, grader: …}, which other backends take, too, or "
         )
     raise JobError(
         f"method rft needs a grader, which says how good an answer is, and {job.backend} does not "

@@ -78,7 +78,7 @@ class VertexOptions(Spec):
     """When a tuned model is tuned on: the checkpoint to begin with; its default when left out."""
     reward: dict[str, JsonValue] | None = None
     """RFT: a reward function in Vertex AI's form, single (``rewardName`` and a scorer) or composite
-    (``weightedRewardConfigs``), in place of `tuning.reward.scorer`."""
+    (``weightedRewardConfigs``), in place of `tuning.reward.scorers`."""
     thinking_level: Literal["minimal", "low", "medium", "high"] | None = None
     """RFT: how much the model thinks before its answers."""
 

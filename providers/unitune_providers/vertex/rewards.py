@@ -42,9 +42,9 @@ def reward_settings(job: Job, own: Reward | None) -> Reward:
         JobError: There is none that Vertex AI can compute, or there are two.
     """
     if own is not None:
-        if job.tuning.reward.scorer is not None:
+        if job.tuning.reward.scorers is not None:
             raise JobError(
-                "options.vertex.reward and tuning.reward.scorer both say what answers earn. Leave "
+                "options.vertex.reward and tuning.reward.scorers both say what answers earn. Leave "
                 "one out."
             )
         composite = "weightedRewardConfigs" in own
@@ -52,7 +52,7 @@ def reward_settings(job: Job, own: Reward | None) -> Reward:
     scorer = job.reward_scorer
     if not isinstance(scorer, OpenAIGrader):
         raise JobError(
-            f"Vertex AI does not compute the scorer {scorer.name!r}. Give tuning.reward.scorer: "
+            f"Vertex AI does not compute the scorer {scorer.name!r}. Give tuning.reward.scorers: "
             "{type: grader, grader: …}, which other backends take, too, or options.vertex.reward, "
             "a reward function in Vertex AI's form."
         )

@@ -235,13 +235,13 @@ def test_a_preference_without_its_loss_is_no_job(changes: dict[str, object], mes
 @pytest.mark.parametrize(
     ("backend", "reward", "refusal"),
     [
-        ("local", {"scorer": "exact", "group_size": 4, "kl": 0.1, "temperature": 0.7}, None),
-        ("azure", {"scorer": "exact"}, None),  # its own check says which scorers it computes
+        ("local", {"scorers": "exact", "group_size": 4, "kl": 0.1, "temperature": 0.7}, None),
+        ("azure", {"scorers": "exact"}, None),  # its own check says which scorers it computes
         ("azure", {"group_size": 4}, "azure cannot honour tuning.reward.group_size"),
         ("azure", {"kl": 0.1}, "azure cannot honour tuning.reward.kl"),
         ("fireworks", {"group_size": 4, "max_tokens": 64, "temperature": 0.7}, None),
-        ("fireworks", {"scorer": "exact"}, "fireworks cannot honour tuning.reward.scorer"),
-        ("vertex", {"scorer": "exact", "group_size": 4, "max_tokens": 64}, None),  # as azure
+        ("fireworks", {"scorers": "exact"}, "fireworks cannot honour tuning.reward.scorers"),
+        ("vertex", {"scorers": "exact", "group_size": 4, "max_tokens": 64}, None),  # as azure
         ("vertex", {"kl": 0.1}, "vertex cannot honour tuning.reward.kl"),
         ("together", {}, "together cannot do rft"),
     ],
@@ -262,8 +262,8 @@ def test_a_reward_that_a_vendor_cannot_honour_is_refused(
     ("method", "reward", "message"),
     [
         ("sft", {"group_size": 4}, "tuning.reward is for method rft, not for sft"),
-        ("rft", {"scorer": "length"}, "length does not say how good a sampled answer is"),
-        ("rft", {"scorer": {"type": "recorded_score", "key": "x"}}, "recorded_score does not say"),
+        ("rft", {"scorers": "length"}, "tag 'length' found using 'type' does not match"),
+        ("rft", {"scorers": {"type": "recorded_score", "key": "x"}}, "recorded_score has no score"),
     ],
 )
 def test_a_reward_that_no_answer_can_earn_is_no_job(
@@ -278,7 +278,7 @@ def test_answers_are_rewarded_by_what_decides_the_verdict_unless_the_training_sa
 ):
     evaluate = {"scorers": ["exact", "contains"], "primary": "contains"}
     assert "contains" == job(method="rft", evaluate=evaluate).reward_scorer.name
-    reward = {"scorer": {"type": "regex", "pattern": "^yes"}}
+    reward = {"scorers": {"type": "regex", "pattern": "^yes"}}
     made = job(method="rft", evaluate=evaluate, tuning={"reward": reward})
     assert "regex" == made.reward_scorer.name
 

@@ -26,7 +26,7 @@ from unitune_local.inference.answer_cost import LOAD_SECONDS, answer_seconds
 from unitune_local.models.full import full_findings
 from unitune_local.models.model import add_adapter, load_model
 from unitune_local.models.size import Speed, context_of, empty_model, empty_tuned_model, size_of
-from unitune_local.settings import Dimensions, Settings, default_rate, resolve
+from unitune_local.settings import Dimensions, RewardSettings, Settings, default_rate, resolve
 
 TINY = Dimensions(context=512, hidden=32)
 
@@ -387,7 +387,7 @@ def test_wider_models_get_the_rate_of_the_published_formula_and_narrow_ones_the_
 def rewarded(scorer: object, **reward: object) -> Job:
     content = job().model_dump(mode="json")
     return Job.model_validate(
-        {**content, "method": "rft", "tuning": {"reward": {"scorer": scorer, **reward}}}
+        {**content, "method": "rft", "tuning": {"reward": {"scorers": scorer, **reward}}}
     )
 
 
@@ -399,9 +399,7 @@ def test_sampled_answers_take_as_long_as_they_may_be(tiny_model: Path, rows: Dat
     )
     assert (3, 15) == (short.epochs, short.steps)
     assert (40 * 8 * 6, 40 * 8 * 34) == (short.trained_tokens, long.trained_tokens)
-    assert {"group_size": 8, "max_tokens": 64, "temperature": 1.0, "kl": 0.0} == (
-        long.settings["reward"]
-    )
+    assert RewardSettings(max_tokens=64).model_dump() == long.settings["reward"]
     assert () == long.findings
 
 

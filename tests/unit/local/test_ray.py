@@ -275,7 +275,7 @@ def test_a_scorer_that_reads_a_file_cannot_reward_on_a_cluster(tmp_path: Path) -
     }
     plain, own = "exact", {"type": "python", "function": "checks_of_ray.py:polite"}
     jobs = [
-        Job.model_validate({**given, "tuning": {"reward": {"scorer": scorer}}})
+        Job.model_validate({**given, "tuning": {"reward": {"scorers": scorer}}})
         for scorer in (plain, own)
     ]
     RayBackend().validate_options(jobs[0])

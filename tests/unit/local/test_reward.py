@@ -5,49 +5,30 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
 from pydantic import JsonValue
+from rewarded_rows import REWARD, SCORER, loss_of, model_of, prompts_of
 from tiny_model import SETTINGS
-from torch import Tensor
 
-from unitune.data.dataset import Dataset, Row
 from unitune.data.example import Example
-from unitune.errors import RunFailed
+from unitune.errors import BackendError, RunFailed
 from unitune.scorers.interface import Attempt, Score, Scorer, Setting
 from unitune.scorers.text import Exact, Regex
 from unitune_local.data.batches import TrainingRow, padded
-from unitune_local.data.rows import render_prompts
-from unitune_local.grading import Grader
+from unitune_local.grading import Reward, RewardGrader
 from unitune_local.inference.answers import Sampling
 from unitune_local.inference.generate import generate
 from unitune_local.job_folder import Kind
 from unitune_local.models.model import add_adapter, load_model, load_tokenizer
-from unitune_local.objectives.loss import choose_form, token_losses
-from unitune_local.objectives.reward import RewardLoss, advantages, has_signal, kl_estimate
+from unitune_local.objectives.loss import token_losses
+from unitune_local.objectives.reward import advantages, has_signal, kl_estimate, scaled
 from unitune_local.objectives.rollout import Rollouts, Sample, seed_of
-from unitune_local.settings import RewardSettings
 from unitune_local.training.loop import TrainingContext, train
-
-REWARD = RewardSettings(group_size=4, temperature=1.0, max_tokens=3, kl=0.0)
-
-
-class ByText(Scorer):
-    """What a test says that texts earn."""
-
-    name: str = "by-text"
-
-    def judge(self, attempt: Attempt) -> float | Score:
-        first = attempt.text[:1]
-        return Score(0.0, "no text", failed=True) if not first else float(first.isalpha())
-
-
-SCORER = ByText().ready(Setting(), "")
 
 
 def test_an_advantage_is_what_an_answer_earns_above_its_group() -> None:
@@ -111,49 +92,6 @@ def test_the_gradient_is_that_of_the_expected_reward(size: int) -> None:
     torch.testing.assert_close(actual, exact * (size - 1) / size)
 
 
-def prompts_of(base: Path, count: int = 8) -> tuple[TrainingRow, ...]:
-    cases = [
-        Example.model_validate(
-            {
-                "messages": [
-                    {"role": "system", "content": "Say one letter."},
-                    {"role": "user", "content": f"Which is number {number}?"},
-                    {"role": "assistant", "content": chr(ord("a") + number)},
-                ]
-            }
-        )
-        for number in range(count)
-    ]
-    dataset = Dataset("prompts", tuple(Row(at, case) for at, case in enumerate(cases, 1)))
-    return render_prompts(load_tokenizer(base), dataset, 512).rows
-
-
-def model_of(base: Path, *, trained: bool) -> PeftModel:
-    torch.manual_seed(0)
-    model = add_adapter(load_model(base, torch.float32), SETTINGS)
-    if trained:
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(weight, std=0.05)
-    return model.train()
-
-
-def loss_of(
-    base: Path, *, trained: bool = False, scorer: Scorer = SCORER, **changes: Any
-) -> RewardLoss:
-    model = model_of(base, trained=trained)
-    form = choose_form(model, prompts_of(base), share=True)
-    grader, settings = Grader(load_tokenizer(base), scorer), REWARD.model_copy(update=changes)
-    return RewardLoss(Rollouts(model, form, grader, settings, seed=0, longest=512))
-
-
-def gradients_of(model: PeftModel) -> dict[str, Tensor]:
-    named = model.named_parameters()
-    gradients = {name: each.grad.clone() for name, each in named if each.grad is not None}
-    model.zero_grad()
-    return gradients
-
-
 def test_a_prompt_is_what_inference_sees_with_its_case(tiny_model: Path) -> None:
     prompt = prompts_of(tiny_model)[2]
     text = load_tokenizer(tiny_model).decode(prompt.ids)
@@ -183,66 +121,6 @@ def test_answers_of_a_group_are_those_of_each_alone(tiny_model: Path) -> None:
             (alone,) = generate(base, rollouts.grader.tokenizer, [prompt.ids], [sampling])
             assert (tuple(alone.ids), alone.text) == (sample.ids, sample.text)
     assert len({sample.ids for group in groups for sample in group}) > 6
-
-
-@pytest.mark.parametrize("kl", [0.0, 0.3])
-def test_loss_and_gradient_are_those_of_all_answers_computed_alone(
-    tiny_model: Path, kl: float
-) -> None:
-    """Equal answers computed once, answers without advantage left out, prompts shared."""
-    settings = {"kl": kl, "max_tokens": 2, "group_size": 8, "temperature": 0.4}
-    beginning = model_of(tiny_model, trained=True)
-    objective = moved(loss_of(tiny_model, trained=True, **settings))
-    model, prompts = objective.rollouts.model, prompts_of(tiny_model)
-    groups = objective.rollouts.groups(prompts, 1)
-    rewards = torch.tensor([[each.reward for each in group] for group in groups])
-    gains, tokens = advantages(rewards), sum(len(each.ids) for group in groups for each in group)
-    expected, divergence = 0.0, 0.0
-    for prompt, group, above in zip(prompts, groups, gains.tolist(), strict=True):
-        for sample, gain in zip(group, above, strict=True):
-            ids = torch.tensor([[*prompt.ids, *sample.ids]])
-            start = len(prompt.ids) - 1
-            use_plain(model)
-            with torch.no_grad():
-                base = beginning(input_ids=ids).logits[0, start:-1]
-            logits = model(input_ids=ids).logits[0, start:-1]
-            own, theirs = (
-                (each / 0.4).log_softmax(-1).gather(1, torch.tensor(sample.ids)[:, None])[:, 0]
-                for each in (logits, base)
-            )
-            gap = theirs - own
-            ratio = (own - own.detach()).exp()
-            estimate = (ratio * (gap.exp() - gap - 1)).sum()
-            loss = (-gain * own.sum() + kl * estimate) / tokens
-            torch.autograd.backward(loss)
-            expected, divergence = expected + loss.item(), divergence + estimate.item()
-    gradients = gradients_of(model)
-
-    objective = moved(loss_of(tiny_model, trained=True, **settings))
-    prepared = objective.prepare(prompts, 1)
-    (part,) = objective.losses([prepared.rows])
-    torch.autograd.backward(part.loss / prepared.weight)
-
-    assert expected == pytest.approx(part.loss.item() / prepared.weight, abs=1e-5)
-    assert (len(prepared.rows) == 64) == bool(kl)
-    if kl:
-        assert divergence == pytest.approx(part.figures["kl"], rel=1e-3)
-    for name, gradient in gradients_of(objective.rollouts.model).items():
-        torch.testing.assert_close(gradient, gradients[name], rtol=2e-3, atol=2e-5)
-
-
-def moved(objective: RewardLoss) -> RewardLoss:
-    """Return it with its model as some steps would leave it."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for weight in objective.rollouts.model.parameters():
-            if weight.requires_grad:
-                weight.add_(0.02 * torch.randn_like(weight))
-    return objective
-
-
-def use_plain(model: PeftModel) -> None:
-    model.get_base_model().set_attn_implementation("sdpa")  # pyright: ignore[reportCallIssue]
 
 
 def test_at_another_temperature_it_is_that_distributions_loss(tiny_model: Path) -> None:
@@ -278,6 +156,7 @@ def run(
     folder: Path,
     scorer: Scorer = SCORER,
     *,
+    reward: Reward | None = None,
     epochs: int = 12,
     stop_after: int | None = None,
     **changes: Any,
@@ -297,7 +176,7 @@ def run(
         folder,
         done.note,
         lambda: len(done.steps) == stop_after,
-        grader=Grader(load_tokenizer(base), scorer),
+        grader=RewardGrader(load_tokenizer(base), [reward or Reward.of(scorer)]),
     )
     done.finished = train(model, rows, rows[:2], settings, context)
     return done
@@ -311,22 +190,33 @@ def test_what_earns_more_becomes_likelier(tiny_model: Path, tmp_path: Path) -> N
     assert sum(earned[-8:]) / 8 > 0.75
     assert done.validations[-1]["reward"] == 1.0
     first = done.steps[1]
-    assert first.keys() >= {"reward", "no_signal", "answer_tokens", "cut", "policy_loss"}
+    assert first.keys() >= {
+        "reward",
+        "reward_std",
+        "no_signal",
+        "answer_tokens",
+        "cut",
+        "policy_loss",
+        "entropy",
+    }
     assert first["answer_tokens"] == 1.0
     assert "loss" not in first
 
 
+@pytest.mark.parametrize("updates", [1, 3])
 def test_a_resumed_training_has_the_same_answers_value_for_value(
-    tiny_model: Path, tmp_path: Path
+    tiny_model: Path, tmp_path: Path, updates: int
 ) -> None:
-    whole = run(tiny_model, tmp_path / "whole", epochs=4, max_tokens=3, kl=0.1)
-    first = run(tiny_model, tmp_path / "parts", epochs=4, max_tokens=3, kl=0.1, stop_after=3)
-    second = run(tiny_model, tmp_path / "parts", epochs=4, max_tokens=3, kl=0.1)
+    settings: dict[str, Any] = {"epochs": 4, "max_tokens": 3, "kl": 0.1, "updates": updates}
+    whole = run(tiny_model, tmp_path / "whole", **settings)
+    first = run(tiny_model, tmp_path / "parts", stop_after=3, **settings)
+    second = run(tiny_model, tmp_path / "parts", **settings)
 
     assert (True, False, True) == (whole.finished, first.finished, second.finished)
     assert whole.steps == first.steps | second.steps
     assert [4, 5] == list(second.steps)[:2]
-    assert whole.steps[1]["kl"] == pytest.approx(0.0, abs=1e-9)
+    if updates == 1:
+        assert whole.steps[1]["kl"] == pytest.approx(0.0, abs=1e-9)
     assert float(str(whole.steps[8]["kl"])) > 0
 
 
@@ -353,7 +243,8 @@ def test_answers_alike_in_each_group_want_a_higher_temperature(
     def groups(_: Rollouts, prompts: Sequence[TrainingRow], step: int) -> list[list[Sample]]:
         del step
         return [
-            [Sample((65,), "A", float(at % 2), "", cut=False)] * 4 for at in range(len(prompts))
+            [Sample((65,), "A", float(at % 2), "", cut=False, grades=(1,))] * 4
+            for at in range(len(prompts))
         ]
 
     monkeypatch.setattr(Rollouts, "groups", groups)
@@ -376,7 +267,8 @@ def test_a_scorer_that_scores_nothing_ends_it_with_its_reason(
             raise ZeroDivisionError(f"no answers {attempt.text!r}")
 
     with pytest.raises(
-        RunFailed, match=r"'broken' could score no answer .* ZeroDivisionError: no answers"
+        RunFailed,
+        match=r"no answer of step 1 could be graded: ZeroDivisionError: no answers",
     ):
         run(tiny_model, tmp_path, Broken().ready(Setting(), ""))
 
@@ -388,3 +280,70 @@ def test_what_is_learnt_later_is_no_reason_to_end(tiny_model: Path) -> None:
     for step in range(2, 9):  # as after a resume
         prepared = objective.prepare(prompts, step)
         assert prepared.figures["no_signal"] <= 1
+
+
+class Long(Scorer):
+    """A second letter or none; it cannot score every fourth first letter."""
+
+    name: str = "long"
+
+    def judge(self, attempt: Attempt) -> float | Score:
+        if is_fourth(attempt.text):
+            return Score(0.0, "a fourth", failed=True)
+        return float(len(attempt.text) > 1)
+
+
+def is_fourth(text: str) -> bool:
+    return ord(text[:1] or "a") % 4 == 0
+
+
+def test_several_rewards_are_added_up_by_their_weights(tiny_model: Path) -> None:
+    long = Long().ready(Setting(), "")
+    objective = loss_of(tiny_model, max_tokens=2, group_size=8)
+    rewards = [Reward.of(SCORER, 2.0), Reward.of(long, -0.5), Reward("noted", unsure, 0.0)]
+    grader = RewardGrader(load_tokenizer(tiny_model), rewards)
+    objective.rollouts = replace(objective.rollouts, grader=grader)
+    groups = objective.rollouts.groups(prompts_of(tiny_model), 1)
+    samples = [each for group in groups for each in group]
+    for sample in samples:
+        letter, length = float(sample.text[:1].isalpha()), float(len(sample.text) > 1)
+        missing = not sample.text or is_fourth(sample.text)
+        assert math.isnan(sample.reward) if missing else sample.reward == 2 * letter - length / 2
+    figures = objective.prepare(prompts_of(tiny_model), 1).figures
+    known = [sample.grades[1] for sample in samples if not math.isnan(sample.grades[1])]
+    assert pytest.approx(sum(known) / len(known)) == figures["reward_long"]
+    assert "reward_noted" not in figures
+    assert 0 < figures["unscored"] < 1
+    assert 0 < figures["reward_std"] < 2
+
+
+def unsure(case: Example, texts: Sequence[str]) -> list[Score]:
+    del case
+    return [Score(0.0, "not sure", failed=True)] * len(texts)
+
+
+def test_the_spread_of_rewards_is_the_mean_deviation_of_groups() -> None:
+    """Of the sample, as TRL's `reward_std` with `scale_rewards: group`."""
+    nan = math.nan
+    groups = [[1, 0, 0, 1], [2, nan, 0, nan], [nan, nan, nan, 3]]
+    rewards = torch.tensor(groups, dtype=torch.float64)
+    by_group = scaled(torch.ones(3, 4, dtype=torch.float64), rewards, "group")
+    expected = [1 / (3**-0.5 + 1e-4), 1 / (2**0.5 + 1e-4), 1e4]
+    assert expected == pytest.approx(by_group[:, 0].tolist())
+    by_batch = scaled(torch.ones(3, 4, dtype=torch.float64), rewards, "batch")
+    assert by_batch[0, 0].item() == pytest.approx(1 / (rewards[rewards >= 0].std() + 1e-4).item())
+
+
+def test_grades_that_fail_later_pause_a_training(tiny_model: Path, tmp_path: Path) -> None:
+    """RunFailed would end it for good; see `unitune_local.training.worker`."""
+
+    def grade(case: Example, texts: Sequence[str]) -> list[Score]:
+        calls.append(case)
+        if len(calls) > 12:  # two before the first step, four of each step
+            return unsure(case, texts)
+        return [Score(float(at)) for at, _ in enumerate(texts)]
+
+    calls: list[Example] = []
+    with pytest.raises(BackendError, match="no answer of step 3 could be graded: not sure") as why:
+        run(tiny_model, tmp_path, reward=Reward("failing", grade), epochs=4)
+    assert type(why.value) is BackendError

@@ -143,7 +143,7 @@ def test_reinforcement_takes_the_jobs_own_scorer_where_it_is_such_a_grader(stage
     part = {key: value for key, value in GRADER.items() if key != "name"}
     grader = {"type": "multi", "graders": {"same": part}, "calculate_output": "same"}
     scorer = {"type": "grader", "grader": grader}
-    tuning = Tuning.model_validate({"reward": {"scorer": scorer}})
+    tuning = Tuning.model_validate({"reward": {"scorers": scorer}})
     job = {"method": "rft", "model": REASONING, "tuning": tuning}
     stage.succeed(rows=GRADED_ROW * 10, job=job)
     sent = {**grader, "name": "grader", "graders": {"same": GRADER}}
@@ -151,9 +151,9 @@ def test_reinforcement_takes_the_jobs_own_scorer_where_it_is_such_a_grader(stage
 
 
 def test_two_graders_are_one_too_many(stage: Stage) -> None:
-    tuning = Tuning.model_validate({"reward": {"scorer": {"type": "grader", "grader": GRADER}}})
+    tuning = Tuning.model_validate({"reward": {"scorers": {"type": "grader", "grader": GRADER}}})
     launch = stage.launch({"grader": GRADER}, job={"method": "rft", "tuning": tuning})
-    with pytest.raises(JobError, match=r"options\.openai\.grader and tuning\.reward\.scorer both"):
+    with pytest.raises(JobError, match=r"options\.openai\.grader and tuning\.reward\.scorers both"):
         stage.backend.submit(launch)
 
 

@@ -191,7 +191,9 @@ def test_reinforcement_says_what_answers_earn(
         "input": "{{sample.output_text}}",
         "reference": "{{item.expected}}",
     }
-    reward = Reward.model_validate({"scorer": {"type": "grader", "grader": check}, "group_size": 4})
+    reward = Reward.model_validate(
+        {"scorers": {"type": "grader", "grader": check}, "group_size": 4}
+    )
     options = {"vertex": {"thinking_level": "minimal"}}
     job_id = submit(method="rft", tuning=Tuning(reward=reward), options=options)
     spec = server.received(*CREATE)[0].json["reinforcementTuningSpec"]

@@ -36,7 +36,7 @@ def rewarded(scorer: dict[str, Any] | None, folder: Path = Path()) -> Job:
             "backend": "vertex",
             "method": "rft",
             "data": Data(train="train.jsonl"),
-            "tuning": {"reward": {"scorer": scorer} if scorer else {}},
+            "tuning": {"reward": {"scorers": scorer} if scorer else {}},
             "folder": folder,
         }
     )
