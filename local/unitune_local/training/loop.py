@@ -72,7 +72,7 @@ class TrainingContext:
     """Takes the function that saves the last whole step."""
 
 
-def train(
+def train(  # noqa: PLR0915 - a training from its beginning to its end
     model: PeftModel,
     rows: Sequence[TrainingRow],
     validation: Sequence[TrainingRow],
@@ -100,10 +100,7 @@ def train(
     batches = Batches(rows, settings.batch_size, settings.seed)
     steps_per_epoch, steps = settings.epoch_steps(len(rows)), settings.steps(len(rows))
 
-    def measure() -> dict[str, float]:
-        figures = validation_figures(model, objective, validation, cut, ranks)
-        return figures if context.score is None else {**figures, "score": context.score(model)}
-
+    measure = partial(_measured, model, objective, validation, cut, context)
     evaluations = Evaluations(measure if validation else None, settings, len(rows), note)
     saver = checkpoint.Saver(context.checkpoints, weights, optimizer, settings.keep_checkpoints)
     context.rescue(saver.save_and_stop)
@@ -122,30 +119,21 @@ def train(
 
         with ExitStack() as changes:
             changing = saver.changing(step, evaluations.selection)
-            updates = settings.reward.updates if settings.reward else 1
-            if updates > 1:  # weights between two updates belong to no step
+            several = settings.reward is not None and settings.reward.updates > 1
+            if several:  # weights between two updates belong to no step
                 changes.enter_context(changing)
-            for _ in range(1, updates):
-                _add_gradients(objective, prepared, cut, ranks, optimizer)
-                optimizer.clip_gradients(settings.max_grad_norm)
-                optimizer.step()
-            mean = _add_gradients(objective, prepared, cut, ranks, optimizer)
+            mean = _updated(objective, prepared, cut, ranks, optimizer, settings=settings)
             norm = optimizer.clip_gradients(settings.max_grad_norm)
             if not optimizer.may_skip(norm):
                 _check_finite(step, mean.loss, norm, learning_rate, prepared.rows)
-            at: dict[str, JsonValue] = {
-                "step": step,
-                "steps": steps,
-                "epoch": step / steps_per_epoch,
-            }
             figures = {**mean.figures, "learning_rate": learning_rate, **_norm_figure(norm)}
-            trained = sum(row.trained_tokens for row in prepared.rows)
-            counts = {**prepared.figures, "tokens": prepared.tokens, "trained_tokens": trained}
+            figures |= throughput.after(prepared.tokens)
             # A step whose event cannot be written is not saved either, and is done again.
-            if updates == 1:
+            if not several:
                 changes.enter_context(changing)
             optimizer.step()
-            note("step", {**at, **counts, **figures, **throughput.after(prepared.tokens)})
+            at = {"step": step, "steps": steps, "epoch": step / steps_per_epoch}
+            note("step", {**at, **_counts(prepared), **figures})
         _evaluate(step, evaluations, saver)
         stopping = not evaluations.ends(step) and ranks.first(context.stop)
         due = (
@@ -163,6 +151,39 @@ def train(
         checkpoint.restore_weights(context.checkpoints, kept, weights)
     evaluations.conclude(step)
     return True
+
+
+def _measured(
+    model: PeftModel,
+    objective: Objective,
+    rows: Sequence[TrainingRow],
+    cut: Cut,
+    context: TrainingContext,
+) -> dict[str, float]:
+    figures = validation_figures(model, objective, rows, cut, context.ranks)
+    return figures if context.score is None else {**figures, "score": context.score(model)}
+
+
+def _counts(prepared: StepRows) -> dict[str, JsonValue]:
+    trained = sum(row.trained_tokens for row in prepared.rows)
+    return {**prepared.figures, "tokens": prepared.tokens, "trained_tokens": trained}
+
+
+def _updated(  # noqa: PLR0913 - what an update depends on
+    objective: Objective,
+    prepared: StepRows,
+    cut: Cut,
+    ranks: Ranks,
+    optimizer: Optimizers,
+    *,
+    settings: Settings,
+) -> Mean:
+    """Make the updates of a step before its last one, and add the gradients of that."""
+    for _ in range(1, settings.reward.updates if settings.reward else 1):
+        _add_gradients(objective, prepared, cut, ranks, optimizer)
+        optimizer.clip_gradients(settings.max_grad_norm)
+        optimizer.step()
+    return _add_gradients(objective, prepared, cut, ranks, optimizer)
 
 
 def _add_gradients(
