@@ -180,7 +180,16 @@ class Answer:
 
 
 def next_tokens(logits: Tensor, step: Sequence[tuple[int, Answer]]) -> list[int]:
-    """Return the next token of each answer from the logits of its row: the likeliest, or a draw."""
+    """Return the next token of each answer from the logits of its row: the likeliest, or a draw.
+
+    Logits stay on their device; only the tokens are moved to the host.
+    """
+    tokens = chosen_tokens(logits, step)
+    return cast("list[int]", cast("Any", tokens[[row for row, _ in step]]).tolist())
+
+
+def chosen_tokens(logits: Tensor, step: Sequence[tuple[int, Answer]]) -> Tensor:
+    """Return the next token of every row (B,), on the device of the logits."""
     if guided := [(row, answer.guide) for row, answer in step if answer.guide]:
         logits = logits.clone()  # a server tells chances before the grammar
         for row, guide in guided:
@@ -190,14 +199,18 @@ def next_tokens(logits: Tensor, step: Sequence[tuple[int, Answer]]) -> list[int]
     if sampled := [(row, answer) for row, answer in step if answer.sampling.temperature > 0]:
         rows = torch.tensor([row for row, _ in sampled], device=logits.device)
         settings = [answer.sampling for _, answer in sampled]
-        temperatures = torch.tensor([sampling.temperature for sampling in settings])
-        draws = torch.tensor([answer.draw() for _, answer in sampled], dtype=torch.float64)
-        own = logits.index_select(0, rows).float().cpu()
-        if any(sampling.top_p < 1 for sampling in settings):
-            own = nucleus(own, temperatures, torch.tensor([each.top_p for each in settings]))
+        # Apple's GPUs have no float64.
+        device = torch.device("cpu") if logits.device.type == "mps" else logits.device
+        own = logits.index_select(0, rows).float().to(device)
+        temperatures = torch.tensor([each.temperature for each in settings], device=device)
+        chances = [answer.draw() for _, answer in sampled]
+        draws = torch.tensor(chances, dtype=torch.float64, device=device)
+        if any(each.top_p < 1 for each in settings):
+            shares = torch.tensor([each.top_p for each in settings], device=device)
+            own = nucleus(own, temperatures, shares)
         drawn = draw_tokens(own, temperatures, draws)
         tokens.index_copy_(0, rows, drawn.to(tokens.device))
-    return cast("list[int]", cast("Any", tokens[[row for row, _ in step]]).tolist())
+    return tokens
 
 
 def draw_tokens(logits: Tensor, temperatures: Tensor, draws: Tensor) -> Tensor:
@@ -207,7 +220,7 @@ def draw_tokens(logits: Tensor, temperatures: Tensor, draws: Tensor) -> Tensor:
     took a quarter of the time of a step of the embedded model.
 
     Args:
-        logits: In float32, on the CPU (B, V).
+        logits: In float32 (B, V).
         temperatures: Of each row (B,).
         draws: In float64 (B,).
     """
@@ -218,7 +231,7 @@ def draw_tokens(logits: Tensor, temperatures: Tensor, draws: Tensor) -> Tensor:
     places = (draws * sums[:, -1])[:, None]  # (B, 1)
     block = torch.searchsorted(sums, places, right=True).clamp(max=sums.shape[1] - 1)
     before = functional.pad(sums, (1, 0)).gather(1, block)
-    inner = blocks[torch.arange(count), block[:, 0]].double().cumsum(1)
+    inner = blocks[torch.arange(count, device=logits.device), block[:, 0]].double().cumsum(1)
     within = torch.searchsorted(inner, places - before, right=True).clamp(max=DRAWN_BLOCK - 1)
     return (block * DRAWN_BLOCK + within)[:, 0].clamp(max=size - 1)
 

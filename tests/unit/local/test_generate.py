@@ -200,6 +200,16 @@ def test_a_draw_is_where_the_chances_added_up_pass_it(size: int) -> None:
     assert logits[1, drawn[1]].isfinite()
 
 
+def test_sampling_moves_no_logits_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copying from torch's `meta` device, which has shapes alone, is an error."""
+    monkeypatch.setattr(answers.Answer, "draw", lambda _: 0.5)
+    settings = [Sampling(temperature=1.0, top_p=0.9), Sampling(), Sampling(temperature=2.0)]
+    ending = answers.Ending(frozenset(), TOKENIZER)
+    step = [(row, answers.Answer(row, [1], each, ending)) for row, each in enumerate(settings)]
+    chosen = answers.chosen_tokens(torch.empty(3, 50_000, device="meta"), step)
+    assert ("meta", (3,)) == (chosen.device.type, chosen.shape)
+
+
 def test_greedy_and_sampled_rows_share_a_batch(model: PreTrainedModel) -> None:
     prompts = some_prompts(2)
     settings = [Sampling(max_tokens=6), Sampling(max_tokens=6, temperature=2.0, seed=4)]
