@@ -24,6 +24,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unitune.errors import Interrupted
+from unitune_local import machine
 from unitune_local.data.batches import common_length
 from unitune_local.inference.answers import (
     Answer,
@@ -39,7 +40,8 @@ from unitune_local.models.model import use_attention
 BATCH_SIZE = 256
 """Chosen by measurement on 2 cores: 128 rows at once give 1.2 times the answers of 64."""
 MEMORY_BYTES = 1 << 30
-"""Most that the keys and values of one batch may take; a lone row may take more."""
+"""Most that the keys and values of one batch take on a CPU or Apple's GPU; a lone row may take
+more."""
 SLICE_TOKENS = 8192
 """Most tokens of a batch on a CPU, its answers included: some ten seconds for the embedded model on
 2 cores, after which its answers are passed on. By tokens and not by the clock, so that the same
@@ -178,7 +180,7 @@ def _batches(
     answers: list[Answer], batch_size: int, model: PreTrainedModel
 ) -> Iterator[list[Answer]]:
     """Yield answers of similar length, the longest first, within the budgets."""
-    most = MEMORY_BYTES // bytes_per_token(model)
+    most = batch_bytes(model.device) // bytes_per_token(model)
     batch: list[Answer] = []
     for answer in sorted(answers, key=lambda item: len(item.prompt), reverse=True):
         wider = [*batch, answer]
@@ -191,6 +193,19 @@ def _batches(
         batch.append(answer)
     if batch:
         yield batch
+
+
+def batch_bytes(device: torch.device) -> int:
+    """Return the most bytes that the keys and values of one batch may take.
+
+    On a GPU this is half of the free memory, which torch's own cache is part of. It is rounded down
+    to a power of two, so that slightly less free memory does not lead to other batches.
+    """
+    if device.type != "cuda":
+        return MEMORY_BYTES
+    cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    free = machine.available_bytes(device.type) + cached
+    return max(MEMORY_BYTES, 1 << (free // 2).bit_length() >> 1)
 
 
 def bytes_per_token(model: PreTrainedModel) -> int:

@@ -37,7 +37,7 @@ from unitune_local import machine
 from unitune_local.data.chat_text import TemplateError, with_request
 from unitune_local.data.rendering import render_prompt
 from unitune_local.inference.chat import LocalChatModel
-from unitune_local.inference.generate import MEMORY_BYTES
+from unitune_local.inference.generate import batch_bytes
 from unitune_local.serving.request import Closed, ModelFailed, Piece
 from unitune_local.serving.scheduler import Scheduler
 from unitune_local.serving.wire import ChatRequest, Completion, ServerError
@@ -143,7 +143,7 @@ class ModelServer:
         self._scheduler = Scheduler(
             model,
             chat.tokenizer,
-            answer_bytes=max(MEMORY_BYTES, free // 2),
+            answer_bytes=max(batch_bytes(model.device), free // 2),
             prefix_bytes=min(PREFIX_BYTES, free // 8),
         )
 

@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedModel
 
 from unitune.errors import Interrupted
+from unitune_local import machine
 from unitune_local.inference import answers, decoding, generate
 from unitune_local.inference.answers import Generated, Sampling
 from unitune_local.inference.prefix_cache import is_plain
@@ -133,6 +135,28 @@ def test_a_memory_budget_makes_smaller_batches(
     assert expected == answer(model, prompts, Sampling(max_tokens=4))
     assert max(sizes[1:]) < 8, "the first is the common beginning"
     assert 8 == sum(sizes[1:])
+
+
+@pytest.mark.parametrize(
+    ("free", "cached", "expected"), [(60 << 30, 0, 16 << 30), (60 << 30, 5 << 30, 32 << 30)]
+)
+def test_batches_use_the_free_memory_of_a_gpu(
+    free: int, cached: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 rows of an 8B model (131 kB a token) with 1,536 tokens each make one batch."""
+    monkeypatch.setattr(machine, "available_bytes", lambda _: free)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: cached)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 0)
+    gpu = torch.device("cuda")
+    assert expected == generate.batch_bytes(gpu)
+    config: Any = SimpleNamespace(
+        num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8, head_dim=128
+    )
+    config.get_text_config = lambda: config
+    large: Any = SimpleNamespace(device=gpu, dtype=torch.bfloat16, config=config)
+    ending = answers.Ending(frozenset(), TOKENIZER)
+    waiting = [answers.Answer(n, [0] * 1024, Sampling(512), ending) for n in range(64)]
+    assert [64] == [len(batch) for batch in generate._batches(waiting, 256, large)]
 
 
 def test_the_end_of_turn_token_ends_the_answer_and_is_no_text(tiny_model: Path) -> None:
