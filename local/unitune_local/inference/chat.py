@@ -1,10 +1,10 @@
 """A local model to ask: a base model, with or without a tuned adapter.
 
-An adapter is merged into the float32 weights before they are cast, so that a tuned model answers as
-fast as its base; beside quantised weights it stays apart. It is only used on the base and the chat
-template that it was trained on: both are compared with what the training recorded beside it.
-Weights are loaded at the first request, because an evaluation whose answers are all recorded
-already needs none.
+An adapter is merged into the weights, so that a tuned model answers as fast as its base. Its update
+is added in float32, one layer at a time. Beside quantised weights the adapter stays apart. It is
+only used on the base and the chat template that it was trained on: both are compared with what the
+training recorded beside it. Weights are loaded at the first request, because an evaluation whose
+answers are all recorded already needs none.
 
 Not here: how tokens are made (`unitune_local.data.rendering`) and answers
 (`unitune_local.inference.generate`).
@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import warnings
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from peft.tuners.lora import LoraLayer
 from pydantic import ValidationError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -161,16 +163,16 @@ class LocalChatModel(BatchedChatModel):
         """The model with its weights, loaded when it is first needed."""
         if self._adapter is None or is_full(self._adapter):
             return load_model(self._adapter or self._path, self._dtype, device=self._device)
+        base = load_model(
+            self._path, self._dtype, device=self._device, quantization=self._quantization
+        )
         if self._quantization is not None:
             # As it was trained; a merged one would have to be quantised again.
-            base = load_model(
-                self._path, self._dtype, device=self._device, quantization=self._quantization
-            )
             load_adapter(base, self._adapter, rounds_once=False)
             return base
-        model = merged(load_model(self._path, torch.float32), self._adapter)
-        round_weights(model, self._dtype)
-        return cast("Any", model).to(self._device).eval()
+        model = merged(base, self._adapter)
+        round_weights(model, self._dtype)  # what the adapter replaced, such as embeddings
+        return model
 
     @property
     def context(self) -> int | None:
@@ -268,9 +270,22 @@ class LocalChatModel(BatchedChatModel):
 
 
 def merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
-    """Return a model with an adapter's update added to its weights."""
+    """Return a model with an adapter's update added to its weights, in float32 and rounded once.
+
+    Only the weights of one layer are in float32 at a time.
+    """
     tuned = cast("Any", load_adapter(model, adapter, rounds_once=False))
-    return cast("PreTrainedModel", tuned.merge_and_unload())
+    for layer in tuned.modules():
+        if isinstance(layer, LoraLayer):
+            own = [(weights, weights.data) for weights in layer.get_base_layer().parameters()]
+            for weights, stored in own:
+                weights.data = stored.float()
+            cast("Any", layer).merge()
+            for weights, stored in own:
+                weights.data = stored.copy_(weights.data)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="All adapters are already merged")
+        return cast("PreTrainedModel", tuned.merge_and_unload())
 
 
 def _reply(prompt: Prepared, answer: Generated) -> Reply:

@@ -164,15 +164,21 @@ def load_model(
     logging.disable_progress_bar()
     if quantization is not None and dtype != "auto":
         return load_quantized(path, config_of(path), dtype, device, quantization)
+    where = torch.device(device)
+    if where.type == "cuda" and where.index is None:  # each process of a training has its own
+        where = torch.device("cuda", torch.cuda.current_device())
+    # Without a map the host's memory would hold the whole model first.
+    placed = {} if where.type == "cpu" else {"device_map": {"": where}}
     config = config_of(path)
     model = model_class(config).from_pretrained(
         path,
         config=config,
         dtype=dtype,
         use_safetensors=True,
+        **placed,
         **AS_DATA,
     )
-    return cast("PreTrainedModel", model.to(device)).eval()
+    return cast("PreTrainedModel", model).eval()
 
 
 def round_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:

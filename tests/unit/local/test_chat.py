@@ -5,13 +5,16 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import Linear
 from tiny_model import TEMPLATE
+from transformers import AutoModelForCausalLM
 
 from unitune.data.example import Message, digest
 from unitune.errors import Mismatch
@@ -70,6 +73,10 @@ def adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     (folder / "unitune.json").write_text(json.dumps(record), encoding="utf-8")
     return folder
+
+
+def merged_by_peft(model: Any, adapter: Path) -> Any:
+    return quietly(PeftModel.from_pretrained, model, adapter).merge_and_unload()
 
 
 @pytest.fixture
@@ -157,6 +164,54 @@ def test_rounding_a_tuned_model_leaves_its_rotary_frequencies_as_in_training(
     assert torch.equal(untuned.model.rotary_emb.inv_freq, tuned.model.rotary_emb.inv_freq)
     assert {torch.bfloat16} == {weights.dtype for weights in tuned.parameters()}
     assert tuned.lm_head.weight is tuned.model.embed_tokens.weight
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_adapter_is_merged_one_layer_at_a_time(
+    tiny_model: Path, adapter: Path, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each weight is the base's in its dtype, plus the update in float32, rounded once."""
+    wide: Any = merged_by_peft(load_model(tiny_model, dtype).float(), adapter)
+    given, merge = list[tuple[Any, ...]](), Linear.merge
+    seen, together = list[Any](), list[int]()
+
+    def counted(layer: Linear, *args: Any, **more: Any) -> None:
+        seen.append(layer.get_base_layer().weight)
+        together.append(sum(weight.dtype is torch.float32 for weight in seen))
+        merge(layer, *args, **more)
+
+    def noted(path: Path, dtype: torch.dtype, **more: Any) -> Any:
+        given.append((dtype, more["device"].type))
+        return load_model(path, dtype, **more)
+
+    monkeypatch.setattr(Linear, "merge", counted)
+    monkeypatch.setattr(chat, "load_model", noted)
+    actual: Any = LocalChatModel(str(tiny_model), adapter, dtype).model
+    for name, weight in wide.state_dict().items():
+        assert torch.equal(weight.to(dtype), actual.state_dict()[name]), name
+    assert [(dtype, "cpu")] == given
+    assert dtype is torch.float32 or max(together) == 1
+
+
+def test_a_model_is_loaded_straight_to_its_gpu(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host never holds all weights; torch's `meta` device stands for the GPU."""
+    real, given = AutoModelForCausalLM.from_pretrained, list[Any]()
+
+    def noted(*args: Any, **options: Any) -> Any:
+        given.append(options.get("device_map"))
+        return real(*args, **options)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", noted)
+    model: Any = load_model(tiny_model, torch.bfloat16, device="meta")
+    assert [{"": torch.device("meta")}] == given
+    assert {("meta", torch.bfloat16)} == {(w.device.type, w.dtype) for w in model.parameters()}
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    with suppress(Exception):  # there is no fourth GPU
+        load_model(tiny_model, torch.bfloat16, device="cuda")
+    load_model(tiny_model, torch.bfloat16)
+    assert [{"": torch.device("cuda", 3)}, None] == given[1:]
 
 
 def test_the_fingerprint_tells_base_adapter_and_dtype_apart(
