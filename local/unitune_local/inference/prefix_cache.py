@@ -190,7 +190,9 @@ def prefix_cache_attention(  # noqa: PLR0913 - the signature is transformers'
     query = query * (width**-0.5 if scaling is None else scaling)
     query = query.reshape(rows, groups, -1, width)  # (B, G, R * S, D)
     scores = query @ own.keys.transpose(2, 3)  # (B, G, R * S, C)
-    hidden = ~attention_mask.repeat(1, 1, heads // groups, 1)  # (B, 1, R * S, C)
+    hidden = ~attention_mask  # (B, 1, S, C)
+    if new > 1:
+        hidden = hidden.repeat(1, 1, heads // groups, 1)  # (B, 1, R * S, C)
     # The least number instead of minus infinity: a padded query that sees nothing stays finite.
     scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
     before = prefix_cache.shared.seen(layer) if prefix_cache.shared else None
