@@ -30,6 +30,9 @@ PROMPT_TOKENS = 1024
 """Tokens of prompts in one forward, padding included. Chosen by measurement on 2 cores: rows of
 similar length go together, so little is padding, and what one layer makes still fits the cache."""
 
+LEAST_TRIMMED = 0.25
+"""Share of the columns that must be padding before they are dropped, which copies the rest."""
+
 
 class PrefixCachedRows:
     """Rows after a common beginning that was computed once.
@@ -82,6 +85,7 @@ class PrefixCachedRows:
         """Forget all rows but these (indices); one that is named twice becomes two."""
         real = self._real.index_select(0, rows)
         first = int(real.any(0).int().argmax())  # before it there is padding alone
+        first = first if first > LEAST_TRIMMED * real.shape[1] else 0
         self._real = real[:, first:]
         self.cache.keep(rows, first)
 
@@ -100,7 +104,7 @@ class PrefixCachedRows:
         """Take more rows, each with all that it has seen; none has a common beginning apart."""
         running = cast("list[int]", cast("Any", self._real.sum(1)).tolist())
         lengths = [*running, *(other.used for other in others)]
-        self.cache = joined([*([self.cache] if self.cache.layers else []), *others])
+        self.cache = self.cache.joined_by(others)
         self._real = _real(lengths, self.cache.used).to(self._model.device)
 
     def _feed(self, cache: PrefixCache, ids: Tensor, real: Tensor) -> Tensor:

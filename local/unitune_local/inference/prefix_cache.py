@@ -67,6 +67,13 @@ class PrefixCache:
     """Places filled by earlier forwards (N - S)."""
     layers: dict[int, KeysValues] = field(default_factory=dict[int, KeysValues])
     """By layer index; made when a layer first sees tokens."""
+    spare: int = 0
+    """Rows of every layer, the last ones, that are room for rows to join."""
+
+    @property
+    def rows(self) -> int:
+        """Rows in use (B)."""
+        return next((each.keys.shape[0] for each in self.layers.values()), 0) - self.spare
 
     def places(self, new: int) -> int:
         """Return the places that every layer has after so many new tokens (C)."""
@@ -85,29 +92,58 @@ class PrefixCache:
             more = self.places(key.shape[2]) - places.places
             places = places.changed(lambda part: _widened(part, after=more))
             self.layers[layer] = places
-        places.keys[:, :, self.used : end] = key
-        places.values[:, :, self.used : end] = value
-        return places
+        own = places.changed(lambda part: part[: key.shape[0]])
+        own.keys[:, :, self.used : end] = key
+        own.values[:, :, self.used : end] = value
+        return own
 
     def seen(self, layer: int) -> KeysValues:
-        """Return a layer's keys and values in the places that are used."""
-        return self.layers[layer].changed(lambda part: part[:, :, : self.used])
+        """Return a layer's keys and values in the rows and places that are used."""
+        return self.layers[layer].changed(lambda part: part[: self.rows, :, : self.used])
 
     def keep(self, rows: Tensor, first: int = 0) -> None:
-        """Forget all rows but these (indices), and the places before the first that they need."""
-        for layer, places in self.layers.items():
-            kept = places.changed(lambda part: part[:, :, first:].index_select(0, rows))
-            self.layers[layer] = kept
-        self.used -= first
+        """Forget all rows but these (indices), and the places before the first that they need.
+
+        Where most rows stay, the others are moved into the gaps, and nothing else is copied.
+        """
+        if first or 2 * len(rows) < self.rows + self.spare or len(rows) > self.rows:
+            for layer, places in self.layers.items():
+                kept = places.changed(lambda part: part[:, :, first:].index_select(0, rows))
+                self.layers[layer] = kept
+            self.used, self.spare = self.used - first, 0
+            return
+        moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
+        for places in self.layers.values():
+            for part in (places.keys, places.values):
+                part[moved] = part[rows[moved]]
+        self.spare += self.rows - len(rows)
+
+    def joined_by(self, others: Sequence[PrefixCache]) -> PrefixCache:
+        """Return a cache with the rows of others after those here.
+
+        It is this one where there is room. Otherwise it is a copy with room for a quarter more.
+        """
+        count, start = sum(other.rows for other in others), self.rows
+        if count > self.spare or self.used < max(other.used for other in others):
+            return joined([self, *others] if start else others, (start + count) // 4)
+        for other in others:
+            for layer, places in self.layers.items():
+                new = other.seen(layer)
+                for part, more in ((places.keys, new.keys), (places.values, new.values)):
+                    part[start : start + other.rows, :, self.used - other.used : self.used] = more
+            start += other.rows
+        self.spare -= count
+        return self
 
 
-def joined(parts: Sequence[PrefixCache]) -> PrefixCache:
+def joined(parts: Sequence[PrefixCache], spare: int = 0) -> PrefixCache:
     """Return the rows of several caches as one, in their order, with room for a block more.
 
     Args:
         parts: With the same shared cache; where one is narrower, its rows are padded on the left.
+        spare: Rows of room after them.
     """
-    whole = PrefixCache(parts[0].shared, max(part.used for part in parts))
+    whole = PrefixCache(parts[0].shared, max(part.used for part in parts), spare=spare)
     for layer in parts[0].layers:
         own = [
             part.seen(layer).changed(
@@ -115,6 +151,8 @@ def joined(parts: Sequence[PrefixCache]) -> PrefixCache:
             )
             for part in parts
         ]
+        room = own[0].changed(lambda part: part.new_zeros(spare, *part.shape[1:]))
+        own.append(room)
         whole.layers[layer] = KeysValues(
             torch.cat([part.keys for part in own]), torch.cat([part.values for part in own])
         )
