@@ -165,7 +165,9 @@ def load_model(
     if quantization is not None and dtype != "auto":
         return load_quantized(path, config_of(path), dtype, device, quantization)
     where = torch.device(device)
-    if where.type == "cuda" and where.index is None:  # each process of a training has its own
+    if (
+        where.type == "cuda" and cast("Any", where).index is None
+    ):  # each process of a training has its own
         where = torch.device("cuda", torch.cuda.current_device())
     # Without a map the host's memory would hold the whole model first.
     placed = {} if where.type == "cpu" else {"device_map": {"": where}}
