@@ -33,6 +33,9 @@ class LocalOptions(Spec):
     shard: bool | Auto = "auto"
     """Spread the frozen weights of each layer over the processes, and gather a layer when it is
     computed: less memory, more time. `auto`: when several processes would not fit otherwise."""
+    deterministic: bool = False
+    """Use GPU kernels that compute the same sums on every run, which are slower. A CPU always
+    does."""
     micro_batch_tokens: Annotated[int, Field(ge=16)] | Auto = "auto"
     """Most tokens computed at once; more are accumulated. `auto`: what fits into memory."""
     share_prefix: bool = True

@@ -219,6 +219,7 @@ class Settings(Closed):
     """Of each process."""
     processes: int = 1
     shard: bool | None = False  # None: by memory
+    deterministic: bool = False
     micro_batch_tokens: int
     share_prefix: bool
     gradient_checkpointing: bool | None = None  # None: by memory

@@ -6,12 +6,15 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tiny_model import SETTINGS
 
 from unitune.errors import JobError
 from unitune_local import machine
+from unitune_local.training import run
 from unitune_local.training.worker import environment
 
 
@@ -164,3 +167,26 @@ def test_a_training_keeps_the_memory_that_it_has_been_given() -> None:
         check=True,
     )
     assert int(faults.stdout) < 2**26 // resource.getpagesize() / 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"device": "cuda"}, False),
+        ({"device": "cuda", "deterministic": True}, True),
+        ({"device": "cpu"}, True),
+    ],
+)
+def test_gpu_kernels_are_deterministic_where_a_job_asks_for_it(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch, *, expected: bool
+) -> None:
+    modes = list[bool]()
+
+    def note(*, mode: bool, warn_only: bool) -> None:
+        modes.append(mode and warn_only)
+
+    monkeypatch.setattr(run, "load_model", lambda *_, **__: None)
+    monkeypatch.setattr(run, "trained_model", lambda *_: None)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", note)
+    run.trainable_model(Path("base"), SETTINGS.model_copy(update=changes))
+    assert [expected] == modes
