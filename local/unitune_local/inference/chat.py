@@ -44,7 +44,11 @@ from unitune_local.models import store
 from unitune_local.models.adapter import WEIGHTS, AdapterRecord, adapter_hash, read_record
 from unitune_local.models.full import is_full
 from unitune_local.models.model import load_adapter, load_model, load_tokenizer, round_weights
+from unitune_local.models.model_folder import weight_files
 from unitune_local.settings import Quantization
+
+WEIGHTS_SHARE = 0.8
+"""Of a GPU's free memory, for weights; the rest is for keys, values and what layers make."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +165,10 @@ class LocalChatModel(BatchedChatModel):
     @cached_property
     def model(self) -> PreTrainedModel:
         """The model with its weights, loaded when it is first needed."""
+        place = "auto" if self._is_spread() else self._device
         if self._adapter is None or is_full(self._adapter):
-            return load_model(self._adapter or self._path, self._dtype, device=self._device)
-        base = load_model(
-            self._path, self._dtype, device=self._device, quantization=self._quantization
-        )
+            return load_model(self._adapter or self._path, self._dtype, device=place)
+        base = load_model(self._path, self._dtype, device=place, quantization=self._quantization)
         if self._quantization is not None:
             # As it was trained; a merged one would have to be quantised again.
             load_adapter(base, self._adapter, rounds_once=False)
@@ -173,6 +176,13 @@ class LocalChatModel(BatchedChatModel):
         model = merged(base, self._adapter)
         round_weights(model, self._dtype)  # what the adapter replaced, such as embeddings
         return model
+
+    def _is_spread(self) -> bool:
+        """Whether one of several GPUs has no room for all weights, as their files have them."""
+        if self._device.type != "cuda" or torch.cuda.device_count() == 1:
+            return False
+        size = sum(file.stat().st_size for file in weight_files(self._path))
+        return size > WEIGHTS_SHARE * machine.available_bytes("cuda")
 
     @property
     def context(self) -> int | None:

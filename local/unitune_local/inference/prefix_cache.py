@@ -108,14 +108,16 @@ class PrefixCache:
         """
         if first or 2 * len(rows) < self.rows + self.spare or len(rows) > self.rows:
             for layer, places in self.layers.items():
-                kept = places.changed(lambda part: part[:, :, first:].index_select(0, rows))
+                at = rows.to(places.keys.device)  # layers may be on several GPUs
+                kept = places.changed(lambda part, at=at: part[:, :, first:].index_select(0, at))
                 self.layers[layer] = kept
             self.used, self.spare = self.used - first, 0
             return
         moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
         for places in self.layers.values():
+            to, source = (each.to(places.keys.device) for each in (moved, rows[moved]))
             for part in (places.keys, places.values):
-                part[moved] = part[rows[moved]]
+                part[to] = part[source]
         self.spare += self.rows - len(rows)
 
     def joined_by(self, others: Sequence[PrefixCache]) -> PrefixCache:

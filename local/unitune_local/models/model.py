@@ -157,30 +157,36 @@ def load_model(
         path: Its folder.
         dtype: Of its weights, auto: as in their files, which are mapped then; with a quantisation,
             of what is computed with them.
-        device: Where it is to be.
+        device: Where it is to be; auto: its layers are spread over all GPUs.
         quantization: Of the linear layers but the output head; needs bitsandbytes.
     """
     use_threads()
     logging.disable_progress_bar()
     if quantization is not None and dtype != "auto":
         return load_quantized(path, config_of(path), dtype, device, quantization)
-    where = torch.device(device)
-    if (
-        where.type == "cuda" and cast("Any", where).index is None
-    ):  # each process of a training has its own
-        where = torch.device("cuda", torch.cuda.current_device())
-    # Without a map the host's memory would hold the whole model first.
-    placed = {} if where.type == "cpu" else {"device_map": {"": where}}
     config = config_of(path)
     model = model_class(config).from_pretrained(
         path,
         config=config,
         dtype=dtype,
         use_safetensors=True,
-        **placed,
+        **_placement(device),
         **AS_DATA,
     )
     return cast("PreTrainedModel", model).eval()
+
+
+def _placement(device: str | torch.device) -> dict[str, Any]:
+    """Return the options with which weights are read straight to a device, past the host."""
+    if device == "auto":
+        return {"device_map": "auto"}
+    where = torch.device(device)
+    if where.type == "cpu":
+        return {}
+    if where.type == "cuda" and cast("Any", where).index is None:
+        # Each process of a training has its own.
+        where = torch.device("cuda", torch.cuda.current_device())
+    return {"device_map": {"": where}}
 
 
 def round_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:

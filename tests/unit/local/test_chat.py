@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from accelerate import dispatch_model
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import Linear
 from tiny_model import TEMPLATE
@@ -20,6 +21,7 @@ from unitune.data.example import Message, digest
 from unitune.errors import Mismatch
 from unitune.models import BatchedChatModel, Reply, Request
 from unitune.workspace.today import today
+from unitune_local import machine
 from unitune_local.chat_format import ChatFormat
 from unitune_local.data.chat_text import template_fingerprint
 from unitune_local.data.rendering import render_prompt
@@ -27,6 +29,7 @@ from unitune_local.inference import chat
 from unitune_local.inference.chat import LocalChatModel
 from unitune_local.models import store
 from unitune_local.models.model import load_model, load_tokenizer
+from unitune_local.models.model_folder import weight_files
 
 
 def ask(text: str, **options: Any) -> Request:
@@ -212,6 +215,39 @@ def test_a_model_is_loaded_straight_to_its_gpu(
         load_model(tiny_model, torch.bfloat16, device="cuda")
     load_model(tiny_model, torch.bfloat16)
     assert [{"": torch.device("cuda", 3)}, None] == given[1:]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "room", "spread"), [(2, 0.5, True), (2, 2, False), (1, 0.5, False)]
+)
+def test_a_model_that_one_gpu_cannot_hold_is_spread_over_all(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, gpus: int, room: float, *, spread: bool
+) -> None:
+    size = sum(file.stat().st_size for file in weight_files(tiny_model))
+    given = list[Any]()
+    monkeypatch.setattr(machine, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(machine, "available_bytes", lambda _: int(size * room))
+    monkeypatch.setattr(chat, "load_model", lambda *_, device, **__: given.append(device))
+    _ = LocalChatModel(str(tiny_model), dtype=torch.float32).model
+    assert ["auto" if spread else torch.device("cuda")] == given
+
+
+def test_a_model_in_parts_answers_as_a_whole_one(
+    tiny_model: Path, adapter: Path, tmp_path: Path
+) -> None:
+    """accelerate moves what layers need between devices; here one layer waits on the disk."""
+    whole: Any = LocalChatModel(str(tiny_model), adapter, torch.float32)
+    parts = LocalChatModel(str(tiny_model), adapter, torch.float32)
+    requests = [ask("a"), ask("bb b"), ask("c", temperature=1.0, seed=3)]
+    expected = [reply.text for reply in replies(whole, *requests)]
+    places = dict.fromkeys(["", "model.layers.0"], "cpu") | {"model.layers.1": "disk"}
+    dispatched: Any = dispatch_model(
+        whole.model, places, main_device="cpu", offload_dir=str(tmp_path), force_hooks=True
+    )
+    vars(parts)["model"] = dispatched
+    assert dispatched.model.layers[1].mlp.up_proj.weight.is_meta
+    assert expected == [reply.text for reply in replies(parts, *requests)]
 
 
 def test_the_fingerprint_tells_base_adapter_and_dtype_apart(
