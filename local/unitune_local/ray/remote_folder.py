@@ -127,10 +127,12 @@ class SentLog(EventLog):
         self._sent = 0.0
 
     def write(self, kind: Kind, data: dict[str, JsonValue]) -> Event:
-        """As of `EventLog`; a checkpoint is stored before its event."""
+        """As of `EventLog`; a checkpoint is stored between the events before it and its own."""
+        if kind == "checkpoint":
+            self._folder.send_events()
+            self._folder.send_checkpoints()
         event = super().write(kind, data)
         if kind == "checkpoint":
-            self._folder.send_checkpoints()
             self._folder.send_events()
         elif self._sending is not None and self._sending.done():
             sent, self._sending = self._sending, None

@@ -87,7 +87,7 @@ def test_the_first_losses_are_those_of_a_plain_loop_over_transformers_own_model(
         batch = padded([rows[place] for place in step])
         labels = torch.full_like(batch.ids, -100)
         for at, place in enumerate(step):
-            trained = torch.tensor(rows[place].trained)
+            trained = torch.tensor([*map(bool, rows[place].trained)])
             labels[at, : len(trained)][trained] = torch.tensor(rows[place].ids)[trained]
         loss = model(input_ids=batch.ids, attention_mask=batch.attention_mask, labels=labels).loss
         loss.backward()

@@ -37,10 +37,10 @@ def test_each_token_is_learnt_and_a_long_text_is_cut(tmp_path: Path) -> None:
     end = tokenizer.eos_token_id
     rows = render_texts(tokenizer, load(file, use="cpt"), 5).rows
     letters = tokenizer("abcdefgx")["input_ids"]
-    assert [(*letters[:5],), (*letters[5:7], end), (letters[7], end)] == [row.ids for row in rows]
-    assert [(False, True, True, True, True), (False, True, True), (False, True)] == [
-        row.trained for row in rows
-    ]
+    expected = [[*letters[:5]], [*letters[5:7], end], [letters[7], end]]
+    assert [list(row.ids) for row in rows] == expected
+    expected_mask = [[0, 1, 1, 1, 1], [0, 1, 1], [0, 1]]
+    assert [list(row.trained) for row in rows] == expected_mask
     assert [(1.0, 1), (1.0, 1), (2.0, 2)] == [(row.weight, row.line) for row in rows]
 
 
