@@ -21,8 +21,8 @@ from unitune.errors import BackendError, UnituneError
 from unitune.security.json_fields import whole_text
 from unitune.security.spec import Frozen
 
+# Calls of tools in OpenAI's form; `function_call` makes one
 ToolCalls: TypeAlias = tuple[dict[str, JsonValue], ...]
-"""Calls of tools in OpenAI's form; `function_call` makes one."""
 
 
 def _whole_calls(calls: ToolCalls | None) -> ToolCalls | None:
@@ -32,8 +32,8 @@ def _whole_calls(calls: ToolCalls | None) -> ToolCalls | None:
     return calls if whole == text else tuple(json.loads(whole))
 
 
+# A vendor's text, such that it can be written down: no file holds an unpaired surrogate
 Text: TypeAlias = Annotated[str, AfterValidator(whole_text)]
-"""A vendor's text, such that it can be written down: no file holds an unpaired surrogate."""
 
 
 class Request(Frozen):
@@ -146,8 +146,7 @@ class VersionName(NamedTuple):
     """A version of a registered model by its name: ``NAME:3``, or ``NAME@ALIAS``."""
 
     model: str
-    number: int | None
-    """None: the one that the alias points to."""
+    number: int | None  # none: the one that the alias points to
     alias: str | None
 
     @classmethod
@@ -163,8 +162,8 @@ class VersionName(NamedTuple):
         return f"{self.model}@{self.alias}" if self.alias else f"{self.model}:{self.number}"
 
 
+# Code of the finding that a training is to go on from a model of another base
 OTHER_BASE = "start-other-base"
-"""Code of the finding that a training is to go on from a model of another base."""
 
 
 class Start(Frozen):
@@ -221,8 +220,7 @@ class ChatModel(Protocol):
         await self.aclose()
 
 
-Placed: TypeAlias = Sequence[tuple[int, Reply]]
-"""Some replies, each with the place of its request."""
+Placed: TypeAlias = Sequence[tuple[int, Reply]]  # some replies, each with the place of its request
 
 
 @runtime_checkable

@@ -41,8 +41,8 @@ for _package in ("torch", "transformers", "peft", "safetensors", "gguf", "psutil
         raise ModuleNotFoundError(f"No module named {_package!r}", name=_package)
 
 
+# After that, a job without a sign of life was never started: its submit was killed
 STARTING_SECONDS = 60.0
-"""After that, a job without a sign of life was never started: its submit was killed."""
 WORKER_GONE = "its worker is gone (killed, perhaps out of memory)"
 
 

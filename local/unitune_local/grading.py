@@ -29,8 +29,8 @@ from unitune.security.spec import Closed
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+# Groups graded at the same time by rewards that wait; vendors rarely allow more requests
 AT_ONCE = 16
-"""Groups graded at the same time by rewards that wait; vendors rarely allow more requests."""
 
 
 class Group(NamedTuple):
@@ -55,8 +55,8 @@ class Reward:
     name: str
     grade: Callable[[Example, Sequence[str]], list[Score]]
     weight: float = 1.0
+    # Whether grading mostly waits for something else, so that groups are graded concurrently
     waits: bool = False
-    """Whether grading mostly waits for something else, so that groups are graded concurrently."""
 
     @classmethod
     def of(cls, scorer: Scorer, weight: float = 1.0) -> Self:

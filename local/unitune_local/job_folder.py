@@ -35,11 +35,10 @@ from unitune.security.spec import Closed
 from unitune.workspace.filesystem import replacing
 
 EVENT = TypeAdapter(Event)
+# Beside the checkpoints; see `unitune_local.objectives.reference`
 REFERENCE_FILE = "reference.jsonl"
-"""Beside the checkpoints; see `unitune_local.objectives.reference`."""
 Kind = Literal["step", "validation", "message", "checkpoint", "warning"]
-Note = Callable[[Kind, dict[str, JsonValue]], None]
-"""Receives an event of a training."""
+Note = Callable[[Kind, dict[str, JsonValue]], None]  # receives an event of a training
 
 
 def drop_note(_kind: Kind, _data: dict[str, JsonValue]) -> None:
@@ -174,8 +173,7 @@ class EventsRead(NamedTuple):
     """Events after a cursor, the oldest first."""
 
     events: tuple[Event, ...]
-    cursor: str
-    """Where the next reading starts: an offset in bytes."""
+    cursor: str  # where the next reading starts: an offset in bytes
 
 
 def read_events(path: Path, cursor: str) -> EventsRead:

@@ -23,19 +23,19 @@ import torch
 from unitune.errors import JobError
 
 CPUINFO = Path("/proc/cpuinfo")
+# Names in /proc/cpuinfo of instructions that multiply bfloat16 (x86: avx512, AMX; Arm: bf16)
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
-"""Names in /proc/cpuinfo of instructions that multiply bfloat16 (x86: avx512, AMX; Arm: bf16)."""
 
+# Of the processor, in other programs: from here on what is measured is not this machine's speed, as
+# processors share caches, memory and, two to a core, arithmetic units
 BUSY_SHARE = 0.3
-"""Of the processor, in other programs: from here on what is measured is not this machine's speed,
-as processors share caches, memory and, two to a core, arithmetic units."""
 # Rows, inner and outer width of a product: the MLP of a small model over a batch of 512 tokens. A
 # GPU needs more at once to reach its speed.
 CPU_PROBE, GPU_PROBE = (512, 576, 1536), (8192, 4096, 4096)
 PROBE_SECONDS = 0.1
+# Compute capability of the first GPUs (Ampere) that multiply bfloat16; older ones emulate it.
+# Source: https://docs.nvidia.com/cuda/cuda-c-programming-guide/#arithmetic-instructions.
 NATIVE_BFLOAT16 = (8, 0)
-"""Compute capability of the first GPUs (Ampere) that multiply bfloat16; older ones emulate it.
-Source: https://docs.nvidia.com/cuda/cuda-c-programming-guide/#arithmetic-instructions."""
 
 
 def chosen_device(name: str) -> torch.device:

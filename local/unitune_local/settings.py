@@ -34,43 +34,37 @@ Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "m
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 EPOCHS = 3
+# Twice the updates of 16 for the same tokens. On 532 messages to a support desk, 3 epochs, seed 0:
+# 59.0 % exact with batches of 8 at 1e-3, 28.3 % with batches of 16 at 5e-4.
 BATCH_SIZE = 8
-"""Twice the updates of 16 for the same tokens. On 532 messages to a support desk, 3 epochs, seed 0:
-59.0 % exact with batches of 8 at 1e-3, 28.3 % with batches of 16 at 5e-4."""
+# The highest learning rate that was tried here (the example above, a model of width 576)
 HIGHEST_RATE = 1e-3
-"""The highest learning rate that was tried here (the example above, a model of width 576)."""
+# All linear layers at a modest rank beat attention alone at a high one (Schulman et al. 2025, "LoRA
+# without regret"); rank costs next to nothing here.
 RANK = 16
-"""All linear layers at a modest rank beat attention alone at a high one (Schulman et al. 2025,
-"LoRA without regret"); rank costs next to nothing here."""
 ALPHA_PER_RANK = 2
-BETA = 0.1
-"""Of all losses but simpo: TRL's default, and one that every vendor takes."""
-SIMPO_BETA = 2.0
-"""Meng et al. 2024: 2.0 to 2.5 (section 4)."""
+BETA = 0.1  # of all losses but simpo: TRL's default, and one that every vendor takes
+SIMPO_BETA = 2.0  # Meng et al. 2024: 2.0 to 2.5 (section 4).
+# Of the learning rate for answers: pairs and rewards want smaller steps
 METHOD_RATES = {"sft": 1.0, "dpo": 0.1, "rft": 0.1, "cpt": 1.0}
-"""Of the learning rate for answers: pairs and rewards want smaller steps."""
+# Share of the learning rate for LoRA; the source of `default_rate` multiplies by ten the other way
 FULL_RATE = 0.1
-"""Share of the learning rate for LoRA; the source of `default_rate` multiplies by ten the other
-way."""
+# Longest piece of a raw text, where a job does not say: longer pieces cost memory
 RAW_TEXT_TOKENS = 2048
-"""Longest piece of a raw text, where a job does not say: longer pieces cost memory."""
+# TRL's default, too. Of answers that are right one time in eight, two groups of three tell.
 GROUP_SIZE = 8
-"""TRL's default, too. Of answers that are right one time in eight, two groups of three tell."""
-CLIP = 0.2
-"""TRL's default, and that of Schulman et al. 2017 (arXiv 1707.06347)."""
+CLIP = 0.2  # TRL's default, and that of Schulman et al. 2017 (arXiv 1707.06347).
 SEED = 0
-WARMUP_SHARE, COOLDOWN_SHARE = 0.05, 0.1
-"""Of all steps."""
+WARMUP_SHARE, COOLDOWN_SHARE = 0.05, 0.1  # of all steps
+# What an optimiser keeps of each weight; muon of a matrix
 STATE_BYTES = {"adamw": 8, "paged_adamw": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2, "muon": 4}
-"""What an optimiser keeps of each weight; muon of a matrix."""
-PATIENCE = 3
-"""Evaluations: one that is no better may be noise of few rows. Together waits for 2."""
+PATIENCE = 3  # Evaluations: one that is no better may be noise of few rows. Together waits for 2.
+# A CPU multiplies 500 tokens as efficiently as 5,000; memory is what more would cost
 MICRO_BATCH_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}
-"""A CPU multiplies 500 tokens as efficiently as 5,000; memory is what more would cost."""
+# Tokens. Kernels are then made for some twenty lengths and not for hundreds. On 2 cores a training
+# of the embedded model took 3 to 6 % less time and 9 % less memory, one of 5 million weights 20 %
+# and a third less.
 LENGTH_MULTIPLE = 32
-"""Tokens. Kernels are then made for some twenty lengths and not for hundreds. On 2 cores a training
-of the embedded model took 3 to 6 % less time and 9 % less memory, one of 5 million weights 20 % and
-a third less."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,11 +47,11 @@ REQUESTS_MOST = 100_000
 BYTES_MOST = 256_000_000
 CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 PAGE_SIZE = 100
+# By how much Anthropic's clock may have drifted from ours since a batch was announced; how far they
+# are apart is read from its answers
 MARGIN_SECONDS = 60.0
-"""By how much Anthropic's clock may have drifted from ours since a batch was announced; how far
-they are apart is read from its answers."""
+# By the kind of an error, which a failed request has without its status
 STATUS = {"authentication_error": 401, "not_found_error": 404, "rate_limit_error": 429}
-"""By the kind of an error, which a failed request has without its status."""
 ENDED = "ended"
 NOT_REACHED = {
     "expired": "Anthropic did not come to it within the 24 hours of its batch, and does not bill "

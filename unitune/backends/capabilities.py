@@ -45,11 +45,9 @@ class GuaranteesByServer(Protocol):
 class JobDescription:
     """What a backend says of one of its jobs; None where it does not say."""
 
-    key: str | None = None
-    """What its launch key stands in: a label, a suffix, its name."""
+    key: str | None = None  # what its launch key stands in: a label, a suffix, its name
     base_model: str | None = None
-    training: str | None = None
-    """The backend's name of the training file, as in `Upload.ref`."""
+    training: str | None = None  # the backend's name of the training file, as in `Upload.ref`
 
 
 @runtime_checkable
@@ -66,10 +64,8 @@ class MaskedToken:
     """A token of a training row, or a text that stands for several."""
 
     text: str
-    trained: bool
-    """Whether it carries loss."""
-    heading: bool = False
-    """Whether it begins a turn and is no token itself."""
+    trained: bool  # whether it carries loss
+    heading: bool = False  # whether it begins a turn and is no token itself
 
 
 @runtime_checkable
@@ -109,15 +105,13 @@ class Stores(Protocol):
 class ServerSettings:
     """How a model is served."""
 
-    name: str
-    """By which requests name the model."""
+    name: str  # by which requests name the model
     host: str
-    port: int
-    """0: any that is free."""
+    port: int  # 0: any that is free
+    # That requests must carry; None: whoever runs a program on this machine may send them
     key: str | None = field(default=None, repr=False)
-    """That requests must carry; None: whoever runs a program on this machine may send them."""
+    # Variables of the chat template, for requests that do not set them
     chat_template_kwargs: dict[str, JsonValue] = field(default_factory=dict[str, JsonValue])
-    """Variables of the chat template, for requests that do not set them."""
 
 
 @runtime_checkable
@@ -177,13 +171,12 @@ class Deletes(Protocol):
 class DeploymentStatus:
     """How a deployment stands, in our words and, in `raw`, in the backend's."""
 
+    # Swapping: another model is being put in place of the one that answers
     state: Literal["starting", "ready", "swapping", "failed", "gone"]
-    """swapping: another model is being put in place of the one that answers."""
-    model: TunedModel
-    """What to send requests to once it is ready: its name is the endpoint's."""
+    model: TunedModel  # what to send requests to once it is ready: its name is the endpoint's
     raw: str = ""
+    # Name of the tuned model that answers; None where the backend does not say
     tuned: str | None = None
-    """Name of the tuned model that answers; None where the backend does not say."""
 
 
 @runtime_checkable
@@ -327,11 +320,11 @@ class CountsTokens(Protocol):
 class BatchStatus:
     """How a batch stands, in our words and, in `raw`, in the backend's."""
 
+    # Of one that has ended the replies can be fetched; of one that failed, none
     state: Literal["running", "ended", "failed"]
-    """Of one that has ended the replies can be fetched; of one that failed, none."""
     raw: str
+    # Requests that were answered or have failed; None where the backend does not say
     done: int | None = None
-    """Requests that were answered or have failed; None where the backend does not say."""
     error: str | None = None
 
 

@@ -91,12 +91,9 @@ class AnswerLoad(NamedTuple):
     """Number and length of requests to a model, each for the answer of a case."""
 
     requests: float
-    own_tokens: float
-    """Tokens added to the messages of a case that differ from case to case."""
-    shared_tokens: float
-    """Tokens added to the messages of a case that are the same for all cases."""
-    answer_tokens: float
-    """Tokens of one answer."""
+    own_tokens: float  # tokens added to the messages of a case that differ from case to case
+    shared_tokens: float  # tokens added to the messages of a case that are the same for all cases
+    answer_tokens: float  # tokens of one answer
 
 
 class AnswerForecast(Frozen):

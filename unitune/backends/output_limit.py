@@ -23,22 +23,22 @@ from unitune.job.contenders import ContenderSpec, Model, Recorded, Server
 from unitune.job.job import Job
 from unitune.models import Reply, Request
 
+# Beside the longest expected answer, on this machine, where each token takes time: some sentences.
+# Of an untuned SmolLM2's answers without shots 74 tokens cut off 55 to 76 %, 136 tokens 44 to 49 %
+# and 271 tokens, in three times the time, 29 to 45 %.
 LOCAL_ROOM = 128
-"""Beside the longest expected answer, on this machine, where each token takes time: some sentences.
-Of an untuned SmolLM2's answers without shots 74 tokens cut off 55 to 76 %, 136 tokens 44 to 49 %
-and 271 tokens, in three times the time, 29 to 45 %."""
 SERVED_ROOM = 1024  # likewise on a server: an explanation of some 700 words
 TRAINING_ROOM = 64  # likewise while a model is trained, which by then knows how short answers are
+# For a model that thinks: OpenAI advises to reserve at least as much (its guide on reasoning
+# models, "Allocating space for reasoning")
 THINKING_TOKENS = 25_000
-"""For a model that thinks: OpenAI advises to reserve at least as much (its guide on reasoning
-models, "Allocating space for reasoning")."""
+# By how much hidden reasoning lengthens the billed answers of models that reason: from not at all
+# to three fifths, and the middle. One team's bill was 17 % above its estimate for 682,820 hidden
+# tokens (civitai/civitai, issue 3815).
 REASONING = (Decimal(1), Decimal("1.3"), Decimal("1.6"))
-"""By how much hidden reasoning lengthens the billed answers of models that reason: from not at all
-to three fifths, and the middle. One team's bill was 17 % above its estimate for 682,820 hidden
-tokens (civitai/civitai, issue 3815)."""
 CALL_TOKENS = 32  # around a call of a tool: its id, and the marks that it is written between
+# How thoughts stand in the text of servers that do not take them out
 UNCLOSED = ("<think>", "</think>")
-"""How thoughts stand in the text of servers that do not take them out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,11 @@ from pydantic import JsonValue
 from unitune.job.job import Job
 from unitune.models import ChatModel, Start, TunedModel
 
+# How the raw word begins of a job that stands still although no user paused it
 INTERRUPTED = "interrupted"
-"""How the raw word begins of a job that stands still although no user paused it."""
 
+# Name in the data of a warning that the training has made the model worse
 WORSE = "worse_than_start"
-"""Name in the data of a warning that the training has made the model worse."""
 
 
 class State(StrEnum):
@@ -65,10 +65,10 @@ class Guarantee(StrEnum):
     """The key is only part of a name; a single match is adopted."""
 
 
+# Of backends that make one job of two create calls with the same key
 SAFE_TO_REPEAT = (Guarantee.TOKEN, Guarantee.OWN_ID)
-"""Of backends that make one job of two create calls with the same key."""
+# What steps are measured by: lower is better, or, in reinforcement, higher. Some have neither.
 FIGURES: tuple[Literal["loss", "reward"], ...] = ("loss", "reward")
-"""What steps are measured by: lower is better, or, in reinforcement, higher. Some have neither."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,16 +24,16 @@ from unitune.workspace import yaml_file
 
 FALLBACK_FLOP = 1e23
 THRESHOLD = 1 / 3
+# FLOP a parameter and token where all weights learn: 2 in the forward pass and 4 in the backward
+# pass, half of these for the gradients of the weights (Kaplan et al. 2020, arXiv 2001.08361, 2.1).
 TRAINED_WHOLE = 6
-"""FLOP a parameter and token where all weights learn: 2 in the forward pass and 4 in the backward
-pass, half of these for the gradients of the weights (Kaplan et al. 2020, arXiv 2001.08361, 2.1)."""
+# Where the weights stay and adapters learn: without the gradients of the weights; the adapters' own
+# share is small (Schulman et al. 2025, LoRA Without Regret: slightly more than two thirds).
 FROZEN = 4
-"""Where the weights stay and adapters learn: without the gradients of the weights; the adapters'
-own share is small (Schulman et al. 2025, LoRA Without Regret: slightly more than two thirds)."""
 FORWARD = 2
+# Further forward passes a token, at most: dpo reads the rows with the model that it began with, and
+# rft samples the answers and reads them with that model
 EXTRA_PASSES = {"sft": 0, "dpo": 1, "rft": 2, "cpt": 0}
-"""Further forward passes a token, at most: dpo reads the rows with the model that it began with,
-and rft samples the answers and reads them with that model."""
 
 
 class Pretraining(Closed):
@@ -47,11 +47,9 @@ class Pretraining(Closed):
 class Compute(NamedTuple):
     """What a training has computed, and what its base's took."""
 
-    factor: int
-    """FLOP a parameter and token."""
+    factor: int  # FLOP a parameter and token
     reason: str
-    flop: float | None
-    """None: not known."""
+    flop: float | None  # none: not known
     pretraining: Pretraining | None
     base_flop: float | None
 

@@ -33,15 +33,12 @@ UNKNOWN = "not stated"
 class Form(NamedTuple):
     """A form of a model's files."""
 
-    library: str | None = None
-    """Who loads it, by the Hub's name."""
-    relation: str | None = None
-    """To the base, by the Hub's name."""
-    command: str = ""
-    """That uses it, in its folder."""
+    library: str | None = None  # who loads it, by the Hub's name
+    relation: str | None = None  # to the base, by the Hub's name
+    command: str = ""  # that uses it, in its folder
 
 
-FORMS = {
+FORMS = {  # by the name of an export's form
     "adapter": Form("peft", "adapter"),
     "merged": Form("transformers", "finetune"),
     "gguf": Form("gguf", "quantized", "llama-server -m *.gguf"),
@@ -50,7 +47,6 @@ FORMS = {
     "mlx": Form("mlx", "adapter", "mlx_lm.server --model BASE --adapter-path ."),
     "vllm": Form(None, "adapter", "./start.sh"),
 }
-"""By the name of an export's form."""
 
 
 def render(facts: CardFacts, form: str | None) -> str:

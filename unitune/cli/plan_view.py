@@ -35,8 +35,8 @@ from unitune.planning.plan import Plan, PlannedRun, PlanSet
 from unitune.planning.preflight import ResolvedJob
 from unitune.report.typography import counted, dollars, duration, usd_range
 
+# A difference of more than this share is worth a look: ours or theirs is wrong
 QUOTE_GAP = Decimal("0.05")
-"""A difference of more than this share is worth a look: ours or theirs is wrong."""
 TRAINED, SEEN, HEADING = "bold green", "dim", "cyan"
 OPEN, CLOSE, BETWEEN_TOKENS = "\u00ab", "\u00bb", "\u00b7"
 AMOUNTS = ("low", "expected", "high")

@@ -27,10 +27,8 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 PORT = 8000
-HERE = "local"
-"""The backend that keeps base models on this machine."""
-MOST_SHOWN = 500
-"""Characters of a system message that the example repeats."""
+HERE = "local"  # the backend that keeps base models on this machine
+MOST_SHOWN = 500  # characters of a system message that the example repeats
 
 
 class _Served(NamedTuple):
@@ -38,8 +36,7 @@ class _Served(NamedTuple):
     backend: str
     model: str | TunedModel
     title: str
-    system: str | None = None
-    """The system message that all its training rows share."""
+    system: str | None = None  # the system message that all its training rows share
 
 
 def serve(

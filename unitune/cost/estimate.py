@@ -28,8 +28,8 @@ from unitune.job.prices import UNIT_NAMES, PriceRow
 from unitune.scorers.graders import OpenAIGrader
 
 HOURS_A_MONTH = Decimal(730)  # 365 days of 24 hours in 12 months, as cloud price lists have it
+# How long a deployment stands by default (`unitune.run.deploying.DEFAULT_TTL`)
 EVALUATION_HOURS = Decimal(2)
-"""How long a deployment stands by default (`unitune.run.deploying.DEFAULT_TTL`)."""
 NO_MODEL_GRADERS = ("string_check", "text_similarity", "python")
 
 

@@ -36,8 +36,7 @@ from unitune.job.job import Data
 from unitune.workspace.filesystem import opened
 from unitune.workspace.progress import counted_file
 
-SHOWN_FINDINGS = 5
-"""So many fit an error message; `unitune check` shows them all."""
+SHOWN_FINDINGS = 5  # so many fit an error message; `unitune check` shows them all
 
 
 def read(

@@ -22,11 +22,11 @@ from unitune.data.shapes import SHAPES, Shape, read_shape, shape_of
 from unitune.data.validation_errors import explain
 from unitune.findings import Finding, clip, error, warning
 
+# What a row is for: training by a method, a case to be judged on, or not known
 Use = Literal["sft", "dpo", "kto", "rft", "cpt", "case", "any"]
-"""What a row is for: training by a method, a case to be judged on, or not known."""
 
+# Code of the finding that a row rates its answer and nothing learns from that
 RATED_ROW = "rated-row"
-"""Code of the finding that a row rates its answer and nothing learns from that."""
 _RATED = "the row rates its answer (`label` or `kto_tag`), and only loss kto learns from ratings."
 _USE_RATED = (
     "Set `method: dpo` and `tuning.preference.loss: kto`; or for `method: sft` keep the good "
@@ -34,8 +34,7 @@ _USE_RATED = (
 )
 _NOT_RATED = "the row does not rate its answer, and `tuning.preference.loss: kto` learns from it."
 _RATE = 'Write {"prompt": …, "completion": …, "label": true}; false for an answer not to give.'
-_NEED_NO_ANSWER = ("dpo", "rft", "any")
-"""A row for dpo that has no answer gets an error of its own."""
+_NEED_NO_ANSWER = ("dpo", "rft", "any")  # A row for dpo that has no answer gets an error of its own
 
 
 def examples(
@@ -180,10 +179,9 @@ def _weightless(example: Example, use: Use) -> Iterator[Finding]:
         yield warning("no-weight", what, "Leave the row out, or give it a weight above 0.")
 
 
-CONTROL_TOKEN = re.compile(
+CONTROL_TOKEN = re.compile(  # chatML's and Llama 3's tokens, DeepSeek's, Gemma's, and Mistral's
     r"<\|[A-Za-z][\w ]{0,30}\|>|<\uff5c[^\uff5c\n]{1,30}\uff5c>|<(?:start|end)_of_turn>|\[/?INST\]"
 )
-"""ChatML's and Llama 3's tokens, DeepSeek's, Gemma's, and Mistral's."""
 _WRITE = (
     'Write {"id": "1", "type": "function", "function": {"name": …, "arguments": "{…}"}}, the '
     "arguments as an object in JSON text."

@@ -34,8 +34,8 @@ _REPLACEMENTS = {
     "reasoning": "Write it under `reasoning_content`.",
     "thinking": "Write it under `reasoning_content`.",
 }
+# In the names of parts, in the formats of OpenAI, Anthropic and Google
 _MEDIA = ("image", "audio", "video", "file", "document")
-"""In the names of parts, in the formats of OpenAI, Anthropic and Google."""
 
 
 def explain(failure: ValidationError, value: JsonValue) -> list[Finding]:

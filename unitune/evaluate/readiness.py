@@ -48,8 +48,8 @@ from unitune.scorers.labels import Labelled, labels_of
 from unitune.scorers.row_scorers import RowScorers
 from unitune.workspace.today import today
 
+# Rows among which one with tools is looked for, so that no large file is read again
 LOOKED_AT = 1000
-"""Rows among which one with tools is looked for, so that no large file is read again."""
 
 
 def check(subject: Job | str | os.PathLike[str]) -> DataReport:

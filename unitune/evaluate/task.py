@@ -38,11 +38,10 @@ from unitune.models import Request
 from unitune.planning.preflight import ResolvedJob
 from unitune.scorers.interface import Attempt
 
+# Settings that a model may refuse where the job leaves them to `auto`
 FIXABLE: tuple[Literal["temperature", "max_tokens"], ...] = ("temperature", "max_tokens")
-"""Settings that a model may refuse where the job leaves them to `auto`."""
+# Slices of fewer cases are not looked at: they show noise, and each takes part of the others' power
 SMALLEST_SLICE = 10
-"""Slices of fewer cases are not looked at: they show noise, and each takes part of the others'
-power."""
 
 
 class Slice(NamedTuple):
@@ -56,31 +55,24 @@ class Slice(NamedTuple):
 class Task:
     """Cases with scorers."""
 
-    cases: tuple[Example, ...]
-    """Of the test, each once."""
-    dev: tuple[Example, ...]
-    """Rows that choose prompts and the best baseline."""
+    cases: tuple[Example, ...]  # of the test, each once
+    dev: tuple[Example, ...]  # rows that choose prompts and the best baseline
     scoring: Scoring
     output_limit: OutputLimit
     leaks: LeakResult
-    clusters: list[str] | None = None
-    """The cluster of each case; None where each stands alone."""
-    slices: tuple[Slice, ...] = ()
-    """Parts of the cases to report."""
-    notes: tuple[str, ...] = ()
-    """What a reader of the verdict must know about the cases."""
-    repeats: int = 1
-    """How often each test case is requested."""
+    clusters: list[str] | None = None  # the cluster of each case; None where each stands alone
+    slices: tuple[Slice, ...] = ()  # parts of the cases to report
+    notes: tuple[str, ...] = ()  # what a reader of the verdict must know about the cases
+    repeats: int = 1  # how often each test case is requested
     temperature: float = 0.0
+    # Settings that the job itself names, `Request.fixed`
     fixed: tuple[Literal["temperature", "max_tokens"], ...] = ()
-    """Settings that the job itself names, `Request.fixed`."""
     response_schema: dict[str, JsonValue] | None = None
     chat_template: str | None = None
     chat_template_kwargs: dict[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+    # Ids of cases left out as copies, each with the id of the case that is kept
     copies: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Ids of cases left out as copies, each with the id of the case that is kept."""
-    omitted: int = 0
-    """How many cases a first look leaves out (`--limit`)."""
+    omitted: int = 0  # how many cases a first look leaves out (`--limit`)
 
     @property
     def digest(self) -> str:

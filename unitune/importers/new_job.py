@@ -44,16 +44,15 @@ TOOLS_CAUTION = (
     "data.chat_template: hermes. A larger model whose template has tools calls them better: pass "
     "--model, such as Qwen/Qwen2.5-0.5B-Instruct from the Hugging Face hub."
 )
+# In which columns are told apart, and in which it shows whether rows need that
 SAMPLE_ROWS, LOOKED_AT = 1000, 50
-"""In which columns are told apart, and in which it shows whether rows need that."""
 TEST_SHARE = 0.2
+# Of a test and for choosing prompts, unless a share is given: minutes on a processor, and a
+# difference of about 5 points is found
 MOST_CASES, MOST_DEV_ROWS = 500, 200
-"""Of a test and for choosing prompts, unless a share is given: minutes on a processor, and a
-difference of about 5 points is found."""
-FEW_ROWS = 150
-"""With fewer, 30 rows for choosing prompts would take too many from the training."""
+FEW_ROWS = 150  # with fewer, 30 rows for choosing prompts would take too many from the training
+# Shapes whose keys may as well be columns that mean something else
 FLAT = (SHAPES["alpaca"], SHAPES["pair"])
-"""Shapes whose keys may as well be columns that mean something else."""
 
 
 @dataclass(frozen=True, slots=True)

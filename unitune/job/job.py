@@ -64,8 +64,7 @@ __all__ = [
     "Tuning",
 ]
 Method = Literal["sft", "dpo", "rft", "cpt"]
-CHAT_TEMPLATES = ("hermes",)
-"""Chat templates that `Data.chat_template` may name."""
+CHAT_TEMPLATES = ("hermes",)  # chat templates that `Data.chat_template` may name
 
 
 def other_tools() -> dict[str, str]:

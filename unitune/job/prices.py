@@ -32,7 +32,7 @@ from pydantic import (
 
 from unitune.security.spec import Spec
 
-Kind = Literal[
+Kind = Literal[  # What is paid for. machine: an hour of hardware, rented or owned.
     "training",
     "validation",
     "grader",
@@ -43,22 +43,20 @@ Kind = Literal[
     "storage",
     "machine",
 ]
-"""What is paid for. machine: an hour of hardware, rented or owned."""
 Unit = Literal["million-tokens", "hour", "gpu-hour", "month", "gb-month"]
+# Own: what the user says himself, such as a contract's price
 SourceKind = Literal["first-party-page", "first-party-api", "sdk", "third-party", "own"]
-"""own: what the user says himself, such as a contract's price."""
+# Where a row was written, in the order in which they are looked up
 Origin = Literal["flag", "job", "project", "user", "offer", "genai-prices"]
-"""Where a row was written, in the order in which they are looked up."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 UNITS: tuple[Unit, ...] = get_args(Unit)
-USUAL_UNIT: dict[Kind, Unit] = {
+USUAL_UNIT: dict[Kind, Unit] = {  # what an amount is for when nothing follows it
     **dict[Kind, Unit].fromkeys(KINDS, "million-tokens"),
     "hosting": "hour",
     "storage": "gb-month",
     "machine": "hour",
 }
-"""What an amount is for when nothing follows it."""
 UNIT_NAMES: dict[Unit, str] = {
     "million-tokens": "a million tokens",
     "hour": "an hour",
@@ -69,17 +67,16 @@ UNIT_NAMES: dict[Unit, str] = {
 OF_A_METHOD: frozenset[Kind] = frozenset({"training", "validation", "grader"})
 OF_ANSWERS: frozenset[Kind] = frozenset({"input", "cached-input", "output"})
 ANY_MODEL = "*"
-OWN_WORD: dict[Origin, str] = {
+OWN_WORD: dict[Origin, str] = {  # the source of a row whose writer names none
     "flag": "given on the command line",
     "job": "the job file",
     "project": "prices.yaml",
     "user": "your own prices file",
 }
-"""The source of a row whose writer names none."""
+# Where regions differ the least, then the amount, then the unit
 AMOUNT = re.compile(r"(?:(\d+(?:\.\d+)?)-)?(\d+(?:\.\d+)?)(?:/([a-z-]+))?")
-"""Where regions differ the least, then the amount, then the unit."""
+# More than anything costs by any unit; sums of it can be reckoned with and printed
 MOST_USD = 10**9
-"""More than anything costs by any unit; sums of it can be reckoned with and printed."""
 
 
 def as_written(value: object) -> object:
@@ -106,8 +103,10 @@ def _amount(value: object) -> object:
     return text
 
 
+# US dollars
 Usd = Annotated[Decimal, BeforeValidator(as_written), Field(ge=0, allow_inf_nan=False)]
-"""US dollars."""
+# US dollars as written: ``3.00``, ``2.75-3.00`` where regions differ, or ``100/hour`` where the
+# unit is not the kind's usual one
 Amount = Annotated[
     str,
     BeforeValidator(_amount),
@@ -115,8 +114,6 @@ Amount = Annotated[
         {"anyOf": [{"type": "string", "pattern": f"^{AMOUNT.pattern}$"}, {"type": "number"}]}
     ),
 ]
-"""US dollars as written: ``3.00``, ``2.75-3.00`` where regions differ, or ``100/hour`` where the
-unit is not the kind's usual one."""
 
 
 class PriceRow(Spec):
@@ -311,12 +308,11 @@ class PriceEntry(Spec):
                 )
 
 
-CONTEXT = tuple(
+CONTEXT = tuple(  # what an entry says for the rows inside it, too
     name
     for name in PriceEntry.model_fields
     if name != "rows" and name.replace("_", "-") not in KINDS
 )
-"""What an entry says for the rows inside it, too."""
 
 
 def rows_of(

@@ -30,8 +30,8 @@ from pydantic_core import CoreSchema, InitErrorDetails
 
 from unitune.security.spec import Spec
 
+# Of one sweep. Lists multiply: three of five values are 125 trainings, seldom what was meant.
 MOST_RUNS = 64
-"""Of one sweep. Lists multiply: three of five values are 125 trainings, seldom what was meant."""
 Value: TypeAlias = str | int | float
 _OF_ALL_ALTERNATIVES = ("default", "description", "title")
 

@@ -15,8 +15,8 @@ from unitune.scorers.user_function import REFERENCE, reference_to
 from unitune.security.spec import Spec
 
 Auto = Literal["auto"]
+# Beside a share below 1; 1.0 is neither
 Steps: TypeAlias = Annotated[int, Field(ge=0, strict=True)]
-"""Beside a share below 1; 1.0 is neither."""
 
 
 class Columns(Spec):
@@ -146,8 +146,7 @@ class Lora(Swept):
     """How A begins; B begins at zero, so that the model does not change at first."""
 
 
-SIMPO_MARGIN = 0.5
-"""Of simpo, where a job names none. Meng et al. 2024: 0.5 to 1.5 (section 4)."""
+SIMPO_MARGIN = 0.5  # Of simpo, where a job names none. Meng et al. 2024: 0.5 to 1.5 (section 4).
 
 
 class Preference(Swept):
@@ -385,8 +384,8 @@ class TrainingBudget(Budget):
 
 
 MOST_REQUESTS = 10**10
+# Of a request. Both are more than any model gets, and can be computed with and printed.
 MOST_TOKENS = 10**7
-"""Of a request. Both are more than any model gets, and can be computed with and printed."""
 
 
 class Alternative(Spec):

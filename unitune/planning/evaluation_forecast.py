@@ -20,10 +20,10 @@ from unitune.job.job import Job
 from unitune.planning.preflight import ResolvedJob
 from unitune.security.spec import Frozen
 
+# Assumed of one request to a vendor or a server: low, expected, high. Not measured.
 REQUEST_SECONDS = (0.5, 2.0, 10.0)
-"""Assumed of one request to a vendor or a server: low, expected, high. Not measured."""
+# With so many requests at once the engine begins (`unitune.evaluate.inference.requests`)
 USUAL_CONCURRENCY = 8
-"""With so many requests at once the engine begins (`unitune.evaluate.inference.requests`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from unitune.job.job import Job, Preference, Tuning
 from unitune.scorers.user_function import UserFunction
 from unitune.security.spec import Spec
 
-OTHER_BACKEND_HELPS = frozenset(
+OTHER_BACKEND_HELPS = frozenset(  # refusals after which one looks for another backend
     {
         "closed",
         "closed-backend",
@@ -34,18 +34,14 @@ OTHER_BACKEND_HELPS = frozenset(
         "unsupported-model",
     }
 )
-"""Refusals after which one looks for another backend."""
-CLOSED_TO = "closed-to"
-"""Code of the finding that a vendor takes no trainings from some customers."""
+CLOSED_TO = "closed-to"  # code of the finding that a vendor takes no trainings from some customers
 NOT_ALL = "not open to all"
 FOR_TESTS = "fake"
-NO_TRAINING_ROWS = "no-training-rows"
-"""Code of the finding that a job names none."""
+NO_TRAINING_ROWS = "no-training-rows"  # code of the finding that a job names none
 Customers = Literal["all", "some"]
+# More is a warning: a hundred times the usual rate of LoRA, ten times the usual epochs
 HIGH_LEARNING_RATE, MANY_EPOCHS = 0.1, 50
-"""More is a warning: a hundred times the usual rate of LoRA, ten times the usual epochs."""
-SOON = timedelta(days=90)
-"""A date nearer than this is a warning, a later one a note."""
+SOON = timedelta(days=90)  # A date nearer than this is a warning, a later one a note
 
 
 def offer_findings(job: Job, offer: Offer, day: date) -> tuple[Finding, ...]:

@@ -23,12 +23,9 @@ from unitune.planning.preflight import ResolvedJob, preflight
 class MaskedRow:
     """One row as a training sees it."""
 
-    line: int
-    """Of the training file."""
-    pieces: tuple[MaskedToken, ...]
-    """Tokens in order, or whole texts where no tokenizer is here."""
-    problem: str = ""
-    """Why it cannot be learnt from; empty where it can."""
+    line: int  # of the training file
+    pieces: tuple[MaskedToken, ...]  # tokens in order, or whole texts where no tokenizer is here
+    problem: str = ""  # why it cannot be learnt from; empty where it can
 
 
 @dataclass(frozen=True, slots=True)

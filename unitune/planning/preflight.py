@@ -56,22 +56,19 @@ SpecT = TypeVar("SpecT", bound=BaseModel)
 class ResolvedJob:
     """A job with everything looked up."""
 
-    job: Job
-    """With the offer's own name of its base model."""
+    job: Job  # with the offer's own name of its base model
     offer: Offer
-    terms: Terms
-    """Of the offer, for the base model."""
+    terms: Terms  # of the offer, for the base model
     book: PriceBook
-    rows: Rows
-    """The same for all backends."""
+    rows: Rows  # the same for all backends
+    # What the offer says against the job, and what speaks against its start
     offer_findings: tuple[Finding, ...]
-    """What the offer says against the job, and what speaks against its start."""
+    # What its training goes on from; None: it begins at the base model, or that is not found
     start: Start | None = None
-    """What its training goes on from; None: it begins at the base model, or that is not found."""
+    # Of a run of a sweep: its values, by the names of the settings
     settings: Mapping[str, Value] = field(default_factory=dict[str, Value])
-    """Of a run of a sweep: its values, by the names of the settings."""
+    # Of a sweep over rows, too: its runs (`unitune.planning.learning_curve`)
     parts: tuple[ResolvedJob, ...] = ()
-    """Of a sweep over rows, too: its runs (`unitune.planning.learning_curve`)."""
 
     @cached_property
     def runs(self) -> tuple[ResolvedJob, ...]:

@@ -28,10 +28,10 @@ from unitune.workspace.home import home
 if TYPE_CHECKING:
     from unitune.ledger import RunRecord
 
+# A run's id or its beginning, with the day at least
 RUN_ID = re.compile(rf"r\d{{6}}(-[{DIGITS}]{{0,12}})?")
-"""A run's id or its beginning, with the day at least."""
+# What decides how a tuned model answers: an adapter's weights and configuration, or a model's
 MODEL_FILES = ("adapter_*", "*.safetensors", "config.json")
-"""What decides how a tuned model answers: an adapter's weights and configuration, or a model's."""
 LIST = "`unitune runs` lists the runs."
 
 

@@ -33,8 +33,7 @@ from unitune.run.notifying import notify_end
 from unitune.tracking.feed import feeding, trackers_to_feed
 
 SLOWEST_POLL_SECONDS = 5.0
-MISSED_POLLS = 20
-"""Polls in a row that may go unanswered before `watch` gives up; over a minute."""
+MISSED_POLLS = 20  # polls in a row that may go unanswered before `watch` gives up; over a minute
 
 
 class Run:

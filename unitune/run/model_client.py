@@ -27,11 +27,11 @@ from unitune.ledger import Ledger
 from unitune.models import ChatModel, Reply, Request, TunedModel
 from unitune.run.deployment import answering, needs_deployments
 
+# Long enough for a conversation, short enough that an untuned model's rambling ends
 MAX_TOKENS = 512
-"""Long enough for a conversation, short enough that an untuned model's rambling ends."""
 
+# A user's message, a conversation, or a whole request
 Prompt: TypeAlias = str | Sequence[Message] | Request
-"""A user's message, a conversation, or a whole request."""
 
 
 class ModelClient:

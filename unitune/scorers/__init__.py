@@ -38,10 +38,9 @@ for _module in iter_modules(__path__):
         import_module(f"{__name__}.{_module.name}")
 
 _ALL = leaves(Entry)
-ENTRIES: dict[str, type[Entry]] = {
+ENTRIES: dict[str, type[Entry]] = {  # by type, everything that a job's `scorers` may name
     entry.type_name(): entry for entry in _ALL if not entry.grades_groups
 }
-"""By type, everything that a job's `scorers` may name."""
 
 if TYPE_CHECKING:
     ScorerSpec = Entry

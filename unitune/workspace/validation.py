@@ -26,6 +26,7 @@ from unitune.security.spec import field_docs
 
 Location: TypeAlias = tuple[str | int, ...]
 _MAPPINGS = ("dataclass", "dict", "mapping", "model", "model_attributes")
+# What a value must be, by the type of error without its ``_type`` or ``_parsing``
 WANTED: Mapping[str, str] = {
     **dict.fromkeys(_MAPPINGS, "a mapping of keys to values"),
     **dict.fromkeys(("frozen_set", "iterable", "list", "set", "tuple"), "a list"),
@@ -57,11 +58,9 @@ WANTED: Mapping[str, str] = {
     "url": "an address such as https://example.com/v1",
     "uuid": "a UUID",
 }
-"""What a value must be, by the type of error without its ``_type`` or ``_parsing``."""
 _SAME = re.compile(r"_(type|parsing(_size)?)$")
 _QUOTED = re.compile(r"'([^']*)'")
-_TEXTS = ("value_error", "assertion_error", UNREPEATED)
-"""Errors whose message is ours already."""
+_TEXTS = ("value_error", "assertion_error", UNREPEATED)  # errors whose message is ours already
 QUOTES = "'\""
 MOST_SHOWN = 80
 

@@ -34,14 +34,13 @@ from transformers import AttentionInterface, PreTrainedConfig
 from unitune_local import machine
 
 NAME = "unitune_packed"
+# Up to here torch's own attention, whose backward is slow in bfloat16 on CPUs, took 2 to 5 times as
+# long as plain products; beyond, what those keep for the backward costs too much memory
 LARGEST_PLAIN_SCORES = 2**24
-"""Up to here torch's own attention, whose backward is slow in bfloat16 on CPUs, took 2 to 5 times
-as long as plain products; beyond, what those keep for the backward costs too much memory."""
+# Cells of a mask. Beyond, on a CPU, spans without a mask were as fast or faster, and each layer
+# keeps 4 bytes a cell for the backward pass.
 LARGEST_MASK = 2**18
-"""Cells of a mask. Beyond, on a CPU, spans without a mask were as fast or faster, and each layer
-keeps 4 bytes a cell for the backward pass."""
-CAUSAL = (-1, 0)
-"""Window of flash attention: all keys before a query, counted from the end of both."""
+CAUSAL = (-1, 0)  # window of flash attention: all keys before a query, counted from the end of both
 
 
 class Span(NamedTuple):
@@ -61,19 +60,17 @@ class Span(NamedTuple):
 class Layout:
     """Where the rows of a packed sequence stand."""
 
-    prefix: int
-    """Tokens shared by all rows, at the start of the sequence (P); 0 for none."""
+    prefix: int  # tokens shared by all rows, at the start of the sequence (P); 0 for none
+    # For each row its tokens' places in the sequence; beyond a row's end its last place
     grid: Tensor  # (B, S)
-    """For each row its tokens' places in the sequence; beyond a row's end its last place."""
+    # For each token after the prefix its cell in the flattened grid; for the tail any
     places: Tensor  # (T - P,)
-    """For each token after the prefix its cell in the flattened grid; for the tail any."""
-    spans: tuple[Span, ...]
-    """All tokens, in their order."""
+    spans: tuple[Span, ...]  # all tokens, in their order
+    # Where the queries and the keys of each span end, if laid end to end
     ends: Tensor  # (2, spans + 1), int32
-    """Where the queries and the keys of each span end, if laid end to end."""
+    # Which keys a row's query sees: the same for all rows, or each row's own. None: no mask, as it
+    # would be large, or as a row alone needs none.
     mask: Tensor | None  # (S, P + S) or (B, 1, S, P + S), bool
-    """Which keys a row's query sees: the same for all rows, or each row's own. None: no mask, as it
-    would be large, or as a row alone needs none."""
 
     def to(self, device: torch.device) -> Layout:
         """Return the same layout on a device."""
@@ -239,8 +236,8 @@ def _by_flash(
     )
 
 
+# Torch's own; tests put one in its place that a CPU can compute
 variable_length = cast("Any", varlen_attn)
-"""torch's own; tests put one in its place that a CPU can compute."""
 
 
 def _by_span(  # noqa: PLR0913, PLR0917 - the arguments of attention

@@ -33,13 +33,13 @@ from torch import Tensor
 from unitune.data.example import Example
 from unitune_local.data.attention import Layout, lay_out
 
+# Batches whose rows are sorted by length together: enough to even out lengths, few enough that the
+# order stays random over the epoch
 WINDOW = 8
-"""Batches whose rows are sorted by length together: enough to even out lengths, few enough that
-the order stays random over the epoch."""
 
 
+# A number for each token of a row
 Tokens: TypeAlias = Annotated[Sequence[int], PlainSerializer(list)]
-"""A number for each token of a row."""
 
 
 class Fork(NamedTuple):
@@ -54,19 +54,16 @@ class TrainingRow:
     """A row as the model sees it."""
 
     ids: Tokens = field(hash=False)
-    trained: Tokens = field(hash=False)
-    """Which tokens carry loss: 1 or 0 for each."""
+    trained: Tokens = field(hash=False)  # which tokens carry loss: 1 or 0 for each
     weight: float
-    line: int
-    """Of the data file, for messages."""
+    line: int  # of the data file, for messages
+    # Of a preference row, whose ids are prompt, better answer and worse answer
     fork: Fork | None = None
-    """Of a preference row, whose ids are prompt, better answer and worse answer."""
+    # Log-probabilities of its two answers by the base model, where a loss needs them
     reference: tuple[float, float] | None = None
-    """Log-probabilities of its two answers by the base model, where a loss needs them."""
-    is_good: bool | None = None
-    """Of a rated row, whose second answer is another row's."""
+    is_good: bool | None = None  # of a rated row, whose second answer is another row's
+    # Of a prompt, whose answers are sampled: what they are scored by
     case: Example | None = field(default=None, compare=False)
-    """Of a prompt, whose answers are sampled: what they are scored by."""
 
     def __post_init__(self) -> None:
         """Keep tokens in 5 bytes each, where a tuple takes 8 to 40."""
@@ -119,19 +116,17 @@ class Batch:
     keep: Tensor  # (N,) when packed, (C,) when padded: positions whose logits are wanted
     targets: Tensor  # (N,), the trained tokens
     weights: Tensor  # (N,)
+    # To which each trained token belongs: a row has one, a preference row has two, the better one
+    # first
     answers: Tensor  # (N,)
-    """To which each trained token belongs: a row has one, a preference row has two, the better one
-    first."""
-    tokens: int
-    """Real ones, of all rows."""
+    tokens: int  # real ones, of all rows
     positions: Tensor | None = None  # (1, T) when packed: of each token in its row
     layout: Layout | None = None
     attention_mask: Tensor | None = None  # (B, S) when padded: which tokens are real
     picks: Tensor | None = None  # (N,) when padded: each trained token's row of flattened logits
-    most_logits: int | None = None
-    """Trained tokens whose logits are held at once; None: all."""
+    most_logits: int | None = None  # trained tokens whose logits are held at once; None: all
+    # Dtype that float32 weights are computed in; None: their own
     autocast: torch.dtype | None = None
-    """Dtype that float32 weights are computed in; None: their own."""
 
     @property
     def computed_tokens(self) -> int:

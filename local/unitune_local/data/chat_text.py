@@ -23,10 +23,10 @@ from unitune.errors import Mismatch
 from unitune_local.chat_format import ChatFormat
 
 Tools = Sequence[dict[str, JsonValue]] | None
+# Where a text is cut before it is tokenised; a noncharacter, for internal use by Unicode
 SPLIT = "\ufdd0"
-"""Where a text is cut before it is tokenised; a noncharacter, for internal use by Unicode."""
+# Contents of the turns by which a template is examined; no token contains them
 SAID, ASKED = "\ufdd1", "\ufdd2"
-"""Contents of the turns by which a template is examined; no token contains them."""
 PROBE_TOOL: dict[str, JsonValue] = {
     "type": "function",
     "function": {
@@ -37,8 +37,8 @@ PROBE_TOOL: dict[str, JsonValue] = {
 }
 _FORMAT = "unitune_chat_format"
 _PLAIN = ChatFormat()
+# Around reasoning, in the templates of most models that reason
 THINK, THOUGHT = "<think>", "</think>"
-"""Around reasoning, in the templates of most models that reason."""
 
 
 class TemplateError(Mismatch):
@@ -186,10 +186,9 @@ class TurnEnds(NamedTuple):
     """
 
     answer: str
-    call: str
-    """Ends a turn that calls tools."""
+    call: str  # ends a turn that calls tools
+    # What the template writes after an answer instead of its end; "" where it writes that
     bare: str
-    """What the template writes after an answer instead of its end; "" where it writes that."""
     added_answer: str
     added_call: str
 

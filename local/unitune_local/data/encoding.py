@@ -15,13 +15,11 @@ from transformers import PreTrainedTokenizerBase
 
 from unitune_local.data.chat_text import SPLIT
 
-CONTEXT = 48
-"""Characters before a piece; no role's header or token is longer."""
+CONTEXT = 48  # characters before a piece; no role's header or token is longer
 
 
 class _Part(NamedTuple):
-    place: tuple[int, int]
-    """Which text it belongs to, and which piece of that."""
+    place: tuple[int, int]  # which text it belongs to, and which piece of that
     context: str
     text: str
 

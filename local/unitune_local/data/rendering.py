@@ -42,10 +42,9 @@ class Rendered(NamedTuple):
     """A conversation as the model sees it."""
 
     ids: list[int]
-    trained: list[bool]
-    """For each id, whether it carries loss."""
+    trained: list[bool]  # for each id, whether it carries loss
+    # Of a preference row, whose ids are prompt, better answer and worse answer
     fork: Fork | None = None
-    """Of a preference row, whose ids are prompt, better answer and worse answer."""
 
 
 class _Piece(NamedTuple):
@@ -58,14 +57,10 @@ class _Piece(NamedTuple):
 class _Turn:
     """An assistant's turn that is trained on."""
 
-    prompt: str
-    """All that inference feeds before the answer."""
-    answer: str
-    """All that the model is to write, up to and with the token that ends the turn."""
-    tail: str
-    """What the template writes behind that."""
-    masked: int
-    """Characters at the beginning of the answer that carry no loss."""
+    prompt: str  # all that inference feeds before the answer
+    answer: str  # all that the model is to write, up to and with the token that ends the turn
+    tail: str  # what the template writes behind that
+    masked: int  # characters at the beginning of the answer that carry no loss
 
     @property
     def text(self) -> str:
@@ -181,10 +176,8 @@ def _turn(
 
 
 class _Begun(NamedTuple):
-    written: str
-    """The answer as the template writes it."""
-    unwritten: str
-    """End of the prompt that the template leaves out once the answer is there."""
+    written: str  # the answer as the template writes it
+    unwritten: str  # end of the prompt that the template leaves out once the answer is there
 
 
 def _answer_begins(prompt: str, text: str, opens: str) -> _Begun | None:

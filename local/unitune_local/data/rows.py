@@ -25,8 +25,7 @@ from unitune_local.data.chat_text import TemplateError
 from unitune_local.data.rendering import Rendered, render, render_all, render_prompt
 from unitune_local.settings import Overlength, Settings
 
-RENDERED_TOGETHER = 256
-"""Rows whose texts the tokenizer is given in one call."""
+RENDERED_TOGETHER = 256  # rows whose texts the tokenizer is given in one call
 
 
 class RenderedRows(NamedTuple):

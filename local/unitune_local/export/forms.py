@@ -28,8 +28,8 @@ from unitune_local.models import store
 from unitune_local.models.adapter import CONFIG, read_weights
 from unitune_local.models.model import load_model, round_weights
 
+# What vLLM's --max-lora-rank takes. Source: vllm/config/lora.py at 01230b4.
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM's --max-lora-rank takes. Source: vllm/config/lora.py at 01230b4."""
 Answer: TypeAlias = Callable[[Sequence[Answered]], list[str]]
 
 
@@ -37,12 +37,10 @@ Answer: TypeAlias = Callable[[Sequence[Answered]], list[str]]
 class Written:
     """What stands in the folder now."""
 
-    program: str
-    """What it was made for, or reads it here, with its version."""
+    program: str  # what it was made for, or reads it here, with its version
+    # Lets that answer from the folder; None: it is not installed, as `notes` say
     answer: Answer | None
-    """Lets that answer from the folder; None: it is not installed, as `notes` say."""
-    use: str
-    """A command that uses it; ``{folder}`` stands for the folder."""
+    use: str  # A command that uses it; ``{folder}`` stands for the folder
     notes: tuple[str, ...] = ()
 
 

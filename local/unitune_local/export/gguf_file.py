@@ -51,17 +51,17 @@ class Family:
     """How llama.cpp stores the models of one type."""
 
     architecture: MODEL_ARCH
+    # Whether the rows of queries and keys are in another order, `interleaved`
     interleaves: bool = False
-    """Whether the rows of queries and keys are in another order, `interleaved`."""
+    # Added to the weights of norms, which transformers adds when it computes
     norm_offset: float = 0.0
-    """Added to the weights of norms, which transformers adds when it computes."""
+    # Every so many layers one sees all tokens and the others a window; 0: all see all
     full_every: int = 0
-    """Every so many layers one sees all tokens and the others a window; 0: all see all."""
+    # Layers of the one size whose queries are scaled by the width of the model
     wide_layers: int = 0
-    """Layers of the one size whose queries are scaled by the width of the model."""
 
 
-FAMILIES = {
+FAMILIES = {  # by transformers' name of a model type, or of the text part of a multimodal one
     "gemma": Family(MODEL_ARCH.GEMMA, norm_offset=1),
     "gemma2": Family(MODEL_ARCH.GEMMA2, norm_offset=1, full_every=2, wide_layers=46),
     "gemma3_text": Family(MODEL_ARCH.GEMMA3, norm_offset=1, full_every=6, wide_layers=62),
@@ -77,7 +77,7 @@ FAMILIES = {
     "qwen3_moe": Family(MODEL_ARCH.QWEN3MOE),
     "smollm3": Family(MODEL_ARCH.SMOLLM3, interleaves=True),
 }
-"""By transformers' name of a model type, or of the text part of a multimodal one."""
+# Metadata of a file by the writer's name for it, with the names that configurations have
 FIELDS = {
     "context_length": ("max_position_embeddings",),
     "embedding_length": ("hidden_size",),
@@ -97,18 +97,17 @@ FIELDS = {
     "expert_used_count": ("num_experts_per_tok",),
     "expert_feed_forward_length": ("moe_intermediate_size",),
 }
-"""Metadata of a file by the writer's name for it, with the names that configurations have."""
+# What weights can be rounded to: all that the package `gguf` writes, the finest first
 QUANTIZATIONS = ("F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")
-"""What weights can be rounded to: all that the package `gguf` writes, the finest first."""
+# Of which embeddings and head are kept in Q8_0, as llama.cpp keeps them finer than the rest
 COARSE = ("Q5_1", "Q5_0", "Q4_1", "Q4_0")
-"""Of which embeddings and head are kept in Q8_0, as llama.cpp keeps them finer than the rest."""
 EMBEDDINGS = ("token_embd.weight", "output.weight")
+# Endings of the names of tensors that are never rounded
 EXACT = ("_norm.weight", "ffn_gate_inp.weight", ".lora_a", ".lora_b")
-"""Endings of the names of tensors that are never rounded."""
+# Parameter that holds the gate of each expert above its input projection
 GATE_AND_UP = "experts.gate_up_proj"
-"""Parameter that holds the gate of each expert above its input projection."""
+# Parts of names that the package `gguf` has under other ones
 RENAMED = {"block_sparse_moe.router": "mlp.gate", "block_sparse_moe.experts": "mlp.experts"}
-"""Parts of names that the package `gguf` has under other ones."""
 
 
 def family_of(config: PreTrainedConfig) -> Family:
@@ -316,8 +315,7 @@ class Adapter:
 
     config: PreTrainedConfig
     state: Mapping[str, Tensor]
-    alpha: float
-    """By which, over the rank, llama.cpp scales the update."""
+    alpha: float  # by which, over the rank, llama.cpp scales the update
 
     def __len__(self) -> int:
         return len(self.state)

@@ -32,11 +32,11 @@ def _split(pattern: str) -> JsonValue:
 
 
 SPLITS = ("qwen2", "llama-bpe", "tekken", "gpt-4o", "qwen35")
+# By llama.cpp's names; of several with the same pattern the best known
 KNOWN_PRE_TOKENIZERS: dict[str, JsonValue] = {
     **PRE_TOKENIZERS,
     **{name: _split(GGUF_PRE_TOKENIZER_SPLITS[name]) for name in SPLITS},
 }
-"""By llama.cpp's names; of several with the same pattern the best known."""
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 
 

@@ -21,10 +21,10 @@ from unitune.models import Request
 from unitune_local.data.rendering import render_prompt, turn_end
 from unitune_local.export.tuned import Tuned
 
+# Tokens of context that Ollama is to hold in memory, unless the model takes fewer
 MOST_CONTEXT = 8192
-"""Tokens of context that Ollama is to hold in memory, unless the model takes fewer."""
+# Words that no template writes itself
 SYSTEM, USER, ANSWER, MORE = "XsystemX", "XuserX", "XanswerX", "XmoreX"
-"""Words that no template writes itself."""
 ROLES = ("system", "user", "assistant")
 UNTRANSLATABLE = (
     "the chat template cannot be written as one of Ollama's: {why}. Export it with --to gguf; "
@@ -38,10 +38,8 @@ class Template:
 
     before: dict[str, str]
     after: dict[str, str]
-    without_system: str
-    """Written first where there is no system turn."""
-    answer: str
-    """After which the model begins."""
+    without_system: str  # written first where there is no system turn
+    answer: str  # after which the model begins
 
     def render(self, request: Request) -> str:
         """Return the text that Ollama would send to the model."""

@@ -22,10 +22,10 @@ from unitune_local.models.model_folder import OTHERS, TOKENIZERS
 from unitune_local.models.store import EmbeddedModel
 from unitune_local.settings import AdapterShape
 
+# Of weights that are not rounded in blocks, by GGUF's names
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-"""Of weights that are not rounded in blocks, by GGUF's names."""
+# Without them vLLM and transformers do not load a multimodal model
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
-"""Without them vLLM and transformers do not load a multimodal model."""
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,11 @@ from unitune_local.inference.generate import generate
 from unitune_local.models.model import load_adapter, load_model, load_tokenizer
 from unitune_local.settings import Quantization
 
+# So far two answers are alike that may part later: other arithmetic turns a near tie of two tokens,
+# and each answer of many tokens has some. A wrong weight shows in the first token.
 ALIKE_CHARACTERS = 12
-"""So far two answers are alike that may part later: other arithmetic turns a near tie of two
-tokens, and each answer of many tokens has some. A wrong weight shows in the first token."""
+# Share of answers that must begin alike; of a model with a wrong tensor order none does
 LEAST_ALIKE = 0.5
-"""Share of answers that must begin alike; of a model with a wrong tensor order none does."""
 
 
 class Answered(NamedTuple):
@@ -40,8 +40,7 @@ class Answered(NamedTuple):
 
     request: Request
     text: str
-    tokens: int
-    """Of prompt and answer."""
+    tokens: int  # of prompt and answer
 
 
 def own_answers(model: LocalChatModel, requests: Sequence[Request]) -> list[Answered]:

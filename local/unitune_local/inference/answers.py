@@ -24,10 +24,8 @@ from unitune_local.data.chat_text import THINK, THOUGHT, knows_thought
 from unitune_local.data.rendering import turn_ends
 from unitune_local.inference.structured import Guides
 
-DRAWN_BLOCK = 256
-"""Tokens whose chances are added up first."""
-LAST_TOKENS = 8
-"""Of a prompt, in which it shows whether reasoning has begun."""
+DRAWN_BLOCK = 256  # tokens whose chances are added up first
+LAST_TOKENS = 8  # of a prompt, in which it shows whether reasoning has begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,26 +36,23 @@ class Sampling:
     temperature: float = 0.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+    # Only the likeliest tokens that together have this share of the chances are drawn
     top_p: float = 1.0
-    """Only the likeliest tokens that together have this share of the chances are drawn."""
+    # What the answer must follow, as of `unitune_local.inference.structured.grammar_of`
     grammar: str | None = None
-    """What the answer must follow, as of `unitune_local.inference.structured.grammar_of`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
     """One answer."""
 
-    ids: list[int]
-    """Generated token ids, the one that ended the answer included."""
-    text: str
-    """Without special tokens and reasoning, and cut before a stop string."""
+    ids: list[int]  # generated token ids, the one that ended the answer included
+    text: str  # without special tokens and reasoning, and cut before a stop string
+    # Stop: the model or a stop string ended it; length: max_tokens did
     finish_reason: Literal["stop", "length"]
-    """stop: the model or a stop string ended it; length: max_tokens did."""
+    # Its share of the time, by the rows that were computed together
     seconds: float = field(compare=False)
-    """Its share of the time, by the rows that were computed together."""
-    reasoning: str = ""
-    """What the model thought before it answered."""
+    reasoning: str = ""  # what the model thought before it answered
 
 
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

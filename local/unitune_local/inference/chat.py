@@ -47,8 +47,8 @@ from unitune_local.models.model import load_adapter, load_model, load_tokenizer,
 from unitune_local.models.model_folder import weight_files
 from unitune_local.settings import Quantization
 
+# Of a GPU's free memory, for weights; the rest is for keys, values and what layers make
 WEIGHTS_SHARE = 0.8
-"""Of a GPU's free memory, for weights; the rest is for keys, values and what layers make."""
 
 
 @dataclass(frozen=True, slots=True)

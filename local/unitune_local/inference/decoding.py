@@ -24,14 +24,14 @@ from transformers import DynamicCache, PreTrainedModel
 from unitune_local.inference.prefix_cache import NAME, PrefixCache, joined
 from unitune_local.models.model import use_attention
 
+# New tokens of one row in one forward: bounds the scores, whose size grows with its square
 CHUNK_TOKENS = 512
-"""New tokens of one row in one forward: bounds the scores, whose size grows with its square."""
+# Tokens of prompts in one forward, padding included. Chosen by measurement on 2 cores: rows of
+# similar length go together, so little is padding, and what one layer makes still fits the cache.
 PROMPT_TOKENS = 1024
-"""Tokens of prompts in one forward, padding included. Chosen by measurement on 2 cores: rows of
-similar length go together, so little is padding, and what one layer makes still fits the cache."""
 
+# Share of the columns that must be padding before they are dropped, which copies the rest
 LEAST_TRIMMED = 0.25
-"""Share of the columns that must be padding before they are dropped, which copies the rest."""
 
 
 class PrefixCachedRows:

@@ -37,20 +37,19 @@ from unitune_local.inference.decoding import CachedRows, PrefixCachedRows, Rows,
 from unitune_local.inference.prefix_cache import is_plain
 from unitune_local.models.model import use_attention
 
+# Chosen by measurement on 2 cores: 128 rows at once give 1.2 times the answers of 64
 BATCH_SIZE = 256
-"""Chosen by measurement on 2 cores: 128 rows at once give 1.2 times the answers of 64."""
+# Most that the keys and values of one batch take on a CPU or Apple's GPU; a lone row may take more
 MEMORY_BYTES = 1 << 30
-"""Most that the keys and values of one batch take on a CPU or Apple's GPU; a lone row may take
-more."""
+# Most tokens of a batch on a CPU, its answers included: some ten seconds for the embedded model on
+# 2 cores, after which its answers are passed on. By tokens and not by the clock, so that the same
+# prompts make the same batches on every run.
 SLICE_TOKENS = 8192
-"""Most tokens of a batch on a CPU, its answers included: some ten seconds for the embedded model on
-2 cores, after which its answers are passed on. By tokens and not by the clock, so that the same
-prompts make the same batches on every run."""
+# Rows of a batch on a CPU however long they are: each token of a batch costs a pass over all
+# weights, which few rows would hardly share (one by one, 24 rows took 3 times the processor time)
 FEWEST_ROWS = 32
-"""Rows of a batch on a CPU however long they are: each token of a batch costs a pass over all
-weights, which few rows would hardly share (one by one, 24 rows took 3 times the processor time)."""
+# Share of a batch that must have finished before its rows are dropped, which copies the rest
 LEAST_DROPPED = 0.25
-"""Share of a batch that must have finished before its rows are dropped, which copies the rest."""
 
 
 def generate(  # noqa: PLR0913 - the last three are rarely given

@@ -28,10 +28,9 @@ from unitune_local.data.attention import not_plain
 from unitune_local.models.model import use_attention
 
 NAME = "unitune_prefix_cache"
-BLOCK = 32
-"""Places by which the room for a row's own tokens grows; those not used yet are masked."""
+BLOCK = 32  # places by which the room for a row's own tokens grows; those not used yet are masked
+# Keywords by which models ask for more than plain attention
 BEYOND_PLAIN = ("softcap", "s_aux", "position_bias", "sliding_window")
-"""Keywords by which models ask for more than plain attention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +60,11 @@ class KeysValues:
 class PrefixCache:
     """Keys and values of a batch in all layers."""
 
-    shared: PrefixCache | None = None
-    """What all rows have seen before: the whole cache of one row."""
-    used: int = 0
-    """Places filled by earlier forwards (N - S)."""
+    shared: PrefixCache | None = None  # what all rows have seen before: the whole cache of one row
+    used: int = 0  # places filled by earlier forwards (N - S)
+    # By layer index; made when a layer first sees tokens
     layers: dict[int, KeysValues] = field(default_factory=dict[int, KeysValues])
-    """By layer index; made when a layer first sees tokens."""
-    spare: int = 0
-    """Rows of every layer, the last ones, that are room for rows to join."""
+    spare: int = 0  # rows of every layer, the last ones, that are room for rows to join
 
     @property
     def rows(self) -> int:

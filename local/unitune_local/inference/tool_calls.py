@@ -23,8 +23,7 @@ from unitune.models import ToolCalls, function_call
 
 OPEN = "<tool_call>"
 BLOCK = re.compile(rf"{OPEN}\s*(.*?)\s*</tool_call>", re.DOTALL)
-ARGUMENTS = ("arguments", "parameters")
-"""The latter is Llama's word."""
+ARGUMENTS = ("arguments", "parameters")  # the latter is Llama's word
 
 Tools = Sequence[dict[str, JsonValue]]
 

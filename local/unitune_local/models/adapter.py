@@ -36,13 +36,11 @@ from unitune_local.models.model_folder import fingerprint
 from unitune_local.settings import AdapterShape, Quantization, Settings, Spec
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-CHECKED_ROWS = 2
-"""Rows whose answers the saved adapter must repeat."""
-ANSWER_TOKENS = 8
-"""Enough for a wrong weight, a lost scale or another template to show."""
+CHECKED_ROWS = 2  # rows whose answers the saved adapter must repeat
+ANSWER_TOKENS = 8  # enough for a wrong weight, a lost scale or another template to show
+# Of two logits that the same arithmetic gives; it is 0 on one machine, and no wrong adapter is that
+# near
 LARGEST_DIFFERENCE = 1e-3
-"""Of two logits that the same arithmetic gives; it is 0 on one machine, and no wrong adapter is
-that near."""
 
 
 class AdapterSettings(BaseModel):

@@ -63,8 +63,7 @@ PRE_TOKENIZERS: dict[str, JsonValue] = {
         "pretokenizers": [{"type": "Digits", "individual_digits": True}, BYTE_LEVEL],
     },
 }
-CONTROL_TOKEN = 3
-"""The token type of GGUF for tokens that are never made from text by merging."""
+CONTROL_TOKEN = 3  # the token type of GGUF for tokens that are never made from text by merging
 
 
 class Metadata(dict[str, Any]):

@@ -52,19 +52,17 @@ from unitune_local.models.model_folder import weight_files
 from unitune_local.models.targets import chosen_targets
 from unitune_local.settings import Quantization, Settings
 
-ADAPTER = "default"
-"""peft's name for the only adapter."""
+ADAPTER = "default"  # peft's name for the only adapter
 
 
+# How transformers reads a folder: no code in it runs, and nothing is fetched
 AS_DATA = {"trust_remote_code": False, "local_files_only": True}
-"""How transformers reads a folder: no code in it runs, and nothing is fetched."""
-MOST_LAYERS = 1_000
-"""The deepest model that is published has 126 (Llama 3.1 405B)."""
+MOST_LAYERS = 1_000  # the deepest model that is published has 126 (Llama 3.1 405B)
+# Fields of an adapter's configuration that peft matches against every module of the model
 PATTERNS = ("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern")
-"""Fields of an adapter's configuration that peft matches against every module of the model."""
+# Names of modules, also as peft writes those of experts: ``.*\.gate_up_proj``. Anything else may
+# take any time to match.
 PLAIN_PATTERN = re.compile(r"(\^|\.\*\\?\.)?\w+(\\?\.\w+)*\$?")
-"""Names of modules, also as peft writes those of experts: ``.*\\.gate_up_proj``. Anything else may
-take any time to match."""
 
 
 def config_of(folder: Path) -> PreTrainedConfig:
@@ -368,8 +366,8 @@ def row_lengths(layout: Layout | None, attention_mask: Tensor | None) -> Tensor:
     return own[layout.places // layout.grid.shape[1]][None]
 
 
+# Whether bitsandbytes packs a layer for a kernel without gradients, and it is trained no more
 PACKS = "support_avx512bf16_for_cpu"
-"""Whether bitsandbytes packs a layer for a kernel without gradients, and it is trained no more."""
 
 
 def load_quantized(

@@ -20,11 +20,10 @@ from unitune.workspace.filesystem import replacing, sha256
 WEIGHTS = "*.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
-"""Any one of these is a tokenizer."""
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")  # any one of these is a tokenizer
+# File systems count time in steps of up to two seconds (FAT); a file is not known by its stamps
+# before they are past
 TICK_NS = 2_000_000_000
-"""File systems count time in steps of up to two seconds (FAT); a file is not known by its stamps
-before they are past."""
 OTHERS = (
     "config.json",
     "generation_config.json",

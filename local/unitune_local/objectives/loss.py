@@ -31,17 +31,16 @@ from unitune_local.data.batches import Batch, TrainingRow, packed, padded
 from unitune_local.models.model import use_attention
 from unitune_local.settings import Settings
 
+# Takes the logits (N, V) and the targets (N,) of tokens; its result begins with N
 Measure = Callable[[Tensor, Tensor], Tensor]
-"""Takes the logits (N, V) and the targets (N,) of tokens; its result begins with N."""
 
+# Relative difference of two losses that is rounding: the same sums in another order
 AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 1e-2}
-"""Relative difference of two losses that is rounding: the same sums in another order."""
 
+# Tokens whose logits are held at once, where not all are: of 150,000 words, half a gigabyte
 LOGIT_CHUNK = 256
-"""Tokens whose logits are held at once, where not all are: of 150,000 words, half a gigabyte."""
 
-PROBED_TOKENS = 16
-"""Of a prompt: more than a template puts before an answer."""
+PROBED_TOKENS = 16  # of a prompt: more than a template puts before an answer
 
 
 def most_logits(settings: Settings) -> int | None:
@@ -54,16 +53,12 @@ class Form:
     """How micro-batches are laid out."""
 
     kind: Literal["packed", "padded"]
-    share: bool
-    """Whether a shared prefix is computed once."""
-    multiple: int = 1
-    """Lengths are multiples of it."""
-    most_logits: int | None = None
-    """Trained tokens whose logits are held at once; None: all."""
-    reason: str = ""
-    """Why not the best form; empty when it is."""
+    share: bool  # whether a shared prefix is computed once
+    multiple: int = 1  # lengths are multiples of it
+    most_logits: int | None = None  # trained tokens whose logits are held at once; None: all
+    reason: str = ""  # why not the best form; empty when it is
+    # Dtype that float32 weights are computed in; None: their own
     autocast: torch.dtype | None = None
-    """Dtype that float32 weights are computed in; None: their own."""
 
     def batch(self, rows: Sequence[TrainingRow], device: torch.device) -> Batch:
         """Return rows as a micro-batch on a device."""

@@ -20,15 +20,14 @@ from unitune_local.objectives.preference import Answers, answers, pair_losses, r
 from unitune_local.parallel.ranks import ALONE, Ranks
 from unitune_local.settings import PreferenceSettings
 
+# The micro-batches of a step, or of a validation
 Parts: TypeAlias = Sequence[Sequence[TrainingRow]]
-"""The micro-batches of a step, or of a validation."""
 
 
 class PartLoss(NamedTuple):
     """A micro-batch's weighted sums."""
 
-    loss: Tensor
-    """A scalar with its gradient."""
+    loss: Tensor  # A scalar with its gradient
     figures: dict[str, float]
 
 
@@ -36,12 +35,9 @@ class StepRows(NamedTuple):
     """What an optimiser step learns from."""
 
     rows: Sequence[TrainingRow]
-    weight: float
-    """What their sums are divided by."""
-    tokens: int
-    """Of all conversations, whole."""
-    figures: dict[str, float]
-    """What is known of the step before its loss, by name."""
+    weight: float  # what their sums are divided by
+    tokens: int  # of all conversations, whole
+    figures: dict[str, float]  # what is known of the step before its loss, by name
 
 
 class Objective(Protocol):

@@ -26,24 +26,19 @@ from unitune_local.objectives.loss import Form
 from unitune_local.objectives.preference import answers
 from unitune_local.parallel.ranks import ALONE, Ranks
 
-PROGRESS_SECONDS = 15
-"""Between two messages about how far a pass is."""
+PROGRESS_SECONDS = 15  # between two messages about how far a pass is
 
 
 @dataclass(frozen=True, slots=True)
 class ReferencePass:
     """The pass of the reference over all rows, which can be interrupted."""
 
-    model: PeftModel
-    """Before its first step, with its adapters."""
+    model: PeftModel  # before its first step, with its adapters
     form: Form
-    file: Path
-    """Where log-probabilities are kept."""
-    stop: Callable[[], bool]
-    """Called after each round of micro-batches; returns whether to stop."""
+    file: Path  # where log-probabilities are kept
+    stop: Callable[[], bool]  # called after each round of micro-batches; returns whether to stop
     ranks: Ranks = ALONE
-    note: Note = drop_note
-    """Receives how far the pass is, now and then."""
+    note: Note = drop_note  # receives how far the pass is, now and then
 
     def run(
         self, rounds: Sequence[Sequence[Sequence[TrainingRow]]]

@@ -48,11 +48,10 @@ from unitune_local.objectives.loss import losses_and_entropies, token_losses
 from unitune_local.objectives.objective import PartLoss, Parts, StepRows
 from unitune_local.objectives.rollout import Rollouts, Sample
 
-SMALLEST_DEVIATION = 1e-4
-"""Added to a standard deviation that is divided by, as TRL does."""
+SMALLEST_DEVIATION = 1e-4  # added to a standard deviation that is divided by, as TRL does
+# Groups without signal at the very beginning after which a training ends. Of groups of 8, that are
+# 320 answers alike: fewer than one in a hundred is another then (3 / 320, the rule of three).
 FIRST_GROUPS = 40
-"""Groups without signal at the very beginning after which a training ends. Of groups of 8, that are
-320 answers alike: fewer than one in a hundred is another then (3 / 320, the rule of three)."""
 
 
 def advantages(rewards: Tensor) -> Tensor:
@@ -122,20 +121,17 @@ class RewardLoss:
     """The loss of sampled answers: rft."""
 
     figure: ClassVar[str] = "policy_loss"
-    rollouts: Rollouts
-    """Of a model that is as the training begins."""
+    rollouts: Rollouts  # of a model that is as the training begins
+    # The adapters' weights, each with a copy of what it was at first
     _first: list[tuple[nn.Parameter, Tensor]] = field(
         default_factory=list[tuple[nn.Parameter, Tensor]], init=False
     )
-    """The adapters' weights, each with a copy of what it was at first."""
+    # The answers since the first step, as long as no group among them has had a signal
     _silent: list[Sample] | None = field(default=None, init=False)
-    """The answers since the first step, as long as no group among them has had a signal."""
+    # Losses of each micro-batch's tokens at the first update of a step
     _old: list[Tensor] = field(default_factory=list[Tensor], init=False)
-    """Losses of each micro-batch's tokens at the first update of a step."""
-    _computed: int = field(default=0, init=False)
-    """Tokens of the answers that a step computes."""
-    _divisor: float = field(default=1.0, init=False)
-    """Divisor of a step's sums."""
+    _computed: int = field(default=0, init=False)  # tokens of the answers that a step computes
+    _divisor: float = field(default=1.0, init=False)  # divisor of a step's sums
 
     def __post_init__(self) -> None:
         """Keep the model as it is, where it is to stay near that."""

@@ -28,17 +28,12 @@ from unitune_local.settings import RewardSettings
 class Sample(NamedTuple):
     """A sampled answer."""
 
-    ids: tuple[int, ...]
-    """The token that ended it included."""
+    ids: tuple[int, ...]  # the token that ended it included
     text: str
-    reward: float
-    """Weighted sum of its grades; NaN where one of them is missing."""
-    reason: str
-    """Reasons that the rewards give."""
-    cut: bool
-    """Whether it reached the most tokens before its end."""
-    grades: Sequence[float]
-    """Grade by each reward; NaN where it could not grade the answer."""
+    reward: float  # weighted sum of its grades; NaN where one of them is missing
+    reason: str  # reasons that the rewards give
+    cut: bool  # whether it reached the most tokens before its end
+    grades: Sequence[float]  # grade by each reward; NaN where it could not grade the answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +41,11 @@ class Rollouts:
     """Samples answers of a model as it stands."""
 
     model: PeftModel
-    form: Form
-    """Of its micro-batches."""
+    form: Form  # of its micro-batches
     grader: RewardGrader
     settings: RewardSettings
     seed: int
-    longest: int
-    """Of prompt and answer together, in tokens."""
+    longest: int  # of prompt and answer together, in tokens
     ranks: Ranks = ALONE
 
     @property

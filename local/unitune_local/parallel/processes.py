@@ -24,8 +24,8 @@ from unitune_local.job_folder import JobFolder
 
 COMMAND = (sys.executable, "-P", "-m", "unitune_local.training.worker")
 LOOK_SECONDS = 0.2
+# A rank that fails waits so long for the first to fail alike, which then says why itself
 GRACE_SECONDS = 10.0
-"""A rank that fails waits so long for the first to fail alike, which then says why itself."""
 
 
 class RankLost(BackendError):

@@ -35,13 +35,13 @@ from unitune_local.parallel.processes import RankLost
 from unitune_local.settings import Settings
 
 T = TypeVar("T")
+# In errors of torch.distributed: a layer that is gathered raises them in the midst of a step
 CONNECTION = re.compile(r"Dist\w*Error|gloo|NCCL|process ?group|(?:File|TCP)Store", re.IGNORECASE)
-"""In errors of torch.distributed: a layer that is gathered raises them in the midst of a step."""
 
 CPU = torch.device("cpu")
+# Torch's own limit for gloo. A process that has ended is noticed at once; one that hangs, after
+# this time. The longest wait is for a scorer that the first rank runs over all validation rows.
 SILENT_SECONDS = 1800.0
-"""torch's own limit for gloo. A process that has ended is noticed at once; one that hangs, after
-this time. The longest wait is for a scorer that the first rank runs over all validation rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,10 @@ class Ranks:
     """The process group of a training; without one, this process trains alone."""
 
     group: dist.ProcessGroup | None = None
-    device: torch.device = CPU
-    """Where tensors that are exchanged are to be."""
+    device: torch.device = CPU  # where tensors that are exchanged are to be
+    # Whether all have to compute equally often, as each has a part of the base
+    # (`unitune_local.parallel.sharding`)
     computes_together: bool = False
-    """Whether all have to compute equally often, as each has a part of the base
-    (`unitune_local.parallel.sharding`)."""
 
     @property
     def rank(self) -> int:

@@ -46,16 +46,15 @@ if TYPE_CHECKING:
     from unitune_local.backend import LocalBackend
     from unitune_local.inference.chat import LocalChatModel
 ENTRYPOINT = "python -P -m unitune_local.ray.driver"
+# Error type of a job whose message ends with what the driver has printed last
 ENTRYPOINT_FAILED = "JOB_ENTRYPOINT_COMMAND_ERROR"
-"""Error type of a job whose message ends with what the driver has printed last."""
 SHOWN_CHARACTERS = 300
 JOBS = "/api/jobs"
 START_FILES = ("adapter_*", "unitune.json")
+# What a training writes into an adapter's folder; others may write there, too
 ADAPTER_FILES = frozenset({"adapter_model.safetensors", ADAPTER, ABOUT, *TOKENIZERS, *OTHERS})
-"""What a training writes into an adapter's folder; others may write there, too."""
 """What a training reads of the adapter that it goes on from."""
-NOWHERE = Path("/nowhere")
-"""A folder without files."""
+NOWHERE = Path("/nowhere")  # A folder without files
 
 
 class RayBackend(HostedBackend[RayOptions]):

@@ -22,8 +22,8 @@ from unitune_local.ray.remote_folder import RemoteFolder
 from unitune_local.ray.storage import Storage
 from unitune_local.training.worker import ENVIRONMENT
 
+# A node may have to fetch the base model first
 TRAINING_ENVIRONMENT = {name: ENVIRONMENT[name] for name in ENVIRONMENT if "OFFLINE" not in name}
-"""A node may have to fetch the base model first."""
 
 
 def main(launch: RayLaunch) -> int:

@@ -15,8 +15,7 @@ from unitune.models import Start, TunedModel
 from unitune.security.spec import Frozen
 from unitune_local.options import LocalOptions
 
-VARIABLE = "UNITUNE_RAY_LAUNCH"
-"""Environment variable of the job at Ray that holds its launch."""
+VARIABLE = "UNITUNE_RAY_LAUNCH"  # environment variable of the job at Ray that holds its launch
 
 
 class RayOptions(LocalOptions):

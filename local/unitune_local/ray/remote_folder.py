@@ -25,10 +25,8 @@ from unitune_local.job_folder import EventLog, JobFolder, Kind, Result
 from unitune_local.ray.launch import RayLaunch
 from unitune_local.ray.storage import Storage
 
-EVENT_SECONDS = 2.0
-"""Least time between two copies of the last part of the events."""
-PART_BYTES = 64 << 10
-"""From this size on, a part of the events is complete: some 200 steps."""
+EVENT_SECONDS = 2.0  # least time between two copies of the last part of the events
+PART_BYTES = 64 << 10  # from this size on, a part of the events is complete: some 200 steps
 
 
 def read_events(storage: Storage, job: str, start: int) -> bytes:

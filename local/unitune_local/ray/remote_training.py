@@ -23,8 +23,8 @@ from unitune_local.settings import DataFile, Spec
 from unitune_local.training.rescue import OutOfMemory
 from unitune_local.training.run import finish, limited, note_in, prepare, train_rank
 
+# Another worker is lost, a GPU is, or a disk or a network does not answer
 PASSING = (RankLost, RuntimeError, OSError)
-"""Another worker is lost, a GPU is, or a disk or a network does not answer."""
 
 
 def run(launch: RayLaunch, ranks: Ranks = ALONE) -> None:

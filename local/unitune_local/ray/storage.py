@@ -25,12 +25,10 @@ from unitune.errors import Unreachable, UserError
 VARIABLE = "UNITUNE_RAY_STORAGE"
 T = TypeVar("T")
 ATTEMPTS = 5
-FIRST_PAUSE_SECONDS = 0.5
-"""Before a call is repeated; doubled each time."""
+FIRST_PAUSE_SECONDS = 0.5  # before a call is repeated; doubled each time
+# What a storage answers again if it is asked again
 PERMANENT = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
-"""What a storage answers again if it is asked again."""
-MOST_BYTES = 64 << 20
-"""Read at once; the largest file of ours that is read whole has some KB."""
+MOST_BYTES = 64 << 20  # read at once; the largest file of ours that is read whole has some KB
 
 
 class Storage:

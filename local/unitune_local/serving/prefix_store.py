@@ -16,11 +16,10 @@ from itertools import takewhile
 
 from unitune_local.inference.prefix_cache import KeysValues, PrefixCache
 
+# Of a beginning that two prompts share, up to one block less one token is computed again
 BLOCK_TOKENS = 32
-"""Of a beginning that two prompts share, up to one block less one token is computed again."""
 
-_Block = dict[int, KeysValues]
-"""By layer index (1, G, BLOCK_TOKENS, D)."""
+_Block = dict[int, KeysValues]  # by layer index (1, G, BLOCK_TOKENS, D)
 
 
 class PrefixStore:

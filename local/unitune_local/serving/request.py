@@ -18,18 +18,12 @@ class Piece:
     """What an answer has grown by."""
 
     text: str = ""
-    tokens: Sequence[TokenChance] = ()
-    """That the text begins with, where their chances were wanted."""
-    finish_reason: Literal["stop", "length"] | None = None
-    """With the last piece."""
-    error: Exception | None = None
-    """In place of all else: why there is no answer, or no more of it."""
-    completion_tokens: int = 0
-    """So far, the one that ends the answer included."""
-    reasoning: str = ""
-    """With the last piece: what the model thought before it answered."""
-    cached_tokens: int = 0
-    """Of the prompt, that were read for an earlier request."""
+    tokens: Sequence[TokenChance] = ()  # that the text begins with, where their chances were wanted
+    finish_reason: Literal["stop", "length"] | None = None  # with the last piece
+    error: Exception | None = None  # in place of all else: why there is no answer, or no more of it
+    completion_tokens: int = 0  # so far, the one that ends the answer included
+    reasoning: str = ""  # with the last piece: what the model thought before it answered
+    cached_tokens: int = 0  # of the prompt, that were read for an earlier request
 
 
 class ModelFailed(Exception):
@@ -45,13 +39,11 @@ class ServedRequest:
     """A request, from its arrival to the end of its answer."""
 
     answer: Answer
-    streamed: bool
-    """Whether each token is passed on, or the whole alone."""
+    streamed: bool  # whether each token is passed on, or the whole alone
+    # How many of the likeliest tokens are told beside each; None: no chances
     top_logprobs: int | None
-    """How many of the likeliest tokens are told beside each; None: no chances."""
     pieces: asyncio.Queue[Piece] = field(default_factory=asyncio.Queue[Piece])
-    read: PrefixCache | None = None
-    """What has been read of a long prompt, as one row."""
+    read: PrefixCache | None = None  # what has been read of a long prompt, as one row
     cached_tokens: int = 0
     abandoned: bool = False
     sent: int = 0  # characters

@@ -42,24 +42,19 @@ from unitune_local.serving.request import Closed, ModelFailed, Piece
 from unitune_local.serving.scheduler import Scheduler
 from unitune_local.serving.wire import ChatRequest, Completion, ServerError
 
+# With any port: one that ssh forwards may be another
 LOCAL_HOST = re.compile(r"(127(\.\d{1,3}){3}|localhost|\[::1\])(:\d{1,5})?")
-"""With any port: one that ssh forwards may be another."""
-LARGEST_BODY = 16 << 20
-"""Bytes; a context of a million tokens takes a fourth of it."""
+LARGEST_BODY = 16 << 20  # bytes; a context of a million tokens takes a fourth of it
+# Bytes of bodies that are being received, beyond which others are told to come again
 MOST_READING = 8 * LARGEST_BODY
-"""Bytes of bodies that are being received, beyond which others are told to come again."""
-BODY_SECONDS = 60.0
-"""For a client to send its whole body."""
-MOST_WAITING = 1024
-"""Requests, beyond which others are told to come again."""
+BODY_SECONDS = 60.0  # for a client to send its whole body
+MOST_WAITING = 1024  # requests, beyond which others are told to come again
 GRACE_SECONDS = 30.0
-CLOSING_SECONDS = 5.0
-"""For the last words of streams that are ended."""
-INTERRUPTED = 130
-"""Exit code of a process that had to be ended."""
+CLOSING_SECONDS = 5.0  # for the last words of streams that are ended
+INTERRUPTED = 130  # exit code of a process that had to be ended
 PREFIX_BYTES = 2 << 30
+# Tokens of an answer, where neither the request nor the model's context has a limit
 NO_LIMIT = 4096
-"""Tokens of an answer, where neither the request nor the model's context has a limit."""
 END = b"data: [DONE]\n\n"
 
 

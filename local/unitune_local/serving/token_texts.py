@@ -16,22 +16,17 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-BYTE = re.compile(r"<0x([0-9A-F]{2})>")
-"""How byte fallback names a byte."""
+BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # how byte fallback names a byte
 
 
 @dataclass(frozen=True, slots=True)
 class TokenChance:
     """A token and how likely it was."""
 
-    text: str
-    """With a replacement character where it is a part of one."""
-    bytes: tuple[int, ...] | None
-    """None where they are not known."""
-    logprob: float
-    """Natural logarithm of its chance, before temperature and top_p."""
-    top: Sequence[TokenChance] = ()
-    """The likeliest tokens at its place, the likeliest first."""
+    text: str  # with a replacement character where it is a part of one
+    bytes: tuple[int, ...] | None  # none where they are not known
+    logprob: float  # natural logarithm of its chance, before temperature and top_p
+    top: Sequence[TokenChance] = ()  # the likeliest tokens at its place, the likeliest first
 
 
 class TokenTexts:

@@ -25,7 +25,7 @@ from unitune_local.inference.tool_calls import ToolAnswer, call_begins, read_cal
 from unitune_local.serving.request import Piece
 from unitune_local.serving.token_texts import TokenChance
 
-IGNORED = frozenset(
+IGNORED = frozenset(  # fields that change no answer here
     {
         "metadata",
         "parallel_tool_calls",
@@ -38,20 +38,18 @@ IGNORED = frozenset(
         "user",
     }
 )
-"""Fields that change no answer here."""
-ONLY: Mapping[str, JsonValue] = {
+ONLY: Mapping[str, JsonValue] = {  # fields that are taken with their default alone
     "frequency_penalty": 0,
     "logit_bias": {},
     "modalities": ["text"],
     "n": 1,
     "presence_penalty": 0,
 }
-"""Fields that are taken with their default alone."""
+# Fields that clients send back with an assistant's message; they stand in no prompt
 OF_ANSWERS = ("annotations", "audio", "function_call", "refusal")
-"""Fields that clients send back with an assistant's message; they stand in no prompt."""
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+# Held against the answer at every token. OpenAI states no limit; clients send words.
 Stop = Annotated[str, Field(min_length=1, max_length=1_000)]
-"""Held against the answer at every token. OpenAI states no limit; clients send words."""
 
 
 class ServerError(Exception):

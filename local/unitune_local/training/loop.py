@@ -43,33 +43,28 @@ from unitune_local.training.optimizers import Optimizers, optimizer_of, schedule
 from unitune_local.training.rescue import OutOfMemory
 from unitune_local.training.selection import Evaluations
 
+# Enough to even out rows of different length, few enough to follow a machine that others use
 THROUGHPUT_STEPS = 10
-"""Enough to even out rows of different length, few enough to follow a machine that others use."""
 
-Cut = Callable[[Sequence[TrainingRow]], list[list[TrainingRow]]]
-"""Cuts rows into micro-batches."""
+Cut = Callable[[Sequence[TrainingRow]], list[list[TrainingRow]]]  # cuts rows into micro-batches
 
+# Saves the last whole step, and lets no other be made; any thread may call it at any time
 Save = Callable[[], None]
-"""Saves the last whole step, and lets no other be made; any thread may call it at any time."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingContext:
     """What the loop needs from outside."""
 
-    checkpoints: Path
-    """The newest one in this folder is gone on from."""
-    note: Note
-    """Of the first rank; what the others note is dropped."""
-    stop: Callable[[], bool]
-    """Called after every step, in the first rank; returns whether to stop."""
+    checkpoints: Path  # the newest one in this folder is gone on from
+    note: Note  # of the first rank; what the others note is dropped
+    stop: Callable[[], bool]  # called after every step, in the first rank; returns whether to stop
+    # Returns how well the model answers the validation rows, where that decides
     score: Callable[[PeftModel], float] | None = None
-    """Returns how well the model answers the validation rows, where that decides."""
-    grader: RewardGrader | None = None
-    """Of answers that are sampled; None where none are."""
+    grader: RewardGrader | None = None  # of answers that are sampled; None where none are
     ranks: Ranks = ALONE
+    # Takes the function that saves the last whole step
     rescue: Callable[[Save], None] = lambda _save: None
-    """Takes the function that saves the last whole step."""
 
 
 def train(  # noqa: PLR0915 - a training from its beginning to its end

@@ -24,8 +24,7 @@ OF_BITSANDBYTES = {
     "paged_adamw": "PagedAdamW",
     "paged_adamw_8bit": "PagedAdamW8bit",
 }
-MUON_MOMENTUM = 0.95
-"""Of Jordan 2024 (kellerjordan.github.io/posts/muon), and torch's default."""
+MUON_MOMENTUM = 0.95  # of Jordan 2024 (kellerjordan.github.io/posts/muon), and torch's default
 
 
 class Optimizers:

@@ -21,8 +21,7 @@ from unitune.errors import BackendError
 from unitune_local.job_folder import EventLog, JobFolder, Result
 
 TERMINATED = "the worker was asked to end (SIGTERM)"
-ENDED_EARLY = 1
-"""Exit status of a worker that ends here."""
+ENDED_EARLY = 1  # exit status of a worker that ends here
 
 
 class OutOfMemory(BackendError):

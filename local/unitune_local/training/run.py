@@ -162,10 +162,8 @@ class Trained(NamedTuple):
 
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
-    prompts: list[tuple[int, ...]]
-    """That the saved adapter is to answer as the model does."""
-    others: list[dict[str, float]]
-    """What the other ranks took."""
+    prompts: list[tuple[int, ...]]  # that the saved adapter is to answer as the model does
+    others: list[dict[str, float]]  # what the other ranks took
 
 
 def train_rank(  # noqa: PLR0913, PLR0917 - what differs between this machine and a cluster

@@ -29,12 +29,11 @@ from unitune_local.job_folder import EventLog, JobFolder, Result
 from unitune_local.parallel.processes import GRACE_SECONDS, RankLost, end_with, start_ranks
 from unitune_local.training.rescue import OutOfMemory, Rescue
 
-LOCK_SECONDS = 5.0
-"""Whoever looks whether the lock is held takes it for a moment."""
+LOCK_SECONDS = 5.0  # whoever looks whether the lock is held takes it for a moment
 LOOK_SECONDS = 0.05
+# Long enough to even out; the load average would still count what ended a minute ago, such as the
+# installation before a first run
 IDLE_LOOK_SECONDS = 0.5
-"""Long enough to even out; the load average would still count what ended a minute ago, such as the
-installation before a first run."""
 ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it cuBLAS sums in any order
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -43,18 +42,18 @@ ENVIRONMENT = {
 }
 
 
+# Bytes; more than there are. Otherwise glibc gives every large tensor back to the system and asks
+# for it again in the next step, a page fault for each 4 KiB: steps of the embedded model took 8 %
+# longer, steps of a model of 5 million weights 10 to 90 %.
 KEPT_HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
-"""Bytes; more than there are. Otherwise glibc gives every large tensor back to the system and asks
-for it again in the next step, a page fault for each 4 KiB: steps of the embedded model took 8 %
-longer, steps of a model of 5 million weights 10 to 90 %."""
+# Layers that are gathered and freed would leave holes between what is kept of a step: half the size
+# of the layers was measured
 RETURNED_HEAP = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
-"""Layers that are gathered and freed would leave holes between what is kept of a step: half the
-size of the layers was measured."""
 
 
+# Blocks of GPU memory that grow, as micro-batches of different lengths would leave holes between
+# fixed ones. Source: https://docs.pytorch.org/docs/stable/notes/cuda.html (PYTORCH_ALLOC_CONF).
 GROWING_SEGMENTS = "expandable_segments:True"
-"""Blocks of GPU memory that grow, as micro-batches of different lengths would leave holes between
-fixed ones. Source: https://docs.pytorch.org/docs/stable/notes/cuda.html (PYTORCH_ALLOC_CONF)."""
 
 
 def start_worker(folder: JobFolder) -> None:

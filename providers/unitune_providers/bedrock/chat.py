@@ -26,20 +26,18 @@ from unitune.security.json_fields import Fields, Unreadable
 from unitune_providers.bedrock.clients import AWS, CHAT_THREADS, Clients, aws_errors, call
 from unitune_providers.bedrock.options import offered_name
 
+# Which inference profile answers for base models that need one: us, global, …
 PROFILE = "UNITUNE_BEDROCK_PROFILE"
-"""Which inference profile answers for base models that need one: us, global, …"""
+# Base models that answer only through a profile in the regions that can tune them. Source:
+# docs.aws.amazon.com, Amazon Nova 2 developer guide, Core inference, read 2026-11-25; for Llama,
+# Bedrock's model cards as copied in public repositories, read 2026-11-25.
 NEEDS_PROFILE = ("amazon.nova-2-", "meta.llama3-2-", "meta.llama3-3-")
-"""Base models that answer only through a profile in the regions that can tune them.
-
-Source: docs.aws.amazon.com, Amazon Nova 2 developer guide, Core inference, read 2026-11-25; for
-Llama, Bedrock's model cards as copied in public repositories, read 2026-11-25.
-"""
+# A base model's name for tuning ends in the length of its context; by that it does not answer
 VARIANT = re.compile(r"^([a-z0-9-]+\.[a-z0-9.-]+:\d+):\d+k$")
-"""A base model's name for tuning ends in the length of its context; by that it does not answer."""
 FINISHES = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}
 NO_ARGUMENTS: JsonValue = {"type": "object", "properties": {}}
+# Refusals of a model that does not stream, or of who may not let it (a permission of its own)
 CANNOT_STREAM = (400, 403, 404)
-"""Refusals of a model that does not stream, or of who may not let it (a permission of its own)."""
 
 
 class BedrockChatModel(ChatModel):

@@ -20,8 +20,8 @@ from unitune.data.records import BadRow, strict_json
 from unitune.data.validation_errors import explain
 from unitune.findings import Finding
 
+# Keys of a canonical row that are no reference for graders
 CONVERSATION = ("messages", "tools", "weight")
-"""Keys of a canonical row that are no reference for graders."""
 
 
 def require_unit_weight(example: Example) -> None:

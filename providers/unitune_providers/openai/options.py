@@ -19,7 +19,7 @@ from unitune.security.addresses import Address
 from unitune.security.spec import Spec
 
 METHODS = {"sft": "supervised", "dpo": "dpo", "rft": "reinforcement"}  # OpenAI's words by ours
-OWN_HYPERPARAMETERS = (
+OWN_HYPERPARAMETERS = (  # options that are sent as hyperparameters under the same name
     "learning_rate_multiplier",
     "l2_multiplier",
     "reasoning_effort",
@@ -27,7 +27,8 @@ OWN_HYPERPARAMETERS = (
     "eval_interval",
     "eval_samples",
 )
-"""Options that are sent as hyperparameters under the same name."""
+# Nebius' words by ours. Source: docs.tokenfactory.nebius.com/api-reference/fine-tuning/create-a-
+# fine-tuning-job, a copy.
 NEBIUS_TUNING = {
     "epochs": "n_epochs",
     "batch_size": "batch_size",
@@ -39,10 +40,6 @@ NEBIUS_TUNING = {
     "lora.alpha": "lora_alpha",
     "lora.dropout": "lora_dropout",
 }
-"""Nebius' words by ours.
-
-Source: docs.tokenfactory.nebius.com/api-reference/fine-tuning/create-a-fine-tuning-job, a copy.
-"""
 Body = dict[str, JsonValue]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]

@@ -25,8 +25,8 @@ from unitune_providers.formats.vertex import SFT
 from unitune_providers.vertex.cloud import Cloud
 
 FINISHES = {"STOP": "stop", "MAX_TOKENS": "length"}
+# Stands where a training row has its answer, and is cut off again
 ANSWER = Message(role="assistant", content="answer")
-"""Stands where a training row has its answer, and is cut off again."""
 Thinking = Mapping[str, JsonValue]
 
 

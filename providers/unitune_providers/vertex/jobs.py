@@ -40,19 +40,18 @@ STATES: Mapping[str, State] = {
     "JOB_STATE_EXPIRED": State.FAILED,
     "JOB_STATE_CANCELLED": State.CANCELLED,
 }
-FINER: Mapping[str, State] = {
+FINER: Mapping[str, State] = {  # what a running job is really doing, where that is not running
     "TUNING_JOB_STATE_WAITING_FOR_QUOTA": State.QUEUED,
     "TUNING_JOB_STATE_WAITING_FOR_CAPACITY": State.QUEUED,
     "TUNING_JOB_STATE_PROCESSING_DATASET": State.VALIDATING,
 }
-"""What a running job is really doing, where that is not running."""
-SPECS = {
+SPECS = {  # where a job has its files and settings, by method
     "sft": "supervisedTuningSpec",
     "dpo": "preferenceOptimizationSpec",
     "rft": "reinforcementTuningSpec",
 }
-"""Where a job has its files and settings, by method."""
 MOST_EPOCHS = 1000  # limit of what is read; a response may name any number
+# By rank. Not every model takes every size; Vertex AI says so when the job is created.
 ADAPTER_SIZES = {
     1: "ADAPTER_SIZE_ONE",
     2: "ADAPTER_SIZE_TWO",
@@ -61,10 +60,9 @@ ADAPTER_SIZES = {
     16: "ADAPTER_SIZE_SIXTEEN",
     32: "ADAPTER_SIZE_THIRTY_TWO",
 }
-"""By rank. Not every model takes every size; Vertex AI says so when the job is created."""
 LONGEST_NAME = 128
+# Options of some methods alone
 RFT_ONLY, NOT_RFT = ("reward", "thinking_level"), ("export_last_checkpoint_only",)
-"""Options of some methods alone."""
 
 
 class VertexOptions(Spec):

@@ -22,16 +22,16 @@ from unitune.errors import JobError
 from unitune.models import Reply, Request, function_call
 from unitune.security.json_fields import Fields
 
+# What an answer can be had without, though it is then another kind of answer
 SAMPLING = ("temperature", "seed")
-"""What an answer can be had without, though it is then another kind of answer."""
+# Where a streamed answer is to say its tokens, which some servers say without it
 STREAM_USAGE = "stream_options"
-"""Where a streamed answer is to say its tokens, which some servers say without it."""
 LimitName = Literal["max_tokens", "max_completion_tokens"]
 LIMITS: tuple[LimitName, LimitName] = ("max_tokens", "max_completion_tokens")
 LEAST_TOKENS = 16  # a lower limit leaves no room for an answer
 REFUSALS = (400, 422)
+# Where servers put what a model thinks before it answers
 THOUGHTS = ("reasoning_content", "reasoning")
-"""Where servers put what a model thinks before it answers."""
 _WORDS = {
     "stop": "stop eos eos_token end_turn stop_sequence complete",
     "length": "length max_tokens model_length model_context_window_exceeded",
@@ -44,30 +44,28 @@ _WORDS = {
     "repetition": "repetition",
     "malformed_function_call": "malformed_function_call unexpected_tool_call",
 }
+# Lower-case reasons for which an answer ends, with OpenAI's word where it has one. Any other reason
+# is a failure of the server, which says nothing about the model: ``error`` (OpenRouter, vLLM,
+# Mistral), ``abort`` (vLLM, SGLang), ``insufficient_system_resource`` (DeepSeek), ``load``
+# (Ollama), ``network_error`` (Zhipu), ``other`` (Gemini). Source: openai/openai-openapi 2.3.0;
+# vllm/v1/engine FINISH_REASON_STRINGS; DeepSeek, Mistral, Together, Zhipu and OpenRouter API
+# references; Gemini's enum, which its compatibility layer passes on in capitals; LiteLLM's
+# map_finish_reason (all read 2026-11-30).
 FINISHES = {word: ours for ours, words in _WORDS.items() for word in words.split()}
-"""Lower-case reasons for which an answer ends, with OpenAI's word where it has one.
-
-Any other reason is a failure of the server, which says nothing about the model: ``error``
-(OpenRouter, vLLM, Mistral), ``abort`` (vLLM, SGLang), ``insufficient_system_resource`` (DeepSeek),
-``load`` (Ollama), ``network_error`` (Zhipu), ``other`` (Gemini).
-
-Source: openai/openai-openapi 2.3.0; vllm/v1/engine FINISH_REASON_STRINGS; DeepSeek, Mistral,
-Together, Zhipu and OpenRouter API references; Gemini's enum, which its compatibility layer passes
-on in capitals; LiteLLM's map_finish_reason (all read 2026-11-30)."""
+# Words that refuse a parameter as such: one that is out of bounds is another matter
 REFUSING = re.compile(
     r"not support|n['o]t support|unsupported|not permitted|not allowed|deprecated|unrecognized|"
     r"unknown|unexpected|extra (inputs|fields)|only the default",
     re.IGNORECASE,
 )
-"""Words that refuse a parameter as such: one that is out of bounds is another matter."""
+# Words of a refusal of a limit for its size, as vLLM, OpenAI, DeepSeek and Groq word it
 TOO_LONG = re.compile(
     r"too (large|big|high)|maximum context|at most|less than or equal|exceed|valid range",
     re.IGNORECASE,
 )
-"""Words of a refusal of a limit for its size, as vLLM, OpenAI, DeepSeek and Groq word it."""
 OF_ANSWER = re.compile(r"max_tokens|max_completion_tokens|completion|output tokens", re.IGNORECASE)
+# Words that make it a matter of this prompt's length, too, and not of the model alone
 IN_ALL = re.compile(r"context", re.IGNORECASE)
-"""Words that make it a matter of this prompt's length, too, and not of the model alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,10 +37,9 @@ class TunedRun:
     """A run with what a comparison shows of its training."""
 
     run: Run
+    # Trained on, validation rows included, where that is not what the job says now
     rows: tuple[Dataset, ...]
-    """Trained on, validation rows included, where that is not what the job says now."""
-    effort: str
-    """What went into it, in words."""
+    effort: str  # what went into it, in words
     curve: Curve | None
     notes: tuple[str, ...]
 
