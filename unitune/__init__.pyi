@@ -53,18 +53,16 @@ from .job.evaluate import (
     Gate as Gate,
     TokenPrice as TokenPrice,
 )
+from .job.data import Columns as Columns, Data as Data, Template as Template
 from .job.job import Job as Job
 from .job.prices import PriceEntry as PriceEntry
 from .job.tuning import (
     Alternative as Alternative,
     Budget as Budget,
-    Columns as Columns,
-    Data as Data,
     EarlyStopping as EarlyStopping,
     Lora as Lora,
     Preference as Preference,
     Reward as Reward,
-    Template as Template,
     TrainingBudget as TrainingBudget,
     Tuning as Tuning,
     Usage as Usage,

@@ -20,8 +20,8 @@ from unitune.data.load import read
 from unitune.data.reading import Reading
 from unitune.data.rows import Use
 from unitune.findings import Finding
+from unitune.job.data import FilePurpose
 from unitune.job.job import Data, Job
-from unitune.job.tuning import FilePurpose
 
 
 class Place(NamedTuple):

@@ -21,18 +21,16 @@ from pydantic import Field, JsonValue, ValidationError, field_validator, model_v
 from pydantic.json_schema import SkipJsonSchema
 
 from unitune.errors import JobError
+from unitune.job.data import Columns, Data, Template
 from unitune.job.evaluate import Constraint, Economics, Evaluate, Gate, TokenPrice
 from unitune.job.prices import PriceEntry, rows_of
 from unitune.job.sweep import Value, written
 from unitune.job.tuning import (
     Auto,
     Budget,
-    Columns,
-    Data,
     Lora,
     Preference,
     Reward,
-    Template,
     TrainingBudget,
     Tuning,
     Usage,
