@@ -45,9 +45,9 @@ from transformers.utils import logging
 from unitune.errors import Unsupported, UserError
 from unitune.workspace.install import install_command
 from unitune_local.chat_format import ChatFormat
-from unitune_local.data.attention import Layout
 from unitune_local.data.chat_text import set_format
 from unitune_local.machine import use_threads
+from unitune_local.models.embedding_noise import add_noise
 from unitune_local.models.model_folder import weight_files
 from unitune_local.models.targets import chosen_targets
 from unitune_local.settings import Quantization, Settings
@@ -325,45 +325,6 @@ def _forward_of(layer: Linear) -> Callable[[Tensor], Tensor]:
         return outputs.view(*inputs.shape[:-1], -1)
 
     return forward
-
-
-def add_noise(model: PeftModel, alpha: float) -> None:
-    """Add noise to the embeddings whenever a model in training mode takes a micro-batch: NEFTune.
-
-    Each value gets noise from -s to s, where s = alpha / sqrt(L d) for a row of L tokens and
-    embeddings of d values. L is the row's own length: padding, and rows that stand beside it, do
-    not count (in transformers' own hook they do).
-
-    Source: Jain et al. 2023, "NEFTune: Noisy Embeddings Improve Instruction Finetuning", arXiv
-    2310.05914, section 2.
-    """
-    lengths = torch.zeros(0)
-
-    def note_lengths(_model: nn.Module, _given: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        nonlocal lengths
-        if embeddings.training:  # the reload check calls the model without rows
-            lengths = row_lengths(keywords.get("layout"), keywords.get("attention_mask"))
-
-    def noisy(embeddings: nn.Module, _given: tuple[Any, ...], values: Tensor) -> Tensor:
-        if not embeddings.training:
-            return values
-        most = alpha / (lengths * values.shape[-1]).sqrt()  # (1, T) or (B, 1)
-        noise = torch.rand_like(values, dtype=torch.float32).mul_(2).sub_(1)
-        return values + (noise * most[..., None]).to(values.dtype)
-
-    embeddings = cast("nn.Module", cast("Any", model.get_base_model()).get_input_embeddings())
-    model.register_forward_pre_hook(note_lengths, with_kwargs=True)
-    embeddings.register_forward_hook(noisy)
-
-
-def row_lengths(layout: Layout | None, attention_mask: Tensor | None) -> Tensor:
-    """Return the length of the row that a token belongs to: (1, T) when packed, else (B, 1)."""
-    if layout is None:
-        assert attention_mask is not None, "a micro-batch is packed or padded"
-        return attention_mask.sum(1, keepdim=True)
-    assert layout.prefix == 0, "rows that share a prefix would share its noise"
-    own = layout.grid[:, -1] - layout.grid[:, 0] + 1  # (B,)
-    return own[layout.places // layout.grid.shape[1]][None]
 
 
 # Whether bitsandbytes packs a layer for a kernel without gradients, and it is trained no more
