@@ -46,7 +46,8 @@ from unitune_local.models.model import (
     model_class,
     use_attention,
 )
-from unitune_local.settings import DataFile, Settings, Spec
+from unitune_local.settings import Settings
+from unitune_local.spec import DataFile, Spec
 from unitune_local.training.loop import TrainingContext, train
 from unitune_local.training.run import trainable_model
 

@@ -28,7 +28,8 @@ from unitune_local.data.batches import (
 from unitune_local.job_folder import Kind, Note
 from unitune_local.models.size import Conditions, ModelSize, Speed, keep_speed
 from unitune_local.objectives.loss import Form, most_logits
-from unitune_local.settings import Settings, SpeedBasis
+from unitune_local.settings import Settings
+from unitune_local.spec import SpeedBasis
 
 # Start, and the saving and checking of the adapter: the embedded model on two idle cores.
 OVERHEAD_SECONDS = 12.0

@@ -18,7 +18,8 @@ from unitune_local.data.batches import TrainingRow, epoch_batches
 from unitune_local.forecasting.cost import CostModel, PartCost, training_conditions
 from unitune_local.forecasting.sampling_cost import AnswerTokens, stand_ins
 from unitune_local.options import LocalOptions
-from unitune_local.settings import Settings, SpeedBasis
+from unitune_local.settings import Settings
+from unitune_local.spec import SpeedBasis
 
 # Settings that compute values again, the cheaper first: a product with the output head alone.
 COMPUTED_AGAIN = {

@@ -33,7 +33,8 @@ from unitune_local.data.chat_text import template_fingerprint
 from unitune_local.models.full import is_full, round_trained, saved_dtype
 from unitune_local.models.model import load_adapter, load_model, use_attention
 from unitune_local.models.model_folder import fingerprint
-from unitune_local.settings import AdapterShape, Quantization, Settings, Spec
+from unitune_local.settings import AdapterShape, Quantization, Settings
+from unitune_local.spec import Spec
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 CHECKED_ROWS = 2  # rows whose answers the saved adapter must repeat

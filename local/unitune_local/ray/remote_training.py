@@ -19,7 +19,7 @@ from unitune_local.parallel.processes import RankLost
 from unitune_local.parallel.ranks import ALONE, Ranks
 from unitune_local.ray.launch import RayLaunch
 from unitune_local.ray.remote_folder import RemoteFolder, SentLog
-from unitune_local.settings import DataFile, Spec
+from unitune_local.spec import DataFile, Spec
 from unitune_local.training.rescue import OutOfMemory
 from unitune_local.training.run import finish, limited, note_in, prepare, train_rank
 

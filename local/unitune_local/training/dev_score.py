@@ -22,7 +22,7 @@ from unitune_local.grading import Grader, Grading
 from unitune_local.inference.answers import Sampling
 from unitune_local.inference.generate import generate_in_training
 from unitune_local.parallel.ranks import ALONE, Ranks
-from unitune_local.settings import DevScorer
+from unitune_local.spec import DevScorer
 
 
 def dev_scorer(job: Job, validation: Dataset) -> DevScorer:

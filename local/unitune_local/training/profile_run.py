@@ -25,7 +25,8 @@ from unitune_local.forecasting.cost import StepClock
 from unitune_local.forecasting.forecast import TrainingForecast, forecast, require_memory
 from unitune_local.forecasting.memory_fit import fit_batches
 from unitune_local.job_folder import drop_note
-from unitune_local.settings import SelectionSettings, Settings, SpeedBasis
+from unitune_local.settings import SelectionSettings, Settings
+from unitune_local.spec import SpeedBasis
 from unitune_local.training.loop import TrainingContext, train
 from unitune_local.training.run import trainable_model
 from unitune_local.training.worker import busy_share, environment

@@ -40,7 +40,8 @@ from unitune_local.models.model import load_model, load_tokenizer
 from unitune_local.models.start import load_start
 from unitune_local.parallel.ranks import ALONE, Ranks, joined, noticing_loss
 from unitune_local.parallel.sharding import shard
-from unitune_local.settings import DataFile, Settings, Spec, StartFiles
+from unitune_local.settings import Settings
+from unitune_local.spec import DataFile, Spec, StartFiles
 from unitune_local.training.dev_score import dev_score, dev_scorer
 from unitune_local.training.loop import Save, TrainingContext, train
 

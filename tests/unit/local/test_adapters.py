@@ -34,7 +34,8 @@ from unitune_local.models.model import (
 )
 from unitune_local.models.size import empty_tuned_model, size_of
 from unitune_local.objectives.loss import loss_sum
-from unitune_local.settings import DataFile, Dimensions, Settings, Spec, resolve
+from unitune_local.settings import Dimensions, Settings, resolve
+from unitune_local.spec import DataFile, Spec
 from unitune_local.training.optimizers import optimizer_of
 
 VARIANTS = [{"rslora": True}, {"dora": True}, {"init": "gaussian"}, {"rslora": True, "dora": True}]

@@ -37,7 +37,8 @@ from unitune_local.models.size import (
     speed_of,
 )
 from unitune_local.objectives.loss import Form
-from unitune_local.settings import Dimensions, SpeedBasis, resolve
+from unitune_local.settings import Dimensions, resolve
+from unitune_local.spec import SpeedBasis
 from unitune_local.training import profile_run
 from unitune_local.training.run import prepare, run_training
 

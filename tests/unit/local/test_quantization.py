@@ -27,7 +27,8 @@ from unitune_local.models import model as local_model
 from unitune_local.models import store
 from unitune_local.models.adapter import check_adapter, save_adapter
 from unitune_local.models.model import load_adapter, load_model, load_tokenizer
-from unitune_local.settings import DataFile, Quantization, Spec
+from unitune_local.settings import Quantization
+from unitune_local.spec import DataFile, Spec
 from unitune_local.training.loop import TrainingContext, train
 from unitune_local.training.run import trainable_model
 

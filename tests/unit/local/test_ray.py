@@ -33,7 +33,7 @@ from unitune_local.ray.backend import RayBackend
 from unitune_local.ray.launch import RayLaunch, StartFolder
 from unitune_local.ray.remote_training import run
 from unitune_local.ray.storage import Storage
-from unitune_local.settings import Spec
+from unitune_local.spec import Spec
 from unitune_local.training.rescue import OutOfMemory
 from unitune_local.training.run import prepare, run_training
 

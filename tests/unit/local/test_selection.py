@@ -36,7 +36,8 @@ from unitune_local.models.model import add_adapter, load_model, load_tokenizer, 
 from unitune_local.models.model_folder import sha256
 from unitune_local.objectives.loss import Form
 from unitune_local.objectives.objective import CrossEntropy
-from unitune_local.settings import SelectionSettings, Settings, Spec
+from unitune_local.settings import SelectionSettings, Settings
+from unitune_local.spec import Spec
 from unitune_local.training import checkpoint
 from unitune_local.training.dev_score import dev_score
 from unitune_local.training.loop import TrainingContext, train, validation_figures

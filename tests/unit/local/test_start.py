@@ -35,14 +35,8 @@ from unitune_local.models.model import (
     use_attention,
 )
 from unitune_local.models.start import load_start, misfit, read_start
-from unitune_local.settings import (
-    DataFile,
-    Dimensions,
-    PreferenceSettings,
-    Settings,
-    Spec,
-    resolve,
-)
+from unitune_local.settings import Dimensions, PreferenceSettings, Settings, resolve
+from unitune_local.spec import DataFile, Spec
 from unitune_local.training.loop import TrainingContext, train
 from unitune_local.training.run import check_start
 

@@ -30,7 +30,8 @@ from unitune_local.models.model import (
     load_tokenizer,
     use_attention,
 )
-from unitune_local.settings import DataFile, Settings, Spec
+from unitune_local.settings import Settings
+from unitune_local.spec import DataFile, Spec
 from unitune_local.training.loop import TrainingContext, train
 from unitune_local.training.optimizers import optimizer_of, scheduled_rate
 
