@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from peft import PeftModel
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 from transformers import PreTrainedTokenizerBase
 
 from unitune.backends.protocol import Launch, Upload
@@ -136,7 +136,14 @@ def assist_training(folder: JobFolder, rank: int, worker: int) -> None:
 
 def read_spec(folder: JobFolder) -> Spec:
     """Return what a folder's training is to do."""
-    return limited(Spec.model_validate_json(folder.spec.read_text(encoding="utf-8")), folder)
+    try:
+        spec = Spec.model_validate_json(folder.spec.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise RunFailed(
+            f"{folder.spec} cannot be read: it is damaged, or another version of unitune wrote it "
+            f"({error.error_count()} errors, first {error.errors()[0]['msg']}). Start a new run."
+        ) from error
+    return limited(spec, folder)
 
 
 def limited(spec: Spec, folder: JobFolder) -> Spec:
