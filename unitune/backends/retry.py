@@ -133,13 +133,19 @@ def reply_delay(reply: Reply) -> float:
     return believable(reply.retry_after_seconds) or 0.0
 
 
-def retry_read(call: Callable[[], Result], attempts: int = READ_ATTEMPTS) -> Result:
+def retry_read(call: Callable[[], Result], attempts: int | None = None) -> Result:
     """Repeat a call that changes nothing after silence, a rate limit or a failure of the vendor.
+
+    Args:
+        call: Made at least once.
+        attempts: How often at most; None: `READ_ATTEMPTS`.
 
     Raises:
         UnituneError: Any other error at once; the last error after so many attempts.
     """
-    return _repeat(call, lambda error: error.is_retryable, stop_after_attempt(attempts))
+    return _repeat(
+        call, lambda error: error.is_retryable, stop_after_attempt(attempts or READ_ATTEMPTS)
+    )
 
 
 def _repeat(
