@@ -87,6 +87,10 @@ def losses(storage: str, key: str = KEY) -> dict[float | None, float | None]:
     return {event.number("step"): event.number("loss") for event in steps}
 
 
+def test_a_job_that_has_stored_no_event_yet_has_none(tmp_path: Path) -> None:
+    assert remote_folder.read_events(Storage(str(tmp_path)), f"jobs/{KEY}", 0) == b""
+
+
 @pytest.mark.parametrize("kind", ["folder", "memory://ray"])
 def test_a_worker_on_another_node_goes_on_from_what_is_stored(
     launch: Callable[..., RayLaunch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
