@@ -128,7 +128,7 @@ def _sorted_out(
 ) -> RenderedRows:
     rows, findings, lines = list[TrainingRow](), list[Finding](), list[Row]()
     cut = 0
-    pairs = ((each, row) for some, row in zip(made, dataset.rows, strict=True) for each in some)
+    pairs = [(each, row) for some, row in zip(made, dataset.rows, strict=True) for each in some]
     for each, row in pairs:
         if isinstance(each, Finding):
             findings.append(dataset.located(each, row))
@@ -142,7 +142,8 @@ def _sorted_out(
                 rows.append(rest)
                 cut += 1
     if lines:
-        what = f"{len(lines):,} of {len(dataset):,} rows are longer than {longest:,} tokens: "
+        kind = "rows" if len(pairs) == len(dataset) else "samples"
+        what = f"{len(lines):,} of {len(pairs):,} {kind} are longer than {longest:,} tokens: "
         what += f"{cut:,} are cut at their end, {len(lines) - cut:,} are left out."
         fix = "Raise tuning.sequence_length as far as the model goes, to learn them whole."
         findings.append(dataset.located(warning("too-long", what, fix), lines[0]))

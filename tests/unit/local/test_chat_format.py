@@ -244,6 +244,18 @@ def test_a_plan_counts_the_samples_that_rows_make() -> None:
     assert () == render_rows(tokenizer(TEMPLATE), Dataset("rows.jsonl", rows), 512).findings
 
 
+def test_samples_of_one_row_are_not_counted_as_rows() -> None:
+    rewrites = TEMPLATE.replace(
+        "{{ message['content'] }}",
+        "{{ message['content'] }}{{ '!' if message.role == 'assistant' and not loop.last }}",
+    )
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    rows = Dataset("rows.jsonl", (Row(1, example(*turns, *turns)),))
+    made = render_rows(tokenizer(rewrites), rows, 1, "drop")
+    assert () == made.rows
+    assert any(each.message.startswith("2 of 2 samples are longer") for each in made.findings)
+
+
 def test_pieces_are_tokenised_as_in_the_whole_text() -> None:
     """SentencePiece writes a blank before a text, and not before each piece of it."""
     letters = ["▁", *"abcdefghijklmnopqrstuvwxyz:/[]", "▁a", "▁q"]
