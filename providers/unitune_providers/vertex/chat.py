@@ -111,7 +111,7 @@ def request_body(request: Request, thinking: Thinking | None) -> dict[str, JsonV
         "temperature": request.temperature,
         "seed": request.seed if request.temperature else None,
         "stopSequences": list(request.stop) or None,
-        "responseMimeType": "application/json" if request.response_schema else None,
+        "responseMimeType": None if request.response_schema is None else "application/json",
         "responseJsonSchema": request.response_schema,
         "thinkingConfig": dict(thinking) if thinking else None,
     }
