@@ -143,13 +143,15 @@ class _Outcomes(NamedTuple):
 
 def _outcomes(n: int, gain: float, loss: float) -> _Outcomes:
     """Enumerate the outcomes of n cases with these chances of a gain and of a loss."""
-    from scipy.special import gammaln, xlogy  # noqa: PLC0415 - slow to import
-
     gained, lost = _around(n, gain)[:, None], _around(n, loss)[None, :]
     tied = n - gained - lost
     counts, chances = (gained, lost, np.maximum(tied, 0)), (gain, loss, max(0.0, 1 - gain - loss))
-    logs = gammaln(n + 1) - sum(gammaln(count + 1) for count in counts)
-    logs += sum(xlogy(count, chance) for count, chance in zip(counts, chances, strict=True))
+    log_factorials = np.append(0.0, np.log(np.arange(1, n + 1)).cumsum())  # (n + 1,)
+    logs = log_factorials[n] - sum(log_factorials[count.astype(int)] for count in counts)
+    logs += sum(
+        np.where(count > 0, count * math.log(chance or math.ulp(0.0)), 0.0)
+        for count, chance in zip(counts, chances, strict=True)
+    )
     return _Outcomes(gained, lost, np.where(tied >= 0, np.exp(logs), 0.0))
 
 

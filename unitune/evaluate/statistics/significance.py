@@ -62,9 +62,11 @@ def mcnemar_mid_p(gained: int, lost: int) -> float:
 
 def _fair_coin_tail(most: int, tosses: int) -> float:
     """Probability of at most so many heads."""
-    from scipy.special import bdtr  # noqa: PLC0415 - slow to import
-
-    return float(bdtr(most, tosses, 0.5)) if most >= 0 else 0.0
+    ways = ways_of_count = 1 if most >= 0 else 0
+    for heads in range(most):
+        ways_of_count = ways_of_count * (tosses - heads) // (heads + 1)
+        ways += ways_of_count
+    return ways / 2**tosses
 
 
 def sign_flip_p(sums: FloatArray) -> float:  # (U,)
