@@ -8,6 +8,7 @@ from command_line import Command, Outcome
 
 from unitune.cli import main as cli
 from unitune.cli import output
+from unitune.security import redaction
 
 
 def _clear_consoles() -> None:
@@ -19,6 +20,11 @@ def _clear_consoles() -> None:
 @pytest.fixture(autouse=True)
 def _consoles_of_its_own() -> None:
     _clear_consoles()
+
+
+@pytest.fixture(autouse=True)
+def _no_secrets_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redaction, "_HELD", set[str]())
 
 
 @pytest.fixture

