@@ -1,1 +1,1 @@
-"""Training rows and cases: the canonical example, reading, checking, splitting."""
+"""Read, check and split training rows and test cases."""

@@ -1,11 +1,8 @@
-"""Rows of Parquet, Arrow and Excel files, and of folders that `datasets` saved.
+"""Read Parquet, Arrow and Excel files, and folders saved by `datasets` (extra `data`).
 
-The packages that read them are in the extra `data`. Rows are streamed, a few hundred at a time.
-What cannot be JSON becomes a text (dates, decimals) or is left out (bytes). A struct's field
-without a value is a key that is not there, since columns give every row the keys of all. Labels
-that `datasets` keeps as numbers (ClassLabel) are read as their names.
-
-A row's number counts the rows, and in a sheet it is the sheet's own.
+Rows are streamed in batches. Dates and decimals become strings, bytes and empty struct fields are
+left out, and ClassLabel numbers become their names. Rows are counted; in a sheet, they keep the
+sheet's numbers.
 """
 
 from __future__ import annotations
@@ -37,7 +34,7 @@ def package(name: str, what: str) -> Any:
     """Import a package of the extra `data`.
 
     Raises:
-        BadRow: It is not installed.
+        BadRow: The package is not installed.
     """
     try:
         return import_module(name)
@@ -54,7 +51,7 @@ def parquet_records(stream: BufferedReader, _: CheckHeader) -> Iterator[Record |
 
 
 def arrow_records(stream: BufferedReader, _: CheckHeader) -> Iterator[Record | Finding]:
-    """Read an Arrow file, or an Arrow stream."""
+    """Read an Arrow file or stream."""
     ipc = package("pyarrow.ipc", "Arrow files")
     if stream.peek(6).startswith(b"ARROW1"):
         file = ipc.open_file(stream)
@@ -65,18 +62,18 @@ def arrow_records(stream: BufferedReader, _: CheckHeader) -> Iterator[Record | F
 
 
 def is_saved_dataset(folder: Path) -> bool:
-    """Whether `datasets` saved a folder."""
+    """Whether `datasets` saved this folder."""
     return any((folder / name).is_file() for name in _STATES)
 
 
 def saved_records(folder: Path) -> Iterator[Record | Finding]:
-    """Read a folder that `datasets` saved (`save_to_disk`), one split of it."""
+    """Read one split of a folder that `datasets` saved (`save_to_disk`)."""
     splits = folder / "dataset_dict.json"
     if splits.is_file():
         names = " or ".join(
             f"{folder / name}" for name in json.loads(splits.read_bytes())["splits"]
         )
-        what = "the folder holds a dataset of several splits."
+        what = "the folder holds a dataset with several splits."
         yield error("several-splits", what, f"Name one of them: {names}.")
         return
     row = 0
@@ -94,7 +91,7 @@ def arrow_rows(batches: Iterable[Any], schema: Any, file_format: str) -> Iterato
     labels = _labels(schema)
     number = 0
     for batch in batches:
-        batch.validate(full=True)  # without it a damaged file ends the process
+        batch.validate(full=True)  # a damaged file could otherwise crash the process
         for start in range(0, batch.num_rows, BATCH_ROWS):
             for row in batch.slice(start, BATCH_ROWS).to_pylist(maps_as_pydicts="lossy"):
                 number += 1
@@ -105,7 +102,7 @@ def arrow_rows(batches: Iterable[Any], schema: Any, file_format: str) -> Iterato
 
 
 def _labels(schema: Any) -> dict[str, list[str]]:
-    """Return the names of labels by column, as `datasets` keeps them in the schema."""
+    """Return the label names by column, as `datasets` stores them in the schema."""
     features: dict[str, dict[str, Any]] = {}
     with suppress(KeyError, TypeError, ValueError):
         features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
@@ -138,8 +135,8 @@ def sheet_records(stream: BufferedReader, check_header: CheckHeader) -> Iterator
     book = package("openpyxl", "Excel files").load_workbook(stream, read_only=True, data_only=True)
     sheets = [sheet for sheet in book.worksheets if sheet.max_row]
     if others := [repr(sheet.title) for sheet in sheets[1:]]:
-        what = f"of the sheets, {sheets[0].title!r} was read, and not {', '.join(others)}."
-        yield note("other-sheets", what, "Save another sheet as a file of its own.")
+        what = f"only the sheet {sheets[0].title!r} was read, not {', '.join(others)}."
+        yield note("other-sheets", what, "Save the other sheets as separate files.")
     rows = _sheet_rows(sheets[0]) if sheets else iter(())
     yield from records_of(rows, check_header, "an Excel sheet", ragged=True)
 
@@ -154,7 +151,7 @@ def _sheet_rows(sheet: Any) -> Iterator[TableRow]:
 
 
 def _cell(value: object) -> str:
-    """Return a cell's text, as Excel shows it without a format of its own."""
+    """Return a cell's text as Excel shows it by default."""
     if isinstance(value, bool):
         return str(value).upper()
     if isinstance(value, datetime):

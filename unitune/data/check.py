@@ -1,13 +1,7 @@
-"""Everything there is to report about data files before anything is spent on them.
+"""Check data files, alone or as a job uses them, before any money is spent.
 
-`check_file` checks one file. `read_job` checks all files of a job and what stands in more than
-one of them, and keeps the rows, split. Rows are streamed, and what is kept of each is on disk,
-so a big file needs little memory; test and validation rows are kept while the training file streams
-past them, and training rows wait on disk (`unitune.data.dataset`). Where the test is a share of the
-training file, the rest of it streams past once more.
-Beyond the findings of `unitune.data.load`: equal rows, equal inputs with different answers, ids
-given twice, test and validation rows that stand in train, a train file too small to cut, secrets
-and personal data.
+Rows are streamed and kept on disk, so large files need little memory. If the test is a share of the
+training file, the training rows are read once more after the cut.
 """
 
 from __future__ import annotations
@@ -37,31 +31,22 @@ from unitune.findings import Finding, error, note, shown, warning
 from unitune.job.job import Job
 from unitune.workspace.progress import counted
 
-# Codes of errors about test cases whose rows can be read all the same
+# Errors about test cases that do not make the rows unusable
 ABOUT_CASES = ("leak", "repeated-id")
-MOST_ALIKE = 10_000  # so many findings of one code are kept of a file; the rest are counted
+MOST_ALIKE = 10_000  # findings of one code kept per file; the rest are only counted
 MOST_OWN_KEYS = 20
 _AFTER_A_LEAK = {
-    "refuse": "Take the row out of one of the files, or let `evaluate.leaks: drop` leave such "
-    "cases out, or `allow` keep them.",
-    "drop": "It is left out and counted, as the job says (`evaluate.leaks: drop`).",
-    "allow": "It is kept, and the verdict says so (`evaluate.leaks: allow`).",
+    "refuse": "Remove the row from one of the files, or set `evaluate.leaks` to `drop` "
+    "(leave such cases out) or `allow` (keep them).",
+    "drop": "The case is left out and counted (`evaluate.leaks: drop`).",
+    "allow": "The case is kept, and the verdict reports it (`evaluate.leaks: allow`).",
 }
-_AFTER_AN_OVERLAP = (
-    "Take it out of one of the files: what is chosen on rows that were learned looks too good."
-)
+_AFTER_AN_OVERLAP = "Remove it from one of the files: choices made on trained rows look too good."
 
 
 @dataclass(slots=True)
 class _File:
-    """A file, as far as it has been read.
-
-    Args:
-        files: It, or the files that are read as one.
-        purpose: What the job uses it for; None outside a job.
-        cut: Of a training file: which rows are for what.
-        is_part: Whether its rows are those of another file, so that little is left to say of them.
-    """
+    """State of a file while it is read."""
 
     files: Files
     purpose: Purpose | None = None
@@ -81,7 +66,7 @@ class _File:
 
     @classmethod
     def of(cls, job: Job, purpose: Purpose) -> list[_File]:
-        """Return a job's file, of which nothing is read yet; none where the job names none."""
+        """Return the job's file for a purpose, unread, or an empty list if the job has none."""
         if not job.data.files(purpose):
             return []
         return [cls(Files.of(job, purpose), purpose, Cut(job) if purpose == "train" else None)]
@@ -117,14 +102,14 @@ class _File:
             if finding.severity == "error" or not self.is_part:
                 self._keep(at, self.files.placed(finding))
         if self.purpose == "test" and self._weighted:
-            what = f"{self._weighted:,} rows have a weight, and each test case counts the same."
+            what = f"{self._weighted:,} rows have a weight, but all test cases count the same."
             self._findings.append((self._rows, note("unused-weight", what).at(file=self.name)))
         for code, count in self._codes.items():
             if (more := count - MOST_ALIKE) > 0:
                 left_out = note(
                     "more-findings",
-                    f"{more:,} more rows with {code!r} are counted and not listed.",
-                    f"Mend the {MOST_ALIKE:,} that are listed, and check again.",
+                    f"{more:,} more rows with {code!r} are counted but not listed.",
+                    f"Fix the {MOST_ALIKE:,} listed rows and check again.",
                 )
                 self._findings.append((self._rows, left_out.at(file=self.name)))
 
@@ -154,10 +139,9 @@ class _File:
 
 
 def check_file(path: str | os.PathLike[str]) -> DataReport:
-    """Check one file by itself; rows that rate their answers where its first row does.
+    """Check one file on its own and return figures and findings.
 
-    Returns:
-        Figures and findings; a file that cannot be read is a finding too.
+    A file that cannot be read is a finding. If the first row is rated, rows are read as rated rows.
     """
     file = _File(Files([str(path)]))
     items = file.files.read(None, "case", file.reading)
@@ -173,13 +157,9 @@ def check_file(path: str | os.PathLike[str]) -> DataReport:
 
 @dataclass(frozen=True, slots=True)
 class JobRows:
-    """The rows of a job, read, checked and split in one pass.
+    """Rows of a job, read, checked and split in one pass.
 
-    Args:
-        report: Figures and findings.
-        leaks: Test cases that stand in training or validation rows.
-        usable: The rows by what they are for; None where a file cannot be used.
-        redaction: What was replaced in them; None where the job has nothing replaced.
+    `usable` is None if a file cannot be used, `redaction` if the job replaces nothing.
     """
 
     report: DataReport
@@ -189,10 +169,10 @@ class JobRows:
 
     @property
     def splits(self) -> Splits:
-        """The rows by what they are for.
+        """The rows by purpose.
 
         Raises:
-            DataError: A file cannot be used, or train is too small to leave rows on both sides.
+            DataError: A file cannot be used, or the training file is too small to cut.
         """
         if self.usable is None:
             unusable = tuple(each for each in self.report.errors if each.code not in ABOUT_CASES)
@@ -210,14 +190,14 @@ def _count_parts(train: _File | None, parts: Parts | Finding | None) -> None:
 def read_job(job: Job) -> JobRows:
     """Read, check and split all rows of a job.
 
-    A test case, or a row of a validation file, that stands in train is an error when
-    `evaluate.leaks` is refuse, else a warning.
+    A test case or validation row that is also in train is an error if `evaluate.leaks` is `refuse`,
+    otherwise a warning.
     """
     test = job.data.test
     screen = Screen(job.data)
     for file in _File.of(job, "train") if screen.redaction else ():
         for _ in screen.rows(file.files.read(job.data, job.rows_for, file.reading), file.files):
-            pass  # its placeholders come first: another test makes no other training
+            pass  # placeholders are numbered in train first, whatever the test is
     held = [*_File.of(job, "validation"), *_File.of(job, "test")]
     rows = [tuple(file.rows_of(job, screen)) for file in held]
     searches = [Search(some) for some in rows]
@@ -273,7 +253,7 @@ def read_job(job: Job) -> JobRows:
 
 
 def _named(leak: SharedCase, files: Sequence[_File]) -> SharedCase:
-    """Return a leak with its double's place, of which a verdict does not publish the folder."""
+    """Return a leak with the file name and line of its duplicate; the folder stays private."""
     double = next(file.files for file in files if file.name == leak.train_file)
     file, line = double.place(leak.train_line)
     return leak.model_copy(update={"train_file": Path(file).name, "train_line": line})
@@ -284,8 +264,8 @@ def _cases(job: Job, files: Files, rows: Iterable[Row]) -> Iterator[Row | Findin
         if job.evaluate.needs_expected and row.example.answer is None:
             missing = error(
                 "missing-answer",
-                "the row is one of those cut for the test, and no answer is given to judge by.",
-                "Give the answer as `expected`, or name a file of cases under `data.test`.",
+                "the row was cut for the test but has no expected answer.",
+                "Add the answer as `expected`, or name a file of test cases under `data.test`.",
             )
             yield files.placed(missing.at(line=row.line))
         else:
@@ -302,7 +282,7 @@ def _splits(
     nothing = Dataset("none", ())
     if train is None:
         return Splits(nothing, validation or nothing, test)
-    assert isinstance(parts, Parts), "a file that is empty or cannot be cut has an error"
+    assert isinstance(parts, Parts), "an empty or uncut file has an error"
     name, rows, places = Path(train.name).name, spool.rows, train.files.places
     cut = Dataset(f"{name} (held out)", rows.picked(parts.validation.data), places)
     left = Dataset(name, rows.picked(parts.train.data), places)
@@ -310,19 +290,19 @@ def _splits(
 
 
 def _own_keys(job: Job, train: _File, counts: Counter[str]) -> Iterator[Finding]:
-    """Report which custom keys no training reads; graders read them all."""
-    del counts["parallel_tool_calls"]  # OpenAI's key, which is trained with where it is taken
+    """Report custom keys that the training does not read. Graders read all keys."""
+    del counts["parallel_tool_calls"]  # OpenAI's key, used by backends that support it
     if job.method == "rft" or not counts:
         return
     if any(finding.code == "columns-left-out" for finding in train.findings):
-        return  # that says the same of them
+        return  # that finding already names them
     named = [
         f"{masked(key)!r} ({count:,} rows)" for key, count in counts.most_common(MOST_OWN_KEYS)
     ]
     more = len(counts) - len(named)
     yield note(
         "own-keys",
-        f"keys of your own are neither trained on nor uploaded: {', '.join(named)}"
+        f"custom keys are neither trained on nor uploaded: {', '.join(named)}"
         f"{f' and {more:,} more' if more else ''}.",
     ).at(file=train.name)
 
@@ -331,11 +311,10 @@ def _shared_finding(job: Job, file: _File, case: SharedCase, files: Sequence[_Fi
     double = next(other for other in files if other.name == case.train_file)
     at_file, at_line = double.files.place(case.train_line)
     what = {
-        "exact": "the same question stands",
-        "near-duplicate": f"nearly the same question (similarity {case.similarity:.2f}) stands",
-        "n-gram": f"{100 * case.similarity:.0f} % of the question's runs of {RUN_WORDS} words "
-        "stand",
-        "quoted": "the question stands word for word within a turn",
+        "exact": "the same question is",
+        "near-duplicate": f"nearly the same question (similarity {case.similarity:.2f}) is",
+        "n-gram": f"{100 * case.similarity:.0f} % of the question's runs of {RUN_WORDS} words are",
+        "quoted": "the question is quoted word for word",
     }[case.kind]
     answer = "the same" if case.same_answer else "another"
     behind = "" if case.kind == "quoted" else f", with {answer} answer"
@@ -343,7 +322,7 @@ def _shared_finding(job: Job, file: _File, case: SharedCase, files: Sequence[_Fi
     severity, is_test = error if job.evaluate.leaks == "refuse" else warning, file.purpose == "test"
     fix = _AFTER_A_LEAK[job.evaluate.leaks]
     if file.is_part:
-        fix = fix.replace("Take the row out of one of the files", "Take one of the two rows out")
+        fix = fix.replace("Remove the row from one of the files", "Remove one of the two rows")
     if not is_test and job.evaluate.leaks == "allow":
         fix = _AFTER_AN_OVERLAP
     finding = severity("leak" if is_test else "overlap", where, fix)

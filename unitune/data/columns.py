@@ -1,11 +1,9 @@
-"""Which columns of flat rows hold the question and the answer: `guess_columns`.
+"""Guess which columns of flat rows hold the question and the answer.
 
-By their usual names first: a name that is known as a whole, then one that has such a word in it
-(``ticket_text``). Where names tell nothing, by content: the answer is a column of objects, else the
-one with few different short values, else the second longest text, or the later of two much as long;
-the question is the longest text left. Columns that tell rows apart (ids, dates) are neither. Two
-columns that belong together, such as a context and its question, go into a template. A guess is
-shown, with other columns that could be the answer, and written down for the user to correct.
+Usual names come first, then names that contain such a word (``ticket_text``). Otherwise the answer
+is a column of objects, else one with few short values, else the second longest text; the question
+is the longest remaining text. Ids and dates are neither. Pairs such as a context and its question
+become a template. A guess is shown and written down for the user to correct.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from unitune.errors import UserError
 from unitune.job.job import Columns, Template
 from unitune.workspace.validation import did_you_mean
 
-# In English, and the commonest in German, French, Spanish, Italian, Portuguese and Dutch
+# English, and the most common names in German, French, Spanish, Italian, Portuguese and Dutch
 QUESTIONS = (
     *("prompt", "question", "instruction", "query", "input", "user", "message", "text"),
     *("utterance", "sentence", "review", "comment", "content", "body", "email", "ticket"),
@@ -39,37 +37,37 @@ ANSWERS = (
     *("resposta", "antwoord"),
 )
 SYSTEMS = ("system", "system_prompt")
-TOGETHER = (  # columns of which a model needs both, as public data sets name them
+TOGETHER = (  # pairs of which a model needs both, as public data sets name them
     *(("context", "question"), ("passage", "question"), ("subject", "body"), ("title", "body")),
     *(("title", "text"), ("title", "content"), ("title", "description")),
     *(("premise", "hypothesis"), ("sentence1", "sentence2"), ("question1", "question2")),
 )
-# Names of objects that say something about a row, and are not its answer
+# Names of objects that describe a row and are not its answer
 ASIDE = ("metadata", "meta", "info", "extra", "attributes")
-LABEL_CHARACTERS = 60  # A longer value is a text; the longest label of banking77 has 48
-ALIKE = 1.5  # texts whose mean lengths differ by less say nothing of which of them is the question
-# A label stands in so many rows on average; what differs in nearly every row is none
+LABEL_CHARACTERS = 60  # longer values are texts; the longest label of banking77 has 48
+ALIKE = 1.5  # below this ratio of mean lengths, length does not identify the question
+# Minimum mean rows per label; values that differ in nearly every row are not labels
 ROWS_A_LABEL = 3
 
 
 def may_be_labels(texts: Sequence[str], different: int) -> bool:
-    """Whether texts, so many of them different, are labels: short ones, each in several rows."""
+    """Whether texts with `different` distinct values are labels: short and repeated."""
     short = max(map(len, texts), default=0) <= LABEL_CHARACTERS
     return short and 2 <= different <= max(2, len(texts) // ROWS_A_LABEL)
 
 
 class UnknownColumns(UserError):
-    """No column can be told to be the question, or the answer."""
+    """The question or answer column cannot be determined."""
 
 
 @dataclass(frozen=True)
 class Guess:
-    """What of flat rows a model sees and answers."""
+    """Guessed columns for the input and the answer of a model."""
 
     mapping: Columns | Template
     question: tuple[str, ...]
     answer: str
-    others: tuple[str, ...] = ()  # columns that could be the answer as well, if no name decided it
+    others: tuple[str, ...] = ()  # other possible answers, if no name decided it
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class _Column:
 
     @cached_property
     def is_object(self) -> bool:
-        """Whether it holds JSON objects, as values or as texts."""
+        """Whether the column holds JSON objects, as values or strings."""
         found = sum(
             isinstance(json_or_none(value) if isinstance(value, str) else value, dict)
             for value in self.values
@@ -100,13 +98,13 @@ class _Column:
 
     @property
     def is_text(self) -> bool:
-        """Whether it holds words, which ids, numbers and dates do not."""
+        """Whether the column holds words, unlike ids, numbers and dates."""
         worded = sum(bool(re.search(r"[^\W\d_]\s+[^\W\d_]", text)) for text in self.texts)
         unspaced = sum(len(text) > 1 and ord(text[0]) > 0x2E7F for text in self.texts)
         return self.different > 1 and worded + unspaced > len(self.texts) / 2
 
     def rank(self, names: Sequence[str]) -> tuple[int, int] | None:
-        """Return how usual the name is, the lower the better; None when it is not at all."""
+        """Return how usual the name is, lower is better; None if it is not."""
         plain = normalize("NFKD", self.name).encode("ascii", "ignore").decode()  # Réponse
         words = re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", plain).lower())
         whole = "_".join(words)
@@ -117,21 +115,21 @@ class _Column:
 
 
 def guess_columns(rows: Sequence[Flat], chosen: Mapping[str, str]) -> Guess:
-    """Guess which columns hold what.
+    """Guess the columns of the question and the answer.
 
     Args:
-        rows: Some of a file, with the same keys.
-        chosen: By role (user, assistant, system), the columns that are known already.
+        rows: Sample rows of a file, with the same keys.
+        chosen: Known columns by role (user, assistant, system).
 
     Raises:
-        UnknownColumns: It cannot be told; the message lists the columns.
+        UnknownColumns: The columns cannot be guessed; the message lists them.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: _Column(name, [row.get(name) for row in rows]) for name in names}
     for role, name in chosen.items():
         if name not in columns:
             raise UnknownColumns(
-                f"--{role} is {name!r}, and there is no such column.{did_you_mean(name, names)} "
+                f"--{role} names {name!r}, but there is no such column.{did_you_mean(name, names)} "
                 f"{_listed(names)}"
             )
     given = [columns[name] for name in chosen.values()]
@@ -145,8 +143,8 @@ def guess_columns(rows: Sequence[Flat], chosen: Mapping[str, str]) -> Guess:
     if not (answer and question):
         missing, role = ("answer", "assistant") if question else ("question", "user")
         raise UnknownColumns(
-            f"which column is the {missing} cannot be told. {_listed(names)} "
-            f"Name it: --{role} COLUMN"
+            f"cannot guess which column is the {missing}. {_listed(names)} "
+            f"Name it with --{role} COLUMN"
         )
     named = "assistant" in chosen or columns[answer].rank(ANSWERS) is not None
     others = () if named else _could_be(each for each in open_columns if each.name not in question)
@@ -154,7 +152,7 @@ def guess_columns(rows: Sequence[Flat], chosen: Mapping[str, str]) -> Guess:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return f"There are: {', '.join(map(repr, names))}."
+    return f"The columns are: {', '.join(map(repr, names))}."
 
 
 def _named(columns: Sequence[_Column], names: Sequence[str]) -> str | None:
@@ -166,19 +164,19 @@ def _answer(columns: Sequence[_Column], question: str | None) -> str | None:
     if named := _named(columns, ANSWERS):
         return named
     if could_be := _could_be(columns):
-        return could_be[-1]  # the last: tables tend to end with what is to be found out
+        return could_be[-1]  # tables tend to end with the answer
     texts = sorted((each for each in columns if each.is_text), key=lambda each: each.characters)
     needed = 1 if question else 2
     if len(texts) < needed:
         return None
     two = texts[-2:]
     if needed == 2 and two[1].characters < ALIKE * two[0].characters:
-        return max(two, key=columns.index).name  # questions tend to stand before their answers
+        return max(two, key=columns.index).name  # questions tend to precede their answers
     return texts[-needed].name
 
 
 def _could_be(columns: Iterable[_Column]) -> list[str]:
-    """Return the columns that look like answers, objects last: they are extracted from a text."""
+    """Return the columns that look like answers, objects last."""
     columns = tuple(columns)
     labels = [each.name for each in columns if may_be_labels(each.texts, each.different)]
     objects = [each.name for each in columns if each.is_object]
@@ -203,7 +201,7 @@ def _together(columns: Sequence[_Column]) -> tuple[str, ...]:
 def _mapping(
     columns: Mapping[str, _Column], question: Sequence[str], answer: str, system: str | None
 ) -> Columns | Template:
-    """Return columns as they are, or a template where a value is no text."""
+    """Return the columns, or a template if a value is not a string."""
     used = [*question, answer, *([system] if system else [])]
     texts = all(isinstance(v, str) for name in used for v in columns[name].values if v is not None)
     if len(question) == 1 and (texts or not all(name.isidentifier() for name in used)):

@@ -1,4 +1,4 @@
-"""Report what a cut of a training file leaves: too few rows, rows on both sides, missing labels."""
+"""Report the effects of cutting a training file: few rows, repeated rows, missing labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_LABELS, SHOWN_LABELS = 1000, 5
 
 
 def cut_findings(job: Job, file: str, parts: Parts | Finding | None) -> Iterator[Finding]:
-    """Report how many rows are for what, or why they cannot be cut."""
+    """Report the number of rows by purpose, or why they cannot be cut."""
     if isinstance(parts, Finding):
         yield parts.at(file=file)
     if not isinstance(parts, Parts):
@@ -28,14 +28,16 @@ def cut_findings(job: Job, file: str, parts: Parts | Finding | None) -> Iterator
     if cases:
         yield note(
             "test-cut",
-            f"{cases:,} of {rows:,} rows are kept from training for the test "
-            f"(data.test: {job.data.test:g}), {out:,} are held out to choose prompts and steps "
-            f"on, and {left:,} are trained on.",
+            f"{cases:,} of {rows:,} rows are reserved for the test "
+            f"(data.test: {job.data.test:g}), {out:,} are held out to choose prompts and "
+            "checkpoints, "
+            f"and {left:,} are trained on.",
         ).at(file=file)
     if out > left:
         yield warning(
             "small-train",
-            f"of {rows:,} rows {out:,} are held out to choose prompts and steps on, which leaves "
+            f"{out:,} of {rows:,} rows are held out to choose prompts and checkpoints, which "
+            "leaves "
             f"{left:,} to train on.",
             "Add rows, or set `data.validation` to a file or a smaller fraction.",
         ).at(file=file)
@@ -44,10 +46,7 @@ def cut_findings(job: Job, file: str, parts: Parts | Finding | None) -> Iterator
 def without_repeated(
     job: Job, file: str, rows: SpooledRows, parts: Parts | Finding | None
 ) -> tuple[Parts | Finding | None, list[Finding]]:
-    """Leave out of the cut for validation what stands in the rows to train on.
-
-    Nobody chose these rows for validation, so they refuse no job as long as others are left.
-    """
+    """Remove validation rows that are also in the training rows, with a warning, not an error."""
     if not isinstance(parts, Parts) or not len(parts.validation) or job.evaluate.leaks == "allow":
         return parts, []
     held, left = rows.picked(parts.validation.data), rows.picked(parts.train.data)
@@ -60,16 +59,16 @@ def without_repeated(
     kept = [row.line not in lines for row in held]
     finding = (note if any(kept) else error)(
         "overlap",
-        f"{len(shared):,} of {len(held):,} rows held out for validation also stand in the rows to "
-        f"train on ({by_kind(case.kind for case in shared)}) and are left out.",
+        f"{len(shared):,} of {len(held):,} rows held out for validation are also in the training "
+        f"rows ({by_kind(case.kind for case in shared)}) and are left out.",
         "If rows of one customer or document belong together, name that key in "
-        "`evaluate.clusters`; or name a file under `data.validation`.",
+        "`evaluate.clusters`. Or name a file under `data.validation`.",
     )
     return parts._replace(validation=parts.validation[kept]), [finding.at(file=file)]
 
 
 def missing_labels(file: str, answers: Counter[str], cases: Sequence[Row]) -> Iterator[Finding]:
-    """Report the labels of a file of which none of the cases that are cut from it is one."""
+    """Report labels of the training file that no test case has."""
     missing = answers.keys() - {normal(case.example.answer or "") for case in cases}
     is_labels = len(answers) <= MOST_LABELS and may_be_labels([*answers.elements()], len(answers))
     if not is_labels or not missing:
@@ -80,5 +79,5 @@ def missing_labels(file: str, answers: Counter[str], cases: Sequence[Row]) -> It
         "missing-labels",
         f"the test has no case of {len(missing):,} of {len(answers):,} labels: {named}"
         f"{', …' if len(missing) > SHOWN_LABELS else ''}.",
-        "Add rows with these labels, raise `data.test`, or name a file of cases there.",
+        "Add rows with these labels, raise `data.test`, or set it to a file of test cases.",
     ).at(file=file)

@@ -1,8 +1,6 @@
-"""A file of examples: the one object that training, cost and evaluation share.
+"""Store examples for training, cost and evaluation, in memory or on disk (`Spool`).
 
-Rows are a tuple, or, of a file that is large, kept on disk in canonical form (`Spool`): a row in
-memory takes 2 KB, and on disk what it says. A plan goes over the rows several times, after a check
-that has read and judged them once; reading them back takes a tenth of that.
+A row takes about 2 KB in memory. Reading rows back takes a tenth of the time of the first check.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An example and the line of the file that it came from."""
+    """An example and its line in the file."""
 
     line: int
     example: Example
@@ -32,12 +30,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Examples with their place of origin.
+    """Examples with their places of origin.
 
     Args:
         name: File name, for messages.
-        rows: In the file's order.
-        source: Of several files: from a row's line, counted over all, to its file and line there.
+        rows: Rows in file order.
+        source: Maps a line counted over several files to the file and its line there.
     """
 
     name: str
@@ -63,31 +61,31 @@ class Dataset:
         return (row.example for row in self.rows)
 
     def picked(self, positions: Sequence[int]) -> Dataset:
-        """Return the same with some of the rows, by their positions, ascending."""
+        """Return a dataset of the rows at some ascending positions."""
         if isinstance(self.rows, SpooledRows):
             return replace(self, rows=self.rows.picked(positions))
         return replace(self, rows=tuple(self.rows[at] for at in positions))
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the rendered rows, whatever file format they came from."""
+        """SHA-256 of the rendered rows, independent of the file format."""
         content = (row.content for row in self)
         return digest_all(counted(content, "hashing rows", len(self)))
 
     @property
     def jsonl(self) -> str:
-        """The rows as canonical JSON Lines, as backends receive them."""
+        """The rows as canonical JSON Lines, the form that backends receive."""
         lines = (row.line + "\n" for row in self)
         return "".join(counted(lines, "writing rows", len(self)))
 
 
 def spread(rows: Sequence[T], most: int) -> Sequence[T]:
-    """Return at most so many rows, evenly spread over all."""
+    """Return at most `most` rows, evenly spread."""
     return rows[:: max(1, -(-len(rows) // most))]
 
 
 class Spool:
-    """A temporary file of rows, gone when nothing refers to it any more."""
+    """Temporary file of rows, deleted when nothing refers to it."""
 
     def __init__(self) -> None:
         self._file = temporary_file(self)
@@ -95,26 +93,26 @@ class Spool:
         self._index = NumberTable(3)
 
     def add(self, row: Row) -> None:
-        """Keep a row."""
+        """Append a row."""
         size = self._file.write(row.example.line.encode())
         self._index.append(row.line, self._size, size)
         self._size += size
 
     @property
     def rows(self) -> SpooledRows:
-        """All rows so far."""
+        """All rows added until now."""
         self._file.flush()
         return SpooledRows(self, range(len(self._index)))
 
     def read(self, at: int) -> Row:
-        """Read a row by its position; several may read at a time."""
+        """Return the row at a position. Threads may read at the same time."""
         line, start, size = self._index[at]
         text = os.pread(self._file.fileno(), size, start)
         return Row(line, Example.model_validate_json(text))
 
 
 class SpooledRows(Sequence[Row]):
-    """Rows that are read when they are needed."""
+    """Rows read from disk on demand."""
 
     def __init__(self, spool: Spool, positions: Sequence[int]) -> None:
         self._spool = spool
@@ -124,7 +122,7 @@ class SpooledRows(Sequence[Row]):
         return len(self._positions)
 
     def picked(self, positions: Iterable[int]) -> SpooledRows:
-        """Return some of these rows, by their positions among them, ascending."""
+        """Return the rows at some ascending positions."""
         return SpooledRows(self._spool, array("I", (self._positions[at] for at in positions)))
 
     def __iter__(self) -> Iterator[Row]:

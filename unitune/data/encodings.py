@@ -1,9 +1,8 @@
-"""Tell Windows-1252, which Excel writes as "CSV", from UTF-8: `as_utf8`.
+"""Read Windows-1252, which Excel writes as "CSV", as UTF-8.
 
-UTF-8 is preferred: a file with one character beyond ASCII that is valid UTF-8 stays UTF-8, with an
-error for each damaged line. The other file is read as Windows-1252 only if it looks like a
-language that is written in it; cyrillic letters, or those of MacRoman, show as signs inside of
-words.
+A file with one valid UTF-8 character beyond ASCII stays UTF-8. Any other file is read as
+Windows-1252 only if its text looks like a language of that encoding. Cyrillic or MacRoman letters
+would show up as signs inside words.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from typing import Any, cast
 
 from unitune.findings import Finding, note
 
-MOST_BYTES = 1 << 20  # of a line that is looked at in one piece
-# Shares of letters beyond ASCII that may be odd, and of all letters that may be beyond ASCII
+MOST_BYTES = 1 << 20  # of a line examined at once
+# Share of odd letters beyond ASCII, and of letters beyond ASCII among all, that are allowed
 MOST_ODD, MOST_FOREIGN = 0.02, 0.25
 _WORD = re.compile(r"[^\W\d_]+")
-# Between two small letters: a sign or a capital beyond ASCII, other than an apostrophe
+# A sign or a capital beyond ASCII between two small letters, except an apostrophe
 _ODD = re.compile(
     r"(?<=[a-z\u00df-\u00f6\u00f8-\u00ff])[^\x00-\x7f\u00ad\u00b7\u2018\u2019\u00df-\u00f6\u00f8-\u00ff"
     r"\u0153\u0161\u017e](?=[a-z\u00df-\u00f6\u00f8-\u00ff])"
@@ -31,7 +30,7 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 
 
 class _Transcoded(io.RawIOBase):
-    """Text in another encoding as UTF-8; what is broken in it is not UTF-8 either."""
+    """Transcode text to UTF-8; broken input becomes invalid UTF-8."""
 
     def __init__(self, stream: BufferedReader, encoding: str) -> None:
         self._stream = stream
@@ -49,7 +48,7 @@ class _Transcoded(io.RawIOBase):
                 text = self._decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError:
                 self._decoder.reset()
-                text = "\udfff"  # half a character, which UTF-8 has no bytes for
+                text = "\udfff"  # half a character, which UTF-8 cannot encode
             self._waiting = text.encode("utf-8", "surrogatepass")
             if not chunk:
                 break
@@ -60,7 +59,7 @@ class _Transcoded(io.RawIOBase):
 
 
 def transcoded(stream: BufferedReader, encoding: str) -> BufferedReader:
-    """Return a text in another encoding as UTF-8."""
+    """Return a stream that transcodes a text to UTF-8."""
     return cast("BufferedReader", BufferedReader(_Transcoded(stream, encoding)))
 
 
@@ -75,11 +74,11 @@ def as_utf8(stream: BufferedReader) -> tuple[BufferedReader, list[Finding]]:
     """Return a text as UTF-8, with a note if it was read as Windows-1252.
 
     Args:
-        stream: At its start; one that cannot be read twice, such as a pipe, stays as it is.
+        stream: Stream at its start. A pipe, which cannot be read twice, is returned unchanged.
     """
     if not stream.seekable():
         return stream, []
-    handle = stream.fileno()  # read apart, so that the stream and its progress stay at the start
+    handle = stream.fileno()  # so that the stream and its progress stay at the start
     before = os.lseek(handle, 0, os.SEEK_CUR)
     os.lseek(handle, 0, os.SEEK_SET)
     found = _windows_1252(BufferedReader(io.FileIO(handle, closefd=False)))
@@ -88,7 +87,7 @@ def as_utf8(stream: BufferedReader) -> tuple[BufferedReader, list[Finding]]:
 
 
 def _windows_1252(stream: BufferedReader) -> Finding | None:
-    """Return a note on a Windows-1252 text; None if it is UTF-8 or cannot be told."""
+    """Return a note about a Windows-1252 text; None if it is UTF-8 or unclear."""
     first: Finding | None = None
     letters = beyond = odd = 0
     for number, raw in enumerate(iter(lambda: stream.readline(MOST_BYTES), b""), start=1):
@@ -101,7 +100,7 @@ def _windows_1252(stream: BufferedReader) -> Finding | None:
         foreign = [word for word in words if not word.isascii()]
         if first is None:
             word = next(iter(foreign), text.strip()[:20])
-            what = f"the file is not UTF-8 and was read as Windows-1252, such as {word!r} here."
+            what = f"the file is not UTF-8 and was read as Windows-1252, e.g. {word!r} here."
             first = note("windows-1252", what, _IF_WRONG).at(line=number)
         letters += sum(map(len, words))
         beyond += sum(not letter.isascii() for word in foreign for letter in word)

@@ -1,11 +1,7 @@
-"""The canonical training row: OpenAI chat messages, or OpenAI's preference triple.
+"""Define the canonical row: OpenAI chat messages, or OpenAI's preference triple.
 
-Every file format is read into `Example` and every backend's format is written from it, so that one
-row serves training, cost and evaluation. Keys that unitune does not know are kept as they are, for
-graders. A preference row holds its preferred output as the last of `messages`, so that prompt and
-answer mean the same in every row; in files it stands as the triple `input`, `preferred_output`,
-`non_preferred_output`. Validity beyond shape (answers there, turns not empty) is checked
-in `unitune.data.rows`.
+Every file format is read into `Example`, and every backend's format is written from it. Unknown
+keys are kept for graders. The preferred output of a preference row is the last of `messages`.
 """
 
 from __future__ import annotations
@@ -34,13 +30,13 @@ TRIPLE = ("input", "preferred_output", "non_preferred_output")
 
 def _refuse_flag(value: object) -> object:
     if isinstance(value, bool):
-        raise ValueError("a weight is a number, and not true or false")  # noqa: TRY004 - pydantic's
+        raise ValueError("a weight is a number, not true or false")  # noqa: TRY004 - pydantic's
     return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class TextPart:
-    """A piece of text in a message that is made of parts."""
+    """A text part of a message."""
 
     type: Literal["text"]
     text: str
@@ -48,10 +44,7 @@ class TextPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Message:
-    """One turn of a conversation.
-
-    A dataclass, because a file has many: a model takes 577 bytes, and this 89 (one short turn).
-    """
+    """One turn of a conversation; a dataclass takes 89 bytes, a pydantic model 577."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | tuple[TextPart, ...] | None = None
@@ -59,27 +52,27 @@ class Message:
     tool_calls: tuple[dict[str, JsonValue], ...] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
-    """For assistant turns: what the model thinks before it answers."""
+    """Reasoning before the answer, in assistant turns."""
     weight: Literal[0, 1] | None = None
-    """For assistant turns: 0 keeps the turn out of the loss."""
+    """Weight of an assistant turn; 0 keeps it out of the loss."""
 
     _weight_is_a_number = field_validator("weight", mode="before")(_refuse_flag)
 
     @property
     def text(self) -> str:
-        """The content as one string; empty when there is none."""
+        """The content as one string, empty if there is none."""
         if isinstance(self.content, str):
             return self.content
         return "".join(part.text for part in self.content or ())
 
     @property
     def row(self) -> dict[str, JsonValue]:
-        """The turn as it stands in a row, as JSON values: what it does not say is left out."""
+        """The turn as JSON values, without defaults."""
         return _MESSAGE.dump_python(self, mode="json", exclude_defaults=True)
 
     @property
     def wire(self) -> dict[str, JsonValue]:
-        """The turn as requests carry it: `row` without weight and reasoning."""
+        """The turn as sent in requests: `row` without weight and reasoning."""
         unsent = {"weight", "reasoning_content"}
         return _MESSAGE.dump_python(self, mode="json", exclude_defaults=True, exclude=unsent)
 
@@ -89,7 +82,7 @@ MESSAGES = TypeAdapter(tuple[Message, ...])
 
 
 class Example(BaseModel):
-    """One row: a conversation whose last assistant turn is the answer to learn or to expect."""
+    """One row: a conversation whose last assistant turn is the answer."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     messages: Annotated[tuple[Message, ...], Field(min_length=1)]
@@ -97,25 +90,25 @@ class Example(BaseModel):
     weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the row in the loss."""
     id: Annotated[str, Field(coerce_numbers_to_str=True)] | None = None
-    """Name of the row as an evaluation case; made from its content when absent."""
+    """Name of the row as a test case; derived from the content if absent."""
     expected: str | None = None
-    """Expected answer, where it is not the last assistant turn."""
+    """Expected answer, if it is not the last assistant turn."""
     required: bool = False
-    """A case that every candidate must get right, whatever the rest says."""
+    """Whether every candidate must get this case right to pass the gate."""
     non_preferred_output: (
         Annotated[tuple[Message, ...], Field(min_length=1, max_length=1)] | None
     ) = None
-    """In a preference row: the answer that is worse than the last of `messages`."""
+    """Answer that is worse than the last of `messages`, in a preference row."""
 
     kto_tag: bool | None = None
-    """In a rated row: whether the answer is one to give. Called so by LLaMA-Factory."""
+    """Whether the answer is good, in a rated row (LLaMA-Factory's key)."""
 
     _weight_is_a_number = field_validator("weight", mode="before")(_refuse_flag)
 
     @model_validator(mode="before")
     @classmethod
     def _from_triple(cls, value: Any) -> Any:
-        """Give a triple the keys of an Example; any other row stays as it is."""
+        """Convert a triple to the fields of an Example; keep any other row."""
         if not isinstance(value, dict):
             return value
         row = cast("dict[str, Any]", value)
@@ -131,7 +124,7 @@ class Example(BaseModel):
     @model_validator(mode="after")
     def _system_is_a_message(self) -> Self:
         if "system" in (self.model_extra or {}):
-            raise ValueError("'system' is no custom key: it is the first of messages")
+            raise ValueError("'system' is not a custom key; make it the first message")
         return self
 
     @model_validator(mode="after")
@@ -139,20 +132,20 @@ class Example(BaseModel):
         if self.non_preferred_output is None:
             return self
         if self.messages[-1].role != "assistant":
-            raise ValueError("the last of messages is the preferred output, from the assistant")
+            raise ValueError("the last message must be the preferred output, from the assistant")
         if taken := [key for key in TRIPLE if key in (self.model_extra or {})]:
             raise ValueError(f"{taken[0]!r} cannot be a custom key in a preference row")
         return self
 
     @property
     def prompt(self) -> tuple[Message, ...]:
-        """The messages before the answer: the input of a model."""
+        """The messages before the answer."""
         last = self.messages[-1]
         return self.messages[:-1] if last.role == "assistant" else self.messages
 
     @property
     def answer(self) -> str | None:
-        """The expected answer, or None when the row has none."""
+        """The expected answer, or None."""
         last = self.messages[-1]
         if self.expected is not None:
             return self.expected
@@ -160,10 +153,7 @@ class Example(BaseModel):
 
     @property
     def content(self) -> dict[str, JsonValue]:
-        """What the row says, as JSON values: what equals its default is left out.
-
-        A preference row is the triple that stands in files, its own keys behind.
-        """
+        """The row as JSON values without defaults; a preference row as its triple."""
         flat: dict[str, JsonValue] = self.model_dump(mode="json", exclude_defaults=True)
         if self.non_preferred_output is None:
             return flat
@@ -179,38 +169,34 @@ class Example(BaseModel):
 
     @property
     def beside(self) -> tuple[str, ...]:
-        """Keys that stand beside the conversation, for judging and for graders: never trained."""
+        """Keys next to the conversation, for scoring and graders; never trained on."""
         judging = [key for key in ("id", "expected") if getattr(self, key) is not None]
         return (*judging, *(["required"] if self.required else ()), *(self.model_extra or ()))
 
     @property
     def line(self) -> str:
-        """The row as a line of canonical JSON Lines, without its end."""
+        """The row as canonical JSON without a line break."""
         if self.non_preferred_output is None:
             return self.model_dump_json(exclude_defaults=True)
         return json.dumps(self.content, ensure_ascii=False, separators=(",", ":"))
 
     @property
     def input_key(self) -> str:
-        """Hash of the model's input, the system prompt and tools included.
+        """Hash of the model's input with system prompt and tools.
 
-        Equal for equal inputs, whether a text is given whole or in parts, and whatever the weights
-        and the ids of tool calls.
+        Content in one string or in parts, weights and ids of tool calls make no difference.
         """
         turns = [[turn.role, turn.text, turn.name, called(turn.tool_calls)] for turn in self.prompt]
         return digest([turns, self.tools])
 
     @property
     def case_id(self) -> str:
-        """The row's `id`, or the first 12 hex digits of the hash of its content.
-
-        Pinning a case makes no other case of it.
-        """
+        """The row's `id`, or 12 hex digits of its content's hash without `required`."""
         return self.id or digest(_without(self.content, "required"))[:12]
 
     @property
     def case_hash(self) -> str:
-        """Hash of all that a score may depend on: input, expected answer, own keys."""
+        """Hash of everything that a score may depend on: input, expected answer, custom keys."""
         return digest(_without(self.content, "id", "required", "weight"))
 
 
@@ -224,7 +210,7 @@ _CANONICAL = json.JSONEncoder(
 
 
 def called(calls: Iterable[Mapping[str, JsonValue]] | None) -> list[str]:
-    """Return the functions of tool calls with their arguments, in canonical JSON, without ids."""
+    """Return the called functions and arguments in canonical JSON, without ids."""
     functions = [call.get("function") for call in calls or ()]
     return [
         _CANONICAL.encode({**each, "arguments": _value_of(each.get("arguments"))})
@@ -239,12 +225,12 @@ def _value_of(arguments: JsonValue) -> JsonValue:
 
 
 def digest(value: JsonValue | Sequence[object]) -> str:
-    """Return the SHA-256 of a value's canonical JSON, in hex."""
+    """Return the SHA-256 of a value's canonical JSON in hex."""
     return hashlib.sha256(_CANONICAL.encode(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def digest_all(values: Iterable[JsonValue]) -> str:
-    """Return the `digest` of a list of values, made one by one: of a large file, it may be long."""
+    """Return the `digest` of a list of values, consumed one by one."""
     hashed = hashlib.sha256(b"[")
     for at, value in enumerate(values):
         comma = "," if at else ""

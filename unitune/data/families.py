@@ -1,8 +1,7 @@
-"""Group rows that ask nearly the same question: a family is one piece of evidence.
+"""Group rows that ask nearly the same question into families.
 
-Two rows are of one family if their prompts are equal or near duplicates (`unitune.data.near`), all
-turns included and words of templates left out. Prompts that differ in a number are near duplicates
-only with the same answer. Families are joined through their members.
+Two rows are in one family if their prompts are equal or near duplicates (`unitune.data.near`). All
+turns count; template words do not. Prompts with different numbers also need the same answer.
 """
 
 from __future__ import annotations
@@ -24,29 +23,25 @@ from unitune.data.questions import (
     words_of,
 )
 
-# Members of a family that one of them is compared with: the family is known by these
+# Members of a family that each new prompt is compared with
 MOST_COMPARED = 100
 
 
 class Groups:
-    """Positions that are joined into groups (disjoint sets).
-
-    Args:
-        size: How many positions there are, each alone at first.
-    """
+    """Positions joined into groups (disjoint sets); each is alone at first."""
 
     def __init__(self, size: int) -> None:
         self._above = list(range(size))
 
     def head(self, at: int) -> int:
-        """Return the first position of a group, by any of its positions."""
+        """Return the first position in the group of a position."""
         above = self._above
         while above[at] != at:
             above[at] = at = above[above[at]]
         return at
 
     def join(self, one: int, other: int) -> None:
-        """Make one group of two."""
+        """Join two groups."""
         first, last = sorted((self.head(one), self.head(other)))
         self._above[last] = first
 
@@ -57,7 +52,7 @@ class Groups:
 
 
 class Prompt(NamedTuple):
-    """What a row asks, and its answer, as they are compared."""
+    """Normalised prompt and answer of a row."""
 
     turns: Turns
     answer: tuple[str, ...]
@@ -74,12 +69,12 @@ class _Text(NamedTuple):
 
 
 def families(examples: Iterable[Example]) -> list[int]:
-    """Return for each row the position of the first row of its family."""
+    """Return the position of the first row of each row's family."""
     return families_of([Prompt.of(example) for example in examples])
 
 
 def families_of(prompts: Sequence[Prompt]) -> list[int]:
-    """Return for each prompt the position of the first prompt of its family."""
+    """Return the position of the first prompt of each prompt's family."""
     from unitune.data.near import NEAR_SIMILARITY, NearIndex  # noqa: PLC0415 - slow to import
 
     own = _without_shared_turns([prompt.turns for prompt in prompts])
@@ -113,7 +108,7 @@ def families_of(prompts: Sequence[Prompt]) -> list[int]:
 
 
 def _without_shared_turns(prompts: Sequence[Turns]) -> list[Turns]:
-    """Return prompts without the turns that many have, such as a system prompt."""
+    """Remove turns that many prompts share, such as a system prompt."""
     counts = Counter(turn for turns in set(prompts) for turn in set(turns))
     many = max(TEMPLATE_CASES, TEMPLATE_SHARE * len(prompts))
     return [tuple(turn for turn in turns if counts[turn] < many) or turns for turns in prompts]

@@ -1,7 +1,6 @@
-"""What kind of file it is, by its content and then by its name, and who reads it.
+"""Detect a file's format by content and name, and read it.
 
-Compressed files and UTF-16 are read through; their rows are as those of the file within. What a
-format's rows mean is not known here.
+Compressed files and UTF-16 are read through.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _OVER_LINES = re.compile(rb"\[|\{[ \t\r]*\n")
 OLD_EXCEL = b"\xd0\xcf\x11\xe0"
 PEEKED = 512
 _MARKS = {
-    codecs.BOM_UTF32_LE: "utf-32",  # begins with UTF-16's, so it stands first
+    codecs.BOM_UTF32_LE: "utf-32",  # first, because it begins with UTF-16's
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
@@ -39,13 +38,13 @@ _MARKS = {
 
 
 def json_records(stream: BufferedReader, _: CheckHeader) -> Iterator[Record | Finding]:
-    """Read JSON: objects one a line, a list of them, or objects over several lines."""
+    """Read JSON: objects on lines, in a list, or over several lines."""
     head = stream.peek().removeprefix(codecs.BOM_UTF8).lstrip()
     return (json_values if _OVER_LINES.match(head) else json_lines)(stream)
 
 
 def text_records(stream: BufferedReader, check_header: CheckHeader) -> Iterator[Record | Finding]:
-    """Read a text of either kind: Excel saves "Unicode text" as .txt."""
+    """Read a text as JSON or as a table: Excel saves "Unicode text" as .txt."""
     if stream.peek().removeprefix(codecs.BOM_UTF8).lstrip().startswith((b"{", b"[")):
         return json_records(stream, check_header)
     return table_records(stream, check_header, usual="\t")
@@ -64,7 +63,7 @@ TEXT: Mapping[str, Reader] = {
     ".tsv": partial(table_records, usual="\t"),
     ".txt": text_records,
 }
-# By the suffix of a file; another kind of file is one such function
+# By file suffix; another format needs one such function
 READERS: Mapping[str, Reader] = {
     **TEXT,
     ".parquet": parquet_records,
@@ -93,15 +92,15 @@ class _Decompressed(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         try:
             return self._file.readinto(buffer)
-        except Exception as failure:  # each package has errors of its own for it
+        except Exception as failure:  # each package raises its own errors
             raise OSError(errno.EINVAL, f"its compression is damaged ({failure})") from failure
 
 
 def _not_text(stream: BufferedReader, name: str) -> Finding | None:
-    """Return an error about a file with the name of a text that begins as none does."""
+    """Return an error about a file that is named as text but is not."""
     head = stream.peek(PEEKED)[:PEEKED]
     if head.startswith(OLD_EXCEL):
-        what = "the file is a workbook of Excel 97 to 2003."
+        what = "the file is an Excel 97-2003 workbook."
         return error("not-text", what, "Save it as .xlsx, or as CSV UTF-8.")
     if PurePath(name).suffix.lower() not in TEXT or encoding_findings(stream) or _is_text(head):
         return None
@@ -113,13 +112,13 @@ def _is_text(head: bytes) -> bool:
     if controls <= len(head) / 10:
         return True
     with suppress(UnicodeDecodeError):  # control characters are valid in UTF-8
-        codecs.utf_8_decode(head)  # a character that is cut at the end is not an error
+        codecs.utf_8_decode(head)  # a truncated last character is fine
         return b"\0" not in head
     return False
 
 
 def undamaged(records: Iterator[Record | Finding]) -> Iterator[Record | Finding]:
-    """Yield what a package reads, and an error where the file is damaged.
+    """Yield a package's records, then an error if the file is damaged.
 
     Raises:
         BadRow: The package is missing.
@@ -129,8 +128,8 @@ def undamaged(records: Iterator[Record | Finding]) -> Iterator[Record | Finding]
         yield from records
     except (BadRow, OSError):
         raise
-    except Exception as failure:  # noqa: BLE001 - each package has errors of its own for it
-        yield error("broken-file", f"the file is damaged: {failure}.", "Write or copy it again.")
+    except Exception as failure:  # noqa: BLE001 - each package raises its own errors
+        yield error("broken-file", f"the file is damaged: {failure}.", "Create or copy it again.")
 
 
 def records_in(
@@ -143,7 +142,7 @@ def records_in(
 
     Raises:
         BadRow: A package is missing.
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     head, suffix = stream.peek(16), PurePath(name).suffix.lower()
     for magic, opened in COMPRESSED.items():
@@ -167,12 +166,12 @@ def records_in(
         if all(finding.severity != "error" for finding in findings):
             yield from TEXT.get(suffix, json_records)(stream, check_header)
     elif suffix in READERS:
-        what = f"the file ends in {suffix!r}, and does not begin as such a file does."
-        yield error("broken-file", what, "Write or copy it again, or rename it.")
+        what = f"the name ends in {suffix!r}, but the content is not of that format."
+        yield error("broken-file", what, "Create or copy it again, or rename it.")
     else:
         yield error(
             "unknown-format",
-            f"files that end in {suffix!r} are not read.",
-            f"Use one of {', '.join(READERS)}, also compressed by gzip or zstd, and convert or "
-            "rename the file.",
+            f"files ending in {suffix!r} are not supported.",
+            f"Convert or rename the file to one of {', '.join(READERS)}, optionally compressed "
+            "by gzip or zstd.",
         )

@@ -1,7 +1,7 @@
-"""Data files that are read one behind another, as one: a list of them, or a pattern.
+"""Read a list of data files, or the files of a pattern, as one.
 
-Their lines are counted on from file to file, so that every row has a number of its own by which its
-duplicates and leaks are kept; `Files.place` gives the file and the line back for messages.
+Lines are counted across the files, so that every row has its own number. `Files.place` converts it
+back for messages.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ from unitune.job.job import Data, Job
 
 
 class Place(NamedTuple):
-    """Where a row stands."""
+    """File and line of a row."""
 
     file: str
     line: int
 
 
 class Files:
-    """Some data files, as far as they have been read."""
+    """Data files read as one."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = tuple(paths)
-        self._before = [0]  # lines of the files before, for each file that was begun
+        self._before = [0]  # lines before each opened file
 
     @classmethod
     def of(cls, job: Job, purpose: FilePurpose) -> Files:
-        """Return the files that a job uses for something."""
+        """Return the files that a job uses for a purpose."""
         return cls([path for name in job.data.files(purpose) for path in _fitting(job, name)])
 
     @property
     def places(self) -> Callable[[int], Place] | None:
-        """`place` where there are several files; in a single one a row's line is its own."""
+        """`place` if there are several files, otherwise None."""
         return self.place if len(self._paths) > 1 else None
 
     @property
     def name(self) -> str:
-        """The path of the first, and how many there are besides."""
+        """The path of the first file and the number of the others."""
         more = len(self._paths) - 1
         return f"{self._paths[0]} and {more:,} more" if more else self._paths[0]
 
     def read(self, data: Data | None, use: Use, reading: Reading) -> Iterator[Row | Finding]:
-        """Read the rows of all, and findings with the file and line where each stands."""
+        """Read the rows of all files, and findings with file and line."""
         last = 0
         for at, path in enumerate(self._paths):
             before = last
@@ -69,29 +69,29 @@ class Files:
                     yield item
 
     def place(self, line: int) -> Place:
-        """Return where a row stands."""
+        """Return the file and line of a row."""
         at = bisect_right(self._before, line - 1) - 1
         return Place(self._paths[max(at, 0)], line - self._before[max(at, 0)])
 
     def placed(self, finding: Finding) -> Finding:
-        """Return a finding about a row, or about all, at its place."""
+        """Return a finding with its file, and its line if it is about a row."""
         if finding.line is None:
             return finding.at(file=self.name)
         file, line = self.place(finding.line)
         return finding.at(file=file, line=line)
 
     def words(self, line: int) -> str:
-        """Return where a row stands, for the sentence of another: ``line 7 of b.jsonl``."""
+        """Return the place of a row in words: ``line 7 of b.jsonl``."""
         file, own = self.place(line)
         return f"line {own} of {Path(file).name}" if self.places else f"line {own}"
 
 
 def _fitting(job: Job, name: str) -> list[str]:
-    """Return the paths that a name or pattern means, sorted; it alone where none fits."""
+    """Return the sorted paths that match a name or pattern, or the name itself."""
     if source_name(name).startswith(SCHEME):
         return [name]
     path = job.path(name)
-    shorter = Path(os.path.normpath(path))  # of a job beside its data's folder: no a/../b
+    shorter = Path(os.path.normpath(path))  # no a/../b
     if shorter.exists() and path.exists() and shorter.samefile(path):
         path = shorter
     if glob.has_magic(name) and not path.exists():

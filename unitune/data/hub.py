@@ -1,12 +1,11 @@
-"""Data sets of the Hugging Face hub, by name: ``hf://owner/name``, through the package `datasets`.
+"""Read data sets of the Hugging Face Hub through the package `datasets`.
 
-    hf://owner/name                    its split train
+    hf://owner/name                    its train split
     hf://owner/name/test               another split
-    hf://owner/name/config/test        of one of its configurations
+    hf://owner/name/config/test        a split of a configuration
     hf://owner/name@revision/test      at a commit, a tag or a branch
 
-A data set is downloaded once into the cache of `datasets` and read from there, in the memory of a
-few hundred rows. `datasets` runs no code of a data set.
+A data set is downloaded once into the cache of `datasets`, which runs no code of it.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _NAME = re.compile(
 
 
 def source_name(path: str | os.PathLike[str]) -> str:
-    """Return a file or data set as it was named: a `Path` has lost a slash of ``hf://``."""
+    """Return a file or data set name; a `Path` has lost a slash of ``hf://``."""
     return re.sub(r"^hf:/+", SCHEME, os.fspath(path))
 
 
@@ -36,27 +35,28 @@ def hub_records(name: str) -> Iterator[Record]:
     """Read a split of a data set.
 
     Raises:
-        BadRow: It cannot be loaded.
+        BadRow: The data set cannot be loaded.
     """
     match = _NAME.fullmatch(name)
     if match is None:
         forms = "hf://owner/name, hf://owner/name/split or hf://owner/name/config/split"
-        raise bad("wrong-name", f"{clip(name)} is no name of a data set.", f"Write {forms}.")
+        raise bad("wrong-name", f"{clip(name)} is not the name of a data set.", f"Write {forms}.")
     path, revision, config, split = match.group("path", "revision", "config", "split")
-    datasets = package("datasets", "data sets of the hub")
-    if Path(path).exists():  # which `datasets` would read in its place
-        what = f"there is a folder {path!r} here, and so the name could mean either."
-        raise bad("two-meanings", what, "Name its file, or work in another folder.")
+    datasets = package("datasets", "data sets of the Hub")
+    if Path(path).exists():  # `datasets` would read it instead
+        what = f"the name is ambiguous: there is also a folder {path!r} here."
+        raise bad("two-meanings", what, "Name a file in it, or work in another folder.")
     try:
         loaded = datasets.load_dataset(path, config, split=split or "train", revision=revision)
     except Exception as failure:
         reason = str(failure).partition("\n")[0].rstrip(".")
         raise bad(
             "unreachable-dataset",
-            f"it could not be loaded: {reason}.",
-            "Check the name, its split, and that huggingface.co can be reached; a private one "
-            "needs your token in HF_TOKEN. A folder that `save_to_disk` wrote is read offline.",
+            f"the data set could not be loaded: {reason}.",
+            "Check the name, its split and your connection to huggingface.co. A private data set "
+            "needs "
+            "HF_TOKEN. A folder written by `save_to_disk` is read offline.",
         ) from failure
     batches = loaded.with_format("arrow").iter(batch_size=BATCH_ROWS)
-    rows = arrow_rows(batches, loaded.features.arrow_schema, "a data set of the hub")
+    rows = arrow_rows(batches, loaded.features.arrow_schema, "a data set of the Hub")
     yield from counted(rows, f"reading {name}", loaded.num_rows)

@@ -1,11 +1,8 @@
-"""JSON that is not one object a line: a list of objects, or objects over several lines.
+"""Read JSON that is not one object per line: a list of objects, or objects over several lines.
 
-The bytes are cut into elements by their brackets, in the memory of one element, and each is parsed
-as a line is. A parser of the whole would end at the first fault; here a broken element costs itself
-alone: where brackets or quotes do not close, reading goes on at the next line that begins as the
-element's own did.
-
-A row's number is the line on which it begins; in a list without line breaks, its number there.
+Brackets separate the elements, and each is parsed alone, so a broken element costs only itself.
+Reading resumes at the next line indented like the element. A row's number is its first line or, in
+a list on one line, its position.
 """
 
 from __future__ import annotations
@@ -22,14 +19,14 @@ from unitune.findings import Finding, error
 
 _CHUNK = 1 << 18
 _BLANK = re.compile(rb"[ \t\r\n]*+")
-# A string ends with its line at the latest, so that a quote too few spoils one line.
+# A string ends with its line at the latest, so a missing quote affects one line only.
 _TO_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\\n]++|\\.)*+(?:"|(?=\n)))*+', re.DOTALL)
 _SCALAR = re.compile(rb'"(?:[^"\\\n]++|\\.)*+"?|[^,\[\]{}\s"]++', re.DOTALL)
-_LIST = "Write a list as [{…}, {…}], one comma between two objects."
+_LIST = "Write a list as [{…}, {…}], with one comma between objects."
 _NEVER_CLOSED = error(
     "broken-json",
-    "the row never ends: a bracket or quote is not closed; nothing behind it was read.",
-    "Close it; the file was probably cut.",
+    "the row never ends: a bracket or quote is not closed. The rest was not read.",
+    "Close it. The file was probably cut off.",
 )
 
 
@@ -40,7 +37,7 @@ class _Element(NamedTuple):
 
 
 class _Source:
-    """What of a file is not yet read; `held` begins there."""
+    """Unread part of a file, which begins with `held`."""
 
     def __init__(self, stream: BufferedReader) -> None:
         self._stream = stream
@@ -63,7 +60,7 @@ class _Source:
         del self.held[:length]
 
     def skip_blanks(self) -> bytes:
-        """Go to the next byte that is no blank, and return the blanks from the last line break."""
+        """Skip blanks and return those after the last line break."""
         skipped = b""
         while True:
             match = _BLANK.match(self.held)
@@ -73,7 +70,7 @@ class _Source:
                 return skipped[skipped.rfind(b"\n") :] if b"\n" in skipped else b""
 
     def length(self) -> int | None:
-        """Return how long the value is that begins here; None where it never ends."""
+        """Return the length of the next value; None if it never ends."""
         depth = end = 0
         if self.held[0] not in b"[{":
             while (match := _SCALAR.match(self.held)) and match.end() == len(self.held):
@@ -99,7 +96,7 @@ class _Source:
 
 
 def json_values(stream: BufferedReader) -> Iterator[Record | Finding]:
-    """Read a JSON list of objects, or objects that stand one behind another."""
+    """Read a JSON list of objects, or several objects in a row."""
     elements = _elements(_Source(stream))
     first = list(islice(elements, 2))
     by_line = len({1, *(element.line for element in first)}) > 1
@@ -130,7 +127,7 @@ def _elements(source: _Source) -> Iterator[_Element]:
             source.take(1)
             indent = source.skip_blanks()
             if source.held.startswith(b"]"):
-                yield _problem(item, source, "a comma stands behind the last row.")
+                yield _problem(item, source, "there is a comma after the last row.")
         elif is_list and source.held and not source.held.startswith(b"]"):
             yield _problem(item, source, "a comma is missing before this row.")
     if is_list:
@@ -138,11 +135,9 @@ def _elements(source: _Source) -> Iterator[_Element]:
 
 
 def _row(source: _Source, indent: bytes) -> tuple[list[Record | Finding], int | None]:
-    """Parse the element that begins here, and return its length; None: nothing behind it is read.
+    """Parse the next element and return its length; None if the rest cannot be read.
 
-    Args:
-        source: At the element.
-        indent: The line break and blanks before it; empty where it begins no line.
+    `indent` is the line break and blanks before it, empty if it does not begin a line.
     """
     length = source.length()
     content: list[Record | Finding] = source.rows(length) if length else [_NEVER_CLOSED]
@@ -156,12 +151,12 @@ def _row(source: _Source, indent: bytes) -> tuple[list[Record | Finding], int | 
 
 def _ending(source: _Source, item: int) -> Iterator[_Element]:
     if not source.held:
-        yield _problem(item, source, "the file ends before the list does; it was probably cut.")
+        yield _problem(item, source, "the file ends before the list does. It was probably cut off.")
         return
     source.take(1)
     source.skip_blanks()
     if source.held:
-        what = "something stands behind the list; nothing from here on was read."
+        what = "there is text after the list. The rest was not read."
         yield _problem(item, source, what)
 
 

@@ -1,11 +1,9 @@
-"""Reading a data file: `read` streams it row by row, `load` collects it whole.
+"""Read data files: `read` streams rows, `load` collects them.
 
     bytes ─► records (`file_formats`) ─► examples (`rows`, by shape) ─► Row | Finding
 
-`read_records` ends before the examples, for rows that are not in the canonical form. Every row
-comes out either as a `Row` or as an error that names file and line; a bad row never hides the next
-one, and no content of a file makes `read` raise. Duplicates and other errors that only show across
-rows are the business of `unitune.data.check`.
+Every row becomes a `Row` or an error with file and line; no content makes `read` raise. Errors that
+span rows, such as duplicates, are found by `unitune.data.check`.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ from unitune.job.job import Data
 from unitune.workspace.filesystem import opened
 from unitune.workspace.progress import counted_file
 
-SHOWN_FINDINGS = 5  # so many fit an error message; `unitune check` shows them all
+SHOWN_FINDINGS = 5  # findings in an error message; `unitune check` shows all
 
 
 def read(
@@ -48,15 +46,14 @@ def read(
     """Read a file row by row, in constant memory.
 
     Args:
-        path: A file of a kind that `unitune.data.file_formats` knows, a folder that `datasets`
-            saved, or the name of a data set, ``hf://owner/name``.
-        data: The job's data, for its columns or template; None: the file's own keys.
-        use: What the rows are for, and so what each must have.
-        reading: Learns what the file is read as.
+        path: A data file, a folder saved by `datasets`, or a data set, ``hf://owner/name``.
+        data: The job's data section with columns or a template; None for the file's own keys.
+        use: Purpose of the rows, which decides what each must have.
+        reading: Record of how the file was read, filled on the way.
 
     Yields:
-        Usable rows, and findings with file and line, in the file's order; what concerns the whole
-        file comes first or last.
+        Usable rows and findings with file and line, in file order. Findings about the whole file
+        come first or last.
     """
     usable, errors, name = 0, 0, source_name(path)
     dropped: list[Finding] = []
@@ -75,7 +72,7 @@ def read(
     elif dropped:
         yield _left_out(dropped).at(file=name)
     elif not usable and not errors:
-        problem = error("empty-file", "there are no rows.", "Put at least one row in it.")
+        problem = error("empty-file", "there are no rows.", "Add at least one row.")
         yield problem.at(file=name)
 
 
@@ -96,18 +93,18 @@ def load(path: str | os.PathLike[str], data: Data | None = None, use: Use = "cas
 
     Args:
         path: As for `read`.
-        data: The job's data, for its columns or template.
-        use: What the rows are for: a method (sft, dpo, rft), a case to be judged on, or any.
+        data: The job's data section, as for `read`.
+        use: Purpose of the rows: a method (sft, dpo, rft), a test case, or any.
 
     Raises:
-        DataError: The file cannot be read or holds a row that cannot be used; carries all findings.
+        DataError: The file cannot be read or has an unusable row; carries all findings.
     """
     checked = "the job file" if data else str(path)
     return Dataset(Path(path).name, usable_rows(read(path, data, use), str(path), checked))
 
 
 def usable_rows(items: Iterable[Row | Finding], path: str, checked: str) -> tuple[Row, ...]:
-    """Return the rows of a whole file.
+    """Return the rows among items.
 
     Raises:
         DataError: An item is an error; carries all findings.
@@ -119,20 +116,16 @@ def usable_rows(items: Iterable[Row | Finding], path: str, checked: str) -> tupl
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
         count = "1 error" if len(errors) == 1 else f"{len(errors):,} errors"
-        lines = [f"{path}: {count}; the file cannot be used as it is."]
+        lines = [f"{path}: {count}; the file cannot be used."]
         lines += [f"  {finding}" for finding in errors[:SHOWN_FINDINGS]]
         if (more := len(errors) - SHOWN_FINDINGS) > 0:
-            lines.append(f"  … and {more:,} more; `unitune check` on {checked} shows all.")
+            lines.append(f"  … and {more:,} more; run `unitune check` on {checked} to see all.")
         raise DataError("\n".join(lines), tuple(findings))
     return tuple(rows)
 
 
 def read_records(path: str | os.PathLike[str]) -> Iterator[Record | Finding]:
-    """Read a file without asking what its keys mean.
-
-    Yields:
-        Records, and findings with file and line, in the file's order.
-    """
+    """Yield a file's records, and findings with file and line, without interpreting keys."""
     name = source_name(path)
     for item in _records(name, lambda _: None):
         yield item.at(file=name) if isinstance(item, Finding) else item
@@ -168,14 +161,14 @@ def _rows(name: str, data: Data | None, use: Use, reading: Reading) -> Iterator[
     if left_out:
         yield note(
             "columns-left-out",
-            "not mapped, and so neither trained on nor uploaded: "
+            "not mapped, so neither trained on nor uploaded: "
             f"{', '.join(map(repr, list(left_out)[:MOST_KEYS]))}.",
             "Name them under `data.columns` or in `data.template` if the model should see them.",
         )
 
 
 def _with_label(example: Example, labels: Mapping[str, str]) -> Example:
-    """Return an example whose answer is spelled as the label that it is."""
+    """Return an example whose answer is spelled as its label."""
     label = labels.get(normal(example.answer or "")) if labels else None
     if label is None or label == example.answer:
         return example
@@ -196,7 +189,7 @@ def _without_reasoning(example: Example) -> Example:
 
 
 def _unmapped(record: Record, example: Example, by_job: mapping.Mapping | None) -> Iterable[str]:
-    """Return the columns of a table, or of flat JSON that the job maps, which no model sees."""
+    """Return the unmapped columns of a table, or of flat JSON that the job maps."""
     if by_job and is_mapped(record, by_job):
         return (key for key in record.value if key not in by_job.reads and key != "id")
     return (example.model_extra or {}) if record.from_table else ()
@@ -223,7 +216,7 @@ def _records(
         yield error(
             "unreadable-file",
             f"the file cannot be read: {failure.strerror or failure}.",
-            "Check that it is there and that you may read it.",
+            "Check that it exists and that you may read it.",
         )
 
 
@@ -237,6 +230,6 @@ def _unreadable(file: Path) -> Finding | None:
         near = nearest(file.name, [other.name for other in siblings if other.suffix in READERS])
         guess = f"Did you mean {near!r}?" if near else "Check the name and the folder."
         if share := re.fullmatch(r"(\d{1,2}(?:\.\d+)?) ?%", file.name):
-            guess = f"For {file.name} of the training rows, write {float(share[1]) / 100:g}."
+            guess = f"To use {file.name} of the training rows, write {float(share[1]) / 100:g}."
         return error("missing-file", "there is no such file.", guess)
     return None

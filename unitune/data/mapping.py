@@ -1,9 +1,8 @@
-"""Flat rows to messages: by column, by template, or by the usual names.
+"""Turn flat rows into messages by column, by template or by the usual names.
 
-A mapping knows which columns it `reads`, whether a table's header fits it (`check_header`), and how
-one row becomes what `unitune.data.shapes` reads (`content`); both raise `BadRow`. Columns that it
-does not read are own keys of the row, as in JSON: for slices and clusters, never trained on;
-`unitune.data.load` reports which. A blank system prompt is none.
+A mapping lists the columns it `reads`, checks a table's header (`check_header`) and converts a row
+(`content`); both raise `BadRow`. Other columns stay custom keys of the row, for slices and
+clusters. A blank system prompt is ignored.
 """
 
 from __future__ import annotations
@@ -25,13 +24,14 @@ _ROLES = ("system", "user", "assistant")
 _OPTIONAL = frozenset(Example.model_fields) - {"messages"}
 _IN_JOB = "Correct the name under `data` in the job file."
 _NAME_THEM = (
-    "Say in the job file which columns hold the messages, e.g. "
-    "`data: {columns: {user: QUESTION, assistant: ANSWER}}`; `unitune init --data FILE` writes one."
+    "Name the columns of the messages in the job file, e.g. "
+    "`data: {columns: {user: QUESTION, assistant: ANSWER}}`; `unitune init --data FILE` writes "
+    "such a file."
 )
 
 
 class ByColumn:
-    """One column for each message, word for word."""
+    """Mapping of one column to each message, unchanged."""
 
     def __init__(self, columns: Columns) -> None:
         named = {role: getattr(columns, role) for role in _ROLES}
@@ -49,20 +49,20 @@ class ByColumn:
             if not isinstance(value, str):
                 raise bad(
                     "not-a-text",
-                    f"column {column!r} holds {clip(value)}, which is no text.",
-                    "Put it in quotes, or use `data.template`, which takes any value.",
+                    f"column {column!r} holds {clip(value)}, which is not a string.",
+                    "Quote it, or use `data.template`, which accepts any value.",
                 )
             texts[role] = value
         return _as_messages(texts)
 
 
 class ByTemplate:
-    """One Jinja2 template for each message, rendered over the row's columns within limits."""
+    """Mapping by one Jinja2 template per message, rendered within limits."""
 
     def __init__(self, template: Template) -> None:
         import jinja2.meta  # noqa: PLC0415 - most rows need no template
 
-        environment = jinja2.Environment()  # noqa: S701 - parses, and renders nothing
+        environment = jinja2.Environment()  # noqa: S701 - only parses
         self._templates: dict[str, str] = {}
         self._hopeless: CheckFailed | None = None
         names: set[str] = set()
@@ -76,15 +76,15 @@ class ByTemplate:
             except jinja2.TemplateSyntaxError as failure:
                 where = f"data.template.{role}, line {failure.lineno} of the template"
                 what = f"{where}: {failure.message}"
-                raise bad("broken-template", what, "Write a column as {{ name }}.") from failure
+                raise bad("broken-template", what, "Write columns as {{ name }}.") from failure
         self.reads = frozenset(names)
 
     def check_header(self, columns: Collection[str]) -> None:
-        """Refuse columns with which a row of blanks cannot be rendered for lack of a column."""
+        """Refuse columns if a template needs another one, even for a row of blanks."""
         try:
             self.content(dict.fromkeys(columns, ""))
         except BadRow as problem:
-            # Any other failure may be due to the blanks, and is reported on the row where it is.
+            # Other failures may come from the blanks and are reported at their row.
             if problem.findings[0].code == "missing-column":
                 raise
 
@@ -92,11 +92,11 @@ class ByTemplate:
         texts: dict[str, str] = {}
         for role, template in self._templates.items():
             try:
-                if self._hopeless:  # the next row would cost as much
+                if self._hopeless:  # the next row would take as long
                     raise self._hopeless
                 texts[role] = rendered({"template": template}, row)
             except CheckFailed as failure:
-                fix = "Correct the template, or the row."
+                fix = "Correct the template or the row."
                 if failure.kind in (OUT_OF_TIME, MemoryError.__name__):
                     self._hopeless = failure
                 if failure.kind == "UndefinedError":
@@ -104,17 +104,13 @@ class ByTemplate:
                     absent = (n for n in sorted(self.reads - set(row)) if f"'{n}'" in str(failure))
                     _require(absent, row, _IN_JOB)
                 why = failure.message
-                what = f"data.template.{role} cannot be rendered over this row ({why})."
+                what = f"data.template.{role} cannot be rendered for this row ({why})."
                 raise bad("template-failed", what, fix) from failure
         return _as_messages(texts)
 
 
 class ByUsualNames:
-    """A table whose columns are named as the keys of rows are: a blank optional cell is none.
-
-    Args:
-        shape: The one that rows have, where the job says it.
-    """
+    """Mapping for tables whose columns have the usual names; blank optional cells are ignored."""
 
     reads: frozenset[str] = frozenset()
 
@@ -134,7 +130,7 @@ Mapping: TypeAlias = ByColumn | ByTemplate | ByUsualNames
 
 
 def mapping_of(data: Data | None) -> Mapping | None:
-    """Return a job's mapping; None when it has none.
+    """Return a job's mapping, or None.
 
     Raises:
         BadRow: A template is broken.
@@ -157,5 +153,6 @@ def _require(names: Iterable[str], columns: Collection[str], fix: str) -> None:
     for name in names:
         if name not in columns:
             listed = ", ".join(map(repr, columns)) or "none"
-            what = f"there is no column {name!r}.{did_you_mean(name, columns)} There are: {listed}."
+            guess = did_you_mean(name, columns)
+            what = f"there is no column {name!r}.{guess} The columns are: {listed}."
             raise bad("missing-column", what, fix)

@@ -1,11 +1,9 @@
-"""Which texts are near duplicates of one another: an index that misses none.
+"""Find all near duplicates among texts by an index that misses none.
 
-Two texts are as similar as their sets of pieces (`unitune.data.pieces`). Near duplicates have a key
-in common (`unitune.data.near_keys`), and most that have one are ruled out by some bits of each
-text, in which no more can differ than pieces do (bitmap filter: Sandes, Teodoro and Melo,
-Information Systems 2020); the few that are left are compared piece by piece. Where keys are too
-frequent, as in texts of a few dozen words in any order, the bits of all texts of about that length
-are compared.
+Similarity is that of the texts' piece sets (`unitune.data.pieces`). Near duplicates share a key
+(`unitune.data.near_keys`). A bitmap filter (Sandes, Teodoro and Melo, Information Systems 2020)
+rules out most texts that share one, and the rest are compared piece by piece. If keys are too
+frequent, the bitmaps of all texts of similar length are compared.
 """
 
 from __future__ import annotations
@@ -32,18 +30,18 @@ from unitune.data.pieces import (
     pieces,
 )
 
-# Jaccard similarity from which two texts are near duplicates; customary in deduplication
+# Jaccard similarity of near duplicates; customary in deduplication
 NEAR_SIMILARITY = 0.8
 
-MOST_HITS = 1 << 18  # keys in common that are looked at together: some 30 MB
+MOST_HITS = 1 << 18  # shared keys examined together: some 30 MB
 
-# A scan of all texts of a length passes so many of them in the time of one hit. Measured on
-# banking77 and on questions of 25 words out of 25. To begin takes as long as 4,000 more.
+# A scan covers this many texts in the time of one hit; starting one takes as long as 4,000 more.
+# Measured on banking77 and on questions of 25 words out of 25.
 SCANNED_PER_HIT, SCAN_START = 25, 4000
 
 
 class Double(NamedTuple):
-    """Two texts that are near duplicates, by their positions."""
+    """Two near-duplicate texts, by position."""
 
     text: int
     indexed: int
@@ -51,11 +49,7 @@ class Double(NamedTuple):
 
 
 class NearIndex:
-    """Finds the near duplicates of texts among others.
-
-    Args:
-        texts: Those others; equal ones count each.
-    """
+    """Index of texts that finds near duplicates of other texts."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._texts = texts
@@ -74,7 +68,7 @@ class NearIndex:
         place = np.argsort(self._by_size).astype(np.int32)
         self._owner_bits = max(len(texts), BATCH_TEXTS).bit_length()
         keys = list[Hashes]()
-        while every:  # what is done with is let go: pieces take more memory than keys
+        while every:  # free finished sets: pieces take more memory than keys
             start, sets = every.pop()
             owners, hashes = indexed_keys(sets, self._numbers)
             keys.append(self._packed(place[start + owners], hashes))
@@ -84,10 +78,9 @@ class NearIndex:
         self._holders = np.diff(self._starts, append=len(hashes))
 
     def doubles(self, texts: Sequence[str]) -> Iterator[Double]:
-        """Yield the indexed texts that are near duplicates of some others, text by text.
+        """Yield the indexed near duplicates of other texts, text by text.
 
-        Args:
-            texts: Those others; some thousand take hardly longer than one.
+        A call with some thousand texts hardly takes longer than with one.
         """
         for start, batch in batches(texts):
             below = np.full(len(batch), len(self._texts))
@@ -103,17 +96,14 @@ class NearIndex:
         return len(ours & theirs) / max(len(ours | theirs), 1)
 
     def candidates_within(self) -> Iterator[tuple[int, Ints]]:
-        """Yield each indexed text that may have near duplicates among those before it.
-
-        Texts come by their sizes, and so do the positions of those that may be near duplicates.
-        """
+        """Yield each indexed text with its possible near duplicates among earlier ones, by size."""
         for start, batch in batches([self._texts[int(at)] for at in self._by_size]):
             own = start + np.arange(len(batch))
             for text, places in sorted(self._candidates(self._counts.sets(batch), own)):
                 yield int(self._by_size[start + text]), self._by_size[places]
 
     def _candidates(self, sets: PieceSets, below: Ints) -> Iterator[tuple[int, Ints]]:
-        """Yield texts with the places of those that may be near duplicates, among the first."""
+        """Yield texts with the places of possible near duplicates before `below`."""
         beyond = parts_needed(sets.slack) > self._numbers[-1]
         owners, at = self._looked_up(wanted_keys(sets, self._numbers))
         low = np.searchsorted(self._sizes, -(-4 * sets.sizes // 5))
@@ -126,7 +116,7 @@ class NearIndex:
             yield text, self._scan(sets, text, slice(low[text], high[text]))
 
     def _packed(self, owners: NDArray[np.integer], hashes: Hashes) -> Hashes:
-        """Return owners behind hashes, of which the last bits are left out as far as need be."""
+        """Pack hashes with their owners into 64 bits, cutting the hashes' last bits if needed."""
         cut = max(HASH_BITS + self._owner_bits - 64, 0)
         return hashes >> np.uint64(cut) << np.uint64(self._owner_bits) | owners.astype(np.uint64)
 
@@ -135,10 +125,10 @@ class NearIndex:
         return owners, packed >> np.uint64(self._owner_bits)
 
     def _looked_up(self, keys: HashedPieces) -> tuple[Ints, Ints]:
-        """Return the keys that the index knows: whose each is, ascending, and its number there."""
+        """Return the owners, ascending, and index numbers of the keys that the index has."""
         if not len(self._known):
             return np.empty(0, np.int64), np.empty(0, np.int64)
-        # Sorted, since neighbours are found in the same part of memory.
+        # Sorted, so that neighbouring keys are close in memory.
         owners, hashes = self._unpacked(np.sort(self._packed(*keys)))
         at = np.minimum(np.searchsorted(self._known, hashes), len(self._known) - 1)
         known = self._known[at] == hashes
@@ -147,24 +137,20 @@ class NearIndex:
         return owners[order], at[order]
 
     def _scan(self, sets: PieceSets, text: int, places: slice) -> Ints:
-        """Return which of some places hold a text that few bits tell from one."""
+        """Return the places whose texts differ from a text in few bits."""
         most = (sets.sizes[text] + self._sizes[places]) // DIFFERENCE
         bits = sets.bitmaps[:, [text]]
         first, last = np.bitwise_count(self._folded[:, places] ^ folded(bits))
-        left = np.flatnonzero(first + last <= most[-1:])  # the longest may differ most
+        left = np.flatnonzero(first + last <= most[-1:])  # longer texts may differ more
         differ = np.bitwise_count(self._bitmaps[:, places.start + left] ^ bits)
         return places.start + left[differ.sum(axis=0, dtype=np.int64) <= most[left]]
 
     def _by_keys(
         self, sets: PieceSets, owners: Ints, at: Ints, below: Ints
     ) -> Iterator[tuple[int, Ints]]:
-        """Yield texts with the places of those that have a key of theirs, and few other bits.
+        """Yield texts with the places of texts that share a key and differ in few bits.
 
-        Args:
-            sets: The texts.
-            owners: Of the keys that are looked up: whose each is, ascending.
-            at: Their numbers in the index.
-            below: For each text, the place before which others are looked for.
+        `owners` holds the owner of each key, ascending, and `at` its number in the index.
         """
         holders = self._holders[at]
         hits = np.cumsum(np.bincount(owners, holders, minlength=len(below)))
@@ -179,7 +165,7 @@ class NearIndex:
     def _alike(
         self, sets: PieceSets, texts: Ints, places: Ints, below: Ints
     ) -> Iterator[tuple[int, Ints]]:
-        """Yield of some pairs those that bits do not rule out, text by text."""
+        """Yield the pairs that bits do not rule out, text by text."""
         inside = places < below[texts]
         texts, places = texts[inside], places[inside]
         for ours, theirs in ((folded(sets.bitmaps), self._folded), (sets.bitmaps, self._bitmaps)):

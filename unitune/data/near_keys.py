@@ -1,21 +1,13 @@
-"""The keys by which near duplicates meet: of two of them, one key at least is the same.
+"""Compute keys such that any two near duplicates share at least one.
 
-Pieces stand in one order, the rarest first. Two near duplicates
+Pieces are ordered by rarity. Near duplicates that share a rare piece share one among the first n /
+5 + 1 (prefix filtering: Bayardo, Ma and Srikant, WWW 2007); these pieces are keys. Otherwise they
+differ in few frequent pieces. Those are dealt by hash into more parts than can differ, so one part
+is equal (Arasu, Ganti and Kaushik, VLDB 2006); the parts are keys.
 
-    share a rare piece   The first that they share is among the first n / 5 + 1 of each, since none
-                         lacks more (prefix filtering: Bayardo, Ma and Srikant, WWW 2007). Keys are
-                         these pieces, as far as they are rare.
-    share none           Then each rare piece of either is one that the other lacks, and they differ
-                         in few others. Their frequent pieces are dealt into more parts than these
-                         by their hashes, so that one part is the same in both (Arasu, Ganti and
-                         Kaushik, VLDB 2006). Keys are the parts.
-
-Rows from a template have few rare pieces, as of a number or a name, and hardly any two have the
-same in any part: the keys of a text lead to some hundred others, however many rows there are.
-
-How many parts two texts need hangs on the one with more slack (`PieceSets.slack`). Each text is cut
-into as many as two of its own slack need, and into every larger number for others that need that;
-keys of a text's own number are marked, so that two texts meet at the larger of their numbers alone.
+The number of parts depends on the text with more slack (`PieceSets.slack`). Each text is cut into
+the number for its own slack and every larger one. Keys of its own number are marked, so two texts
+meet only at the larger of their numbers.
 """
 
 from __future__ import annotations
@@ -34,14 +26,14 @@ from unitune.data.pieces import (
     PieceSets,
 )
 
-# Numbers of parts. The greatest is more than two texts of 64 MiB can need.
+# Numbers of parts; the greatest exceeds the need of two texts of 64 MiB
 NUMBERS = np.array(sorted({2**step for step in range(25)} | {3 * 2**step for step in range(23)}))
-_PART_BITS = 40  # and as many as a number of parts has are 64
+_PART_BITS = 40  # plus the bits of a number of parts are 64
 _OWN = np.uint64(1 << (HASH_BITS - 1))
 
 
 def parts_needed(slack: Ints) -> Ints:
-    """Return into how many parts two texts must be cut that have no more slack than this."""
+    """Return the number of parts for two texts with at most this slack."""
     return _rounded(np.maximum(2 * slack // DIFFERENCE, 0) + 1)
 
 
@@ -50,11 +42,9 @@ def _rounded(parts: Ints) -> Ints:
 
 
 def indexed_keys(sets: PieceSets, numbers: Sequence[int]) -> HashedPieces:
-    """Return the keys under which texts are kept.
+    """Return the keys to index texts under.
 
-    Args:
-        sets: Their pieces.
-        numbers: Of parts, ascending: all that an indexed text needs, and those between.
+    `numbers` are all part numbers, ascending, between those that indexed texts need.
     """
     own = parts_needed(sets.slack)
     keys = [sets.rarest]
@@ -65,11 +55,9 @@ def indexed_keys(sets: PieceSets, numbers: Sequence[int]) -> HashedPieces:
 
 
 def wanted_keys(sets: PieceSets, numbers: Sequence[int]) -> HashedPieces:
-    """Return the keys under which near duplicates of texts are found.
+    """Return the keys to look near duplicates up by.
 
-    Args:
-        sets: Their pieces. None needs more parts than the last number.
-        numbers: As of the index.
+    `numbers` are the part numbers of the index; no text may need more than the last.
     """
     own = np.maximum(parts_needed(sets.slack), numbers[0])
     keys = [sets.rarest]
@@ -87,10 +75,9 @@ def _joined(keys: Sequence[HashedPieces]) -> HashedPieces:
 
 
 def _parts(sets: PieceSets, some: NDArray[np.bool_], number: int) -> HashedPieces:
-    """Return the parts of some texts, each as the hash of its pieces, with the first bit free.
+    """Return the parts of some texts, each as the hash of its pieces with the first bit free.
 
-    Left out are texts of which no near duplicate needs so many parts: since both together had no
-    slack, or since it would be longer than five quarters of the text.
+    Texts are left out if no near duplicate of theirs needs that many parts.
     """
     enough = _rounded(5 * sets.sizes // (2 * DIFFERENCE) + 1)
     meets = (2 * sets.slack + DIFFERENCE * number > 0) & (sets.sizes > 0)

@@ -1,10 +1,6 @@
-"""Numbers that are kept of every row: in memory while rows are few, then in a temporary file.
+"""Keep numbers of every row: in memory while rows are few, then in a temporary file.
 
-    NumberTable   rows of a few whole numbers, which are appended and read back
-    Column        one of them for all rows, as a sequence
-    by_hash       all rows by a column of hashes, in parts that fit into memory
-
-A check keeps some hashes of each row and a plan its tokens: of ten million rows nearly a gigabyte.
+Hashes and token counts of ten million rows would take nearly a gigabyte of memory.
 """
 
 from __future__ import annotations
@@ -26,29 +22,25 @@ if TYPE_CHECKING:
 
 UNSIGNED_64 = "Q"
 BYTES = 8
-BLOCK_ROWS = 1 << 14  # so many rows are in memory, and written and read together
-# About so many hashes are compared together: numpy takes some 50 bytes for each
+BLOCK_ROWS = 1 << 14  # rows kept in memory, and written and read together
+# Hashes compared together; numpy takes some 50 bytes for each
 PART_ROWS = 1 << 19
 
 
 def temporary_file(owner: object) -> IO[bytes]:
-    """Open a file without a name that is gone when nothing refers to its owner any more."""
+    """Open an unnamed file that is deleted when its owner is."""
     file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as its owner
     weakref.finalize(owner, _close, file)
     return file
 
 
 def _close(file: IO[bytes]) -> None:
-    with suppress(OSError):  # of a full disk: what could not be written is not needed any more
+    with suppress(OSError):  # disk full: the data is no longer needed
         file.close()
 
 
 class NumberTable:
-    """Rows of whole numbers from 0 to 2⁶⁴ - 1.
-
-    Args:
-        width: Numbers of a row.
-    """
+    """Rows of `width` whole numbers from 0 to 2⁶⁴ - 1."""
 
     def __init__(self, width: int) -> None:
         self._width = width
@@ -57,7 +49,7 @@ class NumberTable:
         self._written = 0  # in blocks
 
     def append(self, *row: int) -> None:
-        """Keep the next row."""
+        """Append a row."""
         self._recent.extend(row)
         if len(self._recent) >= BLOCK_ROWS * self._width:
             self._file = self._file or temporary_file(self)
@@ -75,11 +67,11 @@ class NumberTable:
         return self._recent[row * self._width : (row + 1) * self._width]
 
     def column(self, at: int) -> Column:
-        """Return one number of all rows."""
+        """Return one column."""
         return Column(self, at)
 
     def blocks(self, column: int) -> Iterator[array[int]]:
-        """Yield a column, a block of rows at a time."""
+        """Yield a column block by block."""
         size = BLOCK_ROWS * self._width
         for block in range(self._written):
             yield self._read(block * size, size)[column :: self._width]
@@ -92,7 +84,7 @@ class NumberTable:
 
 
 class Column(Sequence[int]):
-    """One number of all rows of a table, those that are still to come included."""
+    """A column of a table, including rows appended later."""
 
     def __init__(self, table: NumberTable, at: int) -> None:
         self._table = table
@@ -106,7 +98,7 @@ class Column(Sequence[int]):
             yield from block
 
     def blocks(self) -> Iterator[array[int]]:
-        """Yield the numbers, a block of rows at a time."""
+        """Yield the numbers block by block."""
         return self._table.blocks(self._at)
 
     @overload
@@ -120,7 +112,7 @@ class Column(Sequence[int]):
 
 
 def by_hash(column: Column) -> Iterator[tuple[Positions, Hashes]]:
-    """Yield the rows in parts that each have all hashes of a range, the ranges ascending.
+    """Yield rows in parts that fit into memory; each has all hashes of a range, in ascending order.
 
     Yields:
         The positions of a part's rows, ascending, and their hashes.
@@ -143,11 +135,7 @@ def by_hash(column: Column) -> Iterator[tuple[Positions, Hashes]]:
 
 
 def later_and_first(column: Column) -> Iterable[tuple[int, int]]:
-    """Return the positions of rows whose number an earlier row has, each with the first such row.
-
-    Args:
-        column: Of hashes.
-    """
+    """Return positions of rows with an earlier equal hash, each with the first such row."""
     import numpy as np  # noqa: PLC0415 - slow to import
 
     pairs: list[NDArray[np.intp]] = []

@@ -1,32 +1,18 @@
-"""Which training rows say what a case says: `Search`, four ways of looking; `leaks`, `refuse`.
+"""Find test cases whose question is also in the training rows (leaks), in four ways.
 
     exact            the user turns are equal after normalisation (NFKC, case, white space,
-                     invisible letters, letters that look like Latin ones)
-    near-duplicate   of all pieces of five letters in the two, both have at least 80 %
-    n-gram           at least half of the case's runs of 13 words stand in one training row
-    quoted           a case of 6 to 12 words stands in a training row as a line of its own, or
-                     outside user turns between sentence marks
+                     invisible and look-alike letters)
+    near-duplicate   the Jaccard similarity of the texts' five-letter pieces is at least 0.8
+    n-gram           at least half of the case's runs of 13 words are in one training row
+    quoted           a case of 6 to 12 words is a line or, outside user turns, a clause of a row
 
-The first two compare user turns with user turns. The last two search every turn of a row: system
-prompts, results of tools and answers may quote a case, and one turn may quote several.
+The first two compare user turns with user turns; the last two search every turn of a row. Answers
+are not compared, because labels are often shared. Template words are ignored in the two inexact
+ways. Questions with different numbers and different answers are different questions.
 
-Questions are compared (`unitune.data.questions`) and not answers, since labels, canned replies and
-JSON answers tend to be shared; whether the answers are equal is reported beside. Words of templates
-are left out of the two inexact ways. Two questions that differ in a number and in their answers are
-two questions.
-
-The search is complete, not sampled: where MinHash would miss some, `unitune.data.near` finds every
-pair over the threshold. Cases are kept, and training rows stream past them.
-
-All kinds count alike for `evaluate.leaks`: a tuned model recalls a row that differs by a
-letter as well as the row itself, and a refusal shows each double and how near it is, so that a
-person can decide for `drop` or `allow`.
-
-Left out: paraphrases, translations, encodings such as base64, look-alike letters of other scripts
-than Cyrillic and Greek, cases of up to five words that are quoted, near duplicates in turns that
-are not the user's, and cases that are spread over several rows. Scripts without spaces are held to
-near duplicates more strictly, since five of their letters are several words, and have no runs of
-words.
+The search finds every pair above the threshold. It does not find paraphrases, translations,
+encodings such as base64, quotations of up to five words, near duplicates outside user turns, or
+cases spread over several rows. Scripts without spaces have no word runs.
 """
 
 from __future__ import annotations
@@ -57,15 +43,15 @@ from unitune.workspace.progress import counted
 
 Kind = Literal["exact", "near-duplicate", "n-gram", "quoted"]
 
-# Words of an n-gram, as in GPT-3's contamination check (Brown et al. 2020, appendix C).
+# Words per n-gram, as in GPT-3's contamination check (Brown et al. 2020, appendix C).
 RUN_WORDS = 13
 
-RUN_SHARE = 0.5  # share of a case's n-grams in one training row from which the case counts as seen
+RUN_SHARE = 0.5  # a case is seen if this share of its n-grams is in one training row
 
-# Words of a case from which a quotation of it counts: shorter ones are said in many places
+# Minimum words of a quoted case; shorter phrases are common
 QUOTED_WORDS = 6
 
-# Most that is held against the cases together, which is faster than one by one, and kept
+# Most rows and letters compared together, which is faster than one by one
 WAITING_ROWS, WAITING_LETTERS = 1024, 1 << 18
 
 SHOWN_CASES = 5
@@ -79,30 +65,30 @@ NAMES: dict[Kind, tuple[str, str]] = {
 
 
 class SharedCase(Closed):
-    """A case whose question stands in the rows that a model or its prompt was made from."""
+    """A test case whose question is also in the training or validation rows."""
 
     case: str
     """`Example.case_id` of the case."""
     line: int
-    """Of the case in its file."""
+    """Line of the case in its file."""
     kind: Kind
     similarity: float
-    """exact, quoted: 1. near-duplicate: Jaccard similarity. n-gram: share of the n-grams."""
+    """1 if exact or quoted, the Jaccard similarity, or the share of n-grams."""
     train_file: str
-    """Where its nearest double stands; of equally near ones the first with the same answer."""
+    """File of the nearest duplicate; among equals, the first with the same answer."""
     train_line: int
     same_answer: bool
-    """Whether that double has the same answer too, after normalisation."""
+    """Whether the duplicate also has the same answer after normalisation."""
 
     def __str__(self) -> str:
-        """Where the double stands, and how near it is: ``train.csv:7, near-duplicate 0.86``."""
+        """Return place and similarity of the duplicate: ``train.csv:7, near-duplicate 0.86``."""
         nearness = "" if self.kind == "exact" else f", {self.kind}"
         nearness += "" if self.kind in ("exact", "quoted") else f" {self.similarity:.2f}"
         return f"{self.train_file}:{self.train_line}{nearness}"
 
 
 class _Question(NamedTuple):
-    """What one or several cases ask, by their positions, and its number of different runs."""
+    """A question, the positions of its cases and its number of different runs."""
 
     runs: int
     cases: Sequence[int]
@@ -115,7 +101,7 @@ class _Waiting(NamedTuple):
 
 
 class _Double(NamedTuple):
-    """What a row asks that a case asks; of several for one case the greatest rank is kept."""
+    """Match of a row and a case; the greatest rank per case is kept."""
 
     rank: tuple[bool, float, bool]
     shared: SharedCase
@@ -128,10 +114,10 @@ class _Match(NamedTuple):
 
 
 class Search:
-    """Looks for cases in rows that stream past."""
+    """Search for cases in a stream of rows."""
 
     def __init__(self, cases: Sequence[Row]) -> None:
-        from unitune.data.near import NearIndex  # noqa: PLC0415 - a file by itself needs no scipy
+        from unitune.data.near import NearIndex  # noqa: PLC0415 - a single file needs no scipy
 
         self._cases = cases
         self._doubles: dict[int, _Double] = {}
@@ -171,7 +157,7 @@ class Search:
             self.compare_row(row, file)
 
     def compare_row(self, row: Row, file: str) -> None:
-        """Compare one row with the cases, together with others or when `shared_cases` is called."""
+        """Queue a row for comparison. Rows are compared in batches."""
         turns = question(row.example)
         self._waiting.append(_Waiting(row, file, turns))
         self._waiting_letters += sum(len(turn.text) for turn in row.example.messages)
@@ -179,7 +165,7 @@ class Search:
             self._compare()
 
     def shared_cases(self) -> tuple[SharedCase, ...]:
-        """Return the cases that stand in the rows so far, in the order of the cases."""
+        """Return the cases found in the rows until now, in case order."""
         self._compare()
         return tuple(self._doubles[at].shared for at in sorted(self._doubles))
 
@@ -219,9 +205,9 @@ class Search:
             self._doubles[at] = _Double(rank, shared)
 
     def _quoted(self, text: str, is_user: bool) -> tuple[_Match, ...]:  # noqa: FBT001 - cached
-        """Return the cases that one turn quotes, whole or in long runs.
+        """Return the cases that a turn quotes, whole or in long runs.
 
-        A user may well begin a message with what another one asks: a quotation is a line there.
+        In a user turn only a whole line counts as a quotation, because users often begin alike.
         """
         clauses = clauses_of(text, lines=is_user)
         words = self._templates.own_words((normal(text),))
@@ -245,14 +231,11 @@ class Search:
 
 
 def leaks(seen: Iterable[Dataset], test: Dataset) -> tuple[SharedCase, ...]:
-    """Return the test cases that stand in any of several sets of rows.
+    """Return the test cases found in any of several sets of rows, each with its nearest duplicate.
 
     Args:
-        seen: Every row that the model or its prompt was made from, held-out rows included.
-        test: The cases.
-
-    Returns:
-        In the order of the cases, each with its nearest double.
+        seen: Rows that the model or its prompt was made from, held-out rows included.
+        test: Test cases.
     """
     some = [rows for rows in seen if len(rows)]
     if not some:
@@ -264,25 +247,25 @@ def leaks(seen: Iterable[Dataset], test: Dataset) -> tuple[SharedCase, ...]:
 
 
 def refuse(shared: Sequence[SharedCase], test: Dataset) -> None:
-    """Raise when test cases leak.
+    """Raise if there are leaked test cases.
 
     Raises:
-        Leak: There are any.
+        Leak: A test case is in the training or validation rows.
     """
     if not shared:
         return
     first = ", ".join(f"{test.name}:{leak.line} (as {leak})" for leak in shared[:SHOWN_CASES])
     more = ", …" if len(shared) > SHOWN_CASES else ""
     raise Leak(
-        f"{len(shared)} of {len(test)} test cases stand in training or validation rows, "
-        f"{by_kind(leak.kind for leak in shared)}: {first}{more}. Take them out of one of the "
-        "files, or set evaluate.leaks to `drop` (they are left out and counted) or `allow` (they "
-        "count, and the report says so). `unitune check` shows them all."
+        f"{len(shared)} of {len(test)} test cases are in the training or validation rows, "
+        f"{by_kind(leak.kind for leak in shared)}: {first}{more}. Remove them from one of the "
+        "files, or set evaluate.leaks to `drop` (leave them out) or `allow` (keep them). "
+        "`unitune check` lists all of them."
     )
 
 
 def by_kind(kinds: Iterable[Kind]) -> str:
-    """Return how many cases there are of each kind, in words: ``7 exact, 1 near duplicate``."""
+    """Return the number of cases of each kind in words: ``7 exact, 1 near duplicate``."""
     counts = Counter(kinds)
     return ", ".join(
         f"{counts[kind]:,} {names[counts[kind] > 1]}"

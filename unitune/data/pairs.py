@@ -1,8 +1,8 @@
-"""Rows of a question and an answer under their names: Alpaca's, and pairs.
+"""Read rows of a question and an answer: Alpaca's columns, and pairs.
 
-A text where messages may stand is one message. Alpaca's `input`, or Dolly's `context`, stands on
-the line behind the instruction. What else a question may need has no place in a pair and is
-refused, as a training would never show it.
+A string in place of messages is one message. Alpaca's `input` or Dolly's `context` follows the
+instruction on a new line. Anything else that a question may need is refused, because training would
+never show it.
 
 Sources: LLaMA-Factory, data/README.md (Alpaca format); databricks-dolly-15k (`context`).
 """
@@ -17,34 +17,34 @@ from unitune.findings import clip
 
 PROMPTS = ("prompt", "question", "instruction", "input")
 ANSWERS = ("completion", "response", "answer", "output")
-_UNSEEN = ("context", "choices", "options")  # what a question may need, and a pair has no place for
+_UNSEEN = ("context", "choices", "options")  # parts of a question that a pair cannot hold
 _TO_TEMPLATE = (
-    "Say in the job what the model sees, e.g. `data: {template: {user: "
+    "Define the model's input in the job, e.g. `data: {template: {user: "
     "'{{ context }}\n\n{{ question }}', assistant: '{{ answer }}'}}`."
 )
-_HISTORY = "It is a list of the turns before: [[QUESTION, ANSWER], …]."
+_HISTORY = "It must be a list of earlier turns: [[QUESTION, ANSWER], …]."
 
 
 def fits_alpaca(row: Flat) -> bool:
-    """Whether a row is an instruction."""
+    """Whether a row looks like an instruction."""
     beside = (*ANSWERS, "input", "chosen", "rejected")
     return "instruction" in row and "prompt" not in row and not row.keys().isdisjoint(beside)
 
 
 def fits_pair(row: Flat) -> bool:
-    """Whether a row has a prompt, with or without an answer, or both under other names."""
+    """Whether a row has a prompt, or a prompt and an answer under other names."""
     keys = row.keys()
     return "prompt" in row or not (keys.isdisjoint(PROMPTS) or keys.isdisjoint(ANSWERS))
 
 
 def alpaca(row: Flat) -> Flat:
-    """Read an instruction, with what it is about and the turns before it."""
+    """Read an instruction with its input and history."""
     rest = dict(row)
     texts: list[str] = []
     for key in ("instruction", "input", "context"):
         text = rest.pop(key, None)
         if not isinstance(text, str | None):
-            raise bad("not-a-text", f"{key!r} is {clip(text)}.", "Allowed is text in quotes.")
+            raise bad("not-a-text", f"{key!r} is {clip(text)}.", "Use a string.")
         texts += [text] if text else []
     before: list[JsonValue] = []
     history = rest.pop("history", None) or []
@@ -62,12 +62,12 @@ def alpaca(row: Flat) -> Flat:
 
 
 def pair(row: Flat) -> Flat:
-    """Read a question and an answer, texts or lists of messages."""
+    """Read a question and an answer, each a string or a list of messages."""
     rest = dict(row)
     prompt, answer = _only(row, PROMPTS), _only(row, ANSWERS)
     if prompt != "prompt" and (unseen := [key for key in _UNSEEN if row.get(key)]):
         key, value = unseen[0], clip(row[unseen[0]])
-        what = f"the row has {key!r} ({value}) beside {prompt!r}, and a pair has no place for it."
+        what = f"the row has {key!r} ({value}) next to {prompt!r}, which a pair cannot hold."
         raise bad("unseen-key", what, _TO_TEMPLATE)
     return {
         "messages": [*turns_of(rest, prompt, "user"), *turns_of(rest, answer, "assistant")],
@@ -79,5 +79,5 @@ def _only(row: Flat, names: tuple[str, ...]) -> str:
     held = [name for name in names if row.get(name) is not None]
     if len(held) > 1 and not {"prompt", "completion"}.issubset(row):
         both = " and ".join(map(repr, held))
-        raise bad("ambiguous-keys", f"the row has {both}, and only one can be meant.", _TO_TEMPLATE)
+        raise bad("ambiguous-keys", f"the row has {both}, but only one is allowed.", _TO_TEMPLATE)
     return held[0] if held else names[0]

@@ -1,8 +1,7 @@
-"""Texts as sets of pieces, which are runs of five letters: hashes, rarity and bitmaps of them.
+"""Represent texts as sets of pieces (runs of five letters): hashes, rarity and bitmaps.
 
-Two texts are as similar as their sets of pieces (Jaccard: what both have, of all that either has).
-Pieces are known by 48 bits of a hash. If two pieces of one text met in these, which happens to one
-text of 60 pieces in some 10¹¹, a duplicate of it could be missed; none is ever made by it.
+Similarity is the Jaccard index of two sets. A piece is known by a 48-bit hash; a collision, in one
+of 10¹¹ texts, can hide a duplicate but never create one.
 """
 
 from __future__ import annotations
@@ -19,22 +18,22 @@ Hashes: TypeAlias = NDArray[np.uint64]
 Bitmaps: TypeAlias = NDArray[np.uint64]
 Levels: TypeAlias = NDArray[np.uint8]
 
-# As for short documents in Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, 3.2.2. Tried
-# on banking77: of the near duplicates by 5 letters 96 % have the label of their double; words
-# instead of letters find "change my name" beside "change my pin".
+# As for short documents in Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, 3.2.2. On
+# banking77, 96 % of the near duplicates by 5 letters share a label; by words, "change my name"
+# would match "change my pin".
 PIECE_LETTERS = 5
 
-DIFFERENCE = 9  # two sets with 4 / 5 of their union in common differ in a ninth of their sizes' sum
+DIFFERENCE = 9  # sets that share 4/5 of their union differ in a ninth of their sizes' sum
 
-# A piece is rare that no more texts have. Tried with 64 and 256 on 80,000 rows from a template.
+# Pieces in at most this many texts are rare. Tried with 64 and 256 on 80,000 template rows.
 RARE_TEXTS = 128
 
-# The most that is looked up together: numpy takes some 60 bytes a letter
+# Texts and letters processed together; numpy takes some 60 bytes per letter
 BATCH_TEXTS, BATCH_LETTERS = 1 << 10, 1 << 18
 
-_RARITY_BITS, HASH_BITS = 6, 48  # beside 10 bits for a text of a batch
+_RARITY_BITS, HASH_BITS = 6, 48  # the other 10 bits number a text in a batch
 HASH = np.uint64(2**HASH_BITS - 1)
-# Rarity is counted in levels, since its order alone matters: 63 of them reach to 2²¹ texts
+# Rarity is kept in levels, because only its order matters: 63 of them reach 2²¹ texts
 _LEVELS_AN_OCTAVE = 3
 _BUCKETS_BITS = range(8, 23)
 _WORD_BITS, _FEWEST_WORDS, _MOST_WORDS = 64, 8, 256
@@ -42,28 +41,28 @@ FACTORS = np.random.default_rng().integers(2**63, size=PIECE_LETTERS, dtype=np.u
 
 
 def pieces(text: str) -> frozenset[str]:
-    """Return all runs of five letters of a text."""
+    """Return all five-letter runs of a text."""
     return frozenset(text[at : at + PIECE_LETTERS] for at in range(len(text) - PIECE_LETTERS + 1))
 
 
 class HashedPieces(NamedTuple):
-    """Pieces of some texts, text by text."""
+    """Hashed pieces of some texts, text by text."""
 
     owners: Ints | NDArray[np.int16]
     hashes: Hashes
 
 
 class PieceSets(NamedTuple):
-    """The pieces of some texts, each once.
+    """Distinct pieces of some texts.
 
     Args:
-        rarest: So many of the rare ones that near duplicates which have any in common have one
-            of these: a fifth of all pieces, and one.
-        frequent: Those that are not rare.
-        sizes: How many pieces each text has.
-        slack: The same less nine for each rare one. Two near duplicates without a common rare piece
-            differ in at most a ninth of their slack in the frequent ones.
-        bitmaps: Of each bit and text, whether an odd number of its pieces has it. (words, texts)
+        rarest: Rare pieces, up to a fifth of all pieces plus one. Near duplicates that share any
+            rare piece share one of these.
+        frequent: Pieces that are not rare.
+        sizes: Number of pieces per text.
+        slack: Sizes minus nine per rare piece. Near duplicates without a common rare piece differ
+            in at most a ninth of their slack in frequent pieces.
+        bitmaps: Parity of the pieces per bit and text. (words, texts)
     """
 
     rarest: HashedPieces
@@ -74,11 +73,7 @@ class PieceSets(NamedTuple):
 
 
 class PieceCounts:
-    """How many of some texts have which piece.
-
-    Args:
-        texts: Those.
-    """
+    """Number of texts that have each piece."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._words = _words_for(texts)
@@ -91,11 +86,7 @@ class PieceCounts:
         self._levels: Levels = np.minimum(_level(counts), 2**_RARITY_BITS - 1).astype(np.uint8)
 
     def sets(self, texts: Sequence[str]) -> PieceSets:
-        """Return the pieces of some texts, which need not be the counted ones.
-
-        Args:
-            texts: No more than a batch.
-        """
+        """Return the pieces of at most a batch of texts, counted or not."""
         owners, hashes = hashed_pieces(texts)
         levels = self._levels[hashes >> self._shift].astype(np.uint64)
         keys = owners.astype(np.uint64) << np.uint64(_RARITY_BITS) | levels
@@ -128,20 +119,20 @@ def _bitmaps(owners: Ints, hashes: Hashes, shape: tuple[int, int]) -> Bitmaps:
 
 
 def folded(bitmaps: Bitmaps) -> Bitmaps:
-    """Return bitmaps of two words, in which no more bits differ; most pairs do so enough."""
+    """Return bitmaps folded to two words, which differ in no more bits than before."""
     halves = bitmaps[::2], bitmaps[1::2]
     return np.stack([np.bitwise_xor.reduce(words, axis=0) for words in halves])
 
 
 def _words_for(texts: Sequence[str]) -> int:
-    """Return of how many words bitmaps are: about two bits a letter, for all but long texts."""
+    """Return the words per bitmap: about two bits a letter, except for long texts."""
     letters = float(np.quantile([len(text) for text in texts], 0.95)) if texts else 0
     words = 1 << math.ceil(math.log2(max(2 * letters / _WORD_BITS, 1)))
     return min(max(words, _FEWEST_WORDS), _MOST_WORDS)
 
 
 def hashed_pieces(texts: Sequence[str]) -> HashedPieces:
-    """Return all runs of five letters of some texts, one as often as it stands there."""
+    """Return all five-letter runs of some texts, with repeats."""
     encoded = "".join(texts).encode("utf-32-le", "surrogatepass")
     letters = np.frombuffer(encoded, np.uint32).astype(np.uint64)
     owners = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
@@ -154,7 +145,7 @@ def hashed_pieces(texts: Sequence[str]) -> HashedPieces:
 
 
 def batches(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
-    """Yield texts that are looked up together, with the position of the first."""
+    """Yield batches of texts, each with the position of its first."""
     start = letters = 0
     for at, text in enumerate(texts):
         letters += len(text)

@@ -1,6 +1,6 @@
-"""Preference rows: OpenAI's triple, and TRL's prompt, chosen and rejected.
+"""Read preference rows: OpenAI's triple, and TRL's prompt, chosen and rejected.
 
-Sources: OpenAI's description, FineTunePreferenceRequestInput; TRL, dataset_formats.md.
+Sources: OpenAI's API description, FineTunePreferenceRequestInput; TRL, dataset_formats.md.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from unitune.data.records import BadRow, Flat, bad
 from unitune.data.validation_errors import explain
 from unitune.findings import Finding, clip, error
 
-# What stands in `input`; the last is OpenAI's and is kept as a key of the row
+# Keys of `input`; the last is OpenAI's and is kept as a key of the row
 INPUT_KEYS = ("messages", "tools", "parallel_tool_calls")
 
 _IN_TRL = {
@@ -27,10 +27,8 @@ _TRIPLE_SHAPE = (
     'Write {"input": {"messages": […]}, "preferred_output": [{"role": "assistant", …}], '
     '"non_preferred_output": [{"role": "assistant", …}]}.'
 )
-_TRL_SHAPE = 'Write {"prompt": …, "chosen": …, "rejected": …}, texts or lists of messages.'
-_ONE_ANSWER = (
-    'Give it one {"role": "assistant", "content": …}; the turns before belong to the input.'
-)
+_TRL_SHAPE = 'Write {"prompt": …, "chosen": …, "rejected": …}, each a string or a list of messages.'
+_ONE_ANSWER = 'Give it one {"role": "assistant", "content": …}; earlier turns belong to the input.'
 
 
 class _Input(BaseModel):
@@ -48,7 +46,7 @@ class _Triple(BaseModel):
 
 
 def fits_preference(row: Flat) -> bool:
-    """Whether a row means to be OpenAI's triple."""
+    """Whether a row looks like OpenAI's triple."""
     if "messages" in row:
         return "non_preferred_output" in row
     given = row.get("input")
@@ -58,10 +56,10 @@ def fits_preference(row: Flat) -> bool:
 
 
 def preference(row: Flat) -> Flat:
-    """Return OpenAI's triple as it is.
+    """Return OpenAI's triple unchanged.
 
     Raises:
-        BadRow: It is not complete, or its answers are not two of an assistant.
+        BadRow: The triple is incomplete, or an answer is not one assistant message.
     """
     if problems := list(_triple_problems(row)):
         raise BadRow(*problems)
@@ -85,11 +83,13 @@ def _triple_problems(row: Flat) -> Iterator[Finding]:
         if key not in INPUT_KEYS:
             yield error(
                 "unknown-key",
-                f"input has a key {key!r}, which is not known.",
-                f"Known there: {', '.join(INPUT_KEYS)}. Keys of your own may stand beside `input`.",
+                f"`input` has an unknown key {key!r}.",
+                f"Allowed keys: {', '.join(INPUT_KEYS)}. Put custom keys next to `input`.",
             )
         elif key in row:
-            yield error("repeated-key", f"{key!r} stands in input and beside it.", "Keep one.")
+            yield error(
+                "repeated-key", f"{key!r} is both in `input` and next to it.", "Keep only one."
+            )
     outputs = (parsed.preferred_output, parsed.non_preferred_output)
     wrong = [each for pair in zip(TRIPLE[1:], outputs, strict=True) for each in _wrong(*pair)]
     yield from wrong
@@ -98,7 +98,7 @@ def _triple_problems(row: Flat) -> Iterator[Finding]:
         yield error(
             "equal-outputs",
             f"preferred_output and non_preferred_output are equal: {clip(better[0][0])}.",
-            "There is nothing to learn from it; give the worse answer, or leave the row out.",
+            "The row teaches nothing. Add a worse answer, or remove the row.",
         )
 
 
@@ -108,11 +108,11 @@ def _wrong(key: str, output: tuple[Message, ...]) -> Iterator[Finding]:
     elif output[0].role != "assistant":
         yield error("wrong-output", f"{key} is from {output[0].role!r}.", _ONE_ANSWER)
     elif not output[0].text.strip() and not output[0].tool_calls:
-        yield error("empty-output", f"{key} is empty.", "Write it, or leave the row out.")
+        yield error("empty-output", f"{key} is empty.", "Fill it in, or remove the row.")
 
 
 def trl(row: Flat) -> Flat:
-    """Read TRL's columns; `chosen` and `rejected` may repeat the turns of `prompt`."""
+    """Read TRL's columns. `chosen` and `rejected` may repeat the turns of `prompt`."""
     if missing := [key for key in ("chosen", "rejected") if row.get(key) is None]:
         raise bad("missing-output", f"the row has no {missing[0]!r}.", _TRL_SHAPE)
     rest = dict(row)
@@ -123,15 +123,15 @@ def trl(row: Flat) -> Flat:
         raise bad(
             "different-prompts",
             "`chosen` and `rejected` differ before their last message.",
-            "A pair is two answers to one question: give both the same turns before the answer.",
+            "Both must have the same turns before the answer.",
         )
     if not (prompt or before):
         raise bad("missing-key", "the row has no `prompt`.", _TRL_SHAPE)
     if before and prompt and before[-len(prompt) :] != prompt:
         raise bad(
             "different-prompts",
-            "the turns before the answers are not those of `prompt`.",
-            "Give the question once, as `prompt`.",
+            "the turns before the answers differ from `prompt`.",
+            "Write the question once, as `prompt`.",
         )
     tools = {"tools": rest.pop("tools")} if rest.get("tools") is not None else {}
     triple: Flat = {
@@ -153,16 +153,16 @@ def _in_trl_words(finding: Finding) -> Finding:
 
 
 def fits_trl(row: Flat) -> bool:
-    """Whether a row means to be TRL's preference."""
+    """Whether a row looks like TRL's preference columns."""
     return "completion" not in row and ("chosen" in row or "rejected" in row)
 
 
 def turns_of(row: Flat, key: str, role: str) -> list[JsonValue]:
-    """Take a text of this role, or a list of messages, out of a row."""
+    """Remove a key from a row and return its value as messages; a string gets this role."""
     value = row.pop(key, None)
     if isinstance(value, str):
         return [{"role": role, "content": value}]
     if value is None or isinstance(value, list):
         return value or []
-    fix = "Allowed is text in quotes, or a list of messages."
+    fix = "Use a string or a list of messages."
     raise bad("not-a-text", f"{key!r} is {clip(value)}.", fix)

@@ -1,7 +1,6 @@
-"""Prepare rows for comparison: their questions and answers, normalised, without template words.
+"""Normalise questions and answers for comparison, without words from shared templates.
 
-The search for leaks compares user turns alone, since system prompts tend to be shared. Words that
-many questions with different answers share in a row come from a template and are left out.
+The leak search compares user turns only, because system prompts are often shared.
 """
 
 from __future__ import annotations
@@ -18,26 +17,25 @@ Turns: TypeAlias = tuple[str, ...]
 Words: TypeAlias = tuple[str, ...]
 Run: TypeAlias = int
 
-# Words in a row that make a template when many cases have them. The commonest five of banking77
-# stand in 0.5 % of its cases. A shorter template is too small a part of a question to make two of
-# them similar.
+# Consecutive words that form a template if many cases have them. The five most common in banking77
+# are in 0.5 % of its cases. A shorter template is too small a part of a question to matter.
 TEMPLATE_WORDS = 5
 
-TEMPLATE_SHARE = 0.1  # many is a tenth of the cases, so that a file may mix several templates
+TEMPLATE_SHARE = 0.1  # "many" is a tenth of the cases, so a file may mix several templates
 
-TEMPLATE_CASES = 3  # many is at least so many: two cases may be each other's doubles
+TEMPLATE_CASES = 3  # lower bound of "many": two cases may be duplicates
 
-# If so many of the cases with a run have one answer, the run is that of a question and its copies.
-# A run that most cases have comes from a template even then: one label may outweigh the others.
+# If this share of the cases with a run has one answer, the run belongs to a question and its
+# copies. A run in most cases is a template anyway, because one label may dominate a file.
 COPIES_SHARE = 0.9
 
 _APOSTROPHES = "'\u2018\u2019"
-# Sentence marks become spaces, apostrophes nothing; signs such as + and % mean something
+# Punctuation becomes spaces and apostrophes vanish; signs such as + and % carry meaning
 _MARKS = {
     ord(mark): " " for mark in '.,;:!?"()[]-\u2013\u2014\u2026\u201c\u201d\u201e\u00ab\u00bb'
 } | {ord(mark): None for mark in _APOSTROPHES}
 
-_ENDS = re.compile(  # ends of clauses; a line break in JSON that is a text is written as an escape
+_ENDS = re.compile(  # ends of clauses; JSON inside a string has escaped line breaks
     r"[\n\r.,;:!?\"()\[\]\u2026\u201c\u201d\u201e\u00ab\u00bb\u3002\uff01\uff1f]|\\n"
 )
 
@@ -50,9 +48,8 @@ _INVISIBLE = re.compile(
     "\U000e0000-\U000e0fff]"
 )
 
-# Letters in lower case that look like Latin ones in one of their cases. Source: Unicode Technical
-# Standard 39, confusables.txt, of Cyrillic, Greek and Latin letters. No two letters of one alphabet
-# in use become the same.
+# Lower-case letters that look like Latin ones in either case. Source: Unicode Technical Standard
+# 39, confusables.txt, Cyrillic, Greek and Latin letters. Letters of one alphabet stay distinct.
 _ALIKE = str.maketrans(
     "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445"  # Cyrillic
     "\u0455\u0456\u0458\u0475\u04bb\u04cf\u0501\u051b\u051d"
@@ -63,11 +60,7 @@ _ALIKE = str.maketrans(
 
 
 class Templates:
-    """The runs of words that many questions with different answers have.
-
-    Args:
-        questions: Their turns, as of `question`, each with its answer.
-    """
+    """Word runs shared by many questions with different answers."""
 
     def __init__(self, questions: Mapping[Turns, Hashable]) -> None:
         runs = {turns: set(word_runs(words_of(turns), TEMPLATE_WORDS)) for turns in questions}
@@ -86,7 +79,7 @@ class Templates:
         )
 
     def own_words(self, turns: Turns) -> Words:
-        """Return the words of user turns, without those that come from a template."""
+        """Return the words of user turns without those from a template."""
         words = words_of(turns)
         runs = word_runs(words, TEMPLATE_WORDS) if self._runs else ()
         if self._runs.isdisjoint(runs):
@@ -101,7 +94,7 @@ class Templates:
 
 
 def question(example: Example) -> Turns:
-    """Return the question, normalised: the user turns; where there are none, the other turns."""
+    """Return the normalised user turns; without any, the other turns."""
     prompt = example.prompt
     turns = (
         [turn for turn in prompt if turn.role == "user"]
@@ -112,25 +105,25 @@ def question(example: Example) -> Turns:
 
 
 def conversation(example: Example) -> Turns:
-    """Return all turns before the answer, normalised, with the calls of tools in them."""
+    """Return all turns before the answer, normalised, with their tool calls."""
     return tuple(normal(" ".join((turn.text, *called(turn.tool_calls)))) for turn in example.prompt)
 
 
 def question_hash(example: Example) -> str:
-    """Return the hash of all that is asked, without regard to case, width and white space."""
+    """Return a hash of the prompt that ignores case, width and white space."""
     turns = [[turn.role, normal(turn.text), called(turn.tool_calls)] for turn in example.prompt]
     return digest([turns, example.tools])
 
 
 def answer_key(example: Example) -> tuple[str, ...]:
-    """Return the answer, normalised, and its tool calls; nothing where there is no answer."""
+    """Return the normalised answer and its tool calls; empty without an answer."""
     calls = example.messages[-1].tool_calls if example.expected is None else None
     key = normal(example.answer or ""), *called(calls)
     return key if any(key) else ()
 
 
 def normal(text: str) -> str:
-    """Return a text without regard to width, case, white space and how its letters are drawn."""
+    """Return a text without differences of width, case, white space and look-alike letters."""
     if text.isascii():
         return " ".join(text.lower().split())
     folded = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold()
@@ -138,31 +131,31 @@ def normal(text: str) -> str:
 
 
 def is_blank(text: str) -> bool:
-    """Whether a text has nothing that can be seen."""
+    """Whether a text has no visible characters."""
     return not text.strip() or not (text.isascii() or normal(text))
 
 
 def numbers_of(turns: Turns) -> tuple[str, ...]:
-    """Return the numbers of some turns, in order."""
+    """Return the numbers in some turns, in order."""
     return tuple(_DIGITS.findall(" ".join(turns)))
 
 
 def words_of(turns: Turns) -> Words:
-    """Return the words of some turns, without sentence marks."""
+    """Return the words of some turns, without punctuation."""
     return tuple(" ".join(turns).translate(_MARKS).split())
 
 
 def clauses_of(text: str, *, lines: bool = False) -> list[Words]:
-    """Return the words of each line, or of each part between sentence marks too."""
+    """Return the words of each line, or of each clause."""
     parts = text.splitlines() if lines else _ENDS.split(text)
     return [words for part in parts if part and (words := words_of((normal(part),)))]
 
 
 def text_of(words: Words) -> str:
-    """Return words as a text whose first and last are as much words as the others."""
+    """Join words with a space on both ends, so that every word is delimited."""
     return f" {' '.join(words)} "
 
 
 def word_runs(words: Words, length: int) -> list[Run]:
-    """Return all runs of so many words, each by its hash, which no other process shares."""
+    """Return a hash of each run of `length` words; hashes differ between processes."""
     return [hash(words[at : at + length]) for at in range(len(words) - length + 1)]

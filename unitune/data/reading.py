@@ -1,8 +1,4 @@
-"""What a file was read as: its kind, its shapes, the keys that were read, and own keys.
-
-Filled while the rows stream past, by `unitune.data.load.read`, and said in a line by
-`unitune check`.
-"""
+"""Record how a file was read (format, shapes and keys) for the line in `unitune check`."""
 
 from __future__ import annotations
 
@@ -16,12 +12,12 @@ from unitune.data.records import Record
 from unitune.data.rows import is_mapped
 from unitune.data.shapes import Shape, shape_of
 
-MOST_KEYS = 20  # keys that are remembered and named: a file may have any number
+MOST_KEYS = 20  # keys kept and listed, because a file may have any number
 
 
 @dataclass(slots=True)
 class Reading:
-    """What is known of a file's form so far."""
+    """Form of a file, as far as it has been read."""
 
     mapping: Mapping | None = None
     shape: Shape | None = None
@@ -31,7 +27,7 @@ class Reading:
     _own: dict[str, None] = field(default_factory=dict[str, None])
 
     def add(self, record: Record, example: Example) -> None:
-        """Take in a row that could be read."""
+        """Add a row that was read."""
         shape = self.shape or shape_of(record.value)
         mapped = self.mapping is not None and is_mapped(record, self.mapping)
         label = "rows mapped by the job" if mapped or shape is None else shape.label
@@ -45,7 +41,7 @@ class Reading:
             keys |= dict.fromkeys(key for key in record.value if key not in beside)
 
     def __str__(self) -> str:
-        """One line for a person."""
+        """Return one line for people."""
         shapes = (
             f"{label} from {', '.join(map(masked, self._keys[label]))}"
             for label, _ in self._shapes.most_common()

@@ -1,12 +1,7 @@
-"""A file's bytes to records: lines of text, and JSON Lines.
+"""Read a file's bytes as records: lines of text and JSON Lines.
 
-A reader takes the open file and yields a `Record` for each good row and a `Finding`, with its line,
-for each bad one; it goes on after it. `unitune.data.file_formats` lists the readers. What the names
-in a record mean is known in `unitune.data.shapes`.
-
-A line that is not clean UTF-8 keeps its place, so that one bad byte never hides the rest of a file;
-its bad bytes become lone surrogates, which lets a table reader keep counting quotes across it. JSON
-is read strictly (`strict_json`).
+A reader yields a `Record` for each good row and a `Finding` with its line for each bad one. Bytes
+that are not UTF-8 become lone surrogates, so that a table reader still counts quotes correctly.
 """
 
 from __future__ import annotations
@@ -24,27 +19,27 @@ from pydantic import JsonValue
 
 from unitune.findings import Finding, clip, error, note, warning
 
-Flat: TypeAlias = dict[str, JsonValue]  # one row of a table, or one JSON object, by name
-# Raises `BadRow` where a table with these columns cannot be read, so that it is said once
+Flat: TypeAlias = dict[str, JsonValue]  # a table row or JSON object: values by name
+# Raises `BadRow` if a table with these columns cannot be read
 CheckHeader: TypeAlias = Callable[[list[str]], None]
 
-MOST_BYTES = 1 << 26  # of a line: ten times what the longest context of any model holds
-SEEN_BYTES = 256  # of the end of what is read at once: text in UTF-16 has a zero there
-# Lists and objects inside one another: no row needs it, and pydantic ends at about 250
+MOST_BYTES = 1 << 26  # per line: ten times the longest context of any model
+SEEN_BYTES = 256  # last bytes of a chunk: UTF-16 text has a zero there
+# Nesting depth of lists and objects; pydantic fails at about 250
 MAX_DEPTH = 100
-# Digits of a whole number; Python's own limit of 4,300 would raise later, when it is written
+# Digits of a whole number; Python's own limit of 4,300 fails only when the number is written
 MAX_DIGITS = 1000
 
 _TOO_DEEP = (
     "too-deep",
-    f"lists and objects stand more than {MAX_DEPTH} deep inside one another.",
-    "Flatten the row, or write the deep part as a text.",
+    f"lists and objects are nested more than {MAX_DEPTH} levels deep.",
+    "Flatten the row, or write the deep part as a string.",
 )
-_ONE_OBJECT = "A row is one JSON object, with names and texts in double quotes."
+_ONE_OBJECT = "A row is one JSON object, with names and strings in double quotes."
 
 
 class BadRow(ValueError):
-    """A row, or the header of a table, cannot be read; the findings have no place yet."""
+    """Row or table header that cannot be read; its findings have no line yet."""
 
     def __init__(self, *findings: Finding) -> None:
         super().__init__(*map(str, findings))
@@ -52,19 +47,15 @@ class BadRow(ValueError):
 
 
 def bad(code: str, message: str, fix: str) -> BadRow:
-    """Return the failure to read a row, for one reason."""
+    """Return a `BadRow` with one finding."""
     return BadRow(error(code, message, fix))
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What one row of a file holds, by name.
+    """One row of a file: its first line and its values by name.
 
-    Args:
-        line: Where it begins.
-        value: JSON values; texts when it comes from a table.
-        from_table: Whether it is a row of texts: of a CSV file or a sheet.
-        file_format: What kind of file it stands in, for people.
+    Values of a CSV file or a sheet (`from_table`) are strings. `file_format` is for messages.
     """
 
     line: int
@@ -74,7 +65,7 @@ class Record:
 
 
 class Line(NamedTuple):
-    """A line with its end; a problem says why its text cannot be used."""
+    """A line with its end, and a problem if its text cannot be used."""
 
     number: int
     text: str
@@ -82,12 +73,12 @@ class Line(NamedTuple):
 
     @property
     def is_blank(self) -> bool:
-        """Whether there is nothing to read."""
+        """Whether the line is empty."""
         return self.problem is None and not self.text.strip()
 
 
 class TableRow(NamedTuple):
-    """The values of a row, which begins on a line; problems say why they cannot be used."""
+    """Values of a row, its first line, and problems that make it unusable."""
 
     number: int
     values: list[str]
@@ -95,7 +86,7 @@ class TableRow(NamedTuple):
 
     @property
     def is_blank(self) -> bool:
-        """Whether there is nothing to read."""
+        """Whether the row is empty."""
         return not "".join(self.values).strip() and not self.problems
 
 
@@ -103,29 +94,29 @@ T = TypeVar("T", Line, TableRow)
 
 
 def encoding_findings(stream: BufferedReader) -> list[Finding]:
-    """Return a note about UTF-8's mark, or an error about UTF-16 that has none.
+    """Return a note about a UTF-8 byte order mark or an error about UTF-16 without one.
 
     Args:
-        stream: At its start; may be a pipe, of which nothing is taken.
+        stream: Stream at its start. It may be a pipe; nothing is consumed.
     """
     whole = stream.peek()
     head = whole[:4]
     if head.startswith(codecs.BOM_UTF8):
-        what = "the file begins with a byte order mark, skipped."
+        what = "the file begins with a byte order mark, which was skipped."
         return [note("byte-order-mark", what).at(line=1)]
-    # Without a mark, UTF-16 text shows by a zero in every second byte.
+    # UTF-16 text without a mark has a zero in every second byte.
     zeros = [byte == 0 for byte in head]
-    ends = b"\0" in whole[-SEEN_BYTES:]  # else the first line alone is UTF-16
+    ends = b"\0" in whole[-SEEN_BYTES:]  # otherwise only the first line is UTF-16
     if not ends or zeros not in ([True, False] * 2, [False, True] * 2):
         return []
-    what = "the file is UTF-16 without a byte order mark; nothing of it was read."
+    what = "the file is UTF-16 without a byte order mark and was not read."
     encoding = "UTF-16BE" if zeros[0] else "UTF-16LE"
     fix = f"Save it as UTF-8, e.g. `iconv -f {encoding} -t UTF-8 FILE > NEW`."
     return [error("encoding", what, fix).at(line=1)]
 
 
 def json_lines(stream: BufferedReader) -> Iterator[Record | Finding]:
-    """Read JSON Lines: one object a line."""
+    """Read JSON Lines: one object per line."""
     for line in without_blanks(lines_of(stream)):
         if isinstance(line, Finding):
             yield line
@@ -136,27 +127,27 @@ def json_lines(stream: BufferedReader) -> Iterator[Record | Finding]:
 
 
 def json_row(text: str, line: int) -> Iterator[Record | Finding]:
-    """Parse one row; what is wrong with it is at its line."""
+    """Parse one row, with findings at its line."""
     try:
         value, repeated = _object(text)
     except BadRow as broken:
         yield from (finding.at(line=line) for finding in broken.findings)
         return
     for key in repeated:
-        what = f"the key {clip(key)} stands more than once in one object; the last counts."
-        yield warning("repeated-key", what, "Keep one.").at(line=line)
+        what = f"the key {clip(key)} appears more than once in an object; the last one counts."
+        yield warning("repeated-key", what, "Keep only one.").at(line=line)
     yield Record(line, value)
 
 
 def strict_json(text: str) -> tuple[JsonValue, list[str]]:
-    """Parse one JSON value: no NaN, no number beyond a float's range or of over 1,000 digits.
+    """Parse one JSON value; refuse NaN, overflowing floats and numbers of over 1,000 digits.
 
     Returns:
-        The value, and the keys that stand more than once in one object.
+        The value, and the keys that appear more than once in an object.
 
     Raises:
-        ValueError: It is not JSON.
-        RecursionError: It is nested too deeply.
+        ValueError: The text is not JSON.
+        RecursionError: The value is nested too deeply.
     """
     repeated: list[str] = []
 
@@ -178,7 +169,7 @@ def strict_json(text: str) -> tuple[JsonValue, list[str]]:
 
 
 def json_or_none(text: str) -> JsonValue:
-    """Return the value of a text that `strict_json` takes; None for any other."""
+    """Return the value that `strict_json` parses, or None."""
     try:
         return strict_json(text)[0]
     except (ValueError, RecursionError):
@@ -186,12 +177,12 @@ def json_or_none(text: str) -> JsonValue:
 
 
 def lines_of(stream: BufferedReader) -> Iterator[Line]:
-    """Yield the lines of a file, from its start."""
+    """Yield the lines of a file from its start."""
     offset = 0
     pieces = iter(lambda: stream.readline(MOST_BYTES + 1), b"")
     for number, raw in enumerate(pieces, start=1):
         if len(raw) > MOST_BYTES:
-            what = f"the line has more than {MOST_BYTES >> 20} MiB; nothing from here on was read."
+            what = f"the line has more than {MOST_BYTES >> 20} MiB; the rest was not read."
             problem = error("line-too-long", what, "End each row with a line break.")
             yield Line(number, "", problem.at(line=number))
             return
@@ -201,7 +192,7 @@ def lines_of(stream: BufferedReader) -> Iterator[Line]:
 
 
 def text_line(number: int, raw: bytes, offset: int) -> Line:
-    """Decode a line, or a row that runs over several."""
+    """Decode a line, or a row of several lines."""
     problem = None
     try:
         text = raw.decode("utf-8")
@@ -209,8 +200,7 @@ def text_line(number: int, raw: bytes, offset: int) -> Line:
             problem = error(
                 "nul-byte",
                 f"there is a NUL byte at offset {offset + raw.index(0):,} of the file.",
-                "Remove it; an interrupted copy leaves such bytes, so look whether rows are "
-                "missing.",
+                "Remove it. Interrupted copies leave such bytes, so check for missing rows.",
             )
     except UnicodeDecodeError as failure:
         text = raw.decode("utf-8", "surrogateescape")
@@ -224,7 +214,7 @@ def text_line(number: int, raw: bytes, offset: int) -> Line:
 
 
 def without_blanks(items: Iterator[T]) -> Iterator[T | Finding]:
-    """Leave out blank lines or rows, and say at the end how many there were."""
+    """Skip blank lines or rows, then report how many there were."""
     count = first = 0
     for item in items:
         if item.is_blank:
@@ -237,7 +227,7 @@ def without_blanks(items: Iterator[T]) -> Iterator[T | Finding]:
 
 
 def _object(text: str) -> tuple[Flat, list[str]]:
-    """Return the object of a line, and its repeated keys."""
+    """Return the object of a line and its repeated keys."""
     try:
         value, repeated = strict_json(text)
     except RecursionError:
@@ -251,15 +241,15 @@ def _object(text: str) -> tuple[Flat, list[str]]:
         raise bad("broken-json", f"not valid JSON: {why}.", _ONE_OBJECT) from None
     if not isinstance(value, dict):
         given = text if len(text) <= 40 else f"{text[:40]}…"
-        raise bad("not-an-object", f"the row is no object but {given}.", _ONE_OBJECT)
+        raise bad("not-an-object", f"the row is {given}, not an object.", _ONE_OBJECT)
     if text.count("{") + text.count("[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         raise bad(*_TOO_DEEP)
-    half = "\\ud" in text or "\\uD" in text  # how every escaped surrogate begins
+    half = "\\ud" in text or "\\uD" in text  # prefix of every escaped surrogate
     if half and (broken := _unpaired_surrogate(value)):
         raise bad(
             "unpaired-surrogate",
             f"the escape \\u{ord(broken):04x} is half of a character.",
-            "Write the whole character, or both halves of the pair; the text was probably cut.",
+            "Write the whole character or both halves of the pair. The text was probably cut off.",
         )
     return value, repeated
 
@@ -298,4 +288,4 @@ def _finite(digits: str) -> float:
 
 
 def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON value")
+    raise ValueError(f"{name} is not a JSON value")

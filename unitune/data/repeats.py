@@ -1,7 +1,6 @@
-"""What repeats itself in one file: equal rows, questions answered twice, ids given twice.
+"""Find repeated rows, contradictory answers and repeated ids in one file.
 
-Of each row 48 bytes are kept on disk, whatever its length: 64 bits of each hash, of which two of
-10⁷ rows are equal by chance once in 370,000 such files.
+Each row takes 48 bytes on disk. By 64-bit hashes, two of 10⁷ rows collide in one of 370,000 files.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ def key(text: str) -> int:
 
 
 class Repeats:
-    """The rows of a file, as far as they may repeat one another."""
+    """Hashes of a file's rows, for finding repeats."""
 
     def __init__(self) -> None:
         self._rows = NumberTable(4)
         self._ids = NumberTable(2)
 
     def add(self, row: Row, input_key: str) -> None:
-        """Take in the next row, with its `Example.input_key`."""
+        """Add the next row with its `Example.input_key`."""
         example = row.example
         turns = (*example.messages, *(example.non_preferred_output or ()))
         calls = [called(turn.tool_calls) for turn in turns]
@@ -52,11 +51,11 @@ class Repeats:
     def findings(
         self, words: Callable[[int], str] = "line {}".format, *, ids_are_cases: bool
     ) -> Iterator[tuple[int, Finding]]:
-        """Yield what repeats an earlier row, with the position of the later row.
+        """Yield findings about repeats, each with the position of the later row.
 
         Args:
-            words: Where a row stands, by its number.
-            ids_are_cases: Whether two rows of one id are an error.
+            words: Function that describes the place of a row by its number.
+            ids_are_cases: Whether a repeated id is an error.
         """
         lines, rows, questions, answers = map(self._rows.column, range(4))
         equal = bytearray(len(rows))
@@ -65,16 +64,16 @@ class Repeats:
             finding = warning(
                 "duplicate",
                 f"the row equals the one on {words(lines[first])}.",
-                "Keep one, or give it a weight if it is meant to count more.",
+                "Keep one, and give it a weight if it should count more.",
             )
             yield at, finding.at(line=lines[at])
         for at, first in later_and_first(questions):
             if answers[at] != answers[first]:
                 finding = warning(
                     "contradiction",
-                    f"the row asks the same as the one on {words(lines[first])}, with another "
+                    f"the row has the input of the one on {words(lines[first])}, but another "
                     "answer.",
-                    "If only one answer can be right, leave the other row out.",
+                    "If only one answer is right, remove the other row.",
                 )
                 yield at, finding.at(line=lines[at])
         severity = error if ids_are_cases else warning
@@ -83,18 +82,14 @@ class Repeats:
             if not equal[at := named[entry]]:
                 finding = severity(
                     "repeated-id",
-                    f"the id is that of another row, on {words(lines[named[first]])}.",
-                    "Give every case an id of its own, or none.",
+                    f"the id is already used on {words(lines[named[first]])}.",
+                    "Give every case a unique id or none.",
                 )
                 yield at, finding.at(line=lines[at])
 
 
 def _question(example: Example, input_key: str) -> int:
-    """Return what two rows must share to contradict each other.
-
-    A question may well have several pairs of answers, so a preference contradicts another only
-    where both weigh the same two.
-    """
+    """Return the key that two contradictory rows share: for preferences, input and answer pair."""
     if example.non_preferred_output is None:
         return int(input_key[:16], 16)
     turns = (example.messages[-1], *example.non_preferred_output)

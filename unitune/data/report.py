@@ -1,4 +1,4 @@
-"""Figures of data files and the findings about them: what `unitune check` prints."""
+"""Describe data files in figures and findings, as `unitune check` prints them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,7 @@ Purpose = Literal["train", "validation", "test"]
 
 
 class Lengths(Closed):
-    """Characters of all messages of a row together, over all rows.
-
-    Characters and not tokens, because tokens depend on the model; `unitune plan` counts those.
-    """
+    """Characters per row, over all messages (`unitune plan` counts tokens)."""
 
     shortest: int
     median: int
@@ -28,7 +25,7 @@ class Lengths(Closed):
 
     @classmethod
     def of(cls, counts: Mapping[int, int]) -> Self | None:
-        """Sum up the lengths of some rows; None when there are none."""
+        """Summarise a count of lengths; None if it is empty."""
         if not counts:
             return None
         lengths = sorted(counts)
@@ -38,52 +35,52 @@ class Lengths(Closed):
 
 
 class FileReport(Closed):
-    """One data file in figures."""
+    """Figures of one data file."""
 
     name: str
-    """Path, as it was given or as the job gives it."""
+    """Path as given on the command line or in the job."""
     purpose: Purpose | None = None
-    """What the job uses it for; None outside a job."""
+    """Purpose in the job; None outside a job."""
     read_as: str = ""
-    """What kind of file it is, what its rows are, and which keys were read: one line."""
+    """One line on the file format, the kind of rows and the keys that were read."""
     rows: int
-    """Rows that can be used."""
+    """Usable rows."""
     messages: int
-    """Messages in all rows together."""
+    """Messages in all rows."""
     roles: dict[str, int]
     """Messages by role."""
     duplicates: int
-    """Rows that equal an earlier row in all but their id."""
+    """Rows equal to an earlier row apart from their id."""
     contradictions: int
-    """Rows that answer an earlier row's input differently."""
+    """Rows with the input of an earlier row and another answer."""
     shared: dict[Kind, int] = {}  # noqa: RUF012 - pydantic copies it
-    """Rows whose question stands in an earlier file of the job, by the kind of match."""
+    """Rows whose question is in an earlier file of the job, by kind of match."""
     characters: Lengths | None
-    """Length of the rows."""
+    """Lengths of the rows."""
     parts: dict[Purpose, int] = {}  # noqa: RUF012 - pydantic copies it
-    """Of a training file from which parts are kept: its rows by what they are used for."""
+    """Rows of a training file by purpose, if parts of it are held out."""
 
 
 class DataReport(Closed):
-    """The result of a check; printed by `unitune check`, with ``--json`` as it stands here."""
+    """Result of a check; `unitune check --json` prints it unchanged."""
 
     schema_version: Literal[1] = 1
     files: tuple[FileReport, ...]
     findings: tuple[Finding, ...]
-    """File by file, each in the order of its lines; what concerns several files comes last."""
+    """Findings by file and line, then findings about several files."""
     quality: Quality | None = None
-    """What is worth a look in the rows to train on; only `unitune check` looks."""
+    """Suspicious rows in the training data; only `unitune check` looks for them."""
 
     @property
     def errors(self) -> tuple[Finding, ...]:
-        """The findings that must be corrected before a launch."""
+        """Findings that must be corrected before a launch."""
         return tuple(finding for finding in self.findings if finding.severity == "error")
 
     def __repr__(self) -> str:
         return f"<DataReport {len(self.files)} files, {len(self.errors)} errors>"
 
     def __str__(self) -> str:
-        """A line for each file and each finding."""
+        """Return a line for each file and each finding."""
         files = [f"{file.name}: {file.rows:,} rows" for file in self.files]
         return "\n".join((*files, *(f"{each.severity}: {each}" for each in self.findings)))
 

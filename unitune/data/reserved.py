@@ -1,14 +1,11 @@
-"""Keys by which other tools train: read, or refused, and never left aside.
+"""Read or refuse keys by which other tools train, so that their meaning is never lost.
 
-A row keeps its custom keys. Some names are reserved: leaving them aside would teach something else
-than the row says. A text under `system` becomes the first message, as Anthropic means it; the
-rating of an answer (`label`, `kto_tag`) is kept under the latter; any other such key is refused,
-with what to do. A key without a value (null, "", []) says nothing, as in files that name every
-column in every row; nor does a flag or a number, but for ratings.
+`system` becomes the first message, and a rating (`label`, `kto_tag`) is kept as `kto_tag`. Any
+other such key is refused, unless its value is empty, a flag or a number.
 
 Sources: Anthropic's Messages API (`system`); TRL, dataset_formats.md and `apply_chat_template`
 (`label`, `chosen`, `rejected`, `completions`, `images`, `chat_template_kwargs`); LLaMA-Factory,
-data/README.md (`conversations`, `kto_tag`, `videos`, `audios`); OpenAI's description,
+data/README.md (`conversations`, `kto_tag`, `videos`, `audios`); OpenAI's API description,
 FineTuneChatRequestInput (`functions`); Gemini's tuning files (`contents`, `systemInstruction`).
 """
 
@@ -26,10 +23,10 @@ _FIXES = {
         'Write `tools: [{"type": "function", "function": {…}}]` and `tool_calls`.'
     ),
     "conversations conversation contents completion completions chosen rejected": (
-        "Keep one of the two in the row."
+        "Keep only one of the two in the row."
     ),
-    "images image videos audios": "Leave the row out, or take the key away if the text says all.",
-    "chat_template_kwargs": "Write what it adds into the messages.",
+    "images image videos audios": "Remove the row, or only the key if the text suffices.",
+    "chat_template_kwargs": "Write its content into the messages.",
 }
 _MEANINGS = {key: fix for keys, fix in _FIXES.items() for key in keys.split()}
 _RATINGS, _RATED = ("label", "kto_tag"), ("true", "false")
@@ -37,10 +34,10 @@ RESERVED = frozenset((*_MEANINGS, "system", *_RATINGS))
 
 
 def check_reserved(row: Flat, content: Flat) -> Flat:
-    """Return canonical content with `system` as a message, and a rating under `kto_tag`.
+    """Return canonical content with `system` as a message and a rating under `kto_tag`.
 
     Raises:
-        BadRow: It has another key by which other tools train.
+        BadRow: The row has another reserved key.
     """
     if row.keys().isdisjoint(RESERVED):
         return content
@@ -51,9 +48,9 @@ def check_reserved(row: Flat, content: Flat) -> Flat:
             content = {**rest, "kto_tag": rating == "true"}
     for key, fix in _MEANINGS.items():
         if isinstance(value := content.get(key), str | list | dict) and value:
-            what = f"the row has a key {key!r} ({clip(value)}), by which other tools train"
-            own = "A key of your own needs another name."
-            raise bad("foreign-key", f"{what}; unitune does not.", f"{fix} {own}")
+            what = f"the row has the key {key!r} ({clip(value)}), which other tools train on"
+            own = "Custom keys need another name."
+            raise bad("foreign-key", f"{what} but unitune does not.", f"{fix} {own}")
     return _with_system(content) if "system" in content else content
 
 
@@ -64,9 +61,9 @@ def _with_system(content: Flat) -> Flat:
         return rest
     around = rest if "messages" in rest else rest.get("input")
     if not isinstance(around, dict) or not isinstance(turns := around.get("messages"), list):
-        return content  # broken in another way, which is reported where messages are read
+        return content  # reported where messages are read
     if any(isinstance(t, dict) and t.get("role") in ("system", "developer") for t in turns):
-        what = f"the row has `system` ({clip(text)}) and a system message besides."
-        raise bad("two-systems", what, "Keep one.")
+        what = f"the row has `system` ({clip(text)}) and a system message."
+        raise bad("two-systems", what, "Keep only one.")
     whole: Flat = {**around, "messages": [{"role": "system", "content": text}, *turns]}
     return whole if "messages" in rest else {**rest, "input": whole}

@@ -1,7 +1,6 @@
-"""Records to examples: mapping, shape, and what makes a row usable for what it is for.
+"""Turn records into examples and check that a row is usable for its purpose.
 
-Findings are without a place: the reader knows file and line. Keys that are not read stay beside
-the row.
+Findings have no place yet; the reader adds file and line. Keys that are not read stay custom keys.
 """
 
 from __future__ import annotations
@@ -22,32 +21,31 @@ from unitune.data.shapes import SHAPES, Shape, read_shape, shape_of
 from unitune.data.validation_errors import explain
 from unitune.findings import Finding, clip, error, warning
 
-# What a row is for: training by a method, a case to be judged on, or not known
+# Purpose of a row: training by a method, a test case, or not known
 Use = Literal["sft", "dpo", "kto", "rft", "cpt", "case", "any"]
 
-# Code of the finding that a row rates its answer and nothing learns from that
+# Code of the finding about a rated answer that the method ignores
 RATED_ROW = "rated-row"
-_RATED = "the row rates its answer (`label` or `kto_tag`), and only loss kto learns from ratings."
+_RATED = "the row rates its answer (`label` or `kto_tag`), but only `kto` learns from ratings."
 _USE_RATED = (
-    "Set `method: dpo` and `tuning.preference.loss: kto`; or for `method: sft` keep the good "
-    "answers, without the key; or write two answers to one prompt as `chosen` and `rejected`."
+    "Set `method: dpo` and `tuning.preference.loss: kto`. For `method: sft`, keep the good "
+    "answers without the key. Or write two answers to one prompt as `chosen` and `rejected`."
 )
-_NOT_RATED = "the row does not rate its answer, and `tuning.preference.loss: kto` learns from it."
-_RATE = 'Write {"prompt": …, "completion": …, "label": true}; false for an answer not to give.'
-_NEED_NO_ANSWER = ("dpo", "rft", "any")  # A row for dpo that has no answer gets an error of its own
+_NOT_RATED = "the row does not rate its answer, but `tuning.preference.loss: kto` needs a rating."
+_RATE = 'Write {"prompt": …, "completion": …, "label": true}, or false for a bad answer.'
+_NEED_NO_ANSWER = ("dpo", "rft", "any")  # dpo rows without an answer get another error
 
 
 def examples(
     record: Record, mapping: Mapping | None, use: Use = "case", shape: Shape | None = None
 ) -> Iterator[Example | Finding]:
-    """Yield the example that a record holds, if it is usable, and what there is to say about it.
+    """Yield the example in a record, if it is usable, and findings about it.
 
     Args:
         record: One row of a file.
-        mapping: How flat rows become messages; None when the job has none.
-        use: sft and case need an answer, dpo a pair of them, kto a rated one; cpt a text; rft and
-            any neither.
-        shape: The one that rows have, where the job says it.
+        mapping: Mapping of flat rows to messages; None if the job has none.
+        use: Purpose: sft and case need an answer, dpo a pair, kto a rated one, cpt a text.
+        shape: Shape of the rows, if the job names it.
     """
     try:
         example = _example(record, mapping, use, shape)
@@ -61,7 +59,7 @@ def examples(
 
 
 def is_mapped(record: Record, mapping: Mapping) -> bool:
-    """Whether a record goes through the mapping, and not by its own shape."""
+    """Whether a record is read through the mapping instead of its own shape."""
     shape = shape_of(record.value)
     if record.from_table or shape is None:
         return True
@@ -87,20 +85,20 @@ def _example(record: Record, mapping: Mapping | None, use: Use, shape: Shape | N
 
 
 def _raw_text(row: Flat) -> Flat:
-    """Return a raw text as the content of one message, which is where every row has its text."""
+    """Return a raw text as the content of one message."""
     text = row.get("text")
     if not isinstance(text, str) or "messages" in row:
         keys = ", ".join(map(repr, [*row][:8])) or "nothing"
-        what = f"the row has {keys}, and `method: cpt` learns raw text."
+        what = f"the row has {keys}, but `method: cpt` needs raw text."
         raise bad("no-text", what, 'Write {"text": …}, or set `method: sft` for conversations.')
     if is_blank(text):
-        raise bad("empty-message", "the text is empty.", "Write it or leave the row out.")
+        raise bad("empty-message", "the text is empty.", "Fill it in or remove the row.")
     rest = {key: value for key, value in row.items() if key != "text"}
     return {**rest, "messages": [{"role": "user", "content": text}]}
 
 
 def _own_columns(row: Flat, mapping: Mapping, use: Use) -> Flat:
-    """Return what stands beside the mapped columns; graders would read it, and so upload it."""
+    """Return the unmapped columns; for rft only the id, because graders' data is uploaded."""
     taken = mapping.reads | RESERVED | Example.model_fields.keys()
     return {
         key: value
@@ -118,15 +116,15 @@ def _about(example: Example, use: Use) -> Iterator[Finding]:
     if use == "dpo" and example.non_preferred_output is None:
         yield error(
             "not-a-preference",
-            "the row has one answer, and `method: dpo` learns from a better and a worse one.",
+            "the row has one answer, but `method: dpo` needs a better and a worse one.",
             'Write {"input": {"messages": […]}, "preferred_output": […], "non_preferred_output": '
             '[…]} or {"prompt": …, "chosen": …, "rejected": …}, or set `method: sft`.',
         )
     elif use in ("sft", "rft") and example.non_preferred_output is not None:
         yield error(
             "preference-row",
-            f"the row is a preference, and `method: {use}` would not learn from its worse answer.",
-            "Set `method: dpo`, or give the row as `messages` with the better answer alone.",
+            f"the row is a preference, but `method: {use}` ignores its worse answer.",
+            "Set `method: dpo`, or write the row as `messages` with only the better answer.",
         )
     if not example.prompt:
         yield error(
@@ -135,11 +133,11 @@ def _about(example: Example, use: Use) -> Iterator[Finding]:
             "Put a user message before the assistant's.",
         )
     for index, message in enumerate(example.prompt):
-        # A tool may well have returned nothing.
+        # A tool may return nothing.
         if is_blank(message.text) and not message.tool_calls and message.role != "tool":
             severity = error if message.role in ("user", "assistant") else warning
             what = f"messages[{index}], from {message.role!r}, is empty."
-            yield severity("empty-message", what, "Write it or leave it out.")
+            yield severity("empty-message", what, "Fill it in or remove it.")
     yield from tool_findings(example)
     yield from _control_tokens(example)
     last = example.messages[-1]
@@ -147,36 +145,36 @@ def _about(example: Example, use: Use) -> Iterator[Finding]:
         if use not in _NEED_NO_ANSWER:
             yield error(
                 "missing-answer",
-                f"the last message is from {last.role!r}, and no answer is given.",
-                'End `messages` with {"role": "assistant", "content": …}, or give the answer as '
-                "`completion` beside `prompt`, or as `expected`.",
+                f"the last message is from {last.role!r}, and the row has no answer.",
+                'End `messages` with {"role": "assistant", "content": …}, or add the answer as '
+                "`completion` next to `prompt`, or as `expected`.",
             )
     elif is_blank(example.answer) and not (example.expected is None and last.tool_calls):
-        yield error("empty-answer", "the answer is empty.", "Give an answer, or leave the row out.")
+        yield error("empty-answer", "the answer is empty.", "Add an answer, or remove the row.")
     yield from _weightless(example, use)
 
 
 def _control_tokens(example: Example) -> Iterator[Finding]:
-    """Yield a warning for a text with a token by which chat templates begin and end turns."""
+    """Warn about tokens in a text by which chat templates delimit turns."""
     turns = chain(example.messages, example.non_preferred_output or ())
     for at, turn in enumerate(turns):
         if found := CONTROL_TOKEN.search(turn.text):
             what = f"messages[{at}], from {turn.role!r}, has {found[0]!r} in its text. "
             why = (
-                "A model would end its answer there, or read another turn."
+                "A model would end its answer there or read another turn."
                 if turn.role in ("assistant", "system", "developer")
-                else "Training here reads it as plain text; other programs may read another turn."
+                else "Local training reads it as plain text; other programs may read another turn."
             )
-            yield warning("control-token", what + why, "Take it out, unless it is meant.")
+            yield warning("control-token", what + why, "Remove it, unless it is intended.")
 
 
 def _weightless(example: Example, use: Use) -> Iterator[Finding]:
-    """Yield a finding where nothing is learned from a row, because a weight is 0."""
+    """Warn about a row that teaches nothing because a weight is 0."""
     weights = [turn.weight for turn in example.messages if turn.role == "assistant"]
     is_trained = use in ("sft", "dpo", "kto")
     if is_trained and (example.weight == 0 or (weights and set(weights) == {0})):
-        what = "the weight of the row, or of all its answers, is 0: nothing is learned from it."
-        yield warning("no-weight", what, "Leave the row out, or give it a weight above 0.")
+        what = "the weight of the row or of all its answers is 0, so it teaches nothing."
+        yield warning("no-weight", what, "Remove the row, or set a weight above 0.")
 
 
 CONTROL_TOKEN = re.compile(  # chatML's and Llama 3's tokens, DeepSeek's, Gemma's, and Mistral's
@@ -184,13 +182,13 @@ CONTROL_TOKEN = re.compile(  # chatML's and Llama 3's tokens, DeepSeek's, Gemma'
 )
 _WRITE = (
     'Write {"id": "1", "type": "function", "function": {"name": …, "arguments": "{…}"}}, the '
-    "arguments as an object in JSON text."
+    "arguments as an object in a JSON string."
 )
-_SAME_ID = "Give each call an id, and its result the same as `tool_call_id`."
+_SAME_ID = "Give each call an id and repeat it in its result as `tool_call_id`."
 
 
 def tool_findings(example: Example) -> Iterator[Finding]:
-    """Yield what is wrong with the calls of an example, each with its place in the row."""
+    """Yield findings about the tool calls of an example."""
     declared = [_function(tool).get("name") for tool in example.tools or ()]
     open_calls, undeclared = set[JsonValue](), False
     for at, message in enumerate(chain(example.messages, example.non_preferred_output or ())):
@@ -205,22 +203,23 @@ def tool_findings(example: Example) -> Iterator[Finding]:
             if not isinstance(name, str) or not name:
                 yield error("broken-call", f"{place} names no function.", _WRITE)
             elif not isinstance(_parsed(arguments), dict):
-                what = f"the arguments of {place}, {name!r}, are no object in JSON: "
+                what = f"the arguments of {place}, {name!r}, are not a JSON object: "
                 yield error("broken-call", f"{what}{clip(str(arguments))}.", _WRITE)
             elif not call.get("id"):
                 yield warning("call-without-id", f"{place}, {name!r}, has no id.", _SAME_ID)
             elif declared and name not in declared:
                 yield warning(
                     "undeclared-tool",
-                    f"{place} calls {name!r}, which is none of the row's tools.",
-                    "Declare it under `tools`, or correct the name: a model learns to call it.",
+                    f"{place} calls {name!r}, which is not one of the row's tools.",
+                    "Declare it under `tools` or correct the name, because a model learns to call "
+                    "it.",
                 )
             elif not declared and not undeclared:
                 undeclared = True
                 yield warning(
                     "no-tools",
-                    f"{place} calls {name!r}, and the row declares no tools.",
-                    "Declare under `tools` what the model may call, as requests will.",
+                    f"{place} calls {name!r}, but the row declares no tools.",
+                    "Declare the callable functions under `tools`, as requests will.",
                 )
 
 

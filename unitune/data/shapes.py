@@ -1,6 +1,6 @@
-"""The shapes of a row, and how each is read into canonical keys: `SHAPES`.
+"""Read rows of several shapes into canonical keys.
 
-    name         keys                                            comes from
+    name         keys                                            origin
     preference   input, preferred_output, non_preferred_output   OpenAI; canonical
     chat         messages                                        OpenAI; canonical
     sharegpt     conversations                                   FastChat, LLaMA-Factory
@@ -8,9 +8,7 @@
     trl          prompt, chosen, rejected                        Hugging Face TRL
     pair         one of PROMPTS and one of ANSWERS               OpenAI's older files, and many
 
-Each is a function from a row to a row with canonical keys, which raises `BadRow`, and an entry of
-`SHAPES`; the first that fits is taken. Vendors' own rows (Gemini's contents, Anthropic's blocks)
-are read by `unitune.data.wire`.
+The first shape in `SHAPES` that fits is taken. Vendors' own rows are read by `unitune.data.wire`.
 """
 
 from __future__ import annotations
@@ -37,9 +35,9 @@ class Shape(NamedTuple):
     """One way to write a row.
 
     Args:
-        label: Its rows, for people.
-        fits: Whether a row means to have it, complete or not.
-        read: From such a row to one with canonical keys; raises `BadRow`.
+        label: Name of its rows, for people.
+        fits: Test of whether a row looks like this shape, complete or not.
+        read: Conversion to canonical keys; raises `BadRow`.
     """
 
     label: str
@@ -51,31 +49,33 @@ def read_shape(row: Flat, shape: Shape | None = None) -> Flat:
     """Return a row with canonical keys.
 
     Raises:
-        BadRow: It has no known shape, or says something that its shape has no place for.
+        BadRow: The row has no known shape, or holds something its shape cannot express.
     """
     shape = shape or shape_of(row)
     if shape is None:
         _refuse_wrapped(row)
         keys = ", ".join(repr(key) for key in list(row)[:8]) or "nothing"
         guesses = ((key, nearest(key, ("messages", "prompt"))) for key in row)
-        slip = next((f" Is {key!r} a slip for {near!r}?" for key, near in guesses if near), "")
+        slip = next(
+            (f" Did you mean {near!r} instead of {key!r}?" for key, near in guesses if near), ""
+        )
         raise bad(
             "unknown-shape",
-            f"the row has {keys}, and neither `messages` nor `prompt`.{slip}",
+            f"the row has {keys}, but neither `messages` nor `prompt`.{slip}",
             'Write {"messages": […]}, {"prompt": …, "completion": …} or {"prompt": …, "chosen": …, '
-            f'"rejected": …}}, or say in the job {_WHICH_KEYS}.'
-            + (" To learn raw text, set `method: cpt`." if "text" in row else ""),
+            f'"rejected": …}}, or set in the job {_WHICH_KEYS}.'
+            + (" To train on raw text, set `method: cpt`." if "text" in row else ""),
         )
     return shape.read(row)
 
 
 def _refuse_wrapped(row: Flat) -> None:
-    """Refuse the one object of a file that holds its rows under a key."""
+    """Refuse a single object that wraps the rows of a file."""
     for key, value in row.items():
         if isinstance(value, list) and value and isinstance(value[0], dict) and shape_of(value[0]):
-            what = f"the rows stand inside one object, under {key!r}."
+            what = f"the rows are inside one object, under {key!r}."
             raise bad(
-                "nested-rows", what, f"Write that list alone: `jq '.[\"{key}\"]' FILE > NEW.json`."
+                "nested-rows", what, f"Extract the list: `jq '.[\"{key}\"]' FILE > NEW.json`."
             )
 
 
@@ -88,10 +88,10 @@ def shape_of(row: Flat) -> Shape | None:
 
 
 def shape_named(name: str) -> Shape:
-    """Return the shape, or the wire format, of this name.
+    """Return the shape or wire format with a name.
 
     Raises:
-        BadRow: There is none.
+        BadRow: The name is unknown.
     """
     known = {**{form.name: _wire(form) for form in wire_formats()}, **SHAPES}
     if name not in known:
@@ -110,7 +110,7 @@ def _fits_nothing(_: Flat) -> bool:
 
 
 def _may_be_wire(row: Flat) -> bool:
-    """Whether a row with messages has what OpenAI's have not: content in blocks, other tools."""
+    """Whether a row with messages has content blocks or tools that OpenAI's rows do not have."""
     turns, tools = row["messages"], row.get("tools")
     blocks = isinstance(turns, list) and any(
         isinstance(turn, dict) and isinstance(turn.get("content"), list) for turn in turns
@@ -124,10 +124,7 @@ def _fits_chat(row: Flat) -> bool:
 
 
 def _chat(row: Flat) -> Flat:
-    """Return a row of messages; TRL has its tools as a JSON text, too.
-
-    Foreign keys without a value say nothing: OpenAI's package writes all that an answer could have.
-    """
+    """Return a row of messages without foreign null keys; TRL stores tools as JSON text."""
     turns, tools = row["messages"], row.get("tools")
     if isinstance(turns, list):
         row = {**row, "messages": [_without_blank_keys(turn) for turn in turns]}

@@ -1,11 +1,10 @@
-r"""ShareGPT's conversations as canonical messages: turns of ``from`` and ``value``.
+r"""Read ShareGPT's conversations as canonical messages: turns of ``from`` and ``value``.
 
     {"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}],
      "system": "…", "tools": "[{\"name\": …, \"parameters\": …}]"}
 
-A turn of ``function_call`` holds a call as JSON, or a list of calls, and ``observation`` its
-result; calls have no ids there, so they get the ids ``call_0``, ``call_1``, … of their order. Turns
-of ``role`` and ``content`` under the same key are taken as they are. A null says nothing.
+A ``function_call`` turn holds one or more calls as JSON, and ``observation`` the result. Calls get
+the ids ``call_0``, ``call_1``, … in order. Turns with ``role`` and ``content`` are kept.
 
 Source: LLaMA-Factory, data/README.md (ShareGPT format, `tools` as a text); axolotl,
 docs/dataset-formats/conversation.qmd (roles); FastChat's dumps (`human`, `gpt`).
@@ -41,15 +40,15 @@ ROLES: Mapping[str, str] = {
 
 
 def fits(row: Flat) -> bool:
-    """Whether a row holds a conversation."""
+    """Whether a row holds a ShareGPT conversation."""
     return any(isinstance(row.get(key), list) for key in KEYS)
 
 
 def read(row: Flat) -> Flat:
-    """Return the row with messages, and with a preference's two answers as TRL names them.
+    """Return the row with messages; a preference's answers get TRL's names.
 
     Raises:
-        BadRow: A turn is none of ShareGPT.
+        BadRow: A turn is not ShareGPT's.
     """
     rest = dict(row)
     key = next((key for key in KEYS if isinstance(row.get(key), list)), None)
@@ -85,7 +84,9 @@ class _Turns:
         if role is None:
             raise bad("wrong-value", f"{where}.from is {clip(speaker)}.", _TURN)
         if not isinstance(text, str):
-            raise bad("wrong-value", f"{where}.value is {clip(text)}, which is no text.", _TURN)
+            raise bad(
+                "wrong-value", f"{where}.value is {clip(text)}, which is not a string.", _TURN
+            )
         if speaker == "function_call":
             calls = _json(f"{where}.value", text)
             return {"role": role, "tool_calls": self._calls(where, calls), **rest}
@@ -98,7 +99,9 @@ class _Turns:
         self._waiting = []
         for call in calls if isinstance(calls, list) else [calls]:
             if not isinstance(call, dict) or call.keys() != {"name", "arguments"}:
-                raise bad("wrong-value", f"{where}.value is {clip(call)}, which is no call.", _CALL)
+                raise bad(
+                    "wrong-value", f"{where}.value is {clip(call)}, which is not a call.", _CALL
+                )
             given = call["arguments"]
             text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
             self._waiting.append(next(self._ids))
@@ -108,16 +111,16 @@ class _Turns:
 
 
 def tools_of(value: JsonValue) -> list[JsonValue] | None:
-    """Return the functions of a row in OpenAI's form; in a text, JSON of them.
+    """Return the functions of a row in OpenAI's form, parsed if they are JSON text.
 
     Raises:
-        BadRow: They are none.
+        BadRow: The value is not a list of functions.
     """
     tools = _json("tools", value) if isinstance(value, str) and value.strip() else value
     if not tools:
         return None
     if not isinstance(tools, list):
-        raise bad("wrong-value", f"tools is {clip(tools)}, which is no list.", _CALL)
+        raise bad("wrong-value", f"tools is {clip(tools)}, which is not a list.", _CALL)
     return [
         {"type": "function", "function": tool}
         if isinstance(tool, dict) and "name" in tool and "type" not in tool
@@ -130,8 +133,8 @@ def _json(where: str, text: str) -> JsonValue:
     try:
         return strict_json(text)[0]
     except (ValueError, RecursionError) as failure:
-        raise bad("wrong-value", f"{where} is no JSON: {failure}.", _CALL) from None
+        raise bad("wrong-value", f"{where} is not JSON: {failure}.", _CALL) from None
 
 
 _TURN = f"""A turn is {{"from": …, "value": "text"}}, from {", ".join(ROLES)}."""
-_CALL = 'A call is {"name": …, "arguments": {…}} as JSON text, and tools a list of functions.'
+_CALL = 'A call is {"name": …, "arguments": {…}} as JSON text; tools is a list of functions.'

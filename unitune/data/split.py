@@ -1,15 +1,9 @@
-"""Which rows of a training file a job keeps from training: a share for the test, then validation.
+"""Choose the rows of a training file to hold out for the test and for validation.
 
-The test is cut where `data.test` is a share; validation, where the job names no file for it, from
-what is left: the given fraction, or a seeded tenth of at least 30 rows. A cut goes by groups of
-equal input (case and white space aside), so that no input stands on both sides, and by whole
-clusters where `evaluate.clusters` names some. The cut for validation keeps near duplicates together
-too (`unitune.data.families`). That for the test does not, so that rows which are appended to a file
-change it little. There, near duplicates are leaks.
-
-Groups are chosen by the hash of their input, never by a random generator, so that the same file
-gives the same cut on every machine and Python, wherever the rows stand. The test does not depend on
-the seed: trainings that differ by it are judged alike.
+Rows with equal inputs, and rows of one cluster (`evaluate.clusters`), stay together. Validation
+also keeps near duplicates together (`unitune.data.families`); the test does not, so that appended
+rows hardly change it, and near duplicates there count as leaks. Groups are chosen by a hash of
+their input, so every machine gives the same cut. The test does not depend on the seed.
 """
 
 from __future__ import annotations
@@ -37,21 +31,21 @@ if TYPE_CHECKING:
     from unitune.data.number_table import Hashes, Positions
 
 DEFAULT_FRACTION = 0.1
-# With fewer, choosing prompts on them would be chance; holds unless the job gives a fraction
+# A smaller validation set would choose prompts by chance; a fraction in the job overrides this
 MIN_VALIDATION_ROWS = 30
-# Near duplicates within larger files are not looked for, so that those need little memory: what
-# stands on both sides of the cut is then left out of validation
+# Near duplicates are not searched within larger files, to save memory. Rows that are then on both
+# sides of the cut are left out of validation
 MOST_ROWS, MOST_CHARACTERS = 50_000, 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """The rows of a job by what they are for.
+    """Rows of a job by purpose.
 
     Args:
-        train: Learned from; empty when the job names none.
-        validation: Never learned from; prompts, shots and checkpoints are chosen on it.
-        test: Judged on, and nothing else; None when the job names none.
+        train: Rows to learn from; empty if the job names none.
+        validation: Rows to choose prompts, shots and checkpoints on; never trained on.
+        test: Rows used for evaluation only; None if the job names none.
     """
 
     train: Dataset
@@ -60,11 +54,9 @@ class Splits:
 
 
 class Inputs:
-    """What the rows of a file ask, and which belong together.
+    """Hashed inputs of a file's rows, and their clusters if `clustered`.
 
-    Args:
-        salt: Of the hashes, such as a seed; another gives another choice.
-        clustered: Whether rows have clusters.
+    Another `salt`, such as a seed, gives another choice of rows.
     """
 
     def __init__(self, salt: int | str, *, clustered: bool = False) -> None:
@@ -74,10 +66,7 @@ class Inputs:
         self._clusters = self._table.column(1) if clustered else None
 
     def add(self, input_key: str, cluster: str | None = None) -> None:
-        """Take in what the next row asks, hashed, and the name of its cluster if it has one.
-
-        A row without a name is alone with those that ask the same.
-        """
+        """Add the next row's input and its cluster, by default the input."""
         own = key(f"{self._salt}:{input_key}")
         if self._clusters is None:
             self._table.append(own)
@@ -89,7 +78,7 @@ class Inputs:
         return len(self._table)
 
     def different(self, among: NDArray[np.bool_] | None = None) -> int:
-        """Return how many different inputs there are, in all rows or in those marked."""
+        """Return the number of different inputs in all rows or in the marked ones."""
         marks = repeat(True) if among is None else among.data
         return len({each for each, marked in zip(self._hashes, marks, strict=False) if marked})
 
@@ -101,21 +90,21 @@ class Inputs:
     ) -> NDArray[np.bool_] | None:
         """Choose the rows to hold out.
 
-        Whole groups are taken in the order of their hashes while they fit; if large groups leave a
-        gap, the smallest of the rest closes it, so that at least `rows` rows are held out.
+        Whole groups are taken in hash order while they fit. If large groups leave a gap, the
+        smallest of the rest closes it.
 
         Args:
-            rows: How many rows to hold out.
-            among: Marks the rows to choose from; None: all.
-            joined: Of each row another one that stays on its side; None: none does.
+            rows: Minimum number of rows to hold out.
+            among: Marks of the rows to choose from; None for all.
+            joined: For each row, another row that must stay on its side; None for no ties.
 
         Returns:
-            Of each row whether it is held out; None when no choice leaves a row for training.
+            A mark per row, True if held out; None if no row would be left for training.
         """
         import numpy as np  # noqa: PLC0415 - slow to import
 
         chosen, missing = np.zeros(len(self), np.bool_), rows
-        smallest: NDArray[np.intp] | None = None  # of the groups that were not taken
+        smallest: NDArray[np.intp] | None = None  # of the groups not taken
         for positions, hashes in self._groups(among, joined):
             _, group, sizes = np.unique(hashes, return_inverse=True, return_counts=True)
             taken = np.zeros(len(sizes), np.bool_)
@@ -140,7 +129,7 @@ class Inputs:
     def _groups(
         self, among: NDArray[np.bool_] | None, joined: Sequence[int] | None
     ) -> Iterator[tuple[Positions, Hashes]]:
-        """Yield rows with hashes that are equal for rows that hang together, hashes ascending."""
+        """Yield rows with hashes, ascending, that are equal for rows that belong together."""
         import numpy as np  # noqa: PLC0415 - slow to import
 
         if self._clusters is None and joined is None:
@@ -152,10 +141,10 @@ class Inputs:
             yield positions[inside], hashes[inside]
 
     def _cluster_hashes(self, joined: Sequence[int] | None) -> Hashes:
-        """Return a hash of each row, equal for rows that hang together in any way."""
+        """Return a hash per row, equal for rows that belong together in any way."""
         import numpy as np  # noqa: PLC0415 - slow to import
         from scipy import sparse  # noqa: PLC0415 - slow to import
-        from scipy.sparse.csgraph import connected_components  # noqa: PLC0415 - likewise
+        from scipy.sparse.csgraph import connected_components  # noqa: PLC0415 - slow to import
 
         rows = len(self)
         hashes, names = (
@@ -175,11 +164,7 @@ class Inputs:
 
 
 class Cut:
-    """Which rows of a training file are for what, when all of them have been taken in.
-
-    Args:
-        job: Says what is cut from the file, if anything.
-    """
+    """Assignment of a training file's rows to their purposes, once all are added."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -192,7 +177,7 @@ class Cut:
         self._characters = 0
 
     def add(self, example: Example) -> None:
-        """Take in the next row."""
+        """Add the next row."""
         self._rows += 1
         asked = question_hash(example)
         named = (example.model_extra or {}).get(self._job.evaluate.clusters or "")
@@ -210,7 +195,7 @@ class Cut:
         return self._rows <= MOST_ROWS and self._characters <= MOST_CHARACTERS
 
     def parts(self) -> Parts | Finding:
-        """Return the positions of the rows by what they are for, or why they cannot be cut."""
+        """Return the positions of the rows by purpose, or a finding if they cannot be cut."""
         import numpy as np  # noqa: PLC0415 - slow to import
 
         rest, nothing = np.ones(self._rows, np.bool_), np.zeros(self._rows, np.bool_)
@@ -233,7 +218,7 @@ class Cut:
 
 
 class Parts(NamedTuple):
-    """The positions of a training file's rows by what they are for, each ascending."""
+    """Positions of a training file's rows by purpose, ascending."""
 
     train: NDArray[np.intp]
     validation: NDArray[np.intp]
@@ -241,21 +226,21 @@ class Parts(NamedTuple):
 
     @property
     def not_test(self) -> NDArray[np.intp]:
-        """The rows that a model or its prompt is made from."""
+        """Rows that may be used for training or prompting."""
         import numpy as np  # noqa: PLC0415 - slow to import
 
         return np.sort(np.concatenate((self.train, self.validation)))
 
 
 def validation_rows(job: Job, train_rows: int) -> int:
-    """Return how many of the training rows a job holds out at least."""
+    """Return the minimum number of training rows that a job holds out."""
     if isinstance(job.data.validation, float):
         return share_of(job.data.validation, train_rows)
     return max(MIN_VALIDATION_ROWS, math.ceil(train_rows * DEFAULT_FRACTION))
 
 
 def share_of(share: float, rows: int) -> int:
-    """Return how many rows a share of them is: at least one."""
+    """Return the number of rows in a share, at least one."""
     return max(1, math.floor(share * rows + 0.5))
 
 
@@ -270,7 +255,7 @@ def _too_few_rows(
     return error(
         "too-few-rows",
         f"{int(among.sum()):,} rows with {inputs.different(among):,} different inputs "
-        f"cannot give {wanted:,} rows for {purpose} and leave any to train on; "
-        "rows that ask the same stay on one side, and for validation near duplicates too.",
+        f"cannot give {wanted:,} rows for {purpose} and leave any for training; "
+        "rows with equal inputs stay together, and for validation near duplicates too.",
         f"Add rows, name a file under `data.{purpose}`, or give a fraction, e.g. 0.2.",
     )

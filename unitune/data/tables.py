@@ -1,12 +1,8 @@
-"""CSV and TSV to records: a header, then one record a row.
+"""Read CSV and TSV files as records: a header, then one record per row.
 
-What separates the columns is seen from the header and the rows behind it, since Excel writes
-semicolons in much of the world; a first line ``sep=;``, by which Excel knows it, is no row.
-`records_of` finds the header below title lines, for sheets too, and leaves out totals at the end.
-A file that is not UTF-8 is read as Windows-1252, which Excel writes, if it can be that. The csv
-module reads the quotes, strictly. A record may run over several lines; its line is where it begins.
-After a row that cannot be read, reading goes on with the very next line, so that a quote that is
-never closed does not swallow the rows behind it.
+The delimiter is detected, because Excel writes semicolons in many countries. `records_of` skips
+title lines above the header and totals at the end, for sheets too. After an unreadable row, reading
+resumes at the next line, so that an unclosed quote does not swallow the rest of the file.
 """
 
 from __future__ import annotations
@@ -35,11 +31,11 @@ from unitune.data.records import (
 )
 from unitune.findings import Finding, clip, error, note
 
-# What columns are separated by, where the job does not say it
+# Delimiters to detect, if the job names none
 DELIMITERS: Mapping[str, str] = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-# In which the delimiter is looked for: as many as a buffer holds before a file is read
+# Bytes examined for the delimiter: as many as a buffer holds
 SAMPLE_BYTES = 8192
-SAMPLE_ROWS = 20  # in which the header is looked for
+SAMPLE_ROWS = 20  # rows searched for the header
 _TOTAL = re.compile(
     r"(?:grand |sub-?)?(?:totals?|sum|summe|gesamt(?:summe)?|insgesamt|totale|somme|suma|totaal)\W*"
     r"|(?:average|mean|mittelwert|durchschnitt|count|anzahl)\W*",
@@ -47,28 +43,29 @@ _TOTAL = re.compile(
 )
 _NUMBER = re.compile(r"[-+(]?[\d.,' ]+[%)]?")
 _QUOTING = (
-    "Put a value that holds a quote, the separator or a line break in quotes, and write a quote "
-    'inside it twice ("").'
+    "Quote a value that contains a quote, the delimiter or a line break, and write a quote inside "
+    "it "
+    'twice ("").'
 )
 _REASONS = {
     "end of data": "its last quote is never closed",
-    "field limit": f"a value has more than {csv.field_size_limit():,} characters, so that a quote "
+    "field limit": f"a value has more than {csv.field_size_limit():,} characters, so a quote "
     "is probably not closed; longer values need a JSON Lines file",
-    "expected after": "something stands between a closing quote and the separator",
-    "new-line character": "a carriage return stands alone, not followed by a line feed",
+    "expected after": "there is text between a closing quote and the delimiter",
+    "new-line character": "a carriage return is not followed by a line feed",
 }
 
 
 def table_records(
     stream: BufferedReader, check_header: CheckHeader, *, usual: str, delimiter: str | None = None
 ) -> Iterator[Record | Finding]:
-    """Read a table: a header, then one record a row.
+    """Read a table: a header, then one record per row.
 
     Args:
-        stream: At its start.
-        check_header: Refuses columns that do not fit.
-        usual: What separates columns in files of this name, where the content does not show it.
-        delimiter: What separates them here, if the job says so.
+        stream: Stream at its start.
+        check_header: Check that raises for columns that do not fit.
+        usual: Delimiter assumed if the content does not show one.
+        delimiter: Delimiter named by the job, if any.
     """
     stream, decoded = as_utf8(stream)
     yield from decoded
@@ -95,13 +92,8 @@ def records_of(
 ) -> Iterator[Record | Finding]:
     """Yield the records of a table's rows.
 
-    Title lines above the header and totals below the last row are left out, with a note for each.
-
-    Args:
-        rows: In the order of the file.
-        check_header: Refuses columns that do not fit.
-        file_format: Kind of the file, for people.
-        ragged: Whether blank cells at the end of a row are left out, as in a sheet.
+    Title lines above the header and totals below the last row are skipped, with a note for each. If
+    `ragged`, rows may end early, as in a sheet with blank cells.
     """
     sample = list(islice(rows, SAMPLE_ROWS))
     table = [row for row in sample if isinstance(row, TableRow)]
@@ -137,7 +129,7 @@ def _records(
     if totals:
         lines = "a line that looks" if len(totals) == 1 else f"{len(totals)} lines that look"
         word = clip(_filled(totals[0].values)[0])
-        what = f"left out {lines} like a total at the end of the table, beginning with {word}."
+        what = f"skipped {lines} like a total at the end of the table, beginning with {word}."
         yield note("total-lines", what).at(line=totals[0].number)
 
 
@@ -146,10 +138,10 @@ def _filled(values: Sequence[str]) -> list[str]:
 
 
 def _title_lines(rows: Sequence[Sequence[str]]) -> int:
-    """Return how many rows stand above the header of a table.
+    """Return the number of rows above the header of a table.
 
-    A title fills at most half as many cells as rows usually do, from the first used column on. A
-    header without a name for the first column, as pandas writes it for the index, is no title.
+    A title fills at most half as many cells as most rows, counted from the first used column. A
+    header whose first column has no name, as pandas writes it, is not a title.
     """
     counts = [len(_filled(row)) for row in rows]
     if not any(counts):
@@ -163,21 +155,21 @@ def _title_lines(rows: Sequence[Sequence[str]]) -> int:
 
 
 def _is_total(values: Sequence[str]) -> bool:
-    """Whether a row begins with a word such as Total and holds nothing but numbers besides."""
+    """Whether a row begins with a word such as Total and otherwise holds only numbers."""
     word, *others = _filled(values) or [""]
     return len(values) > 1 and bool(_TOTAL.fullmatch(word)) and all(map(_NUMBER.fullmatch, others))
 
 
 def _delimiter(sample: bytes, usual: str) -> str:
-    """Return what separates the columns, as the beginning of a file shows it.
+    """Return the delimiter that the beginning of a file shows.
 
-    The header contains it. Of several candidates it is the one that gives the most rows as many
-    values as the header, of equals the one that makes the most columns, and then the usual one.
+    The best candidate occurs in the header and gives the most rows as many values as the header.
+    Ties go to the one with the most columns, then to the usual one.
     """
     text = sample.removeprefix(codecs.BOM_UTF8).decode(errors="replace").lstrip("\r\n")
     if named := re.match(r"sep=(.)\r?$", text, re.IGNORECASE | re.MULTILINE):
         return named[1]
-    whole = text[: text.rfind("\n") + 1] or text  # without the line that the sample cuts
+    whole = text[: text.rfind("\n") + 1] or text  # without the truncated last line
     fits: dict[str, tuple[float, int]] = {}
     for mark in dict.fromkeys((usual, *DELIMITERS)):
         rows = _sample_rows(whole, mark)
@@ -189,7 +181,7 @@ def _delimiter(sample: bytes, usual: str) -> str:
 
 def _sample_rows(text: str, delimiter: str) -> list[list[str]]:
     rows: list[list[str]] = []
-    with suppress(csv.Error):  # of the sample's last row, which may be cut
+    with suppress(csv.Error):  # the sample's last row may be truncated
         for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
             rows += [row] if row else []
     return rows
@@ -220,7 +212,7 @@ def _table_rows(stream: BufferedReader, delimiter: str) -> Iterator[TableRow]:
 
 def _unreadable(taken: list[Line], failure: str) -> Finding:
     first, last = taken[0].number, taken[-1].number
-    where = f"the row that begins here and runs to line {last}" if last > first else "the row"
+    where = f"the row from here to line {last}" if last > first else "the row"
     why = next((reason for words, reason in _REASONS.items() if words in failure), failure)
     return error("broken-row", f"{where} cannot be read: {why}.", _QUOTING).at(line=first)
 
@@ -236,20 +228,19 @@ def _record(
         count = "1 value" if len(values) == 1 else f"{len(values)} values"
         return error(
             "column-count",
-            f"the row has {count} where the header names {named}.",
-            "Give every column a name and a value, and put values that hold the separator in "
-            "quotes.",
+            f"the row has {count}, but the header names {named}.",
+            "Give every column a name and a value, and quote values that contain the delimiter.",
         ).at(line=row.number)
     cells: Flat = {name: value for name, value in zip(header, values, strict=True) if name}
     return Record(row.number, cells, from_table=True, file_format=file_format)
 
 
 def header_problems(header: list[str], check_header: CheckHeader) -> Iterator[Finding]:
-    """Report a header that names a column twice, or does not fit."""
+    """Report a header that repeats a column or does not fit."""
     names = [name for name in header if name]
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         what = f"the header names {', '.join(map(repr, repeated))} more than once; no row was read."
-        yield error("repeated-column", what, "Give each column a name of its own.")
+        yield error("repeated-column", what, "Give each column a different name.")
     try:
         check_header(names)
     except BadRow as misfit:

@@ -1,7 +1,4 @@
-"""Why a record is no Example: pydantic's errors as findings that name the place in the row.
-
-Which rows are usable beyond their shape is checked in `unitune.data.rows`.
-"""
+"""Explain pydantic's errors about a record as findings that name the place in the row."""
 
 from __future__ import annotations
 
@@ -30,18 +27,18 @@ _SYNONYMS = {
 }
 _REPLACEMENTS = {
     "function_call": 'Write `tool_calls: [{"id": …, "type": "function", "function": {"name": …, '
-    '"arguments": …}}]`, and the result as a turn of "tool" with its `tool_call_id`.',
+    '"arguments": …}}]`, and the result as a "tool" turn with its `tool_call_id`.',
     "reasoning": "Write it under `reasoning_content`.",
     "thinking": "Write it under `reasoning_content`.",
 }
-# In the names of parts, in the formats of OpenAI, Anthropic and Google
+# Words in the names of parts, in the formats of OpenAI, Anthropic and Google
 _MEDIA = ("image", "audio", "video", "file", "document")
 
 
 def explain(failure: ValidationError, value: JsonValue) -> list[Finding]:
-    """Return pydantic's errors about a record as findings, one for each place."""
+    """Return pydantic's errors about a record as findings, one per place."""
     errors = by_location(value, failure)
-    # An error about a whole (no text, too short) only echoes the error about its part.
+    # An error about a container only repeats the error about its part.
     wholes = {at[:length] for at in errors for length in range(len(at))}
     findings = (_finding(value, at, errors[at]) for at in errors if at not in wholes)
     return list(dict.fromkeys(findings))
@@ -53,15 +50,15 @@ def _finding(value: JsonValue, at: Location, details: Sequence[ErrorDetails]) ->
     if media := _media_type(value, at):
         return error(
             "unsupported-part",
-            f"{_dotted(at[:4])} is of type {media!r}: images, sound and files are not supported "
+            f"{_dotted(at[:4])} is of type {media!r}. Images, audio and files are not supported "
             "yet.",
-            "Keep rows of text alone; leave this row out, or describe the part in words.",
+            "Remove the row, or describe the part in words.",
         )
-    if detail["type"] == "unexpected_keyword_argument":  # by which a dataclass says it
+    if detail["type"] == "unexpected_keyword_argument":  # a dataclass's unknown key
         keys = [field.name for field in fields(TextPart if "content" in at[:-1] else Message)]
         guess = "" if key in _REPLACEMENTS else _guess(key, keys)
-        known = f"Known there: {', '.join(keys)}. Keys of your own may stand beside `messages`."
-        what = f"{around} has a key {key!r}, which is not known.{guess}"
+        known = f"Allowed keys: {', '.join(keys)}. Put custom keys next to `messages`."
+        what = f"{around} has an unknown key {key!r}.{guess}"
         return error("unknown-key", what, _REPLACEMENTS.get(key, known))
     if detail["type"] == "missing":
         return error("missing-key", f"{around} has no {key!r}.", "Add it.")
@@ -75,7 +72,7 @@ def _finding(value: JsonValue, at: Location, details: Sequence[ErrorDetails]) ->
 
 
 def _media_type(value: JsonValue, at: Location) -> str | None:
-    """Return the type of the image, sound or file in which a location lies."""
+    """Return the type of the image, audio or file part at a location."""
     for part in at:
         if isinstance(value, dict):
             value = value.get(str(part))

@@ -1,8 +1,6 @@
-"""Vendors' own rows, read by the wire formats that installed packages bring.
+"""Read vendors' rows by the wire formats of installed packages (``unitune.formats``).
 
-A format is an entry point of the group ``unitune.formats``, found without knowing any vendor. Keys
-that it does not read are own keys, as in canonical rows; names that canonical rows give a meaning
-to are left to the format, which has another for them or none.
+Keys that a format does not read stay custom keys.
 """
 
 from __future__ import annotations
@@ -23,35 +21,35 @@ _CANONICAL = frozenset(Example.model_fields) - {"id", "expected"}
 
 
 class WireFormat(Protocol):
-    """What `unitune.backends.formats.Format` is."""
+    """A `unitune.backends.formats.Format`."""
 
     @property
     def name(self) -> str:
-        """As `unitune convert` takes it."""
+        """Name for `unitune convert`."""
         ...
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The keys of a row that it reads; none: all."""
+        """Keys of a row that the format reads; empty for all."""
         ...
 
     @property
     def fits(self) -> Callable[[Mapping[str, JsonValue]], bool] | None:
-        """Whether a row is of this format, where that can be seen."""
+        """Test of whether a row is of this format; None if that cannot be seen."""
         ...
 
     @property
     def decode(self) -> Callable[[Mapping[str, JsonValue]], Example]:
-        """From a vendor's row to a canonical one."""
+        """Conversion of a vendor's row to a canonical one."""
         ...
 
 
 @cache
 def wire_formats() -> tuple[WireFormat, ...]:
-    """Return the wire formats that installed packages bring.
+    """Return the wire formats of installed packages.
 
     Raises:
-        UserError: A package lists one that it does not have, as a checkout that has moved on does.
+        UserError: A package lists a format that it lacks, as an outdated installation does.
     """
     formats: list[WireFormat] = []
     for entry in entry_points(group="unitune.formats"):
@@ -60,18 +58,17 @@ def wire_formats() -> tuple[WireFormat, ...]:
         except (ImportError, AttributeError) as failure:
             package = entry.dist.name if entry.dist else entry.module.partition(".")[0]
             raise UserError(
-                f"the package {package} was installed with a format {entry.name!r} that it does "
-                f"not have now ({failure}). Install it again; a checkout by `pip install -e .` "
-                "there."
+                f"the package {package} lists a format {entry.name!r} that it does not have "
+                f"({failure}). Reinstall the package, in a checkout with `pip install -e .`."
             ) from failure
     return tuple(formats)
 
 
 def read_wire(form: WireFormat, row: Flat) -> Flat:
-    """Return a vendor's row with canonical keys, and its own keys beside.
+    """Return a vendor's row with canonical keys and its custom keys.
 
     Raises:
-        BadRow: The format cannot read it, or another tool trains by one of the keys.
+        BadRow: The format cannot read the row, or the row has a reserved key.
     """
     own = {key for key in row if form.keys and key not in form.keys and key not in _CANONICAL}
     try:
@@ -79,8 +76,8 @@ def read_wire(form: WireFormat, row: Flat) -> Flat:
     except ValueError as problem:
         raise bad(
             "cannot-read",
-            f"this is no row of {form.name} that can be read: {problem}.",
-            "Change the row, leave it out, or name the format that it has.",
+            f"the row cannot be read as {form.name}: {problem}.",
+            "Correct the row, remove it, or name its format.",
         ) from None
     beside = {key: value for key, value in row.items() if key in own}
     return check_reserved(beside, {**beside, **example.content})

@@ -35,7 +35,7 @@ def test_rows_worth_a_look_are_printed_by_cause_beside_others(
     done = unitune("check", file.name)
 
     assert 0 == done.code
-    assert "1 Nearly the same question, answered differently" in done.out
+    assert "1 Nearly the same question with different answers" in done.out
     assert "rows.jsonl:41 " in done.out
     assert "beside rows.jsonl:1 " in done.out
     assert "No errors, 6 rows worth a look." in done.out
@@ -87,9 +87,9 @@ def test_each_thing_is_listed_once_and_rows_of_the_test_are_counted_apart(
     assert "43 rows: " in told
     assert "Worth a look, in the 43 rows (13 of them for the test)" in told
     assert 1 == told.count("characters in a row: median ")
-    assert "asks the same as" not in told
+    assert "has the input of" not in told
     assert "equals the one" not in told
-    assert "Rows that say the same, or nearly the same" in told
+    assert "Rows that are the same or nearly the same" in told
     assert "to train on were" not in told
 
 

@@ -264,7 +264,9 @@ def test_in_a_log_a_finding_is_a_line_and_on_a_terminal_it_is_folded(
     output.console.cache_clear()
     logged = unitune("check", str(file)).out
     (line,) = [line for line in logged.splitlines() if line.startswith("error")]
-    assert f"error   {file}:1 the last message is from 'user', and no answer is given. End " in line
+    assert (
+        f"error   {file}:1 the last message is from 'user', and the row has no answer. End " in line
+    )
     assert line.endswith("or as `expected`.")
     assert "" == "".join(line for line in logged.splitlines() if line != line.rstrip())
     monkeypatch.setattr(output.Terminal, "is_terminal", True)

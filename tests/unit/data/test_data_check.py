@@ -180,10 +180,10 @@ def test_test_cases_in_train_are_refused_unless_the_job_says_otherwise(tmp_path:
         ("error", "leak", "test.jsonl", 2),
     ] == told(report)
     same, other = report.findings
-    assert "the same question stands in train" in same.message
+    assert "the same question is in train" in same.message
     assert "train.jsonl:8, with the same answer" in same.message
     assert "train.jsonl:10, with another answer" in other.message
-    assert "Take the row out of one of the files" in same.fix
+    assert "Remove the row from one of the files" in same.fix
     dropping = read_job(job(tmp_path, data, Evaluate(leaks="drop"))).report
     assert () == dropping.errors
     assert "left out and counted" in dropping.findings[0].fix
@@ -212,7 +212,7 @@ def test_rows_of_a_validation_file_that_stand_in_train_are_refused_dropped_or_ke
         read_job(job(tmp_path, data, Evaluate(leaks=action)))
         for action in ("refuse", "drop", "allow")
     )
-    with pytest.raises(DataError, match="the same question stands in train"):
+    with pytest.raises(DataError, match="the same question is in train"):
         _ = refused.splits
     assert [("warning", "overlap", "dev.jsonl", 1)] == told(dropped.report) == told(kept.report)
     assert (["c"], ["b", "c"]) == tuple(

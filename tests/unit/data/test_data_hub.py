@@ -59,7 +59,7 @@ def test_a_job_reads_data_sets_by_their_names(calls: list[tuple[Any, ...]]) -> N
     assert [("hf://owner/set", 2), ("hf://owner/set/test", 1)] == [
         (file.name, file.rows) for file in report.files
     ]
-    assert "a data set of the hub: pairs from question, answer" == report.files[0].read_as
+    assert "a data set of the Hub: pairs from question, answer" == report.files[0].read_as
     assert ["test", "train"] == sorted(call[2] for call in calls)
 
 

@@ -45,8 +45,8 @@ class Bad:
 
 BAD = [
     Bad('{"prompt": "a"', "broken-json", "at column 15"),
-    Bad("{'prompt': 'a'}", "broken-json", "names and texts in double quotes"),
-    Bad('{"prompt": "a", "completion": NaN}', "broken-json", "NaN is no JSON value"),
+    Bad("{'prompt': 'a'}", "broken-json", "names and strings in double quotes"),
+    Bad('{"prompt": "a", "completion": NaN}', "broken-json", "NaN is not a JSON value"),
     Bad('{"prompt": "a", "completion": "b", "x": 1e999}', "broken-json", "1e999 is too large"),
     Bad('{"prompt": "a", "x": ' + "9" * 5000 + "}", "broken-json", "5,000 digits"),
     Bad('{"x": ' + "[" * 101 + "]" * 101 + "}", "too-deep", "more than 100 deep"),
@@ -60,7 +60,7 @@ BAD = [
     Bad("[1, 2]", "not-an-object", "no object but [1, 2]"),
     Bad("{}", "unknown-shape", "the row has nothing"),
     Bad('{"text": "a", "label": "b"}', "unknown-shape", "'text', 'label'"),
-    Bad('{"message": []}', "unknown-shape", "a slip for 'messages'"),
+    Bad('{"message": []}', "unknown-shape", "Did you mean 'messages'"),
     Bad('{"messages": []}', "wrong-value", "a list of 1 or more entries"),
     Bad('{"messages": {}}', "wrong-value", "messages is {}"),
     Bad('{"messages": null}', "wrong-value", "messages is None"),
@@ -298,7 +298,7 @@ def test_load_raises_all_findings_and_shows_the_first_five(tmp_path: Path) -> No
     text = str(caught.value)
     assert text.startswith(f"{path}: 7 errors")
     assert [3, 4, 5, 6, 7] == [line for line in range(1, 10) if f"rows.jsonl:{line}: " in text]
-    assert f"and 2 more; `unitune check` on {path} shows all" in text
+    assert f"and 2 more; run `unitune check` on {path}" in text
     assert 8 == len(caught.value.findings)
 
 

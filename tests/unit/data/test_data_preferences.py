@@ -152,7 +152,7 @@ BAD = [
     Bad(
         {"prompt": "z", "chosen": [USER, BETTER], "rejected": [USER, WORSE]},
         "different-prompts",
-        "not those of `prompt`",
+        "differ from `prompt`",
     ),
 ]
 

@@ -233,7 +233,7 @@ def test_near_doubles_across_the_cut_are_found_on_their_lines(tmp_path: Path) ->
     assert lines <= {leak.line for leak in found.leaks}
     errors = [each for each in found.report.errors if each.code == "leak"]
     assert {str(tmp_path / "rows.jsonl")} == {each.file for each in errors}
-    assert "Take one of the two rows out" in errors[0].fix
+    assert "Remove one of the two rows" in errors[0].fix
     assert not read(tmp_path, rows_of(inputs), 0.3, evaluate={"leaks": "drop"}).report.errors
 
 
@@ -241,7 +241,7 @@ def test_the_check_says_how_many_rows_are_for_what(tmp_path: Path) -> None:
     report = read(tmp_path, rows_of(INPUTS)).report
     assert [("train", 200), ("test", 40)] == [(file.purpose, file.rows) for file in report.files]
     (cut,) = [each for each in report.findings if each.code == "test-cut"]
-    expected = "40 of 200 rows are kept from training for the test (data.test: 0.2), 30 are held"
+    expected = "40 of 200 rows are reserved for the test (data.test: 0.2), 30 are held"
     assert cut.message.startswith(expected)
 
 

@@ -148,7 +148,7 @@ def test_a_wrong_column_name_is_told_once_with_the_nearest(tmp_path: Path, data:
 @pytest.mark.parametrize(
     ("content", "code", "line", "says"),
     [
-        ("text,label\nq\nr,b\n", "column-count", 2, "1 value where the header names 2"),
+        ("text,label\nq\nr,b\n", "column-count", 2, "1 value, but the header names 2"),
         ("text,label\nq,a,x\nr,b\n", "column-count", 2, "3 values"),
         ('text,label\nq,"a\nr,b\n', "broken-row", 2, "never closed"),
         ('text,label\n"q"x,a\nr,b\n', "broken-row", 2, "between a closing quote"),

@@ -73,9 +73,9 @@ def test_a_secret_stops_plan_and_launch_in_the_same_words_without_itself(folder:
     write(folder / "train.jsonl", "Q 0", f"my token: {TOKEN}")
     (finding,) = plan(job(personal_data="allow")).errors
     assert str(finding) == (
-        "train.jsonl:2: 'messages[0] (user)' holds what looks like a secret: "
-        "huggingface-access-token (37 characters, beginning with 'hf_'). Take it out and revoke "
-        "it, since it has been in a file; if it is none, set `data.secrets: warn`."
+        "train.jsonl:2: 'messages[0] (user)' appears to hold a secret: "
+        "huggingface-access-token (37 characters, beginning with 'hf_'). Remove it and revoke "
+        "it, because it was in a file. If it is not a secret, set `data.secrets: warn`."
     )
     with pytest.raises(DataError) as refused:
         launch(job(personal_data="allow"))
@@ -135,7 +135,7 @@ def test_a_redacted_job_is_read_as_its_copy_with_one_map(folder: Path) -> None:
     notes = [(each.file, each.message) for each in read.report.findings if each.code == "redacted"]
     assert (
         "train.jsonl",
-        "personal data in 3 rows is replaced: an e-mail address 3 times, a phone number once.",
+        "personal data in 3 rows was replaced: an e-mail address 3 times, a phone number once.",
     ) in notes
     assert before == (folder / "train.jsonl").read_bytes()
 

@@ -67,7 +67,7 @@ def test_cases_need_no_expected_answer_where_no_scorer_looks_at_it(tmp_path: Pat
     scorers = "{scorers: [{type: regex, pattern: ye}, json_valid]}"
     assert 1 == len(read_job(job(tmp_path, scorers, expected=None)).splits.test or ())
     assert () == read_job(job(tmp_path, scorers, expected=None)).report.findings
-    with pytest.raises(DataError, match="no answer is given"):
+    with pytest.raises(DataError, match="the row has no answer"):
         _ = read_job(job(tmp_path, "{scorers: [exact]}", expected=None)).splits
 
 

@@ -137,7 +137,7 @@ def test_questions_of_one_id_have_answers_of_their_own(
 def test_a_secret_is_not_sent_to_a_teacher(job: Job, backend_of: Any, tmp_path: Path) -> None:
     backend = backend_of(lambda _, __: "label-1")
     questions = write_questions(tmp_path, "new", "My key is AKIAQWERTYUIOPASDFGH, is it valid?")
-    with pytest.raises(DataError, match=r"questions\.jsonl:2: .*looks like a secret"):
+    with pytest.raises(DataError, match=r"questions\.jsonl:2: .*appears to hold a secret"):
         distilled(job, questions)
     assert [] == backend.requests
 

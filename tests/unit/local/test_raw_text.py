@@ -55,10 +55,10 @@ def test_the_mask_shows_all_tokens(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"messages": [{"role": "user", "content": "x"}]}, "learns raw text"),
-        ({"prompt": "a", "completion": "b"}, "learns raw text"),
+        ({"messages": [{"role": "user", "content": "x"}]}, "needs raw text"),
+        ({"prompt": "a", "completion": "b"}, "needs raw text"),
         ({"text": " "}, "the text is empty"),
-        ({"text": 3}, "learns raw text"),
+        ({"text": 3}, "needs raw text"),
     ],
 )
 def test_other_rows_are_refused_by_line(tmp_path: Path, row: dict[str, Any], said: str) -> None:

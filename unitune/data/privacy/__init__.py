@@ -1,1 +1,1 @@
-"""Secrets and personal data in rows: found, reported without being shown, replaced in a copy."""
+"""Find secrets and personal data in rows, report them masked, and replace them in a copy."""

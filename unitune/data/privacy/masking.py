@@ -1,4 +1,4 @@
-"""Show a text without the secrets and the personal data in it: `masked`."""
+"""Mask secrets and personal data in a text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unitune.data.privacy.secrets import find_secrets
 
 @lru_cache(maxsize=1024)
 def masked(text: str) -> str:
-    """Return a text with the names of rules and kinds in place of secrets and personal data.
+    """Return a text with secrets and personal data replaced by the names of rules and kinds.
 
     Examples:
         >>> masked("keys: 'jane@firma.de', 'label'")
@@ -23,7 +23,7 @@ def masked(text: str) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Return a text with the names of rules in place of secrets."""
+    """Return a text with secrets replaced by the names of their rules."""
     for secret in reversed(find_secrets(text)):
         text = f"{text[: secret.start]}[{secret.rule}]{text[secret.end :]}"
     return text

@@ -1,13 +1,9 @@
-"""Personal data in texts: e-mail addresses, phone numbers, accounts, cards, IP addresses.
+"""Find personal data: e-mail addresses, phone numbers, accounts, cards and IP addresses.
 
-Each kind has a function that yields where it stands; what a checksum or a registry can refute is
-refuted: accounts by mod 97 and the length of their country, cards by Luhn's sum and their issuer,
-phone numbers by the numbering plans of `phonenumbers` (extra `privacy`).
-
-Left out, since they are no person's: addresses at names that are reserved for examples (RFC 2606)
-and of git, IP addresses that are private, reserved or of this machine (RFC 6890), and four numbers
-after the word version or section. Not found: names, postal addresses, dates of birth, numbers of
-identity cards, and what is written in words ("jane at example dot com").
+Checksums and registries refute false matches: IBANs by mod 97 and length, cards by Luhn's sum and
+issuer, phone numbers by `phonenumbers` (extra `privacy`). Addresses at example domains (RFC 2606)
+and of git, private or reserved IP addresses (RFC 6890), and version numbers are skipped. Names,
+postal addresses, birth dates, identity cards and spelled-out data are not found.
 """
 
 from __future__ import annotations
@@ -24,7 +20,7 @@ from unitune.data.privacy.texts import plain
 
 Span: TypeAlias = tuple[int, int]
 
-NAMES: dict[str, str] = {  # kinds in words, as they stand in placeholders
+NAMES: dict[str, str] = {  # kinds as in placeholders, in words
     "EMAIL": "an e-mail address",
     "IBAN": "a bank account (IBAN)",
     "CARD": "a card number",
@@ -32,9 +28,9 @@ NAMES: dict[str, str] = {  # kinds in words, as they stand in placeholders
     "PHONE": "a phone number",
 }
 
-_ANY = re.compile("[@0-9]")  # what all of it has one of; few texts have
-# After the first character: no letter before it, but for the escape of a line break, in JSON that
-# is a text. Before it, it would be tried at every character.
+_ANY = re.compile("[@0-9]")  # all personal data has one of these; few texts do
+# After the first character: no letter before it, except the escape of a line break in JSON inside a
+# string. As a prefix, it would be tried at every character.
 _BEGINS = r"(?:(?<![\w.+-].)|(?<=\\[nrt].))"
 _AT = re.compile(r"@((?:[\w-]{1,63}\.)+[a-z]{2,24})(?![\w@])", re.IGNORECASE)
 _LOCAL_PART = re.compile(r"[\w.+%'-]{0,63}[\w+%-]\Z")
@@ -46,7 +42,7 @@ _NO_ADDRESS = re.compile(  # reserved domains, and file names such as icon@2x.pn
 _IBAN = re.compile(
     r"[A-Z]" + _BEGINS + r"[A-Z][0-9]{2}(?:[ .\u00a0\u202f-]?[A-Z0-9]){11,30}", re.IGNORECASE
 )
-# Each with the length of its accounts. Source: SWIFT, IBAN registry (ISO 13616).
+# Country codes and lengths. Source: SWIFT, IBAN registry (ISO 13616).
 _IBAN_COUNTRIES = (
     "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 "
     "DK18 DO28 EE20 EG29 ES24 FI18 FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HN28 HR21 HU28 "
@@ -59,9 +55,9 @@ _IBAN_LENGTHS = {each[:2]: int(each[2:]) for each in _IBAN_COUNTRIES.split()}
 _CARD = re.compile(
     r"[2-6]" + _BEGINS + r"[0-9]{3}(?:(?:[ -]?[0-9]){8,15}|(?:\.[0-9]{4}){3})(?![\w-]|\.[0-9])"
 )
-# Prefixes and numbers of digits: Visa, Mastercard, American Express, Diners Club, those of
-# Discover, UnionPay and JCB, and Maestro. Source: ISO/IEC 7812, as Wikipedia's "Payment card
-# number" lists them (2026-11).
+# Prefixes and digit counts: Visa, Mastercard, American Express, Diners Club, those of
+# Discover, UnionPay and JCB, and Maestro. Source: ISO/IEC 7812, as listed in Wikipedia's "Payment
+# card number" (2026-11).
 _ISSUERS = (
     (re.compile("4"), (13, 16, 19)),
     (re.compile("5[1-5]|222[1-9]|22[3-9]|2[3-6]|27[01]|2720"), (16,)),
@@ -72,7 +68,7 @@ _ISSUERS = (
 )
 
 _IPV4 = re.compile(r"[0-9]" + _BEGINS + r"[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?![\w-]|\.[0-9])")
-_IPV6 = re.compile(  # of 2000::/3, which is all that is given to machines of the internet (IANA)
+_IPV6 = re.compile(  # of 2000::/3, all that IANA allocates to internet hosts
     r"[23](?<![\w:.].)[0-9a-f]{3}(?::[0-9a-f]{0,4}){2,7}(?![\w:]|\.[0-9])", re.IGNORECASE
 )
 _VERSION = re.compile(
@@ -87,17 +83,17 @@ _CALL_WORD = (
 )
 _ANNOUNCES = _CALL_WORD + r"[^\n]{0,24}"
 _CALL = re.compile(_ANNOUNCES + r"\Z", re.IGNORECASE)
-# One of which a number has that is taken for a phone's: long numbers alone are matched slowly
+# One of these must match, because matching all long numbers would be slow
 _WORTH_MATCHING = (
     re.compile(r"\+"),
     re.compile(r"[0-9][^0-9\n]{1,7}[0-9]"),
     re.compile(_ANNOUNCES + r"[0-9(\[]", re.IGNORECASE),
 )
-CONTEXT = 40  # characters before a number that say what it is
+CONTEXT = 40  # characters before a number that may announce it
 
 
 class Datum(NamedTuple):
-    """Personal data in a text."""
+    """Personal data at a place in a text."""
 
     kind: str
     start: int
@@ -105,12 +101,12 @@ class Datum(NamedTuple):
 
 
 def find_personal_data(text: str, region: str = "US", known: Iterable[Datum] = ()) -> list[Datum]:
-    """Return the personal data of a text, in its order; what two kinds claim is of the first.
+    """Return the personal data in a text, in order; the first of overlapping kinds wins.
 
     Args:
-        text: Any.
-        region: Country whose phone numbers are known without +.
-        known: What is known to stand there, and is in the result.
+        text: Text to search.
+        region: Country whose phone numbers need no +.
+        known: Known personal data in the text, included in the result.
     """
     text = plain(text)
     if not _ANY.search(text):
@@ -132,7 +128,7 @@ def finds_phones() -> bool:
 
 
 def may_hold_phones(text: str) -> bool:
-    """Whether there are digits that `phonenumbers` would have to look at."""
+    """Whether a text has digits that may be a phone number."""
     return _DIGITS.search(text) is not None
 
 
@@ -145,7 +141,7 @@ def _emails(text: str, _: str) -> Iterator[Span]:
         if name in ("", "git") or _NO_ADDRESS.fullmatch(match[1]):
             continue
         if text.endswith("\\", 0, match.start() - len(name)):
-            name = name[1:]  # of an escape such as \n, in JSON that is a text
+            name = name[1:]  # an escape such as \n, in JSON inside a string
         yield match.start() - len(name), match.end()
 
 
@@ -160,13 +156,13 @@ def _ibans(text: str, _: str) -> Iterator[Span]:
 
 
 def _end_of(text: str, characters: int) -> int:
-    """Return where so many letters and digits end."""
+    """Return the end of a number of letters and digits."""
     places = [at for at, character in enumerate(text, 1) if character.isalnum()]
     return places[characters - 1] if 0 < characters <= len(places) else len(text)
 
 
 def is_iban(compact: str) -> bool:
-    """Whether the check digits of an account are right (ISO 7064, mod 97-10)."""
+    """Whether an IBAN's check digits are right (ISO 7064, mod 97-10)."""
     return int("".join(str(int(each, 36)) for each in compact[4:] + compact[:4])) % 97 == 1
 
 
@@ -183,7 +179,7 @@ def _cards(text: str, _: str) -> Iterator[Span]:
 
 
 def is_luhn(digits: str) -> bool:
-    """Whether the last digit is Luhn's (ISO/IEC 7812-1)."""
+    """Whether the last digit is Luhn's check digit (ISO/IEC 7812-1)."""
     doubled = [int(each) * (1 + at % 2) for at, each in enumerate(reversed(digits))]
     return sum(each - 9 if each > 9 else each for each in doubled) % 10 == 0
 
@@ -206,7 +202,7 @@ def _is_global(address: str) -> bool:
 
 
 def _phones(text: str, region: str) -> Iterator[Span]:
-    """Yield phone numbers: with +, or as the region groups them, or after a word such as call."""
+    """Yield phone numbers with +, in the region's grouping, or after a word such as call."""
     if not (finds_phones() and may_hold_phones(text)):
         return
     if not any(each.search(text) for each in _WORTH_MATCHING):

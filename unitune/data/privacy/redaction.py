@@ -1,10 +1,8 @@
-"""Personal data replaced by placeholders, and put back: `Redaction`, the map between the two.
+"""Replace personal data by placeholders and put it back, with the map between the two.
 
-`jane@firma.de` becomes ``<EMAIL_1>`` wherever it stands, spelled alike, so that rows that are about
-one person still are, and what a model answers can be given its data again. The map holds what the
-copy must not, so it is written for the user alone, and never uploaded.
-
-Putting back is exact: what looks like a placeholder before is given one of its own.
+`jane@firma.de` becomes ``<EMAIL_1>`` everywhere, so rows about one person stay linked. The map is
+readable by the user only and never uploaded. Text that already looks like a placeholder gets its
+own placeholder, so restoring is exact.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ _PLACEHOLDER = re.compile(rf"<({'|'.join(personal.NAMES)})_[0-9]+>")
 
 
 class Redaction(BaseModel):
-    """Which placeholder stands for what.
+    """Map of placeholders to personal data.
 
     Examples:
         >>> redaction = Redaction()
@@ -44,28 +42,28 @@ class Redaction(BaseModel):
     model_config = ConfigDict(extra="forbid")
     schema_version: Literal[1] = 1
     region: str = Field(default="US", pattern="^[A-Z]{2}$")
-    """Country whose phone numbers are known without +."""
+    """Country whose phone numbers need no +."""
     values: dict[str, str] = {}
-    """What each placeholder stands for."""
+    """Value of each placeholder."""
     _placeholders: dict[str, str] = PrivateAttr(default_factory=dict[str, str])
     _counts: Counter[str] = PrivateAttr(default_factory=Counter[str])
     _replaced: Counter[str] = PrivateAttr(default_factory=Counter[str])
 
     def model_post_init(self, _: object) -> None:
-        """Turn the map round, too."""
+        """Build the inverse map."""
         self._placeholders = {value: name for name, value in self.values.items()}
         self._counts = Counter(name[1:].rpartition("_")[0] for name in self.values)
 
     @property
     def replaced(self) -> Counter[str]:
-        """How often something was replaced, by its kind."""
+        """Number of replacements by kind."""
         return self._replaced
 
     def redact(self, text: str) -> str:
-        """Return a text with placeholders for the personal data in it, and count them.
+        """Return a text with placeholders for its personal data, and count them.
 
         Raises:
-            MissingExtra: `phonenumbers` is not installed, and phone numbers would stay.
+            MissingExtra: `phonenumbers` is not installed, so phone numbers would remain.
         """
         self._count(new := self._redacted(text))
         return new
@@ -73,7 +71,7 @@ class Redaction(BaseModel):
     def _redacted(self, text: str) -> str:
         if not personal.finds_phones():
             raise MissingExtra(
-                "nothing was redacted: phone numbers cannot be known without phonenumbers. Install "
+                "nothing was redacted: finding phone numbers needs phonenumbers. Install "
                 f"with: {install_command('privacy')}"
             )
         known = (Datum(each[1], *each.span()) for each in _PLACEHOLDER.finditer(text))
@@ -89,11 +87,11 @@ class Redaction(BaseModel):
         return "".join((*pieces, text[at:]))
 
     def restore(self, text: str) -> str:
-        """Return a text with the personal data; a placeholder that is not known stays."""
+        """Return a text with its personal data; unknown placeholders stay."""
         return _PLACEHOLDER.sub(lambda match: self.values.get(match[0], match[0]), text)
 
     def redact_row(self, row: Example) -> Example:
-        """Return a row with placeholders in all of its texts, tools and custom keys too."""
+        """Return a row with placeholders in all texts, tools and custom keys."""
         new = _changed(row, self._redacted)
         if new is not row:
             self._count(new.line)
@@ -103,7 +101,7 @@ class Redaction(BaseModel):
         self._replaced.update(each[1] for each in _PLACEHOLDER.finditer(text))
 
     def restore_row(self, row: Example) -> Example:
-        """Return a row with the personal data in all of its texts."""
+        """Return a row with the personal data in all texts."""
         return _changed(row, self.restore)
 
     @classmethod
@@ -111,35 +109,37 @@ class Redaction(BaseModel):
         """Read a map.
 
         Raises:
-            DataError: The file cannot be read, or is none.
+            DataError: The file cannot be read or is not a map.
         """
         try:
             return cls.model_validate_json(content_of(Path(path)))
         except OSError as failure:
             raise DataError(
-                f"{path}: the map cannot be read: {failure.strerror or failure}. Name the file "
-                "that was written with the redacted rows."
+                f"{path}: the map cannot be read: {failure.strerror or failure}. Use the file that "
+                "was "
+                "written with the redacted rows."
             ) from failure
         except ValidationError as failure:
             raise DataError(
-                f"{path} is no map of a redaction. Name the file that was written with the "
-                "redacted rows, such as redaction.json in the folder of a run."
+                f"{path} is not a redaction map. Use the file that was written with the redacted "
+                "rows, "
+                "such as redaction.json in the folder of a run."
             ) from failure
 
     @property
     def text(self) -> str:
-        """The map as it stands in a file."""
+        """The map as JSON, as written to a file."""
         return json.dumps(self.model_dump(), ensure_ascii=False, indent=1) + "\n"
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the map, for the user alone (mode 600)."""
+        """Write the map, readable by the user only (mode 600)."""
         with replacing(Path(path)) as file:
             os.fchmod(file.fileno(), 0o600)
             file.write(self.text)
 
 
 def replacements(replaced: Counter[str]) -> str:
-    """Return what was replaced in words: ``an e-mail address 7 times, a phone number once``."""
+    """Return the replacements in words: ``an e-mail address 7 times, a phone number once``."""
     return ", ".join(
         f"{personal.NAMES[kind]} {f'{count:,} times' if count > 1 else 'once'}"
         for kind, count in replaced.items()

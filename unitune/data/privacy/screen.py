@@ -1,8 +1,7 @@
-"""What a job lets pass: `Screen` looks for secrets and personal data in rows on their way in.
+"""Screen a job's rows for secrets and personal data as they are read.
 
-Findings name the kind, file, line and place in the row, never what stands there. Where personal
-data is to be redacted, the rows that come out are the copy, and everything behind, from the search
-for leaks to what is uploaded, knows no other.
+Findings name the kind and the place, never the value. If personal data is to be redacted, all later
+steps see only the redacted copy.
 """
 
 from __future__ import annotations
@@ -27,28 +26,28 @@ from unitune.workspace.install import install_command
 if TYPE_CHECKING:
     from unitune.data.files import Files
 
-_REVOKE = "Take it out and revoke it, since it has been in a file"
-_REDACT = "`data.personal_data: redact` replaces it in a copy; `allow` silences this."
+_REVOKE = "Remove it and revoke it, because it was in a file"
+_REDACT = "Set `data.personal_data` to `redact` (replace it in a copy) or `allow` (ignore it)."
 _Texts: TypeAlias = list[tuple[str, str]]
 
 
 class Screen:
-    """Looks at the rows of a job, file by file.
+    """Screen for the rows of a job, file by file.
 
     Args:
-        data: What the job says of them; None: what a job says by default.
-        redaction: What was replaced in the job's own rows, to go on with.
+        data: The job's data section; None for the defaults.
+        redaction: Map from the job's own rows to continue with.
     """
 
     def __init__(self, data: Data | None = None, redaction: Redaction | None = None) -> None:
         self._data = data or Data()
         self.redaction = redaction
-        """The map of what was replaced, one for all files; None where nothing is to be."""
+        """Map of replacements in all files; None if nothing is redacted."""
         if self._data.personal_data == "redact" and redaction is None:
             self.redaction = Redaction(region=self._data.phone_region)
 
     def rows(self, items: Iterable[Row | Finding], files: Files) -> Iterator[Row | Finding]:
-        """Pass the rows and findings of a file on, with what there is to say about each row."""
+        """Yield a file's rows and findings, with findings about each row."""
         undecided = redacted = 0
         before = Counter(self.redaction.replaced) if self.redaction else Counter[str]()
         for item in items:
@@ -69,8 +68,8 @@ class Screen:
         findings = [*self._without_phones(undecided)]
         if self.redaction and redacted:
             replaced = replacements(self.redaction.replaced - before)
-            what = f"personal data in {redacted:,} rows is replaced: {replaced}."
-            fix = "This is the copy that is trained and judged on; the file stays."
+            what = f"personal data in {redacted:,} rows was replaced: {replaced}."
+            fix = "Training and evaluation use the redacted copy. The file is unchanged."
             findings.append(note("redacted", what, fix))
         yield from map(files.placed, findings)
 
@@ -79,7 +78,7 @@ class Screen:
             return
         severity, fix = warning, f"{_REVOKE}."
         if self._data.secrets == "refuse":
-            severity, fix = error, f"{_REVOKE}; if it is none, set `data.secrets: warn`."
+            severity, fix = error, f"{_REVOKE}. If it is not a secret, set `data.secrets: warn`."
         seen = set[str]()
         for place, text in texts:
             for secret in find_secrets(text):
@@ -87,7 +86,7 @@ class Screen:
                     seen.add(secret.rule)
                     begins = f", beginning with {secret.prefix!r}" if secret.prefix else ""
                     what = f"{secret.rule} ({secret.end - secret.start} characters{begins})"
-                    message = f"{place!r} holds what looks like a secret: {what}."
+                    message = f"{place!r} appears to hold a secret: {what}."
                     yield severity("secret", message, fix)
 
     def _personal_data(self, texts: _Texts) -> Iterator[Finding]:
@@ -107,17 +106,17 @@ class Screen:
         policy = self._data.personal_data
         if policy == "allow" or personal.finds_phones():
             return
-        what = f"phone numbers were not looked for, and {rows:,} rows have digits that may be some."
+        what = f"phone numbers were not searched, but {rows:,} rows have digits that may be some."
         fix = f"Install with: {install_command('privacy')}"
         if policy != "warn":
-            what = f"`data.personal_data: {policy}` cannot know phone numbers without phonenumbers."
+            what = f"`data.personal_data: {policy}` needs phonenumbers to find phone numbers."
             yield error("missing-extra", what, fix)
         elif rows:
             yield note("missing-extra", what, fix)
 
 
 def _texts(content: dict[str, JsonValue]) -> Iterator[tuple[str, str]]:
-    """Yield the texts of a row by their place, such as ``messages[1] (assistant)``."""
+    """Yield the texts of a row with their place, such as ``messages[1] (assistant)``."""
     for key, value in content.items():
         name = clip(masked(key))[1:-1]
         yield name, key

@@ -1,17 +1,10 @@
-"""Keys, tokens and passwords in texts, by the rules of gitleaks and rules of our own.
+"""Find keys, tokens and passwords in texts by gitleaks' rules and our own (`vendors.toml`).
 
-    text ─► a word that is long enough ─► keywords of rules ─► their expressions ─► allowlists
-
-`gitleaks.toml` is theirs, unchanged: config/gitleaks.toml at commit
-09242ce9c8a60d9b051fc2d166f9e849b88c7ac0 of 2025-11-20 (https://github.com/gitleaks/gitleaks, MIT,
-`gitleaks.LICENSE`). `vendors.toml` adds the forms of model vendors' keys, which it finds in prose,
-and credentials in URLs and headers. Rules that are about files by their paths are not used: rows
-have none. A secret is as their `detectRule` has it: the first group that matched, with an entropy
-above the rule's, and none of what the allowlists know as an example. What may follow a secret is
-wider than theirs (`_END`): a query goes on with ``&``, a sentence ends, and JSON in JSON
-escapes its quotes.
-
-Not found: what is written in base64 or percent-encoded, and passwords that no word announces.
+`gitleaks.toml` is config/gitleaks.toml at commit 09242ce9c8a60d9b051fc2d166f9e849b88c7ac0 of
+2025-11-20 (https://github.com/gitleaks/gitleaks, MIT, `gitleaks.LICENSE`), unchanged. Rules about
+file paths are not used. As in gitleaks, a secret is the first matching group with enough entropy
+that no allowlist contains. More characters may follow a secret (`_END`). Base64, percent-encoded
+text and unannounced passwords are not found.
 """
 
 from __future__ import annotations
@@ -31,36 +24,36 @@ from unitune.data.privacy.texts import plain
 from unitune.security.spec import Closed
 
 _LETTERS = r"[\w.+/=~:@$-]"
-_FEWEST_LETTERS = 8  # of a secret, as the shortest has that a rule knows
+_FEWEST_LETTERS = 8  # of the shortest secret of any rule
 _WORD = re.compile(f"{_LETTERS}{{{_FEWEST_LETTERS},}}")
-# Of what may be one without a digit, too: the prefixed ones of letters alone are longer
+# Letters of a secret without digits: prefixed ones of letters only are longer
 _LONG_LETTERS = 20
 _DIGIT = re.compile("[0-9]")
-# Most that is shown of a secret, and only of a prefix that all secrets of its rule have
+# Most characters shown of a secret, and only of a prefix shared by all secrets of its rule
 HINT_CHARACTERS = 3
-# How many rules begin: with the rest of a name, which is tried at every character. Left out, the
-# time is linear and the group is the same; allowlists get it back.
+# Many rules begin with the rest of a name, tried at every character. Without it, the time is linear
+# and the group is the same; allowlists get it back.
 _BEFORE = r"[\w.-]{0,50}?"
-# Characters on both sides that count as its line, of which there may be one of megabytes
+# Characters on both sides that count as the secret's line, which may have megabytes
 _AROUND = 200
-# Characters from its keyword on that a rule with ``.*`` looks at: RE2 is linear, Python is not
+# Characters after its keyword that a rule with ``.*`` searches: RE2 is linear, Python is not
 _REACH = 1000
 
 
 _GITLEAKS_END = r"""(?:[\x60'"\s;]|\\[nr]|$)"""
 _GENERIC_END = r"""(?:[\x60'"\s;&\\]|$)"""
-# What follows a secret. The generic rule knows a key by its end, so there no sentence ends it.
+# What may follow a secret. The generic rule finds a key by its end, so no sentence ends it.
 _END = r"""(?:[\x60'"\s;&<>)\]},\\]|[.:?!](?=\s|$)|$)"""
 
 
 class Secret(NamedTuple):
-    """What looks like a secret in a text, without it.
+    """Place of an apparent secret in a text, without its value.
 
     Args:
-        rule: Its name at gitleaks, e.g. ``openai-api-key``.
-        start: Where it begins.
-        end: Where it ends.
-        prefix: At most three characters that all secrets of the rule begin with, or none.
+        rule: Name of the gitleaks rule, e.g. ``openai-api-key``.
+        start: Start in the text.
+        end: End in the text.
+        prefix: Up to three characters that all secrets of the rule begin with.
     """
 
     rule: str
@@ -70,7 +63,7 @@ class Secret(NamedTuple):
 
 
 class _Allowlist(Closed):
-    """What is no secret although a rule matches it."""
+    """Exceptions to a rule."""
 
     description: str = ""
     condition: Literal["AND", "OR"] = "OR"
@@ -80,13 +73,7 @@ class _Allowlist(Closed):
     stopwords: tuple[str, ...] = ()
 
     def allows(self, secret: str, match: str, line: str) -> bool:
-        """Whether a secret is known as none.
-
-        Args:
-            secret: It.
-            match: The rule's whole match.
-            line: The line that it stands on.
-        """
+        """Whether a secret in a rule's match and line is an exception."""
         text = {"match": match, "line": line, None: secret}[self.target]
         if self.condition == "AND" and self.paths:
             return False  # rows have no path
@@ -143,7 +130,7 @@ class _Rule(Closed):
 
     @property
     def is_generic(self) -> bool:
-        """Whether the rule knows a secret only by the word before it."""
+        """Whether the rule identifies a secret only by the word before it."""
         return self.id.startswith("generic")
 
     def _prefix(self, secret: str) -> str:
@@ -160,7 +147,7 @@ class _Rules(Closed):
 
     @cached_property
     def by_keyword(self) -> dict[str, list[_Rule]]:
-        """The rules that a text can match, by the words of which it must have one."""
+        """The rules by keyword; a text must contain one."""
         known: dict[str, list[_Rule]] = {}
         for rule in self.rules:
             for word in rule.keywords if not rule.path else ():
@@ -169,14 +156,14 @@ class _Rules(Closed):
 
     @cached_property
     def _beginnings(self) -> dict[str, list[str]]:
-        """The keywords that each keyword begins with, itself among them."""
+        """The keywords that each keyword begins with, itself included."""
         return {
             word: [other for other in self.by_keyword if word.startswith(other)]
             for word in self.by_keyword
         }
 
     def that_may_match(self, text: str) -> dict[str, _Rule]:
-        """Return by their names the rules of which a text, in small letters, has a keyword."""
+        """Return the rules, by name, with a keyword in a lower-case text."""
         longest = set(self._keyword.findall(text))
         keywords = {beginning for word in longest for beginning in self._beginnings[word]}
         ordered = filter(keywords.__contains__, self.by_keyword) if keywords else ()
@@ -184,14 +171,14 @@ class _Rules(Closed):
 
     @cached_property
     def _keyword(self) -> re.Pattern[str]:
-        """What is found at each place is the longest keyword there."""
+        """Pattern that finds the longest keyword at each place."""
         return re.compile(f"(?=({_any_of(self.by_keyword)}))")
 
 
 def _any_of(words: Iterable[str]) -> str:
     """Return an expression for the longest of some words that tries no letter twice.
 
-    Of hundreds of keywords it takes a third of the time of looking for one after another.
+    For hundreds of keywords it takes a third of the time of separate searches.
     """
     by_letter: dict[str, list[str]] = {}
     for word in words:
@@ -205,13 +192,13 @@ def _any_of(words: Iterable[str]) -> str:
 
 
 def find_secrets(text: str) -> list[Secret]:
-    """Return what looks like a secret in a text; of several rules about one place, the first."""
+    """Return apparent secrets in a text; at one place, the first rule wins."""
     text = plain(text)
     if not _may_hold(text):
         return []
     rules = _rules().that_may_match(text.lower())
     secrets, taken = list[Secret](), bytearray(len(text))
-    # The generic rule knows least of what it finds.
+    # The generic rule is the least specific, so it comes last.
     for rule in sorted(rules.values(), key=lambda rule: rule.is_generic):
         for secret in rule.find(text):
             place = slice(secret.start, secret.end)
@@ -222,7 +209,7 @@ def find_secrets(text: str) -> list[Secret]:
 
 
 def _may_hold(text: str) -> bool:
-    """Whether there is a word as long as a secret; of most texts no more is looked at."""
+    """Whether a text has a word as long as a secret; most texts do not."""
     words = text.split() if len(text) >= _FEWEST_LETTERS else ()
     long = (word for word in words if len(word) >= _FEWEST_LETTERS and _may_be(word))
     return any(_may_be(word) for some in long for word in _WORD.findall(some))
@@ -248,28 +235,28 @@ def _rules() -> _Rules:
 
 
 def _entropy(text: str) -> float:
-    """Return Shannon's entropy of a text's characters, in bits a character."""
+    """Return the Shannon entropy of a text, in bits per character."""
     shares = (count / len(text) for count in Counter(text).values())
     return -sum(share * math.log2(share) for share in shares)
 
 
 def _compiled(expression: str) -> re.Pattern[str]:
-    return re.compile(_pythons(expression), re.ASCII)  # as RE2 takes \w, \d, \s and \b
+    return re.compile(_pythons(expression), re.ASCII)  # as RE2 interprets \w, \d, \s and \b
 
 
 _PIECE = re.compile(r"\\.|\[\[:alnum:\]\]|\[(?:\\.|\[:\w+:\]|[^\]\\])+\]|\(\?i\)|[(|)]|[^\\\[(|)]+")
 
 
 def _pythons(expression: str) -> str:
-    r"""Return an expression of Go as Python has it.
+    r"""Convert a Go expression to Python.
 
-    Go lets ``(?i)`` stand anywhere, for the rest of its group; Python wants the group around it.
+    Go allows ``(?i)`` anywhere, for the rest of its group; Python needs a group around it.
     ``[[:alnum:]]`` and ``\z`` have other names.
     """
     if expression.startswith("(?i)"):
         return f"(?i:{_pythons(expression[4:])})"
     written: list[str] = []
-    opened = [0]  # groups that (?i) has begun, for each group around
+    opened = [0]  # groups opened by (?i), for each enclosing group
     for piece in _PIECE.findall(expression):
         if piece == "(?i)":
             opened[-1] += 1

@@ -1,8 +1,6 @@
-"""Find every text of a row: values, keys, and texts that are JSON themselves.
+"""Find every text of a row: values, keys, and JSON inside strings.
 
-A search for secrets or personal data must see what a model or a vendor would see after decoding,
-so escapes of JSON inside a text are resolved, and letters of full width and blanks that do not
-break are read as their plain forms.
+Escapes in inner JSON are resolved, and full-width letters and non-breaking spaces become plain.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ from pydantic import JsonValue
 
 from unitune.data.records import json_or_none
 
-_PLAIN = {  # letters of full width, blanks that do not break, and hyphens, each with its plain form
+_PLAIN = {  # full-width letters, non-breaking spaces and hyphens, with plain forms
     **{0xFF01 + at: 0x21 + at for at in range(94)},
     **dict.fromkeys((0xA0, 0x2007, 0x202F, 0x3000), ord(" ")),
     **dict.fromkeys((0x2010, 0x2011), ord("-")),
@@ -22,12 +20,12 @@ _PLAIN = {  # letters of full width, blanks that do not break, and hyphens, each
 
 
 def plain(text: str) -> str:
-    """Return a text of the same length with plain letters, blanks and hyphens."""
+    """Return a text of the same length with plain letters, spaces and hyphens."""
     return text if text.isascii() else text.translate(_PLAIN)
 
 
 def strings(value: JsonValue) -> Iterator[str]:
-    """Yield all texts of a JSON value, keys included, and those inside texts that are JSON."""
+    """Yield all texts of a JSON value, keys and JSON inside strings included."""
     if isinstance(value, str):
         yield value
         yield from strings(_within(value))
@@ -43,7 +41,7 @@ def strings(value: JsonValue) -> Iterator[str]:
 def changed(value: JsonValue, change: Callable[[str], str]) -> JsonValue:
     """Return a JSON value with all its texts changed, keys included.
 
-    A text that is JSON is written anew only if its decoded form shows more than its letters do.
+    JSON inside a string is rewritten only if decoding reveals more than its letters do.
     """
     if isinstance(value, str):
         inner = _within(value)
@@ -58,6 +56,6 @@ def changed(value: JsonValue, change: Callable[[str], str]) -> JsonValue:
 
 
 def _within(text: str) -> JsonValue:
-    """Return the value of a text that is JSON with escapes; None for any other text."""
+    """Return the value of a string that is JSON with escapes, or None."""
     is_json = "\\" in text and text.lstrip()[:1] in ("{", "[", '"')
     return json_or_none(text) if is_json else None

@@ -1,1 +1,1 @@
-"""What a person should look at in training rows: near duplicates, doubtful answers, odd ones."""
+"""Find training rows to review: near duplicates, doubtful answers, odd ones."""

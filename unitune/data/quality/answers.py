@@ -1,4 +1,4 @@
-"""Answers beside one another: how many rows each label has, and which break the others' format."""
+"""Check answers: rows per label, spellings, and rows that break the usual format."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from unitune.data.records import json_or_none
 
 USUAL = 0.9
 FEWEST_ANSWERS = 20
-# A label is rare with fewer rows, or with less than this share of the median label's
+# A label is rare below this number of rows or this share of the median label's
 FEW_ROWS, SMALL_SHARE = 5, 0.1
-LARGE_SHARE = 0.5  # share of the rows from which one label of three or more outweighs the others
+LARGE_SHARE = 0.5  # from this share, one label of three or more dominates
 SENTENCE_WORDS = 4
 _ENDS = (*'.!?:;)\u3002\uff01\uff1f\u2026"\u201d',)
 
 
 class Trait(NamedTuple):
-    """Something that most answers of a file have alike.
+    """A property that most answers of a file share.
 
     Args:
-        code: Of the finding.
-        title: What breaks it.
-        of: What an answer has; None where the trait says nothing of it.
+        code: Code of the finding.
+        title: Title for the rows without it.
+        of: Function that describes the property of an answer; None if it does not apply.
     """
 
     code: str
@@ -37,18 +37,18 @@ class Trait(NamedTuple):
 
 
 def is_labels(rows: Sequence[QualityRow]) -> bool:
-    """Whether the answers are labels: short, and few different ones."""
+    """Whether the answers are labels: short and repeated."""
     answers = [row.answer for row in rows if row.answer]
     return may_be_labels(answers, len(set(map(normal, answers))))
 
 
 def counted(rows: Sequence[QualityRow]) -> dict[str, int]:
-    """Return how many rows have which answer, the most frequent first."""
+    """Return the number of rows per answer, most frequent first."""
     return dict(Counter(row.answer for row in rows if row.answer).most_common())
 
 
 def uneven(rows: Sequence[QualityRow]) -> RowIssues:
-    """Return a row of each label that few rows have, and of one that most have."""
+    """Return a row of each rare label and of a dominant one."""
     counts, first = counted(rows), _firsts(rows)
     usual, total = median(counts.values()), sum(counts.values())
     rare = [label for label in counts if counts[label] < max(FEW_ROWS, SMALL_SHARE * usual)]
@@ -57,8 +57,8 @@ def uneven(rows: Sequence[QualityRow]) -> RowIssues:
     issues = [
         RowIssue(
             first[label],
-            f"{100 * counts[label] / total:.0f} % of the rows have this answer: a model that "
-            "always gives it is right as often.",
+            f"{100 * counts[label] / total:.0f} % of the rows have this answer, so a model that "
+            "always gives it is right that often.",
         )
         for label in large
     ]
@@ -68,7 +68,7 @@ def uneven(rows: Sequence[QualityRow]) -> RowIssues:
     return RowIssues(
         "uneven-labels",
         "Labels with very few rows, or most of them",
-        "Add rows of a rare label, or leave it to a fallback; look at its own score in the test.",
+        "Add rows for rare labels, or leave them to a fallback. Check their scores in the test.",
         issues,
     )
 
@@ -80,11 +80,11 @@ def spellings(rows: Sequence[QualityRow]) -> RowIssues:
     return RowIssues(
         "label-spellings",
         "Labels in two spellings",
-        "Write each label in one way: a model learns them as two.",
+        "Spell each label one way, because a model learns two labels.",
         [
             RowIssue(
                 first[label],
-                f"{label!r} stands in {counts[label]:,} rows, {usual[normal(label)]!r} in "
+                f"{label!r} is in {counts[label]:,} rows, {usual[normal(label)]!r} in "
                 f"{counts[usual[normal(label)]]:,}.",
                 (first[usual[normal(label)]],),
             )
@@ -99,7 +99,7 @@ def _firsts(rows: Sequence[QualityRow]) -> dict[str, int]:
 
 
 def formats(rows: Sequence[QualityRow]) -> Iterator[RowIssues]:
-    """Yield what breaks the format of most answers, trait by trait; a row is named once."""
+    """Yield rows that break the usual format, by trait; each row is listed once."""
     left = {at: row.answer for at, row in enumerate(rows) if row.answer}
     for trait in TRAITS:
         values = {at: value for at, answer in left.items() if (value := trait.of(answer))}
@@ -114,7 +114,7 @@ def formats(rows: Sequence[QualityRow]) -> Iterator[RowIssues]:
         yield RowIssues(
             trait.code,
             trait.title,
-            "Write them as the others, unless the task asks for both.",
+            "Write them like the others, unless the task needs both.",
             [
                 RowIssue(
                     at, f"{values[at][0].upper()}{values[at][1:]}{alike}; {share}.", (example,)
@@ -126,7 +126,7 @@ def formats(rows: Sequence[QualityRow]) -> Iterator[RowIssues]:
 
 
 def _each_once(answers: Mapping[int, str]) -> Iterator[tuple[int, str]]:
-    """Yield the first row of each answer, and in how many rows it stands where it does in more."""
+    """Yield the first row of each answer and the number of its rows, if several."""
     counts = Counter(answers.values())
     for at, answer in answers.items():
         if count := counts.pop(answer, 0):
@@ -140,7 +140,7 @@ def _json_kind(answer: str) -> str | None:
         case list():
             return "a JSON list"
         case _:
-            return "no JSON"
+            return "not JSON"
 
 
 def _json_keys(answer: str) -> str | None:
@@ -151,7 +151,7 @@ def _json_keys(answer: str) -> str | None:
 
 
 def _script(answer: str) -> str | None:
-    """Return the script of most letters, such as Latin; Unicode names begin with it."""
+    """Return the script of most letters, such as Latin, from their Unicode names."""
     letters = [letter for letter in answer[:200] if letter.isalpha()]
     if _is_json(answer) or not letters:
         return None
@@ -165,13 +165,13 @@ def _case(answer: str) -> str | None:
         return None
     if len(letters) > 3 and all(letter.isupper() for letter in letters):
         return "in capitals"
-    return "begun with a capital" if letters[0].isupper() else "begun with a small letter"
+    return "capitalised" if letters[0].isupper() else "not capitalised"
 
 
 def _end(answer: str) -> str | None:
     if _is_json(answer) or len(answer.split()) < SENTENCE_WORDS:
         return None
-    return "ended by a sentence mark" if answer.rstrip().endswith(_ENDS) else "not ended by a mark"
+    return "punctuated" if answer.rstrip().endswith(_ENDS) else "without final punctuation"
 
 
 def _is_json(answer: str) -> bool:
@@ -179,7 +179,7 @@ def _is_json(answer: str) -> bool:
 
 
 TRAITS = (
-    Trait("answer-json", "Answers that are no JSON like the others, or are it alone", _json_kind),
+    Trait("answer-json", "Answers that are JSON or not, unlike most", _json_kind),
     Trait("answer-keys", "JSON answers with other keys than most", _json_keys),
     Trait("answer-script", "Answers in another script than most", _script),
     Trait("answer-case", "Answers in another case than most", _case),

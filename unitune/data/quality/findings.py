@@ -1,7 +1,6 @@
-"""What is worth a look in training rows: causes, the rows of each in the order of doubt.
+"""Define the report on suspicious training rows: causes, and rows in order of doubt.
 
-No score is given: how good a file is depends on what it is for. A cause lists the rows that a
-person should look at first, each beside the rows that it is held against.
+There is no score, because the quality of a file depends on its use.
 """
 
 from __future__ import annotations
@@ -13,23 +12,22 @@ from unitune.data.privacy.masking import without_secrets
 from unitune.data.questions import Turns
 from unitune.security.spec import Closed
 
-MOST_ISSUES = 1000  # of each cause, so that a page of all still opens at once; the total is said
-MOST_LETTERS = 300  # of a text that is shown; the row itself stands in its file
-# Letters of it in which secrets are looked for, so that none of those shown is half of one
+MOST_ISSUES = 1000  # per cause, so that the page opens quickly; the total is reported
+MOST_LETTERS = 300  # of each text shown
+# Letters searched for secrets, so that the shown part never ends within one
 LOOKED_THROUGH = 4000
 
 
 @dataclass(frozen=True, slots=True)
 class QualityRow:
-    """What is looked at of a training row.
+    """Training row as the quality checks see it.
 
     Args:
-        line: Counted over all files.
-        question: Normalised, as `unitune.data.questions.question` has it.
-        text: The question as it stands.
-        answer: The answer, or its tool calls; empty where there is none, None where the row weighs
-            or rates answers.
-        characters: Of all messages together.
+        line: Line, counted over all files.
+        question: Question as normalised by `unitune.data.questions.question`.
+        text: Question as written.
+        answer: Answer or tool calls; empty if there is none, None in a preference or rated row.
+        characters: Characters of all messages.
     """
 
     line: int
@@ -41,13 +39,7 @@ class QualityRow:
 
 @dataclass(frozen=True, slots=True)
 class RowIssue:
-    """Why a row is worth a look.
-
-    Args:
-        at: Its position.
-        why: One sentence.
-        beside: Positions of the rows that it is held against.
-    """
+    """A suspicious row: its position, the reason, and positions of rows to compare it with."""
 
     at: int
     why: str
@@ -56,14 +48,9 @@ class RowIssue:
 
 @dataclass(frozen=True, slots=True)
 class RowIssues:
-    """The rows of one cause.
+    """Suspicious rows of one cause, most doubtful first.
 
-    Args:
-        code: Stable name, e.g. ``label-error``.
-        title: The cause in a few words.
-        fix: What to do.
-        rows: The most doubtful first.
-        likely: How many rows of the file are probably wrong.
+    `likely` is the estimated number of wrong rows.
     """
 
     code: str
@@ -74,7 +61,7 @@ class RowIssues:
 
 
 class ShownRow(Closed):
-    """A row as a person sees it: where it stands, and the beginning of its texts."""
+    """A row as shown to people: its place and the beginning of its texts."""
 
     file: str
     line: int
@@ -83,49 +70,49 @@ class ShownRow(Closed):
 
 
 class ShownIssue(Closed):
-    """A row that is worth a look."""
+    """A suspicious row."""
 
     row: ShownRow
     why: str
-    """One sentence."""
+    """Reason in one sentence."""
     beside: tuple[ShownRow, ...] = ()
-    """Rows that it is held against, the nearest first."""
+    """Rows to compare it with, nearest first."""
 
 
 class Cause(Closed):
-    """What several rows are worth a look for."""
+    """A cause for suspicion and its rows."""
 
     code: str
-    """Stable name, e.g. ``label-error``; tools may rely on it."""
+    """Stable name, e.g. ``label-error``."""
     title: str
     fix: str
-    """What to do."""
+    """Instruction."""
     total: int
-    """How many rows there are; at most 1,000 of them are listed."""
+    """Number of rows; at most 1,000 are listed."""
     likely: int = 0
-    """How many of them are probably wrong, where that is estimated."""
+    """Estimated number of wrong rows among them."""
     cases: int = 0
-    """How many of these are kept for the test."""
+    """Number of these rows that are reserved for the test."""
     issues: tuple[ShownIssue, ...]
-    """The most doubtful first."""
+    """Rows, most doubtful first."""
 
 
 class Quality(Closed):
-    """What is worth a look in a training file."""
+    """Suspicious rows in a training file."""
 
     rows: int
-    """How many rows were looked at: those at the beginning."""
+    """Number of rows examined, from the beginning."""
     cases: int = 0
-    """How many of these are kept for the test."""
+    """Number of these rows that are reserved for the test."""
     is_whole: bool
-    """Whether these are all; of a large file only the beginning is looked at."""
+    """Whether all rows were examined, not only the beginning of a large file."""
     causes: tuple[Cause, ...]
-    """The most pressing first."""
+    """Causes, most urgent first."""
     answers: dict[str, int] = {}  # noqa: RUF012 - pydantic copies it
-    """Rows by answer, the most frequent first; only where answers are labels."""
+    """Rows per answer, most frequent first, if the answers are labels."""
 
 
 def clipped(text: str) -> str:
-    """Return a text on one line, cut where it is long, without what looks like a secret."""
+    """Return a text on one line, shortened and with apparent secrets masked."""
     line = " ".join(without_secrets(text[:LOOKED_THROUGH]).split())
     return line if len(line) <= MOST_LETTERS else f"{line[:MOST_LETTERS].rstrip()}…"

@@ -1,18 +1,14 @@
-"""Rows whose label is likely wrong: the words of other rows say another one.
+"""Find rows whose label is probably wrong, because rows with similar words have another label.
 
-A naive Bayes classifier on the pieces of questions scores each row by all others (its own counts
-are taken out of its label's). The list ends where fewer than half of its rows are expected to be
-wrong. That expectation compares the list with what it would hold if every row had a random other
-label: of the rows that are wrong, as large a share stands above each score as of those.
-
-Measured on rows with labels flipped at random: `benchmarks/label_errors.py`. The guide has its
-figures. Wrong labels that follow a pattern, such as one label in place of another, look like a
-label with two meanings and are underestimated.
+A naive Bayes classifier on pieces of questions scores each row by all other rows. The list ends
+where fewer than half of its rows are expected to be wrong. The expectation compares the scores with
+those of random labels. Wrong labels that follow a pattern are underestimated.
+`benchmarks/label_errors.py` measures this with labels flipped at random.
 
 Sources: Rennie, Shih, Teevan and Karger, Tackling the Poor Assumptions of Naive Bayes Text
-Classifiers, ICML 2003, of which the multinomial model is taken; the estimate with a row left out is
-exact, since the model is counts. Blanchard, Lee and Scott, Semi-Supervised Novelty Detection, JMLR
-11, 2010: the share of a known distribution in a mixture is at most the least ratio of their tails.
+Classifiers, ICML 2003 (multinomial model). Blanchard, Lee and Scott, Semi-Supervised Novelty
+Detection, JMLR 11, 2010: the share of a known distribution in a mixture is at most the least ratio
+of their tails.
 """
 
 from __future__ import annotations
@@ -33,23 +29,23 @@ Floats: TypeAlias = NDArray[np.float64]
 
 # Count of a piece that no row of a label has. 0.1 finds as many on banking77, 1 fewer.
 UNSEEN = 0.01
-FEWEST_ROWS = 3  # rows of a label from which the others can say anything about one of them
-# Where more rows than this are doubtful, labels do not follow from words, and nothing is said
+FEWEST_ROWS = 3  # rows of a label needed to score one of them by the others
+# If more rows are doubtful, labels do not depend on words, and nothing is reported
 UNRELATED_SHARE = 0.5
-HALF = 0.5  # share of the list that is expected to be wrong at least
-# Share of the random labels that scores as high; above it, their tail is too thin to compare
+HALF = 0.5  # minimum expected share of wrong rows in the list
+# Minimum share of random labels above a score; beyond it, their tail is too thin to compare
 FEWEST_REACHED = 0.1
 TOGETHER = 1024
 SHOWN_BESIDE = 2
 
 
 class _Judged(NamedTuple):
-    """What all other rows say of some rows.
+    """Scores of some rows by all other rows.
 
     Args:
-        margins: By how much the best other label is likelier than the row's own.
-        labels: That other label.
-        random: The margins if each row had a random other label.
+        margins: Log-likelihood of the best other label minus that of the row's own.
+        labels: Best other label.
+        random: Margins if each row had a random other label.
     """
 
     margins: Floats
@@ -58,11 +54,7 @@ class _Judged(NamedTuple):
 
 
 def label_errors(rows: Sequence[QualityRow]) -> RowIssues:
-    """Return the rows that have other words than their label's, the most doubtful first.
-
-    Args:
-        rows: Their answers are labels.
-    """
+    """Return the rows whose words contradict their label, most doubtful first."""
     answers = {at: row.answer for at, row in enumerate(rows) if row.answer}
     spelled = {normal(answer): answer for answer in answers.values()}
     usable, names = list(answers), list(spelled.values())
@@ -81,12 +73,12 @@ def label_errors(rows: Sequence[QualityRow]) -> RowIssues:
     return RowIssues(
         "label-errors",
         "Labels that other rows contradict",
-        f"About {wrong:.0f} of these {end:,} are expected to be wrong, the most likely ones first. "
-        "Read each beside its neighbours; correct the label where it is wrong.",
+        f"About {wrong:.0f} of these {end:,} are expected to be wrong, most likely ones first. "
+        "Compare each with its neighbours and correct wrong labels.",
         [
             RowIssue(
                 usable[at],
-                f"Rows with words like these have {names[judged.labels[at]]!r}.",
+                f"Rows with similar words have {names[judged.labels[at]]!r}.",
                 tuple(usable[other] for other in beside.get(at, ())),
             )
             for at in map(int, doubtful)
@@ -96,11 +88,9 @@ def label_errors(rows: Sequence[QualityRow]) -> RowIssues:
 
 
 def _end_of_list(margins: Floats, random: Floats) -> tuple[int, float, float]:
-    """Return how many rows to list, and how many of these and of all are expected to be wrong.
+    """Return the rows to list, and how many of these and of all are expected to be wrong.
 
-    Args:
-        margins: Of the doubtful rows, descending.
-        random: Of all rows, if each had a random other label.
+    `margins` are those of the doubtful rows, descending; `random` those of all random labels.
     """
     if not len(margins):
         return 0, 0.0, 0.0
@@ -116,13 +106,13 @@ def _end_of_list(margins: Floats, random: Floats) -> tuple[int, float, float]:
 
 
 def _pieces(rows: Sequence[QualityRow]) -> Any:
-    """Return which rows have which pieces, as a sparse matrix; pieces of one row are left out."""
+    """Return a sparse matrix of rows and pieces, without pieces of a single row."""
     templates = Templates({row.question: row.answer for row in rows})
     texts = [text_of(templates.own_words(row.question)) for row in rows]
     keys = [_keys(texts[at : at + TOGETHER]) for at in range(0, len(texts), TOGETHER)]
     hashes = np.concatenate([some & HASH for some in keys])
     different, counts = np.unique(hashes, return_counts=True)
-    shared = np.append(different[counts > 1], np.uint64(2**HASH_BITS))  # no piece is beyond
+    shared = np.append(different[counts > 1], np.uint64(2**HASH_BITS))  # sentinel above all pieces
     columns: list[NDArray[np.int32]] = []
     sizes: list[Ints] = []
     for some in keys:
@@ -138,7 +128,7 @@ def _pieces(rows: Sequence[QualityRow]) -> Any:
 
 
 def _keys(texts: Sequence[str]) -> NDArray[np.uint64]:
-    """Return each piece of some texts once, by text."""
+    """Return the distinct pieces of some texts, by text."""
     owners, hashes = hashed_pieces(texts)
     return np.unique(owners.astype(np.uint64) << np.uint64(HASH_BITS) | hashes)
 
@@ -168,17 +158,14 @@ def _judged(pieces: Any, labels: Ints, count: int) -> _Judged:
         wrong = likely[each, others[some]]
         likely[each, others[some]] = -np.inf
         random[some] = np.maximum(likely.max(axis=1), own[some]) - wrong
-    scale = np.sqrt(np.maximum(sizes, 1))  # a sum over so many pieces varies by so much
+    scale = np.sqrt(np.maximum(sizes, 1))  # standard deviation of a sum over the pieces
     return _Judged(margins / scale, best, random / scale)
 
 
 def _own_likelihoods(pieces: Any, labels: Ints, counts: Any) -> Floats:
-    """Return how likely each row is by its own label's other rows.
+    """Return the likelihood of each row by the other rows of its label.
 
-    Args:
-        pieces: Which rows have which.
-        labels: Of the rows.
-        counts: Rows by label and piece.
+    `counts` holds rows by label and piece.
     """
     every, different = pieces.shape
     counts.sort_indices()
@@ -202,7 +189,7 @@ def _rows_of(matrix: Any) -> Ints:
 
 
 def _nearest(pieces: Any, labels: Ints, others: Ints, rows: Ints) -> dict[int, list[int]]:
-    """Return for some rows the rows of the other label that share most of their rare pieces."""
+    """Return the rows of the other label that share the rarest pieces, for some rows."""
     frequency = np.maximum(pieces.sum(axis=0), 1)
     weighted = pieces.copy()
     weighted.data = np.log(len(labels) / frequency)[pieces.indices] ** 2

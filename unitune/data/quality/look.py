@@ -1,7 +1,7 @@
-"""What is worth a look in a file or in rows: the checks of this package, one after another.
+"""Run the quality checks on a file or on rows.
 
-Rows are read once more, and of a large file only the beginning: questions are held against one
-another, which takes the square of their number where all are of a few dozen words in any order.
+Rows are read again. Of a large file only the beginning is read, because comparing questions may
+take quadratic time.
 """
 
 from __future__ import annotations
@@ -33,23 +33,20 @@ from unitune.data.reading import Reading
 from unitune.findings import Finding
 from unitune.job.job import Job
 
-# The most that is looked at: some 10 seconds, and 300 MB, in the worst case
+# Most rows and characters examined: some 10 seconds and 300 MB in the worst case
 MOST_ROWS, MOST_CHARACTERS = 50_000, 1 << 24
-# A fiftieth of the rows that has a fifth of all characters weighs ten times what others do
+# A fiftieth of the rows with a fifth of the characters has ten times the usual length
 BILL_SHARE, ROWS_SHARE = 0.2, 0.02
-# Rows of a file of which the few longest can be said to make much of the bill
+# Minimum rows for a check of the longest ones
 FEWEST_LONG_ROWS = 50
 
 
 def quality_of(subject: Job | str, cases: Dataset | None = None) -> Quality | None:
-    """Return what is worth a look in a job's training file, or in a file.
+    """Return suspicious rows in a job's training file or in a file; None if it has no rows.
 
     Args:
         subject: A job, or the path of a file.
-        cases: Rows of the training file that are kept for the test; these are counted apart.
-
-    Returns:
-        None where there are no such rows.
+        cases: Rows of the training file that are reserved for the test, counted separately.
     """
     reading = Reading()
     if isinstance(subject, str):
@@ -67,12 +64,12 @@ def quality_of(subject: Job | str, cases: Dataset | None = None) -> Quality | No
 
 
 def look_at(items: Iterable[Row | Finding], files: Files, cases: Collection[int] = ()) -> Quality:
-    """Return what is worth a look in training rows.
+    """Return suspicious training rows.
 
     Args:
-        items: The rows; findings among them are left out.
-        files: Where they stand.
-        cases: Lines of those that are kept for the test.
+        items: Rows; findings among them are skipped.
+        files: Files of the rows.
+        cases: Lines of rows reserved for the test.
     """
     rows = (_quality_row(item) for item in items if isinstance(item, Row))
     seen = list(_beginning(rows))
@@ -101,7 +98,7 @@ def _quality_row(row: Row) -> QualityRow:
 
 
 def _answer(example: Example) -> str | None:
-    """Return the answer, or the tool calls; None where a row weighs or rates answers."""
+    """Return the answer or tool calls; None for a preference or rated row."""
     if example.non_preferred_output is not None or example.kto_tag is not None:
         return None
     calls = [call.get("function") for call in example.messages[-1].tool_calls or ()]
@@ -118,8 +115,8 @@ def _beginning(rows: Iterator[QualityRow]) -> Iterator[QualityRow]:
 
 
 def _causes(rows: list[QualityRow], *, labels: bool) -> Iterator[RowIssues]:
-    """Yield the causes, the most pressing first."""
-    weighed = any(row.answer is None for row in rows)  # one question may well be asked often
+    """Yield the causes, most urgent first."""
+    weighed = any(row.answer is None for row in rows)  # repeated questions are normal there
     near, contradictions = (None, None) if weighed else repeated(rows, labels=labels)
     if contradictions:
         yield contradictions
@@ -135,11 +132,7 @@ def _causes(rows: list[QualityRow], *, labels: bool) -> Iterator[RowIssues]:
 
 
 def _longest(rows: Sequence[QualityRow]) -> RowIssues:
-    """Return the few longest rows where they make much of the bill for tokens, the longest first.
-
-    Characters stand for tokens, which depend on the model; `unitune plan` counts those, and says
-    which rows are over the model's own limit.
-    """
+    """Return the few longest rows if they hold a large share of the characters, longest first."""
     total = sum(row.characters for row in rows)
     by_length = sorted(range(len(rows)), key=lambda at: -rows[at].characters)
     reached, taken = 0, 0
@@ -150,7 +143,7 @@ def _longest(rows: Sequence[QualityRow]) -> RowIssues:
     return RowIssues(
         "long-rows",
         f"Few rows with {100 * reached / total:.0f} % of all characters" if few else "Long rows",
-        "Shorten them or leave them out if they are no better than others: training is paid by "
+        "Shorten or remove them if they are no better than others, because training is billed by "
         "the token.",
         [
             RowIssue(

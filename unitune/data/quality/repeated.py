@@ -1,8 +1,7 @@
-"""Rows that ask nearly the same: kept twice, or answered differently.
+"""Find rows with nearly the same question: duplicates and contradictions.
 
-Questions are compared as the search for leaks does it: without the words of a template, and two
-that differ in a number and in their answers are two questions. Where hundreds are near duplicates
-of one another, each is held against some of them only, since the family is known by these.
+Questions are compared as in the leak search (`unitune.data.overlap`). In a family of hundreds, each
+row is compared with some of the others only.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from unitune.data.pieces import pieces
 from unitune.data.quality.findings import QualityRow, RowIssue, RowIssues
 from unitune.data.questions import Templates, normal, numbers_of, text_of
 
-# Of answers that are the same only if they are equal; longer ones may be worded differently
+# Shorter answers are the same only if equal; longer ones may be worded differently
 MOST_LABEL_CHARACTERS = 60
-# Similarity of two long answers to one question from which they may both be right. Two wordings of
-# one answer share most of their pieces; another content shares few.
+# Similarity of two long answers from which both may be right. Two wordings of one answer share most
+# of their pieces.
 SAME_ANSWER = 0.5
 SHOWN_BESIDE = 3
 
@@ -34,26 +33,25 @@ class _Pair(NamedTuple):
 
 
 def repeated(rows: Sequence[QualityRow], *, labels: bool) -> tuple[RowIssues, RowIssues]:
-    """Return families of duplicates, the largest first, and rows that contradict others.
+    """Return families of duplicates, largest first, and rows that contradict others.
 
     Args:
-        rows: In the order of the file.
-        labels: Whether the answers are labels, of which one at most is right.
+        rows: Rows in file order.
+        labels: Whether the answers are labels, so that at most one is right.
     """
     near = RowIssues(
         "near-duplicates",
-        "Rows that say the same, or nearly the same",
-        "Keep one of each family, or all if the variants are meant: they count as often as they "
-        "stand there.",
+        "Rows that are the same or nearly the same",
+        "Keep one row of each family, or all if the variants are intended: each row counts.",
         list(_families(rows, pairs := list(_pairs(rows)))),
     )
     doubtful = sorted((pair for pair in pairs if not pair.same), key=lambda pair: -pair.similarity)
     contradictions = RowIssues(
         "contradictions",
-        "Nearly the same question, answered differently",
-        "Decide which answer is right and give it to both, or leave one row out."
+        "Nearly the same question with different answers",
+        "Decide which answer is right and use it for both, or remove one row."
         if labels
-        else "Several answers may be right. Where only one is, correct or leave out the other.",
+        else "Several answers may be right. If only one is, correct or remove the other.",
         [RowIssue(pair.at, _nearness(pair.similarity), (pair.other,)) for pair in doubtful],
     )
     return near, contradictions
@@ -61,12 +59,12 @@ def repeated(rows: Sequence[QualityRow], *, labels: bool) -> tuple[RowIssues, Ro
 
 def _nearness(similarity: float) -> str:
     if similarity == 1:
-        return "The questions are the same but for case, marks or words of a template."
+        return "The questions differ only in case, punctuation or template words."
     return f"{100 * similarity:.0f} % of the two questions are the same."
 
 
 def _families(rows: Sequence[QualityRow], pairs: Sequence[_Pair]) -> Iterator[RowIssue]:
-    """Yield a row of each family whose answers agree, with others of it."""
+    """Yield a row of each family with equal answers, with others of the family."""
     groups = Groups(len(rows))
     for pair in pairs:
         groups.join(pair.at, pair.other)
@@ -77,12 +75,12 @@ def _families(rows: Sequence[QualityRow], pairs: Sequence[_Pair]) -> Iterator[Ro
     for first, members in sorted(families.items(), key=lambda each: (-len(each[1]), each[0])):
         if first not in doubtful:
             _, *others = sorted(members)
-            why = f"{len(members):,} rows ask nearly the same and answer alike."
+            why = f"{len(members):,} rows have nearly the same question and the same answer."
             yield RowIssue(first, why, tuple(others[:SHOWN_BESIDE]))
 
 
 def _pairs(rows: Sequence[QualityRow]) -> Iterator[_Pair]:
-    """Yield rows that ask nearly the same: each with one other and one that contradicts it."""
+    """Yield near-duplicate rows: each with one other and one that contradicts it."""
     texts = _by_text(rows)
     for text in texts:
         for before, at in pairwise(text.rows):
@@ -122,7 +120,7 @@ class _Text(NamedTuple):
 
 
 def _by_text(rows: Sequence[QualityRow]) -> list[_Text]:
-    """Return the different questions, with the rows of each; without words of their own apart."""
+    """Return the different questions with their rows; without own words, by the whole question."""
     templates = Templates({row.question: normal(row.answer or "") for row in rows})
     texts: defaultdict[str, list[int]] = defaultdict(list)
     for at, row in enumerate(rows):
