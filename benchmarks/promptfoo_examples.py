@@ -30,9 +30,9 @@ GENERATED = 300
 """Tests of the longest suite that counts among the others."""
 ASSERTED = re.compile(r"^(tests|scenarios|defaultTest):", re.MULTILINE)
 COMPLETE = re.compile(r"^(prompts|providers|targets):", re.MULTILINE)
-UNCOUNTED = ("a model judges it, or a service does", "it compares the answers of several models")
+UNCOUNTED = ("a model or a service scores it", "it compares the answers of several models")
 """Reasons of findings about tests that nothing but a model could judge."""
-FAILS_THERE = ("promptfoo has no such type", "is not beside the results")
+FAILS_THERE = ("promptfoo has no such type", "is not next to the results")
 """Reasons of findings about tests that promptfoo itself ends with an error."""
 OPTIONS = (
     *("--providers", "echo", "--grader", "echo", "--no-cache", "--no-write", "--no-table"),

@@ -165,7 +165,7 @@ def test_a_rate_limit_is_waited_for_and_loses_no_old_answer(
 def test_what_cannot_be_imported_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="openai:ftjob-abc123"):
         import_job("openai", tmp_path)
-    with pytest.raises(Unsupported, match="keeps no jobs"):
+    with pytest.raises(Unsupported, match="has no jobs to import"):
         import_job("local:r1", tmp_path)
     with pytest.raises(NotFoundError, match="opnai"):
         import_job("opnai:ftjob-1", tmp_path)

@@ -1,14 +1,14 @@
-"""What kind of answers a file of examples has, and which scorers fit it: `suggest_scorers`.
+"""Detect the kind of answers in a file of examples and suggest scorers for it.
 
 calls     tool calls                                      tool_calls
 JSON      every answer is an object or a list             json_equal, json_fields, json_valid
 labels    few different short answers                     choice, class_f1
-several   labels, several in one answer                   token_f1, exact
-numbers   every answer is a number, or ends in ``#### 7`` numeric
+several   several labels per answer                       token_f1, exact
+numbers   every answer is a number or ends in ``#### 7``  numeric
 phrases   answers of a few words                          exact, token_f1
 texts     anything else                                   token_f1, or sentence_chrf
 
-Where rows bring scorers of their own, row_scorers decides, and what fits scores the other rows.
+If rows have their own scorers, row_scorers comes first, and these score the other rows.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from unitune.scorers.labels import MOST_LABELS
 from unitune.scorers.overlap import squad_tokens
 from unitune.scorers.row_scorers import KEY, RowScorers
 
-LISTED_LABELS = 20  # so many labels stand in the job, where a person can look them through
+LISTED_LABELS = 20  # most labels listed in the job, where a person can check them
 SEPARATORS = (";", "|", ",", "/", "+")
-# One answer in so many holds several labels, or more, where that is a habit of the file
+# Minimum share of answers with several labels: one in this many
 MOST_LISTS = 20
 PHRASE_WORDS = 4
 _NUMBER = re.compile(r"[-+\u2212]?[$€£]?\s?\d[\d.,'\u00a0\u202f]*\s?(?:%|[$€£]|[A-Za-z]{1,3})?")
@@ -45,9 +45,9 @@ class Suggestion:
     """Scorers for a file's answers.
 
     Args:
-        kind: What the answers are, for people.
-        scorers: As a job has them; the first decides.
-        caution: What they cannot show; empty when there is nothing to say.
+        kind: Kind of answers, for people.
+        scorers: Scorers as in a job; the first decides.
+        caution: Limits of the scorers, or empty.
     """
 
     kind: str
@@ -56,11 +56,11 @@ class Suggestion:
 
 
 def suggest_scorers(rows: Iterable[Example], trained: Iterable[Example]) -> Suggestion:
-    """Suggest scorers that can find an answer to each of these rows right, and others wrong.
+    """Suggest scorers for the answers of some rows.
 
     Args:
-        rows: All of them, each with an answer.
-        trained: Those that are trained on, which labels are taken from unless the job lists them.
+        rows: All rows, each with an answer.
+        trained: Rows trained on, which supply the labels unless the job lists them.
     """
     calling, texts, own = 0, list[str](), 0
     for example in rows:
@@ -72,14 +72,14 @@ def suggest_scorers(rows: Iterable[Example], trained: Iterable[Example]) -> Sugg
         return fitting
     default, *others = fitting.scorers
     return Suggestion(
-        f"{fitting.kind}; {own:,} rows have scorers of their own",
+        f"{fitting.kind}; {own:,} rows have their own scorers",
         ({"type": RowScorers.type_name(), "default": [default]}, *others),
         fitting.caution,
     )
 
 
 def _fitting(texts: Sequence[str], calling: int, trained: Iterable[Example]) -> Suggestion:
-    """Suggest scorers for answers, so many of which call tools."""
+    """Suggest scorers for answers, `calling` of which call tools."""
     labels = Counter(texts)
     if calling:
         return _tool_calls(calling, len(texts))
@@ -102,10 +102,9 @@ def _tool_calls(calling: int, rows: int) -> Suggestion:
     if calling == rows:
         return Suggestion("tool calls", ("tool_calls",))
     return Suggestion(
-        f"tool calls in {calling:,} rows, words in {rows - calling:,}",
+        f"tool calls in {calling:,} rows, text in {rows - calling:,}",
         ("tool_calls",),
-        "Where no call is expected, any answer without a call is right; its words are not looked "
-        "at.",
+        "If no call is expected, any answer without a call is right, whatever its text.",
     )
 
 
@@ -120,7 +119,7 @@ def _are_labels(labels: Mapping[str, int]) -> bool:
 
 
 def _labels(labels: Mapping[str, int], trained: set[str]) -> Suggestion:
-    """Suggest scorers of labels, which take them from the trained rows if all of them are there."""
+    """Suggest scorers of labels; they take labels from the trained rows if all are there."""
     listed = len(labels) <= LISTED_LABELS or not labels.keys() <= trained
     by_case = len({label.casefold() for label in labels}) < len(labels)
 
@@ -133,10 +132,7 @@ def _labels(labels: Mapping[str, int], trained: set[str]) -> Suggestion:
 
 
 def spellings(rows: Iterable[Example]) -> Mapping[str, str] | None:
-    """Return the most frequent spelling of each label by all of its spellings, as they are written.
-
-    Args:
-        rows: All of a file.
+    """Return the most frequent spelling of each label, by all spellings that rows have.
 
     Returns:
         None if the answers are not labels, or no two differ only in case or white space.
@@ -154,7 +150,7 @@ def spellings(rows: Iterable[Example]) -> Mapping[str, str] | None:
 
 
 def _several_labels(labels: Mapping[str, int]) -> Suggestion | None:
-    """Suggest scorers if answers are lists of labels in one text, such as ``food; service``."""
+    """Suggest scorers if answers are lists of labels in one string, such as ``food; service``."""
     for mark in SEPARATORS:
         lists = [[part.strip() for part in label.split(mark)] for label in labels]
         several = [parts for parts in lists if len(parts) > 1]
@@ -165,11 +161,11 @@ def _several_labels(labels: Mapping[str, int]) -> Suggestion | None:
         is_list = len(several) > 1 and short and again * 2 > len(counts) < len(labels)
         if is_list and rows * MOST_LISTS > sum(labels.values()):
             return Suggestion(
-                f"{len(counts):,} labels, several of them in {rows:,} answers, separated by "
-                f"{mark!r}",
+                f"{len(counts):,} labels; {rows:,} answers have several, separated by {mark!r}",
                 ("token_f1", "exact"),
-                f"The {len(labels):,} combinations are not labels of their own: token_f1 counts "
-                "words in common, in any order; exact wants the same labels in the same order.",
+                f"The {len(labels):,} combinations are not labels themselves: token_f1 counts "
+                "shared "
+                "words in any order, and exact requires the same labels in the same order.",
             )
     return None
 
@@ -180,7 +176,7 @@ def _numbers(texts: Sequence[str]) -> Suggestion:
     return Suggestion(
         "numbers",
         (scorer,),
-        "Only the expected number is right; give `tolerance` or `relative` where near is, too.",
+        "Only the exact number is right. Set `tolerance` or `relative` to accept close ones.",
     )
 
 
@@ -194,6 +190,6 @@ def _texts(texts: Sequence[str]) -> Suggestion:
     return Suggestion(
         "texts",
         (scorer, "length"),
-        f"{scorer} counts {shares} in common with the expected answer. It can show that answers "
-        "come closer to its wording, not that they are right, or better to a reader.",
+        f"{scorer} counts {shares} shared with the expected answer. It shows whether answers "
+        "come closer to its wording, not whether they are right or better.",
     )

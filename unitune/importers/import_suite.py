@@ -1,9 +1,8 @@
-"""Files of another tool as a job that can be compared: `import_suite`.
+"""Write files of another tool as a job that can be compared.
 
-Writes ``unitune.yaml``, ``test.jsonl`` with the cases, and ``answers-NAME.jsonl`` for each model
-that has answered: recorded contenders, the first the baseline and the last the candidate. A suite
-without answers gets the two contenders that it is for, the untuned model and the tuned one, and
-waits for rows to train on.
+The folder gets ``unitune.yaml``, ``test.jsonl`` and one ``answers-NAME.jsonl`` per model: recorded
+contenders, the first as baseline, the last as candidate. A suite without answers gets the untuned
+and the tuned model as contenders and needs training rows.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ from unitune.job.contenders import Recorded, Role, Tuned, ZeroShot
 from unitune.job.job import Data, Evaluate, Job
 from unitune.workspace.validation import first_problem
 
-# Stands in the job where the other tool named no model that unitune knows
+# Model of the job if the other tool named none that unitune supports
 DEFAULT_BASE = Base("local", "smollm2-135m-instruct")
-# Longest answer in tokens where no expected answer shows how long answers are
+# Longest answer in tokens if there are no expected answers
 DEFAULT_MAX_TOKENS = 1024
-# By the word before the colon in ``unitune import promptfoo:FILE``
+# Readers by the word before the colon in ``unitune import promptfoo:FILE``
 READERS: Mapping[str, Reader] = {
     "inspect": read_log,
     "lm-eval": read_samples,
@@ -50,7 +49,7 @@ READERS: Mapping[str, Reader] = {
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """What came of it."""
+    """An imported suite and the files written."""
 
     job: Job
     files: tuple[Path, ...]
@@ -58,22 +57,22 @@ class ImportResult:
 
 
 class ImportUnsupported(DataError):
-    """Something in the files has no counterpart, and the user did not choose to leave it out."""
+    """The files hold items without a counterpart, and `drop` is not set."""
 
 
 def import_suite(sources: Sequence[str], folder: Path, *, drop: bool = False) -> ImportResult:
     """Write suites and results of another tool as a job with its cases.
 
     Args:
-        sources: ``FORMAT:FILE``, all of one format; results of the same cases, the baseline's
-            first and the candidate's last.
-        folder: Where the files go; a file there with other content is not overwritten.
-        drop: Leave out what has no counterpart.
+        sources: ``FORMAT:FILE``, all of one format and with the same cases; the baseline's results
+            first, the candidate's last.
+        folder: Folder for the files; files there with other content are not overwritten.
+        drop: Leave out items without a counterpart.
 
     Raises:
-        ImportUnsupported: Something has no counterpart, and `drop` is false; nothing is written.
+        ImportUnsupported: An item has no counterpart, and `drop` is false; nothing is written.
         DataError: A file cannot be read, or nothing is left to compare.
-        UserError: The sources are not of that form, or a file stands in the way.
+        UserError: A source has another form, or another file is in the way.
         MissingExtra: A package is needed to read a file.
     """
     reader = _reader(sources)
@@ -82,12 +81,13 @@ def import_suite(sources: Sequence[str], folder: Path, *, drop: bool = False) ->
         count = len(suite.findings)
         raise ImportUnsupported(
             f"{suite.file}: {'1 item has' if count == 1 else f'{count} items have'} no "
-            f"counterpart; nothing was written. The first: {suite.findings[0]} With --drop they "
-            "are left out.",
+            f"counterpart. Nothing was written. The first: {suite.findings[0]} Pass --drop to "
+            "leave "
+            "them out.",
             suite.findings,
         )
     if not suite.cases:
-        raise DataError(f"{suite.file}: no case is left to compare; nothing was written.")
+        raise DataError(f"{suite.file}: no case is left to compare. Nothing was written.")
     with TemporaryDirectory() as draft:
         _write(suite, Path(draft))
         files = moved(Path(draft), folder)
@@ -95,7 +95,7 @@ def import_suite(sources: Sequence[str], folder: Path, *, drop: bool = False) ->
 
 
 def is_suite(source: str) -> bool:
-    """Whether a source names a file of another tool, and not a vendor's job."""
+    """Return whether a source names a file of another tool instead of a vendor's job."""
     return source.partition(":")[0] in READERS
 
 
@@ -103,11 +103,13 @@ def _reader(sources: Sequence[str]) -> Reader:
     formats = dict.fromkeys(source.partition(":")[0] for source in sources)
     if len(formats) > 1 or not all(map(is_suite, sources)):
         raise UserError(
-            f"the sources are {', '.join(sources)}; several must be files of one tool, each "
+            f"the sources are {', '.join(sources)}, but all must be files of one tool, each "
             f"written FORMAT:FILE with one of {', '.join(READERS)}."
         )
     if missing := [source for source in sources if not source.partition(":")[2]]:
-        raise UserError(f"{missing[0]!r} names no file. Write FORMAT:FILE, e.g. promptfoo:FILE.")
+        raise UserError(
+            f"{missing[0]!r} does not name a file. Write FORMAT:FILE, e.g. promptfoo:FILE."
+        )
     return READERS[next(iter(formats))]
 
 
@@ -117,7 +119,7 @@ def _write(suite: Suite, draft: Path) -> None:
         _job(suite, answer_files, draft).save(draft / "unitune.yaml")
     except ValidationError as failure:
         raise DataError(
-            f"{suite.file} makes no job: {first_problem(failure)}; it is "
+            f"{suite.file} does not give a valid job: {first_problem(failure)}; it is "
             f"{clip(failure.errors()[0]['input'])}. Nothing was written."
         ) from failure
     texts = {"test.jsonl": "".join(f"{case.line}\n" for case in suite.cases)}
@@ -137,8 +139,8 @@ def _job(suite: Suite, answer_files: Sequence[str], folder: Path) -> Job:
     scorers = (*kept_scores(suite.answers), *suite.scorers)
     if not scorers:
         raise DataError(
-            f"{suite.file} has no score that is a share from 0 to 1 for every answer, and nothing "
-            "that unitune could score by."
+            f"{suite.file} has no score from 0 to 1 for every answer, and no scorer that unitune "
+            "supports."
         )
     recorded = _recorded(suite.answers, answer_files)
     evaluate = Evaluate(
@@ -170,7 +172,7 @@ def _recorded(answers: Sequence[Answers], files: Sequence[str]) -> tuple[Recorde
 
 
 def _answer_files(answers: Sequence[Answers]) -> list[str]:
-    """Return a file name for each model; names that come out the same are numbered."""
+    """Return a file name for each model; equal names are numbered."""
     short = [
         re.sub(r"[^a-z0-9.]+", "-", answer.model.lower()).strip("-.")[:60] for answer in answers
     ]

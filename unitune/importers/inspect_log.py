@@ -1,9 +1,8 @@
-"""Logs of inspect (``.eval`` and ``.json``) as a suite: `read_log`.
+"""Read logs of inspect (``.eval`` and ``.json``) as a suite.
 
-A log holds one model's answers to the samples of one task, with the scores of every scorer, which
-come along as they are. A case holds the messages before the model's answer (a system message and a
-template's words among them) where there was one answer; where a sample took several turns, it holds
-the sample's input, and the answer is the last.
+A log holds one model's answers to the samples of one task, with all scores. A case holds the
+messages before the answer or, if the sample took several turns, the sample's input; the answer is
+the last one.
 
 Source: inspect_ai 0.3.285, src/inspect_ai/log (log format version 2), as installed.
 """
@@ -27,11 +26,11 @@ from unitune.workspace.install import install_command
 from unitune.workspace.validation import first_problem
 
 VERSION = 2
-ZSTD = 93  # of the compression methods of a zip file (PKWARE's APPNOTE 6.3.10, section 4.4.5)
-# Bytes of a sample, decompressed: long tasks of agents have some 10 MiB with all their events
+ZSTD = 93  # compression method of a zip file (PKWARE's APPNOTE 6.3.10, section 4.4.5)
+# Decompressed bytes of a sample: long agent tasks have some 10 MiB with all events
 LARGEST_SAMPLE = 64 << 20
-MOST_RATIO = 100  # of decompressed to compressed bytes: transcripts of agents have 20 to 50
-# Correct, partly, incorrect, no answer: what inspect's `value_to_float` makes of them
+MOST_RATIO = 100  # decompressed per compressed byte; transcripts of agents have 20 to 50
+# Correct, partial, incorrect, no answer, with the values of inspect's `value_to_float`
 LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 ATTACHED = "attachment://"
 EXPORT = "inspect log convert {} --to json --output-dir json"
@@ -65,7 +64,7 @@ class _Sample(BaseModel):
     error: JsonValue = None
 
     def whole(self, text: str) -> str:
-        """Return a text; inspect keeps long ones apart."""
+        """Return a text, looked up if inspect stored it as an attachment."""
         return self.attachments.get(text.removeprefix(ATTACHED), text)
 
 
@@ -90,17 +89,17 @@ def read_log(path: Path) -> Suite:
     """Read a log of inspect.
 
     Args:
-        path: ``.eval`` or ``.json``.
+        path: ``.eval`` or ``.json`` file.
 
     Raises:
-        DataError: It cannot be read, is not a log, or is the log of an evaluation that failed.
-        MissingExtra: It is compressed by zstd, which this Python cannot read.
+        DataError: The file cannot be read, is not a log, or its evaluation failed.
+        MissingExtra: The file is compressed by zstd, which this Python cannot read.
     """
     header, samples = _content(path)
     if header.status == "error" and not any(sample.scores for sample in samples):
         reason = clip(header.error.message) if header.error else "the log gives no reason"
         raise DataError(
-            f"{path}: this evaluation failed: {reason}. Run it again with `inspect eval-retry`."
+            f"{path}: the evaluation failed: {reason}. Run it again with `inspect eval-retry`."
         )
     cases: list[Example] = []
     texts: dict[str, str] = {}
@@ -116,7 +115,7 @@ def read_log(path: Path) -> Suite:
                 error(
                     "sample",
                     f"sample {sample.id}: {why}.",
-                    "Leave such samples out with --drop.",
+                    "Pass --drop to leave such samples out.",
                 ).at(file=str(path))
             )
             continue
@@ -153,19 +152,19 @@ def _content(path: Path) -> tuple[_Header, Sequence[_Sample]]:
         samples = [_parsed(_Sample, path, name, value) for name, value in contents.items()]
     except UnituneError:
         raise
-    except Exception as failure:  # each way of packing has errors of its own
+    except Exception as failure:  # each compression raises its own errors
         raise DataError(
-            f"{path} is no whole log of inspect: {failure}. A log ends in .eval or .json; what an "
-            "evaluation that was killed has left is made whole by `inspect log recover`."
+            f"{path} is not a complete log of inspect: {failure}. A log ends in .eval or .json. "
+            "Repair the log of a killed evaluation with `inspect log recover`."
         ) from failure
-    # Numbers by value, before texts; a log holds samples in the order of their ends.
+    # Numbers by value, then texts; a log holds samples in the order in which they ended.
     return header, sorted(
         samples, key=lambda sample: (isinstance(sample.id, str), sample.id, sample.epoch)
     )
 
 
 def _zip_file(path: Path) -> ZipFile:
-    """Open a log, which inspect compresses by zstd; zipfile knows that from Python 3.14 on."""
+    """Open a log, which inspect compresses by zstd; zipfile supports it from Python 3.14."""
     archive = ZipFile(path)
     zstd = any(entry.compress_type == ZSTD for entry in archive.infolist())
     if not zstd or sys.version_info >= (3, 14):
@@ -178,16 +177,16 @@ def _zip_file(path: Path) -> ZipFile:
             f"{path} is compressed by zstd, which needs the package backports.zstd. Install it: "
             f"{install_command('inspect')}. Or write the log as JSON: {EXPORT.format(path)}"
         ) from missing
-    return cast("ZipFile", with_zstd.ZipFile(path))  # the same, in a package of its own
+    return cast("ZipFile", with_zstd.ZipFile(path))  # the same class in a package
 
 
 def _refuse_bombs(path: Path, archive: ZipFile) -> None:
-    """Refuse a log that would decompress to more than a log does, before anything is.
+    """Refuse a log that would decompress to far more than a log does.
 
-    `zipfile` gives no more of a member than its declared size.
+    Nothing is decompressed for this: `zipfile` returns no more of a member than its declared size.
 
     Raises:
-        DataError: It would.
+        DataError: The log is too large.
     """
     entries = [
         entry
@@ -198,7 +197,8 @@ def _refuse_bombs(path: Path, archive: ZipFile) -> None:
     largest = max(entries, key=lambda entry: entry.file_size, default=None)
     if largest and largest.file_size > LARGEST_SAMPLE:
         what = (
-            f"{clip(largest.filename)} in it decompresses to {largest.file_size:,} bytes; a sample "
+            f"its member {clip(largest.filename)} decompresses to {largest.file_size:,} bytes; a "
+            "sample "
             f"may have {LARGEST_SAMPLE:,}"
         )
     elif whole > LARGEST_SAMPLE + MOST_RATIO * compressed:
@@ -209,7 +209,7 @@ def _refuse_bombs(path: Path, archive: ZipFile) -> None:
     else:
         return
     raise DataError(
-        f"{path}: {what}. If the log is your own, write it as JSON: {EXPORT.format(path)}"
+        f"{path}: {what}. If you trust the log, write it as JSON: {EXPORT.format(path)}"
     )
 
 
@@ -217,7 +217,7 @@ def _header(path: Path, value: JsonValue) -> _Header:
     header = _parsed(_Header, path, "log", value)
     if header.version != VERSION:
         raise DataError(
-            f"{path} is a log of version {header.version}; version {VERSION} is read. Convert it "
+            f"{path} has log version {header.version}; only {VERSION} is supported. Convert it "
             f"with a current inspect: {EXPORT.format(path)}"
         )
     return header
@@ -227,17 +227,21 @@ def _parsed(model: type[M], path: Path, what: str, value: JsonValue) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as failure:
-        raise DataError(f"{path} is no {what} of inspect: {first_problem(failure)}.") from failure
+        raise DataError(
+            f"{path} is not a {what} of inspect: {first_problem(failure)}."
+        ) from failure
 
 
 def _case(sample: _Sample) -> Example:
-    """Return what the model was to answer.
+    """Return a sample as a case.
 
     Raises:
-        ValueError: It is no text, or was answered in an earlier epoch.
+        ValueError: The sample is not text, or was answered in an earlier epoch.
     """
     if sample.epoch > 1:
-        raise ValueError(f"epoch {sample.epoch} answers again, and a case has one recorded answer")
+        raise ValueError(
+            f"epoch {sample.epoch} answers again, but a case has only one recorded answer"
+        )
     targets = [sample.target] if isinstance(sample.target, str) else sample.target
     content: dict[str, object] = {
         "messages": [_message(turn, sample) for turn in _question(sample)],
@@ -265,13 +269,13 @@ def _message(turn: _Turn, sample: _Sample) -> Message:
     for part in turn.content:
         if part.get("type") == "text":
             texts.append(sample.whole(str(part.get("text", ""))))
-        elif turn.role != "assistant":  # what a model thought is no part of the question
+        elif turn.role != "assistant":  # reasoning is not part of the question
             raise ValueError(f"a message of {turn.role} holds {clip(part.get('type'))}, not text")
     return Message(role=turn.role, content="".join(texts))
 
 
 def _scores(scores: Mapping[str, _ScoreOf]) -> Iterator[tuple[str, float]]:
-    """Yield the scores that are numbers; of a score with several values each by its own name."""
+    """Yield the numeric scores; a score with several values gives one for each."""
     for name, score in scores.items():
         parts = score.value if isinstance(score.value, dict) else {"": score.value}
         for part, value in parts.items():
@@ -282,11 +286,11 @@ def _scores(scores: Mapping[str, _ScoreOf]) -> Iterator[tuple[str, float]]:
 
 def _notes(several: int) -> Iterator[str]:
     yield (
-        "The scores are inspect's own. A contender that answers afresh needs a scorer of "
-        "unitune's, such as `contains` for inspect's `includes`."
+        "The scores are inspect's. A contender that answers anew needs a scorer of unitune, "
+        "such as `contains` for inspect's `includes`."
     )
     if several:
         yield (
-            f"{several} samples took several turns: their cases show the input alone, and the last "
-            "answer. A model that answers afresh gets no tools."
+            f"{several} samples took several turns. Their cases have only the input and the last "
+            "answer. A model that answers anew gets no tools."
         )

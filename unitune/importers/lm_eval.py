@@ -1,9 +1,8 @@
-"""Samples of lm-evaluation-harness (`lm_eval --log_samples`) as a suite: `read_samples`.
+"""Read samples of lm-evaluation-harness (`lm_eval --log_samples`) as a suite.
 
-A file holds one model's answers to the documents of one task, with the task's metrics, which come
-along as they are under lm-eval's own names (``exact_match,strict-match``: metric, filter). The
-answer of a generating task is the model's text before any filter; that of a multiple choice is the
-likeliest choice.
+A file holds one model's answers to one task. Metrics keep lm-eval's names
+(``exact_match,strict-match``: metric, filter). The answer of a generating task is the unfiltered
+text, that of a multiple choice the likeliest choice.
 
 Source: lm_eval 0.4.13, lm_eval/loggers/evaluation_tracker.py and lm_eval/evaluator.py, as
 installed.
@@ -26,13 +25,13 @@ from unitune.importers.suite import Answers, Suite, base_of
 from unitune.security.json_fields import whole_text
 from unitune.workspace.validation import first_problem
 
-# How lm-eval names the file; the results of the same date stand beside it
+# lm-eval's file name; the results file of the same date is in the same folder
 NAME = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\d.:-]+)\.jsonl")
 WHAT = "samples of lm-eval (`lm_eval … --output_path DIR --log_samples`)"
 
 
 class Row(BaseModel):
-    """One document under one filter; each metric stands under its own name."""
+    """One document under one filter; metrics are keys of their own."""
 
     model_config = ConfigDict(extra="allow")
     doc_id: int
@@ -44,7 +43,7 @@ class Row(BaseModel):
 
     @property
     def scores(self) -> dict[str, float]:
-        """The metrics that are a number for one document."""
+        """Numeric metrics of the document."""
         given = {name: as_score((self.model_extra or {}).get(name)) for name in self.metrics}
         return {
             f"{name},{self.filter}": score for name, score in given.items() if score is not None
@@ -52,7 +51,7 @@ class Row(BaseModel):
 
     @property
     def choices(self) -> list[str]:
-        """The choices of a multiple choice; none for a generating task."""
+        """Choices of a multiple choice; empty for a generating task."""
         given = [request.get("arg_1") for request in self.arguments.values()]
         return [choice.strip() for choice in given if isinstance(choice, str)]
 
@@ -64,7 +63,7 @@ def read_samples(path: Path) -> Suite:
         path: ``samples_TASK_DATE.jsonl``.
 
     Raises:
-        DataError: It cannot be read, is something else, or holds likelihoods and no answers.
+        DataError: The file cannot be read, has another format, or has likelihoods without answers.
     """
     rows = [(number, _row(path, number, value)) for number, value in json_lines(path, WHAT)]
     if not rows:
@@ -81,8 +80,8 @@ def read_samples(path: Path) -> Suite:
                 cases[case], texts[case] = _case(row, case), _answer(row)
             except ValueError as failure:
                 raise DataError(
-                    f"{path}:{number} (document {row.doc_id}) {str(failure).rstrip('.')}. Leave "
-                    f"the line out, or write the samples anew: {WHAT}."
+                    f"{path}:{number} (document {row.doc_id}) {str(failure).rstrip('.')}. Remove "
+                    f"the line, or write the samples again: {WHAT}."
                 ) from failure
         scores.setdefault(case, {}).update(row.scores)
     results = _results(path, name["date"] if name else "")
@@ -108,7 +107,7 @@ def _row(path: Path, number: int, value: JsonValue) -> Row:
         return Row.model_validate(value)
     except ValidationError as failure:
         raise DataError(
-            f"{path}:{number} is no sample of lm-eval: {first_problem(failure)}. It should be "
+            f"{path}:{number} is not a sample of lm-eval: {first_problem(failure)}. It should be "
             f"{WHAT}."
         ) from failure
 
@@ -117,14 +116,14 @@ def _case(row: Row, case: str) -> Example:
     """Return the question of a row.
 
     Raises:
-        ValueError: There is none that can be read.
+        ValueError: The row has no readable question.
     """
     request = next(iter(row.arguments.values()), dict[str, JsonValue]())
     prompt = request.get("arg_0")
     messages = _messages(prompt)
     if not messages or "arg_1" not in request:
         raise ValueError(
-            f"has the prompt {clip(prompt)} and no question to answer; tasks that measure "
+            f"has the prompt {clip(prompt)} but no question; tasks that measure "
             "likelihoods of whole texts have no answers to compare"
         )
     by_index = {str(index): choice for index, choice in enumerate(row.choices)}
@@ -134,7 +133,7 @@ def _case(row: Row, case: str) -> Example:
 
 
 def _messages(prompt: JsonValue) -> tuple[Message, ...]:
-    """Return a prompt: one text, or, after a chat template, messages as JSON in a list."""
+    """Return a prompt: one string or, after a chat template, JSON messages in a list."""
     if isinstance(prompt, str) and prompt.strip():
         return (Message(role="user", content=prompt),)
     if not (isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str)):
@@ -147,7 +146,7 @@ def _messages(prompt: JsonValue) -> tuple[Message, ...]:
         ) from failure
     except (ValueError, RecursionError) as failure:
         raise ValueError(
-            f"has the prompt {clip(prompt)}, which is no list of messages in JSON"
+            f"has the prompt {clip(prompt)}, which is not a JSON list of messages"
         ) from failure
 
 
@@ -165,18 +164,18 @@ def _likelihood(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"has the likelihood {clip(text)}, which is no number") from None
+        raise ValueError(f"has the likelihood {clip(text)}, which is not a number") from None
 
 
 def _innermost(value: JsonValue) -> JsonValue:
-    """Return the first response; each document has a list of requests, each with its repeats."""
+    """Return the first response from nested lists of requests and repeats."""
     while isinstance(value, list) and value:
         value = value[0]
     return value
 
 
 def _results(path: Path, date: str) -> dict[str, JsonValue]:
-    """Return what lm-eval wrote beside the samples; nothing when it is not there."""
+    """Return lm-eval's results next to the samples; empty if there are none."""
     file = path.parent / f"results_{date}.json"
     try:
         value = json_file(file, "results of lm-eval") if file.exists() else {}
@@ -187,14 +186,14 @@ def _results(path: Path, date: str) -> dict[str, JsonValue]:
 
 def _notes(rows: Sequence[Row]) -> Iterator[str]:
     yield (
-        "The scores are lm-eval's own. A contender that answers afresh needs a scorer of "
-        "unitune's, such as `exact`."
+        "The scores are lm-eval's. A contender that answers anew needs a scorer of unitune, "
+        "such as `exact`."
     )
     if any(row.choices for row in rows):
         yield (
-            "In a multiple choice lm-eval requests no answer; recorded is the likeliest choice, "
+            "For multiple choice, lm-eval requests no answer. The likeliest choice is recorded, "
             "before any normalisation by length."
         )
     repeats = [row.resps[0] for row in rows if row.resps and not row.choices]
     if any(isinstance(responses, list) and len(responses) > 1 for responses in repeats):
-        yield "Documents were answered several times; the first answer came along."
+        yield "Documents were answered several times. Only the first answers were imported."

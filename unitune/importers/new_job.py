@@ -1,11 +1,9 @@
-"""A job made from one file of examples: `draft_job` looks at it and writes nothing.
+"""Draft a job from a file of examples, without writing it.
 
-    records ──► shape, or a guess which columns hold what (`unitune.data.columns`)
-            ──► rows, with a part of them kept for the test (`unitune.data.check`)
-            ──► scorers that fit the answers (`answers`)
-            ──► `Draft`: the job, its text with comments, and what was seen
-
-The text is YAML that reads back as the job, so what is written is what was checked.
+records ──► shape, or guessed columns (`unitune.data.columns`)
+        ──► rows, split for the test (`unitune.data.check`)
+        ──► scorers that fit the answers (`answers`)
+        ──► `Draft`: the job, its commented YAML, and findings
 """
 
 from __future__ import annotations
@@ -40,32 +38,32 @@ from unitune.workspace import yaml_file
 BACKEND = "local"
 TOOLS_TEMPLATE = "hermes"
 TOOLS_CAUTION = (
-    "The rows have tools, and the default model's own chat template has none, so the job names "
-    "data.chat_template: hermes. A larger model whose template has tools calls them better: pass "
-    "--model, such as Qwen/Qwen2.5-0.5B-Instruct from the Hugging Face hub."
+    "The rows have tools, but the default model's chat template has none, so the job sets "
+    "data.chat_template: hermes. A larger model whose template has tools calls them better. Pass "
+    "--model, such as Qwen/Qwen2.5-0.5B-Instruct from the Hugging Face Hub."
 )
-# In which columns are told apart, and in which it shows whether rows need that
+# Rows used to guess columns, and rows used to see whether that is needed
 SAMPLE_ROWS, LOOKED_AT = 1000, 50
 TEST_SHARE = 0.2
-# Of a test and for choosing prompts, unless a share is given: minutes on a processor, and a
-# difference of about 5 points is found
+# Most rows for the test and for choosing prompts, unless a share is given: minutes on a CPU, and
+# enough to detect a difference of about 5 points
 MOST_CASES, MOST_DEV_ROWS = 500, 200
-FEW_ROWS = 150  # with fewer, 30 rows for choosing prompts would take too many from the training
-# Shapes whose keys may as well be columns that mean something else
+FEW_ROWS = 150  # below this, 30 rows for choosing prompts would be too many
+# Shapes whose keys may be columns with another meaning
 FLAT = (SHAPES["alpaca"], SHAPES["pair"])
 
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the user has said; the rest is guessed.
+    """Choices of the user; the rest is guessed.
 
     Args:
-        columns: By role (user, assistant, system), the columns that hold it.
+        columns: Columns by role (user, assistant, system).
         test: Share of the rows for the test.
-        backend: Who is to train.
-        model: Which model.
-        drop: Whether rows that cannot be used are left out.
-        keep_spellings: Whether labels that differ only in case or white space stay apart.
+        backend: Training backend.
+        model: Base model.
+        drop: Leave out unusable rows.
+        keep_spellings: Keep labels apart that differ only in case or white space.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -81,13 +79,13 @@ class Draft:
     """A job for a file, not yet written.
 
     Args:
-        text: As it stands in a job file.
-        read_as: What the file was read as.
-        guess: Which columns hold what; None where the rows say it themselves.
-        answers: Their kind, and the scorers.
-        rows: By what they are for.
-        caution: What the model needs; empty when there is nothing to say.
-        findings: What the user should know; errors where the job is not yet one that can run.
+        text: YAML of the job file, with comments.
+        read_as: Format that the file was read as.
+        guess: Guessed columns; None if the rows need no guess.
+        answers: Kind of answers and their scorers.
+        rows: Rows by purpose.
+        caution: Requirement of the model, or empty.
+        findings: Findings for the user; errors if the job cannot run yet.
     """
 
     job: Job
@@ -101,18 +99,17 @@ class Draft:
 
 
 def draft_job(file: Path, output: Path, wishes: Wishes) -> Draft:
-    """Look at a file of examples and make a job for it.
+    """Examine a file of examples and draft a job for it.
 
     Args:
-        file: Of one of the kinds that training files have.
-        output: Where the job file is to stand.
-        wishes: What need not be guessed.
+        file: Data file.
+        output: Path of the future job file.
+        wishes: Choices of the user.
 
     Raises:
-        DataError: The file cannot be read, or holds rows that cannot be used, such as rated ones:
-            their answers are not all good ones to learn or to expect.
-        UnknownColumns: It cannot be told what is asked and what is answered.
-        NotFoundError: No installed package brings the backend.
+        DataError: The file cannot be read or has unusable rows, such as rated ones.
+        UnknownColumns: The question or answer column cannot be guessed.
+        NotFoundError: No installed package provides the backend.
     """
     refused: list[Finding] = []
     unread = _records(file, refused)
@@ -162,7 +159,7 @@ def draft_job(file: Path, output: Path, wishes: Wishes) -> Draft:
 
 
 def _records(file: Path, refused: list[Finding]) -> Iterator[Record]:
-    """Yield the records of a file, and keep the errors about it."""
+    """Yield the records of a file and collect errors about it."""
     for each in read_records(file):
         if isinstance(each, Record):
             yield each
@@ -176,7 +173,7 @@ def _read(job: Job, file: Path, wishes: Wishes) -> tuple[JobRows, Splits]:
     except DataError as refusal:
         if wishes.drop or not any(each.is_about_row for each in refusal.findings):
             raise
-        fix = f"To leave such rows out: unitune init --data {file} --drop"
+        fix = f"To leave such rows out, run: unitune init --data {file} --drop"
         raise DataError(f"{refusal}\n{fix}", refusal.findings) from refusal
 
 
@@ -185,17 +182,17 @@ def _all(splits: Splits) -> Iterator[Example]:
 
 
 def _has_a_shape(records: Sequence[Record], some: Sequence[Row]) -> bool:
-    """Whether rows need no mapping: they have a shape, and of flat ones most can be read so."""
+    """Return whether rows need no mapping: they have a shape, and most flat ones are readable."""
     shape = shape_of(records[0].value)
     return shape is not None and (shape not in FLAT or len(some) > min(len(records), LOOKED_AT) / 2)
 
 
 def _job(file: Path, use: Use, guess: Guess | None, wishes: Wishes, rows: int) -> Job:
-    """Return the job without scorers, beside the rows: its own folder need not be there yet."""
+    """Return the job without scorers, in the folder of the rows."""
     if wishes.backend is not None and wishes.model is None:
         raise UserError(
-            f"--backend is {wishes.backend}, and no model is named. Name one: --model MODEL. "
-            f"Its models: unitune backends {wishes.backend}"
+            f"--backend is {wishes.backend}, but no model is named. Name one: --model MODEL. "
+            f"List its models with: unitune backends {wishes.backend}"
         )
     backend = wishes.backend or BACKEND
     data: dict[str, Any] = {"train": file.name or os.curdir}
@@ -236,13 +233,13 @@ def _text(
     leaks = len(rows.leaks)
     comments = {
         "name": f"From {one_line(file.name)}, read as {read_as}.",
-        "data": f"Of {train + held + test:,} rows {test:,} are kept from training for the test, "
-        f"always the same ones; prompts are chosen on {held:,}; {train:,} are trained on.",
-        "tuning": "Epochs, batch size, learning rate and the rest are the backend's, unless they "
-        "are named here; unitune plan shows them.",
-        "evaluate": f"The answers are {answers.kind}; the first scorer decides. {answers.caution}"
-        f"{' ' * bool(answers.caution)}leaks: drop leaves cases out of the test whose question "
-        f"nearly stands in the other rows{f', here {leaks:,}' if leaks else ''}.",
+        "data": f"Of {train + held + test:,} rows, {test:,} are reserved for the test, "
+        f"always the same ones. Prompts are chosen on {held:,}; {train:,} are trained on.",
+        "tuning": "Epochs, batch size, learning rate and the rest are the backend's defaults "
+        "unless they are set here. Run unitune plan to see them.",
+        "evaluate": f"The answers are {answers.kind}. The first scorer decides. {answers.caution}"
+        f"{' ' * bool(answers.caution)}leaks: drop removes test cases whose question is "
+        f"also in the other rows, at least nearly{f' (here {leaks:,})' if leaks else ''}.",
     }
     return "".join(_lines(content, comments)).lstrip()
 

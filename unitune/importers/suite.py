@@ -1,4 +1,4 @@
-"""What any other tool's file becomes: a `Suite` of cases with scorers and recorded answers."""
+"""Define the result of reading any tool's file: cases with scorers and recorded answers."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ BACKENDS: Mapping[str, str] = {
 
 
 class Base(NamedTuple):
-    """A model that unitune can reach: a backend's name and the model's name there."""
+    """A supported model: a backend and the model's name there."""
 
     backend: str
     model: str
 
 
 def base_of(vendor: object, model: object) -> Base | None:
-    """Return a model by another tool's name of its vendor; None where no backend has it."""
+    """Return a model by another tool's vendor name; None if no backend supports it."""
     known = isinstance(vendor, str) and vendor in BACKENDS and isinstance(model, str) and model
     return Base(BACKENDS[str(vendor)], str(model)) if known else None
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """One model's answers.
+    """Answers of one model.
 
     Args:
-        model: Its name, as the other tool has it.
-        texts: Answers by case; a case in error has none.
-        scores: By case, and then by the other tool's names of them.
+        model: Name in the other tool.
+        texts: Answers by case; failed cases have none.
+        scores: Scores by case and by the other tool's names.
     """
 
     model: str
@@ -61,25 +61,25 @@ class Answers:
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, dict[str, float]])
 
     def to(self, case: str) -> tuple[str | None, Mapping[str, float] | None]:
-        """Return the answer to a case, with its scores."""
+        """Return the answer to a case and its scores."""
         return self.texts.get(case), self.scores.get(case)
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """Cases with scorers, and what models have answered.
+    """Cases with scorers and recorded answers of models.
 
     Args:
-        name: For the job.
-        file: Where it comes from.
-        cases: With ids of their own, and without what `findings` leave out.
-        scorers: Those of unitune that score as the other tool does; the first decides.
-        answers: One entry a model; none in a suite that was not run.
-        findings: Errors; each is about something that is left out.
-        notes: What came along differently, for people.
-        base: The model to start from, where the file names one that unitune knows.
-        contenders: Other models that the file names, for a suite that was not run.
-        settings: Keys of `evaluate`, likewise.
+        name: Name of the job.
+        file: Source file.
+        cases: Cases with ids, without those left out by `findings`.
+        scorers: Scorers of unitune that score as the other tool does; the first decides.
+        answers: Answers by model; empty for a suite that was not run.
+        findings: Errors, each about something left out.
+        notes: Differences from the other tool, for people.
+        base: Base model, if the file names a supported one.
+        contenders: Other models in a file that was not run.
+        settings: Keys of `evaluate` in a file that was not run.
     """
 
     name: str
@@ -98,7 +98,7 @@ Reader = Callable[[Path], Suite]
 
 
 def kept_scores(answers: Iterable[Answers]) -> tuple[RecordedScore, ...]:
-    """Return a scorer for each score that every answer has, and that is a share from 0 to 1."""
+    """Return a scorer for each score from 0 to 1 that every answer has."""
     scored = [
         scores
         for answer in answers
@@ -111,15 +111,13 @@ def kept_scores(answers: Iterable[Answers]) -> tuple[RecordedScore, ...]:
 
 
 def joined(suites: Sequence[Suite]) -> Suite:
-    """Return several files of one format as one suite: the same cases, more answers.
-
-    The cases and their messages are those of the first file.
+    """Join several files of one format, with the cases of the first and the answers of all.
 
     Args:
-        suites: At least one, in the order of their contenders.
+        suites: Suites in the order of their contenders, at least one.
 
     Raises:
-        DataError: They are not about the same cases.
+        DataError: The files have different cases.
     """
     first, *others = suites
     for other in others:
@@ -138,10 +136,9 @@ def joined(suites: Sequence[Suite]) -> Suite:
 
 
 def without_repeats(suite: Suite) -> Suite:
-    """Return a suite without cases that ask what an earlier one asks and were answered otherwise.
+    """Remove cases that repeat a question with another answer.
 
-    A recorded answer is looked up by its question (`unitune.evaluate.inference.recorded`), so
-    repeats of a question cannot be distinguished.
+    Recorded answers are looked up by question, so repeats cannot be distinguished.
     """
     first: dict[str, Example] = {}
     repeats: dict[str, Finding] = {}
@@ -150,9 +147,9 @@ def without_repeats(suite: Suite) -> Suite:
         if any(model.to(earlier) != model.to(case.case_id) for model in suite.answers):
             repeats[case.case_id] = error(
                 "repeated-question",
-                f"case {case.case_id!r} asks what {earlier!r} asks, and was answered or scored "
-                "otherwise.",
-                "A case has one recorded answer; leave repeats out with --drop.",
+                f"case {case.case_id!r} has the question of {earlier!r}, but another answer or "
+                "score.",
+                "A case has one recorded answer. Pass --drop to leave repeats out.",
             ).at(file=suite.file)
     return replace(
         suite,
@@ -167,14 +164,14 @@ def _check_same(first: Suite, other: Suite) -> None:
     for case in common:
         if expected[case.case_id] != case.answer:
             raise DataError(
-                f"{other.file} expects {clip(case.answer)} in case {case.case_id!r}, and "
-                f"{first.file} {clip(expected[case.case_id])}: these are not results of the same "
-                "cases. Import each into a folder of its own (--output)."
+                f"{other.file} expects {clip(case.answer)} in case {case.case_id!r}, but "
+                f"{first.file} {clip(expected[case.case_id])}. The results must have the same "
+                "cases. Import each file into its own folder (--output)."
             )
     if not common:
         raise DataError(
             f"{first.file} and {other.file} have no case in common, so nothing can be compared. "
-            "Import each into a folder of its own (--output)."
+            "Import each file into its own folder (--output)."
         )
 
 
@@ -183,13 +180,13 @@ def _lone(suite: Suite, common: set[str]) -> Iterator[Finding]:
         if case.case_id not in common:
             yield error(
                 "not-in-all",
-                f"case {case.case_id!r} does not stand in every file, so it makes no pair.",
-                "Run the tools on the same cases, or leave it out with --drop.",
+                f"case {case.case_id!r} is not in every file, so it cannot be compared.",
+                "Run the tools on the same cases, or pass --drop to leave it out.",
             ).at(file=suite.file)
 
 
 def _with_unique_names(suites: Sequence[Suite]) -> tuple[Answers, ...]:
-    """Return all answers, with the file in the name where two models have the same."""
+    """Return all answers; where two models share a name, it includes the file."""
     names = [answers.model for suite in suites for answers in suite.answers]
     return tuple(
         replace(answers, model=f"{answers.model} ({Path(suite.file).stem})")

@@ -1,8 +1,7 @@
-"""A training that exists at a vendor as a job of unitune: `import_job`, `record_answers`.
+"""Import a training from a vendor as a job of unitune.
 
-`import_job` writes a folder with ``unitune.yaml``, the training and validation rows in canonical
-form, and the hyperparameters. The old tuned model stays in the comparison: `record_answers` keeps
-its answers to the cases while it lives.
+`import_job` writes ``unitune.yaml`` with the hyperparameters, and canonical training and validation
+rows. `record_answers` stores the old model's answers while it still exists.
 """
 
 from __future__ import annotations
@@ -28,21 +27,21 @@ from unitune.job.job import Data, Evaluate, Job, Tuning
 from unitune.models import ChatModel, Request, TunedModel
 from unitune.workspace.filesystem import no_link, replacing
 
-TOOLS = ("promptfoo", "inspect", "lm-eval")  # whose files `unitune.importers.import_suite` reads
+TOOLS = ("promptfoo", "inspect", "lm-eval")  # read by `unitune.importers.import_suite`
 ANSWERS = "old-answers.jsonl"
 OLD_MODEL = "old-model"
-IN_FLIGHT = 8  # requests at once; few, since no run waits for a vendor that is being left
+IN_FLIGHT = 8  # concurrent requests; few, because no run waits for them
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What came of an import.
+    """Result of an import.
 
     Args:
-        job: As it was written.
-        files: What was written.
-        model: The old tuned model, to ask; None when the job left none.
-        notes: What could not be carried over, for people.
+        job: Job as written.
+        files: Written files.
+        model: Old tuned model; None if the job has none.
+        notes: Settings that could not be imported, for people.
     """
 
     job: Job
@@ -56,28 +55,28 @@ def import_job(source: str, folder: Path) -> Imported:
 
     Args:
         source: ``BACKEND:JOB-ID``, such as ``openai:ftjob-abc123``.
-        folder: Where the files go; a file there with other content is not overwritten.
+        folder: Folder for the files; files there with other content are not overwritten.
 
     Raises:
-        UserError: The source is not of that form, or a file stands in the way.
+        UserError: The source has another form, or another file is in the way.
         Unsupported: The backend cannot import, or no longer has the training file.
-        NotFoundError: There is no such backend or job.
+        NotFoundError: The backend or job does not exist.
         DataError: The vendor's rows cannot be read.
     """
     name, _, job_id = source.partition(":")
     if not job_id:
         raise UserError(
-            f"{source!r} names no job. Write BACKEND:JOB-ID, such as openai:ftjob-abc123."
+            f"{source!r} does not name a job. Write BACKEND:JOB-ID, such as openai:ftjob-abc123."
         )
     if name not in registry.backend_names():
         raise NotFoundError("backend or tool", name, {*registry.backend_names(), *TOOLS})
     backend = registry.backend(name)
     if not isinstance(backend, Imports):
-        raise Unsupported(f"backend {name!r} keeps no jobs that could be imported.")
+        raise Unsupported(f"backend {name!r} has no jobs to import.")
     imported = backend.import_job(job_id)
     if imported.training is None:
         raise Unsupported(
-            f"{name} has job {job_id}, but no longer its training file. "
+            f"{name} has job {job_id} but no longer has its training file. "
             "Write the job file by hand, with your own copy of the rows."
         )
     return _write(name, job_id, imported, imported.training, folder)
@@ -90,16 +89,16 @@ def record_answers(
     *,
     max_tokens: int = 256,
 ) -> list[str]:
-    """Record a model's answers to all cases that have none yet.
+    """Record a model's answers to all cases without one.
 
     Args:
-        model: The old tuned model.
-        cases: Each is sent with its own messages.
-        file: Recorded answers, appended to as they come.
+        model: Old tuned model.
+        cases: Cases, each sent with its own messages.
+        file: File of recorded answers, appended to continuously.
         max_tokens: Longest answer in tokens.
 
     Returns:
-        What went wrong, a line each; the same call requests those answers again.
+        Failures, one line each; call again to retry them.
     """
     if file.exists():
         mend(file)
@@ -164,13 +163,10 @@ def _write(name: str, job_id: str, old: ImportedJob, training: bytes, folder: Pa
 
 
 def _canonical(content: bytes, form: str | None, draft: Path, called: str) -> bytes:
-    """Return the vendor's rows as canonical ones, all of them.
+    """Return a vendor's rows in canonical form.
 
-    Args:
-        content: Of the vendor's file.
-        form: Name of its format; None when it is canonical.
-        draft: Where the file may stand meanwhile.
-        called: The vendor's file, for messages.
+    `form` names their format, None if canonical; `draft` is a temporary path; `called` names the
+    vendor's file in messages.
     """
     if form is None:
         return content
@@ -180,7 +176,7 @@ def _canonical(content: bytes, form: str | None, draft: Path, called: str) -> by
     problems = tuple(item.at(file=called) for item in items if isinstance(item, Finding))
     if problems:
         raise DataError(
-            f"{called} has {len(problems)} rows that cannot be read; the first: {problems[0]}. "
+            f"{called} has {len(problems)} rows that cannot be read. The first: {problems[0]}. "
             "Nothing was written.",
             problems,
         )
@@ -188,18 +184,18 @@ def _canonical(content: bytes, form: str | None, draft: Path, called: str) -> by
 
 
 def moved(drafts: Path, folder: Path) -> tuple[Path, ...]:
-    """Copy a folder's files into another, all or none; the same file may be there already.
+    """Copy a folder's files into another, all or none; an identical file may already exist.
 
-    A link in a file's place is replaced, and one in a folder's place is refused; none is followed.
+    A link in place of a file is replaced; a link in place of a folder is refused.
     """
     files = {file.relative_to(drafts): file for file in sorted(drafts.rglob("*")) if file.is_file()}
     for name, draft in files.items():
         target = folder / name
         differs = target.exists() and target.read_bytes() != draft.read_bytes()
         if differs or any((folder / parent).is_symlink() for parent in name.parents[:-1]):
-            what = "exists with other content" if differs else "is in a folder that is a link"
+            what = "exists with other content" if differs else "is in a linked folder"
             raise UserError(
-                f"{target} {what}. Nothing was written; name another folder with --output."
+                f"{target} {what}. Nothing was written. Name another folder with --output."
             )
     for name, draft in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -209,7 +205,7 @@ def moved(drafts: Path, folder: Path) -> tuple[Path, ...]:
 
 
 def job_name(job_id: str) -> str:
-    """Return a job name made of the last part of the vendor's id."""
+    """Return a job name from the last part of a vendor's id."""
     last = job_id.rstrip("/").rpartition("/")[2].lower()
     kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in last)
     return kept.strip("-")[-40:].strip("-") or "imported"

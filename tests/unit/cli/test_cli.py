@@ -124,7 +124,7 @@ def test_init_reads_what_a_spreadsheet_writes_and_says_how(
     ]  # fmt: skip
     told = " ".join(unitune(*arguments, "--drop").out.split())
     for words in (
-        "read as Windows-1252, such as 'Größen'",
+        "read as Windows-1252, e.g. 'Größen'",
         "the header was found here; 1 line above it was skipped",
         "a line that looks like a total",
         "1 row cannot be used and was left out",

@@ -208,7 +208,7 @@ def test_a_second_file_goes_on_with_the_map_and_its_country(convert: Command) ->
     [
         (["--redact", "a.json", "--restore", "b.json"], "give either --redact or --restore"),
         (["--redact", "a.json", "--phone-region", "de"], "--phone-region de is no ISO code"),
-        (["--redact", "rows.jsonl"], "rows.jsonl is no map of a redaction"),
+        (["--redact", "rows.jsonl"], "rows.jsonl is not a redaction map"),
         (["--restore", "no.json"], "no.json: the map cannot be read"),
         (["--redact", "a.json", "-o", "a.json"], "cannot be the file of rows, too"),
     ],

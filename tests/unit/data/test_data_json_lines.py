@@ -55,9 +55,9 @@ BAD = [
     Bad(r'{"prompt": "a", "completion": "b", "\udc00": 1}', "unpaired-surrogate", r"\udc00"),
     Bad(b'{"prompt": "caf\xe9", "completion": "b"}', "encoding", "0xE9 at offset 15"),
     Bad('{"prompt": "a\0", "completion": "b"}', "nul-byte", "offset 13"),
-    Bad("7", "not-an-object", "no object but 7"),
-    Bad("null", "not-an-object", "no object but null"),
-    Bad("[1, 2]", "not-an-object", "no object but [1, 2]"),
+    Bad("7", "not-an-object", "is 7, not an object"),
+    Bad("null", "not-an-object", "is null, not an object"),
+    Bad("[1, 2]", "not-an-object", "is [1, 2], not an object"),
     Bad("{}", "unknown-shape", "the row has nothing"),
     Bad('{"text": "a", "label": "b"}', "unknown-shape", "'text', 'label'"),
     Bad('{"message": []}', "unknown-shape", "Did you mean 'messages'"),
@@ -137,10 +137,10 @@ def test_every_problem_of_one_row_is_told(tmp_path: Path) -> None:
     path = write(tmp_path, chat('{"from": "human", "value": "a"}', '{"role": "bot", "content": 5}'))
     assert [
         ("missing-key", "messages[0] has no 'role'."),
-        ("unknown-key", "messages[0] has a key 'from', which is not known. Did you mean 'role'?"),
+        ("unknown-key", "messages[0] has an unknown key 'from'. Did you mean 'role'?"),
         (
             "unknown-key",
-            "messages[0] has a key 'value', which is not known. Did you mean 'content'?",
+            "messages[0] has an unknown key 'value'. Did you mean 'content'?",
         ),
         ("wrong-value", "messages[1].role is 'bot'. Did you mean 'assistant'?"),
         ("wrong-value", "messages[1].content is 5."),

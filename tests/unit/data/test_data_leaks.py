@@ -169,8 +169,8 @@ def test_a_refusal_names_kinds_places_and_what_may_be_done() -> None:
     with pytest.raises(Leak) as caught:
         refuse(leaks((train,), test), test)
     assert (
-        "2 of 2 test cases stand in training or validation rows, 1 exact, 1 near duplicate: "
-        "rows:1 (as rows:1), rows:2 (as rows:2, near-duplicate 0.80). Take them out of one of the "
+        "2 of 2 test cases are in the training or validation rows, 1 exact, 1 near duplicate: "
+        "rows:1 (as rows:1), rows:2 (as rows:2, near-duplicate 0.80). Remove them from one of the "
         "files, or set evaluate.leaks to `drop`"
     ) in str(caught.value)
 

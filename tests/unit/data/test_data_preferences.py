@@ -139,7 +139,7 @@ BAD = [
     Bad(changed(input={"messages": []}), "missing-question", "without a question"),
     Bad(changed(input={"messages": [USER], "tols": 1}), "unknown-key", "'tols'"),
     Bad(changed(input={"messages": [USER], "tools": 1}), "wrong-value", "input.tools is 1"),
-    Bad(changed(tools=[]), "repeated-key", "'tools' stands in input and beside it"),
+    Bad(changed(tools=[]), "repeated-key", "'tools' is both in `input` and next to it"),
     Bad(changed(messages=[USER]), "mixed-shapes", "both `messages`"),
     Bad({**TRL, "rejected": None}, "missing-output", "no 'rejected'"),
     Bad({**TRL, "rejected": "b"}, "equal-outputs", "chosen and rejected are equal"),

@@ -152,7 +152,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (
         {"conversations": [{"from": "human", "value": "a"}], "tools": "sail"},
         "wrong-value",
-        "tools is no JSON",
+        "tools is not JSON",
     ),
     (
         {

@@ -122,9 +122,7 @@ def test_what_the_cut_for_validation_shares_with_train_is_left_out_of_it(
     assert not {text for text in held if {f"{text} please", text.removesuffix(" please")} & train}
     (left_out,) = rows.report.findings
     assert ("note", "overlap") == (left_out.severity, left_out.code)
-    assert "of 30 rows held out for validation also stand in the rows to train on" in (
-        left_out.message
-    )
+    assert "of 30 rows held out for validation are also in the training rows" in (left_out.message)
 
 
 def test_labels_that_the_test_lacks_are_named(tmp_path: Path) -> None:

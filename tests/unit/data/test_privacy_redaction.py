@@ -100,7 +100,7 @@ def test_a_map_is_for_the_user_alone_and_is_gone_on_with(tmp_path: Path) -> None
 def test_what_is_no_map_is_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "map.json"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(DataError, match=r"map\.json is no map of a redaction"):
+    with pytest.raises(DataError, match=r"map\.json is not a redaction map"):
         Redaction.load(path)
     with pytest.raises(DataError, match=r"no\.json: the map cannot be read: No such file"):
         Redaction.load(tmp_path / "no.json")

@@ -55,7 +55,7 @@ def test_a_call_of_another_tool_is_a_warning_where_tools_are_declared() -> None:
 def test_calls_in_a_row_that_declares_no_tools_are_one_warning() -> None:
     (finding,) = tool_findings(row(call("g"), call("f"), tools=None))
     assert ("warning", "no-tools") == (finding.severity, finding.code)
-    assert "messages[1].tool_calls[0] calls 'g', and the row declares no tools" in finding.message
+    assert "messages[1].tool_calls[0] calls 'g', but the row declares no tools" in finding.message
 
 
 def test_a_call_without_an_id_and_a_result_of_no_call_are_warnings() -> None:

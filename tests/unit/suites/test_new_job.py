@@ -84,7 +84,7 @@ def test_scorers_fit_the_answers_and_the_written_job_passes_its_check(
     assert made.job == written
     assert () == check(written).errors
     is_text = expected[1:] == ["length"]
-    assert is_text == ("not that they are right" in made.text.replace("\n# ", " "))
+    assert is_text == ("not whether they are right" in made.text.replace("\n# ", " "))
 
 
 def test_a_job_in_a_folder_that_is_not_there_yet_names_its_rows_from_there(
@@ -108,7 +108,7 @@ def test_rows_with_scorers_of_their_own_get_a_job_that_reads_them(tmp_path: Path
     made = draft(tmp_path, lines(own))
     (scorer,) = made.job.evaluate.scorers
     assert RowScorers(default=(Numeric(),)) == scorer
-    assert "rows have scorers of their own" in made.answers.kind
+    assert "rows have their own scorers" in made.answers.kind
     assert [] == [each for each in made.findings if each.severity == "error"]
 
 
@@ -144,8 +144,7 @@ def test_calls_of_tools_are_scored_as_calls(tmp_path: Path) -> None:
     mixed = [row(at) for at in range(100)] + pairs(lambda at, _: f"I cannot say {at}.")[:50]
     (tmp_path / "mixed").mkdir()
     assert (
-        "tool calls in 100 rows, words in 50"
-        == draft(tmp_path / "mixed", lines(mixed)).answers.kind
+        "tool calls in 100 rows, text in 50" == draft(tmp_path / "mixed", lines(mixed)).answers.kind
     )
 
 
@@ -266,7 +265,7 @@ def test_rated_answers_are_not_guessed_to_be_good_ones(tmp_path: Path) -> None:
 def test_the_comments_say_what_was_seen_and_cannot_break_the_file(tmp_path: Path) -> None:
     rows = [{"a\nscorers: x": q, "b": label} for q, label in banking()]
     made = draft(tmp_path, lines(rows), "od\u2028d: name.jsonl")
-    assert "# Of 200 rows 40 are kept from training for the test" in made.text
+    assert "# Of 200 rows, 40 are reserved for the test" in made.text
     assert made.job == Job.load(tmp_path / "unitune.yaml")
     assert "od-d-name" == made.job.name
 
@@ -331,7 +330,7 @@ def test_several_labels_in_one_answer_are_said_and_scored_by_their_words(tmp_pat
             )
         ),
     )
-    assert made.answers.kind.startswith("6 labels, several of them in ")
+    assert made.answers.kind.startswith("6 labels; ")
     assert ["token_f1", "exact"] == scorers(made)
 
 

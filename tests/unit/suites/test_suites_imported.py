@@ -214,9 +214,9 @@ def test_only_scores_that_are_shares_and_everywhere_decide() -> None:
 @pytest.mark.parametrize(
     ("sources", "message"),
     [
-        ([RESULTS, lm_eval("small")], "several must be files of one tool"),
-        (["promptfoo:"], "names no file"),
-        ([RESULTS, "openai:ftjob-1"], "several must be files of one tool"),
+        ([RESULTS, lm_eval("small")], "all must be files of one tool"),
+        (["promptfoo:"], "does not name a file"),
+        ([RESULTS, "openai:ftjob-1"], "all must be files of one tool"),
     ],
 )
 def test_sources_that_do_not_go_together_are_refused(

@@ -140,15 +140,15 @@ def test_files_that_are_no_logs_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"log\.json is no log of inspect: eval\.model is missing"):
         read_log(path)
     path.write_text('{"version": 1, "eval": {"task": "x", "model": "m"}}')
-    with pytest.raises(DataError, match="a log of version 1; version 2 is read"):
+    with pytest.raises(DataError, match="has log version 1; only 2 is supported"):
         read_log(path)
     torn = tmp_path / "torn.eval"
     torn.write_bytes((MADE / "choices.eval").read_bytes()[:5000])
-    with pytest.raises(DataError, match=r"no whole log of inspect.*inspect log recover"):
+    with pytest.raises(DataError, match=r"not a complete log of inspect.*inspect log recover"):
         read_log(torn)
     with zipfile.ZipFile(tmp_path / "other.eval", "w") as archive:
         archive.writestr("x", "y")
-    with pytest.raises(DataError, match=r"no whole log of inspect.*header\.json"):
+    with pytest.raises(DataError, match=r"not a complete log of inspect.*header\.json"):
         read_log(tmp_path / "other.eval")
 
 
@@ -158,7 +158,7 @@ def test_a_failed_evaluation_is_refused_with_its_own_error(tmp_path: Path) -> No
     whole = json.loads(path.read_text("utf-8"))
     failed = {"status": "error", "error": {"message": "ConnectionError: no route to host"}}
     path.write_text(json.dumps(whole | failed), "utf-8")
-    with pytest.raises(DataError, match="this evaluation failed: 'ConnectionError: no route"):
+    with pytest.raises(DataError, match="the evaluation failed: 'ConnectionError: no route"):
         read_log(path)
 
 

@@ -66,7 +66,7 @@ def test_lines_that_are_no_samples_are_named(tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
     path.write_text(samples("small").read_text().splitlines()[0] + '\n{"doc_id": 1}\n')
     with pytest.raises(
-        DataError, match=r"samples\.jsonl:2 is no sample of lm-eval: target is missing"
+        DataError, match=r"samples\.jsonl:2 is not a sample of lm-eval: target is missing"
     ):
         read_samples(path)
     path.write_text("")

@@ -149,30 +149,30 @@ def test_rows_are_right_where_promptfoo_passes(tmp_path: Path) -> None:
 
 
 REFUSED: list[tuple[dict[str, JsonValue], str]] = [
-    ({"type": "llm-rubric", "value": "nice"}, "a model judges it"),
-    ({"type": "not-similar", "value": "nice"}, "a model judges it"),
-    ({"type": "promptfoo:redteam:pii"}, "a model judges it"),
-    ({"type": "finish-reason", "value": "stop"}, "only length and tool_calls are the same"),
-    ({"type": "trajectory:step-count", "value": 1}, "it reads a trace"),
-    ({"type": "python", "value": "True"}, "it is code, which unitune does not run"),
-    ({"type": "not-javascript", "value": "file://x.js"}, "it is code, which unitune does not run"),
-    ({"type": "equals", "value": "a", "transform": "output"}, "changes the answer by code"),
-    ({"type": "rouge-n", "value": "x"}, "divides texts into words otherwise"),
+    ({"type": "llm-rubric", "value": "nice"}, "a model or a service scores it"),
+    ({"type": "not-similar", "value": "nice"}, "a model or a service scores it"),
+    ({"type": "promptfoo:redteam:pii"}, "a model or a service scores it"),
+    ({"type": "finish-reason", "value": "stop"}, "only length and tool_calls mean the same"),
+    ({"type": "trajectory:step-count", "value": 1}, "it reads an agent's trace"),
+    ({"type": "python", "value": "True"}, "unitune does not run its code"),
+    ({"type": "not-javascript", "value": "file://x.js"}, "unitune does not run its code"),
+    ({"type": "equals", "value": "a", "transform": "output"}, "changes the answer with code"),
+    ({"type": "rouge-n", "value": "x"}, "splits words differently"),
     ({"type": "is-jsonn"}, "promptfoo has no such type"),
-    ({"type": "equals", "value": "{{ z }}"}, "do not show it filled in"),
-    ({"type": "equals", "value": ["{{ list | first }}"]}, "do not show it filled in"),
+    ({"type": "equals", "value": "{{ z }}"}, "do not show its rendered value"),
+    ({"type": "equals", "value": ["{{ list | first }}"]}, "do not show its rendered value"),
     ({"type": "contains", "value": ""}, "no text to compare with"),
     ({"type": "contains-any", "value": " , "}, "no list of texts"),
     ({"type": "is-json", "value": "- object"}, "a JSON Schema is an object"),
     ({"type": "is-json", "value": {"format": "date"}}, "`format`"),
-    ({"type": "equals", "value": "file://none.txt"}, "none.txt is not beside the results"),
+    ({"type": "equals", "value": "file://none.txt"}, "none.txt is not next to the results"),
     ({"type": "equals", "value": "file://../README.md"}, "outside the suite's folder"),
     ({"type": "equals", "value": "file://checks.py"}, "checks.py is not text, JSON or YAML"),
     ({"type": "latency"}, "it has no threshold"),
     ({"type": "regex", "value": r"\p{L}"}, r"'\\p{L}' has no counterpart"),
-    ({"type": "assert-set", "assert": []}, "holds no assertions"),
-    ({"type": "assert-set", "assert": [{"type": "assert-set"}]}, "holds a set"),
-    ({"type": "equals", "value": "a", "weight": "2"}, "the weight '2', which is no number"),
+    ({"type": "assert-set", "assert": []}, "has no assertions"),
+    ({"type": "assert-set", "assert": [{"type": "assert-set"}]}, "contains a set"),
+    ({"type": "equals", "value": "a", "weight": "2"}, "the weight '2', which is not a number"),
 ]
 
 
@@ -227,7 +227,7 @@ def test_what_has_no_weight_is_named(tmp_path: Path) -> None:
     suite = echoed(tmp_path, *[{"assert": [EQUALS, weightless]}] * 5, {"assert": [EQUALS]})
     (note,) = suite.notes
     assert (6, ()) == (len(suite.cases), suite.findings)
-    assert note.startswith("'javascript' of weight 0 did not come along (test-1, test-2, test-3 a")
+    assert note.startswith("'javascript' of weight 0 was not imported (test-1, test-2, test-3 a")
 
 
 def test_a_mean_over_some_of_its_assertions_would_be_another_test(tmp_path: Path) -> None:
@@ -245,9 +245,9 @@ def test_tests_that_differ_in_their_text_alone_share_a_scorer(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("test", "reason"),
     [
-        ({"assertScoringFunction": "file://s.js"}, "a function of its own makes its score"),
-        ({"threshold": "half"}, "its threshold 'half' is no number"),
-        ({"options": {"transform": "file://t.js"}}, "`transform` changes the answers by code"),
+        ({"assertScoringFunction": "file://s.js"}, "its score comes from a custom function"),
+        ({"threshold": "half"}, "its threshold 'half' is not a number"),
+        ({"options": {"transform": "file://t.js"}}, "`transform` changes the answers with code"),
     ],
 )
 def test_a_test_that_is_scored_by_code_in_a_file_is_refused(
@@ -284,8 +284,8 @@ def test_providers_come_along_with_their_settings_or_are_named(tmp_path: Path) -
     assert ("model", "anthropic") == (model.type, getattr(model, "backend", None))
     assert settings == suite.settings
     assert (
-        "The provider exec:./run.sh did not come along: no backend here has it.",
-        "The config of openai:chat:gpt-4.1-mini did not come along: tools.",
+        "The provider exec:./run.sh was not imported, because no backend supports it.",
+        "These settings of openai:chat:gpt-4.1-mini were not imported: tools.",
     ) == suite.notes
 
 
@@ -294,7 +294,7 @@ def test_settings_that_differ_are_said(tmp_path: Path) -> None:
     suite = echoed(tmp_path, {"assert": [EQUALS]}, providers=providers)
     assert {} == suite.settings
     (note,) = suite.notes
-    assert note.startswith("temperature did not come along: it is 0 of openai:a, None of openai:b.")
+    assert note.startswith("temperature was not imported: it is 0 of openai:a, None of openai:b.")
 
 
 def test_an_imported_suite_runs_with_the_settings_of_its_providers(tmp_path: Path) -> None:
@@ -359,16 +359,16 @@ def test_results_keep_what_promptfoo_said_of_each_answer() -> None:
 def test_whether_unitune_agrees_with_promptfoo_is_told() -> None:
     """promptfoo counts outer whitespace: ' Lome' is no Lome."""
     notes = read_results(PROMPTFOO / "results.json").notes
-    assert "unitune's exact came along too, and agrees with promptfoo on 14 of 14" in notes[-1]
+    assert "unitune's exact was imported too and agrees with promptfoo on 14 of 14" in notes[-1]
 
 
 def test_bounds_on_cost_need_prices_and_what_recorded_answers_do_not_hold(tmp_path: Path) -> None:
     cost: dict[str, JsonValue] = {"type": "cost", "threshold": 0.1}
     suite = echoed(tmp_path, {"assert": [EQUALS, cost]})
-    assert "1 test bounds what an answer costs: set evaluate.prices." in suite.notes
+    assert "1 test limits the cost of an answer: set evaluate.prices." in suite.notes
     run = (tmp_path / "r.json").read_text().replace('"echo"', '"openai:gpt-4.1"')
     (tmp_path / "r.json").write_text(run)
-    assert "which stands beside no recorded answer" in read_results(tmp_path / "r.json").notes[-1]
+    assert "which recorded answers do not have" in read_results(tmp_path / "r.json").notes[-1]
 
 
 def test_results_of_code_keep_the_verdict_of_promptfoo(tmp_path: Path) -> None:
@@ -377,7 +377,7 @@ def test_results_of_code_keep_the_verdict_of_promptfoo(tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text("".join(coded))
     suite = read_results(tmp_path / "r.jsonl")
     assert suite.scorers == ()
-    assert "promptfoo alone: the assertion 'python': it is code" in suite.notes[-1]
+    assert "only by promptfoo: the assertion 'python': unitune does not run" in suite.notes[-1]
     (answers,) = suite.answers
     passed = {f"test-{row['testIdx'] + 1}": float(row["success"]) for row in map(json.loads, coded)}
     assert {case: each["promptfoo"] for case, each in answers.scores.items()} == passed
@@ -399,9 +399,11 @@ def test_results_of_judges_and_code_come_along_whole() -> None:
 def test_a_file_that_is_something_else_is_named_with_what_to_do(tmp_path: Path) -> None:
     old = tmp_path / "old.json"
     old.write_text('{"results": {"version": 2, "table": {}}}')
-    with pytest.raises(DataError, match=r"old\.json is no results file of version 3.*version is 2"):
+    with pytest.raises(DataError, match=r"old\.json is not a results file of version 3 but of 2"):
         read_results(old)
     row = {"testIdx": 0, "promptIdx": 0}
     old.write_text(json.dumps({"results": {"version": 3, "results": [row]}}))
-    with pytest.raises(DataError, match=r"result 1 is not as promptfoo .*: prompt is missing"):
+    with pytest.raises(
+        DataError, match=r"result 1 is not in the format of promptfoo .*: prompt is missing"
+    ):
         read_results(old)

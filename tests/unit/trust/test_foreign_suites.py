@@ -38,9 +38,9 @@ def chat(text: str) -> dict[str, Any]:
 
 
 LM_EVAL: Mapping[str, tuple[Any, int, str]] = {
-    "a chat that is no JSON": (chat("no json"), 2, "no list of messages"),
-    "a deep chat": (chat(DEEP), 2, "no list of messages"),
-    "an empty chat": (chat("[]"), 2, "no question to answer"),
+    "a chat that is no JSON": (chat("no json"), 2, "not a JSON list of messages"),
+    "a deep chat": (chat(DEEP), 2, "not a JSON list of messages"),
+    "an empty chat": (chat("[]"), 2, "but no question"),
     "a role that is none": (chat('[{"role": "alien"}]'), 2, "0.role"),
     "a likelihood that is none": (
         sample(arguments=CHOICES, resps=[["abc"], ["-1"]], target=1),
@@ -55,8 +55,8 @@ LM_EVAL: Mapping[str, tuple[Any, int, str]] = {
         "",
     ),
     "half a surrogate": (sample(target=HALF, resps=[[HALF]]), 0, ""),
-    "a score of 400 digits": (sample(acc=10**400), 2, "no score that is a share"),
-    "a score that is not finite": (sample(acc=float("nan")), 2, "no score that is a share"),
+    "a score of 400 digits": (sample(acc=10**400), 2, "no score from 0 to 1"),
+    "a score that is not finite": (sample(acc=float("nan")), 2, "no score from 0 to 1"),
     "a deep line": (DEEP, 2, ":1 is not JSON"),
     "a number of 5,000 digits": ("9" * 5000, 2, ":1 is not JSON"),
 }
@@ -133,7 +133,7 @@ def test_results_of_promptfoo_of_another_shape(
 ) -> None:
     (tmp_path / "r.json").write_text(json.dumps({"results": {"version": 3, "results": results}}))
     done = unitune("import", "promptfoo:r.json", "--output", "made")
-    assert (2, True) == (done.code, "promptfoo 0.121 writes" in lines(done.err))
+    assert (2, True) == (done.code, "the format of promptfoo 0.121" in lines(done.err))
 
 
 def log(path: Path, samples: Mapping[str, bytes], **header: Any) -> None:
@@ -160,7 +160,7 @@ LOGS: Mapping[str, tuple[bytes, int, str]] = {
     "no UTF-8": (b'{"id": "\xff"}', 2, "is not JSON"),
     "no question": (told(input=[], messages=[]), 2, "no case is left"),
     "a score of 400 digits": (told(scores={"s": {"value": 10**400}}), 2, "no score"),
-    "a list": (b"[]", 2, "no sample"),
+    "a list": (b"[]", 2, "not a sample"),
     "cut": (told()[:-5], 2, "is not JSON"),
 }
 

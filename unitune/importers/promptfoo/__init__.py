@@ -1,10 +1,8 @@
-"""Results of promptfoo.
+"""Import results of promptfoo.
 
-results            what `promptfoo eval -o` wrote ──► Suite
-rows               a row of it
-providers          its providers as contenders
-tests              a test as the scorers of a row
-assertions         an assertion as an entry of them
-code               assertions that are code, as functions of a file of the user's
-functions          what that file makes its functions by
+results            file written by `promptfoo eval -o` ──► Suite
+rows               one result row
+providers          providers as contenders
+tests              tests as scorers of rows
+assertions         assertions as entries of these scorers
 """

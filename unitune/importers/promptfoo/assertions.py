@@ -1,7 +1,7 @@
-r"""Assertions of promptfoo as entries of a row's `scorers`.
+r"""Translate assertions of promptfoo to entries of a row's `scorers`.
 
     equals TEXT, OBJECT                       exact; json_equal
-    contains, starts-with, and their kin      contains, with any_of, all_of, position
+    contains, starts-with and variants        contains, with any_of, all_of, position
     regex                                     regex, from JavaScript's syntax
     is-json, contains-json                    json_valid, json_schema, json_contained
     levenshtein                               edit_distance with max_edits
@@ -9,14 +9,12 @@ r"""Assertions of promptfoo as entries of a row's `scorers`.
     finish-reason                             finish_reason
     assert-set                                a list
 
-``not-`` is `negate`. Every other type is refused with the reason in ``assertions.yaml``, code among
-them. What may
-differ: JSON is strict, so that a key twice in one object, or YAML in the place of JSON, is none.
+``not-`` becomes `negate`. Every other type is refused with the reason in ``assertions.yaml``. JSON
+is read strictly: repeated keys, or YAML instead of JSON, are refused.
 
-JavaScript's patterns and Python's agree on most of the syntax and differ quietly in what ``$``,
-``.``, ``\d``, ``\w``, ``\b`` and ``\s`` match. These are translated (`python_pattern`), and a
-pattern is refused where it holds anything that is not sure to match the same, such as named groups
-and back-references. Left out: JavaScript sees characters beyond U+FFFF as two.
+JavaScript and Python differ in what ``$``, ``.``, ``\d``, ``\w``, ``\b`` and ``\s`` match. These
+are translated (`python_pattern`); a pattern with anything else that may differ is refused. One
+difference remains: JavaScript counts a character beyond U+FFFF as two.
 
 Source: promptfoo 0.121.20, src/assertions, as installed; ECMAScript 2025, sections 22.2.1 and
 22.2.2 (patterns without flags).
@@ -42,7 +40,7 @@ from unitune.importers.foreign import plain_json
 from unitune.importers.promptfoo.suite_files import SuiteFiles, Unreadable
 from unitune.workspace.yaml_file import parse, parse_foreign
 
-# What ``\s`` matches in JavaScript; Python's own sets are a little smaller or larger
+# Characters that ``\s`` matches in JavaScript; Python's sets differ slightly
 SPACES = r"\t\n\v\f\r \xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
 TOKEN = re.compile(
     r"""\[\\s\\S\]                                                        # anything
@@ -64,17 +62,17 @@ MEANINGS = {
 
 
 class NoTranslation(ValueError):
-    """A pattern that Python may match otherwise, or not at all."""
+    """A pattern that Python cannot be sure to match in the same way."""
 
 
 def python_pattern(pattern: str) -> str:
-    """Return a Python pattern that finds what a JavaScript pattern without flags finds.
+    """Return a Python pattern equivalent to a JavaScript pattern without flags.
 
     Args:
-        pattern: As given to ``new RegExp``.
+        pattern: Pattern as given to ``new RegExp``.
 
     Raises:
-        NoTranslation: It uses what has no counterpart, or is no pattern.
+        NoTranslation: The pattern is invalid or has no counterpart.
     """
     pieces: list[str] = []
     at = 0
@@ -94,25 +92,25 @@ def python_pattern(pattern: str) -> str:
 
 Assertion: TypeAlias = Mapping[str, JsonValue]
 Entry: TypeAlias = dict[str, JsonValue]
-# What promptfoo's validator (Ajv) goes by; unitune's by 2020-12 where a schema names none
+# Draft that promptfoo's validator (Ajv) assumes; unitune assumes 2020-12
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
-MOST_EDITS = 5  # levenshtein's threshold where it names none
-# The templates that are filled in here; of others the results may show what became of them
+MOST_EDITS = 5  # levenshtein's default threshold
+# Templates filled in here; for others, the results may show the rendered value
 PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][\w.-]*)\s*\}\}")
 TEXT: Entry = {"strip": False}
 
 
 class NoCounterpart(ValueError):
-    """An assertion that unitune does not score in just the same way."""
+    """An assertion that unitune does not score identically."""
 
 
 @dataclass(frozen=True, slots=True)
 class Translator:
-    """What translating the assertions of one test takes.
+    """Translator for the assertions of one test.
 
     Args:
-        rendered: Values of assertions as promptfoo filled them in, by their templates.
-        variables: The test's own.
+        rendered: Rendered values of assertions by their templates.
+        variables: Variables of the test.
         files: Files of the suite.
     """
 
@@ -124,10 +122,10 @@ class Translator:
         """Return an assertion as an entry of a row's `scorers`.
 
         Raises:
-            NoCounterpart: unitune scores nothing in just the same way.
+            NoCounterpart: unitune scores nothing identically.
         """
         if not isinstance(assertion, dict) or not isinstance(assertion.get("type"), str):
-            raise NoCounterpart(f"{clip(assertion)} is no assertion with a type")
+            raise NoCounterpart(f"{clip(assertion)} is not an assertion with a type")
         weight = _number(assertion, "weight")
         if assertion["type"] == "assert-set":
             return {**self._set(assertion), **weight}
@@ -146,15 +144,15 @@ class Translator:
         if kind not in _KINDS:
             raise NoTranslation(_reason(kind))
         if assertion.get("transform"):
-            raise NoTranslation("its `transform` changes the answer by code")
+            raise NoTranslation("its `transform` changes the answer with code")
         return _KINDS[kind](self._filled_in(assertion.get("value")), assertion)
 
     def _set(self, assertion: Assertion) -> Entry:
         inner, threshold = assertion.get("assert"), _number(assertion, "threshold")
         if not isinstance(inner, list) or not inner:
-            raise NoCounterpart("'assert-set' holds no assertions")
+            raise NoCounterpart("'assert-set' has no assertions")
         if any(isinstance(each, dict) and each.get("type") == "assert-set" for each in inner):
-            raise NoCounterpart("'assert-set' holds a set, which promptfoo does not read")
+            raise NoCounterpart("'assert-set' contains a set, which promptfoo does not support")
         passes = {"at_least": threshold["threshold"]} if any(threshold.values()) else {}
         entries: list[JsonValue] = [self.entry(each) for each in inner]
         return {"scorers": entries, **passes}
@@ -168,7 +166,7 @@ class Translator:
             return self.files.content(value)
         text = PLACEHOLDER.sub(self._variable, self.rendered.get(value, value))
         if any(mark in text for mark in ("{{", "{%", "{#")):
-            raise NoTranslation("it is a template, and the results do not show it filled in")
+            raise NoTranslation("it is a template, and the results do not show its rendered value")
         return text
 
     def _variable(self, match: re.Match[str]) -> str:
@@ -181,26 +179,26 @@ class Translator:
 
 
 def _number(assertion: Assertion, key: str) -> Entry:
-    """Return a key of an assertion whose value is a number; nothing where it is not there.
+    """Return a numeric key of an assertion as a mapping, empty if it is absent.
 
     Raises:
-        NoCounterpart: It is another value.
+        NoCounterpart: The value is not a number.
     """
     value = assertion.get(key)
     if value is None:
         return {}
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise NoCounterpart(
-            f"{assertion['type']!r} has the {key} {clip(value)}, which is no number"
+            f"{assertion['type']!r} has the {key} {clip(value)}, which is not a number"
         )
     return {key: value}
 
 
 def _text(value: JsonValue) -> str:
-    """Return a value as JavaScript's String has it.
+    """Return a value as JavaScript's String does.
 
     Raises:
-        NoTranslation: It is empty, or no text and no number.
+        NoTranslation: The value is empty, or neither a string nor a number.
     """
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
@@ -230,7 +228,7 @@ def _contains(
             (fields,) = csv.reader([value], skipinitialspace=True)
             value = [field.strip() for field in fields if field.strip()]
         if not isinstance(value, list) or not value:
-            raise NoTranslation("there is no list of texts to look for")
+            raise NoTranslation("there is no list of texts to search for")
         return {"type": "contains", several: [_text(each) for each in value], **options}
 
     return entry
@@ -259,7 +257,7 @@ def _schema(value: JsonValue) -> Entry:
         raise NoTranslation("a JSON Schema is an object")
     if '"format"' in json.dumps(schema):
         raise NoTranslation(
-            "promptfoo asserts `format`, and unitune follows the standard's default"
+            "promptfoo asserts `format`, but unitune follows the standard's default"
         )
     return {"definition": {"$schema": DRAFT_7, **schema}}
 
@@ -284,9 +282,7 @@ def _measure(kind: str, unit: float) -> Callable[[JsonValue, Assertion], Entry]:
 def _finish_reason(value: JsonValue, _: Assertion) -> Entry:
     reason = _text(value).lower()
     if reason not in ("length", "tool_calls"):
-        raise NoTranslation(
-            "only length and tool_calls are the same of every vendor here and there"
-        )
+        raise NoTranslation("only length and tool_calls mean the same for every vendor")
     return {"type": "finish_reason", "reason": reason}
 
 
@@ -330,4 +326,4 @@ def _reasons() -> Mapping[str, str]:
 def _reason(kind: str) -> str:
     if kind.startswith("promptfoo:redteam:"):
         return _reasons()["llm-rubric"]
-    return _reasons().get(kind, "promptfoo has no such type, and ends the test with an error")
+    return _reasons().get(kind, "promptfoo has no such type and reports an error")

@@ -1,8 +1,8 @@
-"""Providers of a suite that was not run, as contenders: `Providers.of`.
+"""Convert the providers of a suite that was not run to contenders.
 
-The first that a backend of unitune knows is the model to start from. Others come along as models
-of their backends or, with an `apiBaseUrl`, as servers. Temperature and `max_tokens` are the job's
-where all providers agree; what has no place in a job is named in a note, never dropped in silence.
+The first supported model is the base model. Others become models of their backends or, with an
+`apiBaseUrl`, servers. Temperature and `max_tokens` are kept if all providers agree. A note names
+everything else.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from unitune.job.contenders import ContenderSpec, Model, Server
 from unitune.job.evaluate import Evaluate
 
 ADDRESS = ("apiBaseUrl", "apiHost")
-# Keys of a provider's config, and those of `evaluate`
+# Settings of a provider by their keys in `evaluate`
 SETTINGS = {"temperature": "temperature", "max_tokens": "max_tokens"}
-# Keys that come along, or say nothing of the answers
+# Keys that are imported or do not affect answers
 SILENT = {*ADDRESS, *SETTINGS, "apiKeyEnvar", "basePath"}
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """A provider as a config names it."""
+    """A provider as named in a config."""
 
     id: str
     label: str
@@ -34,19 +34,19 @@ class Provider:
 
     @property
     def base(self) -> Base | None:
-        """The model, where a backend of unitune knows it by that name."""
+        """The model, if a backend supports it by that name."""
         return base_of_provider(self.id)
 
     @property
     def url(self) -> str | None:
-        """The server's address, where the config names one."""
+        """The server's address, if the config names one."""
         host, url = self.config.get("apiHost"), self.config.get("apiBaseUrl")
         return (
             f"https://{host}/v1" if isinstance(host, str) else url if isinstance(url, str) else None
         )
 
     def contender(self, name: str) -> ContenderSpec | None:
-        """Return it as a contender; None where a job cannot name it."""
+        """Return the provider as a contender; None if a job cannot name it."""
         try:
             if self.url is not None:
                 key = self.config.get("apiKeyEnvar")
@@ -69,7 +69,7 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class Providers:
-    """What the providers of a config come to."""
+    """Imported content of a config's providers."""
 
     base: Base | None
     contenders: tuple[ContenderSpec, ...]
@@ -78,7 +78,7 @@ class Providers:
 
     @classmethod
     def of(cls, config: JsonValue) -> Providers:
-        """Return those of a results file's `config`."""
+        """Return the providers of a results file's `config`."""
         content = config if isinstance(config, dict) else {}
         listed = content.get("providers", content.get("targets"))
         given = listed if isinstance(listed, list) else [listed] if listed else []
@@ -90,7 +90,9 @@ class Providers:
             name = provider.label or provider.id
             contender = provider.contender(name)
             if contender is None:
-                notes.append(f"The provider {name} did not come along: no backend here has it.")
+                notes.append(
+                    f"The provider {name} was not imported, because no backend supports it."
+                )
             elif provider is not start:
                 contenders.setdefault(name, contender)
         settings, differing = _settings(providers)
@@ -100,7 +102,7 @@ class Providers:
 
 
 def base_of_provider(provider_id: str) -> Base | None:
-    """Return the model of a provider's id; None where no backend of unitune has it."""
+    """Return the model of a provider's id; None if no backend supports it."""
     vendor, _, rest = provider_id.partition(":")
     return base_of(vendor, rest if vendor == "bedrock" else rest.rpartition(":")[2])
 
@@ -132,7 +134,7 @@ def _settings(providers: Sequence[Provider]) -> tuple[dict[str, JsonValue], list
             continue
         pairs = zip(providers, values, strict=True)
         listed = ", ".join(f"{clip(value)} of {each.label or each.id}" for each, value in pairs)
-        notes.append(f"{key} did not come along: it is {listed}. Set evaluate.{name}.")
+        notes.append(f"{key} was not imported: it is {listed}. Set evaluate.{name}.")
     return shared, notes
 
 
@@ -148,4 +150,4 @@ def _lost(providers: Sequence[Provider]) -> Iterator[str]:
     for provider in providers:
         if lost := sorted(provider.config.keys() - SILENT):
             name = provider.label or provider.id
-            yield f"The config of {name} did not come along: {', '.join(lost)}."
+            yield f"These settings of {name} were not imported: {', '.join(lost)}."

@@ -1,12 +1,9 @@
-"""Results of promptfoo (`promptfoo eval -o results.json`, or ``.jsonl``) as a suite.
+"""Read results of promptfoo (`promptfoo eval -o results.json` or ``.jsonl``) as a suite.
 
-Each pair of provider and prompt is a model that answers. Whether promptfoo passed an answer is its
-score (1 or 0), so that every kind of assertion counts, also judges and code. Where all
-assertions have a counterpart, they come along as the rows' own scorers, for contenders that answer
-afresh; a note says how often they agree with promptfoo.
-
-A config that was not run is brought over by promptfoo itself: with ``--providers echo`` it makes
-the cases and calls no model. Answers of that provider are no answers.
+Each pair of provider and prompt is a contender, scored 1 or 0 by promptfoo's verdict. If all
+assertions have a counterpart, they also become the rows' own scorers, and a note reports how often
+the two agree. With ``--providers echo``, promptfoo makes cases without calling a model; its answers
+are ignored.
 """
 
 from __future__ import annotations
@@ -44,9 +41,10 @@ from unitune.workspace.validation import first_problem
 WHAT = "a results file of promptfoo"
 PASSED = "promptfoo"
 ECHO = "echo"
-VERSION = 3  # of the results' format, as promptfoo 0.121 writes it
+VERSION = 3  # results format of promptfoo 0.121
 LET_PROMPTFOO = (
-    "Let promptfoo make its results, which calls no model: `promptfoo eval -c {} --providers echo "
+    "Let promptfoo write its results without calling a model: `promptfoo eval -c {} --providers "
+    "echo "
     "--grader echo -o results.json`. Then import promptfoo:results.json."
 )
 
@@ -55,10 +53,10 @@ def read_results(path: Path) -> Suite:
     """Read results of promptfoo.
 
     Args:
-        path: What ``-o`` wrote, in JSON or JSON Lines.
+        path: JSON or JSON Lines file written by ``-o``.
 
     Raises:
-        DataError: It cannot be read, or is something else.
+        DataError: The file cannot be read or has another format.
     """
     content = _content(path)
     try:
@@ -67,17 +65,17 @@ def read_results(path: Path) -> Suite:
         at, *_ = failure.errors()[0]["loc"] or ("",)
         which = f"result {at + 1} is" if isinstance(at, int) else "its results are"
         raise DataError(
-            f"{path}: {which} not as promptfoo 0.121 writes it: "
-            f"{first_problem(failure).removeprefix(f'{at}.')}. Write the results anew with "
+            f"{path}: {which} not in the format of promptfoo 0.121: "
+            f"{first_problem(failure).removeprefix(f'{at}.')}. Export the results again with "
             "`promptfoo export eval EVAL-ID -o results.json`."
         ) from failure
     if not rows:
-        raise DataError(f"{path} holds no results. Run `promptfoo eval -o {path.name}` first.")
+        raise DataError(f"{path} has no results. Run `promptfoo eval -o {path.name}` first.")
     return _suite(path, content, rows)
 
 
 class _Content(NamedTuple):
-    """What a results file holds; its config is None in JSON Lines."""
+    """Content of a results file; JSON Lines have no config."""
 
     rows: JsonValue
     name: str
@@ -97,8 +95,8 @@ def _content(path: Path) -> _Content:
     version = results.get("version") if isinstance(results, dict) else None
     if not isinstance(results, dict) or version != VERSION:
         raise DataError(
-            f"{path} is no results file of version {VERSION} (its version is {version!r}). Write "
-            "it with `promptfoo eval -o results.json` of a current promptfoo."
+            f"{path} is not a results file of version {VERSION} but of {version!r}. Write "
+            "it with `promptfoo eval -o results.json` and a current promptfoo."
         )
     described = config.get("description") if isinstance(config, dict) else None
     return _Content(results.get("results"), str(described or path.stem), config)
@@ -112,7 +110,7 @@ def _suite(path: Path, content: _Content, rows: Sequence[Row]) -> Suite:
     tests = list(_tests(of_test.values(), path))
     asserted = {test.row.case: row_scorers_of(test, files, answered=was_run) for test in tests}
     lost = tuple(finding for each in asserted.values() for finding in each.findings)
-    whole = not (was_run and lost)  # else promptfoo's own score is the only one
+    whole = not (was_run and lost)  # otherwise promptfoo's score is the only one
     kept = {case: each for case, each in asserted.items() if was_run or each.scorers is not None}
     scorer = hoisted(list(kept.values())) if whole else None
     cases: list[Example] = []
@@ -162,7 +160,7 @@ def _with_answers(suite: Suite, rows: Sequence[Row], lost: Sequence[Finding]) ->
 
 
 def _left_aside(tests: Iterable[Test]) -> Iterator[str]:
-    """Note what is not as in promptfoo, and changes verdicts at most where an assertion fails."""
+    """Note assertions of weight 0, which are not imported and never decide a verdict."""
     of_weight_zero: defaultdict[str, list[str]] = defaultdict(list)
     for test in tests:
         for assertion in filter(weightless, test.row.test_case.assertions):
@@ -170,8 +168,8 @@ def _left_aside(tests: Iterable[Test]) -> Iterator[str]:
     for kind, cases in of_weight_zero.items():
         more = f" and {len(cases) - SHOWN_LINES} more" if len(cases) > SHOWN_LINES else ""
         yield (
-            f"{kind} of weight 0 did not come along ({', '.join(cases[:SHOWN_LINES])}{more}). It "
-            "decides no verdict, but promptfoo ends a test with an error where it cannot run."
+            f"{kind} of weight 0 was not imported ({', '.join(cases[:SHOWN_LINES])}{more}). It "
+            "affects no verdict, but promptfoo reports an error if it cannot run."
         )
 
 
@@ -179,16 +177,16 @@ def _unrun_notes(
     content: _Content, rows: Sequence[Row], kept: Sequence[RowScorersOf]
 ) -> Iterator[str]:
     if (columns := len({row.column for row in rows})) > 1:
-        yield f"The cases have the first of {columns} prompts."
+        yield f"The cases use the first of {columns} prompts."
     if content.config is None:
-        yield "JSON Lines hold no providers; -o results.json brings them along."
+        yield "JSON Lines do not contain providers. Export with -o results.json to import them."
     if costs := sum("cost" in types_of(each.scorers) for each in kept):
-        tests = "1 test bounds" if costs == 1 else f"{costs} tests bound"
-        yield f"{tests} what an answer costs: set evaluate.prices."
+        tests = "1 test limits" if costs == 1 else f"{costs} tests limit"
+        yield f"{tests} the cost of an answer: set evaluate.prices."
 
 
 def _tests(of_test: Iterable[Sequence[Row]], path: Path) -> Iterator[Test]:
-    stored = False  # an answer, for the prompts of later tests
+    stored = False  # whether answers are stored for later prompts
     for rows in of_test:
         row, rendered = rows[0], dict(pair for each in rows for pair in _rendered(each.grading))
         depends = stored or "_conversation" in row.prompt.label
@@ -197,7 +195,7 @@ def _tests(of_test: Iterable[Sequence[Row]], path: Path) -> Iterator[Test]:
 
 
 def _rendered(grading: JsonValue) -> Iterator[tuple[str, str]]:
-    """Yield the templates in assertions, and each as promptfoo filled it in."""
+    """Yield the templates in assertions with their rendered values."""
     result = grading if isinstance(grading, dict) else {}
     match result:
         case {
@@ -215,10 +213,8 @@ def _rendered(grading: JsonValue) -> Iterator[tuple[str, str]]:
 def _case(row: Row, asserted: RowScorersOf | None, *, shared: Scorer | None) -> Example:
     """Return a test as a case.
 
-    Args:
-        row: The first about it.
-        asserted: What the case's own scorers are; None: it has none.
-        shared: The scorer that all cases share but for the expected text.
+    `asserted` holds the case's own scorers, if any. `shared` is the scorer that all cases share,
+    apart from the expected text.
     """
     described = row.test_case.description
     more: dict[str, JsonValue] = {"description": described} if described else {}
@@ -240,7 +236,7 @@ def _answers(rows: Sequence[Row], label: str, cases: Sequence[Example]) -> Answe
 
 
 def _labels(rows: Sequence[Row], columns: Sequence[int]) -> list[str]:
-    """Return labels of pairs of provider and prompt that differ, and name a prompt if needed."""
+    """Return distinct labels of pairs of provider and prompt."""
     pairs = [next((row.provider, row.prompt) for row in rows if row.column == c) for c in columns]
     prompts = list(dict.fromkeys(prompt.label for _, prompt in pairs))
     labels = [
@@ -256,13 +252,13 @@ def _labels(rows: Sequence[Row], columns: Sequence[int]) -> list[str]:
 
 def _notes(lost: Sequence[Finding]) -> Iterator[str]:
     yield (
-        "The score is promptfoo's own: 1 where it passed an answer. A contender that answers "
-        "afresh needs another scorer."
+        "The score is promptfoo's: 1 if it passed the answer. A contender that answers anew "
+        "needs another scorer."
     )
     reasons = Counter(finding.message.partition(": ")[2] for finding in lost)
     for reason, count in reasons.items():
         tests = "1 test" if count == 1 else f"{count} tests"
-        yield f"{tests} could be scored by promptfoo alone: {reason}"
+        yield f"{tests} can be scored only by promptfoo: {reason}"
 
 
 def _agreement(suite: Suite, rows: Sequence[Row]) -> Iterator[str]:
@@ -271,7 +267,7 @@ def _agreement(suite: Suite, rows: Sequence[Row]) -> Iterator[str]:
     try:
         scorer = build(suite.scorers[0])
     except MissingExtra as missing:
-        yield f"unitune's own scorers came along too, and were not compared with it: {missing}"
+        yield f"unitune's scorers were imported too, but not compared with it: {missing}"
         return
     known = {case.case_id: case for case in suite.cases}
     scored = [row for row in rows if row.answered and row.case in known]
@@ -282,7 +278,7 @@ def _agreement(suite: Suite, rows: Sequence[Row]) -> Iterator[str]:
     ]
     first = f"; first: {differing[0]}" if differing else ""
     yield (
-        f"unitune's {scorer.name} came along too, and agrees with promptfoo on "
+        f"unitune's {scorer.name} was imported too and agrees with promptfoo on "
         f"{len(scored) - len(differing)} of {len(scored)} answers{first}."
     )
 

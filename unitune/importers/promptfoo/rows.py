@@ -1,4 +1,4 @@
-"""A row of promptfoo's results, as far as it is read: one answer to one test."""
+"""Define the parts of a promptfoo result that are read: one answer to one test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unitune.importers.foreign import plain_json
 from unitune.workspace.validation import first_problem
 from unitune.workspace.yaml_file import parse_foreign
 
-PROVIDER_FAILED = 2  # `failureReason` of a row without a real answer
+PROVIDER_FAILED = 2  # `failureReason` of a row without an answer
 
 
 class _Prompt(BaseModel):
@@ -40,7 +40,7 @@ class _TestCase(BaseModel):
 
 
 class Row(BaseModel):
-    """One answer; other keys of promptfoo's are not read."""
+    """One answer to one test."""
 
     test: Annotated[int, Field(alias="testIdx", ge=0)]
     column: Annotated[int, Field(alias="promptIdx", ge=0)]
@@ -56,17 +56,17 @@ class Row(BaseModel):
 
     @property
     def case(self) -> str:
-        """The id of its case."""
+        """The id of the case."""
         return f"test-{self.test + 1}"
 
     @property
     def answered(self) -> bool:
-        """Whether there is an answer to score."""
+        """True if there is an answer to score."""
         return self.failure != PROVIDER_FAILED and self.response is not None
 
     @property
     def text(self) -> str:
-        """The answer; empty where there is none."""
+        """The answer, or an empty string."""
         output = self.response.output if self.response else ""
         return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
 
@@ -75,9 +75,9 @@ ROWS = TypeAdapter(list[Row])
 
 
 def messages_of(prompt: str) -> tuple[Message, ...]:
-    """Return a prompt as messages: a list of them in JSON or YAML, or one of the user.
+    """Return a prompt as messages: a JSON or YAML list of them, or one user message.
 
-    Its parts may be text as Adaline writes it: ``{"modality": "text", "value": …}``.
+    Parts may have Adaline's form: ``{"modality": "text", "value": …}``.
 
     Raises:
         ValueError: A message holds more than text, or the prompt is empty.
@@ -95,11 +95,13 @@ def messages_of(prompt: str) -> tuple[Message, ...]:
     try:
         return MESSAGES.validate_python(list(map(_with_text_parts, turns)))
     except ValidationError as failure:
-        raise ValueError(f"the prompt is no list of texts: {first_problem(failure)}") from failure
+        raise ValueError(
+            f"the prompt is not a list of texts: {first_problem(failure)}"
+        ) from failure
 
 
 def _with_text_parts(turn: JsonValue) -> JsonValue:
-    """Return a message whose parts of Adaline's that are text have the usual form."""
+    """Return a message with Adaline's text parts in the usual form."""
     if not isinstance(turn, dict) or not isinstance(turn.get("content"), list):
         return turn
     parts: list[JsonValue] = []

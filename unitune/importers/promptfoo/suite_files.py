@@ -1,4 +1,4 @@
-"""Files of a promptfoo suite whose content is the value of an assertion."""
+"""Read files of a promptfoo suite that hold the value of an assertion."""
 
 from __future__ import annotations
 
@@ -14,24 +14,17 @@ from unitune.workspace.yaml_file import parse_foreign
 
 
 class Unreadable(ValueError):
-    """A file of the suite that cannot be read as a value."""
+    """A file of the suite cannot be read as a value."""
 
 
 @dataclass(frozen=True, slots=True)
 class SuiteFiles:
-    """Files of a suite.
-
-    Args:
-        folder: Folder that paths in the suite are relative to.
-    """
+    """Files of a suite in its folder."""
 
     folder: Path
 
     def content(self, reference: str) -> JsonValue:
-        """Return the JSON, YAML or text of a file.
-
-        Args:
-            reference: ``file://`` and a path.
+        """Return the JSON, YAML or text of a file, named by ``file://`` and a path.
 
         Raises:
             Unreadable: The file is missing, damaged, hidden, outside the folder, or code.
@@ -51,10 +44,10 @@ class SuiteFiles:
         place, folder = (self.folder / path).resolve(), self.folder.resolve()
         within = place.relative_to(folder).parts if place.is_relative_to(folder) else (".",)
         if any(part.startswith(".") for part in within):
-            raise Unreadable(f"{path} is outside the suite's folder, or hidden")
+            raise Unreadable(f"{path} is outside the suite's folder or hidden")
         try:
             return text_file(place, "a file of the suite")
         except DataError as failure:
             raise Unreadable(
-                f"its file {path} is not beside the results; export them there"
+                f"its file {path} is not next to the results; export them there"
             ) from failure

@@ -1,9 +1,8 @@
-"""A test of promptfoo as a row's `scorers`: `row_scorers_of`.
+"""Translate a test of promptfoo to a row's `scorers`.
 
-promptfoo passes a test when all of its own assertions hold or, with a threshold, when their
-weighted mean reaches it; so does a row's list. What has no counterpart is a finding, test by test.
-Where all rows have one entry that differs in the expected text alone, `hoisted` makes the entry the
-job's scorer and the text the row's expected answer.
+promptfoo passes a test if all assertions hold or, with a threshold, if their weighted mean reaches
+it; a row's list does the same. If all rows share one entry that differs only in the expected text,
+`hoisted` makes it the job's scorer.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from unitune.importers.promptfoo.suite_files import SuiteFiles
 from unitune.scorers import ENTRIES
 from unitune.scorers.interface import Scorer
 
-WRITE_ANEW = "Score it by a scorer of unitune's in the row, or leave it out with --drop."
-LEAVE_OUT = "Give it an assertion, or leave it out with --drop."
+WRITE_ANEW = "Add a scorer of unitune to the row, or pass --drop to leave it out."
+LEAVE_OUT = "Add an assertion, or pass --drop to leave it out."
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +29,10 @@ class Test:
     """A test of promptfoo.
 
     Args:
-        row: The first of those about it, one for each provider and prompt.
-        rendered: Values of its assertions as promptfoo filled them in, by their templates.
+        row: First of its rows (one per provider and prompt).
+        rendered: Rendered values of assertions by their templates.
         depends: Whether its prompt may hold answers to other tests.
-        file: The results file, for findings.
+        file: Results file, for findings.
     """
 
     row: Row
@@ -42,25 +41,20 @@ class Test:
     file: str
 
     def problem(self, code: str, what: str, fix: str) -> Finding:
-        """Return a finding about it."""
+        """Return a finding about the test."""
         return error(code, f"{self.row.case}: {what}", fix).at(file=self.file)
 
 
 @dataclass(frozen=True, slots=True)
 class RowScorersOf:
-    """What a test asserts.
-
-    Args:
-        scorers: For the row; None where nothing came over.
-        findings: What did not come over.
-    """
+    """Scorers of a row, or None, and findings about what could not be imported."""
 
     scorers: list[JsonValue] | Entry | None
     findings: tuple[Finding, ...]
 
     @property
     def entry(self) -> Entry | None:
-        """The only entry, where there is no other."""
+        """The entry, if it is the only one."""
         if isinstance(self.scorers, list) and len(self.scorers) == 1:
             only = self.scorers[0]
             return only if isinstance(only, dict) else None
@@ -68,21 +62,15 @@ class RowScorersOf:
 
 
 def row_scorers_of(test: Test, files: SuiteFiles, *, answered: bool = False) -> RowScorersOf:
-    """Return what a test asserts.
-
-    Args:
-        test: As promptfoo has it.
-        files: Files of the suite.
-        answered: Whether it was run, so that its answers are recorded.
-    """
+    """Return the scorers for a test; `answered` if its answers are recorded."""
     entries: list[JsonValue] = []
     lost: list[_Lost] = []
     threshold = test.row.test_case.threshold
     for item in _entries(test, files, answered=answered):
         lost.append(item) if isinstance(item, _Lost) else entries.append(item)
-    # A mean over some of its assertions would be another test.
+    # The mean over only some of the assertions would be a different test.
     whole = bool(entries) and not (lost and threshold)
-    rest = "; its other assertions come along" if whole else "; the test is left out"
+    rest = "; its other assertions are imported" if whole else "; the test is left out"
     findings = [test.problem(each.code, f"{each.what}{rest}.", each.fix) for each in lost]
     if not whole:
         return RowScorersOf(None, tuple(findings))
@@ -101,19 +89,19 @@ class _Lost(NamedTuple):
 def _entries(test: Test, files: SuiteFiles, *, answered: bool) -> Iterator[Entry | _Lost]:
     given, options = test.row.test_case, test.row.test_case.options or {}
     if test.depends and not answered:
-        yield _Lost("depends", "its prompt may hold answers to other tests")
+        yield _Lost("depends", "its prompt may contain answers to other tests")
         return
     if given.scored_by is not None:
-        yield _Lost("code", "a function of its own makes its score")
+        yield _Lost("code", "its score comes from a custom function")
         return
     if isinstance(given.threshold, str | list | dict):
-        yield _Lost("threshold", f"its threshold {clip(given.threshold)} is no number")
+        yield _Lost("threshold", f"its threshold {clip(given.threshold)} is not a number")
         return
     counted = [each for each in given.assertions if not weightless(each)]
     if not counted:
-        yield _Lost("no-assertion", "it has no assertion to score by", LEAVE_OUT)
+        yield _Lost("no-assertion", "it has no assertion that scores", LEAVE_OUT)
     if options.get("transform") or options.get("postprocess"):
-        yield _Lost("code", "its `transform` changes the answers by code")
+        yield _Lost("code", "its `transform` changes the answers with code")
         return
     translator = Translator(test.rendered, given.variables, files)
     for assertion in counted:
@@ -124,20 +112,18 @@ def _entries(test: Test, files: SuiteFiles, *, answered: bool) -> Iterator[Entry
             continue
         if answered and (beside := types_of(entry) & {"latency", "cost", "finish_reason"}):
             named = min(beside).replace("_", " ")
-            yield _Lost(
-                "measure", f"it asserts the {named}, which stands beside no recorded answer"
-            )
+            yield _Lost("measure", f"it asserts the {named}, which recorded answers do not have")
         else:
             yield entry
 
 
 def weightless(assertion: JsonValue) -> TypeGuard[Entry]:
-    """Whether an assertion decides nothing."""
+    """Return whether an assertion has no weight."""
     return isinstance(assertion, dict) and assertion.get("weight") == 0
 
 
 def types_of(written: JsonValue) -> set[str]:
-    """Return the types of the entries in a row's scorers, at any depth."""
+    """Return the types of entries in a row's scorers, at any depth."""
     if isinstance(written, list):
         return set[str]().union(*map(types_of, written))
     if not isinstance(written, dict):
@@ -146,7 +132,7 @@ def types_of(written: JsonValue) -> set[str]:
 
 
 def hoisted(rows: Sequence[RowScorersOf]) -> Scorer | None:
-    """Return the scorer that all rows share but for the expected text; None where they do not."""
+    """Return the scorer that all rows share apart from the expected text, or None."""
     kinds: list[Entry] = []
     for row in rows:
         entry = row.entry
