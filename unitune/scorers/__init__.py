@@ -1,23 +1,22 @@
-"""What counts as a right answer: every scorer behind one interface, one class each.
+"""Score answers: every scorer is a class behind one interface (`interface`).
 
     module       scorers                                    what is compared
-    text         exact, contains, regex, edit_distance,     texts as they stand; the number
-                 numeric, finish_reason                     that one holds; why it ended
+    text         exact, contains, regex, edit_distance,     texts, numbers, and why the answer
+                 numeric, finish_reason                     ended
     labels       choice, class_f1                           the label that a text names
     json_text    json_valid, json_equal, json_fields,       strict JSON; names and arguments
                  json_schema, json_contained, tool_calls    of calls
-    overlap      token_f1, rouge, sentence_chrf, chrf,      words and characters in common
+    overlap      token_f1, rouge, sentence_chrf, chrf,      shared words and characters
                  bleu
-    functions    python, recorded_score                     a function of the user's; what
-                                                            another tool gave
-    row_scorers  row_scorers                                what each row names itself
+    functions    python, recorded_score                     a user's function; another tool's
+                                                            score
+    row_scorers  row_scorers                                scorers named in each row
     graders      grader                                     OpenAI's grader objects
     measures     length, latency, cost, consistency         no quality; decide nothing
-    rewards      reward_function, http                      groups of answers, in rft alone
+    rewards      reward_function, http                      groups of answers, in rft only
 
-Each class says why it is there and what it leaves out. `interface` shows how to write one: every
-module of this folder is read when the package is imported. A case without an answer is no business
-of a scorer: it scores 0 and is counted as an error.
+Every module here is read when the package is imported. A case without an answer scores 0 and counts
+as an error.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ from unitune.scorers.row_scorers import RowScorers
 from unitune.security.spec import from_name, is_short
 
 for _module in iter_modules(__path__):
-    if _module.name != "formulas":  # brings numpy, and is imported where it is called
+    if _module.name != "formulas":  # imports numpy, so it is imported on use
         import_module(f"{__name__}.{_module.name}")
 
 _ALL = leaves(Entry)
-ENTRIES: dict[str, type[Entry]] = {  # by type, everything that a job's `scorers` may name
+ENTRIES: dict[str, type[Entry]] = {  # entries of a job's `scorers` by type
     entry.type_name(): entry for entry in _ALL if not entry.grades_groups
 }
 
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
 else:
 
     def _by_type(entries: Iterable[type[Entry]]) -> Any:
-        """Return the type of a field that takes one of the entries, or the name of one."""
+        """Return the type of a field that takes one of the entries or its name."""
         kinds = tuple(entries)
         by_type = Annotated[Union[kinds], Field(discriminator="type")]  # noqa: UP007
         names = Literal[tuple(sorted(each.type_name() for each in kinds if is_short(each)))]
@@ -58,6 +57,6 @@ else:
 
     ScorerSpec = _by_type(ENTRIES.values())
     RewardSpec = _by_type(each for each in _ALL if issubclass(each, Scorer))
-    RowScorers.model_rebuild(_types_namespace={"ScorerSpec": ScorerSpec})  # holds scorers itself
+    RowScorers.model_rebuild(_types_namespace={"ScorerSpec": ScorerSpec})  # contains scorers itself
 
 __all__ = ["ENTRIES", "Entry", "RewardSpec", "Scorer", "ScorerSpec"]

@@ -1,7 +1,4 @@
-"""What an entry of a row's `scorers` asserts of an answer: a scorer within bounds, or a list.
-
-Reading entries from a row is the business of `unitune.scorers.row_scorers`.
-"""
+"""Check an answer against an entry of a row's `scorers`: a scorer within bounds, or a list."""
 
 from __future__ import annotations
 
@@ -25,27 +22,27 @@ from unitune.scorers.interface import (
 from unitune.scorers.measures import Measure
 from unitune.security.spec import Spec
 
-SHOWN = 80  # characters of an entry that a reason shows
+SHOWN = 80  # characters of an entry shown in a reason
 Bound: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Terms(Spec):
-    """What an entry of a row's `scorers` may say beside the scorer's own options."""
+    """Options of an entry of a row's `scorers` in addition to those of the scorer."""
 
     expected: str | None = None
-    """What the answer is compared with; by default the row's expected answer."""
+    """Text to compare the answer with; by default the row's expected answer."""
     any_of: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Likewise several texts, the best of which counts."""
+    """Several texts to compare with; the best score counts."""
     all_of: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Likewise several texts, the worst of which counts."""
+    """Several texts to compare with; the worst score counts."""
     negate: bool = False
-    """Whether the entry holds where it would not."""
+    """Invert the entry."""
     at_least: Bound | None = None
-    """The lowest score or figure that holds; by default 1 for scorers."""
+    """Lowest score or figure that passes; by default 1 for scorers."""
     at_most: Bound | None = None
-    """The highest one."""
+    """Highest score or figure that passes."""
     weight: Annotated[Bound, Field(ge=0)] = 1.0
-    """In the mean of a list that holds `at_least`; 0: the entry decides nothing."""
+    """Weight in the mean of a list with `at_least`; 0 means no effect."""
 
     @model_validator(mode="after")
     def _one_expectation(self) -> Self:
@@ -55,11 +52,11 @@ class Terms(Spec):
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What the answer is compared with; empty: the row's expected answer."""
+        """Texts to compare with; empty for the row's expected answer."""
         return (self.expected,) if self.expected is not None else self.any_of or self.all_of or ()
 
     def hold(self, value: float, default: float | None) -> bool:
-        """Whether a score or figure is within the bounds."""
+        """Return whether a score or figure is within the bounds."""
         low = default if self.at_least is None and self.at_most is None else self.at_least
         inside = (low is None or value >= low) and (self.at_most is None or value <= self.at_most)
         return inside is not self.negate
@@ -67,7 +64,7 @@ class Terms(Spec):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What came of an entry: whether it holds, its share of a mean, and why it does not hold."""
+    """Result of an entry: whether it passes, its value in a mean, and why it fails."""
 
     holds: bool
     value: float
@@ -76,7 +73,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Expecting:
-    """A case with another expected answer."""
+    """A case with a different expected answer."""
 
     case: Case
     answer: str | None
@@ -100,14 +97,14 @@ class Expecting:
 
 @dataclass(frozen=True, slots=True)
 class Assertion:
-    """A scorer or measure with what an answer needs to hold by it."""
+    """A scorer or measure with its bounds."""
 
     entry: Entry
     terms: Terms
 
     @property
     def words(self) -> str:
-        """What it wants, for a reason: ``not contains 'Paris'``."""
+        """The requirement, for a reason: ``not contains 'Paris'``."""
         options = {**_options(self.entry), **_options(self.terms)}
         texts = [
             _shown(value)
@@ -121,15 +118,15 @@ class Assertion:
         return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
 
     def judge(self, attempt: Attempt) -> Judged:
-        """Judge an answer.
+        """Score an answer against the bounds.
 
         Raises:
-            Unscorable: The scorer cannot score it, or the figure is not known.
+            Unscorable: The scorer cannot score it, or the figure is unknown.
         """
         if isinstance(self.entry, Measure):
             figure = attempt.measured and self.entry.figure([attempt.measured])
             if figure is None:
-                raise Unscorable(f"{self.words}: the answer's {self.entry.name} is not known")
+                raise Unscorable(f"{self.words}: the answer's {self.entry.name} is unknown")
             holds = self.terms.hold(figure, None)
             return Judged(holds, float(holds), f"{self.words}: {figure:g}")
         score = self._score(attempt)
@@ -151,24 +148,24 @@ class Assertion:
         return [replace(attempt, case=Expecting(attempt.case, text)) for text in texts] or [attempt]
 
     def wrong_already(self, attempt: Attempt) -> bool:
-        """Whether an answer that was cut off cannot hold, whatever would have followed."""
+        """Return whether a truncated answer fails whatever would have followed."""
         if isinstance(self.entry, Measure) or self.terms.negate:
             return False
         scorer, every = cast("Scorer", self.entry), all if self.terms.any_of else any
         return every(scorer.wrong_already(each) for each in self._attempts(attempt))
 
     def refusal(self, case: Case) -> str | None:
-        """Say why no answer could hold; None where one can."""
+        """Return why no answer could pass, or None."""
         if isinstance(self.entry, Measure) or self.terms.negate:
             return None
         if self.entry.needs_expected and not self.terms.texts and case.answer is None:
-            return "there is no `expected`, neither here nor in the row"
+            return "neither the entry nor the row has `expected`"
         cases = [Expecting(case, text) for text in self.terms.texts] or [case]
         reasons = [cast("Scorer", self.entry).refusal(each) for each in cases]
         return next(filter(None, reasons), None)
 
     def indulgence(self, case: Case) -> str | None:
-        """Say why every answer would hold; None where one can fail."""
+        """Return why every answer would pass, or None."""
         if isinstance(self.entry, Measure) or self.terms.negate:
             return None
         return cast("Scorer", self.entry).indulgence(case)
@@ -176,14 +173,14 @@ class Assertion:
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """A list of entries: all must hold, or their weighted mean reaches `at_least`."""
+    """A list of entries: all must pass, or their weighted mean must reach `at_least`."""
 
     parts: tuple[Assertion | Entries, ...]
     terms: Terms
 
     @property
     def words(self) -> str:
-        """What it wants, in one line a part."""
+        """The requirements, one line each."""
         lines = [
             part.words if isinstance(part, Assertion) else f"({part.words.replace(chr(10), '; ')})"
             for part in self.parts
@@ -208,7 +205,7 @@ class Entries:
         return self.terms.at_least is None and any(part.wrong_already(attempt) for part in counted)
 
     def refusal(self, case: Case) -> str | None:
-        """Say why no answer could hold, with the entry's number; None where one can."""
+        """Return why no answer could pass, with the entry's number, or None."""
         if self.terms.at_least is not None:
             return None
         for index, part in enumerate(self.parts):
@@ -217,14 +214,14 @@ class Entries:
         return None
 
     def indulgence(self, case: Case) -> str | None:
-        """Say why every answer would hold; None where one can fail."""
+        """Return why every answer would pass, or None."""
         counted = [part for part in self.parts if part.terms.weight]
         reasons = [part.indulgence(case) for part in counted]
         return next(iter(reasons), "no entry has a weight") if all(reasons) else None
 
 
 def _options(spec: Spec) -> dict[str, object]:
-    """Return what differs from the defaults."""
+    """Return the options that differ from the defaults."""
     fields = type(spec).model_fields.items()
     return {key: value for key, field in fields if (value := getattr(spec, key)) != field.default}
 

@@ -1,13 +1,9 @@
-"""What others wrote and is run here, within limits: patterns, JSON Schemas, templates.
+"""Run untrusted patterns, JSON Schemas and templates within limits of time and memory.
 
-A pattern such as ``(a+)+$`` doubles its time with each letter, a schema whose parts refer to each
-other likewise, a template may loop for days or format a text of gigabytes, and neither `re` nor
-jsonschema nor Jinja2 has a limit. So all of them run in one separate process, which stops itself
-after `SECONDS` of processor time or at a limit of memory, and is killed where it cannot.
-
-Why no other engine: `regex` has a time-out, but reads some of Python's patterns otherwise (``{e}``,
-``[[:alpha:]]``, what is a letter); RE2 knows no look-around and no back-references; and neither
-bounds a schema.
+`re`, jsonschema and Jinja2 have no limits, so a pattern such as ``(a+)+$`` could run for days. All
+of them run in one separate process, which stops itself after `SECONDS` of CPU time or is killed.
+Other engines do not replace it: `regex` reads some Python patterns differently, RE2 has no
+look-around or back-references, and neither limits a schema.
 """
 
 from __future__ import annotations
@@ -28,15 +24,15 @@ from pydantic import JsonValue
 
 from unitune.scorers.interface import Unscorable
 
-# Of processor time for one text. Plain patterns take microseconds on the longest answers.
+# CPU time for one text. Plain patterns take microseconds on the longest answers.
 SECONDS = 1.0
-OUT_OF_TIME = "OutOfTime"  # the `CheckFailed.kind` of what took too long
-# Until a process that does not stop itself is killed: its start on a busy machine included
+OUT_OF_TIME = "OutOfTime"  # `CheckFailed.kind` after a time-out
+# Time until a process that does not stop itself is killed, including a slow start
 TIMEOUT_SECONDS = 20.0
 
 
 class CheckFailed(Unscorable):
-    """A pattern or schema cannot say anything of a text."""
+    """A pattern, schema or template failed on a text."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(f"{kind}: {message}"[:300])
@@ -45,7 +41,7 @@ class CheckFailed(Unscorable):
 
 
 class _Worker:
-    """The process, started when it is needed."""
+    """The worker process, started on demand."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
@@ -55,14 +51,14 @@ class _Worker:
             os.register_at_fork(after_in_child=self._forget)
 
     def _forget(self) -> None:
-        self._process, self._lock = None, threading.Lock()  # the process is the parent's
+        self._process, self._lock = None, threading.Lock()  # the process belongs to the parent
 
     def send(self, request: str) -> str:
-        """Return the reply to a request; empty where there was none in time."""
+        """Return the reply to a request; empty if none came in time."""
         with self._lock:
             process = self._started()
-            assert process.stdin, "it was started with pipes"
-            assert process.stdout, "it was started with pipes"
+            assert process.stdin, "the process was started with pipes"
+            assert process.stdout, "the process was started with pipes"
             reply = ""
             with suppress(BrokenPipeError):
                 process.stdin.write(request + "\n")
@@ -74,7 +70,7 @@ class _Worker:
             return reply
 
     def close(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -97,29 +93,29 @@ _WORKER = _Worker()
 
 
 def broken_by(check: dict[str, JsonValue], text: str) -> str | None:
-    """Return why a text does not pass a check; None where it does.
+    """Return why a text fails a check, or None.
 
     Args:
-        check: ``{"pattern": …}``, to be found somewhere in the text by Python's `re`, or
-            ``{"schema": …}``, a JSON Schema for the text as JSON.
-        text: An answer.
+        check: ``{"pattern": …}``, searched anywhere by Python's `re`, or ``{"schema": …}``, a JSON
+            Schema for the text as JSON.
+        text: Answer to check.
 
     Raises:
-        CheckFailed: It took too long, or the check itself fails.
+        CheckFailed: The check took too long or failed.
     """
     return _result(check, text)
 
 
 def rendered(template: dict[str, JsonValue], values: Mapping[str, JsonValue]) -> str:
-    """Return what a template of Jinja2 makes of some values, in a sandbox.
+    """Render a Jinja2 template in a sandbox.
 
     Args:
-        template: ``{"template": source}``, in which a name must be known. Or a chat template, with
-            ``"today"``, a date, as transformers renders one.
-        values: By the names that the template has for them.
+        template: ``{"template": source}``; unknown names are errors. With ``"today"``, a date, the
+            template is rendered as a chat template, as transformers does.
+        values: Values by name.
 
     Raises:
-        CheckFailed: It took too long or too much memory, or the template fails.
+        CheckFailed: Rendering took too long or too much memory, or failed.
     """
     return _result(template, json.dumps(values)) or ""
 

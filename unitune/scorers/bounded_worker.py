@@ -1,9 +1,9 @@
-"""The process behind `unitune.scorers.bounded`: a script that imports nothing of unitune.
+"""Worker process of `unitune.scorers.bounded`: a script that imports nothing from unitune.
 
-Reads a request a line, ``{"check": …, "text": …}``, where the check is a text of JSON that holds a
-`pattern`, a `schema` or a `template`, whose text is the JSON of its values. Writes a reply a line:
-``{"result": null}`` where the text passes, ``{"result": "…"}`` with why it does not or with the
-rendered text, and ``{"failed": "SchemaError", "message": "…"}`` where that cannot be decided.
+Each request is a line, ``{"check": …, "text": …}``; the check is JSON with a `pattern`, a `schema`
+or a `template`, whose text is the JSON of its values. Each reply is a line: ``{"result": null}`` if
+the text passes, ``{"result": "…"}`` with the reason or the rendered text, or ``{"failed":
+"SchemaError", "message": "…"}``.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from types import FrameType
 from typing import Any, NoReturn, cast
 
 Check = Callable[[str], str | None]
-MOST_BYTES = 1 << 30  # of memory; a process with Jinja2 and jsonschema takes a tenth of it
-MOST_CHARACTERS = 1 << 24  # of a rendered text; the largest context takes a fourth of it
+MOST_BYTES = 1 << 30  # memory limit; Jinja2 and jsonschema take a tenth of it
+MOST_CHARACTERS = 1 << 24  # limit of a rendered text; the largest context is a fourth of it
 
 
 class OutOfTime(BaseException):
-    """Not an `Exception`, so that no code in between handles it."""
+    """The time limit was reached. A BaseException, so that no code in between catches it."""
 
 
 def out_of_time(_: int, __: FrameType | None) -> None:
-    """End what runs; `re` looks for signals as it searches."""
+    """Interrupt the running check; `re` checks for signals while it searches."""
     raise OutOfTime
 
 
 @lru_cache(maxsize=64)
 def check_of(described: str) -> Check:
-    """Return a check, made once."""
+    """Return a check, compiled once."""
     what: Mapping[str, Any] = json.loads(described)
     if "schema" in what:
         return of_schema(what["schema"])
@@ -48,7 +48,7 @@ def check_of(described: str) -> Check:
 
 
 def of_schema(schema: Any) -> Check:
-    """Return what says whether a text is JSON that a schema allows."""
+    """Return a check of JSON text against a schema."""
     from jsonschema import Draft202012Validator  # noqa: PLC0415 - an extra
     from jsonschema.validators import validator_for  # noqa: PLC0415
     from referencing.jsonschema import EMPTY_REGISTRY  # noqa: PLC0415 - a part of jsonschema
@@ -57,7 +57,7 @@ def of_schema(schema: Any) -> Check:
     # An empty registry keeps jsonschema from fetching a $ref over the network.
     validator = kind(schema, registry=EMPTY_REGISTRY)
     validator.check_schema(schema)
-    list(validator.iter_errors({}))  # meets every $ref that stands at the top
+    list(validator.iter_errors({}))  # resolves every $ref at the top
 
     def check(text: str) -> str | None:
         try:
@@ -71,21 +71,21 @@ def of_schema(schema: Any) -> Check:
 
 
 def of_size(text: str) -> str:
-    """Return a text that is not too long to be handed on."""
+    """Return a text unless it is too long."""
     if len(text) > MOST_CHARACTERS:
-        raise MemoryError(f"it makes a text of {len(text):,} characters")
+        raise MemoryError(f"the rendered text has {len(text):,} characters")
     return text
 
 
 def environment(today: str | None) -> Any:
-    """Return what a template is rendered in; where there is a date, that of chat templates.
+    """Return a Jinja2 environment; with a date, that of chat templates.
 
     Source: transformers 5.24, utils/chat_template_utils.py.
     """
-    import jinja2.ext  # noqa: PLC0415 - heavy, and most processes render no template
+    import jinja2.ext  # noqa: PLC0415 - slow to import, and rarely needed
     import jinja2.sandbox  # noqa: PLC0415
 
-    # Jinja's own filter sorts the keys and escapes characters for HTML. Prompts are plain text.
+    # Jinja2's filter sorts keys and escapes HTML. Prompts are plain text.
     tojson = partial(json.dumps, ensure_ascii=False)
     if today is None:
         plain: Any = jinja2.sandbox.ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined)
@@ -93,7 +93,7 @@ def environment(today: str | None) -> Any:
         return plain
 
     class Generation(jinja2.ext.Extension):
-        """Lets ``{% generation %}``, which marks answers for training, stand without effect."""
+        """Parser that ignores ``{% generation %}``, which marks answers for training."""
 
         tags = {"generation"}  # noqa: RUF012 - as Jinja2 declares it
 
@@ -116,7 +116,7 @@ def reply_to(line: str, seconds: float) -> Mapping[str, str | None]:
     """Return the reply to one request."""
     request = json.loads(line)
     if '"schema"' in request["check"]:
-        import_module("jsonschema")  # not within the time of the first check
+        import_module("jsonschema")  # not counted in the time of the first check
     if '"template"' in request["check"]:
         import_module("jinja2.sandbox")
     try:
@@ -126,7 +126,7 @@ def reply_to(line: str, seconds: float) -> Mapping[str, str | None]:
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
     except OutOfTime:
-        return {"failed": "OutOfTime", "message": f"it took longer than {seconds:g} s"}
+        return {"failed": "OutOfTime", "message": f"the check took longer than {seconds:g} s"}
     except Exception as error:  # noqa: BLE001 - reported to the other process
         names = [kind.__name__ for kind in type(error).__mro__]
         name = "Unresolvable" if "Unresolvable" in names else names[0]
@@ -135,10 +135,10 @@ def reply_to(line: str, seconds: float) -> Mapping[str, str | None]:
 
 
 def main() -> None:
-    """Reply until there are no more requests."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the other process
+    """Answer requests until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     signal.signal(signal.SIGPROF, out_of_time)
-    with suppress(ImportError, ValueError, OSError):  # not every system has or takes this limit
+    with suppress(ImportError, ValueError, OSError):  # not every system supports this limit
         import_module("resource").setrlimit(import_module("resource").RLIMIT_AS, (MOST_BYTES,) * 2)
     for line in sys.stdin:
         sys.stdout.write(json.dumps(reply_to(line, float(sys.argv[1]))) + "\n")

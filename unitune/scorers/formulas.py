@@ -1,8 +1,6 @@
-"""Scores over many cases, in the form that makes resampling cheap: `Sums`.
+"""Compute scores over many cases as formulas over sums, so that resampling is cheap.
 
-Every score here (means, F1 over classes, BLEU, chrF) is a formula over sums that run over cases. So
-a row of summands is computed once for each case, and a resample only adds rows up again: it never
-reads a text twice.
+A row of summands is computed once per case. A resample only adds rows and never reads a text.
 """
 
 from __future__ import annotations
@@ -22,13 +20,13 @@ BETA = 2  # chrF weighs recall twice. Source: Popović 2016, W16-2341.
 
 
 def ratio(over: Floats, under: Floats) -> Floats:
-    """Return a quotient that is 0 where the divisor is 0."""
+    """Return a quotient, or 0 if the divisor is 0."""
     return np.divide(over, under, out=np.zeros(np.broadcast(over, under).shape), where=under != 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sums:
-    """What a score over cases is made of: summands (n, k), and the formula over their sums."""
+    """Summands of a score over cases, (n, k), and the formula over their sums."""
 
     rows: Floats
     formula: Formula
@@ -42,7 +40,7 @@ class Sums:
 
 
 def mean_of(scores: Sequence[float]) -> Sums:
-    """Return the mean of scores, one a case."""
+    """Return the summands of a mean of scores."""
     values = np.asarray(scores, dtype=np.float64)
     return Sums(np.stack([values, np.ones_like(values)], axis=1), mean)
 
@@ -53,7 +51,7 @@ def mean(sums: Floats) -> Floats:  # (…, 2) -> (…)
 
 
 def class_counts(pairs: Sequence[tuple[int, int | None]], classes: int) -> Floats:  # (n, 3 k)
-    """Return for each case and class its hits, its expected cases and its answered ones."""
+    """Return, per case and class, hits, expected cases and answered cases."""
     rows = np.zeros((len(pairs), 3, classes))
     for row, (expected, answered) in zip(rows, pairs, strict=True):
         row[1, expected] = 1
@@ -64,10 +62,10 @@ def class_counts(pairs: Sequence[tuple[int, int | None]], classes: int) -> Float
 
 
 def macro_f1(sums: Floats) -> Floats:  # (…, 3 k), as `class_counts` has them
-    """Return the mean of F1 over the classes that were expected or answered.
+    """Return the mean F1 of the classes that were expected or answered.
 
     Args:
-        sums: For every class its hits, its expected cases and its answered ones, (…, 3 k).
+        sums: Hits, expected cases and answered cases of each class, (…, 3 k).
     """
     hits, expected, answered = np.split(sums, 3, axis=-1)
     there = (expected + answered > 0).sum(axis=-1)
@@ -75,7 +73,7 @@ def macro_f1(sums: Floats) -> Floats:  # (…, 3 k), as `class_counts` has them
 
 
 def micro_f1(sums: Floats) -> Floats:
-    """Return F1 of all classes' hits together; without an answer that names no label, accuracy."""
+    """Return F1 over all hits; it equals accuracy if every answer names a label."""
     hits, expected, answered = (part.sum(axis=-1) for part in np.split(sums, 3, axis=-1))
     return ratio(2 * hits, expected + answered)
 
@@ -84,19 +82,19 @@ def bleu_of(sums: Floats) -> Floats:
     """Return corpus BLEU, smoothed as sacrebleu's `exp`.
 
     Args:
-        sums: Length of the answers, length of the references, matching n-grams and n-grams of the
-            answers for n from 1 to 4, (…, 10).
+        sums: Answer length, reference length, matching n-grams and answer n-grams for n from 1 to
+            4, (…, 10).
 
     Source:
         Papineni et al. 2002, P02-1040; smoothing: NIST's mteval-v13a, method 3 of Chen and Cherry
-        2014, W14-3346, as sacrebleu 2 has it.
+        2014, W14-3346, as in sacrebleu 2.
     """
     length, reference = sums[..., 0], sums[..., 1]
     correct, total = sums[..., 2 : 2 + ORDERS], sums[..., 2 + ORDERS :]
     missing = (correct == 0) & (total > 0)
     halved = 0.5 ** np.cumsum(missing, axis=-1)
     precision = ratio(np.where(missing, halved, correct), total)
-    with np.errstate(divide="ignore"):  # an order without n-grams makes the whole score 0
+    with np.errstate(divide="ignore"):  # an order without n-grams makes the score 0
         mean = np.exp(np.log(precision).mean(axis=-1))
         brevity = np.exp(np.minimum(0.0, 1 - ratio(reference, length)))
     matched = (correct > 0).any(axis=-1) & (length > 0)
@@ -104,13 +102,13 @@ def bleu_of(sums: Floats) -> Floats:
 
 
 def chrf_of(sums: Floats) -> Floats:
-    """Return corpus chrF: F2 of precision and recall, each the mean over n-gram orders.
+    """Return corpus chrF: F2 of precision and recall, each averaged over n-gram orders.
 
     Args:
-        sums: For every order the answers' n-grams, the references' and those in common, (…, 3 k).
+        sums: N-grams of answers, of references and shared ones per order, (…, 3 k).
 
     Source:
-        Popović 2015, W15-3049; orders that either side lacks are left out, as sacrebleu 2 does.
+        Popović 2015, W15-3049; orders missing on either side are skipped, as in sacrebleu 2.
     """
     given, wanted, common = sums[..., 0::3], sums[..., 1::3], sums[..., 2::3]
     there = (given > 0) & (wanted > 0)

@@ -1,12 +1,11 @@
-"""Scores from elsewhere: a function of the user's (`python`), what another tool gave.
+"""Score by a user's function (`python`), or by another tool's recorded score.
 
     def polite(answer: str, case: unitune.Example) -> float | bool | dict
 
-A function stands in a file or an installed module. It gets the answer's text and the case, whose
-`answer` is the expected one and whose custom keys are in `model_extra`. It returns True or False, a
-number from 0 to 1, or a dictionary with such a `score` and a `reason` or none. What it raises, or
-returns otherwise, is recorded as the failure of that one case. It runs in this process, and should
-give the same score for the same answer on every call, or rescoring means nothing.
+The function is in a file or an installed module. `case.answer` is the expected answer, and custom
+keys are in `case.model_extra`. It returns True or False, a number from 0 to 1, or a dictionary with
+a `score` and optionally a `reason`. An exception fails only that case. The function runs in this
+process and must be deterministic, because answers are rescored.
 """
 
 from __future__ import annotations
@@ -26,20 +25,20 @@ Function: TypeAlias = Callable[..., object]
 
 
 def read_score(returned: object) -> Score:
-    """Return what a user's function returned as a score.
+    """Return a function's result as a score from 0 to 1.
 
     Raises:
-        Unscorable: It is none.
+        Unscorable: The result is not a score.
     """
     score = read_number(returned)
     return Score(share(score.value, "it returned"), score.reason)
 
 
 def read_number(returned: object) -> Score:
-    """Return what a user's function returned as a score of any size.
+    """Return a function's result as a score of any size.
 
     Raises:
-        Unscorable: It is not a number, nor a dictionary with a number as `score`.
+        Unscorable: The result is neither a number nor a dictionary with a numeric `score`.
     """
     reason = ""
     if isinstance(returned, Mapping):
@@ -50,15 +49,15 @@ def read_number(returned: object) -> Score:
     try:
         value = float(cast("SupportsFloat", returned))
     except (TypeError, ValueError) as error:
-        raise Unscorable(f"it returned {returned!r}, which is no number"[:300]) from error
+        raise Unscorable(f"it returned {returned!r}, which is not a number"[:300]) from error
     return Score(value, reason)
 
 
 class FunctionScorer(Scorer):
-    """What scorers by a function of the user's have in common."""
+    """Base of scorers that call a user's function."""
 
     function: Annotated[str, Field(pattern=REFERENCE)]
-    """``checks.py:polite``, a file from the job's folder, or ``package.module:polite``."""
+    """``checks.py:polite``, relative to the job's folder, or ``package.module:polite``."""
     _function: Function | None = PrivateAttr(None)
 
     def prepare(self, setting: Setting) -> None:
@@ -66,7 +65,7 @@ class FunctionScorer(Scorer):
 
     @property
     def loaded(self) -> Function:
-        """The function, once the scorer is ready."""
+        """The imported function."""
         assert self._function is not None, "`ready` imports it"
         return self._function
 
@@ -74,10 +73,10 @@ class FunctionScorer(Scorer):
         return self._code(setting.folder).source()
 
     def check(self, folder: Path) -> None:
-        """Refuse a function that is not there, by its file alone: none of its code runs.
+        """Refuse a missing function without running any of its code.
 
         Raises:
-            JobError: The file is missing or no Python, or has nothing of that name.
+            JobError: The file is missing or not Python, or does not define the name.
         """
         self._code(folder).check()
 
@@ -86,7 +85,7 @@ class FunctionScorer(Scorer):
 
 
 class PythonFunction(FunctionScorer):
-    """A function of yours scores: ``def f(answer, case)``."""
+    """Custom Python function ``def f(answer, case)``."""
 
     kind = Kind.GRADED
     type: Literal["python"] = "python"
@@ -95,13 +94,13 @@ class PythonFunction(FunctionScorer):
     def judge(self, attempt: Attempt) -> Score:
         try:
             returned = self.loaded(attempt.text, attempt.case)
-        except (Exception, SystemExit) as error:  # whatever the user's code raises
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise Unscorable(f"{type(error).__name__}: {error}"[:300]) from error
         return read_score(returned)
 
 
 class ScoredAnswer(BaseModel):
-    """An answer with the scores that another tool gave it; other keys are ignored."""
+    """An answer with another tool's scores; other keys are ignored."""
 
     case: str
     text: str
@@ -109,15 +108,15 @@ class ScoredAnswer(BaseModel):
 
 
 class RecordedScore(Scorer):
-    """The score that another tool gave to an answer, kept beside it or in a file.
+    """Score that another tool gave to an answer, stored with it or in a file.
 
-    Why: what a team has measured already, by a judge or by code that runs nowhere else, gets its
-    paired verdict without being measured again. It leaves out everything: whether the other tool
-    scored well, and every answer that it has not seen.
+    Why: scores from a judge or from code that runs nowhere else get a paired verdict without being
+        computed again. It leaves out whether the other tool scored well, and every answer that it
+        did not score.
 
-    A `file` scores answers of any contender, tuned and few-shot ones too: compare once by another
-    scorer, add `scores` to each line of the comparison's ``rows.jsonl``, and name that file here.
-    A score counts for the answer that it was given for; a new answer to the case has none.
+    A `file` scores answers of any contender: compare once with another scorer, add `scores` to each
+    line of the comparison's ``rows.jsonl``, and name that file here. A score counts only for its
+    exact answer.
     """
 
     kind = Kind.GRADED
@@ -125,9 +124,11 @@ class RecordedScore(Scorer):
     type: Literal["recorded_score"] = "recorded_score"
     name: str = "recorded_score"
     key: str
-    """Which of the answer's `scores`, such as `match` or ``acc,none``."""
+    """Key in the answer's `scores`, such as `match` or ``acc,none``."""
     file: str | None = None
-    """JSON Lines with `case`, `text` (the answer) and `scores`; None: the scores beside answers."""
+    """JSON Lines with `case`, `text` (the answer) and `scores`; None for scores stored with
+    answers.
+    """
     _scores: Mapping[tuple[str, str], Mapping[str, float]] = PrivateAttr({})
 
     def prepare(self, setting: Setting) -> None:
@@ -141,7 +142,8 @@ class RecordedScore(Scorer):
             return list(map(ScoredAnswer.model_validate_json, content_of(path).splitlines()))
         except (OSError, ValueError) as error:
             raise JobError(
-                f"{path}: the scorer {self.name!r} cannot read it. Each line needs case, text and "
+                f"{path}: the scorer {self.name!r} cannot read this file. Each line needs case, "
+                "text and "
                 f"scores: {error}"
             ) from error
 
@@ -149,11 +151,11 @@ class RecordedScore(Scorer):
         return [row.model_dump() for row in self._read(setting)] or None
 
     def judge(self, attempt: Attempt) -> float:
-        given, where = attempt.given, "beside the recorded answer"
+        given, where = attempt.given, "with the recorded answer"
         if self.file is not None:
             given = self._scores.get((attempt.case.case_id, attempt.text), {})
             where = f"in {self.file} for this answer"
         if self.key not in given:
             there = ", ".join(given) or "none"
-            raise Unscorable(f"no score {self.key!r} stands {where}; there: {there}")
+            raise Unscorable(f"there is no score {self.key!r} {where}; available: {there}")
         return share(given[self.key], f"{self.key} is")

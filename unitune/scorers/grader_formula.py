@@ -1,6 +1,6 @@
-"""The formula of a multi grader, compiled from a few operators and functions; no code of it runs.
+"""Compile the formula of a multi grader from the operators in OpenAI's guide "Graders".
 
-They are those of OpenAI's guide "Graders" (see `unitune.scorers.graders`).
+The formula is never run as code.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import TypeAlias
 
-# From values by name to the value; raises ArithmeticError or ValueError where it has none
+# Maps values by name to the result; raises ArithmeticError or ValueError if there is none
 Formula: TypeAlias = Callable[[Mapping[str, float]], float]
 _FUNCTIONS: Mapping[str, Callable[..., float]] = {
     "min": lambda *values: min(values),
@@ -34,10 +34,10 @@ _OPERATORS: Mapping[type[ast.AST], Callable[..., float]] = {
 
 
 def compile_formula(text: str, names: Collection[str]) -> Formula:
-    """Return a multi grader's formula over these names; ``^`` is a power. It never runs as code.
+    """Compile a multi grader's formula over named values; ``^`` is a power.
 
     Raises:
-        ValueError: It is not one.
+        ValueError: The text is not a formula.
     """
     try:
         tree = ast.parse(text.replace("^", "**").strip(), mode="eval").body
@@ -54,7 +54,7 @@ def _compiled(tree: ast.expr, text: str, names: Collection[str]) -> Formula:
             return lambda values: float(values[name])
         case ast.Name(id=name):
             known = ", ".join(sorted(names))
-            raise ValueError(f"calculate_output uses {name!r}, and the graders are {known}")
+            raise ValueError(f"calculate_output uses {name!r}, but the graders are {known}")
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
             function, arguments = _OPERATORS[type(op)], [left, right]
         case ast.UnaryOp(op=op, operand=operand) if type(op) in _OPERATORS:
@@ -65,8 +65,9 @@ def _compiled(tree: ast.expr, text: str, names: Collection[str]) -> Formula:
             function = _FUNCTIONS[name]
         case _:
             raise ValueError(
-                f"calculate_output {text!r}: only numbers, the graders' names, + - * / ^ and "
-                f"{', '.join(sorted(_FUNCTIONS))} may stand in it"
+                f"calculate_output {text!r} may contain only numbers, graders' names, + - * / ^ "
+                "and "
+                f"{', '.join(sorted(_FUNCTIONS))}"
             )
     inner = [_compiled(argument, text, names) for argument in arguments]
     return lambda values: float(function(*(part(values) for part in inner)))

@@ -1,17 +1,15 @@
-"""The scorer `grader`: OpenAI's grader objects, computed on this machine.
+"""Evaluate OpenAI's grader objects locally (scorer `grader`).
 
-A team that leaves OpenAI's evaluations, or that tunes with a grader, has these objects already.
-Their shapes are those of openai/openai-openapi 2.3.0 (2026-08-21), schemas Grader*; what they mean
-is in OpenAI's guide "Graders", developers.openai.com/api/docs/guides/graders, read 2026-11-25.
+Schemas are Grader* of openai/openai-openapi 2.3.0 (2026-08-21); semantics follow OpenAI's guide
+"Graders", developers.openai.com/api/docs/guides/graders, read 2026-11-25.
 
-A row of the test file is the grader's `item`, with its `expected` answer; the answer is its
-`sample`: `output_text`, `output_tools`, and `output_json` where the text is JSON. A variable that
-the answer lacks (``sample.output_json.name`` of an answer that is not JSON) is the model's failure,
-and that grade is 0. A key that the row lacks is refused before any request.
+A test row is the grader's `item`, with its `expected` answer. The answer is its `sample`:
+`output_text`, `output_tools`, and `output_json` if the text is JSON. If the answer lacks a
+variable, its grade is 0; if the row lacks one, it is refused before any request.
 
-Differs from OpenAI where its guide is silent: `fuzzy_match` is rapidfuzz's `WRatio` without case
-and punctuation, as in the guide's example of a grader in Python; `bleu` is sacrebleu's sentence
-BLEU, and `rouge_*` is without a stemmer. Graders that run code or ask a model are refused.
+Where the guide is silent, `fuzzy_match` is rapidfuzz's `WRatio` without case and punctuation,
+`bleu` is sacrebleu's sentence BLEU, and `rouge_*` uses no stemmer. Graders that run code or call a
+model are refused.
 """
 
 from __future__ import annotations
@@ -51,7 +49,7 @@ from unitune.security.spec import Spec
 from unitune.workspace.validation import first_problem
 
 Context: TypeAlias = Mapping[str, JsonValue]  # `item` and `sample`, as templates read them
-# What metrics need beyond a plain install
+# Packages needed by metrics, of an extra
 PACKAGES = {"fuzzy_match": "rapidfuzz", "rouge_l": "rapidfuzz", "bleu": "sacrebleu"}
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(.+?)\s*\}\}")
@@ -59,41 +57,41 @@ _PLACEHOLDER = re.compile(r"\{\{\s*(.+?)\s*\}\}")
 _VARIABLE = re.compile(r"(item|sample)((?:\.[\w-]+|\[\d+\])+)")
 _STEP = re.compile(r"\.([\w-]+)|\[(\d+)\]")
 _A_JUDGE = (
-    "asks a model to judge, and unitune has no judge yet. Leave it out, or use string_check, "
+    "needs a model as judge, which unitune does not support. Remove it, or use string_check, "
     "text_similarity or multi"
 )
-_REFUSED = {  # types of graders and metrics, and why they cannot be used here
+_REFUSED = {  # unsupported graders and metrics, with the reasons
     "score_model": _A_JUDGE,
     "label_model": _A_JUDGE,
-    "python": "is code; write its function into a file and name it in the scorer `python`",
-    "meteor": "needs WordNet, which is not here; take rouge_l or fuzzy_match",
-    "cosine": "asks an embedding model; name a function that does in the scorer `python`",
+    "python": "is code; put its function in a file and name it in the scorer `python`",
+    "meteor": "needs WordNet, which is not available; use rouge_l or fuzzy_match",
+    "cosine": "needs an embedding model; write a function for the scorer `python`",
 }
 
 
 class Absent(LookupError):
-    """A variable has no value here."""
+    """A variable has no value."""
 
 
 def look_up(variable: str, context: Context) -> JsonValue:
     """Return a variable's value.
 
     Raises:
-        Absent: It has none.
+        Absent: The variable has no value.
     """
     path = _VARIABLE.fullmatch(variable)
-    assert path is not None, "placeholders were checked when the job was read"
+    assert path is not None, "placeholders are checked when the job is read"
     value: Any = context[path[1]]
     for key, index in _STEP.findall(path[2]):
         try:
             value = value[key] if key else value[int(index)]
         except (KeyError, IndexError, TypeError):
-            raise Absent(f"there is no {variable}") from None
+            raise Absent(f"{variable} does not exist") from None
     return cast("JsonValue", value)
 
 
 def _render(template: str, context: Context) -> str:
-    """Return a text with its placeholders filled in: texts as they are, other values as JSON.
+    """Fill in a text's placeholders; values other than strings become JSON.
 
     Raises:
         Absent: A variable has no value.
@@ -110,14 +108,14 @@ def _only_known_placeholders(text: str) -> str:
     for placeholder in _PLACEHOLDER.findall(text):
         if not _VARIABLE.fullmatch(placeholder):
             raise ValueError(
-                f"{{{{ {placeholder} }}}} is no variable; write {{{{ item.KEY }}}} for a key of "
+                f"{{{{ {placeholder} }}}} is not a variable; use {{{{ item.KEY }}}} for a key of "
                 "the row or {{ sample.output_text }}, sample.output_json, sample.output_tools"
             )
     return text
 
 
 def _not_refused(value: object) -> object:
-    """Say why a type of graders or a metric cannot be used here."""
+    """Raise for a grader type or metric that is not supported."""
     kind = value if isinstance(value, str) else _mapping(value).get("type")
     if isinstance(kind, str) and kind in _REFUSED:
         what = "" if isinstance(value, str) else "a grader of type "
@@ -125,7 +123,7 @@ def _not_refused(value: object) -> object:
     return value
 
 
-# A text that may hold placeholders
+# A string that may contain placeholders
 Text: TypeAlias = Annotated[str, AfterValidator(_only_known_placeholders)]
 Metric: TypeAlias = Literal[
     "fuzzy_match", "bleu", "gleu", "rouge_1", "rouge_2", "rouge_3", "rouge_4", "rouge_5", "rouge_l"
@@ -133,16 +131,16 @@ Metric: TypeAlias = Literal[
 
 
 class OfTwoTexts(Spec):
-    """A grader that compares two texts."""
+    """Grader that compares two texts."""
 
     name: str = ""
     input: Text
-    """What is checked."""
+    """Text to check."""
     reference: Text
-    """What it is checked against."""
+    """Text to compare with."""
 
     def grade(self, context: Context) -> float:
-        """Return how good an answer is; raises `Absent`."""
+        """Return the grade of an answer; raises `Absent`."""
         return self.compare(_render(self.input, context), _render(self.reference, context))
 
     def compare(self, given: str, wanted: str) -> float:
@@ -150,11 +148,11 @@ class OfTwoTexts(Spec):
 
 
 class StringCheck(OfTwoTexts):
-    """Compare two texts."""
+    """Comparison of two texts."""
 
     type: Literal["string_check"]
     operation: Literal["eq", "ne", "like", "ilike"]
-    """Equal, not equal, input contains reference, the same without regard to case."""
+    """Equal, not equal, input contains reference, or the last ignoring case."""
 
     def compare(self, given: str, wanted: str) -> float:
         holds = {
@@ -167,14 +165,15 @@ class StringCheck(OfTwoTexts):
 
 
 class TextSimilarity(OfTwoTexts):
-    """How alike two texts are."""
+    """Similarity of two texts."""
 
     type: Literal["text_similarity"]
     evaluation_metric: Annotated[Metric, BeforeValidator(_not_refused)]
-    """Which likeness."""
+    """Similarity metric."""
     pass_threshold: float | None = None
-    """When set, the grade is 1 from this likeness on, else 0; in a multi grader it decides nothing,
-    since the formula takes the likeness itself."""
+    """Similarity from which the grade is 1, otherwise 0. In a multi grader it has no effect,
+    because the formula uses the similarity itself.
+    """
 
     def compare(self, given: str, wanted: str) -> float:
         match self.evaluation_metric:
@@ -196,7 +195,7 @@ class TextSimilarity(OfTwoTexts):
 
 
 def _mapping(value: object) -> dict[str, object]:
-    """Return a mapping as it is, and an empty one for whatever is none."""
+    """Return a mapping unchanged, and an empty one for anything else."""
     return cast("dict[str, object]", value) if isinstance(value, dict) else {}
 
 
@@ -209,7 +208,7 @@ SingleGrader: TypeAlias = Annotated[
 def _by_name(value: object) -> object:
     """Return a multi grader's graders by name.
 
-    OpenAI's guide has them by name, its schema's example as a list, and the schema as a single one.
+    OpenAI's guide writes a mapping, its schema's example a list, and the schema a single grader.
     """
     graders = [value] if isinstance(_mapping(value).get("type"), str) else value
     if not isinstance(graders, list):
@@ -217,17 +216,17 @@ def _by_name(value: object) -> object:
     listed = cast("list[object]", graders)
     named = {_mapping(grader).get("name"): grader for grader in listed}
     if not all(named) or len(named) < len(listed):
-        raise ValueError("every grader of a list needs a name of its own for the formula to use")
+        raise ValueError("every grader of a list needs a unique name for the formula")
     return named
 
 
 class Multi(Spec):
-    """Several graders and a formula over their results."""
+    """Several graders and a formula over their grades."""
 
     type: Literal["multi"]
     name: str = ""
     graders: Annotated[dict[str, SingleGrader], BeforeValidator(_by_name)]
-    """By the name that the formula uses; a list of named graders will do."""
+    """Graders by their names in the formula; a list of named graders is accepted too."""
     calculate_output: str
     """Formula over the graders' names: + - * / ^, min, max, abs, floor, ceil, exp, sqrt, log."""
 
@@ -237,7 +236,7 @@ class Multi(Spec):
         return self
 
     def grade(self, context: Context) -> float:
-        """Return how good an answer is; a part that reads what the answer lacks is 0."""
+        """Return the grade of an answer; a part that lacks a variable is 0."""
         values = dict.fromkeys(self.graders, 0.0)
         for name, part in self.graders.items():
             with suppress(Absent):
@@ -255,17 +254,17 @@ Grader: TypeAlias = Annotated[
 
 
 class OpenAIGrader(Scorer):
-    """A grader object of OpenAI, as it is.
+    """Grader object of OpenAI, unchanged.
 
-    Why: the objects say what a team counts as right already. They leave out what their own types
-    do: `string_check` is as strict as `exact` or as lenient as `contains`.
+    Why: the objects already define what a team accepts as right. It leaves out what their types
+        leave out: `string_check` is as strict as `exact` or as lenient as `contains`.
     """
 
     kind = Kind.GRADED
     type: Literal["grader"] = "grader"
     name: str = "grader"
     grader: Grader | str
-    """The object, or the path of a JSON file that holds it."""
+    """Grader object, or path of a JSON file with one."""
     _loaded: Grader | None = PrivateAttr(None)
 
     @property
@@ -286,10 +285,10 @@ class OpenAIGrader(Scorer):
         return self.load(setting).model_dump(mode="json")
 
     def wire(self, folder: Path) -> dict[str, JsonValue]:
-        """Return the object as OpenAI takes it, where each grader has a name.
+        """Return the object in OpenAI's format, with a name for each grader.
 
         Raises:
-            JobError: It cannot be read.
+            JobError: The grader cannot be read.
         """
         content = self.load(Setting(folder)).model_dump(mode="json", exclude_none=True)
         parts = cast("dict[str, dict[str, JsonValue]]", content.get("graders", {}))
@@ -304,7 +303,7 @@ class OpenAIGrader(Scorer):
         sample: dict[str, JsonValue] = {"output_text": attempt.text}
         if attempt.tool_calls:
             sample["output_tools"] = message["tool_calls"] = [*attempt.tool_calls]
-        with suppress(ValueError, RecursionError):  # a text that is no JSON has none
+        with suppress(ValueError, RecursionError):  # text that is not JSON has none
             sample["output_json"] = json.loads(attempt.text)
         sample["choices"] = [{"index": 0, "message": message}]
         try:
@@ -327,10 +326,10 @@ class OpenAIGrader(Scorer):
         return None
 
     def load(self, setting: Setting) -> Grader:
-        """Return the grader, from its file where it names one.
+        """Return the grader, read from its file if it names one.
 
         Raises:
-            JobError: It cannot be read.
+            JobError: The grader cannot be read.
         """
         if not isinstance(self.grader, str):
             return self.grader
@@ -338,7 +337,7 @@ class OpenAIGrader(Scorer):
             return TypeAdapter[Grader](Grader).validate_python(self.json_of(self.grader, setting))
         except ValidationError as error:
             path, why = setting.folder / self.grader, first_problem(error)
-            raise JobError(f"{path}: this is no grader that can be used here: {why}.") from error
+            raise JobError(f"{path}: the grader is not supported: {why}.") from error
 
 
 def _parts(grader: Grader) -> list[StringCheck | TextSimilarity]:

@@ -1,8 +1,7 @@
-"""Scorers that read JSON: valid, equal, field by field, against a JSON Schema; and tool calls.
+"""Score JSON answers and tool calls.
 
-All of them read strict JSON (RFC 8259) by `read_json`: no NaN, no key twice in one object, nothing
-around the value. A code fence around it makes an answer wrong, as it would break the program that
-reads it.
+JSON is read strictly (RFC 8259): no NaN, no repeated keys, no code fence or other text around it,
+because the program that reads the answer would fail too.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from unitune.scorers.interface import ToolCalls as Calls
 
 
 class Number(NamedTuple):
-    """A JSON number by its value: 1, 1.0 and 10e-1 are equal, and none of them equals true."""
+    """A JSON number by value: 1, 1.0 and 10e-1 are equal, and none equals true."""
 
     value: Decimal
 
@@ -38,22 +37,19 @@ class Number(NamedTuple):
 Json: TypeAlias = "bool | Number | str | list[Json] | dict[str, Json] | None"
 
 _SPACE = " \t\n\r"
-_BEGINNINGS = '{["-0123456789tfn'  # RFC 8259: white space, and with what a value may begin
+_BEGINNINGS = '{["-0123456789tfn'  # RFC 8259: white space, and first characters of a value
 
-MOST_WRONG_NAMED = 5  # wrong fields that a score's reason names; more make no better reading
+MOST_WRONG_NAMED = 5  # wrong fields listed in a score's reason
 
 
 def read_json(text: str) -> Json:
-    """Read one strict JSON value.
-
-    Args:
-        text: The whole of it; JSON's own whitespace may stand around.
+    """Read one strict JSON value; whitespace around it is allowed.
 
     Returns:
         The value, with numbers as `Number`.
 
     Raises:
-        ValueError: It is not JSON, or a key stands twice in one object.
+        ValueError: The text is not JSON, or repeats a key in an object.
     """
     try:
         return json.loads(
@@ -64,7 +60,7 @@ def read_json(text: str) -> Json:
             object_pairs_hook=_object,
         )
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError("the value is nested too deeply") from None
 
 
 def _refuse_constant(name: str) -> Never:
@@ -82,15 +78,15 @@ def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     value = dict(pairs)
     if len(value) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"a key stands twice: {next(key for key in keys if keys.count(key) > 1)}")
+        raise ValueError(f"a key appears twice: {next(key for key in keys if keys.count(key) > 1)}")
     return value
 
 
 def expected_json(text: str) -> Json:
-    """Read the expected answer of a case.
+    """Read the expected answer of a case as JSON.
 
     Raises:
-        DataError: It is not JSON.
+        DataError: The answer is not JSON.
     """
     try:
         return read_json(text)
@@ -99,7 +95,7 @@ def expected_json(text: str) -> Json:
 
 
 class JsonText(Scorer):
-    """A scorer of answers that must be JSON."""
+    """Base of scorers of JSON answers."""
 
     def refusal(self, case: Case) -> str | None:
         try:
@@ -110,7 +106,7 @@ class JsonText(Scorer):
         return None
 
     def wrong_already(self, attempt: Attempt) -> bool:
-        """Whether no text that begins so is JSON: another beginning, or more behind a value."""
+        """Return whether no text with this beginning is JSON."""
         begun = attempt.text.lstrip(_SPACE)
         if begun and begun[0] not in _BEGINNINGS:
             return True
@@ -126,8 +122,8 @@ class JsonText(Scorer):
 class JsonValid(JsonText):
     """The answer is one JSON value.
 
-    Why: what a program reads must parse before it can be right. Strict (RFC 8259): no NaN, no key
-    twice in one object, no text or code fence around. It leaves out whether the content is right.
+    Why: what a program reads must parse before it can be right. Strict (RFC 8259): no NaN, no
+        repeated keys, no text or code fence around it. It leaves out whether the content is right.
     """
 
     needs_expected = False
@@ -145,8 +141,8 @@ class JsonValid(JsonText):
 class JsonEqual(JsonText):
     """The answer is JSON equal to the expected JSON, whatever its spacing and key order.
 
-    Why: spacing and the order of keys carry no meaning. Numbers are compared by value, texts
-    exactly, lists in order. It leaves out partial credit: one wrong field makes a wrong answer.
+    Why: spacing and key order carry no meaning. Numbers are compared by value, strings exactly,
+        lists in order. It leaves out partial credit: one wrong field makes a wrong answer.
     """
 
     type: Literal["json_equal"] = "json_equal"
@@ -163,12 +159,10 @@ class JsonEqual(JsonText):
 class JsonFields(JsonText):
     """Share of the fields of the expected JSON that are right.
 
-    Why: a record with one wrong field of ten is nearly right, and `json_equal` cannot say so. A
-    field is a value that is no object and no list, by its whole path; what either side has alone
-    counts as wrong, so that inventing fields costs as much as leaving them out. The order of the
-    two sides does not matter. It leaves out that some fields matter more than others, that a list
-    with one item too many at its front is shifted and so wrong throughout, and nearness: a number
-    or a text is right or wrong.
+    Why: `json_equal` cannot show that nine of ten fields are right. A field is a value other than
+        an object or list, by its path. Fields on one side only count as wrong, so inventing fields
+        costs as much as omitting them. It leaves out that some fields matter more, nearly right
+        values, and shifted lists, which are wrong throughout.
     """
 
     kind = Kind.GRADED
@@ -190,7 +184,7 @@ class JsonFields(JsonText):
 
 
 def _fields(value: Json, path: str = "") -> Iterator[tuple[str, Json]]:
-    """Yield every value that holds no other, by its path; an empty object or list is one."""
+    """Yield every innermost value by its path; an empty object or list counts as one."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             name = key if key.isidentifier() else json.dumps(key)
@@ -205,12 +199,12 @@ def _fields(value: Json, path: str = "") -> Iterator[tuple[str, Json]]:
 class JsonSchema(JsonText):
     """The answer is JSON that a JSON Schema allows.
 
-    Why: a program that reads the answer relies on its keys and types. It leaves out the expected
-    answer: content that is wrong and well formed is right. `format` is not asserted, as the
-    standard has it by default, and a `$ref` to another document is refused, never fetched.
+    Why: a program relies on keys and types. It leaves out the expected answer: well-formed but
+        wrong content is right. `format` is not asserted, which is the standard's default. A `$ref`
+        to another document is refused.
 
     Source:
-        JSON Schema 2020-12, or the draft that the schema's `$schema` names; by jsonschema.
+        JSON Schema 2020-12, or the draft in the schema's `$schema`; computed by jsonschema.
     """
 
     needs_expected = False
@@ -218,7 +212,7 @@ class JsonSchema(JsonText):
     type: Literal["json_schema"] = "json_schema"
     name: str = "json_schema"
     definition: dict[str, JsonValue] | str
-    """The schema itself, or the path of a JSON file that holds it."""
+    """JSON Schema, or path of a JSON file with one."""
     _schema: JsonValue = PrivateAttr(None)
 
     def prepare(self, setting: Setting) -> None:
@@ -228,11 +222,13 @@ class JsonSchema(JsonText):
         except CheckFailed as error:
             if error.kind == "Unresolvable":
                 raise JobError(
-                    f"the scorer json_schema would have to fetch {error.message}; put it into the "
-                    "schema's $defs"
+                    f"the scorer json_schema would have to fetch {error.message}. Put it into the "
+                    "schema's $defs."
                 ) from error
             what = error.message if error.kind == "SchemaError" else str(error)
-            raise JobError(f"the scorer json_schema is given no JSON Schema: {what}") from error
+            raise JobError(
+                f"the definition of the scorer json_schema is not a JSON Schema: {what}"
+            ) from error
         except RecursionError as error:
             raise JobError("the schema of the scorer json_schema is nested too deeply") from error
 
@@ -245,24 +241,24 @@ class JsonSchema(JsonText):
             read_json(attempt.text)
         except ValueError as error:
             return Score(0.0, f"not JSON: {error}")
-        # A $ref or a pattern may turn out to be of no use only where an answer reaches it.
+        # A bad $ref or pattern may only fail on an answer that reaches it.
         why = broken_by({"schema": self._schema}, attempt.text)
         return Score(1.0) if why is None else Score(0.0, clip(why, 200))
 
 
 class JsonContained(Scorer):
-    """The answer holds a JSON object somewhere.
+    """The answer contains a JSON object.
 
-    Why: for models that wrap their JSON in words or a code fence, where the program behind looks
-    for it. Strict JSON, from a ``{`` to its ``}``; with a `definition`, any object that the schema
-    allows will do. It leaves out what stands around, and JSON that is no object.
+    Why: for models that wrap JSON in text or a code fence, if your program extracts it. Strict JSON
+        from a ``{`` to its ``}``; with a `definition`, any object that the schema allows. It leaves
+        out the surrounding text and other JSON values.
     """
 
     needs_expected = False
     type: Literal["json_contained"] = "json_contained"
     name: str = "json_contained"
     definition: dict[str, JsonValue] | None = None
-    """A JSON Schema, as for `json_schema`."""
+    """JSON Schema, as for `json_schema`."""
     _schema: JsonSchema | None = PrivateAttr(None)
 
     def prepare(self, setting: Setting) -> None:
@@ -285,7 +281,7 @@ class JsonContained(Scorer):
 
 
 class Call(NamedTuple):
-    """A call by its content: the function's name and its arguments as values."""
+    """A call: the function's name and its parsed arguments."""
 
     name: str
     arguments: Json
@@ -294,18 +290,18 @@ class Call(NamedTuple):
 class ToolCalls(Scorer):
     """The answer calls the expected tools with the expected arguments.
 
-    Why: a program acts on the calls, so text beside them does not matter and a call too many does.
-    Arguments are compared as JSON, numbers by value. Where no call is expected, none is right. It
-    leaves out arguments that mean the same (``Paris`` and ``Paris, France``; a default that is
-    written out), and calls that a model writes into its text.
+    Why: a program acts on the calls, so text does not matter and an extra call does. Arguments are
+        compared as JSON, numbers by value. If no call is expected, any call is wrong. It leaves out
+        equivalent arguments (``Paris`` and ``Paris, France``; written-out defaults) and calls
+        written as text.
     """
 
     type: Literal["tool_calls"] = "tool_calls"
     name: str = "tool_calls"
     ordered: bool = False
-    """Whether the order of several calls counts."""
+    """Compare the order of several calls."""
     arguments: bool = True
-    """Whether arguments are compared; else names alone."""
+    """Compare arguments; otherwise only names."""
 
     def judge(self, attempt: Attempt) -> Score:
         right = self._same(attempt.tool_calls, expected_calls(attempt.case))
@@ -322,7 +318,7 @@ class ToolCalls(Scorer):
     def indulgence(self, case: Case) -> str | None:
         if case.tools or expected_calls(case):
             return None
-        return "no case offers a tool or expects a call, and an answer without a call is right"
+        return "no case offers a tool or expects a call, so every answer without a call is right"
 
     def _same(self, given: Calls, expected: Calls) -> bool:
         wanted = [self._read(call) for call in expected]
@@ -341,7 +337,7 @@ class ToolCalls(Scorer):
 
 
 def expected_calls(case: Case) -> Calls:
-    """Return the calls of a case's last turn; none where it is not an assistant's."""
+    """Return the tool calls of a case's last turn, if it is an assistant's."""
     last = case.messages[-1]
     return (last.tool_calls or ()) if last.role == "assistant" else ()
 

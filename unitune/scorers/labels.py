@@ -1,4 +1,4 @@
-"""Scorers that look for the label which an answer names: choice, class_f1."""
+"""Score answers by the label that they name."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from unitune.scorers.text import plain
 if TYPE_CHECKING:
     from unitune.scorers.formulas import Sums
 
-# Which of several labels in a text is the answer; only: several different ones are none
+# Which of several labels in a text is the answer; only: several different ones count as none
 Occurrence: TypeAlias = Literal["only", "first", "last"]
 
-NO_LABEL = ""  # stands in a confusion matrix for an answer that names no label, or several
+NO_LABEL = ""  # in a confusion matrix: an answer with no label or with several
 
-# More distinct answers of train are texts and no labels; the largest label sets of public intent
-# and topic data have some 150 (CLINC150)
+# More distinct answers are texts, not labels; the largest label sets of public intent and topic
+# data have some 150 (CLINC150)
 MOST_LABELS = 1000
 
 
@@ -34,8 +34,8 @@ def find_label(
 ) -> str | None:
     """Return the label that a text names, or None.
 
-    A text that is a label, outer whitespace aside, names it. Else labels are searched as whole
-    words, the longest first: in ``card arrival`` there is no ``card`` where both are labels.
+    A text equal to a label, apart from outer whitespace, names it. Otherwise labels are searched as
+    whole words, longest first: ``card arrival`` does not name ``card`` if both are labels.
     """
     known = {plain(label, ignore_case=ignore_case): label for label in reversed(labels)}
     given = plain(text, ignore_case=ignore_case)
@@ -54,34 +54,34 @@ def labels_of(train: Iterable[Case]) -> tuple[str, ...]:
 
 
 class Labelled(Scorer):
-    """A scorer that looks for one of some labels."""
+    """Base of scorers that search for a label."""
 
     options: tuple[str, ...] | None = None
-    """The labels, such as [A, B, C, D]; by default the distinct answers of train."""
+    """Labels, such as [A, B, C, D]; by default the distinct answers in train."""
     ignore_case: bool = True
-    """Find labels without regard to case."""
+    """Ignore case when searching labels."""
     take: Occurrence = "only"
-    """Which label counts where the answer names several; only: none does."""
+    """Label that counts if the answer names several; `only` means none."""
     _labels: tuple[str, ...] = PrivateAttr(())
 
     @field_validator("options")
     @classmethod
     def _two_or_more(cls, options: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if options is not None and (len(options) < 2 or not all(map(str.strip, options))):
-            raise ValueError("options are two labels or more, none of them empty")
+            raise ValueError("options must be two or more labels, none of them empty")
         return options
 
     def prepare(self, setting: Setting) -> None:
         labels = self.options or setting.labels
         if not 2 <= len(labels) <= MOST_LABELS:
             raise JobError(
-                f"train has {len(labels)} distinct answers, and a scorer that looks for labels "
-                f"needs from 2 to {MOST_LABELS:,}. Name the labels: options: [A, B, …]"
+                f"train has {len(labels)} distinct answers, but a scorer of labels "
+                f"needs 2 to {MOST_LABELS:,}. Name the labels with options: [A, B, …]"
             )
         seen = [plain(label, ignore_case=self.ignore_case) for label in labels]
         if twice := next((label for label in seen if seen.count(label) > 1), None):
             raise JobError(
-                f"the label {twice!r} stands twice among the options, case aside. Leave one out, "
+                f"the label {twice!r} is in the options twice, ignoring case. Remove one, "
                 "or set ignore_case: false."
             )
         self._labels = labels
@@ -109,12 +109,12 @@ class Labelled(Scorer):
 
 
 class Choice(Labelled):
-    """The answer names the expected one of some labels, and no other.
+    """The answer names the expected label and no other.
 
-    Why: to credit ``The answer is (B).`` for ``B`` as `contains` does, without also crediting an
-    answer that names every label. It leaves out negation (``not refund`` names refund), synonyms,
-    and that a letter may be a word: where ``A`` is a label, ``a refund, so B`` names two labels;
-    `take: last` or a prompt that asks for the label alone helps.
+    Why: credits ``The answer is (B).`` for ``B`` as `contains` does, but not an answer that names
+        every label. It leaves out negation (``not refund`` names refund), synonyms, and letters
+        that are words: if ``A`` is a label, ``a refund, so B`` names two. Then set `take: last` or
+        prompt for the label only.
     """
 
     type: Literal["choice"] = "choice"
@@ -122,25 +122,24 @@ class Choice(Labelled):
 
 
 class ClassF1(Labelled):
-    """F1 over classes, from all cases together, with the confusion matrix.
+    """F1 over classes, computed over all cases, with a confusion matrix.
 
-    Why: where classes are of unequal size, accuracy forgives a model that never answers the rare
-    ones; macro F1 does not. Labels are found as `choice` finds them, and an answer that names none
-    misses its class without being held against another. It leaves out which mistakes are worse than
-    others; the confusion matrix shows them. A resample in which a class does not occur is scored on
-    the others, so intervals of small classes are uncertain. The score of a single case is that of
-    `choice`.
+    Why: with classes of unequal size, accuracy forgives a model that never answers the rare ones;
+        macro F1 does not. Labels are found as by `choice`; an answer without a label counts against
+        its class only. It leaves out which mistakes are worse; see the confusion matrix. Intervals
+        of small classes are uncertain, because resamples without a class skip it. The score of a
+        single case is that of `choice`.
 
     Source:
-        Van Rijsbergen 1979, Information Retrieval, chapter 7; macro as the mean of the classes' F1,
-        not as F1 of the mean precision and recall (Opitz and Burst 2019, arXiv 1911.03347).
+        Van Rijsbergen 1979, Information Retrieval, chapter 7; macro is the mean of the classes' F1,
+        not F1 of mean precision and recall (Opitz and Burst 2019, arXiv 1911.03347).
     """
 
     kind = Kind.CORPUS
     type: Literal["class_f1"] = "class_f1"
     name: str = "class_f1"
     average: Literal["macro", "micro"] = "macro"
-    """macro: every class counts the same. micro: every case does."""
+    """macro: every class counts equally. micro: every case does."""
 
     def sums(self, attempts: Sequence[Attempt], scores: Sequence[float]) -> Sums:
         from unitune.scorers import formulas  # noqa: PLC0415 - numpy
@@ -169,15 +168,15 @@ class ClassF1(Labelled):
 
     def _known_pair(self, attempt: Attempt) -> tuple[str, str | None]:
         expected, answered = self._pair(attempt)
-        assert expected is not None, "cases that name no label are refused before any request"
+        assert expected is not None, "cases without a label are refused before any request"
         return expected, answered
 
 
 @lru_cache(maxsize=64)
 def _pattern(labels: Iterable[str]) -> re.Pattern[str]:
-    """Return a pattern that finds each label as a whole word, the longest first.
+    """Return a pattern that finds each label as a whole word, longest first.
 
-    Scripts without case (letters of category Lo), such as Chinese or Thai, mostly write no spaces.
+    Scripts without case (category Lo), such as Chinese or Thai, mostly have no spaces.
     """
 
     def whole(label: str) -> str:

@@ -1,8 +1,6 @@
-"""What is measured of answers beside their quality: length, latency, cost, consistency.
+"""Measure answers apart from quality: length, latency, cost and consistency.
 
-A measure takes all answers of one contender to one case, one for each repeat, and gives a figure
-of that case, or None where it is not known. Figures have units and no best direction that holds for
-every task, so no verdict rests on them.
+A measure gives a figure per case from all its answers, or None. No verdict depends on measures.
 """
 
 from __future__ import annotations
@@ -16,16 +14,12 @@ from unitune.scorers.interface import Entry, Measured
 
 
 class Measure(Entry):
-    """What all measures share."""
+    """Base of all measures."""
 
     needs_expected = False
 
     def figure(self, answers: Sequence[Measured]) -> float | None:
-        """Return the measure of one case.
-
-        Args:
-            answers: Of one contender to one case, one a repeat, without those in error.
-        """
+        """Return the measure of one case from a contender's answers, without failed ones."""
         figures = [self.of_answer(answer) for answer in answers]
         known = [figure for figure in figures if figure is not None]
         return fmean(known) if known and len(known) == len(figures) else None
@@ -35,16 +29,16 @@ class Measure(Entry):
 
 
 class Length(Measure):
-    """How long the answer is.
+    """Length of the answer.
 
-    Why: a tuned model that is as good and shorter is cheaper and quicker to read. It leaves out
-    whether the length is right.
+    Why: an equally good but shorter answer is cheaper and quicker to read. It leaves out whether
+        the length is right.
     """
 
     type: Literal["length"] = "length"
     name: str = "length"
     unit: Literal["characters", "words", "tokens"] = "words"
-    """words: between spaces. tokens: as the backend counted them."""
+    """words: separated by spaces. tokens: as counted by the backend."""
 
     def of_answer(self, answer: Measured) -> float | None:
         if self.unit == "tokens":
@@ -53,7 +47,7 @@ class Length(Measure):
 
 
 class Latency(Measure):
-    """Seconds from the request to the whole answer."""
+    """Seconds from the request to the complete answer."""
 
     type: Literal["latency"] = "latency"
     name: str = "latency"
@@ -63,10 +57,10 @@ class Latency(Measure):
 
 
 class Cost(Measure):
-    """US dollars of an answer, from its tokens and `evaluate.prices`.
+    """Cost of an answer in US dollars, from its tokens and `evaluate.prices`.
 
-    Why: quality has its price, and few-shot prompts pay for their shots in every request. It leaves
-    out training, hosting, discounts for cached tokens and for batches, and taxes.
+    Why: few-shot prompts pay for their examples in every request. It leaves out training, hosting,
+        discounts for cached tokens and batches, and taxes.
     """
 
     type: Literal["cost"] = "cost"
@@ -77,13 +71,12 @@ class Cost(Measure):
 
 
 class Consistency(Measure):
-    """How often repeats of one case give the same answer.
+    """Agreement of repeated answers to one case.
 
-    The share of pairs of repeats that agree. Why: a model that is right four times of five may be
-    so by chance on every case, or always on four of five; users meet only the first as unreliable.
-    Pairs, and not the share of the most frequent answer, because that share is the greater the
-    fewer repeats there are. It leaves out whether the answer is right, and answers that say the
-    same in other words: texts are compared as they stand, outer whitespace aside.
+    The share of pairs of repeats that agree. Why: being right four times of five may be chance on
+    every case or certainty on four of five cases. Pairs are used because the share of the most
+    frequent answer depends on the number of repeats. It leaves out whether the answer is right, and
+    equivalent wording: texts are compared exactly, apart from outer whitespace.
     """
 
     type: Literal["consistency"] = "consistency"

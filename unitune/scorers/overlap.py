@@ -1,8 +1,7 @@
-"""Scorers that count what two texts have in common: token F1, ROUGE, chrF, BLEU.
+"""Score the overlap of two texts: token F1, ROUGE, chrF and BLEU.
 
-chrF and BLEU over all cases add up sacrebleu's n-gram counts of every case; the formulas over the
-added counts stand in `unitune.scorers.formulas`, over arrays, so that thousands of resamples cost
-as many additions. Tests hold them against sacrebleu's scores, which go from 0 to 100 and not to 1.
+chrF and BLEU over all cases add sacrebleu's n-gram counts; `unitune.scorers.formulas` computes the
+scores from the sums. sacrebleu's scores are from 0 to 100, these from 0 to 1.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _ROUGE_TOKEN = re.compile("[a-z0-9]+")
 
 
 def squad_tokens(text: str) -> list[str]:
-    """Return a text's words as SQuAD compares them: no case, ASCII punctuation or articles.
+    """Return a text's words as SQuAD does: without case, ASCII punctuation and articles.
 
     Source:
         Rajpurkar et al. 2016, arXiv 1606.05250, section 6.1, and its official evaluation script.
@@ -36,12 +35,12 @@ def squad_tokens(text: str) -> list[str]:
 
 
 def rouge_tokens(text: str) -> list[str]:
-    """Return a text's words as ROUGE compares them."""
+    """Return a text's words as ROUGE does."""
     return _ROUGE_TOKEN.findall(text.lower())
 
 
 def rouge_n(answer: str, expected: str, n: int) -> float:
-    """Return ROUGE-N: F1 of the runs of n words in common."""
+    """Return ROUGE-N: F1 of the shared runs of n words."""
     given, wanted = (_runs(rouge_tokens(text), n) for text in (answer, expected))
     return _f1(_common(given, wanted), len(given), len(wanted))
 
@@ -57,8 +56,7 @@ def rouge_l(answer: str, expected: str) -> float:
 def gleu(answer: str, expected: str) -> float:
     """Return Google's GLEU: the smaller of precision and recall over runs of 1 to 4 words.
 
-    Why: OpenAI's graders name it; it is BLEU made for single sentences, and leaves out what BLEU
-    leaves out. Words are what spaces part.
+    Why: OpenAI's graders use it; it is BLEU for single sentences. Words are separated by spaces.
 
     Source:
         Wu et al. 2016, arXiv 1609.08144, section 5.2.
@@ -82,15 +80,14 @@ def _f1(common: int, given: int, wanted: int) -> float:
 
 
 class TokenF1(Scorer):
-    """Share of words in common with the expected answer, as SQuAD counts it.
+    """Share of words shared with the expected answer, as in SQuAD.
 
-    Why: the measure of extractive question answering, comparable with published SQuAD figures,
-    kinder than `exact` to a word more or less. Identical texts have 1, and the order of the two
-    does not matter. It leaves out word order, negation, and languages that are written without
-    spaces; SQuAD's best of several expected answers is not here, since a case has one.
+    Why: the measure of extractive question answering, comparable with published SQuAD figures. It
+        leaves out word order, negation, languages without spaces, and SQuAD's best of several
+        expected answers.
 
     Source:
-        As `squad_tokens`; where a side has no words they must both have none (SQuAD 2.0's script).
+        As `squad_tokens`; if one side has no words, the other must have none (SQuAD 2.0's script).
     """
 
     compares_wording = True
@@ -108,14 +105,13 @@ class TokenF1(Scorer):
 class Rouge(Scorer):
     """Overlap in words, word pairs or the longest common subsequence (ROUGE).
 
-    Why: the usual measure of summaries, comparable with figures of Google's rouge-score without
-    its stemmer. The order of the two does not matter. It leaves out synonyms, word order beyond n,
-    everything but a-z and 0-9 (a text in another script has no words), and the union over sentences
-    of ROUGE-Lsum.
+    Why: the usual measure of summaries, comparable with Google's rouge-score without a stemmer. It
+        leaves out synonyms, word order beyond n, everything but a-z and 0-9, and ROUGE-Lsum's union
+        over sentences.
 
     Source:
         Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries", W04-1013; tokens and
-        beta 1 as rouge-score 0.1.2.
+        beta 1 as in rouge-score 0.1.2.
     """
 
     compares_wording = True
@@ -123,7 +119,7 @@ class Rouge(Scorer):
     type: Literal["rouge"] = "rouge"
     name: str = "rouge"
     variant: Literal["rouge1", "rouge2", "rougeL"] = "rougeL"
-    """Single words, pairs of words, or words in order."""
+    """Single words, word pairs, or the longest common subsequence."""
 
     def prepare(self, setting: Setting) -> None:
         if self.variant == "rougeL":
@@ -140,12 +136,12 @@ class Rouge(Scorer):
             return None
         return (
             f"the expected answer {clip(case.answer)} has fewer than {least} words for ROUGE, "
-            "which reads a-z and 0-9 alone"
+            "which reads only a-z and 0-9"
         )
 
 
 class Sacrebleu(Scorer):
-    """A score of sacrebleu's; subclasses make its scorers of one case and of all."""
+    """Base of sacrebleu's scores; subclasses set the scorers of one case and of all."""
 
     compares_wording = True
     expects_text = True
@@ -165,19 +161,18 @@ class Sacrebleu(Scorer):
 
         answers = [attempt.text for attempt in attempts]
         expected = [attempt.expected for attempt in attempts]
-        # sacrebleu's own significance tests take its counts, one row a case, likewise.
+        # sacrebleu's significance tests use its counts, one row per case, in the same way.
         counts = self._of_all._extract_corpus_statistics(answers, [expected])  # noqa: SLF001
         formula = bleu_of if isinstance(self, Bleu) else chrf_of
         return Sums(np.array(counts, dtype=np.float64), formula)
 
 
 class SentenceChrf(Sacrebleu):
-    """Overlap in runs of characters, case by case (chrF).
+    """Overlap in character n-grams, case by case (chrF).
 
-    F2 of the runs of 1 to 6 characters in common. Why: of the measures of overlap it follows human
-    judgement of translations best, and it needs no words, so it serves every language. Identical
-    texts have 1. The order of the two matters, since recall weighs twice. It leaves out meaning, as
-    all overlap does, and spaces.
+    F2 of the shared runs of 1 to 6 characters; recall weighs twice. Why: among overlap measures it
+    agrees best with human judgement of translations, and it needs no words, so it suits every
+    language. It leaves out meaning and spaces.
 
     Source:
         Popović 2015, W15-3049; sacrebleu's default signature.
@@ -196,8 +191,8 @@ class SentenceChrf(Sacrebleu):
 class Chrf(Sacrebleu):
     """chrF over all cases, by sacrebleu.
 
-    Why and what it leaves out: as `sentence_chrf`, which is the score of a single case here too;
-    the score of all cases adds their n-grams up, so long cases weigh more.
+    Why and what it leaves out: as `sentence_chrf`, which is also the score of a single case.
+    N-grams are added over all cases, so long cases weigh more.
 
     Source:
         Popović 2015, W15-3049; chrF++: Popović 2017, W17-4770; n-grams by sacrebleu.
@@ -207,7 +202,7 @@ class Chrf(Sacrebleu):
     type: Literal["chrf"] = "chrf"
     name: str = "chrf"
     word_order: Literal[0, 2] = 0
-    """0: chrF, characters alone. 2: chrF++, words and pairs of words as well."""
+    """0: chrF, characters only. 2: chrF++, also words and word pairs."""
 
     def prepare(self, setting: Setting) -> None:
         from sacrebleu.metrics.chrf import CHRF  # noqa: PLC0415 - an extra
@@ -218,11 +213,10 @@ class Chrf(Sacrebleu):
 class Bleu(Sacrebleu):
     """BLEU over all cases, by sacrebleu.
 
-    Why: the figure that translation is published in. It leaves out synonyms and word order beyond
-    four words, it means little below some hundred sentences, and it is 0 for cases that are all
-    shorter than four words; chrF serves those. Compare it only with BLEU of the same tokenizer. The
-    score of a single case, for reading, is sentence BLEU without the orders that it is too short
-    for.
+    Why: the usual figure in publications on translation. It leaves out synonyms and word order
+        beyond four words, means little below some hundred sentences, and is 0 if all cases are
+        shorter than four words; use chrF there. Compare only BLEU of the same tokenizer. The score
+        of a single case is sentence BLEU without the orders that are too long for it.
 
     Source:
         Papineni et al. 2002, P02-1040; n-grams by sacrebleu (Post 2018, W18-6319).
@@ -234,12 +228,12 @@ class Bleu(Sacrebleu):
     tokenize: Literal["13a", "intl", "zh", "char", "none"] = "13a"
     """sacrebleu's tokenizer; 13a is its default."""
     ignore_case: bool = False
-    """Compare without regard to case."""
+    """Ignore case."""
 
     def prepare(self, setting: Setting) -> None:
         from sacrebleu.metrics.bleu import BLEU  # noqa: PLC0415 - an extra
 
-        # `force` keeps sacrebleu from warning of texts that look tokenized already.
+        # `force` suppresses sacrebleu's warning about tokenized texts.
         self._of_all, self._of_case = (
             BLEU(tokenize=self.tokenize, lowercase=self.ignore_case, force=True, effective_order=of)
             for of in (False, True)

@@ -1,13 +1,10 @@
-"""Rewards that see all answers to a prompt together, and earn any finite number.
-
-They are for trainings with ``method: rft`` alone: an evaluation compares shares from 0 to 1, answer
-by answer.
+"""Grade all answers to a prompt together with any finite number, for ``method: rft`` only.
 
     def shortest(answers: list[str], case: unitune.Example) -> list[float]
 
-A reward function returns one entry for each answer, in order: a number, True or False, None where
-it cannot grade the answer, or a dictionary with such a `score` and optionally a `reason`. An
-``async def`` runs in an event loop of its own for each group, and groups run at the same time.
+A reward function returns one entry per answer, in order: a number, True or False, None if it cannot
+grade the answer, or a dictionary with such a `score` and optionally a `reason`. An ``async def``
+runs in a separate event loop per group, and groups run concurrently.
 """
 
 from __future__ import annotations
@@ -26,23 +23,20 @@ from unitune.security.addresses import Address
 
 
 def grade(scorer: Scorer, case: Case, texts: Sequence[str]) -> list[Score]:
-    """Score all answers to a case by a scorer or a reward function, which is ready.
-
-    What goes wrong with an answer is in its score, never raised.
-    """
+    """Score all answers to a case by a prepared scorer; failures are recorded in the scores."""
     if not isinstance(scorer, RewardFunction):
         return [scorer.score(Attempt(case, text)) for text in texts]
     try:
         return scorer.grade(case, texts)
     except Unscorable as error:
         why = str(error)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the user's code raises
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code may raise anything
         why = f"{type(error).__name__}: {error}"
     return [Score(0.0, why[:300], failed=True)] * len(texts)
 
 
 class RewardFunction(FunctionScorer):
-    """A function of yours grades a group: ``def f(answers, case)`` returns a list of numbers."""
+    """Custom function ``def f(answers, case)`` that returns a list of numbers."""
 
     kind = Kind.GRADED
     grades_groups = True
@@ -58,13 +52,13 @@ class RewardFunction(FunctionScorer):
 
 
 class HttpGrader(Scorer):
-    """An HTTP server of yours grades a group.
+    """Your HTTP server that grades a group.
 
     For each prompt unitune sends one POST request with the JSON object ``{"messages": [...],
     "expected": "...", "row": {...}, "answers": ["...", ...]}``; `row` holds the other keys of the
-    row. The server responds with ``{"scores": [...]}``, one entry for each answer: a number, null
-    where it cannot grade the answer, or ``{"score": 0.5, "reason": "..."}``. A request that fails
-    (no response, status 408, 429 or from 500) is sent again with growing delays. No key is sent.
+    row. The server responds with ``{"scores": [...]}``, one entry per answer: a number, null if it
+    cannot grade the answer, or ``{"score": 0.5, "reason": "..."}``. A failed request (no response,
+    status 408, 429 or from 500) is retried with growing delays. No key is sent.
     """
 
     kind = Kind.GRADED
@@ -73,12 +67,13 @@ class HttpGrader(Scorer):
     type: Literal["http"] = "http"
     name: str = "http"
     url: Address
-    """Address that requests are sent to."""
+    """Address for requests."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """Longest wait for the server: to connect, and for the next bytes of a response."""
+    """Longest wait to connect, and for the next bytes of a response."""
     max_requests: Annotated[int, Field(ge=1)] | None = None
-    """Maximum number of requests, repeated ones included, after which the training pauses; by
-    default there is no limit. Each process counts its own, and starts at 0 on a resume."""
+    """Maximum number of requests, retries included, after which the training pauses; by default
+    unlimited. Each process counts its own, and starts at 0 on a resume.
+    """
 
 
 async def _awaited(work: Awaitable[object]) -> object:
@@ -86,14 +81,10 @@ async def _awaited(work: Awaitable[object]) -> object:
 
 
 def read_scores(returned: object, answers: int) -> list[Score]:
-    """Return what a function or server returned as a score for each answer.
-
-    Args:
-        returned: A list or another sequence, such as a NumPy array.
-        answers: The number of answers that were graded.
+    """Return a function's or server's result as one score per answer.
 
     Raises:
-        Unscorable: `returned` is not a sequence of this length.
+        Unscorable: `returned` is not a sequence of `answers` entries.
     """
     try:
         entries = list(cast("Sequence[object]", returned))

@@ -1,14 +1,13 @@
-"""Scorers that a row names itself, as `scorers`: the assertions of one case.
+"""Score each row by its own `scorers`: the assertions of one case.
 
     {"messages": […], "scorers": ["json_valid",
                                   {"type": "contains", "expected": "Paris"},
                                   {"type": "contains", "any_of": ["rude", "mad"], "negate": true},
                                   {"type": "rouge", "expected": "…", "at_least": 0.75}]}
 
-`RowScorers` is one scorer to everything else: right where the row's own list holds. An entry is a
-scorer with its options, a measure with bounds, or a list of entries again, and may say beside its
-options what `Terms` has. Code and files are named in the job alone, and a row refers to them by
-their names, so that who writes a row runs nothing.
+An entry is a scorer with its options, a measure with bounds, or a list of entries, and may have the
+options of `Terms`. Code and files are named only in the job and referred to by name, so a row
+cannot run anything.
 """
 
 from __future__ import annotations
@@ -30,29 +29,29 @@ from unitune.security.spec import Spec
 from unitune.workspace.validation import part_at, sentence, unknown_key
 
 if TYPE_CHECKING:
-    ScorerSpec = Entry  # `unitune.scorers` gives its meaning once all types are known
+    ScorerSpec = Entry  # `unitune.scorers` defines it once all types exist
 
 KEY = "scorers"  # the key of a row that `RowScorers` reads
-MOST_NESTED = 5  # lists of entries in one another; promptfoo has two
+MOST_NESTED = 5  # nested lists of entries; promptfoo has two
 
 S = TypeVar("S", bound=Spec)
 
 
 class RowScorers(Scorer):
-    """All scorers of the row's own hold.
+    """All scorers of the row pass.
 
-    Why: where cases want different things, as the assertions of a test suite do. A row that names
-    none is scored by `default`. It leaves out how much of a list holds: a case is right or wrong,
-    and the reason names what failed.
+    Why: for cases with different requirements, such as a test suite's assertions. A row without
+        `scorers` is scored by `default`. It leaves out how many entries pass; the reason names
+        those that failed.
     """
 
     needs_expected: ClassVar[bool] = False
     type: Literal["row_scorers"] = "row_scorers"
     name: str = "row_scorers"
     default: tuple[ScorerSpec, ...] = (Exact(),)
-    """For rows without `scorers`: all of these must hold."""
+    """Scorers for rows without `scorers`; all must pass."""
     named: tuple[ScorerSpec, ...] = ()
-    """Scorers that rows may refer to by their names, such as your own functions."""
+    """Scorers that rows may refer to by name, such as custom functions."""
     _setting: Setting = PrivateAttr(Setting())
     _default: Entries = PrivateAttr(Entries((), Terms()))
     _named: Mapping[str, Entry] = PrivateAttr({})
@@ -61,19 +60,19 @@ class RowScorers(Scorer):
     @model_validator(mode="after")
     def _only_scorers(self) -> Self:
         if any(isinstance(entry, RowScorers) for entry in (*self.default, *self.named)):
-            raise ValueError("row_scorers cannot stand in itself")
+            raise ValueError("row_scorers cannot contain itself")
         if not self.default or any(isinstance(entry, Measure) for entry in self.default):
-            raise ValueError("default is one scorer or more, and no measure")
+            raise ValueError("default must be one or more scorers, without measures")
         return self
 
     @property
     def functions(self) -> tuple[PythonFunction, ...]:
-        """Those of its scorers that run the user's code."""
+        """Scorers that run the user's code."""
         entries = (*self.default, *self.named)
         return tuple(entry for entry in entries if isinstance(entry, PythonFunction))
 
     def without_code(self) -> Self:
-        """Return it with recorded scores in the place of the user's functions."""
+        """Return a copy with recorded scores instead of the user's functions."""
 
         def plain(entries: Sequence[Entry]) -> tuple[Entry, ...]:
             return tuple(
@@ -135,12 +134,14 @@ class RowScorers(Scorer):
         content = value if isinstance(value, dict) else {KEY: value}
         listed = content.get(KEY)
         if not isinstance(listed, list) or not listed:
-            raise DataError(f"`{at}` is {clip(value)} and must be a list with a scorer or more")
+            raise DataError(f"`{at}` is {clip(value)} but must be a list of one or more scorers")
         if depth > MOST_NESTED:
-            raise DataError(f"`{at}` is a list in more than {MOST_NESTED} others")
+            raise DataError(f"`{at}` is nested in more than {MOST_NESTED} lists")
         if unfit := content.keys() - {KEY, "at_least", "weight"}:
             known = "at_least and weight"
-            raise DataError(f"`{at}` has the key {min(unfit)!r}; a list of scorers takes {known}")
+            raise DataError(
+                f"`{at}` has the key {min(unfit)!r}; a list of scorers allows only {known}"
+            )
         parts = [self._entry(item, f"{at}[{index}]", depth) for index, item in enumerate(listed)]
         terms = {key: item for key, item in content.items() if key != KEY}
         return Entries(tuple(parts), _validated(Terms, terms, at))
@@ -151,23 +152,24 @@ class RowScorers(Scorer):
         content: JsonValue = {"type": item} if isinstance(item, str) else item
         kind = content.get("type") if isinstance(content, dict) else None
         if not isinstance(content, dict) or not isinstance(kind, str):
-            raise DataError(f"`{at}` is {clip(item)}, which is no scorer with a type")
+            raise DataError(f"`{at}` is {clip(item)}, which is not a scorer with a type")
         written = {key: value for key, value in content.items() if key in Terms.model_fields}
         options = {key: value for key, value in content.items() if key not in written}
         terms = _validated(Terms, written, at)
         entry = self._scorer(kind, options, at)
         if isinstance(entry, Measure) and terms.at_least is None and terms.at_most is None:
-            raise DataError(f"`{at}` measures the {kind}, and needs at_least or at_most")
+            raise DataError(f"`{at}` measures the {kind} and needs at_least or at_most")
         return Assertion(entry, terms)
 
     def _scorer(self, kind: str, options: Mapping[str, JsonValue], at: str) -> Entry:
-        """Return a scorer of the job's by its name, or a new one by its type."""
+        """Return a scorer of the job by name, or a new one by type."""
         if kind in self._named and [*options] == ["type"]:
             return self._named[kind]
         if kind == PythonFunction.type_name():
             raise DataError(
-                f"`{at}` names code, which only a job does. Put the function under `named` of "
-                "row_scorers in evaluate.scorers, and write its name here"
+                f"`{at}` names code, which is allowed only in a job. Add the function to `named` "
+                "of "
+                "row_scorers in evaluate.scorers and write its name here"
             )
         types = {each.type_name(): each for each in leaves(Entry)}
         unfit = {PythonFunction.type_name(), Consistency.type_name(), self.type_name()}
@@ -175,11 +177,11 @@ class RowScorers(Scorer):
             known = sorted({*types, *self._named} - unfit)
             near = nearest(kind, known)
             guess = f" Did you mean {near!r}?" if near else ""
-            raise DataError(f"`{at}`: {kind!r} is no scorer.{guess} Known: {', '.join(known)}")
+            raise DataError(f"`{at}`: {kind!r} is not a scorer.{guess} Scorers: {', '.join(known)}")
         entry = _validated(types[kind], options, at)
         for path in ("definition", "grader"):
             if isinstance(options.get(path), str):
-                why = "names a file, which only a job does; write it out here"
+                why = "names a file, which is allowed only in a job; write its content here"
                 raise DataError(f"`{at}.{path}` {why}")
         return _ready(entry, self._setting)
 

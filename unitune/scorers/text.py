@@ -1,4 +1,4 @@
-"""Scorers that compare texts as they stand, the number in them, or why they ended."""
+"""Score answers by their text, a number in it, or the reason why they ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unitune.scorers.bounded import CheckFailed, broken_by
 from unitune.scorers.interface import Attempt, Case, Kind, Score, Scorer, Unscorable
 from unitune.workspace import yaml_file
 
-# What may keep a pattern from matching though nothing is to be matched
+# Syntax that may keep a pattern from matching an empty text only in some places
 _ASSERTION = re.compile(r"[$^]|\\[AbBZ]|\(\?<?[=!]|\(\?\(")
 _NUMBER = r"""
     (?<![\w.])[-+\u2212]?       # a sign, unless it joins two numbers or words, as in 3-5 or T-12
@@ -35,30 +35,30 @@ _WIDEST = Context(Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 
 
 def plain(text: str, *, ignore_case: bool, strip: bool = True) -> str:
-    """Return a text without outer whitespace and, on request, without case."""
+    """Return a text without outer whitespace and, optionally, without case."""
     text = text.strip() if strip else text
     return text.casefold() if ignore_case else text
 
 
 class CaseOption(Scorer):
-    """A scorer that may compare without regard to case."""
+    """Base of scorers that may ignore case."""
 
     ignore_case: bool = False
-    """Compare without regard to case."""
+    """Ignore case."""
     strip: bool = True
-    """Compare without regard to outer whitespace."""
+    """Ignore outer whitespace."""
 
     def plain(self, text: str) -> str:
-        """Return a text as it is compared."""
+        """Return a text in the form in which it is compared."""
         return plain(text, ignore_case=self.ignore_case, strip=self.strip)
 
 
 class Exact(CaseOption):
     """The answer equals the expected one.
 
-    Why: for labels and short fixed texts nothing else is as plain. Outer whitespace does not count.
-    It leaves out spacing inside the answer, punctuation and Unicode forms: ``é`` as one or two code
-    points are two answers.
+    Why: the plainest test for labels and short fixed texts. Outer whitespace is ignored. It leaves
+        out spacing inside the answer, punctuation and Unicode forms: ``é`` as one or two code
+        points are two answers.
     """
 
     type: Literal["exact"] = "exact"
@@ -75,18 +75,18 @@ class Exact(CaseOption):
 
 
 class Contains(CaseOption):
-    """The expected text stands somewhere in the answer.
+    """The answer contains the expected text.
 
-    Why: to credit a model that wraps the right label in a sentence. It leaves out what else the
-    answer says: naming every label is right too, and so is ``not refund`` for ``refund``; `choice`
-    is stricter. An empty expected text is never right.
+    Why: credits a model that wraps the right label in a sentence. It leaves out the rest of the
+        answer: naming every label is right too, and so is ``not refund`` for ``refund``; `choice`
+        is stricter. An empty expected text is never right.
     """
 
     expects_text = True
     type: Literal["contains"] = "contains"
     name: str = "contains"
     position: Literal["anywhere", "start", "end"] = "anywhere"
-    """Where in the answer."""
+    """Place in the answer."""
 
     def judge(self, attempt: Attempt) -> bool:
         given, wanted = self.plain(attempt.text), self.plain(attempt.expected)
@@ -99,11 +99,11 @@ class Contains(CaseOption):
 
 
 class Regex(Scorer):
-    """The pattern is found in the answer.
+    """The answer matches the pattern.
 
-    Why: for a form, such as a ticket number, rather than one text. It leaves out the expected
-    answer altogether. Anchors and flags are the pattern's own: ``(?i)^yes``. An answer on which it
-    takes longer than a second cannot be scored.
+    Why: for a form, such as a ticket number, instead of one text. It leaves out the expected
+        answer. Anchors and flags belong to the pattern: ``(?i)^yes``. An answer on which it takes
+        longer than a second cannot be scored.
     """
 
     needs_expected = False
@@ -122,45 +122,46 @@ class Regex(Scorer):
         return broken_by({"pattern": self.pattern}, attempt.text) is None
 
     def indulgence(self, case: Case) -> str | None:
-        # Without assertions, which look around, what matches nothing matches nothing anywhere.
+        # Without assertions, a pattern that matches an empty text matches every text.
         if _ASSERTION.search(self.pattern):
             return None
         try:
             matches_nothing = broken_by({"pattern": self.pattern}, "") is None
-        except CheckFailed:  # recorded with the answers that it meets
+        except CheckFailed:  # recorded with each answer
             return None
-        every = f"the pattern {self.pattern!r} is found in every text, also in an empty one"
+        every = f"the pattern {self.pattern!r} matches every text, even an empty one"
         return every if matches_nothing else None
 
 
 class FinishReason(Scorer):
     """The answer ended for the given reason.
 
-    Why: to see that a model calls a tool, comes to an end by itself, or is stopped by a filter. It
-    leaves out what the answer says. Vendors' words are read as OpenAI's: ``tool_use`` is
-    tool_calls, ``refusal`` is content_filter. Recorded answers count as ended by themselves.
+    Why: shows whether a model calls a tool, stops normally, or is stopped by a filter. It leaves
+        out the answer's content. Vendors' words are mapped to OpenAI's: ``tool_use`` is tool_calls,
+        ``refusal`` is content_filter. Recorded answers count as stopped normally.
     """
 
     needs_expected = False
     type: Literal["finish_reason"] = "finish_reason"
     name: str = "finish_reason"
     reason: Literal["stop", "length", "tool_calls", "content_filter"] = "stop"
-    """stop: by itself or at a stop string. length: at `max_tokens`."""
+    """stop: normally or at a stop string. length: at `max_tokens`."""
 
     def judge(self, attempt: Attempt) -> Score:
         if attempt.finish_reason is None:
-            raise Unscorable("why the answer ended is not known")
+            raise Unscorable("the reason why the answer ended is unknown")
         word = attempt.finish_reason.lower()
-        return Score(float(_FINISHES.get(word, word) == self.reason), f"it ended by {word}")
+        return Score(
+            float(_FINISHES.get(word, word) == self.reason), f"the answer ended with {word}"
+        )
 
 
 class EditDistance(CaseOption):
-    """Similarity by the fewest characters to insert, delete or replace.
+    """Similarity by the number of characters to insert, delete or replace.
 
-    1 - (fewest edits) / (length of the longer text), outer whitespace aside. Why: for short texts
-    that are nearly right, such as names, codes and rewritten sentences. Identical texts have 1, and
-    the order of the two does not matter. It leaves out meaning: ``not`` costs four edits wherever
-    it stands, and moved words cost their length twice.
+    1 - (fewest edits) / (length of the longer text), without outer whitespace. Why: for short texts
+    that are nearly right, such as names, codes and rewritten sentences. It leaves out meaning:
+    ``not`` costs four edits anywhere, and moved words cost their length twice.
 
     Source:
         Levenshtein 1966, Soviet Physics Doklady 10:707; computed by rapidfuzz.
@@ -172,7 +173,7 @@ class EditDistance(CaseOption):
     type: Literal["edit_distance"] = "edit_distance"
     name: str = "edit_distance"
     max_edits: Annotated[int, Field(ge=0)] | None = None
-    """When set, an answer with so many edits at most is right, and any other wrong."""
+    """Maximum number of edits of a right answer; if set, the score is 1 or 0."""
 
     def judge(self, attempt: Attempt) -> float:
         from rapidfuzz.distance import Levenshtein  # noqa: PLC0415 - an extra
@@ -186,22 +187,22 @@ class EditDistance(CaseOption):
 class Numeric(Scorer):
     """The number in the answer is the expected one, within a tolerance.
 
-    Why: for sums, measures and prices, where ``1,000`` and ``1000.0 EUR`` are one answer. The last
-    number of a text counts by default, since models reason before they answer. It compares decimal
-    digits, so 0.3 is 0.1 + 0.2. It leaves out units, currencies, percent signs, fractions (1/2),
-    numbers in words, and other numbers that the text holds.
+    Why: for sums, measures and prices, where ``1,000`` and ``1000.0 EUR`` are one answer. By
+        default the last number counts, because models reason first. Decimal digits are compared, so
+        0.1 + 0.2 is 0.3. It leaves out units, currencies, percent signs, fractions (1/2), numbers
+        in words, and other numbers in the text.
     """
 
     type: Literal["numeric"] = "numeric"
     name: str = "numeric"
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """Largest difference that is still right."""
+    """Largest absolute difference from the expected number."""
     relative: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """Likewise as a share of the expected number; the larger of the two holds."""
+    """Largest difference as a share of the expected number; the larger tolerance applies."""
     take: Literal["first", "last"] = "last"
-    """Which number of the text is the answer."""
+    """Position of the answer among the numbers of the text."""
     decimal: Literal["point", "comma"] = "point"
-    """How fractions are written: 1,234.5 or 1.234,5."""
+    """Decimal mark: 1,234.5 or 1.234,5."""
 
     def judge(self, attempt: Attempt) -> bool:
         given, wanted = self._number(attempt.text), self._number(attempt.expected)
@@ -211,7 +212,7 @@ class Numeric(Scorer):
 
     def refusal(self, case: Case) -> str | None:
         if self._number(case.answer or "") is None:
-            return f"the expected answer {clip(case.answer or '')} holds no number"
+            return f"the expected answer {clip(case.answer or '')} has no number"
         return None
 
     def _number(self, text: str) -> Decimal | None:
@@ -224,7 +225,7 @@ def find_number(
     take: Literal["first", "last"] = "last",
     decimal: Literal["point", "comma"] = "point",
 ) -> Decimal | None:
-    """Return a number of a text, or None: also where it has more digits than any number could."""
+    """Return a number in a text; None if there is none or it has too many digits."""
     numbers = [match[0] for match in (_POINT if decimal == "point" else _COMMA).finditer(text)]
     if not numbers:
         return None
@@ -234,17 +235,17 @@ def find_number(
     digits = digits.replace("\u2212", "-")
     try:
         return Decimal(digits)
-    except InvalidOperation:  # an exponent beyond a Decimal's: a small one is 0
+    except InvalidOperation:  # the exponent exceeds a Decimal's; a small one gives 0
         nearest = _WIDEST.create_decimal(digits)
         return nearest if nearest.is_finite() else None
 
 
 def is_near(given: Decimal, wanted: Decimal, tolerance: float, relative: float) -> bool:
-    """Whether a number is another within the larger of an absolute and a relative tolerance."""
+    """Return whether two numbers differ by at most the larger tolerance."""
     if given == wanted:
         return True
     try:
         allowed = max(Decimal(repr(tolerance)), Decimal(repr(relative)) * abs(wanted))
         return abs(given - wanted) <= allowed
-    except ArithmeticError:  # exponents beyond any measure
+    except ArithmeticError:  # extreme exponents
         return False

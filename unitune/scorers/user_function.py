@@ -1,7 +1,6 @@
-"""The user's own functions, which a job names as ``FILE.py:NAME`` or ``MODULE:NAME``.
+"""Load the user's functions (scorers, callbacks), named ``FILE.py:NAME`` or ``MODULE:NAME``.
 
-They are the scorers and callbacks that a job brings itself. Reading or checking a job runs none of
-their code; only a training or a comparison does.
+Reading or checking a job runs none of their code; only a training or a comparison does.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ REFERENCE = r"^[^:]+:[A-Za-z_]\w*$"
 
 
 def reference_to(value: Any) -> Any:
-    """Return how a job file names a function that was given in Python; anything else as it is.
+    """Return the reference to a function given in Python; any other value unchanged.
 
     Raises:
-        ValueError: Another process could not import it.
+        ValueError: Another process could not import the function.
     """
     if not callable(value):
         return value
     name, file = getattr(value, "__qualname__", ""), inspect.getsourcefile(inspect.unwrap(value))
     if file is None or not name.isidentifier() or not Path(file).is_file():
         raise ValueError(
-            "the training is a process of its own and cannot import this function. Define it with "
+            "the training is a separate process and cannot import this function. Define it with "
             "`def` at the top level of a .py file"
         )
     return f"{Path(file).resolve()}:{name}"
@@ -40,12 +39,12 @@ def reference_to(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class UserFunction:
-    """A function as a job names it.
+    """A function named in a job.
 
     Args:
         reference: ``FILE.py:NAME`` or ``MODULE:NAME``.
-        folder: Folder that a relative path starts from.
-        owner: What messages call whatever uses it, such as ``the scorer 'polite'``.
+        folder: Folder of relative paths.
+        owner: User of the function, for messages, such as ``the scorer 'polite'``.
     """
 
     reference: str
@@ -64,7 +63,7 @@ class UserFunction:
             if module.endswith(".py"):
                 assert spec.loader is not None, "a file has a loader"
                 loaded = importlib.util.module_from_spec(spec)
-                sys.modules[spec.name] = loaded  # dataclasses look their module up there
+                sys.modules[spec.name] = loaded  # dataclasses look up their module there
                 spec.loader.exec_module(loaded)
             else:
                 loaded = importlib.import_module(module)
@@ -76,21 +75,21 @@ class UserFunction:
         return function
 
     def source(self) -> str | None:
-        """Return the text of the function's file; None where there is none to read."""
+        """Return the text of the function's file; None if it has none."""
         spec = module_spec(self.reference.rpartition(":")[0], self.folder)
         source = Path(spec.origin) if spec and spec.origin else None
         if source is None or not source.is_file():
             return None
-        # Python may stand in another encoding, and an extension module is no text.
+        # Python files may have other encodings, and an extension module is not text.
         return source.read_text(encoding="utf-8", errors="surrogateescape")
 
     def check(self) -> None:
-        """Refuse a function that is not there, by its file alone: none of its code runs.
+        """Refuse a missing function without running any of its code.
 
-        A module of a package is not looked for, because finding it would run the package.
+        Modules inside packages are not checked, because finding them would run the package.
 
         Raises:
-            JobError: The file is missing or no Python, or has nothing of that name.
+            JobError: The file is missing or not Python, or does not define the name.
         """
         module, _, name = self.reference.rpartition(":")
         is_file = module.endswith(".py")
@@ -122,7 +121,7 @@ class UserFunction:
 
 
 def module_spec(module: str, folder: Path) -> ModuleSpec | None:
-    """Return where a file or an installed module is loaded from; None where there is none."""
+    """Return the location of a file or an installed module, or None."""
     if module.endswith(".py"):
         path = folder / module
         name = f"unitune_scorer_{path.stem}"

@@ -211,9 +211,9 @@ def test_a_json_schema_may_stand_in_a_file_of_the_jobs_folder(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("definition", "complaint"),
     [
-        ({"type": "wrong"}, "is given no JSON Schema"),
+        ({"type": "wrong"}, "is not a JSON Schema"),
         ({"$ref": "http://127.0.0.1:9/other.json"}, "would have to fetch"),
-        ("missing.json", "missing.json: the scorer 'json_schema' cannot be made of it"),
+        ("missing.json", "missing.json: the scorer 'json_schema' cannot use this file"),
     ],
 )
 def test_a_schema_that_cannot_be_used_is_refused_before_anybody_is_asked(

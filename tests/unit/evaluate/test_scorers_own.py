@@ -81,9 +81,9 @@ def test_a_function_may_give_a_reason_and_sees_the_cases_own_keys(setting: Setti
     [
         ("broken", "ZeroDivisionError: division by zero"),
         ("leaves", "SystemExit: 3"),
-        ("too_much", "it returned 7.0; a score is from 0 to 1"),
-        ("nothing", "it returned None, which is no number"),
-        ("not_a_number", "it returned nan; a score is from 0 to 1"),
+        ("too_much", "it returned 7.0, but a score is from 0 to 1"),
+        ("nothing", "it returned None, which is not a number"),
+        ("not_a_number", "it returned nan, but a score is from 0 to 1"),
         ("no_score", "it returned {'points': 1}, which has no `score`"),
     ],
 )
@@ -280,7 +280,7 @@ def test_a_grader_may_stand_in_a_file(tmp_path: Path) -> None:
     assert 1 == score(spec, "Paris", "", setting, reference_answer="Paris").value
     for name, complaint in {
         "code.json": "name it in the scorer `python`",
-        "judge.json": "asks a model to judge",
+        "judge.json": "needs a model as judge",
         "missing.json": "No such file",
     }.items():
         with pytest.raises(JobError, match=complaint):
@@ -290,18 +290,18 @@ def test_a_grader_may_stand_in_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("grader", "complaint"),
     [
-        ({"type": "score_model", "model": "m"}, "type score_model asks a model to judge"),
-        ({"type": "label_model"}, "type label_model asks a model to judge"),
+        ({"type": "score_model", "model": "m"}, "type score_model needs a model as judge"),
+        ({"type": "label_model"}, "type label_model needs a model as judge"),
         (
             {**FIELDS, "graders": {"name": {"type": "label_model"}}},
-            "type label_model asks a model to judge",
+            "type label_model needs a model as judge",
         ),
-        ({**EQUAL, "input": "{{ answer }}"}, "{{ answer }} is no variable"),
-        ({**FIELDS, "calculate_output": "name + phone"}, "uses 'phone', and the graders are"),
-        ({**FIELDS, "calculate_output": "name.real"}, "only numbers, the graders' names"),
+        ({**EQUAL, "input": "{{ answer }}"}, "{{ answer }} is not a variable"),
+        ({**FIELDS, "calculate_output": "name + phone"}, "uses 'phone', but the graders are"),
+        ({**FIELDS, "calculate_output": "name.real"}, "only numbers, graders' names"),
         ({**FIELDS, "calculate_output": "(name"}, "is not a formula"),
-        ({**FIELDS, "graders": [EQUAL, {**EQUAL, "name": ""}]}, "a name of its own"),
-        ({**FIELDS, "graders": [EQUAL, EQUAL]}, "a name of its own"),
+        ({**FIELDS, "graders": [EQUAL, {**EQUAL, "name": ""}]}, "a unique name"),
+        ({**FIELDS, "graders": [EQUAL, EQUAL]}, "a unique name"),
         (
             {
                 "type": "text_similarity",

@@ -98,22 +98,28 @@ def test_a_measure_holds_within_bounds_where_it_is_known() -> None:
 
 
 REFUSED: list[tuple[Any, str]] = [
-    ([], "`scorers` is [] and must be a list with a scorer or more"),
+    ([], "`scorers` is [] but must be a list of one or more scorers"),
     ("exact", "must be a list"),
-    ([7], "`scorers[0]` is 7, which is no scorer with a type"),
-    (["contians"], "`scorers[0]`: 'contians' is no scorer. Did you mean 'contains'?"),
+    ([7], "`scorers[0]` is 7, which is not a scorer with a type"),
+    (["contians"], "`scorers[0]`: 'contians' is not a scorer. Did you mean 'contains'?"),
     ([HAS_A, {"type": "contains", "ignorecase": 1}], "`scorers[1].ignorecase` is not a known key"),
-    ([{"type": "contains"}], "`scorers[0]`: there is no `expected`, neither here nor in the row"),
-    (["latency"], "`scorers[0]` measures the latency, and needs at_least or at_most"),
-    (["consistency"], "'consistency' is no scorer"),
-    (["row_scorers"], "'row_scorers' is no scorer"),
-    ([{"type": "python", "function": "os:system"}], "`scorers[0]` names code, which only a job"),
-    ([{"type": "json_schema", "definition": "a.json"}], "names a file, which only a job does"),
+    ([{"type": "contains"}], "`scorers[0]`: neither the entry nor the row has `expected`"),
+    (["latency"], "`scorers[0]` measures the latency and needs at_least or at_most"),
+    (["consistency"], "'consistency' is not a scorer"),
+    (["row_scorers"], "'row_scorers' is not a scorer"),
+    (
+        [{"type": "python", "function": "os:system"}],
+        "`scorers[0]` names code, which is allowed only in a job",
+    ),
+    (
+        [{"type": "json_schema", "definition": "a.json"}],
+        "names a file, which is allowed only in a job",
+    ),
     ([{"type": "regex", "pattern": "("}], "`scorers[0].pattern` is '(': not a regular expression"),
     ([{**HAS_A, "all_of": ["b"]}], "give one of expected, any_of and all_of"),
     ([{**HAS_A, "weight": -1}], "`scorers[0].weight` is -1"),
-    ({"scorers": ["exact"], "negate": True}, "has the key 'negate'; a list of scorers takes"),
-    ([[[[[[[[HAS_A]]]]]]]], "is a list in more than 5 others"),
+    ({"scorers": ["exact"], "negate": True}, "has the key 'negate'; a list of scorers allows only"),
+    ([[[[[[[[HAS_A]]]]]]]], "is nested in more than 5 lists"),
     ([{"type": "contains", "expected": " "}], "`scorers[0]`: the expected answer is empty"),
 ]
 

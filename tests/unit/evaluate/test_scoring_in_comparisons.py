@@ -134,7 +134,7 @@ def test_cases_that_can_never_be_right_are_refused_before_anybody_is_asked(
 ) -> None:
     backend = backend_of(rule)
     job = make_job({"scorers": ["numeric"], "contenders": CONTENDERS}, test=[("test 1", "yes")])
-    with pytest.raises(DataError, match=r"test\.jsonl:1: the expected answer 'yes' holds no num"):
+    with pytest.raises(DataError, match=r"test\.jsonl:1: the expected answer 'yes' has no num"):
         compare(job)
     assert [] == backend.requests
 

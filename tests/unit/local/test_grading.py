@@ -83,7 +83,7 @@ def test_a_reward_function_sees_the_group_and_returns_any_number(tmp_path: Path)
 def test_an_answer_without_a_usable_score_is_not_scored(tmp_path: Path) -> None:
     scores = scores_of(function(tmp_path, "odd"), *"abcd")
     assert [True, True, True, False] == [score.failed for score in scores]
-    assert "it returned 'much', which is no number" == scores[2].reason
+    assert "it returned 'much', which is not a number" == scores[2].reason
 
 
 @pytest.mark.parametrize(
