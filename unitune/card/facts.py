@@ -97,7 +97,7 @@ class CardFacts:
 
     @property
     def is_own(self) -> bool:
-        """Whether the user's own hardware trained, which makes adapters of low rank."""
+        """True if the user's own hardware trained, which makes adapters of low rank."""
         return registry.offer(self.run.backend_name).is_own
 
     @property

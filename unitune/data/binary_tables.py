@@ -62,7 +62,7 @@ def arrow_records(stream: BufferedReader, _: CheckHeader) -> Iterator[Record | F
 
 
 def is_saved_dataset(folder: Path) -> bool:
-    """Whether `datasets` saved this folder."""
+    """Return whether `datasets` saved this folder."""
     return any((folder / name).is_file() for name in _STATES)
 
 

@@ -51,7 +51,7 @@ ROWS_A_LABEL = 3
 
 
 def may_be_labels(texts: Sequence[str], different: int) -> bool:
-    """Whether texts with `different` distinct values are labels: short and repeated."""
+    """Return whether texts with `different` distinct values are labels: short and repeated."""
     short = max(map(len, texts), default=0) <= LABEL_CHARACTERS
     return short and 2 <= different <= max(2, len(texts) // ROWS_A_LABEL)
 
@@ -85,7 +85,7 @@ class _Column:
 
     @cached_property
     def is_object(self) -> bool:
-        """Whether the column holds JSON objects, as values or strings."""
+        """True if the column holds JSON objects, as values or strings."""
         found = sum(
             isinstance(json_or_none(value) if isinstance(value, str) else value, dict)
             for value in self.values
@@ -98,7 +98,7 @@ class _Column:
 
     @property
     def is_text(self) -> bool:
-        """Whether the column holds words, unlike ids, numbers and dates."""
+        """True if the column holds words, unlike ids, numbers and dates."""
         worded = sum(bool(re.search(r"[^\W\d_]\s+[^\W\d_]", text)) for text in self.texts)
         unspaced = sum(len(text) > 1 and ord(text[0]) > 0x2E7F for text in self.texts)
         return self.different > 1 and worded + unspaced > len(self.texts) / 2

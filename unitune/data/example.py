@@ -94,14 +94,14 @@ class Example(BaseModel):
     expected: str | None = None
     """Expected answer, if it is not the last assistant turn."""
     required: bool = False
-    """Whether every candidate must get this case right to pass the gate."""
+    """True if every candidate must get this case right to pass the gate."""
     non_preferred_output: (
         Annotated[tuple[Message, ...], Field(min_length=1, max_length=1)] | None
     ) = None
     """Answer that is worse than the last of `messages`, in a preference row."""
 
     kto_tag: bool | None = None
-    """Whether the answer is good, in a rated row (LLaMA-Factory's key)."""
+    """True if the answer is good, in a rated row (LLaMA-Factory's key)."""
 
     _weight_is_a_number = field_validator("weight", mode="before")(_refuse_flag)
 

@@ -78,7 +78,7 @@ class SharedCase(Closed):
     """File of the nearest duplicate; among equals, the first with the same answer."""
     train_line: int
     same_answer: bool
-    """Whether the duplicate also has the same answer after normalisation."""
+    """True if the duplicate also has the same answer after normalisation."""
 
     def __str__(self) -> str:
         """Return place and similarity of the duplicate: ``train.csv:7, near-duplicate 0.86``."""

@@ -26,13 +26,13 @@ _HISTORY = "It must be a list of earlier turns: [[QUESTION, ANSWER], …]."
 
 
 def fits_alpaca(row: Flat) -> bool:
-    """Whether a row looks like an instruction."""
+    """Return whether a row looks like an instruction."""
     beside = (*ANSWERS, "input", "chosen", "rejected")
     return "instruction" in row and "prompt" not in row and not row.keys().isdisjoint(beside)
 
 
 def fits_pair(row: Flat) -> bool:
-    """Whether a row has a prompt, or a prompt and an answer under other names."""
+    """Return whether a row has a prompt, or a prompt and an answer under other names."""
     keys = row.keys()
     return "prompt" in row or not (keys.isdisjoint(PROMPTS) or keys.isdisjoint(ANSWERS))
 

@@ -46,7 +46,7 @@ class _Triple(BaseModel):
 
 
 def fits_preference(row: Flat) -> bool:
-    """Whether a row looks like OpenAI's triple."""
+    """Return whether a row looks like OpenAI's triple."""
     if "messages" in row:
         return "non_preferred_output" in row
     given = row.get("input")
@@ -153,7 +153,7 @@ def _in_trl_words(finding: Finding) -> Finding:
 
 
 def fits_trl(row: Flat) -> bool:
-    """Whether a row looks like TRL's preference columns."""
+    """Return whether a row looks like TRL's preference columns."""
     return "completion" not in row and ("chosen" in row or "rejected" in row)
 
 

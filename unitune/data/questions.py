@@ -131,7 +131,7 @@ def normal(text: str) -> str:
 
 
 def is_blank(text: str) -> bool:
-    """Whether a text has no visible characters."""
+    """Return whether a text has no visible characters."""
     return not text.strip() or not (text.isascii() or normal(text))
 
 

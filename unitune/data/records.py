@@ -73,7 +73,7 @@ class Line(NamedTuple):
 
     @property
     def is_blank(self) -> bool:
-        """Whether the line is empty."""
+        """True if the line is empty."""
         return self.problem is None and not self.text.strip()
 
 
@@ -86,7 +86,7 @@ class TableRow(NamedTuple):
 
     @property
     def is_blank(self) -> bool:
-        """Whether the row is empty."""
+        """True if the row is empty."""
         return not "".join(self.values).strip() and not self.problems
 
 

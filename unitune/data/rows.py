@@ -59,7 +59,7 @@ def examples(
 
 
 def is_mapped(record: Record, mapping: Mapping) -> bool:
-    """Whether a record is read through the mapping instead of its own shape."""
+    """Return whether a record is read through the mapping instead of its own shape."""
     shape = shape_of(record.value)
     if record.from_table or shape is None:
         return True

@@ -110,7 +110,7 @@ def _fits_nothing(_: Flat) -> bool:
 
 
 def _may_be_wire(row: Flat) -> bool:
-    """Whether a row with messages has content blocks or tools that OpenAI's rows do not have."""
+    """Return whether a row with messages has content blocks or tools unlike OpenAI's rows."""
     turns, tools = row["messages"], row.get("tools")
     blocks = isinstance(turns, list) and any(
         isinstance(turn, dict) and isinstance(turn.get("content"), list) for turn in turns

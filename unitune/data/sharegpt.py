@@ -40,7 +40,7 @@ ROLES: Mapping[str, str] = {
 
 
 def fits(row: Flat) -> bool:
-    """Whether a row holds a ShareGPT conversation."""
+    """Return whether a row holds a ShareGPT conversation."""
     return any(isinstance(row.get(key), list) for key in KEYS)
 
 

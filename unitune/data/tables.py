@@ -155,7 +155,7 @@ def _title_lines(rows: Sequence[Sequence[str]]) -> int:
 
 
 def _is_total(values: Sequence[str]) -> bool:
-    """Whether a row begins with a word such as Total and otherwise holds only numbers."""
+    """Return whether a row begins with a word such as Total and otherwise holds only numbers."""
     word, *others = _filled(values) or [""]
     return len(values) > 1 and bool(_TOTAL.fullmatch(word)) and all(map(_NUMBER.fullmatch, others))
 

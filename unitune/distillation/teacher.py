@@ -81,7 +81,7 @@ class Teacher:
 
     @property
     def is_free(self) -> bool:
-        """Whether nobody takes money for the answers."""
+        """True if nobody takes money for the answers."""
         resolved = self.resolved
         return not answer_prices(resolved.job, resolved.book, allow_unpriced=True).charged
 

@@ -1,4 +1,1 @@
-"""What may stand in a job file, part by part; `unitune.job.job` puts the parts together.
-
-Each is read strictly: a key that is not known is refused with the nearest right name (`spec`).
-"""
+"""Define the parts of a job file; unknown keys are refused with the nearest valid name."""

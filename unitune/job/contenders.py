@@ -1,9 +1,6 @@
-"""Who competes, as a job says it: one frozen specification for each kind of contender.
+"""Specify contenders: one frozen class per kind, with `ContenderSpec` as their union.
 
-`ContenderSpec` is their union. Three ask the job's own base (zero-shot, instructed, few-shot), one
-a tuned model, two any other model with a prompt of the same three kinds (`Model` of any backend,
-`Server` by its URL), and one reads answers that were written down. Which prompts each may choose
-from is the business of `unitune.evaluate.prompts.contenders`; nothing here acts.
+`unitune.evaluate.prompts.contenders` chooses their prompts.
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ ShotChoice = Literal["auto", "random", "nearest"]
 
 
 class ZeroShot(Typed):
-    """The untuned model with the row's own messages."""
+    """Untuned model with the row's own messages."""
 
     type: Literal["zero-shot"] = "zero-shot"
     name: str = "zero-shot"
@@ -30,102 +27,106 @@ class ZeroShot(Typed):
 
 
 class Instructed(Typed):
-    """The untuned model with instructions in words."""
+    """Untuned model with written instructions."""
 
     type: Literal["instructed"] = "instructed"
     name: str = "instructed"
     role: Role = "baseline"
     instructions: str | None = None
-    """Text added to the system prompt; `evaluate.instructions`, or a text made from train."""
+    """Text added to the system prompt; by default `evaluate.instructions` or a text made from
+    train."""
 
 
 class FewShot(Typed):
-    """The untuned model, shown answered rows of train before the question."""
+    """Untuned model with answered rows of train before the question."""
 
     type: Literal["few-shot"] = "few-shot"
     name: str = "few-shot"
     role: Role = "baseline"
     shots: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """How many rows are shown; `auto` chooses among a few numbers on dev."""
+    """Number of example rows; `auto` chooses among a few numbers on dev."""
     choose: ShotChoice = "auto"
-    """random: the same rows for every case, spread over the answers. nearest: for each case the
-    rows most similar to it. `auto` tries both on dev."""
+    """random: the same rows for every case, spread over the answers. nearest: the rows most similar
+    to each case. `auto` tries both on dev."""
 
 
 class Tuned(Typed):
-    """The tuned model, of this job or of any run."""
+    """Tuned model of this job or of any run."""
 
     type: Literal["tuned"] = "tuned"
     run: Annotated[str, Field(min_length=1)] | None = None
-    """Run whose model answers, also one of another job: its id, the first letters of it, newest,
-    or a version of a registered model (NAME:3, NAME@ALIAS). By default that of `compare --run`,
-    else the newest succeeded run of this training."""
+    """Run whose model answers, also of another job: a run id or its first letters, `newest`, or a
+    version of a registered model (NAME:3, NAME@ALIAS). By default the run of `compare --run`, or
+    the newest succeeded run of this training."""
     name: str = Field(default_factory=lambda given: given.get("run") or "tuned")
-    """In the report; by default tuned, or the run as it is named here."""
+    """Name in the report; by default tuned, or the run as named here."""
     role: Role = "candidate"
     prompt: Literal["own", "baseline"] = "own"
-    """own: the row's own messages, as it was trained. baseline: the prompt that the best baseline
-    has chosen on dev, instructions and shots included."""
+    """own: the row's own messages, as in training. baseline: the prompt that the best baseline
+    chose on dev, with its instructions and shots."""
 
 
 class Prompted(Typed):
-    """A model that is not the job's own, with one of the same prompts."""
+    """Base of contenders with a different model and one of the same prompts."""
 
     prompt: PromptKind = "instructed"
-    """See the contenders of the same names."""
+    """Kind of prompt, as for the contenders of these names."""
     instructions: str | None = None
-    """For instructed and few-shot; `evaluate.instructions`, or a text made from train."""
+    """Instructions for instructed and few-shot; by default `evaluate.instructions` or a text made
+    from train."""
     shots: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """For few-shot: how many rows are shown."""
+    """Number of example rows for few-shot."""
     choose: ShotChoice = "auto"
-    """For few-shot: which rows are shown."""
+    """Choice of example rows for few-shot."""
 
     @model_validator(mode="after")
     def _settings_of_its_prompt(self) -> Self:
         if self.prompt != "few-shot" and (self.shots, self.choose) != ("auto", "auto"):
-            raise ValueError(f"prompt {self.prompt} takes neither shots nor choose; few-shot does")
+            raise ValueError(f"prompt {self.prompt} does not take shots or choose; few-shot does")
         if self.prompt == "zero-shot" and self.instructions is not None:
-            raise ValueError("prompt zero-shot takes no instructions; instructed and few-shot do")
+            raise ValueError(
+                "prompt zero-shot does not take instructions; instructed and few-shot do"
+            )
         return self
 
 
 class Model(Prompted):
-    """Any model of any backend."""
+    """Model of any backend."""
 
     type: Literal["model"] = "model"
     backend: str
-    """Who answers; `unitune backends` lists them."""
+    """Backend that answers; `unitune backends` lists them."""
     model: str
-    """Its name there."""
+    """Name of the model at the backend."""
     name: str = Field(default_factory=lambda given: given.get("model", "model"))
-    """In the report; by default that of the model."""
+    """Name in the report; by default the model's."""
     role: Role = "reference"
 
 
 class Server(Prompted):
-    """Any model on a server that speaks OpenAI's chat completions."""
+    """Model on a server with OpenAI's chat completions API."""
 
     type: Literal["server"] = "server"
     url: Address
     """Base URL with its version, such as ``http://127.0.0.1:8000/v1``."""
     model: str
-    """Its name there."""
+    """Name of the model on the server."""
     api_key_variable: VariableName | None = None
-    """Environment variable that holds the key, which never stands in a job itself; the user must
-    have allowed it for this address (`unitune keys allow`)."""
+    """Environment variable with the key, which is never in a job. You must allow it for this
+    address first (`unitune keys allow`)."""
     name: str = Field(default_factory=lambda given: given.get("model", "server"))
-    """In the report; by default that of the model."""
+    """Name in the report; by default the model's."""
     role: Role = "reference"
 
 
 class Recorded(Typed):
-    """Answers that were written down before, such as those of a model that is switched off."""
+    """Answers recorded earlier, such as those of a retired model."""
 
     type: Literal["recorded"] = "recorded"
     name: str = "recorded"
     role: Role = "baseline"
     answers: str
-    """JSON Lines, one object a case: ``{"case": ID, "answer": TEXT}``, ids as in
+    """JSON Lines with one object per case: ``{"case": ID, "answer": TEXT}``; ids as in
     `Example.case_id`."""
 
 
@@ -143,7 +144,7 @@ ContenderSpec: TypeAlias = Annotated[
 
 
 def prompt_kind(spec: ContenderSpec) -> PromptKind | None:
-    """Return how an untuned model is prompted; None for tuned models and recorded answers."""
+    """Return the prompt of an untuned model; None for tuned models and recorded answers."""
     match spec:
         case ZeroShot() | Instructed() | FewShot():
             return spec.type

@@ -1,4 +1,4 @@
-"""The files that a job learns from and is judged on, and how they are read."""
+"""Define the data section of a job: its files and how they are read."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from unitune.security.spec import Spec
 
 
 class Columns(Spec):
-    """Which column of a table becomes which message."""
+    """Table columns that become messages."""
 
     user: str
-    """Column with the user's message."""
+    """Column with the user message."""
     assistant: str
     """Column with the expected answer."""
     system: str | None = None
-    """Column with the system prompt, if there is one."""
+    """Column with the system prompt, if any."""
 
 
 class Template(Spec):
-    """Jinja2 templates over the columns of a row, one for each message."""
+    """Jinja2 templates over the columns of a row, one per message."""
 
     user: str
-    """Template of the user's message, e.g. ``Subject: {{ subject }}\\n\\n{{ body }}``."""
+    """Template of the user message, e.g. ``Subject: {{ subject }}\\n\\n{{ body }}``."""
     assistant: str
     """Template of the expected answer."""
     system: str | None = None
@@ -36,50 +36,49 @@ FilePurpose: TypeAlias = Literal["train", "test", "validation"]
 
 
 class Data(Spec):
-    """The files that a job learns from and is judged on."""
+    """Files for training and evaluation."""
 
     train: Files | None = None
-    """Training file, a list of them, a pattern such as ``train-*.parquet``, or a data set such as
-    ``hf://owner/name``; a job without one is only compared, never trained."""
+    """Training file, a list of files, a pattern such as ``train-*.parquet``, or a data set such as
+    ``hf://owner/name``. A job without training files can only be compared."""
     test: Files | Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Cases to be judged on: files, or the share of train that is kept from training for it, the
-    same rows on every machine and with every seed. `compare` needs them."""
+    """Test cases: files, or the share of train to reserve for the test, which is the same on every
+    machine and with every seed. Required by `compare`."""
     validation: Files | Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Files, or the share to hold out of the training rows that the test leaves; by default a
-    seeded tenth of them, at least 30 rows."""
+    """Validation files, or the share to hold out of the training rows that remain after the test;
+    by default a seeded tenth, at least 30 rows."""
     format: str | None = None
-    """What the rows are, where their keys do not show it: alpaca, anthropic, chat, pair,
-    preference, sharegpt, trl, or a format of `unitune convert --list`."""
+    """Format of the rows, if their keys do not show it: alpaca, anthropic, chat, pair, preference,
+    sharegpt, trl, or a format listed by `unitune convert --list`."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    """What separates the columns of tables; by default it is seen from header and rows."""
+    """Delimiter of table columns; by default it is detected."""
     columns: Columns | None = None
-    """For tables: which columns hold the messages."""
+    """Table columns with the messages."""
     template: Template | None = None
-    """For tables: how messages are made from the columns; instead of `columns`."""
+    """Templates that build messages from table columns; alternative to `columns`."""
     labels: tuple[str, ...] = ()
-    """Labels, each in one spelling. An answer that differs from a label only in case or white
-    space is read as that label; any other answer stays as it is."""
+    """Labels in their correct spelling. An answer that differs from a label only in case or white
+    space is read as that label."""
     reasoning: Literal["train", "mask", "drop"] = "train"
-    """What to do with the `reasoning_content` of answers. mask: the model sees it and is not
-    trained on it. drop: leave it out of all rows."""
+    """Treatment of the `reasoning_content` of answers. mask: the model sees it but is not trained
+    on it. drop: remove it from all rows."""
     chat_template: str | None = None
-    """For a backend that trains here: the chat template in place of the model's own, a file in
-    Jinja or ``hermes``, which has tools. The tuned model and its base answer with it, too."""
+    """Chat template for local training that replaces the model's own: a Jinja file, or ``hermes``,
+    which supports tools. The tuned model and its base answer with it too."""
     chat_template_kwargs: dict[str, JsonValue] = {}  # noqa: RUF012 - pydantic copies it
-    """Variables of the chat template, such as ``{enable_thinking: false}``, in training and in
-    each request of a comparison."""
+    """Variables of the chat template, such as ``{enable_thinking: false}``, for training and every
+    request of a comparison."""
     unusable: Literal["refuse", "drop"] = "refuse"
-    """What to do about rows that cannot be used, such as one without an answer. drop: leave them
-    out and count them."""
+    """Treatment of unusable rows, such as rows without an answer. drop: leave them out and count
+    them."""
     secrets: Literal["refuse", "warn", "allow"] = "refuse"
-    """What to do about rows that hold what looks like a key, a token or a password. allow: do not
-    look."""
+    """Treatment of rows with apparent keys, tokens or passwords. allow: do not search."""
     personal_data: Literal["warn", "redact", "refuse", "allow"] = "warn"
-    """What to do about e-mail addresses, phone numbers, bank accounts, card numbers and IP
-    addresses in rows. redact: train and judge on a copy with ``<EMAIL_1>`` in their place; the map
-    between the two stays on this machine. allow: do not look."""
+    """Treatment of e-mail addresses, phone numbers, bank accounts, card numbers and IP addresses in
+    rows. redact: use a copy with placeholders such as ``<EMAIL_1>``; the map stays on this machine.
+    allow: do not search."""
     phone_region: Annotated[str, Field(pattern="^[A-Z]{2}$")] = "US"
-    """Country, by its ISO code, whose phone numbers are known without +."""
+    """Country (ISO code) whose phone numbers need no +."""
 
     @model_validator(mode="after")
     def _is_one_mapping_and_a_share_of_something(self) -> Self:
@@ -87,11 +86,11 @@ class Data(Spec):
         if len(given) > 1:
             raise ValueError(f"give either {' or '.join(given)}, not both")
         if isinstance(self.test, float) and self.train is None:
-            raise ValueError(f"test is {self.test:g}, a share of train, and there is no train")
+            raise ValueError(f"test is {self.test:g}, a share of train, but train is not set")
         return self
 
     def files(self, purpose: FilePurpose) -> tuple[str, ...]:
-        """Return the files that are named for something; none where it is a share of others."""
+        """Return the files named for a purpose, without shares."""
         named: Files | float | None = getattr(self, purpose)
         if isinstance(named, str):
             return (named,)

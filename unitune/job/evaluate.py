@@ -1,4 +1,4 @@
-"""How contenders are judged on the test cases, and the gate that passes or fails CI."""
+"""Define the evaluation of contenders, and the gate that passes or fails CI."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from unitune.security.spec import Spec
 
 
 class Constraint(Spec):
-    """A line that the candidate's score by a scorer, or a measure of it, must keep to."""
+    """Bounds on the candidate's value by a scorer or measure."""
 
     metric: str
     """Name of a scorer or measure."""
     at_least: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    """The lowest that passes."""
+    """Lowest value that passes."""
     at_most: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    """The highest that passes."""
+    """Highest value that passes."""
 
     @model_validator(mode="after")
     def _check_bounds(self) -> Self:
@@ -43,104 +43,107 @@ class Constraint(Spec):
 
 
 class Gate(Spec):
-    """The rule that passes or fails CI."""
+    """Rule that passes or fails CI."""
 
     mode: Literal["improve", "no-regress", "absolute"]
     """improve: better than the best prompt. no-regress: not worse by more than the margin.
-    absolute: the candidate's own score reaches the threshold."""
+    absolute: the candidate's score reaches the threshold."""
     threshold: Annotated[float, Field(gt=0, le=1)] | None = None
-    """For mode absolute: the score to reach, above 0 and at most 1."""
+    """Score to reach in mode absolute, above 0 and at most 1."""
     min_cases: Annotated[int, Field(ge=1)] = 20
-    """With fewer scored cases the gate is inconclusive."""
+    """Minimum number of scored cases; with fewer the gate is inconclusive."""
     looks: Annotated[int, Field(ge=1, le=100)] = 1
     """Planned number of comparisons of one candidate while the test grows. Each comparison spends
     its part of the error rate (O'Brien-Fleming)."""
     required_cases: tuple[str, ...] = ()
-    """Ids of cases that the candidate must get right, besides rows with ``required: true``."""
+    """Ids of cases that the candidate must get right, in addition to rows with ``required:
+    true``."""
     required_score: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """A required case that scores less is broken."""
+    """Minimum score of a required case."""
     baseline: str | None = None
-    """For mode no-regress: a file of scores, kept beside the job, that the candidate is held
-    against; `compare --update-baseline` writes it. Without one it is the best baseline."""
+    """File of scores to compare with in mode no-regress, next to the job; `compare
+    --update-baseline` writes it. By default the best baseline."""
     constraints: tuple[Constraint, ...] = ()
-    """Further lines that the candidate must keep to, such as ``{metric: json_valid, at_least:
-    0.99}``; each takes a score as it is, without an interval."""
+    """Further bounds for the candidate, such as ``{metric: json_valid, at_least: 0.99}``; they
+    apply to point values, without an interval."""
 
     @model_validator(mode="after")
     def _settings_of_the_mode(self) -> Self:
         if self.baseline is not None and self.mode != "no-regress":
-            raise ValueError(f"mode {self.mode} takes no baseline file, only no-regress does")
+            raise ValueError(
+                f"mode {self.mode} does not take a baseline file; only no-regress does"
+            )
         if (self.mode == "absolute") != (self.threshold is not None):
             raise ValueError(
-                "mode absolute needs a threshold above 0 and at most 1, and no other mode takes one"
+                "mode absolute needs a threshold above 0 and at most 1; other modes take none"
             )
         return self
 
 
 class TokenPrice(Spec):
-    """What a model's tokens cost, in US dollars a million tokens."""
+    """Price of a model's tokens, in US dollars per million tokens."""
 
     input: Annotated[Decimal, Field(ge=0)]
     output: Annotated[Decimal, Field(ge=0)]
 
     def at_least(self, known: TokenPrice) -> TokenPrice:
-        """Return the dearer of two prices, for input and for output."""
+        """Return the higher of two prices, for input and for output."""
         return TokenPrice(input=max(self.input, known.input), output=max(self.output, known.output))
 
 
 class Economics(Spec):
-    """What is paid and gained besides the price of an answer; what is left out is unknown."""
+    """Costs and gains apart from the price of answers; missing values are unknown."""
 
     fixed_cost_usd: Annotated[Decimal, Field(ge=0)] | None = None
-    """Training, data, evaluation and hosting over the horizon, in US dollars."""
+    """Training, data, evaluation and hosting over the time horizon, in US dollars."""
     requests: Annotated[int, Field(ge=1)] | None = None
-    """How many answers the horizon needs."""
+    """Number of requests over the time horizon."""
     value_per_correct_usd: Annotated[Decimal, Field(ge=0)] | None = None
-    """Worth of one more right answer, in US dollars."""
+    """Value of one more right answer, in US dollars."""
 
 
 class Evaluate(Spec):
-    """How contenders are judged on the test cases."""
+    """Evaluation of contenders on the test cases."""
 
     scorers: tuple[ScorerSpec, ...] = (Exact(),)
-    """What counts as right, and what else is measured; see `unitune.scorers`."""
+    """Scorers that define a right answer, and measures; see `unitune.scorers`."""
     primary: str | None = None
-    """Name of the scorer that decides, never a measure; by default the first."""
+    """Name of the scorer that decides; by default the first. Measures cannot decide."""
     contenders: tuple[ContenderSpec, ...] = (ZeroShot(), Instructed(), FewShot(), Tuned())
-    """Who competes: zero-shot, instructed, few-shot, tuned, model, server, recorded."""
+    """Models to compare: zero-shot, instructed, few-shot, tuned, model, server, recorded."""
     instructions: str | None = None
-    """Instructions of the instructed contender; made from train alone when absent."""
+    """Instructions of the instructed contender; by default made from train."""
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    """Differences smaller than this do not matter to the team."""
+    """Smallest difference that matters to the team."""
     clusters: str | None = None
-    """A custom key in the test rows: cases with equal values belong together, such as those
-    of one customer or one document."""
+    """Custom key of test rows; cases with equal values belong together, such as those of one
+    customer or document."""
     slices: tuple[str, ...] = ()
-    """Custom keys in the test rows: each of their values is looked at on its own, too."""
+    """Custom keys of test rows; each of their values is also evaluated separately."""
     leaks: Literal["refuse", "drop", "allow"] = "refuse"
-    """What to do with test cases, and rows of a validation file, that stand in train: equal, near
+    """Treatment of test cases, and rows of a validation file, that are also in train: equal, near
     duplicates, or quoted."""
     max_tokens: Annotated[int, Field(ge=1)] | Auto = "auto"
-    """Longest answer in tokens; `auto` gives ample room, and more to models that think."""
+    """Longest answer in tokens; `auto` leaves ample room, and more for reasoning models."""
     repeats: Annotated[int, Field(ge=1)] = 1
-    """How often each test case is answered; its scores are averaged."""
+    """Number of answers per test case, whose scores are averaged."""
     temperature: Annotated[float, Field(ge=0, le=2)] | Auto = "auto"
-    """0 is greedy; above, repeats differ by the seed that each request carries. `auto` is 0, and a
-    model that takes no temperature gets none; a number that it does not take is an error."""
+    """Sampling temperature; 0 is greedy. Above 0, repeats use different seeds. `auto` is 0, or none
+    for a model that does not support it; an explicit value is then an error."""
     response_schema: dict[str, JsonValue] | None = None
-    """JSON Schema that every answer must follow. Each model is held to it by its own means: a
-    vendor's structured output, or a grammar on this machine."""
+    """JSON Schema that every answer must follow, by a vendor's structured output or a local
+    grammar."""
     concurrency: Annotated[int, Field(ge=1)] = 64
-    """Requests in flight at most; fewer when the vendor limits the rate."""
+    """Maximum number of concurrent requests; fewer if the vendor limits the rate."""
     prices: dict[str, TokenPrice] = Field(default={})
-    """By contender, or by model for all contenders that use it. They never lower a price that is
-    known without the job: the dearer one applies."""
+    """Prices by contender, or by model for all contenders that use it. They never lower a known
+    price: the higher one applies."""
     budget: Budget | None = None
-    """The most that the answers may cost; needs the price of every contender that costs money."""
+    """Maximum cost of the answers; requires the price of every contender that costs money."""
     economics: Economics = Economics()
-    """With `prices`: whether the candidate is worth its money."""
+    """Costs and gains, with `prices`, that decide whether the candidate pays off."""
     gate: Gate | None = None
-    """When set, `compare` exits by it."""
+    """Gate that sets the exit code of `compare`."""
 
     @model_validator(mode="after")
     def _names(self) -> Self:
@@ -151,12 +154,16 @@ class Evaluate(Spec):
             if not names:
                 raise ValueError(f"{kind} must not be empty")
             if twice := {name for name in names if names.count(name) > 1}:
-                raise ValueError(f"{kind} names must differ; twice: {', '.join(sorted(twice))}")
+                raise ValueError(
+                    f"{kind} names must be unique; repeated: {', '.join(sorted(twice))}"
+                )
         quality = self._quality
         if not quality:
-            raise ValueError("the scorers only measure; add one that says what is right, as exact")
+            raise ValueError("the scorers only measure; add one that scores, such as exact")
         if self.primary is not None and self.primary not in quality:
-            raise ValueError(f"primary is {self.primary!r}, but scorers are {', '.join(quality)}")
+            raise ValueError(
+                f"primary is {self.primary!r}, but the scorers are {', '.join(quality)}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -165,7 +172,7 @@ class Evaluate(Spec):
         for constraint in self.gate.constraints if self.gate else ():
             if constraint.metric not in names:
                 raise ValueError(
-                    f"gate.constraints names {constraint.metric!r}, but scorers are "
+                    f"gate.constraints names {constraint.metric!r}, but the scorers are "
                     f"{', '.join(names)}"
                 )
         return self
@@ -176,14 +183,15 @@ class Evaluate(Spec):
         for scorer in self.scorers:
             if isinstance(scorer, RecordedScore) and scorer.file is None and afresh:
                 raise ValueError(
-                    f"the scorer {scorer.name!r} reads scores beside recorded answers, and "
-                    f"{', '.join(afresh)} answers afresh; give the scorer a `file` with scores, or "
-                    "take another scorer, such as exact"
+                    f"the scorer {scorer.name!r} reads scores of recorded answers, but "
+                    f"{', '.join(afresh)} gives new answers; give the scorer a `file` with scores, "
+                    "or "
+                    "use another scorer, such as exact"
                 )
         return self
 
     def price_of(self, spec: ContenderSpec, base_model: str) -> TokenPrice | None:
-        """Return the job's price of a contender; of an untuned one also by its model's name."""
+        """Return the job's price of a contender, or of its untuned model."""
         if isinstance(spec, Tuned | Recorded):
             return self.prices.get(spec.name)
         model = spec.model if isinstance(spec, Model | Server) else base_model
@@ -191,7 +199,7 @@ class Evaluate(Spec):
 
     @property
     def needs_expected(self) -> bool:
-        """Whether a case must say what is expected, because some scorer reads it."""
+        """True if a scorer needs the expected answer of each case."""
         return any(scorer.needs_expected for scorer in self.scorers)
 
     @property
@@ -200,17 +208,17 @@ class Evaluate(Spec):
 
     @property
     def primary_scorer(self) -> str:
-        """Name of the scorer that decides the verdict."""
+        """Name of the scorer that decides."""
         return self.primary or self._quality[0]
 
     @property
     def deciding(self) -> Scorer:
-        """The scorer that decides the verdict."""
+        """Scorer that decides."""
         (scorer,) = (each for each in self.scorers if each.name == self.primary_scorer)
         assert isinstance(scorer, Scorer), "a measure decides nothing"
         return scorer
 
     @property
     def graded(self) -> bool:
-        """Whether a case may score something between right and wrong."""
+        """True if the score of a case may be between right and wrong."""
         return self.repeats > 1 or self.deciding.kind is not Kind.BINARY

@@ -1,10 +1,6 @@
-"""What a team wants from a model: a `Job`, frozen data, the same in YAML and in Python.
+"""Define a `Job`: frozen data on what to tune, the same in YAML and in Python.
 
-`Job.load` reads a file, `job.save` writes one, and a Job built in Python equals the Job read from
-the file it saves. Nothing here acts: `unitune.plan` looks, `unitune.launch` trains, and
-`unitune.compare` judges. Paths are kept as written and resolved against the job file's folder.
-
-Errors name the file, the line, the value and what is allowed; see `unitune.workspace.yaml_file`.
+Paths are kept as written and resolved against the job file's folder.
 """
 
 from __future__ import annotations
@@ -62,14 +58,11 @@ __all__ = [
     "Tuning",
 ]
 Method = Literal["sft", "dpo", "rft", "cpt"]
-CHAT_TEMPLATES = ("hermes",)  # chat templates that `Data.chat_template` may name
+CHAT_TEMPLATES = ("hermes",)  # built-in values of `Data.chat_template`
 
 
 def other_tools() -> dict[str, str]:
-    """Return what keys of other tools are called in a job file, by dotted names.
-
-    Of a key that has no equivalent it is a sentence about it.
-    """
+    """Return our dotted keys, or a sentence, by the keys of other tools."""
     files = (Path(__file__).with_name(f"{name}.yaml") for name in ("no_such_key", "other_tools"))
     return {
         theirs: ours
@@ -80,7 +73,7 @@ def other_tools() -> dict[str, str]:
 
 
 class Job(Spec):
-    """What to tune, on what, how and where.
+    """Specification of what to tune, on what, how and where.
 
     Examples:
         >>> job = Job(name="demo", model="smollm2-135m-instruct", backend="local",
@@ -92,42 +85,42 @@ class Job(Spec):
     version: Literal[1] = 1
     """Version of this file format."""
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
-    """Lower-case letters, digits and dashes; at most 40."""
+    """Lower-case letters, digits and dashes; at most 40 characters."""
     model: str | dict[str, str]
-    """Base model, or one for each backend: ``{local: smollm2-135m-instruct, …}``."""
+    """Base model, or one per backend: ``{local: smollm2-135m-instruct, …}``."""
     backend: str
-    """Who trains it; `unitune backends` lists them."""
+    """Training backend; `unitune backends` lists them."""
     method: Method = "sft"
     """sft: learn the answers (supervised fine-tuning). dpo: prefer one answer to another (rows with
-    a preferred and a non-preferred output). rft: earn a grader's reward (rows may lack answers).
-    cpt: continue the pre-training on raw text (rows ``{"text": …}``); every token is trained."""
+    a preferred and a non-preferred output). rft: maximise a grader's reward (rows may lack
+    answers). cpt: continue pre-training on raw text (rows ``{"text": …}``); every token is trained
+    on."""
     start: Annotated[str, Field(min_length=1)] | None = None
-    """A tuned model to go on from: a run of this ledger by its id, a version of a registered model
-    (NAME:3, NAME@ALIAS), the folder of an adapter for a backend that trains here, or the vendor's
-    own name of a model. By default training begins at the base model; `model` names the base in
-    either case."""
+    """Tuned model to continue from: a run id, a version of a registered model (NAME:3, NAME@ALIAS),
+    an adapter folder for local training, or the vendor's model name. By default training starts at
+    the base model, which `model` names in either case."""
     data: Data
     tuning: Tuning = Tuning()
     evaluate: Evaluate = Evaluate()
     budget: TrainingBudget | None = None
-    """The most that the training may cost; of a sweep, all its runs together."""
+    """Maximum cost of the training; for a sweep, of all its runs together."""
     usage: Usage = Usage()
-    """How the model will be used, for `unitune cost`."""
+    """Expected use of the model, for `unitune cost`."""
     prices: tuple[PriceEntry, ...] = ()
-    """Custom prices, which win over all that are known: ``{backend: azure, training: 21.00}``
-    or ``{backend: local, machine: 0.85}`` an hour; as in ``prices.yaml``."""
+    """Custom prices, which override all known ones: ``{backend: azure, training: 21.00}`` or
+    ``{backend: local, machine: 0.85}`` an hour; as in ``prices.yaml``."""
     track: tuple[Literal["mlflow", "wandb", "tensorboard", "trackio"], ...] = ()
-    """Experiment trackers that get its runs' figures as they come, and its comparisons; MLflow's
-    registry gets its registered versions and their aliases, too. Where they send them is their own
-    business: ``MLFLOW_TRACKING_URI``, ``WANDB_API_KEY``, …"""
+    """Experiment trackers that receive the figures of runs and comparisons. MLflow's registry also
+    receives registered versions and aliases. The trackers' own variables set their address:
+    ``MLFLOW_TRACKING_URI``, ``WANDB_API_KEY``, …"""
     options: dict[str, dict[str, JsonValue]] = {}  # noqa: RUF012 - pydantic copies it
-    """What one backend alone understands, by backend."""
+    """Backend-specific options, by backend."""
     folder: Annotated[SkipJsonSchema[Path], Field(exclude=True, repr=False)] = Path()
-    """Where relative paths start; the job file's folder."""
+    """Folder of relative paths: that of the job file."""
     given_prices: Annotated[
         SkipJsonSchema[tuple[PriceEntry, ...]], Field(exclude=True, repr=False)
     ] = ()
-    """Prices of the command line, which win over `prices`."""
+    """Prices of the command line, which override `prices`."""
 
     @model_validator(mode="after")
     def _settings_are_for_the_method(self) -> Self:
@@ -144,20 +137,20 @@ class Job(Spec):
     def _rated_answers_are_no_cases(self) -> Self:
         if self.rows_for == "kto" and isinstance(self.data.test, float):
             raise ValueError(
-                "data.test cannot be a share with loss kto: not every rated answer is one to "
-                "expect. Name a file of cases, or none"
+                "data.test cannot be a share with loss kto, because not every rated answer is "
+                "right. Name a file of test cases, or leave it out"
             )
         return self
 
     @model_validator(mode="after")
     def _each_run_is_valid(self) -> Self:
         if self.sweep and self.data.train is None:
-            raise ValueError("lists under tuning make trainings, and data.train names no rows")
+            raise ValueError("lists under tuning start trainings, but data.train names no rows")
         runs = [type(self).model_validate(dict(each)) for each in self.variants().values()]
         if self.sweep and len({run.rows_for for run in runs}) > 1:
             raise ValueError(
-                "the runs of a sweep learn from the same rows, and loss kto takes others than the "
-                "losses beside it. Make it a job of its own"
+                "the runs of a sweep share their rows, but loss kto needs different rows from the "
+                "other losses. Put it in a separate job"
             )
         return self
 
@@ -182,19 +175,16 @@ class Job(Spec):
 
     @property
     def rows_for(self) -> Literal["sft", "dpo", "kto", "rft", "cpt"]:
-        """What training rows must hold: by the method, and for kto by its loss."""
+        """Kind of training rows: the method, or kto for its loss."""
         return "kto" if self.tuning.preference.loss == "kto" else self.method
 
     @property
     def sweep(self) -> dict[str, tuple[Value, ...]]:
-        """The settings under `tuning` with a list of values, by dotted names; mostly none."""
+        """Settings under `tuning` with a list of values, by dotted name."""
         return self.tuning.swept
 
     def variants(self) -> dict[str, Self]:
-        """Return the job of each run of a sweep, by its values: ``learning_rate=0.0001, …``.
-
-        Nothing where no setting has a list of values.
-        """
+        """Return the job of each run of a sweep by its values: ``learning_rate=0.0001, …``."""
         if not (settings := [*self.sweep]):
             return {}
         return {
@@ -206,26 +196,23 @@ class Job(Spec):
 
     @property
     def rewards(self) -> tuple[Scorer, ...]:
-        """Rewards of sampled answers: those of the training, or the scorer of the verdict.
-
-        Other methods than rft have none.
-        """
+        """Rewards of sampled answers for rft: those of the training, or the deciding scorer."""
         own = self.tuning.reward.scorers or (self.evaluate.deciding,)
         return own if self.method == "rft" else ()
 
     @property
     def reward_scorer(self) -> Scorer:
-        """The only reward, for backends that take one scorer.
+        """Reward for backends that take one scorer.
 
         Raises:
-            JobError: There are several rewards, or it grades groups.
+            JobError: There are several rewards, or the reward grades groups.
         """
         if len(self.rewards) == 1 and not self.rewards[0].grades_groups:
             return self.rewards[0]
         names = ", ".join(reward.name for reward in self.rewards)
         raise JobError(
-            f"tuning.reward.scorers has {names}, and the backend {self.backend} takes one scorer. "
-            "Give it a single one, or train on the backend local."
+            f"tuning.reward.scorers has {names}, but the backend {self.backend} takes one scorer. "
+            "Keep one of them, or train on the backend local."
         )
 
     @property
@@ -239,18 +226,18 @@ class Job(Spec):
             return self.model
         if self.backend not in self.model:
             raise JobError(
-                f"job {self.name!r}: model names no base for backend {self.backend!r}. "
-                f"It names one for {', '.join(sorted(self.model))}. Add `{self.backend}: MODEL` to "
+                f"job {self.name!r}: model has no base model for backend {self.backend!r}. "
+                f"It has one for {', '.join(sorted(self.model))}. Add `{self.backend}: MODEL` to "
                 "model."
             )
         return self.model[self.backend]
 
     @property
     def chat_template(self) -> str | None:
-        """Text of the chat template that the job names in place of the model's own.
+        """Text of the chat template that replaces the model's own, if any.
 
         Raises:
-            JobError: It cannot be read.
+            JobError: The file cannot be read.
         """
         name = self.data.chat_template
         if name is None:
@@ -260,28 +247,28 @@ class Job(Spec):
             return (own if name in CHAT_TEMPLATES else self.path(name)).read_text(encoding="utf-8")
         except (OSError, ValueError) as problem:
             raise JobError(
-                f"data.chat_template is {name!r}, which cannot be read: {problem}. It is a file in "
-                f"Jinja, or one of {', '.join(CHAT_TEMPLATES)}."
+                f"data.chat_template is {name!r}, which cannot be read: {problem}. Use a "
+                f"Jinja file or one of {', '.join(CHAT_TEMPLATES)}."
             ) from problem
 
     def with_backend(self, backend: str | None) -> Self:
-        """Return the job as it would be if it named this backend; None: as it is."""
+        """Return the job with this backend; unchanged for None."""
         return self if backend is None else self.model_copy(update={"backend": backend})
 
     def with_budget(self, usd: Decimal | None) -> Self:
-        """Return the job with another budget for its training; None: as it is."""
+        """Return the job with another training budget; unchanged for None."""
         if usd is None:
             return self
         hours = self.budget and self.budget.hours
         return self.model_copy(update={"budget": TrainingBudget(usd=usd, hours=hours)})
 
     def with_evaluation_budget(self, usd: Decimal) -> Self:
-        """Return the job with another budget for the answers of its contenders."""
+        """Return the job with another budget for contenders' answers."""
         evaluate = self.evaluate.model_copy(update={"budget": Budget(usd=usd)})
         return self.model_copy(update={"evaluate": evaluate})
 
     def with_prices(self, prices: Iterable[PriceEntry]) -> Self:
-        """Return the job with prices that win over all others, as `--price` gives them."""
+        """Return the job with prices that override all others, as with `--price`."""
         return self.model_copy(update={"given_prices": tuple(prices)})
 
     def _repr_html_(self) -> str:
@@ -299,7 +286,7 @@ class Job(Spec):
         """Read a job file.
 
         Args:
-            path: A YAML file.
+            path: Path of a YAML file.
 
         Raises:
             JobError: The file is missing or not a valid job; the message names the line.
@@ -315,10 +302,7 @@ class Job(Spec):
             raise JobError(yaml_file.explain(document, error, cls, other_tools())) from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the job as YAML, leaving out what equals its default.
-
-        Data paths are rewritten so that they mean the same files from the new place.
-        """
+        """Write the job as YAML without defaults, with paths relative to the new folder."""
         file = Path(path)
         content = self.model_dump(mode="json", exclude_defaults=True)
         data: dict[str, Any] = content["data"]
@@ -339,7 +323,7 @@ class Job(Spec):
             draft.write(yaml_file.dump(content))
 
     def _move_files(self, scorer: dict[str, Any], folder: Path) -> None:
-        """Let a scorer's options name the same files from another folder."""
+        """Adjust the paths in a scorer's options to another folder."""
         for key in {"definition", "file", "grader"} & scorer.keys():
             scorer[key] = self._moved(scorer[key], folder)
         if "function" in scorer:

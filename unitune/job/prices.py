@@ -1,13 +1,7 @@
-"""What a price is: flat rows, and the shorter way in which people write them down.
+"""Define prices: flat rows (`PriceRow`), and the short form that people write (`PriceEntry`).
 
-A `PriceRow` says what one item costs, since when, and who says so. Offers, a project's
-``prices.yaml``, a user's own file and the section ``prices:`` of a job write a `PriceEntry`: one
-line for everything that a model costs, and common facts (day, source) once for many lines.
-`rows_of` turns entries into rows.
-
-Amounts are text until they are `Decimal`: no float is ever made of them. Which row applies to a job
-is not here but in `unitune.cost.prices.book`, and how rows are written as entries in
-`unitune.cost.prices.refresh`.
+`rows_of` turns the entries of offers, ``prices.yaml`` files and jobs into rows. Amounts are text
+until they are `Decimal`, never floats.
 """
 
 from __future__ import annotations
@@ -32,7 +26,7 @@ from pydantic import (
 
 from unitune.security.spec import Spec
 
-Kind = Literal[  # What is paid for. machine: an hour of hardware, rented or owned.
+Kind = Literal[  # Billed items. machine: an hour of hardware, rented or owned.
     "training",
     "validation",
     "grader",
@@ -44,14 +38,14 @@ Kind = Literal[  # What is paid for. machine: an hour of hardware, rented or own
     "machine",
 ]
 Unit = Literal["million-tokens", "hour", "gpu-hour", "month", "gb-month"]
-# Own: what the user says himself, such as a contract's price
+# own: the user's own statement, such as a contract's price
 SourceKind = Literal["first-party-page", "first-party-api", "sdk", "third-party", "own"]
-# Where a row was written, in the order in which they are looked up
+# Place of a row, in lookup order
 Origin = Literal["flag", "job", "project", "user", "offer", "genai-prices"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 UNITS: tuple[Unit, ...] = get_args(Unit)
-USUAL_UNIT: dict[Kind, Unit] = {  # what an amount is for when nothing follows it
+USUAL_UNIT: dict[Kind, Unit] = {  # unit of an amount without one
     **dict[Kind, Unit].fromkeys(KINDS, "million-tokens"),
     "hosting": "hour",
     "storage": "gb-month",
@@ -67,23 +61,23 @@ UNIT_NAMES: dict[Unit, str] = {
 OF_A_METHOD: frozenset[Kind] = frozenset({"training", "validation", "grader"})
 OF_ANSWERS: frozenset[Kind] = frozenset({"input", "cached-input", "output"})
 ANY_MODEL = "*"
-OWN_WORD: dict[Origin, str] = {  # the source of a row whose writer names none
+OWN_WORD: dict[Origin, str] = {  # default source of a row
     "flag": "given on the command line",
     "job": "the job file",
     "project": "prices.yaml",
     "user": "your own prices file",
 }
-# Where regions differ the least, then the amount, then the unit
+# The lowest regional price, the amount, and the unit
 AMOUNT = re.compile(r"(?:(\d+(?:\.\d+)?)-)?(\d+(?:\.\d+)?)(?:/([a-z-]+))?")
-# More than anything costs by any unit; sums of it can be reckoned with and printed
+# Upper bound of any price, so that sums can be computed and printed
 MOST_USD = 10**9
 
 
 def as_written(value: object) -> object:
-    """Return a number as the text that stood for it.
+    """Return a number as its text.
 
-    YAML makes a float of an unquoted ``3.30``; its shortest text is the number as written, up to
-    the 15 digits that a float keeps, which no price needs.
+    YAML turns an unquoted ``3.30`` into a float, whose shortest text equals the number as written
+    up to 15 digits.
     """
     if not isinstance(value, int | float | Decimal):
         return value
@@ -95,8 +89,9 @@ def _amount(value: object) -> object:
     parts = AMOUNT.fullmatch(text) if isinstance(text, str) else None
     if parts is None or parts[3] not in (None, *UNITS):
         raise ValueError(
-            f"a price is an amount of US dollars such as 3.00, a range 2.75-3.00 where regions "
-            f"differ, or with its unit 100/hour; units are {', '.join(UNITS)}"
+            "a price is an amount of US dollars such as 3.00, a range 2.75-3.00 over regions, or "
+            "an "
+            f"amount with its unit 100/hour; units are {', '.join(UNITS)}"
         )
     if Decimal(parts[2]) > MOST_USD:
         raise ValueError(f"a price is at most ${MOST_USD:,}")
@@ -105,8 +100,8 @@ def _amount(value: object) -> object:
 
 # US dollars
 Usd = Annotated[Decimal, BeforeValidator(as_written), Field(ge=0, allow_inf_nan=False)]
-# US dollars as written: ``3.00``, ``2.75-3.00`` where regions differ, or ``100/hour`` where the
-# unit is not the kind's usual one
+# US dollars as written: ``3.00``, ``2.75-3.00`` over regions, or ``100/hour`` with another unit
+# than the kind's usual one
 Amount = Annotated[
     str,
     BeforeValidator(_amount),
@@ -117,29 +112,29 @@ Amount = Annotated[
 
 
 class PriceRow(Spec):
-    """What one item costs at a backend, since when, and who says so."""
+    """Price of one item at a backend, with its dates and source."""
 
     backend: str
     model: str = ANY_MODEL
-    """The backend's own name of a base model, or a pattern with ``*``."""
+    """Backend's name of a base model, or a pattern with ``*``."""
     kind: Kind
     method: str | None = None
-    """sft, dpo, rft; None: whatever the method."""
+    """sft, dpo or rft; None for any method."""
     tier: str | None = None
-    """Where or how it runs at this price: global, developer, batch, a machine's name; None: there
-    is one price, or the usual one."""
+    """Service tier of the price: global, developer, batch, or a machine's name; None for the only
+    or usual one."""
     tuned: bool = False
-    """For input, cached-input and output: whether it is what was tuned from the model."""
+    """True if the price of answers is for models tuned from the model."""
     usd: Usd
-    """Where regions differ, of the dearest."""
+    """Price, in the most expensive region if regions differ."""
     usd_least: Usd | None = None
-    """Of the cheapest region; None: all pay the same."""
+    """Price in the cheapest region; None if all are equal."""
     per: Unit
     as_of: date
-    """Day on which the source was read."""
+    """Day when the source was read."""
     valid_from: date | None = None
     valid_to: date | None = None
-    """Last day on which it holds."""
+    """Last day of validity."""
     source: str
     source_kind: SourceKind
     note: str = ""
@@ -148,7 +143,7 @@ class PriceRow(Spec):
     @model_validator(mode="before")
     @classmethod
     def _id_is_computed(cls, value: Any) -> Any:
-        """Read what was written: a row's id stands in JSON for those who only read it there."""
+        """Ignore the computed id of a row in JSON."""
         if not isinstance(value, dict):
             return value
         return {key: each for key, each in cast("dict[str, Any]", value).items() if key != "id"}
@@ -156,18 +151,18 @@ class PriceRow(Spec):
     @model_validator(mode="after")
     def _only_where_it_means_something(self) -> Self:
         if self.method and self.kind not in OF_A_METHOD:
-            raise ValueError(f"{self.kind} has one price whatever the method; leave method out")
+            raise ValueError(f"{self.kind} has one price for every method; remove method")
         if self.tuned and self.kind not in OF_ANSWERS:
-            raise ValueError(f"tuned goes with {', '.join(sorted(OF_ANSWERS))} alone")
+            raise ValueError(f"tuned applies only to {', '.join(sorted(OF_ANSWERS))}")
         if self.usd_least is not None and self.usd_least >= self.usd:
             raise ValueError(
-                f"a range of prices goes from the least to the most; {self.amount} does not"
+                f"a price range must go from the lowest to the highest; {self.amount} does not"
             )
         return self
 
     @property
     def written(self) -> str:
-        """The amount as people write it: 3.00, or 2.75-3.00."""
+        """The amount as written: 3.00, or 2.75-3.00."""
         least = "" if self.usd_least is None else f"{self.usd_least:f}-"
         return f"{least}{self.usd:f}"
 
@@ -184,7 +179,7 @@ class PriceRow(Spec):
     @computed_field
     @property
     def id(self) -> str:
-        """Name of the price, its day and its place; a second price with the same id corrects it."""
+        """Id of the price, its day and its place; a second price with the same id replaces it."""
         what = "/".join(part for part in (self.kind, self.method, self.tier) if part)
         who = f"{self.model}{'+tuned' if self.tuned else ''}"
         held = "".join(f"/{day}" for day in (self.valid_from, self.valid_to) if day)
@@ -192,21 +187,21 @@ class PriceRow(Spec):
 
     @property
     def subject(self) -> tuple[str, str, Kind, str | None, str | None, bool]:
-        """What the row is about: two rows of one subject differ about it."""
+        """Key of the row; rows with the same key contradict each other."""
         return self.backend, self.model, self.kind, self.method, self.tier, self.tuned
 
     def fits(self, model: str) -> bool:
-        """Return whether the row is for a model of this name."""
+        """Return whether the row applies to a model."""
         return fnmatchcase(model, self.model)
 
     def holds_on(self, day: date) -> bool:
-        """Return whether the row's own dates include a day."""
+        """Return whether the row is valid on a day."""
         begun = self.valid_from is None or self.valid_from <= day
         return begun and (self.valid_to is None or day <= self.valid_to)
 
 
 class PriceEntry(Spec):
-    """Prices as people write them: what is left out comes from the entry around it.
+    """Prices as people write them; missing values come from the enclosing entry.
 
     Examples:
         >>> entry = PriceEntry.model_validate(
@@ -220,11 +215,11 @@ class PriceEntry(Spec):
 
     backend: str | None = None
     model: str | tuple[str, ...] | None = None
-    """One base model, several, or a pattern with ``*``; left out: all of the backend's."""
+    """A base model, several, or a pattern with ``*``; by default all of the backend's."""
     method: str | None = None
     tier: str | None = None
     tuned: bool | None = None
-    """Whether input, cached-input and output are of what was tuned from the model."""
+    """True if the prices of answers are for models tuned from the model."""
     training: Amount | None = None
     validation: Amount | None = None
     grader: Amount | None = None
@@ -245,7 +240,7 @@ class PriceEntry(Spec):
     @model_validator(mode="after")
     def _something(self) -> Self:
         if not self.rows and not any(self._amounts()):
-            raise ValueError(f"no price stands here; give one of {', '.join(KINDS)}, or rows")
+            raise ValueError(f"the entry has no price; add one of {', '.join(KINDS)}, or rows")
         return self
 
     @model_serializer(mode="wrap")
@@ -264,20 +259,20 @@ class PriceEntry(Spec):
         return self.model_copy(update={name: getattr(around, name) for name in CONTEXT} | mine)
 
     def flat(self) -> Iterator[PriceEntry]:
-        """Yield an entry without rows for itself and for each of its rows."""
+        """Yield the entry and its rows, each without rows."""
         if any(self._amounts()):
             yield self.model_copy(update={"rows": ()})
         for row in self.rows:
             yield from row._inside(self).flat()  # noqa: SLF001 - one of its own kind
 
     def priced(self, *, origin: Origin, backend: str, day: date | None) -> Iterator[PriceRow]:
-        """Yield a row for each model and kind of a flat entry; see `rows_of`."""
+        """Yield a row per model and kind of a flat entry; see `rows_of`."""
         models = (self.model,) if isinstance(self.model, str) else self.model or (ANY_MODEL,)
         as_of = self.as_of or day
         whose = self.backend or backend
         if not whose:
             raise ValueError(
-                f"the price for {', '.join(models)} says no backend; add `backend: NAME`"
+                f"the price for {', '.join(models)} has no backend; add `backend: NAME`"
             )
         if as_of is None or (self.source is None and origin == "offer"):
             raise ValueError(f"the price of {whose} for {', '.join(models)} lacks as_of or source")
@@ -308,7 +303,7 @@ class PriceEntry(Spec):
                 )
 
 
-CONTEXT = tuple(  # what an entry says for the rows inside it, too
+CONTEXT = tuple(  # values that an entry passes to the rows inside it
     name
     for name in PriceEntry.model_fields
     if name != "rows" and name.replace("_", "-") not in KINDS
@@ -318,16 +313,16 @@ CONTEXT = tuple(  # what an entry says for the rows inside it, too
 def rows_of(
     entries: Iterable[PriceEntry], *, origin: Origin, backend: str = "", day: date | None = None
 ) -> tuple[PriceRow, ...]:
-    """Return the rows that entries, written at `origin`, stand for.
+    """Return the price rows of entries.
 
     Args:
-        entries: As written.
-        origin: Where they are written.
-        backend: Whose prices they are where an entry does not say; empty: it must.
-        day: The day they are vouched for where an entry does not say; None: it must.
+        entries: Entries as written.
+        origin: Place where they are written.
+        backend: Default backend; if empty, each entry must name one.
+        day: Default day; None if each entry must have one.
 
     Raises:
-        ValueError: An entry lacks its backend or its day, or in an offer its source.
+        ValueError: An entry lacks its backend or day, or in an offer its source.
     """
     return tuple(
         row

@@ -1,10 +1,9 @@
-"""A setting with a list of values: the job is a sweep, one run for each combination of values.
+"""Support lists of values for settings: a sweep with one run per combination of values.
 
     tuning: {learning_rate: [1e-4, 3e-4], lora: {rank: [8, 16]}}      four runs
 
-`Swept` is the part of a job whose settings take such lists. The part itself holds the first value
-of each, so that all who read a setting find one; `variants` gives the part of each run. Every
-combination is validated when the part is read, so that no run of a sweep is refused later.
+`Swept` is a part of a job with such settings. It holds the first value of each, and `variants`
+yields the part of each run. All combinations are validated when the job is read.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ from pydantic_core import CoreSchema, InitErrorDetails
 
 from unitune.security.spec import Spec
 
-# Of one sweep. Lists multiply: three of five values are 125 trainings, seldom what was meant.
+# Maximum runs of a sweep. Three lists of five values are 125 trainings, rarely intended.
 MOST_RUNS = 64
 Value: TypeAlias = str | int | float
 _OF_ALL_ALTERNATIVES = ("default", "description", "title")
 
 
 class Swept(Spec):
-    """A part of a job whose settings may be lists of values, each value for runs of its own."""
+    """Part of a job whose settings may be lists of values."""
 
     _lists: dict[str, tuple[Value, ...]] = PrivateAttr(default_factory=dict[str, tuple[Value, ...]])
 
@@ -64,7 +63,7 @@ class Swept(Spec):
         read = {name: tuple(values.values()) for name, values in seen.items()}
         for name, values in read.items():
             if twice := [value for at, value in enumerate(values) if value in values[:at]]:
-                raise _refusal(name, values, f"{twice[0]} stands twice in the list. Keep one")
+                raise _refusal(name, values, f"{twice[0]} is in the list twice. Keep one")
         several = {name: values for name, values in read.items() if len(values) > 1}
         made._lists = several  # noqa: SLF001 - of this class
         _check_runs(made.swept)  # with the lists of the parts inside
@@ -72,7 +71,7 @@ class Swept(Spec):
 
     @classmethod
     def _lists_of(cls, given: Any) -> dict[str, list[Any]]:
-        """Return the lists that stand where a setting takes one value."""
+        """Return lists given for settings that take one value."""
         if not isinstance(given, Mapping):
             return {}
         lists = {
@@ -84,14 +83,14 @@ class Swept(Spec):
         }
         for name, values in lists.items():
             if not values:
-                raise _refusal(name, values, "the list is empty. Give values, or leave it out")
+                raise _refusal(name, values, "the list is empty. Add values, or remove it")
             if any(isinstance(value, list | tuple) for value in values):
-                raise _refusal(name, values, "a list stands in the list. Give values alone")
+                raise _refusal(name, values, "the list contains a list. Use only single values")
         return lists
 
     @property
     def swept(self) -> dict[str, tuple[Value, ...]]:
-        """The settings that have a list of values, by dotted names, in the order of the fields."""
+        """Settings with a list of values, by dotted name, in field order."""
         swept: dict[str, tuple[Value, ...]] = {}
         for name in type(self).model_fields:
             inner = getattr(self, name)
@@ -102,7 +101,7 @@ class Swept(Spec):
         return swept
 
     def variants(self) -> Iterator[Self]:
-        """Yield the part of each run, the last of the settings changing fastest."""
+        """Yield the part of each run; the last setting changes fastest."""
         choices: dict[str, tuple[Any, ...]] = {}
         for name in type(self).model_fields:
             inner = getattr(self, name)
@@ -116,7 +115,7 @@ class Swept(Spec):
             yield variant
 
     def value_of(self, setting: str) -> Value:
-        """Return the value of a setting by its dotted name."""
+        """Return the value of a setting by dotted name."""
         name, _, inner = setting.partition(".")
         value = getattr(self, name)
         return value.value_of(inner) if isinstance(value, Swept) else value
@@ -129,7 +128,7 @@ class Swept(Spec):
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """Say that a setting takes a value or a list of values."""
+        """Describe settings as a value or a list of values."""
         described = super().__get_pydantic_json_schema__(core_schema, handler)
         for name, part in handler.resolve_ref_schema(described).get("properties", {}).items():
             if _takes_one_value(cls.model_fields[name]):
@@ -140,12 +139,12 @@ class Swept(Spec):
 
 
 def written(value: Value) -> str:
-    """Return a value as a job file has it."""
+    """Return a value as written in a job file."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _takes_one_value(field: FieldInfo) -> bool:
-    """Whether a setting is one plain value, so that a list there can only be a sweep."""
+    """Return whether a setting is a single value, so that a list can only be a sweep."""
     kinds = (field.annotation, *get_args(field.annotation))
     return not any(
         get_origin(kind) is tuple or (isinstance(kind, type) and issubclass(kind, BaseModel))
@@ -157,8 +156,8 @@ def _check_runs(lists: Mapping[str, Sequence[Value]]) -> None:
     if (runs := prod(map(len, lists.values()))) > MOST_RUNS:
         factors = " x ".join(f"{len(values)} of {name}" for name, values in lists.items())
         raise ValueError(
-            f"the lists make {runs:,} runs ({factors}), and a sweep has {MOST_RUNS} at most. "
-            "Leave values out"
+            f"the lists make {runs:,} runs ({factors}), but a sweep has at most {MOST_RUNS}. "
+            "Remove some values"
         )
 
 
@@ -170,7 +169,7 @@ def _refusal(name: str, given: object, why: str) -> ValidationError:
 
 
 def _placed(error: ValidationError, at: Mapping[str, int]) -> ValidationError:
-    """Return an error about values of lists, each located at its position in the list."""
+    """Return an error about list values, located at its position in the list."""
     details: list[InitErrorDetails] = []
     for each in error.errors():
         loc = each["loc"]

@@ -54,7 +54,7 @@ class Pushed(Frozen):
     is_private: bool
     commit: str
     is_new: bool
-    """Whether there was anything to commit."""
+    """True if there was anything to commit."""
     tag: str | None
     """``v3`` for version 3 of a registered model."""
     files: dict[str, int]

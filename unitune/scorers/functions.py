@@ -127,8 +127,7 @@ class RecordedScore(Scorer):
     """Key in the answer's `scores`, such as `match` or ``acc,none``."""
     file: str | None = None
     """JSON Lines with `case`, `text` (the answer) and `scores`; None for scores stored with
-    answers.
-    """
+    answers."""
     _scores: Mapping[tuple[str, str], Mapping[str, float]] = PrivateAttr({})
 
     def prepare(self, setting: Setting) -> None:

@@ -172,8 +172,7 @@ class TextSimilarity(OfTwoTexts):
     """Similarity metric."""
     pass_threshold: float | None = None
     """Similarity from which the grade is 1, otherwise 0. In a multi grader it has no effect,
-    because the formula uses the similarity itself.
-    """
+    because the formula uses the similarity itself."""
 
     def compare(self, given: str, wanted: str) -> float:
         match self.evaluation_metric:

@@ -72,8 +72,7 @@ class HttpGrader(Scorer):
     """Longest wait to connect, and for the next bytes of a response."""
     max_requests: Annotated[int, Field(ge=1)] | None = None
     """Maximum number of requests, retries included, after which the training pauses; by default
-    unlimited. Each process counts its own, and starts at 0 on a resume.
-    """
+    unlimited. Each process counts its own, and starts at 0 on a resume."""
 
 
 async def _awaited(work: Awaitable[object]) -> object:

@@ -175,7 +175,7 @@ def test_a_job_saved_elsewhere_still_means_the_same_files(tmp_path: Path) -> Non
         ),
         (
             SHORTEST.replace("[exact]", "[exact], primary: contains"),
-            "primary is 'contains', but scorers are exact",
+            "primary is 'contains', but the scorers are exact",
         ),
         (
             SHORTEST.replace(

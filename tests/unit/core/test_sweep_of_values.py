@@ -103,11 +103,11 @@ def test_names_of_modules_are_no_sweep(tmp_path: Path) -> None:
     [
         (
             "tuning:\n  epochs: []\n",
-            "6: tuning.epochs is not valid: the list is empty. Give values, or leave it out.",
+            "6: tuning.epochs is not valid: the list is empty. Add values, or remove it.",
         ),
         (
             "tuning:\n  learning_rate: [1e-4, 0.0001]\n",
-            "6: tuning.learning_rate is not valid: 0.0001 stands twice in the list. Keep one.",
+            "6: tuning.learning_rate is not valid: 0.0001 is in the list twice. Keep one.",
         ),
         (
             "tuning:\n  lora:\n    rank:\n      - 8\n      - 0\n",
@@ -115,7 +115,7 @@ def test_names_of_modules_are_no_sweep(tmp_path: Path) -> None:
         ),
         (
             "tuning:\n  seed: [1, [2, 3]]\n",
-            "6: tuning.seed is not valid: a list stands in the list. Give values alone.",
+            "6: tuning.seed is not valid: the list contains a list. Use only single values.",
         ),
         (
             "tuning:\n  lora: [8, 16]\n",
@@ -125,7 +125,7 @@ def test_names_of_modules_are_no_sweep(tmp_path: Path) -> None:
             "tuning: {epochs: [1, 2, 3, 4, 5], seed: [1, 2, 3, 4, 5], lora: {rank: [4, 8, 16]}}\n",
             (
                 "5: tuning is not valid: the lists make 75 runs (5 of epochs x 3 of lora.rank x 5 "
-                f"of seed), and a sweep has {MOST_RUNS} at most. Leave values out."
+                f"of seed), but a sweep has at most {MOST_RUNS}. Remove some values."
             ),
         ),
         (
@@ -147,7 +147,7 @@ def test_what_makes_no_sweep_is_named_with_its_line(tmp_path: Path, text: str, s
 
 def test_runs_learn_from_the_same_rows(tmp_path: Path) -> None:
     text = "method: dpo\ntuning: {preference: {loss: [dpo, kto]}}\n"
-    assert "loss kto takes others than the losses beside it" in refusal(tmp_path, text)
+    assert "loss kto needs different rows from the other losses" in refusal(tmp_path, text)
     job = loaded(tmp_path, "method: dpo\ntuning: {preference: {loss: [dpo, ipo]}}\n")
     assert [Preference(loss="dpo"), Preference(loss="ipo")] == [
         run.tuning.preference for run in job.variants().values()

@@ -225,10 +225,10 @@ def all_keys(model: type[BaseModel], before: str = "") -> Iterator[str]:
         (("tuning",), "cosine_min_lr_ratio", "Did you mean 'min_lr_ratio'?"),
         (("tuning", "lora"), "additional_target", "Did you mean 'modules_to_save'?"),
         (("tuning",), "sample_packing", "Rows are always packed"),
-        (("tuning",), "train_on_inputs", "Loss falls on assistant turns alone"),
-        ((), "flash_attention", "The attention kernel is chosen"),
-        ((), "output_dir", "Runs and their files are kept in the ledger"),
-        (("tuning",), "use_galore", "unitune does not offer this."),
+        (("tuning",), "train_on_inputs", "Only assistant turns are trained on"),
+        ((), "flash_attention", "The attention kernel depends"),
+        ((), "output_dir", "Runs and their files are stored in the ledger"),
+        (("tuning",), "use_galore", "unitune does not support this."),
     ],
 )
 def test_keys_of_other_trainers_say_what_is_here(at: tuple[str, ...], key: str, said: str) -> None:

@@ -293,7 +293,7 @@ def test_an_hour_of_ones_own_machine_has_a_price_once_it_is_given() -> None:
 
 def test_a_job_says_whose_prices_it_sets() -> None:
     content = {"name": "a", "model": "m", "backend": "openai", "data": Data(train="t")}
-    with pytest.raises(ValueError, match="says no backend"):
+    with pytest.raises(ValueError, match="has no backend"):
         Job.model_validate({**content, "prices": [{"training": "1.00"}]})
 
 

@@ -105,7 +105,7 @@ def test_an_amount_is_dollars_and_perhaps_a_unit(amount: object) -> None:
 
 
 def test_an_entry_without_a_price_is_refused() -> None:
-    with pytest.raises(ValidationError, match="no price stands here"):
+    with pytest.raises(ValidationError, match="the entry has no price"):
         PriceEntry.model_validate({"model": "gpt-4o-mini"})
 
 

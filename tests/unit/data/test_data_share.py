@@ -269,7 +269,7 @@ def test_an_id_given_twice_is_an_error_among_the_cases_alone(tmp_path: Path) -> 
 def test_a_share_needs_a_training_file(tmp_path: Path) -> None:
     path = tmp_path / "unitune.yaml"
     path.write_text("name: a\nmodel: m\nbackend: fake\ndata:\n  test: 0.2\n")
-    with pytest.raises(JobError, match=r"test is 0\.2, a share of train, and there is no train"):
+    with pytest.raises(JobError, match=r"test is 0\.2, a share of train, but train is not set"):
         Job.load(path)
 
 

@@ -210,9 +210,12 @@ def test_names_default_to_those_of_the_models_and_survive_saving(tmp_path: Path)
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"prompt": "zero-shot", "shots": 4}, "prompt zero-shot takes neither shots nor choose"),
-        ({"choose": "nearest"}, "prompt instructed takes neither shots nor choose"),
-        ({"prompt": "zero-shot", "instructions": "x"}, "prompt zero-shot takes no instructions"),
+        ({"prompt": "zero-shot", "shots": 4}, "prompt zero-shot does not take shots or choose"),
+        ({"choose": "nearest"}, "prompt instructed does not take shots or choose"),
+        (
+            {"prompt": "zero-shot", "instructions": "x"},
+            "prompt zero-shot does not take instructions",
+        ),
         ({"api_key_variable": "sk-123"}, "write the name of an environment variable"),
     ],
 )

@@ -73,7 +73,7 @@ def test_consistency_is_a_share_and_1_only_where_all_agree(answers: list[str]) -
 def test_no_verdict_rests_on_a_measure() -> None:
     with pytest.raises(ValidationError, match="the scorers only measure"):
         Evaluate.model_validate({"scorers": ["length", "latency"]})
-    with pytest.raises(ValidationError, match="primary is 'length', but scorers are exact"):
+    with pytest.raises(ValidationError, match="primary is 'length', but the scorers are exact"):
         Evaluate.model_validate({"scorers": ["length", "exact"], "primary": "length"})
     assert "exact" == Evaluate.model_validate({"scorers": ["length", "exact"]}).primary_scorer
 

@@ -80,7 +80,7 @@ def test_two_scorers_of_one_type_have_names(make_job: Any, backend_of: Any) -> N
     found = compare(job)
     assert "lenient" == found.metric
     assert {"strict", "lenient"} == set(found.contenders[0].scores)
-    with pytest.raises(ValueError, match="scorers names must differ; twice: contains"):
+    with pytest.raises(ValueError, match="scorers names must be unique; repeated: contains"):
         Evaluate.model_validate({"scorers": ["contains", "contains"]})
 
 

@@ -246,7 +246,7 @@ def test_several_groups_are_sent_at_the_same_time() -> None:
         ({"scorers": {"type": "recorded_score", "key": "x"}}, "recorded_score has no score"),
         ({"scorers": ["length"]}, "length"),
         ({"scorers": []}, "scorers is empty"),
-        ({"clip": 0.3}, "only with updates above 1"),
+        ({"clip": 0.3}, "clip needs updates above 1"),
         ({"scorers": {"type": "http", "url": "https://me:key@host/"}}, "user name or password"),
     ],
 )

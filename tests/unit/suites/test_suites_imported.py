@@ -145,7 +145,9 @@ def test_recorded_scores_cannot_score_who_is_asked_afresh(tmp_path: Path) -> Non
     import_suite([RESULTS], tmp_path)
     file = tmp_path / "unitune.yaml"
     file.write_text(file.read_text().replace("contenders:", "contenders:\n  - zero-shot"))
-    with pytest.raises(JobError, match=r"'promptfoo' reads scores beside .* zero-shot answers"):
+    with pytest.raises(
+        JobError, match=r"'promptfoo' reads scores of .* zero-shot gives new answers"
+    ):
         Job.load(file)
 
 

@@ -123,12 +123,12 @@ def find_personal_data(text: str, region: str = "US", known: Iterable[Datum] = (
 
 @cache
 def finds_phones() -> bool:
-    """Whether `phonenumbers` is installed."""
+    """Return whether `phonenumbers` is installed."""
     return find_spec("phonenumbers") is not None
 
 
 def may_hold_phones(text: str) -> bool:
-    """Whether a text has digits that may be a phone number."""
+    """Return whether a text has digits that may be a phone number."""
     return _DIGITS.search(text) is not None
 
 
@@ -162,7 +162,7 @@ def _end_of(text: str, characters: int) -> int:
 
 
 def is_iban(compact: str) -> bool:
-    """Whether an IBAN's check digits are right (ISO 7064, mod 97-10)."""
+    """Return whether an IBAN's check digits are right (ISO 7064, mod 97-10)."""
     return int("".join(str(int(each, 36)) for each in compact[4:] + compact[:4])) % 97 == 1
 
 
@@ -179,7 +179,7 @@ def _cards(text: str, _: str) -> Iterator[Span]:
 
 
 def is_luhn(digits: str) -> bool:
-    """Whether the last digit is Luhn's check digit (ISO/IEC 7812-1)."""
+    """Return whether the last digit is Luhn's check digit (ISO/IEC 7812-1)."""
     doubled = [int(each) * (1 + at % 2) for at, each in enumerate(reversed(digits))]
     return sum(each - 9 if each > 9 else each for each in doubled) % 10 == 0
 

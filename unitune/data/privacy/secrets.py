@@ -73,7 +73,7 @@ class _Allowlist(Closed):
     stopwords: tuple[str, ...] = ()
 
     def allows(self, secret: str, match: str, line: str) -> bool:
-        """Whether a secret in a rule's match and line is an exception."""
+        """Return whether a secret in a rule's match and line is an exception."""
         text = {"match": match, "line": line, None: secret}[self.target]
         if self.condition == "AND" and self.paths:
             return False  # rows have no path
@@ -130,7 +130,7 @@ class _Rule(Closed):
 
     @property
     def is_generic(self) -> bool:
-        """Whether the rule identifies a secret only by the word before it."""
+        """True if the rule identifies a secret only by the word before it."""
         return self.id.startswith("generic")
 
     def _prefix(self, secret: str) -> str:
@@ -209,7 +209,7 @@ def find_secrets(text: str) -> list[Secret]:
 
 
 def _may_hold(text: str) -> bool:
-    """Whether a text has a word as long as a secret; most texts do not."""
+    """Return whether a text has a word as long as a secret; most texts do not."""
     words = text.split() if len(text) >= _FEWEST_LETTERS else ()
     long = (word for word in words if len(word) >= _FEWEST_LETTERS and _may_be(word))
     return any(_may_be(word) for some in long for word in _WORD.findall(some))

@@ -37,7 +37,7 @@ class Trait(NamedTuple):
 
 
 def is_labels(rows: Sequence[QualityRow]) -> bool:
-    """Whether the answers are labels: short and repeated."""
+    """Return whether the answers are labels: short and repeated."""
     answers = [row.answer for row in rows if row.answer]
     return may_be_labels(answers, len(set(map(normal, answers))))
 

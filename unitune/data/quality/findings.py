@@ -105,7 +105,7 @@ class Quality(Closed):
     cases: int = 0
     """Number of these rows that are reserved for the test."""
     is_whole: bool
-    """Whether all rows were examined, not only the beginning of a large file."""
+    """True if all rows were examined, not only the beginning of a large file."""
     causes: tuple[Cause, ...]
     """Causes, most urgent first."""
     answers: dict[str, int] = {}  # noqa: RUF012 - pydantic copies it
