@@ -1,1 +1,1 @@
-"""Training rows from a better model: its answers to questions that have none."""
+"""Make training rows from a better model's answers to unanswered questions."""

@@ -1,8 +1,7 @@
-"""Which answers of a teacher become training rows: whole ones, in the form of the rows there are.
+"""Decide which answers of a teacher become training rows.
 
-An answer has no expected one beside it, so what can be held against it is what the job's scorers
-say without one, and the form that all training rows have in common: one of their labels, or JSON
-with their keys.
+There is no expected answer, so an answer is checked by the scorers that need none and by the common
+form of all training rows: one of their labels, or JSON with their keys.
 """
 
 from __future__ import annotations
@@ -19,22 +18,22 @@ from unitune.evaluate.records import Record
 from unitune.evaluate.scoring import attempt_of
 from unitune.scorers.interface import Scorer
 
-# How an answer finishes that was neither cut nor refused; tool_use is Anthropic's word
+# Finish reasons of complete answers; tool_use is Anthropic's word
 WHOLE = ("stop", "tool_calls", "tool_use")
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerForm:
-    """What the answers of all training rows have in common."""
+    """Common form of the answers in all training rows."""
 
-    labels: frozenset[str] = frozenset()  # each is one of these few; empty: they are no labels
-    # Each is a JSON object with these keys; None: they are no such objects
+    labels: frozenset[str] = frozenset()  # all labels; empty if the answers are not labels
+    # Keys of the JSON objects; None if the answers are not such objects
     keys: frozenset[str] | None = None
     is_json: bool = False
 
     @classmethod
     def of(cls, answers: Sequence[str]) -> AnswerForm:
-        """Find what answers have in common."""
+        """Find the common form of answers."""
         if not answers:
             return cls()
         counts = Counter(answer.strip() for answer in answers)
@@ -48,21 +47,21 @@ class AnswerForm:
         return cls(keys=keys.pop() if len(keys) == 1 else None, is_json=True)
 
     def refusal(self, answer: str) -> str | None:
-        """Return why an answer is not of this form; None: it is."""
+        """Return why an answer does not have this form, or None."""
         if self.labels:
-            return None if answer.strip() in self.labels else "no label of the training rows"
+            return None if answer.strip() in self.labels else "not a label of the training rows"
         if not self.is_json:
             return None
         value = _value(answer)
         if value is None:
-            return "no JSON, as the answers of all training rows are"
+            return "not JSON, unlike the answers of all training rows"
         if self.keys is not None and value.keys != self.keys:
             return "JSON without the keys that all training rows have"
         return None
 
 
 class _Value(NamedTuple):
-    """An object or list in JSON; `keys` is None for a list."""
+    """A JSON object or list; `keys` is None for a list."""
 
     keys: frozenset[str] | None
 
@@ -72,20 +71,20 @@ def _value(answer: str) -> _Value | None:
         value, _ = strict_json(answer)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(value, dict | list):  # a bare number or word is no form of its own
+    if not isinstance(value, dict | list):  # a bare number or word is not a form
         return None
     return _Value(frozenset(value) if isinstance(value, dict) else None)
 
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """Holds answers against what is known without an expected one."""
+    """Checks of answers without an expected one."""
 
     scorers: tuple[Scorer, ...]
     form: AnswerForm
 
     def refusal(self, question: Example, record: Record) -> str | None:
-        """Return why an answer is no training row; None: it becomes one."""
+        """Return why an answer is not accepted, or None."""
         if incomplete := _incomplete(record):
             return incomplete
         if not record.tool_calls and (of_form := self.form.refusal(record.text)):
@@ -99,9 +98,9 @@ class Acceptance:
 
 def _incomplete(record: Record) -> str | None:
     if record.error is not None:
-        return "no answer came"
+        return "no answer was received"
     if record.cut:
-        return "cut off at the longest answer that is allowed"
+        return "truncated at the maximum answer length"
     if record.finish_reason not in WHOLE:
         return f"ended by {record.finish_reason}"
     if not record.text.strip() and not record.tool_calls:

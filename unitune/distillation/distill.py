@@ -1,11 +1,11 @@
-"""A teacher's answers to questions that have none, as training rows with their origin.
+"""Turn a teacher's answers to unanswered questions into training rows with their origin.
 
-    questions ──► dev       how good the teacher is; chooses its prompt
-              ──► answers   recorded, within the budget, in batches where that is wanted
-              ──► accept    whole ones, in the form of the training rows, that no scorer finds wrong
-              ──► rows      what the student is to see, the answer, and where it comes from
+    questions ──► dev       score of the teacher; chooses its prompt
+              ──► answers   recorded within the budget, optionally in batches
+              ──► accept    complete, in the form of the training rows, not wrong by a scorer
+              ──► rows      the student's prompt, the answer and its origin
 
-What the teacher is shown, instructions and examples, is no part of the rows.
+The teacher's instructions and examples are not part of the rows.
 """
 
 from __future__ import annotations
@@ -37,57 +37,57 @@ from unitune.evaluate.task import Task, dev_rows
 from unitune.workspace.filesystem import replacing
 from unitune.workspace.today import today
 
-# Custom key of a row that says where its answer comes from; it is neither trained on nor sent
+# Custom key for the origin of a row's answer; neither trained on nor sent
 KEY = "distilled"
-DEV_ROWS = 50  # enough to see whether a teacher is any good, and to choose between two prompts
+DEV_ROWS = 50  # enough to judge a teacher and to choose between two prompts
 REJECTED = "rejected.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedAnswer:
-    """An answer that becomes no row."""
+    """An answer that was not accepted."""
 
-    line: int  # of its question
+    line: int  # line of its question
     answer: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Distillation:
-    """What came of it."""
+    """Result of a distillation."""
 
-    path: Path  # of the rows
+    path: Path  # file of the rows
     rows: int
-    rejected: tuple[RejectedAnswer, ...]  # the others, in the order of the questions
-    left_out: dict[str, int]  # how many rows of the file were no questions to put, by the reason
-    teacher: str  # its name, as it is written into the rows
-    prompt: str  # what it was shown, in words
-    # The teacher's own score on the dev rows by the primary scorer; None: there are none
+    rejected: tuple[RejectedAnswer, ...]  # in question order
+    left_out: dict[str, int]  # rows of the file that were not asked, by reason
+    teacher: str  # name as written into the rows
+    prompt: str  # description of the prompt
+    # Teacher's score on the dev rows by the primary scorer; None without dev rows
     dev_score: float | None
     dev_rows: int
     scorer: str
-    usd: Decimal  # of all answers so far
-    # What the vendor's terms say of training on its answers; None: not on record
+    usd: Decimal  # cost of all answers until now
+    # Vendor's terms on training on its answers; None if not on record
     terms: OutputTerms | None
-    folder: Path  # with every answer as it came, and `REJECTED`
+    folder: Path  # contains every answer and `REJECTED`
 
     @property
     def reasons(self) -> Counter[str]:
-        """How many answers were rejected, by the reason."""
+        """Number of rejected answers by reason."""
         return Counter(each.reason for each in self.rejected)
 
 
 @dataclass(frozen=True, slots=True)
 class DistillationPlan:
-    """Everything that is known before the first answer."""
+    """Everything that is known before the first request."""
 
     teacher: Teacher
     questions: Questions
-    task: Task  # the same questions with the dev rows, as the runner takes them
+    task: Task  # the questions and the dev rows for the runner
 
     @property
     def most_usd(self) -> Decimal | None:
-        """The most that the answers may cost; None: the price is not known."""
+        """Maximum cost of the answers; None if the price is unknown."""
         contender = self.teacher.contender
         first = contender.prompts[0]
         tried, spec = [*contender.prompts, *contender.refine(first)], contender.spec
@@ -103,16 +103,16 @@ def plan_distillation(
     *,
     limit: int | None = None,
 ) -> DistillationPlan:
-    """Look up all that a distillation needs; nothing is sent.
+    """Prepare a distillation without sending anything.
 
     Args:
-        teacher: Who answers; its job has the training rows, their form, the scorers and the test.
-        questions: A file of rows without answers, of the user's or the teacher's own.
-        limit: The most questions.
+        teacher: Model that answers; its job has the training rows, scorers and test.
+        questions: File of rows without answers, written by the user or the teacher.
+        limit: Maximum number of questions.
 
     Raises:
-        DataError: Rows cannot be used; of the file of questions, or of the job's own.
-        UserError: No question is left to ask.
+        DataError: Rows of the questions or of the job cannot be used.
+        UserError: No question is left.
     """
     if written := isinstance(questions, WrittenQuestions):
         teacher, questions = replace(teacher, spent=questions.usd), questions.path
@@ -120,11 +120,11 @@ def plan_distillation(
     chosen = read_questions(resolved, questions, limit, is_written=written)
     if not len(chosen.rows):
         why = "; ".join(f"{count:,} {reason}" for reason, count in chosen.left_out.items())
-        raise UserError(f"{questions}: no question is left to be answered: {why}.")
+        raise UserError(f"{questions}: no question is left to answer: {why}.")
     evaluate, splits = resolved.job.evaluate, resolved.splits
     most = evaluate.max_tokens
     task = Task(
-        # Known by their content: ids of a user's own may be given twice.
+        # Identified by content, because users' ids may be repeated.
         cases=tuple(each.model_copy(update={"id": None}) for each in chosen.rows),
         dev=dev_rows(splits.validation)[:DEV_ROWS],
         scoring=scoring_of(resolved.job, splits.train),
@@ -140,16 +140,16 @@ def plan_distillation(
 def distill(
     planned: DistillationPlan, output: str | os.PathLike[str], options: AnswerOptions
 ) -> Distillation:
-    """Have questions answered by a teacher, and write the answers that are accepted as rows.
+    """Get answers from a teacher and write the accepted ones as rows.
 
     Args:
-        planned: By `plan_distillation`.
-        output: A file of JSON Lines, written whole at the end; what was there is replaced.
-        options: How requests are put.
+        planned: Result of `plan_distillation`.
+        output: JSON Lines file, written at the end; an existing file is replaced.
+        options: Request options.
 
     Raises:
-        DataError: No answer is accepted; what was there is left alone.
-        BackendError: As of `Teacher.answer`; so are OverBudget and Interrupted.
+        DataError: No answer is accepted; an existing file is kept.
+        BackendError: As `Teacher.answer`; also OverBudget and Interrupted.
     """
     teacher = planned.teacher
     answers = teacher.answer(planned.task, options)
@@ -159,7 +159,7 @@ def distill(
     if not rows:
         raise DataError(
             f"none of the {len(rejected):,} answers of {teacher.name} can be a training row, so "
-            f"nothing was written; {teacher.folder / REJECTED} says why, first: "
+            f"nothing was written. {teacher.folder / REJECTED} lists the reasons. The first: "
             f"{rejected[0].reason}."
         )
     with replacing(Path(output)) as file:
@@ -183,7 +183,7 @@ def distill(
 def _judged(
     planned: DistillationPlan, answered: Answered
 ) -> tuple[list[Example], list[RejectedAnswer]]:
-    """Return the rows that the accepted answers make, and the other answers."""
+    """Return the rows from the accepted answers, and the other answers."""
     train = planned.teacher.resolved.splits.train
     form = AnswerForm.of([row.answer for row in train if row.answer is not None])
     acceptance = Acceptance(planned.task.scoring.scorers, form)

@@ -1,7 +1,7 @@
-"""Which questions are put to a teacher: those without an answer, never near a test case.
+"""Select the questions for a teacher: without an answer, and not near a test case.
 
-They leave this machine as training rows do, and so are looked through for secrets and personal data
-as the job says; what is redacted is put back into the rows that come of them.
+They are screened for secrets and personal data like training rows. Redacted data is restored in the
+rows made from them.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from unitune.data.reading import Reading
 from unitune.planning.preflight import ResolvedJob
 
 ANSWERED = "had an answer"
-REPEATED = "asked what another row asks"
-KNOWN = "stood in the training or validation rows"
+REPEATED = "repeated another row"
+KNOWN = "were in the training or validation rows"
 NEAR = "were near a training row"
 NEAR_TEST = "were near a test case"
 
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """Rows to be answered."""
+    """Rows to answer."""
 
     rows: Dataset
     left_out: Counter[str]
@@ -41,16 +41,16 @@ def read_questions(
     *,
     is_written: bool = False,
 ) -> Questions:
-    """Read the questions of a file, as the job reads its own.
+    """Read the questions of a file.
 
     Args:
-        resolved: A job, whose rows no question may repeat.
-        path: Rows of any form that a job takes, without answers.
-        limit: The most questions, from the beginning.
-        is_written: Whether they are a teacher's own, which must not be near a training row either.
+        resolved: Job whose rows no question may repeat.
+        path: Rows in any supported form, without answers.
+        limit: Maximum number of questions, from the beginning.
+        is_written: Whether a teacher wrote them, so that none may be near a training row.
 
     Raises:
-        DataError: The file cannot be read or holds a row that cannot be used.
+        DataError: The file cannot be read or has an unusable row.
     """
     splits = resolved.splits
     data, files = resolved.job.data, Files([str(path)])

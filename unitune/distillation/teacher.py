@@ -1,7 +1,7 @@
-"""Who answers: a teacher, as the only contender of a job, with its price and its vendor's terms.
+"""Run a teacher: a model that answers as the only contender of a job.
 
-It answers as a contender of `compare` does, by the same runner: every answer is recorded as it
-comes, a budget holds, and the same call goes on where it stopped.
+It uses the runner of `compare`: every answer is recorded, a budget applies, and a repeated call
+continues where it stopped.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from unitune.workspace.filesystem import private_folder
 from unitune.workspace.home import home, make_home
 
 FOLDER = "distillation"
-SHOTS = 8  # training rows that a teacher is shown, those nearest to each question
+SHOTS = 8  # training rows shown to a teacher: those nearest to each question
 
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """A model that answers."""
+    """A model that answers questions."""
 
-    resolved: ResolvedJob  # A job with it as the only contender
-    contender: Contender  # that, with the prompts that it may be given
+    resolved: ResolvedJob  # job with the teacher as the only contender
+    contender: Contender  # the contender and its possible prompts
     source: Source
-    # What the vendor's terms say of training on its answers; None: not on record
+    # Vendor's terms on training on its answers; None if not on record
     terms: OutputTerms | None
-    spent: Decimal = Decimal(0)  # what it was paid before, in US dollars
-    writes: Literal["answers", "questions"] = "answers"  # each has a folder of its own
+    spent: Decimal = Decimal(0)  # earlier cost in US dollars
+    writes: Literal["answers", "questions"] = "answers"  # each has its own folder
 
     @classmethod
     def of(
@@ -54,19 +54,19 @@ class Teacher:
         *,
         allow_unpriced: bool = False,
     ) -> Teacher:
-        """Look a teacher up; nothing is sent.
+        """Look up a teacher without sending anything.
 
         Args:
-            resolved: A job; a contender of it, a model or a server, may be named.
-            name: That contender's, or ``BACKEND:MODEL``.
-            prompt: What it is shown; None: as the job says, else its nearest training rows.
-            allow_unpriced: Whether the user accepts a price that is not known.
+            resolved: Job, which may have a contender of type model or server.
+            name: Name of that contender, or ``BACKEND:MODEL``.
+            prompt: Kind of prompt; None for the job's, or the nearest training rows.
+            allow_unpriced: Whether the user accepts an unknown price.
 
         Raises:
-            NotFoundError: There is no such contender or backend.
-            UserError: The contender has a prompt of its own, and another is given; or the teacher
-                cannot be called.
-            OverBudget: There is a budget, and its price is not known.
+            NotFoundError: The contender or backend does not exist.
+            UserError: The contender has a prompt and another is given, or the teacher cannot be
+                called.
+            OverBudget: There is a budget, but the price is unknown.
         """
         spec = _spec(resolved.job, name, prompt)
         alone, contender = _with_contender(resolved, spec)
@@ -76,42 +76,42 @@ class Teacher:
 
     @property
     def name(self) -> str:
-        """As rows and reports have it."""
+        """The name in rows and reports."""
         return self.contender.name
 
     @property
     def is_free(self) -> bool:
-        """True if nobody takes money for the answers."""
+        """True if the answers cost nothing."""
         resolved = self.resolved
         return not answer_prices(resolved.job, resolved.book, allow_unpriced=True).charged
 
     @property
     def folder(self) -> Path:
-        """Where its answers are recorded."""
+        """The folder of its recorded answers."""
         own = short_hash([self.contender.spec.model_dump(mode="json")])
         return folder_of_job(self.resolved.job) / FOLDER / own / self.writes
 
     def of_questions(self) -> Teacher:
-        """Return it as the writer of questions: without what is shown for answers."""
+        """Return the teacher as a writer of questions, without the prompt for answers."""
         plain = {"prompt": "zero-shot", "shots": "auto", "choose": "auto", "instructions": None}
         spec = self.contender.spec.model_copy(update=plain)
         resolved, contender = _with_contender(self.resolved, spec)
         return replace(self, resolved=resolved, contender=contender, writes="questions")
 
     def most_usd(self, questions: Iterable[Question]) -> Decimal | None:
-        """Return the most that answers may cost; None: the price is not known."""
+        """Return the maximum cost of answers; None if the price is unknown."""
         price = self.source.price
         if price is None:
             return None
         return sum((most_usd(price, question.request) for question in questions), Decimal(0))
 
     def answer(self, task: Task, options: AnswerOptions) -> TeacherAnswers:
-        """Have the dev rows of a task answered, and its cases; what is recorded is not again.
+        """Get answers to a task's dev rows and cases; recorded answers are not requested again.
 
         Raises:
-            BackendError: The teacher is down or refuses every question; what it answered is kept.
-            OverBudget: The budget is used up; likewise.
-            Interrupted: The user pressed Ctrl-C; the same call goes on.
+            BackendError: The teacher is down or refuses every question; its answers are kept.
+            OverBudget: The budget is used up; answers are kept.
+            Interrupted: The user pressed Ctrl-C; the same call continues.
         """
         make_home(home())
         private_folder(self.folder)
@@ -137,11 +137,11 @@ class Teacher:
 
 @dataclass(frozen=True, slots=True)
 class TeacherAnswers:
-    """What a teacher answered."""
+    """Answers of a teacher."""
 
     answered: Answered
-    score: DevScore | None  # its own on the dev rows; None: there are none
-    usd: Decimal  # what it was paid so far, in US dollars
+    score: DevScore | None  # on the dev rows; None without dev rows
+    usd: Decimal  # cost until now in US dollars
 
 
 def _with_contender(resolved: ResolvedJob, spec: ContenderSpec) -> tuple[ResolvedJob, Contender]:
@@ -157,8 +157,8 @@ def _spec(job: Job, name: str, prompt: PromptKind | None) -> Model | Server:
         if spec.name == name:
             if prompt not in (None, spec.prompt):
                 raise UserError(
-                    f"contender {name!r} of the job has the prompt {spec.prompt}. Leave "
-                    "--prompt out, or name the teacher as BACKEND:MODEL."
+                    f"contender {name!r} of the job has the prompt {spec.prompt}. Omit "
+                    "--prompt, or name the teacher as BACKEND:MODEL."
                 )
             return spec
     backend, colon, model = name.partition(":")

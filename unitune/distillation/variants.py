@@ -1,8 +1,8 @@
-"""New questions like those of the training rows, written by a teacher.
+"""Have a teacher write new questions like those of the training rows.
 
-A request shows some rows' questions and asks for as many others. What comes back and is no list of
-texts is left out; what nearly repeats a row, or another new question, is left out when questions
-are read (`unitune.distillation.questions`).
+A request shows the questions of some rows and asks for as many others. Answers that are not lists
+of strings are ignored. Near repeats are removed when the questions are read
+(`unitune.distillation.questions`).
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from unitune.evaluate.scoring import scoring_of
 from unitune.evaluate.task import Task
 from unitune.workspace.filesystem import replacing
 
-SHOWN = 5  # questions that a request shows, and others that it asks for
-# An answer may be so many times as long as the longest row's question for each that it lists
+SHOWN = 5  # questions shown in a request, and new ones requested
+# Maximum answer length per listed question, in lengths of the longest row's question
 ROOM = 4
-TEMPERATURE = 1.0  # so that requests which show the same rows give other questions
+TEMPERATURE = 1.0  # so that requests with the same rows give different questions
 FILE = "questions.jsonl"
 REQUEST = """\
 These are {shown} messages that people have sent:
@@ -43,7 +43,7 @@ strings and nothing else."""
 
 @dataclass(frozen=True, slots=True)
 class VariantsPlan:
-    """Which questions are shown, before the first request."""
+    """Questions to show, before the first request."""
 
     teacher: Teacher
     shown: tuple[tuple[Example, ...], ...]
@@ -52,28 +52,28 @@ class VariantsPlan:
 
     @property
     def most_usd(self) -> Decimal | None:
-        """The most that the questions may cost; None: the price is not known."""
+        """Maximum cost of the questions; None if the price is unknown."""
         contender = self.teacher.contender
         return self.teacher.most_usd(self.task.questions(contender.prompts[0], contender.spec))
 
 
 def plan_variants(teacher: Teacher, wanted: int) -> VariantsPlan:
-    """Choose the rows that questions are written after; nothing is sent.
+    """Choose the rows to imitate without sending anything.
 
     Raises:
-        DataError: No training row is one question with its answer.
+        DataError: No training row is a single question with its answer.
     """
     job, train = teacher.resolved.job, teacher.resolved.splits.train
     seeds = sorted(filter(_is_one_question, train), key=lambda row: digest(["seed", row.input_key]))
     if not seeds:
         raise DataError(
-            f"{train.name}: no row is one question of a user with its answer, so none can be "
-            "written like it. Give questions with --questions."
+            f"{train.name}: no row is a single user question with an answer, so there is nothing "
+            "to imitate. Pass questions with --questions."
         )
     requests, size = -(-wanted // SHOWN), min(SHOWN, len(seeds))
     source = _in_turn(seeds)
     shown = tuple(tuple(islice(source, size)) for _ in range(requests))
-    # Of interest is the length of questions: each stands as the answer to itself.
+    # Only the length of questions matters, so each serves as its own answer.
     answers = (Message(role="assistant", content=row.prompt[-1].text) for row in seeds)
     pairs = zip(seeds, answers, strict=True)
     longest = longest_expected([Example(messages=(*row.prompt, own)) for row, own in pairs])
@@ -89,11 +89,11 @@ def plan_variants(teacher: Teacher, wanted: int) -> VariantsPlan:
 
 
 def write_variants(planned: VariantsPlan, options: AnswerOptions) -> WrittenQuestions:
-    """Have questions written, into a file of rows without answers.
+    """Get new questions and write them to a file of rows without answers.
 
     Raises:
-        DataError: No answer is a list of texts.
-        BackendError: As of `Teacher.answer`; so are OverBudget and Interrupted.
+        DataError: No answer is a list of strings.
+        BackendError: As `Teacher.answer`; also OverBudget and Interrupted.
     """
     answers = planned.teacher.answer(planned.task, options)
     records = answers.answered.records
@@ -106,8 +106,8 @@ def write_variants(planned: VariantsPlan, options: AnswerOptions) -> WrittenQues
     if not rows:
         raise DataError(
             f"none of the {len(records):,} answers of {planned.teacher.name} is a JSON list of "
-            f"questions, first: {(records[0].error or records[0].text)[:200]!r}. Take a larger "
-            "model, or give questions with --questions."
+            f"questions. The first: {(records[0].error or records[0].text)[:200]!r}. Use a larger "
+            "model, or pass questions with --questions."
         )
     path = planned.teacher.folder / FILE
     with replacing(path) as file:
@@ -117,15 +117,15 @@ def write_variants(planned: VariantsPlan, options: AnswerOptions) -> WrittenQues
 
 @dataclass(frozen=True, slots=True)
 class WrittenQuestions:
-    """A file of new questions: rows without answers."""
+    """File of new questions: rows without answers."""
 
     path: Path
     count: int
-    usd: Decimal  # what the teacher was paid so far
+    usd: Decimal  # cost of the teacher until now
 
 
 def _in_turn(rows: Sequence[Example]) -> Iterator[Example]:
-    """Yield all rows again and again, each time in another order, so that no request recurs."""
+    """Yield all rows repeatedly, in a different order each time, so that no request recurs."""
     for number in count():
         yield from random.Random(number).sample(rows, len(rows))  # noqa: S311 - repeatable
 
@@ -142,7 +142,7 @@ def _request(number: int, rows: Sequence[Example]) -> Example:
 
 
 def _texts(record: Record) -> Iterator[str]:
-    """Yield the questions of an answer; a fence around it is no part of it."""
+    """Yield the questions of an answer, without a code fence around it."""
     text = record.text[record.text.find("[") : record.text.rfind("]") + 1]
     try:
         value, _ = strict_json(text)

@@ -72,9 +72,9 @@ def test_whole_answers_of_the_right_form_become_rows(
         (row.example.prompt[0].text, row.example.answer) for row in rows
     ]
     assert {
-        "no label of the training rows": 1,
-        "cut off at the longest answer that is allowed": 1,
-        "no answer came": 1,
+        "not a label of the training rows": 1,
+        "truncated at the maximum answer length": 1,
+        "no answer was received": 1,
         "empty": 1,
     } == made.reasons
     assert [2, 3, 4, 5] == [each.line for each in made.rejected]
@@ -116,8 +116,8 @@ def test_questions_that_are_known_or_near_a_test_case_are_not_put(
     made = distilled(job, write_questions(tmp_path, "new", "new", answered, *known))
     assert {
         "had an answer": 1,
-        "asked what another row asks": 1,
-        "stood in the training or validation rows": 2,
+        "repeated another row": 1,
+        "were in the training or validation rows": 2,
         "were near a test case": 1,
     } == made.left_out
     assert ["new"] == [asked(each) for each in backend.requests if "dev" not in asked(each)]
@@ -171,7 +171,7 @@ def test_without_an_accepted_answer_nothing_is_written(
 ) -> None:
     (tmp_path / "out.jsonl").write_text("kept", encoding="utf-8")
     backend_of(lambda _, __: "I think it is label-1.")
-    with pytest.raises(DataError, match="first: no label of the training rows"):
+    with pytest.raises(DataError, match="The first: not a label of the training rows"):
         distilled(job, write_questions(tmp_path, "new"))
     assert "kept" == (tmp_path / "out.jsonl").read_text(encoding="utf-8")
 
@@ -214,7 +214,7 @@ def test_a_scorer_that_needs_no_expected_answer_decides(
     assert 1 == made.rows
     assert [
         "JSON without the keys that all training rows have",
-        "no JSON, as the answers of all training rows are",
+        "not JSON, unlike the answers of all training rows",
         "wrong by the scorer regex",
     ] == [each.reason for each in made.rejected]
 
@@ -272,7 +272,7 @@ def test_a_teacher_writes_questions_like_those_of_the_rows(
     rows = [row.example for row in load(made.path).rows]
     assert ["a new matter", "quite another thing"] == [row.prompt[-1].text for row in rows]
     assert ["You sort mail."] * 2 == [row.prompt[0].text for row in rows]
-    assert "asked what another row asks" in made.left_out
+    assert "repeated another row" in made.left_out
     assert 12 == len(asked(backend.requests[0]).splitlines()) + 3
     assert written == write_variants(planned, AnswerOptions()), (
         "what was answered is not asked again"
@@ -282,7 +282,7 @@ def test_a_teacher_writes_questions_like_those_of_the_rows(
 def test_rows_that_are_no_single_questions_have_no_variants(make_job: Any, backend_of: Any) -> None:
     backend_of(lambda _, __: "no list")
     job = make_job({"scorers": ["exact"]})
-    with pytest.raises(DataError, match="is a JSON list of questions, first: 'no list'"):
+    with pytest.raises(DataError, match="is a JSON list of questions. The first: 'no list'"):
         write_variants(plan_variants(teacher_of(job), 3), AnswerOptions())
 
 
@@ -301,9 +301,9 @@ def test_an_answer_that_was_not_refused_may_end_in_a_call(finish: str, accepted:
 @pytest.mark.parametrize(
     ("answers", "refused"),
     [
-        (["a", "b", "a", "b", "a", "b"], {"c": "no label of the training rows"}),
+        (["a", "b", "a", "b", "a", "b"], {"c": "not a label of the training rows"}),
         (["a long text", "another text"], {}),
-        (["[1]", '{"a": 1}'], {"text": "no JSON, as the answers of all training rows are"}),
+        (["[1]", '{"a": 1}'], {"text": "not JSON, unlike the answers of all training rows"}),
         (["7", "12", "31"], {"seven": None}),
         ([], {}),
     ],
@@ -331,10 +331,10 @@ def test_the_command_says_what_became_of_each_answer(
     done = unitune(*line)
     assert (0, 1) == (done.code, len((tmp_path / "out.jsonl").read_text().splitlines()))
     assert "3 questions for fake:big." in done.err
-    for part in ("1 of 3 answers", "2 no label of the training rows", "line 2: It is label-1."):
+    for part in ("1 of 3 answers", "2 not a label of the training rows", "line 2: It is label-1."):
         assert part in done.out
     found = json.loads(unitune(*line, "--json").out)
-    assert (1, {"no label of the training rows": 2}) == (found["rows"], found["rejected"])
+    assert (1, {"not a label of the training rows": 2}) == (found["rows"], found["rejected"])
 
 
 @pytest.mark.parametrize("given", [(), ("--questions", "q.jsonl", "--variants", "3")])
