@@ -1,1 +1,1 @@
-"""The life of tuned models: versions, aliases, promotion, rollback, verification."""
+"""Manage registered models: versions, aliases, promotion, rollback and verification."""

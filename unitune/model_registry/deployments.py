@@ -1,9 +1,7 @@
-"""Deployments of registered models: which one answers for an alias, and which answer for none.
+"""Match deployments of registered models with aliases.
 
-Where a vendor has a switch for it, a promotion can move the deployment, too (`move_deployment`). It
-does so before the alias is moved: what the vendor refuses changes nothing. Both can differ all the
-same, by a promotion that leaves the deployment as it is, or by a killed process. `mismatches` says
-so, at every move and in `unitune models NAME`.
+If the vendor supports it, a promotion moves the deployment first (`move_deployment`), so a refusal
+changes nothing. Alias and deployment may still differ; `mismatches` reports it.
 """
 
 from __future__ import annotations
@@ -28,19 +26,19 @@ def move_deployment(
     run: RunRecord,
     budget: HostingBudget | Decimal | float | None,
 ) -> Deployment | None:
-    """Let the deployment that answers for an alias answer with the version that it is to point to.
+    """Move the deployment that serves an alias to the version that the alias will point to.
 
     Args:
-        ledger: Where all this is.
-        move: Of the alias, which is still to come.
-        run: Whose model the version is.
-        budget: What the deployment may cost from now until it is taken down, in US dollars; None:
-            it is left as it is.
+        ledger: Ledger of the model.
+        move: Planned move of the alias.
+        run: Run of the version.
+        budget: Maximum cost of the deployment from now until it is deleted, in US dollars; None to
+            leave it unchanged.
 
     Raises:
-        Unsupported: The backend has no such switch.
-        UserError: No deployment answers for the alias, or several do.
-        UnituneError: As of `unitune.run.swapping.swap`.
+        Unsupported: The backend cannot swap models.
+        UserError: No deployment serves the alias, or several do.
+        UnituneError: As `unitune.run.swapping.swap`.
     """
     if budget is None:
         return None
@@ -55,13 +53,15 @@ def move_deployment(
     free = {each: numbers.get(each.run_id or "") for each in standing}
     free = {each: number for each, number in free.items() if number and number not in of_others}
     current = aliases[move.alias].number if move.alias in aliases else None
-    # Of former versions, where an alias has moved and left its deployment as it was.
+    # Deployments of former versions, if an alias moved without its deployment.
     serving = [each for each, number in free.items() if number == current] or [*free]
     if len(serving) != 1:
         ids = ", ".join(each.id for each in serving)
-        state = f"several deployments answer ({ids})" if ids else "no deployment answers"
-        todo = "Take all but one down" if ids else f"Bring it up (unitune deploy {run.id} --ttl 2h)"
-        raise UserError(f"{state} for {move} and no other alias. {todo}, and do this again.")
+        state = (
+            f"several deployments serve models ({ids})" if ids else "no deployment serves a model"
+        )
+        todo = "Delete all but one" if ids else f"Deploy it (unitune deploy {run.id} --ttl 2h)"
+        raise UserError(f"{state} for {move} and no other alias. {todo} and try again.")
     try:
         swap(ledger, serving[0], run, HostingBudget.of(budget))
     except BaseException:
@@ -71,10 +71,7 @@ def move_deployment(
 
 
 def mismatches(ledger: Ledger, model: str) -> Iterator[str]:
-    """Yield which deployments answer with a version of a model to which no alias points.
-
-    And which were being moved, by a process that may have been killed.
-    """
+    """Yield deployments whose version no alias points to, and interrupted or running moves."""
     versions = {each.run_id: each for each in ledger.versions(model)}
     aliases = standing_aliases(ledger.alias_moves(model)).values()
     for record in ledger.deployments():
@@ -84,18 +81,18 @@ def mismatches(ledger: Ledger, model: str) -> Iterator[str]:
         if record.state == "swapping":
             yield (
                 f"deployment {record.id} is being moved away from {version}, or the process that "
-                "did so was killed. See which model it answers with: unitune deployments"
+                "moved it was killed. Check its model with: unitune deployments"
             )
         elif aliases and version.number not in {move.number for move in aliases}:
             points = ", ".join(f"{move} points to version {move.number}" for move in aliases)
             yield (
-                f"deployment {record.id} answers with {version}, and {points}. Promote that with "
-                f"--deploy, where its vendor can move it, or take it down: unitune undeploy "
+                f"deployment {record.id} serves {version}, but {points}. Promote that version with "
+                f"--deploy, if the vendor can move the deployment, or delete it: unitune undeploy "
                 f"{record.id}"
             )
 
 
 def warn_of_mismatches(ledger: Ledger, model: str) -> None:
-    """Log what `mismatches` yields as warnings, which Python writes to standard error."""
+    """Log `mismatches` as warnings, which Python writes to standard error."""
     for text in mismatches(ledger, model):
         log.warning("%s", text)

@@ -1,8 +1,8 @@
-"""`verify`: the gate of a registered version once more, on answers that are given now.
+"""Run the gate of a registered version again with new answers.
 
-A vendor may change the model behind an id, and files may change on a disk. So the files of the
-adapter are held against those that were registered, every contender is asked again, and, case by
-case, the answers are held against those on which the version was promoted.
+A vendor may change the model behind an id, and adapter files may change. So the files are compared
+with the registered ones, every contender answers again, and the answers are compared with those of
+the promotion.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ from unitune.run.run import Run
 from unitune.security.spec import Closed
 from unitune.workspace.home import home, make_home
 
-# Answers of a verification that was interrupted longer ago say nothing about now
+# Answers of a verification interrupted longer ago are not reused
 KEPT_SECONDS = 6 * 3600.0
 
 
 class Verification(Closed):
-    """What a verification has shown."""
+    """Result of a verification."""
 
     schema_version: int = 1
     name: str
-    """As it was given."""
+    """Name as given."""
     version: str
-    """The version that it stands for, such as ``triage:3``."""
+    """Version it refers to, such as ``triage:3``."""
     exit_code: int
-    """Of the gate."""
+    """Exit code of the gate."""
     comparison: Comparison
-    """Of now, which is in the history."""
+    """New comparison, which is in the history."""
     since: str | None
-    """Id of the comparison that the answers are held against; None: none is on this machine."""
+    """Id of the comparison used as reference; None if none is on this machine."""
     change: ContenderDiff | None
-    """The version's answers now against those then, case by case."""
+    """Changes of the version's answers since then, case by case."""
 
 
 def verify(  # noqa: PLR0913 - each has a name and a default
@@ -66,29 +66,29 @@ def verify(  # noqa: PLR0913 - each has a name and a default
     progress: Notify | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> Verification:
-    """Run the gate of a job again for a version of a registered model, with answers given now.
+    """Run a job's gate again for a version of a registered model, with new answers.
 
-    Killed at any moment, the same call goes on for some hours with the answers that are there.
+    If the call is killed, the same call reuses its answers for some hours.
 
     Args:
-        name: Such as ``triage@production`` or ``triage:3``.
-        job: Has the gate, and a tuned candidate: the version takes its place.
-        deploy_seconds: As of `unitune.compare`, and so are all that follow.
-        deploy_options: Likewise.
-        batch: Likewise.
-        allow_unpriced: Likewise.
-        progress: Likewise.
-        announce: Likewise.
+        name: Version, such as ``triage@production`` or ``triage:3``.
+        job: Job with the gate and a tuned candidate, which the version replaces.
+        deploy_seconds: As `unitune.compare`, like all that follow.
+        deploy_options: As `unitune.compare`.
+        batch: As `unitune.compare`.
+        allow_unpriced: As `unitune.compare`.
+        progress: As `unitune.compare`.
+        announce: As `unitune.compare`.
 
     Raises:
-        NotFoundError: There is no such version, or its run is deleted.
-        UserError: The job has no gate, or its candidate is no tuned model, or another.
-        Mismatch: The files of the model are not those that were registered.
+        NotFoundError: The version does not exist, or its run is deleted.
+        UserError: The job has no gate, or its candidate is not tuned or is another run.
+        Mismatch: The model's files differ from the registered ones.
     """
     ledger, parsed = Ledger(home()), VersionName.parse(name)
     if parsed is None:
         raise UserError(
-            f"{name!r} names no version; write NAME@ALIAS or NAME:3, such as triage@production."
+            f"{name!r} is not a version. Use NAME@ALIAS or NAME:3, such as triage@production."
         )
     version = find_version(ledger, parsed)
     record = record_of(ledger, version)
@@ -111,7 +111,7 @@ def verify(  # noqa: PLR0913 - each has a name and a default
         announce=announce or ignore,
     )
     now = run_comparison(resolved, Run(ledger, record), options)
-    shutil.rmtree(folder)  # the history has what it holds
+    shutil.rmtree(folder)  # the history has its content
     now = now.model_copy(update={"folder": history_folder(now.id or "")})
     changes = diff(since, now).contenders if since else ()
     return Verification(
@@ -127,25 +127,26 @@ def verify(  # noqa: PLR0913 - each has a name and a default
 def _refuse(job: Job, ledger: Ledger, run_id: str) -> None:
     if job.evaluate.gate is None:
         raise UserError(
-            f"job {job.name!r} has no gate to verify. Add one: evaluate.gate: {{mode: improve}}."
+            f"job {job.name!r} has no gate to verify. Add evaluate.gate: {{mode: improve}}."
         )
     for spec in job.evaluate.contenders:
         if spec.role != "candidate":
             continue
         if not isinstance(spec, Tuned):
             raise UserError(
-                f"the candidate of job {job.name!r} is {spec.type}; a verification needs a tuned "
-                "one, whose place the version takes."
+                f"the candidate of job {job.name!r} is {spec.type}, but a verification needs a "
+                "tuned "
+                "one, which the version replaces."
             )
         if spec.run is not None and find_record(ledger, spec.run).id != run_id:
             raise UserError(
-                f"the candidate of job {job.name!r} is run {spec.run}, and run {run_id} is to be "
-                "verified. Leave the candidate's `run` out."
+                f"the candidate of job {job.name!r} is run {spec.run}, but run {run_id} is to be "
+                "verified. Remove the candidate's `run`."
             )
 
 
 def _judged_before(ledger: Ledger, version: ModelVersion, record: RunRecord) -> Comparison | None:
-    """Return the comparison by which a version was promoted, else the newest, where it is here."""
+    """Return the local comparison that promoted a version, or else the newest one."""
     moves = ledger.alias_moves(version.model)
     promoted = [each.comparison for each in moves if each.number == version.number]
     newest = [each.comparison for each in gate_records(ledger, record)[:1]]

@@ -1,9 +1,8 @@
-"""Registered models: `register`, `promote`, `rollback` and `remove_alias`, and what is registered.
+"""Register models, and promote, roll back and remove their aliases.
 
-A run is registered under the next number of a name, which never changes, and an alias such as
-``triage@production`` is promoted to it where the gate of that very model was passed. Who moves an
-alias takes the lease of the run that it is to point to, so that it cannot be deleted meanwhile. The
-rows are the business of `unitune.ledger.model_versions`.
+A run is registered under the next number of a name. An alias such as ``triage@production`` is
+promoted to it if its model passed the gate. Whoever moves an alias holds the lease of the target
+run, so that the run cannot be deleted meanwhile.
 """
 
 from __future__ import annotations
@@ -40,14 +39,14 @@ from unitune.run.deployment import Deployment
 from unitune.run.handle import Run
 from unitune.workspace.home import home
 
-# Words that would be taken for a number or the newest run. Source: MLflow reserves `latest` and v
-# with digits, too: mlflow/utils/validation.py (2026-11-28).
+# Words that look like a number or the newest run. Source: MLflow also reserves `latest` and v with
+# digits: mlflow/utils/validation.py (2026-11-28).
 RESERVED_ALIASES = re.compile(r"latest|newest|v\d+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class RegisteredModel:
-    """A name with its versions, and the moves of its aliases, the oldest first."""
+    """A name with its versions and the moves of its aliases, oldest first."""
 
     name: str
     versions: tuple[ModelVersion, ...]
@@ -55,16 +54,16 @@ class RegisteredModel:
 
     @property
     def aliases(self) -> dict[str, AliasMove]:
-        """The last move of each alias that stands."""
+        """The last move of each current alias."""
         return standing_aliases(self.moves)
 
     def former_numbers(self, alias: str) -> list[int]:
-        """Return the versions that rollbacks lead to, one after the other."""
+        """Return the versions that successive rollbacks lead to."""
         return former_numbers(move for move in self.moves if move.alias == alias)
 
 
 def registered_models() -> list[RegisteredModel]:
-    """Return the registered models of this folder's ledger; one that is unreadable is logged."""
+    """Return the registered models of this folder's ledger; unreadable ones are logged."""
     models: list[RegisteredModel] = []
     for name in Ledger(home()).model_names():
         try:
@@ -75,10 +74,10 @@ def registered_models() -> list[RegisteredModel]:
 
 
 def find_registered_model(name: str) -> RegisteredModel:
-    """Return a registered model by its name.
+    """Return a registered model by name.
 
     Raises:
-        NotFoundError: There is none of this name.
+        NotFoundError: The name does not exist.
     """
     ledger = Ledger(home())
     if versions := ledger.versions(name):
@@ -87,11 +86,11 @@ def find_registered_model(name: str) -> RegisteredModel:
 
 
 def register(run: Run, name: str | None = None) -> ModelVersion:
-    """Give the model of a run the next version number of a name; one that has one keeps it.
+    """Register a run's model under the next version number of a name, unless it has one.
 
     Args:
-        run: One that has succeeded.
-        name: Of the registered model; None: that of the run's job.
+        run: Succeeded run.
+        name: Name of the registered model; None for the job's name.
 
     Raises:
         UserError: The run has no model, or is registered under another name.
@@ -111,42 +110,41 @@ def promote(
     without_gate: str | None = None,
     deploy: HostingBudget | Decimal | float | None = None,
 ) -> AliasMove:
-    """Let an alias of a registered model point to the model of a run, which has passed its gate.
+    """Point an alias of a registered model to a run's model, which has passed its gate.
 
-    The newest comparison with a gate that has judged this run as the candidate decides. Its gate
-    must be that of the job that the run was launched with, or else that of the alias's last
-    promotion. No failure on more cases may be on record, and a claim to be better must still hold
-    when all candidates are counted that were compared on its cases since. The run is registered
-    first where it is not.
+    The newest comparison with a gate in which this run was the candidate decides. Its gate must be
+    that of the run's job or of the alias's last promotion. A failure on more cases must not be on
+    record. A claim to be better must still hold when all candidates compared on its cases since
+    then are counted. The run is registered if needed.
 
     Examples:
         >>> comparison = unitune.compare(job, run)
         >>> unitune.promote(run, "production")
 
     Args:
-        run: One that has succeeded.
-        alias: Such as production.
-        name: Of the registered model; None: that of the run's job.
-        without_gate: Why it is promoted without a passed gate, which is recorded.
-        deploy: Let the deployment that answers for the alias answer with this model first, if the
-            rest of its time costs no more US dollars than this; where the vendor refuses, the alias
-            stays, too. None: it is left as it is.
+        run: Succeeded run.
+        alias: Alias, such as production.
+        name: Name of the registered model; None for the job's name.
+        without_gate: Reason for a promotion without a passed gate, which is recorded.
+        deploy: Move the deployment that serves the alias to this model first, if the rest of its
+            time costs at most this many US dollars. If the vendor refuses, the alias does not move.
+            None leaves the deployment unchanged.
 
     Returns:
-        The move as it was recorded.
+        The recorded move.
 
     Raises:
-        GateNotPassed: It has not passed its newest gate, has failed on more cases, or is no longer
-            shown to be better.
-        Mismatch: The model, or the files of the comparison, were changed since.
-        UserError: No gate has judged it, or another gate; it has no model; the alias cannot be one;
-            or no deployment answers for it.
+        GateNotPassed: The run failed its newest gate or failed on more cases, or is no longer shown
+            to be better.
+        Mismatch: The model, or the files of the comparison, changed since.
+        UserError: The run has no gate result, another gate or no model, or the alias is invalid or
+            has no deployment.
         Unsupported: The vendor cannot move a deployment.
-        UnituneError: The vendor did not do so, or it is not known whether it did.
+        UnituneError: The vendor did not move the deployment, or the result is unknown.
     """
     _check_alias(alias)
     if without_gate is not None and not without_gate.strip():
-        raise UserError("a promotion without a gate needs a reason, which is recorded.")
+        raise UserError("a promotion without a gate needs a reason for the record.")
     ledger = Ledger(home())
     with ledger.acting(run.id) as record:
         evidence = None if without_gate else _passed_gate(ledger, record, name, alias)
@@ -174,43 +172,41 @@ def rollback(
     *,
     deploy: HostingBudget | Decimal | float | None = None,
 ) -> AliasMove:
-    """Let an alias point to the version again that it pointed to before its last promotion.
+    """Point an alias back to the version before its last promotion.
 
-    A rollback takes back a promotion, never another rollback: each leads one version further back.
-    A version whose run is deleted is passed over.
+    Repeated rollbacks each go one version further back. Versions whose run is deleted are skipped.
 
     Args:
-        name: Such as ``triage@production``.
-        reason: Why, for the record.
-        deploy: As of `promote`.
+        name: Alias, such as ``triage@production``.
+        reason: Reason for the record.
+        deploy: As `promote`.
 
     Raises:
-        NotFoundError: There is no such alias.
-        UserError: It has no former version.
+        NotFoundError: The alias does not exist.
+        UserError: The alias has no former version.
     """
     ledger, current = _standing(name)
     back = replace(current, kind="rollback", previous=current.number, reason=reason)
     model = find_registered_model(current.model)
     runs = {version.number: version.run_id for version in model.versions}
     for number in filter(runs.get, model.former_numbers(current.alias)):
-        with suppress(NotFoundError):  # its run is deleted
+        with suppress(NotFoundError):  # the run is deleted
             record = ledger.record(runs[number])
             return _move(ledger, record.id, replace(back, number=number), deploy)
     raise UserError(
-        f"{current} has no former version to go back to. See what there is: unitune models "
-        f"{current.model}"
+        f"{current} has no former version. List its versions with: unitune models {current.model}"
     )
 
 
 def remove_alias(name: str, reason: str | None = None) -> AliasMove:
-    """Let an alias point to nothing; its moves stay on record.
+    """Remove an alias; its moves stay on record.
 
     Args:
-        name: Such as ``triage@production``.
-        reason: Why, for the record.
+        name: Alias, such as ``triage@production``.
+        reason: Reason for the record.
 
     Raises:
-        NotFoundError: There is no such alias.
+        NotFoundError: The alias does not exist.
     """
     ledger, current = _standing(name)
     run_id = find_version(ledger, VersionName(current.model, current.number, None)).run_id
@@ -223,7 +219,7 @@ def _standing(name: str) -> tuple[Ledger, AliasMove]:
     """Return the last move of an alias."""
     ledger, parsed = Ledger(home()), VersionName.parse(name)
     if parsed is None or parsed.alias is None:
-        raise UserError(f"{name!r} names no alias; write NAME@ALIAS, such as triage@production.")
+        raise UserError(f"{name!r} is not an alias. Use NAME@ALIAS, such as triage@production.")
     find_version(ledger, parsed)
     return ledger, standing_aliases(ledger.alias_moves(parsed.model))[parsed.alias]
 
@@ -234,7 +230,7 @@ def _move(
     move: AliasMove,
     deploy: HostingBudget | Decimal | float | None = None,
 ) -> AliasMove:
-    """Move an alias from where it was seen; another process's move in between is an error."""
+    """Move an alias from its last seen version; a concurrent move is an error."""
     with ledger.acting(run_id) as record:
         who = {"moved_by": current_user(), "comparison": None, "verdict_sha256": None}
         deployment = move_deployment(ledger, move, record, deploy)
@@ -243,9 +239,9 @@ def _move(
 
 
 def _moved(ledger: Ledger, move: AliasMove, deployment: Deployment | None) -> AliasMove:
-    """See to all that follows an alias, and say what does not."""
+    """Refresh and mirror after a move, and report what fails."""
     if deployment is not None:
-        with suppress(BackendError):  # it stays `swapping`, which is told
+        with suppress(BackendError):  # it stays `swapping`, which is reported
             deployment.refresh()
     warn_of_mismatches(ledger, move.model)
     mirror(ledger, move.model)
@@ -253,18 +249,19 @@ def _moved(ledger: Ledger, move: AliasMove, deployment: Deployment | None) -> Al
 
 
 def _registered(ledger: Ledger, record: RunRecord, name: str | None) -> ModelVersion:
-    """Return the version of a run, as which it is registered where it is not."""
+    """Return the version of a run, registering it if needed."""
     if record.model is None:
         raise UserError(
-            f"run {record.id} is {record.state} and has no model. Follow it with `unitune watch "
-            f"{record.id}`, or name another: unitune runs"
+            f"run {record.id} is {record.state} and has no model. Watch it with `unitune watch "
+            f"{record.id}`, or list others with `unitune runs`"
         )
     known = ledger.version_of_run(record.id)
     wanted = name or (known.model if known else ledger.job(record.id).name)
     if VersionName.parse(f"{wanted}:1") is None:
         raise UserError(
-            f"the name {wanted!r} cannot be a registered model's: lower-case letters, digits and "
-            "dashes, at most 40."
+            f"the name {wanted!r} is not valid for a registered model: use lower-case letters, "
+            "digits "
+            "and dashes, at most 40."
         )
     fingerprint = model_fingerprint(record.model)
     version = ledger.register(record, wanted, fingerprint, current_user())
@@ -273,26 +270,26 @@ def _registered(ledger: Ledger, record: RunRecord, name: str | None) -> ModelVer
 
 
 def refuse_changed_model(version: ModelVersion, fingerprint: str) -> None:
-    """Refuse a model that is not the one that was registered.
+    """Refuse a model that differs from the registered one.
 
     Raises:
-        Mismatch: Its files were changed, or are not on this machine.
+        Mismatch: Its files changed or are not on this machine.
     """
     if version.fingerprint != fingerprint:
         raise Mismatch(
-            f"the model of {version} is not the one that was registered: the files of its adapter "
-            f"in {version.tuned_model.name} were changed since, or are not on this machine."
+            f"the model of {version} differs from the registered one: its adapter files "
+            f"in {version.tuned_model.name} changed since, or are not on this machine."
         )
 
 
 def _passed_gate(ledger: Ledger, record: RunRecord, name: str | None, alias: str) -> GateRecord:
-    """Return the newest gate that a run was judged by, which its model has passed."""
+    """Return a run's newest gate result, which its model must have passed."""
     gates = [each for each in gate_records(ledger, record) if each.gate is not None]
-    instead = "To promote it all the same: --without-gate REASON, which is recorded."
+    instead = "To promote it anyway, pass --without-gate REASON, which is recorded."
     compare = f"`unitune compare FILE --run {record.id}`, with a gate in the job"
     if not gates or record.model is None:
         raise UserError(
-            f"no gate has judged the model of run {record.id}. Compare it: {compare}. {instead}"
+            f"the model of run {record.id} has no gate result. Compare it: {compare}. {instead}"
         )
     gate = gates[0]
     if gate.gate:
@@ -303,9 +300,9 @@ def _passed_gate(ledger: Ledger, record: RunRecord, name: str | None, alias: str
         )
     if gate.model_fingerprint != model_fingerprint(record.model):
         raise Mismatch(
-            f"the model of run {record.id} is not the one that comparison {gate.comparison} has "
-            "judged: its files were changed since, or are not on this machine. Compare it: "
-            f"{compare}."
+            f"the model of run {record.id} is not the one in comparison {gate.comparison}: its "
+            "files "
+            f"changed since, or are not on this machine. Compare it: {compare}."
         )
     refuse_changed_files(gate, is_shared=ledger.is_shared)
     _refuse_weaker_evidence(ledger, record, gates, f"{name or ledger.job(record.id).name}@{alias}")
@@ -315,37 +312,38 @@ def _passed_gate(ledger: Ledger, record: RunRecord, name: str | None, alias: str
 def _refuse_weaker_evidence(
     ledger: Ledger, record: RunRecord, gates: Sequence[GateRecord], alias: str
 ) -> None:
-    """Refuse a passed gate, the first of a run's gates, that other evidence on record outweighs."""
+    """Refuse a passed gate that other evidence on record outweighs."""
     gate, launched = gates[0], ledger.job(record.id)
     passed = f"comparison {gate.comparison} of run {record.id} on {gate.cases:,} cases"
-    instead = "To promote it all the same: --without-gate REASON, which is recorded."
-    whose = "the job that the run was launched with"
+    instead = "To promote it anyway, pass --without-gate REASON, which is recorded."
+    whose = "the run's job"
     rule = rule_of(launched) if launched.evaluate.gate is not None else None
     if rule is None:
         rule, whose = _last_rule(ledger, *alias.split("@")), f"the last promotion to {alias}"
     if rule not in (None, gate.rule):
         raise UserError(
-            f"{passed} passed another gate than that of {whose}: gate, margin, scorers, "
-            f"contenders, clusters or leaks differ. Compare by that one. {instead}"
+            f"{passed} passed a different gate from that of {whose}: gate, margin, scorers, "
+            f"contenders, clusters or leaks differ. Compare with that gate. {instead}"
         )
     for failed in gates[1:]:
         if failed.gate == 1 and failed.cases > gate.cases:
             raise GateNotPassed(
-                f"{passed} passed its gate, and comparison {failed.comparison} failed on "
+                f"{passed} passed its gate, but comparison {failed.comparison} failed on "
                 f"{failed.cases:,}: {failed.reason} {instead}",
                 failed.gate,
             )
     p_value = adjusted_p(ledger.looks(gate.test), gate.comparison)
     if gate.verdict == "better" and p_value is not None and p_value > ALPHA:
         raise GateNotPassed(
-            f"{passed} showed the candidate to be better, and other candidates were compared on "
-            f"these cases since: counting all of them its p-value is {p_value:.2g}. {instead}",
+            f"{passed} showed the candidate to be better, but other candidates were compared on "
+            "these "
+            f"cases since. Counting all of them, its p-value is {p_value:.2g}. {instead}",
             3,
         )
 
 
 def _last_rule(ledger: Ledger, model: str, alias: str) -> str | None:
-    """Return the rule by which an alias was last promoted; None where none is on record."""
+    """Return the rule of an alias's last promotion, if it is on record."""
     moves = [each for each in ledger.alias_moves(model) if each.alias == alias and each.comparison]
     runs = {version.number: version.run_id for version in ledger.versions(model)}
     with suppress(NotFoundError, IndexError):  # the run is deleted, or there was no promotion
@@ -358,6 +356,7 @@ def _last_rule(ledger: Ledger, model: str, alias: str) -> str | None:
 def _check_alias(alias: str) -> None:
     if VersionName.parse(f"any@{alias}") is None or RESERVED_ALIASES.fullmatch(alias):
         raise UserError(
-            f"{alias!r} cannot be an alias: a letter, then letters, digits, - and _, at most 40; "
-            "not latest, newest, or v with a number. Such as production."
+            f"{alias!r} is not a valid alias. Use a letter, then letters, digits, - and _, at most "
+            "40, "
+            "and not latest, newest, or v with a number. Example: production."
         )

@@ -303,7 +303,7 @@ def test_a_deployment_of_another_alias_is_left_alone(
     old, new = pair
     promote(old, "stable", without_gate="a test")
     promote(new, "production", without_gate="a test")
-    with pytest.raises(UserError, match="no deployment answers for served@production"):
+    with pytest.raises(UserError, match="no deployment serves a model for served@production"):
         moved(new)
     assert served_model(vendor) == model_of(old)
 
@@ -314,7 +314,7 @@ def test_without_a_deployment_there_is_nothing_to_move(
 ) -> None:
     old, new = pair
     deployments(standing=True)[0].take_down()
-    with pytest.raises(UserError, match=f"no deployment answers .*unitune deploy {new.id}"):
+    with pytest.raises(UserError, match=f"no deployment serves .*unitune deploy {new.id}"):
         moved(new)
     deploy(new).wait()
     before = switches(vendor)
