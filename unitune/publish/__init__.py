@@ -1,3 +1,3 @@
-"""Models that are published: `hub.push` sends an export and its card to the Hugging Face Hub."""
+"""Publish models: `hub.push` uploads an export and its card to the Hugging Face Hub."""
 
-PUSHED = "run.pushed"  # how the key begins of a run's event that its model was sent somewhere
+PUSHED = "run.pushed"  # key prefix of a run's event about an upload of its model

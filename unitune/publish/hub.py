@@ -1,14 +1,9 @@
-"""`push`: a run's model, as it was exported and verified, with its card, on the Hugging Face Hub.
+"""Push a run's exported model with its card to the Hugging Face Hub.
 
-What large files hold is sent first, and then all of it is one commit: so what was interrupted goes
-on where it stopped, and the repository never holds half of a model. Files that are there already
-make no commit. A new repository is private unless the user says otherwise, and one that others can
-see is never written to by mistake. The token is that of the hub's own package: ``HF_TOKEN``, or
-what ``hf auth login`` has kept.
-
-What is published of an export are the files that it wrote, without the names of this machine's
-folders, and its card. That is made beside the export, which stays as it is; large files are links
-to its own.
+Large files are uploaded first, then everything is one commit. An interrupted push can continue, and
+the repository never holds part of a model. A new repository is private by default. The token is
+``HF_TOKEN`` or that of ``hf auth login``. Names of local folders are removed from published files;
+the export itself is unchanged.
 """
 
 from __future__ import annotations
@@ -39,14 +34,14 @@ from unitune.workspace.filesystem import content_of, replacing, sha256
 from unitune.workspace.home import home
 from unitune.workspace.install import install_command
 
-# Under which a changed model may be published by anyone who names the origin, by SPDX
+# Licences (SPDX) that allow anyone to publish a changed model with attribution
 FREE_LICENCES = frozenset({"apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "isc", "cc0-1.0"})
-PRECONDITION = 412  # status where a commit was made since the one that a push goes on from
+PRECONDITION = 412  # status if another commit was made during a push
 DENIED = (401, 403)
 
 
 class Pushed(Frozen):
-    """What is on the Hugging Face Hub now."""
+    """Result of a push to the Hugging Face Hub."""
 
     repository: str
     """OWNER/NAME."""
@@ -60,7 +55,7 @@ class Pushed(Frozen):
     files: dict[str, int]
     """Bytes by path."""
     notes: tuple[str, ...]
-    """What a user must know: licences, what was left out, what was not verified."""
+    """Information for the user: licences, files left out, missing verification."""
 
 
 def push(  # noqa: PLR0913 - each is independent
@@ -72,25 +67,25 @@ def push(  # noqa: PLR0913 - each is independent
     form: ExportForm = "adapter",
     all_files: bool = False,
 ) -> Pushed:
-    """Send a run's model with its card to the Hugging Face Hub, in one commit.
+    """Push a run's model with its card to the Hugging Face Hub in one commit.
 
     Examples:
         >>> unitune.push(run, "acme/support-triage")
 
     Args:
-        run: One that has succeeded.
-        repository: OWNER/NAME, or NAME under the token's own account; None: named after the job.
-        public: Whether everyone may see it. What is there already must be as is said here.
-        folder: One that `Run.export` wrote; None: it is exported.
-        form: Of the export where no folder is given.
-        all_files: Publish files that the export did not write, too.
+        run: Succeeded run.
+        repository: OWNER/NAME, or NAME under the token's account; None to use the job's name.
+        public: Make the repository public (default: private). An existing one must match.
+        folder: Folder written by `Run.export`; None to export the model.
+        form: Form of the export if no folder is given.
+        all_files: Also publish files that the export did not write.
 
     Raises:
-        UserError: There is no token; the repository's name is none; it can be seen by others and
-            `public` was not said, or the other way round; the folder is no export of the run.
+        UserError: There is no token, the name is invalid, the repository's visibility differs from
+            `public`, or the folder is not an export of the run.
         Unsupported: The model cannot be exported.
-        MissingExtra: The hub's package is not installed.
-        BackendError: The hub has refused, or does not answer; what was sent stays there.
+        MissingExtra: The Hub's package is not installed.
+        BackendError: The Hub refuses or does not respond; uploaded files stay there.
     """
     facts, api, name = find_facts(run), _api(), repository or run.job.name
     with _hub_errors(name):
@@ -134,8 +129,8 @@ def _api() -> Any:
         ) from error
     if not get_token():
         raise UserError(
-            "there is no token for the Hugging Face Hub. Set HF_TOKEN, or log in: hf auth login. "
-            "It needs the right to write: https://huggingface.co/settings/tokens"
+            "there is no token for the Hugging Face Hub. Set HF_TOKEN, or run `hf auth login`. "
+            "The token needs write access: https://huggingface.co/settings/tokens"
         )
     disable_progress_bars()
     logging.set_verbosity_error()
@@ -143,7 +138,7 @@ def _api() -> Any:
 
 
 def _repository(api: Any, name: str, *, public: bool) -> tuple[str, str]:
-    """Return a repository by its whole name, and its newest commit; it is made where it is not."""
+    """Return a repository's full name and newest commit, creating it if needed."""
     from huggingface_hub.errors import RepositoryNotFoundError  # noqa: PLC0415 - an extra
     from huggingface_hub.utils import validate_repo_id  # noqa: PLC0415
 
@@ -157,7 +152,7 @@ def _repository(api: Any, name: str, *, public: bool) -> tuple[str, str]:
     if info.private == public:
         there, flag = ("private", "without --public") if public else ("public", "with --public")
         raise UserError(
-            f"{full} is {there} on the Hugging Face Hub, and stays so. Push {flag}, or to another "
+            f"{full} is {there} on the Hugging Face Hub. Push {flag}, or to another "
             "repository: --repo OWNER/NAME"
         )
     return full, str(info.sha)
@@ -169,15 +164,17 @@ def _exported(
     if folder is not None:
         return Path(folder), []
     target = scratch / form
-    if target.exists():  # whole and verified, of a push that was interrupted
+    if target.exists():  # complete, from an interrupted push
         return target, []
     scratch.mkdir(parents=True, exist_ok=True)
     exported = run.export(form, target)
-    return target, [] if exported.rows else ["the export was not verified: its program is not here"]
+    return target, [] if exported.rows else [
+        "the export was not verified, because its program is not installed"
+    ]
 
 
 def _commit(api: Any, full: str, head: str, folder: Path, message: str) -> str:
-    """Send what is not there yet as one commit, and return the newest one."""
+    """Commit missing files and return the newest commit."""
     from huggingface_hub import CommitOperationAdd  # noqa: PLC0415 - an extra
 
     additions = [CommitOperationAdd(name, path) for name, path in files_in(folder).items()]
@@ -185,23 +182,23 @@ def _commit(api: Any, full: str, head: str, folder: Path, message: str) -> str:
 
 
 def _tagged(api: Any, full: str, tag: str, commit: str) -> list[str]:
-    """Name a commit by the version that it holds; a tag that is there stays where it is."""
+    """Tag a commit with its version; an existing tag does not move."""
     tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(full).tags}
     if tag not in tags:
         api.create_tag(full, tag=tag, revision=commit)
     if tags.get(tag, commit) != commit:
-        return [f"the tag {tag} is there already, on commit {tags[tag][:8]}, and stays there"]
+        return [f"the tag {tag} already exists on commit {tags[tag][:8]} and was not moved"]
     return []
 
 
 def _licence_notes(facts: CardFacts) -> Iterator[str]:
-    """Yield what is known of the right to publish, which is for the user to decide."""
+    """Yield information about the right to publish, which the user must check."""
     licence = facts.base.licence
     if licence is None:
-        yield f"the licence of {facts.base.name} is not known here: see whether it lets you publish"
+        yield f"the licence of {facts.base.name} is unknown: check whether it lets you publish"
     elif licence.lower() not in FREE_LICENCES:
-        yield f"{facts.base.name} has the licence {licence}: see whether it lets you publish"
-    yield "the licence of the training rows is not known here: see whether it lets you publish"
+        yield f"{facts.base.name} has the licence {licence}: check whether it lets you publish"
+    yield "the licence of the training rows is unknown: check whether it lets you publish"
 
 
 @contextmanager
@@ -221,39 +218,39 @@ def _mapped(error: Exception, repository: str) -> UnituneError:
     reason = getattr(cause, "server_message", None) or str(cause).strip() or type(cause).__name__
     first = redacted(reason.splitlines()[0])
     if isinstance(error, HFValidationError):
-        return UserError(f"{repository!r} cannot be a repository: {first} Name one: --repo NAME")
+        return UserError(f"{repository!r} is not a valid repository name: {first} Pass --repo NAME")
     status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
     if status in DENIED:
         what = f"does not let this token write to {repository}"
     elif status == PRECONDITION:
-        what = f"has another commit on {repository} since this push began; push again"
+        what = f"has a new commit on {repository} since this push began; push again"
     elif status is not None or isinstance(error, ValueError):
-        what = "has refused"
+        what = "refused the request"
     else:
         return Unreachable(
-            f"the Hugging Face Hub does not answer: {first} Push again; what was sent stays there."
+            f"the Hugging Face Hub does not respond: {first} Push again; uploaded files stay there."
         )
     return BackendError(f"the Hugging Face Hub {what}: {first}", status=status)
 
 
-# Peft's, which names the base model by the folder that it was loaded from
+# peft's file, which names the base model by the folder it was loaded from
 ADAPTER = "adapter_config.json"
-# Ends of the names of files that may name a folder
+# Suffixes of files that may name a folder
 TEXTS = frozenset({".json", ".md", ".sh", ".jinja", ".txt", ".yaml"})
 
 
 def _publishable(
     run: Run, facts: CardFacts, export: Path, target: Path, *, all_files: bool = False
 ) -> list[str]:
-    """Write what is published of an export into a folder, and return what a user must know of it.
+    """Write the publishable files of an export into a folder, and return notes for the user.
 
     Raises:
-        UserError: The folder is no export.
-        Mismatch: It is an export of another training; or as of `write_card`.
+        UserError: The folder is not an export.
+        Mismatch: The export is of another training; or as `write_card`.
     """
     if link := next((path for path in export.rglob("*") if path.is_symlink()), None):
         raise UserError(
-            f"{link} is a link, which may lead anywhere. Put the file itself there, or none."
+            f"{link} is a link and may lead anywhere. Replace it with the file, or remove it."
         )
     refuse_other_training(export, facts.model, run)
     shutil.rmtree(target, ignore_errors=True)
@@ -262,22 +259,22 @@ def _publishable(
     others = [] if all_files else [name for name in files_in(target) if name not in written]
     for name in others:
         (target / name).unlink()
-    left_out = f"left out, since the export did not write it (--all-files): {', '.join(others)}"
+    left_out = f"left out, because the export did not write it (--all-files): {', '.join(others)}"
     _without_folders(target, facts.base.hub_name or facts.base.name)
     return [*([left_out] if others else []), *_with_card(run, target)]
 
 
 def _with_card(run: Run, target: Path) -> Iterator[str]:
-    """Write the card, unless a person has written on it; yield what is left out for that."""
+    """Write the card, unless it was edited; yield notes about files left out."""
     if (target / SIGNATURE).exists():
         (target / SIGNATURE).unlink()
-        yield f"{SIGNATURE} is left out: it signs files that name folders of this machine"
+        yield f"{SIGNATURE} is left out, because it signs files that name local folders"
     provenance = b""
     with suppress(OSError):
         provenance = content_of(target / PROVENANCE)
     if (target / README).exists() and sha256(target / README).encode() not in provenance:
         (target / PROVENANCE).unlink(missing_ok=True)
-        yield f"{README} is yours, and stays so; {PROVENANCE}, which is of another, is left out"
+        yield f"{README} was edited and is kept; {PROVENANCE} does not match it and is left out"
         return
     for name in CARD_FILES:
         (target / name).unlink(missing_ok=True)
@@ -297,7 +294,7 @@ def _object(file: Path) -> dict[str, Any]:
 
 
 def _without_folders(target: Path, base: str) -> None:
-    """Put a base's public name in place of its folder on this machine, in every file of text."""
+    """Replace a base model's local folder by its public name in every text file."""
     folders: set[str] = set()
     for file in (*target.rglob(ABOUT), *target.rglob(ADAPTER)):
         content = _object(file)
@@ -313,5 +310,5 @@ def _without_folders(target: Path, base: str) -> None:
         for folder in sorted(folders, key=len, reverse=True):
             text = text.replace(folder.encode(), base.encode())
         if text != whole:
-            file.unlink()  # it may be the export's own
+            file.unlink()  # the file may be the export's own
             file.write_bytes(text)

@@ -195,8 +195,8 @@ def test_a_card_that_a_person_has_written_on_is_what_is_published(
 
 def test_what_is_not_known_of_licences_is_told(run: Run, export: Path) -> None:
     notes = " ".join(push(run, folder=export).notes)
-    assert "the licence of base is not known here" in notes
-    assert "the licence of the training rows is not known here" in notes
+    assert "the licence of base is unknown" in notes
+    assert "the licence of the training rows is unknown" in notes
 
 
 def test_a_folder_that_is_no_export_of_the_run_is_refused(
@@ -212,7 +212,7 @@ def test_a_folder_that_is_no_export_of_the_run_is_refused(
         push(run, folder="other")
     Path("other/secret").unlink()
     Path("other/unitune.json").unlink()
-    with pytest.raises(UserError, match="no export of a run"):
+    with pytest.raises(UserError, match="not an export of a run"):
         push(run, folder="other")
     assert [] == server.received("PUT", "")
 
@@ -222,7 +222,7 @@ def test_without_the_right_to_write_nothing_is_sent(
 ) -> None:
     with pytest.raises(BackendError, match="does not let this token write to others/triage"):
         push(run, "others/triage", folder=export)
-    with pytest.raises(UserError, match="cannot be a repository"):
+    with pytest.raises(UserError, match="is not a valid repository name"):
         push(run, "a/b/c", folder=export)
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     with pytest.raises(BackendError, match="does not let this token") as error:
