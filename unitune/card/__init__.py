@@ -1,1 +1,1 @@
-"""What a run's model is published with: its card, training summary, data set and provenance."""
+"""Write a model's documents: card, training summary, data set description and provenance."""

@@ -1,12 +1,12 @@
-"""`write_card`: the documents of a run's model in a folder, which may be that of its export.
+"""Write the documents of a run's model into a folder, for example that of its export.
 
     README.md               model card of the Hugging Face Hub (`unitune.card.model_card`)
-    training-summary.md     what it was trained on, by the European Commission's template (likewise)
+    training-summary.md     training content, by the European Commission's template (same module)
     croissant.json          the rows (`unitune.card.croissant`)
-    provenance.intoto.json  what was made of what (`unitune.card.provenance`)
-    model.sig               signature of all that is in the folder (`unitune.card.provenance`)
+    provenance.intoto.json  origin of the model (`unitune.card.provenance`)
+    model.sig               signature of the folder (`unitune.card.provenance`)
 
-They are written again where nobody has changed them, which the provenance tells by their hashes.
+They are written again only if unchanged, by the hashes in the provenance.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ CARD_FILES = (README, SUMMARY, ROWS, PROVENANCE)
 
 
 class Card(Frozen):
-    """A card that was written."""
+    """Result of writing a card."""
 
     folder: Path
     files: tuple[str, ...] = CARD_FILES
     model_files: tuple[str, ...]
-    """By whose hashes the provenance knows the model; none: a vendor keeps them."""
+    """Model files hashed in the provenance; empty if a vendor keeps them."""
     comparison: str | None
-    """Id of the comparison whose results it has; None: none has judged the model."""
+    """Id of the comparison with the results; None if the model was not evaluated."""
     not_stated: tuple[str, ...]
-    """What neither the job nor the run says, and a person may add."""
+    """Information that is missing in job and run, for a person to add."""
     signature: str | None = None
 
 
@@ -55,23 +55,20 @@ def write_card(
     *,
     sign_key: str | os.PathLike[str] | None = None,
 ) -> Card:
-    """Write the card of a run's model, its training summary, its rows' metadata, its provenance.
+    """Write the card of a run's model, training summary, description of the rows and provenance.
 
     Examples:
         >>> unitune.write_card(run, run.export("adapter").folder)
 
     Args:
-        run: One that has succeeded.
-        folder: That of an export of the run, beside whose files they then lie, or another; None:
-            named after the job, here.
-        sign_key: File of a private key on an elliptic curve (PEM), by which all files of the folder
-            are signed.
+        run: Succeeded run.
+        folder: Folder of an export of the run, or another; None for a new one named after the job.
+        sign_key: PEM file of a private elliptic-curve key that signs all files of the folder.
 
     Raises:
-        UserError: The run has no model; there is a file that would be lost; the key cannot sign.
-        Mismatch: The export is of another training; or the model, or the files of the comparison
-            that judged it, were changed since.
-        MissingExtra: What signs is not installed.
+        UserError: The run has no model, a file would be lost, or the key cannot sign.
+        Mismatch: The export is of another training, or the model or its comparison changed since.
+        MissingExtra: The signing package is not installed.
     """
     target = Path(folder or f"{run.job.name}-card")
     signer = None if sign_key is None else signer_of(Path(sign_key))
@@ -98,11 +95,11 @@ def write_card(
 
 
 def _model_files(facts: CardFacts, folder: Path) -> dict[str, Path]:
-    """Return the files of a model: of its export where the folder is one, else as it was trained.
+    """Return the files of a model in its export folder, or else as trained.
 
     Raises:
         UserError: The folder holds something else.
-        Mismatch: It is an export of another training.
+        Mismatch: The export is of another training.
     """
     exported = files_in(folder, without=(*CARD_FILES, SIGNATURE))
     if not exported:
@@ -112,13 +109,13 @@ def _model_files(facts: CardFacts, folder: Path) -> dict[str, Path]:
 
 
 def files_in(folder: Path, without: Iterable[str] = ()) -> dict[str, Path]:
-    """Return the files in a folder and those below it, by their names there."""
+    """Return the files in a folder tree by relative name."""
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
     return {name: path for name, path in files.items() if path.is_file() and name not in without}
 
 
 def _form(facts: CardFacts, folder: Path, files: Mapping[str, Path]) -> str | None:
-    """Return the form of a model's files; None: there are none, or it is a vendor's archive."""
+    """Return the form of a model's files; None without files or for a vendor's archive."""
     record = read_training_record(folder) if (folder / ABOUT).exists() else facts.trained
     if not files or (record.form == "adapter" and "adapter_config.json" not in files):
         return None
@@ -126,7 +123,7 @@ def _form(facts: CardFacts, folder: Path, files: Mapping[str, Path]) -> str | No
 
 
 def _refuse_changed_files(folder: Path, *, signs: bool) -> None:
-    """Refuse to replace what was not written here, or was changed since, or is signed."""
+    """Refuse to replace files that were edited, signed, or written by others."""
     try:
         provenance = content_of(folder / PROVENANCE).decode(errors="replace")
     except OSError:
@@ -138,11 +135,11 @@ def _refuse_changed_files(folder: Path, *, signs: bool) -> None:
         mark = BUILD_TYPE if name == PROVENANCE else file.is_file() and sha256(file)
         if not mark or mark not in provenance:
             raise UserError(
-                f"{file} was not written by `unitune card`, or was changed since, and is not "
-                "overwritten. Move it away, or choose another folder with -o DIR."
+                f"{file} was edited or not written by `unitune card`, and is not overwritten. "
+                "Move it away, or choose another folder with -o DIR."
             )
     if (folder / SIGNATURE).exists() and not signs:
         raise UserError(
-            f"{folder / SIGNATURE} signs the files that are there now. Sign anew with --sign KEY, "
+            f"{folder / SIGNATURE} signs the current files. Sign again with --sign KEY, "
             "or remove it."
         )

@@ -1,7 +1,7 @@
-"""The training rows as Croissant 1.1: which files, which fields, by which hash.
+"""Describe the training rows in Croissant 1.1: files, fields and hashes.
 
-The rows are not published with it: who has them puts them beside it, and Croissant's readers then
-read them. Licence, creator and address, which no job states, are left out.
+Croissant's readers can read the rows if the files, which are not published, are in the same folder.
+Licence, creator and address are not in a job and are left out.
 
 Source: https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html (2026-11-28).
 """
@@ -20,7 +20,7 @@ CROISSANT = "http://mlcommons.org/croissant/1.1"
 TERMS = """arrayShape citeAs column containedIn equivalentProperty extract field fileProperty
 fileObject fileSet format includes isArray isLiveDataset jsonPath key md5 parentField path recordSet
 references regex repeated replace samplingRate separator source subField transform"""
-CONTEXT: dict[str, Any] = {  # as its appendix 1 has it
+CONTEXT: dict[str, Any] = {  # as in its appendix 1
     "@language": "en",
     "@vocab": "https://schema.org/",
     "sc": "https://schema.org/",
@@ -36,10 +36,10 @@ CONTEXT: dict[str, Any] = {  # as its appendix 1 has it
     "examples": {"@id": "cr:examples", "@type": "@json"},
     **{term: f"cr:{term}" for term in TERMS.split()},
 }
-# Of values that stand in a row
+# Types of values in a row
 TYPES = {str: "sc:Text", bool: "sc:Boolean", int: "sc:Float", float: "sc:Float"}
-# Keys of canonical rows that hold messages: where a message's part stands in their value; of a list
-# in each of its items, as in the files that Hugging Face writes
+# Keys of canonical rows with messages, and the path of a message's part in their value; a list has
+# it in each item, as in Hugging Face's files
 MESSAGES = {
     "messages": "{part}",
     "input": "messages[*].{part}",
@@ -57,8 +57,9 @@ def croissant(facts: CardFacts) -> str:
         "conformsTo": CROISSANT,
         "name": f"{facts.run.job.name}-rows",
         "description": (
-            f"The rows of run {facts.run.id}, which tuned {facts.base.name}. They come from "
-            f"{', '.join(facts.data_names) or 'files that the job does not name'}, and are not "
+            f"Training rows of run {facts.run.id}, which tuned {facts.base.name}, from "
+            f"{', '.join(facts.data_names) or 'files that the job does not name'}. The rows are "
+            "not "
             "published with this description."
         ),
         "dateCreated": f"{facts.run.created:%Y-%m-%d}",
@@ -86,7 +87,7 @@ def _file(file: RowFile) -> dict[str, Any]:
 
 
 def _records(file: RowFile) -> dict[str, Any]:
-    name, columns = Path(file.name).stem, dict[str, Any]()  # each with a value that it has
+    name, columns = Path(file.name).stem, dict[str, Any]()  # columns with a sample value
     for row in rows_of(file):
         columns = row | columns
     described = {key: value for key, value in columns.items() if type(value) in TYPES}
@@ -96,7 +97,7 @@ def _records(file: RowFile) -> dict[str, Any]:
         "@id": name,
         "name": name,
         "description": others
-        and f"The rows have also values that are no text or number: {others}.",
+        and f"Other columns, with values other than text and numbers: {others}.",
         "field": [
             *(_messages(file, f"{name}/{key}", key) for key in MESSAGES if key in columns),
             *(_value(file, f"{name}/{key}", key, TYPES[type(described[key])]) for key in described),
@@ -123,7 +124,7 @@ def _value(
 
 
 def rows_of(file: RowFile) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a file that is on this machine."""
+    """Yield the rows of a file on this machine."""
     if file.path is not None:
         with file.path.open(encoding="utf-8") as lines:
             yield from map(json.loads, lines)

@@ -1,7 +1,6 @@
-"""The two texts of a card: ``README.md`` for the Hugging Face Hub, and the training summary.
+"""Render the model card (``README.md``) for the Hugging Face Hub and the training summary.
 
-Values are escaped for Markdown on their way into ``model_card.md.j2`` and
-``training_summary.md.j2``; what is not known is "not stated" there.
+Values are escaped for Markdown, and missing ones are "not stated".
 
 Source: https://github.com/huggingface/hub-docs/blob/main/modelcard.md (metadata) and
 huggingface_hub 2.4 (sections); European Commission, C(2025) 8311 (template of the summary).
@@ -31,14 +30,14 @@ UNKNOWN = "not stated"
 
 
 class Form(NamedTuple):
-    """A form of a model's files."""
+    """Form of a model's files."""
 
-    library: str | None = None  # who loads it, by the Hub's name
-    relation: str | None = None  # to the base, by the Hub's name
-    command: str = ""  # that uses it, in its folder
+    library: str | None = None  # the Hub's name of its library
+    relation: str | None = None  # the Hub's name of its relation to the base
+    command: str = ""  # command that uses it, in its folder
 
 
-FORMS = {  # by the name of an export's form
+FORMS = {  # by export form
     "adapter": Form("peft", "adapter"),
     "merged": Form("transformers", "finetune"),
     "gguf": Form("gguf", "quantized", "llama-server -m *.gguf"),
@@ -50,12 +49,7 @@ FORMS = {  # by the name of an export's form
 
 
 def render(facts: CardFacts, form: str | None) -> str:
-    """Return the model card.
-
-    Args:
-        facts: What is known of the run.
-        form: Of the model's files; None: a vendor keeps them.
-    """
+    """Render the model card; `form` is None if a vendor keeps the files."""
     command = FORMS.get(form or "", Form()).command
     template = _environment().get_template("model_card.md.j2")
     text = template.render(**_values(facts), form=form, command=_as_it_is(command))
@@ -63,12 +57,12 @@ def render(facts: CardFacts, form: str | None) -> str:
 
 
 def render_summary(facts: CardFacts) -> str:
-    """Return the summary of the training content, for this modification alone."""
+    """Render the summary of the training content, for this modification only."""
     return _environment().get_template("training_summary.md.j2").render(**_values(facts))
 
 
 def metadata(facts: CardFacts, form: str | None) -> dict[str, Any]:
-    """Return a card's metadata, as the Hub reads them; what is not known is left out."""
+    """Return a card's metadata in the Hub's format, without missing values."""
     library, relation, _ = FORMS.get(form or "", Form())
     known = {
         "license": facts.base.licence and facts.base.licence.lower(),
@@ -84,7 +78,7 @@ def metadata(facts: CardFacts, form: str | None) -> dict[str, Any]:
 
 
 def _model_index(facts: CardFacts) -> list[dict[str, Any]]:
-    """Return the comparison's results in the Hub's form, with the interval of what decides."""
+    """Return the comparison's results in the Hub's format, with the deciding interval."""
     comparison, result = facts.comparison, facts.result
     if comparison is None or result is None:
         return []
@@ -108,7 +102,7 @@ def _metric(comparison: Comparison, result: ContenderResult, name: str) -> dict[
 
 
 def not_stated(facts: CardFacts) -> Iterator[str]:
-    """Yield what a person may add, because neither the job nor the run says it."""
+    """Yield missing information for a person to add."""
     yield from ("developer and contact", "intended use", "languages")
     yield "origin and licence of the rows"
     if facts.base.licence is None:
@@ -160,23 +154,23 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
         finalize=_finalized,
     )
-    markdown.filters = dict(markdown.filters)  # which overlays share
+    markdown.filters = dict(markdown.filters)  # overlays share them
     markdown.filters["code"] = _code
     return markdown
 
 
 def _finalized(value: object) -> Markup:
     if value is None or value == "":
-        return Markup(UNKNOWN)  # noqa: S704 - our own words
+        return Markup(UNKNOWN)  # noqa: S704 - our own text
     return value if isinstance(value, Markup) else escaped(str(value))
 
 
 def _as_it_is(text: str) -> Markup:
-    """Return a name of the Hub, or a command of ours: they have no mark that Markdown reads."""
-    return Markup(text)  # noqa: S704 - by `HUB_NAME`, or ours
+    """Return a Hub name or a command of ours unescaped; they contain no Markdown."""
+    return Markup(text)  # noqa: S704 - checked by `HUB_NAME`, or ours
 
 
 def _code(text: str | None) -> Markup:
-    """Return a name as code, which links nowhere; a bar would end a table's cell."""
+    """Return a name as code, without links and without bars, which would end a table cell."""
     shown = "".join(mark for mark in text or "" if mark.isprintable() and mark not in "`|")
-    return Markup(f"`{shown}`" if shown.strip() else UNKNOWN)  # noqa: S704 - code, without its end
+    return Markup(f"`{shown}`" if shown.strip() else UNKNOWN)  # noqa: S704 - code that cannot end early

@@ -1,15 +1,15 @@
-"""Where a model comes from, as an in-toto statement with SLSA's provenance; the folder's signature.
+"""State the origin of a model as an in-toto statement with SLSA provenance, and sign its folder.
 
-The subjects are the model's files by their SHA-256. A vendor keeps the files of its models, so its
-subject is the model's id there, and the digest is said to be that of the id. Options of a backend,
-which may name accounts, are in the training's fingerprint alone.
+The subjects are the model's files by SHA-256. For a model at a vendor, the subject is its id, with
+the digest of the id. Backend options, which may name accounts, appear only in the training's
+fingerprint.
 
 Source: https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md and
 https://slsa.dev/spec/v1.1/provenance (2026-11-28).
 
-All files of the folder by their hashes are signed by `model-signing`, of the OpenSSF and Sigstore:
-an in-toto statement in a Sigstore bundle, https://github.com/sigstore/model-transparency (1.1,
-2026-11-28). A key on an elliptic curve is used, so that nothing is sent anywhere.
+`model-signing` (OpenSSF, Sigstore) signs all files of the folder in a Sigstore bundle,
+https://github.com/sigstore/model-transparency (1.1, 2026-11-28), with an elliptic-curve key, so
+nothing is sent anywhere.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ SIGNATURE = "model.sig"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
 UTC_TIME = "%Y-%m-%dT%H:%M:%SZ"
-# Of trainings: `externalParameters` say what was asked for, `internalParameters` what `auto` came
-# to. A urn, as no page of ours could be read there.
+# For trainings, `externalParameters` are the requested settings and `internalParameters` the
+# resolved `auto` values. The type is a URN because there is no web page for it.
 BUILD_TYPE = "urn:unitune:training:v1"
 
 
 def statement(facts: CardFacts, files: Mapping[str, Path], card: Mapping[str, str]) -> str:
-    """Return the statement as JSON.
+    """Return the provenance statement as JSON.
 
     Args:
-        facts: Of the run.
-        files: The model's by their names; none: a vendor keeps them.
-        card: Contents of the other files of the card, by name.
+        facts: Facts about the run.
+        files: Model files by name; empty if a vendor keeps them.
+        card: Contents of the card's other files by name.
     """
     run, job = facts.run, facts.run.job
     digests = [(file.name, digest_of(file)) for file in facts.rows]
@@ -102,7 +102,7 @@ def _subjects(facts: CardFacts, files: Mapping[str, Path]) -> Iterator[dict[str,
         yield {
             "name": id_,
             "digest": {"sha256_of_name": hashlib.sha256(id_.encode()).hexdigest()},
-            "annotations": {"note": "The files are not here; the digest is that of the name."},
+            "annotations": {"note": "The files are not available; the digest is of the name."},
         }
 
 
@@ -131,7 +131,7 @@ def _known(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sign(folder: Path, signer: Any) -> str:
-    """Sign all files of a folder, none of them a link, and return the name of the signature."""
+    """Sign all files of a folder, without links, and return the signature's name."""
     hashing = cast("Any", import_module("model_signing.hashing"))
     content = hashing.Config().set_ignored_paths(paths=[SIGNATURE])
     try:
@@ -142,24 +142,28 @@ def sign(folder: Path, signer: Any) -> str:
 
 
 def signer_of(key: Path) -> Any:
-    """Return what signs with a key.
+    """Return a signer for a key.
 
     Raises:
         MissingExtra: `model-signing` is not installed.
-        UserError: The file is no such key.
-        OSError: It cannot be read.
+        UserError: The file is not a suitable key.
+        OSError: The file cannot be read.
     """
     try:
         package = cast("Any", import_module("model_signing.signing"))  # an extra
     except ModuleNotFoundError as error:
         command = install_command("sign")
         raise MissingExtra(f"--sign needs packages that are not installed: {command}") from error
-    key.read_bytes()  # what cannot be read is said as for any other file
+    key.read_bytes()  # an unreadable file raises the usual error
     try:
         return package.Config().use_elliptic_key_signer(private_key=key)
-    except (ValueError, TypeError, AttributeError) as error:  # encrypted; not on a curve
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:  # encrypted or not an elliptic-curve key
         raise UserError(
-            f"{key} cannot sign: it is no private key in PEM on the curve P-256, P-384 or P-521, "
-            "or has a password. Make one: openssl ecparam -name prime256v1 -genkey -noout -out "
+            f"{key} cannot sign: it is not a PEM private key on the curve P-256, P-384 or P-521, "
+            "or has a password. Create one: openssl ecparam -name prime256v1 -genkey -noout -out "
             "signing.pem"
         ) from error

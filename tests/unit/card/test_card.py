@@ -122,7 +122,7 @@ def test_a_hosted_model_is_known_by_its_name_alone(workplace: Path) -> None:
     assert () == done.model_files
     written = texts(done.folder)
     card = ModelCard.load(done.folder / README)
-    assert "11,400 (as the vendor bills them)" in card.text
+    assert "11,400 (as billed by the vendor)" in card.text
     assert "Qwen/Qwen3-8B" == card.data.base_model
     assert card.data.library_name is None
     statement = json.loads(written[PROVENANCE])
@@ -131,7 +131,7 @@ def test_a_hosted_model_is_known_by_its_name_alone(workplace: Path) -> None:
     assert {"sha256_of_name": digest} == subject["digest"]
     # The vendor does not say that it trains adapters, so all weights count; 8B by the name.
     assert "| 6 · N · tokens: at most" in written[SUMMARY]
-    assert "N = 8,000,000,000, as its name says" in written[SUMMARY]
+    assert "N = 8,000,000,000, from its name" in written[SUMMARY]
 
 
 def test_names_of_the_hub_lead_there_and_can_be_loaded() -> None:
@@ -150,8 +150,8 @@ def test_names_of_the_hub_lead_there_and_can_be_loaded() -> None:
     assert 'AutoModelForCausalLM.from_pretrained("an_owner/my_model-1.5B")' in card.text
     summary = (folder / SUMMARY).read_text("utf-8")
     assert "[an_owner/some_rows](https://huggingface.co/datasets/an_owner/some_rows)" in summary
-    assert "N = 1,500,000,000, as its name says" in summary
-    assert "2.6 Other sources of data\n\n- None is named\n" in summary
+    assert "N = 1,500,000,000, from its name" in summary
+    assert "2.6 Other sources of data\n\n- None named\n" in summary
 
 
 def test_texts_of_others_make_no_markup(workplace: Path) -> None:
@@ -312,7 +312,7 @@ def test_the_verifier_of_model_signing_finds_a_changed_byte(
         verify()
     (exported / "more").unlink()
 
-    with pytest.raises(UserError, match=r"model\.sig signs the files that are there now"):
+    with pytest.raises(UserError, match=r"model\.sig signs the current files"):
         write_card(compared[0], exported)
     write_card(compared[0], exported, sign_key=workplace / "key.pem")
     verify()
@@ -329,7 +329,7 @@ def test_a_key_that_cannot_sign_is_refused_before_anything_is_written(
         workplace / "train.jsonl",
     ]
     for key in keys:
-        with pytest.raises(UserError, match=f"{key.name} cannot sign: it is no private key"):
+        with pytest.raises(UserError, match=f"{key.name} cannot sign: it is not a PEM private key"):
             write_card(compared[0], "new", sign_key=key)
     with pytest.raises(FileNotFoundError):
         write_card(compared[0], "new", sign_key=workplace / "nowhere.pem")
@@ -350,10 +350,10 @@ def test_an_export_of_another_training_is_refused(
 ) -> None:
     about = json.loads((exported / "unitune.json").read_text())
     (exported / "unitune.json").write_text(json.dumps(about | {"data_fingerprint": "0" * 64}))
-    with pytest.raises(Mismatch, match="the export of another training than run"):
+    with pytest.raises(Mismatch, match="the export of another training, not of run"):
         write_card(compared[0], exported)
     (exported / "unitune.json").unlink()
-    with pytest.raises(UserError, match="holds files that are no export of a run"):
+    with pytest.raises(UserError, match="is not an export of a run"):
         write_card(compared[0], exported)
 
 
@@ -362,11 +362,11 @@ def test_what_a_person_has_changed_is_not_overwritten(compared: tuple[Run, Compa
     write_card(compared[0], folder)
     before = (folder / README).read_text()
     (folder / README).write_text(before.replace("not stated", "me", 1))
-    with pytest.raises(UserError, match=r"card/README\.md was not written by .* or was changed"):
+    with pytest.raises(UserError, match=r"card/README\.md was edited or not written by"):
         write_card(compared[0], folder)
     (folder / README).write_text(before)
     (folder / PROVENANCE).write_text("{}")
-    with pytest.raises(UserError, match="was not written by"):
+    with pytest.raises(UserError, match="was edited or not written by"):
         write_card(compared[0], folder)
 
 
@@ -385,7 +385,7 @@ def test_changed_results_and_results_of_another_model_are_refused(
     write_card(run)
     assert run.tuned_model is not None
     (Path(run.tuned_model.name) / "adapter_model.safetensors").write_bytes(b"other")
-    with pytest.raises(Mismatch, match="is not the one that comparison"):
+    with pytest.raises(Mismatch, match="is not the one in comparison"):
         write_card(run)
 
 
@@ -416,4 +416,4 @@ def test_the_command_says_what_was_written_and_what_to_add(unitune: Command) -> 
     assert (1, "out", list(CARD_FILES)) == (told["schema_version"], told["folder"], told["files"])
     refused = unitune("card", run.id, "-o", ".")
     assert 2 == refused.code
-    assert "holds files that are no export of a run" in refused.err
+    assert "is not an export of a run" in refused.err
